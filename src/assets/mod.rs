@@ -1,0 +1,1 @@
+//! Files that are compiled into the binary.

@@ -1,0 +1,5 @@
+//! Trials to a [`Summary`]; pure.
+
+mod summary;
+
+pub use summary::*;

@@ -1,0 +1,1 @@
+//! Datasets: catalog, readers, fetch.

@@ -1,0 +1,121 @@
+//! The kinds of error (Zhai et al. 2023, section 4.2), and the codes that make them decidable.
+
+use serde::{Deserialize, Serialize};
+
+/// The three kinds of error of the EMT paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// One label of the set, but not the right one.
+    IncorrectPrediction,
+    /// The answer contradicts the task or itself: several labels, or labels of clashing types.
+    IntrinsicHallucination,
+    /// The answer lies outside the label set.
+    ExtrinsicHallucination,
+}
+
+/// Exactly one code for each incorrect answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Just one label of the set, and it is another.
+    Wrong,
+    /// The deciding judge says incorrect where the taxonomy finds just the label.
+    Disputed,
+    /// Two or more labels of the set.
+    Multi,
+    /// Labels repeated in the prompt's order.
+    Echo,
+    /// A number and an object in one answer.
+    TypeClash,
+    /// A label of the fine-tuning set and none of this one.
+    Leak,
+    /// A hypernym of the label.
+    TooGeneric,
+    /// A hyponym of the label.
+    TooSpecific,
+    /// Anything else.
+    Out,
+    /// No content.
+    Empty,
+    /// The model declined.
+    Refusal,
+}
+
+impl ErrorCode {
+    /// All codes, in the order in which reports show them.
+    pub const ALL: [ErrorCode; 11] = [
+        ErrorCode::Wrong,
+        ErrorCode::Disputed,
+        ErrorCode::Multi,
+        ErrorCode::Echo,
+        ErrorCode::TypeClash,
+        ErrorCode::Leak,
+        ErrorCode::TooGeneric,
+        ErrorCode::TooSpecific,
+        ErrorCode::Out,
+        ErrorCode::Empty,
+        ErrorCode::Refusal,
+    ];
+
+    /// The kind that this code belongs to.
+    pub fn kind(self) -> ErrorKind {
+        match self {
+            ErrorCode::Wrong | ErrorCode::Disputed => ErrorKind::IncorrectPrediction,
+            ErrorCode::Multi | ErrorCode::Echo | ErrorCode::TypeClash => ErrorKind::IntrinsicHallucination,
+            ErrorCode::Leak
+            | ErrorCode::TooGeneric
+            | ErrorCode::TooSpecific
+            | ErrorCode::Out
+            | ErrorCode::Empty
+            | ErrorCode::Refusal => ErrorKind::ExtrinsicHallucination,
+        }
+    }
+
+    /// The name in the schema, `too_generic`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorCode::Wrong => "wrong",
+            ErrorCode::Disputed => "disputed",
+            ErrorCode::Multi => "multi",
+            ErrorCode::Echo => "echo",
+            ErrorCode::TypeClash => "type_clash",
+            ErrorCode::Leak => "leak",
+            ErrorCode::TooGeneric => "too_generic",
+            ErrorCode::TooSpecific => "too_specific",
+            ErrorCode::Out => "out",
+            ErrorCode::Empty => "empty",
+            ErrorCode::Refusal => "refusal",
+        }
+    }
+}
+
+impl ErrorKind {
+    /// All kinds, in the order in which reports show them.
+    pub const ALL: [ErrorKind; 3] =
+        [ErrorKind::IncorrectPrediction, ErrorKind::IntrinsicHallucination, ErrorKind::ExtrinsicHallucination];
+
+    /// The name in the schema, `incorrect_prediction`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorKind::IncorrectPrediction => "incorrect_prediction",
+            ErrorKind::IntrinsicHallucination => "intrinsic_hallucination",
+            ErrorKind::ExtrinsicHallucination => "extrinsic_hallucination",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_serde_writes() {
+        for code in ErrorCode::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.name());
+        }
+        for kind in ErrorKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
+}

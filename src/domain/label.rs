@@ -1,0 +1,122 @@
+//! Labels as the model sees them.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of thing a dataset's answers are; a digit and an object in one answer clash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerType {
+    /// A number, as in MNIST.
+    Number,
+    /// A thing that has a name.
+    Object,
+}
+
+/// One class of a dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// The name as prompts show it: spaces, no underscores.
+    pub name: String,
+    /// Other strings that mean the same, from the catalog or a label sheet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The WordNet id (`n02504458`), where the class has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wordnet_id: Option<String>,
+}
+
+impl Label {
+    /// A label without aliases.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), aliases: Vec::new(), wordnet_id: None }
+    }
+}
+
+/// Why a list of labels is no label set.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum LabelSetError {
+    /// Nothing can be classified.
+    #[error("a label set needs at least two classes, and this one has {0}")]
+    TooFew(usize),
+    /// An answer would mean two classes.
+    #[error("the label `{0}` stands twice in the label set")]
+    Duplicate(String),
+    /// An answer could never be matched.
+    #[error("label number {0} is empty")]
+    Empty(usize),
+}
+
+/// The classes of a dataset, in the order in which prompts list them. At least two, names unique.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LabelSet {
+    labels: Vec<Label>,
+    answer_type: AnswerType,
+}
+
+impl LabelSet {
+    /// Checks `labels` and keeps their order.
+    pub fn new(labels: Vec<Label>, answer_type: AnswerType) -> Result<Self, LabelSetError> {
+        if labels.len() < 2 {
+            return Err(LabelSetError::TooFew(labels.len()));
+        }
+        let mut seen = std::collections::HashSet::new();
+        for (index, label) in labels.iter().enumerate() {
+            if label.name.trim().is_empty() {
+                return Err(LabelSetError::Empty(index));
+            }
+            if !seen.insert(label.name.as_str()) {
+                return Err(LabelSetError::Duplicate(label.name.clone()));
+            }
+        }
+        Ok(Self { labels, answer_type })
+    }
+
+    /// The classes in prompt order.
+    pub fn labels(&self) -> &[Label] {
+        &self.labels
+    }
+
+    /// The names in prompt order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.labels.iter().map(|label| label.name.as_str())
+    }
+
+    /// The number of classes, at least 2.
+    #[expect(clippy::len_without_is_empty, reason = "a label set is never empty")]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The place of `name` in the set.
+    pub fn index_of(&self, name: &str) -> Option<usize> {
+        self.labels.iter().position(|label| label.name == name)
+    }
+
+    /// Whether answers are numbers or objects.
+    pub fn answer_type(&self) -> AnswerType {
+        self.answer_type
+    }
+
+    /// A hash of names, aliases and answer type: what judging and prompting depend on.
+    pub fn hash(&self) -> String {
+        let bytes = serde_json::to_vec(self).expect("a label set is plain data");
+        format!("blake3:{}", blake3::hash(&bytes).to_hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_set_of_one_class_is_refused() {
+        let one = LabelSet::new(vec![Label::named("cat")], AnswerType::Object);
+        assert_eq!(one, Err(LabelSetError::TooFew(1)));
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_refused() {
+        let twice = LabelSet::new(vec![Label::named("cat"), Label::named("cat")], AnswerType::Object);
+        assert_eq!(twice, Err(LabelSetError::Duplicate("cat".into())));
+    }
+}

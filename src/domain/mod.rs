@@ -1,0 +1,27 @@
+//! The nouns of `emt`, pure: no tensors, files, clocks or sockets.
+//!
+//! Read them in this order: an [`RgbImage`] belongs to a [`Sample`], whose label is one of a
+//! [`LabelSet`]; a [`Subject`] answers a [`Prompt`] with an [`Answer`]; judges give [`JudgeVerdict`]s;
+//! together they make an [`Outcome`], and all of it is a [`Trial`].
+
+mod answer;
+mod error_kind;
+mod image;
+mod label;
+mod outcome;
+mod prompt;
+mod run_spec;
+mod sample;
+mod trial;
+mod verdict;
+
+pub use answer::{Answer, Stop};
+pub use error_kind::{ErrorCode, ErrorKind};
+pub use image::RgbImage;
+pub use label::{AnswerType, Label, LabelSet, LabelSetError};
+pub use outcome::{Outcome, UnscoredReason};
+pub use prompt::Prompt;
+pub use run_spec::{DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, SubjectPrompt};
+pub use sample::{Sample, select};
+pub use trial::{Mode, ScoredLabel, Subject, Trial, TrialKey};
+pub use verdict::{JudgeVerdict, Verdict};

@@ -1,0 +1,41 @@
+//! Correct, incorrect and unscored are three things.
+
+use serde::{Deserialize, Serialize};
+
+use super::ErrorCode;
+
+/// Why a trial has no outcome yet, or never will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnscoredReason {
+    /// Answered, not judged yet.
+    Pending,
+    /// The image file could not be decoded.
+    ImageUnreadable,
+    /// The model failed on it.
+    ModelError,
+    /// The judge could not be reached or answered with an error.
+    JudgeFailed,
+    /// The judge's reply was no verdict.
+    JudgeUnparsable,
+    /// The budget of judge calls or tokens was spent.
+    JudgeBudget,
+}
+
+impl UnscoredReason {
+    /// Whether running the same command again may settle it.
+    pub fn is_retried_on_resume(self) -> bool {
+        matches!(self, Self::Pending | Self::JudgeFailed | Self::JudgeBudget)
+    }
+}
+
+/// What became of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The answer means the label.
+    Correct,
+    /// It does not; the code says how.
+    Incorrect(ErrorCode),
+    /// Nobody knows; it counts neither as right nor as wrong.
+    Unscored(UnscoredReason),
+}

@@ -1,0 +1,146 @@
+//! What a run is a run of: everything that decides its answers and outcomes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{AnswerType, Mode, Subject};
+
+/// How the encoder in the headings relates to the model's own vision tower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncoderRelation {
+    /// The model's own tower: equal tensors.
+    Own,
+    /// The published encoder from which the model's tower descends; tensors differ.
+    Ancestor,
+    /// Another encoder.
+    Other,
+    /// The same architecture under the model's name, but fine-tuning changed the tensors.
+    Changed,
+    /// No encoder was asked for.
+    None,
+}
+
+/// The model under test.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// The checkpoint's name, for people (identity does not depend on it).
+    pub name: String,
+    /// The family, such as `llava`.
+    pub family: String,
+    /// Hash over all tensors' canonical names, types, shapes and bytes.
+    pub weights: String,
+    /// The same for an adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
+    /// Whether the adapter was merged into the weights.
+    pub merged: bool,
+    /// Hash of the tokenizer's files.
+    pub tokenizer: String,
+    /// Hash of the chat template's text.
+    pub chat_template: String,
+    /// The parsed preprocessing parameters.
+    pub preprocessing: Value,
+}
+
+/// The encoder beside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EncoderSpec {
+    /// The checkpoint's name, for people.
+    pub name: String,
+    /// The family, such as `clip`.
+    pub family: String,
+    /// Hash over all tensors.
+    pub weights: String,
+    /// Hash of the tokenizer's files.
+    pub tokenizer: String,
+    /// The parsed preprocessing parameters.
+    pub preprocessing: Value,
+    /// How it relates to the model's tower.
+    pub relation: EncoderRelation,
+    /// Whether all tower tensors that both have are equal.
+    pub tower_equal: bool,
+}
+
+/// One judge.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeSpec {
+    /// `rules` or `llm`.
+    pub judge: String,
+    /// The rules' version or the language model's name.
+    pub model: String,
+    /// Hash of the judge's prompt, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Temperature, token limit and the like.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub parameters: Value,
+}
+
+/// The prompt of one subject for one dataset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SubjectPrompt {
+    /// Who is asked.
+    pub subject: Subject,
+    /// How.
+    pub mode: Mode,
+    /// The name that trials carry.
+    pub prompt: String,
+    /// The question, or the caption template.
+    pub text: String,
+    /// The text after the chat template, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rendered: Option<String>,
+    /// Its token ids; an image position is the image token's id once for each position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<u32>>,
+    /// Hash of text, rendered text and ids.
+    pub hash: String,
+}
+
+/// One dataset of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DatasetSpec {
+    /// Its name.
+    pub dataset: String,
+    /// The split that is evaluated.
+    pub split: String,
+    /// Whether that split is one to train on.
+    pub is_training_split: bool,
+    /// Hash of the label set.
+    pub label_set: String,
+    /// The labels' names in prompt order.
+    pub labels: Vec<String>,
+    /// Whether answers are numbers or objects.
+    pub answer_type: AnswerType,
+    /// What each subject is asked.
+    pub prompts: Vec<SubjectPrompt>,
+}
+
+/// What decides resume; `record` hashes it into the run's identity.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// The model under test.
+    pub model: ModelSpec,
+    /// The encoder beside it.
+    pub encoder: Option<EncoderSpec>,
+    /// The datasets in evaluation order.
+    pub datasets: Vec<DatasetSpec>,
+    /// The seed of the order of samples.
+    pub sample_seed: u64,
+    /// The model's modes.
+    pub modes: Vec<Mode>,
+    /// Generation stops after as many tokens.
+    pub max_new_tokens: usize,
+    /// `f32`, `bf16` or `f16`.
+    pub compute_type: String,
+    /// `cpu`, `cuda`, `metal` or `served`.
+    pub device_kind: String,
+    /// The judges, the deciding one last.
+    pub judges: Vec<JudgeSpec>,
+    /// The fine-tuned label sets by dataset name, which decide the code `leak` but never an outcome.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tuned_on: BTreeMap<String, String>,
+}

@@ -1,0 +1,87 @@
+//! One subject, mode, sample and prompt, with its outcome.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Answer, JudgeVerdict, Outcome};
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// The multimodal language model.
+    Model,
+    /// Its bare vision encoder.
+    Encoder,
+}
+
+/// How it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Free-form text.
+    Generate,
+    /// The label of the highest log-probability.
+    Score,
+    /// The caption nearest to the image.
+    ZeroShot,
+    /// A probe on frozen features.
+    Probe,
+}
+
+/// A label with the number that ranked it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoredLabel {
+    /// The label's name.
+    pub label: String,
+    /// Cosine (zero-shot) or log-probability (score).
+    pub score: f32,
+}
+
+/// What makes a trial unique in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrialKey {
+    /// The dataset's name.
+    pub dataset: String,
+    /// The sample's id.
+    pub sample: String,
+    /// Who answered.
+    pub subject: Subject,
+    /// How.
+    pub mode: Mode,
+}
+
+/// One line of `trials.jsonl`; its disk form is owned by `record`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// The dataset's name.
+    pub dataset: String,
+    /// Its split.
+    pub split: String,
+    /// The sample's id.
+    pub sample: String,
+    /// `blake3:…` of the decoded pixels, or `file:…` of the bytes of an unreadable image.
+    pub content: String,
+    /// The label's name as the model sees it.
+    pub label: String,
+    /// Who answered.
+    pub subject: Subject,
+    /// How.
+    pub mode: Mode,
+    /// The prompt's name; `caption` for zero-shot.
+    pub prompt: String,
+    /// What was said; `None` where nothing could be.
+    pub answer: Option<Answer>,
+    /// The best labels, best first, where the mode ranks them.
+    pub scores: Vec<ScoredLabel>,
+    /// Every judge's verdict; empty for an encoder.
+    pub verdicts: Vec<JudgeVerdict>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Trial {
+    /// The key under which a later line replaces an earlier one.
+    pub fn key(&self) -> TrialKey {
+        TrialKey { dataset: self.dataset.clone(), sample: self.sample.clone(), subject: self.subject, mode: self.mode }
+    }
+}

@@ -1,0 +1,3 @@
+//! The `emt` binary.
+
+fn main() {}

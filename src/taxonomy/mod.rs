@@ -1,0 +1,1 @@
+//! What an answer means, decided by rules; pure.
