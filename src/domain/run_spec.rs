@@ -93,9 +93,9 @@ pub struct SubjectPrompt {
     /// The text after the chat template, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rendered: Option<String>,
-    /// Its token ids; an image position is the image token's id once for each position.
+    /// Its token ids; an image position is `null`, so that layouts with and without an image token compare equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ids: Option<Vec<u32>>,
+    pub ids: Option<Vec<Option<u32>>>,
     /// Hash of text, rendered text and ids.
     pub hash: String,
 }
