@@ -1,1 +1,3 @@
 //! Checkpoints and forward passes.
+
+pub mod weights;
