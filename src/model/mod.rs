@@ -1,3 +1,5 @@
 //! Checkpoints and forward passes.
 
 pub mod weights;
+
+pub mod tokenizer;
