@@ -32,9 +32,6 @@ pub const FAMILY: EncoderFamily = EncoderFamily {
     },
 };
 
-/// Where the tower stands among a CLIPModel's canonical names.
-pub const VISION_KEYS: &str = "vision_model";
-
 fn config_of(checkpoint: &Checkpoint) -> Config<'_> {
     Config::new(checkpoint.config(), checkpoint.dir.join("config.json").display().to_string())
 }
@@ -100,8 +97,8 @@ impl Clip {
     pub fn load(loader: &mut Loader, vision: VisionConfig, text: TextConfig, dimension: usize) -> Result<Self> {
         let (vision_size, size) = (vision.size(), text.block.size);
         let epsilon = vision.block().epsilon;
-        let tower = VisionTower::load(&mut loader.at(VISION_KEYS), vision)?;
-        let image_norm = LayerNorm::load(&mut loader.at(VISION_KEYS), "post_layernorm", vision_size, epsilon)?;
+        let tower = VisionTower::load(&mut loader.at("vision_model"), vision)?;
+        let image_norm = LayerNorm::load(&mut loader.at("vision_model"), "post_layernorm", vision_size, epsilon)?;
         let image_projection = Linear::load(loader, "visual_projection", vision_size, dimension, false)?;
         let text_projection = Linear::load(loader, "text_projection", size, dimension, false)?;
         loader.optional("logit_scale", &[])?;

@@ -13,8 +13,6 @@ use super::tokenizer::TextTokenizer;
 use super::vision::{VisionConfig, VisionTower};
 use super::weights::{Checkpoint, Weights};
 
-pub use clip::VISION_KEYS as CLIP_VISION_KEYS;
-
 /// An image encoder with the text encoder that makes it a zero-shot classifier.
 pub trait DualEncoder: Send {
     /// The vision tower, whose hidden states may serve a model with the same tower.
@@ -63,14 +61,51 @@ pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static EncoderFamily> {
     )
 }
 
+/// An encoder's checkpoint that was opened, with no weight read yet.
+pub struct OpenedEncoder<'a> {
+    checkpoint: &'a Checkpoint,
+    family: &'static EncoderFamily,
+    /// Where every tensor lies.
+    pub weights: Weights,
+    /// For captions.
+    pub tokenizer: TextTokenizer,
+    /// For images.
+    pub preprocessor: Preprocessor,
+}
+
+impl<'a> OpenedEncoder<'a> {
+    /// Opens a checkpoint folder.
+    pub fn open(checkpoint: &'a Checkpoint) -> Result<Self> {
+        let family = family_of(checkpoint)?;
+        Ok(Self {
+            weights: (family.weights)(checkpoint)?,
+            tokenizer: TextTokenizer::open(checkpoint)?,
+            preprocessor: Preprocessor::from_checkpoint(checkpoint)?,
+            checkpoint,
+            family,
+        })
+    }
+
+    /// The family's name.
+    pub fn family(&self) -> &'static str {
+        self.family.name
+    }
+
+    /// The checkpoint's name.
+    pub fn name(&self) -> String {
+        self.checkpoint.name()
+    }
+
+    /// Reads the weights; every tensor must find its place.
+    pub fn load(mut self, placement: &Placement) -> Result<Encoder> {
+        let towers = (self.family.load)(self.checkpoint, &mut self.weights, placement)?;
+        self.weights.finish()?;
+        Ok(Encoder { towers, tokenizer: self.tokenizer, preprocessor: self.preprocessor })
+    }
+}
+
 /// A loaded encoder with its text and image preparation.
 pub struct Encoder {
-    /// The family's name.
-    pub family: &'static str,
-    /// The checkpoint's name.
-    pub name: String,
-    /// Hash of all tensors.
-    pub weights_hash: String,
     /// The towers.
     pub towers: Box<dyn DualEncoder>,
     /// For captions.
@@ -80,23 +115,6 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Opens and loads a checkpoint folder.
-    pub fn load(checkpoint: &Checkpoint, placement: &Placement) -> Result<Self> {
-        let family = family_of(checkpoint)?;
-        let mut weights = (family.weights)(checkpoint)?;
-        let weights_hash = weights.hash()?;
-        let towers = (family.load)(checkpoint, &mut weights, placement)?;
-        weights.finish()?;
-        Ok(Self {
-            family: family.name,
-            name: checkpoint.name(),
-            weights_hash,
-            towers,
-            tokenizer: TextTokenizer::open(checkpoint)?,
-            preprocessor: Preprocessor::from_checkpoint(checkpoint)?,
-        })
-    }
-
     /// One embedding of unit length a label, `(labels, dimension)`: the normalised mean over `templates`,
     /// each with `{}` for the label (Radford et al. 2021, section 3.1.4).
     pub fn label_embeddings(&self, templates: &[String], labels: &[&str]) -> Result<Tensor> {

@@ -12,7 +12,7 @@ use crate::model::language::{LanguageModel, Llama, LlamaConfig};
 use crate::model::layers::{Activation, Linear, Loader};
 use crate::model::preprocess::Preprocessor;
 use crate::model::vision::{TowerKind, VisionConfig, VisionTower};
-use crate::model::weights::{Canonical, Checkpoint, Weights, canonical_llava};
+use crate::model::weights::{Checkpoint, Weights, canonical_clip_tower, canonical_llava};
 
 /// The line in the list of families.
 pub const FAMILY: MllmFamily = MllmFamily {
@@ -29,7 +29,6 @@ pub const FAMILY: MllmFamily = MllmFamily {
         let name = checkpoint.config().get("mm_vision_tower")?.as_str()?;
         Some(name.to_owned())
     },
-    tokenises_apart: is_original,
     preprocessor,
 };
 
@@ -39,23 +38,13 @@ fn is_plain_llava(config: &serde_json::Value) -> bool {
     !any_resolution && config.get("image_grid_pinpoints").is_none_or(serde_json::Value::is_null)
 }
 
-/// Whether this is the original repository's layout, which names its tower.
-fn is_original(checkpoint: &Checkpoint) -> bool {
-    checkpoint.config().get("mm_vision_tower").is_some()
-}
-
 fn config_of(checkpoint: &Checkpoint) -> Config<'_> {
     Config::new(checkpoint.config(), checkpoint.dir.join("config.json").display().to_string())
 }
 
-/// Where the tower stands among the canonical names of a model, and of an encoder.
-pub const fn tower_names() -> (&'static str, &'static str) {
-    ("vision_tower.", "vision_model.")
-}
-
 fn weights(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Weights> {
     let mut weights = Weights::new(checkpoint, canonical_llava)?;
-    if weights.contains(&format!("{}embeddings.class_embedding", tower_names().0)) {
+    if weights.contains("vision_tower.embeddings.patch_embedding.weight") {
         return Ok(weights);
     }
     let Some(tower) = tower else {
@@ -65,27 +54,15 @@ fn weights(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Weight
             checkpoint.dir.display()
         );
     };
-    let family = encoders::family_of(tower)?;
-    let (here, there) = tower_names();
-    let tower_weights = (family.weights)(tower)?;
-    weights.absorb(tower_weights, |name| match name.strip_prefix(there) {
-        Some(rest) => Canonical::Keep(format!("{here}{rest}")),
-        None => Canonical::Ignore, // the text tower has no place in a model
-    })?;
+    weights.extend(tower, canonical_clip_tower)?;
     Ok(weights)
 }
 
 fn preprocessor(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Preprocessor> {
-    let has_own = checkpoint.read_json("preprocessor_config.json")?.is_some()
-        || checkpoint.read_json("processor_config.json")?.is_some();
-    let mut preprocessor = match tower {
-        Some(tower) if !has_own => Preprocessor::from_checkpoint(tower)?,
-        _ => Preprocessor::from_checkpoint(checkpoint)?,
-    };
-    if checkpoint.config().get("image_aspect_ratio").is_some_and(|ratio| ratio == "pad") {
-        preprocessor = preprocessor.padded_to_square();
+    match tower {
+        Some(tower) if checkpoint.is_llava_original() => Preprocessor::for_llava_original(checkpoint, tower),
+        _ => Preprocessor::from_checkpoint(checkpoint),
     }
-    Ok(preprocessor)
 }
 
 fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<VisionConfig> {

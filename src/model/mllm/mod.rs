@@ -15,8 +15,6 @@ use super::vision::VisionTower;
 use super::weights::{Checkpoint, Weights};
 use crate::domain::Answer;
 
-pub use llava::tower_names as llava_tower_names;
-
 /// A prompt after the chat template, tokenised around the image.
 #[derive(Clone, Debug)]
 pub struct RenderedPrompt {
@@ -72,8 +70,6 @@ pub struct MllmFamily {
     pub plan: fn(&Checkpoint, Option<&Checkpoint>) -> Result<Box<dyn MllmPlan>>,
     /// The folder or hub name of a tower that the checkpoint does not contain.
     pub tower_reference: fn(&Checkpoint) -> Option<String>,
-    /// Whether text before and after the image is tokenised apart, as the original LLaVA code does.
-    pub tokenises_apart: fn(&Checkpoint) -> bool,
     /// Image preparation.
     pub preprocessor: fn(&Checkpoint, Option<&Checkpoint>) -> Result<Preprocessor>,
 }
@@ -126,7 +122,6 @@ impl OpenedModel {
             dialogue: Dialogue {
                 eos_ids: eos_ids(checkpoint, &tokenizer)?,
                 template: ChatTemplate::open(checkpoint, template)?,
-                tokenises_apart: (family.tokenises_apart)(checkpoint),
                 n_image_positions: plan.n_image_positions(),
                 tokenizer,
             },
@@ -148,7 +143,6 @@ pub struct Dialogue {
     pub tokenizer: TextTokenizer,
     /// For prompts.
     pub template: ChatTemplate,
-    tokenises_apart: bool,
     eos_ids: Vec<u32>,
     n_image_positions: usize,
 }
@@ -157,11 +151,7 @@ impl Dialogue {
     /// The prompt for one question about one image.
     pub fn render(&self, question: &str) -> Result<RenderedPrompt> {
         let text = self.template.render(question)?;
-        let pieces = if self.tokenises_apart {
-            self.tokenizer.encode_chunks_apart(&text, IMAGE_MARKER)?
-        } else {
-            self.tokenizer.encode_with_image(&text, IMAGE_MARKER)?
-        };
+        let pieces = self.tokenizer.encode_with_image(&text, IMAGE_MARKER)?;
         let n_images = pieces.iter().filter(|piece| matches!(piece, PromptPiece::Image)).count();
         if n_images != 1 {
             bail!(

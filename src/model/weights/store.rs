@@ -213,6 +213,14 @@ impl Weights {
         self.entries.get(name).map(hash).transpose()
     }
 
+    /// The numbers of one tensor as f32, row-major; empty where there is no such tensor.
+    ///
+    /// # Errors
+    /// The tensor does not hold floating-point numbers.
+    pub fn values(&self, name: &str) -> anyhow::Result<Vec<f32>> {
+        self.entries.get(name).map_or(Ok(Vec::new()), |entry| entry.stored.to_f32())
+    }
+
     /// The identity of the weights, `blake3:…`: over all tensors by sorted canonical name, with element type, shape
     /// and bytes. It does not depend on file names, shards or layout.
     ///
