@@ -3,3 +3,5 @@
 pub mod weights;
 
 pub mod tokenizer;
+
+pub mod preprocess;
