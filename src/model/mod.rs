@@ -18,4 +18,7 @@ pub mod tower;
 pub mod vision;
 pub mod weights;
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 pub use placement::Placement;

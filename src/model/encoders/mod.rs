@@ -157,3 +157,6 @@ fn rows_at(x: &Tensor, positions: &[usize]) -> candle_core::Result<Tensor> {
         .collect::<candle_core::Result<_>>()?;
     Tensor::stack(&picked, 0)
 }
+
+#[cfg(test)]
+mod tests;

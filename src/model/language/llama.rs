@@ -87,7 +87,6 @@ struct Layer {
 
 /// The decoder.
 pub struct Llama {
-    config: LlamaConfig,
     embedding: Tensor, // (vocabulary, hidden)
     layers: Vec<Layer>,
     norm: RmsNorm,
@@ -135,7 +134,7 @@ impl Llama {
         }
         let norm = RmsNorm::load(&mut loader.at("language_model"), "norm", config.size, config.epsilon)?;
         let rotary = Rotary::new(&config.rotary, config.head_size, config.n_positions, loader.placement())?;
-        Ok(Self { embedding, layers, norm, head: Linear::from_tensors(head, None), rotary, config })
+        Ok(Self { embedding, layers, norm, head: Linear::from_tensors(head, None), rotary })
     }
 }
 

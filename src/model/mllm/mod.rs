@@ -260,3 +260,6 @@ fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;
