@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use md5::Digest;
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE,
+};
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::runtime;
@@ -64,7 +66,9 @@ pub enum DownloadError {
         hint: &'static str,
     },
     /// The connection failed or broke, and kept doing so.
-    #[error("failed to fetch `{url}`: {message}; hint: what has arrived is kept, and the same command goes on from there")]
+    #[error(
+        "failed to fetch `{url}`: {message}; hint: what has arrived is kept, and the same command goes on from there"
+    )]
     Connection {
         /// The address as given.
         url: String,

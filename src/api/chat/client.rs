@@ -28,6 +28,9 @@ pub struct ChatCounters {
     pub n_tokens: u64,
 }
 
+/// More connections than this are more than any server takes.
+const N_CONNECTIONS_MAX: usize = 4_096;
+
 type Completion = (u64, Result<ChatReply, ChatError>);
 
 /// A client of one chat server and model.
@@ -49,6 +52,7 @@ impl ChatClient {
     pub fn new(config: ChatConfig) -> Result<Self, ConfigError> {
         let url = completions_url(&config)?;
         check_numbers(&config)?;
+        let config = ChatConfig { max_connections: config.max_connections.min(N_CONNECTIONS_MAX), ..config };
         if let Some(key) = &config.api_key
             && HeaderValue::from_str(key.expose()).is_err()
         {

@@ -139,7 +139,10 @@ mod tests {
             ("https://g/v1beta/openai/", "https://g/v1beta/openai/chat/completions"),
             ("https://r/api/v1", "https://r/api/v1/chat/completions"),
             ("https://p/chat/completions", "https://p/chat/completions"),
-            ("https://a/openai/deployments/d?api-version=1", "https://a/openai/deployments/d/chat/completions?api-version=1"),
+            (
+                "https://a/openai/deployments/d?api-version=1",
+                "https://a/openai/deployments/d/chat/completions?api-version=1",
+            ),
         ] {
             assert_eq!(check(base).unwrap(), url);
         }

@@ -72,11 +72,8 @@ impl Ledger {
         self.n_tokens_used = self.n_tokens_used.saturating_add(n_tokens_used);
         if let (Some(seconds), Some(next)) = (self.seconds_per_token, self.next_token) {
             let correction = seconds_f64(seconds * n_tokens_booked.abs_diff(n_tokens_used) as f64);
-            self.next_token = if n_tokens_used >= n_tokens_booked {
-                Some(next + correction)
-            } else {
-                next.checked_sub(correction)
-            };
+            self.next_token =
+                if n_tokens_used >= n_tokens_booked { Some(next + correction) } else { next.checked_sub(correction) };
         }
     }
 

@@ -40,7 +40,9 @@ impl Negotiated {
                 .iter()
                 .any(|word| message.contains(word));
         let is_about = |name: &str| {
-            sent.get(name).is_some() && is_unsupported && (param == name || (param.is_empty() && mentions(&message, name)))
+            sent.get(name).is_some()
+                && is_unsupported
+                && (param == name || (param.is_empty() && mentions(&message, name)))
         };
         let mut next = self.clone();
         if !self.takes_max_completion_tokens && is_about("max_tokens") {
