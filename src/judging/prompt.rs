@@ -175,3 +175,79 @@ fn leading_name(text: &str) -> Option<(&str, &str)> {
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     is_name.then_some((name, after))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(prompt: &JudgePrompt, reply: &str) -> Option<Verdict> {
+        Template::new(prompt).unwrap().read(reply)
+    }
+
+    #[test]
+    fn the_whole_reply_must_be_a_verdict() {
+        for reply in ["Yes", "yes.", " YES \n", "\"Yes\"", "'yes'.", "**Yes**", "**Yes.**", "**Yes**.", "`yes`"] {
+            assert_eq!(check(&JudgePrompt::Emt, reply), Some(Verdict::Correct), "{reply}");
+        }
+        for reply in ["No", "no.", "\"No.\""] {
+            assert_eq!(check(&JudgePrompt::Emt, reply), Some(Verdict::Incorrect), "{reply}");
+        }
+        for reply in [
+            "",
+            ".",
+            "**",
+            "\"",
+            "''",
+            "Yes, but no",
+            "yes no",
+            "Yes!",
+            "yes..",
+            "\"yes.\".",
+            "**yes",
+            "I cannot say yes",
+            "maybe",
+            "no answer",
+            "yes\nno",
+            "correct",
+        ] {
+            assert_eq!(check(&JudgePrompt::Emt, reply), None, "{reply}");
+        }
+    }
+
+    #[test]
+    fn each_prompt_has_its_own_words() {
+        assert_eq!(check(&JudgePrompt::Strict, "CORRECT"), Some(Verdict::Correct));
+        assert_eq!(check(&JudgePrompt::Strict, "Incorrect."), Some(Verdict::Incorrect));
+        assert_eq!(check(&JudgePrompt::Strict, "yes"), None);
+        assert_eq!(check(&JudgePrompt::Strict, "not correct"), None);
+        let own = JudgePrompt::File("{label} {answer}".into());
+        assert_eq!(check(&own, "yes"), Some(Verdict::Correct));
+        assert_eq!(check(&own, "incorrect"), Some(Verdict::Incorrect));
+    }
+
+    #[test]
+    fn line_ends_of_a_checkout_do_not_change_the_hash() {
+        let hash = |text: &str| Template::new(&JudgePrompt::File(text.into())).unwrap().hash();
+        assert_eq!(hash("{label}\r\n{answer}\r\n"), hash("{label}\n{answer}"));
+        assert_ne!(hash("{label}\n{answer}"), hash("{label} {answer}"));
+    }
+
+    #[test]
+    fn braces_that_are_no_names_are_text() {
+        let own = JudgePrompt::File("{\"label\": {label}, \"{\": {}} é{ {answer}".into());
+        let labels = vec![crate::domain::Label::named("cat"), crate::domain::Label::named("dog")];
+        let labels = crate::domain::LabelSet::new(labels, crate::domain::AnswerType::Object).unwrap();
+        let grader = crate::taxonomy::Grader::new(&labels, &[], &crate::taxonomy::Lexicon::default());
+        let dataset = JudgedDataset { question: "?".into(), labels, grader };
+        let text = Template::new(&own).unwrap().render(&dataset, 0, "{label}");
+        assert_eq!(text, "{\"label\": cat, \"{\": {}} é{ {label}");
+    }
+
+    #[test]
+    fn answers_that_differ_in_form_alone_are_one() {
+        for answer in ["a cat", " a\u{a0}cat\r\n", "a \u{3000} ｃat"] {
+            assert_eq!(normalise(answer), "a cat");
+        }
+        assert_ne!(normalise("A cat"), normalise("a cat"));
+    }
+}
