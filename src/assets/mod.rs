@@ -1,4 +1,5 @@
 //! Files that are compiled into the binary.
 
+pub mod judge_prompts;
 pub mod lexicon;
 pub mod prompts;
