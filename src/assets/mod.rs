@@ -1,1 +1,3 @@
 //! Files that are compiled into the binary.
+
+pub mod catalog;
