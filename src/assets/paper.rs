@@ -49,7 +49,8 @@ pub const TABLE_2: [PaperRow; 9] = [
 /// The rows to show beside a model of `family`: its encoder and the models of that family, else those of LLaVA, which
 /// is the paper's main subject.
 pub fn rows_beside(family: &str) -> Vec<&'static PaperRow> {
-    let family = if TABLE_2.iter().any(|row| !row.family.is_empty() && row.family == family) { family } else { "llava" };
+    let family =
+        if TABLE_2.iter().any(|row| !row.family.is_empty() && row.family == family) { family } else { "llava" };
     let models: Vec<&PaperRow> = TABLE_2.iter().filter(|row| row.family == family).collect();
     let is_their_encoder = |row: &&PaperRow| models.iter().any(|model| model.encoder == Some(row.name));
     TABLE_2.iter().filter(is_their_encoder).chain(models.iter().copied()).collect()

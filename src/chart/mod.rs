@@ -7,6 +7,7 @@
 
 mod geometry;
 mod labels;
+mod legend;
 mod of_summary;
 mod petals;
 mod radar;

@@ -2,6 +2,20 @@
 
 use std::str::FromStr;
 
+use super::geometry::{RADIUS, Rect, Slots, point};
+use super::labels::{self, AxisLabel, Obstacles};
+use super::svg::{self, Anchor, Svg, ink, number};
+use super::{legend, petals, radar, text, words};
+
+/// The width of the picture in user units; its height follows from what it holds.
+const WIDTH: f64 = 960.0;
+
+/// The least distance from the edge.
+const MARGIN: f64 = 40.0;
+
+/// The accuracies at which rings stand.
+const RINGS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
+
 /// How an accuracy becomes a radius.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scale {
@@ -170,6 +184,112 @@ pub struct Point {
 
 /// Draws `chart` as an SVG document.
 pub fn rose(chart: &RoseChart) -> String {
-    let _ = chart;
-    String::new()
+    let mut svg = Svg::default();
+    let header = draw_header(&mut svg, chart);
+    let slots = Slots::new(chart.axes.len());
+    let labels = labels::place_axis_labels(&chart.axes, &slots.angles);
+    let edge = |side: fn(&AxisLabel) -> f64| labels.iter().map(side).fold(RADIUS + 16.0, f64::max);
+    let centre_y = header + 14.0 + edge(|label| -label.rect.y0);
+    svg.open("plot", WIDTH / 2.0, centre_y);
+    draw_plot(&mut svg, chart, &slots, &labels);
+    svg.close();
+    let legend_top = centre_y + edge(|label| label.rect.y1) + 26.0;
+    let legend_height = legend::draw(&mut svg, chart, WIDTH / 2.0, WIDTH - 2.0 * MARGIN, legend_top);
+    let mut bottom = legend_top + legend_height + 10.0;
+    for line in chart.footer.iter().flat_map(|text| text::wrap(text, WIDTH - 2.0 * MARGIN, 11.5, false, 4)) {
+        bottom += 16.0;
+        svg.text(WIDTH / 2.0, bottom, Anchor::Middle, ink(11.5, svg::MUTED, "muted"), &line);
+    }
+    svg.finish(WIDTH, (bottom + 22.0).ceil(), &chart.title, &description(chart))
+}
+
+/// Title, subtitle and warnings; returns where they end.
+fn draw_header(svg: &mut Svg, chart: &RoseChart) -> f64 {
+    let width = WIDTH - 2.0 * MARGIN;
+    let mut y = 24.0;
+    let mut block = |lines: &[String], style: svg::Ink, n_lines_max: usize| {
+        for line in lines.iter().flat_map(|line| text::wrap(line, width, style.size, style.is_bold, n_lines_max)) {
+            y += style.size * 1.42;
+            svg.text(MARGIN, y, Anchor::Start, style, &line);
+        }
+    };
+    block(std::slice::from_ref(&chart.title), ink(25.0, svg::INK, "ink").bold(), 2);
+    block(&chart.subtitle, ink(14.0, svg::MUTED, "muted"), 3);
+    block(&chart.warnings, ink(14.0, svg::WARNING, "warning").bold(), 3);
+    y + 8.0
+}
+
+fn draw_plot(svg: &mut Svg, chart: &RoseChart, slots: &Slots, axis_labels: &[AxisLabel]) {
+    let mut obstacles = Obstacles::default();
+    draw_rings(svg, chart.scale);
+    let numbers = match chart.style {
+        Style::Petals => petals::draw(svg, chart, slots, &mut obstacles),
+        Style::Radar => radar::draw(svg, chart, slots, &mut obstacles),
+    };
+    obstacles.rects.extend(axis_labels.iter().map(|label| label.rect));
+    draw_ring_labels(svg, chart.scale, slots.label_angle, &mut obstacles);
+    labels::draw_tip_numbers(svg, &numbers, &mut obstacles);
+    for label in axis_labels {
+        label.draw(svg);
+    }
+    if chart.axes.is_empty() {
+        svg.text(0.0, 5.0, Anchor::Middle, ink(15.0, svg::WARNING, "warning"), "no datasets");
+    }
+}
+
+fn draw_rings(svg: &mut Svg, scale: Scale) {
+    svg.open("grid", 0.0, 0.0);
+    for accuracy in RINGS {
+        let (radius, stroke, width) = match accuracy {
+            0.0 => (1.5, svg::GRID, 1.0),
+            1.0 => (RADIUS, svg::MUTED, 1.2),
+            _ => (RADIUS * scale.fraction(accuracy), svg::GRID, 1.0),
+        };
+        svg.raw(&format!(
+            r#"<circle class="ring" r="{}" fill="none" stroke="{stroke}" stroke-width="{width}"/>"#,
+            number(radius)
+        ));
+    }
+    svg.close();
+}
+
+fn draw_ring_labels(svg: &mut Svg, scale: Scale, angle: f64, obstacles: &mut Obstacles) {
+    let style = ink(11.0, svg::MUTED, "muted").halo();
+    for accuracy in RINGS {
+        let words = words::chance(accuracy).replace("0.0%", "0%");
+        let radius = RADIUS * scale.fraction(accuracy);
+        let (x, y) = point(radius, angle);
+        svg.text(x, y + 4.0, Anchor::Middle, style, &words);
+        obstacles.rects.push(Rect::centred(x, y, text::width(&words, style.size, false), style.size));
+    }
+}
+
+/// The chart in words, for those who cannot see it.
+fn description(chart: &RoseChart) -> String {
+    let mut sentences = vec![format!(
+        "{} chart of accuracy on {} datasets.",
+        if chart.style == Style::Radar { "Radar" } else { "Rose" },
+        chart.axes.len()
+    )];
+    sentences
+        .extend(chart.subtitle.iter().chain(&chart.warnings).map(|line| format!("{}.", line.trim_end_matches('.'))));
+    for (index, axis) in chart.axes.iter().enumerate() {
+        let mut parts: Vec<String> = chart
+            .series
+            .iter()
+            .filter_map(|series| match series.points.get(index).copied().flatten() {
+                Some(value) => Some(format!(
+                    "{} {} (95% interval {})",
+                    series.short_name,
+                    words::percent(Some(value.accuracy)),
+                    words::interval(value.interval)
+                )),
+                None if series.role == Role::Reference => None,
+                None => Some(format!("{} not scored", series.short_name)),
+            })
+            .collect();
+        parts.extend(axis.chance.map(|chance| format!("chance {}", words::chance(chance))));
+        sentences.push(format!("{}: {}.", axis.name, parts.join(", ")));
+    }
+    sentences.join(" ")
 }
