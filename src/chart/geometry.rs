@@ -12,7 +12,7 @@ pub const RADIUS: f64 = 290.0;
 const FILL: f64 = 0.78;
 
 /// No petal is wider than this from its middle: a single dataset makes no pie.
-const HALF_WIDTH_MAX: f64 = 34.0 * PI / 180.0;
+const HALF_WIDTH_MAX: f64 = 29.0 * PI / 180.0;
 
 /// The model's petal in widths of the encoder's.
 const MODEL_WIDTH: f64 = 0.56;

@@ -1,7 +1,7 @@
 //! Where the words of a chart stand, so that none hides another.
 
 use super::geometry::{RADIUS, Rect, point};
-use super::rose::Axis;
+use super::rose::{Role, RoseChart};
 use super::svg::{self, Anchor, Ink, Svg, ink};
 use super::text;
 
@@ -9,7 +9,13 @@ use super::text;
 const HALF_WIDTH: f64 = 460.0;
 
 /// From the outer ring to a dataset's name.
-const RING_DISTANCE: f64 = 26.0;
+const RING_DISTANCE: f64 = 24.0;
+
+/// The same where a number stands beyond the outer ring.
+const RING_DISTANCE_BEYOND_NUMBERS: f64 = 42.0;
+
+/// A mark that ends at this share of the outer radius has its number on or beyond the ring.
+const NEAR_RING: f64 = 0.93;
 
 /// A dataset's name and remarks, placed.
 #[derive(Clone, Debug)]
@@ -20,20 +26,29 @@ pub struct AxisLabel {
     pub rect: Rect,
 }
 
-/// Places the labels of `axes` at their `angles` outside the outer ring.
-pub fn place_axis_labels(axes: &[Axis], angles: &[f64]) -> Vec<AxisLabel> {
-    let name_size = if axes.len() > 8 { 14.0 } else { 15.5 };
-    let width_max = if axes.len() > 10 { 118.0 } else { 140.0 };
+/// Places the labels of the datasets of `chart` at their `angles` outside the outer ring.
+pub fn place_axis_labels(chart: &RoseChart, angles: &[f64]) -> Vec<AxisLabel> {
+    let n_axes = chart.axes.len();
+    let name_size = if n_axes > 8 { 14.0 } else { 15.5 };
+    let width_max = if n_axes > 10 { 122.0 } else { 140.0 };
     let mut placed: Vec<AxisLabel> = Vec::new();
-    for (axis, &angle) in axes.iter().zip(angles) {
-        let lines = axis_lines(axis, name_size, width_max);
-        let label = place_axis_label(lines, angle, &placed);
+    for (index, &angle) in angles.iter().enumerate() {
+        let lines = axis_lines(chart, index, name_size, width_max);
+        let end = |series: &super::Series| {
+            let value = series.points.get(index).copied().flatten()?;
+            Some(chart.scale.fraction(value.interval.map_or(value.accuracy, |[_, high]| high)))
+        };
+        let is_near_ring = chart.series.iter().filter(|series| series.role != Role::Reference).filter_map(end);
+        let is_near_ring = is_near_ring.fold(0.0, f64::max) > NEAR_RING;
+        let distance = if is_near_ring { RING_DISTANCE_BEYOND_NUMBERS } else { RING_DISTANCE };
+        let label = place_axis_label(lines, angle, RADIUS + distance, &placed);
         placed.push(label);
     }
     placed
 }
 
-fn axis_lines(axis: &Axis, name_size: f64, width_max: f64) -> Vec<(String, Ink)> {
+fn axis_lines(chart: &RoseChart, index: usize, name_size: f64, width_max: f64) -> Vec<(String, Ink)> {
+    let axis = &chart.axes[index];
     let name = ink(name_size, svg::INK, "ink").bold();
     let remark = ink(12.5, svg::MUTED, "muted");
     let warning = ink(12.5, svg::WARNING, "warning").bold();
@@ -42,11 +57,17 @@ fn axis_lines(axis: &Axis, name_size: f64, width_max: f64) -> Vec<(String, Ink)>
     };
     let mut lines: Vec<(String, Ink)> = broken(&axis.name, name, 3).collect();
     lines.extend(axis.remarks.iter().flat_map(|text| broken(text, remark, 2)));
+    // An absent number is said in words: a petal of length 0 would be a claim.
+    for series in chart.series.iter().filter(|series| series.role != Role::Reference) {
+        if series.points.get(index).copied().flatten().is_none() {
+            lines.extend(broken(&format!("{} not scored", series.short_name), warning, 2));
+        }
+    }
     lines.extend(axis.warning.iter().flat_map(|text| broken(text, warning, 2)));
     lines
 }
 
-fn place_axis_label(lines: Vec<(String, Ink)>, angle: f64, placed: &[AxisLabel]) -> AxisLabel {
+fn place_axis_label(lines: Vec<(String, Ink)>, angle: f64, radius_min: f64, placed: &[AxisLabel]) -> AxisLabel {
     let width = lines.iter().map(|(line, ink)| text::width(line, ink.size, ink.is_bold)).fold(0.0, f64::max);
     let height: f64 = lines.iter().map(|(_, ink)| line_height(*ink)).sum();
     let (sin, cos) = angle.sin_cos();
@@ -63,11 +84,11 @@ fn place_axis_label(lines: Vec<(String, Ink)>, angle: f64, placed: &[AxisLabel])
         let x = x.clamp(width / 2.0 - HALF_WIDTH, HALF_WIDTH - width / 2.0);
         Rect::centred(x, y - cos * height / 2.0, width, height)
     };
-    let mut radius = RADIUS + RING_DISTANCE;
+    let mut radius = radius_min;
     let mut rect = at(radius);
     // Outwards until it clears the ring and every label before it; far enough is bound to come.
     while radius < 3.0 * RADIUS
-        && (rect.distance_from_centre() < RADIUS + RING_DISTANCE - 4.0
+        && (rect.distance_from_centre() < radius_min - 4.0
             || placed.iter().any(|other| other.rect.grown(5.0).overlaps(&rect)))
     {
         radius += 3.0;
@@ -191,22 +212,31 @@ fn corners(rect: &Rect) -> [(f64, f64); 9] {
 mod tests {
     use super::*;
     use crate::chart::geometry::Slots;
+    use crate::chart::{Axis, Scale, Style};
 
-    fn axes(n: usize) -> Vec<Axis> {
-        (0..n)
-            .map(|index| Axis {
-                name: format!("a rather long dataset name/validation_{index}"),
-                chance: None,
-                remarks: vec!["retention 77.3%".into()],
-                warning: (index == 1).then(|| "training split".into()),
-            })
-            .collect()
+    fn chart(n: usize) -> RoseChart {
+        let axes = (0..n).map(|index| Axis {
+            name: format!("a rather long dataset name/validation_{index}"),
+            chance: None,
+            remarks: vec!["retention 77.3%".into()],
+            warning: (index == 1).then(|| "training split".into()),
+        });
+        RoseChart {
+            title: String::new(),
+            subtitle: Vec::new(),
+            warnings: Vec::new(),
+            footer: Vec::new(),
+            axes: axes.collect(),
+            series: Vec::new(),
+            scale: Scale::Radius,
+            style: Style::Petals,
+        }
     }
 
     #[test]
     fn labels_of_one_to_twenty_datasets_touch_neither_each_other_nor_the_ring() {
         for n in 1..=20 {
-            let labels = place_axis_labels(&axes(n), &Slots::new(n).angles);
+            let labels = place_axis_labels(&chart(n), &Slots::new(n).angles);
             for (index, label) in labels.iter().enumerate() {
                 assert!(label.rect.distance_from_centre() > RADIUS + 10.0, "{n}: {index}");
                 assert!(label.rect.x0 >= -HALF_WIDTH - 1e-9 && label.rect.x1 <= HALF_WIDTH + 1e-9, "{n}: {index}");

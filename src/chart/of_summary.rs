@@ -76,10 +76,17 @@ fn paper_series(summary: &Summary) -> Vec<Series> {
     rows.filter(|series| series.points.iter().any(Option::is_some)).collect()
 }
 
+/// A chance level below this is too near the centre to be seen as an arc, and is said in words.
+const CHANCE_SEEN_MIN: f64 = 0.04;
+
 fn axis(dataset: &DatasetSummary) -> Axis {
+    let chance = (dataset.n_classes > 0).then(|| 1.0 / dataset.n_classes as f64);
     let mut remarks = Vec::new();
     if let Some(retention) = dataset.retention.filter(|retention| retention.is_finite()) {
         remarks.push(format!("retention {}", words::percent(Some(retention))));
+    }
+    if let Some(chance) = chance.filter(|&chance| chance < CHANCE_SEEN_MIN) {
+        remarks.push(format!("chance {}", words::chance(chance)));
     }
     let n_unscored = dataset.model.as_ref().map_or(0, |model| model.n_unscored);
     if n_unscored > 0 {
@@ -87,7 +94,7 @@ fn axis(dataset: &DatasetSummary) -> Axis {
     }
     Axis {
         name: dataset.dataset.clone(),
-        chance: (dataset.n_classes > 0).then(|| 1.0 / dataset.n_classes as f64),
+        chance,
         remarks,
         warning: dataset.is_training_split.then(|| "training split".to_owned()),
     }

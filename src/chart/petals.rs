@@ -9,7 +9,7 @@ use super::words;
 /// Half the length of a whisker's caps.
 const HALF_CAP: f64 = 4.0;
 
-/// The least interval, in pixels, of which a whisker is drawn as more than its caps.
+/// How densely lines are sampled, in pixels, to keep numbers off them.
 const SAMPLE_STEP: f64 = 5.0;
 
 /// One mark of a chart: a series' point on an axis.
@@ -37,8 +37,7 @@ pub fn draw(svg: &mut Svg, chart: &RoseChart, slots: &Slots, obstacles: &mut Obs
         draw_whisker(svg, chart, mark.point, mark.whisker_angle, mark.series.role, obstacles);
     }
     draw_references(svg, chart, slots, slots.half_model, slots.half_encoder, obstacles);
-    let numbers = marks.iter().map(|mark| tip_number(mark, chart, slots));
-    numbers.chain(missing(chart, slots)).collect()
+    marks.iter().map(|mark| tip_number(mark, chart, slots)).collect()
 }
 
 /// The petals, the back ones first, each series clockwise.
@@ -200,16 +199,4 @@ pub fn number_ink(role: Role, n_axes: usize) -> svg::Ink {
         Role::Encoder => ink(13.0 * shrink, svg::ENCODER_INK, "encoder-ink").halo(),
         _ => ink(15.0 * shrink, svg::MODEL_INK, "model-ink").bold().halo(),
     }
-}
-
-/// "not scored" for every point that a series lacks: an absent number is not a petal of length 0.
-pub fn missing<'a>(chart: &'a RoseChart, slots: &'a Slots) -> impl Iterator<Item = TipNumber> + 'a {
-    chart.series.iter().filter(|series| series.role != Role::Reference).flat_map(move |series| {
-        slots.angles.iter().zip(&series.points).filter(|(_, value)| value.is_none()).map(move |(&angle, _)| TipNumber {
-            text: format!("{} not scored", series.short_name),
-            ink: ink(11.5, svg::WARNING, "warning").halo(),
-            radius: RADIUS * 0.3,
-            angles: vec![angle],
-        })
-    })
 }

@@ -7,9 +7,6 @@ use super::rose::{Point, Role, RoseChart, Series};
 use super::svg::{self, Svg, number};
 use super::words;
 
-/// From the spoke to the encoder's whisker, so that two whiskers of one axis stay apart.
-const WHISKER_SHIFT: f64 = 0.045;
-
 /// Draws all polygons, whiskers and chance arcs into `svg`; returns the numbers that want a place.
 pub fn draw(svg: &mut Svg, chart: &RoseChart, slots: &Slots, obstacles: &mut Obstacles) -> Vec<TipNumber> {
     for &angle in &slots.angles {
@@ -17,22 +14,20 @@ pub fn draw(svg: &mut Svg, chart: &RoseChart, slots: &Slots, obstacles: &mut Obs
         let look = format!(r#"fill="none" stroke="{}" stroke-width="1""#, svg::GRID);
         svg.path("grid", &format!("M0 0L{} {}", number(x), number(y)), &look, None);
     }
-    petals::draw_chance(svg, chart, slots, slots.half_model.min(0.2), obstacles);
+    petals::draw_chance(svg, chart, slots, slots.half_encoder, obstacles);
     let mut numbers = Vec::new();
     for series in chart.series.iter().filter(|series| series.role != Role::Reference) {
         draw_polygon(svg, chart, slots, series);
     }
     for series in chart.series.iter().filter(|series| series.role != Role::Reference) {
-        let shift = if series.role == Role::Encoder { WHISKER_SHIFT } else { 0.0 };
         for ((axis, &angle), value) in chart.axes.iter().zip(&slots.angles).zip(&series.points) {
             let Some(value) = *value else { continue };
-            petals::draw_whisker(svg, chart, value, angle + shift, series.role, obstacles);
+            petals::draw_whisker(svg, chart, value, angle, series.role, obstacles);
             draw_corner(svg, chart, series, &axis.name, value, angle, obstacles);
             numbers.push(tip_number(chart, series, value, angle));
         }
     }
     petals::draw_references(svg, chart, slots, 0.02, 0.14, obstacles);
-    numbers.extend(petals::missing(chart, slots));
     numbers
 }
 

@@ -187,7 +187,7 @@ pub fn rose(chart: &RoseChart) -> String {
     let mut svg = Svg::default();
     let header = draw_header(&mut svg, chart);
     let slots = Slots::new(chart.axes.len());
-    let labels = labels::place_axis_labels(&chart.axes, &slots.angles);
+    let labels = labels::place_axis_labels(chart, &slots.angles);
     let edge = |side: fn(&AxisLabel) -> f64| labels.iter().map(side).fold(RADIUS + 16.0, f64::max);
     let centre_y = header + 14.0 + edge(|label| -label.rect.y0);
     svg.open("plot", WIDTH / 2.0, centre_y);
@@ -205,17 +205,20 @@ pub fn rose(chart: &RoseChart) -> String {
 
 /// Title, subtitle and warnings; returns where they end.
 fn draw_header(svg: &mut Svg, chart: &RoseChart) -> f64 {
-    let width = WIDTH - 2.0 * MARGIN;
+    let blocks = [
+        (std::slice::from_ref(&chart.title), ink(25.0, svg::INK, "ink").bold(), 0.0),
+        (&chart.subtitle[..], ink(14.0, svg::MUTED, "muted"), 5.0),
+        (&chart.warnings[..], ink(14.0, svg::WARNING, "warning").bold(), 2.0),
+    ];
     let mut y = 24.0;
-    let mut block = |lines: &[String], style: svg::Ink, n_lines_max: usize| {
-        for line in lines.iter().flat_map(|line| text::wrap(line, width, style.size, style.is_bold, n_lines_max)) {
+    for (paragraphs, style, space_above) in blocks {
+        y += space_above;
+        let broken = |text: &String| text::wrap(text, WIDTH - 2.0 * MARGIN, style.size, style.is_bold, 3);
+        for line in paragraphs.iter().flat_map(broken) {
             y += style.size * 1.42;
             svg.text(MARGIN, y, Anchor::Start, style, &line);
         }
-    };
-    block(std::slice::from_ref(&chart.title), ink(25.0, svg::INK, "ink").bold(), 2);
-    block(&chart.subtitle, ink(14.0, svg::MUTED, "muted"), 3);
-    block(&chart.warnings, ink(14.0, svg::WARNING, "warning").bold(), 3);
+    }
     y + 8.0
 }
 

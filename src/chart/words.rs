@@ -32,6 +32,19 @@ pub fn interval(interval: Option<Interval>) -> String {
     }
 }
 
+/// `text` on one line without control characters, which could steer a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// The first `n_max` characters of `text`, with `…` where there were more.
+pub fn shortened(text: &str, n_max: usize) -> String {
+    match text.char_indices().nth(n_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// A chance level: `10%`, `0.1%`.
 pub fn chance(fraction: f64) -> String {
     let percent = fraction * 100.0;
@@ -81,9 +94,11 @@ pub fn encoder_heading(encoder: &EncoderHeading) -> String {
     format!("Encoder: {name} ({}){comparator}", relation(encoder))
 }
 
-/// `Judge: rules+llm (rules 1, llm gpt-4o)`.
+/// `Judge: rules+llm (rules version 1, llm gpt-4o)`.
 pub fn judge_heading(judge: &JudgeHeading) -> String {
-    let members: Vec<String> = judge.judges.iter().map(|one| format!("{} {}", one.judge, one.model)).collect();
+    let version = |name: &str| if name == "rules" { "version " } else { "" };
+    let members: Vec<String> =
+        judge.judges.iter().map(|one| format!("{} {}{}", one.judge, version(&one.judge), one.model)).collect();
     if members.is_empty() {
         format!("Judge: {}", judge.name)
     } else {

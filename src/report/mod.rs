@@ -14,7 +14,7 @@ mod table;
 use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};
 
-pub use self::csv::{COLUMNS, csv};
+pub use self::csv::{columns, csv};
 pub use self::html::html;
 pub use self::json::json;
 pub use self::markdown::markdown;
