@@ -7,9 +7,11 @@ mod csv;
 mod examples;
 mod html;
 mod json;
+mod kinds;
 mod markdown;
 mod notes;
 mod table;
+mod tables;
 
 use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};
