@@ -1,1 +1,31 @@
-//! The run folder.
+//! The run folder: manifest, journal, and the files that reports leave beside them.
+//!
+//! This module owns two disk formats, `run.json` (`emt.run/1`) and `trials.jsonl` (`emt.trial/1`). While a run goes on
+//! its journal is append-only, and a later line with the same key replaces an earlier one; a finished run is compacted
+//! to one line a trial. A run is a run of a [`RunSpec`](crate::domain::RunSpec), whose [`identity`] decides
+//! what may be resumed; [`comparable`] are the fields that decide whether two runs may be compared.
+
+mod comparable;
+mod differences;
+mod environment;
+mod error;
+mod files;
+mod folder;
+mod identity;
+mod journal;
+mod manifest;
+mod wire;
+
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod testing;
+
+pub use comparable::comparable;
+pub use differences::{Difference, differences};
+pub use environment::{Sitting, environment, now};
+pub use error::RecordError;
+pub use files::write_file;
+pub use folder::{Opened, RunFolder, read_run};
+pub use identity::identity;
+pub use manifest::{Manifest, RUN_SCHEMA, RunState, TRIAL_SCHEMA};

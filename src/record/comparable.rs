@@ -1,0 +1,131 @@
+//! The fields that decide whether two runs may be compared.
+
+use serde_json::{Map, Value, json};
+
+use crate::domain::{Mode, RunSpec, SubjectPrompt};
+
+/// What `run.json` holds under `comparable`: one key a field, named as `--allow-different` takes them.
+///
+/// `split`, `label_set`, `prompt_text` and `prompt_ids` are by dataset, the prompts also by subject and mode;
+/// `preprocessing` is by subject, `generation_limits` by mode. So the comparison of two runs can leave out what only
+/// one of them has. These are effects and not file bytes: weights, adapter, merge state and layout are no part of it.
+///
+/// Image positions, runs of `image_token` in a prompt's ids, become one `"image"`: their number follows from the tower.
+pub fn comparable(spec: &RunSpec, image_token: Option<u32>) -> Map<String, Value> {
+    let datasets = |field: &dyn Fn(&crate::domain::DatasetSpec) -> Value| -> Value {
+        spec.datasets.iter().map(|dataset| (dataset.dataset.clone(), field(dataset))).collect::<Map<_, _>>().into()
+    };
+    let mut preprocessing = Map::new();
+    preprocessing.insert("model".into(), spec.model.preprocessing.clone());
+    if let Some(encoder) = &spec.encoder {
+        preprocessing.insert("encoder".into(), encoder.preprocessing.clone());
+    }
+    let mut generation_limits = Map::new();
+    if spec.modes.contains(&Mode::Generate) {
+        generation_limits.insert("generate".into(), json!({ "max_new_tokens": spec.max_new_tokens }));
+    }
+    let judges: Vec<Value> = spec
+        .judges
+        .iter()
+        .map(|judge| match &judge.prompt {
+            Some(prompt) => json!({ "judge": judge.judge, "model": judge.model, "prompt": prompt }),
+            None => json!({ "judge": judge.judge, "model": judge.model }),
+        })
+        .collect();
+    let fields: [(&str, Value); 10] = [
+        ("split", datasets(&|dataset| dataset.split.clone().into())),
+        ("label_set", datasets(&|dataset| dataset.label_set.clone().into())),
+        ("prompt_text", datasets(&|dataset| by_subject(&dataset.prompts, |prompt| Some(prompt.text.clone().into())))),
+        (
+            "prompt_ids",
+            datasets(&|dataset| {
+                by_subject(&dataset.prompts, |prompt| Some(with_placeholder(prompt.ids.as_deref()?, image_token)))
+            }),
+        ),
+        ("preprocessing", preprocessing.into()),
+        ("sample_seed", spec.sample_seed.into()),
+        ("generation_limits", generation_limits.into()),
+        ("compute_type", spec.compute_type.clone().into()),
+        ("device_kind", spec.device_kind.clone().into()),
+        ("judges", judges.into()),
+    ];
+    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// `{subject: {mode: field}}`; prompts without the field are left out.
+pub(super) fn by_subject(prompts: &[SubjectPrompt], field: impl Fn(&SubjectPrompt) -> Option<Value>) -> Value {
+    let mut subjects = Map::new();
+    for prompt in prompts {
+        let Some(value) = field(prompt) else { continue };
+        let modes = subjects.entry(name(prompt.subject)).or_insert_with(|| Value::Object(Map::new()));
+        modes[name(prompt.mode)] = value;
+    }
+    subjects.into()
+}
+
+/// How serde writes a unit variant.
+fn name(variant: impl serde::Serialize) -> String {
+    match serde_json::to_value(variant) {
+        Ok(Value::String(name)) => name,
+        other => unreachable!("a unit variant is written as a string, not {other:?}"),
+    }
+}
+
+fn with_placeholder(ids: &[u32], image_token: Option<u32>) -> Value {
+    let mut written: Vec<Value> = Vec::with_capacity(ids.len());
+    for &id in ids {
+        if Some(id) != image_token {
+            written.push(id.into());
+        } else if written.last().is_none_or(|last| !last.is_string()) {
+            written.push("image".into());
+        }
+    }
+    written.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::spec;
+    use super::*;
+
+    #[test]
+    fn image_positions_are_one_placeholder() {
+        let fields = comparable(&spec(), Some(9));
+        assert_eq!(fields["prompt_ids"]["mnist"]["model"]["generate"], json!([1, "image", 5]));
+        assert!(fields["prompt_ids"]["mnist"].get("encoder").is_none(), "a caption template has no ids");
+    }
+
+    #[test]
+    fn weights_adapter_and_merge_state_do_not_count() {
+        let mut other = spec();
+        other.model.weights = "blake3:other".into();
+        other.model.adapter = Some("blake3:adapter".into());
+        other.model.merged = true;
+        assert_eq!(comparable(&other, Some(9)), comparable(&spec(), Some(9)));
+    }
+
+    #[test]
+    fn each_field_has_a_key_of_its_own() {
+        let changes: [(&str, fn(&mut RunSpec)); 10] = [
+            ("split", |spec| spec.datasets[0].split = "train".into()),
+            ("label_set", |spec| spec.datasets[0].label_set.push('x')),
+            ("prompt_text", |spec| spec.datasets[0].prompts[0].text.push('x')),
+            ("prompt_ids", |spec| spec.datasets[0].prompts[0].ids = Some(vec![2])),
+            ("preprocessing", |spec| spec.model.preprocessing["size"] = 336.into()),
+            ("sample_seed", |spec| spec.sample_seed += 1),
+            ("generation_limits", |spec| spec.max_new_tokens += 1),
+            ("compute_type", |spec| spec.compute_type = "bf16".into()),
+            ("device_kind", |spec| spec.device_kind = "cuda".into()),
+            ("judges", |spec| spec.judges[0].model = "rules/2".into()),
+        ];
+        let before = comparable(&spec(), Some(9));
+        assert_eq!(before.len(), changes.len());
+        for (key, change) in changes {
+            let mut changed = spec();
+            change(&mut changed);
+            let after = comparable(&changed, Some(9));
+            let differing: Vec<&String> = before.keys().filter(|key| before[*key] != after[*key]).collect();
+            assert_eq!(differing, [key]);
+        }
+    }
+}

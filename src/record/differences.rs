@@ -1,0 +1,125 @@
+//! Where two specifications differ.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::identity::identifying;
+use crate::domain::RunSpec;
+
+/// One field in which two specifications differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The field's path, such as `datasets[0].split`.
+    pub field: String,
+    /// Its value in the folder, shortened; `absent` where there is none.
+    pub recorded: String,
+    /// Its value in the command, shortened likewise.
+    pub asked: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "`{}` is {} there and {} here", self.field, self.recorded, self.asked)
+    }
+}
+
+/// The identifying fields in which `asked` differs from `recorded`, in the order of the specification.
+pub fn differences(recorded: &RunSpec, asked: &RunSpec) -> Vec<Difference> {
+    let mut found = Vec::new();
+    walk("", Some(&identifying(recorded)), Some(&identifying(asked)), &mut found);
+    found
+}
+
+fn walk(field: &str, recorded: Option<&Value>, asked: Option<&Value>, found: &mut Vec<Difference>) {
+    if recorded == asked {
+        return;
+    }
+    match (recorded, asked) {
+        (Some(Value::Object(before)), Some(Value::Object(after))) => {
+            let added = after.keys().filter(|key| !before.contains_key(*key));
+            for key in before.keys().chain(added) {
+                let below = if field.is_empty() { key.clone() } else { format!("{field}.{key}") };
+                walk(&below, before.get(key), after.get(key), found);
+            }
+        }
+        (Some(Value::Array(before)), Some(Value::Array(after))) if are_alike(before, after) => {
+            for (index, (before, after)) in before.iter().zip(after).enumerate() {
+                walk(&format!("{field}[{index}]"), Some(before), Some(after), found);
+            }
+        }
+        _ => found.push(Difference { field: field.to_owned(), recorded: shortened(recorded), asked: shortened(asked) }),
+    }
+}
+
+/// Whether two lists are best compared entry by entry: objects of the same names in the same order. Token ids and lists
+/// of labels are shown as a whole, since one inserted entry would make all later ones differ.
+fn are_alike(before: &[Value], after: &[Value]) -> bool {
+    before.len() == after.len()
+        && before.iter().zip(after).all(|(a, b)| a.is_object() && b.is_object() && name_of(a) == name_of(b))
+}
+
+/// What an entry of a list is called, where it is called anything.
+fn name_of(value: &Value) -> Option<String> {
+    ["dataset", "judge", "subject"].iter().find_map(|key| value.get(key)).map(Value::to_string)
+}
+
+/// Longer values are cut here.
+const N_CHARS_SHOWN_MAX: usize = 80;
+
+fn shortened(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => return "absent".to_owned(),
+        Some(Value::Array(entries)) if entries.iter().any(|entry| name_of(entry).is_some()) => {
+            let names: Vec<String> = entries.iter().filter_map(name_of).collect();
+            format!("[{}]", names.join(","))
+        }
+        Some(value) => value.to_string(),
+    };
+    match text.char_indices().nth(N_CHARS_SHOWN_MAX) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::spec;
+    use super::*;
+
+    #[test]
+    fn equal_specifications_do_not_differ() {
+        assert_eq!(differences(&spec(), &spec()), []);
+    }
+
+    #[test]
+    fn a_changed_field_is_named_with_both_values() {
+        let mut asked = spec();
+        asked.datasets[0].split = "train".into();
+        asked.max_new_tokens = 64;
+        let found: Vec<String> = differences(&spec(), &asked).iter().map(|difference| difference.to_string()).collect();
+        assert_eq!(
+            found,
+            ["`datasets[0].split` is \"test\" there and \"train\" here", "`max_new_tokens` is 32 there and 64 here"]
+        );
+    }
+
+    #[test]
+    fn other_lists_of_datasets_are_shown_by_name() {
+        let mut asked = spec();
+        asked.datasets.truncate(1);
+        let found = differences(&spec(), &asked);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].to_string(), r#"`datasets` is ["mnist","cifar10"] there and ["mnist"] here"#);
+    }
+
+    #[test]
+    fn an_adapter_that_only_the_command_has_is_absent_in_the_folder() {
+        let mut asked = spec();
+        asked.model.adapter = Some("blake3:ad".into());
+        assert_eq!(
+            differences(&spec(), &asked)[0].to_string(),
+            "`model.adapter` is absent there and \"blake3:ad\" here"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! What can be wrong with a run folder.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::Difference;
+
+/// Everything that can be wrong with a run folder; each message names the file, the place and the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Another process writes to the folder.
+    #[error(
+        "`{}` is in use by another emt process; hint: wait until it ends, or give another folder with --out", dir.display()
+    )]
+    InUse {
+        /// The run folder.
+        dir: PathBuf,
+    },
+    /// `--fresh`, and there is something already.
+    #[error("`{}` exists, and --fresh starts only in a new folder; hint: give another folder with --out, or resume without --fresh", dir.display())]
+    NotFresh {
+        /// The run folder.
+        dir: PathBuf,
+    },
+    /// The folder holds a run of something else.
+    #[error("`{}` holds another run: {}; hint: give another folder with --out", dir.display(), list(differences))]
+    OtherRun {
+        /// The run folder.
+        dir: PathBuf,
+        /// Where the two specifications differ; never empty.
+        differences: Vec<Difference>,
+    },
+    /// The folder was written by a newer `emt`.
+    #[error("`{}` has the schema `{found}`, written by emt {written_by}, and this is emt {this}, which knows `{known}`; hint: use emt {written_by} or newer", path.display(), this = env!("CARGO_PKG_VERSION"))]
+    NewerSchema {
+        /// `run.json`.
+        path: PathBuf,
+        /// The schema in the file.
+        found: String,
+        /// The newest schema that this version reads.
+        known: String,
+        /// The version of `emt` that wrote the file, as far as the file says.
+        written_by: String,
+    },
+    /// A file of the folder is missing.
+    #[error("`{}` is no run folder: `{name}` is missing; hint: {hint}", dir.display())]
+    NoRun {
+        /// The folder.
+        dir: PathBuf,
+        /// The file that should lie in it.
+        name: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// `run.json` cannot be understood.
+    #[error("failed to read `{}`: {reason}; hint: restore the file, or start again in another folder", path.display())]
+    BrokenManifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A line of the journal cannot be understood, and it is not a torn last one.
+    #[error("failed to read `{}`, line {line}: {reason}; hint: delete that line and run the same command again, which asks for its trial anew", path.display())]
+    BrokenLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A trial cannot be written in a way that could be read back.
+    #[error("the trial of `{sample}` cannot be recorded: {reason}")]
+    Unwritable {
+        /// The sample's id.
+        sample: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No space, or no more quota.
+    #[error("failed to write `{}`: the disk is full ({source}); hint: make room and run the same command again: what is recorded so far is kept", path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The folder may not be written.
+    #[error("failed to write `{}`: the folder is read-only ({source}); hint: give a writable folder with --out", path.display())]
+    ReadOnly {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// Anything else that the operating system says.
+    #[error("failed to {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried, such as `read`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+}
+
+impl RecordError {
+    /// A failed read.
+    pub(super) fn reading(path: &Path, source: io::Error) -> Self {
+        Self::Io { action: "read", path: path.to_owned(), source }
+    }
+
+    /// A failed write; the causes that people can mend have variants of their own.
+    pub(super) fn writing(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            // A file-size limit looks to its owner like a disk that is full.
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::DiskFull { path, source }
+            }
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path, source },
+            _ => Self::Io { action: "write", path, source },
+        }
+    }
+}
+
+/// Enough to see what differs; a whole other prompt would fill the screen.
+const N_DIFFERENCES_SHOWN_MAX: usize = 6;
+
+fn list(differences: &[Difference]) -> String {
+    let mut shown: Vec<String> =
+        differences.iter().take(N_DIFFERENCES_SHOWN_MAX).map(|difference| difference.to_string()).collect();
+    if differences.len() > N_DIFFERENCES_SHOWN_MAX {
+        shown.push(format!("and {} more", differences.len() - N_DIFFERENCES_SHOWN_MAX));
+    }
+    shown.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_read_only_folder_are_named_as_such() {
+        let path = Path::new("run/trials.jsonl");
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge] {
+            let message = RecordError::writing(path, kind.into()).to_string();
+            assert!(message.contains("run/trials.jsonl") && message.contains("disk is full"), "{message}");
+        }
+        for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+            let message = RecordError::writing(path, kind.into()).to_string();
+            assert!(message.contains("read-only") && message.contains("--out"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Files that are either old or new, never half.
+#![expect(clippy::disallowed_methods, reason = "record owns the run folder")]
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::RecordError;
+
+/// Writes `bytes` to `dir/name` atomically: whoever reads sees the old file or the new one. The folder is made if need
+/// be.
+pub fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), RecordError> {
+    fs::create_dir_all(dir).map_err(|error| RecordError::writing(dir, error))?;
+    write_with(dir, name, |file| file.write_all(bytes))
+}
+
+/// As [`write_file`], for content that is written piece by piece.
+pub(super) fn write_with(
+    dir: &Path,
+    name: &str,
+    write: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>,
+) -> Result<(), RecordError> {
+    let path = dir.join(name);
+    // In the same folder, since a rename across file systems is not atomic.
+    let unfinished = dir.join(format!(".{name}.tmp"));
+    let written = File::create(&unfinished).and_then(|file| {
+        let mut writer = io::BufWriter::new(file);
+        write(&mut writer)?;
+        writer.flush()?;
+        writer.get_ref().sync_all()
+    });
+    if let Err(error) = written.and_then(|()| fs::rename(&unfinished, &path)) {
+        // The first error is the one to tell; a leftover is overwritten next time.
+        let _ = fs::remove_file(&unfinished);
+        return Err(RecordError::writing(&path, error));
+    }
+    // Makes the rename itself durable; not every system can open a folder, and the file is whole in any case.
+    if let Ok(folder) = File::open(dir) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("a/run");
+        write_file(&run, "report.md", b"a long first version").unwrap();
+        write_file(&run, "report.md", b"second").unwrap();
+        assert_eq!(fs::read(run.join("report.md")).unwrap(), b"second");
+        assert_eq!(fs::read_dir(&run).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        write_file(dir.path(), "report.md", b"old").unwrap();
+        let failed = write_with(dir.path(), "report.md", |file| {
+            file.write_all(b"new")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert!(matches!(failed, Err(RecordError::DiskFull { .. })));
+        assert_eq!(fs::read(dir.path().join("report.md")).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), b"").unwrap();
+        let error = write_file(&dir.path().join("file/run"), "report.md", b"").unwrap_err().to_string();
+        assert!(error.contains("file/run") || error.contains("file\\run"), "{error}");
+    }
+}

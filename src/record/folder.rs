@@ -1,0 +1,228 @@
+//! A run folder, open for writing or read as a whole.
+#![expect(clippy::disallowed_methods, reason = "record owns the run folder")]
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use super::journal::{self, Journal, Replay};
+use super::manifest;
+use super::{Difference, Manifest, RecordError, RunState, differences, files, now};
+use crate::domain::{Trial, TrialKey};
+
+/// Held by the operating system, so that a killed process leaves no lock behind.
+const LOCK_NAME: &str = ".lock";
+
+/// What was found when a folder was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// A new run.
+    New,
+    /// A run that goes on.
+    Resumed {
+        /// Trials in its journal.
+        n_trials: usize,
+        /// Bytes of a torn last line that were cut off.
+        n_bytes_torn: u64,
+        /// Whether it had reached the end of an earlier command.
+        was_complete: bool,
+    },
+}
+
+/// A run folder open for writing. It is locked while this value lives.
+#[derive(Debug)]
+pub struct RunFolder {
+    dir: PathBuf,
+    manifest: Manifest,
+    opened: Opened,
+    journal: Journal<File>,
+    /// Whether `run.json` is as `manifest` is.
+    is_manifest_written: bool,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Creates the run of `manifest` in `dir`, or goes on with it; also returns the trials that are there already, one a
+    /// key.
+    ///
+    /// A torn last line of the journal is cut off. Another run in the folder is refused with the differing fields
+    /// named, and so are a folder that another process writes to, one of a newer schema, and with `fresh` one that is not
+    /// empty.
+    pub fn create_or_resume(dir: &Path, manifest: Manifest, fresh: bool) -> Result<(Self, Vec<Trial>), RecordError> {
+        if fresh && !is_empty(dir)? {
+            return Err(RecordError::NotFresh { dir: dir.to_owned() });
+        }
+        fs::create_dir_all(dir).map_err(|error| RecordError::writing(dir, error))?;
+        let lock = lock(dir)?;
+        let journal_path = dir.join(journal::NAME);
+        let open_journal = || {
+            let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&journal_path);
+            opened.map_err(|error| RecordError::writing(&journal_path, error))
+        };
+        let Some(recorded) = Manifest::read(dir)? else {
+            if fs::metadata(&journal_path).is_ok_and(|metadata| metadata.len() > 0) {
+                let hint = "restore it, or give another folder with --out";
+                return Err(RecordError::NoRun { dir: dir.to_owned(), name: manifest::NAME, hint });
+            }
+            // The journal first: a folder with `run.json` always has one.
+            let journal = Journal::resume(open_journal()?, journal_path.clone(), 0)?;
+            let mut folder = Self {
+                dir: dir.to_owned(),
+                manifest,
+                opened: Opened::New,
+                journal,
+                is_manifest_written: false,
+                _lock: lock,
+            };
+            folder.write_manifest()?;
+            return Ok((folder, Vec::new()));
+        };
+        refuse_another(dir, &recorded, &manifest)?;
+        let replay = replay(dir)?;
+        let mut journal = Journal::resume(open_journal()?, journal_path.clone(), replay.n_bytes_whole)?;
+        if replay.lacks_newline {
+            journal.append(b"\n")?;
+        }
+        let opened = Opened::Resumed {
+            n_trials: replay.trials.len(),
+            n_bytes_torn: replay.n_bytes_torn,
+            was_complete: recorded.state == RunState::Complete,
+        };
+        let manifest = continued(recorded, manifest);
+        let folder = Self { dir: dir.to_owned(), manifest, opened, journal, is_manifest_written: false, _lock: lock };
+        Ok((folder, replay.trials))
+    }
+
+    /// Where the run lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the run is a run of.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What was found when the folder was opened.
+    pub fn opened(&self) -> Opened {
+        self.opened
+    }
+
+    /// Appends one batch of trials to the journal, and syncs it once a second. On an error, such as a full disk,
+    /// nothing of the batch stays in the journal.
+    pub fn append(&mut self, trials: &[Trial]) -> Result<(), RecordError> {
+        if !self.is_manifest_written {
+            self.write_manifest()?;
+        }
+        self.journal.append(&journal::lines(trials)?)
+    }
+
+    /// Waits until all that was appended is on the disk: for a run that is interrupted.
+    pub fn sync(&mut self) -> Result<(), RecordError> {
+        self.journal.sync()
+    }
+
+    /// Ends the run: compacts the journal to one line a trial, datasets in the order in which `order` first names them
+    /// and samples as in `order`, and marks the run as complete. Returns the trials in that order, for the summary.
+    pub fn finish(self, order: &[TrialKey]) -> Result<Vec<Trial>, RecordError> {
+        let Self { dir, mut manifest, mut journal, _lock: lock, .. } = self;
+        journal.sync()?;
+        // Not every system replaces a file that is open.
+        drop(journal);
+        let trials = journal::compacted(replay(&dir)?.trials, order);
+        files::write_with(&dir, journal::NAME, |file| {
+            for trial in &trials {
+                let lines = journal::lines(std::slice::from_ref(trial)).map_err(io::Error::other)?;
+                file.write_all(&lines)?;
+            }
+            Ok(())
+        })?;
+        manifest.state = RunState::Complete;
+        manifest.environment.insert("finished".into(), now().into());
+        manifest.write(&dir)?;
+        drop(lock);
+        Ok(trials)
+    }
+
+    fn write_manifest(&mut self) -> Result<(), RecordError> {
+        self.manifest.write(&self.dir)?;
+        self.is_manifest_written = true;
+        Ok(())
+    }
+}
+
+/// Reads a run: its manifest and its trials, one a key. It needs only `run.json` and `trials.jsonl`, and changes
+/// nothing: a torn last line, which a running or killed process leaves, is ignored.
+pub fn read_run(dir: &Path) -> Result<(Manifest, Vec<Trial>), RecordError> {
+    let Some(manifest) = Manifest::read(dir)? else {
+        let hint = "give the folder that `emt eval` named with --out";
+        return Err(RecordError::NoRun { dir: dir.to_owned(), name: manifest::NAME, hint });
+    };
+    Ok((manifest, replay(dir)?.trials))
+}
+
+fn replay(dir: &Path) -> Result<Replay, RecordError> {
+    let path = dir.join(journal::NAME);
+    match File::open(&path) {
+        Ok(file) => journal::replay(BufReader::new(file), &path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let hint = "restore it, or give another folder";
+            Err(RecordError::NoRun { dir: dir.to_owned(), name: journal::NAME, hint })
+        }
+        Err(error) => Err(RecordError::reading(&path, error)),
+    }
+}
+
+/// Whether there is nothing at `dir` but perhaps the lock of an earlier process.
+fn is_empty(dir: &Path) -> Result<bool, RecordError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(RecordError::reading(dir, error)),
+    };
+    for entry in entries {
+        if entry.map_err(|error| RecordError::reading(dir, error))?.file_name() != LOCK_NAME {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn lock(dir: &Path) -> Result<File, RecordError> {
+    let path = dir.join(LOCK_NAME);
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = opened.map_err(|error| RecordError::writing(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RecordError::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(RecordError::Io { action: "lock", path, source }),
+    }
+}
+
+fn refuse_another(dir: &Path, recorded: &Manifest, asked: &Manifest) -> Result<(), RecordError> {
+    if recorded.identity == asked.identity {
+        return Ok(());
+    }
+    let mut differences = differences(&recorded.spec, &asked.spec);
+    if differences.is_empty() {
+        // Whoever wrote the folder computed the hash in another way.
+        differences.push(Difference {
+            field: "identity".into(),
+            recorded: recorded.identity.clone(),
+            asked: asked.identity.clone(),
+        });
+    }
+    Err(RecordError::OtherRun { dir: dir.to_owned(), differences })
+}
+
+/// The manifest of a run that goes on: it began when it first began, and counts its sittings.
+fn continued(recorded: Manifest, mut asked: Manifest) -> Manifest {
+    if let Some(started) = recorded.environment.get("started") {
+        let resumed = asked.environment.insert("started".into(), started.clone());
+        asked.environment.insert("resumed".into(), resumed.unwrap_or_else(|| now().into()));
+    }
+    let n_sittings = recorded.environment.get("n_sittings").and_then(|n| n.as_u64()).unwrap_or(1);
+    asked.environment.insert("n_sittings".into(), n_sittings.saturating_add(1).into());
+    asked.state = RunState::Running;
+    asked
+}

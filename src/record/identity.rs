@@ -1,0 +1,96 @@
+//! What a run is a run of, as one hash.
+
+use serde_json::{Map, Value};
+
+use crate::domain::RunSpec;
+
+/// `blake3:` and the hash of the specification in canonical JSON (sorted keys, no white space).
+///
+/// What is for people only, and what follows from the hashed fields, does not count: the names of model and encoder,
+/// and how the encoder relates to the model's tower. Environment is no part of a specification.
+pub fn identity(spec: &RunSpec) -> String {
+    let text = sorted(&identifying(spec)).to_string();
+    format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex())
+}
+
+/// The fields of `spec` that decide its identity.
+pub(super) fn identifying(spec: &RunSpec) -> Value {
+    let mut value = serde_json::to_value(spec).expect("a specification is plain data");
+    for (part, fields) in [("model", &["name"][..]), ("encoder", &["name", "relation", "tower_equal"][..])] {
+        if let Some(Value::Object(part)) = value.get_mut(part) {
+            for field in fields {
+                part.remove(*field);
+            }
+        }
+    }
+    value
+}
+
+/// The same value with the keys of every object in byte order.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(object) => {
+            let mut entries: Vec<_> = object.iter().collect();
+            entries.sort_by(|a, b| a.0.cmp(b.0));
+            Value::Object(entries.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect::<Map<_, _>>())
+        }
+        Value::Array(array) => Value::Array(array.iter().map(sorted).collect()),
+        scalar => scalar.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::spec;
+    use super::*;
+
+    #[test]
+    fn names_for_people_do_not_make_another_run() {
+        let mut renamed = spec();
+        renamed.model.name = "elsewhere/the-same-weights".into();
+        renamed.encoder.as_mut().unwrap().name = "another name".into();
+        assert_eq!(identity(&renamed), identity(&spec()));
+    }
+
+    #[test]
+    fn every_other_field_makes_another_run() {
+        let changes: [fn(&mut RunSpec); 12] = [
+            |spec| spec.model.weights.push('x'),
+            |spec| spec.model.adapter = Some("blake3:a".into()),
+            |spec| spec.model.merged = true,
+            |spec| spec.model.tokenizer.push('x'),
+            |spec| spec.model.chat_template.push('x'),
+            |spec| spec.model.preprocessing["size"] = 336.into(),
+            |spec| spec.encoder = None,
+            |spec| spec.datasets[0].split = "train".into(),
+            |spec| spec.datasets[0].prompts[0].text.push('x'),
+            |spec| spec.max_new_tokens += 1,
+            |spec| spec.compute_type = "bf16".into(),
+            |spec| spec.judges[0].model = "rules/2".into(),
+        ];
+        let mut seen = vec![identity(&spec())];
+        for change in changes {
+            let mut changed = spec();
+            change(&mut changed);
+            let hash = identity(&changed);
+            assert!(!seen.contains(&hash));
+            seen.push(hash);
+        }
+    }
+
+    #[test]
+    fn the_order_of_keys_does_not_matter() {
+        let mut reordered = spec();
+        let Value::Object(parameters) = &spec().model.preprocessing else { panic!("parameters are an object") };
+        reordered.model.preprocessing =
+            Value::Object(parameters.iter().rev().map(|(key, value)| (key.clone(), value.clone())).collect());
+        assert_ne!(reordered.model.preprocessing.to_string(), spec().model.preprocessing.to_string());
+        assert_eq!(identity(&reordered), identity(&spec()));
+    }
+
+    /// Resume across versions of `emt` depends on it.
+    #[test]
+    fn the_identity_of_a_known_run_stays_as_it_is() {
+        assert_eq!(identity(&spec()), "blake3:PINNED");
+    }
+}

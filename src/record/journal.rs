@@ -1,0 +1,255 @@
+//! The journal: lines in, trials out.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::RecordError;
+use super::wire::{self, LineError};
+use crate::domain::{Trial, TrialKey};
+
+/// The journal's file name.
+pub(super) const NAME: &str = "trials.jsonl";
+
+/// More often, syncing costs more than it saves.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a journal holds.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    /// One trial a key, in the order in which the keys first appeared.
+    pub trials: Vec<Trial>,
+    /// The length of the journal up to its last whole line.
+    pub n_bytes_whole: u64,
+    /// The bytes of a torn last line.
+    pub n_bytes_torn: u64,
+    /// Whether the last line is whole but for its newline.
+    pub lacks_newline: bool,
+}
+
+/// Replays a journal: the last line of a key wins; a last line that is not whole JSON was torn by a crash and is left
+/// out. A broken line elsewhere, and a whole line that is no trial, are errors.
+pub(super) fn replay(mut reader: impl BufRead, path: &Path) -> Result<Replay, RecordError> {
+    let mut replay = Replay::default();
+    let mut places: HashMap<TrialKey, usize> = HashMap::new();
+    let mut broken: Option<(usize, LineError)> = None;
+    let mut line = Vec::new();
+    for line_number in 1.. {
+        line.clear();
+        let n_bytes = reader.read_until(b'\n', &mut line).map_err(|error| RecordError::reading(path, error))? as u64;
+        if n_bytes == 0 {
+            break;
+        }
+        if let Some((line, error)) = broken.take() {
+            return Err(RecordError::BrokenLine { path: path.to_owned(), line, reason: error.to_string() });
+        }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            replay.n_bytes_whole += n_bytes;
+            replay.lacks_newline = line.last() != Some(&b'\n');
+            continue;
+        }
+        match wire::parse(&line) {
+            Ok(trial) => {
+                replay.n_bytes_whole += n_bytes;
+                replay.lacks_newline = line.last() != Some(&b'\n');
+                match places.get(&trial.key()) {
+                    Some(&place) => replay.trials[place] = trial,
+                    None => {
+                        places.insert(trial.key(), replay.trials.len());
+                        replay.trials.push(trial);
+                    }
+                }
+            }
+            Err(error @ LineError::NotJson(_)) => {
+                broken = Some((line_number, error));
+                replay.n_bytes_torn = n_bytes;
+            }
+            Err(error) => {
+                let (path, reason) = (path.to_owned(), error.to_string());
+                return Err(RecordError::BrokenLine { path, line: line_number, reason });
+            }
+        }
+    }
+    Ok(replay)
+}
+
+/// The lines of `trials`.
+pub(super) fn lines(trials: &[Trial]) -> Result<Vec<u8>, RecordError> {
+    let mut lines = Vec::new();
+    for trial in trials {
+        wire::write(trial, &mut lines)
+            .map_err(|reason| RecordError::Unwritable { sample: trial.sample.clone(), reason: reason.to_owned() })?;
+    }
+    Ok(lines)
+}
+
+/// `trials` as a finished run has them: datasets in the order in which `order` first names them, and within a dataset
+/// in the order of `order`. Trials that `order` does not name (of a larger limit, say) are kept after those that it does.
+pub(super) fn compacted(trials: Vec<Trial>, order: &[TrialKey]) -> Vec<Trial> {
+    let mut dataset_ranks: HashMap<&str, usize> = HashMap::new();
+    let mut ranks: HashMap<&TrialKey, usize> = HashMap::with_capacity(order.len());
+    for (position, key) in order.iter().enumerate() {
+        let next = dataset_ranks.len();
+        dataset_ranks.entry(&key.dataset).or_insert(next);
+        ranks.entry(key).or_insert(position);
+    }
+    let rank = |trial: &Trial| {
+        let dataset = dataset_ranks.get(trial.dataset.as_str()).copied().unwrap_or(usize::MAX);
+        (dataset, ranks.get(&trial.key()).copied().unwrap_or(usize::MAX))
+    };
+    let mut trials = trials;
+    // Stable, so that what is not named stays in the order of the journal.
+    trials.sort_by_cached_key(rank);
+    trials
+}
+
+/// What a journal is appended to: a file, or in tests a disk that fills up.
+pub(super) trait Sink {
+    /// Writes all of `bytes` at the end.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts to `n_bytes`.
+    fn truncate(&mut self, n_bytes: u64) -> io::Result<()>;
+    /// Waits until everything is on the disk.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+impl Sink for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.seek(SeekFrom::End(0))?;
+        self.write_all(bytes)
+    }
+
+    fn truncate(&mut self, n_bytes: u64) -> io::Result<()> {
+        self.set_len(n_bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// A journal open for appending.
+#[derive(Debug)]
+pub(super) struct Journal<S> {
+    sink: S,
+    path: PathBuf,
+    /// Up to the last whole batch.
+    n_bytes: u64,
+    last_sync: Instant,
+    is_synced: bool,
+}
+
+impl<S: Sink> Journal<S> {
+    /// Goes on after `n_bytes` of whole lines; what follows them is cut off.
+    pub fn resume(mut sink: S, path: PathBuf, n_bytes: u64) -> Result<Self, RecordError> {
+        sink.truncate(n_bytes).map_err(|error| RecordError::writing(&path, error))?;
+        Ok(Self { sink, path, n_bytes, last_sync: Instant::now(), is_synced: true })
+    }
+
+    /// Appends one batch of whole lines, and syncs if the last sync is a second old. On an error nothing of the batch
+    /// stays in the journal.
+    pub fn append(&mut self, lines: &[u8]) -> Result<(), RecordError> {
+        if let Err(error) = self.sink.append(lines) {
+            // If even this fails, the torn line is repaired on resume.
+            let _ = self.sink.truncate(self.n_bytes);
+            return Err(RecordError::writing(&self.path, error));
+        }
+        self.n_bytes += lines.len() as u64;
+        self.is_synced = false;
+        if self.last_sync.elapsed() >= SYNC_INTERVAL {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything is on the disk.
+    pub fn sync(&mut self) -> Result<(), RecordError> {
+        if !self.is_synced {
+            self.sink.sync().map_err(|error| RecordError::writing(&self.path, error))?;
+            (self.is_synced, self.last_sync) = (true, Instant::now());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::trial;
+    use super::*;
+
+    /// A disk of so many bytes.
+    struct SmallDisk {
+        bytes: Vec<u8>,
+        capacity: usize,
+    }
+
+    impl Sink for SmallDisk {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+            let n_fitting = bytes.len().min(self.capacity - self.bytes.len());
+            self.bytes.extend(&bytes[..n_fitting]);
+            if n_fitting < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+
+        fn truncate(&mut self, n_bytes: u64) -> io::Result<()> {
+            self.bytes.truncate(n_bytes as usize);
+            Ok(())
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_leaves_whole_batches() {
+        let (first, second) = (lines(&[trial(0), trial(1)]).unwrap(), lines(&[trial(2), trial(3)]).unwrap());
+        for capacity in first.len()..first.len() + second.len() {
+            let disk = SmallDisk { bytes: Vec::new(), capacity };
+            let mut journal = Journal::resume(disk, "run/trials.jsonl".into(), 0).unwrap();
+            journal.append(&first).unwrap();
+            let error = journal.append(&second).unwrap_err();
+            assert!(matches!(error, RecordError::DiskFull { .. }));
+            assert_eq!(journal.sink.bytes, first);
+            // After room was made, the journal goes on.
+            journal.sink.capacity = usize::MAX;
+            journal.append(&second).unwrap();
+            assert_eq!(journal.sink.bytes, [&first[..], &second[..]].concat());
+        }
+    }
+
+    #[test]
+    fn a_broken_line_in_the_middle_is_named() {
+        let mut bytes = lines(&[trial(0)]).unwrap();
+        bytes.extend(b"{\"dataset\":\n");
+        bytes.extend(lines(&[trial(1)]).unwrap());
+        let message = replay(&bytes[..], Path::new("run/trials.jsonl")).unwrap_err().to_string();
+        assert!(message.contains("`run/trials.jsonl`, line 2") && message.contains("hint: "), "{message}");
+    }
+
+    #[test]
+    fn a_whole_last_line_that_is_no_trial_is_an_error_and_not_torn() {
+        let mut bytes = lines(&[trial(0)]).unwrap();
+        bytes.extend(b"{\"dataset\":\"mnist\"}\n");
+        assert!(matches!(replay(&bytes[..], Path::new("t")), Err(RecordError::BrokenLine { line: 2, .. })));
+    }
+
+    #[test]
+    fn zeros_that_a_crash_left_at_the_end_are_torn_off() {
+        let whole = lines(&[trial(0)]).unwrap();
+        let bytes = [&whole[..], &[0; 4096]].concat();
+        let replayed = replay(&bytes[..], Path::new("t")).unwrap();
+        assert_eq!(replayed.trials, [trial(0)]);
+        assert_eq!((replayed.n_bytes_whole, replayed.n_bytes_torn), (whole.len() as u64, 4096));
+    }
+
+    #[test]
+    fn compaction_follows_the_order_and_keeps_what_it_does_not_name() {
+        let mut of_other_dataset = trial(0);
+        of_other_dataset.dataset = "cifar10".into();
+        let journal = vec![trial(3), of_other_dataset.clone(), trial(1), trial(2)];
+        let order = [trial(1).key(), trial(2).key(), of_other_dataset.key()];
+        assert_eq!(compacted(journal, &order), [trial(1), trial(2), trial(3), of_other_dataset]);
+    }
+}

@@ -1,0 +1,225 @@
+//! `run.json`.
+#![expect(clippy::disallowed_methods, reason = "record owns the run folder")]
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::ser::{Formatter, PrettyFormatter};
+use serde_json::{Map, Value};
+
+use super::comparable::by_subject;
+use super::{RecordError, comparable, files, identity};
+use crate::domain::RunSpec;
+
+/// The schema of `run.json` that this version writes.
+pub const RUN_SCHEMA: &str = "emt.run/1";
+/// The schema of `trials.jsonl` that this version writes.
+pub const TRIAL_SCHEMA: &str = "emt.trial/1";
+/// The manifest's file name.
+pub(super) const NAME: &str = "run.json";
+
+/// Whether a run has reached its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// Trials may be missing.
+    Running,
+    /// All trials of the last command are there, one line each.
+    Complete,
+}
+
+/// What `run.json` says of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// The hash of the specification: what may be resumed.
+    pub identity: String,
+    /// What the run is a run of.
+    pub spec: RunSpec,
+    /// The fields that decide whether runs may be compared, by the names that `--allow-different` takes.
+    pub comparable: Map<String, Value>,
+    /// Recorded and shown, never compared.
+    pub environment: Map<String, Value>,
+    /// Whether the run has reached its end.
+    pub state: RunState,
+}
+
+impl Manifest {
+    /// The manifest of a run that begins. `image_token` is the id of image positions in the prompts' ids.
+    pub fn new(spec: RunSpec, image_token: Option<u32>, environment: Map<String, Value>) -> Self {
+        let (identity, comparable) = (identity(&spec), comparable(&spec, image_token));
+        Self { identity, spec, comparable, environment, state: RunState::Running }
+    }
+
+    /// The prompts' names, texts, ids and hashes: `{dataset: {subject: {mode: …}}}`.
+    pub fn prompts(&self) -> Map<String, Value> {
+        let datasets = self.spec.datasets.iter();
+        datasets
+            .map(|dataset| {
+                let prompts = by_subject(&dataset.prompts, |prompt| {
+                    let mut value = serde_json::to_value(prompt).expect("a prompt is plain data");
+                    if let Value::Object(fields) = &mut value {
+                        // They are the keys already.
+                        fields.shift_remove("subject");
+                        fields.shift_remove("mode");
+                    }
+                    Some(value)
+                });
+                (dataset.dataset.clone(), prompts)
+            })
+            .collect()
+    }
+
+    /// Writes `dir/run.json` atomically.
+    pub(super) fn write(&self, dir: &Path) -> Result<(), RecordError> {
+        let wire = WireManifest {
+            schema: RUN_SCHEMA.into(),
+            trials: TRIAL_SCHEMA.into(),
+            identity: self.identity.clone(),
+            spec: self.spec.clone(),
+            comparable: self.comparable.clone(),
+            environment: self.environment.clone(),
+            prompts: self.prompts(),
+            state: self.state,
+        };
+        let mut bytes = Vec::new();
+        let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, FlatLists(PrettyFormatter::new()));
+        wire.serialize(&mut serializer).expect("a manifest is plain data");
+        bytes.push(b'\n');
+        files::write_file(dir, NAME, &bytes)
+    }
+
+    /// Reads `dir/run.json`; `None` where there is no such file.
+    pub(super) fn read(dir: &Path) -> Result<Option<Self>, RecordError> {
+        let path = dir.join(NAME);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(RecordError::reading(&path, error)),
+        };
+        let broken = |reason: String| RecordError::BrokenManifest { path: path.clone(), reason };
+        let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        // Before anything else, since a newer schema may look different in all other places.
+        for (field, known) in [("schema", RUN_SCHEMA), ("trials", TRIAL_SCHEMA)] {
+            let Some(found) = value.get(field).and_then(Value::as_str) else {
+                return Err(broken(format!("the field `{field}` is missing")));
+            };
+            if found == known {
+                continue;
+            }
+            if !is_newer(found, known) {
+                return Err(broken(format!("`{field}` is `{found}`, which is not `{known}`")));
+            }
+            let written_by = value.pointer("/environment/emt").and_then(Value::as_str).unwrap_or("of unknown version");
+            let (found, known, written_by) = (found.to_owned(), known.to_owned(), written_by.to_owned());
+            return Err(RecordError::NewerSchema { path, found, known, written_by });
+        }
+        let wire: WireManifest = serde_json::from_value(value).map_err(|error| broken(error.to_string()))?;
+        let WireManifest { identity, spec, comparable, environment, state, .. } = wire;
+        Ok(Some(Self { identity, spec, comparable, environment, state }))
+    }
+}
+
+/// Whether `found` is a later version of the schema `known` (`emt.run/2` of `emt.run/1`).
+fn is_newer(found: &str, known: &str) -> bool {
+    let version = |schema: &str| -> Option<(String, u64)> {
+        let (name, version) = schema.rsplit_once('/')?;
+        Some((name.to_owned(), version.parse().ok()?))
+    };
+    match (version(found), version(known)) {
+        (Some((name, found)), Some((known_name, known))) => name == known_name && found > known,
+        _ => false,
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireManifest {
+    schema: String,
+    trials: String,
+    identity: String,
+    spec: RunSpec,
+    comparable: Map<String, Value>,
+    environment: Map<String, Value>,
+    /// Written for readers; what is read is `spec`.
+    #[serde(default)]
+    prompts: Map<String, Value>,
+    state: RunState,
+}
+
+/// Indents objects and keeps lists on one line: a thousand token ids are one line and not a thousand.
+struct FlatLists(PrettyFormatter<'static>);
+
+impl Formatter for FlatLists {
+    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object(writer)
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object(writer)
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_object_key(writer, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(writer)
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object_value(writer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::manifest;
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        manifest().write(dir.path()).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap().unwrap(), manifest());
+    }
+
+    #[test]
+    fn the_fields_stand_in_the_order_of_the_contract() {
+        let dir = tempfile::tempdir().unwrap();
+        manifest().write(dir.path()).unwrap();
+        let value: Value = serde_json::from_slice(&fs::read(dir.path().join(NAME)).unwrap()).unwrap();
+        let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["schema", "trials", "identity", "spec", "comparable", "environment", "prompts", "state"]);
+        assert_eq!(value["state"], "running");
+        assert_eq!(value["prompts"]["mnist"]["model"]["generate"]["ids"], serde_json::json!([1, 9, 9, 5]));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_by_name_with_the_version_that_wrote_it() {
+        for field in ["schema", "trials"] {
+            let dir = tempfile::tempdir().unwrap();
+            manifest().write(dir.path()).unwrap();
+            let path = dir.path().join(NAME);
+            let mut value: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            let newer = value[field].as_str().unwrap().replace("/1", "/2");
+            value[field] = newer.clone().into();
+            value["environment"]["emt"] = "7.8.9".into();
+            value.as_object_mut().unwrap().remove("spec");
+            fs::write(&path, value.to_string()).unwrap();
+            let message = Manifest::read(dir.path()).unwrap_err().to_string();
+            assert!(message.contains(&newer) && message.contains("7.8.9"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_something_else_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["", "[]", "{\"schema\":3}", "{\"schema\":\"other/9\",\"trials\":\"emt.trial/1\"}", "{\"schema\":"]
+        {
+            fs::write(dir.path().join(NAME), text).unwrap();
+            let error = Manifest::read(dir.path()).unwrap_err();
+            assert!(matches!(error, RecordError::BrokenManifest { .. }), "{error}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the tests of this module share.
+
+use serde_json::json;
+
+use super::{Manifest, Sitting, environment};
+use crate::domain::{
+    Answer, AnswerType, DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, JudgeVerdict, Mode, ModelSpec, Outcome,
+    RunSpec, Stop, Subject, SubjectPrompt, Trial, Verdict,
+};
+
+fn dataset(name: &str) -> DatasetSpec {
+    let prompt = |subject, mode, prompt: &str, ids: Option<Vec<u32>>| SubjectPrompt {
+        subject,
+        mode,
+        prompt: prompt.into(),
+        text: format!("What is it, of {name}?"),
+        rendered: None,
+        ids,
+        hash: "blake3:p".into(),
+    };
+    DatasetSpec {
+        dataset: name.into(),
+        split: "test".into(),
+        is_training_split: false,
+        label_set: "blake3:l".into(),
+        labels: vec!["0".into(), "1".into()],
+        answer_type: AnswerType::Number,
+        prompts: vec![
+            prompt(Subject::Model, Mode::Generate, "emt", Some(vec![1, 9, 9, 5])),
+            prompt(Subject::Encoder, Mode::ZeroShot, "caption", None),
+        ],
+    }
+}
+
+/// Two datasets, a model with an encoder, judged by rules. 9 is the image token.
+pub(super) fn spec() -> RunSpec {
+    RunSpec {
+        model: ModelSpec {
+            name: "tiny".into(),
+            family: "llava".into(),
+            weights: "blake3:w".into(),
+            adapter: None,
+            merged: false,
+            tokenizer: "blake3:t".into(),
+            chat_template: "blake3:c".into(),
+            preprocessing: json!({ "size": 224, "mean": [0.5, 0.5, 0.5] }),
+        },
+        encoder: Some(EncoderSpec {
+            name: "tower".into(),
+            family: "clip".into(),
+            weights: "blake3:e".into(),
+            tokenizer: "blake3:t".into(),
+            preprocessing: json!({ "size": 224 }),
+            relation: EncoderRelation::Own,
+            tower_equal: true,
+        }),
+        datasets: vec![dataset("mnist"), dataset("cifar10")],
+        sample_seed: 7,
+        modes: vec![Mode::Generate],
+        max_new_tokens: 32,
+        compute_type: "f32".into(),
+        device_kind: "cpu".into(),
+        judges: vec![JudgeSpec {
+            judge: "rules".into(),
+            model: "rules/1".into(),
+            prompt: None,
+            parameters: json!(null),
+        }],
+        tuned_on: Default::default(),
+    }
+}
+
+/// A run of [`spec`] that begins.
+pub(super) fn manifest() -> Manifest {
+    let sitting = Sitting { n_threads: 2, ..Sitting::default() };
+    let mut environment = environment(&sitting);
+    environment.insert("started".into(), "2026-01-31T12:00:00Z".into());
+    Manifest::new(spec(), Some(9), environment)
+}
+
+/// A correct answer of the model on sample number `index` of MNIST.
+pub(super) fn trial(index: usize) -> Trial {
+    Trial {
+        dataset: "mnist".into(),
+        split: "test".into(),
+        sample: format!("mnist/test/{index:05}"),
+        content: format!("blake3:{index}"),
+        label: "1".into(),
+        subject: Subject::Model,
+        mode: Mode::Generate,
+        prompt: "emt".into(),
+        answer: Some(Answer {
+            text: "1".into(),
+            stop: Stop::Eos,
+            n_prompt_tokens: Some(20),
+            n_answer_tokens: Some(1),
+            logit_gap: Some(2.5),
+        }),
+        scores: Vec::new(),
+        verdicts: vec![JudgeVerdict { judge: "rules".into(), result: Ok(Verdict::Correct), reply: None }],
+        outcome: Outcome::Correct,
+    }
+}

@@ -1,0 +1,306 @@
+//! A line of `trials.jsonl` and the trial that it means.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{
+    Answer, ErrorCode, ErrorKind, JudgeVerdict, Mode, Outcome, ScoredLabel, Stop, Subject, Trial, UnscoredReason,
+    Verdict,
+};
+
+/// Why a line is no trial.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LineError {
+    /// Not JSON, or an unfinished piece of it.
+    #[error("{0}")]
+    NotJson(serde_json::Error),
+    /// JSON, but with a field missing or a value unknown.
+    #[error("{0}")]
+    NotATrial(serde_json::Error),
+    /// All fields are there, but they contradict each other.
+    #[error("{0}")]
+    Contradiction(&'static str),
+}
+
+/// The trial that `line` means. Unknown fields are ignored: the schema may be added to.
+pub(super) fn parse(line: &[u8]) -> Result<Trial, LineError> {
+    use serde_json::error::Category;
+    let wire: WireTrial = serde_json::from_slice(line).map_err(|error| match error.classify() {
+        Category::Data => LineError::NotATrial(error),
+        Category::Syntax | Category::Eof | Category::Io => LineError::NotJson(error),
+    })?;
+    wire.into_trial().map_err(LineError::Contradiction)
+}
+
+/// Appends the line of `trial` to `lines`, its newline included. The error says why it could not be read back.
+pub(super) fn write(trial: &Trial, lines: &mut Vec<u8>) -> Result<(), &'static str> {
+    let wire = WireTrial::from_trial(trial)?;
+    serde_json::to_writer(&mut *lines, &wire).expect("a trial is plain data, and memory takes every write");
+    lines.push(b'\n');
+    Ok(())
+}
+
+/// The fields in the order of the contract; what is not defined is absent.
+#[derive(Serialize, Deserialize)]
+struct WireTrial {
+    dataset: String,
+    split: String,
+    sample: String,
+    content: String,
+    label: String,
+    subject: Subject,
+    mode: Mode,
+    prompt: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop: Option<Stop>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    scores: Vec<ScoredLabel>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    verdicts: Vec<WireVerdict>,
+    outcome: WireOutcome,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<ErrorCode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<ErrorKind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<UnscoredReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    n_prompt_tokens: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    n_answer_tokens: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    logit_gap: Option<f32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireVerdict {
+    judge: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verdict: Option<Verdict>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reply: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireOutcome {
+    Correct,
+    Incorrect,
+    Unscored,
+}
+
+impl WireTrial {
+    fn from_trial(trial: &Trial) -> Result<Self, &'static str> {
+        if trial.scores.iter().any(|scored| !scored.score.is_finite()) {
+            return Err("a label's score is not a finite number");
+        }
+        let (outcome, code, reason) = match trial.outcome {
+            Outcome::Correct => (WireOutcome::Correct, None, None),
+            Outcome::Incorrect(code) => (WireOutcome::Incorrect, Some(code), None),
+            Outcome::Unscored(reason) => (WireOutcome::Unscored, None, Some(reason)),
+        };
+        if trial.answer.is_none() && reason.is_none() {
+            return Err(SCORED_WITHOUT_ANSWER);
+        }
+        let answer = trial.answer.as_ref();
+        Ok(Self {
+            dataset: trial.dataset.clone(),
+            split: trial.split.clone(),
+            sample: trial.sample.clone(),
+            content: trial.content.clone(),
+            label: trial.label.clone(),
+            subject: trial.subject,
+            mode: trial.mode,
+            prompt: trial.prompt.clone(),
+            answer: answer.map(|answer| answer.text.clone()),
+            // Only generation ends for a reason; a choice among labels does not.
+            stop: answer.filter(|_| trial.mode == Mode::Generate).map(|answer| answer.stop),
+            scores: trial.scores.clone(),
+            verdicts: trial.verdicts.iter().map(WireVerdict::from_verdict).collect(),
+            outcome,
+            code,
+            kind: code.map(ErrorCode::kind),
+            reason,
+            n_prompt_tokens: answer.and_then(|answer| answer.n_prompt_tokens),
+            n_answer_tokens: answer.and_then(|answer| answer.n_answer_tokens),
+            // An infinite gap is none: JSON has no word for it.
+            logit_gap: answer.and_then(|answer| answer.logit_gap).filter(|gap| gap.is_finite()),
+        })
+    }
+
+    fn into_trial(self) -> Result<Trial, &'static str> {
+        let outcome = self.outcome()?;
+        let answer = match (self.answer, self.stop) {
+            (None, _) if !matches!(outcome, Outcome::Unscored(_)) => return Err(SCORED_WITHOUT_ANSWER),
+            (None, _) => None,
+            (Some(_), None) if self.mode == Mode::Generate => return Err("a generated answer has no `stop`"),
+            (Some(text), stop) => Some(Answer {
+                text,
+                stop: stop.unwrap_or(Stop::Eos),
+                n_prompt_tokens: self.n_prompt_tokens,
+                n_answer_tokens: self.n_answer_tokens,
+                logit_gap: self.logit_gap,
+            }),
+        };
+        Ok(Trial {
+            dataset: self.dataset,
+            split: self.split,
+            sample: self.sample,
+            content: self.content,
+            label: self.label,
+            subject: self.subject,
+            mode: self.mode,
+            prompt: self.prompt,
+            answer,
+            scores: self.scores,
+            verdicts: self.verdicts.into_iter().map(WireVerdict::into_verdict).collect::<Result<_, _>>()?,
+            outcome,
+        })
+    }
+
+    fn outcome(&self) -> Result<Outcome, &'static str> {
+        match (self.outcome, self.code, self.kind, self.reason) {
+            (WireOutcome::Correct, None, None, None) => Ok(Outcome::Correct),
+            (WireOutcome::Correct, ..) => Err("`outcome` is `correct`, but there is a `code`, `kind` or `reason`"),
+            (WireOutcome::Incorrect, _, _, Some(_)) => Err("`outcome` is `incorrect`, but there is a `reason`"),
+            (WireOutcome::Incorrect, Some(code), Some(kind), None) if code.kind() == kind => {
+                Ok(Outcome::Incorrect(code))
+            }
+            (WireOutcome::Incorrect, Some(_), Some(_), None) => Err("`code` is not of the `kind` beside it"),
+            (WireOutcome::Incorrect, ..) => Err("`outcome` is `incorrect`, but `code` or `kind` is missing"),
+            (WireOutcome::Unscored, None, None, Some(reason)) => Ok(Outcome::Unscored(reason)),
+            (WireOutcome::Unscored, None, None, None) => Err("`outcome` is `unscored`, but `reason` is missing"),
+            (WireOutcome::Unscored, ..) => Err("`outcome` is `unscored`, but there is a `code` or `kind`"),
+        }
+    }
+}
+
+const SCORED_WITHOUT_ANSWER: &str = "`outcome` is `correct` or `incorrect`, but there is no `answer`";
+
+impl WireVerdict {
+    fn from_verdict(verdict: &JudgeVerdict) -> Self {
+        let (result, error) = match &verdict.result {
+            Ok(result) => (Some(*result), None),
+            Err(error) => (None, Some(error.clone())),
+        };
+        Self { judge: verdict.judge.clone(), verdict: result, error, reply: verdict.reply.clone() }
+    }
+
+    fn into_verdict(self) -> Result<JudgeVerdict, &'static str> {
+        let result = match (self.verdict, self.error) {
+            (Some(verdict), None) => Ok(verdict),
+            (None, Some(error)) => Err(error),
+            (Some(_), Some(_)) => return Err("a judge has both a `verdict` and an `error`"),
+            (None, None) => return Err("a judge has neither a `verdict` nor an `error`"),
+        };
+        Ok(JudgeVerdict { judge: self.judge, result, reply: self.reply })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::trial;
+    use super::*;
+
+    /// Verbatim from the public contract, with the hash filled in.
+    const CONTRACT_LINE: &str = concat!(
+        r#"{"dataset":"cifar10","split":"test","sample":"cifar10/test/00042","content":"blake3:00","label":"cat","#,
+        r#""subject":"model","mode":"generate","prompt":"emt","answer":"a cat.","stop":"eos","#,
+        r#""verdicts":[{"judge":"rules","verdict":"correct"},{"judge":"llm","verdict":"correct","reply":"Yes."}],"#,
+        r#""outcome":"correct","n_prompt_tokens":137,"n_answer_tokens":4,"logit_gap":3.1}"#
+    );
+
+    fn written(trial: &Trial) -> String {
+        let mut line = Vec::new();
+        write(trial, &mut line).unwrap();
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn the_line_of_the_contract_is_written_as_it_is_read() {
+        let trial = parse(CONTRACT_LINE.as_bytes()).unwrap();
+        assert_eq!(trial.outcome, Outcome::Correct);
+        assert_eq!(trial.verdicts[1].reply.as_deref(), Some("Yes."));
+        assert_eq!(written(&trial), format!("{CONTRACT_LINE}\n"));
+    }
+
+    #[test]
+    fn what_is_not_defined_is_absent() {
+        let mut unreadable = trial(0);
+        (unreadable.answer, unreadable.scores, unreadable.verdicts) = (None, vec![], vec![]);
+        unreadable.outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
+        let line: Value = serde_json::from_str(&written(&unreadable)).unwrap();
+        let keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
+        let expected =
+            ["dataset", "split", "sample", "content", "label", "subject", "mode", "prompt", "outcome", "reason"];
+        assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn an_encoders_choice_has_scores_and_no_stop() {
+        let mut choice = trial(0);
+        (choice.subject, choice.mode, choice.verdicts) = (Subject::Encoder, Mode::ZeroShot, vec![]);
+        choice.scores = vec![ScoredLabel { label: "cat".into(), score: 0.1 }];
+        let line: Value = serde_json::from_str(&written(&choice)).unwrap();
+        assert_eq!(line["scores"], json!([{ "label": "cat", "score": 0.1 }]));
+        assert!(line.get("stop").is_none() && line.get("verdicts").is_none());
+        assert_eq!(parse(written(&choice).as_bytes()).unwrap(), choice);
+    }
+
+    #[test]
+    fn a_field_of_a_later_version_is_ignored() {
+        let mut line: Value = serde_json::from_str(CONTRACT_LINE).unwrap();
+        line["a_later_field"] = json!({ "x": 1 });
+        assert_eq!(parse(line.to_string().as_bytes()).unwrap(), parse(CONTRACT_LINE.as_bytes()).unwrap());
+    }
+
+    #[test]
+    fn an_unknown_value_is_named() {
+        for (field, value) in [("outcome", "maybe"), ("subject", "judge"), ("mode", "guess"), ("stop", "bored")] {
+            let mut line: Value = serde_json::from_str(CONTRACT_LINE).unwrap();
+            line[field] = value.into();
+            let message = parse(line.to_string().as_bytes()).unwrap_err().to_string();
+            assert!(message.contains(value), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_contradicts_itself_is_refused() {
+        let changes = [
+            json!({ "code": "wrong" }),
+            json!({ "reason": "pending" }),
+            json!({ "outcome": "incorrect" }),
+            json!({ "outcome": "incorrect", "code": "wrong" }),
+            json!({ "outcome": "incorrect", "kind": "incorrect_prediction" }),
+            json!({ "outcome": "incorrect", "code": "wrong", "kind": "intrinsic_hallucination" }),
+            json!({ "outcome": "incorrect", "code": "wrong", "kind": "incorrect_prediction", "reason": "pending" }),
+            json!({ "outcome": "unscored" }),
+            json!({ "outcome": "unscored", "reason": "pending", "code": "wrong" }),
+            json!({ "answer": null }),
+            json!({ "stop": null }),
+            json!({ "verdicts": [{ "judge": "llm" }] }),
+            json!({ "verdicts": [{ "judge": "llm", "verdict": "correct", "error": "429" }] }),
+        ];
+        for change in changes {
+            let mut line: Value = serde_json::from_str(CONTRACT_LINE).unwrap();
+            line.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let parsed = parse(line.to_string().as_bytes());
+            assert!(matches!(parsed, Err(LineError::Contradiction(_))), "{change}");
+        }
+    }
+
+    #[test]
+    fn a_score_that_is_no_number_is_refused_and_an_infinite_gap_is_left_out() {
+        let mut broken = trial(0);
+        broken.scores = vec![ScoredLabel { label: "cat".into(), score: f32::NAN }];
+        assert!(write(&broken, &mut Vec::new()).is_err());
+        let mut lonely = trial(0);
+        lonely.answer.as_mut().unwrap().logit_gap = Some(f32::INFINITY);
+        assert!(!written(&lonely).contains("logit_gap"));
+    }
+}
