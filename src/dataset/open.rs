@@ -208,7 +208,13 @@ fn locate<'a>(entry: &'a Entry, split_name: &'a str, roots: &DataRoots) -> anyho
 /// The paths of which none exists, one line for each file that is wanted.
 fn missing_paths(folder: &Path, candidates: &[Vec<String>]) -> Vec<String> {
     let is_missing = |names: &&Vec<String>| !names.iter().any(|name| folder.join(name).exists());
-    candidates.iter().find(is_missing).into_iter().flatten().map(|name| format!("  {}", folder.join(name).display())).collect()
+    candidates
+        .iter()
+        .find(is_missing)
+        .into_iter()
+        .flatten()
+        .map(|name| format!("  {}", folder.join(name).display()))
+        .collect()
 }
 
 fn not_found(entry: &Entry, split_name: &str, roots: &DataRoots, tried: &[String]) -> String {
@@ -302,7 +308,10 @@ fn open_path(catalog: &Catalog, name: Option<&str>, path: &Path, request: &OpenR
         && split != "all"
         && asked != split
     {
-        bail!("the dataset `{}` is of the split {split}, and {asked} was asked for; hint: name its folder {asked}", request.text);
+        bail!(
+            "the dataset `{}` is of the split {split}, and {asked} was asked for; hint: name its folder {asked}",
+            request.text
+        );
     }
     let name = name.map_or_else(|| last_two_parts(&path), str::to_owned);
     let description = DatasetDescription {

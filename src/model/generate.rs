@@ -33,7 +33,9 @@ pub struct Generation {
 
 /// A row whose logits are not numbers: an overflow, or broken weights.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("the model's logits at step {step} are not finite; hint: weights out of range for this --dtype, try --dtype f32")]
+#[error(
+    "the model's logits at step {step} are not finite; hint: weights out of range for this --dtype, try --dtype f32"
+)]
 pub struct NotFinite {
     /// The step, from 0.
     pub step: usize,

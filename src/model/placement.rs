@@ -72,8 +72,10 @@ fn auto_device() -> Result<Device> {
     Ok(Device::Cpu)
 }
 
-const NO_CUDA: &str = "no CUDA device can be used; hint: build with `--features cuda` on a machine with a GPU, or give --device cpu";
-const NO_METAL: &str = "no Metal device can be used; hint: build with `--features metal` on a Mac, or give --device cpu";
+const NO_CUDA: &str =
+    "no CUDA device can be used; hint: build with `--features cuda` on a machine with a GPU, or give --device cpu";
+const NO_METAL: &str =
+    "no Metal device can be used; hint: build with `--features metal` on a Mac, or give --device cpu";
 
 #[cfg(test)]
 mod tests {

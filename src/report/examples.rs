@@ -52,7 +52,7 @@ pub fn by_code<'a>(trials: &'a [Trial], dataset: &str) -> Vec<CodeExamples<'a>> 
 
 /// What the model most often says instead of a label of `dataset`, most often first.
 pub fn confusions(trials: &[Trial], dataset: &DatasetSpec) -> Vec<Confusion> {
-    let labels: BTreeMap<String, &str> = dataset.labels.iter().map(|label| (bare(label), label.as_str())).collect();
+    let labels: BTreeMap<String, &str> = dataset.label_names().map(|label| (bare(label), label)).collect();
     let mut counts: BTreeMap<(&str, String, bool), usize> = BTreeMap::new();
     for trial in generated(trials, &dataset.dataset) {
         if !matches!(trial.outcome, Outcome::Incorrect(_)) {

@@ -11,14 +11,8 @@ use crate::domain::RgbImage;
 const DECODER_BYTES_MAX: u64 = 2 << 30;
 
 /// The formats that are read.
-const FORMATS: [ImageFormat; 6] = [
-    ImageFormat::Png,
-    ImageFormat::Gif,
-    ImageFormat::Bmp,
-    ImageFormat::Tiff,
-    ImageFormat::WebP,
-    ImageFormat::Pnm,
-];
+const FORMATS: [ImageFormat; 6] =
+    [ImageFormat::Png, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP, ImageFormat::Pnm];
 
 /// Decodes anything but JPEG.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
@@ -46,7 +40,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     rgb_image(width, height, pixels)
 }
 
-fn to_rgb(samples: &[u8], color: ColorType, original: ExtendedColorType, format: ImageFormat) -> Result<Vec<u8>, String> {
+fn to_rgb(
+    samples: &[u8],
+    color: ColorType,
+    original: ExtendedColorType,
+    format: ImageFormat,
+) -> Result<Vec<u8>, String> {
     let word = |pair: &[u8]| u16::from_ne_bytes([pair[0], pair[1]]);
     // Pillow opens 16-bit grey as integers, and their way to RGB clips.
     let clip = |pair: &[u8]| u8::try_from(word(pair)).unwrap_or(u8::MAX);
@@ -66,9 +65,10 @@ fn to_rgb(samples: &[u8], color: ColorType, original: ExtendedColorType, format:
         ColorType::La16 if original == ExtendedColorType::L16 => grey(&mut samples.chunks_exact(4).map(clip)),
         ColorType::La16 => grey(&mut samples.chunks_exact(4).map(narrow)),
         ColorType::Rgb16 => samples.chunks_exact(2).map(narrow).collect(),
-        ColorType::Rgba16 => {
-            samples.chunks_exact(8).flat_map(|pixel| [narrow(pixel), narrow(&pixel[2..]), narrow(&pixel[4..])]).collect()
-        }
+        ColorType::Rgba16 => samples
+            .chunks_exact(8)
+            .flat_map(|pixel| [narrow(pixel), narrow(&pixel[2..]), narrow(&pixel[4..])])
+            .collect(),
         other => return Err(format!("its colour type {other:?} is not read; hint: convert it to 8-bit RGB")),
     })
 }

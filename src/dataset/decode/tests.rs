@@ -29,8 +29,12 @@ fn every_reference_file_decodes_to_pillows_pixels() {
         let bytes = std::fs::read(shared.join(name)).unwrap();
         match decode(&bytes) {
             Ok(image) => {
-                let digest = Sha256::digest(image.pixels()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-                if digest != expected["sha256"] || image.width() != expected["width"] || image.height() != expected["height"] {
+                let digest =
+                    Sha256::digest(image.pixels()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                if digest != expected["sha256"]
+                    || image.width() != expected["width"]
+                    || image.height() != expected["height"]
+                {
                     wrong.push(format!("{name} ({})", expected["mode"]));
                 }
             }

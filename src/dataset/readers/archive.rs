@@ -31,7 +31,8 @@ impl Archive {
     /// Reads the index.
     pub(in crate::dataset) fn open(path: &Path) -> anyhow::Result<Archive> {
         let is_zip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
-        let opened = if is_zip { ZipImages::open(path).map(Archive::Zip) } else { TarImages::open(path).map(Archive::Tar) };
+        let opened =
+            if is_zip { ZipImages::open(path).map(Archive::Zip) } else { TarImages::open(path).map(Archive::Tar) };
         opened.with_context(|| format!("failed to read the archive `{}`", path.display()))
     }
 

@@ -6,8 +6,7 @@ use crate::model::testing::{References, assert_close, ids};
 use crate::model::tower;
 use crate::model::weights::testing::shared;
 
-const CLASSES: [&str; 10] =
-    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+const CLASSES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// `template` is what the reference's texts were made with.
 fn check(fixture: &str, template: &str) {

@@ -45,7 +45,10 @@ impl LlamaConfig {
         let n_heads = config.positive_or("num_attention_heads", 32)?;
         let n_kv_heads = config.positive_or("num_key_value_heads", n_heads)?;
         if !n_heads.is_multiple_of(n_kv_heads) {
-            bail!("{}: num_attention_heads {n_heads} is no multiple of num_key_value_heads {n_kv_heads}", config.place());
+            bail!(
+                "{}: num_attention_heads {n_heads} is no multiple of num_key_value_heads {n_kv_heads}",
+                config.place()
+            );
         }
         Ok(Self {
             size,
@@ -111,11 +114,8 @@ impl Llama {
             n_kv_heads: config.n_kv_heads,
             head_size: config.head_size,
         };
-        let names = AttentionNames {
-            output: "o_proj",
-            qkv_bias: config.attention_bias,
-            output_bias: config.attention_bias,
-        };
+        let names =
+            AttentionNames { output: "o_proj", qkv_bias: config.attention_bias, output_bias: config.attention_bias };
         let mut layers = Vec::with_capacity(config.n_layers);
         for i in 0..config.n_layers {
             let mut here = loader.at(&format!("language_model.layers.{i}"));

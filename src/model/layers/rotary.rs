@@ -44,7 +44,9 @@ impl RotaryConfig {
                 high_freq_factor: scaling.f64_or("high_freq_factor", 4.0)?,
                 n_original_positions: scaling.f64_or("original_max_position_embeddings", 8192.0)?,
             },
-            other => bail!("the rope type `{other}` in {} is not supported; hint: default, linear, llama3", config.place()),
+            other => {
+                bail!("the rope type `{other}` in {} is not supported; hint: default, linear, llama3", config.place())
+            }
         };
         Ok(Self { theta, scaling })
     }
@@ -58,8 +60,8 @@ impl RotaryConfig {
                 Scaling::Linear { factor } => frequency / factor,
                 Scaling::Llama3 { factor, low_freq_factor, high_freq_factor, n_original_positions } => {
                     let wavelength = 2.0 * std::f64::consts::PI / frequency;
-                    let smooth = (n_original_positions / wavelength - low_freq_factor)
-                        / (high_freq_factor - low_freq_factor);
+                    let smooth =
+                        (n_original_positions / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
                     let smooth = smooth.clamp(0.0, 1.0);
                     (1.0 - smooth) * frequency / factor + smooth * frequency
                 }

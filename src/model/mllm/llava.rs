@@ -34,7 +34,8 @@ pub const FAMILY: MllmFamily = MllmFamily {
 
 /// Other families that call themselves `llava` in the original layout are told apart by their keys.
 fn is_plain_llava(config: &serde_json::Value) -> bool {
-    let any_resolution = config.get("image_aspect_ratio").is_some_and(|ratio| ratio.as_str().is_some_and(|r| r.starts_with("anyres")));
+    let any_resolution =
+        config.get("image_aspect_ratio").is_some_and(|ratio| ratio.as_str().is_some_and(|r| r.starts_with("anyres")));
     !any_resolution && config.get("image_grid_pinpoints").is_none_or(serde_json::Value::is_null)
 }
 

@@ -30,7 +30,8 @@ impl Loaded {
 
     /// Last hidden states and logits of the whole prompt.
     fn forward(&self, prompt: &RenderedPrompt, pixels: &Tensor) -> (Tensor, Tensor) {
-        let embeddings = self.model.embed(prompt, &self.features(pixels).get(0).unwrap()).unwrap().unsqueeze(0).unwrap();
+        let embeddings =
+            self.model.embed(prompt, &self.features(pixels).get(0).unwrap()).unwrap().unsqueeze(0).unwrap();
         let n_tokens = embeddings.dim(1).unwrap();
         let language = self.model.mllm.language();
         let positions = Tensor::arange(0u32, n_tokens as u32, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
