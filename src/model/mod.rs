@@ -4,4 +4,6 @@ pub mod weights;
 
 pub mod tokenizer;
 
+pub mod template;
+
 pub mod preprocess;

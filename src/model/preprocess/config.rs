@@ -74,7 +74,8 @@ fn defaults_of(class: &str) -> anyhow::Result<Defaults> {
 }
 
 fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
-    let class = ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| config.get(key)?.as_str());
+    let class =
+        ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| config.get(key)?.as_str());
     let class = class.unwrap_or_default();
     let defaults = defaults_of(class)?;
     let flag = |key: &str, default: bool| config.get(key).and_then(Value::as_bool).unwrap_or(default);
@@ -115,7 +116,8 @@ fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
 /// A number, or one of the dictionaries that took its place.
 fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<Target> {
     let side = |value: &Value| {
-        let side = value.as_u64().and_then(|side| u32::try_from(side).ok()).filter(|side| (1..=SIDE_MAX).contains(side));
+        let side =
+            value.as_u64().and_then(|side| u32::try_from(side).ok()).filter(|side| (1..=SIDE_MAX).contains(side));
         side.with_context(|| format!("{value} is no number of pixels"))
     };
     if size.is_number() {
@@ -174,7 +176,10 @@ fn channels(config: &Value, key: &str, default: [f64; 3]) -> anyhow::Result<[f64
     let Some(value) = config.get(key).filter(|value| !value.is_null()) else { return Ok(default) };
     let values: Vec<f64> = value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
     let values: [f64; 3] = values.try_into().ok().with_context(|| format!("`{key}` is not three numbers"))?;
-    ensure!(!key.ends_with("std") || values.iter().all(|&value| value > 0.0), "`{key}` has a value that is not positive");
+    ensure!(
+        !key.ends_with("std") || values.iter().all(|&value| value > 0.0),
+        "`{key}` has a value that is not positive"
+    );
     Ok(values)
 }
 

@@ -163,9 +163,7 @@ impl Preprocessor {
             None => (image.width(), image.height()),
         };
         let (window_height, window_width, top, left) = match self.parameters.crop {
-            Some(crop) => {
-                (crop.height, crop.width, crop.start(height, crop.height), crop.start(width, crop.width))
-            }
+            Some(crop) => (crop.height, crop.width, crop.start(height, crop.height), crop.start(width, crop.width)),
             None => (height, width, 0, 0),
         };
         let filter = self.parameters.resize.map_or(Filter::Bicubic, |resize| resize.filter);
@@ -180,7 +178,9 @@ impl Preprocessor {
             let plane = &mut pixels[channel * n_pixels..];
             for (row, levels) in inside.chunks_exact((columns.len() * 3).max(1)).enumerate() {
                 let start = (row + rows.offset()) * window_width as usize + columns.offset();
-                for (pixel, level) in plane[start..start + columns.len()].iter_mut().zip(levels.iter().skip(channel).step_by(3)) {
+                for (pixel, level) in
+                    plane[start..start + columns.len()].iter_mut().zip(levels.iter().skip(channel).step_by(3))
+                {
                     *pixel = values[usize::from(*level)];
                 }
             }

@@ -44,7 +44,10 @@ fn real_sized_processors_give_pillows_pixels() {
             let result = if result.is_null() { &reference["results"][format!("{name}/{path}")] } else { result };
             let sum: f64 = pixels.iter().map(|&value| f64::from(value)).sum();
             let expected_sum = result["sum"].as_f64().unwrap();
-            assert!((sum - expected_sum).abs() < 1e-4 * expected_sum.abs().max(1.0), "{name}/{path}: {sum} {expected_sum}");
+            assert!(
+                (sum - expected_sum).abs() < 1e-4 * expected_sum.abs().max(1.0),
+                "{name}/{path}: {sum} {expected_sum}"
+            );
             n_compared += 1;
         }
     }

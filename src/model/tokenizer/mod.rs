@@ -53,7 +53,8 @@ impl TextTokenizer {
                 return Self::from_sentencepiece(&bytes, checkpoint).with_context(place);
             }
         }
-        if let (Some(vocab), Some(merges)) = (checkpoint.read_file("vocab.json")?, checkpoint.read_file("merges.txt")?) {
+        if let (Some(vocab), Some(merges)) = (checkpoint.read_file("vocab.json")?, checkpoint.read_file("merges.txt")?)
+        {
             let place = || format!("failed to read `vocab.json` and `merges.txt` in `{}`", checkpoint.dir.display());
             let json = clip::tokenizer_json(&vocab, &merges).with_context(place)?;
             return Self::from_json(&serde_json::to_vec(&json)?, checkpoint).with_context(place);

@@ -389,7 +389,14 @@ mod tests {
     #[test]
     fn merges_are_ordered_by_the_score_of_their_result() {
         let piece = |text: &str, score| Piece { text: text.into(), score, kind: PieceKind::Normal };
-        let pieces = vec![piece("abc", -2.0), piece("ab", -1.0), piece("a", -3.0), piece("b", -4.0), piece("c", -5.0), piece("bc", -3.0)];
+        let pieces = vec![
+            piece("abc", -2.0),
+            piece("ab", -1.0),
+            piece("a", -3.0),
+            piece("b", -4.0),
+            piece("c", -5.0),
+            piece("bc", -3.0),
+        ];
         let model = Model {
             pieces,
             is_unigram: false,
