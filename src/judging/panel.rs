@@ -79,7 +79,7 @@ pub struct Judged {
 pub struct JudgeCounters {
     /// Answers submitted.
     pub n_answers: u64,
-    /// Pairs of label and normalised answer that went to the language model or were remembered.
+    /// Distinct pairs of label and normalised answer among those that a language model is to judge.
     pub n_distinct: u64,
     /// Requests sent, retries included.
     pub n_calls: u64,
@@ -111,6 +111,7 @@ struct LlmPanel {
     n_waiting: usize,
     /// Pairs without a ruling that the language model decides.
     n_open_decisive: usize,
+    n_distinct: u64,
     n_failed: u64,
     /// With a budget, pairs that the rules decide wait until nothing else is left to spend it on.
     holds_certain: bool,
@@ -127,6 +128,8 @@ struct PairKey {
 
 struct Pair {
     key: PairKey,
+    /// Whether an answer of this part of the run is of this pair.
+    is_met: bool,
     state: PairState,
 }
 
@@ -250,7 +253,7 @@ impl Panel {
         let chat = self.llm.as_ref().map_or(ChatCounters::default(), |llm| llm.client.counters());
         JudgeCounters {
             n_answers: self.n_answers,
-            n_distinct: self.llm.as_ref().map_or(0, |llm| llm.pairs.len() as u64),
+            n_distinct: self.llm.as_ref().map_or(0, |llm| llm.n_distinct),
             n_calls: chat.n_calls,
             n_retries: chat.n_retries,
             n_failed: self.llm.as_ref().map_or(0, |llm| llm.n_failed),
@@ -288,6 +291,7 @@ impl LlmPanel {
             queue: BinaryHeap::new(),
             n_waiting: 0,
             n_open_decisive: 0,
+            n_distinct: 0,
             n_failed: 0,
             holds_certain,
             settled: Vec::new(),
@@ -297,7 +301,7 @@ impl LlmPanel {
     fn insert(&mut self, key: PairKey, state: PairState) -> usize {
         let place = self.pairs.len();
         self.index.insert(key.clone(), place);
-        self.pairs.push(Pair { key, state });
+        self.pairs.push(Pair { key, is_met: false, state });
         place
     }
 
@@ -312,7 +316,9 @@ impl LlmPanel {
                 place
             }
         };
-        match &mut self.pairs[place].state {
+        let pair = &mut self.pairs[place];
+        self.n_distinct += u64::from(!std::mem::replace(&mut pair.is_met, true));
+        match &mut pair.state {
             PairState::Open { waiting, .. } => {
                 waiting.push((token, reading));
                 self.n_waiting += 1;

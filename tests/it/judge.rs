@@ -81,7 +81,7 @@ fn each_way_in_which_a_judge_fails_leaves_the_trial_unscored_with_its_reason() {
         (error(429, "slow"), JudgeFailed, 3, "rate limit"),
         (error(500, "oops"), JudgeFailed, 2, "500 (2 attempts): oops"),
         (error(401, "who?"), JudgeFailed, 1, "EMT_JUDGE_API_KEY"),
-        (completion("Yes").cut_after(30), JudgeFailed, 3, "does not answer"),
+        (completion("Yes").cut_after(30), JudgeFailed, 3, "is given up"),
         (Reply::new(200, r#"{"choices":[{"me"#), JudgeFailed, 2, "half a document"),
         (Reply::new(200, "<html>hi</html>"), JudgeFailed, 2, "a web page"),
         (Reply::json(200, &json!({"choices": []})), JudgeFailed, 1, "no choices"),
@@ -435,11 +435,13 @@ fn a_third_partys_server_judges_and_its_rate_limit_is_overcome() {
         panic!("EMT_TEST_JUDGE_URL is not set");
     };
     let mut chat = ChatConfig::new(url, "judge-1");
+    chat.api_key = std::env::var("EMT_TEST_JUDGE_KEY").ok().and_then(|key| emt::api::Secret::new(&key));
     chat.retry_base_ms = 50;
     chat.timeout_ms = 10_000;
     let mut panel = panel(JudgeMode::Llm, Scope::All, emt_judge(chat));
     assert_eq!(judge_one(&mut panel, "a tabby cat").outcome, Outcome::Correct);
-    assert_eq!(judge_one(&mut panel, "a brown dog").outcome, Outcome::Incorrect(ErrorCode::Wrong));
+    let dog = judge_one(&mut panel, "a brown dog");
+    assert!(matches!(dog.outcome, Outcome::Incorrect(_)), "{dog:?}");
     let waffle = judge_one(&mut panel, "a waffle");
     assert_eq!(waffle.outcome, Outcome::Unscored(UnscoredReason::JudgeUnparsable));
     let limited = judge_one(&mut panel, "ratelimit");

@@ -77,7 +77,12 @@ impl Shared {
     pub(super) async fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ChatError> {
         let result = self.ask_until_settled(request).await;
         match &result {
-            Err(ChatError::Server { .. } | ChatError::Timeout { .. } | ChatError::Connection { .. }) => {
+            Err(
+                ChatError::Server { .. }
+                | ChatError::Timeout { .. }
+                | ChatError::Connection { .. }
+                | ChatError::NotACompletion { .. },
+            ) => {
                 let n_lost = 1 + self.n_lost_in_row.fetch_add(1, Ordering::Relaxed);
                 let n_lost_max = N_LOST_MIN.max(2 * u32::try_from(self.config.max_connections).unwrap_or(u32::MAX / 2));
                 let is_unknown = !self.was_reached.load(Ordering::Relaxed);
@@ -85,7 +90,7 @@ impl Shared {
                     && (is_unknown || n_lost >= n_lost_max)
                 {
                     return Err(self.fail_all(ChatError::Unreachable(format!(
-                        "the server at {} does not answer: {error}; hint: check its address and that it runs",
+                        "the server at {} is given up: {error}; hint: check its address and that it runs",
                         self.place()
                     ))));
                 }

@@ -26,7 +26,8 @@ pub enum ChatError {
     /// `insufficient_quota`: no further request is sent.
     #[error("{0}")]
     Quota(String),
-    /// The server was never reached, with all attempts: no further request is sent.
+    /// The server was never reached with all attempts, or failed for many requests in a row: no further
+    /// request is sent.
     #[error("{0}")]
     Unreachable(String),
     /// The server refuses this request (another 4xx).
