@@ -13,6 +13,6 @@ mod subjects;
 
 pub use events::{Event, Observer};
 pub use judge::{judged_datasets, rejudge};
-pub use loaded::{EvalSubjects, OpenedSubjects, SubjectsRequest};
-pub use pipeline::{Ended, EvalRun, run};
-pub use plan::{DatasetWork, plan};
+pub use loaded::{EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
+pub use pipeline::{Ended, EvalRun, largest_unscored_share, refuse_empty, run};
+pub use plan::{DatasetWork, SampleWork, plan};

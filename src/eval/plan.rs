@@ -1,6 +1,6 @@
 //! What remains to be asked; pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Subject, Trial, TrialKey, select};
@@ -71,14 +71,12 @@ pub(super) fn order(datasets: &[Dataset], works: &[DatasetWork]) -> Vec<TrialKey
 }
 
 /// Recorded answers of the model that still wait for a verdict.
-pub(super) fn unjudged(recorded: &HashMap<TrialKey, Trial>) -> Vec<Trial> {
-    let mut trials: Vec<Trial> = recorded
+pub(super) fn unjudged(recorded: &BTreeMap<TrialKey, Trial>) -> Vec<Trial> {
+    recorded
         .values()
         .filter(|trial| trial.subject == Subject::Model && trial.answer.is_some() && is_open(trial))
         .cloned()
-        .collect();
-    trials.sort_by_key(Trial::key);
-    trials
+        .collect()
 }
 
 fn is_open(trial: &Trial) -> bool {

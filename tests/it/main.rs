@@ -1,11 +1,14 @@
-//! The tests that drive the real thing: one module a command or a part.
+//! One test binary, a module a theme; those of a command drive the real program.
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stderr,
     reason = "tests write files, read the environment, and say what they skip"
 )]
 
+mod architecture;
 mod chat;
 mod download;
 mod http_server;
 mod judge;
+// mod resume;
+mod support;

@@ -62,8 +62,8 @@ pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static EncoderFamily> {
 }
 
 /// An encoder's checkpoint that was opened, with no weight read yet.
-pub struct OpenedEncoder<'a> {
-    checkpoint: &'a Checkpoint,
+pub struct OpenedEncoder {
+    checkpoint: Checkpoint,
     family: &'static EncoderFamily,
     /// Where every tensor lies.
     pub weights: Weights,
@@ -73,14 +73,14 @@ pub struct OpenedEncoder<'a> {
     pub preprocessor: Preprocessor,
 }
 
-impl<'a> OpenedEncoder<'a> {
+impl OpenedEncoder {
     /// Opens a checkpoint folder.
-    pub fn open(checkpoint: &'a Checkpoint) -> Result<Self> {
-        let family = family_of(checkpoint)?;
+    pub fn open(checkpoint: Checkpoint) -> Result<Self> {
+        let family = family_of(&checkpoint)?;
         Ok(Self {
-            weights: (family.weights)(checkpoint)?,
-            tokenizer: TextTokenizer::open(checkpoint)?,
-            preprocessor: Preprocessor::from_checkpoint(checkpoint)?,
+            weights: (family.weights)(&checkpoint)?,
+            tokenizer: TextTokenizer::open(&checkpoint)?,
+            preprocessor: Preprocessor::from_checkpoint(&checkpoint)?,
             checkpoint,
             family,
         })
@@ -98,7 +98,7 @@ impl<'a> OpenedEncoder<'a> {
 
     /// Reads the weights; every tensor must find its place.
     pub fn load(mut self, placement: &Placement) -> Result<Encoder> {
-        let towers = (self.family.load)(self.checkpoint, &mut self.weights, placement)?;
+        let towers = (self.family.load)(&self.checkpoint, &mut self.weights, placement)?;
         self.weights.finish()?;
         Ok(Encoder { towers, tokenizer: self.tokenizer, preprocessor: self.preprocessor })
     }

@@ -14,7 +14,7 @@ fn check(fixture: &str, template: &str) {
     let dir = shared.join("fixtures").join(fixture);
     let expected = References::open(&dir);
     let checkpoint = Checkpoint::open(&dir).unwrap();
-    let encoder = OpenedEncoder::open(&checkpoint).unwrap().load(&Placement::cpu()).unwrap();
+    let encoder = OpenedEncoder::open(checkpoint).unwrap().load(&Placement::cpu()).unwrap();
     let tower = encoder.towers.tower();
     let last = tower.last_state();
     // open_clip's embeddings were computed from the pixels of transformers' preprocessing, one crop row apart.
@@ -80,11 +80,11 @@ fn a_tower_is_known_by_its_content() {
     let model = open("models/tiny-llava");
     let own = open("models/tiny-clip");
     let model = crate::model::mllm::OpenedModel::open(&model, None, None).unwrap().weights;
-    let comparison = tower::compare(&model, &OpenedEncoder::open(&own).unwrap().weights).unwrap();
+    let comparison = tower::compare(&model, &OpenedEncoder::open(own).unwrap().weights).unwrap();
     assert!(comparison.tower_equal);
     assert_eq!(comparison.relation, EncoderRelation::Own);
     let stranger = open("fixtures/clip");
-    let comparison = tower::compare(&model, &OpenedEncoder::open(&stranger).unwrap().weights).unwrap();
+    let comparison = tower::compare(&model, &OpenedEncoder::open(stranger).unwrap().weights).unwrap();
     assert!(!comparison.tower_equal);
     assert_eq!(comparison.relation, EncoderRelation::Other);
 }
