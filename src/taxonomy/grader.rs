@@ -178,7 +178,7 @@ impl Grader {
             }
         }
         let residue = (0..tokens.len())
-            .filter(|&at| !is_covered[at] && (!is_function_word(&tokens[at].text) || is_sighted(&sightings, at)))
+            .filter(|&at| !is_covered[at] && (is_content(&tokens, at) || is_sighted(&sightings, at)))
             .collect();
         let words = format!(" {} ", phrase(answer).join(" "));
         let is_refusal = REFUSALS.iter().any(|refusal| words.contains(&format!(" {refusal} ")));
@@ -285,6 +285,10 @@ impl Scan {
 
 fn is_sighted(sightings: &[Sighting], at: usize) -> bool {
     sightings.iter().any(|sighting| (sighting.span.start..sighting.span.end).contains(&at))
+}
+
+fn is_content(tokens: &[Token], at: usize) -> bool {
+    !is_function_word(&tokens[at].text) && !is_no_noun(tokens, Span { start: at, end: at + 1 })
 }
 
 fn next_in_clause(tokens: &[Token], at: usize) -> Option<&Token> {

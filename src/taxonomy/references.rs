@@ -63,17 +63,72 @@ fn grade(dataset: &str, answers: &[(String, String)]) -> Graded {
     graded
 }
 
+/// What the rules credit beyond equality: kinds of the label that are named by their full names.
+const KINDS: [(&str, &str); 6] = [
+    ("automobile", "sports car"),
+    ("cat", "Persian cat"),
+    ("bee", "honey bee"),
+    ("bridge", "suspension bridge"),
+    ("bus", "school bus"),
+    ("train", "bullet train"),
+];
+
+#[track_caller]
+fn check(dataset: &str, path: PathBuf, published_percent: f64) -> Graded {
+    let answers = answers(path);
+    let graded = grade(dataset, &answers);
+    assert_eq!(graded.missed, 0, "{dataset}: an answer that is the label's name is not credited");
+    for (label, answer) in graded.beyond_equality.keys() {
+        assert!(KINDS.contains(&(label, answer.trim_end_matches('.'))), "{dataset}: {answer} for {label}");
+    }
+    let n_beyond: usize = graded.beyond_equality.values().sum();
+    let by_equality = graded.accuracy - 100.0 * n_beyond as f64 / answers.len() as f64;
+    assert!((by_equality - published_percent).abs() < 1e-9, "{dataset}: {by_equality} by equality");
+    graded
+}
+
 #[test]
-fn real_answers_score_what_equality_gives_and_what_goes_beyond_it_is_the_label() {
+fn real_answers_score_what_equality_gives_and_beyond_it_only_kinds_of_the_label() {
     let Some(shared) = shared() else { return };
-    for dataset in ["mnist", "cifar10", "cifar100", "imagenet20"] {
+    let base = |dataset: &str, percent| check(dataset, shared.join(format!("models/answers/{dataset}.jsonl")), percent);
+    assert!((base("mnist", 63.13).accuracy - 63.13).abs() < 1e-9);
+    assert!((base("imagenet20", 45.6).accuracy - 45.6).abs() < 1e-9);
+    // 5 of `honey bee`, `suspension bridge`, `school bus`, `bullet train`.
+    assert!((base("cifar100", 30.16).accuracy - 30.21).abs() < 1e-9);
+    // The published 66.52 credits the 6 Persian cats, not the 5 sports cars; plain equality gives 66.46.
+    assert!((base("cifar10", 66.46).accuracy - 66.57).abs() < 1e-9);
+}
+
+#[test]
+fn fine_tuned_wording_is_read_through() {
+    let Some(shared) = shared() else { return };
+    for adapter in ["lora-mnist", "linear-mnist", "lora-cifar10"] {
+        for dataset in ["mnist", "cifar10", "cifar100", "imagenet20"] {
+            let path = shared.join(format!("models/adapters/{adapter}/answers/{dataset}.jsonl"));
+            let graded = grade(dataset, &answers(path));
+            eprintln!(
+                "{adapter} {dataset} {:.1} {:?} missed {}",
+                graded.accuracy, graded.beyond_equality, graded.missed
+            );
+            for (code, pairs) in &graded.codes {
+                let mut top: Vec<_> = pairs.iter().collect();
+                top.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+                eprintln!("  {} {} {:?}", code.name(), pairs.values().sum::<usize>(), &top[..top.len().min(8)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_left_outside_names_no_label_of_the_set() {
+    let Some(shared) = shared() else { return };
+    for dataset in ["cifar10", "cifar100", "imagenet20"] {
         let answers = answers(shared.join(format!("models/answers/{dataset}.jsonl")));
+        let names: BTreeSet<&str> = answers.iter().map(|(label, _)| label.as_str()).collect();
         let graded = grade(dataset, &answers);
-        eprintln!("{dataset} {:.2} beyond {:?} missed {}", graded.accuracy, graded.beyond_equality, graded.missed);
-        for (code, pairs) in &graded.codes {
-            let mut top: Vec<_> = pairs.iter().collect();
-            top.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
-            eprintln!("  {} {} {:?}", code.name(), pairs.values().sum::<usize>(), &top[..top.len().min(12)]);
+        let out = graded.codes.get(&ErrorCode::Out).unwrap();
+        for (label, answer) in out.keys() {
+            assert!(!names.contains(answer.as_str()), "{dataset}: {answer} for {label}");
         }
     }
 }

@@ -122,7 +122,6 @@ const FUNCTION_WORDS: &[&str] = &[
     "might",
     "could",
     "may",
-    "can",
     "will",
     "should",
     "single",

@@ -143,8 +143,10 @@ def is_alias(lemma, synset):
 
 
 def is_usual(lemma, synset):
-    """A word whose first or second sense this is."""
-    return synset in senses.get(lemma.lower(), [synset])[:2]
+    """A word whose first sense this is, or whose second where no dataset has a class of that name."""
+    key = lemma.lower()
+    n_senses = 1 if key in name_owner and name_owner[key] != synset else 2
+    return synset in senses.get(key, [synset])[:n_senses]
 
 
 wanted = set(names)
