@@ -23,7 +23,7 @@ pub fn error(status: u16, message: &str) -> Reply {
 pub fn quick(server: &HttpServer) -> ChatConfig {
     let mut config = ChatConfig::new(server.url(), "judge-1");
     config.api_key = Secret::new(KEY);
-    config.timeout_ms = 5_000;
+    config.timeout_ms = 20_000;
     config.retry_base_ms = 5;
     config.max_attempts = 4;
     config
@@ -227,14 +227,14 @@ fn silence_is_a_timeout_and_a_server_that_was_never_heard_ends_all_requests() {
         0 => completion("Yes"),
         _ => Reply::Silence(Duration::from_secs(3)),
     });
-    let config = ChatConfig { timeout_ms: 100, max_attempts: 2, ..quick(&server) };
+    let config = ChatConfig { timeout_ms: 700, max_attempts: 2, ..quick(&server) };
     let client = ChatClient::new(config.clone()).unwrap();
     assert!(ask(&client, "?").is_ok());
-    assert_eq!(ask(&client, "?"), Err(ChatError::Timeout { timeout_ms: 100, n_attempts: 2 }));
+    assert_eq!(ask(&client, "?"), Err(ChatError::Timeout { timeout_ms: 700, n_attempts: 2 }));
     assert_eq!(server.n_requests(), 3);
     let stranger = ChatClient::new(config).unwrap();
     let message = ask(&stranger, "?").unwrap_err().to_string();
-    assert!(message.contains("is given up") && message.contains("no answer within 100 ms"), "{message}");
+    assert!(message.contains("is given up") && message.contains("no answer within 700 ms"), "{message}");
     assert!(stranger.fatal_error().is_some());
 }
 

@@ -65,8 +65,10 @@ fn answer_in(request: &Request) -> String {
 /// The outcome of an answer that the rules leave open, and the number of requests, against a server that
 /// always replies so.
 fn outcome_against(reply: Reply) -> (Judged, usize) {
+    // Only where nothing else comes may a timeout be short: machines that test are busy.
+    let timeout_ms = if matches!(reply, Reply::Silence(_)) { 400 } else { 20_000 };
     let server = HttpServer::start(move |_| reply.clone());
-    let chat = ChatConfig { timeout_ms: 400, max_attempts: 3, ..quick(&server) };
+    let chat = ChatConfig { timeout_ms, max_attempts: 3, ..quick(&server) };
     let mut panel = panel(JudgeMode::RulesAndLlm, Scope::All, emt_judge(chat));
     (judge_one(&mut panel, "a furry thing with whiskers"), server.n_requests())
 }
@@ -377,7 +379,8 @@ fn fault(index: usize) -> Option<Reply> {
         5 => Reply::json(200, &json!({"choices": []})),
         6 => Reply::json(200, &json!({"choices": [{"message": {"content": null}, "finish_reason": "stop"}]})),
         7 => completion("Yes, but no"),
-        _ => Reply::Silence(Duration::from_millis(1_200)),
+        _ if dice[2] < 32 => Reply::Silence(Duration::from_millis(3_500)),
+        _ => Reply::Silence(Duration::from_millis(100)),
     })
 }
 
@@ -397,7 +400,7 @@ fn ten_thousand_trials_with_a_fifth_of_faults_lose_none_and_mis_score_none() {
         None if answer_in(request).ends_with("right") => completion("Yes."),
         None => completion("no"),
     });
-    let chat = ChatConfig { max_connections: 48, timeout_ms: 1_000, max_attempts: 8, ..quick(&server) };
+    let chat = ChatConfig { max_connections: 48, timeout_ms: 3_000, max_attempts: 8, ..quick(&server) };
     let mut panel = panel(JudgeMode::Llm, Scope::All, emt_judge(chat));
     let is_right = |token: u64| token.is_multiple_of(3);
     let mut all = BTreeMap::new();
