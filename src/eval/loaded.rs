@@ -34,7 +34,7 @@ pub struct SubjectsRequest<'a> {
     /// A chat template over the checkpoint's own.
     pub template: Option<&'a str>,
     /// The hub's local cache (`…/hub`), where towers that are only named may lie.
-    pub hub_cache: Option<&'a Path>,
+    pub hub_cache: Option<PathBuf>,
 }
 
 /// Model and encoder, opened and compared; no weight is read yet.
@@ -58,7 +58,7 @@ impl OpenedSubjects {
         let checkpoint = Checkpoint::open(request.model)?;
         let family = mllm::family_of(&checkpoint)?;
         let named = (family.tower_reference)(&checkpoint);
-        let found = named.as_deref().and_then(|name| find_checkpoint(name, &checkpoint.dir, request.hub_cache));
+        let found = named.as_deref().and_then(|name| find_checkpoint(name, &checkpoint.dir, request.hub_cache.as_deref()));
         let encoder_dir = match &request.encoder {
             EncoderChoice::Folder(dir) => Some(dir.clone()),
             EncoderChoice::None => None,
@@ -80,6 +80,11 @@ impl OpenedSubjects {
             None => None,
         };
         Ok(Self { model, encoder })
+    }
+
+    /// Whether an encoder stands beside the model.
+    pub fn has_encoder(&self) -> bool {
+        self.encoder.is_some()
     }
 
     /// The rendered prompt of a question, before anything is loaded.

@@ -9,6 +9,7 @@ mod judge;
 mod loaded;
 mod pipeline;
 mod plan;
+mod spec;
 mod subjects;
 
 pub use events::{Event, Observer};
@@ -16,3 +17,4 @@ pub use judge::{judged_datasets, rejudge};
 pub use loaded::{EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
 pub use pipeline::{Ended, EvalRun, largest_unscored_share, refuse_empty, run};
 pub use plan::{DatasetWork, SampleWork, plan};
+pub use spec::{dataset_spec, model_prompt};
