@@ -243,13 +243,13 @@ fn draw_plot(svg: &mut Svg, chart: &RoseChart, slots: &Slots, axis_labels: &[Axi
 fn draw_rings(svg: &mut Svg, scale: Scale) {
     svg.open("grid", 0.0, 0.0);
     for accuracy in RINGS {
-        let (radius, stroke, width) = match accuracy {
-            0.0 => (1.5, svg::GRID, 1.0),
-            1.0 => (RADIUS, svg::MUTED, 1.2),
-            _ => (RADIUS * scale.fraction(accuracy), svg::GRID, 1.0),
+        let (class, radius, stroke, width) = match accuracy {
+            0.0 => ("ring", 1.5, svg::GRID, 1.0),
+            1.0 => ("ring outer", RADIUS, svg::MUTED, 1.2),
+            _ => ("ring", RADIUS * scale.fraction(accuracy), svg::GRID, 1.0),
         };
         svg.raw(&format!(
-            r#"<circle class="ring" r="{}" fill="none" stroke="{stroke}" stroke-width="{width}"/>"#,
+            r#"<circle class="{class}" r="{}" fill="none" stroke="{stroke}" stroke-width="{width}"/>"#,
             number(radius)
         ));
     }

@@ -39,7 +39,7 @@ fn header(has_scoring: bool) -> Vec<String> {
 }
 
 fn row(dataset: &DatasetSummary, has_scoring: bool) -> Vec<String> {
-    let split = if dataset.is_training_split { " (training split!)" } else { "" };
+    let split = if dataset.is_training_split { " (train!)" } else { "" };
     let chance = (dataset.n_classes > 0).then(|| words::chance(1.0 / dataset.n_classes as f64));
     let mut cells = vec![
         format!("{}{split}", words::printable(&dataset.dataset)),

@@ -94,7 +94,7 @@ fn write_table(body: &mut String, table: &Table) {
     // A scrolling region must be reachable by keyboard.
     let _ = writeln!(
         body,
-        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\">\n<table>\n<caption>{caption}</caption>\n<thead><tr>"
+        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\">\n<table>\n<caption><span>{caption}</span></caption>\n<thead><tr>"
     );
     let class = |column: usize| if column < table.n_text_columns { "" } else { " class=\"number\"" };
     for (column, name) in table.columns.iter().enumerate() {
