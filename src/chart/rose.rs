@@ -13,6 +13,9 @@ const WIDTH: f64 = 960.0;
 /// The least distance from the edge.
 const MARGIN: f64 = 40.0;
 
+/// Header lines break early enough for a page whose reader lacks the font and has a wider one.
+const HEADER_WIDTH: f64 = 0.88 * (WIDTH - 2.0 * MARGIN);
+
 /// The accuracies at which rings stand.
 const RINGS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
@@ -213,7 +216,7 @@ fn draw_header(svg: &mut Svg, chart: &RoseChart) -> f64 {
     let mut y = 24.0;
     for (paragraphs, style, space_above) in blocks {
         y += space_above;
-        let broken = |text: &String| text::wrap(text, WIDTH - 2.0 * MARGIN, style.size, style.is_bold, 3);
+        let broken = |text: &String| text::wrap(text, HEADER_WIDTH, style.size, style.is_bold, 3);
         for line in paragraphs.iter().flat_map(broken) {
             y += style.size * 1.42;
             svg.text(MARGIN, y, Anchor::Start, style, &line);

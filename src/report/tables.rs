@@ -1,5 +1,7 @@
 //! The tables that Markdown and HTML share.
 
+use std::ops::Range;
+
 use super::examples::Confusion;
 use super::notes;
 use crate::assets::paper;
@@ -7,7 +9,7 @@ use crate::chart::words;
 use crate::compare::{DatasetSummary, SubjectSummary, Summary};
 use crate::domain::{ErrorCode, ErrorKind, RunSpec};
 
-/// A table of texts; the first column names the row, and `n_text_columns` columns are words rather than numbers.
+/// A table of texts whose first column names the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// What it shows.
@@ -16,13 +18,13 @@ pub struct Table {
     pub columns: Vec<String>,
     /// Rows of as many cells.
     pub rows: Vec<Vec<String>>,
-    /// How many columns from the left are words.
-    pub n_text_columns: usize,
+    /// The columns that hold numbers, flushed right.
+    pub numbers: Range<usize>,
 }
 
-fn table(caption: &str, columns: &[&str], n_text_columns: usize, rows: Vec<Vec<String>>) -> Table {
+fn table(caption: &str, columns: &[&str], numbers: Range<usize>, rows: Vec<Vec<String>>) -> Table {
     let columns = columns.iter().map(|&column| column.to_owned()).collect();
-    Table { caption: caption.to_owned(), columns, rows, n_text_columns }
+    Table { caption: caption.to_owned(), columns, rows, numbers }
 }
 
 /// Accuracies with intervals, retention, unscored: one row a dataset.
@@ -54,7 +56,7 @@ pub fn accuracies(summary: &Summary) -> Table {
         cells
     };
     let rows = summary.datasets.iter().map(row).collect();
-    table("Accuracy over scored images and retention, with 95% intervals", &columns, 1, rows)
+    table("Accuracy over scored images and retention, with 95% intervals", &columns, 1..columns.len() - 1, rows)
 }
 
 /// `73.3% (70.4–75.9)`, or the number alone, or the dash.
@@ -97,7 +99,23 @@ pub fn errors(summary: &Summary) -> Table {
             rows.push(row);
         }
     }
-    table("The model's errors by kind and code, with their share of the scored images", &columns, 2, rows)
+    table(
+        "The model's errors by kind and code, with their share of the scored images",
+        &columns,
+        2..columns.len(),
+        rows,
+    )
+}
+
+/// What the codes that occur mean.
+pub fn meanings(summary: &Summary) -> Table {
+    let occurs = |code: &ErrorCode| {
+        let mut models = summary.datasets.iter().filter_map(|dataset| dataset.model.as_ref());
+        models.any(|model| model.codes.contains_key(code.name()))
+    };
+    let codes = ErrorCode::ALL.into_iter().filter(occurs);
+    let rows = codes.map(|code| vec![notes::spaced(code.name()), notes::meaning(code).to_owned()]);
+    table("What the codes mean", &["Code", "Meaning"], 0..0, rows.collect())
 }
 
 /// Model against encoder, image by image; `None` where no dataset has pairs.
@@ -118,7 +136,7 @@ pub fn pairs(summary: &Summary) -> Option<Table> {
     let columns = ["Dataset", "Both right", "Only encoder right", "Only model right", "Both wrong", "Unscored"];
     summary.datasets.iter().any(|dataset| dataset.pairs.is_some()).then(|| {
         let rows = summary.datasets.iter().map(row).collect();
-        table("Model and encoder on the same images; where only the encoder is right, it knows what the model does not say", &columns, 1, rows)
+        table("Model and encoder on the same images; where only the encoder is right, it knows what the model does not say", &columns, 1..columns.len(), rows)
     })
 }
 
@@ -152,7 +170,7 @@ pub fn beside_the_paper(summary: &Summary) -> Option<Table> {
     }
     let caption =
         "Beside Table 2 of Zhai et al. 2023: zero-shot, images of the training splits, graded by GPT-3.5, no intervals";
-    Some(table(caption, &columns, 1, rows))
+    Some(table(caption, &columns, 1..columns.len(), rows))
 }
 
 /// A figure with the two decimals with which the paper prints it.
@@ -170,7 +188,7 @@ pub fn confusions(confusions: &[Confusion]) -> Table {
         };
         vec![confusion.label.clone(), said, confusion.n_trials.to_string()]
     };
-    table("Most often confused", &["Label", "Said instead", "Times"], 2, confusions.iter().map(row).collect())
+    table("Most often confused", &["Label", "Said instead", "Times"], 2..3, confusions.iter().map(row).collect())
 }
 
 /// What each subject was asked.
@@ -181,7 +199,7 @@ pub fn prompts(spec: &RunSpec) -> Table {
             vec![dataset.dataset.clone(), subject, prompt.prompt.clone(), prompt.text.clone()]
         })
     });
-    table("Prompts", &["Dataset", "Subject", "Name", "Text"], 4, rows.collect())
+    table("Prompts", &["Dataset", "Subject", "Name", "Text"], 0..0, rows.collect())
 }
 
 /// What the numbers depend on, and then the environment, which they do not.
@@ -204,5 +222,5 @@ pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
         rows.push(vec!["tuned on".to_owned(), names.join(", ")]);
     }
     rows.extend(environment.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
-    table("Conditions", &["What", "Value"], 2, rows)
+    table("Conditions", &["What", "Value"], 0..0, rows)
 }
