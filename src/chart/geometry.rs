@@ -86,7 +86,9 @@ impl Slots {
         let n_slots = n.max(1) as f64;
         let natural_gap = |slot: f64| slot - 2.0 * (slot * FILL / 2.0).min(HALF_WIDTH_MAX);
         let full = 2.0 * PI / n_slots;
-        let extra = (LABEL_GAP - natural_gap(full)).max(0.0);
+        // With an extra gap g the slots shrink: g + (2π - g) / n · (1 - FILL) = LABEL_GAP.
+        let shrinking = 1.0 - (1.0 - FILL) / n_slots;
+        let extra = ((LABEL_GAP - natural_gap(full)) / shrinking).max(0.0);
         let slot = (2.0 * PI - extra) / n_slots;
         let half_encoder = (slot * FILL / 2.0).min(HALF_WIDTH_MAX);
         // A single petal points up, so the labels step aside.

@@ -13,7 +13,11 @@ mod petals;
 mod radar;
 mod raster;
 mod rose;
+#[cfg(test)]
+pub(crate) mod samples;
 mod svg;
+#[cfg(test)]
+mod tests;
 mod text;
 pub mod words;
 

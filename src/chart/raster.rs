@@ -34,7 +34,7 @@ pub fn png(svg: &str, width_px: u32) -> anyhow::Result<Vec<u8>> {
     let scale = width_px as f32 / size.width();
     let height_px = (size.height() * scale).ceil();
     anyhow::ensure!(
-        width_px >= 1 && width_px <= SIDE_PX_MAX && height_px <= SIDE_PX_MAX as f32,
+        (1..=SIDE_PX_MAX).contains(&width_px) && height_px <= SIDE_PX_MAX as f32,
         "failed to rasterise a chart: {width_px}×{height_px} pixels; hint: use a width from 1 to {SIDE_PX_MAX} px"
     );
     let mut pixmap = Pixmap::new(width_px, (height_px as u32).max(1)).context("failed to allocate the picture")?;

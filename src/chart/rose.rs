@@ -13,6 +13,9 @@ const WIDTH: f64 = 960.0;
 /// The least distance from the edge.
 const MARGIN: f64 = 40.0;
 
+/// Header lines break early enough for a page whose reader lacks the font and has a wider one.
+const HEADER_WIDTH: f64 = 0.88 * (WIDTH - 2.0 * MARGIN);
+
 /// The accuracies at which rings stand.
 const RINGS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
@@ -213,7 +216,7 @@ fn draw_header(svg: &mut Svg, chart: &RoseChart) -> f64 {
     let mut y = 24.0;
     for (paragraphs, style, space_above) in blocks {
         y += space_above;
-        let broken = |text: &String| text::wrap(text, WIDTH - 2.0 * MARGIN, style.size, style.is_bold, 3);
+        let broken = |text: &String| text::wrap(text, HEADER_WIDTH, style.size, style.is_bold, 3);
         for line in paragraphs.iter().flat_map(broken) {
             y += style.size * 1.42;
             svg.text(MARGIN, y, Anchor::Start, style, &line);
@@ -243,13 +246,13 @@ fn draw_plot(svg: &mut Svg, chart: &RoseChart, slots: &Slots, axis_labels: &[Axi
 fn draw_rings(svg: &mut Svg, scale: Scale) {
     svg.open("grid", 0.0, 0.0);
     for accuracy in RINGS {
-        let (radius, stroke, width) = match accuracy {
-            0.0 => (1.5, svg::GRID, 1.0),
-            1.0 => (RADIUS, svg::MUTED, 1.2),
-            _ => (RADIUS * scale.fraction(accuracy), svg::GRID, 1.0),
+        let (class, radius, stroke, width) = match accuracy {
+            0.0 => ("ring", 1.5, svg::GRID, 1.0),
+            1.0 => ("ring outer", RADIUS, svg::MUTED, 1.2),
+            _ => ("ring", RADIUS * scale.fraction(accuracy), svg::GRID, 1.0),
         };
         svg.raw(&format!(
-            r#"<circle class="ring" r="{}" fill="none" stroke="{stroke}" stroke-width="{width}"/>"#,
+            r#"<circle class="{class}" r="{}" fill="none" stroke="{stroke}" stroke-width="{width}"/>"#,
             number(radius)
         ));
     }

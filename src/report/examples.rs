@@ -86,12 +86,15 @@ pub fn said(trial: &Trial) -> Option<&str> {
     trial.answer.as_ref().map(|answer| answer.text.as_str())
 }
 
-/// An answer without case, outer punctuation and article, only to count equal ones together: it decides nothing.
+/// An answer without case, outer punctuation, opening phrase and article, only to count equal ones together: it decides nothing.
 fn bare(answer: &str) -> String {
     let lower = words::printable(answer).to_lowercase();
     let bare = lower.split_whitespace().collect::<Vec<_>>().join(" ");
     let bare =
         bare.trim_matches(|letter: char| letter.is_whitespace() || matches!(letter, '.' | ',' | '"' | '!' | ':'));
-    let without_article = ["a ", "an ", "the "].iter().find_map(|article| bare.strip_prefix(article)).unwrap_or(bare);
+    let phrases = ["the object in the image is ", "the object is ", "the number in the image is ", "the number is "];
+    let bare = phrases.iter().find_map(|phrase| bare.strip_prefix(phrase)).unwrap_or(bare);
+    let articles = ["a(n) ", "a ", "an ", "the "];
+    let without_article = articles.iter().find_map(|article| bare.strip_prefix(article)).unwrap_or(bare);
     words::shortened(without_article, 80)
 }

@@ -23,6 +23,7 @@ pub fn markdown(input: &ReportInput<'_>) -> String {
     write_table(&mut text, &tables::accuracies(summary));
     text.push_str("## Errors\n\n");
     write_table(&mut text, &tables::errors(summary));
+    write_table(&mut text, &tables::meanings(summary));
     if let Some(pairs) = tables::pairs(summary) {
         text.push_str("## Model against encoder\n\n");
         write_table(&mut text, &pairs);
@@ -73,7 +74,7 @@ fn write_table(text: &mut String, table: &Table) {
     };
     text.push_str(&line(&table.columns));
     for column in 0..table.columns.len() {
-        text.push_str(if column < table.n_text_columns { "|---" } else { "|---:" });
+        text.push_str(if table.numbers.contains(&column) { "|---:" } else { "|---" });
     }
     text.push_str("|\n");
     for row in &table.rows {

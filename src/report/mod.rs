@@ -12,6 +12,8 @@ mod markdown;
 mod notes;
 mod table;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};

@@ -2,7 +2,7 @@
 
 use crate::chart::words;
 use crate::compare::{DatasetSummary, SubjectSummary, Summary};
-use crate::domain::{EncoderRelation, ErrorKind};
+use crate::domain::{EncoderRelation, ErrorCode, ErrorKind};
 
 /// How urgent a note is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +104,23 @@ pub fn kind_name(kind: ErrorKind) -> &'static str {
         ErrorKind::IncorrectPrediction => "incorrect prediction",
         ErrorKind::IntrinsicHallucination => "intrinsic hallucination",
         ErrorKind::ExtrinsicHallucination => "extrinsic hallucination",
+    }
+}
+
+/// What a code says of an answer.
+pub fn meaning(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Wrong => "just one label of the dataset, and it is another",
+        ErrorCode::Disputed => "the label is found in the answer, but the deciding judge says incorrect",
+        ErrorCode::Multi => "two or more labels of the dataset",
+        ErrorCode::Echo => "the prompt's list of labels, repeated",
+        ErrorCode::TypeClash => "a number and an object in one answer",
+        ErrorCode::Leak => "a label of the fine-tuning dataset, and none of this one",
+        ErrorCode::TooGeneric => "a more general term than the label",
+        ErrorCode::TooSpecific => "a more special term than the label",
+        ErrorCode::Out => "none of the labels",
+        ErrorCode::Empty => "no content",
+        ErrorCode::Refusal => "the model declined to answer",
     }
 }
 

@@ -7,6 +7,9 @@ use crate::chart::words;
 use crate::compare::{DatasetSummary, Summary};
 use crate::domain::ErrorKind;
 
+/// Longer names of datasets are cut after so many characters.
+const NAME_MAX: usize = 36;
+
 /// The run as plain text: headings, notes and one row a dataset, columns aligned.
 ///
 /// Rates are in percent with their 95% intervals in brackets; `–` is what is not defined.
@@ -39,10 +42,10 @@ fn header(has_scoring: bool) -> Vec<String> {
 }
 
 fn row(dataset: &DatasetSummary, has_scoring: bool) -> Vec<String> {
-    let split = if dataset.is_training_split { " (training split!)" } else { "" };
+    let split = if dataset.is_training_split { " (train!)" } else { "" };
     let chance = (dataset.n_classes > 0).then(|| words::chance(1.0 / dataset.n_classes as f64));
     let mut cells = vec![
-        format!("{}{split}", words::printable(&dataset.dataset)),
+        format!("{}{split}", words::shortened(&words::printable(&dataset.dataset), NAME_MAX)),
         dataset.n_samples.to_string(),
         chance.unwrap_or_else(|| words::MISSING.to_owned()),
         rate(notes::accuracy(dataset.model.as_ref())),

@@ -1,5 +1,7 @@
 //! The tables that Markdown and HTML share.
 
+use std::ops::Range;
+
 use super::examples::Confusion;
 use super::notes;
 use crate::assets::paper;
@@ -7,7 +9,7 @@ use crate::chart::words;
 use crate::compare::{DatasetSummary, SubjectSummary, Summary};
 use crate::domain::{ErrorCode, ErrorKind, RunSpec};
 
-/// A table of texts; the first column names the row, and `n_text_columns` columns are words rather than numbers.
+/// A table of texts whose first column names the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// What it shows.
@@ -16,23 +18,24 @@ pub struct Table {
     pub columns: Vec<String>,
     /// Rows of as many cells.
     pub rows: Vec<Vec<String>>,
-    /// How many columns from the left are words.
-    pub n_text_columns: usize,
+    /// The columns that hold numbers, flushed right.
+    pub numbers: Range<usize>,
 }
 
-fn table(caption: &str, columns: &[&str], n_text_columns: usize, rows: Vec<Vec<String>>) -> Table {
+fn table(caption: &str, columns: &[&str], numbers: Range<usize>, rows: Vec<Vec<String>>) -> Table {
     let columns = columns.iter().map(|&column| column.to_owned()).collect();
-    Table { caption: caption.to_owned(), columns, rows, n_text_columns }
+    Table { caption: caption.to_owned(), columns, rows, numbers }
 }
 
 /// Accuracies with intervals, retention, unscored: one row a dataset.
 pub fn accuracies(summary: &Summary) -> Table {
     let has_scoring = summary.datasets.iter().any(|dataset| dataset.model_score.is_some());
-    let mut columns = vec!["Dataset", "Split", "Images", "Chance", "Model"];
+    // What a narrow screen shows first stands first.
+    let mut columns = vec!["Dataset", "Model"];
     if has_scoring {
         columns.push("Label scoring");
     }
-    columns.extend(["Encoder", "Retention", "Unscored"]);
+    columns.extend(["Encoder", "Retention", "Chance", "Unscored", "Images", "Split"]);
     let row = |dataset: &DatasetSummary| {
         let split = if dataset.is_training_split {
             format!("{} (training split!)", dataset.split)
@@ -40,23 +43,20 @@ pub fn accuracies(summary: &Summary) -> Table {
             dataset.split.clone()
         };
         let chance = (dataset.n_classes > 0).then(|| words::chance(1.0 / dataset.n_classes as f64));
-        let mut cells = vec![
-            dataset.dataset.clone(),
-            split,
-            dataset.n_samples.to_string(),
-            chance.unwrap_or_else(|| words::MISSING.to_owned()),
-            rate(notes::accuracy(dataset.model.as_ref())),
-        ];
+        let mut cells = vec![dataset.dataset.clone(), rate(notes::accuracy(dataset.model.as_ref()))];
         if has_scoring {
             cells.push(rate(notes::accuracy(dataset.model_score.as_ref())));
         }
         cells.push(rate(notes::accuracy(dataset.encoder.as_ref())));
         cells.push(rate((dataset.retention, dataset.retention_interval)));
+        cells.push(chance.unwrap_or_else(|| words::MISSING.to_owned()));
         cells.push(notes::count(dataset.model.as_ref().map(|model| model.n_unscored)));
+        cells.push(dataset.n_samples.to_string());
+        cells.push(split);
         cells
     };
     let rows = summary.datasets.iter().map(row).collect();
-    table("Accuracy over scored images and retention, with 95% intervals", &columns, 2, rows)
+    table("Accuracy over scored images and retention, with 95% intervals", &columns, 1..columns.len() - 1, rows)
 }
 
 /// `73.3% (70.4–75.9)`, or the number alone, or the dash.
@@ -70,7 +70,7 @@ fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
 
 /// The model's errors by kind and code: one row a code that occurs, one column a dataset.
 pub fn errors(summary: &Summary) -> Table {
-    let mut columns = vec!["Code", "Kind"];
+    let mut columns = vec!["Kind", "Code"];
     columns.extend(summary.datasets.iter().map(|dataset| dataset.dataset.as_str()));
     let cell = |model: Option<&SubjectSummary>, n: Option<usize>| match (model, n) {
         (Some(model), Some(n)) if n > 0 => {
@@ -84,14 +84,14 @@ pub fn errors(summary: &Summary) -> Table {
     };
     let mut rows = Vec::new();
     for kind in ErrorKind::ALL {
-        let mut row = vec!["all".to_owned(), notes::kind_name(kind).to_owned()];
+        let mut row = vec![notes::kind_name(kind).to_owned(), "all".to_owned()];
         row.extend(summary.datasets.iter().map(|dataset| {
             let model = dataset.model.as_ref();
             cell(model, notes::n_of_kind(model, kind))
         }));
         rows.push(row);
         for code in ErrorCode::ALL.into_iter().filter(|code| code.kind() == kind).filter(occurs) {
-            let mut row = vec![notes::spaced(code.name()), notes::kind_name(kind).to_owned()];
+            let mut row = vec![notes::kind_name(kind).to_owned(), notes::spaced(code.name())];
             row.extend(summary.datasets.iter().map(|dataset| {
                 let model = dataset.model.as_ref();
                 cell(model, model.map(|model| model.codes.get(code.name()).copied().unwrap_or(0)))
@@ -99,7 +99,23 @@ pub fn errors(summary: &Summary) -> Table {
             rows.push(row);
         }
     }
-    table("The model's errors by kind and code, with their share of the scored images", &columns, 2, rows)
+    table(
+        "The model's errors by kind and code, with their share of the scored images",
+        &columns,
+        2..columns.len(),
+        rows,
+    )
+}
+
+/// What the codes that occur mean.
+pub fn meanings(summary: &Summary) -> Table {
+    let occurs = |code: &ErrorCode| {
+        let mut models = summary.datasets.iter().filter_map(|dataset| dataset.model.as_ref());
+        models.any(|model| model.codes.contains_key(code.name()))
+    };
+    let codes = ErrorCode::ALL.into_iter().filter(occurs);
+    let rows = codes.map(|code| vec![notes::spaced(code.name()), notes::meaning(code).to_owned()]);
+    table("What the codes mean", &["Code", "Meaning"], 0..0, rows.collect())
 }
 
 /// Model against encoder, image by image; `None` where no dataset has pairs.
@@ -120,7 +136,7 @@ pub fn pairs(summary: &Summary) -> Option<Table> {
     let columns = ["Dataset", "Both right", "Only encoder right", "Only model right", "Both wrong", "Unscored"];
     summary.datasets.iter().any(|dataset| dataset.pairs.is_some()).then(|| {
         let rows = summary.datasets.iter().map(row).collect();
-        table("Model and encoder on the same images: the second column is what the encoder knows and the model does not say", &columns, 1, rows)
+        table("Model and encoder on the same images; where only the encoder is right, it knows what the model does not say", &columns, 1..columns.len(), rows)
     })
 }
 
@@ -149,12 +165,17 @@ pub fn beside_the_paper(summary: &Summary) -> Option<Table> {
     for row in &paper::TABLE_2 {
         let what = if row.encoder.is_none() { " (encoder)" } else { "" };
         let mut cells = vec![format!("paper: {}{what}", row.name)];
-        cells.extend(shared.iter().map(|dataset| words::percent(row.accuracy(&dataset.dataset))));
+        cells.extend(shared.iter().map(|dataset| published(row.accuracy(&dataset.dataset))));
         rows.push(cells);
     }
     let caption =
         "Beside Table 2 of Zhai et al. 2023: zero-shot, images of the training splits, graded by GPT-3.5, no intervals";
-    Some(table(caption, &columns, 1, rows))
+    Some(table(caption, &columns, 1..columns.len(), rows))
+}
+
+/// A figure with the two decimals with which the paper prints it.
+fn published(fraction: Option<f64>) -> String {
+    fraction.map_or_else(|| words::MISSING.to_owned(), |fraction| format!("{:.2}%", fraction * 100.0))
 }
 
 /// What is most often said instead of the label.
@@ -167,7 +188,7 @@ pub fn confusions(confusions: &[Confusion]) -> Table {
         };
         vec![confusion.label.clone(), said, confusion.n_trials.to_string()]
     };
-    table("Most often confused", &["Label", "Said instead", "Times"], 2, confusions.iter().map(row).collect())
+    table("Most often confused", &["Label", "Said instead", "Times"], 2..3, confusions.iter().map(row).collect())
 }
 
 /// What each subject was asked.
@@ -178,7 +199,7 @@ pub fn prompts(spec: &RunSpec) -> Table {
             vec![dataset.dataset.clone(), subject, prompt.prompt.clone(), prompt.text.clone()]
         })
     });
-    table("Prompts", &["Dataset", "Subject", "Name", "Text"], 4, rows.collect())
+    table("Prompts", &["Dataset", "Subject", "Name", "Text"], 0..0, rows.collect())
 }
 
 /// What the numbers depend on, and then the environment, which they do not.
@@ -201,5 +222,5 @@ pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
         rows.push(vec!["tuned on".to_owned(), names.join(", ")]);
     }
     rows.extend(environment.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
-    table("Conditions", &["What", "Value"], 2, rows)
+    table("Conditions", &["What", "Value"], 0..0, rows)
 }

@@ -31,6 +31,7 @@ pub fn html(input: &ReportInput<'_>) -> String {
     section(&mut body, "errors", "Errors");
     kinds::write_bars(&mut body, summary);
     write_table(&mut body, &tables::errors(summary));
+    write_folded_table(&mut body, &tables::meanings(summary));
     body.push_str("</section>\n");
     if let Some(pairs) = tables::pairs(summary) {
         section(&mut body, "pairs", "Model against encoder");
@@ -94,9 +95,9 @@ fn write_table(body: &mut String, table: &Table) {
     // A scrolling region must be reachable by keyboard.
     let _ = writeln!(
         body,
-        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\">\n<table>\n<caption>{caption}</caption>\n<thead><tr>"
+        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\">\n<table>\n<caption><span>{caption}</span></caption>\n<thead><tr>"
     );
-    let class = |column: usize| if column < table.n_text_columns { "" } else { " class=\"number\"" };
+    let class = |column: usize| if table.numbers.contains(&column) { " class=\"number\"" } else { "" };
     for (column, name) in table.columns.iter().enumerate() {
         let _ = write!(body, "<th scope=\"col\"{}>{}</th>", class(column), escape(name));
     }
@@ -113,6 +114,12 @@ fn write_table(body: &mut String, table: &Table) {
         body.push_str("</tr>\n");
     }
     body.push_str("</tbody>\n</table>\n</div>\n");
+}
+
+fn write_folded_table(body: &mut String, table: &Table) {
+    let _ = writeln!(body, "<details>\n<summary>{}</summary>", escape(&table.caption));
+    write_table(body, table);
+    body.push_str("</details>\n");
 }
 
 fn write_examples(body: &mut String, input: &ReportInput<'_>) {
@@ -166,12 +173,7 @@ fn write_dataset_examples(body: &mut String, trials: &[Trial], dataset: &Dataset
 fn write_making(body: &mut String, input: &ReportInput<'_>) {
     section(body, "making", "How this was made");
     let _ = writeln!(body, "<pre tabindex=\"0\"><code>{}</code></pre>", escape(input.command));
-    for (heading, table) in
-        [("Prompts", tables::prompts(input.spec)), ("Conditions", tables::conditions(input.spec, input.environment))]
-    {
-        let _ = writeln!(body, "<details>\n<summary>{heading}</summary>");
-        write_table(body, &table);
-        body.push_str("</details>\n");
-    }
+    write_folded_table(body, &tables::prompts(input.spec));
+    write_folded_table(body, &tables::conditions(input.spec, input.environment));
     body.push_str("</section>\n");
 }
