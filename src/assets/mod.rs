@@ -1,3 +1,6 @@
 //! Files that are compiled into the binary.
 
 pub mod catalog;
+pub mod judge_prompts;
+pub mod lexicon;
+pub mod prompts;
