@@ -5,11 +5,13 @@
 //! Decoding equals Pillow's `convert("RGB")` bit for bit, see [`decode`](decode()).
 
 mod catalog;
+mod open;
+mod labels;
+mod readers;
 mod decode;
 mod fetch;
-mod labels;
-mod open;
-mod readers;
+mod verify;
+mod checksum;
 
 use std::sync::Arc;
 
@@ -17,7 +19,9 @@ use crate::domain::{LabelSet, RgbImage, Sample};
 
 pub use catalog::Catalog;
 pub use decode::decode;
+pub use fetch::{FetchEvent, FetchRequest, fetch};
 pub use open::{Available, DataRoots, OpenRequest, available, open};
+pub use verify::{FileCheck, Verification, verify};
 
 /// An opened dataset: its samples are known, its images are read one by one when asked for.
 #[derive(Clone)]

@@ -132,6 +132,27 @@ fn is_training(split: &str) -> bool {
     split == "train" || split.starts_with("train_") || split.starts_with("train-")
 }
 
+/// Whether a split lies below one of the roots.
+pub(super) fn is_located(entry: &Entry, split: &str, roots: &DataRoots) -> bool {
+    locate(entry, split, roots).is_ok()
+}
+
+/// The files of a split that have a published MD5, with it; none for a dataset given by path.
+pub(super) fn located_files(
+    catalog: &Catalog,
+    roots: &DataRoots,
+    request: &OpenRequest,
+) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let Some(entry) = catalog.entries.iter().find(|entry| entry.name == request.text) else { return Ok(Vec::new()) };
+    let (split, _) = entry.split(request.split)?;
+    let checksum = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        entry.wire.checksums.get(name).filter(|_| path.is_file()).cloned()
+    };
+    let paths = locate(entry, split, roots)?.paths;
+    Ok(paths.into_iter().filter_map(|path| checksum(&path).map(|expected| (path, expected))).collect())
+}
+
 // ---- datasets of the catalog ----
 
 struct Located<'a> {

@@ -7,6 +7,7 @@
 
 mod architecture;
 mod chat;
+mod data;
 mod download;
 mod http_server;
 mod judge;
