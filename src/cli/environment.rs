@@ -15,7 +15,11 @@ fn value(names: &[&'static str]) -> Option<(&'static str, String)> {
 
 /// Read without being exported: other programs' settings stay theirs.
 fn from_dot_env(name: &str) -> Option<String> {
-    dotenvy::from_path_iter(".env").ok()?.flatten().find(|(key, value)| key == name && !value.is_empty()).map(|(_, v)| v)
+    dotenvy::from_path_iter(".env")
+        .ok()?
+        .flatten()
+        .find(|(key, value)| key == name && !value.is_empty())
+        .map(|(_, v)| v)
 }
 
 /// The judge's address, where no flag gives it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -138,7 +138,8 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
             Ok(exit_code::INTERRUPTED)
         }
         Ended::Complete { trials, judge_error } => {
-            let results = Results { dir: &dir, spec: &spec, trials: &trials, charts: &args.charts, format: args.format };
+            let results =
+                Results { dir: &dir, spec: &spec, trials: &trials, charts: &args.charts, format: args.format };
             results::write(&results, quiet, out)?;
             verdict(args, &dir, &trials, judge_error)
         }
@@ -218,8 +219,7 @@ fn open_datasets(args: &EvalArgs) -> Result<Vec<Dataset>> {
     let mut names = HashSet::new();
     let mut datasets = Vec::with_capacity(texts.len());
     for text in &texts {
-        let request =
-            OpenRequest { text, split: args.split.as_deref(), labels_file: args.labels.as_deref() };
+        let request = OpenRequest { text, split: args.split.as_deref(), labels_file: args.labels.as_deref() };
         let dataset = dataset::open(&catalog, &roots, &request)?;
         if !names.insert(dataset.name.clone()) {
             bail!("--datasets names `{}` twice; hint: give one of them a name with NAME=PATH", dataset.name);
@@ -306,7 +306,8 @@ fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork],
         dir.display()
     ));
     if spec.encoder.is_none() {
-        progress.say("warning: without an encoder there is no retention and no comparison with what the model could see");
+        progress
+            .say("warning: without an encoder there is no retention and no comparison with what the model could see");
     }
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_samples as u64);
     if n_calls_max > 0 {

@@ -43,7 +43,9 @@ impl Preparation {
             let encoder_pixels = self
                 .encoder
                 .as_ref()
-                .filter(|encoder| work.needs_encoder && !encoder.agrees_with(&self.model, image.width(), image.height()))
+                .filter(|encoder| {
+                    work.needs_encoder && !encoder.agrees_with(&self.model, image.width(), image.height())
+                })
                 .map(|encoder| encoder.pixels(&image));
             Prepared { content: image.content(), model_pixels: self.model.pixels(&image), encoder_pixels }
         });

@@ -142,10 +142,8 @@ impl Bench {
     }
 
     fn place(&self, trial: &Trial) -> Result<(usize, usize)> {
-        let found = self
-            .datasets
-            .get(&trial.dataset)
-            .and_then(|(index, labels)| Some((*index, *labels.get(&trial.label)?)));
+        let found =
+            self.datasets.get(&trial.dataset).and_then(|(index, labels)| Some((*index, *labels.get(&trial.label)?)));
         match found {
             Some(place) => Ok(place),
             None => bail!("the trial of `{}` has a dataset or label that run.json does not know", trial.sample),

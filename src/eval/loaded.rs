@@ -58,7 +58,8 @@ impl OpenedSubjects {
         let checkpoint = Checkpoint::open(request.model)?;
         let family = mllm::family_of(&checkpoint)?;
         let named = (family.tower_reference)(&checkpoint);
-        let found = named.as_deref().and_then(|name| find_checkpoint(name, &checkpoint.dir, request.hub_cache.as_deref()));
+        let found =
+            named.as_deref().and_then(|name| find_checkpoint(name, &checkpoint.dir, request.hub_cache.as_deref()));
         let encoder_dir = match &request.encoder {
             EncoderChoice::Folder(dir) => Some(dir.clone()),
             EncoderChoice::None => None,
@@ -170,7 +171,9 @@ fn check_size(preprocessor: &crate::model::preprocess::Preprocessor, image_size:
             "the {who}'s image processor makes images of {width}x{height} pixels, but its tower takes \
              {image_size}x{image_size}; hint: config.json and preprocessor_config.json are of different checkpoints"
         ),
-        None => bail!("the {who}'s image processor leaves images at any size, but its tower takes {image_size}x{image_size}"),
+        None => bail!(
+            "the {who}'s image processor leaves images at any size, but its tower takes {image_size}x{image_size}"
+        ),
     }
 }
 
@@ -180,7 +183,10 @@ fn preprocessing(parameters: &crate::model::preprocess::Parameters) -> Result<Va
 
 fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>) -> String {
     let why = match named {
-        Some(name) => format!("`{}` names its tower `{name}`, which is neither beside it nor in the hub's cache", checkpoint.dir.display()),
+        Some(name) => format!(
+            "`{}` names its tower `{name}`, which is neither beside it nor in the hub's cache",
+            checkpoint.dir.display()
+        ),
         None => format!("`{}` does not say which encoder its tower comes from", checkpoint.dir.display()),
     };
     format!("{why}; hint: give its CLIP as --encoder DIR, or --encoder none to go without the comparison")

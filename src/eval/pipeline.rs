@@ -78,7 +78,8 @@ pub fn run(
             encoder: subjects.encoder.as_ref().map(|encoder| encoder.preprocessor.clone()),
         };
         let asker = Asker::new(subjects, datasets, run.questions, run.max_new_tokens)?;
-        let mut scribe = Scribe { datasets, works, prompt_name: run.prompt_name, bench: &mut bench, folder: &mut folder };
+        let mut scribe =
+            Scribe { datasets, works, prompt_name: run.prompt_name, bench: &mut bench, folder: &mut folder };
         let todo: Vec<(&Dataset, &[SampleWork])> =
             datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
         std::thread::scope(|scope| {
@@ -103,11 +104,7 @@ pub fn run(
 /// One batch is prepared while another is answered; more would only hold memory.
 const BATCHES_AHEAD: usize = 1;
 
-fn answer_batches(
-    asker: &Asker,
-    prepared: &Receiver<PreparedBatch>,
-    sender: &SyncSender<Result<AnsweredBatch>>,
-) {
+fn answer_batches(asker: &Asker, prepared: &Receiver<PreparedBatch>, sender: &SyncSender<Result<AnsweredBatch>>) {
     while let Ok(batch) = prepared.recv() {
         let answered = asker.answer(batch);
         let is_failed = answered.is_err();

@@ -54,7 +54,12 @@ pub(super) struct Asker {
 
 impl Asker {
     /// Prepares the questions: renders prompts and embeds captions.
-    pub fn new(subjects: EvalSubjects, datasets: &[Dataset], questions: &[String], max_new_tokens: usize) -> Result<Self> {
+    pub fn new(
+        subjects: EvalSubjects,
+        datasets: &[Dataset],
+        questions: &[String],
+        max_new_tokens: usize,
+    ) -> Result<Self> {
         let questions = datasets
             .iter()
             .zip(questions)
@@ -165,8 +170,9 @@ impl Asker {
         let values: Vec<f32> = rows.iter().flat_map(|&row| of(row).iter().copied()).collect();
         let side = ((values.len() / rows.len() / 3) as f64).sqrt() as usize;
         let placement = &self.subjects.placement;
-        let pixels = Tensor::from_vec(values, (rows.len(), 3, side, side), &placement.device)
-            .context("the image processor's output is not square; hint: its size in preprocessor_config.json must be")?;
+        let pixels = Tensor::from_vec(values, (rows.len(), 3, side, side), &placement.device).context(
+            "the image processor's output is not square; hint: its size in preprocessor_config.json must be",
+        )?;
         Ok(pixels.to_dtype(placement.dtype)?)
     }
 }
