@@ -253,6 +253,10 @@ fn a_choice_between_labels_is_several_and_with_a_stranger_unclear() {
     check(&cifar10(), "cat", "cat/dog", ErrorCode::Multi);
     check(&cifar10(), "cat", "a cat or a lynx", ErrorCode::Out);
     assert!(!read(&cifar10(), "cat", "it might be a cat").certain);
+    check(&cifar100(), "rocket", "rocket is a ship.", ErrorCode::Out);
+    check(&cifar100(), "bed", "chair is a bed.", ErrorCode::Multi);
+    check_correct(&cifar100(), "bed", "bed is a bed.", false);
+    check_correct(&cifar10(), "cat", "The cat is sleeping on a couch.", true);
 }
 
 #[test]

@@ -275,7 +275,25 @@ impl Scan {
             self.tokens.iter().enumerate().any(|(at, token)| test(&token.text) && !is_sighted(&self.sightings, at))
         };
         let offers_something_else = self.mentions.len() == 1 && !self.has_harmless_residue() && word_is(is_alternative);
-        word_is(is_negator) || offers_something_else
+        word_is(is_negator) || offers_something_else || self.calls_it_something_else()
+    }
+
+    /// Whether a label is said to be a stranger: `rocket is a ship` means neither (another label makes it several).
+    fn calls_it_something_else(&self) -> bool {
+        let word = |at| next_in_clause(&self.tokens, at).map(|token| token.text.as_str());
+        self.mentions.len() == 1
+            && self.sightings.iter().filter(|sighting| sighting.is_answer).any(|sighting| {
+                let after = sighting.span.end + 2;
+                let is_equation =
+                    matches!(word(after - 2), Some("is" | "are")) && matches!(word(after - 1), Some("a" | "an"));
+                let n_words = self.tokens.iter().skip(after).take_while(|token| !token.starts_clause).count();
+                let rest = Span { start: after, end: after + n_words };
+                is_equation
+                    && !self.is_answer_at(rest)
+                    && self.residue.iter().any(|&at| {
+                        (rest.start..rest.end).contains(&at) && !is_harmless_adjective(&self.tokens[at].text)
+                    })
+            })
     }
 
     fn has_harmless_residue(&self) -> bool {

@@ -102,19 +102,24 @@ fn real_answers_score_what_equality_gives_and_beyond_it_only_kinds_of_the_label(
 #[test]
 fn fine_tuned_wording_is_read_through() {
     let Some(shared) = shared() else { return };
-    for adapter in ["lora-mnist", "linear-mnist", "lora-cifar10"] {
-        for dataset in ["mnist", "cifar10", "cifar100", "imagenet20"] {
+    // The README's table of accuracies by adapter, in percent, 500 images each; the order of datasets is below. Where
+    // "X is a Y" fills the answers of `lora-cifar10`, the table takes the last word and the rules take neither.
+    let published = [
+        ("lora-mnist", [64.4, 68.4, 30.6, 42.8]),
+        ("linear-mnist", [65.4, 59.0, 27.6, 40.4]),
+        ("lora-cifar10", [0.6, 64.2, 16.6, 32.0]),
+    ];
+    for (adapter, percents) in published {
+        for (dataset, percent) in ["mnist", "cifar10", "cifar100", "imagenet20"].into_iter().zip(percents) {
             let path = shared.join(format!("models/adapters/{adapter}/answers/{dataset}.jsonl"));
             let graded = grade(dataset, &answers(path));
-            eprintln!(
-                "{adapter} {dataset} {:.1} {:?} missed {}",
-                graded.accuracy, graded.beyond_equality, graded.missed
+            let allowed = if (adapter, dataset) == ("lora-cifar10", "cifar100") { 1.3 } else { 0.2 };
+            let difference = percent - graded.accuracy;
+            assert!(
+                difference.abs() <= allowed + 1e-9,
+                "{adapter} on {dataset}: {:.1}, {percent} published",
+                graded.accuracy
             );
-            for (code, pairs) in &graded.codes {
-                let mut top: Vec<_> = pairs.iter().collect();
-                top.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
-                eprintln!("  {} {} {:?}", code.name(), pairs.values().sum::<usize>(), &top[..top.len().min(8)]);
-            }
         }
     }
 }
