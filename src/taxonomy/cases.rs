@@ -210,6 +210,7 @@ fn synonyms_plurals_and_cases_are_the_label() {
 fn a_compound_counts_as_its_head_where_it_is_a_kind_of_it() {
     for (labels, gold, answer) in [
         (cifar100(), "bus", "a school bus"),
+        (cifar100(), "can", "a tin can"),
         (cifar100(), "shark", "a great white shark"),
         (cifar100(), "turtle", "a sea turtle"),
         (cifar100(), "butterfly", "an orange butterfly"),
@@ -293,6 +294,31 @@ fn hypernyms_are_too_generic_and_hyponyms_too_specific() {
 }
 
 #[test]
+fn a_name_with_punctuation_is_found_in_a_sentence() {
+    let names = "St. Bernard,Mexican hairless dog (xoloitzcuintli),T-shirt,kite (bird of prey),slip-on shoe,through arch bridge";
+    let dogs = set(names, AnswerType::Object);
+    for (gold, answer) in [
+        ("St. Bernard", "The object is a St. Bernard."),
+        ("St. Bernard", "a St Bernard"),
+        ("Mexican hairless dog (xoloitzcuintli)", "a Mexican hairless dog (xoloitzcuintli)."),
+        ("Mexican hairless dog (xoloitzcuintli)", "a Mexican hairless dog"),
+        ("T-shirt", "It is a T-shirt."),
+        ("kite (bird of prey)", "The object is a kite."),
+        ("slip-on shoe", "The object is a slip-on shoe."),
+        ("through arch bridge", "The object is a through arch bridge."),
+    ] {
+        check_correct(&dogs, gold, answer, false);
+    }
+}
+
+#[test]
+fn a_list_number_is_no_answer() {
+    check_correct(&cifar10(), "cat", "1. cat", true);
+    assert!(!read(&cifar10(), "cat", "1. cat").certain);
+    check(&cifar10(), "cat", "cat. 1", ErrorCode::TypeClash);
+}
+
+#[test]
 fn a_label_without_letters_is_matched_as_a_whole_answer() {
     let signs = set("+,-,plus minus", AnswerType::Object);
     check_correct(&signs, "+", " + ", false);
@@ -331,7 +357,7 @@ fn words() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_tuned_on_changes_codes_but_neither_outcome_nor_certainty(answers in proptest::collection::vec(words(), 20)) {

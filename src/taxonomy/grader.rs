@@ -209,7 +209,9 @@ impl Grader {
             // `one` is a pronoun more often than a digit.
             let is_digit = word.len() == 1 && word.as_bytes()[0].is_ascii_digit()
                 || word != "one" && NUMBER_WORDS[..10].contains(&word);
+            let is_list_number = at == 0 && scan.tokens.get(1).is_some_and(|next| next.starts_clause);
             is_digit
+                && !is_list_number
                 && !scan.tokens[at].is_joined
                 && !scan.is_answer_at(span)
                 && !scan.counts_something(at)
@@ -258,11 +260,10 @@ impl Scan {
         })
     }
 
-    /// Whether the words are the thing itself: no modifier of what follows, and not the place of something else.
+    /// Whether the words are the thing itself: no modifier of what follows and not the place of something else.
     fn is_head(&self, span: Span) -> bool {
-        let last = &self.tokens[span.end - 1];
         let next = next_in_clause(&self.tokens, span.end);
-        !last.is_background && !next.is_some_and(|next| takes_over_as_head(&next.text))
+        !self.tokens[span.start].is_background && !next.is_some_and(|next| takes_over_as_head(&next.text))
     }
 
     /// Whether the number at `at` counts what follows it (`two cats`).
@@ -294,6 +295,15 @@ impl Scan {
                         (rest.start..rest.end).contains(&at) && !is_harmless_adjective(&self.tokens[at].text)
                     })
             })
+    }
+
+    /// Whether two labels stand side by side with nothing between them: `couch bed` may be a list or one thing.
+    fn has_adjacent_labels(&self) -> bool {
+        self.sightings.windows(2).any(|pair| {
+            pair[0].span.end == pair[1].span.start
+                && pair[0].meaning != pair[1].meaning
+                && next_in_clause(&self.tokens, pair[1].span.start).is_some()
+        })
     }
 
     fn has_harmless_residue(&self) -> bool {
@@ -333,7 +343,7 @@ fn is_certain(evidence: &Evidence, scan: &Scan) -> bool {
         _ if evidence.is_unclear => false,
         Labels::None => false,
         Labels::Several { is_echo: true } => true,
-        Labels::Several { is_echo: false } => is_plain,
+        Labels::Several { is_echo: false } => is_plain && !scan.has_adjacent_labels(),
         Labels::Right | Labels::Other => is_plain && is_short && !is_hedged,
     }
 }
@@ -354,7 +364,8 @@ fn is_no_noun(tokens: &[Token], span: Span) -> bool {
 fn is_answer(tokens: &[Token], found: &[(Span, Meaning)], index: usize) -> bool {
     let (span, meaning) = found[index];
     let last = &tokens[span.end - 1];
-    if last.is_background {
+    // The first word decides: a `through arch bridge` has its preposition in its name.
+    if tokens[span.start].is_background {
         return false;
     }
     let Some(next) = next_in_clause(tokens, span.end) else { return true };

@@ -124,6 +124,48 @@ fn fine_tuned_wording_is_read_through() {
     }
 }
 
+/// ImageNet's classes as CLIP names them, with their WordNet ids; of two equal names the first is kept.
+#[expect(clippy::disallowed_methods, reason = "reads reference names")]
+fn imagenet(shared: &std::path::Path) -> LabelSet {
+    let json = |file: &str| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(shared.join("data/imagenet_names").join(file)).unwrap()).unwrap()
+    };
+    let (names, index) = (json("clip_imagenet_classes_templates.json"), json("ovqa/imagenet_class_index.json"));
+    let mut seen = BTreeSet::new();
+    let mut labels = Vec::new();
+    for (class, name) in names["imagenet_classes"].as_array().unwrap().iter().enumerate() {
+        let mut label = Label::named(name.as_str().unwrap());
+        label.wordnet_id = Some(index[class.to_string()][0].as_str().unwrap().to_owned());
+        if seen.insert(label.name.clone()) {
+            labels.push(label);
+        }
+    }
+    LabelSet::new(labels, AnswerType::Object).unwrap()
+}
+
+#[test]
+fn every_imagenet_class_is_found_in_a_sentence_and_coarse_words_are_too_generic() {
+    let Some(shared) = shared() else { return };
+    let labels = imagenet(&shared);
+    let grader = Grader::new(&labels, &[], &LEXICON);
+    assert!(labels.len() > 990);
+    for (index, name) in labels.names().enumerate() {
+        let reading = grader.grade(index, &format!("The object in the image is a {name}."));
+        assert_eq!(reading.finding, Finding::Correct { verbose: false, with_leak: false }, "{name}");
+    }
+    for (name, answer, code) in [
+        ("Golden Retriever", "a dog", ErrorCode::TooGeneric),
+        ("sports car", "car", ErrorCode::TooGeneric),
+        ("aircraft carrier", "a ship", ErrorCode::TooGeneric),
+        ("crane bird", "construction crane", ErrorCode::Wrong),
+        // A word for two classes means neither.
+        ("crane bird", "crane", ErrorCode::Out),
+    ] {
+        let finding = grader.grade(labels.index_of(name).unwrap(), answer).finding;
+        assert_eq!(finding, Finding::Error(code), "{answer} for {name}");
+    }
+}
+
 #[test]
 fn what_is_left_outside_names_no_label_of_the_set() {
     let Some(shared) = shared() else { return };
