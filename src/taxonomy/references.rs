@@ -7,6 +7,7 @@ use super::cases::LEXICON;
 use super::{Finding, Grader};
 use crate::domain::{AnswerType, ErrorCode, Label, LabelSet};
 
+#[expect(clippy::print_stderr, reason = "says why a test did nothing")]
 fn shared() -> Option<PathBuf> {
     let shared = std::env::var_os("EMT_SHARED").map(PathBuf::from);
     if shared.is_none() {

@@ -194,9 +194,11 @@ for lemma in sorted(senses):
     if owners - under and not all(w in ADJECTIVES for w in words[:-1]):
         rows.append(("C", lemma, ",".join(sorted(owners & under))))
 
-print("# WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. An excerpt, under the WordNet licence:")
-print("# https://wordnet.princeton.edu/license-and-commercial-use. THIS SOFTWARE AND DATABASE IS PROVIDED \"AS IS\" AND")
-print("# PRINCETON UNIVERSITY MAKES NO REPRESENTATIONS OR WARRANTIES, EXPRESS OR IMPLIED.")
-print("# Class names: CLIP (MIT), ovqa (Apache-2.0), nbdt (MIT). Written by tests/golden/make_lexicon.py; not by hand.")
+print("# An excerpt of WordNet 3.0 with class names of CLIP (MIT), ovqa (Apache-2.0) and nbdt (MIT), written by")
+print("# tests/golden/make_lexicon.py, which describes the rows; not by hand. WordNet's licence:")
+for line in (WORDNET / "data.noun").read_text(encoding="latin-1").splitlines():
+    if not line.startswith("  "):
+        break
+    print("# " + line.split(maxsplit=1)[1].strip() if len(line.split()) > 1 else "#")
 for row in rows:
     print("\t".join(row))
