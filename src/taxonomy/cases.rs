@@ -101,6 +101,19 @@ fn case_4_a_repeated_sentence_about_a_tuned_label_is_a_leak() {
 }
 
 #[test]
+fn a_tuned_label_beside_the_right_one_is_told_but_changes_nothing() {
+    let answer = "a dog and an aircraft carrier";
+    let finding = read_tuned(&cifar10(), &[&mini()], "dog", answer).finding;
+    assert_eq!(finding, Finding::Correct { verbose: false, with_leak: true });
+    check_correct(&cifar10(), "dog", answer, true);
+    let horse = read_tuned(&digits(), &[&cifar10()], "7", "The object is a horse.").finding;
+    assert_eq!(horse, Finding::Error(ErrorCode::Leak));
+    // A label that both sets have is no leak.
+    let shared = read_tuned(&mini(), &[&set("ladybug,gizmo", AnswerType::Object)], "dome", "a ladybug").finding;
+    assert_eq!(shared, Finding::Error(ErrorCode::Wrong));
+}
+
+#[test]
 fn case_5_adjectives_leave_a_bird_a_bird() {
     check_correct(&cifar10(), "bird", "The object in the image is a large black bird.", true);
     assert!(read(&cifar10(), "bird", "The object in the image is a large black bird.").certain);
