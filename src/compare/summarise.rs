@@ -231,3 +231,242 @@ fn reason_name(reason: UnscoredReason) -> &'static str {
         UnscoredReason::JudgeBudget => "judge_budget",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::domain::{Answer, AnswerType, EncoderSpec, ErrorCode, JudgeSpec, ModelSpec, Stop, SubjectPrompt};
+
+    const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
+
+    fn spec(with_encoder: bool) -> RunSpec {
+        let hash = String::new;
+        RunSpec {
+            model: ModelSpec {
+                name: "tiny".into(),
+                family: "llava".into(),
+                weights: hash(),
+                adapter: None,
+                merged: false,
+                tokenizer: hash(),
+                chat_template: hash(),
+                preprocessing: Value::Null,
+            },
+            encoder: with_encoder.then(|| EncoderSpec {
+                name: "tiny-clip".into(),
+                family: "clip".into(),
+                weights: hash(),
+                tokenizer: hash(),
+                preprocessing: Value::Null,
+                relation: EncoderRelation::Own,
+                tower_equal: true,
+            }),
+            datasets: vec![dataset("cifar10"), dataset("mnist")],
+            sample_seed: 0,
+            modes: vec![Mode::Generate],
+            max_new_tokens: 32,
+            compute_type: "f32".into(),
+            device_kind: "cpu".into(),
+            judges: ["rules", "llm"]
+                .map(|judge| JudgeSpec {
+                    judge: judge.into(),
+                    model: "1".into(),
+                    prompt: None,
+                    parameters: Value::Null,
+                })
+                .to_vec(),
+            tuned_on: BTreeMap::new(),
+        }
+    }
+
+    fn dataset(name: &str) -> DatasetSpec {
+        DatasetSpec {
+            dataset: name.into(),
+            split: "test".into(),
+            is_training_split: false,
+            label_set: String::new(),
+            labels: vec!["cat".into(), "dog".into(), "frog".into()],
+            answer_type: AnswerType::Object,
+            prompts: Vec::<SubjectPrompt>::new(),
+        }
+    }
+
+    fn trial(subject: Subject, n: usize, label: &str, answer: &str, outcome: Outcome) -> Trial {
+        Trial {
+            dataset: "cifar10".into(),
+            split: "test".into(),
+            sample: format!("cifar10/test/{n:05}"),
+            content: format!("blake3:{n}"),
+            label: label.into(),
+            subject,
+            mode: if subject == Subject::Model { Mode::Generate } else { Mode::ZeroShot },
+            prompt: "emt".into(),
+            answer: Some(Answer {
+                text: answer.into(),
+                stop: Stop::Eos,
+                n_prompt_tokens: None,
+                n_answer_tokens: None,
+                logit_gap: None,
+            }),
+            scores: Vec::new(),
+            verdicts: Vec::new(),
+            outcome,
+        }
+    }
+
+    const RIGHT: Outcome = Outcome::Correct;
+    const WRONG: Outcome = Outcome::Incorrect(ErrorCode::Wrong);
+    const UNREADABLE: Outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
+
+    /// Four cats and a dog, model and encoder.
+    fn five_pairs() -> Vec<Trial> {
+        let rows = [
+            ("cat", "a cat.", RIGHT, RIGHT),
+            ("cat", "Cat", RIGHT, WRONG),
+            ("cat", "", Outcome::Incorrect(ErrorCode::Empty), RIGHT),
+            ("cat", "cat, dog", Outcome::Incorrect(ErrorCode::Multi), UNREADABLE),
+            ("dog", "CAT ", WRONG, RIGHT),
+        ];
+        rows.into_iter()
+            .enumerate()
+            .flat_map(|(n, (label, answer, model, encoder))| {
+                [trial(Subject::Model, n, label, answer, model), trial(Subject::Encoder, n, label, "cat", encoder)]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_small_run_gives_the_numbers_worked_out_by_hand() {
+        let summary = summarise(&INPUT, &spec(true), &five_pairs());
+        assert_eq!((summary.schema.as_str(), summary.judge.name.as_str()), ("emt.summary/1", "rules+llm"));
+        assert_eq!(summary.encoder.comparator, "zero_shot");
+        let cifar10 = &summary.datasets[0];
+        assert_eq!((cifar10.n_samples, cifar10.n_classes), (5, 3));
+        let model = cifar10.model.as_ref().unwrap();
+        assert_eq!((model.n_trials, model.n_correct, model.n_incorrect, model.n_unscored), (5, 2, 3, 0));
+        assert_eq!(model.accuracy, Some(0.4));
+        // Cats 2 of 4, dogs 0 of 1; there was no frog.
+        assert_eq!(model.balanced_accuracy, Some(0.25));
+        let kinds = [("extrinsic_hallucination", 1), ("incorrect_prediction", 1), ("intrinsic_hallucination", 1)];
+        assert_eq!(model.kinds, kinds.map(|(kind, n)| (kind.to_owned(), n)).into());
+        assert_eq!(
+            model.codes,
+            [("empty", 1), ("multi", 1), ("wrong", 1)].map(|(code, n)| (code.to_owned(), n)).into()
+        );
+        let encoder = cifar10.encoder.as_ref().unwrap();
+        assert_eq!(encoder.unscored, [("image_unreadable".to_owned(), 1)].into());
+        assert_eq!((encoder.accuracy, encoder.accuracy_bounds), (Some(0.75), Some([0.6, 0.8])));
+        let pairs = EncoderPairs { both_correct: 1, only_encoder: 2, only_model: 1, both_wrong: 0, unscored: 1 };
+        assert_eq!(cifar10.pairs, Some(pairs));
+        // On the four pairs scored on both sides: 2 of 4 over 3 of 4.
+        assert_eq!(cifar10.retention, Some(2.0 / 3.0));
+        assert_eq!(cifar10.constant_answer, None);
+        assert_eq!(summary.datasets[1].model, None);
+    }
+
+    #[test]
+    fn without_an_encoder_what_needs_it_is_none() {
+        let trials: Vec<Trial> = five_pairs().into_iter().filter(|trial| trial.subject == Subject::Model).collect();
+        let summary = summarise(&INPUT, &spec(false), &trials);
+        let cifar10 = &summary.datasets[0];
+        assert_eq!((summary.encoder.comparator.as_str(), summary.encoder.tower_equal), ("none", None));
+        assert_eq!(
+            (&cifar10.encoder, cifar10.retention, cifar10.retention_interval, &cifar10.pairs),
+            (&None, None, None, &None)
+        );
+        assert!(cifar10.model.is_some());
+    }
+
+    #[test]
+    fn nothing_scored_has_no_accuracy_and_bounds_from_0_to_1() {
+        let trials = [trial(Subject::Model, 0, "cat", "cat", Outcome::Unscored(UnscoredReason::Pending))];
+        let summary = summarise(&INPUT, &spec(true), &trials);
+        let model = summary.datasets[0].model.as_ref().unwrap();
+        assert_eq!((model.accuracy, model.accuracy_interval, model.balanced_accuracy), (None, None, None));
+        assert_eq!(model.accuracy_bounds, Some([0.0, 1.0]));
+    }
+
+    #[test]
+    fn an_answer_that_most_images_get_is_named() {
+        let answers = ["bird", "Bird.", "bird ", "cat", "dog"];
+        let trials: Vec<Trial> =
+            answers.iter().enumerate().map(|(n, answer)| trial(Subject::Model, n, "cat", answer, WRONG)).collect();
+        let constant = |trials: &[Trial]| summarise(&INPUT, &spec(true), trials).datasets[0].constant_answer.clone();
+        assert_eq!(constant(&trials), Some(ConstantAnswer { answer: "bird".into(), share: 0.6 }));
+        // Exactly one half is not most.
+        assert_eq!(constant(&trials[1..]), None);
+    }
+
+    #[test]
+    fn uncertainty_is_a_share_of_scored_model_answers() {
+        let trials = five_pairs();
+        let certain = |trial: &Trial| Some(trial.outcome != Outcome::Incorrect(ErrorCode::Multi));
+        assert_eq!(uncertain_share(&trials, certain), Some(0.2));
+        assert_eq!(uncertain_share(&trials, |_| None), None);
+    }
+
+    fn outcomes() -> impl Strategy<Value = Outcome> {
+        prop_oneof![
+            Just(RIGHT),
+            proptest::sample::select(ErrorCode::ALL.to_vec()).prop_map(Outcome::Incorrect),
+            Just(UNREADABLE),
+            Just(Outcome::Unscored(UnscoredReason::JudgeFailed)),
+        ]
+    }
+
+    /// Trials with duplicate pictures: `content` repeats, the sample does not.
+    fn runs() -> impl Strategy<Value = Vec<Trial>> {
+        let row = (outcomes(), outcomes(), 0..3_usize, 0..4_usize, any::<bool>());
+        proptest::collection::vec(row, 1..25).prop_map(|rows| {
+            let mut trials = Vec::new();
+            for (n, (model, encoder, label, content, has_encoder)) in rows.into_iter().enumerate() {
+                let label = ["cat", "dog", "frog"][label];
+                let mut pair = vec![trial(Subject::Model, n, label, label, model)];
+                if has_encoder {
+                    pair.push(trial(Subject::Encoder, n, label, label, encoder));
+                }
+                pair.iter_mut().for_each(|trial| trial.content = format!("blake3:{content}"));
+                trials.extend(pair);
+            }
+            trials
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn counts_add_up_and_bounds_hold_the_accuracy(trials in runs()) {
+            let summary = summarise(&INPUT, &spec(true), &trials);
+            let cifar10 = &summary.datasets[0];
+            for subject in [&cifar10.model, &cifar10.encoder].into_iter().flatten() {
+                prop_assert_eq!(subject.n_trials, subject.n_correct + subject.n_incorrect + subject.n_unscored);
+                prop_assert_eq!(subject.n_incorrect, subject.kinds.values().sum::<usize>());
+                prop_assert_eq!(subject.n_incorrect, subject.codes.values().sum::<usize>());
+                prop_assert_eq!(subject.n_unscored, subject.unscored.values().sum::<usize>());
+                prop_assert_eq!(subject.kinds.len(), 3);
+                let [low, high] = subject.accuracy_bounds.unwrap();
+                prop_assert!(0.0 <= low && low <= high && high <= 1.0);
+                if let (Some(accuracy), Some(interval)) = (subject.accuracy, subject.accuracy_interval) {
+                    prop_assert!(low <= accuracy && accuracy <= high);
+                    prop_assert!(interval[0] <= accuracy && accuracy <= interval[1]);
+                }
+            }
+            if let (Some(pairs), Some(model), Some(encoder)) = (&cifar10.pairs, &cifar10.model, &cifar10.encoder) {
+                let n_pairs = pairs.both_correct + pairs.only_encoder + pairs.only_model + pairs.both_wrong + pairs.unscored;
+                prop_assert!(n_pairs <= model.n_trials.min(encoder.n_trials));
+                prop_assert!(pairs.both_correct + pairs.only_model <= model.n_correct);
+            }
+        }
+
+        #[test]
+        fn the_order_of_trials_does_not_matter(
+            (trials, shuffled) in runs().prop_flat_map(|trials| (Just(trials.clone()), Just(trials).prop_shuffle()))
+        ) {
+            prop_assert_eq!(summarise(&INPUT, &spec(true), &trials), summarise(&INPUT, &spec(true), &shuffled));
+        }
+    }
+}

@@ -157,6 +157,7 @@ mod tests {
         LabelSet::new(vec![Label::named("cat"), Label::named("sea lion")], AnswerType::Object).unwrap()
     }
 
+    #[expect(clippy::print_stderr, reason = "says why a test did nothing")]
     fn shared() -> Option<PathBuf> {
         let shared = std::env::var_os("EMT_SHARED").map(PathBuf::from);
         if shared.is_none() {

@@ -101,6 +101,19 @@ fn case_4_a_repeated_sentence_about_a_tuned_label_is_a_leak() {
 }
 
 #[test]
+fn a_tuned_label_beside_the_right_one_is_told_but_changes_nothing() {
+    let answer = "a dog and an aircraft carrier";
+    let finding = read_tuned(&cifar10(), &[&mini()], "dog", answer).finding;
+    assert_eq!(finding, Finding::Correct { verbose: false, with_leak: true });
+    check_correct(&cifar10(), "dog", answer, true);
+    let horse = read_tuned(&digits(), &[&cifar10()], "7", "The object is a horse.").finding;
+    assert_eq!(horse, Finding::Error(ErrorCode::Leak));
+    // A label that both sets have is no leak.
+    let shared = read_tuned(&mini(), &[&set("ladybug,gizmo", AnswerType::Object)], "dome", "a ladybug").finding;
+    assert_eq!(shared, Finding::Error(ErrorCode::Wrong));
+}
+
+#[test]
 fn case_5_adjectives_leave_a_bird_a_bird() {
     check_correct(&cifar10(), "bird", "The object in the image is a large black bird.", true);
     assert!(read(&cifar10(), "bird", "The object in the image is a large black bird.").certain);
@@ -210,6 +223,7 @@ fn synonyms_plurals_and_cases_are_the_label() {
 fn a_compound_counts_as_its_head_where_it_is_a_kind_of_it() {
     for (labels, gold, answer) in [
         (cifar100(), "bus", "a school bus"),
+        (cifar100(), "can", "a tin can"),
         (cifar100(), "shark", "a great white shark"),
         (cifar100(), "turtle", "a sea turtle"),
         (cifar100(), "butterfly", "an orange butterfly"),
@@ -253,6 +267,10 @@ fn a_choice_between_labels_is_several_and_with_a_stranger_unclear() {
     check(&cifar10(), "cat", "cat/dog", ErrorCode::Multi);
     check(&cifar10(), "cat", "a cat or a lynx", ErrorCode::Out);
     assert!(!read(&cifar10(), "cat", "it might be a cat").certain);
+    check(&cifar100(), "rocket", "rocket is a ship.", ErrorCode::Out);
+    check(&cifar100(), "bed", "chair is a bed.", ErrorCode::Multi);
+    check_correct(&cifar100(), "bed", "bed is a bed.", false);
+    check_correct(&cifar10(), "cat", "The cat is sleeping on a couch.", true);
 }
 
 #[test]
@@ -286,6 +304,31 @@ fn hypernyms_are_too_generic_and_hyponyms_too_specific() {
     let leaked = read_tuned(&mini(), &[&cifar10()], "golden retriever", "The object is a dog.");
     assert_eq!(leaked.finding, Finding::Error(ErrorCode::Leak));
     assert!(leaked.names_ancestor);
+}
+
+#[test]
+fn a_name_with_punctuation_is_found_in_a_sentence() {
+    let names = "St. Bernard,Mexican hairless dog (xoloitzcuintli),T-shirt,kite (bird of prey),slip-on shoe,through arch bridge";
+    let dogs = set(names, AnswerType::Object);
+    for (gold, answer) in [
+        ("St. Bernard", "The object is a St. Bernard."),
+        ("St. Bernard", "a St Bernard"),
+        ("Mexican hairless dog (xoloitzcuintli)", "a Mexican hairless dog (xoloitzcuintli)."),
+        ("Mexican hairless dog (xoloitzcuintli)", "a Mexican hairless dog"),
+        ("T-shirt", "It is a T-shirt."),
+        ("kite (bird of prey)", "The object is a kite."),
+        ("slip-on shoe", "The object is a slip-on shoe."),
+        ("through arch bridge", "The object is a through arch bridge."),
+    ] {
+        check_correct(&dogs, gold, answer, false);
+    }
+}
+
+#[test]
+fn a_list_number_is_no_answer() {
+    check_correct(&cifar10(), "cat", "1. cat", true);
+    assert!(!read(&cifar10(), "cat", "1. cat").certain);
+    check(&cifar10(), "cat", "cat. 1", ErrorCode::TypeClash);
 }
 
 #[test]
@@ -327,7 +370,7 @@ fn words() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_tuned_on_changes_codes_but_neither_outcome_nor_certainty(answers in proptest::collection::vec(words(), 20)) {

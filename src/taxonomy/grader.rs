@@ -209,7 +209,9 @@ impl Grader {
             // `one` is a pronoun more often than a digit.
             let is_digit = word.len() == 1 && word.as_bytes()[0].is_ascii_digit()
                 || word != "one" && NUMBER_WORDS[..10].contains(&word);
+            let is_list_number = at == 0 && scan.tokens.get(1).is_some_and(|next| next.starts_clause);
             is_digit
+                && !is_list_number
                 && !scan.tokens[at].is_joined
                 && !scan.is_answer_at(span)
                 && !scan.counts_something(at)
@@ -258,11 +260,10 @@ impl Scan {
         })
     }
 
-    /// Whether the words are the thing itself: no modifier of what follows, and not the place of something else.
+    /// Whether the words are the thing itself: no modifier of what follows and not the place of something else.
     fn is_head(&self, span: Span) -> bool {
-        let last = &self.tokens[span.end - 1];
         let next = next_in_clause(&self.tokens, span.end);
-        !last.is_background && !next.is_some_and(|next| takes_over_as_head(&next.text))
+        !self.tokens[span.start].is_background && !next.is_some_and(|next| takes_over_as_head(&next.text))
     }
 
     /// Whether the number at `at` counts what follows it (`two cats`).
@@ -275,7 +276,34 @@ impl Scan {
             self.tokens.iter().enumerate().any(|(at, token)| test(&token.text) && !is_sighted(&self.sightings, at))
         };
         let offers_something_else = self.mentions.len() == 1 && !self.has_harmless_residue() && word_is(is_alternative);
-        word_is(is_negator) || offers_something_else
+        word_is(is_negator) || offers_something_else || self.calls_it_something_else()
+    }
+
+    /// Whether a label is said to be a stranger: `rocket is a ship` means neither (another label makes it several).
+    fn calls_it_something_else(&self) -> bool {
+        let word = |at| next_in_clause(&self.tokens, at).map(|token| token.text.as_str());
+        self.mentions.len() == 1
+            && self.sightings.iter().filter(|sighting| sighting.is_answer).any(|sighting| {
+                let after = sighting.span.end + 2;
+                let is_equation =
+                    matches!(word(after - 2), Some("is" | "are")) && matches!(word(after - 1), Some("a" | "an"));
+                let n_words = self.tokens.iter().skip(after).take_while(|token| !token.starts_clause).count();
+                let rest = Span { start: after, end: after + n_words };
+                is_equation
+                    && !self.is_answer_at(rest)
+                    && self.residue.iter().any(|&at| {
+                        (rest.start..rest.end).contains(&at) && !is_harmless_adjective(&self.tokens[at].text)
+                    })
+            })
+    }
+
+    /// Whether two labels stand side by side with nothing between them: `couch bed` may be a list or one thing.
+    fn has_adjacent_labels(&self) -> bool {
+        self.sightings.windows(2).any(|pair| {
+            pair[0].span.end == pair[1].span.start
+                && pair[0].meaning != pair[1].meaning
+                && next_in_clause(&self.tokens, pair[1].span.start).is_some()
+        })
     }
 
     fn has_harmless_residue(&self) -> bool {
@@ -315,7 +343,7 @@ fn is_certain(evidence: &Evidence, scan: &Scan) -> bool {
         _ if evidence.is_unclear => false,
         Labels::None => false,
         Labels::Several { is_echo: true } => true,
-        Labels::Several { is_echo: false } => is_plain,
+        Labels::Several { is_echo: false } => is_plain && !scan.has_adjacent_labels(),
         Labels::Right | Labels::Other => is_plain && is_short && !is_hedged,
     }
 }
@@ -336,7 +364,8 @@ fn is_no_noun(tokens: &[Token], span: Span) -> bool {
 fn is_answer(tokens: &[Token], found: &[(Span, Meaning)], index: usize) -> bool {
     let (span, meaning) = found[index];
     let last = &tokens[span.end - 1];
-    if last.is_background {
+    // The first word decides: a `through arch bridge` has its preposition in its name.
+    if tokens[span.start].is_background {
         return false;
     }
     let Some(next) = next_in_clause(tokens, span.end) else { return true };

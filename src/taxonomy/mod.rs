@@ -1,7 +1,7 @@
 //! What an answer means, decided by rules; pure.
 //!
-//! In the order in which an answer passes through it: [`tokens`] makes words of it, [`vocabulary`] knows what
-//! the labels are called, [`Grader`] gathers the evidence, [`decide`] gives it exactly one code. The [`Lexicon`]
+//! In the order in which an answer passes through it: `tokens` makes words of it, `vocabulary` knows what
+//! the labels are called, [`Grader`] gathers the evidence, [`decide()`] gives it exactly one code. The [`Lexicon`]
 //! is passed in as text.
 
 mod decide;

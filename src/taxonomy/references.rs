@@ -7,6 +7,7 @@ use super::cases::LEXICON;
 use super::{Finding, Grader};
 use crate::domain::{AnswerType, ErrorCode, Label, LabelSet};
 
+#[expect(clippy::print_stderr, reason = "says why a test did nothing")]
 fn shared() -> Option<PathBuf> {
     let shared = std::env::var_os("EMT_SHARED").map(PathBuf::from);
     if shared.is_none() {
@@ -102,20 +103,67 @@ fn real_answers_score_what_equality_gives_and_beyond_it_only_kinds_of_the_label(
 #[test]
 fn fine_tuned_wording_is_read_through() {
     let Some(shared) = shared() else { return };
-    for adapter in ["lora-mnist", "linear-mnist", "lora-cifar10"] {
-        for dataset in ["mnist", "cifar10", "cifar100", "imagenet20"] {
+    // The README's table of accuracies by adapter, in percent, 500 images each; the order of datasets is below. Where
+    // "X is a Y" fills the answers of `lora-cifar10`, the table takes the last word and the rules take neither.
+    let published = [
+        ("lora-mnist", [64.4, 68.4, 30.6, 42.8]),
+        ("linear-mnist", [65.4, 59.0, 27.6, 40.4]),
+        ("lora-cifar10", [0.6, 64.2, 16.6, 32.0]),
+    ];
+    for (adapter, percents) in published {
+        for (dataset, percent) in ["mnist", "cifar10", "cifar100", "imagenet20"].into_iter().zip(percents) {
             let path = shared.join(format!("models/adapters/{adapter}/answers/{dataset}.jsonl"));
             let graded = grade(dataset, &answers(path));
-            eprintln!(
-                "{adapter} {dataset} {:.1} {:?} missed {}",
-                graded.accuracy, graded.beyond_equality, graded.missed
+            let allowed = if (adapter, dataset) == ("lora-cifar10", "cifar100") { 1.3 } else { 0.2 };
+            let difference = percent - graded.accuracy;
+            assert!(
+                difference.abs() <= allowed + 1e-9,
+                "{adapter} on {dataset}: {:.1}, {percent} published",
+                graded.accuracy
             );
-            for (code, pairs) in &graded.codes {
-                let mut top: Vec<_> = pairs.iter().collect();
-                top.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
-                eprintln!("  {} {} {:?}", code.name(), pairs.values().sum::<usize>(), &top[..top.len().min(8)]);
-            }
         }
+    }
+}
+
+/// ImageNet's classes as CLIP names them, with their WordNet ids; of two equal names the first is kept.
+#[expect(clippy::disallowed_methods, reason = "reads reference names")]
+fn imagenet(shared: &std::path::Path) -> LabelSet {
+    let json = |file: &str| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(shared.join("data/imagenet_names").join(file)).unwrap()).unwrap()
+    };
+    let (names, index) = (json("clip_imagenet_classes_templates.json"), json("ovqa/imagenet_class_index.json"));
+    let mut seen = BTreeSet::new();
+    let mut labels = Vec::new();
+    for (class, name) in names["imagenet_classes"].as_array().unwrap().iter().enumerate() {
+        let mut label = Label::named(name.as_str().unwrap());
+        label.wordnet_id = Some(index[class.to_string()][0].as_str().unwrap().to_owned());
+        if seen.insert(label.name.clone()) {
+            labels.push(label);
+        }
+    }
+    LabelSet::new(labels, AnswerType::Object).unwrap()
+}
+
+#[test]
+fn every_imagenet_class_is_found_in_a_sentence_and_coarse_words_are_too_generic() {
+    let Some(shared) = shared() else { return };
+    let labels = imagenet(&shared);
+    let grader = Grader::new(&labels, &[], &LEXICON);
+    assert!(labels.len() > 990);
+    for (index, name) in labels.names().enumerate() {
+        let reading = grader.grade(index, &format!("The object in the image is a {name}."));
+        assert_eq!(reading.finding, Finding::Correct { verbose: false, with_leak: false }, "{name}");
+    }
+    for (name, answer, code) in [
+        ("Golden Retriever", "a dog", ErrorCode::TooGeneric),
+        ("sports car", "car", ErrorCode::TooGeneric),
+        ("aircraft carrier", "a ship", ErrorCode::TooGeneric),
+        ("crane bird", "construction crane", ErrorCode::Wrong),
+        // A word for two classes means neither.
+        ("crane bird", "crane", ErrorCode::Out),
+    ] {
+        let finding = grader.grade(labels.index_of(name).unwrap(), answer).finding;
+        assert_eq!(finding, Finding::Error(code), "{answer} for {name}");
     }
 }
 

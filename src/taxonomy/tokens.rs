@@ -38,6 +38,21 @@ pub fn phrase(text: &str) -> Vec<String> {
     split(&fold(text)).into_iter().map(|token| token.text).collect()
 }
 
+/// Stands in a phrase where punctuation does: `st | bernard`.
+pub const CLAUSE_SEPARATOR: &str = " | ";
+
+/// [`phrase`] as one string that keeps the places of punctuation.
+pub fn punctuated_phrase(text: &str) -> String {
+    let mut words = String::new();
+    for token in split(&fold(text)) {
+        if !words.is_empty() {
+            words.push_str(if token.starts_clause { CLAUSE_SEPARATOR } else { " " });
+        }
+        words.push_str(&token.text);
+    }
+    words
+}
+
 /// The words of an answer. `is_number`: the dataset's answers are numbers, so that `number` and `digit` say nothing.
 pub fn tokens(answer: &str, is_number: bool) -> Vec<Token> {
     // The paper's fine-tuning data have a literal "a(n)", and it comes back in answers.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::lexicon::{Lexicon, SynsetIndex};
-use super::tokens::{Token, phrase};
+use super::tokens::{CLAUSE_SEPARATOR, Token, phrase, punctuated_phrase};
 use super::words::NUMBER_WORDS;
 use crate::domain::{AnswerType, Label, LabelSet};
 
@@ -66,13 +66,14 @@ impl Vocabulary {
     fn add_tier(&mut self, entries: Vec<(String, usize)>) {
         let mut tier: BTreeMap<String, Meaning> = BTreeMap::new();
         for (text, index) in entries {
-            let words = phrase(&text).join(" ");
-            if words.is_empty() || self.phrases.contains_key(&words) {
-                continue;
-            }
-            let meaning = tier.entry(words).or_insert(Meaning::Label(index));
-            if *meaning != Meaning::Label(index) {
-                *meaning = Meaning::Opaque;
+            for words in [punctuated_phrase(&text), phrase(&text).join(" ")] {
+                if words.is_empty() || self.phrases.contains_key(&words) {
+                    continue;
+                }
+                let meaning = tier.entry(words).or_insert(Meaning::Label(index));
+                if *meaning != Meaning::Label(index) {
+                    *meaning = Meaning::Opaque;
+                }
             }
         }
         for (words, meaning) in tier {
@@ -88,7 +89,8 @@ impl Vocabulary {
     /// Longer names that end in a label: a kind of it (`school bus`), or something else (`sea lion`).
     fn add_compounds(&mut self, synsets: &[Option<SynsetIndex>], lexicon: &Lexicon) {
         let kinds = lexicon.lemmas().map(|(lemma, senses)| {
-            let above: Vec<SynsetIndex> = senses.iter().flat_map(|&sense| lexicon.ancestors(sense)).collect();
+            let above: Vec<SynsetIndex> =
+                senses.iter().flat_map(|&sense| lexicon.ancestors(sense).into_iter().chain([sense])).collect();
             (lemma, above)
         });
         let compounds = lexicon.compounds().map(|(compound, above)| (compound, above.to_vec()));
@@ -135,7 +137,7 @@ impl Vocabulary {
 }
 
 /// The phrases that `lookup` knows, longest first, in the order of the answer; none overlaps another, and none
-/// begins or ends inside a hyphenated word (`bee-eater` is no bee) or reaches over punctuation.
+/// begins or ends inside a hyphenated word (`bee-eater` is no bee). Punctuation has to stand where the phrase has it.
 pub fn find<T>(tokens: &[Token], n_words_max: usize, lookup: impl Fn(&str) -> Option<T>) -> Vec<(Span, T)> {
     let mut candidates: Vec<(Span, T)> = Vec::new();
     for start in 0..tokens.len() {
@@ -145,10 +147,7 @@ pub fn find<T>(tokens: &[Token], n_words_max: usize, lookup: impl Fn(&str) -> Op
         let mut words = String::new();
         for (offset, token) in tokens[start..].iter().take(n_words_max).enumerate() {
             if offset > 0 {
-                if token.starts_clause {
-                    break;
-                }
-                words.push(' ');
+                words.push_str(if token.starts_clause { CLAUSE_SEPARATOR } else { " " });
             }
             words.push_str(&token.text);
             let end = start + offset + 1;
@@ -191,14 +190,16 @@ pub fn leak_phrases(tuned_on: &[&LabelSet], own: &Vocabulary, lexicon: &Lexicon)
     phrases
 }
 
-/// `kite (bird of prey)` is a kite, and `tench, Tinca tinca` is either.
+/// `kite (bird of prey)` is a kite, and `tench, Tinca tinca` and `wool / yarn` are either.
 fn short_forms(name: &str) -> Vec<String> {
     let mut forms: Vec<String> = Vec::new();
     if let Some((before, _)) = name.split_once('(') {
         forms.push(before.trim().to_owned());
     }
-    if name.contains(',') {
-        forms.extend(name.split(',').map(|part| part.trim().to_owned()));
+    for separator in [",", " / "] {
+        if name.contains(separator) {
+            forms.extend(name.split(separator).map(|part| part.trim().to_owned()));
+        }
     }
     forms
 }

@@ -135,11 +135,10 @@ name_owner = {name.lower(): synset for synset, all_names in names.items() for na
 
 
 def is_alias(lemma, synset):
-    """Only what means this synset and nothing else: several words, or a word of one sense."""
+    """Only what means this synset and nothing else."""
     key = lemma.lower()
     return (name_owner.get(key, synset) == synset and key not in NEVER_ALIASES
-            and all(s == synset or s not in names for s in senses.get(key, []))
-            and (key in name_owner or len(senses.get(key, [])) <= 1))
+            and all(s == synset or s not in names for s in senses.get(key, [])) and len(senses.get(key, [])) <= 1)
 
 
 def is_usual(lemma, synset):
@@ -170,7 +169,9 @@ for synset in sorted(wanted):
     all_ancestors = ancestors(synset)
     if synset not in names and not (all_ancestors & cifar) and not any(is_usual(w, synset) for w in words):
         words = []
-    own = [n for n in names.get(synset, [])] + [w for w in words if is_alias(w, synset)] + hand.get(synset, [])
+    # The first name is the label's own; the others need to be as clear as any lemma.
+    named = names.get(synset, [])
+    own = named[:1] + [w for w in named[1:] + words if is_alias(w, synset)] + hand.get(synset, [])
     other = [w for w in words if w not in own and is_usual(w, synset)]
     aliases = list(dict.fromkeys(own)) if synset in names else []
     other = other if synset in names else [w for w in words if is_usual(w, synset)]
@@ -193,9 +194,11 @@ for lemma in sorted(senses):
     if owners - under and not all(w in ADJECTIVES for w in words[:-1]):
         rows.append(("C", lemma, ",".join(sorted(owners & under))))
 
-print("# WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. An excerpt, under the WordNet licence:")
-print("# https://wordnet.princeton.edu/license-and-commercial-use. THIS SOFTWARE AND DATABASE IS PROVIDED \"AS IS\" AND")
-print("# PRINCETON UNIVERSITY MAKES NO REPRESENTATIONS OR WARRANTIES, EXPRESS OR IMPLIED.")
-print("# Class names: CLIP (MIT), ovqa (Apache-2.0), nbdt (MIT). Written by tests/golden/make_lexicon.py; not by hand.")
+print("# An excerpt of WordNet 3.0 with class names of CLIP (MIT), ovqa (Apache-2.0) and nbdt (MIT), written by")
+print("# tests/golden/make_lexicon.py, which describes the rows; not by hand. WordNet's licence:")
+for line in (WORDNET / "data.noun").read_text(encoding="latin-1").splitlines():
+    if not line.startswith("  "):
+        break
+    print("# " + line.split(maxsplit=1)[1].strip() if len(line.split()) > 1 else "#")
 for row in rows:
     print("\t".join(row))
