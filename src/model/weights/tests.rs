@@ -207,12 +207,11 @@ fn a_projector_file_joins_the_weights_it_belongs_to() {
     let original = shared.join("fixtures/llava_original");
     let mut weights = load(original.join("clip-tower"), canonical_clip_tower);
     let folder = folder_with_config("{}");
-    for file in ["mm_projector.bin"] {
-        write(&folder.path().join(file), read(&original.join("pretrain_projector").join(file)));
-    }
+    let file = "mm_projector.bin";
+    write(&folder.path().join(file), read(&original.join("pretrain_projector").join(file)));
     write(&folder.path().join("model.safetensors"), read(&original.join("clip-tower/model.safetensors")));
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
-    weights.extend_from_file(&checkpoint, "mm_projector.bin", canonical_llava).unwrap();
+    weights.extend_from_file(&checkpoint, file, canonical_llava).unwrap();
     let tensor = weights.take("multi_modal_projector.linear_2.bias", &[48], DType::F32, &Device::Cpu);
     assert_eq!(tensor.unwrap().dims(), [48]);
 }
