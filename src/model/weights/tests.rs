@@ -324,6 +324,16 @@ fn a_shard_that_is_missing_or_of_another_download_is_named() {
 }
 
 #[test]
+fn a_folder_of_both_layouts_takes_configuration_and_weights_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str| write(&folder.path().join(name), "{}");
+    ["config.json", "open_clip_config.json", "open_clip_model.safetensors"].into_iter().for_each(write);
+    assert!(Checkpoint::open(folder.path()).unwrap().is_open_clip());
+    write("pytorch_model.bin");
+    assert!(!Checkpoint::open(folder.path()).unwrap().is_open_clip());
+}
+
+#[test]
 fn a_tower_is_found_by_path_beside_the_model_or_in_the_hub_cache() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model");
