@@ -54,7 +54,7 @@ pub struct ChatTemplate {
 #[derive(Clone, Debug)]
 enum Source {
     BuiltIn(&'static str),
-    Jinja { text: String, environment: Environment<'static>, bos_token: String, eos_token: String },
+    Jinja { text: String, environment: Box<Environment<'static>>, bos_token: String, eos_token: String },
 }
 
 impl ChatTemplate {
@@ -109,7 +109,7 @@ impl ChatTemplate {
             .map_err(|error| anyhow::anyhow!("the chat template `{name}` is not valid: {}", explain(&error)))?;
         let special = |key: &str| special_token(checkpoint, key);
         let (bos_token, eos_token) = (special("bos_token")?, special("eos_token")?);
-        let source = Source::Jinja { text, environment, bos_token, eos_token };
+        let source = Source::Jinja { text, environment: Box::new(environment), bos_token, eos_token };
         Ok(Self { name: name.to_owned(), source, stop_strings: Vec::new() })
     }
 

@@ -3,6 +3,7 @@
 //! What libraries call an image processor is here five optional steps in a fixed order: pad to a square, resize,
 //! crop, rescale, normalise. Each is what Pillow and numpy do, bit for bit.
 
+mod canvas;
 mod config;
 mod resize;
 
@@ -10,7 +11,9 @@ use serde::Serialize;
 
 use super::weights::Checkpoint;
 use crate::domain::RgbImage;
+use canvas::Canvas;
 pub use resize::Filter;
+use resize::Span;
 
 /// What is done to every image; two preprocessors with equal parameters give equal pixels.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -133,60 +136,65 @@ impl Preprocessor {
     /// Whether every image of this size ends in the same pixels with both: their parameters are equal, or differ only
     /// in steps that such an image does not need.
     pub fn agrees_with(&self, other: &Self, width: u32, height: u32) -> bool {
-        self.effect_on(width, height) == other.effect_on(width, height)
-    }
-
-    /// The parameters, without what leaves an image of this size as it is.
-    fn effect_on(&self, width: u32, height: u32) -> Parameters {
-        let mut effect = self.parameters.clone();
-        if width == height {
-            effect.pad_to_square = None;
-        }
-        let side = width.max(height);
-        let (width, height) = if effect.pad_to_square.is_some() { (side, side) } else { (width, height) };
-        let (width, height) = effect.resize.map_or((width, height), |resize| resize.to.of(width, height));
-        if let Some(resize) = &mut effect.resize {
-            resize.to = Target::Exact { height, width };
-        }
-        if effect.crop.is_some_and(|crop| (crop.width, crop.height) == (width, height)) {
-            effect.crop = None;
-        }
-        effect
+        self.plan(width, height) == other.plan(width, height) && self.levels == other.levels
     }
 
     /// The image as (3, height, width), row-major.
     pub fn pixels(&self, image: &RgbImage) -> Vec<f32> {
-        let padded = self.parameters.pad_to_square.and_then(|colour| pad_to_square(image, colour));
-        let image = padded.as_ref().unwrap_or(image);
-        let (width, height) = match self.parameters.resize {
-            Some(resize) => resize.to.of(image.width(), image.height()),
-            None => (image.width(), image.height()),
-        };
-        let (window_height, window_width, top, left) = match self.parameters.crop {
-            Some(crop) => (crop.height, crop.width, crop.start(height, crop.height), crop.start(width, crop.width)),
-            None => (height, width, 0, 0),
-        };
-        let filter = self.parameters.resize.map_or(Filter::Bicubic, |resize| resize.filter);
-        let rows = resize::Span::of(top, window_height, height);
-        let columns = resize::Span::of(left, window_width, width);
-        let inside = resize::resize(image, (width, height), (columns, rows), filter);
-        let n_pixels = window_width as usize * window_height as usize;
+        let plan = self.plan(image.width(), image.height());
+        let canvas = Canvas::new(image, plan.pad_to_square);
+        let rows = Span::of(plan.top, plan.window_height, plan.height);
+        let columns = Span::of(plan.left, plan.window_width, plan.width);
+        let filter = plan.filter.unwrap_or(Filter::Bicubic);
+        let inside = resize::resize(&canvas, (plan.width, plan.height), (columns, rows), filter);
+        let (window_height, window_width) = (plan.window_height as usize, plan.window_width as usize);
+        let n_pixels = window_height * window_width;
         let mut pixels = Vec::with_capacity(3 * n_pixels);
         for (channel, values) in self.levels.iter().enumerate() {
             // Outside the image a crop is black.
             pixels.resize((channel + 1) * n_pixels, values[0]);
             let plane = &mut pixels[channel * n_pixels..];
             for (row, levels) in inside.chunks_exact((columns.len() * 3).max(1)).enumerate() {
-                let start = (row + rows.offset()) * window_width as usize + columns.offset();
-                for (pixel, level) in
-                    plane[start..start + columns.len()].iter_mut().zip(levels.iter().skip(channel).step_by(3))
-                {
-                    *pixel = values[usize::from(*level)];
+                let start = (row + rows.offset()) * window_width + columns.offset();
+                let levels = levels.iter().skip(channel).step_by(3);
+                for (pixel, &level) in plane[start..start + columns.len()].iter_mut().zip(levels) {
+                    *pixel = values[usize::from(level)];
                 }
             }
         }
         pixels
     }
+
+    /// What the parameters come to for an image of this size.
+    fn plan(&self, width: u32, height: u32) -> Plan {
+        let pad_to_square = self.parameters.pad_to_square.filter(|_| width != height);
+        let side = width.max(height);
+        let (width, height) = if pad_to_square.is_some() { (side, side) } else { (width, height) };
+        let resized = self.parameters.resize.map(|resize| resize.to.of(width, height));
+        let filter = self.parameters.resize.map(|resize| resize.filter).filter(|_| resized != Some((width, height)));
+        let (width, height) = resized.unwrap_or((width, height));
+        let (window_height, window_width, top, left) = match self.parameters.crop {
+            Some(crop) => (crop.height, crop.width, crop.start(height, crop.height), crop.start(width, crop.width)),
+            None => (height, width, 0, 0),
+        };
+        Plan { pad_to_square, filter, width, height, top, left, window_height, window_width }
+    }
+}
+
+/// The steps of one size of image. Two plans that are equal do the same.
+#[derive(Debug, PartialEq)]
+struct Plan {
+    pad_to_square: Option<[u8; 3]>,
+    /// None where the size stays.
+    filter: Option<Filter>,
+    /// The size after the resize.
+    width: u32,
+    height: u32,
+    /// The window that is kept of it; it may begin outside.
+    top: i64,
+    left: i64,
+    window_height: u32,
+    window_width: u32,
 }
 
 impl Target {
@@ -216,22 +224,6 @@ impl Crop {
             Rounding::HalfToEven => (margin as f64 / 2.0).round_ties_even() as i64,
         }
     }
-}
-
-/// The image in the middle of a square of its longer side; `None` where it is square already.
-fn pad_to_square(image: &RgbImage, colour: [u8; 3]) -> Option<RgbImage> {
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    if width == height {
-        return None;
-    }
-    let side = width.max(height);
-    let (left, top) = ((side - width) / 2, (side - height) / 2);
-    let mut pixels = colour.repeat(side * side);
-    for (row, source) in image.pixels().chunks_exact(width * 3).enumerate() {
-        let start = ((top + row) * side + left) * 3;
-        pixels[start..start + width * 3].copy_from_slice(source);
-    }
-    RgbImage::new(side as u32, side as u32, pixels)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::domain::RgbImage;
+use super::canvas::Canvas;
 
 /// Bits of a fixed-point weight: 32, less 8 for the level and 2 for overshoot.
 const N_WEIGHT_BITS: u32 = 32 - 8 - 2;
@@ -107,20 +107,41 @@ impl Span {
     }
 }
 
-/// Resizes `image` to (width, height) and returns the levels of the window (columns, rows), as RGB rows.
-pub(super) fn resize(image: &RgbImage, (width, height): (u32, u32), window: (Span, Span), filter: Filter) -> Vec<u8> {
+/// Resizes `canvas` to (width, height) and returns the levels of the window (columns, rows), as RGB rows.
+pub(super) fn resize(canvas: &Canvas, (width, height): (u32, u32), window: (Span, Span), filter: Filter) -> Vec<u8> {
     let (columns, rows) = window;
-    let (in_width, in_height) = (image.width() as usize, image.height() as usize);
+    let (in_width, in_height) = canvas.size();
     let across = Axis::new(in_width, width as usize, columns, filter);
     let down = Axis::new(in_height, height as usize, rows, filter);
-    let part = across.source.start * 3..across.source.end * 3;
-    let source = image.pixels().chunks_exact(in_width * 3).take(down.source.end).skip(down.source.start);
-    let source: Vec<u8> = source.flat_map(|row| &row[part.clone()]).copied().collect();
+    let n_rows = down.source.len();
     if is_vertical_first((in_width, in_height), (width, height)) {
-        pass_columns(&pass_rows(&source, &across.source, &down), &across)
+        let mut source = Vec::with_capacity(n_rows * across.source.len() * 3);
+        for row in down.source.clone() {
+            canvas.extend_with_row(row, across.source.clone(), &mut source);
+        }
+        let flattened = pass_rows(source, across.source.len(), &down);
+        let mut out = Vec::with_capacity(rows.len * columns.len * 3);
+        for row in flattened.chunks_exact((across.source.len() * 3).max(1)) {
+            pass_columns(row, &across, &mut out);
+        }
+        out
     } else {
-        let narrowed = pass_columns(&source, &across);
-        pass_rows(&narrowed, &(0..columns.len), &down)
+        let mut narrowed = Vec::with_capacity(n_rows * columns.len * 3);
+        let mut source = Vec::with_capacity(across.source.len() * 3);
+        // Rows above and below a padded image are all alike.
+        let mut ground_start = None;
+        for row in down.source.clone() {
+            let row_start = narrowed.len();
+            if let Some(start) = ground_start.filter(|_| canvas.is_ground(row)) {
+                narrowed.extend_from_within(start..start + columns.len * 3);
+                continue;
+            }
+            source.clear();
+            canvas.extend_with_row(row, across.source.clone(), &mut source);
+            pass_columns(&source, &across, &mut narrowed);
+            ground_start = ground_start.or(canvas.is_ground(row).then_some(row_start));
+        }
+        pass_rows(narrowed, columns.len, &down)
     }
 }
 
@@ -187,30 +208,24 @@ fn clip(sum: i32) -> u8 {
     (sum >> N_WEIGHT_BITS).clamp(0, 255) as u8
 }
 
-/// Resizes each row of `axis.source` pixels.
-fn pass_columns(source: &[u8], axis: &Axis) -> Vec<u8> {
-    let Some(taps) = &axis.taps else { return source.to_vec() };
-    let n_row_bytes = (axis.source.len() * 3).max(1);
-    let mut out = Vec::with_capacity(source.len() / n_row_bytes * taps.len() * 3);
-    for row in source.chunks_exact(n_row_bytes) {
-        for tap in taps {
-            let mut sums = [1i32 << (N_WEIGHT_BITS - 1); 3];
-            let pixels = row[tap.first * 3..].chunks_exact(3);
-            for (pixel, &weight) in pixels.zip(&tap.weights) {
-                for (sum, &level) in sums.iter_mut().zip(pixel) {
-                    *sum += i32::from(level) * weight;
-                }
+/// Resizes one row of `axis.source` pixels, appending to `out`.
+fn pass_columns(row: &[u8], axis: &Axis, out: &mut Vec<u8>) {
+    let Some(taps) = &axis.taps else { return out.extend_from_slice(row) };
+    for tap in taps {
+        let mut sums = [1i32 << (N_WEIGHT_BITS - 1); 3];
+        for (pixel, &weight) in row[tap.first * 3..].chunks_exact(3).zip(&tap.weights) {
+            for (sum, &level) in sums.iter_mut().zip(pixel) {
+                *sum += i32::from(level) * weight;
             }
-            out.extend(sums.map(clip));
         }
+        out.extend(sums.map(clip));
     }
-    out
 }
 
-/// Resizes the columns of rows that are `columns` wide.
-fn pass_rows(source: &[u8], columns: &Range<usize>, axis: &Axis) -> Vec<u8> {
-    let Some(taps) = &axis.taps else { return source.to_vec() };
-    let n_row_bytes = columns.len() * 3;
+/// Resizes the columns of rows of `width` pixels.
+fn pass_rows(source: Vec<u8>, width: usize, axis: &Axis) -> Vec<u8> {
+    let Some(taps) = &axis.taps else { return source };
+    let n_row_bytes = width * 3;
     let mut out = Vec::with_capacity(n_row_bytes * taps.len());
     let mut sums = vec![0i32; n_row_bytes];
     for tap in taps {
@@ -229,6 +244,7 @@ fn pass_rows(source: &[u8], columns: &Range<usize>, axis: &Axis) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::RgbImage;
 
     /// (width, height), new (width, height), Pillow's filter number, seed, and the checksum of what Pillow 13.0.0 makes
     /// of the pattern below: the sum of level times (position mod 251) plus one.
@@ -303,7 +319,8 @@ mod tests {
             let pixels = (0..u64::from(width * height * 3)).map(level).collect();
             let image = RgbImage::new(width, height, pixels).unwrap();
             let whole = (Span::of(0, new_width, new_width), Span::of(0, new_height, new_height));
-            let resized = resize(&image, (new_width, new_height), whole, Filter::of_pillow(filter).unwrap());
+            let canvas = Canvas::new(&image, None);
+            let resized = resize(&canvas, (new_width, new_height), whole, Filter::of_pillow(filter).unwrap());
             let checksum: u64 =
                 resized.iter().enumerate().map(|(i, &level)| u64::from(level) * (i as u64 % 251 + 1)).sum();
             assert_eq!(checksum, expected, "{width}x{height} to {new_width}x{new_height}, filter {filter}");

@@ -125,6 +125,25 @@ fn padding_and_cropping_agree_on_square_images_only() {
     let padded = Preprocessor::new(padded);
     assert!(padded.agrees_with(&cropped, 32, 32));
     assert!(!padded.agrees_with(&cropped, 32, 31));
+
+    let mut rounded = cropped.parameters().clone();
+    rounded.crop = rounded.crop.map(|crop| Crop { rounding: Rounding::HalfToEven, ..crop });
+    let rounded = Preprocessor::new(rounded);
+    // 224 of 298 leaves an even margin, 224 of 299 an odd one.
+    assert!(rounded.agrees_with(&cropped, 298, 224));
+    assert!(!rounded.agrees_with(&cropped, 299, 224));
+}
+
+#[test]
+fn padding_a_long_strip_takes_no_room() {
+    let mut parameters =
+        parameters(&serde_json::json!({"image_processor_type": "LlavaImageProcessor", "do_pad": true}));
+    assert_eq!(parameters.pad_to_square, Some([122, 116, 104]));
+    parameters.mean = [0.0; 3];
+    // A square of this side would be 12 GB.
+    let strip = RgbImage::from_grey(65_535, 1, &[255; 65_535]).unwrap();
+    let pixels = Preprocessor::new(parameters).pixels(&strip);
+    assert_eq!(pixels.len(), 3 * 224 * 224);
 }
 
 #[test]

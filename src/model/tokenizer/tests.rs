@@ -190,6 +190,36 @@ fn captions_have_the_ids_of_the_references() {
 }
 
 #[test]
+fn open_clips_captions_have_the_ids_of_the_reference() {
+    let Some(shared) = shared() else { return };
+    let fixtures = shared.join("fixtures");
+    let (_, tokenizer) = open(fixtures.join("open_clip"));
+    let texts: Vec<String> =
+        serde_json::from_value(read_json(&fixtures.join("clip/reference.json"))["texts"].clone()).unwrap();
+    let expected = reference_ids(&fixtures.join("open_clip/reference.safetensors"), "input_ids");
+    for (text, expected) in texts.iter().zip(expected) {
+        let ids = tokenizer.encode(text, true).unwrap();
+        assert_eq!(ids, expected[..ids.len()], "{text}");
+        assert!(expected[ids.len()..].iter().all(|&id| id == 0), "open_clip pads with 0");
+    }
+}
+
+#[test]
+fn answers_are_decoded_as_transformers_decodes_them() {
+    let Some(shared) = shared() else { return };
+    let dir = shared.join("fixtures/llava");
+    let (_, tokenizer) = open(&dir);
+    let texts = &read_json(&dir.join("reference.json"))["generated_text"];
+    for name in ["hf_chat_template", "vicuna_v1_original"] {
+        let ids = reference_ids(&dir.join("reference.safetensors"), &format!("{name}.generated_ids"));
+        assert_eq!(tokenizer.decode(&ids[0]).unwrap(), texts[name][0], "{name}");
+    }
+    let (_, tokenizer) = open(shared.join("models/tiny-llava"));
+    let ids = tokenizer.encode("The object is a cat.", true).unwrap();
+    assert_eq!(tokenizer.decode(&[ids, vec![2]].concat()).unwrap(), "The object is a cat.");
+}
+
+#[test]
 fn a_prompt_that_brings_its_begin_token_gets_no_second_one() {
     let Some(shared) = shared() else { return };
     let (_, tokenizer) = open(shared.join("fixtures/llava"));

@@ -11,18 +11,17 @@ use serde_json::Value;
 use super::stored::StoredTensor;
 use super::{safetensors_file, torch_archive};
 
-/// Where weights may lie, best first. An index stands before the single file, as in transformers.
-const WEIGHT_FILES: [&str; 6] = [
-    "model.safetensors.index.json",
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-    "open_clip_pytorch_model.bin",
+/// Files that describe a model, best first, each with where its weights may lie. An index stands before the single
+/// file, as in transformers. Repositories on the hub often hold both layouts: a description takes only its own weights.
+const LAYOUTS: [(&str, &[&str]); 2] = [
+    (
+        "config.json",
+        &["model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"],
+    ),
+    (OPEN_CLIP_CONFIG, &["open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors"]),
 ];
 
-/// What describes the model, best first.
-const CONFIG_FILES: [&str; 2] = ["config.json", "open_clip_config.json"];
+const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
 /// An opened checkpoint folder: its configuration is parsed and its weight files are there.
 #[derive(Clone, Debug)]
@@ -44,12 +43,23 @@ impl Checkpoint {
     pub fn open(dir: impl AsRef<Path>) -> anyhow::Result<Self> {
         let dir = dir.as_ref();
         refuse_what_is_no_folder(dir)?;
-        let Some((config_file, bytes)) = first_file(dir, &CONFIG_FILES)? else {
+        let has = |name: &str| dir.join(name).is_file();
+        let described: Vec<_> = LAYOUTS.into_iter().filter(|(config, _)| has(config)).collect();
+        let Some(&(first_config, _)) = described.first() else {
             bail!("failed to open `{}`: {}", dir.display(), explain_missing_config(dir));
         };
-        let config = parse_json(&dir.join(config_file), &bytes)?;
-        refuse_quantised(&dir.join(config_file), &config)?;
-        let (weight_files, index) = find_weights(dir)?;
+        let found = described
+            .into_iter()
+            .find_map(|(config, weights)| Some((config, weights.iter().copied().find(|name| has(name))?)));
+        let (config_file, weights_file) = found.unzip();
+        let config_file = config_file.unwrap_or(first_config);
+        let path = dir.join(config_file);
+        let config = parse_json(&path, &read_optional(&path)?.unwrap_or_default())?;
+        refuse_quantised(&path, &config)?;
+        let Some(weights_file) = weights_file else {
+            bail!("failed to open `{}`: {}", dir.display(), explain_missing_weights(dir));
+        };
+        let (weight_files, index) = list_shards(dir, weights_file)?;
         Ok(Self { dir: dir.to_owned(), config, config_file, weight_files, index })
     }
 
@@ -65,7 +75,7 @@ impl Checkpoint {
 
     /// Whether this is open_clip's layout.
     pub fn is_open_clip(&self) -> bool {
-        self.config_file == "open_clip_config.json"
+        self.config_file == OPEN_CLIP_CONFIG
     }
 
     /// Whether this is the layout of the original LLaVA repository, which names its tower instead of configuring it.
@@ -142,7 +152,7 @@ impl Checkpoint {
 pub fn find_checkpoint(name: &str, beside: &Path, hub_cache: Option<&Path>) -> Option<PathBuf> {
     let last_part = name.rsplit('/').next().unwrap_or(name);
     let near = [Some(beside.join(name)), beside.parent().map(|parent| parent.join(last_part))];
-    let is_checkpoint = |dir: &PathBuf| CONFIG_FILES.iter().any(|file| dir.join(file).is_file());
+    let is_checkpoint = |dir: &PathBuf| LAYOUTS.iter().any(|(file, _)| dir.join(file).is_file());
     near.into_iter().flatten().chain([PathBuf::from(name)]).find(is_checkpoint).or_else(|| {
         let repository = hub_cache?.join(format!("models--{}", name.replace('/', "--")));
         let revision = std::fs::read_to_string(repository.join("refs").join("main")).ok()?;
@@ -170,15 +180,6 @@ fn read_optional(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
     }
-}
-
-fn first_file(dir: &Path, names: &[&'static str]) -> anyhow::Result<Option<(&'static str, Vec<u8>)>> {
-    for &name in names {
-        if let Some(bytes) = read_optional(&dir.join(name))? {
-            return Ok(Some((name, bytes)));
-        }
-    }
-    Ok(None)
 }
 
 fn refuse_what_is_no_folder(dir: &Path) -> anyhow::Result<()> {
@@ -232,19 +233,20 @@ fn refuse_quantised(path: &Path, config: &Value) -> anyhow::Result<()> {
     )
 }
 
-fn find_weights(dir: &Path) -> anyhow::Result<(Vec<String>, BTreeMap<String, String>)> {
-    let Some(name) = WEIGHT_FILES.into_iter().find(|name| dir.join(name).is_file()) else {
-        let why = if has_file_with_extension(dir, "gguf") {
-            GGUF
-        } else if dir.join("adapter_config.json").is_file() || dir.join("mm_projector.bin").is_file() {
-            "it holds an adapter or a projector, but no model weights; hint: give its base model, and this folder as \
-             `--adapter`"
-        } else {
-            "it has no weights; hint: `model.safetensors` (or its shards with `model.safetensors.index.json`) or \
-             `pytorch_model.bin` must lie beside `config.json`"
-        };
-        bail!("failed to open `{}`: {why}", dir.display());
-    };
+fn explain_missing_weights(dir: &Path) -> &'static str {
+    if has_file_with_extension(dir, "gguf") {
+        GGUF
+    } else if dir.join("adapter_config.json").is_file() || dir.join("mm_projector.bin").is_file() {
+        "it holds an adapter or a projector, but no model weights; hint: give its base model, and this folder as \
+         `--adapter`"
+    } else {
+        "it has no weights; hint: `model.safetensors` (or its shards with `model.safetensors.index.json`) or \
+         `pytorch_model.bin` must lie beside `config.json`"
+    }
+}
+
+/// The files that hold the weights, and the index's claims: `name` is the one file, or the index of its shards.
+fn list_shards(dir: &Path, name: &str) -> anyhow::Result<(Vec<String>, BTreeMap<String, String>)> {
     if !name.ends_with(".index.json") {
         return Ok((vec![name.to_owned()], BTreeMap::new()));
     }

@@ -3,7 +3,7 @@
 //! [`Checkpoint`] opens a folder and hands out its files; [`Weights`] says where each tensor lies, under the
 //! canonical name that a [`canonical`] rule makes of the stored one, and gives every tensor exactly once.
 //! Tensors are read in place (memory-mapped), from safetensors files and from PyTorch archives, whose pickles are
-//! read by an interpreter that knows seven harmless names and refuses everything else.
+//! read by an interpreter that can build tensors and refuses everything else by name.
 
 pub mod canonical;
 mod checkpoint;
@@ -14,6 +14,8 @@ mod store;
 mod stored;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod torch_archive;
 
 pub use canonical::{Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip};

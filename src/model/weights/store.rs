@@ -205,9 +205,8 @@ impl Weights {
         let hash = |entry: &Entry| {
             let mut hasher = blake3::Hasher::new();
             hash_shape(&mut hasher, &entry.stored.shape);
-            for value in entry.stored.to_f32()? {
-                hasher.update(&value.to_le_bytes());
-            }
+            let bytes: Vec<u8> = entry.stored.to_f32()?.into_iter().flat_map(f32::to_le_bytes).collect();
+            hasher.update(&bytes);
             Ok(hasher.finalize().to_hex().to_string())
         };
         self.entries.get(name).map(hash).transpose()

@@ -1,5 +1,5 @@
 //! Helpers of the tests: shared fixtures and their reference tensors.
-#![expect(clippy::disallowed_methods, reason = "tests read fixtures")]
+#![expect(clippy::disallowed_methods, clippy::print_stderr, reason = "tests read fixtures, and say where they cannot")]
 
 use std::path::{Path, PathBuf};
 
