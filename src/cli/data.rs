@@ -154,7 +154,13 @@ fn print_table(
             Some(Err(_)) => "damaged".to_owned(),
         };
         let mark = if row.is_default_split { "" } else { " *" };
-        lines.push([row.name.clone(), format!("{}{mark}", row.split), row.n_classes.to_string(), samples, row.licence.clone()]);
+        lines.push([
+            row.name.clone(),
+            format!("{}{mark}", row.split),
+            row.n_classes.to_string(),
+            samples,
+            row.licence.clone(),
+        ]);
     }
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
     let widths = [0, 1, 2, 3].map(width);
@@ -274,8 +280,7 @@ fn fetch_one(
     quiet: bool,
     err: &mut dyn Write,
 ) -> anyhow::Result<Vec<PathBuf>> {
-    let request =
-        FetchRequest { name, split: args.split.as_deref(), base_url: args.base_url.as_deref(), root };
+    let request = FetchRequest { name, split: args.split.as_deref(), base_url: args.base_url.as_deref(), root };
     let mut progress = Progress::new(name, quiet, "bytes");
     let folders = fetch(catalog, &request, &mut |event| {
         let line = match event {

@@ -35,8 +35,8 @@ impl Catalog {
 
     /// A person's own catalog (`--datasets-file`), which replaces the embedded one.
     pub fn from_file(path: &Path) -> anyhow::Result<Catalog> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("failed to read the catalog `{}`", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read the catalog `{}`", path.display()))?;
         Self::parse(&text, &path.display().to_string())
     }
 

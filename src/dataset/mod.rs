@@ -5,13 +5,13 @@
 //! Decoding equals Pillow's `convert("RGB")` bit for bit, see [`decode`](decode()).
 
 mod catalog;
-mod open;
-mod labels;
-mod readers;
+mod checksum;
 mod decode;
 mod fetch;
+mod labels;
+mod open;
+mod readers;
 mod verify;
-mod checksum;
 
 use std::sync::Arc;
 

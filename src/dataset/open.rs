@@ -229,7 +229,13 @@ fn locate<'a>(entry: &'a Entry, split_name: &'a str, roots: &DataRoots) -> anyho
 /// The paths of which none exists, one line for each file that is wanted.
 fn missing_paths(folder: &Path, candidates: &[Vec<String>]) -> Vec<String> {
     let is_missing = |names: &&Vec<String>| !names.iter().any(|name| folder.join(name).exists());
-    candidates.iter().find(is_missing).into_iter().flatten().map(|name| format!("  {}", folder.join(name).display())).collect()
+    candidates
+        .iter()
+        .find(is_missing)
+        .into_iter()
+        .flatten()
+        .map(|name| format!("  {}", folder.join(name).display()))
+        .collect()
 }
 
 fn not_found(entry: &Entry, split_name: &str, roots: &DataRoots, tried: &[String]) -> String {
@@ -323,7 +329,10 @@ fn open_path(catalog: &Catalog, name: Option<&str>, path: &Path, request: &OpenR
         && split != "all"
         && asked != split
     {
-        bail!("the dataset `{}` is of the split {split}, and {asked} was asked for; hint: name its folder {asked}", request.text);
+        bail!(
+            "the dataset `{}` is of the split {split}, and {asked} was asked for; hint: name its folder {asked}",
+            request.text
+        );
     }
     let name = name.map_or_else(|| last_two_parts(&path), str::to_owned);
     let description = DatasetDescription {
@@ -370,7 +379,11 @@ fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<ReadPath> {
         bail!("it holds the splits {}; hint: name one, as in {}/{}", keys.join(", "), request.text, keys[0]);
     }
     let labels = path_labels(&keys)?;
-    let opened = files::samples(source, &ClassFinder::of_keys(&keys), &labels)?;
+    let empty = source.folders_without(&keys);
+    let mut opened = files::samples(source, &ClassFinder::of_keys(&keys), &labels)?;
+    if !empty.is_empty() {
+        opened.warnings.push(format!("without an image, and so no class: {}", labels::shorten(&empty)));
+    }
     Ok((keys, labels, opened, inner_split))
 }
 

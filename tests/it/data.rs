@@ -1,4 +1,6 @@
 //! Datasets as they lie on disk, and `emt data`.
+#![expect(clippy::disallowed_methods, reason = "tests make data sets on disk")]
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -127,7 +129,10 @@ fn training_splits_open_only_when_asked_for_and_say_so() {
     for name in ["cifar10", "cifar100"] {
         let dataset = try_open(&shared.join("data"), name, Some("train")).unwrap();
         assert!(dataset.is_training_split);
-        assert_eq!((dataset.samples.len(), dataset.samples[42].id.as_str()), (10_000, format!("{name}/train/00042").as_str()));
+        assert_eq!(
+            (dataset.samples.len(), dataset.samples[42].id.as_str()),
+            (10_000, format!("{name}/train/00042").as_str())
+        );
     }
     let train = shared.join("data/imagenet20/train").display().to_string();
     assert!(opened(&shared, &train).is_training_split);
@@ -151,7 +156,10 @@ fn published_layouts_are_found_directly_below_the_root() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     // torchvision unpacks MNIST, and Keras' and the original archives unpack CIFAR beside one another.
-    for (name, published) in [("images-idx3-ubyte", "MNIST/raw/t10k-images-idx3-ubyte"), ("labels-idx1-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte")] {
+    for (name, published) in [
+        ("images-idx3-ubyte", "MNIST/raw/t10k-images-idx3-ubyte"),
+        ("labels-idx1-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte"),
+    ] {
         let packed = fs::File::open(data.join(format!("mnist/t10k-{name}.gz"))).unwrap();
         let mut plain = Vec::new();
         std::io::copy(&mut flate2::read::GzDecoder::new(packed), &mut plain).unwrap();
@@ -172,9 +180,15 @@ fn imagenet_subsets_take_their_classes_out_of_all_of_imagenet() {
         write(folder.path().join(format!("imagenet/val/{id}/ILSVRC2012_val_1.JPEG")), png(index as u8));
     }
     let dataset = opened(folder.path(), "imagenette");
-    assert_eq!(dataset.labels.names().take(3).collect::<Vec<_>>(), ["tench", "English Springer Spaniel", "cassette player"]);
+    assert_eq!(
+        dataset.labels.names().take(3).collect::<Vec<_>>(),
+        ["tench", "English Springer Spaniel", "cassette player"]
+    );
     let ids: Vec<&str> = dataset.samples.iter().map(|sample| sample.id.as_str()).collect();
-    assert_eq!(ids, ["imagenette/val/n01440764/ILSVRC2012_val_1.JPEG", "imagenette/val/n02979186/ILSVRC2012_val_1.JPEG"]);
+    assert_eq!(
+        ids,
+        ["imagenette/val/n01440764/ILSVRC2012_val_1.JPEG", "imagenette/val/n02979186/ILSVRC2012_val_1.JPEG"]
+    );
     assert_eq!(dataset.samples[1].label, 2);
     assert!(dataset.warnings[0].contains("no image of 8 classes"), "{:?}", dataset.warnings);
     // miniImageNet needs all of its classes, so these three do not pass for it.
@@ -203,11 +217,12 @@ fn a_folder_is_a_dataset_at_once() {
         write(val.join(path), png(level));
     }
     write(val.join("sports_car/.hidden.png"), png(9));
-    write(val.join("readme.txt"), "no image");
+    write(val.join("notes/readme.txt"), "no image");
     let text = val.display().to_string();
     let dataset = opened(folder.path(), &text);
     assert_eq!((dataset.name.as_str(), dataset.split.as_str(), dataset.noun.as_str()), ("photos/val", "val", "object"));
     assert_eq!(dataset.caption_template, "a photo of a {}.");
+    assert_eq!(dataset.warnings, ["without an image, and so no class: notes"]);
     assert_eq!(dataset.labels.names().collect::<Vec<_>>(), ["Zebra", "American robin", "sports car"]);
     let ids: Vec<&str> = dataset.samples.iter().map(|sample| sample.id.as_str()).collect();
     assert_eq!(ids, ["photos/val/Zebra/c.PNG", "photos/val/n01558993/x/a.png", "photos/val/sports_car/b.png"]);
@@ -261,7 +276,9 @@ fn archives_and_sheets_hold_the_same_samples_as_the_folder() {
 fn a_bad_image_among_good_ones_is_unreadable_and_hurts_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let good = png(1);
-    for (path, bytes) in [("a/0_empty.png", &[][..]), ("a/1_cut.png", &good[..good.len() / 2]), ("a/2.png", &good), ("b/3.png", &good)] {
+    for (path, bytes) in
+        [("a/0_empty.png", &[][..]), ("a/1_cut.png", &good[..good.len() / 2]), ("a/2.png", &good), ("b/3.png", &good)]
+    {
         write(folder.path().join(path), bytes);
     }
     let dataset = opened(folder.path(), &folder.path().display().to_string());
@@ -281,7 +298,11 @@ fn requests_that_cannot_be_met_say_what_was_tried_and_how_to_mend_it() {
     let error = try_open(folder.path(), "cifar11", None).unwrap_err();
     assert!(error.contains("unknown dataset `cifar11`") && error.contains("mnist, cifar10, cifar100"), "{error}");
     let error = try_open(folder.path(), "cifar10", None).unwrap_err();
-    for part in ["cifar10/cifar-10-batches-py/test_batch", "cifar-10-batches-bin/test_batch.bin", "emt data fetch cifar10 --data"] {
+    for part in [
+        "cifar10/cifar-10-batches-py/test_batch",
+        "cifar-10-batches-bin/test_batch.bin",
+        "emt data fetch cifar10 --data",
+    ] {
         assert!(error.contains(part), "{part} in {error}");
     }
     let error = try_open(folder.path(), "cifar10", Some("val")).unwrap_err();
@@ -432,7 +453,8 @@ fn fetch_takes_the_embedded_catalogs_files_from_a_mirror() {
     let Some(shared) = shared() else { return };
     let mnist = shared.join("data/mnist");
     let server = HttpServer::start(move |request| {
-        fs::read(mnist.join(request.path.trim_start_matches("/mirror/"))).map_or(Reply::new(404, ""), |bytes| Reply::new(200, bytes))
+        fs::read(mnist.join(request.path.trim_start_matches("/mirror/")))
+            .map_or(Reply::new(404, ""), |bytes| Reply::new(200, bytes))
     });
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().display().to_string();
@@ -473,7 +495,10 @@ fn verify_finds_a_damaged_file_and_an_unreadable_image() {
     }
     let data = folder.path().display().to_string();
     let (code, out, _) = emt_data(&["verify", "mnist", "--data", &data, "--limit", "100"]);
-    assert!(code == 0 && out.contains("good; 100 of 100 images decode") && out.contains("2 files as published"), "{out}");
+    assert!(
+        code == 0 && out.contains("good; 100 of 100 images decode") && out.contains("2 files as published"),
+        "{out}"
+    );
     let labels = folder.path().join("mnist/t10k-labels-idx1-ubyte.gz");
     let mut bytes = fs::read(&labels).unwrap();
     bytes.truncate(bytes.len() - 20);

@@ -126,9 +126,10 @@ impl Sink<'_> {
         let mut file = File::create_new(&path).with_context(|| format!("its entry `{}`", name.escape_debug()))?;
         // One byte more than may come tells a full measure from an overflow.
         let n_bytes = io::copy(&mut content.take(self.n_bytes_left.saturating_add(1)), &mut file)?;
-        self.n_bytes_left = self.n_bytes_left.checked_sub(n_bytes).with_context(|| {
-            format!("it grows to more than {RATIO_MAX} times its size: a decompression bomb?")
-        })?;
+        self.n_bytes_left = self
+            .n_bytes_left
+            .checked_sub(n_bytes)
+            .with_context(|| format!("it grows to more than {RATIO_MAX} times its size: a decompression bomb?"))?;
         Ok(())
     }
 
@@ -139,10 +140,10 @@ impl Sink<'_> {
         let is_plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
         let is_inside = Path::new(name).components().all(is_plain) && !name.contains(['\\', ':', '\0']);
         ensure!(is_inside, "its entry `{}` would be written outside of the folder: refused", name.escape_debug());
-        Ok(Path::new(name).components().filter(|part| matches!(part, Component::Normal(_))).fold(
-            self.root.to_owned(),
-            |path, part| path.join(part),
-        ))
+        Ok(Path::new(name)
+            .components()
+            .filter(|part| matches!(part, Component::Normal(_)))
+            .fold(self.root.to_owned(), |path, part| path.join(part)))
     }
 }
 
@@ -219,7 +220,8 @@ mod tests {
 
     #[test]
     fn files_and_folders_come_out() {
-        let bytes = [tar_entry("a/", b'5', "", b""), tar_entry("./a/b.txt", b'0', "", b"hello"), vec![0; 1024]].concat();
+        let bytes =
+            [tar_entry("a/", b'5', "", b""), tar_entry("./a/b.txt", b'0', "", b"hello"), vec![0; 1024]].concat();
         let (outcome, paths) = check("x.tar", &bytes);
         outcome.unwrap();
         assert_eq!(paths, ["data", "data/a", "data/a/b.txt", "data/x.tar"]);

@@ -31,7 +31,8 @@ impl Archive {
     /// Reads the index.
     pub(in crate::dataset) fn open(path: &Path) -> anyhow::Result<Archive> {
         let is_zip = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"));
-        let opened = if is_zip { ZipImages::open(path).map(Archive::Zip) } else { TarImages::open(path).map(Archive::Tar) };
+        let opened =
+            if is_zip { ZipImages::open(path).map(Archive::Zip) } else { TarImages::open(path).map(Archive::Tar) };
         opened.with_context(|| format!("failed to read the archive `{}`", path.display()))
     }
 
@@ -80,7 +81,7 @@ impl ZipImages {
             Some(archive) => archive,
             None => ZipArchive::new(BufReader::new(File::open(&self.path)?))?,
         };
-        let bytes = archive.by_index(index).map_err(anyhow::Error::from).and_then(|entry| read_limited(entry));
+        let bytes = archive.by_index(index).map_err(anyhow::Error::from).and_then(read_limited);
         if let Ok(mut handles) = self.handles.lock() {
             handles.push(archive);
         }

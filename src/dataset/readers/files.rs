@@ -47,7 +47,8 @@ impl Source {
         let images = self.list()?;
         let mut rest: Vec<&str> = images.iter().map(String::as_str).collect();
         loop {
-            let tops: BTreeSet<&str> = rest.iter().filter_map(|name| name.split_once('/')).map(|(top, _)| top).collect();
+            let tops: BTreeSet<&str> =
+                rest.iter().filter_map(|name| name.split_once('/')).map(|(top, _)| top).collect();
             let only = if tops.len() == 1 { tops.first().copied() } else { None };
             let asked = split.filter(|split| tops.contains(split));
             let Some(step) = asked.or(only) else { break };
@@ -83,6 +84,17 @@ impl Source {
         }
     }
 
+    /// The folders directly in it that are none of `keys`, in byte order.
+    pub(in crate::dataset) fn folders_without(&self, keys: &[String]) -> Vec<String> {
+        let Source::Folder(folder) = self else { return Vec::new() };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.path().is_dir());
+        let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut others: Vec<String> = names.filter(|name| !is_hidden(name) && !keys.contains(name)).collect();
+        others.sort_unstable();
+        others
+    }
+
     /// How people find the file: its path, or the archive and the entry.
     pub(in crate::dataset) fn describe(&self, inside: &str) -> String {
         match self {
@@ -111,7 +123,11 @@ fn is_hidden(part: &str) -> bool {
 
 fn walk(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) -> anyhow::Result<()> {
     let named = || format!("failed to list the folder `{}`", folder.display());
-    ensure!(depth <= DEPTH_MAX, "`{}` lies deeper than {DEPTH_MAX} folders; hint: a link in a circle?", folder.display());
+    ensure!(
+        depth <= DEPTH_MAX,
+        "`{}` lies deeper than {DEPTH_MAX} folders; hint: a link in a circle?",
+        folder.display()
+    );
     for entry in std::fs::read_dir(folder).with_context(named)? {
         let entry = entry.with_context(named)?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -148,7 +164,8 @@ impl ReadImage for ImageFiles {
 
 /// The class folders of `paths` (`<class>/…/<image>`), in byte order.
 pub(in crate::dataset) fn class_folders(paths: &[String]) -> Vec<String> {
-    let folders: BTreeSet<&str> = paths.iter().filter_map(|path| path.split_once('/')).map(|(class, _)| class).collect();
+    let folders: BTreeSet<&str> =
+        paths.iter().filter_map(|path| path.split_once('/')).map(|(class, _)| class).collect();
     folders.into_iter().map(str::to_owned).collect()
 }
 

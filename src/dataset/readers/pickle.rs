@@ -31,7 +31,10 @@ pub(in crate::dataset) enum Value {
     /// A numpy dtype by its name.
     Dtype(String),
     /// A numpy array; shape and data come by BUILD.
-    Array { shape: Vec<usize>, data: Option<Id> },
+    Array {
+        shape: Vec<usize>,
+        data: Option<Id>,
+    },
     Mark,
 }
 
@@ -91,7 +94,8 @@ pub(in crate::dataset) struct Pickle<'a> {
 impl<'a> Pickle<'a> {
     /// Reads `bytes` to the STOP opcode.
     pub(in crate::dataset) fn parse(bytes: &'a [u8]) -> anyhow::Result<Pickle<'a>> {
-        let mut machine = Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), memo: HashMap::new(), n_copied: 0 };
+        let mut machine =
+            Machine { bytes, at: 0, values: Vec::new(), stack: Vec::new(), memo: HashMap::new(), n_copied: 0 };
         loop {
             let start = machine.at;
             let opcode = machine.byte()?;
@@ -308,7 +312,9 @@ impl<'a> Machine<'a> {
             other => bail!("it sets the state of {}", other.kind()),
         }
         let Value::Tuple(items) = &self.values[state] else { bail!("the state of an array is no tuple") };
-        let &[_, shape, dtype, fortran, data] = items.as_slice() else { bail!("the state of an array is not five values") };
+        let &[_, shape, dtype, fortran, data] = items.as_slice() else {
+            bail!("the state of an array is not five values")
+        };
         let Value::Tuple(sides) = &self.values[shape] else { bail!("the shape of an array is no tuple") };
         let sides = sides.iter().map(|&side| match self.values[side] {
             Value::Int(side) => usize::try_from(side).context("an array has a negative side"),
@@ -413,7 +419,7 @@ impl<'a> Machine<'a> {
 }
 
 fn pairs(items: &[Id]) -> anyhow::Result<Vec<(Id, Id)>> {
-    ensure!(items.len() % 2 == 0, "a dictionary has a key without a value");
+    ensure!(items.len().is_multiple_of(2), "a dictionary has a key without a value");
     Ok(items.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
