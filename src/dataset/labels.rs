@@ -167,6 +167,8 @@ pub(super) fn shorten(keys: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn keys(words: &[&str]) -> Vec<String> {
@@ -209,5 +211,17 @@ mod tests {
         let labels = label_set(labels, AnswerType::Object).unwrap();
         assert!(labels.labels()[0].aliases.is_empty());
         assert_eq!(labels.labels()[1].aliases, ["lorry"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_sheet_or_an_error(text in "[a-c,;\\n\" ]{0,60}", header: bool) {
+            let keys = keys(&["a", "b"]);
+            let text = if header { format!("class,name,aliases\n{text}") } else { text };
+            for parsed in [parse_line_sheet(&text, &keys), parse_csv_sheet(&text, &keys)].into_iter().flatten() {
+                prop_assert_eq!(parsed.len(), 2);
+                let _ = label_set(parsed, AnswerType::Object);
+            }
+        }
     }
 }

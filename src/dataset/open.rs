@@ -379,7 +379,11 @@ fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<ReadPath> {
         bail!("it holds the splits {}; hint: name one, as in {}/{}", keys.join(", "), request.text, keys[0]);
     }
     let labels = path_labels(&keys)?;
-    let opened = files::samples(source, &ClassFinder::of_keys(&keys), &labels)?;
+    let empty = source.folders_without(&keys);
+    let mut opened = files::samples(source, &ClassFinder::of_keys(&keys), &labels)?;
+    if !empty.is_empty() {
+        opened.warnings.push(format!("without an image, and so no class: {}", labels::shorten(&empty)));
+    }
     Ok((keys, labels, opened, inner_split))
 }
 

@@ -1,4 +1,6 @@
 //! Datasets as they lie on disk, and `emt data`.
+#![expect(clippy::disallowed_methods, reason = "tests make data sets on disk")]
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -215,11 +217,12 @@ fn a_folder_is_a_dataset_at_once() {
         write(val.join(path), png(level));
     }
     write(val.join("sports_car/.hidden.png"), png(9));
-    write(val.join("readme.txt"), "no image");
+    write(val.join("notes/readme.txt"), "no image");
     let text = val.display().to_string();
     let dataset = opened(folder.path(), &text);
     assert_eq!((dataset.name.as_str(), dataset.split.as_str(), dataset.noun.as_str()), ("photos/val", "val", "object"));
     assert_eq!(dataset.caption_template, "a photo of a {}.");
+    assert_eq!(dataset.warnings, ["without an image, and so no class: notes"]);
     assert_eq!(dataset.labels.names().collect::<Vec<_>>(), ["Zebra", "American robin", "sports car"]);
     let ids: Vec<&str> = dataset.samples.iter().map(|sample| sample.id.as_str()).collect();
     assert_eq!(ids, ["photos/val/Zebra/c.PNG", "photos/val/n01558993/x/a.png", "photos/val/sports_car/b.png"]);

@@ -3,6 +3,7 @@
 //! That means: EXIF orientation is not applied, colour profiles and gamma are not applied, transparency is dropped and not
 //! blended, 16-bit grey is clipped at 255 and not scaled, and of an animation the first frame counts.
 
+mod exotic;
 mod gif;
 mod jpeg;
 mod raster;

@@ -2,9 +2,9 @@
 
 use std::io::Cursor;
 
-use image::{ColorType, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{check_size, gif, rgb_image};
+use super::{check_size, exotic, gif, rgb_image};
 use crate::domain::RgbImage;
 
 /// A decoder's own working memory; the pixels are checked by `check_size`.
@@ -18,6 +18,9 @@ const FORMATS: [ImageFormat; 6] =
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     let format = image::guess_format(bytes).ok().filter(|format| FORMATS.contains(format));
     let format = format.ok_or("it is no JPEG, PNG, GIF, BMP, TIFF, WebP or PNM image")?;
+    if format == ImageFormat::Tiff && exotic::is_jpeg_tiff(bytes) {
+        return Err("it is a TIFF with JPEG compression, which is not read; hint: convert it to PNG".to_owned());
+    }
     let failed = |error: image::ImageError| error.to_string();
     let mut limits = Limits::default();
     limits.max_alloc = Some(DECODER_BYTES_MAX);
@@ -26,26 +29,29 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     let decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     let (width, height) = check_size(u64::from(width), u64::from(height))?;
-    let (color, original) = (decoder.color_type(), decoder.original_color_type());
+    if format == ImageFormat::Pnm
+        && let Some(scaled) = exotic::scaled_pnm(bytes, width as usize * height as usize)
+    {
+        return rgb_image(width, height, scaled.ok_or("it is truncated")?);
+    }
+    let color = decoder.color_type();
     let n_bytes = usize::try_from(decoder.total_bytes()).map_err(|_| "it is too large".to_owned())?;
     if n_bytes as u64 > DECODER_BYTES_MAX {
         return Err(format!("it decodes to {n_bytes} bytes"));
     }
     let mut samples = vec![0u8; n_bytes];
     decoder.read_image(&mut samples).map_err(failed)?;
-    let mut pixels = to_rgb(&samples, color, original, format)?;
-    if format == ImageFormat::Gif {
-        gif::fill_outside_first_frame(bytes, width, height, &mut pixels);
+    let is_grey_png = format == ImageFormat::Png && exotic::is_grey_png(bytes);
+    let mut pixels = to_rgb(&samples, color, is_grey_png, format)?;
+    match format {
+        ImageFormat::Gif => gif::fill_outside_first_frame(bytes, width, height, &mut pixels),
+        ImageFormat::Bmp => exotic::widen_16_bit_bmp(bytes, &mut pixels),
+        _ => {}
     }
     rgb_image(width, height, pixels)
 }
 
-fn to_rgb(
-    samples: &[u8],
-    color: ColorType,
-    original: ExtendedColorType,
-    format: ImageFormat,
-) -> Result<Vec<u8>, String> {
+fn to_rgb(samples: &[u8], color: ColorType, is_grey_png: bool, format: ImageFormat) -> Result<Vec<u8>, String> {
     let word = |pair: &[u8]| u16::from_ne_bytes([pair[0], pair[1]]);
     // Pillow opens 16-bit grey as integers, and their way to RGB clips.
     let clip = |pair: &[u8]| u8::try_from(word(pair)).unwrap_or(u8::MAX);
@@ -62,7 +68,7 @@ fn to_rgb(
         ColorType::Rgb8 => samples.to_vec(),
         ColorType::Rgba8 => samples.chunks_exact(4).flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
         ColorType::L16 => grey(&mut samples.chunks_exact(2).map(clip)),
-        ColorType::La16 if original == ExtendedColorType::L16 => grey(&mut samples.chunks_exact(4).map(clip)),
+        ColorType::La16 if is_grey_png => grey(&mut samples.chunks_exact(4).map(clip)),
         ColorType::La16 => grey(&mut samples.chunks_exact(4).map(narrow)),
         ColorType::Rgb16 => samples.chunks_exact(2).map(narrow).collect(),
         ColorType::Rgba16 => samples

@@ -151,3 +151,38 @@ proptest! {
         let _ = decode(&[magics[magic], &noise].concat());
     }
 }
+
+#[test]
+fn grey_of_sixteen_bits_is_clipped_and_colours_keep_their_high_byte() {
+    let grey = image::ImageBuffer::from_fn(2, 1, |x, _| image::Luma([if x == 0 { 200u16 } else { 300 }]));
+    let decoded = decode(&encode(image::DynamicImage::ImageLuma16(grey), image::ImageFormat::Png)).unwrap();
+    assert_eq!(decoded.pixels(), [200, 200, 200, 255, 255, 255]);
+    let colour = image::ImageBuffer::from_pixel(1, 1, image::Rgb([0x12ffu16, 0x3400, 0x56ab]));
+    let decoded = decode(&encode(image::DynamicImage::ImageRgb16(colour), image::ImageFormat::Png)).unwrap();
+    assert_eq!(decoded.pixels(), [0x12, 0x34, 0x56]);
+}
+
+#[test]
+fn a_pnm_of_another_maximum_is_scaled_with_halves_to_even() {
+    // 10 / 100 * 255 = 25.5, 30 / 100 * 255 = 76.5
+    assert_eq!(decode(b"P6 # a comment\n1 1\n100\n\x0a\x1e\x64").unwrap().pixels(), [26, 76, 255]);
+    assert_eq!(decode(b"P6\n1 1\n100\n\x0a\x1e").unwrap_err(), "it is truncated");
+}
+
+#[test]
+fn sixteen_bits_of_a_bmp_are_widened_rounding_down() {
+    let mut bytes = b"BM".to_vec();
+    for value in [58u32, 0, 54, 40, 1, 1, 1 | 16 << 16, 0, 4, 2835, 2835, 0, 0] {
+        bytes.extend(value.to_le_bytes());
+    }
+    // 0RRRRRGGGGGBBBBB: 3, 4, 5 of 31 are 24.7, 32.9, 41.1 of 255.
+    bytes.extend((3u32 << 10 | 4 << 5 | 5).to_le_bytes());
+    assert_eq!(decode(&bytes).unwrap().pixels(), [24, 32, 41]);
+}
+
+#[test]
+fn a_tiff_of_jpeg_is_refused_because_its_decoder_rounds_otherwise() {
+    let mut bytes = b"II*\0\x08\0\0\0\x01\0\x03\x01\x03\0\x01\0\0\0\x07\0\0\0".to_vec();
+    bytes.extend([0; 4]);
+    assert!(decode(&bytes).unwrap_err().contains("TIFF with JPEG"));
+}

@@ -81,7 +81,7 @@ impl ZipImages {
             Some(archive) => archive,
             None => ZipArchive::new(BufReader::new(File::open(&self.path)?))?,
         };
-        let bytes = archive.by_index(index).map_err(anyhow::Error::from).and_then(|entry| read_limited(entry));
+        let bytes = archive.by_index(index).map_err(anyhow::Error::from).and_then(read_limited);
         if let Ok(mut handles) = self.handles.lock() {
             handles.push(archive);
         }

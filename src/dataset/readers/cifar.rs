@@ -72,7 +72,7 @@ fn parse_binary(bytes: Vec<u8>, n_label_bytes: usize, n_classes: usize) -> anyho
     ensure!(matches!(n_label_bytes, 1 | 2), "label_bytes is {n_label_bytes}; hint: 1 for CIFAR-10, 2 for CIFAR-100");
     let stride = n_label_bytes + IMAGE_BYTES;
     ensure!(
-        !bytes.is_empty() && bytes.len() % stride == 0,
+        !bytes.is_empty() && bytes.len().is_multiple_of(stride),
         "its {} bytes are no whole number of records of {stride}; hint: fetch it again",
         bytes.len()
     );

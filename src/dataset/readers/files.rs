@@ -84,6 +84,17 @@ impl Source {
         }
     }
 
+    /// The folders directly in it that are none of `keys`, in byte order.
+    pub(in crate::dataset) fn folders_without(&self, keys: &[String]) -> Vec<String> {
+        let Source::Folder(folder) = self else { return Vec::new() };
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.path().is_dir());
+        let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let mut others: Vec<String> = names.filter(|name| !is_hidden(name) && !keys.contains(name)).collect();
+        others.sort_unstable();
+        others
+    }
+
     /// How people find the file: its path, or the archive and the entry.
     pub(in crate::dataset) fn describe(&self, inside: &str) -> String {
         match self {
