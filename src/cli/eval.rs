@@ -39,7 +39,7 @@ pub(super) struct EvalArgs {
     /// Split to evaluate; default: the held-out one
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
-    /// Sheet with the labels of a folder dataset (folder,label[,alias…])
+    /// Sheet with other names for the classes of one dataset (CSV with class,name,aliases; or a line a class)
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// Evaluate so many samples of each dataset, balanced over its classes; a larger limit goes on with the same run

@@ -238,7 +238,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::domain::{Answer, AnswerType, EncoderSpec, ErrorCode, JudgeSpec, ModelSpec, Stop, SubjectPrompt};
+    use crate::domain::{Answer, AnswerType, EncoderSpec, ErrorCode, JudgeSpec, Label, ModelSpec, Stop, SubjectPrompt};
 
     const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
 
@@ -288,7 +288,7 @@ mod tests {
             split: "test".into(),
             is_training_split: false,
             label_set: String::new(),
-            labels: vec!["cat".into(), "dog".into(), "frog".into()],
+            labels: ["cat", "dog", "frog"].map(Label::named).into(),
             answer_type: AnswerType::Object,
             prompts: Vec::<SubjectPrompt>::new(),
         }

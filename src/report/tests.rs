@@ -5,7 +5,8 @@ use crate::chart::samples::{dataset, four, subject, summary, without_encoder};
 use crate::chart::{RoseChart, RoseOptions, Scale, Style, rose};
 use crate::compare::{ConstantAnswer, Summary};
 use crate::domain::{
-    Answer, AnswerType, DatasetSpec, ErrorCode, Mode, ModelSpec, Outcome, RunSpec, Stop, Subject, SubjectPrompt, Trial,
+    Answer, AnswerType, DatasetSpec, ErrorCode, Label, Mode, ModelSpec, Outcome, RunSpec, Stop, Subject, SubjectPrompt,
+    Trial,
 };
 
 fn spec(summary: &Summary) -> RunSpec {
@@ -15,7 +16,7 @@ fn spec(summary: &Summary) -> RunSpec {
         split: "test".to_owned(),
         is_training_split: false,
         label_set: "blake3:00".to_owned(),
-        labels: labels.clone(),
+        labels: labels.iter().map(|name| Label::named(name.as_str())).collect(),
         answer_type: AnswerType::Object,
         prompts: vec![SubjectPrompt {
             subject: Subject::Model,

@@ -11,5 +11,5 @@ mod data;
 mod download;
 mod http_server;
 mod judge;
-// mod resume;
+mod resume;
 mod support;

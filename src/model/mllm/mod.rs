@@ -56,6 +56,9 @@ pub trait MllmPlan: Send {
     fn load(&self, weights: &mut Weights, placement: &Placement) -> Result<Box<dyn Mllm>>;
 }
 
+/// Reads a model's configuration, and its tower's where that is kept apart.
+pub type PlanFn = fn(&Checkpoint, Option<&Checkpoint>) -> Result<Box<dyn MllmPlan>>;
+
 /// A family of models: one line in [`FAMILIES`].
 pub struct MllmFamily {
     /// What reports call it.
@@ -67,7 +70,7 @@ pub struct MllmFamily {
     /// Names the checkpoint's tensors; the second checkpoint is the tower's, where it is kept apart.
     pub weights: fn(&Checkpoint, Option<&Checkpoint>) -> Result<Weights>,
     /// Reads the configuration.
-    pub plan: fn(&Checkpoint, Option<&Checkpoint>) -> Result<Box<dyn MllmPlan>>,
+    pub plan: PlanFn,
     /// The folder or hub name of a tower that the checkpoint does not contain.
     pub tower_reference: fn(&Checkpoint) -> Option<String>,
     /// Image preparation.
