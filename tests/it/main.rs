@@ -1,4 +1,9 @@
 //! One test binary, a module a theme; those of a command drive the real program.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests write files, read the environment, and say what they skip"
+)]
 
 mod architecture;
 // mod resume;
