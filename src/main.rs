@@ -1,3 +1,7 @@
 //! The `emt` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(emt::cli::run(std::env::args_os()))
+}

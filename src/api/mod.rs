@@ -1,1 +1,15 @@
-//! The network.
+//! The network: a plain download, and a client of OpenAI-compatible chat servers.
+//!
+//! The only user of tokio. One runtime on a thread of its own serves the whole process; every function
+//! here blocks its caller and must not be called from inside an asynchronous task.
+
+mod chat;
+mod download;
+mod runtime;
+mod secret;
+
+pub use chat::{
+    ChatClient, ChatConfig, ChatCounters, ChatError, ChatReply, ChatRequest, ConfigError, Finish, Message, Part, Role,
+};
+pub use download::{Checksum, Download, DownloadError, download};
+pub use secret::Secret;

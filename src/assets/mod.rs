@@ -1,1 +1,8 @@
 //! Files that are compiled into the binary.
+
+pub mod catalog;
+pub mod font;
+pub mod judge_prompts;
+pub mod lexicon;
+pub mod paper;
+pub mod prompts;

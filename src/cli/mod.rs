@@ -1,1 +1,116 @@
-//! The command line.
+//! The command line: one file a command; all printing, progress and exit codes.
+
+mod config_file;
+pub mod data;
+mod environment;
+mod eval;
+mod interrupt;
+mod judge;
+mod judge_options;
+mod progress;
+mod results;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Exit codes; the whole list stands in the README.
+pub mod exit_code {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// The request or the machinery failed.
+    pub const FAILED: u8 = 2;
+    /// Interrupted.
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// May this checkpoint be released, or has it forgotten how to see?
+///
+/// emt treats a multimodal language model as an image classifier, runs it beside its own bare vision encoder, and
+/// says what it gets right, what it gets wrong, and in which way.
+#[derive(Parser, Debug)]
+#[command(name = "emt", version, args_override_self = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say nothing but errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// TOML file with flags as keys (underscores for dashes); flags on the command line win
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<std::path::PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Ask a model and its encoder about images; judge, record and report the answers
+    Eval(Box<eval::EvalArgs>),
+    /// Judge a recorded run again
+    Judge(judge::JudgeArgs),
+    /// Find, check and download datasets
+    Data(data::DataArgs),
+}
+
+/// Runs the command line `args`, the program's name first, and returns the exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    match parse(args.into_iter().collect()).and_then(|cli| dispatch(cli, &mut out, &mut err)) {
+        Ok(code) => code,
+        Err(error) => match error.downcast_ref::<clap::Error>() {
+            Some(usage) => {
+                // A closed pipe is nobody's error.
+                let _ = usage.print();
+                if usage.use_stderr() { exit_code::FAILED } else { exit_code::OK }
+            }
+            None if is_broken_pipe(&error) => exit_code::OK,
+            None => {
+                let _ = writeln!(err, "error: {error:#}");
+                exit_code::FAILED
+            }
+        },
+    }
+}
+
+fn parse(args: Vec<OsString>) -> anyhow::Result<Cli> {
+    let args = config_file::with_config(&Cli::command(), args)?;
+    let matches = Cli::command().try_get_matches_from(args)?;
+    Ok(Cli::from_arg_matches(&matches)?)
+}
+
+fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+    match &cli.command {
+        Command::Eval(args) => eval::run(args, cli.quiet, out, err),
+        Command::Judge(args) => judge::run(args, cli.quiet, out, err),
+        Command::Data(args) => data::run(args, cli.quiet, out, err),
+    }
+}
+
+/// `emt … | head` ends quietly.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_is_documented() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

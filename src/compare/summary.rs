@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{DatasetSpec, EncoderRelation, JudgeSpec};
+use crate::domain::{EncoderRelation, JudgeSpec};
 
 /// The schema that this version writes.
 pub const SCHEMA: &str = "emt.summary/1";
@@ -155,11 +155,11 @@ pub struct ConstantAnswer {
     pub share: f64,
 }
 
-/// What a summary needs of a run beside its trials.
+/// What a summary needs of a run beside its spec and trials.
 #[derive(Clone, Copy, Debug)]
 pub struct SummaryInput<'a> {
     /// The run's name.
     pub run: &'a str,
-    /// Its datasets, in order.
-    pub datasets: &'a [DatasetSpec],
+    /// The share of scored model answers on which the rules were not certain; `None` where rules did not judge.
+    pub uncertain_share: Option<f64>,
 }

@@ -1,1 +1,136 @@
-//! Datasets: catalog, readers, fetch.
+//! Datasets: the catalog, one reader a format, decoding, fetching.
+//!
+//! [`open`] turns what a person typed (`cifar10`, `photos/val`, `mine=photos`) into a [`Dataset`]: a list of
+//! samples that is known without decoding an image, and [`Dataset::read`], which decodes one of them.
+//! Decoding equals Pillow's `convert("RGB")` bit for bit, see [`decode`](decode()).
+
+mod catalog;
+mod checksum;
+mod decode;
+mod fetch;
+mod labels;
+mod open;
+mod readers;
+mod verify;
+
+use std::sync::Arc;
+
+use crate::domain::{LabelSet, RgbImage, Sample};
+
+pub use catalog::Catalog;
+pub use decode::decode;
+pub use fetch::{FetchEvent, FetchRequest, fetch};
+pub use open::{Available, DataRoots, OpenRequest, available, open};
+pub use verify::{FileCheck, Verification, verify};
+
+/// An opened dataset: its samples are known, its images are read one by one when asked for.
+#[derive(Clone)]
+pub struct Dataset {
+    /// `cifar10`, or the last two parts of a path (`imagenet20/val`).
+    pub name: String,
+    /// `test`, `val`, `train`, or `all` where a path says nothing.
+    pub split: String,
+    /// Whether the split is one to train on; every report says so.
+    pub is_training_split: bool,
+    /// The classes as the model sees them.
+    pub labels: LabelSet,
+    /// What the prompt asks for: `object` or `number`.
+    pub noun: String,
+    /// The encoder's caption, `{}` stands for the label: `a photo of a {}.`
+    pub caption_template: String,
+    /// Further captions for a prompt ensemble; may be empty.
+    pub caption_ensemble: Vec<String>,
+    /// Whether reports may show the images.
+    pub may_redistribute: bool,
+    /// The licence in words.
+    pub licence: String,
+    /// The catalog's seed of the order of samples.
+    pub sample_seed: u64,
+    /// What a person should know: classes without a sample, fewer samples than published.
+    pub warnings: Vec<String>,
+    /// All samples of the split, in the order of the file or of the paths' bytes.
+    pub samples: Vec<Sample>,
+    reader: Arc<dyn readers::ReadImage>,
+}
+
+impl Dataset {
+    /// Reads and decodes the image of `samples[position]`. Many threads may call it at once.
+    pub fn read(&self, position: usize) -> Result<RgbImage, UnreadableImage> {
+        self.reader.read(position)
+    }
+
+    /// A dataset whose encoded images (PNG, JPEG, …) lie in memory, one for each of `samples`; `describe` gives everything else.
+    pub fn from_encoded(describe: DatasetDescription, samples: Vec<Sample>, images: Vec<&'static [u8]>) -> Self {
+        let paths = samples.iter().map(|sample| sample.id.clone()).collect();
+        describe.into_dataset(samples, Arc::new(readers::EncodedImages { paths, images }))
+    }
+}
+
+impl std::fmt::Debug for Dataset {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Dataset")
+            .field("name", &self.name)
+            .field("split", &self.split)
+            .field("n_labels", &self.labels.len())
+            .field("n_samples", &self.samples.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything about a dataset but its samples and images.
+#[derive(Clone, Debug)]
+pub struct DatasetDescription {
+    /// See [`Dataset::name`].
+    pub name: String,
+    /// See [`Dataset::split`].
+    pub split: String,
+    /// See [`Dataset::is_training_split`].
+    pub is_training_split: bool,
+    /// See [`Dataset::labels`].
+    pub labels: LabelSet,
+    /// See [`Dataset::noun`].
+    pub noun: String,
+    /// See [`Dataset::caption_template`].
+    pub caption_template: String,
+    /// See [`Dataset::caption_ensemble`].
+    pub caption_ensemble: Vec<String>,
+    /// See [`Dataset::may_redistribute`].
+    pub may_redistribute: bool,
+    /// See [`Dataset::licence`].
+    pub licence: String,
+    /// See [`Dataset::sample_seed`].
+    pub sample_seed: u64,
+}
+
+impl DatasetDescription {
+    fn into_dataset(self, samples: Vec<Sample>, reader: Arc<dyn readers::ReadImage>) -> Dataset {
+        Dataset {
+            name: self.name,
+            split: self.split,
+            is_training_split: self.is_training_split,
+            labels: self.labels,
+            noun: self.noun,
+            caption_template: self.caption_template,
+            caption_ensemble: self.caption_ensemble,
+            may_redistribute: self.may_redistribute,
+            licence: self.licence,
+            sample_seed: self.sample_seed,
+            warnings: Vec::new(),
+            samples,
+            reader,
+        }
+    }
+}
+
+/// An image that could not be decoded: it becomes an unscored trial, never an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("failed to read the image `{path}`: {message}")]
+pub struct UnreadableImage {
+    /// The file, or the archive and the entry in it.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// `file:` + blake3 of the raw bytes, the trial's content.
+    pub content: String,
+}

@@ -47,10 +47,26 @@ pub enum LabelSetError {
 }
 
 /// The classes of a dataset, in the order in which prompts list them. At least two, names unique.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "UncheckedLabelSet")]
 pub struct LabelSet {
     labels: Vec<Label>,
     answer_type: AnswerType,
+}
+
+/// A label set as it stands in a file.
+#[derive(Deserialize)]
+struct UncheckedLabelSet {
+    labels: Vec<Label>,
+    answer_type: AnswerType,
+}
+
+impl TryFrom<UncheckedLabelSet> for LabelSet {
+    type Error = LabelSetError;
+
+    fn try_from(unchecked: UncheckedLabelSet) -> Result<Self, LabelSetError> {
+        Self::new(unchecked.labels, unchecked.answer_type)
+    }
 }
 
 impl LabelSet {

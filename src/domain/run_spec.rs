@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AnswerType, Mode, Subject};
+use super::{AnswerType, Label, LabelSet, Mode, Subject};
 
 /// How the encoder in the headings relates to the model's own vision tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,9 +93,9 @@ pub struct SubjectPrompt {
     /// The text after the chat template, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rendered: Option<String>,
-    /// Its token ids; an image position is the image token's id once for each position.
+    /// Its token ids; an image position is `null`, so that layouts with and without an image token compare equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ids: Option<Vec<u32>>,
+    pub ids: Option<Vec<Option<u32>>>,
     /// Hash of text, rendered text and ids.
     pub hash: String,
 }
@@ -111,12 +111,24 @@ pub struct DatasetSpec {
     pub is_training_split: bool,
     /// Hash of the label set.
     pub label_set: String,
-    /// The labels' names in prompt order.
-    pub labels: Vec<String>,
+    /// The labels in prompt order, with the aliases that judging accepts: an old run can be judged again from this.
+    pub labels: Vec<Label>,
     /// Whether answers are numbers or objects.
     pub answer_type: AnswerType,
     /// What each subject is asked.
     pub prompts: Vec<SubjectPrompt>,
+}
+
+impl DatasetSpec {
+    /// The labels' names in prompt order.
+    pub fn label_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.labels.iter().map(|label| label.name.as_str())
+    }
+
+    /// The prompt of one subject in one mode.
+    pub fn prompt(&self, subject: Subject, mode: Mode) -> Option<&SubjectPrompt> {
+        self.prompts.iter().find(|prompt| prompt.subject == subject && prompt.mode == mode)
+    }
 }
 
 /// What decides resume; `record` hashes it into the run's identity.
@@ -142,5 +154,5 @@ pub struct RunSpec {
     pub judges: Vec<JudgeSpec>,
     /// The fine-tuned label sets by dataset name, which decide the code `leak` but never an outcome.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tuned_on: BTreeMap<String, String>,
+    pub tuned_on: BTreeMap<String, LabelSet>,
 }

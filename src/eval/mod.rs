@@ -1,1 +1,20 @@
-//! The spine.
+//! The spine: what remains to be asked, asking it, judging the answers, recording everything.
+//!
+//! A run flows through three threads and two bounded channels: one reads and prepares images, one owns the device
+//! and answers, one (the caller's) owns the journal and the judges.
+
+mod events;
+mod images;
+mod judge;
+mod loaded;
+mod pipeline;
+mod plan;
+mod spec;
+mod subjects;
+
+pub use events::{Event, Observer};
+pub use judge::{judged_datasets, rejudge};
+pub use loaded::{EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
+pub use pipeline::{Ended, EvalRun, largest_unscored_share, refuse_empty, run};
+pub use plan::{DatasetWork, SampleWork, plan};
+pub use spec::{dataset_spec, model_prompt};

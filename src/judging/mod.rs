@@ -1,1 +1,13 @@
-//! Judges.
+//! The judges: what does an answer mean?
+//!
+//! A [`Panel`] asks the rules of [`crate::taxonomy`], a language model, or both, and says for each answer
+//! what became of it: correct, incorrect with a code, or unscored with a reason. A judge that fails never
+//! makes an answer correct or incorrect.
+
+mod llm;
+mod panel;
+mod prompt;
+
+pub use llm::{JudgePreset, LlmJudge};
+pub use panel::{JudgeCounters, JudgeMode, Judged, JudgedDataset, Panel, PanelConfig, Scope};
+pub use prompt::{JudgePrompt, PromptError, normalise};

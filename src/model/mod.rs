@@ -1,1 +1,24 @@
-//! Checkpoints and forward passes.
+//! Checkpoints and forward passes: the only module, beside training and diagnostics, that knows of tensors.
+//!
+//! From disk to answer: [`weights`] opens a folder, [`tokenizer`], [`template`] and [`preprocess`] prepare text and
+//! images, [`layers`] make [`vision`], [`language`], [`encoders`] and [`mllm`], and [`generate`] writes answers.
+
+pub mod config;
+pub mod encoders;
+pub mod generate;
+pub mod language;
+pub mod layers;
+pub mod memory;
+pub mod mllm;
+mod placement;
+pub mod preprocess;
+pub mod template;
+pub mod tokenizer;
+pub mod tower;
+pub mod vision;
+pub mod weights;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use placement::Placement;

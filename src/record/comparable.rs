@@ -10,8 +10,8 @@ use crate::domain::{Mode, RunSpec, SubjectPrompt};
 /// `preprocessing` is by subject, `generation_limits` by mode. So the comparison of two runs can leave out what only
 /// one of them has. These are effects and not file bytes: weights, adapter, merge state and layout are no part of it.
 ///
-/// Image positions, runs of `image_token` in a prompt's ids, become one `"image"`: their number follows from the tower.
-pub fn comparable(spec: &RunSpec, image_token: Option<u32>) -> Map<String, Value> {
+/// Image positions in a prompt's ids become one `"image"`: their number follows from the tower.
+pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
     let datasets = |field: &dyn Fn(&crate::domain::DatasetSpec) -> Value| -> Value {
         spec.datasets.iter().map(|dataset| (dataset.dataset.clone(), field(dataset))).collect::<Map<_, _>>().into()
     };
@@ -38,9 +38,7 @@ pub fn comparable(spec: &RunSpec, image_token: Option<u32>) -> Map<String, Value
         ("prompt_text", datasets(&|dataset| by_subject(&dataset.prompts, |prompt| Some(prompt.text.clone().into())))),
         (
             "prompt_ids",
-            datasets(&|dataset| {
-                by_subject(&dataset.prompts, |prompt| Some(with_placeholder(prompt.ids.as_deref()?, image_token)))
-            }),
+            datasets(&|dataset| by_subject(&dataset.prompts, |prompt| Some(with_placeholder(prompt.ids.as_deref()?)))),
         ),
         ("preprocessing", preprocessing.into()),
         ("sample_seed", spec.sample_seed.into()),
@@ -71,11 +69,11 @@ fn name(variant: impl serde::Serialize) -> String {
     }
 }
 
-fn with_placeholder(ids: &[u32], image_token: Option<u32>) -> Value {
+fn with_placeholder(ids: &[Option<u32>]) -> Value {
     let mut written: Vec<Value> = Vec::with_capacity(ids.len());
-    for &id in ids {
-        if Some(id) != image_token {
-            written.push(id.into());
+    for id in ids {
+        if let Some(id) = id {
+            written.push((*id).into());
         } else if written.last().is_none_or(|last| !last.is_string()) {
             written.push("image".into());
         }
@@ -90,7 +88,7 @@ mod tests {
 
     #[test]
     fn image_positions_are_one_placeholder() {
-        let fields = comparable(&spec(), Some(9));
+        let fields = comparable(&spec());
         assert_eq!(fields["prompt_ids"]["mnist"]["model"]["generate"], json!([1, "image", 5]));
         assert!(fields["prompt_ids"]["mnist"].get("encoder").is_none(), "a caption template has no ids");
     }
@@ -101,7 +99,7 @@ mod tests {
         other.model.weights = "blake3:other".into();
         other.model.adapter = Some("blake3:adapter".into());
         other.model.merged = true;
-        assert_eq!(comparable(&other, Some(9)), comparable(&spec(), Some(9)));
+        assert_eq!(comparable(&other), comparable(&spec()));
     }
 
     #[test]
@@ -110,7 +108,7 @@ mod tests {
             ("split", |spec| spec.datasets[0].split = "train".into()),
             ("label_set", |spec| spec.datasets[0].label_set.push('x')),
             ("prompt_text", |spec| spec.datasets[0].prompts[0].text.push('x')),
-            ("prompt_ids", |spec| spec.datasets[0].prompts[0].ids = Some(vec![2])),
+            ("prompt_ids", |spec| spec.datasets[0].prompts[0].ids = Some(vec![Some(2)])),
             ("preprocessing", |spec| spec.model.preprocessing["size"] = 336.into()),
             ("sample_seed", |spec| spec.sample_seed += 1),
             ("generation_limits", |spec| spec.max_new_tokens += 1),
@@ -118,12 +116,12 @@ mod tests {
             ("device_kind", |spec| spec.device_kind = "cuda".into()),
             ("judges", |spec| spec.judges[0].model = "rules/2".into()),
         ];
-        let before = comparable(&spec(), Some(9));
+        let before = comparable(&spec());
         assert_eq!(before.len(), changes.len());
         for (key, change) in changes {
             let mut changed = spec();
             change(&mut changed);
-            let after = comparable(&changed, Some(9));
+            let after = comparable(&changed);
             let differing: Vec<&String> = before.keys().filter(|key| before[*key] != after[*key]).collect();
             assert_eq!(differing, [key]);
         }

@@ -46,9 +46,9 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// The manifest of a run that begins. `image_token` is the id of image positions in the prompts' ids.
-    pub fn new(spec: RunSpec, image_token: Option<u32>, environment: Map<String, Value>) -> Self {
-        let (identity, comparable) = (identity(&spec), comparable(&spec, image_token));
+    /// The manifest of a run that begins.
+    pub fn new(spec: RunSpec, environment: Map<String, Value>) -> Self {
+        let (identity, comparable) = (identity(&spec), comparable(&spec));
         Self { identity, spec, comparable, environment, state: RunState::Running }
     }
 

@@ -4,12 +4,12 @@ use serde_json::json;
 
 use super::{Manifest, Sitting, environment};
 use crate::domain::{
-    Answer, AnswerType, DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, JudgeVerdict, Mode, ModelSpec, Outcome,
-    RunSpec, Stop, Subject, SubjectPrompt, Trial, Verdict,
+    Answer, AnswerType, DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, JudgeVerdict, Label, Mode, ModelSpec,
+    Outcome, RunSpec, Stop, Subject, SubjectPrompt, Trial, Verdict,
 };
 
 fn dataset(name: &str) -> DatasetSpec {
-    let prompt = |subject, mode, prompt: &str, ids: Option<Vec<u32>>| SubjectPrompt {
+    let prompt = |subject, mode, prompt: &str, ids: Option<Vec<Option<u32>>>| SubjectPrompt {
         subject,
         mode,
         prompt: prompt.into(),
@@ -23,16 +23,16 @@ fn dataset(name: &str) -> DatasetSpec {
         split: "test".into(),
         is_training_split: false,
         label_set: "blake3:l".into(),
-        labels: vec!["0".into(), "1".into()],
+        labels: ["0", "1"].map(Label::named).into(),
         answer_type: AnswerType::Number,
         prompts: vec![
-            prompt(Subject::Model, Mode::Generate, "emt", Some(vec![1, 9, 9, 5])),
+            prompt(Subject::Model, Mode::Generate, "emt", Some(vec![Some(1), None, None, Some(5)])),
             prompt(Subject::Encoder, Mode::ZeroShot, "caption", None),
         ],
     }
 }
 
-/// Two datasets, a model with an encoder, judged by rules. 9 is the image token.
+/// Two datasets, a model with an encoder, judged by rules.
 pub(super) fn spec() -> RunSpec {
     RunSpec {
         model: ModelSpec {
@@ -75,7 +75,7 @@ pub(super) fn manifest() -> Manifest {
     let sitting = Sitting { n_threads: 2, ..Sitting::default() };
     let mut environment = environment(&sitting);
     environment.insert("started".into(), "2026-01-31T12:00:00Z".into());
-    Manifest::new(spec(), Some(9), environment)
+    Manifest::new(spec(), environment)
 }
 
 /// A correct answer of the model on sample number `index` of MNIST.

@@ -1,1 +1,44 @@
 //! Summaries to documents.
+//!
+//! Every function returns its document and touches no files. What is not defined is `–` for people, `null`
+//! in JSON and an empty cell in CSV: never 0 and never NaN.
+
+mod csv;
+mod examples;
+mod html;
+mod json;
+mod kinds;
+mod markdown;
+mod notes;
+mod table;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use crate::compare::Summary;
+use crate::domain::{RunSpec, Trial};
+
+pub use self::csv::{columns, csv};
+pub use self::html::html;
+pub use self::json::json;
+pub use self::markdown::markdown;
+pub use self::table::table;
+
+/// What the long reports show.
+#[derive(Clone, Copy, Debug)]
+pub struct ReportInput<'a> {
+    /// The numbers.
+    pub summary: &'a Summary,
+    /// What the run was a run of.
+    pub spec: &'a RunSpec,
+    /// Its trials, for examples and confusions.
+    pub trials: &'a [Trial],
+    /// The rose, as [`crate::chart::rose`] drew it.
+    pub rose_svg: &'a str,
+    /// Whether the paper's own rows for the same datasets are shown.
+    pub paper_rows: bool,
+    /// Names and values of the environment, in the order in which they are shown.
+    pub environment: &'a [(String, String)],
+    /// The command that makes this run again.
+    pub command: &'a str,
+}

@@ -1,1 +1,24 @@
 //! What an answer means, decided by rules; pure.
+//!
+//! In the order in which an answer passes through it: `tokens` makes words of it, `vocabulary` knows what
+//! the labels are called, [`Grader`] gathers the evidence, [`decide()`] gives it exactly one code. The [`Lexicon`]
+//! is passed in as text.
+
+mod decide;
+mod grader;
+mod lexicon;
+mod tokens;
+mod vocabulary;
+mod words;
+
+#[cfg(test)]
+mod cases;
+#[cfg(test)]
+mod references;
+
+pub use decide::{Evidence, Finding, Labels, Relation, decide};
+pub use grader::{Grader, Reading};
+pub use lexicon::{Lexicon, LexiconError};
+
+/// The version of these rules: two runs are alike only where it is the same.
+pub const RULES_VERSION: &str = "1";

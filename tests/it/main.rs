@@ -6,5 +6,10 @@
 )]
 
 mod architecture;
+mod chat;
+mod data;
+mod download;
+mod http_server;
+mod judge;
 // mod resume;
 mod support;

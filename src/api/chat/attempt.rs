@@ -1,0 +1,379 @@
+//! One request from its first attempt to what became of it.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::{Client, Url};
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
+
+use super::limits::Ledger;
+use super::negotiation::Negotiated;
+use super::wire::{self, Body};
+use super::{ChatConfig, ChatError, ChatReply, ChatRequest};
+use crate::api::runtime;
+
+/// A reply of more bytes is none that we asked for.
+const BODY_BYTES_MAX: usize = 8 << 20;
+/// So many characters of a server's text are shown.
+const N_CHARS_SHOWN: usize = 300;
+/// So many requests in a row must use up all their attempts before a server that worked counts as gone.
+const N_LOST_MIN: u32 = 8;
+
+/// What all requests of a client share.
+pub(super) struct Shared {
+    pub(super) config: ChatConfig,
+    pub(super) http: Client,
+    pub(super) url: Url,
+    pub(super) connections: Semaphore,
+    pub(super) ledger: Mutex<Ledger>,
+    pub(super) negotiated: Mutex<Negotiated>,
+    /// Set once, when no request can succeed any more.
+    pub(super) fatal: watch::Sender<Option<ChatError>>,
+    pub(super) n_retries: AtomicU64,
+    /// Whether any HTTP response ever came.
+    pub(super) was_reached: AtomicBool,
+    /// Requests that used up their attempts since the last that did not.
+    pub(super) n_lost_in_row: AtomicU32,
+}
+
+/// What one attempt led to.
+enum Attempt {
+    Settled(Result<ChatReply, ChatError>),
+    /// The server does not take a field; the next attempt leaves it out.
+    Renegotiated,
+    Transient(Transient),
+}
+
+/// A failure that may pass.
+struct Transient {
+    kind: TransientKind,
+    /// The wait that the server asks for.
+    wait: Option<Duration>,
+    /// Equal in two attempts in a row: the failure is permanent.
+    fingerprint: Option<String>,
+}
+
+enum TransientKind {
+    RateLimited,
+    Server { status: u16, message: String },
+    Timeout,
+    Connection { message: String },
+    NotACompletion { what: &'static str, start: String },
+}
+
+/// A response, read to its end.
+struct Response {
+    status: u16,
+    headers: HeaderMap,
+    bytes: Vec<u8>,
+}
+
+impl Shared {
+    /// Asks until there is a reply, a permanent failure, or no attempt left.
+    pub(super) async fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ChatError> {
+        let result = self.ask_until_settled(request).await;
+        match &result {
+            Err(
+                ChatError::Server { .. }
+                | ChatError::Timeout { .. }
+                | ChatError::Connection { .. }
+                | ChatError::NotACompletion { .. },
+            ) => {
+                let n_lost = 1 + self.n_lost_in_row.fetch_add(1, Ordering::Relaxed);
+                let n_lost_max = N_LOST_MIN.max(2 * u32::try_from(self.config.max_connections).unwrap_or(u32::MAX / 2));
+                let is_unknown = !self.was_reached.load(Ordering::Relaxed);
+                if let Err(error) = &result
+                    && (is_unknown || n_lost >= n_lost_max)
+                {
+                    return Err(self.fail_all(ChatError::Unreachable(format!(
+                        "the server at {} is given up: {error}; hint: check its address and that it runs",
+                        self.place()
+                    ))));
+                }
+            }
+            Err(ChatError::Budget { .. } | ChatError::RateLimited { .. }) => {}
+            _ => self.n_lost_in_row.store(0, Ordering::Relaxed),
+        }
+        result
+    }
+
+    async fn ask_until_settled(&self, request: &ChatRequest) -> Result<ChatReply, ChatError> {
+        let Ok(_permit) = self.unless_fatal(self.connections.acquire()).await? else {
+            return Err(ChatError::Closed);
+        };
+        let deadline = Instant::now() + Duration::from_millis(self.config.total_ms_max);
+        let n_tokens = request.n_tokens_estimate();
+        let mut n_attempts = 0;
+        let mut last_fingerprint = None;
+        loop {
+            self.wait_for_turn(n_tokens).await?;
+            let transient = match self.attempt(request, n_tokens).await {
+                Attempt::Settled(result) => return result,
+                Attempt::Renegotiated => continue,
+                Attempt::Transient(transient) => transient,
+            };
+            n_attempts += 1;
+            let is_repeated = transient.fingerprint.is_some() && transient.fingerprint == last_fingerprint;
+            last_fingerprint = transient.fingerprint;
+            let wait = transient.wait.unwrap_or_else(|| runtime::backoff(self.config.retry_base_ms, n_attempts));
+            let is_too_late = Instant::now() + wait > deadline;
+            if is_repeated || is_too_late || n_attempts >= self.config.max_attempts {
+                let wait = transient.wait.filter(|_| is_too_late);
+                return Err(self.exhausted(transient.kind, n_attempts, wait));
+            }
+            self.unless_fatal(tokio::time::sleep(wait)).await?;
+            self.n_retries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Books a call and waits until the rate limits let it go.
+    async fn wait_for_turn(&self, n_tokens: u64) -> Result<(), ChatError> {
+        if let Some(error) = self.fatal.borrow().clone() {
+            return Err(error);
+        }
+        let start = lock(&self.ledger).book(n_tokens, Instant::now())?;
+        let waited = self.unless_fatal(tokio::time::sleep_until(start.into())).await;
+        if waited.is_err() {
+            lock(&self.ledger).cancel(n_tokens);
+        }
+        waited
+    }
+
+    async fn attempt(&self, request: &ChatRequest, n_tokens: u64) -> Attempt {
+        let negotiated = lock(&self.negotiated).clone();
+        let sent = request.to_json(&self.config.model, &negotiated);
+        let timeout = Duration::from_millis(self.config.timeout_ms);
+        let response = tokio::time::timeout(timeout, self.post(&sent)).await;
+        let (attempt, n_tokens_used) = match response {
+            // A server that went silent may have done the work: the guess is counted.
+            Err(_) => (transient(TransientKind::Timeout, None), n_tokens),
+            Ok(Err(message)) => (transient(TransientKind::Connection { message: self.shown(&message) }, None), 0),
+            Ok(Ok(response)) => {
+                self.was_reached.store(true, Ordering::Relaxed);
+                self.judge(response, &sent, &negotiated, n_tokens)
+            }
+        };
+        lock(&self.ledger).settle(n_tokens, n_tokens_used);
+        attempt
+    }
+
+    async fn post(&self, body: &Value) -> Result<Response, String> {
+        // A value of strings, numbers and lists is always representable.
+        let bytes = serde_json::to_vec(body).map_err(|error| error.to_string())?;
+        let mut post = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(bytes);
+        if let Some(key) = &self.config.api_key {
+            post = post.bearer_auth(key.expose());
+        }
+        let mut response = post.send().await.map_err(runtime::describe)?;
+        let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(runtime::describe)? {
+            if bytes.len() + chunk.len() > BODY_BYTES_MAX {
+                return Err(format!("the response is longer than {BODY_BYTES_MAX} bytes"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Response { status, headers, bytes })
+    }
+
+    /// Decides what a complete response means, and how many tokens it cost.
+    fn judge(&self, response: Response, sent: &Value, used: &Negotiated, n_tokens: u64) -> (Attempt, u64) {
+        let text = String::from_utf8_lossy(&response.bytes);
+        let wait = runtime::retry_after(&response.headers);
+        let status = match response.status {
+            200..300 => match wire::read_body(&response.bytes) {
+                Body::Completion(reply, n_tokens_counted) => {
+                    let reply = reply.map(|reply| self.without_key(reply)).map_err(|error| self.without_key_in(error));
+                    return (Attempt::Settled(reply), n_tokens_counted.unwrap_or(n_tokens));
+                }
+                Body::Other(what) => {
+                    let kind = TransientKind::NotACompletion { what, start: self.shown(&text) };
+                    return (transient(kind, wait).repeating(text.into_owned()), n_tokens);
+                }
+                Body::Error { status } => status,
+            },
+            status => status,
+        };
+        (self.judge_error(status, &text, &response.headers, sent, used, wait), 0)
+    }
+
+    fn judge_error(
+        &self,
+        status: u16,
+        text: &str,
+        headers: &HeaderMap,
+        sent: &Value,
+        used: &Negotiated,
+        wait: Option<Duration>,
+    ) -> Attempt {
+        let message = self.shown(text);
+        let fail_all = |error| Attempt::Settled(Err(self.fail_all(error)));
+        match status {
+            300..400 => {
+                let target = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("elsewhere");
+                let target = self.shown(target);
+                fail_all(ChatError::NotFound(format!(
+                    "{} redirects to {target}; hint: give that address instead",
+                    self.place()
+                )))
+            }
+            401 | 403 => fail_all(self.key_error(status, &message)),
+            404 | 410 => fail_all(self.not_found(status, &message)),
+            400 | 422 if self.renegotiate(text, sent, used) => Attempt::Renegotiated,
+            400 | 422 if is_about_model(text) => fail_all(self.not_found(status, &message)),
+            429 if text.contains("insufficient_quota") => fail_all(ChatError::Quota(format!(
+                "the account at {} has no quota left: {message}; hint: check its plan and billing",
+                self.place()
+            ))),
+            429 => transient(TransientKind::RateLimited, wait),
+            // Overload (503 and the like) is told in the same words each time; only a 500 that repeats itself
+            // has to do with the request.
+            500 => transient(TransientKind::Server { status, message }, wait).repeating(text.to_owned()),
+            408 | 409 | 501.. => transient(TransientKind::Server { status, message }, wait),
+            _ => Attempt::Settled(Err(ChatError::Rejected { status, message })),
+        }
+    }
+
+    /// Whether the next attempt will differ, because this error or that of another request taught something.
+    fn renegotiate(&self, text: &str, sent: &Value, used: &Negotiated) -> bool {
+        let mut current = lock(&self.negotiated);
+        if *current != *used {
+            return true;
+        }
+        match current.after_refusal(sent, text) {
+            Some(next) => {
+                *current = next;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn exhausted(&self, kind: TransientKind, n_attempts: u32, wait: Option<Duration>) -> ChatError {
+        let reason = wait.map_or(String::new(), |wait| format!("; the server asks to wait {} s", wait.as_secs()));
+        match kind {
+            TransientKind::RateLimited => ChatError::RateLimited { n_attempts, reason },
+            TransientKind::Server { status, message } => ChatError::Server { status, n_attempts, message },
+            TransientKind::Timeout => ChatError::Timeout { timeout_ms: self.config.timeout_ms, n_attempts },
+            TransientKind::Connection { message } => ChatError::Connection { n_attempts, message },
+            TransientKind::NotACompletion { what, start } => ChatError::NotACompletion { what, start },
+        }
+    }
+
+    /// Ends the client's work: the first such error is what all others get.
+    fn fail_all(&self, error: ChatError) -> ChatError {
+        self.fatal.send_if_modified(|fatal| match fatal {
+            Some(_) => false,
+            None => {
+                *fatal = Some(error.clone());
+                true
+            }
+        });
+        self.fatal.borrow().clone().unwrap_or(error)
+    }
+
+    /// The result of `future`, unless an error that is everyone's comes first.
+    async fn unless_fatal<F: Future>(&self, future: F) -> Result<F::Output, ChatError> {
+        let mut fatal = self.fatal.subscribe();
+        let fatal = async move {
+            let seen = fatal.wait_for(Option::is_some).await.ok();
+            seen.and_then(|seen| seen.clone()).unwrap_or(ChatError::Closed)
+        };
+        tokio::select! {
+            biased;
+            error = fatal => Err(error),
+            output = future => Ok(output),
+        }
+    }
+
+    fn key_error(&self, status: u16, message: &str) -> ChatError {
+        let (place, variable) = (self.place(), self.config.api_key_variable);
+        let fault = match &self.config.api_key {
+            Some(_) => format!("the server at {place} refuses the key"),
+            None => format!("the server at {place} asks for a key"),
+        };
+        ChatError::Authentication(format!("{fault} ({status}): {message}; hint: set {variable}"))
+    }
+
+    fn not_found(&self, status: u16, message: &str) -> ChatError {
+        let (place, model) = (self.place(), &self.config.model);
+        ChatError::NotFound(format!(
+            "{place} has no model `{model}`, or no chat completions ({status}): {message}; hint: check the address and the model's name"
+        ))
+    }
+
+    /// The address without its query, which may hold a key.
+    fn place(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url.to_string()
+    }
+
+    /// What is shown of a server's text: its error message where it has one, in one line, never the key.
+    fn shown(&self, text: &str) -> String {
+        // The key goes first: a cut through its middle would leave half of it.
+        let text = self.config.api_key.as_ref().map_or_else(|| text.to_owned(), |key| key.redact(text));
+        let error: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let message = error["error"]["message"].as_str().or(error["error"].as_str()).or(error["message"].as_str());
+        let shown = excerpt(message.unwrap_or(&text));
+        // A message inside JSON was unescaped only now.
+        self.config.api_key.as_ref().map_or_else(|| shown.clone(), |key| key.redact(&shown))
+    }
+
+    fn without_key(&self, mut reply: ChatReply) -> ChatReply {
+        if let Some(key) = self.config.api_key.as_ref().filter(|key| key.is_distinctive()) {
+            reply.content = key.redact(&reply.content);
+        }
+        reply
+    }
+
+    fn without_key_in(&self, error: ChatError) -> ChatError {
+        match (error, &self.config.api_key) {
+            (ChatError::NoContent { finish_reason, hint }, Some(key)) => {
+                ChatError::NoContent { finish_reason: key.redact(&finish_reason), hint: key.redact(&hint) }
+            }
+            (error, _) => error,
+        }
+    }
+}
+
+fn transient(kind: TransientKind, wait: Option<Duration>) -> Attempt {
+    Attempt::Transient(Transient { kind, wait, fingerprint: None })
+}
+
+impl Attempt {
+    fn repeating(self, body: String) -> Self {
+        match self {
+            Self::Transient(transient) => Self::Transient(Transient { fingerprint: Some(body), ..transient }),
+            other => other,
+        }
+    }
+}
+
+/// Whether a 400 means that the model is unknown (LiteLLM answers so).
+fn is_about_model(text: &str) -> bool {
+    let text = text.to_lowercase();
+    text.contains("model_not_found") || text.contains("invalid model name")
+}
+
+/// The first characters of a text, in one line.
+pub(super) fn excerpt(text: &str) -> String {
+    let mut line = String::new();
+    for (index, c) in text.split_whitespace().collect::<Vec<_>>().join(" ").chars().enumerate() {
+        if index == N_CHARS_SHOWN {
+            line.push('…');
+            break;
+        }
+        line.push(if c.is_control() { ' ' } else { c });
+    }
+    line
+}
+
+/// A lock that a panic elsewhere cannot take away: what it guards is valid after each statement.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

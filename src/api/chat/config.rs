@@ -1,0 +1,158 @@
+//! Which server, and how hard it may be asked.
+
+use reqwest::Url;
+
+use crate::api::Secret;
+
+/// A chat server and the limits of its use.
+#[derive(Clone, Debug)]
+pub struct ChatConfig {
+    /// With or without `/v1`, or the whole address of `…/chat/completions`.
+    pub base_url: String,
+    /// Sent as a bearer token.
+    pub api_key: Option<Secret>,
+    /// The variable that a message about a missing or wrong key names.
+    pub api_key_variable: &'static str,
+    /// The model's name as the server knows it.
+    pub model: String,
+    /// Requests under way at once, at least 1.
+    pub max_connections: usize,
+    /// The time for one attempt, from the first byte sent to the last received.
+    pub timeout_ms: u64,
+    /// The first wait between attempts where the server names none; it doubles.
+    pub retry_base_ms: u64,
+    /// Attempts for one request, the first included.
+    pub max_attempts: u32,
+    /// After so long no further attempt is made for a request.
+    pub total_ms_max: u64,
+    /// Requests a minute, evenly spaced; no limit if `None`.
+    pub requests_per_minute: Option<u64>,
+    /// Tokens a minute, by estimate and corrected by what the server counts; no limit if `None`.
+    pub tokens_per_minute: Option<u64>,
+    /// Requests sent in all, retries included.
+    pub max_calls: Option<u64>,
+    /// Tokens of prompts and replies in all.
+    pub max_tokens_total: Option<u64>,
+}
+
+impl ChatConfig {
+    /// A server without key, rate limit or budget.
+    pub fn new(base_url: impl Into<String>, model: impl Into<String>) -> Self {
+        Self {
+            base_url: base_url.into(),
+            api_key: None,
+            api_key_variable: "EMT_JUDGE_API_KEY",
+            model: model.into(),
+            max_connections: 8,
+            timeout_ms: 120_000,
+            retry_base_ms: 500,
+            max_attempts: 6,
+            total_ms_max: 900_000,
+            requests_per_minute: None,
+            tokens_per_minute: None,
+            max_calls: None,
+            max_tokens_total: None,
+        }
+    }
+}
+
+/// Why a client cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The address is none.
+    #[error("`{url}` is no address of a chat server: {message}; hint: it looks like http://localhost:8000/v1")]
+    Address {
+        /// The address, without any password in it.
+        url: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The address holds a password, which messages would show.
+    #[error("the address of the chat server holds a user name or password; hint: set {0} instead")]
+    PasswordInAddress(&'static str),
+    /// A key that no header can carry.
+    #[error("the key of the chat server holds characters that no key has; hint: check {0}")]
+    Key(&'static str),
+    /// A number that allows nothing.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// The network cannot be used.
+    #[error("{0}")]
+    Network(String),
+}
+
+/// The address to post to. `/v1` is added where the path names no version itself.
+pub(super) fn completions_url(config: &ChatConfig) -> Result<Url, ConfigError> {
+    let text = config.base_url.trim();
+    let mut url = Url::parse(text).map_err(|error| address_error(text, error.to_string()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(ConfigError::PasswordInAddress(config.api_key_variable));
+    }
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(address_error(text, "it is neither http:// nor https://".to_owned()));
+    }
+    let mut segments: Vec<String> =
+        url.path().split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect();
+    if !segments.ends_with(&["chat".to_owned(), "completions".to_owned()]) {
+        let is_version = |segment: &String| {
+            let digits = segment.strip_prefix('v').unwrap_or_default();
+            digits.starts_with(|first: char| first.is_ascii_digit())
+        };
+        let is_azure_deployment = segments.iter().any(|segment| segment == "deployments");
+        if !is_azure_deployment && !segments.iter().any(is_version) {
+            segments.push("v1".to_owned());
+        }
+        segments.extend(["chat".to_owned(), "completions".to_owned()]);
+    }
+    url.set_path(&segments.join("/"));
+    url.set_fragment(None);
+    Ok(url)
+}
+
+fn address_error(text: &str, message: String) -> ConfigError {
+    // What cannot be parsed may still hold a password.
+    let shown = match text.rsplit_once('@') {
+        Some((_, host)) => format!("…@{host}"),
+        None => text.to_owned(),
+    };
+    ConfigError::Address { url: shown, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(base_url: &str) -> Result<String, ConfigError> {
+        completions_url(&ChatConfig::new(base_url, "m")).map(String::from)
+    }
+
+    #[test]
+    fn the_address_may_end_with_or_without_v1() {
+        for base in ["http://h:8000", "http://h:8000/", "http://h:8000/v1", "http://h:8000//v1//"] {
+            assert_eq!(check(base).unwrap(), "http://h:8000/v1/chat/completions", "{base}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_its_own_version_keeps_it() {
+        for (base, url) in [
+            ("https://g/v1beta/openai/", "https://g/v1beta/openai/chat/completions"),
+            ("https://r/api/v1", "https://r/api/v1/chat/completions"),
+            ("https://p/chat/completions", "https://p/chat/completions"),
+            (
+                "https://a/openai/deployments/d?api-version=1",
+                "https://a/openai/deployments/d/chat/completions?api-version=1",
+            ),
+        ] {
+            assert_eq!(check(base).unwrap(), url);
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_address_is_refused_and_never_shown() {
+        for base in ["http://me:hunter2@h/v1", "htp//me:hunter2@h"] {
+            let message = check(base).unwrap_err().to_string();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Client-side rate limits and budgets.
+
+use std::time::{Duration, Instant};
+
+use super::{ChatConfig, ChatError};
+
+const MINUTE_S: f64 = 60.0;
+
+/// What has been spent, and when the next request may go.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    seconds_per_request: Option<f64>,
+    seconds_per_token: Option<f64>,
+    max_calls: Option<u64>,
+    max_tokens_total: Option<u64>,
+    n_calls: u64,
+    n_tokens_used: u64,
+    /// Guessed tokens of requests under way.
+    n_tokens_reserved: u64,
+    next_request: Option<Instant>,
+    next_token: Option<Instant>,
+}
+
+impl Ledger {
+    pub(super) fn new(config: &ChatConfig) -> Self {
+        let seconds_per = |rate: Option<u64>| rate.map(|rate| MINUTE_S / rate.max(1) as f64);
+        Self {
+            seconds_per_request: seconds_per(config.requests_per_minute),
+            seconds_per_token: seconds_per(config.tokens_per_minute),
+            max_calls: config.max_calls,
+            max_tokens_total: config.max_tokens_total,
+            n_calls: 0,
+            n_tokens_used: 0,
+            n_tokens_reserved: 0,
+            next_request: None,
+            next_token: None,
+        }
+    }
+
+    /// Books one call of about `n_tokens`; answers the time at which it may be sent, or that the budget
+    /// does not allow it.
+    pub(super) fn book(&mut self, n_tokens: u64, now: Instant) -> Result<Instant, ChatError> {
+        if let Some(limit) = self.max_calls.filter(|&limit| self.n_calls >= limit) {
+            return Err(ChatError::Budget { limit, unit: "calls" });
+        }
+        let n_tokens_after = self.n_tokens_used.saturating_add(self.n_tokens_reserved).saturating_add(n_tokens);
+        if let Some(limit) = self.max_tokens_total.filter(|&limit| n_tokens_after > limit) {
+            return Err(ChatError::Budget { limit, unit: "tokens" });
+        }
+        self.n_calls += 1;
+        self.n_tokens_reserved += n_tokens;
+        let start = [self.next_request, self.next_token].into_iter().flatten().fold(now, Instant::max);
+        if let Some(seconds) = self.seconds_per_request {
+            self.next_request = Some(start + seconds_f64(seconds));
+        }
+        if let Some(seconds) = self.seconds_per_token {
+            self.next_token = Some(start + seconds_f64(seconds * n_tokens as f64));
+        }
+        Ok(start)
+    }
+
+    /// Takes back a booking that was never sent.
+    pub(super) fn cancel(&mut self, n_tokens_booked: u64) {
+        self.n_calls -= 1;
+        self.n_tokens_reserved -= n_tokens_booked;
+    }
+
+    /// Replaces the guess of a call by what it used; a failed call uses 0, and where the server does not
+    /// count the guess stands.
+    pub(super) fn settle(&mut self, n_tokens_booked: u64, n_tokens_used: u64) {
+        self.n_tokens_reserved -= n_tokens_booked;
+        self.n_tokens_used = self.n_tokens_used.saturating_add(n_tokens_used);
+        if let (Some(seconds), Some(next)) = (self.seconds_per_token, self.next_token) {
+            let correction = seconds_f64(seconds * n_tokens_booked.abs_diff(n_tokens_used) as f64);
+            self.next_token =
+                if n_tokens_used >= n_tokens_booked { Some(next + correction) } else { next.checked_sub(correction) };
+        }
+    }
+
+    pub(super) fn n_calls(&self) -> u64 {
+        self.n_calls
+    }
+
+    pub(super) fn n_tokens_used(&self) -> u64 {
+        self.n_tokens_used
+    }
+}
+
+/// A wait of more than a year is as good as none ending; it must not overflow a clock.
+fn seconds_f64(seconds: f64) -> Duration {
+    const YEAR_S: f64 = 365.0 * 86_400.0;
+    Duration::from_secs_f64(seconds.clamp(0.0, YEAR_S))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(change: impl FnOnce(&mut ChatConfig)) -> Ledger {
+        let mut config = ChatConfig::new("http://h", "m");
+        change(&mut config);
+        Ledger::new(&config)
+    }
+
+    #[test]
+    fn requests_are_spaced_evenly() {
+        let mut ledger = ledger(|config| config.requests_per_minute = Some(120));
+        let now = Instant::now();
+        let starts: Vec<f64> = (0..4).map(|_| (ledger.book(1, now).unwrap() - now).as_secs_f64()).collect();
+        assert_eq!(starts, [0.0, 0.5, 1.0, 1.5]);
+    }
+
+    #[test]
+    fn tokens_are_spaced_by_what_the_server_counts() {
+        let mut ledger = ledger(|config| config.tokens_per_minute = Some(60));
+        let now = Instant::now();
+        ledger.book(100, now).unwrap();
+        ledger.settle(100, 10);
+        let start = (ledger.book(1, now).unwrap() - now).as_secs_f64();
+        assert!((start - 10.0).abs() < 1e-6, "{start}");
+    }
+
+    #[test]
+    fn a_budget_is_never_exceeded_even_by_requests_under_way() {
+        let mut ledger = ledger(|config| config.max_tokens_total = Some(100));
+        let now = Instant::now();
+        ledger.book(60, now).unwrap();
+        assert_eq!(ledger.book(60, now), Err(ChatError::Budget { limit: 100, unit: "tokens" }));
+        ledger.settle(60, 20);
+        assert!(ledger.book(60, now).is_ok());
+    }
+
+    #[test]
+    fn a_booking_that_was_not_sent_costs_no_call() {
+        let mut ledger = ledger(|config| config.max_calls = Some(1));
+        let now = Instant::now();
+        ledger.book(1, now).unwrap();
+        ledger.cancel(1);
+        ledger.book(1, now).unwrap();
+        assert!(matches!(ledger.book(1, now), Err(ChatError::Budget { unit: "calls", .. })));
+    }
+}

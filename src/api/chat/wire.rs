@@ -1,0 +1,284 @@
+//! The interface's own form, apart from ours.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::ChatError;
+use super::negotiation::Negotiated;
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// The one who asks.
+    User,
+    /// The one who answers.
+    Assistant,
+}
+
+/// A piece of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// Text.
+    Text(String),
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What.
+    pub parts: Vec<Part>,
+}
+
+impl Message {
+    /// A user's message of plain text.
+    pub fn user(text: impl Into<String>) -> Self {
+        Self { role: Role::User, parts: vec![Part::Text(text.into())] }
+    }
+
+    fn to_json(&self) -> Value {
+        let role = match self.role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        };
+        // Plain text goes as a string: older servers know nothing else.
+        let content = match self.parts.as_slice() {
+            [Part::Text(text)] => json!(text),
+            parts => parts.iter().map(|Part::Text(text)| json!({"type": "text", "text": text})).collect(),
+        };
+        json!({"role": role, "content": content})
+    }
+
+    fn n_bytes(&self) -> usize {
+        self.parts.iter().map(|Part::Text(text)| text.len()).sum()
+    }
+}
+
+/// One question to a chat server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatRequest {
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// Left out if `None`, or where the server does not take it.
+    pub temperature: Option<f64>,
+    /// The most tokens of the reply; sent under the name that the server takes.
+    pub max_tokens: u32,
+    /// Left out if `None`, or where the server does not take it.
+    pub seed: Option<u64>,
+    /// Left out if `None`, or where the server does not take it.
+    pub top_p: Option<f64>,
+    /// Further fields, sent as they are.
+    pub extra: Map<String, Value>,
+}
+
+impl ChatRequest {
+    /// The request as the server is to get it.
+    pub(super) fn to_json(&self, model: &str, negotiated: &Negotiated) -> Value {
+        let mut body = Map::new();
+        body.insert("model".into(), json!(model));
+        body.insert("messages".into(), self.messages.iter().map(Message::to_json).collect());
+        body.insert(negotiated.token_limit().into(), json!(self.max_tokens));
+        let sampling = [
+            ("temperature", self.temperature.map(|value| json!(value))),
+            ("top_p", self.top_p.map(|value| json!(value))),
+            ("seed", self.seed.map(|value| json!(value))),
+        ];
+        for (name, value) in sampling {
+            if let Some(value) = value {
+                body.insert(name.into(), value);
+            }
+        }
+        body.extend(self.extra.clone());
+        body.retain(|name, _| !negotiated.omits(name));
+        body.insert("stream".into(), json!(false));
+        Value::Object(body)
+    }
+
+    /// An upper guess at the tokens of prompt and reply; English has about four bytes a token.
+    pub(super) fn n_tokens_estimate(&self) -> u64 {
+        let n_bytes: usize = self.messages.iter().map(Message::n_bytes).sum();
+        n_bytes.div_ceil(3) as u64 + u64::from(self.max_tokens)
+    }
+}
+
+/// Why a reply ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model was done.
+    Stop,
+    /// `max_tokens` cut it off.
+    Length,
+    /// Anything else, or nothing, as the server gave it.
+    Other(String),
+}
+
+/// A reply with text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatReply {
+    /// The text, verbatim.
+    pub content: String,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of prompt and reply, where the server counts them.
+    pub n_tokens: Option<u64>,
+}
+
+/// What the body of a 200 is.
+pub(super) enum Body {
+    /// A completion, with a reply or the reason for none.
+    Completion(Result<ChatReply, ChatError>, Option<u64>),
+    /// An error that a gateway put into a 200.
+    Error { status: u16 },
+    /// No completion at all.
+    Other(&'static str),
+}
+
+#[derive(Deserialize)]
+struct WireCompletion {
+    #[serde(default)]
+    choices: Option<Vec<WireChoice>>,
+    #[serde(default)]
+    error: Option<Value>,
+    #[serde(default)]
+    usage: Option<WireUsage>,
+}
+
+#[derive(Deserialize)]
+struct WireChoice {
+    #[serde(default)]
+    message: Option<WireMessage>,
+    #[serde(default)]
+    finish_reason: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct WireMessage {
+    #[serde(default)]
+    content: Option<Value>,
+    #[serde(default)]
+    refusal: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct WireUsage {
+    #[serde(default)]
+    total_tokens: Option<u64>,
+}
+
+/// Reads the body of a 200.
+pub(super) fn read_body(bytes: &[u8]) -> Body {
+    let completion: WireCompletion = match serde_json::from_slice(bytes) {
+        Ok(completion) => completion,
+        Err(error) if error.is_eof() && bytes.trim_ascii_start().starts_with(b"{") => {
+            return Body::Other("half a document");
+        }
+        Err(_) if bytes.trim_ascii_start().starts_with(b"<") => return Body::Other("a web page"),
+        Err(_) if bytes.trim_ascii().is_empty() => return Body::Other("nothing"),
+        Err(_) => return Body::Other("text"),
+    };
+    if let Some(error) = completion.error.filter(|error| !error.is_null()) {
+        let code = &error["code"];
+        let code = code.as_u64().or_else(|| code.as_str()?.parse().ok());
+        let status = code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
+        return Body::Error { status: status.unwrap_or(500) };
+    }
+    let n_tokens = completion.usage.and_then(|usage| usage.total_tokens);
+    let reply = match completion.choices {
+        None => return Body::Other("JSON"),
+        Some(choices) => match choices.into_iter().next() {
+            None => Err(ChatError::NoChoices),
+            Some(choice) => read_choice(choice, n_tokens),
+        },
+    };
+    Body::Completion(reply, n_tokens)
+}
+
+fn read_choice(choice: WireChoice, n_tokens: Option<u64>) -> Result<ChatReply, ChatError> {
+    let finish_reason = match choice.finish_reason {
+        Some(Value::String(reason)) => reason,
+        _ => "none".to_owned(),
+    };
+    if finish_reason == "content_filter" {
+        return Err(ChatError::ContentFilter);
+    }
+    let message = choice.message.unwrap_or(WireMessage { content: None, refusal: None });
+    let text = match message.content {
+        Some(Value::String(text)) => text,
+        Some(Value::Array(parts)) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
+        _ => String::new(),
+    };
+    if text.trim().is_empty() {
+        let hint = match message.refusal {
+            Some(Value::String(refusal)) if !refusal.is_empty() => {
+                format!("; the model refused: {}", super::attempt::excerpt(&refusal))
+            }
+            _ if finish_reason == "length" => {
+                "; hint: a reasoning model may have spent its tokens before it answered".to_owned()
+            }
+            _ => String::new(),
+        };
+        return Err(ChatError::NoContent { finish_reason, hint });
+    }
+    let finish = match finish_reason.as_str() {
+        "stop" => Finish::Stop,
+        "length" => Finish::Length,
+        _ => Finish::Other(finish_reason),
+    };
+    Ok(ChatReply { content: text, finish, n_tokens })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str) -> Result<ChatReply, ChatError> {
+        match read_body(body.as_bytes()) {
+            Body::Completion(reply, _) => reply,
+            Body::Error { status } => panic!("an error {status}"),
+            Body::Other(what) => panic!("{what}"),
+        }
+    }
+
+    fn other(body: &str) -> &'static str {
+        match read_body(body.as_bytes()) {
+            Body::Other(what) => what,
+            _ => "a completion",
+        }
+    }
+
+    #[test]
+    fn a_reply_in_content_parts_is_read() {
+        let body = r#"{"choices":[{"message":{"content":[{"type":"text","text":"Yes"}]},"finish_reason":"stop"}]}"#;
+        assert_eq!(check(body).unwrap().content, "Yes");
+    }
+
+    #[test]
+    fn replies_without_text_are_told_apart() {
+        assert_eq!(check(r#"{"choices":[]}"#), Err(ChatError::NoChoices));
+        let filtered = r#"{"choices":[{"message":{"content":"Yes"},"finish_reason":"content_filter"}]}"#;
+        assert_eq!(check(filtered), Err(ChatError::ContentFilter));
+        let refused = r#"{"choices":[{"message":{"content":null,"refusal":"I must not"},"finish_reason":"stop"}]}"#;
+        assert!(check(refused).unwrap_err().to_string().contains("I must not"));
+    }
+
+    #[test]
+    fn what_is_no_completion_is_named() {
+        assert_eq!(other(r#"{"choices":[{"mess"#), "half a document");
+        assert_eq!(other("<!doctype html><html>"), "a web page");
+        assert_eq!(other("upstream went away"), "text");
+        assert_eq!(other(""), "nothing");
+        assert_eq!(other(r#"{"ok":true}"#), "JSON");
+    }
+
+    #[test]
+    fn an_error_inside_a_200_keeps_its_status() {
+        let body = br#"{"error":{"message":"slow down","code":429}}"#;
+        assert!(matches!(read_body(body), Body::Error { status: 429 }));
+        assert!(matches!(read_body(br#"{"error":"oops"}"#), Body::Error { status: 500 }));
+    }
+}

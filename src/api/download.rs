@@ -1,0 +1,367 @@
+//! A plain download: resumed, checked, and put in its place at once.
+#![expect(clippy::disallowed_methods, reason = "a download writes the file that it is asked for")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use md5::Digest;
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE,
+};
+use reqwest::{Client, Response, StatusCode, Url};
+
+use super::runtime;
+
+/// Failures in a row, without one byte of progress, after which a download is given up.
+const N_FAILURES_MAX: u32 = 5;
+const RETRY_BASE_MS: u64 = 300;
+/// A server that asks for a longer wait than this is not worth waiting for.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// No byte for so long is a broken connection.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// What to fetch, and where it belongs.
+#[derive(Clone, Debug)]
+pub struct Download<'a> {
+    /// `http` or `https`; redirects are followed.
+    pub url: &'a str,
+    /// The file that exists only when it is complete. Until then its bytes lie in `<destination>.partial`.
+    pub destination: &'a Path,
+    /// What the file must be.
+    pub checksum: Option<Checksum>,
+    /// Sent to the host of `url` alone, never to where it redirects.
+    pub bearer_token: Option<&'a str>,
+}
+
+/// The hash of a complete file, in hex of either case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Checksum {
+    /// 32 hex digits.
+    Md5(String),
+    /// 64 hex digits.
+    Sha256(String),
+}
+
+/// Why a file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// Not an address.
+    #[error("`{url}` is no address that can be fetched: {message}")]
+    Address {
+        /// The address as given.
+        url: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The server refused, or kept failing.
+    #[error("failed to fetch `{url}`: the server answered {status}{hint}")]
+    Status {
+        /// The address as given.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// `; hint: …` or nothing.
+        hint: &'static str,
+    },
+    /// The connection failed or broke, and kept doing so.
+    #[error(
+        "failed to fetch `{url}`: {message}; hint: what has arrived is kept, and the same command goes on from there"
+    )]
+    Connection {
+        /// The address as given.
+        url: String,
+        /// The cause.
+        message: String,
+    },
+    /// The bytes are not those that were expected.
+    #[error("`{url}` has {kind} {found}, and {expected} was expected{hint}")]
+    Checksum {
+        /// The address as given.
+        url: String,
+        /// `MD5` or `SHA-256`.
+        kind: &'static str,
+        /// The hash of what arrived.
+        found: String,
+        /// The hash that was asked for.
+        expected: String,
+        /// `; hint: …` or nothing.
+        hint: &'static str,
+    },
+    /// The file could not be written.
+    #[error("failed to write `{}`: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// Fetches a file; `on_progress` is told the bytes that are there and, where known, of how many.
+///
+/// Goes on from an earlier `.partial` where that is safe: the file has a checksum, or the server confirms
+/// that its file is still the same. A server that ignores ranges is read from the start.
+pub fn download(request: &Download, on_progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<(), DownloadError> {
+    let address_error = |message: String| DownloadError::Address { url: request.url.to_owned(), message };
+    let url = Url::parse(request.url).map_err(|error| address_error(error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(address_error(format!("`{}` is neither http nor https", url.scheme())));
+    }
+    let handle = runtime::handle().map_err(&address_error)?;
+    let client = runtime::client_builder(&url)
+        .read_timeout(SILENCE_MAX)
+        .build()
+        .map_err(|error| address_error(runtime::describe(error)))?;
+    let mut transfer = Transfer::new(request, url, client)?;
+    let mut n_failures = 0;
+    let mut started_over = false;
+    loop {
+        let n_before = transfer.n_bytes;
+        match handle.block_on(transfer.attempt(on_progress)) {
+            Ok(()) => match transfer.finish() {
+                // Bytes of an earlier run may be those of another file: one fresh start tells.
+                Err(DownloadError::Checksum { .. }) if transfer.resumed && !started_over => {
+                    started_over = true;
+                    transfer.start_over()?;
+                }
+                done => return done,
+            },
+            Err(Failure::Permanent(error)) => return Err(error),
+            Err(Failure::Transient { error, wait }) => {
+                n_failures = if transfer.n_bytes > n_before { 1 } else { n_failures + 1 };
+                if n_failures >= N_FAILURES_MAX || wait.is_some_and(|wait| wait > WAIT_MAX) {
+                    return Err(error);
+                }
+                std::thread::sleep(wait.unwrap_or_else(|| runtime::backoff(RETRY_BASE_MS, n_failures)));
+            }
+        }
+    }
+}
+
+enum Failure {
+    Permanent(DownloadError),
+    Transient { error: DownloadError, wait: Option<Duration> },
+}
+
+impl From<DownloadError> for Failure {
+    fn from(error: DownloadError) -> Self {
+        Failure::Permanent(error)
+    }
+}
+
+/// A download under way.
+struct Transfer<'a> {
+    request: &'a Download<'a>,
+    url: Url,
+    client: Client,
+    partial: PathBuf,
+    /// Beside the partial file: what the server calls the version of the file that it belongs to.
+    validator_path: PathBuf,
+    validator: Option<String>,
+    file: File,
+    n_bytes: u64,
+    /// Whether bytes of an earlier call are part of the file.
+    resumed: bool,
+    is_html: bool,
+}
+
+impl<'a> Transfer<'a> {
+    fn new(request: &'a Download<'a>, url: Url, client: Client) -> Result<Self, DownloadError> {
+        let partial = with_suffix(request.destination, ".partial");
+        let validator_path = with_suffix(request.destination, ".partial.version");
+        if let Some(folder) = request.destination.parent() {
+            fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&partial)
+            .map_err(|source| file_error(&partial, source))?;
+        let n_bytes = file.metadata().map_err(|source| file_error(&partial, source))?.len();
+        let validator = fs::read_to_string(&validator_path).ok().filter(|text| !text.is_empty());
+        let mut transfer = Self {
+            request,
+            url,
+            client,
+            partial,
+            validator_path,
+            validator,
+            file,
+            n_bytes,
+            resumed: n_bytes > 0,
+            is_html: false,
+        };
+        if n_bytes > 0 && request.checksum.is_none() && transfer.validator.is_none() {
+            transfer.start_over()?;
+        }
+        Ok(transfer)
+    }
+
+    fn start_over(&mut self) -> Result<(), DownloadError> {
+        self.file.set_len(0).map_err(|source| file_error(&self.partial, source))?;
+        self.n_bytes = 0;
+        self.resumed = false;
+        self.validator = None;
+        let _ = fs::remove_file(&self.validator_path);
+        Ok(())
+    }
+
+    /// One request, read to its end.
+    async fn attempt(&mut self, on_progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<(), Failure> {
+        let mut get = self.client.get(self.url.clone()).header(ACCEPT_ENCODING, "identity");
+        if let Some(token) = self.request.bearer_token {
+            get = get.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if self.n_bytes > 0 {
+            get = get.header(RANGE, format!("bytes={}-", self.n_bytes));
+            if let Some(validator) = &self.validator {
+                get = get.header(IF_RANGE, validator);
+            }
+        }
+        let response = get.send().await.map_err(|error| self.broken(error))?;
+        let Some((mut response, n_total)) = self.accept(response)? else { return Ok(()) };
+        on_progress(self.n_bytes, n_total);
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
+            self.file.write_all(&chunk).map_err(|source| file_error(&self.partial, source))?;
+            self.n_bytes += chunk.len() as u64;
+            on_progress(self.n_bytes, n_total);
+        }
+        match n_total {
+            Some(n_total) if n_total > self.n_bytes => {
+                let message = format!("the connection ended after {} of {n_total} bytes", self.n_bytes);
+                Err(self.connection(message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides by the head of a response where its body belongs; `None` where the file is complete already.
+    fn accept(&mut self, response: Response) -> Result<Option<(Response, Option<u64>)>, Failure> {
+        let status = response.status();
+        let n_asked = self.n_bytes;
+        match status {
+            StatusCode::PARTIAL_CONTENT if n_asked > 0 => match content_range(&response) {
+                Some((Some(n_start), n_total)) if n_start == n_asked => Ok(Some((response, n_total))),
+                _ => {
+                    self.start_over()?;
+                    Err(self.connection("the server sent another range than the one asked for".to_owned()))
+                }
+            },
+            StatusCode::RANGE_NOT_SATISFIABLE if n_asked > 0 => match content_range(&response) {
+                Some((None, Some(n_total))) if n_total == n_asked => Ok(None),
+                _ => {
+                    self.start_over()?;
+                    Err(self.connection("the partial file is longer than the server's file".to_owned()))
+                }
+            },
+            status if status.is_success() && status != StatusCode::PARTIAL_CONTENT => {
+                self.start_over()?;
+                self.remember_version(&response)?;
+                let n_total = response.content_length();
+                Ok(Some((response, n_total)))
+            }
+            status => Err(self.refused(status, runtime::retry_after(response.headers()))),
+        }
+    }
+
+    fn remember_version(&mut self, response: &Response) -> Result<(), DownloadError> {
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        self.is_html = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
+        // A weak tag promises equal meaning, not equal bytes.
+        self.validator = header(ETAG).filter(|tag| !tag.starts_with("W/")).or_else(|| header(LAST_MODIFIED));
+        match &self.validator {
+            Some(validator) => {
+                fs::write(&self.validator_path, validator).map_err(|source| file_error(&self.validator_path, source))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn refused(&self, status: StatusCode, wait: Option<Duration>) -> Failure {
+        let hint = match status.as_u16() {
+            401 | 403 => "; hint: the file may need a token (HF_TOKEN) or the acceptance of its licence",
+            404 | 410 => "; hint: it is not there (any more); fetch it by hand from the dataset's source",
+            _ => "",
+        };
+        let error = DownloadError::Status { url: self.request.url.to_owned(), status: status.as_u16(), hint };
+        match status.as_u16() {
+            408 | 409 | 425 | 429 | 500.. => Failure::Transient { error, wait },
+            _ => Failure::Permanent(error),
+        }
+    }
+
+    fn broken(&self, error: reqwest::Error) -> Failure {
+        if error.is_redirect() || error.is_builder() {
+            let message = runtime::describe(error);
+            return Failure::Permanent(DownloadError::Address { url: self.request.url.to_owned(), message });
+        }
+        self.connection(runtime::describe(error))
+    }
+
+    fn connection(&self, message: String) -> Failure {
+        let error = DownloadError::Connection { url: self.request.url.to_owned(), message };
+        Failure::Transient { error, wait: None }
+    }
+
+    /// Checks the complete file and gives it its name.
+    fn finish(&mut self) -> Result<(), DownloadError> {
+        self.file.sync_all().map_err(|source| file_error(&self.partial, source))?;
+        if let Some(checksum) = &self.request.checksum {
+            let (kind, expected, found) = match checksum {
+                Checksum::Md5(expected) => ("MD5", expected, hash_file::<md5::Md5>(&self.partial)),
+                Checksum::Sha256(expected) => ("SHA-256", expected, hash_file::<sha2::Sha256>(&self.partial)),
+            };
+            let found = found.map_err(|source| file_error(&self.partial, source))?;
+            if !found.eq_ignore_ascii_case(expected.trim()) {
+                let hint = if self.is_html {
+                    "; hint: the server sent a web page instead of the file"
+                } else {
+                    "; hint: the file has changed at its source, or something on the way alters it"
+                };
+                let (url, expected) = (self.request.url.to_owned(), expected.trim().to_owned());
+                if !self.resumed {
+                    let _ = fs::remove_file(&self.partial);
+                    let _ = fs::remove_file(&self.validator_path);
+                }
+                return Err(DownloadError::Checksum { url, kind, found, expected, hint });
+            }
+        }
+        fs::rename(&self.partial, self.request.destination)
+            .map_err(|source| file_error(self.request.destination, source))?;
+        let _ = fs::remove_file(&self.validator_path);
+        Ok(())
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn file_error(path: &Path, source: io::Error) -> DownloadError {
+    DownloadError::File { path: path.to_owned(), source }
+}
+
+/// Start and total of `Content-Range: bytes 5-9/10`; the start is `None` in `bytes */10`.
+fn content_range(response: &Response) -> Option<(Option<u64>, Option<u64>)> {
+    let value = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, total) = value.trim().strip_prefix("bytes")?.trim().split_once('/')?;
+    let start = range.split_once('-').and_then(|(start, _)| start.trim().parse().ok());
+    Some((start, total.trim().parse().ok()))
+}
+
+fn hash_file<H: Digest>(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = H::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        let n_read = file.read(&mut buffer)?;
+        if n_read == 0 {
+            return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        hasher.update(&buffer[..n_read]);
+    }
+}

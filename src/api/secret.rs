@@ -1,0 +1,72 @@
+//! A key that cannot be shown by accident.
+
+use std::fmt;
+
+const SHOWN_AS: &str = "[redacted]";
+
+/// An API key. Neither `Debug` nor `Display` show it, and it is not serialisable.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a key, without the line end that a key file tends to have; `None` where nothing is left.
+    pub fn new(key: &str) -> Option<Self> {
+        let key = key.trim();
+        (!key.is_empty()).then(|| Self(key.to_owned()))
+    }
+
+    /// The key itself, for the one header that carries it.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// `text` without the key, also where a server echoes it as JSON escapes it.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let plain = text.replace(&self.0, SHOWN_AS);
+        let quoted = serde_json::Value::String(self.0.clone()).to_string();
+        let escaped = &quoted[1..quoted.len() - 1];
+        if escaped == self.0 { plain } else { plain.replace(escaped, SHOWN_AS) }
+    }
+
+    /// Whether a text may be searched for the key without harm: keys such as `x` are placeholders that
+    /// local servers ask for, and also ordinary words.
+    pub(super) fn is_distinctive(&self) -> bool {
+        self.0.len() >= 8
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SHOWN_AS)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SHOWN_AS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_shown_neither_by_debug_nor_by_display() {
+        let secret = Secret::new(" sk-12345678\n").unwrap();
+        assert_eq!(secret.expose(), "sk-12345678");
+        assert!(!format!("{secret:?} {secret} {:?}", Some(&secret)).contains("1234"));
+    }
+
+    #[test]
+    fn an_echoed_key_is_cut_out_of_any_text() {
+        let secret = Secret::new("a\"b/c-9876").unwrap();
+        let echoed = format!("wrong key a\"b/c-9876 in {}", serde_json::json!({"key": "a\"b/c-9876"}));
+        assert!(!secret.redact(&echoed).contains("9876"));
+    }
+
+    #[test]
+    fn white_space_is_no_key() {
+        assert!(Secret::new(" \n").is_none());
+    }
+}

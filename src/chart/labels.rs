@@ -1,0 +1,259 @@
+//! Where the words of a chart stand, so that none hides another.
+
+use super::geometry::{RADIUS, Rect, point};
+use super::rose::{Role, RoseChart};
+use super::svg::{self, Anchor, Ink, Svg, ink};
+use super::text;
+
+/// Half the width that labels may fill, from the centre.
+const HALF_WIDTH: f64 = 460.0;
+
+/// From the outer ring to a dataset's name.
+const RING_DISTANCE: f64 = 24.0;
+
+/// The same where a number stands beyond the outer ring.
+const RING_DISTANCE_BEYOND_NUMBERS: f64 = 42.0;
+
+/// A mark that ends at this share of the outer radius has its number on or beyond the ring.
+const NEAR_RING: f64 = 0.93;
+
+/// A dataset's name and remarks, placed.
+#[derive(Clone, Debug)]
+pub struct AxisLabel {
+    lines: Vec<(String, Ink)>,
+    anchor: Anchor,
+    /// The room that it takes, around the chart's centre.
+    pub rect: Rect,
+}
+
+/// Places the labels of the datasets of `chart` at their `angles` outside the outer ring.
+pub fn place_axis_labels(chart: &RoseChart, angles: &[f64]) -> Vec<AxisLabel> {
+    let n_axes = chart.axes.len();
+    let name_size = if n_axes > 8 { 14.0 } else { 15.5 };
+    let width_max = if n_axes > 10 { 122.0 } else { 140.0 };
+    let mut placed: Vec<AxisLabel> = Vec::new();
+    for (index, &angle) in angles.iter().enumerate() {
+        let lines = axis_lines(chart, index, name_size, width_max);
+        let end = |series: &super::Series| {
+            let value = series.points.get(index).copied().flatten()?;
+            Some(chart.scale.fraction(value.interval.map_or(value.accuracy, |[_, high]| high)))
+        };
+        let is_near_ring = chart.series.iter().filter(|series| series.role != Role::Reference).filter_map(end);
+        let is_near_ring = is_near_ring.fold(0.0, f64::max) > NEAR_RING;
+        let distance = if is_near_ring { RING_DISTANCE_BEYOND_NUMBERS } else { RING_DISTANCE };
+        let label = place_axis_label(lines, angle, RADIUS + distance, &placed);
+        placed.push(label);
+    }
+    placed
+}
+
+fn axis_lines(chart: &RoseChart, index: usize, name_size: f64, width_max: f64) -> Vec<(String, Ink)> {
+    let axis = &chart.axes[index];
+    let name = ink(name_size, svg::INK, "ink").bold();
+    let remark = ink(12.5, svg::MUTED, "muted");
+    let warning = ink(12.5, svg::WARNING, "warning").bold();
+    let broken = |text: &str, style: Ink, n_lines_max: usize| {
+        text::wrap(text, width_max, style.size, style.is_bold, n_lines_max).into_iter().map(move |line| (line, style))
+    };
+    let mut lines: Vec<(String, Ink)> = broken(&axis.name, name, 3).collect();
+    lines.extend(axis.remarks.iter().flat_map(|text| broken(text, remark, 2)));
+    // An absent number is said in words: a petal of length 0 would be a claim.
+    for series in chart.series.iter().filter(|series| series.role != Role::Reference) {
+        if series.points.get(index).copied().flatten().is_none() {
+            lines.extend(broken(&format!("{} not scored", series.short_name), warning, 2));
+        }
+    }
+    lines.extend(axis.warning.iter().flat_map(|text| broken(text, warning, 2)));
+    lines
+}
+
+fn place_axis_label(lines: Vec<(String, Ink)>, angle: f64, radius_min: f64, placed: &[AxisLabel]) -> AxisLabel {
+    let width = lines.iter().map(|(line, ink)| text::width(line, ink.size, ink.is_bold)).fold(0.0, f64::max);
+    let height: f64 = lines.iter().map(|(_, ink)| line_height(*ink)).sum();
+    let (sin, cos) = angle.sin_cos();
+    let anchor = if sin > 0.25 {
+        Anchor::Start
+    } else if sin < -0.25 {
+        Anchor::End
+    } else {
+        Anchor::Middle
+    };
+    let at = |radius: f64| {
+        let (x, y) = point(radius, angle);
+        let x = x + sin * width / 2.0;
+        let x = x.clamp(width / 2.0 - HALF_WIDTH, HALF_WIDTH - width / 2.0);
+        Rect::centred(x, y - cos * height / 2.0, width, height)
+    };
+    let mut radius = radius_min;
+    let mut rect = at(radius);
+    // Outwards until it clears the ring and every label before it; far enough is bound to come.
+    while radius < 3.0 * RADIUS
+        && (rect.distance_from_centre() < radius_min - 4.0
+            || placed.iter().any(|other| other.rect.grown(5.0).overlaps(&rect)))
+    {
+        radius += 3.0;
+        rect = at(radius);
+    }
+    AxisLabel { lines, anchor, rect }
+}
+
+fn line_height(ink: Ink) -> f64 {
+    ink.size * 1.25
+}
+
+impl AxisLabel {
+    /// Writes it.
+    pub fn draw(&self, svg: &mut Svg) {
+        let x = match self.anchor {
+            Anchor::Start => self.rect.x0,
+            Anchor::Middle => (self.rect.x0 + self.rect.x1) / 2.0,
+            Anchor::End => self.rect.x1,
+        };
+        let mut bottom = self.rect.y0;
+        for (line, ink) in &self.lines {
+            bottom += line_height(*ink);
+            svg.text(x, bottom - 0.29 * ink.size, self.anchor, *ink, line);
+        }
+    }
+}
+
+/// A number that wants to stand at the tip of a mark.
+#[derive(Clone, Debug)]
+pub struct TipNumber {
+    /// What it says.
+    pub text: String,
+    /// How it looks.
+    pub ink: Ink,
+    /// The radius above which it may stand: its mark's tip or its whisker's end.
+    pub radius: f64,
+    /// Where it would like to stand, best first.
+    pub angles: Vec<f64>,
+}
+
+/// What numbers keep clear of.
+#[derive(Clone, Debug, Default)]
+pub struct Obstacles {
+    /// Room that is taken.
+    pub rects: Vec<Rect>,
+    /// Points that must not be covered, such as whiskers.
+    pub hard: Vec<(f64, f64)>,
+    /// Points that should not be covered, such as outlines.
+    pub soft: Vec<(f64, f64)>,
+    /// Dark petals: radius, angle, half width.
+    pub dark: Vec<(f64, f64, f64)>,
+}
+
+/// The largest outward step that a number takes before it accepts to cover something.
+const OUTWARD_MAX: f64 = 150.0;
+
+/// Places `numbers` one after the other, each at the cheapest free place, and writes them.
+pub fn draw_tip_numbers(svg: &mut Svg, numbers: &[TipNumber], obstacles: &mut Obstacles) {
+    for number in numbers {
+        let width = text::width(&number.text, number.ink.size, number.ink.is_bold);
+        // Digits have no descenders: the box is the height of a capital.
+        let (width, height) = (width, number.ink.size * 0.74);
+        let mut best: Option<(f64, Rect)> = None;
+        for (rank, &angle) in number.angles.iter().enumerate() {
+            let (sin, cos) = angle.sin_cos();
+            let reach = (sin.abs() * width + cos.abs() * height) / 2.0;
+            let mut outward = 0.0;
+            while outward <= OUTWARD_MAX {
+                let (x, y) = point(number.radius + 6.0 + reach + outward, angle);
+                let rect = Rect::centred(x, y, width, height);
+                let cost = outward + 9.0 * rank as f64 + obstacles.cost(&rect);
+                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                    best = Some((cost, rect));
+                }
+                outward += 3.0;
+            }
+        }
+        if let Some((_, rect)) = best {
+            svg.text((rect.x0 + rect.x1) / 2.0, rect.y1, Anchor::Middle, number.ink, &number.text);
+            obstacles.rects.push(rect.grown(2.0));
+        }
+    }
+}
+
+impl Obstacles {
+    fn cost(&self, rect: &Rect) -> f64 {
+        let room = rect.grown(2.0);
+        let n_rects = self.rects.iter().filter(|other| other.overlaps(&room)).count();
+        let n_hard = self.hard.iter().filter(|&&spot| room.contains(spot)).count();
+        let n_soft = self.soft.iter().filter(|&&spot| room.contains(spot)).count();
+        let n_dark = corners(&room).iter().filter(|spot| self.is_dark(**spot)).count();
+        1000.0 * n_rects as f64 + 120.0 * n_hard as f64 + 500.0 * n_dark as f64 + 6.0 * n_soft as f64
+    }
+
+    fn is_dark(&self, (x, y): (f64, f64)) -> bool {
+        let radius = x.hypot(y);
+        self.dark.iter().any(|&(tip, angle, half)| {
+            let turn = (x.atan2(-y) - angle).rem_euclid(std::f64::consts::TAU);
+            radius < tip && turn.min(std::f64::consts::TAU - turn) < half
+        })
+    }
+}
+
+fn corners(rect: &Rect) -> [(f64, f64); 9] {
+    let (x, y) = ((rect.x0 + rect.x1) / 2.0, (rect.y0 + rect.y1) / 2.0);
+    [
+        (rect.x0, rect.y0),
+        (x, rect.y0),
+        (rect.x1, rect.y0),
+        (rect.x0, y),
+        (x, y),
+        (rect.x1, y),
+        (rect.x0, rect.y1),
+        (x, rect.y1),
+        (rect.x1, rect.y1),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chart::geometry::Slots;
+    use crate::chart::{Axis, Scale, Style};
+
+    fn chart(n: usize) -> RoseChart {
+        let axes = (0..n).map(|index| Axis {
+            name: format!("a rather long dataset name/validation_{index}"),
+            chance: None,
+            remarks: vec!["retention 77.3%".into()],
+            warning: (index == 1).then(|| "training split".into()),
+        });
+        RoseChart {
+            title: String::new(),
+            subtitle: Vec::new(),
+            warnings: Vec::new(),
+            footer: Vec::new(),
+            axes: axes.collect(),
+            series: Vec::new(),
+            scale: Scale::Radius,
+            style: Style::Petals,
+        }
+    }
+
+    #[test]
+    fn labels_of_one_to_twenty_datasets_touch_neither_each_other_nor_the_ring() {
+        for n in 1..=20 {
+            let labels = place_axis_labels(&chart(n), &Slots::new(n).angles);
+            for (index, label) in labels.iter().enumerate() {
+                assert!(label.rect.distance_from_centre() > RADIUS + 10.0, "{n}: {index}");
+                assert!(label.rect.x0 >= -HALF_WIDTH - 1e-9 && label.rect.x1 <= HALF_WIDTH + 1e-9, "{n}: {index}");
+                for other in &labels[..index] {
+                    assert!(!label.rect.overlaps(&other.rect), "{n}: {index}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_numbers_of_one_tip_stand_apart() {
+        let mut obstacles = Obstacles::default();
+        let number =
+            TipNumber { text: "73.2".into(), ink: ink(14.0, svg::INK, "ink"), radius: 100.0, angles: vec![0.5] };
+        draw_tip_numbers(&mut Svg::default(), &[number.clone(), number], &mut obstacles);
+        let [first, second] = obstacles.rects[..] else { panic!("two rects") };
+        assert!(!first.overlaps(&second));
+    }
+}

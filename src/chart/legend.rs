@@ -1,0 +1,116 @@
+//! What the marks mean, below the plot.
+
+use super::geometry;
+use super::petals::{REFERENCE_LOOK, reference_mark};
+use super::radar::corner_mark;
+use super::rose::{Role, RoseChart, Style};
+use super::svg::{self, Anchor, Svg, ink, number};
+use super::text;
+
+const SIZE: f64 = 13.0;
+const SWATCH: f64 = 30.0;
+const GAP: f64 = 26.0;
+const ROW: f64 = 25.0;
+
+/// What a legend entry shows before its words.
+#[derive(Clone, Copy)]
+enum Swatch {
+    Subject(Role),
+    Reference(usize),
+    Whisker,
+    Chance,
+}
+
+/// Draws the legend into rows of at most `width`, centred on `centre`, from `top`; returns its height.
+pub fn draw(svg: &mut Svg, chart: &RoseChart, centre: f64, width: f64, top: f64) -> f64 {
+    let entries = entries(chart, width - SWATCH);
+    let entry_width = |words: &str| SWATCH + text::width(words, SIZE, false);
+    let mut rows: Vec<Vec<&(Swatch, String)>> = Vec::new();
+    let mut used = f64::INFINITY;
+    for entry in &entries {
+        let needed = entry_width(&entry.1);
+        if used + GAP + needed > width {
+            rows.push(Vec::new());
+            used = -GAP;
+        }
+        used += GAP + needed;
+        if let Some(row) = rows.last_mut() {
+            row.push(entry);
+        }
+    }
+    svg.open("legend", 0.0, 0.0);
+    for (index, row) in rows.iter().enumerate() {
+        let row_width: f64 = row.iter().map(|(_, words)| entry_width(words) + GAP).sum::<f64>() - GAP;
+        let mut x = centre - row_width / 2.0;
+        let y = top + ROW * (index as f64 + 0.5);
+        for (swatch, words) in row {
+            draw_swatch(svg, chart.style, *swatch, x, y);
+            svg.text(x + SWATCH, y + 0.36 * SIZE, Anchor::Start, ink(SIZE, svg::INK, "ink"), words);
+            x += entry_width(words) + GAP;
+        }
+    }
+    svg.close();
+    ROW * rows.len() as f64
+}
+
+fn entries(chart: &RoseChart, words_width_max: f64) -> Vec<(Swatch, String)> {
+    let mut entries = Vec::new();
+    let mut n_references = 0;
+    // The model first: it is what the chart is about.
+    for series in chart.series.iter().filter(|series| series.role != Role::Reference).rev() {
+        entries.push((Swatch::Subject(series.role), series.name.clone()));
+    }
+    let has_intervals = chart.series.iter().flat_map(|series| &series.points).flatten().any(|p| p.interval.is_some());
+    if has_intervals {
+        entries.push((Swatch::Whisker, "95% interval".to_owned()));
+    }
+    if chart.axes.iter().any(|axis| axis.chance.is_some()) {
+        entries.push((Swatch::Chance, "chance (1 / classes)".to_owned()));
+    }
+    for series in chart.series.iter().filter(|series| series.role == Role::Reference) {
+        entries.push((Swatch::Reference(n_references), series.name.clone()));
+        n_references += 1;
+    }
+    for (_, words) in &mut entries {
+        *words = text::wrap(words, words_width_max, SIZE, false, 1).concat();
+    }
+    entries
+}
+
+fn draw_swatch(svg: &mut Svg, style: Style, swatch: Swatch, x: f64, y: f64) {
+    let (left, right, middle) = (number(x), number(x + 22.0), number(y));
+    let bar = format!("M{left} {}H{right}V{}H{left}Z", number(y - 6.5), number(y + 6.5));
+    match (swatch, style) {
+        (Swatch::Subject(Role::Encoder), Style::Petals) => {
+            let look = format!(r#"fill="{}" stroke="{}" stroke-width="1.6""#, svg::ENCODER_FILL, svg::ENCODER_LINE);
+            svg.path("encoder", &bar, &look, None);
+        }
+        (Swatch::Subject(_), Style::Petals) => {
+            let look = format!(r#"fill="{}" stroke="{}" stroke-width="1""#, svg::MODEL_FILL, svg::MODEL_INK);
+            svg.path("model", &bar, &look, None);
+        }
+        (Swatch::Subject(role), Style::Radar) => {
+            let (class, line, fill, dashes) = match role {
+                Role::Encoder => ("encoder", svg::ENCODER_LINE, svg::ENCODER_FILL, ""),
+                _ => ("model", svg::MODEL_FILL, svg::MODEL_FILL, r#" stroke-dasharray="6 3""#),
+            };
+            let stroke = format!(r#"fill="none" stroke="{line}" stroke-width="2.2"{dashes}"#);
+            svg.path(&format!("{class}-line"), &format!("M{left} {middle}H{right}"), &stroke, None);
+            let look = format!(r#"fill="{fill}" stroke="{line}" stroke-width="1.5""#);
+            svg.path(class, &corner_mark(role, x + 11.0, y), &look, None);
+        }
+        (Swatch::Reference(index), _) => {
+            svg.path("reference", &reference_mark(index, x + 11.0, y), REFERENCE_LOOK, None);
+        }
+        (Swatch::Whisker, _) => {
+            let upright = geometry::whisker(-7.0, 7.0, 0.0, 4.0);
+            svg.open("swatch", x + 11.0, y);
+            svg.path("whisker", &upright, &format!(r#"fill="none" stroke="{}" stroke-width="1.5""#, svg::INK), None);
+            svg.close();
+        }
+        (Swatch::Chance, _) => {
+            let look = format!(r#"fill="none" stroke="{}" stroke-width="1.6" stroke-dasharray="4 3""#, svg::INK);
+            svg.path("chance", &format!("M{left} {middle}H{right}"), &look, None);
+        }
+    }
+}

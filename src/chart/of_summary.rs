@@ -1,0 +1,130 @@
+//! A summary as a rose.
+
+use super::rose::{Axis, Point, Role, RoseChart, RoseOptions, Scale, Series};
+use super::words;
+use crate::assets::paper;
+use crate::compare::{DatasetSummary, SubjectSummary, Summary};
+use crate::domain::EncoderRelation;
+
+impl RoseChart {
+    /// The chart of one run.
+    pub fn of_summary(summary: &Summary, options: RoseOptions) -> Self {
+        let mut series = Vec::new();
+        if let Some(encoder) = encoder_series(summary) {
+            series.push(encoder);
+        }
+        series.push(Series {
+            name: format!("model: {}", words::model(&summary.model)),
+            short_name: "model".to_owned(),
+            role: Role::Model,
+            points: summary.datasets.iter().map(|dataset| dataset.model.as_ref().and_then(point)).collect(),
+        });
+        if options.paper_rows {
+            series.extend(paper_series(summary));
+        }
+        let model = words::model(&summary.model);
+        let title = match (&summary.encoder.name, summary.encoder.relation) {
+            (_, EncoderRelation::None) => format!("What {model} says"),
+            (None, _) => format!("What {model} says and its encoder sees"),
+            (Some(_), EncoderRelation::Other) => format!("What {model} says and another encoder sees"),
+            (Some(_), _) => format!("What {model} says and its encoder sees"),
+        };
+        Self {
+            title,
+            subtitle: vec![words::encoder_heading(&summary.encoder), words::judge_heading(&summary.judge)],
+            warnings: warnings(summary),
+            footer: footer(summary, options),
+            axes: summary.datasets.iter().map(axis).collect(),
+            series,
+            scale: options.scale,
+            style: options.style,
+        }
+    }
+}
+
+fn point(subject: &SubjectSummary) -> Option<Point> {
+    let accuracy = subject.accuracy.filter(|accuracy| accuracy.is_finite())?;
+    let interval = subject.accuracy_interval.filter(|ends| ends.iter().all(|end| end.is_finite()));
+    Some(Point { accuracy, interval })
+}
+
+fn encoder_series(summary: &Summary) -> Option<Series> {
+    let ran = summary.encoder.relation != EncoderRelation::None
+        || summary.datasets.iter().any(|dataset| dataset.encoder.is_some());
+    let name = summary.encoder.name.as_deref().unwrap_or("unnamed");
+    let how = words::comparator(&summary.encoder).map(|how| format!(", {how}")).unwrap_or_default();
+    ran.then(|| Series {
+        name: format!("encoder: {name}{how}"),
+        short_name: "encoder".to_owned(),
+        role: Role::Encoder,
+        points: summary.datasets.iter().map(|dataset| dataset.encoder.as_ref().and_then(point)).collect(),
+    })
+}
+
+/// The paper's rows that have a figure for at least one of the datasets.
+fn paper_series(summary: &Summary) -> Vec<Series> {
+    let rows = paper::rows_beside(&summary.model.family).into_iter().map(|row| Series {
+        name: format!("paper: {}", row.name),
+        short_name: format!("the paper's {}", row.name),
+        role: Role::Reference,
+        points: summary
+            .datasets
+            .iter()
+            .map(|dataset| row.accuracy(&dataset.dataset).map(|accuracy| Point { accuracy, interval: None }))
+            .collect(),
+    });
+    rows.filter(|series| series.points.iter().any(Option::is_some)).collect()
+}
+
+/// A chance level below this is too near the centre to be seen as an arc, and is said in words.
+const CHANCE_SEEN_MIN: f64 = 0.04;
+
+fn axis(dataset: &DatasetSummary) -> Axis {
+    let chance = (dataset.n_classes > 0).then(|| 1.0 / dataset.n_classes as f64);
+    let mut remarks = Vec::new();
+    if let Some(retention) = dataset.retention.filter(|retention| retention.is_finite()) {
+        remarks.push(format!("retention {}", words::percent(Some(retention))));
+    }
+    if let Some(chance) = chance.filter(|&chance| chance < CHANCE_SEEN_MIN) {
+        remarks.push(format!("chance {}", words::chance(chance)));
+    }
+    let n_unscored = dataset.model.as_ref().map_or(0, |model| model.n_unscored);
+    if n_unscored > 0 {
+        remarks.push(format!("{n_unscored} unscored"));
+    }
+    Axis {
+        name: dataset.dataset.clone(),
+        chance,
+        remarks,
+        warning: dataset.is_training_split.then(|| "training split".to_owned()),
+    }
+}
+
+fn warnings(summary: &Summary) -> Vec<String> {
+    let mut warnings: Vec<String> = words::training_split_warning(summary).into_iter().collect();
+    let constant: Vec<&str> = summary
+        .datasets
+        .iter()
+        .filter(|dataset| dataset.constant_answer.is_some())
+        .map(|dataset| dataset.dataset.as_str())
+        .collect();
+    if !constant.is_empty() {
+        warnings.push(format!("Mostly one same answer: {}.", constant.join(", ")));
+    }
+    warnings
+}
+
+fn footer(summary: &Summary, options: RoseOptions) -> Vec<String> {
+    let mut text = match options.scale {
+        Scale::Radius => "Radius: accuracy over scored images, in percent.".to_owned(),
+        Scale::Area => "A petal's area is proportional to its accuracy over scored images, in percent.".to_owned(),
+    };
+    if summary.datasets.iter().any(|dataset| dataset.retention.is_some()) {
+        text.push_str(" Retention: the model's accuracy over the encoder's.");
+    }
+    let mut lines = vec![text];
+    if options.paper_rows && summary.datasets.iter().any(|one| paper::DATASETS.contains(&one.dataset.as_str())) {
+        lines.push("Paper: Zhai et al. 2023, Table 2, training images, graded by GPT-3.5.".to_owned());
+    }
+    lines
+}

@@ -1,0 +1,212 @@
+//! Writing SVG: escaped text, few decimals, and a class on whatever a dark page recolours.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use crate::assets::font;
+
+/// Ink of headings and names.
+pub const INK: &str = "#1B1F24";
+/// Ink of small print.
+pub const MUTED: &str = "#57606A";
+/// Warnings: Okabe-Ito vermillion, darkened until it reads on white.
+pub const WARNING: &str = "#A63C00";
+/// Paper.
+pub const BACKGROUND: &str = "#FFFFFF";
+/// Rings.
+pub const GRID: &str = "#C9CFD6";
+/// The model: Okabe-Ito blue.
+pub const MODEL_FILL: &str = "#0072B2";
+/// Its outline and numbers.
+pub const MODEL_INK: &str = "#004B76";
+/// The encoder: Okabe-Ito orange, so pale that it differs from the model in lightness alone.
+pub const ENCODER_FILL: &str = "#FBE3B5";
+/// Its outline.
+pub const ENCODER_LINE: &str = "#B57A00";
+/// Its numbers.
+pub const ENCODER_INK: &str = "#7A4F00";
+
+/// `text` for the inside of elements and quoted attributes of XML and HTML; characters that XML forbids become U+FFFD.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        let replacement: Cow<'static, str> = match letter {
+            '&' => "&amp;".into(),
+            '<' => "&lt;".into(),
+            '>' => "&gt;".into(),
+            '"' => "&quot;".into(),
+            '\'' => "&#39;".into(),
+            '\t' | '\n' | '\r' => letter.to_string().into(),
+            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => "\u{fffd}".into(),
+            _ => letter.to_string().into(),
+        };
+        escaped.push_str(&replacement);
+    }
+    escaped
+}
+
+/// `value` with at most two decimals, `-0` as `0`.
+pub fn number(value: f64) -> String {
+    let text = format!("{value:.2}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+/// Where a text's x lies in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// At its left end.
+    Start,
+    /// In its middle.
+    Middle,
+    /// At its right end.
+    End,
+}
+
+/// How a text looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Ink {
+    /// The font size in pixels.
+    pub size: f64,
+    /// Bold or regular.
+    pub is_bold: bool,
+    /// The colour.
+    pub fill: &'static str,
+    /// The class by which a dark page recolours it.
+    pub class: &'static str,
+    /// Whether a rim in the colour of the paper keeps it readable on lines.
+    pub has_halo: bool,
+}
+
+/// A regular text.
+pub const fn ink(size: f64, fill: &'static str, class: &'static str) -> Ink {
+    Ink { size, is_bold: false, fill, class, has_halo: false }
+}
+
+impl Ink {
+    /// The same in bold.
+    pub const fn bold(self) -> Self {
+        Self { is_bold: true, ..self }
+    }
+
+    /// The same with a rim.
+    pub const fn halo(self) -> Self {
+        Self { has_halo: true, ..self }
+    }
+}
+
+/// An SVG document in the making.
+#[derive(Debug, Default)]
+pub struct Svg {
+    body: String,
+}
+
+impl Svg {
+    /// Appends `line`, which is markup.
+    pub fn raw(&mut self, line: &str) {
+        self.body.push_str(line);
+        self.body.push('\n');
+    }
+
+    /// Opens a group of a class, moved by (x, y).
+    pub fn open(&mut self, class: &str, x: f64, y: f64) {
+        if x == 0.0 && y == 0.0 {
+            self.raw(&format!(r#"<g class="{class}">"#));
+        } else {
+            self.raw(&format!(r#"<g class="{class}" transform="translate({} {})">"#, number(x), number(y)));
+        }
+    }
+
+    /// Closes the innermost group.
+    pub fn close(&mut self) {
+        self.raw("</g>");
+    }
+
+    /// A path with presentation attributes as markup, and a tooltip.
+    pub fn path(&mut self, class: &str, data: &str, attributes: &str, tooltip: Option<&str>) {
+        match tooltip {
+            None => self.raw(&format!(r#"<path class="{class}" d="{data}" {attributes}/>"#)),
+            Some(tooltip) => self.raw(&format!(
+                r#"<path class="{class}" d="{data}" {attributes}><title>{}</title></path>"#,
+                escape(tooltip)
+            )),
+        }
+    }
+
+    /// A text whose baseline is at `y`.
+    pub fn text(&mut self, x: f64, y: f64, anchor: Anchor, ink: Ink, content: &str) {
+        let anchor = match anchor {
+            Anchor::Start => "",
+            Anchor::Middle => r#" text-anchor="middle""#,
+            Anchor::End => r#" text-anchor="end""#,
+        };
+        let mut line = format!(
+            r#"<text class="{}" x="{}" y="{}" font-size="{}" fill="{}"{anchor}"#,
+            ink.class,
+            number(x),
+            number(y),
+            number(ink.size),
+            ink.fill
+        );
+        if ink.is_bold {
+            line.push_str(r#" font-weight="700""#);
+        }
+        if ink.has_halo {
+            let _ = write!(
+                line,
+                r#" stroke="{BACKGROUND}" stroke-width="3" stroke-opacity="0.85" stroke-linejoin="round" paint-order="stroke""#
+            );
+        }
+        let _ = write!(line, ">{}</text>", escape(content));
+        self.raw(&line);
+    }
+
+    /// The document, with its title and description for those who hear it.
+    pub fn finish(self, width: f64, height: f64, title: &str, description: &str) -> String {
+        let (width, height) = (number(width), number(height));
+        format!(
+            concat!(
+                r#"<svg xmlns="http://www.w3.org/2000/svg" class="rose" viewBox="0 0 {w} {h}" width="{w}" height="{h}" "#,
+                r#"role="img" aria-labelledby="rose-title rose-desc" "#,
+                r#"font-family="{family}, 'Helvetica Neue', Arial, sans-serif">"#,
+                "\n",
+                r#"<title id="rose-title">{title}</title>"#,
+                "\n",
+                r#"<desc id="rose-desc">{description}</desc>"#,
+                "\n",
+                r#"<rect class="paper" width="{w}" height="{h}" fill="{background}"/>"#,
+                "\n{body}</svg>\n"
+            ),
+            w = width,
+            h = height,
+            family = font::FAMILY,
+            title = escape(title),
+            description = escape(description),
+            background = BACKGROUND,
+            body = self.body
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_in_a_text_is_escaped() {
+        assert_eq!(escape(r#"<script>"a" & 'b'"#), "&lt;script&gt;&quot;a&quot; &amp; &#39;b&#39;");
+    }
+
+    #[test]
+    fn characters_that_xml_forbids_are_replaced() {
+        assert_eq!(escape("a\u{0}b\u{1b}c\nd"), "a\u{fffd}b\u{fffd}c\nd");
+    }
+
+    #[test]
+    fn numbers_have_at_most_two_decimals_and_no_negative_zero() {
+        assert_eq!(number(12.0), "12");
+        assert_eq!(number(-0.001), "0");
+        assert_eq!(number(1.256), "1.26");
+        assert_eq!(number(100.0), "100");
+    }
+}

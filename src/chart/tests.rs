@@ -1,0 +1,253 @@
+//! What a reader of a chart relies on.
+#![expect(clippy::disallowed_methods, reason = "the golden picture is rewritten on request: EMT_BLESS=1")]
+
+use resvg::usvg::roxmltree::{Document, Node};
+
+use super::geometry::{RADIUS, Rect, petal};
+use super::samples::{dataset, four, many, subject, summary, without_encoder};
+use super::{RoseChart, RoseOptions, Scale, Style, png, raster, rose, text};
+use crate::compare::Summary;
+
+const PLAIN: RoseOptions = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
+
+fn draw(summary: &Summary, options: RoseOptions) -> String {
+    rose(&RoseChart::of_summary(summary, options))
+}
+
+/// The elements of the plot (not of the legend) with this class.
+fn plotted<'a>(document: &'a Document<'a>, class: &str) -> Vec<Node<'a, 'a>> {
+    let plot = document.descendants().find(|node| node.attribute("class") == Some("plot")).unwrap();
+    plot.descendants().filter(|node| node.attribute("class") == Some(class)).collect()
+}
+
+/// All coordinates of a path of `M`, `L`, `A` and `Z`.
+fn coordinates(node: &Node<'_, '_>) -> Vec<f64> {
+    let data = node.attribute("d").unwrap();
+    let numbers = data.split(|letter: char| letter.is_ascii_alphabetic() || letter == ' ');
+    numbers.filter(|number| !number.is_empty()).map(|number| number.parse().unwrap()).collect()
+}
+
+/// The radius of the largest arc: that of a petal's tip.
+fn tip(node: &Node<'_, '_>) -> f64 {
+    let data = node.attribute("d").unwrap();
+    let radii = data.split('A').skip(1).map(|arc| arc.split(' ').next().unwrap().parse::<f64>().unwrap());
+    radii.fold(0.0, f64::max)
+}
+
+#[test]
+fn every_chart_from_none_to_twenty_datasets_is_well_formed() {
+    for n in 0..=20 {
+        for scale in Scale::ALL {
+            for style in Style::ALL {
+                let svg = draw(&many(n), RoseOptions { scale, style, paper_rows: true });
+                assert!(!svg.contains("NaN") && !svg.contains("inf"), "{n}");
+                Document::parse(&svg).unwrap();
+                raster::parse(&svg).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_petals_tip_lies_at_its_accuracy() {
+    for (scale, expected) in [(Scale::Radius, 0.64), (Scale::Area, 0.8)] {
+        let run = summary(vec![dataset("d", Some(subject(640, 1000, 0)), Some(subject(1000, 1000, 0)))]);
+        let svg = draw(&run, RoseOptions { scale, ..PLAIN });
+        let document = Document::parse(&svg).unwrap();
+        let [model] = plotted(&document, "model")[..] else { panic!("one petal") };
+        let [encoder] = plotted(&document, "encoder")[..] else { panic!("one petal") };
+        assert!((tip(&model) / RADIUS - expected).abs() < 1e-4);
+        assert!((tip(&encoder) / RADIUS - 1.0).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn petals_of_one_width_are_similar_so_that_areas_are_true() {
+    let numbers = |path: String| -> Vec<f64> {
+        let document = format!("<path d=\"{path}\"/>");
+        coordinates(&Document::parse(&document).unwrap().root_element())
+    };
+    let (small, large) = (numbers(petal(100.0, 0.7, 0.3)), numbers(petal(200.0, 0.7, 0.3)));
+    assert_eq!(small.len(), large.len());
+    let flags = |value: f64| value == 0.0 || value == 1.0;
+    for (small, large) in small.into_iter().zip(large).filter(|(small, large)| !(flags(*small) && flags(*large))) {
+        assert!((2.0 * small - large).abs() < 0.02, "{small} {large}");
+    }
+}
+
+#[test]
+fn chance_is_an_arc_at_one_over_the_number_of_classes() {
+    let svg = draw(&four(), PLAIN);
+    let document = Document::parse(&svg).unwrap();
+    let radii: Vec<f64> = plotted(&document, "chance").iter().map(tip).collect();
+    assert_eq!(radii, [29.0, 29.0, 2.9, 2.9]);
+}
+
+#[test]
+fn whiskers_reach_from_end_to_end_of_the_interval() {
+    let run = summary(vec![dataset("d", Some(subject(500, 1000, 0)), None)]);
+    let svg = draw(&without_encoder(run), PLAIN);
+    let document = Document::parse(&svg).unwrap();
+    let [whisker] = plotted(&document, "whisker")[..] else { panic!("one whisker") };
+    // A single petal points up: the first line runs from (0, -low) to (0, -high).
+    let line = coordinates(&whisker);
+    assert!((line[1] + 0.48 * RADIUS).abs() < 0.01 && (line[3] + 0.52 * RADIUS).abs() < 0.01, "{line:?}");
+}
+
+#[test]
+fn what_is_not_scored_is_said_and_has_no_petal() {
+    let svg = draw(&four(), PLAIN);
+    let document = Document::parse(&svg).unwrap();
+    assert_eq!(plotted(&document, "model").len(), 3);
+    assert_eq!(plotted(&document, "encoder").len(), 4);
+    let texts: Vec<&str> = document.descendants().filter_map(|node| node.text()).collect();
+    assert!(texts.contains(&"model not scored"));
+    assert!(!texts.contains(&"0.0"));
+    assert!(
+        texts.iter().any(|text| text.contains("cifar100: encoder 76.0% (95% interval 74.0–78.0), model not scored"))
+    );
+}
+
+#[test]
+fn an_accuracy_of_zero_is_drawn_as_zero() {
+    let svg = draw(&summary(vec![dataset("d", Some(subject(0, 1000, 0)), None)]), PLAIN);
+    assert!(svg.contains(">0.0</text>"));
+}
+
+#[test]
+fn without_an_encoder_nothing_stands_for_one() {
+    let svg = draw(&without_encoder(four()), PLAIN);
+    let document = Document::parse(&svg).unwrap();
+    assert!(document.descendants().all(|node| node.attribute("class") != Some("encoder")));
+    assert!(svg.contains("Encoder: none"));
+    assert!(!svg.contains("encoder not scored"));
+}
+
+#[test]
+fn a_name_of_markup_stays_text() {
+    let svg = draw(&summary(vec![dataset("<script>alert(1)</script>", Some(subject(1, 2, 0)), None)]), PLAIN);
+    assert!(!svg.contains("<script"));
+    let document = Document::parse(&svg).unwrap();
+    assert!(document.descendants().any(|node| node.text().is_some_and(|text| text.contains("<script>"))));
+}
+
+#[test]
+fn headings_name_relation_judge_and_training_split() {
+    let svg = draw(&four(), PLAIN);
+    for words in ["own tower, weights equal", "Judge: rules (rules version 1)", "Training split: miniimagenet (train)"]
+    {
+        assert!(svg.contains(&words.replace('\'', "&#39;")), "{words}");
+    }
+}
+
+#[test]
+fn the_papers_rows_stand_only_beside_its_datasets() {
+    let with_paper = RoseOptions { paper_rows: true, ..PLAIN };
+    let svg = draw(&four(), with_paper);
+    let document = Document::parse(&svg).unwrap();
+    assert_eq!(plotted(&document, "reference").len(), 12);
+    assert!(svg.contains("paper: LLaVA-7b (v0)"));
+    assert!(!draw(&many(3), with_paper).contains("paper: "));
+}
+
+#[test]
+fn a_gap_in_a_polygon_is_not_bridged() {
+    let radar = RoseOptions { style: Style::Radar, ..PLAIN };
+    let svg = draw(&four(), radar);
+    let document = Document::parse(&svg).unwrap();
+    let [model] = plotted(&document, "model-line")[..] else { panic!("one polygon") };
+    let data = model.attribute("d").unwrap();
+    assert!(!data.contains('Z') && data.matches('M').count() == 2, "{data}");
+    let [encoder] = plotted(&document, "encoder-line")[..] else { panic!("one polygon") };
+    assert!(encoder.attribute("d").unwrap().ends_with('Z'));
+}
+
+#[test]
+fn numbers_of_the_usual_charts_do_not_overlap() {
+    for n in [1, 2, 3, 4, 6, 8, 12] {
+        let svg = draw(&many(n), PLAIN);
+        let document = Document::parse(&svg).unwrap();
+        let numbers: Vec<(String, Rect)> = ["model-ink", "encoder-ink"]
+            .into_iter()
+            .flat_map(|class| plotted(&document, class))
+            .map(|node| {
+                let read = |name: &str| node.attribute(name).unwrap().parse::<f64>().unwrap();
+                let (size, words) = (read("font-size"), node.text().unwrap());
+                let width = text::width(words, size, node.attribute("font-weight").is_some());
+                let height = 0.74 * size;
+                (words.to_owned(), Rect::centred(read("x"), read("y") - height / 2.0, width, height))
+            })
+            .collect();
+        assert_eq!(numbers.len(), 2 * n);
+        for (index, (words, rect)) in numbers.iter().enumerate() {
+            for (other_words, other) in &numbers[..index] {
+                assert!(!rect.overlaps(other), "{n}: {words} and {other_words}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_width_table_is_that_of_the_embedded_font() {
+    for (words, is_bold) in [("imagenet-100/validation", false), ("Training split: 0123456789%", true), ("AVTo", false)]
+    {
+        let weight = if is_bold { 700 } else { 400 };
+        let svg = format!(
+            r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2000 100" font-family="Inter"><text y="50" font-size="40" font-weight="{weight}">{words}</text></svg>"#
+        );
+        let drawn = f64::from(raster::parse(&svg).unwrap().root().bounding_box().width());
+        let told = text::width(words, 40.0, is_bold);
+        // Kerning and side bearings are not in the table.
+        assert!((told - drawn).abs() < 0.04 * told + 3.0, "{words}: {told} {drawn}");
+    }
+}
+
+#[test]
+fn a_png_has_its_size_and_ink_where_a_name_stands() {
+    let svg = draw(&four(), PLAIN);
+    let picture = image::load_from_memory(&png(&svg, 1920).unwrap()).unwrap().to_rgb8();
+    assert_eq!(picture.width(), 1920);
+    let document = Document::parse(&svg).unwrap();
+    let title = document.descendants().find(|node| node.tag_name().name() == "text").unwrap();
+    let read = |name: &str| title.attribute(name).unwrap().parse::<f64>().unwrap();
+    let (size, scale) = (read("font-size"), 2.0);
+    let width = text::width(title.text().unwrap(), size, true);
+    let columns = (read("x") * scale) as u32..((read("x") + width) * scale) as u32;
+    let rows = ((read("y") - 0.7 * size) * scale) as u32..(read("y") * scale) as u32;
+    let n_pixels = columns.len() * rows.len();
+    let pixels = columns.flat_map(|x| rows.clone().map(move |y| (x, y)));
+    let n_dark = pixels.filter(|&(x, y)| picture.get_pixel(x, y).0.iter().all(|&level| level < 90)).count();
+    let share = n_dark as f64 / n_pixels as f64;
+    assert!((0.15..0.6).contains(&share), "{share}");
+}
+
+#[test]
+fn a_picture_of_no_or_monstrous_size_is_refused() {
+    let svg = draw(&four(), PLAIN);
+    assert!(png(&svg, 0).is_err());
+    assert!(png(&svg, 1_000_000).is_err());
+    assert!(png("no svg", 100).is_err());
+}
+
+#[test]
+fn scales_and_styles_are_found_by_their_unique_names() {
+    for scale in Scale::ALL {
+        assert_eq!(scale.name().parse(), Ok(scale));
+    }
+    for style in Style::ALL {
+        assert_eq!(style.name().parse(), Ok(style));
+    }
+    let error = "pie".parse::<Style>().unwrap_err().to_string();
+    assert!(error.contains("`pie`") && error.contains("petals, radar"), "{error}");
+}
+
+#[test]
+fn the_golden_rose_is_drawn_again_to_the_byte() {
+    let svg = draw(&four(), RoseOptions { paper_rows: true, ..PLAIN });
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rose.svg");
+    if std::env::var_os("EMT_BLESS").is_some() {
+        std::fs::write(path, &svg).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).unwrap();
+    assert!(svg == golden, "tests/golden/rose.svg differs; hint: look at the new picture, then set EMT_BLESS=1");
+}

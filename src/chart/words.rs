@@ -1,0 +1,146 @@
+//! How numbers and headings are worded, on charts and in reports alike.
+
+use crate::compare::{EncoderHeading, Interval, JudgeHeading, ModelHeading, Summary};
+use crate::domain::EncoderRelation;
+
+/// What stands where nothing is defined.
+pub const MISSING: &str = "–";
+
+/// `0.7325` as `73.3`; [`MISSING`] where there is no number.
+pub fn percent_number(fraction: Option<f64>) -> String {
+    match fraction.filter(|value| value.is_finite()) {
+        Some(fraction) => format!("{:.1}", fraction * 100.0),
+        None => MISSING.to_owned(),
+    }
+}
+
+/// `0.7325` as `73.3%`; [`MISSING`] where there is no number.
+pub fn percent(fraction: Option<f64>) -> String {
+    match fraction.filter(|value| value.is_finite()) {
+        Some(fraction) => format!("{:.1}%", fraction * 100.0),
+        None => MISSING.to_owned(),
+    }
+}
+
+/// `[0.704, 0.759]` as `70.4–75.9`; [`MISSING`] where there is none.
+pub fn interval(interval: Option<Interval>) -> String {
+    match interval {
+        Some([low, high]) if low.is_finite() && high.is_finite() => {
+            format!("{:.1}–{:.1}", low * 100.0, high * 100.0)
+        }
+        _ => MISSING.to_owned(),
+    }
+}
+
+/// `text` on one line without control characters, which could steer a terminal.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// The first `n_max` characters of `text`, with `…` where there were more.
+pub fn shortened(text: &str, n_max: usize) -> String {
+    match text.char_indices().nth(n_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A chance level: `10%`, `0.1%`.
+pub fn chance(fraction: f64) -> String {
+    let percent = fraction * 100.0;
+    if percent >= 1.0 && (percent - percent.round()).abs() < 0.05 {
+        format!("{percent:.0}%")
+    } else {
+        format!("{percent:.1}%")
+    }
+}
+
+/// `llava-7b + adapter`.
+pub fn model(model: &ModelHeading) -> String {
+    if model.adapter.is_some() { format!("{} + adapter", model.name) } else { model.name.clone() }
+}
+
+/// The encoder's relation to the model's tower as a clause, with tower equality.
+pub fn relation(encoder: &EncoderHeading) -> &'static str {
+    match (encoder.relation, encoder.tower_equal) {
+        (EncoderRelation::Own, Some(false)) => "the model's own tower by name, but weights differ",
+        (EncoderRelation::Own, _) => "the model's own tower, weights equal",
+        (EncoderRelation::Ancestor, Some(true)) => "the ancestor of the model's tower, weights equal",
+        (EncoderRelation::Ancestor, _) => "the ancestor of the model's tower, weights differ",
+        (EncoderRelation::Other, Some(true)) => "another checkpoint than the model's tower, weights equal",
+        (EncoderRelation::Other, _) => "another encoder than the model's tower",
+        (EncoderRelation::Changed, Some(true)) => "the model's tower, recorded as changed, weights equal",
+        (EncoderRelation::Changed, _) => "the model's tower before fine-tuning changed it, weights differ",
+        (EncoderRelation::None, _) => "no encoder was run",
+    }
+}
+
+/// How the encoder chose its labels: `zero-shot`, `probe`; `None` without an encoder.
+pub fn comparator(encoder: &EncoderHeading) -> Option<&str> {
+    match encoder.comparator.as_str() {
+        "none" => None,
+        "zero_shot" => Some("zero-shot"),
+        other => Some(other),
+    }
+}
+
+/// `Encoder: clip (the model's own tower, weights equal), zero-shot`.
+pub fn encoder_heading(encoder: &EncoderHeading) -> String {
+    if encoder.relation == EncoderRelation::None {
+        return "Encoder: none; retention is not defined".to_owned();
+    }
+    let name = encoder.name.as_deref().unwrap_or("unnamed");
+    let comparator = comparator(encoder).map(|how| format!(", {how}")).unwrap_or_default();
+    format!("Encoder: {name} ({}){comparator}", relation(encoder))
+}
+
+/// `Judge: rules+llm (rules version 1, llm gpt-4o)`.
+pub fn judge_heading(judge: &JudgeHeading) -> String {
+    let version = |name: &str| if name == "rules" { "version " } else { "" };
+    let members: Vec<String> =
+        judge.judges.iter().map(|one| format!("{} {}{}", one.judge, version(&one.judge), one.model)).collect();
+    if members.is_empty() {
+        format!("Judge: {}", judge.name)
+    } else {
+        format!("Judge: {} ({})", judge.name, members.join(", "))
+    }
+}
+
+/// The warning about datasets that were scored on a training split, if any were.
+pub fn training_split_warning(summary: &Summary) -> Option<String> {
+    let names: Vec<String> = summary
+        .datasets
+        .iter()
+        .filter(|dataset| dataset.is_training_split)
+        .map(|dataset| format!("{} ({})", dataset.dataset, dataset.split))
+        .collect();
+    (!names.is_empty())
+        .then(|| format!("Training split: {}. Memorised images count as seen; use a held-out split.", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_or_not_a_number_is_a_dash() {
+        assert_eq!(percent(None), "–");
+        assert_eq!(percent(Some(f64::NAN)), "–");
+        assert_eq!(percent_number(None), "–");
+        assert_eq!(interval(None), "–");
+        assert_eq!(interval(Some([f64::NAN, 0.2])), "–");
+    }
+
+    #[test]
+    fn an_accuracy_of_zero_is_a_number() {
+        assert_eq!(percent(Some(0.0)), "0.0%");
+    }
+
+    #[test]
+    fn a_small_chance_level_keeps_its_digits() {
+        assert_eq!(chance(0.1), "10%");
+        assert_eq!(chance(0.01), "1%");
+        assert_eq!(chance(0.001), "0.1%");
+        assert_eq!(chance(1.0 / 3.0), "33.3%");
+    }
+}

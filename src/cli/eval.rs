@@ -1,0 +1,348 @@
+//! `emt eval`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::data::Places;
+use super::judge_options::JudgeOptions;
+use super::progress::Progress;
+use super::results::{self, ChartOptions, Format, Results};
+use super::{environment, exit_code, interrupt};
+use crate::dataset::{self, Dataset, OpenRequest};
+use crate::domain::{DatasetSpec, Mode, RunSpec, Subject, SubjectPrompt, Trial};
+use crate::eval::{self, DatasetWork, EncoderChoice, Ended, EvalRun, OpenedSubjects, SubjectsRequest};
+use crate::judging::Panel;
+use crate::model::Placement;
+use crate::prompting;
+use crate::record::{self, Manifest, RunFolder, Sitting};
+
+/// Flags of `emt eval`.
+#[derive(Args, Debug)]
+pub(super) struct EvalArgs {
+    /// Checkpoint folder of the model
+    #[arg(long, short, value_name = "DIR")]
+    model: PathBuf,
+    /// Folder of the encoder to compare with; `auto`: the one that the checkpoint names; `none`: no comparison
+    #[arg(long, value_name = "DIR|auto|none", default_value = "auto")]
+    encoder: String,
+    /// Names of `emt data list`, folders, or NAME=FOLDER, separated by commas; default: what is found of mnist,
+    /// cifar10, cifar100, miniimagenet
+    #[arg(long, value_name = "A,B")]
+    datasets: Option<String>,
+    #[command(flatten)]
+    places: Places,
+    /// Split to evaluate; default: the held-out one
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    /// Sheet with the labels of a folder dataset (folder,label[,alias…])
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Evaluate so many samples of each dataset, balanced over its classes; a larger limit goes on with the same run
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Seed of the order of samples
+    #[arg(long, value_name = "N")]
+    sample_seed: Option<u64>,
+    /// Run folder; default: reports/<model>-<identity>. The same command again resumes
+    #[arg(long, short, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Refuse a folder that exists
+    #[arg(long)]
+    fresh: bool,
+    /// `emt` (the paper's, with the class list), `emt-open` (without), or a file with {noun} and {labels}
+    #[arg(long, value_name = "NAME|FILE", default_value = "emt")]
+    prompt: String,
+    /// Chat template over the checkpoint's own: a name such as vicuna_v1, or a jinja file
+    #[arg(long, value_name = "NAME|FILE")]
+    template: Option<String>,
+    /// Tokens of an answer at most
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    max_new_tokens: usize,
+    /// Images in one forward pass; default: what memory allows, at most 32
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// cpu, cuda, cuda:1, metal; auto: the GPU that the binary was built for, else cpu
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// f32, bf16, f16; auto: f32 on a cpu, bf16 on a GPU
+    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    dtype: String,
+    /// Datasets that the model was fine-tuned on: an answer from their labels gets the code `leak`
+    #[arg(long, value_name = "A,B")]
+    tuned_on: Option<String>,
+    /// Exit with 2 where a larger share of one subject's trials of a dataset is unscored
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    max_unscored: f64,
+    #[command(flatten)]
+    judging: JudgeOptions,
+    #[command(flatten)]
+    charts: ChartOptions,
+    /// What standard output gets
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// Everything that is settled before weights are read.
+struct Prepared {
+    placement: Placement,
+    subjects: OpenedSubjects,
+    datasets: Vec<Dataset>,
+    questions: Vec<String>,
+    batch_size: usize,
+    panel: Panel,
+    spec: RunSpec,
+}
+
+/// Runs the command and returns its exit code.
+pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
+    check_numbers(args)?;
+    let prepared = prepare(args)?;
+    let mut progress = Progress::new(err, quiet);
+    for dataset in &prepared.datasets {
+        for warning in &dataset.warnings {
+            progress.say(&format!("warning: {}: {warning}", dataset.name));
+        }
+        if dataset.is_training_split {
+            progress.say(&format!("warning: {}: `{}` is a training split", dataset.name, dataset.split));
+        }
+    }
+    let dir = run_folder(args, &prepared.spec);
+    let manifest = Manifest::new(prepared.spec.clone(), sitting(args, prepared.batch_size));
+    let (folder, recorded) = RunFolder::create_or_resume(&dir, manifest, args.fresh)?;
+    let works = plan(args, &prepared, &recorded);
+    announce(&mut progress, &prepared, &works, &recorded, &dir);
+    interrupt::listen();
+    let Prepared { placement, subjects, datasets, questions, batch_size, panel, spec } = prepared;
+    let run = EvalRun {
+        datasets: &datasets,
+        works: &works,
+        prompt_name: prompt_name(&spec),
+        questions: &questions,
+        max_new_tokens: args.max_new_tokens,
+        batch_size,
+        panel,
+        folder,
+        recorded,
+        is_stopped: &interrupt::is_stopped,
+    };
+    let ended = eval::run(run, || subjects.load(&placement), &mut progress);
+    progress.finish();
+    match ended? {
+        Ended::Interrupted => {
+            progress.say(&format!("interrupted; the same command goes on where `{}` ends", dir.display()));
+            Ok(exit_code::INTERRUPTED)
+        }
+        Ended::Complete { trials, judge_error } => {
+            let results =
+                Results { dir: &dir, spec: &spec, trials: &trials, charts: &args.charts, format: args.format };
+            results::write(&results, quiet, out)?;
+            verdict(args, &dir, &trials, judge_error)
+        }
+    }
+}
+
+fn check_numbers(args: &EvalArgs) -> Result<()> {
+    if args.batch_size == Some(0) || args.max_new_tokens == 0 || args.limit == Some(0) {
+        bail!("--batch-size, --max-new-tokens and --limit must be at least 1");
+    }
+    if !(0.0..=1.0).contains(&args.max_unscored) {
+        bail!("--max-unscored is a share from 0 to 1, and is {}", args.max_unscored);
+    }
+    Ok(())
+}
+
+fn prepare(args: &EvalArgs) -> Result<Prepared> {
+    let placement = Placement::new(&args.device, &args.dtype)?;
+    let datasets = open_datasets(args)?;
+    let template = prompting::load(&args.prompt)?;
+    let request = SubjectsRequest {
+        model: &args.model,
+        encoder: match args.encoder.as_str() {
+            "auto" => EncoderChoice::Auto,
+            "none" => EncoderChoice::None,
+            dir => EncoderChoice::Folder(dir.into()),
+        },
+        template: args.template.as_deref(),
+        hub_cache: environment::hub_cache(),
+    };
+    let subjects = OpenedSubjects::open(&request)?;
+    let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
+    for dataset in &datasets {
+        let prompt = template.render(&dataset.noun, &dataset.labels)?;
+        let rendered = subjects.render(&prompt.text)?;
+        subjects.check_length(&dataset.name, rendered.ids.len(), args.max_new_tokens)?;
+        n_tokens_max = n_tokens_max.max(rendered.ids.len() + args.max_new_tokens);
+        let mut spec = eval::dataset_spec(dataset, subjects.has_encoder());
+        spec.prompts.insert(0, eval::model_prompt(&prompt, rendered));
+        specs.push(spec);
+        questions.push(prompt.text);
+    }
+    let batch_size = subjects.batch_size(args.batch_size, n_tokens_max, &placement)?;
+    let mut spec = RunSpec {
+        model: subjects.model_spec()?,
+        encoder: subjects.encoder_spec()?,
+        datasets: specs,
+        sample_seed: args.sample_seed.unwrap_or(datasets[0].sample_seed),
+        modes: vec![Mode::Generate],
+        max_new_tokens: args.max_new_tokens,
+        compute_type: placement.compute_type().to_owned(),
+        device_kind: placement.device_kind().to_owned(),
+        judges: Vec::new(),
+        tuned_on: tuned_on(args)?,
+    };
+    let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
+    spec.judges = panel.specs();
+    Ok(Prepared { placement, subjects, datasets, questions, batch_size, panel, spec })
+}
+
+fn open_datasets(args: &EvalArgs) -> Result<Vec<Dataset>> {
+    let (catalog, roots) = (args.places.catalog()?, args.places.roots());
+    let texts: Vec<String> = match &args.datasets {
+        Some(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect(),
+        None => {
+            let found = dataset::available(&catalog, &roots);
+            let found = found.into_iter().filter(|row| row.is_evaluated_by_default && row.is_default_split);
+            found.filter(|row| row.found_at.is_some()).map(|row| row.name).collect()
+        }
+    };
+    if texts.is_empty() {
+        bail!("no dataset was found; hint: `emt data fetch mnist cifar10 cifar100`, or --data DIR, or --datasets PATH");
+    }
+    if args.labels.is_some() && texts.len() > 1 {
+        bail!("--labels is for one dataset, and --datasets names {}; hint: run them one by one", texts.len());
+    }
+    let mut names = HashSet::new();
+    let mut datasets = Vec::with_capacity(texts.len());
+    for text in &texts {
+        let request = OpenRequest { text, split: args.split.as_deref(), labels_file: args.labels.as_deref() };
+        let dataset = dataset::open(&catalog, &roots, &request)?;
+        if !names.insert(dataset.name.clone()) {
+            bail!("--datasets names `{}` twice; hint: give one of them a name with NAME=PATH", dataset.name);
+        }
+        datasets.push(dataset);
+    }
+    eval::refuse_empty(&datasets)?;
+    Ok(datasets)
+}
+
+fn tuned_on(args: &EvalArgs) -> Result<BTreeMap<String, crate::domain::LabelSet>> {
+    let (catalog, roots) = (args.places.catalog()?, args.places.roots());
+    let names = args.tuned_on.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|text| {
+            let labels = match catalog.labels_of(text) {
+                Ok(labels) => labels.clone(),
+                // Not in the catalog: perhaps a folder, whose classes are its folders.
+                Err(error) if !Path::new(text).exists() && !text.contains('=') => {
+                    return Err(error.context("--tuned-on names a dataset whose labels are not known"));
+                }
+                Err(_) => {
+                    dataset::open(&catalog, &roots, &OpenRequest { text, split: None, labels_file: None })?.labels
+                }
+            };
+            Ok((text.to_owned(), labels))
+        })
+        .collect()
+}
+
+fn prompt_name(spec: &RunSpec) -> &str {
+    let of_model = |dataset: &'_ DatasetSpec| -> Option<usize> {
+        dataset.prompts.iter().position(|prompt: &SubjectPrompt| prompt.subject == Subject::Model)
+    };
+    spec.datasets
+        .iter()
+        .find_map(|dataset| of_model(dataset).map(|index| dataset.prompts[index].prompt.as_str()))
+        .unwrap_or("emt")
+}
+
+fn run_folder(args: &EvalArgs, spec: &RunSpec) -> PathBuf {
+    args.out.clone().unwrap_or_else(|| {
+        let identity = record::identity(spec);
+        let digits = identity.rsplit(':').next().unwrap_or_default();
+        Path::new("reports").join(format!("{}-{}", spec.model.name, &digits[..8.min(digits.len())]))
+    })
+}
+
+fn sitting(args: &EvalArgs, batch_size: usize) -> serde_json::Map<String, Value> {
+    let shown = |path: &Path| Value::from(path.display().to_string());
+    let mut paths = serde_json::Map::new();
+    paths.insert("model".into(), shown(&args.model));
+    paths.insert("encoder".into(), args.encoder.clone().into());
+    if let Some(data) = &args.places.data {
+        paths.insert("data".into(), shown(data));
+    }
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut fields =
+        record::environment(&Sitting { n_threads, batch_size: Some(batch_size), limit: args.limit, paths });
+    fields.insert("command".into(), results::command_line().into());
+    fields
+}
+
+fn plan(args: &EvalArgs, prepared: &Prepared, recorded: &[Trial]) -> Vec<DatasetWork> {
+    let recorded: HashSet<_> = recorded.iter().map(Trial::key).collect();
+    let has_encoder = prepared.spec.encoder.is_some();
+    let seed = prepared.spec.sample_seed;
+    prepared.datasets.iter().map(|dataset| eval::plan(dataset, seed, args.limit, has_encoder, &recorded)).collect()
+}
+
+fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork], recorded: &[Trial], dir: &Path) {
+    let n_samples: usize = works.iter().map(|work| work.selected.len()).sum();
+    let n_left: usize = works.iter().map(|work| work.remaining.len()).sum();
+    let spec = &prepared.spec;
+    progress.say(&format!(
+        "{} ({}, {} on {}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
+        spec.model.name,
+        spec.model.family,
+        spec.compute_type,
+        spec.device_kind,
+        prepared.batch_size,
+        works.len(),
+        if recorded.is_empty() { String::new() } else { format!(", {} recorded already", n_samples - n_left) },
+        dir.display()
+    ));
+    if spec.encoder.is_none() {
+        progress
+            .say("warning: without an encoder there is no retention and no comparison with what the model could see");
+    }
+    let n_calls_max = prepared.panel.upper_bound_of_calls(n_samples as u64);
+    if n_calls_max > 0 {
+        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer"));
+    }
+}
+
+/// The run is complete on disk; may its numbers be trusted?
+fn verdict(args: &EvalArgs, dir: &Path, trials: &[Trial], judge_error: Option<String>) -> Result<u8> {
+    let Some((dataset, subject, share)) = eval::largest_unscored_share(trials) else { return Ok(exit_code::OK) };
+    if share > args.max_unscored {
+        let why = judge_error.map(|error| format!(" ({error})")).unwrap_or_default();
+        bail!(
+            "{:.1}% of the {}'s trials of `{dataset}` are unscored, more than --max-unscored {:.1}%{why}; the run is \
+             complete in `{}`; hint: run the same command again to retry, or `emt judge score {} --out NEW` to judge it \
+             anew",
+            share * 100.0,
+            results::subject_name(subject),
+            args.max_unscored * 100.0,
+            dir.display(),
+            dir.display()
+        );
+    }
+    Ok(exit_code::OK)
+}
+
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Table, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(match self {
+            Self::Table => clap::builder::PossibleValue::new("table"),
+            Self::Json => clap::builder::PossibleValue::new("json"),
+        })
+    }
+}

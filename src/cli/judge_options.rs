@@ -1,0 +1,139 @@
+//! The judge's flags, shared by every command that judges.
+#![expect(clippy::disallowed_methods, reason = "reads the user's own judge prompt")]
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use super::environment;
+use crate::api::ChatConfig;
+use crate::judging::{JudgeMode, JudgePreset, JudgePrompt, LlmJudge, PanelConfig, Scope};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Judge {
+    /// The deterministic taxonomy alone; offline
+    Rules,
+    /// A language model decides; rules give the codes of errors
+    Llm,
+    /// Rules where they are certain, a language model elsewhere
+    #[value(name = "rules+llm")]
+    RulesAndLlm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ScopeName {
+    /// About every distinct pair of label and answer
+    All,
+    /// Only where the rules are not certain
+    Residual,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PresetName {
+    /// The EMT paper's: temperature 0.2, 64 tokens
+    Paper,
+}
+
+/// Who judges.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Judging")]
+pub(super) struct JudgeOptions {
+    /// Who decides whether an answer means the label
+    #[arg(long, value_enum, default_value = "rules")]
+    judge: Judge,
+    /// Address of an OpenAI-compatible server, with or without /v1; else EMT_JUDGE_BASE_URL, OPENAI_BASE_URL
+    #[arg(long, value_name = "URL")]
+    judge_url: Option<String>,
+    /// The judge's model, as the server calls it
+    #[arg(long, value_name = "NAME")]
+    judge_model: Option<String>,
+    /// `strict`, `emt` (the paper's, verbatim), or a file with {label} and {answer}
+    #[arg(long, value_name = "NAME|FILE", default_value = "strict")]
+    judge_prompt: String,
+    /// Sampling parameters under one name; without, temperature 0
+    #[arg(long, value_enum)]
+    judge_preset: Option<PresetName>,
+    /// About which pairs the language model is asked beside the rules
+    #[arg(long, value_enum, default_value = "all")]
+    judge_scope: ScopeName,
+    /// Requests under way at once
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    max_connections: usize,
+    /// Seconds for one attempt
+    #[arg(long, value_name = "SECONDS", default_value_t = 120.0)]
+    timeout: f64,
+    /// Seconds before the first retry where the server names none; doubles
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    retry_base: f64,
+    /// Most calls in all; what is left then is unscored
+    #[arg(long, value_name = "N")]
+    judge_max_calls: Option<u64>,
+    /// Most tokens in all, prompts and replies
+    #[arg(long, value_name = "N")]
+    judge_max_tokens: Option<u64>,
+    /// Most requests a minute
+    #[arg(long, value_name = "N")]
+    judge_requests_per_minute: Option<u64>,
+    /// Most tokens a minute
+    #[arg(long, value_name = "N")]
+    judge_tokens_per_minute: Option<u64>,
+}
+
+impl JudgeOptions {
+    /// The judges that the flags ask for.
+    pub fn panel_config(&self) -> Result<PanelConfig> {
+        let mode = match self.judge {
+            Judge::Rules => return Ok(PanelConfig::rules()),
+            Judge::Llm => JudgeMode::Llm,
+            Judge::RulesAndLlm => JudgeMode::RulesAndLlm,
+        };
+        let scope = match self.judge_scope {
+            ScopeName::All => Scope::All,
+            ScopeName::Residual => Scope::Residual,
+        };
+        Ok(PanelConfig { mode, scope, llm: Some(self.llm()?) })
+    }
+
+    fn llm(&self) -> Result<LlmJudge> {
+        let url = self.judge_url.clone().or_else(environment::judge_base_url).context(
+            "a language-model judge needs a server; hint: --judge-url http://host:port/v1, or EMT_JUDGE_BASE_URL",
+        )?;
+        let model = self
+            .judge_model
+            .clone()
+            .context("a language-model judge needs a model; hint: --judge-model NAME, as the server calls it")?;
+        if self.max_connections == 0 {
+            bail!("--max-connections must be at least 1");
+        }
+        let (api_key_variable, api_key) = environment::judge_api_key();
+        let chat = ChatConfig {
+            api_key,
+            api_key_variable,
+            max_connections: self.max_connections,
+            timeout_ms: milliseconds("--timeout", self.timeout)?,
+            retry_base_ms: milliseconds("--retry-base", self.retry_base)?,
+            requests_per_minute: self.judge_requests_per_minute,
+            tokens_per_minute: self.judge_tokens_per_minute,
+            max_calls: self.judge_max_calls,
+            max_tokens_total: self.judge_max_tokens,
+            ..ChatConfig::new(url, model)
+        };
+        let prompt = match self.judge_prompt.as_str() {
+            "strict" => JudgePrompt::Strict,
+            "emt" => JudgePrompt::Emt,
+            path => JudgePrompt::File(std::fs::read_to_string(path).with_context(|| {
+                format!("failed to read the judge's prompt `{path}`; hint: `strict`, `emt`, or a file that exists")
+            })?),
+        };
+        let preset = self.judge_preset.map(|PresetName::Paper| JudgePreset::Paper);
+        Ok(LlmJudge { prompt, preset, ..LlmJudge::new(chat) })
+    }
+}
+
+fn milliseconds(flag: &str, seconds: f64) -> Result<u64> {
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok((duration.as_millis() as u64).max(1)),
+        _ => bail!("{flag} must be a positive number of seconds, and is {seconds}"),
+    }
+}

@@ -1,0 +1,141 @@
+//! What a finished run leaves: tables, summaries, reports and roses.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
+use crate::compare::{self, Summary, SummaryInput};
+use crate::domain::{RunSpec, Subject, Trial};
+use crate::record;
+use crate::report::{self, ReportInput};
+use crate::{eval, record::Manifest};
+
+/// Form of the result on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// For people.
+    Table,
+    /// `summary.json`.
+    Json,
+}
+
+/// How charts look.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Charts")]
+pub(super) struct ChartOptions {
+    /// `radius`: a petal's length is its accuracy; `area`: its area is
+    #[arg(long, value_name = "SCALE", default_value = "radius")]
+    rose_scale: Scale,
+    /// `petals`, or the paper's `radar` polygons
+    #[arg(long, value_name = "STYLE", default_value = "petals")]
+    rose_style: Style,
+    /// Show the paper's own rows for the same datasets beside the run's
+    #[arg(long)]
+    paper_rows: bool,
+}
+
+/// A finished run.
+pub(super) struct Results<'a> {
+    pub dir: &'a Path,
+    pub spec: &'a RunSpec,
+    pub trials: &'a [Trial],
+    pub charts: &'a ChartOptions,
+    pub format: Format,
+}
+
+/// The width of `rose.png`.
+const PNG_WIDTH_PX: u32 = 1600;
+
+/// Writes every file of the folder that is made from `run.json` and `trials.jsonl`, and prints the result.
+pub(super) fn write(results: &Results<'_>, quiet: bool, out: &mut dyn Write) -> Result<()> {
+    let summary = summary(results)?;
+    let options = RoseOptions {
+        scale: results.charts.rose_scale,
+        style: results.charts.rose_style,
+        paper_rows: results.charts.paper_rows,
+    };
+    let rose_svg = chart::rose(&RoseChart::of_summary(&summary, options));
+    let (manifest, _) = record::read_run(results.dir)?;
+    let environment = shown_environment(&manifest);
+    let input = ReportInput {
+        summary: &summary,
+        spec: results.spec,
+        trials: results.trials,
+        rose_svg: &rose_svg,
+        paper_rows: results.charts.paper_rows,
+        environment: &environment,
+        command: manifest.environment.get("command").and_then(|command| command.as_str()).unwrap_or_default(),
+    };
+    let json = report::json(&summary);
+    let files: [(&str, Vec<u8>); 6] = [
+        ("summary.json", json.clone().into_bytes()),
+        ("summary.csv", report::csv(&summary).into_bytes()),
+        ("report.md", report::markdown(&input).into_bytes()),
+        ("report.html", report::html(&input).into_bytes()),
+        ("rose.png", chart::png(&rose_svg, PNG_WIDTH_PX)?),
+        ("rose.svg", rose_svg.clone().into_bytes()),
+    ];
+    for (name, bytes) in files {
+        record::write_file(results.dir, name, &bytes)?;
+    }
+    match results.format {
+        Format::Json => writeln!(out, "{}", json.trim_end())?,
+        Format::Table => {
+            write!(out, "{}", report::table(&summary))?;
+            if !quiet {
+                let dir = results.dir.display();
+                writeln!(out, "\n{dir}: report.html, report.md, summary.json, summary.csv, rose.svg, rose.png")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn summary(results: &Results<'_>) -> Result<Summary> {
+    let judged = eval::judged_datasets(results.spec)?;
+    let is_certain = |trial: &Trial| {
+        let index = results.spec.datasets.iter().position(|dataset| dataset.dataset == trial.dataset)?;
+        let label = judged[index].labels.index_of(&trial.label)?;
+        Some(judged[index].grader.grade(label, &trial.answer.as_ref()?.text).certain)
+    };
+    let run = results.dir.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
+    let input = SummaryInput { run: &run, uncertain_share: compare::uncertain_share(results.trials, is_certain) };
+    Ok(compare::summarise(&input, results.spec, results.trials))
+}
+
+fn shown_environment(manifest: &Manifest) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    manifest.environment.iter().map(|(name, value)| (name.clone(), text(value))).collect()
+}
+
+/// The command that was typed, quoted where a shell would need it. Keys are never given as flags.
+pub(super) fn command_line() -> String {
+    let quote = |word: String| {
+        let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c)) && !word.is_empty();
+        if is_plain { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    let mut words: Vec<String> = std::env::args().map(quote).collect();
+    if let Some(first) = words.first_mut() {
+        *first = "emt".to_owned();
+    }
+    words.join(" ")
+}
+
+/// As messages have it.
+pub(super) fn subject_name(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Model => "model",
+        Subject::Encoder => "encoder",
+    }
+}
+
+/// Reads `path` as a run, with a message that says what to give.
+pub(super) fn read_run(path: &Path) -> Result<(Manifest, Vec<Trial>)> {
+    record::read_run(path).with_context(|| format!("failed to open the run `{}`", path.display()))
+}

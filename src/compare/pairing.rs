@@ -1,0 +1,63 @@
+//! Which trial of one side belongs to which of the other.
+
+use std::collections::BTreeMap;
+
+/// Trials of two sides, matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pairing<T> {
+    /// The matched ones, in the order of their keys.
+    pub pairs: Vec<(T, T)>,
+    /// Those of the first side without a partner.
+    pub only_first: Vec<T>,
+    /// Those of the second side without a partner.
+    pub only_second: Vec<T>,
+}
+
+/// Matches equal keys, the k-th duplicate with the k-th; `rank` orders duplicates, so that the order in which
+/// they come does not matter.
+pub fn pair<T, K: Ord, R: Ord>(
+    first: impl IntoIterator<Item = T>,
+    second: impl IntoIterator<Item = T>,
+    key: impl Fn(&T) -> K,
+    rank: impl Fn(&T) -> R,
+) -> Pairing<T> {
+    let mut by_key: BTreeMap<K, (Vec<T>, Vec<T>)> = BTreeMap::new();
+    for item in first {
+        by_key.entry(key(&item)).or_default().0.push(item);
+    }
+    for item in second {
+        by_key.entry(key(&item)).or_default().1.push(item);
+    }
+    let mut pairing = Pairing { pairs: Vec::new(), only_first: Vec::new(), only_second: Vec::new() };
+    for (mut first, mut second) in by_key.into_values() {
+        first.sort_by_key(&rank);
+        second.sort_by_key(&rank);
+        let mut second = second.into_iter();
+        for item in first {
+            match second.next() {
+                Some(partner) => pairing.pairs.push((item, partner)),
+                None => pairing.only_first.push(item),
+            }
+        }
+        pairing.only_second.extend(second);
+    }
+    pairing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kth_duplicate_meets_the_kth_whatever_the_order() {
+        let first = [("a", 2), ("b", 1), ("a", 1)];
+        let second = [("a", 8), ("a", 9), ("c", 7), ("a", 7)];
+        let pairing = pair(first, second, |item| item.0, |item| item.1);
+        assert_eq!(pairing.pairs, [(("a", 1), ("a", 7)), (("a", 2), ("a", 8))]);
+        assert_eq!(pairing.only_first, [("b", 1)]);
+        assert_eq!(pairing.only_second, [("a", 9), ("c", 7)]);
+        let mut turned = first;
+        turned.reverse();
+        assert_eq!(pair(turned, second, |item| item.0, |item| item.1), pairing);
+    }
+}

@@ -1,0 +1,472 @@
+//! Trials to the numbers of `summary.json`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::{
+    ConstantAnswer, DatasetSummary, EncoderHeading, EncoderPairs, JudgeHeading, ModelHeading, SCHEMA, SubjectSummary,
+    Summary, SummaryInput, pair,
+};
+use crate::domain::{DatasetSpec, EncoderRelation, ErrorKind, Mode, Outcome, RunSpec, Subject, Trial, UnscoredReason};
+use crate::stats::{PairCells, ratio_interval, wilson};
+
+const CONFIDENCE: f64 = 0.95;
+
+/// Enough for the second digit of a 95% endpoint (Efron and Tibshirani 1993, section 13.3, ask for 1,000).
+const N_RESAMPLES: usize = 2_000;
+
+/// Fixed, so that the same trials always give the same interval.
+const BOOTSTRAP_SEED: u64 = 0x656d_7400;
+
+/// An answer is called constant from more than this share of the scored answers (emt-protocol 4.3, case 11).
+const CONSTANT_SHARE: f64 = 0.5;
+
+/// All numbers of one run, a dataset at a time in the order of `spec`. The order of `trials` does not matter.
+pub fn summarise(input: &SummaryInput<'_>, spec: &RunSpec, trials: &[Trial]) -> Summary {
+    Summary {
+        schema: SCHEMA.to_owned(),
+        run: input.run.to_owned(),
+        model: ModelHeading {
+            name: spec.model.name.clone(),
+            family: spec.model.family.clone(),
+            adapter: spec.model.adapter.clone(),
+            compute_type: spec.compute_type.clone(),
+            device_kind: spec.device_kind.clone(),
+        },
+        encoder: encoder_heading(spec, trials),
+        judge: JudgeHeading {
+            name: spec.judges.iter().map(|judge| judge.judge.as_str()).collect::<Vec<_>>().join("+"),
+            judges: spec.judges.clone(),
+            uncertain_share: input.uncertain_share,
+        },
+        datasets: spec.datasets.iter().map(|dataset| dataset_summary(dataset, trials)).collect(),
+    }
+}
+
+/// The share of the model's scored answers of which `is_certain` says no; `None` where it knows of none.
+///
+/// `is_certain` gives `None` for a trial that the rules did not read.
+pub fn uncertain_share(trials: &[Trial], is_certain: impl Fn(&Trial) -> Option<bool>) -> Option<f64> {
+    let readings: Vec<bool> = trials
+        .iter()
+        .filter(|trial| is_of(trial, Subject::Model, Mode::Generate) && is_correct(trial).is_some())
+        .filter_map(is_certain)
+        .collect();
+    let n_uncertain = readings.iter().filter(|certain| !**certain).count();
+    (!readings.is_empty()).then(|| n_uncertain as f64 / readings.len() as f64)
+}
+
+fn encoder_heading(spec: &RunSpec, trials: &[Trial]) -> EncoderHeading {
+    let comparator = match (&spec.encoder, encoder_mode(trials)) {
+        (None, _) => "none",
+        (Some(_), Mode::Probe) => "probe",
+        (Some(_), _) => "zero_shot",
+    };
+    EncoderHeading {
+        relation: spec.encoder.as_ref().map_or(EncoderRelation::None, |encoder| encoder.relation),
+        comparator: comparator.to_owned(),
+        tower_equal: spec.encoder.as_ref().map(|encoder| encoder.tower_equal),
+        name: spec.encoder.as_ref().map(|encoder| encoder.name.clone()),
+        family: spec.encoder.as_ref().map(|encoder| encoder.family.clone()),
+    }
+}
+
+/// The encoder's mode that counts: zero-shot wherever it ran.
+fn encoder_mode(trials: &[Trial]) -> Mode {
+    let ran = |mode| trials.iter().any(|trial| is_of(trial, Subject::Encoder, mode));
+    if !ran(Mode::ZeroShot) && ran(Mode::Probe) { Mode::Probe } else { Mode::ZeroShot }
+}
+
+fn dataset_summary(dataset: &DatasetSpec, trials: &[Trial]) -> DatasetSummary {
+    let trials: Vec<&Trial> =
+        trials.iter().filter(|trial| trial.dataset == dataset.dataset && trial.split == dataset.split).collect();
+    let of =
+        |subject, mode| -> Vec<&Trial> { trials.iter().copied().filter(|trial| is_of(trial, subject, mode)).collect() };
+    let model = of(Subject::Model, Mode::Generate);
+    let zero_shot = of(Subject::Encoder, Mode::ZeroShot);
+    let encoder = if zero_shot.is_empty() { of(Subject::Encoder, Mode::Probe) } else { zero_shot };
+    let (cells, n_unscored) = encoder_cells(&model, &encoder);
+    let has_pairs = !model.is_empty() && !encoder.is_empty();
+    DatasetSummary {
+        dataset: dataset.dataset.clone(),
+        split: dataset.split.clone(),
+        is_training_split: dataset.is_training_split,
+        n_samples: trials.iter().map(|trial| &trial.sample).collect::<BTreeSet<_>>().len(),
+        n_classes: dataset.labels.len(),
+        model: subject_summary(&model),
+        model_score: subject_summary(&of(Subject::Model, Mode::Score)),
+        encoder: subject_summary(&encoder),
+        retention: retention(cells),
+        retention_interval: ratio_interval(cells, CONFIDENCE, N_RESAMPLES, BOOTSTRAP_SEED),
+        pairs: has_pairs.then_some(EncoderPairs {
+            both_correct: cells.both,
+            only_encoder: cells.only_second,
+            only_model: cells.only_first,
+            both_wrong: cells.neither,
+            unscored: n_unscored,
+        }),
+        constant_answer: constant_answer(&model),
+    }
+}
+
+fn is_of(trial: &Trial, subject: Subject, mode: Mode) -> bool {
+    trial.subject == subject && trial.mode == mode
+}
+
+/// `None` for an unscored trial, which is neither.
+fn is_correct(trial: &Trial) -> Option<bool> {
+    match trial.outcome {
+        Outcome::Correct => Some(true),
+        Outcome::Incorrect(_) => Some(false),
+        Outcome::Unscored(_) => None,
+    }
+}
+
+fn subject_summary(trials: &[&Trial]) -> Option<SubjectSummary> {
+    if trials.is_empty() {
+        return None;
+    }
+    let mut kinds: BTreeMap<String, usize> = ErrorKind::ALL.iter().map(|kind| (kind.name().to_owned(), 0)).collect();
+    let mut codes = BTreeMap::new();
+    let mut unscored = BTreeMap::new();
+    let mut n_correct = 0;
+    for trial in trials {
+        match trial.outcome {
+            Outcome::Correct => n_correct += 1,
+            Outcome::Incorrect(code) => {
+                *kinds.entry(code.kind().name().to_owned()).or_default() += 1;
+                *codes.entry(code.name().to_owned()).or_default() += 1;
+            }
+            Outcome::Unscored(reason) => *unscored.entry(reason_name(reason).to_owned()).or_default() += 1,
+        }
+    }
+    let n_trials = trials.len();
+    let n_unscored: usize = unscored.values().sum();
+    let n_scored = n_trials - n_unscored;
+    let share = |n: usize, of: usize| n as f64 / of as f64;
+    Some(SubjectSummary {
+        n_trials,
+        n_correct,
+        n_incorrect: n_scored - n_correct,
+        n_unscored,
+        accuracy: (n_scored > 0).then(|| share(n_correct, n_scored)),
+        accuracy_interval: wilson(n_correct, n_scored, CONFIDENCE),
+        accuracy_bounds: Some([share(n_correct, n_trials), share(n_correct + n_unscored, n_trials)]),
+        balanced_accuracy: balanced_accuracy(trials),
+        kinds,
+        codes,
+        unscored,
+    })
+}
+
+/// The mean over the classes that have a scored trial.
+fn balanced_accuracy(trials: &[&Trial]) -> Option<f64> {
+    let mut classes: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for trial in trials {
+        if let Some(correct) = is_correct(trial) {
+            let (n_correct, n_scored) = classes.entry(&trial.label).or_default();
+            *n_correct += usize::from(correct);
+            *n_scored += 1;
+        }
+    }
+    let sum: f64 = classes.values().map(|&(n_correct, n_scored)| n_correct as f64 / n_scored as f64).sum();
+    (!classes.is_empty()).then(|| sum / classes.len() as f64)
+}
+
+/// The 2 x 2 table of pairs scored on both sides (first: the model), and the pairs with a side unscored.
+fn encoder_cells(model: &[&Trial], encoder: &[&Trial]) -> (PairCells, usize) {
+    let pairing = pair(
+        model.iter().copied(),
+        encoder.iter().copied(),
+        |trial| (trial.content.as_str(), trial.label.as_str()),
+        |trial| trial.sample.as_str(),
+    );
+    let mut cells = PairCells { both: 0, only_first: 0, only_second: 0, neither: 0 };
+    let mut n_unscored = 0;
+    for (model, encoder) in pairing.pairs {
+        match (is_correct(model), is_correct(encoder)) {
+            (Some(true), Some(true)) => cells.both += 1,
+            (Some(true), Some(false)) => cells.only_first += 1,
+            (Some(false), Some(true)) => cells.only_second += 1,
+            (Some(false), Some(false)) => cells.neither += 1,
+            (None, _) | (_, None) => n_unscored += 1,
+        }
+    }
+    (cells, n_unscored)
+}
+
+fn retention(cells: PairCells) -> Option<f64> {
+    let n_encoder = cells.both + cells.only_second;
+    (n_encoder > 0).then(|| (cells.both + cells.only_first) as f64 / n_encoder as f64)
+}
+
+/// The answer that more than [`CONSTANT_SHARE`] of the scored trials share, however cased, spaced or ended.
+fn constant_answer(trials: &[&Trial]) -> Option<ConstantAnswer> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut n_scored = 0;
+    for trial in trials.iter().filter(|trial| is_correct(trial).is_some()) {
+        let Some(answer) = &trial.answer else { continue };
+        *counts.entry(plain(&answer.text)).or_default() += 1;
+        n_scored += 1;
+    }
+    let (answer, count) = counts.into_iter().max_by_key(|&(_, count)| count)?;
+    let share = count as f64 / n_scored as f64;
+    (share > CONSTANT_SHARE).then_some(ConstantAnswer { answer, share })
+}
+
+fn plain(answer: &str) -> String {
+    let lower = answer.nfkc().collect::<String>().to_lowercase();
+    let words = lower.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.trim_end_matches(['.', '!', ',', ':', ';']).to_owned()
+}
+
+fn reason_name(reason: UnscoredReason) -> &'static str {
+    match reason {
+        UnscoredReason::Pending => "pending",
+        UnscoredReason::ImageUnreadable => "image_unreadable",
+        UnscoredReason::ModelError => "model_error",
+        UnscoredReason::JudgeFailed => "judge_failed",
+        UnscoredReason::JudgeUnparsable => "judge_unparsable",
+        UnscoredReason::JudgeBudget => "judge_budget",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::domain::{Answer, AnswerType, EncoderSpec, ErrorCode, JudgeSpec, ModelSpec, Stop, SubjectPrompt};
+
+    const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
+
+    fn spec(with_encoder: bool) -> RunSpec {
+        let hash = String::new;
+        RunSpec {
+            model: ModelSpec {
+                name: "tiny".into(),
+                family: "llava".into(),
+                weights: hash(),
+                adapter: None,
+                merged: false,
+                tokenizer: hash(),
+                chat_template: hash(),
+                preprocessing: Value::Null,
+            },
+            encoder: with_encoder.then(|| EncoderSpec {
+                name: "tiny-clip".into(),
+                family: "clip".into(),
+                weights: hash(),
+                tokenizer: hash(),
+                preprocessing: Value::Null,
+                relation: EncoderRelation::Own,
+                tower_equal: true,
+            }),
+            datasets: vec![dataset("cifar10"), dataset("mnist")],
+            sample_seed: 0,
+            modes: vec![Mode::Generate],
+            max_new_tokens: 32,
+            compute_type: "f32".into(),
+            device_kind: "cpu".into(),
+            judges: ["rules", "llm"]
+                .map(|judge| JudgeSpec {
+                    judge: judge.into(),
+                    model: "1".into(),
+                    prompt: None,
+                    parameters: Value::Null,
+                })
+                .to_vec(),
+            tuned_on: BTreeMap::new(),
+        }
+    }
+
+    fn dataset(name: &str) -> DatasetSpec {
+        DatasetSpec {
+            dataset: name.into(),
+            split: "test".into(),
+            is_training_split: false,
+            label_set: String::new(),
+            labels: vec!["cat".into(), "dog".into(), "frog".into()],
+            answer_type: AnswerType::Object,
+            prompts: Vec::<SubjectPrompt>::new(),
+        }
+    }
+
+    fn trial(subject: Subject, n: usize, label: &str, answer: &str, outcome: Outcome) -> Trial {
+        Trial {
+            dataset: "cifar10".into(),
+            split: "test".into(),
+            sample: format!("cifar10/test/{n:05}"),
+            content: format!("blake3:{n}"),
+            label: label.into(),
+            subject,
+            mode: if subject == Subject::Model { Mode::Generate } else { Mode::ZeroShot },
+            prompt: "emt".into(),
+            answer: Some(Answer {
+                text: answer.into(),
+                stop: Stop::Eos,
+                n_prompt_tokens: None,
+                n_answer_tokens: None,
+                logit_gap: None,
+            }),
+            scores: Vec::new(),
+            verdicts: Vec::new(),
+            outcome,
+        }
+    }
+
+    const RIGHT: Outcome = Outcome::Correct;
+    const WRONG: Outcome = Outcome::Incorrect(ErrorCode::Wrong);
+    const UNREADABLE: Outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
+
+    /// Four cats and a dog, model and encoder.
+    fn five_pairs() -> Vec<Trial> {
+        let rows = [
+            ("cat", "a cat.", RIGHT, RIGHT),
+            ("cat", "Cat", RIGHT, WRONG),
+            ("cat", "", Outcome::Incorrect(ErrorCode::Empty), RIGHT),
+            ("cat", "cat, dog", Outcome::Incorrect(ErrorCode::Multi), UNREADABLE),
+            ("dog", "CAT ", WRONG, RIGHT),
+        ];
+        rows.into_iter()
+            .enumerate()
+            .flat_map(|(n, (label, answer, model, encoder))| {
+                [trial(Subject::Model, n, label, answer, model), trial(Subject::Encoder, n, label, "cat", encoder)]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_small_run_gives_the_numbers_worked_out_by_hand() {
+        let summary = summarise(&INPUT, &spec(true), &five_pairs());
+        assert_eq!((summary.schema.as_str(), summary.judge.name.as_str()), ("emt.summary/1", "rules+llm"));
+        assert_eq!(summary.encoder.comparator, "zero_shot");
+        let cifar10 = &summary.datasets[0];
+        assert_eq!((cifar10.n_samples, cifar10.n_classes), (5, 3));
+        let model = cifar10.model.as_ref().unwrap();
+        assert_eq!((model.n_trials, model.n_correct, model.n_incorrect, model.n_unscored), (5, 2, 3, 0));
+        assert_eq!(model.accuracy, Some(0.4));
+        // Cats 2 of 4, dogs 0 of 1; there was no frog.
+        assert_eq!(model.balanced_accuracy, Some(0.25));
+        let kinds = [("extrinsic_hallucination", 1), ("incorrect_prediction", 1), ("intrinsic_hallucination", 1)];
+        assert_eq!(model.kinds, kinds.map(|(kind, n)| (kind.to_owned(), n)).into());
+        assert_eq!(
+            model.codes,
+            [("empty", 1), ("multi", 1), ("wrong", 1)].map(|(code, n)| (code.to_owned(), n)).into()
+        );
+        let encoder = cifar10.encoder.as_ref().unwrap();
+        assert_eq!(encoder.unscored, [("image_unreadable".to_owned(), 1)].into());
+        assert_eq!((encoder.accuracy, encoder.accuracy_bounds), (Some(0.75), Some([0.6, 0.8])));
+        let pairs = EncoderPairs { both_correct: 1, only_encoder: 2, only_model: 1, both_wrong: 0, unscored: 1 };
+        assert_eq!(cifar10.pairs, Some(pairs));
+        // On the four pairs scored on both sides: 2 of 4 over 3 of 4.
+        assert_eq!(cifar10.retention, Some(2.0 / 3.0));
+        assert_eq!(cifar10.constant_answer, None);
+        assert_eq!(summary.datasets[1].model, None);
+    }
+
+    #[test]
+    fn without_an_encoder_what_needs_it_is_none() {
+        let trials: Vec<Trial> = five_pairs().into_iter().filter(|trial| trial.subject == Subject::Model).collect();
+        let summary = summarise(&INPUT, &spec(false), &trials);
+        let cifar10 = &summary.datasets[0];
+        assert_eq!((summary.encoder.comparator.as_str(), summary.encoder.tower_equal), ("none", None));
+        assert_eq!(
+            (&cifar10.encoder, cifar10.retention, cifar10.retention_interval, &cifar10.pairs),
+            (&None, None, None, &None)
+        );
+        assert!(cifar10.model.is_some());
+    }
+
+    #[test]
+    fn nothing_scored_has_no_accuracy_and_bounds_from_0_to_1() {
+        let trials = [trial(Subject::Model, 0, "cat", "cat", Outcome::Unscored(UnscoredReason::Pending))];
+        let summary = summarise(&INPUT, &spec(true), &trials);
+        let model = summary.datasets[0].model.as_ref().unwrap();
+        assert_eq!((model.accuracy, model.accuracy_interval, model.balanced_accuracy), (None, None, None));
+        assert_eq!(model.accuracy_bounds, Some([0.0, 1.0]));
+    }
+
+    #[test]
+    fn an_answer_that_most_images_get_is_named() {
+        let answers = ["bird", "Bird.", "bird ", "cat", "dog"];
+        let trials: Vec<Trial> =
+            answers.iter().enumerate().map(|(n, answer)| trial(Subject::Model, n, "cat", answer, WRONG)).collect();
+        let constant = |trials: &[Trial]| summarise(&INPUT, &spec(true), trials).datasets[0].constant_answer.clone();
+        assert_eq!(constant(&trials), Some(ConstantAnswer { answer: "bird".into(), share: 0.6 }));
+        // Exactly one half is not most.
+        assert_eq!(constant(&trials[1..]), None);
+    }
+
+    #[test]
+    fn uncertainty_is_a_share_of_scored_model_answers() {
+        let trials = five_pairs();
+        let certain = |trial: &Trial| Some(trial.outcome != Outcome::Incorrect(ErrorCode::Multi));
+        assert_eq!(uncertain_share(&trials, certain), Some(0.2));
+        assert_eq!(uncertain_share(&trials, |_| None), None);
+    }
+
+    fn outcomes() -> impl Strategy<Value = Outcome> {
+        prop_oneof![
+            Just(RIGHT),
+            proptest::sample::select(ErrorCode::ALL.to_vec()).prop_map(Outcome::Incorrect),
+            Just(UNREADABLE),
+            Just(Outcome::Unscored(UnscoredReason::JudgeFailed)),
+        ]
+    }
+
+    /// Trials with duplicate pictures: `content` repeats, the sample does not.
+    fn runs() -> impl Strategy<Value = Vec<Trial>> {
+        let row = (outcomes(), outcomes(), 0..3_usize, 0..4_usize, any::<bool>());
+        proptest::collection::vec(row, 1..25).prop_map(|rows| {
+            let mut trials = Vec::new();
+            for (n, (model, encoder, label, content, has_encoder)) in rows.into_iter().enumerate() {
+                let label = ["cat", "dog", "frog"][label];
+                let mut pair = vec![trial(Subject::Model, n, label, label, model)];
+                if has_encoder {
+                    pair.push(trial(Subject::Encoder, n, label, label, encoder));
+                }
+                pair.iter_mut().for_each(|trial| trial.content = format!("blake3:{content}"));
+                trials.extend(pair);
+            }
+            trials
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn counts_add_up_and_bounds_hold_the_accuracy(trials in runs()) {
+            let summary = summarise(&INPUT, &spec(true), &trials);
+            let cifar10 = &summary.datasets[0];
+            for subject in [&cifar10.model, &cifar10.encoder].into_iter().flatten() {
+                prop_assert_eq!(subject.n_trials, subject.n_correct + subject.n_incorrect + subject.n_unscored);
+                prop_assert_eq!(subject.n_incorrect, subject.kinds.values().sum::<usize>());
+                prop_assert_eq!(subject.n_incorrect, subject.codes.values().sum::<usize>());
+                prop_assert_eq!(subject.n_unscored, subject.unscored.values().sum::<usize>());
+                prop_assert_eq!(subject.kinds.len(), 3);
+                let [low, high] = subject.accuracy_bounds.unwrap();
+                prop_assert!(0.0 <= low && low <= high && high <= 1.0);
+                if let (Some(accuracy), Some(interval)) = (subject.accuracy, subject.accuracy_interval) {
+                    prop_assert!(low <= accuracy && accuracy <= high);
+                    prop_assert!(interval[0] <= accuracy && accuracy <= interval[1]);
+                }
+            }
+            if let (Some(pairs), Some(model), Some(encoder)) = (&cifar10.pairs, &cifar10.model, &cifar10.encoder) {
+                let n_pairs = pairs.both_correct + pairs.only_encoder + pairs.only_model + pairs.both_wrong + pairs.unscored;
+                prop_assert!(n_pairs <= model.n_trials.min(encoder.n_trials));
+                prop_assert!(pairs.both_correct + pairs.only_model <= model.n_correct);
+            }
+        }
+
+        #[test]
+        fn the_order_of_trials_does_not_matter(
+            (trials, shuffled) in runs().prop_flat_map(|trials| (Just(trials.clone()), Just(trials).prop_shuffle()))
+        ) {
+            prop_assert_eq!(summarise(&INPUT, &spec(true), &trials), summarise(&INPUT, &spec(true), &shuffled));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! `datasets.toml`: what is known about datasets without looking at the disk.
+#![expect(clippy::disallowed_methods, reason = "reads a catalog that a person named")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+
+use super::labels;
+use crate::assets::catalog::DATASETS_TOML;
+use crate::domain::{AnswerType, LabelSet};
+
+/// The datasets that can be named on the command line.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    pub(super) sample_seed: u64,
+    pub(super) entries: Vec<Entry>,
+    pub(super) origin: String,
+}
+
+/// One dataset of the catalog.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    pub(super) labels: LabelSet,
+    pub(super) wire: WireDataset,
+}
+
+impl Catalog {
+    /// The catalog that is compiled into the binary.
+    pub fn embedded() -> Catalog {
+        Self::parse(DATASETS_TOML, "the embedded datasets.toml").expect("a test parses the embedded catalog")
+    }
+
+    /// A person's own catalog (`--datasets-file`), which replaces the embedded one.
+    pub fn from_file(path: &Path) -> anyhow::Result<Catalog> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read the catalog `{}`", path.display()))?;
+        Self::parse(&text, &path.display().to_string())
+    }
+
+    /// Parses and checks a catalog; `origin` names it in errors.
+    pub(super) fn parse(text: &str, origin: &str) -> anyhow::Result<Catalog> {
+        let wire: WireCatalog =
+            toml::from_str(text).with_context(|| format!("failed to read the catalog `{origin}`"))?;
+        let mut entries: Vec<Entry> = Vec::new();
+        for dataset in wire.dataset {
+            let name = dataset.name.clone();
+            ensure!(
+                !entries.iter().any(|other| other.name == name),
+                "the catalog `{origin}` names the dataset `{name}` twice"
+            );
+            let entry = Entry::check(dataset)
+                .with_context(|| format!("the catalog `{origin}` has a fault in the dataset `{name}`"))?;
+            entries.push(entry);
+        }
+        ensure!(!entries.is_empty(), "the catalog `{origin}` names no dataset");
+        Ok(Catalog { sample_seed: wire.sample_seed, entries, origin: origin.to_owned() })
+    }
+
+    /// The names of all datasets in the catalog's order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.name.as_str())
+    }
+
+    /// The seed of the order of samples, for datasets of the catalog and given by path alike.
+    pub fn sample_seed(&self) -> u64 {
+        self.sample_seed
+    }
+
+    /// The labels of the dataset `name`, as for `--tuned-on`; nothing needs to be on disk.
+    pub fn labels_of(&self, name: &str) -> anyhow::Result<&LabelSet> {
+        Ok(&self.entry(name)?.labels)
+    }
+
+    /// The dataset `name`, or an error that lists the known names.
+    pub(super) fn entry(&self, name: &str) -> anyhow::Result<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name).with_context(|| {
+            let names: Vec<&str> = self.names().collect();
+            format!(
+                "unknown dataset `{name}`: {} knows {}; hint: a folder of class folders is used by its path, as in ./{name}",
+                self.origin,
+                names.join(", ")
+            )
+        })
+    }
+}
+
+impl Entry {
+    fn check(wire: WireDataset) -> anyhow::Result<Entry> {
+        ensure!(!wire.name.is_empty() && !wire.name.contains(['=', '\\']), "a name is not empty and has no `=`");
+        ensure!(
+            !wire.name.split('/').any(|part| matches!(part, "" | "." | "..")),
+            "the name `{}` has an empty part or `..`",
+            wire.name
+        );
+        for template in std::iter::once(&wire.caption_template).chain(&wire.caption_ensemble) {
+            ensure!(template.contains("{}"), "the caption `{template}` lacks `{{}}`, the place of the label");
+        }
+        if !wire.splits.contains_key(&wire.default_split) {
+            bail!("default_split `{}` is not among its splits", wire.default_split);
+        }
+        let labels = labels::from_catalog(&wire)?;
+        for file in &wire.files {
+            super::fetch::check_file(file)?;
+        }
+        Ok(Entry { name: wire.name.clone(), labels, wire })
+    }
+
+    /// The split that was asked for, or the default one.
+    pub(super) fn split<'a>(&'a self, asked: Option<&'a str>) -> anyhow::Result<(&'a str, &'a WireSplit)> {
+        let name = asked.unwrap_or(&self.wire.default_split);
+        let split = self.wire.splits.get(name).with_context(|| {
+            let names: Vec<&str> = self.wire.splits.keys().map(String::as_str).collect();
+            format!("the dataset `{}` has no split `{name}`; hint: it has {}", self.name, names.join(", "))
+        })?;
+        Ok((name, split))
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireCatalog {
+    #[serde(default = "default_sample_seed")]
+    sample_seed: u64,
+    dataset: Vec<WireDataset>,
+}
+
+/// The embedded catalog's value: a person's own catalog keeps the order unless it says otherwise.
+fn default_sample_seed() -> u64 {
+    230_910_313
+}
+
+/// One `[[dataset]]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WireDataset {
+    pub(super) name: String,
+    pub(super) answer_type: AnswerType,
+    pub(super) noun: String,
+    pub(super) caption_template: String,
+    #[serde(default)]
+    pub(super) caption_ensemble: Vec<String>,
+    pub(super) licence: String,
+    pub(super) may_redistribute: bool,
+    pub(super) source: String,
+    pub(super) default_split: String,
+    #[serde(default)]
+    pub(super) evaluated_by_default: bool,
+    #[serde(default)]
+    pub(super) labels: Vec<String>,
+    #[serde(default)]
+    pub(super) wordnet_ids: Option<WordnetIds>,
+    #[serde(default)]
+    pub(super) aliases: BTreeMap<String, Vec<String>>,
+    pub(super) splits: BTreeMap<String, WireSplit>,
+    #[serde(default)]
+    pub(super) checksums: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) files: Vec<WireFile>,
+}
+
+/// Which classes of ImageNet.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum WordnetIds {
+    /// `"all"`.
+    Word(String),
+    /// A list.
+    List(Vec<String>),
+}
+
+/// One split with the places where it may lie.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WireSplit {
+    #[serde(default)]
+    pub(super) n_samples: Option<usize>,
+    pub(super) alternatives: Vec<Alternative>,
+}
+
+/// A place below a data root, and how to read what lies there.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Alternative {
+    pub(super) reader: ReaderKind,
+    pub(super) folder: String,
+    pub(super) files: Vec<String>,
+    #[serde(default)]
+    pub(super) label_bytes: Option<usize>,
+    #[serde(default)]
+    pub(super) inside: Option<String>,
+    #[serde(default)]
+    pub(super) all_classes: bool,
+    #[serde(default)]
+    pub(super) path_column: Option<String>,
+    #[serde(default)]
+    pub(super) label_column: Option<String>,
+    #[serde(default)]
+    pub(super) images: Option<String>,
+}
+
+/// One reader a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum ReaderKind {
+    Idx,
+    CifarPython,
+    CifarBinary,
+    ImageFolder,
+    Manifest,
+    TinyImagenet,
+}
+
+/// One file to download.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WireFile {
+    pub(super) url: String,
+    pub(super) folder: PathBuf,
+    #[serde(default)]
+    pub(super) md5: Option<String>,
+    #[serde(default)]
+    pub(super) sha256: Option<String>,
+    #[serde(default)]
+    pub(super) unpack: bool,
+    #[serde(default)]
+    pub(super) splits: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_catalog_knows_the_papers_datasets_first() {
+        let catalog = Catalog::embedded();
+        let names: Vec<&str> = catalog.names().collect();
+        assert_eq!(names[..4], ["mnist", "cifar10", "cifar100", "miniimagenet"]);
+        let n_classes: Vec<usize> = catalog.entries.iter().map(|entry| entry.labels.len()).collect();
+        assert_eq!(n_classes, [10, 10, 100, 100, 200, 1000, 10, 10, 100]);
+    }
+
+    #[test]
+    fn every_default_split_is_held_out() {
+        for entry in Catalog::embedded().entries {
+            assert_ne!(entry.wire.default_split, "train", "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_dataset_is_answered_with_the_known_names() {
+        let error = Catalog::embedded().labels_of("cifar11").unwrap_err().to_string();
+        assert!(error.contains("unknown dataset `cifar11`") && error.contains("cifar100"), "{error}");
+    }
+
+    #[test]
+    fn no_alias_means_two_classes() {
+        for entry in Catalog::embedded().entries {
+            let mut owner: BTreeMap<String, &str> = BTreeMap::new();
+            for label in entry.labels.labels() {
+                for word in std::iter::once(&label.name).chain(&label.aliases) {
+                    if let Some(other) = owner.insert(word.to_lowercase(), &label.name) {
+                        panic!("{}: `{word}` means `{other}` and `{}`", entry.name, label.name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named() {
+        let error = format!("{:#}", Catalog::parse(&DATASETS_TOML.replace("noun =", "nuon ="), "mine").unwrap_err());
+        assert!(error.contains("nuon") && error.contains("mine"), "{error}");
+    }
+}

@@ -1,0 +1,200 @@
+//! Fetching published datasets: download, check, unpack.
+
+mod unpack;
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+
+use super::catalog::{Catalog, Entry, WireFile};
+use super::checksum::md5_of_file;
+use super::open::{DataRoots, is_located};
+use crate::api::{Checksum, Download, download};
+
+/// What to fetch.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchRequest<'a> {
+    /// The dataset's name in the catalog.
+    pub name: &'a str,
+    /// Only the files of this split, where they are apart.
+    pub split: Option<&'a str>,
+    /// Another server or mirror that has the files under the same names.
+    pub base_url: Option<&'a str>,
+    /// The folder below which datasets lie.
+    pub root: &'a Path,
+}
+
+/// What happens while fetching.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchEvent<'a> {
+    /// The file is there already, and is what it must be.
+    AlreadyThere {
+        /// The file.
+        path: &'a Path,
+    },
+    /// Bytes arrived.
+    Downloading {
+        /// Where from.
+        url: &'a str,
+        /// Bytes that are there.
+        n_done: u64,
+        /// Bytes in all, where the server says so.
+        n_total: Option<u64>,
+    },
+    /// The catalog has no checksum for this file.
+    Unchecked {
+        /// Where from.
+        url: &'a str,
+    },
+    /// The archive is being unpacked.
+    Unpacking {
+        /// The archive.
+        path: &'a Path,
+    },
+}
+
+/// Downloads and unpacks a dataset below `root`; what is there already is left alone. Returns the folders that were filled.
+pub fn fetch(
+    catalog: &Catalog,
+    request: &FetchRequest,
+    on_event: &mut dyn FnMut(FetchEvent),
+) -> anyhow::Result<Vec<PathBuf>> {
+    let entry = catalog.entry(request.name)?;
+    if let Some(split) = request.split {
+        entry.split(Some(split))?;
+    }
+    ensure!(
+        !entry.wire.files.is_empty(),
+        "the dataset `{}` cannot be fetched without its owner's leave ({}); hint: get it from {} and put it below {}",
+        entry.name,
+        entry.wire.licence,
+        entry.wire.source,
+        request.root.display()
+    );
+    let is_wanted = |file: &&WireFile| {
+        file.splits.is_empty() || request.split.is_none_or(|split| file.splits.iter().any(|name| name == split))
+    };
+    let mut folders = Vec::new();
+    for file in entry.wire.files.iter().filter(is_wanted) {
+        let folder = request.root.join(&file.folder);
+        fetch_file(entry, file, request, &folder, on_event)
+            .with_context(|| format!("failed to fetch the dataset `{}`", entry.name))?;
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    Ok(folders)
+}
+
+fn fetch_file(
+    entry: &Entry,
+    file: &WireFile,
+    request: &FetchRequest,
+    folder: &Path,
+    on_event: &mut dyn FnMut(FetchEvent),
+) -> anyhow::Result<()> {
+    let name = file_name(&file.url);
+    let path = folder.join(name);
+    if file.unpack && is_unpacked(entry, request) {
+        on_event(FetchEvent::AlreadyThere { path: folder });
+        return Ok(());
+    }
+    let url = match request.base_url {
+        Some(base) => format!("{}/{name}", base.trim_end_matches('/')),
+        None => file.url.clone(),
+    };
+    fs::create_dir_all(folder).with_context(|| format!("failed to create the folder `{}`", folder.display()))?;
+    if is_complete(&path, file)? {
+        on_event(FetchEvent::AlreadyThere { path: &path });
+    } else {
+        let md5 = file.md5.clone().map(Checksum::Md5);
+        let checksum = file.sha256.clone().map(Checksum::Sha256).or(md5);
+        if checksum.is_none() {
+            on_event(FetchEvent::Unchecked { url: &url });
+        }
+        let download_request = Download { url: &url, destination: &path, checksum, bearer_token: None };
+        download(&download_request, &mut |n_done, n_total| {
+            on_event(FetchEvent::Downloading { url: &url, n_done, n_total });
+        })?;
+    }
+    if file.unpack {
+        on_event(FetchEvent::Unpacking { path: &path });
+        unpack::unpack(&path, folder)?;
+        // What it held lies beside it now, and a second copy would only take room.
+        fs::remove_file(&path).with_context(|| format!("failed to remove `{}`", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether the splits that are asked for already lie below the root.
+fn is_unpacked(entry: &Entry, request: &FetchRequest) -> bool {
+    let roots = DataRoots { data: Some(request.root.to_owned()), ..DataRoots::default() };
+    match request.split {
+        Some(split) => is_located(entry, split, &roots),
+        None => entry.wire.splits.keys().all(|split| is_located(entry, split, &roots)),
+    }
+}
+
+/// Whether an earlier download is there and right; one without a published checksum is believed.
+fn is_complete(path: &Path, file: &WireFile) -> anyhow::Result<bool> {
+    if !path.is_file() {
+        return Ok(false);
+    }
+    match &file.md5 {
+        Some(expected) => Ok(md5_of_file(path)?.eq_ignore_ascii_case(expected)),
+        None => Ok(file.sha256.is_none()),
+    }
+}
+
+/// Checks what a catalog says of a file to download.
+pub(super) fn check_file(file: &WireFile) -> anyhow::Result<()> {
+    ensure!(
+        file.folder.components().all(|part| matches!(part, Component::Normal(_))),
+        "the folder `{}` of a file is no plain path below the data root",
+        file.folder.display()
+    );
+    let name = file_name(&file.url);
+    ensure!(!name.is_empty(), "the address `{}` ends without a file name", file.url);
+    if file.unpack && unpack::Kind::of(name).is_none() {
+        bail!("`{name}` cannot be unpacked; hint: .tar, .tar.gz, .tgz or .zip");
+    }
+    let is_hex = |digest: &Option<String>, len: usize| {
+        digest.as_ref().is_none_or(|digest| digest.len() == len && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    ensure!(is_hex(&file.md5, 32) && is_hex(&file.sha256, 64), "a checksum of `{}` is malformed", file.url);
+    Ok(())
+}
+
+/// The last part of an address, without a query; empty where it is no plain file name.
+fn file_name(url: &str) -> &str {
+    let path = url.split(['?', '#']).next().unwrap_or("");
+    let name = path.rsplit_once('/').map_or("", |(_, name)| name);
+    if name.starts_with('.') || name.contains(['\\', ':']) { "" } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_cannot_write_outside_the_data_root() {
+        let file = |url: &str, folder: &str| WireFile {
+            url: url.to_owned(),
+            folder: folder.into(),
+            md5: None,
+            sha256: None,
+            unpack: false,
+            splits: Vec::new(),
+        };
+        assert!(check_file(&file("https://host/a.gz", "mnist")).is_ok());
+        for (url, folder) in [
+            ("https://host/a.gz", "../mnist"),
+            ("https://host/a.gz", "/mnist"),
+            ("https://host/..", "mnist"),
+            ("https://host/a/", "mnist"),
+        ] {
+            assert!(check_file(&file(url, folder)).is_err(), "{url} {folder}");
+        }
+    }
+}

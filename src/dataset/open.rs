@@ -1,0 +1,456 @@
+//! From what a person typed to an opened dataset.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+
+use super::catalog::{Alternative, Catalog, Entry, ReaderKind};
+use super::labels::{self, ClassFinder};
+use super::readers::archive::Archive;
+use super::readers::files::{self, Source};
+use super::readers::{Opened, cifar, idx, manifest};
+use super::{Dataset, DatasetDescription};
+use crate::domain::{AnswerType, LabelSet, Sample};
+
+/// Names of folders that are splits.
+const SPLITS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
+
+/// Where datasets are looked for, in this order.
+#[derive(Clone, Debug, Default)]
+pub struct DataRoots {
+    /// `--data DIR`.
+    pub data: Option<PathBuf>,
+    /// `EMT_DATA`.
+    pub env: Option<PathBuf>,
+    /// The platform's cache folder for `emt`.
+    pub cache: Option<PathBuf>,
+}
+
+impl DataRoots {
+    /// The folders that are searched.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        [&self.data, &self.env, &self.cache].into_iter().filter_map(|root| root.as_deref())
+    }
+
+    /// Where `emt data fetch` puts what it downloads: the first of them.
+    pub fn destination(&self) -> Option<&Path> {
+        self.folders().next()
+    }
+}
+
+/// What to open.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenRequest<'a> {
+    /// A name of the catalog (`cifar10`), a path (`photos/val`, `photos.zip`, `sheet.csv`), or `NAME=PATH`.
+    pub text: &'a str,
+    /// Another split than the default one.
+    pub split: Option<&'a str>,
+    /// A sheet with other names for the classes.
+    pub labels_file: Option<&'a Path>,
+}
+
+/// A split of the catalog, and where it lies, if it does.
+#[derive(Clone, Debug)]
+pub struct Available {
+    /// The dataset's name.
+    pub name: String,
+    /// The split.
+    pub split: String,
+    /// Whether it is the one that is evaluated unless another is asked for.
+    pub is_default_split: bool,
+    /// Whether it is one to train on.
+    pub is_training_split: bool,
+    /// Whether `emt eval` without `--datasets` takes the dataset.
+    pub is_evaluated_by_default: bool,
+    /// The number of classes.
+    pub n_classes: usize,
+    /// The number of published samples, where it is known.
+    pub n_samples_published: Option<usize>,
+    /// The file or folder that was found.
+    pub found_at: Option<PathBuf>,
+    /// The licence in words.
+    pub licence: String,
+    /// Whether images may be shown in published reports.
+    pub may_redistribute: bool,
+    /// Whether `emt data fetch` can download it.
+    pub can_be_fetched: bool,
+}
+
+/// All splits of the catalog in its order; nothing is read, only looked for.
+pub fn available(catalog: &Catalog, roots: &DataRoots) -> Vec<Available> {
+    let mut rows = Vec::new();
+    for entry in &catalog.entries {
+        for (name, split) in &entry.wire.splits {
+            let located = locate(entry, name, roots).ok();
+            rows.push(Available {
+                name: entry.name.clone(),
+                split: name.clone(),
+                is_default_split: *name == entry.wire.default_split,
+                is_training_split: is_training(name),
+                is_evaluated_by_default: entry.wire.evaluated_by_default,
+                n_classes: entry.labels.len(),
+                n_samples_published: split.n_samples,
+                found_at: located.and_then(|located| located.paths.into_iter().next()),
+                licence: entry.wire.licence.clone(),
+                may_redistribute: entry.wire.may_redistribute,
+                can_be_fetched: !entry.wire.files.is_empty(),
+            });
+        }
+    }
+    rows
+}
+
+/// Opens a dataset: lists its samples, decodes none of them.
+pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyhow::Result<Dataset> {
+    if catalog.names().any(|name| name == request.text) {
+        return open_from_catalog(catalog, roots, request);
+    }
+    if Path::new(request.text).exists() {
+        return open_path(catalog, None, Path::new(request.text), request);
+    }
+    if let Some((name, path)) = request.text.split_once('=') {
+        ensure!(
+            !name.is_empty() && !name.contains('\\') && !name.split('/').any(|part| matches!(part, "" | "." | "..")),
+            "`{name}` is no name for a dataset; hint: NAME=PATH, as in photos=./photos/val"
+        );
+        ensure!(Path::new(path).exists(), "failed to open the dataset `{name}`: there is no folder `{path}`");
+        return open_path(catalog, Some(name), Path::new(path), request);
+    }
+    if request.text.contains(['/', '\\', '.']) {
+        bail!(
+            "failed to open the dataset `{}`: there is no such folder, archive or sheet; hint: {} knows {}",
+            request.text,
+            catalog.origin,
+            catalog.names().collect::<Vec<_>>().join(", ")
+        );
+    }
+    catalog.entry(request.text).map(|_| ())?;
+    bail!("failed to open the dataset `{}`", request.text)
+}
+
+fn is_training(split: &str) -> bool {
+    split == "train" || split.starts_with("train_") || split.starts_with("train-")
+}
+
+/// Whether a split lies below one of the roots.
+pub(super) fn is_located(entry: &Entry, split: &str, roots: &DataRoots) -> bool {
+    locate(entry, split, roots).is_ok()
+}
+
+/// The files of a split that have a published MD5, with it; none for a dataset given by path.
+pub(super) fn located_files(
+    catalog: &Catalog,
+    roots: &DataRoots,
+    request: &OpenRequest,
+) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let Some(entry) = catalog.entries.iter().find(|entry| entry.name == request.text) else { return Ok(Vec::new()) };
+    let (split, _) = entry.split(request.split)?;
+    let checksum = |path: &PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        entry.wire.checksums.get(name).filter(|_| path.is_file()).cloned()
+    };
+    let paths = locate(entry, split, roots)?.paths;
+    Ok(paths.into_iter().filter_map(|path| checksum(&path).map(|expected| (path, expected))).collect())
+}
+
+// ---- datasets of the catalog ----
+
+struct Located<'a> {
+    alternative: &'a Alternative,
+    folder: PathBuf,
+    /// One path for each of the alternative's `files`.
+    paths: Vec<PathBuf>,
+}
+
+fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyhow::Result<Dataset> {
+    let entry = catalog.entry(request.text)?;
+    let (split_name, split) = entry.split(request.split)?;
+    let located = locate(entry, split_name, roots)?;
+    let opened = read_located(&located, &entry.labels)
+        .with_context(|| format!("failed to open the dataset `{}` (split {split_name})", entry.name))?;
+    let labels = match request.labels_file {
+        None => entry.labels.clone(),
+        Some(sheet) => {
+            let keys: Vec<String> = entry.labels.names().map(str::to_owned).collect();
+            labels::from_sheet(sheet, &keys, entry.wire.answer_type)?
+        }
+    };
+    let description = DatasetDescription {
+        name: entry.name.clone(),
+        split: split_name.to_owned(),
+        is_training_split: is_training(split_name),
+        labels,
+        noun: entry.wire.noun.clone(),
+        caption_template: entry.wire.caption_template.clone(),
+        caption_ensemble: entry.wire.caption_ensemble.clone(),
+        may_redistribute: entry.wire.may_redistribute,
+        licence: entry.wire.licence.clone(),
+        sample_seed: catalog.sample_seed,
+    };
+    let mut dataset = finish(description, &format!("{}/{split_name}", entry.name), opened)?;
+    if let Some(n_samples) = split.n_samples
+        && n_samples != dataset.samples.len()
+    {
+        let n_found = dataset.samples.len();
+        dataset.warnings.push(format!("{n_found} of the {n_samples} published samples were found"));
+    }
+    Ok(dataset)
+}
+
+/// The first alternative that lies below one of the roots, or an error that names every path that was tried.
+fn locate<'a>(entry: &'a Entry, split_name: &'a str, roots: &DataRoots) -> anyhow::Result<Located<'a>> {
+    let (_, split) = entry.split(Some(split_name))?;
+    let mut tried: Vec<String> = Vec::new();
+    for root in roots.folders() {
+        for alternative in &split.alternatives {
+            for folder in expand(&alternative.folder) {
+                let folder = if folder.is_empty() || folder == "." { root.to_owned() } else { root.join(folder) };
+                let candidates: Vec<Vec<String>> = alternative.files.iter().map(|file| expand(file)).collect();
+                let paths: Option<Vec<PathBuf>> = candidates
+                    .iter()
+                    .map(|names| names.iter().map(|name| folder.join(name)).find(|path| path.exists()))
+                    .collect();
+                match paths {
+                    Some(paths) if fits(alternative, &paths, &entry.labels) => {
+                        return Ok(Located { alternative, folder, paths });
+                    }
+                    Some(paths) => {
+                        let shown = paths.first().unwrap_or(&folder).display();
+                        tried.push(format!("  {shown} (there, but without a folder for each class)"));
+                    }
+                    None => tried.extend(missing_paths(&folder, &candidates)),
+                }
+            }
+        }
+    }
+    bail!("{}", not_found(entry, split_name, roots, &tried))
+}
+
+/// The paths of which none exists, one line for each file that is wanted.
+fn missing_paths(folder: &Path, candidates: &[Vec<String>]) -> Vec<String> {
+    let is_missing = |names: &&Vec<String>| !names.iter().any(|name| folder.join(name).exists());
+    candidates
+        .iter()
+        .find(is_missing)
+        .into_iter()
+        .flatten()
+        .map(|name| format!("  {}", folder.join(name).display()))
+        .collect()
+}
+
+fn not_found(entry: &Entry, split_name: &str, roots: &DataRoots, tried: &[String]) -> String {
+    let name = &entry.name;
+    let head = format!("the dataset `{name}` (split {split_name}) was not found");
+    let mend = match (roots.destination(), entry.wire.files.is_empty()) {
+        (_, true) => format!("get it from {} and put it at one of these places", entry.wire.source),
+        (Some(root), false) => format!("emt data fetch {name} --data {}", root.display()),
+        (None, false) => format!("emt data fetch {name} --data DIR"),
+    };
+    if tried.is_empty() {
+        return format!("{head}: no data folder is known; hint: --data DIR or EMT_DATA, then {mend}");
+    }
+    format!("{head}; tried:\n{}\nhint: {mend}", tried.join("\n"))
+}
+
+/// Whether an image folder has all the classes, where the alternative demands it.
+fn fits(alternative: &Alternative, paths: &[PathBuf], labels: &LabelSet) -> bool {
+    let Some(folder) = paths.first().filter(|_| alternative.all_classes) else { return true };
+    let keys = |label: &crate::domain::Label| {
+        [label.wordnet_id.clone().unwrap_or_default(), label.name.clone(), label.name.replace(' ', "_")]
+    };
+    if folder.is_dir() {
+        let has = |key: &String| !key.is_empty() && folder.join(key).is_dir();
+        return labels.labels().iter().all(|label| keys(label).iter().any(has));
+    }
+    let Ok(listed) = archive_source(folder, alternative).and_then(|source| source.list()) else { return false };
+    let classes = files::class_folders(&listed);
+    labels.labels().iter().all(|label| keys(label).iter().any(|key| classes.contains(key)))
+}
+
+fn archive_source(path: &Path, alternative: &Alternative) -> anyhow::Result<Source> {
+    let mut source = Source::open(path, alternative.inside.as_deref())?;
+    if alternative.inside.is_none() {
+        source.enter(None)?;
+    }
+    Ok(source)
+}
+
+fn read_located(located: &Located, labels: &LabelSet) -> anyhow::Result<Opened> {
+    let alternative = located.alternative;
+    let finder = ClassFinder::new(labels);
+    let lacks = |key: &str| format!("its reader {:?} lacks `{key}` in the catalog", alternative.reader);
+    match (alternative.reader, located.paths.as_slice()) {
+        (ReaderKind::Idx, [images, classes]) => idx::open(images, classes, labels.len()),
+        (ReaderKind::CifarPython, batches) => cifar::open_python(batches, labels.len()),
+        (ReaderKind::CifarBinary, batches) => {
+            let n_label_bytes = alternative.label_bytes.with_context(|| lacks("label_bytes"))?;
+            cifar::open_binary(batches, n_label_bytes, labels.len())
+        }
+        (ReaderKind::ImageFolder, [folder]) => files::samples(archive_source(folder, alternative)?, &finder, labels),
+        (ReaderKind::Manifest, [sheet]) => {
+            let path_column = alternative.path_column.as_deref().unwrap_or("path");
+            let label_column = alternative.label_column.as_deref().unwrap_or("label");
+            manifest::samples(&located.folder, manifest::read_csv(sheet, path_column, label_column)?, &finder, labels)
+        }
+        (ReaderKind::TinyImagenet, [sheet]) => {
+            let images = alternative.images.as_deref().unwrap_or("images");
+            manifest::samples(&located.folder, manifest::read_tiny_imagenet(sheet, images)?, &finder, labels)
+        }
+        (reader, paths) => bail!("its reader {reader:?} does not take {} files; see the catalog's head", paths.len()),
+    }
+}
+
+/// `a{b,c}{,d}` → `ab`, `abd`, `ac`, `acd`.
+fn expand(pattern: &str) -> Vec<String> {
+    let Some((head, rest)) = pattern.split_once('{') else { return vec![pattern.to_owned()] };
+    let Some((choices, tail)) = rest.split_once('}') else { return vec![pattern.to_owned()] };
+    let tails = expand(tail);
+    choices.split(',').flat_map(|choice| tails.iter().map(move |tail| format!("{head}{choice}{tail}"))).collect()
+}
+
+// ---- datasets given by path ----
+
+fn open_path(catalog: &Catalog, name: Option<&str>, path: &Path, request: &OpenRequest) -> anyhow::Result<Dataset> {
+    let named = || format!("failed to open the dataset `{}`", request.text);
+    let mut path = std::path::absolute(path).with_context(named)?;
+    if last_split(&path).is_none()
+        && let Some(split) = request.split
+        && path.join(split).is_dir()
+    {
+        path = path.join(split);
+    }
+    let (keys, labels, opened, inner_split) = read_path(&path, request).with_context(named)?;
+    let labels = match request.labels_file {
+        None => labels,
+        Some(sheet) => labels::from_sheet(sheet, &keys, AnswerType::Object)?,
+    };
+    let split = last_split(&path).or(inner_split).unwrap_or_else(|| "all".to_owned());
+    if let Some(asked) = request.split
+        && split != "all"
+        && asked != split
+    {
+        bail!(
+            "the dataset `{}` is of the split {split}, and {asked} was asked for; hint: name its folder {asked}",
+            request.text
+        );
+    }
+    let name = name.map_or_else(|| last_two_parts(&path), str::to_owned);
+    let description = DatasetDescription {
+        is_training_split: is_training(&split),
+        split,
+        labels,
+        noun: "object".to_owned(),
+        caption_template: "a photo of a {}.".to_owned(),
+        caption_ensemble: Vec::new(),
+        // Nothing is known about a person's own images: reports do not publish them.
+        may_redistribute: false,
+        licence: "unknown".to_owned(),
+        sample_seed: catalog.sample_seed,
+        name: name.clone(),
+    };
+    finish(description, &name, opened)
+}
+
+type ReadPath = (Vec<String>, LabelSet, Opened, Option<String>);
+
+/// The classes' keys, their labels and the samples of a folder, an archive or a sheet; and the split that an archive was entered by.
+fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<ReadPath> {
+    if path.is_file() && !Archive::is_archive(path) {
+        ensure!(
+            path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")),
+            "it is no folder, .zip, .tar or .csv; hint: unpack other archives first"
+        );
+        let rows = manifest::read_csv(path, "path", "label")?;
+        let keys: std::collections::BTreeSet<String> = rows.iter().map(|(_, label)| label.clone()).collect();
+        let keys: Vec<String> = keys.into_iter().collect();
+        let labels = path_labels(&keys)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let opened = manifest::samples(folder, rows, &ClassFinder::of_keys(&keys), &labels)?;
+        return Ok((keys, labels, opened, None));
+    }
+    let mut source = Source::open(path, None)?;
+    source.enter(request.split)?;
+    let inner_split = match &source {
+        Source::Archive { prefix, .. } => last_split(Path::new(prefix)),
+        Source::Folder(_) => None,
+    };
+    let keys = files::class_folders(&source.list()?);
+    if !keys.is_empty() && keys.iter().all(|key| SPLITS.contains(&key.as_str())) {
+        bail!("it holds the splits {}; hint: name one, as in {}/{}", keys.join(", "), request.text, keys[0]);
+    }
+    let labels = path_labels(&keys)?;
+    let empty = source.folders_without(&keys);
+    let mut opened = files::samples(source, &ClassFinder::of_keys(&keys), &labels)?;
+    if !empty.is_empty() {
+        opened.warnings.push(format!("without an image, and so no class: {}", labels::shorten(&empty)));
+    }
+    Ok((keys, labels, opened, inner_split))
+}
+
+fn path_labels(keys: &[String]) -> anyhow::Result<LabelSet> {
+    labels::from_keys(keys).with_context(|| {
+        format!(
+            "its classes are: {}; hint: one folder a class with images in it (<class>/<image>), or a .csv with the columns path, label",
+            if keys.is_empty() { "none".to_owned() } else { labels::shorten(keys) }
+        )
+    })
+}
+
+/// The plain parts of a path, `..` resolved by text, the extension of an archive or sheet removed.
+fn parts(path: &Path) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for component in path.components() {
+        match component {
+            std::path::Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
+            std::path::Component::ParentDir => drop(parts.pop()),
+            _ => {}
+        }
+    }
+    let is_file = |part: &str| [".zip", ".tar", ".csv"].iter().any(|end| part.to_ascii_lowercase().ends_with(end));
+    if let Some(last) = parts.last_mut()
+        && is_file(last)
+        && !path.is_dir()
+    {
+        last.truncate(last.len() - 4);
+    }
+    parts
+}
+
+fn last_split(path: &Path) -> Option<String> {
+    parts(path).pop().filter(|part| SPLITS.contains(&part.as_str()))
+}
+
+fn last_two_parts(path: &Path) -> String {
+    let parts = parts(path);
+    parts[parts.len().saturating_sub(2)..].join("/")
+}
+
+fn finish(description: DatasetDescription, id_prefix: &str, opened: Opened) -> anyhow::Result<Dataset> {
+    ensure!(!opened.samples.is_empty(), "the dataset `{}` has no sample", description.name);
+    let samples = opened.samples.into_iter().map(|(end, label)| Sample { id: format!("{id_prefix}/{end}"), label });
+    let mut dataset = description.into_dataset(samples.collect(), opened.reader);
+    dataset.warnings = opened.warnings;
+    Ok(dataset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_expand_in_their_order() {
+        assert_eq!(expand("a{b,c}{,d}"), ["ab", "abd", "ac", "acd"]);
+        assert_eq!(expand("plain"), ["plain"]);
+        assert_eq!(expand("{broken"), ["{broken"]);
+    }
+
+    #[test]
+    fn a_path_names_itself_by_its_last_two_parts() {
+        assert_eq!(last_two_parts(Path::new("/data/imagenet20/val")), "imagenet20/val");
+        assert_eq!(last_two_parts(Path::new("/data/x/../imagenet20/./val/")), "imagenet20/val");
+        assert_eq!(last_two_parts(Path::new("/data/photos/val.zip")), "photos/val");
+        assert_eq!(last_two_parts(Path::new("/photos")), "photos");
+        assert_eq!(last_split(Path::new("/data/photos/val.zip")).as_deref(), Some("val"));
+        assert_eq!(last_split(Path::new("/data/photos")), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! CIFAR-10 and CIFAR-100: Python pickles and the binary version.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+
+use super::pickle::{Pickle, Value};
+use super::{Opened, RawImages, RawLayout, ReadImage, check_labels, indexed, read_data_file};
+
+/// 32 x 32 pixels of three colours, plane after plane.
+const IMAGE_BYTES: usize = 3 * 32 * 32;
+
+/// Opens Python batches: dictionaries with `data` (n, 3072) and `labels` or `fine_labels`.
+pub(in crate::dataset) fn open_python(paths: &[PathBuf], n_classes: usize) -> anyhow::Result<Opened> {
+    open(paths, |bytes| parse_python(bytes, n_classes))
+}
+
+/// Opens binary batches: records of `n_label_bytes`, of which the last is the class, and 3072 pixels.
+pub(in crate::dataset) fn open_binary(
+    paths: &[PathBuf],
+    n_label_bytes: usize,
+    n_classes: usize,
+) -> anyhow::Result<Opened> {
+    open(paths, |bytes| parse_binary(bytes, n_label_bytes, n_classes))
+}
+
+/// Labels and images of one batch; the record's last 3072 bytes are the pixels.
+struct Batch {
+    labels: Vec<usize>,
+    bytes: Vec<u8>,
+    stride: usize,
+}
+
+fn open(paths: &[PathBuf], parse: impl Fn(Vec<u8>) -> anyhow::Result<Batch>) -> anyhow::Result<Opened> {
+    let mut batches: Vec<(Vec<usize>, Arc<dyn ReadImage>)> = Vec::new();
+    for path in paths {
+        let batch = parse(read_data_file(path)?).with_context(|| format!("failed to read `{}`", path.display()))?;
+        batches.push((batch.labels, Arc::new(raw_images(path, batch.bytes, batch.stride))));
+    }
+    Ok(indexed(batches))
+}
+
+fn raw_images(path: &Path, bytes: Vec<u8>, stride: usize) -> RawImages {
+    RawImages { path: path.display().to_string(), width: 32, height: 32, layout: RawLayout::Planes, bytes, stride }
+}
+
+fn parse_python(bytes: Vec<u8>, n_classes: usize) -> anyhow::Result<Batch> {
+    let pickle = Pickle::parse(&bytes)?;
+    let root = pickle.root();
+    let labels = ["labels", "fine_labels"].iter().find_map(|key| pickle.entry(root, key));
+    let labels = pickle.list(labels.context("it has neither `labels` nor `fine_labels`")?)?;
+    let labels = labels
+        .iter()
+        .map(|&item| match pickle.value(item) {
+            Value::Int(label) => usize::try_from(*label).context("it has a negative label"),
+            other => anyhow::bail!("its labels hold {} where an integer is expected", other.kind()),
+        })
+        .collect::<anyhow::Result<Vec<usize>>>()?;
+    let (shape, data) = pickle.array(pickle.entry(root, "data").context("it has no `data`")?)?;
+    ensure!(
+        shape == [labels.len(), IMAGE_BYTES],
+        "its `data` has the shape {shape:?} and there are {} labels; ({}, {IMAGE_BYTES}) is expected",
+        labels.len(),
+        labels.len()
+    );
+    check_labels(&labels, n_classes)?;
+    Ok(Batch { labels, bytes: data.to_vec(), stride: IMAGE_BYTES })
+}
+
+fn parse_binary(bytes: Vec<u8>, n_label_bytes: usize, n_classes: usize) -> anyhow::Result<Batch> {
+    ensure!(matches!(n_label_bytes, 1 | 2), "label_bytes is {n_label_bytes}; hint: 1 for CIFAR-10, 2 for CIFAR-100");
+    let stride = n_label_bytes + IMAGE_BYTES;
+    ensure!(
+        !bytes.is_empty() && bytes.len().is_multiple_of(stride),
+        "its {} bytes are no whole number of records of {stride}; hint: fetch it again",
+        bytes.len()
+    );
+    let labels: Vec<usize> = bytes.chunks_exact(stride).map(|record| usize::from(record[n_label_bytes - 1])).collect();
+    check_labels(&labels, n_classes)?;
+    Ok(Batch { labels, bytes, stride })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_fine_label_of_a_cifar100_record_is_its_second_byte() {
+        let mut record = vec![4, 0];
+        record.extend([9; IMAGE_BYTES]);
+        assert_eq!(parse_binary(record.clone(), 2, 100).unwrap().labels, [0]);
+        record[1] = 100;
+        assert!(parse_binary(record, 2, 100).is_err());
+    }
+
+    #[test]
+    fn planes_become_pixels() {
+        let mut bytes = vec![3];
+        for level in [1u8, 2, 3] {
+            bytes.extend([level; 1024]);
+        }
+        let batch = parse_binary(bytes, 1, 10).unwrap();
+        let image = raw_images(Path::new("x"), batch.bytes, batch.stride).read(0).unwrap();
+        assert_eq!(image.pixels()[..6], [1, 2, 3, 1, 2, 3]);
+        assert!(raw_images(Path::new("x"), vec![], batch.stride).read(0).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_batch_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..8000), n in 0usize..4) {
+            let _ = parse_python(bytes.clone(), 10);
+            if let Ok(batch) = parse_binary(bytes.clone(), n, 10) {
+                prop_assert_eq!(batch.labels.len() * batch.stride, bytes.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Answers on their way through the judges and into the journal.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::events::{Event, Observer};
+use crate::assets;
+use crate::domain::{Answer, LabelSet, Mode, Outcome, RunSpec, Subject, Trial, UnscoredReason};
+use crate::judging::{JudgeCounters, Judged, JudgedDataset, Panel};
+use crate::record::RunFolder;
+use crate::taxonomy::{Grader, Lexicon};
+
+/// What the judges of a run need to know of its datasets; everything stands in the run's own specification.
+pub fn judged_datasets(spec: &RunSpec) -> Result<Vec<JudgedDataset>> {
+    let lexicon = Lexicon::parse(assets::lexicon::LEXICON).context("the embedded lexicon is broken")?;
+    let tuned_on: Vec<&LabelSet> = spec.tuned_on.values().collect();
+    spec.datasets
+        .iter()
+        .map(|dataset| {
+            let labels = LabelSet::new(dataset.labels.clone(), dataset.answer_type)
+                .with_context(|| format!("the labels of `{}` in run.json are broken", dataset.dataset))?;
+            let question = dataset
+                .prompt(Subject::Model, Mode::Generate)
+                .with_context(|| format!("run.json has no prompt of the model for `{}`", dataset.dataset))?;
+            let grader = Grader::new(&labels, &tuned_on, &lexicon);
+            Ok(JudgedDataset { question: question.text.clone(), labels, grader })
+        })
+        .collect()
+}
+
+/// The judges at work: trials that wait for a verdict, and those that have one and wait for the journal.
+pub(super) struct Bench {
+    panel: Panel,
+    datasets: HashMap<String, (usize, HashMap<String, usize>)>,
+    waiting: HashMap<u64, Trial>,
+    next_token: u64,
+    /// Model trials judged correct in this sitting.
+    pub n_correct: usize,
+    /// Model trials that stay unscored.
+    pub n_unscored: usize,
+}
+
+impl Bench {
+    pub fn new(panel: Panel, spec: &RunSpec) -> Self {
+        let datasets = spec
+            .datasets
+            .iter()
+            .enumerate()
+            .map(|(index, dataset)| {
+                let labels = dataset.label_names().enumerate().map(|(i, name)| (name.to_owned(), i)).collect();
+                (dataset.dataset.clone(), (index, labels))
+            })
+            .collect();
+        Self { panel, datasets, waiting: HashMap::new(), next_token: 0, n_correct: 0, n_unscored: 0 }
+    }
+
+    /// Takes over verdicts of an earlier sitting, so that no pair is asked twice.
+    pub fn remember(&mut self, trials: &[Trial]) -> Result<()> {
+        for trial in trials.iter().filter(|trial| trial.subject == Subject::Model) {
+            let Some(answer) = &trial.answer else { continue };
+            let (dataset, label) = self.place(trial)?;
+            for verdict in &trial.verdicts {
+                self.panel.remember(dataset, label, &answer.text, verdict);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands in a trial of the model. It comes back as it should be journalled now: decided, or pending.
+    pub fn submit(&mut self, mut trial: Trial) -> Result<Trial> {
+        let Some(Answer { text, .. }) = &trial.answer else {
+            self.n_unscored += 1;
+            return Ok(trial);
+        };
+        let (dataset, label) = self.place(&trial)?;
+        let token = self.next_token;
+        self.next_token += 1;
+        match self.panel.submit(token, dataset, label, text)? {
+            Some(judged) => {
+                self.settle(&mut trial, judged);
+                Ok(trial)
+            }
+            None => {
+                trial.verdicts = Vec::new();
+                trial.outcome = Outcome::Unscored(UnscoredReason::Pending);
+                self.waiting.insert(token, trial.clone());
+                Ok(trial)
+            }
+        }
+    }
+
+    /// Trials that were decided since; waits up to `wait` for the first.
+    pub fn decided(&mut self, wait: Duration) -> Vec<Trial> {
+        let completed = self.panel.completed(wait);
+        let mut trials = Vec::with_capacity(completed.len());
+        for (token, judged) in completed {
+            if let Some(mut trial) = self.waiting.remove(&token) {
+                self.settle(&mut trial, judged);
+                trials.push(trial);
+            }
+        }
+        trials
+    }
+
+    /// Waits for all that is open and journals it; ends early where `is_stopped`.
+    pub fn drain(
+        &mut self,
+        folder: &mut RunFolder,
+        is_stopped: &dyn Fn() -> bool,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        while self.n_open() > 0 && !is_stopped() {
+            let decided = self.decided(Duration::from_millis(200));
+            folder.append(&decided)?;
+            observer.event(Event::WaitingForJudges { n_open: self.n_open(), judges: self.counters() });
+        }
+        Ok(())
+    }
+
+    pub fn n_open(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn counters(&self) -> JudgeCounters {
+        self.panel.counters()
+    }
+
+    pub fn fatal_error(&self) -> Option<String> {
+        self.panel.fatal_error()
+    }
+
+    fn settle(&mut self, trial: &mut Trial, judged: Judged) {
+        match judged.outcome {
+            Outcome::Correct => self.n_correct += 1,
+            Outcome::Unscored(_) => self.n_unscored += 1,
+            Outcome::Incorrect(_) => {}
+        }
+        trial.verdicts = judged.verdicts;
+        trial.outcome = judged.outcome;
+    }
+
+    fn place(&self, trial: &Trial) -> Result<(usize, usize)> {
+        let found =
+            self.datasets.get(&trial.dataset).and_then(|(index, labels)| Some((*index, *labels.get(&trial.label)?)));
+        match found {
+            Some(place) => Ok(place),
+            None => bail!("the trial of `{}` has a dataset or label that run.json does not know", trial.sample),
+        }
+    }
+}
+
+/// Judges an old run's answers anew, without the model: `folder` is a new run of the same spec but for the judges.
+/// Trials of other subjects, and those without an answer, are taken over.
+pub fn rejudge(
+    spec: &RunSpec,
+    trials: &[Trial],
+    panel: Panel,
+    folder: &mut RunFolder,
+    recorded: &[Trial],
+    is_stopped: &dyn Fn() -> bool,
+    observer: &mut dyn Observer,
+) -> Result<Option<String>> {
+    let mut bench = Bench::new(panel, spec);
+    bench.remember(recorded)?;
+    let settled: std::collections::HashSet<_> = recorded
+        .iter()
+        .filter(|trial| !matches!(trial.outcome, Outcome::Unscored(reason) if reason.is_retried_on_resume()))
+        .map(Trial::key)
+        .collect();
+    let todo: Vec<&Trial> = trials.iter().filter(|trial| !settled.contains(&trial.key())).collect();
+    for (index, chunk) in todo.chunks(TRIALS_PER_APPEND).enumerate() {
+        if is_stopped() {
+            return Ok(None);
+        }
+        let mut batch = Vec::with_capacity(chunk.len());
+        for &trial in chunk {
+            let is_judged = trial.subject == Subject::Model && trial.mode == Mode::Generate && trial.answer.is_some();
+            batch.push(if is_judged { bench.submit(trial.clone())? } else { trial.clone() });
+        }
+        folder.append(&batch)?;
+        folder.append(&bench.decided(Duration::ZERO))?;
+        observer.event(Event::Progress {
+            dataset: &chunk[0].dataset,
+            n_done: (index * TRIALS_PER_APPEND + chunk.len()).min(todo.len()),
+            n_correct: bench.n_correct,
+            n_unscored: bench.n_unscored + bench.n_open(),
+            judges: bench.counters(),
+        });
+    }
+    bench.drain(folder, is_stopped, observer)?;
+    Ok(bench.fatal_error())
+}
+
+const TRIALS_PER_APPEND: usize = 256;

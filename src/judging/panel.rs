@@ -1,0 +1,401 @@
+//! All judges of a run together: who is asked, in which order, and who decides.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use serde_json::{Value, json};
+
+use super::llm::{LlmJudge, Ruling};
+use super::prompt::{Template, normalise};
+use crate::api::{ChatClient, ChatCounters};
+use crate::domain::{ErrorCode, JudgeSpec, JudgeVerdict, LabelSet, Outcome, Verdict};
+use crate::taxonomy::{Finding, Grader, RULES_VERSION, Reading};
+
+/// What judging needs to know of a dataset.
+#[derive(Clone, Debug)]
+pub struct JudgedDataset {
+    /// What the model was asked, class list included.
+    pub question: String,
+    /// The classes.
+    pub labels: LabelSet,
+    /// The rules, compiled for these classes.
+    pub grader: Grader,
+}
+
+/// Who decides: `--judge`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JudgeMode {
+    /// The rules alone; nothing is left open.
+    Rules,
+    /// A language model alone; the rules give the codes of errors.
+    Llm,
+    /// The rules where they are certain, a language model elsewhere.
+    RulesAndLlm,
+}
+
+/// About which pairs the language model is asked beside the rules: `--judge-scope`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// About all of them.
+    #[default]
+    All,
+    /// Only about those of which the rules are not certain.
+    Residual,
+}
+
+/// Who judges.
+#[derive(Clone, Debug)]
+pub struct PanelConfig {
+    /// Who decides.
+    pub mode: JudgeMode,
+    /// About what the language model is asked; matters with [`JudgeMode::RulesAndLlm`] alone.
+    pub scope: Scope,
+    /// The language model, unless the rules judge alone.
+    pub llm: Option<LlmJudge>,
+}
+
+impl PanelConfig {
+    /// The rules alone.
+    pub fn rules() -> Self {
+        Self { mode: JudgeMode::Rules, scope: Scope::All, llm: None }
+    }
+}
+
+/// What became of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// The verdict of each judge that was asked, in the order of [`Panel::specs`].
+    pub verdicts: Vec<JudgeVerdict>,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// Whether the rules alone would have been certain.
+    pub certain_by_rules: bool,
+}
+
+/// What a panel has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JudgeCounters {
+    /// Answers submitted.
+    pub n_answers: u64,
+    /// Distinct pairs of label and normalised answer among those that a language model is to judge.
+    pub n_distinct: u64,
+    /// Requests sent, retries included.
+    pub n_calls: u64,
+    /// Those of them that were not the first attempt.
+    pub n_retries: u64,
+    /// Pairs of which the language model gave no verdict.
+    pub n_failed: u64,
+}
+
+/// The judges of a run.
+pub struct Panel {
+    mode: JudgeMode,
+    scope: Scope,
+    datasets: Vec<JudgedDataset>,
+    llm: Option<LlmPanel>,
+    n_answers: u64,
+}
+
+/// The language model's part of a panel.
+struct LlmPanel {
+    judge: LlmJudge,
+    template: Template,
+    client: ChatClient,
+    pairs: Vec<Pair>,
+    index: HashMap<PairKey, usize>,
+    /// Pairs not sent yet: those that the language model decides first, then by age.
+    queue: BinaryHeap<(bool, Reverse<usize>)>,
+    /// Answers that wait for a ruling.
+    n_waiting: usize,
+    /// Pairs without a ruling that the language model decides.
+    n_open_decisive: usize,
+    n_distinct: u64,
+    n_failed: u64,
+    /// With a budget, pairs that the rules decide wait until nothing else is left to spend it on.
+    holds_certain: bool,
+    /// Answers settled by another's reply since the last look.
+    settled: Vec<(u64, Judged)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct PairKey {
+    dataset: usize,
+    label: usize,
+    answer: String,
+}
+
+struct Pair {
+    key: PairKey,
+    /// Whether an answer of this part of the run is of this pair.
+    is_met: bool,
+    state: PairState,
+}
+
+enum PairState {
+    /// Answers that wait for the ruling, with what the rules read in each.
+    Open {
+        waiting: Vec<(u64, Reading)>,
+        is_decisive: bool,
+    },
+    Settled(Ruling),
+}
+
+impl Panel {
+    /// Makes the judges ready; the language model's server is not asked yet.
+    pub fn new(config: PanelConfig, datasets: Vec<JudgedDataset>) -> anyhow::Result<Panel> {
+        let llm = match (config.mode, config.llm) {
+            (JudgeMode::Rules, _) => None,
+            (_, None) => {
+                bail!("a language-model judge needs a server and a model; hint: --judge-url and --judge-model")
+            }
+            (_, Some(judge)) => Some(LlmPanel::new(judge)?),
+        };
+        Ok(Panel { mode: config.mode, scope: config.scope, datasets, llm, n_answers: 0 })
+    }
+
+    /// What decides verdicts and outcomes, for the run's identity; the deciding judge last.
+    pub fn specs(&self) -> Vec<JudgeSpec> {
+        let rules = JudgeSpec {
+            judge: "rules".to_owned(),
+            model: RULES_VERSION.to_owned(),
+            prompt: None,
+            parameters: Value::Null,
+        };
+        let scope = match self.scope {
+            Scope::All => "all",
+            Scope::Residual => "residual",
+        };
+        match (&self.llm, self.mode) {
+            (Some(llm), JudgeMode::RulesAndLlm) => {
+                vec![rules, llm.judge.spec(&llm.template, &[("scope", json!(scope))])]
+            }
+            (Some(llm), _) => vec![llm.judge.spec(&llm.template, &[])],
+            (None, _) => vec![rules],
+        }
+    }
+
+    /// Takes over the language model's verdict from an earlier part of the run, so that it is not asked
+    /// again. Other judges' verdicts, and failures that a resumed run retries, are ignored.
+    pub fn remember(&mut self, dataset: usize, label: usize, answer: &str, verdict: &JudgeVerdict) {
+        if let (Some(llm), Some(ruling)) = (&mut self.llm, Ruling::remembered(verdict)) {
+            let key = PairKey { dataset, label, answer: normalise(answer) };
+            if !llm.index.contains_key(&key) {
+                llm.insert(key, PairState::Settled(ruling));
+            }
+        }
+    }
+
+    /// Hands in an answer to the image of a label. `Some` where it is decided at once; else its token
+    /// comes back from [`Panel::completed`].
+    pub fn submit(&mut self, token: u64, dataset: usize, label: usize, answer: &str) -> anyhow::Result<Option<Judged>> {
+        let place = self.datasets.get(dataset).with_context(|| format!("there is no dataset number {dataset}"))?;
+        if label >= place.labels.len() {
+            bail!("there is no label number {label} among {}", place.labels.len());
+        }
+        self.n_answers += 1;
+        let reading = place.grader.grade(label, answer);
+        let text = normalise(answer);
+        let mode = self.mode;
+        // An empty answer is one for the rules, whoever judges the others.
+        let is_empty = text.is_empty() || reading.finding == Finding::Error(ErrorCode::Empty);
+        let needs_llm = !is_empty
+            && match mode {
+                JudgeMode::Rules => false,
+                JudgeMode::Llm => true,
+                JudgeMode::RulesAndLlm => self.scope == Scope::All || !reading.certain,
+            };
+        let Some(llm) = self.llm.as_mut().filter(|_| needs_llm) else {
+            return Ok(Some(by_rules(if is_empty { empty() } else { reading })));
+        };
+        let key = PairKey { dataset, label, answer: text };
+        let is_decisive = mode == JudgeMode::Llm || !reading.certain;
+        match llm.ask(key, token, reading, is_decisive) {
+            Some(ruling) => Ok(Some(decide(mode, reading, ruling))),
+            None => {
+                llm.collect(mode);
+                llm.send(&self.datasets, false);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The answers that were settled since the last look; waits up to `wait` for the first of them.
+    ///
+    /// A wait tells that nothing more is submitted meanwhile: what a budget kept back is then asked too.
+    pub fn completed(&mut self, wait: Duration) -> Vec<(u64, Judged)> {
+        let Some(llm) = &mut self.llm else { return Vec::new() };
+        let deadline = Instant::now() + wait;
+        loop {
+            llm.collect(self.mode);
+            llm.send(&self.datasets, !wait.is_zero());
+            if !llm.settled.is_empty() || llm.n_waiting == 0 {
+                return std::mem::take(&mut llm.settled);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Vec::new();
+            }
+            if let Some((ticket, completion)) = llm.client.recv_timeout(left) {
+                llm.settle(ticket, Ruling::new(&llm.template, completion), self.mode);
+            }
+        }
+    }
+
+    /// Answers submitted and neither decided at once nor given back yet.
+    pub fn n_open(&self) -> usize {
+        self.llm.as_ref().map_or(0, |llm| llm.n_waiting + llm.settled.len())
+    }
+
+    /// What has been done so far.
+    pub fn counters(&self) -> JudgeCounters {
+        let chat = self.llm.as_ref().map_or(ChatCounters::default(), |llm| llm.client.counters());
+        JudgeCounters {
+            n_answers: self.n_answers,
+            n_distinct: self.llm.as_ref().map_or(0, |llm| llm.n_distinct),
+            n_calls: chat.n_calls,
+            n_retries: chat.n_retries,
+            n_failed: self.llm.as_ref().map_or(0, |llm| llm.n_failed),
+        }
+    }
+
+    /// The most calls that `n_answers` can lead to, retries not counted: each answer may be a pair of its
+    /// own, and a budget caps them.
+    pub fn upper_bound_of_calls(&self, n_answers: u64) -> u64 {
+        self.llm.as_ref().map_or(0, |llm| llm.judge.chat.max_calls.map_or(n_answers, |most| most.min(n_answers)))
+    }
+
+    /// Why the language model cannot be asked any more, if so: a wrong key, an unknown model, no server.
+    pub fn fatal_error(&self) -> Option<String> {
+        self.llm.as_ref()?.client.fatal_error().map(|error| error.to_string())
+    }
+
+    /// How requests are really put to the server, for the run's environment; `None` without one.
+    pub fn effective_parameters(&self) -> Option<Value> {
+        self.llm.as_ref().map(|llm| llm.client.effective_parameters())
+    }
+}
+
+impl LlmPanel {
+    fn new(judge: LlmJudge) -> anyhow::Result<Self> {
+        let template = Template::new(&judge.prompt).context("failed to read the judge's prompt")?;
+        let client = ChatClient::new(judge.chat.clone()).map_err(|error| anyhow!(error))?;
+        let holds_certain = judge.chat.max_calls.is_some() || judge.chat.max_tokens_total.is_some();
+        Ok(Self {
+            judge,
+            template,
+            client,
+            pairs: Vec::new(),
+            index: HashMap::new(),
+            queue: BinaryHeap::new(),
+            n_waiting: 0,
+            n_open_decisive: 0,
+            n_distinct: 0,
+            n_failed: 0,
+            holds_certain,
+            settled: Vec::new(),
+        })
+    }
+
+    fn insert(&mut self, key: PairKey, state: PairState) -> usize {
+        let place = self.pairs.len();
+        self.index.insert(key.clone(), place);
+        self.pairs.push(Pair { key, is_met: false, state });
+        place
+    }
+
+    /// The ruling on a pair, where there is one already; else the answer waits for it.
+    fn ask(&mut self, key: PairKey, token: u64, reading: Reading, is_decisive: bool) -> Option<&Ruling> {
+        let place = match self.index.get(&key) {
+            Some(&place) => place,
+            None => {
+                let place = self.insert(key, PairState::Open { waiting: Vec::new(), is_decisive });
+                self.queue.push((is_decisive, Reverse(place)));
+                self.n_open_decisive += usize::from(is_decisive);
+                place
+            }
+        };
+        let pair = &mut self.pairs[place];
+        self.n_distinct += u64::from(!std::mem::replace(&mut pair.is_met, true));
+        match &mut pair.state {
+            PairState::Open { waiting, .. } => {
+                waiting.push((token, reading));
+                self.n_waiting += 1;
+                None
+            }
+            PairState::Settled(ruling) => Some(ruling),
+        }
+    }
+
+    /// Sends what the client has room for, what matters most first.
+    fn send(&mut self, datasets: &[JudgedDataset], is_idle: bool) {
+        while self.client.n_outstanding() < self.client.capacity() {
+            let is_held = self.holds_certain && (!is_idle || self.n_open_decisive > 0);
+            match self.queue.peek() {
+                Some((is_decisive, _)) if *is_decisive || !is_held => {}
+                _ => return,
+            }
+            let Some((_, Reverse(place))) = self.queue.pop() else { return };
+            let key = &self.pairs[place].key;
+            let text = self.template.render(&datasets[key.dataset], key.label, &key.answer);
+            self.client.submit(self.judge.request(text), place as u64);
+        }
+    }
+
+    /// Takes in all completions that are there, without a wait.
+    fn collect(&mut self, mode: JudgeMode) {
+        while let Some((ticket, completion)) = self.client.recv_timeout(Duration::ZERO) {
+            self.settle(ticket, Ruling::new(&self.template, completion), mode);
+        }
+    }
+
+    fn settle(&mut self, ticket: u64, ruling: Ruling, mode: JudgeMode) {
+        let Some(pair) = usize::try_from(ticket).ok().and_then(|place| self.pairs.get_mut(place)) else { return };
+        self.n_failed += u64::from(ruling.unscored.is_some());
+        if let PairState::Open { waiting, is_decisive } = &pair.state {
+            self.n_waiting -= waiting.len();
+            self.n_open_decisive -= usize::from(*is_decisive);
+            self.settled.extend(waiting.iter().map(|(token, reading)| (*token, decide(mode, *reading, &ruling))));
+        }
+        pair.state = PairState::Settled(ruling);
+    }
+}
+
+/// What the rules find in an answer without content.
+fn empty() -> Reading {
+    Reading { finding: Finding::Error(ErrorCode::Empty), certain: true, names_ancestor: false }
+}
+
+/// The outcome where no language model is asked.
+fn by_rules(reading: Reading) -> Judged {
+    let verdict = JudgeVerdict { judge: "rules".to_owned(), result: Ok(reading.verdict()), reply: None };
+    Judged { verdicts: vec![verdict], outcome: outcome_of(reading), certain_by_rules: reading.certain }
+}
+
+fn outcome_of(reading: Reading) -> Outcome {
+    match reading.finding {
+        Finding::Correct { .. } => Outcome::Correct,
+        Finding::Error(code) => Outcome::Incorrect(code),
+    }
+}
+
+/// The outcome where a language model was asked.
+fn decide(mode: JudgeMode, reading: Reading, ruling: &Ruling) -> Judged {
+    let by_llm = match (ruling.unscored, &ruling.verdict.result) {
+        (Some(reason), _) => Outcome::Unscored(reason),
+        (None, Ok(Verdict::Correct)) => Outcome::Correct,
+        // The code says how it is wrong; where the rules see nothing wrong, that is what is disputed.
+        (None, _) => match reading.finding {
+            Finding::Correct { .. } => Outcome::Incorrect(ErrorCode::Disputed),
+            Finding::Error(code) => Outcome::Incorrect(code),
+        },
+    };
+    let rules = JudgeVerdict { judge: "rules".to_owned(), result: Ok(reading.verdict_where_certain()), reply: None };
+    let (verdicts, outcome) = match mode {
+        JudgeMode::RulesAndLlm if reading.certain => (vec![rules, ruling.verdict.clone()], outcome_of(reading)),
+        JudgeMode::RulesAndLlm => (vec![rules, ruling.verdict.clone()], by_llm),
+        JudgeMode::Rules | JudgeMode::Llm => (vec![ruling.verdict.clone()], by_llm),
+    };
+    Judged { verdicts, outcome, certain_by_rules: reading.certain }
+}

@@ -1,0 +1,253 @@
+//! What a language-model judge is asked, and how its reply is read.
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::JudgedDataset;
+use crate::assets::judge_prompts;
+use crate::domain::Verdict;
+
+/// The prompt of a language-model judge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JudgePrompt {
+    /// Question, label and classes in sight, the answer quoted as data; replies are CORRECT or INCORRECT.
+    Strict,
+    /// The paper's, verbatim; replies are yes or no.
+    Emt,
+    /// The text of a template of the user's, with `{label}` and `{answer}` at least; replies may be of either pair.
+    File(String),
+}
+
+/// Why a template is no judge's prompt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PromptError {
+    /// The judge could not tell what to judge.
+    #[error("the judge's prompt has no `{{{0}}}`; hint: `{{{0}_json}}` does as well, and quotes it")]
+    Missing(&'static str),
+    /// A misspelt name would be sent as it stands.
+    #[error("the judge's prompt has `{{{0}}}`, which means nothing; hint: the names are {names}", names = NAMES.join(", "))]
+    Unknown(String),
+}
+
+/// What may stand in braces; each also with `_json`, as a quoted JSON string or list of them.
+const NAMES: [&str; 5] = ["question", "label", "aliases", "classes", "answer"];
+
+/// A checked prompt.
+#[derive(Clone, Debug)]
+pub(super) struct Template {
+    text: String,
+    words: &'static [(&'static str, Verdict)],
+}
+
+const CORRECT_INCORRECT: [(&str, Verdict); 2] = [("correct", Verdict::Correct), ("incorrect", Verdict::Incorrect)];
+const YES_NO: [(&str, Verdict); 2] = [("yes", Verdict::Correct), ("no", Verdict::Incorrect)];
+const EITHER: [(&str, Verdict); 4] = [CORRECT_INCORRECT[0], CORRECT_INCORRECT[1], YES_NO[0], YES_NO[1]];
+
+impl Template {
+    pub(super) fn new(prompt: &JudgePrompt) -> Result<Self, PromptError> {
+        let (text, words): (&str, &[_]) = match prompt {
+            JudgePrompt::Strict => (judge_prompts::STRICT, &CORRECT_INCORRECT),
+            JudgePrompt::Emt => (judge_prompts::EMT, &YES_NO),
+            JudgePrompt::File(text) => (text, &EITHER),
+        };
+        // Checkouts differ in line ends; a prompt and its hash must not.
+        let text = text.replace("\r\n", "\n").trim_end().to_owned();
+        for required in ["label", "answer"] {
+            let is_there = pieces(&text).any(|piece| matches!(piece, Piece::Name(name) if base_name(name) == required));
+            if !is_there {
+                return Err(PromptError::Missing(required));
+            }
+        }
+        if let Some(unknown) = pieces(&text).find_map(|piece| match piece {
+            Piece::Name(name) if !NAMES.contains(&base_name(name)) => Some(name.to_owned()),
+            _ => None,
+        }) {
+            return Err(PromptError::Unknown(unknown));
+        }
+        Ok(Self { text, words })
+    }
+
+    /// `blake3:…` of the template and of the words that count as a verdict.
+    pub(super) fn hash(&self) -> String {
+        let words: Vec<&str> = self.words.iter().map(|(word, _)| *word).collect();
+        let hash = blake3::hash(format!("{}\0{}", words.join(" "), self.text).as_bytes());
+        format!("blake3:{}", hash.to_hex())
+    }
+
+    /// The prompt for one pair. Values are put in once: braces inside an answer stay braces.
+    pub(super) fn render(&self, dataset: &JudgedDataset, label: usize, answer: &str) -> String {
+        let labels = dataset.labels.labels();
+        let (name, aliases) =
+            labels.get(label).map_or(("", &[][..]), |label| (label.name.as_str(), label.aliases.as_slice()));
+        let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
+        let classes: Vec<&str> = dataset.labels.names().collect();
+        pieces(&self.text)
+            .map(|piece| match piece {
+                Piece::Text(text) => text.to_owned(),
+                Piece::Name("question") => dataset.question.clone(),
+                Piece::Name("label") => name.to_owned(),
+                Piece::Name("aliases") => listed(&aliases, str::to_owned),
+                Piece::Name("classes") => listed(&classes, str::to_owned),
+                Piece::Name("answer") => answer.to_owned(),
+                Piece::Name("question_json") => quoted(&dataset.question),
+                Piece::Name("label_json") => quoted(name),
+                Piece::Name("aliases_json") => listed(&aliases, quoted),
+                Piece::Name("classes_json") => listed(&classes, quoted),
+                Piece::Name("answer_json") => quoted(answer),
+                Piece::Name(_) => String::new(),
+            })
+            .collect()
+    }
+
+    /// The verdict that a reply is; `None` where it is anything else, or anything more.
+    pub(super) fn read(&self, reply: &str) -> Option<Verdict> {
+        let word = bare(reply).to_ascii_lowercase();
+        self.words.iter().find(|(verdict_word, _)| *verdict_word == word).map(|(_, verdict)| *verdict)
+    }
+}
+
+/// An answer as it is sent and compared: NFKC, white space collapsed, none at the ends.
+pub fn normalise(answer: &str) -> String {
+    let composed: String = answer.nfkc().collect();
+    composed.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A reply without the dress that does not change what it says: white space, one full stop, and one pair
+/// of quotation marks or Markdown marks around all of it.
+fn bare(reply: &str) -> &str {
+    let without_stop = |text: &'_ str| -> usize { text.trim().strip_suffix('.').unwrap_or(text.trim()).len() };
+    let trimmed = reply.trim();
+    let trimmed = &trimmed[..without_stop(trimmed)];
+    for mark in ["**", "\"", "'", "`"] {
+        if let Some(inner) = trimmed.strip_prefix(mark).and_then(|rest| rest.strip_suffix(mark)) {
+            // The full stop may stand inside the marks, but not on both sides.
+            return if trimmed.len() == reply.trim().len() { inner.strip_suffix('.').unwrap_or(inner) } else { inner };
+        }
+    }
+    trimmed
+}
+
+/// JSON, with the brackets escaped too: an answer can neither close its quotation mark nor its tag.
+fn quoted(text: &str) -> String {
+    serde_json::Value::String(text.to_owned()).to_string().replace('<', "\\u003c").replace('>', "\\u003e")
+}
+
+fn listed(items: &[&str], show: impl Fn(&str) -> String) -> String {
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    items.iter().map(|item| show(item)).collect::<Vec<_>>().join(", ")
+}
+
+fn base_name(name: &str) -> &str {
+    name.strip_suffix("_json").unwrap_or(name)
+}
+
+enum Piece<'a> {
+    Text(&'a str),
+    Name(&'a str),
+}
+
+/// The template cut at `{name}`; other braces, such as those of JSON examples, are text.
+fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
+    let mut rest = template;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        if let Some((name, after)) = leading_name(rest) {
+            rest = after;
+            return Some(Piece::Name(name));
+        }
+        let n_skipped = rest.chars().next().map_or(0, char::len_utf8);
+        let end = rest
+            .match_indices('{')
+            .map(|(start, _)| start)
+            .find(|&start| start >= n_skipped && leading_name(&rest[start..]).is_some())
+            .unwrap_or(rest.len());
+        let (text, after) = rest.split_at(end);
+        rest = after;
+        Some(Piece::Text(text))
+    })
+}
+
+fn leading_name(text: &str) -> Option<(&str, &str)> {
+    let (name, after) = text.strip_prefix('{')?.split_once('}')?;
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    is_name.then_some((name, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(prompt: &JudgePrompt, reply: &str) -> Option<Verdict> {
+        Template::new(prompt).unwrap().read(reply)
+    }
+
+    #[test]
+    fn the_whole_reply_must_be_a_verdict() {
+        for reply in ["Yes", "yes.", " YES \n", "\"Yes\"", "'yes'.", "**Yes**", "**Yes.**", "**Yes**.", "`yes`"] {
+            assert_eq!(check(&JudgePrompt::Emt, reply), Some(Verdict::Correct), "{reply}");
+        }
+        for reply in ["No", "no.", "\"No.\""] {
+            assert_eq!(check(&JudgePrompt::Emt, reply), Some(Verdict::Incorrect), "{reply}");
+        }
+        for reply in [
+            "",
+            ".",
+            "**",
+            "\"",
+            "''",
+            "Yes, but no",
+            "yes no",
+            "Yes!",
+            "yes..",
+            "\"yes.\".",
+            "**yes",
+            "I cannot say yes",
+            "maybe",
+            "no answer",
+            "yes\nno",
+            "correct",
+        ] {
+            assert_eq!(check(&JudgePrompt::Emt, reply), None, "{reply}");
+        }
+    }
+
+    #[test]
+    fn each_prompt_has_its_own_words() {
+        assert_eq!(check(&JudgePrompt::Strict, "CORRECT"), Some(Verdict::Correct));
+        assert_eq!(check(&JudgePrompt::Strict, "Incorrect."), Some(Verdict::Incorrect));
+        assert_eq!(check(&JudgePrompt::Strict, "yes"), None);
+        assert_eq!(check(&JudgePrompt::Strict, "not correct"), None);
+        let own = JudgePrompt::File("{label} {answer}".into());
+        assert_eq!(check(&own, "yes"), Some(Verdict::Correct));
+        assert_eq!(check(&own, "incorrect"), Some(Verdict::Incorrect));
+    }
+
+    #[test]
+    fn line_ends_of_a_checkout_do_not_change_the_hash() {
+        let hash = |text: &str| Template::new(&JudgePrompt::File(text.into())).unwrap().hash();
+        assert_eq!(hash("{label}\r\n{answer}\r\n"), hash("{label}\n{answer}"));
+        assert_ne!(hash("{label}\n{answer}"), hash("{label} {answer}"));
+    }
+
+    #[test]
+    fn braces_that_are_no_names_are_text() {
+        let own = JudgePrompt::File("{\"label\": {label}, \"{\": {}} é{ {answer}".into());
+        let labels = vec![crate::domain::Label::named("cat"), crate::domain::Label::named("dog")];
+        let labels = crate::domain::LabelSet::new(labels, crate::domain::AnswerType::Object).unwrap();
+        let grader = crate::taxonomy::Grader::new(&labels, &[], &crate::taxonomy::Lexicon::default());
+        let dataset = JudgedDataset { question: "?".into(), labels, grader };
+        let text = Template::new(&own).unwrap().render(&dataset, 0, "{label}");
+        assert_eq!(text, "{\"label\": cat, \"{\": {}} é{ {label}");
+    }
+
+    #[test]
+    fn answers_that_differ_in_form_alone_are_one() {
+        for answer in ["a cat", " a\u{a0}cat\r\n", "a \u{3000} ｃat"] {
+            assert_eq!(normalise(answer), "a cat");
+        }
+        assert_ne!(normalise("A cat"), normalise("a cat"));
+    }
+}

@@ -1,0 +1,162 @@
+//! Dual encoders: the bare vision encoder that a model is compared with. One file a family.
+
+mod clip;
+mod open_clip;
+mod siglip;
+
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+
+use super::Placement;
+use super::preprocess::Preprocessor;
+use super::tokenizer::TextTokenizer;
+use super::vision::{VisionConfig, VisionTower};
+use super::weights::{Checkpoint, Weights};
+
+/// An image encoder with the text encoder that makes it a zero-shot classifier.
+pub trait DualEncoder: Send {
+    /// The vision tower, whose hidden states may serve a model with the same tower.
+    fn tower(&self) -> &VisionTower;
+
+    /// Image embeddings of unit length `(batch, dimension)` from the tower's last hidden state.
+    fn image_embeddings(&self, last_hidden: &Tensor) -> candle_core::Result<Tensor>;
+
+    /// Text embeddings of unit length `(texts, dimension)` of token ids `(texts, context)`.
+    fn text_embeddings(&self, ids: &[Vec<u32>]) -> Result<Tensor>;
+
+    /// Token ids of a text, of the length that the text tower wants.
+    fn text_ids(&self, tokenizer: &TextTokenizer, text: &str) -> Result<Vec<u32>>;
+}
+
+/// A family of encoders: one line in [`ENCODERS`].
+pub struct EncoderFamily {
+    /// What reports call it.
+    pub name: &'static str,
+    /// One sentence for lists.
+    pub about: &'static str,
+    /// Whether a checkpoint is of this family.
+    pub recognises: fn(&Checkpoint) -> bool,
+    /// Names the checkpoint's tensors.
+    pub weights: fn(&Checkpoint) -> Result<Weights>,
+    /// Sizes of the vision tower.
+    pub vision_config: fn(&Checkpoint) -> Result<VisionConfig>,
+    /// Reads it; every tensor must find its place.
+    pub load: fn(&Checkpoint, &mut Weights, &Placement) -> Result<Box<dyn DualEncoder>>,
+}
+
+/// All families; the first that recognises a checkpoint reads it.
+pub const ENCODERS: &[EncoderFamily] = &[clip::FAMILY, open_clip::FAMILY, siglip::FAMILY];
+
+/// The family of a checkpoint, or an error that lists what is known.
+pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static EncoderFamily> {
+    if let Some(family) = ENCODERS.iter().find(|family| (family.recognises)(checkpoint)) {
+        return Ok(family);
+    }
+    let known: Vec<_> = ENCODERS.iter().map(|family| family.name).collect();
+    bail!(
+        "`{}` is not an encoder that emt reads (model_type `{}`); hint: give --encoder a folder of {}, or `none`",
+        checkpoint.dir.display(),
+        checkpoint.config().get("model_type").and_then(|v| v.as_str()).unwrap_or("?"),
+        known.join(", ")
+    )
+}
+
+/// An encoder's checkpoint that was opened, with no weight read yet.
+pub struct OpenedEncoder {
+    checkpoint: Checkpoint,
+    family: &'static EncoderFamily,
+    /// Where every tensor lies.
+    pub weights: Weights,
+    /// For captions.
+    pub tokenizer: TextTokenizer,
+    /// For images.
+    pub preprocessor: Preprocessor,
+}
+
+impl OpenedEncoder {
+    /// Opens a checkpoint folder.
+    pub fn open(checkpoint: Checkpoint) -> Result<Self> {
+        let family = family_of(&checkpoint)?;
+        Ok(Self {
+            weights: (family.weights)(&checkpoint)?,
+            tokenizer: TextTokenizer::open(&checkpoint)?,
+            preprocessor: Preprocessor::from_checkpoint(&checkpoint)?,
+            checkpoint,
+            family,
+        })
+    }
+
+    /// The family's name.
+    pub fn family(&self) -> &'static str {
+        self.family.name
+    }
+
+    /// The checkpoint's name.
+    pub fn name(&self) -> String {
+        self.checkpoint.name()
+    }
+
+    /// Reads the weights; every tensor must find its place.
+    pub fn load(mut self, placement: &Placement) -> Result<Encoder> {
+        let towers = (self.family.load)(&self.checkpoint, &mut self.weights, placement)?;
+        self.weights.finish()?;
+        Ok(Encoder { towers, tokenizer: self.tokenizer, preprocessor: self.preprocessor })
+    }
+}
+
+/// A loaded encoder with its text and image preparation.
+pub struct Encoder {
+    /// The towers.
+    pub towers: Box<dyn DualEncoder>,
+    /// For captions.
+    pub tokenizer: TextTokenizer,
+    /// For images.
+    pub preprocessor: Preprocessor,
+}
+
+impl Encoder {
+    /// One embedding of unit length a label, `(labels, dimension)`: the normalised mean over `templates`,
+    /// each with `{}` for the label (Radford et al. 2021, section 3.1.4).
+    pub fn label_embeddings(&self, templates: &[String], labels: &[&str]) -> Result<Tensor> {
+        let mut sum: Option<Tensor> = None;
+        for template in templates {
+            let ids = labels
+                .iter()
+                .map(|label| self.towers.text_ids(&self.tokenizer, &template.replace("{}", label)))
+                .collect::<Result<Vec<_>>>()?;
+            let mut parts = Vec::new();
+            for chunk in ids.chunks(TEXTS_PER_BATCH) {
+                parts.push(self.towers.text_embeddings(chunk)?);
+            }
+            let embeddings = Tensor::cat(&parts, 0)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + embeddings)?,
+                None => embeddings,
+            });
+        }
+        match sum {
+            Some(sum) => Ok(unit_length(&sum)?),
+            None => bail!("the dataset has no caption template"),
+        }
+    }
+}
+
+const TEXTS_PER_BATCH: usize = 64;
+
+/// Rows of `(rows, dimension)` scaled to length one.
+pub fn unit_length(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?)
+}
+
+/// The rows that stand at `positions[row]` of `(rows, tokens, size)`: `(rows, size)`.
+fn rows_at(x: &Tensor, positions: &[usize]) -> candle_core::Result<Tensor> {
+    let picked: Vec<Tensor> = positions
+        .iter()
+        .enumerate()
+        .map(|(row, &position)| x.get(row)?.get(position))
+        .collect::<candle_core::Result<_>>()?;
+    Tensor::stack(&picked, 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! LLaMA (Touvron et al. 2023), and so Vicuna.
+
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+
+use super::LanguageModel;
+use crate::model::config::Config;
+use crate::model::layers::{
+    Activation, Attention, AttentionNames, AttentionShape, GatedMlp, KvCache, Linear, Loader, RmsNorm, Rotary,
+    RotaryConfig,
+};
+
+/// Sizes of a LLaMA, with the defaults of transformers' LlamaConfig.
+#[derive(Clone, Debug)]
+pub struct LlamaConfig {
+    size: usize,
+    n_hidden: usize,
+    n_layers: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_size: usize,
+    /// Rows of the embedding.
+    pub vocabulary_size: usize,
+    /// Positions that the model was trained for.
+    pub n_positions: usize,
+    epsilon: f64,
+    activation: Activation,
+    rotary: RotaryConfig,
+    attention_bias: bool,
+    mlp_bias: bool,
+    is_tied: bool,
+}
+
+impl LlamaConfig {
+    /// Reads a `text_config`; `is_tied_outside` is the flag of the section around it.
+    pub fn from_config(config: &Config, is_tied_outside: bool) -> Result<Self> {
+        let kind = config.str_or("model_type", "llama")?;
+        if !matches!(kind, "llama" | "llava" | "llava_llama") {
+            bail!(
+                "the language model `{kind}` in {} is not supported; hint: emt reads LLaMA and Vicuna in this family",
+                config.place()
+            );
+        }
+        let size = config.positive_or("hidden_size", 4096)?;
+        let n_heads = config.positive_or("num_attention_heads", 32)?;
+        let n_kv_heads = config.positive_or("num_key_value_heads", n_heads)?;
+        if !n_heads.is_multiple_of(n_kv_heads) {
+            bail!(
+                "{}: num_attention_heads {n_heads} is no multiple of num_key_value_heads {n_kv_heads}",
+                config.place()
+            );
+        }
+        Ok(Self {
+            size,
+            n_hidden: config.positive_or("intermediate_size", 11008)?,
+            n_layers: config.positive_or("num_hidden_layers", 32)?,
+            n_heads,
+            n_kv_heads,
+            head_size: config.positive_or("head_dim", size / n_heads)?,
+            vocabulary_size: config.positive_or("vocab_size", 32000)?,
+            n_positions: config.positive_or("max_position_embeddings", 2048)?,
+            epsilon: config.f64_or("rms_norm_eps", 1e-6)?,
+            activation: Activation::from_name(config.str_or("hidden_act", "silu")?)?,
+            rotary: RotaryConfig::from_config(config)?,
+            attention_bias: config.bool_or("attention_bias", false)?,
+            mlp_bias: config.bool_or("mlp_bias", false)?,
+            is_tied: config.bool_or("tie_word_embeddings", false)? || is_tied_outside,
+        })
+    }
+
+    /// Width of the residual stream.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Numbers that a row of `n_tokens` positions holds: keys and values of all layers, activations of one.
+    pub fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
+        let cache = 2 * self.n_layers * self.n_kv_heads * self.head_size;
+        let activations = 8 * self.size + 3 * self.n_hidden + 2 * self.n_heads * n_tokens;
+        n_tokens * (cache + activations)
+    }
+}
+
+struct Layer {
+    attention_norm: RmsNorm,
+    attention: Attention,
+    mlp_norm: RmsNorm,
+    mlp: GatedMlp,
+}
+
+/// The decoder.
+pub struct Llama {
+    embedding: Tensor, // (vocabulary, hidden)
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    head: Linear,
+    rotary: Rotary,
+}
+
+impl Llama {
+    /// Reads `language_model.*` and `lm_head` by their canonical names.
+    pub fn load(loader: &mut Loader, config: LlamaConfig) -> Result<Self> {
+        let vocabulary = [config.vocabulary_size, config.size];
+        let embedding = loader.tensor("language_model.embed_tokens.weight", &vocabulary)?;
+        // The stored head wins over the flag; without either there is no head to use.
+        let head = match loader.optional("lm_head.weight", &vocabulary)? {
+            Some(head) => head,
+            None if config.is_tied => embedding.clone(),
+            None => bail!("lm_head.weight is missing, and config.json does not tie it to the embedding"),
+        };
+        let shape = AttentionShape {
+            size: config.size,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            head_size: config.head_size,
+        };
+        let names =
+            AttentionNames { output: "o_proj", qkv_bias: config.attention_bias, output_bias: config.attention_bias };
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for i in 0..config.n_layers {
+            let mut here = loader.at(&format!("language_model.layers.{i}"));
+            layers.push(Layer {
+                attention_norm: RmsNorm::load(&mut here, "input_layernorm", config.size, config.epsilon)?,
+                attention: Attention::load(&mut here.at("self_attn"), shape, names)?,
+                mlp_norm: RmsNorm::load(&mut here, "post_attention_layernorm", config.size, config.epsilon)?,
+                mlp: GatedMlp::load(
+                    &mut here.at("mlp"),
+                    config.size,
+                    config.n_hidden,
+                    config.activation,
+                    config.mlp_bias,
+                )?,
+            });
+        }
+        let norm = RmsNorm::load(&mut loader.at("language_model"), "norm", config.size, config.epsilon)?;
+        let rotary = Rotary::new(&config.rotary, config.head_size, config.n_positions, loader.placement())?;
+        Ok(Self { embedding, layers, norm, head: Linear::from_tensors(head, None), rotary })
+    }
+}
+
+impl LanguageModel for Llama {
+    fn embed(&self, ids: &[u32]) -> candle_core::Result<Tensor> {
+        let ids = Tensor::new(ids, self.embedding.device())?;
+        self.embedding.index_select(&ids, 0)
+    }
+
+    fn forward(
+        &self,
+        embeddings: &Tensor,
+        positions: &Tensor,
+        mask: Option<&Tensor>,
+        caches: &mut [KvCache],
+    ) -> candle_core::Result<Tensor> {
+        let rotary = self.rotary.rows(positions)?;
+        let mut x = embeddings.clone(); // (batch, tokens, hidden)
+        for (layer, cache) in self.layers.iter().zip(caches) {
+            let normed = layer.attention_norm.forward(&x)?;
+            x = (x + layer.attention.forward(&normed, mask, Some(&rotary), Some(cache))?)?;
+            x = (&x + layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
+        }
+        self.norm.forward(&x)
+    }
+
+    fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
+        self.head.forward(hidden)
+    }
+
+    fn new_caches(&self, capacity: usize) -> Vec<KvCache> {
+        self.layers.iter().map(|_| KvCache::new(capacity)).collect()
+    }
+}

@@ -1,0 +1,46 @@
+//! Activation functions by their names in `config.json`.
+
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+
+/// A pointwise non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// The exact Gaussian error linear unit.
+    Gelu,
+    /// Its tanh approximation.
+    GeluTanh,
+    /// `x sigmoid(1.702 x)`, as in OpenAI's CLIP.
+    QuickGelu,
+    /// `x sigmoid(x)`.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+impl Activation {
+    /// The activation that transformers calls `name`.
+    pub fn from_name(name: &str) -> Result<Self> {
+        Ok(match name {
+            "gelu" => Self::Gelu,
+            "gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" => Self::GeluTanh,
+            "quick_gelu" => Self::QuickGelu,
+            "silu" | "swish" => Self::Silu,
+            "relu" => Self::Relu,
+            other => bail!(
+                "the activation `{other}` of config.json is not known; hint: gelu, gelu_pytorch_tanh, quick_gelu, silu, relu"
+            ),
+        })
+    }
+
+    /// Any shape to the same shape.
+    pub fn forward(self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Gelu => x.gelu_erf(),
+            Self::GeluTanh => x.gelu(),
+            Self::QuickGelu => x * candle_nn::ops::sigmoid(&(x * 1.702)?)?,
+            Self::Silu => x.silu(),
+            Self::Relu => x.relu(),
+        }
+    }
+}

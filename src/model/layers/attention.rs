@@ -1,0 +1,151 @@
+//! Multi-head attention, with grouped keys and values, rotary positions and a cache where a family has them.
+
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
+
+use super::{KvCache, Linear, Loader};
+
+/// What the projections are called in the checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionNames {
+    /// The output projection: `out_proj` or `o_proj`.
+    pub output: &'static str,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Whether the output has one.
+    pub output_bias: bool,
+}
+
+/// Sizes of an attention layer.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionShape {
+    /// Width of the residual stream.
+    pub size: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub head_size: usize,
+}
+
+/// An attention layer.
+pub struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    shape: AttentionShape,
+}
+
+impl Attention {
+    /// Reads `q_proj`, `k_proj`, `v_proj` and the output projection.
+    pub fn load(loader: &mut Loader, shape: AttentionShape, names: AttentionNames) -> Result<Self> {
+        let AttentionShape { size, n_heads, n_kv_heads, head_size } = shape;
+        Ok(Self {
+            query: Linear::load(loader, "q_proj", size, n_heads * head_size, names.qkv_bias)?,
+            key: Linear::load(loader, "k_proj", size, n_kv_heads * head_size, names.qkv_bias)?,
+            value: Linear::load(loader, "v_proj", size, n_kv_heads * head_size, names.qkv_bias)?,
+            output: Linear::load(loader, names.output, n_heads * head_size, size, names.output_bias)?,
+            shape,
+        })
+    }
+
+    /// `x` `(batch, tokens, size)` to the same shape. `mask` is added to the scores and broadcasts to
+    /// `(batch, heads, tokens, positions)`; `rotary` are cosines and sines `(batch, tokens, head_size / 2)`.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        mask: Option<&Tensor>,
+        rotary: Option<&(Tensor, Tensor)>,
+        cache: Option<&mut KvCache>,
+    ) -> candle_core::Result<Tensor> {
+        let (batch, n_tokens, _) = x.dims3()?;
+        let heads = |y: Tensor, n_heads: usize| {
+            y.reshape((batch, n_tokens, n_heads, self.shape.head_size))?.transpose(1, 2)?.contiguous()
+        };
+        let mut query = heads(self.query.forward(x)?, self.shape.n_heads)?; // (batch, heads, tokens, head size)
+        let mut key = heads(self.key.forward(x)?, self.shape.n_kv_heads)?;
+        let value = heads(self.value.forward(x)?, self.shape.n_kv_heads)?;
+        if let Some((cos, sin)) = rotary {
+            query = candle_nn::rotary_emb::rope(&query, cos, sin)?;
+            key = candle_nn::rotary_emb::rope(&key, cos, sin)?;
+        }
+        let (key, value) = match cache {
+            Some(cache) => cache.append(&key, &value)?,
+            None => (key, value),
+        };
+        let n_groups = self.shape.n_heads / self.shape.n_kv_heads;
+        let (key, value) = (repeat_heads(key, n_groups)?, repeat_heads(value, n_groups)?);
+
+        let scores = (query.matmul(&key.t()?)? * (self.shape.head_size as f64).powf(-0.5))?; // (batch, heads, tokens, positions)
+        let scores = match mask {
+            Some(mask) => scores.broadcast_add(mask)?,
+            None => scores,
+        };
+        let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&value)?;
+        let mixed = mixed.transpose(1, 2)?.reshape((batch, n_tokens, self.shape.n_heads * self.shape.head_size))?;
+        self.output.forward(&mixed)
+    }
+}
+
+fn repeat_heads(x: Tensor, n_groups: usize) -> candle_core::Result<Tensor> {
+    if n_groups == 1 {
+        return Ok(x);
+    }
+    let (batch, n_heads, n_positions, head_size) = x.dims4()?;
+    x.unsqueeze(2)?.expand((batch, n_heads, n_groups, n_positions, head_size))?.reshape((
+        batch,
+        n_heads * n_groups,
+        n_positions,
+        head_size,
+    ))
+}
+
+/// Zero where a token may look, a large negative number where it may not: `(1, 1, tokens, tokens)`.
+pub fn causal_mask(n_tokens: usize, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    left_padded_mask(&[0], n_tokens, n_tokens, dtype, device)
+}
+
+/// The mask of `n_queries` last positions of `n_positions`, where the first `n_padding[row]` positions of a
+/// row are padding: `(batch, 1, queries, positions)`.
+///
+/// A padded query sees itself alone: with nothing to see its softmax would be NaN and spread through the values.
+pub fn left_padded_mask(
+    n_padding: &[usize],
+    n_queries: usize,
+    n_positions: usize,
+    dtype: DType,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    let mut mask = Vec::with_capacity(n_padding.len() * n_queries * n_positions);
+    for &padding in n_padding {
+        for query in n_positions - n_queries..n_positions {
+            mask.extend((0..n_positions).map(|key| {
+                let visible = key == query || (key >= padding && key <= query);
+                if visible { 0f32 } else { MASKED }
+            }));
+        }
+    }
+    Tensor::from_vec(mask, (n_padding.len(), 1, n_queries, n_positions), device)?.to_dtype(dtype)
+}
+
+/// Finite in f16 too, and far below every score.
+const MASKED: f32 = -60_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_padded_row_sees_its_own_tokens_only() {
+        let mask = left_padded_mask(&[0, 2], 3, 3, DType::F32, &Device::Cpu).unwrap();
+        let visible: Vec<bool> =
+            mask.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|&value| value == 0.0).collect();
+        let expected = [
+            [true, false, false, true, true, false, true, true, true],
+            [true, false, false, false, true, false, false, false, true],
+        ];
+        assert_eq!(visible, expected.concat());
+    }
+}

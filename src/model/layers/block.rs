@@ -1,0 +1,54 @@
+//! The pre-norm transformer block that CLIP and SigLIP share, for images and for text.
+
+use anyhow::Result;
+use candle_core::Tensor;
+
+use super::{Activation, Attention, AttentionNames, AttentionShape, LayerNorm, Loader, Mlp};
+
+/// Sizes of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockConfig {
+    /// Width of the residual stream.
+    pub size: usize,
+    /// Width inside the feed-forward half.
+    pub n_hidden: usize,
+    /// Attention heads; divides `size`.
+    pub n_heads: usize,
+    /// Of the feed-forward half.
+    pub activation: Activation,
+    /// Of the norms.
+    pub epsilon: f64,
+}
+
+/// `x + attention(norm(x))`, then `x + mlp(norm(x))`.
+pub struct Block {
+    attention_norm: LayerNorm,
+    attention: Attention,
+    mlp_norm: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    /// Reads `layer_norm1`, `self_attn`, `layer_norm2` and `mlp`.
+    pub fn load(loader: &mut Loader, config: &BlockConfig) -> Result<Self> {
+        let shape = AttentionShape {
+            size: config.size,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_heads,
+            head_size: config.size / config.n_heads,
+        };
+        let names = AttentionNames { output: "out_proj", qkv_bias: true, output_bias: true };
+        Ok(Self {
+            attention_norm: LayerNorm::load(loader, "layer_norm1", config.size, config.epsilon)?,
+            attention: Attention::load(&mut loader.at("self_attn"), shape, names)?,
+            mlp_norm: LayerNorm::load(loader, "layer_norm2", config.size, config.epsilon)?,
+            mlp: Mlp::load(&mut loader.at("mlp"), config.size, config.n_hidden, config.activation)?,
+        })
+    }
+
+    /// `(batch, tokens, size)` to the same shape.
+    pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        let x = (x + self.attention.forward(&self.attention_norm.forward(x)?, mask, None, None)?)?;
+        &x + self.mlp.forward(&self.mlp_norm.forward(&x)?)?
+    }
+}

@@ -1,0 +1,48 @@
+//! Normalisation over the last dimension.
+
+use anyhow::Result;
+use candle_core::Tensor;
+
+use super::Loader;
+
+/// Layer normalisation with scale and shift.
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    /// Reads `name.weight` and `name.bias`, both `(size)`.
+    pub fn load(loader: &mut Loader, name: &str, size: usize, epsilon: f64) -> Result<Self> {
+        let mut here = loader.at(name);
+        Ok(Self {
+            weight: here.tensor("weight", &[size])?,
+            bias: here.tensor("bias", &[size])?,
+            epsilon: epsilon as f32,
+        })
+    }
+
+    /// `(…, size)` to the same shape.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.epsilon)
+    }
+}
+
+/// Root-mean-square normalisation with scale (Zhang and Sennrich 2019).
+pub struct RmsNorm {
+    weight: Tensor,
+    epsilon: f32,
+}
+
+impl RmsNorm {
+    /// Reads `name.weight` `(size)`.
+    pub fn load(loader: &mut Loader, name: &str, size: usize, epsilon: f64) -> Result<Self> {
+        Ok(Self { weight: loader.at(name).tensor("weight", &[size])?, epsilon: epsilon as f32 })
+    }
+
+    /// `(…, size)` to the same shape.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        candle_nn::ops::rms_norm(&x.contiguous()?, &self.weight, self.epsilon)
+    }
+}

@@ -1,0 +1,87 @@
+//! Will it fit? Asked before a weight is read.
+
+use anyhow::{Result, bail};
+
+/// What a run will hold in memory, in numbers of the compute type.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryNeed {
+    /// Weights of model and encoder.
+    pub n_weights: usize,
+    /// One row of a batch: cache and activations.
+    pub n_numbers_per_row: usize,
+    /// Bytes of a number.
+    pub bytes_per_number: usize,
+}
+
+impl MemoryNeed {
+    /// Bytes with a batch of `batch_size` rows.
+    pub fn bytes(&self, batch_size: usize) -> u64 {
+        let numbers = self.n_weights as u64 + self.n_numbers_per_row as u64 * batch_size as u64;
+        numbers * self.bytes_per_number as u64
+    }
+
+    /// The batch size to use: `wanted`, else the largest up to [`MAX_BATCH_SIZE`] that fits in `n_free_bytes`.
+    /// An error with both figures where not even one row fits, or where `wanted` rows do not.
+    pub fn batch_size(&self, wanted: Option<usize>, n_free_bytes: Option<u64>) -> Result<usize> {
+        let Some(n_free_bytes) = n_free_bytes else { return Ok(wanted.unwrap_or(MAX_BATCH_SIZE)) };
+        let fits = |rows: usize| self.bytes(rows) <= n_free_bytes;
+        match wanted {
+            Some(rows) if fits(rows) => Ok(rows),
+            None if fits(1) => Ok((1..=MAX_BATCH_SIZE).rev().find(|&rows| fits(rows)).unwrap_or(1)),
+            _ => {
+                let rows = wanted.unwrap_or(1);
+                bail!(
+                    "not enough memory: {} needed for the weights and {rows} row(s) of a batch, {} free; hint: {}",
+                    gibibytes(self.bytes(rows)),
+                    gibibytes(n_free_bytes),
+                    if rows > 1 && fits(1) {
+                        "a smaller --batch-size fits"
+                    } else {
+                        "try --dtype bf16 (half of f32), close other programs, or use a GPU or a served model"
+                    }
+                )
+            }
+        }
+    }
+}
+
+/// Larger batches gain nothing on the machines that this was measured on, and hold memory.
+pub const MAX_BATCH_SIZE: usize = 32;
+
+fn gibibytes(n_bytes: u64) -> String {
+    format!("{:.1} GiB", n_bytes as f64 / (1u64 << 30) as f64)
+}
+
+/// Memory that this process may still take, a container's limit included; `None` where the system does not tell.
+pub fn free_bytes() -> Option<u64> {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let available = system.available_memory();
+    let free = match system.cgroup_limits() {
+        Some(limits) if limits.total_memory > 0 => available.min(limits.free_memory),
+        _ => available,
+    };
+    (free > 0).then_some(free)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEED: MemoryNeed = MemoryNeed { n_weights: 1000, n_numbers_per_row: 100, bytes_per_number: 4 };
+
+    #[test]
+    fn the_batch_shrinks_to_what_fits() {
+        assert_eq!(NEED.batch_size(None, Some(4 * 1500)).unwrap(), 5);
+        assert_eq!(NEED.batch_size(None, Some(1 << 30)).unwrap(), MAX_BATCH_SIZE);
+        assert_eq!(NEED.batch_size(None, None).unwrap(), MAX_BATCH_SIZE);
+    }
+
+    #[test]
+    fn too_little_memory_names_both_figures_and_the_mend() {
+        let error = NEED.batch_size(None, Some(4 * 1000)).unwrap_err().to_string();
+        assert!(error.contains("needed") && error.contains("free") && error.contains("--dtype bf16"), "{error}");
+        let error = NEED.batch_size(Some(6), Some(4 * 1500)).unwrap_err().to_string();
+        assert!(error.contains("--batch-size"), "{error}");
+    }
+}

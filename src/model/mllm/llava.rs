@@ -1,0 +1,235 @@
+//! LLaVA-1.5 (Liu et al. 2023): a frozen CLIP tower, a projector and a LLaMA, in the layouts of transformers and
+//! of the original repository.
+
+use anyhow::{Context, Result, bail};
+use candle_core::Tensor;
+
+use super::{Mllm, MllmFamily, MllmPlan};
+use crate::model::Placement;
+use crate::model::config::Config;
+use crate::model::encoders;
+use crate::model::language::{LanguageModel, Llama, LlamaConfig};
+use crate::model::layers::{Activation, Linear, Loader};
+use crate::model::preprocess::Preprocessor;
+use crate::model::vision::{TowerKind, VisionConfig, VisionTower};
+use crate::model::weights::{Checkpoint, Weights, canonical_clip_tower, canonical_llava};
+
+/// The line in the list of families.
+pub const FAMILY: MllmFamily = MllmFamily {
+    name: "llava",
+    about: "LLaVA-1.5 (transformers layouts, and the original repository's)",
+    recognises: |checkpoint| {
+        let config = checkpoint.config();
+        let is = |name: &str| config.get("model_type").is_some_and(|t| t == name);
+        is("llava_llama") || (is("llava") && is_plain_llava(config))
+    },
+    weights,
+    plan,
+    tower_reference: |checkpoint| {
+        let name = checkpoint.config().get("mm_vision_tower")?.as_str()?;
+        Some(name.to_owned())
+    },
+    preprocessor,
+};
+
+/// Other families that call themselves `llava` in the original layout are told apart by their keys.
+fn is_plain_llava(config: &serde_json::Value) -> bool {
+    let any_resolution =
+        config.get("image_aspect_ratio").is_some_and(|ratio| ratio.as_str().is_some_and(|r| r.starts_with("anyres")));
+    !any_resolution && config.get("image_grid_pinpoints").is_none_or(serde_json::Value::is_null)
+}
+
+fn config_of(checkpoint: &Checkpoint) -> Config<'_> {
+    Config::new(checkpoint.config(), checkpoint.dir.join("config.json").display().to_string())
+}
+
+fn weights(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Weights> {
+    let mut weights = Weights::new(checkpoint, canonical_llava)?;
+    if weights.contains("vision_tower.embeddings.patch_embedding.weight") {
+        return Ok(weights);
+    }
+    let Some(tower) = tower else {
+        let name = (FAMILY.tower_reference)(checkpoint).unwrap_or_default();
+        bail!(
+            "`{}` does not contain its vision tower but names `{name}`, which was not found; hint: give the tower's folder as --encoder DIR",
+            checkpoint.dir.display()
+        );
+    };
+    weights.extend(tower, canonical_clip_tower)?;
+    Ok(weights)
+}
+
+fn preprocessor(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Preprocessor> {
+    match tower {
+        Some(tower) if checkpoint.is_llava_original() => Preprocessor::for_llava_original(checkpoint, tower),
+        _ => Preprocessor::from_checkpoint(checkpoint),
+    }
+}
+
+fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<VisionConfig> {
+    let config = config_of(checkpoint);
+    if let Some(vision) = config.section("vision_config") {
+        let kind = vision.str_or("model_type", "clip_vision_model")?;
+        return match kind {
+            "clip_vision_model" => VisionConfig::from_config(TowerKind::Clip, &vision),
+            "siglip_vision_model" => VisionConfig::from_config(TowerKind::Siglip, &vision),
+            other => bail!("{}: the vision tower `{other}` is not supported in this family", vision.place()),
+        };
+    }
+    let tower = tower.with_context(|| {
+        format!(
+            "{} has no vision_config; hint: give the folder of its vision tower `{}` as --encoder DIR",
+            config.place(),
+            (FAMILY.tower_reference)(checkpoint).unwrap_or_default()
+        )
+    })?;
+    (encoders::family_of(tower)?.vision_config)(tower)
+}
+
+/// Everything that config.json decides.
+struct Plan {
+    vision: VisionConfig,
+    text: LlamaConfig,
+    tower_state: usize,
+    drops_class_token: bool,
+    projector: ProjectorConfig,
+}
+
+fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn MllmPlan>> {
+    let config = config_of(checkpoint);
+    let vision = vision_config(checkpoint, tower)?;
+    let is_tied = config.bool_or("tie_word_embeddings", false)?;
+    let text = match config.section("text_config") {
+        Some(text) => LlamaConfig::from_config(&text, is_tied)?,
+        None => LlamaConfig::from_config(&config, is_tied)?,
+    };
+    let layer = match config.get("vision_feature_layer") {
+        Some(serde_json::Value::Array(_)) => {
+            bail!("{}: several vision_feature_layer are not supported; hint: LLaVA-1.5 has one", config.place())
+        }
+        _ => config.i64_or("vision_feature_layer", config.i64_or("mm_vision_select_layer", -2)?)?,
+    };
+    let drops_class_token = match (config.get("vision_feature_select_strategy"), config.get("mm_vision_select_feature"))
+    {
+        (Some(strategy), _) => strategy == "default",
+        (None, Some(feature)) => feature == "patch",
+        (None, None) => true,
+    };
+    let tower_state = vision.hidden_state_index(layer)?;
+    let projector = ProjectorConfig::from_config(&config)?;
+    Ok(Box::new(Plan { vision, text, tower_state, drops_class_token, projector }))
+}
+
+impl MllmPlan for Plan {
+    fn n_image_positions(&self) -> usize {
+        self.vision.n_tokens() - self.n_dropped()
+    }
+
+    fn n_positions(&self) -> usize {
+        self.text.n_positions
+    }
+
+    fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
+        self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations())
+    }
+
+    fn load(&self, weights: &mut Weights, placement: &Placement) -> Result<Box<dyn Mllm>> {
+        let mut loader = Loader::new(weights, placement);
+        let projector = Projector::load(&mut loader, &self.projector, self.vision.size(), self.text.size())?;
+        // The tower's last norm is in the files and in no forward pass of this family.
+        for name in ["weight", "bias"] {
+            loader.optional(&format!("vision_tower.post_layernorm.{name}"), &[self.vision.size()])?;
+        }
+        Ok(Box::new(Llava {
+            tower: VisionTower::load(&mut loader.at("vision_tower"), self.vision.clone())?,
+            tower_state: self.tower_state,
+            n_dropped: self.n_dropped(),
+            projector,
+            language: Llama::load(&mut loader, self.text.clone())?,
+        }))
+    }
+}
+
+impl Plan {
+    /// Tokens before the patches that the projector does not see: the class token.
+    fn n_dropped(&self) -> usize {
+        usize::from(self.drops_class_token && self.vision.has_class_token())
+    }
+}
+
+/// What `config.json` says of the projector.
+struct ProjectorConfig {
+    is_linear: bool,
+    activation: Activation,
+    has_bias: bool,
+}
+
+impl ProjectorConfig {
+    fn from_config(config: &Config) -> Result<Self> {
+        let is_linear = match config.str_or("mm_projector_type", "mlp2x_gelu")? {
+            "linear" => true,
+            "mlp2x_gelu" => false,
+            other => bail!(
+                "{}: mm_projector_type `{other}` is not supported; hint: mlp2x_gelu (LLaVA-1.5) and linear are",
+                config.place()
+            ),
+        };
+        Ok(Self {
+            is_linear,
+            activation: Activation::from_name(config.str_or("projector_hidden_act", "gelu")?)?,
+            has_bias: config.bool_or("multimodal_projector_bias", true)?,
+        })
+    }
+}
+
+/// One or two linear maps from the tower's width to the language model's.
+enum Projector {
+    Linear(Linear),
+    Mlp { first: Linear, activation: Activation, second: Linear },
+}
+
+impl Projector {
+    fn load(loader: &mut Loader, config: &ProjectorConfig, n_in: usize, n_out: usize) -> Result<Self> {
+        let mut here = loader.at("multi_modal_projector");
+        let first = Linear::load(&mut here, "linear_1", n_in, n_out, config.has_bias)?;
+        if config.is_linear {
+            return Ok(Self::Linear(first));
+        }
+        let second = Linear::load(&mut here, "linear_2", n_out, n_out, config.has_bias)?;
+        Ok(Self::Mlp { first, activation: config.activation, second })
+    }
+
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Linear(linear) => linear.forward(x),
+            Self::Mlp { first, activation, second } => second.forward(&activation.forward(&first.forward(x)?)?),
+        }
+    }
+}
+
+struct Llava {
+    tower: VisionTower,
+    tower_state: usize,
+    n_dropped: usize,
+    projector: Projector,
+    language: Llama,
+}
+
+impl Mllm for Llava {
+    fn tower(&self) -> &VisionTower {
+        &self.tower
+    }
+
+    fn tower_state(&self) -> usize {
+        self.tower_state
+    }
+
+    fn image_features(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
+        let n_kept = hidden.dim(1)? - self.n_dropped;
+        self.projector.forward(&hidden.narrow(1, self.n_dropped, n_kept)?.contiguous()?)
+    }
+
+    fn language(&self) -> &dyn LanguageModel {
+        &self.language
+    }
+}

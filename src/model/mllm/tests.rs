@@ -1,0 +1,128 @@
+//! LLaVA against the reference tensors of transformers and of the original repository.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::*;
+use crate::model::layers::left_padded_mask;
+use crate::model::testing::{References, assert_close, ids};
+use crate::model::weights::testing::shared;
+
+struct Loaded {
+    model: Model,
+    question: String,
+}
+
+fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, template: Option<&str>) -> Loaded {
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let tower = tower.map(|tower| Checkpoint::open(tower).unwrap());
+    let opened = OpenedModel::open(&checkpoint, tower.as_ref(), template).unwrap();
+    let question = "What is the object in the image? Please choose from: airplane, automobile, bird, cat, deer, dog, \
+                    frog, horse, ship, truck. Answer with a single word.";
+    Loaded { model: opened.load(&Placement::cpu()).unwrap(), question: question.to_owned() }
+}
+
+impl Loaded {
+    fn features(&self, pixels: &Tensor) -> Tensor {
+        let state = self.model.mllm.tower_state();
+        let hidden = self.model.mllm.tower().hidden_states(pixels, &[state]).unwrap().remove(0);
+        self.model.mllm.image_features(&hidden).unwrap()
+    }
+
+    /// Last hidden states and logits of the whole prompt.
+    fn forward(&self, prompt: &RenderedPrompt, pixels: &Tensor) -> (Tensor, Tensor) {
+        let embeddings =
+            self.model.embed(prompt, &self.features(pixels).get(0).unwrap()).unwrap().unsqueeze(0).unwrap();
+        let n_tokens = embeddings.dim(1).unwrap();
+        let language = self.model.mllm.language();
+        let positions = Tensor::arange(0u32, n_tokens as u32, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+        let mask = left_padded_mask(&[0], n_tokens, n_tokens, DType::F32, &Device::Cpu).unwrap();
+        let mut caches = language.new_caches(n_tokens);
+        let hidden = language.forward(&embeddings, &positions, Some(&mask), &mut caches).unwrap();
+        let logits = language.logits(&hidden).unwrap();
+        (hidden, logits)
+    }
+
+    fn generate(&self, prompts: &[&RenderedPrompt], pixels: &Tensor) -> Vec<Vec<u32>> {
+        let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
+        let rows = self.model.generate(prompts, &self.features(pixels), &decoding).unwrap();
+        rows.into_iter().map(|row| row.unwrap().ids).collect()
+    }
+}
+
+#[test]
+fn llava_meets_every_reference_tensor_of_transformers() {
+    let Some(shared) = shared() else { return };
+    let dir = shared.join("fixtures/llava");
+    let expected = References::open(&dir);
+    let loaded = load(&dir, None, None);
+    let pixels = &expected["pixel_values"];
+    let states = loaded.model.mllm.tower().hidden_states(pixels, &[loaded.model.mllm.tower_state()]).unwrap();
+    assert_close(&states[0], &expected["vision_hidden_state_m2"], "vision_hidden_state_m2");
+    assert_close(&loaded.features(pixels), &expected["image_features_projected"], "image_features_projected");
+
+    for (template, name) in [(None, "hf_chat_template"), (Some("llava_v1"), "vicuna_v1_original")] {
+        let loaded = load(&dir, None, template);
+        let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
+        let image_token = loaded.model.dialogue.tokenizer.token_id("<image>").unwrap();
+        let rendered: Vec<u32> = prompt.ids.iter().map(|id| id.unwrap_or(image_token)).collect();
+        assert_eq!(vec![rendered], ids(&expected[&format!("{name}.input_ids")]), "{name}");
+        let (hidden, logits) = loaded.forward(&prompt, pixels);
+        assert_close(&hidden, &expected[&format!("{name}.last_hidden_state")], name);
+        assert_close(&logits, &expected[&format!("{name}.all_logits")], name);
+        let generated = loaded.generate(&[&prompt], pixels);
+        assert_eq!(generated, ids(&expected[&format!("{name}.generated_ids")]), "{name}");
+    }
+}
+
+#[test]
+fn a_left_padded_batch_answers_as_each_row_alone() {
+    let Some(shared) = shared() else { return };
+    let dir = shared.join("fixtures/llava");
+    let expected = References::open(&dir);
+    let loaded = load(&dir, None, None);
+    let long = loaded.model.dialogue.render(&loaded.question).unwrap();
+    let short = loaded.model.dialogue.render("What is this?").unwrap();
+    let generated = loaded.generate(&[&long, &short], &expected["batch.pixel_values"]);
+    assert_eq!(generated, ids(&expected["batch.generated_ids"]));
+    assert_eq!(generated[0], ids(&expected["alone0.generated_ids"])[0]);
+    assert_eq!(generated[1], ids(&expected["alone1.generated_ids"])[0]);
+}
+
+#[test]
+fn an_image_padded_to_a_square_meets_its_reference() {
+    let Some(shared) = shared() else { return };
+    let dir = shared.join("fixtures/llava");
+    let expected = References::open(&dir);
+    let loaded = load(&dir, None, Some("llava_v1"));
+    let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
+    let pixels = &expected["pad_square.pixel_values"];
+    let (_, logits) = loaded.forward(&prompt, pixels);
+    let n_tokens = logits.dim(1).unwrap();
+    let first = logits.narrow(1, n_tokens - 1, 1).unwrap().squeeze(1).unwrap();
+    assert_close(&first, &expected["pad_square.first_logits"], "pad_square.first_logits");
+    assert_eq!(loaded.generate(&[&prompt], pixels), ids(&expected["pad_square.generated_ids"]));
+}
+
+#[test]
+fn the_original_layouts_meet_the_original_code() {
+    let Some(shared) = shared() else { return };
+    let root = shared.join("fixtures/llava_original");
+    let expected = References::open(&root);
+    let tower = root.join("clip-tower");
+    for (layout, logits_name) in [
+        ("full_safetensors_sharded", "full.first_logits"),
+        ("full_with_tower", "full.first_logits"),
+        ("full_bin_sharded", "full_bin_fp16.first_logits"),
+    ] {
+        let loaded = load(&root.join(layout), Some(&tower), Some("llava_v1"));
+        let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
+        let pixels = &expected["pixel_values"];
+        let (_, logits) = loaded.forward(&prompt, pixels);
+        let n_tokens = logits.dim(1).unwrap();
+        let first = logits.narrow(1, n_tokens - 1, 1).unwrap().squeeze(1).unwrap();
+        assert_close(&first, &expected[logits_name], layout);
+        if logits_name.starts_with("full.") {
+            assert_eq!(loaded.generate(&[&prompt], pixels), ids(&expected["full.generated_ids"]), "{layout}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! From a decoded image to the numbers that a vision tower reads.
+//!
+//! What libraries call an image processor is here five optional steps in a fixed order: pad to a square, resize,
+//! crop, rescale, normalise. Each is what Pillow and numpy do, bit for bit.
+
+mod canvas;
+mod config;
+mod resize;
+
+use serde::Serialize;
+
+use super::weights::Checkpoint;
+use crate::domain::RgbImage;
+use canvas::Canvas;
+pub use resize::Filter;
+use resize::Span;
+
+/// What is done to every image; two preprocessors with equal parameters give equal pixels.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Parameters {
+    /// The colour of the square that the image is centred in; none: it keeps its shape.
+    pub pad_to_square: Option<[u8; 3]>,
+    /// How the image is resized.
+    pub resize: Option<Resize>,
+    /// What is cut out of its centre.
+    pub crop: Option<Crop>,
+    /// What a grey level 0..=255 is multiplied by.
+    pub rescale: f64,
+    /// Subtracted from each channel.
+    pub mean: [f32; 3],
+    /// Divides each channel.
+    pub std: [f32; 3],
+}
+
+/// A resize with its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Resize {
+    /// The size to reach.
+    pub to: Target,
+    /// The filter, antialiased when shrinking as Pillow's are.
+    pub filter: Filter,
+}
+
+/// The size that a resize reaches, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The shorter side becomes this long, the other follows in proportion, rounded down.
+    ShortestEdge(u32),
+    /// Both sides, whatever the proportion.
+    Exact {
+        /// Rows.
+        height: u32,
+        /// Columns.
+        width: u32,
+    },
+}
+
+/// A centre crop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Crop {
+    /// Rows.
+    pub height: u32,
+    /// Columns.
+    pub width: u32,
+    /// What happens to half a pixel of margin.
+    pub rounding: Rounding,
+}
+
+/// Where a crop begins when its margin is odd: libraries differ by one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rounding {
+    /// transformers.
+    Down,
+    /// torchvision, so open_clip.
+    HalfToEven,
+}
+
+/// The preprocessing of one checkpoint.
+#[derive(Clone, Debug)]
+pub struct Preprocessor {
+    parameters: Parameters,
+    /// The value of each grey level in each channel.
+    levels: Box<[[f32; 256]; 3]>,
+}
+
+impl Preprocessor {
+    /// Reads `preprocessor_config.json`, the `image_processor` of `processor_config.json`, or open_clip's
+    /// `preprocess_cfg`. An original LLaVA has none of them: see [`for_llava_original`](Self::for_llava_original).
+    ///
+    /// # Errors
+    /// There is no such file, or it describes a step that is not known here.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
+        Ok(Self::new(config::read(checkpoint)?))
+    }
+
+    /// The preprocessing of an original LLaVA: its tower's, with the model's own `image_aspect_ratio`.
+    ///
+    /// # Errors
+    /// As [`from_checkpoint`](Self::from_checkpoint) of the tower; or the aspect ratio is of a family that is not read.
+    pub fn for_llava_original(model: &Checkpoint, tower: &Checkpoint) -> anyhow::Result<Self> {
+        let mut parameters = config::read(tower)?;
+        config::apply_aspect_ratio(&mut parameters, model)?;
+        Ok(Self::new(parameters))
+    }
+
+    /// A preprocessor of these parameters.
+    pub fn new(parameters: Parameters) -> Self {
+        let mut levels = Box::new([[0f32; 256]; 3]);
+        for (channel, values) in levels.iter_mut().enumerate() {
+            for (level, value) in values.iter_mut().enumerate() {
+                // The order and widths of transformers: rescale in f64, round to f32, then normalise in f32.
+                let rescaled = (level as f64 * parameters.rescale) as f32;
+                *value = (rescaled - parameters.mean[channel]) / parameters.std[channel];
+            }
+        }
+        Self { parameters, levels }
+    }
+
+    /// What is done to every image.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// (height, width) of every output; `None` where it depends on the image, which no tower here can read.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        let side = |side: u32| side as usize;
+        match (self.parameters.crop, self.parameters.resize) {
+            (Some(crop), _) => Some((side(crop.height), side(crop.width))),
+            (None, Some(Resize { to: Target::Exact { height, width }, .. })) => Some((side(height), side(width))),
+            _ => None,
+        }
+    }
+
+    /// Whether every image of this size ends in the same pixels with both: their parameters are equal, or differ only
+    /// in steps that such an image does not need.
+    pub fn agrees_with(&self, other: &Self, width: u32, height: u32) -> bool {
+        self.plan(width, height) == other.plan(width, height) && self.levels == other.levels
+    }
+
+    /// The image as (3, height, width), row-major.
+    pub fn pixels(&self, image: &RgbImage) -> Vec<f32> {
+        let plan = self.plan(image.width(), image.height());
+        let canvas = Canvas::new(image, plan.pad_to_square);
+        let rows = Span::of(plan.top, plan.window_height, plan.height);
+        let columns = Span::of(plan.left, plan.window_width, plan.width);
+        let filter = plan.filter.unwrap_or(Filter::Bicubic);
+        let inside = resize::resize(&canvas, (plan.width, plan.height), (columns, rows), filter);
+        let (window_height, window_width) = (plan.window_height as usize, plan.window_width as usize);
+        let n_pixels = window_height * window_width;
+        let mut pixels = Vec::with_capacity(3 * n_pixels);
+        for (channel, values) in self.levels.iter().enumerate() {
+            // Outside the image a crop is black.
+            pixels.resize((channel + 1) * n_pixels, values[0]);
+            let plane = &mut pixels[channel * n_pixels..];
+            for (row, levels) in inside.chunks_exact((columns.len() * 3).max(1)).enumerate() {
+                let start = (row + rows.offset()) * window_width + columns.offset();
+                let levels = levels.iter().skip(channel).step_by(3);
+                for (pixel, &level) in plane[start..start + columns.len()].iter_mut().zip(levels) {
+                    *pixel = values[usize::from(level)];
+                }
+            }
+        }
+        pixels
+    }
+
+    /// What the parameters come to for an image of this size.
+    fn plan(&self, width: u32, height: u32) -> Plan {
+        let pad_to_square = self.parameters.pad_to_square.filter(|_| width != height);
+        let side = width.max(height);
+        let (width, height) = if pad_to_square.is_some() { (side, side) } else { (width, height) };
+        let resized = self.parameters.resize.map(|resize| resize.to.of(width, height));
+        let filter = self.parameters.resize.map(|resize| resize.filter).filter(|_| resized != Some((width, height)));
+        let (width, height) = resized.unwrap_or((width, height));
+        let (window_height, window_width, top, left) = match self.parameters.crop {
+            Some(crop) => (crop.height, crop.width, crop.start(height, crop.height), crop.start(width, crop.width)),
+            None => (height, width, 0, 0),
+        };
+        Plan { pad_to_square, filter, width, height, top, left, window_height, window_width }
+    }
+}
+
+/// The steps of one size of image. Two plans that are equal do the same.
+#[derive(Debug, PartialEq)]
+struct Plan {
+    pad_to_square: Option<[u8; 3]>,
+    /// None where the size stays.
+    filter: Option<Filter>,
+    /// The size after the resize.
+    width: u32,
+    height: u32,
+    /// The window that is kept of it; it may begin outside.
+    top: i64,
+    left: i64,
+    window_height: u32,
+    window_width: u32,
+}
+
+impl Target {
+    /// (width, height) that an image of this size is resized to.
+    fn of(self, width: u32, height: u32) -> (u32, u32) {
+        match self {
+            Self::Exact { height, width } => (width, height),
+            Self::ShortestEdge(short) => {
+                // As Python computes `int(short * long_side / short_side)`.
+                let long = |long_side: u32, short_side: u32| {
+                    (f64::from(short) * f64::from(long_side) / f64::from(short_side)) as u32
+                };
+                if width <= height { (short, long(height, width)) } else { (long(width, height), short) }
+            }
+        }
+    }
+}
+
+impl Crop {
+    /// The first pixel of the window along a side; negative where the window is longer than the side.
+    fn start(self, side: u32, window: u32) -> i64 {
+        let margin = i64::from(side) - i64::from(window);
+        match self.rounding {
+            Rounding::Down => margin.div_euclid(2),
+            // torchvision first pads what is too short, `-margin / 2` of it before; no half is left to round.
+            Rounding::HalfToEven if margin < 0 => -(-margin / 2),
+            Rounding::HalfToEven => (margin as f64 / 2.0).round_ties_even() as i64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

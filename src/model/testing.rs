@@ -1,0 +1,49 @@
+//! Helpers of the parity tests.
+
+use std::collections::HashMap;
+use std::ops::Index;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+/// The tensors of a fixture's `reference.safetensors`.
+pub(crate) struct References(HashMap<String, Tensor>);
+
+impl References {
+    pub(crate) fn open(fixture: &Path) -> Self {
+        Self(candle_core::safetensors::load(fixture.join("reference.safetensors"), &Device::Cpu).unwrap())
+    }
+}
+
+impl Index<&str> for References {
+    type Output = Tensor;
+
+    fn index(&self, name: &str) -> &Tensor {
+        self.0.get(name).unwrap_or_else(|| panic!("the reference has no `{name}`"))
+    }
+}
+
+impl Index<&String> for References {
+    type Output = Tensor;
+
+    fn index(&self, name: &String) -> &Tensor {
+        &self[name.as_str()]
+    }
+}
+
+/// Relative error ‖a − b‖ / ‖b‖ below 1e-4, the limit of the fixtures.
+#[track_caller]
+pub(crate) fn assert_close(actual: &Tensor, expected: &Tensor, what: &str) {
+    assert_eq!(actual.dims(), expected.dims(), "{what}: shape");
+    let flat = |tensor: &Tensor| tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let (a, b) = (flat(actual), flat(expected));
+    let difference: f64 = a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum();
+    let norm: f64 = b.iter().map(|b| b.powi(2)).sum();
+    let error = (difference / norm).sqrt();
+    assert!(error < 1e-4, "{what}: relative error {error:e}");
+}
+
+/// A matrix of ids.
+pub(crate) fn ids(tensor: &Tensor) -> Vec<Vec<u32>> {
+    tensor.to_dtype(DType::U32).unwrap().to_vec2().unwrap()
+}

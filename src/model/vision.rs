@@ -1,0 +1,189 @@
+//! The vision transformer of CLIP and SigLIP (Radford et al. 2021; Zhai et al. 2023, "Sigmoid loss").
+
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+
+use super::config::Config;
+use super::layers::{Activation, Block, BlockConfig, LayerNorm, Linear, Loader};
+
+/// Which of the two towers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TowerKind {
+    /// Class token, norm before the blocks, patches without bias.
+    Clip,
+    /// No class token, no norm before the blocks, patches with bias.
+    Siglip,
+}
+
+/// Sizes of a tower.
+#[derive(Clone, Debug)]
+pub struct VisionConfig {
+    kind: TowerKind,
+    block: BlockConfig,
+    n_layers: usize,
+    n_channels: usize,
+    image_size: usize,
+    patch_size: usize,
+}
+
+impl VisionConfig {
+    /// Reads a `vision_config`, with the defaults of CLIPVisionConfig or SiglipVisionConfig.
+    pub fn from_config(kind: TowerKind, config: &Config) -> Result<Self> {
+        let (patch_size, activation, epsilon) = match kind {
+            TowerKind::Clip => (32, "quick_gelu", 1e-5),
+            TowerKind::Siglip => (16, "gelu_pytorch_tanh", 1e-6),
+        };
+        let this = Self {
+            kind,
+            block: BlockConfig {
+                size: config.positive_or("hidden_size", 768)?,
+                n_hidden: config.positive_or("intermediate_size", 3072)?,
+                n_heads: config.positive_or("num_attention_heads", 12)?,
+                activation: Activation::from_name(config.str_or("hidden_act", activation)?)?,
+                epsilon: config.f64_or("layer_norm_eps", epsilon)?,
+            },
+            n_layers: config.positive_or("num_hidden_layers", 12)?,
+            n_channels: config.positive_or("num_channels", 3)?,
+            image_size: config.positive_or("image_size", 224)?,
+            patch_size: config.positive_or("patch_size", patch_size)?,
+        };
+        if this.n_channels != 3 {
+            bail!("`num_channels` in {} is {}; only RGB towers (3) are supported", config.place(), this.n_channels);
+        }
+        if !this.image_size.is_multiple_of(this.patch_size) || !this.block.size.is_multiple_of(this.block.n_heads) {
+            bail!(
+                "{}: image_size {} must be a multiple of patch_size {}, and hidden_size {} of num_attention_heads {}",
+                config.place(),
+                this.image_size,
+                this.patch_size,
+                this.block.size,
+                this.block.n_heads
+            );
+        }
+        Ok(this)
+    }
+
+    /// The side of the square image that the tower takes, in pixels.
+    pub fn image_size(&self) -> usize {
+        self.image_size
+    }
+
+    /// Width of the tower's hidden states.
+    pub fn size(&self) -> usize {
+        self.block.size
+    }
+
+    /// Patches of an image, the class token not counted.
+    pub fn n_patches(&self) -> usize {
+        (self.image_size / self.patch_size).pow(2)
+    }
+
+    /// Whether the first token is a class token.
+    pub fn has_class_token(&self) -> bool {
+        self.kind == TowerKind::Clip
+    }
+
+    /// Tokens of an image, the class token included.
+    pub fn n_tokens(&self) -> usize {
+        self.n_patches() + usize::from(self.has_class_token())
+    }
+
+    /// The blocks' configuration.
+    pub fn block(&self) -> &BlockConfig {
+        &self.block
+    }
+
+    /// Which hidden state `layer` is, counted as transformers does: 0 is the embedding, negative from the end.
+    pub fn hidden_state_index(&self, layer: i64) -> Result<usize> {
+        let n_states = self.n_layers as i64 + 1;
+        let index = if layer < 0 { n_states + layer } else { layer };
+        if !(0..n_states).contains(&index) {
+            bail!("vision_feature_layer {layer} does not exist: the tower has {} layers", self.n_layers);
+        }
+        Ok(index as usize)
+    }
+
+    /// Numbers of activations for one image in flight, roughly: what memory planning needs.
+    pub fn n_activations(&self) -> usize {
+        let n_tokens = self.n_tokens();
+        n_tokens * (6 * self.block.size + self.block.n_hidden) + self.block.n_heads * n_tokens * n_tokens
+    }
+}
+
+/// The blocks of a tower with its embeddings; what comes after the last block is the family's.
+pub struct VisionTower {
+    config: VisionConfig,
+    patches: Linear,
+    class_token: Option<Tensor>, // (1, 1, hidden)
+    positions: Tensor,           // (1, tokens, hidden)
+    norm_before: Option<LayerNorm>,
+    blocks: Vec<Block>,
+}
+
+impl VisionTower {
+    /// Reads a tower below `loader`.
+    pub fn load(loader: &mut Loader, config: VisionConfig) -> Result<Self> {
+        let size = config.block.size;
+        let is_clip = config.kind == TowerKind::Clip;
+        let mut embeddings = loader.at("embeddings");
+        let patch = [size, config.n_channels, config.patch_size, config.patch_size];
+        // A convolution whose stride is its size is one product over flattened patches.
+        let kernel = embeddings.tensor("patch_embedding.weight", &patch)?.flatten_from(1)?;
+        let bias = if is_clip { None } else { Some(embeddings.tensor("patch_embedding.bias", &[size])?) };
+        let class_token =
+            if is_clip { Some(embeddings.tensor("class_embedding", &[size])?.reshape((1, 1, size))?) } else { None };
+        let n_tokens = config.n_tokens();
+        let positions = embeddings.tensor("position_embedding.weight", &[n_tokens, size])?.unsqueeze(0)?;
+        let norm_before =
+            if is_clip { Some(LayerNorm::load(loader, "pre_layrnorm", size, config.block.epsilon)?) } else { None };
+        let blocks = (0..config.n_layers)
+            .map(|i| Block::load(&mut loader.at(&format!("encoder.layers.{i}")), &config.block))
+            .collect::<Result<_>>()?;
+        Ok(Self { config, patches: Linear::from_tensors(kernel, bias), class_token, positions, norm_before, blocks })
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> &VisionConfig {
+        &self.config
+    }
+
+    /// The hidden states `wanted` (ascending; 0 is the embedding) of `pixels` `(batch, 3, side, side)`, each
+    /// `(batch, tokens, hidden)`. Blocks after the last wanted one are not run.
+    pub fn hidden_states(&self, pixels: &Tensor, wanted: &[usize]) -> candle_core::Result<Vec<Tensor>> {
+        let last = wanted.iter().copied().max().unwrap_or(0);
+        let mut states = Vec::with_capacity(wanted.len());
+        let mut x = self.embed(pixels)?;
+        for index in 0..=last {
+            if index > 0 {
+                x = self.blocks[index - 1].forward(&x, None)?;
+            }
+            states.extend(wanted.iter().filter(|&&state| state == index).map(|_| x.clone()));
+        }
+        Ok(states)
+    }
+
+    /// The index of the state after the last block.
+    pub fn last_state(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn embed(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {
+        let (batch, n_channels, height, width) = pixels.dims4()?;
+        let patch = self.config.patch_size;
+        let (rows, columns) = (height / patch, width / patch);
+        let patches = pixels
+            .reshape(&[batch, n_channels, rows, patch, columns, patch][..])?
+            .permute([0, 2, 4, 1, 3, 5])?
+            .reshape((batch, rows * columns, n_channels * patch * patch))?; // (batch, patches, 3 * patch * patch)
+        let mut x = self.patches.forward(&patches)?;
+        if let Some(class_token) = &self.class_token {
+            let class_tokens = class_token.broadcast_as((batch, 1, self.config.block.size))?;
+            x = Tensor::cat(&[&class_tokens.contiguous()?, &x], 1)?;
+        }
+        let x = x.broadcast_add(&self.positions)?;
+        match &self.norm_before {
+            Some(norm) => norm.forward(&x),
+            None => Ok(x),
+        }
+    }
+}

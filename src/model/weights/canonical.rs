@@ -1,0 +1,203 @@
+//! One name for each tensor, whatever version of whatever library wrote it.
+//!
+//! The stems of one and the same LLaVA differ by the transformers version that saved it (`model.language_model.layers`,
+//! `language_model.model.layers`, `model.layers`…), but only by segments that carry no information. Dropping them
+//! gives one scheme, which the model then must match one to one.
+
+/// What a family makes of a stored name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Canonical {
+    /// The tensor, under this name.
+    Keep(String),
+    /// The tensor with its two axes exchanged, under this name.
+    Transposed(String),
+    /// As many equal parts along the first axis as there are names.
+    Rows(Vec<String>),
+    /// A buffer that is computed, or a part that the family does not use.
+    Ignore,
+}
+
+/// LLaVA in every layout: transformers' of all versions, and the original repository's.
+///
+/// Names come out as `language_model.layers.{N}.…`, `language_model.embed_tokens.weight`,
+/// `language_model.norm.weight`, `lm_head.weight`, `vision_tower.embeddings.…`, `vision_tower.encoder.layers.{N}.…`,
+/// `vision_tower.pre_layrnorm.…`, `vision_tower.post_layernorm.…`, `multi_modal_projector.linear_{1,2}.…`,
+/// `image_newline`. What matches none of these keeps its stored name, so that errors can show it.
+pub fn canonical_llava(key: &str) -> Canonical {
+    if is_computed_buffer(key) {
+        return Canonical::Ignore;
+    }
+    let mut parts: Vec<&str> =
+        key.split('.').filter(|part| !matches!(*part, "model" | "language_model" | "vision_model")).collect();
+    while parts.starts_with(&["vision_tower", "vision_tower"]) {
+        parts.remove(0);
+    }
+    if let Some(last) = parts.last_mut() {
+        *last = match *last {
+            "gamma" => "weight",
+            "beta" => "bias",
+            other => other,
+        };
+    }
+    match parts.as_slice() {
+        // SigLIP's pooling head, which no LLaVA reads.
+        ["vision_tower", "head", ..] => Canonical::Ignore,
+        ["layers" | "embed_tokens" | "norm", ..] => Canonical::Keep(format!("language_model.{}", parts.join("."))),
+        ["lm_head" | "vision_tower" | "multi_modal_projector" | "image_newline", ..] => {
+            Canonical::Keep(parts.join("."))
+        }
+        ["mm_projector", leaf @ ("weight" | "bias")] => {
+            Canonical::Keep(format!("multi_modal_projector.linear_1.{leaf}"))
+        }
+        ["mm_projector", index, leaf] => match index.parse::<usize>() {
+            // A torch `Sequential` of linear, GELU, linear, GELU…: the even positions are the layers.
+            Ok(index) if index.is_multiple_of(2) => {
+                Canonical::Keep(format!("multi_modal_projector.linear_{}.{leaf}", index / 2 + 1))
+            }
+            _ => Canonical::Keep(key.to_owned()),
+        },
+        _ => Canonical::Keep(key.to_owned()),
+    }
+}
+
+/// The vision half of a CLIP or SigLIP checkpoint as LLaVA's tower: `vision_tower.…`; the rest is left out.
+pub fn canonical_clip_tower(key: &str) -> Canonical {
+    if is_computed_buffer(key) {
+        return Canonical::Ignore;
+    }
+    let name = key.strip_prefix("vision_model.").unwrap_or(key);
+    let of_vision = ["embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm."];
+    if of_vision.iter().any(|prefix| name.starts_with(prefix)) {
+        Canonical::Keep(format!("vision_tower.{name}"))
+    } else {
+        Canonical::Ignore
+    }
+}
+
+/// CLIPModel and SiglipModel, whose names never changed: `vision_model.…`, `text_model.…`, projections, `logit_scale`.
+pub fn canonical_dual_encoder(key: &str) -> Canonical {
+    if is_computed_buffer(key) { Canonical::Ignore } else { Canonical::Keep(key.to_owned()) }
+}
+
+/// open_clip's CLIP under the names of transformers' CLIPModel: the fused `in_proj` is split into queries, keys and
+/// values, and the projections, stored as (width, embedding), are transposed.
+pub fn canonical_open_clip(key: &str) -> Canonical {
+    if is_computed_buffer(key) || key == "attn_mask" {
+        return Canonical::Ignore;
+    }
+    let name = key.strip_prefix("text.").unwrap_or(key);
+    let keep = |name: &str| Canonical::Keep(name.to_owned());
+    match name {
+        "logit_scale" | "logit_bias" => return keep(name),
+        "text_projection" => return Canonical::Transposed("text_projection.weight".to_owned()),
+        "visual.proj" => return Canonical::Transposed("visual_projection.weight".to_owned()),
+        "visual.class_embedding" => return keep("vision_model.embeddings.class_embedding"),
+        "visual.positional_embedding" => return keep("vision_model.embeddings.position_embedding.weight"),
+        "visual.conv1.weight" => return keep("vision_model.embeddings.patch_embedding.weight"),
+        "positional_embedding" => return keep("text_model.embeddings.position_embedding.weight"),
+        "token_embedding.weight" => return keep("text_model.embeddings.token_embedding.weight"),
+        _ => {}
+    }
+    let (half, rest) = match name.strip_prefix("visual.") {
+        Some(rest) => ("vision_model", rest),
+        None => ("text_model", name),
+    };
+    let norm = |stem: &str, leaf: &str| Canonical::Keep(format!("{half}.{stem}.{leaf}"));
+    match rest.split('.').collect::<Vec<_>>().as_slice() {
+        ["ln_pre", leaf] => norm("pre_layrnorm", leaf),
+        ["ln_post", leaf] => norm("post_layernorm", leaf),
+        ["ln_final", leaf] => norm("final_layer_norm", leaf),
+        ["transformer", "resblocks", index, leaves @ ..] => {
+            canonical_block(&format!("{half}.encoder.layers.{index}"), leaves).unwrap_or_else(|| keep(key))
+        }
+        _ => keep(key),
+    }
+}
+
+fn canonical_block(block: &str, leaves: &[&str]) -> Option<Canonical> {
+    let stem = match leaves {
+        ["attn", fused @ ("in_proj_weight" | "in_proj_bias")] => {
+            let leaf = fused.trim_start_matches("in_proj_");
+            let names = ["q", "k", "v"].map(|which| format!("{block}.self_attn.{which}_proj.{leaf}"));
+            return Some(Canonical::Rows(names.into()));
+        }
+        ["attn", "out_proj", _] => "self_attn.out_proj",
+        ["ln_1", _] => "layer_norm1",
+        ["ln_2", _] => "layer_norm2",
+        ["mlp", "c_fc", _] => "mlp.fc1",
+        ["mlp", "c_proj", _] => "mlp.fc2",
+        _ => return None,
+    };
+    Some(Canonical::Keep(format!("{block}.{stem}.{}", leaves.last()?)))
+}
+
+/// Buffers that older versions saved beside the weights and every implementation computes.
+fn is_computed_buffer(key: &str) -> bool {
+    matches!(key.rsplit('.').next(), Some("position_ids" | "num_batches_tracked"))
+        || key.ends_with("rotary_emb.inv_freq")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(key: &str, expected: &str) {
+        assert_eq!(canonical_llava(key), Canonical::Keep(expected.to_owned()), "{key}");
+    }
+
+    #[test]
+    fn every_stem_of_llava_has_one_name() {
+        for stem in [
+            "language_model.model.",
+            "model.language_model.",
+            "model.language_model.model.",
+            "model.",
+            "language_model.",
+        ] {
+            let leaf = "layers.2.self_attn.q_proj.weight";
+            check(&format!("{stem}{leaf}"), &format!("language_model.{leaf}"));
+            check(&format!("{stem}norm.weight"), "language_model.norm.weight");
+        }
+        for stem in [
+            "vision_tower.vision_model.",
+            "model.vision_tower.vision_model.",
+            "vision_tower.",
+            "model.vision_tower.",
+            "model.vision_tower.vision_tower.vision_model.",
+        ] {
+            check(&format!("{stem}pre_layrnorm.weight"), "vision_tower.pre_layrnorm.weight");
+            check(&format!("{stem}encoder.layers.0.mlp.fc1.bias"), "vision_tower.encoder.layers.0.mlp.fc1.bias");
+        }
+        check("language_model.lm_head.weight", "lm_head.weight");
+        check("lm_head.weight", "lm_head.weight");
+        check("model.mm_projector.0.weight", "multi_modal_projector.linear_1.weight");
+        check("model.mm_projector.2.bias", "multi_modal_projector.linear_2.bias");
+        check("mm_projector.weight", "multi_modal_projector.linear_1.weight");
+        check("model.image_newline", "image_newline");
+    }
+
+    #[test]
+    fn what_is_computed_or_unused_is_left_out_by_name() {
+        for key in [
+            "vision_tower.vision_model.embeddings.position_ids",
+            "model.layers.0.self_attn.rotary_emb.inv_freq",
+            "model.vision_tower.vision_model.head.probe",
+        ] {
+            assert_eq!(canonical_llava(key), Canonical::Ignore, "{key}");
+        }
+        check("model.mm_projector.1.weight", "model.mm_projector.1.weight");
+        check("something.else", "something.else");
+    }
+
+    #[test]
+    fn open_clip_splits_the_fused_projection() {
+        assert_eq!(
+            canonical_open_clip("transformer.resblocks.1.attn.in_proj_bias"),
+            Canonical::Rows(
+                ["q", "k", "v"].map(|w| format!("text_model.encoder.layers.1.self_attn.{w}_proj.bias")).into()
+            )
+        );
+        assert_eq!(canonical_open_clip("visual.proj"), Canonical::Transposed("visual_projection.weight".to_owned()));
+    }
+}

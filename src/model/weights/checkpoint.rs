@@ -1,0 +1,289 @@
+//! A checkpoint folder and its files.
+#![expect(clippy::disallowed_methods, reason = "model/weights owns the files of a checkpoint")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use super::stored::StoredTensor;
+use super::{safetensors_file, torch_archive};
+
+/// Files that describe a model, best first, each with where its weights may lie. An index stands before the single
+/// file, as in transformers. Repositories on the hub often hold both layouts: a description takes only its own weights.
+const LAYOUTS: [(&str, &[&str]); 2] = [
+    (
+        "config.json",
+        &["model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"],
+    ),
+    (OPEN_CLIP_CONFIG, &["open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors"]),
+];
+
+const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+
+/// An opened checkpoint folder: its configuration is parsed and its weight files are there.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The folder.
+    pub dir: PathBuf,
+    config: Value,
+    config_file: &'static str,
+    weight_files: Vec<String>,
+    /// The index's claim of which file holds which tensor; empty without an index.
+    index: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens the folder `dir`.
+    ///
+    /// # Errors
+    /// The folder, its configuration or a shard is missing or unreadable; the weights are quantised or in GGUF.
+    pub fn open(dir: impl AsRef<Path>) -> anyhow::Result<Self> {
+        let dir = dir.as_ref();
+        refuse_what_is_no_folder(dir)?;
+        let has = |name: &str| dir.join(name).is_file();
+        let described: Vec<_> = LAYOUTS.into_iter().filter(|(config, _)| has(config)).collect();
+        let Some(&(first_config, _)) = described.first() else {
+            bail!("failed to open `{}`: {}", dir.display(), explain_missing_config(dir));
+        };
+        let found = described
+            .into_iter()
+            .find_map(|(config, weights)| Some((config, weights.iter().copied().find(|name| has(name))?)));
+        let (config_file, weights_file) = found.unzip();
+        let config_file = config_file.unwrap_or(first_config);
+        let path = dir.join(config_file);
+        let config = parse_json(&path, &read_optional(&path)?.unwrap_or_default())?;
+        refuse_quantised(&path, &config)?;
+        let Some(weights_file) = weights_file else {
+            bail!("failed to open `{}`: {}", dir.display(), explain_missing_weights(dir));
+        };
+        let (weight_files, index) = list_shards(dir, weights_file)?;
+        Ok(Self { dir: dir.to_owned(), config, config_file, weight_files, index })
+    }
+
+    /// `config.json`, or `open_clip_config.json` where the folder has only that.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// Which file [`config`](Self::config) came from.
+    pub fn config_file(&self) -> &str {
+        self.config_file
+    }
+
+    /// Whether this is open_clip's layout.
+    pub fn is_open_clip(&self) -> bool {
+        self.config_file == OPEN_CLIP_CONFIG
+    }
+
+    /// Whether this is the layout of the original LLaVA repository, which names its tower instead of configuring it.
+    pub fn is_llava_original(&self) -> bool {
+        self.config.get("mm_vision_tower").is_some() && self.config.get("vision_config").is_none()
+    }
+
+    /// The bytes of the folder's file `name`; `None` where there is none.
+    pub fn read_file(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        read_optional(&self.dir.join(name))
+    }
+
+    /// The folder's JSON file `name`; `None` where there is none.
+    pub fn read_json(&self, name: &str) -> anyhow::Result<Option<Value>> {
+        let path = self.dir.join(name);
+        read_optional(&path)?.map(|bytes| parse_json(&path, &bytes)).transpose()
+    }
+
+    /// The names of all stored tensors, sorted.
+    ///
+    /// # Errors
+    /// A weight file is damaged.
+    pub fn tensor_names(&self) -> anyhow::Result<Vec<String>> {
+        let mut names: Vec<String> = self.read_tensors()?.into_iter().map(|tensor| tensor.key).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The folder's own name, for people.
+    pub fn name(&self) -> String {
+        let canonical = self.dir.canonicalize();
+        let dir = canonical.as_deref().unwrap_or(&self.dir);
+        dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Every tensor of every weight file.
+    pub(super) fn read_tensors(&self) -> anyhow::Result<Vec<StoredTensor>> {
+        let mut tensors = Vec::new();
+        for name in &self.weight_files {
+            tensors.extend(self.read_tensors_of(name)?);
+        }
+        self.check_against_index(&tensors)?;
+        Ok(tensors)
+    }
+
+    /// The tensors of the one file `name` of the folder (`.safetensors`, else a PyTorch archive).
+    pub(super) fn read_tensors_of(&self, name: &str) -> anyhow::Result<Vec<StoredTensor>> {
+        let path = self.dir.join(name);
+        if name.ends_with(".safetensors") {
+            safetensors_file::read_tensors(&path)
+        } else {
+            torch_archive::read_tensors(&path)
+        }
+    }
+
+    fn check_against_index(&self, tensors: &[StoredTensor]) -> anyhow::Result<()> {
+        let found: BTreeSet<(&str, Option<&str>)> = tensors
+            .iter()
+            .map(|tensor| (tensor.key.as_str(), tensor.file.path().file_name().and_then(|name| name.to_str())))
+            .collect();
+        for (key, file) in &self.index {
+            ensure!(
+                found.contains(&(key.as_str(), Some(file.as_str()))),
+                "failed to read `{}`: the index says that it holds `{key}`, but it does not; hint: index and shards are of different downloads, get them again together",
+                self.dir.join(file).display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The folder of a checkpoint that another one names, as original LLaVA names its tower: a path, a folder in or beside
+/// `beside`, or a repository in `hub_cache` (the folder that holds `models--…`). `None` where it is nowhere.
+pub fn find_checkpoint(name: &str, beside: &Path, hub_cache: Option<&Path>) -> Option<PathBuf> {
+    let last_part = name.rsplit('/').next().unwrap_or(name);
+    let near = [Some(beside.join(name)), beside.parent().map(|parent| parent.join(last_part))];
+    let is_checkpoint = |dir: &PathBuf| LAYOUTS.iter().any(|(file, _)| dir.join(file).is_file());
+    near.into_iter().flatten().chain([PathBuf::from(name)]).find(is_checkpoint).or_else(|| {
+        let repository = hub_cache?.join(format!("models--{}", name.replace('/', "--")));
+        let revision = std::fs::read_to_string(repository.join("refs").join("main")).ok()?;
+        Some(repository.join("snapshots").join(revision.trim())).filter(is_checkpoint)
+    })
+}
+
+/// The text of a file that a person named, such as a chat template.
+///
+/// # Errors
+/// The file is missing, unreadable or not UTF-8.
+pub fn read_text_file(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("failed to read `{}`", path.display()))
+}
+
+pub(super) fn parse_json(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        anyhow::anyhow!("failed to read `{}`: {error}; hint: the file must be JSON, copy it again", path.display())
+    })
+}
+
+fn read_optional(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+    }
+}
+
+fn refuse_what_is_no_folder(dir: &Path) -> anyhow::Result<()> {
+    if dir.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        bail!("failed to open `{}`: {}", dir.display(), GGUF);
+    }
+    ensure!(
+        dir.exists(),
+        "failed to open `{}`: there is no such folder; hint: give the folder that holds `config.json`",
+        dir.display()
+    );
+    ensure!(
+        dir.is_dir(),
+        "failed to open `{}`: it is a file; hint: give the folder that holds it and `config.json`",
+        dir.display()
+    );
+    Ok(())
+}
+
+const GGUF: &str = "GGUF is not read; hint: give the checkpoint it was converted from (`config.json` and safetensors), or serve the \
+     GGUF file and evaluate the server";
+
+fn explain_missing_config(dir: &Path) -> &'static str {
+    if has_file_with_extension(dir, "gguf") {
+        GGUF
+    } else if dir.join("adapter_config.json").is_file() {
+        "it is an adapter, not a model (`adapter_config.json`, no `config.json`); hint: give its base model and the \
+         folder as `--adapter`"
+    } else {
+        "it has no `config.json`; hint: give the folder of a checkpoint as transformers or open_clip save it"
+    }
+}
+
+fn has_file_with_extension(dir: &Path, extension: &str) -> bool {
+    let has_it = |path: PathBuf| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
+    std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| has_it(entry.path())))
+}
+
+fn refuse_quantised(path: &Path, config: &Value) -> anyhow::Result<()> {
+    let nested = ["text_config", "vision_config", "llm_config"].into_iter().filter_map(|key| config.get(key));
+    let quantisation = std::iter::once(config)
+        .chain(nested)
+        .filter_map(|part| part.get("quantization_config"))
+        .find(|found| found.as_object().is_some_and(|fields| !fields.is_empty()));
+    let Some(quantisation) = quantisation else { return Ok(()) };
+    let method = quantisation.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
+    bail!(
+        "failed to open `{}`: the weights are quantised (`quantization_config`, method {method}), which is not read; \
+         hint: give the 16-bit checkpoint, or save a dequantised copy",
+        path.display()
+    )
+}
+
+fn explain_missing_weights(dir: &Path) -> &'static str {
+    if has_file_with_extension(dir, "gguf") {
+        GGUF
+    } else if dir.join("adapter_config.json").is_file() || dir.join("mm_projector.bin").is_file() {
+        "it holds an adapter or a projector, but no model weights; hint: give its base model, and this folder as \
+         `--adapter`"
+    } else {
+        "it has no weights; hint: `model.safetensors` (or its shards with `model.safetensors.index.json`) or \
+         `pytorch_model.bin` must lie beside `config.json`"
+    }
+}
+
+/// The files that hold the weights, and the index's claims: `name` is the one file, or the index of its shards.
+fn list_shards(dir: &Path, name: &str) -> anyhow::Result<(Vec<String>, BTreeMap<String, String>)> {
+    if !name.ends_with(".index.json") {
+        return Ok((vec![name.to_owned()], BTreeMap::new()));
+    }
+    let index = read_index(&dir.join(name))?;
+    let shards: BTreeSet<&String> = index.values().collect();
+    let n_shards = shards.len();
+    let missing: Vec<&str> =
+        shards.iter().filter(|shard| !dir.join(shard).is_file()).map(|shard| shard.as_str()).collect();
+    ensure!(
+        missing.is_empty(),
+        "failed to open `{}`: {} of {n_shards} shards that `{name}` names are missing: {}; hint: copy or download them \
+         into that folder",
+        dir.display(),
+        missing.len(),
+        missing.join(", ")
+    );
+    Ok((shards.into_iter().cloned().collect(), index))
+}
+
+/// The `weight_map` of the index at `path`: tensor name to the name of a file beside it.
+fn read_index(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let bytes = read_optional(path)?.unwrap_or_default();
+    let json = parse_json(path, &bytes)?;
+    let map = json.get("weight_map").and_then(Value::as_object).with_context(|| {
+        format!("failed to read `{}`: it has no `weight_map`; hint: copy the index again", path.display())
+    })?;
+    ensure!(!map.is_empty(), "failed to read `{}`: `weight_map` is empty; hint: copy the index again", path.display());
+    map.iter()
+        .map(|(key, file)| {
+            let file = file.as_str().filter(|file| !file.is_empty() && !file.contains(['/', '\\']) && *file != "..");
+            let file = file.with_context(|| {
+                format!(
+                    "failed to read `{}`: `weight_map` of `{key}` is not the name of a file beside it; hint: copy the index again",
+                    path.display()
+                )
+            })?;
+            Ok((key.clone(), file.to_owned()))
+        })
+        .collect()
+}

@@ -1,0 +1,45 @@
+//! Files mapped into memory. The only unsafe code of the crate.
+#![expect(unsafe_code, reason = "mapping a file is unsafe: another process could change it while it is read")]
+#![expect(clippy::disallowed_methods, reason = "model/weights owns the files of a checkpoint")]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use memmap2::Mmap;
+
+/// A file's bytes, read as they are touched. Clones share the mapping.
+#[derive(Clone, Debug)]
+pub(super) struct MappedFile {
+    path: Arc<PathBuf>,
+    map: Arc<Mmap>,
+}
+
+impl MappedFile {
+    /// Maps `path`; an empty file is an error.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let describe = || format!("failed to read `{}`", path.display());
+        let file = File::open(path).with_context(describe)?;
+        let n_bytes = file.metadata().with_context(describe)?.len();
+        anyhow::ensure!(
+            n_bytes > 0,
+            "failed to read `{}`: the file is empty; hint: copy or download it again",
+            path.display()
+        );
+        // SAFETY: the mapping is read-only and private to this process. What remains is a file that another process
+        // truncates or rewrites meanwhile; checkpoints are not written to while they are evaluated.
+        let map = unsafe { Mmap::map(&file) }.with_context(describe)?;
+        Ok(Self { path: Arc::new(path.to_owned()), map: Arc::new(map) })
+    }
+
+    /// Where the file lies.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}

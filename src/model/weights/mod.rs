@@ -1,0 +1,23 @@
+//! Checkpoint folders: the files of a model on disk, and its tensors by one name whatever wrote them.
+//!
+//! [`Checkpoint`] opens a folder and hands out its files; [`Weights`] says where each tensor lies, under the
+//! canonical name that a [`canonical`] rule makes of the stored one, and gives every tensor exactly once.
+//! Tensors are read in place (memory-mapped), from safetensors files and from PyTorch archives, whose pickles are
+//! read by an interpreter that can build tensors and refuses everything else by name.
+
+pub mod canonical;
+mod checkpoint;
+mod mapped;
+mod pickle;
+mod safetensors_file;
+mod store;
+mod stored;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod torch_archive;
+
+pub use canonical::{Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip};
+pub use checkpoint::{Checkpoint, find_checkpoint, read_text_file};
+pub use store::Weights;

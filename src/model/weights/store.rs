@@ -1,0 +1,265 @@
+//! All tensors of a model, each to be taken once.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail, ensure};
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+
+use super::canonical::Canonical;
+use super::checkpoint::Checkpoint;
+use super::stored::StoredTensor;
+
+/// How many names an error lists before it only counts.
+const N_NAMES_SHOWN: usize = 5;
+
+/// Where each tensor lies, by canonical name. Every tensor has to be taken, and none twice.
+#[derive(Debug, Default)]
+pub struct Weights {
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    stored: StoredTensor,
+    is_taken: bool,
+}
+
+impl Weights {
+    /// Lists the tensors of `checkpoint` under the names that `canonicalise` gives them. Nothing is read yet.
+    ///
+    /// # Errors
+    /// A weight file is damaged, or two stored names have one canonical name.
+    pub fn new(checkpoint: &Checkpoint, canonicalise: impl Fn(&str) -> Canonical) -> anyhow::Result<Self> {
+        let mut weights = Self::default();
+        weights.extend(checkpoint, canonicalise)?;
+        Ok(weights)
+    }
+
+    /// Adds the tensors of another checkpoint, such as a tower that lies elsewhere.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn extend(&mut self, checkpoint: &Checkpoint, canonicalise: impl Fn(&str) -> Canonical) -> anyhow::Result<()> {
+        checkpoint.read_tensors()?.into_iter().try_for_each(|stored| self.insert(stored, &canonicalise))
+    }
+
+    /// Adds the tensors of one file of `checkpoint`'s folder, such as `mm_projector.bin`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn extend_from_file(
+        &mut self,
+        checkpoint: &Checkpoint,
+        file: &str,
+        canonicalise: impl Fn(&str) -> Canonical,
+    ) -> anyhow::Result<()> {
+        checkpoint.read_tensors_of(file)?.into_iter().try_for_each(|stored| self.insert(stored, &canonicalise))
+    }
+
+    fn insert(&mut self, stored: StoredTensor, canonicalise: impl Fn(&str) -> Canonical) -> anyhow::Result<()> {
+        let key = stored.key.clone();
+        let file = stored.file.path().display().to_string();
+        let shape = stored.shape.clone();
+        let misfit = || format!("`{key}` in `{file}` has shape {shape:?}, which cannot be split or transposed");
+        match canonicalise(&stored.key) {
+            Canonical::Ignore => Ok(()),
+            Canonical::Keep(name) => self.insert_as(name, stored),
+            Canonical::Transposed(name) => self.insert_as(name, stored.transposed().with_context(misfit)?),
+            Canonical::Rows(names) => {
+                let n_parts = names.len();
+                names.into_iter().enumerate().try_for_each(|(index, name)| {
+                    self.insert_as(name, stored.clone().rows(index, n_parts).with_context(misfit)?)
+                })
+            }
+        }
+    }
+
+    fn insert_as(&mut self, name: String, stored: StoredTensor) -> anyhow::Result<()> {
+        if let Some(earlier) = self.entries.get(&name) {
+            bail!(
+                "two tensors are both `{name}`: `{}` in `{}` and `{}` in `{}`; hint: remove the file or tensor that is too much",
+                earlier.stored.key,
+                earlier.stored.file.path().display(),
+                stored.key,
+                stored.file.path().display()
+            );
+        }
+        self.entries.insert(name, Entry { stored, is_taken: false });
+        Ok(())
+    }
+
+    /// Gives the tensor `name` as `dtype` (f32, f16 or bf16) on `device`.
+    ///
+    /// # Errors
+    /// It is missing, was taken before, has another shape than `shape`, or does not hold floating-point numbers.
+    pub fn take(&mut self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> anyhow::Result<Tensor> {
+        match self.take_optional(name, shape, dtype, device)? {
+            Some(tensor) => Ok(tensor),
+            None => bail!(
+                "the checkpoint lacks the tensor `{name}` (shape {shape:?}){}; hint: the weights are incomplete, or of \
+                 another model than `config.json` describes",
+                self.similar(name)
+            ),
+        }
+    }
+
+    /// As [`take`](Self::take), but `None` where the checkpoint has no such tensor.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take), but for the missing tensor.
+    pub fn take_optional(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> anyhow::Result<Option<Tensor>> {
+        let Some(entry) = self.entries.get_mut(name) else { return Ok(None) };
+        let stored = &entry.stored;
+        ensure!(!entry.is_taken, "the tensor `{name}` is asked for twice");
+        ensure!(
+            stored.shape == shape,
+            "`{name}` has shape {:?} (`{}` in `{}`), but `config.json` asks for {shape:?}; hint: configuration and \
+             weights are of different models",
+            stored.shape,
+            stored.key,
+            stored.file.path().display()
+        );
+        let tensor = stored.to_tensor(dtype, device).with_context(|| {
+            format!("failed to load `{name}` (`{}` in `{}`)", stored.key, stored.file.path().display())
+        })?;
+        entry.is_taken = true;
+        Ok(Some(tensor))
+    }
+
+    /// Whether the checkpoint has the tensor, taken or not.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The stored shape of the tensor.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.entries.get(name).map(|entry| entry.stored.shape.clone())
+    }
+
+    /// The type of the tensor's stored elements: `F32`, `F16`, `BF16`, `F64`, or another name that cannot be taken.
+    pub fn stored_dtype(&self, name: &str) -> Option<&'static str> {
+        self.entries.get(name).map(|entry| entry.stored.element.name())
+    }
+
+    /// All canonical names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The bytes of all tensors as stored.
+    pub fn n_bytes(&self) -> usize {
+        self.entries.values().map(|entry| entry.stored.n_bytes()).sum()
+    }
+
+    /// The number of elements of all tensors.
+    pub fn n_parameters(&self) -> usize {
+        self.entries.values().map(|entry| entry.stored.n_elements()).sum()
+    }
+
+    /// Asserts that nothing is left over.
+    ///
+    /// # Errors
+    /// Tensors were never taken: their number and the first few, by canonical name, stored name and file.
+    pub fn finish(self) -> anyhow::Result<()> {
+        let left: Vec<(&String, &Entry)> = self.entries.iter().filter(|(_, entry)| !entry.is_taken).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<String> = left
+            .iter()
+            .take(N_NAMES_SHOWN)
+            .map(|(name, entry)| {
+                format!("`{name}` (`{}` in `{}`)", entry.stored.key, entry.stored.file.path().display())
+            })
+            .collect();
+        let dots = if left.len() > N_NAMES_SHOWN { ", …" } else { "" };
+        bail!(
+            "{} tensors of the checkpoint have no place in the model: {}{dots}; hint: the weights are of another model \
+             than `config.json` describes, or of a layout that is not read",
+            left.len(),
+            shown.join(", ")
+        )
+    }
+
+    /// The content of one tensor: blake3 over element type, shape and bytes. `None` where there is no such tensor.
+    ///
+    /// # Errors
+    /// The file cannot be read any more.
+    pub fn tensor_hash(&self, name: &str) -> anyhow::Result<Option<String>> {
+        self.entries.get(name).map(|entry| Ok(hash_stored(&entry.stored)?.to_hex().to_string())).transpose()
+    }
+
+    /// The numbers of one tensor whatever their type: blake3 over shape and values as f32. `None` where there is no
+    /// such tensor. A tower saved in half precision equals its encoder by this only if nothing was lost.
+    ///
+    /// # Errors
+    /// The tensor does not hold floating-point numbers.
+    pub fn value_hash(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let hash = |entry: &Entry| {
+            let mut hasher = blake3::Hasher::new();
+            hash_shape(&mut hasher, &entry.stored.shape);
+            let bytes: Vec<u8> = entry.stored.to_f32()?.into_iter().flat_map(f32::to_le_bytes).collect();
+            hasher.update(&bytes);
+            Ok(hasher.finalize().to_hex().to_string())
+        };
+        self.entries.get(name).map(hash).transpose()
+    }
+
+    /// The numbers of one tensor as f32, row-major; empty where there is no such tensor.
+    ///
+    /// # Errors
+    /// The tensor does not hold floating-point numbers.
+    pub fn values(&self, name: &str) -> anyhow::Result<Vec<f32>> {
+        self.entries.get(name).map_or(Ok(Vec::new()), |entry| entry.stored.to_f32())
+    }
+
+    /// The identity of the weights, `blake3:…`: over all tensors by sorted canonical name, with element type, shape
+    /// and bytes. It does not depend on file names, shards or layout.
+    ///
+    /// # Errors
+    /// A file cannot be read any more.
+    pub fn hash(&self) -> anyhow::Result<String> {
+        let hashes = self
+            .entries
+            .par_iter()
+            .map(|(name, entry)| Ok((name, hash_stored(&entry.stored)?)))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let mut hasher = blake3::Hasher::new();
+        for (name, hash) in hashes {
+            hasher.update(&(name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
+            hasher.update(hash.as_bytes());
+        }
+        Ok(format!("blake3:{}", hasher.finalize().to_hex()))
+    }
+
+    /// A hint for a missing tensor: what the checkpoint has under the same leaf.
+    fn similar(&self, name: &str) -> String {
+        let leaf: String = name.rsplit('.').take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join(".");
+        let found = self.entries.iter().find(|(other, entry)| !entry.is_taken && other.ends_with(&leaf));
+        found
+            .map_or_else(String::new, |(other, entry)| format!(" (it has `{other}`, stored as `{}`)", entry.stored.key))
+    }
+}
+
+fn hash_stored(stored: &StoredTensor) -> anyhow::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(stored.element.name().as_bytes());
+    hash_shape(&mut hasher, &stored.shape);
+    hasher.update(&stored.row_major()?);
+    Ok(hasher.finalize())
+}
+
+fn hash_shape(hasher: &mut blake3::Hasher, shape: &[usize]) {
+    hasher.update(&(shape.len() as u64).to_le_bytes());
+    for &side in shape {
+        hasher.update(&(side as u64).to_le_bytes());
+    }
+}

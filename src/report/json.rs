@@ -1,0 +1,10 @@
+//! `summary.json`.
+
+use crate::compare::Summary;
+
+/// `summary` as the public contract writes it, indented, with a final newline.
+pub fn json(summary: &Summary) -> String {
+    let mut text = serde_json::to_string_pretty(summary).expect("a summary holds only strings as keys");
+    text.push('\n');
+    text
+}

@@ -1,0 +1,140 @@
+//! What every report says in words: headings, and notes that a reader must not miss.
+
+use crate::chart::words;
+use crate::compare::{DatasetSummary, SubjectSummary, Summary};
+use crate::domain::{EncoderRelation, ErrorCode, ErrorKind};
+
+/// How urgent a note is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// The numbers may mislead without it.
+    Warning,
+    /// It explains them.
+    Remark,
+}
+
+/// A sentence below the headings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// How urgent it is.
+    pub weight: Weight,
+    /// The sentence.
+    pub text: String,
+}
+
+/// The document's title.
+pub fn title(summary: &Summary) -> String {
+    format!("What {} still sees", words::model(&summary.model))
+}
+
+/// Heading lines, each a name and what stands behind it.
+pub fn headings(summary: &Summary) -> Vec<(&'static str, String)> {
+    let model = &summary.model;
+    let behind = |line: String| line.split_once(": ").map_or(line.clone(), |(_, rest)| rest.to_owned());
+    vec![
+        (
+            "Model",
+            format!("{} ({}, {} on {})", words::model(model), model.family, model.compute_type, model.device_kind),
+        ),
+        ("Encoder", behind(words::encoder_heading(&summary.encoder))),
+        ("Judge", behind(words::judge_heading(&summary.judge))),
+        ("Run", summary.run.clone()),
+    ]
+}
+
+/// All notes, warnings first.
+pub fn notes(summary: &Summary) -> Vec<Note> {
+    let warning = |text: String| Note { weight: Weight::Warning, text };
+    let remark = |text: String| Note { weight: Weight::Remark, text };
+    let mut notes: Vec<Note> = words::training_split_warning(summary).into_iter().map(warning).collect();
+    for dataset in &summary.datasets {
+        notes.extend(constant_answer(dataset).map(warning));
+        notes.extend(unscored(dataset, "model", dataset.model.as_ref()).map(warning));
+        notes.extend(unscored(dataset, "model, by label scoring,", dataset.model_score.as_ref()).map(warning));
+        notes.extend(unscored(dataset, "encoder", dataset.encoder.as_ref()).map(warning));
+    }
+    match summary.encoder.relation {
+        EncoderRelation::None => notes.push(warning(
+            "No encoder was run: retention and the model-against-encoder counts are not defined.".to_owned(),
+        )),
+        EncoderRelation::Own => {}
+        EncoderRelation::Ancestor | EncoderRelation::Other | EncoderRelation::Changed => notes.push(remark(format!(
+            "The encoder is {}: retention compares the model with it.",
+            words::relation(&summary.encoder)
+        ))),
+    }
+    notes.extend(summary.judge.uncertain_share.filter(|share| share.is_finite()).map(|share| {
+        remark(format!("{} of the model's scored answers are not certain by rules.", words::percent(Some(share))))
+    }));
+    notes
+}
+
+fn constant_answer(dataset: &DatasetSummary) -> Option<String> {
+    let constant = dataset.constant_answer.as_ref()?;
+    Some(format!(
+        "{}: {} of the model's scored answers are one same text, “{}”.",
+        dataset.dataset,
+        words::percent(Some(constant.share)),
+        words::shortened(&words::printable(&constant.answer), 80)
+    ))
+}
+
+fn unscored(dataset: &DatasetSummary, who: &str, subject: Option<&SubjectSummary>) -> Option<String> {
+    let subject = subject.filter(|subject| subject.n_unscored > 0)?;
+    let reasons: Vec<String> = subject.unscored.iter().map(|(reason, n)| format!("{n} {}", spaced(reason))).collect();
+    let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    let bounds = match subject.accuracy_bounds {
+        Some(bounds) => format!("; counted as wrong or as right the accuracy is {}%", words::interval(Some(bounds))),
+        None => String::new(),
+    };
+    Some(format!(
+        "{}: {} of {} trials of the {who} are unscored{reasons}{bounds}.",
+        dataset.dataset, subject.n_unscored, subject.n_trials
+    ))
+}
+
+/// `too_generic` as `too generic`.
+pub fn spaced(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// What a reader calls a kind.
+pub fn kind_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::IncorrectPrediction => "incorrect prediction",
+        ErrorKind::IntrinsicHallucination => "intrinsic hallucination",
+        ErrorKind::ExtrinsicHallucination => "extrinsic hallucination",
+    }
+}
+
+/// What a code says of an answer.
+pub fn meaning(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::Wrong => "just one label of the dataset, and it is another",
+        ErrorCode::Disputed => "the label is found in the answer, but the deciding judge says incorrect",
+        ErrorCode::Multi => "two or more labels of the dataset",
+        ErrorCode::Echo => "the prompt's list of labels, repeated",
+        ErrorCode::TypeClash => "a number and an object in one answer",
+        ErrorCode::Leak => "a label of the fine-tuning dataset, and none of this one",
+        ErrorCode::TooGeneric => "a more general term than the label",
+        ErrorCode::TooSpecific => "a more special term than the label",
+        ErrorCode::Out => "none of the labels",
+        ErrorCode::Empty => "no content",
+        ErrorCode::Refusal => "the model declined to answer",
+    }
+}
+
+/// How often `kind` occurs; `None` where the subject did not run.
+pub fn n_of_kind(subject: Option<&SubjectSummary>, kind: ErrorKind) -> Option<usize> {
+    Some(subject?.kinds.get(kind.name()).copied().unwrap_or(0))
+}
+
+/// A count, or the dash where nothing was counted.
+pub fn count(n: Option<usize>) -> String {
+    n.map_or_else(|| words::MISSING.to_owned(), |n| n.to_string())
+}
+
+/// A subject's accuracy and interval.
+pub fn accuracy(subject: Option<&SubjectSummary>) -> (Option<f64>, Option<[f64; 2]>) {
+    subject.map_or((None, None), |subject| (subject.accuracy, subject.accuracy_interval))
+}

@@ -1,0 +1,95 @@
+//! The table on the terminal.
+
+use std::fmt::Write as _;
+
+use super::notes::{self, Weight};
+use crate::chart::words;
+use crate::compare::{DatasetSummary, Summary};
+use crate::domain::ErrorKind;
+
+/// Longer names of datasets are cut after so many characters.
+const NAME_MAX: usize = 36;
+
+/// The run as plain text: headings, notes and one row a dataset, columns aligned.
+///
+/// Rates are in percent with their 95% intervals in brackets; `–` is what is not defined.
+pub fn table(summary: &Summary) -> String {
+    let mut text = String::new();
+    for (name, value) in notes::headings(summary) {
+        let _ = writeln!(text, "{name:<8} {}", words::printable(&value));
+    }
+    text.push('\n');
+    let has_scoring = summary.datasets.iter().any(|dataset| dataset.model_score.is_some());
+    let mut rows = vec![header(has_scoring)];
+    rows.extend(summary.datasets.iter().map(|dataset| row(dataset, has_scoring)));
+    write_aligned(&mut text, &rows);
+    text.push('\n');
+    text.push_str("Percent with 95% intervals. Incorrect predictions, intrinsic and extrinsic hallucinations: the model's errors by kind.\n");
+    for note in notes::notes(summary) {
+        let mark = if note.weight == Weight::Warning { "warning: " } else { "note: " };
+        let _ = writeln!(text, "{mark}{}", words::printable(&note.text));
+    }
+    text
+}
+
+fn header(has_scoring: bool) -> Vec<String> {
+    let mut cells = vec!["dataset", "images", "chance", "model"];
+    if has_scoring {
+        cells.push("label scoring");
+    }
+    cells.extend(["encoder", "retention", "incorrect", "intrinsic", "extrinsic", "unscored"]);
+    cells.into_iter().map(str::to_owned).collect()
+}
+
+fn row(dataset: &DatasetSummary, has_scoring: bool) -> Vec<String> {
+    let split = if dataset.is_training_split { " (train!)" } else { "" };
+    let chance = (dataset.n_classes > 0).then(|| words::chance(1.0 / dataset.n_classes as f64));
+    let mut cells = vec![
+        format!("{}{split}", words::shortened(&words::printable(&dataset.dataset), NAME_MAX)),
+        dataset.n_samples.to_string(),
+        chance.unwrap_or_else(|| words::MISSING.to_owned()),
+        rate(notes::accuracy(dataset.model.as_ref())),
+    ];
+    if has_scoring {
+        cells.push(rate(notes::accuracy(dataset.model_score.as_ref())));
+    }
+    cells.push(rate(notes::accuracy(dataset.encoder.as_ref())));
+    cells.push(rate((dataset.retention, dataset.retention_interval)));
+    cells.extend(ErrorKind::ALL.map(|kind| notes::count(notes::n_of_kind(dataset.model.as_ref(), kind))));
+    cells.push(notes::count(dataset.model.as_ref().map(|model| model.n_unscored)));
+    cells
+}
+
+/// `73.3 [70.4–75.9]`, or the number alone, or the dash.
+fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
+    let number = words::percent_number(value);
+    match interval {
+        Some(_) if number != words::MISSING => format!("{number} [{}]", words::interval(interval)),
+        _ => number,
+    }
+}
+
+/// The first column to the left, the others to the right, a rule below the header.
+fn write_aligned(text: &mut String, rows: &[Vec<String>]) {
+    let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..n_columns).map(width).collect();
+    for (index, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            let _ = match column {
+                0 => write!(line, "{cell:<width$}"),
+                _ => write!(line, "  {cell:>width$}"),
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+        if index == 0 {
+            let n_chars = widths.iter().sum::<usize>() + 2 * n_columns.saturating_sub(1);
+            text.push_str(&"─".repeat(n_chars));
+            text.push('\n');
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The tables that Markdown and HTML share.
+
+use std::ops::Range;
+
+use super::examples::Confusion;
+use super::notes;
+use crate::assets::paper;
+use crate::chart::words;
+use crate::compare::{DatasetSummary, SubjectSummary, Summary};
+use crate::domain::{ErrorCode, ErrorKind, RunSpec};
+
+/// A table of texts whose first column names the row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What it shows.
+    pub caption: String,
+    /// The column heads.
+    pub columns: Vec<String>,
+    /// Rows of as many cells.
+    pub rows: Vec<Vec<String>>,
+    /// The columns that hold numbers, flushed right.
+    pub numbers: Range<usize>,
+}
+
+fn table(caption: &str, columns: &[&str], numbers: Range<usize>, rows: Vec<Vec<String>>) -> Table {
+    let columns = columns.iter().map(|&column| column.to_owned()).collect();
+    Table { caption: caption.to_owned(), columns, rows, numbers }
+}
+
+/// Accuracies with intervals, retention, unscored: one row a dataset.
+pub fn accuracies(summary: &Summary) -> Table {
+    let has_scoring = summary.datasets.iter().any(|dataset| dataset.model_score.is_some());
+    // What a narrow screen shows first stands first.
+    let mut columns = vec!["Dataset", "Model"];
+    if has_scoring {
+        columns.push("Label scoring");
+    }
+    columns.extend(["Encoder", "Retention", "Chance", "Unscored", "Images", "Split"]);
+    let row = |dataset: &DatasetSummary| {
+        let split = if dataset.is_training_split {
+            format!("{} (training split!)", dataset.split)
+        } else {
+            dataset.split.clone()
+        };
+        let chance = (dataset.n_classes > 0).then(|| words::chance(1.0 / dataset.n_classes as f64));
+        let mut cells = vec![dataset.dataset.clone(), rate(notes::accuracy(dataset.model.as_ref()))];
+        if has_scoring {
+            cells.push(rate(notes::accuracy(dataset.model_score.as_ref())));
+        }
+        cells.push(rate(notes::accuracy(dataset.encoder.as_ref())));
+        cells.push(rate((dataset.retention, dataset.retention_interval)));
+        cells.push(chance.unwrap_or_else(|| words::MISSING.to_owned()));
+        cells.push(notes::count(dataset.model.as_ref().map(|model| model.n_unscored)));
+        cells.push(dataset.n_samples.to_string());
+        cells.push(split);
+        cells
+    };
+    let rows = summary.datasets.iter().map(row).collect();
+    table("Accuracy over scored images and retention, with 95% intervals", &columns, 1..columns.len() - 1, rows)
+}
+
+/// `73.3% (70.4–75.9)`, or the number alone, or the dash.
+fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
+    let number = words::percent(value);
+    match interval {
+        Some(_) if number != words::MISSING => format!("{number} ({})", words::interval(interval)),
+        _ => number,
+    }
+}
+
+/// The model's errors by kind and code: one row a code that occurs, one column a dataset.
+pub fn errors(summary: &Summary) -> Table {
+    let mut columns = vec!["Kind", "Code"];
+    columns.extend(summary.datasets.iter().map(|dataset| dataset.dataset.as_str()));
+    let cell = |model: Option<&SubjectSummary>, n: Option<usize>| match (model, n) {
+        (Some(model), Some(n)) if n > 0 => {
+            let share = n as f64 / (model.n_correct + model.n_incorrect).max(1) as f64;
+            format!("{n} ({})", words::percent(Some(share)))
+        }
+        (_, n) => notes::count(n),
+    };
+    let occurs = |code: &ErrorCode| {
+        summary.datasets.iter().filter_map(|dataset| dataset.model.as_ref()).any(|m| m.codes.contains_key(code.name()))
+    };
+    let mut rows = Vec::new();
+    for kind in ErrorKind::ALL {
+        let mut row = vec![notes::kind_name(kind).to_owned(), "all".to_owned()];
+        row.extend(summary.datasets.iter().map(|dataset| {
+            let model = dataset.model.as_ref();
+            cell(model, notes::n_of_kind(model, kind))
+        }));
+        rows.push(row);
+        for code in ErrorCode::ALL.into_iter().filter(|code| code.kind() == kind).filter(occurs) {
+            let mut row = vec![notes::kind_name(kind).to_owned(), notes::spaced(code.name())];
+            row.extend(summary.datasets.iter().map(|dataset| {
+                let model = dataset.model.as_ref();
+                cell(model, model.map(|model| model.codes.get(code.name()).copied().unwrap_or(0)))
+            }));
+            rows.push(row);
+        }
+    }
+    table(
+        "The model's errors by kind and code, with their share of the scored images",
+        &columns,
+        2..columns.len(),
+        rows,
+    )
+}
+
+/// What the codes that occur mean.
+pub fn meanings(summary: &Summary) -> Table {
+    let occurs = |code: &ErrorCode| {
+        let mut models = summary.datasets.iter().filter_map(|dataset| dataset.model.as_ref());
+        models.any(|model| model.codes.contains_key(code.name()))
+    };
+    let codes = ErrorCode::ALL.into_iter().filter(occurs);
+    let rows = codes.map(|code| vec![notes::spaced(code.name()), notes::meaning(code).to_owned()]);
+    table("What the codes mean", &["Code", "Meaning"], 0..0, rows.collect())
+}
+
+/// Model against encoder, image by image; `None` where no dataset has pairs.
+pub fn pairs(summary: &Summary) -> Option<Table> {
+    let row = |dataset: &DatasetSummary| {
+        let pairs = dataset.pairs.as_ref();
+        let counts = [
+            pairs.map(|pairs| pairs.both_correct),
+            pairs.map(|pairs| pairs.only_encoder),
+            pairs.map(|pairs| pairs.only_model),
+            pairs.map(|pairs| pairs.both_wrong),
+            pairs.map(|pairs| pairs.unscored),
+        ];
+        let mut cells = vec![dataset.dataset.clone()];
+        cells.extend(counts.map(notes::count));
+        cells
+    };
+    let columns = ["Dataset", "Both right", "Only encoder right", "Only model right", "Both wrong", "Unscored"];
+    summary.datasets.iter().any(|dataset| dataset.pairs.is_some()).then(|| {
+        let rows = summary.datasets.iter().map(row).collect();
+        table("Model and encoder on the same images; where only the encoder is right, it knows what the model does not say", &columns, 1..columns.len(), rows)
+    })
+}
+
+/// The run beside the paper's own rows; `None` where they share no dataset.
+pub fn beside_the_paper(summary: &Summary) -> Option<Table> {
+    let shared: Vec<&DatasetSummary> =
+        summary.datasets.iter().filter(|one| paper::DATASETS.contains(&one.dataset.as_str())).collect();
+    if shared.is_empty() {
+        return None;
+    }
+    let mut columns = vec!["Row"];
+    columns.extend(shared.iter().map(|dataset| dataset.dataset.as_str()));
+    let of_run = |name: String, accuracy: fn(&DatasetSummary) -> Option<f64>| {
+        let mut row = vec![name];
+        row.extend(shared.iter().map(|dataset| words::percent(accuracy(dataset))));
+        row
+    };
+    let encoder = summary.encoder.name.as_deref().unwrap_or("encoder");
+    let mut rows = vec![
+        of_run(format!("this run: {}", words::model(&summary.model)), |one| one.model.as_ref()?.accuracy),
+        of_run(format!("this run: {encoder}"), |one| one.encoder.as_ref()?.accuracy),
+    ];
+    if summary.datasets.iter().all(|dataset| dataset.encoder.is_none()) {
+        rows.pop();
+    }
+    for row in &paper::TABLE_2 {
+        let what = if row.encoder.is_none() { " (encoder)" } else { "" };
+        let mut cells = vec![format!("paper: {}{what}", row.name)];
+        cells.extend(shared.iter().map(|dataset| published(row.accuracy(&dataset.dataset))));
+        rows.push(cells);
+    }
+    let caption =
+        "Beside Table 2 of Zhai et al. 2023: zero-shot, images of the training splits, graded by GPT-3.5, no intervals";
+    Some(table(caption, &columns, 1..columns.len(), rows))
+}
+
+/// A figure with the two decimals with which the paper prints it.
+fn published(fraction: Option<f64>) -> String {
+    fraction.map_or_else(|| words::MISSING.to_owned(), |fraction| format!("{:.2}%", fraction * 100.0))
+}
+
+/// What is most often said instead of the label.
+pub fn confusions(confusions: &[Confusion]) -> Table {
+    let row = |confusion: &Confusion| {
+        let said = match (confusion.is_label, confusion.said.is_empty()) {
+            (true, _) => confusion.said.clone(),
+            (false, true) => "nothing".to_owned(),
+            (false, false) => format!("“{}”", confusion.said),
+        };
+        vec![confusion.label.clone(), said, confusion.n_trials.to_string()]
+    };
+    table("Most often confused", &["Label", "Said instead", "Times"], 2..3, confusions.iter().map(row).collect())
+}
+
+/// What each subject was asked.
+pub fn prompts(spec: &RunSpec) -> Table {
+    let rows = spec.datasets.iter().flat_map(|dataset| {
+        dataset.prompts.iter().map(|prompt| {
+            let subject = format!("{:?}", prompt.subject).to_lowercase();
+            vec![dataset.dataset.clone(), subject, prompt.prompt.clone(), prompt.text.clone()]
+        })
+    });
+    table("Prompts", &["Dataset", "Subject", "Name", "Text"], 0..0, rows.collect())
+}
+
+/// What the numbers depend on, and then the environment, which they do not.
+pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
+    let modes: Vec<String> = spec.modes.iter().map(|mode| format!("{mode:?}").to_lowercase()).collect();
+    let mut rows = vec![
+        vec!["model weights".to_owned(), spec.model.weights.clone()],
+        vec!["adapter".to_owned(), spec.model.adapter.clone().unwrap_or_else(|| "none".to_owned())],
+        vec![
+            "encoder weights".to_owned(),
+            spec.encoder.as_ref().map_or_else(|| "none".to_owned(), |encoder| encoder.weights.clone()),
+        ],
+        vec!["modes".to_owned(), modes.join(", ")],
+        vec!["answers end after".to_owned(), format!("{} tokens", spec.max_new_tokens)],
+        vec!["compute type".to_owned(), format!("{} on {}", spec.compute_type, spec.device_kind)],
+        vec!["sample seed".to_owned(), spec.sample_seed.to_string()],
+    ];
+    if !spec.tuned_on.is_empty() {
+        let names: Vec<&str> = spec.tuned_on.keys().map(String::as_str).collect();
+        rows.push(vec!["tuned on".to_owned(), names.join(", ")]);
+    }
+    rows.extend(environment.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
+    table("Conditions", &["What", "Value"], 0..0, rows)
+}

@@ -1,0 +1,172 @@
+//! The decision itself: evidence to exactly one code (emt-protocol 4.3).
+
+use crate::domain::ErrorCode;
+
+/// What the rules find in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Finding {
+    /// The answer means the label.
+    Correct {
+        /// Words are left over.
+        verbose: bool,
+        /// A label of the fine-tuning set stands beside it.
+        with_leak: bool,
+    },
+    /// It does not.
+    Error(ErrorCode),
+}
+
+/// Which labels of the set an answer names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Labels {
+    /// None.
+    None,
+    /// Just the right one.
+    Right,
+    /// Just one, and it is another.
+    Other,
+    /// Two or more.
+    Several {
+        /// In the order of the prompt, and many: the list is echoed.
+        is_echo: bool,
+    },
+}
+
+/// How the thing that an answer names outside the set is related to the label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Relation {
+    /// An ancestor: `dog` for a hound.
+    Ancestor,
+    /// A descendant: `golden retriever` for `dog`.
+    Descendant,
+}
+
+/// What an answer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Evidence {
+    /// Any word of content.
+    pub has_content: bool,
+    /// It declines.
+    pub is_refusal: bool,
+    /// It denies, or offers something else as well: which label it means cannot be told.
+    pub is_unclear: bool,
+    /// The labels of the set.
+    pub labels: Labels,
+    /// A number among objects, or an object among numbers.
+    pub has_type_clash: bool,
+    /// A label of the fine-tuning sets that is not in this set.
+    pub has_leak: bool,
+    /// The nearest relative of the label outside the set.
+    pub relation: Option<Relation>,
+    /// Words beyond labels.
+    pub has_residue: bool,
+}
+
+/// The one finding for this evidence. `has_leak` changes codes, never whether the answer is correct.
+pub fn decide(evidence: &Evidence) -> Finding {
+    let code = match evidence {
+        Evidence { has_content: false, .. } => ErrorCode::Empty,
+        Evidence { is_refusal: true, .. } => ErrorCode::Refusal,
+        Evidence { is_unclear: true, .. } => ErrorCode::Out,
+        Evidence { labels: Labels::Several { is_echo: true }, .. } => ErrorCode::Echo,
+        Evidence { labels: Labels::Several { is_echo: false }, .. } => ErrorCode::Multi,
+        Evidence { labels: Labels::Right | Labels::Other, has_type_clash: true, .. } => ErrorCode::TypeClash,
+        Evidence { labels: Labels::Right, has_residue: verbose, has_leak: with_leak, .. } => {
+            return Finding::Correct { verbose: *verbose, with_leak: *with_leak };
+        }
+        Evidence { labels: Labels::Other, .. } => ErrorCode::Wrong,
+        Evidence { labels: Labels::None, has_leak: true, .. } => ErrorCode::Leak,
+        Evidence { relation: Some(Relation::Ancestor), .. } => ErrorCode::TooGeneric,
+        Evidence { relation: Some(Relation::Descendant), .. } => ErrorCode::TooSpecific,
+        Evidence { relation: None, .. } => ErrorCode::Out,
+    };
+    Finding::Error(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_evidence() -> Vec<Evidence> {
+        let bits = [false, true];
+        let labels = [
+            Labels::None,
+            Labels::Right,
+            Labels::Other,
+            Labels::Several { is_echo: false },
+            Labels::Several { is_echo: true },
+        ];
+        let relations = [None, Some(Relation::Ancestor), Some(Relation::Descendant)];
+        let mut all = Vec::new();
+        for i in 0..64_usize {
+            for labels in labels {
+                for relation in relations {
+                    all.push(Evidence {
+                        has_content: bits[i & 1],
+                        is_refusal: bits[i >> 1 & 1],
+                        is_unclear: bits[i >> 2 & 1],
+                        labels,
+                        has_type_clash: bits[i >> 3 & 1],
+                        has_leak: bits[i >> 4 & 1],
+                        relation,
+                        has_residue: bits[i >> 5 & 1],
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    /// The same table written as conditions that exclude each other: exactly one must hold.
+    fn codes_by_exclusive_conditions(e: &Evidence) -> Vec<Option<ErrorCode>> {
+        let speaks = e.has_content && !e.is_refusal && !e.is_unclear;
+        let n = match e.labels {
+            Labels::None => 0,
+            Labels::Right | Labels::Other => 1,
+            Labels::Several { .. } => 2,
+        };
+        let clash = n == 1 && e.has_type_clash;
+        let outside = speaks && n == 0 && !e.has_leak;
+        let rows = [
+            (!e.has_content, Some(ErrorCode::Empty)),
+            (e.has_content && e.is_refusal, Some(ErrorCode::Refusal)),
+            (e.has_content && !e.is_refusal && e.is_unclear, Some(ErrorCode::Out)),
+            (speaks && e.labels == Labels::Several { is_echo: true }, Some(ErrorCode::Echo)),
+            (speaks && e.labels == Labels::Several { is_echo: false }, Some(ErrorCode::Multi)),
+            (speaks && clash, Some(ErrorCode::TypeClash)),
+            (speaks && !clash && e.labels == Labels::Right, None),
+            (speaks && !clash && e.labels == Labels::Other, Some(ErrorCode::Wrong)),
+            (speaks && n == 0 && e.has_leak, Some(ErrorCode::Leak)),
+            (outside && e.relation == Some(Relation::Ancestor), Some(ErrorCode::TooGeneric)),
+            (outside && e.relation == Some(Relation::Descendant), Some(ErrorCode::TooSpecific)),
+            (outside && e.relation.is_none(), Some(ErrorCode::Out)),
+        ];
+        rows.into_iter().filter(|(holds, _)| *holds).map(|(_, code)| code).collect()
+    }
+
+    #[test]
+    fn every_set_of_mentions_and_residue_has_exactly_one_code() {
+        let all = every_evidence();
+        assert_eq!(all.len(), 64 * 15);
+        for evidence in all {
+            let code = match decide(&evidence) {
+                Finding::Correct { .. } => None,
+                Finding::Error(code) => Some(code),
+            };
+            assert_eq!(codes_by_exclusive_conditions(&evidence), [code], "{evidence:?}");
+            assert_ne!(code, Some(ErrorCode::Disputed), "only a second judge disputes");
+        }
+    }
+
+    #[test]
+    fn a_leak_changes_codes_but_never_whether_an_answer_is_correct() {
+        let mut n_changed = 0;
+        for evidence in every_evidence() {
+            let (with, without) = (Evidence { has_leak: true, ..evidence }, Evidence { has_leak: false, ..evidence });
+            let is_correct = |evidence: &Evidence| matches!(decide(evidence), Finding::Correct { .. });
+            assert_eq!(is_correct(&with), is_correct(&without));
+            n_changed += usize::from(decide(&with) != decide(&without));
+        }
+        assert!(n_changed > 0);
+    }
+}

@@ -1,0 +1,433 @@
+//! From an answer to its code: the evidence is gathered here and weighed in [`decide`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::decide::{Evidence, Finding, Labels, Relation, decide};
+use super::lexicon::{Lexicon, SynsetIndex};
+use super::tokens::{Token, fold, phrase, tokens};
+use super::vocabulary::{Meaning, Span, Vocabulary, find, leak_phrases, plural};
+use super::words::{
+    NUMBER_WORDS, REFUSALS, is_alternative, is_attributive, is_function_word, is_harmless_adjective, is_hedge,
+    is_helping_verb, is_negator, is_pronoun_one, takes_over_as_head,
+};
+use crate::domain::{AnswerType, LabelSet, Verdict};
+
+/// From how many labels in prompt order a list is an echo, and from which share of the set (emt-protocol 4.3).
+const N_ECHO_MIN: usize = 3;
+const ECHO_SHARE_MIN: f64 = 0.3;
+
+/// An answer with more words of content than this says more than the rules can be sure to understand.
+const N_CERTAIN_WORDS_MAX: usize = 6;
+
+/// The longest phrases of lexicon and fine-tuning sets that are looked for, in words.
+const N_PHRASE_WORDS_MAX: usize = 8;
+
+/// A finding, and whether the rules may decide it without a language model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reading {
+    /// What was found.
+    pub finding: Finding,
+    /// Whether no other reading of the answer is likely. Never depends on the fine-tuning sets.
+    pub certain: bool,
+    /// Whether the answer names an ancestor of the label (`dog` for a hound), whatever the code.
+    pub names_ancestor: bool,
+}
+
+impl Reading {
+    /// What the judge `rules` says when it alone decides: nothing is left open.
+    pub fn verdict(&self) -> Verdict {
+        match self.finding {
+            Finding::Correct { .. } => Verdict::Correct,
+            Finding::Error(_) => Verdict::Incorrect,
+        }
+    }
+
+    /// What the judge `rules` says beside another judge: undecided where it is not certain.
+    pub fn verdict_where_certain(&self) -> Verdict {
+        if self.certain { self.verdict() } else { Verdict::Undecided }
+    }
+}
+
+/// The rules compiled for one dataset.
+#[derive(Clone, Debug)]
+pub struct Grader {
+    n_labels: usize,
+    answer_type: AnswerType,
+    vocabulary: Vocabulary,
+    /// Names as a whole answer; a label without a letter or digit can be matched only so.
+    names: BTreeMap<String, Option<usize>>,
+    leaks: BTreeSet<String>,
+    /// Things that clash with a number; empty for objects.
+    objects: BTreeSet<String>,
+    relatives: BTreeMap<String, Vec<SynsetIndex>>,
+    kin: Vec<Kin>,
+}
+
+/// Where a label stands in the lexicon.
+#[derive(Clone, Debug, Default)]
+struct Kin {
+    synset: Option<SynsetIndex>,
+    ancestors: BTreeSet<SynsetIndex>,
+    descendants: BTreeSet<SynsetIndex>,
+    /// The ends of its name: `dog` of `African hunting dog`.
+    heads: BTreeSet<String>,
+}
+
+/// A phrase of the vocabulary in an answer, and what part it plays there.
+#[derive(Clone, Copy, Debug)]
+struct Sighting {
+    span: Span,
+    meaning: Meaning,
+    is_answer: bool,
+}
+
+/// What stands in an answer before anything is known of the right label.
+struct Scan {
+    tokens: Vec<Token>,
+    sightings: Vec<Sighting>,
+    /// The distinct labels that the answer may mean, in order.
+    mentions: Vec<usize>,
+    /// Positions of words of content outside the mentions.
+    residue: Vec<usize>,
+    is_refusal: bool,
+}
+
+impl Grader {
+    /// Compiles `labels` with their aliases. `tuned_on` are the label sets of the fine-tuning data: they change the
+    /// code of an error, never whether it is one.
+    pub fn new(labels: &LabelSet, tuned_on: &[&LabelSet], lexicon: &Lexicon) -> Self {
+        let vocabulary = Vocabulary::new(labels, lexicon);
+        let mut names: BTreeMap<String, Option<usize>> = BTreeMap::new();
+        for (index, name) in labels.names().enumerate() {
+            names.entry(fold(name).trim().to_owned()).and_modify(|known| *known = None).or_insert(Some(index));
+        }
+        let is_number = labels.answer_type() == AnswerType::Number;
+        let objects = if is_number { lexicon.names().map(str::to_owned).collect() } else { BTreeSet::new() };
+        let kin = kin(labels, &vocabulary, lexicon);
+        Self {
+            n_labels: labels.len(),
+            answer_type: labels.answer_type(),
+            names,
+            leaks: leak_phrases(tuned_on, &vocabulary, lexicon),
+            objects,
+            relatives: relatives(&kin, lexicon),
+            kin,
+            vocabulary,
+        }
+    }
+
+    /// Reads `answer` against the label at index `label` of the set.
+    pub fn grade(&self, label: usize, answer: &str) -> Reading {
+        if let Some(Some(named)) = self.names.get(fold(answer).trim()) {
+            return self.plain_reading(label, *named);
+        }
+        let scan = self.scan(answer);
+        let relation = self.relation(label, &scan);
+        let leaks = self.leak_spans(&scan);
+        let labels = self.labels(label, &scan);
+        let has_label = matches!(labels, Labels::Right | Labels::Other);
+        let evidence = Evidence {
+            has_content: !scan.mentions.is_empty() || !scan.residue.is_empty(),
+            is_refusal: scan.is_refusal,
+            is_unclear: scan.is_unclear(),
+            labels,
+            has_type_clash: has_label && self.has_type_clash(&scan),
+            has_leak: !leaks.is_empty(),
+            relation,
+            has_residue: scan.residue.iter().any(|&at| !leaks.iter().any(|span| (span.start..span.end).contains(&at))),
+        };
+        let finding = decide(&evidence);
+        let names_ancestor = relation == Some(Relation::Ancestor)
+            || scan.mentions.iter().any(|&mention| self.is_ancestor(mention, label));
+        Reading { finding, certain: is_certain(&evidence, &scan), names_ancestor }
+    }
+
+    /// The reading of an answer that is a label's name and nothing else.
+    fn plain_reading(&self, label: usize, named: usize) -> Reading {
+        let evidence = Evidence {
+            has_content: true,
+            is_refusal: false,
+            is_unclear: false,
+            labels: if named == label { Labels::Right } else { Labels::Other },
+            has_type_clash: false,
+            has_leak: false,
+            relation: None,
+            has_residue: false,
+        };
+        Reading { finding: decide(&evidence), certain: true, names_ancestor: self.is_ancestor(named, label) }
+    }
+
+    fn scan(&self, answer: &str) -> Scan {
+        let tokens = tokens(answer, self.answer_type == AnswerType::Number);
+        let mut found = self.vocabulary.find(&tokens);
+        found.retain(|(span, _)| !is_no_noun(&tokens, *span));
+        let is_answer: Vec<bool> = (0..found.len()).map(|i| is_answer(&tokens, &found, i)).collect();
+        let sightings: Vec<Sighting> = found
+            .into_iter()
+            .zip(is_answer)
+            .map(|((span, meaning), is_answer)| Sighting { span, meaning, is_answer })
+            .collect();
+        let mut mentions = Vec::new();
+        let mut is_covered = vec![false; tokens.len()];
+        for sighting in sightings.iter().filter(|sighting| sighting.is_answer) {
+            if let Meaning::Label(label) = sighting.meaning {
+                is_covered[sighting.span.start..sighting.span.end].fill(true);
+                if !mentions.contains(&label) {
+                    mentions.push(label);
+                }
+            }
+        }
+        let residue = (0..tokens.len())
+            .filter(|&at| !is_covered[at] && (is_content(&tokens, at) || is_sighted(&sightings, at)))
+            .collect();
+        let words = format!(" {} ", phrase(answer).join(" "));
+        let is_refusal = REFUSALS.iter().any(|refusal| words.contains(&format!(" {refusal} ")));
+        Scan { tokens, sightings, mentions, residue, is_refusal }
+    }
+
+    fn labels(&self, label: usize, scan: &Scan) -> Labels {
+        match scan.mentions[..] {
+            [] => Labels::None,
+            [only] if only == label => Labels::Right,
+            [_] => Labels::Other,
+            ref several => {
+                let n_echo = (ECHO_SHARE_MIN * self.n_labels as f64).max(N_ECHO_MIN as f64);
+                Labels::Several { is_echo: several.is_sorted() && several.len() as f64 >= n_echo }
+            }
+        }
+    }
+
+    /// Among objects: a digit that counts nothing (`The airplane is 8.`). Among numbers: the name of a thing.
+    fn has_type_clash(&self, scan: &Scan) -> bool {
+        if self.answer_type == AnswerType::Number {
+            let objects = find(&scan.tokens, N_PHRASE_WORDS_MAX, |words| self.objects.contains(words).then_some(()));
+            return objects.iter().any(|(span, ())| !scan.is_answer_at(*span) && scan.is_head(*span));
+        }
+        (0..scan.tokens.len()).any(|at| {
+            let span = Span { start: at, end: at + 1 };
+            let word = scan.tokens[at].text.as_str();
+            // `one` is a pronoun more often than a digit.
+            let is_digit = word.len() == 1 && word.as_bytes()[0].is_ascii_digit()
+                || word != "one" && NUMBER_WORDS[..10].contains(&word);
+            let is_list_number = at == 0 && scan.tokens.get(1).is_some_and(|next| next.starts_clause);
+            is_digit
+                && !is_list_number
+                && !scan.tokens[at].is_joined
+                && !scan.is_answer_at(span)
+                && !scan.counts_something(at)
+                && !scan.tokens[at].is_background
+        })
+    }
+
+    fn leak_spans(&self, scan: &Scan) -> Vec<Span> {
+        let found = find(&scan.tokens, N_PHRASE_WORDS_MAX, |words| self.leaks.contains(words).then_some(()));
+        found.into_iter().map(|(span, ())| span).filter(|span| scan.is_free(*span) && scan.is_head(*span)).collect()
+    }
+
+    /// How the first thing of the answer that is kin to the label is related to it.
+    fn relation(&self, label: usize, scan: &Scan) -> Option<Relation> {
+        let kin = &self.kin[label];
+        let relation = |words: &str| {
+            let synsets = self.relatives.get(words).map_or(&[][..], Vec::as_slice);
+            if kin.heads.contains(words) || synsets.iter().any(|synset| kin.ancestors.contains(synset)) {
+                Some(Relation::Ancestor)
+            } else {
+                synsets.iter().any(|synset| kin.descendants.contains(synset)).then_some(Relation::Descendant)
+            }
+        };
+        let found = find(&scan.tokens, N_PHRASE_WORDS_MAX, relation);
+        found.into_iter().find(|(span, _)| scan.is_free(*span) && scan.is_head(*span)).map(|(_, relation)| relation)
+    }
+
+    fn is_ancestor(&self, candidate: usize, label: usize) -> bool {
+        let kin = &self.kin[label];
+        self.kin[candidate].synset.is_some_and(|synset| kin.ancestors.contains(&synset))
+    }
+}
+
+impl Scan {
+    /// Whether a label that the answer may mean stands there.
+    fn is_answer_at(&self, span: Span) -> bool {
+        self.sightings.iter().any(|sighting| {
+            sighting.is_answer && sighting.span.overlaps(span) && matches!(sighting.meaning, Meaning::Label(_))
+        })
+    }
+
+    /// Whether no phrase of the labels' vocabulary reaches into `span` (the same phrase may be unclear there).
+    fn is_free(&self, span: Span) -> bool {
+        !self.sightings.iter().any(|sighting| {
+            sighting.span.overlaps(span) && (sighting.span != span || sighting.meaning != Meaning::Opaque)
+        })
+    }
+
+    /// Whether the words are the thing itself: no modifier of what follows and not the place of something else.
+    fn is_head(&self, span: Span) -> bool {
+        let next = next_in_clause(&self.tokens, span.end);
+        !self.tokens[span.start].is_background && !next.is_some_and(|next| takes_over_as_head(&next.text))
+    }
+
+    /// Whether the number at `at` counts what follows it (`two cats`).
+    fn counts_something(&self, at: usize) -> bool {
+        next_in_clause(&self.tokens, at + 1).is_some_and(|next| takes_over_as_head(&next.text))
+    }
+
+    fn is_unclear(&self) -> bool {
+        let word_is = |test: fn(&str) -> bool| {
+            self.tokens.iter().enumerate().any(|(at, token)| test(&token.text) && !is_sighted(&self.sightings, at))
+        };
+        let offers_something_else = self.mentions.len() == 1 && !self.has_harmless_residue() && word_is(is_alternative);
+        word_is(is_negator) || offers_something_else || self.calls_it_something_else()
+    }
+
+    /// Whether a label is said to be a stranger: `rocket is a ship` means neither (another label makes it several).
+    fn calls_it_something_else(&self) -> bool {
+        let word = |at| next_in_clause(&self.tokens, at).map(|token| token.text.as_str());
+        self.mentions.len() == 1
+            && self.sightings.iter().filter(|sighting| sighting.is_answer).any(|sighting| {
+                let after = sighting.span.end + 2;
+                let is_equation =
+                    matches!(word(after - 2), Some("is" | "are")) && matches!(word(after - 1), Some("a" | "an"));
+                let n_words = self.tokens.iter().skip(after).take_while(|token| !token.starts_clause).count();
+                let rest = Span { start: after, end: after + n_words };
+                is_equation
+                    && !self.is_answer_at(rest)
+                    && self.residue.iter().any(|&at| {
+                        (rest.start..rest.end).contains(&at) && !is_harmless_adjective(&self.tokens[at].text)
+                    })
+            })
+    }
+
+    /// Whether two labels stand side by side with nothing between them: `couch bed` may be a list or one thing.
+    fn has_adjacent_labels(&self) -> bool {
+        self.sightings.windows(2).any(|pair| {
+            pair[0].span.end == pair[1].span.start
+                && pair[0].meaning != pair[1].meaning
+                && next_in_clause(&self.tokens, pair[1].span.start).is_some()
+        })
+    }
+
+    fn has_harmless_residue(&self) -> bool {
+        self.residue.iter().all(|&at| is_harmless_adjective(&self.tokens[at].text))
+    }
+}
+
+fn is_sighted(sightings: &[Sighting], at: usize) -> bool {
+    sightings.iter().any(|sighting| (sighting.span.start..sighting.span.end).contains(&at))
+}
+
+fn is_content(tokens: &[Token], at: usize) -> bool {
+    !is_function_word(&tokens[at].text) && !is_no_noun(tokens, Span { start: at, end: at + 1 })
+}
+
+fn next_in_clause(tokens: &[Token], at: usize) -> Option<&Token> {
+    tokens.get(at).filter(|token| !token.starts_clause)
+}
+
+/// Whether the rules may decide without a language model. `has_leak` has no say: outcomes must not depend on it.
+fn is_certain(evidence: &Evidence, scan: &Scan) -> bool {
+    if !evidence.has_content {
+        return true;
+    }
+    if evidence.is_refusal {
+        return scan.mentions.is_empty();
+    }
+    let is_short = scan.residue.len() + scan.mentions.len() <= N_CERTAIN_WORDS_MAX;
+    let is_clash_only = evidence.has_type_clash
+        && scan.residue.iter().all(|&at| {
+            let word = scan.tokens[at].text.as_str();
+            is_harmless_adjective(word) || word.len() == 1 || NUMBER_WORDS.contains(&word)
+        });
+    let is_plain = scan.has_harmless_residue() || is_clash_only;
+    let is_hedged = scan.tokens.iter().any(|token| is_hedge(&token.text));
+    match evidence.labels {
+        _ if evidence.is_unclear => false,
+        Labels::None => false,
+        Labels::Several { is_echo: true } => true,
+        Labels::Several { is_echo: false } => is_plain && !scan.has_adjacent_labels(),
+        Labels::Right | Labels::Other => is_plain && is_short && !is_hedged,
+    }
+}
+
+/// Whether the words are no noun here: a helping verb, or the pronoun `one`.
+fn is_no_noun(tokens: &[Token], span: Span) -> bool {
+    if span.end - span.start > 1 {
+        return false;
+    }
+    let word = tokens[span.start].text.as_str();
+    let previous =
+        span.start.checked_sub(1).filter(|_| !tokens[span.start].starts_clause).map(|at| tokens[at].text.as_str());
+    let next = next_in_clause(tokens, span.end).map(|token| token.text.as_str());
+    is_helping_verb(previous, word, next) || word == "one" && is_pronoun_one(previous, next)
+}
+
+/// Whether the phrase at `index` may be what the answer means: no modifier (`bird cage`), no place (`in a tank`).
+fn is_answer(tokens: &[Token], found: &[(Span, Meaning)], index: usize) -> bool {
+    let (span, meaning) = found[index];
+    let last = &tokens[span.end - 1];
+    // The first word decides: a `through arch bridge` has its preposition in its name.
+    if tokens[span.start].is_background {
+        return false;
+    }
+    let Some(next) = next_in_clause(tokens, span.end) else { return true };
+    let follower = found.get(index + 1).filter(|(other, _)| other.start == span.end).map(|(_, meaning)| *meaning);
+    match follower {
+        Some(same) if same == meaning => true,
+        Some(Meaning::Label(_)) => {
+            let is_one_word = span.end - span.start == 1;
+            !(last.is_possessive || is_one_word && is_attributive(&last.text))
+        }
+        Some(Meaning::Opaque) => false,
+        None => !takes_over_as_head(&next.text),
+    }
+}
+
+fn kin(labels: &LabelSet, vocabulary: &Vocabulary, lexicon: &Lexicon) -> Vec<Kin> {
+    let mut kin: Vec<Kin> = labels
+        .labels()
+        .iter()
+        .map(|label| {
+            let synset = lexicon.resolve(label);
+            let ancestors = synset.map(|synset| lexicon.ancestors(synset)).unwrap_or_default();
+            Kin { synset, ancestors, descendants: BTreeSet::new(), heads: heads(&label.name, vocabulary) }
+        })
+        .collect();
+    let mut labels_of: BTreeMap<SynsetIndex, Vec<usize>> = BTreeMap::new();
+    for (index, synset) in kin.iter().enumerate().filter_map(|(index, kin)| Some((index, kin.synset?))) {
+        labels_of.entry(synset).or_default().push(index);
+    }
+    for synset in 0..lexicon.len() {
+        for above in lexicon.ancestors(synset) {
+            for &label in labels_of.get(&above).map_or(&[][..], Vec::as_slice) {
+                kin[label].descendants.insert(synset);
+            }
+        }
+    }
+    kin
+}
+
+/// The proper ends of a name that are no labels themselves: a fine class named coarsely.
+fn heads(name: &str, vocabulary: &Vocabulary) -> BTreeSet<String> {
+    let name = name.split('(').next().unwrap_or(name);
+    let words = phrase(name.split(',').next().unwrap_or(name));
+    (1..words.len())
+        .map(|start| words[start..].join(" "))
+        .filter(|end| vocabulary.meaning(end).is_none() && !is_function_word(end))
+        .collect()
+}
+
+/// The lemmas, singular and plural, of everything that is kin to any label.
+fn relatives(kin: &[Kin], lexicon: &Lexicon) -> BTreeMap<String, Vec<SynsetIndex>> {
+    let near: BTreeSet<SynsetIndex> =
+        kin.iter().flat_map(|kin| kin.ancestors.iter().chain(&kin.descendants).copied()).collect();
+    let mut relatives: BTreeMap<String, Vec<SynsetIndex>> = BTreeMap::new();
+    for (lemma, synsets) in lexicon.lemmas() {
+        let synsets: Vec<SynsetIndex> = synsets.iter().copied().filter(|synset| near.contains(synset)).collect();
+        if synsets.is_empty() {
+            continue;
+        }
+        for words in plural(lemma).into_iter().chain([lemma.to_owned()]) {
+            relatives.entry(words).or_default().extend(&synsets);
+        }
+    }
+    relatives
+}

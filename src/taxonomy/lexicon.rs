@@ -1,0 +1,180 @@
+//! Words: aliases and hypernyms of labels, from text that the caller passes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::tokens::phrase;
+use crate::domain::Label;
+
+/// Why a lexicon cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("line {line} of the lexicon: {problem}")]
+pub struct LexiconError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// A synset's place in the lexicon.
+pub(super) type SynsetIndex = usize;
+
+/// Aliases (lemmas) and hypernyms by WordNet id and by label name. The empty one knows no word.
+#[derive(Clone, Debug, Default)]
+pub struct Lexicon {
+    synsets: Vec<Synset>,
+    by_id: BTreeMap<String, SynsetIndex>,
+    by_name: BTreeMap<String, SynsetIndex>,
+    by_lemma: BTreeMap<String, Vec<SynsetIndex>>,
+    compounds: Vec<(String, Vec<SynsetIndex>)>,
+}
+
+#[derive(Clone, Debug)]
+struct Synset {
+    /// Lemmas that mean this and nothing else; only of synsets that are labels somewhere.
+    aliases: Vec<String>,
+    parents: Vec<SynsetIndex>,
+}
+
+impl Lexicon {
+    /// Reads the rows that `tests/golden/make_lexicon.py` writes (its head describes them).
+    ///
+    /// # Errors
+    /// The first row of an unknown kind, with a field missing, or naming a synset that has no row.
+    pub fn parse(text: &str) -> Result<Self, LexiconError> {
+        let mut lexicon = Self::default();
+        let rows: Vec<(usize, Vec<&str>)> = text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.starts_with('#') && !line.trim().is_empty())
+            .map(|(index, line)| (index + 1, line.split('\t').collect()))
+            .collect();
+        for (line, row) in &rows {
+            if let ["S", id, ..] = row[..]
+                && lexicon.by_id.insert(id.to_owned(), lexicon.by_id.len()).is_some()
+            {
+                return Err(LexiconError { line: *line, problem: format!("synset `{id}` has two rows") });
+            }
+        }
+        for (line, row) in &rows {
+            lexicon.add(row).map_err(|problem| LexiconError { line: *line, problem })?;
+        }
+        Ok(lexicon)
+    }
+
+    fn add(&mut self, row: &[&str]) -> Result<(), String> {
+        match *row {
+            ["S", _, aliases, others, parents] => {
+                let index = self.synsets.len();
+                let parents = self.indices(parents)?;
+                let words = |field: &str| -> Vec<String> {
+                    field.split('|').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+                };
+                let aliases = words(aliases);
+                for lemma in aliases.iter().chain(&words(others)) {
+                    let known = self.by_lemma.entry(phrase(lemma).join(" ")).or_default();
+                    if !known.contains(&index) {
+                        known.push(index);
+                    }
+                }
+                self.synsets.push(Synset { aliases, parents });
+                Ok(())
+            }
+            ["N", name, id] => {
+                let index = self.index(id)?;
+                self.by_name.entry(phrase(name).join(" ")).or_insert(index);
+                Ok(())
+            }
+            ["C", compound, ids] => {
+                let indices = self.indices(ids)?;
+                self.compounds.push((phrase(compound).join(" "), indices));
+                Ok(())
+            }
+            _ => Err("it is neither S with five fields, N with three, nor C with three".to_owned()),
+        }
+    }
+
+    fn index(&self, id: &str) -> Result<SynsetIndex, String> {
+        self.by_id.get(id).copied().ok_or_else(|| format!("synset `{id}` has no row"))
+    }
+
+    fn indices(&self, ids: &str) -> Result<Vec<SynsetIndex>, String> {
+        ids.split(',').filter(|id| !id.is_empty()).map(|id| self.index(id)).collect()
+    }
+
+    /// The number of synsets.
+    pub(super) fn len(&self) -> usize {
+        self.synsets.len()
+    }
+
+    /// The synset that `label` means: by its WordNet id, else by its name, else by a lemma of one synset only.
+    pub(super) fn resolve(&self, label: &Label) -> Option<SynsetIndex> {
+        if let Some(index) = label.wordnet_id.as_ref().and_then(|id| self.by_id.get(id)) {
+            return Some(*index);
+        }
+        let name = phrase(&label.name).join(" ");
+        self.by_name.get(&name).copied().or_else(|| match self.by_lemma.get(&name).map(Vec::as_slice) {
+            Some(&[index]) => Some(index),
+            _ => None,
+        })
+    }
+
+    /// What else the label with this synset is called.
+    pub(super) fn aliases(&self, synset: SynsetIndex) -> &[String] {
+        &self.synsets[synset].aliases
+    }
+
+    /// All hypernyms, without the synset itself.
+    pub(super) fn ancestors(&self, synset: SynsetIndex) -> BTreeSet<SynsetIndex> {
+        let mut found = BTreeSet::new();
+        let mut stack = vec![synset];
+        while let Some(next) = stack.pop() {
+            for &parent in &self.synsets[next].parents {
+                if found.insert(parent) {
+                    stack.push(parent);
+                }
+            }
+        }
+        found
+    }
+
+    /// Every lemma, as words, with the synsets that it may mean.
+    pub(super) fn lemmas(&self) -> impl Iterator<Item = (&str, &[SynsetIndex])> {
+        self.by_lemma.iter().map(|(lemma, synsets)| (lemma.as_str(), synsets.as_slice()))
+    }
+
+    /// Nouns that end in a label's name, with the labels' synsets that they are a kind of (`hot dog`: none).
+    pub(super) fn compounds(&self) -> impl Iterator<Item = (&str, &[SynsetIndex])> {
+        self.compounds.iter().map(|(compound, synsets)| (compound.as_str(), synsets.as_slice()))
+    }
+
+    /// The names of things that some dataset has as a class.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str =
+        "# a comment\nS\tn1\tdog|domestic dog\t\tn2\nS\tn2\t\tanimal|beast\t\nN\tdog\tn1\nC\thot dog\t\n";
+
+    #[test]
+    fn a_row_may_name_a_parent_that_comes_later() {
+        let lexicon = Lexicon::parse(SMALL).unwrap();
+        let dog = lexicon.resolve(&Label::named("Dog")).unwrap();
+        assert_eq!(lexicon.aliases(dog), ["dog", "domestic dog"]);
+        assert_eq!(lexicon.ancestors(dog), BTreeSet::from([1]));
+        assert_eq!(lexicon.resolve(&Label::named("gizmo")), None);
+    }
+
+    #[test]
+    fn a_broken_row_is_an_error_that_names_its_line() {
+        let error = |text: &str| Lexicon::parse(text).unwrap_err();
+        assert_eq!(error("S\tn1\tdog\t\tn9").problem, "synset `n9` has no row");
+        assert_eq!(error("# c\n\nX\tn1").line, 3);
+        assert_eq!(error("S\tn1\tdog\t\t\nS\tn1\tcat\t\t").line, 2);
+        assert!(Lexicon::parse("S\tn1").is_err());
+    }
+}

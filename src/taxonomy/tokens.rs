@@ -1,0 +1,269 @@
+//! An answer as words: normalised, without repeated sentences and without the phrases that frame it.
+
+use unicode_normalization::UnicodeNormalization;
+
+use super::words::{NUMBER_WORDS, TEMPLATES, ends_phrase, is_function_word, is_locative};
+
+/// One word of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Lower-case text without a possessive ending.
+    pub text: String,
+    /// A hyphen joins it to the word before (`bee-eater`), or a minus sign stands before it.
+    pub is_joined: bool,
+    /// It had an ending `'s` that makes it a modifier of what follows.
+    pub is_possessive: bool,
+    /// Punctuation, or a framing phrase that was taken out, stands before it.
+    pub starts_clause: bool,
+    /// It names the place of something else (`tank` in `a fish in a tank`).
+    pub is_background: bool,
+    /// The number of its sentence.
+    sentence: usize,
+    /// A framing phrase was taken out before it, so the clause has its subject already.
+    follows_template: bool,
+}
+
+/// NFKC, lower case, typographic apostrophes made plain, invisible characters dropped.
+pub fn fold(text: &str) -> String {
+    let folded: String = text
+        .nfkc()
+        .filter(|c| !matches!(c, '\u{200b}'..='\u{200d}' | '\u{feff}' | '\u{ad}'))
+        .map(|c| if matches!(c, '\u{2018}' | '\u{2019}' | '\u{2bc}') { '\'' } else { c })
+        .collect();
+    folded.to_lowercase().nfkc().collect()
+}
+
+/// The words of a label's name or alias, in the same form as those of an answer.
+pub fn phrase(text: &str) -> Vec<String> {
+    split(&fold(text)).into_iter().map(|token| token.text).collect()
+}
+
+/// Stands in a phrase where punctuation does: `st | bernard`.
+pub const CLAUSE_SEPARATOR: &str = " | ";
+
+/// [`phrase`] as one string that keeps the places of punctuation.
+pub fn punctuated_phrase(text: &str) -> String {
+    let mut words = String::new();
+    for token in split(&fold(text)) {
+        if !words.is_empty() {
+            words.push_str(if token.starts_clause { CLAUSE_SEPARATOR } else { " " });
+        }
+        words.push_str(&token.text);
+    }
+    words
+}
+
+/// The words of an answer. `is_number`: the dataset's answers are numbers, so that `number` and `digit` say nothing.
+pub fn tokens(answer: &str, is_number: bool) -> Vec<Token> {
+    // The paper's fine-tuning data have a literal "a(n)", and it comes back in answers.
+    let tokens = split(&fold(answer).replace("a(n)", "a "));
+    let tokens = without_repeated_sentences(tokens);
+    let mut tokens = without_templates(tokens, is_number);
+    mark_background(&mut tokens);
+    tokens
+}
+
+fn split(text: &str) -> Vec<Token> {
+    let characters: Vec<char> = text.chars().collect();
+    let mut tokens: Vec<Token> = Vec::new();
+    let (mut sentence, mut starts_clause) = (0, true);
+    let mut at = 0;
+    while at < characters.len() {
+        let c = characters[at];
+        if c.is_alphanumeric() {
+            let end = word_end(&characters, at);
+            let previous = at.checked_sub(1).map(|i| characters[i]);
+            let before_previous = at.checked_sub(2).map(|i| characters[i]);
+            let is_joined = matches!(previous, Some('-' | '\u{2010}' | '\u{2011}' | '\u{2013}' | '\u{2212}'))
+                && (before_previous.is_some_and(char::is_alphanumeric) || c.is_numeric());
+            let mut text: String = characters[at..end].iter().collect();
+            let is_possessive = text.ends_with("'s") && !is_function_word(&text);
+            if is_possessive {
+                text.truncate(text.len() - 2);
+            }
+            tokens.push(Token {
+                text,
+                is_joined,
+                is_possessive,
+                starts_clause,
+                is_background: false,
+                sentence,
+                follows_template: false,
+            });
+            starts_clause = false;
+            at = end;
+            continue;
+        }
+        let is_between_letters = at > 0
+            && characters[at - 1].is_alphabetic()
+            && characters.get(at + 1).is_some_and(|next| next.is_alphabetic());
+        match c {
+            '.' | '!' | '?' | '\n' => {
+                sentence += 1;
+                starts_clause = true;
+            }
+            ',' | ';' | ':' | '(' | ')' | '[' | ']' | '"' | '|' | '\u{2014}' => starts_clause = true,
+            // "cat/dog" offers a choice.
+            '/' if is_between_letters => tokens.push(plain_token("or", sentence)),
+            _ => {}
+        }
+        at += 1;
+    }
+    tokens
+}
+
+fn plain_token(text: &str, sentence: usize) -> Token {
+    Token {
+        text: text.to_owned(),
+        is_joined: false,
+        is_possessive: false,
+        starts_clause: false,
+        is_background: false,
+        sentence,
+        follows_template: false,
+    }
+}
+
+/// The end of the word that begins at `start`: apostrophes between letters and marks between digits belong to it.
+fn word_end(characters: &[char], start: usize) -> usize {
+    let is_alphanumeric = |i: usize| characters.get(i).is_some_and(|c| c.is_alphanumeric());
+    let is_digit = |i: usize| characters.get(i).is_some_and(char::is_ascii_digit);
+    let mut end = start + 1;
+    loop {
+        match characters.get(end) {
+            Some(c) if c.is_alphanumeric() => end += 1,
+            Some('\'') if is_alphanumeric(end + 1) => end += 1,
+            // 4.5, 3:45 and 3/4 are not 4, 3 or 5; neither is 1,000.
+            Some('.' | ':' | '/') if is_digit(end - 1) && is_digit(end + 1) => end += 1,
+            Some(',') if is_digit(end - 1) && (1..=3).all(|i| is_digit(end + i)) && !is_alphanumeric(end + 4) => {
+                end += 1;
+            }
+            _ => return end,
+        }
+    }
+}
+
+/// Drops a sentence that was said before, and a last one that generation cut short while repeating.
+fn without_repeated_sentences(tokens: Vec<Token>) -> Vec<Token> {
+    let mut sentences: Vec<Vec<Token>> = Vec::new();
+    for token in tokens {
+        match sentences.last_mut() {
+            Some(last) if last[0].sentence == token.sentence => last.push(token),
+            _ => sentences.push(vec![token]),
+        }
+    }
+    let text = |sentence: &[Token]| sentence.iter().map(|token| token.text.as_str()).collect::<Vec<_>>().join(" ");
+    let mut said: Vec<String> = Vec::new();
+    let mut kept = Vec::new();
+    let n_sentences = sentences.len();
+    for (index, sentence) in sentences.into_iter().enumerate() {
+        let words = text(&sentence);
+        let is_cut_short = index + 1 == n_sentences && said.iter().any(|before| before.starts_with(&words));
+        if !said.contains(&words) && !is_cut_short {
+            said.push(words);
+            kept.extend(sentence);
+        }
+    }
+    kept
+}
+
+fn without_templates(tokens: Vec<Token>, is_number: bool) -> Vec<Token> {
+    let mut kept: Vec<Token> = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    let mut was_template = false;
+    while at < tokens.len() {
+        let n_words = template_length(&tokens[at..], is_number);
+        if n_words > 0 {
+            was_template = true;
+            at += n_words;
+            continue;
+        }
+        let mut token = tokens[at].clone();
+        if was_template {
+            token.starts_clause = true;
+            token.follows_template = true;
+        }
+        was_template = false;
+        kept.push(token);
+        at += 1;
+    }
+    kept
+}
+
+/// How many words the longest framing phrase at the beginning of `tokens` has; 0 where there is none.
+fn template_length(tokens: &[Token], is_number: bool) -> usize {
+    if is_number && matches!(tokens[0].text.as_str(), "number" | "digit") {
+        return 1;
+    }
+    let matches = |template: &&str| {
+        let mut rest = tokens.iter();
+        let same = |word| rest.next().is_some_and(|token| token.text == word && !token.is_possessive);
+        template.split(' ').all(same)
+    };
+    TEMPLATES.iter().filter(|template| matches(template)).map(|template| template.split(' ').count()).max().unwrap_or(0)
+}
+
+/// Marks what stands in a phrase of place after something that it is the place of.
+fn mark_background(tokens: &mut [Token]) {
+    let (mut has_head, mut is_in_phrase, mut sentence) = (false, false, None);
+    for token in tokens {
+        if token.starts_clause || sentence != Some(token.sentence) {
+            has_head = token.follows_template;
+            is_in_phrase = false;
+            sentence = Some(token.sentence);
+        }
+        let word = token.text.as_str();
+        if is_locative(word) {
+            is_in_phrase |= has_head;
+        } else if ends_phrase(word) {
+            is_in_phrase = false;
+        } else if !is_function_word(word) || NUMBER_WORDS.contains(&word) {
+            token.is_background = is_in_phrase;
+            has_head = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(answer: &str) -> Vec<String> {
+        tokens(answer, false).into_iter().map(|token| token.text).collect()
+    }
+
+    #[test]
+    fn framing_phrases_and_repeated_sentences_go() {
+        assert_eq!(
+            texts("The object is a(n) aircraft carrier.The object is a(n) aircraft carrier."),
+            ["a", "aircraft", "carrier"]
+        );
+        assert_eq!(texts("The object is a cat. The object is a c"), ["a", "cat"]);
+        assert_eq!(texts("a close up of a tree"), ["a", "tree"]);
+    }
+
+    #[test]
+    fn numbers_with_marks_are_one_word() {
+        assert_eq!(texts("4.5 3:45 1,000 1, 2"), ["4.5", "3:45", "1,000", "1", "2"]);
+        assert_eq!(texts("4."), ["4"]);
+    }
+
+    #[test]
+    fn a_place_is_background_and_what_stands_there_is_not() {
+        let background = |answer| -> Vec<String> {
+            tokens(answer, false).into_iter().filter(|token| token.is_background).map(|token| token.text).collect()
+        };
+        assert_eq!(background("a picture of a fish in a tank"), ["tank"]);
+        assert_eq!(background("a tree branch with a ladybug on it"), Vec::<String>::new());
+        assert_eq!(background("in a tank"), Vec::<String>::new());
+        assert_eq!(background("the animal on the road is a lion"), ["road"]);
+    }
+
+    #[test]
+    fn widths_and_apostrophes_are_folded() {
+        assert_eq!(texts("ＣＡＴ"), ["cat"]);
+        assert_eq!(texts("a cat\u{2019}s ear"), ["a", "cat", "ear"]);
+        assert!(tokens("a cat's ear", false)[1].is_possessive);
+        assert!(!tokens("it's a cat", false)[0].is_possessive);
+    }
+}
