@@ -1,4 +1,5 @@
 //! What holds for every run folder.
+#![expect(clippy::disallowed_methods, reason = "these tests break files on purpose")]
 
 use std::collections::BTreeMap;
 use std::fs;
