@@ -15,7 +15,9 @@ use super::results::{self, ChartOptions, Format, Results};
 use super::{environment, exit_code, interrupt};
 use crate::dataset::{self, Dataset, OpenRequest};
 use crate::domain::{DatasetSpec, Mode, RunSpec, Subject, SubjectPrompt, Trial};
-use crate::eval::{self, DatasetWork, EncoderChoice, Ended, EvalRun, OpenedSubjects, SubjectsRequest};
+use crate::eval::{
+    self, Captions, DatasetWork, EncoderChoice, Ended, EvalRun, OpenedSubjects, Question, SubjectsRequest,
+};
 use crate::judging::Panel;
 use crate::model::Placement;
 use crate::prompting;
@@ -57,6 +59,9 @@ pub(super) struct EvalArgs {
     /// `emt` (the paper's, with the class list), `emt-open` (without), or a file with {noun} and {labels}
     #[arg(long, value_name = "NAME|FILE", default_value = "emt")]
     prompt: String,
+    /// The encoder's captions: each dataset's one template, or the mean over its ensemble where it has one
+    #[arg(long, value_enum, default_value = "template")]
+    captions: CaptionsName,
     /// Chat template over the checkpoint's own: a name such as vicuna_v1, or a jinja file
     #[arg(long, value_name = "NAME|FILE")]
     template: Option<String>,
@@ -87,12 +92,18 @@ pub(super) struct EvalArgs {
     format: Format,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CaptionsName {
+    Template,
+    Ensemble,
+}
+
 /// Everything that is settled before weights are read.
 struct Prepared {
     placement: Placement,
     subjects: OpenedSubjects,
     datasets: Vec<Dataset>,
-    questions: Vec<String>,
+    questions: Vec<Question>,
     batch_size: usize,
     panel: Panel,
     spec: RunSpec,
@@ -171,16 +182,21 @@ fn prepare(args: &EvalArgs) -> Result<Prepared> {
         hub_cache: environment::hub_cache(),
     };
     let subjects = OpenedSubjects::open(&request)?;
+    let captions = match args.captions {
+        CaptionsName::Template => Captions::Template,
+        CaptionsName::Ensemble => Captions::Ensemble,
+    };
     let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
     for dataset in &datasets {
         let prompt = template.render(&dataset.noun, &dataset.labels)?;
         let rendered = subjects.render(&prompt.text)?;
         subjects.check_length(&dataset.name, rendered.ids.len(), args.max_new_tokens)?;
         n_tokens_max = n_tokens_max.max(rendered.ids.len() + args.max_new_tokens);
-        let mut spec = eval::dataset_spec(dataset, subjects.has_encoder());
+        let question = Question { text: prompt.text.clone(), captions: captions.of(dataset) };
+        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder());
         spec.prompts.insert(0, eval::model_prompt(&prompt, rendered));
         specs.push(spec);
-        questions.push(prompt.text);
+        questions.push(question);
     }
     let batch_size = subjects.batch_size(args.batch_size, n_tokens_max, &placement)?;
     let mut spec = RunSpec {

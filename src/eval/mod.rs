@@ -17,4 +17,4 @@ pub use judge::{judged_datasets, rejudge};
 pub use loaded::{EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
 pub use pipeline::{Ended, EvalRun, largest_unscored_share, refuse_empty, run};
 pub use plan::{DatasetWork, SampleWork, plan};
-pub use spec::{dataset_spec, model_prompt};
+pub use spec::{Captions, Question, dataset_spec, model_prompt};

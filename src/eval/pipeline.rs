@@ -11,6 +11,7 @@ use super::images::{Preparation, PreparedBatch, send_batches};
 use super::judge::Bench;
 use super::loaded::EvalSubjects;
 use super::plan::{DatasetWork, SampleWork, order, unjudged};
+use super::spec::Question;
 use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker};
 use crate::dataset::Dataset;
 use crate::domain::{Answer, ErrorCode, Mode, Outcome, ScoredLabel, Stop, Subject, Trial, UnscoredReason};
@@ -25,8 +26,8 @@ pub struct EvalRun<'a> {
     pub works: &'a [DatasetWork],
     /// The prompt's name.
     pub prompt_name: &'a str,
-    /// The question of each dataset.
-    pub questions: &'a [String],
+    /// The questions of each dataset.
+    pub questions: &'a [Question],
     /// Generation stops after as many tokens.
     pub max_new_tokens: usize,
     /// Images in one forward pass.
@@ -139,8 +140,8 @@ impl Scribe<'_> {
             n_done[index] += batch.samples.len();
             let mut trials = Vec::with_capacity(2 * batch.samples.len());
             for sample in batch.samples {
-                if let Err(unreadable) = &sample.result {
-                    observer.event(Event::Warning(format!("{unreadable}; it counts as unscored")));
+                if let Some(failure) = failure(dataset, &sample) {
+                    observer.event(Event::Warning(format!("{failure}; it counts as unscored")));
                 }
                 self.add_trials(dataset, sample, &mut trials)?;
             }
@@ -197,6 +198,17 @@ impl Scribe<'_> {
             Ok(answer) => Trial { answer: Some(answer), ..trial },
             Err(_) => Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial },
         }
+    }
+}
+
+/// Why nothing can be said about a sample, for people.
+fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
+    match &sample.result {
+        Err(unreadable) => Some(unreadable.to_string()),
+        Ok(Answers { model: Some(Err(error)), .. }) => {
+            Some(format!("{}: {error}", dataset.samples[sample.work.position].id))
+        }
+        Ok(_) => None,
     }
 }
 

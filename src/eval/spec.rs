@@ -1,14 +1,41 @@
 //! The parts of a run's specification that follow from datasets and prompts.
 
 use super::pipeline::CAPTION;
-use super::subjects::captions;
 use crate::dataset::Dataset;
 use crate::domain::{DatasetSpec, Mode, Prompt, Subject, SubjectPrompt};
 use crate::model::mllm::RenderedPrompt;
 
+/// Which captions stand for a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Captions {
+    /// The dataset's one template, as in the paper.
+    Template,
+    /// The mean over the dataset's templates, where it has several.
+    Ensemble,
+}
+
+impl Captions {
+    /// The templates of a dataset.
+    pub fn of(self, dataset: &Dataset) -> Vec<String> {
+        match self {
+            Self::Ensemble if !dataset.caption_ensemble.is_empty() => dataset.caption_ensemble.clone(),
+            _ => vec![dataset.caption_template.clone()],
+        }
+    }
+}
+
+/// What is asked about every image of a dataset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Of the model, before any chat template.
+    pub text: String,
+    /// Of the encoder: templates with `{}` for the label.
+    pub captions: Vec<String>,
+}
+
 /// The dataset with its encoder's captions; the model's prompt is the caller's to add.
-pub fn dataset_spec(dataset: &Dataset, has_encoder: bool) -> DatasetSpec {
-    let text = captions(dataset).join("\n");
+pub fn dataset_spec(dataset: &Dataset, question: &Question, has_encoder: bool) -> DatasetSpec {
+    let text = question.captions.join("\n");
     let caption = SubjectPrompt {
         subject: Subject::Encoder,
         mode: Mode::ZeroShot,

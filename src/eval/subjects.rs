@@ -6,6 +6,7 @@ use candle_core::{DType, Tensor};
 use super::images::{Prepared, PreparedBatch, PreparedSample};
 use super::loaded::EvalSubjects;
 use super::plan::SampleWork;
+use super::spec::Question;
 use crate::dataset::{Dataset, UnreadableImage};
 use crate::domain::{Answer, ScoredLabel};
 use crate::model::generate::Decoding;
@@ -57,7 +58,7 @@ impl Asker {
     pub fn new(
         subjects: EvalSubjects,
         datasets: &[Dataset],
-        questions: &[String],
+        questions: &[Question],
         max_new_tokens: usize,
     ) -> Result<Self> {
         let questions = datasets
@@ -67,13 +68,13 @@ impl Asker {
                 let names: Vec<&str> = dataset.labels.names().collect();
                 let label_embeddings = match &subjects.encoder {
                     Some(encoder) => {
-                        let embeddings = encoder.label_embeddings(&captions(dataset), &names)?;
+                        let embeddings = encoder.label_embeddings(&question.captions, &names)?;
                         Some(embeddings.t()?.contiguous()?)
                     }
                     None => None,
                 };
                 Ok(Questions {
-                    prompt: subjects.model.dialogue.render(question)?,
+                    prompt: subjects.model.dialogue.render(&question.text)?,
                     label_embeddings,
                     labels: names.into_iter().map(str::to_owned).collect(),
                 })
@@ -175,11 +176,6 @@ impl Asker {
         )?;
         Ok(pixels.to_dtype(placement.dtype)?)
     }
-}
-
-/// The captions of a dataset: its ensemble where it has one, else its template.
-pub(super) fn captions(dataset: &Dataset) -> Vec<String> {
-    vec![dataset.caption_template.clone()]
 }
 
 /// The best labels by cosine of each row of `images` `(rows, dimension)`.

@@ -115,6 +115,12 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
         (None, Some(feature)) => feature == "patch",
         (None, None) => true,
     };
+    if config.bool_or("mm_use_im_start_end", false)? {
+        bail!(
+            "{}: mm_use_im_start_end (LLaVA v0) is not supported; hint: LLaVA-1.5 checkpoints have it false",
+            config.place()
+        );
+    }
     let tower_state = vision.hidden_state_index(layer)?;
     let projector = ProjectorConfig::from_config(&config)?;
     Ok(Box::new(Plan { vision, text, tower_state, drops_class_token, projector }))
