@@ -20,9 +20,9 @@ pub enum Event<'a> {
         dataset: &'a str,
         /// Samples recorded so far, earlier sittings included.
         n_done: usize,
-        /// Model trials correct so far in this sitting.
+        /// Model trials of the dataset that were correct in this sitting.
         n_correct: usize,
-        /// Model trials unscored so far in this sitting, those that wait for a judge included.
+        /// Those unscored in this sitting, those that wait for a judge included.
         n_unscored: usize,
         /// What the judges have done.
         judges: JudgeCounters,

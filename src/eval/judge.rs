@@ -36,9 +36,14 @@ pub(super) struct Bench {
     datasets: HashMap<String, (usize, HashMap<String, usize>)>,
     waiting: HashMap<u64, Trial>,
     next_token: u64,
-    /// Model trials judged correct in this sitting.
+    tallies: HashMap<String, Tally>,
+}
+
+/// Model trials of one dataset in this sitting.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
     pub n_correct: usize,
-    /// Model trials that stay unscored.
+    /// Those that wait for a judge included.
     pub n_unscored: usize,
 }
 
@@ -53,7 +58,7 @@ impl Bench {
                 (dataset.dataset.clone(), (index, labels))
             })
             .collect();
-        Self { panel, datasets, waiting: HashMap::new(), next_token: 0, n_correct: 0, n_unscored: 0 }
+        Self { panel, datasets, waiting: HashMap::new(), next_token: 0, tallies: HashMap::new() }
     }
 
     /// Takes over verdicts of an earlier sitting, so that no pair is asked twice.
@@ -71,7 +76,7 @@ impl Bench {
     /// Hands in a trial of the model. It comes back as it should be journalled now: decided, or pending.
     pub fn submit(&mut self, mut trial: Trial) -> Result<Trial> {
         let Some(Answer { text, .. }) = &trial.answer else {
-            self.n_unscored += 1;
+            self.tally_mut(&trial).n_unscored += 1;
             return Ok(trial);
         };
         let (dataset, label) = self.place(&trial)?;
@@ -85,6 +90,7 @@ impl Bench {
             None => {
                 trial.verdicts = Vec::new();
                 trial.outcome = Outcome::Unscored(UnscoredReason::Pending);
+                self.tally_mut(&trial).n_unscored += 1;
                 self.waiting.insert(token, trial.clone());
                 Ok(trial)
             }
@@ -97,6 +103,7 @@ impl Bench {
         let mut trials = Vec::with_capacity(completed.len());
         for (token, judged) in completed {
             if let Some(mut trial) = self.waiting.remove(&token) {
+                self.tally_mut(&trial).n_unscored -= 1;
                 self.settle(&mut trial, judged);
                 trials.push(trial);
             }
@@ -123,6 +130,14 @@ impl Bench {
         self.waiting.len()
     }
 
+    pub fn tally(&self, dataset: &str) -> Tally {
+        self.tallies.get(dataset).copied().unwrap_or_default()
+    }
+
+    fn tally_mut(&mut self, trial: &Trial) -> &mut Tally {
+        self.tallies.entry(trial.dataset.clone()).or_default()
+    }
+
     pub fn counters(&self) -> JudgeCounters {
         self.panel.counters()
     }
@@ -132,9 +147,10 @@ impl Bench {
     }
 
     fn settle(&mut self, trial: &mut Trial, judged: Judged) {
+        let tally = self.tally_mut(trial);
         match judged.outcome {
-            Outcome::Correct => self.n_correct += 1,
-            Outcome::Unscored(_) => self.n_unscored += 1,
+            Outcome::Correct => tally.n_correct += 1,
+            Outcome::Unscored(_) => tally.n_unscored += 1,
             Outcome::Incorrect(_) => {}
         }
         trial.verdicts = judged.verdicts;
@@ -181,11 +197,12 @@ pub fn rejudge(
         }
         folder.append(&batch)?;
         folder.append(&bench.decided(Duration::ZERO))?;
+        let Tally { n_correct, n_unscored } = bench.tally(&chunk[0].dataset);
         observer.event(Event::Progress {
             dataset: &chunk[0].dataset,
             n_done: (index * TRIALS_PER_APPEND + chunk.len()).min(todo.len()),
-            n_correct: bench.n_correct,
-            n_unscored: bench.n_unscored + bench.n_open(),
+            n_correct,
+            n_unscored,
             judges: bench.counters(),
         });
     }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::events::{Event, Observer};
 use super::images::{Preparation, PreparedBatch, send_batches};
-use super::judge::Bench;
+use super::judge::{Bench, Tally};
 use super::loaded::EvalSubjects;
 use super::plan::{DatasetWork, SampleWork, order, unjudged};
 use super::spec::Question;
@@ -148,11 +148,12 @@ impl Scribe<'_> {
             self.folder.append(&trials)?;
             let decided = self.bench.decided(Duration::ZERO);
             self.folder.append(&decided)?;
+            let Tally { n_correct, n_unscored } = self.bench.tally(&dataset.name);
             observer.event(Event::Progress {
                 dataset: &dataset.name,
                 n_done: n_done[index],
-                n_correct: self.bench.n_correct,
-                n_unscored: self.bench.n_unscored + self.bench.n_open(),
+                n_correct,
+                n_unscored,
                 judges: self.bench.counters(),
             });
         }
