@@ -192,7 +192,7 @@ mod tests {
         let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["schema", "trials", "identity", "spec", "comparable", "environment", "prompts", "state"]);
         assert_eq!(value["state"], "running");
-        assert_eq!(value["prompts"]["mnist"]["model"]["generate"]["ids"], serde_json::json!([1, 9, 9, 5]));
+        assert_eq!(value["prompts"]["mnist"]["model"]["generate"]["ids"], serde_json::json!([1, null, null, 5]));
     }
 
     #[test]
