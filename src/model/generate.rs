@@ -176,10 +176,10 @@ fn prefill(
     let hidden = if padding.iter().all(|&n| n == 0) {
         // One mask serves all rows.
         let mask = left_padded_mask(&[0], n_tokens, n_tokens, embeddings.dtype(), device)?;
-        model.forward(&embeddings, &positions, Some(&mask), caches)?
+        model.forward(&embeddings, &positions, Some(&mask), Some(caches))?
     } else {
         let mask = left_padded_mask(&padding, n_tokens, n_tokens, embeddings.dtype(), device)?;
-        model.forward(&embeddings, &positions, Some(&mask), caches)?
+        model.forward(&embeddings, &positions, Some(&mask), Some(caches))?
     };
     Ok(hidden)
 }
@@ -201,7 +201,7 @@ fn decode_step(
     } else {
         Some(left_padded_mask(&padding, 1, n_positions_before + 1, embeddings.dtype(), device)?)
     };
-    Ok(model.forward(&embeddings, &positions, mask.as_ref(), caches)?)
+    Ok(model.forward(&embeddings, &positions, mask.as_ref(), Some(caches))?)
 }
 
 fn padding_of(rows: &[Row]) -> Vec<usize> {
