@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::plan::RunSet;
-use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec};
+use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunSet};
 use crate::model::Placement;
-use crate::model::encoders::{Encoder, OpenedEncoder};
+use crate::model::encoders::OpenedEncoder;
 use crate::model::memory::{self, MemoryNeed};
-use crate::model::mllm::{self, Model, OpenedModel};
+use crate::model::mllm::{self, OpenedModel};
 use crate::model::overlay::Overlay;
 use crate::model::preprocess::Preprocessor;
+use crate::model::subjects::Subjects;
 use crate::model::tower::{self, TowerComparison};
 use crate::model::weights::{Adapter, Canonical, Checkpoint, find_checkpoint};
 
@@ -76,18 +76,9 @@ struct OpenedAdapter {
 
 /// The models of all runs and their encoder, loaded.
 pub struct EvalSubjects {
-    /// One a run.
-    pub(super) models: Vec<Model>,
-    /// By run, whether its adapter changes the tower.
-    pub(super) has_own_tower: Vec<bool>,
+    pub(super) loaded: Subjects,
     /// By run, the adapter under which something must differ from the base.
     pub(super) must_differ: Vec<Option<String>>,
-    /// The model without adapter, where that is no run.
-    unasked_base: Option<Model>,
-    pub(super) encoder: Option<Encoder>,
-    /// Whether one pass of the tower serves both, where their pixels agree.
-    pub(super) shares_tower: bool,
-    pub(super) placement: Placement,
 }
 
 impl OpenedSubjects {
@@ -237,7 +228,6 @@ impl OpenedSubjects {
 
     /// Reads the weights.
     pub fn load(self, placement: &Placement) -> Result<EvalSubjects> {
-        let shares_tower = self.encoder.as_ref().is_some_and(|(_, comparison)| comparison.tower_equal);
         let has_own_tower = self.by_run(|adapter| adapter.is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0));
         let must_differ =
             self.by_run(|adapter| adapter.filter(|_| !self.allows_idle).map(|opened| opened.name.clone()));
@@ -246,33 +236,23 @@ impl OpenedSubjects {
             let overlay = adapter.overlay(placement, self.is_merged);
             overlays.push(overlay.with_context(|| format!("failed to load the adapter `{name}`"))?);
         }
-        let mut models = self.model.load_all(overlays, placement)?;
-        let encoder = self.encoder.map(|(encoder, _)| encoder.load(placement)).transpose()?;
+        let models = self.model.load_all(overlays, placement)?;
+        let load = |(encoder, tower): (OpenedEncoder, TowerComparison)| -> Result<_> {
+            Ok((encoder.load(placement)?, tower.tower_equal))
+        };
+        let encoder = self.encoder.map(load).transpose()?;
         let base = models.first().context("the base is always loaded")?;
         let image_size = base.mllm.tower().config().image_size();
         check_size(&base.preprocessor, image_size, "model")?;
-        if let Some(encoder) = &encoder {
+        if let Some((encoder, _)) = &encoder {
             check_size(&encoder.preprocessor, encoder.towers.tower().config().image_size(), "encoder")?;
         }
-        let unasked_base = if self.has_base { None } else { Some(models.remove(0)) };
-        let placement = placement.clone();
-        Ok(EvalSubjects { models, has_own_tower, must_differ, unasked_base, encoder, shares_tower, placement })
+        let loaded = Subjects::new(models, self.has_base, has_own_tower, encoder, placement.clone());
+        Ok(EvalSubjects { loaded, must_differ })
     }
 
     fn by_run<T>(&self, of: impl Fn(Option<&OpenedAdapter>) -> T) -> Vec<T> {
         (0..self.runs().len()).map(|run| of(self.adapter(run))).collect()
-    }
-}
-
-impl EvalSubjects {
-    /// The model without adapter.
-    pub(super) fn base(&self) -> &Model {
-        self.unasked_base.as_ref().unwrap_or(&self.models[0])
-    }
-
-    /// How images are prepared for every model.
-    pub(super) fn preprocessor(&self) -> &Preprocessor {
-        &self.base().preprocessor
     }
 }
 
