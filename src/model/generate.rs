@@ -1,6 +1,6 @@
 //! Batched greedy generation.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
 use super::language::LanguageModel;
@@ -85,6 +85,13 @@ pub fn greedy(
         hidden = decode_step(model, &rows, n_tokens + step, &mut caches)?;
     }
     Ok(finished.into_iter().flatten().collect())
+}
+
+/// Logits of the first token that would continue `prompt` `(tokens, hidden)`.
+pub fn first_logits(model: &dyn LanguageModel, prompt: Tensor) -> Result<Vec<f32>> {
+    let n_tokens = prompt.dim(0)?;
+    let hidden = prefill(model, &[prompt], &[Row::new(0, n_tokens, 0)], n_tokens, &mut model.new_caches(n_tokens))?;
+    last_logits(model, &hidden)?.pop().context("one prompt has one row of logits")
 }
 
 /// A row that is still being written.
@@ -176,10 +183,10 @@ fn prefill(
     let hidden = if padding.iter().all(|&n| n == 0) {
         // One mask serves all rows.
         let mask = left_padded_mask(&[0], n_tokens, n_tokens, embeddings.dtype(), device)?;
-        model.forward(&embeddings, &positions, Some(&mask), caches)?
+        model.forward(&embeddings, &positions, Some(&mask), Some(caches))?
     } else {
         let mask = left_padded_mask(&padding, n_tokens, n_tokens, embeddings.dtype(), device)?;
-        model.forward(&embeddings, &positions, Some(&mask), caches)?
+        model.forward(&embeddings, &positions, Some(&mask), Some(caches))?
     };
     Ok(hidden)
 }
@@ -201,7 +208,7 @@ fn decode_step(
     } else {
         Some(left_padded_mask(&padding, 1, n_positions_before + 1, embeddings.dtype(), device)?)
     };
-    Ok(model.forward(&embeddings, &positions, mask.as_ref(), caches)?)
+    Ok(model.forward(&embeddings, &positions, mask.as_ref(), Some(caches))?)
 }
 
 fn padding_of(rows: &[Row]) -> Vec<usize> {

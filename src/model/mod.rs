@@ -10,6 +10,7 @@ pub mod language;
 pub mod layers;
 pub mod memory;
 pub mod mllm;
+pub mod overlay;
 mod placement;
 pub mod preprocess;
 pub mod template;

@@ -6,8 +6,8 @@ use candle_core::Tensor;
 use super::LanguageModel;
 use crate::model::config::Config;
 use crate::model::layers::{
-    Activation, Attention, AttentionNames, AttentionShape, GatedMlp, KvCache, Linear, Loader, RmsNorm, Rotary,
-    RotaryConfig,
+    Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader, RmsNorm,
+    Rotary, RotaryConfig,
 };
 
 /// Sizes of a LLaMA, with the defaults of transformers' LlamaConfig.
@@ -90,7 +90,7 @@ struct Layer {
 
 /// The decoder.
 pub struct Llama {
-    embedding: Tensor, // (vocabulary, hidden)
+    embedding: Embedding,
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear,
@@ -101,11 +101,11 @@ impl Llama {
     /// Reads `language_model.*` and `lm_head` by their canonical names.
     pub fn load(loader: &mut Loader, config: LlamaConfig) -> Result<Self> {
         let vocabulary = [config.vocabulary_size, config.size];
-        let embedding = loader.tensor("language_model.embed_tokens.weight", &vocabulary)?;
+        let embedding = Embedding::load(loader, "language_model.embed_tokens", config.vocabulary_size, config.size)?;
         // The stored head wins over the flag; without either there is no head to use.
         let head = match loader.optional("lm_head.weight", &vocabulary)? {
             Some(head) => head,
-            None if config.is_tied => embedding.clone(),
+            None if config.is_tied => embedding.weight().clone(),
             None => bail!("lm_head.weight is missing, and config.json does not tie it to the embedding"),
         };
         let shape = AttentionShape {
@@ -134,14 +134,14 @@ impl Llama {
         }
         let norm = RmsNorm::load(&mut loader.at("language_model"), "norm", config.size, config.epsilon)?;
         let rotary = Rotary::new(&config.rotary, config.head_size, config.n_positions, loader.placement())?;
-        Ok(Self { embedding, layers, norm, head: Linear::from_tensors(head, None), rotary })
+        let head = Linear::updated(&mut loader.at("lm_head"), head, None)?;
+        Ok(Self { embedding, layers, norm, head, rotary })
     }
 }
 
 impl LanguageModel for Llama {
     fn embed(&self, ids: &[u32]) -> candle_core::Result<Tensor> {
-        let ids = Tensor::new(ids, self.embedding.device())?;
-        self.embedding.index_select(&ids, 0)
+        self.embedding.forward(ids)
     }
 
     fn forward(
@@ -149,13 +149,15 @@ impl LanguageModel for Llama {
         embeddings: &Tensor,
         positions: &Tensor,
         mask: Option<&Tensor>,
-        caches: &mut [KvCache],
+        caches: Option<&mut [KvCache]>,
     ) -> candle_core::Result<Tensor> {
         let rotary = self.rotary.rows(positions)?;
         let mut x = embeddings.clone(); // (batch, tokens, hidden)
-        for (layer, cache) in self.layers.iter().zip(caches) {
+        let mut caches = caches.map(|caches| caches.iter_mut());
+        for layer in &self.layers {
+            let cache = caches.as_mut().and_then(Iterator::next);
             let normed = layer.attention_norm.forward(&x)?;
-            x = (x + layer.attention.forward(&normed, mask, Some(&rotary), Some(cache))?)?;
+            x = (x + layer.attention.forward(&normed, mask, Some(&rotary), cache)?)?;
             x = (&x + layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
         }
         self.norm.forward(&x)

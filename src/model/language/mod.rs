@@ -14,13 +14,14 @@ pub trait LanguageModel: Send {
     fn embed(&self, ids: &[u32]) -> candle_core::Result<Tensor>;
 
     /// Hidden states after the last norm, `(batch, tokens, hidden)`, of embeddings of that shape.
-    /// `positions` is `(batch, tokens)`; `mask` is added to attention scores.
+    /// `positions` is `(batch, tokens)`; `mask` is added to attention scores. Without `caches` nothing is kept for later
+    /// tokens, and gradients flow.
     fn forward(
         &self,
         embeddings: &Tensor,
         positions: &Tensor,
         mask: Option<&Tensor>,
-        caches: &mut [KvCache],
+        caches: Option<&mut [KvCache]>,
     ) -> candle_core::Result<Tensor>;
 
     /// Logits `(…, vocabulary)` of hidden states.

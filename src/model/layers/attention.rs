@@ -3,7 +3,8 @@
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
-use super::{KvCache, Linear, Loader};
+use super::rotary::rotate;
+use super::{KvCache, Linear, Loader, needs_gradient};
 
 /// What the projections are called in the checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +69,8 @@ impl Attention {
         let mut key = heads(self.key.forward(x)?, self.shape.n_kv_heads)?;
         let value = heads(self.value.forward(x)?, self.shape.n_kv_heads)?;
         if let Some((cos, sin)) = rotary {
-            query = candle_nn::rotary_emb::rope(&query, cos, sin)?;
-            key = candle_nn::rotary_emb::rope(&key, cos, sin)?;
+            query = rotate(&query, cos, sin)?;
+            key = rotate(&key, cos, sin)?;
         }
         let (key, value) = match cache {
             Some(cache) => cache.append(&key, &value)?,
@@ -83,7 +84,12 @@ impl Attention {
             Some(mask) => scores.broadcast_add(mask)?,
             None => scores,
         };
-        let mixed = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&value)?;
+        let weights = if needs_gradient(&[&scores]) {
+            candle_nn::ops::softmax(&scores, candle_core::D::Minus1)?
+        } else {
+            candle_nn::ops::softmax_last_dim(&scores)?
+        };
+        let mixed = weights.matmul(&value)?;
         let mixed = mixed.transpose(1, 2)?.reshape((batch, n_tokens, self.shape.n_heads * self.shape.head_size))?;
         self.output.forward(&mixed)
     }

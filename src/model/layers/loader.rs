@@ -4,11 +4,14 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 use crate::model::Placement;
+use crate::model::overlay::{LowRankUpdate, Overlay};
 use crate::model::weights::Weights;
 
-/// A view of [`Weights`] under a name prefix; every tensor comes out in the placement's type and device.
+/// A view of [`Weights`], and of the adapter over them, under a name prefix; every tensor comes out in the placement's
+/// type and device.
 pub struct Loader<'a> {
     weights: &'a mut Weights,
+    overlay: Option<&'a mut Overlay>,
     placement: &'a Placement,
     prefix: String,
 }
@@ -16,24 +19,53 @@ pub struct Loader<'a> {
 impl<'a> Loader<'a> {
     /// The whole checkpoint.
     pub fn new(weights: &'a mut Weights, placement: &'a Placement) -> Self {
-        Self { weights, placement, prefix: String::new() }
+        Self { weights, overlay: None, placement, prefix: String::new() }
+    }
+
+    /// The whole checkpoint with an adapter over it.
+    pub fn with_overlay(weights: &'a mut Weights, overlay: &'a mut Overlay, placement: &'a Placement) -> Self {
+        Self { weights, overlay: Some(overlay), placement, prefix: String::new() }
     }
 
     /// The part below `name`.
     pub fn at(&mut self, name: &str) -> Loader<'_> {
         let prefix = self.path(name);
-        Loader { weights: self.weights, placement: self.placement, prefix }
+        Loader { weights: self.weights, overlay: self.overlay.as_deref_mut(), placement: self.placement, prefix }
     }
 
-    /// The tensor `name` of exactly `shape`; an error names it where it is missing or differs.
+    /// The tensor `name` of exactly `shape`, the adapter's where it replaces the base's; an error names it where it is
+    /// missing or differs.
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let path = self.path(name);
+        if let Some(overlay) = &mut self.overlay
+            && let Some(tensor) = overlay.take_replaced(&path, shape)?
+        {
+            self.weights.pass_over(&path, shape)?;
+            return Ok(tensor);
+        }
         self.weights.take(&path, shape, self.placement.dtype, &self.placement.device)
     }
 
-    /// The same, where the checkpoint may lack it.
+    /// The same, where checkpoint and adapter may both lack it.
     pub fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
-        if self.contains(name) { self.tensor(name, shape).map(Some) } else { Ok(None) }
+        let path = self.path(name);
+        let is_replaced = self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&path));
+        if is_replaced || self.contains(name) { self.tensor(name, shape).map(Some) } else { Ok(None) }
+    }
+
+    /// The adapter's update of the weight at this prefix, if it has one.
+    pub fn take_update(&mut self) -> Option<LowRankUpdate> {
+        self.overlay.as_mut()?.take_update(&self.prefix)
+    }
+
+    /// Whether updates are added to the weights instead of being computed beside them.
+    pub fn is_merged(&self) -> bool {
+        self.overlay.as_ref().is_some_and(|overlay| overlay.is_merged())
+    }
+
+    /// The names before those that are asked for here.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Whether the checkpoint has `name`.

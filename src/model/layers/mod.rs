@@ -3,9 +3,12 @@
 mod activation;
 mod attention;
 mod block;
+mod dropout;
+mod embedding;
 mod kv_cache;
 mod linear;
 mod loader;
+mod low_rank;
 mod mlp;
 mod norm;
 mod rotary;
@@ -13,9 +16,16 @@ mod rotary;
 pub use activation::Activation;
 pub use attention::{Attention, AttentionNames, AttentionShape, causal_mask, left_padded_mask};
 pub use block::{Block, BlockConfig};
+pub use dropout::{Dropout, StepCounter};
+pub use embedding::Embedding;
 pub use kv_cache::KvCache;
 pub use linear::Linear;
 pub use loader::Loader;
 pub use mlp::{GatedMlp, Mlp};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{Rotary, RotaryConfig};
+
+/// Whether a layer must be computed in its differentiable form: candle's fused operations drop gradients silently.
+fn needs_gradient(tensors: &[&candle_core::Tensor]) -> bool {
+    tensors.iter().any(|tensor| tensor.track_op())
+}

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::Loader;
+use super::{Loader, needs_gradient};
 
 /// Layer normalisation with scale and shift.
 pub struct LayerNorm {
@@ -25,6 +25,9 @@ impl LayerNorm {
 
     /// `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if needs_gradient(&[x, &self.weight, &self.bias]) {
+            return candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.epsilon);
+        }
         candle_nn::ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.epsilon)
     }
 }
@@ -43,6 +46,9 @@ impl RmsNorm {
 
     /// `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if needs_gradient(&[x, &self.weight]) {
+            return candle_nn::ops::rms_norm_slow(x, &self.weight, self.epsilon);
+        }
         candle_nn::ops::rms_norm(&x.contiguous()?, &self.weight, self.epsilon)
     }
 }

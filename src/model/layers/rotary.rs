@@ -1,8 +1,9 @@
 //! Rotary position embedding (Su et al. 2021), with LLaMA's half-split layout.
 
 use anyhow::{Result, bail};
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 
+use super::needs_gradient;
 use crate::model::Placement;
 use crate::model::config::Config;
 
@@ -98,4 +99,17 @@ impl Rotary {
         let select = |table: &Tensor| table.index_select(&flat, 0)?.reshape((batch, n_tokens, ()));
         Ok((select(&self.cos)?, select(&self.sin)?))
     }
+}
+
+/// Turns `x` `(batch, heads, tokens, head size)` by `cos` and `sin` `(batch, tokens, head size / 2)`.
+pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Result<Tensor> {
+    if !needs_gradient(&[x]) {
+        return candle_nn::rotary_emb::rope(x, cos, sin);
+    }
+    let n_half = x.dim(D::Minus1)? / 2;
+    let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?); // (batch, 1, tokens, head size / 2)
+    let (first, second) = (x.narrow(D::Minus1, 0, n_half)?, x.narrow(D::Minus1, n_half, n_half)?);
+    let turned_first = (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?;
+    let turned_second = (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?;
+    Tensor::cat(&[turned_first, turned_second], D::Minus1)
 }

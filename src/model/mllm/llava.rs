@@ -5,7 +5,6 @@ use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 
 use super::{Mllm, MllmFamily, MllmPlan};
-use crate::model::Placement;
 use crate::model::config::Config;
 use crate::model::encoders;
 use crate::model::language::{LanguageModel, Llama, LlamaConfig};
@@ -23,6 +22,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
         let is = |name: &str| config.get("model_type").is_some_and(|t| t == name);
         is("llava_llama") || (is("llava") && is_plain_llava(config))
     },
+    canonical: canonical_llava,
     weights,
     plan,
     tower_reference: |checkpoint| {
@@ -139,9 +139,8 @@ impl MllmPlan for Plan {
         self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations())
     }
 
-    fn load(&self, weights: &mut Weights, placement: &Placement) -> Result<Box<dyn Mllm>> {
-        let mut loader = Loader::new(weights, placement);
-        let projector = Projector::load(&mut loader, &self.projector, self.vision.size(), self.text.size())?;
+    fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {
+        let projector = Projector::load(loader, &self.projector, self.vision.size(), self.text.size())?;
         // The tower's last norm is in the files and in no forward pass of this family.
         for name in ["weight", "bias"] {
             loader.optional(&format!("vision_tower.post_layernorm.{name}"), &[self.vision.size()])?;
@@ -151,7 +150,7 @@ impl MllmPlan for Plan {
             tower_state: self.tower_state,
             n_dropped: self.n_dropped(),
             projector,
-            language: Llama::load(&mut loader, self.text.clone())?,
+            language: Llama::load(loader, self.text.clone())?,
         }))
     }
 }

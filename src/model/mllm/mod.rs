@@ -2,17 +2,21 @@
 
 mod llava;
 
-use anyhow::{Result, bail};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 
 use super::Placement;
 use super::generate::{Decoding, Generation, NotFinite};
 use super::language::LanguageModel;
+use super::layers::Loader;
+use super::overlay::Overlay;
 use super::preprocess::Preprocessor;
 use super::template::ChatTemplate;
 use super::tokenizer::{PromptPiece, TextTokenizer};
 use super::vision::VisionTower;
-use super::weights::{Checkpoint, Weights};
+use super::weights::{Canonical, Checkpoint, Weights};
 use crate::domain::Answer;
 
 /// A prompt after the chat template, tokenised around the image.
@@ -53,7 +57,7 @@ pub trait MllmPlan: Send {
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize;
 
     /// Reads the weights; every tensor must find its place.
-    fn load(&self, weights: &mut Weights, placement: &Placement) -> Result<Box<dyn Mllm>>;
+    fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>>;
 }
 
 /// Reads a model's configuration, and its tower's where that is kept apart.
@@ -67,6 +71,8 @@ pub struct MllmFamily {
     pub about: &'static str,
     /// Whether a checkpoint is of this family.
     pub recognises: fn(&Checkpoint) -> bool,
+    /// The one name of a stored tensor, for checkpoints and adapters alike.
+    pub canonical: fn(&str) -> Canonical,
     /// Names the checkpoint's tensors; the second checkpoint is the tower's, where it is kept apart.
     pub weights: fn(&Checkpoint, Option<&Checkpoint>) -> Result<Weights>,
     /// Reads the configuration.
@@ -133,10 +139,23 @@ impl OpenedModel {
     }
 
     /// Reads the weights.
-    pub fn load(mut self, placement: &Placement) -> Result<Model> {
-        let mllm = self.plan.load(&mut self.weights, placement)?;
-        self.weights.finish()?;
-        Ok(Model { mllm, dialogue: self.dialogue, preprocessor: self.preprocessor })
+    pub fn load(self, placement: &Placement) -> Result<Model> {
+        let mut models = self.load_all(vec![Overlay::default()], placement)?;
+        models.pop().context("one overlay makes one model")
+    }
+
+    /// Reads the weights once for several models: each is the base under one overlay, and they share what no overlay
+    /// replaces or merges into. An empty overlay is the base itself.
+    pub fn load_all(mut self, overlays: Vec<Overlay>, placement: &Placement) -> Result<Vec<Model>> {
+        let (dialogue, preprocessor) = (Arc::new(self.dialogue), self.preprocessor);
+        let mut models = Vec::with_capacity(overlays.len());
+        for mut overlay in overlays {
+            let mllm = self.plan.load(&mut Loader::with_overlay(&mut self.weights, &mut overlay, placement))?;
+            overlay.finish()?;
+            self.weights.finish()?;
+            models.push(Model { mllm, dialogue: dialogue.clone(), preprocessor: preprocessor.clone() });
+        }
+        Ok(models)
     }
 }
 
@@ -198,7 +217,7 @@ pub struct Model {
     /// The forward pass.
     pub mllm: Box<dyn Mllm>,
     /// Text in and out.
-    pub dialogue: Dialogue,
+    pub dialogue: Arc<Dialogue>,
     /// For images.
     pub preprocessor: Preprocessor,
 }
@@ -218,6 +237,11 @@ impl Model {
             .collect::<candle_core::Result<_>>()?;
         let text_of = |ids: &[u32]| self.dialogue.tokenizer.decode(ids);
         super::generate::greedy(self.mllm.language(), &rows, decoding, &text_of)
+    }
+
+    /// Logits `(vocabulary)` of the first token of an answer.
+    pub fn first_logits(&self, prompt: &RenderedPrompt, features: &Tensor) -> Result<Vec<f32>> {
+        super::generate::first_logits(self.mllm.language(), self.embed(prompt, features)?)
     }
 
     /// The prompt's embeddings `(tokens, hidden)` with the image's features in their place.
@@ -264,5 +288,7 @@ fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32
     }
 }
 
+#[cfg(test)]
+mod adapter_tests;
 #[cfg(test)]
 mod tests;

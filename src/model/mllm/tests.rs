@@ -7,21 +7,25 @@ use crate::model::layers::left_padded_mask;
 use crate::model::testing::{References, assert_close, ids};
 use crate::model::weights::testing::shared;
 
-struct Loaded {
-    model: Model,
-    question: String,
+pub(super) struct Loaded {
+    pub(super) model: Model,
+    pub(super) question: String,
 }
 
 fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, template: Option<&str>) -> Loaded {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let tower = tower.map(|tower| Checkpoint::open(tower).unwrap());
     let opened = OpenedModel::open(&checkpoint, tower.as_ref(), template).unwrap();
-    let question = "What is the object in the image? Please choose from: airplane, automobile, bird, cat, deer, dog, \
-                    frog, horse, ship, truck. Answer with a single word.";
-    Loaded { model: opened.load(&Placement::cpu()).unwrap(), question: question.to_owned() }
+    Loaded::new(opened.load(&Placement::cpu()).unwrap())
 }
 
 impl Loaded {
+    pub(super) fn new(model: Model) -> Self {
+        let question = "What is the object in the image? Please choose from: airplane, automobile, bird, cat, deer, \
+                        dog, frog, horse, ship, truck. Answer with a single word.";
+        Self { model, question: question.to_owned() }
+    }
+
     fn features(&self, pixels: &Tensor) -> Tensor {
         let state = self.model.mllm.tower_state();
         let hidden = self.model.mllm.tower().hidden_states(pixels, &[state]).unwrap().remove(0);
@@ -37,12 +41,19 @@ impl Loaded {
         let positions = Tensor::arange(0u32, n_tokens as u32, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
         let mask = left_padded_mask(&[0], n_tokens, n_tokens, DType::F32, &Device::Cpu).unwrap();
         let mut caches = language.new_caches(n_tokens);
-        let hidden = language.forward(&embeddings, &positions, Some(&mask), &mut caches).unwrap();
+        let hidden = language.forward(&embeddings, &positions, Some(&mask), Some(&mut caches)).unwrap();
         let logits = language.logits(&hidden).unwrap();
         (hidden, logits)
     }
 
-    fn generate(&self, prompts: &[&RenderedPrompt], pixels: &Tensor) -> Vec<Vec<u32>> {
+    /// Logits of the prompt's last position, `(1, vocabulary)`.
+    pub(super) fn first_logits(&self, prompt: &RenderedPrompt, pixels: &Tensor) -> Tensor {
+        let (_, logits) = self.forward(prompt, pixels);
+        let n_tokens = logits.dim(1).unwrap();
+        logits.narrow(1, n_tokens - 1, 1).unwrap().squeeze(1).unwrap()
+    }
+
+    pub(super) fn generate(&self, prompts: &[&RenderedPrompt], pixels: &Tensor) -> Vec<Vec<u32>> {
         let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
         let rows = self.model.generate(prompts, &self.features(pixels), &decoding).unwrap();
         rows.into_iter().map(|row| row.unwrap().ids).collect()
@@ -96,9 +107,7 @@ fn an_image_padded_to_a_square_meets_its_reference() {
     let loaded = load(&dir, None, Some("llava_v1"));
     let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
     let pixels = &expected["pad_square.pixel_values"];
-    let (_, logits) = loaded.forward(&prompt, pixels);
-    let n_tokens = logits.dim(1).unwrap();
-    let first = logits.narrow(1, n_tokens - 1, 1).unwrap().squeeze(1).unwrap();
+    let first = loaded.first_logits(&prompt, pixels);
     assert_close(&first, &expected["pad_square.first_logits"], "pad_square.first_logits");
     assert_eq!(loaded.generate(&[&prompt], pixels), ids(&expected["pad_square.generated_ids"]));
 }
@@ -117,10 +126,7 @@ fn the_original_layouts_meet_the_original_code() {
         let loaded = load(&root.join(layout), Some(&tower), Some("llava_v1"));
         let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
         let pixels = &expected["pixel_values"];
-        let (_, logits) = loaded.forward(&prompt, pixels);
-        let n_tokens = logits.dim(1).unwrap();
-        let first = logits.narrow(1, n_tokens - 1, 1).unwrap().squeeze(1).unwrap();
-        assert_close(&first, &expected[logits_name], layout);
+        assert_close(&loaded.first_logits(&prompt, pixels), &expected[logits_name], layout);
         if logits_name.starts_with("full.") {
             assert_eq!(loaded.generate(&[&prompt], pixels), ids(&expected["full.generated_ids"]), "{layout}");
         }

@@ -146,12 +146,9 @@ impl Checkpoint {
     /// The tensors of the one file `name` (`.safetensors`, else a PyTorch archive).
     pub(super) fn read_tensors_of(&self, name: &str) -> anyhow::Result<Vec<StoredTensor>> {
         let path = self.dir.join(name);
-        if let Some(bytes) = self.in_memory.as_ref().and_then(|files| files.get(name)) {
-            safetensors_file::tensors_of(&MappedFile::in_memory(&path, Arc::clone(bytes)))
-        } else if name.ends_with(".safetensors") {
-            safetensors_file::read_tensors(&path)
-        } else {
-            torch_archive::read_tensors(&path)
+        match self.in_memory.as_ref().and_then(|files| files.get(name)) {
+            Some(bytes) => safetensors_file::tensors_of(&MappedFile::in_memory(&path, Arc::clone(bytes))),
+            None => read_tensors_of_file(&path),
         }
     }
 
@@ -198,7 +195,16 @@ pub(super) fn parse_json(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
     })
 }
 
-fn read_optional(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+/// The tensors of one file (`.safetensors`, else a PyTorch archive).
+pub(super) fn read_tensors_of_file(path: &Path) -> anyhow::Result<Vec<StoredTensor>> {
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        safetensors_file::read_tensors(path)
+    } else {
+        torch_archive::read_tensors(path)
+    }
+}
+
+pub(super) fn read_optional(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

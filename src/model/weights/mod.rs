@@ -6,6 +6,7 @@
 //! Tensors are read in place (memory-mapped), from safetensors files and from PyTorch archives, whose pickles are
 //! read by an interpreter that can build tensors and refuses everything else by name.
 
+mod adapter;
 pub mod canonical;
 mod checkpoint;
 mod embedded;
@@ -20,6 +21,7 @@ pub(crate) mod testing;
 mod tests;
 mod torch_archive;
 
+pub use adapter::Adapter;
 pub use canonical::{Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip};
 pub use checkpoint::{Checkpoint, find_checkpoint, read_text_file};
 pub use embedded::{Miniature, is_embedded, open_checkpoint};

@@ -23,6 +23,25 @@ pub struct Weights {
 struct Entry {
     stored: StoredTensor,
     is_taken: bool,
+    /// What was taken, so that the models of several adapters share it.
+    loaded: Option<Tensor>,
+}
+
+impl Entry {
+    fn mark_taken(&mut self, name: &str, shape: &[usize]) -> anyhow::Result<()> {
+        let stored = &self.stored;
+        ensure!(!self.is_taken, "the tensor `{name}` is asked for twice");
+        ensure!(
+            stored.shape == shape,
+            "`{name}` has shape {:?} (`{}` in `{}`), but `config.json` asks for {shape:?}; hint: configuration and \
+             weights are of different models",
+            stored.shape,
+            stored.key,
+            stored.file.path().display()
+        );
+        self.is_taken = true;
+        Ok(())
+    }
 }
 
 impl Weights {
@@ -85,7 +104,7 @@ impl Weights {
                 stored.file.path().display()
             );
         }
-        self.entries.insert(name, Entry { stored, is_taken: false });
+        self.entries.insert(name, Entry { stored, is_taken: false, loaded: None });
         Ok(())
     }
 
@@ -116,21 +135,27 @@ impl Weights {
         device: &Device,
     ) -> anyhow::Result<Option<Tensor>> {
         let Some(entry) = self.entries.get_mut(name) else { return Ok(None) };
+        entry.mark_taken(name, shape)?;
+        if let Some(loaded) = &entry.loaded {
+            return Ok(Some(loaded.clone()));
+        }
         let stored = &entry.stored;
-        ensure!(!entry.is_taken, "the tensor `{name}` is asked for twice");
-        ensure!(
-            stored.shape == shape,
-            "`{name}` has shape {:?} (`{}` in `{}`), but `config.json` asks for {shape:?}; hint: configuration and \
-             weights are of different models",
-            stored.shape,
-            stored.key,
-            stored.file.path().display()
-        );
         let tensor = stored.to_tensor(dtype, device).with_context(|| {
             format!("failed to load `{name}` (`{}` in `{}`)", stored.key, stored.file.path().display())
         })?;
-        entry.is_taken = true;
+        entry.loaded = Some(tensor.clone());
         Ok(Some(tensor))
+    }
+
+    /// Counts the tensor as taken without reading it: an adapter's stands in its place.
+    ///
+    /// # Errors
+    /// It was taken before, or has another shape than `shape`.
+    pub fn pass_over(&mut self, name: &str, shape: &[usize]) -> anyhow::Result<()> {
+        match self.entries.get_mut(name) {
+            Some(entry) => entry.mark_taken(name, shape),
+            None => Ok(()),
+        }
     }
 
     /// Whether the checkpoint has the tensor, taken or not.
@@ -163,13 +188,15 @@ impl Weights {
         self.entries.values().map(|entry| entry.stored.n_elements()).sum()
     }
 
-    /// Asserts that nothing is left over.
+    /// Asserts that nothing is left over. After that all tensors can be taken again, by a model that shares them with
+    /// the first: in the same type and on the same device.
     ///
     /// # Errors
     /// Tensors were never taken: their number and the first few, by canonical name, stored name and file.
-    pub fn finish(self) -> anyhow::Result<()> {
+    pub fn finish(&mut self) -> anyhow::Result<()> {
         let left: Vec<(&String, &Entry)> = self.entries.iter().filter(|(_, entry)| !entry.is_taken).collect();
         if left.is_empty() {
+            self.entries.values_mut().for_each(|entry| entry.is_taken = false);
             return Ok(());
         }
         let shown: Vec<String> = left
@@ -249,7 +276,7 @@ impl Weights {
     }
 }
 
-fn hash_stored(stored: &StoredTensor) -> anyhow::Result<blake3::Hash> {
+pub(super) fn hash_stored(stored: &StoredTensor) -> anyhow::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(stored.element.name().as_bytes());
     hash_shape(&mut hasher, &stored.shape);

@@ -1,0 +1,80 @@
+//! Dropout as a function of seed, step and place, so that a resumed training needs no generator's state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use candle_core::Tensor;
+
+/// The step that a training is at; all its dropouts share one.
+pub type StepCounter = Arc<AtomicU64>;
+
+/// Inverted dropout (Srivastava et al. 2014): a share of the numbers becomes zero, the others grow to keep the mean.
+#[derive(Clone, Debug)]
+pub struct Dropout {
+    rate: f64,
+    seed: u64,
+    step: StepCounter,
+}
+
+impl Dropout {
+    /// `seed` must differ from place to place, `rate` lies in 0..1.
+    pub fn new(rate: f64, seed: u64, step: StepCounter) -> Self {
+        Self { rate, seed, step }
+    }
+
+    /// Any shape to the same shape; equal seeds at equal steps drop equal places.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if self.rate == 0.0 {
+            return Ok(x.clone());
+        }
+        let state = mixed(self.seed ^ mixed(self.step.load(Ordering::Relaxed)));
+        let threshold = (self.rate * 2f64.powi(32)) as u64;
+        let kept = (1.0 / (1.0 - self.rate)) as f32;
+        let mask: Vec<f32> = (0..x.elem_count() as u64)
+            .map(|index| if mixed(state.wrapping_add(index)) >> 32 < threshold { 0.0 } else { kept })
+            .collect();
+        x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
+    }
+}
+
+/// The finaliser of SplitMix64 (Steele et al. 2014): neighbouring numbers come out unrelated.
+fn mixed(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn values(dropout: &Dropout) -> Vec<f32> {
+        let ones = Tensor::ones((100, 100), candle_core::DType::F32, &Device::Cpu).unwrap();
+        dropout.forward(&ones).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn the_share_is_dropped_and_the_mean_is_kept() {
+        let dropped = values(&Dropout::new(0.3, 5, StepCounter::default()));
+        let n_dropped = dropped.iter().filter(|&&value| value == 0.0).count();
+        assert!((2_800..3_200).contains(&n_dropped), "{n_dropped}");
+        let mean: f32 = dropped.iter().sum::<f32>() / 10_000.0;
+        assert!((mean - 1.0).abs() < 0.03, "{mean}");
+    }
+
+    #[test]
+    fn a_step_drops_the_same_places_again_and_another_step_others() {
+        let step = StepCounter::default();
+        let dropout = Dropout::new(0.5, 5, step.clone());
+        let first = values(&dropout);
+        assert_eq!(values(&dropout), first);
+        step.store(1, Ordering::Relaxed);
+        assert_ne!(values(&dropout), first);
+        step.store(0, Ordering::Relaxed);
+        assert_eq!(values(&dropout), first);
+        assert_ne!(values(&Dropout::new(0.5, 6, step)), first);
+    }
+}

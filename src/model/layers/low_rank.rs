@@ -1,0 +1,73 @@
+//! A low-rank update beside a weight, or added to it.
+
+use candle_core::{DType, Tensor};
+
+use super::Dropout;
+use crate::model::overlay::LowRankUpdate;
+
+/// An update ready to be computed beside its weight.
+#[derive(Debug)]
+pub(super) struct LowRank {
+    a: Tensor, // (rank, in)
+    b: Tensor, // (out, rank)
+    scale: f64,
+    b_bias: Option<Tensor>,
+    /// What DoRA multiplies each output with, `(out)`: magnitude over the updated row's length.
+    row_scale: Option<Tensor>,
+    dropout: Option<Dropout>,
+}
+
+impl LowRank {
+    /// `update` of `weight` `(out, in)`.
+    pub fn new(update: LowRankUpdate, weight: &Tensor) -> candle_core::Result<Self> {
+        let row_scale = row_scale(&update, weight)?;
+        let LowRankUpdate { a, b, scale, b_bias, dropout, .. } = update;
+        Ok(Self { a, b, scale, b_bias, row_scale, dropout })
+    }
+
+    /// The outputs `(rows, out)` of the updated map, of its inputs `(rows, in)` and the base's outputs without bias.
+    pub fn forward(&self, x: &Tensor, base: &Tensor) -> candle_core::Result<Tensor> {
+        let x = match &self.dropout {
+            Some(dropout) => dropout.forward(x)?,
+            None => x.clone(),
+        };
+        let update = x.matmul(&self.a.t()?)?.matmul(&self.b.t()?)?;
+        let update = match &self.b_bias {
+            Some(bias) => update.broadcast_add(bias)?,
+            None => update,
+        };
+        let y = (base + (update * self.scale)?)?;
+        match &self.row_scale {
+            Some(scale) => y.broadcast_mul(scale),
+            None => Ok(y),
+        }
+    }
+}
+
+/// The weight `(out, in)` with `update` added; computed in f32 and rounded once to the weight's type.
+pub(super) fn merged(update: &LowRankUpdate, weight: &Tensor) -> candle_core::Result<Tensor> {
+    let sum = updated(update, weight)?;
+    let merged = match row_scale(update, weight)? {
+        Some(scale) => sum.broadcast_mul(&scale.to_dtype(DType::F32)?.unsqueeze(1)?)?,
+        None => sum,
+    };
+    merged.to_dtype(weight.dtype())
+}
+
+/// What merging adds to a bias: the product's own, scaled.
+pub(super) fn merged_bias(update: &LowRankUpdate) -> candle_core::Result<Option<Tensor>> {
+    update.b_bias.as_ref().map(|bias| bias * update.scale).transpose()
+}
+
+/// `W + scale B A` in f32.
+fn updated(update: &LowRankUpdate, weight: &Tensor) -> candle_core::Result<Tensor> {
+    let product = update.b.to_dtype(DType::F32)?.matmul(&update.a.to_dtype(DType::F32)?)?;
+    weight.to_dtype(DType::F32)? + (product * update.scale)?
+}
+
+/// DoRA's magnitude over the lengths of the updated rows, `(out)`.
+fn row_scale(update: &LowRankUpdate, weight: &Tensor) -> candle_core::Result<Option<Tensor>> {
+    let Some(magnitude) = &update.magnitude else { return Ok(None) };
+    let lengths = updated(update, weight)?.sqr()?.sum(1)?.sqrt()?;
+    Ok(Some((magnitude.to_dtype(DType::F32)? / lengths)?.to_dtype(weight.dtype())?))
+}
