@@ -14,16 +14,16 @@ use crate::model::overlay::Overlay;
 use crate::model::preprocess::Preprocessor;
 use crate::model::subjects::Subjects;
 use crate::model::tower::{self, TowerComparison};
-use crate::model::weights::{Adapter, Canonical, Checkpoint, find_checkpoint};
+use crate::model::weights::{Adapter, Canonical, Checkpoint, Miniature, find_checkpoint, is_embedded, open_checkpoint};
 
 /// Which encoder stands beside the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EncoderChoice {
-    /// The one that the checkpoint names.
+    /// The one that the checkpoint names; the miniature's for the miniature.
     Auto,
     /// None; what needs one is null.
     None,
-    /// A folder.
+    /// A folder, or `embedded`.
     Folder(PathBuf),
 }
 
@@ -39,7 +39,7 @@ pub struct AdapterRequest {
 /// What a person asked for.
 #[derive(Clone, Debug)]
 pub struct SubjectsRequest<'a> {
-    /// The model's folder.
+    /// The model's folder, or `embedded`.
     pub model: &'a Path,
     /// The encoder.
     pub encoder: EncoderChoice,
@@ -84,7 +84,7 @@ pub struct EvalSubjects {
 impl OpenedSubjects {
     /// Opens what was asked for.
     pub fn open(request: &SubjectsRequest) -> Result<Self> {
-        let checkpoint = Checkpoint::open(request.model)?;
+        let checkpoint = open_checkpoint(request.model, Miniature::Model)?;
         let family = mllm::family_of(&checkpoint)?;
         let named = (family.tower_reference)(&checkpoint);
         let found =
@@ -92,19 +92,20 @@ impl OpenedSubjects {
         let encoder_dir = match &request.encoder {
             EncoderChoice::Folder(dir) => Some(dir.clone()),
             EncoderChoice::None => None,
+            EncoderChoice::Auto if is_embedded(request.model) => Some(request.model.to_owned()),
             EncoderChoice::Auto => Some(found.clone().with_context(|| no_encoder(&checkpoint, named.as_deref()))?),
         };
         // A tower that the checkpoint only names may be the given encoder's.
         let tower_dir = found.or_else(|| encoder_dir.clone());
         let tower = match (&named, &tower_dir) {
-            (Some(_), Some(dir)) => Some(Checkpoint::open(dir)?),
+            (Some(_), Some(dir)) => Some(open_checkpoint(dir, Miniature::Encoder)?),
             _ => None,
         };
         let model = OpenedModel::open(&checkpoint, tower.as_ref(), request.template)?;
         let adapters = open_adapters(request, family.canonical, &model)?;
         let encoder = match encoder_dir {
             Some(dir) => {
-                let encoder = OpenedEncoder::open(Checkpoint::open(&dir)?)?;
+                let encoder = OpenedEncoder::open(open_checkpoint(&dir, Miniature::Encoder)?)?;
                 let comparison = tower::compare(&model.weights, &encoder.weights)?;
                 Some((encoder, comparison))
             }

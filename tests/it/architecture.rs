@@ -383,7 +383,7 @@ fn tracked() -> Option<Vec<String>> {
 }
 
 /// Says so where there is no repository to look at, such as in an unpacked archive.
-fn tracked_or_skip() -> Option<Vec<String>> {
+pub(super) fn tracked_or_skip() -> Option<Vec<String>> {
     let tracked = tracked();
     if tracked.is_none() {
         use std::io::Write;
