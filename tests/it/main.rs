@@ -6,9 +6,12 @@
 )]
 
 mod architecture;
+mod bad_input;
 mod chat;
 mod data;
 mod download;
+mod eval;
+mod eval_judged;
 mod http_server;
 mod judge;
 mod resume;
