@@ -89,13 +89,13 @@ pub(super) struct EvalArgs {
     /// Exit with 2 where a larger share of one subject's trials of a dataset is unscored
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
     max_unscored: f64,
+    /// What standard output gets
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
     #[command(flatten)]
     judging: JudgeOptions,
     #[command(flatten)]
     charts: ChartOptions,
-    /// What standard output gets
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -271,6 +271,8 @@ pub(super) struct WireFile {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -333,5 +335,23 @@ mod tests {
     fn a_misspelt_key_is_named() {
         let error = format!("{:#}", Catalog::parse(&DATASETS_TOML.replace("noun =", "nuon ="), "mine").unwrap_err());
         assert!(error.contains("nuon") && error.contains("mine"), "{error}");
+    }
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_damaged_catalog_is_a_catalog_or_an_error(
+            place in 0..DATASETS_TOML.len(), len in 0..200usize, noise in "[-a-z0-9\"'{}=.,/\\[\\] \n]{0,12}",
+        ) {
+            let (mut start, mut end) = (place, (place + len).min(DATASETS_TOML.len()));
+            while !DATASETS_TOML.is_char_boundary(start) { start -= 1; }
+            while !DATASETS_TOML.is_char_boundary(end) { end += 1; }
+            let text = format!("{}{noise}{}", &DATASETS_TOML[..start], &DATASETS_TOML[end..]);
+            if let Ok(catalog) = Catalog::parse(&text, "mine") {
+                for entry in catalog.entries {
+                    prop_assert!(entry.split(None).is_ok());
+                }
+            }
+            let _ = Catalog::parse(&noise, "mine");
+        }
     }
 }

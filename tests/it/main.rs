@@ -7,10 +7,13 @@
 
 mod adapters;
 mod architecture;
+mod bad_input;
 mod chat;
 mod data;
 mod download;
 mod embedded;
+mod eval;
+mod eval_judged;
 mod http_server;
 mod judge;
 mod package;
