@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use super::adapter_options::AdapterOptions;
 use super::data::Places;
 use super::judge_options::JudgeOptions;
 use super::progress::Progress;
@@ -16,7 +17,7 @@ use super::{environment, exit_code, interrupt};
 use crate::dataset::{self, Dataset, OpenRequest};
 use crate::domain::{DatasetSpec, Mode, RunSpec, Subject, SubjectPrompt, Trial};
 use crate::eval::{
-    self, Captions, DatasetWork, EncoderChoice, Ended, EvalRun, OpenedSubjects, Question, SubjectsRequest,
+    self, Captions, DatasetWork, EncoderChoice, Ended, EvalRun, OpenRun, OpenedSubjects, Question, SubjectsRequest,
 };
 use crate::judging::Panel;
 use crate::model::Placement;
@@ -29,6 +30,8 @@ pub(super) struct EvalArgs {
     /// Checkpoint folder of the model
     #[arg(long, short, value_name = "DIR")]
     model: PathBuf,
+    #[command(flatten)]
+    adapters: AdapterOptions,
     /// Folder of the encoder to compare with; `auto`: the one that the checkpoint names; `none`: no comparison
     #[arg(long, value_name = "DIR|auto|none", default_value = "auto")]
     encoder: String,
@@ -50,7 +53,8 @@ pub(super) struct EvalArgs {
     /// Seed of the order of samples
     #[arg(long, value_name = "N")]
     sample_seed: Option<u64>,
-    /// Run folder; default: reports/<model>-<identity>. The same command again resumes
+    /// Run folder; default: reports/<model>-<identity>. With adapters the runs lie in DIR/base and DIR/<adapter>. The
+    /// same command again resumes
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Refuse a folder that exists
@@ -106,7 +110,7 @@ struct Prepared {
     questions: Vec<Question>,
     batch_size: usize,
     panel: Panel,
-    spec: RunSpec,
+    runs: Vec<PlannedRun>,
 }
 
 /// Runs the command and returns its exit code.
@@ -122,37 +126,49 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
             progress.say(&format!("warning: {}: `{}` is a training split", dataset.name, dataset.split));
         }
     }
-    let dir = run_folder(args, &prepared.spec);
-    let manifest = Manifest::new(prepared.spec.clone(), sitting(args, prepared.batch_size));
-    let (folder, recorded) = RunFolder::create_or_resume(&dir, manifest, args.fresh)?;
-    let works = plan(args, &prepared, &recorded);
-    announce(&mut progress, &prepared, &works, &recorded, &dir);
+    for warning in prepared.subjects.warnings() {
+        progress.say(&format!("warning: {warning}"));
+    }
+    let mut open_runs = Vec::with_capacity(prepared.runs.len());
+    for PlannedRun { spec, dir } in &prepared.runs {
+        let manifest = Manifest::new(spec.clone(), sitting(args, prepared.batch_size));
+        let (folder, recorded) = RunFolder::create_or_resume(dir, manifest, args.fresh)?;
+        open_runs.push(OpenRun { folder, recorded });
+    }
+    let works = plan(args, &prepared, &open_runs);
+    announce(&mut progress, &prepared, &works, open_runs.iter().any(|open| !open.recorded.is_empty()));
     interrupt::listen();
-    let Prepared { placement, subjects, datasets, questions, batch_size, panel, spec } = prepared;
+    let Prepared { placement, subjects, datasets, questions, batch_size, panel, runs } = prepared;
     let run = EvalRun {
         datasets: &datasets,
         works: &works,
-        prompt_name: prompt_name(&spec),
+        prompt_name: prompt_name(&runs[0].spec),
         questions: &questions,
         max_new_tokens: args.max_new_tokens,
         batch_size,
         panel,
-        folder,
-        recorded,
+        runs: open_runs,
         is_stopped: &interrupt::is_stopped,
     };
     let ended = eval::run(run, || subjects.load(&placement), &mut progress);
     progress.finish();
     match ended? {
         Ended::Interrupted => {
-            progress.say(&format!("interrupted; the same command goes on where `{}` ends", dir.display()));
+            let dir = runs[0].dir.display();
+            progress.say(&format!("interrupted; the same command goes on where `{dir}` ends"));
             Ok(exit_code::INTERRUPTED)
         }
         Ended::Complete { trials, judge_error } => {
-            let results =
-                Results { dir: &dir, spec: &spec, trials: &trials, charts: &args.charts, format: args.format };
-            results::write(&results, quiet, out)?;
-            verdict(args, &dir, &trials, judge_error)
+            let finished: Vec<Results> = runs
+                .iter()
+                .zip(&trials)
+                .map(|(run, trials)| Results { dir: &run.dir, spec: &run.spec, trials, charts: &args.charts })
+                .collect();
+            results::write_all(&finished, args.format, quiet, out)?;
+            for (run, trials) in runs.iter().zip(&trials) {
+                refuse_unscored(args, &run.dir, trials, judge_error.as_deref())?;
+            }
+            Ok(exit_code::OK)
         }
     }
 }
@@ -179,6 +195,10 @@ fn prepare(args: &EvalArgs) -> Result<Prepared> {
             dir => EncoderChoice::Folder(dir.into()),
         },
         template: args.template.as_deref(),
+        adapters: &args.adapters.requests()?,
+        has_base: args.adapters.has_base(),
+        is_merged: args.adapters.merge,
+        allows_idle: args.adapters.allow_noop_adapter,
         hub_cache: environment::hub_cache(),
     };
     let subjects = OpenedSubjects::open(&request)?;
@@ -200,8 +220,8 @@ fn prepare(args: &EvalArgs) -> Result<Prepared> {
     }
     let batch_size = subjects.batch_size(args.batch_size, n_tokens_max, &placement)?;
     let mut spec = RunSpec {
-        model: subjects.model_spec()?,
-        encoder: subjects.encoder_spec()?,
+        model: subjects.model_spec(0)?,
+        encoder: subjects.encoder_spec(0)?,
         datasets: specs,
         sample_seed: args.sample_seed.unwrap_or(datasets[0].sample_seed),
         modes: vec![Mode::Generate],
@@ -213,7 +233,34 @@ fn prepare(args: &EvalArgs) -> Result<Prepared> {
     };
     let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
     spec.judges = panel.specs();
-    Ok(Prepared { placement, subjects, datasets, questions, batch_size, panel, spec })
+    let runs = planned_runs(args, &subjects, &spec)?;
+    Ok(Prepared { placement, subjects, datasets, questions, batch_size, panel, runs })
+}
+
+/// A run of this command, before its folder is opened.
+struct PlannedRun {
+    spec: RunSpec,
+    dir: PathBuf,
+}
+
+/// One run without adapters; with them, the base's (unless left out) and one for each.
+fn planned_runs(args: &EvalArgs, subjects: &OpenedSubjects, common: &RunSpec) -> Result<Vec<PlannedRun>> {
+    let names = subjects.runs();
+    let is_alone = names.len() == 1;
+    names
+        .iter()
+        .enumerate()
+        .map(|(run, name)| {
+            let (model, encoder) = (subjects.model_spec(run)?, subjects.encoder_spec(run)?);
+            let spec = RunSpec { model, encoder, ..common.clone() };
+            let dir = match &args.out {
+                Some(dir) if is_alone => dir.clone(),
+                Some(dir) => dir.join(name.unwrap_or("base")),
+                None => default_folder(&spec),
+            };
+            Ok(PlannedRun { spec, dir })
+        })
+        .collect()
 }
 
 fn open_datasets(args: &EvalArgs) -> Result<Vec<Dataset>> {
@@ -276,12 +323,10 @@ fn prompt_name(spec: &RunSpec) -> &str {
         .unwrap_or("emt")
 }
 
-fn run_folder(args: &EvalArgs, spec: &RunSpec) -> PathBuf {
-    args.out.clone().unwrap_or_else(|| {
-        let identity = record::identity(spec);
-        let digits = identity.rsplit(':').next().unwrap_or_default();
-        Path::new("reports").join(format!("{}-{}", spec.model.name, &digits[..8.min(digits.len())]))
-    })
+fn default_folder(spec: &RunSpec) -> PathBuf {
+    let identity = record::identity(spec);
+    let digits = identity.rsplit(':').next().unwrap_or_default();
+    Path::new("reports").join(format!("{}-{}", spec.model.name, &digits[..8.min(digits.len())]))
 }
 
 fn sitting(args: &EvalArgs, batch_size: usize) -> serde_json::Map<String, Value> {
@@ -289,6 +334,9 @@ fn sitting(args: &EvalArgs, batch_size: usize) -> serde_json::Map<String, Value>
     let mut paths = serde_json::Map::new();
     paths.insert("model".into(), shown(&args.model));
     paths.insert("encoder".into(), args.encoder.clone().into());
+    if !args.adapters.adapters.is_empty() {
+        paths.insert("adapters".into(), args.adapters.adapters.clone().into());
+    }
     if let Some(data) = &args.places.data {
         paths.insert("data".into(), shown(data));
     }
@@ -299,41 +347,44 @@ fn sitting(args: &EvalArgs, batch_size: usize) -> serde_json::Map<String, Value>
     fields
 }
 
-fn plan(args: &EvalArgs, prepared: &Prepared, recorded: &[Trial]) -> Vec<DatasetWork> {
-    let recorded: HashSet<_> = recorded.iter().map(Trial::key).collect();
-    let has_encoder = prepared.spec.encoder.is_some();
-    let seed = prepared.spec.sample_seed;
+fn plan(args: &EvalArgs, prepared: &Prepared, open_runs: &[OpenRun]) -> Vec<DatasetWork> {
+    let recorded: Vec<HashSet<_>> =
+        open_runs.iter().map(|open| open.recorded.iter().map(Trial::key).collect()).collect();
+    let spec = &prepared.runs[0].spec;
+    let (has_encoder, seed) = (spec.encoder.is_some(), spec.sample_seed);
     prepared.datasets.iter().map(|dataset| eval::plan(dataset, seed, args.limit, has_encoder, &recorded)).collect()
 }
 
-fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork], recorded: &[Trial], dir: &Path) {
+fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork], is_resumed: bool) {
     let n_samples: usize = works.iter().map(|work| work.selected.len()).sum();
     let n_left: usize = works.iter().map(|work| work.remaining.len()).sum();
-    let spec = &prepared.spec;
+    let spec = &prepared.runs[0].spec;
+    let names: Vec<&str> = prepared.runs.iter().map(|run| run.spec.model.name.as_str()).collect();
+    let dirs: Vec<String> = prepared.runs.iter().map(|run| run.dir.display().to_string()).collect();
     progress.say(&format!(
         "{} ({}, {} on {}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
-        spec.model.name,
+        names.join(", "),
         spec.model.family,
         spec.compute_type,
         spec.device_kind,
         prepared.batch_size,
         works.len(),
-        if recorded.is_empty() { String::new() } else { format!(", {} recorded already", n_samples - n_left) },
-        dir.display()
+        if is_resumed { format!(", {} recorded already", n_samples - n_left) } else { String::new() },
+        dirs.join(", ")
     ));
     if spec.encoder.is_none() {
         progress
             .say("warning: without an encoder there is no retention and no comparison with what the model could see");
     }
-    let n_calls_max = prepared.panel.upper_bound_of_calls(n_samples as u64);
+    let n_calls_max = prepared.panel.upper_bound_of_calls((n_samples * prepared.runs.len()) as u64);
     if n_calls_max > 0 {
         progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer"));
     }
 }
 
 /// The run is complete on disk; may its numbers be trusted?
-fn verdict(args: &EvalArgs, dir: &Path, trials: &[Trial], judge_error: Option<String>) -> Result<u8> {
-    let Some((dataset, subject, share)) = eval::largest_unscored_share(trials) else { return Ok(exit_code::OK) };
+fn refuse_unscored(args: &EvalArgs, dir: &Path, trials: &[Trial], judge_error: Option<&str>) -> Result<()> {
+    let Some((dataset, subject, share)) = eval::largest_unscored_share(trials) else { return Ok(()) };
     if share > args.max_unscored {
         let why = judge_error.map(|error| format!(" ({error})")).unwrap_or_default();
         bail!(
@@ -347,7 +398,7 @@ fn verdict(args: &EvalArgs, dir: &Path, trials: &[Trial], judge_error: Option<St
             dir.display()
         );
     }
-    Ok(exit_code::OK)
+    Ok(())
 }
 
 impl ValueEnum for Format {

@@ -1,5 +1,6 @@
 //! The command line: one file a command; all printing, progress and exit codes.
 
+mod adapter_options;
 mod config_file;
 pub mod data;
 mod environment;

@@ -43,14 +43,38 @@ pub(super) struct Results<'a> {
     pub spec: &'a RunSpec,
     pub trials: &'a [Trial],
     pub charts: &'a ChartOptions,
-    pub format: Format,
 }
 
 /// The width of `rose.png`.
 const PNG_WIDTH_PX: u32 = 1600;
 
-/// Writes every file of the folder that is made from `run.json` and `trials.jsonl`, and prints the result.
-pub(super) fn write(results: &Results<'_>, quiet: bool, out: &mut dyn Write) -> Result<()> {
+/// Writes every file of each run's folder that is made from `run.json` and `trials.jsonl`, and prints the results: a
+/// table each, or one JSON document (of several runs, a list).
+pub(super) fn write_all(runs: &[Results<'_>], format: Format, quiet: bool, out: &mut dyn Write) -> Result<()> {
+    let summaries: Vec<Summary> = runs.iter().map(write).collect::<Result<_>>()?;
+    match (format, summaries.as_slice()) {
+        (Format::Json, [summary]) => writeln!(out, "{}", report::json(summary).trim_end())?,
+        (Format::Json, summaries) => {
+            let documents: Vec<String> =
+                summaries.iter().map(|summary| report::json(summary).trim_end().to_owned()).collect();
+            writeln!(out, "[{}]", documents.join(",\n"))?;
+        }
+        (Format::Table, summaries) => {
+            for (index, (summary, run)) in summaries.iter().zip(runs).enumerate() {
+                let gap = if index > 0 { "\n" } else { "" };
+                write!(out, "{gap}{}", report::table(summary))?;
+                if !quiet {
+                    let dir = run.dir.display();
+                    writeln!(out, "\n{dir}: report.html, report.md, summary.json, summary.csv, rose.svg, rose.png")?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes the files of one run.
+fn write(results: &Results<'_>) -> Result<Summary> {
     let summary = summary(results)?;
     let options = RoseOptions {
         scale: results.charts.rose_scale,
@@ -69,9 +93,8 @@ pub(super) fn write(results: &Results<'_>, quiet: bool, out: &mut dyn Write) -> 
         environment: &environment,
         command: manifest.environment.get("command").and_then(|command| command.as_str()).unwrap_or_default(),
     };
-    let json = report::json(&summary);
     let files: [(&str, Vec<u8>); 6] = [
-        ("summary.json", json.clone().into_bytes()),
+        ("summary.json", report::json(&summary).into_bytes()),
         ("summary.csv", report::csv(&summary).into_bytes()),
         ("report.md", report::markdown(&input).into_bytes()),
         ("report.html", report::html(&input).into_bytes()),
@@ -81,17 +104,7 @@ pub(super) fn write(results: &Results<'_>, quiet: bool, out: &mut dyn Write) -> 
     for (name, bytes) in files {
         record::write_file(results.dir, name, &bytes)?;
     }
-    match results.format {
-        Format::Json => writeln!(out, "{}", json.trim_end())?,
-        Format::Table => {
-            write!(out, "{}", report::table(&summary))?;
-            if !quiet {
-                let dir = results.dir.display();
-                writeln!(out, "\n{dir}: report.html, report.md, summary.json, summary.csv, rose.svg, rose.png")?;
-            }
-        }
-    }
-    Ok(())
+    Ok(summary)
 }
 
 fn summary(results: &Results<'_>) -> Result<Summary> {

@@ -44,7 +44,7 @@ impl Preparation {
                 .encoder
                 .as_ref()
                 .filter(|encoder| {
-                    work.needs_encoder && !encoder.agrees_with(&self.model, image.width(), image.height())
+                    !work.encoder.is_empty() && !encoder.agrees_with(&self.model, image.width(), image.height())
                 })
                 .map(|encoder| encoder.pixels(&image));
             Prepared { content: image.content(), model_pixels: self.model.pixels(&image), encoder_pixels }

@@ -30,11 +30,12 @@ pub fn judged_datasets(spec: &RunSpec) -> Result<Vec<JudgedDataset>> {
         .collect()
 }
 
-/// The judges at work: trials that wait for a verdict, and those that have one and wait for the journal.
+/// The judges at work for all runs of a lock-step: trials that wait for a verdict. Equal pairs are asked once.
 pub(super) struct Bench {
     panel: Panel,
     datasets: HashMap<String, (usize, HashMap<String, usize>)>,
-    waiting: HashMap<u64, Trial>,
+    /// By token, the run and its trial.
+    waiting: HashMap<u64, (usize, Trial)>,
     next_token: u64,
     tallies: HashMap<String, Tally>,
 }
@@ -73,8 +74,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Hands in a trial of the model. It comes back as it should be journalled now: decided, or pending.
-    pub fn submit(&mut self, mut trial: Trial) -> Result<Trial> {
+    /// Hands in a trial of the model of `run`. It comes back as it should be journalled now: decided, or pending.
+    pub fn submit(&mut self, run: usize, mut trial: Trial) -> Result<Trial> {
         let Some(Answer { text, .. }) = &trial.answer else {
             self.tally_mut(&trial).n_unscored += 1;
             return Ok(trial);
@@ -91,21 +92,21 @@ impl Bench {
                 trial.verdicts = Vec::new();
                 trial.outcome = Outcome::Unscored(UnscoredReason::Pending);
                 self.tally_mut(&trial).n_unscored += 1;
-                self.waiting.insert(token, trial.clone());
+                self.waiting.insert(token, (run, trial.clone()));
                 Ok(trial)
             }
         }
     }
 
-    /// Trials that were decided since; waits up to `wait` for the first.
-    pub fn decided(&mut self, wait: Duration) -> Vec<Trial> {
+    /// Trials that were decided since, with their runs; waits up to `wait` for the first.
+    pub fn decided(&mut self, wait: Duration) -> Vec<(usize, Trial)> {
         let completed = self.panel.completed(wait);
         let mut trials = Vec::with_capacity(completed.len());
         for (token, judged) in completed {
-            if let Some(mut trial) = self.waiting.remove(&token) {
+            if let Some((run, mut trial)) = self.waiting.remove(&token) {
                 self.tally_mut(&trial).n_unscored -= 1;
                 self.settle(&mut trial, judged);
-                trials.push(trial);
+                trials.push((run, trial));
             }
         }
         trials
@@ -114,13 +115,12 @@ impl Bench {
     /// Waits for all that is open and journals it; ends early where `is_stopped`.
     pub fn drain(
         &mut self,
-        folder: &mut RunFolder,
+        folders: &mut [RunFolder],
         is_stopped: &dyn Fn() -> bool,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         while self.n_open() > 0 && !is_stopped() {
-            let decided = self.decided(Duration::from_millis(200));
-            folder.append(&decided)?;
+            append(folders, self.decided(Duration::from_millis(200)))?;
             observer.event(Event::WaitingForJudges { n_open: self.n_open(), judges: self.counters() });
         }
         Ok(())
@@ -193,10 +193,10 @@ pub fn rejudge(
         let mut batch = Vec::with_capacity(chunk.len());
         for &trial in chunk {
             let is_judged = trial.subject == Subject::Model && trial.mode == Mode::Generate && trial.answer.is_some();
-            batch.push(if is_judged { bench.submit(trial.clone())? } else { trial.clone() });
+            batch.push(if is_judged { bench.submit(0, trial.clone())? } else { trial.clone() });
         }
         folder.append(&batch)?;
-        folder.append(&bench.decided(Duration::ZERO))?;
+        append(std::slice::from_mut(folder), bench.decided(Duration::ZERO))?;
         let Tally { n_correct, n_unscored } = bench.tally(&chunk[0].dataset);
         observer.event(Event::Progress {
             dataset: &chunk[0].dataset,
@@ -206,8 +206,22 @@ pub fn rejudge(
             judges: bench.counters(),
         });
     }
-    bench.drain(folder, is_stopped, observer)?;
+    bench.drain(std::slice::from_mut(folder), is_stopped, observer)?;
     Ok(bench.fatal_error())
+}
+
+/// Appends each trial to the journal of its run.
+pub(super) fn append(folders: &mut [RunFolder], trials: Vec<(usize, Trial)>) -> Result<()> {
+    let mut by_run: Vec<Vec<Trial>> = folders.iter().map(|_| Vec::new()).collect();
+    for (run, trial) in trials {
+        by_run[run].push(trial);
+    }
+    for (folder, trials) in folders.iter_mut().zip(&by_run) {
+        if !trials.is_empty() {
+            folder.append(trials)?;
+        }
+    }
+    Ok(())
 }
 
 const TRIALS_PER_APPEND: usize = 256;

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::domain::{EncoderSpec, ModelSpec};
+use super::plan::RunSet;
+use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec};
 use crate::model::Placement;
 use crate::model::encoders::{Encoder, OpenedEncoder};
 use crate::model::memory::{self, MemoryNeed};
 use crate::model::mllm::{self, Model, OpenedModel};
+use crate::model::overlay::Overlay;
+use crate::model::preprocess::Preprocessor;
 use crate::model::tower::{self, TowerComparison};
-use crate::model::weights::{Checkpoint, find_checkpoint};
+use crate::model::weights::{Adapter, Canonical, Checkpoint, find_checkpoint};
 
 /// Which encoder stands beside the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,15 @@ pub enum EncoderChoice {
     Folder(PathBuf),
 }
 
+/// An adapter that a person asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterRequest {
+    /// The name given to it; else its folder's.
+    pub name: Option<String>,
+    /// Its folder or file.
+    pub path: PathBuf,
+}
+
 /// What a person asked for.
 #[derive(Clone, Debug)]
 pub struct SubjectsRequest<'a> {
@@ -33,6 +45,14 @@ pub struct SubjectsRequest<'a> {
     pub encoder: EncoderChoice,
     /// A chat template over the checkpoint's own.
     pub template: Option<&'a str>,
+    /// Adapters over the model; each is a run of its own.
+    pub adapters: &'a [AdapterRequest],
+    /// Whether the model without any adapter is a run, too.
+    pub has_base: bool,
+    /// Whether updates are added to the weights.
+    pub is_merged: bool,
+    /// Whether an adapter that changes nothing is let pass.
+    pub allows_idle: bool,
     /// The hub's local cache (`…/hub`), where towers that are only named may lie.
     pub hub_cache: Option<PathBuf>,
 }
@@ -40,12 +60,30 @@ pub struct SubjectsRequest<'a> {
 /// Model and encoder, opened and compared; no weight is read yet.
 pub struct OpenedSubjects {
     model: OpenedModel,
+    adapters: Vec<OpenedAdapter>,
+    has_base: bool,
+    is_merged: bool,
+    allows_idle: bool,
     encoder: Option<(OpenedEncoder, TowerComparison)>,
 }
 
-/// Model and encoder, loaded.
+/// An adapter that found its base.
+struct OpenedAdapter {
+    name: String,
+    adapter: Adapter,
+    hash: String,
+}
+
+/// The models of all runs and their encoder, loaded.
 pub struct EvalSubjects {
-    pub(super) model: Model,
+    /// One a run.
+    pub(super) models: Vec<Model>,
+    /// By run, whether its adapter changes the tower.
+    pub(super) has_own_tower: Vec<bool>,
+    /// By run, the adapter under which something must differ from the base.
+    pub(super) must_differ: Vec<Option<String>>,
+    /// The model without adapter, where that is no run.
+    unasked_base: Option<Model>,
     pub(super) encoder: Option<Encoder>,
     /// Whether one pass of the tower serves both, where their pixels agree.
     pub(super) shares_tower: bool,
@@ -72,6 +110,7 @@ impl OpenedSubjects {
             _ => None,
         };
         let model = OpenedModel::open(&checkpoint, tower.as_ref(), request.template)?;
+        let adapters = open_adapters(request, family.canonical, &model)?;
         let encoder = match encoder_dir {
             Some(dir) => {
                 let encoder = OpenedEncoder::open(Checkpoint::open(&dir)?)?;
@@ -80,7 +119,37 @@ impl OpenedSubjects {
             }
             None => None,
         };
-        Ok(Self { model, encoder })
+        let SubjectsRequest { has_base, is_merged, allows_idle, .. } = *request;
+        Ok(Self { model, adapters, has_base, is_merged, allows_idle, encoder })
+    }
+
+    /// The names of the runs, in order: `None` is the model without adapter.
+    pub fn runs(&self) -> Vec<Option<&str>> {
+        let adapters = self.adapters.iter().map(|opened| Some(opened.name.as_str()));
+        if self.has_base { std::iter::once(None).chain(adapters).collect() } else { adapters.collect() }
+    }
+
+    /// What a person should know of the adapters.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for OpenedAdapter { name, adapter, .. } in &self.adapters {
+            warnings.extend(adapter.warnings.iter().map(|warning| format!("{name}: {warning}")));
+            if let Some(base) = adapter.base_name().filter(|base| last_part(base) != last_part(&self.model.name)) {
+                warnings
+                    .push(format!("{name} says that its base is `{base}`, and it is applied to `{}`", self.model.name));
+            }
+            let n_tower = adapter.n_touched(TOWER);
+            if n_tower > 0 {
+                warnings.push(format!(
+                    "{name} changes {n_tower} modules of the vision tower: the encoder is not its tower"
+                ));
+            }
+        }
+        warnings
+    }
+
+    fn adapter(&self, run: usize) -> Option<&OpenedAdapter> {
+        self.adapters.get(run.checked_sub(usize::from(self.has_base))?)
     }
 
     /// Whether an encoder stands beside the model.
@@ -112,7 +181,7 @@ impl OpenedSubjects {
     pub fn batch_size(&self, wanted: Option<usize>, n_tokens_max: usize, placement: &Placement) -> Result<usize> {
         let n_encoder = self.encoder.as_ref().map_or(0, |(encoder, _)| encoder.weights.n_parameters());
         let need = MemoryNeed {
-            n_weights: self.model.weights.n_parameters() + n_encoder,
+            n_weights: self.n_model_parameters() + n_encoder,
             n_numbers_per_row: self.model.plan.n_numbers_per_row(n_tokens_max),
             bytes_per_number: placement.dtype.size_in_bytes(),
         };
@@ -121,50 +190,133 @@ impl OpenedSubjects {
         need.batch_size(wanted, free)
     }
 
-    /// The model, as the run's specification has it.
-    pub fn model_spec(&self) -> Result<ModelSpec> {
-        let model = &self.model;
+    /// Numbers of the base, its adapters and the copies that merging makes.
+    fn n_model_parameters(&self) -> usize {
+        let n_base = self.model.weights.n_parameters();
+        let n_copies = if self.is_merged { self.adapters.len() } else { 0 };
+        let n_adapters: usize = self.adapters.iter().map(|opened| opened.adapter.n_parameters()).sum();
+        n_base * (1 + n_copies) + n_adapters
+    }
+
+    /// The model of one of [`runs`](Self::runs), as the run's specification has it.
+    pub fn model_spec(&self, run: usize) -> Result<ModelSpec> {
+        let (model, adapter) = (&self.model, self.adapter(run));
         Ok(ModelSpec {
-            name: model.name.clone(),
+            name: match adapter {
+                Some(adapter) => format!("{}+{}", model.name, adapter.name),
+                None => model.name.clone(),
+            },
             family: model.family.to_owned(),
             weights: model.weights.hash()?,
-            adapter: None,
-            merged: false,
+            adapter: adapter.map(|adapter| adapter.hash.clone()),
+            merged: adapter.is_some() && self.is_merged,
             tokenizer: model.dialogue.tokenizer.hash()?,
             chat_template: model.dialogue.template.hash(),
             preprocessing: preprocessing(model.preprocessor.parameters())?,
         })
     }
 
-    /// The encoder, as the run's specification has it.
-    pub fn encoder_spec(&self) -> Result<Option<EncoderSpec>> {
+    /// The encoder, as the specification of one of [`runs`](Self::runs) has it.
+    pub fn encoder_spec(&self, run: usize) -> Result<Option<EncoderSpec>> {
         let Some((encoder, comparison)) = &self.encoder else { return Ok(None) };
+        let is_changed = self.adapter(run).is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0);
+        let relation = match comparison.relation {
+            EncoderRelation::Own if is_changed => EncoderRelation::Changed,
+            relation => relation,
+        };
         Ok(Some(EncoderSpec {
             name: encoder.name(),
             family: encoder.family().to_owned(),
             weights: encoder.weights.hash()?,
             tokenizer: encoder.tokenizer.hash()?,
             preprocessing: preprocessing(encoder.preprocessor.parameters())?,
-            relation: comparison.relation,
-            tower_equal: comparison.tower_equal,
+            relation,
+            tower_equal: comparison.tower_equal && !is_changed,
         }))
     }
 
     /// Reads the weights.
     pub fn load(self, placement: &Placement) -> Result<EvalSubjects> {
         let shares_tower = self.encoder.as_ref().is_some_and(|(_, comparison)| comparison.tower_equal);
-        let model = self.model.load(placement)?;
+        let has_own_tower = self.by_run(|adapter| adapter.is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0));
+        let must_differ =
+            self.by_run(|adapter| adapter.filter(|_| !self.allows_idle).map(|opened| opened.name.clone()));
+        let mut overlays = vec![Overlay::default()];
+        for OpenedAdapter { name, adapter, .. } in &self.adapters {
+            let overlay = adapter.overlay(placement, self.is_merged);
+            overlays.push(overlay.with_context(|| format!("failed to load the adapter `{name}`"))?);
+        }
+        let mut models = self.model.load_all(overlays, placement)?;
         let encoder = self.encoder.map(|(encoder, _)| encoder.load(placement)).transpose()?;
-        let image_size = model.mllm.tower().config().image_size();
-        check_size(&model.preprocessor, image_size, "model")?;
+        let base = models.first().context("the base is always loaded")?;
+        let image_size = base.mllm.tower().config().image_size();
+        check_size(&base.preprocessor, image_size, "model")?;
         if let Some(encoder) = &encoder {
             check_size(&encoder.preprocessor, encoder.towers.tower().config().image_size(), "encoder")?;
         }
-        Ok(EvalSubjects { model, encoder, shares_tower, placement: placement.clone() })
+        let unasked_base = if self.has_base { None } else { Some(models.remove(0)) };
+        let placement = placement.clone();
+        Ok(EvalSubjects { models, has_own_tower, must_differ, unasked_base, encoder, shares_tower, placement })
+    }
+
+    fn by_run<T>(&self, of: impl Fn(Option<&OpenedAdapter>) -> T) -> Vec<T> {
+        (0..self.runs().len()).map(|run| of(self.adapter(run))).collect()
     }
 }
 
-fn check_size(preprocessor: &crate::model::preprocess::Preprocessor, image_size: usize, who: &str) -> Result<()> {
+impl EvalSubjects {
+    /// The model without adapter.
+    pub(super) fn base(&self) -> &Model {
+        self.unasked_base.as_ref().unwrap_or(&self.models[0])
+    }
+
+    /// How images are prepared for every model.
+    pub(super) fn preprocessor(&self) -> &Preprocessor {
+        &self.base().preprocessor
+    }
+}
+
+/// Where the tensors of the vision tower lie.
+const TOWER: &str = "vision_tower.";
+
+fn last_part(name: &str) -> &str {
+    name.trim_end_matches('/').rsplit('/').next().unwrap_or(name)
+}
+
+fn open_adapters(
+    request: &SubjectsRequest,
+    canonicalise: fn(&str) -> Canonical,
+    model: &OpenedModel,
+) -> Result<Vec<OpenedAdapter>> {
+    let mut opened: Vec<OpenedAdapter> = Vec::with_capacity(request.adapters.len());
+    for AdapterRequest { name, path } in request.adapters {
+        let adapter = Adapter::open(path, canonicalise, &model.weights)?;
+        let name = name.clone().unwrap_or_else(|| adapter.name());
+        let is_taken = opened.iter().any(|other| other.name == name) || (request.has_base && name == "base");
+        if is_taken {
+            bail!("two runs would be called `{name}`; hint: give the adapter another name, as --adapter NAME=DIR");
+        }
+        if !request.allows_idle && adapter.changes_nothing(&model.weights)? {
+            bail!("{}", idle(&name));
+        }
+        let hash = adapter.hash()?;
+        opened.push(OpenedAdapter { name, adapter, hash });
+    }
+    if opened.len() + usize::from(request.has_base) > RunSet::N_RUNS_MAX {
+        bail!("{} adapters are too many at once; hint: at most {}", opened.len(), RunSet::N_RUNS_MAX - 1);
+    }
+    Ok(opened)
+}
+
+/// Why an adapter without any effect is refused.
+pub(super) fn idle(name: &str) -> String {
+    format!(
+        "the adapter `{name}` changes nothing: the model would be its base, and a comparison would find no forgetting; \
+         hint: it was saved before training or belongs to another model, --allow-noop-adapter evaluates it all the same"
+    )
+}
+
+fn check_size(preprocessor: &Preprocessor, image_size: usize, who: &str) -> Result<()> {
     match preprocessor.size() {
         Some((height, width)) if (height, width) == (image_size, image_size) => Ok(()),
         Some((height, width)) => bail!(

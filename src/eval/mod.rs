@@ -1,6 +1,9 @@
 //! The spine: what remains to be asked, asking it, judging the answers, recording everything.
 //!
-//! A run flows through three threads and two bounded channels: one reads and prepares images, one owns the device
+//! Several runs, of a base model and its adapters, go on in lock-step: an image is prepared once, passes the tower and
+//! the encoder once, and then each model.
+//!
+//! It flows through three threads and two bounded channels: one reads and prepares images, one owns the device
 //! and answers, one (the caller's) owns the journal and the judges.
 
 mod events;
@@ -14,7 +17,7 @@ mod subjects;
 
 pub use events::{Event, Observer};
 pub use judge::{judged_datasets, rejudge};
-pub use loaded::{EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
-pub use pipeline::{Ended, EvalRun, largest_unscored_share, refuse_empty, run};
-pub use plan::{DatasetWork, SampleWork, plan};
+pub use loaded::{AdapterRequest, EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
+pub use pipeline::{Ended, EvalRun, OpenRun, largest_unscored_share, refuse_empty, run};
+pub use plan::{DatasetWork, RunSet, SampleWork, plan};
 pub use spec::{Captions, Question, dataset_spec, model_prompt};

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::events::{Event, Observer};
 use super::images::{Preparation, PreparedBatch, send_batches};
-use super::judge::{Bench, Tally};
+use super::judge::{Bench, Tally, append};
 use super::loaded::EvalSubjects;
 use super::plan::{DatasetWork, SampleWork, order, unjudged};
 use super::spec::Question;
@@ -34,20 +34,26 @@ pub struct EvalRun<'a> {
     pub batch_size: usize,
     /// The judges.
     pub panel: Panel,
-    /// The folder, locked.
-    pub folder: RunFolder,
-    /// What earlier sittings recorded.
-    pub recorded: Vec<Trial>,
+    /// The runs that go on in lock-step.
+    pub runs: Vec<OpenRun>,
     /// Whether somebody asked the run to stop.
     pub is_stopped: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// How a run ended.
+/// A run's folder, locked, and what earlier sittings recorded in it.
+pub struct OpenRun {
+    /// Where it is journalled.
+    pub folder: RunFolder,
+    /// One trial a key.
+    pub recorded: Vec<Trial>,
+}
+
+/// How it ended.
 pub enum Ended {
     /// All is asked and recorded.
     Complete {
-        /// One trial a key, in dataset order.
-        trials: Vec<Trial>,
+        /// Of each run, one trial a key, in dataset order.
+        trials: Vec<Vec<Trial>>,
         /// Why the language-model judge could not be asked any more, if so.
         judge_error: Option<String>,
     },
@@ -62,25 +68,32 @@ pub fn run(
     observer: &mut dyn Observer,
 ) -> Result<Ended> {
     let EvalRun { datasets, works, is_stopped, .. } = run;
-    let mut bench = Bench::new(run.panel, &run.folder.manifest().spec.clone());
-    bench.remember(&run.recorded)?;
-    let mut folder = run.folder;
-    let recorded: BTreeMap<_, _> = run.recorded.into_iter().map(|trial| (trial.key(), trial)).collect();
-    for trial in unjudged(&recorded) {
-        let trial = bench.submit(trial)?;
-        if !matches!(trial.outcome, Outcome::Unscored(UnscoredReason::Pending)) {
-            folder.append(&[trial])?;
+    let first = run.runs.first().context("there is no run to make")?;
+    let mut bench = Bench::new(run.panel, &first.folder.manifest().spec.clone());
+    for open in &run.runs {
+        bench.remember(&open.recorded)?;
+    }
+    let mut folders = Vec::with_capacity(run.runs.len());
+    for (index, OpenRun { mut folder, recorded }) in run.runs.into_iter().enumerate() {
+        let recorded: BTreeMap<_, _> = recorded.into_iter().map(|trial| (trial.key(), trial)).collect();
+        for trial in unjudged(&recorded) {
+            let trial = bench.submit(index, trial)?;
+            if !matches!(trial.outcome, Outcome::Unscored(UnscoredReason::Pending)) {
+                folder.append(&[trial])?;
+            }
         }
+        folders.push(folder);
     }
     if works.iter().any(|work| !work.remaining.is_empty()) {
         let subjects = load()?;
         let preparation = Preparation {
-            model: subjects.model.preprocessor.clone(),
+            model: subjects.preprocessor().clone(),
             encoder: subjects.encoder.as_ref().map(|encoder| encoder.preprocessor.clone()),
         };
         let asker = Asker::new(subjects, datasets, run.questions, run.max_new_tokens)?;
+        asker.refuse_idle_adapters(&preparation, datasets, works)?;
         let mut scribe =
-            Scribe { datasets, works, prompt_name: run.prompt_name, bench: &mut bench, folder: &mut folder };
+            Scribe { datasets, works, prompt_name: run.prompt_name, bench: &mut bench, folders: &mut folders };
         let todo: Vec<(&Dataset, &[SampleWork])> =
             datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
         std::thread::scope(|scope| {
@@ -91,14 +104,15 @@ pub fn run(
             scribe.write(&answered, observer)
         })?;
     }
-    bench.drain(&mut folder, is_stopped, observer)?;
+    bench.drain(&mut folders, is_stopped, observer)?;
     if is_stopped() {
-        folder.sync()?;
+        folders.iter_mut().try_for_each(RunFolder::sync)?;
         return Ok(Ended::Interrupted);
     }
     let judge_error = bench.fatal_error();
-    let trials = folder.finish(&order(datasets, works))?;
-    refuse_unreadable(datasets, &trials)?;
+    let order = order(datasets, works);
+    let trials: Vec<Vec<Trial>> = folders.into_iter().map(|folder| folder.finish(&order)).collect::<Result<_, _>>()?;
+    trials.iter().try_for_each(|trials| refuse_unreadable(datasets, trials))?;
     Ok(Ended::Complete { trials, judge_error })
 }
 
@@ -121,7 +135,7 @@ struct Scribe<'a> {
     works: &'a [DatasetWork],
     prompt_name: &'a str,
     bench: &'a mut Bench,
-    folder: &'a mut RunFolder,
+    folders: &'a mut [RunFolder],
 }
 
 impl Scribe<'_> {
@@ -138,16 +152,15 @@ impl Scribe<'_> {
                 observer.event(Event::DatasetStarted { dataset: &dataset.name, n_total, n_done: n_done[index] });
             }
             n_done[index] += batch.samples.len();
-            let mut trials = Vec::with_capacity(2 * batch.samples.len());
+            let mut trials = Vec::new();
             for sample in batch.samples {
                 if let Some(failure) = failure(dataset, &sample) {
                     observer.event(Event::Warning(format!("{failure}; it counts as unscored")));
                 }
                 self.add_trials(dataset, sample, &mut trials)?;
             }
-            self.folder.append(&trials)?;
-            let decided = self.bench.decided(Duration::ZERO);
-            self.folder.append(&decided)?;
+            append(self.folders, trials)?;
+            append(self.folders, self.bench.decided(Duration::ZERO))?;
             let Tally { n_correct, n_unscored } = self.bench.tally(&dataset.name);
             observer.event(Event::Progress {
                 dataset: &dataset.name,
@@ -160,28 +173,34 @@ impl Scribe<'_> {
         Ok(())
     }
 
-    fn add_trials(&mut self, dataset: &Dataset, sample: AnsweredSample, trials: &mut Vec<Trial>) -> Result<()> {
+    fn add_trials(
+        &mut self,
+        dataset: &Dataset,
+        sample: AnsweredSample,
+        trials: &mut Vec<(usize, Trial)>,
+    ) -> Result<()> {
         let work = sample.work;
         match sample.result {
-            Ok(Answers { content, model, encoder }) => {
-                if let Some(answer) = model {
+            Ok(Answers { content, models, encoder }) => {
+                for (run, answer) in models {
                     let trial = self.model_trial(dataset, work.position, &content, answer);
-                    trials.push(self.bench.submit(trial)?);
+                    trials.push((run, self.bench.submit(run, trial)?));
                 }
                 if let Some(scores) = encoder {
-                    trials.push(encoder_trial(dataset, work.position, &content, scores));
+                    let trial = encoder_trial(dataset, work.position, &content, scores);
+                    trials.extend(work.encoder.iter().map(|run| (run, trial.clone())));
                 }
             }
             Err(unreadable) => {
                 let outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
-                if work.needs_model {
-                    let trial = trial(dataset, work.position, &unreadable.content, Subject::Model, self.prompt_name);
-                    trials.push(self.bench.submit(Trial { outcome, ..trial })?);
+                let of = |subject, prompt| Trial {
+                    outcome,
+                    ..trial(dataset, work.position, &unreadable.content, subject, prompt)
+                };
+                for run in work.models.iter() {
+                    trials.push((run, self.bench.submit(run, of(Subject::Model, self.prompt_name))?));
                 }
-                if work.needs_encoder {
-                    let trial = trial(dataset, work.position, &unreadable.content, Subject::Encoder, CAPTION);
-                    trials.push(Trial { outcome, ..trial });
-                }
+                trials.extend(work.encoder.iter().map(|run| (run, of(Subject::Encoder, CAPTION))));
             }
         }
         Ok(())
@@ -206,10 +225,10 @@ impl Scribe<'_> {
 fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
     match &sample.result {
         Err(unreadable) => Some(unreadable.to_string()),
-        Ok(Answers { model: Some(Err(error)), .. }) => {
+        Ok(Answers { models, .. }) => {
+            let error = models.iter().find_map(|(_, answer)| answer.as_ref().err())?;
             Some(format!("{}: {error}", dataset.samples[sample.work.position].id))
         }
-        Ok(_) => None,
     }
 }
 

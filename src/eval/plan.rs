@@ -19,10 +19,39 @@ pub struct DatasetWork {
 pub struct SampleWork {
     /// Its position in the dataset.
     pub position: usize,
-    /// Whether the model must answer.
-    pub needs_model: bool,
-    /// Whether the encoder must.
-    pub needs_encoder: bool,
+    /// The runs whose model must answer.
+    pub models: RunSet,
+    /// The runs that lack the encoder's answer.
+    pub encoder: RunSet,
+}
+
+/// Some of the runs that go on in lock-step, by their number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunSet(u64);
+
+impl RunSet {
+    /// So many runs can go on at once.
+    pub const N_RUNS_MAX: usize = 64;
+
+    /// The runs of `0..n_runs` that `is_in` names.
+    pub fn of(n_runs: usize, is_in: impl Fn(usize) -> bool) -> Self {
+        Self((0..n_runs).filter(|&run| is_in(run)).fold(0, |bits, run| bits | 1 << run))
+    }
+
+    /// Whether `run` is one of them.
+    pub fn contains(self, run: usize) -> bool {
+        self.0 >> run & 1 == 1
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Their numbers, rising.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..Self::N_RUNS_MAX).filter(move |&run| self.contains(run))
+    }
 }
 
 /// The key of one subject's trial of one sample.
@@ -34,24 +63,27 @@ pub(super) fn key(dataset: &Dataset, position: usize, subject: Subject) -> Trial
     TrialKey { dataset: dataset.name.clone(), sample: dataset.samples[position].id.clone(), subject, mode }
 }
 
-/// What `dataset` still needs, given the trials that are recorded.
+/// What `dataset` still needs, given the trials that each run has recorded.
 pub fn plan(
     dataset: &Dataset,
     sample_seed: u64,
     limit: Option<usize>,
     has_encoder: bool,
-    recorded: &HashSet<TrialKey>,
+    recorded: &[HashSet<TrialKey>],
 ) -> DatasetWork {
     let names: Vec<&str> = dataset.labels.names().collect();
     let selected = select(&dataset.samples, &names, sample_seed, limit);
     let remaining = selected
         .iter()
-        .map(|&position| SampleWork {
-            position,
-            needs_model: !recorded.contains(&key(dataset, position, Subject::Model)),
-            needs_encoder: has_encoder && !recorded.contains(&key(dataset, position, Subject::Encoder)),
+        .map(|&position| {
+            let lacking = |subject| {
+                let key = key(dataset, position, subject);
+                RunSet::of(recorded.len(), |run| !recorded[run].contains(&key))
+            };
+            let encoder = if has_encoder { lacking(Subject::Encoder) } else { RunSet::default() };
+            SampleWork { position, models: lacking(Subject::Model), encoder }
         })
-        .filter(|work| work.needs_model || work.needs_encoder)
+        .filter(|work| !work.models.is_empty() || !work.encoder.is_empty())
         .collect();
     DatasetWork { selected, remaining }
 }

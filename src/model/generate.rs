@@ -1,6 +1,6 @@
 //! Batched greedy generation.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
 use super::language::LanguageModel;
@@ -85,6 +85,13 @@ pub fn greedy(
         hidden = decode_step(model, &rows, n_tokens + step, &mut caches)?;
     }
     Ok(finished.into_iter().flatten().collect())
+}
+
+/// Logits of the first token that would continue `prompt` `(tokens, hidden)`.
+pub fn first_logits(model: &dyn LanguageModel, prompt: Tensor) -> Result<Vec<f32>> {
+    let n_tokens = prompt.dim(0)?;
+    let hidden = prefill(model, &[prompt], &[Row::new(0, n_tokens, 0)], n_tokens, &mut model.new_caches(n_tokens))?;
+    last_logits(model, &hidden)?.pop().context("one prompt has one row of logits")
 }
 
 /// A row that is still being written.

@@ -5,6 +5,7 @@
     reason = "tests write files, read the environment, and say what they skip"
 )]
 
+mod adapters;
 mod architecture;
 mod chat;
 mod data;

@@ -71,3 +71,65 @@ fn the_lora_folder_of_the_original_repository_meets_its_own_code() {
         assert_eq!(loaded.generate(&[&prompt], pixels), ids(&expected["lora_merged.generated_ids"]));
     }
 }
+
+/// Images asked of each adapter and dataset; the published answers go on to 500.
+const N_IMAGES: usize = 24;
+
+/// `(sample, answer)` of a file of reference answers, spread over all of it.
+#[expect(clippy::disallowed_methods, reason = "reads reference answers")]
+fn reference_answers(path: &std::path::Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let field = |line: &serde_json::Value, name: &str| line[name].as_str().unwrap().to_owned();
+    let step = (lines.len() / N_IMAGES).max(1);
+    lines.iter().step_by(step).map(|line| (field(line, "sample"), field(line, "answer"))).collect()
+}
+
+#[test]
+fn answers_under_adapters_are_those_of_transformers_and_peft() {
+    use crate::dataset::{Catalog, DataRoots, OpenRequest, open};
+    let Some(shared) = shared() else { return };
+    let (data, models) = (shared.join("data"), shared.join("models"));
+    let names = ["lora-mnist", "linear-mnist", "lora-cifar10"];
+    let checkpoint = Checkpoint::open(models.join("tiny-llava")).unwrap();
+    let opened = OpenedModel::open(&checkpoint, None, None).unwrap();
+    let overlays = names.map(|name| {
+        let adapter =
+            Adapter::open(&models.join("adapters").join(name), FAMILIES[0].canonical, &opened.weights).unwrap();
+        adapter.overlay(&Placement::cpu(), false).unwrap()
+    });
+    let loaded = opened.load_all(overlays.into(), &Placement::cpu()).unwrap();
+    let template = crate::prompting::load("emt").unwrap();
+    let (mut n_asked, mut n_equal) = (0, 0);
+    for dataset in ["mnist", "cifar10", "cifar100", "imagenet20"] {
+        let text =
+            if dataset == "imagenet20" { data.join("imagenet20/val").display().to_string() } else { dataset.into() };
+        let roots = DataRoots { data: Some(data.clone()), ..DataRoots::default() };
+        let request = OpenRequest { text: &text, split: None, labels_file: None };
+        let images = open(&Catalog::embedded(), &roots, &request).unwrap();
+        let question = template.render(&images.noun, &images.labels).unwrap().text;
+        for (name, model) in names.iter().zip(&loaded) {
+            let expected = reference_answers(&models.join(format!("adapters/{name}/answers/{dataset}.jsonl")));
+            let position = |sample: &str| images.samples.iter().position(|other| other.id == sample).unwrap();
+            let pixels: Vec<Tensor> = expected
+                .iter()
+                .map(|(sample, _)| {
+                    let values = model.preprocessor.pixels(&images.read(position(sample)).unwrap());
+                    Tensor::from_vec(values, (3, 32, 32), &candle_core::Device::Cpu).unwrap()
+                })
+                .collect();
+            let pixels = Tensor::stack(&pixels, 0).unwrap();
+            let hidden = model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()]).unwrap().remove(0);
+            let prompt = model.dialogue.render(&question).unwrap();
+            let decoding = model.dialogue.decoding(32);
+            let features = model.mllm.image_features(&hidden).unwrap();
+            let rows = model.generate(&vec![&prompt; expected.len()], &features, &decoding).unwrap();
+            for (row, (_, answer)) in rows.into_iter().zip(&expected) {
+                n_asked += 1;
+                let said = model.dialogue.answer(&row.unwrap(), &decoding).unwrap().text;
+                n_equal += usize::from(said == *answer);
+            }
+        }
+    }
+    assert!(n_equal as f64 >= 0.995 * n_asked as f64, "{n_equal} of {n_asked}");
+}

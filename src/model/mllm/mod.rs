@@ -259,6 +259,11 @@ impl Model {
         super::generate::greedy(self.mllm.language(), &rows, decoding, &text_of)
     }
 
+    /// Logits `(vocabulary)` of the first token of an answer.
+    pub fn first_logits(&self, prompt: &RenderedPrompt, features: &Tensor) -> Result<Vec<f32>> {
+        super::generate::first_logits(self.mllm.language(), self.embed(prompt, features)?)
+    }
+
     /// The prompt's embeddings `(tokens, hidden)` with the image's features in their place.
     pub fn embed(&self, prompt: &RenderedPrompt, features: &Tensor) -> candle_core::Result<Tensor> {
         let parts: Vec<Tensor> = prompt

@@ -1,0 +1,57 @@
+//! Flags of adapters, for every command that takes a model.
+
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+use clap::Args;
+
+use crate::eval::AdapterRequest;
+
+/// Adapters over the model.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Adapters")]
+pub(super) struct AdapterOptions {
+    /// Adapter over the model: a folder of PEFT or of LLaVA's trainer, a projector, or a merged checkpoint; each is a run
+    /// of its own, beside the base. Can be repeated
+    #[arg(long = "adapter", value_name = "[NAME=]DIR")]
+    pub(super) adapters: Vec<String>,
+    /// Leave the model without adapter out
+    #[arg(long, requires = "adapters")]
+    pub(super) no_base: bool,
+    /// Add adapters to the weights instead of computing them beside: what a merged checkpoint would answer
+    #[arg(long, requires = "adapters")]
+    pub(super) merge: bool,
+    /// Evaluate an adapter even if it changes nothing
+    #[arg(long, requires = "adapters")]
+    pub(super) allow_noop_adapter: bool,
+}
+
+impl AdapterOptions {
+    /// Whether the model without adapter is a run.
+    pub(super) fn has_base(&self) -> bool {
+        !self.no_base
+    }
+
+    /// The adapters by name and path. A path that exists is taken at its word, even with `=` in it.
+    pub(super) fn requests(&self) -> Result<Vec<AdapterRequest>> {
+        self.adapters
+            .iter()
+            .map(|text| {
+                let (name, path) = match text.split_once('=') {
+                    Some((name, path)) if !Path::new(text).exists() => (Some(name), path),
+                    _ => (None, text.as_str()),
+                };
+                if let Some(name) = name {
+                    ensure!(
+                        !name.is_empty() && !name.contains(['/', '\\']) && name != "." && name != "..",
+                        "--adapter {text}: `{name}` names a folder of the run, and cannot"
+                    );
+                }
+                if path.is_empty() {
+                    bail!("--adapter {text} names no folder; hint: --adapter NAME=DIR");
+                }
+                Ok(AdapterRequest { name: name.map(str::to_owned), path: path.into() })
+            })
+            .collect()
+    }
+}
