@@ -80,7 +80,10 @@ pub fn mixed(n_samples: &[usize], mix: Option<&[f64]>) -> Result<Vec<usize>> {
     ensure!(mix.iter().all(|&ratio| ratio > 0.0 && ratio.is_finite()), "--mix takes positive ratios, as in 0.8,0.2");
     let whole = n_samples.iter().zip(mix).map(|(&n, ratio)| n as f64 / ratio).fold(f64::INFINITY, f64::min);
     let counts: Vec<usize> = mix.iter().map(|ratio| (ratio * whole + 1e-9) as usize).collect();
-    ensure!(counts.iter().all(|&n| n > 0), "--mix leaves a dataset without a sample; hint: ratios nearer to each other");
+    ensure!(
+        counts.iter().all(|&n| n > 0),
+        "--mix leaves a dataset without a sample; hint: ratios nearer to each other"
+    );
     Ok(counts)
 }
 

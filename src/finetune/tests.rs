@@ -50,10 +50,8 @@ fn trainer(shared: &Path, method: Method, start: Option<&Path>, micro_batch_size
 
 fn training_set(trainer: &Trainer, dataset: Dataset, n_samples: usize) -> TrainingSet {
     let labels: Vec<&str> = dataset.labels.names().collect();
-    let question = format!(
-        "What is the object in the image? Please only answer a single object in {}.",
-        labels.join(", ")
-    );
+    let question =
+        format!("What is the object in the image? Please only answer a single object in {}.", labels.join(", "));
     let answer = AnswerTemplate::new(AnswerTemplate::DEFAULT).unwrap();
     let selected = (0..n_samples).collect();
     TrainingSet::new(dataset, selected, &question, &answer, &trainer.model().dialogue).unwrap()

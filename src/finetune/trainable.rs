@@ -199,14 +199,7 @@ impl LoraShape {
         Ok((a, b))
     }
 
-    fn initial(
-        &self,
-        module: &str,
-        n_in: usize,
-        n_out: usize,
-        seed: u64,
-        device: &Device,
-    ) -> Result<(Tensor, Tensor)> {
+    fn initial(&self, module: &str, n_in: usize, n_out: usize, seed: u64, device: &Device) -> Result<(Tensor, Tensor)> {
         let mut random = fastrand::Rng::with_seed(seeded(seed, &[b"lora_A", module.as_bytes()]));
         // Kaiming's uniform distribution with a = √5 (He et al. 2015), which PEFT draws A from.
         let bound = 1.0 / (n_in as f32).sqrt();

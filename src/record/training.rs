@@ -133,8 +133,7 @@ impl TrainingFolder {
     fn write_state(&self, state: &str) -> Result<(), RecordError> {
         let mut environment = self.environment.clone();
         environment.insert("written".to_owned(), now().into());
-        let value =
-            json!({"schema": TRAINING_SCHEMA, "spec": self.spec, "environment": environment, "state": state});
+        let value = json!({"schema": TRAINING_SCHEMA, "spec": self.spec, "environment": environment, "state": state});
         let text = serde_json::to_string_pretty(&value).expect("a state is plain data");
         files::write_file(&self.dir, NAME, format!("{text}\n").as_bytes())
     }

@@ -24,4 +24,4 @@ pub use adapter::Adapter;
 pub use canonical::{Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip};
 pub use checkpoint::{Checkpoint, find_checkpoint, read_text_file};
 pub use store::Weights;
-pub use write::{NamedTensor, safetensors_bytes, torch_archive_bytes};
+pub use write::{NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};

@@ -1,10 +1,11 @@
 //! Writing weights: safetensors files and PyTorch archives, as bytes. Whoever asked puts them into place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Write};
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
@@ -22,6 +23,12 @@ pub fn safetensors_bytes(tensors: &[NamedTensor]) -> Result<Vec<u8>> {
     // Python's readers ask which framework wrote the file.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(views, Some(metadata)).context("failed to write tensors as safetensors")
+}
+
+/// The tensors of the file at `path` by name, as `dtype` on `device`.
+pub fn read_tensors(path: &Path, dtype: DType, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let stored = super::checkpoint::read_tensors_of_file(path)?;
+    stored.into_iter().map(|stored| Ok((stored.key.clone(), stored.to_tensor(dtype, device)?))).collect()
 }
 
 /// What `torch.save` writes for a dictionary of `tensors`, in f32; `name` is the folder inside the archive.
@@ -90,8 +97,6 @@ fn push_integers(pickle: &mut Vec<u8>, values: &[usize]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::super::checkpoint::read_tensors_of_file;
     use super::*;
 
