@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops::log_softmax;
+use rayon::prelude::*;
 
 use super::method::Hyperparameters;
 use super::optimizer::{self, AdamW};
-use super::trainable::Trainable;
+use super::trainable::{Parameter, Trainable};
 use crate::model::Placement;
 use crate::model::layers::{StepCounter, causal_mask};
 use crate::model::mllm::{Model, OpenedModel, RenderedPrompt};
@@ -79,9 +80,7 @@ pub struct Trainer {
     micro_batch_size: usize,
     max_grad_norm: Option<f64>,
     device: Device,
-    /// Steps of this sitting, and those of them that moved something.
-    n_steps_here: usize,
-    n_moved_here: usize,
+    sofar: Sofar,
 }
 
 /// Larger models keep all cores busy by themselves, and their activations would not fit twice.
@@ -102,8 +101,7 @@ impl Trainer {
     ) -> Result<Self> {
         ensure!(placement.dtype == DType::F32, "training computes in f32; hint: leave --dtype out");
         let is_small = opened.weights.n_parameters() < N_PARAMETERS_OF_ONE_WORKER;
-        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let n_workers = if placement.device.is_cpu() && is_small { n_threads } else { 1 };
+        let n_workers = if placement.device.is_cpu() && is_small { rayon::current_num_threads() } else { 1 };
         let counters: Vec<StepCounter> = (0..n_workers).map(|_| StepCounter::default()).collect();
         let overlays = counters.iter().map(|counter| trainable.overlay(counter)).collect();
         let models = opened.load_all(overlays, placement)?;
@@ -118,8 +116,7 @@ impl Trainer {
             micro_batch_size: micro_batch_size.max(1),
             max_grad_norm: hyperparameters.max_grad_norm,
             device: placement.device.clone(),
-            n_steps_here: 0,
-            n_moved_here: 0,
+            sofar: Sofar { n_steps: 0, n_moved: 0 },
         })
     }
 
@@ -154,14 +151,14 @@ impl Trainer {
         if !loss.is_finite() {
             bail!(Stopped::NotFinite { what: "loss".to_owned(), step });
         }
-        let grad_norm = self.checked_norm(&gradients, step)?;
+        let grad_norm = checked_norm(self.trainable.parameters(), &gradients, step, self.sofar)?;
         if let Some(max_norm) = self.max_grad_norm {
             optimizer::clip(&mut gradients, grad_norm, max_norm)?;
         }
         let variables: Vec<&Var> = self.trainable.parameters().iter().map(|p| &p.variable).collect();
         self.optimizer.step(&variables, &gradients, learning_rate)?;
-        self.n_steps_here += 1;
-        self.n_moved_here += usize::from(learning_rate > 0.0);
+        self.sofar.n_steps += 1;
+        self.sofar.n_moved += usize::from(learning_rate > 0.0);
         Ok(StepReport { loss, grad_norm, n_answer_tokens })
     }
 
@@ -182,44 +179,44 @@ impl Trainer {
                 done.push((index, micro_batch(&worker.model, examples, n_answer_tokens, trainable, device)?));
             }
         };
-        let work = &work;
-        let mut results: Vec<(usize, MicroResult)> = match workers.as_mut_slice() {
-            [worker] => work(worker)?,
-            workers => std::thread::scope(|scope| -> Result<_> {
-                let threads: Vec<_> = workers.iter_mut().map(|worker| scope.spawn(move || work(worker))).collect();
-                let mut all = Vec::new();
-                for thread in threads {
-                    all.extend(thread.join().map_err(|_| anyhow::anyhow!("a training thread panicked"))??);
-                }
-                Ok(all)
-            })?,
-        };
+        // On the pool that products of matrices use, too: threads of our own would compete with it.
+        let found: Vec<_> = workers.par_iter_mut().map(work).collect::<Result<_>>()?;
+        let mut results: Vec<(usize, MicroResult)> = found.into_iter().flatten().collect();
         // In the order of the batch, so that the sums do not depend on which thread was first.
         results.sort_by_key(|(index, _)| *index);
         sum(results.into_iter().map(|(_, result)| result), trainable)
     }
+}
 
-    /// The norm over all gradients. Every tensor must get one: an operation without a backward pass drops it silently,
-    /// and a tensor that does not train looks like one that has not forgotten.
-    fn checked_norm(&self, gradients: &[Tensor], step: usize) -> Result<f64> {
-        let mut sum = 0.0;
-        let mut without = Vec::new();
-        for (parameter, gradient) in self.trainable.parameters().iter().zip(gradients) {
-            let Some(norm) = optimizer::norm(gradient)? else {
-                bail!(Stopped::NotFinite { what: format!("gradient of `{}`", parameter.name), step });
-            };
-            sum += norm * norm;
-            // Before B has moved away from 0, the gradient of A is 0 by right.
-            let must_move = (self.n_steps_here == 0 && !parameter.is_first_factor()) || self.n_moved_here == 1;
-            if norm == 0.0 && must_move {
-                without.push(parameter.name.clone());
-            }
+/// How far the training of this sitting is.
+#[derive(Clone, Copy, Debug)]
+struct Sofar {
+    /// Steps made.
+    n_steps: usize,
+    /// Steps whose rate was not 0.
+    n_moved: usize,
+}
+
+/// The norm over all gradients. Every tensor must get one: an operation without a backward pass drops it silently, and
+/// a tensor that does not train looks like one that has not forgotten.
+fn checked_norm(parameters: &[Parameter], gradients: &[Tensor], step: usize, sofar: Sofar) -> Result<f64> {
+    let mut sum = 0.0;
+    let mut without = Vec::new();
+    for (parameter, gradient) in parameters.iter().zip(gradients) {
+        let Some(norm) = optimizer::norm(gradient)? else {
+            bail!(Stopped::NotFinite { what: format!("gradient of `{}`", parameter.name), step });
+        };
+        sum += norm * norm;
+        // Before B has moved away from 0, the gradient of A is 0 by right.
+        let must_move = (sofar.n_steps == 0 && !parameter.is_first_factor()) || sofar.n_moved == 1;
+        if norm == 0.0 && must_move {
+            without.push(parameter.name.clone());
         }
-        if let Some(name) = without.first() {
-            bail!(Stopped::NoGradient { name: name.clone(), n_others: without.len() - 1, step });
-        }
-        Ok(sum.sqrt())
     }
+    if let Some(name) = without.first() {
+        bail!(Stopped::NoGradient { name: name.clone(), n_others: without.len() - 1, step });
+    }
+    Ok(sum.sqrt())
 }
 
 /// What one pass gives; a gradient is absent where nothing reached the variable.
@@ -299,4 +296,40 @@ fn loss(model: &Model, examples: &[Example], n_tokens: usize, device: &Device) -
     let log_probabilities = log_softmax(&language.logits(&chosen)?, D::Minus1)?; // (targets, vocabulary)
     let total = log_probabilities.gather(&targets, 1)?.sum_all()?;
     Ok((total * (-1.0 / n_tokens as f64))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(value: f32) -> Tensor {
+        Tensor::new(&[value, 0.0], &Device::Cpu).unwrap()
+    }
+
+    fn check(gradients: [f32; 2], n_steps: usize, n_moved: usize) -> Result<f64> {
+        let parameters = ["q_proj.lora_A", "q_proj.lora_B"]
+            .map(|name| Parameter { name: name.to_owned(), variable: Var::from_tensor(&tensor(1.0)).unwrap() });
+        checked_norm(&parameters, &gradients.map(tensor), 5, Sofar { n_steps, n_moved })
+    }
+
+    #[test]
+    fn a_tensor_without_a_gradient_is_named() {
+        let error = check([3.0, 0.0], 0, 0).unwrap_err().to_string();
+        assert!(error.contains("`q_proj.lora_B` gets no gradient at step 5"), "{error}");
+        assert_eq!(check([3.0, 4.0], 0, 0).unwrap(), 5.0);
+    }
+
+    #[test]
+    fn the_first_factor_may_stand_still_until_the_second_has_moved() {
+        assert_eq!(check([0.0, 2.0], 0, 0).unwrap(), 2.0);
+        // A warm-up begins with a rate of 0, which moves nothing.
+        assert_eq!(check([0.0, 2.0], 1, 0).unwrap(), 2.0);
+        assert!(check([0.0, 2.0], 2, 1).unwrap_err().to_string().contains("lora_A"));
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_stops_and_says_where() {
+        let error = check([1.0, f32::NAN], 7, 6).unwrap_err().to_string();
+        assert!(error.contains("q_proj.lora_B") && error.contains("step 5"), "{error}");
+    }
 }

@@ -10,6 +10,7 @@ mod architecture;
 mod chat;
 mod data;
 mod download;
+mod finetune;
 mod http_server;
 mod judge;
 mod resume;

@@ -82,8 +82,8 @@ pub(in crate::cli) struct FinetuneArgs {
     /// Write a checkpoint after so many steps, beside those after each epoch
     #[arg(long, value_name = "N")]
     pub save_every: Option<usize>,
-    /// Samples in one forward and backward pass; a step sums over as many as its batch needs
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    /// Samples in one forward and backward pass; a step sums over as many as its batch needs. More than 1 helps a GPU
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub micro_batch_size: usize,
 }
 

@@ -12,7 +12,7 @@ fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, adapter: &std::p
     let checkpoint = Checkpoint::open(dir).unwrap();
     let tower = tower.map(|tower| Checkpoint::open(tower).unwrap());
     let opened = OpenedModel::open(&checkpoint, tower.as_ref(), template).unwrap();
-    let adapter = Adapter::open(adapter, (family_of(&checkpoint).unwrap().canonical), &opened.weights).unwrap();
+    let adapter = Adapter::open(adapter, family_of(&checkpoint).unwrap().canonical, &opened.weights).unwrap();
     assert!(!adapter.changes_nothing(&opened.weights).unwrap());
     let overlay = adapter.overlay(&Placement::cpu(), is_merged).unwrap();
     let mut models = opened.load_all(vec![Overlay::default(), overlay], &Placement::cpu()).unwrap();
