@@ -1,6 +1,7 @@
 //! Files that are compiled into the binary.
 
 pub mod catalog;
+pub mod embedded;
 pub mod font;
 pub mod judge_prompts;
 pub mod lexicon;

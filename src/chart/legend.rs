@@ -1,7 +1,7 @@
 //! What the marks mean, below the plot.
 
 use super::geometry;
-use super::petals::{REFERENCE_LOOK, reference_mark};
+use super::petals::{REFERENCE_LOOK, before_look, reference_mark};
 use super::radar::corner_mark;
 use super::rose::{Role, RoseChart, Style};
 use super::svg::{self, Anchor, Svg, ink, number};
@@ -85,6 +85,9 @@ fn draw_swatch(svg: &mut Svg, style: Style, swatch: Swatch, x: f64, y: f64) {
             let look = format!(r#"fill="{}" stroke="{}" stroke-width="1.6""#, svg::ENCODER_FILL, svg::ENCODER_LINE);
             svg.path("encoder", &bar, &look, None);
         }
+        (Swatch::Subject(Role::Before), Style::Petals) => {
+            svg.path("before", &bar, &before_look(), None);
+        }
         (Swatch::Subject(_), Style::Petals) => {
             let look = format!(r#"fill="{}" stroke="{}" stroke-width="1""#, svg::MODEL_FILL, svg::MODEL_INK);
             svg.path("model", &bar, &look, None);
@@ -92,6 +95,7 @@ fn draw_swatch(svg: &mut Svg, style: Style, swatch: Swatch, x: f64, y: f64) {
         (Swatch::Subject(role), Style::Radar) => {
             let (class, line, fill, dashes) = match role {
                 Role::Encoder => ("encoder", svg::ENCODER_LINE, svg::ENCODER_FILL, ""),
+                Role::Before => ("before", svg::MODEL_INK, svg::BEFORE_FILL, r#" stroke-dasharray="2 2""#),
                 _ => ("model", svg::MODEL_FILL, svg::MODEL_FILL, r#" stroke-dasharray="6 3""#),
             };
             let stroke = format!(r#"fill="none" stroke="{line}" stroke-width="2.2"{dashes}"#);

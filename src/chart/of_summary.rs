@@ -42,6 +42,42 @@ impl RoseChart {
     }
 }
 
+impl RoseChart {
+    /// A run before and after fine-tuning, over the datasets of `after`: the baseline's accuracy is the left half of each
+    /// petal, the candidate's the right, with the encoder behind.
+    pub fn before_after(before: &Summary, after: &Summary, options: RoseOptions) -> Self {
+        let mut chart = Self::of_summary(after, RoseOptions { paper_rows: false, ..options });
+        let of_before =
+            |dataset: &DatasetSummary| before.datasets.iter().find(|other| other.dataset == dataset.dataset);
+        let points: Vec<Option<Point>> = after
+            .datasets
+            .iter()
+            .map(|dataset| of_before(dataset).and_then(|dataset| dataset.model.as_ref()).and_then(point))
+            .collect();
+        for ((axis, before), after) in chart.axes.iter_mut().zip(&points).zip(&after.datasets) {
+            if let (Some(before), Some(after)) = (before, after.model.as_ref().and_then(point)) {
+                axis.remarks = vec![words::fall(before.accuracy - after.accuracy)];
+            }
+        }
+        let baseline = Series {
+            name: format!("before: {}", words::model(&before.model)),
+            short_name: "before".to_owned(),
+            role: Role::Before,
+            points,
+        };
+        let at = chart.series.iter().position(|series| series.role == Role::Model).unwrap_or(chart.series.len());
+        if let Some(model) = chart.series.get_mut(at) {
+            model.name = format!("after: {}", words::model(&after.model));
+            model.short_name = "after".to_owned();
+        }
+        chart.series.insert(at, baseline);
+        chart.title =
+            format!("What {} said, and what {} says", words::model(&before.model), words::model(&after.model));
+        chart.footer = footer(after, options);
+        chart
+    }
+}
+
 fn point(subject: &SubjectSummary) -> Option<Point> {
     let accuracy = subject.accuracy.filter(|accuracy| accuracy.is_finite())?;
     let interval = subject.accuracy_interval.filter(|ends| ends.iter().all(|end| end.is_finite()));

@@ -43,12 +43,20 @@ pub fn draw(svg: &mut Svg, chart: &RoseChart, slots: &Slots, obstacles: &mut Obs
 /// The petals, the back ones first, each series clockwise.
 fn marks<'a>(chart: &'a RoseChart, slots: &Slots) -> Vec<Mark<'a>> {
     let mut marks = Vec::new();
+    let has_before = chart.series.iter().any(|series| series.role == Role::Before);
     let has_encoder = chart.series.iter().any(|series| series.role == Role::Encoder);
     for series in chart.series.iter().filter(|series| series.role != Role::Reference) {
         for ((axis, &angle), point) in chart.axes.iter().zip(&slots.angles).zip(&series.points) {
             let Some(point) = *point else { continue };
+            let turn = if has_before { slots.half_model / 2.0 } else { 0.0 };
+            let angle = match series.role {
+                Role::Before => angle - turn,
+                Role::Model => angle + turn,
+                _ => angle,
+            };
             let (half, whisker_angle) = match series.role {
                 Role::Encoder => (slots.half_encoder, angle + slots.shoulder()),
+                _ if has_before => (slots.half_model / 2.0, angle),
                 _ if has_encoder => (slots.half_model, angle),
                 // Alone, a model's petal need not leave a shoulder free.
                 _ => (slots.half_encoder * 0.8, angle),
@@ -73,9 +81,15 @@ fn draw_petal(svg: &mut Svg, mark: &Mark<'_>) {
         Role::Encoder => {
             ("encoder", format!(r#"fill="{}" stroke="{}" stroke-width="1.6""#, svg::ENCODER_FILL, svg::ENCODER_LINE))
         }
+        Role::Before => ("before", before_look()),
         _ => ("model", format!(r#"fill="{}" stroke="{}" stroke-width="1""#, svg::MODEL_FILL, svg::MODEL_INK)),
     };
     svg.path(class, &path, &format!(r#"{attributes} stroke-linejoin="round""#), Some(&tooltip));
+}
+
+/// How a baseline's half of a petal is filled.
+pub fn before_look() -> String {
+    format!(r#"fill="{}" stroke="{}" stroke-width="1""#, svg::BEFORE_FILL, svg::MODEL_INK)
 }
 
 impl Obstacles {
@@ -176,6 +190,7 @@ fn tip_number(mark: &Mark<'_>, chart: &RoseChart, slots: &Slots) -> TipNumber {
     let beside = slots.shoulder();
     let angles = match mark.series.role {
         Role::Encoder => vec![mark.angle + beside, mark.angle, mark.angle - beside, mark.angle + 1.4 * beside],
+        Role::Before => vec![mark.angle - 0.3 * beside, mark.angle, mark.angle - 0.7 * beside],
         _ => vec![mark.angle, mark.angle - 0.35 * beside, mark.angle + 0.35 * beside, mark.angle - beside],
     };
     TipNumber {
@@ -197,6 +212,7 @@ pub fn number_ink(role: Role, n_axes: usize) -> svg::Ink {
     };
     match role {
         Role::Encoder => ink(13.0 * shrink, svg::ENCODER_INK, "encoder-ink").halo(),
+        Role::Before => ink(13.0 * shrink, svg::MODEL_INK, "model-ink").halo(),
         _ => ink(15.0 * shrink, svg::MODEL_INK, "model-ink").bold().halo(),
     }
 }

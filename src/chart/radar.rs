@@ -42,6 +42,7 @@ fn draw_polygon(svg: &mut Svg, chart: &RoseChart, slots: &Slots, series: &Series
     let is_closed = corners.len() > 2 && corners.iter().all(Option::is_some);
     let (class, stroke, fill, dashes) = match series.role {
         Role::Encoder => ("encoder-line", svg::ENCODER_LINE, svg::ENCODER_FILL, ""),
+        Role::Before => ("before-line", svg::MODEL_INK, svg::BEFORE_FILL, r#" stroke-dasharray="2 3""#),
         _ => ("model-line", svg::MODEL_FILL, svg::MODEL_FILL, r#" stroke-dasharray="9 4""#),
     };
     let mut path = String::new();
@@ -84,6 +85,7 @@ fn draw_corner(
     let tooltip = format!("{axis_name}, {}: {}", series.name, words::percent(Some(value.accuracy)));
     let (class, fill, stroke) = match series.role {
         Role::Encoder => ("encoder", svg::ENCODER_FILL, svg::ENCODER_LINE),
+        Role::Before => ("before", svg::BEFORE_FILL, svg::MODEL_INK),
         _ => ("model", svg::MODEL_FILL, svg::MODEL_INK),
     };
     svg.path(

@@ -170,6 +170,8 @@ pub struct Series {
 pub enum Role {
     /// The comparator: behind, pale with an outline.
     Encoder,
+    /// The baseline of a comparison: the left half of the petal, beside what came after.
+    Before,
     /// The subject of the run: in front and narrower.
     Model,
     /// Published figures: thin markers; absent points are simply absent.

@@ -19,6 +19,8 @@ pub const GRID: &str = "#C9CFD6";
 pub const MODEL_FILL: &str = "#0072B2";
 /// Its outline and numbers.
 pub const MODEL_INK: &str = "#004B76";
+/// The baseline beside a model: its hue, paler than the model and darker than the encoder in grey.
+pub const BEFORE_FILL: &str = "#8FC1E3";
 /// The encoder: Okabe-Ito orange, so pale that it differs from the model in lightness alone.
 pub const ENCODER_FILL: &str = "#FBE3B5";
 /// Its outline.

@@ -251,3 +251,17 @@ fn the_golden_rose_is_drawn_again_to_the_byte() {
     let golden = std::fs::read_to_string(path).unwrap();
     assert!(svg == golden, "tests/golden/rose.svg differs; hint: look at the new picture, then set EMT_BLESS=1");
 }
+
+#[test]
+fn before_and_after_are_the_two_halves_of_a_petal() {
+    let before = summary(vec![dataset("d", Some(subject(640, 1000, 0)), Some(subject(900, 1000, 0)))]);
+    let after = summary(vec![dataset("d", Some(subject(420, 1000, 0)), Some(subject(900, 1000, 0)))]);
+    let svg = rose(&RoseChart::before_after(&before, &after, PLAIN));
+    let document = Document::parse(&svg).unwrap();
+    let [left] = plotted(&document, "before")[..] else { panic!("one half") };
+    let [right] = plotted(&document, "model")[..] else { panic!("one half") };
+    assert!((tip(&left) / RADIUS - 0.64).abs() < 1e-4 && (tip(&right) / RADIUS - 0.42).abs() < 1e-4);
+    assert!(coordinates(&left)[2] < 0.0, "the baseline stands on the left");
+    assert!(svg.contains("fell by 22.0 points"));
+    raster::parse(&svg).unwrap();
+}

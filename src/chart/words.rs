@@ -45,6 +45,16 @@ pub fn shortened(text: &str, n_max: usize) -> String {
     }
 }
 
+/// A change of accuracy in words: `fell by 12.3 points`, `rose by 0.4 points`, `unchanged`.
+pub fn fall(fall: f64) -> String {
+    let points = format!("{:.1}", fall.abs() * 100.0);
+    match points.as_str() {
+        "0.0" => "unchanged".to_owned(),
+        _ if fall > 0.0 => format!("fell by {points} points"),
+        _ => format!("rose by {points} points"),
+    }
+}
+
 /// A chance level: `10%`, `0.1%`.
 pub fn chance(fraction: f64) -> String {
     let percent = fraction * 100.0;
@@ -57,7 +67,9 @@ pub fn chance(fraction: f64) -> String {
 
 /// `llava-7b + adapter`.
 pub fn model(model: &ModelHeading) -> String {
-    if model.adapter.is_some() { format!("{} + adapter", model.name) } else { model.name.clone() }
+    // A name of a run in lock-step already tells the adapter's.
+    let is_named = model.name.contains('+');
+    if model.adapter.is_some() && !is_named { format!("{} + adapter", model.name) } else { model.name.clone() }
 }
 
 /// The encoder's relation to the model's tower as a clause, with tower equality.

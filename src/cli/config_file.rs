@@ -12,10 +12,13 @@ pub(super) fn with_config(command: &clap::Command, args: Vec<OsString>) -> Resul
     let Some(path) = config_path(&args) else { return Ok(args) };
     let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
     let table: Table = toml::from_str(&text).with_context(|| format!("failed to read `{}`", path.display()))?;
-    let (command, n_words) = innermost(command, &args);
+    let (root, (command, n_words)) = (command, innermost(command, &args));
+    let options: Vec<&clap::Arg> = command.get_arguments().chain(root.get_arguments().filter(is_global)).collect();
     let mut flags = Vec::new();
     for (key, value) in &table {
-        flags.extend(flag(command, key, value).with_context(|| format!("in `{}`", path.display()))?);
+        flags.extend(
+            flag(command.get_name(), &options, key, value).with_context(|| format!("in `{}`", path.display()))?,
+        );
     }
     let mut all = args;
     all.splice(n_words..n_words, flags);
@@ -42,12 +45,17 @@ fn innermost<'a>(command: &'a clap::Command, args: &[OsString]) -> (&'a clap::Co
     (command, n_words)
 }
 
-fn flag(command: &clap::Command, key: &str, value: &Value) -> Result<Vec<OsString>> {
+/// Flags of every command; a file that names another file would be read by nobody.
+fn is_global(argument: &&clap::Arg) -> bool {
+    argument.is_global_set() && argument.get_long() != Some("config")
+}
+
+fn flag(command: &str, options: &[&clap::Arg], key: &str, value: &Value) -> Result<Vec<OsString>> {
     let long = key.replace('_', "-");
-    let Some(argument) = command.get_arguments().find(|argument| argument.get_long() == Some(&long)) else {
+    let Some(argument) = options.iter().find(|argument| argument.get_long() == Some(&long)) else {
         let known: Vec<String> =
-            command.get_arguments().filter_map(|a| a.get_long()).map(|name| name.replace('-', "_")).collect();
-        bail!("`{key}` is no option of `emt {}`; hint: the options are {}", command.get_name(), known.join(", "));
+            options.iter().filter_map(|a| a.get_long()).map(|name| name.replace('-', "_")).collect();
+        bail!("`{key}` is no option of `emt {command}`; hint: the options are {}", known.join(", "));
     };
     if !argument.get_action().takes_values() {
         return match value {
@@ -75,6 +83,8 @@ fn scalar(key: &str, value: &Value) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn with(text: &str, rest: &[&str]) -> Result<Vec<String>> {
@@ -102,5 +112,19 @@ mod tests {
     fn an_unknown_key_is_named_with_the_file() {
         let error = format!("{:#}", with("limmit = 5\n", &[]).unwrap_err());
         assert!(error.contains("limmit") && error.contains("emt.toml") && error.contains("limit"), "{error}");
+    }
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn any_text_is_flags_or_an_error(
+            noise in ".{0,60}", key in "[a-z_-]{0,12}|limit|datasets|fresh|quiet", value in "[-0-9a-z'\"\\[\\]{}.,:]{0,20}",
+        ) {
+            let _ = with(&noise, &[]);
+            if let Ok(args) = with(&format!("{key} = {value}\n"), &["--limit", "7"]) {
+                // What comes out are flags of the command, and the command line stays last.
+                prop_assert!(args[2..args.len() - 4].iter().all(|arg| arg.starts_with("--")), "{args:?}");
+                prop_assert_eq!(&args[args.len() - 2..], ["--limit", "7"]);
+            }
+        }
     }
 }

@@ -121,7 +121,7 @@ fn list(args: &ListArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
     let rows: Vec<(Available, Option<Result<usize, String>>)> = available(&catalog, &roots)
         .into_iter()
         .map(|row| {
-            let found = row.found_at.as_ref().map(|_| count(&catalog, &roots, &row));
+            let found = row.is_found.then(|| count(&catalog, &roots, &row));
             (row, found)
         })
         .collect();
@@ -192,7 +192,7 @@ fn row_json(row: &Available, found: &Option<Result<usize, String>>) -> serde_jso
         "dataset": row.name, "split": row.split, "is_default_split": row.is_default_split,
         "is_training_split": row.is_training_split, "is_evaluated_by_default": row.is_evaluated_by_default,
         "n_classes": row.n_classes, "n_samples": n_samples, "n_samples_published": row.n_samples_published,
-        "path": row.found_at.as_ref().map(|path| path.display().to_string()), "fault": fault,
+        "is_embedded": row.is_embedded, "path": row.found_at.as_ref().map(|path| path.display().to_string()), "fault": fault,
         "licence": row.licence, "may_redistribute": row.may_redistribute, "can_be_fetched": row.can_be_fetched,
     })
 }
@@ -225,7 +225,7 @@ fn run_verify(args: &VerifyArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn
 }
 
 fn found_names(catalog: &Catalog, roots: &DataRoots) -> anyhow::Result<Vec<String>> {
-    let found = available(catalog, roots).into_iter().filter(|row| row.is_default_split && row.found_at.is_some());
+    let found = available(catalog, roots).into_iter().filter(|row| row.is_default_split && row.is_found);
     let names: Vec<String> = found.map(|row| row.name).collect();
     if names.is_empty() {
         anyhow::bail!("no dataset was found; hint: emt data fetch mnist, or --data DIR");

@@ -14,29 +14,31 @@ use super::judge_options::JudgeOptions;
 use super::progress::Progress;
 use super::results::{self, ChartOptions, Format, Results};
 use super::{environment, exit_code, interrupt};
-use crate::dataset::{self, Dataset, OpenRequest};
+use crate::dataset::{self, Available, Dataset, OpenRequest};
 use crate::domain::{DatasetSpec, Mode, RunSpec, Subject, SubjectPrompt, Trial};
 use crate::eval::{
     self, Captions, DatasetWork, EncoderChoice, Ended, EvalRun, OpenRun, OpenedSubjects, Question, SubjectsRequest,
 };
 use crate::judging::Panel;
 use crate::model::Placement;
+use crate::model::weights::is_embedded;
 use crate::prompting;
 use crate::record::{self, Manifest, RunFolder, Sitting};
 
 /// Flags of `emt eval`.
 #[derive(Args, Debug)]
 pub(super) struct EvalArgs {
-    /// Checkpoint folder of the model
-    #[arg(long, short, value_name = "DIR")]
+    /// Checkpoint folder of the model; `embedded`: the miniature that is a part of the program
+    #[arg(long, short, value_name = "DIR|embedded")]
     model: PathBuf,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Folder of the encoder to compare with; `auto`: the one that the checkpoint names; `none`: no comparison
-    #[arg(long, value_name = "DIR|auto|none", default_value = "auto")]
+    /// Folder of the encoder to compare with; `auto`: the one that the checkpoint names; `embedded`: the miniature's;
+    /// `none`: no comparison
+    #[arg(long, value_name = "DIR|auto|embedded|none", default_value = "auto")]
     encoder: String,
     /// Names of `emt data list`, folders, or NAME=FOLDER, separated by commas; default: what is found of mnist,
-    /// cifar10, cifar100, miniimagenet
+    /// cifar10, cifar100, miniimagenet; for the embedded model embedded/mnist, embedded/cifar10, embedded/cifar100
     #[arg(long, value_name = "A,B")]
     datasets: Option<String>,
     #[command(flatten)]
@@ -87,13 +89,13 @@ pub(super) struct EvalArgs {
     /// Exit with 2 where a larger share of one subject's trials of a dataset is unscored
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
     max_unscored: f64,
+    /// What standard output gets
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
     #[command(flatten)]
     judging: JudgeOptions,
     #[command(flatten)]
     charts: ChartOptions,
-    /// What standard output gets
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -267,11 +269,7 @@ fn open_datasets(args: &EvalArgs) -> Result<Vec<Dataset>> {
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
     let texts: Vec<String> = match &args.datasets {
         Some(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect(),
-        None => {
-            let found = dataset::available(&catalog, &roots);
-            let found = found.into_iter().filter(|row| row.is_evaluated_by_default && row.is_default_split);
-            found.filter(|row| row.found_at.is_some()).map(|row| row.name).collect()
-        }
+        None => default_datasets(is_embedded(&args.model), dataset::available(&catalog, &roots)),
     };
     if texts.is_empty() {
         bail!("no dataset was found; hint: `emt data fetch mnist cifar10 cifar100`, or --data DIR, or --datasets PATH");
@@ -291,6 +289,15 @@ fn open_datasets(args: &EvalArgs) -> Result<Vec<Dataset>> {
     }
     eval::refuse_empty(&datasets)?;
     Ok(datasets)
+}
+
+/// The miniature's datasets for the miniature, else what is found of those that the catalog says.
+fn default_datasets(is_miniature: bool, available: Vec<Available>) -> Vec<String> {
+    let is_wanted = |row: &Available| match is_miniature {
+        true => row.is_embedded,
+        false => row.is_evaluated_by_default && row.is_found,
+    };
+    available.into_iter().filter(|row| row.is_default_split && is_wanted(row)).map(|row| row.name).collect()
 }
 
 fn tuned_on(args: &EvalArgs) -> Result<BTreeMap<String, crate::domain::LabelSet>> {

@@ -42,13 +42,13 @@ struct ScoreArgs {
     /// Exit with 2 where a larger share of one subject's trials of a dataset is unscored
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
     max_unscored: f64,
+    /// What standard output gets
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
     #[command(flatten)]
     judging: JudgeOptions,
     #[command(flatten)]
     charts: ChartOptions,
-    /// What standard output gets
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
 }
 
 /// Runs the command and returns its exit code.

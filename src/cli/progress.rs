@@ -18,8 +18,9 @@ pub(super) struct Progress<'a> {
     is_terminal: bool,
     bar: Option<(String, ProgressBar)>,
     last_line: Instant,
-    started: Instant,
-    n_done_at_start: usize,
+    /// When the dataset's first batch was there, and how many samples were done then: how long that batch took, with all
+    /// that had to be made ready for it, is not known here.
+    timed_from: Option<(Instant, usize)>,
     n_total: usize,
     n_warnings: usize,
 }
@@ -35,8 +36,7 @@ impl<'a> Progress<'a> {
             is_terminal: std::io::stderr().is_terminal(),
             bar: None,
             last_line: Instant::now(),
-            started: Instant::now(),
-            n_done_at_start: 0,
+            timed_from: None,
             n_total: 0,
             n_warnings: 0,
         }
@@ -67,7 +67,7 @@ impl<'a> Progress<'a> {
         if let Some((_, bar)) = self.bar.take() {
             bar.finish();
         }
-        (self.started, self.n_done_at_start, self.n_total) = (Instant::now(), n_done, n_total);
+        (self.timed_from, self.n_total) = (None, n_total);
         if self.quiet || !self.is_terminal {
             return;
         }
@@ -81,12 +81,18 @@ impl<'a> Progress<'a> {
         self.bar = Some((dataset.to_owned(), bar));
     }
 
-    fn status(&self, n_done: usize, n_correct: usize, n_unscored: usize, judges: &JudgeCounters) -> String {
-        let seconds = self.started.elapsed().as_secs_f64().max(1e-3);
-        let rate = (n_done - self.n_done_at_start.min(n_done)) as f64 / seconds;
-        let left = if rate > 0.0 { (self.n_total - n_done.min(self.n_total)) as f64 / rate } else { 0.0 };
-        let left = humantime::format_duration(Duration::from_secs(left as u64));
-        let mut text = format!("{rate:.1} images/s, {left} left, {n_correct} correct, {n_unscored} unscored");
+    /// Images a second, and the time left; `None` until there are two batches to measure between.
+    fn speed(&mut self, n_done: usize) -> Option<String> {
+        let (start, n_done_before) = *self.timed_from.get_or_insert_with(|| (Instant::now(), n_done));
+        let n_timed = n_done.checked_sub(n_done_before).filter(|&n| n > 0)?;
+        let rate = n_timed as f64 / start.elapsed().as_secs_f64().max(1e-3);
+        let left = Duration::from_secs((self.n_total.saturating_sub(n_done) as f64 / rate) as u64);
+        Some(format!("{rate:.1} images/s, {} left, ", humantime::format_duration(left)))
+    }
+
+    fn status(&mut self, n_done: usize, n_correct: usize, n_unscored: usize, judges: &JudgeCounters) -> String {
+        let speed = self.speed(n_done).unwrap_or_default();
+        let mut text = format!("{speed}{n_correct} correct, {n_unscored} unscored");
         if judges.n_distinct > 0 {
             text.push_str(&format!(
                 ", judge: {} calls for {} pairs of {} answers",
@@ -135,5 +141,24 @@ impl Observer for Progress<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_speed_is_told_before_two_batches_were_measured() {
+        let mut err = Vec::new();
+        let mut progress = Progress::new(&mut err, true);
+        progress.start("mnist", 100, 40);
+        let judges = JudgeCounters::default();
+        assert_eq!(progress.status(50, 7, 1, &judges), "7 correct, 1 unscored");
+        let status = progress.status(60, 9, 1, &judges);
+        assert!(status.contains("images/s") && status.contains("left, 9 correct"), "{status}");
+        // The next dataset begins anew.
+        progress.start("cifar10", 100, 0);
+        assert_eq!(progress.status(10, 0, 0, &judges), "0 correct, 0 unscored");
     }
 }

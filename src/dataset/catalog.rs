@@ -44,8 +44,12 @@ impl Catalog {
     pub(super) fn parse(text: &str, origin: &str) -> anyhow::Result<Catalog> {
         let wire: WireCatalog =
             toml::from_str(text).with_context(|| format!("failed to read the catalog `{origin}`"))?;
+        let mut datasets = wire.dataset;
+        for subset in wire.subset {
+            datasets.push(subset.of_dataset(&datasets).with_context(|| format!("in the catalog `{origin}`"))?);
+        }
         let mut entries: Vec<Entry> = Vec::new();
-        for dataset in wire.dataset {
+        for dataset in datasets {
             let name = dataset.name.clone();
             ensure!(
                 !entries.iter().any(|other| other.name == name),
@@ -108,6 +112,12 @@ impl Entry {
         Ok(Entry { name: wire.name.clone(), labels, wire })
     }
 
+    /// Whether the images of a split are compiled into the program.
+    pub(super) fn is_embedded(&self, split: &str) -> bool {
+        let is_embedded = |split: &WireSplit| split.alternatives.iter().any(|a| a.reader == ReaderKind::Embedded);
+        self.wire.splits.get(split).is_some_and(is_embedded)
+    }
+
     /// The split that was asked for, or the default one.
     pub(super) fn split<'a>(&'a self, asked: Option<&'a str>) -> anyhow::Result<(&'a str, &'a WireSplit)> {
         let name = asked.unwrap_or(&self.wire.default_split);
@@ -125,6 +135,8 @@ struct WireCatalog {
     #[serde(default = "default_sample_seed")]
     sample_seed: u64,
     dataset: Vec<WireDataset>,
+    #[serde(default)]
+    subset: Vec<WireSubset>,
 }
 
 /// The embedded catalog's value: a person's own catalog keeps the order unless it says otherwise.
@@ -161,6 +173,32 @@ pub(super) struct WireDataset {
     pub(super) files: Vec<WireFile>,
 }
 
+/// One `[[subset]]` table: other splits of a dataset, under a name of their own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WireSubset {
+    name: String,
+    of: String,
+    splits: BTreeMap<String, WireSplit>,
+}
+
+impl WireSubset {
+    /// The dataset with the subset's name and splits, everything else as in the dataset that it is `of`.
+    fn of_dataset(self, datasets: &[WireDataset]) -> anyhow::Result<WireDataset> {
+        let whole = datasets.iter().find(|dataset| dataset.name == self.of).with_context(|| {
+            format!("the subset `{}` is `of` `{}`, which is no dataset of the catalog", self.name, self.of)
+        })?;
+        Ok(WireDataset {
+            name: self.name,
+            splits: self.splits,
+            evaluated_by_default: false,
+            checksums: BTreeMap::new(),
+            files: Vec::new(),
+            ..whole.clone()
+        })
+    }
+}
+
 /// Which classes of ImageNet.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
@@ -185,6 +223,7 @@ pub(super) struct WireSplit {
 #[serde(deny_unknown_fields)]
 pub(super) struct Alternative {
     pub(super) reader: ReaderKind,
+    #[serde(default)]
     pub(super) folder: String,
     pub(super) files: Vec<String>,
     #[serde(default)]
@@ -211,6 +250,7 @@ pub(super) enum ReaderKind {
     ImageFolder,
     Manifest,
     TinyImagenet,
+    Embedded,
 }
 
 /// One file to download.
@@ -231,6 +271,8 @@ pub(super) struct WireFile {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -239,7 +281,7 @@ mod tests {
         let names: Vec<&str> = catalog.names().collect();
         assert_eq!(names[..4], ["mnist", "cifar10", "cifar100", "miniimagenet"]);
         let n_classes: Vec<usize> = catalog.entries.iter().map(|entry| entry.labels.len()).collect();
-        assert_eq!(n_classes, [10, 10, 100, 100, 200, 1000, 10, 10, 100]);
+        assert_eq!(n_classes, [10, 10, 100, 100, 200, 1000, 10, 10, 100, 10, 10, 100]);
     }
 
     #[test]
@@ -253,6 +295,26 @@ mod tests {
     fn an_unknown_dataset_is_answered_with_the_known_names() {
         let error = Catalog::embedded().labels_of("cifar11").unwrap_err().to_string();
         assert!(error.contains("unknown dataset `cifar11`") && error.contains("cifar100"), "{error}");
+    }
+
+    #[test]
+    fn a_subset_has_the_labels_and_words_of_its_dataset() {
+        let catalog = Catalog::embedded();
+        for name in ["mnist", "cifar10", "cifar100"] {
+            let (whole, part) = (catalog.entry(name).unwrap(), catalog.entry(&format!("embedded/{name}")).unwrap());
+            assert_eq!(whole.labels, part.labels);
+            assert_eq!((&whole.wire.noun, &whole.wire.licence), (&part.wire.noun, &part.wire.licence));
+            assert_eq!(whole.wire.caption_ensemble, part.wire.caption_ensemble);
+            assert!(part.is_embedded("test") && part.is_embedded("train") && !whole.is_embedded("test"));
+            assert!(!part.wire.evaluated_by_default);
+        }
+    }
+
+    #[test]
+    fn a_subset_of_nothing_is_refused() {
+        let text = format!("{DATASETS_TOML}\n[[subset]]\nname = \"x\"\nof = \"cifar11\"\nsplits = {{}}\n");
+        let error = format!("{:#}", Catalog::parse(&text, "mine").unwrap_err());
+        assert!(error.contains("cifar11") && error.contains("mine"), "{error}");
     }
 
     #[test]
@@ -273,5 +335,23 @@ mod tests {
     fn a_misspelt_key_is_named() {
         let error = format!("{:#}", Catalog::parse(&DATASETS_TOML.replace("noun =", "nuon ="), "mine").unwrap_err());
         assert!(error.contains("nuon") && error.contains("mine"), "{error}");
+    }
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_damaged_catalog_is_a_catalog_or_an_error(
+            place in 0..DATASETS_TOML.len(), len in 0..200usize, noise in "[-a-z0-9\"'{}=.,/\\[\\] \n]{0,12}",
+        ) {
+            let (mut start, mut end) = (place, (place + len).min(DATASETS_TOML.len()));
+            while !DATASETS_TOML.is_char_boundary(start) { start -= 1; }
+            while !DATASETS_TOML.is_char_boundary(end) { end += 1; }
+            let text = format!("{}{noise}{}", &DATASETS_TOML[..start], &DATASETS_TOML[end..]);
+            if let Ok(catalog) = Catalog::parse(&text, "mine") {
+                for entry in catalog.entries {
+                    prop_assert!(entry.split(None).is_ok());
+                }
+            }
+            let _ = Catalog::parse(&noise, "mine");
+        }
     }
 }

@@ -58,12 +58,6 @@ impl Dataset {
     pub fn read(&self, position: usize) -> Result<RgbImage, UnreadableImage> {
         self.reader.read(position)
     }
-
-    /// A dataset whose encoded images (PNG, JPEG, …) lie in memory, one for each of `samples`; `describe` gives everything else.
-    pub fn from_encoded(describe: DatasetDescription, samples: Vec<Sample>, images: Vec<&'static [u8]>) -> Self {
-        let paths = samples.iter().map(|sample| sample.id.clone()).collect();
-        describe.into_dataset(samples, Arc::new(readers::EncodedImages { paths, images }))
-    }
 }
 
 impl std::fmt::Debug for Dataset {

@@ -8,8 +8,9 @@ use super::catalog::{Alternative, Catalog, Entry, ReaderKind};
 use super::labels::{self, ClassFinder};
 use super::readers::archive::Archive;
 use super::readers::files::{self, Source};
-use super::readers::{Opened, cifar, idx, manifest};
+use super::readers::{Opened, cifar, embedded, idx, manifest};
 use super::{Dataset, DatasetDescription};
+use crate::assets::embedded::WITHOUT_MINIATURE;
 use crate::domain::{AnswerType, LabelSet, Sample};
 
 /// Names of folders that are splits.
@@ -66,7 +67,11 @@ pub struct Available {
     pub n_classes: usize,
     /// The number of published samples, where it is known.
     pub n_samples_published: Option<usize>,
-    /// The file or folder that was found.
+    /// Whether its images are at hand.
+    pub is_found: bool,
+    /// Whether its images are a part of the program, or would be with the feature `demo-assets`.
+    pub is_embedded: bool,
+    /// The file or folder that was found; `None` where the images are a part of the program.
     pub found_at: Option<PathBuf>,
     /// The licence in words.
     pub licence: String,
@@ -90,7 +95,9 @@ pub fn available(catalog: &Catalog, roots: &DataRoots) -> Vec<Available> {
                 is_evaluated_by_default: entry.wire.evaluated_by_default,
                 n_classes: entry.labels.len(),
                 n_samples_published: split.n_samples,
-                found_at: located.and_then(|located| located.paths.into_iter().next()),
+                is_found: located.is_some(),
+                is_embedded: entry.is_embedded(name),
+                found_at: located.filter(|_| !entry.is_embedded(name)).and_then(|it| it.paths.into_iter().next()),
                 licence: entry.wire.licence.clone(),
                 may_redistribute: entry.wire.may_redistribute,
                 can_be_fetched: !entry.wire.files.is_empty(),
@@ -166,7 +173,7 @@ fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
     let entry = catalog.entry(request.text)?;
     let (split_name, split) = entry.split(request.split)?;
     let located = locate(entry, split_name, roots)?;
-    let opened = read_located(&located, &entry.labels)
+    let opened = read_located(&located, split.n_samples, &entry.labels)
         .with_context(|| format!("failed to open the dataset `{}` (split {split_name})", entry.name))?;
     let labels = match request.labels_file {
         None => entry.labels.clone(),
@@ -197,12 +204,21 @@ fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
     Ok(dataset)
 }
 
-/// The first alternative that lies below one of the roots, or an error that names every path that was tried.
+/// The first alternative that is in the program or below one of the roots, or an error that names every path that was tried.
 fn locate<'a>(entry: &'a Entry, split_name: &'a str, roots: &DataRoots) -> anyhow::Result<Located<'a>> {
     let (_, split) = entry.split(Some(split_name))?;
+    let (embedded, on_disk): (Vec<&Alternative>, Vec<&Alternative>) =
+        split.alternatives.iter().partition(|alternative| alternative.reader == ReaderKind::Embedded);
+    if let Some(alternative) = embedded.into_iter().find(|a| a.files.iter().all(|sheet| embedded::is_there(sheet))) {
+        let paths = alternative.files.iter().map(PathBuf::from).collect();
+        return Ok(Located { alternative, folder: PathBuf::new(), paths });
+    }
+    if on_disk.is_empty() {
+        bail!("the dataset `{}` (split {split_name}) was not found: {WITHOUT_MINIATURE}", entry.name);
+    }
     let mut tried: Vec<String> = Vec::new();
     for root in roots.folders() {
-        for alternative in &split.alternatives {
+        for &alternative in &on_disk {
             for folder in expand(&alternative.folder) {
                 let folder = if folder.is_empty() || folder == "." { root.to_owned() } else { root.join(folder) };
                 let candidates: Vec<Vec<String>> = alternative.files.iter().map(|file| expand(file)).collect();
@@ -275,7 +291,7 @@ fn archive_source(path: &Path, alternative: &Alternative) -> anyhow::Result<Sour
     Ok(source)
 }
 
-fn read_located(located: &Located, labels: &LabelSet) -> anyhow::Result<Opened> {
+fn read_located(located: &Located, n_samples: Option<usize>, labels: &LabelSet) -> anyhow::Result<Opened> {
     let alternative = located.alternative;
     let finder = ClassFinder::new(labels);
     let lacks = |key: &str| format!("its reader {:?} lacks `{key}` in the catalog", alternative.reader);
@@ -295,6 +311,10 @@ fn read_located(located: &Located, labels: &LabelSet) -> anyhow::Result<Opened> 
         (ReaderKind::TinyImagenet, [sheet]) => {
             let images = alternative.images.as_deref().unwrap_or("images");
             manifest::samples(&located.folder, manifest::read_tiny_imagenet(sheet, images)?, &finder, labels)
+        }
+        (ReaderKind::Embedded, [sheet]) => {
+            let n_images = n_samples.with_context(|| lacks("n_samples"))?;
+            embedded::open(&sheet.to_string_lossy(), n_images, labels.len())
         }
         (reader, paths) => bail!("its reader {reader:?} does not take {} files; see the catalog's head", paths.len()),
     }

@@ -5,25 +5,25 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::plan::RunSet;
-use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec};
+use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunSet};
 use crate::model::Placement;
-use crate::model::encoders::{Encoder, OpenedEncoder};
+use crate::model::encoders::OpenedEncoder;
 use crate::model::memory::{self, MemoryNeed};
-use crate::model::mllm::{self, Model, OpenedModel};
+use crate::model::mllm::{self, OpenedModel};
 use crate::model::overlay::Overlay;
 use crate::model::preprocess::Preprocessor;
+use crate::model::subjects::Subjects;
 use crate::model::tower::{self, TowerComparison};
-use crate::model::weights::{Adapter, Canonical, Checkpoint, find_checkpoint};
+use crate::model::weights::{Adapter, Canonical, Checkpoint, Miniature, find_checkpoint, is_embedded, open_checkpoint};
 
 /// Which encoder stands beside the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EncoderChoice {
-    /// The one that the checkpoint names.
+    /// The one that the checkpoint names; the miniature's for the miniature.
     Auto,
     /// None; what needs one is null.
     None,
-    /// A folder.
+    /// A folder, or `embedded`.
     Folder(PathBuf),
 }
 
@@ -39,7 +39,7 @@ pub struct AdapterRequest {
 /// What a person asked for.
 #[derive(Clone, Debug)]
 pub struct SubjectsRequest<'a> {
-    /// The model's folder.
+    /// The model's folder, or `embedded`.
     pub model: &'a Path,
     /// The encoder.
     pub encoder: EncoderChoice,
@@ -76,24 +76,15 @@ struct OpenedAdapter {
 
 /// The models of all runs and their encoder, loaded.
 pub struct EvalSubjects {
-    /// One a run.
-    pub(super) models: Vec<Model>,
-    /// By run, whether its adapter changes the tower.
-    pub(super) has_own_tower: Vec<bool>,
+    pub(super) loaded: Subjects,
     /// By run, the adapter under which something must differ from the base.
     pub(super) must_differ: Vec<Option<String>>,
-    /// The model without adapter, where that is no run.
-    unasked_base: Option<Model>,
-    pub(super) encoder: Option<Encoder>,
-    /// Whether one pass of the tower serves both, where their pixels agree.
-    pub(super) shares_tower: bool,
-    pub(super) placement: Placement,
 }
 
 impl OpenedSubjects {
     /// Opens what was asked for.
     pub fn open(request: &SubjectsRequest) -> Result<Self> {
-        let checkpoint = Checkpoint::open(request.model)?;
+        let checkpoint = open_checkpoint(request.model, Miniature::Model)?;
         let family = mllm::family_of(&checkpoint)?;
         let named = (family.tower_reference)(&checkpoint);
         let found =
@@ -101,19 +92,20 @@ impl OpenedSubjects {
         let encoder_dir = match &request.encoder {
             EncoderChoice::Folder(dir) => Some(dir.clone()),
             EncoderChoice::None => None,
+            EncoderChoice::Auto if is_embedded(request.model) => Some(request.model.to_owned()),
             EncoderChoice::Auto => Some(found.clone().with_context(|| no_encoder(&checkpoint, named.as_deref()))?),
         };
         // A tower that the checkpoint only names may be the given encoder's.
         let tower_dir = found.or_else(|| encoder_dir.clone());
         let tower = match (&named, &tower_dir) {
-            (Some(_), Some(dir)) => Some(Checkpoint::open(dir)?),
+            (Some(_), Some(dir)) => Some(open_checkpoint(dir, Miniature::Encoder)?),
             _ => None,
         };
         let model = OpenedModel::open(&checkpoint, tower.as_ref(), request.template)?;
         let adapters = open_adapters(request, family.canonical, &model)?;
         let encoder = match encoder_dir {
             Some(dir) => {
-                let encoder = OpenedEncoder::open(Checkpoint::open(&dir)?)?;
+                let encoder = OpenedEncoder::open(open_checkpoint(&dir, Miniature::Encoder)?)?;
                 let comparison = tower::compare(&model.weights, &encoder.weights)?;
                 Some((encoder, comparison))
             }
@@ -237,7 +229,6 @@ impl OpenedSubjects {
 
     /// Reads the weights.
     pub fn load(self, placement: &Placement) -> Result<EvalSubjects> {
-        let shares_tower = self.encoder.as_ref().is_some_and(|(_, comparison)| comparison.tower_equal);
         let has_own_tower = self.by_run(|adapter| adapter.is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0));
         let must_differ =
             self.by_run(|adapter| adapter.filter(|_| !self.allows_idle).map(|opened| opened.name.clone()));
@@ -246,33 +237,23 @@ impl OpenedSubjects {
             let overlay = adapter.overlay(placement, self.is_merged);
             overlays.push(overlay.with_context(|| format!("failed to load the adapter `{name}`"))?);
         }
-        let mut models = self.model.load_all(overlays, placement)?;
-        let encoder = self.encoder.map(|(encoder, _)| encoder.load(placement)).transpose()?;
+        let models = self.model.load_all(overlays, placement)?;
+        let load = |(encoder, tower): (OpenedEncoder, TowerComparison)| -> Result<_> {
+            Ok((encoder.load(placement)?, tower.tower_equal))
+        };
+        let encoder = self.encoder.map(load).transpose()?;
         let base = models.first().context("the base is always loaded")?;
         let image_size = base.mllm.tower().config().image_size();
         check_size(&base.preprocessor, image_size, "model")?;
-        if let Some(encoder) = &encoder {
+        if let Some((encoder, _)) = &encoder {
             check_size(&encoder.preprocessor, encoder.towers.tower().config().image_size(), "encoder")?;
         }
-        let unasked_base = if self.has_base { None } else { Some(models.remove(0)) };
-        let placement = placement.clone();
-        Ok(EvalSubjects { models, has_own_tower, must_differ, unasked_base, encoder, shares_tower, placement })
+        let loaded = Subjects::new(models, self.has_base, has_own_tower, encoder, placement.clone());
+        Ok(EvalSubjects { loaded, must_differ })
     }
 
     fn by_run<T>(&self, of: impl Fn(Option<&OpenedAdapter>) -> T) -> Vec<T> {
         (0..self.runs().len()).map(|run| of(self.adapter(run))).collect()
-    }
-}
-
-impl EvalSubjects {
-    /// The model without adapter.
-    pub(super) fn base(&self) -> &Model {
-        self.unasked_base.as_ref().unwrap_or(&self.models[0])
-    }
-
-    /// How images are prepared for every model.
-    pub(super) fn preprocessor(&self) -> &Preprocessor {
-        &self.base().preprocessor
     }
 }
 

@@ -19,5 +19,5 @@ pub use events::{Event, Observer};
 pub use judge::{judged_datasets, rejudge};
 pub use loaded::{AdapterRequest, EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
 pub use pipeline::{Ended, EvalRun, OpenRun, largest_unscored_share, refuse_empty, run};
-pub use plan::{DatasetWork, RunSet, SampleWork, plan};
+pub use plan::{DatasetWork, SampleWork, plan};
 pub use spec::{Captions, Question, dataset_spec, model_prompt};

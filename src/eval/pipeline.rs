@@ -16,6 +16,7 @@ use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker};
 use crate::dataset::Dataset;
 use crate::domain::{Answer, ErrorCode, Mode, Outcome, ScoredLabel, Stop, Subject, Trial, UnscoredReason};
 use crate::judging::Panel;
+use crate::model::subjects::ImageAnswers;
 use crate::record::RunFolder;
 
 /// Everything that a run needs, ready.
@@ -87,8 +88,8 @@ pub fn run(
     if works.iter().any(|work| !work.remaining.is_empty()) {
         let subjects = load()?;
         let preparation = Preparation {
-            model: subjects.preprocessor().clone(),
-            encoder: subjects.encoder.as_ref().map(|encoder| encoder.preprocessor.clone()),
+            model: subjects.loaded.model_preprocessor().clone(),
+            encoder: subjects.loaded.encoder_preprocessor().cloned(),
         };
         let asker = Asker::new(subjects, datasets, run.questions, run.max_new_tokens)?;
         asker.refuse_idle_adapters(&preparation, datasets, works)?;
@@ -181,7 +182,7 @@ impl Scribe<'_> {
     ) -> Result<()> {
         let work = sample.work;
         match sample.result {
-            Ok(Answers { content, models, encoder }) => {
+            Ok(Answers { content, answers: ImageAnswers { models, encoder } }) => {
                 for (run, answer) in models {
                     let trial = self.model_trial(dataset, work.position, &content, answer);
                     trials.push((run, self.bench.submit(run, trial)?));
@@ -225,8 +226,8 @@ impl Scribe<'_> {
 fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
     match &sample.result {
         Err(unreadable) => Some(unreadable.to_string()),
-        Ok(Answers { models, .. }) => {
-            let error = models.iter().find_map(|(_, answer)| answer.as_ref().err())?;
+        Ok(Answers { answers, .. }) => {
+            let error = answers.models.iter().find_map(|(_, answer)| answer.as_ref().err())?;
             Some(format!("{}: {error}", dataset.samples[sample.work.position].id))
         }
     }

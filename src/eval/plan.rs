@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::dataset::Dataset;
-use crate::domain::{Mode, Subject, Trial, TrialKey, select};
+use crate::domain::{Mode, RunSet, Subject, Trial, TrialKey, select};
 
 /// What one dataset still needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,35 +23,6 @@ pub struct SampleWork {
     pub models: RunSet,
     /// The runs that lack the encoder's answer.
     pub encoder: RunSet,
-}
-
-/// Some of the runs that go on in lock-step, by their number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RunSet(u64);
-
-impl RunSet {
-    /// So many runs can go on at once.
-    pub const N_RUNS_MAX: usize = 64;
-
-    /// The runs of `0..n_runs` that `is_in` names.
-    pub fn of(n_runs: usize, is_in: impl Fn(usize) -> bool) -> Self {
-        Self((0..n_runs).filter(|&run| is_in(run)).fold(0, |bits, run| bits | 1 << run))
-    }
-
-    /// Whether `run` is one of them.
-    pub fn contains(self, run: usize) -> bool {
-        self.0 >> run & 1 == 1
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Their numbers, rising.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..Self::N_RUNS_MAX).filter(move |&run| self.contains(run))
-    }
 }
 
 /// The key of one subject's trial of one sample.

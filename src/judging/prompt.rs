@@ -178,6 +178,8 @@ fn leading_name(text: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(prompt: &JudgePrompt, reply: &str) -> Option<Verdict> {
@@ -249,5 +251,25 @@ mod tests {
             assert_eq!(normalise(answer), "a cat");
         }
         assert_ne!(normalise("A cat"), normalise("a cat"));
+    }
+    proptest! {
+        #[test]
+        fn any_reply_is_a_verdict_by_its_one_word_or_none(reply in "[YyEeSsNnOo.*\"'` \n]{0,12}|.{0,40}") {
+            let word: String = reply.chars().filter(|c| c.is_alphabetic()).collect();
+            match check(&JudgePrompt::Emt, &reply) {
+                Some(Verdict::Correct) => prop_assert!(word.eq_ignore_ascii_case("yes"), "{reply}"),
+                Some(Verdict::Incorrect) => prop_assert!(word.eq_ignore_ascii_case("no"), "{reply}"),
+                _ => {}
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_judges_prompt_or_an_error(text in "[a-c{}_ é]{0,30}", tail in ".{0,30}") {
+            let _ = Template::new(&JudgePrompt::File(text.clone()));
+            let text = format!("{text}{{label}}{{answer_json}}{tail}");
+            if let Ok(template) = Template::new(&JudgePrompt::File(text)) {
+                let _ = template.read(&tail);
+            }
+        }
     }
 }

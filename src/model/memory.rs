@@ -16,8 +16,8 @@ pub struct MemoryNeed {
 impl MemoryNeed {
     /// Bytes with a batch of `batch_size` rows.
     pub fn bytes(&self, batch_size: usize) -> u64 {
-        let numbers = self.n_weights as u64 + self.n_numbers_per_row as u64 * batch_size as u64;
-        numbers * self.bytes_per_number as u64
+        let of_rows = (self.n_numbers_per_row as u64).saturating_mul(batch_size as u64);
+        of_rows.saturating_add(self.n_weights as u64).saturating_mul(self.bytes_per_number as u64)
     }
 
     /// The batch size to use: `wanted`, else the largest up to [`MAX_BATCH_SIZE`] that fits in `n_free_bytes`.

@@ -13,6 +13,7 @@ pub mod mllm;
 pub mod overlay;
 mod placement;
 pub mod preprocess;
+pub mod subjects;
 pub mod template;
 pub mod tokenizer;
 pub mod tower;

@@ -198,7 +198,8 @@ fn without_generation_tags(text: &str) -> String {
     let mut rest = text;
     let mut out = String::with_capacity(text.len());
     while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start..].find("%}").map(|end| start + end) else { break };
+        // `{%}` is an opened tag and not a closed one.
+        let Some(end) = rest[start + 2..].find("%}").map(|end| start + 2 + end) else { break };
         let tag = &rest[start + 2..end];
         let name = tag.trim_matches(['-', '+', ' ', '\t', '\n', '\r']);
         let replaced = match name {
@@ -273,6 +274,8 @@ fn special_token(checkpoint: &Checkpoint, key: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::model::weights::testing::{read, read_json, shared, write};
 
@@ -369,5 +372,30 @@ mod tests {
         assert!(ChatTemplate::open(&broken, None).unwrap_err().to_string().contains("chat_template.jinja"));
         let error = format!("{:#}", ChatTemplate::open(&broken, Some("vicuna_v7")).unwrap_err());
         assert!(error.contains("vicuna_v1") && error.contains("vicuna_v7"), "{error}");
+    }
+    proptest! {
+        #[test]
+        fn any_text_is_a_template_or_an_error(
+            noise in ".{0,60}",
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "{%", "%}", "{{", "}}", "{#", "#}", "-", " generation ", " endgeneration ", "if ", "endif", "for m in ",
+                    "endfor", "messages", "m['content']", "[0]", "|", "join", "'", "\n", "<image>", "raise_exception('é')", "é",
+                ]),
+                0..14,
+            ),
+            question in ".{0,20}",
+        ) {
+            let (_spoilt_folder, spoilt) = checkpoint("{}", &[("tokenizer_config.json", &noise)]);
+            let _ = ChatTemplate::open(&spoilt, None);
+            let (_folder, plain) = checkpoint("{}", &[]);
+            for text in [noise, parts.concat()] {
+                if let Ok(template) = ChatTemplate::jinja("mine", text, &plain)
+                    && let Ok(rendered) = template.render(&question)
+                {
+                    prop_assert_eq!(rendered.matches(IMAGE_MARKER).count(), 1);
+                }
+            }
+        }
     }
 }

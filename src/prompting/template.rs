@@ -150,6 +150,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::PathBuf;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::domain::{AnswerType, Label};
 
@@ -230,5 +232,16 @@ mod tests {
         assert!(PromptTemplate::new("mine", "", " \n").is_err());
         let error = format!("{:#}", load("emt-close").unwrap_err());
         assert!(error.contains("emt-close") && error.contains("emt-open"), "{error}");
+    }
+    proptest! {
+        #[test]
+        fn any_text_is_a_prompt_or_an_error(text in "[a-c{} ]{0,30}|.{0,30}") {
+            let _ = PromptTemplate::from_toml("mine", &text);
+            if let Ok(template) = PromptTemplate::new("mine", "", &text) {
+                let shown = template.render("object", &pair()).unwrap().text;
+                // Without a placeholder a prompt is its text, but for doubled braces.
+                prop_assert_eq!(shown, text.trim().replace("{{", "{").replace("}}", "}"));
+            }
+        }
     }
 }

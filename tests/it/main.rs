@@ -7,11 +7,16 @@
 
 mod adapters;
 mod architecture;
+mod bad_input;
 mod chat;
 mod data;
 mod download;
+mod embedded;
+mod eval;
+mod eval_judged;
 mod finetune;
 mod http_server;
 mod judge;
+mod package;
 mod resume;
 mod support;

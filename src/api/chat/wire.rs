@@ -234,6 +234,8 @@ fn read_choice(choice: WireChoice, n_tokens: Option<u64>) -> Result<ChatReply, C
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(body: &str) -> Result<ChatReply, ChatError> {
@@ -280,5 +282,38 @@ mod tests {
         let body = br#"{"error":{"message":"slow down","code":429}}"#;
         assert!(matches!(read_body(body), Body::Error { status: 429 }));
         assert!(matches!(read_body(br#"{"error":"oops"}"#), Body::Error { status: 500 }));
+    }
+    /// JSON of any shape, with the interface's own names in likely and unlikely places.
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-z]{0,6}|stop|length|content_filter|Yes".prop_map(Value::from),
+        ];
+        let name = "choices|message|content|text|finish_reason|error|code|usage|total_tokens|refusal";
+        leaf.prop_recursive(6, 40, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map(name, inner, 0..4).prop_map(|map| map.into_iter().collect::<Value>()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_reader_panic_and_no_text_is_made_up(
+            body in any_json(), choice in any_json(), bytes in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let _ = read_body(&bytes);
+            let choices = json!({"choices": [choice]});
+            for body in [body, choices] {
+                let text = body.to_string();
+                if let Body::Completion(Ok(reply), _) = read_body(text.as_bytes()) {
+                    prop_assert!(!reply.content.trim().is_empty() && !reply.content.contains("null"), "{text}");
+                }
+                let _ = read_body(&text.as_bytes()[..text.len() / 2]);
+            }
+        }
     }
 }

@@ -7,12 +7,13 @@ use clap::{Args, ValueEnum};
 
 use super::super::data::Places;
 use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
+use crate::model::weights::is_embedded;
 
 /// Flags of `emt finetune`.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct FinetuneArgs {
-    /// Checkpoint folder of the base model
-    #[arg(long, short, value_name = "DIR")]
+    /// Checkpoint folder of the base model; `embedded`: the miniature that is a part of the program
+    #[arg(long, short, value_name = "DIR|embedded")]
     pub model: PathBuf,
     /// What trains: linear (the projector), lora (updates of the language model, and the projector), full (language
     /// model and projector)
@@ -140,7 +141,7 @@ pub(super) fn decay_name(decay: Decay) -> &'static str {
 impl FinetuneArgs {
     /// The flags over the method's own values.
     pub fn hyperparameters(&self) -> Result<Hyperparameters> {
-        let defaults = if self.model.as_os_str() == "embedded" {
+        let defaults = if is_embedded(&self.model) {
             Hyperparameters::of_miniature(self.method)
         } else {
             Hyperparameters::of(self.method)

@@ -4,7 +4,7 @@ mod epochs;
 mod flags;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ use crate::finetune::{
 use crate::model::Placement;
 use crate::model::mllm::{self, MllmFamily, OpenedModel};
 use crate::model::overlay::Overlay;
-use crate::model::weights::{Adapter, Checkpoint, find_checkpoint};
+use crate::model::weights::{Adapter, Checkpoint, Miniature, find_checkpoint, open_checkpoint};
 use crate::prompting;
 use crate::record::{self, Sitting, TrainingFolder};
 
@@ -81,13 +81,13 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
 }
 
 fn open_base(args: &FinetuneArgs) -> Result<Base> {
-    let checkpoint = Checkpoint::open(&args.model)?;
+    let checkpoint = open_checkpoint(&args.model, Miniature::Model)?;
     let family = mllm::family_of(&checkpoint)?;
     let tower = match (family.tower_reference)(&checkpoint) {
         Some(name) => {
-            let given = args.encoder.as_deref().filter(|encoder| *encoder != "none").map(Into::into);
+            let given = args.encoder.as_deref().filter(|encoder| *encoder != "none").map(PathBuf::from);
             let found = given.or_else(|| find_checkpoint(&name, &checkpoint.dir, environment::hub_cache().as_deref()));
-            found.map(|dir: std::path::PathBuf| Checkpoint::open(dir)).transpose()?
+            found.map(|dir: PathBuf| open_checkpoint(&dir, Miniature::Encoder)).transpose()?
         }
         None => None,
     };

@@ -65,6 +65,11 @@ pub fn fetch(
         entry.split(Some(split))?;
     }
     ensure!(
+        !entry.is_embedded(&entry.wire.default_split),
+        "the dataset `{}` is a part of the program: there is nothing to fetch",
+        entry.name
+    );
+    ensure!(
         !entry.wire.files.is_empty(),
         "the dataset `{}` cannot be fetched without its owner's leave ({}); hint: get it from {} and put it below {}",
         entry.name,

@@ -68,7 +68,7 @@ impl ZipImages {
         for index in 0..archive.len() {
             let Some(Ok(name)) = archive.name_for_index(index) else { continue };
             if !name.ends_with(['/', '\\']) {
-                indices.insert(name.replace('\\', "/"), index);
+                indices.insert(checked(&name)?, index);
             }
         }
         Ok(ZipImages { path: path.to_owned(), indices, handles: Mutex::new(vec![archive]) })
@@ -119,8 +119,7 @@ fn index_tar(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<BTreeMap<
         if !entry.header().entry_type().is_file() {
             continue;
         }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).replace('\\', "/");
-        let name = name.trim_start_matches("./").to_owned();
+        let name = checked(&String::from_utf8_lossy(&entry.path_bytes()))?;
         let start = entry.raw_file_position();
         let end = start.checked_add(entry.size()).filter(|&end| end <= n_bytes);
         ensure!(end.is_some(), "the entry `{name}` reaches beyond its end; hint: fetch it again");
@@ -128,6 +127,17 @@ fn index_tar(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<BTreeMap<
         ensure!(ranges.len() <= ENTRIES_MAX, "it has more than {ENTRIES_MAX} entries");
     }
     Ok(ranges)
+}
+
+/// An entry's name with `/`. Reading in place cannot leave the archive, but whoever packed a way out of it meant harm.
+fn checked(name: &str) -> anyhow::Result<String> {
+    let name = name.replace('\\', "/").trim_start_matches("./").to_owned();
+    ensure!(
+        !name.starts_with('/') && !name.split('/').any(|part| part == ".."),
+        "its entry `{}` leads out of it: refused; hint: fetch it from a source that you trust, or pack it anew",
+        name.escape_debug()
+    );
+    Ok(name)
 }
 
 /// All of `reader`, unless it is larger than an image may be; what a header says of its size is not believed.
@@ -191,6 +201,14 @@ mod tests {
     fn a_tar_whose_entry_reaches_beyond_its_end_is_refused() {
         let bytes = tar_of("cat/1.png", &[7; 600]);
         assert!(index_tar(Cursor::new(&bytes[..700]), 700).is_err());
+    }
+
+    #[test]
+    fn an_entry_that_leads_out_of_the_archive_is_refused() {
+        for name in ["../cat/1.png", "cat/../../1.png", "/cat/1.png", "..\\cat\\1.png"] {
+            let error = format!("{:#}", open_bytes("a.zip", &zip_of(name, b"meow")).err().expect(name));
+            assert!(error.contains("a.zip") && error.contains("leads out of it"), "{error}");
+        }
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 pub(super) mod archive;
 pub(super) mod cifar;
+pub(super) mod embedded;
 pub(super) mod files;
 pub(super) mod idx;
 pub(super) mod manifest;
@@ -33,22 +34,6 @@ pub(super) const IMAGE_BYTES_MAX: u64 = 1 << 28;
 
 /// A data file (IDX, CIFAR batch, sheet) above this is refused: the largest published one has 184 MB.
 const DATA_FILE_BYTES_MAX: u64 = 1 << 31;
-
-/// Images compiled into the binary.
-pub(super) struct EncodedImages {
-    pub(super) paths: Vec<String>,
-    pub(super) images: Vec<&'static [u8]>,
-}
-
-impl ReadImage for EncodedImages {
-    fn read(&self, position: usize) -> Result<RgbImage, UnreadableImage> {
-        let path = self.paths.get(position).map(String::as_str).unwrap_or("?");
-        match self.images.get(position) {
-            Some(bytes) => decode_named(path, bytes),
-            None => Err(unreadable(path, "there is no such image", &[])),
-        }
-    }
-}
 
 /// Decodes `bytes`; the error carries their hash.
 pub(super) fn decode_named(path: &str, bytes: &[u8]) -> Result<RgbImage, UnreadableImage> {

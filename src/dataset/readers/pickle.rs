@@ -76,7 +76,8 @@ impl Global {
             ("numpy", "dtype") => Ok(Global::Dtype),
             ("_codecs", "encode") => Ok(Global::Encode),
             _ => bail!(
-                "it wants to call `{}.{}`, which a data file has no need of: refused, nothing was executed",
+                "it wants to call `{}.{}`, which a data file has no need of: refused, nothing was executed; hint: get \
+                 the file anew from where it was published",
                 module.escape_debug(),
                 name.escape_debug()
             ),

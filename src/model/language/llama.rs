@@ -10,6 +10,9 @@ use crate::model::layers::{
     Rotary, RotaryConfig,
 };
 
+/// Tables of angles are made for all positions: more would be a table that fills the memory.
+const N_POSITIONS_MAX: usize = 1 << 20;
+
 /// Sizes of a LLaMA, with the defaults of transformers' LlamaConfig.
 #[derive(Clone, Debug)]
 pub struct LlamaConfig {
@@ -44,6 +47,13 @@ impl LlamaConfig {
         let size = config.positive_or("hidden_size", 4096)?;
         let n_heads = config.positive_or("num_attention_heads", 32)?;
         let n_kv_heads = config.positive_or("num_key_value_heads", n_heads)?;
+        let n_positions = config.positive_or("max_position_embeddings", 2048)?;
+        if n_positions > N_POSITIONS_MAX {
+            bail!(
+                "`max_position_embeddings` in {} is {n_positions}, more than {N_POSITIONS_MAX}; hint: a slip in the file?",
+                config.place()
+            );
+        }
         if !n_heads.is_multiple_of(n_kv_heads) {
             bail!(
                 "{}: num_attention_heads {n_heads} is no multiple of num_key_value_heads {n_kv_heads}",
@@ -58,7 +68,7 @@ impl LlamaConfig {
             n_kv_heads,
             head_size: config.positive_or("head_dim", size / n_heads)?,
             vocabulary_size: config.positive_or("vocab_size", 32000)?,
-            n_positions: config.positive_or("max_position_embeddings", 2048)?,
+            n_positions,
             epsilon: config.f64_or("rms_norm_eps", 1e-6)?,
             activation: Activation::from_name(config.str_or("hidden_act", "silu")?)?,
             rotary: RotaryConfig::from_config(config)?,
@@ -75,9 +85,10 @@ impl LlamaConfig {
 
     /// Numbers that a row of `n_tokens` positions holds: keys and values of all layers, activations of one.
     pub fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
-        let cache = 2 * self.n_layers * self.n_kv_heads * self.head_size;
-        let activations = 8 * self.size + 3 * self.n_hidden + 2 * self.n_heads * n_tokens;
-        n_tokens * (cache + activations)
+        // A configuration may claim any size: what overflows does not fit either.
+        let cache = (2 * self.n_layers).saturating_mul(self.n_kv_heads).saturating_mul(self.head_size);
+        let activations = 8 * self.size + 3 * self.n_hidden + 2 * self.n_heads.saturating_mul(n_tokens);
+        n_tokens.saturating_mul(cache.saturating_add(activations))
     }
 }
 
@@ -116,7 +127,7 @@ impl Llama {
         };
         let names =
             AttentionNames { output: "o_proj", qkv_bias: config.attention_bias, output_bias: config.attention_bias };
-        let mut layers = Vec::with_capacity(config.n_layers);
+        let mut layers = Vec::new();
         for i in 0..config.n_layers {
             let mut here = loader.at(&format!("language_model.layers.{i}"));
             layers.push(Layer {

@@ -8,10 +8,9 @@ use crate::model::weights::testing::shared;
 
 /// The base of `dir` under the adapter `adapter`.
 fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, adapter: &std::path::Path, is_merged: bool) -> Loaded {
-    let template = tower.map(|_| "llava_v1");
     let checkpoint = Checkpoint::open(dir).unwrap();
     let tower = tower.map(|tower| Checkpoint::open(tower).unwrap());
-    let opened = OpenedModel::open(&checkpoint, tower.as_ref(), template).unwrap();
+    let opened = OpenedModel::open(&checkpoint, tower.as_ref(), Some("llava_v1")).unwrap();
     let adapter = Adapter::open(adapter, family_of(&checkpoint).unwrap().canonical, &opened.weights).unwrap();
     assert!(!adapter.changes_nothing(&opened.weights).unwrap());
     let overlay = adapter.overlay(&Placement::cpu(), is_merged).unwrap();

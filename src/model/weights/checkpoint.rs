@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
+use super::mapped::MappedFile;
 use super::stored::StoredTensor;
 use super::{safetensors_file, torch_archive};
 
@@ -23,11 +25,16 @@ const LAYOUTS: [(&str, &[&str]); 2] = [
 
 const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
-/// An opened checkpoint folder: its configuration is parsed and its weight files are there.
+/// The files of a checkpoint that lies in memory, by name.
+pub(super) type Files = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// An opened checkpoint, mostly a folder: its configuration is parsed and its weight files are there.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// The folder.
+    /// The folder; of a checkpoint in memory its name.
     pub dir: PathBuf,
+    /// The files, where they lie in memory and not in `dir`.
+    in_memory: Option<Arc<Files>>,
     config: Value,
     config_file: &'static str,
     weight_files: Vec<String>,
@@ -60,7 +67,19 @@ impl Checkpoint {
             bail!("failed to open `{}`: {}", dir.display(), explain_missing_weights(dir));
         };
         let (weight_files, index) = list_shards(dir, weights_file)?;
-        Ok(Self { dir: dir.to_owned(), config, config_file, weight_files, index })
+        Ok(Self { dir: dir.to_owned(), in_memory: None, config, config_file, weight_files, index })
+    }
+
+    /// A checkpoint of transformers' layout called `name` whose files are in memory, its weights in
+    /// `model.safetensors`.
+    pub(super) fn in_memory(name: &str, files: Files) -> anyhow::Result<Self> {
+        let (config_file, weights_file) = ("config.json", "model.safetensors");
+        let dir = PathBuf::from(name);
+        let bytes = files.get(config_file).map_or(&[][..], |bytes| bytes);
+        let config = parse_json(&dir.join(config_file), bytes)?;
+        ensure!(files.contains_key(weights_file), "the checkpoint `{name}` has no `{weights_file}`");
+        let (weight_files, index) = (vec![weights_file.to_owned()], BTreeMap::new());
+        Ok(Self { dir, in_memory: Some(Arc::new(files)), config, config_file, weight_files, index })
     }
 
     /// `config.json`, or `open_clip_config.json` where the folder has only that.
@@ -83,15 +102,17 @@ impl Checkpoint {
         self.config.get("mm_vision_tower").is_some() && self.config.get("vision_config").is_none()
     }
 
-    /// The bytes of the folder's file `name`; `None` where there is none.
+    /// The bytes of the file `name`; `None` where there is none.
     pub fn read_file(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
-        read_optional(&self.dir.join(name))
+        match &self.in_memory {
+            Some(files) => Ok(files.get(name).map(|bytes| bytes.to_vec())),
+            None => read_optional(&self.dir.join(name)),
+        }
     }
 
-    /// The folder's JSON file `name`; `None` where there is none.
+    /// The JSON file `name`; `None` where there is none.
     pub fn read_json(&self, name: &str) -> anyhow::Result<Option<Value>> {
-        let path = self.dir.join(name);
-        read_optional(&path)?.map(|bytes| parse_json(&path, &bytes)).transpose()
+        self.read_file(name)?.map(|bytes| parse_json(&self.dir.join(name), &bytes)).transpose()
     }
 
     /// The names of all stored tensors, sorted.
@@ -106,7 +127,8 @@ impl Checkpoint {
 
     /// The folder's own name, for people.
     pub fn name(&self) -> String {
-        let canonical = self.dir.canonicalize();
+        // What lies in memory has its name, whatever a folder of that name links to.
+        let canonical = if self.in_memory.is_none() { self.dir.canonicalize().ok() } else { None };
         let dir = canonical.as_deref().unwrap_or(&self.dir);
         dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
@@ -121,9 +143,13 @@ impl Checkpoint {
         Ok(tensors)
     }
 
-    /// The tensors of the one file `name` of the folder (`.safetensors`, else a PyTorch archive).
+    /// The tensors of the one file `name` (`.safetensors`, else a PyTorch archive).
     pub(super) fn read_tensors_of(&self, name: &str) -> anyhow::Result<Vec<StoredTensor>> {
-        read_tensors_of_file(&self.dir.join(name))
+        let path = self.dir.join(name);
+        match self.in_memory.as_ref().and_then(|files| files.get(name)) {
+            Some(bytes) => safetensors_file::tensors_of(&MappedFile::in_memory(&path, Arc::clone(bytes))),
+            None => read_tensors_of_file(&path),
+        }
     }
 
     fn check_against_index(&self, tensors: &[StoredTensor]) -> anyhow::Result<()> {

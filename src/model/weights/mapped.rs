@@ -1,4 +1,4 @@
-//! Files mapped into memory. The only unsafe code of the crate.
+//! Files mapped into memory, and files that were made there. The only unsafe code of the crate.
 #![expect(unsafe_code, reason = "mapping a file is unsafe: another process could change it while it is read")]
 #![expect(clippy::disallowed_methods, reason = "model/weights owns the files of a checkpoint")]
 
@@ -9,11 +9,17 @@ use std::sync::Arc;
 use anyhow::Context;
 use memmap2::Mmap;
 
-/// A file's bytes, read as they are touched. Clones share the mapping.
+/// A file's bytes, read as they are touched. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct MappedFile {
     path: Arc<PathBuf>,
-    map: Arc<Mmap>,
+    bytes: Bytes,
+}
+
+#[derive(Clone, Debug)]
+enum Bytes {
+    Mapped(Arc<Mmap>),
+    InMemory(Arc<Vec<u8>>),
 }
 
 impl MappedFile {
@@ -30,16 +36,24 @@ impl MappedFile {
         // SAFETY: the mapping is read-only and private to this process. What remains is a file that another process
         // truncates or rewrites meanwhile; checkpoints are not written to while they are evaluated.
         let map = unsafe { Mmap::map(&file) }.with_context(describe)?;
-        Ok(Self { path: Arc::new(path.to_owned()), map: Arc::new(map) })
+        Ok(Self { path: Arc::new(path.to_owned()), bytes: Bytes::Mapped(Arc::new(map)) })
     }
 
-    /// Where the file lies.
+    /// A file that lies on no disk; `path` names it in errors.
+    pub(super) fn in_memory(path: &Path, bytes: Arc<Vec<u8>>) -> Self {
+        Self { path: Arc::new(path.to_owned()), bytes: Bytes::InMemory(bytes) }
+    }
+
+    /// Where the file lies, or what it is called.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// All bytes.
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.map
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::InMemory(bytes) => bytes,
+        }
     }
 }

@@ -12,7 +12,12 @@ const N_LENGTH_BYTES: usize = 8;
 
 /// All tensors of the file at `path`, by rising name.
 pub(super) fn read_tensors(path: &Path) -> anyhow::Result<Vec<StoredTensor>> {
-    let file = MappedFile::open(path)?;
+    tensors_of(&MappedFile::open(path)?)
+}
+
+/// All tensors of an opened file, by rising name.
+pub(super) fn tensors_of(file: &MappedFile) -> anyhow::Result<Vec<StoredTensor>> {
+    let path = file.path();
     let (n_header_bytes, metadata) = SafeTensors::read_metadata(file.bytes())
         .map_err(|error| anyhow::anyhow!(describe(path, file.bytes().len(), &error)))?;
     let data_start = n_header_bytes + N_LENGTH_BYTES;

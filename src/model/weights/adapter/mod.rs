@@ -3,7 +3,6 @@
 //! PEFT's LoRA (`adapter_config.json`), LLaVA's own LoRA folder (the same with `non_lora_trainables`), a projector
 //! alone (`mm_projector`), and a whole checkpoint of the same shape. A tensor is applied by its own name and shape, and
 //! never by what the configuration says of modules: patterns differ from version to version, tensors do not.
-#![expect(clippy::disallowed_methods, reason = "model/weights owns the files of an adapter")]
 
 mod peft;
 #[cfg(test)]

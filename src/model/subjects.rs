@@ -1,0 +1,245 @@
+//! The subjects on their device: the models of all runs and the encoder beside them, with what they share computed once.
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Tensor};
+
+use super::Placement;
+use super::encoders::Encoder;
+use super::generate::Decoding;
+use super::mllm::{Model, RenderedPrompt};
+use super::preprocess::Preprocessor;
+use crate::domain::{Answer, RunSet, ScoredLabel};
+
+/// The models of all runs and their encoder, loaded.
+pub struct Subjects {
+    /// The model without adapter.
+    base: Option<Model>,
+    /// One a run; the first is the base where `base` is `None`.
+    models: Vec<Model>,
+    /// By run, whether its adapter changes the tower.
+    has_own_tower: Vec<bool>,
+    encoder: Option<Encoder>,
+    /// Whether one pass of the base's tower serves the encoder, where their pixels agree.
+    shares_tower: bool,
+    placement: Placement,
+}
+
+/// What is asked about every image of a dataset.
+pub struct Questions {
+    /// Of the models.
+    prompt: RenderedPrompt,
+    /// Of the encoder: unit-length label embeddings `(dimension, labels)`.
+    label_embeddings: Option<Tensor>,
+    /// Their names.
+    labels: Vec<String>,
+    decoding: Decoding,
+}
+
+/// An image as the subjects see it, and who must answer.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageRow<'a> {
+    /// For the models, `(3, side, side)`.
+    pub model_pixels: &'a [f32],
+    /// For the encoder, where they differ from the models'.
+    pub encoder_pixels: Option<&'a [f32]>,
+    /// The runs whose model must answer.
+    pub models: RunSet,
+    /// Whether the encoder must.
+    pub asks_encoder: bool,
+}
+
+/// The answers to one image.
+#[derive(Clone, Debug, Default)]
+pub struct ImageAnswers {
+    /// By run: the text, or why the model failed on this image.
+    pub models: Vec<(usize, Result<Answer, String>)>,
+    /// The encoder's best labels, best first; `None` where it was not asked.
+    pub encoder: Option<Vec<ScoredLabel>>,
+}
+
+/// So many labels of an encoder's ranking are kept.
+const N_SCORES_KEPT: usize = 5;
+
+impl Subjects {
+    /// `models` is the base and then each adapter's model; without `has_base` the base is no run. `has_own_tower` is by
+    /// run.
+    pub fn new(
+        mut models: Vec<Model>,
+        has_base: bool,
+        has_own_tower: Vec<bool>,
+        encoder: Option<(Encoder, bool)>,
+        placement: Placement,
+    ) -> Self {
+        let base = if has_base { None } else { Some(models.remove(0)) };
+        let (encoder, shares_tower) = encoder.map_or((None, false), |(encoder, shares)| (Some(encoder), shares));
+        Self { base, models, has_own_tower, encoder, shares_tower, placement }
+    }
+
+    /// The model without adapter.
+    fn base(&self) -> &Model {
+        self.base.as_ref().unwrap_or(&self.models[0])
+    }
+
+    /// How images are prepared for every model.
+    pub fn model_preprocessor(&self) -> &Preprocessor {
+        &self.base().preprocessor
+    }
+
+    /// How images are prepared for the encoder.
+    pub fn encoder_preprocessor(&self) -> Option<&Preprocessor> {
+        self.encoder.as_ref().map(|encoder| &encoder.preprocessor)
+    }
+
+    /// Renders the `question` of a dataset and embeds its labels in `captions`, templates with `{}` for the label.
+    pub fn questions(
+        &self,
+        question: &str,
+        captions: &[String],
+        labels: &[&str],
+        max_new_tokens: usize,
+    ) -> Result<Questions> {
+        let label_embeddings = match &self.encoder {
+            Some(encoder) => Some(encoder.label_embeddings(captions, labels)?.t()?.contiguous()?),
+            None => None,
+        };
+        Ok(Questions {
+            prompt: self.base().dialogue.render(question)?,
+            label_embeddings,
+            labels: labels.iter().map(|&label| label.to_owned()).collect(),
+            decoding: self.base().dialogue.decoding(max_new_tokens),
+        })
+    }
+
+    /// Answers one batch, one answer a row.
+    pub fn ask(&self, questions: &Questions, rows: &[ImageRow]) -> Result<Vec<ImageAnswers>> {
+        let mut answers: Vec<ImageAnswers> = rows.iter().map(|_| ImageAnswers::default()).collect();
+        let pass = self.pass_tower(rows)?;
+        for (run, model) in self.models.iter().enumerate() {
+            let asked = rows_where(rows, |row| row.models.contains(run));
+            if asked.is_empty() {
+                continue;
+            }
+            let hidden = match &pass {
+                Some(pass) if !self.has_own_tower[run] => pass.state_of(&asked)?,
+                _ => {
+                    let pixels = self.pixels(asked.iter().map(|&row| rows[row].model_pixels))?;
+                    model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()])?.swap_remove(0)
+                }
+            };
+            for (row, answer) in asked.into_iter().zip(generate(model, questions, &hidden)?) {
+                answers[row].models.push((run, answer));
+            }
+        }
+        let asked = rows_where(rows, |row| row.asks_encoder);
+        if let (Some(encoder), false) = (&self.encoder, asked.is_empty()) {
+            let hidden = match pass.and_then(|pass| pass.last) {
+                Some(hidden) => hidden,
+                None => {
+                    let pixels = asked.iter().map(|&row| rows[row].encoder_pixels.unwrap_or(rows[row].model_pixels));
+                    let tower = encoder.towers.tower();
+                    tower.hidden_states(&self.pixels(pixels)?, &[tower.last_state()])?.swap_remove(0)
+                }
+            };
+            let ranked = rank(questions, &encoder.towers.image_embeddings(&hidden)?)?;
+            asked.into_iter().zip(ranked).for_each(|(row, ranking)| answers[row].encoder = Some(ranking));
+        }
+        Ok(answers)
+    }
+
+    /// By run, whether the first logits of an answer about an image of `pixels` differ from the base's in any bit.
+    pub fn differ_from_base(&self, questions: &Questions, pixels: &[f32]) -> Result<Vec<bool>> {
+        let pixels = self.pixels(std::iter::once(pixels))?;
+        let first_logits = |model: &Model| -> Result<Vec<f32>> {
+            let hidden = model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()])?.swap_remove(0);
+            model.first_logits(&questions.prompt, &model.mllm.image_features(&hidden)?.get(0)?)
+        };
+        let of_base = first_logits(self.base())?;
+        self.models.iter().map(|model| Ok(first_logits(model)? != of_base)).collect()
+    }
+
+    /// One pass of the base's tower for all models that share it, and for the encoder where it is the same tower and
+    /// sees the same pixels; `None` where no model needs it.
+    fn pass_tower(&self, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
+        let passing = rows_where(rows, |row| row.models.iter().any(|run| !self.has_own_tower[run]));
+        if passing.is_empty() {
+            return Ok(None);
+        }
+        let serves_encoder = self.shares_tower
+            && passing == rows_where(rows, |row| row.asks_encoder)
+            && passing.iter().all(|&row| rows[row].encoder_pixels.is_none());
+        let mllm = &self.base().mllm;
+        let (tower, state) = (mllm.tower(), mllm.tower_state());
+        let last = tower.last_state();
+        let pixels = self.pixels(passing.iter().map(|&row| rows[row].model_pixels))?;
+        let wanted: &[usize] = if serves_encoder && state != last { &[state, last] } else { &[state] };
+        let mut states = tower.hidden_states(&pixels, wanted)?;
+        let last = if serves_encoder { states.last().cloned() } else { None };
+        Ok(Some(TowerPass { rows: passing, state: states.swap_remove(0), last }))
+    }
+
+    /// `(rows, 3, side, side)`.
+    fn pixels<'a>(&self, rows: impl ExactSizeIterator<Item = &'a [f32]>) -> Result<Tensor> {
+        let n_rows = rows.len();
+        let values: Vec<f32> = rows.flatten().copied().collect();
+        let side = ((values.len() / n_rows / 3) as f64).sqrt() as usize;
+        let pixels = Tensor::from_vec(values, (n_rows, 3, side, side), &self.placement.device).context(
+            "the image processor's output is not square; hint: its size in preprocessor_config.json must be",
+        )?;
+        Ok(pixels.to_dtype(self.placement.dtype)?)
+    }
+}
+
+/// What one pass of the tower gave.
+struct TowerPass {
+    /// The rows that passed.
+    rows: Vec<usize>,
+    /// The hidden state that models read, `(rows, tokens, hidden)`.
+    state: Tensor,
+    /// The last one, where it is the encoder's.
+    last: Option<Tensor>,
+}
+
+impl TowerPass {
+    /// The state of `rows`, which are among those that passed.
+    fn state_of(&self, rows: &[usize]) -> Result<Tensor> {
+        if rows == self.rows {
+            return Ok(self.state.clone());
+        }
+        let positions: Vec<u32> =
+            (0..).zip(&self.rows).filter(|(_, row)| rows.contains(row)).map(|(position, _)| position).collect();
+        Ok(self.state.index_select(&Tensor::new(positions, self.state.device())?, 0)?)
+    }
+}
+
+fn rows_where(rows: &[ImageRow], is_wanted: impl Fn(&ImageRow) -> bool) -> Vec<usize> {
+    rows.iter().enumerate().filter(|(_, row)| is_wanted(row)).map(|(index, _)| index).collect()
+}
+
+/// Answers from the tower's hidden state `(rows, tokens, hidden)`.
+fn generate(model: &Model, questions: &Questions, hidden: &Tensor) -> Result<Vec<Result<Answer, String>>> {
+    let features = model.mllm.image_features(hidden)?;
+    let prompts = vec![&questions.prompt; features.dim(0)?];
+    let rows = model.generate(&prompts, &features, &questions.decoding)?;
+    rows.into_iter()
+        .map(|row| match row {
+            Ok(generation) => Ok(Ok(model.dialogue.answer(&generation, &questions.decoding)?)),
+            Err(error) => Ok(Err(error.to_string())),
+        })
+        .collect()
+}
+
+/// The best labels by cosine of each row of `images` `(rows, dimension)`.
+fn rank(questions: &Questions, images: &Tensor) -> Result<Vec<Vec<ScoredLabel>>> {
+    let labels = questions.label_embeddings.as_ref().context("the encoder has no captions to rank")?;
+    let cosines = images.matmul(labels)?.to_dtype(DType::F32)?.to_vec2::<f32>()?; // (rows, labels)
+    Ok(cosines
+        .into_iter()
+        .map(|row| {
+            let mut order: Vec<usize> = (0..row.len()).collect();
+            // Stable, so that of equal cosines the first label wins, as argmax has it.
+            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            order.truncate(N_SCORES_KEPT);
+            order.into_iter().map(|i| ScoredLabel { label: questions.labels[i].clone(), score: row[i] }).collect()
+        })
+        .collect())
+}

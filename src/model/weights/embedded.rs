@@ -1,0 +1,140 @@
+//! The miniature's checkpoints, put together in memory from what is compiled into the program.
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+
+use super::checkpoint::{Checkpoint, Files};
+use crate::assets::embedded::{self as assets, MINIATURE, MiniatureCheckpoint, WITHOUT_MINIATURE};
+
+/// What a person calls the miniature.
+const EMBEDDED: &str = "embedded";
+
+/// Which of the miniature's two checkpoints the word `embedded` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miniature {
+    /// The LLaVA.
+    Model,
+    /// The CLIP whose tower it has.
+    Encoder,
+}
+
+/// Whether a person means the miniature. A folder of that name is reached as `./embedded`.
+pub fn is_embedded(text: &Path) -> bool {
+    text.as_os_str() == EMBEDDED
+}
+
+/// Opens what a person named: a folder, or for `embedded` that checkpoint of the miniature.
+///
+/// # Errors
+/// Those of [`Checkpoint::open`]; the program was built without the miniature.
+pub fn open_checkpoint(text: &Path, miniature: Miniature) -> anyhow::Result<Checkpoint> {
+    if is_embedded(text) { open_miniature(MINIATURE.as_ref(), miniature) } else { Checkpoint::open(text) }
+}
+
+fn open_miniature(assets: Option<&assets::Miniature>, miniature: Miniature) -> anyhow::Result<Checkpoint> {
+    let assets = assets.context(WITHOUT_MINIATURE)?;
+    let (name, own) = match miniature {
+        Miniature::Model => ("embedded-llava", &assets.llava),
+        Miniature::Encoder => ("embedded-clip", &assets.clip),
+    };
+    let weights = safetensors(own, assets.tower).with_context(|| format!("failed to unpack `{name}`"))?;
+    let mut files: Files =
+        own.files.iter().map(|(file, bytes)| ((*file).to_owned(), Arc::new(bytes.to_vec()))).collect();
+    files.insert("model.safetensors".to_owned(), Arc::new(weights));
+    Checkpoint::in_memory(name, files)
+}
+
+/// The bytes of `model.safetensors`: the length of the header, the header, the tower's values, the checkpoint's own.
+fn safetensors(own: &MiniatureCheckpoint, tower: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = (own.header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(own.header);
+    for packed in [tower, own.values] {
+        unpack(packed, &mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// Inflates `packed` and puts low and high bytes side by side: apart they are smaller, since only the high ones, with
+/// sign and exponent, repeat.
+fn unpack(packed: &[u8], values: &mut Vec<u8>) -> anyhow::Result<()> {
+    let mut planes = Vec::new();
+    flate2::read::ZlibDecoder::new(packed).read_to_end(&mut planes)?;
+    ensure!(planes.len().is_multiple_of(2), "its {} bytes are no whole number of 16-bit values", planes.len());
+    let (low, high) = planes.split_at(planes.len() / 2);
+    values.extend(low.iter().zip(high).flat_map(|(&low, &high)| [low, high]));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use sha2::{Digest, Sha256};
+
+    use super::super::{Weights, canonical_dual_encoder, canonical_llava};
+    use super::*;
+
+    fn sha256_of_weights(miniature: Miniature) -> String {
+        let checkpoint = open_checkpoint(Path::new("embedded"), miniature).unwrap();
+        let bytes = checkpoint.read_file("model.safetensors").unwrap().unwrap();
+        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_weights_are_the_files_that_numpy_rounded() {
+        // What make_embedded.py prints.
+        let expected = "2dbbedcda9677e3f8722070877b673038c7f4fedd64aafd95b83b8b2ccf84e13";
+        assert_eq!(sha256_of_weights(Miniature::Model), expected);
+        let expected = "9a9582b1e4cc20cbc29d29695b62a208ce149d6d3d346927a146c324aee7d394";
+        assert_eq!(sha256_of_weights(Miniature::Encoder), expected);
+    }
+
+    #[test]
+    fn both_checkpoints_have_one_tower() {
+        let model = open_checkpoint(Path::new("embedded"), Miniature::Model).unwrap();
+        let encoder = open_checkpoint(Path::new("embedded"), Miniature::Encoder).unwrap();
+        assert_eq!((model.name(), encoder.name()), ("embedded-llava".to_owned(), "embedded-clip".to_owned()));
+        let (model, encoder) =
+            (Weights::new(&model, canonical_llava).unwrap(), Weights::new(&encoder, canonical_dual_encoder).unwrap());
+        let mut n_compared = 0;
+        for name in encoder.names().filter_map(|name| name.strip_prefix("vision_model.")) {
+            let of_model = model.tensor_hash(&format!("vision_tower.{name}")).unwrap();
+            assert!(of_model.is_some() && of_model == encoder.tensor_hash(&format!("vision_model.{name}")).unwrap());
+            n_compared += 1;
+        }
+        assert!(n_compared > 100);
+    }
+
+    #[test]
+    fn a_folder_of_that_name_is_reached_by_its_path() {
+        assert!(is_embedded(Path::new("embedded")));
+        for path in ["./embedded", "embedded/", "runs/embedded", "embedded-llava"] {
+            assert!(!is_embedded(Path::new(path)), "{path}");
+        }
+        let error = open_checkpoint(Path::new("./embedded"), Miniature::Model).unwrap_err().to_string();
+        assert!(error.contains("no such folder"), "{error}");
+    }
+
+    #[test]
+    fn a_program_without_the_miniature_says_how_to_build_one_with_it() {
+        let error = open_miniature(None, Miniature::Model).unwrap_err().to_string();
+        assert!(error.contains("demo-assets") && error.contains("hint"), "{error}");
+    }
+
+    #[test]
+    fn damaged_values_are_an_error() {
+        let pack = |planes: &[u8]| {
+            let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            packed.write_all(planes).unwrap();
+            packed.finish().unwrap()
+        };
+        let mut values = Vec::new();
+        unpack(&pack(&[1, 2, 11, 12]), &mut values).unwrap();
+        assert_eq!(values, [1, 11, 2, 12]);
+        assert!(unpack(&pack(&[1, 2, 3]), &mut values).is_err());
+        assert!(unpack(&pack(&[1, 2, 11, 12])[..6], &mut values).is_err());
+    }
+}
