@@ -26,6 +26,8 @@ pub mod record;
 
 pub mod eval;
 
+pub mod finetune;
+
 pub mod chart;
 
 pub mod report;

@@ -5,6 +5,7 @@ mod config_file;
 pub mod data;
 mod environment;
 mod eval;
+mod finetune;
 mod interrupt;
 mod judge;
 mod judge_options;
@@ -47,6 +48,8 @@ struct Cli {
 enum Command {
     /// Ask a model and its encoder about images; judge, record and report the answers
     Eval(Box<eval::EvalArgs>),
+    /// Fine-tune a model, and draw what it forgets epoch by epoch
+    Finetune(Box<finetune::FinetuneArgs>),
     /// Judge a recorded run again
     Judge(judge::JudgeArgs),
     /// Find, check and download datasets
@@ -82,6 +85,7 @@ fn parse(args: Vec<OsString>) -> anyhow::Result<Cli> {
 fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Eval(args) => eval::run(args, cli.quiet, out, err),
+        Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),
         Command::Data(args) => data::run(args, cli.quiet, out, err),
     }

@@ -26,8 +26,13 @@ impl fmt::Display for Difference {
 
 /// The identifying fields in which `asked` differs from `recorded`, in the order of the specification.
 pub fn differences(recorded: &RunSpec, asked: &RunSpec) -> Vec<Difference> {
+    value_differences(&identifying(recorded), &identifying(asked))
+}
+
+/// The fields in which two specifications of any kind differ.
+pub(super) fn value_differences(recorded: &Value, asked: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
-    walk("", Some(&identifying(recorded)), Some(&identifying(asked)), &mut found);
+    walk("", Some(recorded), Some(asked), &mut found);
     found
 }
 

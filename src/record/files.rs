@@ -6,12 +6,20 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::RecordError;
+use crate::compare::Summary;
 
 /// Writes `bytes` to `dir/name` atomically: whoever reads sees the old file or the new one. The folder is made if need
 /// be.
 pub fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), RecordError> {
     fs::create_dir_all(dir).map_err(|error| RecordError::writing(dir, error))?;
     write_with(dir, name, |file| file.write_all(bytes))
+}
+
+/// Reads `dir/summary.json`, which a finished run has.
+pub fn read_summary(dir: &Path) -> Result<Summary, RecordError> {
+    let path = dir.join("summary.json");
+    let bytes = fs::read(&path).map_err(|error| RecordError::reading(&path, error))?;
+    serde_json::from_slice(&bytes).map_err(|error| RecordError::BrokenManifest { path, reason: error.to_string() })
 }
 
 /// As [`write_file`], for content that is written piece by piece.

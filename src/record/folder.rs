@@ -174,7 +174,7 @@ fn replay(dir: &Path) -> Result<Replay, RecordError> {
 }
 
 /// Whether there is nothing at `dir` but perhaps the lock of an earlier process.
-fn is_empty(dir: &Path) -> Result<bool, RecordError> {
+pub(super) fn is_empty(dir: &Path) -> Result<bool, RecordError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
@@ -188,7 +188,7 @@ fn is_empty(dir: &Path) -> Result<bool, RecordError> {
     Ok(true)
 }
 
-fn lock(dir: &Path) -> Result<File, RecordError> {
+pub(super) fn lock(dir: &Path) -> Result<File, RecordError> {
     let path = dir.join(LOCK_NAME);
     let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
     let file = opened.map_err(|error| RecordError::writing(&path, error))?;

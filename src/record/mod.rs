@@ -3,7 +3,8 @@
 //! This module owns two disk formats, `run.json` (`emt.run/1`) and `trials.jsonl` (`emt.trial/1`). While a run goes on
 //! its journal is append-only, and a later line with the same key replaces an earlier one; a finished run is compacted
 //! to one line a trial. A run is a run of a [`RunSpec`](crate::domain::RunSpec), whose [`identity`] decides
-//! what may be resumed; [`comparable`] are the fields that decide whether two runs may be compared.
+//! what may be resumed; [`comparable`] are the fields that decide whether two runs may be compared. A [`TrainingFolder`] is
+//! that of a fine-tuning (`training.json`, `emt.training/1`).
 
 mod comparable;
 mod differences;
@@ -14,6 +15,7 @@ mod folder;
 mod identity;
 mod journal;
 mod manifest;
+mod training;
 mod wire;
 
 #[cfg(test)]
@@ -25,7 +27,8 @@ pub use comparable::comparable;
 pub use differences::{Difference, differences};
 pub use environment::{Sitting, environment, now};
 pub use error::RecordError;
-pub use files::write_file;
+pub use files::{read_summary, write_file};
 pub use folder::{Opened, RunFolder, read_run};
 pub use identity::identity;
 pub use manifest::{Manifest, RUN_SCHEMA, RunState, TRIAL_SCHEMA};
+pub use training::{OutputFile, TRAINING_SCHEMA, TrainingFolder};

@@ -14,6 +14,7 @@ mod download;
 mod embedded;
 mod eval;
 mod eval_judged;
+mod finetune;
 mod http_server;
 mod judge;
 mod package;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
 use super::rotary::rotate;
-use super::{KvCache, Linear, Loader, needs_gradient};
+use super::{KvCache, Linear, Loader, gradients, needs_gradient};
 
 /// What the projections are called in the checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -79,20 +79,30 @@ impl Attention {
         let n_groups = self.shape.n_heads / self.shape.n_kv_heads;
         let (key, value) = (repeat_heads(key, n_groups)?, repeat_heads(value, n_groups)?);
 
-        let scores = (query.matmul(&key.t()?)? * (self.shape.head_size as f64).powf(-0.5))?; // (batch, heads, tokens, positions)
-        let scores = match mask {
-            Some(mask) => scores.broadcast_add(mask)?,
-            None => scores,
-        };
-        let weights = if needs_gradient(&[&scores]) {
-            candle_nn::ops::softmax(&scores, candle_core::D::Minus1)?
-        } else {
-            candle_nn::ops::softmax_last_dim(&scores)?
-        };
-        let mixed = weights.matmul(&value)?;
+        let mixed = mix(&query, &key, &value, mask)?;
         let mixed = mixed.transpose(1, 2)?.reshape((batch, n_tokens, self.shape.n_heads * self.shape.head_size))?;
         self.output.forward(&mixed)
     }
+}
+
+/// `softmax(query key^T / √head size + mask) value`, each `(batch, heads, tokens, head size)`.
+fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    let scale = (query.dim(3)? as f64).powf(-0.5);
+    let has_gradient = needs_gradient(&[query, key, value]);
+    if has_gradient && gradients::serves(query) {
+        return gradients::attention(query, key, value, scale, mask);
+    }
+    let scores = (query.matmul(&key.t()?)? * scale)?; // (batch, heads, tokens, positions)
+    let scores = match mask {
+        Some(mask) => scores.broadcast_add(mask)?,
+        None => scores,
+    };
+    let weights = if has_gradient {
+        candle_nn::ops::softmax(&scores, candle_core::D::Minus1)?
+    } else {
+        candle_nn::ops::softmax_last_dim(&scores)?
+    };
+    weights.matmul(value)
 }
 
 fn repeat_heads(x: Tensor, n_groups: usize) -> candle_core::Result<Tensor> {

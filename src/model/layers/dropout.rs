@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use candle_core::Tensor;
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 /// The step that a training is at; all its dropouts share one.
 pub type StepCounter = Arc<AtomicU64>;
@@ -29,11 +29,41 @@ impl Dropout {
         }
         let state = mixed(self.seed ^ mixed(self.step.load(Ordering::Relaxed)));
         let threshold = (self.rate * 2f64.powi(32)) as u64;
-        let kept = (1.0 / (1.0 - self.rate)) as f32;
-        let mask: Vec<f32> = (0..x.elem_count() as u64)
-            .map(|index| if mixed(state.wrapping_add(index)) >> 32 < threshold { 0.0 } else { kept })
-            .collect();
+        let mask = Mask { state, threshold, kept: (1.0 / (1.0 - self.rate)) as f32 };
+        if super::gradients::serves(x) {
+            return x.contiguous()?.apply_op1(mask);
+        }
+        let mask: Vec<f32> = (0..x.elem_count()).map(|index| mask.of(index)).collect();
         x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
+    }
+}
+
+/// What the elements of one tensor are multiplied with; the gradient is multiplied with the same.
+struct Mask {
+    state: u64,
+    threshold: u64,
+    kept: f32,
+}
+
+impl Mask {
+    fn of(&self, index: usize) -> f32 {
+        if mixed(self.state.wrapping_add(index as u64)) >> 32 < self.threshold { 0.0 } else { self.kept }
+    }
+}
+
+impl CustomOp1 for Mask {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let x = super::gradients::floats(storage, layout)?;
+        let dropped = x.iter().enumerate().map(|(index, x)| x * self.of(index)).collect();
+        Ok((CpuStorage::F32(dropped), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(Some(gradient.contiguous()?.apply_op1_no_bwd(self)?))
     }
 }
 

@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
-use super::Loader;
 use super::low_rank::{LowRank, merged, merged_bias};
+use super::{Loader, gradients, needs_gradient};
 use crate::model::overlay::LowRankUpdate;
 
 /// `x W^T + b`, the weight as stored: `(out, in)`.
@@ -49,7 +49,12 @@ impl Linear {
         let n_in = shape.pop().unwrap_or(0);
         // One two-dimensional product: candle would otherwise multiply the batch's matrices one after the other.
         let x = x.reshape(((), n_in))?;
-        let y = x.matmul(&self.weight.t()?)?;
+        let trains_input = needs_gradient(&[&x]) && !needs_gradient(&[&self.weight]);
+        let y = if trains_input && gradients::serves(&x) {
+            gradients::frozen_product(&x, &self.weight)?
+        } else {
+            x.matmul(&self.weight.t()?)?
+        };
         let y = match &self.update {
             Some(update) => update.forward(&x, &y)?,
             None => y,

@@ -31,12 +31,13 @@ impl LowRank {
             Some(dropout) => dropout.forward(x)?,
             None => x.clone(),
         };
-        let update = x.matmul(&self.a.t()?)?.matmul(&self.b.t()?)?;
+        // Scaled where it is narrow.
+        let update = (x.matmul(&self.a.t()?)? * self.scale)?.matmul(&self.b.t()?)?;
         let update = match &self.b_bias {
-            Some(bias) => update.broadcast_add(bias)?,
+            Some(bias) => update.broadcast_add(&(bias * self.scale)?)?,
             None => update,
         };
-        let y = (base + (update * self.scale)?)?;
+        let y = (base + update)?;
         match &self.row_scale {
             Some(scale) => y.broadcast_mul(scale),
             None => Ok(y),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Activation, Linear, Loader};
+use super::{Activation, Linear, Loader, gradients, needs_gradient};
 
 /// `fc2(act(fc1(x)))`.
 pub struct Mlp {
@@ -55,7 +55,10 @@ impl GatedMlp {
 
     /// `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let gate = self.activation.forward(&self.gate.forward(x)?)?;
-        self.down.forward(&(gate * self.up.forward(x)?)?)
+        let (gate, up) = (self.gate.forward(x)?, self.up.forward(x)?);
+        if self.activation == Activation::Silu && needs_gradient(&[&gate, &up]) && gradients::serves(x) {
+            return self.down.forward(&gradients::silu_gate(&gate, &up)?);
+        }
+        self.down.forward(&(self.activation.forward(&gate)? * up)?)
     }
 }

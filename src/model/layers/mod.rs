@@ -5,6 +5,7 @@ mod attention;
 mod block;
 mod dropout;
 mod embedding;
+mod gradients;
 mod kv_cache;
 mod linear;
 mod loader;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Loader, needs_gradient};
+use super::{Loader, gradients, needs_gradient};
 
 /// Layer normalisation with scale and shift.
 pub struct LayerNorm {
@@ -46,6 +46,9 @@ impl RmsNorm {
 
     /// `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if needs_gradient(&[x]) && !needs_gradient(&[&self.weight]) && gradients::serves(x) {
+            return gradients::rms_norm(x, &self.weight, self.epsilon);
+        }
         if needs_gradient(&[x, &self.weight]) {
             return candle_nn::ops::rms_norm_slow(x, &self.weight, self.epsilon);
         }

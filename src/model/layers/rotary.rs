@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use candle_core::{D, DType, Tensor};
 
-use super::needs_gradient;
+use super::{gradients, needs_gradient};
 use crate::model::Placement;
 use crate::model::config::Config;
 
@@ -106,6 +106,11 @@ pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Res
     if !needs_gradient(&[x]) {
         return candle_nn::rotary_emb::rope(x, cos, sin);
     }
+    if gradients::serves(x) { gradients::rotate(x, cos, sin) } else { rotate_in_steps(x, cos, sin) }
+}
+
+/// The same as candle's own operations, each with its backward pass.
+pub(super) fn rotate_in_steps(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Result<Tensor> {
     let n_half = x.dim(D::Minus1)? / 2;
     let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?); // (batch, 1, tokens, head size / 2)
     let (first, second) = (x.narrow(D::Minus1, 0, n_half)?, x.narrow(D::Minus1, n_half, n_half)?);

@@ -191,6 +191,26 @@ impl Dialogue {
         Ok(RenderedPrompt { text, pieces, ids })
     }
 
+    /// The tokens of `answer` as a model would go on after `prompt`, with the terminator: what it is trained to say.
+    ///
+    /// # Errors
+    /// The answer's first token would swallow the prompt's end.
+    pub fn answer_ids(&self, prompt: &RenderedPrompt, answer: &str) -> Result<Vec<u32>> {
+        let before = prompt.text.rsplit(IMAGE_MARKER).next().unwrap_or_default();
+        let space = if before.ends_with(char::is_whitespace) { "" } else { " " };
+        let alone = self.tokenizer.encode(before, false)?;
+        let mut ids = self.tokenizer.encode(&format!("{before}{space}{answer}"), false)?;
+        if !ids.starts_with(&alone) || ids.len() == alone.len() {
+            bail!(
+                "the answer `{answer}` cannot be told apart from its prompt in tokens; hint: choose another \
+                 --answer-template"
+            );
+        }
+        ids.drain(..alone.len());
+        ids.extend(self.eos_ids.first());
+        Ok(ids)
+    }
+
     /// When answers of at most `max_new_tokens` end.
     pub fn decoding(&self, max_new_tokens: usize) -> Decoding {
         Decoding { max_new_tokens, eos_ids: self.eos_ids.clone(), stop_strings: self.template.stop_strings().to_vec() }

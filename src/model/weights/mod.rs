@@ -20,9 +20,11 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod torch_archive;
+mod write;
 
 pub use adapter::Adapter;
 pub use canonical::{Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip};
 pub use checkpoint::{Checkpoint, find_checkpoint, read_text_file};
 pub use embedded::{Miniature, is_embedded, open_checkpoint};
 pub use store::Weights;
+pub use write::{NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};

@@ -168,6 +168,11 @@ impl Weights {
         self.entries.get(name).map(|entry| entry.stored.shape.clone())
     }
 
+    /// The name of the tensor in its file.
+    pub fn stored_name(&self, name: &str) -> Option<&str> {
+        self.entries.get(name).map(|entry| entry.stored.key.as_str())
+    }
+
     /// The type of the tensor's stored elements: `F32`, `F16`, `BF16`, `F64`, or another name that cannot be taken.
     pub fn stored_dtype(&self, name: &str) -> Option<&'static str> {
         self.entries.get(name).map(|entry| entry.stored.element.name())

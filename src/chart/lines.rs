@@ -1,0 +1,293 @@
+//! The line chart: values over epochs or steps, each line named at its end.
+
+use super::svg::{self, Anchor, Svg, ink, number};
+use super::{text, words};
+
+/// What a line chart shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LineChart {
+    /// The heading.
+    pub title: String,
+    /// A line of small print below it.
+    pub subtitle: String,
+    /// What lies on the horizontal axis.
+    pub x_label: String,
+    /// What lies on the vertical axis.
+    pub y_label: String,
+    /// Whether values are fractions, shown as percent on an axis from 0 to 100.
+    pub is_share: bool,
+    /// The lines, at least one.
+    pub lines: Vec<Line>,
+    /// Small print at the foot.
+    pub notes: Vec<String>,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// What stands at its end.
+    pub name: String,
+    /// Whether it is drawn bold.
+    pub is_bold: bool,
+    /// By rising x.
+    pub points: Vec<LinePoint>,
+}
+
+/// One point of a line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinePoint {
+    /// The epoch or step.
+    pub x: f64,
+    /// The value.
+    pub y: f64,
+    /// Its interval.
+    pub interval: Option<[f64; 2]>,
+    /// Letters of warnings, such as `L`; each is explained in a note.
+    pub marks: String,
+}
+
+/// Okabe and Ito's colours that are dark enough on paper, each with a dash pattern of its own.
+const STYLES: [(&str, &str); 6] = [
+    ("#0072B2", "none"),
+    ("#A63C00", "8 4"),
+    ("#007A5A", "2 3"),
+    ("#8F4A78", "10 3 2 3"),
+    ("#7A4F00", "5 2"),
+    ("#1B1F24", "1 3"),
+];
+
+const WIDTH: f64 = 960.0;
+const HEIGHT: f64 = 520.0;
+const LEFT: f64 = 76.0;
+const RIGHT: f64 = 230.0;
+const TOP: f64 = 92.0;
+const BOTTOM: f64 = 72.0;
+const NOTE_HEIGHT: f64 = 18.0;
+
+/// The distance that names at the right keep from each other.
+const NAME_HEIGHT: f64 = 17.0;
+
+/// More points than these are drawn without dots.
+const N_DOTS_MAX: usize = 40;
+
+/// Where values lie in the picture.
+struct Frame {
+    x_max: f64,
+    x_min: f64,
+    y_max: f64,
+}
+
+impl Frame {
+    fn of(chart: &LineChart) -> Self {
+        let points = || chart.lines.iter().flat_map(|line| &line.points);
+        let x_max = points().map(|point| point.x).fold(f64::NEG_INFINITY, f64::max);
+        let x_min = points().map(|point| point.x).fold(f64::INFINITY, f64::min);
+        let y_max = if chart.is_share { 1.0 } else { points().map(|point| point.y).fold(0.0, f64::max) };
+        Self { x_min, x_max: if x_max > x_min { x_max } else { x_min + 1.0 }, y_max: nice_above(y_max) }
+    }
+
+    fn x(&self, x: f64) -> f64 {
+        LEFT + (x - self.x_min) / (self.x_max - self.x_min) * (WIDTH - LEFT - RIGHT)
+    }
+
+    fn y(&self, y: f64) -> f64 {
+        TOP + (1.0 - y / self.y_max) * (HEIGHT - TOP - BOTTOM)
+    }
+}
+
+/// The chart as SVG.
+pub fn lines(chart: &LineChart) -> String {
+    let frame = Frame::of(chart);
+    let mut svg = Svg::default();
+    svg.text(24.0, 38.0, Anchor::Start, ink(21.0, svg::INK, "ink").bold(), &chart.title);
+    svg.text(24.0, 60.0, Anchor::Start, ink(13.0, svg::MUTED, "muted"), &chart.subtitle);
+    draw_axes(&mut svg, chart, &frame);
+    for (index, line) in chart.lines.iter().enumerate() {
+        draw_line(&mut svg, line, index, &frame, chart.is_share);
+    }
+    draw_names(&mut svg, chart, &frame);
+    for (index, note) in chart.notes.iter().enumerate() {
+        let y = HEIGHT + NOTE_HEIGHT * index as f64;
+        svg.text(24.0, y, Anchor::Start, ink(12.0, svg::MUTED, "muted"), note);
+    }
+    let height = HEIGHT + NOTE_HEIGHT * chart.notes.len() as f64;
+    svg.finish(WIDTH, height, &chart.title, &description(chart))
+}
+
+fn draw_axes(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
+    let small = ink(12.0, svg::MUTED, "muted");
+    let (left, right, bottom) = (LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM);
+    for step in 0..=5 {
+        let value = frame.y_max * f64::from(step) / 5.0;
+        let y = frame.y(value);
+        let data = format!("M{} {}H{}", number(left), number(y), number(right));
+        svg.path("ring", &data, &format!(r#"fill="none" stroke="{}" stroke-width="1""#, svg::GRID), None);
+        let label = if chart.is_share { format!("{:.0}%", value * 100.0) } else { number(value) };
+        svg.text(left - 10.0, y + 4.0, Anchor::End, small, &label);
+    }
+    for x in ticks(frame) {
+        svg.text(frame.x(x), bottom + 20.0, Anchor::Middle, small, &number(x));
+    }
+    svg.text((left + right) / 2.0, bottom + 44.0, Anchor::Middle, ink(13.0, svg::INK, "ink"), &chart.x_label);
+    svg.text(left - 10.0, TOP - 12.0, Anchor::Start, ink(13.0, svg::INK, "ink"), &chart.y_label);
+}
+
+/// At most about a dozen round places on the horizontal axis.
+fn ticks(frame: &Frame) -> Vec<f64> {
+    let span = frame.x_max - frame.x_min;
+    let step = (nice_above(span / 12.0)).max(1.0).round();
+    let first = (frame.x_min / step).ceil();
+    let n = ((frame.x_max / step).floor() - first) as usize;
+    (0..=n).map(|index| (first + index as f64) * step).collect()
+}
+
+/// The least of 1, 2, 2.5, 5 times a power of ten that is not below `value`.
+fn nice_above(value: f64) -> f64 {
+    if value <= 0.0 {
+        return 1.0;
+    }
+    let power = 10f64.powf(value.log10().floor());
+    let steps = [1.0, 2.0, 2.5, 5.0, 10.0];
+    power * steps.into_iter().find(|step| step * power >= value * (1.0 - 1e-9)).unwrap_or(10.0)
+}
+
+fn draw_line(svg: &mut Svg, line: &Line, index: usize, frame: &Frame, is_share: bool) {
+    let (colour, dash) = STYLES[index % STYLES.len()];
+    let width = if line.is_bold { 3.5 } else { 2.0 };
+    let places: Vec<String> =
+        line.points.iter().map(|point| format!("{} {}", number(frame.x(point.x)), number(frame.y(point.y)))).collect();
+    if places.len() > 1 {
+        let style = format!(
+            r#"fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}" stroke-linejoin="round""#
+        );
+        svg.path("line", &format!("M{}", places.join("L")), &style, Some(&line.name));
+    }
+    if line.points.len() > N_DOTS_MAX {
+        return;
+    }
+    for point in &line.points {
+        let (x, y) = (frame.x(point.x), frame.y(point.y));
+        if let Some([low, high]) = point.interval {
+            let data = format!("M{} {}V{}", number(x), number(frame.y(low)), number(frame.y(high)));
+            svg.path("line", &data, &format!(r#"fill="none" stroke="{colour}" stroke-width="1""#), None);
+        }
+        let radius = if line.is_bold { 5.0 } else { 3.5 };
+        let value = if is_share { words::percent(Some(point.y)) } else { number(point.y) };
+        let tooltip = svg::escape(&format!("{} at {}: {value}", line.name, number(point.x)));
+        svg.raw(&format!(
+            r##"<circle class="line" cx="{}" cy="{}" r="{radius}" fill="{colour}" stroke="#FFFFFF" stroke-width="1"><title>{tooltip}</title></circle>"##,
+            number(x),
+            number(y)
+        ));
+        if !point.marks.is_empty() {
+            let style = ink(12.0, svg::WARNING, "warning").bold().halo();
+            svg.text(x, y - 10.0, Anchor::Middle, style, &format!("▲{}", point.marks));
+        }
+    }
+}
+
+/// The names at the lines' ends, pushed apart where they would overlap.
+fn draw_names(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
+    let mut ends: Vec<(f64, usize)> = chart
+        .lines
+        .iter()
+        .enumerate()
+        .filter_map(|(index, line)| Some((frame.y(line.points.last()?.y), index)))
+        .collect();
+    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut lowest = f64::NEG_INFINITY;
+    let floor = HEIGHT - BOTTOM + 4.0;
+    let overflow = (TOP + NAME_HEIGHT * ends.len() as f64 - floor).max(0.0);
+    for (position, (y, index)) in ends.iter().enumerate() {
+        // Those below need room, too.
+        let n_below = (ends.len() - 1 - position) as f64;
+        let place = y.min(floor - NAME_HEIGHT * n_below).max(lowest + NAME_HEIGHT).max(TOP - overflow);
+        lowest = place;
+        let line = &chart.lines[*index];
+        let style = ink(13.0, STYLES[*index % STYLES.len()].0, "line-name");
+        let style = if line.is_bold { style.bold() } else { style };
+        let shown = text::wrap(&line.name, RIGHT - 24.0, 13.0, line.is_bold, 1).concat();
+        svg.text(WIDTH - RIGHT + 14.0, place + 4.0, Anchor::Start, style, &shown);
+    }
+}
+
+/// The chart in words, for those who cannot see it.
+fn description(chart: &LineChart) -> String {
+    let value = |y: f64| if chart.is_share { words::percent(Some(y)) } else { number(y) };
+    let mut sentences = vec![format!("{} over {}.", chart.y_label, chart.x_label)];
+    for line in &chart.lines {
+        let points = &line.points;
+        if points.len() > N_DOTS_MAX {
+            if let (Some(first), Some(last)) = (points.first(), points.last()) {
+                sentences.push(format!("{}: from {} to {}.", line.name, value(first.y), value(last.y)));
+            }
+            continue;
+        }
+        let parts: Vec<String> = points
+            .iter()
+            .map(|point| {
+                let marks = if point.marks.is_empty() { String::new() } else { format!(" ({})", point.marks) };
+                format!("{}: {}{marks}", number(point.x), value(point.y))
+            })
+            .collect();
+        sentences.push(format!("{}: {}.", line.name, parts.join(", ")));
+    }
+    sentences.extend(chart.notes.iter().cloned());
+    sentences.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(is_share: bool) -> LineChart {
+        let point = |x: f64, y: f64, marks: &str| LinePoint { x, y, interval: None, marks: marks.to_owned() };
+        LineChart {
+            title: "Accuracy <after> each epoch".to_owned(),
+            subtitle: String::new(),
+            x_label: "epoch".to_owned(),
+            y_label: "accuracy".to_owned(),
+            is_share,
+            lines: vec![
+                Line {
+                    name: "cifar10 (tuned on)".to_owned(),
+                    is_bold: true,
+                    points: vec![point(0.0, 0.6, ""), point(1.0, 0.9, "")],
+                },
+                Line {
+                    name: "mnist".to_owned(),
+                    is_bold: false,
+                    points: vec![point(0.0, 0.6, ""), point(1.0, 0.89, "L")],
+                },
+            ],
+            notes: vec!["L: leak".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_chart_can_be_drawn_and_its_text_is_escaped() {
+        let drawn = lines(&chart(true));
+        assert!(drawn.contains("&lt;after&gt;") && drawn.contains("▲L"), "{drawn}");
+        assert!(super::super::png(&drawn, 960).unwrap().len() > 1000);
+    }
+
+    #[test]
+    fn names_at_the_ends_do_not_overlap() {
+        let drawn = lines(&chart(true));
+        let ends: Vec<f64> = drawn
+            .lines()
+            .filter(|line| line.contains("line-name"))
+            .map(|line| line.split(" y=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(ends.len(), 2);
+        assert!((ends[0] - ends[1]).abs() >= NAME_HEIGHT - 0.01, "{ends:?}");
+    }
+
+    #[test]
+    fn an_axis_ends_at_a_round_number() {
+        assert_eq!(nice_above(11.9), 20.0);
+        assert_eq!(nice_above(0.23), 0.25);
+        assert_eq!(nice_above(1.0), 1.0);
+        assert_eq!(nice_above(0.0), 1.0);
+    }
+}

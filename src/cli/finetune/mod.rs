@@ -1,0 +1,319 @@
+//! `emt finetune`.
+
+mod epochs;
+mod flags;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
+
+use super::progress::Progress;
+use super::{environment, exit_code, interrupt, results};
+use crate::dataset::{self, Catalog, Dataset, OpenRequest};
+use crate::finetune::{
+    self, ADAPTER_SCHEMA, AnswerTemplate, Hyperparameters, Method, Output, Trainable, TrainableConfig, Trainer,
+    Training, TrainingEnded, TrainingSet,
+};
+use crate::model::Placement;
+use crate::model::mllm::{self, MllmFamily, OpenedModel};
+use crate::model::overlay::Overlay;
+use crate::model::weights::{Adapter, Checkpoint, Miniature, find_checkpoint, open_checkpoint};
+use crate::prompting;
+use crate::record::{self, Sitting, TrainingFolder};
+
+use epochs::Epochs;
+pub(super) use flags::FinetuneArgs;
+
+/// The base, opened; no weight is read yet.
+struct Base {
+    checkpoint: Checkpoint,
+    family: &'static MllmFamily,
+    opened: OpenedModel,
+    weights_hash: String,
+}
+
+/// Runs the command and returns its exit code.
+pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
+    let hyperparameters = args.hyperparameters()?;
+    let placement = Placement::new(&args.device, "f32")?;
+    let base = open_base(args)?;
+    let sets = training_sets(args, &base.opened)?;
+    let config = TrainableConfig {
+        method: args.method,
+        lora: hyperparameters.lora,
+        trains_projector: !args.no_projector,
+        seed: args.seed,
+    };
+    let output = output(args, &base, &sets, &hyperparameters);
+    output.check(args.method)?;
+    let spec = specification(args, &base, &sets, &hyperparameters, &placement)?;
+    let mut folder = TrainingFolder::create_or_resume(&args.out, spec, sitting(args), args.fresh)?;
+
+    let start = start(args, &base, &folder, &placement)?;
+    let trainable = Trainable::new(config, &base.opened.weights, start, &placement.device)?;
+    let mut progress = Progress::new(err, quiet);
+    announce(&mut progress, args, &hyperparameters, &trainable, &sets, &folder);
+    let trainer = Trainer::new(base.opened, trainable, &hyperparameters, args.micro_batch_size, &placement)?;
+    interrupt::listen();
+    let training = Training {
+        trainer,
+        sets: &sets,
+        hyperparameters,
+        seed: args.seed,
+        save_every: args.save_every,
+        output: &output,
+        device: placement.device.clone(),
+        is_stopped: &interrupt::is_stopped,
+    };
+    let mut epochs = Epochs::new(args, &folder, &mut progress);
+    let ended = training.run(&mut folder, &mut epochs)?;
+    epochs.write_losses(&folder)?;
+    let curve = epochs.into_curve();
+    progress.finish();
+    if ended == TrainingEnded::Interrupted {
+        progress.say("interrupted; the same command goes on from the last checkpoint");
+        return Ok(exit_code::INTERRUPTED);
+    }
+    epochs::print(&curve, &args.out, quiet, out)?;
+    Ok(exit_code::OK)
+}
+
+fn open_base(args: &FinetuneArgs) -> Result<Base> {
+    let checkpoint = open_checkpoint(&args.model, Miniature::Model)?;
+    let family = mllm::family_of(&checkpoint)?;
+    let tower = match (family.tower_reference)(&checkpoint) {
+        Some(name) => {
+            let given = args.encoder.as_deref().filter(|encoder| *encoder != "none").map(PathBuf::from);
+            let found = given.or_else(|| find_checkpoint(&name, &checkpoint.dir, environment::hub_cache().as_deref()));
+            found.map(|dir: PathBuf| open_checkpoint(&dir, Miniature::Encoder)).transpose()?
+        }
+        None => None,
+    };
+    let opened = OpenedModel::open(&checkpoint, tower.as_ref(), args.template.as_deref())?;
+    let weights_hash = opened.weights.hash()?;
+    Ok(Base { checkpoint, family, opened, weights_hash })
+}
+
+/// The datasets to train on, their samples chosen and their answers tokenised.
+fn training_sets(args: &FinetuneArgs, opened: &OpenedModel) -> Result<Vec<TrainingSet>> {
+    let (catalog, roots) = (args.places.catalog()?, args.places.roots());
+    let template = prompting::load(&args.prompt)?;
+    let answer = AnswerTemplate::new(&args.answer_template)?;
+    let mut datasets = Vec::new();
+    for text in args.train.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+        let dataset = open_training_split(args, &catalog, &roots, text)?;
+        ensure!(
+            datasets.iter().all(|other: &Dataset| other.name != dataset.name),
+            "--train names `{}` twice; hint: give one of them a name with NAME=PATH",
+            dataset.name
+        );
+        datasets.push(dataset);
+    }
+    ensure!(!datasets.is_empty(), "--train names no dataset; hint: a name of `emt data list`, or a folder");
+    let seed = args.sample_seed.unwrap_or(datasets[0].sample_seed);
+    let available: Vec<usize> = datasets
+        .iter()
+        .map(|dataset| args.limit.map_or(dataset.samples.len(), |n| n.min(dataset.samples.len())))
+        .collect();
+    let counts = finetune::mixed(&available, args.mix()?.as_deref())?;
+    let n_positions = opened.plan.n_positions();
+    datasets
+        .into_iter()
+        .zip(counts)
+        .map(|(dataset, count)| {
+            let question = template.render(&dataset.noun, &dataset.labels)?.text;
+            let selected = finetune::chosen(&dataset, seed, Some(count));
+            let set = TrainingSet::new(dataset, selected, &question, &answer, &opened.dialogue)?;
+            ensure!(
+                set.n_positions_max() <= n_positions,
+                "an example of `{}` takes {} positions, and the model has {n_positions}; hint: `--prompt emt-open` \
+                 leaves the class list out",
+                set.dataset.name,
+                set.n_positions_max()
+            );
+            Ok(set)
+        })
+        .collect()
+}
+
+fn open_training_split(
+    args: &FinetuneArgs,
+    catalog: &Catalog,
+    roots: &dataset::DataRoots,
+    text: &str,
+) -> Result<Dataset> {
+    let is_known = catalog.names().any(|name| name == text);
+    // A path says itself which split it is.
+    let split = args.split.as_deref().or(is_known.then_some("train"));
+    let opened = dataset::open(catalog, roots, &OpenRequest { text, split, labels_file: args.labels.as_deref() })
+        .with_context(|| format!("`{text}` cannot be trained on"))?;
+    if args.split.is_none() && !opened.is_training_split && opened.split != "all" {
+        bail!(
+            "`{text}` is the split `{}`, which is held out; hint: give its folder to train on, or say --split {} to \
+             train on it all the same",
+            opened.split,
+            opened.split
+        );
+    }
+    Ok(opened)
+}
+
+/// Where the variables start: the last checkpoint, else the adapter to go on from, else nowhere.
+fn start(args: &FinetuneArgs, base: &Base, folder: &TrainingFolder, placement: &Placement) -> Result<Overlay> {
+    let dir = match folder.last_step() {
+        Some(step) => folder.checkpoint_dir(step),
+        None => match &args.from_adapter {
+            Some(dir) => dir.clone(),
+            None => return Ok(Overlay::default()),
+        },
+    };
+    Adapter::open(&dir, base.family.canonical, &base.opened.weights)?.overlay(placement, false)
+}
+
+/// What decides the weights in the end: a training is resumed only by an equal one.
+fn specification(
+    args: &FinetuneArgs,
+    base: &Base,
+    sets: &[TrainingSet],
+    hyperparameters: &Hyperparameters,
+    placement: &Placement,
+) -> Result<Value> {
+    let from_adapter = match &args.from_adapter {
+        Some(dir) => Some(Adapter::open(dir, base.family.canonical, &base.opened.weights)?.hash()?),
+        None => None,
+    };
+    let dialogue = &base.opened.dialogue;
+    let datasets: Vec<Value> = sets
+        .iter()
+        .map(|set| {
+            let mut hasher = blake3::Hasher::new();
+            for &position in &set.selected {
+                hasher.update(set.dataset.samples[position].id.as_bytes());
+                hasher.update(b"\n");
+            }
+            json!({
+                "dataset": set.dataset.name,
+                "split": set.dataset.split,
+                "label_set": set.dataset.labels.hash(),
+                "n_samples": set.selected.len(),
+                "samples": format!("blake3:{}", hasher.finalize().to_hex()),
+                "prompt": set.prompt.text,
+            })
+        })
+        .collect();
+    Ok(json!({
+        "base": base.weights_hash,
+        "from_adapter": from_adapter,
+        "method": args.method.name(),
+        "trains_projector": args.method != Method::Lora || !args.no_projector,
+        "hyperparameters": shown(hyperparameters, args.method),
+        "micro_batch_size": args.micro_batch_size,
+        "seed": args.seed,
+        "datasets": datasets,
+        "answer_template": args.answer_template,
+        "tokenizer": dialogue.tokenizer.hash()?,
+        "chat_template": dialogue.template.hash(),
+        "preprocessing": base.opened.preprocessor.parameters(),
+        "device_kind": placement.device_kind(),
+    }))
+}
+
+/// The hyperparameters as files have them.
+fn shown(hyperparameters: &Hyperparameters, method: Method) -> Value {
+    let Hyperparameters { learning_rate, batch_size, n_epochs, warmup_ratio, decay, weight_decay, max_grad_norm, lora } =
+        *hyperparameters;
+    let mut fields = json!({
+        "learning_rate": learning_rate,
+        "batch_size": batch_size,
+        "n_epochs": n_epochs,
+        "warmup_ratio": warmup_ratio,
+        "schedule": flags::decay_name(decay),
+        "weight_decay": weight_decay,
+        "max_grad_norm": max_grad_norm,
+    });
+    if method == Method::Lora {
+        fields["rank"] = lora.rank.into();
+        fields["alpha"] = lora.alpha.into();
+        fields["dropout"] = lora.dropout.into();
+    }
+    fields
+}
+
+fn output(args: &FinetuneArgs, base: &Base, sets: &[TrainingSet], hyperparameters: &Hyperparameters) -> Output {
+    let names: Vec<&str> = sets.iter().map(|set| set.dataset.name.as_str()).collect();
+    let datasets: Vec<Value> = sets
+        .iter()
+        .map(|set| {
+            let labels: Vec<&str> = set.dataset.labels.names().collect();
+            json!({"dataset": set.dataset.name, "split": set.dataset.split, "n_samples": set.selected.len(), "labels": labels})
+        })
+        .collect();
+    let provenance = json!({
+        "schema": ADAPTER_SCHEMA,
+        "emt": env!("CARGO_PKG_VERSION"),
+        "base": {"name": base.opened.name, "family": base.opened.family, "weights": base.weights_hash},
+        "method": args.method.name(),
+        "tuned_on": names,
+        "datasets": datasets,
+        "seed": args.seed,
+        "hyperparameters": shown(hyperparameters, args.method),
+        "answer_template": args.answer_template,
+        "prompt": args.prompt,
+    });
+    Output { base: base.checkpoint.clone(), canonical: base.family.canonical, provenance }
+}
+
+fn sitting(args: &FinetuneArgs) -> Map<String, Value> {
+    let path = |path: &Path| Value::from(path.display().to_string());
+    let mut paths = Map::new();
+    paths.insert("model".into(), path(&args.model));
+    if let Some(data) = &args.places.data {
+        paths.insert("data".into(), path(data));
+    }
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit: args.limit, paths });
+    fields.insert("command".into(), results::command_line().into());
+    fields
+}
+
+fn announce(
+    progress: &mut Progress,
+    args: &FinetuneArgs,
+    hyperparameters: &Hyperparameters,
+    trainable: &Trainable,
+    sets: &[TrainingSet],
+    folder: &TrainingFolder,
+) {
+    let Hyperparameters { learning_rate, batch_size, n_epochs, lora, .. } = *hyperparameters;
+    let updates = match args.method {
+        Method::Lora => format!(", rank {}, alpha {}, dropout {}", lora.rank, lora.alpha, lora.dropout),
+        Method::Linear | Method::Full => String::new(),
+    };
+    let on: Vec<String> =
+        sets.iter().map(|set| format!("{} images of {}", set.selected.len(), set.dataset.name)).collect();
+    progress.say(&format!(
+        "{}: {} tensors ({} numbers) train on {}; learning rate {learning_rate}, batch {batch_size}, {n_epochs} \
+         epochs{updates}, seed {}",
+        args.method.name(),
+        trainable.parameters().len(),
+        trainable.n_numbers(),
+        on.join(", "),
+        args.seed
+    ));
+    for set in sets {
+        for warning in &set.dataset.warnings {
+            progress.say(&format!("warning: {}: {warning}", set.dataset.name));
+        }
+        if !set.dataset.is_training_split {
+            let (name, split) = (&set.dataset.name, &set.dataset.split);
+            progress.say(&format!("warning: {name}: `{split}` is not known as a split to train on"));
+        }
+    }
+    match folder.last_step() {
+        Some(step) if !folder.was_complete() => progress.say(&format!("goes on after step {step}")),
+        Some(step) => progress.say(&format!("`{}` is complete, {step} steps", folder.dir().display())),
+        None => {}
+    }
+}

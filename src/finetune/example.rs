@@ -1,0 +1,143 @@
+//! Training examples: which samples, in which order, as which tokens.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail, ensure};
+
+use super::trainable::seeded;
+use crate::dataset::Dataset;
+use crate::domain::select;
+use crate::model::mllm::{Dialogue, RenderedPrompt};
+
+/// The answer that a model is trained to give; `{label}` and `{noun}` stand for the sample's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnswerTemplate(String);
+
+impl AnswerTemplate {
+    /// The paper's.
+    pub const DEFAULT: &str = "The {noun} is a(n) {label}.";
+
+    /// Checks that the template shows the label.
+    pub fn new(text: &str) -> Result<Self> {
+        let rest = text.replace("{label}", "").replace("{noun}", "");
+        ensure!(
+            text.contains("{label}") && !rest.contains(['{', '}']),
+            "the answer template `{text}` is not understood; hint: it holds {{label}}, perhaps {{noun}}, and no other brace"
+        );
+        Ok(Self(text.trim().to_owned()))
+    }
+
+    /// The text with its placeholders.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    fn fill(&self, label: &str, noun: &str) -> String {
+        self.0.replace("{noun}", noun).replace("{label}", label)
+    }
+}
+
+/// One dataset to train on.
+pub struct TrainingSet {
+    /// Its samples.
+    pub dataset: Dataset,
+    /// Which of them train, as positions in the dataset.
+    pub selected: Vec<usize>,
+    /// The rendered question.
+    pub prompt: Arc<RenderedPrompt>,
+    /// By label, the tokens of the answer with the terminator.
+    pub answers: Vec<Vec<u32>>,
+}
+
+impl TrainingSet {
+    /// Tokenises the answers of all labels.
+    pub fn new(
+        dataset: Dataset,
+        selected: Vec<usize>,
+        question: &str,
+        answer: &AnswerTemplate,
+        dialogue: &Dialogue,
+    ) -> Result<Self> {
+        let prompt = Arc::new(dialogue.render(question)?);
+        let texts = dataset.labels.names().map(|label| answer.fill(label, &dataset.noun));
+        let answers = texts.map(|text| dialogue.answer_ids(&prompt, &text)).collect::<Result<_>>()?;
+        Ok(Self { dataset, selected, prompt, answers })
+    }
+
+    /// Positions of the longest example.
+    pub fn n_positions_max(&self) -> usize {
+        self.prompt.ids.len() + self.answers.iter().map(Vec::len).max().unwrap_or(0)
+    }
+}
+
+/// How many samples of datasets with `n_samples` an epoch takes where they are mixed in the ratios `mix`: as many as
+/// the scarcest allows. Without ratios it takes all.
+pub fn mixed(n_samples: &[usize], mix: Option<&[f64]>) -> Result<Vec<usize>> {
+    let Some(mix) = mix else { return Ok(n_samples.to_vec()) };
+    if mix.len() != n_samples.len() {
+        bail!("--mix has {} ratios for {} datasets; hint: one for each of --train", mix.len(), n_samples.len());
+    }
+    ensure!(mix.iter().all(|&ratio| ratio > 0.0 && ratio.is_finite()), "--mix takes positive ratios, as in 0.8,0.2");
+    let whole = n_samples.iter().zip(mix).map(|(&n, ratio)| n as f64 / ratio).fold(f64::INFINITY, f64::min);
+    let counts: Vec<usize> = mix.iter().map(|ratio| (ratio * whole + 1e-9) as usize).collect();
+    ensure!(
+        counts.iter().all(|&n| n > 0),
+        "--mix leaves a dataset without a sample; hint: ratios nearer to each other"
+    );
+    Ok(counts)
+}
+
+/// The positions of `dataset` that train: a balanced choice of `n_samples`, or of all.
+pub fn chosen(dataset: &Dataset, sample_seed: u64, limit: Option<usize>) -> Vec<usize> {
+    let names: Vec<&str> = dataset.labels.names().collect();
+    select(&dataset.samples, &names, sample_seed, limit)
+}
+
+/// One sample of an epoch: which training set, and which of its selected samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Item {
+    /// The index of the training set.
+    pub set: usize,
+    /// The index among its selected samples.
+    pub index: usize,
+}
+
+/// All samples of epoch `epoch` in the order in which they train: a function of seed and epoch.
+pub fn epoch_order(sets: &[TrainingSet], seed: u64, epoch: usize) -> Vec<Item> {
+    let mut keyed: Vec<(u64, Item)> = Vec::new();
+    for (set, training) in sets.iter().enumerate() {
+        for (index, &position) in training.selected.iter().enumerate() {
+            let id = training.dataset.samples[position].id.as_bytes();
+            keyed.push((seeded(seed, &[b"order", &(epoch as u64).to_le_bytes(), id]), Item { set, index }));
+        }
+    }
+    keyed.sort_unstable();
+    keyed.into_iter().map(|(_, item)| item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mixture_takes_as_many_as_the_scarcest_dataset_allows() {
+        assert_eq!(mixed(&[100, 40], Some(&[0.8, 0.2])).unwrap(), [100, 25]);
+        assert_eq!(mixed(&[100, 10], Some(&[4.0, 1.0])).unwrap(), [40, 10]);
+        assert_eq!(mixed(&[3, 5], None).unwrap(), [3, 5]);
+    }
+
+    #[test]
+    fn ratios_that_make_no_sense_are_refused() {
+        assert!(mixed(&[3, 5], Some(&[1.0])).is_err());
+        assert!(mixed(&[3, 5], Some(&[1.0, 0.0])).is_err());
+        assert!(mixed(&[3, 5], Some(&[1.0, 0.001])).is_err());
+    }
+
+    #[test]
+    fn an_answer_template_must_show_the_label() {
+        assert!(AnswerTemplate::new("It is a thing.").is_err());
+        assert!(AnswerTemplate::new("{label} {colour}").is_err());
+        let template = AnswerTemplate::new(AnswerTemplate::DEFAULT).unwrap();
+        assert_eq!(template.fill("cat", "object"), "The object is a(n) cat.");
+    }
+}

@@ -1,0 +1,126 @@
+//! AdamW (Loshchilov and Hutter 2019) with torch's arithmetic, and its clipping of gradients.
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Tensor, Var};
+
+/// Decay rates of the two moments and the number that keeps the quotient finite: torch's defaults.
+const BETA_1: f64 = 0.9;
+const BETA_2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// What torch adds to the norm before it divides by it.
+const NORM_EPSILON: f64 = 1e-6;
+
+/// The state of the optimizer: two moments a tensor, and how often it stepped.
+#[derive(Debug)]
+pub struct AdamW {
+    moments: Vec<(Tensor, Tensor)>,
+    n_steps: usize,
+    weight_decay: f64,
+}
+
+impl AdamW {
+    /// For `variables`, all moments 0.
+    pub fn new<'a>(variables: impl IntoIterator<Item = &'a Var>, weight_decay: f64) -> candle_core::Result<Self> {
+        let moments = variables
+            .into_iter()
+            .map(|variable| Ok((variable.zeros_like()?, variable.zeros_like()?)))
+            .collect::<candle_core::Result<_>>()?;
+        Ok(Self { moments, n_steps: 0, weight_decay })
+    }
+
+    /// One step of all `variables`, whose gradients stand in the same order.
+    pub fn step(&mut self, variables: &[&Var], gradients: &[Tensor], learning_rate: f64) -> candle_core::Result<()> {
+        self.n_steps += 1;
+        let correction_1 = 1.0 - BETA_1.powi(self.n_steps as i32);
+        let correction_2 = (1.0 - BETA_2.powi(self.n_steps as i32)).sqrt();
+        for ((variable, gradient), (first, second)) in variables.iter().zip(gradients).zip(&mut self.moments) {
+            *first = ((&*first * BETA_1)? + (gradient * (1.0 - BETA_1))?)?;
+            *second = ((&*second * BETA_2)? + (gradient.sqr()? * (1.0 - BETA_2))?)?;
+            let denominator = ((second.sqrt()? / correction_2)? + EPSILON)?;
+            let decayed = (variable.as_detached_tensor() * (1.0 - learning_rate * self.weight_decay))?;
+            let moved = (decayed - (first.div(&denominator)? * (learning_rate / correction_1))?)?;
+            variable.set(&moved)?;
+        }
+        Ok(())
+    }
+
+    /// Steps made.
+    pub fn n_steps(&self) -> usize {
+        self.n_steps
+    }
+
+    /// The two moments of each variable, in their order.
+    pub fn moments(&self) -> &[(Tensor, Tensor)] {
+        &self.moments
+    }
+
+    /// Goes on from a saved state.
+    pub fn restore(&mut self, moments: Vec<(Tensor, Tensor)>, n_steps: usize) -> Result<()> {
+        ensure!(moments.len() == self.moments.len(), "the optimizer's state is of another training");
+        for ((first, second), (own, _)) in moments.iter().zip(&self.moments) {
+            ensure!(
+                first.dims() == own.dims() && second.dims() == own.dims(),
+                "the optimizer's state has tensors of shape {:?} where {:?} train",
+                first.dims(),
+                own.dims()
+            );
+        }
+        (self.moments, self.n_steps) = (moments, n_steps);
+        Ok(())
+    }
+}
+
+/// The norm of one gradient, summed in f64; `None` where it is not finite.
+pub fn norm(gradient: &Tensor) -> Result<Option<f64>> {
+    let values: Vec<f32> = gradient.flatten_all()?.to_vec1().context("a gradient is not in f32")?;
+    let norm = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+    Ok(norm.is_finite().then_some(norm))
+}
+
+/// Scales `gradients` down to the norm `max_norm` over all of them, as torch's `clip_grad_norm_`.
+pub fn clip(gradients: &mut [Tensor], total_norm: f64, max_norm: f64) -> candle_core::Result<()> {
+    let factor = max_norm / (total_norm + NORM_EPSILON);
+    if factor < 1.0 {
+        for gradient in gradients {
+            *gradient = (&*gradient * factor)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// Three steps of `torch.optim.AdamW(lr=0.1, weight_decay=0.01)` after `clip_grad_norm_(…, 1.0)`.
+    #[test]
+    fn steps_equal_those_of_torch() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/golden/schedules.json")).unwrap();
+        let case = &golden["adamw"];
+        let list = |value: &serde_json::Value| -> Vec<f32> {
+            value.as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
+        };
+        let variable = Var::from_vec(list(&case["start"]), 3, &Device::Cpu).unwrap();
+        let mut optimizer = AdamW::new([&variable], case["weight_decay"].as_f64().unwrap()).unwrap();
+        for step in case["steps"].as_array().unwrap() {
+            let mut gradients = vec![Tensor::new(list(&step["gradient"]), &Device::Cpu).unwrap()];
+            let total = norm(&gradients[0]).unwrap().unwrap();
+            assert!((total - step["norm"].as_f64().unwrap()).abs() < 1e-6 * total);
+            clip(&mut gradients, total, 1.0).unwrap();
+            optimizer.step(&[&variable], &gradients, step["learning_rate"].as_f64().unwrap()).unwrap();
+            for (value, expected) in variable.to_vec1::<f32>().unwrap().iter().zip(list(&step["after"])) {
+                assert!((value - expected).abs() <= 1e-6 * expected.abs().max(0.1), "{value} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_has_no_norm() {
+        assert_eq!(norm(&Tensor::new(&[1f32, f32::NAN], &Device::Cpu).unwrap()).unwrap(), None);
+        assert_eq!(norm(&Tensor::new(&[3f32, 4.0], &Device::Cpu).unwrap()).unwrap(), Some(5.0));
+    }
+}

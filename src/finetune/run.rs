@@ -1,0 +1,184 @@
+//! The loop over epochs and steps, with its checkpoints.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use serde_json::{Value, json};
+
+use super::example::{Item, TrainingSet, epoch_order};
+use super::features::Features;
+use super::method::Hyperparameters;
+use super::output::{Output, optimizer_file, read_optimizer};
+use super::schedule::Schedule;
+use super::trainer::{Example, StepReport, Trainer};
+use crate::record::{OutputFile, TrainingFolder};
+
+/// What happens while a training goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum TrainingEvent {
+    /// A step was made.
+    Step {
+        /// Which, from 1.
+        step: usize,
+        /// Of how many.
+        n_steps: usize,
+        /// The epoch that it belongs to, from 1.
+        epoch: usize,
+        /// What it did.
+        report: StepReport,
+        /// The rate that it was made at.
+        learning_rate: f64,
+        /// How long it took, images included.
+        duration: Duration,
+    },
+    /// A checkpoint is on the disk.
+    Saved {
+        /// The step after which.
+        step: usize,
+    },
+}
+
+/// Watches a training.
+pub trait Watcher {
+    /// Is told of `event`; must return quickly.
+    fn event(&mut self, event: TrainingEvent);
+
+    /// Evaluates the model after `epoch` epochs, whose checkpoint is given; epoch 0 is the base. It is called again for
+    /// epochs of earlier sittings. `false` stops the training.
+    fn epoch_ended(&mut self, epoch: usize, step: usize, checkpoint: Option<&Path>) -> Result<bool>;
+}
+
+/// Everything that a training needs, ready.
+pub struct Training<'a> {
+    /// Model and variables.
+    pub trainer: Trainer,
+    /// What it trains on.
+    pub sets: &'a [TrainingSet],
+    /// How.
+    pub hyperparameters: Hyperparameters,
+    /// Of the order of samples.
+    pub seed: u64,
+    /// A checkpoint after so many steps, beside those after each epoch.
+    pub save_every: Option<usize>,
+    /// How it is written.
+    pub output: &'a Output,
+    /// Where the tensors live.
+    pub device: Device,
+    /// Whether somebody asked it to stop.
+    pub is_stopped: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrainingEnded {
+    /// All steps are made.
+    Complete,
+    /// Stopped on request; the same command goes on.
+    Interrupted,
+}
+
+impl Training<'_> {
+    /// Optimizer steps of one epoch.
+    pub fn n_steps_per_epoch(&self) -> usize {
+        let n_samples: usize = self.sets.iter().map(|set| set.selected.len()).sum();
+        n_samples.div_ceil(self.hyperparameters.batch_size)
+    }
+
+    /// Trains from the folder's last checkpoint to the end.
+    pub fn run(mut self, folder: &mut TrainingFolder, watcher: &mut dyn Watcher) -> Result<TrainingEnded> {
+        let n_per_epoch = self.n_steps_per_epoch();
+        let n_steps = n_per_epoch * self.hyperparameters.n_epochs;
+        let first = self.restore(folder)?;
+        for epoch in 0..=first / n_per_epoch {
+            let step = epoch * n_per_epoch;
+            let dir = folder.checkpoint_dir(step as u64);
+            if !watcher.epoch_ended(epoch, step, (epoch > 0).then_some(dir.as_path()))? {
+                return Ok(TrainingEnded::Interrupted);
+            }
+        }
+        let schedule = Schedule::new(&self.hyperparameters, n_steps);
+        let mut features = Features::new();
+        let mut order = (usize::MAX, Vec::new());
+        for step in first..n_steps {
+            if (self.is_stopped)() {
+                self.save(folder, step, n_per_epoch)?;
+                return Ok(TrainingEnded::Interrupted);
+            }
+            let started = Instant::now();
+            let epoch = step / n_per_epoch;
+            if order.0 != epoch {
+                order = (epoch, epoch_order(self.sets, self.seed, epoch));
+            }
+            let items = order.1.chunks(self.hyperparameters.batch_size).nth(step % n_per_epoch);
+            let batch = self.examples(items.context("an epoch has as many batches as steps")?, &mut features)?;
+            let learning_rate = schedule.rate(step);
+            let report = self.trainer.step(&batch, learning_rate)?;
+            let duration = started.elapsed();
+            let (step, epoch) = (step + 1, epoch + 1);
+            folder.log(&line(step, epoch, &report, learning_rate, duration))?;
+            watcher.event(TrainingEvent::Step { step, n_steps, epoch, report, learning_rate, duration });
+            let ends_epoch = step.is_multiple_of(n_per_epoch);
+            if ends_epoch || self.save_every.is_some_and(|every| step.is_multiple_of(every)) {
+                let files = self.save(folder, step, n_per_epoch)?;
+                watcher.event(TrainingEvent::Saved { step });
+                if ends_epoch {
+                    folder.write_files(&files)?;
+                    if !watcher.epoch_ended(epoch, step, Some(&folder.checkpoint_dir(step as u64)))? {
+                        return Ok(TrainingEnded::Interrupted);
+                    }
+                }
+            }
+        }
+        folder.complete()?;
+        Ok(TrainingEnded::Complete)
+    }
+
+    /// Reads the optimizer's state of the last checkpoint; the variables were started from it. The step to go on with.
+    fn restore(&mut self, folder: &TrainingFolder) -> Result<usize> {
+        let Some(step) = folder.last_step() else { return Ok(0) };
+        let dir = folder.checkpoint_dir(step);
+        let moments = read_optimizer(&dir, self.trainer.trainable(), &self.device)
+            .with_context(|| format!("failed to go on from `{}`", dir.display()))?;
+        self.trainer.restore(moments, step as usize)?;
+        Ok(step as usize)
+    }
+
+    /// Writes the checkpoint of `step`, and returns the adapter's files.
+    fn save(&self, folder: &TrainingFolder, step: usize, n_per_epoch: usize) -> Result<Vec<OutputFile>> {
+        let trainable = self.trainer.trainable();
+        let mut files = self.output.files(trainable, step, step / n_per_epoch)?;
+        // There is nothing to go on from before the first step.
+        if step > 0 {
+            files.push(optimizer_file(trainable, self.trainer.optimizer())?);
+            folder.write_checkpoint(step as u64, &files)?;
+            files.pop();
+        }
+        Ok(files)
+    }
+
+    fn examples(&self, items: &[Item], features: &mut Features) -> Result<Vec<Example>> {
+        let states = features.of(items, self.sets, self.trainer.model(), &self.device)?;
+        let example = |(item, features): (&Item, _)| {
+            let set = &self.sets[item.set];
+            let label = set.dataset.samples[set.selected[item.index]].label;
+            Example { prompt: Arc::clone(&set.prompt), answer: set.answers[label].clone(), features }
+        };
+        Ok(items.iter().zip(states).map(example).collect())
+    }
+}
+
+/// A line of `training.jsonl`.
+fn line(step: usize, epoch: usize, report: &StepReport, learning_rate: f64, duration: Duration) -> Value {
+    json!({
+        "step": step,
+        "epoch": epoch,
+        "loss": report.loss,
+        "grad_norm": report.grad_norm,
+        "learning_rate": learning_rate,
+        "n_answer_tokens": report.n_answer_tokens,
+        "seconds": duration.as_secs_f64(),
+    })
+}

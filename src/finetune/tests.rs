@@ -1,0 +1,141 @@
+//! Training against twenty steps by transformers and PEFT.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::*;
+use crate::dataset::{self, Catalog, DataRoots, Dataset, OpenRequest};
+use crate::model::Placement;
+use crate::model::mllm::{FAMILIES, OpenedModel};
+use crate::model::overlay::Overlay;
+use crate::model::weights::testing::{read_json, shared};
+use crate::model::weights::{Adapter, Checkpoint};
+
+const LORA: LoraShape = LoraShape { rank: 4, alpha: 8.0, dropout: 0.0 };
+
+fn hyperparameters(learning_rate: f64) -> Hyperparameters {
+    let decay = Decay::Constant;
+    Hyperparameters { learning_rate, warmup_ratio: 0.0, decay, lora: LORA, ..Hyperparameters::of(Method::Lora) }
+}
+
+fn config(method: Method) -> TrainableConfig {
+    TrainableConfig { method, lora: LORA, trains_projector: true, seed: 1 }
+}
+
+fn opened(shared: &Path) -> OpenedModel {
+    OpenedModel::open(&Checkpoint::open(shared.join("models/tiny-llava")).unwrap(), None, None).unwrap()
+}
+
+fn cifar10(shared: &Path) -> Dataset {
+    let catalog = Catalog::embedded();
+    let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
+    dataset::open(&catalog, &roots, &OpenRequest { text: "cifar10", split: Some("test"), labels_file: None }).unwrap()
+}
+
+fn trainer(shared: &Path, method: Method, start: Option<&Path>, micro_batch_size: usize) -> Trainer {
+    let opened = opened(shared);
+    let start = match start {
+        Some(path) => {
+            let adapter = Adapter::open(path, FAMILIES[0].canonical, &opened.weights).unwrap();
+            adapter.overlay(&Placement::cpu(), false).unwrap()
+        }
+        None => Overlay::default(),
+    };
+    let trainable = Trainable::new(config(method), &opened.weights, start, &Device::Cpu).unwrap();
+    Trainer::new(opened, trainable, &hyperparameters(1e-3), micro_batch_size, &Placement::cpu()).unwrap()
+}
+
+fn training_set(trainer: &Trainer, dataset: Dataset, n_samples: usize) -> TrainingSet {
+    let labels: Vec<&str> = dataset.labels.names().collect();
+    let question =
+        format!("What is the object in the image? Please only answer a single object in {}.", labels.join(", "));
+    let answer = AnswerTemplate::new(AnswerTemplate::DEFAULT).unwrap();
+    let selected = (0..n_samples).collect();
+    TrainingSet::new(dataset, selected, &question, &answer, &trainer.model().dialogue).unwrap()
+}
+
+fn examples(trainer: &Trainer, set: &[TrainingSet], features: &mut Features, items: &[Item]) -> Vec<Example> {
+    let states = features.of(items, set, trainer.model(), &Device::Cpu).unwrap();
+    let example = |(item, features): (&Item, Tensor)| {
+        let set = &set[item.set];
+        let label = set.dataset.samples[set.selected[item.index]].label;
+        Example { prompt: Arc::clone(&set.prompt), answer: set.answers[label].clone(), features }
+    };
+    items.iter().zip(states).map(example).collect()
+}
+
+fn relative(actual: &[f32], expected: &[f32]) -> f64 {
+    let pairs = || actual.iter().zip(expected).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+    let difference: f64 = pairs().map(|(a, b)| (a - b).powi(2)).sum();
+    let norm: f64 = pairs().map(|(_, b)| b.powi(2)).sum();
+    (difference / norm).sqrt()
+}
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// PEFT's name of a parameter, in `training.json` and in a saved adapter.
+fn peft_names(name: &str) -> (String, String) {
+    let stem = format!("base_model.model.model.{name}");
+    match (name.strip_prefix("multi_modal_projector."), name.ends_with(".lora_A") || name.ends_with(".lora_B")) {
+        (Some(leaf), _) => {
+            let projector = "base_model.model.model.multi_modal_projector";
+            (format!("{projector}.modules_to_save.default.{leaf}"), stem)
+        }
+        (None, true) => (format!("{stem}.default.weight"), format!("{stem}.weight")),
+        (None, false) => (stem.clone(), stem),
+    }
+}
+
+#[test]
+fn twenty_steps_equal_those_of_transformers_and_peft() {
+    let Some(shared) = shared() else { return };
+    let folder = shared.join("models/train_ref");
+    let expected = read_json(&folder.join("training.json"));
+    let batches = candle_core::safetensors::load(folder.join("batches.safetensors"), &Device::Cpu).unwrap();
+    let mut trainer = trainer(&shared, Method::Lora, Some(&folder.join("start")), 3);
+    let sets = [training_set(&trainer, cifar10(&shared), 160)];
+    let mut features = Features::new();
+    for (index, step) in expected["steps"].as_array().unwrap().iter().enumerate() {
+        let items: Vec<Item> = (8 * index..8 * index + 8).map(|index| Item { set: 0, index }).collect();
+        let batch = examples(&trainer, &sets, &mut features, &items);
+        assert_tokens(&batch, &batches, index);
+        if index == 0 {
+            let n_answer_tokens = batch.iter().map(|example| example.answer.len()).sum();
+            let (_, gradients) = trainer.gradients(&batch, n_answer_tokens).unwrap();
+            for (parameter, gradient) in trainer.trainable().parameters().iter().zip(&gradients) {
+                let norm = flat(gradient).iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+                let reference = step["grad_norms"][peft_names(&parameter.name).0].as_f64().unwrap();
+                assert!((norm - reference).abs() <= 1e-4 * reference, "{}: {norm} {reference}", parameter.name);
+            }
+        }
+        let report = trainer.step(&batch, 1e-3).unwrap();
+        let (loss, norm) = (step["loss"].as_f64().unwrap(), step["grad_norm"].as_f64().unwrap());
+        assert!((report.loss - loss).abs() < 1e-4 * loss, "step {index}: {} {loss}", report.loss);
+        assert!((report.grad_norm - norm).abs() < 1e-3 * norm, "step {index}: {} {norm}", report.grad_norm);
+    }
+    let end = candle_core::safetensors::load(folder.join("end/adapter_model.safetensors"), &Device::Cpu).unwrap();
+    assert_eq!(end.len(), trainer.trainable().parameters().len());
+    for parameter in trainer.trainable().parameters() {
+        let reference = flat(&end[&peft_names(&parameter.name).1]);
+        let error = relative(&flat(parameter.variable.as_tensor()), &reference);
+        assert!(error < 1e-3, "{}: {error:e}", parameter.name);
+    }
+}
+
+/// Prompts and answers are the tokens that transformers trained on.
+fn assert_tokens(batch: &[Example], batches: &HashMap<String, Tensor>, step: usize) {
+    const IMAGE: i64 = 1000;
+    let ids: Vec<Vec<i64>> = batches[&format!("step{step:02}.input_ids")].to_vec2().unwrap();
+    let labels: Vec<Vec<i64>> = batches[&format!("step{step:02}.labels")].to_vec2().unwrap();
+    for (example, (ids, labels)) in batch.iter().zip(ids.iter().zip(&labels)) {
+        let answer: Vec<i64> = labels.iter().copied().filter(|&label| label >= 0).collect();
+        assert_eq!(answer, example.answer.iter().map(|&id| i64::from(id)).collect::<Vec<_>>());
+        let prompt: Vec<i64> = example.prompt.ids.iter().map(|id| id.map_or(IMAGE, i64::from)).collect();
+        assert_eq!(prompt, ids[..prompt.len()]);
+    }
+}

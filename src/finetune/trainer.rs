@@ -1,0 +1,335 @@
+//! One optimizer step: micro-batches forward and backward, gradients summed, checked, clipped and applied.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{D, DType, Device, Tensor, Var};
+use candle_nn::ops::log_softmax;
+use rayon::prelude::*;
+
+use super::method::Hyperparameters;
+use super::optimizer::{self, AdamW};
+use super::trainable::{Parameter, Trainable};
+use crate::model::Placement;
+use crate::model::layers::{StepCounter, causal_mask};
+use crate::model::mllm::{Model, OpenedModel, RenderedPrompt};
+
+/// One example of a batch.
+#[derive(Clone, Debug)]
+pub struct Example {
+    /// The question.
+    pub prompt: Arc<RenderedPrompt>,
+    /// The answer's tokens with the terminator, on which the loss is.
+    pub answer: Vec<u32>,
+    /// The tower's hidden states `(tokens, width)`.
+    pub features: Tensor,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// The mean cross-entropy over the batch's answer tokens, in nats.
+    pub loss: f64,
+    /// Of all gradients together, before clipping.
+    pub grad_norm: f64,
+    /// Tokens that the loss is the mean of.
+    pub n_answer_tokens: usize,
+}
+
+/// A training that cannot go on.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Stopped {
+    /// The loss or a gradient overflowed.
+    #[error(
+        "the {what} is not finite at step {step}: the training diverged and stops; the last checkpoint is as it was; \
+         hint: a lower --learning-rate, or a longer --warmup-ratio"
+    )]
+    NotFinite {
+        /// `loss`, or the gradient of a tensor.
+        what: String,
+        /// The step, from 1.
+        step: usize,
+    },
+    /// A tensor that should train gets no gradient.
+    #[error(
+        "`{name}` gets no gradient at step {step}{}; it would stay as it is, and the training stops",
+        if *n_others > 0 { format!(", and so do {n_others} more") } else { String::new() }
+    )]
+    NoGradient {
+        /// The first such tensor.
+        name: String,
+        /// How many more.
+        n_others: usize,
+        /// The step, from 1.
+        step: usize,
+    },
+}
+
+/// A model with the counter that its dropouts read.
+struct Worker {
+    model: Model,
+    dropout_step: StepCounter,
+}
+
+/// Model, variables and optimizer.
+pub struct Trainer {
+    workers: Vec<Worker>,
+    trainable: Trainable,
+    optimizer: AdamW,
+    micro_batch_size: usize,
+    max_grad_norm: Option<f64>,
+    device: Device,
+    sofar: Sofar,
+}
+
+/// Larger models keep all cores busy by themselves, and their activations would not fit twice.
+const N_PARAMETERS_OF_ONE_WORKER: usize = 200_000_000;
+
+/// Micro-batches of a step are told apart by their dropout; no step has as many.
+const N_MICRO_BATCHES_MAX: u64 = 1 << 20;
+
+impl Trainer {
+    /// Loads `opened` under the variables of `trainable`. `micro_batch_size` examples pass the model at once; a step
+    /// sums over as many such passes as its batch needs.
+    pub fn new(
+        opened: OpenedModel,
+        trainable: Trainable,
+        hyperparameters: &Hyperparameters,
+        micro_batch_size: usize,
+        placement: &Placement,
+    ) -> Result<Self> {
+        ensure!(placement.dtype == DType::F32, "training computes in f32; hint: leave --dtype out");
+        let is_small = opened.weights.n_parameters() < N_PARAMETERS_OF_ONE_WORKER;
+        let n_workers = if placement.device.is_cpu() && is_small { rayon::current_num_threads() } else { 1 };
+        let counters: Vec<StepCounter> = (0..n_workers).map(|_| StepCounter::default()).collect();
+        let overlays = counters.iter().map(|counter| trainable.overlay(counter)).collect();
+        let models = opened.load_all(overlays, placement)?;
+        let workers = models.into_iter().zip(counters);
+        let workers = workers.map(|(model, dropout_step)| Worker { model, dropout_step }).collect();
+        let variables = trainable.parameters().iter().map(|parameter| &parameter.variable);
+        let optimizer = AdamW::new(variables, hyperparameters.weight_decay)?;
+        Ok(Self {
+            workers,
+            trainable,
+            optimizer,
+            micro_batch_size: micro_batch_size.max(1),
+            max_grad_norm: hyperparameters.max_grad_norm,
+            device: placement.device.clone(),
+            sofar: Sofar { n_steps: 0, n_moved: 0 },
+        })
+    }
+
+    /// The model with the variables' present values.
+    pub fn model(&self) -> &Model {
+        &self.workers[0].model
+    }
+
+    /// What trains.
+    pub fn trainable(&self) -> &Trainable {
+        &self.trainable
+    }
+
+    /// The optimizer's state.
+    pub fn optimizer(&self) -> &AdamW {
+        &self.optimizer
+    }
+
+    /// Goes on from a saved state of the optimizer; the variables have their values already.
+    pub fn restore(&mut self, moments: Vec<(Tensor, Tensor)>, n_steps: usize) -> Result<()> {
+        self.optimizer.restore(moments, n_steps)
+    }
+
+    /// One optimizer step at the given rate. Nothing has changed where it fails.
+    ///
+    /// # Errors
+    /// [`Stopped`], or a failure of the device.
+    pub fn step(&mut self, batch: &[Example], learning_rate: f64) -> Result<StepReport> {
+        let step = self.optimizer.n_steps() + 1;
+        let n_answer_tokens: usize = batch.iter().map(|example| example.answer.len()).sum();
+        let (loss, mut gradients) = self.gradients(batch, n_answer_tokens)?;
+        if !loss.is_finite() {
+            bail!(Stopped::NotFinite { what: "loss".to_owned(), step });
+        }
+        let grad_norm = checked_norm(self.trainable.parameters(), &gradients, step, self.sofar)?;
+        if let Some(max_norm) = self.max_grad_norm {
+            optimizer::clip(&mut gradients, grad_norm, max_norm)?;
+        }
+        let variables: Vec<&Var> = self.trainable.parameters().iter().map(|p| &p.variable).collect();
+        self.optimizer.step(&variables, &gradients, learning_rate)?;
+        self.sofar.n_steps += 1;
+        self.sofar.n_moved += usize::from(learning_rate > 0.0);
+        Ok(StepReport { loss, grad_norm, n_answer_tokens })
+    }
+
+    /// The loss of a batch and its gradients, one a parameter.
+    pub fn gradients(&mut self, batch: &[Example], n_answer_tokens: usize) -> Result<(f64, Vec<Tensor>)> {
+        ensure!(n_answer_tokens > 0, "a batch without an answer has no loss");
+        let step = self.optimizer.n_steps() as u64;
+        let Self { workers, trainable, micro_batch_size, device, .. } = self;
+        let micro_batches: Vec<&[Example]> = batch.chunks(*micro_batch_size).collect();
+        let next = AtomicUsize::new(0);
+        let (trainable, device): (&Trainable, &Device) = (trainable, device);
+        let work = |worker: &mut Worker| -> Result<Vec<(usize, MicroResult)>> {
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(examples) = micro_batches.get(index) else { return Ok(done) };
+                worker.dropout_step.store(step * N_MICRO_BATCHES_MAX + index as u64, Ordering::Relaxed);
+                done.push((index, micro_batch(&worker.model, examples, n_answer_tokens, trainable, device)?));
+            }
+        };
+        // On the pool that products of matrices use, too: threads of our own would compete with it.
+        let found: Vec<_> = workers.par_iter_mut().map(work).collect::<Result<_>>()?;
+        let mut results: Vec<(usize, MicroResult)> = found.into_iter().flatten().collect();
+        // In the order of the batch, so that the sums do not depend on which thread was first.
+        results.sort_by_key(|(index, _)| *index);
+        sum(results.into_iter().map(|(_, result)| result), trainable)
+    }
+}
+
+/// How far the training of this sitting is.
+#[derive(Clone, Copy, Debug)]
+struct Sofar {
+    /// Steps made.
+    n_steps: usize,
+    /// Steps whose rate was not 0.
+    n_moved: usize,
+}
+
+/// The norm over all gradients. Every tensor must get one: an operation without a backward pass drops it silently, and
+/// a tensor that does not train looks like one that has not forgotten.
+fn checked_norm(parameters: &[Parameter], gradients: &[Tensor], step: usize, sofar: Sofar) -> Result<f64> {
+    let mut sum = 0.0;
+    let mut without = Vec::new();
+    for (parameter, gradient) in parameters.iter().zip(gradients) {
+        let Some(norm) = optimizer::norm(gradient)? else {
+            bail!(Stopped::NotFinite { what: format!("gradient of `{}`", parameter.name), step });
+        };
+        sum += norm * norm;
+        // Before B has moved away from 0, the gradient of A is 0 by right.
+        let must_move = (sofar.n_steps == 0 && !parameter.is_first_factor()) || sofar.n_moved == 1;
+        if norm == 0.0 && must_move {
+            without.push(parameter.name.clone());
+        }
+    }
+    if let Some(name) = without.first() {
+        bail!(Stopped::NoGradient { name: name.clone(), n_others: without.len() - 1, step });
+    }
+    Ok(sum.sqrt())
+}
+
+/// What one pass gives; a gradient is absent where nothing reached the variable.
+struct MicroResult {
+    loss: f64,
+    gradients: Vec<Option<Tensor>>,
+}
+
+fn micro_batch(
+    model: &Model,
+    examples: &[Example],
+    n_answer_tokens: usize,
+    trainable: &Trainable,
+    device: &Device,
+) -> Result<MicroResult> {
+    let loss = loss(model, examples, n_answer_tokens, device)?;
+    let mut store = loss.backward()?;
+    let parameters = trainable.parameters().iter();
+    let gradients = parameters.map(|parameter| store.remove(parameter.variable.as_tensor())).collect();
+    Ok(MicroResult { loss: f64::from(loss.to_scalar::<f32>()?), gradients })
+}
+
+/// The sum of all passes; a gradient that nothing reached is 0.
+fn sum(mut results: impl Iterator<Item = MicroResult>, trainable: &Trainable) -> Result<(f64, Vec<Tensor>)> {
+    let mut sum = results.next().context("a batch has an example")?;
+    for result in results {
+        sum.loss += result.loss;
+        for (total, gradient) in sum.gradients.iter_mut().zip(result.gradients) {
+            *total = match (total.take(), gradient) {
+                (Some(total), Some(gradient)) => Some((total + gradient)?),
+                (total, gradient) => total.or(gradient),
+            };
+        }
+    }
+    let gradients = trainable.parameters().iter().zip(sum.gradients).map(|(parameter, gradient)| match gradient {
+        Some(gradient) => Ok(gradient),
+        None => parameter.variable.zeros_like(),
+    });
+    Ok((sum.loss, gradients.collect::<candle_core::Result<_>>()?))
+}
+
+/// The cross-entropy of the answers' tokens, summed and divided by `n_tokens`. Rows are padded on the right, where no
+/// token of theirs looks.
+fn loss(model: &Model, examples: &[Example], n_tokens: usize, device: &Device) -> Result<Tensor> {
+    let language = model.mllm.language();
+    let states: Vec<&Tensor> = examples.iter().map(|example| &example.features).collect();
+    let images = model.mllm.image_features(&Tensor::stack(&states, 0)?)?; // (rows, positions, hidden)
+    let mut rows = Vec::with_capacity(examples.len());
+    for (row, example) in examples.iter().enumerate() {
+        let prompt = model.embed(&example.prompt, &images.get(row)?)?;
+        // The terminator is predicted and never seen.
+        let (_, seen) = example.answer.split_last().context("an answer has a terminator")?;
+        rows.push(if seen.is_empty() { prompt } else { Tensor::cat(&[&prompt, &language.embed(seen)?], 0)? });
+    }
+    let lengths: Vec<usize> = rows.iter().map(|row| row.dim(0)).collect::<candle_core::Result<_>>()?;
+    let n_positions = lengths.iter().copied().max().unwrap_or(0);
+    let padded = rows.iter().zip(&lengths).map(|(row, length)| row.pad_with_zeros(0, 0, n_positions - length));
+    let embeddings = Tensor::stack(&padded.collect::<candle_core::Result<Vec<_>>>()?, 0)?; // (rows, positions, hidden)
+
+    let positions = Tensor::arange(0u32, n_positions as u32, device)?.unsqueeze(0)?;
+    let positions = positions.broadcast_as((rows.len(), n_positions))?.contiguous()?;
+    let mask = causal_mask(n_positions, embeddings.dtype(), device)?;
+    let hidden = language.forward(&embeddings, &positions, Some(&mask), None)?;
+
+    let mut places = Vec::new();
+    let mut targets: Vec<u32> = Vec::new();
+    for (row, (example, length)) in examples.iter().zip(&lengths).enumerate() {
+        let first = row * n_positions + length - example.answer.len();
+        places.extend((0..example.answer.len()).map(|offset| (first + offset) as u32));
+        targets.extend_from_slice(&example.answer);
+    }
+    let n_targets = targets.len();
+    let places = Tensor::from_vec(places, n_targets, device)?;
+    let targets = Tensor::from_vec(targets, (n_targets, 1), device)?;
+    // Only where an answer's token is predicted: the head is a third of a small model.
+    let chosen = hidden.flatten_to(1)?.index_select(&places, 0)?;
+    let log_probabilities = log_softmax(&language.logits(&chosen)?, D::Minus1)?; // (targets, vocabulary)
+    let total = log_probabilities.gather(&targets, 1)?.sum_all()?;
+    Ok((total * (-1.0 / n_tokens as f64))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(value: f32) -> Tensor {
+        Tensor::new(&[value, 0.0], &Device::Cpu).unwrap()
+    }
+
+    fn check(gradients: [f32; 2], n_steps: usize, n_moved: usize) -> Result<f64> {
+        let parameters = ["q_proj.lora_A", "q_proj.lora_B"]
+            .map(|name| Parameter { name: name.to_owned(), variable: Var::from_tensor(&tensor(1.0)).unwrap() });
+        checked_norm(&parameters, &gradients.map(tensor), 5, Sofar { n_steps, n_moved })
+    }
+
+    #[test]
+    fn a_tensor_without_a_gradient_is_named() {
+        let error = check([3.0, 0.0], 0, 0).unwrap_err().to_string();
+        assert!(error.contains("`q_proj.lora_B` gets no gradient at step 5"), "{error}");
+        assert_eq!(check([3.0, 4.0], 0, 0).unwrap(), 5.0);
+    }
+
+    #[test]
+    fn the_first_factor_may_stand_still_until_the_second_has_moved() {
+        assert_eq!(check([0.0, 2.0], 0, 0).unwrap(), 2.0);
+        // A warm-up begins with a rate of 0, which moves nothing.
+        assert_eq!(check([0.0, 2.0], 1, 0).unwrap(), 2.0);
+        assert!(check([0.0, 2.0], 2, 1).unwrap_err().to_string().contains("lora_A"));
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_stops_and_says_where() {
+        let error = check([1.0, f32::NAN], 7, 6).unwrap_err().to_string();
+        assert!(error.contains("q_proj.lora_B") && error.contains("step 5"), "{error}");
+    }
+}
