@@ -179,11 +179,22 @@ fn draw_line(svg: &mut Svg, line: &Line, index: usize, frame: &Frame, is_share: 
             number(x),
             number(y)
         ));
-        if !point.marks.is_empty() {
-            let style = ink(12.0, svg::WARNING, "warning").bold().halo();
-            svg.text(x, y - 10.0, Anchor::Middle, style, &format!("▲{}", point.marks));
+        for (position, mark) in point.marks.chars().enumerate() {
+            draw_mark(svg, x + 17.0 * position as f64, y - 15.0, mark);
         }
     }
+}
+
+/// A warning's letter on a disc.
+fn draw_mark(svg: &mut Svg, x: f64, y: f64, mark: char) {
+    svg.raw(&format!(
+        r#"<circle class="warning-disc" cx="{}" cy="{}" r="8" fill="{}"/>"#,
+        number(x),
+        number(y),
+        svg::WARNING
+    ));
+    let style = ink(11.0, svg::BACKGROUND, "warning-letter").bold();
+    svg.text(x, y + 4.0, Anchor::Middle, style, &mark.to_string());
 }
 
 /// The names at the lines' ends, pushed apart where they would overlap.
@@ -267,7 +278,7 @@ mod tests {
     #[test]
     fn a_chart_can_be_drawn_and_its_text_is_escaped() {
         let drawn = lines(&chart(true));
-        assert!(drawn.contains("&lt;after&gt;") && drawn.contains("▲L"), "{drawn}");
+        assert!(drawn.contains("&lt;after&gt;") && drawn.contains(">L</text>"), "{drawn}");
         assert!(super::super::png(&drawn, 960).unwrap().len() > 1000);
     }
 

@@ -18,7 +18,7 @@ impl LineChart {
         if !found.is_empty() {
             let explained: Vec<String> =
                 found.iter().map(|&mark| format!("{}: {}", letter(mark), words(mark))).collect();
-            notes.push(format!("▲ Early warnings. {}.", explained.join("; ")));
+            notes.push(format!("Early warnings. {}.", explained.join("; ")));
         }
         Some(Self {
             title: "Accuracy after each epoch of fine-tuning".to_owned(),
@@ -69,8 +69,8 @@ fn letter(mark: Mark) -> char {
 
 fn words(mark: Mark) -> &'static str {
     match mark {
-        Mark::Leak => "5% more of the answers than the base's are labels of what is trained on",
-        Mark::Multi => "5% more of the answers than the base's name several labels",
+        Mark::Leak => "labels of what is trained on are given elsewhere, by 5 points more than by the base",
+        Mark::Multi => "several labels in one answer, by 5 points more than by the base",
         Mark::Constant => "most answers are one same text",
     }
 }

@@ -105,7 +105,9 @@ fn marks(dataset: &DatasetSummary, base: Option<&EpochPoint>) -> Vec<Mark> {
     };
     let mut marks = Vec::new();
     for (mark, code) in [(Mark::Leak, "leak"), (Mark::Multi, "multi")] {
-        let before = base.map_or(0.0, |base| share(&base.codes, base.n_trials, code));
+        // The base is what others are measured by.
+        let Some(base) = base else { continue };
+        let before = share(&base.codes, base.n_trials, code);
         if share(&model.codes, model.n_trials, code) >= before + SHARE_OF_CODE {
             marks.push(mark);
         }
@@ -151,7 +153,7 @@ mod tests {
     fn an_epoch_is_marked_where_it_shows_what_the_base_does_not() {
         let mut curve = Curve::new("lora", vec!["cifar10".into()]);
         curve.add(0, 0, &summary(60, json!({"multi": 8, "wrong": 32}), None));
-        curve.add(1, 7, &summary(50, json!({"multi": 9, "leak": 5, "wrong": 36}), None));
+        curve.add(1, 7, &summary(50, json!({"multi": 9, "leak": 6, "wrong": 35}), None));
         curve.add(2, 14, &summary(1, json!({"leak": 99}), Some("a horse")));
         let [dataset] = curve.datasets.as_slice() else { panic!("one dataset") };
         assert!(!dataset.is_tuned_on);

@@ -16,22 +16,13 @@ const N_BYTES_KEPT_MAX: usize = 4 << 30;
 const N_IMAGES_PER_PASS: usize = 32;
 
 /// The tower's hidden states `(tokens, width)` of training images.
+#[derive(Default)]
 pub struct Features {
     kept: HashMap<Item, Tensor>,
     n_bytes_kept: usize,
 }
 
 impl Features {
-    /// Nothing is computed yet.
-    pub fn new() -> Self {
-        Self { kept: HashMap::new(), n_bytes_kept: 0 }
-    }
-
-    /// Images whose features are kept.
-    pub fn n_kept(&self) -> usize {
-        self.kept.len()
-    }
-
     /// The features of `items`, in their order.
     ///
     /// # Errors

@@ -104,9 +104,9 @@ impl Hyperparameters {
         let published = Self::of(method);
         let lora = LoraShape { rank: 8, alpha: 16.0, dropout: 0.05 };
         let (learning_rate, batch_size, n_epochs) = match method {
-            Method::Linear => (2e-3, 16, 6),
-            Method::Lora => (1e-3, 16, 6),
-            Method::Full => (3e-4, 16, 3),
+            Method::Linear => (5e-3, 4, 6),
+            Method::Lora => (1e-3, 4, 4),
+            Method::Full => (3e-4, 4, 3),
         };
         Self { learning_rate, batch_size, n_epochs, lora, ..published }
     }

@@ -100,7 +100,7 @@ impl Training<'_> {
             }
         }
         let schedule = Schedule::new(&self.hyperparameters, n_steps);
-        let mut features = Features::new();
+        let mut features = Features::default();
         let mut order = (usize::MAX, Vec::new());
         for step in first..n_steps {
             if (self.is_stopped)() {

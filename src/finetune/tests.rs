@@ -99,7 +99,7 @@ fn twenty_steps_equal_those_of_transformers_and_peft() {
     let batches = candle_core::safetensors::load(folder.join("batches.safetensors"), &Device::Cpu).unwrap();
     let mut trainer = trainer(&shared, Method::Lora, Some(&folder.join("start")), 3);
     let sets = [training_set(&trainer, cifar10(&shared), 160)];
-    let mut features = Features::new();
+    let mut features = Features::default();
     for (index, step) in expected["steps"].as_array().unwrap().iter().enumerate() {
         let items: Vec<Item> = (8 * index..8 * index + 8).map(|index| Item { set: 0, index }).collect();
         let batch = examples(&trainer, &sets, &mut features, &items);
@@ -138,4 +138,57 @@ fn assert_tokens(batch: &[Example], batches: &HashMap<String, Tensor>, step: usi
         let prompt: Vec<i64> = example.prompt.ids.iter().map(|id| id.map_or(IMAGE, i64::from)).collect();
         assert_eq!(prompt, ids[..prompt.len()]);
     }
+}
+
+/// The loss of a batch and its gradients' values, at the trainer's present weights.
+fn loss(trainer: &mut Trainer, sets: &[TrainingSet]) -> f64 {
+    let items: Vec<Item> = (0..4).map(|index| Item { set: 0, index }).collect();
+    let batch = examples(trainer, sets, &mut Features::default(), &items);
+    let n_answer_tokens = batch.iter().map(|example| example.answer.len()).sum();
+    trainer.gradients(&batch, n_answer_tokens).unwrap().0
+}
+
+#[test]
+fn what_is_written_reads_back_to_equal_weights_and_losses() {
+    let Some(shared) = shared() else { return };
+    for method in Method::ALL {
+        let mut trained = trainer(&shared, method, None, 2);
+        let sets = [training_set(&trained, cifar10(&shared), 4)];
+        let items: Vec<Item> = (0..4).map(|index| Item { set: 0, index }).collect();
+        let before = loss(&mut trained, &sets);
+        for _ in 0..2 {
+            let batch = examples(&trained, &sets, &mut Features::default(), &items);
+            trained.step(&batch, 1e-3).unwrap();
+        }
+        let base = Checkpoint::open(shared.join("models/tiny-llava")).unwrap();
+        let provenance = serde_json::json!({"schema": ADAPTER_SCHEMA});
+        let output = Output { base, canonical: FAMILIES[0].canonical, provenance };
+        let folder = tempfile::tempdir().unwrap();
+        for (path, bytes) in output.files(trained.trainable(), 2, 1).unwrap() {
+            let (below, name) = path.rsplit_once('/').unwrap_or((".", &path));
+            crate::record::write_file(&folder.path().join(below), name, &bytes).unwrap();
+        }
+        let mut read = trainer(&shared, method, Some(folder.path()), 2);
+        for (a, b) in read.trainable().parameters().iter().zip(trained.trainable().parameters()) {
+            assert_eq!(a.name, b.name);
+            assert_eq!(flat(a.variable.as_tensor()), flat(b.variable.as_tensor()), "{}", a.name);
+        }
+        let after = loss(&mut read, &sets);
+        assert!(after < 0.99 * before, "{} trains: {before} {after}", method.name());
+        assert!((after - loss(&mut trained, &sets)).abs() < 1e-6 * after);
+    }
+}
+
+#[test]
+fn a_step_does_not_depend_on_how_its_batch_is_cut_into_passes() {
+    let Some(shared) = shared() else { return };
+    let losses: Vec<f64> = [1, 3, 4]
+        .into_iter()
+        .map(|micro_batch_size| {
+            let mut trainer = trainer(&shared, Method::Lora, None, micro_batch_size);
+            let sets = [training_set(&trainer, cifar10(&shared), 4)];
+            loss(&mut trainer, &sets)
+        })
+        .collect();
+    assert!(losses.iter().all(|loss| (loss - losses[0]).abs() < 1e-5 * losses[0]), "{losses:?}");
 }
