@@ -79,7 +79,7 @@ EMT_JUDGE_API_KEY=$KEY "$EMT" eval --model "$EMT_SHARED/models/tiny-llava" --enc
 
 # Every pair of label and answer was answered once, every trial has the verdict that the fixtures give, and
 # the key is nowhere in the run.
-URL=$url KEY=$KEY RUN=$work/run node -e '
+URL=$url API_KEY=$KEY RUN=$work/run node -e '
   const fs = require("fs"), assert = require("assert");
   const trials = fs.readFileSync(`${process.env.RUN}/trials.jsonl`, "utf8").trim().split("\n").map(line => JSON.parse(line));
   const model = trials.filter(trial => trial.subject === "model");
@@ -90,14 +90,14 @@ URL=$url KEY=$KEY RUN=$work/run node -e '
   }
   const asked = model.filter(trial => trial.answer.trim() !== "");
   const pairs = new Set(asked.map(trial => JSON.stringify([trial.label, trial.answer.normalize("NFKC").trim().split(/\s+/).join(" ")])));
-  const headers = {authorization: `Bearer ${process.env.KEY}`};
+  const headers = {authorization: `Bearer ${process.env.API_KEY}`};
   const count = async status => (await (await fetch(`${process.env.URL}/__aimock/journal?path=/v1/chat/completions&status=${status}`, {headers})).json()).length;
   (async () => {
     const answered = await count(200), refused = await count(429);
     assert.strictEqual(answered, pairs.size);
     assert(refused > 0, "no call was refused: the retries were not tested");
     for (const name of fs.readdirSync(process.env.RUN)) {
-      assert(!fs.readFileSync(`${process.env.RUN}/${name}`).includes(process.env.KEY), `the key is in ${name}`);
+      assert(!fs.readFileSync(`${process.env.RUN}/${name}`).includes(process.env.API_KEY), `the key is in ${name}`);
     }
     console.log(`${model.length} trials, ${pairs.size} pairs, ${answered} replies, ${refused} refusals: ok`);
   })();

@@ -71,8 +71,7 @@ impl RoseChart {
             model.short_name = "after".to_owned();
         }
         chart.series.insert(at, baseline);
-        chart.title =
-            format!("What {} said, and what {} says", words::model(&before.model), words::model(&after.model));
+        chart.title = format!("Before and after: {}", words::model(&after.model));
         chart.footer = footer(after, options);
         chart
     }

@@ -48,7 +48,9 @@ fn marks<'a>(chart: &'a RoseChart, slots: &Slots) -> Vec<Mark<'a>> {
     for series in chart.series.iter().filter(|series| series.role != Role::Reference) {
         for ((axis, &angle), point) in chart.axes.iter().zip(&slots.angles).zip(&series.points) {
             let Some(point) = *point else { continue };
-            let turn = if has_before { slots.half_model / 2.0 } else { 0.0 };
+            // The baseline's half is the one further left on the page, whichever way the petal points.
+            let side = if angle.cos() >= 0.0 { 1.0 } else { -1.0 };
+            let turn = if has_before { side * slots.half_model / 2.0 } else { 0.0 };
             let angle = match series.role {
                 Role::Before => angle - turn,
                 Role::Model => angle + turn,
@@ -190,7 +192,10 @@ fn tip_number(mark: &Mark<'_>, chart: &RoseChart, slots: &Slots) -> TipNumber {
     let beside = slots.shoulder();
     let angles = match mark.series.role {
         Role::Encoder => vec![mark.angle + beside, mark.angle, mark.angle - beside, mark.angle + 1.4 * beside],
-        Role::Before => vec![mark.angle - 0.3 * beside, mark.angle, mark.angle - 0.7 * beside],
+        Role::Before => {
+            let away = if mark.angle.cos() >= 0.0 { -beside } else { beside };
+            vec![mark.angle + 0.3 * away, mark.angle, mark.angle + 0.7 * away]
+        }
         _ => vec![mark.angle, mark.angle - 0.35 * beside, mark.angle + 0.35 * beside, mark.angle - beside],
     };
     TipNumber {

@@ -3,6 +3,7 @@
 mod adapter_options;
 mod config_file;
 pub mod data;
+mod demo;
 mod environment;
 mod eval;
 mod finetune;
@@ -54,6 +55,8 @@ enum Command {
     Judge(judge::JudgeArgs),
     /// Find, check and download datasets
     Data(data::DataArgs),
+    /// Fine-tune, evaluate and compare the miniature that is part of the program: the whole story, offline
+    Demo(demo::DemoArgs),
 }
 
 /// Runs the command line `args`, the program's name first, and returns the exit code.
@@ -88,7 +91,14 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),
         Command::Data(args) => data::run(args, cli.quiet, out, err),
+        Command::Demo(args) => demo::run(args, cli.quiet, out, err),
     }
+}
+
+/// The arguments of the command `name`, as if a person had typed `flags`.
+fn parsed<T: clap::Args>(name: &'static str, flags: Vec<OsString>) -> anyhow::Result<T> {
+    let command = T::augment_args(clap::Command::new(name)).no_binary_name(true);
+    Ok(T::from_arg_matches(&command.try_get_matches_from(flags)?)?)
 }
 
 /// `emt … | head` ends quietly.

@@ -22,6 +22,11 @@ pub fn read_summary(dir: &Path) -> Result<Summary, RecordError> {
     serde_json::from_slice(&bytes).map_err(|error| RecordError::BrokenManifest { path, reason: error.to_string() })
 }
 
+/// The text of `path`, a file that a command of ours wrote.
+pub fn read_text(path: &Path) -> Result<String, RecordError> {
+    fs::read_to_string(path).map_err(|error| RecordError::reading(path, error))
+}
+
 /// As [`write_file`], for content that is written piece by piece.
 pub(super) fn write_with(
     dir: &Path,

@@ -19,7 +19,7 @@ use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};
 
 pub use self::csv::{columns, csv};
-pub use self::html::html;
+pub use self::html::{Chapter, Story, html, story};
 pub use self::json::json;
 pub use self::markdown::markdown;
 pub use self::table::table;

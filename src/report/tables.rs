@@ -107,6 +107,33 @@ pub fn errors(summary: &Summary) -> Table {
     )
 }
 
+/// A run before and after fine-tuning, over the datasets of `after`: one row a dataset.
+pub fn before_after(before: &Summary, after: &Summary) -> Table {
+    let row = |dataset: &DatasetSummary| {
+        let earlier = before.datasets.iter().find(|other| other.dataset == dataset.dataset);
+        let accuracies = [earlier.and_then(|one| one.model.as_ref()), dataset.model.as_ref()];
+        let [was, is] = accuracies.map(|model| model.and_then(|model| model.accuracy));
+        let change = was.zip(is).map_or_else(|| words::MISSING.to_owned(), |(was, is)| words::fall(was - is));
+        let n_of = |code: ErrorCode| {
+            let n = dataset.model.as_ref().map(|model| model.codes.get(code.name()).copied().unwrap_or(0));
+            notes::count(n)
+        };
+        vec![
+            dataset.dataset.clone(),
+            rate(notes::accuracy(accuracies[0])),
+            rate(notes::accuracy(accuracies[1])),
+            change,
+            rate(notes::accuracy(dataset.encoder.as_ref())),
+            n_of(ErrorCode::Leak),
+            n_of(ErrorCode::TypeClash),
+            dataset.n_samples.to_string(),
+        ]
+    };
+    let columns = ["Dataset", "Before", "After", "Change", "Encoder", "Leaks", "Type clashes", "Images"];
+    let rows = after.datasets.iter().map(row).collect();
+    table("Accuracy before and after, with 95% intervals", &columns, 1..columns.len(), rows)
+}
+
 /// What the codes that occur mean.
 pub fn meanings(summary: &Summary) -> Table {
     let occurs = |code: &ErrorCode| {

@@ -151,8 +151,16 @@ def timed(work):
     return time.perf_counter() - start, result
 
 
+def rates_of(n_images, seconds):
+    """Median, least and greatest rate; None where a difference of two times was lost in the noise of a busy machine."""
+    middle, least, most = statistics.median(seconds), min(seconds), max(seconds)
+    if least <= 0:
+        return None
+    return n_images / middle, n_images / most, n_images / least
+
+
 def shown(rates):
-    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})"
+    return "lost in the noise" if rates is None else "{:,.0f} ({:,.0f} to {:,.0f})".format(*rates)
 
 
 def machine(run):
@@ -179,30 +187,32 @@ def main():
             ours, theirs = trials(run, subject), work_of()
             n_equal[subject] = sum(ours[sample].strip() == theirs[sample] for sample in theirs)
         n_timed = options.images - options.batch_size
-        rates = {}
+        seconds = {}
         for repeat in range(options.repeats):
             alone, both, separate = emt.seconds("alone", "none"), emt.seconds("both", own), emt.seconds("separate", other)
             by_model, _ = timed(reference.model)
             by_encoder, _ = timed(reference.encoder)
-            for name, rate in {
-                ("model", "emt"): n_timed / alone,
-                ("model", "transformers"): options.images / by_model,
-                ("encoder", "emt"): n_timed / max(separate - alone, 1e-9),
-                ("encoder", "transformers"): options.images / by_encoder,
-                ("both", "emt"): n_timed / both,
-                ("both", "transformers"): options.images / (by_model + by_encoder),
+            for name, time_of in {
+                ("model", "emt"): alone,
+                ("model", "transformers"): by_model,
+                ("encoder", "emt"): separate - alone,
+                ("encoder", "transformers"): by_encoder,
+                ("both", "emt"): both,
+                ("both", "transformers"): by_model + by_encoder,
             }.items():
-                rates.setdefault(name, []).append(rate)
-            print(f"repeat {repeat + 1}: " + ", ".join(f"{' '.join(name)} {of[-1]:.0f}" for name, of in rates.items()), file=sys.stderr)
+                seconds.setdefault(name, []).append(time_of)
+            shown_times = ", ".join(f"{' '.join(name)} {times[-1]:.2f} s" for name, times in seconds.items())
+            print(f"repeat {repeat + 1}: {shown_times}", file=sys.stderr)
     print(f"{where}; {options.images} images of CIFAR-10, batches of {options.batch_size}, f32, {options.threads} threads, "
           f"{options.repeats} repeats; torch {torch.__version__}, transformers {transformers.__version__}\n")
     print("| images/s, median (least to most) | emt | transformers | ratio | equal answers |")
     print("|---|---:|---:|---:|---:|")
     for name, title in [("model", "model"), ("encoder", "encoder"), ("both", "model and its encoder")]:
-        ours, theirs = rates[name, "emt"], rates[name, "transformers"]
-        ratio = statistics.median(ours) / statistics.median(theirs)
+        ours = rates_of(n_timed, seconds[name, "emt"])
+        theirs = rates_of(options.images, seconds[name, "transformers"])
+        ratio = f"{ours[0] / theirs[0]:.2f}" if ours and theirs else ""
         equal = f"{n_equal[name]} of {options.images}" if name in n_equal else ""
-        print(f"| {title} | {shown(ours)} | {shown(theirs)} | {ratio:.2f} | {equal} |")
+        print(f"| {title} | {shown(ours)} | {shown(theirs)} | {ratio} | {equal} |")
     n_least = 0.998 * options.images
     if n_equal["model"] < n_least or n_equal["encoder"] < n_least:
         sys.exit("error: the answers are not those of transformers; these times mean nothing")

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Command, FromArgMatches};
 
 use super::super::eval::{self, EvalArgs};
-use super::super::exit_code;
 use super::super::progress::Progress;
+use super::super::{exit_code, parsed};
 use super::FinetuneArgs;
 use crate::chart::{self, LineChart};
 use crate::compare::Summary;
@@ -59,7 +58,7 @@ impl<'a, 'p> Epochs<'a, 'p> {
     /// The flags of the evaluation after an epoch: what a person would type.
     fn flags(&self, epoch: usize, checkpoint: Option<&Path>) -> Vec<std::ffi::OsString> {
         let args = self.args;
-        let mut flags: Vec<std::ffi::OsString> = vec!["eval".into(), "--model".into(), args.model.clone().into()];
+        let mut flags: Vec<std::ffi::OsString> = vec!["--model".into(), args.model.clone().into()];
         let mut add = |flag: &str, value: &std::ffi::OsStr| flags.extend([flag.into(), value.to_owned()]);
         let out = self.dir.join("eval").join(format!("epoch-{epoch}"));
         add("--out", out.as_os_str());
@@ -135,9 +134,7 @@ impl Watcher for Epochs<'_, '_> {
         if !self.is_evaluated() {
             return Ok(true);
         }
-        let command = EvalArgs::augment_args(Command::new("eval"));
-        let matches = command.try_get_matches_from(self.flags(epoch, checkpoint))?;
-        let args = EvalArgs::from_arg_matches(&matches)?;
+        let args: EvalArgs = parsed("eval", self.flags(epoch, checkpoint))?;
         let place = || format!("the evaluation after epoch {epoch} failed");
         let code = eval::run(&args, true, &mut std::io::sink(), &mut std::io::sink()).with_context(place)?;
         if code == exit_code::INTERRUPTED {

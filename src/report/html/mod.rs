@@ -1,7 +1,10 @@
 //! `report.html`: one file that loads nothing, for screens light and dark, wide and narrow, and for ears.
 
+mod story;
+
 use std::fmt::Write as _;
 
+pub use self::story::{Chapter, Story, story};
 use super::examples::{self, said};
 use super::notes::{self, Weight};
 use super::tables::{self, Table};
