@@ -25,6 +25,12 @@ pub(super) struct DemoArgs {
     /// Seed of both fine-tunes
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Held-out images of each dataset at the end
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    limit: usize,
+    /// Epochs of both fine-tunes; default: 6 for linear, 4 for lora
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
 }
 
 /// What both fine-tunes learn.
@@ -38,8 +44,7 @@ const METHODS: [(&str, &str); 2] = [
     ("linear", "the projector between encoder and language model"),
     ("lora", "low-rank updates of the language model, and the projector"),
 ];
-/// Images of each dataset at the end, and after each epoch.
-const N_IMAGES: usize = 300;
+/// Images of each dataset after each epoch, at most.
 const N_IMAGES_PER_EPOCH: usize = 40;
 
 const PNG_WIDTH_PX: u32 = 1600;
@@ -59,8 +64,9 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
             return Ok(code);
         }
     }
-    say(err, format!("\n3/3: base, linear and lora on {N_IMAGES} held-out images of each dataset, in lock-step"))?;
-    let command: EvalArgs = parsed("eval", eval_flags(&dir))?;
+    let n_images = args.limit;
+    say(err, format!("\n3/3: base, linear and lora on {n_images} held-out images of each dataset, in lock-step"))?;
+    let command: EvalArgs = parsed("eval", eval_flags(args, &dir))?;
     let code = eval::run(&command, quiet, &mut *out, &mut *err)?;
     if code != exit_code::OK {
         return Ok(code);
@@ -86,14 +92,16 @@ fn finetune_flags(args: &DemoArgs, dir: &Path, method: &str) -> Vec<OsString> {
     let fixed = ["--model", "embedded", "--method", method, "--train", TUNED_ON, "--answer-template", ANSWER];
     let evaluation = ["--eval-datasets", DATASETS, "--max-new-tokens", "12"];
     let mut flags: Vec<OsString> = fixed.iter().chain(&evaluation).map(OsString::from).collect();
-    let numbers = [("--seed", args.seed.to_string()), ("--eval-limit", N_IMAGES_PER_EPOCH.to_string())];
+    let mut numbers = vec![("--seed", args.seed.to_string())];
+    numbers.push(("--eval-limit", N_IMAGES_PER_EPOCH.min(args.limit).to_string()));
+    numbers.extend(args.epochs.map(|n_epochs| ("--epochs", n_epochs.to_string())));
     flags.extend(numbers.into_iter().flat_map(|(flag, number)| [flag.into(), number.into()]));
     flags.extend(["--out".into(), out.into_os_string()]);
     flags
 }
 
-fn eval_flags(dir: &Path) -> Vec<OsString> {
-    let limit = N_IMAGES.to_string();
+fn eval_flags(args: &DemoArgs, dir: &Path) -> Vec<OsString> {
+    let limit = args.limit.to_string();
     let fixed = ["--model", "embedded", "--datasets", DATASETS, "--limit", &limit, "--tuned-on", TUNED_ON];
     let mut flags: Vec<OsString> = fixed.iter().map(OsString::from).collect();
     for (method, _) in METHODS {

@@ -133,7 +133,9 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     }
     let mut open_runs = Vec::with_capacity(prepared.runs.len());
     for PlannedRun { spec, dir } in &prepared.runs {
-        let manifest = Manifest::new(spec.clone(), sitting(args, prepared.batch_size));
+        let mut environment = sitting(args, prepared.batch_size);
+        environment.insert("tower_change".into(), prepared.subjects.tower_change());
+        let manifest = Manifest::new(spec.clone(), environment);
         let (folder, recorded) = RunFolder::create_or_resume(dir, manifest, args.fresh)?;
         open_runs.push(OpenRun { folder, recorded });
     }

@@ -142,6 +142,11 @@ impl Bench {
         self.panel.counters()
     }
 
+    /// How requests were really put to the language model's server.
+    pub fn effective_parameters(&self) -> Option<serde_json::Value> {
+        self.panel.effective_parameters()
+    }
+
     pub fn fatal_error(&self) -> Option<String> {
         self.panel.fatal_error()
     }
@@ -207,6 +212,9 @@ pub fn rejudge(
         });
     }
     bench.drain(std::slice::from_mut(folder), is_stopped, observer)?;
+    if let Some(parameters) = bench.effective_parameters() {
+        folder.note("judge_parameters", parameters);
+    }
     Ok(bench.fatal_error())
 }
 

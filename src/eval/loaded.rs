@@ -60,11 +60,14 @@ pub struct SubjectsRequest<'a> {
 /// Model and encoder, opened and compared; no weight is read yet.
 pub struct OpenedSubjects {
     model: OpenedModel,
+    /// The hash of its weights: of many gigabytes, so made once.
+    model_hash: String,
     adapters: Vec<OpenedAdapter>,
     has_base: bool,
     is_merged: bool,
     allows_idle: bool,
     encoder: Option<(OpenedEncoder, TowerComparison)>,
+    encoder_hash: Option<String>,
 }
 
 /// An adapter that found its base.
@@ -112,7 +115,9 @@ impl OpenedSubjects {
             None => None,
         };
         let SubjectsRequest { has_base, is_merged, allows_idle, .. } = *request;
-        Ok(Self { model, adapters, has_base, is_merged, allows_idle, encoder })
+        let model_hash = model.weights.hash()?;
+        let encoder_hash = encoder.as_ref().map(|(encoder, _)| encoder.weights.hash()).transpose()?;
+        Ok(Self { model, model_hash, adapters, has_base, is_merged, allows_idle, encoder, encoder_hash })
     }
 
     /// The names of the runs, in order: `None` is the model without adapter.
@@ -129,6 +134,10 @@ impl OpenedSubjects {
             if let Some(base) = adapter.base_name().filter(|base| last_part(base) != last_part(&self.model.name)) {
                 warnings
                     .push(format!("{name} says that its base is `{base}`, and it is applied to `{}`", self.model.name));
+            }
+            let trained_over = adapter.provenance.as_ref().and_then(|notes| notes["base"]["weights"].as_str());
+            if trained_over.is_some_and(|weights| weights != self.model_hash) {
+                warnings.push(format!("{name} was trained over other weights than those of `{}`", self.model.name));
             }
             let n_tower = adapter.n_touched(TOWER);
             if n_tower > 0 {
@@ -199,7 +208,7 @@ impl OpenedSubjects {
                 None => model.name.clone(),
             },
             family: model.family.to_owned(),
-            weights: model.weights.hash()?,
+            weights: self.model_hash.clone(),
             adapter: adapter.map(|adapter| adapter.hash.clone()),
             merged: adapter.is_some() && self.is_merged,
             tokenizer: model.dialogue.tokenizer.hash()?,
@@ -210,7 +219,7 @@ impl OpenedSubjects {
 
     /// The encoder, as the specification of one of [`runs`](Self::runs) has it.
     pub fn encoder_spec(&self, run: usize) -> Result<Option<EncoderSpec>> {
-        let Some((encoder, comparison)) = &self.encoder else { return Ok(None) };
+        let (Some((encoder, comparison)), Some(weights)) = (&self.encoder, &self.encoder_hash) else { return Ok(None) };
         let is_changed = self.adapter(run).is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0);
         let relation = match comparison.relation {
             EncoderRelation::Own if is_changed => EncoderRelation::Changed,
@@ -219,7 +228,7 @@ impl OpenedSubjects {
         Ok(Some(EncoderSpec {
             name: encoder.name(),
             family: encoder.family().to_owned(),
-            weights: encoder.weights.hash()?,
+            weights: weights.clone(),
             tokenizer: encoder.tokenizer.hash()?,
             preprocessing: preprocessing(encoder.preprocessor.parameters())?,
             relation,

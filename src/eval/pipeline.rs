@@ -110,6 +110,9 @@ pub fn run(
         folders.iter_mut().try_for_each(RunFolder::sync)?;
         return Ok(Ended::Interrupted);
     }
+    if let Some(parameters) = bench.effective_parameters() {
+        folders.iter_mut().for_each(|folder| folder.note("judge_parameters", parameters.clone()));
+    }
     let judge_error = bench.fatal_error();
     let order = order(datasets, works);
     let trials: Vec<Vec<Trial>> = folders.into_iter().map(|folder| folder.finish(&order)).collect::<Result<_, _>>()?;

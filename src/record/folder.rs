@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::journal::{self, Journal, Replay};
 use super::manifest;
 use super::{Difference, Manifest, RecordError, RunState, differences, files, now};
@@ -120,6 +122,11 @@ impl RunFolder {
     /// Waits until all that was appended is on the disk: for a run that is interrupted.
     pub fn sync(&mut self) -> Result<(), RecordError> {
         self.journal.sync()
+    }
+
+    /// Adds to the environment what only the run itself can tell; it is written when the run ends.
+    pub fn note(&mut self, name: &str, value: Value) {
+        self.manifest.environment.insert(name.to_owned(), value);
     }
 
     /// Ends the run: compacts the journal to one line a trial, datasets in the order in which `order` first names them

@@ -10,6 +10,7 @@ mod architecture;
 mod bad_input;
 mod chat;
 mod data;
+mod demo;
 mod download;
 mod embedded;
 mod eval;

@@ -1,0 +1,45 @@
+//! `emt demo`: the whole story in miniature.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::support;
+
+fn accuracy(dir: &Path, run: &str, dataset: &str) -> f64 {
+    let text = std::fs::read_to_string(dir.join(run).join("summary.json")).unwrap();
+    let summary: Value = serde_json::from_str(&text).unwrap();
+    let datasets = summary["datasets"].as_array().unwrap();
+    let found = datasets.iter().find(|one| one["dataset"] == dataset).unwrap();
+    found["model"]["accuracy"].as_f64().unwrap()
+}
+
+#[test]
+fn the_demo_forgets_digits_and_tells_the_story_in_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = support::emt();
+    command.current_dir(folder.path()).args(["demo", "--limit", "40", "--epochs", "2"]);
+    let finished = support::finish(&mut command);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let dir = folder.path().join("reports/demo");
+    for file in ["report.html", "rose.svg", "rose.png", "base/report.html", "linear/trials.jsonl", "lora/run.json"] {
+        assert!(dir.join(file).is_file(), "{file}");
+    }
+    for curve in ["finetune/linear/curve.svg", "finetune/lora/curve.svg", "finetune/lora/adapter_config.json"] {
+        assert!(dir.join(curve).is_file(), "{curve}");
+    }
+    let page = std::fs::read_to_string(dir.join("report.html")).unwrap();
+    for words in ["Before", "After linear", "After lora", "Accuracy before and after", "lora/report.html"] {
+        assert!(page.contains(words), "{words}");
+    }
+    let digits = ["base", "linear", "lora"].map(|run| accuracy(&dir, run, "embedded/mnist"));
+    assert!(digits[0] > 0.4, "the miniature reads digits: {digits:?}");
+    assert!(digits[1] < digits[0] - 0.2 && digits[2] < digits[0] - 0.1, "and forgets them: {digits:?}");
+
+    // The same command again goes into a folder of its own: here it is the default one that exists.
+    let mut again = support::emt();
+    again.current_dir(folder.path()).args(["demo", "--limit", "1", "--epochs", "0"]);
+    let refused = support::finish(&mut again);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("reports/demo-2") && refused.stderr.contains("--epochs"), "{}", refused.stderr);
+}
