@@ -10,9 +10,9 @@ use clap::Args;
 
 use super::eval::{self, EvalArgs};
 use super::finetune::{self, FinetuneArgs};
-use super::{exit_code, parsed};
+use super::{exit_code, parsed, results};
 use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
-use crate::compare::Summary;
+use crate::compare::{self, Forgetting, Summary};
 use crate::record;
 use crate::report::{self, Chapter, Story};
 
@@ -117,17 +117,29 @@ fn eval_flags(args: &DemoArgs, dir: &Path) -> Vec<OsString> {
 fn write_story(dir: &Path) -> Result<()> {
     let options = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
     let before: Summary = record::read_summary(&dir.join("base"))?;
+    let (_, trials_before) = results::read_run(&dir.join("base"))?;
     let of_base = chart::rose(&RoseChart::of_summary(&before, options));
     let mut told = Vec::new();
     for (method, _) in METHODS {
         let after: Summary = record::read_summary(&dir.join(method))?;
         let rose = chart::rose(&RoseChart::before_after(&before, &after, options));
         let curve = record::read_text(&adapter_dir(dir, method).join("curve.svg"))?;
-        told.push((method, after, rose, curve, format!("{method}/report.html")));
+        let (_, trials_after) = results::read_run(&dir.join(method))?;
+        let names = after.datasets.iter().map(|dataset| dataset.dataset.as_str());
+        let forgetting: Vec<Forgetting> =
+            names.map(|name| compare::forgetting(name, &trials_before, &trials_after)).collect();
+        told.push((method, after, forgetting, rose, curve, format!("{method}/report.html")));
     }
     let chapters: Vec<Chapter> = told
         .iter()
-        .map(|(name, after, rose_svg, curve, report)| Chapter { name, after, rose_svg, curve_svg: Some(curve), report })
+        .map(|(name, after, forgetting, rose_svg, curve, report)| Chapter {
+            name,
+            after,
+            forgetting,
+            rose_svg,
+            curve_svg: Some(curve),
+            report,
+        })
         .collect();
     let lead = [
         format!(
@@ -145,7 +157,7 @@ fn write_story(dir: &Path) -> Result<()> {
         chapters: &chapters,
     };
     record::write_file(dir, "report.html", report::story(&story).as_bytes())?;
-    let Some((_, _, rose, ..)) = told.last() else { bail!("there is no fine-tune to tell of") };
+    let Some((_, _, _, rose, ..)) = told.last() else { bail!("there is no fine-tune to tell of") };
     record::write_file(dir, "rose.svg", rose.as_bytes())?;
     record::write_file(dir, "rose.png", &chart::png(rose, PNG_WIDTH_PX)?)?;
     Ok(())

@@ -6,7 +6,7 @@ use super::examples::Confusion;
 use super::notes;
 use crate::assets::paper;
 use crate::chart::words;
-use crate::compare::{DatasetSummary, SubjectSummary, Summary};
+use crate::compare::{DatasetSummary, Forgetting, SubjectSummary, Summary};
 use crate::domain::{ErrorCode, ErrorKind, RunSpec};
 
 /// A table of texts whose first column names the row.
@@ -107,31 +107,42 @@ pub fn errors(summary: &Summary) -> Table {
     )
 }
 
-/// A run before and after fine-tuning, over the datasets of `after`: one row a dataset.
-pub fn before_after(before: &Summary, after: &Summary) -> Table {
-    let row = |dataset: &DatasetSummary| {
-        let earlier = before.datasets.iter().find(|other| other.dataset == dataset.dataset);
-        let accuracies = [earlier.and_then(|one| one.model.as_ref()), dataset.model.as_ref()];
-        let [was, is] = accuracies.map(|model| model.and_then(|model| model.accuracy));
-        let change = was.zip(is).map_or_else(|| words::MISSING.to_owned(), |(was, is)| words::fall(was - is));
-        let n_of = |code: ErrorCode| {
-            let n = dataset.model.as_ref().map(|model| model.codes.get(code.name()).copied().unwrap_or(0));
-            notes::count(n)
-        };
+/// A run before and after fine-tuning, with what each dataset of `forgetting` lost: one row a dataset.
+pub fn before_after(before: &Summary, after: &Summary, forgetting: &[Forgetting]) -> Table {
+    let of = |summary: &'_ Summary, name: &str| -> Option<DatasetSummary> {
+        summary.datasets.iter().find(|dataset| dataset.dataset == name).cloned()
+    };
+    let row = |lost: &Forgetting| {
+        let [was, is] = [of(before, &lost.dataset), of(after, &lost.dataset)];
+        let model = |dataset: &Option<DatasetSummary>| rate(notes::accuracy(dataset.as_ref()?.model.as_ref())).into();
+        let or_missing = |text: Option<String>| text.unwrap_or_else(|| words::MISSING.to_owned());
+        let leaks = is.as_ref().and_then(|dataset| dataset.model.as_ref());
+        let leaks = leaks.map(|model| model.codes.get(ErrorCode::Leak.name()).copied().unwrap_or(0));
+        let encoder = is.as_ref().map(|dataset| rate(notes::accuracy(dataset.encoder.as_ref())));
         vec![
-            dataset.dataset.clone(),
-            rate(notes::accuracy(accuracies[0])),
-            rate(notes::accuracy(accuracies[1])),
-            change,
-            rate(notes::accuracy(dataset.encoder.as_ref())),
-            n_of(ErrorCode::Leak),
-            n_of(ErrorCode::TypeClash),
-            dataset.n_samples.to_string(),
+            lost.dataset.clone(),
+            or_missing(model(&was)),
+            or_missing(model(&is)),
+            points((lost.forgetting, lost.forgetting_interval)),
+            lost.n_lost.to_string(),
+            lost.n_gained.to_string(),
+            or_missing(encoder),
+            notes::count(leaks),
+            (lost.n_pairs - lost.n_unscored).to_string(),
         ]
     };
-    let columns = ["Dataset", "Before", "After", "Change", "Encoder", "Leaks", "Type clashes", "Images"];
-    let rows = after.datasets.iter().map(row).collect();
-    table("Accuracy before and after, with 95% intervals", &columns, 1..columns.len(), rows)
+    let columns = ["Dataset", "Before", "After", "Fall, points", "Lost", "Gained", "Encoder", "Leaks", "Pairs"];
+    let rows = forgetting.iter().map(row).collect();
+    let caption = "Before and after on the same images, with 95% intervals; the fall's is Tango's for paired answers";
+    table(caption, &columns, 1..columns.len(), rows)
+}
+
+/// `52.3 (46.6–58.0)`, in percentage points.
+fn points((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
+    match (value, interval) {
+        (Some(_), Some(_)) => format!("{} ({})", words::percent_number(value), words::interval(interval)),
+        _ => words::percent_number(value),
+    }
 }
 
 /// What the codes that occur mean.

@@ -83,6 +83,11 @@ pub fn quantile(p: f64) -> Option<f64> {
     Some(distance.copysign(q))
 }
 
+/// The probability that a standard normal variable lies below `z`.
+pub fn cdf(z: f64) -> f64 {
+    0.5 * libm::erfc(-z / std::f64::consts::SQRT_2)
+}
+
 fn polynomial(coefficients: &[f64; 8], x: f64) -> f64 {
     coefficients.iter().fold(0.0, |sum, coefficient| sum * x + coefficient)
 }
@@ -97,6 +102,14 @@ mod tests {
         for case in golden()["normal_quantile"].as_array().unwrap() {
             let [p, expected] = numbers(case)[..] else { panic!("{case}") };
             assert!(close(quantile(p).unwrap(), expected, 1e-14), "{p}");
+        }
+    }
+
+    #[test]
+    fn probabilities_equal_scipys() {
+        for case in golden()["normal_quantile"].as_array().unwrap() {
+            let [p, z] = numbers(case)[..] else { panic!("{case}") };
+            assert!((cdf(z) / p - 1.0).abs() < 1e-11, "{z}");
         }
     }
 

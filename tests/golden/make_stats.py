@@ -10,7 +10,8 @@ import warnings
 import numpy as np
 import scipy
 import statsmodels
-from scipy.stats import bootstrap, norm
+from scipy.stats import binom, bootstrap, norm
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 GAMMA, MASK = 0x9E3779B97F4A7C15, (1 << 64) - 1
@@ -62,6 +63,9 @@ print(json.dumps({
     "wilson": [[k, n, c, *proportion_confint(k, n, 1 - c, "wilson")] for k, n, c in
                [(0, 10, .95), (10, 10, .95), (1, 2, .95), (731, 998, .95), (3, 10_000, .95), (6652, 10_000, .95), (5, 20, .9),
                 (1, 1, .99)]],
+    "mcnemar": [[b, c, float(mcnemar([[10, b], [c, 10]], exact=True).pvalue),
+                 float(min(1, 2 * binom.cdf(min(b, c), b + c, .5) - binom.pmf(min(b, c), b + c, .5)))]
+                for b, c in [(30, 20), (5, 0), (0, 0), (7, 7), (300, 200), (1, 12), (900, 1100)]],
     "ratio_interval": [{"cells": case, "confidence": 0.95, "n_resamples": 2000, "seed": seed,
                         "own": own(*case, 0.95, 2000, seed), "scipy": by_scipy(*case, 0.95)} for case in cases],
 }, indent=1))

@@ -29,7 +29,7 @@ fn the_demo_forgets_digits_and_tells_the_story_in_files() {
         assert!(dir.join(curve).is_file(), "{curve}");
     }
     let page = std::fs::read_to_string(dir.join("report.html")).unwrap();
-    for words in ["Before", "After linear", "After lora", "Accuracy before and after", "lora/report.html"] {
+    for words in ["Before", "After linear", "After lora", "Fall, points", "lora/report.html"] {
         assert!(page.contains(words), "{words}");
     }
     let digits = ["base", "linear", "lora"].map(|run| accuracy(&dir, run, "embedded/mnist"));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::super::tables;
 use super::{SVG_NAMESPACE, page, section, write_folded_table, write_table};
 use crate::chart::escape;
-use crate::compare::Summary;
+use crate::compare::{Forgetting, Summary};
 
 /// What the page tells.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +29,8 @@ pub struct Chapter<'a> {
     pub name: &'a str,
     /// Its numbers.
     pub after: &'a Summary,
+    /// What each dataset lost, image by image.
+    pub forgetting: &'a [Forgetting],
     /// Before and after, as a rose.
     pub rose_svg: &'a str,
     /// Accuracy over epochs.
@@ -54,7 +56,7 @@ pub fn story(story: &Story<'_>) -> String {
         let name = escape(chapter.name);
         section(&mut body, &format!("after-{name}"), &format!("After {name}"));
         figures.write(&mut body, chapter.rose_svg, "Left half of a petal: before; right half: after.");
-        write_table(&mut body, &tables::before_after(story.before, chapter.after));
+        write_table(&mut body, &tables::before_after(story.before, chapter.after, chapter.forgetting));
         write_table(&mut body, &tables::errors(chapter.after));
         write_folded_table(&mut body, &tables::meanings(chapter.after));
         if let Some(curve) = chapter.curve_svg {
