@@ -361,12 +361,16 @@ fn plan(args: &EvalArgs, prepared: &Prepared, open_runs: &[OpenRun]) -> Vec<Data
         open_runs.iter().map(|open| open.recorded.iter().map(Trial::key).collect()).collect();
     let spec = &prepared.runs[0].spec;
     let (has_encoder, seed) = (spec.encoder.is_some(), spec.sample_seed);
-    prepared.datasets.iter().map(|dataset| eval::plan(dataset, seed, args.limit, has_encoder, &recorded)).collect()
+    prepared
+        .datasets
+        .iter()
+        .map(|dataset| eval::plan(dataset, seed, args.limit, has_encoder, &recorded, prepared.batch_size))
+        .collect()
 }
 
 fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork], is_resumed: bool) {
     let n_samples: usize = works.iter().map(|work| work.selected.len()).sum();
-    let n_left: usize = works.iter().map(|work| work.remaining.len()).sum();
+    let n_recorded: usize = works.iter().map(|work| work.n_recorded).sum();
     let spec = &prepared.runs[0].spec;
     let names: Vec<&str> = prepared.runs.iter().map(|run| run.spec.model.name.as_str()).collect();
     let dirs: Vec<String> = prepared.runs.iter().map(|run| run.dir.display().to_string()).collect();
@@ -378,7 +382,7 @@ fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork],
         spec.device_kind,
         prepared.batch_size,
         works.len(),
-        if is_resumed { format!(", {} recorded already", n_samples - n_left) } else { String::new() },
+        if is_resumed { format!(", {n_recorded} recorded already") } else { String::new() },
         dirs.join(", ")
     ));
     if spec.encoder.is_none() {
