@@ -113,7 +113,6 @@ mod tests {
         let weight = tensor(&[1.0, 2.0, 3.0, -1.0, 0.5, 0.25], &[2, 3]);
         let x = tensor(&[0.3, -0.7, 1.1, 2.0, 0.0, -1.0], &[2, 3]);
         for magnitude in [None, Some(tensor(&[1.5, 0.75], &[2]))] {
-            // DoRA scales the product's bias with its row, which merging into a bias of its own cannot do.
             let update = LowRankUpdate { b_bias: None, ..update(magnitude) };
             let base = x.matmul(&weight.t().unwrap()).unwrap();
             let beside = LowRank::new(update.clone(), &weight).unwrap().forward(&x, &base).unwrap();

@@ -187,6 +187,11 @@ impl Parts {
             !scaling.is_dora || self.magnitude.is_some(),
             "use_dora is set, and the update of `{module}` has no lora_magnitude_vector"
         );
+        // PEFT has no such adapter either: beside the weight and merged into it, the bias would be scaled differently.
+        ensure!(
+            self.magnitude.is_none() || self.b_bias.is_none(),
+            "the update of `{module}` has both a magnitude (DoRA) and a bias of its own (lora_bias), which is not supported"
+        );
         let scale = scaling.of(module, a.shape[0])?;
         Ok(StoredUpdate { a, b, b_bias: self.b_bias, magnitude: self.magnitude, scale })
     }

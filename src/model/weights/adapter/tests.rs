@@ -107,6 +107,10 @@ fn what_is_not_supported_is_refused_by_name() {
     assert_refused(json!({"kasa_config": {"beta": 1}}), &plain(1.0), &["kasa_config", "not supported"]);
     assert_refused(json!({"trainable_token_indices": [3]}), &plain(1.0), &["trainable_token_indices"]);
     assert_refused(json!({"init_lora_weights": "pissa_niter_16"}), &plain(1.0), &["pissa_niter_16", "hint"]);
+    let mut both = plain(1.0);
+    both.push(("lora_magnitude_vector", Tensor::new(&[1f32, 1.0], &Device::Cpu).unwrap()));
+    both.push(("lora_B.bias", Tensor::new(&[1f32, 1.0], &Device::Cpu).unwrap()));
+    assert_refused(json!({"use_dora": true, "lora_bias": true}), &both, &["lora_bias", "not supported"]);
     let delta = [("token_adapter.trainable_tokens_delta", a())];
     assert_refused(json!({}), &delta, &["token_adapter.trainable_tokens_delta"]);
 }
