@@ -1,16 +1,47 @@
-//! Pure numbers: proportions, paired tables and the bootstrap.
+//! Pure numbers: distributions, proportions, paired and sequential tests, the bootstrap, agreement, forgetting measures.
 //!
-//! Every function names its source; vectors from scipy and statsmodels are in `tests/golden`.
+//! Every function names its source; vectors from scipy, statsmodels and published tables are in `tests/golden`. What is
+//! not defined (no observations, a level outside (0, 1), counts that contradict each other) is `None`.
 
-mod bootstrap;
+// Distributions and chance.
+mod beta;
+mod binomial;
 mod normal;
+mod random;
+// One rate; two rates on the same images.
 mod paired;
 mod proportion;
+mod sample_size;
+mod unconditional;
+// Many looks, many tests.
+mod multiplicity;
+mod sequential;
+// Resampling.
+mod bootstrap;
+// Graders.
+mod agreement;
+mod judged;
+// What was forgotten.
+mod forgetting;
+mod stages;
 
 #[cfg(test)]
 mod golden;
 
-pub use bootstrap::{PairCells, SplitMix64, ratio_interval};
+pub use agreement::{Kappa, cohen_kappa};
+pub use beta::{cdf as beta_cdf, quantile as beta_quantile};
+pub use bootstrap::{PairCells, bca_interval, ratio_interval, resample_cells};
+pub use forgetting::{ChanceCorrected, chance_corrected, negative_flip_rate, retention};
+pub use judged::{JudgeError, JudgedRate, rogan_gladen};
+pub use multiplicity::{benjamini_hochberg, holm};
 pub use normal::{cdf as normal_cdf, quantile as normal_quantile};
-pub use paired::{PairedCounts, mcnemar_exact, mcnemar_mid_p, non_inferiority_p, tango_interval};
-pub use proportion::wilson;
+pub use paired::{
+    PairedCounts, inferiority_p, mcnemar_exact, mcnemar_exact_one_sided, mcnemar_mid_p, non_inferiority_p,
+    tango_interval, tango_z,
+};
+pub use proportion::{clopper_pearson, clopper_pearson_lower, clopper_pearson_upper, wilson};
+pub use random::{SplitMix64, beta_sample, binomial_sample};
+pub use sample_size::{minimum_detectable_fall, n_for_power, n_needed};
+pub use sequential::{obrien_fleming_boundaries, obrien_fleming_spent};
+pub use stages::{StageError, StageMatrix};
+pub use unconditional::{exact_inferiority_p, exact_non_inferiority_p};

@@ -1,5 +1,6 @@
 //! Two graders' or two models' results on the same items: a 2 x 2 table of which only the discordant cells matter.
 
+use super::binomial::{lower_tail, mass};
 use super::{normal_cdf, normal_quantile};
 
 /// What changed between a first and a second result on the same `n` items.
@@ -19,7 +20,8 @@ impl PairedCounts {
         (self.n > 0).then(|| (self.n_lost as f64 - self.n_gained as f64) / self.n as f64)
     }
 
-    fn is_possible(self) -> bool {
+    /// Whether there are pairs, and no more discordant ones than pairs.
+    pub(super) fn is_possible(self) -> bool {
         self.n > 0 && self.n_lost.checked_add(self.n_gained).is_some_and(|discordant| discordant <= self.n)
     }
 }
@@ -37,21 +39,18 @@ pub fn mcnemar_mid_p(counts: PairedCounts) -> f64 {
     (2.0 * tail - point).min(1.0)
 }
 
+/// McNemar's exact one-sided p value: the probability that of as many discordant pairs as many or more are lost, were
+/// losing and gaining equally likely. Small where more was lost than chance explains; 1 without discordant pairs.
+pub fn mcnemar_exact_one_sided(counts: PairedCounts) -> f64 {
+    // As many lost is as few gained.
+    lower_tail(counts.n_gained, counts.n_lost + counts.n_gained, 0.5)
+}
+
 /// P(X <= least) and P(X = least) for X of Binomial(lost + gained, 1/2) and the lesser of the two counts.
 fn discordant_tail(counts: PairedCounts) -> (f64, f64) {
     let n = counts.n_lost + counts.n_gained;
     let least = counts.n_lost.min(counts.n_gained);
-    // In logarithms, since 2^-n underflows beyond a thousand pairs.
-    let mut log_point = -(n as f64) * std::f64::consts::LN_2;
-    let (mut tail, mut point) = (0.0, 0.0);
-    for k in 0..=least {
-        if k > 0 {
-            log_point += ((n - k + 1) as f64).ln() - (k as f64).ln();
-        }
-        point = log_point.exp();
-        tail += point;
-    }
-    (tail.min(1.0), point)
+    (lower_tail(least, n, 0.5), mass(least as f64, (n - least) as f64, 0.5, 0.5))
 }
 
 /// Tango's score interval `[low, high]` for the fall, two-sided at `confidence`.
@@ -74,12 +73,24 @@ pub fn tango_interval(counts: PairedCounts, confidence: f64) -> Option<[f64; 2]>
 /// The one-sided p value of "the fall is at least `margin`" against "it is less" (Tango 1998): small where the second
 /// result is shown to be non-inferior. `None` without pairs or for a margin outside (0, 1).
 pub fn non_inferiority_p(counts: PairedCounts, margin: f64) -> Option<f64> {
-    let is_valid = counts.is_possible() && margin > 0.0 && margin < 1.0;
-    is_valid.then(|| normal_cdf(tango_score(counts, margin)))
+    tango_z(counts, margin).filter(|_| margin > 0.0).map(normal_cdf)
 }
 
-/// Tango's z of the observed fall against a supposed one: positive where more fell than supposed.
-fn tango_score(counts: PairedCounts, supposed: f64) -> f64 {
+/// The one-sided p value of "the fall is at most `margin`" against "it is more" (Tango 1998): small where the second
+/// result is shown to be inferior. `None` without pairs or for a margin outside [0, 1).
+pub fn inferiority_p(counts: PairedCounts, margin: f64) -> Option<f64> {
+    tango_z(counts, margin).filter(|_| margin >= 0.0).map(|z| normal_cdf(-z))
+}
+
+/// Tango's z of the observed fall against a supposed one: positive where more fell than supposed, standard normal for
+/// many pairs where the supposition is true. `None` without pairs or for a supposed fall outside (-1, 1).
+pub fn tango_z(counts: PairedCounts, supposed_fall: f64) -> Option<f64> {
+    let is_valid = counts.is_possible() && supposed_fall > -1.0 && supposed_fall < 1.0;
+    is_valid.then(|| tango_score(counts, supposed_fall))
+}
+
+/// [`tango_z`] of counts and a fall that are known to be possible.
+pub(super) fn tango_score(counts: PairedCounts, supposed: f64) -> f64 {
     // Tango's difference is the gain, c - b; the fall is its negative.
     let (b, c, n) = (counts.n_lost as f64, counts.n_gained as f64, counts.n as f64);
     let difference = -supposed;
@@ -157,6 +168,34 @@ mod tests {
     }
 
     #[test]
+    fn mcnemar_one_sided_equals_scipys_binomial_test() {
+        for case in golden()["mcnemar_one_sided"].as_array().unwrap() {
+            let [lost, gained, expected] = numbers(case)[..] else { panic!("{case}") };
+            let found = mcnemar_exact_one_sided(counts(lost as usize, gained as usize, (lost + gained) as usize));
+            assert!((found - expected).abs() <= 1e-10 * expected, "{case} {found}");
+        }
+    }
+
+    #[test]
+    fn tangos_z_is_that_of_the_likelihood_under_the_constraint() {
+        for case in golden()["tango"].as_array().unwrap() {
+            let [lost, gained, n, supposed, z] = numbers(case)[..] else { panic!("{case}") };
+            let found = tango_z(counts(lost as usize, gained as usize, n as usize), supposed).unwrap();
+            assert!(close(found, z, 1e-5), "{case} {found}");
+        }
+    }
+
+    #[test]
+    fn a_supposition_beyond_possible_falls_has_no_p_value() {
+        let found = counts(3, 1, 50);
+        assert_eq!((tango_z(found, 1.0), tango_z(found, -1.0), tango_z(found, f64::NAN)), (None, None, None));
+        assert_eq!((non_inferiority_p(found, 0.0), inferiority_p(found, -0.01)), (None, None));
+        assert_eq!((inferiority_p(counts(3, 1, 2), 0.1), inferiority_p(counts(0, 0, 0), 0.1)), (None, None));
+        // Nothing changed, and nothing is supposed to have.
+        assert_eq!(inferiority_p(counts(0, 0, 50), 0.0), Some(0.5));
+    }
+
+    #[test]
     fn at_no_difference_tangos_score_is_mcnemars() {
         let score = tango_score(counts(30, 20, 1000), 0.0);
         assert!((score * score - 2.0).abs() < 1e-12);
@@ -179,6 +218,22 @@ mod tests {
             prop_assert!(-1.0 <= low && low <= fall && fall <= high && high <= 1.0, "{low} {fall} {high}");
             let [mirrored_low, mirrored_high] = tango_interval(counts(gained, lost, found.n), 0.95).unwrap();
             prop_assert!(close(low, -mirrored_high, 1e-9) && close(high, -mirrored_low, 1e-9));
+        }
+
+        #[test]
+        fn the_two_sides_of_a_margin_share_one(lost in 0_usize..200, gained in 0_usize..200, margin in 0.001..0.9) {
+            let found = counts(lost, gained, lost + gained + 100);
+            let (pass, fail) = (non_inferiority_p(found, margin).unwrap(), inferiority_p(found, margin).unwrap());
+            prop_assert!(close(pass + fail, 1.0, 1e-12));
+            let mirrored = tango_z(counts(gained, lost, found.n), -margin).unwrap();
+            prop_assert!(close(tango_z(found, margin).unwrap(), -mirrored, 1e-9));
+        }
+
+        #[test]
+        fn a_lost_pair_instead_of_a_gained_one_raises_z(lost in 0_usize..60, gained in 1_usize..60, agreed in 0_usize..500, supposed in -0.9..0.9) {
+            let n = lost + gained + agreed;
+            let (less, more) = (counts(lost, gained, n), counts(lost + 1, gained - 1, n));
+            prop_assert!(tango_z(more, supposed).unwrap() > tango_z(less, supposed).unwrap());
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! Intervals for a proportion.
 
-use super::normal_quantile;
+use super::{beta_quantile, normal_quantile};
 
 /// Wilson's score interval `[low, high]` for `n_successes` of `n`, two-sided at `confidence` (such as 0.95).
 ///
@@ -8,7 +8,7 @@ use super::normal_quantile;
 /// without continuity correction. `None` without observations, for more successes than observations, or for a
 /// confidence outside (0, 1).
 pub fn wilson(n_successes: usize, n: usize, confidence: f64) -> Option<[f64; 2]> {
-    if n == 0 || n_successes > n || !(confidence > 0.0 && confidence < 1.0) {
+    if !is_observed(n_successes, n, confidence) {
         return None;
     }
     let z = normal_quantile(0.5 + confidence / 2.0)?;
@@ -20,11 +20,43 @@ pub fn wilson(n_successes: usize, n: usize, confidence: f64) -> Option<[f64; 2]>
     Some([(centre - half).clamp(0.0, p), (centre + half).clamp(p, 1.0)])
 }
 
+/// The exact interval `[low, high]` for `n_successes` of `n`, two-sided at `confidence`: never covers less.
+///
+/// Clopper and Pearson (1934), "The use of confidence or fiducial limits illustrated in the case of the binomial",
+/// Biometrika 26, 404-413. `None` as for [`wilson`].
+pub fn clopper_pearson(n_successes: usize, n: usize, confidence: f64) -> Option<[f64; 2]> {
+    let one_sided = 0.5 + confidence / 2.0;
+    Some([clopper_pearson_lower(n_successes, n, one_sided)?, clopper_pearson_upper(n_successes, n, one_sided)?])
+}
+
+/// The exact one-sided lower bound: the rate at which `n_successes` or more have probability 1 - `confidence`.
+pub fn clopper_pearson_lower(n_successes: usize, n: usize, confidence: f64) -> Option<f64> {
+    match n_successes {
+        _ if !is_observed(n_successes, n, confidence) => None,
+        0 => Some(0.0),
+        k => beta_quantile(1.0 - confidence, k as f64, (n - k + 1) as f64),
+    }
+}
+
+/// The exact one-sided upper bound: the rate at which `n_successes` or fewer have probability 1 - `confidence`.
+pub fn clopper_pearson_upper(n_successes: usize, n: usize, confidence: f64) -> Option<f64> {
+    match n_successes {
+        _ if !is_observed(n_successes, n, confidence) => None,
+        k if k == n => Some(1.0),
+        k => beta_quantile(confidence, (k + 1) as f64, (n - k) as f64),
+    }
+}
+
+fn is_observed(n_successes: usize, n: usize, confidence: f64) -> bool {
+    n > 0 && n_successes <= n && confidence > 0.0 && confidence < 1.0
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::stats::binomial::mass;
     use crate::stats::golden::{close, golden, numbers};
 
     #[test]
@@ -37,13 +69,62 @@ mod tests {
     }
 
     #[test]
+    fn clopper_pearson_equals_statsmodels() {
+        for case in golden()["clopper_pearson"].as_array().unwrap() {
+            let [k, n, confidence, low, high] = numbers(case)[..] else { panic!("{case}") };
+            let interval = clopper_pearson(k as usize, n as usize, confidence).unwrap();
+            assert!(close(interval[0], low, 1e-10) && close(interval[1], high, 1e-10), "{case} {interval:?}");
+        }
+    }
+
+    /// The rule of three: with none of n, the 95% upper bound is 1 - 0.05^(1/n).
+    #[test]
+    fn the_exact_bound_of_none_is_known() {
+        for n in [1, 10, 1000] {
+            let bound = clopper_pearson_upper(0, n, 0.95).unwrap();
+            assert!(close(bound, 1.0 - 0.05_f64.powf(1.0 / n as f64), 1e-10), "{n} {bound}");
+            assert!(close(clopper_pearson_lower(n, n, 0.95).unwrap(), 1.0 - bound, 1e-10));
+        }
+    }
+
+    #[test]
     fn nothing_observed_has_no_interval() {
+        assert_eq!(clopper_pearson(0, 0, 0.95), None);
+        assert_eq!((clopper_pearson_lower(3, 2, 0.95), clopper_pearson_upper(1, 2, f64::NAN)), (None, None));
         assert_eq!(wilson(0, 0, 0.95), None);
         assert_eq!(wilson(3, 2, 0.95), None);
         assert_eq!(wilson(1, 2, 1.0), None);
     }
 
+    /// P(the interval holds the rate), summed over all counts.
+    #[test]
+    fn clopper_pearson_covers_at_least_its_level() {
+        for n in [1, 5, 30] {
+            let intervals: Vec<[f64; 2]> = (0..=n).map(|k| clopper_pearson(k, n, 0.9).unwrap()).collect();
+            for rate in (1..200).map(|i| f64::from(i) / 200.0) {
+                let holds = |k: &usize| intervals[*k][0] <= rate && rate <= intervals[*k][1];
+                let covered: f64 =
+                    (0..=n).filter(holds).map(|k| mass(k as f64, (n - k) as f64, rate, 1.0 - rate)).sum();
+                assert!(covered >= 0.9 - 1e-9, "{n} {rate} {covered}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn clopper_pearson_mirrors_and_rises_with_successes(n in 1_usize..20_000, share in 0.0..=1.0) {
+            let k = (n as f64 * share) as usize;
+            let [low, high] = clopper_pearson(k, n, 0.95).unwrap();
+            let rate = k as f64 / n as f64;
+            prop_assert!(0.0 <= low && low <= rate && rate <= high && high <= 1.0 && low < high);
+            let [mirrored_low, mirrored_high] = clopper_pearson(n - k, n, 0.95).unwrap();
+            prop_assert!(close(low, 1.0 - mirrored_high, 1e-10) && close(high, 1.0 - mirrored_low, 1e-10));
+            if k < n {
+                let [next_low, next_high] = clopper_pearson(k + 1, n, 0.95).unwrap();
+                prop_assert!(next_low > low && next_high >= high);
+            }
+        }
+
         #[test]
         fn wilson_holds_the_rate_and_mirrors(n in 1_usize..20_000, share in 0.0..=1.0) {
             let k = (n as f64 * share) as usize;

@@ -1,0 +1,99 @@
+//! How far two graders agree beyond chance.
+
+use super::normal_quantile;
+
+/// Cohen's kappa with its asymptotic standard error and interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Kappa {
+    /// 1 for full agreement, 0 for as much as chance gives.
+    pub kappa: f64,
+    /// Its standard error.
+    pub standard_error: f64,
+    /// `[low, high]` within [-1, 1], by the normal limit.
+    pub interval: [f64; 2],
+}
+
+/// Cohen's kappa of a square table: `table[i][j]` items that the first grader put in class i and the second in class j.
+///
+/// Cohen (1960), Educational and Psychological Measurement 20, 37-46; the standard error is that of Fleiss, Cohen and
+/// Everitt (1969), Psychological Bulletin 72, 323-327, as in statsmodels. `None` for a table that is not square, without
+/// items, for a confidence outside (0, 1), or where both graders know one and the same class only.
+pub fn cohen_kappa<Row: AsRef<[usize]>>(table: &[Row], confidence: f64) -> Option<Kappa> {
+    let k = table.len();
+    let is_level = confidence > 0.0 && confidence < 1.0;
+    if !is_level || table.iter().any(|row| row.as_ref().len() != k) {
+        return None;
+    }
+    let n = table.iter().flat_map(|row| row.as_ref()).sum::<usize>() as f64;
+    if n == 0.0 {
+        return None;
+    }
+    let share = |i: usize, j: usize| table[i].as_ref()[j] as f64 / n;
+    let first: Vec<f64> = (0..k).map(|i| (0..k).map(|j| share(i, j)).sum()).collect();
+    let second: Vec<f64> = (0..k).map(|j| (0..k).map(|i| share(i, j)).sum()).collect();
+    let agreed: f64 = (0..k).map(|i| share(i, i)).sum();
+    let by_chance: f64 = (0..k).map(|i| first[i] * second[i]).sum();
+    // Whole counts decide: a sum of shares may miss 1 by rounding.
+    if (0..k).any(|i| table[i].as_ref()[i] as f64 == n) {
+        return None;
+    }
+    let kappa = (agreed - by_chance) / (1.0 - by_chance);
+    let disagreed = 1.0 - kappa;
+    let mut variance = -(kappa - by_chance * disagreed).powi(2);
+    for i in 0..k {
+        variance += share(i, i) * (1.0 - (first[i] + second[i]) * disagreed).powi(2);
+        for j in (0..k).filter(|j| *j != i) {
+            variance += share(i, j) * ((second[i] + first[j]) * disagreed).powi(2);
+        }
+    }
+    let standard_error = (variance.max(0.0) / n).sqrt() / (1.0 - by_chance);
+    let half = normal_quantile(0.5 + confidence / 2.0)? * standard_error;
+    Some(Kappa { kappa, standard_error, interval: [(kappa - half).max(-1.0), (kappa + half).min(1.0)] })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stats::golden::{close, golden, numbers};
+
+    #[test]
+    fn kappa_equals_statsmodels() {
+        for case in golden()["kappa"].as_array().unwrap() {
+            let row = |row| numbers(row).into_iter().map(|n| n as usize).collect();
+            let table: Vec<Vec<usize>> = case["table"].as_array().unwrap().iter().map(row).collect();
+            let found = cohen_kappa(&table, 0.95).unwrap();
+            let [kappa, error, low, high] = numbers(&case["kappa"])[..] else { panic!("{case}") };
+            assert!(close(found.kappa, kappa, 1e-12) && close(found.standard_error, error, 1e-9), "{case} {found:?}");
+            assert!(close(found.interval[0], low, 1e-9) && close(found.interval[1], high, 1e-9), "{case} {found:?}");
+        }
+    }
+
+    #[test]
+    fn full_agreement_is_1_and_none_beyond_chance_is_0() {
+        let full = cohen_kappa(&[[30, 0], [0, 70]], 0.95).unwrap();
+        assert!(close(full.kappa, 1.0, 1e-12) && full.standard_error < 1e-9);
+        let chance = cohen_kappa(&[[20, 20], [30, 30]], 0.95).unwrap();
+        assert!(chance.kappa.abs() < 1e-12 && chance.interval[0] < 0.0 && chance.interval[1] > 0.0);
+    }
+
+    #[test]
+    fn a_table_of_one_class_or_of_nothing_has_no_kappa() {
+        assert_eq!(cohen_kappa(&[[50, 0], [0, 0]], 0.95), None);
+        assert_eq!(cohen_kappa(&[[0, 0], [0, 0]], 0.95), None);
+        assert_eq!(cohen_kappa(&[vec![1, 2], vec![3]], 0.95), None);
+        assert_eq!(cohen_kappa(&[[1, 2], [3, 4]], 1.0), None);
+        assert_eq!(cohen_kappa::<[usize; 0]>(&[], 0.95), None);
+    }
+
+    proptest! {
+        #[test]
+        fn either_grader_may_come_first(cells in proptest::array::uniform4(1_usize..200)) {
+            let [a, b, c, d] = cells;
+            let (one, other) = (cohen_kappa(&[[a, b], [c, d]], 0.9).unwrap(), cohen_kappa(&[[a, c], [b, d]], 0.9).unwrap());
+            prop_assert!(close(one.kappa, other.kappa, 1e-12) && close(one.standard_error, other.standard_error, 1e-9));
+            prop_assert!(one.interval[0] <= one.kappa && one.kappa <= one.interval[1]);
+        }
+    }
+}

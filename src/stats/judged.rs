@@ -1,0 +1,141 @@
+//! An accuracy as a fallible judge sees it, and what it says of the true one.
+
+use super::normal_quantile;
+
+/// How a judge did on answers that people have marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JudgeError {
+    /// Answers that are right.
+    pub n_right: usize,
+    /// Of them, those that the judge called correct.
+    pub n_right_accepted: usize,
+    /// Answers that are wrong.
+    pub n_wrong: usize,
+    /// Of them, those that the judge called incorrect.
+    pub n_wrong_rejected: usize,
+}
+
+impl JudgeError {
+    /// The share of right answers that the judge calls correct.
+    pub fn sensitivity(self) -> Option<f64> {
+        share(self.n_right_accepted, self.n_right)
+    }
+
+    /// The share of wrong answers that the judge calls incorrect.
+    pub fn specificity(self) -> Option<f64> {
+        share(self.n_wrong_rejected, self.n_wrong)
+    }
+}
+
+/// An accuracy corrected for a judge's errors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct JudgedRate {
+    /// The corrected accuracy.
+    pub rate: f64,
+    /// `[low, high]`: it carries the noise of the marked answers, too.
+    pub interval: [f64; 2],
+}
+
+/// A judge whose sensitivity and specificity sum to no more than this hardly tells right from wrong.
+const LEAST_SKILL: f64 = 1.1;
+
+/// The accuracy behind `n_judged_correct` of `n` answers, corrected for the judge's errors, two-sided at `confidence`.
+///
+/// (judged + specificity - 1) / (sensitivity + specificity - 1): Rogan and Gladen (1978), American Journal of
+/// Epidemiology 107, 71-76. The interval is that of Lang and Reiczigel (2014), Preventive Veterinary Medicine 113, 13-22,
+/// as used for judges by Lee et al. (2025), arXiv 2511.21140. Both are cut to [0, 1]. It presumes that the judge errs on
+/// these answers as on the marked ones. `None` without answers or marked answers of either sort, where sensitivity and
+/// specificity sum to 1.1 or less, or for a confidence outside (0, 1).
+pub fn rogan_gladen(n_judged_correct: usize, n: usize, error: JudgeError, confidence: f64) -> Option<JudgedRate> {
+    let is_level = confidence > 0.0 && confidence < 1.0;
+    let (sensitivity, specificity) = (error.sensitivity()?, error.specificity()?);
+    if !is_level || sensitivity + specificity <= LEAST_SKILL {
+        return None;
+    }
+    let z = normal_quantile(0.5 + confidence / 2.0)?;
+    let rate = (share(n_judged_correct, n)? + specificity - 1.0) / (sensitivity + specificity - 1.0);
+    // Counts that are moved towards the middle, as Agresti and Coull's are, and one success and one failure a judge's rate.
+    let size = n as f64 + z * z;
+    let judged = (n_judged_correct as f64 + z * z / 2.0) / size;
+    let (n_wrong, n_right) = (error.n_wrong as f64 + 2.0, error.n_right as f64 + 2.0);
+    let specificity = (error.n_wrong_rejected as f64 + 1.0) / n_wrong;
+    let sensitivity = (error.n_right_accepted as f64 + 1.0) / n_right;
+    let skill = sensitivity + specificity - 1.0;
+    if skill <= 0.0 {
+        return None;
+    }
+    let moved = (judged + specificity - 1.0) / skill;
+    let of_specificity = specificity * (1.0 - specificity) / n_wrong;
+    let of_sensitivity = sensitivity * (1.0 - sensitivity) / n_right;
+    let shift = 2.0 * z * z * (moved * of_sensitivity - (1.0 - moved) * of_specificity);
+    let variance = judged * (1.0 - judged) / size
+        + (1.0 - moved) * (1.0 - moved) * of_specificity
+        + moved * moved * of_sensitivity;
+    let half = z * variance.sqrt() / skill;
+    let end = |end: f64| end.clamp(0.0, 1.0);
+    Some(JudgedRate { rate: end(rate), interval: [end(moved + shift - half), end(moved + shift + half)] })
+}
+
+fn share(n: usize, of: usize) -> Option<f64> {
+    (of > 0 && n <= of).then(|| n as f64 / of as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stats::golden::close;
+
+    fn error(right_accepted: usize, n_right: usize, wrong_rejected: usize, n_wrong: usize) -> JudgeError {
+        JudgeError { n_right, n_right_accepted: right_accepted, n_wrong, n_wrong_rejected: wrong_rejected }
+    }
+
+    #[test]
+    fn corrected_rates_meet_the_vectors_of_lee_and_others() {
+        for (judge, rate, low, high) in
+            [(error(190, 200, 180, 200), 0.5882, 0.5569, 0.6212), (error(495, 500, 490, 500), 0.5979, 0.5856, 0.6110)]
+        {
+            let found = rogan_gladen(6000, 10_000, judge, 0.95).unwrap();
+            let expected = [(found.rate, rate), (found.interval[0], low), (found.interval[1], high)];
+            assert!(expected.iter().all(|(a, b)| (a - b).abs() < 5.1e-5), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_judge_that_hardly_tells_right_from_wrong_corrects_nothing() {
+        assert_eq!(rogan_gladen(600, 1000, error(60, 100, 50, 100), 0.95), None);
+        assert!(rogan_gladen(600, 1000, error(60, 100, 51, 100), 0.95).is_some());
+        // Perfect on one marked answer of each sort: the interval is nearly everything.
+        let [low, high] = rogan_gladen(600, 1000, error(1, 1, 1, 1), 0.95).unwrap().interval;
+        assert!(low < 0.1 && high > 0.9, "{low} {high}");
+    }
+
+    #[test]
+    fn without_answers_there_is_nothing_to_correct() {
+        let judge = error(90, 100, 90, 100);
+        assert_eq!(rogan_gladen(0, 0, judge, 0.95), None);
+        assert_eq!(rogan_gladen(5, 4, judge, 0.95), None);
+        assert_eq!(rogan_gladen(5, 10, error(0, 0, 9, 10), 0.95), None);
+        assert_eq!(rogan_gladen(5, 10, judge, 1.0), None);
+        assert_eq!((judge.sensitivity(), error(3, 2, 1, 1).sensitivity()), (Some(0.9), None));
+    }
+
+    proptest! {
+        #[test]
+        fn right_and_wrong_mirror_and_more_correct_is_more(
+            judged in 1_usize..999, accepted in 150_usize..=200, rejected in 150_usize..=200,
+        ) {
+            let judge = error(accepted, 200, rejected, 200);
+            let found = rogan_gladen(judged, 1000, judge, 0.9).unwrap();
+            let mirrored = rogan_gladen(1000 - judged, 1000, error(rejected, 200, accepted, 200), 0.9).unwrap();
+            prop_assert!(close(found.rate, 1.0 - mirrored.rate, 1e-12));
+            prop_assert!(close(found.interval[0], 1.0 - mirrored.interval[1], 1e-12));
+            let more = rogan_gladen(judged + 1, 1000, judge, 0.9).unwrap();
+            prop_assert!(more.rate >= found.rate && more.interval[0] >= found.interval[0] - 1e-12);
+            // A perfect judge, marked without end, is believed.
+            let believed = rogan_gladen(judged, 1000, error(1 << 40, 1 << 40, 1 << 40, 1 << 40), 0.9).unwrap();
+            prop_assert!(close(believed.rate, judged as f64 / 1000.0, 1e-9));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Many tests at once: p values adjusted so that each may be compared with the level of the whole family.
+
+/// Holm's adjusted p values, in the order given: the chance of any false rejection stays below the level.
+///
+/// Holm (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 65-70.
+/// What is no probability counts as 1.
+pub fn holm(p_values: &[f64]) -> Vec<f64> {
+    let n = p_values.len();
+    let mut adjusted = vec![1.0; n];
+    let mut greatest = 0.0_f64;
+    for (rank, index) in by_size(p_values).into_iter().enumerate() {
+        greatest = greatest.max((n - rank) as f64 * probability(p_values[index])).min(1.0);
+        adjusted[index] = greatest;
+    }
+    adjusted
+}
+
+/// Benjamini and Hochberg's adjusted p values, in the order given: of the rejected, the expected share of false ones
+/// stays below the level, for independent tests.
+///
+/// Benjamini and Hochberg (1995), "Controlling the false discovery rate", JRSS B 57, 289-300. What is no probability
+/// counts as 1.
+pub fn benjamini_hochberg(p_values: &[f64]) -> Vec<f64> {
+    let n = p_values.len();
+    let mut adjusted = vec![1.0; n];
+    let mut least = 1.0_f64;
+    for (rank, index) in by_size(p_values).into_iter().enumerate().rev() {
+        least = least.min(n as f64 * probability(p_values[index]) / (rank + 1) as f64);
+        adjusted[index] = least;
+    }
+    adjusted
+}
+
+fn by_size(p_values: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|a, b| probability(p_values[*a]).total_cmp(&probability(p_values[*b])));
+    order
+}
+
+fn probability(p: f64) -> f64 {
+    if (0.0..=1.0).contains(&p) { p } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stats::golden::{close, golden, numbers};
+
+    #[test]
+    fn adjusted_p_values_equal_statsmodels() {
+        for case in golden()["multiplicity"].as_array().unwrap() {
+            let p_values = numbers(&case["p"]);
+            for (found, name) in [(holm(&p_values), "holm"), (benjamini_hochberg(&p_values), "fdr_bh")] {
+                let expected = numbers(&case[name]);
+                assert_eq!(found.len(), expected.len());
+                assert!(found.iter().zip(&expected).all(|(a, b)| close(*a, *b, 1e-14)), "{name} {found:?} {case}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_probability_is_never_evidence() {
+        assert_eq!(holm(&[f64::NAN, 0.01, -1.0]), [1.0, 0.03, 1.0]);
+        assert_eq!(benjamini_hochberg(&[f64::NAN, 0.01]), [1.0, 0.02]);
+        assert!(holm(&[]).is_empty() && benjamini_hochberg(&[]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn adjusted_values_keep_order_and_holm_is_the_stricter(p in proptest::collection::vec(0.0..=1.0_f64, 1..30)) {
+            let (holm, hochberg) = (holm(&p), benjamini_hochberg(&p));
+            for i in 0..p.len() {
+                prop_assert!(p[i] <= hochberg[i] + 1e-15 && hochberg[i] <= holm[i] + 1e-15 && holm[i] <= 1.0);
+                for j in 0..p.len() {
+                    prop_assert!(p[i] > p[j] || (holm[i] <= holm[j] && hochberg[i] <= hochberg[j]));
+                }
+            }
+        }
+    }
+}

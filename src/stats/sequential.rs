@@ -1,0 +1,255 @@
+//! Group-sequential boundaries: several looks at growing data that together keep one level.
+
+use super::{normal_cdf, normal_quantile};
+
+/// Nodes and weights of Gauss and Legendre's rule of eight points, on the positive half of [-1, 1].
+const GAUSS_LEGENDRE: [(f64, f64); 4] = [
+    (0.183_434_642_495_649_8, 0.362_683_783_378_362),
+    (0.525_532_409_916_329, 0.313_706_645_877_887_3),
+    (0.796_666_477_413_626_7, 0.222_381_034_453_374_5),
+    (0.960_289_856_497_536_3, 0.101_228_536_290_376_3),
+];
+
+/// Panels of the rule are this many standard deviations wide, of the narrowest of the functions that are multiplied.
+const PANEL: f64 = 2.0;
+
+/// Standard deviations below 0 beyond which a path no longer counts for an upper boundary.
+const FLOOR: f64 = 6.5;
+
+/// Standard deviations of an increment beyond which it does not happen.
+const REACH: f64 = 8.5;
+
+/// A look that has spent less than this share of alpha leaves the later ones as they were.
+const NEGLIGIBLE: f64 = 1e-12;
+
+/// The least step of information between two looks.
+const LEAST_STEP: f64 = 1e-6;
+
+/// What of a one-sided `alpha` is spent up to `information` (a share from 0 to 1): 2 (1 - cdf(z_{1 - alpha/2} /
+/// sqrt(information))).
+///
+/// Lan and DeMets (1983), "Discrete sequential boundaries for clinical trials", Biometrika 70, 659-663: their first
+/// function, near O'Brien and Fleming's boundary. `None` unless 0 < alpha < 0.5 and 0 <= information <= 1.
+pub fn obrien_fleming_spent(alpha: f64, information: f64) -> Option<f64> {
+    let is_valid = alpha > 0.0 && alpha < 0.5 && (0.0..=1.0).contains(&information);
+    let z = normal_quantile(alpha / 2.0).filter(|_| is_valid)?;
+    Some(if information > 0.0 { 2.0 * normal_cdf(z / information.sqrt()) } else { 0.0 })
+}
+
+/// The boundaries of z, one a look, that together are crossed with probability `alpha` where the true effect is 0, each
+/// look spending by [`obrien_fleming_spent`].
+///
+/// `information` are the looks' shares of the whole, rising and at most 1. One-sided: nothing stops below. By recursive
+/// integration over the independent increments (Armitage, McPherson and Rowe 1969, JRSS A 132, 235-244; Jennison and
+/// Turnbull 2000, "Group sequential methods", chapter 19), right to about 1e-8. A look that may spend next to nothing
+/// has a boundary so high that it is never crossed, at most 38. `None` unless 0 < alpha < 0.5 and the looks are in
+/// (0, 1] and rise by 1e-6 or more.
+pub fn obrien_fleming_boundaries(alpha: f64, information: &[f64]) -> Option<Vec<f64>> {
+    let rise = information.windows(2).all(|pair| pair[1] - pair[0] >= LEAST_STEP);
+    if !rise || information.first().is_some_and(|first| *first < LEAST_STEP) {
+        return None;
+    }
+    let mut boundaries = Vec::with_capacity(information.len());
+    let mut paths: Option<Paths> = None;
+    let mut spent_before = 0.0;
+    for (look, &share) in information.iter().enumerate() {
+        let spent = obrien_fleming_spent(alpha, share)?;
+        // The smallest normal number where so little is spent that it rounds to nothing.
+        let spend = (spent - spent_before).max(f64::MIN_POSITIVE);
+        spent_before = spent;
+        let free = -normal_quantile(spend)?;
+        let boundary = paths.as_ref().map_or(free, |paths| paths.boundary(spend, share, free));
+        boundaries.push(boundary);
+        if let Some(&next) = information.get(look + 1)
+            && spent > NEGLIGIBLE * alpha
+        {
+            let density = |place: f64| match &paths {
+                Some(paths) => paths.density(place, share),
+                None => normal_density(place / share.sqrt()) / share.sqrt(),
+            };
+            let step_in = paths.as_ref().map_or(share, |paths| share - paths.information);
+            let narrowest = step_in.min(next - share).min(share).sqrt();
+            paths = Some(Paths::below(boundary * share.sqrt(), share, narrowest, density));
+        }
+    }
+    Some(boundaries)
+}
+
+/// The paths of a Brownian motion that have not yet crossed: its density at the last look's time, as weighted points.
+struct Paths {
+    information: f64,
+    /// Rising.
+    places: Vec<f64>,
+    masses: Vec<f64>,
+}
+
+impl Paths {
+    /// Those that at time `information` lie below `boundary`. The places suit functions as narrow as `narrowest`.
+    fn below(boundary: f64, information: f64, narrowest: f64, density: impl Fn(f64) -> f64) -> Self {
+        let low = (-FLOOR * information.sqrt()).min(boundary);
+        let n_panels = ((boundary - low) / (PANEL * narrowest)).ceil().max(1.0) as usize;
+        let half = (boundary - low) / (2.0 * n_panels as f64);
+        let negative = GAUSS_LEGENDRE.iter().rev().map(|(node, weight)| (-node, *weight));
+        let rule: Vec<(f64, f64)> = negative.chain(GAUSS_LEGENDRE).collect();
+        let (mut places, mut masses) = (Vec::new(), Vec::new());
+        for panel in 0..n_panels {
+            let centre = low + half * (2 * panel + 1) as f64;
+            for (node, weight) in &rule {
+                let place = centre + half * node;
+                places.push(place);
+                masses.push(weight * half * density(place));
+            }
+        }
+        Self { information, places, masses }
+    }
+
+    /// The density at `place` at a later time of the paths that were left.
+    fn density(&self, place: f64, information: f64) -> f64 {
+        let step = (information - self.information).sqrt();
+        let first = self.places.partition_point(|from| *from < place - REACH * step);
+        let end = self.places.partition_point(|from| *from <= place + REACH * step);
+        let near = self.places[first..end].iter().zip(&self.masses[first..end]);
+        near.map(|(from, mass)| mass * normal_density((place - from) / step) / step).sum()
+    }
+
+    /// The z at time `information` above which lie paths of probability `spend`; `free` is it were none gone.
+    fn boundary(&self, spend: f64, information: f64, free: f64) -> f64 {
+        let scale = information.sqrt();
+        let (mut low, mut high) = (-40.0 * scale, free * scale);
+        let mut place = high;
+        for _ in 0..200 {
+            let (above, density) = (self.above(place, information), self.density(place, information));
+            if above > spend {
+                low = place;
+            } else {
+                high = place;
+            }
+            // Newton's step for the logarithm, which is concave: from above it never passes the root.
+            let newton = place + (above / spend).ln() * above / density;
+            let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
+            if (next - place).abs() <= 1e-13 * scale.max(place.abs()) {
+                break;
+            }
+            place = next;
+        }
+        place / scale
+    }
+
+    fn above(&self, place: f64, information: f64) -> f64 {
+        let step = (information - self.information).sqrt();
+        let paths = self.places.iter().zip(&self.masses);
+        paths.map(|(from, mass)| mass * normal_cdf((from - place) / step)).sum()
+    }
+}
+
+fn normal_density(z: f64) -> f64 {
+    (-0.5 * z * z).exp() / std::f64::consts::TAU.sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stats::SplitMix64;
+    use crate::stats::golden::{close, golden, numbers};
+
+    /// As R's gsDesign prints them (`sfLDOF`).
+    #[test]
+    fn boundaries_equal_published_ones() {
+        let published: [(&[f64], &[f64]); 2] =
+            [(&[0.5, 1.0], &[2.963, 1.969]), (&[0.2, 0.4, 0.6, 0.8, 1.0], &[4.877, 3.357, 2.680, 2.290, 2.031])];
+        for (information, expected) in published {
+            let found = obrien_fleming_boundaries(0.025, information).unwrap();
+            assert_eq!(found.len(), expected.len());
+            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 6e-4), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn boundaries_equal_those_of_the_multivariate_normal_and_of_the_brownian_bridge() {
+        for (name, tolerance) in [("obrien_fleming", 2e-5), ("obrien_fleming_of_three", 1e-8)] {
+            for case in golden()[name].as_array().unwrap() {
+                let alpha = case["alpha"].as_f64().unwrap();
+                let found = obrien_fleming_boundaries(alpha, &numbers(&case["information"])).unwrap();
+                for (found, expected) in found.into_iter().zip(numbers(&case["boundaries"])) {
+                    assert!(close(found, expected, tolerance), "{found} {case}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn simulated_paths_cross_as_often_as_they_may() {
+        let information = [0.125, 0.25, 0.5, 1.0];
+        let boundaries = obrien_fleming_boundaries(0.2, &information).unwrap();
+        let mut generator = SplitMix64::new(3);
+        let n = 100_000;
+        let mut crossed = [0_usize; 4];
+        for _ in 0..n {
+            let (mut place, mut before) = (0.0, 0.0_f64);
+            for (look, (share, boundary)) in information.iter().zip(&boundaries).enumerate() {
+                let z = normal_quantile(generator.uniform().max(1e-12)).unwrap();
+                place += z * (share - before).sqrt();
+                before = *share;
+                if place >= boundary * share.sqrt() {
+                    crossed[look] += 1;
+                    break;
+                }
+            }
+        }
+        let mut total = 0;
+        for (look, share) in information.iter().enumerate() {
+            total += crossed[look];
+            let expected = obrien_fleming_spent(0.2, *share).unwrap();
+            let error = (expected * (1.0 - expected) / f64::from(n)).sqrt();
+            assert!((total as f64 / f64::from(n) - expected).abs() < 4.5 * error, "{look} {total} {expected}");
+        }
+    }
+
+    #[test]
+    fn one_look_is_a_fixed_design() {
+        for alpha in [1e-9, 1e-5, 0.025, 0.3] {
+            let [boundary] = obrien_fleming_boundaries(alpha, &[1.0]).unwrap()[..] else { panic!() };
+            assert!(close(boundary, -normal_quantile(alpha).unwrap(), 1e-12), "{alpha} {boundary}");
+        }
+        assert_eq!(obrien_fleming_boundaries(0.025, &[]), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_look_that_may_spend_nothing_has_a_finite_boundary() {
+        let found = obrien_fleming_boundaries(1e-5, &[0.001, 0.01, 0.5, 1.0]).unwrap();
+        assert!(found[0] > 37.0 && found[1] > 37.0 && found.iter().all(|z| z.is_finite()), "{found:?}");
+        let without = obrien_fleming_boundaries(1e-5, &[0.5, 1.0]).unwrap();
+        assert!(close(found[2], without[0], 1e-9) && close(found[3], without[1], 1e-9), "{found:?} {without:?}");
+    }
+
+    #[test]
+    fn looks_that_do_not_rise_have_no_boundaries() {
+        for looks in [&[0.5, 0.5, 1.0][..], &[0.6, 0.4], &[0.0, 1.0], &[0.5, 1.1], &[f64::NAN, 1.0], &[0.5, f64::NAN]] {
+            assert_eq!(obrien_fleming_boundaries(0.025, looks), None, "{looks:?}");
+        }
+        for alpha in [0.0, 0.5, -0.1, f64::NAN] {
+            assert_eq!(obrien_fleming_boundaries(alpha, &[0.5, 1.0]), None);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn boundaries_are_finite_and_at_least_those_of_one_look(
+            alpha in prop_oneof![1e-5..1e-3, 1e-3..0.3],
+            steps in proptest::collection::vec(0.001..1.0_f64, 1..12),
+        ) {
+            let whole: f64 = steps.iter().sum::<f64>() + 0.01;
+            let mut share = 0.01;
+            let looks: Vec<f64> = steps.iter().map(|step| { share += step; (share / whole).min(1.0) }).collect();
+            let found = obrien_fleming_boundaries(alpha, &looks).unwrap();
+            let fixed = -normal_quantile(alpha).unwrap();
+            prop_assert!(found.iter().all(|z| z.is_finite() && *z >= fixed - 1e-9 && *z < 40.0), "{found:?}");
+            let less = obrien_fleming_boundaries(alpha * 0.9, &looks).unwrap();
+            prop_assert!(found.iter().zip(&less).all(|(z, stricter)| stricter >= z), "{found:?} {less:?}");
+        }
+    }
+}

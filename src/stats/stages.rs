@@ -1,0 +1,232 @@
+//! Forgetting over several stages of training, each on one task: the accuracy matrix and the measures that the continual
+//! learning literature draws from it.
+
+/// Why accuracies do not make a matrix.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum StageError {
+    /// There is no stage.
+    #[error("a forgetting matrix needs at least one stage")]
+    NoStage,
+    /// There are fewer tasks than stages that train one each.
+    #[error("{n_stages} stages train a task each, but the matrix has only {n_tasks}")]
+    TooFewTasks {
+        /// Stages given.
+        n_stages: usize,
+        /// Tasks of the initial model.
+        n_tasks: usize,
+    },
+    /// A stage has another number of accuracies than the initial model.
+    #[error("stage {stage} has {found} accuracies, the initial model {expected}")]
+    Ragged {
+        /// The stage, from 1.
+        stage: usize,
+        /// Its accuracies.
+        found: usize,
+        /// Those of the initial model.
+        expected: usize,
+    },
+    /// An accuracy is not between 0 and 1.
+    #[error("stage {stage}: the accuracy on task {task} is {value}, which is no fraction of 0 to 1")]
+    NoRate {
+        /// The stage, 0 for the initial model.
+        stage: usize,
+        /// The task, from 1.
+        task: usize,
+        /// What stands there.
+        value: f64,
+    },
+}
+
+/// Accuracies of a model before and after each stage of training, on every task.
+///
+/// Stage i trains task i; tasks beyond the number of stages are never trained on and only forgotten. A cell that was not
+/// measured is `None`, and so is every measure that needs it. With one stage it is EMT's case (Zhai et al. 2023), and
+/// the measures over stages are `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageMatrix {
+    initial: Vec<Option<f64>>,
+    stages: Vec<Vec<Option<f64>>>,
+}
+
+impl StageMatrix {
+    /// `initial[j]` is the initial model's accuracy on task j, `stages[i][j]` that after stage i, both from 0.
+    pub fn new(initial: Vec<Option<f64>>, stages: Vec<Vec<Option<f64>>>) -> Result<Self, StageError> {
+        let (n_stages, n_tasks) = (stages.len(), initial.len());
+        if n_stages == 0 {
+            return Err(StageError::NoStage);
+        }
+        if n_tasks < n_stages {
+            return Err(StageError::TooFewTasks { n_stages, n_tasks });
+        }
+        for (stage, row) in std::iter::once(&initial).chain(&stages).enumerate() {
+            if row.len() != n_tasks {
+                return Err(StageError::Ragged { stage, found: row.len(), expected: n_tasks });
+            }
+            for (index, value) in row.iter().enumerate() {
+                if let Some(value) = value.filter(|value| !(0.0..=1.0).contains(value)) {
+                    return Err(StageError::NoRate { stage, task: index + 1, value });
+                }
+            }
+        }
+        Ok(Self { initial, stages })
+    }
+
+    /// Stages of training.
+    pub fn n_stages(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// Tasks, those that are never trained on among them.
+    pub fn n_tasks(&self) -> usize {
+        self.initial.len()
+    }
+
+    /// The initial model's accuracy on task `task` (from 0).
+    pub fn initial(&self, task: usize) -> Option<f64> {
+        self.initial.get(task).copied().flatten()
+    }
+
+    /// The accuracy on task `task` after stage `stage` (both from 0).
+    pub fn accuracy(&self, stage: usize, task: usize) -> Option<f64> {
+        self.stages.get(stage)?.get(task).copied().flatten()
+    }
+
+    /// ACC: the mean accuracy on the trained tasks after the last stage (Lopez-Paz and Ranzato 2017, "Gradient episodic
+    /// memory for continual learning", NeurIPS).
+    pub fn average_accuracy(&self) -> Option<f64> {
+        self.mean_until(self.last())
+    }
+
+    /// AIA: the mean over stages of the mean accuracy on the tasks trained so far (Rebuffi et al. 2017, "iCaRL", CVPR).
+    pub fn average_incremental_accuracy(&self) -> Option<f64> {
+        mean((0..self.n_stages()).map(|stage| self.mean_until(stage)))
+    }
+
+    /// BWT: what the last stage's model gains (negative: loses) on each earlier task since that was trained, on average
+    /// (Lopez-Paz and Ranzato 2017). `None` with one stage.
+    pub fn backward_transfer(&self) -> Option<f64> {
+        mean((0..self.last()).map(|task| Some(self.accuracy(self.last(), task)? - self.accuracy(task, task)?)))
+    }
+
+    /// FWT: what earlier stages bring to a task just before it is trained, against the initial model, on average
+    /// (Lopez-Paz and Ranzato 2017). `None` with one stage.
+    pub fn forward_transfer(&self) -> Option<f64> {
+        mean((1..self.n_stages()).map(|task| Some(self.accuracy(task - 1, task)? - self.initial(task)?)))
+    }
+
+    /// Forgetting: the mean over the tasks before the last of [`Self::task_forgetting`] (Chaudhry et al. 2018,
+    /// "Riemannian walk for incremental learning", ECCV). `None` with one stage.
+    pub fn forgetting(&self) -> Option<f64> {
+        mean((0..self.last()).map(|task| self.task_forgetting(task)))
+    }
+
+    /// The best accuracy on a trained task from its own stage to the last but one, less that after the last stage.
+    /// `None` for the last stage's task, of which nothing can be forgotten yet, and for tasks never trained on.
+    pub fn task_forgetting(&self, task: usize) -> Option<f64> {
+        let earlier: Option<Vec<f64>> = (task..self.last()).map(|stage| self.accuracy(stage, task)).collect();
+        let best = earlier?.into_iter().reduce(f64::max)?;
+        Some(best - self.accuracy(self.last(), task)?)
+    }
+
+    /// What the last stage's model lost on a task against the initial model: EMT's forgetting, of any task.
+    pub fn fall(&self, task: usize) -> Option<f64> {
+        Some(self.initial(task)? - self.accuracy(self.last(), task)?)
+    }
+
+    fn last(&self) -> usize {
+        self.n_stages() - 1
+    }
+
+    /// The mean after stage `stage` over the tasks trained so far.
+    fn mean_until(&self, stage: usize) -> Option<f64> {
+        mean((0..=stage).map(|task| self.accuracy(stage, task)))
+    }
+}
+
+/// `None` where a value is missing or there is none.
+fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let values: Vec<f64> = values.collect::<Option<_>>()?;
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stats::golden::close;
+
+    fn row(values: &[f64]) -> Vec<Option<f64>> {
+        values.iter().copied().map(Some).collect()
+    }
+
+    /// Three stages, and a fourth task that is never trained on.
+    fn three_stages() -> StageMatrix {
+        let stages = [[0.9, 0.3, 0.25, 0.55], [0.7, 0.8, 0.4, 0.5], [0.75, 0.6, 0.95, 0.35]];
+        StageMatrix::new(row(&[0.2, 0.4, 0.3, 0.6]), stages.iter().map(|stage| row(stage)).collect()).unwrap()
+    }
+
+    fn is(found: Option<f64>, expected: f64) -> bool {
+        found.is_some_and(|found| close(found, expected, 1e-12))
+    }
+
+    #[test]
+    fn three_stages_give_the_measures_worked_out_by_hand() {
+        let matrix = three_stages();
+        assert!(is(matrix.average_accuracy(), (0.75 + 0.6 + 0.95) / 3.0));
+        assert!(is(matrix.average_incremental_accuracy(), (0.9 + 0.75 + 2.3 / 3.0) / 3.0));
+        // Task 1 from .9 to .75, task 2 from .8 to .6.
+        assert!(is(matrix.backward_transfer(), (-0.15 - 0.2) / 2.0));
+        // Task 2 before its stage .3 against .4, task 3 .4 against .3.
+        assert!(is(matrix.forward_transfer(), 0.0));
+        assert!(is(matrix.forgetting(), (0.15 + 0.2) / 2.0));
+        assert!(is(matrix.task_forgetting(0), 0.15) && is(matrix.task_forgetting(1), 0.2));
+        assert_eq!((matrix.task_forgetting(2), matrix.task_forgetting(3)), (None, None));
+        assert!(is(matrix.fall(3), 0.25) && is(matrix.fall(2), -0.65));
+        assert_eq!((matrix.n_stages(), matrix.n_tasks(), matrix.initial(3)), (3, 4, Some(0.6)));
+    }
+
+    #[test]
+    fn a_task_that_peaked_after_its_own_stage_is_forgotten_from_there() {
+        let stages = vec![row(&[0.5, 0.0, 0.0]), row(&[0.9, 0.5, 0.0]), row(&[0.6, 0.5, 0.5])];
+        let matrix = StageMatrix::new(row(&[0.0; 3]), stages).unwrap();
+        assert!(is(matrix.task_forgetting(0), 0.3) && is(matrix.forgetting(), 0.15));
+        assert!(is(matrix.backward_transfer(), 0.05));
+    }
+
+    #[test]
+    fn one_stage_is_emts_case() {
+        let matrix = StageMatrix::new(row(&[0.5, 0.8]), vec![row(&[0.9, 0.3])]).unwrap();
+        assert!(is(matrix.fall(1), 0.5) && is(matrix.average_accuracy(), 0.9));
+        assert_eq!((matrix.backward_transfer(), matrix.forward_transfer(), matrix.forgetting()), (None, None, None));
+    }
+
+    #[test]
+    fn what_was_not_measured_leaves_undefined_only_what_needs_it() {
+        let stages = vec![vec![Some(0.9), None], row(&[0.7, 0.8])];
+        let matrix = StageMatrix::new(row(&[0.2, 0.4]), stages).unwrap();
+        assert_eq!(matrix.forward_transfer(), None);
+        assert!(is(matrix.backward_transfer(), -0.2) && is(matrix.average_accuracy(), 0.75));
+        assert_eq!((matrix.accuracy(0, 1), matrix.accuracy(5, 0), matrix.accuracy(0, 5)), (None, None, None));
+    }
+
+    #[test]
+    fn what_is_no_matrix_is_refused_with_its_place() {
+        assert_eq!(StageMatrix::new(row(&[0.5]), vec![]), Err(StageError::NoStage));
+        let few = StageMatrix::new(row(&[0.5]), vec![row(&[0.5]), row(&[0.5])]);
+        assert_eq!(few, Err(StageError::TooFewTasks { n_stages: 2, n_tasks: 1 }));
+        let ragged = StageMatrix::new(row(&[0.5, 0.5]), vec![row(&[0.5])]);
+        assert_eq!(ragged, Err(StageError::Ragged { stage: 1, found: 1, expected: 2 }));
+        let percent = StageMatrix::new(row(&[0.5, 0.5]), vec![row(&[0.5, 56.0])]).unwrap_err();
+        assert_eq!(percent.to_string(), "stage 1: the accuracy on task 2 is 56, which is no fraction of 0 to 1");
+    }
+
+    proptest! {
+        #[test]
+        fn forgetting_is_at_least_the_backward_loss(cells in proptest::collection::vec(0.0..=1.0_f64, 20)) {
+            let stages = cells[4..].chunks(4).map(row).collect();
+            let matrix = StageMatrix::new(row(&cells[..4]), stages).unwrap();
+            prop_assert!(matrix.forgetting().unwrap() >= -matrix.backward_transfer().unwrap() - 1e-12);
+        }
+    }
+}
