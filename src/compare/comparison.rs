@@ -7,6 +7,11 @@ use serde_json::Value;
 
 use super::{ConstantAnswer, Interval, PairTable};
 use crate::domain::ErrorCode;
+use crate::stats::{
+    PairedCounts, chance_corrected, mcnemar_exact, minimum_detectable_fall, negative_flip_rate, tango_interval, wilson,
+};
+
+const CONFIDENCE: f64 = 0.95;
 
 /// The schema that this version writes.
 pub const COMPARISON_SCHEMA: &str = "emt.comparison/1";
@@ -138,6 +143,8 @@ pub struct DatasetComparison {
     pub confusion_shifts: Vec<ConfusionShift>,
     /// The same pairs graded by each judge alone.
     pub judges: Vec<JudgeComparison>,
+    /// Pairs in which each of two or more judges gave a verdict on both sides.
+    pub n_pairs_of_all_judges: usize,
     /// How far two judges of one run agree.
     pub judge_agreement: Vec<JudgeAgreement>,
     /// All pairs by outcome: what decisions are made from.
@@ -275,6 +282,58 @@ pub struct LostImage {
 }
 
 impl DatasetComparison {
+    /// What follows from the outcomes of all pairs alone; the rest is empty.
+    pub fn of_table(dataset: &str, n_classes: usize, table: PairTable) -> Self {
+        let scored = table.scored();
+        let accuracies = table.accuracies();
+        let n_correct = [table.both_correct + table.lost, table.both_correct + table.gained];
+        let corrected = chance_corrected(scored, n_correct[0], n_classes);
+        Self {
+            dataset: dataset.to_owned(),
+            split: String::new(),
+            is_training_split: false,
+            n_classes,
+            is_tuned_on: false,
+            n_pairs: table.n_pairs(),
+            n_unscored: table.n_unscored(),
+            n_unreadable: 0,
+            n_unpaired: 0,
+            baseline_accuracy: accuracies.map(|[before, _]| before),
+            baseline_accuracy_interval: wilson(n_correct[0], scored.n, CONFIDENCE),
+            candidate_accuracy: accuracies.map(|[_, after]| after),
+            candidate_accuracy_interval: wilson(n_correct[1], scored.n, CONFIDENCE),
+            forgetting: scored.fall(),
+            forgetting_interval: tango_interval(scored, CONFIDENCE),
+            forgetting_bounds: table.bounds(),
+            n_lost: table.lost,
+            n_gained: table.gained,
+            encoder_knows: None,
+            p_value_mcnemar: (scored.n > 0).then(|| mcnemar_exact(scored)),
+            minimum_detectable_fall: detectable_fall(scored),
+            negative_flip_rate: negative_flip_rate(scored),
+            chance_corrected_forgetting: corrected.map(|corrected| corrected.forgetting),
+            chance_corrected_gain: corrected.map(|corrected| corrected.backward_transfer),
+            retention_before: None,
+            retention_before_interval: None,
+            retention_after: None,
+            retention_after_interval: None,
+            funnel: None,
+            transitions: Vec::new(),
+            errors_before: Errors::default(),
+            errors_after: Errors::default(),
+            constant_answer_before: None,
+            constant_answer_after: None,
+            classes: Vec::new(),
+            confusion_shifts: Vec::new(),
+            judges: Vec::new(),
+            n_pairs_of_all_judges: 0,
+            judge_agreement: Vec::new(),
+            table,
+            encoder_cells_after: None,
+            lost: Vec::new(),
+        }
+    }
+
     /// Errors with `code` over scored trials, before and after.
     pub fn share_of_code(&self, code: ErrorCode) -> [Option<f64>; 2] {
         [&self.errors_before, &self.errors_after].map(|errors| {
@@ -282,4 +341,13 @@ impl DatasetComparison {
             (errors.n_scored > 0).then(|| n as f64 / errors.n_scored as f64)
         })
     }
+}
+
+/// The fall that the gate's default level would detect with 80% power.
+fn detectable_fall(scored: PairedCounts) -> Option<f64> {
+    const ALPHA: f64 = 0.025;
+    const POWER: f64 = 0.8;
+    // One more discordant pair than observed, and two more pairs: with none observed the discordance is not 0.
+    let discordance = (scored.n_lost + scored.n_gained + 1) as f64 / (scored.n + 2) as f64;
+    minimum_detectable_fall(scored.n, discordance, ALPHA, POWER)
 }

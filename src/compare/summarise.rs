@@ -196,13 +196,13 @@ fn encoder_cells(model: &[&Trial], encoder: &[&Trial]) -> (PairCells, usize) {
     (cells, n_unscored)
 }
 
-fn retention(cells: PairCells) -> Option<f64> {
+pub(super) fn retention(cells: PairCells) -> Option<f64> {
     let n_encoder = cells.both + cells.only_second;
     (n_encoder > 0).then(|| (cells.both + cells.only_first) as f64 / n_encoder as f64)
 }
 
 /// The answer that more than [`CONSTANT_SHARE`] of the scored trials share, however cased, spaced or ended.
-fn constant_answer(trials: &[&Trial]) -> Option<ConstantAnswer> {
+pub(super) fn constant_answer(trials: &[&Trial]) -> Option<ConstantAnswer> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut n_scored = 0;
     for trial in trials.iter().filter(|trial| is_correct(trial).is_some()) {
