@@ -1,12 +1,14 @@
 //! The command line: one file a command; all printing, progress and exit codes.
 
 mod adapter_options;
+mod comparison;
 mod config_file;
 pub mod data;
 mod demo;
 mod environment;
 mod eval;
 mod finetune;
+mod gate;
 mod interrupt;
 mod judge;
 mod judge_options;
@@ -49,6 +51,8 @@ struct Cli {
 enum Command {
     /// Ask a model and its encoder about images; judge, record and report the answers
     Eval(Box<eval::EvalArgs>),
+    /// Decide whether a fine-tuned model may be released: exit code 0 pass, 1 fail, 3 inconclusive
+    Gate(Box<gate::GateArgs>),
     /// Fine-tune a model, and draw what it forgets epoch by epoch
     Finetune(Box<finetune::FinetuneArgs>),
     /// Judge a recorded run again
@@ -88,6 +92,7 @@ fn parse(args: Vec<OsString>) -> anyhow::Result<Cli> {
 fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Eval(args) => eval::run(args, cli.quiet, out, err),
+        Command::Gate(args) => gate::run(args, cli.quiet, out, err),
         Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),
         Command::Data(args) => data::run(args, cli.quiet, out, err),

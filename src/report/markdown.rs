@@ -84,7 +84,7 @@ fn write_table(text: &mut String, table: &Table) {
 }
 
 /// `text` on one line, with everything that Markdown or HTML would read as markup made literal.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in words::printable(text).chars() {
         match letter {

@@ -4,6 +4,7 @@
 //! in JSON and an empty cell in CSV: never 0 and never NaN.
 
 mod csv;
+mod decision;
 mod examples;
 mod html;
 mod json;
@@ -19,6 +20,7 @@ use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};
 
 pub use self::csv::{columns, csv};
+pub use self::decision::{annotations, decision_json, decision_markdown, decision_table, junit};
 pub use self::html::{Chapter, Story, html, story};
 pub use self::json::json;
 pub use self::markdown::markdown;

@@ -16,6 +16,7 @@ mod embedded;
 mod eval;
 mod eval_judged;
 mod finetune;
+mod gate_simulation;
 mod http_server;
 mod judge;
 mod package;
