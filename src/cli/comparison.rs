@@ -1,7 +1,7 @@
 //! Recorded runs, checked and compared: what `emt report` and `emt gate` share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -35,7 +35,7 @@ impl RecordedRun {
     /// Reads the run in `dir`.
     pub fn read(dir: &Path) -> Result<Self> {
         let (manifest, trials) = results::read_run(dir)?;
-        Ok(Self { name: name_of(dir), manifest, trials })
+        Ok(Self { name: results::name_of(dir), manifest, trials })
     }
 
     fn view(&self) -> RunView<'_> {
@@ -57,10 +57,16 @@ impl RecordedRun {
 /// The key of `run.json`'s environment under which the adapter's own fine-tuned datasets stand.
 pub(super) const ADAPTER_TUNED_ON: &str = "adapter_tuned_on";
 
-/// The folder's name, with that of the folder above where it alone says little.
-fn name_of(dir: &Path) -> String {
-    let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-    path.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
+/// Gives runs whose folders have one name the name of the folder above, too: `lora/epoch-1`, not twice `epoch-1`.
+pub(super) fn make_names_differ(runs: &mut [RecordedRun], dirs: &[PathBuf]) {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for ((run, dir), name) in runs.iter_mut().zip(dirs).zip(&names) {
+        let is_alone = names.iter().filter(|other| *other == name).count() == 1;
+        let above = dir.canonicalize().ok().and_then(|path| Some(results::name_of(path.parent()?)));
+        if let (false, Some(above)) = (is_alone, above) {
+            run.name = format!("{above}-{name}");
+        }
+    }
 }
 
 /// Compares `candidates` with `baseline`: refuses what is not comparable, makes codes anew with the labels of `tuned_on`, and
@@ -113,18 +119,7 @@ fn differing(
     allowed: &[String],
 ) -> Result<Vec<FieldDifference>> {
     let differences = compare::field_differences(&baseline.manifest.comparable, &candidate.manifest.comparable);
-    let refused: Vec<&FieldDifference> =
-        differences.iter().filter(|difference| !allowed.contains(&difference.field)).collect();
-    if let Some(first) = refused.first() {
-        let told: Vec<String> = refused.iter().map(|difference| told(difference)).collect();
-        bail!(
-            "`{}` cannot be compared with `{}`: {}; hint: evaluate both with the same flags, or --allow-different {}",
-            candidate.name,
-            baseline.name,
-            told.join("; "),
-            first.field
-        );
-    }
+    refuse_unlike(baseline, candidate, allowed)?;
     let mut lacking = baseline
         .manifest
         .spec
@@ -140,6 +135,22 @@ fn differing(
         );
     }
     Ok(differences)
+}
+
+/// Refuses runs that are not comparable, and names what differs.
+pub(super) fn refuse_unlike(baseline: &RecordedRun, candidate: &RecordedRun, allowed: &[String]) -> Result<()> {
+    let differences = compare::field_differences(&baseline.manifest.comparable, &candidate.manifest.comparable);
+    let refused: Vec<&FieldDifference> =
+        differences.iter().filter(|difference| !allowed.contains(&difference.field)).collect();
+    let Some(first) = refused.first() else { return Ok(()) };
+    let told: Vec<String> = refused.iter().map(|difference| told(difference)).collect();
+    bail!(
+        "`{}` cannot be compared with `{}`: {}; hint: evaluate both with the same flags, or --allow-different {}",
+        candidate.name,
+        baseline.name,
+        told.join("; "),
+        first.field
+    )
 }
 
 /// `prompt_text (mnist.model.generate) is "What …" and "Which …"`.

@@ -86,7 +86,7 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     }
     let order: Vec<_> = trials.iter().map(Trial::key).collect();
     let trials = folder.finish(&order)?;
-    let results = Results { dir: &args.out, spec: &spec, trials: &trials, charts: &args.charts };
+    let results = Results { dir: &args.out, run: &args.out, spec: &spec, trials: &trials, charts: &args.charts };
     results::write_all(&[results], args.format, quiet, out)?;
     match eval::largest_unscored_share(&trials) {
         Some((dataset, subject, share)) if share > args.max_unscored => {

@@ -1,5 +1,8 @@
 //! A comparison that grows look by look, and stops each dataset as soon as it is decided.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use super::decide::assemble;
 use super::evidence::margin_in_force;
 use super::family::{Member, Settled, settle};
@@ -83,9 +86,29 @@ impl Look {
         if self.n_looks() == 1 {
             return alpha;
         }
-        let boundaries = obrien_fleming_boundaries(alpha, &self.schedule.information());
-        boundaries.map_or(0.0, |boundaries| normal_cdf(-boundaries[self.number - 1]))
+        // The same few schedules are asked for again and again, and a boundary is an integral over all earlier looks.
+        LEVELS.with_borrow_mut(|levels| {
+            if levels.len() >= N_SCHEDULES_KEPT {
+                levels.clear();
+            }
+            let key = (alpha.to_bits(), self.schedule.looks.clone());
+            let levels = levels.entry(key).or_insert_with(|| {
+                let boundaries = obrien_fleming_boundaries(alpha, &self.schedule.information());
+                boundaries.unwrap_or_default().into_iter().map(|boundary| normal_cdf(-boundary)).collect()
+            });
+            // Without a boundary nothing can be shown.
+            levels.get(self.number - 1).copied().unwrap_or(0.0)
+        })
     }
+}
+
+/// Levels of all looks by overall level (as bits) and schedule.
+type KnownLevels = BTreeMap<(u64, Vec<usize>), Vec<f64>>;
+
+const N_SCHEDULES_KEPT: usize = 256;
+
+thread_local! {
+    static LEVELS: RefCell<KnownLevels> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// One dataset of a sequence.
