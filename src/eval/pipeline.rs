@@ -375,3 +375,50 @@ pub fn refuse_empty(datasets: &[Dataset]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{Catalog, DataRoots, OpenRequest, open};
+
+    fn scored(choice: std::result::Result<LabelChoice, String>) -> Trial {
+        let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None };
+        let digits = open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap();
+        scored_trial(trial(&digits, 0, "blake3:0", SCORED, "emt"), choice)
+    }
+
+    fn choice(answer: &str, prior_corrected: Option<&str>) -> LabelChoice {
+        LabelChoice {
+            scores: vec![ScoredLabel { label: answer.to_owned(), score: -0.5, share: Some(0.9) }],
+            prior_corrected: prior_corrected.map(str::to_owned),
+            n_prompt_tokens: 80,
+        }
+    }
+
+    #[test]
+    fn a_choice_is_right_where_it_is_the_label_and_an_error_is_wrong() {
+        let label = scored(Err(String::new())).label;
+        let right = scored(Ok(choice(&label, Some("none of them"))));
+        assert_eq!((right.outcome, right.mode, right.subject), (Outcome::Correct, Mode::Score, Subject::Model));
+        assert_eq!(right.prior_corrected.map(|corrected| corrected.is_correct), Some(false));
+        assert_eq!(right.answer.and_then(|answer| answer.n_prompt_tokens), Some(80));
+        let wrong = scored(Ok(choice("none of them", None)));
+        assert_eq!((wrong.outcome, wrong.prior_corrected), (Outcome::Incorrect(ErrorCode::Wrong), None));
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_leave_a_model_error_and_no_answer() {
+        let failed = scored(Err("not finite".to_owned()));
+        assert_eq!(failed.outcome, Outcome::Unscored(UnscoredReason::ModelError));
+        assert!(failed.answer.is_none() && failed.scores.is_empty() && failed.prior_corrected.is_none());
+    }
+
+    #[test]
+    fn unscored_shares_are_by_mode() {
+        let failed = scored(Err("not finite".to_owned()));
+        let good = Trial { outcome: Outcome::Correct, mode: Mode::Generate, ..failed.clone() };
+        let trials = [good.clone(), good.clone(), good, failed];
+        let unscored = largest_unscored_share(&trials).unwrap();
+        assert_eq!((unscored.mode, unscored.share), (Mode::Score, 1.0));
+    }
+}

@@ -20,4 +20,5 @@ mod http_server;
 mod judge;
 mod package;
 mod resume;
+mod score;
 mod support;
