@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ use crate::eval::{
 };
 use crate::judging::Panel;
 use crate::model::Placement;
+use crate::model::mllm::RenderedPrompt;
 use crate::model::weights::is_embedded;
 use crate::prompting;
 use crate::record::{self, Manifest, RunFolder, Sitting};
@@ -71,6 +72,10 @@ pub(super) struct EvalArgs {
     /// Chat template over the checkpoint's own: a name such as vicuna_v1, or a jinja file
     #[arg(long, value_name = "NAME|FILE")]
     template: Option<String>,
+    /// How the model answers: `generate` (free text), `score` (the label of the highest log-probability), or both,
+    /// separated by a comma
+    #[arg(long, value_name = "A,B", default_value = "generate")]
+    modes: String,
     /// Tokens of an answer at most
     #[arg(long, value_name = "N", default_value_t = 32)]
     max_new_tokens: usize,
@@ -148,6 +153,7 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         works: &works,
         prompt_name: prompt_name(&runs[0].spec),
         questions: &questions,
+        modes: &runs[0].spec.modes,
         max_new_tokens: args.max_new_tokens,
         batch_size,
         panel,
@@ -210,15 +216,16 @@ fn prepare(args: &EvalArgs) -> Result<Prepared> {
         CaptionsName::Template => Captions::Template,
         CaptionsName::Ensemble => Captions::Ensemble,
     };
+    let modes = modes(&args.modes)?;
     let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
     for dataset in &datasets {
         let prompt = template.render(&dataset.noun, &dataset.labels)?;
         let rendered = subjects.render(&prompt.text)?;
-        subjects.check_length(&dataset.name, rendered.ids.len(), args.max_new_tokens)?;
-        n_tokens_max = n_tokens_max.max(rendered.ids.len() + args.max_new_tokens);
+        let n_new = n_new_positions(args, &modes, &subjects, dataset, &rendered)?;
+        n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
         let question = Question { text: prompt.text.clone(), captions: captions.of(dataset) };
         let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder());
-        spec.prompts.insert(0, eval::model_prompt(&prompt, rendered));
+        spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, &modes));
         specs.push(spec);
         questions.push(question);
     }
@@ -228,7 +235,7 @@ fn prepare(args: &EvalArgs) -> Result<Prepared> {
         encoder: subjects.encoder_spec(0)?,
         datasets: specs,
         sample_seed: args.sample_seed.unwrap_or(datasets[0].sample_seed),
-        modes: vec![Mode::Generate],
+        modes,
         max_new_tokens: args.max_new_tokens,
         compute_type: placement.compute_type().to_owned(),
         device_kind: placement.device_kind().to_owned(),
@@ -239,6 +246,43 @@ fn prepare(args: &EvalArgs) -> Result<Prepared> {
     spec.judges = panel.specs();
     let runs = planned_runs(args, &subjects, &spec)?;
     Ok(Prepared { placement, subjects, datasets, questions, batch_size, panel, runs })
+}
+
+/// The modes that `--modes` names, in the order of a run.
+fn modes(list: &str) -> Result<Vec<Mode>> {
+    const KNOWN: [(&str, Mode); 2] = [("generate", Mode::Generate), ("score", Mode::Score)];
+    let mut modes = Vec::new();
+    for name in list.split(',').map(str::trim) {
+        let Some((_, mode)) = KNOWN.iter().find(|(known, _)| *known == name) else {
+            bail!("--modes names `{name}`, which is not a mode; hint: generate, score, or generate,score");
+        };
+        if modes.contains(mode) {
+            bail!("--modes names `{name}` twice");
+        }
+        modes.push(*mode);
+    }
+    modes.sort_unstable();
+    Ok(modes)
+}
+
+/// Positions that answers to a dataset's prompt need after it, once they are known to fit.
+fn n_new_positions(
+    args: &EvalArgs,
+    modes: &[Mode],
+    subjects: &OpenedSubjects,
+    dataset: &Dataset,
+    rendered: &RenderedPrompt,
+) -> Result<usize> {
+    subjects.check_length(&dataset.name, rendered.ids.len(), args.max_new_tokens)?;
+    if !modes.contains(&Mode::Score) {
+        return Ok(args.max_new_tokens);
+    }
+    let labels: Vec<&str> = dataset.labels.names().collect();
+    let trie = subjects
+        .label_trie(rendered, &labels)
+        .with_context(|| format!("the labels of `{}` cannot be scored", dataset.name))?;
+    subjects.check_length(&dataset.name, rendered.ids.len(), trie.depth())?;
+    Ok(args.max_new_tokens.max(trie.n_nodes()))
 }
 
 /// A run of this command, before its folder is opened.
@@ -364,7 +408,7 @@ fn plan(args: &EvalArgs, prepared: &Prepared, open_runs: &[OpenRun]) -> Vec<Data
     prepared
         .datasets
         .iter()
-        .map(|dataset| eval::plan(dataset, seed, args.limit, has_encoder, &recorded, prepared.batch_size))
+        .map(|dataset| eval::plan(dataset, seed, args.limit, &spec.modes, has_encoder, &recorded, prepared.batch_size))
         .collect()
 }
 
@@ -389,7 +433,8 @@ fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork],
         progress
             .say("warning: without an encoder there is no retention and no comparison with what the model could see");
     }
-    let n_calls_max = prepared.panel.upper_bound_of_calls((n_samples * prepared.runs.len()) as u64);
+    let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
+    let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
     if n_calls_max > 0 {
         progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer"));
     }
@@ -397,15 +442,15 @@ fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork],
 
 /// The run is complete on disk; may its numbers be trusted?
 fn refuse_unscored(args: &EvalArgs, dir: &Path, trials: &[Trial], judge_error: Option<&str>) -> Result<()> {
-    let Some((dataset, subject, share)) = eval::largest_unscored_share(trials) else { return Ok(()) };
-    if share > args.max_unscored {
+    let Some(unscored) = eval::largest_unscored_share(trials) else { return Ok(()) };
+    if unscored.share > args.max_unscored {
         let why = judge_error.map(|error| format!(" ({error})")).unwrap_or_default();
         bail!(
-            "{:.1}% of the {}'s trials of `{dataset}` are unscored, more than --max-unscored {:.1}%{why}; the run is \
+            "{:.1}% of {} are unscored, more than --max-unscored {:.1}%{why}; the run is \
              complete in `{}`; hint: run the same command again to retry, or `emt judge score {} --out NEW` to judge it \
              anew",
-            share * 100.0,
-            results::subject_name(subject),
+            unscored.share * 100.0,
+            results::trials_name(&unscored),
             args.max_unscored * 100.0,
             dir.display(),
             dir.display()

@@ -8,7 +8,8 @@ use clap::Args;
 
 use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
 use crate::compare::{self, Summary, SummaryInput};
-use crate::domain::{RunSpec, Subject, Trial};
+use crate::domain::{Mode, RunSpec, Subject, Trial};
+use crate::eval::UnscoredShare;
 use crate::record;
 use crate::report::{self, ReportInput};
 use crate::{eval, record::Manifest};
@@ -152,11 +153,12 @@ pub(super) fn command_line() -> String {
     words.join(" ")
 }
 
-/// As messages have it.
-pub(super) fn subject_name(subject: Subject) -> &'static str {
-    match subject {
-        Subject::Model => "model",
-        Subject::Encoder => "encoder",
+/// As messages have it: whose trials, and in which mode.
+pub(super) fn trials_name(UnscoredShare { dataset, subject, mode, .. }: &UnscoredShare) -> String {
+    match (subject, mode) {
+        (Subject::Model, Mode::Score) => format!("the model's label scorings of `{dataset}`"),
+        (Subject::Model, _) => format!("the model's trials of `{dataset}`"),
+        (Subject::Encoder, _) => format!("the encoder's trials of `{dataset}`"),
     }
 }
 

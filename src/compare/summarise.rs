@@ -145,6 +145,9 @@ fn subject_summary(trials: &[&Trial]) -> Option<SubjectSummary> {
     let n_unscored: usize = unscored.values().sum();
     let n_scored = n_trials - n_unscored;
     let share = |n: usize, of: usize| n as f64 / of as f64;
+    let corrected: Vec<bool> =
+        trials.iter().filter_map(|trial| trial.prior_corrected.as_ref()).map(|choice| choice.is_correct).collect();
+    let n_corrected = corrected.iter().filter(|&&is_correct| is_correct).count();
     Some(SubjectSummary {
         n_trials,
         n_correct,
@@ -154,6 +157,8 @@ fn subject_summary(trials: &[&Trial]) -> Option<SubjectSummary> {
         accuracy_interval: wilson(n_correct, n_scored, CONFIDENCE),
         accuracy_bounds: Some([share(n_correct, n_trials), share(n_correct + n_unscored, n_trials)]),
         balanced_accuracy: balanced_accuracy(trials),
+        prior_corrected_accuracy: (!corrected.is_empty()).then(|| share(n_corrected, corrected.len())),
+        prior_corrected_interval: wilson(n_corrected, corrected.len(), CONFIDENCE),
         kinds,
         codes,
         unscored,
@@ -238,7 +243,9 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::domain::{Answer, AnswerType, EncoderSpec, ErrorCode, JudgeSpec, Label, ModelSpec, Stop, SubjectPrompt};
+    use crate::domain::{
+        Answer, AnswerType, EncoderSpec, ErrorCode, JudgeSpec, Label, ModelSpec, PriorCorrected, Stop, SubjectPrompt,
+    };
 
     const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
 
@@ -312,6 +319,7 @@ mod tests {
                 logit_gap: None,
             }),
             scores: Vec::new(),
+            prior_corrected: None,
             verdicts: Vec::new(),
             outcome,
         }
@@ -365,6 +373,31 @@ mod tests {
         assert_eq!(cifar10.retention, Some(2.0 / 3.0));
         assert_eq!(cifar10.constant_answer, None);
         assert_eq!(summary.datasets[1].model, None);
+    }
+
+    #[test]
+    fn label_scoring_is_counted_apart_and_so_is_its_choice_without_the_prior() {
+        let scored = |n: usize, outcome: Outcome, is_correct: Option<bool>| Trial {
+            mode: Mode::Score,
+            prior_corrected: is_correct.map(|is_correct| PriorCorrected { answer: "cat".into(), is_correct }),
+            ..trial(Subject::Model, n, "cat", "cat", outcome)
+        };
+        let mut trials = five_pairs();
+        trials.extend([
+            scored(0, RIGHT, Some(true)),
+            scored(1, RIGHT, Some(false)),
+            scored(2, WRONG, Some(true)),
+            scored(3, UNREADABLE, None),
+        ]);
+        let summary = summarise(&INPUT, &spec(true), &trials);
+        let (generated, scored) = (summary.datasets[0].model.as_ref().unwrap(), &summary.datasets[0].model_score);
+        let scored = scored.as_ref().unwrap();
+        assert_eq!((generated.n_trials, generated.prior_corrected_accuracy), (5, None));
+        assert_eq!(generated.prior_corrected_interval, None);
+        assert_eq!((scored.n_trials, scored.n_correct, scored.n_unscored), (4, 2, 1));
+        assert_eq!(scored.prior_corrected_accuracy, Some(2.0 / 3.0));
+        assert_eq!(scored.prior_corrected_interval, wilson(2, 3, CONFIDENCE));
+        assert_eq!(summary.datasets[0].n_samples, 5);
     }
 
     #[test]

@@ -55,6 +55,10 @@ const COLUMNS_AFTER: [&str; 10] = [
     "constant_answer_share",
 ];
 
+/// The last columns: of label scoring alone.
+const COLUMNS_SCORING: [&str; 3] =
+    ["prior_corrected_accuracy", "prior_corrected_accuracy_low", "prior_corrected_accuracy_high"];
+
 /// The names of all columns, in order. They are public: new ones are added at the end.
 ///
 /// Kinds have the names of the schema; codes stand as `code_…`, reasons as `unscored_…`. Rates are fractions in full
@@ -65,6 +69,7 @@ pub fn columns() -> Vec<String> {
     columns.extend(ErrorCode::ALL.map(|code| format!("code_{}", code.name())));
     columns.extend(REASONS.map(|(_, name)| format!("unscored_{name}")));
     columns.extend(COLUMNS_AFTER.map(str::to_owned));
+    columns.extend(COLUMNS_SCORING.map(str::to_owned));
     columns
 }
 
@@ -134,6 +139,8 @@ fn row(
     cells.extend(ErrorCode::ALL.map(|code| n_in(&numbers.codes, code.name())));
     cells.extend(REASONS.map(|(_, name)| n_in(&numbers.unscored, name)));
     cells.extend(if mode == "generate" { cells_after(dataset) } else { COLUMNS_AFTER.map(|_| String::new()) });
+    let [low, high] = ends(numbers.prior_corrected_interval);
+    cells.extend([cell(numbers.prior_corrected_accuracy), low, high]);
     cells
 }
 

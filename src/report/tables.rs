@@ -7,7 +7,7 @@ use super::notes;
 use crate::assets::paper;
 use crate::chart::words;
 use crate::compare::{DatasetSummary, Forgetting, SubjectSummary, Summary};
-use crate::domain::{ErrorCode, ErrorKind, RunSpec};
+use crate::domain::{ErrorCode, ErrorKind, Mode, RunSpec, Subject};
 
 /// A table of texts whose first column names the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,11 +29,14 @@ fn table(caption: &str, columns: &[&str], numbers: Range<usize>, rows: Vec<Vec<S
 
 /// Accuracies with intervals, retention, unscored: one row a dataset.
 pub fn accuracies(summary: &Summary) -> Table {
-    let has_scoring = summary.datasets.iter().any(|dataset| dataset.model_score.is_some());
+    let scoring = notes::scoring(summary);
     // What a narrow screen shows first stands first.
     let mut columns = vec!["Dataset", "Model"];
-    if has_scoring {
+    if scoring.is_run {
         columns.push("Label scoring");
+    }
+    if scoring.has_prior {
+        columns.push("Prior-corrected");
     }
     columns.extend(["Encoder", "Retention", "Chance", "Unscored", "Images", "Split"]);
     let row = |dataset: &DatasetSummary| {
@@ -44,8 +47,11 @@ pub fn accuracies(summary: &Summary) -> Table {
         };
         let chance = (dataset.n_classes > 0).then(|| words::chance(1.0 / dataset.n_classes as f64));
         let mut cells = vec![dataset.dataset.clone(), rate(notes::accuracy(dataset.model.as_ref()))];
-        if has_scoring {
+        if scoring.is_run {
             cells.push(rate(notes::accuracy(dataset.model_score.as_ref())));
+        }
+        if scoring.has_prior {
+            cells.push(rate(notes::prior_corrected(dataset.model_score.as_ref())));
         }
         cells.push(rate(notes::accuracy(dataset.encoder.as_ref())));
         cells.push(rate((dataset.retention, dataset.retention_interval)));
@@ -233,7 +239,12 @@ pub fn confusions(confusions: &[Confusion]) -> Table {
 pub fn prompts(spec: &RunSpec) -> Table {
     let rows = spec.datasets.iter().flat_map(|dataset| {
         dataset.prompts.iter().map(|prompt| {
-            let subject = format!("{:?}", prompt.subject).to_lowercase();
+            let subject = match (prompt.subject, prompt.mode) {
+                (Subject::Model, Mode::Score) => "model, labels scored",
+                (Subject::Model, _) => "model",
+                (Subject::Encoder, _) => "encoder",
+            };
+            let subject = subject.to_owned();
             vec![dataset.dataset.clone(), subject, prompt.prompt.clone(), prompt.text.clone()]
         })
     });

@@ -21,4 +21,5 @@ mod http_server;
 mod judge;
 mod package;
 mod resume;
+mod score;
 mod support;

@@ -55,7 +55,8 @@ impl Loaded {
 
     pub(super) fn generate(&self, prompts: &[&RenderedPrompt], pixels: &Tensor) -> Vec<Vec<u32>> {
         let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
-        let rows = self.model.generate(prompts, &self.features(pixels), &decoding).unwrap();
+        let prefix = self.model.read(prompts, &self.features(pixels), decoding.max_new_tokens).unwrap();
+        let rows = self.model.generate(prefix, &decoding).unwrap();
         rows.into_iter().map(|row| row.unwrap().ids).collect()
     }
 }
