@@ -342,6 +342,13 @@ fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>) -> String {
 
 /// What `run.json` shows of the tower beside the relation; `null` without an encoder.
 impl OpenedSubjects {
+    /// The datasets that the adapter of `run` says it was fine-tuned on.
+    pub fn tuned_on(&self, run: usize) -> Vec<String> {
+        let notes = self.adapter(run).and_then(|opened| opened.adapter.provenance.as_ref());
+        let names = notes.and_then(|notes| notes["tuned_on"].as_array());
+        names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    }
+
     /// The largest relative change of a tower tensor against the encoder's, where they were compared.
     pub fn tower_change(&self) -> Value {
         json!(self.encoder.as_ref().and_then(|(_, comparison)| comparison.largest_change))

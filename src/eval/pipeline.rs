@@ -25,8 +25,6 @@ use crate::record::RunFolder;
 pub struct EvalRun<'a> {
     /// The datasets, as the spec lists them.
     pub datasets: &'a [Dataset],
-    /// What each still needs.
-    pub works: &'a [DatasetWork],
     /// The prompt's name.
     pub prompt_name: &'a str,
     /// The questions of each dataset.
@@ -66,69 +64,135 @@ pub enum Ended {
     Interrupted,
 }
 
-/// Runs to the end, or until stopped. `load` reads the weights; it is not called where nothing is left to ask.
+/// Runs to the end of `works`, or until stopped. `load` reads the weights; it is not called where nothing is left to ask.
 pub fn run(
     run: EvalRun<'_>,
+    works: &[DatasetWork],
     load: impl FnOnce() -> Result<EvalSubjects>,
     observer: &mut dyn Observer,
 ) -> Result<Ended> {
-    let EvalRun { datasets, works, is_stopped, .. } = run;
-    let first = run.runs.first().context("there is no run to make")?;
-    let mut bench = Bench::new(run.panel, &first.folder.manifest().spec.clone());
-    for open in &run.runs {
-        bench.remember(&open.recorded)?;
+    let mut session = Session::open(run)?;
+    if !session.ask(works, load, observer)? {
+        return Ok(Ended::Interrupted);
     }
-    let mut folders = Vec::with_capacity(run.runs.len());
-    for (index, OpenRun { mut folder, recorded }) in run.runs.into_iter().enumerate() {
-        let recorded: BTreeMap<_, _> = recorded.into_iter().map(|trial| (trial.key(), trial)).collect();
-        for trial in unjudged(&recorded) {
-            let trial = bench.submit(index, trial)?;
-            if !matches!(trial.outcome, Outcome::Unscored(UnscoredReason::Pending)) {
-                folder.append(&[trial])?;
-            }
+    session.finish(works)
+}
+
+/// Runs that go on in lock-step, piece by piece: subjects are loaded once, and everything that was asked is journalled.
+pub struct Session<'a> {
+    datasets: &'a [Dataset],
+    prompt_name: &'a str,
+    questions: &'a [Question],
+    modes: &'a [Mode],
+    max_new_tokens: usize,
+    batch_size: usize,
+    is_stopped: &'a (dyn Fn() -> bool + Sync),
+    bench: Bench,
+    folders: Vec<RunFolder>,
+    asker: Option<(Asker, Preparation)>,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the bench of judges, and hands in what earlier sittings left unjudged.
+    pub fn open(run: EvalRun<'a>) -> Result<Self> {
+        let first = run.runs.first().context("there is no run to make")?;
+        let mut bench = Bench::new(run.panel, &first.folder.manifest().spec.clone());
+        for open in &run.runs {
+            bench.remember(&open.recorded)?;
         }
-        folders.push(folder);
+        let mut folders = Vec::with_capacity(run.runs.len());
+        for (index, OpenRun { mut folder, recorded }) in run.runs.into_iter().enumerate() {
+            let recorded: BTreeMap<_, _> = recorded.into_iter().map(|trial| (trial.key(), trial)).collect();
+            for trial in unjudged(&recorded) {
+                let trial = bench.submit(index, trial)?;
+                if !matches!(trial.outcome, Outcome::Unscored(UnscoredReason::Pending)) {
+                    folder.append(&[trial])?;
+                }
+            }
+            folders.push(folder);
+        }
+        Ok(Self {
+            datasets: run.datasets,
+            prompt_name: run.prompt_name,
+            questions: run.questions,
+            modes: run.modes,
+            max_new_tokens: run.max_new_tokens,
+            batch_size: run.batch_size,
+            is_stopped: run.is_stopped,
+            bench,
+            folders,
+            asker: None,
+        })
     }
-    if works.iter().any(|work| !work.remaining.is_empty()) {
+
+    /// Asks what remains of `works`, one a dataset, and waits for its judges; `load` reads the weights where they are needed
+    /// for the first time. `false` where somebody asked to stop: then all that was answered is on the disk.
+    pub fn ask(
+        &mut self,
+        works: &[DatasetWork],
+        load: impl FnOnce() -> Result<EvalSubjects>,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
+        if works.iter().any(|work| !work.remaining.is_empty()) {
+            if self.asker.is_none() {
+                self.asker = Some(self.load(works, load)?);
+            }
+            let Some((asker, preparation)) = &self.asker else { bail!("the subjects are not loaded") };
+            let mut scribe = Scribe {
+                datasets: self.datasets,
+                works,
+                prompt_name: self.prompt_name,
+                counts_scores: !self.modes.contains(&Mode::Generate),
+                bench: &mut self.bench,
+                folders: &mut self.folders,
+            };
+            let todo: Vec<(&Dataset, &[SampleWork])> =
+                self.datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
+            let (batch_size, is_stopped) = (self.batch_size, self.is_stopped);
+            std::thread::scope(|scope| {
+                let (prepared_sender, prepared) = sync_channel::<PreparedBatch>(BATCHES_AHEAD);
+                let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
+                scope.spawn(move || send_batches(preparation, &todo, batch_size, is_stopped, prepared_sender));
+                scope.spawn(move || answer_batches(asker, &prepared, &answered_sender));
+                scribe.write(&answered, observer)
+            })?;
+        }
+        self.bench.drain(&mut self.folders, self.is_stopped, observer)?;
+        if (self.is_stopped)() {
+            self.folders.iter_mut().try_for_each(RunFolder::sync)?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn load(
+        &self,
+        works: &[DatasetWork],
+        load: impl FnOnce() -> Result<EvalSubjects>,
+    ) -> Result<(Asker, Preparation)> {
         let subjects = load()?;
         let preparation = Preparation {
             model: subjects.loaded.model_preprocessor().clone(),
             encoder: subjects.loaded.encoder_preprocessor().cloned(),
         };
-        let scores_labels = run.modes.contains(&Mode::Score);
-        let asker = Asker::new(subjects, datasets, run.questions, run.max_new_tokens, scores_labels)?;
-        asker.refuse_idle_adapters(&preparation, datasets, works)?;
-        let mut scribe = Scribe {
-            datasets,
-            works,
-            prompt_name: run.prompt_name,
-            counts_scores: !run.modes.contains(&Mode::Generate),
-            bench: &mut bench,
-            folders: &mut folders,
-        };
-        let todo: Vec<(&Dataset, &[SampleWork])> =
-            datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
-        std::thread::scope(|scope| {
-            let (prepared_sender, prepared) = sync_channel::<PreparedBatch>(BATCHES_AHEAD);
-            let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
-            scope.spawn(move || send_batches(&preparation, &todo, run.batch_size, is_stopped, prepared_sender));
-            scope.spawn(move || answer_batches(&asker, &prepared, &answered_sender));
-            scribe.write(&answered, observer)
-        })?;
+        let scores_labels = self.modes.contains(&Mode::Score);
+        let asker = Asker::new(subjects, self.datasets, self.questions, self.max_new_tokens, scores_labels)?;
+        asker.refuse_idle_adapters(&preparation, self.datasets, works)?;
+        Ok((asker, preparation))
     }
-    bench.drain(&mut folders, is_stopped, observer)?;
-    if is_stopped() {
-        folders.iter_mut().try_for_each(RunFolder::sync)?;
-        return Ok(Ended::Interrupted);
+
+    /// Ends the runs: their journals are compacted to the order of `works`' samples.
+    pub fn finish(mut self, works: &[DatasetWork]) -> Result<Ended> {
+        if let Some(parameters) = self.bench.effective_parameters() {
+            self.folders.iter_mut().for_each(|folder| folder.note("judge_parameters", parameters.clone()));
+        }
+        let judge_error = self.bench.fatal_error();
+        let order = order(self.datasets, works);
+        let trials: Vec<Vec<Trial>> =
+            self.folders.into_iter().map(|folder| folder.finish(&order)).collect::<Result<_, _>>()?;
+        trials.iter().try_for_each(|trials| refuse_unreadable(self.datasets, trials))?;
+        Ok(Ended::Complete { trials, judge_error })
     }
-    if let Some(parameters) = bench.effective_parameters() {
-        folders.iter_mut().for_each(|folder| folder.note("judge_parameters", parameters.clone()));
-    }
-    let judge_error = bench.fatal_error();
-    let order = order(datasets, works);
-    let trials: Vec<Vec<Trial>> = folders.into_iter().map(|folder| folder.finish(&order)).collect::<Result<_, _>>()?;
-    trials.iter().try_for_each(|trials| refuse_unreadable(datasets, trials))?;
-    Ok(Ended::Complete { trials, judge_error })
 }
 
 /// One batch is prepared while another is answered; more would only hold memory.
