@@ -1,6 +1,7 @@
 //! The command line: one file a command; all printing, progress and exit codes.
 
 mod adapter_options;
+mod calibrate;
 mod config_file;
 pub mod data;
 mod demo;
@@ -51,7 +52,7 @@ enum Command {
     Eval(Box<eval::EvalArgs>),
     /// Fine-tune a model, and draw what it forgets epoch by epoch
     Finetune(Box<finetune::FinetuneArgs>),
-    /// Judge a recorded run again
+    /// Judge a recorded run again, and measure a judge against people
     Judge(judge::JudgeArgs),
     /// Find, check and download datasets
     Data(data::DataArgs),

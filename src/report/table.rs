@@ -61,7 +61,7 @@ fn row(dataset: &DatasetSummary, has_scoring: bool) -> Vec<String> {
 }
 
 /// `73.3 [70.4–75.9]`, or the number alone, or the dash.
-fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
+pub(super) fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
     let number = words::percent_number(value);
     match interval {
         Some(_) if number != words::MISSING => format!("{number} [{}]", words::interval(interval)),
@@ -70,7 +70,7 @@ fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
 }
 
 /// The first column to the left, the others to the right, a rule below the header.
-fn write_aligned(text: &mut String, rows: &[Vec<String>]) {
+pub(super) fn write_aligned(text: &mut String, rows: &[Vec<String>]) {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
