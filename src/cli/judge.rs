@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
+use super::calibrate::{self, CalibrateArgs, SampleArgs};
 use super::judge_options::JudgeOptions;
 use super::progress::Progress;
 use super::results::{self, ChartOptions, Format, Results};
@@ -26,6 +27,10 @@ pub(super) struct JudgeArgs {
 enum JudgeCommand {
     /// Judge the answers of a recorded run again, without the model, into a new run folder
     Score(Box<ScoreArgs>),
+    /// Draw answers of a recorded run as a sheet for people to mark
+    Sample(SampleArgs),
+    /// Measure a judge against a sheet that people marked
+    Calibrate(Box<CalibrateArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -55,6 +60,8 @@ struct ScoreArgs {
 pub(super) fn run(args: &JudgeArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     match &args.command {
         JudgeCommand::Score(args) => score(args, quiet, out, err),
+        JudgeCommand::Sample(args) => calibrate::sample(args, quiet, out, err),
+        JudgeCommand::Calibrate(args) => calibrate::calibrate(args, quiet, out, err),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod adapter_options;
 mod comparison;
+mod calibrate;
 mod config_file;
 pub mod data;
 mod demo;
@@ -55,7 +56,7 @@ enum Command {
     Gate(Box<gate::GateArgs>),
     /// Fine-tune a model, and draw what it forgets epoch by epoch
     Finetune(Box<finetune::FinetuneArgs>),
-    /// Judge a recorded run again
+    /// Judge a recorded run again, and measure a judge against people
     Judge(judge::JudgeArgs),
     /// Find, check and download datasets
     Data(data::DataArgs),

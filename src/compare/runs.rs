@@ -1,6 +1,6 @@
 //! Two runs, dataset by dataset.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::images::{Images, Side, by_dataset};
 use super::measures::{
@@ -11,7 +11,7 @@ use super::summarise::{constant_answer, retention};
 use super::{
     COMPARISON_SCHEMA, CandidateComparison, Comparison, DatasetComparison, FieldDifference, Interval, PairTable,
 };
-use crate::domain::{DatasetSpec, RunSpec, Trial};
+use crate::domain::{DatasetSpec, Outcome, RunSpec, Trial};
 use crate::stats::{PairCells, ratio_interval};
 
 const CONFIDENCE: f64 = 0.95;
@@ -56,6 +56,19 @@ pub fn compare_runs(
         allowed_different: allowed_different.to_vec(),
         tuned_on: tuned_on.iter().cloned().collect(),
     }
+}
+
+/// The outcomes before and after of every image that both runs have, by dataset, paired as in [`compare_runs`].
+pub fn outcome_pairs(baseline: &[Trial], candidate: &[Trial]) -> BTreeMap<String, Vec<(Outcome, Outcome)>> {
+    let (before, after) = (by_dataset(baseline), by_dataset(candidate));
+    let shared = before.iter().filter_map(|(name, before)| Some((name, before, after.get(name)?)));
+    shared
+        .map(|(name, before, after)| {
+            let images = Images::pair(before, after).images;
+            let outcomes = images.iter().map(|image| (image.model[0].outcome, image.model[1].outcome));
+            ((*name).to_owned(), outcomes.collect())
+        })
+        .collect()
 }
 
 fn compare_candidate(

@@ -6,6 +6,7 @@
 //! It flows through three threads and two bounded channels: one reads and prepares images, one owns the device
 //! and answers, one (the caller's) owns the journal and the judges.
 
+mod calibration;
 mod events;
 mod images;
 mod judge;
@@ -15,6 +16,7 @@ mod plan;
 mod spec;
 mod subjects;
 
+pub use calibration::{SheetPlaces, judge_sheet, marked_pairs, recorded_outcomes, sheet_places};
 pub use events::{Event, Observer};
 pub use judge::{is_judged, judged_datasets, rejudge};
 pub use loaded::{AdapterRequest, EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};

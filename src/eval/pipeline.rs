@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::events::{Event, Observer};
 use super::images::{Preparation, PreparedBatch, send_batches};
@@ -134,10 +134,10 @@ impl<'a> Session<'a> {
         observer: &mut dyn Observer,
     ) -> Result<bool> {
         if works.iter().any(|work| !work.remaining.is_empty()) {
-            if self.asker.is_none() {
-                self.asker = Some(self.load(works, load)?);
-            }
-            let Some((asker, preparation)) = &self.asker else { bail!("the subjects are not loaded") };
+            let (asker, preparation) = match self.asker.take() {
+                Some(loaded) => loaded,
+                None => self.load(works, load)?,
+            };
             let mut scribe = Scribe {
                 datasets: self.datasets,
                 works,
@@ -149,13 +149,20 @@ impl<'a> Session<'a> {
             let todo: Vec<(&Dataset, &[SampleWork])> =
                 self.datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
             let (batch_size, is_stopped) = (self.batch_size, self.is_stopped);
-            std::thread::scope(|scope| {
+            let asker = std::thread::scope(|scope| {
                 let (prepared_sender, prepared) = sync_channel::<PreparedBatch>(BATCHES_AHEAD);
                 let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
+                let preparation = &preparation;
                 scope.spawn(move || send_batches(preparation, &todo, batch_size, is_stopped, prepared_sender));
-                scope.spawn(move || answer_batches(asker, &prepared, &answered_sender));
-                scribe.write(&answered, observer)
+                // The thread owns the device while it runs, and gives it back.
+                let answering = scope.spawn(move || {
+                    answer_batches(&asker, &prepared, &answered_sender);
+                    asker
+                });
+                scribe.write(&answered, observer)?;
+                answering.join().map_err(|_| anyhow!("the thread that owns the device panicked"))
             })?;
+            self.asker = Some((asker, preparation));
         }
         self.bench.drain(&mut self.folders, self.is_stopped, observer)?;
         if (self.is_stopped)() {

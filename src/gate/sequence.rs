@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::decide::assemble;
-use super::evidence::margin_in_force;
+use super::evidence::{margin_in_force, reachable};
 use super::family::{Member, Settled, settle};
 use super::{Corrections, DatasetPolicy, Decision, Policy, Verdict};
 use crate::compare::{CandidateComparison, DatasetComparison, PairTable};
@@ -164,6 +164,17 @@ impl Sequence {
         for course in self.courses.iter_mut().filter(|course| course.dataset == dataset) {
             course.margin = Some(margin_in_force(&course.policy, &table, n_classes));
         }
+    }
+
+    /// The datasets, with the most samples of each, that could not pass even if no answer changed.
+    pub fn unreachable(&self) -> Vec<(&str, usize)> {
+        let cannot_pass = |course: &&Course| {
+            let (policy, n) = (&course.policy, course.look.n_max());
+            let last = Look { number: course.look.n_looks(), schedule: course.look.schedule.clone() };
+            let is_tested = !policy.ignore && !policy.tuned_on;
+            is_tested && (n < policy.min_pairs || !reachable(n, policy.margin, last.level(policy.alpha)))
+        };
+        self.courses.iter().filter(cannot_pass).map(|course| (course.dataset.as_str(), course.look.n_max())).collect()
     }
 
     /// The datasets whose next look waits for evidence, with the samples that it needs; empty when all is decided.

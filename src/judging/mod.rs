@@ -2,12 +2,17 @@
 //!
 //! A [`Panel`] asks the rules of [`crate::taxonomy`], a language model, or both, and says for each answer
 //! what became of it: correct, incorrect with a code, or unscored with a reason. A judge that fails never
-//! makes an answer correct or incorrect.
+//! makes an answer correct or incorrect. A [`Sheet`] holds answers of which people say what they mean, and
+//! [`draw_sheet()`] chooses them from a run.
 
 mod llm;
 mod panel;
 mod prompt;
+mod sampling;
+mod sheet;
 
 pub use llm::{JudgePreset, LlmJudge};
 pub use panel::{JudgeCounters, JudgeMode, Judged, JudgedDataset, Panel, PanelConfig, Scope};
 pub use prompt::{JudgePrompt, PromptError, normalise};
+pub use sampling::draw_sheet;
+pub use sheet::{Sheet, SheetError, SheetForm, SheetOrigin, SheetRow};

@@ -60,6 +60,16 @@ pub enum RecordError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file that a command wrote for another command cannot be understood.
+    #[error("failed to read `{}`: {reason}; hint: {hint}", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A line of the journal cannot be understood, and it is not a torn last one.
     #[error("failed to read `{}`, line {line}: {reason}; hint: delete that line and run the same command again, which asks for its trial anew", path.display())]
     BrokenLine {

@@ -5,8 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::RecordError;
-use crate::compare::Summary;
+use super::manifest::is_newer;
+use crate::compare::{CALIBRATION_SCHEMA, Calibration, Summary};
 
 /// Writes `bytes` to `dir/name` atomically: whoever reads sees the old file or the new one. The folder is made if need
 /// be.
@@ -20,6 +23,25 @@ pub fn read_summary(dir: &Path) -> Result<Summary, RecordError> {
     let path = dir.join("summary.json");
     let bytes = fs::read(&path).map_err(|error| RecordError::reading(&path, error))?;
     serde_json::from_slice(&bytes).map_err(|error| RecordError::BrokenManifest { path, reason: error.to_string() })
+}
+
+/// Reads what `emt judge calibrate` wrote.
+pub fn read_calibration(path: &Path) -> Result<Calibration, RecordError> {
+    let bytes = fs::read(path).map_err(|error| RecordError::reading(path, error))?;
+    let hint = "`emt judge calibrate --out FILE` writes a calibration";
+    let broken = |reason: String| RecordError::Broken { path: path.to_owned(), reason, hint };
+    let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    match value.get("schema").and_then(Value::as_str) {
+        Some(CALIBRATION_SCHEMA) => serde_json::from_value(value).map_err(|error| broken(error.to_string())),
+        Some(found) if is_newer(found, CALIBRATION_SCHEMA) => Err(RecordError::NewerSchema {
+            path: path.to_owned(),
+            found: found.to_owned(),
+            known: CALIBRATION_SCHEMA.to_owned(),
+            written_by: "of unknown version".to_owned(),
+        }),
+        Some(found) => Err(broken(format!("it is `{found}`, and not `{CALIBRATION_SCHEMA}`"))),
+        None => Err(broken("it has no field `schema`".to_owned())),
+    }
 }
 
 /// The text of `path`, a file that a command of ours wrote.
@@ -66,6 +88,24 @@ mod tests {
         write_file(&run, "report.md", b"second").unwrap();
         assert_eq!(fs::read(run.join("report.md")).unwrap(), b"second");
         assert_eq!(fs::read_dir(&run).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_calibration_is_refused_with_what_writes_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.json");
+        let cases = [
+            ("[]", "no field `schema`"),
+            ("{", "EOF"),
+            (r#"{"schema":"emt.summary/1"}"#, "`emt.summary/1`, and not `emt.calibration/1`"),
+            (r#"{"schema":"emt.calibration/1","n":3}"#, "judge"),
+            (r#"{"schema":"emt.calibration/2"}"#, "has the schema `emt.calibration/2`"),
+        ];
+        for (text, part) in cases {
+            fs::write(&path, text).unwrap();
+            let message = read_calibration(&path).unwrap_err().to_string();
+            assert!(message.contains(part) && message.contains("c.json") && message.contains("hint: "), "{message}");
+        }
     }
 
     #[test]

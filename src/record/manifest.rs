@@ -122,7 +122,7 @@ impl Manifest {
 }
 
 /// Whether `found` is a later version of the schema `known` (`emt.run/2` of `emt.run/1`).
-fn is_newer(found: &str, known: &str) -> bool {
+pub(super) fn is_newer(found: &str, known: &str) -> bool {
     let version = |schema: &str| -> Option<(String, u64)> {
         let (name, version) = schema.rsplit_once('/')?;
         Some((name.to_owned(), version.parse().ok()?))

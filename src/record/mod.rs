@@ -27,7 +27,7 @@ pub use comparable::comparable;
 pub use differences::{Difference, differences};
 pub use environment::{Sitting, environment, now};
 pub use error::RecordError;
-pub use files::{read_summary, read_text, write_file};
+pub use files::{read_calibration, read_summary, read_text, write_file};
 pub use folder::{Opened, RunFolder, read_manifest, read_run};
 pub use identity::identity;
 pub use manifest::{Manifest, RUN_SCHEMA, RunState, TRIAL_SCHEMA};

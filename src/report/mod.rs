@@ -3,6 +3,7 @@
 //! Every function returns its document and touches no files. What is not defined is `–` for people, `null`
 //! in JSON and an empty cell in CSV: never 0 and never NaN.
 
+mod calibration;
 mod csv;
 mod decision;
 mod examples;
@@ -19,6 +20,7 @@ mod tests;
 use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};
 
+pub use self::calibration::{calibration_json, calibration_table, sheet_table};
 pub use self::csv::{columns, csv};
 pub use self::decision::{annotations, decision_json, decision_markdown, decision_table, junit};
 pub use self::html::{Chapter, Story, html, story};

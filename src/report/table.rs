@@ -67,7 +67,7 @@ fn row(dataset: &DatasetSummary, scoring: Scoring) -> Vec<String> {
 }
 
 /// `73.3 [70.4–75.9]`, or the number alone, or the dash.
-fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
+pub(super) fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
     let number = words::percent_number(value);
     match interval {
         Some(_) if number != words::MISSING => format!("{number} [{}]", words::interval(interval)),

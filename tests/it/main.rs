@@ -8,6 +8,8 @@
 mod adapters;
 mod architecture;
 mod bad_input;
+mod calibrate;
+mod calibrate_simulation;
 mod chat;
 mod data;
 mod demo;

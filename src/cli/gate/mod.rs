@@ -1,7 +1,9 @@
 //! `emt gate`.
 
+mod calibration;
 mod history;
 mod output;
+mod sequential;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -10,32 +12,40 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use self::calibration::{CalibrationOptions, Calibrations};
 use self::history::History;
 use super::comparison::{self, ComparisonOptions, RecordedRun};
-use super::data::Places;
+use super::eval::EvalOptions;
 use crate::gate::{self, Decision, Policy, RunName};
 use crate::record;
 
 /// Flags of `emt gate`.
 #[derive(Args, Debug)]
 pub(super) struct GateArgs {
-    /// Run of the model before fine-tuning
+    /// Finished run of the model before fine-tuning
     #[arg(long, value_name = "RUN", requires = "candidate")]
     baseline: Option<PathBuf>,
-    /// Run of the model after fine-tuning
+    /// Finished run of the model after fine-tuning
     #[arg(long, value_name = "RUN", requires = "baseline")]
     candidate: Option<PathBuf>,
+    /// Checkpoint folder of the base, or `embedded`, to be evaluated with and without the one --adapter, each dataset
+    /// until it is decided; then the flags of `emt eval` hold
+    #[arg(long, short, value_name = "DIR|embedded", conflicts_with_all = ["baseline", "candidate"])]
+    model: Option<PathBuf>,
+    /// Folder of both runs, in DIR/base and DIR/<adapter>; default: reports/<model>-<identity>. The same command again
+    /// resumes
+    #[arg(long, value_name = "DIR", requires = "model")]
+    runs: Option<PathBuf>,
     #[command(flatten)]
     rules: RuleOptions,
     #[command(flatten)]
     output: OutputOptions,
     #[command(flatten)]
+    calibration: CalibrationOptions,
+    #[command(flatten)]
     comparison: ComparisonOptions,
     #[command(flatten)]
-    places: Places,
-    /// Datasets that the candidate was fine-tuned on: they are only tested for a fall
-    #[arg(long, value_name = "A,B")]
-    tuned_on: Option<String>,
+    options: EvalOptions,
 }
 
 /// What is decided by.
@@ -92,6 +102,13 @@ pub(super) fn run(args: &GateArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         return Ok(super::exit_code::OK);
     }
     let policy = read_policy(&args.rules)?;
+    if let Some(model) = &args.model {
+        return sequential::run(args, model, policy, quiet, out, err);
+    }
+    ensure!(
+        args.options.adapters.adapters.is_empty() && args.options.limit.is_none(),
+        "--adapter and --limit are for --model, which evaluates; hint: finished runs are taken as they are"
+    );
     let (Some(baseline), Some(candidate)) = (&args.baseline, &args.candidate) else {
         bail!("there is nothing to decide on; hint: --baseline RUN --candidate RUN, or --model DIR --adapter DIR");
     };
@@ -123,7 +140,7 @@ fn decide_recorded(
             run.name
         );
     }
-    let mut tuned_on = names(args.tuned_on.as_deref());
+    let mut tuned_on = names(args.options.tuned_on.as_deref());
     tuned_on.extend(candidate.tuned_on());
     policy.mark_tuned_on(tuned_on);
     let names =
@@ -133,17 +150,20 @@ fn decide_recorded(
         Some(attempt) => policy.at_attempt(attempt),
         None => policy,
     };
+    let calibrations = Calibrations::read(&args.calibration)?;
+    let corrections = calibrations.corrections(&baseline, &candidate)?;
     let mut candidates = [candidate];
     let is_ignored = |name: &str| policy.of(name).ignore;
     let tuned_on = policy.tuned_on();
+    let (comparison, places) = (&args.comparison, &args.options.places);
     let comparison =
-        comparison::compare(&mut baseline, &mut candidates, &tuned_on, &is_ignored, &args.comparison, &args.places)?;
+        comparison::compare(&mut baseline, &mut candidates, &tuned_on, &is_ignored, comparison, places)?;
     let [compared] = comparison.candidates.as_slice() else { bail!("one candidate was compared") };
     if !quiet {
         say_what_cannot_pass(&policy, compared, err)?;
     }
-    let mut decision = gate::decide(&policy, compared, &gate::no_corrections);
-    decision.warnings.extend(unknown_datasets(&policy, compared));
+    let mut decision = gate::decide(&policy, compared, &corrections);
+    decision.warnings.extend(unknown_datasets(&policy, &decision));
     let [of_baseline, of_candidate] = names;
     decision.baseline = Some(of_baseline);
     decision.candidate = Some(of_candidate);
@@ -182,10 +202,10 @@ fn say_what_cannot_pass(
 }
 
 /// A policy may speak of datasets that these runs do not have; a slip in a name would else go unnoticed.
-fn unknown_datasets(policy: &Policy, comparison: &crate::compare::CandidateComparison) -> Vec<String> {
+fn unknown_datasets(policy: &Policy, decision: &Decision) -> Vec<String> {
     policy
         .named()
-        .filter(|name| comparison.datasets.iter().all(|dataset| dataset.dataset != *name))
+        .filter(|name| decision.datasets.iter().all(|dataset| dataset.dataset != *name))
         .map(|name| format!("the policy or --tuned-on names `{name}`, which was not compared"))
         .collect()
 }

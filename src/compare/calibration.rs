@@ -1,0 +1,318 @@
+//! A judge measured against people: `emt.calibration/1`.
+
+use serde::{Deserialize, Serialize};
+
+use super::Interval;
+use crate::domain::{ErrorCode, JudgeSpec, Outcome, RunSpec};
+use crate::stats::{JudgeError, JudgedRate, rogan_gladen};
+
+/// The schema that this version writes.
+pub const CALIBRATION_SCHEMA: &str = "emt.calibration/1";
+
+/// Who judged, as far as it decides verdicts and codes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgeIdentity {
+    /// `rules`, `llm` or `rules+llm`.
+    pub judge: String,
+    /// The language model's name, where one judges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The hash of its prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// The version of the rules, which give at least the codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules_version: Option<String>,
+}
+
+impl JudgeIdentity {
+    /// Of the judges of a run, the deciding one last.
+    pub fn of(judges: &[JudgeSpec]) -> Self {
+        let rules = judges.iter().find(|judge| judge.judge == "rules");
+        let llm = judges.iter().find(|judge| judge.judge != "rules");
+        let codes = || Some(llm?.parameters.get("codes")?.as_str()?.to_owned());
+        Self {
+            judge: judges.iter().map(|judge| judge.judge.as_str()).collect::<Vec<_>>().join("+"),
+            model: llm.map(|judge| judge.model.clone()),
+            prompt: llm.and_then(|judge| judge.prompt.clone()),
+            rules_version: rules.map(|judge| judge.model.clone()).or_else(codes),
+        }
+    }
+}
+
+impl std::fmt::Display for JudgeIdentity {
+    /// `rules+llm (model gpt-4o, prompt blake3:…, rules version 1)`.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = [("model", &self.model), ("prompt", &self.prompt), ("rules version", &self.rules_version)];
+        let known: Vec<String> =
+            parts.iter().filter_map(|(name, part)| Some(format!("{name} {}", part.as_ref()?))).collect();
+        write!(formatter, "{} ({})", self.judge, known.join(", "))
+    }
+}
+
+/// The calibration of another judge than the run's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the calibration is of the judge {calibrated}, and the run was judged by {run}; hint: `emt judge calibrate` with \
+     the run's judge, or `emt judge score` with the calibrated one"
+)]
+pub struct OtherJudge {
+    /// The calibration's.
+    pub calibrated: JudgeIdentity,
+    /// The run's.
+    pub run: JudgeIdentity,
+}
+
+/// An answer that people marked and the judge judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MarkedPair {
+    /// The dataset, where the sheet names one.
+    pub dataset: Option<String>,
+    /// The label's name.
+    pub label: String,
+    /// The answer, normalised as judges see it: equal answers are one pair.
+    pub answer: String,
+    /// The sheet's own group, where it has one.
+    pub group: Option<String>,
+    /// The stratum that it was drawn from.
+    pub stratum: Option<String>,
+    /// Trials of that stratum in the run, where the sheet was drawn from a run of this judge.
+    pub n_stratum_trials: Option<usize>,
+    /// Trials that gave this answer to this label.
+    pub n_trials: usize,
+    /// 1 / (probability of being drawn).
+    pub weight: f64,
+    /// What a person says; `None` where nobody marked it.
+    pub is_correct: Option<bool>,
+    /// What the judge says; unscored where it failed.
+    pub outcome: Outcome,
+}
+
+/// How well a judge does on some distinct pairs. Positive is what people call correct. Rates are weighted by `weight`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Marked rows.
+    pub n: usize,
+    /// Distinct pairs among them; every number below counts each once.
+    pub n_distinct: usize,
+    /// Of them, those that people call correct.
+    #[serde(default)]
+    pub n_right: usize,
+    /// Share of the right answers that the judge calls correct.
+    pub sensitivity: Option<f64>,
+    /// Its interval, 95% two-sided: Clopper-Pearson over the effective number of pairs.
+    pub sensitivity_interval: Option<Interval>,
+    /// Share of the wrong answers that the judge calls incorrect.
+    pub specificity: Option<f64>,
+    /// Its interval.
+    pub specificity_interval: Option<Interval>,
+    /// Share of equal verdicts.
+    pub agreement: Option<f64>,
+    /// Cohen's kappa.
+    pub kappa: Option<f64>,
+    /// Its interval.
+    pub kappa_interval: Option<Interval>,
+}
+
+/// What a group of [`Calibration::groups`] has in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupBy {
+    /// The dataset.
+    Dataset,
+    /// The form of the answer: [`output_style`].
+    Style,
+    /// The sheet's column `group`, which stands in for the style.
+    Group,
+}
+
+/// A part of the sheet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupMeasured {
+    /// Its name.
+    pub group: String,
+    /// What it has in common.
+    pub by: GroupBy,
+    /// The numbers.
+    #[serde(flatten)]
+    pub measured: Measured,
+}
+
+/// How often the judge errs in one stratum: what a correction is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StratumErrors {
+    /// The dataset; `None` where the sheet names none, and then any.
+    pub dataset: Option<String>,
+    /// `correct`, or the code of the incorrect answers, as the judge says.
+    pub outcome: String,
+    /// The stratum of the sheet, where it has some.
+    pub stratum: Option<String>,
+    /// Trials that the stratum stands for: those of the run, or as many as the weights say.
+    pub n_trials: f64,
+    /// Distinct pairs that people marked.
+    pub n_marked: usize,
+    /// Of them, those where they contradict the judge.
+    pub n_errors: usize,
+    /// The share of trials in error, estimated with weight and number of trials; `None` without a marked pair.
+    pub error_rate: Option<f64>,
+    /// So many trials marked one by one would tell as much about it.
+    pub n_effective: f64,
+}
+
+/// The accuracy of the run that the sheet was drawn from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CalibratedAccuracy {
+    /// The dataset.
+    pub dataset: String,
+    /// Scored trials.
+    pub n_scored: usize,
+    /// By the judge.
+    pub accuracy: f64,
+    /// By people, as the marked pairs tell: the double-sampling estimator.
+    pub corrected_accuracy: f64,
+    /// Its interval, 95% two-sided.
+    pub corrected_accuracy_interval: Interval,
+}
+
+/// A judge measured against people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// [`CALIBRATION_SCHEMA`].
+    pub schema: String,
+    /// Who was measured.
+    pub judge: JudgeIdentity,
+    /// The identity of the run that the sheet was drawn from, if it was.
+    #[serde(default)]
+    pub run: Option<String>,
+    /// On all of the sheet.
+    #[serde(flatten)]
+    pub measured: Measured,
+    /// Rows that nobody marked.
+    #[serde(default)]
+    pub n_unmarked: usize,
+    /// Marked rows on which the judge failed; no number counts them.
+    #[serde(default)]
+    pub n_judge_failed: usize,
+    /// Distinct pairs that were marked correct as often as incorrect; no number counts them.
+    #[serde(default)]
+    pub n_conflicting: usize,
+    /// By dataset, and by output style or the sheet's own groups.
+    #[serde(default)]
+    pub groups: Vec<GroupMeasured>,
+    /// The judge's errors by what it said.
+    #[serde(default)]
+    pub strata: Vec<StratumErrors>,
+    /// By dataset of the run that the sheet was drawn from, where the run's own judge was measured.
+    #[serde(default)]
+    pub accuracies: Vec<CalibratedAccuracy>,
+}
+
+impl Calibration {
+    /// Refuses a run of other judges.
+    ///
+    /// # Errors
+    /// Both judges by name, where one of name, model, prompt and rules version differs.
+    pub fn check(&self, spec: &RunSpec) -> Result<(), OtherJudge> {
+        let run = JudgeIdentity::of(&spec.judges);
+        if run == self.judge { Ok(()) } else { Err(OtherJudge { calibrated: self.judge.clone(), run }) }
+    }
+
+    /// The accuracy that people would find where the judge calls `n_correct` of `n_scored` answers correct, after Rogan
+    /// and Gladen, with sensitivity and specificity of the dataset's pairs, or of all where the sheet names no datasets.
+    ///
+    /// For sheets that were made elsewhere: of a sheet of the run itself, [`corrected_accuracy`](super::corrected_accuracy)
+    /// knows more. `None` where the marks say nothing of the dataset, and where sensitivity and specificity sum to 1.1
+    /// or less.
+    pub fn rogan_gladen(
+        &self,
+        dataset: &str,
+        n_correct: usize,
+        n_scored: usize,
+        confidence: f64,
+    ) -> Option<JudgedRate> {
+        let is_of_dataset = |group: &&GroupMeasured| group.by == GroupBy::Dataset;
+        let of_dataset = self.groups.iter().filter(is_of_dataset).find(|group| group.group == dataset);
+        let measured = match of_dataset {
+            Some(group) => &group.measured,
+            None if !self.groups.iter().any(|group| group.by == GroupBy::Dataset) => &self.measured,
+            None => return None,
+        };
+        let (n_right, n_wrong) = (measured.n_right, measured.n_distinct.saturating_sub(measured.n_right));
+        let of = |rate: f64, n: usize| (rate * n as f64).round() as usize;
+        let error = JudgeError {
+            n_right,
+            n_right_accepted: of(measured.sensitivity?, n_right),
+            n_wrong,
+            n_wrong_rejected: of(measured.specificity?, n_wrong),
+        };
+        rogan_gladen(n_correct, n_scored, error, confidence)
+    }
+}
+
+/// The form of an answer: how strictly judges read it depends on that.
+pub fn output_style(answer: &str, outcome: Outcome) -> &'static str {
+    match (answer.split_whitespace().count(), outcome) {
+        (0, _) => "empty",
+        (_, Outcome::Incorrect(ErrorCode::Multi | ErrorCode::Echo)) => "several labels",
+        (1, _) => "one word",
+        (2 | 3, _) => "phrase",
+        _ => "sentence",
+    }
+}
+
+/// The stratum of an outcome in [`StratumErrors::outcome`]; `None` for an unscored trial.
+pub(super) fn outcome_name(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Correct => Some("correct"),
+        Outcome::Incorrect(code) => Some(code.name()),
+        Outcome::Unscored(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> JudgeIdentity {
+        JudgeIdentity { judge: "rules".into(), model: None, prompt: None, rules_version: Some("1".into()) }
+    }
+
+    #[test]
+    fn another_judge_is_refused_with_both_named() {
+        let spec = |judge: &str, model: &str, prompt: Option<&str>, parameters| JudgeSpec {
+            judge: judge.into(),
+            model: model.into(),
+            prompt: prompt.map(str::to_owned),
+            parameters,
+        };
+        let null = serde_json::Value::Null;
+        let rules_1 = spec("rules", "1", None, null.clone());
+        let llm = spec("llm", "gpt", Some("blake3:p"), serde_json::json!({"codes": "1"}));
+        assert_eq!(JudgeIdentity::of(std::slice::from_ref(&rules_1)), rules());
+        assert_eq!(
+            JudgeIdentity::of(std::slice::from_ref(&llm)).to_string(),
+            "llm (model gpt, prompt blake3:p, rules version 1)"
+        );
+        let others = [
+            vec![spec("rules", "2", None, null)],
+            vec![llm.clone()],
+            vec![rules_1, llm.clone()],
+            vec![JudgeSpec { prompt: Some("blake3:q".into()), ..llm.clone() }],
+            vec![JudgeSpec { parameters: serde_json::json!({"codes": "2"}), ..llm }],
+        ];
+        let identities: Vec<JudgeIdentity> = others.iter().map(|judges| JudgeIdentity::of(judges)).collect();
+        for (at, one) in identities.iter().enumerate() {
+            assert!(*one != rules() && !identities[..at].contains(one), "{one}");
+        }
+        let message = OtherJudge { calibrated: rules(), run: identities[1].clone() }.to_string();
+        assert!(message.contains("rules (rules version 1)") && message.contains("llm (model gpt"), "{message}");
+    }
+
+    #[test]
+    fn styles_tell_words_from_sentences() {
+        let found =
+            ["", "cat", "a cat", "This is a cat.", "cat, dog"].map(|answer| output_style(answer, Outcome::Correct));
+        assert_eq!(found, ["empty", "one word", "phrase", "sentence", "phrase"]);
+        assert_eq!(output_style("cat, dog", Outcome::Incorrect(ErrorCode::Multi)), "several labels");
+    }
+}

@@ -1,0 +1,432 @@
+//! Accuracies as people would find them: what the judge says, corrected by pairs that people marked.
+
+use std::collections::BTreeMap;
+
+use super::calibration::outcome_name;
+use super::{Calibration, Interval};
+use crate::domain::{ErrorCode, Outcome};
+use crate::stats::{SplitMix64, beta_sample, normal_quantile, resample_cells};
+
+/// Enough for the second digit of a 95% endpoint.
+const N_DRAWS: usize = 4_000;
+
+/// Fixed, so that the same trials and marks always give the same interval.
+const SEED: u64 = 0x656d_7401;
+
+/// An endpoint with fewer draws beyond it is noise.
+const N_DRAWS_BEYOND_MIN: usize = 20;
+
+/// Correct, and each code of an error: what the judge can say.
+const N_OUTCOMES: usize = 1 + ErrorCode::ALL.len();
+
+/// One run's accuracy on one dataset.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CorrectedAccuracy {
+    /// Correct over scored trials, by the judge.
+    pub judged: f64,
+    /// The double-sampling estimate of the same by people.
+    pub corrected: f64,
+    /// Its two-sided interval.
+    pub interval: Interval,
+}
+
+/// Two runs' accuracies on one dataset and their difference, over the same images, as people would find them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CorrectedForgetting {
+    /// The baseline's accuracy.
+    pub baseline_accuracy: f64,
+    /// Its interval.
+    pub baseline_accuracy_interval: Interval,
+    /// The candidate's accuracy.
+    pub candidate_accuracy: f64,
+    /// Its interval.
+    pub candidate_accuracy_interval: Interval,
+    /// Baseline less candidate accuracy.
+    pub forgetting: f64,
+    /// Its interval.
+    pub forgetting_interval: Interval,
+    /// The two-sided level of all three intervals.
+    pub confidence: f64,
+}
+
+/// The accuracy of one run on `dataset` from the outcomes of its trials; unscored ones are left out. Without a
+/// calibration, or with one that knows nothing of the dataset, the judge counts as right.
+///
+/// Double sampling (Tenenbein 1970, "A double sampling scheme for estimating from binomial data with
+/// misclassifications", JASA 65, 1350-1361): judged accuracy + sum over strata of (share of trials) x (share of errors
+/// among them) x (+1 where the judge says incorrect, -1 where it says correct), which is judged accuracy + sum over
+/// marked pairs of weight x n_trials x (human - judge) / scored trials. The interval is that of
+/// [`corrected_forgetting`]. `None` without a scored trial, and for a `confidence` outside (0, 1).
+///
+/// Strata are outcomes as the run recorded them: codes that were recomputed with other fine-tuning sets do not fit.
+pub fn corrected_accuracy(
+    dataset: &str,
+    outcomes: &[Outcome],
+    calibration: Option<&Calibration>,
+    confidence: f64,
+) -> Option<CorrectedAccuracy> {
+    // One run is a pair of runs of which only one is looked at.
+    let pairs: Vec<(Outcome, Outcome)> = outcomes.iter().map(|&outcome| (outcome, outcome)).collect();
+    let corrected = corrected_forgetting(dataset, &pairs, calibration, None, confidence)?;
+    Some(CorrectedAccuracy {
+        judged: corrected.candidate_accuracy,
+        corrected: corrected.baseline_accuracy,
+        interval: corrected.baseline_accuracy_interval,
+    })
+}
+
+/// Accuracies and forgetting on `dataset` from the outcomes of paired trials (baseline, candidate); pairs with a side
+/// unscored are left out. Each run has its own calibration, since a judge may err more on one run's way of answering; a
+/// run without one, or with one that knows nothing of the dataset, counts as judged.
+///
+/// The intervals come from one bootstrap (4,000 draws, a fixed seed): each draw resamples the images, each with both
+/// of its outcomes, and takes each stratum's share of errors from Beta(k + 1/2, m - k + 1/2), Jeffreys' posterior after k
+/// errors among m marked trials ([`StratumErrors::n_effective`](super::StratumErrors::n_effective)). So a stratum without
+/// a marked error is not certain, and one without a marked pair may be anything. Endpoints are percentiles, type 7;
+/// where fewer than 20 draws lie beyond, the distance from the median to the endpoint that has 20 beyond is stretched
+/// as that of a normal distribution would be. `None` without a pair scored on both sides, and for a `confidence` outside
+/// (0, 1).
+pub fn corrected_forgetting(
+    dataset: &str,
+    pairs: &[(Outcome, Outcome)],
+    baseline: Option<&Calibration>,
+    candidate: Option<&Calibration>,
+    confidence: f64,
+) -> Option<CorrectedForgetting> {
+    if !(confidence > 0.0 && confidence < 1.0) {
+        return None;
+    }
+    let mut cells: BTreeMap<[usize; 2], usize> = BTreeMap::new();
+    for &(before, after) in pairs {
+        if let (Some(before), Some(after)) = (place(before), place(after)) {
+            *cells.entry([before, after]).or_default() += 1;
+        }
+    }
+    let (cells, n_images): (Vec<[usize; 2]>, Vec<usize>) = cells.into_iter().unzip();
+    if cells.is_empty() {
+        return None;
+    }
+    let judges = [baseline, candidate].map(|calibration| Judge::new(dataset, calibration));
+    let [before, after] = accuracies(&counts(&cells, &n_images), &judges.each_ref().map(Judge::share_right));
+    let mut generator = SplitMix64::new(SEED);
+    let mut draws = [const { Vec::new() }; 3];
+    for _ in 0..N_DRAWS {
+        let counts = counts(&cells, &resample_cells(&mut generator, &n_images));
+        let [before, after] = accuracies(&counts, &judges.each_ref().map(|judge| judge.draw(&mut generator)));
+        for (draws, value) in draws.iter_mut().zip([before, after, before - after]) {
+            draws.push(value);
+        }
+    }
+    let [baseline_accuracy_interval, candidate_accuracy_interval, forgetting_interval] =
+        draws.map(|draws| percentile_interval(draws, confidence));
+    let in_unit = |[low, high]: Interval| [low.clamp(0.0, 1.0), high.clamp(0.0, 1.0)];
+    Some(CorrectedForgetting {
+        baseline_accuracy: before,
+        baseline_accuracy_interval: in_unit(baseline_accuracy_interval),
+        candidate_accuracy: after,
+        candidate_accuracy_interval: in_unit(candidate_accuracy_interval),
+        forgetting: before - after,
+        forgetting_interval: forgetting_interval.map(|end| end.clamp(-1.0, 1.0)),
+        confidence,
+    })
+}
+
+/// The number of an outcome: 0 is correct; `None` where the trial is unscored.
+fn place(outcome: Outcome) -> Option<usize> {
+    match outcome {
+        Outcome::Correct => Some(0),
+        Outcome::Incorrect(code) => ErrorCode::ALL.iter().position(|&known| known == code).map(|at| at + 1),
+        Outcome::Unscored(_) => None,
+    }
+}
+
+/// Images by outcome, for each of the two runs, from those by both outcomes.
+fn counts(cells: &[[usize; 2]], n_images: &[usize]) -> [[usize; N_OUTCOMES]; 2] {
+    let mut counts = [[0; N_OUTCOMES]; 2];
+    for (&[before, after], &n) in cells.iter().zip(n_images) {
+        counts[0][before] += n;
+        counts[1][after] += n;
+    }
+    counts
+}
+
+/// The two accuracies where `share_right` of each outcome's images is right.
+fn accuracies(counts: &[[usize; N_OUTCOMES]; 2], share_right: &[[f64; N_OUTCOMES]; 2]) -> [f64; 2] {
+    [0, 1].map(|run| {
+        let n: usize = counts[run].iter().sum();
+        let n_right: f64 = counts[run].iter().zip(share_right[run]).map(|(&n, share)| n as f64 * share).sum();
+        n_right / n as f64
+    })
+}
+
+/// What is known of the judge's errors on one dataset.
+enum Judge {
+    /// Nothing: its word counts.
+    AsJudged,
+    /// By outcome, the strata that make it up.
+    Calibrated(Vec<Vec<Stratum>>),
+}
+
+struct Stratum {
+    /// Of the outcome's trials.
+    share: f64,
+    /// The share of errors; `None` where nobody looked.
+    error_rate: Option<f64>,
+    n_effective: f64,
+}
+
+impl Judge {
+    fn new(dataset: &str, calibration: Option<&Calibration>) -> Self {
+        let is_of_dataset = |known: &Option<String>| known.as_deref().is_none_or(|known| known == dataset);
+        let strata: Vec<_> = calibration
+            .iter()
+            .flat_map(|calibration| &calibration.strata)
+            .filter(|stratum| is_of_dataset(&stratum.dataset) && stratum.n_trials > 0.0)
+            .collect();
+        if strata.is_empty() {
+            return Self::AsJudged;
+        }
+        let outcomes = std::iter::once(Outcome::Correct).chain(ErrorCode::ALL.map(Outcome::Incorrect));
+        let of_outcome = |outcome: Outcome| {
+            let strata: Vec<_> =
+                strata.iter().filter(|stratum| Some(stratum.outcome.as_str()) == outcome_name(outcome)).collect();
+            let n_trials: f64 = strata.iter().map(|stratum| stratum.n_trials).sum();
+            let known = strata.iter().map(|stratum| Stratum {
+                share: stratum.n_trials / n_trials,
+                // A file may hold anything.
+                error_rate: stratum.error_rate.map(|rate| rate.clamp(0.0, 1.0)),
+                n_effective: stratum.n_effective.max(0.0),
+            });
+            let known: Vec<Stratum> = known.collect();
+            // An outcome that the sheet never met.
+            let unknown = || vec![Stratum { share: 1.0, error_rate: None, n_effective: 0.0 }];
+            if known.is_empty() { unknown() } else { known }
+        };
+        Self::Calibrated(outcomes.map(of_outcome).collect())
+    }
+
+    /// The share of right answers in each outcome, estimated; as judged where nobody looked.
+    fn share_right(&self) -> [f64; N_OUTCOMES] {
+        self.right(|stratum| stratum.error_rate.unwrap_or(0.0))
+    }
+
+    fn draw(&self, generator: &mut SplitMix64) -> [f64; N_OUTCOMES] {
+        self.right(|stratum| {
+            let n_errors = stratum.error_rate.unwrap_or(0.0) * stratum.n_effective;
+            let n_right = (stratum.n_effective - n_errors).max(0.0);
+            beta_sample(generator, n_errors + 0.5, n_right + 0.5).expect("both shapes are positive and finite")
+        })
+    }
+
+    fn right(&self, mut error_rate: impl FnMut(&Stratum) -> f64) -> [f64; N_OUTCOMES] {
+        std::array::from_fn(|outcome| {
+            let n_errors: f64 = match self {
+                Self::AsJudged => 0.0,
+                Self::Calibrated(outcomes) => {
+                    outcomes[outcome].iter().map(|stratum| stratum.share * error_rate(stratum)).sum()
+                }
+            };
+            if outcome == 0 { 1.0 - n_errors } else { n_errors }
+        })
+    }
+}
+
+/// The two-sided interval of the draws.
+fn percentile_interval(mut draws: Vec<f64>, confidence: f64) -> Interval {
+    draws.sort_by(f64::total_cmp);
+    let tail = (1.0 - confidence) / 2.0;
+    let tail_min = N_DRAWS_BEYOND_MIN as f64 / draws.len() as f64;
+    let known = tail.max(tail_min);
+    let stretch = match (normal_quantile(tail), normal_quantile(known)) {
+        (Some(wanted), Some(known)) if known < 0.0 => wanted / known,
+        _ => 1.0,
+    };
+    let median = quantile_of_sorted(&draws, 0.5);
+    [known, 1.0 - known].map(|p| median + (quantile_of_sorted(&draws, p) - median) * stretch)
+}
+
+fn quantile_of_sorted(sorted: &[f64], p: f64) -> f64 {
+    let place = p * (sorted.len() - 1) as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compare::{JudgeIdentity, MarkedPair};
+    use crate::domain::UnscoredReason;
+    use crate::stats::{PairedCounts, tango_interval};
+
+    const RIGHT: Outcome = Outcome::Correct;
+    const WRONG: Outcome = Outcome::Incorrect(ErrorCode::Wrong);
+    const OUT: Outcome = Outcome::Incorrect(ErrorCode::Out);
+
+    fn pair(answer: String, outcome: Outcome, is_correct: bool, n_trials: usize, weight: f64) -> MarkedPair {
+        MarkedPair {
+            dataset: Some("d".into()),
+            label: "cat".into(),
+            answer,
+            group: None,
+            stratum: None,
+            n_stratum_trials: None,
+            n_trials,
+            weight,
+            is_correct: Some(is_correct),
+            outcome,
+        }
+    }
+
+    fn calibration(pairs: &[MarkedPair]) -> Calibration {
+        let judge = JudgeIdentity { judge: "rules".into(), model: None, prompt: None, rules_version: Some("1".into()) };
+        Calibration::new(judge, None, pairs)
+    }
+
+    /// `(outcome, marked pairs, of them in error)`, each of one trial.
+    fn of_cells(cells: &[(Outcome, usize, usize)]) -> Calibration {
+        let pairs = cells.iter().flat_map(|&(outcome, n, n_errors)| {
+            let is_correct = move |i| (outcome == RIGHT) != (i < n_errors);
+            (0..n).map(move |i| pair(format!("{outcome:?} {i}"), outcome, is_correct(i), 1, 1.0))
+        });
+        calibration(&pairs.collect::<Vec<_>>())
+    }
+
+    fn images(cells: &[(Outcome, Outcome, usize)]) -> Vec<(Outcome, Outcome)> {
+        cells.iter().flat_map(|&(before, after, n)| std::iter::repeat_n((before, after), n)).collect()
+    }
+
+    fn width([low, high]: Interval) -> f64 {
+        high - low
+    }
+
+    fn are_near(a: Interval, b: Interval, tolerance: f64) -> bool {
+        a.iter().zip(b).all(|(a, b)| (a - b).abs() < tolerance)
+    }
+
+    #[test]
+    fn without_calibrations_the_judge_counts_as_right() {
+        let pairs = images(&[(RIGHT, RIGHT, 600), (RIGHT, WRONG, 90), (OUT, RIGHT, 40), (WRONG, OUT, 270)]);
+        let found = corrected_forgetting("d", &pairs, None, None, 0.95).unwrap();
+        assert!((found.baseline_accuracy - 0.69).abs() < 1e-12 && (found.candidate_accuracy - 0.64).abs() < 1e-12);
+        assert!((found.forgetting - 0.05).abs() < 1e-12);
+        let tango = tango_interval(PairedCounts { n_lost: 90, n_gained: 40, n: 1_000 }, 0.95).unwrap();
+        assert!(are_near(found.forgetting_interval, tango, 0.003), "{found:?} {tango:?}");
+        let unscored = Outcome::Unscored(UnscoredReason::JudgeFailed);
+        let mut more = pairs.clone();
+        more.extend([(unscored, RIGHT), (WRONG, unscored)]);
+        assert_eq!(corrected_forgetting("d", &more, None, None, 0.95), Some(found));
+        let mut elsewhere = of_cells(&[(RIGHT, 50, 50)]);
+        elsewhere.strata[0].dataset = Some("another".into());
+        assert_eq!(corrected_forgetting("d", &pairs, Some(&elsewhere), None, 0.95), Some(found));
+    }
+
+    #[test]
+    fn the_correction_is_the_sum_over_marked_pairs_of_weight_times_trials_times_difference() {
+        // Of 60 trials judged correct a fifth is marked, of which 4 are not; of 40 others half, of which 3 and 1 are.
+        let marked = [
+            pair("a".into(), RIGHT, true, 8, 5.0),
+            pair("b".into(), RIGHT, false, 4, 5.0),
+            pair("c".into(), WRONG, true, 3, 2.0),
+            pair("d".into(), WRONG, true, 1, 2.0),
+            pair("e".into(), WRONG, false, 16, 2.0),
+        ];
+        let mut calibration = calibration(&marked);
+        for stratum in &calibration.strata {
+            assert_eq!(stratum.n_trials, if stratum.outcome == "correct" { 60.0 } else { 40.0 });
+        }
+        let outcomes = [vec![RIGHT; 60], vec![WRONG; 40]].concat();
+        let found = corrected_accuracy("d", &outcomes, Some(&calibration), 0.95).unwrap();
+        let difference = -5.0 * 4.0 + 2.0 * 3.0 + 2.0 * 1.0;
+        assert!((found.judged - 0.6).abs() < 1e-12 && (found.corrected - (0.6 + difference / 100.0)).abs() < 1e-12);
+        // A sheet without datasets speaks of all of them.
+        calibration.strata.iter_mut().for_each(|stratum| stratum.dataset = None);
+        assert_eq!(corrected_accuracy("x", &outcomes, Some(&calibration), 0.95), Some(found));
+    }
+
+    #[test]
+    fn a_stratum_without_a_marked_error_is_not_certain_and_one_without_a_mark_may_be_anything() {
+        let pairs = images(&[(RIGHT, RIGHT, 700), (RIGHT, WRONG, 30), (WRONG, RIGHT, 30), (OUT, OUT, 240)]);
+        let interval = |calibration: Option<&Calibration>| {
+            corrected_forgetting("d", &pairs, None, calibration, 0.95).unwrap().forgetting_interval
+        };
+        let judged = interval(None);
+        let faultless = of_cells(&[(RIGHT, 50, 0), (WRONG, 50, 0), (OUT, 50, 0)]);
+        assert!(width(interval(Some(&faultless))) > 1.2 * width(judged), "{judged:?}");
+        let many = of_cells(&[(RIGHT, 5_000, 0), (WRONG, 5_000, 0), (OUT, 5_000, 0)]);
+        assert!(are_near(interval(Some(&many)), judged, 0.002));
+        let without_out = of_cells(&[(RIGHT, 5_000, 0), (WRONG, 5_000, 0)]);
+        let [low, high] = interval(Some(&without_out));
+        assert!(low < -0.2 && high > -0.01, "a quarter of the images may be right after all: {low} {high}");
+    }
+
+    #[test]
+    fn a_judge_that_errs_on_one_runs_answers_only_makes_a_fall_that_is_none() {
+        // The candidate answers in a form of which the judge misses a fifth.
+        let pairs = images(&[(RIGHT, RIGHT, 640), (RIGHT, OUT, 160), (WRONG, WRONG, 200)]);
+        let before = of_cells(&[(RIGHT, 200, 0), (WRONG, 100, 0)]);
+        let after = of_cells(&[(RIGHT, 200, 0), (OUT, 150, 148), (WRONG, 100, 0)]);
+        let judged = corrected_forgetting("d", &pairs, None, None, 0.95).unwrap();
+        let found = corrected_forgetting("d", &pairs, Some(&before), Some(&after), 0.95).unwrap();
+        assert!(judged.forgetting_interval[0] > 0.13);
+        assert!(found.forgetting < 0.005 && found.forgetting_interval[0] < 0.0 && found.forgetting_interval[1] < 0.03);
+        assert!((found.candidate_accuracy - (0.64 + 0.16 * 148.0 / 150.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn extreme_levels_stretch_the_interval_and_do_not_break_it() {
+        let pairs = images(&[(RIGHT, RIGHT, 600), (RIGHT, WRONG, 90), (WRONG, RIGHT, 40), (WRONG, OUT, 270)]);
+        let widths: Vec<f64> = [0.5, 0.9, 0.99, 0.995, 0.9999, 1.0 - 1e-6]
+            .map(|confidence| {
+                width(corrected_forgetting("d", &pairs, None, None, confidence).unwrap().forgetting_interval)
+            })
+            .to_vec();
+        assert!(widths.is_sorted_by(|a, b| a < b), "{widths:?}");
+        // As the normal quantiles 4.892 and 2.576.
+        assert!((widths[5] / widths[2] / (4.892 / 2.576) - 1.0).abs() < 0.05, "{widths:?}");
+        for confidence in [0.0, 1.0, f64::NAN] {
+            assert_eq!(corrected_forgetting("d", &pairs, None, None, confidence), None);
+        }
+        assert_eq!(corrected_forgetting("d", &[], None, None, 0.95), None);
+        assert_eq!(corrected_accuracy("d", &[], None, 0.95), None);
+    }
+
+    #[test]
+    fn a_file_that_holds_nonsense_gives_accuracies_all_the_same() {
+        let mut calibration = of_cells(&[(RIGHT, 5, 1), (WRONG, 5, 1), (OUT, 5, 1)]);
+        calibration.strata[0].error_rate = Some(7.0);
+        calibration.strata[1].n_effective = -3.0;
+        calibration.strata[2].n_trials = -1.0;
+        let pairs = images(&[(RIGHT, OUT, 10), (WRONG, RIGHT, 10)]);
+        let found = corrected_forgetting("d", &pairs, Some(&calibration), Some(&calibration), 0.95).unwrap();
+        for [low, high] in [found.baseline_accuracy_interval, found.candidate_accuracy_interval] {
+            assert!(0.0 <= low && low <= high && high <= 1.0, "{found:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn the_order_of_trials_does_not_matter_and_runs_mirror(
+            cells in proptest::collection::vec((0_usize..3, 0_usize..3, 1_usize..40), 1..6), turn in 0_usize..100,
+        ) {
+            let outcome = |at: usize| [RIGHT, WRONG, OUT][at];
+            let cells: Vec<_> = cells.into_iter().map(|(a, b, n)| (outcome(a), outcome(b), n)).collect();
+            let mut pairs = images(&cells);
+            let one = of_cells(&[(RIGHT, 20, 1), (WRONG, 20, 4), (OUT, 9, 0)]);
+            let other = of_cells(&[(RIGHT, 30, 3), (WRONG, 5, 0)]);
+            let found = corrected_forgetting("d", &pairs, Some(&one), Some(&other), 0.9).unwrap();
+            let turn = turn % pairs.len();
+            pairs.rotate_left(turn);
+            prop_assert_eq!(corrected_forgetting("d", &pairs, Some(&one), Some(&other), 0.9), Some(found));
+            let swapped: Vec<_> = pairs.iter().map(|&(before, after)| (after, before)).collect();
+            let mirrored = corrected_forgetting("d", &swapped, Some(&other), Some(&one), 0.9).unwrap();
+            prop_assert!((found.forgetting + mirrored.forgetting).abs() < 1e-12);
+            prop_assert!(found.forgetting_interval[0] <= found.forgetting_interval[1]);
+            let [low, high] = mirrored.forgetting_interval;
+            let tolerance = 0.05 + 0.1 * width(found.forgetting_interval);
+            prop_assert!(are_near(found.forgetting_interval, [-high, -low], tolerance));
+        }
+    }
+}

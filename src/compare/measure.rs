@@ -1,0 +1,509 @@
+//! Marked pairs to a [`Calibration`].
+
+use std::collections::BTreeMap;
+
+use super::calibration::{
+    CALIBRATION_SCHEMA, CalibratedAccuracy, Calibration, GroupBy, GroupMeasured, JudgeIdentity, MarkedPair, Measured,
+    StratumErrors, outcome_name, output_style,
+};
+use super::{Interval, corrected_accuracy};
+use crate::domain::Outcome;
+use crate::stats::{beta_quantile, cohen_kappa, normal_quantile};
+
+const CONFIDENCE: f64 = 0.95;
+
+impl Calibration {
+    /// Measures a judge on `pairs`, whose order does not matter. `run` is the identity of the run that they come from.
+    pub fn new(judge: JudgeIdentity, run: Option<String>, pairs: &[MarkedPair]) -> Self {
+        let (units, n_conflicting) = units(pairs);
+        let strata = strata(&units);
+        let mut calibration = Self {
+            schema: CALIBRATION_SCHEMA.to_owned(),
+            judge,
+            run,
+            measured: measured(&usable(&units)),
+            n_unmarked: pairs.iter().filter(|pair| pair.is_correct.is_none()).count(),
+            n_judge_failed: pairs.iter().filter(|pair| pair.is_correct.is_some() && judged(pair).is_none()).count(),
+            n_conflicting,
+            groups: groups(&units),
+            strata,
+            accuracies: Vec::new(),
+        };
+        calibration.accuracies = accuracies(&units, &calibration);
+        calibration
+    }
+}
+
+fn judged(pair: &MarkedPair) -> Option<bool> {
+    match pair.outcome {
+        Outcome::Correct => Some(true),
+        Outcome::Incorrect(_) => Some(false),
+        Outcome::Unscored(_) => None,
+    }
+}
+
+/// A distinct pair: all rows of one dataset, label, answer and outcome.
+#[derive(Clone, Debug)]
+struct Unit<'a> {
+    rows: Vec<&'a MarkedPair>,
+    n_trials: f64,
+    /// Of the sheet, and then grown for the pairs of its stratum that nobody marked.
+    weight: f64,
+    /// What most marks say; `None` without a mark, and where they are as many on both sides.
+    is_correct: Option<bool>,
+    is_judged_correct: Option<bool>,
+}
+
+impl Unit<'_> {
+    /// What people and judge say, where both say something.
+    fn verdicts(&self) -> Option<(bool, bool)> {
+        Some((self.is_correct?, self.is_judged_correct?))
+    }
+
+    fn first(&self) -> &MarkedPair {
+        self.rows[0]
+    }
+}
+
+/// The distinct pairs in order, and how many of them are marked both ways.
+fn units(pairs: &[MarkedPair]) -> (Vec<Unit<'_>>, usize) {
+    let mut by_key: BTreeMap<_, Vec<&MarkedPair>> = BTreeMap::new();
+    for pair in pairs {
+        let key = (&pair.dataset, &pair.label, &pair.answer, outcome_name(pair.outcome));
+        by_key.entry(key).or_default().push(pair);
+    }
+    let mut n_conflicting = 0;
+    let mut units: Vec<Unit<'_>> = by_key
+        .into_values()
+        .map(|mut rows| {
+            // The first stands for all, whatever the order in the sheet.
+            rows.sort_by(|a, b| (&a.stratum, &a.group).cmp(&(&b.stratum, &b.group)));
+            let unit = unit(rows);
+            n_conflicting +=
+                usize::from(unit.is_correct.is_none() && unit.rows.iter().any(|row| row.is_correct.is_some()));
+            unit
+        })
+        .collect();
+    let stratum = |unit: &Unit<'_>| (unit.first().dataset.clone(), unit.first().stratum.clone());
+    let mut weights: BTreeMap<_, (f64, f64)> = BTreeMap::new();
+    for unit in &units {
+        let (all, usable) = weights.entry(stratum(unit)).or_default();
+        *all += unit.weight;
+        *usable += if unit.verdicts().is_some() { unit.weight } else { 0.0 };
+    }
+    for unit in &mut units {
+        if let Some((all, usable)) = weights.get(&stratum(unit)).filter(|_| unit.verdicts().is_some()) {
+            unit.weight *= all / usable;
+        }
+    }
+    (units, n_conflicting)
+}
+
+fn unit(rows: Vec<&MarkedPair>) -> Unit<'_> {
+    let n_marked = |mark| rows.iter().filter(|row| row.is_correct == Some(mark)).count();
+    let is_correct = match n_marked(true).cmp(&n_marked(false)) {
+        std::cmp::Ordering::Greater => Some(true),
+        std::cmp::Ordering::Less => Some(false),
+        std::cmp::Ordering::Equal => None,
+    };
+    Unit {
+        n_trials: rows.iter().map(|row| row.n_trials as f64).sum(),
+        weight: rows.iter().map(|row| row.weight).sum::<f64>() / rows.len() as f64,
+        is_correct,
+        is_judged_correct: judged(rows[0]),
+        rows,
+    }
+}
+
+fn usable<'a>(units: &'a [Unit<'a>]) -> Vec<&'a Unit<'a>> {
+    units.iter().filter(|unit| unit.verdicts().is_some()).collect()
+}
+
+/// A weighted share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    hits: f64,
+    total: f64,
+    squares: f64,
+}
+
+impl Share {
+    fn of(cells: impl Iterator<Item = (f64, bool)>) -> Self {
+        cells.fold(Self::default(), |share, (weight, is_hit)| Self {
+            hits: share.hits + if is_hit { weight } else { 0.0 },
+            total: share.total + weight,
+            squares: share.squares + weight * weight,
+        })
+    }
+
+    fn rate(self) -> Option<f64> {
+        (self.total > 0.0).then(|| self.hits / self.total)
+    }
+
+    /// Kish (1965), "Survey sampling", section 8.2: so many equally weighted observations would tell as much.
+    fn n_effective(self) -> f64 {
+        if self.squares > 0.0 { self.total * self.total / self.squares } else { 0.0 }
+    }
+
+    /// Korn and Graubard (1998), "Confidence intervals for proportions with small expected number of positive counts
+    /// estimated from survey data", Survey Methodology 24: Clopper and Pearson's over the effective numbers.
+    fn interval(self) -> Option<Interval> {
+        let (hits, n) = (self.rate()? * self.n_effective(), self.n_effective());
+        let tail = (1.0 - CONFIDENCE) / 2.0;
+        // Rounding must not make a share of what is all or nothing.
+        let end = |p, a: f64, b: f64, bound| if a.min(b) < 1e-9 { Some(bound) } else { beta_quantile(p, a, b) };
+        Some([end(tail, hits, n - hits + 1.0, 0.0)?, end(1.0 - tail, hits + 1.0, n - hits, 1.0)?])
+    }
+}
+
+fn measured(units: &[&Unit<'_>]) -> Measured {
+    let verdicts: Vec<(f64, bool, bool)> =
+        units.iter().filter_map(|unit| unit.verdicts().map(|(people, judge)| (unit.weight, people, judge))).collect();
+    let among = |is_correct: bool| {
+        let marked = verdicts.iter().filter(move |&&(_, people, _)| people == is_correct);
+        Share::of(marked.map(|&(weight, people, judge)| (weight, people == judge)))
+    };
+    let (right, wrong) = (among(true), among(false));
+    let all = Share::of(verdicts.iter().map(|&(weight, people, judge)| (weight, people == judge)));
+    let kappa = kappa(right, wrong, all);
+    Measured {
+        n: units.iter().flat_map(|unit| &unit.rows).filter(|row| row.is_correct.is_some()).count(),
+        n_distinct: units.len(),
+        n_right: verdicts.iter().filter(|&&(_, people, _)| people).count(),
+        sensitivity: right.rate(),
+        sensitivity_interval: right.interval(),
+        specificity: wrong.rate(),
+        specificity_interval: wrong.interval(),
+        agreement: all.rate(),
+        kappa: kappa.map(|(kappa, _)| kappa),
+        kappa_interval: kappa.map(|(_, interval)| interval),
+    }
+}
+
+/// Weights become whole counts in units of 1 / 2^20 of a pair; the standard error is that of the effective number of
+/// pairs.
+fn kappa(right: Share, wrong: Share, all: Share) -> Option<(f64, Interval)> {
+    const UNIT: f64 = 1_048_576.0;
+    let scale = all.n_effective() / all.rate().map(|_| all.total)? * UNIT;
+    let count = |weight: f64| (weight * scale).round() as usize;
+    let table =
+        [[count(right.hits), count(right.total - right.hits)], [count(wrong.total - wrong.hits), count(wrong.hits)]];
+    let found = cohen_kappa(&table, CONFIDENCE)?;
+    let half = normal_quantile(0.5 + CONFIDENCE / 2.0)? * found.standard_error * UNIT.sqrt();
+    Some((found.kappa, [(found.kappa - half).max(-1.0), (found.kappa + half).min(1.0)]))
+}
+
+fn groups(units: &[Unit<'_>]) -> Vec<GroupMeasured> {
+    let mut members: BTreeMap<(GroupBy, String), Vec<&Unit<'_>>> = BTreeMap::new();
+    for unit in usable(units) {
+        let pair = unit.first();
+        if let Some(dataset) = &pair.dataset {
+            members.entry((GroupBy::Dataset, dataset.clone())).or_default().push(unit);
+        }
+        let mut own: Vec<&String> = unit.rows.iter().filter_map(|row| row.group.as_ref()).collect();
+        own.dedup();
+        for group in &own {
+            members.entry((GroupBy::Group, (*group).clone())).or_default().push(unit);
+        }
+        if own.is_empty() {
+            let style = output_style(&pair.answer, pair.outcome).to_owned();
+            members.entry((GroupBy::Style, style)).or_default().push(unit);
+        }
+    }
+    members
+        .into_iter()
+        .map(|((by, group), members)| {
+            let members: Vec<Unit<'_>> = members.into_iter().map(|unit| part(unit, by, &group)).collect();
+            GroupMeasured { measured: measured(&usable(&members)), group, by }
+        })
+        .collect()
+}
+
+/// Of a pair that several groups of a sheet share, what belongs to one of them.
+fn part<'a>(whole: &Unit<'a>, by: GroupBy, group: &str) -> Unit<'a> {
+    let is_in = |row: &&MarkedPair| by != GroupBy::Group || row.group.as_deref() == Some(group);
+    Unit { weight: whole.weight, ..unit(whole.rows.iter().copied().filter(is_in).collect()) }
+}
+
+fn strata(units: &[Unit<'_>]) -> Vec<StratumErrors> {
+    let mut members: BTreeMap<_, Vec<&Unit<'_>>> = BTreeMap::new();
+    for unit in units {
+        let pair = unit.first();
+        if let Some(outcome) = outcome_name(pair.outcome) {
+            members.entry((pair.dataset.clone(), outcome, pair.stratum.clone())).or_default().push(unit);
+        }
+    }
+    members
+        .into_iter()
+        .map(|((dataset, outcome, stratum), members)| {
+            let marked: Vec<&&Unit<'_>> = members.iter().filter(|unit| unit.verdicts().is_some()).collect();
+            let is_error = |unit: &Unit<'_>| unit.verdicts().is_some_and(|(people, judge)| people != judge);
+            // What weight and number of trials say that each marked pair stands for.
+            let trials = Share::of(marked.iter().map(|unit| (unit.weight * unit.n_trials, is_error(unit))));
+            let known = members[0].first().n_stratum_trials.map(|n| n as f64);
+            let n_trials = known.unwrap_or(trials.total);
+            let n_seen: f64 = marked.iter().map(|unit| unit.n_trials).sum();
+            StratumErrors {
+                dataset,
+                outcome: outcome.to_owned(),
+                stratum,
+                n_trials,
+                n_marked: marked.len(),
+                n_errors: marked.iter().filter(|unit| is_error(unit)).count(),
+                error_rate: (n_trials > 0.0 && !marked.is_empty()).then(|| (trials.hits / n_trials).min(1.0)),
+                n_effective: n_effective(n_trials, n_seen, trials.n_effective()),
+            }
+        })
+        .collect()
+}
+
+/// So many trials marked one by one would tell as much about a stratum's share of errors in the population of images.
+///
+/// The variance of the share has two parts (Cochran 1977, "Sampling techniques", sections 2.6 and 12.2): that of the
+/// stratum's `n_trials` as a sample of images, 1 / n_trials, and that of the marked pairs as a sample of the stratum,
+/// (1 - share of trials seen) / (effective number of pairs). Where each pair is one trial that is the number of marked
+/// pairs.
+fn n_effective(n_trials: f64, n_seen: f64, n_pairs_effective: f64) -> f64 {
+    if n_trials <= 0.0 || n_pairs_effective <= 0.0 {
+        return 0.0;
+    }
+    let unseen = (1.0 - n_seen / n_trials).max(0.0);
+    1.0 / (1.0 / n_trials + unseen / n_pairs_effective)
+}
+
+/// Judged and corrected accuracies, where the strata's trials are those of the run.
+fn accuracies(units: &[Unit<'_>], calibration: &Calibration) -> Vec<CalibratedAccuracy> {
+    let mut outcomes: BTreeMap<&String, BTreeMap<_, (Outcome, usize)>> = BTreeMap::new();
+    for unit in units {
+        let pair = unit.first();
+        if let (Some(dataset), Some(n)) = (&pair.dataset, pair.n_stratum_trials) {
+            outcomes.entry(dataset).or_default().insert(&pair.stratum, (pair.outcome, n));
+        }
+    }
+    let of_dataset = |(dataset, strata): (&String, BTreeMap<_, (Outcome, usize)>)| {
+        let outcomes: Vec<Outcome> =
+            strata.into_values().flat_map(|(outcome, n)| std::iter::repeat_n(outcome, n)).collect();
+        let corrected = corrected_accuracy(dataset, &outcomes, Some(calibration), CONFIDENCE)?;
+        Some(CalibratedAccuracy {
+            dataset: dataset.clone(),
+            n_scored: outcomes.len(),
+            accuracy: corrected.judged,
+            corrected_accuracy: corrected.corrected,
+            corrected_accuracy_interval: corrected.interval,
+        })
+    };
+    outcomes.into_iter().filter_map(of_dataset).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{ErrorCode, UnscoredReason};
+
+    const RIGHT: Outcome = Outcome::Correct;
+    const WRONG: Outcome = Outcome::Incorrect(ErrorCode::Wrong);
+    const FAILED: Outcome = Outcome::Unscored(UnscoredReason::JudgeFailed);
+
+    fn pair(answer: &str, is_correct: Option<bool>, outcome: Outcome) -> MarkedPair {
+        MarkedPair {
+            dataset: Some("d".into()),
+            label: "cat".into(),
+            answer: answer.into(),
+            group: None,
+            stratum: None,
+            n_stratum_trials: None,
+            n_trials: 1,
+            weight: 1.0,
+            is_correct,
+            outcome,
+        }
+    }
+
+    /// Pairs of the same cell, all distinct.
+    fn cell(n: usize, is_correct: bool, outcome: Outcome) -> impl Iterator<Item = MarkedPair> {
+        (0..n).map(move |i| pair(&format!("{is_correct} {outcome:?} {i}"), Some(is_correct), outcome))
+    }
+
+    fn rules() -> JudgeIdentity {
+        JudgeIdentity { judge: "rules".into(), model: None, prompt: None, rules_version: Some("1".into()) }
+    }
+
+    fn calibrated(pairs: &[MarkedPair]) -> Calibration {
+        Calibration::new(rules(), None, pairs)
+    }
+
+    fn close(found: Option<f64>, expected: f64) -> bool {
+        found.is_some_and(|found| (found - expected).abs() < 1e-6)
+    }
+
+    fn are_close(found: Option<Interval>, expected: Interval) -> bool {
+        found.is_some_and(|found| found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6))
+    }
+
+    #[test]
+    fn rates_of_an_unweighted_sheet_are_those_of_its_table() {
+        let pairs: Vec<MarkedPair> = cell(90, true, RIGHT)
+            .chain(cell(10, true, WRONG))
+            .chain(cell(38, false, WRONG))
+            .chain(cell(2, false, RIGHT))
+            .collect();
+        let found = calibrated(&pairs);
+        let measured = &found.measured;
+        assert_eq!((measured.n, measured.n_distinct, measured.n_right), (140, 140, 100));
+        assert!(close(measured.sensitivity, 0.9) && close(measured.specificity, 0.95));
+        assert!(close(measured.agreement, 128.0 / 140.0));
+        // statsmodels: proportion_confint(90, 100, method="beta"), (38, 40); cohens_kappa([[90, 10], [2, 38]]).
+        assert!(are_close(measured.sensitivity_interval, [0.823_777_402_3, 0.950_995_310_8]), "{measured:?}");
+        assert!(are_close(measured.specificity_interval, [0.830_803_136_0, 0.993_886_353_4]), "{measured:?}");
+        assert!(
+            close(measured.kappa, 0.801_886_792_5)
+                && are_close(measured.kappa_interval, [0.695_819_998_9, 0.907_953_586_0]),
+            "{measured:?}"
+        );
+        let [style, dataset] =
+            [GroupBy::Style, GroupBy::Dataset].map(|by| found.groups.iter().find(|group| group.by == by));
+        assert_eq!(dataset.unwrap().measured, *measured);
+        assert_eq!(style.unwrap().group, "phrase");
+        let strata: Vec<(&str, usize, usize, Option<f64>, f64)> = found
+            .strata
+            .iter()
+            .map(|of| (of.outcome.as_str(), of.n_marked, of.n_errors, of.error_rate, of.n_effective))
+            .collect();
+        assert_eq!(strata, [("correct", 92, 2, Some(2.0 / 92.0), 92.0), ("wrong", 48, 10, Some(10.0 / 48.0), 48.0)]);
+    }
+
+    #[test]
+    fn a_pair_counts_once_however_often_it_stands_in_the_sheet() {
+        let mut pairs: Vec<MarkedPair> = cell(3, true, RIGHT).chain(cell(2, false, WRONG)).collect();
+        let once = calibrated(&pairs).measured;
+        pairs.extend_from_within(..);
+        let twice = calibrated(&pairs).measured;
+        assert_eq!((twice.n, twice.n_distinct), (10, 5));
+        assert_eq!(Measured { n: 5, ..twice }, once);
+    }
+
+    #[test]
+    fn unmarked_failed_and_conflicting_pairs_are_counted_apart() {
+        let mut pairs: Vec<MarkedPair> = cell(3, true, RIGHT).chain(cell(2, false, WRONG)).collect();
+        let clean = calibrated(&pairs).measured;
+        pairs.push(pair("nobody looked", None, RIGHT));
+        pairs.push(pair("the judge failed", Some(true), FAILED));
+        pairs.extend([true, false].map(|mark| pair("they disagree", Some(mark), RIGHT)));
+        let found = calibrated(&pairs);
+        assert_eq!((found.n_unmarked, found.n_judge_failed, found.n_conflicting), (1, 1, 1));
+        assert_eq!((found.measured.n, found.measured.n_distinct), (5, 5));
+        assert_eq!((found.measured.sensitivity, found.measured.specificity), (clean.sensitivity, clean.specificity));
+        pairs.push(pair("they disagree", Some(true), RIGHT));
+        assert_eq!((calibrated(&pairs).n_conflicting, calibrated(&pairs).measured.n_distinct), (0, 6));
+    }
+
+    #[test]
+    fn a_weighted_rate_speaks_of_the_pairs_that_were_not_drawn() {
+        // 10 of 1,000 pairs judged incorrect, of which people call 1 right, and all 100 judged correct.
+        let drawn = cell(1, true, WRONG).chain(cell(9, false, WRONG)).map(|pair| MarkedPair { weight: 100.0, ..pair });
+        let pairs: Vec<MarkedPair> = cell(100, true, RIGHT).chain(drawn).collect();
+        let measured = calibrated(&pairs).measured;
+        assert!(close(measured.sensitivity, 0.5) && close(measured.specificity, 1.0), "{measured:?}");
+        assert!(close(measured.agreement, 1000.0 / 1100.0));
+        // 101 right ones are worth 200^2 / (100 + 10,000), about four.
+        let [low, high] = measured.sensitivity_interval.unwrap();
+        assert!(low < 0.1 && high > 0.9, "{low} {high}");
+        assert_eq!(measured.specificity_interval.unwrap()[1], 1.0);
+    }
+
+    #[test]
+    fn marked_pairs_stand_in_for_the_unmarked_ones_of_their_stratum() {
+        let stratum = |pairs: Vec<MarkedPair>, name: &str, n_trials: usize| -> Vec<MarkedPair> {
+            let of = |pair| MarkedPair {
+                stratum: Some(name.into()),
+                n_stratum_trials: Some(n_trials),
+                weight: 2.0,
+                n_trials: 3,
+                ..pair
+            };
+            pairs.into_iter().map(of).collect()
+        };
+        let half = |is_correct, outcome| {
+            let mut pairs: Vec<MarkedPair> = cell(20, is_correct, outcome).collect();
+            pairs[10..].iter_mut().for_each(|pair| pair.is_correct = None);
+            pairs[0].is_correct = Some(!is_correct);
+            pairs
+        };
+        let mut pairs = stratum(half(true, RIGHT), "correct", 120);
+        pairs.extend(stratum(half(false, WRONG), "incorrect/wrong", 120));
+        let found = Calibration::new(rules(), Some("blake3:r".into()), &pairs);
+        for of in &found.strata {
+            assert_eq!((of.n_trials, of.n_marked, of.n_errors), (120.0, 10, 1));
+            assert!(close(of.error_rate, 0.1), "{of:?}");
+            // 40 pairs of three trials, ten of them seen: 1 / (1/120 + 3/4 / 10).
+            assert!((of.n_effective - 12.0).abs() < 1e-9, "{of:?}");
+        }
+        let [accuracy] = found.accuracies.as_slice() else { panic!("{found:?}") };
+        assert_eq!((accuracy.n_scored, accuracy.accuracy), (240, 0.5));
+        assert!(close(Some(accuracy.corrected_accuracy), 0.5));
+    }
+
+    #[test]
+    fn rogan_and_gladens_correction_needs_a_judge_that_tells_right_from_wrong() {
+        let sheet = |accepted: usize, rejected: usize| -> Vec<MarkedPair> {
+            let right = cell(accepted, true, RIGHT).chain(cell(100 - accepted, true, WRONG));
+            right.chain(cell(rejected, false, WRONG)).chain(cell(100 - rejected, false, RIGHT)).collect()
+        };
+        let found = calibrated(&sheet(95, 90)).rogan_gladen("d", 600, 1_000, 0.95).unwrap();
+        assert!(close(Some(found.rate), 0.5 / 0.85));
+        assert_eq!(calibrated(&sheet(60, 50)).rogan_gladen("d", 600, 1_000, 0.95), None);
+        assert_eq!(calibrated(&sheet(95, 90)).rogan_gladen("another", 600, 1_000, 0.95), None);
+        let mut open = sheet(95, 90);
+        open.iter_mut().for_each(|pair| pair.dataset = None);
+        assert!(calibrated(&open).rogan_gladen("any", 600, 1_000, 0.95).is_some());
+    }
+
+    #[test]
+    fn it_is_read_as_it_was_written() {
+        let pairs: Vec<MarkedPair> = cell(3, true, RIGHT).chain(cell(2, false, WRONG)).collect();
+        let found = calibrated(&pairs);
+        let value = serde_json::to_value(&found).unwrap();
+        assert_eq!(value["schema"], "emt.calibration/1");
+        assert_eq!((&value["n"], &value["groups"][0]["group"]), (&5.into(), &"d".into()));
+        assert_eq!(serde_json::from_value::<Calibration>(value).unwrap(), found);
+        let nothing = calibrated(&[pair("x", None, RIGHT)]);
+        let value = serde_json::to_value(&nothing).unwrap();
+        assert!(value["sensitivity"].is_null() && value["kappa_interval"].is_null());
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_rows_does_not_matter(
+            rows in proptest::collection::vec(
+                (0_usize..6, proptest::option::of(any::<bool>()), any::<bool>(), 1_usize..9), 1..30,
+            ),
+            turn in 0_usize..30,
+        ) {
+            let mut pairs: Vec<MarkedPair> = rows
+                .into_iter()
+                .map(|(answer, mark, is_right, weight)| {
+                    let outcome = if is_right { RIGHT } else { WRONG };
+                    MarkedPair { weight: weight as f64, ..pair(&answer.to_string(), mark, outcome) }
+                })
+                .collect();
+            let found = calibrated(&pairs);
+            let turn = turn % pairs.len();
+            pairs.rotate_left(turn);
+            let again = calibrated(&pairs);
+            let near = |a: Option<f64>, b: Option<f64>| match (a, b) {
+                (Some(a), Some(b)) => (a - b).abs() < 1e-9,
+                (a, b) => a == b,
+            };
+            prop_assert!(near(found.measured.sensitivity, again.measured.sensitivity));
+            prop_assert!(near(found.measured.agreement, again.measured.agreement));
+            prop_assert_eq!(found.strata.len(), again.strata.len());
+            let measured = &found.measured;
+            let rates = [measured.sensitivity, measured.specificity, measured.agreement];
+            for rate in rates.into_iter().flatten() {
+                prop_assert!((0.0..=1.0).contains(&rate));
+            }
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! Sheets of answers for people to mark, as CSV and as JSON lines.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::compare::JudgeIdentity;
+use crate::domain::{ErrorCode, Outcome};
+
+/// The columns of a sheet that `emt judge sample` writes, in order. What a person fills in stands beside what it is
+/// about.
+const COLUMNS: [&str; 16] = [
+    "dataset",
+    "label",
+    "aliases",
+    "answer",
+    "correct",
+    "verdict",
+    "code",
+    "stratum",
+    "n_trials",
+    "weight",
+    "stratum_trials",
+    "judge",
+    "judge_model",
+    "judge_prompt",
+    "rules_version",
+    "run",
+];
+
+/// What a cell must not begin with, lest a spreadsheet run it (OWASP, "CSV injection"); and the mark that stops it.
+const FORMULA_STARTS: [char; 7] = ['=', '+', '-', '@', '\t', '\r', MARK];
+const MARK: char = '\'';
+
+/// Why a file is no sheet.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {problem}")]
+pub struct SheetError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// The form of a sheet's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SheetForm {
+    /// A header and rows, between commas (read: also semicolons or tabs).
+    Csv,
+    /// One JSON object a line.
+    Jsonl,
+}
+
+/// The run that a sheet was drawn from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SheetOrigin {
+    /// Its identity.
+    pub run: String,
+    /// Who judged it.
+    pub judge: JudgeIdentity,
+}
+
+/// One answer to mark.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SheetRow {
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// The dataset; without one, the question is an open one.
+    pub dataset: Option<String>,
+    /// What was asked, where the sheet says so.
+    pub question: Option<String>,
+    /// The right label.
+    pub label: String,
+    /// Its other names.
+    pub aliases: Vec<String>,
+    /// The answer.
+    pub answer: String,
+    /// A group of the sheet's own.
+    pub group: Option<String>,
+    /// The outcome that the run recorded.
+    pub outcome: Option<Outcome>,
+    /// The stratum that it was drawn from.
+    pub stratum: Option<String>,
+    /// The trials of that stratum in the run.
+    pub n_stratum_trials: Option<usize>,
+    /// Trials with this answer.
+    pub n_trials: usize,
+    /// 1 / (probability of being drawn).
+    pub weight: f64,
+    /// A person's mark.
+    pub is_correct: Option<bool>,
+}
+
+/// Answers for people to mark, or marked ones.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sheet {
+    /// The run that it was drawn from, if it was.
+    pub origin: Option<SheetOrigin>,
+    /// The rows in the order of the file.
+    pub rows: Vec<SheetRow>,
+}
+
+impl Sheet {
+    /// Reads a sheet that `emt` wrote, or any with `label`, `answer` and `correct`. Other columns may be missing, and
+    /// unknown ones are ignored.
+    ///
+    /// # Errors
+    /// The first line that cannot be understood, and why.
+    pub fn parse(text: &str, form: SheetForm) -> Result<Self, SheetError> {
+        // Spreadsheets write a mark of the byte order.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let records = match form {
+            SheetForm::Csv => csv_records(text)?,
+            SheetForm::Jsonl => json_records(text)?,
+        };
+        let mut sheet = Self { origin: None, rows: Vec::with_capacity(records.len()) };
+        for (index, record) in records.iter().enumerate() {
+            let origin = record.origin()?;
+            if index == 0 {
+                sheet.origin = origin;
+            } else if origin != sheet.origin {
+                return Err(record.error("it is of another run or judge than the first row; hint: one sheet a run"));
+            }
+            sheet.rows.push(record.row()?);
+        }
+        Ok(sheet)
+    }
+
+    /// The file's text.
+    pub fn write(&self, form: SheetForm) -> String {
+        let rows = self.rows.iter().map(|row| self.cells(row));
+        match form {
+            SheetForm::Csv => csv_text(rows),
+            SheetForm::Jsonl => rows.map(|row| Value::Object(row).to_string() + "\n").collect(),
+        }
+    }
+
+    fn cells(&self, row: &SheetRow) -> Map<String, Value> {
+        let (verdict, code) = match row.outcome {
+            Some(Outcome::Correct) => (Some("correct"), None),
+            Some(Outcome::Incorrect(code)) => (Some("incorrect"), Some(code.name())),
+            Some(Outcome::Unscored(_)) | None => (None, None),
+        };
+        let judge = self.origin.as_ref().map(|origin| &origin.judge);
+        let values = [
+            json!(row.dataset),
+            json!(row.label),
+            json!(row.aliases),
+            json!(row.answer),
+            json!(row.is_correct),
+            json!(verdict),
+            json!(code),
+            json!(row.stratum),
+            json!(row.n_trials),
+            json!(row.weight),
+            json!(row.n_stratum_trials),
+            json!(judge.map(|judge| &judge.judge)),
+            json!(judge.and_then(|judge| judge.model.as_ref())),
+            json!(judge.and_then(|judge| judge.prompt.as_ref())),
+            json!(judge.and_then(|judge| judge.rules_version.as_ref())),
+            json!(self.origin.as_ref().map(|origin| &origin.run)),
+        ];
+        COLUMNS.into_iter().map(str::to_owned).zip(values).collect()
+    }
+}
+
+/// In a spreadsheet `=1+1` would be run: such text gets an apostrophe before it, and so does text that begins with
+/// one, so that reading drops exactly one.
+fn csv_text(rows: impl Iterator<Item = Map<String, Value>>) -> String {
+    let inert = |text: &str| {
+        if text.starts_with(FORMULA_STARTS) { format!("{MARK}{text}") } else { text.to_owned() }
+    };
+    let cell = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => inert(text),
+        Some(Value::Array(items)) => inert(&items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(";")),
+        Some(other) => other.to_string(),
+    };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let in_memory = "a CSV of equally long rows is written to memory without fail";
+    writer.write_record(COLUMNS).expect(in_memory);
+    for row in rows {
+        writer.write_record(COLUMNS.map(|column| cell(row.get(column)))).expect(in_memory);
+    }
+    String::from_utf8(writer.into_inner().expect(in_memory)).expect("all cells are text")
+}
+
+/// The named cells of one row; empty ones are absent but for the answer.
+struct Record {
+    line: usize,
+    cells: BTreeMap<String, Value>,
+}
+
+fn csv_records(text: &str) -> Result<Vec<Record>, SheetError> {
+    let header = text.lines().next().unwrap_or_default();
+    // Spreadsheets of some countries write semicolons.
+    let delimiter =
+        [b',', b';', b'\t'].into_iter().rev().max_by_key(|&mark| header.bytes().filter(|&b| b == mark).count());
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter.unwrap_or(b',')).from_reader(text.as_bytes());
+    let broken = |error: &csv::Error| SheetError {
+        line: error.position().map_or(1, |position| position.line() as usize),
+        problem: match error.kind() {
+            csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                format!(
+                    "it has {len} cells, and the header has {expected_len}; hint: an answer with a comma stands in \
+                     quotation marks"
+                )
+            }
+            _ => error.to_string(),
+        },
+    };
+    let header = reader.headers().map_err(|error| broken(&error))?.clone();
+    let columns: Vec<String> = header.iter().map(|name| name.trim().to_lowercase()).collect();
+    for required in ["label", "answer", "correct"] {
+        if !columns.iter().any(|column| column == required) {
+            let problem =
+                format!("the column `{required}` is missing; hint: a sheet has at least label, answer, correct");
+            return Err(SheetError { line: 1, problem });
+        }
+    }
+    // A sheet of ours; in others an apostrophe is one.
+    let is_marked = columns.iter().any(|column| column == "run");
+    let mut records = Vec::new();
+    for row in reader.records() {
+        let row = row.map_err(|error| broken(&error))?;
+        let line = row.position().map_or(1, |position| position.line() as usize);
+        let value = |(column, cell): (&String, &str)| {
+            let text = cell.strip_prefix(MARK).filter(|_| is_marked).unwrap_or(cell);
+            (!text.is_empty() || column == "answer").then(|| (column.clone(), text.into()))
+        };
+        let cells: BTreeMap<String, Value> = columns.iter().zip(row.iter()).filter_map(value).collect();
+        // Spreadsheets leave rows of empty cells behind.
+        if cells.iter().any(|(column, value)| column != "answer" || *value != "") {
+            records.push(Record { line, cells });
+        }
+    }
+    Ok(records)
+}
+
+fn json_records(text: &str) -> Result<Vec<Record>, SheetError> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(line, text)| match serde_json::from_str::<BTreeMap<String, Value>>(text) {
+            Ok(mut cells) => {
+                cells.retain(|column, value| !value.is_null() && (*value != "" || column == "answer"));
+                Ok(Record { line, cells })
+            }
+            Err(error) => Err(SheetError { line, problem: format!("it is no JSON object: {error}") }),
+        })
+        .collect()
+}
+
+impl Record {
+    fn error(&self, problem: impl Into<String>) -> SheetError {
+        SheetError { line: self.line, problem: problem.into() }
+    }
+
+    fn text(&self, column: &str) -> Result<Option<String>, SheetError> {
+        match self.cells.get(column) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(Some(value.to_string())),
+            Some(other) => Err(self.error(format!("`{column}` is text, and not {other}"))),
+        }
+    }
+
+    fn required(&self, column: &str) -> Result<String, SheetError> {
+        self.text(column)?.ok_or_else(|| self.error(format!("`{column}` is missing")))
+    }
+
+    fn number<T: std::str::FromStr>(&self, column: &str, is_allowed: fn(&T) -> bool) -> Result<Option<T>, SheetError> {
+        let Some(text) = self.text(column)? else { return Ok(None) };
+        match text.trim().parse::<T>().ok().filter(is_allowed) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.error(format!("`{column}` is a positive number, and not `{text}`"))),
+        }
+    }
+
+    fn aliases(&self) -> Result<Vec<String>, SheetError> {
+        let text = match self.cells.get("aliases") {
+            Some(Value::Array(items)) => {
+                let items: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
+                items.ok_or_else(|| self.error("`aliases` is a list of text"))?.join(";")
+            }
+            _ => self.text("aliases")?.unwrap_or_default(),
+        };
+        Ok(text.split(';').map(str::trim).filter(|alias| !alias.is_empty()).map(str::to_owned).collect())
+    }
+
+    fn mark(&self) -> Result<Option<bool>, SheetError> {
+        let Some(text) = self.text("correct")? else { return Ok(None) };
+        match text.trim().to_lowercase().as_str() {
+            "" => Ok(None),
+            "true" | "yes" | "1" | "t" | "y" | "correct" => Ok(Some(true)),
+            "false" | "no" | "0" | "f" | "n" | "incorrect" => Ok(Some(false)),
+            _ => Err(self.error(format!("`correct` is true, false or empty, and not `{text}`"))),
+        }
+    }
+
+    fn outcome(&self) -> Result<Option<Outcome>, SheetError> {
+        let code = self.text("code")?;
+        let known = |name: &String| ErrorCode::ALL.into_iter().find(|code| code.name() == name);
+        match (self.text("verdict")?.as_deref(), &code) {
+            (None, _) => Ok(None),
+            (Some("correct"), _) => Ok(Some(Outcome::Correct)),
+            // What is undecided is not said to be right.
+            (Some("incorrect" | "undecided"), Some(name)) => match known(name) {
+                Some(code) => Ok(Some(Outcome::Incorrect(code))),
+                None => Err(self.error(format!("`code` is the code of an error, and not `{name}`"))),
+            },
+            (Some("incorrect" | "undecided"), None) => Ok(None),
+            (Some(other), _) => {
+                Err(self.error(format!("`verdict` is correct, incorrect or undecided, and not `{other}`")))
+            }
+        }
+    }
+
+    fn origin(&self) -> Result<Option<SheetOrigin>, SheetError> {
+        let Some(run) = self.text("run")? else { return Ok(None) };
+        let judge = JudgeIdentity {
+            judge: self.required("judge")?,
+            model: self.text("judge_model")?,
+            prompt: self.text("judge_prompt")?,
+            rules_version: self.text("rules_version")?,
+        };
+        Ok(Some(SheetOrigin { run, judge }))
+    }
+
+    fn row(&self) -> Result<SheetRow, SheetError> {
+        let label = self.required("label")?;
+        if label.trim().is_empty() {
+            return Err(self.error("`label` is empty"));
+        }
+        Ok(SheetRow {
+            line: self.line,
+            dataset: self.text("dataset")?,
+            question: self.text("question")?,
+            label,
+            aliases: self.aliases()?,
+            answer: self.required("answer")?,
+            group: self.text("group")?,
+            outcome: self.outcome()?,
+            stratum: self.text("stratum")?,
+            n_stratum_trials: self.number("stratum_trials", |&n: &usize| n > 0)?,
+            n_trials: self.number("n_trials", |&n: &usize| n > 0)?.unwrap_or(1),
+            weight: self.number("weight", |&weight: &f64| weight > 0.0 && weight.is_finite())?.unwrap_or(1.0),
+            is_correct: self.mark()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn row(answer: &str) -> SheetRow {
+        SheetRow {
+            line: 2,
+            dataset: Some("d".into()),
+            question: None,
+            label: "cat".into(),
+            aliases: vec!["house cat".into(), "-kitty".into()],
+            answer: answer.into(),
+            group: None,
+            outcome: Some(Outcome::Incorrect(ErrorCode::Out)),
+            stratum: Some("incorrect/out".into()),
+            n_stratum_trials: Some(9),
+            n_trials: 2,
+            weight: 1.0 / 3.0,
+            is_correct: None,
+        }
+    }
+
+    fn sheet(rows: Vec<SheetRow>) -> Sheet {
+        let judge = JudgeIdentity { judge: "rules".into(), model: None, prompt: None, rules_version: Some("1".into()) };
+        Sheet { origin: Some(SheetOrigin { run: "blake3:r".into(), judge }), rows }
+    }
+
+    fn problem(text: &str, form: SheetForm) -> String {
+        Sheet::parse(text, form).unwrap_err().to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read_as_it_was_written(answer in "[-=+@'\",;\t\r\n a-zé\u{1b}]{0,12}") {
+            let written = sheet(vec![row(&answer)]);
+            for form in [SheetForm::Csv, SheetForm::Jsonl] {
+                prop_assert_eq!(&Sheet::parse(&written.write(form), form).unwrap().rows[0].answer, &answer);
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_sheet_or_an_error(
+            text in "\\PC{0,60}", lines in proptest::collection::vec("[a-z,\"{}:\n]{0,12}", 0..6),
+        ) {
+            let text = format!("label,answer,correct\n{text}\n{}", lines.join("\n"));
+            for form in [SheetForm::Csv, SheetForm::Jsonl] {
+                let _ = Sheet::parse(&text, form);
+            }
+        }
+    }
+
+    #[test]
+    fn a_sheet_is_read_as_it_was_written() {
+        let written = sheet(vec![row("a dog, or so"), row("=HYPERLINK(\"http://x\")"), row("'tis"), row("")]);
+        for (form, first_line) in [(SheetForm::Csv, 2), (SheetForm::Jsonl, 1)] {
+            let mut read = Sheet::parse(&written.write(form), form).unwrap();
+            assert_eq!(read.rows[3].line, first_line + 3);
+            read.rows.iter_mut().for_each(|row| row.line = 2);
+            assert_eq!(read, written);
+        }
+    }
+
+    #[test]
+    fn no_cell_begins_like_a_formula() {
+        let starts = ["=1", "+1", "-1", "@x", "\t=1", "\r=1", "'=1"];
+        let text = sheet(starts.map(row).to_vec()).write(SheetForm::Csv);
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        for record in reader.records() {
+            let record = record.unwrap();
+            assert!(record.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@', '\t', '\r'])), "{record:?}");
+        }
+    }
+
+    #[test]
+    fn sheets_of_spreadsheets_and_other_tools_are_read() {
+        let rows =
+            Sheet::parse("\u{feff}Label;Answer;CORRECT\r\ncat;'tis a cat;TRUE\r\ncat;;0\r\n;;\r\n", SheetForm::Csv);
+        let rows = rows.unwrap().rows;
+        let found: Vec<(&str, Option<bool>)> = rows.iter().map(|row| (row.answer.as_str(), row.is_correct)).collect();
+        assert_eq!(found, [("'tis a cat", Some(true)), ("", Some(false))]);
+        let text = r#"{"label":8,"answer":"8","correct":true,"aliases":["eight"]}
+
+{"label":"8","answer":"3","aliases":"eight; viii"}"#;
+        let rows = Sheet::parse(text, SheetForm::Jsonl).unwrap().rows;
+        assert_eq!((rows[0].label.as_str(), rows[0].aliases.as_slice()), ("8", &["eight".to_owned()][..]));
+        assert_eq!((rows[1].line, rows[1].is_correct, rows[1].aliases.len()), (3, None, 2));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_named_with_its_line() {
+        let csv = |text: &str| problem(text, SheetForm::Csv);
+        assert!(csv("").starts_with("line 1: the column `label` is missing"));
+        assert!(csv("label,answer\ncat,cat\n").starts_with("line 1: the column `correct` is missing"));
+        let good = "label,answer,correct,n_trials,weight,verdict,code\n\"a\ncat\",cat,yes,,,,\n";
+        let cases = [
+            ("cat,cat,perhaps,1,1,,", "`correct` is true, false or empty, and not `perhaps`"),
+            ("cat,cat,yes,0,1,,", "`n_trials` is a positive number"),
+            ("cat,cat,yes,1,-1,,", "`weight` is a positive number"),
+            ("cat,cat,yes,1,NaN,,", "`weight` is a positive number"),
+            (",cat,yes,1,1,,", "`label` is missing"),
+            ("cat,cat,yes,1,1,maybe,", "`verdict` is correct, incorrect or undecided"),
+            ("cat,cat,yes,1,1,incorrect,odd", "`code` is the code of an error"),
+            ("cat,cat,yes", "it has 3 cells, and the header has 7"),
+        ];
+        for (line, expected) in cases {
+            let found = csv(&format!("{good}{line}\n"));
+            assert!(found.starts_with("line 4: ") && found.contains(expected), "{found}");
+        }
+        assert!(
+            problem("{\"label\":\"a\",\"answer\":\"b\"}\n[1]\n", SheetForm::Jsonl)
+                .starts_with("line 2: it is no JSON object")
+        );
+        assert!(problem("{\"label\":\"a\"}", SheetForm::Jsonl).contains("`answer` is missing"));
+        assert!(problem("{\"label\":\"a\",\"answer\":{}}", SheetForm::Jsonl).contains("`answer` is text"));
+        let two_runs = "label,answer,correct,run,judge\na,b,1,r1,rules\na,c,1,r2,rules\n";
+        assert!(csv(two_runs).starts_with("line 3: it is of another run"));
+    }
+}
