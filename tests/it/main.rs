@@ -22,6 +22,7 @@ mod gate_simulation;
 mod http_server;
 mod judge;
 mod package;
+mod paper;
 mod resume;
 mod score;
 mod support;
