@@ -19,7 +19,7 @@ import numpy
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, CLIPImageProcessorPil, LlavaForConditionalGeneration
 
 SHARED = Path(sys.argv[1])
 MODEL = SHARED / "models/tiny-llava"
@@ -55,9 +55,7 @@ IMAGES = {
 }
 
 processor = AutoProcessor.from_pretrained(MODEL)
-processor.image_processor = transformers.CLIPImageProcessorPil.from_pretrained(MODEL) if hasattr(
-    transformers, "CLIPImageProcessorPil"
-) else processor.image_processor
+processor.image_processor = CLIPImageProcessorPil.from_pretrained(MODEL)  # resizes as Pillow does
 model = LlavaForConditionalGeneration.from_pretrained(MODEL).float().eval()
 n_image = (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2
 
