@@ -1,8 +1,8 @@
 //! The command line: one file a command; all printing, progress and exit codes.
 
 mod adapter_options;
-mod comparison;
 mod calibrate;
+mod comparison;
 mod config_file;
 pub mod data;
 mod demo;

@@ -15,6 +15,8 @@ mod recode;
 mod runs;
 mod summarise;
 mod summary;
+#[cfg(test)]
+mod testing;
 
 pub use bare_answer::bare_answer;
 pub use calibration::{

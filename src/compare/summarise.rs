@@ -240,94 +240,12 @@ fn reason_name(reason: UnscoredReason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::Value;
 
     use super::*;
-    use crate::domain::{
-        Answer, AnswerType, EncoderSpec, ErrorCode, JudgeSpec, Label, ModelSpec, PriorCorrected, Stop, SubjectPrompt,
-    };
+    use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, trial};
+    use crate::domain::ErrorCode;
 
     const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
-
-    fn spec(with_encoder: bool) -> RunSpec {
-        let hash = String::new;
-        RunSpec {
-            model: ModelSpec {
-                name: "tiny".into(),
-                family: "llava".into(),
-                weights: hash(),
-                adapter: None,
-                merged: false,
-                tokenizer: hash(),
-                chat_template: hash(),
-                preprocessing: Value::Null,
-            },
-            encoder: with_encoder.then(|| EncoderSpec {
-                name: "tiny-clip".into(),
-                family: "clip".into(),
-                weights: hash(),
-                tokenizer: hash(),
-                preprocessing: Value::Null,
-                relation: EncoderRelation::Own,
-                tower_equal: true,
-            }),
-            datasets: vec![dataset("cifar10"), dataset("mnist")],
-            sample_seed: 0,
-            modes: vec![Mode::Generate],
-            max_new_tokens: 32,
-            compute_type: "f32".into(),
-            device_kind: "cpu".into(),
-            judges: ["rules", "llm"]
-                .map(|judge| JudgeSpec {
-                    judge: judge.into(),
-                    model: "1".into(),
-                    prompt: None,
-                    parameters: Value::Null,
-                })
-                .to_vec(),
-            tuned_on: BTreeMap::new(),
-        }
-    }
-
-    fn dataset(name: &str) -> DatasetSpec {
-        DatasetSpec {
-            dataset: name.into(),
-            split: "test".into(),
-            is_training_split: false,
-            label_set: String::new(),
-            labels: ["cat", "dog", "frog"].map(Label::named).into(),
-            answer_type: AnswerType::Object,
-            prompts: Vec::<SubjectPrompt>::new(),
-        }
-    }
-
-    fn trial(subject: Subject, n: usize, label: &str, answer: &str, outcome: Outcome) -> Trial {
-        Trial {
-            dataset: "cifar10".into(),
-            split: "test".into(),
-            sample: format!("cifar10/test/{n:05}"),
-            content: format!("blake3:{n}"),
-            label: label.into(),
-            subject,
-            mode: if subject == Subject::Model { Mode::Generate } else { Mode::ZeroShot },
-            prompt: "emt".into(),
-            answer: Some(Answer {
-                text: answer.into(),
-                stop: Stop::Eos,
-                n_prompt_tokens: None,
-                n_answer_tokens: None,
-                logit_gap: None,
-            }),
-            scores: Vec::new(),
-            prior_corrected: None,
-            verdicts: Vec::new(),
-            outcome,
-        }
-    }
-
-    const RIGHT: Outcome = Outcome::Correct;
-    const WRONG: Outcome = Outcome::Incorrect(ErrorCode::Wrong);
-    const UNREADABLE: Outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
 
     /// Four cats and a dog, model and encoder.
     fn five_pairs() -> Vec<Trial> {

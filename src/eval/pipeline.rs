@@ -172,11 +172,7 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    fn load(
-        &self,
-        works: &[DatasetWork],
-        load: impl FnOnce() -> Result<EvalSubjects>,
-    ) -> Result<(Asker, Preparation)> {
+    fn load(&self, works: &[DatasetWork], load: impl FnOnce() -> Result<EvalSubjects>) -> Result<(Asker, Preparation)> {
         let subjects = load()?;
         let preparation = Preparation {
             model: subjects.loaded.model_preprocessor().clone(),

@@ -18,6 +18,7 @@ mod embedded;
 mod eval;
 mod eval_judged;
 mod finetune;
+mod gate;
 mod gate_simulation;
 mod http_server;
 mod judge;

@@ -46,12 +46,8 @@ const LINEAR_13B: [[f64; 4]; 4] = [
     [39.17, 43.07, 86.42, 27.03],
     [47.75, 29.77, 29.89, 91.24],
 ];
-const LORA_13B: [[f64; 4]; 4] = [
-    [99.85, 38.09, 30.05, 15.58],
-    [23.43, 95.50, 5.48, 19.68],
-    [5.48, 3.24, 93.16, 14.20],
-    [0.24, 4.99, 5.22, 95.76],
-];
+const LORA_13B: [[f64; 4]; 4] =
+    [[99.85, 38.09, 30.05, 15.58], [23.43, 95.50, 5.48, 19.68], [5.48, 3.24, 93.16, 14.20], [0.24, 4.99, 5.22, 95.76]];
 
 /// Tables 10 and 11: the 7b model after one and two epochs.
 const LINEAR_7B_1: [[f64; 4]; 4] = [
@@ -105,8 +101,11 @@ fn retention_and_gaps_follow_from_table_2() {
     let mut above_its_encoder = Vec::new();
     for (encoder, models) in TABLE_2 {
         for (name, model, mean_retention, sum_of_gaps) in models {
-            let retained: Vec<f64> =
-                model.iter().zip(encoder).map(|(model, encoder)| retention(model / 100.0, encoder / 100.0).unwrap()).collect();
+            let retained: Vec<f64> = model
+                .iter()
+                .zip(encoder)
+                .map(|(model, encoder)| retention(model / 100.0, encoder / 100.0).unwrap())
+                .collect();
             assert!(close(mean(&retained), *mean_retention, 3), "{name}: {}", mean(&retained));
             let gap: f64 = falls(encoder, *model, 0).iter().map(|(_, fall)| -fall).sum();
             assert!(close(gap, *sum_of_gaps, 2), "{name}: {gap}");

@@ -74,7 +74,13 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
             let finished: Vec<Results> = runs
                 .iter()
                 .zip(&trials)
-                .map(|(run, trials)| Results { dir: &run.dir, run: &run.dir, spec: &run.spec, trials, charts: &options.charts })
+                .map(|(run, trials)| Results {
+                    dir: &run.dir,
+                    run: &run.dir,
+                    spec: &run.spec,
+                    trials,
+                    charts: &options.charts,
+                })
                 .collect();
             results::write_all(&finished, args.format, quiet, out)?;
             for (run, trials) in runs.iter().zip(&trials) {

@@ -156,8 +156,7 @@ fn decide_recorded(
     let is_ignored = |name: &str| policy.of(name).ignore;
     let tuned_on = policy.tuned_on();
     let (comparison, places) = (&args.comparison, &args.options.places);
-    let comparison =
-        comparison::compare(&mut baseline, &mut candidates, &tuned_on, &is_ignored, comparison, places)?;
+    let comparison = comparison::compare(&mut baseline, &mut candidates, &tuned_on, &is_ignored, comparison, places)?;
     let [compared] = comparison.candidates.as_slice() else { bail!("one candidate was compared") };
     if !quiet {
         say_what_cannot_pass(&policy, compared, err)?;

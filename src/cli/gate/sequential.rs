@@ -241,7 +241,15 @@ impl Looker<'_> {
             let plan = |n: usize| {
                 let has_encoder = spec.encoder.is_some();
                 let limit = Some(n);
-                crate::eval::plan(dataset, spec.sample_seed, limit, &spec.modes, has_encoder, &recorded, self.batch_size)
+                crate::eval::plan(
+                    dataset,
+                    spec.sample_seed,
+                    limit,
+                    &spec.modes,
+                    has_encoder,
+                    &recorded,
+                    self.batch_size,
+                )
             };
             let mut work = plan(n);
             match (look, only) {
