@@ -243,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, trial};
-    use crate::domain::ErrorCode;
+    use crate::domain::{ErrorCode, PriorCorrected};
 
     const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
 
