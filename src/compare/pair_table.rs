@@ -52,11 +52,7 @@ impl PairTable {
 
     /// Pairs with either side unscored.
     pub fn n_unscored(self) -> usize {
-        self.unscored_correct
-            + self.unscored_wrong
-            + self.correct_unscored
-            + self.wrong_unscored
-            + self.both_unscored
+        self.unscored_correct + self.unscored_wrong + self.correct_unscored + self.wrong_unscored + self.both_unscored
     }
 
     /// All pairs.
