@@ -107,17 +107,21 @@ pub fn compared(name: &str, flows: &[(&str, &str, usize)]) -> DatasetComparison 
             ConfusionShift { label: "dog".to_owned(), said: "cat".to_owned(), n_before: 20, n_after: 4 },
         ],
         judges: vec![judge("rules"), judge("llm")],
-        judge_agreement: vec![JudgeAgreement {
-            side: "candidate".to_owned(),
-            judges: ["rules".to_owned(), "llm".to_owned()],
-            cells: [590, 12, 9, 389],
-            agreement: Some(0.979),
-            kappa: Some(0.955),
-            kappa_interval: Some([0.936, 0.974]),
-        }],
+        judge_agreement: vec![agreement()],
         table,
         encoder_cells_after: Some([580, 19, 374, 27]),
         lost,
+    }
+}
+
+fn agreement() -> JudgeAgreement {
+    JudgeAgreement {
+        side: "candidate".to_owned(),
+        judges: ["rules".to_owned(), "llm".to_owned()],
+        cells: [590, 12, 9, 389],
+        agreement: Some(0.979),
+        kappa: Some(0.955),
+        kappa_interval: Some([0.936, 0.974]),
     }
 }
 
@@ -137,7 +141,7 @@ fn funnel(n_lost: usize) -> Funnel {
 
 fn classes() -> Vec<ClassComparison> {
     let class = |(index, label): (usize, &&str)| {
-        let fall = 0.42 - 0.06 * index as f64;
+        let fall = 0.42 - 0.03 * index as f64;
         ClassComparison {
             label: (*label).to_owned(),
             n_scored: 100,
@@ -166,8 +170,8 @@ pub fn lost_image(dataset: &str, index: usize) -> LostImage {
         said_before: "A cat.".to_owned(),
         said_after: if index == 1 { HOSTILE.to_owned() } else { "The airplane is 8.".to_owned() },
         code_after: codes[index % 3],
-        encoder: Some(("cat".to_owned(), index % 2 == 0)),
-        scoring: (index % 4 != 3).then(|| ("dog".to_owned(), index % 3 == 0)),
+        encoder: Some(("cat".to_owned(), index.is_multiple_of(2))),
+        scoring: (index % 4 != 3).then(|| ("dog".to_owned(), index.is_multiple_of(3))),
     }
 }
 

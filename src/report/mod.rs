@@ -1,8 +1,9 @@
-//! Summaries to documents.
+//! Summaries and comparisons to documents.
 //!
 //! Every function returns its document and touches no files. What is not defined is `–` for people, `null`
 //! in JSON and an empty cell in CSV: never 0 and never NaN.
 
+mod comparison;
 mod csv;
 mod examples;
 mod html;
@@ -18,6 +19,11 @@ mod tests;
 use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};
 
+pub use self::comparison::{
+    Absence, CandidateReport, ComparisonReport, GalleryImage, Picture, STAGES_SCHEMA, Stage, StageReport, Thumbnail,
+    comparison_columns, comparison_csv, comparison_html, comparison_json, comparison_markdown, gallery_choice,
+    stages_html, stages_json, stages_markdown,
+};
 pub use self::csv::{columns, csv};
 pub use self::html::{Chapter, Story, html, story};
 pub use self::json::json;
