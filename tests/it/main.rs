@@ -9,6 +9,8 @@ mod adapters;
 mod architecture;
 mod bad_input;
 mod chat;
+mod chromium;
+mod comparison_html;
 mod data;
 mod demo;
 mod download;
