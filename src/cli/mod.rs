@@ -14,6 +14,7 @@ mod interrupt;
 mod judge;
 mod judge_options;
 mod progress;
+mod report;
 mod results;
 
 use std::ffi::OsString;
@@ -52,6 +53,8 @@ struct Cli {
 enum Command {
     /// Ask a model and its encoder about images; judge, record and report the answers
     Eval(Box<eval::EvalArgs>),
+    /// Compare runs with a baseline: what was forgotten, per dataset, class and image
+    Report(Box<report::ReportArgs>),
     /// Decide whether a fine-tuned model may be released: exit code 0 pass, 1 fail, 3 inconclusive
     Gate(Box<gate::GateArgs>),
     /// Fine-tune a model, and draw what it forgets epoch by epoch
@@ -93,6 +96,7 @@ fn parse(args: Vec<OsString>) -> anyhow::Result<Cli> {
 fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Eval(args) => eval::run(args, cli.quiet, out, err),
+        Command::Report(args) => report::run(args, cli.quiet, out, err),
         Command::Gate(args) => gate::run(args, cli.quiet, out, err),
         Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),

@@ -22,7 +22,8 @@ pub struct Table {
     pub numbers: Range<usize>,
 }
 
-fn table(caption: &str, columns: &[&str], numbers: Range<usize>, rows: Vec<Vec<String>>) -> Table {
+/// A table from its parts.
+pub fn table(caption: &str, columns: &[&str], numbers: Range<usize>, rows: Vec<Vec<String>>) -> Table {
     let columns = columns.iter().map(|&column| column.to_owned()).collect();
     Table { caption: caption.to_owned(), columns, rows, numbers }
 }
@@ -66,7 +67,7 @@ pub fn accuracies(summary: &Summary) -> Table {
 }
 
 /// `73.3% (70.4–75.9)`, or the number alone, or the dash.
-fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
+pub fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
     let number = words::percent(value);
     match interval {
         Some(_) if number != words::MISSING => format!("{number} ({})", words::interval(interval)),
@@ -129,7 +130,7 @@ pub fn before_after(before: &Summary, after: &Summary, forgetting: &[Forgetting]
             lost.dataset.clone(),
             or_missing(model(&was)),
             or_missing(model(&is)),
-            points((lost.forgetting, lost.forgetting_interval)),
+            words::points(lost.forgetting, lost.forgetting_interval),
             lost.n_lost.to_string(),
             lost.n_gained.to_string(),
             or_missing(encoder),
@@ -143,20 +144,17 @@ pub fn before_after(before: &Summary, after: &Summary, forgetting: &[Forgetting]
     table(caption, &columns, 1..columns.len(), rows)
 }
 
-/// `52.3 (46.6–58.0)`, in percentage points.
-fn points((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
-    match (value, interval) {
-        (Some(_), Some(_)) => format!("{} ({})", words::percent_number(value), words::interval(interval)),
-        _ => words::percent_number(value),
-    }
-}
-
 /// What the codes that occur mean.
 pub fn meanings(summary: &Summary) -> Table {
     let occurs = |code: &ErrorCode| {
         let mut models = summary.datasets.iter().filter_map(|dataset| dataset.model.as_ref());
         models.any(|model| model.codes.contains_key(code.name()))
     };
+    meanings_of(occurs)
+}
+
+/// What the codes for which `occurs` say.
+pub fn meanings_of(occurs: impl Fn(&ErrorCode) -> bool) -> Table {
     let codes = ErrorCode::ALL.into_iter().filter(occurs);
     let rows = codes.map(|code| vec![notes::spaced(code.name()), notes::meaning(code).to_owned()]);
     table("What the codes mean", &["Code", "Meaning"], 0..0, rows.collect())

@@ -11,6 +11,8 @@ mod bad_input;
 mod calibrate;
 mod calibrate_simulation;
 mod chat;
+mod chromium;
+mod comparison_html;
 mod data;
 mod demo;
 mod download;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::tables;
-use super::{SVG_NAMESPACE, page, section, write_folded_table, write_table};
+use super::page::{Figures, page, section, write_folded_table, write_table};
 use crate::chart::escape;
 use crate::compare::{Forgetting, Summary};
 
@@ -67,21 +67,4 @@ pub fn story(story: &Story<'_>) -> String {
     }
     let _ = writeln!(body, "<footer>emt {}</footer>", env!("CARGO_PKG_VERSION"));
     page(&title, &body)
-}
-
-/// Charts of one page: names inside them must differ.
-#[derive(Default)]
-struct Figures {
-    n_written: usize,
-}
-
-impl Figures {
-    fn write(&mut self, body: &mut String, svg: &str, caption: &str) {
-        self.n_written += 1;
-        let svg = svg.replacen(SVG_NAMESPACE, "", 1);
-        let svg = ["-title", "-desc"]
-            .iter()
-            .fold(svg, |svg, name| svg.replace(&format!("rose{name}"), &format!("chart-{}{name}", self.n_written)));
-        let _ = writeln!(body, "<figure class=\"chart\">{svg}<figcaption>{caption}</figcaption></figure>");
-    }
 }
