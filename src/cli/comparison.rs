@@ -211,7 +211,7 @@ fn recode(run: &mut RecordedRun, tuned_on: &BTreeMap<String, LabelSet>) -> Resul
 
 fn refuse_unpaired(comparison: &Comparison) -> Result<()> {
     for candidate in &comparison.candidates {
-        for dataset in candidate.datasets.iter().filter(|dataset| dataset.n_unpaired > 0) {
+        if let Some(dataset) = candidate.datasets.iter().find(|dataset| dataset.n_unpaired > 0) {
             bail!(
                 "{} images of `{}` are only in one of `{}` and `{}`, beside {} in both; hint: evaluate both on the same \
                  images (--limit, --data), or --allow-different samples",

@@ -5,7 +5,6 @@ mod calibration;
 mod comparability;
 mod comparison;
 mod correct;
-mod forgetting;
 mod images;
 mod measure;
 mod measures;
@@ -26,7 +25,6 @@ pub use calibration::{
 pub use comparability::{SAMPLES, field_differences};
 pub use comparison::*;
 pub use correct::{CorrectedAccuracy, CorrectedForgetting, corrected_accuracy, corrected_forgetting};
-pub use forgetting::{Forgetting, forgetting};
 pub use pair_table::PairTable;
 pub use pairing::{Pairing, pair};
 pub use recode::recode;

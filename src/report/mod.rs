@@ -28,8 +28,8 @@ pub use self::comparison::{
     gallery_choice, stages_html, stages_json, stages_markdown,
 };
 pub use self::csv::{columns, csv};
-pub use self::decision::{annotations, decision_json, decision_markdown, decision_table, junit};
-pub use self::html::{Chapter, Story, html, story};
+pub use self::decision::{annotations, decision_json, decision_markdown, decision_table, decision_text, junit};
+pub use self::html::html;
 pub use self::json::json;
 pub use self::markdown::markdown;
 pub use self::table::table;

@@ -6,7 +6,7 @@ use super::examples::Confusion;
 use super::notes;
 use crate::assets::paper;
 use crate::chart::words;
-use crate::compare::{DatasetSummary, Forgetting, SubjectSummary, Summary};
+use crate::compare::{DatasetSummary, SubjectSummary, Summary};
 use crate::domain::{ErrorCode, ErrorKind, Mode, RunSpec, Subject};
 
 /// A table of texts whose first column names the row.
@@ -112,36 +112,6 @@ pub fn errors(summary: &Summary) -> Table {
         2..columns.len(),
         rows,
     )
-}
-
-/// A run before and after fine-tuning, with what each dataset of `forgetting` lost: one row a dataset.
-pub fn before_after(before: &Summary, after: &Summary, forgetting: &[Forgetting]) -> Table {
-    let of = |summary: &'_ Summary, name: &str| -> Option<DatasetSummary> {
-        summary.datasets.iter().find(|dataset| dataset.dataset == name).cloned()
-    };
-    let row = |lost: &Forgetting| {
-        let [was, is] = [of(before, &lost.dataset), of(after, &lost.dataset)];
-        let model = |dataset: &Option<DatasetSummary>| rate(notes::accuracy(dataset.as_ref()?.model.as_ref())).into();
-        let or_missing = |text: Option<String>| text.unwrap_or_else(|| words::MISSING.to_owned());
-        let leaks = is.as_ref().and_then(|dataset| dataset.model.as_ref());
-        let leaks = leaks.map(|model| model.codes.get(ErrorCode::Leak.name()).copied().unwrap_or(0));
-        let encoder = is.as_ref().map(|dataset| rate(notes::accuracy(dataset.encoder.as_ref())));
-        vec![
-            lost.dataset.clone(),
-            or_missing(model(&was)),
-            or_missing(model(&is)),
-            words::points(lost.forgetting, lost.forgetting_interval),
-            lost.n_lost.to_string(),
-            lost.n_gained.to_string(),
-            or_missing(encoder),
-            notes::count(leaks),
-            (lost.n_pairs - lost.n_unscored).to_string(),
-        ]
-    };
-    let columns = ["Dataset", "Before", "After", "Fall, points", "Lost", "Gained", "Encoder", "Leaks", "Pairs"];
-    let rows = forgetting.iter().map(row).collect();
-    let caption = "Before and after on the same images, with 95% intervals; the fall's is Tango's for paired answers";
-    table(caption, &columns, 1..columns.len(), rows)
 }
 
 /// What the codes that occur mean.

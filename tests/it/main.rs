@@ -26,6 +26,7 @@ mod http_server;
 mod judge;
 mod package;
 mod paper;
+mod report;
 mod resume;
 mod score;
 mod support;

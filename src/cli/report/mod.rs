@@ -18,7 +18,7 @@ use super::results::{self, ChartOptions, Results};
 use crate::chart::{self, ComparisonCharts};
 use crate::compare::{Comparison, Summary};
 use crate::finetune::Curve;
-use crate::gate::Policy;
+use crate::gate::{Decision, Policy};
 use crate::record;
 use crate::report::{self, CandidateReport, ComparisonReport, GalleryImage, StageReport};
 
@@ -50,6 +50,12 @@ pub(super) struct ReportArgs {
     /// Folder of `emt finetune`, for accuracy over its epochs: one for each RUN, in their order
     #[arg(long, value_name = "DIR")]
     finetune: Vec<PathBuf>,
+    /// What `emt gate --out` wrote, to stand in the report: one for each RUN, in their order
+    #[arg(long, value_name = "FILE")]
+    decision: Vec<PathBuf>,
+    /// Heading of the report
+    #[arg(long, value_name = "TEXT", default_value = "What was forgotten")]
+    title: String,
     /// Datasets that the candidates were fine-tuned on: answers from their labels get the code `leak`
     #[arg(long, value_name = "A,B")]
     tuned_on: Option<String>,
@@ -123,8 +129,10 @@ fn compare(args: &ReportArgs, baseline: &Path, quiet: bool, out: &mut dyn Write,
     if args.runs.is_empty() {
         bail!("there is no run to compare with the baseline; hint: emt report RUN --baseline RUN");
     }
-    if !args.finetune.is_empty() && args.finetune.len() != args.runs.len() {
-        bail!("--finetune is given {} times for {} runs; hint: once for each", args.finetune.len(), args.runs.len());
+    for (flag, n) in [("--finetune", args.finetune.len()), ("--decision", args.decision.len())] {
+        if n > 0 && n != args.runs.len() {
+            bail!("{flag} is given {n} times for {} runs; hint: once for each", args.runs.len());
+        }
     }
     let mut before = RecordedRun::read(baseline)?;
     let mut after: Vec<RecordedRun> = args.runs.iter().map(|dir| RecordedRun::read(dir)).collect::<Result<_>>()?;
@@ -165,14 +173,20 @@ fn write_comparison(
     for candidate in &compared.candidates {
         pictures.push(gallery.of(candidate)?);
     }
+    let decisions = args.decision.iter().map(|path| decided(path)).collect::<Result<Vec<String>>>()?;
     let candidates: Vec<CandidateReport> = summaries
         .iter()
         .zip(&pictures)
         .enumerate()
-        .map(|(index, (after, gallery))| CandidateReport { after, gallery, curve: curves.get(index), decision: None })
+        .map(|(index, (after, gallery))| CandidateReport {
+            after,
+            gallery,
+            curve: curves.get(index),
+            decision: decisions.get(index).map(String::as_str),
+        })
         .collect();
     let report = ComparisonReport {
-        title: "What was forgotten",
+        title: &args.title,
         comparison: compared,
         before: &of_baseline,
         candidates: &candidates,
@@ -224,6 +238,14 @@ fn read_curve(dir: &Path) -> Result<Curve> {
     serde_json::from_str(&text).with_context(|| {
         format!("`{}` is no curve of emt; hint: --finetune takes the folder that `emt finetune` wrote", path.display())
     })
+}
+
+/// What the gate decided, in words.
+fn decided(path: &Path) -> Result<String> {
+    let decision: Decision = serde_json::from_str(&record::read_text(path)?).with_context(|| {
+        format!("`{}` is no decision of emt; hint: --decision takes what `emt gate --out` wrote", path.display())
+    })?;
+    Ok(report::decision_text(&decision))
 }
 
 fn default_folder(before: &RecordedRun, after: &[RecordedRun]) -> PathBuf {

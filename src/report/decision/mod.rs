@@ -20,6 +20,16 @@ pub fn decision_json(decision: &Decision) -> String {
     text
 }
 
+/// The decision in one paragraph: the verdict and, of each dataset, why.
+pub fn decision_text(decision: &Decision) -> String {
+    let datasets: Vec<String> = decision
+        .datasets
+        .iter()
+        .map(|dataset| format!("{}: {} ({})", dataset.dataset, verdict(dataset.decision).to_lowercase(), why(dataset)))
+        .collect();
+    format!("{}: {}. {}.", verdict(decision.decision), headline(decision), datasets.join(". "))
+}
+
 /// `PASS`, `FAIL`, …
 fn verdict(verdict: Verdict) -> &'static str {
     match verdict {

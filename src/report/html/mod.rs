@@ -1,12 +1,11 @@
 //! `report.html`: one file that loads nothing, for screens light and dark, wide and narrow, and for ears.
 
 pub(super) mod page;
-mod story;
 
 use std::fmt::Write as _;
 
 use self::page::{Figures, page, section, write_folded_table, write_notes, write_table};
-pub use self::story::{Chapter, Story, story};
+
 use super::examples::{self, said};
 use super::{ReportInput, kinds, notes, tables};
 use crate::chart::{escape, words};
