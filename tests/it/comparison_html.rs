@@ -56,6 +56,7 @@ fn dataset(name: &str) -> Value {
         }],
         "confusion_shifts": [{ "label": "3", "said": HOSTILE, "n_before": 0, "n_after": 20 }],
         "judges": [judge("rules"), judge("llm")],
+        "n_pairs_of_all_judges": 0,
         "judge_agreement": [{
             "side": "candidate", "judges": ["rules", "llm"], "cells": [200, 3, 2, 95], "agreement": 0.983, "kappa": 0.96,
             "kappa_interval": [0.93, 0.99],
