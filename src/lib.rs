@@ -10,6 +10,8 @@ pub mod taxonomy;
 
 pub mod compare;
 
+pub mod gate;
+
 pub mod assets;
 
 pub mod api;

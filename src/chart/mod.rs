@@ -1,14 +1,20 @@
 //! Numbers to pictures.
 //!
-//! [`rose`] and [`lines`](lines()) draw the SVG, which is the source; [`png`] rasterises it with the embedded font. All return
-//! what they made and touch no files. What a chart shows is a [`RoseChart`], which
-//! [`RoseChart::of_summary`] fills; a layout that needs other series (a before and an after) is one more
-//! [`Style`] over the same data.
+//! [`rose`], [`lines`](lines()), [`forest`](forest()), [`transitions`](transitions()) and
+//! [`small_multiples`](small_multiples()) draw the SVG, which is the source; [`png`] rasterises it with the embedded font. All
+//! return what they made and touch no files. What a chart shows is a struct, such as [`RoseChart`], which
+//! [`RoseChart::of_summary`] fills; [`ComparisonCharts`] draws all that belong to a comparison. The ids in a picture begin with
+//! `rose-`, so that a page that holds several can tell them apart.
 
+#[cfg(test)]
+pub(crate) mod comparison_samples;
+mod families;
+mod forest;
 mod geometry;
 mod labels;
 mod legend;
 mod lines;
+mod of_comparison;
 mod of_summary;
 mod of_training;
 mod petals;
@@ -17,13 +23,19 @@ mod raster;
 mod rose;
 #[cfg(test)]
 pub(crate) mod samples;
+mod small_multiples;
 mod svg;
 #[cfg(test)]
 mod tests;
 mod text;
+mod transitions;
 pub mod words;
 
+pub use forest::{ForestChart, ForestGroup, ForestRow, Shown, forest, shown};
 pub use lines::{Line, LineChart, LinePoint, lines};
+pub use of_comparison::ComparisonCharts;
 pub use raster::png;
 pub use rose::{Axis, Point, Role, RoseChart, RoseOptions, Scale, Series, Style, UnknownName, rose};
+pub use small_multiples::{SmallMultiples, SmallRose, small_multiples};
 pub use svg::escape;
+pub use transitions::{Flow, TransitionChart, TransitionPanel, transitions};

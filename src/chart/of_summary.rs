@@ -72,7 +72,13 @@ impl RoseChart {
         }
         chart.series.insert(at, baseline);
         chart.title = format!("Before and after: {}", words::model(&after.model));
-        chart.footer = footer(after, options);
+        chart.footer = vec![format!(
+            "Left half of a petal: before; right half: after. {}",
+            match options.scale {
+                Scale::Radius => "Radius: accuracy over scored images, in percent.",
+                Scale::Area => "A petal's area is proportional to its accuracy over scored images, in percent.",
+            }
+        )];
         chart
     }
 }

@@ -28,6 +28,8 @@ pub fn subject(n_correct: usize, n_scored: usize, n_unscored: usize) -> SubjectS
         accuracy_interval: accuracy.map(|accuracy| [(accuracy - 0.02).max(0.0), (accuracy + 0.02).min(1.0)]),
         accuracy_bounds: Some(bounds),
         balanced_accuracy: accuracy,
+        prior_corrected_accuracy: None,
+        prior_corrected_interval: None,
         kinds,
         codes,
         unscored: (n_unscored > 0).then(|| ("judge_failed".to_owned(), n_unscored)).into_iter().collect(),

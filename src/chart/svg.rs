@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use super::{text, words};
 use crate::assets::font;
 
 /// Ink of headings and names.
@@ -28,7 +29,8 @@ pub const ENCODER_LINE: &str = "#B57A00";
 /// Its numbers.
 pub const ENCODER_INK: &str = "#7A4F00";
 
-/// `text` for the inside of elements and quoted attributes of XML and HTML; characters that XML forbids become U+FFFD.
+/// `text` for the inside of elements and quoted attributes of XML and HTML; characters that XML forbids, and those that turn
+/// the direction of the text after them, become U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -40,6 +42,7 @@ pub fn escape(text: &str) -> String {
             '\'' => "&#39;".into(),
             '\t' | '\n' | '\r' => letter.to_string().into(),
             '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}' => "\u{fffd}".into(),
+            _ if words::steers(letter) => "\u{fffd}".into(),
             _ => letter.to_string().into(),
         };
         escaped.push_str(&replacement);
@@ -163,6 +166,23 @@ impl Svg {
         self.raw(&line);
     }
 
+    /// A title and lines below it, for a picture of this width; returns where they end.
+    pub fn heading(&mut self, width: f64, title: &str, subtitle: &[String]) -> f64 {
+        let style = ink(21.0, INK, "ink").bold();
+        // A reader without the font may have a wider one.
+        let room = 0.88 * width;
+        let mut y = 12.0;
+        for line in text::wrap(&words::printable(title), room, style.size, true, 2) {
+            y += 26.0;
+            self.text(32.0, y, Anchor::Start, style, &line);
+        }
+        for line in subtitle.iter().flat_map(|line| text::wrap(&words::printable(line), room, 13.0, false, 3)) {
+            y += 20.0;
+            self.text(32.0, y, Anchor::Start, ink(13.0, MUTED, "muted"), &line);
+        }
+        y
+    }
+
     /// The document, with its title and description for those who hear it.
     pub fn finish(self, width: f64, height: f64, title: &str, description: &str) -> String {
         let (width, height) = (number(width), number(height));
@@ -202,6 +222,7 @@ mod tests {
     #[test]
     fn characters_that_xml_forbids_are_replaced() {
         assert_eq!(escape("a\u{0}b\u{1b}c\nd"), "a\u{fffd}b\u{fffd}c\nd");
+        assert_eq!(escape("user\u{202e}txt.exe\u{2066}"), "user\u{fffd}txt.exe\u{fffd}");
     }
 
     #[test]

@@ -32,9 +32,40 @@ pub fn interval(interval: Option<Interval>) -> String {
     }
 }
 
-/// `text` on one line without control characters, which could steer a terminal.
+/// `text` on one line without control characters, which could steer a terminal, and without those that break a line or turn
+/// the direction of the text after them.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    text.chars().map(|letter| if letter.is_control() || steers(letter) { ' ' } else { letter }).collect()
+}
+
+/// Whether `letter` is an embedding, an override or an isolate of the bidirectional algorithm, or breaks a line: what stands
+/// after it would be shown elsewhere.
+pub fn steers(letter: char) -> bool {
+    matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A difference of fractions in percentage points, `52.3 (46.6–58.0)`, with true minus signs; [`MISSING`] where there is none.
+pub fn points(value: Option<f64>, ends: Option<Interval>) -> String {
+    let number = percent_number(value);
+    let text = match ends {
+        Some([low, high]) if number != MISSING && low.is_finite() && high.is_finite() => {
+            // A dash between a minus sign and another would be read as one of them.
+            let between = if low < 0.0 { " to " } else { "–" };
+            format!("{number} ({:.1}{between}{:.1})", low * 100.0, high * 100.0)
+        }
+        _ => number,
+    };
+    // What is rounded to nothing has no sign.
+    text.replace("-0.0", "0.0").replace('-', "−")
+}
+
+/// A p value: four decimals, and `<0.0001` below; [`MISSING`] where there is none.
+pub fn p_value(value: Option<f64>) -> String {
+    match value.filter(|value| value.is_finite()) {
+        Some(value) if value < 0.0001 => "<0.0001".to_owned(),
+        Some(value) => format!("{value:.4}"),
+        None => MISSING.to_owned(),
+    }
 }
 
 /// The first `n_max` characters of `text`, with `…` where there were more.
@@ -146,6 +177,25 @@ mod tests {
     #[test]
     fn an_accuracy_of_zero_is_a_number() {
         assert_eq!(percent(Some(0.0)), "0.0%");
+    }
+
+    #[test]
+    fn a_difference_has_a_true_minus_sign_and_none_at_nothing() {
+        assert_eq!(points(Some(0.123), Some([0.1, 0.146])), "12.3 (10.0–14.6)");
+        assert_eq!(points(Some(-0.02), Some([-0.03, -0.0001])), "−2.0 (−3.0 to 0.0)");
+        assert_eq!(points(None, Some([0.1, 0.2])), "–");
+    }
+
+    #[test]
+    fn text_that_would_run_backwards_or_steer_a_terminal_is_made_plain() {
+        assert_eq!(printable("a\u{1b}[2J\u{9b}\u{202e}b\u{2069}\u{2028}c"), "a [2J  b  c");
+    }
+
+    #[test]
+    fn a_p_value_is_never_nothing() {
+        assert_eq!(p_value(Some(1e-9)), "<0.0001");
+        assert_eq!(p_value(Some(0.0421)), "0.0421");
+        assert_eq!(p_value(None), "–");
     }
 
     #[test]

@@ -5,16 +5,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use super::eval::{self, EvalArgs};
 use super::finetune::{self, FinetuneArgs};
-use super::{exit_code, parsed, results};
-use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
-use crate::compare::{self, Forgetting, Summary};
-use crate::record;
-use crate::report::{self, Chapter, Story};
+use super::gate::{self, GateArgs};
+use super::report::{self, ReportArgs};
+use super::{exit_code, parsed};
 
 /// Flags of `emt demo`.
 #[derive(Args, Debug)]
@@ -47,8 +45,6 @@ const METHODS: [(&str, &str); 2] = [
 /// Images of each dataset after each epoch, at most.
 const N_IMAGES_PER_EPOCH: usize = 40;
 
-const PNG_WIDTH_PX: u32 = 1600;
-
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let started = Instant::now();
@@ -71,7 +67,14 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     if code != exit_code::OK {
         return Ok(code);
     }
-    write_story(&dir)?;
+    for (method, _) in METHODS {
+        let command: GateArgs = parsed("gate", gate_flags(&dir, method))?;
+        writeln!(out, "\nMay `{method}` be released?\n")?;
+        let code = gate::run(&command, quiet, &mut *out, &mut *err)?;
+        writeln!(out, "`emt gate` would return {code}.")?;
+    }
+    let command: ReportArgs = parsed("report", report_flags(&dir))?;
+    report::run(&command, true, &mut std::io::sink(), &mut *err)?;
     writeln!(out, "\n{}: report.html, rose.svg, rose.png ({:.0} s)", dir.display(), started.elapsed().as_secs_f64())?;
     Ok(exit_code::OK)
 }
@@ -113,52 +116,27 @@ fn eval_flags(args: &DemoArgs, dir: &Path) -> Vec<OsString> {
     flags
 }
 
-/// Draws before against after and writes the page.
-fn write_story(dir: &Path) -> Result<()> {
-    let options = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
-    let before: Summary = record::read_summary(&dir.join("base"))?;
-    let (_, trials_before) = results::read_run(&dir.join("base"))?;
-    let of_base = chart::rose(&RoseChart::of_summary(&before, options));
-    let mut told = Vec::new();
-    for (method, _) in METHODS {
-        let after: Summary = record::read_summary(&dir.join(method))?;
-        let rose = chart::rose(&RoseChart::before_after(&before, &after, options));
-        let curve = record::read_text(&adapter_dir(dir, method).join("curve.svg"))?;
-        let (_, trials_after) = results::read_run(&dir.join(method))?;
-        let names = after.datasets.iter().map(|dataset| dataset.dataset.as_str());
-        let forgetting: Vec<Forgetting> =
-            names.map(|name| compare::forgetting(name, &trials_before, &trials_after)).collect();
-        told.push((method, after, forgetting, rose, curve, format!("{method}/report.html")));
+/// `decision.json` is that on the last fine-tune, as of a release that was asked for.
+fn decision_file(dir: &Path, method: &str) -> PathBuf {
+    match METHODS.last() {
+        Some((last, _)) if *last == method => dir.join("decision.json"),
+        _ => dir.join(format!("decision-{method}.json")),
     }
-    let chapters: Vec<Chapter> = told
-        .iter()
-        .map(|(name, after, forgetting, rose_svg, curve, report)| Chapter {
-            name,
-            after,
-            forgetting,
-            rose_svg,
-            curve_svg: Some(curve),
-            report,
-        })
-        .collect();
-    let lead = [
-        format!(
-            "A miniature model that is part of the program was fine-tuned twice on 200 images of {TUNED_ON} to answer \
-             “{ANSWER}”, and then asked about held-out images of all three datasets."
-        ),
-        "What it still knows elsewhere is what it did not forget. All figures were computed on this machine."
-            .to_owned(),
-    ];
-    let story = Story {
-        title: "Fine-tuned on one dataset: what was forgotten of the others?",
-        lead: &lead,
-        before: &before,
-        rose_svg: &of_base,
-        chapters: &chapters,
-    };
-    record::write_file(dir, "report.html", report::story(&story).as_bytes())?;
-    let Some((_, _, _, rose, ..)) = told.last() else { bail!("there is no fine-tune to tell of") };
-    record::write_file(dir, "rose.svg", rose.as_bytes())?;
-    record::write_file(dir, "rose.png", &chart::png(rose, PNG_WIDTH_PX)?)?;
-    Ok(())
+}
+
+fn gate_flags(dir: &Path, method: &str) -> Vec<OsString> {
+    let mut flags: Vec<OsString> = vec!["--baseline".into(), dir.join("base").into(), "--candidate".into()];
+    flags.extend([dir.join(method).into(), "--out".into(), decision_file(dir, method).into()]);
+    flags
+}
+
+fn report_flags(dir: &Path) -> Vec<OsString> {
+    let mut flags: Vec<OsString> = METHODS.iter().map(|(method, _)| dir.join(method).into()).collect();
+    flags.extend(["--baseline".into(), dir.join("base").into(), "--out".into(), dir.into(), "--title".into()]);
+    flags.push(format!("Fine-tuned on {TUNED_ON}: what was forgotten?").into());
+    for (method, _) in METHODS {
+        flags.extend(["--finetune".into(), adapter_dir(dir, method).into()]);
+        flags.extend(["--decision".into(), decision_file(dir, method).into()]);
+    }
+    flags
 }

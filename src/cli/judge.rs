@@ -11,7 +11,7 @@ use super::judge_options::JudgeOptions;
 use super::progress::Progress;
 use super::results::{self, ChartOptions, Format, Results};
 use super::{exit_code, interrupt};
-use crate::domain::{Subject, Trial};
+use crate::domain::Trial;
 use crate::eval;
 use crate::judging::Panel;
 use crate::record::{Manifest, RunFolder};
@@ -74,7 +74,7 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     environment.insert("command".into(), results::command_line().into());
     environment.insert("judged_from".into(), old.identity.clone().into());
     let mut progress = Progress::new(err, quiet);
-    let n_answers = trials.iter().filter(|trial| trial.subject == Subject::Model && trial.answer.is_some()).count();
+    let n_answers = trials.iter().filter(|trial| eval::is_judged(trial)).count();
     let n_calls_max = panel.upper_bound_of_calls(n_answers as u64);
     if n_calls_max > 0 {
         progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer"));
@@ -93,16 +93,16 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     }
     let order: Vec<_> = trials.iter().map(Trial::key).collect();
     let trials = folder.finish(&order)?;
-    let results = Results { dir: &args.out, spec: &spec, trials: &trials, charts: &args.charts };
+    let results = Results { dir: &args.out, run: &args.out, spec: &spec, trials: &trials, charts: &args.charts };
     results::write_all(&[results], args.format, quiet, out)?;
     match eval::largest_unscored_share(&trials) {
-        Some((dataset, subject, share)) if share > args.max_unscored => {
+        Some(unscored) if unscored.share > args.max_unscored => {
             let why = judge_error.map(|error| format!(" ({error})")).unwrap_or_default();
             bail!(
-                "{:.1}% of the {}'s trials of `{dataset}` are unscored, more than --max-unscored {:.1}%{why}; the run is \
+                "{:.1}% of {} are unscored, more than --max-unscored {:.1}%{why}; the run is \
                  complete in `{}`; hint: run the same command again to retry",
-                share * 100.0,
-                results::subject_name(subject),
+                unscored.share * 100.0,
+                results::trials_name(&unscored),
                 args.max_unscored * 100.0,
                 args.out.display()
             )

@@ -2,16 +2,19 @@
 
 mod adapter_options;
 mod calibrate;
+mod comparison;
 mod config_file;
 pub mod data;
 mod demo;
 mod environment;
 mod eval;
 mod finetune;
+mod gate;
 mod interrupt;
 mod judge;
 mod judge_options;
 mod progress;
+mod report;
 mod results;
 
 use std::ffi::OsString;
@@ -50,6 +53,10 @@ struct Cli {
 enum Command {
     /// Ask a model and its encoder about images; judge, record and report the answers
     Eval(Box<eval::EvalArgs>),
+    /// Compare runs with a baseline: what was forgotten, per dataset, class and image
+    Report(Box<report::ReportArgs>),
+    /// Decide whether a fine-tuned model may be released: exit code 0 pass, 1 fail, 3 inconclusive
+    Gate(Box<gate::GateArgs>),
     /// Fine-tune a model, and draw what it forgets epoch by epoch
     Finetune(Box<finetune::FinetuneArgs>),
     /// Judge a recorded run again, and measure a judge against people
@@ -89,6 +96,8 @@ fn parse(args: Vec<OsString>) -> anyhow::Result<Cli> {
 fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     match &cli.command {
         Command::Eval(args) => eval::run(args, cli.quiet, out, err),
+        Command::Report(args) => report::run(args, cli.quiet, out, err),
+        Command::Gate(args) => gate::run(args, cli.quiet, out, err),
         Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),
         Command::Data(args) => data::run(args, cli.quiet, out, err),

@@ -8,7 +8,8 @@ use clap::Args;
 
 use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
 use crate::compare::{self, Summary, SummaryInput};
-use crate::domain::{RunSpec, Subject, Trial};
+use crate::domain::{Mode, RunSpec, Subject, Trial};
+use crate::eval::UnscoredShare;
 use crate::record;
 use crate::report::{self, ReportInput};
 use crate::{eval, record::Manifest};
@@ -37,9 +38,19 @@ pub(super) struct ChartOptions {
     paper_rows: bool,
 }
 
+impl ChartOptions {
+    /// The same as the charts take them.
+    pub(super) fn options(&self) -> RoseOptions {
+        RoseOptions { scale: self.rose_scale, style: self.rose_style, paper_rows: self.paper_rows }
+    }
+}
+
 /// A finished run.
 pub(super) struct Results<'a> {
+    /// Where its files go.
     pub dir: &'a Path,
+    /// The folder of its `run.json`.
+    pub run: &'a Path,
     pub spec: &'a RunSpec,
     pub trials: &'a [Trial],
     pub charts: &'a ChartOptions,
@@ -75,14 +86,9 @@ pub(super) fn write_all(runs: &[Results<'_>], format: Format, quiet: bool, out: 
 
 /// Writes the files of one run.
 fn write(results: &Results<'_>) -> Result<Summary> {
-    let summary = summary(results)?;
-    let options = RoseOptions {
-        scale: results.charts.rose_scale,
-        style: results.charts.rose_style,
-        paper_rows: results.charts.paper_rows,
-    };
-    let rose_svg = chart::rose(&RoseChart::of_summary(&summary, options));
-    let (manifest, _) = record::read_run(results.dir)?;
+    let summary = summary(&name_of(results.run), results.spec, results.trials)?;
+    let rose_svg = chart::rose(&RoseChart::of_summary(&summary, results.charts.options()));
+    let manifest = record::read_manifest(results.run)?;
     let environment = shown_environment(&manifest);
     let input = ReportInput {
         summary: &summary,
@@ -107,16 +113,23 @@ fn write(results: &Results<'_>) -> Result<Summary> {
     Ok(summary)
 }
 
-fn summary(results: &Results<'_>) -> Result<Summary> {
-    let judged = eval::judged_datasets(results.spec)?;
+/// All numbers of a recorded run.
+pub(super) fn summary(run: &str, spec: &RunSpec, trials: &[Trial]) -> Result<Summary> {
+    let judged = eval::judged_datasets(spec)?;
     let is_certain = |trial: &Trial| {
-        let index = results.spec.datasets.iter().position(|dataset| dataset.dataset == trial.dataset)?;
+        let index = spec.datasets.iter().position(|dataset| dataset.dataset == trial.dataset)?;
         let label = judged[index].labels.index_of(&trial.label)?;
         Some(judged[index].grader.grade(label, &trial.answer.as_ref()?.text).certain)
     };
-    let run = results.dir.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
-    let input = SummaryInput { run: &run, uncertain_share: compare::uncertain_share(results.trials, is_certain) };
-    Ok(compare::summarise(&input, results.spec, results.trials))
+    let input = SummaryInput { run, uncertain_share: compare::uncertain_share(trials, is_certain) };
+    Ok(compare::summarise(&input, spec, trials))
+}
+
+/// A run's name: that of its folder.
+pub(super) fn name_of(dir: &Path) -> String {
+    // `.` and `..` name no folder as they are.
+    let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    path.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 fn shown_environment(manifest: &Manifest) -> Vec<(String, String)> {
@@ -140,11 +153,12 @@ pub(super) fn command_line() -> String {
     words.join(" ")
 }
 
-/// As messages have it.
-pub(super) fn subject_name(subject: Subject) -> &'static str {
-    match subject {
-        Subject::Model => "model",
-        Subject::Encoder => "encoder",
+/// As messages have it: whose trials, and in which mode.
+pub(super) fn trials_name(UnscoredShare { dataset, subject, mode, .. }: &UnscoredShare) -> String {
+    match (subject, mode) {
+        (Subject::Model, Mode::Score) => format!("the model's label scorings of `{dataset}`"),
+        (Subject::Model, _) => format!("the model's trials of `{dataset}`"),
+        (Subject::Encoder, _) => format!("the encoder's trials of `{dataset}`"),
     }
 }
 

@@ -1,19 +1,33 @@
-//! Trials to a [`Summary`], two runs' trials to what was forgotten; pure.
+//! Trials to a [`Summary`], two runs' trials to what was forgotten ([`Comparison`]); pure.
 
+mod bare_answer;
 mod calibration;
+mod comparability;
+mod comparison;
 mod correct;
-mod forgetting;
+mod images;
 mod measure;
+mod measures;
+mod pair_table;
 mod pairing;
+mod recode;
+mod runs;
 mod summarise;
 mod summary;
+#[cfg(test)]
+mod testing;
 
+pub use bare_answer::bare_answer;
 pub use calibration::{
     CALIBRATION_SCHEMA, CalibratedAccuracy, Calibration, GroupBy, GroupMeasured, JudgeIdentity, MarkedPair, Measured,
     OtherJudge, StratumErrors, output_style,
 };
+pub use comparability::{SAMPLES, field_differences};
+pub use comparison::*;
 pub use correct::{CorrectedAccuracy, CorrectedForgetting, corrected_accuracy, corrected_forgetting};
-pub use forgetting::{Forgetting, forgetting};
+pub use pair_table::PairTable;
 pub use pairing::{Pairing, pair};
+pub use recode::recode;
+pub use runs::{Candidate, RunView, compare_runs, outcome_pairs};
 pub use summarise::{summarise, uncertain_share};
 pub use summary::*;

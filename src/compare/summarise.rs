@@ -145,6 +145,9 @@ fn subject_summary(trials: &[&Trial]) -> Option<SubjectSummary> {
     let n_unscored: usize = unscored.values().sum();
     let n_scored = n_trials - n_unscored;
     let share = |n: usize, of: usize| n as f64 / of as f64;
+    let corrected: Vec<bool> =
+        trials.iter().filter_map(|trial| trial.prior_corrected.as_ref()).map(|choice| choice.is_correct).collect();
+    let n_corrected = corrected.iter().filter(|&&is_correct| is_correct).count();
     Some(SubjectSummary {
         n_trials,
         n_correct,
@@ -154,6 +157,8 @@ fn subject_summary(trials: &[&Trial]) -> Option<SubjectSummary> {
         accuracy_interval: wilson(n_correct, n_scored, CONFIDENCE),
         accuracy_bounds: Some([share(n_correct, n_trials), share(n_correct + n_unscored, n_trials)]),
         balanced_accuracy: balanced_accuracy(trials),
+        prior_corrected_accuracy: (!corrected.is_empty()).then(|| share(n_corrected, corrected.len())),
+        prior_corrected_interval: wilson(n_corrected, corrected.len(), CONFIDENCE),
         kinds,
         codes,
         unscored,
@@ -196,13 +201,13 @@ fn encoder_cells(model: &[&Trial], encoder: &[&Trial]) -> (PairCells, usize) {
     (cells, n_unscored)
 }
 
-fn retention(cells: PairCells) -> Option<f64> {
+pub(super) fn retention(cells: PairCells) -> Option<f64> {
     let n_encoder = cells.both + cells.only_second;
     (n_encoder > 0).then(|| (cells.both + cells.only_first) as f64 / n_encoder as f64)
 }
 
 /// The answer that more than [`CONSTANT_SHARE`] of the scored trials share, however cased, spaced or ended.
-fn constant_answer(trials: &[&Trial]) -> Option<ConstantAnswer> {
+pub(super) fn constant_answer(trials: &[&Trial]) -> Option<ConstantAnswer> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut n_scored = 0;
     for trial in trials.iter().filter(|trial| is_correct(trial).is_some()) {
@@ -235,91 +240,12 @@ fn reason_name(reason: UnscoredReason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::Value;
 
     use super::*;
-    use crate::domain::{Answer, AnswerType, EncoderSpec, ErrorCode, JudgeSpec, Label, ModelSpec, Stop, SubjectPrompt};
+    use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, trial};
+    use crate::domain::{ErrorCode, PriorCorrected};
 
     const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
-
-    fn spec(with_encoder: bool) -> RunSpec {
-        let hash = String::new;
-        RunSpec {
-            model: ModelSpec {
-                name: "tiny".into(),
-                family: "llava".into(),
-                weights: hash(),
-                adapter: None,
-                merged: false,
-                tokenizer: hash(),
-                chat_template: hash(),
-                preprocessing: Value::Null,
-            },
-            encoder: with_encoder.then(|| EncoderSpec {
-                name: "tiny-clip".into(),
-                family: "clip".into(),
-                weights: hash(),
-                tokenizer: hash(),
-                preprocessing: Value::Null,
-                relation: EncoderRelation::Own,
-                tower_equal: true,
-            }),
-            datasets: vec![dataset("cifar10"), dataset("mnist")],
-            sample_seed: 0,
-            modes: vec![Mode::Generate],
-            max_new_tokens: 32,
-            compute_type: "f32".into(),
-            device_kind: "cpu".into(),
-            judges: ["rules", "llm"]
-                .map(|judge| JudgeSpec {
-                    judge: judge.into(),
-                    model: "1".into(),
-                    prompt: None,
-                    parameters: Value::Null,
-                })
-                .to_vec(),
-            tuned_on: BTreeMap::new(),
-        }
-    }
-
-    fn dataset(name: &str) -> DatasetSpec {
-        DatasetSpec {
-            dataset: name.into(),
-            split: "test".into(),
-            is_training_split: false,
-            label_set: String::new(),
-            labels: ["cat", "dog", "frog"].map(Label::named).into(),
-            answer_type: AnswerType::Object,
-            prompts: Vec::<SubjectPrompt>::new(),
-        }
-    }
-
-    fn trial(subject: Subject, n: usize, label: &str, answer: &str, outcome: Outcome) -> Trial {
-        Trial {
-            dataset: "cifar10".into(),
-            split: "test".into(),
-            sample: format!("cifar10/test/{n:05}"),
-            content: format!("blake3:{n}"),
-            label: label.into(),
-            subject,
-            mode: if subject == Subject::Model { Mode::Generate } else { Mode::ZeroShot },
-            prompt: "emt".into(),
-            answer: Some(Answer {
-                text: answer.into(),
-                stop: Stop::Eos,
-                n_prompt_tokens: None,
-                n_answer_tokens: None,
-                logit_gap: None,
-            }),
-            scores: Vec::new(),
-            verdicts: Vec::new(),
-            outcome,
-        }
-    }
-
-    const RIGHT: Outcome = Outcome::Correct;
-    const WRONG: Outcome = Outcome::Incorrect(ErrorCode::Wrong);
-    const UNREADABLE: Outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
 
     /// Four cats and a dog, model and encoder.
     fn five_pairs() -> Vec<Trial> {
@@ -365,6 +291,31 @@ mod tests {
         assert_eq!(cifar10.retention, Some(2.0 / 3.0));
         assert_eq!(cifar10.constant_answer, None);
         assert_eq!(summary.datasets[1].model, None);
+    }
+
+    #[test]
+    fn label_scoring_is_counted_apart_and_so_is_its_choice_without_the_prior() {
+        let scored = |n: usize, outcome: Outcome, is_correct: Option<bool>| Trial {
+            mode: Mode::Score,
+            prior_corrected: is_correct.map(|is_correct| PriorCorrected { answer: "cat".into(), is_correct }),
+            ..trial(Subject::Model, n, "cat", "cat", outcome)
+        };
+        let mut trials = five_pairs();
+        trials.extend([
+            scored(0, RIGHT, Some(true)),
+            scored(1, RIGHT, Some(false)),
+            scored(2, WRONG, Some(true)),
+            scored(3, UNREADABLE, None),
+        ]);
+        let summary = summarise(&INPUT, &spec(true), &trials);
+        let (generated, scored) = (summary.datasets[0].model.as_ref().unwrap(), &summary.datasets[0].model_score);
+        let scored = scored.as_ref().unwrap();
+        assert_eq!((generated.n_trials, generated.prior_corrected_accuracy), (5, None));
+        assert_eq!(generated.prior_corrected_interval, None);
+        assert_eq!((scored.n_trials, scored.n_correct, scored.n_unscored), (4, 2, 1));
+        assert_eq!(scored.prior_corrected_accuracy, Some(2.0 / 3.0));
+        assert_eq!(scored.prior_corrected_interval, wilson(2, 3, CONFIDENCE));
+        assert_eq!(summary.datasets[0].n_samples, 5);
     }
 
     #[test]

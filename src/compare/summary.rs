@@ -122,6 +122,12 @@ pub struct SubjectSummary {
     pub accuracy_bounds: Option<Interval>,
     /// The mean over classes of correct over scored.
     pub balanced_accuracy: Option<f64>,
+    /// Of label scoring, the accuracy of the choices without the model's prior, over the trials that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior_corrected_accuracy: Option<f64>,
+    /// Wilson's interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior_corrected_interval: Option<Interval>,
     /// Incorrect trials by kind; every kind stands in it.
     pub kinds: BTreeMap<String, usize>,
     /// Incorrect trials by code; only codes that occur.

@@ -194,6 +194,8 @@ impl WireSubset {
             evaluated_by_default: false,
             checksums: BTreeMap::new(),
             files: Vec::new(),
+            // Its images are a part of the program already.
+            may_redistribute: true,
             ..whole.clone()
         })
     }

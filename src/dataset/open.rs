@@ -362,8 +362,8 @@ fn open_path(catalog: &Catalog, name: Option<&str>, path: &Path, request: &OpenR
         noun: "object".to_owned(),
         caption_template: "a photo of a {}.".to_owned(),
         caption_ensemble: Vec::new(),
-        // Nothing is known about a person's own images: reports do not publish them.
-        may_redistribute: false,
+        // They are a person's own, and so are the reports.
+        may_redistribute: true,
         licence: "unknown".to_owned(),
         sample_seed: catalog.sample_seed,
         name: name.clone(),

@@ -25,5 +25,5 @@ pub use prompt::Prompt;
 pub use run_set::RunSet;
 pub use run_spec::{DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, SubjectPrompt};
 pub use sample::{Sample, select};
-pub use trial::{Mode, ScoredLabel, Subject, Trial, TrialKey};
+pub use trial::{Mode, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
 pub use verdict::{JudgeVerdict, Verdict};

@@ -18,6 +18,11 @@ impl RunSet {
         self.0 >> run & 1 == 1
     }
 
+    /// The runs of either.
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether there are none.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -39,5 +44,7 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), [0, 9, 18, 27, 36, 45, 54, 63]);
         assert!(set.contains(63) && !set.contains(62) && !set.is_empty());
         assert!(RunSet::of(5, |_| false).is_empty());
+        let either = RunSet::of(4, |run| run == 1).union(RunSet::of(4, |run| run == 3));
+        assert_eq!(either.iter().collect::<Vec<_>>(), [1, 3]);
     }
 }

@@ -35,6 +35,19 @@ pub struct ScoredLabel {
     pub label: String,
     /// Cosine (zero-shot) or log-probability (score).
     pub score: f32,
+    /// Its share of the softmax over the label set, where scores are log-probabilities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f32>,
+}
+
+/// What label scoring chooses where each label's score on an image of the mean colour is taken off its score: what the
+/// model would say of any image does not count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriorCorrected {
+    /// The chosen label's name.
+    pub answer: String,
+    /// Whether it is the sample's; an error's code is [`ErrorCode::Wrong`](super::ErrorCode::Wrong).
+    pub is_correct: bool,
 }
 
 /// What makes a trial unique in a run.
@@ -73,7 +86,9 @@ pub struct Trial {
     pub answer: Option<Answer>,
     /// The best labels, best first, where the mode ranks them.
     pub scores: Vec<ScoredLabel>,
-    /// Every judge's verdict; empty for an encoder.
+    /// The choice without the model's prior, where labels were scored and the prior is known.
+    pub prior_corrected: Option<PriorCorrected>,
+    /// Every judge's verdict; empty for an encoder, and where labels were scored.
     pub verdicts: Vec<JudgeVerdict>,
     /// What became of it.
     pub outcome: Outcome,

@@ -23,6 +23,7 @@ pub fn judged_datasets(spec: &RunSpec) -> Result<Vec<JudgedDataset>> {
                 .with_context(|| format!("the labels of `{}` in run.json are broken", dataset.dataset))?;
             let question = dataset
                 .prompt(Subject::Model, Mode::Generate)
+                .or_else(|| dataset.prompt(Subject::Model, Mode::Score))
                 .with_context(|| format!("run.json has no prompt of the model for `{}`", dataset.dataset))?;
             let grader = Grader::new(&labels, &tuned_on, &lexicon);
             Ok(JudgedDataset { question: question.text.clone(), labels, grader })
@@ -64,7 +65,7 @@ impl Bench {
 
     /// Takes over verdicts of an earlier sitting, so that no pair is asked twice.
     pub fn remember(&mut self, trials: &[Trial]) -> Result<()> {
-        for trial in trials.iter().filter(|trial| trial.subject == Subject::Model) {
+        for trial in trials.iter().filter(|trial| is_judged(trial)) {
             let Some(answer) = &trial.answer else { continue };
             let (dataset, label) = self.place(trial)?;
             for verdict in &trial.verdicts {
@@ -95,6 +96,16 @@ impl Bench {
                 self.waiting.insert(token, (run, trial.clone()));
                 Ok(trial)
             }
+        }
+    }
+
+    /// Counts a trial that no judge is asked about.
+    pub fn count(&mut self, trial: &Trial) {
+        let tally = self.tally_mut(trial);
+        match trial.outcome {
+            Outcome::Correct => tally.n_correct += 1,
+            Outcome::Unscored(_) => tally.n_unscored += 1,
+            Outcome::Incorrect(_) => {}
         }
     }
 
@@ -152,14 +163,9 @@ impl Bench {
     }
 
     fn settle(&mut self, trial: &mut Trial, judged: Judged) {
-        let tally = self.tally_mut(trial);
-        match judged.outcome {
-            Outcome::Correct => tally.n_correct += 1,
-            Outcome::Unscored(_) => tally.n_unscored += 1,
-            Outcome::Incorrect(_) => {}
-        }
         trial.verdicts = judged.verdicts;
         trial.outcome = judged.outcome;
+        self.count(trial);
     }
 
     fn place(&self, trial: &Trial) -> Result<(usize, usize)> {
@@ -197,8 +203,7 @@ pub fn rejudge(
         }
         let mut batch = Vec::with_capacity(chunk.len());
         for &trial in chunk {
-            let is_judged = trial.subject == Subject::Model && trial.mode == Mode::Generate && trial.answer.is_some();
-            batch.push(if is_judged { bench.submit(0, trial.clone())? } else { trial.clone() });
+            batch.push(if is_judged(trial) { bench.submit(0, trial.clone())? } else { trial.clone() });
         }
         folder.append(&batch)?;
         append(std::slice::from_mut(folder), bench.decided(Duration::ZERO))?;
@@ -216,6 +221,11 @@ pub fn rejudge(
         folder.note("judge_parameters", parameters);
     }
     Ok(bench.fatal_error())
+}
+
+/// Whether judges decide on this trial: on a choice among labels equality does.
+pub fn is_judged(trial: &Trial) -> bool {
+    trial.subject == Subject::Model && trial.mode == Mode::Generate && trial.answer.is_some()
 }
 
 /// Appends each trial to the journal of its run.

@@ -12,6 +12,7 @@ use crate::model::memory::{self, MemoryNeed};
 use crate::model::mllm::{self, OpenedModel};
 use crate::model::overlay::Overlay;
 use crate::model::preprocess::Preprocessor;
+use crate::model::scoring::LabelTrie;
 use crate::model::subjects::Subjects;
 use crate::model::tower::{self, TowerComparison};
 use crate::model::weights::{Adapter, Canonical, Checkpoint, Miniature, find_checkpoint, is_embedded, open_checkpoint};
@@ -163,16 +164,21 @@ impl OpenedSubjects {
         self.model.dialogue.render(question)
     }
 
-    /// Refuses prompts that do not fit in the model's positions.
-    pub fn check_length(&self, dataset: &str, n_prompt_tokens: usize, max_new_tokens: usize) -> Result<()> {
+    /// The labels of a dataset as the model would say them after its prompt, before anything is loaded.
+    pub fn label_trie(&self, prompt: &mllm::RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
+        self.model.dialogue.label_trie(prompt, labels)
+    }
+
+    /// Refuses prompts that do not fit in the model's positions with answers of up to `n_answer_tokens`.
+    pub fn check_length(&self, dataset: &str, n_prompt_tokens: usize, n_answer_tokens: usize) -> Result<()> {
         let n_positions = self.model.plan.n_positions();
-        if n_prompt_tokens + max_new_tokens > n_positions {
+        if n_prompt_tokens + n_answer_tokens > n_positions {
             bail!(
                 "the prompt of `{dataset}` takes {n_prompt_tokens} positions ({} of them the image) and its answer up to \
-                 {max_new_tokens}, together {}, but the model has {n_positions}; hint: `--prompt emt-open` leaves the \
+                 {n_answer_tokens}, together {}, but the model has {n_positions}; hint: `--prompt emt-open` leaves the \
                  class list out, `--max-new-tokens` shortens the answer",
                 self.model.plan.n_image_positions(),
-                n_prompt_tokens + max_new_tokens,
+                n_prompt_tokens + n_answer_tokens,
             );
         }
         Ok(())
@@ -336,6 +342,13 @@ fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>) -> String {
 
 /// What `run.json` shows of the tower beside the relation; `null` without an encoder.
 impl OpenedSubjects {
+    /// The datasets that the adapter of `run` says it was fine-tuned on.
+    pub fn tuned_on(&self, run: usize) -> Vec<String> {
+        let notes = self.adapter(run).and_then(|opened| opened.adapter.provenance.as_ref());
+        let names = notes.and_then(|notes| notes["tuned_on"].as_array());
+        names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    }
+
     /// The largest relative change of a tower tensor against the encoder's, where they were compared.
     pub fn tower_change(&self) -> Value {
         json!(self.encoder.as_ref().and_then(|(_, comparison)| comparison.largest_change))

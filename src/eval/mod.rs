@@ -18,8 +18,8 @@ mod subjects;
 
 pub use calibration::{SheetPlaces, judge_sheet, marked_pairs, recorded_outcomes, sheet_places};
 pub use events::{Event, Observer};
-pub use judge::{judged_datasets, rejudge};
+pub use judge::{is_judged, judged_datasets, rejudge};
 pub use loaded::{AdapterRequest, EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
-pub use pipeline::{Ended, EvalRun, OpenRun, largest_unscored_share, refuse_empty, run};
+pub use pipeline::{Ended, EvalRun, OpenRun, Session, UnscoredShare, largest_unscored_share, refuse_empty, run};
 pub use plan::{DatasetWork, SampleWork, plan};
-pub use spec::{Captions, Question, dataset_spec, model_prompt};
+pub use spec::{Captions, Question, dataset_spec, model_prompts};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::events::{Event, Observer};
 use super::images::{Preparation, PreparedBatch, send_batches};
@@ -14,21 +14,23 @@ use super::plan::{DatasetWork, SampleWork, order, unjudged};
 use super::spec::Question;
 use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker};
 use crate::dataset::Dataset;
-use crate::domain::{Answer, ErrorCode, Mode, Outcome, ScoredLabel, Stop, Subject, Trial, UnscoredReason};
+use crate::domain::{
+    Answer, ErrorCode, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject, Trial, UnscoredReason,
+};
 use crate::judging::Panel;
-use crate::model::subjects::ImageAnswers;
+use crate::model::subjects::{ImageAnswers, LabelChoice};
 use crate::record::RunFolder;
 
 /// Everything that a run needs, ready.
 pub struct EvalRun<'a> {
     /// The datasets, as the spec lists them.
     pub datasets: &'a [Dataset],
-    /// What each still needs.
-    pub works: &'a [DatasetWork],
     /// The prompt's name.
     pub prompt_name: &'a str,
     /// The questions of each dataset.
     pub questions: &'a [Question],
+    /// What the models are asked to do with them.
+    pub modes: &'a [Mode],
     /// Generation stops after as many tokens.
     pub max_new_tokens: usize,
     /// Images in one forward pass.
@@ -62,62 +64,138 @@ pub enum Ended {
     Interrupted,
 }
 
-/// Runs to the end, or until stopped. `load` reads the weights; it is not called where nothing is left to ask.
+/// Runs to the end of `works`, or until stopped. `load` reads the weights; it is not called where nothing is left to ask.
 pub fn run(
     run: EvalRun<'_>,
+    works: &[DatasetWork],
     load: impl FnOnce() -> Result<EvalSubjects>,
     observer: &mut dyn Observer,
 ) -> Result<Ended> {
-    let EvalRun { datasets, works, is_stopped, .. } = run;
-    let first = run.runs.first().context("there is no run to make")?;
-    let mut bench = Bench::new(run.panel, &first.folder.manifest().spec.clone());
-    for open in &run.runs {
-        bench.remember(&open.recorded)?;
+    let mut session = Session::open(run)?;
+    if !session.ask(works, load, observer)? {
+        return Ok(Ended::Interrupted);
     }
-    let mut folders = Vec::with_capacity(run.runs.len());
-    for (index, OpenRun { mut folder, recorded }) in run.runs.into_iter().enumerate() {
-        let recorded: BTreeMap<_, _> = recorded.into_iter().map(|trial| (trial.key(), trial)).collect();
-        for trial in unjudged(&recorded) {
-            let trial = bench.submit(index, trial)?;
-            if !matches!(trial.outcome, Outcome::Unscored(UnscoredReason::Pending)) {
-                folder.append(&[trial])?;
-            }
+    session.finish(works)
+}
+
+/// Runs that go on in lock-step, piece by piece: subjects are loaded once, and everything that was asked is journalled.
+pub struct Session<'a> {
+    datasets: &'a [Dataset],
+    prompt_name: &'a str,
+    questions: &'a [Question],
+    modes: &'a [Mode],
+    max_new_tokens: usize,
+    batch_size: usize,
+    is_stopped: &'a (dyn Fn() -> bool + Sync),
+    bench: Bench,
+    folders: Vec<RunFolder>,
+    asker: Option<(Asker, Preparation)>,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the bench of judges, and hands in what earlier sittings left unjudged.
+    pub fn open(run: EvalRun<'a>) -> Result<Self> {
+        let first = run.runs.first().context("there is no run to make")?;
+        let mut bench = Bench::new(run.panel, &first.folder.manifest().spec.clone());
+        for open in &run.runs {
+            bench.remember(&open.recorded)?;
         }
-        folders.push(folder);
+        let mut folders = Vec::with_capacity(run.runs.len());
+        for (index, OpenRun { mut folder, recorded }) in run.runs.into_iter().enumerate() {
+            let recorded: BTreeMap<_, _> = recorded.into_iter().map(|trial| (trial.key(), trial)).collect();
+            for trial in unjudged(&recorded) {
+                let trial = bench.submit(index, trial)?;
+                if !matches!(trial.outcome, Outcome::Unscored(UnscoredReason::Pending)) {
+                    folder.append(&[trial])?;
+                }
+            }
+            folders.push(folder);
+        }
+        Ok(Self {
+            datasets: run.datasets,
+            prompt_name: run.prompt_name,
+            questions: run.questions,
+            modes: run.modes,
+            max_new_tokens: run.max_new_tokens,
+            batch_size: run.batch_size,
+            is_stopped: run.is_stopped,
+            bench,
+            folders,
+            asker: None,
+        })
     }
-    if works.iter().any(|work| !work.remaining.is_empty()) {
+
+    /// Asks what remains of `works`, one a dataset, and waits for its judges; `load` reads the weights where they are needed
+    /// for the first time. `false` where somebody asked to stop: then all that was answered is on the disk.
+    pub fn ask(
+        &mut self,
+        works: &[DatasetWork],
+        load: impl FnOnce() -> Result<EvalSubjects>,
+        observer: &mut dyn Observer,
+    ) -> Result<bool> {
+        if works.iter().any(|work| !work.remaining.is_empty()) {
+            let (asker, preparation) = match self.asker.take() {
+                Some(loaded) => loaded,
+                None => self.load(works, load)?,
+            };
+            let mut scribe = Scribe {
+                datasets: self.datasets,
+                works,
+                prompt_name: self.prompt_name,
+                counts_scores: !self.modes.contains(&Mode::Generate),
+                bench: &mut self.bench,
+                folders: &mut self.folders,
+            };
+            let todo: Vec<(&Dataset, &[SampleWork])> =
+                self.datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
+            let (batch_size, is_stopped) = (self.batch_size, self.is_stopped);
+            let asker = std::thread::scope(|scope| {
+                let (prepared_sender, prepared) = sync_channel::<PreparedBatch>(BATCHES_AHEAD);
+                let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
+                let preparation = &preparation;
+                scope.spawn(move || send_batches(preparation, &todo, batch_size, is_stopped, prepared_sender));
+                // The thread owns the device while it runs, and gives it back.
+                let answering = scope.spawn(move || {
+                    answer_batches(&asker, &prepared, &answered_sender);
+                    asker
+                });
+                scribe.write(&answered, observer)?;
+                answering.join().map_err(|_| anyhow!("the thread that owns the device panicked"))
+            })?;
+            self.asker = Some((asker, preparation));
+        }
+        self.bench.drain(&mut self.folders, self.is_stopped, observer)?;
+        if (self.is_stopped)() {
+            self.folders.iter_mut().try_for_each(RunFolder::sync)?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn load(&self, works: &[DatasetWork], load: impl FnOnce() -> Result<EvalSubjects>) -> Result<(Asker, Preparation)> {
         let subjects = load()?;
         let preparation = Preparation {
             model: subjects.loaded.model_preprocessor().clone(),
             encoder: subjects.loaded.encoder_preprocessor().cloned(),
         };
-        let asker = Asker::new(subjects, datasets, run.questions, run.max_new_tokens)?;
-        asker.refuse_idle_adapters(&preparation, datasets, works)?;
-        let mut scribe =
-            Scribe { datasets, works, prompt_name: run.prompt_name, bench: &mut bench, folders: &mut folders };
-        let todo: Vec<(&Dataset, &[SampleWork])> =
-            datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
-        std::thread::scope(|scope| {
-            let (prepared_sender, prepared) = sync_channel::<PreparedBatch>(BATCHES_AHEAD);
-            let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
-            scope.spawn(move || send_batches(&preparation, &todo, run.batch_size, is_stopped, prepared_sender));
-            scope.spawn(move || answer_batches(&asker, &prepared, &answered_sender));
-            scribe.write(&answered, observer)
-        })?;
+        let scores_labels = self.modes.contains(&Mode::Score);
+        let asker = Asker::new(subjects, self.datasets, self.questions, self.max_new_tokens, scores_labels)?;
+        asker.refuse_idle_adapters(&preparation, self.datasets, works)?;
+        Ok((asker, preparation))
     }
-    bench.drain(&mut folders, is_stopped, observer)?;
-    if is_stopped() {
-        folders.iter_mut().try_for_each(RunFolder::sync)?;
-        return Ok(Ended::Interrupted);
+
+    /// Ends the runs: their journals are compacted to the order of `works`' samples.
+    pub fn finish(mut self, works: &[DatasetWork]) -> Result<Ended> {
+        if let Some(parameters) = self.bench.effective_parameters() {
+            self.folders.iter_mut().for_each(|folder| folder.note("judge_parameters", parameters.clone()));
+        }
+        let judge_error = self.bench.fatal_error();
+        let order = order(self.datasets, works);
+        let trials: Vec<Vec<Trial>> =
+            self.folders.into_iter().map(|folder| folder.finish(&order)).collect::<Result<_, _>>()?;
+        trials.iter().try_for_each(|trials| refuse_unreadable(self.datasets, trials))?;
+        Ok(Ended::Complete { trials, judge_error })
     }
-    if let Some(parameters) = bench.effective_parameters() {
-        folders.iter_mut().for_each(|folder| folder.note("judge_parameters", parameters.clone()));
-    }
-    let judge_error = bench.fatal_error();
-    let order = order(datasets, works);
-    let trials: Vec<Vec<Trial>> = folders.into_iter().map(|folder| folder.finish(&order)).collect::<Result<_, _>>()?;
-    trials.iter().try_for_each(|trials| refuse_unreadable(datasets, trials))?;
-    Ok(Ended::Complete { trials, judge_error })
 }
 
 /// One batch is prepared while another is answered; more would only hold memory.
@@ -138,6 +216,8 @@ struct Scribe<'a> {
     datasets: &'a [Dataset],
     works: &'a [DatasetWork],
     prompt_name: &'a str,
+    /// Whether progress is told of choices among labels, since nothing is generated.
+    counts_scores: bool,
     bench: &'a mut Bench,
     folders: &'a mut [RunFolder],
 }
@@ -185,43 +265,47 @@ impl Scribe<'_> {
     ) -> Result<()> {
         let work = sample.work;
         match sample.result {
-            Ok(Answers { content, answers: ImageAnswers { models, encoder } }) => {
-                for (run, answer) in models {
-                    let trial = self.model_trial(dataset, work.position, &content, answer);
+            Ok(Answers { content, answers: ImageAnswers { generated, scored, encoder } }) => {
+                let new = |asked, prompt| trial(dataset, work.position, &content, asked, prompt);
+                for (run, answer) in generated {
+                    let trial = new(GENERATED, self.prompt_name);
+                    let trial = match answer {
+                        Ok(answer) => Trial { answer: Some(answer), ..trial },
+                        Err(_) => Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial },
+                    };
                     trials.push((run, self.bench.submit(run, trial)?));
                 }
+                for (run, choice) in scored {
+                    let trial = scored_trial(new(SCORED, self.prompt_name), choice);
+                    trials.push((run, self.count(trial)));
+                }
                 if let Some(scores) = encoder {
-                    let trial = encoder_trial(dataset, work.position, &content, scores);
+                    let trial = chosen(new(ZERO_SHOT, CAPTION), scores);
                     trials.extend(work.encoder.iter().map(|run| (run, trial.clone())));
                 }
             }
             Err(unreadable) => {
-                let outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
-                let of = |subject, prompt| Trial {
-                    outcome,
-                    ..trial(dataset, work.position, &unreadable.content, subject, prompt)
+                let new = |asked, prompt| Trial {
+                    outcome: Outcome::Unscored(UnscoredReason::ImageUnreadable),
+                    ..trial(dataset, work.position, &unreadable.content, asked, prompt)
                 };
-                for run in work.models.iter() {
-                    trials.push((run, self.bench.submit(run, of(Subject::Model, self.prompt_name))?));
+                for run in work.generate.iter() {
+                    trials.push((run, self.bench.submit(run, new(GENERATED, self.prompt_name))?));
                 }
-                trials.extend(work.encoder.iter().map(|run| (run, of(Subject::Encoder, CAPTION))));
+                for run in work.score.iter() {
+                    trials.push((run, self.count(new(SCORED, self.prompt_name))));
+                }
+                trials.extend(work.encoder.iter().map(|run| (run, new(ZERO_SHOT, CAPTION))));
             }
         }
         Ok(())
     }
 
-    fn model_trial(
-        &self,
-        dataset: &Dataset,
-        position: usize,
-        content: &str,
-        answer: std::result::Result<Answer, String>,
-    ) -> Trial {
-        let trial = trial(dataset, position, content, Subject::Model, self.prompt_name);
-        match answer {
-            Ok(answer) => Trial { answer: Some(answer), ..trial },
-            Err(_) => Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial },
+    fn count(&mut self, trial: Trial) -> Trial {
+        if self.counts_scores {
+            self.bench.count(&trial);
         }
+        trial
     }
 }
 
@@ -230,7 +314,9 @@ fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
     match &sample.result {
         Err(unreadable) => Some(unreadable.to_string()),
         Ok(Answers { answers, .. }) => {
-            let error = answers.models.iter().find_map(|(_, answer)| answer.as_ref().err())?;
+            let of_generation = answers.generated.iter().find_map(|(_, answer)| answer.as_ref().err());
+            let of_scoring = || answers.scored.iter().find_map(|(_, choice)| choice.as_ref().err());
+            let error = of_generation.or_else(of_scoring)?;
             Some(format!("{}: {error}", dataset.samples[sample.work.position].id))
         }
     }
@@ -239,8 +325,12 @@ fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
 /// The prompt's name in an encoder's trials.
 pub(super) const CAPTION: &str = "caption";
 
+const GENERATED: (Subject, Mode) = (Subject::Model, Mode::Generate);
+const SCORED: (Subject, Mode) = (Subject::Model, Mode::Score);
+const ZERO_SHOT: (Subject, Mode) = (Subject::Encoder, Mode::ZeroShot);
+
 /// A trial of which nothing is known yet.
-fn trial(dataset: &Dataset, position: usize, content: &str, subject: Subject, prompt: &str) -> Trial {
+fn trial(dataset: &Dataset, position: usize, content: &str, (subject, mode): (Subject, Mode), prompt: &str) -> Trial {
     let sample = &dataset.samples[position];
     Trial {
         dataset: dataset.name.clone(),
@@ -249,20 +339,31 @@ fn trial(dataset: &Dataset, position: usize, content: &str, subject: Subject, pr
         content: content.to_owned(),
         label: dataset.labels.labels()[sample.label].name.clone(),
         subject,
-        mode: match subject {
-            Subject::Model => Mode::Generate,
-            Subject::Encoder => Mode::ZeroShot,
-        },
+        mode,
         prompt: prompt.to_owned(),
         answer: None,
         scores: Vec::new(),
+        prior_corrected: None,
         verdicts: Vec::new(),
         outcome: Outcome::Unscored(UnscoredReason::Pending),
     }
 }
 
-fn encoder_trial(dataset: &Dataset, position: usize, content: &str, scores: Vec<ScoredLabel>) -> Trial {
-    let trial = trial(dataset, position, content, Subject::Encoder, CAPTION);
+/// The trial of a choice among the labels by the model.
+fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice, String>) -> Trial {
+    let Ok(LabelChoice { scores, prior_corrected, n_prompt_tokens }) = choice else {
+        return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
+    };
+    let corrected = prior_corrected.map(|answer| PriorCorrected { is_correct: answer == trial.label, answer });
+    let mut trial = Trial { prior_corrected: corrected, ..chosen(trial, scores) };
+    if let Some(answer) = &mut trial.answer {
+        answer.n_prompt_tokens = Some(n_prompt_tokens as u32);
+    }
+    trial
+}
+
+/// `trial` with the best label of `scores` as its answer, and the outcome that follows from it.
+fn chosen(trial: Trial, scores: Vec<ScoredLabel>) -> Trial {
     let Some(best) = scores.first().filter(|best| best.score.is_finite()) else {
         return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
     };
@@ -296,11 +397,25 @@ fn refuse_unreadable(datasets: &[Dataset], trials: &[Trial]) -> Result<()> {
     Ok(())
 }
 
-/// The share of one subject's trials of one dataset that are unscored for another reason than an unreadable image.
-pub fn largest_unscored_share(trials: &[Trial]) -> Option<(String, Subject, f64)> {
-    let mut counts: BTreeMap<(&str, Subject), (usize, usize)> = BTreeMap::new();
+/// How much of what one subject did in one mode on one dataset is unscored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnscoredShare {
+    /// The dataset's name.
+    pub dataset: String,
+    /// Who.
+    pub subject: Subject,
+    /// How.
+    pub mode: Mode,
+    /// Unscored trials over all, from 0 to 1.
+    pub share: f64,
+}
+
+/// The largest share of trials of one dataset, subject and mode that are unscored for another reason than an unreadable
+/// image.
+pub fn largest_unscored_share(trials: &[Trial]) -> Option<UnscoredShare> {
+    let mut counts: BTreeMap<(&str, Subject, Mode), (usize, usize)> = BTreeMap::new();
     for trial in trials {
-        let (n, n_unscored) = counts.entry((&trial.dataset, trial.subject)).or_default();
+        let (n, n_unscored) = counts.entry((&trial.dataset, trial.subject, trial.mode)).or_default();
         *n += 1;
         if matches!(trial.outcome, Outcome::Unscored(reason) if reason != UnscoredReason::ImageUnreadable) {
             *n_unscored += 1;
@@ -308,8 +423,13 @@ pub fn largest_unscored_share(trials: &[Trial]) -> Option<(String, Subject, f64)
     }
     counts
         .into_iter()
-        .map(|((dataset, subject), (n, n_unscored))| (dataset.to_owned(), subject, n_unscored as f64 / n as f64))
-        .max_by(|a, b| a.2.total_cmp(&b.2))
+        .map(|((dataset, subject, mode), (n, n_unscored))| UnscoredShare {
+            dataset: dataset.to_owned(),
+            subject,
+            mode,
+            share: n_unscored as f64 / n as f64,
+        })
+        .max_by(|a, b| a.share.total_cmp(&b.share))
 }
 
 /// A dataset must have something to evaluate.
@@ -321,4 +441,51 @@ pub fn refuse_empty(datasets: &[Dataset]) -> Result<()> {
             .with_context(|| format!("`{}` has no sample in its split `{}`", dataset.name, dataset.split))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{Catalog, DataRoots, OpenRequest, open};
+
+    fn scored(choice: std::result::Result<LabelChoice, String>) -> Trial {
+        let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None };
+        let digits = open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap();
+        scored_trial(trial(&digits, 0, "blake3:0", SCORED, "emt"), choice)
+    }
+
+    fn choice(answer: &str, prior_corrected: Option<&str>) -> LabelChoice {
+        LabelChoice {
+            scores: vec![ScoredLabel { label: answer.to_owned(), score: -0.5, share: Some(0.9) }],
+            prior_corrected: prior_corrected.map(str::to_owned),
+            n_prompt_tokens: 80,
+        }
+    }
+
+    #[test]
+    fn a_choice_is_right_where_it_is_the_label_and_an_error_is_wrong() {
+        let label = scored(Err(String::new())).label;
+        let right = scored(Ok(choice(&label, Some("none of them"))));
+        assert_eq!((right.outcome, right.mode, right.subject), (Outcome::Correct, Mode::Score, Subject::Model));
+        assert_eq!(right.prior_corrected.map(|corrected| corrected.is_correct), Some(false));
+        assert_eq!(right.answer.and_then(|answer| answer.n_prompt_tokens), Some(80));
+        let wrong = scored(Ok(choice("none of them", None)));
+        assert_eq!((wrong.outcome, wrong.prior_corrected), (Outcome::Incorrect(ErrorCode::Wrong), None));
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_leave_a_model_error_and_no_answer() {
+        let failed = scored(Err("not finite".to_owned()));
+        assert_eq!(failed.outcome, Outcome::Unscored(UnscoredReason::ModelError));
+        assert!(failed.answer.is_none() && failed.scores.is_empty() && failed.prior_corrected.is_none());
+    }
+
+    #[test]
+    fn unscored_shares_are_by_mode() {
+        let failed = scored(Err("not finite".to_owned()));
+        let good = Trial { outcome: Outcome::Correct, mode: Mode::Generate, ..failed.clone() };
+        let trials = [good.clone(), good.clone(), good, failed];
+        let unscored = largest_unscored_share(&trials).unwrap();
+        assert_eq!((unscored.mode, unscored.share), (Mode::Score, 1.0));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::judge::is_judged;
 use crate::dataset::Dataset;
 use crate::domain::{Mode, RunSet, Subject, Trial, TrialKey, select};
 
@@ -22,21 +23,30 @@ pub struct SampleWork {
     /// Its position in the dataset.
     pub position: usize,
     /// The runs whose model must answer.
-    pub models: RunSet,
+    pub generate: RunSet,
+    /// The runs whose model must score the labels.
+    pub score: RunSet,
     /// The runs that lack the encoder's answer.
     pub encoder: RunSet,
 }
 
-/// The key of one subject's trial of one sample.
-pub(super) fn key(dataset: &Dataset, position: usize, subject: Subject) -> TrialKey {
-    let mode = match subject {
-        Subject::Model => Mode::Generate,
-        Subject::Encoder => Mode::ZeroShot,
-    };
+impl SampleWork {
+    /// The runs whose model must do anything.
+    pub fn models(&self) -> RunSet {
+        self.generate.union(self.score)
+    }
+}
+
+/// Who can be asked about a sample, and how, in the order of a finished run.
+const ASKED: [(Subject, Mode); 3] =
+    [(Subject::Model, Mode::Generate), (Subject::Model, Mode::Score), (Subject::Encoder, Mode::ZeroShot)];
+
+/// The key of the trial of one sample.
+pub(super) fn key(dataset: &Dataset, position: usize, subject: Subject, mode: Mode) -> TrialKey {
     TrialKey { dataset: dataset.name.clone(), sample: dataset.samples[position].id.clone(), subject, mode }
 }
 
-/// What `dataset` still needs, given the trials that each run has recorded.
+/// What `dataset` still needs of the models in `modes` and of the encoder, given the trials that each run has recorded.
 ///
 /// Batches are cut from the whole order and asked as a whole, even where some of their samples are recorded: the last
 /// digits of a logit depend on its neighbours, and a resumed run must end as one that was never interrupted.
@@ -44,40 +54,44 @@ pub fn plan(
     dataset: &Dataset,
     sample_seed: u64,
     limit: Option<usize>,
+    modes: &[Mode],
     has_encoder: bool,
     recorded: &[HashSet<TrialKey>],
     batch_size: usize,
 ) -> DatasetWork {
     let names: Vec<&str> = dataset.labels.names().collect();
     let selected = select(&dataset.samples, &names, sample_seed, limit);
-    let lacks = |run: usize, position: usize, subject| !recorded[run].contains(&key(dataset, position, subject));
-    let is_recorded = |&&position: &&usize| {
-        let lacks = |subject| (0..recorded.len()).any(|run| lacks(run, position, subject));
-        !(lacks(Subject::Model) || has_encoder && lacks(Subject::Encoder))
+    let is_asked = |(subject, mode): (Subject, Mode)| match subject {
+        Subject::Model => modes.contains(&mode),
+        Subject::Encoder => has_encoder,
     };
+    // The runs that lack a trial of one of the samples.
+    let lacking = |samples: &[usize], (subject, mode): (Subject, Mode)| {
+        RunSet::of(recorded.len(), |run| {
+            let lacks = |&position: &usize| !recorded[run].contains(&key(dataset, position, subject, mode));
+            is_asked((subject, mode)) && samples.iter().any(lacks)
+        })
+    };
+    let is_recorded = |&&position: &&usize| ASKED.iter().all(|&asked| lacking(&[position], asked).is_empty());
     let n_recorded = selected.iter().filter(is_recorded).count();
     let mut remaining = Vec::new();
     for batch in selected.chunks(batch_size.max(1)) {
-        let asked =
-            |subject| RunSet::of(recorded.len(), |run| batch.iter().any(|&position| lacks(run, position, subject)));
-        let models = asked(Subject::Model);
-        let encoder = if has_encoder { asked(Subject::Encoder) } else { RunSet::default() };
-        if !models.is_empty() || !encoder.is_empty() {
-            remaining.extend(batch.iter().map(|&position| SampleWork { position, models, encoder }));
+        let [generate, score, encoder] = ASKED.map(|asked| lacking(batch, asked));
+        if [generate, score, encoder].iter().any(|runs| !runs.is_empty()) {
+            remaining.extend(batch.iter().map(|&position| SampleWork { position, generate, score, encoder }));
         }
     }
     DatasetWork { selected, remaining, n_recorded }
 }
 
-/// The order of a finished run: samples as in their dataset, the model before its encoder.
+/// The order of a finished run: samples as in their dataset; what the model said, then how it scored, then its encoder.
 pub(super) fn order(datasets: &[Dataset], works: &[DatasetWork]) -> Vec<TrialKey> {
     let mut keys = Vec::new();
     for (dataset, work) in datasets.iter().zip(works) {
         let mut selected = work.selected.clone();
         selected.sort_unstable();
         for position in selected {
-            keys.push(key(dataset, position, Subject::Model));
-            keys.push(key(dataset, position, Subject::Encoder));
+            keys.extend(ASKED.map(|(subject, mode)| key(dataset, position, subject, mode)));
         }
     }
     keys
@@ -85,11 +99,7 @@ pub(super) fn order(datasets: &[Dataset], works: &[DatasetWork]) -> Vec<TrialKey
 
 /// Recorded answers of the model that still wait for a verdict.
 pub(super) fn unjudged(recorded: &BTreeMap<TrialKey, Trial>) -> Vec<Trial> {
-    recorded
-        .values()
-        .filter(|trial| trial.subject == Subject::Model && trial.answer.is_some() && is_open(trial))
-        .cloned()
-        .collect()
+    recorded.values().filter(|trial| is_judged(trial) && is_open(trial)).cloned().collect()
 }
 
 fn is_open(trial: &Trial) -> bool {
@@ -106,35 +116,58 @@ mod tests {
         open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap()
     }
 
+    const GENERATE: [Mode; 1] = [Mode::Generate];
+
+    #[test]
+    fn modes_are_planned_apart_and_ordered_with_the_encoder_last() {
+        let dataset = digits();
+        let both = [Mode::Generate, Mode::Score];
+        let whole = plan(&dataset, 7, Some(4), &both, true, &[HashSet::new()], 4);
+        let generated: HashSet<TrialKey> =
+            whole.selected.iter().map(|&at| key(&dataset, at, Subject::Model, Mode::Generate)).collect();
+        let resumed = plan(&dataset, 7, Some(4), &both, true, &[generated], 4);
+        assert_eq!((resumed.remaining.len(), resumed.n_recorded), (4, 0));
+        for (before, after) in whole.remaining.iter().zip(&resumed.remaining) {
+            assert!(before.generate.contains(0) && before.score.contains(0) && before.encoder.contains(0));
+            assert!(after.generate.is_empty() && after.score.contains(0) && after.encoder.contains(0));
+        }
+        let keys = order(std::slice::from_ref(&dataset), &[whole]);
+        let modes: Vec<Mode> = keys[..4].iter().map(|key| key.mode).collect();
+        assert_eq!(modes, [Mode::Generate, Mode::Score, Mode::ZeroShot, Mode::Generate]);
+    }
+
     #[test]
     fn a_batch_that_lacks_one_trial_is_asked_as_a_whole_by_the_runs_that_lack_it() {
         let dataset = digits();
-        let whole = plan(&dataset, 7, Some(10), true, &[HashSet::new(), HashSet::new()], 4);
+        let whole = plan(&dataset, 7, Some(10), &GENERATE, true, &[HashSet::new(), HashSet::new()], 4);
         assert_eq!(whole.remaining.len(), 10);
         let all: HashSet<TrialKey> = whole
             .selected
             .iter()
-            .flat_map(|&position| [Subject::Model, Subject::Encoder].map(|subject| key(&dataset, position, subject)))
+            .flat_map(|&position| ASKED.map(|(subject, mode)| key(&dataset, position, subject, mode)))
             .collect();
         let mut torn = all.clone();
-        torn.remove(&key(&dataset, whole.selected[5], Subject::Model));
-        let resumed = plan(&dataset, 7, Some(10), true, &[all.clone(), torn], 4);
+        torn.remove(&key(&dataset, whole.selected[5], Subject::Model, Mode::Generate));
+        let resumed = plan(&dataset, 7, Some(10), &GENERATE, true, &[all.clone(), torn.clone()], 4);
         assert_eq!(resumed.n_recorded, 9);
         let positions: Vec<usize> = resumed.remaining.iter().map(|work| work.position).collect();
         assert_eq!(positions, whole.selected[4..8]);
         for work in &resumed.remaining {
-            assert_eq!(work.models.iter().collect::<Vec<_>>(), [1]);
-            assert!(work.encoder.is_empty());
+            assert_eq!(work.generate.iter().collect::<Vec<_>>(), [1]);
+            assert!(work.score.is_empty() && work.encoder.is_empty());
         }
-        assert!(plan(&dataset, 7, Some(10), true, &[all.clone(), all], 4).remaining.is_empty());
+        // The scores are there, so nothing is lacking to a run that asks for nothing else.
+        assert!(plan(&dataset, 7, Some(10), &[Mode::Score], true, &[torn], 4).remaining.is_empty());
+        assert!(plan(&dataset, 7, Some(10), &GENERATE, true, &[all.clone(), all], 4).remaining.is_empty());
     }
 
     #[test]
     fn a_larger_limit_asks_the_last_batch_of_the_smaller_one_again() {
         let dataset = digits();
-        let small = plan(&dataset, 7, Some(10), false, &[HashSet::new()], 4);
-        let recorded = small.selected.iter().map(|&position| key(&dataset, position, Subject::Model)).collect();
-        let larger = plan(&dataset, 7, Some(20), false, &[recorded], 4);
+        let small = plan(&dataset, 7, Some(10), &GENERATE, false, &[HashSet::new()], 4);
+        let of = |&position: &usize| key(&dataset, position, Subject::Model, Mode::Generate);
+        let recorded = small.selected.iter().map(of).collect();
+        let larger = plan(&dataset, 7, Some(20), &GENERATE, false, &[recorded], 4);
         let positions: Vec<usize> = larger.remaining.iter().map(|work| work.position).collect();
         assert_eq!(positions, larger.selected[8..], "its batch has other neighbours now");
     }

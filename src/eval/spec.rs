@@ -56,18 +56,19 @@ pub fn dataset_spec(dataset: &Dataset, question: &Question, has_encoder: bool) -
     }
 }
 
-/// The model's prompt, rendered and tokenised.
-pub fn model_prompt(prompt: &Prompt, rendered: RenderedPrompt) -> SubjectPrompt {
+/// The model's prompt in each of `modes`, rendered and tokenised: it is asked the same in all of them.
+pub fn model_prompts(prompt: &Prompt, rendered: &RenderedPrompt, modes: &[Mode]) -> Vec<SubjectPrompt> {
     let ids = format!("{:?}", rendered.ids);
-    SubjectPrompt {
+    let in_mode = |&mode: &Mode| SubjectPrompt {
         subject: Subject::Model,
-        mode: Mode::Generate,
+        mode,
         prompt: prompt.name.clone(),
         text: prompt.text.clone(),
         hash: hash(&[&prompt.text, &rendered.text, &ids]),
-        rendered: Some(rendered.text),
-        ids: Some(rendered.ids),
-    }
+        rendered: Some(rendered.text.clone()),
+        ids: Some(rendered.ids.clone()),
+    };
+    modes.iter().map(in_mode).collect()
 }
 
 fn hash(parts: &[&str]) -> String {

@@ -41,10 +41,11 @@ impl Asker {
         datasets: &[Dataset],
         questions: &[Question],
         max_new_tokens: usize,
+        scores_labels: bool,
     ) -> Result<Self> {
         let questions = datasets.iter().zip(questions).map(|(dataset, question)| {
             let labels: Vec<&str> = dataset.labels.names().collect();
-            subjects.loaded.questions(&question.text, &question.captions, &labels, max_new_tokens)
+            subjects.loaded.questions(&question.text, &question.captions, &labels, max_new_tokens, scores_labels)
         });
         let questions = questions.collect::<Result<_>>()?;
         Ok(Self { subjects, questions })
@@ -60,7 +61,8 @@ impl Asker {
                 Some(ImageRow {
                     model_pixels: &prepared.model_pixels,
                     encoder_pixels: prepared.encoder_pixels.as_deref(),
-                    models: work.models,
+                    generate: work.generate,
+                    score: work.score,
                     asks_encoder: !work.encoder.is_empty(),
                 })
             })

@@ -225,6 +225,7 @@ mod tests {
             prompt: "emt".into(),
             answer: Some(answer),
             scores: Vec::new(),
+            prior_corrected: None,
             verdicts: Vec::new(),
             outcome,
         }

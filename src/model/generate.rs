@@ -1,10 +1,11 @@
 //! Batched greedy generation.
 
-use anyhow::{Context, Result};
-use candle_core::{DType, Tensor};
+use anyhow::Result;
+use candle_core::Tensor;
 
 use super::language::LanguageModel;
 use super::layers::left_padded_mask;
+use super::prefix::{Prefix, last_logits};
 use crate::domain::Stop;
 
 /// When an answer ends.
@@ -41,24 +42,17 @@ pub struct NotFinite {
     pub step: usize,
 }
 
-/// Greedily continues each of `prompts`, embeddings `(tokens, hidden)` of any lengths. Rows are padded on the
-/// left; a finished row leaves the batch. `text_of` decodes tokens where stop strings must be looked for.
+/// Greedily continues each prompt of `prefix`, which has room for `max_new_tokens`. A finished row leaves the batch.
+/// `text_of` decodes tokens where stop strings must be looked for.
 pub fn greedy(
     model: &dyn LanguageModel,
-    prompts: &[Tensor],
+    prefix: Prefix,
     decoding: &Decoding,
     text_of: &dyn Fn(&[u32]) -> Result<String>,
 ) -> Result<Vec<Result<Generation, NotFinite>>> {
-    let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.dim(0)).collect::<candle_core::Result<_>>()?;
-    let n_tokens = lengths.iter().copied().max().unwrap_or(0);
-    if n_tokens == 0 {
-        return Ok(Vec::new());
-    }
+    let Prefix { lengths, n_tokens, mut caches, last: mut hidden } = prefix;
     let mut rows: Vec<Row> = lengths.iter().enumerate().map(|(index, &n)| Row::new(index, n, n_tokens - n)).collect();
     let mut finished: Vec<Option<Result<Generation, NotFinite>>> = vec![None; rows.len()];
-    let mut caches = model.new_caches(n_tokens + decoding.max_new_tokens);
-    let mut hidden = prefill(model, prompts, &rows, n_tokens, &mut caches)?;
-
     for step in 0..decoding.max_new_tokens {
         let logits = last_logits(model, &hidden)?;
         let mut kept = Vec::with_capacity(rows.len());
@@ -85,13 +79,6 @@ pub fn greedy(
         hidden = decode_step(model, &rows, n_tokens + step, &mut caches)?;
     }
     Ok(finished.into_iter().flatten().collect())
-}
-
-/// Logits of the first token that would continue `prompt` `(tokens, hidden)`.
-pub fn first_logits(model: &dyn LanguageModel, prompt: Tensor) -> Result<Vec<f32>> {
-    let n_tokens = prompt.dim(0)?;
-    let hidden = prefill(model, &[prompt], &[Row::new(0, n_tokens, 0)], n_tokens, &mut model.new_caches(n_tokens))?;
-    last_logits(model, &hidden)?.pop().context("one prompt has one row of logits")
 }
 
 /// A row that is still being written.
@@ -162,35 +149,6 @@ fn top_two(logits: &[f32]) -> Option<(u32, f32)> {
     best.1.is_finite().then_some((best.0, best.1 - second))
 }
 
-fn prefill(
-    model: &dyn LanguageModel,
-    prompts: &[Tensor],
-    rows: &[Row],
-    n_tokens: usize,
-    caches: &mut [super::layers::KvCache],
-) -> Result<Tensor> {
-    let padded: Vec<Tensor> = prompts
-        .iter()
-        .zip(rows)
-        .map(|(prompt, row)| prompt.pad_with_zeros(0, row.n_padding, 0))
-        .collect::<candle_core::Result<_>>()?;
-    let embeddings = Tensor::stack(&padded, 0)?; // (batch, tokens, hidden)
-    let device = embeddings.device();
-    let positions: Vec<u32> =
-        rows.iter().flat_map(|row| (0..n_tokens).map(|t| t.saturating_sub(row.n_padding) as u32)).collect();
-    let positions = Tensor::from_vec(positions, (rows.len(), n_tokens), device)?;
-    let padding = padding_of(rows);
-    let hidden = if padding.iter().all(|&n| n == 0) {
-        // One mask serves all rows.
-        let mask = left_padded_mask(&[0], n_tokens, n_tokens, embeddings.dtype(), device)?;
-        model.forward(&embeddings, &positions, Some(&mask), Some(caches))?
-    } else {
-        let mask = left_padded_mask(&padding, n_tokens, n_tokens, embeddings.dtype(), device)?;
-        model.forward(&embeddings, &positions, Some(&mask), Some(caches))?
-    };
-    Ok(hidden)
-}
-
 fn decode_step(
     model: &dyn LanguageModel,
     rows: &[Row],
@@ -213,13 +171,6 @@ fn decode_step(
 
 fn padding_of(rows: &[Row]) -> Vec<usize> {
     rows.iter().map(|row| row.n_padding).collect()
-}
-
-/// Logits of the last position, `(batch, vocabulary)` in f32.
-fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
-    let n_tokens = hidden.dim(1)?;
-    let last = hidden.narrow(1, n_tokens - 1, 1)?.squeeze(1)?.contiguous()?;
-    Ok(model.logits(&last)?.to_dtype(DType::F32)?.to_vec2::<f32>()?)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Checkpoints and forward passes: the only module, beside training and diagnostics, that knows of tensors.
 //!
 //! From disk to answer: [`weights`] opens a folder, [`tokenizer`], [`template`] and [`preprocess`] prepare text and
-//! images, [`layers`] make [`vision`], [`language`], [`encoders`] and [`mllm`], and [`generate`] writes answers.
+//! images, [`layers`] make [`vision`], [`language`], [`encoders`] and [`mllm`], a [`prefix`] is a prompt that was read,
+//! [`generate`] writes answers and [`scoring`] ranks labels.
 
 pub mod config;
 pub mod encoders;
@@ -12,7 +13,9 @@ pub mod memory;
 pub mod mllm;
 pub mod overlay;
 mod placement;
+pub mod prefix;
 pub mod preprocess;
+pub mod scoring;
 pub mod subjects;
 pub mod template;
 pub mod tokenizer;

@@ -1,5 +1,7 @@
 //! The subjects on their device: the models of all runs and the encoder beside them, with what they share computed once.
 
+use std::cell::OnceCell;
+
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
@@ -7,7 +9,9 @@ use super::Placement;
 use super::encoders::Encoder;
 use super::generate::Decoding;
 use super::mllm::{Model, RenderedPrompt};
+use super::prefix::Prefix;
 use super::preprocess::Preprocessor;
+use super::scoring::{self, LabelTrie, NotFinite, ranking};
 use crate::domain::{Answer, RunSet, ScoredLabel};
 
 /// The models of all runs and their encoder, loaded.
@@ -33,6 +37,15 @@ pub struct Questions {
     /// Their names.
     labels: Vec<String>,
     decoding: Decoding,
+    /// What labels are scored by, where they are.
+    scoring: Option<LabelScoring>,
+}
+
+/// What the label scoring of a dataset needs.
+struct LabelScoring {
+    trie: LabelTrie,
+    /// By run, each label's score on an image of the mean colour, once it was asked for; `None` where it is no number.
+    priors: Vec<OnceCell<Option<Vec<f32>>>>,
 }
 
 /// An image as the subjects see it, and who must answer.
@@ -43,21 +56,44 @@ pub struct ImageRow<'a> {
     /// For the encoder, where they differ from the models'.
     pub encoder_pixels: Option<&'a [f32]>,
     /// The runs whose model must answer.
-    pub models: RunSet,
-    /// Whether the encoder must.
+    pub generate: RunSet,
+    /// The runs whose model must score the labels.
+    pub score: RunSet,
+    /// Whether the encoder must answer.
     pub asks_encoder: bool,
+}
+
+impl ImageRow<'_> {
+    /// The runs whose model must do either.
+    fn models(&self) -> RunSet {
+        self.generate.union(self.score)
+    }
 }
 
 /// The answers to one image.
 #[derive(Clone, Debug, Default)]
 pub struct ImageAnswers {
     /// By run: the text, or why the model failed on this image.
-    pub models: Vec<(usize, Result<Answer, String>)>,
+    pub generated: Vec<(usize, Result<Answer, String>)>,
+    /// By run: the labels' scores, or why the model failed on this image.
+    pub scored: Vec<(usize, Result<LabelChoice, String>)>,
     /// The encoder's best labels, best first; `None` where it was not asked.
     pub encoder: Option<Vec<ScoredLabel>>,
 }
 
-/// So many labels of an encoder's ranking are kept.
+/// What label scoring makes of one image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelChoice {
+    /// The best labels, best first, by log-probability.
+    pub scores: Vec<ScoredLabel>,
+    /// The best label where each one's score on an image of the mean colour is taken off; `None` where that is no
+    /// number.
+    pub prior_corrected: Option<String>,
+    /// Tokens of the prompt, image positions included.
+    pub n_prompt_tokens: usize,
+}
+
+/// So many labels of a ranking are kept.
 const N_SCORES_KEPT: usize = 5;
 
 impl Subjects {
@@ -91,22 +127,33 @@ impl Subjects {
     }
 
     /// Renders the `question` of a dataset and embeds its labels in `captions`, templates with `{}` for the label.
+    /// Where `scores_labels`, models can be asked to score them.
     pub fn questions(
         &self,
         question: &str,
         captions: &[String],
         labels: &[&str],
         max_new_tokens: usize,
+        scores_labels: bool,
     ) -> Result<Questions> {
         let label_embeddings = match &self.encoder {
             Some(encoder) => Some(encoder.label_embeddings(captions, labels)?.t()?.contiguous()?),
             None => None,
         };
+        let prompt = self.base().dialogue.render(question)?;
+        let scoring = match scores_labels {
+            true => Some(LabelScoring {
+                trie: self.base().dialogue.label_trie(&prompt, labels)?,
+                priors: self.models.iter().map(|_| OnceCell::new()).collect(),
+            }),
+            false => None,
+        };
         Ok(Questions {
-            prompt: self.base().dialogue.render(question)?,
+            prompt,
             label_embeddings,
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
             decoding: self.base().dialogue.decoding(max_new_tokens),
+            scoring,
         })
     }
 
@@ -115,19 +162,30 @@ impl Subjects {
         let mut answers: Vec<ImageAnswers> = rows.iter().map(|_| ImageAnswers::default()).collect();
         let pass = self.pass_tower(rows)?;
         for (run, model) in self.models.iter().enumerate() {
-            let asked = rows_where(rows, |row| row.models.contains(run));
-            if asked.is_empty() {
-                continue;
-            }
-            let hidden = match &pass {
-                Some(pass) if !self.has_own_tower[run] => pass.state_of(&asked)?,
-                _ => {
-                    let pixels = self.pixels(asked.iter().map(|&row| rows[row].model_pixels))?;
-                    model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()])?.swap_remove(0)
-                }
+            let generated = rows_where(rows, |row| row.generate.contains(run));
+            let scored = rows_where(rows, |row| row.score.contains(run));
+            // Where the same rows are asked both, one reading of the prompt serves both.
+            let readings = match generated == scored {
+                true => vec![(generated, true, true)],
+                false => vec![(generated, true, false), (scored, false, true)],
             };
-            for (row, answer) in asked.into_iter().zip(generate(model, questions, &hidden)?) {
-                answers[row].models.push((run, answer));
+            for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
+                let hidden = match &pass {
+                    Some(pass) if !self.has_own_tower[run] => pass.state_of(&asked)?,
+                    _ => {
+                        let pixels = self.pixels(asked.iter().map(|&row| rows[row].model_pixels))?;
+                        model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()])?.swap_remove(0)
+                    }
+                };
+                let mut prefix = read(model, questions, &hidden)?;
+                if is_scored {
+                    let choices = self.choose(run, questions, &mut prefix)?;
+                    asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
+                }
+                if is_generated {
+                    let texts = generate(model, questions, prefix)?;
+                    asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
+                }
             }
         }
         let asked = rows_where(rows, |row| row.asks_encoder);
@@ -146,6 +204,49 @@ impl Subjects {
         Ok(answers)
     }
 
+    /// The choice among the labels for each row of `prefix`.
+    fn choose(
+        &self,
+        run: usize,
+        questions: &Questions,
+        prefix: &mut Prefix,
+    ) -> Result<Vec<Result<LabelChoice, String>>> {
+        let scoring = questions.scoring.as_ref().context("the labels of this dataset were not prepared for scoring")?;
+        let prior = match scoring.priors[run].get() {
+            Some(prior) => prior,
+            None => {
+                let prior = self.prior(run, questions, &scoring.trie)?;
+                scoring.priors[run].get_or_init(|| prior)
+            }
+        };
+        let lengths = prefix.lengths().to_vec();
+        let rows = scoring::score(self.models[run].mllm.language(), prefix, &scoring.trie)?;
+        let choice = |(row, n_prompt_tokens): (Result<Vec<f32>, NotFinite>, usize)| {
+            let scores = row.map_err(|error| format!("{error} (`{}`)", questions.labels[error.label]))?;
+            let shares = scoring::shares(&scores);
+            let best = ranking(&scores).into_iter().take(N_SCORES_KEPT);
+            let prior_corrected = prior.as_ref().map(|prior| {
+                let corrected: Vec<f32> = scores.iter().zip(prior).map(|(score, prior)| score - prior).collect();
+                questions.labels[ranking(&corrected)[0]].clone()
+            });
+            let scores = best
+                .map(|i| ScoredLabel { label: questions.labels[i].clone(), score: scores[i], share: Some(shares[i]) })
+                .collect();
+            Ok(LabelChoice { scores, prior_corrected, n_prompt_tokens })
+        };
+        Ok(rows.into_iter().zip(lengths).map(choice).collect())
+    }
+
+    /// The labels' scores on an image of the mean colour, which is all zeros once normalised.
+    fn prior(&self, run: usize, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
+        let model = &self.models[run];
+        let side = model.mllm.tower().config().image_size();
+        let pixels = self.pixels(std::iter::once(vec![0f32; 3 * side * side].as_slice()))?;
+        let hidden = model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()])?.swap_remove(0);
+        let mut prefix = read(model, questions, &hidden)?;
+        Ok(scoring::score(model.mllm.language(), &mut prefix, trie)?.pop().and_then(Result::ok))
+    }
+
     /// By run, whether the first logits of an answer about an image of `pixels` differ from the base's in any bit.
     pub fn differ_from_base(&self, questions: &Questions, pixels: &[f32]) -> Result<Vec<bool>> {
         let pixels = self.pixels(std::iter::once(pixels))?;
@@ -160,7 +261,7 @@ impl Subjects {
     /// One pass of the base's tower for all models that share it, and for the encoder where it is the same tower and
     /// sees the same pixels; `None` where no model needs it.
     fn pass_tower(&self, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
-        let passing = rows_where(rows, |row| row.models.iter().any(|run| !self.has_own_tower[run]));
+        let passing = rows_where(rows, |row| row.models().iter().any(|run| !self.has_own_tower[run]));
         if passing.is_empty() {
             return Ok(None);
         }
@@ -215,11 +316,17 @@ fn rows_where(rows: &[ImageRow], is_wanted: impl Fn(&ImageRow) -> bool) -> Vec<u
     rows.iter().enumerate().filter(|(_, row)| is_wanted(row)).map(|(index, _)| index).collect()
 }
 
-/// Answers from the tower's hidden state `(rows, tokens, hidden)`.
-fn generate(model: &Model, questions: &Questions, hidden: &Tensor) -> Result<Vec<Result<Answer, String>>> {
+/// Reads the prompt about the tower's hidden state `(rows, tokens, hidden)`, with room for an answer and for all labels.
+fn read(model: &Model, questions: &Questions, hidden: &Tensor) -> Result<Prefix> {
     let features = model.mllm.image_features(hidden)?;
     let prompts = vec![&questions.prompt; features.dim(0)?];
-    let rows = model.generate(&prompts, &features, &questions.decoding)?;
+    let n_nodes = questions.scoring.as_ref().map_or(0, |scoring| scoring.trie.n_nodes());
+    model.read(&prompts, &features, questions.decoding.max_new_tokens.max(n_nodes))
+}
+
+/// What the model says after each prompt of `prefix`.
+fn generate(model: &Model, questions: &Questions, prefix: Prefix) -> Result<Vec<Result<Answer, String>>> {
+    let rows = model.generate(prefix, &questions.decoding)?;
     rows.into_iter()
         .map(|row| match row {
             Ok(generation) => Ok(Ok(model.dialogue.answer(&generation, &questions.decoding)?)),
@@ -235,11 +342,8 @@ fn rank(questions: &Questions, images: &Tensor) -> Result<Vec<Vec<ScoredLabel>>>
     Ok(cosines
         .into_iter()
         .map(|row| {
-            let mut order: Vec<usize> = (0..row.len()).collect();
-            // Stable, so that of equal cosines the first label wins, as argmax has it.
-            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
-            order.truncate(N_SCORES_KEPT);
-            order.into_iter().map(|i| ScoredLabel { label: questions.labels[i].clone(), score: row[i] }).collect()
+            let scored = |i: usize| ScoredLabel { label: questions.labels[i].clone(), score: row[i], share: None };
+            ranking(&row).into_iter().take(N_SCORES_KEPT).map(scored).collect()
         })
         .collect())
 }

@@ -144,6 +144,25 @@ impl ChatTemplate {
         Ok(rendered)
     }
 
+    /// What the template writes around the answer to `question`, whose prompt is `prompt`. `None` where it takes no
+    /// answers, or shows them otherwise than after the prompt.
+    pub fn around_answer(&self, question: &str, prompt: &str) -> Option<AroundAnswer> {
+        let Source::Jinja { environment, bos_token, eos_token, .. } = &self.source else {
+            let after = self.stop_strings.first().cloned().unwrap_or_default();
+            return Some(AroundAnswer { before: " ".to_owned(), after });
+        };
+        let text = one_map(vec![("type", "text".into()), ("text", PROBE.into())]);
+        // Some templates take an answer as a list of parts, as they take questions, others as a text.
+        [vec![text].into(), minijinja::Value::from(PROBE)].into_iter().find_map(|content| {
+            let mut messages = one_turn(question);
+            messages.push(one_map(vec![("role", "assistant".into()), ("content", content)]));
+            let variables = context! { messages, add_generation_prompt => false, bos_token, eos_token };
+            let rendered = environment.get_template(TEMPLATE_NAME).and_then(|t| t.render(variables)).ok()?;
+            let (before, after) = rendered.strip_prefix(prompt)?.split_once(PROBE)?;
+            Some(AroundAnswer { before: before.to_owned(), after: after.to_owned() })
+        })
+    }
+
     /// The built-in name, or the file that the template came from.
     pub fn name(&self) -> &str {
         &self.name
@@ -168,14 +187,27 @@ impl ChatTemplate {
     }
 }
 
+/// What a template writes around an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AroundAnswer {
+    /// Between the prompt and the answer.
+    pub before: String,
+    /// After the answer, where it ends the assistant's turn.
+    pub after: String,
+}
+
+/// An answer that no template writes by itself.
+const PROBE: &str = "emtprobeanswer";
+
 /// The messages of one user turn: an image, then `question`.
 fn one_turn(question: &str) -> Vec<minijinja::Value> {
-    let map = |pairs: Vec<(&str, minijinja::Value)>| {
-        minijinja::Value::from(pairs.into_iter().collect::<std::collections::BTreeMap<_, _>>())
-    };
-    let image = map(vec![("type", "image".into())]);
-    let text = map(vec![("type", "text".into()), ("text", question.into())]);
-    vec![map(vec![("role", "user".into()), ("content", vec![image, text].into())])]
+    let image = one_map(vec![("type", "image".into())]);
+    let text = one_map(vec![("type", "text".into()), ("text", question.into())]);
+    vec![one_map(vec![("role", "user".into()), ("content", vec![image, text].into())])]
+}
+
+fn one_map(pairs: Vec<(&str, minijinja::Value)>) -> minijinja::Value {
+    minijinja::Value::from(pairs.into_iter().collect::<std::collections::BTreeMap<_, _>>())
 }
 
 /// The name of the only template of an environment.
@@ -355,6 +387,24 @@ mod tests {
             &[("chat_template.jinja", text), ("tokenizer_config.json", r#"{"bos_token": {"content": "<s>"}}"#)],
         );
         assert_eq!(ChatTemplate::open(&checkpoint, None).unwrap().render("q").unwrap(), "<s>USER: <image>qA: ");
+    }
+
+    #[test]
+    fn what_stands_around_an_answer_is_the_templates_own() {
+        let around = |template: &ChatTemplate| {
+            let prompt = template.render("What?").unwrap();
+            template.around_answer("What?", &prompt).map(|around| (around.before, around.after))
+        };
+        let pair = |before: &str, after: &str| Some((before.to_owned(), after.to_owned()));
+        assert_eq!(around(&ChatTemplate::built_in("vicuna_v1").unwrap()), pair(" ", "</s>"));
+        assert_eq!(around(&ChatTemplate::built_in("llava_v0").unwrap()), pair(" ", "###"));
+        let list = "{% for m in messages %}<|{{ m.role }}|>\n{% for c in m.content %}{{ '<image>' if c.type == 'image' else c.text }}{% endfor %}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}";
+        let text = "{% for m in messages %}{% if m.role == 'user' %}Q: <image>{{ m.content[1].text }}{% else %} A: {{ m.content.strip() }}</s>{% endif %}{% endfor %}{% if add_generation_prompt %} A:{% endif %}";
+        let blind = "<image>{{ messages[0].content[1].text }}:";
+        for (source, expected) in [(list, pair("", "<|end|>\n")), (text, pair(" ", "</s>")), (blind, None)] {
+            let (_folder, checkpoint) = checkpoint("{}", &[("chat_template.jinja", source)]);
+            assert_eq!(around(&ChatTemplate::open(&checkpoint, None).unwrap()), expected, "{source}");
+        }
     }
 
     #[test]

@@ -161,11 +161,13 @@ impl RunFolder {
 /// Reads a run: its manifest and its trials, one a key. It needs only `run.json` and `trials.jsonl`, and changes
 /// nothing: a torn last line, which a running or killed process leaves, is ignored.
 pub fn read_run(dir: &Path) -> Result<(Manifest, Vec<Trial>), RecordError> {
-    let Some(manifest) = Manifest::read(dir)? else {
-        let hint = "give the folder that `emt eval` named with --out";
-        return Err(RecordError::NoRun { dir: dir.to_owned(), name: manifest::NAME, hint });
-    };
-    Ok((manifest, replay(dir)?.trials))
+    Ok((read_manifest(dir)?, replay(dir)?.trials))
+}
+
+/// Reads only what a run is a run of.
+pub fn read_manifest(dir: &Path) -> Result<Manifest, RecordError> {
+    let hint = "give the folder that `emt eval` named with --out";
+    Manifest::read(dir)?.ok_or_else(|| RecordError::NoRun { dir: dir.to_owned(), name: manifest::NAME, hint })
 }
 
 fn replay(dir: &Path) -> Result<Replay, RecordError> {

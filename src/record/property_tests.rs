@@ -58,7 +58,8 @@ prop_compose! {
         mode in prop::sample::select(vec![Mode::Generate, Mode::Score, Mode::ZeroShot, Mode::Probe]),
         answer in answer(),
         is_answered in any::<bool>(),
-        scores in prop::collection::vec((text(), finite()), 0..3),
+        scores in prop::collection::vec((text(), finite(), prop::option::of(finite())), 0..3),
+        prior_corrected in prop::option::of((text(), any::<bool>())),
         verdicts in prop::collection::vec(verdict(), 0..3),
         outcome in outcome(),
     ) -> Trial {
@@ -75,7 +76,8 @@ prop_compose! {
             mode,
             prompt,
             answer: (is_answered || is_scored).then_some(Answer { stop, ..answer }),
-            scores: scores.into_iter().map(|(label, score)| ScoredLabel { label, score }).collect(),
+            scores: scores.into_iter().map(|(label, score, share)| ScoredLabel { label, score, share }).collect(),
+            prior_corrected: prior_corrected.map(|(answer, is_correct)| PriorCorrected { answer, is_correct }),
             verdicts,
             outcome,
         }

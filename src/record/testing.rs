@@ -97,6 +97,7 @@ pub(super) fn trial(index: usize) -> Trial {
             logit_gap: Some(2.5),
         }),
         scores: Vec::new(),
+        prior_corrected: None,
         verdicts: vec![JudgeVerdict { judge: "rules".into(), result: Ok(Verdict::Correct), reply: None }],
         outcome: Outcome::Correct,
     }

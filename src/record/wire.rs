@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Answer, ErrorCode, ErrorKind, JudgeVerdict, Mode, Outcome, ScoredLabel, Stop, Subject, Trial, UnscoredReason,
-    Verdict,
+    Answer, ErrorCode, ErrorKind, JudgeVerdict, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject, Trial,
+    UnscoredReason, Verdict,
 };
 
 /// Why a line is no trial.
@@ -56,6 +56,8 @@ struct WireTrial {
     stop: Option<Stop>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     scores: Vec<ScoredLabel>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prior_corrected: Option<WirePriorCorrected>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     verdicts: Vec<WireVerdict>,
     outcome: WireOutcome,
@@ -84,6 +86,12 @@ struct WireVerdict {
     reply: Option<String>,
 }
 
+#[derive(Serialize, Deserialize)]
+struct WirePriorCorrected {
+    answer: String,
+    outcome: WireOutcome,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum WireOutcome {
@@ -94,7 +102,9 @@ enum WireOutcome {
 
 impl WireTrial {
     fn from_trial(trial: &Trial) -> Result<Self, &'static str> {
-        if trial.scores.iter().any(|scored| !scored.score.is_finite()) {
+        let is_broken =
+            |scored: &ScoredLabel| !scored.score.is_finite() || scored.share.is_some_and(|s| !s.is_finite());
+        if trial.scores.iter().any(is_broken) {
             return Err("a label's score is not a finite number");
         }
         let (outcome, code, reason) = match trial.outcome {
@@ -119,6 +129,7 @@ impl WireTrial {
             // Only generation ends for a reason; a choice among labels does not.
             stop: answer.filter(|_| trial.mode == Mode::Generate).map(|answer| answer.stop),
             scores: trial.scores.clone(),
+            prior_corrected: trial.prior_corrected.as_ref().map(WirePriorCorrected::from_choice),
             verdicts: trial.verdicts.iter().map(WireVerdict::from_verdict).collect(),
             outcome,
             code,
@@ -156,6 +167,7 @@ impl WireTrial {
             prompt: self.prompt,
             answer,
             scores: self.scores,
+            prior_corrected: self.prior_corrected.map(WirePriorCorrected::into_choice).transpose()?,
             verdicts: self.verdicts.into_iter().map(WireVerdict::into_verdict).collect::<Result<_, _>>()?,
             outcome,
         })
@@ -179,6 +191,22 @@ impl WireTrial {
 }
 
 const SCORED_WITHOUT_ANSWER: &str = "`outcome` is `correct` or `incorrect`, but there is no `answer`";
+
+impl WirePriorCorrected {
+    fn from_choice(choice: &PriorCorrected) -> Self {
+        let outcome = if choice.is_correct { WireOutcome::Correct } else { WireOutcome::Incorrect };
+        Self { answer: choice.answer.clone(), outcome }
+    }
+
+    fn into_choice(self) -> Result<PriorCorrected, &'static str> {
+        let is_correct = match self.outcome {
+            WireOutcome::Correct => true,
+            WireOutcome::Incorrect => false,
+            WireOutcome::Unscored => return Err("`prior_corrected` has an answer, and `outcome` is `unscored`"),
+        };
+        Ok(PriorCorrected { answer: self.answer, is_correct })
+    }
+}
 
 impl WireVerdict {
     fn from_verdict(verdict: &JudgeVerdict) -> Self {
@@ -245,10 +273,22 @@ mod tests {
     fn an_encoders_choice_has_scores_and_no_stop() {
         let mut choice = trial(0);
         (choice.subject, choice.mode, choice.verdicts) = (Subject::Encoder, Mode::ZeroShot, vec![]);
-        choice.scores = vec![ScoredLabel { label: "cat".into(), score: 0.1 }];
+        choice.scores = vec![ScoredLabel { label: "cat".into(), score: 0.1, share: None }];
         let line: Value = serde_json::from_str(&written(&choice)).unwrap();
         assert_eq!(line["scores"], json!([{ "label": "cat", "score": 0.1 }]));
         assert!(line.get("stop").is_none() && line.get("verdicts").is_none());
+        assert_eq!(parse(written(&choice).as_bytes()).unwrap(), choice);
+    }
+
+    #[test]
+    fn a_scored_choice_has_shares_and_the_choice_without_the_prior() {
+        let mut choice = trial(0);
+        (choice.mode, choice.verdicts) = (Mode::Score, vec![]);
+        choice.scores = vec![ScoredLabel { label: "1".into(), score: -0.5, share: Some(0.75) }];
+        choice.prior_corrected = Some(PriorCorrected { answer: "7".into(), is_correct: false });
+        let line: Value = serde_json::from_str(&written(&choice)).unwrap();
+        assert_eq!(line["scores"], json!([{ "label": "1", "score": -0.5, "share": 0.75 }]));
+        assert_eq!(line["prior_corrected"], json!({ "answer": "7", "outcome": "incorrect" }));
         assert_eq!(parse(written(&choice).as_bytes()).unwrap(), choice);
     }
 
@@ -283,6 +323,7 @@ mod tests {
             json!({ "outcome": "unscored", "reason": "pending", "code": "wrong" }),
             json!({ "answer": null }),
             json!({ "stop": null }),
+            json!({ "prior_corrected": { "answer": "cat", "outcome": "unscored" } }),
             json!({ "verdicts": [{ "judge": "llm" }] }),
             json!({ "verdicts": [{ "judge": "llm", "verdict": "correct", "error": "429" }] }),
         ];
@@ -297,7 +338,7 @@ mod tests {
     #[test]
     fn a_score_that_is_no_number_is_refused_and_an_infinite_gap_is_left_out() {
         let mut broken = trial(0);
-        broken.scores = vec![ScoredLabel { label: "cat".into(), score: f32::NAN }];
+        broken.scores = vec![ScoredLabel { label: "cat".into(), score: f32::NAN, share: None }];
         assert!(write(&broken, &mut Vec::new()).is_err());
         let mut lonely = trial(0);
         lonely.answer.as_mut().unwrap().logit_gap = Some(f32::INFINITY);

@@ -1,5 +1,6 @@
 //! `summary.csv`: one row a dataset and subject, for spreadsheets and data frames.
 
+use crate::chart::words;
 use crate::compare::{DatasetSummary, SubjectSummary, Summary};
 use crate::domain::{ErrorCode, ErrorKind, UnscoredReason};
 
@@ -55,9 +56,13 @@ const COLUMNS_AFTER: [&str; 10] = [
     "constant_answer_share",
 ];
 
+/// The last columns: of label scoring alone.
+const COLUMNS_SCORING: [&str; 3] =
+    ["prior_corrected_accuracy", "prior_corrected_accuracy_low", "prior_corrected_accuracy_high"];
+
 /// The names of all columns, in order. They are public: new ones are added at the end.
 ///
-/// Kinds have the names of the schema; codes stand as `code_…`, reasons as `unscored_…`. Rates are fractions in full
+/// A text that begins like a formula has an apostrophe before it. Kinds have the names of the schema; codes stand as `code_…`, reasons as `unscored_…`. Rates are fractions in full
 /// precision; an empty cell is what is not defined.
 pub fn columns() -> Vec<String> {
     let mut columns: Vec<String> = COLUMNS_BEFORE.map(str::to_owned).to_vec();
@@ -65,6 +70,7 @@ pub fn columns() -> Vec<String> {
     columns.extend(ErrorCode::ALL.map(|code| format!("code_{}", code.name())));
     columns.extend(REASONS.map(|(_, name)| format!("unscored_{name}")));
     columns.extend(COLUMNS_AFTER.map(str::to_owned));
+    columns.extend(COLUMNS_SCORING.map(str::to_owned));
     columns
 }
 
@@ -102,14 +108,14 @@ fn row(
     let [bound_low, bound_high] = ends(numbers.accuracy_bounds);
     let chance = (dataset.n_classes > 0).then(|| 1.0 / dataset.n_classes as f64);
     let mut cells = vec![
-        summary.run.clone(),
-        summary.model.name.clone(),
-        summary.encoder.name.clone().unwrap_or_default(),
+        text_cell(&summary.run),
+        text_cell(&summary.model.name),
+        text_cell(summary.encoder.name.as_deref().unwrap_or_default()),
         serde_name(&summary.encoder.relation),
         summary.encoder.tower_equal.map(|is_equal| is_equal.to_string()).unwrap_or_default(),
-        summary.judge.name.clone(),
-        dataset.dataset.clone(),
-        dataset.split.clone(),
+        text_cell(&summary.judge.name),
+        text_cell(&dataset.dataset),
+        text_cell(&dataset.split),
         dataset.is_training_split.to_string(),
         dataset.n_samples.to_string(),
         dataset.n_classes.to_string(),
@@ -134,6 +140,8 @@ fn row(
     cells.extend(ErrorCode::ALL.map(|code| n_in(&numbers.codes, code.name())));
     cells.extend(REASONS.map(|(_, name)| n_in(&numbers.unscored, name)));
     cells.extend(if mode == "generate" { cells_after(dataset) } else { COLUMNS_AFTER.map(|_| String::new()) });
+    let [low, high] = ends(numbers.prior_corrected_interval);
+    cells.extend([cell(numbers.prior_corrected_accuracy), low, high]);
     cells
 }
 
@@ -151,17 +159,28 @@ fn cells_after(dataset: &DatasetSummary) -> [String; 10] {
         n(pairs.map(|pairs| pairs.only_model)),
         n(pairs.map(|pairs| pairs.both_wrong)),
         n(pairs.map(|pairs| pairs.unscored)),
-        constant.map(|constant| constant.answer.clone()).unwrap_or_default(),
+        constant.map(|constant| text_cell(&constant.answer)).unwrap_or_default(),
         cell(constant.map(|constant| constant.share)),
     ]
 }
 
+/// A text that no spreadsheet takes for a formula: where it begins like one, an apostrophe stands before it.
+pub(super) fn text_cell(text: &str) -> String {
+    let starts =
+        |letter: &char| matches!(letter, '=' | '+' | '-' | '@' | '\u{ff1d}' | '\u{ff0b}' | '\u{ff0d}' | '\u{ff20}');
+    let first = text.trim_start_matches(|letter: char| letter.is_whitespace() || letter.is_control()).chars().next();
+    let is_formula = text.starts_with(['\t', '\r']) || first.as_ref().is_some_and(starts);
+    // A cell may have several lines, but nothing that steers the terminal that shows it.
+    let plain: String = text.split('\n').map(words::printable).collect::<Vec<_>>().join("\n");
+    if is_formula { format!("'{plain}") } else { plain }
+}
+
 /// A number as the shortest text that reads back equal; empty where there is none.
-fn cell(value: Option<f64>) -> String {
+pub(super) fn cell(value: Option<f64>) -> String {
     value.filter(|value| value.is_finite()).map(|value| value.to_string()).unwrap_or_default()
 }
 
-fn ends(interval: Option<[f64; 2]>) -> [String; 2] {
+pub(super) fn ends(interval: Option<[f64; 2]>) -> [String; 2] {
     interval.map_or([const { String::new() }; 2], |ends| ends.map(|end| cell(Some(end))))
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::examples::{self, said};
 use super::tables::{self, Table};
 use super::{ReportInput, notes};
-use crate::chart::words;
+use crate::chart::{self, words};
 
 /// The report as Markdown; it shows `rose.svg` of the same folder.
 pub fn markdown(input: &ReportInput<'_>) -> String {
@@ -66,7 +66,8 @@ fn write_examples(text: &mut String, input: &ReportInput<'_>) {
     }
 }
 
-fn write_table(text: &mut String, table: &Table) {
+/// A caption and the table below it.
+pub(super) fn write_table(text: &mut String, table: &Table) {
     let _ = writeln!(text, "{}:\n", escape(&table.caption));
     let line = |cells: &[String]| {
         let cells: Vec<String> = cells.iter().map(|cell| escape(cell)).collect();
@@ -83,8 +84,8 @@ fn write_table(text: &mut String, table: &Table) {
     text.push('\n');
 }
 
-/// `text` on one line, with everything that Markdown or HTML would read as markup made literal.
-fn escape(text: &str) -> String {
+/// `text` on one line, with everything that Markdown or HTML would read as markup, a link or a call to somebody made literal.
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in words::printable(text).chars() {
         match letter {
@@ -95,10 +96,21 @@ fn escape(text: &str) -> String {
                 escaped.push('\\');
                 escaped.push(letter);
             }
+            // In the comments of a forge a name after an @ is called; an empty comment between them is not seen.
+            '@' => escaped.push_str("@<!-- -->"),
             _ => escaped.push(letter),
         }
     }
-    escaped
+    without_links(&escaped)
+}
+
+/// The same for the inside of an HTML element that Markdown leaves alone.
+pub(super) fn escape_in_html(text: &str) -> String {
+    without_links(&chart::escape(&words::printable(text)).replace('@', "@<!-- -->"))
+}
+
+fn without_links(escaped: &str) -> String {
+    escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
 }
 
 /// `text` verbatim but for line breaks, which a code span cannot hold and which become `↵`.
@@ -112,7 +124,7 @@ fn code_span(text: &str) -> String {
 }
 
 /// A run of backticks longer than any in `text`, and at least `n_min`.
-fn fence(text: &str, n_min: usize) -> String {
+pub(super) fn fence(text: &str, n_min: usize) -> String {
     let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
     "`".repeat(n_min.max(longest + 1))
 }

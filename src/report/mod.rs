@@ -1,10 +1,12 @@
-//! Summaries to documents.
+//! Summaries and comparisons to documents.
 //!
 //! Every function returns its document and touches no files. What is not defined is `–` for people, `null`
 //! in JSON and an empty cell in CSV: never 0 and never NaN.
 
 mod calibration;
+mod comparison;
 mod csv;
+mod decision;
 mod examples;
 mod html;
 mod json;
@@ -20,8 +22,14 @@ use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};
 
 pub use self::calibration::{calibration_json, calibration_table, sheet_table};
+pub use self::comparison::{
+    Absence, CandidateReport, ComparisonReport, GalleryImage, Picture, STAGES_SCHEMA, Stage, StageReport, Thumbnail,
+    comparison_columns, comparison_csv, comparison_html, comparison_json, comparison_markdown, comparison_table,
+    gallery_choice, stages_html, stages_json, stages_markdown,
+};
 pub use self::csv::{columns, csv};
-pub use self::html::{Chapter, Story, html, story};
+pub use self::decision::{annotations, decision_json, decision_markdown, decision_table, decision_text, junit};
+pub use self::html::html;
 pub use self::json::json;
 pub use self::markdown::markdown;
 pub use self::table::table;

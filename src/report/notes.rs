@@ -53,6 +53,12 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
         notes.extend(unscored(dataset, "model, by label scoring,", dataset.model_score.as_ref()).map(warning));
         notes.extend(unscored(dataset, "encoder", dataset.encoder.as_ref()).map(warning));
     }
+    if scoring(summary).has_prior {
+        notes.push(remark(
+            "Prior-corrected: label scoring, with each label's score on an image of the mean colour taken off."
+                .to_owned(),
+        ));
+    }
     match summary.encoder.relation {
         EncoderRelation::None => notes.push(warning(
             "No encoder was run: retention and the model-against-encoder counts are not defined.".to_owned(),
@@ -132,6 +138,27 @@ pub fn n_of_kind(subject: Option<&SubjectSummary>, kind: ErrorKind) -> Option<us
 /// A count, or the dash where nothing was counted.
 pub fn count(n: Option<usize>) -> String {
     n.map_or_else(|| words::MISSING.to_owned(), |n| n.to_string())
+}
+
+/// The columns of label scoring that a table needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scoring {
+    /// Labels were scored on some dataset.
+    pub is_run: bool,
+    /// There are choices without the model's prior.
+    pub has_prior: bool,
+}
+
+/// What of label scoring there is to show.
+pub fn scoring(summary: &Summary) -> Scoring {
+    let mut scored = summary.datasets.iter().filter_map(|dataset| dataset.model_score.as_ref()).peekable();
+    let is_run = scored.peek().is_some();
+    Scoring { is_run, has_prior: scored.any(|subject| subject.prior_corrected_accuracy.is_some()) }
+}
+
+/// The accuracy of label scoring without the model's prior, and its interval.
+pub fn prior_corrected(subject: Option<&SubjectSummary>) -> (Option<f64>, Option<[f64; 2]>) {
+    subject.map_or((None, None), |subject| (subject.prior_corrected_accuracy, subject.prior_corrected_interval))
 }
 
 /// A subject's accuracy and interval.

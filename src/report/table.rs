@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::notes::{self, Weight};
+use super::notes::{self, Scoring, Weight};
 use crate::chart::words;
 use crate::compare::{DatasetSummary, Summary};
 use crate::domain::ErrorKind;
@@ -19,9 +19,9 @@ pub fn table(summary: &Summary) -> String {
         let _ = writeln!(text, "{name:<8} {}", words::printable(&value));
     }
     text.push('\n');
-    let has_scoring = summary.datasets.iter().any(|dataset| dataset.model_score.is_some());
-    let mut rows = vec![header(has_scoring)];
-    rows.extend(summary.datasets.iter().map(|dataset| row(dataset, has_scoring)));
+    let scoring = notes::scoring(summary);
+    let mut rows = vec![header(scoring)];
+    rows.extend(summary.datasets.iter().map(|dataset| row(dataset, scoring)));
     write_aligned(&mut text, &rows);
     text.push('\n');
     text.push_str("Percent with 95% intervals. Incorrect predictions, intrinsic and extrinsic hallucinations: the model's errors by kind.\n");
@@ -32,16 +32,19 @@ pub fn table(summary: &Summary) -> String {
     text
 }
 
-fn header(has_scoring: bool) -> Vec<String> {
+fn header(scoring: Scoring) -> Vec<String> {
     let mut cells = vec!["dataset", "images", "chance", "model"];
-    if has_scoring {
+    if scoring.is_run {
         cells.push("label scoring");
+    }
+    if scoring.has_prior {
+        cells.push("prior-corrected");
     }
     cells.extend(["encoder", "retention", "incorrect", "intrinsic", "extrinsic", "unscored"]);
     cells.into_iter().map(str::to_owned).collect()
 }
 
-fn row(dataset: &DatasetSummary, has_scoring: bool) -> Vec<String> {
+fn row(dataset: &DatasetSummary, scoring: Scoring) -> Vec<String> {
     let split = if dataset.is_training_split { " (train!)" } else { "" };
     let chance = (dataset.n_classes > 0).then(|| words::chance(1.0 / dataset.n_classes as f64));
     let mut cells = vec![
@@ -50,8 +53,11 @@ fn row(dataset: &DatasetSummary, has_scoring: bool) -> Vec<String> {
         chance.unwrap_or_else(|| words::MISSING.to_owned()),
         rate(notes::accuracy(dataset.model.as_ref())),
     ];
-    if has_scoring {
+    if scoring.is_run {
         cells.push(rate(notes::accuracy(dataset.model_score.as_ref())));
+    }
+    if scoring.has_prior {
+        cells.push(rate(notes::prior_corrected(dataset.model_score.as_ref())));
     }
     cells.push(rate(notes::accuracy(dataset.encoder.as_ref())));
     cells.push(rate((dataset.retention, dataset.retention_interval)));

@@ -6,8 +6,8 @@ use super::examples::Confusion;
 use super::notes;
 use crate::assets::paper;
 use crate::chart::words;
-use crate::compare::{DatasetSummary, Forgetting, SubjectSummary, Summary};
-use crate::domain::{ErrorCode, ErrorKind, RunSpec};
+use crate::compare::{DatasetSummary, SubjectSummary, Summary};
+use crate::domain::{ErrorCode, ErrorKind, Mode, RunSpec, Subject};
 
 /// A table of texts whose first column names the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,18 +22,22 @@ pub struct Table {
     pub numbers: Range<usize>,
 }
 
-fn table(caption: &str, columns: &[&str], numbers: Range<usize>, rows: Vec<Vec<String>>) -> Table {
+/// A table from its parts.
+pub fn table(caption: &str, columns: &[&str], numbers: Range<usize>, rows: Vec<Vec<String>>) -> Table {
     let columns = columns.iter().map(|&column| column.to_owned()).collect();
     Table { caption: caption.to_owned(), columns, rows, numbers }
 }
 
 /// Accuracies with intervals, retention, unscored: one row a dataset.
 pub fn accuracies(summary: &Summary) -> Table {
-    let has_scoring = summary.datasets.iter().any(|dataset| dataset.model_score.is_some());
+    let scoring = notes::scoring(summary);
     // What a narrow screen shows first stands first.
     let mut columns = vec!["Dataset", "Model"];
-    if has_scoring {
+    if scoring.is_run {
         columns.push("Label scoring");
+    }
+    if scoring.has_prior {
+        columns.push("Prior-corrected");
     }
     columns.extend(["Encoder", "Retention", "Chance", "Unscored", "Images", "Split"]);
     let row = |dataset: &DatasetSummary| {
@@ -44,8 +48,11 @@ pub fn accuracies(summary: &Summary) -> Table {
         };
         let chance = (dataset.n_classes > 0).then(|| words::chance(1.0 / dataset.n_classes as f64));
         let mut cells = vec![dataset.dataset.clone(), rate(notes::accuracy(dataset.model.as_ref()))];
-        if has_scoring {
+        if scoring.is_run {
             cells.push(rate(notes::accuracy(dataset.model_score.as_ref())));
+        }
+        if scoring.has_prior {
+            cells.push(rate(notes::prior_corrected(dataset.model_score.as_ref())));
         }
         cells.push(rate(notes::accuracy(dataset.encoder.as_ref())));
         cells.push(rate((dataset.retention, dataset.retention_interval)));
@@ -60,7 +67,7 @@ pub fn accuracies(summary: &Summary) -> Table {
 }
 
 /// `73.3% (70.4–75.9)`, or the number alone, or the dash.
-fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
+pub fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
     let number = words::percent(value);
     match interval {
         Some(_) if number != words::MISSING => format!("{number} ({})", words::interval(interval)),
@@ -107,50 +114,17 @@ pub fn errors(summary: &Summary) -> Table {
     )
 }
 
-/// A run before and after fine-tuning, with what each dataset of `forgetting` lost: one row a dataset.
-pub fn before_after(before: &Summary, after: &Summary, forgetting: &[Forgetting]) -> Table {
-    let of = |summary: &'_ Summary, name: &str| -> Option<DatasetSummary> {
-        summary.datasets.iter().find(|dataset| dataset.dataset == name).cloned()
-    };
-    let row = |lost: &Forgetting| {
-        let [was, is] = [of(before, &lost.dataset), of(after, &lost.dataset)];
-        let model = |dataset: &Option<DatasetSummary>| rate(notes::accuracy(dataset.as_ref()?.model.as_ref())).into();
-        let or_missing = |text: Option<String>| text.unwrap_or_else(|| words::MISSING.to_owned());
-        let leaks = is.as_ref().and_then(|dataset| dataset.model.as_ref());
-        let leaks = leaks.map(|model| model.codes.get(ErrorCode::Leak.name()).copied().unwrap_or(0));
-        let encoder = is.as_ref().map(|dataset| rate(notes::accuracy(dataset.encoder.as_ref())));
-        vec![
-            lost.dataset.clone(),
-            or_missing(model(&was)),
-            or_missing(model(&is)),
-            points((lost.forgetting, lost.forgetting_interval)),
-            lost.n_lost.to_string(),
-            lost.n_gained.to_string(),
-            or_missing(encoder),
-            notes::count(leaks),
-            (lost.n_pairs - lost.n_unscored).to_string(),
-        ]
-    };
-    let columns = ["Dataset", "Before", "After", "Fall, points", "Lost", "Gained", "Encoder", "Leaks", "Pairs"];
-    let rows = forgetting.iter().map(row).collect();
-    let caption = "Before and after on the same images, with 95% intervals; the fall's is Tango's for paired answers";
-    table(caption, &columns, 1..columns.len(), rows)
-}
-
-/// `52.3 (46.6–58.0)`, in percentage points.
-fn points((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
-    match (value, interval) {
-        (Some(_), Some(_)) => format!("{} ({})", words::percent_number(value), words::interval(interval)),
-        _ => words::percent_number(value),
-    }
-}
-
 /// What the codes that occur mean.
 pub fn meanings(summary: &Summary) -> Table {
     let occurs = |code: &ErrorCode| {
         let mut models = summary.datasets.iter().filter_map(|dataset| dataset.model.as_ref());
         models.any(|model| model.codes.contains_key(code.name()))
     };
+    meanings_of(occurs)
+}
+
+/// What the codes for which `occurs` say.
+pub fn meanings_of(occurs: impl Fn(&ErrorCode) -> bool) -> Table {
     let codes = ErrorCode::ALL.into_iter().filter(occurs);
     let rows = codes.map(|code| vec![notes::spaced(code.name()), notes::meaning(code).to_owned()]);
     table("What the codes mean", &["Code", "Meaning"], 0..0, rows.collect())
@@ -233,7 +207,12 @@ pub fn confusions(confusions: &[Confusion]) -> Table {
 pub fn prompts(spec: &RunSpec) -> Table {
     let rows = spec.datasets.iter().flat_map(|dataset| {
         dataset.prompts.iter().map(|prompt| {
-            let subject = format!("{:?}", prompt.subject).to_lowercase();
+            let subject = match (prompt.subject, prompt.mode) {
+                (Subject::Model, Mode::Score) => "model, labels scored",
+                (Subject::Model, _) => "model",
+                (Subject::Encoder, _) => "encoder",
+            };
+            let subject = subject.to_owned();
             vec![dataset.dataset.clone(), subject, prompt.prompt.clone(), prompt.text.clone()]
         })
     });

@@ -69,6 +69,7 @@ fn trial(dataset: &str, index: usize, label: &str, answer: &str, outcome: Outcom
             logit_gap: None,
         }),
         scores: Vec::new(),
+        prior_corrected: None,
         verdicts: Vec::new(),
         outcome,
     }

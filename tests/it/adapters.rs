@@ -36,7 +36,9 @@ fn runs_in_lock_step_equal_the_runs_made_alone() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let (lora, linear) = (adapter(&shared, "lora-cifar10"), adapter(&shared, "linear-mnist"));
-    let together = eval(&shared, &["--adapter", &lora, "--adapter", &linear, "--out", &at("together")]);
+    let modes = ["--modes", "generate,score"];
+    let arguments = ["--adapter", &lora, "--adapter", &linear, "--out", &at("together")];
+    let together = eval(&shared, &[&arguments[..], &modes].concat());
     assert_eq!(together.code, Some(0), "{}", together.stderr);
     // Equal last parts, since a summary carries the folder's name.
     for (name, arguments) in [
@@ -45,7 +47,7 @@ fn runs_in_lock_step_equal_the_runs_made_alone() {
         ("linear-mnist", vec!["--adapter", &linear, "--no-base"]),
     ] {
         let out = folder.path().join("alone").join(name).display().to_string();
-        let alone = eval(&shared, &[arguments, vec!["--out", &out]].concat());
+        let alone = eval(&shared, &[arguments, vec!["--out", &out], modes.to_vec()].concat());
         assert_eq!(alone.code, Some(0), "{}", alone.stderr);
         for file in ["trials.jsonl", "summary.json"] {
             let of = |kind: &str| text(folder.path().join(kind).join(name).join(file));

@@ -290,7 +290,8 @@ fn one_bad_image_among_good_ones_is_unscored_with_a_warning() {
     }
     write(folder.path(), &files);
     let out = folder.path().join("run");
-    let finished = succeed(&mut eval(&shared, &folder.path().join("pets/val").display().to_string(), &out));
+    let mut command = eval(&shared, &folder.path().join("pets/val").display().to_string(), &out);
+    let finished = succeed(command.args(["--modes", "generate,score"]));
     let bad = ["cat/0_empty.png", "cat/1_cut.png", "dog/2_bomb.png", "dog/3_text.jpg"];
     for name in bad {
         let warning = finished.stderr.lines().find(|line| line.starts_with("warning: ") && line.contains(name));
@@ -305,6 +306,7 @@ fn one_bad_image_among_good_ones_is_unscored_with_a_warning() {
     let summary: Value = serde_json::from_str(&fs::read_to_string(out.join("summary.json")).unwrap()).unwrap();
     let dataset = &summary["datasets"][0];
     assert_eq!((&dataset["n_samples"], &dataset["model"]["n_unscored"]), (&json!(7), &json!(4)));
+    assert_eq!((&dataset["model_score"]["n_trials"], &dataset["model_score"]["n_unscored"]), (&json!(7), &json!(4)));
     assert_eq!((&dataset["encoder"]["n_unscored"], &dataset["pairs"]["unscored"]), (&json!(4), &json!(4)));
 }
 

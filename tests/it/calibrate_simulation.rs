@@ -65,6 +65,7 @@ fn trial(image: usize, kind: Kind) -> Trial {
         prompt: "emt".into(),
         answer: Some(answer),
         scores: Vec::new(),
+        prior_corrected: None,
         verdicts: Vec::new(),
         outcome: kind.outcome,
     }

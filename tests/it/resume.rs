@@ -15,7 +15,7 @@ fn eval(shared: &Path, out: &Path) -> Command {
     command.arg("--encoder").arg(shared.join("models/tiny-clip"));
     command.arg("--data").arg(data).args(["--datasets", "mnist,cifar10", "--limit", "24", "--judge", "rules"]);
     // Small batches, so that there are many moments between them.
-    command.args(["--batch-size", "3", "--quiet", "--out"]).arg(out);
+    command.args(["--batch-size", "3", "--modes", "generate,score", "--quiet", "--out"]).arg(out);
     command
 }
 

@@ -1,5 +1,7 @@
 //! Multi-head attention, with grouped keys and values, rotary positions and a cache where a family has them.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
@@ -146,12 +148,49 @@ pub fn left_padded_mask(
     Tensor::from_vec(mask, (n_padding.len(), 1, n_queries, n_positions), device)?.to_dtype(dtype)
 }
 
+/// The mask of nodes `new` of a tree whose root is the last of `n_before` positions, the first `n_padding[row]` of them
+/// padding: a node sees those before the tree, its ancestors and itself. `parents` are by node, each before its
+/// children; `None` is the root. `(batch, 1, new, n_before + new.end)`.
+pub fn tree_mask(
+    n_padding: &[usize],
+    n_before: usize,
+    parents: &[Option<usize>],
+    new: Range<usize>,
+    dtype: DType,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    let n_positions = n_before + new.end;
+    let mut mask = vec![MASKED; n_padding.len() * new.len() * n_positions];
+    let queries = n_padding.iter().flat_map(|&padding| new.clone().map(move |node| (padding, node)));
+    for (row, (padding, node)) in mask.chunks_exact_mut(n_positions).zip(queries) {
+        row[padding..n_before].fill(0.0);
+        let mut next = Some(node);
+        while let Some(node) = next {
+            row[n_before + node] = 0.0;
+            next = parents[node];
+        }
+    }
+    Tensor::from_vec(mask, (n_padding.len(), 1, new.len(), n_positions), device)?.to_dtype(dtype)
+}
+
 /// Finite in f16 too, and far below every score.
 const MASKED: f32 = -60_000.0;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_sees_the_prompt_its_ancestors_and_itself() {
+        // Two children of the root, and two of the first of them.
+        let parents = [None, None, Some(0), Some(0)];
+        let mask = tree_mask(&[0, 1], 2, &parents, 1..4, DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(mask.dims(), [2, 1, 3, 6]);
+        let visible: Vec<u8> =
+            mask.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|&v| u8::from(v == 0.0)).collect();
+        let of_row = |first: u8| [[first, 1, 0, 1, 0, 0], [first, 1, 1, 0, 1, 0], [first, 1, 1, 0, 0, 1]].concat();
+        assert_eq!(visible, [of_row(1), of_row(0)].concat());
+    }
 
     #[test]
     fn a_padded_row_sees_its_own_tokens_only() {

@@ -39,6 +39,11 @@ impl KvCache {
         Ok(all)
     }
 
+    /// Forgets all but the first `n_positions`; what is appended next takes their place.
+    pub fn truncate(&mut self, n_positions: usize) {
+        self.n_positions = self.n_positions.min(n_positions);
+    }
+
     /// Keeps only the rows of the batch named by `rows` (u32), in that order.
     pub fn keep_rows(&mut self, rows: &Tensor) -> candle_core::Result<()> {
         if let Some((keys, values)) = &mut self.buffers {

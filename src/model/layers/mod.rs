@@ -15,7 +15,7 @@ mod norm;
 mod rotary;
 
 pub use activation::Activation;
-pub use attention::{Attention, AttentionNames, AttentionShape, causal_mask, left_padded_mask};
+pub use attention::{Attention, AttentionNames, AttentionShape, causal_mask, left_padded_mask, tree_mask};
 pub use block::{Block, BlockConfig};
 pub use dropout::{Dropout, StepCounter};
 pub use embedding::Embedding;

@@ -125,7 +125,8 @@ fn answers_under_adapters_are_those_of_transformers_and_peft() {
                 let pixels = Tensor::stack(&pixels, 0).unwrap();
                 let hidden = model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()]).unwrap().remove(0);
                 let features = model.mllm.image_features(&hidden).unwrap();
-                let rows = model.generate(&vec![&prompt; expected.len()], &features, &decoding).unwrap();
+                let prefix = model.read(&vec![&prompt; expected.len()], &features, decoding.max_new_tokens).unwrap();
+                let rows = model.generate(prefix, &decoding).unwrap();
                 for (row, (_, answer)) in rows.into_iter().zip(expected) {
                     n_asked += 1;
                     let said = model.dialogue.answer(&row.unwrap(), &decoding).unwrap().text;

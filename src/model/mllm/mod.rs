@@ -12,8 +12,10 @@ use super::generate::{Decoding, Generation, NotFinite};
 use super::language::LanguageModel;
 use super::layers::Loader;
 use super::overlay::Overlay;
+use super::prefix::Prefix;
 use super::preprocess::Preprocessor;
-use super::template::ChatTemplate;
+use super::scoring::LabelTrie;
+use super::template::{AroundAnswer, ChatTemplate};
 use super::tokenizer::{PromptPiece, TextTokenizer};
 use super::vision::VisionTower;
 use super::weights::{Canonical, Checkpoint, Weights};
@@ -28,6 +30,8 @@ pub struct RenderedPrompt {
     pub pieces: Vec<PromptPiece>,
     /// All positions; `None` is an image position.
     pub ids: Vec<Option<u32>>,
+    /// What the template writes around an answer.
+    pub around_answer: AroundAnswer,
 }
 
 /// The forward pass of a family whose image is a fixed number of positions of a plain tower.
@@ -188,27 +192,60 @@ impl Dialogue {
                 PromptPiece::Image => vec![None; self.n_image_positions],
             })
             .collect();
-        Ok(RenderedPrompt { text, pieces, ids })
+        let around_answer = self.template.around_answer(question, &text).unwrap_or_else(|| AroundAnswer {
+            before: if text.ends_with(char::is_whitespace) { "" } else { " " }.to_owned(),
+            after: String::new(),
+        });
+        Ok(RenderedPrompt { text, pieces, ids, around_answer })
     }
 
     /// The tokens of `answer` as a model would go on after `prompt`, with the terminator: what it is trained to say.
     ///
+    /// They are what is left of the whole conversation's tokens without the prompt's. The terminator is what the chat
+    /// template writes after an answer: one of the tokens that end generation, or a stop string's. Where it writes
+    /// neither (transformers' LLaVA), the first of those tokens.
+    ///
     /// # Errors
-    /// The answer's first token would swallow the prompt's end.
+    /// The answer's first token would swallow the prompt's end, or the answer is empty.
     pub fn answer_ids(&self, prompt: &RenderedPrompt, answer: &str) -> Result<Vec<u32>> {
-        let before = prompt.text.rsplit(IMAGE_MARKER).next().unwrap_or_default();
-        let space = if before.ends_with(char::is_whitespace) { "" } else { " " };
-        let alone = self.tokenizer.encode(before, false)?;
-        let mut ids = self.tokenizer.encode(&format!("{before}{space}{answer}"), false)?;
-        if !ids.starts_with(&alone) || ids.len() == alone.len() {
+        let AroundAnswer { before, after } = &prompt.around_answer;
+        let terminator = self.terminator(after);
+        let stop = if let Terminator::Text(stop) = terminator { stop } else { "" };
+        let alone = flat(&prompt.pieces);
+        let whole = format!("{}{before}{answer}{stop}", prompt.text);
+        let whole = flat(&self.tokenizer.encode_with_image(&whole, IMAGE_MARKER)?);
+        let ids: Option<Vec<u32>> = whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect());
+        let Some(mut ids) = ids.filter(|ids| !ids.is_empty() && !answer.is_empty()) else {
             bail!(
-                "the answer `{answer}` cannot be told apart from its prompt in tokens; hint: choose another \
-                 --answer-template"
+                "the answer `{answer}` cannot be told apart from its prompt in tokens; hint: choose other words for it \
+                 (--answer-template, --labels) or another --template"
             );
+        };
+        if let Terminator::Token(id) = terminator {
+            ids.push(id);
         }
-        ids.drain(..alone.len());
-        ids.extend(self.eos_ids.first());
         Ok(ids)
+    }
+
+    fn terminator<'a>(&'a self, after: &str) -> Terminator<'a> {
+        let after = after.trim_start();
+        let ends =
+            |id: &u32| self.tokenizer.token(*id).is_some_and(|text| !text.is_empty() && after.starts_with(&text));
+        let stop = self.template.stop_strings().iter().find(|stop| after.starts_with(stop.as_str()));
+        match (self.eos_ids.iter().copied().find(ends), stop) {
+            (Some(id), _) => Terminator::Token(id),
+            (None, Some(stop)) => Terminator::Text(stop),
+            (None, None) => Terminator::Token(self.eos_ids[0]),
+        }
+    }
+
+    /// What a model may answer to `prompt`: each of `labels` with the terminator.
+    ///
+    /// # Errors
+    /// As [`answer_ids`](Self::answer_ids), with the label's name.
+    pub fn label_trie(&self, prompt: &RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
+        let sequences = labels.iter().map(|label| self.answer_ids(prompt, label)).collect::<Result<Vec<_>>>()?;
+        Ok(LabelTrie::new(&sequences))
     }
 
     /// When answers of at most `max_new_tokens` end.
@@ -232,6 +269,21 @@ impl Dialogue {
     }
 }
 
+/// What ends an answer.
+enum Terminator<'a> {
+    Token(u32),
+    Text(&'a str),
+}
+
+/// All tokens of a prompt; `None` is the image.
+fn flat(pieces: &[PromptPiece]) -> Vec<Option<u32>> {
+    let of_piece = |piece: &PromptPiece| match piece {
+        PromptPiece::Text(ids) => ids.iter().copied().map(Some).collect(),
+        PromptPiece::Image => vec![None],
+    };
+    pieces.iter().flat_map(of_piece).collect()
+}
+
 /// A loaded model.
 pub struct Model {
     /// The forward pass.
@@ -243,25 +295,26 @@ pub struct Model {
 }
 
 impl Model {
-    /// Answers, one a row of `features` `(batch, positions, hidden)`; `prompts` has as many entries.
-    pub fn generate(
-        &self,
-        prompts: &[&RenderedPrompt],
-        features: &Tensor,
-        decoding: &Decoding,
-    ) -> Result<Vec<Result<Generation, NotFinite>>> {
+    /// Reads `prompts`, one a row of `features` `(batch, positions, hidden)`, with room for `n_new` positions after them.
+    pub fn read(&self, prompts: &[&RenderedPrompt], features: &Tensor, n_new: usize) -> Result<Prefix> {
         let rows: Vec<Tensor> = prompts
             .iter()
             .enumerate()
             .map(|(row, prompt)| self.embed(prompt, &features.get(row)?))
             .collect::<candle_core::Result<_>>()?;
+        Prefix::read(self.mllm.language(), &rows, n_new)
+    }
+
+    /// The answer to each prompt of `prefix`, which has room for it.
+    pub fn generate(&self, prefix: Prefix, decoding: &Decoding) -> Result<Vec<Result<Generation, NotFinite>>> {
         let text_of = |ids: &[u32]| self.dialogue.tokenizer.decode(ids);
-        super::generate::greedy(self.mllm.language(), &rows, decoding, &text_of)
+        super::generate::greedy(self.mllm.language(), prefix, decoding, &text_of)
     }
 
     /// Logits `(vocabulary)` of the first token of an answer.
     pub fn first_logits(&self, prompt: &RenderedPrompt, features: &Tensor) -> Result<Vec<f32>> {
-        super::generate::first_logits(self.mllm.language(), self.embed(prompt, features)?)
+        let prefix = Prefix::read(self.mllm.language(), &[self.embed(prompt, features)?], 0)?;
+        prefix.next_logits(self.mllm.language())?.pop().context("one prompt has one row of logits")
     }
 
     /// The prompt's embeddings `(tokens, hidden)` with the image's features in their place.

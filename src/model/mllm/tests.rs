@@ -55,7 +55,8 @@ impl Loaded {
 
     pub(super) fn generate(&self, prompts: &[&RenderedPrompt], pixels: &Tensor) -> Vec<Vec<u32>> {
         let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
-        let rows = self.model.generate(prompts, &self.features(pixels), &decoding).unwrap();
+        let prefix = self.model.read(prompts, &self.features(pixels), decoding.max_new_tokens).unwrap();
+        let rows = self.model.generate(prefix, &decoding).unwrap();
         rows.into_iter().map(|row| row.unwrap().ids).collect()
     }
 }
@@ -131,4 +132,45 @@ fn the_original_layouts_meet_the_original_code() {
             assert_eq!(loaded.generate(&[&prompt], pixels), ids(&expected["full.generated_ids"]), "{layout}");
         }
     }
+}
+
+#[test]
+fn an_answers_tokens_spell_it_and_end_as_its_template_does() {
+    let Some(shared) = shared() else { return };
+    let original = shared.join("fixtures/llava_original");
+    let tower = original.join("clip-tower");
+    for (dir, tower, template, end) in [
+        (shared.join("fixtures/llava"), None, None, None),
+        (shared.join("fixtures/llava"), None, Some("llava_v0"), Some("###")),
+        (original.join("full_with_tower"), Some(&tower), Some("vicuna_v1"), None),
+        (original.join("full_with_tower"), Some(&tower), Some("llava_v0"), Some("###")),
+    ] {
+        let tower = tower.map(|tower| Checkpoint::open(tower).unwrap());
+        let opened = OpenedModel::open(&Checkpoint::open(dir).unwrap(), tower.as_ref(), template).unwrap();
+        let prompt = opened.dialogue.render("What is it?").unwrap();
+        for answer in ["cat", "caterpillar", "7", "African elephant"] {
+            let ids = opened.dialogue.answer_ids(&prompt, answer).unwrap();
+            let said = opened.dialogue.tokenizer.decode(&ids).unwrap();
+            assert_eq!(said.trim(), format!("{answer}{}", end.unwrap_or_default()), "{template:?}");
+            let is_ended_by_token = opened.dialogue.eos_ids.contains(ids.last().unwrap());
+            assert_eq!(is_ended_by_token, end.is_none(), "{template:?} {ids:?}");
+        }
+    }
+}
+
+#[test]
+fn a_label_that_runs_into_its_prompt_is_refused_by_name() {
+    use crate::model::weights::{Miniature, open_checkpoint, testing::write};
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("glued.jinja");
+    write(
+        &path,
+        "<image>{{ messages[0].content[1].text }} ca{% if messages|length > 1 %}{{ messages[1].content[0].text }}{% endif %}",
+    );
+    let checkpoint = open_checkpoint(std::path::Path::new("embedded"), Miniature::Model).unwrap();
+    let opened = OpenedModel::open(&checkpoint, None, path.to_str()).unwrap();
+    let prompt = opened.dialogue.render("A dog or a").unwrap();
+    assert!(opened.dialogue.label_trie(&prompt, &[" dog"]).is_ok());
+    let error = opened.dialogue.label_trie(&prompt, &[" dog", "t"]).unwrap_err().to_string();
+    assert!(error.contains("`t`") && error.contains("--template"), "{error}");
 }

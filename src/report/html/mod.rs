@@ -1,22 +1,15 @@
 //! `report.html`: one file that loads nothing, for screens light and dark, wide and narrow, and for ears.
 
-mod story;
+pub(super) mod page;
 
 use std::fmt::Write as _;
 
-pub use self::story::{Chapter, Story, story};
+use self::page::{Figures, page, section, write_folded_table, write_notes, write_table};
+
 use super::examples::{self, said};
-use super::notes::{self, Weight};
-use super::tables::{self, Table};
-use super::{ReportInput, kinds};
+use super::{ReportInput, kinds, notes, tables};
 use crate::chart::{escape, words};
 use crate::domain::{DatasetSpec, Trial};
-
-/// The styles, which stand in the page.
-const STYLE: &str = include_str!("report.css");
-
-/// The namespace of SVG, which a page does not need and which looks like an address to load.
-const SVG_NAMESPACE: &str = r#" xmlns="http://www.w3.org/2000/svg""#;
 
 /// The report as one HTML file that loads nothing.
 pub fn html(input: &ReportInput<'_>) -> String {
@@ -24,11 +17,8 @@ pub fn html(input: &ReportInput<'_>) -> String {
     let title = escape(&notes::title(summary));
     let mut body = String::new();
     write_header(&mut body, input, &title);
-    let _ = writeln!(
-        body,
-        "<section aria-labelledby=\"accuracy\">\n<h2 id=\"accuracy\">Accuracy</h2>\n<figure class=\"chart\">{}<figcaption>The same numbers stand in the table below.</figcaption></figure>",
-        input.rose_svg.replacen(SVG_NAMESPACE, "", 1)
-    );
+    section(&mut body, "accuracy", "Accuracy");
+    Figures::default().write(&mut body, input.rose_svg, "The same numbers stand in the table below.");
     write_table(&mut body, &tables::accuracies(summary));
     body.push_str("</section>\n");
     section(&mut body, "errors", "Errors");
@@ -52,77 +42,14 @@ pub fn html(input: &ReportInput<'_>) -> String {
     page(&title, &body)
 }
 
-fn page(title: &str, body: &str) -> String {
-    format!(
-        concat!(
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
-            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n",
-            "<meta name=\"color-scheme\" content=\"light dark\">\n",
-            // Even an answer that slipped through escaping could load or run nothing.
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n",
-            "<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
-        ),
-        title = title,
-        style = STYLE,
-        body = body
-    )
-}
-
-fn section(body: &mut String, id: &str, heading: &str) {
-    let _ = writeln!(body, "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{heading}</h2>");
-}
-
 fn write_header(body: &mut String, input: &ReportInput<'_>, title: &str) {
     let _ = writeln!(body, "<header>\n<h1>{title}</h1>\n<dl>");
     for (name, value) in notes::headings(input.summary) {
         let _ = writeln!(body, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(&value));
     }
     body.push_str("</dl>\n");
-    let notes = notes::notes(input.summary);
-    if !notes.is_empty() {
-        body.push_str("<ul class=\"notes\">\n");
-        for note in notes {
-            let (class, mark) = match note.weight {
-                Weight::Warning => ("warning", "<strong>Warning.</strong> "),
-                Weight::Remark => ("remark", ""),
-            };
-            let _ = writeln!(body, "<li class=\"{class}\">{mark}{}</li>", escape(&note.text));
-        }
-        body.push_str("</ul>\n");
-    }
+    write_notes(body, &notes::notes(input.summary));
     body.push_str("</header>\n");
-}
-
-fn write_table(body: &mut String, table: &Table) {
-    let caption = escape(&table.caption);
-    // A scrolling region must be reachable by keyboard.
-    let _ = writeln!(
-        body,
-        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\">\n<table>\n<caption><span>{caption}</span></caption>\n<thead><tr>"
-    );
-    let class = |column: usize| if table.numbers.contains(&column) { " class=\"number\"" } else { "" };
-    for (column, name) in table.columns.iter().enumerate() {
-        let _ = write!(body, "<th scope=\"col\"{}>{}</th>", class(column), escape(name));
-    }
-    body.push_str("</tr></thead>\n<tbody>\n");
-    for row in &table.rows {
-        body.push_str("<tr>");
-        for (column, cell) in row.iter().enumerate() {
-            let cell = escape(cell);
-            let _ = match column {
-                0 => write!(body, "<th scope=\"row\">{cell}</th>"),
-                _ => write!(body, "<td{}>{cell}</td>", class(column)),
-            };
-        }
-        body.push_str("</tr>\n");
-    }
-    body.push_str("</tbody>\n</table>\n</div>\n");
-}
-
-fn write_folded_table(body: &mut String, table: &Table) {
-    let _ = writeln!(body, "<details>\n<summary>{}</summary>", escape(&table.caption));
-    write_table(body, table);
-    body.push_str("</details>\n");
 }
 
 fn write_examples(body: &mut String, input: &ReportInput<'_>) {

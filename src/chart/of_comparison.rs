@@ -1,0 +1,125 @@
+//! A comparison as charts.
+
+use super::forest::{ForestChart, ForestGroup, ForestRow, forest};
+use super::rose::{RoseChart, RoseOptions, rose};
+use super::small_multiples::{SmallMultiples, SmallRose, small_multiples};
+use super::transitions::{Flow, TransitionChart, TransitionPanel, transitions};
+use super::words;
+use crate::compare::{CandidateComparison, Comparison, DatasetComparison, Summary};
+
+/// From so many candidates on, small multiples show them side by side.
+const N_MULTIPLES_MIN: usize = 2;
+
+/// All charts of a comparison, as SVG documents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComparisonCharts {
+    /// What each dataset lost under each candidate, on one scale.
+    pub forest: String,
+    /// All candidates' roses, small; absent where there is but one.
+    pub small_multiples: Option<String>,
+    /// Before against after with the encoder behind: one a candidate.
+    pub roses: Vec<String>,
+    /// What each image was and is: one a candidate.
+    pub transitions: Vec<String>,
+}
+
+impl ComparisonCharts {
+    /// Draws all charts. `afters` are the candidates' summaries, in the comparison's order; `margin` is the fall that is
+    /// still accepted, where one is set.
+    pub fn draw(
+        comparison: &Comparison,
+        before: &Summary,
+        afters: &[&Summary],
+        options: RoseOptions,
+        margin: Option<f64>,
+    ) -> Self {
+        let multiples = SmallMultiples::of_comparison(comparison, before, afters, options);
+        Self {
+            forest: forest(&ForestChart::of_comparison(comparison, margin)),
+            small_multiples: (afters.len() >= N_MULTIPLES_MIN).then(|| small_multiples(&multiples)),
+            roses: afters.iter().map(|after| rose(&RoseChart::before_after(before, after, options))).collect(),
+            transitions: comparison
+                .candidates
+                .iter()
+                .map(|candidate| transitions(&TransitionChart::of_candidate(&comparison.baseline, candidate)))
+                .collect(),
+        }
+    }
+}
+
+impl ForestChart {
+    /// The forgetting of every dataset under every candidate.
+    pub fn of_comparison(comparison: &Comparison, margin: Option<f64>) -> Self {
+        let row = |dataset: &DatasetComparison| ForestRow {
+            name: dataset.dataset.clone(),
+            fall: dataset.forgetting,
+            interval: dataset.forgetting_interval,
+            remark: dataset.is_tuned_on.then(|| "tuned on".to_owned()),
+        };
+        let is_single = comparison.candidates.len() == 1;
+        let groups = comparison.candidates.iter().map(|candidate| ForestGroup {
+            name: if is_single { String::new() } else { candidate.run.clone() },
+            rows: candidate.datasets.iter().map(row).collect(),
+        });
+        let against = match &comparison.candidates[..] {
+            [single] => format!("{} against {}", single.run, comparison.baseline),
+            _ => format!("against {}", comparison.baseline),
+        };
+        Self {
+            title: "What was forgotten".to_owned(),
+            subtitle: vec![format!("{against}; the same images, 95% intervals (Tango)")],
+            groups: groups.collect(),
+            margin,
+        }
+    }
+}
+
+impl TransitionChart {
+    /// What each image was under the baseline and is under `candidate`.
+    pub fn of_candidate(baseline: &str, candidate: &CandidateComparison) -> Self {
+        let panel = |dataset: &DatasetComparison| TransitionPanel {
+            name: dataset.dataset.clone(),
+            remark: format!("{} images, {} lost, {} gained", dataset.n_pairs, dataset.n_lost, dataset.n_gained),
+            flows: dataset
+                .transitions
+                .iter()
+                .map(|transition| Flow { from: transition.from.clone(), to: transition.to.clone(), n: transition.n })
+                .collect(),
+        };
+        Self {
+            title: "What became of each image".to_owned(),
+            subtitle: vec![format!("before: {baseline}; after: {}", candidate.run)],
+            panels: candidate.datasets.iter().map(panel).collect(),
+        }
+    }
+}
+
+impl SmallMultiples {
+    /// The candidates beside each other.
+    pub fn of_comparison(comparison: &Comparison, before: &Summary, afters: &[&Summary], options: RoseOptions) -> Self {
+        let cells = comparison.candidates.iter().zip(afters).map(|(candidate, after)| {
+            let mut chart = RoseChart::before_after(before, after, options);
+            // Too small to be read here; the forest plot has them.
+            for point in chart.series.iter_mut().flat_map(|series| &mut series.points).flatten() {
+                point.interval = None;
+            }
+            SmallRose { name: candidate.run.clone(), remark: greatest_fall(candidate), chart }
+        });
+        Self {
+            title: "All checkpoints".to_owned(),
+            subtitle: vec![format!(
+                "left half of a petal: {}; right half: the checkpoint; the encoder behind. All on one scale, rings at 25, 50, 75 and 100%",
+                comparison.baseline
+            )],
+            cells: cells.collect(),
+        }
+    }
+}
+
+fn greatest_fall(candidate: &CandidateComparison) -> String {
+    let falls = candidate.datasets.iter().filter_map(|dataset| Some((dataset.forgetting?, &dataset.dataset)));
+    match falls.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        Some((fall, dataset)) => format!("{dataset} {}", words::fall(fall)),
+        None => "nothing could be compared".to_owned(),
+    }
+}

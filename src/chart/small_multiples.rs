@@ -1,0 +1,178 @@
+//! Small multiples: one little rose a checkpoint, all on one scale.
+
+use super::geometry::{RADIUS, Slots, point};
+use super::labels::Obstacles;
+use super::legend;
+use super::petals;
+use super::rose::{Role, RoseChart};
+use super::svg::{self, Anchor, Svg, ink, number};
+use super::{text, words};
+
+/// What small multiples show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SmallMultiples {
+    /// The heading.
+    pub title: String,
+    /// Lines of small print below it.
+    pub subtitle: Vec<String>,
+    /// One a checkpoint, in reading order.
+    pub cells: Vec<SmallRose>,
+}
+
+/// One checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SmallRose {
+    /// Its name.
+    pub name: String,
+    /// A line below it.
+    pub remark: String,
+    /// What it shows; of it only axes, series and scale are drawn.
+    pub chart: RoseChart,
+}
+
+const WIDTH: f64 = 960.0;
+const MARGIN: f64 = 32.0;
+const N_COLUMNS: usize = 3;
+const CELL: f64 = (WIDTH - 2.0 * MARGIN) / N_COLUMNS as f64;
+/// How a petal of the large rose becomes one of these.
+const SHRINK: f64 = 0.335;
+/// From a cell's top to its rose's centre.
+const CENTRE: f64 = 162.0;
+const CELL_HEIGHT: f64 = 296.0;
+/// Beyond so many datasets there is no room for names, and numbers stand for them.
+const N_NAMED_MAX: usize = 8;
+const NAME_SIZE: f64 = 11.0;
+
+/// The charts as one SVG.
+pub fn small_multiples(multiples: &SmallMultiples) -> String {
+    let mut svg = Svg::default();
+    let top = svg.heading(WIDTH, &multiples.title, &multiples.subtitle) + 16.0;
+    for (index, cell) in multiples.cells.iter().enumerate() {
+        let x = MARGIN + CELL * (index % N_COLUMNS) as f64;
+        let y = top + CELL_HEIGHT * (index / N_COLUMNS) as f64;
+        draw_cell(&mut svg, cell, x, y);
+    }
+    let mut bottom = top + CELL_HEIGHT * multiples.cells.len().div_ceil(N_COLUMNS) as f64 + 8.0;
+    if let Some(first) = multiples.cells.first() {
+        let mut key = first.chart.clone();
+        // The names of all candidates stand above their roses.
+        for series in &mut key.series {
+            series.name.clone_from(&series.short_name);
+        }
+        bottom += legend::draw(&mut svg, &key, WIDTH / 2.0, WIDTH - 2.0 * MARGIN, bottom);
+    }
+    for line in numbered_names(multiples).iter().flat_map(|key| text::wrap(key, WIDTH - 2.0 * MARGIN, 12.0, false, 6)) {
+        bottom += 17.0;
+        svg.text(MARGIN, bottom, Anchor::Start, ink(12.0, svg::MUTED, "muted"), &line);
+    }
+    svg.finish(WIDTH, bottom + 22.0, &multiples.title, &description(multiples))
+}
+
+fn draw_cell(svg: &mut Svg, cell: &SmallRose, x: f64, y: f64) {
+    let middle = x + CELL / 2.0;
+    let name = text::wrap(&words::printable(&cell.name), CELL - 24.0, 14.0, true, 1).concat();
+    svg.text(middle, y + 14.0, Anchor::Middle, ink(14.0, svg::INK, "ink").bold(), &name);
+    let remark = text::wrap(&words::printable(&cell.remark), CELL - 20.0, 12.0, false, 1).concat();
+    svg.text(middle, y + 31.0, Anchor::Middle, ink(12.0, svg::MUTED, "muted"), &remark);
+    let centre = y + CENTRE;
+    for share in [0.25, 0.5, 0.75, 1.0] {
+        let outer = if share == 1.0 { " outer" } else { "" };
+        svg.raw(&format!(
+            r#"<circle class="ring{outer}" cx="{}" cy="{}" r="{}" fill="none" stroke="{}" stroke-width="0.8"/>"#,
+            number(middle),
+            number(centre),
+            number(SHRINK * RADIUS * cell.chart.scale.fraction(share)),
+            if share == 1.0 { svg::MUTED } else { svg::GRID }
+        ));
+    }
+    let slots = Slots::new(cell.chart.axes.len());
+    svg.raw(&format!(
+        r#"<g class="plot" transform="translate({} {}) scale({SHRINK})">"#,
+        number(middle),
+        number(centre)
+    ));
+    // The numbers would be too small to read; they stand in the table below.
+    petals::draw(svg, &cell.chart, &slots, &mut Obstacles::default());
+    svg.close();
+    for (index, (axis, &angle)) in cell.chart.axes.iter().zip(&slots.angles).enumerate() {
+        let (dx, dy) = point(SHRINK * RADIUS + 9.0, angle);
+        let anchor = match dx {
+            dx if dx > 12.0 => Anchor::Start,
+            dx if dx < -12.0 => Anchor::End,
+            _ => Anchor::Middle,
+        };
+        let room = if anchor == Anchor::Middle { CELL - 20.0 } else { CELL / 2.0 - dx.abs() - 2.0 };
+        let lines = match cell.chart.axes.len() {
+            n if n > N_NAMED_MAX => vec![(index + 1).to_string()],
+            _ => text::wrap(&axis.name, room, NAME_SIZE, false, 2),
+        };
+        // Above the centre the last line is nearest to the ring, below it the first.
+        let first = match dy {
+            dy if dy > 12.0 => 0.8,
+            dy if dy < -12.0 => 1.0 - lines.len() as f64,
+            _ => 0.86 - 0.5 * lines.len() as f64,
+        };
+        for (place, line) in lines.iter().enumerate() {
+            let y = centre + dy + (first + 1.15 * place as f64) * NAME_SIZE;
+            svg.text(middle + dx, y, anchor, ink(NAME_SIZE, svg::INK, "ink"), line);
+        }
+    }
+}
+
+/// What the numbers stand for, where there are too many datasets for names.
+fn numbered_names(multiples: &SmallMultiples) -> Option<String> {
+    let axes = &multiples.cells.first()?.chart.axes;
+    let names: Vec<String> =
+        axes.iter().enumerate().map(|(index, axis)| format!("{}: {}", index + 1, axis.name)).collect();
+    (axes.len() > N_NAMED_MAX).then(|| names.join(" · "))
+}
+
+/// The charts in words, for those who cannot see them.
+fn description(multiples: &SmallMultiples) -> String {
+    let mut sentences = vec![format!("{} checkpoints on one scale.", multiples.cells.len())];
+    for cell in &multiples.cells {
+        let axes = cell.chart.axes.iter().enumerate().map(|(index, axis)| {
+            let of = |role: Role| {
+                let series = cell.chart.series.iter().find(|series| series.role == role);
+                let value = series.and_then(|series| series.points.get(index).copied().flatten());
+                words::percent(value.map(|value| value.accuracy))
+            };
+            format!("{} {} before, {} after", axis.name, of(Role::Before), of(Role::Model))
+        });
+        sentences.push(format!("{}: {}.", cell.name, axes.collect::<Vec<_>>().join("; ")));
+    }
+    sentences.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use resvg::usvg::roxmltree::Document;
+
+    use super::*;
+    use crate::chart::samples::many;
+    use crate::chart::{RoseOptions, Scale, Style, raster};
+
+    #[test]
+    fn every_checkpoint_has_its_rose_and_many_datasets_are_numbered() {
+        let options = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
+        for (n_datasets, n_cells) in [(0, 1), (1, 2), (4, 7), (12, 3)] {
+            let run = many(n_datasets);
+            let cell = |index: usize| SmallRose {
+                name: format!("<step {index}>"),
+                remark: String::new(),
+                chart: RoseChart::before_after(&run, &run, options),
+            };
+            let multiples = SmallMultiples {
+                title: "All".to_owned(),
+                subtitle: Vec::new(),
+                cells: (0..n_cells).map(cell).collect(),
+            };
+            let drawn = small_multiples(&multiples);
+            assert_eq!(drawn.matches("class=\"plot\"").count(), n_cells);
+            assert!(!drawn.contains("NaN") && !drawn.contains("<step"));
+            assert_eq!(drawn.contains("12: dataset number 11/val"), n_datasets == 12);
+            Document::parse(&drawn).unwrap();
+            raster::parse(&drawn).unwrap();
+        }
+    }
+}

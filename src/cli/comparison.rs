@@ -1,0 +1,227 @@
+//! Recorded runs, checked and compared: what `emt report` and `emt gate` share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use super::data::Places;
+use super::results;
+use crate::compare::{self, Candidate, Comparison, FieldDifference, RunView, SAMPLES};
+use crate::domain::{LabelSet, Trial};
+use crate::eval;
+use crate::record::Manifest;
+
+/// What decides which runs may be compared, and how.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Comparison")]
+pub(super) struct ComparisonOptions {
+    /// Compare although this differs (a field of run.json's `comparable`, or `samples`); the report says so. Can be
+    /// repeated
+    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
+    pub(super) allow_different: Vec<String>,
+}
+
+/// A run as it was recorded.
+pub(super) struct RecordedRun {
+    pub name: String,
+    pub manifest: Manifest,
+    pub trials: Vec<Trial>,
+}
+
+impl RecordedRun {
+    /// Reads the run in `dir`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let (manifest, trials) = results::read_run(dir)?;
+        Ok(Self { name: results::name_of(dir), manifest, trials })
+    }
+
+    fn view(&self) -> RunView<'_> {
+        RunView { name: &self.name, identity: &self.manifest.identity, spec: &self.manifest.spec, trials: &self.trials }
+    }
+
+    fn has(&self, dataset: &str) -> bool {
+        self.manifest.spec.datasets.iter().any(|known| known.dataset == dataset)
+    }
+
+    /// The datasets that its adapter was fine-tuned on, as far as the run knows.
+    pub fn tuned_on(&self) -> BTreeSet<String> {
+        let recorded = self.manifest.environment.get(ADAPTER_TUNED_ON).and_then(Value::as_array);
+        let of_adapter = recorded.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned));
+        self.manifest.spec.tuned_on.keys().cloned().chain(of_adapter).collect()
+    }
+}
+
+/// The key of `run.json`'s environment under which the adapter's own fine-tuned datasets stand.
+pub(super) const ADAPTER_TUNED_ON: &str = "adapter_tuned_on";
+
+/// Gives runs whose folders have one name the name of the folder above, too: `lora/epoch-1`, not twice `epoch-1`.
+pub(super) fn make_names_differ(runs: &mut [RecordedRun], dirs: &[PathBuf]) {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for ((run, dir), name) in runs.iter_mut().zip(dirs).zip(&names) {
+        let is_alone = names.iter().filter(|other| *other == name).count() == 1;
+        let above = dir.canonicalize().ok().and_then(|path| Some(results::name_of(path.parent()?)));
+        if let (false, Some(above)) = (is_alone, above) {
+            run.name = format!("{above}-{name}");
+        }
+    }
+}
+
+/// Compares `candidates` with `baseline`: refuses what is not comparable, makes codes anew with the labels of `tuned_on`, and
+/// refuses trials without a partner. `ignored` are datasets that a candidate may lack.
+pub(super) fn compare(
+    baseline: &mut RecordedRun,
+    candidates: &mut [RecordedRun],
+    tuned_on: &BTreeSet<String>,
+    ignored: &dyn Fn(&str) -> bool,
+    options: &ComparisonOptions,
+    places: &Places,
+) -> Result<Comparison> {
+    check_fields(&options.allow_different, baseline)?;
+    let mut differences = Vec::with_capacity(candidates.len());
+    for candidate in candidates.iter() {
+        differences.push(differing(baseline, candidate, ignored, &options.allow_different)?);
+    }
+    let labels = tuned_labels(baseline, candidates, tuned_on, places)?;
+    for run in std::iter::once(&mut *baseline).chain(candidates.iter_mut()) {
+        recode(run, &labels)?;
+    }
+    let compared: Vec<Candidate> = candidates
+        .iter()
+        .zip(&differences)
+        .map(|(run, differences)| Candidate { run: run.view(), differences })
+        .collect();
+    let comparison = compare::compare_runs(baseline.view(), &compared, tuned_on, &options.allow_different);
+    if !options.allow_different.iter().any(|field| field == SAMPLES) {
+        refuse_unpaired(&comparison)?;
+    }
+    Ok(comparison)
+}
+
+/// A slip in a field's name would silently allow nothing.
+fn check_fields(allowed: &[String], baseline: &RecordedRun) -> Result<()> {
+    let known: Vec<&str> =
+        baseline.manifest.comparable.keys().map(String::as_str).chain(std::iter::once(SAMPLES)).collect();
+    match allowed.iter().find(|field| !known.contains(&field.as_str())) {
+        Some(field) => {
+            bail!("--allow-different {field}: there is no such field; hint: it is one of {}", known.join(", "))
+        }
+        None => Ok(()),
+    }
+}
+
+fn differing(
+    baseline: &RecordedRun,
+    candidate: &RecordedRun,
+    ignored: &dyn Fn(&str) -> bool,
+    allowed: &[String],
+) -> Result<Vec<FieldDifference>> {
+    let differences = compare::field_differences(&baseline.manifest.comparable, &candidate.manifest.comparable);
+    refuse_unlike(baseline, candidate, allowed)?;
+    let mut lacking = baseline
+        .manifest
+        .spec
+        .datasets
+        .iter()
+        .map(|dataset| dataset.dataset.as_str())
+        .filter(|&name| !candidate.has(name) && !ignored(name));
+    if let Some(name) = lacking.next() {
+        bail!(
+            "`{}` lacks the dataset `{name}`, which `{}` has; hint: evaluate it, too, or ignore it in the policy",
+            candidate.name,
+            baseline.name
+        );
+    }
+    Ok(differences)
+}
+
+/// Refuses runs that are not comparable, and names what differs.
+pub(super) fn refuse_unlike(baseline: &RecordedRun, candidate: &RecordedRun, allowed: &[String]) -> Result<()> {
+    let differences = compare::field_differences(&baseline.manifest.comparable, &candidate.manifest.comparable);
+    let refused: Vec<&FieldDifference> =
+        differences.iter().filter(|difference| !allowed.contains(&difference.field)).collect();
+    let Some(first) = refused.first() else { return Ok(()) };
+    let told: Vec<String> = refused.iter().map(|difference| told(difference)).collect();
+    bail!(
+        "`{}` cannot be compared with `{}`: {}; hint: evaluate both with the same flags, or --allow-different {}",
+        candidate.name,
+        baseline.name,
+        told.join("; "),
+        first.field
+    )
+}
+
+/// `prompt_text (mnist.model.generate) is "What …" and "Which …"`.
+fn told(difference: &FieldDifference) -> String {
+    let place = if difference.place.is_empty() { String::new() } else { format!(" ({})", difference.place) };
+    let [before, after] = [&difference.baseline, &difference.candidate].map(|value| {
+        let text = value.to_string();
+        match text.char_indices().nth(80) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    });
+    format!("`{}`{place} is {before} and {after}", difference.field)
+}
+
+/// The labels of every fine-tuned dataset: from the runs, else from the catalog. One that nobody knows adds no labels.
+fn tuned_labels(
+    baseline: &RecordedRun,
+    candidates: &[RecordedRun],
+    tuned_on: &BTreeSet<String>,
+    places: &Places,
+) -> Result<BTreeMap<String, LabelSet>> {
+    let catalog = places.catalog()?;
+    let mut labels = BTreeMap::new();
+    for run in std::iter::once(baseline).chain(candidates) {
+        labels.extend(run.manifest.spec.tuned_on.clone());
+    }
+    for name in tuned_on {
+        if labels.contains_key(name) {
+            continue;
+        }
+        let runs = std::iter::once(baseline).chain(candidates);
+        let in_runs = runs.flat_map(|run| &run.manifest.spec.datasets).find(|dataset| &dataset.dataset == name);
+        let found = match in_runs {
+            Some(dataset) => LabelSet::new(dataset.labels.clone(), dataset.answer_type).ok(),
+            None => catalog.labels_of(name).ok().cloned(),
+        };
+        labels.extend(found.map(|found| (name.clone(), found)));
+    }
+    Ok(labels)
+}
+
+fn recode(run: &mut RecordedRun, tuned_on: &BTreeMap<String, LabelSet>) -> Result<()> {
+    if &run.manifest.spec.tuned_on == tuned_on {
+        return Ok(());
+    }
+    let mut spec = run.manifest.spec.clone();
+    spec.tuned_on.clone_from(tuned_on);
+    let judged = eval::judged_datasets(&spec)?;
+    let places: BTreeMap<&str, usize> =
+        spec.datasets.iter().enumerate().map(|(place, dataset)| (dataset.dataset.as_str(), place)).collect();
+    compare::recode(&mut run.trials, |name| {
+        let judged = &judged[*places.get(name)?];
+        Some((&judged.labels, &judged.grader))
+    });
+    Ok(())
+}
+
+fn refuse_unpaired(comparison: &Comparison) -> Result<()> {
+    for candidate in &comparison.candidates {
+        if let Some(dataset) = candidate.datasets.iter().find(|dataset| dataset.n_unpaired > 0) {
+            bail!(
+                "{} images of `{}` are only in one of `{}` and `{}`, beside {} in both; hint: evaluate both on the same \
+                 images (--limit, --data), or --allow-different samples",
+                dataset.n_unpaired,
+                dataset.dataset,
+                comparison.baseline,
+                candidate.run,
+                dataset.n_pairs
+            );
+        }
+    }
+    Ok(())
+}

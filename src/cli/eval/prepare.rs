@@ -1,0 +1,320 @@
+//! From flags to runs that may begin.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::options::{CaptionsName, EvalOptions};
+use crate::cli::comparison::ADAPTER_TUNED_ON;
+use crate::cli::progress::Progress;
+use crate::cli::{environment, results};
+use crate::dataset::{self, Available, Dataset, OpenRequest};
+use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt, Trial};
+use crate::eval::{self, Captions, DatasetWork, EncoderChoice, OpenRun, OpenedSubjects, Question, SubjectsRequest};
+use crate::judging::Panel;
+use crate::model::Placement;
+use crate::model::mllm::RenderedPrompt;
+use crate::model::weights::is_embedded;
+use crate::prompting;
+use crate::record::{self, Manifest, RunFolder, Sitting};
+
+/// Everything that is settled before weights are read.
+pub(in crate::cli) struct Prepared {
+    pub(in crate::cli) placement: Placement,
+    pub(in crate::cli) subjects: OpenedSubjects,
+    pub(in crate::cli) datasets: Vec<Dataset>,
+    pub(in crate::cli) questions: Vec<Question>,
+    pub(in crate::cli) batch_size: usize,
+    pub(in crate::cli) panel: Panel,
+    pub(in crate::cli) runs: Vec<PlannedRun>,
+}
+
+fn check_numbers(args: &EvalOptions) -> Result<()> {
+    if args.batch_size == Some(0) || args.max_new_tokens == 0 || args.limit == Some(0) {
+        bail!("--batch-size, --max-new-tokens and --limit must be at least 1");
+    }
+    Ok(())
+}
+
+/// Settles everything before weights are read; `out` is the folder of the run, or of the runs with adapters.
+pub(in crate::cli) fn prepare(model: &Path, args: &EvalOptions, out: Option<&Path>) -> Result<Prepared> {
+    check_numbers(args)?;
+    let placement = Placement::new(&args.device, &args.dtype)?;
+    let datasets = open_datasets(model, args)?;
+    let template = prompting::load(&args.prompt)?;
+    let request = SubjectsRequest {
+        model,
+        encoder: match args.encoder.as_str() {
+            "auto" => EncoderChoice::Auto,
+            "none" => EncoderChoice::None,
+            dir => EncoderChoice::Folder(dir.into()),
+        },
+        template: args.template.as_deref(),
+        adapters: &args.adapters.requests()?,
+        has_base: args.adapters.has_base(),
+        is_merged: args.adapters.merge,
+        allows_idle: args.adapters.allow_noop_adapter,
+        hub_cache: environment::hub_cache(),
+    };
+    let subjects = OpenedSubjects::open(&request)?;
+    let captions = match args.captions {
+        CaptionsName::Template => Captions::Template,
+        CaptionsName::Ensemble => Captions::Ensemble,
+    };
+    let modes = modes(&args.modes)?;
+    let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
+    for dataset in &datasets {
+        let prompt = template.render(&dataset.noun, &dataset.labels)?;
+        let rendered = subjects.render(&prompt.text)?;
+        let n_new = n_new_positions(args, &modes, &subjects, dataset, &rendered)?;
+        n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
+        let question = Question { text: prompt.text.clone(), captions: captions.of(dataset) };
+        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder());
+        spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, &modes));
+        specs.push(spec);
+        questions.push(question);
+    }
+    let batch_size = subjects.batch_size(args.batch_size, n_tokens_max, &placement)?;
+    let mut spec = RunSpec {
+        model: subjects.model_spec(0)?,
+        encoder: subjects.encoder_spec(0)?,
+        datasets: specs,
+        sample_seed: args.sample_seed.unwrap_or(datasets[0].sample_seed),
+        modes,
+        max_new_tokens: args.max_new_tokens,
+        compute_type: placement.compute_type().to_owned(),
+        device_kind: placement.device_kind().to_owned(),
+        judges: Vec::new(),
+        tuned_on: tuned_on(args)?,
+    };
+    let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
+    spec.judges = panel.specs();
+    let runs = planned_runs(out, &subjects, &spec)?;
+    Ok(Prepared { placement, subjects, datasets, questions, batch_size, panel, runs })
+}
+
+/// The modes that `--modes` names, in the order of a run.
+fn modes(list: &str) -> Result<Vec<Mode>> {
+    const KNOWN: [(&str, Mode); 2] = [("generate", Mode::Generate), ("score", Mode::Score)];
+    let mut modes = Vec::new();
+    for name in list.split(',').map(str::trim) {
+        let Some((_, mode)) = KNOWN.iter().find(|(known, _)| *known == name) else {
+            bail!("--modes names `{name}`, which is not a mode; hint: generate, score, or generate,score");
+        };
+        if modes.contains(mode) {
+            bail!("--modes names `{name}` twice");
+        }
+        modes.push(*mode);
+    }
+    modes.sort_unstable();
+    Ok(modes)
+}
+
+/// Positions that answers to a dataset's prompt need after it, once they are known to fit.
+fn n_new_positions(
+    args: &EvalOptions,
+    modes: &[Mode],
+    subjects: &OpenedSubjects,
+    dataset: &Dataset,
+    rendered: &RenderedPrompt,
+) -> Result<usize> {
+    subjects.check_length(&dataset.name, rendered.ids.len(), args.max_new_tokens)?;
+    if !modes.contains(&Mode::Score) {
+        return Ok(args.max_new_tokens);
+    }
+    let labels: Vec<&str> = dataset.labels.names().collect();
+    let trie = subjects
+        .label_trie(rendered, &labels)
+        .with_context(|| format!("the labels of `{}` cannot be scored", dataset.name))?;
+    subjects.check_length(&dataset.name, rendered.ids.len(), trie.depth())?;
+    Ok(args.max_new_tokens.max(trie.n_nodes()))
+}
+
+/// A run of this command, before its folder is opened.
+pub(in crate::cli) struct PlannedRun {
+    pub(in crate::cli) spec: RunSpec,
+    pub(in crate::cli) dir: PathBuf,
+}
+
+/// One run without adapters; with them, the base's (unless left out) and one for each.
+fn planned_runs(out: Option<&Path>, subjects: &OpenedSubjects, common: &RunSpec) -> Result<Vec<PlannedRun>> {
+    let names = subjects.runs();
+    let is_alone = names.len() == 1;
+    names
+        .iter()
+        .enumerate()
+        .map(|(run, name)| {
+            let (model, encoder) = (subjects.model_spec(run)?, subjects.encoder_spec(run)?);
+            let spec = RunSpec { model, encoder, ..common.clone() };
+            let dir = match out {
+                Some(dir) if is_alone => dir.to_owned(),
+                Some(dir) => dir.join(name.unwrap_or("base")),
+                None => default_folder(&spec),
+            };
+            Ok(PlannedRun { spec, dir })
+        })
+        .collect()
+}
+
+fn open_datasets(model: &Path, args: &EvalOptions) -> Result<Vec<Dataset>> {
+    let (catalog, roots) = (args.places.catalog()?, args.places.roots());
+    let texts: Vec<String> = match &args.datasets {
+        Some(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect(),
+        None => default_datasets(is_embedded(model), dataset::available(&catalog, &roots)),
+    };
+    if texts.is_empty() {
+        bail!("no dataset was found; hint: `emt data fetch mnist cifar10 cifar100`, or --data DIR, or --datasets PATH");
+    }
+    if args.labels.is_some() && texts.len() > 1 {
+        bail!("--labels is for one dataset, and --datasets names {}; hint: run them one by one", texts.len());
+    }
+    let mut names = HashSet::new();
+    let mut datasets = Vec::with_capacity(texts.len());
+    for text in &texts {
+        let request = OpenRequest { text, split: args.split.as_deref(), labels_file: args.labels.as_deref() };
+        let dataset = dataset::open(&catalog, &roots, &request)?;
+        if !names.insert(dataset.name.clone()) {
+            bail!("--datasets names `{}` twice; hint: give one of them a name with NAME=PATH", dataset.name);
+        }
+        datasets.push(dataset);
+    }
+    eval::refuse_empty(&datasets)?;
+    Ok(datasets)
+}
+
+/// The miniature's datasets for the miniature, else what is found of those that the catalog says.
+fn default_datasets(is_miniature: bool, available: Vec<Available>) -> Vec<String> {
+    let is_wanted = |row: &Available| match is_miniature {
+        true => row.is_embedded,
+        false => row.is_evaluated_by_default && row.is_found,
+    };
+    available.into_iter().filter(|row| row.is_default_split && is_wanted(row)).map(|row| row.name).collect()
+}
+
+fn tuned_on(args: &EvalOptions) -> Result<BTreeMap<String, LabelSet>> {
+    let (catalog, roots) = (args.places.catalog()?, args.places.roots());
+    let names = args.tuned_on.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|text| {
+            let labels = match catalog.labels_of(text) {
+                Ok(labels) => labels.clone(),
+                // Not in the catalog: perhaps a folder, whose classes are its folders.
+                Err(error) if !Path::new(text).exists() && !text.contains('=') => {
+                    return Err(error.context("--tuned-on names a dataset whose labels are not known"));
+                }
+                Err(_) => {
+                    dataset::open(&catalog, &roots, &OpenRequest { text, split: None, labels_file: None })?.labels
+                }
+            };
+            Ok((text.to_owned(), labels))
+        })
+        .collect()
+}
+
+pub(in crate::cli) fn prompt_name(spec: &RunSpec) -> &str {
+    let of_model = |dataset: &'_ DatasetSpec| -> Option<usize> {
+        dataset.prompts.iter().position(|prompt: &SubjectPrompt| prompt.subject == Subject::Model)
+    };
+    spec.datasets
+        .iter()
+        .find_map(|dataset| of_model(dataset).map(|index| dataset.prompts[index].prompt.as_str()))
+        .unwrap_or("emt")
+}
+
+fn default_folder(spec: &RunSpec) -> PathBuf {
+    let identity = record::identity(spec);
+    let digits = identity.rsplit(':').next().unwrap_or_default();
+    Path::new("reports").join(format!("{}-{}", spec.model.name, &digits[..8.min(digits.len())]))
+}
+
+fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::Map<String, Value> {
+    let shown = |path: &Path| Value::from(path.display().to_string());
+    let mut paths = serde_json::Map::new();
+    paths.insert("model".into(), shown(model));
+    paths.insert("encoder".into(), args.encoder.clone().into());
+    if !args.adapters.adapters.is_empty() {
+        paths.insert("adapters".into(), args.adapters.adapters.clone().into());
+    }
+    if let Some(data) = &args.places.data {
+        paths.insert("data".into(), shown(data));
+    }
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut fields =
+        record::environment(&Sitting { n_threads, batch_size: Some(batch_size), limit: args.limit, paths });
+    fields.insert("command".into(), results::command_line().into());
+    fields
+}
+
+pub(in crate::cli) fn plan(args: &EvalOptions, prepared: &Prepared, open_runs: &[OpenRun]) -> Vec<DatasetWork> {
+    let recorded: Vec<HashSet<_>> =
+        open_runs.iter().map(|open| open.recorded.iter().map(Trial::key).collect()).collect();
+    let spec = &prepared.runs[0].spec;
+    let (has_encoder, seed) = (spec.encoder.is_some(), spec.sample_seed);
+    prepared
+        .datasets
+        .iter()
+        .map(|dataset| eval::plan(dataset, seed, args.limit, &spec.modes, has_encoder, &recorded, prepared.batch_size))
+        .collect()
+}
+
+pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork], is_resumed: bool) {
+    let n_samples: usize = works.iter().map(|work| work.selected.len()).sum();
+    let n_recorded: usize = works.iter().map(|work| work.n_recorded).sum();
+    let spec = &prepared.runs[0].spec;
+    let names: Vec<&str> = prepared.runs.iter().map(|run| run.spec.model.name.as_str()).collect();
+    let dirs: Vec<String> = prepared.runs.iter().map(|run| run.dir.display().to_string()).collect();
+    progress.say(&format!(
+        "{} ({}, {} on {}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
+        names.join(", "),
+        spec.model.family,
+        spec.compute_type,
+        spec.device_kind,
+        prepared.batch_size,
+        works.len(),
+        if is_resumed { format!(", {n_recorded} recorded already") } else { String::new() },
+        dirs.join(", ")
+    ));
+    if spec.encoder.is_none() {
+        progress
+            .say("warning: without an encoder there is no retention and no comparison with what the model could see");
+    }
+    let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
+    let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
+    if n_calls_max > 0 {
+        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer"));
+    }
+}
+
+/// Opens the folders of all runs, new or to go on with.
+pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Prepared) -> Result<Vec<OpenRun>> {
+    let mut open_runs = Vec::with_capacity(prepared.runs.len());
+    for (run, PlannedRun { spec, dir }) in prepared.runs.iter().enumerate() {
+        let mut environment = sitting(model, args, prepared.batch_size);
+        environment.insert("tower_change".into(), prepared.subjects.tower_change());
+        let tuned_on = prepared.subjects.tuned_on(run);
+        if !tuned_on.is_empty() {
+            environment.insert(ADAPTER_TUNED_ON.into(), tuned_on.into());
+        }
+        let manifest = Manifest::new(spec.clone(), environment);
+        let (folder, recorded) = RunFolder::create_or_resume(dir, manifest, args.fresh)?;
+        open_runs.push(OpenRun { folder, recorded });
+    }
+    Ok(open_runs)
+}
+
+/// What a person should know before anything is asked.
+pub(in crate::cli) fn warn(progress: &mut Progress, prepared: &Prepared) {
+    for dataset in &prepared.datasets {
+        for warning in &dataset.warnings {
+            progress.say(&format!("warning: {}: {warning}", dataset.name));
+        }
+        if dataset.is_training_split {
+            progress.say(&format!("warning: {}: `{}` is a training split", dataset.name, dataset.split));
+        }
+    }
+    for warning in prepared.subjects.warnings() {
+        progress.say(&format!("warning: {warning}"));
+    }
+}

@@ -1,0 +1,330 @@
+//! The gate that evaluates: base and adapter in lock-step, each dataset until it is decided.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+
+use super::calibration::Calibrations;
+use super::history::History;
+use super::{GateArgs, names, output};
+use crate::cli::comparison::{self, RecordedRun};
+use crate::cli::eval::{self, PlannedRun, Prepared};
+use crate::cli::progress::Progress;
+use crate::cli::results::{self, Format, Results};
+use crate::cli::{exit_code, interrupt};
+use crate::compare::CandidateComparison;
+use crate::dataset::Dataset;
+use crate::domain::{Mode, Outcome, RunSet, Subject, TrialKey};
+use crate::eval::{DatasetWork, Ended, EvalRun, EvalSubjects, Session};
+use crate::gate::{Policy, RunName, Sequence};
+use crate::record;
+
+/// Evaluates and decides; returns the exit code.
+pub(super) fn run(
+    args: &GateArgs,
+    model: &Path,
+    mut policy: Policy,
+    quiet: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8> {
+    let options = &args.options;
+    ensure!(
+        options.adapters.adapters.len() == 1 && options.adapters.has_base(),
+        "the gate compares a base with one adapter over it; hint: one --adapter, without --no-base; for more, `emt eval` \
+         and `emt gate --baseline RUN --candidate RUN`"
+    );
+    let prepared = eval::prepare(model, options, args.runs.as_deref())?;
+    ensure!(
+        prepared.runs[0].spec.modes.contains(&Mode::Generate),
+        "the gate decides on generated answers; hint: --modes generate or --modes generate,score"
+    );
+    policy.mark_tuned_on(names(options.tuned_on.as_deref()));
+    policy.mark_tuned_on(prepared.subjects.tuned_on(CANDIDATE));
+    let run_names = [BASELINE, CANDIDATE].map(|run| {
+        let PlannedRun { spec, dir } = &prepared.runs[run];
+        RunName { run: results::name_of(dir), identity: record::identity(spec) }
+    });
+    let history = History::open(&args.rules, &run_names)?;
+    if let Some(attempt) = history.attempt {
+        policy = policy.at_attempt(attempt);
+    }
+    let calibrations = Calibrations::read(&args.calibration)?;
+    let mut progress = Progress::new(err, quiet);
+    eval::warn(&mut progress, &prepared);
+    let Some((sequence, runs)) = ask(args, model, &policy, prepared, &calibrations, &mut progress)? else {
+        return Ok(exit_code::INTERRUPTED);
+    };
+    let mut decision = sequence.decision();
+    decision.warnings.extend(super::unknown_datasets(&policy, &decision));
+    let [baseline, candidate] = run_names;
+    decision.baseline = Some(baseline);
+    decision.candidate = Some(candidate);
+    decision.attempt = history.attempt;
+    history.add(&decision)?;
+    output::write(&args.output, &decision, out)?;
+    for run in runs {
+        progress.say(&format!("{}: report.html, trials.jsonl and the rest of the run", run.dir.display()));
+    }
+    Ok(decision.exit_code)
+}
+
+const BASELINE: usize = 0;
+const CANDIDATE: usize = 1;
+
+/// Asks look by look until nothing is open; `None` where somebody interrupted.
+fn ask(
+    args: &GateArgs,
+    model: &Path,
+    policy: &Policy,
+    prepared: Prepared,
+    calibrations: &Calibrations,
+    progress: &mut Progress,
+) -> Result<Option<(Sequence, Vec<PlannedRun>)>> {
+    let options = &args.options;
+    let open_runs = eval::open_runs(model, options, &prepared)?;
+    let n_max: Vec<(String, usize)> = prepared
+        .datasets
+        .iter()
+        .map(|dataset| (dataset.name.clone(), n_max(dataset, policy.of(&dataset.name).max_pairs, options.limit)))
+        .collect();
+    let mut sequence = Sequence::new(policy.clone(), &n_max);
+    for (dataset, n) in sequence.unreachable() {
+        progress.say(&format!(
+            "warning: {dataset}: {n} images are too few to pass, even if no answer changes; hint: more images, a larger \
+             margin, or ignore it in the policy"
+        ));
+    }
+    interrupt::listen();
+    let Prepared { placement, subjects, datasets, questions, batch_size, panel, runs } = prepared;
+    let spec = runs[BASELINE].spec.clone();
+    let session = Session::open(EvalRun {
+        datasets: &datasets,
+        prompt_name: eval::prompt_name(&spec),
+        questions: &questions,
+        modes: &spec.modes,
+        max_new_tokens: options.max_new_tokens,
+        batch_size,
+        panel,
+        runs: open_runs,
+        is_stopped: &interrupt::is_stopped,
+    })?;
+    let mut looker = Looker { args, datasets: &datasets, runs: &runs, batch_size, asked: BTreeMap::new() };
+    let mut course = Course { session, load: Some(|| subjects.load(&placement)) };
+    if !fix_margins(&mut sequence, policy, &n_max, &mut looker, &mut course, progress)? {
+        return Ok(None);
+    }
+    loop {
+        let open: Vec<(String, usize)> =
+            sequence.open().into_iter().map(|(dataset, n)| (dataset.to_owned(), n)).collect();
+        let told: Vec<String> = open.iter().map(|(dataset, n)| format!("{dataset} at {n}")).collect();
+        progress.say(&format!("look: {}", if told.is_empty() { "nothing to ask".to_owned() } else { told.join(", ") }));
+        if !course.ask(&looker.works(&open, None)?, progress)? {
+            progress.finish();
+            progress.say("interrupted; the same command goes on");
+            return Ok(None);
+        }
+        looker.observe(&mut sequence, policy, calibrations, &open)?;
+        if sequence.open().is_empty() {
+            break;
+        }
+    }
+    let works = looker.works(&[], None)?;
+    progress.finish();
+    let Ended::Complete { trials, .. } = course.session.finish(&works)? else {
+        bail!("the runs did not end");
+    };
+    let finished: Vec<Results> = runs
+        .iter()
+        .zip(&trials)
+        .map(|(run, trials)| Results { dir: &run.dir, run: &run.dir, spec: &run.spec, trials, charts: &options.charts })
+        .collect();
+    results::write_all(&finished, Format::Table, true, &mut std::io::sink())?;
+    Ok(Some((sequence, runs)))
+}
+
+/// The largest balanced prefix of a dataset that may be asked about.
+fn n_max(dataset: &Dataset, max_pairs: usize, limit: Option<usize>) -> usize {
+    let mut counts = BTreeMap::new();
+    for sample in &dataset.samples {
+        *counts.entry(sample.label).or_insert(0_usize) += 1;
+    }
+    let balanced = counts.len() * counts.values().copied().min().unwrap_or(0);
+    balanced.min(max_pairs).min(limit.unwrap_or(usize::MAX)).max(1)
+}
+
+/// A session and what loads its subjects when they are needed.
+struct Course<'a, L> {
+    session: Session<'a>,
+    load: Option<L>,
+}
+
+impl<L: FnOnce() -> Result<EvalSubjects>> Course<'_, L> {
+    fn ask(&mut self, works: &[DatasetWork], progress: &mut Progress) -> Result<bool> {
+        let load = &mut self.load;
+        self.session.ask(
+            works,
+            || match load.take() {
+                Some(load) => load(),
+                None => bail!("the subjects were loaded before"),
+            },
+            progress,
+        )
+    }
+}
+
+/// A relative margin follows from the baseline alone and must be fixed before the candidate is read: so the baseline is
+/// asked first, about all that may be asked. `false` where somebody interrupted.
+fn fix_margins<L: FnOnce() -> Result<EvalSubjects>>(
+    sequence: &mut Sequence,
+    policy: &Policy,
+    n_max: &[(String, usize)],
+    looker: &mut Looker<'_>,
+    course: &mut Course<'_, L>,
+    progress: &mut Progress,
+) -> Result<bool> {
+    let relative: Vec<(String, usize)> =
+        n_max.iter().filter(|(name, _)| policy.of(name).relative_margin.is_some()).cloned().collect();
+    if relative.is_empty() {
+        return Ok(true);
+    }
+    progress.say("the margin is relative: the baseline is asked first");
+    if !course.ask(&looker.works(&relative, Some(BASELINE))?, progress)? {
+        return Ok(false);
+    }
+    let (_, trials) = record::read_run(&looker.runs[BASELINE].dir)?;
+    for (name, n) in &relative {
+        let Some(dataset) = looker.datasets.iter().find(|dataset| &dataset.name == name) else { continue };
+        let samples = looker.samples(dataset, *n);
+        let (mut n_correct, mut n_scored) = (0, 0);
+        for trial in trials.iter().filter(|trial| {
+            &trial.dataset == name
+                && trial.subject == Subject::Model
+                && trial.mode == Mode::Generate
+                && samples.contains(trial.sample.as_str())
+        }) {
+            n_correct += usize::from(trial.outcome == Outcome::Correct);
+            n_scored += usize::from(!matches!(trial.outcome, Outcome::Unscored(_)));
+        }
+        sequence.fix_margin(name, dataset.labels.len(), n_correct, n_scored);
+    }
+    Ok(true)
+}
+
+/// Knows which samples a look needs, and reads what was recorded of them.
+struct Looker<'a> {
+    args: &'a GateArgs,
+    datasets: &'a [Dataset],
+    runs: &'a [PlannedRun],
+    batch_size: usize,
+    /// By dataset, the samples that were asked about so far.
+    asked: BTreeMap<String, usize>,
+}
+
+impl Looker<'_> {
+    /// What remains to be asked for each dataset of `open` at its number of samples; of the others nothing. `only` names the
+    /// one run that is asked.
+    fn works(&mut self, open: &[(String, usize)], only: Option<usize>) -> Result<Vec<DatasetWork>> {
+        let mut recorded: Vec<HashSet<TrialKey>> = Vec::with_capacity(self.runs.len());
+        for run in self.runs {
+            let (_, trials) = record::read_run(&run.dir)?;
+            recorded.push(trials.iter().map(|trial| trial.key()).collect());
+        }
+        let spec = &self.runs[BASELINE].spec;
+        let mut works = Vec::with_capacity(self.datasets.len());
+        for dataset in self.datasets {
+            let n_before = self.asked.get(&dataset.name).copied().unwrap_or(0);
+            let look = open.iter().find(|(name, _)| *name == dataset.name).map(|(_, n)| *n);
+            let n = look.unwrap_or(n_before).max(n_before);
+            let plan = |n: usize| {
+                let has_encoder = spec.encoder.is_some();
+                let limit = Some(n);
+                crate::eval::plan(
+                    dataset,
+                    spec.sample_seed,
+                    limit,
+                    &spec.modes,
+                    has_encoder,
+                    &recorded,
+                    self.batch_size,
+                )
+            };
+            let mut work = plan(n);
+            match (look, only) {
+                (None, _) => work.remaining.clear(),
+                (Some(_), Some(run)) => only_run(&mut work, run, self.runs.len()),
+                (Some(_), None) => {
+                    // The last batch of the look before was a short one: its samples need not be asked again.
+                    let done: HashSet<usize> = work.selected[..n_before].iter().copied().collect();
+                    work.remaining.retain(|sample| !done.contains(&sample.position));
+                    self.asked.insert(dataset.name.clone(), n);
+                }
+            }
+            works.push(work);
+        }
+        Ok(works)
+    }
+
+    /// The ids of the first `n` samples of a dataset.
+    fn samples<'d>(&self, dataset: &'d Dataset, n: usize) -> BTreeSet<&'d str> {
+        let names: Vec<&str> = dataset.labels.names().collect();
+        let seed = self.runs[BASELINE].spec.sample_seed;
+        let selected = crate::domain::select(&dataset.samples, &names, seed, Some(n));
+        selected.into_iter().map(|position| dataset.samples[position].id.as_str()).collect()
+    }
+
+    /// Compares what was recorded of the samples of `open` and hands it to the sequence.
+    fn observe(
+        &self,
+        sequence: &mut Sequence,
+        policy: &Policy,
+        calibrations: &Calibrations,
+        open: &[(String, usize)],
+    ) -> Result<()> {
+        let samples: BTreeMap<&str, BTreeSet<&str>> = self
+            .datasets
+            .iter()
+            .map(|dataset| {
+                let n = open.iter().find(|(name, _)| *name == dataset.name).map_or(0, |(_, n)| *n);
+                (dataset.name.as_str(), self.samples(dataset, n))
+            })
+            .collect();
+        let read = |run: usize| -> Result<RecordedRun> {
+            let mut run = RecordedRun::read(&self.runs[run].dir)?;
+            run.trials.retain(|trial| {
+                samples.get(trial.dataset.as_str()).is_some_and(|samples| samples.contains(trial.sample.as_str()))
+            });
+            Ok(run)
+        };
+        let (mut baseline, mut candidates) = (read(BASELINE)?, [read(CANDIDATE)?]);
+        // Before codes are made anew: a judge was calibrated by those that it gave.
+        let corrections = calibrations.corrections(&baseline, &candidates[0])?;
+        let tuned_on = policy.tuned_on();
+        let is_ignored = |name: &str| policy.of(name).ignore;
+        let comparison = comparison::compare(
+            &mut baseline,
+            &mut candidates,
+            &tuned_on,
+            &is_ignored,
+            &self.args.comparison,
+            &self.args.options.places,
+        )?;
+        let Some(compared): Option<&CandidateComparison> = comparison.candidates.first() else {
+            bail!("one candidate was compared");
+        };
+        sequence.observe(compared, &corrections);
+        Ok(())
+    }
+}
+
+/// Leaves only `run` to be asked.
+fn only_run(work: &mut DatasetWork, run: usize, n_runs: usize) {
+    for sample in &mut work.remaining {
+        for runs in [&mut sample.generate, &mut sample.score, &mut sample.encoder] {
+            *runs = RunSet::of(n_runs, |other| other == run && runs.contains(other));
+        }
+    }
+    work.remaining.retain(|sample| !sample.models().is_empty() || !sample.encoder.is_empty());
+}

@@ -1,0 +1,89 @@
+//! Whether two runs may be compared, field by field.
+
+use serde_json::{Map, Value};
+
+use super::FieldDifference;
+
+/// The key of `--allow-different` that lets trials without a partner pass.
+pub const SAMPLES: &str = "samples";
+
+/// How many levels of a field only say what it is about: by dataset, subject and mode. What only one run has there is left
+/// out.
+fn n_levels(field: &str) -> usize {
+    match field {
+        "split" | "label_set" | "preprocessing" | "generation_limits" => 1,
+        "prompt_text" | "prompt_ids" => 3,
+        _ => 0,
+    }
+}
+
+/// The places in which two runs differ, given what `run.json` holds of each under `comparable`, over the fields, datasets,
+/// subjects and modes that both have.
+pub fn field_differences(baseline: &Map<String, Value>, candidate: &Map<String, Value>) -> Vec<FieldDifference> {
+    let mut found = Vec::new();
+    for (field, before) in baseline {
+        let Some(after) = candidate.get(field) else { continue };
+        collect(field, &mut Vec::new(), n_levels(field), before, after, &mut found);
+    }
+    found
+}
+
+fn collect<'a>(
+    field: &str,
+    place: &mut Vec<&'a str>,
+    n_levels: usize,
+    before: &'a Value,
+    after: &'a Value,
+    found: &mut Vec<FieldDifference>,
+) {
+    match (n_levels, before, after) {
+        (1.., Value::Object(before), Value::Object(after)) => {
+            for (key, before) in before {
+                let Some(after) = after.get(key) else { continue };
+                place.push(key);
+                collect(field, place, n_levels - 1, before, after, found);
+                place.pop();
+            }
+        }
+        _ if before == after => {}
+        _ => found.push(FieldDifference {
+            field: field.to_owned(),
+            place: place.join("."),
+            baseline: before.clone(),
+            candidate: after.clone(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn what_only_one_run_has_is_left_out_and_the_rest_is_named_by_its_place() {
+        let before = fields(json!({
+            "sample_seed": 7,
+            "prompt_text": {"mnist": {"model": {"generate": "What?"}, "encoder": {"zero_shot": "{}"}}, "cifar10": {}},
+            "generation_limits": {"generate": {"max_new_tokens": 32}},
+            "judges": [{"judge": "rules", "model": "1"}],
+        }));
+        let after = fields(json!({
+            "sample_seed": 7,
+            "prompt_text": {"mnist": {"model": {"generate": "Which?", "score": "Which?"}}},
+            "generation_limits": {},
+            "judges": [{"judge": "rules", "model": "1"}, {"judge": "llm", "model": "x"}],
+        }));
+        let found = field_differences(&before, &after);
+        let named: Vec<(&str, &str)> =
+            found.iter().map(|difference| (difference.field.as_str(), difference.place.as_str())).collect();
+        assert_eq!(named, [("prompt_text", "mnist.model.generate"), ("judges", "")]);
+        assert_eq!(found[0].candidate, "Which?");
+        assert!(field_differences(&before, &before).is_empty());
+    }
+}

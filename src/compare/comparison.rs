@@ -1,0 +1,353 @@
+//! The comparison of a baseline with candidates: `emt.comparison/1`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{ConstantAnswer, Interval, PairTable};
+use crate::domain::ErrorCode;
+use crate::stats::{
+    PairedCounts, chance_corrected, mcnemar_exact, minimum_detectable_fall, negative_flip_rate, tango_interval, wilson,
+};
+
+const CONFIDENCE: f64 = 0.95;
+
+/// The schema that this version writes.
+pub const COMPARISON_SCHEMA: &str = "emt.comparison/1";
+
+/// `comparison.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// [`COMPARISON_SCHEMA`].
+    pub schema: String,
+    /// The baseline's name.
+    pub baseline: String,
+    /// Its identity.
+    pub baseline_identity: String,
+    /// The runs compared with it.
+    pub candidates: Vec<CandidateComparison>,
+    /// The fields that may differ because somebody said so.
+    pub allowed_different: Vec<String>,
+    /// The fine-tuned datasets with whose labels the codes of all runs were computed.
+    pub tuned_on: Vec<String>,
+}
+
+/// One candidate against the baseline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CandidateComparison {
+    /// Its name.
+    pub run: String,
+    /// Its identity.
+    pub identity: String,
+    /// One entry a dataset that both runs have, in the baseline's order.
+    pub datasets: Vec<DatasetComparison>,
+    /// Datasets of the candidate that the baseline lacks; they are left out.
+    pub only_candidate: Vec<String>,
+    /// Fields that differ and were allowed to.
+    pub differences: Vec<FieldDifference>,
+}
+
+/// A field in which two runs differ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FieldDifference {
+    /// The key, as `--allow-different` takes it.
+    pub field: String,
+    /// Where in it, such as `mnist.model.generate`; empty where the field is one value.
+    pub place: String,
+    /// The baseline's value.
+    pub baseline: Value,
+    /// The candidate's.
+    pub candidate: Value,
+}
+
+/// One dataset before and after, image by image.
+///
+/// Accuracies, forgetting, lost, gained and p values are over the pairs scored on both sides.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DatasetComparison {
+    /// Its name.
+    pub dataset: String,
+    /// The split that was evaluated.
+    pub split: String,
+    /// Whether that split is one to train on.
+    pub is_training_split: bool,
+    /// Classes of the label set.
+    pub n_classes: usize,
+    /// Whether the candidate was fine-tuned on it.
+    pub is_tuned_on: bool,
+    /// Pairs of the models' generated answers to one image.
+    pub n_pairs: usize,
+    /// Of them, those with either side unscored.
+    pub n_unscored: usize,
+    /// Pairs left out because the image is unreadable in both runs.
+    pub n_unreadable: usize,
+    /// Trials of either run without a partner.
+    pub n_unpaired: usize,
+    /// The baseline's.
+    pub baseline_accuracy: Option<f64>,
+    /// Wilson's interval.
+    pub baseline_accuracy_interval: Option<Interval>,
+    /// The candidate's.
+    pub candidate_accuracy: Option<f64>,
+    /// Wilson's interval.
+    pub candidate_accuracy_interval: Option<Interval>,
+    /// Baseline less candidate accuracy.
+    pub forgetting: Option<f64>,
+    /// Tango's interval, 95% two-sided.
+    pub forgetting_interval: Option<Interval>,
+    /// The fall over all pairs with every unscored trial taken against a fail, and against a pass.
+    pub forgetting_bounds: Option<Interval>,
+    /// Right before, wrong after.
+    pub n_lost: usize,
+    /// Wrong before, right after.
+    pub n_gained: usize,
+    /// Those of the lost that the candidate's encoder gets right; absent without an encoder.
+    pub encoder_knows: Option<usize>,
+    /// McNemar's exact p value, two-sided.
+    pub p_value_mcnemar: Option<f64>,
+    /// The least fall that this many pairs would have shown with 80% power at the observed discordance.
+    pub minimum_detectable_fall: Option<f64>,
+    /// Lost over scored pairs (Yan et al. 2021).
+    pub negative_flip_rate: Option<f64>,
+    /// Lost images less those that two guessers would lose, a share of the scored pairs (Harmon et al. 2026). For free
+    /// generation the correction is an upper one.
+    pub chance_corrected_forgetting: Option<f64>,
+    /// The same of gained images.
+    pub chance_corrected_gain: Option<f64>,
+    /// Model over encoder accuracy of the baseline, on the pairs' images.
+    pub retention_before: Option<f64>,
+    /// Its interval, by paired bootstrap.
+    pub retention_before_interval: Option<Interval>,
+    /// The candidate's.
+    pub retention_after: Option<f64>,
+    /// Its interval.
+    pub retention_after_interval: Option<Interval>,
+    /// Encoder, label scoring and generation, image by image; absent where label scoring or the encoder did not run.
+    pub funnel: Option<Funnel>,
+    /// Pairs by what they were before and are after: `correct`, a code, or `unscored`; most first.
+    pub transitions: Vec<Transition>,
+    /// Errors of either run by kind and code.
+    pub errors_before: Errors,
+    /// The candidate's.
+    pub errors_after: Errors,
+    /// An answer that most images got before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constant_answer_before: Option<ConstantAnswer>,
+    /// An answer that most images get after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constant_answer_after: Option<ConstantAnswer>,
+    /// The classes, most forgotten first.
+    pub classes: Vec<ClassComparison>,
+    /// What is said instead of a label more or less often than before; the largest change first.
+    pub confusion_shifts: Vec<ConfusionShift>,
+    /// The same pairs graded by each judge alone.
+    pub judges: Vec<JudgeComparison>,
+    /// Pairs in which each of two or more judges gave a verdict on both sides.
+    pub n_pairs_of_all_judges: usize,
+    /// How far two judges of one run agree.
+    pub judge_agreement: Vec<JudgeAgreement>,
+    /// All pairs by outcome: what decisions are made from.
+    pub table: PairTable,
+    /// The candidate's model beside its encoder: both right, only the model, only the encoder, neither; absent without an
+    /// encoder.
+    pub encoder_cells_after: Option<[usize; 4]>,
+    /// The pairs that changed from right to wrong; not part of the document, since there may be thousands.
+    #[serde(skip)]
+    pub lost: Vec<LostImage>,
+}
+
+/// Where knowledge is lost between encoder, label scoring and generation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Funnel {
+    /// Images of the baseline by what is right: `e1s0g0` is one that only the encoder knows. Eight keys.
+    pub before: BTreeMap<String, usize>,
+    /// The candidate's.
+    pub after: BTreeMap<String, usize>,
+    /// Lost images that scoring still gets right.
+    pub lost_wording: usize,
+    /// Lost images that the encoder gets right and scoring wrong.
+    pub lost_choice: usize,
+    /// Lost images that encoder and scoring get wrong.
+    pub lost_unknown: usize,
+}
+
+/// Pairs that went from one state to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transition {
+    /// `correct`, a code, or `unscored`.
+    pub from: String,
+    /// The same after.
+    pub to: String,
+    /// How many pairs.
+    pub n: usize,
+}
+
+/// Errors of one run on the pairs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errors {
+    /// Scored trials.
+    pub n_scored: usize,
+    /// Errors by kind; every kind stands in it.
+    pub kinds: BTreeMap<String, usize>,
+    /// Errors by code; only codes that occur.
+    pub codes: BTreeMap<String, usize>,
+}
+
+/// One class before and after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassComparison {
+    /// The label.
+    pub label: String,
+    /// Pairs scored on both sides.
+    pub n_scored: usize,
+    /// Right before, wrong after.
+    pub n_lost: usize,
+    /// Wrong before, right after.
+    pub n_gained: usize,
+    /// The baseline's, where a pair is scored.
+    pub baseline_accuracy: Option<f64>,
+    /// The candidate's.
+    pub candidate_accuracy: Option<f64>,
+    /// Baseline less candidate accuracy.
+    pub forgetting: Option<f64>,
+    /// McNemar's exact p value, two-sided, adjusted by Holm over the dataset's classes.
+    pub p_holm: Option<f64>,
+}
+
+/// How often a label is answered by another text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfusionShift {
+    /// The label.
+    pub label: String,
+    /// What is said, in lower case without outer punctuation, article and opening phrase.
+    pub said: String,
+    /// Errors of the baseline on the pairs.
+    pub n_before: usize,
+    /// Errors of the candidate.
+    pub n_after: usize,
+}
+
+/// The pairs as one judge alone grades them: `undecided` counts as incorrect, no verdict as unscored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeComparison {
+    /// `rules` or `llm`.
+    pub judge: String,
+    /// Under this judge.
+    pub baseline_accuracy: Option<f64>,
+    /// Under this judge.
+    pub candidate_accuracy: Option<f64>,
+    /// Under this judge.
+    pub forgetting: Option<f64>,
+    /// All pairs by this judge's verdicts.
+    pub table: PairTable,
+}
+
+/// Two judges of one run on the answers that both judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeAgreement {
+    /// `baseline` or `candidate`.
+    pub side: String,
+    /// The two judges.
+    pub judges: [String; 2],
+    /// Both correct; only the first; only the second; neither.
+    pub cells: [usize; 4],
+    /// The share of equal verdicts.
+    pub agreement: Option<f64>,
+    /// Cohen's kappa.
+    pub kappa: Option<f64>,
+    /// Its interval.
+    pub kappa_interval: Option<Interval>,
+}
+
+/// An image that was right before and is wrong after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LostImage {
+    /// The candidate's sample.
+    pub sample: String,
+    /// The hash of its pixels.
+    pub content: String,
+    /// What it shows.
+    pub label: String,
+    /// What the baseline said.
+    pub said_before: String,
+    /// What the candidate says.
+    pub said_after: String,
+    /// How the candidate is wrong.
+    pub code_after: ErrorCode,
+    /// The candidate's encoder's choice and whether it is right, where there is one.
+    pub encoder: Option<(String, bool)>,
+    /// The candidate's choice by label scoring and whether it is right, where that ran.
+    pub scoring: Option<(String, bool)>,
+}
+
+impl DatasetComparison {
+    /// What follows from the outcomes of all pairs alone; the rest is empty.
+    pub fn of_table(dataset: &str, n_classes: usize, table: PairTable) -> Self {
+        let scored = table.scored();
+        let accuracies = table.accuracies();
+        let n_correct = [table.both_correct + table.lost, table.both_correct + table.gained];
+        let corrected = chance_corrected(scored, n_correct[0], n_classes);
+        Self {
+            dataset: dataset.to_owned(),
+            split: String::new(),
+            is_training_split: false,
+            n_classes,
+            is_tuned_on: false,
+            n_pairs: table.n_pairs(),
+            n_unscored: table.n_unscored(),
+            n_unreadable: 0,
+            n_unpaired: 0,
+            baseline_accuracy: accuracies.map(|[before, _]| before),
+            baseline_accuracy_interval: wilson(n_correct[0], scored.n, CONFIDENCE),
+            candidate_accuracy: accuracies.map(|[_, after]| after),
+            candidate_accuracy_interval: wilson(n_correct[1], scored.n, CONFIDENCE),
+            forgetting: scored.fall(),
+            forgetting_interval: tango_interval(scored, CONFIDENCE),
+            forgetting_bounds: table.bounds(),
+            n_lost: table.lost,
+            n_gained: table.gained,
+            encoder_knows: None,
+            p_value_mcnemar: (scored.n > 0).then(|| mcnemar_exact(scored)),
+            minimum_detectable_fall: detectable_fall(scored),
+            negative_flip_rate: negative_flip_rate(scored),
+            chance_corrected_forgetting: corrected.map(|corrected| corrected.true_forgetting),
+            chance_corrected_gain: corrected.map(|corrected| corrected.true_backward_transfer),
+            retention_before: None,
+            retention_before_interval: None,
+            retention_after: None,
+            retention_after_interval: None,
+            funnel: None,
+            transitions: Vec::new(),
+            errors_before: Errors::default(),
+            errors_after: Errors::default(),
+            constant_answer_before: None,
+            constant_answer_after: None,
+            classes: Vec::new(),
+            confusion_shifts: Vec::new(),
+            judges: Vec::new(),
+            n_pairs_of_all_judges: 0,
+            judge_agreement: Vec::new(),
+            table,
+            encoder_cells_after: None,
+            lost: Vec::new(),
+        }
+    }
+
+    /// Errors with `code` over scored trials, before and after.
+    pub fn share_of_code(&self, code: ErrorCode) -> [Option<f64>; 2] {
+        [&self.errors_before, &self.errors_after].map(|errors| {
+            let n = errors.codes.get(code.name()).copied().unwrap_or(0);
+            (errors.n_scored > 0).then(|| n as f64 / errors.n_scored as f64)
+        })
+    }
+}
+
+/// The fall that the gate's default level would detect with 80% power.
+fn detectable_fall(scored: PairedCounts) -> Option<f64> {
+    const ALPHA: f64 = 0.025;
+    const POWER: f64 = 0.8;
+    // One more discordant pair than observed, and two more pairs: with none observed the discordance is not 0.
+    let discordance = (scored.n_lost + scored.n_gained + 1) as f64 / (scored.n + 2) as f64;
+    minimum_detectable_fall(scored.n, discordance, ALPHA, POWER)
+}

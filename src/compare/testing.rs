@@ -1,0 +1,89 @@
+//! What the tests of this module are made of.
+#![allow(missing_docs, reason = "only tests see it")]
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::domain::{
+    Answer, AnswerType, DatasetSpec, EncoderRelation, EncoderSpec, ErrorCode, JudgeSpec, Label, Mode, ModelSpec,
+    Outcome, RunSpec, Stop, Subject, SubjectPrompt, Trial, UnscoredReason,
+};
+
+pub const RIGHT: Outcome = Outcome::Correct;
+pub const WRONG: Outcome = Outcome::Incorrect(ErrorCode::Wrong);
+pub const UNREADABLE: Outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
+
+/// Two datasets, two judges.
+pub fn spec(with_encoder: bool) -> RunSpec {
+    let hash = String::new;
+    RunSpec {
+        model: ModelSpec {
+            name: "tiny".into(),
+            family: "llava".into(),
+            weights: hash(),
+            adapter: None,
+            merged: false,
+            tokenizer: hash(),
+            chat_template: hash(),
+            preprocessing: Value::Null,
+        },
+        encoder: with_encoder.then(|| EncoderSpec {
+            name: "tiny-clip".into(),
+            family: "clip".into(),
+            weights: hash(),
+            tokenizer: hash(),
+            preprocessing: Value::Null,
+            relation: EncoderRelation::Own,
+            tower_equal: true,
+        }),
+        datasets: vec![dataset("cifar10"), dataset("mnist")],
+        sample_seed: 0,
+        modes: vec![Mode::Generate],
+        max_new_tokens: 32,
+        compute_type: "f32".into(),
+        device_kind: "cpu".into(),
+        judges: ["rules", "llm"]
+            .map(|judge| JudgeSpec { judge: judge.into(), model: "1".into(), prompt: None, parameters: Value::Null })
+            .to_vec(),
+        tuned_on: BTreeMap::new(),
+    }
+}
+
+/// Three classes.
+pub fn dataset(name: &str) -> DatasetSpec {
+    DatasetSpec {
+        dataset: name.into(),
+        split: "test".into(),
+        is_training_split: false,
+        label_set: String::new(),
+        labels: ["cat", "dog", "frog"].map(Label::named).into(),
+        answer_type: AnswerType::Object,
+        prompts: Vec::<SubjectPrompt>::new(),
+    }
+}
+
+/// A trial of `cifar10`: a generated answer of the model, or a zero-shot choice of the encoder.
+pub fn trial(subject: Subject, n: usize, label: &str, answer: &str, outcome: Outcome) -> Trial {
+    Trial {
+        dataset: "cifar10".into(),
+        split: "test".into(),
+        sample: format!("cifar10/test/{n:05}"),
+        content: format!("blake3:{n}"),
+        label: label.into(),
+        subject,
+        mode: if subject == Subject::Model { Mode::Generate } else { Mode::ZeroShot },
+        prompt: "emt".into(),
+        answer: Some(Answer {
+            text: answer.into(),
+            stop: Stop::Eos,
+            n_prompt_tokens: None,
+            n_answer_tokens: None,
+            logit_gap: None,
+        }),
+        scores: Vec::new(),
+        prior_corrected: None,
+        verdicts: Vec::new(),
+        outcome,
+    }
+}

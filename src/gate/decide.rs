@@ -1,0 +1,79 @@
+//! The decision on finished runs, and how datasets' decisions become one.
+
+use super::evidence::margin_in_force;
+use super::family::{Member, Settled, settle};
+use super::sequence::Look;
+use super::{DECISION_SCHEMA, Decision, Policy, Reason, ReasonCode, Verdict};
+use crate::compare::{CandidateComparison, Interval};
+
+/// The fall of a dataset corrected for the judge's measured error, as an interval at a confidence; `None` where nobody
+/// measured.
+pub type Corrections<'a> = &'a dyn Fn(&str, f64) -> Option<Interval>;
+
+/// Nobody measured the judge.
+pub fn no_corrections(_: &str, _: f64) -> Option<Interval> {
+    None
+}
+
+/// Decides on finished runs: one look at all pairs.
+pub fn decide(policy: &Policy, comparison: &CandidateComparison, corrections: Corrections<'_>) -> Decision {
+    let looks: Vec<Look> = comparison.datasets.iter().map(|dataset| Look::fixed(dataset.n_pairs)).collect();
+    let members: Vec<Member> = comparison
+        .datasets
+        .iter()
+        .zip(&looks)
+        .map(|(dataset, look)| {
+            let policy = policy.of(&dataset.dataset);
+            let margin = margin_in_force(policy, &dataset.table, dataset.n_classes);
+            Member { comparison: dataset, policy, margin, look }
+        })
+        .collect();
+    let n_family = members.iter().filter(|member| member.is_tested()).count();
+    let settled = settle(&members, n_family, 0, corrections);
+    assemble(policy, "fixed", settled.iter())
+}
+
+/// Any fail is a fail; else anything inconclusive, or nothing that passed, is inconclusive; else it is a pass.
+pub(super) fn assemble<'a>(policy: &Policy, design: &str, settled: impl Iterator<Item = &'a Settled>) -> Decision {
+    let settled: Vec<&Settled> = settled.collect();
+    let datasets: Vec<_> = settled.iter().map(|settled| settled.decision.clone()).collect();
+    let any = |verdict| datasets.iter().any(|dataset| dataset.decision == verdict);
+    let mut reasons: Vec<Reason> = datasets
+        .iter()
+        .flat_map(|dataset| {
+            let name = &dataset.dataset;
+            dataset.reasons.iter().map(|reason| Reason { dataset: Some(name.clone()), ..reason.clone() })
+        })
+        .collect();
+    let decision = match () {
+        () if any(Verdict::Fail) => Verdict::Fail,
+        () if any(Verdict::Inconclusive) => Verdict::Inconclusive,
+        () if any(Verdict::Pass) => Verdict::Pass,
+        () => {
+            let message = "no dataset passed: none of them says anything".to_owned();
+            reasons.push(Reason { code: ReasonCode::NothingPassed, message, dataset: None });
+            Verdict::Inconclusive
+        }
+    };
+    let warnings = settled
+        .iter()
+        .flat_map(|settled| settled.warnings.iter().map(|warning| format!("{}: {warning}", settled.decision.dataset)));
+    Decision {
+        schema: DECISION_SCHEMA.to_owned(),
+        decision,
+        exit_code: match decision {
+            Verdict::Pass => 0,
+            Verdict::Fail => 1,
+            Verdict::Inconclusive | Verdict::NotApplicable => 3,
+        },
+        policy: policy.to_json(),
+        design: design.to_owned(),
+        baseline: None,
+        candidate: None,
+        attempt: None,
+        warnings: warnings.collect(),
+        datasets,
+        reasons,
+        allowed_different: Vec::new(),
+    }
+}

@@ -1,0 +1,59 @@
+//! Whether the decision is the judge's rather than the model's.
+
+use super::evidence::{shows_fail, shows_pass};
+use super::{DatasetPolicy, JudgesMustAgree};
+use crate::compare::DatasetComparison;
+use crate::stats::mcnemar_mid_p;
+
+/// Two judges must have judged this share of the pairs where they are required to agree.
+const SHARE_REQUIRED: f64 = 0.95;
+
+/// The levels in force at a look.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Levels {
+    /// Of a pass.
+    pub pass: f64,
+    /// Of a fail.
+    pub fail: f64,
+}
+
+/// In which way the judges contradict each other, in a sentence; `None` where they do not, or need not agree.
+pub(super) fn contradiction(
+    comparison: &DatasetComparison,
+    policy: &DatasetPolicy,
+    margin: f64,
+    levels: Levels,
+) -> Option<String> {
+    if policy.judges_must_agree == JudgesMustAgree::No {
+        return None;
+    }
+    let judges: Vec<_> = comparison.judges.iter().filter(|judge| judge.table.n_scored() > 0).collect();
+    for first in &judges {
+        for second in &judges {
+            let (one, other) = (first.table.scored(), second.table.scored());
+            let (fall, other_fall) = (first.forgetting?, second.forgetting?);
+            let has_other_sign = fall * other_fall < 0.0;
+            if has_other_sign && mcnemar_mid_p(one) < 2.0 * policy.alpha {
+                return Some(format!(
+                    "judged by `{}` the accuracy changes by {:+.1} points, by `{}` by {:+.1}",
+                    first.judge,
+                    -fall * 100.0,
+                    second.judge,
+                    -other_fall * 100.0
+                ));
+            }
+            if shows_pass(one, margin, levels.pass) && shows_fail(other, margin, levels.fail) {
+                return Some(format!("`{}` alone would pass and `{}` alone would fail", first.judge, second.judge));
+            }
+        }
+    }
+    let is_required = policy.judges_must_agree == JudgesMustAgree::Required;
+    let n_both = comparison.n_pairs_of_all_judges;
+    if is_required && (n_both as f64) < SHARE_REQUIRED * comparison.n_pairs as f64 {
+        return Some(format!(
+            "two judges are required, and {n_both} of {} pairs carry the verdicts of both",
+            comparison.n_pairs
+        ));
+    }
+    None
+}

@@ -1,0 +1,178 @@
+//! Labels as a tree of tokens: what labels have in common is read once.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// The token sequences of labels, each with its terminator, as a trie.
+///
+/// Its *edges* are the tokens. Its *inner nodes* are those after which something still comes: only they must pass the
+/// model, since of a last token nothing but its own probability counts. The root is the end of the prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelTrie {
+    /// By inner node, the token that leads to it.
+    tokens: Vec<u32>,
+    /// By inner node, the one before it; `None` is the root. Parents come before their children.
+    parents: Vec<Option<usize>>,
+    /// By inner node, tokens between the root and it.
+    depths: Vec<usize>,
+    /// In the order of their sources.
+    edges: Vec<Edge>,
+    /// By label, its edges.
+    paths: Vec<Vec<usize>>,
+}
+
+/// A token that may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Edge {
+    /// After what: 0 is the root, and `i + 1` the inner node `i`.
+    pub source: usize,
+    /// The token.
+    pub token: u32,
+}
+
+impl LabelTrie {
+    /// The trie of `sequences`, by label the tokens that would come after the prompt; none of them may be empty.
+    pub fn new(sequences: &[Vec<u32>]) -> Self {
+        // By node, the root first: its parent and what comes after it.
+        let mut parents = vec![0];
+        let mut children: Vec<BTreeMap<u32, usize>> = vec![BTreeMap::new()];
+        for sequence in sequences {
+            let mut node = 0;
+            for &token in sequence {
+                node = match children[node].get(&token) {
+                    Some(&next) => next,
+                    None => {
+                        let next = children.len();
+                        children[node].insert(token, next);
+                        children.push(BTreeMap::new());
+                        parents.push(node);
+                        next
+                    }
+                };
+            }
+        }
+        // Sources are the root and the inner nodes, in the order of their first label: parents before children.
+        let mut sources: Vec<Option<usize>> = vec![None; children.len()];
+        let mut trie = Self { tokens: vec![], parents: vec![], depths: vec![], edges: vec![], paths: vec![] };
+        let mut edge_to: Vec<usize> = vec![0; children.len()];
+        let inner = (0..children.len()).filter(|&node| node == 0 || !children[node].is_empty());
+        for (source, node) in inner.enumerate() {
+            sources[node] = Some(source);
+            for (&token, &next) in &children[node] {
+                edge_to[next] = trie.edges.len();
+                trie.edges.push(Edge { source, token });
+            }
+            if node > 0 {
+                let parent = sources[parents[node]].and_then(|source| source.checked_sub(1));
+                trie.tokens.push(trie.edges[edge_to[node]].token);
+                trie.depths.push(parent.map_or(0, |parent| trie.depths[parent] + 1));
+                trie.parents.push(parent);
+            }
+        }
+        for sequence in sequences {
+            let mut node = 0;
+            let path = sequence.iter().map(|token| {
+                node = children[node][token];
+                edge_to[node]
+            });
+            trie.paths.push(path.collect());
+        }
+        trie
+    }
+
+    /// Labels.
+    pub fn n_labels(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Inner nodes: tokens that a pass over the trie reads, after the prompt.
+    pub fn n_nodes(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Positions after the prompt that the deepest inner node needs.
+    pub fn depth(&self) -> usize {
+        self.depths.iter().max().map_or(0, |depth| depth + 1)
+    }
+
+    pub(super) fn n_edges(&self) -> usize {
+        self.edges.len()
+    }
+
+    /// The tokens of inner nodes.
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    pub(super) fn parents(&self) -> &[Option<usize>] {
+        &self.parents
+    }
+
+    pub(super) fn depths(&self) -> &[usize] {
+        &self.depths
+    }
+
+    /// The edges from `sources`, numbered as everywhere.
+    pub(super) fn edges_from(&self, sources: Range<usize>) -> (Range<usize>, &[Edge]) {
+        let first = self.edges.partition_point(|edge| edge.source < sources.start);
+        let end = self.edges.partition_point(|edge| edge.source < sources.end);
+        (first..end, &self.edges[first..end])
+    }
+
+    /// By label, the sum over its edges of `values`, which are by edge.
+    pub(super) fn sums(&self, values: &[f32]) -> Vec<f32> {
+        let sum = |path: &Vec<usize>| path.iter().map(|&edge| f64::from(values[edge])).sum::<f64>() as f32;
+        self.paths.iter().map(sum).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const END: u32 = 2;
+
+    #[test]
+    fn what_labels_share_is_one_node_and_terminators_are_none() {
+        // cat, caterpillar, dog.
+        let trie = LabelTrie::new(&[vec![7, END], vec![7, 8, 9, END], vec![5, END]]);
+        assert_eq!(trie.tokens(), [7, 8, 9, 5]);
+        assert_eq!(trie.parents(), [None, Some(0), Some(1), None]);
+        assert_eq!((trie.depths(), trie.depth(), trie.n_nodes()), (&[0, 1, 2, 0][..], 3, 4));
+        let edges: Vec<(usize, u32)> = trie.edges.iter().map(|edge| (edge.source, edge.token)).collect();
+        assert_eq!(edges, [(0, 5), (0, 7), (1, END), (1, 8), (2, 9), (3, END), (4, END)]);
+        assert_eq!(trie.edges_from(1..3).0, 2..5);
+        assert_eq!(trie.sums(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]), [6.0, 58.0, 65.0]);
+    }
+
+    #[test]
+    fn a_label_of_nothing_but_its_terminator_needs_no_node() {
+        let trie = LabelTrie::new(&[vec![END]]);
+        assert_eq!((trie.n_nodes(), trie.depth(), trie.n_edges()), (0, 0, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn every_label_is_spelt_by_its_path(
+            sequences in prop::collection::vec(prop::collection::vec(0..4u32, 1..6), 1..20)
+        ) {
+            let trie = LabelTrie::new(&sequences);
+            for (sequence, path) in sequences.iter().zip(&trie.paths) {
+                let spelt: Vec<u32> = path.iter().map(|&edge| trie.edges[edge].token).collect();
+                prop_assert_eq!(&spelt, sequence);
+                // The source of each edge is the node to which the edge before it leads.
+                for (depth, pair) in path.windows(2).enumerate() {
+                    let node = trie.edges[pair[1]].source - 1;
+                    prop_assert_eq!(trie.tokens[node], trie.edges[pair[0]].token);
+                    prop_assert_eq!(trie.depths[node], depth);
+                    prop_assert_eq!(trie.parents[node].map_or(0, |parent| parent + 1), trie.edges[pair[0]].source);
+                }
+            }
+            prop_assert!(trie.parents.iter().enumerate().all(|(node, parent)| parent.is_none_or(|p| p < node)));
+            let n_distinct = sequences.iter().flat_map(|s| (1..=s.len()).map(|n| &s[..n])).collect::<std::collections::BTreeSet<_>>().len();
+            prop_assert_eq!(trie.n_edges(), n_distinct);
+        }
+    }
+}

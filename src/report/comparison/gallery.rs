@@ -1,0 +1,231 @@
+//! Lost images with what was said of them.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageBuffer, ImageEncoder as _, Rgb, imageops};
+
+use super::super::notes;
+use super::verdict::LostAt;
+use crate::chart::{escape, words};
+use crate::compare::{DatasetComparison, LostImage};
+use crate::domain::{ErrorCode, RgbImage};
+
+/// A page shows no more pixels to a side than these of an image.
+const SIDE_PX_MAX: u32 = 160;
+
+/// Images up to so many pixels to a side are shown with sharp pixels.
+const SIDE_PX_CRISP: u32 = 64;
+
+/// So many characters of an answer are shown.
+const N_ANSWER_MAX: usize = 300;
+
+/// A lost image with its picture, or the reason why there is none.
+#[derive(Clone, Debug)]
+pub struct GalleryImage<'a> {
+    /// The dataset's name.
+    pub dataset: &'a str,
+    /// What it is and what was said of it.
+    pub lost: &'a LostImage,
+    /// What it looks like.
+    pub picture: Picture,
+}
+
+/// A picture or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Picture {
+    /// At hand, and the one that was evaluated.
+    Shown(Thumbnail),
+    /// Not to be shown.
+    Absent(Absence),
+}
+
+/// Why a picture is not shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// Its file is not on this machine.
+    NotAtHand,
+    /// What lies there has another content hash.
+    Differs,
+    /// It cannot be decoded.
+    Unreadable,
+    /// The catalog does not allow to pass the dataset's images on.
+    MayNotBeEmbedded,
+    /// Nobody wanted pictures (`--no-images`).
+    TurnedOff,
+}
+
+impl Absence {
+    /// The reason in words.
+    pub fn words(&self) -> &'static str {
+        match self {
+            Absence::NotAtHand => "its file is not at hand",
+            Absence::Differs => "the file at hand holds another image",
+            Absence::Unreadable => "its file cannot be decoded",
+            Absence::MayNotBeEmbedded => "the catalog does not allow to embed it",
+            Absence::TurnedOff => "images are turned off",
+        }
+    }
+}
+
+/// A picture as PNG, at most 160 pixels to a side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thumbnail {
+    width: u32,
+    height: u32,
+    png: Vec<u8>,
+}
+
+impl Thumbnail {
+    /// Encodes `image`, made smaller where it is large and left as it is where it is small.
+    ///
+    /// # Errors
+    /// Where the encoder fails, which it does for want of memory only.
+    pub fn of(image: &RgbImage) -> anyhow::Result<Self> {
+        let pixels: ImageBuffer<Rgb<u8>, &[u8]> =
+            ImageBuffer::from_raw(image.width(), image.height(), image.pixels()).context("an image fills its sides")?;
+        let longest = image.width().max(image.height());
+        let shrunk = |side: u32| (u64::from(side) * u64::from(SIDE_PX_MAX) / u64::from(longest)).max(1) as u32;
+        let small = (longest > SIDE_PX_MAX)
+            .then(|| imageops::thumbnail(&pixels, shrunk(image.width()), shrunk(image.height())));
+        let (width, height, bytes) = match &small {
+            Some(small) => (small.width(), small.height(), small.as_raw().as_slice()),
+            None => (image.width(), image.height(), image.pixels()),
+        };
+        let mut png = Vec::new();
+        PngEncoder::new(&mut png)
+            .write_image(bytes, width, height, ExtendedColorType::Rgb8)
+            .context("failed to write a lost image as PNG")?;
+        Ok(Self { width, height, png })
+    }
+}
+
+/// At most `n_max` of `lost`, in turns over the codes of their errors, so that a rare one is seen beside a frequent one.
+pub fn gallery_choice(lost: &[LostImage], n_max: usize) -> Vec<&LostImage> {
+    let mut queues: Vec<Vec<&LostImage>> = ErrorCode::ALL
+        .into_iter()
+        .map(|code| lost.iter().filter(|image| image.code_after == code).collect())
+        .filter(|queue: &Vec<&LostImage>| !queue.is_empty())
+        .collect();
+    let mut chosen = Vec::new();
+    let mut round = 0;
+    while chosen.len() < n_max && queues.iter().any(|queue| round < queue.len()) {
+        for queue in &mut queues {
+            chosen.extend(queue.get(round).copied().filter(|_| chosen.len() < n_max));
+        }
+        round += 1;
+    }
+    chosen
+}
+
+/// Writes the images of `dataset` and how many more there are.
+pub fn write(body: &mut String, dataset: &DatasetComparison, gallery: &[GalleryImage<'_>]) {
+    let shown: Vec<&GalleryImage<'_>> = gallery.iter().filter(|image| image.dataset == dataset.dataset).collect();
+    if dataset.n_lost == 0 {
+        body.push_str("<p>No image was lost.</p>\n");
+        return;
+    }
+    let more = dataset.n_lost.saturating_sub(shown.len());
+    let more = match (shown.is_empty(), more) {
+        (_, 0) => String::new(),
+        (true, n) => format!(" None of the {n} is shown."),
+        (false, n) => format!(" {n} more {} not shown.", if n == 1 { "is" } else { "are" }),
+    };
+    let _ = writeln!(body, "<p>Right before, wrong after; answers are verbatim.{more}</p>");
+    if shown.is_empty() {
+        return;
+    }
+    body.push_str("<ul class=\"gallery\">\n");
+    for image in shown {
+        write_image(body, image);
+    }
+    body.push_str("</ul>\n");
+}
+
+fn write_image(body: &mut String, image: &GalleryImage<'_>) {
+    let lost = image.lost;
+    body.push_str("<li>");
+    write_picture(body, image);
+    let stage =
+        LostAt::of(lost).map(|stage| format!(" <span class=\"tag\">{}</span>", stage.name())).unwrap_or_default();
+    let _ = write!(
+        body,
+        "<div><p><span class=\"label\">{}</span> <span class=\"tag\">{}</span>{stage}</p><dl>",
+        escape(&lost.label),
+        notes::spaced(lost.code_after.name())
+    );
+    let mut line = |name: &str, answer: &str| {
+        let _ = write!(body, "<div><dt>{name}</dt><dd>{answer}</dd></div>");
+    };
+    line("before", &verbatim(&lost.said_before));
+    line("after", &verbatim(&lost.said_after));
+    let choice = |(chosen, is_right): &(String, bool)| {
+        format!("{} ({})", escape(&words::shortened(chosen, N_ANSWER_MAX)), if *is_right { "right" } else { "wrong" })
+    };
+    if let Some(chosen) = &lost.scoring {
+        line("scoring", &choice(chosen));
+    }
+    if let Some(chosen) = &lost.encoder {
+        line("encoder", &choice(chosen));
+    }
+    let _ = writeln!(body, "</dl><code>{}</code></div></li>", escape(&lost.sample));
+}
+
+fn verbatim(answer: &str) -> String {
+    if answer.is_empty() {
+        return "<em>empty</em>".to_owned();
+    }
+    format!("<q>{}</q>", escape(&words::shortened(answer, N_ANSWER_MAX)))
+}
+
+fn write_picture(body: &mut String, image: &GalleryImage<'_>) {
+    match &image.picture {
+        Picture::Shown(thumbnail) => {
+            let class = if thumbnail.width.max(thumbnail.height) <= SIDE_PX_CRISP { " class=\"crisp\"" } else { "" };
+            let _ = write!(
+                body,
+                "<img{class} src=\"data:image/png;base64,{}\" width=\"{}\" height=\"{}\" alt=\"{}\">",
+                STANDARD.encode(&thumbnail.png),
+                thumbnail.width,
+                thumbnail.height,
+                escape(&format!("{}, labelled {}", image.lost.sample, image.lost.label))
+            );
+        }
+        Picture::Absent(Absence::TurnedOff) => {}
+        Picture::Absent(reason) => {
+            let _ = write!(body, "<div class=\"no-image\"><span>no image: {}</span></div>", reason.words());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chart::comparison_samples::lost_image;
+
+    #[test]
+    fn a_small_image_keeps_its_pixels_and_a_large_one_its_proportions() {
+        let small = RgbImage::new(28, 28, (0..28 * 28 * 3).map(|index| index as u8).collect()).unwrap();
+        let thumbnail = Thumbnail::of(&small).unwrap();
+        let back = image::load_from_memory(&thumbnail.png).unwrap().into_rgb8();
+        assert_eq!((back.width(), back.height(), back.as_raw().as_slice()), (28, 28, small.pixels()));
+        let large = RgbImage::new(640, 320, vec![9; 640 * 320 * 3]).unwrap();
+        let thumbnail = Thumbnail::of(&large).unwrap();
+        assert_eq!((thumbnail.width, thumbnail.height), (160, 80));
+        let thin = RgbImage::new(5000, 1, vec![9; 15000]).unwrap();
+        assert_eq!(Thumbnail::of(&thin).unwrap().height, 1);
+    }
+
+    #[test]
+    fn a_choice_takes_the_codes_in_turns_and_no_image_twice() {
+        let mut lost: Vec<LostImage> = (0..9).map(|index| lost_image("d", index)).collect();
+        lost.iter_mut().for_each(|image| image.code_after = ErrorCode::Wrong);
+        lost[7].code_after = ErrorCode::Leak;
+        let chosen = gallery_choice(&lost, 3);
+        assert_eq!(chosen.iter().filter(|image| image.code_after == ErrorCode::Leak).count(), 1);
+        assert_eq!((chosen.len(), gallery_choice(&lost, 200).len(), gallery_choice(&lost, 0).len()), (3, 9, 0));
+    }
+}

@@ -1,0 +1,165 @@
+//! `report.html` of a comparison: one file that loads nothing.
+
+use std::fmt::Write as _;
+
+use super::super::html::page::{
+    Figures, Holds, page_that_holds, section, write_folded_table, write_notes, write_table,
+};
+use super::sections::{self, Fold};
+use super::{CandidateReport, ComparisonReport, gallery, notes, stages, tables, verdict};
+use crate::chart::{LineChart, escape, lines, words};
+use crate::compare::{CandidateComparison, DatasetComparison};
+
+/// With more datasets over all candidates than these, the details of each are folded.
+const N_UNFOLDED_MAX: usize = 4;
+
+/// The comparison as one HTML file that loads nothing; images are data URLs.
+pub fn comparison_html(report: &ComparisonReport<'_>) -> String {
+    let title = escape(&words::printable(report.title));
+    let mut body = format!("<header>\n<h1>{title}</h1>\n<dl>");
+    for (name, value) in notes::headings(report) {
+        let _ = writeln!(body, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(&value));
+    }
+    body.push_str("</dl>\n");
+    write_notes(&mut body, &notes::notes(report));
+    body.push_str("</header>\n");
+    write_contents(&mut body, report);
+    let mut figures = Figures::default();
+    write_overview(&mut body, report, &mut figures);
+    if let Some(stages) = report.stages {
+        stages::write_section(&mut body, stages);
+    }
+    for (index, (candidate, with)) in report.pairs().enumerate() {
+        write_candidate(&mut body, report, index, (candidate, with), &mut figures);
+    }
+    section(&mut body, "making", "How this was made");
+    let _ = writeln!(body, "<pre tabindex=\"0\"><code>{}</code></pre>\n</section>", escape(report.command));
+    let _ = writeln!(body, "<footer>emt {}</footer>", env!("CARGO_PKG_VERSION"));
+    page_that_holds(Holds::Images, &title, &body)
+}
+
+/// Links to the sections.
+fn write_contents(body: &mut String, report: &ComparisonReport<'_>) {
+    body.push_str("<nav aria-label=\"Contents\"><ul>\n<li><a href=\"#overview\">Overview</a></li>\n");
+    if report.stages.is_some() {
+        body.push_str("<li><a href=\"#stages\">Stage by stage</a></li>\n");
+    }
+    for (index, candidate) in report.comparison.candidates.iter().enumerate() {
+        let _ = write!(body, "<li><a href=\"#c{index}\">{}</a>", escape(&candidate.run));
+        for (place, dataset) in candidate.datasets.iter().enumerate() {
+            let _ = write!(body, " <a href=\"#c{index}-d{place}\">{}</a>", escape(&dataset.dataset));
+        }
+        body.push_str("</li>\n");
+    }
+    body.push_str("<li><a href=\"#making\">How this was made</a></li>\n</ul></nav>\n");
+}
+
+fn write_overview(body: &mut String, report: &ComparisonReport<'_>, figures: &mut Figures) {
+    section(body, "overview", "Overview");
+    let is_single = report.comparison.candidates.len() == 1;
+    for (candidate, with) in report.pairs() {
+        if !is_single {
+            let _ = writeln!(body, "<h3>{}</h3>", escape(&candidate.run));
+        }
+        write_verdicts(body, candidate);
+        if let Some(decision) = with.decision {
+            let _ = writeln!(body, "<p class=\"decision\">{}</p>", escape(decision));
+        }
+    }
+    figures.write(body, &report.charts.forest, "The same numbers stand in the table below.");
+    write_table(body, &tables::falls(report.comparison));
+    if let Some(multiples) = &report.charts.small_multiples {
+        figures.write(body, multiples, "All checkpoints on one scale; the numbers stand in the table above.");
+    }
+    body.push_str("</section>\n");
+}
+
+/// One line a dataset: what changed.
+fn write_verdicts(body: &mut String, candidate: &CandidateComparison) {
+    body.push_str("<ul class=\"verdicts\">\n");
+    for dataset in &candidate.datasets {
+        let change = verdict::change(dataset);
+        let tuned = if dataset.is_tuned_on { " (tuned on)" } else { "" };
+        let _ = writeln!(
+            body,
+            "<li class=\"{}\"><strong>{}{tuned}</strong> <span class=\"tag\">{}</span> {}</li>",
+            verdict::class(change),
+            escape(&dataset.dataset),
+            verdict::mark(change),
+            escape(&verdict::sentence(dataset))
+        );
+    }
+    if candidate.datasets.is_empty() {
+        body.push_str("<li class=\"undefined\">The runs share no dataset.</li>\n");
+    }
+    body.push_str("</ul>\n");
+}
+
+fn write_candidate(
+    body: &mut String,
+    report: &ComparisonReport<'_>,
+    index: usize,
+    (candidate, with): (&CandidateComparison, CandidateReport<'_>),
+    figures: &mut Figures,
+) {
+    section(body, &format!("c{index}"), &format!("After {}", escape(&candidate.run)));
+    if !candidate.differences.is_empty() {
+        body.push_str("<h3>Not alike</h3>\n");
+        write_table(body, &tables::differences(candidate));
+    }
+    if let Some(rose) = report.charts.roses.get(index) {
+        figures.write(
+            body,
+            rose,
+            "Left half of a petal: before; right half: after; the encoder behind. The numbers stand in the table below.",
+        );
+    }
+    write_table(body, &tables::overview(candidate, with.after));
+    if let Some(curve) = with.curve
+        && let Some(chart) = LineChart::of_curve(curve)
+    {
+        figures.write(body, &lines(&chart), "Accuracy on held-out images after each epoch of the fine-tune.");
+        write_folded_table(body, &tables::curve(curve));
+    }
+    if let Some(transitions) = report.charts.transitions.get(index) {
+        figures.write(body, transitions, "The same numbers stand under “What became of the images” of each dataset.");
+    }
+    let n_datasets: usize = report.comparison.candidates.iter().map(|one| one.datasets.len()).sum();
+    let open = if n_datasets <= N_UNFOLDED_MAX { " open" } else { "" };
+    for (place, dataset) in candidate.datasets.iter().enumerate() {
+        let id = format!("c{index}-d{place}");
+        let _ = writeln!(
+            body,
+            "<details class=\"dataset\" id=\"{id}\"{open}>\n<summary><h3>{}</h3> <span class=\"count\">{}</span></summary>",
+            escape(&dataset.dataset),
+            verdict::mark(verdict::change(dataset))
+        );
+        write_dataset(body, report, with, dataset, &id);
+        body.push_str("</details>\n");
+    }
+    write_folded_table(body, &tables::meanings(candidate));
+    body.push_str("</section>\n");
+}
+
+fn write_dataset(
+    body: &mut String,
+    report: &ComparisonReport<'_>,
+    with: CandidateReport<'_>,
+    dataset: &DatasetComparison,
+    id: &str,
+) {
+    for block in sections::blocks(report, with, dataset) {
+        let _ = writeln!(body, "<h4 id=\"{id}-{}\">{}</h4>", block.id, block.heading);
+        if let Some(lead) = block.lead {
+            let _ = writeln!(body, "<p>{}</p>", escape(&lead));
+        }
+        for (table, fold) in &block.tables {
+            match fold {
+                Fold::Open => write_table(body, table),
+                Fold::Folded => write_folded_table(body, table),
+            }
+        }
+    }
+    let _ = writeln!(body, "<h4 id=\"{id}-gallery\">Lost images</h4>");
+    gallery::write(body, dataset, with.gallery);
+}

@@ -1,0 +1,121 @@
+//! What a reader of a comparison must not miss.
+
+use super::super::notes::{self, Note, Weight};
+use super::ComparisonReport;
+use crate::chart::words;
+use crate::compare::{CandidateComparison, ConstantAnswer, DatasetComparison};
+use crate::domain::EncoderRelation;
+
+/// All notes, warnings first.
+pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
+    let mut warnings: Vec<String> = overridden(report).into_iter().collect();
+    let (mut remarks, mut unreadable) = (Vec::new(), Vec::new());
+    warnings.extend(report.warnings.iter().cloned());
+    warnings.extend(words::training_split_warning(report.before));
+    let is_single = report.comparison.candidates.len() == 1;
+    for candidate in &report.comparison.candidates {
+        let of = if is_single { String::new() } else { format!("{}: ", candidate.run) };
+        for dataset in &candidate.datasets {
+            let about = format!("{of}{}", dataset.dataset);
+            warnings.extend(counted(dataset).map(|text| format!("{about}: {text}")));
+            let constants = [("before", &dataset.constant_answer_before), ("after", &dataset.constant_answer_after)];
+            for (when, constant) in constants {
+                warnings.extend(constant.as_ref().map(|constant| format!("{about}: {}", same_answer(when, constant))));
+            }
+            if dataset.n_unreadable > 0 {
+                unreadable.push(format!("{about} {}", dataset.n_unreadable));
+            }
+        }
+        remarks.extend(only_candidate(candidate).map(|text| format!("{of}{text}")));
+    }
+    if !unreadable.is_empty() {
+        remarks.push(format!("Images unreadable in both runs, which are left out: {}.", unreadable.join(", ")));
+    }
+    for (candidate, with) in report.pairs() {
+        let of = if is_single { String::new() } else { format!("{}: ", candidate.run) };
+        match with.after.encoder.relation {
+            EncoderRelation::None => warnings.push(format!(
+                "{of}No encoder was run: retention and where an image was lost are not defined; hint: `--encoder auto`."
+            )),
+            EncoderRelation::Own => {}
+            _ => remarks.push(format!("{of}The encoder is {}.", words::relation(&with.after.encoder))),
+        }
+    }
+    if !report.comparison.tuned_on.is_empty() {
+        remarks.push(format!("Leaks are labels of {}, for both runs alike.", report.comparison.tuned_on.join(", ")));
+    }
+    let warnings = warnings.into_iter().map(|text| Note { weight: Weight::Warning, text });
+    warnings.chain(remarks.into_iter().map(|text| Note { weight: Weight::Remark, text })).collect()
+}
+
+/// That unlike runs are compared because somebody said so.
+fn overridden(report: &ComparisonReport<'_>) -> Option<String> {
+    let allowed = &report.comparison.allowed_different;
+    if allowed.is_empty() {
+        return None;
+    }
+    let mut fields: Vec<&str> = report
+        .comparison
+        .candidates
+        .iter()
+        .flat_map(|candidate| &candidate.differences)
+        .map(|difference| difference.field.as_str())
+        .collect();
+    fields.sort_unstable();
+    fields.dedup();
+    let found = match fields[..] {
+        [] => "no field differs".to_owned(),
+        _ => format!("the runs differ in {}", fields.join(", ")),
+    };
+    Some(format!(
+        "Compared by order (--allow-different {}): {found}. What follows may come from that and not from fine-tuning.",
+        allowed.join(" --allow-different ")
+    ))
+}
+
+/// Pairs that count neither way, and trials without a partner.
+fn counted(dataset: &DatasetComparison) -> Option<String> {
+    let mut parts = Vec::new();
+    if dataset.n_unscored > 0 {
+        let bounds = dataset.forgetting_bounds;
+        let bounds = bounds.map_or(String::new(), |[low, high]| {
+            let [low, high] = [low, high].map(|end| words::points(Some(end), None));
+            format!("; whatever they are, the fall lies between {low} and {high} points")
+        });
+        parts.push(format!("{} of {} pairs are unscored on either side{bounds}", dataset.n_unscored, dataset.n_pairs));
+    }
+    if dataset.n_unpaired > 0 {
+        parts.push(format!("{} trials have no partner in the other run and are left out", dataset.n_unpaired));
+    }
+    (!parts.is_empty()).then(|| format!("{}.", parts.join("; ")))
+}
+
+/// That most answers are one same text.
+pub fn same_answer(when: &str, constant: &ConstantAnswer) -> String {
+    format!(
+        "{} of the scored answers {when} are one same text, “{}”.",
+        words::percent(Some(constant.share)),
+        words::shortened(&words::printable(&constant.answer), 80)
+    )
+}
+
+fn only_candidate(candidate: &CandidateComparison) -> Option<String> {
+    (!candidate.only_candidate.is_empty())
+        .then(|| format!("{} left out: the baseline was not evaluated on it.", candidate.only_candidate.join(", ")))
+}
+
+/// Heading lines, each a name and what stands behind it.
+pub fn headings(report: &ComparisonReport<'_>) -> Vec<(&'static str, String)> {
+    let identity = |identity: &str| words::shortened(identity.strip_prefix("blake3:").unwrap_or(identity), 8);
+    let comparison = report.comparison;
+    let mut lines =
+        vec![("Baseline", format!("{} ({})", comparison.baseline, identity(&comparison.baseline_identity)))];
+    let candidates: Vec<String> =
+        comparison.candidates.iter().map(|one| format!("{} ({})", one.run, identity(&one.identity))).collect();
+    lines.push((if candidates.len() == 1 { "Candidate" } else { "Candidates" }, candidates.join(", ")));
+    lines.extend(notes::headings(report.before).into_iter().filter(|(name, _)| ["Encoder", "Judge"].contains(name)));
+    if !comparison.tuned_on.is_empty() {
+        lines.push(("Tuned on", comparison.tuned_on.join(", ")));
+    }
+    lines
+}

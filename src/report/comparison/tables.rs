@@ -1,0 +1,415 @@
+//! The tables of a comparison, which Markdown and HTML share.
+
+use std::collections::BTreeMap;
+
+use super::super::notes;
+use super::super::tables::{Table, rate, table};
+use super::csv::FUNNEL_CELLS;
+use super::summary_of;
+use super::verdict::LostAt;
+use crate::chart::words;
+use crate::compare::{
+    CandidateComparison, ClassComparison, Comparison, DatasetComparison, Errors, Funnel, Interval, Summary,
+};
+use crate::domain::{ErrorCode, ErrorKind};
+use crate::finetune::Curve;
+
+/// So many classes of a dataset are shown.
+const N_CLASSES: usize = 10;
+
+/// So many changed confusions of a dataset are shown.
+const N_SHIFTS: usize = 10;
+
+/// A value of a field, or an answer in a table, is cut after so many characters.
+const N_TEXT_MAX: usize = 160;
+
+/// All datasets of a candidate: one row each. What a screen has no room for stands in the datasets' own tables.
+///
+/// `after` is the candidate's summary, which knows its encoder's accuracy.
+pub fn overview(candidate: &CandidateComparison, after: &Summary) -> Table {
+    let row = |dataset: &DatasetComparison| {
+        let retention = [dataset.retention_before, dataset.retention_after].map(words::percent);
+        vec![
+            named(dataset),
+            rate((dataset.baseline_accuracy, dataset.baseline_accuracy_interval)),
+            rate((dataset.candidate_accuracy, dataset.candidate_accuracy_interval)),
+            words::percent(summary_of(after, &dataset.dataset).and_then(|one| one.encoder.as_ref()?.accuracy)),
+            words::points(dataset.forgetting, dataset.forgetting_interval),
+            dataset.n_lost.to_string(),
+            dataset.n_gained.to_string(),
+            retention.join(" → "),
+        ]
+    };
+    let columns = ["Dataset", "Before", "After", "Encoder", "Fall, points", "Lost", "Gained", "Retention"];
+    let caption = "Before and after on the same images, with 95% intervals; the fall's is Tango's for paired answers";
+    table(caption, &columns, 1..columns.len(), candidate.datasets.iter().map(row).collect())
+}
+
+/// The few columns that a pull request needs.
+pub fn short(candidate: &CandidateComparison) -> Table {
+    let row = |dataset: &DatasetComparison| {
+        vec![
+            named(dataset),
+            words::percent(dataset.baseline_accuracy),
+            words::percent(dataset.candidate_accuracy),
+            words::points(dataset.forgetting, dataset.forgetting_interval),
+            dataset.n_lost.to_string(),
+            dataset.n_gained.to_string(),
+            notes::count(dataset.encoder_knows),
+            dataset.n_pairs.to_string(),
+        ]
+    };
+    let columns = ["Dataset", "Before", "After", "Fall, points", "Lost", "Gained", "Encoder knows", "Pairs"];
+    let caption = "Before and after on the same images; the fall with its 95% interval (Tango)";
+    table(caption, &columns, 1..columns.len(), candidate.datasets.iter().map(row).collect())
+}
+
+/// The falls of all candidates: what the forest plot and the small roses show.
+pub fn falls(comparison: &Comparison) -> Table {
+    let is_single = comparison.candidates.len() == 1;
+    let row = |candidate: &CandidateComparison, dataset: &DatasetComparison| {
+        let mut cells = if is_single { Vec::new() } else { vec![candidate.run.clone()] };
+        cells.extend([
+            named(dataset),
+            words::percent(dataset.baseline_accuracy),
+            words::percent(dataset.candidate_accuracy),
+            words::points(dataset.forgetting, dataset.forgetting_interval),
+        ]);
+        cells
+    };
+    let of = |candidate| move |dataset| row(candidate, dataset);
+    let rows = comparison.candidates.iter().flat_map(|candidate| candidate.datasets.iter().map(of(candidate)));
+    let all = ["Run", "Dataset", "Before", "After", "Fall, points"];
+    let columns = if is_single { &all[1..] } else { &all[..] };
+    let numbers = columns.len() - 3..columns.len();
+    table("The fall of accuracy in percentage points, with 95% intervals", columns, numbers, rows.collect())
+}
+
+fn named(dataset: &DatasetComparison) -> String {
+    let mut remarks = Vec::new();
+    if dataset.is_tuned_on {
+        remarks.push("tuned on");
+    }
+    if dataset.is_training_split {
+        remarks.push("training split!");
+    }
+    match remarks.is_empty() {
+        true => dataset.dataset.clone(),
+        false => format!("{} ({})", dataset.dataset, remarks.join(", ")),
+    }
+}
+
+/// What is measured before and after.
+pub fn rates(dataset: &DatasetComparison) -> Table {
+    let leak = dataset.share_of_code(ErrorCode::Leak);
+    let constant = [&dataset.constant_answer_before, &dataset.constant_answer_after];
+    let [before, after] = constant.map(|constant| match constant {
+        Some(constant) => words::percent(Some(constant.share)),
+        None => "none".to_owned(),
+    });
+    let row = |name: &str, before: String, after: String| vec![name.to_owned(), before, after];
+    let rows = vec![
+        row(
+            "Accuracy",
+            rate((dataset.baseline_accuracy, dataset.baseline_accuracy_interval)),
+            rate((dataset.candidate_accuracy, dataset.candidate_accuracy_interval)),
+        ),
+        row(
+            "Retention (model over encoder)",
+            rate((dataset.retention_before, dataset.retention_before_interval)),
+            rate((dataset.retention_after, dataset.retention_after_interval)),
+        ),
+        row("Leak of the fine-tuned labels", words::percent(leak[0]), words::percent(leak[1])),
+        row("One same answer to most images", before, after),
+    ];
+    table("Accuracy, retention and signs of collapse, with 95% intervals", &["What", "Before", "After"], 1..3, rows)
+}
+
+/// What was lost, in numbers, each with what it says.
+pub fn forgetting(dataset: &DatasetComparison) -> Table {
+    let row = |name: &str, value: String, says: &str| vec![name.to_owned(), value, says.to_owned()];
+    let bounds = dataset.forgetting_bounds.map_or_else(
+        || words::MISSING.to_owned(),
+        |[low, high]| {
+            let [low, high] = [low, high].map(|end| words::points(Some(end), None));
+            format!("{low} to {high}")
+        },
+    );
+    let rows = vec![
+        row(
+            "Forgetting",
+            words::points(dataset.forgetting, dataset.forgetting_interval),
+            "accuracy before less accuracy after, in points; interval by Tango for paired answers",
+        ),
+        row("Within bounds", bounds, "the fall with every unscored pair against and for the model, in points"),
+        row("Lost", dataset.n_lost.to_string(), "images right before and wrong after"),
+        row("Gained", dataset.n_gained.to_string(), "images wrong before and right after"),
+        row("Encoder knows", notes::count(dataset.encoder_knows), "of the lost, those that the encoder gets right"),
+        row(
+            "Negative flip rate",
+            words::percent(dataset.negative_flip_rate),
+            "lost over all scored pairs: what a user of the old model sees break",
+        ),
+        row(
+            "Forgetting beyond chance",
+            words::percent(dataset.chance_corrected_forgetting),
+            "lost less those that two guessers would lose; for free answers the correction is an upper one",
+        ),
+        row("Gain beyond chance", words::percent(dataset.chance_corrected_gain), "the same of gained images"),
+        row(
+            "p (McNemar)",
+            words::p_value(dataset.p_value_mcnemar),
+            "exact, two-sided: how likely so unequal losses and gains are where nothing changed",
+        ),
+        row(
+            "Detectable fall",
+            words::points(dataset.minimum_detectable_fall, None),
+            "the least fall, in points, that so many pairs show in 4 of 5 cases",
+        ),
+        row("Pairs", dataset.n_pairs.to_string(), "images answered in both runs"),
+        row("Unscored", dataset.n_unscored.to_string(), "pairs that count neither way, since a side has no verdict"),
+        row("Unreadable", dataset.n_unreadable.to_string(), "left out: the image is unreadable in both runs"),
+        row("Without partner", dataset.n_unpaired.to_string(), "left out: trials of one run alone"),
+    ];
+    table("What was lost", &["What", "Value", "What it says"], 1..2, rows)
+}
+
+/// The eight cells of the funnel, before and after.
+pub fn funnel(funnel: &Funnel) -> Table {
+    let reads = [
+        "knows, chooses and says it",
+        "knows and chooses it, does not say it: wording",
+        "knows it and says it, though scoring chooses another",
+        "knows it, neither chooses nor says it: choice",
+        "the encoder errs, the model chooses and says it",
+        "only scoring is right",
+        "only the answer is right",
+        "nobody is right",
+    ];
+    let right = |is_right: bool| if is_right { "right" } else { "wrong" }.to_owned();
+    let rows = FUNNEL_CELLS.iter().zip(reads).map(|(cell, reads)| {
+        let is_one = |place: usize| right(cell.as_bytes().get(place) == Some(&b'1'));
+        let n = |counts: &BTreeMap<String, usize>| counts.get(*cell).copied().unwrap_or(0).to_string();
+        vec![reads.to_owned(), is_one(1), is_one(3), is_one(5), n(&funnel.before), n(&funnel.after)]
+    });
+    table(
+        "Images by who is right: encoder, label scoring, generated answer",
+        &["What it says", "Encoder", "Scoring", "Generation", "Before", "After"],
+        4..6,
+        rows.collect(),
+    )
+}
+
+/// Where the lost images were lost, and what mends it.
+pub fn losses(funnel: &Funnel) -> Table {
+    let n_lost: usize = LostAt::ALL.iter().map(|stage| stage.n_lost(funnel)).sum();
+    let rows = LostAt::ALL.map(|stage| {
+        let n = stage.n_lost(funnel);
+        vec![stage.name().to_owned(), share(n, n_lost), stage.meaning().to_owned(), stage.mend().to_owned()]
+    });
+    table("Where the lost images were lost", &["Lost", "Images", "What it means", "What mends it"], 1..2, rows.to_vec())
+}
+
+/// `12 (34.0%)`; the number alone where there is no whole.
+fn share(n: usize, whole: usize) -> String {
+    if n == 0 || whole == 0 {
+        n.to_string()
+    } else {
+        format!("{n} ({})", words::percent(Some(n as f64 / whole as f64)))
+    }
+}
+
+/// Errors by kind and code, before and after.
+pub fn errors(dataset: &DatasetComparison) -> Table {
+    let sides = [&dataset.errors_before, &dataset.errors_after];
+    let row = |kind: ErrorKind, code: String, n: fn(&Errors, &str) -> usize, name: &str| {
+        let [before, after] = sides.map(|errors| n(errors, name));
+        let mut cells = vec![notes::kind_name(kind).to_owned(), code];
+        cells.extend(sides.map(|errors| share(n(errors, name), errors.n_scored)));
+        cells.push(signed(after as i64 - before as i64));
+        cells
+    };
+    let of_kind: fn(&Errors, &str) -> usize = |errors, name| errors.kinds.get(name).copied().unwrap_or(0);
+    let of_code: fn(&Errors, &str) -> usize = |errors, name| errors.codes.get(name).copied().unwrap_or(0);
+    let mut rows = Vec::new();
+    for kind in ErrorKind::ALL {
+        rows.push(row(kind, "all".to_owned(), of_kind, kind.name()));
+        let occurs = |code: &ErrorCode| sides.iter().any(|errors| errors.codes.contains_key(code.name()));
+        for code in ErrorCode::ALL.into_iter().filter(|code| code.kind() == kind).filter(occurs) {
+            rows.push(row(kind, notes::spaced(code.name()), of_code, code.name()));
+        }
+    }
+    let caption = "Errors by kind and code, with their share of the scored answers of each run";
+    table(caption, &["Kind", "Code", "Before", "After", "Change"], 2..5, rows)
+}
+
+/// `+12`, `−3`, `0`.
+fn signed(n: i64) -> String {
+    match n {
+        1.. => format!("+{n}"),
+        0 => "0".to_owned(),
+        _ => format!("−{}", n.unsigned_abs()),
+    }
+}
+
+/// What the codes that occur mean.
+pub fn meanings(candidate: &CandidateComparison) -> Table {
+    super::super::tables::meanings_of(|code| {
+        let mut sides = candidate.datasets.iter().flat_map(|dataset| [&dataset.errors_before, &dataset.errors_after]);
+        sides.any(|errors| errors.codes.contains_key(code.name()))
+    })
+}
+
+/// From what to what: one row a state before, one column a state after.
+pub fn transitions(dataset: &DatasetComparison) -> Table {
+    let states = |side: fn(&crate::compare::Transition) -> &str| {
+        let mut names: Vec<&str> = dataset.transitions.iter().map(side).collect();
+        let rank = |name: &str| match ErrorCode::ALL.into_iter().position(|code| code.name() == name) {
+            _ if name == "correct" => 0,
+            Some(place) => 1 + place,
+            None => usize::MAX,
+        };
+        names.sort_by_key(|name| (rank(name), *name));
+        names.dedup();
+        names
+    };
+    let (from, to) = (states(|transition| &transition.from), states(|transition| &transition.to));
+    let n = |from: &str, to: &str| -> usize {
+        let those = dataset.transitions.iter().filter(|one| one.from == from && one.to == to);
+        those.map(|one| one.n).sum()
+    };
+    let row = |from: &&str| {
+        let mut cells = vec![notes::spaced(from)];
+        cells.extend(to.iter().map(|to| n(from, to).to_string()));
+        cells.push(to.iter().map(|to| n(from, to)).sum::<usize>().to_string());
+        cells
+    };
+    let heads: Vec<String> = to.iter().map(|state| notes::spaced(state)).collect();
+    let mut columns = vec!["Before ↓ after →"];
+    columns.extend(heads.iter().map(String::as_str));
+    columns.push("All");
+    let caption = "Images by what they were before (rows) and are after (columns)";
+    table(caption, &columns, 1..columns.len(), from.iter().map(row).collect())
+}
+
+/// The most forgotten classes.
+pub fn classes(dataset: &DatasetComparison) -> Table {
+    let row = |class: &ClassComparison| {
+        vec![
+            class.label.clone(),
+            words::percent(class.baseline_accuracy),
+            words::percent(class.candidate_accuracy),
+            words::points(class.forgetting, None),
+            class.n_lost.to_string(),
+            class.n_gained.to_string(),
+            words::p_value(class.p_holm),
+            class.n_scored.to_string(),
+        ]
+    };
+    let columns = ["Label", "Before", "After", "Fall, points", "Lost", "Gained", "p (Holm)", "Pairs"];
+    let forgotten: Vec<&ClassComparison> =
+        dataset.classes.iter().filter(|class| class.forgetting.is_some_and(|fall| fall > 0.0)).collect();
+    let more = match forgotten.len().saturating_sub(N_CLASSES) {
+        0 => String::new(),
+        n => format!("; {n} more in comparison.json"),
+    };
+    let caption =
+        format!("The most forgotten classes; McNemar's p is adjusted by Holm over the dataset's classes{more}");
+    table(&caption, &columns, 1..columns.len(), forgotten.into_iter().take(N_CLASSES).map(row).collect())
+}
+
+/// What is said instead of a label, more or less often than before.
+pub fn shifts(dataset: &DatasetComparison) -> Table {
+    let rows = dataset.confusion_shifts.iter().take(N_SHIFTS).map(|shift| {
+        let said =
+            if shift.said.is_empty() { "nothing".to_owned() } else { format!("“{}”", shortened(&shift.said)) };
+        let change = signed(shift.n_after as i64 - shift.n_before as i64);
+        vec![shift.label.clone(), said, shift.n_before.to_string(), shift.n_after.to_string(), change]
+    });
+    let columns = ["Label", "Said instead", "Before", "After", "Change"];
+    table("Confusions that changed most", &columns, 2..5, rows.collect())
+}
+
+/// The pairs as each judge alone grades them.
+pub fn judges(dataset: &DatasetComparison) -> Table {
+    let rows = dataset.judges.iter().map(|judge| {
+        vec![
+            judge.judge.clone(),
+            words::percent(judge.baseline_accuracy),
+            words::percent(judge.candidate_accuracy),
+            words::points(judge.forgetting, None),
+            judge.table.lost.to_string(),
+            judge.table.gained.to_string(),
+            judge.table.n_scored().to_string(),
+            judge.table.n_unscored().to_string(),
+        ]
+    });
+    let columns = ["Judge", "Before", "After", "Fall, points", "Lost", "Gained", "Scored", "Unscored"];
+    table("The same pairs under each judge alone", &columns, 1..columns.len(), rows.collect())
+}
+
+/// How far two judges of one run agree.
+pub fn agreement(dataset: &DatasetComparison) -> Table {
+    let rows = dataset.judge_agreement.iter().map(|one| {
+        let mut cells = vec![one.side.clone(), one.judges.join(" and ")];
+        cells.extend(one.cells.map(|n| n.to_string()));
+        cells.push(words::percent(one.agreement));
+        cells.push(kappa(one.kappa, one.kappa_interval));
+        cells
+    });
+    let columns = ["Run", "Judges", "Both correct", "Only the first", "Only the second", "Neither", "Agree", "Kappa"];
+    table("How far the judges agree on the answers that both judged", &columns, 2..8, rows.collect())
+}
+
+fn kappa(kappa: Option<f64>, interval: Option<Interval>) -> String {
+    let Some(kappa) = kappa.filter(|kappa| kappa.is_finite()) else { return words::MISSING.to_owned() };
+    let text = match interval {
+        Some([low, high]) => format!("{kappa:.3} ({low:.3} to {high:.3})"),
+        None => format!("{kappa:.3}"),
+    };
+    text.replace('-', "−")
+}
+
+/// The candidate's model beside its encoder.
+pub fn encoder_cells(cells: [usize; 4]) -> Table {
+    let names = ["Both right", "Only the model", "Only the encoder", "Neither"];
+    let rows = names.iter().zip(cells).map(|(name, n)| vec![(*name).to_owned(), share(n, cells.iter().sum())]);
+    table("The candidate beside its encoder, image by image", &["Who is right", "Images"], 1..2, rows.collect())
+}
+
+/// In what the runs differ, and were allowed to.
+pub fn differences(candidate: &CandidateComparison) -> Table {
+    let value = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => shortened(text),
+        other => shortened(&other.to_string()),
+    };
+    let rows = candidate.differences.iter().map(|one| {
+        let place = if one.place.is_empty() { words::MISSING.to_owned() } else { one.place.clone() };
+        vec![one.field.clone(), place, value(&one.baseline), value(&one.candidate)]
+    });
+    table("In what the runs differ, by order", &["Field", "Where", "Baseline", "Candidate"], 0..0, rows.collect())
+}
+
+/// Accuracy by epoch: one row an epoch, one column a dataset.
+pub fn curve(curve: &Curve) -> Table {
+    let mut epochs: Vec<usize> =
+        curve.datasets.iter().flat_map(|dataset| &dataset.points).map(|point| point.epoch).collect();
+    epochs.sort_unstable();
+    epochs.dedup();
+    let mut columns = vec!["Epoch"];
+    columns.extend(curve.datasets.iter().map(|dataset| dataset.dataset.as_str()));
+    let row = |epoch: &usize| {
+        let mut cells = vec![epoch.to_string()];
+        cells.extend(curve.datasets.iter().map(|dataset| {
+            let point = dataset.points.iter().find(|point| point.epoch == *epoch);
+            point.map_or_else(|| words::MISSING.to_owned(), |point| rate((point.accuracy, point.accuracy_interval)))
+        }));
+        cells
+    };
+    let rows = epochs.iter().map(row).collect();
+    table("Accuracy after each epoch, with 95% intervals; epoch 0 is the base", &columns, 1..columns.len(), rows)
+}
+
+fn shortened(text: &str) -> String {
+    words::shortened(&words::printable(text), N_TEXT_MAX)
+}

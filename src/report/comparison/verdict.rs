@@ -1,0 +1,150 @@
+//! What a comparison says, in a sentence a dataset.
+
+use crate::chart::{Shown, shown, words};
+use crate::compare::{DatasetComparison, Funnel, Interval, LostImage};
+
+/// Where between encoder, label scoring and generation an image was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostAt {
+    /// Scoring still chooses the label: it is no longer said.
+    Wording,
+    /// The encoder knows it, scoring does not choose it.
+    Choice,
+    /// Neither encoder nor scoring gets it right.
+    Unknown,
+}
+
+impl LostAt {
+    /// All stages, from the last to the first.
+    pub const ALL: [LostAt; 3] = [LostAt::Wording, LostAt::Choice, LostAt::Unknown];
+
+    /// Where `lost` was lost; `None` where encoder or scoring did not run.
+    pub fn of(lost: &LostImage) -> Option<Self> {
+        let [scoring, encoder] = [lost.scoring.as_ref()?.1, lost.encoder.as_ref()?.1];
+        Some(match (scoring, encoder) {
+            (true, _) => LostAt::Wording,
+            (false, true) => LostAt::Choice,
+            (false, false) => LostAt::Unknown,
+        })
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            LostAt::Wording => "lost wording",
+            LostAt::Choice => "lost choice",
+            LostAt::Unknown => "unknown to the encoder too",
+        }
+    }
+
+    /// How many images of a dataset were lost there.
+    pub fn n_lost(self, funnel: &Funnel) -> usize {
+        match self {
+            LostAt::Wording => funnel.lost_wording,
+            LostAt::Choice => funnel.lost_choice,
+            LostAt::Unknown => funnel.lost_unknown,
+        }
+    }
+
+    /// What it means.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            LostAt::Wording => {
+                "label scoring still chooses the right label, but the model no longer says it: the form of the answer drifted"
+            }
+            LostAt::Choice => {
+                "the encoder still sees it, but label scoring chooses another label: the language model or the projector lost it"
+            }
+            LostAt::Unknown => {
+                "encoder and label scoring are wrong, too: the image was never recognised with certainty, or recognition is gone"
+            }
+        }
+    }
+
+    /// What mends it.
+    pub fn mend(self) -> &'static str {
+        match self {
+            LostAt::Wording => {
+                "mix general instruction data or answers of many forms into the fine-tune; ask for the format in the prompt"
+            }
+            LostAt::Choice => {
+                "train more gently (lower rate, fewer steps, lower rank), keep projector or language model closer to the base, or rehearse old tasks"
+            }
+            LostAt::Unknown => {
+                "compare the encoder before and after; where the tower was trained, freeze it or rehearse images"
+            }
+        }
+    }
+}
+
+/// How the model's accuracy on `dataset` changed.
+pub fn change(dataset: &DatasetComparison) -> Option<Shown> {
+    dataset.forgetting.map(|_| shown(dataset.forgetting_interval))
+}
+
+/// The word that stands before the sentence.
+pub fn mark(change: Option<Shown>) -> &'static str {
+    match change {
+        Some(Shown::Fall) => "fell",
+        Some(Shown::Rise) => "rose",
+        Some(Shown::Neither) => "no change shown",
+        None => "not compared",
+    }
+}
+
+/// The class by which a page colours it.
+pub fn class(change: Option<Shown>) -> &'static str {
+    match change {
+        Some(Shown::Fall) => "fell",
+        Some(Shown::Rise) => "risen",
+        Some(Shown::Neither) => "same",
+        None => "undefined",
+    }
+}
+
+/// The dataset's result in words, without its name: `by 13.3 points (10.3–16.3): …`.
+pub fn sentence(dataset: &DatasetComparison) -> String {
+    let n_scored = dataset.n_pairs.saturating_sub(dataset.n_unscored);
+    let change = change(dataset);
+    let fall = dataset.forgetting.unwrap_or_default();
+    let points = match change {
+        None => return "no image is scored in both runs".to_owned(),
+        Some(Shown::Fall) => format!("by {}", in_points(fall, dataset.forgetting_interval)),
+        // The direction is said in words, so that the number needs no sign.
+        Some(Shown::Rise) => {
+            format!("by {}", in_points(-fall, dataset.forgetting_interval.map(|[low, high]| [-high, -low])))
+        }
+        Some(Shown::Neither) => format!("the measured fall is {}", in_points(fall, dataset.forgetting_interval)),
+    };
+    let mut text = format!("{points}; of {n_scored} images {} lost, {} gained", dataset.n_lost, dataset.n_gained);
+    if let Some(n) = dataset.encoder_knows.filter(|_| dataset.n_lost > 0) {
+        text.push_str(&format!("; the encoder still knows {n} of the lost"));
+    }
+    if let (Some(Shown::Neither), Some(least)) = (change, dataset.minimum_detectable_fall) {
+        text.push_str(&format!(
+            "; a fall of {} points would have shown in 4 of 5 cases",
+            words::percent_number(Some(least))
+        ));
+    }
+    if let (Some(Shown::Fall), Some((stage, n))) = (change, foremost(dataset)) {
+        text.push_str(&format!("; mostly {} ({n})", stage.name()));
+    }
+    text
+}
+
+/// `13.3 points (10.3–16.3)`.
+fn in_points(value: f64, interval: Option<Interval>) -> String {
+    let text = words::points(Some(value), interval);
+    match text.split_once(' ') {
+        Some((number, interval)) => format!("{number} points {interval}"),
+        None => format!("{text} points"),
+    }
+}
+
+/// Where more than half of the lost images were lost.
+fn foremost(dataset: &DatasetComparison) -> Option<(LostAt, usize)> {
+    let funnel = dataset.funnel.as_ref()?;
+    let all = LostAt::ALL.map(|stage| (stage, stage.n_lost(funnel)));
+    let n_lost: usize = all.iter().map(|(_, n)| n).sum();
+    all.into_iter().find(|(_, n)| 2 * n > n_lost)
+}

@@ -1,0 +1,61 @@
+//! The decision for a pull request and for a job's summary.
+
+use std::fmt::Write as _;
+
+use super::{attempt_note, fall, headline, interval_note, verdict, why};
+use crate::chart::words;
+use crate::gate::{Decision, Verdict};
+use crate::report::markdown::escape;
+
+fn mark(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "✅",
+        Verdict::Fail => "❌",
+        Verdict::Inconclusive => "❔",
+        Verdict::NotApplicable => "➖",
+    }
+}
+
+/// The decision as Markdown.
+pub fn decision_markdown(decision: &Decision) -> String {
+    let mut text =
+        format!("## {} emt gate: {}\n\n", mark(decision.decision), verdict(decision.decision).to_lowercase());
+    let _ = writeln!(text, "{}.\n", capitalised(headline(decision)));
+    if let (Some(baseline), Some(candidate)) = (&decision.baseline, &decision.candidate) {
+        let _ = writeln!(text, "Baseline **{}**, candidate **{}**.\n", escape(&baseline.run), escape(&candidate.run));
+    }
+    text.push_str("| Dataset | Decision | Before | After | Fall, points | Lost | Gained | Pairs | Why |\n");
+    text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---|\n");
+    for dataset in &decision.datasets {
+        let _ = writeln!(
+            text,
+            "| {} | {} {} | {} | {} | {} | {} | {} | {} | {} |",
+            escape(&dataset.dataset),
+            mark(dataset.decision),
+            verdict(dataset.decision).to_lowercase(),
+            words::percent(dataset.baseline_accuracy),
+            words::percent(dataset.candidate_accuracy),
+            fall(dataset),
+            dataset.n_lost,
+            dataset.n_gained,
+            dataset.n_pairs,
+            escape(&why(dataset))
+        );
+    }
+    let _ = writeln!(text, "\n{} by Tango; a positive fall is a loss.\n", capitalised(&interval_note(decision)));
+    for field in &decision.allowed_different {
+        let _ = writeln!(text, "> **Warning.** The runs were compared although `{field}` differs.\n");
+    }
+    for warning in &decision.warnings {
+        let _ = writeln!(text, "> **Warning.** {}\n", escape(warning));
+    }
+    if let Some(note) = attempt_note(decision) {
+        let _ = writeln!(text, "> {}.\n", capitalised(&note));
+    }
+    text
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}

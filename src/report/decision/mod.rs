@@ -1,0 +1,94 @@
+//! A decision as a table, JSON, Markdown, JUnit and annotations.
+
+mod annotations;
+mod junit;
+mod markdown;
+mod table;
+
+pub use annotations::annotations;
+pub use junit::junit;
+pub use markdown::decision_markdown;
+pub use table::decision_table;
+
+use crate::chart::words;
+use crate::gate::{DatasetDecision, Decision, Reason, Verdict};
+
+/// `decision` as the public contract writes it, indented, with a final newline.
+pub fn decision_json(decision: &Decision) -> String {
+    let mut text = serde_json::to_string_pretty(decision).expect("a decision holds only strings as keys");
+    text.push('\n');
+    text
+}
+
+/// The decision in one paragraph: the verdict and, of each dataset, why.
+pub fn decision_text(decision: &Decision) -> String {
+    let datasets: Vec<String> = decision
+        .datasets
+        .iter()
+        .map(|dataset| format!("{}: {} ({})", dataset.dataset, verdict(dataset.decision).to_lowercase(), why(dataset)))
+        .collect();
+    format!("{}: {}. {}.", verdict(decision.decision), headline(decision), datasets.join(". "))
+}
+
+/// `PASS`, `FAIL`, …
+fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "PASS",
+        Verdict::Fail => "FAIL",
+        Verdict::Inconclusive => "INCONCLUSIVE",
+        Verdict::NotApplicable => "not applicable",
+    }
+}
+
+/// The decision in one sentence.
+fn headline(decision: &Decision) -> &'static str {
+    match decision.decision {
+        Verdict::Pass => "every dataset that says anything is shown to have kept its accuracy within the margin",
+        Verdict::Fail => "something was forgotten, or a limit is broken",
+        Verdict::Inconclusive | Verdict::NotApplicable => "nothing is shown either way",
+    }
+}
+
+/// `+1.5 (-0.2 to +3.1)`, a fall in percentage points.
+fn fall(dataset: &DatasetDecision) -> String {
+    let points = |value: f64| format!("{:+.1}", value * 100.0);
+    match (dataset.forgetting, dataset.forgetting_interval) {
+        (Some(fall), Some([low, high])) => format!("{} ({} to {})", points(fall), points(low), points(high)),
+        (Some(fall), None) => points(fall),
+        _ => words::MISSING.to_owned(),
+    }
+}
+
+/// `underpowered: 300 pairs …`, on one line.
+fn sentence(reason: &Reason) -> String {
+    words::printable(&format!("{}: {}", reason.code.name(), reason.message))
+}
+
+/// What is said of a dataset, in one line.
+fn why(dataset: &DatasetDecision) -> String {
+    match dataset.decision {
+        Verdict::NotApplicable if dataset.reasons.is_empty() => "fine-tuned on, and no fall is shown".to_owned(),
+        Verdict::Pass => {
+            format!("the fall is shown to be below {:.1} points", dataset.margin * 100.0)
+        }
+        _ => dataset.reasons.iter().map(sentence).collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// The level of the intervals in words: `95% intervals`, or that they differ.
+fn interval_note(decision: &Decision) -> String {
+    let levels: Vec<f64> = decision.datasets.iter().map(|dataset| dataset.confidence).collect();
+    match levels.first() {
+        Some(first) if levels.iter().all(|level| (level - first).abs() < 1e-9) => {
+            format!("intervals at {:.4}%", first * 100.0).replace("00%", "%").replace(".%", "%")
+        }
+        _ => "intervals at the level of each dataset's last look".to_owned(),
+    }
+}
+
+/// Which candidate it is, where attempts are counted.
+fn attempt_note(decision: &Decision) -> Option<String> {
+    let attempt = decision.attempt?;
+    let spent = if attempt > 1 { ": a test set that was chosen on often is spent" } else { "" };
+    Some(format!("candidate number {attempt} against this baseline, tested at a level that all attempts share{spent}"))
+}

@@ -1,0 +1,130 @@
+//! The parts of a page: the frame, sections, tables, notes and figures.
+
+use std::fmt::Write as _;
+
+use super::super::notes::{Note, Weight};
+use super::super::tables::Table;
+use crate::chart::escape;
+
+/// The styles, which stand in the page.
+const STYLE: &str = concat!(include_str!("report.css"), include_str!("comparison.css"));
+
+/// The namespace of SVG, which a page does not need and which looks like an address to load.
+const SVG_NAMESPACE: &str = r#" xmlns="http://www.w3.org/2000/svg""#;
+
+/// A cell with more is a sentence rather than a value.
+const N_BYTES_LONG: usize = 48;
+
+/// What a page may hold beside text, styles and charts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Nothing.
+    Charts,
+    /// Images as data URLs.
+    Images,
+}
+
+/// The page around `body`; `title` is escaped.
+pub fn page(title: &str, body: &str) -> String {
+    page_that_holds(Holds::Charts, title, body)
+}
+
+/// The page around `body`, which may hold more than charts; `title` is escaped.
+pub fn page_that_holds(holds: Holds, title: &str, body: &str) -> String {
+    let images = match holds {
+        Holds::Charts => "",
+        Holds::Images => " img-src data:;",
+    };
+    format!(
+        concat!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
+            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n",
+            "<meta name=\"color-scheme\" content=\"light dark\">\n",
+            // Even an answer that slipped through escaping could load, run or send nothing.
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline';{images} base-uri 'none'; form-action 'none'\">\n",
+            "<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+        ),
+        images = images,
+        title = title,
+        style = STYLE,
+        body = body
+    )
+}
+
+/// Opens a section with its heading, which is markup.
+pub fn section(body: &mut String, id: &str, heading: &str) {
+    let _ = writeln!(body, "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{heading}</h2>");
+}
+
+/// A table in a region that scrolls.
+pub fn write_table(body: &mut String, table: &Table) {
+    let caption = escape(&table.caption);
+    // A scrolling region must be reachable by keyboard.
+    let _ = writeln!(
+        body,
+        "<div class=\"scroll\" role=\"region\" tabindex=\"0\" aria-label=\"{caption}\">\n<table>\n<caption><span>{caption}</span></caption>\n<thead><tr>"
+    );
+    let class = |column: usize| if table.numbers.contains(&column) { " class=\"number\"" } else { "" };
+    for (column, name) in table.columns.iter().enumerate() {
+        let _ = write!(body, "<th scope=\"col\"{}>{}</th>", class(column), escape(name));
+    }
+    body.push_str("</tr></thead>\n<tbody>\n");
+    for row in &table.rows {
+        body.push_str("<tr>");
+        for (column, cell) in row.iter().enumerate() {
+            let cell = escape(cell);
+            let _ = match column {
+                0 => write!(body, "<th scope=\"row\">{cell}</th>"),
+                // Sentences need room, which a narrow screen makes by scrolling.
+                _ if cell.len() > N_BYTES_LONG => write!(body, "<td class=\"long\">{cell}</td>"),
+                _ => write!(body, "<td{}>{cell}</td>", class(column)),
+            };
+        }
+        body.push_str("</tr>\n");
+    }
+    body.push_str("</tbody>\n</table>\n</div>\n");
+}
+
+/// A table that is folded away until somebody asks for it.
+pub fn write_folded_table(body: &mut String, table: &Table) {
+    let _ = writeln!(body, "<details>\n<summary>{}</summary>", escape(&table.caption));
+    write_table(body, table);
+    body.push_str("</details>\n");
+}
+
+/// Notes, in their order.
+pub fn write_notes(body: &mut String, notes: &[Note]) {
+    if notes.is_empty() {
+        return;
+    }
+    body.push_str("<ul class=\"notes\">\n");
+    for note in notes {
+        let (class, mark) = match note.weight {
+            Weight::Warning => ("warning", "<strong>Warning.</strong> "),
+            Weight::Remark => ("remark", ""),
+        };
+        let _ = writeln!(body, "<li class=\"{class}\">{mark}{}</li>", escape(&note.text));
+    }
+    body.push_str("</ul>\n");
+}
+
+/// Charts of one page: the ids inside them must differ.
+#[derive(Debug, Default)]
+pub struct Figures {
+    n_written: usize,
+}
+
+impl Figures {
+    /// A chart that [`crate::chart`] drew, with a caption, which is markup.
+    pub fn write(&mut self, body: &mut String, svg: &str, caption: &str) {
+        self.n_written += 1;
+        let prefix = format!("chart-{}-", self.n_written);
+        // Quotes of texts are escaped in a chart, so that none of these stands in one.
+        let svg = svg
+            .replacen(SVG_NAMESPACE, "", 1)
+            .replace("id=\"rose-", &format!("id=\"{prefix}"))
+            .replace("\"url(#rose-", &format!("\"url(#{prefix}"))
+            .replacen("\"rose-title rose-desc\"", &format!("\"{prefix}title {prefix}desc\""), 1);
+        let _ = writeln!(body, "<figure class=\"chart\">{svg}<figcaption>{caption}</figcaption></figure>");
+    }
+}
