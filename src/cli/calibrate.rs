@@ -82,8 +82,8 @@ pub(super) fn calibrate(args: &CalibrateArgs, quiet: bool, out: &mut dyn Write, 
     let judge = JudgeIdentity::of(&panel.specs());
     if let Some(origin) = sheet.origin.as_ref().filter(|origin| origin.judge != judge && run.is_none()) {
         bail!(
-            "the sheet `{}` is of a run that was judged by {}, and this is {judge}; hint: give that judge, or --run RUN \
-             to judge its pairs anew",
+            "the sheet `{}` is of a run that was judged by {}, and this is {judge}; hint: give that judge, or \
+             --run RUN to judge its pairs anew",
             args.labels.display(),
             origin.judge
         );

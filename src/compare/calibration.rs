@@ -78,6 +78,8 @@ pub struct MarkedPair {
     pub stratum: Option<String>,
     /// Trials of that stratum in the run, where the sheet was drawn from a run of this judge.
     pub n_stratum_trials: Option<usize>,
+    /// The pairs that were drawn of that stratum, where the sheet says so.
+    pub n_stratum_drawn: Option<usize>,
     /// Trials that gave this answer to this label.
     pub n_trials: usize,
     /// 1 / (probability of being drawn).
@@ -212,17 +214,17 @@ impl Calibration {
     ///
     /// # Errors
     /// Both judges by name, where one of name, model, prompt and rules version differs.
-    pub fn check(&self, spec: &RunSpec) -> Result<(), OtherJudge> {
+    pub fn check(&self, spec: &RunSpec) -> Result<(), Box<OtherJudge>> {
         let run = JudgeIdentity::of(&spec.judges);
-        if run == self.judge { Ok(()) } else { Err(OtherJudge { calibrated: self.judge.clone(), run }) }
+        if run == self.judge { Ok(()) } else { Err(Box::new(OtherJudge { calibrated: self.judge.clone(), run })) }
     }
 
     /// The accuracy that people would find where the judge calls `n_correct` of `n_scored` answers correct, after Rogan
-    /// and Gladen, with sensitivity and specificity of the dataset's pairs, or of all where the sheet names no datasets.
+    /// and Gladen, with sensitivity and specificity of the dataset's pairs, or of all if the sheet names no datasets.
     ///
-    /// For sheets that were made elsewhere: of a sheet of the run itself, [`corrected_accuracy`](super::corrected_accuracy)
-    /// knows more. `None` where the marks say nothing of the dataset, and where sensitivity and specificity sum to 1.1
-    /// or less.
+    /// For sheets that were made elsewhere: of a sheet of the run itself
+    /// [`corrected_accuracy`](super::corrected_accuracy) knows more. `None` where the marks say nothing of the dataset,
+    /// and where sensitivity and specificity sum to 1.1 or less.
     pub fn rogan_gladen(
         &self,
         dataset: &str,

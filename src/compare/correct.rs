@@ -80,12 +80,12 @@ pub fn corrected_accuracy(
 /// run without one, or with one that knows nothing of the dataset, counts as judged.
 ///
 /// The intervals come from one bootstrap (4,000 draws, a fixed seed): each draw resamples the images, each with both
-/// of its outcomes, and takes each stratum's share of errors from Beta(k + 1/2, m - k + 1/2), Jeffreys' posterior after k
-/// errors among m marked trials ([`StratumErrors::n_effective`](super::StratumErrors::n_effective)). So a stratum without
-/// a marked error is not certain, and one without a marked pair may be anything. Endpoints are percentiles, type 7;
-/// where fewer than 20 draws lie beyond, the distance from the median to the endpoint that has 20 beyond is stretched
-/// as that of a normal distribution would be. `None` without a pair scored on both sides, and for a `confidence` outside
-/// (0, 1).
+/// of its outcomes, and takes each stratum's share of errors from Beta(k + 1/2, m - k + 1/2), Jeffreys' posterior after
+/// k errors among m marked trials ([`StratumErrors::n_effective`](super::StratumErrors::n_effective)). So a stratum
+/// without a marked error is not certain, and one without a marked pair may be anything. Endpoints are percentiles,
+/// type 7; where fewer than 20 draws lie beyond, the distance from the median to the endpoint that has 20 beyond is
+/// stretched as that of a normal distribution would be. `None` without a pair scored on both sides, and for a
+/// `confidence` outside (0, 1).
 pub fn corrected_forgetting(
     dataset: &str,
     pairs: &[(Outcome, Outcome)],
@@ -272,6 +272,7 @@ mod tests {
             group: None,
             stratum: None,
             n_stratum_trials: None,
+            n_stratum_drawn: None,
             n_trials,
             weight,
             is_correct: Some(is_correct),

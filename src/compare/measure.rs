@@ -85,15 +85,16 @@ fn units(pairs: &[MarkedPair]) -> (Vec<Unit<'_>>, usize) {
         })
         .collect();
     let stratum = |unit: &Unit<'_>| (unit.first().dataset.clone(), unit.first().stratum.clone());
-    let mut weights: BTreeMap<_, (f64, f64)> = BTreeMap::new();
+    let mut counts: BTreeMap<_, (usize, usize)> = BTreeMap::new();
     for unit in &units {
-        let (all, usable) = weights.entry(stratum(unit)).or_default();
-        *all += unit.weight;
-        *usable += if unit.verdicts().is_some() { unit.weight } else { 0.0 };
+        let (n_drawn, n_usable) = counts.entry(stratum(unit)).or_default();
+        // Rows that were deleted are not there to be counted.
+        *n_drawn = unit.first().n_stratum_drawn.unwrap_or(*n_drawn + 1);
+        *n_usable += usize::from(unit.verdicts().is_some());
     }
-    for unit in &mut units {
-        if let Some((all, usable)) = weights.get(&stratum(unit)).filter(|_| unit.verdicts().is_some()) {
-            unit.weight *= all / usable;
+    for unit in units.iter_mut().filter(|unit| unit.verdicts().is_some()) {
+        if let Some(&(n_drawn, n_usable)) = counts.get(&stratum(unit)) {
+            unit.weight *= n_drawn as f64 / n_usable as f64;
         }
     }
     (units, n_conflicting)
@@ -225,6 +226,13 @@ fn part<'a>(whole: &Unit<'a>, by: GroupBy, group: &str) -> Unit<'a> {
     Unit { weight: whole.weight, ..unit(whole.rows.iter().copied().filter(is_in).collect()) }
 }
 
+/// What each stratum says of the share of trials in error, with the number of trials that would tell as much if marked
+/// one by one.
+///
+/// The variance of the share, over r (1 - r), has two parts (Cochran 1977, "Sampling techniques", sections 9A.7 and
+/// 12.2): that of the stratum's trials as a sample of images, 1 / trials, and that of the marked pairs as a sample of
+/// the stratum, the sum of (1 - 1 / weight) (weight x trials)^2 over the square of the sum of weight x trials. Where
+/// each pair is one trial, drawn with equal probability, both together are 1 / (number of marked pairs).
 fn strata(units: &[Unit<'_>]) -> Vec<StratumErrors> {
     let mut members: BTreeMap<_, Vec<&Unit<'_>>> = BTreeMap::new();
     for unit in units {
@@ -242,7 +250,9 @@ fn strata(units: &[Unit<'_>]) -> Vec<StratumErrors> {
             let trials = Share::of(marked.iter().map(|unit| (unit.weight * unit.n_trials, is_error(unit))));
             let known = members[0].first().n_stratum_trials.map(|n| n as f64);
             let n_trials = known.unwrap_or(trials.total);
-            let n_seen: f64 = marked.iter().map(|unit| unit.n_trials).sum();
+            let chance =
+                marked.iter().map(|unit| (1.0 - 1.0 / unit.weight).max(0.0) * (unit.weight * unit.n_trials).powi(2));
+            let chance = if trials.total > 0.0 { chance.sum::<f64>() / trials.total.powi(2) } else { 0.0 };
             StratumErrors {
                 dataset,
                 outcome: outcome.to_owned(),
@@ -251,24 +261,10 @@ fn strata(units: &[Unit<'_>]) -> Vec<StratumErrors> {
                 n_marked: marked.len(),
                 n_errors: marked.iter().filter(|unit| is_error(unit)).count(),
                 error_rate: (n_trials > 0.0 && !marked.is_empty()).then(|| (trials.hits / n_trials).min(1.0)),
-                n_effective: n_effective(n_trials, n_seen, trials.n_effective()),
+                n_effective: if marked.is_empty() { 0.0 } else { 1.0 / (1.0 / n_trials + chance) },
             }
         })
         .collect()
-}
-
-/// So many trials marked one by one would tell as much about a stratum's share of errors in the population of images.
-///
-/// The variance of the share has two parts (Cochran 1977, "Sampling techniques", sections 2.6 and 12.2): that of the
-/// stratum's `n_trials` as a sample of images, 1 / n_trials, and that of the marked pairs as a sample of the stratum,
-/// (1 - share of trials seen) / (effective number of pairs). Where each pair is one trial that is the number of marked
-/// pairs.
-fn n_effective(n_trials: f64, n_seen: f64, n_pairs_effective: f64) -> f64 {
-    if n_trials <= 0.0 || n_pairs_effective <= 0.0 {
-        return 0.0;
-    }
-    let unseen = (1.0 - n_seen / n_trials).max(0.0);
-    1.0 / (1.0 / n_trials + unseen / n_pairs_effective)
 }
 
 /// Judged and corrected accuracies, where the strata's trials are those of the run.
@@ -314,6 +310,7 @@ mod tests {
             group: None,
             stratum: None,
             n_stratum_trials: None,
+            n_stratum_drawn: None,
             n_trials: 1,
             weight: 1.0,
             is_correct,
@@ -419,6 +416,7 @@ mod tests {
             let of = |pair| MarkedPair {
                 stratum: Some(name.into()),
                 n_stratum_trials: Some(n_trials),
+                n_stratum_drawn: Some(20),
                 weight: 2.0,
                 n_trials: 3,
                 ..pair
@@ -437,12 +435,16 @@ mod tests {
         for of in &found.strata {
             assert_eq!((of.n_trials, of.n_marked, of.n_errors), (120.0, 10, 1));
             assert!(close(of.error_rate, 0.1), "{of:?}");
-            // 40 pairs of three trials, ten of them seen: 1 / (1/120 + 3/4 / 10).
+            // 40 pairs of three trials, ten of them marked: 1 / (1/120 + 3/4 / 10).
             assert!((of.n_effective - 12.0).abs() < 1e-9, "{of:?}");
         }
         let [accuracy] = found.accuracies.as_slice() else { panic!("{found:?}") };
         assert_eq!((accuracy.n_scored, accuracy.accuracy), (240, 0.5));
         assert!(close(Some(accuracy.corrected_accuracy), 0.5));
+        // Whoever deletes the rows that nobody marked changes nothing.
+        pairs.retain(|pair| pair.is_correct.is_some());
+        let again = Calibration::new(rules(), Some("blake3:r".into()), &pairs);
+        assert_eq!((again.strata, again.accuracies), (found.strata, found.accuracies));
     }
 
     #[test]

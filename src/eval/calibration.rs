@@ -142,6 +142,7 @@ pub fn marked_pairs(sheet: &Sheet, outcomes: &[Outcome], is_recorded: bool) -> V
         group: row.group.clone(),
         stratum: row.stratum.clone(),
         n_stratum_trials: row.n_stratum_trials.filter(|_| is_recorded),
+        n_stratum_drawn: row.n_stratum_drawn,
         n_trials: row.n_trials,
         weight: row.weight,
         is_correct: row.is_correct,

@@ -10,58 +10,47 @@ use crate::domain::{Mode, Outcome, RunSpec, Subject, Trial};
 /// At least so many pairs of each stratum are drawn, all where it has fewer.
 const N_PER_STRATUM_MIN: usize = 10;
 
-/// The pairs of one dataset, verdict and code that have a like chance to be drawn.
+/// The pairs of one dataset, verdict and code.
 struct Stratum<'a> {
     dataset: &'a str,
     outcome: Outcome,
     name: String,
-    /// Label, answer and trials, in the order in which they are drawn.
-    pairs: Vec<(&'a str, String, usize)>,
+    /// In the order in which they are drawn.
+    pairs: Vec<Pair<'a>>,
+    n_trials: usize,
     n_drawn: usize,
 }
 
-impl Stratum<'_> {
-    fn n_trials(&self) -> usize {
-        self.pairs.iter().map(|(_, _, n_trials)| n_trials).sum()
-    }
+struct Pair<'a> {
+    label: &'a str,
+    answer: String,
+    n_trials: usize,
+    /// The number of trials over a uniform number.
+    priority: f64,
 }
+
+/// Trials by label and answer.
+type Members<'a> = BTreeMap<(&'a str, String), usize>;
 
 /// Draws distinct pairs of label and answer of the model's scored generated answers, as a sheet in the order of
 /// datasets, labels and answers.
 ///
 /// A stratum is a dataset, verdict and code. Of each at least 10 pairs are drawn, all where it has fewer; what `n`
 /// leaves goes to strata in proportion to their trials (Webster's method, so that no stratum shrinks as `n` grows).
-/// Pairs that hold a tenth of a stratum's trials or more would decide alone what its sample says: they are a stratum of
-/// their own, `/frequent`, and all drawn. Within a stratum pairs are drawn in the order of blake3(seed as 8 bytes
-/// little-endian, and dataset, label and answer, each after its length in the same form), so that a smaller `n` is a
-/// part of a larger one. The sheet is longer than `n` where the strata ask for more.
+///
+/// An error repeats in all trials of its pair, so pairs are drawn with probabilities in proportion to their trials:
+/// priority sampling (Duffield, Lund and Thorup 2007, "Priority sampling for estimation of arbitrary subset sums",
+/// Journal of the ACM 54). A pair's priority is its number of trials over a uniform number that follows from
+/// blake3(seed as 8 bytes little-endian, and dataset, label and answer, each after its length in the same form); those
+/// of the highest priority are drawn, and so a smaller `n` is a part of a larger one. With t the highest priority that
+/// is left, the probability of inclusion is min(1, trials / t): weight x trials is t for all but the most frequent
+/// pairs, which are certain and are a stratum of their own, `/frequent`. Sums of weight x trials are unbiased.
+///
+/// The sheet is longer than `n` where the strata ask for more.
 pub fn draw_sheet(spec: &RunSpec, identity: &str, trials: &[Trial], n: usize, seed: u64) -> Sheet {
     let mut strata = strata(trials, seed);
     allocate(&mut strata, n);
-    let aliases = |dataset: &str, label: &str| {
-        let dataset = spec.datasets.iter().find(|known| known.dataset == dataset)?;
-        Some(dataset.labels.iter().find(|known| known.name == label)?.aliases.clone())
-    };
-    let mut rows: Vec<SheetRow> = Vec::new();
-    for stratum in &strata {
-        for (label, answer, n_trials) in &stratum.pairs[..stratum.n_drawn] {
-            rows.push(SheetRow {
-                line: 0,
-                dataset: Some(stratum.dataset.to_owned()),
-                question: None,
-                label: (*label).to_owned(),
-                aliases: aliases(stratum.dataset, label).unwrap_or_default(),
-                answer: answer.clone(),
-                group: None,
-                outcome: Some(stratum.outcome),
-                stratum: Some(stratum.name.clone()),
-                n_stratum_trials: Some(stratum.n_trials()),
-                n_trials: *n_trials,
-                weight: stratum.pairs.len() as f64 / stratum.n_drawn as f64,
-                is_correct: None,
-            });
-        }
-    }
+    let mut rows: Vec<SheetRow> = strata.iter().flat_map(|stratum| drawn(spec, stratum)).collect();
     let place = |row: &SheetRow| spec.datasets.iter().position(|known| Some(&known.dataset) == row.dataset.as_ref());
     rows.sort_by(|a, b| (place(a), &a.label, &a.answer).cmp(&(place(b), &b.label, &b.answer)));
     for (line, row) in (2..).zip(&mut rows) {
@@ -70,27 +59,64 @@ pub fn draw_sheet(spec: &RunSpec, identity: &str, trials: &[Trial], n: usize, se
     Sheet { origin: Some(SheetOrigin { run: identity.to_owned(), judge: JudgeIdentity::of(&spec.judges) }), rows }
 }
 
+/// The rows of what was drawn of a stratum.
+fn drawn(spec: &RunSpec, stratum: &Stratum<'_>) -> Vec<SheetRow> {
+    let aliases = |label: &str| {
+        let dataset = spec.datasets.iter().find(|known| known.dataset == stratum.dataset)?;
+        Some(dataset.labels.iter().find(|known| known.name == label)?.aliases.clone())
+    };
+    let threshold = stratum.pairs.get(stratum.n_drawn).map(|pair| pair.priority);
+    let is_frequent = |pair: &Pair<'_>| threshold.is_some_and(|threshold| pair.n_trials as f64 >= threshold);
+    let drawn = &stratum.pairs[..stratum.n_drawn];
+    let frequent = drawn.iter().filter(|pair| is_frequent(pair));
+    let n_frequent = frequent.clone().count();
+    let n_frequent_trials: usize = frequent.map(|pair| pair.n_trials).sum();
+    let row = |pair: &Pair<'_>| {
+        let (name, n_trials, n_drawn) = if is_frequent(pair) {
+            (format!("{}/frequent", stratum.name), n_frequent_trials, n_frequent)
+        } else {
+            (stratum.name.clone(), stratum.n_trials - n_frequent_trials, stratum.n_drawn - n_frequent)
+        };
+        SheetRow {
+            line: 0,
+            dataset: Some(stratum.dataset.to_owned()),
+            question: None,
+            label: pair.label.to_owned(),
+            aliases: aliases(pair.label).unwrap_or_default(),
+            answer: pair.answer.clone(),
+            group: None,
+            outcome: Some(stratum.outcome),
+            stratum: Some(name),
+            n_stratum_trials: Some(n_trials),
+            n_stratum_drawn: Some(n_drawn),
+            n_trials: pair.n_trials,
+            weight: threshold.map_or(1.0, |threshold| (threshold / pair.n_trials as f64).max(1.0)),
+            is_correct: None,
+        }
+    };
+    drawn.iter().map(row).collect()
+}
+
 fn strata(trials: &[Trial], seed: u64) -> Vec<Stratum<'_>> {
-    let mut pairs: BTreeMap<_, (Outcome, BTreeMap<(&str, String), usize>)> = BTreeMap::new();
+    let mut strata: BTreeMap<_, (Outcome, Members<'_>)> = BTreeMap::new();
     for trial in trials.iter().filter(|trial| trial.subject == Subject::Model && trial.mode == Mode::Generate) {
         let (Some(answer), Some(name)) = (&trial.answer, stratum_name(trial.outcome)) else { continue };
-        let (_, members) = pairs.entry((trial.dataset.as_str(), name)).or_insert((trial.outcome, BTreeMap::new()));
+        let (_, members) = strata.entry((trial.dataset.as_str(), name)).or_insert((trial.outcome, BTreeMap::new()));
         *members.entry((trial.label.as_str(), normalise(&answer.text))).or_default() += 1;
     }
-    let mut strata = Vec::new();
-    for ((dataset, name), (outcome, members)) in pairs {
-        let n_trials: usize = members.values().sum();
-        let is_small = members.len() <= N_PER_STRATUM_MIN;
-        let members = members.into_iter().map(|((label, answer), n)| (label, answer, n));
-        let (frequent, others): (Vec<(&str, String, usize)>, Vec<_>) =
-            members.partition(|&(_, _, n)| !is_small && n * N_PER_STRATUM_MIN >= n_trials);
-        for (name, mut pairs) in [(format!("{name}/frequent"), frequent), (name, others)] {
-            pairs.sort_by_cached_key(|(label, answer, _)| *rank(seed, dataset, label, answer).as_bytes());
-            strata.push(Stratum { dataset, outcome, name, pairs, n_drawn: 0 });
-        }
-    }
-    strata.retain(|stratum| !stratum.pairs.is_empty());
-    strata
+    let stratum = |((dataset, name), (outcome, members))| stratum(seed, dataset, name, outcome, members);
+    strata.into_iter().map(stratum).collect()
+}
+
+fn stratum<'a>(seed: u64, dataset: &'a str, name: String, outcome: Outcome, members: Members<'a>) -> Stratum<'a> {
+    let n_trials = members.values().sum();
+    let pair = |((label, answer), n_trials): ((&'a str, String), usize)| {
+        let priority = n_trials as f64 / uniform(seed, [dataset, label, &answer]);
+        Pair { label, answer, n_trials, priority }
+    };
+    let mut pairs: Vec<Pair<'a>> = members.into_iter().map(pair).collect();
+    pairs.sort_by(|a, b| b.priority.total_cmp(&a.priority));
+    Stratum { dataset, outcome, name, pairs, n_trials, n_drawn: 0 }
 }
 
 fn stratum_name(outcome: Outcome) -> Option<String> {
@@ -101,32 +127,35 @@ fn stratum_name(outcome: Outcome) -> Option<String> {
     }
 }
 
-fn rank(seed: u64, dataset: &str, label: &str, answer: &str) -> blake3::Hash {
+/// A multiple of 2^-53 in (0, 1] that belongs to the pair.
+fn uniform(seed: u64, pair: [&str; 3]) -> f64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes());
-    for part in [dataset, label, answer] {
+    for part in pair {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
-    hasher.finalize()
+    let mut bytes = [0; 8];
+    hasher.finalize_xof().fill(&mut bytes);
+    ((u64::from_le_bytes(bytes) >> 11) + 1) as f64 / (1_u64 << 53) as f64
 }
 
 fn allocate(strata: &mut [Stratum<'_>], n: usize) {
     let mut n_left = n;
     for stratum in strata.iter_mut() {
-        let is_frequent = stratum.name.ends_with("/frequent");
-        stratum.n_drawn = if is_frequent { stratum.pairs.len() } else { stratum.pairs.len().min(N_PER_STRATUM_MIN) };
+        stratum.n_drawn = stratum.pairs.len().min(N_PER_STRATUM_MIN);
         n_left = n_left.saturating_sub(stratum.n_drawn);
     }
-    let n_minimum: Vec<usize> = strata.iter().map(|stratum| stratum.n_drawn).collect();
-    let n_trials: Vec<f64> = strata.iter().map(|stratum| stratum.n_trials() as f64).collect();
     for _ in 0..n_left {
-        let claim =
-            |at: usize, stratum: &Stratum<'_>| n_trials[at] / (2 * (stratum.n_drawn - n_minimum[at]) + 1) as f64;
-        let open = strata.iter().enumerate().filter(|(_, stratum)| stratum.n_drawn < stratum.pairs.len());
-        let claims = open.map(|(at, stratum)| (at, claim(at, stratum)));
-        let Some((at, _)) = claims.reduce(|best, next| if next.1 > best.1 { next } else { best }) else { return };
-        strata[at].n_drawn += 1;
+        let claim = |stratum: &Stratum<'_>| {
+            let n_beyond = stratum.n_drawn - N_PER_STRATUM_MIN;
+            stratum.n_trials as f64 / (2 * n_beyond + 1) as f64
+        };
+        let open = strata.iter_mut().filter(|stratum| stratum.n_drawn < stratum.pairs.len());
+        // The first of equal ones.
+        let next = open.reduce(|best, next| if claim(next) > claim(best) { next } else { best });
+        let Some(next) = next else { return };
+        next.n_drawn += 1;
     }
 }
 
@@ -219,22 +248,41 @@ mod tests {
     }
 
     #[test]
-    fn strata_are_drawn_in_proportion_with_a_minimum_and_weights_add_up() {
+    fn strata_are_drawn_in_proportion_with_a_minimum() {
         let sheet = draw(&trials(), 100, 0);
         assert_eq!(sheet.rows.len(), 100);
         let frequent = of_stratum(&sheet, "correct/frequent");
         assert_eq!((frequent.len(), frequent[0].n_trials, frequent[0].weight), (1, 301, 1.0));
         let empty = of_stratum(&sheet, "incorrect/empty");
-        assert_eq!((empty.len(), empty[0].n_trials, empty[0].answer.as_str()), (1, 4, ""));
+        assert_eq!((empty.len(), empty[0].n_trials, empty[0].answer.as_str(), empty[0].weight), (1, 4, "", 1.0));
         let (right, wrong) = (of_stratum(&sheet, "correct"), of_stratum(&sheet, "incorrect/wrong"));
-        // 78 beyond the minimum of 10 + 10 and the two, as 99 to 200.
-        assert_eq!((right.len(), wrong.len()), (10 + 26, 10 + 52));
-        assert!((wrong.iter().map(|row| row.weight).sum::<f64>() - 200.0).abs() < 1e-9);
-        assert!((right.iter().map(|row| row.weight).sum::<f64>() - 99.0).abs() < 1e-9);
-        assert!(wrong.iter().all(|row| row.n_stratum_trials == Some(200)));
-        // However small n is.
-        assert_eq!(draw(&trials(), 1, 0).rows.len(), 22);
-        assert_eq!(draw(&trials(), 10_000, 0).rows.len(), 301);
+        // 79 beyond the minima of 10, 10 and 1, as 400 to 200.
+        assert_eq!((right.len(), wrong.len()), (10 + 53 - 1, 10 + 26));
+        assert!(right.iter().all(|row| (row.n_stratum_trials, row.n_stratum_drawn) == (Some(99), Some(62))));
+        assert!(wrong.iter().all(|row| row.n_stratum_trials == Some(200) && row.weight == wrong[0].weight));
+        // However small n is, and however large.
+        assert_eq!(draw(&trials(), 1, 0).rows.len(), 21);
+        let all = draw(&trials(), 10_000, 0);
+        assert!(all.rows.len() == 301 && all.rows.iter().all(|row| row.weight == 1.0));
+    }
+
+    #[test]
+    fn weights_times_trials_add_up_to_all_trials_on_average() {
+        let mut trials = trials();
+        // A tail that is uneven, too.
+        trials.extend((0..240).map(|i: usize| trial("dog", &format!("{}", i.isqrt()), Outcome::Correct)));
+        let (mut sums, mut counts) = (Vec::new(), Vec::new());
+        for seed in 0..600 {
+            let sheet = draw(&trials, 60, seed);
+            let right = sheet.rows.iter().filter(|row| row.outcome == Some(Outcome::Correct));
+            sums.push(right.clone().map(|row| row.weight * row.n_trials as f64).sum::<f64>());
+            counts.push(right.map(|row| row.weight).sum::<f64>());
+        }
+        for (found, expected) in [(sums, 640.0), (counts, 116.0)] {
+            let mean = found.iter().sum::<f64>() / 600.0;
+            let error = (found.iter().map(|sum| (sum - mean).powi(2)).sum::<f64>()).sqrt() / 600.0;
+            assert!((mean - expected).abs() < 4.0 * error, "{mean} +- {error}, and not {expected}");
+        }
     }
 
     #[test]
@@ -248,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pair_of_a_stratum_is_drawn_equally_often() {
+    fn equally_frequent_pairs_are_drawn_equally_often() {
         let trials = trials();
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for seed in 0..400 {

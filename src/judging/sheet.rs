@@ -9,7 +9,7 @@ use crate::domain::{ErrorCode, Outcome};
 
 /// The columns of a sheet that `emt judge sample` writes, in order. What a person fills in stands beside what it is
 /// about.
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 17] = [
     "dataset",
     "label",
     "aliases",
@@ -21,6 +21,7 @@ const COLUMNS: [&str; 16] = [
     "n_trials",
     "weight",
     "stratum_trials",
+    "stratum_drawn",
     "judge",
     "judge_model",
     "judge_prompt",
@@ -83,6 +84,8 @@ pub struct SheetRow {
     pub stratum: Option<String>,
     /// The trials of that stratum in the run.
     pub n_stratum_trials: Option<usize>,
+    /// The pairs that were drawn of that stratum.
+    pub n_stratum_drawn: Option<usize>,
     /// Trials with this answer.
     pub n_trials: usize,
     /// 1 / (probability of being drawn).
@@ -154,6 +157,7 @@ impl Sheet {
             json!(row.n_trials),
             json!(row.weight),
             json!(row.n_stratum_trials),
+            json!(row.n_stratum_drawn),
             json!(judge.map(|judge| &judge.judge)),
             json!(judge.and_then(|judge| judge.model.as_ref())),
             json!(judge.and_then(|judge| judge.prompt.as_ref())),
@@ -342,6 +346,7 @@ impl Record {
             outcome: self.outcome()?,
             stratum: self.text("stratum")?,
             n_stratum_trials: self.number("stratum_trials", |&n: &usize| n > 0)?,
+            n_stratum_drawn: self.number("stratum_drawn", |&n: &usize| n > 0)?,
             n_trials: self.number("n_trials", |&n: &usize| n > 0)?.unwrap_or(1),
             weight: self.number("weight", |&weight: &f64| weight > 0.0 && weight.is_finite())?.unwrap_or(1.0),
             is_correct: self.mark()?,
@@ -367,6 +372,7 @@ mod tests {
             outcome: Some(Outcome::Incorrect(ErrorCode::Out)),
             stratum: Some("incorrect/out".into()),
             n_stratum_trials: Some(9),
+            n_stratum_drawn: Some(7),
             n_trials: 2,
             weight: 1.0 / 3.0,
             is_correct: None,

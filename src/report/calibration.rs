@@ -80,15 +80,13 @@ pub fn sheet_table(sheet: &Sheet) -> String {
         let key = (row.dataset.as_deref().unwrap_or_default(), row.stratum.as_deref().unwrap_or_default());
         strata.entry(key).or_default().push(row);
     }
-    let mut rows = vec![["dataset", "stratum", "trials", "pairs", "drawn"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["dataset", "stratum", "trials", "drawn"].map(str::to_owned).to_vec()];
     for ((dataset, stratum), members) in strata {
         let n_trials = members[0].n_stratum_trials;
-        let n_pairs: f64 = members.iter().map(|row| row.weight).sum();
         rows.push(vec![
             words::printable(dataset),
             stratum.to_owned(),
             n_trials.map_or_else(|| words::MISSING.to_owned(), |n| n.to_string()),
-            format!("{n_pairs:.0}"),
             members.len().to_string(),
         ]);
     }

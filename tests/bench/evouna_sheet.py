@@ -6,7 +6,8 @@
 
 EVOUNA (Wang et al., NeurIPS 2023, arXiv 2305.12421; Apache-2.0): 3,610 questions of Natural Questions, the answers of
 five systems to each, and for each answer whether a person holds it right. Between slashes stand several golden answers,
-here the label and its aliases. Questions that are marked as improper are left out, as in the paper. The group is the system.
+here the label and its aliases. Questions that are marked as improper are left out, as in the paper. The group is the
+system.
 """
 import json
 import sys

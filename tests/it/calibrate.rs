@@ -87,17 +87,18 @@ fn a_sheet_that_agrees_with_the_judge_calibrates_it_as_faultless_and_keeps_the_a
     let drawn = succeed(sample(miniature(), &sheet).args(["--n", "120"]));
     assert!(drawn.stdout.contains("incorrect/wrong"), "{}", drawn.stdout);
     let rows = read_csv(&sheet);
-    // All scored trials are covered, and no stratum has fewer than ten where it has so many.
-    let mut strata: BTreeMap<(String, String), (usize, f64, usize)> = BTreeMap::new();
+    // All scored trials are covered, and no verdict and code has fewer than ten where it has so many.
+    let mut n_trials: BTreeMap<[&str; 2], usize> = BTreeMap::new();
+    let mut weights: BTreeMap<[&str; 3], Vec<f64>> = BTreeMap::new();
     for row in &rows {
         assert_eq!(row["correct"], "");
-        let entry = strata.entry((row["dataset"].clone(), row["stratum"].clone())).or_default();
-        entry.0 += 1;
-        entry.1 += row["weight"].parse::<f64>().unwrap();
-        entry.2 = row["stratum_trials"].parse().unwrap();
+        n_trials.insert([&row["dataset"], &row["stratum"]], row["stratum_trials"].parse().unwrap());
+        let outcome = [row["dataset"].as_str(), &row["verdict"], &row["code"]];
+        weights.entry(outcome).or_default().push(row["weight"].parse().unwrap());
     }
-    assert!(strata.values().all(|&(n, weights, _)| n as f64 >= weights.min(10.0) - 1e-9), "{strata:?}");
-    assert_eq!(strata.values().map(|&(_, _, n_trials)| n_trials).sum::<usize>(), 450);
+    assert!(weights.values().all(|of| of.len() >= 10 || of.iter().all(|&weight| weight == 1.0)), "{weights:?}");
+    assert!(weights.values().flatten().any(|&weight| weight > 1.0), "not all pairs were drawn");
+    assert_eq!(n_trials.values().sum::<usize>(), 450);
 
     mark(&sheet, as_the_judge);
     let (found, finished) = calibration(&sheet, &[]);
@@ -282,7 +283,8 @@ fn a_sheet_of_another_tool_is_judged_with_its_own_labels() {
     let folder = tempfile::tempdir().unwrap();
     let sheet = folder.path().join("sheet.jsonl");
     let rows = [
-        json!({"label": "Wilhelm Conrad Röntgen", "aliases": ["Röntgen"], "answer": "It was Röntgen.", "correct": true, "group": "a"}),
+        json!({"label": "Wilhelm Conrad Röntgen", "aliases": ["Röntgen"], "answer": "It was Röntgen.", "correct": true,
+            "group": "a"}),
         json!({"label": "Wilhelm Conrad Röntgen", "answer": "Marie Curie", "correct": false, "group": "a"}),
         json!({"label": "Mary Kom", "answer": "Mary Kom", "correct": true, "group": "b"}),
         json!({"label": "Mary Kom", "answer": "Mary Kom", "correct": true, "group": "b"}),

@@ -19,14 +19,14 @@ struct Kind {
     is_right: bool,
 }
 
-/// A long tail of answers, as models give them: few often, most seldom. The judge calls some wrong ones correct, and misses a
-/// part of the right ones that stand outside its vocabulary, but never on the most frequent answers.
+/// A long tail of answers, as models give them: few often, most seldom. The judge calls many wrong ones correct, and
+/// misses some right ones, but never errs on the most frequent answers.
 fn kind(number: usize) -> Kind {
     let is_seldom = number >= 6;
     let (outcome, is_right) = match number % 5 {
-        0..=2 => (Outcome::Correct, !(is_seldom && number.is_multiple_of(4))),
+        0..=2 => (Outcome::Correct, !(is_seldom && number.is_multiple_of(3))),
         3 => (Outcome::Incorrect(ErrorCode::Wrong), is_seldom && number.is_multiple_of(11)),
-        _ => (Outcome::Incorrect(ErrorCode::Out), is_seldom && number.is_multiple_of(3)),
+        _ => (Outcome::Incorrect(ErrorCode::Out), is_seldom && number.is_multiple_of(6)),
     };
     Kind { number, outcome, is_right }
 }
@@ -95,7 +95,7 @@ fn the_corrected_accuracy_is_right_on_average_over_sheets() {
     let share = |is_it: fn(&Kind) -> bool| kinds.iter().filter(|kind| is_it(kind)).count() as f64 / N_IMAGES as f64;
     let (truth, judged) = (share(|kind| kind.is_right), share(|kind| kind.outcome == Outcome::Correct));
     assert!((truth - judged).abs() > 0.04, "there is something to correct: {truth} {judged}");
-    let found: Vec<f64> = (0..150)
+    let found: Vec<f64> = (0..100)
         .map(|seed| {
             let accuracy = &calibrated(&spec, &kinds, 50, seed).accuracies[0];
             assert!((accuracy.accuracy - judged).abs() < 1e-12);
@@ -122,7 +122,7 @@ fn corrected_intervals_hold_the_truth_about_as_often_as_they_say() {
     let (before_truth, after_truth) = (right(0), 0.7 * right(0) + 0.3 * right(9));
     let mut generator = SplitMix64::new(77);
     let (mut n_held, mut n_accuracy_held, mut n_judged_held, mut widths) = (0, 0, 0, 0.0);
-    const N_RUNS: usize = 120;
+    const N_RUNS: usize = 80;
     for seed in 0..N_RUNS as u64 {
         let before = draw_kinds(&mut generator, N_IMAGES);
         let after: Vec<Kind> = before
