@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use super::results;
 use crate::compare::{self, Candidate, Comparison, FieldDifference, RunView, SAMPLES};
 use crate::domain::{LabelSet, Trial};
 use crate::eval;
-use crate::record::Manifest;
+use crate::record::{self, Manifest};
 
 /// What decides which runs may be compared, and how.
 #[derive(Args, Clone, Debug)]
@@ -34,7 +34,8 @@ pub(super) struct RecordedRun {
 impl RecordedRun {
     /// Reads the run in `dir`.
     pub fn read(dir: &Path) -> Result<Self> {
-        let (manifest, trials) = results::read_run(dir)?;
+        let (manifest, trials) =
+            record::read_outcomes(dir).with_context(|| format!("failed to open the run `{}`", dir.display()))?;
         Ok(Self { name: results::name_of(dir), manifest, trials })
     }
 

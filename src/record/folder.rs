@@ -164,6 +164,17 @@ pub fn read_run(dir: &Path) -> Result<(Manifest, Vec<Trial>), RecordError> {
     Ok((read_manifest(dir)?, replay(dir)?.trials))
 }
 
+/// As [`read_run`], without what only a person who opens the journal wants: the labels that were ranked behind the
+/// choice, and judges' replies. Of a large run they are most of its memory.
+pub fn read_outcomes(dir: &Path) -> Result<(Manifest, Vec<Trial>), RecordError> {
+    let trim = |trial: &mut Trial| {
+        trial.scores = Vec::new();
+        trial.verdicts.iter_mut().for_each(|verdict| verdict.reply = None);
+        trial.verdicts.shrink_to_fit();
+    };
+    Ok((read_manifest(dir)?, replay_with(dir, &trim)?.trials))
+}
+
 /// Reads only what a run is a run of.
 pub fn read_manifest(dir: &Path) -> Result<Manifest, RecordError> {
     let hint = "give the folder that `emt eval` named with --out";
@@ -171,9 +182,13 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest, RecordError> {
 }
 
 fn replay(dir: &Path) -> Result<Replay, RecordError> {
+    replay_with(dir, &|_| {})
+}
+
+fn replay_with(dir: &Path, trim: &dyn Fn(&mut Trial)) -> Result<Replay, RecordError> {
     let path = dir.join(journal::NAME);
     match File::open(&path) {
-        Ok(file) => journal::replay(BufReader::new(file), &path),
+        Ok(file) => journal::replay_trimmed(BufReader::new(file), &path, trim),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let hint = "restore it, or give another folder";
             Err(RecordError::NoRun { dir: dir.to_owned(), name: journal::NAME, hint })

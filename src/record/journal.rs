@@ -1,6 +1,7 @@
 //! The journal: lines in, trials out.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{self, BufRead, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -29,11 +30,23 @@ pub(super) struct Replay {
     pub lacks_newline: bool,
 }
 
+/// As [`replay_trimmed`], with all of each trial.
+#[cfg(test)]
+pub(super) fn replay(reader: impl BufRead, path: &Path) -> Result<Replay, RecordError> {
+    replay_trimmed(reader, path, &|_| {})
+}
+
 /// Replays a journal: the last line of a key wins; a last line that is not whole JSON was torn by a crash and is left
-/// out. A broken line elsewhere, and a whole line that is no trial, are errors.
-pub(super) fn replay(mut reader: impl BufRead, path: &Path) -> Result<Replay, RecordError> {
+/// out. A broken line elsewhere, and a whole line that is no trial, are errors. `trim` takes from each trial what the
+/// caller does not need.
+pub(super) fn replay_trimmed(
+    mut reader: impl BufRead,
+    path: &Path,
+    trim: &dyn Fn(&mut Trial),
+) -> Result<Replay, RecordError> {
     let mut replay = Replay::default();
-    let mut places: HashMap<TrialKey, usize> = HashMap::new();
+    // By the key's hash: of a long journal the keys themselves would fill as much memory as the trials.
+    let mut places: HashMap<[u8; 16], usize> = HashMap::new();
     let mut broken: Option<(usize, LineError)> = None;
     let mut line = Vec::new();
     for line_number in 1.. {
@@ -51,13 +64,14 @@ pub(super) fn replay(mut reader: impl BufRead, path: &Path) -> Result<Replay, Re
             continue;
         }
         match wire::parse(&line) {
-            Ok(trial) => {
+            Ok(mut trial) => {
                 replay.n_bytes_whole += n_bytes;
                 replay.lacks_newline = line.last() != Some(&b'\n');
-                match places.get(&trial.key()) {
-                    Some(&place) => replay.trials[place] = trial,
-                    None => {
-                        places.insert(trial.key(), replay.trials.len());
+                trim(&mut trial);
+                match places.entry(key_hash(&trial)) {
+                    Entry::Occupied(place) => replay.trials[*place.get()] = trial,
+                    Entry::Vacant(place) => {
+                        place.insert(replay.trials.len());
                         replay.trials.push(trial);
                     }
                 }
@@ -73,6 +87,18 @@ pub(super) fn replay(mut reader: impl BufRead, path: &Path) -> Result<Replay, Re
         }
     }
     Ok(replay)
+}
+
+fn key_hash(trial: &Trial) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in [&trial.dataset, &trial.sample] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.update(&[trial.subject as u8, trial.mode as u8]);
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    hash
 }
 
 /// The lines of `trials`.

@@ -28,7 +28,7 @@ pub use differences::{Difference, differences};
 pub use environment::{Sitting, environment, now};
 pub use error::RecordError;
 pub use files::{read_calibration, read_summary, read_text, write_file};
-pub use folder::{Opened, RunFolder, read_manifest, read_run};
+pub use folder::{Opened, RunFolder, read_manifest, read_outcomes, read_run};
 pub use identity::identity;
 pub use manifest::{Manifest, RUN_SCHEMA, RunState, TRIAL_SCHEMA};
 pub use training::{OutputFile, TRAINING_SCHEMA, TrainingFolder};

@@ -172,7 +172,7 @@ fn run(cells: &[Cell], n_releases: usize) -> Vec<String> {
     // Three Monte-Carlo standard errors at the nominal rate.
     let tolerance = 0.0025 + 3.0 * (ALPHA * (1.0 - ALPHA) / n_releases as f64).sqrt();
     let mut wrong = Vec::new();
-    println!(
+    eprintln!(
         "design     datasets      n  discordance  fall  unscored   pass (fixed, theory)  any fail  undecided  mean n"
     );
     for (index, rates) in results {
@@ -191,7 +191,7 @@ fn run(cells: &[Cell], n_releases: usize) -> Vec<String> {
             rates.inconclusive,
             rates.mean_n
         );
-        println!("{line}");
+        eprintln!("{line}");
         let is_at_margin = (cell.fall - MARGIN).abs() < 1e-12;
         let passes_wrongly = cell.fall >= MARGIN && rates.pass > ALPHA + tolerance;
         let fails_wrongly = (cell.fall < MARGIN || is_at_margin) && rates.any_fail > ALPHA + tolerance;
