@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::data::Places;
 use super::results;
 use crate::compare::{self, Candidate, Comparison, FieldDifference, RunView, SAMPLES};
-use crate::domain::{LabelSet, Trial};
+use crate::domain::{LabelSet, RunSpec, Trial};
 use crate::eval;
 use crate::record::{self, Manifest};
 
@@ -24,23 +24,44 @@ pub(super) struct ComparisonOptions {
     pub(super) allow_different: Vec<String>,
 }
 
-/// A run as it was recorded.
+/// A run as it was recorded. Its trials are read a dataset at a time: of a long run all of them would fill the memory.
 pub(super) struct RecordedRun {
     pub name: String,
     pub manifest: Manifest,
-    pub trials: Vec<Trial>,
+    dir: PathBuf,
+    /// By dataset, the only samples that are looked at, where not all are.
+    samples: Option<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl RecordedRun {
-    /// Reads the run in `dir`.
-    pub fn read(dir: &Path) -> Result<Self> {
-        let (manifest, trials) =
-            record::read_outcomes(dir).with_context(|| format!("failed to open the run `{}`", dir.display()))?;
-        Ok(Self { name: results::name_of(dir), manifest, trials })
+    /// Opens the run in `dir`.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let manifest =
+            record::read_manifest(dir).with_context(|| format!("failed to open the run `{}`", dir.display()))?;
+        Ok(Self { name: results::name_of(dir), manifest, dir: dir.to_owned(), samples: None })
     }
 
-    fn view(&self) -> RunView<'_> {
-        RunView { name: &self.name, identity: &self.manifest.identity, spec: &self.manifest.spec, trials: &self.trials }
+    /// The same run, of which only `samples` (by dataset) are looked at.
+    pub fn only(self, samples: BTreeMap<String, BTreeSet<String>>) -> Self {
+        Self { samples: Some(samples), ..self }
+    }
+
+    /// Its trials of one dataset.
+    pub fn trials_of(&self, dataset: &str) -> Result<Vec<Trial>> {
+        let mut trials = record::read_outcomes(&self.dir, dataset)
+            .with_context(|| format!("failed to read the run `{}`", self.dir.display()))?;
+        if let Some(samples) = &self.samples {
+            let of_dataset = samples.get(dataset);
+            trials.retain(|trial| of_dataset.is_some_and(|samples| samples.contains(&trial.sample)));
+        }
+        Ok(trials)
+    }
+
+    /// The specification of one of its datasets alone.
+    pub fn spec_of(&self, dataset: &str) -> RunSpec {
+        let mut spec = self.manifest.spec.clone();
+        spec.datasets.retain(|known| known.dataset == dataset);
+        spec
     }
 
     fn has(&self, dataset: &str) -> bool {
@@ -70,31 +91,82 @@ pub(super) fn make_names_differ(runs: &mut [RecordedRun], dirs: &[PathBuf]) {
     }
 }
 
-/// Compares `candidates` with `baseline`: refuses what is not comparable, makes codes anew with the labels of `tuned_on`, and
-/// refuses trials without a partner. `ignored` are datasets that a candidate may lack.
+/// How runs are compared.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'a> {
+    /// The datasets that candidates were fine-tuned on.
+    pub tuned_on: &'a BTreeSet<String>,
+    /// The datasets that a candidate may lack.
+    pub ignored: &'a dyn Fn(&str) -> bool,
+    /// What may differ.
+    pub options: &'a ComparisonOptions,
+    /// Where labels of datasets that no run has are looked up.
+    pub places: &'a Places,
+}
+
+/// The trials of one run and dataset on their way into the comparison.
+#[derive(Clone, Copy)]
+pub(super) struct Passing<'a> {
+    /// 0 is the baseline, then the candidates.
+    pub run: usize,
+    /// Of this dataset alone.
+    pub spec: &'a RunSpec,
+    pub trials: &'a [Trial],
+    /// Whether codes were made anew already.
+    pub is_recoded: bool,
+}
+
+/// Compares `candidates` with `baseline`, a dataset at a time, which `watch` sees pass: refuses what is not comparable, makes codes anew with the labels of `tuned_on`, and
+/// refuses trials without a partner.
 pub(super) fn compare(
-    baseline: &mut RecordedRun,
-    candidates: &mut [RecordedRun],
-    tuned_on: &BTreeSet<String>,
-    ignored: &dyn Fn(&str) -> bool,
-    options: &ComparisonOptions,
-    places: &Places,
+    baseline: &RecordedRun,
+    candidates: &[RecordedRun],
+    rules: &Rules<'_>,
+    watch: &mut dyn FnMut(Passing<'_>) -> Result<()>,
 ) -> Result<Comparison> {
+    let Rules { tuned_on, ignored, options, places } = *rules;
     check_fields(&options.allow_different, baseline)?;
     let mut differences = Vec::with_capacity(candidates.len());
     for candidate in candidates.iter() {
         differences.push(differing(baseline, candidate, ignored, &options.allow_different)?);
     }
     let labels = tuned_labels(baseline, candidates, tuned_on, places)?;
-    for run in std::iter::once(&mut *baseline).chain(candidates.iter_mut()) {
-        recode(run, &labels)?;
+    let runs: Vec<&RecordedRun> = std::iter::once(baseline).chain(candidates).collect();
+    let mut comparison: Option<Comparison> = None;
+    for dataset in &baseline.manifest.spec.datasets {
+        let name = dataset.dataset.as_str();
+        let mut parts: Vec<(RunSpec, Vec<Trial>)> = Vec::with_capacity(runs.len());
+        for (index, run) in runs.iter().enumerate() {
+            let (spec, mut trials) = (run.spec_of(name), run.trials_of(name)?);
+            watch(Passing { run: index, spec: &spec, trials: &trials, is_recoded: false })?;
+            recode(&spec, &mut trials, &labels)?;
+            watch(Passing { run: index, spec: &spec, trials: &trials, is_recoded: true })?;
+            parts.push((spec, trials));
+        }
+        let views: Vec<RunView> = runs
+            .iter()
+            .zip(&parts)
+            .map(|(run, (spec, trials))| RunView { name: &run.name, identity: &run.manifest.identity, spec, trials })
+            .collect();
+        let compared: Vec<Candidate> =
+            views[1..].iter().zip(&differences).map(|(&run, differences)| Candidate { run, differences }).collect();
+        let part = compare::compare_runs(views[0], &compared, tuned_on, &options.allow_different);
+        match &mut comparison {
+            None => comparison = Some(part),
+            Some(whole) => {
+                for (whole, part) in whole.candidates.iter_mut().zip(part.candidates) {
+                    whole.datasets.extend(part.datasets);
+                }
+            }
+        }
     }
-    let compared: Vec<Candidate> = candidates
-        .iter()
-        .zip(&differences)
-        .map(|(run, differences)| Candidate { run: run.view(), differences })
-        .collect();
-    let comparison = compare::compare_runs(baseline.view(), &compared, tuned_on, &options.allow_different);
+    let Some(mut comparison) = comparison else {
+        bail!("the run `{}` has no dataset; hint: evaluate one with --datasets", baseline.name);
+    };
+    for (compared, candidate) in comparison.candidates.iter_mut().zip(candidates) {
+        let only = candidate.manifest.spec.datasets.iter().filter(|dataset| !baseline.has(&dataset.dataset));
+        compared.only_candidate = only.map(|dataset| dataset.dataset.clone()).collect();
+    }
     if !options.allow_different.iter().any(|field| field == SAMPLES) {
         refuse_unpaired(&comparison)?;
     }
@@ -194,16 +266,16 @@ fn tuned_labels(
     Ok(labels)
 }
 
-fn recode(run: &mut RecordedRun, tuned_on: &BTreeMap<String, LabelSet>) -> Result<()> {
-    if &run.manifest.spec.tuned_on == tuned_on {
+fn recode(spec: &RunSpec, trials: &mut [Trial], tuned_on: &BTreeMap<String, LabelSet>) -> Result<()> {
+    if &spec.tuned_on == tuned_on {
         return Ok(());
     }
-    let mut spec = run.manifest.spec.clone();
+    let mut spec = spec.clone();
     spec.tuned_on.clone_from(tuned_on);
     let judged = eval::judged_datasets(&spec)?;
     let places: BTreeMap<&str, usize> =
         spec.datasets.iter().enumerate().map(|(place, dataset)| (dataset.dataset.as_str(), place)).collect();
-    compare::recode(&mut run.trials, |name| {
+    compare::recode(trials, |name| {
         let judged = &judged[*places.get(name)?];
         Some((&judged.labels, &judged.grader))
     });

@@ -8,10 +8,17 @@ use serde_json::Value;
 use super::{ConstantAnswer, Interval, PairTable};
 use crate::domain::ErrorCode;
 use crate::stats::{
-    PairedCounts, chance_corrected, mcnemar_exact, minimum_detectable_fall, negative_flip_rate, tango_interval, wilson,
+    PairedCounts, chance_corrected, inferiority_p, mcnemar_exact, minimum_detectable_fall, n_needed,
+    negative_flip_rate, non_inferiority_p, tango_interval, wilson,
 };
 
 const CONFIDENCE: f64 = 0.95;
+
+/// The fall of accuracy that a release may have where no policy says otherwise.
+pub const DEFAULT_MARGIN: f64 = 0.02;
+
+/// The one-sided level of a decision where no policy says otherwise.
+pub const DEFAULT_ALPHA: f64 = 0.025;
 
 /// The schema that this version writes.
 pub const COMPARISON_SCHEMA: &str = "emt.comparison/1";
@@ -106,6 +113,14 @@ pub struct DatasetComparison {
     pub encoder_knows: Option<usize>,
     /// McNemar's exact p value, two-sided.
     pub p_value_mcnemar: Option<f64>,
+    /// The gate's default margin: what the next two p values and `n_needed` are for.
+    pub margin: f64,
+    /// Of "the fall is at least the margin": small where it is shown to be below (Tango).
+    pub p_value: Option<f64>,
+    /// Of "the fall is at most the margin": small where it is shown to be above.
+    pub p_value_fail: Option<f64>,
+    /// Pairs that would show no fall as below the margin with 80% power.
+    pub n_needed: Option<usize>,
     /// The least fall that this many pairs would have shown with 80% power at the observed discordance.
     pub minimum_detectable_fall: Option<f64>,
     /// Lost over scored pairs (Yan et al. 2021).
@@ -309,6 +324,10 @@ impl DatasetComparison {
             n_gained: table.gained,
             encoder_knows: None,
             p_value_mcnemar: (scored.n > 0).then(|| mcnemar_exact(scored)),
+            margin: DEFAULT_MARGIN,
+            p_value: non_inferiority_p(scored, DEFAULT_MARGIN),
+            p_value_fail: inferiority_p(scored, DEFAULT_MARGIN),
+            n_needed: n_needed(scored, DEFAULT_MARGIN, DEFAULT_ALPHA),
             minimum_detectable_fall: detectable_fall(scored),
             negative_flip_rate: negative_flip_rate(scored),
             chance_corrected_forgetting: corrected.map(|corrected| corrected.true_forgetting),
@@ -345,9 +364,8 @@ impl DatasetComparison {
 
 /// The fall that the gate's default level would detect with 80% power.
 fn detectable_fall(scored: PairedCounts) -> Option<f64> {
-    const ALPHA: f64 = 0.025;
     const POWER: f64 = 0.8;
     // One more discordant pair than observed, and two more pairs: with none observed the discordance is not 0.
     let discordance = (scored.n_lost + scored.n_gained + 1) as f64 / (scored.n + 2) as f64;
-    minimum_detectable_fall(scored.n, discordance, ALPHA, POWER)
+    minimum_detectable_fall(scored.n, discordance, DEFAULT_ALPHA, POWER)
 }

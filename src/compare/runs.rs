@@ -210,7 +210,9 @@ mod tests {
         assert_eq!((shift.label.as_str(), shift.said.as_str(), shift.n_after), ("cat", "7", 3));
         let classes: Vec<&str> = found.classes.iter().map(|class| class.label.as_str()).collect();
         assert_eq!(classes, ["cat", "dog", "frog"]);
-        assert_eq!((found.classes[0].p_holm, found.classes[1].p_holm), (Some(0.625), None));
+        // Twice the chance of at most one of four.
+        assert!((found.classes[0].p_holm.unwrap() - 0.625).abs() < 1e-12);
+        assert_eq!(found.classes[1].p_holm, None);
         // Before 4 right of 5 scored, the encoder 4; after 3 right of 6, the encoder 5.
         assert_eq!(found.retention_before, Some(1.0));
         assert_eq!(found.retention_after, Some(0.6));

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::compare::{DEFAULT_ALPHA, DEFAULT_MARGIN};
+
 /// The default policy as a documented file.
 pub const DEFAULT_POLICY: &str = include_str!("default_policy.toml");
 
@@ -96,9 +98,9 @@ pub struct DatasetPolicy {
 impl Default for DatasetPolicy {
     fn default() -> Self {
         Self {
-            margin: 0.02,
+            margin: DEFAULT_MARGIN,
             relative_margin: None,
-            alpha: 0.025,
+            alpha: DEFAULT_ALPHA,
             min_pairs: 200,
             max_pairs: 2000,
             max_unscored: 0.02,

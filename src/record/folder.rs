@@ -164,15 +164,18 @@ pub fn read_run(dir: &Path) -> Result<(Manifest, Vec<Trial>), RecordError> {
     Ok((read_manifest(dir)?, replay(dir)?.trials))
 }
 
-/// As [`read_run`], without what only a person who opens the journal wants: the labels that were ranked behind the
-/// choice, and judges' replies. Of a large run they are most of its memory.
-pub fn read_outcomes(dir: &Path) -> Result<(Manifest, Vec<Trial>), RecordError> {
+/// Reads the trials of one dataset, without what only a person who opens the journal wants: the labels that were ranked
+/// behind the choice, and judges' replies.
+pub fn read_outcomes(dir: &Path, dataset: &str) -> Result<Vec<Trial>, RecordError> {
+    let is_wanted = |line: &[u8]| first_dataset(line).is_none_or(|name| name == dataset.as_bytes());
     let trim = |trial: &mut Trial| {
         trial.scores = Vec::new();
         trial.verdicts.iter_mut().for_each(|verdict| verdict.reply = None);
         trial.verdicts.shrink_to_fit();
     };
-    Ok((read_manifest(dir)?, replay_with(dir, &trim)?.trials))
+    let mut trials = replay_with(dir, &is_wanted, &trim)?.trials;
+    trials.retain(|trial| trial.dataset == dataset);
+    Ok(trials)
 }
 
 /// Reads only what a run is a run of.
@@ -181,14 +184,26 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest, RecordError> {
     Manifest::read(dir)?.ok_or_else(|| RecordError::NoRun { dir: dir.to_owned(), name: manifest::NAME, hint })
 }
 
-fn replay(dir: &Path) -> Result<Replay, RecordError> {
-    replay_with(dir, &|_| {})
+/// The dataset of a line that begins with it, as ours do; `None` where that takes more than a look.
+fn first_dataset(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_prefix(b"{\"dataset\":")?.trim_ascii_start().strip_prefix(b"\"")?;
+    let end = rest.iter().position(|&byte| byte == b'"')?;
+    let name = &rest[..end];
+    (!name.contains(&b'\\')).then_some(name)
 }
 
-fn replay_with(dir: &Path, trim: &dyn Fn(&mut Trial)) -> Result<Replay, RecordError> {
+fn replay(dir: &Path) -> Result<Replay, RecordError> {
+    replay_with(dir, &|_| true, &|_| {})
+}
+
+fn replay_with(
+    dir: &Path,
+    is_wanted: &dyn Fn(&[u8]) -> bool,
+    trim: &dyn Fn(&mut Trial),
+) -> Result<Replay, RecordError> {
     let path = dir.join(journal::NAME);
     match File::open(&path) {
-        Ok(file) => journal::replay_trimmed(BufReader::new(file), &path, trim),
+        Ok(file) => journal::replay_where(BufReader::new(file), &path, is_wanted, trim),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let hint = "restore it, or give another folder";
             Err(RecordError::NoRun { dir: dir.to_owned(), name: journal::NAME, hint })

@@ -30,18 +30,19 @@ pub(super) struct Replay {
     pub lacks_newline: bool,
 }
 
-/// As [`replay_trimmed`], with all of each trial.
+/// As [`replay_where`], with every line and all of each trial.
 #[cfg(test)]
 pub(super) fn replay(reader: impl BufRead, path: &Path) -> Result<Replay, RecordError> {
-    replay_trimmed(reader, path, &|_| {})
+    replay_where(reader, path, &|_| true, &|_| {})
 }
 
 /// Replays a journal: the last line of a key wins; a last line that is not whole JSON was torn by a crash and is left
-/// out. A broken line elsewhere, and a whole line that is no trial, are errors. `trim` takes from each trial what the
-/// caller does not need.
-pub(super) fn replay_trimmed(
+/// out. A broken line elsewhere, and a whole line that is no trial, are errors. Lines that the caller does not want are
+/// not looked into, and `trim` takes from each trial what it does not need.
+pub(super) fn replay_where(
     mut reader: impl BufRead,
     path: &Path,
+    is_wanted: &dyn Fn(&[u8]) -> bool,
     trim: &dyn Fn(&mut Trial),
 ) -> Result<Replay, RecordError> {
     let mut replay = Replay::default();
@@ -58,7 +59,7 @@ pub(super) fn replay_trimmed(
         if let Some((line, error)) = broken.take() {
             return Err(RecordError::BrokenLine { path: path.to_owned(), line, reason: error.to_string() });
         }
-        if line.iter().all(u8::is_ascii_whitespace) {
+        if !is_wanted(&line) || line.iter().all(u8::is_ascii_whitespace) {
             replay.n_bytes_whole += n_bytes;
             replay.lacks_newline = line.last() != Some(&b'\n');
             continue;

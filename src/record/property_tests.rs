@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::journal::{lines, replay};
 use super::testing::{manifest, trial};
-use super::{Opened, RecordError, RunFolder, RunState, read_run, wire};
+use super::{Opened, RecordError, RunFolder, RunState, read_outcomes, read_run, wire};
 use crate::domain::*;
 
 fn text() -> impl Strategy<Value = String> {
@@ -118,6 +118,31 @@ proptest! {
     fn the_last_line_of_a_key_wins(trials in prop::collection::vec(any_trial(), 0..40)) {
         let replayed = replay(&lines(&trials).unwrap()[..], nowhere()).unwrap();
         prop_assert_eq!(by_key(replayed.trials), last_of_each_key(&trials));
+    }
+
+    #[test]
+    fn one_dataset_is_read_as_it_stands_among_the_others(
+        trials in prop::collection::vec(any_trial(), 1..20),
+        is_foreign in any::<bool>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bytes = lines(&trials).unwrap();
+        if is_foreign {
+            // As another program may write the same: with spaces, and fields in another order.
+            let text = String::from_utf8(bytes).unwrap();
+            let foreign = text.lines().enumerate().map(|(index, line)| match index % 2 {
+                0 => line.replacen("{\"dataset\":", "{\"dataset\": ", 1),
+                _ => line.replacen('{', "{ ", 1),
+            });
+            bytes = foreign.flat_map(|line| [line.into_bytes(), vec![b'\n']].concat()).collect();
+        }
+        fs::write(dir.path().join("trials.jsonl"), bytes).unwrap();
+        let wanted = trials[0].dataset.clone();
+        let key = |trial: &Trial| (trial.key(), trial.outcome);
+        let found: Vec<_> = read_outcomes(dir.path(), &wanted).unwrap().iter().map(key).collect();
+        let all = replay(&lines(&trials).unwrap()[..], nowhere()).unwrap().trials;
+        let expected: Vec<_> = all.iter().filter(|trial| trial.dataset == wanted).map(key).collect();
+        prop_assert_eq!(found, expected);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::cli::comparison::RecordedRun;
+use crate::cli::comparison::{Passing, RecordedRun};
 use crate::compare::{Calibration, Interval, corrected_forgetting, outcome_pairs};
-use crate::domain::Outcome;
+use crate::domain::{Outcome, Trial};
 use crate::record;
 
 /// Where the judge was measured.
@@ -39,30 +39,48 @@ impl Calibrations {
         Ok(Self { baseline: read(&options.calibration_baseline)?, candidate: read(&options.calibration_candidate)? })
     }
 
-    /// Corrects the falls between two runs, whose codes must be those that were recorded. A calibration of another judge
-    /// than the run's is refused.
-    pub fn corrections<'a>(
-        &'a self,
-        baseline: &RecordedRun,
-        candidate: &RecordedRun,
-    ) -> Result<impl Fn(&str, f64) -> Option<Interval> + use<'a>> {
+    /// A calibration of another judge than the run's is refused.
+    pub fn check(&self, baseline: &RecordedRun, candidate: &RecordedRun) -> Result<()> {
         for (calibration, run) in [(&self.baseline, baseline), (&self.candidate, candidate)] {
             if let Some((path, calibration)) = calibration {
-                let place = || named(path, &run.name);
-                calibration.check(&run.manifest.spec).with_context(place)?;
+                calibration.check(&run.manifest.spec).with_context(|| named(path, &run.name))?;
             }
         }
-        let [of_baseline, of_candidate] =
+        Ok(())
+    }
+
+    fn is_given(&self) -> bool {
+        self.baseline.is_some() || self.candidate.is_some()
+    }
+
+    /// Corrects the falls between two runs of these outcomes.
+    pub fn corrections<'a>(&'a self, outcomes: &'a Outcomes) -> impl Fn(&str, f64) -> Option<Interval> + 'a {
+        let [baseline, candidate] =
             [&self.baseline, &self.candidate].map(|given| given.as_ref().map(|(_, calibration)| calibration));
-        let pairs: BTreeMap<String, Vec<(Outcome, Outcome)>> = match (of_baseline, of_candidate) {
-            (None, None) => BTreeMap::new(),
-            _ => outcome_pairs(&baseline.trials, &candidate.trials),
-        };
-        Ok(move |dataset: &str, confidence: f64| {
-            let pairs = pairs.get(dataset)?;
-            let corrected = corrected_forgetting(dataset, pairs, of_baseline, of_candidate, confidence)?;
-            Some(corrected.forgetting_interval)
-        })
+        move |dataset, confidence| {
+            let pairs = outcomes.pairs.get(dataset)?;
+            Some(corrected_forgetting(dataset, pairs, baseline, candidate, confidence)?.forgetting_interval)
+        }
+    }
+}
+
+/// The outcomes of both runs image by image, with the codes that were recorded: a judge was calibrated by those.
+#[derive(Default)]
+pub(super) struct Outcomes {
+    baseline: Vec<Trial>,
+    pairs: BTreeMap<String, Vec<(Outcome, Outcome)>>,
+}
+
+impl Outcomes {
+    /// Takes what passes into the comparison, where there is something to correct.
+    pub fn take(&mut self, calibrations: &Calibrations, passing: Passing<'_>) {
+        if !calibrations.is_given() || passing.is_recoded {
+            return;
+        }
+        match passing.run {
+            0 => self.baseline = passing.trials.to_vec(),
+            _ => self.pairs.extend(outcome_pairs(&self.baseline, passing.trials)),
+        }
     }
 }
 

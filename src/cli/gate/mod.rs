@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use self::calibration::{CalibrationOptions, Calibrations};
+use self::calibration::{CalibrationOptions, Calibrations, Outcomes};
 use self::history::History;
-use super::comparison::{self, ComparisonOptions, RecordedRun};
+use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
 use super::eval::EvalOptions;
 use crate::gate::{self, Decision, Policy, RunName};
 use crate::record;
@@ -112,8 +112,8 @@ pub(super) fn run(args: &GateArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     let (Some(baseline), Some(candidate)) = (&args.baseline, &args.candidate) else {
         bail!("there is nothing to decide on; hint: --baseline RUN --candidate RUN, or --model DIR --adapter DIR");
     };
-    let baseline = RecordedRun::read(baseline)?;
-    let candidate = RecordedRun::read(candidate)?;
+    let baseline = RecordedRun::open(baseline)?;
+    let candidate = RecordedRun::open(candidate)?;
     let decision = decide_recorded(args, policy, baseline, candidate, quiet, err)?;
     output::write(&args.output, &decision, out)?;
     Ok(decision.exit_code)
@@ -128,7 +128,7 @@ fn read_policy(rules: &RuleOptions) -> Result<Policy> {
 fn decide_recorded(
     args: &GateArgs,
     mut policy: Policy,
-    mut baseline: RecordedRun,
+    baseline: RecordedRun,
     candidate: RecordedRun,
     quiet: bool,
     err: &mut dyn Write,
@@ -151,17 +151,22 @@ fn decide_recorded(
         None => policy,
     };
     let calibrations = Calibrations::read(&args.calibration)?;
-    let corrections = calibrations.corrections(&baseline, &candidate)?;
-    let mut candidates = [candidate];
+    let candidates = [candidate];
+    calibrations.check(&baseline, &candidates[0])?;
     let is_ignored = |name: &str| policy.of(name).ignore;
     let tuned_on = policy.tuned_on();
-    let (comparison, places) = (&args.comparison, &args.options.places);
-    let comparison = comparison::compare(&mut baseline, &mut candidates, &tuned_on, &is_ignored, comparison, places)?;
+    let rules =
+        Rules { tuned_on: &tuned_on, ignored: &is_ignored, options: &args.comparison, places: &args.options.places };
+    let mut outcomes = Outcomes::default();
+    let comparison = comparison::compare(&baseline, &candidates, &rules, &mut |passing| {
+        outcomes.take(&calibrations, passing);
+        Ok(())
+    })?;
     let [compared] = comparison.candidates.as_slice() else { bail!("one candidate was compared") };
     if !quiet {
         say_what_cannot_pass(&policy, compared, err)?;
     }
-    let mut decision = gate::decide(&policy, compared, &corrections);
+    let mut decision = gate::decide(&policy, compared, &calibrations.corrections(&outcomes));
     decision.warnings.extend(unknown_datasets(&policy, &decision));
     let [of_baseline, of_candidate] = names;
     decision.baseline = Some(of_baseline);

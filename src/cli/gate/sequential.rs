@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Error, Result, bail, ensure};
 
-use super::calibration::Calibrations;
+use super::calibration::{Calibrations, Outcomes};
 use super::history::History;
 use super::{GateArgs, names, output};
-use crate::cli::comparison::{self, RecordedRun};
+use crate::cli::comparison::{self, RecordedRun, Rules};
 use crate::cli::eval::{self, PlannedRun, Prepared};
 use crate::cli::progress::Progress;
 use crate::cli::results::{self, Format, Results};
@@ -85,6 +85,8 @@ fn ask(
 ) -> Result<Option<(Sequence, Vec<PlannedRun>)>> {
     let options = &args.options;
     let open_runs = eval::open_runs(model, options, &prepared)?;
+    let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&prepared.runs[run].dir));
+    calibrations.check(&baseline?, &candidate?)?;
     let n_max: Vec<(String, usize)> = prepared
         .datasets
         .iter()
@@ -283,38 +285,33 @@ impl Looker<'_> {
         calibrations: &Calibrations,
         open: &[(String, usize)],
     ) -> Result<()> {
-        let samples: BTreeMap<&str, BTreeSet<&str>> = self
+        let samples: BTreeMap<String, BTreeSet<String>> = self
             .datasets
             .iter()
             .map(|dataset| {
                 let n = open.iter().find(|(name, _)| *name == dataset.name).map_or(0, |(_, n)| *n);
-                (dataset.name.as_str(), self.samples(dataset, n))
+                let samples = self.samples(dataset, n).into_iter().map(str::to_owned).collect();
+                (dataset.name.clone(), samples)
             })
             .collect();
-        let read = |run: usize| -> Result<RecordedRun> {
-            let mut run = RecordedRun::read(&self.runs[run].dir)?;
-            run.trials.retain(|trial| {
-                samples.get(trial.dataset.as_str()).is_some_and(|samples| samples.contains(trial.sample.as_str()))
-            });
-            Ok(run)
-        };
-        let (mut baseline, mut candidates) = (read(BASELINE)?, [read(CANDIDATE)?]);
-        // Before codes are made anew: a judge was calibrated by those that it gave.
-        let corrections = calibrations.corrections(&baseline, &candidates[0])?;
+        let opened = |run: usize| Ok::<_, Error>(RecordedRun::open(&self.runs[run].dir)?.only(samples.clone()));
+        let (baseline, candidates) = (opened(BASELINE)?, [opened(CANDIDATE)?]);
         let tuned_on = policy.tuned_on();
-        let is_ignored = |name: &str| policy.of(name).ignore;
-        let comparison = comparison::compare(
-            &mut baseline,
-            &mut candidates,
-            &tuned_on,
-            &is_ignored,
-            &self.args.comparison,
-            &self.args.options.places,
-        )?;
+        let rules = Rules {
+            tuned_on: &tuned_on,
+            ignored: &|name| policy.of(name).ignore,
+            options: &self.args.comparison,
+            places: &self.args.options.places,
+        };
+        let mut outcomes = Outcomes::default();
+        let comparison = comparison::compare(&baseline, &candidates, &rules, &mut |passing| {
+            outcomes.take(calibrations, passing);
+            Ok(())
+        })?;
         let Some(compared): Option<&CandidateComparison> = comparison.candidates.first() else {
             bail!("one candidate was compared");
         };
-        sequence.observe(compared, &corrections);
+        sequence.observe(compared, &calibrations.corrections(&outcomes));
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 mod gallery;
 mod stages;
+mod summaries;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,15 +11,16 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use self::gallery::Gallery;
-use super::comparison::{self, ComparisonOptions, RecordedRun};
+use self::summaries::Summaries;
+use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
 use super::data::Places;
 use super::exit_code;
 use super::gate::names;
 use super::results::{self, ChartOptions, Results};
 use crate::chart::{self, ComparisonCharts};
-use crate::compare::{Comparison, Summary};
+use crate::compare::{Comparison, DEFAULT_MARGIN, Summary};
 use crate::finetune::Curve;
-use crate::gate::{Decision, Policy};
+use crate::gate::Decision;
 use crate::record;
 use crate::report::{self, CandidateReport, ComparisonReport, GalleryImage, StageReport};
 
@@ -95,25 +97,28 @@ pub(super) fn run(args: &ReportArgs, quiet: bool, out: &mut dyn Write, err: &mut
 
 /// Each run's own report, made again from what is recorded.
 fn report_each(args: &ReportArgs, quiet: bool, out: &mut dyn Write) -> Result<()> {
-    let runs: Vec<RecordedRun> = args.runs.iter().map(|dir| RecordedRun::read(dir)).collect::<Result<_>>()?;
+    let mut runs = Vec::with_capacity(args.runs.len());
+    for dir in &args.runs {
+        runs.push((results::name_of(dir), results::read_run(dir)?));
+    }
     let into: Vec<PathBuf> = args
         .runs
         .iter()
         .zip(&runs)
-        .map(|(dir, run)| match &args.out {
+        .map(|(dir, (name, _))| match &args.out {
             Some(out) if runs.len() == 1 => out.clone(),
-            Some(out) => out.join(&run.name),
+            Some(out) => out.join(name),
             None => dir.clone(),
         })
         .collect();
     let results: Vec<Results> = runs
         .iter()
         .zip(args.runs.iter().zip(&into))
-        .map(|(run, (from, dir))| Results {
+        .map(|((_, (manifest, trials)), (from, dir))| Results {
             dir,
             run: from,
-            spec: &run.manifest.spec,
-            trials: &run.trials,
+            spec: &manifest.spec,
+            trials,
             charts: &args.charts,
         })
         .collect();
@@ -134,15 +139,22 @@ fn compare(args: &ReportArgs, baseline: &Path, quiet: bool, out: &mut dyn Write,
             bail!("{flag} is given {n} times for {} runs; hint: once for each", args.runs.len());
         }
     }
-    let mut before = RecordedRun::read(baseline)?;
-    let mut after: Vec<RecordedRun> = args.runs.iter().map(|dir| RecordedRun::read(dir)).collect::<Result<_>>()?;
+    let before = RecordedRun::open(baseline)?;
+    let mut after: Vec<RecordedRun> = args.runs.iter().map(|dir| RecordedRun::open(dir)).collect::<Result<_>>()?;
     comparison::make_names_differ(&mut after, &args.runs);
     let mut tuned_on = names(args.tuned_on.as_deref());
     tuned_on.extend(after.iter().flat_map(RecordedRun::tuned_on));
-    let compared = comparison::compare(&mut before, &mut after, &tuned_on, &|_| false, &args.comparison, &args.places)?;
+    let rules = Rules { tuned_on: &tuned_on, ignored: &|_| false, options: &args.comparison, places: &args.places };
+    let mut summaries = Summaries::new(1 + after.len());
+    let run_names: Vec<&str> = std::iter::once(&before).chain(&after).map(|run| run.name.as_str()).collect();
+    let compared = comparison::compare(&before, &after, &rules, &mut |passing| match passing.is_recoded {
+        true => summaries.add(passing.run, run_names[passing.run], passing.spec, passing.trials),
+        false => Ok(()),
+    })?;
+    let summaries = summaries.finish();
     let curves = args.finetune.iter().map(|dir| read_curve(dir)).collect::<Result<Vec<Curve>>>()?;
     let dir = args.out.clone().unwrap_or_else(|| default_folder(&before, &after));
-    write_comparison(args, &compared, &before, &after, &curves, &dir)?;
+    write_comparison(args, &compared, &summaries, &after, &curves, &dir)?;
     match args.format {
         ReportFormat::Table => write!(out, "{}", report::comparison_table(&compared))?,
         ReportFormat::Json => write!(out, "{}", report::comparison_json(&compared))?,
@@ -157,17 +169,14 @@ fn compare(args: &ReportArgs, baseline: &Path, quiet: bool, out: &mut dyn Write,
 fn write_comparison(
     args: &ReportArgs,
     compared: &Comparison,
-    before: &RecordedRun,
+    summaries: &[Summary],
     after: &[RecordedRun],
     curves: &[Curve],
     dir: &Path,
 ) -> Result<()> {
-    let of_baseline = results::summary(&before.name, &before.manifest.spec, &before.trials)?;
-    let summaries: Vec<Summary> =
-        after.iter().map(|run| results::summary(&run.name, &run.manifest.spec, &run.trials)).collect::<Result<_>>()?;
+    let Some((of_baseline, summaries)) = summaries.split_first() else { bail!("the baseline has no summary") };
     let afters: Vec<&Summary> = summaries.iter().collect();
-    let margin = Policy::default().of("").margin;
-    let charts = ComparisonCharts::draw(compared, &of_baseline, &afters, args.charts.options(), Some(margin));
+    let charts = ComparisonCharts::draw(compared, of_baseline, &afters, args.charts.options(), Some(DEFAULT_MARGIN));
     let mut gallery = Gallery::open(args, after)?;
     let mut pictures: Vec<Vec<GalleryImage>> = Vec::with_capacity(after.len());
     for candidate in &compared.candidates {
@@ -188,7 +197,7 @@ fn write_comparison(
     let report = ComparisonReport {
         title: &args.title,
         comparison: compared,
-        before: &of_baseline,
+        before: of_baseline,
         candidates: &candidates,
         charts: &charts,
         stages: None,
@@ -213,12 +222,11 @@ fn write_charts(charts: &ComparisonCharts, compared: &Comparison, dir: &Path) ->
         bail!("there is no candidate to draw");
     };
     let rose = charts.small_multiples.as_ref().unwrap_or(first_rose);
-    let mut files: Vec<(String, Vec<u8>)> = vec![
-        ("rose.svg".to_owned(), rose.clone().into_bytes()),
-        ("rose.png".to_owned(), chart::png(rose, PNG_WIDTH_PX)?),
-        ("transitions.svg".to_owned(), first_transitions.clone().into_bytes()),
-        ("forest.svg".to_owned(), charts.forest.clone().into_bytes()),
-    ];
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for (name, svg) in [("rose", rose), ("transitions", first_transitions), ("forest", &charts.forest)] {
+        files.push((format!("{name}.svg"), svg.clone().into_bytes()));
+        files.push((format!("{name}.png"), chart::png(svg, PNG_WIDTH_PX)?));
+    }
     if compared.candidates.len() > 1 {
         for (index, candidate) in compared.candidates.iter().enumerate() {
             let name = &candidate.run;

@@ -6,20 +6,21 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::super::comparison::{ComparisonOptions, RecordedRun, refuse_unlike};
-use super::super::results;
+use super::summaries::Summaries;
+use crate::compare::Summary;
 use crate::report::{Stage, StageReport};
 use crate::stats::StageMatrix;
 
 /// Reads the runs of all stages and computes the matrix.
 pub(super) fn read(texts: &[String], options: &ComparisonOptions) -> Result<StageReport> {
     let (base, stages) = texts.split_first().context("--stages names no base")?;
-    let base = RecordedRun::read(Path::new(base))?;
+    let base = RecordedRun::open(Path::new(base))?;
     let mut trained: Vec<(String, RecordedRun)> = Vec::with_capacity(stages.len());
     for text in stages {
         let Some((dir, dataset)) = text.rsplit_once(':') else {
             bail!("--stages {text}: it names no dataset; hint: RUN:DATASET, the dataset that this stage was tuned on");
         };
-        let run = RecordedRun::read(Path::new(dir))?;
+        let run = RecordedRun::open(Path::new(dir))?;
         refuse_unlike(&base, &run, &options.allow_different)?;
         if trained.iter().any(|(known, _)| known == dataset) {
             bail!("--stages: two stages were tuned on `{dataset}`; hint: the matrix has one stage a dataset");
@@ -28,7 +29,7 @@ pub(super) fn read(texts: &[String], options: &ComparisonOptions) -> Result<Stag
     }
     let datasets = ordered(&base, &trained)?;
     let accuracies = |run: &RecordedRun| -> Result<Vec<Option<f64>>> {
-        let summary = results::summary(&run.name, &run.manifest.spec, &run.trials)?;
+        let summary = summary_of(run)?;
         let of =
             |name: &String| summary.datasets.iter().find(|dataset| &dataset.dataset == name)?.model.as_ref()?.accuracy;
         Ok(datasets.iter().map(of).collect())
@@ -48,6 +49,15 @@ pub(super) fn read(texts: &[String], options: &ComparisonOptions) -> Result<Stag
         backward_transfer: matrix.backward_transfer(),
         forward_transfer: matrix.forward_transfer(),
     })
+}
+
+/// All numbers of a run.
+fn summary_of(run: &RecordedRun) -> Result<Summary> {
+    let mut parts = Summaries::new(1);
+    for dataset in &run.manifest.spec.datasets {
+        parts.add(0, &run.name, &run.spec_of(&dataset.dataset), &run.trials_of(&dataset.dataset)?)?;
+    }
+    parts.finish().pop().context("a run has a summary")
 }
 
 /// The datasets that stages were tuned on, in their order, and then the base's others.
