@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::adapter_options::AdapterOptions;
 use crate::cli::data::Places;
+use crate::cli::hub_options::HubOptions;
 use crate::cli::judge_options::JudgeOptions;
 use crate::cli::results::ChartOptions;
 
@@ -14,9 +15,11 @@ use crate::cli::results::ChartOptions;
 pub(in crate::cli) struct EvalOptions {
     #[command(flatten)]
     pub(in crate::cli) adapters: AdapterOptions,
-    /// Folder of the encoder to compare with; `auto`: the one that the checkpoint names; `embedded`: the miniature's;
-    /// `none`: no comparison
-    #[arg(long, value_name = "DIR|auto|embedded|none", default_value = "auto")]
+    #[command(flatten)]
+    pub(in crate::cli) hub: HubOptions,
+    /// Folder of the encoder to compare with, or its ORG/NAME[@REVISION] on the hub; `auto`: the one that the checkpoint
+    /// names; `embedded`: the miniature's; `none`: no comparison
+    #[arg(long, value_name = "DIR|ORG/NAME|auto|embedded|none", default_value = "auto")]
     pub(in crate::cli) encoder: String,
     /// Names of `emt data list`, folders, or NAME=FOLDER, separated by commas; default: what is found of mnist,
     /// cifar10, cifar100, miniimagenet; for the embedded model embedded/mnist, embedded/cifar10, embedded/cifar100

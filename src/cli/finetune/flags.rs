@@ -6,14 +6,16 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use super::super::data::Places;
+use super::super::hub_options::HubOptions;
 use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
 use crate::model::weights::is_embedded;
 
 /// Flags of `emt finetune`.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct FinetuneArgs {
-    /// Checkpoint folder of the base model; `embedded`: the miniature that is a part of the program
-    #[arg(long, short, value_name = "DIR|embedded")]
+    /// Checkpoint folder of the base model; `embedded`: the miniature that is a part of the program; or
+    /// ORG/NAME[@REVISION] on the hub, found in its cache. A folder of that name wins
+    #[arg(long, short, value_name = "DIR|ORG/NAME|embedded")]
     pub model: PathBuf,
     /// What trains: linear (the projector), lora (updates of the language model, and the projector), full (language
     /// model and projector)
@@ -25,6 +27,8 @@ pub(in crate::cli) struct FinetuneArgs {
     /// Folder for the adapter, its checkpoints and the forgetting curve. The same command again resumes
     #[arg(long, short, value_name = "DIR")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub hub: HubOptions,
     #[command(flatten)]
     pub places: Places,
     /// Split to train on; default: train
@@ -43,7 +47,7 @@ pub(in crate::cli) struct FinetuneArgs {
     #[arg(long)]
     pub no_projector: bool,
     /// Adapter to go on from
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|ORG/NAME")]
     pub from_adapter: Option<PathBuf>,
     /// The question: `emt`, `emt-open`, or a file with {noun} and {labels}
     #[arg(long, value_name = "NAME|FILE", default_value = "emt")]
@@ -74,8 +78,9 @@ pub(in crate::cli) struct FinetuneArgs {
     /// Images of each dataset in those evaluations
     #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Forgetting curve")]
     pub eval_limit: usize,
-    /// Encoder of those evaluations: a folder, or none; also the tower of a checkpoint that only names it
-    #[arg(long, value_name = "DIR|none", help_heading = "Forgetting curve")]
+    /// Encoder of those evaluations: a folder, ORG/NAME[@REVISION] on the hub, or none; also the tower of a checkpoint that
+    /// only names it
+    #[arg(long, value_name = "DIR|ORG/NAME|none", help_heading = "Forgetting curve")]
     pub encoder: Option<String>,
     /// Tokens of an answer at most in those evaluations
     #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Forgetting curve")]

@@ -51,7 +51,7 @@ fn weights(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Weight
     let Some(tower) = tower else {
         let name = (FAMILY.tower_reference)(checkpoint).unwrap_or_default();
         bail!(
-            "`{}` does not contain its vision tower but names `{name}`, which was not found; hint: give the tower's folder as --encoder DIR",
+            "`{}` does not contain its vision tower but names `{name}`, which was not found; hint: --download fetches it where that is its name on the hub; else give the tower's folder as --encoder DIR",
             checkpoint.dir.display()
         );
     };
