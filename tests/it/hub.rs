@@ -61,13 +61,15 @@ fn repository(miniature: Miniature) -> Files {
 /// The same weights as two shards and an index.
 fn in_shards(mut files: Files) -> Files {
     let whole = files.remove("model.safetensors").unwrap();
-    let tensors = SafeTensors::deserialize(&whole).unwrap();
+    let whole = SafeTensors::deserialize(&whole).unwrap();
+    let tensors: BTreeMap<&str, _> = whole.iter().collect();
     let mut map = serde_json::Map::new();
     for shard in 0..2 {
         let name = format!("model-0000{}-of-00002.safetensors", shard + 1);
-        let part: Vec<_> = tensors.iter().enumerate().filter(|(i, _)| i % 2 == shard).map(|(_, part)| part).collect();
-        for (tensor, _) in &part {
-            map.insert((*tensor).to_owned(), name.clone().into());
+        let part: BTreeMap<_, _> =
+            tensors.iter().enumerate().filter(|(i, _)| i % 2 == shard).map(|(_, part)| part).collect();
+        for tensor in part.keys() {
+            map.insert(tensor.to_string(), name.clone().into());
         }
         files.insert(name, safetensors::serialize(part, None).unwrap());
     }
