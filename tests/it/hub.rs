@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::http_server::{HttpServer, Reply, Request};
-use super::support::{Finished, emt, finish};
+use super::support::{Finished, emt, finish, shared};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const TOKEN: &str = "hf_a_token_that_nobody_may_see";
@@ -77,6 +77,12 @@ fn in_shards(mut files: Files) -> Files {
     files
 }
 
+/// The files of a folder.
+fn files_of(folder: &Path) -> Files {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file());
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+}
+
 /// A hub and the server that it hands large files over to.
 struct HubServers {
     hub: HttpServer,
@@ -116,11 +122,17 @@ impl HubServers {
         self.folder.path().join(name).join("run")
     }
 
-    /// `emt eval` of a few images with everything by its name on the hub.
-    fn eval(&self, out: &str) -> Command {
+    /// The program, which knows this hub.
+    fn emt(&self) -> Command {
         let mut command = emt();
         command.env("HF_HOME", self.folder.path().join("home")).env("HF_ENDPOINT", self.hub.url());
         command.env("HF_TOKEN", TOKEN);
+        command
+    }
+
+    /// `emt eval` of a few images with everything by its name on the hub.
+    fn eval(&self, out: &str) -> Command {
+        let mut command = self.emt();
         command.args(["eval", "--model", "org/tiny", "--encoder", "org/clip", "--datasets", "embedded/mnist"]);
         command.args(["--limit", "4", "--out"]).arg(self.out(out));
         command
@@ -365,6 +377,65 @@ fn an_unreachable_hub_leaves_what_the_cache_has() {
     succeed(servers.eval("run").arg("--download"));
     let finished = succeed(servers.eval("other").arg("--download").env("HF_ENDPOINT", "http://127.0.0.1:9"));
     assert!(finished.stderr.contains("what the cache has is used"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_tower_that_is_only_named_is_fetched_with_its_model() {
+    let Some(shared) = shared() else { return };
+    let fixtures = shared.join("fixtures/llava_original");
+    let mut model = files_of(&fixtures.join("full_safetensors_sharded"));
+    let mut config: Value = serde_json::from_slice(&model["config.json"]).unwrap();
+    config["mm_vision_tower"] = "org/tower".into();
+    model.insert("config.json".to_owned(), config.to_string().into_bytes());
+    let projector = files_of(&fixtures.join("pretrain_projector"));
+    let tower = files_of(&fixtures.join("clip-tower"));
+    let servers = HubServers::start(vec![("org/llava", model), ("org/tower", tower), ("org/projector", projector)]);
+    let eval = |out: &str, encoder: &str| {
+        let mut command = servers.emt();
+        command.args(["eval", "--model", "org/llava", "--encoder", encoder, "--adapter", "org/projector", "--out"]);
+        command.arg(servers.out(out)).args(["--datasets", "embedded/mnist", "--limit", "2"]);
+        command
+    };
+    succeed(eval("auto", "auto").arg("--download"));
+    let run = run_json(&servers.out("auto").join("projector"));
+    assert_eq!(run["spec"]["encoder"]["name"], "org/tower");
+    assert_eq!(run["spec"]["model"]["name"], "org/llava+projector");
+    succeed(&mut eval("none", "none"));
+
+    fs::remove_dir_all(servers.repository("org/tower")).unwrap();
+    let words = refused(&mut eval("auto", "auto"));
+    assert!(words.contains("names its tower `org/tower`") && words.contains("`hf download org/tower`"), "{words}");
+    assert!(words.contains("--limit 2 --download` fetches it"), "{words}");
+    let words = refused(&mut eval("none", "none"));
+    assert!(words.contains("`org/tower` was not found") && words.contains("--download"), "{words}");
+}
+
+#[test]
+fn the_gate_and_fine_tuning_take_names_of_the_hub_too() {
+    let Some(shared) = shared() else { return };
+    let models = shared.join("models");
+    let servers = HubServers::start(vec![
+        ("org/tiny", files_of(&models.join("tiny-llava"))),
+        ("org/clip", files_of(&models.join("tiny-clip"))),
+        ("org/lora", files_of(&models.join("adapters/lora-mnist"))),
+    ]);
+    let common = ["--model", "org/tiny", "--encoder", "org/clip", "--download"];
+    let mut gate = servers.emt();
+    gate.arg("gate").args(common).args(["--adapter", "org/lora", "--datasets", "embedded/mnist", "--limit", "20"]);
+    let decided = finish(gate.arg("--runs").arg(servers.out("gate")));
+    // So few images decide nothing.
+    assert_eq!(decided.code, Some(3), "{}", decided.stderr);
+    assert_eq!(run_json(&servers.out("gate").join("lora"))["spec"]["model"]["name"], "org/tiny+lora");
+
+    let mut finetune = servers.emt();
+    finetune.arg("finetune").args(common).args(["--method", "lora", "--from-adapter", "org/lora"]);
+    finetune.args(["--train", "embedded/mnist", "--limit", "2", "--epochs", "1", "--rank", "8", "--eval-limit", "2"]);
+    succeed(finetune.args(["--eval-datasets", "embedded/mnist", "--out"]).arg(servers.out("tuned")));
+    let notes: Value = serde_json::from_slice(&fs::read(servers.out("tuned").join("emt.json")).unwrap()).unwrap();
+    assert_eq!(notes["base"]["name"], "org/tiny");
+    let adapter: Value =
+        serde_json::from_slice(&fs::read(servers.out("tuned").join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(adapter["base_model_name_or_path"], "org/tiny", "Python's peft finds the base by it");
 }
 
 #[test]

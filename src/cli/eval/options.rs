@@ -13,10 +13,6 @@ use crate::cli::results::ChartOptions;
 /// What is asked of which model: the flags of every command that evaluates.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct EvalOptions {
-    #[command(flatten)]
-    pub(in crate::cli) adapters: AdapterOptions,
-    #[command(flatten)]
-    pub(in crate::cli) hub: HubOptions,
     /// Folder of the encoder to compare with, or its ORG/NAME[@REVISION] on the hub; `auto`: the one that the checkpoint
     /// names; `embedded`: the miniature's; `none`: no comparison
     #[arg(long, value_name = "DIR|ORG/NAME|auto|embedded|none", default_value = "auto")]
@@ -70,6 +66,10 @@ pub(in crate::cli) struct EvalOptions {
     /// Datasets that the model was fine-tuned on: an answer from their labels gets the code `leak`
     #[arg(long, value_name = "A,B")]
     pub(in crate::cli) tuned_on: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) adapters: AdapterOptions,
+    #[command(flatten)]
+    pub(in crate::cli) hub: HubOptions,
     #[command(flatten)]
     pub(in crate::cli) judging: JudgeOptions,
     #[command(flatten)]

@@ -28,8 +28,6 @@ pub(in crate::cli) struct FinetuneArgs {
     #[arg(long, short, value_name = "DIR")]
     pub out: PathBuf,
     #[command(flatten)]
-    pub hub: HubOptions,
-    #[command(flatten)]
     pub places: Places,
     /// Split to train on; default: train
     #[arg(long, value_name = "NAME")]
@@ -91,6 +89,8 @@ pub(in crate::cli) struct FinetuneArgs {
     /// Samples in one forward and backward pass; a step sums over as many as its batch needs. More than 1 helps a GPU
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub micro_batch_size: usize,
+    #[command(flatten)]
+    pub hub: HubOptions,
 }
 
 /// The numbers of a training; where a flag is left out, its method's own value.
