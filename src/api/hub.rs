@@ -114,7 +114,9 @@ impl HubError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Connection { .. } | Self::Download(DownloadError::Connection { .. }) => true,
-            Self::Status { status, .. } | Self::Download(DownloadError::Status { status, .. }) => *status >= 500,
+            Self::Status { status, .. } | Self::Download(DownloadError::Status { status, .. }) => {
+                *status == 429 || *status >= 500
+            }
             _ => false,
         }
     }

@@ -50,9 +50,10 @@ fn below_home(path: &str) -> PathBuf {
     }
 }
 
-/// The hub's address.
+/// The hub's address. Not from `.env`: the token goes there, and a folder that somebody else made must not say where.
 pub(super) fn hub_endpoint() -> String {
-    value(&["HF_ENDPOINT"]).map_or_else(|| "https://huggingface.co".to_owned(), |(_, value)| value)
+    let set = std::env::var("HF_ENDPOINT").ok().filter(|value| !value.is_empty());
+    set.unwrap_or_else(|| "https://huggingface.co".to_owned())
 }
 
 /// The token that the hub asks for where a repository is not for everybody.

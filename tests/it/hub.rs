@@ -380,6 +380,17 @@ fn an_unreachable_hub_leaves_what_the_cache_has() {
 }
 
 #[test]
+fn a_run_of_a_repository_is_one_folder_below_reports() {
+    let servers = servers();
+    let here = tempfile::tempdir().unwrap();
+    let mut command = servers.emt();
+    command.current_dir(here.path()).args(["eval", "--model", "org/tiny", "--encoder", "none", "--download"]);
+    succeed(command.args(["--datasets", "embedded/mnist", "--limit", "2"]));
+    let runs = file_names(&here.path().join("reports"));
+    assert!(runs.len() == 1 && runs.iter().all(|name| name.starts_with("org--tiny-")), "{runs:?}");
+}
+
+#[test]
 fn a_tower_that_is_only_named_is_fetched_with_its_model() {
     let Some(shared) = shared() else { return };
     let fixtures = shared.join("fixtures/llava_original");
