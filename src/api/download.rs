@@ -13,14 +13,15 @@ use reqwest::header::{
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::runtime;
+use super::secret::Secret;
 
 /// Failures in a row, without one byte of progress, after which a download is given up.
-const N_FAILURES_MAX: u32 = 5;
-const RETRY_BASE_MS: u64 = 300;
+pub(super) const N_FAILURES_MAX: u32 = 5;
+pub(super) const RETRY_BASE_MS: u64 = 300;
 /// A server that asks for a longer wait than this is not worth waiting for.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 /// No byte for so long is a broken connection.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What to fetch, and where it belongs.
 #[derive(Clone, Debug)]
@@ -31,8 +32,10 @@ pub struct Download<'a> {
     pub destination: &'a Path,
     /// What the file must be.
     pub checksum: Option<Checksum>,
+    /// Its size in bytes, where that is known.
+    pub n_bytes: Option<u64>,
     /// Sent to the host of `url` alone, never to where it redirects.
-    pub bearer_token: Option<&'a str>,
+    pub bearer_token: Option<&'a Secret>,
 }
 
 /// The hash of a complete file, in hex of either case.
@@ -89,14 +92,34 @@ pub enum DownloadError {
         /// `; hint: …` or nothing.
         hint: &'static str,
     },
+    /// The file is of another size than it must be.
+    #[error("`{url}` has {found} bytes, and {expected} were expected; hint: something on the way alters it")]
+    Size {
+        /// The address as given.
+        url: String,
+        /// Bytes that it has.
+        found: u64,
+        /// Bytes that it must have.
+        expected: u64,
+    },
     /// The file could not be written.
-    #[error("failed to write `{}`: {source}", path.display())]
+    #[error("failed to write `{}`: {source}{}", path.display(), full_disk_hint(source))]
     File {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
         source: io::Error,
     },
+}
+
+/// What to do where the disk is full.
+fn full_disk_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; hint: make room; what has arrived is kept, and the same command goes on from there"
+        }
+        _ => "",
+    }
 }
 
 /// Fetches a file; `on_progress` is told the bytes that are there and, where known, of how many.
@@ -122,7 +145,9 @@ pub fn download(request: &Download, on_progress: &mut dyn FnMut(u64, Option<u64>
         match handle.block_on(transfer.attempt(on_progress)) {
             Ok(()) => match transfer.finish() {
                 // Bytes of an earlier run may be those of another file: one fresh start tells.
-                Err(DownloadError::Checksum { .. }) if transfer.resumed && !started_over => {
+                Err(DownloadError::Checksum { .. } | DownloadError::Size { .. })
+                    if transfer.resumed && !started_over =>
+                {
                     started_over = true;
                     transfer.start_over()?;
                 }
@@ -200,7 +225,9 @@ impl<'a> Transfer<'a> {
     }
 
     fn start_over(&mut self) -> Result<(), DownloadError> {
-        self.file.set_len(0).map_err(|source| file_error(&self.partial, source))?;
+        if self.n_bytes > 0 {
+            self.file.set_len(0).map_err(|source| file_error(&self.partial, source))?;
+        }
         self.n_bytes = 0;
         self.resumed = false;
         self.validator = None;
@@ -212,7 +239,7 @@ impl<'a> Transfer<'a> {
     async fn attempt(&mut self, on_progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<(), Failure> {
         let mut get = self.client.get(self.url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(token) = self.request.bearer_token {
-            get = get.header(AUTHORIZATION, format!("Bearer {token}"));
+            get = get.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
         if self.n_bytes > 0 {
             get = get.header(RANGE, format!("bytes={}-", self.n_bytes));
@@ -222,6 +249,8 @@ impl<'a> Transfer<'a> {
         }
         let response = get.send().await.map_err(|error| self.broken(error))?;
         let Some((mut response, n_total)) = self.accept(response)? else { return Ok(()) };
+        // Told before gigabytes arrive for nothing.
+        n_total.map_or(Ok(()), |found| self.check_size(found))?;
         on_progress(self.n_bytes, n_total);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
             self.file.write_all(&chunk).map_err(|source| file_error(&self.partial, source))?;
@@ -305,9 +334,29 @@ impl<'a> Transfer<'a> {
         Failure::Transient { error, wait: None }
     }
 
+    fn discard(&self) {
+        let _ = fs::remove_file(&self.partial);
+        let _ = fs::remove_file(&self.validator_path);
+    }
+
+    fn check_size(&self, found: u64) -> Result<(), DownloadError> {
+        match self.request.n_bytes {
+            Some(expected) if expected != found => {
+                Err(DownloadError::Size { url: self.request.url.to_owned(), found, expected })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks the complete file and gives it its name.
     fn finish(&mut self) -> Result<(), DownloadError> {
         self.file.sync_all().map_err(|source| file_error(&self.partial, source))?;
+        if let Err(error) = self.check_size(self.n_bytes) {
+            if !self.resumed {
+                self.discard();
+            }
+            return Err(error);
+        }
         if let Some(checksum) = &self.request.checksum {
             let (kind, expected, found) = match checksum {
                 Checksum::Md5(expected) => ("MD5", expected, hash_file::<md5::Md5>(&self.partial)),
@@ -322,8 +371,7 @@ impl<'a> Transfer<'a> {
                 };
                 let (url, expected) = (self.request.url.to_owned(), expected.trim().to_owned());
                 if !self.resumed {
-                    let _ = fs::remove_file(&self.partial);
-                    let _ = fs::remove_file(&self.validator_path);
+                    self.discard();
                 }
                 return Err(DownloadError::Checksum { url, kind, found, expected, hint });
             }

@@ -1,10 +1,11 @@
-//! The network: a plain download, and a client of OpenAI-compatible chat servers.
+//! The network: a plain download, the model hub, and a client of OpenAI-compatible chat servers.
 //!
 //! The only user of tokio. One runtime on a thread of its own serves the whole process; every function
 //! here blocks its caller and must not be called from inside an asynchronous task.
 
 mod chat;
 mod download;
+mod hub;
 mod runtime;
 mod secret;
 
@@ -12,4 +13,5 @@ pub use chat::{
     ChatClient, ChatConfig, ChatCounters, ChatError, ChatReply, ChatRequest, ConfigError, Finish, Message, Part, Role,
 };
 pub use download::{Checksum, Download, DownloadError, download};
+pub use hub::{HubClient, HubError, HubFile, HubRevision};
 pub use secret::Secret;

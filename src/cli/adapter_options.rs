@@ -11,9 +11,9 @@ use crate::eval::AdapterRequest;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Adapters")]
 pub(super) struct AdapterOptions {
-    /// Adapter over the model: a folder of PEFT or of LLaVA's trainer, a projector, or a merged checkpoint; each is a run
-    /// of its own, beside the base. Can be repeated
-    #[arg(long = "adapter", value_name = "[NAME=]DIR")]
+    /// Adapter over the model: a folder of PEFT or of LLaVA's trainer, a projector, or a merged checkpoint; or
+    /// ORG/NAME[@REVISION] on the hub; each is a run of its own, beside the base. Can be repeated
+    #[arg(long = "adapter", value_name = "[NAME=]DIR|ORG/NAME")]
     pub(super) adapters: Vec<String>,
     /// Leave the model without adapter out
     #[arg(long, requires = "adapters")]

@@ -299,7 +299,7 @@ fn fetch_one(
 }
 
 /// A bar on a terminal, otherwise a plain line every few seconds.
-struct Progress {
+pub(super) struct Progress {
     name: String,
     unit: &'static str,
     bar: Option<ProgressBar>,
@@ -308,7 +308,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(name: &str, is_quiet: bool, unit: &'static str) -> Self {
+    pub(super) fn new(name: &str, is_quiet: bool, unit: &'static str) -> Self {
         let bar = (!is_quiet && std::io::stderr().is_terminal()).then(|| {
             let template = match unit {
                 "bytes" => "{prefix} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
@@ -320,7 +320,7 @@ impl Progress {
         Self { name: name.to_owned(), unit, bar, is_quiet, last_line: Instant::now() }
     }
 
-    fn show(&mut self, n_done: u64, n_total: Option<u64>, err: &mut dyn Write) {
+    pub(super) fn show(&mut self, n_done: u64, n_total: Option<u64>, err: &mut dyn Write) {
         if let Some(bar) = &self.bar {
             if let Some(n_total) = n_total {
                 bar.set_length(n_total);
@@ -333,7 +333,7 @@ impl Progress {
         }
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -35,8 +35,34 @@ pub(super) fn judge_api_key() -> (&'static str, Option<Secret>) {
     }
 }
 
-/// The hub's local cache.
+/// The hub's local cache, where Python's `huggingface_hub` has it: on every system below `~/.cache`.
 pub(super) fn hub_cache() -> Option<PathBuf> {
-    let home = value(&["HF_HOME"]).map(|(_, home)| PathBuf::from(home));
-    home.or_else(|| dirs::cache_dir().map(|cache| cache.join("huggingface"))).map(|home| home.join("hub"))
+    let path = |names: &[&'static str]| value(names).map(|(_, path)| below_home(&path));
+    let cache = || path(&["XDG_CACHE_HOME"]).or_else(|| dirs::home_dir().map(|home| home.join(".cache")));
+    let home = || path(&["HF_HOME"]).or_else(|| cache().map(|cache| cache.join("huggingface")));
+    path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).or_else(|| home().map(|home| home.join("hub")))
+}
+
+fn below_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), dirs::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
+    }
+}
+
+/// The hub's address. Not from `.env`: the token goes there, and a folder that somebody else made must not say where.
+pub(super) fn hub_endpoint() -> String {
+    let set = std::env::var("HF_ENDPOINT").ok().filter(|value| !value.is_empty());
+    set.unwrap_or_else(|| "https://huggingface.co".to_owned())
+}
+
+/// The token that the hub asks for where a repository is not for everybody.
+pub(super) fn hub_token() -> Option<Secret> {
+    value(&["HF_TOKEN"]).and_then(|(_, token)| Secret::new(&token))
+}
+
+/// The variable that forbids to ask the hub, where one does.
+pub(super) fn hub_is_offline() -> Option<&'static str> {
+    let (name, value) = value(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])?;
+    ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str()).then_some(name)
 }

@@ -10,6 +10,7 @@ mod environment;
 mod eval;
 mod finetune;
 mod gate;
+mod hub_options;
 mod interrupt;
 mod judge;
 mod judge_options;

@@ -15,7 +15,7 @@ use crate::model::preprocess::Preprocessor;
 use crate::model::scoring::LabelTrie;
 use crate::model::subjects::Subjects;
 use crate::model::tower::{self, TowerComparison};
-use crate::model::weights::{Adapter, Canonical, Checkpoint, Miniature, find_checkpoint, is_embedded, open_checkpoint};
+use crate::model::weights::{Adapter, Canonical, Checkpoint, Hub, Located, Miniature, Role, is_embedded};
 
 /// Which encoder stands beside the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,23 +24,23 @@ pub enum EncoderChoice {
     Auto,
     /// None; what needs one is null.
     None,
-    /// A folder, or `embedded`.
+    /// A folder, `embedded`, or a name on the hub.
     Folder(PathBuf),
 }
 
 /// An adapter that a person asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterRequest {
-    /// The name given to it; else its folder's.
+    /// The name given to it; else its folder's or repository's.
     pub name: Option<String>,
-    /// Its folder or file.
+    /// Its folder or file, or its name on the hub.
     pub path: PathBuf,
 }
 
 /// What a person asked for.
 #[derive(Clone, Debug)]
 pub struct SubjectsRequest<'a> {
-    /// The model's folder, or `embedded`.
+    /// The model's folder, `embedded`, or its name on the hub.
     pub model: &'a Path,
     /// The encoder.
     pub encoder: EncoderChoice,
@@ -54,8 +54,8 @@ pub struct SubjectsRequest<'a> {
     pub is_merged: bool,
     /// Whether an adapter that changes nothing is let pass.
     pub allows_idle: bool,
-    /// The hub's local cache (`…/hub`), where towers that are only named may lie.
-    pub hub_cache: Option<PathBuf>,
+    /// Where names on the hub are looked up, and towers that are only named.
+    pub hub: &'a Hub<'a>,
 }
 
 /// Model and encoder, opened and compared; no weight is read yet.
@@ -88,28 +88,35 @@ pub struct EvalSubjects {
 impl OpenedSubjects {
     /// Opens what was asked for.
     pub fn open(request: &SubjectsRequest) -> Result<Self> {
-        let checkpoint = open_checkpoint(request.model, Miniature::Model)?;
+        let hub = request.hub;
+        let checkpoint = hub.find(request.model, Role::Model)?.open(Miniature::Model)?;
         let family = mllm::family_of(&checkpoint)?;
         let named = (family.tower_reference)(&checkpoint);
-        let found =
-            named.as_deref().and_then(|name| find_checkpoint(name, &checkpoint.dir, request.hub_cache.as_deref()));
-        let encoder_dir = match &request.encoder {
-            EncoderChoice::Folder(dir) => Some(dir.clone()),
+        let found = match &named {
+            Some(name) => {
+                let role = if request.encoder == EncoderChoice::Auto { Role::Model } else { Role::Tower };
+                let may_fetch = !matches!(request.encoder, EncoderChoice::Folder(_));
+                hub.find_tower(name, &checkpoint.dir, role, may_fetch)?
+            }
+            None => None,
+        };
+        let encoder_at: Option<Located> = match &request.encoder {
+            EncoderChoice::Folder(dir) => Some(hub.find(dir, Role::Model)?),
             EncoderChoice::None => None,
-            EncoderChoice::Auto if is_embedded(request.model) => Some(request.model.to_owned()),
-            EncoderChoice::Auto => Some(found.clone().with_context(|| no_encoder(&checkpoint, named.as_deref()))?),
+            EncoderChoice::Auto if is_embedded(request.model) => Some(Located::folder(request.model)),
+            EncoderChoice::Auto => Some(found.clone().with_context(|| no_encoder(&checkpoint, named.as_deref(), hub))?),
         };
         // A tower that the checkpoint only names may be the given encoder's.
-        let tower_dir = found.or_else(|| encoder_dir.clone());
-        let tower = match (&named, &tower_dir) {
-            (Some(_), Some(dir)) => Some(open_checkpoint(dir, Miniature::Encoder)?),
+        let tower_at = found.or_else(|| encoder_at.clone());
+        let tower = match (&named, &tower_at) {
+            (Some(_), Some(at)) => Some(at.open(Miniature::Encoder)?),
             _ => None,
         };
         let model = OpenedModel::open(&checkpoint, tower.as_ref(), request.template)?;
         let adapters = open_adapters(request, family.canonical, &model)?;
-        let encoder = match encoder_dir {
-            Some(dir) => {
-                let encoder = OpenedEncoder::open(open_checkpoint(&dir, Miniature::Encoder)?)?;
+        let encoder = match encoder_at {
+            Some(at) => {
+                let encoder = OpenedEncoder::open(at.open(Miniature::Encoder)?)?;
                 let comparison = tower::compare(&model.weights, &encoder.weights)?;
                 Some((encoder, comparison))
             }
@@ -286,8 +293,9 @@ fn open_adapters(
 ) -> Result<Vec<OpenedAdapter>> {
     let mut opened: Vec<OpenedAdapter> = Vec::with_capacity(request.adapters.len());
     for AdapterRequest { name, path } in request.adapters {
-        let adapter = Adapter::open(path, canonicalise, &model.weights)?;
-        let name = name.clone().unwrap_or_else(|| adapter.name());
+        let at = request.hub.find(path, Role::Adapter)?;
+        let adapter = Adapter::open(&at.path, canonicalise, &model.weights)?;
+        let name = name.clone().or_else(|| at.short_name().map(str::to_owned)).unwrap_or_else(|| adapter.name());
         let is_taken = opened.iter().any(|other| other.name == name) || (request.has_base && name == "base");
         if is_taken {
             bail!("two runs would be called `{name}`; hint: give the adapter another name, as --adapter NAME=DIR");
@@ -329,15 +337,14 @@ fn preprocessing(parameters: &crate::model::preprocess::Parameters) -> Result<Va
     serde_json::to_value(parameters).context("the preprocessing parameters cannot be recorded")
 }
 
-fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>) -> String {
+fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String {
+    let dir = checkpoint.dir.display();
     let why = match named {
-        Some(name) => format!(
-            "`{}` names its tower `{name}`, which is neither beside it nor in the hub's cache",
-            checkpoint.dir.display()
-        ),
-        None => format!("`{}` does not say which encoder its tower comes from", checkpoint.dir.display()),
+        Some(name) => format!("`{dir}` names its tower `{name}`, which is neither beside it nor in the hub's cache"),
+        None => format!("`{dir}` does not say which encoder its tower comes from"),
     };
-    format!("{why}; hint: give its CLIP as --encoder DIR, or --encoder none to go without the comparison")
+    let fetching = named.and_then(|name| hub.how_to_fetch(name)).map(|how| format!("{how}; or ")).unwrap_or_default();
+    format!("{why}; hint: {fetching}give its CLIP as --encoder DIR, or --encoder none to go without the comparison")
 }
 
 /// What `run.json` shows of the tower beside the relation; `null` without an encoder.

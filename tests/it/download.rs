@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use emt::api::{Checksum, Download, DownloadError, download};
+use emt::api::{Checksum, Download, DownloadError, Secret, download};
 use sha2::{Digest, Sha256};
 
 use crate::http_server::{HttpServer, Reply, Request};
@@ -55,7 +55,7 @@ impl Place {
 
     fn fetch(&self, server: &HttpServer, checksum: Option<Checksum>) -> Result<(), DownloadError> {
         let url = format!("{}/file.bin", server.url());
-        let request = Download { url: &url, destination: &self.file(), checksum, bearer_token: None };
+        let request = Download { url: &url, destination: &self.file(), checksum, n_bytes: None, bearer_token: None };
         download(&request, &mut |_, _| {})
     }
 
@@ -69,13 +69,14 @@ impl Place {
 fn a_download_arrives_whole_with_progress_and_leaves_nothing_else() {
     let server = HttpServer::start(|request| file_reply(request, "\"1\""));
     let place = Place::new();
-    let url = format!("{}/file.bin", server.url());
+    let (url, token) = (format!("{}/file.bin", server.url()), Secret::new("hf_token"));
     let mut last = (0, None);
     let request = Download {
         url: &url,
         destination: &place.file(),
         checksum: Some(sha256(&content())),
-        bearer_token: Some("hf_token"),
+        n_bytes: Some(800_000),
+        bearer_token: token.as_ref(),
     };
     download(&request, &mut |done, total| {
         assert!(done >= last.0);
@@ -172,12 +173,13 @@ fn a_redirect_is_followed_and_the_token_stays_behind() {
     let address = target.url().replace("127.0.0.1", "localhost");
     let server = HttpServer::start(move |_| Reply::new(302, "").with("location", format!("{address}/signed?key=1")));
     let place = Place::new();
-    let url = server.url();
+    let (url, token) = (server.url(), Secret::new("hf_token"));
     let request = Download {
         url: &url,
         destination: &place.file(),
         checksum: Some(sha256(&content())),
-        bearer_token: Some("hf_token"),
+        n_bytes: Some(800_000),
+        bearer_token: token.as_ref(),
     };
     download(&request, &mut |_, _| {}).unwrap();
     assert!(server.requests()[0].headers.contains_key("authorization"));
@@ -209,8 +211,34 @@ fn a_server_that_keeps_failing_is_given_up_and_the_bytes_are_kept() {
 fn only_http_is_fetched() {
     let place = Place::new();
     for url in ["file:///etc/passwd", "ftp://h/x", "nonsense"] {
-        let request = Download { url, destination: &place.file(), checksum: None, bearer_token: None };
+        let request = Download { url, destination: &place.file(), checksum: None, n_bytes: None, bearer_token: None };
         let error = download(&request, &mut |_, _| {}).unwrap_err();
         assert!(matches!(error, DownloadError::Address { .. }), "{error}");
     }
+}
+
+#[test]
+fn a_file_of_another_size_is_refused_before_it_arrives() {
+    let server = HttpServer::start(|_| Reply::new(200, content()));
+    let place = Place::new();
+    let url = server.url();
+    let request =
+        Download { url: &url, destination: &place.file(), checksum: None, n_bytes: Some(5), bearer_token: None };
+    let error = download(&request, &mut |_, _| panic!("nothing of it is wanted")).unwrap_err();
+    assert!(matches!(error, DownloadError::Size { found: 800_000, expected: 5, .. }), "{error}");
+    assert!(!place.file().exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error_that_says_so() {
+    let server = HttpServer::start(|_| Reply::new(200, content()));
+    let place = Place::new();
+    place.leave_partial(&[]);
+    fs::remove_file(place.partial()).unwrap();
+    // A device that is always full stands in for the disk.
+    std::os::unix::fs::symlink("/dev/full", place.partial()).unwrap();
+    let error = place.fetch(&server, None).unwrap_err().to_string();
+    assert!(error.contains("file.bin.partial") && error.contains("hint: make room"), "{error}");
+    assert!(!place.file().exists());
 }

@@ -129,8 +129,12 @@ fn serve_connection(stream: TcpStream, script: &Script, requests: &Mutex<Vec<Req
             requests.push(request.clone());
         }
         let stream = reader.get_mut();
+        // What follows the head of an answer to HEAD would be read as the next answer.
+        let n_bytes_max = if request.method == "HEAD" { 0 } else { usize::MAX };
         let is_written = match script(&request) {
-            Reply::Full { status, headers, body } => write_response(stream, status, &headers, &body, body.len()),
+            Reply::Full { status, headers, body } => {
+                write_response(stream, status, &headers, &body, body.len().min(n_bytes_max))
+            }
             Reply::Cut { status, headers, body, n_bytes_sent } => {
                 let _ = write_response(stream, status, &headers, &body, n_bytes_sent);
                 return;

@@ -20,8 +20,9 @@ use crate::eval::{self, Ended, EvalRun};
 /// Flags of `emt eval`.
 #[derive(Args, Debug)]
 pub(super) struct EvalArgs {
-    /// Checkpoint folder of the model; `embedded`: the miniature that is a part of the program
-    #[arg(long, short, value_name = "DIR|embedded")]
+    /// Checkpoint folder of the model; `embedded`: the miniature that is a part of the program; or ORG/NAME[@REVISION] on
+    /// the hub, found in its cache. A folder of that name wins
+    #[arg(long, short, value_name = "DIR|ORG/NAME|embedded")]
     model: PathBuf,
     /// Run folder; default: reports/<model>-<identity>. With adapters the runs lie in DIR/base and DIR/<adapter>. The
     /// same command again resumes
@@ -43,14 +44,14 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         bail!("--max-unscored is a share from 0 to 1, and is {}", args.max_unscored);
     }
     let options = &args.options;
-    let prepared = prepare(&args.model, options, args.out.as_deref())?;
+    let prepared = prepare(&args.model, options, args.out.as_deref(), quiet, err)?;
     let mut progress = Progress::new(err, quiet);
     warn(&mut progress, &prepared);
     let open_runs = open_runs(&args.model, options, &prepared)?;
     let works = plan(options, &prepared, &open_runs);
     announce(&mut progress, &prepared, &works, open_runs.iter().any(|open| !open.recorded.is_empty()));
     interrupt::listen();
-    let Prepared { placement, subjects, datasets, questions, batch_size, panel, runs } = prepared;
+    let Prepared { placement, subjects, datasets, questions, batch_size, panel, runs, .. } = prepared;
     let run = EvalRun {
         datasets: &datasets,
         prompt_name: prompt_name(&runs[0].spec),

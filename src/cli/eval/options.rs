@@ -6,17 +6,16 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::adapter_options::AdapterOptions;
 use crate::cli::data::Places;
+use crate::cli::hub_options::HubOptions;
 use crate::cli::judge_options::JudgeOptions;
 use crate::cli::results::ChartOptions;
 
 /// What is asked of which model: the flags of every command that evaluates.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct EvalOptions {
-    #[command(flatten)]
-    pub(in crate::cli) adapters: AdapterOptions,
-    /// Folder of the encoder to compare with; `auto`: the one that the checkpoint names; `embedded`: the miniature's;
-    /// `none`: no comparison
-    #[arg(long, value_name = "DIR|auto|embedded|none", default_value = "auto")]
+    /// Folder of the encoder to compare with, or its ORG/NAME[@REVISION] on the hub; `auto`: the one that the checkpoint
+    /// names; `embedded`: the miniature's; `none`: no comparison
+    #[arg(long, value_name = "DIR|ORG/NAME|auto|embedded|none", default_value = "auto")]
     pub(in crate::cli) encoder: String,
     /// Names of `emt data list`, folders, or NAME=FOLDER, separated by commas; default: what is found of mnist,
     /// cifar10, cifar100, miniimagenet; for the embedded model embedded/mnist, embedded/cifar10, embedded/cifar100
@@ -67,6 +66,10 @@ pub(in crate::cli) struct EvalOptions {
     /// Datasets that the model was fine-tuned on: an answer from their labels gets the code `leak`
     #[arg(long, value_name = "A,B")]
     pub(in crate::cli) tuned_on: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) adapters: AdapterOptions,
+    #[command(flatten)]
+    pub(in crate::cli) hub: HubOptions,
     #[command(flatten)]
     pub(in crate::cli) judging: JudgeOptions,
     #[command(flatten)]

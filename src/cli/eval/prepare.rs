@@ -1,15 +1,16 @@
 //! From flags to runs that may begin.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::options::{CaptionsName, EvalOptions};
 use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
-use crate::cli::{environment, results};
+use crate::cli::{hub_options, results};
 use crate::dataset::{self, Available, Dataset, OpenRequest};
 use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt, Trial};
 use crate::eval::{self, Captions, DatasetWork, EncoderChoice, OpenRun, OpenedSubjects, Question, SubjectsRequest};
@@ -29,6 +30,8 @@ pub(in crate::cli) struct Prepared {
     pub(in crate::cli) batch_size: usize,
     pub(in crate::cli) panel: Panel,
     pub(in crate::cli) runs: Vec<PlannedRun>,
+    /// Which commit each name on the hub meant.
+    pub(in crate::cli) hub_commits: Map<String, Value>,
 }
 
 fn check_numbers(args: &EvalOptions) -> Result<()> {
@@ -38,12 +41,20 @@ fn check_numbers(args: &EvalOptions) -> Result<()> {
     Ok(())
 }
 
-/// Settles everything before weights are read; `out` is the folder of the run, or of the runs with adapters.
-pub(in crate::cli) fn prepare(model: &Path, args: &EvalOptions, out: Option<&Path>) -> Result<Prepared> {
+/// Settles everything before weights are read; `out` is the folder of the run, or of the runs with adapters. What is fetched
+/// from the hub is told to `err`.
+pub(in crate::cli) fn prepare(
+    model: &Path,
+    args: &EvalOptions,
+    out: Option<&Path>,
+    quiet: bool,
+    err: &mut dyn Write,
+) -> Result<Prepared> {
     check_numbers(args)?;
     let placement = Placement::new(&args.device, &args.dtype)?;
     let datasets = open_datasets(model, args)?;
     let template = prompting::load(&args.prompt)?;
+    let hub = args.hub.hub(quiet, err)?;
     let request = SubjectsRequest {
         model,
         encoder: match args.encoder.as_str() {
@@ -56,7 +67,7 @@ pub(in crate::cli) fn prepare(model: &Path, args: &EvalOptions, out: Option<&Pat
         has_base: args.adapters.has_base(),
         is_merged: args.adapters.merge,
         allows_idle: args.adapters.allow_noop_adapter,
-        hub_cache: environment::hub_cache(),
+        hub: &hub,
     };
     let subjects = OpenedSubjects::open(&request)?;
     let captions = match args.captions {
@@ -92,7 +103,8 @@ pub(in crate::cli) fn prepare(model: &Path, args: &EvalOptions, out: Option<&Pat
     let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
     spec.judges = panel.specs();
     let runs = planned_runs(out, &subjects, &spec)?;
-    Ok(Prepared { placement, subjects, datasets, questions, batch_size, panel, runs })
+    let hub_commits = hub_options::found(&hub);
+    Ok(Prepared { placement, subjects, datasets, questions, batch_size, panel, runs, hub_commits })
 }
 
 /// The modes that `--modes` names, in the order of a run.
@@ -226,7 +238,9 @@ pub(in crate::cli) fn prompt_name(spec: &RunSpec) -> &str {
 fn default_folder(spec: &RunSpec) -> PathBuf {
     let identity = record::identity(spec);
     let digits = identity.rsplit(':').next().unwrap_or_default();
-    Path::new("reports").join(format!("{}-{}", spec.model.name, &digits[..8.min(digits.len())]))
+    // A repository's name has a slash, and is one folder.
+    let name = spec.model.name.replace('/', "--");
+    Path::new("reports").join(format!("{name}-{}", &digits[..8.min(digits.len())]))
 }
 
 fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::Map<String, Value> {
@@ -293,6 +307,9 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
     for (run, PlannedRun { spec, dir }) in prepared.runs.iter().enumerate() {
         let mut environment = sitting(model, args, prepared.batch_size);
         environment.insert("tower_change".into(), prepared.subjects.tower_change());
+        if !prepared.hub_commits.is_empty() {
+            environment.insert("hub".into(), prepared.hub_commits.clone().into());
+        }
         let tuned_on = prepared.subjects.tuned_on(run);
         if !tuned_on.is_empty() {
             environment.insert(ADAPTER_TUNED_ON.into(), tuned_on.into());

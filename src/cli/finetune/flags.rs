@@ -6,14 +6,16 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use super::super::data::Places;
+use super::super::hub_options::HubOptions;
 use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
 use crate::model::weights::is_embedded;
 
 /// Flags of `emt finetune`.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct FinetuneArgs {
-    /// Checkpoint folder of the base model; `embedded`: the miniature that is a part of the program
-    #[arg(long, short, value_name = "DIR|embedded")]
+    /// Checkpoint folder of the base model; `embedded`: the miniature that is a part of the program; or
+    /// ORG/NAME[@REVISION] on the hub, found in its cache. A folder of that name wins
+    #[arg(long, short, value_name = "DIR|ORG/NAME|embedded")]
     pub model: PathBuf,
     /// What trains: linear (the projector), lora (updates of the language model, and the projector), full (language
     /// model and projector)
@@ -43,7 +45,7 @@ pub(in crate::cli) struct FinetuneArgs {
     #[arg(long)]
     pub no_projector: bool,
     /// Adapter to go on from
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR|ORG/NAME")]
     pub from_adapter: Option<PathBuf>,
     /// The question: `emt`, `emt-open`, or a file with {noun} and {labels}
     #[arg(long, value_name = "NAME|FILE", default_value = "emt")]
@@ -74,8 +76,9 @@ pub(in crate::cli) struct FinetuneArgs {
     /// Images of each dataset in those evaluations
     #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Forgetting curve")]
     pub eval_limit: usize,
-    /// Encoder of those evaluations: a folder, or none; also the tower of a checkpoint that only names it
-    #[arg(long, value_name = "DIR|none", help_heading = "Forgetting curve")]
+    /// Encoder of those evaluations: a folder, ORG/NAME[@REVISION] on the hub, or none; also the tower of a checkpoint that
+    /// only names it
+    #[arg(long, value_name = "DIR|ORG/NAME|none", help_heading = "Forgetting curve")]
     pub encoder: Option<String>,
     /// Tokens of an answer at most in those evaluations
     #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Forgetting curve")]
@@ -86,6 +89,8 @@ pub(in crate::cli) struct FinetuneArgs {
     /// Samples in one forward and backward pass; a step sums over as many as its batch needs. More than 1 helps a GPU
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub micro_batch_size: usize,
+    #[command(flatten)]
+    pub hub: HubOptions,
 }
 
 /// The numbers of a training; where a flag is left out, its method's own value.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use super::progress::Progress;
-use super::{environment, exit_code, interrupt, results};
+use super::{exit_code, hub_options, interrupt, results};
 use crate::dataset::{self, Catalog, Dataset, OpenRequest};
 use crate::finetune::{
     self, ADAPTER_SCHEMA, AnswerTemplate, Hyperparameters, Method, Output, Trainable, TrainableConfig, Trainer,
@@ -19,7 +19,7 @@ use crate::finetune::{
 use crate::model::Placement;
 use crate::model::mllm::{self, MllmFamily, OpenedModel};
 use crate::model::overlay::Overlay;
-use crate::model::weights::{Adapter, Checkpoint, Miniature, find_checkpoint, open_checkpoint};
+use crate::model::weights::{Adapter, Checkpoint, Located, Miniature, Role};
 use crate::prompting;
 use crate::record::{self, Sitting, TrainingFolder};
 
@@ -32,13 +32,17 @@ struct Base {
     family: &'static MllmFamily,
     opened: OpenedModel,
     weights_hash: String,
+    /// The adapter to go on from.
+    from_adapter: Option<PathBuf>,
+    /// Which commit each name on the hub meant.
+    hub_commits: Map<String, Value>,
 }
 
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let hyperparameters = args.hyperparameters()?;
     let placement = Placement::new(&args.device, "f32")?;
-    let base = open_base(args)?;
+    let base = open_base(args, quiet, err)?;
     let sets = training_sets(args, &base.opened)?;
     let config = TrainableConfig {
         method: args.method,
@@ -49,9 +53,9 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
     let output = output(args, &base, &sets, &hyperparameters);
     output.check(args.method)?;
     let spec = specification(args, &base, &sets, &hyperparameters, &placement)?;
-    let mut folder = TrainingFolder::create_or_resume(&args.out, spec, sitting(args), args.fresh)?;
+    let mut folder = TrainingFolder::create_or_resume(&args.out, spec, sitting(args, &base), args.fresh)?;
 
-    let start = start(args, &base, &folder, &placement)?;
+    let start = start(&base, &folder, &placement)?;
     let trainable = Trainable::new(config, &base.opened.weights, start, &placement.device)?;
     let mut progress = Progress::new(err, quiet);
     announce(&mut progress, args, &hyperparameters, &trainable, &sets, &folder);
@@ -80,20 +84,28 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
     Ok(exit_code::OK)
 }
 
-fn open_base(args: &FinetuneArgs) -> Result<Base> {
-    let checkpoint = open_checkpoint(&args.model, Miniature::Model)?;
+fn open_base(args: &FinetuneArgs, quiet: bool, err: &mut dyn Write) -> Result<Base> {
+    let hub = args.hub.hub(quiet, err)?;
+    let checkpoint = hub.find(&args.model, Role::Model)?.open(Miniature::Model)?;
     let family = mllm::family_of(&checkpoint)?;
-    let tower = match (family.tower_reference)(&checkpoint) {
-        Some(name) => {
-            let given = args.encoder.as_deref().filter(|encoder| *encoder != "none").map(PathBuf::from);
-            let found = given.or_else(|| find_checkpoint(&name, &checkpoint.dir, environment::hub_cache().as_deref()));
-            found.map(|dir: PathBuf| open_checkpoint(&dir, Miniature::Encoder)).transpose()?
-        }
+    // Looked for before anything trains, even where only the evaluations need it.
+    let given: Option<Located> = match args.encoder.as_deref().filter(|encoder| !["auto", "none"].contains(encoder)) {
+        Some(encoder) => Some(hub.find(Path::new(encoder), Role::Model)?),
         None => None,
     };
+    let tower = match ((family.tower_reference)(&checkpoint), given) {
+        (Some(_), Some(given)) => Some(given),
+        (Some(name), None) => hub.find_tower(&name, &checkpoint.dir, Role::Tower, true)?,
+        (None, _) => None,
+    };
+    let tower = tower.map(|at| at.open(Miniature::Encoder)).transpose()?;
     let opened = OpenedModel::open(&checkpoint, tower.as_ref(), args.template.as_deref())?;
     let weights_hash = opened.weights.hash()?;
-    Ok(Base { checkpoint, family, opened, weights_hash })
+    let from_adapter = match &args.from_adapter {
+        Some(adapter) => Some(hub.find(adapter, Role::Adapter)?.path),
+        None => None,
+    };
+    Ok(Base { checkpoint, family, opened, weights_hash, from_adapter, hub_commits: hub_options::found(&hub) })
 }
 
 /// The datasets to train on, their samples chosen and their answers tokenised.
@@ -161,10 +173,10 @@ fn open_training_split(
 }
 
 /// Where the variables start: the last checkpoint, else the adapter to go on from, else nowhere.
-fn start(args: &FinetuneArgs, base: &Base, folder: &TrainingFolder, placement: &Placement) -> Result<Overlay> {
+fn start(base: &Base, folder: &TrainingFolder, placement: &Placement) -> Result<Overlay> {
     let dir = match folder.last_step() {
         Some(step) => folder.checkpoint_dir(step),
-        None => match &args.from_adapter {
+        None => match &base.from_adapter {
             Some(dir) => dir.clone(),
             None => return Ok(Overlay::default()),
         },
@@ -180,7 +192,7 @@ fn specification(
     hyperparameters: &Hyperparameters,
     placement: &Placement,
 ) -> Result<Value> {
-    let from_adapter = match &args.from_adapter {
+    let from_adapter = match &base.from_adapter {
         Some(dir) => Some(Adapter::open(dir, base.family.canonical, &base.opened.weights)?.hash()?),
         None => None,
     };
@@ -265,7 +277,7 @@ fn output(args: &FinetuneArgs, base: &Base, sets: &[TrainingSet], hyperparameter
     Output { base: base.checkpoint.clone(), canonical: base.family.canonical, provenance }
 }
 
-fn sitting(args: &FinetuneArgs) -> Map<String, Value> {
+fn sitting(args: &FinetuneArgs, base: &Base) -> Map<String, Value> {
     let path = |path: &Path| Value::from(path.display().to_string());
     let mut paths = Map::new();
     paths.insert("model".into(), path(&args.model));
@@ -275,6 +287,9 @@ fn sitting(args: &FinetuneArgs) -> Map<String, Value> {
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit: args.limit, paths });
     fields.insert("command".into(), results::command_line().into());
+    if !base.hub_commits.is_empty() {
+        fields.insert("hub".into(), base.hub_commits.clone().into());
+    }
     fields
 }
 

@@ -28,9 +28,9 @@ pub(super) struct GateArgs {
     /// Finished run of the model after fine-tuning
     #[arg(long, value_name = "RUN", requires = "baseline")]
     candidate: Option<PathBuf>,
-    /// Checkpoint folder of the base, or `embedded`, to be evaluated with and without the one --adapter, each dataset
-    /// until it is decided; then the flags of `emt eval` hold
-    #[arg(long, short, value_name = "DIR|embedded", conflicts_with_all = ["baseline", "candidate"])]
+    /// Checkpoint folder of the base, `embedded`, or ORG/NAME[@REVISION] on the hub, to be evaluated with and without the
+    /// one --adapter, each dataset until it is decided; then the flags of `emt eval` hold
+    #[arg(long, short, value_name = "DIR|ORG/NAME|embedded", conflicts_with_all = ["baseline", "candidate"])]
     model: Option<PathBuf>,
     /// Folder of both runs, in DIR/base and DIR/<adapter>; default: reports/<model>-<identity>. The same command again
     /// resumes

@@ -36,7 +36,7 @@ pub(super) fn run(
         "the gate compares a base with one adapter over it; hint: one --adapter, without --no-base; for more, `emt eval` \
          and `emt gate --baseline RUN --candidate RUN`"
     );
-    let prepared = eval::prepare(model, options, args.runs.as_deref())?;
+    let prepared = eval::prepare(model, options, args.runs.as_deref(), quiet, err)?;
     ensure!(
         prepared.runs[0].spec.modes.contains(&Mode::Generate),
         "the gate decides on generated answers; hint: --modes generate or --modes generate,score"
@@ -100,7 +100,7 @@ fn ask(
         ));
     }
     interrupt::listen();
-    let Prepared { placement, subjects, datasets, questions, batch_size, panel, runs } = prepared;
+    let Prepared { placement, subjects, datasets, questions, batch_size, panel, runs, .. } = prepared;
     let spec = runs[BASELINE].spec.clone();
     let session = Session::open(EvalRun {
         datasets: &datasets,

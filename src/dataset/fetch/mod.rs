@@ -118,7 +118,7 @@ fn fetch_file(
         if checksum.is_none() {
             on_event(FetchEvent::Unchecked { url: &url });
         }
-        let download_request = Download { url: &url, destination: &path, checksum, bearer_token: None };
+        let download_request = Download { url: &url, destination: &path, checksum, n_bytes: None, bearer_token: None };
         download(&download_request, &mut |n_done, n_total| {
             on_event(FetchEvent::Downloading { url: &url, n_done, n_total });
         })?;

@@ -51,12 +51,20 @@ fn weights(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Weight
     let Some(tower) = tower else {
         let name = (FAMILY.tower_reference)(checkpoint).unwrap_or_default();
         bail!(
-            "`{}` does not contain its vision tower but names `{name}`, which was not found; hint: give the tower's folder as --encoder DIR",
-            checkpoint.dir.display()
+            "`{}` does not contain its vision tower but names `{name}`, which was not found; hint: {}",
+            checkpoint.dir.display(),
+            how_to_get_tower(&name)
         );
     };
     weights.extend(tower, canonical_clip_tower)?;
     Ok(weights)
+}
+
+fn how_to_get_tower(name: &str) -> String {
+    format!(
+        "give the tower's folder as --encoder DIR; where that is its name on the hub, the same command with --download \
+         fetches it, and so does `hf download {name}`"
+    )
 }
 
 fn preprocessor(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Preprocessor> {
@@ -77,10 +85,11 @@ fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<
         };
     }
     let tower = tower.with_context(|| {
+        let name = (FAMILY.tower_reference)(checkpoint).unwrap_or_default();
         format!(
-            "{} has no vision_config; hint: give the folder of its vision tower `{}` as --encoder DIR",
+            "{} has no vision_config, and its vision tower `{name}` was not found; hint: {}",
             config.place(),
-            (FAMILY.tower_reference)(checkpoint).unwrap_or_default()
+            how_to_get_tower(&name)
         )
     })?;
     (encoders::family_of(tower)?.vision_config)(tower)

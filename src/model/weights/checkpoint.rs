@@ -23,7 +23,7 @@ const LAYOUTS: [(&str, &[&str]); 2] = [
     (OPEN_CLIP_CONFIG, &["open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors"]),
 ];
 
-const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+pub(super) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
 /// The files of a checkpoint that lies in memory, by name.
 pub(super) type Files = BTreeMap<String, Arc<Vec<u8>>>;
@@ -33,6 +33,8 @@ pub(super) type Files = BTreeMap<String, Arc<Vec<u8>>>;
 pub struct Checkpoint {
     /// The folder; of a checkpoint in memory its name.
     pub dir: PathBuf,
+    /// Of a folder in the hub's cache, the repository (`org/name`).
+    pub(super) repository: Option<String>,
     /// The files, where they lie in memory and not in `dir`.
     in_memory: Option<Arc<Files>>,
     config: Value,
@@ -50,16 +52,9 @@ impl Checkpoint {
     pub fn open(dir: impl AsRef<Path>) -> anyhow::Result<Self> {
         let dir = dir.as_ref();
         refuse_what_is_no_folder(dir)?;
-        let has = |name: &str| dir.join(name).is_file();
-        let described: Vec<_> = LAYOUTS.into_iter().filter(|(config, _)| has(config)).collect();
-        let Some(&(first_config, _)) = described.first() else {
+        let Some((config_file, weights_file)) = choose_layout(|name| dir.join(name).is_file()) else {
             bail!("failed to open `{}`: {}", dir.display(), explain_missing_config(dir));
         };
-        let found = described
-            .into_iter()
-            .find_map(|(config, weights)| Some((config, weights.iter().copied().find(|name| has(name))?)));
-        let (config_file, weights_file) = found.unzip();
-        let config_file = config_file.unwrap_or(first_config);
         let path = dir.join(config_file);
         let config = parse_json(&path, &read_optional(&path)?.unwrap_or_default())?;
         refuse_quantised(&path, &config)?;
@@ -67,7 +62,7 @@ impl Checkpoint {
             bail!("failed to open `{}`: {}", dir.display(), explain_missing_weights(dir));
         };
         let (weight_files, index) = list_shards(dir, weights_file)?;
-        Ok(Self { dir: dir.to_owned(), in_memory: None, config, config_file, weight_files, index })
+        Ok(Self { dir: dir.to_owned(), repository: None, in_memory: None, config, config_file, weight_files, index })
     }
 
     /// A checkpoint of transformers' layout called `name` whose files are in memory, its weights in
@@ -79,7 +74,8 @@ impl Checkpoint {
         let config = parse_json(&dir.join(config_file), bytes)?;
         ensure!(files.contains_key(weights_file), "the checkpoint `{name}` has no `{weights_file}`");
         let (weight_files, index) = (vec![weights_file.to_owned()], BTreeMap::new());
-        Ok(Self { dir, in_memory: Some(Arc::new(files)), config, config_file, weight_files, index })
+        let in_memory = Some(Arc::new(files));
+        Ok(Self { dir, repository: None, in_memory, config, config_file, weight_files, index })
     }
 
     /// `config.json`, or `open_clip_config.json` where the folder has only that.
@@ -125,8 +121,11 @@ impl Checkpoint {
         Ok(names)
     }
 
-    /// The folder's own name, for people.
+    /// The folder's own name, for people; of the hub's the repository's.
     pub fn name(&self) -> String {
+        if let Some(repository) = &self.repository {
+            return repository.clone();
+        }
         // What lies in memory has its name, whatever a folder of that name links to.
         let canonical = if self.in_memory.is_none() { self.dir.canonicalize().ok() } else { None };
         let dir = canonical.as_deref().unwrap_or(&self.dir);
@@ -168,17 +167,14 @@ impl Checkpoint {
     }
 }
 
-/// The folder of a checkpoint that another one names, as original LLaVA names its tower: a path, a folder in or beside
-/// `beside`, or a repository in `hub_cache` (the folder that holds `models--…`). `None` where it is nowhere.
-pub fn find_checkpoint(name: &str, beside: &Path, hub_cache: Option<&Path>) -> Option<PathBuf> {
-    let last_part = name.rsplit('/').next().unwrap_or(name);
-    let near = [Some(beside.join(name)), beside.parent().map(|parent| parent.join(last_part))];
-    let is_checkpoint = |dir: &PathBuf| LAYOUTS.iter().any(|(file, _)| dir.join(file).is_file());
-    near.into_iter().flatten().chain([PathBuf::from(name)]).find(is_checkpoint).or_else(|| {
-        let repository = hub_cache?.join(format!("models--{}", name.replace('/', "--")));
-        let revision = std::fs::read_to_string(repository.join("refs").join("main")).ok()?;
-        Some(repository.join("snapshots").join(revision.trim())).filter(is_checkpoint)
-    })
+/// The file that describes a checkpoint, and the one that holds its weights or their index, out of those that `has` knows.
+pub(super) fn choose_layout(has: impl Fn(&str) -> bool) -> Option<(&'static str, Option<&'static str>)> {
+    let described: Vec<_> = LAYOUTS.into_iter().filter(|(config, _)| has(config)).collect();
+    let (first_config, _) = described.first()?;
+    let with_weights = described
+        .iter()
+        .find_map(|(config, weights)| Some((*config, Some(weights.iter().copied().find(|name| has(name))?))));
+    Some(with_weights.unwrap_or((first_config, None)))
 }
 
 /// The text of a file that a person named, such as a chat template.
@@ -229,7 +225,7 @@ fn refuse_what_is_no_folder(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-const GGUF: &str = "GGUF is not read; hint: give the checkpoint it was converted from (`config.json` and safetensors), or serve the \
+pub(super) const GGUF: &str = "GGUF is not read; hint: give the checkpoint it was converted from (`config.json` and safetensors), or serve the \
      GGUF file and evaluate the server";
 
 fn explain_missing_config(dir: &Path) -> &'static str {
@@ -248,7 +244,7 @@ fn has_file_with_extension(dir: &Path, extension: &str) -> bool {
     std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| has_it(entry.path())))
 }
 
-fn refuse_quantised(path: &Path, config: &Value) -> anyhow::Result<()> {
+pub(super) fn refuse_quantised(path: &Path, config: &Value) -> anyhow::Result<()> {
     let nested = ["text_config", "vision_config", "llm_config"].into_iter().filter_map(|key| config.get(key));
     let quantisation = std::iter::once(config)
         .chain(nested)
@@ -297,7 +293,7 @@ fn list_shards(dir: &Path, name: &str) -> anyhow::Result<(Vec<String>, BTreeMap<
 }
 
 /// The `weight_map` of the index at `path`: tensor name to the name of a file beside it.
-fn read_index(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+pub(super) fn read_index(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let bytes = read_optional(path)?.unwrap_or_default();
     let json = parse_json(path, &bytes)?;
     let map = json.get("weight_map").and_then(Value::as_object).with_context(|| {

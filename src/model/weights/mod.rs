@@ -1,7 +1,7 @@
 //! Checkpoint folders: the files of a model on disk, and its tensors by one name whatever wrote them.
 //!
 //! [`Checkpoint`] opens a folder and hands out its files ([`open_checkpoint`] also knows the miniature, whose files
-//! are a part of the program); [`Weights`] says where each tensor lies, under the
+//! are a part of the program, and [`Hub`] what lies in the hub's cache); [`Weights`] says where each tensor lies, under the
 //! canonical name that a [`canonical`] rule makes of the stored one, and gives every tensor exactly once.
 //! Tensors are read in place (memory-mapped), from safetensors files and from PyTorch archives, whose pickles are
 //! read by an interpreter that can build tensors and refuses everything else by name.
@@ -10,6 +10,7 @@ mod adapter;
 pub mod canonical;
 mod checkpoint;
 mod embedded;
+mod hub;
 mod mapped;
 mod pickle;
 mod safetensors_file;
@@ -24,7 +25,8 @@ mod write;
 
 pub use adapter::Adapter;
 pub use canonical::{Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip};
-pub use checkpoint::{Checkpoint, find_checkpoint, read_text_file};
+pub use checkpoint::{Checkpoint, read_text_file};
 pub use embedded::{Miniature, is_embedded, open_checkpoint};
+pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
 pub use store::Weights;
 pub use write::{NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};

@@ -333,25 +333,6 @@ fn a_folder_of_both_layouts_takes_configuration_and_weights_of_one() {
     assert!(!Checkpoint::open(folder.path()).unwrap().is_open_clip());
 }
 
-#[test]
-fn a_tower_is_found_by_path_beside_the_model_or_in_the_hub_cache() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = folder.path().join("model");
-    let snapshot = folder.path().join("hub/models--openai--clip/snapshots/abc");
-    for dir in
-        [&model, &folder.path().join("clip-tower"), &snapshot, &folder.path().join("hub/models--openai--clip/refs")]
-    {
-        std::fs::create_dir_all(dir).unwrap();
-    }
-    write(&folder.path().join("clip-tower/config.json"), "{}");
-    write(&snapshot.join("config.json"), "{}");
-    write(&folder.path().join("hub/models--openai--clip/refs/main"), "abc\n");
-    let hub = folder.path().join("hub");
-    assert_eq!(find_checkpoint("clip-tower", &model, None), Some(folder.path().join("clip-tower")));
-    assert_eq!(find_checkpoint("openai/clip", &model, Some(&hub)), Some(snapshot));
-    assert_eq!(find_checkpoint("openai/clip", &model, None), None);
-}
-
 /// Reads all there is to read of a file, without caring what it says.
 fn read_everything(file: &str, bytes: &[u8]) {
     let folder = folder_with_config("{}");

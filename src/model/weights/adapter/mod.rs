@@ -49,9 +49,10 @@ struct StoredUpdate {
 /// The name that a family gives to a stored tensor.
 type Canonicalise = fn(&str) -> Canonical;
 
-const PEFT_CONFIG: &str = "adapter_config.json";
-const PROJECTORS: [&str; 2] = ["mm_projector.safetensors", "mm_projector.bin"];
-const NON_LORA: [&str; 2] = ["non_lora_trainables.safetensors", "non_lora_trainables.bin"];
+pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
+pub(super) const ADAPTER_WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+pub(super) const PROJECTORS: [&str; 2] = ["mm_projector.safetensors", "mm_projector.bin"];
+pub(super) const NON_LORA: [&str; 2] = ["non_lora_trainables.safetensors", "non_lora_trainables.bin"];
 
 impl Adapter {
     /// Opens the folder (or projector file) `path` as an adapter of a base whose family names tensors by

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::super::canonical::Canonical;
 use super::super::checkpoint::{parse_json, read_optional, read_tensors_of_file};
 use super::super::stored::StoredTensor;
-use super::{Adapter, Canonicalise, NON_LORA, PEFT_CONFIG, StoredUpdate, plain_name};
+use super::{ADAPTER_WEIGHTS, Adapter, Canonicalise, NON_LORA, PEFT_CONFIG, StoredUpdate, plain_name};
 
 /// Keys of `adapter_config.json` that are read here, or that change nothing once the tensors are there. Any other key
 /// that is set is refused by name: newer versions of PEFT keep adding ways to compute an update.
@@ -58,7 +58,7 @@ impl Adapter {
         let config = parse_json(&path, &read_optional(&path)?.unwrap_or_default())?;
         let config = config.as_object().with_context(|| format!("`{}` is no object", path.display()))?;
         refuse_unsupported(config).with_context(|| format!("`{}`", path.display()))?;
-        let file = ["adapter_model.safetensors", "adapter_model.bin"].into_iter().find(|name| dir.join(name).is_file());
+        let file = ADAPTER_WEIGHTS.into_iter().find(|name| dir.join(name).is_file());
         let file = file.context("adapter_model.safetensors (or .bin) is missing; hint: copy the whole folder")?;
 
         let mut adapter = Self::empty(dir);

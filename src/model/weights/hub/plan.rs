@@ -1,0 +1,138 @@
+//! Which files of a repository are needed: never images, ONNX, Flax or TensorFlow, and no weights twice.
+
+use super::super::adapter::{ADAPTER_WEIGHTS, NON_LORA, PEFT_CONFIG, PROJECTORS};
+use super::super::checkpoint::{OPEN_CLIP_CONFIG, choose_layout};
+use super::Role;
+
+/// What a checkpoint may need beside its weights.
+const COMPANIONS: &[&str] = &[
+    "config.json",
+    OPEN_CLIP_CONFIG,
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// What an adapter may need beside its weights.
+const ADAPTER_COMPANIONS: &[&str] = &[PEFT_CONFIG, "config.json", "emt.json"];
+
+const INDEX_SUFFIX: &str = ".index.json";
+
+/// The files to fetch, or to look for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Small files, first.
+    pub companions: Vec<&'static str>,
+    /// Weights that are a file each.
+    pub weights: Vec<&'static str>,
+    /// The index that names the others.
+    pub index: Option<&'static str>,
+    /// What no repository of this kind can do without, and this one has not.
+    pub missing: Vec<&'static str>,
+}
+
+impl Plan {
+    /// The plan for what plays `role`, out of the files that `has` knows.
+    pub fn new(role: Role, has: &dyn Fn(&str) -> bool) -> Self {
+        match role {
+            Role::Adapter => Self::of_adapter(has),
+            Role::Model | Role::Tower => Self::of_checkpoint(role, has),
+        }
+    }
+
+    fn of_adapter(has: &dyn Fn(&str) -> bool) -> Self {
+        let first = |names: &[&'static str]| names.iter().copied().find(|name| has(name));
+        let parts = [first(&NON_LORA), first(&PROJECTORS)];
+        let is_peft = has(PEFT_CONFIG);
+        if !is_peft && parts.iter().all(Option::is_none) && has("config.json") {
+            // A whole checkpoint is an adapter, too: of what it changes.
+            return Self::of_checkpoint(Role::Tower, has);
+        }
+        let companions = ADAPTER_COMPANIONS.iter().copied().filter(|name| has(name)).collect();
+        let mut weights: Vec<&'static str> = parts.into_iter().flatten().collect();
+        let mut missing = Vec::new();
+        match first(&ADAPTER_WEIGHTS) {
+            Some(name) if is_peft => weights.insert(0, name),
+            None if is_peft => missing.push(ADAPTER_WEIGHTS[0]),
+            _ if weights.is_empty() => missing.push(PEFT_CONFIG),
+            _ => {}
+        }
+        Self { companions, weights, index: None, missing }
+    }
+
+    fn of_checkpoint(role: Role, has: &dyn Fn(&str) -> bool) -> Self {
+        let mut plan =
+            Self { companions: COMPANIONS.iter().copied().filter(|name| has(name)).collect(), ..Self::default() };
+        match choose_layout(has) {
+            None => plan.missing.push("config.json"),
+            Some((_, None)) => plan.missing.push("model.safetensors"),
+            Some((_, Some(file))) if file.ends_with(INDEX_SUFFIX) => plan.index = Some(file),
+            Some((_, Some(file))) => plan.weights.push(file),
+        }
+        let has_tokenizer = ["tokenizer.json", "tokenizer.model", "spiece.model"].into_iter().any(has)
+            || (has("vocab.json") && has("merges.txt"));
+        if role == Role::Model && !has_tokenizer {
+            plan.missing.push("tokenizer.json");
+        }
+        plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(role: Role, names: &[&str]) -> Plan {
+        Plan::new(role, &|name: &str| names.contains(&name))
+    }
+
+    #[test]
+    fn only_what_is_read_is_fetched_and_no_weights_twice() {
+        let names = [
+            "README.md",
+            "cat.png",
+            "config.json",
+            "flax_model.msgpack",
+            "model.safetensors",
+            "onnx/model.onnx",
+            "pytorch_model.bin",
+            "tf_model.h5",
+            "tokenizer.json",
+            "training_args.bin",
+        ];
+        let plan = plan(Role::Model, &names);
+        assert_eq!((plan.companions, plan.weights), (vec!["config.json", "tokenizer.json"], vec!["model.safetensors"]));
+        assert!(plan.missing.is_empty() && plan.index.is_none());
+    }
+
+    #[test]
+    fn pickled_weights_are_fetched_where_there_are_no_others() {
+        let names = ["config.json", "pytorch_model.bin", "tokenizer.json"];
+        assert_eq!(plan(Role::Model, &names).weights, ["pytorch_model.bin"]);
+        let names = ["config.json", "pytorch_model.bin.index.json", "model.safetensors.index.json", "vocab.json"];
+        let plan = plan(Role::Model, &names);
+        assert_eq!((plan.index, plan.missing), (Some("model.safetensors.index.json"), vec!["tokenizer.json"]));
+    }
+
+    #[test]
+    fn an_adapter_is_its_weights_and_what_its_trainer_left_beside() {
+        let names = ["README.md", "adapter_config.json", "adapter_model.bin", "non_lora_trainables.bin", "config.json"];
+        let found = plan(Role::Adapter, &names);
+        assert_eq!(found.companions, ["adapter_config.json", "config.json"]);
+        assert_eq!(found.weights, ["adapter_model.bin", "non_lora_trainables.bin"]);
+        assert_eq!(plan(Role::Adapter, &["adapter_config.json"]).missing, ["adapter_model.safetensors"]);
+        assert_eq!(plan(Role::Adapter, &["README.md"]).missing, ["adapter_config.json"]);
+        assert_eq!(plan(Role::Adapter, &["config.json", "mm_projector.bin"]).weights, ["mm_projector.bin"]);
+        assert_eq!(plan(Role::Adapter, &["config.json", "model.safetensors"]).weights, ["model.safetensors"]);
+    }
+}
