@@ -23,6 +23,7 @@ mod finetune;
 mod gate;
 mod gate_simulation;
 mod http_server;
+mod hub_data;
 mod judge;
 mod package;
 mod paper;
