@@ -250,6 +250,7 @@ pub(super) enum ReaderKind {
     ImageFolder,
     Manifest,
     TinyImagenet,
+    Parquet,
     Embedded,
 }
 

@@ -318,6 +318,7 @@ fn read_located(located: &Located, n_samples: Option<usize>, labels: &LabelSet) 
             let images = alternative.images.as_deref().unwrap_or("images");
             manifest::samples(&located.folder, manifest::read_tiny_imagenet(sheet, images)?, &finder, labels)
         }
+        (ReaderKind::Parquet, shards) => parquet::open_known(shards, &finder),
         (ReaderKind::Embedded, [sheet]) => {
             let n_images = n_samples.with_context(|| lacks("n_samples"))?;
             embedded::open(&sheet.to_string_lossy(), n_images, labels.len())

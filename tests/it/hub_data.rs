@@ -153,6 +153,27 @@ fn numbers_are_named_by_dataset_infos_or_by_a_sheet_and_else_refused() {
     assert_eq!(opened(&file).labels.names().collect::<Vec<_>>(), ["x", "y", "z"]);
 }
 
+#[test]
+fn the_catalog_finds_its_classes_by_name_in_the_hubs_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("mnist/mnist");
+    fs::create_dir_all(&place).unwrap();
+    let labels = Column::Numbers(vec![Some(1), Some(0)]);
+    write_parquet(&place.join("test-00000-of-00001.parquet"), PLAIN, &[two_images(), labels]);
+    let open_mnist = |names: &str| {
+        let infos = format!(r#"{{"mnist": {{"features": {{"label": {{"names": {names}, "_type": "ClassLabel"}}}}}}}}"#);
+        fs::write(place.join("dataset_infos.json"), infos).unwrap();
+        let roots = DataRoots { data: Some(folder.path().to_owned()), ..DataRoots::default() };
+        let request = OpenRequest { text: "mnist", split: None, labels_file: None };
+        open(&Catalog::embedded(), &roots, &request).map_err(|error| format!("{error:#}"))
+    };
+    let dataset = open_mnist(r#"["7", "4"]"#).unwrap();
+    let found: Vec<(&str, usize)> = dataset.samples.iter().map(|sample| (sample.id.as_str(), sample.label)).collect();
+    assert_eq!(found, [("mnist/test/00000", 4), ("mnist/test/00001", 7)]);
+    assert_eq!((dataset.noun.as_str(), dataset.read(1).unwrap().pixels()[0]), ("number", 2));
+    assert!(open_mnist(r#"["7", "cat"]"#).unwrap_err().contains("class `cat`, which is unknown"));
+}
+
 // ---- commands ----
 
 #[test]

@@ -19,8 +19,9 @@ use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use self::pages::{BytesColumn, PageCache};
 use self::shard::{ShardFile, guarded};
 use super::class_names::{self, Classified, RawLabels};
-use super::{ReadImage, decode_named, unreadable};
+use super::{Opened, ReadImage, decode_named, unreadable};
 use crate::dataset::UnreadableImage;
+use crate::dataset::labels::ClassFinder;
 use crate::domain::RgbImage;
 
 /// More rows than any dataset of images has: what a footer says of them is not believed.
@@ -83,6 +84,16 @@ pub(in crate::dataset) fn open(
     );
     let classified = all.classify(names, sheet, &|row| images.describe(row), &mend)?;
     Ok((classified, Arc::new(images)))
+}
+
+/// Opens the shards of a split of the catalog, whose classes are known: they are found by their names, in whatever order.
+pub(in crate::dataset) fn open_known(shards: &[PathBuf], finder: &ClassFinder) -> anyhow::Result<Opened> {
+    let (classified, reader) = open(shards, None)?;
+    let class = |key: &String| finder.find(key).with_context(|| format!("it has the class `{key}`, which is unknown"));
+    let known = classified.keys.iter().map(class).collect::<anyhow::Result<Vec<usize>>>()?;
+    let rows = classified.classes.into_iter().enumerate();
+    let samples = rows.map(|(row, class)| (format!("{row:05}"), known[class])).collect();
+    Ok(Opened { samples, reader, warnings: Vec::new() })
 }
 
 /// What is known of one file after opening it.
