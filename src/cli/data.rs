@@ -85,6 +85,9 @@ struct VerifyArgs {
     /// Another split than the default one
     #[arg(long)]
     split: Option<String>,
+    /// Sheet with names for the classes, as for eval
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
     /// Decode only so many images of each dataset
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -204,7 +207,7 @@ fn run_verify(args: &VerifyArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn
     let names = if args.datasets.is_empty() { found_names(&catalog, &roots)? } else { args.datasets.clone() };
     let mut exit_code = 0;
     for name in &names {
-        let request = OpenRequest { text: name, split: args.split.as_deref(), labels_file: None };
+        let request = OpenRequest { text: name, split: args.split.as_deref(), labels_file: args.labels.as_deref() };
         let mut progress = Progress::new(name, quiet, "images");
         let verification = verify(&catalog, &roots, &request, args.limit, &mut |n_done, n_total| {
             progress.show(n_done as u64, Some(n_total as u64), err);

@@ -252,6 +252,7 @@ pub(super) enum ReaderKind {
     ImageFolder,
     Manifest,
     TinyImagenet,
+    Parquet,
     Embedded,
 }
 

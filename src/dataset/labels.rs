@@ -119,6 +119,16 @@ pub(super) fn from_sheet(path: &Path, keys: &[String], answer_type: AnswerType) 
         .with_context(|| format!("the label sheet `{}` does not fit", path.display()))
 }
 
+/// The number of classes that a sheet of `--labels` names, where nothing else tells it.
+pub(super) fn count_in_sheet(path: &Path) -> anyhow::Result<usize> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("failed to read the label sheet `{}`", path.display()))?;
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+        return Ok(csv::Reader::from_reader(text.as_bytes()).records().count());
+    }
+    Ok(text.lines().filter(|line| !line.trim().is_empty()).count())
+}
+
 fn parse_line_sheet(text: &str, keys: &[String]) -> anyhow::Result<Vec<Label>> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     ensure!(

@@ -8,13 +8,14 @@ use super::catalog::{Alternative, Catalog, Entry, ReaderKind};
 use super::labels::{self, ClassFinder};
 use super::readers::archive::Archive;
 use super::readers::files::{self, Source};
-use super::readers::{Opened, cifar, embedded, idx, manifest};
+use super::readers::shards::{SPLITS, ShardFormat, Shards, may_mean_shards};
+use super::readers::{Opened, cifar, embedded, idx, manifest, parquet, webdataset};
 use super::{Dataset, DatasetDescription};
 use crate::assets::embedded::WITHOUT_MINIATURE;
 use crate::domain::{AnswerType, LabelSet, Sample};
 
-/// Names of folders that are splits.
-const SPLITS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
+/// Extensions of files that are datasets: a dataset's name leaves them out.
+const FILE_EXTENSIONS: [&str; 6] = ["zip", "tar", "csv", "jsonl", "ndjson", "parquet"];
 
 /// Where datasets are looked for, in this order.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +43,7 @@ impl DataRoots {
 /// What to open.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenRequest<'a> {
-    /// A name of the catalog (`cifar10`), a path (`photos/val`, `photos.zip`, `sheet.csv`), or `NAME=PATH`.
+    /// A name of the catalog (`cifar10`), a path (`photos/val`, `photos.zip`, `sheet.csv`, `test.parquet`), or `NAME=PATH`.
     pub text: &'a str,
     /// Another split than the default one.
     pub split: Option<&'a str>,
@@ -112,7 +113,7 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
     if catalog.names().any(|name| name == request.text) {
         return open_from_catalog(catalog, roots, request);
     }
-    if Path::new(request.text).exists() {
+    if is_there(Path::new(request.text)) {
         return open_path(catalog, None, Path::new(request.text), request);
     }
     if let Some((name, path)) = request.text.split_once('=') {
@@ -120,7 +121,7 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
             !name.is_empty() && !name.contains('\\') && !name.split('/').any(|part| matches!(part, "" | "." | "..")),
             "`{name}` is no name for a dataset; hint: NAME=PATH, as in photos=./photos/val"
         );
-        ensure!(Path::new(path).exists(), "failed to open the dataset `{name}`: there is no folder `{path}`");
+        ensure!(is_there(Path::new(path)), "failed to open the dataset `{name}`: there is no folder `{path}`");
         return open_path(catalog, Some(name), Path::new(path), request);
     }
     if request.text.contains(['/', '\\', '.']) {
@@ -133,6 +134,11 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
     }
     catalog.entry(request.text).map(|_| ())?;
     bail!("failed to open the dataset `{}`", request.text)
+}
+
+/// Whether a path means something, be it by a pattern of shards.
+fn is_there(path: &Path) -> bool {
+    path.exists() || may_mean_shards(path)
 }
 
 fn is_training(split: &str) -> bool {
@@ -312,6 +318,7 @@ fn read_located(located: &Located, n_samples: Option<usize>, labels: &LabelSet) 
             let images = alternative.images.as_deref().unwrap_or("images");
             manifest::samples(&located.folder, manifest::read_tiny_imagenet(sheet, images)?, &finder, labels)
         }
+        (ReaderKind::Parquet, shards) => parquet::open_known(shards, &finder),
         (ReaderKind::Embedded, [sheet]) => {
             let n_images = n_samples.with_context(|| lacks("n_samples"))?;
             embedded::open(&sheet.to_string_lossy(), n_images, labels.len())
@@ -339,12 +346,8 @@ fn open_path(catalog: &Catalog, name: Option<&str>, path: &Path, request: &OpenR
     {
         path = path.join(split);
     }
-    let (keys, labels, opened, inner_split) = read_path(&path, request).with_context(named)?;
-    let labels = match request.labels_file {
-        None => labels,
-        Some(sheet) => labels::from_sheet(sheet, &keys, AnswerType::Object)?,
-    };
-    let split = last_split(&path).or(inner_split).unwrap_or_else(|| "all".to_owned());
+    let found = read_path(&path, request).with_context(named)?;
+    let split = last_split(&found.place).or(found.inner_split).unwrap_or_else(|| "all".to_owned());
     if let Some(asked) = request.split
         && split != "all"
         && asked != split
@@ -354,11 +357,13 @@ fn open_path(catalog: &Catalog, name: Option<&str>, path: &Path, request: &OpenR
             request.text
         );
     }
-    let name = name.map_or_else(|| last_two_parts(&path), str::to_owned);
+    // A path says its split already; rows and keys of a named one would be the same in each split.
+    let id_prefix = name.filter(|_| found.is_sharded && split != "all").map(|name| format!("{name}/{split}"));
+    let name = name.map_or_else(|| last_two_parts(&found.place), str::to_owned);
     let description = DatasetDescription {
         is_training_split: is_training(&split),
         split,
-        labels,
+        labels: found.labels,
         noun: "object".to_owned(),
         caption_template: "a photo of a {}.".to_owned(),
         caption_ensemble: Vec::new(),
@@ -368,25 +373,29 @@ fn open_path(catalog: &Catalog, name: Option<&str>, path: &Path, request: &OpenR
         sample_seed: catalog.sample_seed,
         name: name.clone(),
     };
-    finish(description, &name, opened)
+    finish(description, &id_prefix.unwrap_or(name), found.opened)
 }
 
-type ReadPath = (Vec<String>, LabelSet, Opened, Option<String>);
+/// What lies at a path.
+struct Found {
+    labels: LabelSet,
+    opened: Opened,
+    /// The path that the dataset is named by.
+    place: PathBuf,
+    /// The split that an archive was entered by, or that shards are named by.
+    inner_split: Option<String>,
+    is_sharded: bool,
+}
 
-/// The classes' keys, their labels and the samples of a folder, an archive or a sheet; and the split that an archive was entered by.
-fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<ReadPath> {
+/// The labels and samples of a folder, an archive, a sheet or of shards.
+fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
+    if let Some(shards) = Shards::find(path, request.split)? {
+        return read_shards(shards, request.labels_file);
+    }
+    let place = path.to_owned();
     if path.is_file() && !Archive::is_archive(path) {
-        ensure!(
-            path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")),
-            "it is no folder, .zip, .tar or .csv; hint: unpack other archives first"
-        );
-        let rows = manifest::read_csv(path, "path", "label")?;
-        let keys: std::collections::BTreeSet<String> = rows.iter().map(|(_, label)| label.clone()).collect();
-        let keys: Vec<String> = keys.into_iter().collect();
-        let labels = path_labels(&keys)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let opened = manifest::samples(folder, rows, &ClassFinder::of_keys(&keys), &labels)?;
-        return Ok((keys, labels, opened, None));
+        let (labels, opened) = read_sheet(path, request.labels_file)?;
+        return Ok(Found { labels, opened, place, inner_split: None, is_sharded: false });
     }
     let mut source = Source::open(path, None)?;
     source.enter(request.split)?;
@@ -398,22 +407,63 @@ fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<ReadPath> {
     if !keys.is_empty() && keys.iter().all(|key| SPLITS.contains(&key.as_str())) {
         bail!("it holds the splits {}; hint: name one, as in {}/{}", keys.join(", "), request.text, keys[0]);
     }
-    let labels = path_labels(&keys)?;
+    let labels = path_labels(&keys, request.labels_file)?;
     let empty = source.folders_without(&keys);
     let mut opened = files::samples(source, &ClassFinder::of_keys(&keys), &labels)?;
     if !empty.is_empty() {
         opened.warnings.push(format!("without an image, and so no class: {}", labels::shorten(&empty)));
     }
-    Ok((keys, labels, opened, inner_split))
+    Ok(Found { labels, opened, place, inner_split, is_sharded: false })
 }
 
-fn path_labels(keys: &[String]) -> anyhow::Result<LabelSet> {
-    labels::from_keys(keys).with_context(|| {
+/// A sheet of images and labels, CSV or JSON lines.
+fn read_sheet(path: &Path, labels_file: Option<&Path>) -> anyhow::Result<(LabelSet, Opened)> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let rows = match extension.as_str() {
+        "csv" => manifest::read_csv(path, "path", "label")?,
+        "jsonl" | "ndjson" => manifest::read_json_lines(path)?,
+        _ => bail!("it is no folder, .zip, .tar, .csv, .jsonl or .parquet; hint: unpack other archives first"),
+    };
+    let keys: std::collections::BTreeSet<String> = rows.iter().map(|(_, label)| label.clone()).collect();
+    let keys: Vec<String> = keys.into_iter().collect();
+    let labels = path_labels(&keys, labels_file)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let opened = manifest::samples(folder, rows, &ClassFinder::of_keys(&keys), &labels)?;
+    Ok((labels, opened))
+}
+
+fn read_shards(shards: Shards, labels_file: Option<&Path>) -> anyhow::Result<Found> {
+    let (ends, classified, reader) = match shards.format {
+        ShardFormat::Parquet => {
+            let (classified, reader) = parquet::open(&shards.files, labels_file)?;
+            let ends = (0..classified.classes.len()).map(|row| format!("{row:05}")).collect();
+            (ends, classified, reader)
+        }
+        ShardFormat::Webdataset => webdataset::open(&shards.files, labels_file)?,
+    };
+    let labels = match labels_file {
+        Some(sheet) => labels::from_sheet(sheet, &classified.keys, AnswerType::Object)?,
+        None => labels::from_keys(&classified.keys).with_context(|| {
+            let keys = labels::shorten(&classified.keys);
+            format!("its classes are: {keys}; hint: --labels FILE with one name a line gives them other names")
+        })?,
+    };
+    let mut warnings = shards.warnings;
+    warnings.extend(files::warning_of(&files::without_image(&labels, classified.classes.iter().copied())));
+    let samples: Vec<(String, usize)> = Vec::from_iter(std::iter::zip(ends, classified.classes));
+    let opened = Opened { samples, reader, warnings };
+    Ok(Found { labels, opened, place: shards.place, inner_split: shards.split, is_sharded: true })
+}
+
+/// The labels of classes that are folders or stand in a sheet; `labels_file` gives them other names.
+fn path_labels(keys: &[String], labels_file: Option<&Path>) -> anyhow::Result<LabelSet> {
+    let labels = labels::from_keys(keys).with_context(|| {
         format!(
             "its classes are: {}; hint: one folder a class with images in it (<class>/<image>), or a .csv with the columns path, label",
             if keys.is_empty() { "none".to_owned() } else { labels::shorten(keys) }
         )
-    })
+    })?;
+    labels_file.map_or(Ok(labels), |sheet| labels::from_sheet(sheet, keys, AnswerType::Object))
 }
 
 /// The plain parts of a path, `..` resolved by text, the extension of an archive or sheet removed.
@@ -426,12 +476,12 @@ fn parts(path: &Path) -> Vec<String> {
             _ => {}
         }
     }
-    let is_file = |part: &str| [".zip", ".tar", ".csv"].iter().any(|end| part.to_ascii_lowercase().ends_with(end));
     if let Some(last) = parts.last_mut()
-        && is_file(last)
+        && let Some((stem, extension)) = last.rsplit_once('.')
+        && FILE_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
         && !path.is_dir()
     {
-        last.truncate(last.len() - 4);
+        last.truncate(stem.len());
     }
     parts
 }

@@ -24,6 +24,7 @@ mod gate;
 mod gate_simulation;
 mod http_server;
 mod hub;
+mod hub_data;
 mod judge;
 mod package;
 mod paper;

@@ -130,7 +130,7 @@ fn index_tar(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<BTreeMap<
 }
 
 /// An entry's name with `/`. Reading in place cannot leave the archive, but whoever packed a way out of it meant harm.
-fn checked(name: &str) -> anyhow::Result<String> {
+pub(super) fn checked(name: &str) -> anyhow::Result<String> {
     let name = name.replace('\\', "/").trim_start_matches("./").to_owned();
     ensure!(
         !name.starts_with('/') && !name.split('/').any(|part| part == ".."),

@@ -111,7 +111,7 @@ impl Source {
     }
 }
 
-fn is_image(name: &str) -> bool {
+pub(super) fn is_image(name: &str) -> bool {
     let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
     IMAGE_EXTENSIONS.contains(&extension.as_str())
 }
@@ -185,21 +185,25 @@ pub(in crate::dataset) fn from_rows(
     rows: Vec<(String, usize)>,
     labels: &LabelSet,
 ) -> anyhow::Result<Opened> {
-    let mut n_of_class = vec![0usize; labels.len()];
-    for (_, class) in &rows {
-        n_of_class[*class] += 1;
-    }
-    let missing: Vec<String> =
-        labels.names().zip(&n_of_class).filter(|(_, n)| **n == 0).map(|(name, _)| name.to_owned()).collect();
+    let missing = without_image(labels, rows.iter().map(|(_, class)| *class));
     if missing.len() == labels.len() {
         bail!("`{}` has no image of any class; hint: it holds <class>/<image>", source.describe(""));
     }
-    let mut warnings = Vec::new();
-    if !missing.is_empty() {
-        warnings.push(format!("no image of {}: {}", n_classes(missing.len()), shorten(&missing)));
-    }
+    let warnings = warning_of(&missing).into_iter().collect();
     let paths = rows.iter().map(|(path, _)| path.clone()).collect();
     Ok(Opened { samples: rows, reader: Arc::new(ImageFiles { source, paths }), warnings })
+}
+
+/// The names of the classes that none of the samples is of.
+pub(in crate::dataset) fn without_image(labels: &LabelSet, classes: impl Iterator<Item = usize>) -> Vec<String> {
+    let mut n_of_class = vec![0usize; labels.len()];
+    classes.for_each(|class| n_of_class[class] += 1);
+    labels.names().zip(&n_of_class).filter(|(_, n)| **n == 0).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// What a person should know of classes without an image.
+pub(in crate::dataset) fn warning_of(missing: &[String]) -> Option<String> {
+    (!missing.is_empty()).then(|| format!("no image of {}: {}", n_classes(missing.len()), shorten(missing)))
 }
 
 fn n_classes(n: usize) -> String {

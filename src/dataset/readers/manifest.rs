@@ -1,8 +1,9 @@
-//! Sheets that say which image has which label: CSV, and Tiny ImageNet's annotations.
+//! Sheets that say which image has which label: CSV, JSON lines, and Tiny ImageNet's annotations.
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
 
 use super::files::{self, Source};
 use super::{Opened, read_data_file};
@@ -40,6 +41,41 @@ fn parse_csv(bytes: &[u8], path_column: &str, label_column: &str) -> anyhow::Res
     }
     ensure!(!rows.is_empty(), "it has no row");
     Ok(rows)
+}
+
+/// What JSON lines call an image's path; `file_name` is the name in the hub's `metadata.jsonl`.
+const PATH_KEYS: [&str; 3] = ["path", "file_name", "image"];
+
+/// Reads `(path, label)` from JSON lines, `{"path": "a/1.png", "label": "cat"}`; paths are relative to the sheet's folder.
+pub(in crate::dataset) fn read_json_lines(sheet: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    parse_json_lines(&read_data_file(sheet)?).with_context(|| format!("failed to read the sheet `{}`", sheet.display()))
+}
+
+fn parse_json_lines(bytes: &[u8]) -> anyhow::Result<Vec<(String, String)>> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes).context("it is no UTF-8 text")?;
+    let mut rows = Vec::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        rows.push(parse_json_line(line).with_context(|| format!("line {number}"))?);
+    }
+    ensure!(!rows.is_empty(), "it has no line");
+    Ok(rows)
+}
+
+fn parse_json_line(line: &str) -> anyhow::Result<(String, String)> {
+    let row: Value = serde_json::from_str(line).context("it is no JSON")?;
+    let path = PATH_KEYS.iter().find_map(|&key| row[key].as_str());
+    let path = path.context("it has no `path`, the path of the image below the sheet's folder")?.replace('\\', "/");
+    check_inside(&path)?;
+    let label = match &row["label"] {
+        Value::String(label) => label.trim().to_owned(),
+        // As a CSV has it: a number is the name of its class, such as a digit.
+        Value::Number(number) if number.is_i64() => number.to_string(),
+        Value::Null => bail!("it has no `label`"),
+        other => bail!("the label `{other}` is neither a text nor a whole number"),
+    };
+    ensure!(!label.is_empty(), "its label is empty");
+    Ok((path, label))
 }
 
 /// Tiny ImageNet's `val_annotations.txt`: file, WordNet id and a box, tab-separated.
@@ -113,6 +149,23 @@ mod tests {
     }
 
     #[test]
+    fn json_lines_name_image_and_label_and_faults_name_their_line() {
+        let text = "{\"path\":\"x/1.png\",\"label\":\"cat\"}\r\n\n{\"file_name\":\"2.png\",\"label\":7}";
+        let rows = parse_json_lines(text.as_bytes()).unwrap();
+        assert_eq!(rows, [("x/1.png".to_owned(), "cat".to_owned()), ("2.png".to_owned(), "7".to_owned())]);
+        for (line, part) in [
+            ("{", "no JSON"),
+            ("{\"label\":\"cat\"}", "`path`"),
+            ("{\"path\":\"1.png\"}", "`label`"),
+            ("{\"path\":\"1.png\",\"label\":1.5}", "neither"),
+            ("{\"path\":\"../1.png\",\"label\":\"cat\"}", "no plain path"),
+        ] {
+            let error = format!("{:#}", parse_json_lines(format!("{text}\n{line}").as_bytes()).unwrap_err());
+            assert!(error.contains("line 4") && error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
     fn tiny_imagenets_annotations_are_tab_separated() {
         let rows = parse_annotations(b"val_0.JPEG\tn03444034\t0\t32\t44\t62\n", "images").unwrap();
         assert_eq!(rows, [("images/val_0.JPEG".to_owned(), "n03444034".to_owned())]);
@@ -122,6 +175,7 @@ mod tests {
         #[test]
         fn any_bytes_are_a_sheet_or_an_error(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse_csv(&noise, "path", "label");
+            let _ = parse_json_lines(&noise);
             let _ = parse_annotations(&noise, "images");
             let _ = parse_csv(&[b"path,label\n".as_slice(), &noise].concat(), "path", "label");
         }

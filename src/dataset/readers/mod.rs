@@ -2,11 +2,16 @@
 
 pub(super) mod archive;
 pub(super) mod cifar;
+mod class_names;
 pub(super) mod embedded;
 pub(super) mod files;
+mod front_matter;
 pub(super) mod idx;
 pub(super) mod manifest;
+pub(super) mod parquet;
 pub(super) mod pickle;
+pub(super) mod shards;
+pub(super) mod webdataset;
 
 use std::io::Read;
 use std::path::Path;

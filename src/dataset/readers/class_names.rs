@@ -1,0 +1,262 @@
+//! What the classes of samples are called, where the samples carry numbers: names as people publish them beside data.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use super::{front_matter, read_data_file};
+use crate::dataset::labels;
+
+/// How many folders above the data a dataset card may lie: `card/config/split/shard`.
+const N_FOLDERS_UP: usize = 3;
+
+/// The labels of all samples, as they stand in the data.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum RawLabels {
+    /// Numbers of classes.
+    Numbers(Vec<i64>),
+    /// Names of classes.
+    Texts(Vec<String>),
+}
+
+/// The classes, and which of them each sample is of.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::dataset) struct Classified {
+    pub(in crate::dataset) keys: Vec<String>,
+    pub(in crate::dataset) classes: Vec<usize>,
+}
+
+impl RawLabels {
+    /// Finds the class of each sample.
+    ///
+    /// `names` are the classes in order, where they are known; else numbers are named by the sheet of `--labels`, and
+    /// texts are their own names, in byte order. `describe` names a sample, and `mend` says how to name numbers.
+    pub(super) fn classify(
+        self,
+        names: Option<Vec<String>>,
+        sheet: Option<&Path>,
+        describe: &dyn Fn(usize) -> String,
+        mend: &str,
+    ) -> anyhow::Result<Classified> {
+        match (self, names, sheet) {
+            (RawLabels::Numbers(numbers), Some(keys), _) => number_classes(&numbers, keys, describe),
+            (RawLabels::Numbers(numbers), None, Some(sheet)) => {
+                let n_classes = labels::count_in_sheet(sheet)?;
+                number_classes(&numbers, (0..n_classes).map(|number| number.to_string()).collect(), describe)
+            }
+            (RawLabels::Numbers(_), None, None) => bail!("its labels are numbers without names; hint: {mend}"),
+            (RawLabels::Texts(texts), names, _) => {
+                let distinct: BTreeSet<&String> = texts.iter().collect();
+                let known = names.filter(|names| distinct.iter().all(|text| names.contains(text)));
+                let keys = known.unwrap_or_else(|| distinct.into_iter().cloned().collect());
+                let finder = labels::ClassFinder::of_keys(&keys);
+                let classes = texts.iter().map(|text| finder.find(text).context("a label is no class"));
+                let classes = classes.collect::<anyhow::Result<_>>()?;
+                Ok(Classified { keys, classes })
+            }
+        }
+    }
+}
+
+fn number_classes(
+    numbers: &[i64],
+    keys: Vec<String>,
+    describe: &dyn Fn(usize) -> String,
+) -> anyhow::Result<Classified> {
+    let class = |(index, &number): (usize, &i64)| {
+        let class = usize::try_from(number).ok().filter(|&class| class < keys.len());
+        class.with_context(|| {
+            let mend = if number == -1 { "; hint: -1 marks a split without labels, choose another one" } else { "" };
+            format!("{} has the label {number}, and there are {} classes, from 0{mend}", describe(index), keys.len())
+        })
+    };
+    let classes = numbers.iter().enumerate().map(class).collect::<anyhow::Result<Vec<usize>>>()?;
+    Ok(Classified { keys, classes })
+}
+
+/// The names of a ClassLabel `column` in `datasets`' features, as they stand in a file's metadata (`{"info": {"features": …}}`).
+pub(super) fn in_metadata(text: &str, column: &str) -> Option<Vec<String>> {
+    let metadata: Value = serde_json::from_str(text).ok()?;
+    in_features(&metadata["info"]["features"], column)
+}
+
+/// The only ClassLabel column of the features in a file's metadata.
+pub(super) fn only_class_label(text: &str) -> Option<String> {
+    let metadata: Value = serde_json::from_str(text).ok()?;
+    let features = metadata["info"]["features"].as_object()?;
+    let mut columns = features.iter().filter(|(_, feature)| feature["_type"] == "ClassLabel").map(|(name, _)| name);
+    let only = columns.next().cloned();
+    only.filter(|_| columns.next().is_none())
+}
+
+fn in_features(features: &Value, column: &str) -> Option<Vec<String>> {
+    texts(features[column]["names"].as_array()?)
+}
+
+fn texts(values: &[Value]) -> Option<Vec<String>> {
+    values.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>().filter(|it| !it.is_empty())
+}
+
+/// The names of `column` in the dataset card (`README.md`) or `dataset_infos.json` beside the data or above it.
+pub(super) fn beside(data: &Path, column: &str) -> anyhow::Result<Option<Vec<String>>> {
+    for folder in data.ancestors().take(N_FOLDERS_UP) {
+        for (file, find) in [("README.md", in_card as FindConfigs), ("dataset_infos.json", in_infos)] {
+            let path = folder.join(file);
+            if !path.is_file() {
+                continue;
+            }
+            let bytes = read_data_file(&path)?;
+            let configs = find(&String::from_utf8_lossy(&bytes), column)
+                .with_context(|| format!("failed to read `{}`", path.display()))?;
+            let chosen = choose(configs, data, &path, column)?;
+            if chosen.is_some() {
+                return Ok(chosen);
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// From a file's text, the configurations that have names for the column.
+type FindConfigs = fn(&str, &str) -> anyhow::Result<Vec<(String, Vec<String>)>>;
+
+/// Of several configurations that differ, the one that is named in the path of the data.
+fn choose(
+    configs: Vec<(String, Vec<String>)>,
+    folder: &Path,
+    file: &Path,
+    column: &str,
+) -> anyhow::Result<Option<Vec<String>>> {
+    let Some((_, first)) = configs.first() else { return Ok(None) };
+    if configs.iter().all(|(_, names)| names == first) {
+        return Ok(Some(first.clone()));
+    }
+    let is_in_path = |config: &String| folder.iter().any(|part| part.to_str() == Some(config));
+    let all: Vec<String> = configs.iter().map(|(config, _)| config.clone()).collect();
+    let named = configs.into_iter().find(|(config, _)| is_in_path(config)).map(|(_, names)| names);
+    named.map(Some).with_context(|| {
+        format!(
+            "`{}` has several configurations that name the classes of `{column}` unlike one another: {}; hint: --labels \
+             FILE with one name a line, in the order of the numbers",
+            file.display(),
+            labels::shorten(&all)
+        )
+    })
+}
+
+fn in_infos(text: &str, column: &str) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let infos: Value = serde_json::from_str(text)?;
+    let configs = infos.as_object().into_iter().flatten();
+    Ok(configs.filter_map(|(config, info)| Some((config.clone(), in_features(&info["features"], column)?))).collect())
+}
+
+fn in_card(text: &str, column: &str) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let Some(card) = front_matter::parse(text)? else { return Ok(Vec::new()) };
+    let infos = match &card["dataset_info"] {
+        Value::Array(infos) => infos.as_slice(),
+        info => std::slice::from_ref(info),
+    };
+    let mut found = Vec::new();
+    for info in infos {
+        let features = info["features"].as_array().map_or(&[][..], Vec::as_slice);
+        let Some(feature) = features.iter().find(|feature| feature["name"] == column) else { continue };
+        let names = match &feature["dtype"]["class_label"]["names"] {
+            Value::Array(names) => texts(names),
+            Value::Object(names) => in_order(names),
+            _ => None,
+        };
+        let config = info["config_name"].as_str().unwrap_or("default").to_owned();
+        found.extend(names.map(|names| (config, names)));
+    }
+    Ok(found)
+}
+
+/// `{"0": "cat", "1": "dog"}` in the order of the numbers, which leave none out.
+fn in_order(names: &serde_json::Map<String, Value>) -> Option<Vec<String>> {
+    (0..names.len()).map(|number| names.get(&number.to_string())?.as_str().map(str::to_owned)).collect()
+}
+
+/// CLIP benchmark's `classnames.txt`, one name a line in the order of the numbers, beside the shards or one folder above.
+pub(super) fn in_classnames(folder: &Path) -> anyhow::Result<Option<Vec<String>>> {
+    for folder in folder.ancestors().take(2) {
+        let path = folder.join("classnames.txt");
+        if path.is_file() {
+            let bytes = read_data_file(&path)?;
+            let text = String::from_utf8_lossy(&bytes);
+            let names: Vec<String> =
+                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+            ensure!(!names.is_empty(), "`{}` names no class", path.display());
+            return Ok(Some(names));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    fn classify(raw: RawLabels, names: Option<&[&str]>) -> Result<Classified, String> {
+        raw.classify(names.map(words), None, &|index| format!("row {index}"), "name them")
+            .map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn numbers_need_names_and_stay_within_them() {
+        let found = classify(RawLabels::Numbers(vec![1, 0]), Some(&["cat", "dog"])).unwrap();
+        assert_eq!(found, Classified { keys: words(&["cat", "dog"]), classes: vec![1, 0] });
+        let error = classify(RawLabels::Numbers(vec![1, 0]), None).unwrap_err();
+        assert!(error.ends_with("hint: name them"), "{error}");
+        for number in [-1, 2, i64::MIN, i64::MAX] {
+            let error = classify(RawLabels::Numbers(vec![0, number]), Some(&["cat", "dog"])).unwrap_err();
+            assert!(error.starts_with(&format!("row 1 has the label {number}, and there are 2 classes")), "{error}");
+        }
+    }
+
+    #[test]
+    fn texts_are_their_own_names_unless_an_order_is_published() {
+        let raw = || RawLabels::Texts(words(&["dog", "ant", "dog"]));
+        assert_eq!(classify(raw(), None).unwrap().keys, ["ant", "dog"]);
+        let published = classify(raw(), Some(&["dog", "cat", "ant"])).unwrap();
+        assert_eq!((published.keys.len(), published.classes), (3, vec![0, 2, 0]));
+        assert_eq!(classify(raw(), Some(&["bee"])).unwrap().keys, ["ant", "dog"]);
+    }
+
+    #[test]
+    fn cards_and_infos_name_the_classes_of_each_configuration() {
+        let card = "---\ndataset_info:\n- config_name: a\n  features:\n  - name: label\n    dtype:\n      class_label:\n        \
+                    names:\n          '1': dog\n          '0': cat\n- config_name: b\n  features:\n  - name: label\n    \
+                    dtype: int64\n---\n";
+        let expected = vec![("a".to_owned(), words(&["cat", "dog"]))];
+        assert_eq!(in_card(card, "label").unwrap(), expected);
+        assert!(in_card(card, "fine_label").unwrap().is_empty());
+        let infos = r#"{"a": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}, "b": 3}"#;
+        assert_eq!(in_infos(infos, "label").unwrap(), expected);
+        // Numbers that leave one out name nothing.
+        assert!(in_card(&card.replace("'1'", "'2'"), "label").unwrap().is_empty());
+    }
+
+    #[test]
+    fn of_configurations_that_contradict_one_another_the_path_names_one() {
+        let configs = || vec![("a".to_owned(), words(&["x", "y"])), ("b".to_owned(), words(&["y", "x"]))];
+        let chosen = |folder: &str| choose(configs(), Path::new(folder), Path::new("README.md"), "label");
+        assert_eq!(chosen("set/b/test").unwrap(), Some(words(&["y", "x"])));
+        let error = chosen("set").unwrap_err().to_string();
+        assert!(error.contains("README.md") && error.contains("a, b") && error.contains("--labels"), "{error}");
+    }
+
+    #[test]
+    fn a_files_metadata_names_the_classes_and_the_column() {
+        let text = r#"{"info": {"features": {"img": {"_type": "Image"}, "kind": {"names": ["a", "b"], "_type": "ClassLabel"}}}}"#;
+        assert_eq!(in_metadata(text, "kind"), Some(words(&["a", "b"])));
+        assert_eq!(in_metadata(text, "label"), None);
+        assert_eq!(only_class_label(text).as_deref(), Some("kind"));
+        assert_eq!(only_class_label("{"), None);
+    }
+}
