@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::images::{Images, Side, by_dataset};
-use super::measures::{
+use super::image_counts::{
     classes, confusion_shifts, encoder_cells, errors, funnel, judge_agreement, judges, lost_images,
     n_pairs_of_all_judges, transitions,
 };
+use super::images::{Images, Side, by_dataset};
 use super::summarise::{constant_answer, retention};
 use super::{
     COMPARISON_SCHEMA, CandidateComparison, Comparison, DatasetComparison, FieldDifference, Interval, PairTable,

@@ -143,21 +143,9 @@ fn rule(
     }
     failing.extend(limits.reasons.iter().cloned());
     if failing.is_empty() {
-        if fall.is_shown {
-            return one(Verdict::Inconclusive, ReasonCode::UnscoredCouldDecide, could_decide(comparison, "fail"));
-        }
-        let share_unscored = comparison.n_unscored as f64 / comparison.n_pairs.max(1) as f64;
-        if share_unscored > policy.max_unscored {
-            let message = format!(
-                "{} of {} pairs are unscored, more than {:.1}%",
-                comparison.n_unscored,
-                comparison.n_pairs,
-                policy.max_unscored * 100.0
-            );
-            return one(Verdict::Inconclusive, ReasonCode::TooManyUnscored, message);
-        }
-        if shows_pass(table.scored(), margin, levels.pass) && !shows_pass(table.against_a_pass(), margin, levels.pass) {
-            return one(Verdict::Inconclusive, ReasonCode::UnscoredCouldDecide, could_decide(comparison, "pass"));
+        let unscored = unscored_reasons(member, levels, fall);
+        if !unscored.is_empty() {
+            return (Verdict::Inconclusive, unscored);
         }
     }
     if let Some(message) = contradiction(comparison, policy, margin, levels) {
@@ -179,6 +167,30 @@ fn rule(
         (true, true) => (Verdict::Pass, Vec::new()),
         (true, false) => one(Verdict::Inconclusive, ReasonCode::Underpowered, underpowered(member)),
     }
+}
+
+/// Why the unscored trials forbid a decision: they could turn the one that the scored pairs alone would make, or there are
+/// too many of them to pass.
+fn unscored_reasons(member: &Member<'_>, levels: Levels, fall: Fall) -> Vec<Reason> {
+    let Member { comparison, policy, margin, .. } = *member;
+    let table = comparison.table;
+    let would_pass = shows_pass(table.scored(), margin, levels.pass);
+    let mut reasons = Vec::new();
+    let mut add = |code, message| reasons.push(Reason { code, message, dataset: None });
+    if fall.is_shown {
+        add(ReasonCode::UnscoredCouldDecide, could_decide(comparison, "fail"));
+    } else if would_pass && !shows_pass(table.against_a_pass(), margin, levels.pass) {
+        add(ReasonCode::UnscoredCouldDecide, could_decide(comparison, "pass"));
+    }
+    if comparison.n_unscored as f64 > policy.max_unscored * comparison.n_pairs as f64 {
+        let (n_unscored, n_pairs) = (comparison.n_unscored, comparison.n_pairs);
+        let most = policy.max_unscored * 100.0;
+        add(
+            ReasonCode::TooManyUnscored,
+            format!("{n_unscored} of {n_pairs} pairs are unscored, more than {most:.1}%: with so many nothing passes"),
+        );
+    }
+    reasons
 }
 
 fn rule_tuned_on(comparison: &DatasetComparison, fall: Fall) -> (Verdict, Vec<Reason>) {

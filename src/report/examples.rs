@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::chart::words;
+use crate::compare::bare_answer;
 use crate::domain::{DatasetSpec, ErrorCode, Mode, Outcome, Subject, Trial};
 
 /// So many examples of one code and dataset are shown.
@@ -52,13 +52,13 @@ pub fn by_code<'a>(trials: &'a [Trial], dataset: &str) -> Vec<CodeExamples<'a>> 
 
 /// What the model most often says instead of a label of `dataset`, most often first.
 pub fn confusions(trials: &[Trial], dataset: &DatasetSpec) -> Vec<Confusion> {
-    let labels: BTreeMap<String, &str> = dataset.label_names().map(|label| (bare(label), label)).collect();
+    let labels: BTreeMap<String, &str> = dataset.label_names().map(|label| (bare_answer(label), label)).collect();
     let mut counts: BTreeMap<(&str, String, bool), usize> = BTreeMap::new();
     for trial in generated(trials, &dataset.dataset) {
         if !matches!(trial.outcome, Outcome::Incorrect(_)) {
             continue;
         }
-        let bare = bare(said(trial).unwrap_or_default());
+        let bare = bare_answer(said(trial).unwrap_or_default());
         let (said, is_label) = match labels.get(&bare) {
             Some(label) => ((*label).to_owned(), true),
             None => (bare, false),
@@ -84,17 +84,4 @@ fn generated<'a>(trials: &'a [Trial], dataset: &str) -> impl Iterator<Item = &'a
 /// The verbatim answer.
 pub fn said(trial: &Trial) -> Option<&str> {
     trial.answer.as_ref().map(|answer| answer.text.as_str())
-}
-
-/// An answer without case, outer punctuation, opening phrase and article, only to count equal ones together: it decides nothing.
-fn bare(answer: &str) -> String {
-    let lower = words::printable(answer).to_lowercase();
-    let bare = lower.split_whitespace().collect::<Vec<_>>().join(" ");
-    let bare =
-        bare.trim_matches(|letter: char| letter.is_whitespace() || matches!(letter, '.' | ',' | '"' | '!' | ':'));
-    let phrases = ["the object in the image is ", "the object is ", "the number in the image is ", "the number is "];
-    let bare = phrases.iter().find_map(|phrase| bare.strip_prefix(phrase)).unwrap_or(bare);
-    let articles = ["a(n) ", "a ", "an ", "the "];
-    let without_article = articles.iter().find_map(|article| bare.strip_prefix(article)).unwrap_or(bare);
-    words::shortened(without_article, 80)
 }

@@ -45,7 +45,7 @@ fn headline(decision: &Decision) -> &'static str {
     match decision.decision {
         Verdict::Pass => "every dataset that says anything is shown to have kept its accuracy within the margin",
         Verdict::Fail => "something was forgotten, or a limit is broken",
-        Verdict::Inconclusive | Verdict::NotApplicable => "nothing is shown either way",
+        Verdict::Inconclusive | Verdict::NotApplicable => "what the datasets show is not enough to decide",
     }
 }
 
