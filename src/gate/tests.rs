@@ -110,6 +110,9 @@ fn unscored_trials_can_take_a_decision_back_but_never_make_one() {
     assert_eq!(one("", dataset("d", with_gap)), (Verdict::Inconclusive, vec![ReasonCode::UnscoredCouldDecide]));
     let more = PairTable { wrong_unscored: 60, ..scored };
     assert_eq!(one("", dataset("d", more)), (Verdict::Inconclusive, vec![ReasonCode::TooManyUnscored]));
+    let both = PairTable { correct_unscored: 60, ..scored };
+    let reasons = vec![ReasonCode::UnscoredCouldDecide, ReasonCode::TooManyUnscored];
+    assert_eq!(one("", dataset("d", both)), (Verdict::Inconclusive, reasons));
     // A fail that survives its worst case stays one, however many are unscored.
     let fallen = PairTable { unscored_correct: 100, ..table(2_000, 400, 50, 0.7) };
     assert_eq!(one("", dataset("d", fallen)).0, Verdict::Fail);
