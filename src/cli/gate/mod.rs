@@ -140,9 +140,9 @@ fn decide_recorded(
             run.name
         );
     }
-    let mut tuned_on = names(args.options.tuned_on.as_deref());
-    tuned_on.extend(candidate.tuned_on());
-    policy.mark_tuned_on(tuned_on);
+    policy.mark_tuned_on(names(args.options.tuned_on.as_deref()));
+    let named = named(&policy);
+    policy.mark_tuned_on(candidate.tuned_on());
     let names =
         [&baseline, &candidate].map(|run| RunName { run: run.name.clone(), identity: run.manifest.identity.clone() });
     let history = History::open(&args.rules, &names)?;
@@ -167,7 +167,7 @@ fn decide_recorded(
         say_what_cannot_pass(&policy, compared, err)?;
     }
     let mut decision = gate::decide(&policy, compared, &calibrations.corrections(&outcomes));
-    decision.warnings.extend(unknown_datasets(&policy, &decision));
+    decision.warnings.extend(unknown_datasets(&named, &decision));
     let [of_baseline, of_candidate] = names;
     decision.baseline = Some(of_baseline);
     decision.candidate = Some(of_candidate);
@@ -205,11 +205,16 @@ fn say_what_cannot_pass(
     Ok(())
 }
 
+/// The datasets that a person named, in the policy or by flag.
+fn named(policy: &Policy) -> BTreeSet<String> {
+    policy.named().map(str::to_owned).collect()
+}
+
 /// A policy may speak of datasets that these runs do not have; a slip in a name would else go unnoticed.
-fn unknown_datasets(policy: &Policy, decision: &Decision) -> Vec<String> {
-    policy
-        .named()
-        .filter(|name| decision.datasets.iter().all(|dataset| dataset.dataset != *name))
+fn unknown_datasets(named: &BTreeSet<String>, decision: &Decision) -> Vec<String> {
+    named
+        .iter()
+        .filter(|name| decision.datasets.iter().all(|dataset| dataset.dataset != **name))
         .map(|name| format!("the policy or --tuned-on names `{name}`, which was not compared"))
         .collect()
 }

@@ -42,6 +42,7 @@ pub(super) fn run(
         "the gate decides on generated answers; hint: --modes generate or --modes generate,score"
     );
     policy.mark_tuned_on(names(options.tuned_on.as_deref()));
+    let named = super::named(&policy);
     policy.mark_tuned_on(prepared.subjects.tuned_on(CANDIDATE));
     let run_names = [BASELINE, CANDIDATE].map(|run| {
         let PlannedRun { spec, dir } = &prepared.runs[run];
@@ -58,7 +59,7 @@ pub(super) fn run(
         return Ok(exit_code::INTERRUPTED);
     };
     let mut decision = sequence.decision();
-    decision.warnings.extend(super::unknown_datasets(&policy, &decision));
+    decision.warnings.extend(super::unknown_datasets(&named, &decision));
     let [baseline, candidate] = run_names;
     decision.baseline = Some(baseline);
     decision.candidate = Some(candidate);
