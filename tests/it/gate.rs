@@ -286,7 +286,7 @@ fn five_in_a_hundred_judge_failures_are_inconclusive_for_that_reason() {
         let (_, pair) = text.split_once("Label: ").expect("the paper's prompt names the label");
         let (label, answer) = pair.split_once("; Prediction: ").expect("and the answer");
         match answer.starts_with(&format!("{label}.")) {
-            true if label == "1" => error(400, "no"),
+            true if label == "8" => error(400, "no"),
             true => completion("yes"),
             false => completion("no"),
         }
