@@ -5,6 +5,7 @@
 
 mod canvas;
 mod config;
+mod patches;
 mod resize;
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use super::weights::Checkpoint;
 use crate::domain::RgbImage;
 use canvas::Canvas;
+pub use patches::{PatchParameters, PatchProcessor, Patches, merged_order};
 pub use resize::Filter;
 use resize::Span;
 
@@ -107,14 +109,7 @@ impl Preprocessor {
 
     /// A preprocessor of these parameters.
     pub fn new(parameters: Parameters) -> Self {
-        let mut levels = Box::new([[0f32; 256]; 3]);
-        for (channel, values) in levels.iter_mut().enumerate() {
-            for (level, value) in values.iter_mut().enumerate() {
-                // The order and widths of transformers: rescale in f64, round to f32, then normalise in f32.
-                let rescaled = (level as f64 * parameters.rescale) as f32;
-                *value = (rescaled - parameters.mean[channel]) / parameters.std[channel];
-            }
-        }
+        let levels = levels(parameters.rescale, &parameters.mean, &parameters.std);
         Self { parameters, levels }
     }
 
@@ -179,6 +174,19 @@ impl Preprocessor {
         };
         Plan { pad_to_square, filter, width, height, top, left, window_height, window_width }
     }
+}
+
+/// The value of each grey level in each channel.
+fn levels(rescale: f64, mean: &[f32; 3], std: &[f32; 3]) -> Box<[[f32; 256]; 3]> {
+    let mut levels = Box::new([[0f32; 256]; 3]);
+    for (channel, values) in levels.iter_mut().enumerate() {
+        for (level, value) in values.iter_mut().enumerate() {
+            // The order and widths of transformers: rescale in f64, round to f32, then normalise in f32.
+            let rescaled = (level as f64 * rescale) as f32;
+            *value = (rescaled - mean[channel]) / std[channel];
+        }
+    }
+    levels
 }
 
 /// The steps of one size of image. Two plans that are equal do the same.
