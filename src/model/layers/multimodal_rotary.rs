@@ -4,6 +4,7 @@
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
+use crate::model::Placement;
 use crate::model::config::Config;
 
 /// Time, row and column.
@@ -94,17 +95,17 @@ pub struct MultimodalRotary {
 }
 
 impl MultimodalRotary {
-    /// Frequencies on `device` for heads in `dtype`.
-    pub fn new(config: &MultimodalRotaryConfig, dtype: DType, device: &Device) -> Result<Self> {
+    /// Frequencies where heads live.
+    pub fn new(config: &MultimodalRotaryConfig, placement: &Placement) -> Result<Self> {
         let n_frequencies = config.axes.len();
         let frequencies = frequencies(config.theta, n_frequencies);
         let of_axis = |axis: usize| {
             let values: Vec<f32> =
                 frequencies.iter().zip(&config.axes).map(|(f, &own)| if own == axis { *f } else { 0.0 }).collect();
-            Tensor::from_vec(values, n_frequencies, device)
+            Tensor::from_vec(values, n_frequencies, &placement.device)
         };
         let frequencies = (0..N_AXES).map(of_axis).collect::<candle_core::Result<_>>()?;
-        Ok(Self { frequencies, dtype })
+        Ok(Self { frequencies, dtype: placement.dtype })
     }
 
     /// Cosines and sines `(batch, tokens, head size / 2)` of `positions` `(3, batch, tokens)`, or `(batch, tokens)` where
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn equal_positions_turn_as_in_one_dimension() {
         let config = read(&serde_json::json!({})).unwrap();
-        let rotary = MultimodalRotary::new(&config, DType::F32, &Device::Cpu).unwrap();
+        let rotary = MultimodalRotary::new(&config, &Placement::cpu()).unwrap();
         let flat = Tensor::new(&[[0u32, 5, 7]], &Device::Cpu).unwrap();
         let three = Tensor::stack(&[&flat, &flat, &flat], 0).unwrap();
         let (one, other) = (rotary.rows(&flat).unwrap(), rotary.rows(&three).unwrap());

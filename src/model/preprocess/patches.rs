@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::canvas::Canvas;
 use super::resize::{self, Span};
-use super::{Filter, config};
+use super::{Filter, ImageInput, ImageProcessor, PixelLimits, config};
 use crate::domain::RgbImage;
 use crate::model::weights::Checkpoint;
 
@@ -45,15 +45,6 @@ pub struct PatchParameters {
     pub std: [f32; 3],
 }
 
-/// An image in patches.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Patches {
-    /// Row-major `(patches, 3 * frames * patch size * patch size)`; patches of one merged patch follow each other.
-    pub values: Vec<f32>,
-    /// Rows and columns of patches.
-    pub grid: (usize, usize),
-}
-
 /// The image processor of one checkpoint.
 #[derive(Clone, Debug)]
 pub struct PatchProcessor {
@@ -69,9 +60,9 @@ impl PatchProcessor {
     ///
     /// # Errors
     /// There is no such file, it describes another processor, or the limits contradict each other.
-    pub fn open(checkpoint: &Checkpoint, min_pixels: Option<u64>, max_pixels: Option<u64>) -> Result<Self> {
+    pub fn open(checkpoint: &Checkpoint, limits: &PixelLimits) -> Result<Self> {
         let (config, place) = config::image_processor(checkpoint)?;
-        let parameters = read(&config, min_pixels, max_pixels);
+        let parameters = read(&config, limits);
         Ok(Self::new(parameters.with_context(|| format!("failed to read `{}`", place.display()))?))
     }
 
@@ -85,9 +76,11 @@ impl PatchProcessor {
     pub fn parameters(&self) -> &PatchParameters {
         &self.parameters
     }
+}
 
-    /// The patches of `image`.
-    pub fn patches(&self, image: &RgbImage) -> Patches {
+impl ImageProcessor for PatchProcessor {
+    /// `(patches, 3 * frames * patch size * patch size)`; the patches of one merged patch follow each other.
+    fn prepare(&self, image: &RgbImage) -> ImageInput {
         let PatchParameters { patch_size, merge_size, n_frames, filter, .. } = self.parameters;
         let (height, width) = self.parameters.size(image.height(), image.width());
         let canvas = Canvas::new(image, None);
@@ -107,7 +100,17 @@ impl PatchProcessor {
                 }
             }
         }
-        Patches { values, grid }
+        let shape = vec![grid.0 * grid.1, 3 * n_frames * patch_size * patch_size];
+        ImageInput { values, shape, grid, original_size: (image.height(), image.width()) }
+    }
+
+    fn parameters(&self) -> Value {
+        // Numbers and names are always representable.
+        serde_json::to_value(&self.parameters).unwrap_or_default()
+    }
+
+    fn n_positions_max(&self) -> Option<usize> {
+        Some(self.parameters.n_merged_max())
     }
 }
 
@@ -169,7 +172,7 @@ fn within_ratio(height: f64, width: f64) -> (f64, f64) {
     (height.min(width * RATIO_MAX), width.min(height * RATIO_MAX))
 }
 
-fn read(config: &Value, min_pixels: Option<u64>, max_pixels: Option<u64>) -> Result<PatchParameters> {
+fn read(config: &Value, given: &PixelLimits) -> Result<PatchParameters> {
     let class = config.get("image_processor_type").and_then(Value::as_str).unwrap_or("Qwen2VLImageProcessor");
     ensure!(
         class.starts_with("Qwen"),
@@ -191,7 +194,7 @@ fn read(config: &Value, min_pixels: Option<u64>, max_pixels: Option<u64>) -> Res
         own_limit(config, ["min_pixels", "shortest_edge"], 56 * 56)?,
         own_limit(config, ["max_pixels", "longest_edge"], 28 * 28 * 1280)?,
     );
-    let (min_pixels, max_pixels) = limits(own, (min_pixels, max_pixels), area)?;
+    let (min_pixels, max_pixels) = limits(own, given, area)?;
     let is_normalised = flag("do_normalize");
     let channels = |key: &str, default, plain| match is_normalised {
         true => Ok(config::channels(config, key, default)?.map(|value| value as f32)),
@@ -225,8 +228,8 @@ fn own_limit(config: &Value, names: [&str; 2], default: u64) -> Result<u64> {
 
 /// The limits that hold: what is given, else the defaults within the checkpoint's own, where `area` are the pixels of a
 /// merged patch. What is given alone moves the other with it.
-fn limits(own: (u64, u64), given: (Option<u64>, Option<u64>), area: u64) -> Result<(u64, u64)> {
-    let (min, max) = match given {
+fn limits(own: (u64, u64), given: &PixelLimits, area: u64) -> Result<(u64, u64)> {
+    let (min, max) = match (given.min_pixels, given.max_pixels) {
         (Some(min), Some(max)) => (min, max),
         (Some(min), None) => (min, own.1.min(N_MERGED_MAX * area).max(min)),
         (None, given) => {
@@ -255,7 +258,7 @@ mod tests {
             own_limit(config, ["min_pixels", "shortest_edge"], 1),
             own_limit(config, ["max_pixels", "longest_edge"], 1),
         );
-        read(config, Some(min.unwrap()), Some(max.unwrap())).unwrap()
+        read(config, &PixelLimits { min_pixels: Some(min.unwrap()), max_pixels: Some(max.unwrap()) }).unwrap()
     }
 
     #[test]
@@ -267,7 +270,7 @@ mod tests {
         for name in ["qwen2_5_vl", "qwen3_vl"] {
             let processor = PatchProcessor::new(own_parameters(&reference["processors"][name]["config"]));
             for path in super::super::tests::image_names() {
-                let Patches { values, grid } = processor.patches(&rgb_image(&folder.join("images").join(path)));
+                let ImageInput { values, grid, .. } = processor.prepare(&rgb_image(&folder.join("images").join(path)));
                 let result = &reference["results"][format!("{name}/{path}/pil")];
                 assert_eq!(result["image_grid_thw"], serde_json::json!([[1, grid.0, grid.1]]), "{name}/{path}");
                 // The reference keeps every 997th value.
@@ -323,23 +326,28 @@ mod tests {
         }
     }
 
+    fn given(min_pixels: Option<u64>, max_pixels: Option<u64>) -> PixelLimits {
+        PixelLimits { min_pixels, max_pixels }
+    }
+
     #[test]
     fn limits_default_to_256_and_1280_merged_patches_within_the_checkpoints_own() {
         let area = 28 * 28;
         let hub = (56 * 56, 16384 * area);
-        assert_eq!(limits(hub, (None, None), area).unwrap(), (256 * area, 1280 * area));
-        assert_eq!(limits((300 * area, 400 * area), (None, None), area).unwrap(), (300 * area, 400 * area));
-        assert_eq!(limits((4 * area, 24 * area), (None, None), area).unwrap(), (24 * area, 24 * area));
-        assert_eq!(limits(hub, (None, Some(9 * area)), area).unwrap(), (9 * area, 9 * area));
-        assert_eq!(limits(hub, (Some(2000 * area), None), area).unwrap(), (2000 * area, 2000 * area));
-        assert_eq!(limits(hub, (Some(3136), Some(12845056)), area).unwrap(), (3136, 12845056));
-        let error = limits(hub, (Some(5000), Some(4000)), area).unwrap_err().to_string();
+        assert_eq!(limits(hub, &given(None, None), area).unwrap(), (256 * area, 1280 * area));
+        assert_eq!(limits((300 * area, 400 * area), &given(None, None), area).unwrap(), (300 * area, 400 * area));
+        assert_eq!(limits((4 * area, 24 * area), &given(None, None), area).unwrap(), (24 * area, 24 * area));
+        assert_eq!(limits(hub, &given(None, Some(9 * area)), area).unwrap(), (9 * area, 9 * area));
+        assert_eq!(limits(hub, &given(Some(2000 * area), None), area).unwrap(), (2000 * area, 2000 * area));
+        assert_eq!(limits(hub, &given(Some(3136), Some(12845056)), area).unwrap(), (3136, 12845056));
+        let error = limits(hub, &given(Some(5000), Some(4000)), area).unwrap_err().to_string();
         assert!(error.contains("5000") && error.contains("4000") && error.contains("--max-pixels"), "{error}");
     }
 
     #[test]
     fn a_foreign_processor_is_refused_by_name() {
-        let error = read(&serde_json::json!({"image_processor_type": "CLIPImageProcessor"}), None, None).unwrap_err();
+        let error =
+            read(&serde_json::json!({"image_processor_type": "CLIPImageProcessor"}), &given(None, None)).unwrap_err();
         assert!(error.to_string().contains("CLIPImageProcessor"), "{error}");
     }
 

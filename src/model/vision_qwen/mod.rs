@@ -139,6 +139,13 @@ impl PatchTowerConfig {
         }
     }
 
+    /// The places in the list of tapped blocks, by block: in which order their states come.
+    pub fn tapped_in_order(&self) -> Vec<usize> {
+        let mut places: Vec<usize> = (0..self.tapped.len()).collect();
+        places.sort_by_key(|&place| self.tapped[place]);
+        places
+    }
+
     /// Numbers of activations of one image of `n_patches` patches in flight, roughly: what memory planning needs.
     pub fn n_activations(&self, n_patches: usize) -> usize {
         let linear = n_patches.saturating_mul(8 * self.size + 3 * self.n_hidden + self.n_patch_numbers());
