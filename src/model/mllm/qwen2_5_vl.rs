@@ -31,7 +31,7 @@ fn vision(config: &Config) -> Result<(PatchTowerConfig, MergerConfig)> {
     let window = config.positive_or("window_size", 112)?;
     let side = window / common.merge_size / common.patch_size;
     ensure!(side > 0, "`window_size` in {} is {window}, less than a merged patch", config.place());
-    let full = common.blocks(config, "fullatt_block_indexes", &[7, 15, 23, 31])?;
+    let full = PatchTowerConfig::blocks(config, "fullatt_block_indexes", &[7, 15, 23, 31])?;
     let tower = PatchTowerConfig {
         norm: NormKind::Rms,
         feed_forward: FeedForwardKind::Gated,

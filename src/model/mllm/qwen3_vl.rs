@@ -1,4 +1,8 @@
 //! Qwen3-VL (Bai et al. 2025): positions learned on a grid, and features of several depths (DeepStack, Meng et al. 2024).
+//!
+//! Thinking variants open `<think>` in their chat templates: what they say first are thoughts, and an answer of
+//! `--max-new-tokens 32` seldom gets past them. Label scoring, which asks for a label at once, is not what they were trained
+//! for.
 
 use anyhow::{Result, ensure};
 
@@ -34,7 +38,14 @@ fn vision(config: &Config) -> Result<(PatchTowerConfig, MergerConfig)> {
         "`num_position_embeddings` in {} is {n_positions}, which is no square",
         config.place()
     );
-    let tapped = common.blocks(config, "deepstack_visual_indexes", &[8, 16, 24])?;
+    let tapped = PatchTowerConfig::blocks(config, "deepstack_visual_indexes", &[8, 16, 24])?;
+    let is_twice = (1..tapped.len()).any(|i| tapped[..i].contains(&tapped[i]));
+    ensure!(
+        !is_twice && tapped.iter().all(|&block| block < common.n_layers),
+        "`deepstack_visual_indexes` in {} is {tapped:?}; hint: each must be one of the tower's {} blocks, named once",
+        config.place(),
+        common.n_layers
+    );
     let tower = PatchTowerConfig {
         feed_forward: FeedForwardKind::Plain(["linear_fc1", "linear_fc2"]),
         has_patch_bias: true,

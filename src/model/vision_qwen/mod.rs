@@ -3,7 +3,7 @@
 mod grid;
 mod merger;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Tensor};
 
 use super::config::Config;
@@ -125,18 +125,14 @@ impl PatchTowerConfig {
         Ok(this)
     }
 
-    /// Blocks listed under `key`, each below the number of layers.
-    pub fn blocks(&self, config: &Config, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+    /// Blocks listed under `key`, from 0.
+    pub fn blocks(config: &Config, key: &str, default: &[usize]) -> Result<Vec<usize>> {
         let Some(value) = config.get(key) else { return Ok(default.to_vec()) };
-        let listed = value.as_array().map(|blocks| {
-            blocks.iter().map(|block| block.as_u64().map(|block| block as usize)).collect::<Option<Vec<_>>>()
+        let listed = value.as_array().and_then(|blocks| {
+            let numbers = blocks.iter().map(|block| block.as_u64().map(|block| block as usize));
+            numbers.collect::<Option<Vec<_>>>()
         });
-        match listed {
-            Some(Some(blocks)) if blocks.iter().all(|&block| block < self.n_layers) => Ok(blocks),
-            _ => {
-                bail!("`{key}` in {} must be a list of blocks below {}, and is {value}", config.place(), self.n_layers)
-            }
-        }
+        listed.with_context(|| format!("`{key}` in {} must be a list of blocks, and is {value}", config.place()))
     }
 
     /// The places in the list of tapped blocks, by block: in which order their states come.
