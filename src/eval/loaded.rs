@@ -192,7 +192,7 @@ impl OpenedSubjects {
                 "the prompt of `{dataset}` takes {n_prompt_tokens} positions ({} of them the image) and its answer up to \
                  {n_answer_tokens}, together {}, but the model has {n_positions}; hint: `--prompt emt-open` leaves the \
                  class list out, `--max-new-tokens` shortens the answer",
-                self.model.plan.n_image_positions_max(),
+                self.model.dialogue.n_image_positions_max(),
                 n_prompt_tokens + n_answer_tokens,
             );
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::method::Method;
 use super::optimizer::AdamW;
-use super::trainable::Trainable;
+use super::trainable::{Trainable, TrainableConfig};
 use crate::model::weights::{
     Canonical, Checkpoint, NamedTensor, Weights, read_tensors, safetensors_bytes, torch_archive_bytes,
 };
@@ -37,6 +37,9 @@ const COMPANIONS: [&str; 14] = [
 
 const OPTIMIZER: &str = "optimizer.safetensors";
 const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
+const PROJECTOR: &str = "multi_modal_projector.";
+const LLAVA_PROJECTOR: &str = "multi_modal_projector.linear_";
 
 /// PEFT's name for a configuration that targets no module.
 const NO_TARGET: &str = "dummy-target-modules";
@@ -131,9 +134,22 @@ impl Output {
     }
 
     /// Refuses what [`files`](Self::files) could not write, before anything trains.
-    pub fn check(&self, method: Method) -> Result<()> {
+    pub fn check(&self, config: &TrainableConfig) -> Result<()> {
+        let trains_projector = match config.method {
+            Method::Linear => true,
+            Method::Lora => config.trains_projector,
+            Method::Full => false,
+        };
+        let weights = Weights::new(&self.base, self.canonical)?;
+        let is_foreign = |name: &&str| name.starts_with(PROJECTOR) && !name.starts_with(LLAVA_PROJECTOR);
+        if let Some(name) = weights.names().find(is_foreign).filter(|_| trains_projector) {
+            bail!(
+                "`{name}` is no part of a projector that LLaVA's trainer knows, whose files hold a trained projector; hint: \
+                 --method lora --no-projector, or --method full"
+            );
+        }
         ensure!(
-            method != Method::Full || !self.base.is_llava_original(),
+            config.method != Method::Full || !self.base.is_llava_original(),
             "`full` writes a checkpoint in the layout of transformers, and `{}` is in that of the original repository; \
              hint: convert it first, or train with --method lora",
             self.base.dir.display()
@@ -149,7 +165,7 @@ impl Output {
             "model.mm_projector"
         };
         // A torch `Sequential` of linear, GELU, linear.
-        let named = |(name, tensor): (&str, Tensor)| match name.strip_prefix("multi_modal_projector.linear_") {
+        let named = |(name, tensor): (&str, Tensor)| match name.strip_prefix(LLAVA_PROJECTOR) {
             Some(rest) => {
                 let (index, leaf) = rest.split_once('.').context("a projector's tensor has a leaf")?;
                 let index: usize = index.parse()?;

@@ -21,6 +21,7 @@ pub mod template;
 pub mod tokenizer;
 pub mod tower;
 pub mod vision;
+pub mod vision_qwen;
 pub mod weights;
 
 #[cfg(test)]

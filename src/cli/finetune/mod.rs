@@ -51,7 +51,7 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
         seed: args.seed,
     };
     let output = output(args, &base, &sets, &hyperparameters);
-    output.check(args.method)?;
+    output.check(&config)?;
     let spec = specification(args, &base, &sets, &hyperparameters, &placement)?;
     let mut folder = TrainingFolder::create_or_resume(&args.out, spec, sitting(args, &base), args.fresh)?;
 

@@ -1,4 +1,5 @@
-//! LLaMA (Touvron et al. 2023), and so Vicuna; Qwen2 is the same with biases on queries, keys and values.
+//! LLaMA (Touvron et al. 2023), and so Vicuna; Qwen2 is the same with biases on queries, keys and values, Qwen3 with norms
+//! of their heads.
 
 use anyhow::{Result, bail};
 use candle_core::Tensor;
@@ -6,8 +7,8 @@ use candle_core::Tensor;
 use super::{LanguageModel, TokenInput};
 use crate::model::config::Config;
 use crate::model::layers::{
-    Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader, RmsNorm,
-    Rotary, RotaryConfig,
+    Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader,
+    MultimodalRotary, MultimodalRotaryConfig, RmsNorm, Rotary, RotaryConfig,
 };
 
 /// Tables of angles are made for all positions: more would be a table that fills the memory.
@@ -16,23 +17,34 @@ const N_POSITIONS_MAX: usize = 1 << 20;
 /// Sizes of a LLaMA, with the defaults of transformers' LlamaConfig.
 #[derive(Clone, Debug)]
 pub struct LlamaConfig {
-    size: usize,
-    n_hidden: usize,
-    n_layers: usize,
-    n_heads: usize,
-    n_kv_heads: usize,
-    head_size: usize,
+    pub(super) size: usize,
+    pub(super) n_hidden: usize,
+    pub(super) n_layers: usize,
+    pub(super) n_heads: usize,
+    pub(super) n_kv_heads: usize,
+    pub(super) head_size: usize,
     /// Rows of the embedding.
     pub vocabulary_size: usize,
     /// Positions that the model was trained for.
     pub n_positions: usize,
-    epsilon: f64,
-    activation: Activation,
-    rotary: RotaryConfig,
-    qkv_bias: bool,
-    output_bias: bool,
-    mlp_bias: bool,
-    is_tied: bool,
+    pub(super) epsilon: f64,
+    pub(super) activation: Activation,
+    pub(super) positions: PositionsConfig,
+    pub(super) qkv_bias: bool,
+    pub(super) output_bias: bool,
+    pub(super) mlp_bias: bool,
+    /// Whether each head of queries and keys is normalised.
+    pub(super) has_head_norms: bool,
+    pub(super) is_tied: bool,
+}
+
+/// How positions turn heads.
+#[derive(Clone, Debug)]
+pub(super) enum PositionsConfig {
+    /// One position a token.
+    Flat(RotaryConfig),
+    /// Time, row and column.
+    Multimodal(MultimodalRotaryConfig),
 }
 
 impl LlamaConfig {
@@ -76,12 +88,18 @@ impl LlamaConfig {
             n_positions,
             epsilon: config.f64_or("rms_norm_eps", 1e-6)?,
             activation: Activation::from_name(config.str_or("hidden_act", "silu")?)?,
-            rotary: RotaryConfig::from_config(config)?,
+            positions: PositionsConfig::Flat(RotaryConfig::from_config(config)?),
             qkv_bias: is_qwen2 || config.bool_or("attention_bias", false)?,
             output_bias: !is_qwen2 && config.bool_or("attention_bias", false)?,
             mlp_bias: config.bool_or("mlp_bias", false)?,
+            has_head_norms: false,
             is_tied: config.bool_or("tie_word_embeddings", false)? || is_tied_outside,
         })
+    }
+
+    /// Decoder layers.
+    pub fn n_layers(&self) -> usize {
+        self.n_layers
     }
 
     /// Width of the residual stream.
@@ -105,13 +123,19 @@ struct Layer {
     mlp: GatedMlp,
 }
 
+/// Angles by position.
+enum Positions {
+    Flat(Rotary),
+    Multimodal(MultimodalRotary),
+}
+
 /// The decoder.
 pub struct Llama {
     embedding: Embedding,
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear,
-    rotary: Rotary,
+    positions: Positions,
 }
 
 impl Llama {
@@ -135,9 +159,13 @@ impl Llama {
         let mut layers = Vec::new();
         for i in 0..config.n_layers {
             let mut here = loader.at(&format!("language_model.layers.{i}"));
+            let mut attention = Attention::load(&mut here.at("self_attn"), shape, names)?;
+            if config.has_head_norms {
+                attention = attention.with_head_norms(&mut here.at("self_attn"), config.epsilon)?;
+            }
             layers.push(Layer {
                 attention_norm: RmsNorm::load(&mut here, "input_layernorm", config.size, config.epsilon)?,
-                attention: Attention::load(&mut here.at("self_attn"), shape, names)?,
+                attention,
                 mlp_norm: RmsNorm::load(&mut here, "post_attention_layernorm", config.size, config.epsilon)?,
                 mlp: GatedMlp::load(
                     &mut here.at("mlp"),
@@ -149,9 +177,15 @@ impl Llama {
             });
         }
         let norm = RmsNorm::load(&mut loader.at("language_model"), "norm", config.size, config.epsilon)?;
-        let rotary = Rotary::new(&config.rotary, config.head_size, config.n_positions, loader.placement())?;
+        let placement = loader.placement();
+        let positions = match &config.positions {
+            PositionsConfig::Flat(rotary) => {
+                Positions::Flat(Rotary::new(rotary, config.head_size, config.n_positions, placement)?)
+            }
+            PositionsConfig::Multimodal(rotary) => Positions::Multimodal(MultimodalRotary::new(rotary, placement)?),
+        };
         let head = Linear::updated(&mut loader.at("lm_head"), head, None)?;
-        Ok(Self { embedding, layers, norm, head, rotary })
+        Ok(Self { embedding, layers, norm, head, positions })
     }
 }
 
@@ -166,7 +200,10 @@ impl LanguageModel for Llama {
         mask: Option<&Tensor>,
         caches: Option<&mut [KvCache]>,
     ) -> candle_core::Result<Tensor> {
-        let rotary = self.rotary.rows(&input.positions)?;
+        let rotary = match &self.positions {
+            Positions::Flat(rotary) => rotary.rows(&input.positions)?,
+            Positions::Multimodal(rotary) => rotary.rows(&input.positions)?,
+        };
         let mut x = input.embeddings.clone(); // (batch, tokens, hidden)
         let mut caches = caches.map(|caches| caches.iter_mut());
         for (index, layer) in self.layers.iter().enumerate() {

@@ -1,12 +1,14 @@
 //! Language models: embeddings in, logits out. One file a family.
 
 mod llama;
+mod qwen;
 
 use candle_core::Tensor;
 
 use super::layers::KvCache;
 
 pub use llama::{Llama, LlamaConfig};
+pub use qwen::QwenText;
 
 /// Embedded tokens with their places.
 pub struct TokenInput {

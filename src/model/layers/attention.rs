@@ -6,7 +6,7 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
 use super::rotary::rotate;
-use super::{KvCache, Linear, Loader, gradients, needs_gradient};
+use super::{KvCache, Linear, Loader, RmsNorm, gradients, needs_gradient};
 
 /// What the projections are called in the checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,8 @@ pub struct Attention {
     value: Linear,
     output: Linear,
     shape: AttentionShape,
+    /// Of the heads of queries and of keys, before they turn.
+    norms: Option<(RmsNorm, RmsNorm)>,
 }
 
 impl Attention {
@@ -51,7 +53,16 @@ impl Attention {
             value: Linear::load(loader, "v_proj", size, n_kv_heads * head_size, names.qkv_bias)?,
             output: Linear::load(loader, names.output, n_heads * head_size, size, names.output_bias)?,
             shape,
+            norms: None,
         })
+    }
+
+    /// The same with `q_norm` and `k_norm`, which normalise each head of queries and keys.
+    pub fn with_head_norms(self, loader: &mut Loader, epsilon: f64) -> Result<Self> {
+        let head_size = self.shape.head_size;
+        let query = RmsNorm::load(loader, "q_norm", head_size, epsilon)?;
+        let key = RmsNorm::load(loader, "k_norm", head_size, epsilon)?;
+        Ok(Self { norms: Some((query, key)), ..self })
     }
 
     /// `x` `(batch, tokens, size)` to the same shape. `mask` is added to the scores and broadcasts to
@@ -70,6 +81,10 @@ impl Attention {
         let mut query = heads(self.query.forward(x)?, self.shape.n_heads)?; // (batch, heads, tokens, head size)
         let mut key = heads(self.key.forward(x)?, self.shape.n_kv_heads)?;
         let value = heads(self.value.forward(x)?, self.shape.n_kv_heads)?;
+        if let Some((of_query, of_key)) = &self.norms {
+            query = of_query.forward(&query)?;
+            key = of_key.forward(&key)?;
+        }
         if let Some((cos, sin)) = rotary {
             query = rotate(&query, cos, sin)?;
             key = rotate(&key, cos, sin)?;
@@ -88,7 +103,7 @@ impl Attention {
 }
 
 /// `softmax(query key^T / √head size + mask) value`, each `(batch, heads, tokens, head size)`.
-fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
+pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
     let scale = (query.dim(3)? as f64).powf(-0.5);
     let has_gradient = needs_gradient(&[query, key, value]);
     if has_gradient && gradients::serves(query) {

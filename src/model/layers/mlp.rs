@@ -15,14 +15,24 @@ pub struct Mlp {
 impl Mlp {
     /// Reads `fc1` and `fc2`, both with bias.
     pub fn load(loader: &mut Loader, size: usize, n_hidden: usize, activation: Activation) -> Result<Self> {
+        Self::load_named(loader, ["fc1", "fc2"], [size, n_hidden, size], activation)
+    }
+
+    /// Reads the two maps by `names`, both with bias, of widths from first to last.
+    pub fn load_named(
+        loader: &mut Loader,
+        names: [&str; 2],
+        [size, n_hidden, n_out]: [usize; 3],
+        activation: Activation,
+    ) -> Result<Self> {
         Ok(Self {
-            fc1: Linear::load(loader, "fc1", size, n_hidden, true)?,
-            fc2: Linear::load(loader, "fc2", n_hidden, size, true)?,
+            fc1: Linear::load(loader, names[0], size, n_hidden, true)?,
+            fc2: Linear::load(loader, names[1], n_hidden, n_out, true)?,
             activation,
         })
     }
 
-    /// `(…, size)` to the same shape.
+    /// `(…, size)` to `(…, out)`, mostly the same width.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)?)?)
     }

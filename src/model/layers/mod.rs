@@ -5,12 +5,14 @@ mod attention;
 mod block;
 mod dropout;
 mod embedding;
+mod fused_attention;
 mod gradients;
 mod kv_cache;
 mod linear;
 mod loader;
 mod low_rank;
 mod mlp;
+mod multimodal_rotary;
 mod norm;
 mod rotary;
 
@@ -19,10 +21,12 @@ pub use attention::{Attention, AttentionNames, AttentionShape, causal_mask, left
 pub use block::{Block, BlockConfig};
 pub use dropout::{Dropout, StepCounter};
 pub use embedding::Embedding;
+pub use fused_attention::{FusedAttention, n_attention_numbers};
 pub use kv_cache::KvCache;
 pub use linear::Linear;
 pub use loader::Loader;
 pub use mlp::{GatedMlp, Mlp};
+pub use multimodal_rotary::{MultimodalRotary, MultimodalRotaryConfig, Sections, patch_rotary};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{Rotary, RotaryConfig};
 

@@ -1,6 +1,10 @@
 //! Multimodal language models. One file a family.
 
 mod llava;
+mod qwen2_5_vl;
+mod qwen2_vl;
+mod qwen3_vl;
+mod qwen_vl;
 
 use std::sync::Arc;
 
@@ -148,7 +152,7 @@ pub struct MllmFamily {
 }
 
 /// All families; the first that recognises a checkpoint reads it.
-pub const FAMILIES: &[MllmFamily] = &[llava::FAMILY];
+pub const FAMILIES: &[MllmFamily] = &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY];
 
 /// The family of a checkpoint, or an error that lists what is known.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {
@@ -197,18 +201,19 @@ impl OpenedModel {
         let family = family_of(checkpoint)?;
         let plan = (family.plan)(checkpoint, tower)?;
         let tokenizer = TextTokenizer::open(checkpoint)?;
+        let preprocessor: Arc<dyn ImageProcessor> = (family.preprocessor)(checkpoint, tower, limits)?.into();
         Ok(Self {
             family: family.name,
             name: checkpoint.name(),
             weights: (family.weights)(checkpoint, tower)?,
-            preprocessor: (family.preprocessor)(checkpoint, tower, limits)?.into(),
             dialogue: Dialogue {
                 eos_ids: eos_ids(checkpoint, &tokenizer)?,
                 template: ChatTemplate::open(checkpoint, template)?.with_image_marker(family.image_marker),
-                n_image_positions: plan.n_image_positions_max(),
+                n_image_positions: preprocessor.n_positions_max().unwrap_or_else(|| plan.n_image_positions_max()),
                 image_marker: family.image_marker,
                 tokenizer,
             },
+            preprocessor,
             plan,
         })
     }
@@ -246,6 +251,11 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
+    /// Positions of an image in a prompt, at most.
+    pub fn n_image_positions_max(&self) -> usize {
+        self.n_image_positions
+    }
+
     /// The prompt for one question about one image.
     pub fn render(&self, question: &str) -> Result<RenderedPrompt> {
         let text = self.template.render(question)?;
@@ -433,7 +443,8 @@ impl Model {
     }
 }
 
-/// The tokens that end an answer: of generation_config.json, else config.json, else the tokenizer's `</s>`.
+/// The tokens that end an answer: of generation_config.json, else config.json, else the tokenizer's own, else `</s>`. Ids that
+/// the tokenizer lacks end nothing.
 fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
     let generation = checkpoint.read_json("generation_config.json")?;
     let config = checkpoint.config();
@@ -447,11 +458,12 @@ fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32
             serde_json::Value::Array(ids) => ids.iter().filter_map(|id| id.as_u64().map(|id| id as u32)).collect(),
             id => id.as_u64().map(|id| id as u32).into_iter().collect(),
         };
-        if !ids.is_empty() {
-            return Ok(ids);
+        let known: Vec<u32> = ids.into_iter().filter(|&id| tokenizer.token(id).is_some()).collect();
+        if !known.is_empty() {
+            return Ok(known);
         }
     }
-    match tokenizer.token_id("</s>") {
+    match tokenizer.eos_id().or_else(|| tokenizer.token_id("</s>")) {
         Some(id) => Ok(vec![id]),
         None => bail!(
             "no end-of-sequence token is known for `{}`; hint: add eos_token_id to generation_config.json",
@@ -462,5 +474,7 @@ fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32
 
 #[cfg(test)]
 mod adapter_tests;
+#[cfg(test)]
+mod qwen_tests;
 #[cfg(test)]
 mod tests;

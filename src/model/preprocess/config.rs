@@ -1,5 +1,7 @@
 //! What checkpoints say about preprocessing, in all its spellings.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
@@ -7,8 +9,8 @@ use super::{Crop, Filter, Parameters, Resize, Rounding, Target};
 use crate::model::weights::Checkpoint;
 
 /// Statistics of CLIP's training images (OpenAI).
-const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
-const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+pub(super) const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+pub(super) const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
 /// Sides beyond this are a mistake in the file, not a tower.
 const SIDE_MAX: u32 = 1 << 14;
@@ -29,15 +31,20 @@ pub(super) fn read(checkpoint: &Checkpoint) -> anyhow::Result<Parameters> {
         let place = checkpoint.dir.join(checkpoint.config_file());
         return read_open_clip(checkpoint.config()).with_context(|| format!("failed to read `{}`", place.display()));
     }
+    let (config, place) = image_processor(checkpoint)?;
+    read_processor(&config).with_context(|| format!("failed to read `{}`", place.display()))
+}
+
+/// What a checkpoint says of its image processor, and the file that says it: `preprocessor_config.json`, or within
+/// `processor_config.json`.
+pub(super) fn image_processor(checkpoint: &Checkpoint) -> anyhow::Result<(Value, PathBuf)> {
     if let Some(config) = checkpoint.read_json("preprocessor_config.json")? {
-        let place = checkpoint.dir.join("preprocessor_config.json");
-        return read_processor(&config).with_context(|| format!("failed to read `{}`", place.display()));
+        return Ok((config, checkpoint.dir.join("preprocessor_config.json")));
     }
-    if let Some(config) = checkpoint.read_json("processor_config.json")?
-        && let Some(config) = config.get("image_processor")
+    if let Some(mut config) = checkpoint.read_json("processor_config.json")?
+        && let Some(config) = config.get_mut("image_processor")
     {
-        let place = checkpoint.dir.join("processor_config.json");
-        return read_processor(config).with_context(|| format!("failed to read `{}`", place.display()));
+        return Ok((config.take(), checkpoint.dir.join("processor_config.json")));
     }
     bail!(
         "failed to open `{}`: it does not say how images are prepared; hint: copy `preprocessor_config.json` (or \
@@ -79,15 +86,8 @@ fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
     let class = class.unwrap_or_default();
     let defaults = defaults_of(class)?;
     let flag = |key: &str, default: bool| config.get(key).and_then(Value::as_bool).unwrap_or(default);
-    let number = |key: &str, default: f64| config.get(key).and_then(Value::as_f64).unwrap_or(default);
 
-    let filter = match config.get("resample") {
-        None | Some(Value::Null) => Filter::Bicubic,
-        Some(value) => value
-            .as_u64()
-            .and_then(Filter::of_pillow)
-            .with_context(|| format!("`resample` {value} is none of Pillow's filters that are read (1 to 5)"))?,
-    };
+    let filter = filter(config)?;
     let to = match config.get("size") {
         None | Some(Value::Null) if defaults.is_size_exact => exact(defaults.side, defaults.side),
         None | Some(Value::Null) => Target::ShortestEdge(defaults.side),
@@ -107,7 +107,7 @@ fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
         pad_to_square: has_padding.then(|| mean_colour(&mean)),
         resize: flag("do_resize", true).then_some(Resize { to, filter }),
         crop: flag("do_center_crop", defaults.has_crop).then_some(Crop { height, width, rounding: Rounding::Down }),
-        rescale: if flag("do_rescale", true) { number("rescale_factor", 1.0 / 255.0) } else { 1.0 },
+        rescale: rescale(config),
         mean: if is_normalised { mean.map(|value| value as f32) } else { [0.0; 3] },
         std: if is_normalised { std.map(|value| value as f32) } else { [1.0; 3] },
     })
@@ -172,7 +172,26 @@ fn read_open_clip(config: &Value) -> anyhow::Result<Parameters> {
     })
 }
 
-fn channels(config: &Value, key: &str, default: [f64; 3]) -> anyhow::Result<[f64; 3]> {
+/// The resize's filter, bicubic where the file is silent.
+pub(super) fn filter(config: &Value) -> anyhow::Result<Filter> {
+    match config.get("resample") {
+        None | Some(Value::Null) => Ok(Filter::Bicubic),
+        Some(value) => value
+            .as_u64()
+            .and_then(Filter::of_pillow)
+            .with_context(|| format!("`resample` {value} is none of Pillow's filters that are read (1 to 5)")),
+    }
+}
+
+/// What grey levels are multiplied by, 1/255 where the file is silent.
+pub(super) fn rescale(config: &Value) -> f64 {
+    if config.get("do_rescale").and_then(Value::as_bool) == Some(false) {
+        return 1.0;
+    }
+    config.get("rescale_factor").and_then(Value::as_f64).unwrap_or(1.0 / 255.0)
+}
+
+pub(super) fn channels(config: &Value, key: &str, default: [f64; 3]) -> anyhow::Result<[f64; 3]> {
     let Some(value) = config.get(key).filter(|value| !value.is_null()) else { return Ok(default) };
     let values: Vec<f64> = value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
     let values: [f64; 3] = values.try_into().ok().with_context(|| format!("`{key}` is not three numbers"))?;

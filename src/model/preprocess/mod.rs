@@ -5,6 +5,7 @@
 
 mod canvas;
 mod config;
+mod patches;
 mod resize;
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use super::weights::Checkpoint;
 use crate::domain::RgbImage;
 use canvas::Canvas;
+pub use patches::{PatchParameters, PatchProcessor, merged_order};
 pub use resize::Filter;
 use resize::Span;
 
@@ -42,6 +44,11 @@ pub trait ImageProcessor: Send + Sync {
 
     /// What decides the pixels: recorded with a run, and compared between runs.
     fn parameters(&self) -> serde_json::Value;
+
+    /// Positions of the language model that an image takes at most, where that follows from how images are prepared.
+    fn n_positions_max(&self) -> Option<usize> {
+        None
+    }
 
     /// Whether [`prepare`](Self::prepare) gives the pixels of `encoder` for an image of this size.
     fn agrees_with(&self, _encoder: &Preprocessor, _width: u32, _height: u32) -> bool {
@@ -150,14 +157,7 @@ impl Preprocessor {
 
     /// A preprocessor of these parameters.
     pub fn new(parameters: Parameters) -> Self {
-        let mut levels = Box::new([[0f32; 256]; 3]);
-        for (channel, values) in levels.iter_mut().enumerate() {
-            for (level, value) in values.iter_mut().enumerate() {
-                // The order and widths of transformers: rescale in f64, round to f32, then normalise in f32.
-                let rescaled = (level as f64 * parameters.rescale) as f32;
-                *value = (rescaled - parameters.mean[channel]) / parameters.std[channel];
-            }
-        }
+        let levels = levels(parameters.rescale, &parameters.mean, &parameters.std);
         Self { parameters, levels }
     }
 
@@ -235,6 +235,19 @@ impl Preprocessor {
         };
         Plan { pad_to_square, filter, width, height, top, left, window_height, window_width }
     }
+}
+
+/// The value of each grey level in each channel.
+fn levels(rescale: f64, mean: &[f32; 3], std: &[f32; 3]) -> Box<[[f32; 256]; 3]> {
+    let mut levels = Box::new([[0f32; 256]; 3]);
+    for (channel, values) in levels.iter_mut().enumerate() {
+        for (level, value) in values.iter_mut().enumerate() {
+            // The order and widths of transformers: rescale in f64, round to f32, then normalise in f32.
+            let rescaled = (level as f64 * rescale) as f32;
+            *value = (rescaled - mean[channel]) / std[channel];
+        }
+    }
+    levels
 }
 
 impl ImageProcessor for Preprocessor {

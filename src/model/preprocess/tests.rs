@@ -54,7 +54,7 @@ fn real_sized_processors_give_pillows_pixels() {
     assert_eq!(n_compared, 35);
 }
 
-fn image_names() -> [&'static str; 7] {
+pub(super) fn image_names() -> [&'static str; 7] {
     [
         "p0_500x375.png",
         "p1_333x500.png",

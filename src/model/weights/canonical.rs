@@ -74,6 +74,28 @@ pub fn canonical_clip_tower(key: &str) -> Canonical {
     }
 }
 
+/// Qwen2-VL, Qwen2.5-VL and Qwen3-VL in every layout of transformers, in files and in memory.
+///
+/// Names come out as those of [`canonical_llava`] for the language model; the tower's as `vision_tower.blocks.{N}.…`,
+/// `vision_tower.patch_embed.…` and `vision_tower.pos_embed.…`; the mergers' as `multi_modal_projector.…` and
+/// `multi_modal_projector.deepstack_merger_list.{N}.…`.
+pub fn canonical_qwen_vl(key: &str) -> Canonical {
+    if is_computed_buffer(key) {
+        return Canonical::Ignore;
+    }
+    let parts: Vec<&str> = key.split('.').filter(|part| !matches!(*part, "model" | "language_model")).collect();
+    match parts.as_slice() {
+        ["visual", "merger", leaves @ ..] => Canonical::Keep(format!("multi_modal_projector.{}", leaves.join("."))),
+        ["visual", list @ "deepstack_merger_list", leaves @ ..] => {
+            Canonical::Keep(format!("multi_modal_projector.{list}.{}", leaves.join(".")))
+        }
+        ["visual", leaves @ ..] => Canonical::Keep(format!("vision_tower.{}", leaves.join("."))),
+        ["layers" | "embed_tokens" | "norm", ..] => Canonical::Keep(format!("language_model.{}", parts.join("."))),
+        ["lm_head", ..] => Canonical::Keep(parts.join(".")),
+        _ => Canonical::Keep(key.to_owned()),
+    }
+}
+
 /// CLIPModel and SiglipModel, whose names never changed: `vision_model.…`, `text_model.…`, projections, `logit_scale`.
 pub fn canonical_dual_encoder(key: &str) -> Canonical {
     if is_computed_buffer(key) { Canonical::Ignore } else { Canonical::Keep(key.to_owned()) }
@@ -135,6 +157,7 @@ fn canonical_block(block: &str, leaves: &[&str]) -> Option<Canonical> {
 fn is_computed_buffer(key: &str) -> bool {
     matches!(key.rsplit('.').next(), Some("position_ids" | "num_batches_tracked"))
         || key.ends_with("rotary_emb.inv_freq")
+        || key.ends_with("rotary_pos_emb.inv_freq")
 }
 
 #[cfg(test)]
@@ -175,6 +198,29 @@ mod tests {
         check("model.mm_projector.2.bias", "multi_modal_projector.linear_2.bias");
         check("mm_projector.weight", "multi_modal_projector.linear_1.weight");
         check("model.image_newline", "image_newline");
+    }
+
+    #[test]
+    fn every_stem_of_qwen_has_one_name() {
+        let check = |key: &str, expected: &str| {
+            assert_eq!(canonical_qwen_vl(key), Canonical::Keep(expected.to_owned()), "{key}");
+        };
+        for stem in ["model.", "model.language_model.", "language_model.", "model.model.", ""] {
+            let leaf = "layers.2.self_attn.q_proj.bias";
+            check(&format!("{stem}{leaf}"), &format!("language_model.{leaf}"));
+            check(&format!("{stem}norm.weight"), "language_model.norm.weight");
+            check(&format!("{stem}embed_tokens.weight"), "language_model.embed_tokens.weight");
+        }
+        for stem in ["visual", "model.visual", "model.model.visual", "model.language_model.visual"] {
+            check(&format!("{stem}.blocks.1.attn.qkv.weight"), "vision_tower.blocks.1.attn.qkv.weight");
+            check(&format!("{stem}.patch_embed.proj.weight"), "vision_tower.patch_embed.proj.weight");
+            check(&format!("{stem}.merger.mlp.2.bias"), "multi_modal_projector.mlp.2.bias");
+            let leaf = "deepstack_merger_list.0.norm.weight";
+            check(&format!("{stem}.{leaf}"), &format!("multi_modal_projector.{leaf}"));
+        }
+        check("lm_head.weight", "lm_head.weight");
+        check("model.lm_head.weight", "lm_head.weight");
+        assert_eq!(canonical_qwen_vl("visual.rotary_pos_emb.inv_freq"), Canonical::Ignore);
     }
 
     #[test]

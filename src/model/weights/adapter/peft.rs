@@ -104,7 +104,9 @@ impl Adapter {
         ensure!(!self.updates.is_empty() || !self.replaced.is_empty(), "it holds no tensor");
         for module in config.get("modules_to_save").and_then(Value::as_array).into_iter().flatten() {
             let Some(module) = module.as_str() else { continue };
-            let is_there = self.replaced.keys().any(|name| name.split('.').any(|part| part == module));
+            // By the names that the trainer knew: a family may call the module otherwise.
+            let is_of_module = |stored: &StoredTensor| format!(".{}", stored.key).contains(&format!(".{module}."));
+            let is_there = self.replaced.values().any(is_of_module);
             ensure!(
                 is_there,
                 "modules_to_save names `{module}`, of which no tensor is saved; hint: copy the adapter again"

@@ -1,0 +1,117 @@
+//! Attention of a vision tower whose queries, keys and values are one map, within segments of the tokens.
+
+use anyhow::Result;
+use candle_core::Tensor;
+
+use super::attention::mix;
+use super::rotary::rotate;
+use super::{Linear, Loader};
+
+/// Scores are computed for so many numbers at once, unless one token's are more: those of a large image would take
+/// gibibytes.
+const N_SCORES_MAX: usize = 1 << 24;
+
+/// An attention layer without mask and cache.
+pub struct FusedAttention {
+    qkv: Linear,
+    output: Linear,
+    n_heads: usize,
+}
+
+impl FusedAttention {
+    /// Reads `qkv` `(3 * size, size)` and `proj`, both with bias.
+    pub fn load(loader: &mut Loader, size: usize, n_heads: usize) -> Result<Self> {
+        Ok(Self {
+            qkv: Linear::load(loader, "qkv", size, 3 * size, true)?,
+            output: Linear::load(loader, "proj", size, size, true)?,
+            n_heads,
+        })
+    }
+
+    /// `x` `(tokens, size)` to the same shape. `rotary` are cosines and sines `(1, tokens, head size / 2)` in f32;
+    /// tokens see those of their own segment, whose lengths are given in order.
+    pub fn forward(&self, x: &Tensor, rotary: &(Tensor, Tensor), segments: &[usize]) -> candle_core::Result<Tensor> {
+        let (n_tokens, size) = x.dims2()?;
+        let fused = self.qkv.forward(x)?.reshape((n_tokens, 3, self.n_heads, size / self.n_heads))?;
+        let heads = |which: usize| fused.narrow(1, which, 1)?.squeeze(1)?.transpose(0, 1)?.unsqueeze(0)?.contiguous();
+        // As in transformers, angles are applied in f32 whatever the type.
+        let turned = |y: Tensor| {
+            let dtype = y.dtype();
+            rotate(&y.to_dtype(candle_core::DType::F32)?, &rotary.0, &rotary.1)?.to_dtype(dtype)
+        };
+        let (query, key, value) = (turned(heads(0)?)?, turned(heads(1)?)?, heads(2)?); // (1, heads, tokens, head size)
+        let mut mixed = Vec::new();
+        let mut start = 0;
+        for run in segments.chunk_by(|a, b| a == b) {
+            let (n_segments, length) = (run.len(), run[0]);
+            let batch = |y: &Tensor| batch_of(&y.narrow(2, start, n_segments * length)?, n_segments);
+            let part = mix_in_parts(&batch(&query)?, &batch(&key)?, &batch(&value)?)?;
+            mixed.push(part.transpose(1, 2)?.reshape((n_segments * length, size))?);
+            start += n_segments * length;
+        }
+        self.output.forward(&Tensor::cat(&mixed, 0)?)
+    }
+}
+
+/// Segments of equal length as the rows of a batch: `(1, heads, segments * length, head size)` to
+/// `(segments, heads, length, head size)`.
+fn batch_of(x: &Tensor, n_segments: usize) -> candle_core::Result<Tensor> {
+    let (_, n_heads, n_tokens, head_size) = x.dims4()?;
+    x.reshape((n_heads, n_segments, n_tokens / n_segments, head_size))?.transpose(0, 1)?.contiguous()
+}
+
+/// Attention a few queries at a time: each sees all keys, so that the parts are independent.
+fn mix_in_parts(query: &Tensor, key: &Tensor, value: &Tensor) -> candle_core::Result<Tensor> {
+    let (batch, n_heads, n_queries, _) = query.dims4()?;
+    let n_at_once = (N_SCORES_MAX / (batch * n_heads * key.dim(2)?)).clamp(1, n_queries);
+    if n_at_once == n_queries {
+        return mix(query, key, value, None);
+    }
+    let parts: Vec<Tensor> = (0..n_queries)
+        .step_by(n_at_once)
+        .map(|start| {
+            let part = query.narrow(2, start, n_at_once.min(n_queries - start))?.contiguous()?;
+            mix(&part, key, value, None)
+        })
+        .collect::<candle_core::Result<_>>()?;
+    Tensor::cat(&parts, 2)
+}
+
+/// Numbers that attention over `n_tokens` holds at most beside its inputs.
+pub fn n_attention_numbers(n_heads: usize, n_tokens: usize) -> usize {
+    let per_query = n_heads.saturating_mul(n_tokens);
+    2 * per_query.saturating_mul(n_tokens).min(N_SCORES_MAX.max(per_query))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn attention_in_parts_is_attention_at_once() {
+        let random = |seed: usize, n_tokens: usize| {
+            let values: Vec<f32> =
+                (0..2 * 3 * n_tokens * 4).map(|i| ((i * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0).collect();
+            Tensor::from_vec(values, (2, 3, n_tokens, 4), &Device::Cpu).unwrap()
+        };
+        // Two times three heads and 2048 keys: 1365 of 2048 queries fit.
+        let (query, key, value) = (random(1, 2048), random(2, 2048), random(3, 2048));
+        let at_once = mix(&query, &key, &value, None).unwrap();
+        let in_parts = mix_in_parts(&query, &key, &value).unwrap();
+        let difference = (at_once - in_parts).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(difference < 1e-6, "{difference}");
+    }
+
+    #[test]
+    fn segments_of_equal_length_become_a_batch_in_order() {
+        let values: Vec<f32> = (0..2 * 6 * 2).map(|i| i as f32).collect();
+        let x = Tensor::from_vec(values, (1, 2, 6, 2), &Device::Cpu).unwrap();
+        let batch = batch_of(&x, 3).unwrap();
+        for segment in 0..3 {
+            let expected = x.narrow(2, segment * 2, 2).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(batch.get(segment).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Qwen2-VL (Wang et al. 2024): images of any size, and positions in three dimensions.
+
+use anyhow::Result;
+
+use super::MllmFamily;
+use super::qwen_vl::{self, IMAGE_MARKER};
+use crate::model::config::Config;
+use crate::model::language::QwenText;
+use crate::model::vision_qwen::{MergerConfig, NormKind, PatchTowerConfig};
+use crate::model::weights::{Weights, canonical_qwen_vl};
+
+/// The line in the list of families.
+pub const FAMILY: MllmFamily = MllmFamily {
+    name: "qwen2_vl",
+    about: "Qwen2-VL",
+    recognises: |checkpoint| qwen_vl::is_of(checkpoint, "qwen2_vl", "Qwen2VLForConditionalGeneration"),
+    canonical: canonical_qwen_vl,
+    weights: |checkpoint, _| Weights::new(checkpoint, canonical_qwen_vl),
+    plan: |checkpoint, _| qwen_vl::plan(checkpoint, vision, QwenText::Qwen2),
+    tower_reference: |_| None,
+    image_marker: IMAGE_MARKER,
+    preprocessor: |checkpoint, _, limits| qwen_vl::preprocessor(checkpoint, vision, limits),
+};
+
+/// Also of Qwen2.5-VL.
+pub(super) const MERGER_NAMES: [&str; 3] = ["ln_q", "mlp.0", "mlp.2"];
+
+/// Tower and projector of a `vision_config`.
+fn vision(config: &Config) -> Result<(PatchTowerConfig, MergerConfig)> {
+    let size = config.positive_or("embed_dim", 1280)?;
+    let n_hidden = (size as f64 * config.f64_or("mlp_ratio", 4.0)?) as usize;
+    let tower = PatchTowerConfig::from_config(config, size, n_hidden, (32, 14, "quick_gelu"))?;
+    // What is called `hidden_size` here is the language model's width.
+    let n_out = config.positive_or("hidden_size", 3584)?;
+    let merger = MergerConfig { size, merge_size: tower.merge_size, n_out, norm: NormKind::Layer, names: MERGER_NAMES };
+    Ok((tower, merger))
+}

@@ -1,0 +1,82 @@
+//! Where the patches of an image lie: windows, and positions learned on another grid.
+
+/// The order in which merged patches of a `(rows, columns)` grid are listed by windows of `side` merged patches, and how
+/// many merged patches each window holds: windows by row, and within each its merged patches by row. Windows at the
+/// right and lower edges hold what is left.
+pub(super) fn windows((rows, columns): (usize, usize), side: usize) -> (Vec<u32>, Vec<usize>) {
+    let mut order = Vec::with_capacity(rows * columns);
+    let mut lengths = Vec::new();
+    for top in (0..rows).step_by(side) {
+        for left in (0..columns).step_by(side) {
+            let (bottom, right) = ((top + side).min(rows), (left + side).min(columns));
+            for row in top..bottom {
+                order.extend((left..right).map(|column| (row * columns + column) as u32));
+            }
+            lengths.push((bottom - top) * (right - left));
+        }
+    }
+    (order, lengths)
+}
+
+/// The permutation that undoes `order`.
+pub(super) fn inverse(order: &[u32]) -> Vec<u32> {
+    let mut inverse = vec![0; order.len()];
+    for (place, &from) in (0..).zip(order) {
+        inverse[from as usize] = place;
+    }
+    inverse
+}
+
+/// For the patches at `places` (row, column) of a `(rows, columns)` grid, the four nearest of the positions learned on a
+/// square grid of `side`, whose corners lie on the image's corners, and their bilinear weights: by patch.
+pub(super) fn interpolation(
+    places: &[(usize, usize)],
+    (rows, columns): (usize, usize),
+    side: usize,
+) -> (Vec<u32>, Vec<f32>) {
+    let along = |index: usize, n: usize| {
+        // In the order and width of transformers.
+        let at = index as f32 * (side - 1) as f32 / n.saturating_sub(1).max(1) as f32;
+        let floor = at.floor();
+        let next = (floor as usize + 1).min(side - 1);
+        [(floor as usize, 1.0 - (at - floor)), (next, 1.0 - (floor + 1.0 - at))]
+    };
+    let taps = places.iter().flat_map(|&(row, column)| {
+        let (down, across) = (along(row, rows), along(column, columns));
+        down.into_iter().flat_map(move |(row, down)| {
+            across.into_iter().map(move |(column, across)| ((row * side + column) as u32, down * across))
+        })
+    });
+    taps.unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_listed_by_row_and_cut_at_the_edges() {
+        let (order, lengths) = windows((3, 5), 2);
+        assert_eq!(lengths, [4, 4, 2, 2, 2, 1]);
+        assert_eq!(order, [0, 1, 5, 6, 2, 3, 7, 8, 4, 9, 10, 11, 12, 13, 14]);
+        let back: Vec<u32> = inverse(&order).into_iter().map(|place| order[place as usize]).collect();
+        assert_eq!(back, (0..15).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    fn a_grid_as_learned_keeps_its_positions() {
+        let places: Vec<(usize, usize)> = (0..9).map(|i| (i / 3, i % 3)).collect();
+        let (indices, weights) = interpolation(&places, (3, 3), 3);
+        for (patch, (indices, weights)) in indices.chunks(4).zip(weights.chunks(4)).enumerate() {
+            let own: f32 = indices.iter().zip(weights).filter(|(i, _)| **i == patch as u32).map(|(_, w)| w).sum();
+            assert!((own - 1.0).abs() < 1e-6, "{patch}: {indices:?} {weights:?}");
+        }
+    }
+
+    #[test]
+    fn a_coarser_grid_lies_between_positions() {
+        let (indices, weights) = interpolation(&[(0, 1)], (1, 3), 6);
+        assert_eq!(indices, [2, 3, 8, 9]);
+        assert_eq!(weights, [0.5, 0.5, 0.0, 0.0]);
+    }
+}

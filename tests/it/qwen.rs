@@ -1,0 +1,60 @@
+//! Families whose images keep their proportions, from the command line to the run folder.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::eval::trials;
+use super::support::{self, Finished};
+
+/// `emt eval` of the small Qwen2.5-VL on four digits, with `arguments` after it.
+fn eval(shared: &Path, out: &Path, arguments: &[&str]) -> Finished {
+    let mut command = support::emt();
+    command.arg("eval").arg("--model").arg(shared.join("fixtures/qwen2_5_vl"));
+    command.args(["--encoder", "none", "--datasets", "embedded/mnist", "--limit", "4", "--modes", "generate,score"]);
+    command.args(arguments).arg("--out").arg(out);
+    support::finish(&mut command)
+}
+
+fn manifest(run: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(run.join("run.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn answers_do_not_depend_on_the_batch() {
+    let Some(shared) = support::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let answers = |batch_size: &str| {
+        let out = folder.path().join(batch_size);
+        let finished = eval(&shared, &out, &["--batch-size", batch_size]);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let answer = |trial: &Value| ["sample", "mode", "answer", "outcome"].map(|key| trial[key].clone());
+        trials(&out).iter().map(answer).collect::<Vec<_>>()
+    };
+    let alone = answers("1");
+    assert_eq!(alone.len(), 8);
+    assert_eq!(alone, answers("4"));
+}
+
+#[test]
+fn limits_of_pixels_are_recorded_and_decide_how_long_a_prompt_is() {
+    let Some(shared) = support::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, arguments: &[&str]| {
+        let out = folder.path().join(name);
+        let finished = eval(&shared, &out, arguments);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let n_tokens = trials(&out)[0]["n_prompt_tokens"].as_u64().unwrap();
+        (manifest(&out)["comparable"]["preprocessing"]["model"].clone(), n_tokens)
+    };
+    // The fixture's own limits are below the default minimum, and its maximum holds.
+    let (by_default, n_by_default) = run("default", &[]);
+    assert_eq!((by_default["min_pixels"].as_u64(), by_default["max_pixels"].as_u64()), (Some(18816), Some(18816)));
+    let (given, n_given) = run("given", &["--min-pixels", "3136", "--max-pixels", "3136"]);
+    assert_eq!((given["min_pixels"].as_u64(), given["max_pixels"].as_u64()), (Some(3136), Some(3136)));
+    // A digit of 28 x 28 pixels becomes 140 x 140 or 56 x 56: 25 or 4 positions.
+    assert_eq!(n_by_default - n_given, 25 - 4);
+    let finished = eval(&shared, &folder.path().join("none"), &["--min-pixels", "5000", "--max-pixels", "4000"]);
+    assert_eq!(finished.code, Some(2));
+    assert!(finished.stderr.contains("--min-pixels"), "{}", finished.stderr);
+}
