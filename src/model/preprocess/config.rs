@@ -1,14 +1,16 @@
 //! What checkpoints say about preprocessing, in all its spellings.
 
 use anyhow::{Context, bail, ensure};
+use serde::Serialize;
 use serde_json::Value;
 
+use super::levels::Levels;
 use super::{Crop, Filter, Parameters, Resize, Rounding, Target};
 use crate::model::weights::Checkpoint;
 
 /// Statistics of CLIP's training images (OpenAI).
-const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
-const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+pub(super) const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+pub(super) const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
 /// Sides beyond this are a mistake in the file, not a tower.
 const SIDE_MAX: u32 = 1 << 14;
@@ -29,21 +31,94 @@ pub(super) fn read(checkpoint: &Checkpoint) -> anyhow::Result<Parameters> {
         let place = checkpoint.dir.join(checkpoint.config_file());
         return read_open_clip(checkpoint.config()).with_context(|| format!("failed to read `{}`", place.display()));
     }
-    if let Some(config) = checkpoint.read_json("preprocessor_config.json")? {
-        let place = checkpoint.dir.join("preprocessor_config.json");
-        return read_processor(&config).with_context(|| format!("failed to read `{}`", place.display()));
-    }
-    if let Some(config) = checkpoint.read_json("processor_config.json")?
-        && let Some(config) = config.get("image_processor")
-    {
-        let place = checkpoint.dir.join("processor_config.json");
-        return read_processor(config).with_context(|| format!("failed to read `{}`", place.display()));
+    read_with(checkpoint, read_processor)
+}
+
+/// What `read` makes of the image processor's configuration: `preprocessor_config.json`, else a part of
+/// `processor_config.json`.
+pub(super) fn read_with<T>(
+    checkpoint: &Checkpoint,
+    read: impl FnOnce(&Value) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let part = |file: &str, key: Option<&str>| -> anyhow::Result<Option<Value>> {
+        let Some(config) = checkpoint.read_json(file)? else { return Ok(None) };
+        Ok(match key {
+            Some(key) => config.get(key).cloned(),
+            None => Some(config),
+        })
+    };
+    for (file, key) in [("preprocessor_config.json", None), ("processor_config.json", Some("image_processor"))] {
+        if let Some(config) = part(file, key)? {
+            let place = || format!("failed to read `{}`", checkpoint.dir.join(file).display());
+            return read(&config).with_context(place);
+        }
     }
     bail!(
         "failed to open `{}`: it does not say how images are prepared; hint: copy `preprocessor_config.json` (or \
          `processor_config.json`) of the base model into the folder",
         checkpoint.dir.display()
     )
+}
+
+/// From grey levels to numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Scale {
+    /// What a grey level 0..=255 is multiplied by.
+    pub rescale: f64,
+    /// Subtracted from each channel.
+    pub mean: [f32; 3],
+    /// Divides each channel.
+    pub std: [f32; 3],
+}
+
+impl Scale {
+    /// Reads `do_rescale`, `rescale_factor`, `do_normalize`, `image_mean` and `image_std`.
+    pub(super) fn from_config(config: &Value, mean: [f64; 3], std: [f64; 3]) -> anyhow::Result<Self> {
+        let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(true);
+        let factor = config.get("rescale_factor").and_then(Value::as_f64).unwrap_or(1.0 / 255.0);
+        let (mean, std) = (channels(config, "image_mean", mean)?, channels(config, "image_std", std)?);
+        let is_normalised = flag("do_normalize");
+        Ok(Self {
+            rescale: if flag("do_rescale") { factor } else { 1.0 },
+            mean: if is_normalised { mean.map(|value| value as f32) } else { [0.0; 3] },
+            std: if is_normalised { std.map(|value| value as f32) } else { [1.0; 3] },
+        })
+    }
+
+    /// The value of each grey level.
+    pub(super) fn levels(&self) -> Levels {
+        Levels::new(self.rescale, self.mean, self.std)
+    }
+}
+
+/// The class of transformers that wrote `config`, without what all of them end in.
+fn class_of(config: &Value) -> &str {
+    let class =
+        ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| config.get(key)?.as_str());
+    let class = class.unwrap_or_default().trim_end_matches("Pil").trim_end_matches("Fast");
+    class.trim_end_matches("ImageProcessor").trim_end_matches("FeatureExtractor")
+}
+
+/// Refuses a configuration of another class than those of `known`; one that names none is taken.
+pub(super) fn expect_class(config: &Value, known: &[&str]) -> anyhow::Result<()> {
+    let class = class_of(config);
+    ensure!(
+        class.is_empty() || known.contains(&class),
+        "the image processor is of class {class}, and this family's are {}; hint: copy the base model's own file",
+        known.join(" and ")
+    );
+    Ok(())
+}
+
+/// The filter that `resample` names, Pillow's number.
+pub(super) fn filter(config: &Value, default: Filter) -> anyhow::Result<Filter> {
+    match config.get("resample") {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value
+            .as_u64()
+            .and_then(Filter::of_pillow)
+            .with_context(|| format!("`resample` {value} is none of Pillow's filters that are read (1 to 5)")),
+    }
 }
 
 /// Adds the padding that an original LLaVA's `image_aspect_ratio` asks for.
@@ -60,7 +135,6 @@ pub(super) fn apply_aspect_ratio(parameters: &mut Parameters, model: &Checkpoint
 }
 
 fn defaults_of(class: &str) -> anyhow::Result<Defaults> {
-    let class = class.trim_end_matches("Fast").trim_end_matches("ImageProcessor").trim_end_matches("FeatureExtractor");
     let clip = Defaults { is_size_exact: false, side: 224, has_crop: true, mean: CLIP_MEAN, std: CLIP_STD };
     Ok(match class {
         "" | "CLIP" | "Llava" | "ChineseCLIP" => clip,
@@ -74,20 +148,10 @@ fn defaults_of(class: &str) -> anyhow::Result<Defaults> {
 }
 
 fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
-    let class =
-        ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| config.get(key)?.as_str());
-    let class = class.unwrap_or_default();
+    let class = class_of(config);
     let defaults = defaults_of(class)?;
     let flag = |key: &str, default: bool| config.get(key).and_then(Value::as_bool).unwrap_or(default);
-    let number = |key: &str, default: f64| config.get(key).and_then(Value::as_f64).unwrap_or(default);
-
-    let filter = match config.get("resample") {
-        None | Some(Value::Null) => Filter::Bicubic,
-        Some(value) => value
-            .as_u64()
-            .and_then(Filter::of_pillow)
-            .with_context(|| format!("`resample` {value} is none of Pillow's filters that are read (1 to 5)"))?,
-    };
+    let filter = filter(config, Filter::Bicubic)?;
     let to = match config.get("size") {
         None | Some(Value::Null) if defaults.is_size_exact => exact(defaults.side, defaults.side),
         None | Some(Value::Null) => Target::ShortestEdge(defaults.side),
@@ -98,28 +162,24 @@ fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
         Some(size) => read_size(size, true)?,
     };
     let Target::Exact { height, width } = crop else { bail!("`crop_size` gives no height and width") };
-    let mean = channels(config, "image_mean", defaults.mean)?;
-    let std = channels(config, "image_std", defaults.std)?;
-    let is_normalised = flag("do_normalize", true);
+    let Scale { rescale, mean, std } = Scale::from_config(config, defaults.mean, defaults.std)?;
     // Other classes have a `do_pad` too, which means something else there.
-    let has_padding = class.starts_with("Llava") && flag("do_pad", false);
+    let has_padding = class == "Llava" && flag("do_pad", false);
     Ok(Parameters {
-        pad_to_square: has_padding.then(|| mean_colour(&mean)),
+        pad_to_square: has_padding
+            .then(|| channels(config, "image_mean", defaults.mean))
+            .transpose()?
+            .map(|mean| mean_colour(&mean)),
         resize: flag("do_resize", true).then_some(Resize { to, filter }),
         crop: flag("do_center_crop", defaults.has_crop).then_some(Crop { height, width, rounding: Rounding::Down }),
-        rescale: if flag("do_rescale", true) { number("rescale_factor", 1.0 / 255.0) } else { 1.0 },
-        mean: if is_normalised { mean.map(|value| value as f32) } else { [0.0; 3] },
-        std: if is_normalised { std.map(|value| value as f32) } else { [1.0; 3] },
+        rescale,
+        mean,
+        std,
     })
 }
 
 /// A number, or one of the dictionaries that took its place.
-fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<Target> {
-    let side = |value: &Value| {
-        let side =
-            value.as_u64().and_then(|side| u32::try_from(side).ok()).filter(|side| (1..=SIDE_MAX).contains(side));
-        side.with_context(|| format!("{value} is no number of pixels"))
-    };
+pub(super) fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<Target> {
     if size.is_number() {
         let side = side(size)?;
         return Ok(if is_number_exact { exact(side, side) } else { Target::ShortestEdge(side) });
@@ -129,6 +189,12 @@ fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<Target> {
         (None, Some(height), Some(width), None) => Ok(exact(side(height)?, side(width)?)),
         _ => bail!("the size {size} is neither a `shortest_edge` nor `height` and `width`"),
     }
+}
+
+/// The length of a side.
+pub(super) fn side(value: &Value) -> anyhow::Result<u32> {
+    let side = value.as_u64().and_then(|side| u32::try_from(side).ok()).filter(|side| (1..=SIDE_MAX).contains(side));
+    side.with_context(|| format!("{value} is no number of pixels"))
 }
 
 /// open_clip's `preprocess_cfg`, over the image size of its `model_cfg`.
