@@ -1,5 +1,6 @@
 //! Multimodal language models. One file a family.
 
+mod idefics3;
 mod llava;
 
 use std::sync::Arc;
@@ -148,7 +149,7 @@ pub struct MllmFamily {
 }
 
 /// All families; the first that recognises a checkpoint reads it.
-pub const FAMILIES: &[MllmFamily] = &[llava::FAMILY];
+pub const FAMILIES: &[MllmFamily] = &[llava::FAMILY, idefics3::FAMILY];
 
 /// The family of a checkpoint, or an error that lists what is known.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {
@@ -433,7 +434,7 @@ impl Model {
     }
 }
 
-/// The tokens that end an answer: of generation_config.json, else config.json, else the tokenizer's `</s>`.
+/// The tokens that end an answer: of generation_config.json, else config.json, else the tokenizer's own, else `</s>`.
 fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
     let generation = checkpoint.read_json("generation_config.json")?;
     let config = checkpoint.config();
@@ -451,7 +452,7 @@ fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32
             return Ok(ids);
         }
     }
-    match tokenizer.token_id("</s>") {
+    match tokenizer.eos_id().or_else(|| tokenizer.token_id("</s>")) {
         Some(id) => Ok(vec![id]),
         None => bail!(
             "no end-of-sequence token is known for `{}`; hint: add eos_token_id to generation_config.json",

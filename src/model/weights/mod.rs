@@ -24,7 +24,9 @@ mod torch_archive;
 mod write;
 
 pub use adapter::Adapter;
-pub use canonical::{Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip};
+pub use canonical::{
+    Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip, is_computed_buffer,
+};
 pub use checkpoint::{Checkpoint, read_text_file};
 pub use embedded::{Miniature, is_embedded, open_checkpoint};
 pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
