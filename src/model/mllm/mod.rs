@@ -2,6 +2,7 @@
 
 mod idefics3;
 mod llava;
+mod llava_onevision;
 
 use std::sync::Arc;
 
@@ -149,7 +150,7 @@ pub struct MllmFamily {
 }
 
 /// All families; the first that recognises a checkpoint reads it.
-pub const FAMILIES: &[MllmFamily] = &[llava::FAMILY, idefics3::FAMILY];
+pub const FAMILIES: &[MllmFamily] = &[llava::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY];
 
 /// The family of a checkpoint, or an error that lists what is known.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {
