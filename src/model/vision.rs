@@ -16,6 +16,9 @@ pub enum TowerKind {
     Siglip,
 }
 
+/// Tiles that pass a tower together.
+pub const N_TILES_PER_PASS: usize = 4;
+
 /// Sizes of a tower.
 #[derive(Clone, Debug)]
 pub struct VisionConfig {
@@ -51,9 +54,10 @@ impl VisionConfig {
         if this.n_channels != 3 {
             bail!("`num_channels` in {} is {}; only RGB towers (3) are supported", config.place(), this.n_channels);
         }
-        if !this.image_size.is_multiple_of(this.patch_size) || !this.block.size.is_multiple_of(this.block.n_heads) {
+        if this.image_size < this.patch_size || !this.block.size.is_multiple_of(this.block.n_heads) {
             bail!(
-                "{}: image_size {} must be a multiple of patch_size {}, and hidden_size {} of num_attention_heads {}",
+                "{}: image_size {} must hold a patch of patch_size {}, and hidden_size {} be a multiple of \
+                 num_attention_heads {}",
                 config.place(),
                 this.image_size,
                 this.patch_size,
@@ -74,9 +78,14 @@ impl VisionConfig {
         self.block.size
     }
 
+    /// Patches along a side; pixels right and below that fill none are not seen (6 of 384, where a patch has 14).
+    pub fn n_patches_per_side(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+
     /// Patches of an image, the class token not counted.
     pub fn n_patches(&self) -> usize {
-        (self.image_size / self.patch_size).pow(2)
+        self.n_patches_per_side().pow(2)
     }
 
     /// Whether the first token is a class token.
@@ -162,6 +171,27 @@ impl VisionTower {
         Ok(pixels.to_dtype(self.positions.dtype())?)
     }
 
+    /// The hidden state `wanted` of every tile of `image`, `(tiles, tokens, hidden)`.
+    ///
+    /// A few tiles at a time: an image may be dozens of them, and each pass needs room for their attention.
+    ///
+    /// # Errors
+    /// A tile is not of the tower's size.
+    pub fn tile_states(&self, image: &ImageInput, wanted: usize) -> Result<Tensor> {
+        let side = self.config.image_size;
+        if !matches!(image.shape[..], [n_tiles, 3, height, width] if n_tiles > 0 && (height, width) == (side, side)) {
+            bail!("tiles of {:?} numbers do not fit a tower that takes 3 x {side} x {side}", image.shape);
+        }
+        let (n_values, device) = (3 * side * side, self.positions.device());
+        let pass = |values: &[f32]| -> Result<Tensor> {
+            let tiles = Tensor::from_slice(values, (values.len() / n_values, 3, side, side), device)?;
+            let mut states = self.hidden_states(&tiles.to_dtype(self.positions.dtype())?, &[wanted])?;
+            Ok(states.swap_remove(0))
+        };
+        let parts = image.values.chunks(N_TILES_PER_PASS * n_values).map(pass).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
     /// The hidden states `wanted` (ascending; 0 is the embedding) of `pixels` `(batch, 3, side, side)`, each
     /// `(batch, tokens, hidden)`. Blocks after the last wanted one are not run.
     pub fn hidden_states(&self, pixels: &Tensor, wanted: &[usize]) -> candle_core::Result<Vec<Tensor>> {
@@ -187,6 +217,8 @@ impl VisionTower {
         let patch = self.config.patch_size;
         let (rows, columns) = (height / patch, width / patch);
         let patches = pixels
+            .narrow(2, 0, rows * patch)?
+            .narrow(3, 0, columns * patch)?
             .reshape(&[batch, n_channels, rows, patch, columns, patch][..])?
             .permute([0, 2, 4, 1, 3, 5])?
             .reshape((batch, rows * columns, n_channels * patch * patch))?; // (batch, patches, 3 * patch * patch)

@@ -1,6 +1,7 @@
-//! SigLIP (Zhai et al. 2023) in the transformers layout.
+//! SigLIP (Zhai et al. 2023) and SigLIP 2 of fixed resolution (Tschannen et al. 2025), which is the same network with
+//! another tokenizer, in the transformers layout.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 
 use super::{DualEncoder, EncoderFamily, unit_length};
@@ -13,22 +14,42 @@ use crate::model::weights::{Checkpoint, Weights, canonical_dual_encoder};
 /// The line in the list of families.
 pub const FAMILY: EncoderFamily = EncoderFamily {
     name: "siglip",
-    about: "SigLIP in the transformers layout (SiglipModel)",
-    recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|t| t == "siglip"),
-    weights: |checkpoint| Weights::new(checkpoint, canonical_dual_encoder),
+    about: "SigLIP, and SigLIP 2 of fixed resolution, in the transformers layout (SiglipModel)",
+    recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|t| t == "siglip" || t == "siglip2"),
+    weights: |checkpoint| {
+        let weights = Weights::new(checkpoint, canonical_dual_encoder)?;
+        let patches = weights.shape("vision_model.embeddings.patch_embedding.weight");
+        ensure!(patches.is_none_or(|shape| shape.len() == 4), "{}", naflex(checkpoint));
+        Ok(weights)
+    },
     vision_config: |checkpoint| {
         let config = config_of(checkpoint);
         let vision = config.section("vision_config").context("config.json of a SigLIP has no vision_config")?;
+        let is_second = config.get("model_type").is_some_and(|kind| kind == "siglip2");
+        if is_second && vision.get("image_size").is_none() {
+            bail!(naflex(checkpoint));
+        }
         VisionConfig::from_config(TowerKind::Siglip, &vision)
     },
     load: |checkpoint, weights, placement| {
         let config = config_of(checkpoint);
         let text = config.section("text_config").context("config.json of a SigLIP has no text_config")?;
         let vision = (FAMILY.vision_config)(checkpoint)?;
-        let text = TextConfig::from_config(&text)?;
+        let tokenizer = checkpoint.read_json("tokenizer_config.json")?;
+        let pads_left = tokenizer.is_some_and(|config| config.get("padding_side").is_some_and(|side| side == "left"));
+        let text = TextConfig::from_config(&text, pads_left)?;
         Ok(Box::new(Siglip::load(&mut Loader::new(weights, placement), vision, text)?))
     },
 };
+
+/// Why a SigLIP 2 that takes images of any shape is refused.
+fn naflex(checkpoint: &Checkpoint) -> String {
+    format!(
+        "`{}` is a SigLIP 2 NaFlex, whose images keep their proportions, which is not read; hint: give one of fixed \
+         resolution, such as google/siglip2-base-patch16-224",
+        checkpoint.dir.display()
+    )
+}
 
 fn config_of(checkpoint: &Checkpoint) -> Config<'_> {
     Config::new(checkpoint.config(), checkpoint.dir.join("config.json").display().to_string())
@@ -40,11 +61,13 @@ struct TextConfig {
     vocabulary_size: usize,
     n_positions: usize,
     dimension: usize,
+    /// The padding of a tokenizer that has none of its own.
     pad: u32,
+    pads_left: bool,
 }
 
 impl TextConfig {
-    fn from_config(config: &Config) -> Result<Self> {
+    fn from_config(config: &Config, pads_left: bool) -> Result<Self> {
         let size = config.positive_or("hidden_size", 768)?;
         Ok(Self {
             block: BlockConfig {
@@ -59,6 +82,7 @@ impl TextConfig {
             n_positions: config.positive_or("max_position_embeddings", 64)?,
             dimension: config.positive_or("projection_size", size)?,
             pad: config.usize_or("pad_token_id", 1)? as u32,
+            pads_left,
         })
     }
 }
@@ -171,13 +195,18 @@ impl DualEncoder for Siglip {
     }
 
     fn text_ids(&self, tokenizer: &TextTokenizer, text: &str) -> Result<Vec<u32>> {
-        let mut ids = tokenizer.encode(text, true)?;
+        // Both were trained on lower case. SigLIP's tokenizer files see to it, those of SigLIP 2 leave it to the caller.
+        let mut ids = tokenizer.encode(&text.to_lowercase(), true)?;
         if ids.len() > self.text.n_positions {
             let end = ids[ids.len() - 1];
             ids.truncate(self.text.n_positions);
             ids[self.text.n_positions - 1] = end;
         }
-        ids.resize(self.text.n_positions, self.text.pad);
+        let n_text = ids.len();
+        ids.resize(self.text.n_positions, tokenizer.pad_id().unwrap_or(self.text.pad));
+        if self.text.pads_left {
+            ids.rotate_left(n_text);
+        }
         Ok(ids)
     }
 }

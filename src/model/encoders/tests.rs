@@ -4,26 +4,30 @@ use super::*;
 use crate::domain::EncoderRelation;
 use crate::model::testing::{References, assert_close, ids};
 use crate::model::tower;
-use crate::model::weights::testing::shared;
+use crate::model::weights::testing::{copy_of, golden, read_json, shared, write};
 
 const CLASSES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
 /// `template` is what the reference's texts were made with.
 fn check(fixture: &str, template: &str) {
     let Some(shared) = shared() else { return };
-    let dir = shared.join("fixtures").join(fixture);
-    let expected = References::open(&dir);
-    let checkpoint = Checkpoint::open(&dir).unwrap();
+    check_dir(&shared.join("fixtures").join(fixture), template);
+}
+
+fn check_dir(dir: &std::path::Path, template: &str) {
+    let expected = References::open(dir);
+    let checkpoint = Checkpoint::open(dir).unwrap();
     let encoder = OpenedEncoder::open(checkpoint).unwrap().load(&Placement::cpu()).unwrap();
     let tower = encoder.towers.tower();
     let last = tower.last_state();
     // open_clip's embeddings were computed from the pixels of transformers' preprocessing, one crop row apart.
-    let pixels = match fixture {
-        "open_clip" => References::open(&shared.join("fixtures/clip"))["pixel_values"].clone(),
-        _ => expected["pixel_values"].clone(),
+    let is_open_clip = dir.ends_with("open_clip");
+    let pixels = match is_open_clip {
+        true => References::open(&dir.with_file_name("clip"))["pixel_values"].clone(),
+        false => expected["pixel_values"].clone(),
     };
     let states = tower.hidden_states(&pixels, &[last - 1, last]).unwrap();
-    if fixture != "open_clip" {
+    if !is_open_clip {
         assert_close(&states[0], &expected["vision_hidden_state_m2"], "vision_hidden_state_m2");
     }
     let images = encoder.towers.image_embeddings(&states[1]).unwrap();
@@ -87,4 +91,56 @@ fn a_tower_is_known_by_its_content() {
     let comparison = tower::compare(&model, &OpenedEncoder::open(stranger).unwrap().weights).unwrap();
     assert!(!comparison.tower_equal);
     assert_eq!(comparison.relation, EncoderRelation::Other);
+}
+
+#[test]
+fn siglip_2_of_fixed_resolution_meets_transformers_under_both_names() {
+    let folder = copy_of(&golden("tiled/siglip2"));
+    for kind in ["siglip", "siglip2"] {
+        let mut config = read_json(&folder.path().join("config.json"));
+        config["model_type"] = kind.into();
+        write(&folder.path().join("config.json"), config.to_string());
+        check_dir(folder.path(), "This is a photo of {}.");
+        let encoder = OpenedEncoder::open(Checkpoint::open(folder.path()).unwrap()).unwrap();
+        let encoder = encoder.load(&Placement::cpu()).unwrap();
+        // The tokenizer's padding (0) and not the configuration's (1), and every text in lower case.
+        let expected = ids(&References::open(folder.path())["input_ids"]);
+        for (class, expected) in CLASSES.iter().zip(&expected) {
+            let text = format!("This is a photo of {class}.");
+            assert_eq!(&encoder.towers.text_ids(&encoder.tokenizer, &text).unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_siglip_2_that_pads_on_the_left_ends_with_its_text() {
+    let folder = copy_of(&golden("tiled/siglip2"));
+    let mut config = read_json(&folder.path().join("tokenizer_config.json"));
+    config["padding_side"] = "left".into();
+    write(&folder.path().join("tokenizer_config.json"), config.to_string());
+    let encoder = OpenedEncoder::open(Checkpoint::open(folder.path()).unwrap()).unwrap();
+    let encoder = encoder.load(&Placement::cpu()).unwrap();
+    let ids = encoder.towers.text_ids(&encoder.tokenizer, "a cat").unwrap();
+    assert_eq!((ids[0], ids[23]), (0, 1));
+}
+
+#[test]
+fn naflex_is_refused_by_name() {
+    let folder = copy_of(&golden("tiled/siglip2"));
+    let path = folder.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
+    let name = "vision_model.embeddings.patch_embedding.weight";
+    tensors.insert(name.to_owned(), tensors[name].flatten_from(1).unwrap());
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let error = OpenedEncoder::open(Checkpoint::open(folder.path()).unwrap()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("NaFlex") && error.contains("hint"), "{error}");
+
+    let mut config = read_json(&folder.path().join("config.json"));
+    config["model_type"] = "siglip2".into();
+    config["vision_config"].as_object_mut().unwrap().remove("image_size");
+    write(&folder.path().join("config.json"), config.to_string());
+    let error = (family_of(&Checkpoint::open(folder.path()).unwrap()).unwrap().vision_config)(
+        &Checkpoint::open(folder.path()).unwrap(),
+    );
+    assert!(error.unwrap_err().to_string().contains("NaFlex"));
 }

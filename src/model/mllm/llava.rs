@@ -41,7 +41,8 @@ fn is_plain_llava(config: &serde_json::Value) -> bool {
     !any_resolution && config.get("image_grid_pinpoints").is_none_or(serde_json::Value::is_null)
 }
 
-fn config_of(checkpoint: &Checkpoint) -> Config<'_> {
+/// `config.json`.
+pub(super) fn config_of(checkpoint: &Checkpoint) -> Config<'_> {
     Config::new(checkpoint.config(), checkpoint.dir.join("config.json").display().to_string())
 }
 
@@ -159,12 +160,8 @@ impl MllmPlan for Plan {
 
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {
         let projector = Projector::load(loader, &self.projector, self.vision.size(), self.text.size())?;
-        // The tower's last norm is in the files and in no forward pass of this family.
-        for name in ["weight", "bias"] {
-            loader.optional(&format!("vision_tower.post_layernorm.{name}"), &[self.vision.size()])?;
-        }
         Ok(Box::new(Llava {
-            tower: VisionTower::load(&mut loader.at("vision_tower"), self.vision.clone())?,
+            tower: load_tower(loader, &self.vision)?,
             tower_state: self.tower_state,
             n_dropped: self.n_dropped(),
             projector,
@@ -180,15 +177,25 @@ impl Plan {
     }
 }
 
+/// Reads the tower; its last norm is in the files and in no forward pass of LLaVA's families.
+pub(super) fn load_tower(loader: &mut Loader, config: &VisionConfig) -> Result<VisionTower> {
+    let mut here = loader.at("vision_tower");
+    for name in ["weight", "bias"] {
+        here.optional(&format!("post_layernorm.{name}"), &[config.size()])?;
+    }
+    VisionTower::load(&mut here, config.clone())
+}
+
 /// What `config.json` says of the projector.
-struct ProjectorConfig {
+pub(super) struct ProjectorConfig {
     is_linear: bool,
     activation: Activation,
     has_bias: bool,
 }
 
 impl ProjectorConfig {
-    fn from_config(config: &Config) -> Result<Self> {
+    /// Reads the keys of transformers, or of the original repository.
+    pub(super) fn from_config(config: &Config) -> Result<Self> {
         let is_linear = match config.str_or("mm_projector_type", "mlp2x_gelu")? {
             "linear" => true,
             "mlp2x_gelu" => false,
@@ -206,13 +213,14 @@ impl ProjectorConfig {
 }
 
 /// One or two linear maps from the tower's width to the language model's.
-enum Projector {
+pub(super) enum Projector {
     Linear(Linear),
     Mlp { first: Linear, activation: Activation, second: Linear },
 }
 
 impl Projector {
-    fn load(loader: &mut Loader, config: &ProjectorConfig, n_in: usize, n_out: usize) -> Result<Self> {
+    /// Reads `multi_modal_projector`.
+    pub(super) fn load(loader: &mut Loader, config: &ProjectorConfig, n_in: usize, n_out: usize) -> Result<Self> {
         let mut here = loader.at("multi_modal_projector");
         let first = Linear::load(&mut here, "linear_1", n_in, n_out, config.has_bias)?;
         if config.is_linear {
@@ -222,7 +230,8 @@ impl Projector {
         Ok(Self::Mlp { first, activation: config.activation, second })
     }
 
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    /// `(…, tower width)` to `(…, hidden)`.
+    pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::Linear(linear) => linear.forward(x),
             Self::Mlp { first, activation, second } => second.forward(&activation.forward(&first.forward(x)?)?),

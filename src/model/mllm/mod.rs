@@ -1,6 +1,8 @@
 //! Multimodal language models. One file a family.
 
+mod idefics3;
 mod llava;
+mod llava_onevision;
 mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
@@ -152,7 +154,8 @@ pub struct MllmFamily {
 }
 
 /// All families; the first that recognises a checkpoint reads it.
-pub const FAMILIES: &[MllmFamily] = &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY];
+pub const FAMILIES: &[MllmFamily] =
+    &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY];
 
 /// The family of a checkpoint, or an error that lists what is known.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {

@@ -8,6 +8,9 @@ use crate::model::prefix::{Padding, batch};
 use crate::model::testing::{References, assert_close, ids};
 use crate::model::weights::testing::shared;
 
+pub(super) const QUESTION: &str = "What is the object in the image? Please choose from: airplane, automobile, bird, \
+    cat, deer, dog, frog, horse, ship, truck. Answer with a single word.";
+
 pub(super) struct Loaded {
     pub(super) model: Model,
     pub(super) question: String,
@@ -28,9 +31,7 @@ fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, template: Option
 
 impl Loaded {
     pub(super) fn new(model: Model) -> Self {
-        let question = "What is the object in the image? Please choose from: airplane, automobile, bird, cat, deer, \
-                        dog, frog, horse, ship, truck. Answer with a single word.";
-        Self { model, question: question.to_owned() }
+        Self { model, question: QUESTION.to_owned() }
     }
 
     /// What stands in the place of each picture of `pixels` `(images, 3, side, side)`.
@@ -41,15 +42,7 @@ impl Loaded {
 
     /// Last hidden states and logits of the whole prompt.
     fn forward(&self, prompt: &RenderedPrompt, pixels: &Tensor) -> (Tensor, Tensor) {
-        let row = self.model.embed(prompt, &self.images(pixels)[0]).unwrap();
-        let n_tokens = row.n_tokens();
-        let language = self.model.mllm.language();
-        let mask = left_padded_mask(&[0], n_tokens, n_tokens, DType::F32, &Device::Cpu).unwrap();
-        let mut caches = language.new_caches(n_tokens);
-        let hidden =
-            language.forward(&batch(&[row], n_tokens, Padding::Left).unwrap(), Some(&mask), Some(&mut caches)).unwrap();
-        let logits = language.logits(&hidden).unwrap();
-        (hidden, logits)
+        forward_image(&self.model, prompt, &self.images(pixels)[0])
     }
 
     /// Logits of the prompt's last position, `(1, vocabulary)`.
@@ -60,11 +53,34 @@ impl Loaded {
     }
 
     pub(super) fn generate(&self, prompts: &[&RenderedPrompt], pixels: &Tensor) -> Vec<Vec<u32>> {
-        let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
-        let prefix = self.model.read(prompts, &self.images(pixels), decoding.max_new_tokens).unwrap();
-        let rows = self.model.generate(prefix, &decoding).unwrap();
-        rows.into_iter().map(|row| row.unwrap().ids).collect()
+        generate_about(&self.model, prompts, &self.images(pixels))
     }
+}
+
+/// Last hidden states and logits of the whole prompt.
+pub(super) fn forward_image(model: &Model, prompt: &RenderedPrompt, image: &ImageEmbedding) -> (Tensor, Tensor) {
+    let row = model.embed(prompt, image).unwrap();
+    let n_tokens = row.n_tokens();
+    let language = model.mllm.language();
+    let mask = left_padded_mask(&[0], n_tokens, n_tokens, DType::F32, &Device::Cpu).unwrap();
+    let mut caches = language.new_caches(n_tokens);
+    let input = batch(&[row], n_tokens, Padding::Left).unwrap();
+    let hidden = language.forward(&input, Some(&mask), Some(&mut caches)).unwrap();
+    let logits = language.logits(&hidden).unwrap();
+    (hidden, logits)
+}
+
+/// Eight tokens after each prompt.
+pub(super) fn generate_about(model: &Model, prompts: &[&RenderedPrompt], images: &[ImageEmbedding]) -> Vec<Vec<u32>> {
+    let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
+    let prefix = model.read(prompts, images, decoding.max_new_tokens).unwrap();
+    let rows = model.generate(prefix, &decoding).unwrap();
+    rows.into_iter().map(|row| row.unwrap().ids).collect()
+}
+
+/// Tiles `(tiles, 3, side, side)` as a processor would give them.
+pub(super) fn tile_input(tiles: &Tensor, grid: (usize, usize), original_size: (u32, u32)) -> ImageInput {
+    ImageInput { grid, original_size, ..input(tiles) }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What checkpoints say about preprocessing, in all its spellings.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, bail, ensure};
+use serde::Serialize;
 use serde_json::Value;
 
+use super::levels::Levels;
 use super::{Crop, Filter, Parameters, Resize, Rounding, Target};
 use crate::model::weights::Checkpoint;
 
@@ -31,26 +31,94 @@ pub(super) fn read(checkpoint: &Checkpoint) -> anyhow::Result<Parameters> {
         let place = checkpoint.dir.join(checkpoint.config_file());
         return read_open_clip(checkpoint.config()).with_context(|| format!("failed to read `{}`", place.display()));
     }
-    let (config, place) = image_processor(checkpoint)?;
-    read_processor(&config).with_context(|| format!("failed to read `{}`", place.display()))
+    read_with(checkpoint, read_processor)
 }
 
-/// What a checkpoint says of its image processor, and the file that says it: `preprocessor_config.json`, or within
+/// What `read` makes of the image processor's configuration: `preprocessor_config.json`, else a part of
 /// `processor_config.json`.
-pub(super) fn image_processor(checkpoint: &Checkpoint) -> anyhow::Result<(Value, PathBuf)> {
-    if let Some(config) = checkpoint.read_json("preprocessor_config.json")? {
-        return Ok((config, checkpoint.dir.join("preprocessor_config.json")));
-    }
-    if let Some(mut config) = checkpoint.read_json("processor_config.json")?
-        && let Some(config) = config.get_mut("image_processor")
-    {
-        return Ok((config.take(), checkpoint.dir.join("processor_config.json")));
+pub(super) fn read_with<T>(
+    checkpoint: &Checkpoint,
+    read: impl FnOnce(&Value) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let part = |file: &str, key: Option<&str>| -> anyhow::Result<Option<Value>> {
+        let Some(config) = checkpoint.read_json(file)? else { return Ok(None) };
+        Ok(match key {
+            Some(key) => config.get(key).cloned(),
+            None => Some(config),
+        })
+    };
+    for (file, key) in [("preprocessor_config.json", None), ("processor_config.json", Some("image_processor"))] {
+        if let Some(config) = part(file, key)? {
+            let place = || format!("failed to read `{}`", checkpoint.dir.join(file).display());
+            return read(&config).with_context(place);
+        }
     }
     bail!(
         "failed to open `{}`: it does not say how images are prepared; hint: copy `preprocessor_config.json` (or \
          `processor_config.json`) of the base model into the folder",
         checkpoint.dir.display()
     )
+}
+
+/// From grey levels to numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Scale {
+    /// What a grey level 0..=255 is multiplied by.
+    pub rescale: f64,
+    /// Subtracted from each channel.
+    pub mean: [f32; 3],
+    /// Divides each channel.
+    pub std: [f32; 3],
+}
+
+impl Scale {
+    /// Reads `do_rescale`, `rescale_factor`, `do_normalize`, `image_mean` and `image_std`.
+    pub(super) fn from_config(config: &Value, mean: [f64; 3], std: [f64; 3]) -> anyhow::Result<Self> {
+        let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(true);
+        let factor = config.get("rescale_factor").and_then(Value::as_f64).unwrap_or(1.0 / 255.0);
+        let (mean, std) = (channels(config, "image_mean", mean)?, channels(config, "image_std", std)?);
+        let is_normalised = flag("do_normalize");
+        Ok(Self {
+            rescale: if flag("do_rescale") { factor } else { 1.0 },
+            mean: if is_normalised { mean.map(|value| value as f32) } else { [0.0; 3] },
+            std: if is_normalised { std.map(|value| value as f32) } else { [1.0; 3] },
+        })
+    }
+
+    /// The value of each grey level.
+    pub(super) fn levels(&self) -> Levels {
+        Levels::new(self.rescale, self.mean, self.std)
+    }
+}
+
+/// The class of transformers that wrote `config`, without what all of them end in.
+fn class_of(config: &Value) -> &str {
+    let class =
+        ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| config.get(key)?.as_str());
+    let class = class.unwrap_or_default().trim_end_matches("Pil").trim_end_matches("Fast");
+    class.trim_end_matches("ImageProcessor").trim_end_matches("FeatureExtractor")
+}
+
+/// Refuses a configuration of another class than those of `known`; one that names none is taken.
+pub(super) fn expect_class(config: &Value, known: &[&str]) -> anyhow::Result<()> {
+    let class = class_of(config);
+    ensure!(
+        class.is_empty() || known.contains(&class),
+        "the image processor is of class {class}, and this family's are {}; hint: copy the base model's own file",
+        known.join(" and ")
+    );
+    Ok(())
+}
+
+/// The filter that `resample` names, Pillow's number.
+pub(super) fn filter(config: &Value, default: Filter) -> anyhow::Result<Filter> {
+    match config.get("resample") {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value
+            .as_u64()
+            .and_then(Filter::of_pillow)
+            .with_context(|| format!("`resample` {value} is none of Pillow's filters that are read (1 to 5)")),
+    }
 }
 
 /// Adds the padding that an original LLaVA's `image_aspect_ratio` asks for.
@@ -67,7 +135,6 @@ pub(super) fn apply_aspect_ratio(parameters: &mut Parameters, model: &Checkpoint
 }
 
 fn defaults_of(class: &str) -> anyhow::Result<Defaults> {
-    let class = class.trim_end_matches("Fast").trim_end_matches("ImageProcessor").trim_end_matches("FeatureExtractor");
     let clip = Defaults { is_size_exact: false, side: 224, has_crop: true, mean: CLIP_MEAN, std: CLIP_STD };
     Ok(match class {
         "" | "CLIP" | "Llava" | "ChineseCLIP" => clip,
@@ -81,13 +148,10 @@ fn defaults_of(class: &str) -> anyhow::Result<Defaults> {
 }
 
 fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
-    let class =
-        ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| config.get(key)?.as_str());
-    let class = class.unwrap_or_default();
+    let class = class_of(config);
     let defaults = defaults_of(class)?;
     let flag = |key: &str, default: bool| config.get(key).and_then(Value::as_bool).unwrap_or(default);
-
-    let filter = filter(config)?;
+    let filter = filter(config, Filter::Bicubic)?;
     let to = match config.get("size") {
         None | Some(Value::Null) if defaults.is_size_exact => exact(defaults.side, defaults.side),
         None | Some(Value::Null) => Target::ShortestEdge(defaults.side),
@@ -98,28 +162,24 @@ fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
         Some(size) => read_size(size, true)?,
     };
     let Target::Exact { height, width } = crop else { bail!("`crop_size` gives no height and width") };
-    let mean = channels(config, "image_mean", defaults.mean)?;
-    let std = channels(config, "image_std", defaults.std)?;
-    let is_normalised = flag("do_normalize", true);
+    let Scale { rescale, mean, std } = Scale::from_config(config, defaults.mean, defaults.std)?;
     // Other classes have a `do_pad` too, which means something else there.
-    let has_padding = class.starts_with("Llava") && flag("do_pad", false);
+    let has_padding = class == "Llava" && flag("do_pad", false);
     Ok(Parameters {
-        pad_to_square: has_padding.then(|| mean_colour(&mean)),
+        pad_to_square: has_padding
+            .then(|| channels(config, "image_mean", defaults.mean))
+            .transpose()?
+            .map(|mean| mean_colour(&mean)),
         resize: flag("do_resize", true).then_some(Resize { to, filter }),
         crop: flag("do_center_crop", defaults.has_crop).then_some(Crop { height, width, rounding: Rounding::Down }),
-        rescale: rescale(config),
-        mean: if is_normalised { mean.map(|value| value as f32) } else { [0.0; 3] },
-        std: if is_normalised { std.map(|value| value as f32) } else { [1.0; 3] },
+        rescale,
+        mean,
+        std,
     })
 }
 
 /// A number, or one of the dictionaries that took its place.
-fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<Target> {
-    let side = |value: &Value| {
-        let side =
-            value.as_u64().and_then(|side| u32::try_from(side).ok()).filter(|side| (1..=SIDE_MAX).contains(side));
-        side.with_context(|| format!("{value} is no number of pixels"))
-    };
+pub(super) fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<Target> {
     if size.is_number() {
         let side = side(size)?;
         return Ok(if is_number_exact { exact(side, side) } else { Target::ShortestEdge(side) });
@@ -129,6 +189,12 @@ fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<Target> {
         (None, Some(height), Some(width), None) => Ok(exact(side(height)?, side(width)?)),
         _ => bail!("the size {size} is neither a `shortest_edge` nor `height` and `width`"),
     }
+}
+
+/// The length of a side.
+pub(super) fn side(value: &Value) -> anyhow::Result<u32> {
+    let side = value.as_u64().and_then(|side| u32::try_from(side).ok()).filter(|side| (1..=SIDE_MAX).contains(side));
+    side.with_context(|| format!("{value} is no number of pixels"))
 }
 
 /// open_clip's `preprocess_cfg`, over the image size of its `model_cfg`.
@@ -172,26 +238,7 @@ fn read_open_clip(config: &Value) -> anyhow::Result<Parameters> {
     })
 }
 
-/// The resize's filter, bicubic where the file is silent.
-pub(super) fn filter(config: &Value) -> anyhow::Result<Filter> {
-    match config.get("resample") {
-        None | Some(Value::Null) => Ok(Filter::Bicubic),
-        Some(value) => value
-            .as_u64()
-            .and_then(Filter::of_pillow)
-            .with_context(|| format!("`resample` {value} is none of Pillow's filters that are read (1 to 5)")),
-    }
-}
-
-/// What grey levels are multiplied by, 1/255 where the file is silent.
-pub(super) fn rescale(config: &Value) -> f64 {
-    if config.get("do_rescale").and_then(Value::as_bool) == Some(false) {
-        return 1.0;
-    }
-    config.get("rescale_factor").and_then(Value::as_f64).unwrap_or(1.0 / 255.0)
-}
-
-pub(super) fn channels(config: &Value, key: &str, default: [f64; 3]) -> anyhow::Result<[f64; 3]> {
+fn channels(config: &Value, key: &str, default: [f64; 3]) -> anyhow::Result<[f64; 3]> {
     let Some(value) = config.get(key).filter(|value| !value.is_null()) else { return Ok(default) };
     let values: Vec<f64> = value.as_array().into_iter().flatten().filter_map(Value::as_f64).collect();
     let values: [f64; 3] = values.try_into().ok().with_context(|| format!("`{key}` is not three numbers"))?;

@@ -3,8 +3,11 @@
 //! What libraries call an image processor is here five optional steps in a fixed order: pad to a square, resize,
 //! crop, rescale, normalise. Each is what Pillow and numpy do, bit for bit.
 
+mod anyres;
 mod canvas;
 mod config;
+mod idefics3;
+mod levels;
 mod patches;
 mod resize;
 
@@ -12,7 +15,11 @@ use serde::Serialize;
 
 use super::weights::Checkpoint;
 use crate::domain::RgbImage;
+pub use anyres::{AnyresParameters, AnyresProcessor, best_pinpoint, read_pinpoints};
 use canvas::Canvas;
+pub use config::Scale;
+pub use idefics3::{Idefics3Parameters, Idefics3Processor};
+use levels::Levels;
 pub use patches::{PatchParameters, PatchProcessor, merged_order};
 pub use resize::Filter;
 use resize::Span;
@@ -131,8 +138,7 @@ pub enum Rounding {
 #[derive(Clone, Debug)]
 pub struct Preprocessor {
     parameters: Parameters,
-    /// The value of each grey level in each channel.
-    levels: Box<[[f32; 256]; 3]>,
+    levels: Levels,
 }
 
 impl Preprocessor {
@@ -157,8 +163,8 @@ impl Preprocessor {
 
     /// A preprocessor of these parameters.
     pub fn new(parameters: Parameters) -> Self {
-        let levels = levels(parameters.rescale, &parameters.mean, &parameters.std);
-        Self { parameters, levels }
+        let Parameters { rescale, mean, std, .. } = parameters;
+        Self { parameters, levels: Levels::new(rescale, mean, std) }
     }
 
     /// What is done to every image.
@@ -206,7 +212,7 @@ impl Preprocessor {
         let (window_height, window_width) = (plan.window_height as usize, plan.window_width as usize);
         let n_pixels = window_height * window_width;
         let mut pixels = Vec::with_capacity(3 * n_pixels);
-        for (channel, values) in self.levels.iter().enumerate() {
+        for (channel, values) in self.levels.channels().iter().enumerate() {
             // Outside the image a crop is black.
             pixels.resize((channel + 1) * n_pixels, values[0]);
             let plane = &mut pixels[channel * n_pixels..];
@@ -235,19 +241,6 @@ impl Preprocessor {
         };
         Plan { pad_to_square, filter, width, height, top, left, window_height, window_width }
     }
-}
-
-/// The value of each grey level in each channel.
-fn levels(rescale: f64, mean: &[f32; 3], std: &[f32; 3]) -> Box<[[f32; 256]; 3]> {
-    let mut levels = Box::new([[0f32; 256]; 3]);
-    for (channel, values) in levels.iter_mut().enumerate() {
-        for (level, value) in values.iter_mut().enumerate() {
-            // The order and widths of transformers: rescale in f64, round to f32, then normalise in f32.
-            let rescaled = (level as f64 * rescale) as f32;
-            *value = (rescaled - mean[channel]) / std[channel];
-        }
-    }
-    levels
 }
 
 impl ImageProcessor for Preprocessor {
@@ -318,3 +311,5 @@ impl Crop {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tiled_tests;

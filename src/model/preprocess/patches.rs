@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::canvas::Canvas;
 use super::resize::{self, Span};
-use super::{Filter, ImageInput, ImageProcessor, PixelLimits, config};
+use super::{Filter, ImageInput, ImageProcessor, Levels, PixelLimits, Scale, config};
 use crate::domain::RgbImage;
 use crate::model::weights::Checkpoint;
 
@@ -37,20 +37,16 @@ pub struct PatchParameters {
     pub n_frames: usize,
     /// Of the resize.
     pub filter: Filter,
-    /// What a grey level 0..=255 is multiplied by.
-    pub rescale: f64,
-    /// Subtracted from each channel.
-    pub mean: [f32; 3],
-    /// Divides each channel.
-    pub std: [f32; 3],
+    /// From grey levels to numbers.
+    #[serde(flatten)]
+    pub scale: Scale,
 }
 
 /// The image processor of one checkpoint.
 #[derive(Clone, Debug)]
 pub struct PatchProcessor {
     parameters: PatchParameters,
-    /// The value of each grey level in each channel.
-    levels: Box<[[f32; 256]; 3]>,
+    levels: Levels,
 }
 
 impl PatchProcessor {
@@ -61,14 +57,12 @@ impl PatchProcessor {
     /// # Errors
     /// There is no such file, it describes another processor, or the limits contradict each other.
     pub fn open(checkpoint: &Checkpoint, limits: &PixelLimits) -> Result<Self> {
-        let (config, place) = config::image_processor(checkpoint)?;
-        let parameters = read(&config, limits);
-        Ok(Self::new(parameters.with_context(|| format!("failed to read `{}`", place.display()))?))
+        Ok(Self::new(config::read_with(checkpoint, |config| read(config, limits))?))
     }
 
     /// A processor of these parameters.
     pub fn new(parameters: PatchParameters) -> Self {
-        let levels = super::levels(parameters.rescale, &parameters.mean, &parameters.std);
+        let levels = parameters.scale.levels();
         Self { parameters, levels }
     }
 
@@ -90,7 +84,7 @@ impl ImageProcessor for PatchProcessor {
         let grid = (height as usize / patch_size, width / patch_size);
         let mut values = Vec::with_capacity(pixels.len() * n_frames);
         for (row, column) in merged_order(grid, merge_size) {
-            for (channel, levels) in self.levels.iter().enumerate() {
+            for (channel, levels) in self.levels.channels().iter().enumerate() {
                 for _ in 0..n_frames {
                     for y in row * patch_size..(row + 1) * patch_size {
                         let start = (y * width + column * patch_size) * 3;
@@ -179,8 +173,8 @@ fn read(config: &Value, given: &PixelLimits) -> Result<PatchParameters> {
         "the image processor is of class {class}, and this model family's is Qwen2VLImageProcessor; hint: copy the \
          file of the base model"
     );
-    let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(true);
-    ensure!(flag("do_resize"), "`do_resize` is false, and the tower reads whole patches only; hint: set it to true");
+    let resizes = config.get("do_resize").and_then(Value::as_bool).unwrap_or(true);
+    ensure!(resizes, "`do_resize` is false, and the tower reads whole patches only; hint: set it to true");
     let count = |key: &str, default: u64| match config.get(key).filter(|value| !value.is_null()) {
         None => Ok(default),
         Some(value) => {
@@ -195,21 +189,14 @@ fn read(config: &Value, given: &PixelLimits) -> Result<PatchParameters> {
         own_limit(config, ["max_pixels", "longest_edge"], 28 * 28 * 1280)?,
     );
     let (min_pixels, max_pixels) = limits(own, given, area)?;
-    let is_normalised = flag("do_normalize");
-    let channels = |key: &str, default, plain| match is_normalised {
-        true => Ok(config::channels(config, key, default)?.map(|value| value as f32)),
-        false => Ok::<_, anyhow::Error>([plain; 3]),
-    };
     Ok(PatchParameters {
         min_pixels,
         max_pixels,
         patch_size: patch_size as usize,
         merge_size: merge_size as usize,
         n_frames: count("temporal_patch_size", 2)? as usize,
-        filter: config::filter(config)?,
-        rescale: config::rescale(config),
-        mean: channels("image_mean", config::CLIP_MEAN, 0.0)?,
-        std: channels("image_std", config::CLIP_STD, 1.0)?,
+        filter: config::filter(config, Filter::Bicubic)?,
+        scale: Scale::from_config(config, config::CLIP_MEAN, config::CLIP_STD)?,
     })
 }
 
@@ -269,7 +256,7 @@ mod tests {
         let mut n_compared = 0;
         for name in ["qwen2_5_vl", "qwen3_vl"] {
             let processor = PatchProcessor::new(own_parameters(&reference["processors"][name]["config"]));
-            for path in super::super::tests::image_names() {
+            for path in super::super::tests::IMAGES {
                 let ImageInput { values, grid, .. } = processor.prepare(&rgb_image(&folder.join("images").join(path)));
                 let result = &reference["results"][format!("{name}/{path}/pil")];
                 assert_eq!(result["image_grid_thw"], serde_json::json!([[1, grid.0, grid.1]]), "{name}/{path}");

@@ -8,6 +8,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::canvas::Canvas;
+use crate::domain::RgbImage;
 
 /// Bits of a fixed-point weight: 32, less 8 for the level and 2 for overshoot.
 const N_WEIGHT_BITS: u32 = 32 - 8 - 2;
@@ -145,6 +146,13 @@ pub(super) fn resize(canvas: &Canvas, (width, height): (u32, u32), window: (Span
     }
 }
 
+/// The whole of `image` resized to (width, height), neither of them 0.
+pub(super) fn resized(image: &RgbImage, (width, height): (u32, u32), filter: Filter) -> RgbImage {
+    let whole = (Span::of(0, width, width), Span::of(0, height, height));
+    let levels = resize(&Canvas::new(image, None), (width, height), whole, filter);
+    RgbImage::new(width, height, levels).expect("a resize fills its size")
+}
+
 /// Which pass comes first shows in the last bit, because each rounds. Pillow 13 begins with the rows where it takes away
 /// more than twice as many of them as of the columns; earlier versions always began with the columns.
 fn is_vertical_first((in_width, in_height): (usize, usize), (width, height): (u32, u32)) -> bool {
@@ -244,7 +252,6 @@ fn pass_rows(source: Vec<u8>, width: usize, axis: &Axis) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::RgbImage;
 
     /// (width, height), new (width, height), Pillow's filter number, seed, and the checksum of what Pillow 13.0.0 makes
     /// of the pattern below: the sum of level times (position mod 251) plus one.

@@ -16,7 +16,7 @@ fn parameters(config: &Value) -> Parameters {
 }
 
 #[track_caller]
-fn assert_close(actual: &[f32], expected: &[f32], what: &str) {
+pub(super) fn assert_close(actual: &[f32], expected: &[f32], what: &str) {
     assert_eq!(actual.len(), expected.len(), "{what}");
     let worst = actual.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
     assert_eq!(worst, 0.0, "{what}: largest difference {worst}");
@@ -34,7 +34,7 @@ fn real_sized_processors_give_pillows_pixels() {
             parameters.pad_to_square = Some([122, 116, 104]);
         }
         let preprocessor = Preprocessor::new(parameters);
-        for path in image_names() {
+        for path in IMAGES {
             let pixels = preprocessor.pixels(&rgb_image(&folder.join("images").join(path)));
             // The reference keeps every 997th value.
             let sampled: Vec<f32> = pixels.iter().step_by(997).copied().collect();
@@ -54,17 +54,15 @@ fn real_sized_processors_give_pillows_pixels() {
     assert_eq!(n_compared, 35);
 }
 
-pub(super) fn image_names() -> [&'static str; 7] {
-    [
-        "p0_500x375.png",
-        "p1_333x500.png",
-        "p2_32x32.png",
-        "p3_28x28_L.png",
-        "p4_640x427.png",
-        "p5_96x96.png",
-        "p6_225x301.png",
-    ]
-}
+pub(super) const IMAGES: [&str; 7] = [
+    "p0_500x375.png",
+    "p1_333x500.png",
+    "p2_32x32.png",
+    "p3_28x28_L.png",
+    "p4_640x427.png",
+    "p5_96x96.png",
+    "p6_225x301.png",
+];
 
 const FIXTURE_IMAGES: [&str; 3] = ["img0_75x50.png", "img1_40x66.png", "img2_42x42.png"];
 

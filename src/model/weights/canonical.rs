@@ -154,7 +154,7 @@ fn canonical_block(block: &str, leaves: &[&str]) -> Option<Canonical> {
 }
 
 /// Buffers that older versions saved beside the weights and every implementation computes.
-fn is_computed_buffer(key: &str) -> bool {
+pub fn is_computed_buffer(key: &str) -> bool {
     matches!(key.rsplit('.').next(), Some("position_ids" | "num_batches_tracked"))
         || key.ends_with("rotary_emb.inv_freq")
         || key.ends_with("rotary_pos_emb.inv_freq")

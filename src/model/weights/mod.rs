@@ -27,6 +27,7 @@ mod write;
 pub use adapter::Adapter;
 pub use canonical::{
     Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip, canonical_qwen_vl,
+    is_computed_buffer,
 };
 pub use checkpoint::{Checkpoint, read_text_file};
 pub use embedded::{Miniature, is_embedded, open_checkpoint};

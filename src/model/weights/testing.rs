@@ -48,3 +48,28 @@ pub(crate) fn rgb_image(path: &Path) -> RgbImage {
     let image = image::load_from_memory(&read(path)).unwrap().to_rgb8();
     RgbImage::new(image.width(), image.height(), image.into_raw()).unwrap()
 }
+
+/// A folder of reference files in `tests/golden`.
+pub(crate) fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// A copy of the files of `folder`.
+pub(crate) fn copy_of(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            write(&copy.path().join(path.file_name().unwrap()), read(&path));
+        }
+    }
+    copy
+}
+
+/// Gives the tensors of `folder`'s model.safetensors other names; those without one are left out.
+pub(crate) fn rename_tensors(folder: &Path, new_name: impl Fn(&str) -> Option<String>) {
+    let path = folder.join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let renamed = tensors.into_iter().filter_map(|(name, tensor)| Some((new_name(&name)?, tensor)));
+    candle_core::safetensors::save(&renamed.collect(), &path).unwrap();
+}
