@@ -7,6 +7,7 @@
 pub mod config;
 pub mod encoders;
 pub mod generate;
+mod known_bad;
 pub mod language;
 pub mod layers;
 pub mod memory;
@@ -20,6 +21,7 @@ pub mod subjects;
 pub mod template;
 pub mod tokenizer;
 pub mod tower;
+mod trainer_template;
 pub mod vision;
 pub mod weights;
 

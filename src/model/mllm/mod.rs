@@ -1,5 +1,6 @@
 //! Multimodal language models. One file a family.
 
+mod leftovers;
 mod llava;
 
 use std::sync::Arc;
@@ -118,6 +119,9 @@ pub struct OpenedModel {
     pub preprocessor: Preprocessor,
     /// Sizes.
     pub plan: Box<dyn MllmPlan>,
+    /// What a person should know before it is asked.
+    pub warnings: Vec<String>,
+    model_type: Option<String>,
 }
 
 impl OpenedModel {
@@ -127,18 +131,26 @@ impl OpenedModel {
         let family = family_of(checkpoint)?;
         let plan = (family.plan)(checkpoint, tower)?;
         let tokenizer = TextTokenizer::open(checkpoint)?;
+        let dialogue = Dialogue {
+            eos_ids: eos_ids(checkpoint, &tokenizer)?,
+            template: ChatTemplate::open(checkpoint, template)?,
+            n_image_positions: plan.n_image_positions(),
+            tokenizer,
+        };
+        let (name, notes) = (checkpoint.name(), checkpoint.trainer_notes()?);
+        let mut warnings = leftovers::of_model(&name, &notes, &dialogue);
+        if template.is_none() {
+            warnings.extend(dialogue.template.other_templates(checkpoint, &dialogue.tokenizer)?);
+        }
         Ok(Self {
             family: family.name,
-            name: checkpoint.name(),
+            name,
             weights: (family.weights)(checkpoint, tower)?,
             preprocessor: (family.preprocessor)(checkpoint, tower)?,
-            dialogue: Dialogue {
-                eos_ids: eos_ids(checkpoint, &tokenizer)?,
-                template: ChatTemplate::open(checkpoint, template)?,
-                n_image_positions: plan.n_image_positions(),
-                tokenizer,
-            },
+            dialogue,
             plan,
+            warnings,
+            model_type: notes.model_type,
         })
     }
 

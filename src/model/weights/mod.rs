@@ -12,7 +12,9 @@ mod checkpoint;
 mod embedded;
 mod hub;
 mod mapped;
+mod notes;
 mod pickle;
+mod quantised;
 mod safetensors_file;
 mod store;
 mod stored;
@@ -28,5 +30,7 @@ pub use canonical::{Canonical, canonical_clip_tower, canonical_dual_encoder, can
 pub use checkpoint::{Checkpoint, read_text_file};
 pub use embedded::{Miniature, is_embedded, open_checkpoint};
 pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
+pub(super) use notes::{MODELFILE, SWIFT_ARGUMENTS};
+pub use notes::{SwiftArguments, TrainerNotes};
 pub use store::Weights;
 pub use write::{NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};
