@@ -11,7 +11,7 @@ use super::tokenizer::TextTokenizer;
 use super::trainer_template::{self, TrainerPrompt};
 use super::weights::{Checkpoint, MODELFILE, SWIFT_ARGUMENTS, SwiftArguments, read_text_file};
 
-/// What stands for the image in every rendered prompt here.
+/// What stands for the image in built-in templates, and in those of LLaVA.
 pub const IMAGE_MARKER: &str = "<image>";
 
 /// ms-swift's prompt for LLaVA-1.5.
@@ -82,6 +82,7 @@ pub struct ChatTemplate {
     name: String,
     source: Source,
     stop_strings: Vec<String>,
+    image_marker: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +144,7 @@ impl ChatTemplate {
             name: found.name.to_owned(),
             source: Source::Plain(found.text.to_owned()),
             stop_strings: found.stop.iter().map(|&stop| stop.to_owned()).collect(),
+            image_marker: IMAGE_MARKER,
         })
     }
 
@@ -165,11 +167,21 @@ impl ChatTemplate {
 
     /// The template that LLaMA-Factory shows in a `Modelfile`; `None` where that is of another form.
     pub fn of_modelfile(name: &str, modelfile: &str, tokenizer: &TextTokenizer) -> Option<Self> {
-        Some(Self::of_trainer(name, trainer_template::of_modelfile(modelfile, IMAGE_MARKER, tokenizer)?))
+        Some(Self::of_trainer(name, trainer_template::of_modelfile(modelfile, tokenizer)?))
     }
 
     fn of_trainer(name: &str, prompt: TrainerPrompt) -> Self {
-        Self { name: name.to_owned(), source: Source::Plain(prompt.text), stop_strings: prompt.stop }
+        Self {
+            name: name.to_owned(),
+            source: Source::Plain(prompt.text),
+            stop_strings: prompt.stop,
+            image_marker: IMAGE_MARKER,
+        }
+    }
+
+    /// The same, where `image_marker` stands for the image in the checkpoint's own template.
+    pub fn with_image_marker(self, image_marker: &'static str) -> Self {
+        Self { image_marker, ..self }
     }
 
     fn jinja(name: &str, text: String, checkpoint: &Checkpoint) -> anyhow::Result<Self> {
@@ -178,21 +190,24 @@ impl ChatTemplate {
         let special = |key: &str| special_token(checkpoint, key);
         let (bos_token, eos_token) = (special("bos_token")?, special("eos_token")?);
         let source = Source::Jinja { text, environment: Box::new(environment), bos_token, eos_token };
-        Ok(Self { name: name.to_owned(), source, stop_strings: Vec::new() })
+        Ok(Self { name: name.to_owned(), source, stop_strings: Vec::new(), image_marker: IMAGE_MARKER })
     }
 
-    /// The prompt of one user turn, an image and then `question`, up to where the answer begins. The image is
-    /// [`IMAGE_MARKER`].
+    /// The prompt of one user turn, an image and then `question`, up to where the answer begins. The image marker stands
+    /// for the image.
     ///
     /// # Errors
     /// The template fails, refuses such a turn, or shows no image or more than one.
     pub fn render(&self, question: &str) -> anyhow::Result<String> {
+        let marker = self.image_marker;
         anyhow::ensure!(
-            !question.contains(IMAGE_MARKER),
-            "the question contains `{IMAGE_MARKER}`, which stands for the image; hint: leave it out, the template places it"
+            !question.contains(marker),
+            "the question contains `{marker}`, which stands for the image; hint: leave it out, the template places it"
         );
         let rendered = match &self.source {
-            Source::Plain(text) => text.replace(QUESTION, question),
+            Source::Plain(text) => {
+                text.replace(IMAGE_MARKER, &trainer_template::image_text(marker)).replace(QUESTION, question)
+            }
             Source::Jinja { environment, bos_token, eos_token, .. } => {
                 let messages = one_turn(question);
                 let variables = context! { messages, add_generation_prompt => true, bos_token, eos_token };
@@ -202,10 +217,10 @@ impl ChatTemplate {
                     .map_err(|error| anyhow::anyhow!("the chat template `{}` failed: {}", self.name, explain(&error)))?
             }
         };
-        let n_images = rendered.matches(IMAGE_MARKER).count();
+        let n_images = rendered.matches(marker).count();
         anyhow::ensure!(
             n_images == 1,
-            "the chat template `{}` shows {n_images} images as `{IMAGE_MARKER}` for a question with one; hint: choose \
+            "the chat template `{}` shows {n_images} images as `{marker}` for a question with one; hint: choose \
              another with `--template`",
             self.name
         );
@@ -260,16 +275,25 @@ impl ChatTemplate {
     /// Whether the jinja template `text` asks as this one does. Templates of language models alone take a question as one
     /// text, with the image's marker in it.
     fn agrees(&self, text: &str, tokenizer: &TextTokenizer) -> bool {
-        const QUESTION: &str = "What is this?";
+        const ANY_QUESTION: &str = "What is this?";
         let (bos_token, eos_token) = (tokenizer.bos_token().unwrap_or(""), tokenizer.eos_token().unwrap_or(""));
-        let (Ok(own), Ok(environment)) = (self.render(QUESTION), environment_of(text)) else { return false };
+        let (Ok(own), Ok(environment)) = (self.render(ANY_QUESTION), environment_of(text)) else { return false };
+        let rendered = |messages: Vec<minijinja::Value>| {
+            let variables = context! { messages, add_generation_prompt => true, bos_token, eos_token };
+            environment.get_template(TEMPLATE_NAME).and_then(|template| template.render(variables)).ok()
+        };
         // A begin token that is left out is the tokenizer's to add.
         let plain = |text: &str| text.strip_prefix(bos_token).unwrap_or(text).to_owned();
-        let whole = |between: &str| vec![user_turn(format!("{IMAGE_MARKER}{between}{QUESTION}").into())];
-        [one_turn(QUESTION), whole("\n"), whole("")].into_iter().any(|messages| {
-            let variables = context! { messages, add_generation_prompt => true, bos_token, eos_token };
-            let rendered = environment.get_template(TEMPLATE_NAME).and_then(|template| template.render(variables));
-            rendered.is_ok_and(|rendered| plain(&rendered) == plain(&own))
+        if rendered(one_turn(ANY_QUESTION)).is_some_and(|text| plain(&text) == plain(&own)) {
+            return true;
+        }
+        // Where a question is one text, a trainer wrote the template, which tokenises texts one by one: a space between
+        // two of them is the tokenizer's to add.
+        let bare = |text: &str| plain(text).replace(' ', "");
+        let image = trainer_template::image_text(self.image_marker);
+        ["\n", ""].into_iter().any(|between| {
+            let turn = user_turn(format!("{image}{between}{ANY_QUESTION}").into());
+            rendered(vec![turn]).is_some_and(|text| bare(&text) == bare(&own))
         })
     }
 

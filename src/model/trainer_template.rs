@@ -3,14 +3,14 @@
 //! Both have templates of their own, which differ from those of the checkpoints: what a model was asked while it was
 //! fine-tuned is a property of the fine-tune.
 
-use super::template::QUESTION;
+use super::template::{IMAGE_MARKER, QUESTION};
 use super::tokenizer::TextTokenizer;
 use super::weights::SwiftArguments;
 
 /// A prompt as a trainer writes it: text with [`QUESTION`] in it, and the texts that end an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TrainerPrompt {
-    /// With the image's marker, without a begin token.
+    /// With [`IMAGE_MARKER`] for the image, whatever stands for it in the checkpoint's own; without a begin token.
     pub text: String,
     /// Texts that end an answer beside the model's end token.
     pub stop: Vec<String>,
@@ -51,14 +51,14 @@ const SWIFT_TEMPLATES: [SwiftTemplate; 4] = [
         names: &["qwen2_vl", "qwen2_5_vl"],
         system: CHATML_SYSTEM,
         default_system: Some("You are a helpful assistant."),
-        user: "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n",
+        user: "<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n",
         stop: "<|im_end|>",
     },
     SwiftTemplate {
         names: &["qwen3_vl"],
         system: CHATML_SYSTEM,
         default_system: None,
-        user: "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n",
+        user: "<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n",
         stop: "<|im_end|>",
     },
 ];
@@ -71,18 +71,27 @@ pub(super) fn of_swift(arguments: &SwiftArguments) -> Option<TrainerPrompt> {
     Some(TrainerPrompt { text: format!("{system}{}", found.user), stop: vec![found.stop.to_owned()] })
 }
 
-/// The prompt that a `Modelfile` shows, in the form in which LLaMA-Factory writes it, with the image as `image` before the
-/// question. `None` of another form.
+/// What stands in a prompt for an image that chat templates show as `image_marker`: with what belongs around it.
+pub(super) fn image_text(image_marker: &str) -> String {
+    match image_marker {
+        // Qwen's.
+        "<|image_pad|>" => format!("<|vision_start|>{image_marker}<|vision_end|>"),
+        _ => image_marker.to_owned(),
+    }
+}
+
+/// The prompt that a `Modelfile` shows, in the form in which LLaMA-Factory writes it, the image before the question. `None`
+/// of another form.
 ///
 /// LLaMA-Factory tokenises system text and user's turn one by one. Where that is not what tokenising the whole gives, as
 /// with sentencepiece, which puts a space before each text, there is a space between them here.
-pub(super) fn of_modelfile(modelfile: &str, image: &str, tokenizer: &TextTokenizer) -> Option<TrainerPrompt> {
+pub(super) fn of_modelfile(modelfile: &str, tokenizer: &TextTokenizer) -> Option<TrainerPrompt> {
     let template = instruction(modelfile, "TEMPLATE")?;
     let (prefix, rest) = template.split_once("{{ if .System }}")?;
     let (system, rest) = rest.split_once("{{ end }}{{ range .Messages }}{{ if eq .Role \"user\" }}")?;
     let (user, _) = rest.split_once("{{ else if eq .Role \"assistant\" }}")?;
     let system = instruction(modelfile, "SYSTEM").map(|text| system.replace("{{ .System }}", text)).unwrap_or_default();
-    let user = user.replace("{{ .Content }}", &format!("{image}{QUESTION}"));
+    let user = user.replace("{{ .Content }}", &format!("{IMAGE_MARKER}{QUESTION}"));
     let pieces = [prefix, system.as_str(), user.as_str()];
     if pieces.iter().any(|piece| piece.contains("{{")) || user.matches(QUESTION).count() != 1 {
         return None;
@@ -137,7 +146,7 @@ mod tests {
         assert_eq!(text("llava1_5_hf", Some("Be brief.")), "Be brief.\nUSER: <image>\n{question}\nASSISTANT:");
         assert!(text("qwen2_5_vl", None).starts_with("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"));
         assert!(text("qwen2_5_vl", Some("No.")).starts_with("<|im_start|>system\nNo.<|im_end|>\n<|im_start|>user\n"));
-        assert!(text("qwen3_vl", None).starts_with("<|im_start|>user\n<|vision_start|>"));
+        assert!(text("qwen3_vl", None).starts_with("<|im_start|>user\n<image>{question}<|im_end|>"));
         assert_eq!(of_swift(&arguments("ovis2", None)), None);
     }
 
@@ -157,7 +166,7 @@ mod tests {
         let (system, user) = ("Be brief.", "USER: {{ .Content }} ASSISTANT:");
         for prefix in ["", "<s>"] {
             let text = modelfile(prefix, "{{ .System }}", user, system);
-            let prompt = of_modelfile(&text, "<image>", &tokenizer).unwrap();
+            let prompt = of_modelfile(&text, &tokenizer).unwrap();
             assert_eq!(prompt.text, "Be brief. USER: <image>{question} ASSISTANT:");
             assert_eq!(prompt.stop, ["</s>"]);
         }
@@ -168,7 +177,7 @@ mod tests {
         for other in
             [modelfile("", "{{ .System }}", "{{ if x }}{{ .Content }}", ""), "FROM .\nTEMPLATE hello\n".to_owned()]
         {
-            assert_eq!(of_modelfile(&other, "<image>", &tokenizer), None);
+            assert_eq!(of_modelfile(&other, &tokenizer), None);
         }
     }
 }

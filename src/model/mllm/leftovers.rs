@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::{Dialogue, OpenedModel};
 use crate::model::known_bad;
+use crate::model::preprocess::ImageProcessor;
 use crate::model::template::ChatTemplate;
 use crate::model::weights::{Adapter, SwiftArguments, TrainerNotes};
 
@@ -18,7 +19,7 @@ impl OpenedModel {
     /// # Errors
     /// A file of the adapter cannot be read.
     pub fn adapter_warnings(&self, name: &str, adapter: &Adapter) -> Result<Vec<String>> {
-        let mut warnings = of_notes(name, &adapter.notes, &self.dialogue);
+        let mut warnings = of_notes(name, &adapter.notes, &self.dialogue, self.preprocessor.as_ref());
         if warnings.is_empty() {
             // What the trainer says of its prompt says more than the template that lies beside.
             let Dialogue { template, tokenizer, .. } = &self.dialogue;
@@ -40,8 +41,13 @@ impl OpenedModel {
 }
 
 /// What a person should know of the model `name` itself.
-pub(super) fn of_model(name: &str, notes: &TrainerNotes, dialogue: &Dialogue) -> Vec<String> {
-    let mut warnings = of_notes(name, notes, dialogue);
+pub(super) fn of_model(
+    name: &str,
+    notes: &TrainerNotes,
+    dialogue: &Dialogue,
+    processor: &dyn ImageProcessor,
+) -> Vec<String> {
+    let mut warnings = of_notes(name, notes, dialogue, processor);
     warnings.extend(of_version(name, notes.model_type.as_deref(), notes));
     warnings
 }
@@ -53,10 +59,11 @@ fn of_version(name: &str, model_type: Option<&str>, notes: &TrainerNotes) -> Vec
     }
 }
 
-fn of_notes(name: &str, notes: &TrainerNotes, dialogue: &Dialogue) -> Vec<String> {
+fn of_notes(name: &str, notes: &TrainerNotes, dialogue: &Dialogue, processor: &dyn ImageProcessor) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some((path, arguments)) = &notes.swift {
         warnings.extend(of_swift(name, path, arguments, dialogue));
+        warnings.extend(arguments.max_pixels.and_then(|n_pixels| of_pixels(name, n_pixels, processor)));
     }
     if let Some((path, modelfile)) = &notes.modelfile {
         let template = ChatTemplate::of_modelfile("Modelfile", modelfile, &dialogue.tokenizer);
@@ -80,30 +87,32 @@ fn of_notes(name: &str, notes: &TrainerNotes, dialogue: &Dialogue) -> Vec<String
     warnings
 }
 
-fn of_swift(name: &str, path: &Path, arguments: &SwiftArguments, dialogue: &Dialogue) -> Vec<String> {
-    let SwiftArguments { template, system, max_pixels, .. } = arguments;
-    let mut warnings = Vec::new();
+fn of_swift(name: &str, path: &Path, arguments: &SwiftArguments, dialogue: &Dialogue) -> Option<String> {
+    let SwiftArguments { template, system, .. } = arguments;
     let with_system = system.as_ref().map(|text| format!(" and the system text {text:?}")).unwrap_or_default();
     let used = dialogue.template.name();
     match ChatTemplate::of_swift(template, arguments) {
-        Some(trained) if dialogue.asks_as(&trained) => {}
-        Some(_) => warnings.push(format!(
+        Some(trained) if dialogue.asks_as(&trained) => None,
+        Some(_) => Some(format!(
             "{name} was trained by ms-swift with its template `{template}`{with_system}, whose prompt differs from that of \
              `{used}`, with which it is asked; hint: `--template {}` asks as it was trained",
             path.display()
         )),
-        None => warnings.push(format!(
+        None => Some(format!(
             "{name} was trained by ms-swift with its template `{template}`{with_system}, which is not known here: whether \
              `{used}` asks alike cannot be told; hint: compare the prompt in run.json with ms-swift's"
         )),
     }
-    if let Some(max_pixels) = max_pixels {
-        warnings.push(format!(
-            "{name} was trained by ms-swift on images of at most {max_pixels} pixels (`max_pixels`), larger ones made \
-             smaller first; here they are prepared as they are"
-        ));
+}
+
+/// ms-swift makes larger images smaller, to `n_pixels`, before the model's own processor sees them.
+fn of_pixels(name: &str, n_pixels: u64, processor: &dyn ImageProcessor) -> Option<String> {
+    let told = format!("{name} was trained by ms-swift on images of at most {n_pixels} pixels (`max_pixels`)");
+    match processor.parameters().get("max_pixels").map(|own| own.as_u64()) {
+        Some(Some(own)) if own == n_pixels => None,
+        Some(_) => Some(format!("{told}, which is not the limit here; hint: `--max-pixels {n_pixels}`")),
+        None => Some(format!("{told}, larger ones made smaller first; here images are prepared as they are")),
     }
-    warnings
 }
 
 impl Dialogue {
@@ -111,9 +120,9 @@ impl Dialogue {
     fn asks_as(&self, other: &ChatTemplate) -> bool {
         let ids = |template: &ChatTemplate| {
             let text = template.render(QUESTION).ok()?;
-            self.tokenizer.encode_with_image(&text, super::IMAGE_MARKER).ok()
+            self.tokenizer.encode_with_image(&text, self.image_marker).ok()
         };
-        let own = ids(&self.template);
-        own.is_some() && own == ids(other)
+        let (own, other) = (ids(&self.template), ids(&other.clone().with_image_marker(self.image_marker)));
+        own.is_some() && own == other
     }
 }

@@ -131,8 +131,10 @@ mod tests {
     use super::*;
 
     fn notes(files: &[(&str, &str)]) -> TrainerNotes {
-        let read =
-            |name: &str| Ok(files.iter().find(|(file, _)| *file == name).map(|(_, text)| text.as_bytes().to_vec()));
+        let read = |name: &str| {
+            let found = files.iter().find(|(file, _)| *file == name);
+            Ok(found.map(|(file, text)| (PathBuf::from(file), text.as_bytes().to_vec())))
+        };
         TrainerNotes::find(read).unwrap()
     }
 
