@@ -4,6 +4,7 @@
 //! images, [`layers`] make [`vision`], [`language`], [`encoders`] and [`mllm`], a [`prefix`] is a prompt that was read,
 //! [`generate`] writes answers and [`scoring`] ranks labels.
 
+mod built_in_templates;
 pub mod config;
 pub mod encoders;
 pub mod generate;

@@ -3,6 +3,7 @@
 //! Both have templates of their own, which differ from those of the checkpoints: what a model was asked while it was
 //! fine-tuned is a property of the fine-tune.
 
+use super::built_in_templates::SWIFT_LLAVA;
 use super::template::{IMAGE_MARKER, QUESTION};
 use super::tokenizer::TextTokenizer;
 use super::weights::SwiftArguments;
@@ -37,7 +38,7 @@ const SWIFT_TEMPLATES: [SwiftTemplate; 4] = [
         names: &["llava1_5_hf"],
         system: "{system}\n",
         default_system: None,
-        user: super::template::SWIFT_LLAVA,
+        user: SWIFT_LLAVA,
         stop: "</s>",
     },
     SwiftTemplate {

@@ -25,7 +25,10 @@ fn quantised_checkpoints_are_refused_by_what_their_configuration_says() {
     let path = model.join("config.json");
     let plain: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     for (quantisation, named) in [
-        (json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}), "bitsandbytes, 4 bits"),
+        (
+            json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}),
+            "bitsandbytes, 4 bits",
+        ),
         (json!({"load_in_8bit": true}), "bitsandbytes, 8 bits"),
         (json!({"quant_method": "gptq", "bits": 4, "group_size": 128}), "gptq, 4 bits"),
         (json!({"quant_method": "awq", "bits": 4, "version": "gemm"}), "awq, 4 bits"),
@@ -115,7 +118,8 @@ fn an_adapter_given_as_a_model_names_the_unquantised_base() {
     let folder = tempfile::tempdir().unwrap();
     let tuned = adapter(&shared, folder.path(), "unsloth/tiny-llava-bnb-4bit", &[]);
     let out = folder.path().join("run");
-    let parts = ["`unsloth/tiny-llava`", "`unsloth/tiny-llava-bnb-4bit` is quantised: bitsandbytes, 4 bits", "`--adapter`"];
+    let parts =
+        ["`unsloth/tiny-llava`", "`unsloth/tiny-llava-bnb-4bit` is quantised: bitsandbytes, 4 bits", "`--adapter`"];
     refuse(&mut eval_alone(&tuned, &shared.join("data"), "mnist", &out), &parts);
 }
 
@@ -135,9 +139,8 @@ fn what_was_trained_otherwise_is_warned_of_and_recorded_with_the_run() {
         "over the quantised base `unsloth/tiny-llava-bnb-4bit` (bitsandbytes, 4 bits), and is evaluated over `tiny-llava`",
         "saved by transformers 4.46.3",
     ];
-    let run = |name: &str| -> Value {
-        serde_json::from_slice(&fs::read(out.join(name).join("run.json")).unwrap()).unwrap()
-    };
+    let run =
+        |name: &str| -> Value { serde_json::from_slice(&fs::read(out.join(name).join("run.json")).unwrap()).unwrap() };
     let recorded = run("tuned")["environment"]["warnings"].clone();
     let recorded: Vec<&str> = recorded.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     for part in expected {

@@ -8,7 +8,9 @@ use super::support::{self, emt, finish};
 fn models_encoders_comparators_and_templates_are_listed_with_what_was_verified() {
     let table = support::run(["models"]);
     assert_eq!((table.code, table.stderr.as_str()), (Some(0), ""));
-    for part in ["models (", "encoders (", "comparators (", "templates (", "llava ", "vicuna_v1 ", "local: transformers"] {
+    for part in
+        ["models (", "encoders (", "comparators (", "templates (", "llava ", "vicuna_v1 ", "local: transformers"]
+    {
         assert!(table.stdout.contains(part), "`{part}` is missing in:\n{}", table.stdout);
     }
     assert!(table.stdout.lines().all(|line| line == line.trim_end()), "{}", table.stdout);
