@@ -356,6 +356,12 @@ impl OpenedSubjects {
         names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
     }
 
+    /// The version of transformers that saved the model of `run`, or its adapter, where they say so.
+    pub fn transformers_version(&self, run: usize) -> Option<&str> {
+        let of_adapter = self.adapter(run).and_then(|opened| opened.adapter.notes.transformers_version.as_deref());
+        of_adapter.or(self.model.notes.transformers_version.as_deref())
+    }
+
     /// The largest relative change of a tower tensor against the encoder's, where they were compared.
     pub fn tower_change(&self) -> Value {
         json!(self.encoder.as_ref().and_then(|(_, comparison)| comparison.largest_change))

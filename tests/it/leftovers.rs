@@ -150,6 +150,8 @@ fn what_was_trained_otherwise_is_warned_of_and_recorded_with_the_run() {
     }
     assert_eq!(recorded.len(), expected.len(), "{recorded:#?}");
     assert_eq!(run("base")["environment"]["warnings"], Value::Null, "the base was not trained so");
+    assert_eq!(run("base")["environment"]["transformers_version"], "5.23.0");
+    assert_eq!(run("tuned")["environment"]["transformers_version"], "4.46.3");
 
     // Asked as it was trained, it is another run, and one warning is gone.
     let asked = folder.path().join("asked");

@@ -34,7 +34,7 @@ impl OpenedModel {
             ));
         }
         // An adapter that is no checkpoint has its base's architecture.
-        let model_type = adapter.notes.model_type.as_deref().or(self.model_type.as_deref());
+        let model_type = adapter.notes.model_type.as_deref().or(self.notes.model_type.as_deref());
         warnings.extend(of_version(name, model_type, &adapter.notes));
         Ok(warnings)
     }
@@ -48,6 +48,12 @@ pub(super) fn of_model(
     processor: &dyn ImageProcessor,
 ) -> Vec<String> {
     let mut warnings = of_notes(name, notes, dialogue, processor);
+    if let Some(method) = &notes.quantised_base {
+        warnings.push(format!(
+            "{name} was trained over a quantised base ({method}) and merged into one that is not: what was trained answered \
+             with other weights; hint: compare it only with the unquantised base"
+        ));
+    }
     warnings.extend(of_version(name, notes.model_type.as_deref(), notes));
     warnings
 }

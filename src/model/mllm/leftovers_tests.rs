@@ -236,12 +236,15 @@ fn a_merge_of_ms_swift_tells_its_arguments_as_a_model_and_as_an_adapter() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("checkpoint-10-merged");
     merged(&shared, &dir, |config| config["transformers_version"] = json!("4.46.3"));
-    let arguments = json!({"template": "llava1_5_hf", "system": "Answer with a name.", "train_type": "lora"});
+    let arguments = json!({
+        "template": "llava1_5_hf", "system": "Answer with a name.", "train_type": "lora", "quant_method": "bnb", "quant_bits": 4,
+    });
     fs::write(dir.join("args.json"), arguments.to_string()).unwrap();
     assert_answers_merged(&shared, &dir);
     let model = opened(&dir, None);
     assert_warned(&model.warnings, &["checkpoint-10-merged", "\"Answer with a name.\"", "args.json"]);
     assert_warned(&model.warnings, &["transformers 4.46.3"]);
+    assert_warned(&model.warnings, &["bitsandbytes, 4 bits", "merged into one that is not"]);
     let path = dir.join("args.json").display().to_string();
     let as_trained = opened(&dir, Some(&path));
     let prompt = as_trained.dialogue.render("What?").unwrap().text;

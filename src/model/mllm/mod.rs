@@ -19,7 +19,7 @@ use super::scoring::LabelTrie;
 use super::template::{AroundAnswer, ChatTemplate};
 use super::tokenizer::{PromptPiece, TextTokenizer};
 use super::vision::VisionTower;
-use super::weights::{Canonical, Checkpoint, Weights};
+use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
 use crate::domain::Answer;
 
 /// A prompt after the chat template, tokenised around the image.
@@ -194,7 +194,8 @@ pub struct OpenedModel {
     pub plan: Box<dyn MllmPlan>,
     /// What a person should know before it is asked.
     pub warnings: Vec<String>,
-    model_type: Option<String>,
+    /// What was left beside it.
+    pub notes: TrainerNotes,
 }
 
 impl OpenedModel {
@@ -235,7 +236,7 @@ impl OpenedModel {
             dialogue,
             plan,
             warnings,
-            model_type: notes.model_type,
+            notes,
         })
     }
 

@@ -1,8 +1,10 @@
 //! Adapter folders: what trainers leave that changes a base model without being one.
 //!
 //! PEFT's LoRA (`adapter_config.json`), LLaVA's own LoRA folder (the same with `non_lora_trainables`), ms-swift's (the same
-//! with `vit.safetensors`), a projector alone (`mm_projector`), and a whole checkpoint of the same shape. A tensor is applied by its own name and shape, and
-//! never by what the configuration says of modules: patterns differ from version to version, tensors do not.
+//! with `vit.safetensors`), a projector alone (`mm_projector`), and a whole checkpoint of the same shape. A tensor is
+//! applied by its own name and shape, and never by what the configuration says of modules: patterns differ from version to
+//! version and from tool to tool, tensors do not.
+#![expect(clippy::disallowed_methods, reason = "model/weights owns the files of a checkpoint")]
 
 mod peft;
 #[cfg(test)]

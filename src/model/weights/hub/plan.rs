@@ -133,6 +133,11 @@ mod tests {
         let found = plan(Role::Adapter, &names);
         assert_eq!(found.companions, ["adapter_config.json", "config.json", "README.md"]);
         assert_eq!(found.weights, ["adapter_model.bin", "non_lora_trainables.bin"]);
+        let names =
+            ["adapter_config.json", "adapter_model.safetensors", "args.json", "vit.safetensors", "optimizer.pt"];
+        let found = plan(Role::Adapter, &names);
+        assert_eq!(found.companions, ["adapter_config.json", "args.json"]);
+        assert_eq!(found.weights, ["adapter_model.safetensors", "vit.safetensors"]);
         assert_eq!(plan(Role::Adapter, &["adapter_config.json"]).missing, ["adapter_model.safetensors"]);
         assert_eq!(plan(Role::Adapter, &["README.md"]).missing, ["adapter_config.json"]);
         assert_eq!(plan(Role::Adapter, &["config.json", "mm_projector.bin"]).weights, ["mm_projector.bin"]);
