@@ -14,6 +14,7 @@ mod hub_options;
 mod interrupt;
 mod judge;
 mod judge_options;
+mod models;
 mod progress;
 mod report;
 mod results;
@@ -62,6 +63,8 @@ enum Command {
     Finetune(Box<finetune::FinetuneArgs>),
     /// Judge a recorded run again, and measure a judge against people
     Judge(judge::JudgeArgs),
+    /// List the models, encoders, comparators and chat templates that are known, and what was verified how
+    Models(models::ModelsArgs),
     /// Find, check and download datasets
     Data(data::DataArgs),
     /// Fine-tune, evaluate and compare the miniature that is part of the program: the whole story, offline
@@ -101,6 +104,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Gate(args) => gate::run(args, cli.quiet, out, err),
         Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),
+        Command::Models(args) => models::run(args, out),
         Command::Data(args) => data::run(args, cli.quiet, out, err),
         Command::Demo(args) => demo::run(args, cli.quiet, out, err),
     }

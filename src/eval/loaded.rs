@@ -82,6 +82,8 @@ struct OpenedAdapter {
     name: String,
     adapter: Adapter,
     hash: String,
+    /// What a person should know of it.
+    warnings: Vec<String>,
 }
 
 /// The models of all runs and their encoder, loaded.
@@ -119,7 +121,7 @@ impl OpenedSubjects {
             _ => None,
         };
         let model = OpenedModel::open_within(&checkpoint, tower.as_ref(), request.template, &request.pixels)?;
-        let adapters = open_adapters(request, family.canonical, &model)?;
+        let mut adapters = open_adapters(request, family.canonical, &model)?;
         let encoder = match encoder_at {
             Some(at) => {
                 let encoder = OpenedEncoder::open(at.open(Miniature::Encoder)?)?;
@@ -132,6 +134,9 @@ impl OpenedSubjects {
         let hash =
             |weights: &Weights| request.hashes.as_ref().map_or_else(|| weights.hash(), |memory| memory.hash(weights));
         let model_hash = hash(&model.weights)?;
+        for opened in &mut adapters {
+            opened.warnings = adapter_warnings(&opened.name, &opened.adapter, &model, &model_hash)?;
+        }
         let encoder_hash = encoder.as_ref().map(|(encoder, _)| hash(&encoder.weights)).transpose()?;
         Ok(Self { model, model_hash, adapters, has_base, is_merged, allows_idle, encoder, encoder_hash })
     }
@@ -142,27 +147,16 @@ impl OpenedSubjects {
         if self.has_base { std::iter::once(None).chain(adapters).collect() } else { adapters.collect() }
     }
 
-    /// What a person should know of the adapters.
+    /// What a person should know of the model and the adapters.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for OpenedAdapter { name, adapter, .. } in &self.adapters {
-            warnings.extend(adapter.warnings.iter().map(|warning| format!("{name}: {warning}")));
-            if let Some(base) = adapter.base_name().filter(|base| last_part(base) != last_part(&self.model.name)) {
-                warnings
-                    .push(format!("{name} says that its base is `{base}`, and it is applied to `{}`", self.model.name));
-            }
-            let trained_over = adapter.provenance.as_ref().and_then(|notes| notes["base"]["weights"].as_str());
-            if trained_over.is_some_and(|weights| weights != self.model_hash) {
-                warnings.push(format!("{name} was trained over other weights than those of `{}`", self.model.name));
-            }
-            let n_tower = adapter.n_touched(TOWER);
-            if n_tower > 0 {
-                warnings.push(format!(
-                    "{name} changes {n_tower} modules of the vision tower: the encoder is not its tower"
-                ));
-            }
-        }
-        warnings
+        let of_adapters = self.adapters.iter().flat_map(|opened| opened.warnings.iter());
+        self.model.warnings.iter().chain(of_adapters).cloned().collect()
+    }
+
+    /// Those of one of [`runs`](Self::runs).
+    pub fn warnings_of(&self, run: usize) -> Vec<String> {
+        let of_adapter = self.adapter(run).into_iter().flat_map(|opened| opened.warnings.iter());
+        self.model.warnings.iter().chain(of_adapter).cloned().collect()
     }
 
     fn adapter(&self, run: usize) -> Option<&OpenedAdapter> {
@@ -309,12 +303,30 @@ fn open_adapters(
             bail!("{}", idle(&name));
         }
         let hash = adapter.hash()?;
-        opened.push(OpenedAdapter { name, adapter, hash });
+        opened.push(OpenedAdapter { name, adapter, hash, warnings: Vec::new() });
     }
     if opened.len() + usize::from(request.has_base) > RunSet::N_RUNS_MAX {
         bail!("{} adapters are too many at once; hint: at most {}", opened.len(), RunSet::N_RUNS_MAX - 1);
     }
     Ok(opened)
+}
+
+fn adapter_warnings(name: &str, adapter: &Adapter, model: &OpenedModel, model_hash: &str) -> Result<Vec<String>> {
+    let mut warnings: Vec<String> = adapter.warnings.iter().map(|warning| format!("{name}: {warning}")).collect();
+    let other_base = adapter.base_name().filter(|base| last_part(base) != last_part(&model.name));
+    if let (Some(base), None) = (other_base, &adapter.notes.quantised_base) {
+        warnings.push(format!("{name} says that its base is `{base}`, and it is applied to `{}`", model.name));
+    }
+    let trained_over = adapter.provenance.as_ref().and_then(|notes| notes["base"]["weights"].as_str());
+    if trained_over.is_some_and(|weights| weights != model_hash) {
+        warnings.push(format!("{name} was trained over other weights than those of `{}`", model.name));
+    }
+    let n_tower = adapter.n_touched(TOWER);
+    if n_tower > 0 {
+        warnings.push(format!("{name} changes {n_tower} modules of the vision tower: the encoder is not its tower"));
+    }
+    warnings.extend(model.adapter_warnings(name, adapter)?);
+    Ok(warnings)
 }
 
 /// Why an adapter without any effect is refused.
@@ -342,6 +354,12 @@ impl OpenedSubjects {
         let notes = self.adapter(run).and_then(|opened| opened.adapter.provenance.as_ref());
         let names = notes.and_then(|notes| notes["tuned_on"].as_array());
         names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    }
+
+    /// The version of transformers that saved the model of `run`, or its adapter, where they say so.
+    pub fn transformers_version(&self, run: usize) -> Option<&str> {
+        let of_adapter = self.adapter(run).and_then(|opened| opened.adapter.notes.transformers_version.as_deref());
+        of_adapter.or(self.model.notes.transformers_version.as_deref())
     }
 
     /// The largest relative change of a tower tensor against the encoder's, where they were compared.

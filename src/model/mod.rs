@@ -4,9 +4,11 @@
 //! images, [`layers`] make [`vision`], [`language`], [`encoders`] and [`mllm`], a [`prefix`] is a prompt that was read,
 //! [`generate`] writes answers and [`scoring`] ranks labels.
 
+mod built_in_templates;
 pub mod config;
 pub mod encoders;
 pub mod generate;
+mod known_bad;
 pub mod language;
 pub mod layers;
 pub mod memory;
@@ -20,6 +22,7 @@ pub mod subjects;
 pub mod template;
 pub mod tokenizer;
 pub mod tower;
+mod trainer_template;
 pub mod vision;
 pub mod vision_qwen;
 pub mod weights;

@@ -1,47 +1,22 @@
 //! Chat templates: how a question about an image becomes the text that a model was trained to continue.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde_json::Value;
 
-use super::weights::{Checkpoint, read_text_file};
+pub use super::built_in_templates::{BUILT_IN, BuiltIn};
+use super::tokenizer::TextTokenizer;
+use super::trainer_template::{self, TrainerPrompt};
+use super::weights::{Checkpoint, MODELFILE, SWIFT_ARGUMENTS, SwiftArguments, read_text_file};
 
 /// What stands for the image in built-in templates, and in those of LLaVA.
 pub const IMAGE_MARKER: &str = "<image>";
 
-/// Templates that need no file: the original LLaVA repository's conversations (formats of its `conversation.py`).
-const BUILT_IN: [BuiltIn; 3] = [
-    BuiltIn {
-        name: "vicuna_v1",
-        text: "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, \
-               detailed, and polite answers to the user's questions. USER: <image>\n{question} ASSISTANT:",
-        stop: &["</s>"],
-    },
-    BuiltIn {
-        name: "llava_v1",
-        text: "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, \
-               detailed, and polite answers to the human's questions. USER: <image>\n{question} ASSISTANT:",
-        stop: &["</s>"],
-    },
-    BuiltIn {
-        name: "llava_v0",
-        text: "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, \
-               detailed, and polite answers to the human's questions.###Human: <image>\n{question}###Assistant:",
-        stop: &["###"],
-    },
-];
-
-/// Where the question goes in a built-in template.
-const QUESTION: &str = "{question}";
-
-struct BuiltIn {
-    name: &'static str,
-    text: &'static str,
-    stop: &'static [&'static str],
-}
+/// Where the question goes in a template that is no jinja.
+pub(super) const QUESTION: &str = "{question}";
 
 /// A template that has been compiled.
 #[derive(Clone, Debug)]
@@ -54,7 +29,7 @@ pub struct ChatTemplate {
 
 #[derive(Clone, Debug)]
 enum Source {
-    BuiltIn(&'static str),
+    Plain(String),
     Jinja { text: String, environment: Box<Environment<'static>>, bos_token: String, eos_token: String },
 }
 
@@ -64,7 +39,8 @@ impl ChatTemplate {
         BUILT_IN.iter().map(|template| template.name)
     }
 
-    /// Opens the template `choice`: a built-in name, or a file of jinja. Without a choice it is the checkpoint's own:
+    /// Opens the template `choice`: a built-in name, or a file, of jinja or with what a trainer left of its own template
+    /// (ms-swift's `args.json`, LLaMA-Factory's `Modelfile`). Without a choice it is the checkpoint's own:
     /// `chat_template.jinja`, `chat_template.json`, `processor_config.json`, `tokenizer_config.json`, in this order.
     /// An original LLaVA, which carries none, gets `vicuna_v1`, with which its training scripts format.
     ///
@@ -79,7 +55,15 @@ impl ChatTemplate {
                 let names: Vec<&str> = Self::built_in_names().collect();
                 format!("the template `{choice}` is neither one of {} nor a file", names.join(", "))
             })?;
-            return Self::jinja(choice, text, checkpoint);
+            return match Path::new(choice).file_name().and_then(|name| name.to_str()) {
+                Some(SWIFT_ARGUMENTS) => Self::of_arguments(choice, &text),
+                Some(MODELFILE) => {
+                    Self::of_modelfile(choice, &text, &TextTokenizer::open(checkpoint)?).with_context(|| {
+                        format!("the prompt of `{choice}` is of no form that is read; hint: write it as jinja")
+                    })
+                }
+                _ => Self::jinja(choice, text, checkpoint),
+            };
         }
         if let Some((name, text)) = own_template(checkpoint)? {
             return Self::jinja(&name, text, checkpoint);
@@ -100,10 +84,41 @@ impl ChatTemplate {
         let found = BUILT_IN.iter().find(|template| template.name == name)?;
         Some(Self {
             name: found.name.to_owned(),
-            source: Source::BuiltIn(found.text),
+            source: Source::Plain(found.text.to_owned()),
             stop_strings: found.stop.iter().map(|&stop| stop.to_owned()).collect(),
             image_marker: IMAGE_MARKER,
         })
+    }
+
+    fn of_arguments(name: &str, text: &str) -> anyhow::Result<Self> {
+        let json = serde_json::from_str(text).with_context(|| format!("failed to read `{name}`"))?;
+        let arguments = SwiftArguments::from_json(&json)
+            .with_context(|| format!("`{name}` names no template of ms-swift; hint: give a jinja file"))?;
+        Self::of_swift(name, &arguments).with_context(|| {
+            format!(
+                "ms-swift's template `{}`, which `{name}` names, is not known here; hint: write it as jinja",
+                arguments.template
+            )
+        })
+    }
+
+    /// The template that ms-swift trained with, under the name `name`; `None` where it is not known here.
+    pub fn of_swift(name: &str, arguments: &SwiftArguments) -> Option<Self> {
+        Some(Self::of_trainer(name, trainer_template::of_swift(arguments)?))
+    }
+
+    /// The template that LLaMA-Factory shows in a `Modelfile`; `None` where that is of another form.
+    pub fn of_modelfile(name: &str, modelfile: &str, tokenizer: &TextTokenizer) -> Option<Self> {
+        Some(Self::of_trainer(name, trainer_template::of_modelfile(modelfile, tokenizer)?))
+    }
+
+    fn of_trainer(name: &str, prompt: TrainerPrompt) -> Self {
+        Self {
+            name: name.to_owned(),
+            source: Source::Plain(prompt.text),
+            stop_strings: prompt.stop,
+            image_marker: IMAGE_MARKER,
+        }
     }
 
     /// The same, where `image_marker` stands for the image in the checkpoint's own template.
@@ -132,7 +147,9 @@ impl ChatTemplate {
             "the question contains `{marker}`, which stands for the image; hint: leave it out, the template places it"
         );
         let rendered = match &self.source {
-            Source::BuiltIn(text) => text.replace(IMAGE_MARKER, marker).replace(QUESTION, question),
+            Source::Plain(text) => {
+                text.replace(IMAGE_MARKER, &trainer_template::image_text(marker)).replace(QUESTION, question)
+            }
             Source::Jinja { environment, bos_token, eos_token, .. } => {
                 let messages = one_turn(question);
                 let variables = context! { messages, add_generation_prompt => true, bos_token, eos_token };
@@ -152,12 +169,84 @@ impl ChatTemplate {
         Ok(rendered)
     }
 
+    /// What to know of the other chat templates that the checkpoint carries beside this one, which is its own: those that
+    /// ask otherwise, as of a tokenizer into which a trainer wrote its own.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn other_templates(&self, checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> anyhow::Result<Vec<String>> {
+        let others = stored_templates(|name| checkpoint.read_file(name))?;
+        let others = others.into_iter().filter(|(name, _)| *name != self.name);
+        let differing = others.filter(|(_, text)| !text.as_ref().is_ok_and(|text| self.agrees(text, tokenizer)));
+        let told = differing.map(|(name, _)| {
+            format!(
+                "`{name}` of `{}` carries another chat template than `{}`, with which it is asked; hint: choose with \
+                 `--template` the one that it was trained with",
+                checkpoint.dir.display(),
+                self.name
+            )
+        });
+        Ok(told.collect())
+    }
+
+    /// What to know of the chat template beside the adapter `name`, whose files `read` gives, where it asks otherwise.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn adapter_template(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> anyhow::Result<Option<(PathBuf, Vec<u8>)>>,
+        tokenizer: &TextTokenizer,
+    ) -> anyhow::Result<Option<String>> {
+        let stored = stored_templates(|file| Ok(read(file)?.map(|(_, bytes)| bytes)))?;
+        let Some((file, text)) = stored.into_iter().next() else { return Ok(None) };
+        if text.is_ok_and(|text| self.agrees(&text, tokenizer)) {
+            return Ok(None);
+        }
+        let mend = match (file, read(file)?) {
+            ("chat_template.jinja", Some((path, _))) => format!("`--template {}` asks as it says", path.display()),
+            _ => "choose with `--template` the one that it was trained with".to_owned(),
+        };
+        Ok(Some(format!(
+            "{name} carries another chat template (`{file}`) than `{}`, with which it is asked; hint: {mend}",
+            self.name
+        )))
+    }
+
+    /// Whether the jinja template `text` asks as this one does. Templates of language models alone take a question as one
+    /// text, with the image's marker in it.
+    fn agrees(&self, text: &str, tokenizer: &TextTokenizer) -> bool {
+        const ANY_QUESTION: &str = "What is this?";
+        let (bos_token, eos_token) = (tokenizer.bos_token().unwrap_or(""), tokenizer.eos_token().unwrap_or(""));
+        let (Ok(own), Ok(environment)) = (self.render(ANY_QUESTION), environment_of(text)) else { return false };
+        let rendered = |messages: Vec<minijinja::Value>| {
+            let variables = context! { messages, add_generation_prompt => true, bos_token, eos_token };
+            environment.get_template(TEMPLATE_NAME).and_then(|template| template.render(variables)).ok()
+        };
+        // A begin token that is left out is the tokenizer's to add.
+        let plain = |text: &str| text.strip_prefix(bos_token).unwrap_or(text).to_owned();
+        if rendered(one_turn(ANY_QUESTION)).is_some_and(|text| plain(&text) == plain(&own)) {
+            return true;
+        }
+        // Where a question is one text, a trainer wrote the template, which tokenises texts one by one: a space between
+        // two of them is the tokenizer's to add.
+        let bare = |text: &str| plain(text).replace(' ', "");
+        let image = trainer_template::image_text(self.image_marker);
+        ["\n", ""].into_iter().any(|between| {
+            let turn = user_turn(format!("{image}{between}{ANY_QUESTION}").into());
+            rendered(vec![turn]).is_some_and(|text| bare(&text) == bare(&own))
+        })
+    }
+
     /// What the template writes around the answer to `question`, whose prompt is `prompt`. `None` where it takes no
     /// answers, or shows them otherwise than after the prompt.
     pub fn around_answer(&self, question: &str, prompt: &str) -> Option<AroundAnswer> {
         let Source::Jinja { environment, bos_token, eos_token, .. } = &self.source else {
             let after = self.stop_strings.first().cloned().unwrap_or_default();
-            return Some(AroundAnswer { before: " ".to_owned(), after });
+            // Trainers tokenise the answer by itself; sentencepiece then puts a space before it.
+            let before = if prompt.ends_with(char::is_whitespace) { "" } else { " " };
+            return Some(AroundAnswer { before: before.to_owned(), after });
         };
         let text = one_map(vec![("type", "text".into()), ("text", PROBE.into())]);
         // Some templates take an answer as a list of parts, as they take questions, others as a text.
@@ -179,7 +268,7 @@ impl ChatTemplate {
     /// The template itself.
     pub fn text(&self) -> &str {
         match &self.source {
-            Source::BuiltIn(text) => text,
+            Source::Plain(text) => text,
             Source::Jinja { text, .. } => text,
         }
     }
@@ -211,7 +300,11 @@ const PROBE: &str = "emtprobeanswer";
 fn one_turn(question: &str) -> Vec<minijinja::Value> {
     let image = one_map(vec![("type", "image".into())]);
     let text = one_map(vec![("type", "text".into()), ("text", question.into())]);
-    vec![one_map(vec![("role", "user".into()), ("content", vec![image, text].into())])]
+    vec![user_turn(vec![image, text].into())]
+}
+
+fn user_turn(content: minijinja::Value) -> minijinja::Value {
+    one_map(vec![("role", "user".into()), ("content", content)])
 }
 
 fn one_map(pairs: Vec<(&str, minijinja::Value)>) -> minijinja::Value {
@@ -266,27 +359,37 @@ fn explain(error: &Error) -> String {
 
 /// The checkpoint's template and the file that it came from.
 fn own_template(checkpoint: &Checkpoint) -> anyhow::Result<Option<(String, String)>> {
-    if let Some(bytes) = checkpoint.read_file("chat_template.jinja")? {
-        let text = String::from_utf8(bytes).with_context(|| {
-            format!("failed to read `{}`: it is not UTF-8", checkpoint.dir.join("chat_template.jinja").display())
-        })?;
-        return Ok(Some(("chat_template.jinja".to_owned(), text)));
-    }
-    for file in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
-        let Some(json) = checkpoint.read_json(file)? else { continue };
-        let template = json.get("chat_template").filter(|template| !template.is_null());
-        if let Some(template) = template {
-            let text = template_text(template).with_context(|| {
-                format!(
-                    "failed to read `{}`: `chat_template` is neither a text nor a list with one named `default`; hint: \
-                     choose with `--template`",
-                    checkpoint.dir.join(file).display()
-                )
-            })?;
-            return Ok(Some((file.to_owned(), text)));
+    let place = |name: &str| checkpoint.dir.join(name);
+    match stored_templates(|name| checkpoint.read_file(name))?.into_iter().next() {
+        None => Ok(None),
+        Some((name, Ok(text))) => Ok(Some((name.to_owned(), text))),
+        Some((name, Err(error))) => {
+            Err(error.context(format!("failed to read the chat template of `{}`", place(name).display())))
         }
     }
-    Ok(None)
+}
+
+/// All chat templates of a folder whose files `read` gives, by file, the one that counts first; or why one cannot be read.
+type StoredTemplates = Vec<(&'static str, anyhow::Result<String>)>;
+
+fn stored_templates(read: impl Fn(&str) -> anyhow::Result<Option<Vec<u8>>>) -> anyhow::Result<StoredTemplates> {
+    let mut found: StoredTemplates = Vec::new();
+    if let Some(bytes) = read("chat_template.jinja")? {
+        found.push(("chat_template.jinja", String::from_utf8(bytes).context("it is not UTF-8")));
+    }
+    for file in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
+        let Some(bytes) = read(file)? else { continue };
+        let text = match serde_json::from_slice::<Value>(&bytes) {
+            Ok(json) => json.get("chat_template").filter(|template| !template.is_null()).map(|template| {
+                template_text(template).context(
+                    "`chat_template` is neither a text nor a list with one named `default`; hint: choose with `--template`",
+                )
+            }),
+            Err(error) => Some(Err(error).context("hint: the file must be JSON, copy it again")),
+        };
+        found.extend(text.map(|text| (file, text)));
+    }
+    Ok(found)
 }
 
 /// A template is a string, or a list of `{name, template}`.

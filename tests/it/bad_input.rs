@@ -15,7 +15,7 @@ use super::eval::{eval, succeed, trials};
 use super::support::{self, emt, finish};
 
 /// The command must end with exit code 2 and one error that says all of `parts`.
-fn refuse(command: &mut Command, parts: &[&str]) {
+pub(super) fn refuse(command: &mut Command, parts: &[&str]) {
     let finished = finish(command);
     assert_eq!(finished.code, Some(2), "{}\n{}", finished.stdout, finished.stderr);
     let errors: Vec<&str> = finished.stderr.split("error: ").skip(1).collect();
@@ -28,7 +28,7 @@ fn refuse(command: &mut Command, parts: &[&str]) {
 }
 
 /// `emt eval` without an encoder, on four digits unless other datasets are given.
-fn eval_alone(model: &Path, data: &Path, datasets: &str, out: &Path) -> Command {
+pub(super) fn eval_alone(model: &Path, data: &Path, datasets: &str, out: &Path) -> Command {
     let mut command = emt();
     command.arg("eval").arg("--model").arg(model).args(["--encoder", "none"]).arg("--data").arg(data);
     command.args(["--datasets", datasets, "--limit", "4", "--out"]).arg(out);
@@ -36,7 +36,7 @@ fn eval_alone(model: &Path, data: &Path, datasets: &str, out: &Path) -> Command 
 }
 
 /// A copy of the small model that may be spoilt.
-fn copy_of_model(shared: &Path, folder: &Path) -> PathBuf {
+pub(super) fn copy_of_model(shared: &Path, folder: &Path) -> PathBuf {
     let copy = folder.join("model");
     fs::create_dir(&copy).unwrap();
     for entry in fs::read_dir(shared.join("models/tiny-llava")).unwrap() {
@@ -48,12 +48,12 @@ fn copy_of_model(shared: &Path, folder: &Path) -> PathBuf {
 }
 
 /// The header of a safetensors file, and the bytes behind it.
-fn parts_of(safetensors: &[u8]) -> (Value, &[u8]) {
+pub(super) fn parts_of(safetensors: &[u8]) -> (Value, &[u8]) {
     let n_bytes = u64::from_le_bytes(safetensors[..8].try_into().unwrap()) as usize;
     (serde_json::from_slice(&safetensors[8..8 + n_bytes]).unwrap(), &safetensors[8 + n_bytes..])
 }
 
-fn joined(header: &Value, data: &[u8]) -> Vec<u8> {
+pub(super) fn joined(header: &Value, data: &[u8]) -> Vec<u8> {
     let header = header.to_string();
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }

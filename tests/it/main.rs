@@ -26,6 +26,8 @@ mod http_server;
 mod hub;
 mod hub_data;
 mod judge;
+mod leftovers;
+mod models;
 mod package;
 mod paper;
 mod qwen;

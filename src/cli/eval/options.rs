@@ -44,7 +44,8 @@ pub(in crate::cli) struct EvalOptions {
     /// The encoder's captions: each dataset's one template, or the mean over its ensemble where it has one
     #[arg(long, value_enum, default_value = "template")]
     pub(in crate::cli) captions: CaptionsName,
-    /// Chat template over the checkpoint's own: a name such as vicuna_v1, or a jinja file
+    /// Chat template over the checkpoint's own: a name of `emt models`, or a file: jinja, ms-swift's args.json, or
+    /// LLaMA-Factory's Modelfile
     #[arg(long, value_name = "NAME|FILE")]
     pub(in crate::cli) template: Option<String>,
     /// Pixels (height x width) that an image is enlarged to at least, for families that keep its proportions (Qwen);

@@ -313,6 +313,13 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
         if !prepared.hub_commits.is_empty() {
             environment.insert("hub".into(), prepared.hub_commits.clone().into());
         }
+        if let Some(version) = prepared.subjects.transformers_version(run) {
+            environment.insert("transformers_version".into(), version.into());
+        }
+        let warnings = prepared.subjects.warnings_of(run);
+        if !warnings.is_empty() {
+            environment.insert("warnings".into(), warnings.into());
+        }
         let tuned_on = prepared.subjects.tuned_on(run);
         if !tuned_on.is_empty() {
             environment.insert(ADAPTER_TUNED_ON.into(), tuned_on.into());

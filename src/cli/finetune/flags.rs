@@ -53,7 +53,8 @@ pub(in crate::cli) struct FinetuneArgs {
     /// The answer to learn, with {label} and perhaps {noun}
     #[arg(long, value_name = "TEXT", default_value = AnswerTemplate::DEFAULT)]
     pub answer_template: String,
-    /// Chat template over the checkpoint's own: a name such as vicuna_v1, or a jinja file
+    /// Chat template over the checkpoint's own: a name of `emt models`, or a file: jinja, ms-swift's args.json, or
+    /// LLaMA-Factory's Modelfile
     #[arg(long, value_name = "NAME|FILE")]
     pub template: Option<String>,
     /// Of initial values, the order of samples and dropout

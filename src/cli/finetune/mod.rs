@@ -58,6 +58,9 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
     let start = start(&base, &folder, &placement)?;
     let trainable = Trainable::new(config, &base.opened.weights, start, &placement.device)?;
     let mut progress = Progress::new(err, quiet);
+    for warning in &base.opened.warnings {
+        progress.say(&format!("warning: {warning}"));
+    }
     announce(&mut progress, args, &hyperparameters, &trainable, &sets, &folder);
     let trainer = Trainer::new(base.opened, trainable, &hyperparameters, args.micro_batch_size, &placement)?;
     interrupt::listen();

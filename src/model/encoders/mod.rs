@@ -34,6 +34,8 @@ pub struct EncoderFamily {
     pub name: &'static str,
     /// One sentence for lists.
     pub about: &'static str,
+    /// For lists, against what it was verified.
+    pub verified: &'static str,
     /// Whether a checkpoint is of this family.
     pub recognises: fn(&Checkpoint) -> bool,
     /// Names the checkpoint's tensors.

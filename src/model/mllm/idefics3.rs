@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use serde_json::json;
 
-use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, Seen};
+use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, Seen, Verified};
 use crate::model::config::Config;
 use crate::model::language::{LanguageModel, Llama, LlamaConfig};
 use crate::model::layers::{LayerNorm, Linear, Loader};
@@ -19,6 +19,11 @@ use crate::model::weights::{Canonical, Checkpoint, Weights, is_computed_buffer};
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "idefics3",
     about: "SmolVLM, SmolVLM2 and Idefics3",
+    verified: Verified {
+        local: "transformers 5.23 on tiny checkpoints: tiles, features, prompts, logits and generated ids",
+        adapter: Some("PEFT 0.21: updates of language model and tower, beside the base and merged"),
+        comparator: "zero_shot by the SigLIP that its tower comes from (an ancestor), or probe",
+    },
     recognises: |checkpoint| {
         checkpoint.config().get("model_type").is_some_and(|kind| kind == "smolvlm" || kind == "idefics3")
     },

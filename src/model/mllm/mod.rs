@@ -1,6 +1,7 @@
 //! Multimodal language models. One file a family.
 
 mod idefics3;
+mod leftovers;
 mod llava;
 mod llava_onevision;
 mod qwen2_5_vl;
@@ -24,7 +25,7 @@ use super::scoring::LabelTrie;
 use super::template::{AroundAnswer, ChatTemplate};
 use super::tokenizer::{PromptPiece, TextTokenizer};
 use super::vision::VisionTower;
-use super::weights::{Canonical, Checkpoint, Weights};
+use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
 use crate::domain::Answer;
 
 /// A prompt after the chat template, tokenised around the image.
@@ -131,12 +132,25 @@ pub type PlanFn = fn(&Checkpoint, Option<&Checkpoint>) -> Result<Box<dyn MllmPla
 /// Reads how a model's images are prepared, or its tower's where that is kept apart.
 pub type PreprocessorFn = fn(&Checkpoint, Option<&Checkpoint>, &PixelLimits) -> Result<Box<dyn ImageProcessor>>;
 
+/// What of a family was verified, and against what.
+#[derive(Debug)]
+pub struct Verified {
+    /// Of checkpoints: names, tokens, image preparation, forward pass.
+    pub local: &'static str,
+    /// Of adapters over them; `None` where nothing was.
+    pub adapter: Option<&'static str>,
+    /// What a model can be compared with.
+    pub comparator: &'static str,
+}
+
 /// A family of models: one line in [`FAMILIES`].
 pub struct MllmFamily {
     /// What reports call it.
     pub name: &'static str,
     /// One sentence for lists.
     pub about: &'static str,
+    /// For lists, what was verified.
+    pub verified: Verified,
     /// Whether a checkpoint is of this family.
     pub recognises: fn(&Checkpoint) -> bool,
     /// The one name of a stored tensor, for checkpoints and adapters alike.
@@ -185,6 +199,10 @@ pub struct OpenedModel {
     pub preprocessor: Arc<dyn ImageProcessor>,
     /// Sizes.
     pub plan: Box<dyn MllmPlan>,
+    /// What a person should know before it is asked.
+    pub warnings: Vec<String>,
+    /// What was left beside it.
+    pub notes: TrainerNotes,
 }
 
 impl OpenedModel {
@@ -205,19 +223,27 @@ impl OpenedModel {
         let plan = (family.plan)(checkpoint, tower)?;
         let tokenizer = TextTokenizer::open(checkpoint)?;
         let preprocessor: Arc<dyn ImageProcessor> = (family.preprocessor)(checkpoint, tower, limits)?.into();
+        let dialogue = Dialogue {
+            eos_ids: eos_ids(checkpoint, &tokenizer)?,
+            template: ChatTemplate::open(checkpoint, template)?.with_image_marker(family.image_marker),
+            n_image_positions: preprocessor.n_positions_max().unwrap_or_else(|| plan.n_image_positions_max()),
+            image_marker: family.image_marker,
+            tokenizer,
+        };
+        let (name, notes) = (checkpoint.name(), checkpoint.trainer_notes()?);
+        let mut warnings = leftovers::of_model(&name, &notes, &dialogue, preprocessor.as_ref());
+        if template.is_none() {
+            warnings.extend(dialogue.template.other_templates(checkpoint, &dialogue.tokenizer)?);
+        }
         Ok(Self {
             family: family.name,
-            name: checkpoint.name(),
+            name,
             weights: (family.weights)(checkpoint, tower)?,
-            dialogue: Dialogue {
-                eos_ids: eos_ids(checkpoint, &tokenizer)?,
-                template: ChatTemplate::open(checkpoint, template)?.with_image_marker(family.image_marker),
-                n_image_positions: preprocessor.n_positions_max().unwrap_or_else(|| plan.n_image_positions_max()),
-                image_marker: family.image_marker,
-                tokenizer,
-            },
             preprocessor,
+            dialogue,
             plan,
+            warnings,
+            notes,
         })
     }
 
@@ -477,6 +503,8 @@ fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32
 
 #[cfg(test)]
 mod adapter_tests;
+#[cfg(test)]
+mod leftovers_tests;
 #[cfg(test)]
 mod qwen_tests;
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::MllmFamily;
 use super::qwen_vl::{self, IMAGE_MARKER};
+use super::{MllmFamily, Verified};
 use crate::model::config::Config;
 use crate::model::language::QwenText;
 use crate::model::vision_qwen::{MergerConfig, NormKind, PatchTowerConfig};
@@ -13,6 +13,12 @@ use crate::model::weights::{Weights, canonical_qwen_vl};
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "qwen2_vl",
     about: "Qwen2-VL",
+    verified: Verified {
+        local: "transformers 5.23 on a tiny checkpoint: patches, features, positions, logits and generated ids; the \
+                names and configurations of every version",
+        adapter: Some("PEFT 0.21: updates of language model, tower and projector, beside the base and merged"),
+        comparator: "probe, on the tower's own output; no text side is published for it",
+    },
     recognises: |checkpoint| qwen_vl::is_of(checkpoint, "qwen2_vl", "Qwen2VLForConditionalGeneration"),
     canonical: canonical_qwen_vl,
     weights: |checkpoint, _| Weights::new(checkpoint, canonical_qwen_vl),

@@ -6,8 +6,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::MllmFamily;
 use super::qwen_vl::{self, IMAGE_MARKER};
+use super::{MllmFamily, Verified};
 use crate::model::config::Config;
 use crate::model::language::QwenText;
 use crate::model::vision_qwen::{FeedForwardKind, MergerConfig, NormKind, PatchTowerConfig};
@@ -17,6 +17,12 @@ use crate::model::weights::{Weights, canonical_qwen_vl};
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "qwen3_vl",
     about: "Qwen3-VL",
+    verified: Verified {
+        local: "transformers 5.23 on a tiny checkpoint: patches, features, DeepStack included, positions, logits and generated ids; the \
+                names and configurations of every version",
+        adapter: Some("PEFT 0.21: updates of language model, tower and projector, beside the base and merged, DoRA"),
+        comparator: "probe, on the tower's own output; no text side is published for it",
+    },
     recognises: |checkpoint| qwen_vl::is_of(checkpoint, "qwen3_vl", "Qwen3VLForConditionalGeneration"),
     canonical: canonical_qwen_vl,
     weights: |checkpoint, _| Weights::new(checkpoint, canonical_qwen_vl),

@@ -10,6 +10,8 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::mapped::MappedFile;
+use super::notes::TrainerNotes;
+use super::quantised::{self, GGUF, QuantisedName};
 use super::stored::StoredTensor;
 use super::{safetensors_file, torch_archive};
 
@@ -24,6 +26,9 @@ const LAYOUTS: [(&str, &[&str]); 2] = [
 ];
 
 pub(super) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+
+/// PEFT's configuration of an adapter.
+pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 
 /// The files of a checkpoint that lies in memory, by name.
 pub(super) type Files = BTreeMap<String, Arc<Vec<u8>>>;
@@ -57,7 +62,7 @@ impl Checkpoint {
         };
         let path = dir.join(config_file);
         let config = parse_json(&path, &read_optional(&path)?.unwrap_or_default())?;
-        refuse_quantised(&path, &config)?;
+        quantised::refuse_config(&path, &config)?;
         let Some(weights_file) = weights_file else {
             bail!("failed to open `{}`: {}", dir.display(), explain_missing_weights(dir));
         };
@@ -111,6 +116,14 @@ impl Checkpoint {
         self.read_file(name)?.map(|bytes| parse_json(&self.dir.join(name), &bytes)).transpose()
     }
 
+    /// What a trainer wrote beside the weights.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read.
+    pub fn trainer_notes(&self) -> anyhow::Result<TrainerNotes> {
+        TrainerNotes::find(|name| Ok(self.read_file(name)?.map(|bytes| (self.dir.join(name), bytes))))
+    }
+
     /// The names of all stored tensors, sorted.
     ///
     /// # Errors
@@ -139,6 +152,7 @@ impl Checkpoint {
             tensors.extend(self.read_tensors_of(name)?);
         }
         self.check_against_index(&tensors)?;
+        quantised::refuse_tensors(&tensors)?;
         Ok(tensors)
     }
 
@@ -208,10 +222,18 @@ pub(super) fn read_optional(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     }
 }
 
+/// Refuses a file that is GGUF by its name.
+pub(super) fn refuse_gguf(path: &Path) -> anyhow::Result<()> {
+    ensure!(!has_extension(path, "gguf"), "failed to open `{}`: {GGUF}", path.display());
+    Ok(())
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted))
+}
+
 fn refuse_what_is_no_folder(dir: &Path) -> anyhow::Result<()> {
-    if dir.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-        bail!("failed to open `{}`: {}", dir.display(), GGUF);
-    }
+    refuse_gguf(dir)?;
     ensure!(
         dir.exists(),
         "failed to open `{}`: there is no such folder; hint: give the folder that holds `config.json`",
@@ -225,44 +247,42 @@ fn refuse_what_is_no_folder(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) const GGUF: &str = "GGUF is not read; hint: give the checkpoint it was converted from (`config.json` and safetensors), or serve the \
-     GGUF file and evaluate the server";
-
-fn explain_missing_config(dir: &Path) -> &'static str {
+fn explain_missing_config(dir: &Path) -> String {
     if has_file_with_extension(dir, "gguf") {
-        GGUF
-    } else if dir.join("adapter_config.json").is_file() {
-        "it is an adapter, not a model (`adapter_config.json`, no `config.json`); hint: give its base model and the \
-         folder as `--adapter`"
+        GGUF.to_owned()
+    } else if dir.join(PEFT_CONFIG).is_file() {
+        format!(
+            "it is an adapter, not a model (`{PEFT_CONFIG}`, no `config.json`); hint: give its base model{} and the \
+             folder as `--adapter`",
+            base_of_adapter(dir)
+        )
     } else {
-        "it has no `config.json`; hint: give the folder of a checkpoint as transformers or open_clip save it"
+        "it has no `config.json`; hint: give the folder of a checkpoint as transformers or open_clip save it".to_owned()
+    }
+}
+
+/// What the adapter in `dir` says of its base, for a hint.
+fn base_of_adapter(dir: &Path) -> String {
+    let config = read_optional(&dir.join(PEFT_CONFIG)).ok().flatten();
+    let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let name = config.as_ref().and_then(|config| config.get("base_model_name_or_path")).and_then(Value::as_str);
+    match name.map(|name| (name, QuantisedName::parse(name))) {
+        None => String::new(),
+        Some((name, None)) => format!(" `{name}`"),
+        Some((name, Some(QuantisedName { unquantised, method }))) => {
+            format!(" unquantised, as `{unquantised}` (`{name}` is quantised: {method}, which is not read),")
+        }
     }
 }
 
 fn has_file_with_extension(dir: &Path, extension: &str) -> bool {
-    let has_it = |path: PathBuf| path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
-    std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| has_it(entry.path())))
-}
-
-pub(super) fn refuse_quantised(path: &Path, config: &Value) -> anyhow::Result<()> {
-    let nested = ["text_config", "vision_config", "llm_config"].into_iter().filter_map(|key| config.get(key));
-    let quantisation = std::iter::once(config)
-        .chain(nested)
-        .filter_map(|part| part.get("quantization_config"))
-        .find(|found| found.as_object().is_some_and(|fields| !fields.is_empty()));
-    let Some(quantisation) = quantisation else { return Ok(()) };
-    let method = quantisation.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-    bail!(
-        "failed to open `{}`: the weights are quantised (`quantization_config`, method {method}), which is not read; \
-         hint: give the 16-bit checkpoint, or save a dequantised copy",
-        path.display()
-    )
+    std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| has_extension(&entry.path(), extension)))
 }
 
 fn explain_missing_weights(dir: &Path) -> &'static str {
     if has_file_with_extension(dir, "gguf") {
         GGUF
-    } else if dir.join("adapter_config.json").is_file() || dir.join("mm_projector.bin").is_file() {
+    } else if dir.join(PEFT_CONFIG).is_file() || dir.join("mm_projector.bin").is_file() {
         "it holds an adapter or a projector, but no model weights; hint: give its base model, and this folder as \
          `--adapter`"
     } else {

@@ -12,7 +12,9 @@ mod checkpoint;
 mod embedded;
 mod hub;
 mod mapped;
+mod notes;
 mod pickle;
+mod quantised;
 mod remembered;
 mod safetensors_file;
 mod store;
@@ -32,6 +34,8 @@ pub use canonical::{
 pub use checkpoint::{Checkpoint, read_text_file};
 pub use embedded::{Miniature, is_embedded, open_checkpoint};
 pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
+pub(super) use notes::{MODELFILE, SWIFT_ARGUMENTS};
+pub use notes::{SwiftArguments, TrainerNotes};
 pub use remembered::HashMemory;
 pub use store::Weights;
 pub use write::{NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};

@@ -1,8 +1,10 @@
 //! Adapter folders: what trainers leave that changes a base model without being one.
 //!
-//! PEFT's LoRA (`adapter_config.json`), LLaVA's own LoRA folder (the same with `non_lora_trainables`), a projector
-//! alone (`mm_projector`), and a whole checkpoint of the same shape. A tensor is applied by its own name and shape, and
-//! never by what the configuration says of modules: patterns differ from version to version, tensors do not.
+//! PEFT's LoRA (`adapter_config.json`), LLaVA's own LoRA folder (the same with `non_lora_trainables`), ms-swift's (the same
+//! with `vit.safetensors`), a projector alone (`mm_projector`), and a whole checkpoint of the same shape. A tensor is
+//! applied by its own name and shape, and never by what the configuration says of modules: patterns differ from version to
+//! version and from tool to tool, tensors do not.
+#![expect(clippy::disallowed_methods, reason = "model/weights owns the files of a checkpoint")]
 
 mod peft;
 #[cfg(test)]
@@ -16,7 +18,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::canonical::Canonical;
-use super::checkpoint::{Checkpoint, parse_json, read_optional, read_tensors_of_file};
+pub(super) use super::checkpoint::PEFT_CONFIG;
+use super::checkpoint::{Checkpoint, parse_json, read_optional, read_tensors_of_file, refuse_gguf};
+use super::notes::{TrainerNotes, quantisation_of_base};
 use super::store::{Weights, hash_stored};
 use super::stored::StoredTensor;
 use crate::model::Placement;
@@ -31,6 +35,10 @@ pub struct Adapter {
     pub warnings: Vec<String>,
     /// What `emt finetune` wrote beside it (`emt.json`).
     pub provenance: Option<Value>,
+    /// What its trainer wrote beside it.
+    pub notes: TrainerNotes,
+    /// Where its files lie, the innermost folder first; none where it is a file.
+    folders: Vec<PathBuf>,
     base_name: Option<String>,
     updates: BTreeMap<String, StoredUpdate>,
     replaced: BTreeMap<String, StoredTensor>,
@@ -49,16 +57,18 @@ struct StoredUpdate {
 /// The name that a family gives to a stored tensor.
 type Canonicalise = fn(&str) -> Canonical;
 
-pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 pub(super) const ADAPTER_WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 pub(super) const PROJECTORS: [&str; 2] = ["mm_projector.safetensors", "mm_projector.bin"];
 pub(super) const NON_LORA: [&str; 2] = ["non_lora_trainables.safetensors", "non_lora_trainables.bin"];
+/// Tower and aligner, where ms-swift trained them whole beside a LoRA of the language model.
+pub(super) const SWIFT_TOWER: &str = "vit.safetensors";
 
 impl Adapter {
     /// Opens the folder (or projector file) `path` as an adapter of a base whose family names tensors by
     /// `canonicalise`; `base` is there for whole checkpoints, of which only what differs is an adapter.
     pub fn open(path: &Path, canonicalise: Canonicalise, base: &Weights) -> Result<Self> {
         let place = || format!("failed to open the adapter `{}`", path.display());
+        refuse_gguf(path).with_context(place)?;
         if path.is_file() {
             return Self::of_tensors(path, read_tensors_of_file(path)?, canonicalise).with_context(place);
         }
@@ -76,17 +86,39 @@ impl Adapter {
             Self::of_checkpoint(dir, canonicalise, base).with_context(place)?
         } else {
             bail!(
-                "{}: it holds none of {PEFT_CONFIG}, {}, {} and config.json; hint: give the folder that the trainer \
-                 wrote at its end",
+                "{}: it holds none of {PEFT_CONFIG}, {}, {} and config.json; hint: give {}",
                 place(),
                 PROJECTORS.join(", "),
-                NON_LORA.join(", ")
+                NON_LORA.join(", "),
+                what_to_give(dir)
             )
         };
         let notes = dir.join("emt.json");
         adapter.provenance = read_optional(&notes)?.map(|bytes| parse_json(&notes, &bytes)).transpose()?;
         adapter.path = path.to_owned();
+        adapter.folders = vec![dir.to_owned(), path.to_owned()];
+        adapter.notes = adapter.find_notes()?;
         Ok(adapter)
+    }
+
+    /// The file `name` of its folder, path and bytes; `None` where there is none.
+    pub fn read_file(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
+        for path in self.folders.iter().map(|folder| folder.join(name)) {
+            if let Some(bytes) = read_optional(&path)? {
+                return Ok(Some((path, bytes)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_notes(&self) -> Result<TrainerNotes> {
+        let mut notes = TrainerNotes::find(|name| self.read_file(name))?;
+        if let Some(base) = &self.base_name
+            && let Some(method) = quantisation_of_base(base, |name| read_optional(&Path::new(base).join(name)))
+        {
+            notes.quantised_base = Some(method);
+        }
+        Ok(notes)
     }
 
     /// The name that a person knows it by: the folder's.
@@ -207,6 +239,8 @@ impl Adapter {
             path: path.to_owned(),
             warnings: Vec::new(),
             provenance: None,
+            notes: TrainerNotes::default(),
+            folders: Vec::new(),
             base_name: None,
             updates: BTreeMap::new(),
             replaced: BTreeMap::new(),
@@ -215,6 +249,10 @@ impl Adapter {
 
     /// Takes `stored` as a tensor that stands for one of the base's.
     fn replace(&mut self, stored: StoredTensor, canonicalise: Canonicalise) -> Result<()> {
+        // Raw training dumps hold the base's own module beside the one that stands for it.
+        if stored.key.split('.').any(|part| part == "original_module") {
+            return Ok(());
+        }
         let named = match canonicalise(&plain_name(&stored.key)) {
             Canonical::Keep(name) => vec![(name, stored)],
             Canonical::Ignore => Vec::new(),
@@ -240,6 +278,20 @@ impl Adapter {
             self.replaced.insert(name, stored);
         }
         Ok(())
+    }
+}
+
+/// What to give in place of a folder that is no adapter: one of the checkpoints in it, where it is a trainer's output folder.
+fn what_to_give(dir: &Path) -> String {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_checkpoint = |name: &String| name.starts_with("checkpoint-") && dir.join(name).is_dir();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(is_checkpoint).collect();
+    // The number of a step has no leading zeros.
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    match names.last() {
+        Some(last) => format!("one of its checkpoints, the last is `{}`", dir.join(last).display()),
+        None => "the folder that the trainer wrote at its end".to_owned(),
     }
 }
 

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 
 use super::super::canonical::Canonical;
 use super::super::checkpoint::{parse_json, read_optional, read_tensors_of_file};
+use super::super::notes::{SWIFT_ARGUMENTS, SwiftArguments};
 use super::super::stored::StoredTensor;
-use super::{ADAPTER_WEIGHTS, Adapter, Canonicalise, NON_LORA, PEFT_CONFIG, StoredUpdate, plain_name};
+use super::{ADAPTER_WEIGHTS, Adapter, Canonicalise, NON_LORA, PEFT_CONFIG, SWIFT_TOWER, StoredUpdate, plain_name};
 
 /// Keys of `adapter_config.json` that are read here, or that change nothing once the tensors are there. Any other key
 /// that is set is refused by name: newer versions of PEFT keep adding ways to compute an update.
@@ -30,7 +31,10 @@ const KNOWN_KEYS: &[&str] = &[
     "lora_alpha",
     "lora_bias",
     "lora_dropout",
+    "lora_dtype",
     "lora_ga_config",
+    "lorap_emb_lr",
+    "lorap_lr_ratio",
     "megatron_core",
     "modules_to_save",
     "peft_type",
@@ -77,6 +81,7 @@ impl Adapter {
             ensure!(adapter.updates.insert(name, update).is_none(), "the module `{module}` is updated twice");
         }
         adapter.add_non_lora(dir, canonicalise)?;
+        adapter.add_swift_tower(dir, canonicalise)?;
         adapter.check_complete(config)?;
         Ok(adapter)
     }
@@ -100,13 +105,31 @@ impl Adapter {
         Ok(())
     }
 
+    /// ms-swift's `lora_llm` trains tower and aligner whole and keeps them in a file of their own.
+    fn add_swift_tower(&mut self, dir: &Path, canonicalise: Canonicalise) -> Result<()> {
+        let path = dir.join(SWIFT_TOWER);
+        if path.is_file() {
+            return read_tensors_of_file(&path)?.into_iter().try_for_each(|stored| self.replace(stored, canonicalise));
+        }
+        let arguments = read_optional(&dir.join(SWIFT_ARGUMENTS))?;
+        let arguments = arguments.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let tuner = arguments.as_ref().and_then(SwiftArguments::from_json).and_then(|arguments| arguments.tuner);
+        ensure!(
+            tuner.as_deref() != Some("lora_llm"),
+            "it was trained by ms-swift's lora_llm, which keeps tower and projector in `{SWIFT_TOWER}`, and that file is \
+             missing; hint: copy that file, too"
+        );
+        Ok(())
+    }
+
     fn check_complete(&mut self, config: &Map<String, Value>) -> Result<()> {
         ensure!(!self.updates.is_empty() || !self.replaced.is_empty(), "it holds no tensor");
         for module in config.get("modules_to_save").and_then(Value::as_array).into_iter().flatten() {
             let Some(module) = module.as_str() else { continue };
             // By the names that the trainer knew: a family may call the module otherwise.
-            let is_of_module = |stored: &StoredTensor| format!(".{}", stored.key).contains(&format!(".{module}."));
-            let is_there = self.replaced.values().any(is_of_module);
+            let wanted = format!(".{module}.");
+            let is_there =
+                self.replaced.values().any(|stored| format!(".{}", plain_name(&stored.key)).contains(&wanted));
             ensure!(
                 is_there,
                 "modules_to_save names `{module}`, of which no tensor is saved; hint: copy the adapter again"

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::super::checkpoint::{GGUF, parse_json, read_index, read_optional, refuse_quantised};
+use super::super::checkpoint::{parse_json, read_index, read_optional};
+use super::super::quantised::{self, GGUF};
 use super::plan::Plan;
 use super::{Hub, HubEvent, RepositoryId, Role};
 use crate::api::HubClient;
@@ -38,7 +39,7 @@ impl Fetch<'_> {
             && let Some(bytes) = read_optional(&config)?
         {
             // Gigabytes that are not read need not arrive.
-            refuse_quantised(&config, &parse_json(&config, &bytes)?)?;
+            quantised::refuse_config(&config, &parse_json(&config, &bytes)?)?;
         }
         for name in &plan.weights {
             self.file(commit, name)?;

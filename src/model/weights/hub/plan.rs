@@ -1,6 +1,6 @@
 //! Which files of a repository are needed: never images, ONNX, Flax or TensorFlow, and no weights twice.
 
-use super::super::adapter::{ADAPTER_WEIGHTS, NON_LORA, PEFT_CONFIG, PROJECTORS};
+use super::super::adapter::{ADAPTER_WEIGHTS, NON_LORA, PEFT_CONFIG, PROJECTORS, SWIFT_TOWER};
 use super::super::checkpoint::{OPEN_CLIP_CONFIG, choose_layout};
 use super::Role;
 
@@ -21,10 +21,12 @@ const COMPANIONS: &[&str] = &[
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "args.json",
+    "Modelfile",
 ];
 
 /// What an adapter may need beside its weights.
-const ADAPTER_COMPANIONS: &[&str] = &[PEFT_CONFIG, "config.json", "emt.json"];
+const ADAPTER_COMPANIONS: &[&str] = &[PEFT_CONFIG, "config.json", "emt.json", "args.json", "README.md"];
 
 const INDEX_SUFFIX: &str = ".index.json";
 
@@ -59,7 +61,8 @@ impl Plan {
             return Self::of_checkpoint(Role::Tower, has);
         }
         let companions = ADAPTER_COMPANIONS.iter().copied().filter(|name| has(name)).collect();
-        let mut weights: Vec<&'static str> = parts.into_iter().flatten().collect();
+        let tower = if is_peft { first(&[SWIFT_TOWER]) } else { None };
+        let mut weights: Vec<&'static str> = parts.into_iter().chain([tower]).flatten().collect();
         let mut missing = Vec::new();
         match first(&ADAPTER_WEIGHTS) {
             Some(name) if is_peft => weights.insert(0, name),
@@ -128,8 +131,13 @@ mod tests {
     fn an_adapter_is_its_weights_and_what_its_trainer_left_beside() {
         let names = ["README.md", "adapter_config.json", "adapter_model.bin", "non_lora_trainables.bin", "config.json"];
         let found = plan(Role::Adapter, &names);
-        assert_eq!(found.companions, ["adapter_config.json", "config.json"]);
+        assert_eq!(found.companions, ["adapter_config.json", "config.json", "README.md"]);
         assert_eq!(found.weights, ["adapter_model.bin", "non_lora_trainables.bin"]);
+        let names =
+            ["adapter_config.json", "adapter_model.safetensors", "args.json", "vit.safetensors", "optimizer.pt"];
+        let found = plan(Role::Adapter, &names);
+        assert_eq!(found.companions, ["adapter_config.json", "args.json"]);
+        assert_eq!(found.weights, ["adapter_model.safetensors", "vit.safetensors"]);
         assert_eq!(plan(Role::Adapter, &["adapter_config.json"]).missing, ["adapter_model.safetensors"]);
         assert_eq!(plan(Role::Adapter, &["README.md"]).missing, ["adapter_config.json"]);
         assert_eq!(plan(Role::Adapter, &["config.json", "mm_projector.bin"]).weights, ["mm_projector.bin"]);
