@@ -96,6 +96,7 @@ pub fn compared(name: &str, flows: &[(&str, &str, usize)]) -> DatasetComparison 
         retention_before_interval: before.map(|rate| interval(rate / 0.954)),
         retention_after: after.map(|rate| rate / 0.954),
         retention_after_interval: after.map(|rate| interval(rate / 0.954)),
+        tower: None,
         funnel: Some(funnel(table.lost)),
         transitions: flows
             .iter()

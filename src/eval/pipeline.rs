@@ -344,6 +344,7 @@ fn trial(dataset: &Dataset, position: usize, content: &str, (subject, mode): (Su
         answer: None,
         scores: Vec::new(),
         prior_corrected: None,
+        fewer_shots: Vec::new(),
         verdicts: Vec::new(),
         outcome: Outcome::Unscored(UnscoredReason::Pending),
     }
