@@ -253,10 +253,7 @@ mod tests {
         assert_eq!(encoder_column(&zero_shot), "encoder, zero-shot");
         assert_eq!(encoder_column(&probe), "probe (16 shots)");
         assert_eq!(encoder_column(&samples::without_encoder(samples::four()).encoder), "encoder");
-        assert_eq!(
-            encoder_heading(&probe),
-            "Encoder: the model's own tower, probe (16 shots), nearest class mean"
-        );
+        assert_eq!(encoder_heading(&probe), "Encoder: the model's own tower, probe (16 shots), nearest class mean");
         assert_eq!((encoder_noun(&zero_shot), encoder_noun(&probe)), ("encoder", "probe"));
         assert_eq!((shots(&[1]), shots(&[2, 5, 16])), ("probe (1 shot)".into(), "probe (2–16 shots)".into()));
     }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use super::Dataset;
 use super::catalog::Catalog;
 use super::open::{DataRoots, OpenRequest, is_there, is_training, last_split, open};
 use super::readers::shards::Shards;
-use super::Dataset;
 
 const TRAIN: &str = "train";
 
@@ -108,7 +108,9 @@ mod tests {
             picture(&root.join(format!("train/{class}/1.png")), 10 + index as u8);
         }
         let root = root.display().to_string();
-        for (text, split) in [(format!("{root}/val"), None), (root.clone(), Some("val")), (format!("mine={root}/val"), None)] {
+        for (text, split) in
+            [(format!("{root}/val"), None), (root.clone(), Some("val")), (format!("mine={root}/val"), None)]
+        {
             let training = training_of(&text, split).unwrap();
             assert_eq!((training.split.as_str(), training.samples.len()), ("train", 2), "{text}");
         }
@@ -136,7 +138,8 @@ mod tests {
                 picture(&folder.path().join(format!("{split}-{class}.png")), level);
                 format!("{split}-{class}.png,{class}\n")
             });
-            std::fs::write(folder.path().join(format!("{split}.csv")), format!("path,label\n{}", rows.concat())).unwrap();
+            std::fs::write(folder.path().join(format!("{split}.csv")), format!("path,label\n{}", rows.concat()))
+                .unwrap();
         }
         let training = training_of(&folder.path().join("test.csv").display().to_string(), None).unwrap();
         assert_eq!((training.split.as_str(), training.samples.len()), ("train", 2));

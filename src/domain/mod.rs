@@ -25,7 +25,9 @@ pub use outcome::{Outcome, UnscoredReason};
 pub use probe::{ProbeClassifier, ProbeShots, ProbeSpec};
 pub use prompt::Prompt;
 pub use run_set::RunSet;
-pub use run_spec::{DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, SubjectPrompt, TowerChange};
+pub use run_spec::{
+    DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, SubjectPrompt, TowerChange,
+};
 pub use sample::{Sample, select};
 pub use trial::{FewerShots, Mode, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
 pub use verdict::{JudgeVerdict, Verdict};

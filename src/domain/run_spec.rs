@@ -178,3 +178,10 @@ pub struct RunSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned_on: BTreeMap<String, LabelSet>,
 }
+
+impl RunSpec {
+    /// What the model is compared with on a dataset: zero-shot, a probe, or nothing.
+    pub fn comparator(&self, dataset: &str) -> Option<Mode> {
+        self.datasets.iter().find(|known| known.dataset == dataset)?.comparator()
+    }
+}

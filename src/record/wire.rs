@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Answer, ErrorCode, ErrorKind, FewerShots, JudgeVerdict, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject, Trial,
-    UnscoredReason, Verdict,
+    Answer, ErrorCode, ErrorKind, FewerShots, JudgeVerdict, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject,
+    Trial, UnscoredReason, Verdict,
 };
 
 /// Why a line is no trial.

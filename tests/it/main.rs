@@ -28,6 +28,7 @@ mod hub_data;
 mod judge;
 mod package;
 mod paper;
+mod probe;
 mod report;
 mod resume;
 mod score;

@@ -3,5 +3,5 @@
 mod fitted;
 mod shots;
 
-pub(super) use fitted::{FittedProbe, ProbeChoice};
+pub(super) use fitted::{ProbeChoice, TowerProbes, probe_trial};
 pub use shots::{ProbeRequest, Shots};

@@ -20,6 +20,8 @@ pub struct ProbeRequest {
 /// The shots of one dataset, chosen.
 #[derive(Clone, Debug)]
 pub struct Shots {
+    /// How the probe classifies.
+    pub classifier: ProbeClassifier,
     training: Dataset,
     /// By label of the evaluated dataset, positions in `training`: as many of each as of any other.
     classes: Vec<Vec<usize>>,
@@ -84,13 +86,13 @@ impl Shots {
             chosen.into_iter().map(|class| class.into_iter().take(n).collect()).collect();
         let spec = ProbeShots { split: training.split.clone(), shots, content: hash(&labels, &chosen) };
         let classes = chosen.into_iter().map(|class| class.into_iter().map(|(at, _)| at).collect()).collect();
-        Ok(Self { training, classes, spec, warnings })
+        Ok(Self { classifier: request.classifier, training, classes, spec, warnings })
     }
 
     /// The prompt under which the run's specification has the probe.
-    pub fn prompt(&self, classifier: ProbeClassifier) -> SubjectPrompt {
+    pub fn prompt(&self) -> SubjectPrompt {
         let n_shots = self.spec.n_shots();
-        let text = format!("{} of {n_shots} images a class of the split {}", classifier.name(), self.spec.split);
+        let text = format!("{} of {n_shots} images a class of the split {}", self.classifier.name(), self.spec.split);
         SubjectPrompt {
             subject: Subject::Encoder,
             mode: Mode::Probe,
@@ -143,19 +145,17 @@ fn candidates(evaluated: &Dataset, training: &Dataset, sample_seed: u64) -> Resu
     let mut by_name: HashMap<&str, Vec<usize>> = names.into_iter().zip(by_class).collect();
     let of_label = |label: &str| {
         by_name.remove(label).with_context(|| {
-            format!("the training split of `{}` has no class `{label}`; hint: both splits need the same", evaluated.name)
+            format!(
+                "the training split of `{}` has no class `{label}`; hint: both splits need the same",
+                evaluated.name
+            )
         })
     };
     evaluated.labels.names().map(of_label).collect()
 }
 
 /// The first `n` of `positions` whose images can be read, are unlike each other and none of `scored`, with their contents.
-fn first_unseen(
-    training: &Dataset,
-    positions: &[usize],
-    scored: &HashSet<String>,
-    n: usize,
-) -> Vec<(usize, String)> {
+fn first_unseen(training: &Dataset, positions: &[usize], scored: &HashSet<String>, n: usize) -> Vec<(usize, String)> {
     let mut chosen: Vec<(usize, String)> = Vec::with_capacity(n);
     for &position in positions {
         if chosen.len() == n {
@@ -190,7 +190,8 @@ mod tests {
     use crate::dataset::{Catalog, DataRoots, OpenRequest, open, open_training};
 
     fn embedded(name: &str, split: Option<&str>) -> Dataset {
-        open(&Catalog::embedded(), &DataRoots::default(), &OpenRequest { text: name, split, labels_file: None }).unwrap()
+        open(&Catalog::embedded(), &DataRoots::default(), &OpenRequest { text: name, split, labels_file: None })
+            .unwrap()
     }
 
     fn training(name: &str) -> Dataset {

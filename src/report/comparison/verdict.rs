@@ -122,7 +122,10 @@ pub fn sentence(dataset: &DatasetComparison) -> String {
         text.push_str(&format!("; the {who} still knows {n} of the lost"));
     }
     if let Some(tower) = dataset.tower.as_ref().filter(|tower| !tower.is_same_tower) {
-        text.push_str(&format!("; the tower itself fell by {}", in_points(tower.forgetting.unwrap_or_default(), tower.forgetting_interval)));
+        text.push_str(&format!(
+            "; the tower itself fell by {}",
+            in_points(tower.forgetting.unwrap_or_default(), tower.forgetting_interval)
+        ));
     }
     if let (Some(Shown::Neither), Some(least)) = (change, dataset.minimum_detectable_fall) {
         text.push_str(&format!(

@@ -20,34 +20,38 @@ pub(super) struct Logistic {
     n_columns: usize,
     /// `(classes, columns + 1)`: a class's weights, then its intercept.
     parameters: Vec<f64>,
-    /// The strength that was chosen.
-    strength: f64,
 }
 
 impl Logistic {
-    /// Chooses the strength by the log-probability of the last quarter of each class's examples under what the others
-    /// teach (of equal ones the strongest penalty), and learns from all examples with it.
+    /// Learns from all examples with the strength that [`strength`](Self::strength) chooses.
     pub(super) fn fit(rows: &Rows) -> Self {
+        Self::fit_at(rows, Self::strength(rows), None)
+    }
+
+    /// The strength under which the last quarter of each class's examples is most probable given the others; of equal ones
+    /// the strongest penalty.
+    pub(super) fn strength(rows: &Rows) -> f64 {
         let n_held = (rows.n_shots / HELD_BACK).max(1);
         if n_held == rows.n_shots {
-            return Self::fit_at(rows, STRENGTH_OF_ONE_SHOT, None);
+            return STRENGTH_OF_ONE_SHOT;
         }
         let (known, held) = (rows.part(0..rows.n_shots - n_held), rows.part(rows.n_shots - n_held..rows.n_shots));
-        let mut best: Option<(f64, f64)> = None;
+        let mut best = (f64::INFINITY, STRENGTH_OF_ONE_SHOT);
         let mut last: Option<Self> = None;
         for strength in STRENGTHS {
+            // From the minimum of the stronger penalty it is not far.
             let fitted = Self::fit_at(&known, strength, last.as_ref());
-            let loss: f64 = held.iter().map(|(class, row)| -fitted.log_probabilities(row)[class]).sum();
-            if best.is_none_or(|(least, _)| loss < least) {
-                best = Some((loss, strength));
+            let loss: f64 = held.iter().map(|(class, row)| -log_probabilities(&fitted.parameters, row)[class]).sum();
+            if loss < best.0 {
+                best = (loss, strength);
             }
             last = Some(fitted);
         }
-        Self::fit_at(rows, best.map_or(STRENGTH_OF_ONE_SHOT, |(_, strength)| strength), None)
+        best.1
     }
 
     /// The minimum of mean log-loss + ‖weights‖² / (2 strength n), from where `start` is.
-    pub(super) fn fit_at(rows: &Rows, strength: f64, start: Option<&Self>) -> Self {
+    fn fit_at(rows: &Rows, strength: f64, start: Option<&Self>) -> Self {
         let n_columns = rows.n_columns;
         let start = start.map_or_else(|| vec![0.0; rows.n_classes * (n_columns + 1)], |other| other.parameters.clone());
         let n = rows.n_rows() as f64;
@@ -73,22 +77,18 @@ impl Logistic {
             }
             value
         });
-        Self { n_columns, parameters, strength }
+        Self { n_columns, parameters }
     }
 
     /// The log-probability of each class.
     pub(super) fn scores(&self, features: &[f64]) -> Option<Vec<f64>> {
-        (features.len() == self.n_columns).then(|| self.log_probabilities(features))
+        (features.len() == self.n_columns).then(|| log_probabilities(&self.parameters, features))
     }
 
-    fn log_probabilities(&self, row: &[f64]) -> Vec<f64> {
-        log_probabilities(&self.parameters, row)
-    }
-
-    /// Weights and intercept of each class, and the strength.
+    /// Each class's weights and intercept.
     #[cfg(test)]
-    pub(super) fn fitted(&self) -> (Vec<&[f64]>, f64) {
-        (self.parameters.chunks_exact(self.n_columns + 1).collect(), self.strength)
+    pub(super) fn classes(&self) -> Vec<&[f64]> {
+        self.parameters.chunks_exact(self.n_columns + 1).collect()
     }
 }
 

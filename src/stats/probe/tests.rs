@@ -66,10 +66,10 @@ fn the_logistic_regression_is_that_of_scikit_learn() {
     golden.check(ProbeClassifier::Logistic, "logistic", 1e-5);
     for n_shots in [1, 5, 16] {
         let expected = &golden.expected["logistic"][n_shots.to_string()];
-        let fitted = Logistic::fit(&Rows::of(&golden.examples(n_shots)).unwrap());
-        let (classes, strength) = fitted.fitted();
-        assert_eq!(strength, expected["strength"].as_f64().unwrap());
-        let (intercept, weights) = classes[0].split_last().unwrap();
+        let rows = Rows::of(&golden.examples(n_shots)).unwrap();
+        assert_eq!(Logistic::strength(&rows), expected["strength"].as_f64().unwrap());
+        let fitted = Logistic::fit(&rows);
+        let (intercept, weights) = fitted.classes()[0].split_last().unwrap();
         let intercepts = numbers(&expected["intercepts"]);
         assert!(close(*intercept, intercepts[0], 1e-4), "{intercept} {}", intercepts[0]);
         for (found, expected) in weights.iter().zip(numbers(&expected["weights_of_first"])) {
