@@ -11,7 +11,7 @@ use super::comparator::{self, Comparator};
 use super::options::{CaptionsName, EvalOptions};
 use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
-use crate::cli::{hub_options, results};
+use crate::cli::{environment, hub_options, results};
 use crate::dataset::{self, Available, Dataset, OpenRequest};
 use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt, Trial};
 use crate::eval::{self, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, Shots, SubjectsRequest};
@@ -71,6 +71,7 @@ pub(in crate::cli) fn prepare(
         has_base: args.adapters.has_base(),
         is_merged: args.adapters.merge,
         allows_idle: args.adapters.allow_noop_adapter,
+        hashes: environment::hash_memory(),
         hub: &hub,
     };
     let subjects = OpenedSubjects::open(&request)?;
