@@ -103,7 +103,6 @@ pub fn compared(name: &str, flows: &[(&str, &str, usize)]) -> DatasetComparison 
             .collect(),
         errors_before: errors(flows, false),
         errors_after: errors(flows, true),
-        constant_answer_before: None,
         constant_answer_after: Some(ConstantAnswer { answer: HOSTILE.to_owned(), share: 0.61 }),
         classes: classes(),
         confusion_shifts: vec![
@@ -111,11 +110,10 @@ pub fn compared(name: &str, flows: &[(&str, &str, usize)]) -> DatasetComparison 
             ConfusionShift { label: "dog".to_owned(), said: "cat".to_owned(), n_before: 20, n_after: 4 },
         ],
         judges: vec![judge("rules"), judge("llm")],
-        n_pairs_of_all_judges: 0,
         judge_agreement: vec![agreement()],
-        table,
         encoder_cells_after: Some([580, 19, 374, 27]),
         lost,
+        ..DatasetComparison::of_table(name, 10, table)
     }
 }
 

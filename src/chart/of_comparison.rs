@@ -108,8 +108,9 @@ impl SmallMultiples {
         Self {
             title: "All checkpoints".to_owned(),
             subtitle: vec![format!(
-                "left half of a petal: {}; right half: the checkpoint; the encoder behind. All on one scale, rings at 25, 50, 75 and 100%",
-                comparison.baseline
+                "left half of a petal: {}; right half: the checkpoint; the {} behind. All on one scale, rings at 25, 50, 75 and 100%",
+                comparison.baseline,
+                words::encoder_noun(&before.encoder)
             )],
             cells: cells.collect(),
         }

@@ -25,6 +25,7 @@ impl RoseChart {
         let model = words::model(&summary.model);
         let title = match (&summary.encoder.name, summary.encoder.relation) {
             (_, EncoderRelation::None) => format!("What {model} says"),
+            _ if summary.encoder.probe.is_some() => format!("What {model} says and a probe on its tower sees"),
             (None, _) => format!("What {model} says and its encoder sees"),
             (Some(_), EncoderRelation::Other) => format!("What {model} says and another encoder sees"),
             (Some(_), _) => format!("What {model} says and its encoder sees"),
@@ -92,11 +93,18 @@ fn point(subject: &SubjectSummary) -> Option<Point> {
 fn encoder_series(summary: &Summary) -> Option<Series> {
     let ran = summary.encoder.relation != EncoderRelation::None
         || summary.datasets.iter().any(|dataset| dataset.encoder.is_some());
-    let name = summary.encoder.name.as_deref().unwrap_or("unnamed");
-    let how = words::comparator(&summary.encoder).map(|how| format!(", {how}")).unwrap_or_default();
+    let name = match (&summary.encoder.probe, &summary.encoder.name) {
+        (Some(probe), _) => {
+            format!("{} on the tower: {}", words::encoder_column(&summary.encoder), probe.classifier.name())
+        }
+        (None, name) => {
+            let how = words::comparator(&summary.encoder).map(|how| format!(", {how}")).unwrap_or_default();
+            format!("encoder: {}{how}", name.as_deref().unwrap_or("unnamed"))
+        }
+    };
     ran.then(|| Series {
-        name: format!("encoder: {name}{how}"),
-        short_name: "encoder".to_owned(),
+        name,
+        short_name: words::encoder_noun(&summary.encoder).to_owned(),
         role: Role::Encoder,
         points: summary.datasets.iter().map(|dataset| dataset.encoder.as_ref().and_then(point)).collect(),
     })
@@ -161,7 +169,8 @@ fn footer(summary: &Summary, options: RoseOptions) -> Vec<String> {
         Scale::Area => "A petal's area is proportional to its accuracy over scored images, in percent.".to_owned(),
     };
     if summary.datasets.iter().any(|dataset| dataset.retention.is_some()) {
-        text.push_str(" Retention: the model's accuracy over the encoder's.");
+        let whose = words::encoder_noun(&summary.encoder);
+        text.push_str(&format!(" Retention: the model's accuracy over the {whose}'s."));
     }
     let mut lines = vec![text];
     if options.paper_rows && summary.datasets.iter().any(|one| paper::DATASETS.contains(&one.dataset.as_str())) {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::compare::{
-    DatasetSummary, EncoderHeading, EncoderPairs, JudgeHeading, ModelHeading, SCHEMA, SubjectSummary, Summary,
+    DatasetSummary, EncoderHeading, EncoderPairs, JudgeHeading, ModelHeading, ProbeHeading, SCHEMA, ShotsAccuracy,
+    SubjectSummary, Summary,
 };
-use crate::domain::{EncoderRelation, ErrorCode, ErrorKind, JudgeSpec};
+use crate::domain::{EncoderRelation, ErrorCode, ErrorKind, JudgeSpec, ProbeClassifier};
 
 /// A subject with `n_correct` of `n_scored`, its errors `wrong` and `out`, and `n_unscored` more trials.
 pub fn subject(n_correct: usize, n_scored: usize, n_unscored: usize) -> SubjectSummary {
@@ -30,6 +31,8 @@ pub fn subject(n_correct: usize, n_scored: usize, n_unscored: usize) -> SubjectS
         balanced_accuracy: accuracy,
         prior_corrected_accuracy: None,
         prior_corrected_interval: None,
+        shots: None,
+        fewer_shots: Vec::new(),
         kinds,
         codes,
         unscored: (n_unscored > 0).then(|| ("judge_failed".to_owned(), n_unscored)).into_iter().collect(),
@@ -81,6 +84,8 @@ pub fn summary(datasets: Vec<DatasetSummary>) -> Summary {
             tower_equal: Some(true),
             name: Some("clip-vit-large-patch14".to_owned()),
             family: Some("clip".to_owned()),
+            tower_change: None,
+            probe: None,
         },
         judge: JudgeHeading {
             name: "rules".to_owned(),
@@ -124,6 +129,22 @@ pub fn many(n: usize) -> Summary {
     )
 }
 
+/// The same run beside a nearest-mean probe of 16 shots.
+pub fn with_probe(mut summary: Summary) -> Summary {
+    summary.encoder = EncoderHeading {
+        comparator: "probe".to_owned(),
+        name: None,
+        family: None,
+        probe: Some(ProbeHeading { classifier: ProbeClassifier::NearestMean, shots: vec![16] }),
+        ..summary.encoder
+    };
+    for encoder in summary.datasets.iter_mut().filter_map(|dataset| dataset.encoder.as_mut()) {
+        let fewer = |shots, accuracy| ShotsAccuracy { shots, accuracy: Some(accuracy), accuracy_interval: None };
+        (encoder.shots, encoder.fewer_shots) = (Some(16), vec![fewer(1, 0.31), fewer(5, 0.62)]);
+    }
+    summary
+}
+
 /// The same run without an encoder.
 pub fn without_encoder(mut summary: Summary) -> Summary {
     summary.encoder = EncoderHeading {
@@ -132,6 +153,8 @@ pub fn without_encoder(mut summary: Summary) -> Summary {
         tower_equal: None,
         name: None,
         family: None,
+        tower_change: None,
+        probe: None,
     };
     for dataset in &mut summary.datasets {
         dataset.encoder = None;

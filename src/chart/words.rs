@@ -118,23 +118,76 @@ pub fn relation(encoder: &EncoderHeading) -> &'static str {
     }
 }
 
-/// How the encoder chose its labels: `zero-shot`, `probe`; `None` without an encoder.
-pub fn comparator(encoder: &EncoderHeading) -> Option<&str> {
+/// How the encoder chose its labels: `zero-shot`, `probe (16 shots)`; `None` without an encoder.
+pub fn comparator(encoder: &EncoderHeading) -> Option<String> {
     match encoder.comparator.as_str() {
         "none" => None,
-        "zero_shot" => Some("zero-shot"),
-        other => Some(other),
+        "zero_shot" => Some("zero-shot".to_owned()),
+        "probe" => Some(encoder.probe.as_ref().map_or_else(|| "probe".to_owned(), |probe| shots(&probe.shots))),
+        other => Some(other.to_owned()),
     }
 }
 
-/// `Encoder: clip (the model's own tower, weights equal), zero-shot`.
+/// `probe (16 shots)`, `probe (2–16 shots)`.
+fn shots(rising: &[usize]) -> String {
+    match rising {
+        [] => "probe".to_owned(),
+        [1] => "probe (1 shot)".to_owned(),
+        [n] => format!("probe ({n} shots)"),
+        [least, .., most] => format!("probe ({least}–{most} shots)"),
+    }
+}
+
+/// What a column or a legend calls the encoder's side: `encoder, zero-shot`, `probe (16 shots)`; they are never under one
+/// heading.
+pub fn encoder_column(encoder: &EncoderHeading) -> String {
+    match comparator(encoder) {
+        None => "encoder".to_owned(),
+        Some(how) if is_probe(encoder) => how,
+        Some(how) => format!("encoder, {how}"),
+    }
+}
+
+/// The encoder's side as a noun: `encoder`, or `probe` for one on the model's own tower.
+pub fn encoder_noun(encoder: &EncoderHeading) -> &'static str {
+    if is_probe(encoder) { "probe" } else { "encoder" }
+}
+
+/// `text` with a capital.
+pub fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn is_probe(encoder: &EncoderHeading) -> bool {
+    encoder.comparator == "probe"
+}
+
+/// `Encoder: clip (the model's own tower, weights equal), zero-shot`, or
+/// `Encoder: the model's own tower, probe (16 shots), nearest class mean`.
 pub fn encoder_heading(encoder: &EncoderHeading) -> String {
     if encoder.relation == EncoderRelation::None {
         return "Encoder: none; retention is not defined".to_owned();
     }
-    let name = encoder.name.as_deref().unwrap_or("unnamed");
     let comparator = comparator(encoder).map(|how| format!(", {how}")).unwrap_or_default();
+    if let Some(probe) = &encoder.probe {
+        return format!("Encoder: the model's own tower{comparator}, {}", probe.classifier.name());
+    }
+    let name = encoder.name.as_deref().unwrap_or("unnamed");
     format!("Encoder: {name} ({}){comparator}", relation(encoder))
+}
+
+/// How far the model's tower lies from its encoder, as a sentence; `None` where it is the same or nobody compared.
+pub fn tower_change(encoder: &EncoderHeading) -> Option<String> {
+    let change = encoder.tower_change.as_ref()?;
+    let percent = |change: f64| format!("{:.2}%", change * 100.0);
+    Some(format!(
+        "Against it the layers of the model's tower changed by {} in the median and by {} at most ({}), relative to their \
+         length.",
+        percent(change.median),
+        percent(change.largest),
+        change.largest_layer
+    ))
 }
 
 /// `Judge: rules+llm (rules version 1, llm gpt-4o)`.
@@ -164,6 +217,8 @@ pub fn training_split_warning(summary: &Summary) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chart::samples;
+    use crate::domain::TowerChange;
 
     #[test]
     fn what_is_missing_or_not_a_number_is_a_dash() {
@@ -189,6 +244,32 @@ mod tests {
     #[test]
     fn text_that_would_run_backwards_or_steer_a_terminal_is_made_plain() {
         assert_eq!(printable("a\u{1b}[2J\u{9b}\u{202e}b\u{2069}\u{2028}c"), "a [2J  b  c");
+    }
+
+    #[test]
+    fn a_probe_and_a_zero_shot_encoder_are_never_called_the_same() {
+        let zero_shot = samples::four().encoder;
+        let probe = samples::with_probe(samples::four()).encoder;
+        assert_eq!(encoder_column(&zero_shot), "encoder, zero-shot");
+        assert_eq!(encoder_column(&probe), "probe (16 shots)");
+        assert_eq!(encoder_column(&samples::without_encoder(samples::four()).encoder), "encoder");
+        assert_eq!(encoder_heading(&probe), "Encoder: the model's own tower, probe (16 shots), nearest class mean");
+        assert_eq!((encoder_noun(&zero_shot), encoder_noun(&probe)), ("encoder", "probe"));
+        assert_eq!((shots(&[1]), shots(&[2, 5, 16])), ("probe (1 shot)".into(), "probe (2–16 shots)".into()));
+    }
+
+    #[test]
+    fn an_ancestors_distance_is_told_by_layer() {
+        let change = TowerChange { median: 0.012, largest: 0.0834, largest_layer: "encoder.layers.5".into() };
+        let ancestor = EncoderHeading {
+            relation: EncoderRelation::Ancestor,
+            tower_equal: Some(false),
+            tower_change: Some(change),
+            ..samples::four().encoder
+        };
+        let told = tower_change(&ancestor).unwrap();
+        assert!(told.contains("1.20%") && told.contains("8.34% at most (encoder.layers.5)"), "{told}");
+        assert_eq!(tower_change(&samples::four().encoder), None);
     }
 
     #[test]

@@ -158,6 +158,7 @@ pub(super) fn trials_name(UnscoredShare { dataset, subject, mode, .. }: &Unscore
     match (subject, mode) {
         (Subject::Model, Mode::Score) => format!("the model's label scorings of `{dataset}`"),
         (Subject::Model, _) => format!("the model's trials of `{dataset}`"),
+        (Subject::Encoder, Mode::Probe) => format!("the probe's trials of `{dataset}`"),
         (Subject::Encoder, _) => format!("the encoder's trials of `{dataset}`"),
     }
 }

@@ -138,6 +138,9 @@ pub struct DatasetComparison {
     pub retention_after: Option<f64>,
     /// Its interval.
     pub retention_after_interval: Option<Interval>,
+    /// What the probes on both runs' own towers say of the same images; absent where either run has no probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tower: Option<TowerForgetting>,
     /// Encoder, label scoring and generation, image by image; absent where label scoring or the encoder did not run.
     pub funnel: Option<Funnel>,
     /// Pairs by what they were before and are after: `correct`, a code, or `unscored`; most first.
@@ -170,6 +173,59 @@ pub struct DatasetComparison {
     /// The pairs that changed from right to wrong; not part of the document, since there may be thousands.
     #[serde(skip)]
     pub lost: Vec<LostImage>,
+}
+
+/// Whether the tower itself forgot: one probe, with the same shots, on the tower before and on the tower after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TowerForgetting {
+    /// Training images a class.
+    pub shots: usize,
+    /// Whether both runs have one and the same tower: then there is nothing that it could have forgotten.
+    pub is_same_tower: bool,
+    /// Pairs of the probes' choices.
+    pub n_pairs: usize,
+    /// Of them, those with either side unscored.
+    pub n_unscored: usize,
+    /// The baseline's, over the pairs scored on both sides, as all that follows.
+    pub baseline_accuracy: Option<f64>,
+    /// Wilson's interval.
+    pub baseline_accuracy_interval: Option<Interval>,
+    /// The candidate's.
+    pub candidate_accuracy: Option<f64>,
+    /// Wilson's interval.
+    pub candidate_accuracy_interval: Option<Interval>,
+    /// Baseline less candidate accuracy.
+    pub forgetting: Option<f64>,
+    /// Tango's interval, 95% two-sided.
+    pub forgetting_interval: Option<Interval>,
+    /// Right before, wrong after.
+    pub n_lost: usize,
+    /// Wrong before, right after.
+    pub n_gained: usize,
+    /// McNemar's exact p value, two-sided.
+    pub p_value_mcnemar: Option<f64>,
+}
+
+impl TowerForgetting {
+    /// What follows from the outcomes of all pairs.
+    pub fn of_table(shots: usize, is_same_tower: bool, table: PairTable) -> Self {
+        let (scored, accuracies) = (table.scored(), table.accuracies());
+        Self {
+            shots,
+            is_same_tower,
+            n_pairs: table.n_pairs(),
+            n_unscored: table.n_unscored(),
+            baseline_accuracy: accuracies.map(|[before, _]| before),
+            baseline_accuracy_interval: wilson(table.both_correct + table.lost, scored.n, CONFIDENCE),
+            candidate_accuracy: accuracies.map(|[_, after]| after),
+            candidate_accuracy_interval: wilson(table.both_correct + table.gained, scored.n, CONFIDENCE),
+            forgetting: scored.fall(),
+            forgetting_interval: tango_interval(scored, CONFIDENCE),
+            n_lost: table.lost,
+            n_gained: table.gained,
+            p_value_mcnemar: (scored.n > 0).then(|| mcnemar_exact(scored)),
+        }
+    }
 }
 
 /// Where knowledge is lost between encoder, label scoring and generation.
@@ -336,6 +392,7 @@ impl DatasetComparison {
             retention_before_interval: None,
             retention_after: None,
             retention_after_interval: None,
+            tower: None,
             funnel: None,
             transitions: Vec::new(),
             errors_before: Errors::default(),

@@ -6,12 +6,13 @@ use super::image_counts::{
     classes, confusion_shifts, encoder_cells, errors, funnel, judge_agreement, judges, lost_images,
     n_pairs_of_all_judges, transitions,
 };
-use super::images::{Images, Side, by_dataset};
+use super::images::{Image, Images, Side, by_dataset, is_correct};
 use super::summarise::{constant_answer, retention};
 use super::{
     COMPARISON_SCHEMA, CandidateComparison, Comparison, DatasetComparison, FieldDifference, Interval, PairTable,
+    TowerForgetting,
 };
-use crate::domain::{DatasetSpec, Outcome, RunSpec, Trial};
+use crate::domain::{DatasetSpec, Mode, Outcome, ProbeSpec, RunSpec, Trial};
 use crate::stats::{PairCells, ratio_interval};
 
 const CONFIDENCE: f64 = 0.95;
@@ -83,7 +84,11 @@ fn compare_candidate(
     let datasets = baseline.spec.datasets.iter().filter(|dataset| has(run.spec, &dataset.dataset)).map(|dataset| {
         let name = dataset.dataset.as_str();
         let images = Images::pair(before.get(name).unwrap_or(&nothing), after.get(name).unwrap_or(&nothing));
-        compare_dataset(dataset, tuned_on.contains(name), &images)
+        let probes = baseline.spec.probe.as_ref().zip(run.spec.probe.as_ref());
+        DatasetComparison {
+            tower: probes.and_then(|probes| tower(name, probes, &images.images)),
+            ..compare_dataset(dataset, tuned_on.contains(name), &images)
+        }
     });
     let only_candidate = run.spec.datasets.iter().filter(|dataset| !has(baseline.spec, &dataset.dataset));
     CandidateComparison {
@@ -134,6 +139,21 @@ fn compare_dataset(dataset: &DatasetSpec, is_tuned_on: bool, found: &Images<'_>)
     }
 }
 
+/// The probes before and after; `None` where they are not of equal shots, or one did not run.
+fn tower(dataset: &str, probes: (&ProbeSpec, &ProbeSpec), images: &[Image<'_>]) -> Option<TowerForgetting> {
+    let (before, after) = probes;
+    let shots = before.datasets.get(dataset).filter(|shots| Some(*shots) == after.datasets.get(dataset))?;
+    let mut table = PairTable::default();
+    for image in images {
+        let [Some(before), Some(after)] = image.encoder else { continue };
+        if before.mode == Mode::Probe && after.mode == Mode::Probe {
+            table.add(is_correct(before), is_correct(after));
+        }
+    }
+    let is_alike = before.classifier == after.classifier && table.n_pairs() > 0;
+    is_alike.then(|| TowerForgetting::of_table(shots.n_shots(), before.tower == after.tower, table))
+}
+
 fn retention_interval(cells: PairCells) -> Option<Interval> {
     ratio_interval(cells, CONFIDENCE, N_RESAMPLES, BOOTSTRAP_SEED)
 }
@@ -143,8 +163,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, trial};
-    use crate::domain::{ErrorCode, JudgeVerdict, Mode, Subject, UnscoredReason, Verdict};
+    use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, spec_with_probe, trial};
+    use crate::domain::{ErrorCode, JudgeVerdict, ProbeClassifier, Subject, UnscoredReason, Verdict};
 
     const FAILED: Outcome = Outcome::Unscored(UnscoredReason::JudgeFailed);
 
@@ -216,6 +236,37 @@ mod tests {
         // Before 4 right of 5 scored, the encoder 4; after 3 right of 6, the encoder 5.
         assert_eq!(found.retention_before, Some(1.0));
         assert_eq!(found.retention_after, Some(0.6));
+    }
+
+    #[test]
+    fn probes_on_both_towers_tell_what_the_tower_itself_forgot() {
+        let (mut before, mut after) = runs();
+        for trial in before.iter_mut().chain(&mut after).filter(|trial| trial.subject == Subject::Encoder) {
+            trial.mode = Mode::Probe;
+        }
+        let is_of_0 = |trial: &&mut Trial| trial.subject == Subject::Encoder && trial.sample.ends_with("00000");
+        after.iter_mut().find(is_of_0).unwrap().outcome = WRONG;
+        let probed = spec_with_probe();
+        let compare = |candidate: &RunSpec| {
+            let view = |name, spec, trials| RunView { name, identity: name, spec, trials };
+            let candidates = [Candidate { run: view("after", candidate, after.as_slice()), differences: &[] }];
+            compare_runs(view("before", &probed, &before), &candidates, &BTreeSet::new(), &[]).candidates[0].datasets[0]
+                .tower
+                .clone()
+        };
+        let with = |change: fn(&mut ProbeSpec)| {
+            let mut spec = probed.clone();
+            change(spec.probe.as_mut().unwrap());
+            compare(&spec)
+        };
+        let tower = with(|probe| probe.tower = "blake3:trained".into()).unwrap();
+        assert_eq!((tower.shots, tower.is_same_tower, tower.n_pairs, tower.n_unscored), (16, false, 6, 0));
+        assert_eq!((tower.n_lost, tower.n_gained), (1, 0));
+        assert!((tower.forgetting.unwrap() - 1.0 / 6.0).abs() < 1e-12);
+        assert!(with(|_| {}).unwrap().is_same_tower);
+        assert_eq!(with(|probe| probe.datasets.get_mut("cifar10").unwrap().content.push('x')), None);
+        assert_eq!(with(|probe| probe.classifier = ProbeClassifier::Knn), None);
+        assert_eq!(compare(&spec(true)), None);
     }
 
     #[test]

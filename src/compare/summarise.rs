@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{
-    ConstantAnswer, DatasetSummary, EncoderHeading, EncoderPairs, JudgeHeading, ModelHeading, SCHEMA, SubjectSummary,
-    Summary, SummaryInput, pair,
+    ConstantAnswer, DatasetSummary, EncoderHeading, EncoderPairs, JudgeHeading, ModelHeading, ProbeHeading, SCHEMA,
+    ShotsAccuracy, SubjectSummary, Summary, SummaryInput, pair,
 };
-use crate::domain::{DatasetSpec, EncoderRelation, ErrorKind, Mode, Outcome, RunSpec, Subject, Trial, UnscoredReason};
+use crate::domain::{
+    DatasetSpec, EncoderRelation, ErrorKind, Mode, Outcome, ProbeSpec, RunSpec, Subject, Trial, UnscoredReason,
+};
 use crate::stats::{PairCells, ratio_interval, wilson};
 
 const CONFIDENCE: f64 = 0.95;
@@ -40,7 +42,7 @@ pub fn summarise(input: &SummaryInput<'_>, spec: &RunSpec, trials: &[Trial]) -> 
             judges: spec.judges.clone(),
             uncertain_share: input.uncertain_share,
         },
-        datasets: spec.datasets.iter().map(|dataset| dataset_summary(dataset, trials)).collect(),
+        datasets: spec.datasets.iter().map(|dataset| dataset_summary(dataset, spec.probe.as_ref(), trials)).collect(),
     }
 }
 
@@ -58,17 +60,26 @@ pub fn uncertain_share(trials: &[Trial], is_certain: impl Fn(&Trial) -> Option<b
 }
 
 fn encoder_heading(spec: &RunSpec, trials: &[Trial]) -> EncoderHeading {
-    let comparator = match (&spec.encoder, encoder_mode(trials)) {
-        (None, _) => "none",
-        (Some(_), Mode::Probe) => "probe",
-        (Some(_), _) => "zero_shot",
+    let comparator = match (&spec.encoder, &spec.probe, encoder_mode(trials)) {
+        (None, None, _) => "none",
+        (None, Some(_), _) | (Some(_), _, Mode::Probe) => "probe",
+        (Some(_), ..) => "zero_shot",
     };
+    let probe = spec.probe.as_ref().filter(|_| comparator == "probe");
+    // A probe stands on the model's own tower, whatever that is.
+    let without = if probe.is_some() { EncoderRelation::Own } else { EncoderRelation::None };
+    let encoder = spec.encoder.as_ref();
     EncoderHeading {
-        relation: spec.encoder.as_ref().map_or(EncoderRelation::None, |encoder| encoder.relation),
+        relation: encoder.map_or(without, |encoder| encoder.relation),
         comparator: comparator.to_owned(),
-        tower_equal: spec.encoder.as_ref().map(|encoder| encoder.tower_equal),
-        name: spec.encoder.as_ref().map(|encoder| encoder.name.clone()),
-        family: spec.encoder.as_ref().map(|encoder| encoder.family.clone()),
+        tower_equal: encoder.map(|encoder| encoder.tower_equal).or(probe.map(|_| true)),
+        name: encoder.map(|encoder| encoder.name.clone()),
+        family: encoder.map(|encoder| encoder.family.clone()),
+        tower_change: encoder.and_then(|encoder| encoder.tower_change.clone()),
+        probe: probe.map(|probe| ProbeHeading {
+            classifier: probe.classifier,
+            shots: probe.datasets.values().map(|shots| shots.n_shots()).collect::<BTreeSet<_>>().into_iter().collect(),
+        }),
     }
 }
 
@@ -78,14 +89,16 @@ fn encoder_mode(trials: &[Trial]) -> Mode {
     if !ran(Mode::ZeroShot) && ran(Mode::Probe) { Mode::Probe } else { Mode::ZeroShot }
 }
 
-fn dataset_summary(dataset: &DatasetSpec, trials: &[Trial]) -> DatasetSummary {
+fn dataset_summary(dataset: &DatasetSpec, probe: Option<&ProbeSpec>, trials: &[Trial]) -> DatasetSummary {
     let trials: Vec<&Trial> =
         trials.iter().filter(|trial| trial.dataset == dataset.dataset && trial.split == dataset.split).collect();
     let of =
         |subject, mode| -> Vec<&Trial> { trials.iter().copied().filter(|trial| is_of(trial, subject, mode)).collect() };
     let model = of(Subject::Model, Mode::Generate);
     let zero_shot = of(Subject::Encoder, Mode::ZeroShot);
-    let encoder = if zero_shot.is_empty() { of(Subject::Encoder, Mode::Probe) } else { zero_shot };
+    let is_probed = zero_shot.is_empty();
+    let encoder = if is_probed { of(Subject::Encoder, Mode::Probe) } else { zero_shot };
+    let shots = probe.and_then(|probe| probe.datasets.get(&dataset.dataset)).map(|shots| shots.n_shots());
     let (cells, n_unscored) = encoder_cells(&model, &encoder);
     let has_pairs = !model.is_empty() && !encoder.is_empty();
     DatasetSummary {
@@ -96,7 +109,11 @@ fn dataset_summary(dataset: &DatasetSpec, trials: &[Trial]) -> DatasetSummary {
         n_classes: dataset.labels.len(),
         model: subject_summary(&model),
         model_score: subject_summary(&of(Subject::Model, Mode::Score)),
-        encoder: subject_summary(&encoder),
+        encoder: subject_summary(&encoder).map(|summary| SubjectSummary {
+            shots: shots.filter(|_| is_probed),
+            fewer_shots: fewer_shots(&encoder),
+            ..summary
+        }),
         retention: retention(cells),
         retention_interval: ratio_interval(cells, CONFIDENCE, N_RESAMPLES, BOOTSTRAP_SEED),
         pairs: has_pairs.then_some(EncoderPairs {
@@ -159,10 +176,28 @@ fn subject_summary(trials: &[&Trial]) -> Option<SubjectSummary> {
         balanced_accuracy: balanced_accuracy(trials),
         prior_corrected_accuracy: (!corrected.is_empty()).then(|| share(n_corrected, corrected.len())),
         prior_corrected_interval: wilson(n_corrected, corrected.len(), CONFIDENCE),
+        shots: None,
+        fewer_shots: Vec::new(),
         kinds,
         codes,
         unscored,
     })
+}
+
+/// What a probe chooses with fewer shots than its trials have.
+fn fewer_shots(trials: &[&Trial]) -> Vec<ShotsAccuracy> {
+    let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    for choice in trials.iter().flat_map(|trial| &trial.fewer_shots) {
+        let (n_correct, n) = counts.entry(choice.shots).or_default();
+        *n_correct += usize::from(choice.is_correct);
+        *n += 1;
+    }
+    let accuracy = |(shots, (n_correct, n)): (usize, (usize, usize))| ShotsAccuracy {
+        shots,
+        accuracy: Some(n_correct as f64 / n as f64),
+        accuracy_interval: wilson(n_correct, n, CONFIDENCE),
+    };
+    counts.into_iter().map(accuracy).collect()
 }
 
 /// The mean over the classes that have a scored trial.
@@ -242,8 +277,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, trial};
-    use crate::domain::{ErrorCode, PriorCorrected};
+    use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, spec_with_probe, trial};
+    use crate::domain::{ErrorCode, FewerShots, PriorCorrected, ProbeClassifier};
 
     const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
 
@@ -329,6 +364,31 @@ mod tests {
             (&None, None, None, &None)
         );
         assert!(cifar10.model.is_some());
+    }
+
+    #[test]
+    fn a_probe_is_a_comparator_of_its_own_with_the_accuracies_of_fewer_shots() {
+        let mut trials = five_pairs();
+        for trial in trials.iter_mut().filter(|trial| trial.subject == Subject::Encoder) {
+            trial.mode = Mode::Probe;
+            if trial.answer.is_some() && !matches!(trial.outcome, Outcome::Unscored(_)) {
+                let choice = |shots, is_correct| FewerShots { shots, answer: "cat".into(), is_correct };
+                trial.fewer_shots = vec![choice(1, false), choice(5, trial.label == "cat")];
+            }
+        }
+        let summary = summarise(&INPUT, &spec_with_probe(), &trials);
+        let heading = &summary.encoder;
+        assert_eq!((heading.comparator.as_str(), heading.relation), ("probe", EncoderRelation::Own));
+        assert_eq!((heading.tower_equal, &heading.name), (Some(true), &None));
+        let probe = ProbeHeading { classifier: ProbeClassifier::NearestMean, shots: vec![2, 16] };
+        assert_eq!(heading.probe, Some(probe));
+        let encoder = summary.datasets[0].encoder.as_ref().unwrap();
+        assert_eq!((encoder.shots, encoder.accuracy), (Some(16), Some(0.75)));
+        let fewer: Vec<_> = encoder.fewer_shots.iter().map(|fewer| (fewer.shots, fewer.accuracy)).collect();
+        assert_eq!(fewer, [(1, Some(0.0)), (5, Some(0.75))]);
+        let zero_shot = summarise(&INPUT, &spec(true), &five_pairs());
+        assert_eq!((zero_shot.encoder.probe, &zero_shot.datasets[0].encoder.as_ref().unwrap().shots), (None, &None));
+        assert_eq!(summary.datasets[0].retention, zero_shot.datasets[0].retention);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{EncoderRelation, JudgeSpec};
+use crate::domain::{EncoderRelation, JudgeSpec, ProbeClassifier, TowerChange};
 
 /// The schema that this version writes.
 pub const SCHEMA: &str = "emt.summary/1";
@@ -44,7 +44,8 @@ pub struct ModelHeading {
     pub device_kind: String,
 }
 
-/// The encoder in headings.
+/// The encoder in headings, or the probe in its place: then the relation is that of the model's own tower, which has no
+/// name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncoderHeading {
     /// How it relates to the model's tower.
@@ -57,6 +58,21 @@ pub struct EncoderHeading {
     pub name: Option<String>,
     /// Its family.
     pub family: Option<String>,
+    /// How far the model's tower lies from it, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tower_change: Option<TowerChange>,
+    /// What the probe is, where one stands in the encoder's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeHeading>,
+}
+
+/// A probe in headings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeHeading {
+    /// How it classifies.
+    pub classifier: ProbeClassifier,
+    /// Training images a class: one number, or rising ones where datasets have not equally many.
+    pub shots: Vec<usize>,
 }
 
 /// The judges in headings.
@@ -128,6 +144,12 @@ pub struct SubjectSummary {
     /// Wilson's interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior_corrected_interval: Option<Interval>,
+    /// Of a probe, training images a class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shots: Option<usize>,
+    /// Of a probe, the same with fewer of them, rising.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fewer_shots: Vec<ShotsAccuracy>,
     /// Incorrect trials by kind; every kind stands in it.
     pub kinds: BTreeMap<String, usize>,
     /// Incorrect trials by code; only codes that occur.
@@ -135,6 +157,17 @@ pub struct SubjectSummary {
     /// Unscored trials by reason; only reasons that occur.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unscored: BTreeMap<String, usize>,
+}
+
+/// The accuracy of a probe with fewer shots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShotsAccuracy {
+    /// Training images a class.
+    pub shots: usize,
+    /// Correct over scored.
+    pub accuracy: Option<f64>,
+    /// Wilson's interval.
+    pub accuracy_interval: Option<Interval>,
 }
 
 /// Model and encoder on the same images.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::domain::{
     Answer, AnswerType, DatasetSpec, EncoderRelation, EncoderSpec, ErrorCode, JudgeSpec, Label, Mode, ModelSpec,
-    Outcome, RunSpec, Stop, Subject, SubjectPrompt, Trial, UnscoredReason,
+    Outcome, ProbeClassifier, ProbeShots, ProbeSpec, RunSpec, Stop, Subject, SubjectPrompt, Trial, UnscoredReason,
 };
 
 pub const RIGHT: Outcome = Outcome::Correct;
@@ -36,7 +36,9 @@ pub fn spec(with_encoder: bool) -> RunSpec {
             preprocessing: Value::Null,
             relation: EncoderRelation::Own,
             tower_equal: true,
+            tower_change: None,
         }),
+        probe: None,
         datasets: vec![dataset("cifar10"), dataset("mnist")],
         sample_seed: 0,
         modes: vec![Mode::Generate],
@@ -48,6 +50,18 @@ pub fn spec(with_encoder: bool) -> RunSpec {
             .to_vec(),
         tuned_on: BTreeMap::new(),
     }
+}
+
+/// The same with a probe in the encoder's place: of 16 shots for `cifar10`, of 2 for `mnist`.
+pub fn spec_with_probe() -> RunSpec {
+    let shots = |shots: &[usize]| ProbeShots { split: "train".into(), shots: shots.into(), content: String::new() };
+    let datasets = [("cifar10", &[1, 5, 16][..]), ("mnist", &[1, 2][..])];
+    let probe = ProbeSpec {
+        classifier: ProbeClassifier::NearestMean,
+        tower: "blake3:tower".into(),
+        datasets: datasets.map(|(name, n)| (name.to_owned(), shots(n))).into(),
+    };
+    RunSpec { probe: Some(probe), ..spec(false) }
 }
 
 /// Three classes.
@@ -83,6 +97,7 @@ pub fn trial(subject: Subject, n: usize, label: &str, answer: &str, outcome: Out
         }),
         scores: Vec::new(),
         prior_corrected: None,
+        fewer_shots: Vec::new(),
         verdicts: Vec::new(),
         outcome,
     }

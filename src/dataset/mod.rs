@@ -11,6 +11,7 @@ mod fetch;
 mod labels;
 mod open;
 mod readers;
+mod training;
 mod verify;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use catalog::Catalog;
 pub use decode::decode;
 pub use fetch::{FetchEvent, FetchRequest, fetch};
 pub use open::{Available, DataRoots, OpenRequest, available, open};
+pub use training::open_training;
 pub use verify::{FileCheck, Verification, verify};
 
 /// An opened dataset: its samples are known, its images are read one by one when asked for.

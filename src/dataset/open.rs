@@ -137,11 +137,12 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
 }
 
 /// Whether a path means something, be it by a pattern of shards.
-fn is_there(path: &Path) -> bool {
+pub(super) fn is_there(path: &Path) -> bool {
     path.exists() || may_mean_shards(path)
 }
 
-fn is_training(split: &str) -> bool {
+/// Whether a split of this name is one to train on.
+pub(super) fn is_training(split: &str) -> bool {
     split == "train" || split.starts_with("train_") || split.starts_with("train-")
 }
 
@@ -486,7 +487,8 @@ fn parts(path: &Path) -> Vec<String> {
     parts
 }
 
-fn last_split(path: &Path) -> Option<String> {
+/// The split that a path's last part names, without its extension.
+pub(super) fn last_split(path: &Path) -> Option<String> {
     parts(path).pop().filter(|part| SPLITS.contains(&part.as_str()))
 }
 

@@ -9,6 +9,7 @@ mod error_kind;
 mod image;
 mod label;
 mod outcome;
+mod probe;
 mod prompt;
 mod run_set;
 mod run_spec;
@@ -21,9 +22,12 @@ pub use error_kind::{ErrorCode, ErrorKind};
 pub use image::RgbImage;
 pub use label::{AnswerType, Label, LabelSet, LabelSetError};
 pub use outcome::{Outcome, UnscoredReason};
+pub use probe::{ProbeClassifier, ProbeShots, ProbeSpec};
 pub use prompt::Prompt;
 pub use run_set::RunSet;
-pub use run_spec::{DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, SubjectPrompt};
+pub use run_spec::{
+    DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, SubjectPrompt, TowerChange,
+};
 pub use sample::{Sample, select};
-pub use trial::{Mode, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
+pub use trial::{FewerShots, Mode, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
 pub use verdict::{JudgeVerdict, Verdict};

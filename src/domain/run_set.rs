@@ -23,6 +23,11 @@ impl RunSet {
         Self(self.0 | other.0)
     }
 
+    /// The runs of both.
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether there are none.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -46,5 +51,6 @@ mod tests {
         assert!(RunSet::of(5, |_| false).is_empty());
         let either = RunSet::of(4, |run| run == 1).union(RunSet::of(4, |run| run == 3));
         assert_eq!(either.iter().collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(either.intersection(RunSet::of(4, |run| run > 1)).iter().collect::<Vec<_>>(), [3]);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AnswerType, Label, LabelSet, Mode, Subject};
+use super::{AnswerType, Label, LabelSet, Mode, ProbeSpec, Subject};
 
 /// How the encoder in the headings relates to the model's own vision tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,20 @@ pub struct EncoderSpec {
     pub relation: EncoderRelation,
     /// Whether all tower tensors that both have are equal.
     pub tower_equal: bool,
+    /// How far the model's tower lies from it, where their tensors were compared and are not equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tower_change: Option<TowerChange>,
+}
+
+/// Relative changes of a tower's layers against the encoder's, ‖a − b‖ / ‖b‖ over the tensors of each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TowerChange {
+    /// The layers' median.
+    pub median: f64,
+    /// The largest.
+    pub largest: f64,
+    /// Its layer, such as `encoder.layers.5`.
+    pub largest_layer: String,
 }
 
 /// One judge.
@@ -129,6 +143,11 @@ impl DatasetSpec {
     pub fn prompt(&self, subject: Subject, mode: Mode) -> Option<&SubjectPrompt> {
         self.prompts.iter().find(|prompt| prompt.subject == subject && prompt.mode == mode)
     }
+
+    /// How the encoder answers: zero-shot, or by a probe on the model's own tower; `None` where nothing is compared with.
+    pub fn comparator(&self) -> Option<Mode> {
+        self.prompts.iter().find(|prompt| prompt.subject == Subject::Encoder).map(|prompt| prompt.mode)
+    }
 }
 
 /// What decides resume; `record` hashes it into the run's identity.
@@ -138,6 +157,9 @@ pub struct RunSpec {
     pub model: ModelSpec,
     /// The encoder beside it.
     pub encoder: Option<EncoderSpec>,
+    /// The probe on the model's own tower, where it stands in the encoder's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeSpec>,
     /// The datasets in evaluation order.
     pub datasets: Vec<DatasetSpec>,
     /// The seed of the order of samples.
@@ -155,4 +177,11 @@ pub struct RunSpec {
     /// The fine-tuned label sets by dataset name, which decide the code `leak` but never an outcome.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned_on: BTreeMap<String, LabelSet>,
+}
+
+impl RunSpec {
+    /// What the model is compared with on a dataset: zero-shot, a probe, or nothing.
+    pub fn comparator(&self, dataset: &str) -> Option<Mode> {
+        self.datasets.iter().find(|known| known.dataset == dataset)?.comparator()
+    }
 }

@@ -33,7 +33,7 @@ pub enum Mode {
 pub struct ScoredLabel {
     /// The label's name.
     pub label: String,
-    /// Cosine (zero-shot) or log-probability (score).
+    /// Cosine (zero-shot, nearest class mean), log-probability (score, logistic regression), or share (neighbours).
     pub score: f32,
     /// Its share of the softmax over the label set, where scores are log-probabilities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,6 +44,17 @@ pub struct ScoredLabel {
 /// model would say of any image does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriorCorrected {
+    /// The chosen label's name.
+    pub answer: String,
+    /// Whether it is the sample's; an error's code is [`ErrorCode::Wrong`](super::ErrorCode::Wrong).
+    pub is_correct: bool,
+}
+
+/// What a probe with fewer shots chooses: the journal has one trial of a probe, that of the most shots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FewerShots {
+    /// Training images a class.
+    pub shots: usize,
     /// The chosen label's name.
     pub answer: String,
     /// Whether it is the sample's; an error's code is [`ErrorCode::Wrong`](super::ErrorCode::Wrong).
@@ -80,7 +91,7 @@ pub struct Trial {
     pub subject: Subject,
     /// How.
     pub mode: Mode,
-    /// The prompt's name; `caption` for zero-shot.
+    /// The prompt's name; `caption` for zero-shot, `probe-k` for a probe of k shots.
     pub prompt: String,
     /// What was said; `None` where nothing could be.
     pub answer: Option<Answer>,
@@ -88,6 +99,8 @@ pub struct Trial {
     pub scores: Vec<ScoredLabel>,
     /// The choice without the model's prior, where labels were scored and the prior is known.
     pub prior_corrected: Option<PriorCorrected>,
+    /// The choices of the same probe with fewer shots, rising.
+    pub fewer_shots: Vec<FewerShots>,
     /// Every judge's verdict; empty for an encoder, and where labels were scored.
     pub verdicts: Vec<JudgeVerdict>,
     /// What became of it.

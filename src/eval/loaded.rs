@@ -1,5 +1,6 @@
 //! The subjects of a run: found, understood, checked, and only then loaded.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +15,7 @@ use crate::model::overlay::Overlay;
 use crate::model::preprocess::{ImageProcessor, PixelLimits};
 use crate::model::scoring::LabelTrie;
 use crate::model::subjects::Subjects;
-use crate::model::tower::{self, TowerComparison};
+use crate::model::tower::{self, TOWER, TowerComparison};
 use crate::model::weights::{
     Adapter, Canonical, Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded,
 };
@@ -22,7 +23,7 @@ use crate::model::weights::{
 /// Which encoder stands beside the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EncoderChoice {
-    /// The one that the checkpoint names; the miniature's for the miniature.
+    /// The one that the checkpoint names, if it is found; the miniature's for the miniature.
     Auto,
     /// None; what needs one is null.
     None,
@@ -46,6 +47,8 @@ pub struct SubjectsRequest<'a> {
     pub model: &'a Path,
     /// The encoder.
     pub encoder: EncoderChoice,
+    /// Whether the encoder answers; else it is only where a tower that the checkpoint names may lie.
+    pub is_zero_shot: bool,
     /// A chat template over the checkpoint's own.
     pub template: Option<&'a str>,
     /// Limits to the pixels of an image.
@@ -75,6 +78,9 @@ pub struct OpenedSubjects {
     allows_idle: bool,
     encoder: Option<(OpenedEncoder, TowerComparison)>,
     encoder_hash: Option<String>,
+    missing_encoder: Option<String>,
+    /// The hash of the base's tower, once it was asked for.
+    tower_hash: OnceCell<String>,
 }
 
 /// An adapter that found its base.
@@ -112,17 +118,24 @@ impl OpenedSubjects {
             EncoderChoice::Folder(dir) => Some(hub.find(dir, Role::Model)?),
             EncoderChoice::None => None,
             EncoderChoice::Auto if is_embedded(request.model) => Some(Located::folder(request.model)),
-            EncoderChoice::Auto => Some(found.clone().with_context(|| no_encoder(&checkpoint, named.as_deref(), hub))?),
+            EncoderChoice::Auto => found.clone(),
         };
+        let missing_encoder = (request.encoder == EncoderChoice::Auto && encoder_at.is_none())
+            .then(|| no_encoder(&checkpoint, named.as_deref(), hub));
         // A tower that the checkpoint only names may be the given encoder's.
         let tower_at = found.or_else(|| encoder_at.clone());
         let tower = match (&named, &tower_at) {
             (Some(_), Some(at)) => Some(at.open(Miniature::Encoder)?),
             _ => None,
         };
-        let model = OpenedModel::open_within(&checkpoint, tower.as_ref(), request.template, &request.pixels)?;
+        let model = OpenedModel::open_within(&checkpoint, tower.as_ref(), request.template, &request.pixels);
+        // Where the checkpoint only names its tower, what lacks is more than a comparison.
+        let model = match &missing_encoder {
+            Some(missing) if named.is_some() => model.with_context(|| missing.clone())?,
+            _ => model?,
+        };
         let mut adapters = open_adapters(request, family.canonical, &model)?;
-        let encoder = match encoder_at {
+        let encoder = match encoder_at.filter(|_| request.is_zero_shot) {
             Some(at) => {
                 let encoder = OpenedEncoder::open(at.open(Miniature::Encoder)?)?;
                 let comparison = tower::compare(&model.weights, &encoder.weights)?;
@@ -135,10 +148,21 @@ impl OpenedSubjects {
             |weights: &Weights| request.hashes.as_ref().map_or_else(|| weights.hash(), |memory| memory.hash(weights));
         let model_hash = hash(&model.weights)?;
         for opened in &mut adapters {
-            opened.warnings = adapter_warnings(&opened.name, &opened.adapter, &model, &model_hash)?;
+            opened.warnings = adapter_warnings(&opened.name, &opened.adapter, &model, &model_hash, encoder.is_some())?;
         }
         let encoder_hash = encoder.as_ref().map(|(encoder, _)| hash(&encoder.weights)).transpose()?;
-        Ok(Self { model, model_hash, adapters, has_base, is_merged, allows_idle, encoder, encoder_hash })
+        Ok(Self {
+            model,
+            model_hash,
+            adapters,
+            has_base,
+            is_merged,
+            allows_idle,
+            encoder,
+            encoder_hash,
+            missing_encoder,
+            tower_hash: OnceCell::new(),
+        })
     }
 
     /// The names of the runs, in order: `None` is the model without adapter.
@@ -248,7 +272,21 @@ impl OpenedSubjects {
             preprocessing: ImageProcessor::parameters(&encoder.preprocessor),
             relation,
             tower_equal: comparison.tower_equal && !is_changed,
+            tower_change: comparison.change(),
         }))
+    }
+
+    /// The tower on which a probe of one of [`runs`](Self::runs) stands: equal for runs with equal towers.
+    pub fn probe_tower(&self, run: usize) -> Result<String> {
+        let of_base = match self.tower_hash.get() {
+            Some(hash) => hash,
+            None => {
+                let hash = tower::hash(&self.model.weights)?;
+                self.tower_hash.get_or_init(|| hash)
+            }
+        };
+        let changing = self.adapter(run).filter(|opened| opened.adapter.n_touched(TOWER) > 0);
+        Ok(changing.map_or_else(|| of_base.clone(), |opened| format!("{of_base}+{}", opened.hash)))
     }
 
     /// Reads the weights.
@@ -277,9 +315,6 @@ impl OpenedSubjects {
         (0..self.runs().len()).map(|run| of(self.adapter(run))).collect()
     }
 }
-
-/// Where the tensors of the vision tower lie.
-const TOWER: &str = "vision_tower.";
 
 fn last_part(name: &str) -> &str {
     name.trim_end_matches('/').rsplit('/').next().unwrap_or(name)
@@ -311,7 +346,13 @@ fn open_adapters(
     Ok(opened)
 }
 
-fn adapter_warnings(name: &str, adapter: &Adapter, model: &OpenedModel, model_hash: &str) -> Result<Vec<String>> {
+fn adapter_warnings(
+    name: &str,
+    adapter: &Adapter,
+    model: &OpenedModel,
+    model_hash: &str,
+    has_encoder: bool,
+) -> Result<Vec<String>> {
     let mut warnings: Vec<String> = adapter.warnings.iter().map(|warning| format!("{name}: {warning}")).collect();
     let other_base = adapter.base_name().filter(|base| last_part(base) != last_part(&model.name));
     if let (Some(base), None) = (other_base, &adapter.notes.quantised_base) {
@@ -323,7 +364,8 @@ fn adapter_warnings(name: &str, adapter: &Adapter, model: &OpenedModel, model_ha
     }
     let n_tower = adapter.n_touched(TOWER);
     if n_tower > 0 {
-        warnings.push(format!("{name} changes {n_tower} modules of the vision tower: the encoder is not its tower"));
+        let so = if has_encoder { ": the encoder is not its tower" } else { "" };
+        warnings.push(format!("{name} changes {n_tower} modules of the vision tower{so}"));
     }
     warnings.extend(model.adapter_warnings(name, adapter)?);
     Ok(warnings)
@@ -344,7 +386,10 @@ fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String
         None => format!("`{dir}` does not say which encoder its tower comes from"),
     };
     let fetching = named.and_then(|name| hub.how_to_fetch(name)).map(|how| format!("{how}; or ")).unwrap_or_default();
-    format!("{why}; hint: {fetching}give its CLIP as --encoder DIR, or --encoder none to go without the comparison")
+    format!(
+        "{why}; hint: {fetching}give its CLIP as --encoder DIR, --comparator probe for a probe on the tower itself, or \
+         --encoder none to go without the comparison"
+    )
 }
 
 /// What `run.json` shows of the tower beside the relation; `null` without an encoder.
@@ -360,6 +405,17 @@ impl OpenedSubjects {
     pub fn transformers_version(&self, run: usize) -> Option<&str> {
         let of_adapter = self.adapter(run).and_then(|opened| opened.adapter.notes.transformers_version.as_deref());
         of_adapter.or(self.model.notes.transformers_version.as_deref())
+    }
+
+    /// Why no encoder was found, where one was looked for.
+    pub fn missing_encoder(&self) -> Option<&str> {
+        self.missing_encoder.as_deref()
+    }
+
+    /// The relative change of each layer of the tower against the encoder's, where they were compared and differ.
+    pub fn tower_change_by_layer(&self) -> Option<Value> {
+        let (_, comparison) = self.encoder.as_ref().filter(|(_, comparison)| !comparison.tower_equal)?;
+        (!comparison.layers.is_empty()).then(|| json!(comparison.layers))
     }
 
     /// The largest relative change of a tower tensor against the encoder's, where they were compared.

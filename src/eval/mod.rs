@@ -13,6 +13,7 @@ mod judge;
 mod loaded;
 mod pipeline;
 mod plan;
+mod probe;
 mod spec;
 mod subjects;
 
@@ -22,4 +23,5 @@ pub use judge::{is_judged, judged_datasets, rejudge};
 pub use loaded::{AdapterRequest, EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
 pub use pipeline::{Ended, EvalRun, OpenRun, Session, UnscoredShare, largest_unscored_share, refuse_empty, run};
 pub use plan::{DatasetWork, SampleWork, plan};
+pub use probe::{ProbeRequest, Shots};
 pub use spec::{Captions, Question, dataset_spec, model_prompts};

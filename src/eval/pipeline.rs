@@ -11,6 +11,7 @@ use super::images::{Preparation, PreparedBatch, send_batches};
 use super::judge::{Bench, Tally, append};
 use super::loaded::EvalSubjects;
 use super::plan::{DatasetWork, SampleWork, order, unjudged};
+use super::probe::{Shots, probe_trial};
 use super::spec::Question;
 use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker};
 use crate::dataset::Dataset;
@@ -29,6 +30,8 @@ pub struct EvalRun<'a> {
     pub prompt_name: &'a str,
     /// The questions of each dataset.
     pub questions: &'a [Question],
+    /// The shots of each dataset's probe, where it has one.
+    pub probes: &'a [Option<Shots>],
     /// What the models are asked to do with them.
     pub modes: &'a [Mode],
     /// Generation stops after as many tokens.
@@ -83,13 +86,14 @@ pub struct Session<'a> {
     datasets: &'a [Dataset],
     prompt_name: &'a str,
     questions: &'a [Question],
+    probes: &'a [Option<Shots>],
     modes: &'a [Mode],
     max_new_tokens: usize,
     batch_size: usize,
     is_stopped: &'a (dyn Fn() -> bool + Sync),
     bench: Bench,
     folders: Vec<RunFolder>,
-    asker: Option<(Asker, Preparation)>,
+    asker: Option<(Asker<'a>, Preparation)>,
 }
 
 impl<'a> Session<'a> {
@@ -115,6 +119,7 @@ impl<'a> Session<'a> {
             datasets: run.datasets,
             prompt_name: run.prompt_name,
             questions: run.questions,
+            probes: run.probes,
             modes: run.modes,
             max_new_tokens: run.max_new_tokens,
             batch_size: run.batch_size,
@@ -141,6 +146,7 @@ impl<'a> Session<'a> {
             let mut scribe = Scribe {
                 datasets: self.datasets,
                 works,
+                probes: self.probes,
                 prompt_name: self.prompt_name,
                 counts_scores: !self.modes.contains(&Mode::Generate),
                 bench: &mut self.bench,
@@ -172,14 +178,19 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    fn load(&self, works: &[DatasetWork], load: impl FnOnce() -> Result<EvalSubjects>) -> Result<(Asker, Preparation)> {
+    fn load(
+        &self,
+        works: &[DatasetWork],
+        load: impl FnOnce() -> Result<EvalSubjects>,
+    ) -> Result<(Asker<'a>, Preparation)> {
         let subjects = load()?;
         let preparation = Preparation {
             model: subjects.loaded.model_preprocessor().clone(),
             encoder: subjects.loaded.encoder_preprocessor().cloned(),
         };
         let scores_labels = self.modes.contains(&Mode::Score);
-        let asker = Asker::new(subjects, self.datasets, self.questions, self.max_new_tokens, scores_labels)?;
+        let asker =
+            Asker::new(subjects, self.datasets, self.questions, self.probes, self.max_new_tokens, scores_labels)?;
         asker.refuse_idle_adapters(&preparation, self.datasets, works)?;
         Ok((asker, preparation))
     }
@@ -215,6 +226,7 @@ fn answer_batches(asker: &Asker, prepared: &Receiver<PreparedBatch>, sender: &Sy
 struct Scribe<'a> {
     datasets: &'a [Dataset],
     works: &'a [DatasetWork],
+    probes: &'a [Option<Shots>],
     prompt_name: &'a str,
     /// Whether progress is told of choices among labels, since nothing is generated.
     counts_scores: bool,
@@ -241,7 +253,7 @@ impl Scribe<'_> {
                 if let Some(failure) = failure(dataset, &sample) {
                     observer.event(Event::Warning(format!("{failure}; it counts as unscored")));
                 }
-                self.add_trials(dataset, sample, &mut trials)?;
+                self.add_trials(index, sample, &mut trials)?;
             }
             append(self.folders, trials)?;
             append(self.folders, self.bench.decided(Duration::ZERO))?;
@@ -257,15 +269,11 @@ impl Scribe<'_> {
         Ok(())
     }
 
-    fn add_trials(
-        &mut self,
-        dataset: &Dataset,
-        sample: AnsweredSample,
-        trials: &mut Vec<(usize, Trial)>,
-    ) -> Result<()> {
-        let work = sample.work;
+    fn add_trials(&mut self, index: usize, sample: AnsweredSample, trials: &mut Vec<(usize, Trial)>) -> Result<()> {
+        let (work, dataset) = (sample.work, &self.datasets[index]);
+        let probe_name = self.probes[index].as_ref().map(Shots::prompt_name).unwrap_or_default();
         match sample.result {
-            Ok(Answers { content, answers: ImageAnswers { generated, scored, encoder } }) => {
+            Ok(Answers { content, answers: ImageAnswers { generated, scored, encoder, .. }, probed }) => {
                 let new = |asked, prompt| trial(dataset, work.position, &content, asked, prompt);
                 for (run, answer) in generated {
                     let trial = new(GENERATED, self.prompt_name);
@@ -283,6 +291,10 @@ impl Scribe<'_> {
                     let trial = chosen(new(ZERO_SHOT, CAPTION), scores);
                     trials.extend(work.encoder.iter().map(|run| (run, trial.clone())));
                 }
+                for (runs, choice) in probed {
+                    let trial = probe_trial(new(PROBED, &probe_name), dataset, choice);
+                    trials.extend(runs.iter().map(|run| (run, trial.clone())));
+                }
             }
             Err(unreadable) => {
                 let new = |asked, prompt| Trial {
@@ -296,6 +308,7 @@ impl Scribe<'_> {
                     trials.push((run, self.count(new(SCORED, self.prompt_name))));
                 }
                 trials.extend(work.encoder.iter().map(|run| (run, new(ZERO_SHOT, CAPTION))));
+                trials.extend(work.probe.iter().map(|run| (run, new(PROBED, &probe_name))));
             }
         }
         Ok(())
@@ -328,6 +341,7 @@ pub(super) const CAPTION: &str = "caption";
 const GENERATED: (Subject, Mode) = (Subject::Model, Mode::Generate);
 const SCORED: (Subject, Mode) = (Subject::Model, Mode::Score);
 const ZERO_SHOT: (Subject, Mode) = (Subject::Encoder, Mode::ZeroShot);
+const PROBED: (Subject, Mode) = (Subject::Encoder, Mode::Probe);
 
 /// A trial of which nothing is known yet.
 fn trial(dataset: &Dataset, position: usize, content: &str, (subject, mode): (Subject, Mode), prompt: &str) -> Trial {
@@ -344,6 +358,7 @@ fn trial(dataset: &Dataset, position: usize, content: &str, (subject, mode): (Su
         answer: None,
         scores: Vec::new(),
         prior_corrected: None,
+        fewer_shots: Vec::new(),
         verdicts: Vec::new(),
         outcome: Outcome::Unscored(UnscoredReason::Pending),
     }
@@ -363,7 +378,7 @@ fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice, String>) 
 }
 
 /// `trial` with the best label of `scores` as its answer, and the outcome that follows from it.
-fn chosen(trial: Trial, scores: Vec<ScoredLabel>) -> Trial {
+pub(super) fn chosen(trial: Trial, scores: Vec<ScoredLabel>) -> Trial {
     let Some(best) = scores.first().filter(|best| best.score.is_finite()) else {
         return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
     };

@@ -28,25 +28,43 @@ pub struct SampleWork {
     pub score: RunSet,
     /// The runs that lack the encoder's answer.
     pub encoder: RunSet,
+    /// The runs whose probe must answer.
+    pub probe: RunSet,
 }
 
 impl SampleWork {
-    /// The runs whose model must do anything.
-    pub fn models(&self) -> RunSet {
-        self.generate.union(self.score)
+    /// The runs that lack anything.
+    pub fn runs(&self) -> RunSet {
+        self.generate.union(self.score).union(self.encoder).union(self.probe)
+    }
+
+    /// What only the runs of `kept` still need.
+    pub fn only(self, kept: RunSet) -> Self {
+        Self {
+            generate: self.generate.intersection(kept),
+            score: self.score.intersection(kept),
+            encoder: self.encoder.intersection(kept),
+            probe: self.probe.intersection(kept),
+            ..self
+        }
     }
 }
 
 /// Who can be asked about a sample, and how, in the order of a finished run.
-const ASKED: [(Subject, Mode); 3] =
-    [(Subject::Model, Mode::Generate), (Subject::Model, Mode::Score), (Subject::Encoder, Mode::ZeroShot)];
+const ASKED: [(Subject, Mode); 4] = [
+    (Subject::Model, Mode::Generate),
+    (Subject::Model, Mode::Score),
+    (Subject::Encoder, Mode::ZeroShot),
+    (Subject::Encoder, Mode::Probe),
+];
 
 /// The key of the trial of one sample.
 pub(super) fn key(dataset: &Dataset, position: usize, subject: Subject, mode: Mode) -> TrialKey {
     TrialKey { dataset: dataset.name.clone(), sample: dataset.samples[position].id.clone(), subject, mode }
 }
 
-/// What `dataset` still needs of the models in `modes` and of the encoder, given the trials that each run has recorded.
+/// What `dataset` still needs of the models in `modes` and of what they are compared with (zero-shot or a probe), given the
+/// trials that each run has recorded.
 ///
 /// Batches are cut from the whole order and asked as a whole, even where some of their samples are recorded: the last
 /// digits of a logit depend on its neighbours, and a resumed run must end as one that was never interrupted.
@@ -55,7 +73,7 @@ pub fn plan(
     sample_seed: u64,
     limit: Option<usize>,
     modes: &[Mode],
-    has_encoder: bool,
+    comparator: Option<Mode>,
     recorded: &[HashSet<TrialKey>],
     batch_size: usize,
 ) -> DatasetWork {
@@ -63,7 +81,7 @@ pub fn plan(
     let selected = select(&dataset.samples, &names, sample_seed, limit);
     let is_asked = |(subject, mode): (Subject, Mode)| match subject {
         Subject::Model => modes.contains(&mode),
-        Subject::Encoder => has_encoder,
+        Subject::Encoder => comparator == Some(mode),
     };
     // The runs that lack a trial of one of the samples.
     let lacking = |samples: &[usize], (subject, mode): (Subject, Mode)| {
@@ -76,9 +94,9 @@ pub fn plan(
     let n_recorded = selected.iter().filter(is_recorded).count();
     let mut remaining = Vec::new();
     for batch in selected.chunks(batch_size.max(1)) {
-        let [generate, score, encoder] = ASKED.map(|asked| lacking(batch, asked));
-        if [generate, score, encoder].iter().any(|runs| !runs.is_empty()) {
-            remaining.extend(batch.iter().map(|&position| SampleWork { position, generate, score, encoder }));
+        let [generate, score, encoder, probe] = ASKED.map(|asked| lacking(batch, asked));
+        if [generate, score, encoder, probe].iter().any(|runs| !runs.is_empty()) {
+            remaining.extend(batch.iter().map(|&position| SampleWork { position, generate, score, encoder, probe }));
         }
     }
     DatasetWork { selected, remaining, n_recorded }
@@ -117,15 +135,28 @@ mod tests {
     }
 
     const GENERATE: [Mode; 1] = [Mode::Generate];
+    const ZERO_SHOT: Option<Mode> = Some(Mode::ZeroShot);
+
+    #[test]
+    fn a_probe_is_asked_in_the_encoders_place() {
+        let dataset = digits();
+        let whole = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[HashSet::new()], 4);
+        assert!(whole.remaining.iter().all(|work| work.encoder.is_empty() && work.probe.contains(0)));
+        let probed = whole.selected.iter().map(|&at| key(&dataset, at, Subject::Encoder, Mode::Probe)).collect();
+        let resumed = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[probed], 4);
+        assert!(resumed.remaining.iter().all(|work| work.probe.is_empty() && work.generate.contains(0)));
+        let only = whole.remaining[0].only(RunSet::of(2, |run| run == 1));
+        assert!(only.runs().is_empty() && !whole.remaining[0].runs().is_empty());
+    }
 
     #[test]
     fn modes_are_planned_apart_and_ordered_with_the_encoder_last() {
         let dataset = digits();
         let both = [Mode::Generate, Mode::Score];
-        let whole = plan(&dataset, 7, Some(4), &both, true, &[HashSet::new()], 4);
+        let whole = plan(&dataset, 7, Some(4), &both, ZERO_SHOT, &[HashSet::new()], 4);
         let generated: HashSet<TrialKey> =
             whole.selected.iter().map(|&at| key(&dataset, at, Subject::Model, Mode::Generate)).collect();
-        let resumed = plan(&dataset, 7, Some(4), &both, true, &[generated], 4);
+        let resumed = plan(&dataset, 7, Some(4), &both, ZERO_SHOT, &[generated], 4);
         assert_eq!((resumed.remaining.len(), resumed.n_recorded), (4, 0));
         for (before, after) in whole.remaining.iter().zip(&resumed.remaining) {
             assert!(before.generate.contains(0) && before.score.contains(0) && before.encoder.contains(0));
@@ -133,13 +164,13 @@ mod tests {
         }
         let keys = order(std::slice::from_ref(&dataset), &[whole]);
         let modes: Vec<Mode> = keys[..4].iter().map(|key| key.mode).collect();
-        assert_eq!(modes, [Mode::Generate, Mode::Score, Mode::ZeroShot, Mode::Generate]);
+        assert_eq!(modes, [Mode::Generate, Mode::Score, Mode::ZeroShot, Mode::Probe]);
     }
 
     #[test]
     fn a_batch_that_lacks_one_trial_is_asked_as_a_whole_by_the_runs_that_lack_it() {
         let dataset = digits();
-        let whole = plan(&dataset, 7, Some(10), &GENERATE, true, &[HashSet::new(), HashSet::new()], 4);
+        let whole = plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[HashSet::new(), HashSet::new()], 4);
         assert_eq!(whole.remaining.len(), 10);
         let all: HashSet<TrialKey> = whole
             .selected
@@ -148,7 +179,7 @@ mod tests {
             .collect();
         let mut torn = all.clone();
         torn.remove(&key(&dataset, whole.selected[5], Subject::Model, Mode::Generate));
-        let resumed = plan(&dataset, 7, Some(10), &GENERATE, true, &[all.clone(), torn.clone()], 4);
+        let resumed = plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[all.clone(), torn.clone()], 4);
         assert_eq!(resumed.n_recorded, 9);
         let positions: Vec<usize> = resumed.remaining.iter().map(|work| work.position).collect();
         assert_eq!(positions, whole.selected[4..8]);
@@ -157,17 +188,17 @@ mod tests {
             assert!(work.score.is_empty() && work.encoder.is_empty());
         }
         // The scores are there, so nothing is lacking to a run that asks for nothing else.
-        assert!(plan(&dataset, 7, Some(10), &[Mode::Score], true, &[torn], 4).remaining.is_empty());
-        assert!(plan(&dataset, 7, Some(10), &GENERATE, true, &[all.clone(), all], 4).remaining.is_empty());
+        assert!(plan(&dataset, 7, Some(10), &[Mode::Score], ZERO_SHOT, &[torn], 4).remaining.is_empty());
+        assert!(plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[all.clone(), all], 4).remaining.is_empty());
     }
 
     #[test]
     fn a_larger_limit_asks_the_last_batch_of_the_smaller_one_again() {
         let dataset = digits();
-        let small = plan(&dataset, 7, Some(10), &GENERATE, false, &[HashSet::new()], 4);
+        let small = plan(&dataset, 7, Some(10), &GENERATE, None, &[HashSet::new()], 4);
         let of = |&position: &usize| key(&dataset, position, Subject::Model, Mode::Generate);
         let recorded = small.selected.iter().map(of).collect();
-        let larger = plan(&dataset, 7, Some(20), &GENERATE, false, &[recorded], 4);
+        let larger = plan(&dataset, 7, Some(20), &GENERATE, None, &[recorded], 4);
         let positions: Vec<usize> = larger.remaining.iter().map(|work| work.position).collect();
         assert_eq!(positions, larger.selected[8..], "its batch has other neighbours now");
     }

@@ -1,6 +1,7 @@
 //! The parts of a run's specification that follow from datasets and prompts.
 
 use super::pipeline::CAPTION;
+use super::probe::Shots;
 use crate::dataset::Dataset;
 use crate::domain::{DatasetSpec, Mode, Prompt, Subject, SubjectPrompt};
 use crate::model::mllm::RenderedPrompt;
@@ -33,8 +34,8 @@ pub struct Question {
     pub captions: Vec<String>,
 }
 
-/// The dataset with its encoder's captions; the model's prompt is the caller's to add.
-pub fn dataset_spec(dataset: &Dataset, question: &Question, has_encoder: bool) -> DatasetSpec {
+/// The dataset with its encoder's captions or its probe; the model's prompt is the caller's to add.
+pub fn dataset_spec(dataset: &Dataset, question: &Question, has_encoder: bool, probe: Option<&Shots>) -> DatasetSpec {
     let text = question.captions.join("\n");
     let caption = SubjectPrompt {
         subject: Subject::Encoder,
@@ -52,7 +53,7 @@ pub fn dataset_spec(dataset: &Dataset, question: &Question, has_encoder: bool) -
         label_set: dataset.labels.hash(),
         labels: dataset.labels.labels().to_vec(),
         answer_type: dataset.labels.answer_type(),
-        prompts: if has_encoder { vec![caption] } else { Vec::new() },
+        prompts: if has_encoder { vec![caption] } else { probe.map(Shots::prompt).into_iter().collect() },
     }
 }
 

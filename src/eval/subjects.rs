@@ -5,8 +5,10 @@ use anyhow::{Result, bail};
 use super::images::{Preparation, PreparedBatch, PreparedSample};
 use super::loaded::{EvalSubjects, idle};
 use super::plan::{DatasetWork, SampleWork};
+use super::probe::{ProbeChoice, Shots, TowerProbes};
 use super::spec::Question;
 use crate::dataset::{Dataset, UnreadableImage};
+use crate::domain::RunSet;
 use crate::model::subjects::{ImageAnswers, ImageRow, Questions};
 
 /// A sample with what was answered.
@@ -20,6 +22,8 @@ pub(super) struct Answers {
     /// `blake3:…` of the decoded pixels.
     pub content: String,
     pub answers: ImageAnswers,
+    /// By tower, the runs whose probe answered, and its choice; `None` where the tower's features are no numbers.
+    pub probed: Vec<(RunSet, Option<ProbeChoice>)>,
 }
 
 /// A batch with its answers.
@@ -29,17 +33,20 @@ pub(super) struct AnsweredBatch {
 }
 
 /// The subjects with the questions of every dataset.
-pub(super) struct Asker {
+pub(super) struct Asker<'a> {
     subjects: EvalSubjects,
     questions: Vec<Questions>,
+    /// By dataset.
+    probes: Vec<Option<TowerProbes<'a>>>,
 }
 
-impl Asker {
+impl<'a> Asker<'a> {
     /// Prepares the questions: renders prompts and embeds captions.
     pub fn new(
         subjects: EvalSubjects,
         datasets: &[Dataset],
         questions: &[Question],
+        probes: &'a [Option<Shots>],
         max_new_tokens: usize,
         scores_labels: bool,
     ) -> Result<Self> {
@@ -48,7 +55,8 @@ impl Asker {
             subjects.loaded.questions(&question.text, &question.captions, &labels, max_new_tokens, scores_labels)
         });
         let questions = questions.collect::<Result<_>>()?;
-        Ok(Self { subjects, questions })
+        let probes = probes.iter().map(|shots| Some(TowerProbes::new(shots.as_ref()?, &subjects.loaded))).collect();
+        Ok(Self { subjects, questions, probes })
     }
 
     /// Answers one batch.
@@ -63,20 +71,28 @@ impl Asker {
                     for_encoder: prepared.for_encoder.as_ref(),
                     generate: work.generate,
                     score: work.score,
+                    probe: work.probe,
                     asks_encoder: !work.encoder.is_empty(),
                 })
             })
             .collect();
         let mut answers = self.subjects.loaded.ask(&self.questions[batch.dataset], &rows)?.into_iter();
-        let samples = batch
-            .samples
-            .into_iter()
-            .map(|PreparedSample { work, image }| {
-                let result = image
-                    .map(|prepared| Answers { content: prepared.content, answers: answers.next().unwrap_or_default() });
-                AnsweredSample { work, result }
-            })
-            .collect();
+        let probes = self.probes[batch.dataset].as_ref();
+        let mut samples = Vec::with_capacity(batch.samples.len());
+        for PreparedSample { work, image } in batch.samples {
+            let result = match image {
+                Ok(prepared) => {
+                    let answers = answers.next().unwrap_or_default();
+                    let probed = match probes {
+                        Some(probes) => probes.choose(&self.subjects.loaded, &answers.features)?,
+                        None => Vec::new(),
+                    };
+                    Ok(Answers { content: prepared.content, answers, probed })
+                }
+                Err(unreadable) => Err(unreadable),
+            };
+            samples.push(AnsweredSample { work, result });
+        }
         Ok(AnsweredBatch { dataset: batch.dataset, samples })
     }
 

@@ -195,6 +195,7 @@ mod tests {
         RunSpec {
             model,
             encoder: None,
+            probe: None,
             datasets: vec![animals],
             sample_seed: 0,
             modes: vec![Mode::Generate],
@@ -226,6 +227,7 @@ mod tests {
             answer: Some(answer),
             scores: Vec::new(),
             prior_corrected: None,
+            fewer_shots: Vec::new(),
             verdicts: Vec::new(),
             outcome,
         }

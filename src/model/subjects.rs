@@ -58,14 +58,16 @@ pub struct ImageRow<'a> {
     pub generate: RunSet,
     /// The runs whose model must score the labels.
     pub score: RunSet,
+    /// The runs whose tower's features a probe needs.
+    pub probe: RunSet,
     /// Whether the encoder must answer.
     pub asks_encoder: bool,
 }
 
 impl ImageRow<'_> {
-    /// The runs whose model must do either.
-    fn models(&self) -> RunSet {
-        self.generate.union(self.score)
+    /// The runs whose tower must see it.
+    fn lookers(&self) -> RunSet {
+        self.generate.union(self.score).union(self.probe)
     }
 }
 
@@ -76,6 +78,8 @@ pub struct ImageAnswers {
     pub generated: Vec<(usize, Result<Answer, String>)>,
     /// By run: the labels' scores, or why the model failed on this image.
     pub scored: Vec<(usize, Result<LabelChoice, String>)>,
+    /// By tower that was asked for features: the runs that asked, and what the projector consumes in the mean.
+    pub features: Vec<(RunSet, Vec<f32>)>,
     /// The encoder's best labels, best first; `None` where it was not asked.
     pub encoder: Option<Vec<ScoredLabel>>,
 }
@@ -158,8 +162,16 @@ impl Subjects {
     /// Answers one batch, one answer a row.
     pub fn ask(&self, questions: &Questions, rows: &[ImageRow]) -> Result<Vec<ImageAnswers>> {
         let mut answers: Vec<ImageAnswers> = rows.iter().map(|_| ImageAnswers::default()).collect();
-        let pass = self.pass_tower(rows)?;
+        let shared = self.pass_tower(rows)?;
+        if let Some(pass) = &shared {
+            self.add_features(self.sharing_runs(), pass, rows, &mut answers)?;
+        }
         for (run, model) in self.models.iter().enumerate() {
+            let own = if self.has_own_tower[run] { pass_own(model, run, rows)? } else { None };
+            if let Some(pass) = &own {
+                self.add_features(RunSet::of(self.models.len(), |other| other == run), pass, rows, &mut answers)?;
+            }
+            let Some(pass) = own.as_ref().or(shared.as_ref()) else { continue };
             let generated = rows_where(rows, |row| row.generate.contains(run));
             let scored = rows_where(rows, |row| row.score.contains(run));
             // Where the same rows are asked both, one reading of the prompt serves both.
@@ -168,11 +180,7 @@ impl Subjects {
                 false => vec![(generated, true, false), (scored, false, true)],
             };
             for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
-                let seen = match &pass {
-                    Some(pass) if !self.has_own_tower[run] => pass.seen_of(&asked),
-                    _ => model.mllm.see(&inputs(rows, &asked))?,
-                };
-                let mut prefix = read(model, questions, &seen)?;
+                let mut prefix = read(model, questions, &pass.seen_of(&asked))?;
                 if is_scored {
                     let choices = self.choose(run, questions, &mut prefix)?;
                     asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
@@ -183,21 +191,75 @@ impl Subjects {
                 }
             }
         }
-        let asked = rows_where(rows, |row| row.asks_encoder);
-        if let (Some(encoder), false) = (&self.encoder, asked.is_empty()) {
-            let hidden = match pass.and_then(|pass| pass.last) {
-                Some(hidden) => hidden,
-                None => {
-                    let images: Vec<_> =
-                        asked.iter().map(|&row| rows[row].for_encoder.unwrap_or(rows[row].for_model)).collect();
-                    let tower = encoder.towers.tower();
-                    tower.hidden_states(&tower.pixels(&images)?, &[tower.last_state()])?.swap_remove(0)
-                }
-            };
-            let ranked = rank(questions, &encoder.towers.image_embeddings(&hidden)?)?;
-            asked.into_iter().zip(ranked).for_each(|(row, ranking)| answers[row].encoder = Some(ranking));
-        }
+        self.ask_encoder(questions, rows, shared.and_then(|pass| pass.last), &mut answers)?;
         Ok(answers)
+    }
+
+    /// The encoder's choices; `last` is its hidden state where the models' pass gave it.
+    fn ask_encoder(
+        &self,
+        questions: &Questions,
+        rows: &[ImageRow],
+        last: Option<Tensor>,
+        answers: &mut [ImageAnswers],
+    ) -> Result<()> {
+        let asked = rows_where(rows, |row| row.asks_encoder);
+        let (Some(encoder), false) = (&self.encoder, asked.is_empty()) else { return Ok(()) };
+        let hidden = match last {
+            Some(hidden) => hidden,
+            None => {
+                let images: Vec<_> =
+                    asked.iter().map(|&row| rows[row].for_encoder.unwrap_or(rows[row].for_model)).collect();
+                let tower = encoder.towers.tower();
+                tower.hidden_states(&tower.pixels(&images)?, &[tower.last_state()])?.swap_remove(0)
+            }
+        };
+        let ranked = rank(questions, &encoder.towers.image_embeddings(&hidden)?)?;
+        asked.into_iter().zip(ranked).for_each(|(row, ranking)| answers[row].encoder = Some(ranking));
+        Ok(())
+    }
+
+    /// The runs that stand on the base's tower.
+    fn sharing_runs(&self) -> RunSet {
+        RunSet::of(self.models.len(), |run| !self.has_own_tower[run])
+    }
+
+    /// The runs of each tower: those that share the base's, and each that has its own.
+    pub fn towers(&self) -> Vec<RunSet> {
+        let n_runs = self.models.len();
+        let own =
+            (0..n_runs).filter(|&run| self.has_own_tower[run]).map(|run| RunSet::of(n_runs, |other| other == run));
+        std::iter::once(self.sharing_runs()).chain(own).filter(|tower| !tower.is_empty()).collect()
+    }
+
+    /// The features of `images`, one row each, by the tower of the runs `tower`, one of [`towers`](Self::towers).
+    pub fn tower_features(&self, tower: RunSet, images: &[&ImageInput]) -> Result<Vec<Vec<f32>>> {
+        let mllm = &self.model_of(tower).mllm;
+        mllm.see(images)?.iter().map(|seen| mllm.probe_features(seen)).collect()
+    }
+
+    /// A model on the tower of the runs `tower`.
+    fn model_of(&self, tower: RunSet) -> &Model {
+        let own = tower.iter().find(|&run| self.has_own_tower.get(run) == Some(&true));
+        own.and_then(|run| self.models.get(run)).unwrap_or_else(|| self.base())
+    }
+
+    /// Adds what `pass` gave to the answers of the rows for which runs of its tower asked for features.
+    fn add_features(
+        &self,
+        tower: RunSet,
+        pass: &TowerPass,
+        rows: &[ImageRow],
+        answers: &mut [ImageAnswers],
+    ) -> Result<()> {
+        let mllm = &self.model_of(tower).mllm;
+        for (&row, seen) in pass.rows.iter().zip(&pass.seen) {
+            let runs = rows[row].probe.intersection(tower);
+            if !runs.is_empty() {
+                answers[row].features.push((runs, mllm.probe_features(seen)?));
+            }
+        }
+        Ok(())
     }
 
     /// The choice among the labels for each row of `prefix`.
@@ -254,7 +316,7 @@ impl Subjects {
     /// One pass of the base's tower for all models that share it, and for the encoder where it is the same tower and
     /// sees the same pixels; `None` where no model needs it.
     fn pass_tower(&self, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
-        let passing = rows_where(rows, |row| row.models().iter().any(|run| !self.has_own_tower[run]));
+        let passing = rows_where(rows, |row| !row.lookers().intersection(self.sharing_runs()).is_empty());
         if passing.is_empty() {
             return Ok(None);
         }
@@ -280,6 +342,16 @@ const PRIOR_SIDE: u32 = 224;
 
 fn inputs<'a>(rows: &[ImageRow<'a>], asked: &[usize]) -> Vec<&'a ImageInput> {
     asked.iter().map(|&row| rows[row].for_model).collect()
+}
+
+/// A pass of the tower that `run` has for itself; `None` where nothing is asked of it.
+fn pass_own(model: &Model, run: usize, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
+    let passing = rows_where(rows, |row| row.lookers().contains(run));
+    if passing.is_empty() {
+        return Ok(None);
+    }
+    let seen = model.mllm.see(&inputs(rows, &passing))?;
+    Ok(Some(TowerPass { rows: passing, seen, last: None }))
 }
 
 /// What one pass of the tower gave.

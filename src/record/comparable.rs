@@ -2,17 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::{Mode, RunSpec, SubjectPrompt};
+use crate::domain::{DatasetSpec, Mode, ProbeShots, RunSpec, SubjectPrompt};
 
 /// What `run.json` holds under `comparable`: one key a field, named as `--allow-different` takes them.
 ///
 /// `split`, `label_set`, `prompt_text` and `prompt_ids` are by dataset, the prompts also by subject and mode;
-/// `preprocessing` is by subject, `generation_limits` by mode. So the comparison of two runs can leave out what only
+/// `preprocessing` is by subject, `generation_limits` by mode, `comparator` by dataset. So the comparison of two runs can leave out what only
 /// one of them has. These are effects and not file bytes: weights, adapter, merge state and layout are no part of it.
 ///
 /// Image positions in a prompt's ids become one `"image"`: their number follows from the tower.
 pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
-    let datasets = |field: &dyn Fn(&crate::domain::DatasetSpec) -> Value| -> Value {
+    let datasets = |field: &dyn Fn(&DatasetSpec) -> Value| -> Value {
         spec.datasets.iter().map(|dataset| (dataset.dataset.clone(), field(dataset))).collect::<Map<_, _>>().into()
     };
     let mut preprocessing = Map::new();
@@ -32,10 +32,12 @@ pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
             None => json!({ "judge": judge.judge, "model": judge.model }),
         })
         .collect();
-    let fields: [(&str, Value); 10] = [
+    // What a probe is made of stands under `comparator`, so that one field differs and not two.
+    let texts = |prompt: &SubjectPrompt| (prompt.mode != Mode::Probe).then(|| prompt.text.clone().into());
+    let fields: [(&str, Value); 11] = [
         ("split", datasets(&|dataset| dataset.split.clone().into())),
         ("label_set", datasets(&|dataset| dataset.label_set.clone().into())),
-        ("prompt_text", datasets(&|dataset| by_subject(&dataset.prompts, |prompt| Some(prompt.text.clone().into())))),
+        ("prompt_text", datasets(&|dataset| by_subject(&dataset.prompts, texts))),
         (
             "prompt_ids",
             datasets(&|dataset| by_subject(&dataset.prompts, |prompt| Some(with_placeholder(prompt.ids.as_deref()?)))),
@@ -46,8 +48,29 @@ pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
         ("compute_type", spec.compute_type.clone().into()),
         ("device_kind", spec.device_kind.clone().into()),
         ("judges", judges.into()),
+        (COMPARATOR, comparators(spec)),
     ];
     fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// The key of what models are compared with.
+pub(super) const COMPARATOR: &str = "comparator";
+
+/// By dataset `"zero_shot"`, or the probe's classifier and shots; a dataset without either is left out.
+pub(super) fn comparators(spec: &RunSpec) -> Value {
+    let of_dataset = |dataset: &DatasetSpec| {
+        let mode = dataset.comparator()?;
+        let probe = spec.probe.as_ref().filter(|_| mode == Mode::Probe);
+        Some(match probe.and_then(|probe| Some((probe, probe.datasets.get(&dataset.dataset)?))) {
+            Some((probe, shots)) => {
+                let ProbeShots { split, shots, content } = shots;
+                json!({"mode": mode, "classifier": probe.classifier, "split": split, "shots": shots, "content": content})
+            }
+            None => json!(mode),
+        })
+    };
+    let datasets = spec.datasets.iter();
+    datasets.filter_map(|dataset| Some((dataset.dataset.clone(), of_dataset(dataset)?))).collect::<Map<_, _>>().into()
 }
 
 /// `{subject: {mode: field}}`; prompts without the field are left out.
@@ -83,8 +106,9 @@ fn with_placeholder(ids: &[Option<u32>]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::spec;
+    use super::super::testing::{spec, with_probe};
     use super::*;
+    use crate::domain::{ProbeClassifier, ProbeSpec};
 
     #[test]
     fn image_positions_are_one_placeholder() {
@@ -104,7 +128,7 @@ mod tests {
 
     #[test]
     fn each_field_has_a_key_of_its_own() {
-        let changes: [(&str, fn(&mut RunSpec)); 10] = [
+        let changes: [(&str, fn(&mut RunSpec)); 11] = [
             ("split", |spec| spec.datasets[0].split = "train".into()),
             ("label_set", |spec| spec.datasets[0].label_set.push('x')),
             ("prompt_text", |spec| spec.datasets[0].prompts[0].text.push('x')),
@@ -115,6 +139,7 @@ mod tests {
             ("compute_type", |spec| spec.compute_type = "bf16".into()),
             ("device_kind", |spec| spec.device_kind = "cuda".into()),
             ("judges", |spec| spec.judges[0].model = "rules/2".into()),
+            ("comparator", |spec| spec.datasets[0].prompts.truncate(1)),
         ];
         let before = comparable(&spec());
         assert_eq!(before.len(), changes.len());
@@ -122,8 +147,31 @@ mod tests {
             let mut changed = spec();
             change(&mut changed);
             let after = comparable(&changed);
-            let differing: Vec<&String> = before.keys().filter(|key| before[*key] != after[*key]).collect();
+            let mut differing: Vec<&String> = before.keys().filter(|key| before[*key] != after[*key]).collect();
+            // Without an encoder's prompt its text is missing, too.
+            differing.retain(|field| key != "comparator" || *field != "prompt_text");
             assert_eq!(differing, [key]);
         }
+    }
+
+    #[test]
+    fn a_probe_is_comparable_by_classifier_and_shots_and_not_by_its_tower() {
+        let with = |change: fn(&mut ProbeSpec)| {
+            let mut spec = with_probe();
+            change(spec.probe.as_mut().unwrap());
+            comparable(&spec)
+        };
+        let before = with(|_| {});
+        assert_eq!(before[COMPARATOR]["mnist"]["mode"], "probe");
+        assert_eq!(before[COMPARATOR]["mnist"]["shots"], json!([1, 5, 16]));
+        assert!(before["prompt_text"]["mnist"].get("encoder").is_none());
+        assert_eq!(with(|probe| probe.tower = "blake3:changed".into()), before);
+        let shots = |probe: &mut ProbeSpec| probe.datasets.get_mut("mnist").unwrap().content.push('x');
+        for change in [shots, |probe: &mut ProbeSpec| probe.classifier = ProbeClassifier::Logistic] {
+            let after = with(change);
+            let differing: Vec<&String> = before.keys().filter(|key| before[*key] != after[*key]).collect();
+            assert_eq!(differing, [COMPARATOR]);
+        }
+        assert_eq!(comparable(&spec())[COMPARATOR], json!({"mnist": "zero_shot", "cifar10": "zero_shot"}));
     }
 }

@@ -7,7 +7,7 @@ use crate::domain::RunSpec;
 /// `blake3:` and the hash of the specification in canonical JSON (sorted keys, no white space).
 ///
 /// What is for people only, and what follows from the hashed fields, does not count: the names of model and encoder,
-/// and how the encoder relates to the model's tower. Environment is no part of a specification.
+/// how the encoder relates to the model's tower, and which tower a probe stands on. Environment is no part of a specification.
 pub fn identity(spec: &RunSpec) -> String {
     let text = sorted(&identifying(spec)).to_string();
     format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex())
@@ -16,7 +16,12 @@ pub fn identity(spec: &RunSpec) -> String {
 /// The fields of `spec` that decide its identity.
 pub(super) fn identifying(spec: &RunSpec) -> Value {
     let mut value = serde_json::to_value(spec).expect("a specification is plain data");
-    for (part, fields) in [("model", &["name"][..]), ("encoder", &["name", "relation", "tower_equal"][..])] {
+    let left_out = [
+        ("model", &["name"][..]),
+        ("encoder", &["name", "relation", "tower_equal", "tower_change"][..]),
+        ("probe", &["tower"][..]),
+    ];
+    for (part, fields) in left_out {
         if let Some(Value::Object(part)) = value.get_mut(part) {
             for field in fields {
                 part.remove(*field);
@@ -41,8 +46,9 @@ fn sorted(value: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::spec;
+    use super::super::testing::{probe, spec};
     use super::*;
+    use crate::domain::{ProbeClassifier, ProbeSpec};
 
     #[test]
     fn names_for_people_do_not_make_another_run() {
@@ -50,11 +56,13 @@ mod tests {
         renamed.model.name = "elsewhere/the-same-weights".into();
         renamed.encoder.as_mut().unwrap().name = "another name".into();
         assert_eq!(identity(&renamed), identity(&spec()));
+        let on = |tower: &str| RunSpec { probe: Some(ProbeSpec { tower: tower.into(), ..probe() }), ..spec() };
+        assert_eq!(identity(&on("blake3:a")), identity(&on("blake3:b")), "it follows from weights and adapter");
     }
 
     #[test]
     fn every_other_field_makes_another_run() {
-        let changes: [fn(&mut RunSpec); 12] = [
+        let changes: [fn(&mut RunSpec); 14] = [
             |spec| spec.model.weights.push('x'),
             |spec| spec.model.adapter = Some("blake3:a".into()),
             |spec| spec.model.merged = true,
@@ -67,6 +75,8 @@ mod tests {
             |spec| spec.max_new_tokens += 1,
             |spec| spec.compute_type = "bf16".into(),
             |spec| spec.judges[0].model = "rules/2".into(),
+            |spec| spec.probe = Some(probe()),
+            |spec| spec.probe = Some(ProbeSpec { classifier: ProbeClassifier::Knn, ..probe() }),
         ];
         let mut seen = vec![identity(&spec())];
         for change in changes {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, PrettyFormatter};
 use serde_json::{Map, Value};
 
-use super::comparable::by_subject;
+use super::comparable::{COMPARATOR, by_subject, comparators};
 use super::{RecordError, comparable, files, identity};
 use crate::domain::RunSpec;
 
@@ -116,7 +116,9 @@ impl Manifest {
             return Err(RecordError::NewerSchema { path, found, known, written_by });
         }
         let wire: WireManifest = serde_json::from_value(value).map_err(|error| broken(error.to_string()))?;
-        let WireManifest { identity, spec, comparable, environment, state, .. } = wire;
+        let WireManifest { identity, spec, mut comparable, environment, state, .. } = wire;
+        // Runs of earlier versions lack it, and must not be compared with a probe as if there were none.
+        comparable.entry(COMPARATOR).or_insert_with(|| comparators(&spec));
         Ok(Some(Self { identity, spec, comparable, environment, state }))
     }
 }
@@ -181,6 +183,15 @@ mod tests {
     fn a_manifest_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         manifest().write(dir.path()).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap().unwrap(), manifest());
+    }
+
+    #[test]
+    fn a_run_that_does_not_say_what_it_compares_with_is_given_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut older = manifest();
+        older.comparable.shift_remove(COMPARATOR);
+        older.write(dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap().unwrap(), manifest());
     }
 

@@ -60,12 +60,14 @@ prop_compose! {
         is_answered in any::<bool>(),
         scores in prop::collection::vec((text(), finite(), prop::option::of(finite())), 0..3),
         prior_corrected in prop::option::of((text(), any::<bool>())),
+        fewer_shots in prop::collection::vec((any::<usize>(), text(), any::<bool>()), 0..3),
         verdicts in prop::collection::vec(verdict(), 0..3),
         outcome in outcome(),
     ) -> Trial {
         let [split, content, label, prompt] = names;
         let stop = if mode == Mode::Generate { answer.stop } else { Stop::Eos };
         let is_scored = !matches!(outcome, Outcome::Unscored(_));
+        let fewer = |(shots, answer, is_correct)| FewerShots { shots, answer, is_correct };
         Trial {
             dataset: dataset.to_owned(),
             split,
@@ -78,6 +80,7 @@ prop_compose! {
             answer: (is_answered || is_scored).then_some(Answer { stop, ..answer }),
             scores: scores.into_iter().map(|(label, score, share)| ScoredLabel { label, score, share }).collect(),
             prior_corrected: prior_corrected.map(|(answer, is_correct)| PriorCorrected { answer, is_correct }),
+            fewer_shots: fewer_shots.into_iter().map(fewer).collect(),
             verdicts,
             outcome,
         }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Manifest, Sitting, environment};
 use crate::domain::{
     Answer, AnswerType, DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, JudgeVerdict, Label, Mode, ModelSpec,
-    Outcome, RunSpec, Stop, Subject, SubjectPrompt, Trial, Verdict,
+    Outcome, ProbeClassifier, ProbeShots, ProbeSpec, RunSpec, Stop, Subject, SubjectPrompt, Trial, Verdict,
 };
 
 fn dataset(name: &str) -> DatasetSpec {
@@ -53,7 +53,9 @@ pub(super) fn spec() -> RunSpec {
             preprocessing: json!({ "size": 224 }),
             relation: EncoderRelation::Own,
             tower_equal: true,
+            tower_change: None,
         }),
+        probe: None,
         datasets: vec![dataset("mnist"), dataset("cifar10")],
         sample_seed: 7,
         modes: vec![Mode::Generate],
@@ -68,6 +70,26 @@ pub(super) fn spec() -> RunSpec {
         }],
         tuned_on: Default::default(),
     }
+}
+
+/// A probe for both datasets.
+pub(super) fn probe() -> ProbeSpec {
+    let shots = ProbeShots { split: "train".into(), shots: vec![1, 5, 16], content: "blake3:s".into() };
+    ProbeSpec {
+        classifier: ProbeClassifier::NearestMean,
+        tower: "blake3:tower".into(),
+        datasets: ["mnist", "cifar10"].map(|name| (name.to_owned(), shots.clone())).into(),
+    }
+}
+
+/// [`spec`] with the probe in the encoder's place.
+pub(super) fn with_probe() -> RunSpec {
+    let mut spec = RunSpec { encoder: None, probe: Some(probe()), ..spec() };
+    for dataset in &mut spec.datasets {
+        let prompt = &mut dataset.prompts[1];
+        (prompt.mode, prompt.prompt) = (Mode::Probe, "probe-16".into());
+    }
+    spec
 }
 
 /// A run of [`spec`] that begins.
@@ -98,6 +120,7 @@ pub(super) fn trial(index: usize) -> Trial {
         }),
         scores: Vec::new(),
         prior_corrected: None,
+        fewer_shots: Vec::new(),
         verdicts: vec![JudgeVerdict { judge: "rules".into(), result: Ok(Verdict::Correct), reply: None }],
         outcome: Outcome::Correct,
     }

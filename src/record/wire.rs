@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Answer, ErrorCode, ErrorKind, JudgeVerdict, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject, Trial,
-    UnscoredReason, Verdict,
+    Answer, ErrorCode, ErrorKind, FewerShots, JudgeVerdict, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject,
+    Trial, UnscoredReason, Verdict,
 };
 
 /// Why a line is no trial.
@@ -59,6 +59,8 @@ struct WireTrial {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     prior_corrected: Option<WirePriorCorrected>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fewer_shots: Vec<WireFewerShots>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     verdicts: Vec<WireVerdict>,
     outcome: WireOutcome,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,6 +90,13 @@ struct WireVerdict {
 
 #[derive(Serialize, Deserialize)]
 struct WirePriorCorrected {
+    answer: String,
+    outcome: WireOutcome,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireFewerShots {
+    shots: usize,
     answer: String,
     outcome: WireOutcome,
 }
@@ -130,6 +139,7 @@ impl WireTrial {
             stop: answer.filter(|_| trial.mode == Mode::Generate).map(|answer| answer.stop),
             scores: trial.scores.clone(),
             prior_corrected: trial.prior_corrected.as_ref().map(WirePriorCorrected::from_choice),
+            fewer_shots: trial.fewer_shots.iter().map(WireFewerShots::from_choice).collect(),
             verdicts: trial.verdicts.iter().map(WireVerdict::from_verdict).collect(),
             outcome,
             code,
@@ -168,6 +178,7 @@ impl WireTrial {
             answer,
             scores: self.scores,
             prior_corrected: self.prior_corrected.map(WirePriorCorrected::into_choice).transpose()?,
+            fewer_shots: self.fewer_shots.into_iter().map(WireFewerShots::into_choice).collect::<Result<_, _>>()?,
             verdicts: self.verdicts.into_iter().map(WireVerdict::into_verdict).collect::<Result<_, _>>()?,
             outcome,
         })
@@ -194,17 +205,40 @@ const SCORED_WITHOUT_ANSWER: &str = "`outcome` is `correct` or `incorrect`, but 
 
 impl WirePriorCorrected {
     fn from_choice(choice: &PriorCorrected) -> Self {
-        let outcome = if choice.is_correct { WireOutcome::Correct } else { WireOutcome::Incorrect };
-        Self { answer: choice.answer.clone(), outcome }
+        Self { answer: choice.answer.clone(), outcome: WireOutcome::of_choice(choice.is_correct) }
     }
 
     fn into_choice(self) -> Result<PriorCorrected, &'static str> {
-        let is_correct = match self.outcome {
-            WireOutcome::Correct => true,
-            WireOutcome::Incorrect => false,
-            WireOutcome::Unscored => return Err("`prior_corrected` has an answer, and `outcome` is `unscored`"),
-        };
-        Ok(PriorCorrected { answer: self.answer, is_correct })
+        let unscored = "`prior_corrected` has an answer, and `outcome` is `unscored`";
+        Ok(PriorCorrected { answer: self.answer, is_correct: self.outcome.into_choice().ok_or(unscored)? })
+    }
+}
+
+impl WireFewerShots {
+    fn from_choice(choice: &FewerShots) -> Self {
+        let FewerShots { shots, ref answer, is_correct } = *choice;
+        Self { shots, answer: answer.clone(), outcome: WireOutcome::of_choice(is_correct) }
+    }
+
+    fn into_choice(self) -> Result<FewerShots, &'static str> {
+        let unscored = "`fewer_shots` has an answer, and `outcome` is `unscored`";
+        let is_correct = self.outcome.into_choice().ok_or(unscored)?;
+        Ok(FewerShots { shots: self.shots, answer: self.answer, is_correct })
+    }
+}
+
+impl WireOutcome {
+    fn of_choice(is_correct: bool) -> Self {
+        if is_correct { Self::Correct } else { Self::Incorrect }
+    }
+
+    /// A choice among labels is right or wrong.
+    fn into_choice(self) -> Option<bool> {
+        match self {
+            Self::Correct => Some(true),
+            Self::Incorrect => Some(false),
+            Self::Unscored => None,
+        }
     }
 }
 
@@ -293,6 +327,17 @@ mod tests {
     }
 
     #[test]
+    fn a_probes_choice_has_those_of_fewer_shots_beside() {
+        let mut choice = trial(0);
+        (choice.subject, choice.mode, choice.verdicts) = (Subject::Encoder, Mode::Probe, vec![]);
+        choice.prompt = "probe-16".into();
+        choice.fewer_shots = vec![FewerShots { shots: 1, answer: "7".into(), is_correct: false }];
+        let line: Value = serde_json::from_str(&written(&choice)).unwrap();
+        assert_eq!(line["fewer_shots"], json!([{ "shots": 1, "answer": "7", "outcome": "incorrect" }]));
+        assert_eq!(parse(written(&choice).as_bytes()).unwrap(), choice);
+    }
+
+    #[test]
     fn a_field_of_a_later_version_is_ignored() {
         let mut line: Value = serde_json::from_str(CONTRACT_LINE).unwrap();
         line["a_later_field"] = json!({ "x": 1 });
@@ -324,6 +369,7 @@ mod tests {
             json!({ "answer": null }),
             json!({ "stop": null }),
             json!({ "prior_corrected": { "answer": "cat", "outcome": "unscored" } }),
+            json!({ "fewer_shots": [{ "shots": 1, "answer": "cat", "outcome": "unscored" }] }),
             json!({ "verdicts": [{ "judge": "llm" }] }),
             json!({ "verdicts": [{ "judge": "llm", "verdict": "correct", "error": "429" }] }),
         ];

@@ -56,9 +56,12 @@ const COLUMNS_AFTER: [&str; 10] = [
     "constant_answer_share",
 ];
 
-/// The last columns: of label scoring alone.
+/// Then those of label scoring alone.
 const COLUMNS_SCORING: [&str; 3] =
     ["prior_corrected_accuracy", "prior_corrected_accuracy_low", "prior_corrected_accuracy_high"];
+
+/// The last column: of a probe alone, its training images a class.
+const COLUMN_SHOTS: &str = "shots";
 
 /// The names of all columns, in order. They are public: new ones are added at the end.
 ///
@@ -71,6 +74,7 @@ pub fn columns() -> Vec<String> {
     columns.extend(REASONS.map(|(_, name)| format!("unscored_{name}")));
     columns.extend(COLUMNS_AFTER.map(str::to_owned));
     columns.extend(COLUMNS_SCORING.map(str::to_owned));
+    columns.push(COLUMN_SHOTS.to_owned());
     columns
 }
 
@@ -142,6 +146,7 @@ fn row(
     cells.extend(if mode == "generate" { cells_after(dataset) } else { COLUMNS_AFTER.map(|_| String::new()) });
     let [low, high] = ends(numbers.prior_corrected_interval);
     cells.extend([cell(numbers.prior_corrected_accuracy), low, high]);
+    cells.push(numbers.shots.map(|shots| shots.to_string()).unwrap_or_default());
     cells
 }
 

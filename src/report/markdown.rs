@@ -21,11 +21,14 @@ pub fn markdown(input: &ReportInput<'_>) -> String {
     }
     text.push_str("![Rose chart of the accuracies below](rose.svg)\n\n## Accuracy\n\n");
     write_table(&mut text, &tables::accuracies(summary));
+    if let Some(shots) = tables::shots(summary) {
+        write_table(&mut text, &shots);
+    }
     text.push_str("## Errors\n\n");
     write_table(&mut text, &tables::errors(summary));
     write_table(&mut text, &tables::meanings(summary));
     if let Some(pairs) = tables::pairs(summary) {
-        text.push_str("## Model against encoder\n\n");
+        let _ = writeln!(text, "## Model against {}\n", words::encoder_noun(&summary.encoder));
         write_table(&mut text, &pairs);
     }
     if let Some(paper) = input.paper_rows.then(|| tables::beside_the_paper(summary)).flatten() {

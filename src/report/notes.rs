@@ -47,11 +47,19 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
     let warning = |text: String| Note { weight: Weight::Warning, text };
     let remark = |text: String| Note { weight: Weight::Remark, text };
     let mut notes: Vec<Note> = words::training_split_warning(summary).into_iter().map(warning).collect();
+    let noun = words::encoder_noun(&summary.encoder);
     for dataset in &summary.datasets {
         notes.extend(constant_answer(dataset).map(warning));
         notes.extend(unscored(dataset, "model", dataset.model.as_ref()).map(warning));
         notes.extend(unscored(dataset, "model, by label scoring,", dataset.model_score.as_ref()).map(warning));
-        notes.extend(unscored(dataset, "encoder", dataset.encoder.as_ref()).map(warning));
+        notes.extend(unscored(dataset, noun, dataset.encoder.as_ref()).map(warning));
+    }
+    let without = unprobed(summary);
+    if !without.is_empty() {
+        notes.push(warning(format!(
+            "No probe for {}: no images of a training split were at hand, so retention is not defined.",
+            without.join(", ")
+        )));
     }
     if scoring(summary).has_prior {
         notes.push(remark(
@@ -63,16 +71,29 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
         EncoderRelation::None => notes.push(warning(
             "No encoder was run: retention and the model-against-encoder counts are not defined.".to_owned(),
         )),
+        EncoderRelation::Own if summary.encoder.probe.is_some() => notes.push(remark(PROBE.to_owned())),
         EncoderRelation::Own => {}
         EncoderRelation::Ancestor | EncoderRelation::Other | EncoderRelation::Changed => notes.push(remark(format!(
             "The encoder is {}: retention compares the model with it.",
             words::relation(&summary.encoder)
         ))),
     }
+    notes.extend(words::tower_change(&summary.encoder).map(remark));
     notes.extend(summary.judge.uncertain_share.filter(|share| share.is_finite()).map(|share| {
         remark(format!("{} of the model's scored answers are not certain by rules.", words::percent(Some(share))))
     }));
     notes
+}
+
+/// What a reader must know of a probe before setting it beside anything else.
+pub const PROBE: &str = "The probe learnt from labelled training images, a zero-shot encoder did not: it is an upper \
+                         reference, and retention over a probe is not comparable with retention over a zero-shot encoder.";
+
+/// The datasets without a probe, where others have one.
+fn unprobed(summary: &Summary) -> Vec<&str> {
+    let without = summary.datasets.iter().filter(|dataset| dataset.encoder.is_none());
+    let names = without.map(|dataset| dataset.dataset.as_str()).collect();
+    if summary.encoder.probe.is_some() { names } else { Vec::new() }
 }
 
 fn constant_answer(dataset: &DatasetSummary) -> Option<String> {

@@ -20,7 +20,7 @@ pub fn table(summary: &Summary) -> String {
     }
     text.push('\n');
     let scoring = notes::scoring(summary);
-    let mut rows = vec![header(scoring)];
+    let mut rows = vec![header(scoring, &words::encoder_column(&summary.encoder))];
     rows.extend(summary.datasets.iter().map(|dataset| row(dataset, scoring)));
     write_aligned(&mut text, &rows);
     text.push('\n');
@@ -32,7 +32,7 @@ pub fn table(summary: &Summary) -> String {
     text
 }
 
-fn header(scoring: Scoring) -> Vec<String> {
+fn header(scoring: Scoring, encoder: &str) -> Vec<String> {
     let mut cells = vec!["dataset", "images", "chance", "model"];
     if scoring.is_run {
         cells.push("label scoring");
@@ -40,7 +40,7 @@ fn header(scoring: Scoring) -> Vec<String> {
     if scoring.has_prior {
         cells.push("prior-corrected");
     }
-    cells.extend(["encoder", "retention", "incorrect", "intrinsic", "extrinsic", "unscored"]);
+    cells.extend([encoder, "retention", "incorrect", "intrinsic", "extrinsic", "unscored"]);
     cells.into_iter().map(str::to_owned).collect()
 }
 

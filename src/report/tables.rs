@@ -7,7 +7,7 @@ use super::notes;
 use crate::assets::paper;
 use crate::chart::words;
 use crate::compare::{DatasetSummary, SubjectSummary, Summary};
-use crate::domain::{ErrorCode, ErrorKind, Mode, RunSpec, Subject};
+use crate::domain::{ErrorCode, ErrorKind, Mode, ProbeSpec, RunSpec, Subject};
 
 /// A table of texts whose first column names the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,8 @@ pub fn accuracies(summary: &Summary) -> Table {
     if scoring.has_prior {
         columns.push("Prior-corrected");
     }
-    columns.extend(["Encoder", "Retention", "Chance", "Unscored", "Images", "Split"]);
+    let encoder = words::capital(&words::encoder_column(&summary.encoder));
+    columns.extend([encoder.as_str(), "Retention", "Chance", "Unscored", "Images", "Split"]);
     let row = |dataset: &DatasetSummary| {
         let split = if dataset.is_training_split {
             format!("{} (training split!)", dataset.split)
@@ -63,7 +64,9 @@ pub fn accuracies(summary: &Summary) -> Table {
         cells
     };
     let rows = summary.datasets.iter().map(row).collect();
-    table("Accuracy over scored images and retention, with 95% intervals", &columns, 1..columns.len() - 1, rows)
+    let noun = words::encoder_noun(&summary.encoder);
+    let caption = format!("Accuracy over scored images and retention (over the {noun}'s), with 95% intervals");
+    table(&caption, &columns, 1..columns.len() - 1, rows)
 }
 
 /// `73.3% (70.4–75.9)`, or the number alone, or the dash.
@@ -130,8 +133,23 @@ pub fn meanings_of(occurs: impl Fn(&ErrorCode) -> bool) -> Table {
     table("What the codes mean", &["Code", "Meaning"], 0..0, rows.collect())
 }
 
+/// A probe's accuracy by its number of shots; `None` without a probe.
+pub fn shots(summary: &Summary) -> Option<Table> {
+    let probe = summary.encoder.probe.as_ref()?;
+    let rows = summary.datasets.iter().flat_map(|dataset| {
+        let encoder = dataset.encoder.as_ref();
+        let fewer = encoder.into_iter().flat_map(|encoder| &encoder.fewer_shots);
+        let fewer = fewer.map(|fewer| (Some(fewer.shots), (fewer.accuracy, fewer.accuracy_interval)));
+        let all = encoder.map(|encoder| (encoder.shots, notes::accuracy(Some(encoder))));
+        fewer.chain(all).map(|(shots, accuracy)| vec![dataset.dataset.clone(), notes::count(shots), rate(accuracy)])
+    });
+    let caption = format!("The probe ({}) by training images a class", probe.classifier.name());
+    Some(table(&caption, &["Dataset", "Shots", "Accuracy"], 1..3, rows.collect()))
+}
+
 /// Model against encoder, image by image; `None` where no dataset has pairs.
 pub fn pairs(summary: &Summary) -> Option<Table> {
+    let noun = words::encoder_noun(&summary.encoder);
     let row = |dataset: &DatasetSummary| {
         let pairs = dataset.pairs.as_ref();
         let counts = [
@@ -145,10 +163,14 @@ pub fn pairs(summary: &Summary) -> Option<Table> {
         cells.extend(counts.map(notes::count));
         cells
     };
-    let columns = ["Dataset", "Both right", "Only encoder right", "Only model right", "Both wrong", "Unscored"];
+    let only = format!("Only {noun} right");
+    let columns = ["Dataset", "Both right", &only, "Only model right", "Both wrong", "Unscored"];
+    let caption = format!(
+        "Model and {noun} on the same images; where only the {noun} is right, it knows what the model does not say"
+    );
     summary.datasets.iter().any(|dataset| dataset.pairs.is_some()).then(|| {
         let rows = summary.datasets.iter().map(row).collect();
-        table("Model and encoder on the same images; where only the encoder is right, it knows what the model does not say", &columns, 1..columns.len(), rows)
+        table(&caption, &columns, 1..columns.len(), rows)
     })
 }
 
@@ -166,7 +188,8 @@ pub fn beside_the_paper(summary: &Summary) -> Option<Table> {
         row.extend(shared.iter().map(|dataset| words::percent(accuracy(dataset))));
         row
     };
-    let encoder = summary.encoder.name.as_deref().unwrap_or("encoder");
+    let column = words::encoder_column(&summary.encoder);
+    let encoder = summary.encoder.name.as_deref().unwrap_or(&column);
     let mut rows = vec![
         of_run(format!("this run: {}", words::model(&summary.model)), |one| one.model.as_ref()?.accuracy),
         of_run(format!("this run: {encoder}"), |one| one.encoder.as_ref()?.accuracy),
@@ -210,6 +233,7 @@ pub fn prompts(spec: &RunSpec) -> Table {
             let subject = match (prompt.subject, prompt.mode) {
                 (Subject::Model, Mode::Score) => "model, labels scored",
                 (Subject::Model, _) => "model",
+                (Subject::Encoder, Mode::Probe) => "probe",
                 (Subject::Encoder, _) => "encoder",
             };
             let subject = subject.to_owned();
@@ -229,6 +253,7 @@ pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
             "encoder weights".to_owned(),
             spec.encoder.as_ref().map_or_else(|| "none".to_owned(), |encoder| encoder.weights.clone()),
         ],
+        vec!["probe".to_owned(), spec.probe.as_ref().map_or_else(|| "none".to_owned(), probe)],
         vec!["modes".to_owned(), modes.join(", ")],
         vec!["answers end after".to_owned(), format!("{} tokens", spec.max_new_tokens)],
         vec!["compute type".to_owned(), format!("{} on {}", spec.compute_type, spec.device_kind)],
@@ -240,4 +265,13 @@ pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
     }
     rows.extend(environment.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
     table("Conditions", &["What", "Value"], 0..0, rows)
+}
+
+/// `nearest class mean; cifar10: 1, 5, 16 shots of train (blake3:…)`.
+fn probe(probe: &ProbeSpec) -> String {
+    let shots = probe.datasets.iter().map(|(name, shots)| {
+        let numbers: Vec<String> = shots.shots.iter().map(ToString::to_string).collect();
+        format!("; {name}: {} shots of {} ({})", numbers.join(", "), shots.split, shots.content)
+    });
+    std::iter::once(probe.classifier.name().to_owned()).chain(shots).collect()
 }

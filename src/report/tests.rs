@@ -40,6 +40,7 @@ fn spec(summary: &Summary) -> RunSpec {
             preprocessing: serde_json::Value::Null,
         },
         encoder: None,
+        probe: None,
         datasets: summary.datasets.iter().map(|one| dataset(&one.dataset)).collect(),
         sample_seed: 7,
         modes: vec![Mode::Generate],
@@ -70,6 +71,7 @@ fn trial(dataset: &str, index: usize, label: &str, answer: &str, outcome: Outcom
         }),
         scores: Vec::new(),
         prior_corrected: None,
+        fewer_shots: Vec::new(),
         verdicts: Vec::new(),
         outcome,
     }

@@ -1,4 +1,5 @@
-//! Pure numbers: distributions, proportions, paired and sequential tests, the bootstrap, agreement, forgetting measures.
+//! Pure numbers: distributions, proportions, paired and sequential tests, the bootstrap, agreement, classifiers on features,
+//! forgetting measures.
 //!
 //! Every function names its source; vectors from scipy, statsmodels and published tables are in `tests/golden`. What is
 //! not defined (no observations, a level outside (0, 1), counts that contradict each other) is `None`.
@@ -21,6 +22,8 @@ mod bootstrap;
 // Graders.
 mod agreement;
 mod judged;
+// Classifiers on features.
+mod probe;
 // What was forgotten.
 mod forgetting;
 mod stages;
@@ -39,6 +42,7 @@ pub use paired::{
     PairedCounts, inferiority_p, mcnemar_exact, mcnemar_exact_one_sided, mcnemar_mid_p, non_inferiority_p,
     tango_interval, tango_z,
 };
+pub use probe::Probe;
 pub use proportion::{clopper_pearson, clopper_pearson_lower, clopper_pearson_upper, wilson};
 pub use random::{SplitMix64, beta_sample, binomial_sample};
 pub use sample_size::{minimum_detectable_fall, n_for_power, n_needed};

@@ -66,6 +66,7 @@ fn trial(image: usize, kind: Kind) -> Trial {
         answer: Some(answer),
         scores: Vec::new(),
         prior_corrected: None,
+        fewer_shots: Vec::new(),
         verdicts: Vec::new(),
         outcome: kind.outcome,
     }

@@ -30,6 +30,7 @@ mod leftovers;
 mod models;
 mod package;
 mod paper;
+mod probe;
 mod qwen;
 mod report;
 mod resume;

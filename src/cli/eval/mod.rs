@@ -1,5 +1,6 @@
 //! `emt eval`.
 
+mod comparator;
 mod options;
 mod prepare;
 
@@ -51,11 +52,12 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     let works = plan(options, &prepared, &open_runs);
     announce(&mut progress, &prepared, &works, open_runs.iter().any(|open| !open.recorded.is_empty()));
     interrupt::listen();
-    let Prepared { placement, subjects, datasets, questions, batch_size, panel, runs, .. } = prepared;
+    let Prepared { placement, subjects, datasets, questions, probes, batch_size, panel, runs, .. } = prepared;
     let run = EvalRun {
         datasets: &datasets,
         prompt_name: prompt_name(&runs[0].spec),
         questions: &questions,
+        probes: &probes,
         modes: &runs[0].spec.modes,
         max_new_tokens: options.max_new_tokens,
         batch_size,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::comparator::ComparatorOptions;
 use crate::cli::adapter_options::AdapterOptions;
 use crate::cli::data::Places;
 use crate::cli::hub_options::HubOptions;
@@ -17,6 +18,8 @@ pub(in crate::cli) struct EvalOptions {
     /// names; `embedded`: the miniature's; `none`: no comparison
     #[arg(long, value_name = "DIR|ORG/NAME|auto|embedded|none", default_value = "auto")]
     pub(in crate::cli) encoder: String,
+    #[command(flatten)]
+    pub(in crate::cli) comparator: ComparatorOptions,
     /// Names of `emt data list`, folders, or NAME=FOLDER, separated by commas; default: what is found of mnist,
     /// cifar10, cifar100, miniimagenet; for the embedded model embedded/mnist, embedded/cifar10, embedded/cifar100
     #[arg(long, value_name = "A,B")]

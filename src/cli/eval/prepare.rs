@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
+use super::comparator::{self, Comparator};
 use super::options::{CaptionsName, EvalOptions};
 use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
 use crate::cli::{environment, hub_options, results};
 use crate::dataset::{self, Available, Dataset, OpenRequest};
 use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt, Trial};
-use crate::eval::{self, Captions, DatasetWork, EncoderChoice, OpenRun, OpenedSubjects, Question, SubjectsRequest};
+use crate::eval::{self, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, Shots, SubjectsRequest};
 use crate::judging::Panel;
 use crate::model::Placement;
 use crate::model::mllm::RenderedPrompt;
@@ -28,6 +29,10 @@ pub(in crate::cli) struct Prepared {
     pub(in crate::cli) subjects: OpenedSubjects,
     pub(in crate::cli) datasets: Vec<Dataset>,
     pub(in crate::cli) questions: Vec<Question>,
+    /// By dataset, the shots of its probe.
+    pub(in crate::cli) probes: Vec<Option<Shots>>,
+    /// What a person should know of what the model is compared with.
+    comparator_warnings: Vec<String>,
     pub(in crate::cli) batch_size: usize,
     pub(in crate::cli) panel: Panel,
     pub(in crate::cli) runs: Vec<PlannedRun>,
@@ -53,16 +58,13 @@ pub(in crate::cli) fn prepare(
 ) -> Result<Prepared> {
     check_numbers(args)?;
     let placement = Placement::new(&args.device, &args.dtype)?;
-    let datasets = open_datasets(model, args)?;
+    let (texts, datasets) = open_datasets(model, args)?;
     let template = prompting::load(&args.prompt)?;
     let hub = args.hub.hub(quiet, err)?;
     let request = SubjectsRequest {
         model,
-        encoder: match args.encoder.as_str() {
-            "auto" => EncoderChoice::Auto,
-            "none" => EncoderChoice::None,
-            dir => EncoderChoice::Folder(dir.into()),
-        },
+        encoder: args.comparator.encoder(&args.encoder)?,
+        is_zero_shot: args.comparator.may_be_zero_shot(),
         template: args.template.as_deref(),
         pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
         adapters: &args.adapters.requests()?,
@@ -73,19 +75,22 @@ pub(in crate::cli) fn prepare(
         hub: &hub,
     };
     let subjects = OpenedSubjects::open(&request)?;
+    let sample_seed = args.sample_seed.unwrap_or(datasets[0].sample_seed);
+    let Comparator { probes, warnings: comparator_warnings } =
+        comparator::choose(args, &subjects, &texts, &datasets, sample_seed)?;
     let captions = match args.captions {
         CaptionsName::Template => Captions::Template,
         CaptionsName::Ensemble => Captions::Ensemble,
     };
     let modes = modes(&args.modes)?;
     let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
-    for dataset in &datasets {
+    for (dataset, shots) in datasets.iter().zip(&probes) {
         let prompt = template.render(&dataset.noun, &dataset.labels)?;
         let rendered = subjects.render(&prompt.text)?;
         let n_new = n_new_positions(args, &modes, &subjects, dataset, &rendered)?;
         n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
         let question = Question { text: prompt.text.clone(), captions: captions.of(dataset) };
-        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder());
+        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), shots.as_ref());
         spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, &modes));
         specs.push(spec);
         questions.push(question);
@@ -94,8 +99,9 @@ pub(in crate::cli) fn prepare(
     let mut spec = RunSpec {
         model: subjects.model_spec(0)?,
         encoder: subjects.encoder_spec(0)?,
+        probe: comparator::probe_spec(&subjects, 0, &datasets, &probes)?,
         datasets: specs,
-        sample_seed: args.sample_seed.unwrap_or(datasets[0].sample_seed),
+        sample_seed,
         modes,
         max_new_tokens: args.max_new_tokens,
         compute_type: placement.compute_type().to_owned(),
@@ -107,7 +113,18 @@ pub(in crate::cli) fn prepare(
     spec.judges = panel.specs();
     let runs = planned_runs(out, &subjects, &spec)?;
     let hub_commits = hub_options::found(&hub);
-    Ok(Prepared { placement, subjects, datasets, questions, batch_size, panel, runs, hub_commits })
+    Ok(Prepared {
+        placement,
+        subjects,
+        datasets,
+        questions,
+        probes,
+        comparator_warnings,
+        batch_size,
+        panel,
+        runs,
+        hub_commits,
+    })
 }
 
 /// The modes that `--modes` names, in the order of a run.
@@ -162,7 +179,10 @@ fn planned_runs(out: Option<&Path>, subjects: &OpenedSubjects, common: &RunSpec)
         .enumerate()
         .map(|(run, name)| {
             let (model, encoder) = (subjects.model_spec(run)?, subjects.encoder_spec(run)?);
-            let spec = RunSpec { model, encoder, ..common.clone() };
+            let mut spec = RunSpec { model, encoder, ..common.clone() };
+            if let Some(probe) = &mut spec.probe {
+                probe.tower = subjects.probe_tower(run)?;
+            }
             let dir = match out {
                 Some(dir) if is_alone => dir.to_owned(),
                 Some(dir) => dir.join(name.unwrap_or("base")),
@@ -173,7 +193,8 @@ fn planned_runs(out: Option<&Path>, subjects: &OpenedSubjects, common: &RunSpec)
         .collect()
 }
 
-fn open_datasets(model: &Path, args: &EvalOptions) -> Result<Vec<Dataset>> {
+/// What a person typed of each dataset, and the dataset.
+fn open_datasets(model: &Path, args: &EvalOptions) -> Result<(Vec<String>, Vec<Dataset>)> {
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
     let texts: Vec<String> = match &args.datasets {
         Some(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect(),
@@ -196,7 +217,7 @@ fn open_datasets(model: &Path, args: &EvalOptions) -> Result<Vec<Dataset>> {
         datasets.push(dataset);
     }
     eval::refuse_empty(&datasets)?;
-    Ok(datasets)
+    Ok((texts, datasets))
 }
 
 /// The miniature's datasets for the miniature, else what is found of those that the catalog says.
@@ -268,12 +289,11 @@ pub(in crate::cli) fn plan(args: &EvalOptions, prepared: &Prepared, open_runs: &
     let recorded: Vec<HashSet<_>> =
         open_runs.iter().map(|open| open.recorded.iter().map(Trial::key).collect()).collect();
     let spec = &prepared.runs[0].spec;
-    let (has_encoder, seed) = (spec.encoder.is_some(), spec.sample_seed);
-    prepared
-        .datasets
-        .iter()
-        .map(|dataset| eval::plan(dataset, seed, args.limit, &spec.modes, has_encoder, &recorded, prepared.batch_size))
-        .collect()
+    let plan = |dataset: &Dataset| {
+        let comparator = spec.comparator(&dataset.name);
+        eval::plan(dataset, spec.sample_seed, args.limit, &spec.modes, comparator, &recorded, prepared.batch_size)
+    };
+    prepared.datasets.iter().map(plan).collect()
 }
 
 pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork], is_resumed: bool) {
@@ -293,10 +313,6 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, wor
         if is_resumed { format!(", {n_recorded} recorded already") } else { String::new() },
         dirs.join(", ")
     ));
-    if spec.encoder.is_none() {
-        progress
-            .say("warning: without an encoder there is no retention and no comparison with what the model could see");
-    }
     let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
     if n_calls_max > 0 {
@@ -310,6 +326,9 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
     for (run, PlannedRun { spec, dir }) in prepared.runs.iter().enumerate() {
         let mut environment = sitting(model, args, prepared.batch_size);
         environment.insert("tower_change".into(), prepared.subjects.tower_change());
+        if let Some(layers) = prepared.subjects.tower_change_by_layer() {
+            environment.insert("tower_change_by_layer".into(), layers);
+        }
         if !prepared.hub_commits.is_empty() {
             environment.insert("hub".into(), prepared.hub_commits.clone().into());
         }
@@ -340,6 +359,9 @@ pub(in crate::cli) fn warn(progress: &mut Progress, prepared: &Prepared) {
         if dataset.is_training_split {
             progress.say(&format!("warning: {}: `{}` is a training split", dataset.name, dataset.split));
         }
+    }
+    for warning in &prepared.comparator_warnings {
+        progress.say(&format!("warning: {warning}"));
     }
     for warning in prepared.subjects.warnings() {
         progress.say(&format!("warning: {warning}"));

@@ -101,12 +101,13 @@ fn ask(
         ));
     }
     interrupt::listen();
-    let Prepared { placement, subjects, datasets, questions, batch_size, panel, runs, .. } = prepared;
+    let Prepared { placement, subjects, datasets, questions, probes, batch_size, panel, runs, .. } = prepared;
     let spec = runs[BASELINE].spec.clone();
     let session = Session::open(EvalRun {
         datasets: &datasets,
         prompt_name: eval::prompt_name(&spec),
         questions: &questions,
+        probes: &probes,
         modes: &spec.modes,
         max_new_tokens: options.max_new_tokens,
         batch_size,
@@ -242,17 +243,9 @@ impl Looker<'_> {
             let look = open.iter().find(|(name, _)| *name == dataset.name).map(|(_, n)| *n);
             let n = look.unwrap_or(n_before).max(n_before);
             let plan = |n: usize| {
-                let has_encoder = spec.encoder.is_some();
+                let comparator = spec.comparator(&dataset.name);
                 let limit = Some(n);
-                crate::eval::plan(
-                    dataset,
-                    spec.sample_seed,
-                    limit,
-                    &spec.modes,
-                    has_encoder,
-                    &recorded,
-                    self.batch_size,
-                )
+                crate::eval::plan(dataset, spec.sample_seed, limit, &spec.modes, comparator, &recorded, self.batch_size)
             };
             let mut work = plan(n);
             match (look, only) {
@@ -319,10 +312,7 @@ impl Looker<'_> {
 
 /// Leaves only `run` to be asked.
 fn only_run(work: &mut DatasetWork, run: usize, n_runs: usize) {
-    for sample in &mut work.remaining {
-        for runs in [&mut sample.generate, &mut sample.score, &mut sample.encoder] {
-            *runs = RunSet::of(n_runs, |other| other == run && runs.contains(other));
-        }
-    }
-    work.remaining.retain(|sample| !sample.models().is_empty() || !sample.encoder.is_empty());
+    let kept = RunSet::of(n_runs, |other| other == run);
+    work.remaining.iter_mut().for_each(|sample| *sample = sample.only(kept));
+    work.remaining.retain(|sample| !sample.runs().is_empty());
 }

@@ -3,10 +3,13 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
+use crate::dataset::{self, Catalog, DataRoots, OpenRequest};
+use crate::domain::ProbeClassifier;
 use crate::model::layers::left_padded_mask;
 use crate::model::prefix::{Padding, batch};
 use crate::model::testing::{References, assert_close, ids};
 use crate::model::weights::testing::shared;
+use crate::stats::Probe;
 
 pub(super) const QUESTION: &str = "What is the object in the image? Please choose from: airplane, automobile, bird, \
     cat, deer, dog, frog, horse, ship, truck. Answer with a single word.";
@@ -108,6 +111,51 @@ fn llava_meets_every_reference_tensor_of_transformers() {
         assert_close(&logits, &expected[&format!("{name}.all_logits")], name);
         let generated = loaded.generate(&[&prompt], pixels);
         assert_eq!(generated, ids(&expected[&format!("{name}.generated_ids")]), "{name}");
+    }
+}
+
+#[test]
+fn a_towers_features_are_those_of_transformers_and_so_are_the_probes_on_them() {
+    let Some(shared) = shared() else { return };
+    let golden: serde_json::Value = serde_json::from_str(include_str!("../../../tests/golden/probe.json")).unwrap();
+    let (numbers, _) = include_bytes!("../../../tests/golden/probe_features.bin").as_chunks::<4>();
+    let expected: Vec<f32> = numbers.iter().copied().map(f32::from_le_bytes).collect();
+    let model = load(&shared.join("models/tiny-llava"), None, None).model;
+    let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
+    let features = |split: &str, positions: &[usize]| -> Vec<Vec<f32>> {
+        let request = OpenRequest { text: "cifar10", split: Some(split), labels_file: None };
+        let dataset = dataset::open(&Catalog::embedded(), &roots, &request).unwrap();
+        let images = positions.iter().map(|&at| model.preprocessor.prepare(&dataset.read(at).unwrap()));
+        let images: Vec<ImageInput> = images.collect();
+        let seen = model.mllm.see(&images.iter().collect::<Vec<_>>()).unwrap();
+        seen.iter().map(|seen| model.mllm.probe_features(seen).unwrap()).collect()
+    };
+    let shots: Vec<Vec<usize>> = serde_json::from_value(golden["shots"].clone()).unwrap();
+    let n_test = golden["n_test"].as_u64().unwrap() as usize;
+    let (of_shots, of_tests) = (features("train", &shots.concat()), features("test", &Vec::from_iter(0..n_test)));
+    let rows: Vec<&Vec<f32>> = of_shots.iter().chain(&of_tests).collect();
+    assert_eq!(rows.len() * rows[0].len(), expected.len());
+    for (row, expected) in rows.iter().zip(expected.chunks_exact(rows[0].len())) {
+        let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        for (found, expected) in row.iter().zip(expected) {
+            assert!((found - expected).abs() <= 1e-4 * largest, "{found} {expected}");
+        }
+    }
+    let examples: Vec<Vec<&[f32]>> =
+        of_shots.chunks_exact(shots[0].len()).map(|class| class.iter().map(Vec::as_slice).collect()).collect();
+    for (classifier, name) in [
+        (ProbeClassifier::NearestMean, "nearest_mean"),
+        (ProbeClassifier::Knn, "knn"),
+        (ProbeClassifier::Logistic, "logistic"),
+    ] {
+        let probe = Probe::fit(classifier, &examples).unwrap();
+        let best = |features: &Vec<f32>| {
+            let scores = probe.scores(features).unwrap();
+            (0..scores.len()).rev().max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap()
+        };
+        let chosen: Vec<usize> = of_tests.iter().map(best).collect();
+        let of_sklearn: Vec<usize> = serde_json::from_value(golden[name]["16"]["chosen"].clone()).unwrap();
+        assert_eq!(chosen, of_sklearn, "{name}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! `comparison.csv`: one row a candidate and dataset, for spreadsheets and data frames.
 
 use super::super::csv::{cell, ends, text_cell};
-use crate::compare::{CandidateComparison, Comparison, DatasetComparison};
+use crate::compare::{CandidateComparison, Comparison, DatasetComparison, TowerForgetting};
 use crate::domain::{ErrorCode, ErrorKind};
 
 /// The columns before the counts of kinds and codes.
@@ -58,6 +58,19 @@ const COLUMNS_BEFORE: [&str; 50] = [
     "allowed_different",
 ];
 
+/// The last columns: the probe on the tower before and after, where both runs have one.
+const COLUMNS_TOWER: [&str; 9] = [
+    "tower_shots",
+    "tower_is_same",
+    "tower_baseline_accuracy",
+    "tower_candidate_accuracy",
+    "tower_forgetting",
+    "tower_forgetting_low",
+    "tower_forgetting_high",
+    "tower_n_lost",
+    "tower_n_gained",
+];
+
 /// The cells of the funnel: encoder, scoring, generation, each right (1) or not (0).
 pub const FUNNEL_CELLS: [&str; 8] = ["e1s1g1", "e1s1g0", "e1s0g1", "e1s0g0", "e0s1g1", "e0s1g0", "e0s0g1", "e0s0g0"];
 
@@ -74,6 +87,7 @@ pub fn comparison_columns() -> Vec<String> {
         columns.extend(ErrorCode::ALL.map(|code| format!("{side}_code_{}", code.name())));
         columns.extend(FUNNEL_CELLS.map(|cell| format!("{side}_{cell}")));
     }
+    columns.extend(COLUMNS_TOWER.map(str::to_owned));
     columns
 }
 
@@ -113,7 +127,23 @@ fn row(comparison: &Comparison, candidate: &CandidateComparison, dataset: &Datas
         let funnel = dataset.funnel.as_ref().map(|funnel| [&funnel.before, &funnel.after][side]);
         cells.extend(FUNNEL_CELLS.map(|cell| funnel.map(|counts| n_in(counts, cell)).unwrap_or_default()));
     }
+    cells.extend(dataset.tower.as_ref().map_or_else(|| COLUMNS_TOWER.map(|_| String::new()), tower));
     cells
+}
+
+fn tower(tower: &TowerForgetting) -> [String; 9] {
+    let [low, high] = ends(tower.forgetting_interval);
+    [
+        tower.shots.to_string(),
+        tower.is_same_tower.to_string(),
+        cell(tower.baseline_accuracy),
+        cell(tower.candidate_accuracy),
+        cell(tower.forgetting),
+        low,
+        high,
+        tower.n_lost.to_string(),
+        tower.n_gained.to_string(),
+    ]
 }
 
 /// The cells from the baseline's accuracy to the scored trials.

@@ -111,7 +111,10 @@ fn write_candidate(
         figures.write(
             body,
             rose,
-            "Left half of a petal: before; right half: after; the encoder behind. The numbers stand in the table below.",
+            &format!(
+                "Left half of a petal: before; right half: after; the {} behind. The numbers stand in the table below.",
+                words::encoder_noun(&with.after.encoder)
+            ),
         );
     }
     write_table(body, &tables::overview(candidate, with.after));

@@ -74,7 +74,7 @@ fn write_candidate(
     if !candidate.differences.is_empty() {
         write_table(text, &tables::differences(candidate));
     }
-    write_table(text, &tables::short(candidate));
+    write_table(text, &tables::short(candidate, with.after));
     for dataset in &candidate.datasets {
         // A summary is HTML, in which Markdown's escapes would be seen.
         let name = escape_in_html(&dataset.dataset);

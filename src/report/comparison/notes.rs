@@ -33,10 +33,25 @@ pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
     }
     for (candidate, with) in report.pairs() {
         let of = if is_single { String::new() } else { format!("{}: ", candidate.run) };
+        let [before, after] = [&report.before.encoder, &with.after.encoder].map(words::comparator);
+        if let (Some(before), Some(after)) = (before, after)
+            && before != after
+        {
+            warnings.push(format!(
+                "{of}The baseline is compared with {before}, the candidate with {after}: their retentions say nothing \
+                 about each other."
+            ));
+        }
+        remarks.extend(words::tower_change(&with.after.encoder).map(|text| format!("{of}{text}")));
         match with.after.encoder.relation {
             EncoderRelation::None => warnings.push(format!(
                 "{of}No encoder was run: retention and where an image was lost are not defined; hint: `--encoder auto`."
             )),
+            EncoderRelation::Own if with.after.encoder.probe.is_some() => {
+                if !remarks.iter().any(|remark| remark == notes::PROBE) {
+                    remarks.push(notes::PROBE.to_owned());
+                }
+            }
             EncoderRelation::Own => {}
             _ => remarks.push(format!("{of}The encoder is {}.", words::relation(&with.after.encoder))),
         }

@@ -2,7 +2,8 @@
 
 use super::super::tables::Table;
 use super::{CandidateReport, ComparisonReport, notes, summary_of, tables};
-use crate::compare::DatasetComparison;
+use crate::chart::words;
+use crate::compare::{DatasetComparison, TowerForgetting};
 
 /// A heading and what stands below it.
 #[derive(Clone, Debug)]
@@ -28,18 +29,19 @@ pub enum Fold {
 
 /// All of a dataset but its gallery.
 pub fn blocks(report: &ComparisonReport<'_>, with: CandidateReport<'_>, dataset: &DatasetComparison) -> Vec<Block> {
+    let noun = words::encoder_noun(&with.after.encoder);
     let mut blocks = vec![
         Block {
             id: "rates",
             heading: "Before and after",
             lead: about_rates(report, with, dataset),
-            tables: vec![(tables::rates(dataset), Fold::Open)],
+            tables: vec![(tables::rates(dataset, noun), Fold::Open)],
         },
         Block {
             id: "forgetting",
             heading: "Forgetting",
             lead: None,
-            tables: vec![(tables::forgetting(dataset), Fold::Open)],
+            tables: vec![(tables::forgetting(dataset, noun), Fold::Open)],
         },
         funnel(report, with, dataset),
         Block {
@@ -55,6 +57,7 @@ pub fn blocks(report: &ComparisonReport<'_>, with: CandidateReport<'_>, dataset:
             tables: vec![(tables::transitions(dataset), Fold::Open)],
         },
     ];
+    blocks.extend(dataset.tower.as_ref().map(tower));
     let classes = tables::classes(dataset);
     blocks.push(Block {
         id: "classes",
@@ -141,8 +144,32 @@ fn funnel(report: &ComparisonReport<'_>, with: CandidateReport<'_>, dataset: &Da
             ));
         }
     }
+    if let (Some(lead), true) = (&mut block.lead, with.after.encoder.probe.is_some()) {
+        lead.push_str(
+            " The encoder's part is played by a probe on the model's own tower, which learnt from training images.",
+        );
+    }
     if let Some(cells) = dataset.encoder_cells_after {
-        block.tables.push((tables::encoder_cells(cells), Fold::Folded));
+        let noun = words::encoder_noun(&with.after.encoder);
+        block.tables.push((tables::encoder_cells(cells, noun), Fold::Folded));
+    }
+    block
+}
+
+/// Whether the tower itself forgot.
+fn tower(tower: &TowerForgetting) -> Block {
+    let mut block = Block { id: "tower", heading: "The tower itself", lead: None, tables: Vec::new() };
+    if tower.is_same_tower {
+        block.lead = Some(
+            "Both runs have one and the same tower, so what was lost was not lost there: the probe says the same of both."
+                .to_owned(),
+        );
+    } else {
+        block.lead = Some(
+            "Fine-tuning changed the tower. One probe, with the same training images, stands on the tower before and on the tower after: what it loses, the tower itself forgot."
+                .to_owned(),
+        );
+        block.tables.push((tables::tower(tower), Fold::Open));
     }
     block
 }

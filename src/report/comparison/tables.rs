@@ -10,6 +10,7 @@ use super::verdict::LostAt;
 use crate::chart::words;
 use crate::compare::{
     CandidateComparison, ClassComparison, Comparison, DatasetComparison, Errors, Funnel, Interval, Summary,
+    TowerForgetting,
 };
 use crate::domain::{ErrorCode, ErrorKind};
 use crate::finetune::Curve;
@@ -40,13 +41,14 @@ pub fn overview(candidate: &CandidateComparison, after: &Summary) -> Table {
             retention.join(" → "),
         ]
     };
-    let columns = ["Dataset", "Before", "After", "Encoder", "Fall, points", "Lost", "Gained", "Retention"];
+    let encoder = words::capital(&words::encoder_column(&after.encoder));
+    let columns = ["Dataset", "Before", "After", &encoder, "Fall, points", "Lost", "Gained", "Retention"];
     let caption = "Before and after on the same images, with 95% intervals; the fall's is Tango's for paired answers";
     table(caption, &columns, 1..columns.len(), candidate.datasets.iter().map(row).collect())
 }
 
 /// The few columns that a pull request needs.
-pub fn short(candidate: &CandidateComparison) -> Table {
+pub fn short(candidate: &CandidateComparison, after: &Summary) -> Table {
     let row = |dataset: &DatasetComparison| {
         vec![
             named(dataset),
@@ -59,7 +61,8 @@ pub fn short(candidate: &CandidateComparison) -> Table {
             dataset.n_pairs.to_string(),
         ]
     };
-    let columns = ["Dataset", "Before", "After", "Fall, points", "Lost", "Gained", "Encoder knows", "Pairs"];
+    let knows = format!("{} knows", words::capital(words::encoder_noun(&after.encoder)));
+    let columns = ["Dataset", "Before", "After", "Fall, points", "Lost", "Gained", &knows, "Pairs"];
     let caption = "Before and after on the same images; the fall with its 95% interval (Tango)";
     table(caption, &columns, 1..columns.len(), candidate.datasets.iter().map(row).collect())
 }
@@ -100,7 +103,7 @@ fn named(dataset: &DatasetComparison) -> String {
 }
 
 /// What is measured before and after.
-pub fn rates(dataset: &DatasetComparison) -> Table {
+pub fn rates(dataset: &DatasetComparison, encoder: &str) -> Table {
     let leak = dataset.share_of_code(ErrorCode::Leak);
     let constant = [&dataset.constant_answer_before, &dataset.constant_answer_after];
     let [before, after] = constant.map(|constant| match constant {
@@ -115,7 +118,7 @@ pub fn rates(dataset: &DatasetComparison) -> Table {
             rate((dataset.candidate_accuracy, dataset.candidate_accuracy_interval)),
         ),
         row(
-            "Retention (model over encoder)",
+            &format!("Retention (model over {encoder})"),
             rate((dataset.retention_before, dataset.retention_before_interval)),
             rate((dataset.retention_after, dataset.retention_after_interval)),
         ),
@@ -126,7 +129,7 @@ pub fn rates(dataset: &DatasetComparison) -> Table {
 }
 
 /// What was lost, in numbers, each with what it says.
-pub fn forgetting(dataset: &DatasetComparison) -> Table {
+pub fn forgetting(dataset: &DatasetComparison, encoder: &str) -> Table {
     let row = |name: &str, value: String, says: &str| vec![name.to_owned(), value, says.to_owned()];
     let bounds = dataset.forgetting_bounds.map_or_else(
         || words::MISSING.to_owned(),
@@ -144,7 +147,11 @@ pub fn forgetting(dataset: &DatasetComparison) -> Table {
         row("Within bounds", bounds, "the fall with every unscored pair against and for the model, in points"),
         row("Lost", dataset.n_lost.to_string(), "images right before and wrong after"),
         row("Gained", dataset.n_gained.to_string(), "images wrong before and right after"),
-        row("Encoder knows", notes::count(dataset.encoder_knows), "of the lost, those that the encoder gets right"),
+        row(
+            &format!("{} knows", words::capital(encoder)),
+            notes::count(dataset.encoder_knows),
+            &format!("of the lost, those that the candidate's {encoder} gets right"),
+        ),
         row(
             "Negative flip rate",
             words::percent(dataset.negative_flip_rate),
@@ -371,10 +378,28 @@ fn kappa(kappa: Option<f64>, interval: Option<Interval>) -> String {
 }
 
 /// The candidate's model beside its encoder.
-pub fn encoder_cells(cells: [usize; 4]) -> Table {
-    let names = ["Both right", "Only the model", "Only the encoder", "Neither"];
+pub fn encoder_cells(cells: [usize; 4], encoder: &str) -> Table {
+    let only = format!("Only the {encoder}");
+    let names = ["Both right", "Only the model", &only, "Neither"];
     let rows = names.iter().zip(cells).map(|(name, n)| vec![(*name).to_owned(), share(n, cells.iter().sum())]);
-    table("The candidate beside its encoder, image by image", &["Who is right", "Images"], 1..2, rows.collect())
+    let caption = format!("The candidate beside its {encoder}, image by image");
+    table(&caption, &["Who is right", "Images"], 1..2, rows.collect())
+}
+
+/// The probe on the tower before and after.
+pub fn tower(tower: &TowerForgetting) -> Table {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let rows = vec![
+        row("Probe before", rate((tower.baseline_accuracy, tower.baseline_accuracy_interval))),
+        row("Probe after", rate((tower.candidate_accuracy, tower.candidate_accuracy_interval))),
+        row("Fall, points", words::points(tower.forgetting, tower.forgetting_interval)),
+        row("Lost", tower.n_lost.to_string()),
+        row("Gained", tower.n_gained.to_string()),
+        row("p (McNemar)", words::p_value(tower.p_value_mcnemar)),
+        row("Pairs", tower.n_pairs.to_string()),
+    ];
+    let caption = format!("The same probe ({} shots) on the tower before and after, on the same images", tower.shots);
+    table(&caption, &["What", "Value"], 1..2, rows)
 }
 
 /// In what the runs differ, and were allowed to.

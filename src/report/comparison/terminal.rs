@@ -18,6 +18,18 @@ pub fn comparison_table(comparison: &Comparison) -> String {
         rows.extend(candidate.datasets.iter().map(row));
         write_aligned(&mut text, &rows);
         text.push('\n');
+        for dataset in &candidate.datasets {
+            let Some(tower) = dataset.tower.as_ref().filter(|tower| !tower.is_same_tower) else { continue };
+            let _ = writeln!(
+                text,
+                "note: {}: a probe ({} shots) on the tower itself went from {} to {}, a fall of {} points",
+                words::printable(&dataset.dataset),
+                tower.shots,
+                words::percent(tower.baseline_accuracy),
+                words::percent(tower.candidate_accuracy),
+                words::points(tower.forgetting, tower.forgetting_interval)
+            );
+        }
         for difference in &candidate.differences {
             let _ = writeln!(text, "warning: `{}` differs, and was allowed to", difference.field);
         }

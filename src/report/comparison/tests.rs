@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::chart::comparison_samples::{FLOWS, HOSTILE, candidate, compared, comparison, summaries};
 use crate::chart::{RoseOptions, Scale, Style};
-use crate::compare::{DatasetComparison, FieldDifference};
+use crate::compare::{DatasetComparison, FieldDifference, PairTable, TowerForgetting};
 use crate::domain::RgbImage;
 
 const PLAIN: RoseOptions = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
@@ -103,6 +103,31 @@ fn csv_has_a_row_a_candidate_and_dataset_and_keeps_numbers_numbers() {
     assert_eq!((&rows[0]["after_code_leak"][..], &rows[0]["before_e1s1g1"][..]), ("154", "690"));
     assert_eq!((&rows[2]["forgetting"][..], &rows[2]["lost_wording"][..], &rows[2]["before_e1s1g1"][..]), ("", "", ""));
     assert_eq!((&rows[2]["run"][..], &rows[2]["n_pairs"][..]), ("plain", "0"));
+}
+
+/// A dataset whose probe lost 40 of 1000 images with the tower.
+fn with_tower(is_same_tower: bool) -> DatasetComparison {
+    let table = PairTable { both_correct: 800, lost: 50, gained: 10, both_wrong: 140, ..PairTable::default() };
+    let tower = TowerForgetting::of_table(16, is_same_tower, table);
+    DatasetComparison { tower: Some(tower), ..compared("cifar10", &FLOWS) }
+}
+
+#[test]
+fn a_tower_that_forgot_is_told_of_everywhere_and_one_that_stayed_is_cleared() {
+    let changed = comparison(vec![candidate("lora", vec![with_tower(false)])]);
+    for (name, text) in [
+        ("html", render(&changed, comparison_html)),
+        ("markdown", render(&changed, comparison_markdown)),
+        ("terminal", comparison_table(&changed)),
+    ] {
+        assert!(text.contains("85.0%") && text.contains("81.0%"), "{name}");
+        assert!(text.contains("tower itself"), "{name}");
+    }
+    let csv = comparison_csv(&changed);
+    assert!(csv.lines().nth(1).unwrap().contains(",16,false,0.85,0.81,"), "{csv}");
+    let same = comparison(vec![candidate("lora", vec![with_tower(true)])]);
+    assert!(render(&same, comparison_markdown).contains("one and the same tower"));
+    assert!(!comparison_table(&same).contains("tower"));
 }
 
 #[test]

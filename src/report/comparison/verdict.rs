@@ -118,7 +118,14 @@ pub fn sentence(dataset: &DatasetComparison) -> String {
     };
     let mut text = format!("{points}; of {n_scored} images {} lost, {} gained", dataset.n_lost, dataset.n_gained);
     if let Some(n) = dataset.encoder_knows.filter(|_| dataset.n_lost > 0) {
-        text.push_str(&format!("; the encoder still knows {n} of the lost"));
+        let who = if dataset.tower.is_some() { "probe" } else { "encoder" };
+        text.push_str(&format!("; the {who} still knows {n} of the lost"));
+    }
+    if let Some(tower) = dataset.tower.as_ref().filter(|tower| !tower.is_same_tower) {
+        text.push_str(&format!(
+            "; the tower itself fell by {}",
+            in_points(tower.forgetting.unwrap_or_default(), tower.forgetting_interval)
+        ));
     }
     if let (Some(Shown::Neither), Some(least)) = (change, dataset.minimum_detectable_fall) {
         text.push_str(&format!(

@@ -20,6 +20,9 @@ pub fn html(input: &ReportInput<'_>) -> String {
     section(&mut body, "accuracy", "Accuracy");
     Figures::default().write(&mut body, input.rose_svg, "The same numbers stand in the table below.");
     write_table(&mut body, &tables::accuracies(summary));
+    if let Some(shots) = tables::shots(summary) {
+        write_folded_table(&mut body, &shots);
+    }
     body.push_str("</section>\n");
     section(&mut body, "errors", "Errors");
     kinds::write_bars(&mut body, summary);
@@ -27,7 +30,8 @@ pub fn html(input: &ReportInput<'_>) -> String {
     write_folded_table(&mut body, &tables::meanings(summary));
     body.push_str("</section>\n");
     if let Some(pairs) = tables::pairs(summary) {
-        section(&mut body, "pairs", "Model against encoder");
+        let heading = format!("Model against {}", words::encoder_noun(&summary.encoder));
+        section(&mut body, "pairs", &heading);
         write_table(&mut body, &pairs);
         body.push_str("</section>\n");
     }

@@ -1,0 +1,158 @@
+//! What a model is compared with: its encoder, zero-shot, or a probe on its own tower.
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use super::options::EvalOptions;
+use crate::dataset::{self, Dataset, OpenRequest};
+use crate::domain::{ProbeClassifier, ProbeSpec};
+use crate::eval::{EncoderChoice, OpenedSubjects, ProbeRequest, Shots};
+
+/// Flags of the comparison.
+#[derive(Args, Clone, Debug)]
+pub(in crate::cli) struct ComparatorOptions {
+    /// What the model is compared with. `zero-shot`: the encoder and its captions; `probe`: a classifier on the model's own
+    /// tower, which learns from a few images of the training split; `auto`: zero-shot where an encoder is found, else a
+    /// probe where training images are at hand, else nothing
+    #[arg(long, value_enum, default_value = "auto")]
+    comparator: ComparatorName,
+    /// How a probe classifies
+    #[arg(long, value_enum, default_value = "nearest-mean")]
+    probe: ProbeName,
+    /// Training images a class that a probe learns from; the largest number counts, the others are told beside it
+    #[arg(long, value_name = "K,K", value_delimiter = ',', default_values_t = [1, 5, 16])]
+    probe_shots: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ComparatorName {
+    Auto,
+    ZeroShot,
+    Probe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ProbeName {
+    NearestMean,
+    Knn,
+    Logistic,
+}
+
+impl ComparatorOptions {
+    /// Which encoder is opened, given what `--encoder` says.
+    pub(super) fn encoder(&self, encoder: &str) -> Result<EncoderChoice> {
+        match (self.comparator, encoder) {
+            (ComparatorName::ZeroShot, "none") => {
+                bail!("--comparator zero-shot needs an encoder, and --encoder none forbids one; hint: --encoder DIR")
+            }
+            (_, "none") | (ComparatorName::Probe, "auto") => Ok(EncoderChoice::None),
+            (_, "auto") => Ok(EncoderChoice::Auto),
+            (_, dir) => Ok(EncoderChoice::Folder(dir.into())),
+        }
+    }
+
+    /// Whether an encoder, if there is one, is asked zero-shot.
+    pub(super) fn may_be_zero_shot(&self) -> bool {
+        self.comparator != ComparatorName::Probe
+    }
+
+    fn request(&self) -> Result<ProbeRequest> {
+        let mut shots = self.probe_shots.clone();
+        shots.sort_unstable();
+        shots.dedup();
+        if shots.first().is_none_or(|&least| least == 0) {
+            bail!("--probe-shots must name numbers from 1, as in 1,5,16");
+        }
+        let classifier = match self.probe {
+            ProbeName::NearestMean => ProbeClassifier::NearestMean,
+            ProbeName::Knn => ProbeClassifier::Knn,
+            ProbeName::Logistic => ProbeClassifier::Logistic,
+        };
+        Ok(ProbeRequest { classifier, shots })
+    }
+}
+
+/// What stands beside the model.
+pub(super) struct Comparator {
+    /// By dataset, the shots of its probe; `None` where it has none.
+    pub(super) probes: Vec<Option<Shots>>,
+    /// What a person should know.
+    pub(super) warnings: Vec<String>,
+}
+
+/// Decides what the model is compared with on each dataset; `texts` are what a person typed of them.
+///
+/// # Errors
+/// What was asked for by name is not at hand.
+pub(super) fn choose(
+    args: &EvalOptions,
+    subjects: &OpenedSubjects,
+    texts: &[String],
+    datasets: &[Dataset],
+    sample_seed: u64,
+) -> Result<Comparator> {
+    const NOTHING: &str = "without an encoder there is no retention and no comparison with what the model could see";
+    let without = |warnings| Comparator { probes: vec![None; datasets.len()], warnings };
+    let request = args.comparator.request()?;
+    let missing = match (args.comparator.comparator, subjects.missing_encoder()) {
+        (ComparatorName::Auto | ComparatorName::ZeroShot, _) if subjects.has_encoder() => {
+            return Ok(without(Vec::new()));
+        }
+        (ComparatorName::ZeroShot, missing) => {
+            bail!("{}", missing.unwrap_or("--comparator zero-shot needs an encoder"))
+        }
+        (ComparatorName::Auto, None) => return Ok(without(vec![NOTHING.to_owned()])),
+        (ComparatorName::Auto, Some(missing)) => Some(missing),
+        (ComparatorName::Probe, _) => None,
+    };
+    let (catalog, roots) = (args.places.catalog()?, args.places.roots());
+    let (mut probes, mut warnings) = (Vec::with_capacity(datasets.len()), Vec::new());
+    for (text, dataset) in texts.iter().zip(datasets) {
+        let of_training = OpenRequest { text, split: args.split.as_deref(), labels_file: args.labels.as_deref() };
+        let shots = dataset::open_training(&catalog, &roots, &of_training)
+            .and_then(|training| Shots::choose(&request, dataset, training, sample_seed, args.limit));
+        match shots {
+            Ok(shots) => {
+                warnings.extend(shots.warnings.iter().map(|warning| format!("{}: {warning}", dataset.name)));
+                probes.push(Some(shots));
+            }
+            Err(error) if missing.is_none() => {
+                return Err(error.context(format!("a probe of `{}` needs images of its training split", dataset.name)));
+            }
+            Err(error) => {
+                warnings.push(format!("{}: no probe without training images: {}", dataset.name, first_line(&error)));
+                probes.push(None);
+            }
+        }
+    }
+    if let Some(missing) = missing {
+        if probes.iter().all(Option::is_none) {
+            warnings = vec![format!("{NOTHING}: {missing}")];
+        } else {
+            warnings.insert(0, format!("{missing}. A probe on the model's own tower stands in its place"));
+        }
+    }
+    Ok(Comparator { probes, warnings })
+}
+
+/// Paths that were tried follow on more lines.
+fn first_line(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    text.lines().next().unwrap_or_default().trim_end_matches("; tried:").to_owned()
+}
+
+/// The probe of one run, as its specification has it; `None` where no dataset has one.
+pub(super) fn probe_spec(
+    subjects: &OpenedSubjects,
+    run: usize,
+    datasets: &[Dataset],
+    probes: &[Option<Shots>],
+) -> Result<Option<ProbeSpec>> {
+    let Some(first) = probes.iter().flatten().next() else { return Ok(None) };
+    let shots = datasets.iter().zip(probes).filter_map(|(dataset, shots)| Some((dataset, shots.as_ref()?)));
+    Ok(Some(ProbeSpec {
+        classifier: first.classifier,
+        tower: subjects.probe_tower(run)?,
+        datasets: shots.map(|(dataset, shots)| (dataset.name.clone(), shots.spec.clone())).collect(),
+    }))
+}

@@ -1,0 +1,58 @@
+//! What a probe on the model's own tower is made of.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How a probe classifies the tower's features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProbeClassifier {
+    /// The class whose mean is nearest by cosine: nothing to choose, so the best for a gate.
+    NearestMean,
+    /// The nearest examples by cosine, weighted.
+    Knn,
+    /// Multinomial logistic regression with an L2 penalty.
+    Logistic,
+}
+
+impl ProbeClassifier {
+    /// What reports call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NearestMean => "nearest class mean",
+            Self::Knn => "k nearest neighbours",
+            Self::Logistic => "logistic regression",
+        }
+    }
+}
+
+/// The probe beside the model: what decides its answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbeSpec {
+    /// How it classifies.
+    pub classifier: ProbeClassifier,
+    /// Hash over the tensors of the tower that it stands on, the adapter's included where it changes them. It follows from
+    /// weights and adapter, so identity does not depend on it.
+    pub tower: String,
+    /// Its shots by dataset; a dataset without training images has none and no probe.
+    pub datasets: BTreeMap<String, ProbeShots>,
+}
+
+/// The labelled training images of a probe for one dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeShots {
+    /// The training split that they come from.
+    pub split: String,
+    /// Images a class, rising: the last is that of the trials, the others stand beside.
+    pub shots: Vec<usize>,
+    /// Hash over the labels, each with the contents of its images in their order.
+    pub content: String,
+}
+
+impl ProbeShots {
+    /// Images a class of the trials.
+    pub fn n_shots(&self) -> usize {
+        self.shots.last().copied().unwrap_or(0)
+    }
+}

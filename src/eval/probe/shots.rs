@@ -1,0 +1,260 @@
+//! The training images of a probe: the first of each class in the order of samples that are none of the scored images.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
+
+use crate::dataset::Dataset;
+use crate::domain::{Mode, ProbeClassifier, ProbeShots, RgbImage, Subject, SubjectPrompt, select};
+
+/// What kind of probe a person asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeRequest {
+    /// How it classifies.
+    pub classifier: ProbeClassifier,
+    /// Training images a class, rising.
+    pub shots: Vec<usize>,
+}
+
+/// The shots of one dataset, chosen.
+#[derive(Clone, Debug)]
+pub struct Shots {
+    /// How the probe classifies.
+    pub classifier: ProbeClassifier,
+    training: Dataset,
+    /// By label of the evaluated dataset, positions in `training`: as many of each as of any other.
+    classes: Vec<Vec<usize>>,
+    /// What of it decides answers.
+    pub spec: ProbeShots,
+    /// What a person should know of the choice.
+    pub warnings: Vec<String>,
+}
+
+impl Shots {
+    /// Chooses from `training` for the samples of `evaluated` that `limit` keeps: of each class the first images by the order
+    /// of samples, without those that cannot be read, those seen before and those that are scored, be it under another
+    /// name: contents are compared. Every class gets equally many; where training images are too few, all get fewer, so
+    /// that `probe-k` always means k.
+    ///
+    /// # Errors
+    /// The evaluated split is one to train on itself, or a class has no training image.
+    pub fn choose(
+        request: &ProbeRequest,
+        evaluated: &Dataset,
+        training: Dataset,
+        sample_seed: u64,
+        limit: Option<usize>,
+    ) -> Result<Self> {
+        if evaluated.is_training_split {
+            bail!(
+                "the probe of `{}` would learn from the images that it is asked about: `{}` is a training split; hint: \
+                 evaluate a held-out split",
+                evaluated.name,
+                evaluated.split
+            );
+        }
+        let n_wanted = request.shots.last().copied().context("a probe needs a number of shots")?;
+        let scored = contents(evaluated, sample_seed, limit);
+        let candidates = candidates(evaluated, &training, sample_seed)?;
+        let chosen: Vec<Vec<(usize, String)>> =
+            candidates.par_iter().map(|positions| first_unseen(&training, positions, &scored, n_wanted)).collect();
+        let labels: Vec<&str> = evaluated.labels.names().collect();
+        let (fewest, n) = labels
+            .iter()
+            .zip(&chosen)
+            .map(|(label, chosen)| (*label, chosen.len()))
+            .min_by_key(|(_, n)| *n)
+            .context("a label set has classes")?;
+        if n == 0 {
+            bail!(
+                "the training split of `{}` has no usable image of `{fewest}`; hint: `emt data verify` names broken files",
+                evaluated.name
+            );
+        }
+        let mut shots: Vec<usize> = request.shots.iter().copied().filter(|&shots| shots <= n).collect();
+        let mut warnings = Vec::new();
+        if n < n_wanted {
+            if shots.last() != Some(&n) {
+                shots.push(n);
+            }
+            warnings.push(format!(
+                "the training split has {n} usable images of `{fewest}`: the probe has {n} shots a class instead of {n_wanted}"
+            ));
+        }
+        let chosen: Vec<Vec<(usize, String)>> =
+            chosen.into_iter().map(|class| class.into_iter().take(n).collect()).collect();
+        let spec = ProbeShots { split: training.split.clone(), shots, content: hash(&labels, &chosen) };
+        let classes = chosen.into_iter().map(|class| class.into_iter().map(|(at, _)| at).collect()).collect();
+        Ok(Self { classifier: request.classifier, training, classes, spec, warnings })
+    }
+
+    /// The prompt under which the run's specification has the probe.
+    pub fn prompt(&self) -> SubjectPrompt {
+        let n_shots = self.spec.n_shots();
+        let text = format!("{} of {n_shots} images a class of the split {}", self.classifier.name(), self.spec.split);
+        SubjectPrompt {
+            subject: Subject::Encoder,
+            mode: Mode::Probe,
+            prompt: self.prompt_name(),
+            hash: format!("blake3:{}", blake3::hash(format!("{text}\n{}", self.spec.content).as_bytes()).to_hex()),
+            text,
+            rendered: None,
+            ids: None,
+        }
+    }
+
+    /// The prompt's name in trials: `probe-16`.
+    pub fn prompt_name(&self) -> String {
+        format!("probe-{}", self.spec.n_shots())
+    }
+
+    /// The number of classes.
+    pub(super) fn n_classes(&self) -> usize {
+        self.classes.len()
+    }
+
+    /// All positions, class by class.
+    pub(super) fn positions(&self) -> Vec<usize> {
+        self.classes.concat()
+    }
+
+    /// The image at one of the positions.
+    ///
+    /// # Errors
+    /// It was readable when it was chosen, and is no longer.
+    pub(super) fn read(&self, position: usize) -> Result<RgbImage> {
+        self.training.read(position).context("a training image of the probe changed while the run was made")
+    }
+}
+
+/// The contents of the samples that are scored.
+fn contents(dataset: &Dataset, sample_seed: u64, limit: Option<usize>) -> HashSet<String> {
+    let names: Vec<&str> = dataset.labels.names().collect();
+    let selected = select(&dataset.samples, &names, sample_seed, limit);
+    selected.par_iter().filter_map(|&position| Some(dataset.read(position).ok()?.content())).collect()
+}
+
+/// By label of `evaluated`, the positions in `training` of its images, in the order of samples.
+fn candidates(evaluated: &Dataset, training: &Dataset, sample_seed: u64) -> Result<Vec<Vec<usize>>> {
+    let names: Vec<&str> = training.labels.names().collect();
+    let mut by_class: Vec<Vec<usize>> = vec![Vec::new(); names.len()];
+    for position in select(&training.samples, &names, sample_seed, None) {
+        by_class[training.samples[position].label].push(position);
+    }
+    let mut by_name: HashMap<&str, Vec<usize>> = names.into_iter().zip(by_class).collect();
+    let of_label = |label: &str| {
+        by_name.remove(label).with_context(|| {
+            format!(
+                "the training split of `{}` has no class `{label}`; hint: both splits need the same",
+                evaluated.name
+            )
+        })
+    };
+    evaluated.labels.names().map(of_label).collect()
+}
+
+/// The first `n` of `positions` whose images can be read, are unlike each other and none of `scored`, with their contents.
+fn first_unseen(training: &Dataset, positions: &[usize], scored: &HashSet<String>, n: usize) -> Vec<(usize, String)> {
+    let mut chosen: Vec<(usize, String)> = Vec::with_capacity(n);
+    for &position in positions {
+        if chosen.len() == n {
+            break;
+        }
+        let Ok(image) = training.read(position) else { continue };
+        let content = image.content();
+        if !scored.contains(&content) && chosen.iter().all(|(_, other)| *other != content) {
+            chosen.push((position, content));
+        }
+    }
+    chosen
+}
+
+/// Over the labels, each with the contents of its images.
+fn hash(labels: &[&str], chosen: &[Vec<(usize, String)>]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (label, images) in labels.iter().zip(chosen) {
+        for part in std::iter::once(*label).chain(images.iter().map(|(_, content)| content.as_str())) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        // An end, so that no content passes for the next label.
+        hasher.update(&u64::MAX.to_le_bytes());
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{Catalog, DataRoots, OpenRequest, open, open_training};
+
+    fn embedded(name: &str, split: Option<&str>) -> Dataset {
+        open(&Catalog::embedded(), &DataRoots::default(), &OpenRequest { text: name, split, labels_file: None })
+            .unwrap()
+    }
+
+    fn training(name: &str) -> Dataset {
+        let request = OpenRequest { text: name, split: None, labels_file: None };
+        open_training(&Catalog::embedded(), &DataRoots::default(), &request).unwrap()
+    }
+
+    fn request(shots: &[usize]) -> ProbeRequest {
+        ProbeRequest { classifier: ProbeClassifier::NearestMean, shots: shots.to_vec() }
+    }
+
+    fn choose(name: &str, shots: &[usize], seed: u64) -> Shots {
+        Shots::choose(&request(shots), &embedded(name, None), training(name), seed, Some(50)).unwrap()
+    }
+
+    #[test]
+    fn shots_are_balanced_nested_and_follow_from_the_seed() {
+        let (many, few) = (choose("embedded/mnist", &[1, 5, 16], 7), choose("embedded/mnist", &[5], 7));
+        assert_eq!(many.n_classes(), 10);
+        for (many, few) in many.classes.iter().zip(&few.classes) {
+            assert_eq!((many.len(), few.len()), (16, 5));
+            assert_eq!(many[..5], few[..]);
+        }
+        assert_eq!((many.spec.n_shots(), many.prompt_name().as_str()), (16, "probe-16"));
+        assert!(many.warnings.is_empty());
+        assert_eq!(many.spec, choose("embedded/mnist", &[1, 5, 16], 7).spec);
+        assert_ne!(many.spec.content, choose("embedded/mnist", &[1, 5, 16], 8).spec.content);
+    }
+
+    #[test]
+    fn too_few_training_images_make_every_class_have_fewer() {
+        let shots = choose("embedded/cifar100", &[1, 5, 16], 7);
+        assert_eq!(shots.spec.shots, [1, 2]);
+        assert!(shots.classes.iter().all(|class| class.len() == 2));
+        assert!(shots.warnings[0].contains("2 shots a class instead of 16"), "{:?}", shots.warnings);
+    }
+
+    #[test]
+    fn an_image_that_is_scored_is_never_a_shot() {
+        // The test split in the place of the training split: all that `limit` keeps must be left out.
+        let evaluated = embedded("embedded/mnist", None);
+        let choose = |limit| Shots::choose(&request(&[16]), &evaluated, embedded("embedded/mnist", None), 7, limit);
+        let scored = contents(&evaluated, 7, Some(50));
+        assert_eq!(scored.len(), 50);
+        let shots = choose(Some(50)).unwrap();
+        for position in shots.positions() {
+            assert!(!scored.contains(&shots.read(position).unwrap().content()));
+        }
+        let error = choose(None).unwrap_err().to_string();
+        assert!(error.contains("no usable image of"), "{error}");
+    }
+
+    #[test]
+    fn a_probe_does_not_learn_from_the_split_that_is_evaluated() {
+        let evaluated = embedded("embedded/mnist", Some("train"));
+        let error = Shots::choose(&request(&[1]), &evaluated, training("embedded/mnist"), 7, None).unwrap_err();
+        assert!(error.to_string().contains("held-out split"), "{error}");
+    }
+
+    #[test]
+    fn a_class_that_the_training_split_lacks_is_named() {
+        let (evaluated, training) = (embedded("embedded/cifar10", None), training("embedded/mnist"));
+        let error = Shots::choose(&request(&[1]), &evaluated, training, 7, Some(10)).unwrap_err().to_string();
+        assert!(error.contains("no class `airplane`"), "{error}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Classifiers on frozen features: nearest class mean, nearest neighbours, logistic regression.
+//!
+//! Features are scaled to unit length first, and all arithmetic is in f64 with libm's functions: equal features give equal
+//! answers everywhere. Checked against scikit-learn on real features (`tests/golden/make_probe.py`).
+
+mod lbfgs;
+mod logistic;
+mod nearest_mean;
+mod neighbours;
+#[cfg(test)]
+mod tests;
+
+use logistic::Logistic;
+use nearest_mean::NearestMean;
+use neighbours::Neighbours;
+
+use crate::domain::ProbeClassifier;
+
+/// A fitted classifier.
+#[derive(Clone, Debug)]
+pub struct Probe(Fitted);
+
+#[derive(Clone, Debug)]
+enum Fitted {
+    NearestMean(NearestMean),
+    Neighbours(Neighbours),
+    Logistic(Logistic),
+}
+
+impl Probe {
+    /// Learns from `examples`: by class, the features of its examples, as many of each class as of any other.
+    ///
+    /// `None` where there are fewer than two classes, classes without an example or of unlike numbers, features of unlike
+    /// lengths, and features that are zero or not finite.
+    pub fn fit(classifier: ProbeClassifier, examples: &[Vec<&[f32]>]) -> Option<Self> {
+        let rows = Rows::of(examples)?;
+        Some(Self(match classifier {
+            ProbeClassifier::NearestMean => Fitted::NearestMean(NearestMean::fit(&rows)?),
+            ProbeClassifier::Knn => Fitted::Neighbours(Neighbours::fit(rows)),
+            ProbeClassifier::Logistic => Fitted::Logistic(Logistic::fit(&rows)),
+        }))
+    }
+
+    /// Each class's score of an image with these `features`, the highest for the class that is chosen: the cosine to the
+    /// class mean, the neighbours' share, or the log-probability.
+    ///
+    /// `None` where the features are zero, not finite, or not as long as those of the examples.
+    pub fn scores(&self, features: &[f32]) -> Option<Vec<f64>> {
+        let features = unit(features)?;
+        match &self.0 {
+            Fitted::NearestMean(fitted) => fitted.scores(&features),
+            Fitted::Neighbours(fitted) => fitted.scores(&features),
+            Fitted::Logistic(fitted) => fitted.scores(&features),
+        }
+    }
+}
+
+/// Examples as rows of unit length, class by class.
+#[derive(Clone, Debug)]
+struct Rows {
+    n_classes: usize,
+    /// Examples of each class.
+    n_shots: usize,
+    /// Numbers of a row.
+    n_columns: usize,
+    /// `(classes, shots, columns)`.
+    values: Vec<f64>,
+}
+
+impl Rows {
+    fn of(examples: &[Vec<&[f32]>]) -> Option<Self> {
+        let (n_shots, n_columns) = (examples.first()?.len(), examples.first()?.first()?.len());
+        let mut values = Vec::with_capacity(examples.len() * n_shots * n_columns);
+        for features in examples.iter().flatten() {
+            values.extend(unit(features).filter(|row| row.len() == n_columns)?);
+        }
+        let is_balanced = examples.iter().all(|examples| examples.len() == n_shots);
+        (examples.len() > 1 && is_balanced).then_some(Self { n_classes: examples.len(), n_shots, n_columns, values })
+    }
+
+    /// Each row with its class.
+    fn iter(&self) -> impl Iterator<Item = (usize, &[f64])> {
+        self.values.chunks_exact(self.n_columns).enumerate().map(|(row, values)| (row / self.n_shots, values))
+    }
+
+    fn n_rows(&self) -> usize {
+        self.n_classes * self.n_shots
+    }
+
+    /// Of each class, the examples in `shots`.
+    fn part(&self, shots: std::ops::Range<usize>) -> Self {
+        let of_class = |class: &[f64]| class[shots.start * self.n_columns..shots.end * self.n_columns].to_vec();
+        let values = self.values.chunks_exact(self.n_shots * self.n_columns).flat_map(of_class).collect();
+        Self { n_shots: shots.len(), values, ..*self }
+    }
+}
+
+/// `features` at unit length; `None` where they have none.
+fn unit(features: &[f32]) -> Option<Vec<f64>> {
+    let mut row: Vec<f64> = features.iter().map(|&value| f64::from(value)).collect();
+    normalise(&mut row).then_some(row)
+}
+
+/// Scales to unit length; `false` where that is not defined.
+fn normalise(row: &mut [f64]) -> bool {
+    let length = dot(row, row).sqrt();
+    let is_defined = length > 0.0 && length.is_finite();
+    if is_defined {
+        row.iter_mut().for_each(|value| *value /= length);
+    }
+    is_defined
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
