@@ -20,6 +20,12 @@ impl RgbImage {
         Self::new(width, height, grey.iter().flat_map(|&level| [level; 3]).collect())
     }
 
+    /// A black image; a side of 0 becomes 1.
+    pub fn blank(width: u32, height: u32) -> Self {
+        let (width, height) = (width.max(1), height.max(1));
+        Self { width, height, pixels: vec![0; width as usize * height as usize * 3] }
+    }
+
     /// The width in pixels, at least 1.
     pub fn width(&self) -> u32 {
         self.width

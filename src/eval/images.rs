@@ -1,21 +1,22 @@
 //! Reads and prepares images ahead of the device.
 
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use rayon::prelude::*;
 
 use super::plan::SampleWork;
 use crate::dataset::{Dataset, UnreadableImage};
-use crate::model::preprocess::Preprocessor;
+use crate::model::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 
 /// An image as the subjects see it.
 pub(super) struct Prepared {
     /// `blake3:…` of the decoded pixels.
     pub content: String,
-    /// For the model, `(3, side, side)`.
-    pub model_pixels: Vec<f32>,
-    /// For the encoder, where they differ from the model's.
-    pub encoder_pixels: Option<Vec<f32>>,
+    /// For the model.
+    pub for_model: ImageInput,
+    /// For the encoder, where it differs from the model's.
+    pub for_encoder: Option<ImageInput>,
 }
 
 /// A sample on its way to the device.
@@ -33,21 +34,21 @@ pub(super) struct PreparedBatch {
 /// How images are prepared for each subject.
 #[derive(Clone)]
 pub(super) struct Preparation {
-    pub model: Preprocessor,
+    pub model: Arc<dyn ImageProcessor>,
     pub encoder: Option<Preprocessor>,
 }
 
 impl Preparation {
     fn prepare(&self, dataset: &Dataset, work: SampleWork) -> PreparedSample {
         let image = dataset.read(work.position).map(|image| {
-            let encoder_pixels = self
+            let for_encoder = self
                 .encoder
                 .as_ref()
                 .filter(|encoder| {
-                    !work.encoder.is_empty() && !encoder.agrees_with(&self.model, image.width(), image.height())
+                    !work.encoder.is_empty() && !self.model.agrees_with(encoder, image.width(), image.height())
                 })
-                .map(|encoder| encoder.pixels(&image));
-            Prepared { content: image.content(), model_pixels: self.model.pixels(&image), encoder_pixels }
+                .map(|encoder| encoder.prepare(&image));
+            Prepared { content: image.content(), for_model: self.model.prepare(&image), for_encoder }
         });
         PreparedSample { work, image }
     }

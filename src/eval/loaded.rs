@@ -11,7 +11,7 @@ use crate::model::encoders::OpenedEncoder;
 use crate::model::memory::{self, MemoryNeed};
 use crate::model::mllm::{self, OpenedModel};
 use crate::model::overlay::Overlay;
-use crate::model::preprocess::Preprocessor;
+use crate::model::preprocess::{ImageProcessor, PixelLimits};
 use crate::model::scoring::LabelTrie;
 use crate::model::subjects::Subjects;
 use crate::model::tower::{self, TowerComparison};
@@ -46,6 +46,8 @@ pub struct SubjectsRequest<'a> {
     pub encoder: EncoderChoice,
     /// A chat template over the checkpoint's own.
     pub template: Option<&'a str>,
+    /// Limits to the pixels of an image.
+    pub pixels: PixelLimits,
     /// Adapters over the model; each is a run of its own.
     pub adapters: &'a [AdapterRequest],
     /// Whether the model without any adapter is a run, too.
@@ -112,7 +114,7 @@ impl OpenedSubjects {
             (Some(_), Some(at)) => Some(at.open(Miniature::Encoder)?),
             _ => None,
         };
-        let model = OpenedModel::open(&checkpoint, tower.as_ref(), request.template)?;
+        let model = OpenedModel::open_within(&checkpoint, tower.as_ref(), request.template, &request.pixels)?;
         let adapters = open_adapters(request, family.canonical, &model)?;
         let encoder = match encoder_at {
             Some(at) => {
@@ -184,7 +186,7 @@ impl OpenedSubjects {
                 "the prompt of `{dataset}` takes {n_prompt_tokens} positions ({} of them the image) and its answer up to \
                  {n_answer_tokens}, together {}, but the model has {n_positions}; hint: `--prompt emt-open` leaves the \
                  class list out, `--max-new-tokens` shortens the answer",
-                self.model.plan.n_image_positions(),
+                self.model.plan.n_image_positions_max(),
                 n_prompt_tokens + n_answer_tokens,
             );
         }
@@ -226,7 +228,7 @@ impl OpenedSubjects {
             merged: adapter.is_some() && self.is_merged,
             tokenizer: model.dialogue.tokenizer.hash()?,
             chat_template: model.dialogue.template.hash(),
-            preprocessing: preprocessing(model.preprocessor.parameters())?,
+            preprocessing: model.preprocessor.parameters(),
         })
     }
 
@@ -243,7 +245,7 @@ impl OpenedSubjects {
             family: encoder.family().to_owned(),
             weights: weights.clone(),
             tokenizer: encoder.tokenizer.hash()?,
-            preprocessing: preprocessing(encoder.preprocessor.parameters())?,
+            preprocessing: ImageProcessor::parameters(&encoder.preprocessor),
             relation,
             tower_equal: comparison.tower_equal && !is_changed,
         }))
@@ -264,13 +266,10 @@ impl OpenedSubjects {
             Ok((encoder.load(placement)?, tower.tower_equal))
         };
         let encoder = self.encoder.map(load).transpose()?;
-        let base = models.first().context("the base is always loaded")?;
-        let image_size = base.mllm.tower().config().image_size();
-        check_size(&base.preprocessor, image_size, "model")?;
         if let Some((encoder, _)) = &encoder {
-            check_size(&encoder.preprocessor, encoder.towers.tower().config().image_size(), "encoder")?;
+            encoder.preprocessor.check_side(encoder.towers.tower().config().image_size(), "encoder")?;
         }
-        let loaded = Subjects::new(models, self.has_base, has_own_tower, encoder, placement.clone());
+        let loaded = Subjects::new(models, self.has_base, has_own_tower, encoder);
         Ok(EvalSubjects { loaded, must_differ })
     }
 
@@ -318,23 +317,6 @@ pub(super) fn idle(name: &str) -> String {
         "the adapter `{name}` changes nothing: the model would be its base, and a comparison would find no forgetting; \
          hint: it was saved before training or belongs to another model, --allow-noop-adapter evaluates it all the same"
     )
-}
-
-fn check_size(preprocessor: &Preprocessor, image_size: usize, who: &str) -> Result<()> {
-    match preprocessor.size() {
-        Some((height, width)) if (height, width) == (image_size, image_size) => Ok(()),
-        Some((height, width)) => bail!(
-            "the {who}'s image processor makes images of {width}x{height} pixels, but its tower takes \
-             {image_size}x{image_size}; hint: config.json and preprocessor_config.json are of different checkpoints"
-        ),
-        None => bail!(
-            "the {who}'s image processor leaves images at any size, but its tower takes {image_size}x{image_size}"
-        ),
-    }
-}
-
-fn preprocessing(parameters: &crate::model::preprocess::Parameters) -> Result<Value> {
-    serde_json::to_value(parameters).context("the preprocessing parameters cannot be recorded")
 }
 
 fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String {

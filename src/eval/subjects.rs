@@ -59,8 +59,8 @@ impl Asker {
             .filter_map(|PreparedSample { work, image }| {
                 let prepared = image.as_ref().ok()?;
                 Some(ImageRow {
-                    model_pixels: &prepared.model_pixels,
-                    encoder_pixels: prepared.encoder_pixels.as_deref(),
+                    for_model: &prepared.for_model,
+                    for_encoder: prepared.for_encoder.as_ref(),
                     generate: work.generate,
                     score: work.score,
                     asks_encoder: !work.encoder.is_empty(),
@@ -95,7 +95,7 @@ impl Asker {
                 return Ok(());
             }
             let Some(image) = work.selected.iter().find_map(|&position| dataset.read(position).ok()) else { continue };
-            let found = self.subjects.loaded.differ_from_base(questions, &preparation.model.pixels(&image))?;
+            let found = self.subjects.loaded.differ_from_base(questions, &preparation.model.prepare(&image))?;
             differs.iter_mut().zip(found).for_each(|(differs, found)| *differs |= found);
         }
         match suspects.iter().zip(&differs).find(|(_, differs)| !**differs) {

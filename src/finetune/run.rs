@@ -160,7 +160,7 @@ impl Training<'_> {
     }
 
     fn examples(&self, items: &[Item], features: &mut Features) -> Result<Vec<Example>> {
-        let states = features.of(items, self.sets, self.trainer.model(), &self.device)?;
+        let states = features.of(items, self.sets, self.trainer.model())?;
         let example = |(item, features): (&Item, _)| {
             let set = &self.sets[item.set];
             let label = set.dataset.samples[set.selected[item.index]].label;

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use super::*;
 use crate::dataset::{self, Catalog, DataRoots, Dataset, OpenRequest};
 use crate::model::Placement;
-use crate::model::mllm::{FAMILIES, OpenedModel};
+use crate::model::mllm::{FAMILIES, OpenedModel, Seen};
 use crate::model::overlay::Overlay;
 use crate::model::weights::testing::{read_json, shared};
 use crate::model::weights::{Adapter, Checkpoint};
@@ -58,8 +58,8 @@ fn training_set(trainer: &Trainer, dataset: Dataset, n_samples: usize) -> Traini
 }
 
 fn examples(trainer: &Trainer, set: &[TrainingSet], features: &mut Features, items: &[Item]) -> Vec<Example> {
-    let states = features.of(items, set, trainer.model(), &Device::Cpu).unwrap();
-    let example = |(item, features): (&Item, Tensor)| {
+    let states = features.of(items, set, trainer.model()).unwrap();
+    let example = |(item, features): (&Item, Seen)| {
         let set = &set[item.set];
         let label = set.dataset.samples[set.selected[item.index]].label;
         Example { prompt: Arc::clone(&set.prompt), answer: set.answers[label].clone(), features }

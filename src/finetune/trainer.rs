@@ -13,7 +13,8 @@ use super::optimizer::{self, AdamW};
 use super::trainable::{Parameter, Trainable};
 use crate::model::Placement;
 use crate::model::layers::{StepCounter, causal_mask};
-use crate::model::mllm::{Model, OpenedModel, RenderedPrompt};
+use crate::model::mllm::{Model, OpenedModel, RenderedPrompt, Seen};
+use crate::model::prefix::{Padding, PromptRow, batch};
 
 /// One example of a batch.
 #[derive(Clone, Debug)]
@@ -22,8 +23,8 @@ pub struct Example {
     pub prompt: Arc<RenderedPrompt>,
     /// The answer's tokens with the terminator, on which the loss is.
     pub answer: Vec<u32>,
-    /// The tower's hidden states `(tokens, width)`.
-    pub features: Tensor,
+    /// What the tower made of the image.
+    pub features: Seen,
 }
 
 /// What one step did.
@@ -262,24 +263,20 @@ fn sum(mut results: impl Iterator<Item = MicroResult>, trainable: &Trainable) ->
 /// token of theirs looks.
 fn loss(model: &Model, examples: &[Example], n_tokens: usize, device: &Device) -> Result<Tensor> {
     let language = model.mllm.language();
-    let states: Vec<&Tensor> = examples.iter().map(|example| &example.features).collect();
-    let images = model.mllm.image_features(&Tensor::stack(&states, 0)?)?; // (rows, positions, hidden)
+    let seen: Vec<Seen> = examples.iter().map(|example| example.features.clone()).collect();
+    let images = model.mllm.embed_images(&seen)?;
     let mut rows = Vec::with_capacity(examples.len());
-    for (row, example) in examples.iter().enumerate() {
-        let prompt = model.embed(&example.prompt, &images.get(row)?)?;
+    for (example, image) in examples.iter().zip(&images) {
+        let prompt = model.embed(&example.prompt, image)?;
         // The terminator is predicted and never seen.
         let (_, seen) = example.answer.split_last().context("an answer has a terminator")?;
-        rows.push(if seen.is_empty() { prompt } else { Tensor::cat(&[&prompt, &language.embed(seen)?], 0)? });
+        rows.push(if seen.is_empty() { prompt } else { prompt.followed_by(&language.embed(seen)?)? });
     }
-    let lengths: Vec<usize> = rows.iter().map(|row| row.dim(0)).collect::<candle_core::Result<_>>()?;
+    let lengths: Vec<usize> = rows.iter().map(PromptRow::n_tokens).collect();
     let n_positions = lengths.iter().copied().max().unwrap_or(0);
-    let padded = rows.iter().zip(&lengths).map(|(row, length)| row.pad_with_zeros(0, 0, n_positions - length));
-    let embeddings = Tensor::stack(&padded.collect::<candle_core::Result<Vec<_>>>()?, 0)?; // (rows, positions, hidden)
-
-    let positions = Tensor::arange(0u32, n_positions as u32, device)?.unsqueeze(0)?;
-    let positions = positions.broadcast_as((rows.len(), n_positions))?.contiguous()?;
-    let mask = causal_mask(n_positions, embeddings.dtype(), device)?;
-    let hidden = language.forward(&embeddings, &positions, Some(&mask), None)?;
+    let input = batch(&rows, n_positions, Padding::Right)?;
+    let mask = causal_mask(n_positions, input.embeddings.dtype(), device)?;
+    let hidden = language.forward(&input, Some(&mask), None)?;
 
     let mut places = Vec::new();
     let mut targets: Vec<u32> = Vec::new();

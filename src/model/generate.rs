@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::language::LanguageModel;
+use super::language::{LanguageModel, TokenInput};
 use super::layers::left_padded_mask;
 use super::prefix::{Prefix, last_logits};
 use crate::domain::Stop;
@@ -50,8 +50,13 @@ pub fn greedy(
     decoding: &Decoding,
     text_of: &dyn Fn(&[u32]) -> Result<String>,
 ) -> Result<Vec<Result<Generation, NotFinite>>> {
-    let Prefix { lengths, n_tokens, mut caches, last: mut hidden } = prefix;
-    let mut rows: Vec<Row> = lengths.iter().enumerate().map(|(index, &n)| Row::new(index, n, n_tokens - n)).collect();
+    let Prefix { lengths, next_positions, n_tokens, mut caches, last: mut hidden } = prefix;
+    let mut rows: Vec<Row> = lengths
+        .iter()
+        .zip(next_positions)
+        .enumerate()
+        .map(|(index, (&n, next_position))| Row::new(index, n, n_tokens - n, next_position))
+        .collect();
     let mut finished: Vec<Option<Result<Generation, NotFinite>>> = vec![None; rows.len()];
     for step in 0..decoding.max_new_tokens {
         let logits = last_logits(model, &hidden)?;
@@ -86,13 +91,14 @@ struct Row {
     index: usize,
     n_prompt_tokens: usize,
     n_padding: usize,
+    next_position: usize,
     ids: Vec<u32>,
     logit_gap: f32,
 }
 
 impl Row {
-    fn new(index: usize, n_prompt_tokens: usize, n_padding: usize) -> Self {
-        Self { index, n_prompt_tokens, n_padding, ids: Vec::new(), logit_gap: f32::INFINITY }
+    fn new(index: usize, n_prompt_tokens: usize, n_padding: usize, next_position: usize) -> Self {
+        Self { index, n_prompt_tokens, n_padding, next_position, ids: Vec::new(), logit_gap: f32::INFINITY }
     }
 
     /// Takes the next token; `Some` where the row has ended.
@@ -158,7 +164,7 @@ fn decode_step(
     let last: Vec<u32> = rows.iter().filter_map(|row| row.ids.last().copied()).collect();
     let embeddings = model.embed(&last)?.unsqueeze(1)?; // (batch, 1, hidden)
     let device = embeddings.device();
-    let positions: Vec<u32> = rows.iter().map(|row| (n_positions_before - row.n_padding) as u32).collect();
+    let positions: Vec<u32> = rows.iter().map(|row| (row.next_position + row.ids.len() - 1) as u32).collect();
     let positions = Tensor::from_vec(positions, (rows.len(), 1), device)?;
     let padding = padding_of(rows);
     let mask = if padding.iter().all(|&n| n == 0) {
@@ -166,7 +172,7 @@ fn decode_step(
     } else {
         Some(left_padded_mask(&padding, 1, n_positions_before + 1, embeddings.dtype(), device)?)
     };
-    Ok(model.forward(&embeddings, &positions, mask.as_ref(), Some(caches))?)
+    Ok(model.forward(&TokenInput::new(embeddings, positions), mask.as_ref(), Some(caches))?)
 }
 
 fn padding_of(rows: &[Row]) -> Vec<usize> {

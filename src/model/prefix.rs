@@ -3,14 +3,66 @@
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
-use super::language::LanguageModel;
+use super::language::{LanguageModel, TokenInput};
 use super::layers::{KvCache, left_padded_mask};
+
+/// An embedded prompt.
+#[derive(Clone, Debug)]
+pub struct PromptRow {
+    /// `(tokens, hidden)`.
+    pub embeddings: Tensor,
+    /// By token: time, row and column; all three are equal outside images of two dimensions.
+    pub positions: Vec<[u32; 3]>,
+    /// The position of the token after the prompt.
+    pub next_position: usize,
+    /// Each `(tokens, hidden)`, zero outside images: added after the first layers of the language model.
+    pub deepstack: Vec<Tensor>,
+}
+
+impl PromptRow {
+    /// A prompt in which every position counts one.
+    pub fn plain(embeddings: Tensor) -> candle_core::Result<Self> {
+        let n_tokens = embeddings.dim(0)?;
+        let positions = (0..n_tokens as u32).map(|position| [position; 3]).collect();
+        Ok(Self { embeddings, positions, next_position: n_tokens, deepstack: Vec::new() })
+    }
+
+    /// The same with text after it: embeddings `(tokens, hidden)`.
+    pub fn followed_by(self, text: &Tensor) -> candle_core::Result<Self> {
+        let n_tokens = text.dim(0)?;
+        let mut positions = self.positions;
+        positions.extend((self.next_position..self.next_position + n_tokens).map(|position| [position as u32; 3]));
+        let deepstack = self.deepstack.iter().map(|added| added.pad_with_zeros(0, 0, n_tokens));
+        Ok(Self {
+            embeddings: Tensor::cat(&[&self.embeddings, text], 0)?,
+            positions,
+            next_position: self.next_position + n_tokens,
+            deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+        })
+    }
+
+    /// Tokens.
+    pub fn n_tokens(&self) -> usize {
+        self.positions.len()
+    }
+}
+
+/// On which side short rows are padded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// So that all rows go on at the same place.
+    Left,
+    /// So that all rows begin at the same place.
+    Right,
+}
 
 /// A batch of prompts with the keys and values of all their positions. Rows are padded on the left.
 pub struct Prefix {
     /// By row, the tokens of its prompt.
     pub(super) lengths: Vec<usize>,
-    /// Positions of the longest prompt.
+    /// By row, the position of the token after its prompt.
+    pub(super) next_positions: Vec<usize>,
+    /// Tokens of the longest prompt.
     pub(super) n_tokens: usize,
     /// One a layer; positions after the prompts are free.
     pub(super) caches: Vec<KvCache>,
@@ -19,32 +71,22 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Reads `prompts`, embeddings `(tokens, hidden)` of any lengths, and leaves room for `n_new` positions after them.
+    /// Reads `prompts` of any lengths, and leaves room for `n_new` positions after them.
     ///
     /// # Errors
     /// There is no prompt, or one without a token.
-    pub fn read(model: &dyn LanguageModel, prompts: &[Tensor], n_new: usize) -> Result<Self> {
-        let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.dim(0)).collect::<candle_core::Result<_>>()?;
+    pub fn read(model: &dyn LanguageModel, prompts: &[PromptRow], n_new: usize) -> Result<Self> {
+        let lengths: Vec<usize> = prompts.iter().map(PromptRow::n_tokens).collect();
         ensure!(!lengths.is_empty() && !lengths.contains(&0), "a prompt without a token cannot be answered");
         let n_tokens = lengths.iter().copied().max().unwrap_or(0);
         let mut caches = model.new_caches(n_tokens + n_new);
-        let padded: Vec<Tensor> = prompts
-            .iter()
-            .zip(&lengths)
-            .map(|(prompt, &length)| prompt.pad_with_zeros(0, n_tokens - length, 0))
-            .collect::<candle_core::Result<_>>()?;
-        let embeddings = Tensor::stack(&padded, 0)?; // (batch, tokens, hidden)
-        let device = embeddings.device();
-        let positions: Vec<u32> = lengths
-            .iter()
-            .flat_map(|&length| (0..n_tokens).map(move |t| t.saturating_sub(n_tokens - length) as u32))
-            .collect();
-        let positions = Tensor::from_vec(positions, (lengths.len(), n_tokens), device)?;
+        let input = batch(prompts, n_tokens, Padding::Left)?;
         let padding = distinct_padding(&lengths, n_tokens);
-        let mask = left_padded_mask(&padding, n_tokens, n_tokens, embeddings.dtype(), device)?;
-        let hidden = model.forward(&embeddings, &positions, Some(&mask), Some(&mut caches))?;
+        let mask = left_padded_mask(&padding, n_tokens, n_tokens, input.embeddings.dtype(), input.embeddings.device())?;
+        let hidden = model.forward(&input, Some(&mask), Some(&mut caches))?;
         let last = hidden.narrow(1, n_tokens - 1, 1)?.contiguous()?;
-        Ok(Self { lengths, n_tokens, caches, last })
+        let next_positions = prompts.iter().map(|prompt| prompt.next_position).collect();
+        Ok(Self { lengths, next_positions, n_tokens, caches, last })
     }
 
     /// By row, the tokens of its prompt.
@@ -56,6 +98,37 @@ impl Prefix {
     pub fn next_logits(&self, model: &dyn LanguageModel) -> Result<Vec<Vec<f32>>> {
         last_logits(model, &self.last)
     }
+}
+
+/// The rows of a batch, padded to `n_tokens`.
+pub fn batch(prompts: &[PromptRow], n_tokens: usize, padding: Padding) -> candle_core::Result<TokenInput> {
+    let around = |n_padding: usize| if padding == Padding::Left { (n_padding, 0) } else { (0, n_padding) };
+    let pad = |rows: &mut dyn Iterator<Item = &Tensor>| -> candle_core::Result<Tensor> {
+        let rows = rows.map(|row| {
+            let (before, after) = around(n_tokens - row.dim(0)?);
+            row.pad_with_zeros(0, before, after)
+        });
+        Tensor::stack(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)
+    };
+    let embeddings = pad(&mut prompts.iter().map(|prompt| &prompt.embeddings))?; // (batch, tokens, hidden)
+    let n_deepstack = prompts.iter().map(|prompt| prompt.deepstack.len()).max().unwrap_or(0);
+    let deepstack = (0..n_deepstack)
+        .map(|layer| pad(&mut prompts.iter().filter_map(|prompt| prompt.deepstack.get(layer))))
+        .collect::<candle_core::Result<_>>()?;
+    let axis = |axis: usize| {
+        prompts.iter().flat_map(move |prompt| {
+            let (before, after) = around(n_tokens - prompt.n_tokens());
+            let places = prompt.positions.iter().map(move |position| position[axis]);
+            std::iter::repeat_n(0, before).chain(places).chain(std::iter::repeat_n(0, after))
+        })
+    };
+    let is_flat = prompts.iter().flat_map(|prompt| &prompt.positions).all(|[t, h, w]| t == h && t == w);
+    let device = embeddings.device();
+    let positions = match is_flat {
+        true => Tensor::from_vec(axis(0).collect::<Vec<u32>>(), (prompts.len(), n_tokens), device)?,
+        false => Tensor::from_vec((0..3).flat_map(axis).collect::<Vec<u32>>(), (3, prompts.len(), n_tokens), device)?,
+    };
+    Ok(TokenInput { embeddings, positions, deepstack })
 }
 
 /// Positions of padding by row of a mask; one row serves all where no prompt is padded.

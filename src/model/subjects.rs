@@ -1,18 +1,18 @@
 //! The subjects on their device: the models of all runs and the encoder beside them, with what they share computed once.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
-use super::Placement;
 use super::encoders::Encoder;
 use super::generate::Decoding;
-use super::mllm::{Model, RenderedPrompt};
+use super::mllm::{Model, PlainTower, RenderedPrompt, Seen};
 use super::prefix::Prefix;
-use super::preprocess::Preprocessor;
+use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
-use crate::domain::{Answer, RunSet, ScoredLabel};
+use crate::domain::{Answer, RgbImage, RunSet, ScoredLabel};
 
 /// The models of all runs and their encoder, loaded.
 pub struct Subjects {
@@ -25,7 +25,6 @@ pub struct Subjects {
     encoder: Option<Encoder>,
     /// Whether one pass of the base's tower serves the encoder, where their pixels agree.
     shares_tower: bool,
-    placement: Placement,
 }
 
 /// What is asked about every image of a dataset.
@@ -51,10 +50,10 @@ struct LabelScoring {
 /// An image as the subjects see it, and who must answer.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageRow<'a> {
-    /// For the models, `(3, side, side)`.
-    pub model_pixels: &'a [f32],
-    /// For the encoder, where they differ from the models'.
-    pub encoder_pixels: Option<&'a [f32]>,
+    /// For the models.
+    pub for_model: &'a ImageInput,
+    /// For the encoder, where it differs from the models'.
+    pub for_encoder: Option<&'a ImageInput>,
     /// The runs whose model must answer.
     pub generate: RunSet,
     /// The runs whose model must score the labels.
@@ -104,11 +103,10 @@ impl Subjects {
         has_base: bool,
         has_own_tower: Vec<bool>,
         encoder: Option<(Encoder, bool)>,
-        placement: Placement,
     ) -> Self {
         let base = if has_base { None } else { Some(models.remove(0)) };
         let (encoder, shares_tower) = encoder.map_or((None, false), |(encoder, shares)| (Some(encoder), shares));
-        Self { base, models, has_own_tower, encoder, shares_tower, placement }
+        Self { base, models, has_own_tower, encoder, shares_tower }
     }
 
     /// The model without adapter.
@@ -117,7 +115,7 @@ impl Subjects {
     }
 
     /// How images are prepared for every model.
-    pub fn model_preprocessor(&self) -> &Preprocessor {
+    pub fn model_preprocessor(&self) -> &Arc<dyn ImageProcessor> {
         &self.base().preprocessor
     }
 
@@ -170,14 +168,11 @@ impl Subjects {
                 false => vec![(generated, true, false), (scored, false, true)],
             };
             for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
-                let hidden = match &pass {
-                    Some(pass) if !self.has_own_tower[run] => pass.state_of(&asked)?,
-                    _ => {
-                        let pixels = self.pixels(asked.iter().map(|&row| rows[row].model_pixels))?;
-                        model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()])?.swap_remove(0)
-                    }
+                let seen = match &pass {
+                    Some(pass) if !self.has_own_tower[run] => pass.seen_of(&asked),
+                    _ => model.mllm.see(&inputs(rows, &asked))?,
                 };
-                let mut prefix = read(model, questions, &hidden)?;
+                let mut prefix = read(model, questions, &seen)?;
                 if is_scored {
                     let choices = self.choose(run, questions, &mut prefix)?;
                     asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
@@ -193,9 +188,10 @@ impl Subjects {
             let hidden = match pass.and_then(|pass| pass.last) {
                 Some(hidden) => hidden,
                 None => {
-                    let pixels = asked.iter().map(|&row| rows[row].encoder_pixels.unwrap_or(rows[row].model_pixels));
+                    let images: Vec<_> =
+                        asked.iter().map(|&row| rows[row].for_encoder.unwrap_or(rows[row].for_model)).collect();
                     let tower = encoder.towers.tower();
-                    tower.hidden_states(&self.pixels(pixels)?, &[tower.last_state()])?.swap_remove(0)
+                    tower.hidden_states(&tower.pixels(&images)?, &[tower.last_state()])?.swap_remove(0)
                 }
             };
             let ranked = rank(questions, &encoder.towers.image_embeddings(&hidden)?)?;
@@ -240,19 +236,16 @@ impl Subjects {
     /// The labels' scores on an image of the mean colour, which is all zeros once normalised.
     fn prior(&self, run: usize, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
         let model = &self.models[run];
-        let side = model.mllm.tower().config().image_size();
-        let pixels = self.pixels(std::iter::once(vec![0f32; 3 * side * side].as_slice()))?;
-        let hidden = model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()])?.swap_remove(0);
-        let mut prefix = read(model, questions, &hidden)?;
+        let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
+        let mut prefix = read(model, questions, &model.mllm.see(&[&blank])?)?;
         Ok(scoring::score(model.mllm.language(), &mut prefix, trie)?.pop().and_then(Result::ok))
     }
 
-    /// By run, whether the first logits of an answer about an image of `pixels` differ from the base's in any bit.
-    pub fn differ_from_base(&self, questions: &Questions, pixels: &[f32]) -> Result<Vec<bool>> {
-        let pixels = self.pixels(std::iter::once(pixels))?;
+    /// By run, whether the first logits of an answer about `image` differ from the base's in any bit.
+    pub fn differ_from_base(&self, questions: &Questions, image: &ImageInput) -> Result<Vec<bool>> {
         let first_logits = |model: &Model| -> Result<Vec<f32>> {
-            let hidden = model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()])?.swap_remove(0);
-            model.first_logits(&questions.prompt, &model.mllm.image_features(&hidden)?.get(0)?)
+            let embedded = model.mllm.embed_images(&model.mllm.see(&[image])?)?;
+            model.first_logits(&questions.prompt, &embedded[0])
         };
         let of_base = first_logits(self.base())?;
         self.models.iter().map(|model| Ok(first_logits(model)? != of_base)).collect()
@@ -267,48 +260,42 @@ impl Subjects {
         }
         let serves_encoder = self.shares_tower
             && passing == rows_where(rows, |row| row.asks_encoder)
-            && passing.iter().all(|&row| rows[row].encoder_pixels.is_none());
+            && passing.iter().all(|&row| rows[row].for_encoder.is_none());
+        let images = inputs(rows, &passing);
         let mllm = &self.base().mllm;
-        let (tower, state) = (mllm.tower(), mllm.tower_state());
-        let last = tower.last_state();
-        let pixels = self.pixels(passing.iter().map(|&row| rows[row].model_pixels))?;
-        let wanted: &[usize] = if serves_encoder && state != last { &[state, last] } else { &[state] };
-        let mut states = tower.hidden_states(&pixels, wanted)?;
-        let last = if serves_encoder { states.last().cloned() } else { None };
-        Ok(Some(TowerPass { rows: passing, state: states.swap_remove(0), last }))
+        let shared = mllm.plain_tower().filter(|plain| serves_encoder && plain.state != plain.tower.last_state());
+        let Some(PlainTower { tower, state }) = shared else {
+            return Ok(Some(TowerPass { rows: passing, seen: mllm.see(&images)?, last: None }));
+        };
+        let mut states = tower.hidden_states(&tower.pixels(&images)?, &[state, tower.last_state()])?;
+        let last = states.pop();
+        let hidden = states.pop().context("two states are asked for")?;
+        let seen = images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(hidden.get(row)?, image)));
+        Ok(Some(TowerPass { rows: passing, seen: seen.collect::<candle_core::Result<_>>()?, last }))
     }
+}
 
-    /// `(rows, 3, side, side)`.
-    fn pixels<'a>(&self, rows: impl ExactSizeIterator<Item = &'a [f32]>) -> Result<Tensor> {
-        let n_rows = rows.len();
-        let values: Vec<f32> = rows.flatten().copied().collect();
-        let side = ((values.len() / n_rows / 3) as f64).sqrt() as usize;
-        let pixels = Tensor::from_vec(values, (n_rows, 3, side, side), &self.placement.device).context(
-            "the image processor's output is not square; hint: its size in preprocessor_config.json must be",
-        )?;
-        Ok(pixels.to_dtype(self.placement.dtype)?)
-    }
+/// The side of the image of the mean colour, in pixels, before it is prepared.
+const PRIOR_SIDE: u32 = 224;
+
+fn inputs<'a>(rows: &[ImageRow<'a>], asked: &[usize]) -> Vec<&'a ImageInput> {
+    asked.iter().map(|&row| rows[row].for_model).collect()
 }
 
 /// What one pass of the tower gave.
 struct TowerPass {
     /// The rows that passed.
     rows: Vec<usize>,
-    /// The hidden state that models read, `(rows, tokens, hidden)`.
-    state: Tensor,
-    /// The last one, where it is the encoder's.
+    /// What models read, one a row.
+    seen: Vec<Seen>,
+    /// The last hidden state, where it is the encoder's.
     last: Option<Tensor>,
 }
 
 impl TowerPass {
-    /// The state of `rows`, which are among those that passed.
-    fn state_of(&self, rows: &[usize]) -> Result<Tensor> {
-        if rows == self.rows {
-            return Ok(self.state.clone());
-        }
-        let positions: Vec<u32> =
-            (0..).zip(&self.rows).filter(|(_, row)| rows.contains(row)).map(|(position, _)| position).collect();
-        Ok(self.state.index_select(&Tensor::new(positions, self.state.device())?, 0)?)
+    /// What was seen of `rows`, which are among those that passed.
+    fn seen_of(&self, rows: &[usize]) -> Vec<Seen> {
+        self.rows.iter().zip(&self.seen).filter(|(row, _)| rows.contains(row)).map(|(_, seen)| seen.clone()).collect()
     }
 }
 
@@ -316,12 +303,12 @@ fn rows_where(rows: &[ImageRow], is_wanted: impl Fn(&ImageRow) -> bool) -> Vec<u
     rows.iter().enumerate().filter(|(_, row)| is_wanted(row)).map(|(index, _)| index).collect()
 }
 
-/// Reads the prompt about the tower's hidden state `(rows, tokens, hidden)`, with room for an answer and for all labels.
-fn read(model: &Model, questions: &Questions, hidden: &Tensor) -> Result<Prefix> {
-    let features = model.mllm.image_features(hidden)?;
-    let prompts = vec![&questions.prompt; features.dim(0)?];
+/// Reads the prompt about each of `seen`, with room for an answer and for all labels.
+fn read(model: &Model, questions: &Questions, seen: &[Seen]) -> Result<Prefix> {
+    let images = model.mllm.embed_images(seen)?;
+    let prompts = vec![&questions.prompt; images.len()];
     let n_nodes = questions.scoring.as_ref().map_or(0, |scoring| scoring.trie.n_nodes());
-    model.read(&prompts, &features, questions.decoding.max_new_tokens.max(n_nodes))
+    model.read(&prompts, &images, questions.decoding.max_new_tokens.max(n_nodes))
 }
 
 /// What the model says after each prompt of `prefix`.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::weights::{Checkpoint, read_text_file};
 
-/// What stands for the image in every rendered prompt here.
+/// What stands for the image in built-in templates, and in those of LLaVA.
 pub const IMAGE_MARKER: &str = "<image>";
 
 /// Templates that need no file: the original LLaVA repository's conversations (formats of its `conversation.py`).
@@ -49,6 +49,7 @@ pub struct ChatTemplate {
     name: String,
     source: Source,
     stop_strings: Vec<String>,
+    image_marker: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -101,7 +102,13 @@ impl ChatTemplate {
             name: found.name.to_owned(),
             source: Source::BuiltIn(found.text),
             stop_strings: found.stop.iter().map(|&stop| stop.to_owned()).collect(),
+            image_marker: IMAGE_MARKER,
         })
+    }
+
+    /// The same, where `image_marker` stands for the image in the checkpoint's own template.
+    pub fn with_image_marker(self, image_marker: &'static str) -> Self {
+        Self { image_marker, ..self }
     }
 
     fn jinja(name: &str, text: String, checkpoint: &Checkpoint) -> anyhow::Result<Self> {
@@ -110,21 +117,22 @@ impl ChatTemplate {
         let special = |key: &str| special_token(checkpoint, key);
         let (bos_token, eos_token) = (special("bos_token")?, special("eos_token")?);
         let source = Source::Jinja { text, environment: Box::new(environment), bos_token, eos_token };
-        Ok(Self { name: name.to_owned(), source, stop_strings: Vec::new() })
+        Ok(Self { name: name.to_owned(), source, stop_strings: Vec::new(), image_marker: IMAGE_MARKER })
     }
 
-    /// The prompt of one user turn, an image and then `question`, up to where the answer begins. The image is
-    /// [`IMAGE_MARKER`].
+    /// The prompt of one user turn, an image and then `question`, up to where the answer begins. The image marker stands
+    /// for the image.
     ///
     /// # Errors
     /// The template fails, refuses such a turn, or shows no image or more than one.
     pub fn render(&self, question: &str) -> anyhow::Result<String> {
+        let marker = self.image_marker;
         anyhow::ensure!(
-            !question.contains(IMAGE_MARKER),
-            "the question contains `{IMAGE_MARKER}`, which stands for the image; hint: leave it out, the template places it"
+            !question.contains(marker),
+            "the question contains `{marker}`, which stands for the image; hint: leave it out, the template places it"
         );
         let rendered = match &self.source {
-            Source::BuiltIn(text) => text.replace(QUESTION, question),
+            Source::BuiltIn(text) => text.replace(IMAGE_MARKER, marker).replace(QUESTION, question),
             Source::Jinja { environment, bos_token, eos_token, .. } => {
                 let messages = one_turn(question);
                 let variables = context! { messages, add_generation_prompt => true, bos_token, eos_token };
@@ -134,10 +142,10 @@ impl ChatTemplate {
                     .map_err(|error| anyhow::anyhow!("the chat template `{}` failed: {}", self.name, explain(&error)))?
             }
         };
-        let n_images = rendered.matches(IMAGE_MARKER).count();
+        let n_images = rendered.matches(marker).count();
         anyhow::ensure!(
             n_images == 1,
-            "the chat template `{}` shows {n_images} images as `{IMAGE_MARKER}` for a question with one; hint: choose \
+            "the chat template `{}` shows {n_images} images as `{marker}` for a question with one; hint: choose \
              another with `--template`",
             self.name
         );

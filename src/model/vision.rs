@@ -5,6 +5,7 @@ use candle_core::Tensor;
 
 use super::config::Config;
 use super::layers::{Activation, Block, BlockConfig, LayerNorm, Linear, Loader};
+use super::preprocess::ImageInput;
 
 /// Which of the two towers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +146,20 @@ impl VisionTower {
     /// Sizes.
     pub fn config(&self) -> &VisionConfig {
         &self.config
+    }
+
+    /// The pictures of `images` as `(images, 3, side, side)` where the tower lives.
+    ///
+    /// # Errors
+    /// A picture is not of the tower's size.
+    pub fn pixels(&self, images: &[&ImageInput]) -> Result<Tensor> {
+        let side = self.config.image_size;
+        if let Some(other) = images.iter().find(|image| image.shape != [3, side, side]) {
+            bail!("a picture of {:?} numbers does not fit a tower that takes 3 x {side} x {side}", other.shape);
+        }
+        let values: Vec<f32> = images.iter().flat_map(|image| image.values.iter().copied()).collect();
+        let pixels = Tensor::from_vec(values, (images.len(), 3, side, side), self.positions.device())?;
+        Ok(pixels.to_dtype(self.positions.dtype())?)
     }
 
     /// The hidden states `wanted` (ascending; 0 is the embedding) of `pixels` `(batch, 3, side, side)`, each

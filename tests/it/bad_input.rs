@@ -331,7 +331,7 @@ fn open_and_load(model: &Path) {
     let Ok(checkpoint) = Checkpoint::open(model) else { return };
     let Ok(opened) = OpenedModel::open(&checkpoint, None, None) else { return };
     let _ = opened.dialogue.render("What is the object in the image?");
-    let _ = (opened.plan.n_positions(), opened.plan.n_image_positions(), opened.plan.n_numbers_per_row(100));
+    let _ = (opened.plan.n_positions(), opened.plan.n_image_positions_max(), opened.plan.n_numbers_per_row(100));
     let _ = opened.load(&Placement::cpu());
 }
 

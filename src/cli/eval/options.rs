@@ -47,6 +47,14 @@ pub(in crate::cli) struct EvalOptions {
     /// Chat template over the checkpoint's own: a name such as vicuna_v1, or a jinja file
     #[arg(long, value_name = "NAME|FILE")]
     pub(in crate::cli) template: Option<String>,
+    /// Pixels (height x width) that an image is enlarged to at least, for families that keep its proportions (Qwen);
+    /// default: 256 positions of the language model, since CIFAR's images would otherwise be 4
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) min_pixels: Option<u64>,
+    /// Pixels that an image is reduced to at most, for the same families; default: the checkpoint's, at most 1280
+    /// positions
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) max_pixels: Option<u64>,
     /// How the model answers: `generate` (free text), `score` (the label of the highest log-probability), or both,
     /// separated by a comma
     #[arg(long, value_name = "A,B", default_value = "generate")]

@@ -17,6 +17,7 @@ use crate::eval::{self, Captions, DatasetWork, EncoderChoice, OpenRun, OpenedSub
 use crate::judging::Panel;
 use crate::model::Placement;
 use crate::model::mllm::RenderedPrompt;
+use crate::model::preprocess::PixelLimits;
 use crate::model::weights::is_embedded;
 use crate::prompting;
 use crate::record::{self, Manifest, RunFolder, Sitting};
@@ -63,6 +64,7 @@ pub(in crate::cli) fn prepare(
             dir => EncoderChoice::Folder(dir.into()),
         },
         template: args.template.as_deref(),
+        pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
         adapters: &args.adapters.requests()?,
         has_base: args.adapters.has_base(),
         is_merged: args.adapters.merge,

@@ -1,9 +1,9 @@
-//! LLaMA (Touvron et al. 2023), and so Vicuna.
+//! LLaMA (Touvron et al. 2023), and so Vicuna; Qwen2 is the same with biases on queries, keys and values.
 
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 
-use super::LanguageModel;
+use super::{LanguageModel, TokenInput};
 use crate::model::config::Config;
 use crate::model::layers::{
     Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader, RmsNorm,
@@ -29,7 +29,8 @@ pub struct LlamaConfig {
     epsilon: f64,
     activation: Activation,
     rotary: RotaryConfig,
-    attention_bias: bool,
+    qkv_bias: bool,
+    output_bias: bool,
     mlp_bias: bool,
     is_tied: bool,
 }
@@ -38,11 +39,15 @@ impl LlamaConfig {
     /// Reads a `text_config`; `is_tied_outside` is the flag of the section around it.
     pub fn from_config(config: &Config, is_tied_outside: bool) -> Result<Self> {
         let kind = config.str_or("model_type", "llama")?;
-        if !matches!(kind, "llama" | "llava" | "llava_llama") {
+        let is_qwen2 = kind == "qwen2";
+        if !is_qwen2 && !matches!(kind, "llama" | "llava" | "llava_llama") {
             bail!(
-                "the language model `{kind}` in {} is not supported; hint: emt reads LLaMA and Vicuna in this family",
+                "the language model `{kind}` in {} is not supported; hint: emt reads LLaMA, Vicuna and Qwen2 here",
                 config.place()
             );
+        }
+        if config.bool_or("use_sliding_window", false)? {
+            bail!("{}: use_sliding_window is not supported; hint: no published checkpoint has it on", config.place());
         }
         let size = config.positive_or("hidden_size", 4096)?;
         let n_heads = config.positive_or("num_attention_heads", 32)?;
@@ -72,7 +77,8 @@ impl LlamaConfig {
             epsilon: config.f64_or("rms_norm_eps", 1e-6)?,
             activation: Activation::from_name(config.str_or("hidden_act", "silu")?)?,
             rotary: RotaryConfig::from_config(config)?,
-            attention_bias: config.bool_or("attention_bias", false)?,
+            qkv_bias: is_qwen2 || config.bool_or("attention_bias", false)?,
+            output_bias: !is_qwen2 && config.bool_or("attention_bias", false)?,
             mlp_bias: config.bool_or("mlp_bias", false)?,
             is_tied: config.bool_or("tie_word_embeddings", false)? || is_tied_outside,
         })
@@ -125,8 +131,7 @@ impl Llama {
             n_kv_heads: config.n_kv_heads,
             head_size: config.head_size,
         };
-        let names =
-            AttentionNames { output: "o_proj", qkv_bias: config.attention_bias, output_bias: config.attention_bias };
+        let names = AttentionNames { output: "o_proj", qkv_bias: config.qkv_bias, output_bias: config.output_bias };
         let mut layers = Vec::new();
         for i in 0..config.n_layers {
             let mut here = loader.at(&format!("language_model.layers.{i}"));
@@ -157,19 +162,21 @@ impl LanguageModel for Llama {
 
     fn forward(
         &self,
-        embeddings: &Tensor,
-        positions: &Tensor,
+        input: &TokenInput,
         mask: Option<&Tensor>,
         caches: Option<&mut [KvCache]>,
     ) -> candle_core::Result<Tensor> {
-        let rotary = self.rotary.rows(positions)?;
-        let mut x = embeddings.clone(); // (batch, tokens, hidden)
+        let rotary = self.rotary.rows(&input.positions)?;
+        let mut x = input.embeddings.clone(); // (batch, tokens, hidden)
         let mut caches = caches.map(|caches| caches.iter_mut());
-        for layer in &self.layers {
+        for (index, layer) in self.layers.iter().enumerate() {
             let cache = caches.as_mut().and_then(Iterator::next);
             let normed = layer.attention_norm.forward(&x)?;
             x = (x + layer.attention.forward(&normed, mask, Some(&rotary), cache)?)?;
             x = (&x + layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
+            if let Some(added) = input.deepstack.get(index) {
+                x = (x + added)?;
+            }
         }
         self.norm.forward(&x)
     }

@@ -8,18 +8,33 @@ use super::layers::KvCache;
 
 pub use llama::{Llama, LlamaConfig};
 
+/// Embedded tokens with their places.
+pub struct TokenInput {
+    /// `(batch, tokens, hidden)`.
+    pub embeddings: Tensor,
+    /// u32: `(batch, tokens)`, or `(3, batch, tokens)` of time, row and column.
+    pub positions: Tensor,
+    /// Each `(batch, tokens, hidden)`, zero outside images: the first is added after the first layer, and so on.
+    pub deepstack: Vec<Tensor>,
+}
+
+impl TokenInput {
+    /// Tokens to which nothing is added later.
+    pub fn new(embeddings: Tensor, positions: Tensor) -> Self {
+        Self { embeddings, positions, deepstack: Vec::new() }
+    }
+}
+
 /// A decoder-only language model.
 pub trait LanguageModel: Send {
     /// Token embeddings `(tokens, hidden)`.
     fn embed(&self, ids: &[u32]) -> candle_core::Result<Tensor>;
 
-    /// Hidden states after the last norm, `(batch, tokens, hidden)`, of embeddings of that shape.
-    /// `positions` is `(batch, tokens)`; `mask` is added to attention scores. Without `caches` nothing is kept for later
-    /// tokens, and gradients flow.
+    /// Hidden states after the last norm, `(batch, tokens, hidden)`. `mask` is added to attention scores. Without `caches`
+    /// nothing is kept for later tokens, and gradients flow.
     fn forward(
         &self,
-        embeddings: &Tensor,
-        positions: &Tensor,
+        input: &TokenInput,
         mask: Option<&Tensor>,
         caches: Option<&mut [KvCache]>,
     ) -> candle_core::Result<Tensor>;

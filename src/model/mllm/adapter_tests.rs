@@ -115,16 +115,12 @@ fn answers_under_adapters_are_those_of_transformers_and_peft() {
             let prompt = model.dialogue.render(&question).unwrap();
             let decoding = model.dialogue.decoding(32);
             for expected in expected.chunks(50) {
-                let pixels: Vec<Tensor> = expected
+                let pictures: Vec<_> = expected
                     .iter()
-                    .map(|(sample, _)| {
-                        let values = model.preprocessor.pixels(&images.read(position(sample)).unwrap());
-                        Tensor::from_vec(values, (3, 32, 32), &candle_core::Device::Cpu).unwrap()
-                    })
+                    .map(|(sample, _)| model.preprocessor.prepare(&images.read(position(sample)).unwrap()))
                     .collect();
-                let pixels = Tensor::stack(&pixels, 0).unwrap();
-                let hidden = model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()]).unwrap().remove(0);
-                let features = model.mllm.image_features(&hidden).unwrap();
+                let seen = model.mllm.see(&pictures.iter().collect::<Vec<_>>()).unwrap();
+                let features = model.mllm.embed_images(&seen).unwrap();
                 let prefix = model.read(&vec![&prompt; expected.len()], &features, decoding.max_new_tokens).unwrap();
                 let rows = model.generate(prefix, &decoding).unwrap();
                 for (row, (_, answer)) in rows.into_iter().zip(expected) {

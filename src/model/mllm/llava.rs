@@ -2,14 +2,15 @@
 //! of the original repository.
 
 use anyhow::{Context, Result, bail};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
-use super::{Mllm, MllmFamily, MllmPlan};
+use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, PlainTower, Seen};
 use crate::model::config::Config;
 use crate::model::encoders;
 use crate::model::language::{LanguageModel, Llama, LlamaConfig};
 use crate::model::layers::{Activation, Linear, Loader};
-use crate::model::preprocess::Preprocessor;
+use crate::model::preprocess::{ImageInput, ImageProcessor, PixelLimits, Preprocessor};
+use crate::model::template::IMAGE_MARKER;
 use crate::model::vision::{TowerKind, VisionConfig, VisionTower};
 use crate::model::weights::{Checkpoint, Weights, canonical_clip_tower, canonical_llava};
 
@@ -29,6 +30,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
         let name = checkpoint.config().get("mm_vision_tower")?.as_str()?;
         Some(name.to_owned())
     },
+    image_marker: IMAGE_MARKER,
     preprocessor,
 };
 
@@ -67,11 +69,18 @@ fn how_to_get_tower(name: &str) -> String {
     )
 }
 
-fn preprocessor(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Preprocessor> {
-    match tower {
+fn preprocessor(
+    checkpoint: &Checkpoint,
+    tower: Option<&Checkpoint>,
+    _: &PixelLimits,
+) -> Result<Box<dyn ImageProcessor>> {
+    let preprocessor = match tower {
         Some(tower) if checkpoint.is_llava_original() => Preprocessor::for_llava_original(checkpoint, tower),
         _ => Preprocessor::from_checkpoint(checkpoint),
-    }
+    }?;
+    let side = vision_config(checkpoint, tower)?.image_size();
+    preprocessor.check_side(side, "model")?;
+    Ok(Box::new(preprocessor))
 }
 
 fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<VisionConfig> {
@@ -136,7 +145,7 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
 }
 
 impl MllmPlan for Plan {
-    fn n_image_positions(&self) -> usize {
+    fn n_image_positions_max(&self) -> usize {
         self.vision.n_tokens() - self.n_dropped()
     }
 
@@ -230,17 +239,28 @@ struct Llava {
 }
 
 impl Mllm for Llava {
-    fn tower(&self) -> &VisionTower {
-        &self.tower
+    fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>> {
+        let mut states = self.tower.hidden_states(&self.tower.pixels(images)?, &[self.tower_state])?;
+        let state = states.pop().context("one state is asked for")?; // (images, tokens, hidden)
+        images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(state.get(row)?, image))).collect()
     }
 
-    fn tower_state(&self) -> usize {
-        self.tower_state
-    }
-
-    fn image_features(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
+    fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {
+        let hidden: Vec<&Tensor> = seen.iter().flat_map(|seen| seen.states.first()).collect();
+        let hidden = Tensor::stack(&hidden, 0)?; // (images, tokens, hidden)
         let n_kept = hidden.dim(1)? - self.n_dropped;
-        self.projector.forward(&hidden.narrow(1, self.n_dropped, n_kept)?.contiguous()?)
+        let features = self.projector.forward(&hidden.narrow(1, self.n_dropped, n_kept)?.contiguous()?)?;
+        (0..seen.len()).map(|row| Ok(ImageEmbedding::plain(features.get(row)?))).collect()
+    }
+
+    fn plain_tower(&self) -> Option<PlainTower<'_>> {
+        Some(PlainTower { tower: &self.tower, state: self.tower_state })
+    }
+
+    fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>> {
+        let state = seen.states.first().context("a tower gives a state")?; // (tokens, hidden)
+        let kept = state.narrow(0, self.n_dropped, state.dim(0)? - self.n_dropped)?;
+        Ok(kept.to_dtype(DType::F32)?.mean(0)?.to_vec1()?)
     }
 
     fn language(&self) -> &dyn LanguageModel {

@@ -5,15 +5,15 @@ mod llava;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::Placement;
 use super::generate::{Decoding, Generation, NotFinite};
 use super::language::LanguageModel;
 use super::layers::Loader;
 use super::overlay::Overlay;
-use super::prefix::Prefix;
-use super::preprocess::Preprocessor;
+use super::prefix::{Prefix, PromptRow};
+use super::preprocess::{ImageInput, ImageProcessor, PixelLimits};
 use super::scoring::LabelTrie;
 use super::template::{AroundAnswer, ChatTemplate};
 use super::tokenizer::{PromptPiece, TextTokenizer};
@@ -28,31 +28,86 @@ pub struct RenderedPrompt {
     pub text: String,
     /// Runs of tokens and the image between them.
     pub pieces: Vec<PromptPiece>,
-    /// All positions; `None` is an image position.
+    /// All positions, the image at its largest; `None` is an image position.
     pub ids: Vec<Option<u32>>,
     /// What the template writes around an answer.
     pub around_answer: AroundAnswer,
 }
 
-/// The forward pass of a family whose image is a fixed number of positions of a plain tower.
+/// What a tower makes of one image, on its way to the projector.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The first is what the projector consumes, `(tokens, hidden)` or `(tiles, tokens, hidden)`; others are the family's.
+    pub states: Vec<Tensor>,
+    /// Rows and columns of tiles or patches.
+    pub grid: (usize, usize),
+    /// Height and width of the decoded image.
+    pub original_size: (u32, u32),
+}
+
+impl Seen {
+    /// Of a plain tower: one state `(tokens, hidden)` of `image`.
+    pub fn plain(state: Tensor, image: &ImageInput) -> Self {
+        Self { states: vec![state], grid: image.grid, original_size: image.original_size }
+    }
+}
+
+/// What stands in the image's place in a prompt.
+#[derive(Clone, Debug)]
+pub struct ImageEmbedding {
+    /// `(positions, hidden)`: features, and tokens between tiles.
+    pub embeddings: Tensor,
+    /// Rows and columns of positions, for families that count them in two dimensions.
+    pub grid: Option<(usize, usize)>,
+    /// Each `(positions, hidden)`: added after the first layers of the language model.
+    pub deepstack: Vec<Tensor>,
+}
+
+impl ImageEmbedding {
+    /// Features `(positions, hidden)` of which each counts as one position.
+    pub fn plain(embeddings: Tensor) -> Self {
+        Self { embeddings, grid: None, deepstack: Vec::new() }
+    }
+}
+
+/// A tower that an encoder may share.
+#[derive(Clone, Copy)]
+pub struct PlainTower<'a> {
+    /// The tower.
+    pub tower: &'a VisionTower,
+    /// The hidden state that the projector reads.
+    pub state: usize,
+}
+
+/// The forward pass of a family.
 pub trait Mllm: Send {
-    /// The vision tower.
-    fn tower(&self) -> &VisionTower;
+    /// What the tower makes of `images`, prepared by the family's processor. One image does not depend on its neighbours.
+    fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>>;
 
-    /// Which of the tower's hidden states it reads.
-    fn tower_state(&self) -> usize;
-
-    /// Image features `(batch, positions, hidden)` from that hidden state.
-    fn image_features(&self, hidden: &Tensor) -> candle_core::Result<Tensor>;
+    /// What the language model reads in the place of images.
+    fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>>;
 
     /// The language model.
     fn language(&self) -> &dyn LanguageModel;
+
+    /// The tower, where it takes one square picture an image as an encoder's does.
+    fn plain_tower(&self) -> Option<PlainTower<'_>> {
+        None
+    }
+
+    /// One vector an image for probes: the mean over the tokens that the projector consumes.
+    fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>> {
+        let state = seen.states.first().context("a tower gives a state")?;
+        let last = state.rank() - 1;
+        let tokens = if last == 0 { state.unsqueeze(0)? } else { state.flatten_to(last - 1)? };
+        Ok(tokens.to_dtype(DType::F32)?.mean(0)?.to_vec1()?)
+    }
 }
 
 /// What is known of a model from its configuration alone, before a weight is read.
 pub trait MllmPlan: Send {
-    /// Language-model positions of an image.
-    fn n_image_positions(&self) -> usize;
+    /// Language-model positions of an image, at most.
+    fn n_image_positions_max(&self) -> usize;
 
     /// Positions that the language model was trained for.
     fn n_positions(&self) -> usize;
@@ -66,6 +121,9 @@ pub trait MllmPlan: Send {
 
 /// Reads a model's configuration, and its tower's where that is kept apart.
 pub type PlanFn = fn(&Checkpoint, Option<&Checkpoint>) -> Result<Box<dyn MllmPlan>>;
+
+/// Reads how a model's images are prepared, or its tower's where that is kept apart.
+pub type PreprocessorFn = fn(&Checkpoint, Option<&Checkpoint>, &PixelLimits) -> Result<Box<dyn ImageProcessor>>;
 
 /// A family of models: one line in [`FAMILIES`].
 pub struct MllmFamily {
@@ -83,8 +141,10 @@ pub struct MllmFamily {
     pub plan: PlanFn,
     /// The folder or hub name of a tower that the checkpoint does not contain.
     pub tower_reference: fn(&Checkpoint) -> Option<String>,
-    /// Image preparation.
-    pub preprocessor: fn(&Checkpoint, Option<&Checkpoint>) -> Result<Preprocessor>,
+    /// What stands for the image in the text of the checkpoint's chat template.
+    pub image_marker: &'static str,
+    /// Image preparation, within a person's limits.
+    pub preprocessor: PreprocessorFn,
 }
 
 /// All families; the first that recognises a checkpoint reads it.
@@ -115,7 +175,7 @@ pub struct OpenedModel {
     /// Text in and out.
     pub dialogue: Dialogue,
     /// For images.
-    pub preprocessor: Preprocessor,
+    pub preprocessor: Arc<dyn ImageProcessor>,
     /// Sizes.
     pub plan: Box<dyn MllmPlan>,
 }
@@ -124,6 +184,16 @@ impl OpenedModel {
     /// Opens a checkpoint folder. `tower` is where the vision tower lies, for checkpoints that only name it;
     /// `template` chooses a chat template over the checkpoint's own.
     pub fn open(checkpoint: &Checkpoint, tower: Option<&Checkpoint>, template: Option<&str>) -> Result<Self> {
+        Self::open_within(checkpoint, tower, template, &PixelLimits::default())
+    }
+
+    /// The same with `limits` to the pixels of an image.
+    pub fn open_within(
+        checkpoint: &Checkpoint,
+        tower: Option<&Checkpoint>,
+        template: Option<&str>,
+        limits: &PixelLimits,
+    ) -> Result<Self> {
         let family = family_of(checkpoint)?;
         let plan = (family.plan)(checkpoint, tower)?;
         let tokenizer = TextTokenizer::open(checkpoint)?;
@@ -131,11 +201,12 @@ impl OpenedModel {
             family: family.name,
             name: checkpoint.name(),
             weights: (family.weights)(checkpoint, tower)?,
-            preprocessor: (family.preprocessor)(checkpoint, tower)?,
+            preprocessor: (family.preprocessor)(checkpoint, tower, limits)?.into(),
             dialogue: Dialogue {
                 eos_ids: eos_ids(checkpoint, &tokenizer)?,
-                template: ChatTemplate::open(checkpoint, template)?,
-                n_image_positions: plan.n_image_positions(),
+                template: ChatTemplate::open(checkpoint, template)?.with_image_marker(family.image_marker),
+                n_image_positions: plan.n_image_positions_max(),
+                image_marker: family.image_marker,
                 tokenizer,
             },
             plan,
@@ -171,13 +242,14 @@ pub struct Dialogue {
     pub template: ChatTemplate,
     eos_ids: Vec<u32>,
     n_image_positions: usize,
+    image_marker: &'static str,
 }
 
 impl Dialogue {
     /// The prompt for one question about one image.
     pub fn render(&self, question: &str) -> Result<RenderedPrompt> {
         let text = self.template.render(question)?;
-        let pieces = self.tokenizer.encode_with_image(&text, IMAGE_MARKER)?;
+        let pieces = self.tokenizer.encode_with_image(&text, self.image_marker)?;
         let n_images = pieces.iter().filter(|piece| matches!(piece, PromptPiece::Image)).count();
         if n_images != 1 {
             bail!(
@@ -213,7 +285,7 @@ impl Dialogue {
         let stop = if let Terminator::Text(stop) = terminator { stop } else { "" };
         let alone = flat(&prompt.pieces);
         let whole = format!("{}{before}{answer}{stop}", prompt.text);
-        let whole = flat(&self.tokenizer.encode_with_image(&whole, IMAGE_MARKER)?);
+        let whole = flat(&self.tokenizer.encode_with_image(&whole, self.image_marker)?);
         let ids: Option<Vec<u32>> = whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect());
         let Some(mut ids) = ids.filter(|ids| !ids.is_empty() && !answer.is_empty()) else {
             bail!(
@@ -291,16 +363,16 @@ pub struct Model {
     /// Text in and out.
     pub dialogue: Arc<Dialogue>,
     /// For images.
-    pub preprocessor: Preprocessor,
+    pub preprocessor: Arc<dyn ImageProcessor>,
 }
 
 impl Model {
-    /// Reads `prompts`, one a row of `features` `(batch, positions, hidden)`, with room for `n_new` positions after them.
-    pub fn read(&self, prompts: &[&RenderedPrompt], features: &Tensor, n_new: usize) -> Result<Prefix> {
-        let rows: Vec<Tensor> = prompts
+    /// Reads `prompts`, each about the image beside it, with room for `n_new` positions after them.
+    pub fn read(&self, prompts: &[&RenderedPrompt], images: &[ImageEmbedding], n_new: usize) -> Result<Prefix> {
+        let rows: Vec<PromptRow> = prompts
             .iter()
-            .enumerate()
-            .map(|(row, prompt)| self.embed(prompt, &features.get(row)?))
+            .zip(images)
+            .map(|(prompt, image)| self.embed(prompt, image))
             .collect::<candle_core::Result<_>>()?;
         Prefix::read(self.mllm.language(), &rows, n_new)
     }
@@ -312,27 +384,54 @@ impl Model {
     }
 
     /// Logits `(vocabulary)` of the first token of an answer.
-    pub fn first_logits(&self, prompt: &RenderedPrompt, features: &Tensor) -> Result<Vec<f32>> {
-        let prefix = Prefix::read(self.mllm.language(), &[self.embed(prompt, features)?], 0)?;
+    pub fn first_logits(&self, prompt: &RenderedPrompt, image: &ImageEmbedding) -> Result<Vec<f32>> {
+        let prefix = Prefix::read(self.mllm.language(), &[self.embed(prompt, image)?], 0)?;
         prefix.next_logits(self.mllm.language())?.pop().context("one prompt has one row of logits")
     }
 
-    /// The prompt's embeddings `(tokens, hidden)` with the image's features in their place.
-    pub fn embed(&self, prompt: &RenderedPrompt, features: &Tensor) -> candle_core::Result<Tensor> {
-        let parts: Vec<Tensor> = prompt
-            .pieces
-            .iter()
-            .map(|piece| match piece {
-                PromptPiece::Text(ids) => self.mllm.language().embed(ids),
-                PromptPiece::Image => Ok(features.clone()),
-            })
-            .collect::<candle_core::Result<_>>()?;
-        Tensor::cat(&parts, 0)
+    /// The prompt with the image in its place.
+    ///
+    /// Text counts on by one a token. An image with a grid stands at one time, and its positions count its rows and
+    /// columns; the text after it goes on behind the longer side (M-RoPE; Wang et al. 2024, "Qwen2-VL", section 2.1).
+    pub fn embed(&self, prompt: &RenderedPrompt, image: &ImageEmbedding) -> candle_core::Result<PromptRow> {
+        let (mut embeddings, mut positions) = (Vec::new(), Vec::<[u32; 3]>::new());
+        let mut next = 0u32;
+        let mut image_at = 0..0;
+        for piece in &prompt.pieces {
+            let part = match piece {
+                PromptPiece::Text(ids) => self.mllm.language().embed(ids)?,
+                PromptPiece::Image => image.embeddings.clone(),
+            };
+            let n_tokens = part.dim(0)?;
+            match (piece, image.grid) {
+                (PromptPiece::Image, Some((n_rows, n_columns))) => {
+                    let cells =
+                        (0..n_rows as u32).flat_map(|row| (0..n_columns as u32).map(move |column| (row, column)));
+                    positions.extend(cells.map(|(row, column)| [next, next + row, next + column]));
+                    next += n_rows.max(n_columns) as u32;
+                }
+                _ => {
+                    positions.extend((next..next + n_tokens as u32).map(|position| [position; 3]));
+                    next += n_tokens as u32;
+                }
+            }
+            if matches!(piece, PromptPiece::Image) {
+                image_at = positions.len() - n_tokens..positions.len();
+            }
+            embeddings.push(part);
+        }
+        let deepstack = image.deepstack.iter().map(|added| {
+            let n_after = positions.len() - image_at.end;
+            added.pad_with_zeros(0, image_at.start, n_after)
+        });
+        Ok(PromptRow {
+            deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+            embeddings: Tensor::cat(&embeddings, 0)?,
+            positions,
+            next_position: next as usize,
+        })
     }
 }
-
-/// What stands for the image in a rendered prompt.
-pub const IMAGE_MARKER: &str = "<image>";
 
 /// The tokens that end an answer: of generation_config.json, else config.json, else the tokenizer's `</s>`.
 fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {

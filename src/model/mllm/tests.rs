@@ -4,12 +4,19 @@ use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::model::layers::left_padded_mask;
+use crate::model::prefix::{Padding, batch};
 use crate::model::testing::{References, assert_close, ids};
 use crate::model::weights::testing::shared;
 
 pub(super) struct Loaded {
     pub(super) model: Model,
     pub(super) question: String,
+}
+
+/// A picture `(3, side, side)` as a processor would give it.
+pub(super) fn input(pixels: &Tensor) -> ImageInput {
+    let values = pixels.flatten_all().unwrap().to_vec1().unwrap();
+    ImageInput { values, shape: pixels.dims().to_vec(), grid: (1, 1), original_size: (1, 1) }
 }
 
 fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, template: Option<&str>) -> Loaded {
@@ -26,22 +33,21 @@ impl Loaded {
         Self { model, question: question.to_owned() }
     }
 
-    fn features(&self, pixels: &Tensor) -> Tensor {
-        let state = self.model.mllm.tower_state();
-        let hidden = self.model.mllm.tower().hidden_states(pixels, &[state]).unwrap().remove(0);
-        self.model.mllm.image_features(&hidden).unwrap()
+    /// What stands in the place of each picture of `pixels` `(images, 3, side, side)`.
+    fn images(&self, pixels: &Tensor) -> Vec<ImageEmbedding> {
+        let inputs: Vec<ImageInput> = (0..pixels.dim(0).unwrap()).map(|row| input(&pixels.get(row).unwrap())).collect();
+        self.model.mllm.embed_images(&self.model.mllm.see(&inputs.iter().collect::<Vec<_>>()).unwrap()).unwrap()
     }
 
     /// Last hidden states and logits of the whole prompt.
     fn forward(&self, prompt: &RenderedPrompt, pixels: &Tensor) -> (Tensor, Tensor) {
-        let embeddings =
-            self.model.embed(prompt, &self.features(pixels).get(0).unwrap()).unwrap().unsqueeze(0).unwrap();
-        let n_tokens = embeddings.dim(1).unwrap();
+        let row = self.model.embed(prompt, &self.images(pixels)[0]).unwrap();
+        let n_tokens = row.n_tokens();
         let language = self.model.mllm.language();
-        let positions = Tensor::arange(0u32, n_tokens as u32, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
         let mask = left_padded_mask(&[0], n_tokens, n_tokens, DType::F32, &Device::Cpu).unwrap();
         let mut caches = language.new_caches(n_tokens);
-        let hidden = language.forward(&embeddings, &positions, Some(&mask), Some(&mut caches)).unwrap();
+        let hidden =
+            language.forward(&batch(&[row], n_tokens, Padding::Left).unwrap(), Some(&mask), Some(&mut caches)).unwrap();
         let logits = language.logits(&hidden).unwrap();
         (hidden, logits)
     }
@@ -55,7 +61,7 @@ impl Loaded {
 
     pub(super) fn generate(&self, prompts: &[&RenderedPrompt], pixels: &Tensor) -> Vec<Vec<u32>> {
         let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
-        let prefix = self.model.read(prompts, &self.features(pixels), decoding.max_new_tokens).unwrap();
+        let prefix = self.model.read(prompts, &self.images(pixels), decoding.max_new_tokens).unwrap();
         let rows = self.model.generate(prefix, &decoding).unwrap();
         rows.into_iter().map(|row| row.unwrap().ids).collect()
     }
@@ -68,9 +74,12 @@ fn llava_meets_every_reference_tensor_of_transformers() {
     let expected = References::open(&dir);
     let loaded = load(&dir, None, None);
     let pixels = &expected["pixel_values"];
-    let states = loaded.model.mllm.tower().hidden_states(pixels, &[loaded.model.mllm.tower_state()]).unwrap();
+    let PlainTower { tower, state } = loaded.model.mllm.plain_tower().unwrap();
+    let states = tower.hidden_states(pixels, &[state]).unwrap();
     assert_close(&states[0], &expected["vision_hidden_state_m2"], "vision_hidden_state_m2");
-    assert_close(&loaded.features(pixels), &expected["image_features_projected"], "image_features_projected");
+    let features: Vec<Tensor> = loaded.images(pixels).into_iter().map(|image| image.embeddings).collect();
+    let features = Tensor::stack(&features, 0).unwrap();
+    assert_close(&features, &expected["image_features_projected"], "image_features_projected");
 
     for (template, name) in [(None, "hf_chat_template"), (Some("llava_v1"), "vicuna_v1_original")] {
         let loaded = load(&dir, None, template);

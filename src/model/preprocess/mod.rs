@@ -15,6 +15,49 @@ use canvas::Canvas;
 pub use resize::Filter;
 use resize::Span;
 
+/// An image as a family's tower takes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageInput {
+    /// Row-major numbers of `shape`.
+    pub values: Vec<f32>,
+    /// (3, height, width) of one picture; (tiles, 3, side, side); (patches, numbers of a patch).
+    pub shape: Vec<usize>,
+    /// Rows and columns of tiles or patches; (1, 1) where there is one picture.
+    pub grid: (usize, usize),
+    /// Height and width of the decoded image.
+    pub original_size: (u32, u32),
+}
+
+impl ImageInput {
+    /// An input of the same form whose numbers are all zero: the mean colour, once normalised.
+    pub fn blank(&self) -> Self {
+        Self { values: vec![0.0; self.values.len()], ..self.clone() }
+    }
+}
+
+/// How a family prepares images.
+pub trait ImageProcessor: Send + Sync {
+    /// The image as the family's tower takes it.
+    fn prepare(&self, image: &RgbImage) -> ImageInput;
+
+    /// What decides the pixels: recorded with a run, and compared between runs.
+    fn parameters(&self) -> serde_json::Value;
+
+    /// Whether [`prepare`](Self::prepare) gives the pixels of `encoder` for an image of this size.
+    fn agrees_with(&self, _encoder: &Preprocessor, _width: u32, _height: u32) -> bool {
+        false
+    }
+}
+
+/// The limits that a person sets to the pixels of an image after its resize, for families that keep its proportions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PixelLimits {
+    /// At least so many pixels (height × width).
+    pub min_pixels: Option<u64>,
+    /// At most so many.
+    pub max_pixels: Option<u64>,
+}
+
 /// What is done to every image; two preprocessors with equal parameters give equal pixels.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Parameters {
@@ -133,10 +176,23 @@ impl Preprocessor {
         }
     }
 
-    /// Whether every image of this size ends in the same pixels with both: their parameters are equal, or differ only
-    /// in steps that such an image does not need.
-    pub fn agrees_with(&self, other: &Self, width: u32, height: u32) -> bool {
-        self.plan(width, height) == other.plan(width, height) && self.levels == other.levels
+    /// Refuses a preprocessor that makes other pictures than squares of `side` pixels; `who` is whose it is.
+    ///
+    /// # Errors
+    /// The sizes differ, or depend on the image.
+    pub fn check_side(&self, side: usize, who: &str) -> anyhow::Result<()> {
+        match self.size() {
+            Some((height, width)) if (height, width) == (side, side) => Ok(()),
+            Some((height, width)) => anyhow::bail!(
+                "the {who}'s image processor makes images of {width}x{height} pixels, but its tower takes \
+                 {side}x{side}; hint: config.json and preprocessor_config.json are of different checkpoints"
+            ),
+            None => {
+                anyhow::bail!(
+                    "the {who}'s image processor leaves images at any size, but its tower takes {side}x{side}"
+                )
+            }
+        }
     }
 
     /// The image as (3, height, width), row-major.
@@ -178,6 +234,27 @@ impl Preprocessor {
             None => (height, width, 0, 0),
         };
         Plan { pad_to_square, filter, width, height, top, left, window_height, window_width }
+    }
+}
+
+impl ImageProcessor for Preprocessor {
+    fn prepare(&self, image: &RgbImage) -> ImageInput {
+        let plan = self.plan(image.width(), image.height());
+        ImageInput {
+            values: self.pixels(image),
+            shape: vec![3, plan.window_height as usize, plan.window_width as usize],
+            grid: (1, 1),
+            original_size: (image.height(), image.width()),
+        }
+    }
+
+    fn parameters(&self) -> serde_json::Value {
+        // Numbers and names are always representable.
+        serde_json::to_value(&self.parameters).unwrap_or_default()
+    }
+
+    fn agrees_with(&self, encoder: &Preprocessor, width: u32, height: u32) -> bool {
+        self.plan(width, height) == encoder.plan(width, height) && self.levels == encoder.levels
     }
 }
 

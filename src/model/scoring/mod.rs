@@ -12,7 +12,7 @@ use std::ops::Range;
 use anyhow::Result;
 use candle_core::{D, DType, Tensor};
 
-use super::language::LanguageModel;
+use super::language::{LanguageModel, TokenInput};
 use super::layers::tree_mask;
 use super::prefix::{Prefix, distinct_padding};
 pub use trie::LabelTrie;
@@ -70,11 +70,11 @@ fn read(model: &dyn LanguageModel, prefix: &mut Prefix, trie: &LabelTrie, new: R
     let device = embeddings.device();
     let depths = &trie.depths()[new.clone()];
     let positions: Vec<u32> =
-        prefix.lengths.iter().flat_map(|length| depths.iter().map(move |depth| (length + depth) as u32)).collect();
+        prefix.next_positions.iter().flat_map(|next| depths.iter().map(move |depth| (next + depth) as u32)).collect();
     let positions = Tensor::from_vec(positions, (batch, n_new), device)?;
     let padding = distinct_padding(&prefix.lengths, prefix.n_tokens);
     let mask = tree_mask(&padding, prefix.n_tokens, trie.parents(), new, embeddings.dtype(), device)?;
-    Ok(model.forward(&embeddings, &positions, Some(&mask), Some(&mut prefix.caches))?)
+    Ok(model.forward(&TokenInput::new(embeddings, positions), Some(&mask), Some(&mut prefix.caches))?)
 }
 
 /// Writes the log-probability of every edge from the sources whose hidden states `(batch, sources, hidden)` are given;

@@ -7,9 +7,12 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::dataset::{Catalog, DataRoots, Dataset, OpenRequest, open};
+use crate::domain::RgbImage;
 use crate::model::Placement;
 use crate::model::layers::{KvCache, causal_mask};
-use crate::model::mllm::{Model, OpenedModel, RenderedPrompt};
+use crate::model::mllm::{ImageEmbedding, Model, OpenedModel, RenderedPrompt};
+use crate::model::prefix::{Padding, PromptRow, batch};
+use crate::model::preprocess::ImageInput;
 use crate::model::weights::testing::{read_json, shared};
 use crate::model::weights::{Checkpoint, Miniature, open_checkpoint};
 
@@ -22,23 +25,19 @@ fn dataset(text: &str, roots: &DataRoots) -> Dataset {
     open(&Catalog::embedded(), roots, &OpenRequest { text, split: None, labels_file: None }).unwrap()
 }
 
-/// Features `(images, positions, hidden)` of images that are pixels.
-fn features(model: &Model, images: &[Vec<f32>]) -> Tensor {
-    let side = model.mllm.tower().config().image_size();
-    let pixels = Tensor::from_vec(images.concat(), (images.len(), 3, side, side), &Device::Cpu).unwrap();
-    let hidden = model.mllm.tower().hidden_states(&pixels, &[model.mllm.tower_state()]).unwrap().remove(0);
-    model.mllm.image_features(&hidden).unwrap()
+fn embedded(model: &Model, images: &[ImageInput]) -> Vec<ImageEmbedding> {
+    model.mllm.embed_images(&model.mllm.see(&images.iter().collect::<Vec<_>>()).unwrap()).unwrap()
 }
 
-fn embedded_features(model: &Model, dataset: &Dataset, n_images: usize) -> Tensor {
+fn embedded_images(model: &Model, dataset: &Dataset, n_images: usize) -> Vec<ImageEmbedding> {
     let step = dataset.samples.len() / n_images;
-    let pixels = |image: usize| model.preprocessor.pixels(&dataset.read(image * step).unwrap());
-    features(model, &(0..n_images).map(pixels).collect::<Vec<_>>())
+    let prepare = |image: usize| model.preprocessor.prepare(&dataset.read(image * step).unwrap());
+    embedded(model, &(0..n_images).map(prepare).collect::<Vec<_>>())
 }
 
-fn scores(model: &Model, prompts: &[&RenderedPrompt], features: &Tensor, labels: &[&str]) -> Vec<Vec<f32>> {
+fn scores(model: &Model, prompts: &[&RenderedPrompt], images: &[ImageEmbedding], labels: &[&str]) -> Vec<Vec<f32>> {
     let trie = model.dialogue.label_trie(prompts[0], labels).unwrap();
-    let mut prefix = model.read(prompts, features, trie.n_nodes()).unwrap();
+    let mut prefix = model.read(prompts, images, trie.n_nodes()).unwrap();
     let rows = score(model.mllm.language(), &mut prefix, &trie).unwrap();
     rows.into_iter().map(Result::unwrap).collect()
 }
@@ -66,16 +65,15 @@ fn scores_are_those_of_transformers_one_label_at_a_time() {
         let labels: Vec<&str> =
             case["labels"].as_array().unwrap().iter().map(|label| label.as_str().unwrap()).collect();
         let prompt = model.dialogue.render(case["question"].as_str().unwrap()).unwrap();
-        let side = model.mllm.tower().config().image_size();
         let expected = case["scores"].as_object().unwrap();
-        let pixels: Vec<Vec<f32>> = expected
+        let pictures: Vec<ImageInput> = expected
             .keys()
             .map(|sample| match images.samples.iter().position(|other| other.id == *sample) {
-                Some(position) => model.preprocessor.pixels(&images.read(position).unwrap()),
-                None => vec![0.0; 3 * side * side],
+                Some(position) => model.preprocessor.prepare(&images.read(position).unwrap()),
+                None => model.preprocessor.prepare(&RgbImage::blank(32, 32)).blank(),
             })
             .collect();
-        let rows = scores(&model, &vec![&prompt; pixels.len()], &features(&model, &pixels), &labels);
+        let rows = scores(&model, &vec![&prompt; pictures.len()], &embedded(&model, &pictures), &labels);
         for (row, (sample, expected)) in rows.iter().zip(expected) {
             let expected: Vec<f32> = serde_json::from_value(expected.clone()).unwrap();
             assert_near(row, &expected, sample);
@@ -84,15 +82,14 @@ fn scores_are_those_of_transformers_one_label_at_a_time() {
 }
 
 /// The sum of log-probabilities of `answer` after `prompt`, in one pass without a cache.
-fn teacher_forced(model: &Model, prompt: &RenderedPrompt, features: &Tensor, answer: &[u32]) -> f32 {
+fn teacher_forced(model: &Model, prompt: &RenderedPrompt, image: &ImageEmbedding, answer: &[u32]) -> f32 {
     let language = model.mllm.language();
-    let before = model.embed(prompt, features).unwrap();
-    let n_before = before.dim(0).unwrap();
-    let embeddings = Tensor::cat(&[before, language.embed(answer).unwrap()], 0).unwrap().unsqueeze(0).unwrap();
-    let n_tokens = embeddings.dim(1).unwrap();
-    let positions = Tensor::arange(0u32, n_tokens as u32, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+    let before = model.embed(prompt, image).unwrap();
+    let n_before = before.n_tokens();
+    let row = before.followed_by(&language.embed(answer).unwrap()).unwrap();
+    let n_tokens = row.n_tokens();
     let mask = causal_mask(n_tokens, DType::F32, &Device::Cpu).unwrap();
-    let hidden = language.forward(&embeddings, &positions, Some(&mask), None).unwrap();
+    let hidden = language.forward(&batch(&[row], n_tokens, Padding::Left).unwrap(), Some(&mask), None).unwrap();
     let logits = language.logits(&hidden).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
     let of_token = |(index, &token): (usize, &u32)| {
         let logits = &logits[n_before - 1 + index];
@@ -110,7 +107,7 @@ fn a_tree_over_a_padded_batch_scores_as_one_pass_a_label_and_leaves_generation_a
     let long = model.dialogue.render("What is the object in the image? Answer with one or two words, please.").unwrap();
     let short = model.dialogue.render("What is this?").unwrap();
     let prompts = [&long, &short];
-    let features = embedded_features(&model, &images, 2);
+    let features = embedded_images(&model, &images, 2);
     let trie = model.dialogue.label_trie(&long, &labels).unwrap();
     assert!(trie.n_nodes() > long.ids.len(), "several passes: {} nodes", trie.n_nodes());
     let decoding = model.dialogue.decoding(8);
@@ -124,10 +121,10 @@ fn a_tree_over_a_padded_batch_scores_as_one_pass_a_label_and_leaves_generation_a
     assert_eq!(generated, model.generate(alone, &decoding).unwrap());
 
     for (row, (prompt, scores)) in prompts.into_iter().zip(&rows).enumerate() {
-        let features = features.get(row).unwrap();
+        let features = &features[row];
         let expected: Vec<f32> = labels
             .iter()
-            .map(|label| teacher_forced(&model, prompt, &features, &model.dialogue.answer_ids(prompt, label).unwrap()))
+            .map(|label| teacher_forced(&model, prompt, features, &model.dialogue.answer_ids(prompt, label).unwrap()))
             .collect();
         assert_near(scores.as_ref().unwrap(), &expected, &prompt.text);
     }
@@ -147,12 +144,11 @@ impl LanguageModel for Bigram {
 
     fn forward(
         &self,
-        embeddings: &Tensor,
-        _positions: &Tensor,
+        input: &TokenInput,
         _mask: Option<&Tensor>,
         _caches: Option<&mut [KvCache]>,
     ) -> candle_core::Result<Tensor> {
-        Ok(embeddings.clone())
+        Ok(input.embeddings.clone())
     }
 
     fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
@@ -184,7 +180,8 @@ fn caterpillars(probability: f32) -> Bigram {
 
 fn bigram_scores(model: &Bigram) -> Vec<Result<Vec<f32>, NotFinite>> {
     let trie = LabelTrie::new(&[vec![CAT, END], vec![CAT, ERPILLAR, END], vec![DOG, END]]);
-    let mut prefix = Prefix::read(model, &[model.embed(&[ASK]).unwrap()], trie.n_nodes()).unwrap();
+    let mut prefix =
+        Prefix::read(model, &[PromptRow::plain(model.embed(&[ASK]).unwrap()).unwrap()], trie.n_nodes()).unwrap();
     score(model, &mut prefix, &trie).unwrap()
 }
 
@@ -220,10 +217,10 @@ fn scores_hardly_depend_on_the_neighbours_in_a_batch() {
     let images = dataset("embedded/cifar10", &DataRoots::default());
     let labels: Vec<&str> = images.labels.names().collect();
     let prompt = model.dialogue.render("What is this?").unwrap();
-    let features = embedded_features(&model, &images, 5);
+    let features = embedded_images(&model, &images, 5);
     let together = scores(&model, &[&prompt; 5], &features, &labels);
     for (row, together) in together.iter().enumerate() {
-        let alone = scores(&model, &[&prompt], &features.narrow(0, row, 1).unwrap(), &labels).remove(0);
+        let alone = scores(&model, &[&prompt], &features[row..=row], &labels).remove(0);
         assert_near(together, &alone, "alone");
     }
 }
@@ -239,7 +236,7 @@ fn a_hundred_labels_cost_at_most_three_generations() {
     let trie = model.dialogue.label_trie(&prompt, &labels).unwrap();
     let decoding = model.dialogue.decoding(32);
     const N_IMAGES: usize = 8;
-    let features = embedded_features(&model, &images, N_IMAGES);
+    let features = embedded_images(&model, &images, N_IMAGES);
     let prompts = [&prompt; N_IMAGES];
     let read = || model.read(&prompts, &features, trie.n_nodes().max(32)).unwrap();
     // The least of several times: what else the machine does only ever adds to one.
