@@ -17,6 +17,7 @@ mod judge_options;
 mod progress;
 mod report;
 mod results;
+mod served_options;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -33,6 +33,7 @@ pub fn summarise(input: &SummaryInput<'_>, spec: &RunSpec, trials: &[Trial]) -> 
             adapter: spec.model.adapter.clone(),
             compute_type: spec.compute_type.clone(),
             device_kind: spec.device_kind.clone(),
+            server_flips: input.server_flips,
         },
         encoder: encoder_heading(spec, trials),
         judge: JudgeHeading {
@@ -230,7 +231,7 @@ fn reason_name(reason: UnscoredReason) -> &'static str {
     match reason {
         UnscoredReason::Pending => "pending",
         UnscoredReason::ImageUnreadable => "image_unreadable",
-        UnscoredReason::ModelError => "model_error",
+        UnscoredReason::ModelError | UnscoredReason::ModelUnreachable => "model_error",
         UnscoredReason::JudgeFailed => "judge_failed",
         UnscoredReason::JudgeUnparsable => "judge_unparsable",
         UnscoredReason::JudgeBudget => "judge_budget",
@@ -245,7 +246,7 @@ mod tests {
     use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, trial};
     use crate::domain::{ErrorCode, PriorCorrected};
 
-    const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
+    const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25), server_flips: None };
 
     /// Four cats and a dog, model and encoder.
     fn five_pairs() -> Vec<Trial> {

@@ -23,7 +23,9 @@ pub use label::{AnswerType, Label, LabelSet, LabelSetError};
 pub use outcome::{Outcome, UnscoredReason};
 pub use prompt::Prompt;
 pub use run_set::RunSet;
-pub use run_spec::{DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, SubjectPrompt};
+pub use run_spec::{
+    DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, ServedSpec, SubjectPrompt,
+};
 pub use sample::{Sample, select};
 pub use trial::{Mode, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
 pub use verdict::{JudgeVerdict, Verdict};

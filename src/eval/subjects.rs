@@ -2,11 +2,12 @@
 
 use anyhow::{Result, bail};
 
-use super::images::{Preparation, PreparedBatch, PreparedSample};
+use super::images::{Preparation, Prepared, PreparedBatch, PreparedSample};
 use super::loaded::{EvalSubjects, idle};
 use super::plan::{DatasetWork, SampleWork};
 use super::spec::Question;
 use crate::dataset::{Dataset, UnreadableImage};
+use crate::domain::Mode;
 use crate::model::subjects::{ImageAnswers, ImageRow, Questions};
 
 /// A sample with what was answered.
@@ -20,12 +21,35 @@ pub(super) struct Answers {
     /// `blake3:…` of the decoded pixels.
     pub content: String,
     pub answers: ImageAnswers,
+    /// What only servers do.
+    pub from_server: FromServer,
 }
 
-/// A batch with its answers.
+/// What a server made of an image beside answers.
+#[derive(Default)]
+pub(super) struct FromServer {
+    /// Labels that were said because nothing else could be, by run, with the prompt's tokens.
+    pub held: Vec<(usize, String, Option<u32>)>,
+    /// Why there is no answer.
+    pub failed: Vec<Failure>,
+}
+
+/// Why a server gave no answer.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub run: usize,
+    pub mode: Mode,
+    pub message: String,
+    /// Whether asking again may bring one.
+    pub may_pass: bool,
+}
+
+/// A batch with its answers; of a served model, what has come so far of some samples.
 pub(super) struct AnsweredBatch {
     pub dataset: usize,
     pub samples: Vec<AnsweredSample>,
+    /// Samples that are answered with this.
+    pub n_done: usize,
 }
 
 /// The subjects with the questions of every dataset.
@@ -52,7 +76,7 @@ impl Asker {
     }
 
     /// Answers one batch.
-    pub fn answer(&self, batch: PreparedBatch) -> Result<AnsweredBatch> {
+    pub fn answer(&self, batch: PreparedBatch<Prepared>) -> Result<AnsweredBatch> {
         let rows: Vec<ImageRow> = batch
             .samples
             .iter()
@@ -68,16 +92,20 @@ impl Asker {
             })
             .collect();
         let mut answers = self.subjects.loaded.ask(&self.questions[batch.dataset], &rows)?.into_iter();
+        let n_done = batch.samples.len();
         let samples = batch
             .samples
             .into_iter()
             .map(|PreparedSample { work, image }| {
-                let result = image
-                    .map(|prepared| Answers { content: prepared.content, answers: answers.next().unwrap_or_default() });
+                let result = image.map(|prepared| Answers {
+                    content: prepared.content,
+                    answers: answers.next().unwrap_or_default(),
+                    from_server: FromServer::default(),
+                });
                 AnsweredSample { work, result }
             })
             .collect();
-        Ok(AnsweredBatch { dataset: batch.dataset, samples })
+        Ok(AnsweredBatch { dataset: batch.dataset, samples, n_done })
     }
 
     /// Refuses an adapter under which the first logits of one image of every dataset equal the base's to the bit: it was

@@ -16,12 +16,14 @@ mod placement;
 pub mod prefix;
 pub mod preprocess;
 pub mod scoring;
+pub mod served;
 pub mod subjects;
 pub mod template;
 pub mod tokenizer;
 pub mod tower;
 pub mod vision;
 pub mod weights;
+pub mod zero_shot;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,7 +1,7 @@
 //! What every report says in words: headings, and notes that a reader must not miss.
 
 use crate::chart::words;
-use crate::compare::{DatasetSummary, SubjectSummary, Summary};
+use crate::compare::{DatasetSummary, ServerFlips, SubjectSummary, Summary};
 use crate::domain::{EncoderRelation, ErrorCode, ErrorKind};
 
 /// How urgent a note is.
@@ -53,6 +53,7 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
         notes.extend(unscored(dataset, "model, by label scoring,", dataset.model_score.as_ref()).map(warning));
         notes.extend(unscored(dataset, "encoder", dataset.encoder.as_ref()).map(warning));
     }
+    notes.extend(summary.model.server_flips.map(|flips| remark(server_flips_note(&summary.run, &flips))));
     if scoring(summary).has_prior {
         notes.push(remark(
             "Prior-corrected: label scoring, with each label's score on an image of the mean colour taken off."
@@ -73,6 +74,20 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
         remark(format!("{} of the model's scored answers are not certain by rules.", words::percent(Some(share))))
     }));
     notes
+}
+
+/// How much of what changes is a server's own doing.
+pub fn server_flips_note(run: &str, flips: &ServerFlips) -> String {
+    let ServerFlips { n_repeated, n_answers_changed, n_outcomes_changed, .. } = flips;
+    if *n_repeated == 0 {
+        return format!("{run}: the server answered none of the samples that it was asked about again.");
+    }
+    format!(
+        "{run}: the server flips {n_answers_changed} of {n_repeated} answers ({}) and {n_outcomes_changed} outcomes ({}) when it is \
+         asked again; no difference below that is the model's.",
+        words::percent(flips.answer_flip_rate),
+        words::percent(flips.outcome_flip_rate)
+    )
 }
 
 fn constant_answer(dataset: &DatasetSummary) -> Option<String> {

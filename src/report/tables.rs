@@ -223,7 +223,10 @@ pub fn prompts(spec: &RunSpec) -> Table {
 pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
     let modes: Vec<String> = spec.modes.iter().map(|mode| format!("{mode:?}").to_lowercase()).collect();
     let mut rows = vec![
-        vec!["model weights".to_owned(), spec.model.weights.clone()],
+        vec![
+            "model weights".to_owned(),
+            spec.model.weights.clone().unwrap_or_else(|| "not told by the server".to_owned()),
+        ],
         vec!["adapter".to_owned(), spec.model.adapter.clone().unwrap_or_else(|| "none".to_owned())],
         vec![
             "encoder weights".to_owned(),

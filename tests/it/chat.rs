@@ -30,12 +30,7 @@ pub fn quick(server: &HttpServer) -> ChatConfig {
 }
 
 fn question(text: &str) -> ChatRequest {
-    ChatRequest {
-        messages: vec![Message::user(text)],
-        temperature: Some(0.0),
-        max_tokens: 8,
-        ..ChatRequest::default()
-    }
+    ChatRequest { messages: vec![Message::user(text)], temperature: Some(0.0), max_tokens: 8, ..ChatRequest::default() }
 }
 
 fn ask(client: &ChatClient, text: &str) -> Result<ChatReply, ChatError> {

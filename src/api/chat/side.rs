@@ -57,14 +57,20 @@ impl ChatClient {
         self.tokens(&json!({"model": model, "messages": messages, "add_special_tokens": false}))
     }
 
-    /// The tokens of a plain text, with those that the tokenizer adds by itself.
-    pub fn text_tokens(&self, model: &str, text: &str) -> Result<Vec<u64>, SideError> {
-        self.tokens(&json!({"model": model, "prompt": text, "add_special_tokens": true}))
+    /// The tokens of a plain text, with or without those that the tokenizer adds by itself.
+    pub fn text_tokens(&self, model: &str, text: &str, adds_special: bool) -> Result<Vec<u64>, SideError> {
+        self.tokens(&json!({"model": model, "prompt": text, "add_special_tokens": adds_special}))
+    }
+
+    /// The server's address without path and query.
+    pub fn address(&self) -> String {
+        self.shared.url.origin().ascii_serialization()
     }
 
     fn tokens(&self, body: &Value) -> Result<Vec<u64>, SideError> {
         let url = self.shared.root_url(&["tokenize"]);
-        let post = || self.shared.http.post(url.clone()).header(CONTENT_TYPE, "application/json").body(body.to_string());
+        let post =
+            || self.shared.http.post(url.clone()).header(CONTENT_TYPE, "application/json").body(body.to_string());
         let reply = self.shared.tell(post, &url)?;
         let tokens = reply["tokens"].as_array().map(|tokens| tokens.iter().filter_map(Value::as_u64).collect());
         tokens.ok_or_else(|| SideError::Refused {

@@ -299,7 +299,8 @@ fn token_logprobs(logprobs: &Value) -> Option<Vec<TokenLogprob>> {
     let tokens = logprobs["content"].as_array().filter(|tokens| !tokens.is_empty())?.iter();
     tokens
         .map(|token| {
-            let mut top: Vec<f32> = token["top_logprobs"].as_array().into_iter().flatten().filter_map(logprob).collect();
+            let mut top: Vec<f32> =
+                token["top_logprobs"].as_array().into_iter().flatten().filter_map(logprob).collect();
             top.sort_by(|a, b| b.total_cmp(a));
             Some(TokenLogprob { token: token["token"].as_str()?.to_owned(), logprob: logprob(token)?, top })
         })

@@ -10,29 +10,40 @@ use serde_json::{Map, Value};
 use super::options::{CaptionsName, EvalOptions};
 use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
+use crate::cli::served_options::{is_address, shown};
 use crate::cli::{hub_options, results};
 use crate::dataset::{self, Available, Dataset, OpenRequest};
-use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt, Trial};
-use crate::eval::{self, Captions, DatasetWork, EncoderChoice, OpenRun, OpenedSubjects, Question, SubjectsRequest};
+use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt};
+use crate::eval::{
+    self, AnySubjects, Batching, Captions, DatasetWork, EncoderChoice, OpenRun, OpenedSubjects, Question,
+    SERVED_BATCH_SIZE, ServedRequest, ServedSubjects, SubjectsRequest,
+};
 use crate::judging::Panel;
 use crate::model::Placement;
 use crate::model::mllm::RenderedPrompt;
 use crate::model::preprocess::PixelLimits;
-use crate::model::weights::is_embedded;
-use crate::prompting;
+use crate::model::weights::{Hub, is_embedded};
+use crate::prompting::{self, PromptTemplate};
 use crate::record::{self, Manifest, RunFolder, Sitting};
 
 /// Everything that is settled before weights are read.
 pub(in crate::cli) struct Prepared {
     pub(in crate::cli) placement: Placement,
-    pub(in crate::cli) subjects: OpenedSubjects,
+    pub(in crate::cli) subjects: AnySubjects,
     pub(in crate::cli) datasets: Vec<Dataset>,
     pub(in crate::cli) questions: Vec<Question>,
-    pub(in crate::cli) batch_size: usize,
+    pub(in crate::cli) batching: Batching,
     pub(in crate::cli) panel: Panel,
     pub(in crate::cli) runs: Vec<PlannedRun>,
     /// Which commit each name on the hub meant.
     pub(in crate::cli) hub_commits: Map<String, Value>,
+}
+
+impl Prepared {
+    /// Samples that a server is asked about again.
+    pub(in crate::cli) fn n_repeats(&self, args: &EvalOptions) -> usize {
+        if self.batching.is_served { args.served.n_repeats() } else { 0 }
+    }
 }
 
 fn check_numbers(args: &EvalOptions) -> Result<()> {
@@ -56,40 +67,16 @@ pub(in crate::cli) fn prepare(
     let datasets = open_datasets(model, args)?;
     let template = prompting::load(&args.prompt)?;
     let hub = args.hub.hub(quiet, err)?;
-    let request = SubjectsRequest {
-        model,
-        encoder: match args.encoder.as_str() {
-            "auto" => EncoderChoice::Auto,
-            "none" => EncoderChoice::None,
-            dir => EncoderChoice::Folder(dir.into()),
-        },
-        template: args.template.as_deref(),
-        pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
-        adapters: &args.adapters.requests()?,
-        has_base: args.adapters.has_base(),
-        is_merged: args.adapters.merge,
-        allows_idle: args.adapters.allow_noop_adapter,
-        hub: &hub,
-    };
-    let subjects = OpenedSubjects::open(&request)?;
-    let captions = match args.captions {
-        CaptionsName::Template => Captions::Template,
-        CaptionsName::Ensemble => Captions::Ensemble,
-    };
     let modes = modes(&args.modes)?;
-    let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
-    for dataset in &datasets {
-        let prompt = template.render(&dataset.noun, &dataset.labels)?;
-        let rendered = subjects.render(&prompt.text)?;
-        let n_new = n_new_positions(args, &modes, &subjects, dataset, &rendered)?;
-        n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
-        let question = Question { text: prompt.text.clone(), captions: captions.of(dataset) };
-        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder());
-        spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, &modes));
-        specs.push(spec);
-        questions.push(question);
-    }
-    let batch_size = subjects.batch_size(args.batch_size, n_tokens_max, &placement)?;
+    let asked = match is_address(model) {
+        true => ask_server(model, args, &datasets, &template, &modes, &hub)?,
+        false => ask_checkpoint(model, args, &datasets, &template, &modes, &hub, &placement)?,
+    };
+    let Asked { subjects, specs, questions, batching } = asked;
+    let (compute_type, device_kind) = match batching.is_served {
+        true => (SERVED.to_owned(), SERVED.to_owned()),
+        false => (placement.compute_type().to_owned(), placement.device_kind().to_owned()),
+    };
     let mut spec = RunSpec {
         model: subjects.model_spec(0)?,
         encoder: subjects.encoder_spec(0)?,
@@ -97,8 +84,8 @@ pub(in crate::cli) fn prepare(
         sample_seed: args.sample_seed.unwrap_or(datasets[0].sample_seed),
         modes,
         max_new_tokens: args.max_new_tokens,
-        compute_type: placement.compute_type().to_owned(),
-        device_kind: placement.device_kind().to_owned(),
+        compute_type,
+        device_kind,
         judges: Vec::new(),
         tuned_on: tuned_on(args)?,
     };
@@ -106,7 +93,96 @@ pub(in crate::cli) fn prepare(
     spec.judges = panel.specs();
     let runs = planned_runs(out, &subjects, &spec)?;
     let hub_commits = hub_options::found(&hub);
-    Ok(Prepared { placement, subjects, datasets, questions, batch_size, panel, runs, hub_commits })
+    Ok(Prepared { placement, subjects, datasets, questions, batching, panel, runs, hub_commits })
+}
+
+/// Subjects with what they are asked.
+struct Asked {
+    subjects: AnySubjects,
+    specs: Vec<DatasetSpec>,
+    questions: Vec<Question>,
+    batching: Batching,
+}
+
+/// What a server tells neither of its numbers nor of its device.
+const SERVED: &str = "served";
+
+fn encoder_choice(args: &EvalOptions) -> EncoderChoice {
+    match args.encoder.as_str() {
+        "auto" => EncoderChoice::Auto,
+        "none" => EncoderChoice::None,
+        dir => EncoderChoice::Folder(dir.into()),
+    }
+}
+
+fn captions(args: &EvalOptions) -> Captions {
+    match args.captions {
+        CaptionsName::Template => Captions::Template,
+        CaptionsName::Ensemble => Captions::Ensemble,
+    }
+}
+
+fn ask_checkpoint(
+    model: &Path,
+    args: &EvalOptions,
+    datasets: &[Dataset],
+    template: &PromptTemplate,
+    modes: &[Mode],
+    hub: &Hub<'_>,
+    placement: &Placement,
+) -> Result<Asked> {
+    args.served.refuse_for_local(model)?;
+    let request = SubjectsRequest {
+        model,
+        encoder: encoder_choice(args),
+        template: args.template.as_deref(),
+        pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
+        adapters: &args.adapters.requests()?,
+        has_base: args.adapters.has_base(),
+        is_merged: args.adapters.merge,
+        allows_idle: args.adapters.allow_noop_adapter,
+        hub,
+    };
+    let subjects = OpenedSubjects::open(&request)?;
+    let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
+    for dataset in datasets {
+        let prompt = template.render(&dataset.noun, &dataset.labels)?;
+        let rendered = subjects.render(&prompt.text)?;
+        let n_new = n_new_positions(args, modes, &subjects, dataset, &rendered)?;
+        n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
+        let question = Question { text: prompt.text.clone(), captions: captions(args).of(dataset) };
+        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder());
+        spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, modes));
+        specs.push(spec);
+        questions.push(question);
+    }
+    let size = subjects.batch_size(args.batch_size, n_tokens_max, placement)?;
+    let batching = Batching { size, is_served: false };
+    Ok(Asked { subjects: AnySubjects::Local(subjects), specs, questions, batching })
+}
+
+/// The server renders prompts and knows its own limits; what does not fit, it refuses.
+fn ask_server(
+    model: &Path,
+    args: &EvalOptions,
+    datasets: &[Dataset],
+    template: &PromptTemplate,
+    modes: &[Mode],
+    hub: &Hub<'_>,
+) -> Result<Asked> {
+    let server = args.served.request(model, args, modes.contains(&Mode::Score))?;
+    let subjects = ServedSubjects::open(ServedRequest { server, encoder: encoder_choice(args), hub })?;
+    let (mut specs, mut questions) = (Vec::new(), Vec::new());
+    for dataset in datasets {
+        let prompt = template.render(&dataset.noun, &dataset.labels)?;
+        let question = Question { text: prompt.text.clone(), captions: captions(args).of(dataset) };
+        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder());
+        spec.prompts.splice(0..0, eval::served_prompts(&prompt, modes));
+        specs.push(spec);
+        questions.push(question);
+    }
+    let batching = Batching { size: args.batch_size.unwrap_or(SERVED_BATCH_SIZE), is_served: true };
+    Ok(Asked { subjects: AnySubjects::Served(subjects), specs, questions, batching })
 }
 
 /// The modes that `--modes` names, in the order of a run.
@@ -153,7 +229,7 @@ pub(in crate::cli) struct PlannedRun {
 }
 
 /// One run without adapters; with them, the base's (unless left out) and one for each.
-fn planned_runs(out: Option<&Path>, subjects: &OpenedSubjects, common: &RunSpec) -> Result<Vec<PlannedRun>> {
+fn planned_runs(out: Option<&Path>, subjects: &AnySubjects, common: &RunSpec) -> Result<Vec<PlannedRun>> {
     let names = subjects.runs();
     let is_alone = names.len() == 1;
     names
@@ -164,7 +240,7 @@ fn planned_runs(out: Option<&Path>, subjects: &OpenedSubjects, common: &RunSpec)
             let spec = RunSpec { model, encoder, ..common.clone() };
             let dir = match out {
                 Some(dir) if is_alone => dir.to_owned(),
-                Some(dir) => dir.join(name.unwrap_or("base")),
+                Some(dir) => dir.join(name.as_deref().unwrap_or("base")),
                 None => default_folder(&spec),
             };
             Ok(PlannedRun { spec, dir })
@@ -246,15 +322,14 @@ fn default_folder(spec: &RunSpec) -> PathBuf {
 }
 
 fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::Map<String, Value> {
-    let shown = |path: &Path| Value::from(path.display().to_string());
     let mut paths = serde_json::Map::new();
-    paths.insert("model".into(), shown(model));
+    paths.insert("model".into(), shown(model).into());
     paths.insert("encoder".into(), args.encoder.clone().into());
     if !args.adapters.adapters.is_empty() {
         paths.insert("adapters".into(), args.adapters.adapters.clone().into());
     }
     if let Some(data) = &args.places.data {
-        paths.insert("data".into(), shown(data));
+        paths.insert("data".into(), data.display().to_string().into());
     }
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fields =
@@ -264,14 +339,13 @@ fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::M
 }
 
 pub(in crate::cli) fn plan(args: &EvalOptions, prepared: &Prepared, open_runs: &[OpenRun]) -> Vec<DatasetWork> {
-    let recorded: Vec<HashSet<_>> =
-        open_runs.iter().map(|open| open.recorded.iter().map(Trial::key).collect()).collect();
+    let recorded: Vec<HashSet<_>> = open_runs.iter().map(|open| eval::settled_keys(&open.recorded)).collect();
     let spec = &prepared.runs[0].spec;
     let (has_encoder, seed) = (spec.encoder.is_some(), spec.sample_seed);
     prepared
         .datasets
         .iter()
-        .map(|dataset| eval::plan(dataset, seed, args.limit, &spec.modes, has_encoder, &recorded, prepared.batch_size))
+        .map(|dataset| eval::plan(dataset, seed, args.limit, &spec.modes, has_encoder, &recorded, prepared.batching))
         .collect()
 }
 
@@ -287,7 +361,7 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, wor
         spec.model.family,
         spec.compute_type,
         spec.device_kind,
-        prepared.batch_size,
+        prepared.batching.size,
         works.len(),
         if is_resumed { format!(", {n_recorded} recorded already") } else { String::new() },
         dirs.join(", ")
@@ -307,10 +381,14 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, wor
 pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Prepared) -> Result<Vec<OpenRun>> {
     let mut open_runs = Vec::with_capacity(prepared.runs.len());
     for (run, PlannedRun { spec, dir }) in prepared.runs.iter().enumerate() {
-        let mut environment = sitting(model, args, prepared.batch_size);
+        let mut environment = sitting(model, args, prepared.batching.size);
         environment.insert("tower_change".into(), prepared.subjects.tower_change());
         if !prepared.hub_commits.is_empty() {
             environment.insert("hub".into(), prepared.hub_commits.clone().into());
+        }
+        if let Some(server) = prepared.subjects.server(run) {
+            refuse_another_model(dir, &server)?;
+            environment.insert(SERVER.into(), server);
         }
         let tuned_on = prepared.subjects.tuned_on(run);
         if !tuned_on.is_empty() {
@@ -321,6 +399,33 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
         open_runs.push(OpenRun { folder, recorded });
     }
     Ok(open_runs)
+}
+
+/// The key of `run.json`'s environment under which a served model's server stands.
+const SERVER: &str = "server";
+
+/// How far the log-probabilities of one answer of one model may lie apart: what else a server does at the time changes their
+/// digits, an update of the weights changes more.
+const LOGPROB_TOLERANCE: f64 = 0.1;
+
+/// Refuses to go on with a run where another model answers under the name by now: its probe has the same text, and other
+/// log-probabilities.
+fn refuse_another_model(dir: &Path, server: &Value) -> Result<()> {
+    let Ok(recorded) = record::read_manifest(dir) else { return Ok(()) };
+    let logprobs = |server: &Value| -> Option<Vec<f64>> {
+        Some(server["probe"]["logprobs"].as_array()?.iter().filter_map(Value::as_f64).collect())
+    };
+    let before = recorded.environment.get(SERVER).and_then(logprobs);
+    let (Some(before), Some(now)) = (before, logprobs(server)) else { return Ok(()) };
+    let apart = before.iter().zip(&now).map(|(before, now)| (before - now).abs()).fold(0.0, f64::max);
+    if apart > LOGPROB_TOLERANCE || before.len() != now.len() {
+        bail!(
+            "another model answers under this name than when `{}` began: the log-probabilities of its answer to the probe are \
+             up to {apart:.2} apart; hint: give another folder with --out, or serve the first model again",
+            dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// What a person should know before anything is asked.
