@@ -67,13 +67,14 @@ impl ServerAsker {
         ServerPreparation { encoder: self.encoder.as_ref().map(|encoder| encoder.preprocessor().clone()) }
     }
 
-    /// Answers all batches, and sends what comes as it comes.
+    /// Answers all batches, or what was asked before `is_stopped`, and sends what comes as it comes.
     pub fn answer_all(
         &self,
         prepared: &Receiver<PreparedBatch<PreparedForServer>>,
         sender: &SyncSender<Result<AnsweredBatch>>,
+        is_stopped: &(dyn Fn() -> bool + Sync),
     ) {
-        let mut desk = Desk { asker: self, sender, jobs: HashMap::new(), samples: HashMap::new(), next: 0 };
+        let mut desk = Desk { asker: self, sender, is_stopped, jobs: HashMap::new(), samples: HashMap::new(), next: 0 };
         if let Err(error) = desk.work(prepared) {
             // Where nobody listens any more, nobody needs to know.
             let _ = sender.send(Err(error));
@@ -143,6 +144,7 @@ struct OpenLabels {
 struct Desk<'a> {
     asker: &'a ServerAsker,
     sender: &'a SyncSender<Result<AnsweredBatch>>,
+    is_stopped: &'a (dyn Fn() -> bool + Sync),
     jobs: HashMap<u64, Job>,
     samples: HashMap<u64, OpenSample>,
     next: u64,
@@ -186,6 +188,10 @@ impl Desk<'_> {
         let (mut settled, mut for_encoder) = (Vec::new(), Vec::new());
         let mut n_done = 0;
         for PreparedSample { work, image } in batch.samples {
+            // What is under way is waited for; nothing is added to it.
+            if (self.is_stopped)() {
+                return Ok(self.send(AnsweredBatch { dataset, samples: settled, n_done }));
+            }
             let image = match image {
                 Ok(image) => image,
                 Err(unreadable) => {

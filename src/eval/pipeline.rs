@@ -165,9 +165,9 @@ impl<'a> Session<'a> {
                     Answerer::Local(asker, preparation)
                 }
                 Answerer::Served(asker) => {
-                    let preparation = asker.preparation();
+                    let (preparation, is_stopped) = (asker.preparation(), self.is_stopped);
                     Answerer::Served(self.flow(works, &preparation, observer, move |prepared, sender| {
-                        asker.answer_all(prepared, sender);
+                        asker.answer_all(prepared, sender, is_stopped);
                         asker
                     })?)
                 }

@@ -119,7 +119,6 @@ impl ChatError {
                 | Self::Timeout { .. }
                 | Self::Connection { .. }
                 | Self::NotACompletion { .. }
-                | Self::NoChoices
                 | Self::Budget { .. }
                 | Self::Closed
         )

@@ -240,9 +240,11 @@ struct WireMessage {
     content: Option<Value>,
     #[serde(default)]
     refusal: Option<Value>,
-    /// What a reasoning model thought, under either of its names.
-    #[serde(default, alias = "reasoning")]
+    /// What a reasoning model thought; vLLM sends both names.
+    #[serde(default)]
     reasoning_content: Option<Value>,
+    #[serde(default)]
+    reasoning: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -334,7 +336,7 @@ fn read_choice(choice: WireChoice, takes_empty: bool) -> Result<ChatReply, ChatE
     }
     let message = choice.message.unwrap_or_default();
     let is_said = |value: &Option<Value>| value.as_ref().is_some_and(|v| v.as_str().is_some_and(|s| !s.is_empty()));
-    let is_elsewhere = is_said(&message.refusal) || is_said(&message.reasoning_content);
+    let is_elsewhere = [&message.refusal, &message.reasoning_content, &message.reasoning].into_iter().any(is_said);
     let (text, is_text) = match message.content {
         Some(Value::String(text)) => (text, true),
         Some(Value::Array(parts)) => (parts.iter().filter_map(|part| part["text"].as_str()).collect(), true),
