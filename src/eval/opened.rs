@@ -9,7 +9,6 @@ use crate::domain::{EncoderSpec, ModelSpec};
 use crate::model::Placement;
 
 /// Opened subjects, with no weight read yet.
-// One value a process: its size is of no consequence.
 #[expect(clippy::large_enum_variant, reason = "there is one value in a process")]
 pub enum AnySubjects {
     /// They run here.
@@ -19,7 +18,6 @@ pub enum AnySubjects {
 }
 
 /// Subjects that can be asked.
-#[expect(clippy::large_enum_variant, reason = "there is one value in a process")]
 pub enum LoadedSubjects {
     /// They run here.
     Local(EvalSubjects),
@@ -92,6 +90,14 @@ impl AnySubjects {
         match self {
             Self::Local(_) => None,
             Self::Served(served) => Some(served.environment(run)),
+        }
+    }
+
+    /// Requests that scoring `n_labels` labels on one image takes; none where the model runs here.
+    pub fn n_requests_per_scoring(&self, run: usize, n_labels: usize) -> usize {
+        match self {
+            Self::Local(_) => 0,
+            Self::Served(served) => served.n_requests_per_scoring(run, n_labels),
         }
     }
 

@@ -14,7 +14,7 @@ use super::opened::LoadedSubjects;
 use super::plan::{DatasetWork, SampleWork, order, unjudged};
 use super::repeat;
 use super::spec::Question;
-use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker, FromServer};
+use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker, Failure, FromServer};
 use crate::dataset::Dataset;
 use crate::domain::{
     Answer, ErrorCode, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject, Trial, UnscoredReason,
@@ -405,7 +405,8 @@ impl Scribe<'_> {
     /// Why a server gave no answer, for people, the first time that it says so.
     fn server_failure(&mut self, dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
         let failed = &sample.result.as_ref().ok()?.from_server.failed;
-        let failure = failed.iter().find(|failure| !self.told.contains(&failure.message))?;
+        let is_new = |failure: &&Failure| !self.told.contains(&failure.message);
+        let failure = failed.iter().find(is_new).filter(|_| self.told.len() < N_FAILURES_TOLD)?;
         self.told.insert(failure.message.clone());
         let id = &dataset.samples[sample.work.position].id;
         let hint = if failure.may_pass { ", and the same command asks again" } else { "" };
@@ -432,6 +433,9 @@ fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
         }
     }
 }
+
+/// So many kinds of a server's failures are told: some servers put a number of its own into each.
+const N_FAILURES_TOLD: usize = 20;
 
 /// The prompt's name in an encoder's trials.
 pub(super) const CAPTION: &str = "caption";

@@ -8,7 +8,7 @@ use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunSet};
 use crate::model::Placement;
 use crate::model::encoders::OpenedEncoder;
 use crate::model::preprocess::ImageProcessor;
-use crate::model::served::{ProbedModel, Server, ServerRequest};
+use crate::model::served::{LabelScoring, ProbedModel, Server, ServerRequest};
 use crate::model::weights::{Hub, Miniature, Role};
 use crate::model::zero_shot::ZeroShot;
 
@@ -131,6 +131,15 @@ impl ServedSubjects {
     /// What `run.json` records of the server and the model of a run.
     pub fn environment(&self, run: usize) -> Value {
         self.server.environment(run)
+    }
+
+    /// Requests that scoring `n_labels` labels on one image takes.
+    pub fn n_requests_per_scoring(&self, run: usize, n_labels: usize) -> usize {
+        match &self.server.models()[run].label_scoring {
+            Some(LabelScoring::PromptLogprobs { .. }) => n_labels,
+            Some(LabelScoring::Constraint(_)) => 1,
+            None => 0,
+        }
     }
 
     pub(super) fn load(self, placement: &Placement) -> Result<LoadedServer> {

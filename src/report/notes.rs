@@ -34,7 +34,11 @@ pub fn headings(summary: &Summary) -> Vec<(&'static str, String)> {
     vec![
         (
             "Model",
-            format!("{} ({}, {} on {})", words::model(model), model.family, model.compute_type, model.device_kind),
+            format!(
+                "{} ({})",
+                words::model(model),
+                words::how_run(&model.family, &model.compute_type, &model.device_kind)
+            ),
         ),
         ("Encoder", behind(words::encoder_heading(&summary.encoder))),
         ("Judge", behind(words::judge_heading(&summary.judge))),

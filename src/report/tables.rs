@@ -234,7 +234,7 @@ pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
         ],
         vec!["modes".to_owned(), modes.join(", ")],
         vec!["answers end after".to_owned(), format!("{} tokens", spec.max_new_tokens)],
-        vec!["compute type".to_owned(), format!("{} on {}", spec.compute_type, spec.device_kind)],
+        vec!["model run as".to_owned(), words::how_run(&spec.model.family, &spec.compute_type, &spec.device_kind)],
         vec!["sample seed".to_owned(), spec.sample_seed.to_string()],
     ];
     if !spec.tuned_on.is_empty() {

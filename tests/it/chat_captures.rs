@@ -87,7 +87,8 @@ fn log_probabilities_are_read_however_few_there_are() {
     let n_tokens = by_server("logprobs", |reply| {
         let tokens = reply.unwrap().logprobs.unwrap();
         for token in &tokens {
-            assert!(token.logprob <= 0.0 && token.top.len() == 5, "{token:?}");
+            // llama-cpp-python gives fewer than the five that were asked for.
+            assert!(token.logprob <= 0.0 && (1..=5).contains(&token.top.len()), "{token:?}");
             assert!(token.top.windows(2).all(|pair| pair[0] >= pair[1]), "{token:?}");
         }
         tokens.len()

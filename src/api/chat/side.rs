@@ -130,7 +130,6 @@ impl Shared {
     }
 
     /// One attempt: a body, or a failure that may pass with the wait that the server asks for.
-    #[expect(clippy::type_complexity, reason = "two kinds of failure: one that ends it, one that may pass")]
     fn tell_once(
         &self,
         request: impl Fn() -> RequestBuilder,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use super::options::{CaptionsName, EvalOptions};
+use crate::chart::words;
 use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
 use crate::cli::served_options::{is_address, shown};
@@ -16,7 +17,7 @@ use crate::dataset::{self, Available, Dataset, OpenRequest};
 use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt};
 use crate::eval::{
     self, AnySubjects, Batching, Captions, DatasetWork, EncoderChoice, OpenRun, OpenedSubjects, Question,
-    SERVED_BATCH_SIZE, ServedRequest, ServedSubjects, SubjectsRequest,
+    SERVED_BATCH_SIZE, SampleWork, ServedRequest, ServedSubjects, SubjectsRequest,
 };
 use crate::judging::Panel;
 use crate::model::Placement;
@@ -356,11 +357,9 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, wor
     let names: Vec<&str> = prepared.runs.iter().map(|run| run.spec.model.name.as_str()).collect();
     let dirs: Vec<String> = prepared.runs.iter().map(|run| run.dir.display().to_string()).collect();
     progress.say(&format!(
-        "{} ({}, {} on {}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
+        "{} ({}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
         names.join(", "),
-        spec.model.family,
-        spec.compute_type,
-        spec.device_kind,
+        words::how_run(&spec.model.family, &spec.compute_type, &spec.device_kind),
         prepared.batching.size,
         works.len(),
         if is_resumed { format!(", {n_recorded} recorded already") } else { String::new() },
@@ -370,11 +369,25 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, wor
         progress
             .say("warning: without an encoder there is no retention and no comparison with what the model could see");
     }
+    if prepared.batching.is_served {
+        progress.say(&format!("server: {} requests, retries aside", n_requests(prepared, works)));
+    }
     let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
     if n_calls_max > 0 {
         progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer"));
     }
+}
+
+/// Requests to a server that `works` need.
+fn n_requests(prepared: &Prepared, works: &[DatasetWork]) -> usize {
+    let of_dataset = |(dataset, work): (&Dataset, &DatasetWork)| -> usize {
+        let n_scoring = |run| prepared.subjects.n_requests_per_scoring(run, dataset.labels.len());
+        let of_sample =
+            |sample: &SampleWork| sample.generate.iter().count() + sample.score.iter().map(n_scoring).sum::<usize>();
+        work.remaining.iter().map(of_sample).sum()
+    };
+    prepared.datasets.iter().zip(works).map(of_dataset).sum()
 }
 
 /// Opens the folders of all runs, new or to go on with.

@@ -185,11 +185,12 @@ fn without_ending(mut request: ChatRequest) -> ChatRequest {
     request
 }
 
-/// The end-of-answer token: what the reply's tokens spell behind its text.
+/// The end-of-answer token: what the reply's tokens spell behind its text. A token alone may be told without its space.
 fn end_of(reply: &ChatReply, said: &str) -> Option<String> {
-    let spelled: String = reply.logprobs.as_ref()?.iter().map(|token| token.token.as_str()).collect();
-    let end = spelled.trim_start().strip_prefix(said)?;
-    (!end.trim().is_empty()).then(|| end.to_owned())
+    let without_spaces = |text: &str| text.split_whitespace().collect::<String>();
+    let (last, before) = reply.logprobs.as_ref()?.split_last()?;
+    let spelled: String = before.iter().map(|token| token.token.as_str()).collect();
+    (without_spaces(&spelled) == without_spaces(said) && !last.token.is_empty()).then(|| last.token.clone())
 }
 
 /// Whether the server gives the log-probabilities of what it is told that it said, `end` included.
@@ -235,6 +236,27 @@ mod tests {
         assert!(scores(&[tokens(&[5, 6]), tokens(&[5, 6])]).is_err());
         assert!(scores(&[tokens(&[5, 6]), tokens(&[5, 6, 7])]).is_err());
         assert!(scores(&[]).is_err());
+    }
+
+    #[test]
+    fn the_end_of_an_answer_is_the_token_behind_its_text() {
+        let reply = |tokens: &[&str]| ChatReply {
+            content: "umbrella oath".to_owned(),
+            finish: Finish::Stop,
+            n_tokens: None,
+            n_prompt_tokens: None,
+            n_reply_tokens: None,
+            logprobs: Some(
+                tokens
+                    .iter()
+                    .map(|&token| crate::api::TokenLogprob { token: token.to_owned(), logprob: 0.0, top: vec![] })
+                    .collect(),
+            ),
+            prompt_logprobs: None,
+            server: crate::api::ReplyServer::default(),
+        };
+        assert_eq!(end_of(&reply(&["umb", "rella", "oath", "</s>"]), "umbrella oath"), Some("</s>".to_owned()));
+        assert_eq!(end_of(&reply(&["umb", "rella", " oath"]), "umbrella oath"), None, "the server leaves it out");
     }
 
     #[test]
