@@ -285,7 +285,7 @@ fn with_faults(n_asked: AtomicUsize, n_faults: &'static AtomicUsize) -> impl Fn(
         let n = n_asked.fetch_add(1, Ordering::Relaxed);
         let is_new = failed.lock().unwrap().insert(asked.content.clone(), true).is_none();
         // A second fault in a row for one image would be a coin's chance; here it never happens.
-        if asked.image.is_some() && is_new && n.wrapping_mul(2_654_435_761) % 5 == 0 {
+        if asked.image.is_some() && is_new && n.is_multiple_of(5) {
             n_faults.fetch_add(1, Ordering::Relaxed);
             return Said::Instead(fault(n / 5));
         }

@@ -12,7 +12,7 @@ use crate::chart::words;
 use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
 use crate::cli::served_options::{is_address, shown};
-use crate::cli::{hub_options, results};
+use crate::cli::{environment, hub_options, results};
 use crate::dataset::{self, Available, Dataset, OpenRequest};
 use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt};
 use crate::eval::{
@@ -142,6 +142,7 @@ fn ask_checkpoint(
         has_base: args.adapters.has_base(),
         is_merged: args.adapters.merge,
         allows_idle: args.adapters.allow_noop_adapter,
+        hashes: environment::hash_memory(),
         hub,
     };
     let subjects = OpenedSubjects::open(&request)?;
