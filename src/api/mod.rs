@@ -10,7 +10,8 @@ mod runtime;
 mod secret;
 
 pub use chat::{
-    ChatClient, ChatConfig, ChatCounters, ChatError, ChatReply, ChatRequest, ConfigError, Finish, Message, Part, Role,
+    ChatClient, ChatConfig, ChatCounters, ChatError, ChatReply, ChatRequest, ConfigError, Finish, Message, Part,
+    PromptToken, ReplyServer, Role, ServedModel, SideError, TokenLogprob,
 };
 pub use download::{Checksum, Download, DownloadError, download};
 pub use hub::{HubClient, HubError, HubFile, HubRevision};

@@ -77,6 +77,7 @@ pub fn summary(datasets: Vec<DatasetSummary>) -> Summary {
             adapter: None,
             compute_type: "f32".to_owned(),
             device_kind: "cpu".to_owned(),
+            server_flips: None,
         },
         encoder: EncoderHeading {
             relation: EncoderRelation::Own,

@@ -103,6 +103,15 @@ pub fn model(model: &ModelHeading) -> String {
     if model.adapter.is_some() && !is_named { format!("{} + adapter", model.name) } else { model.name.clone() }
 }
 
+/// How a model was run: `llava, f32 on cpu`; of one behind a server nothing of that is known.
+pub fn how_run(family: &str, compute_type: &str, device_kind: &str) -> String {
+    if device_kind == "served" {
+        "behind a server".to_owned()
+    } else {
+        format!("{family}, {compute_type} on {device_kind}")
+    }
+}
+
 /// The encoder's relation to the model's tower as a clause, with tower equality.
 pub fn relation(encoder: &EncoderHeading) -> &'static str {
     match (encoder.relation, encoder.tower_equal) {

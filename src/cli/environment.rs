@@ -36,6 +36,14 @@ pub(super) fn judge_api_key() -> (&'static str, Option<Secret>) {
     }
 }
 
+/// The key of the server that `--model` names, and the variable that it stands in.
+pub(super) fn model_api_key() -> (&'static str, Option<Secret>) {
+    match value(&["EMT_MODEL_API_KEY", "OPENAI_API_KEY"]) {
+        Some((name, key)) => (name, Secret::new(&key)),
+        None => ("EMT_MODEL_API_KEY", None),
+    }
+}
+
 /// The hub's local cache, where Python's `huggingface_hub` has it: on every system below `~/.cache`.
 pub(super) fn hub_cache() -> Option<PathBuf> {
     let path = |names: &[&'static str]| value(names).map(|(_, path)| below_home(&path));

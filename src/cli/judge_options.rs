@@ -80,6 +80,13 @@ pub(super) struct JudgeOptions {
     judge_tokens_per_minute: Option<u64>,
 }
 
+/// How hard a server may be asked.
+pub(super) struct Connection {
+    pub max_connections: usize,
+    pub timeout_ms: u64,
+    pub retry_base_ms: u64,
+}
+
 impl JudgeOptions {
     /// The judges that the flags ask for.
     pub fn panel_config(&self) -> Result<PanelConfig> {
@@ -95,6 +102,18 @@ impl JudgeOptions {
         Ok(PanelConfig { mode, scope, llm: Some(self.llm()?) })
     }
 
+    /// How hard a server may be asked, be it the judge's or the model's.
+    pub fn connection(&self) -> Result<Connection> {
+        if self.max_connections == 0 {
+            bail!("--max-connections must be at least 1");
+        }
+        Ok(Connection {
+            max_connections: self.max_connections,
+            timeout_ms: milliseconds("--timeout", self.timeout)?,
+            retry_base_ms: milliseconds("--retry-base", self.retry_base)?,
+        })
+    }
+
     fn llm(&self) -> Result<LlmJudge> {
         let url = self.judge_url.clone().or_else(environment::judge_base_url).context(
             "a language-model judge needs a server; hint: --judge-url http://host:port/v1, or EMT_JUDGE_BASE_URL",
@@ -103,16 +122,14 @@ impl JudgeOptions {
             .judge_model
             .clone()
             .context("a language-model judge needs a model; hint: --judge-model NAME, as the server calls it")?;
-        if self.max_connections == 0 {
-            bail!("--max-connections must be at least 1");
-        }
+        let connection = self.connection()?;
         let (api_key_variable, api_key) = environment::judge_api_key();
         let chat = ChatConfig {
             api_key,
             api_key_variable,
-            max_connections: self.max_connections,
-            timeout_ms: milliseconds("--timeout", self.timeout)?,
-            retry_base_ms: milliseconds("--retry-base", self.retry_base)?,
+            max_connections: connection.max_connections,
+            timeout_ms: connection.timeout_ms,
+            retry_base_ms: connection.retry_base_ms,
             requests_per_minute: self.judge_requests_per_minute,
             tokens_per_minute: self.judge_tokens_per_minute,
             max_calls: self.judge_max_calls,

@@ -18,6 +18,7 @@ mod models;
 mod progress;
 mod report;
 mod results;
+mod served_options;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
-use crate::compare::{self, Summary, SummaryInput};
+use crate::compare::{self, ServerFlips, Summary, SummaryInput};
 use crate::domain::{Mode, RunSpec, Subject, Trial};
 use crate::eval::UnscoredShare;
 use crate::record;
@@ -86,9 +86,9 @@ pub(super) fn write_all(runs: &[Results<'_>], format: Format, quiet: bool, out: 
 
 /// Writes the files of one run.
 fn write(results: &Results<'_>) -> Result<Summary> {
-    let summary = summary(&name_of(results.run), results.spec, results.trials)?;
-    let rose_svg = chart::rose(&RoseChart::of_summary(&summary, results.charts.options()));
     let manifest = record::read_manifest(results.run)?;
+    let summary = summary(&name_of(results.run), results.spec, results.trials, server_flips(&manifest))?;
+    let rose_svg = chart::rose(&RoseChart::of_summary(&summary, results.charts.options()));
     let environment = shown_environment(&manifest);
     let input = ReportInput {
         summary: &summary,
@@ -114,15 +114,25 @@ fn write(results: &Results<'_>) -> Result<Summary> {
 }
 
 /// All numbers of a recorded run.
-pub(super) fn summary(run: &str, spec: &RunSpec, trials: &[Trial]) -> Result<Summary> {
+pub(super) fn summary(
+    run: &str,
+    spec: &RunSpec,
+    trials: &[Trial],
+    server_flips: Option<ServerFlips>,
+) -> Result<Summary> {
     let judged = eval::judged_datasets(spec)?;
     let is_certain = |trial: &Trial| {
         let index = spec.datasets.iter().position(|dataset| dataset.dataset == trial.dataset)?;
         let label = judged[index].labels.index_of(&trial.label)?;
         Some(judged[index].grader.grade(label, &trial.answer.as_ref()?.text).certain)
     };
-    let input = SummaryInput { run, uncertain_share: compare::uncertain_share(trials, is_certain) };
+    let input = SummaryInput { run, uncertain_share: compare::uncertain_share(trials, is_certain), server_flips };
     Ok(compare::summarise(&input, spec, trials))
+}
+
+/// What became of samples that the run's server was asked about again.
+pub(super) fn server_flips(manifest: &Manifest) -> Option<ServerFlips> {
+    serde_json::from_value(manifest.environment.get(eval::SERVER_FLIPS)?.clone()).ok()
 }
 
 /// A run's name: that of its folder.

@@ -11,7 +11,7 @@ pub const SAMPLES: &str = "samples";
 /// out.
 fn n_levels(field: &str) -> usize {
     match field {
-        "split" | "label_set" | "preprocessing" | "generation_limits" | "comparator" => 1,
+        "split" | "label_set" | "preprocessing" | "generation_limits" | "comparator" | "served" => 1,
         "prompt_text" | "prompt_ids" => 3,
         _ => 0,
     }

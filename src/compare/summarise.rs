@@ -35,6 +35,7 @@ pub fn summarise(input: &SummaryInput<'_>, spec: &RunSpec, trials: &[Trial]) -> 
             adapter: spec.model.adapter.clone(),
             compute_type: spec.compute_type.clone(),
             device_kind: spec.device_kind.clone(),
+            server_flips: input.server_flips,
         },
         encoder: encoder_heading(spec, trials),
         judge: JudgeHeading {
@@ -265,7 +266,7 @@ fn reason_name(reason: UnscoredReason) -> &'static str {
     match reason {
         UnscoredReason::Pending => "pending",
         UnscoredReason::ImageUnreadable => "image_unreadable",
-        UnscoredReason::ModelError => "model_error",
+        UnscoredReason::ModelError | UnscoredReason::ModelUnreachable => "model_error",
         UnscoredReason::JudgeFailed => "judge_failed",
         UnscoredReason::JudgeUnparsable => "judge_unparsable",
         UnscoredReason::JudgeBudget => "judge_budget",
@@ -280,7 +281,7 @@ mod tests {
     use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, spec_with_probe, trial};
     use crate::domain::{ErrorCode, FewerShots, PriorCorrected, ProbeClassifier};
 
-    const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25) };
+    const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25), server_flips: None };
 
     /// Four cats and a dog, model and encoder.
     fn five_pairs() -> Vec<Trial> {

@@ -42,6 +42,39 @@ pub struct ModelHeading {
     pub compute_type: String,
     /// `cpu`, `cuda`, `metal` or `served`.
     pub device_kind: String,
+    /// How often a server answered another thing when it was asked again; only of a served model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_flips: Option<ServerFlips>,
+}
+
+/// What became of samples that a server was asked about again at the end of a run: the noise that no comparison of its
+/// models can be below.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerFlips {
+    /// Samples that were asked about again, and answered.
+    pub n_repeated: usize,
+    /// Of them, those with another text.
+    pub n_answers_changed: usize,
+    /// Of them, those that count otherwise: right, wrong of a code, or unscored.
+    pub n_outcomes_changed: usize,
+    /// Changed texts over repeated samples, 0 to 1.
+    pub answer_flip_rate: Option<f64>,
+    /// Changed outcomes over repeated samples, 0 to 1.
+    pub outcome_flip_rate: Option<f64>,
+}
+
+impl ServerFlips {
+    /// The rates of these counts; without a repeated sample there are none.
+    pub fn new(n_repeated: usize, n_answers_changed: usize, n_outcomes_changed: usize) -> Self {
+        let rate = |n: usize| (n_repeated > 0).then(|| n as f64 / n_repeated as f64);
+        Self {
+            n_repeated,
+            n_answers_changed,
+            n_outcomes_changed,
+            answer_flip_rate: rate(n_answers_changed),
+            outcome_flip_rate: rate(n_outcomes_changed),
+        }
+    }
 }
 
 /// The encoder in headings, or the probe in its place: then the relation is that of the model's own tower, which has no
@@ -201,4 +234,6 @@ pub struct SummaryInput<'a> {
     pub run: &'a str,
     /// The share of scored model answers on which the rules were not certain; `None` where rules did not judge.
     pub uncertain_share: Option<f64>,
+    /// What became of samples that a server was asked about again, where there is one.
+    pub server_flips: Option<ServerFlips>,
 }

@@ -21,12 +21,13 @@ pub fn spec(with_encoder: bool) -> RunSpec {
         model: ModelSpec {
             name: "tiny".into(),
             family: "llava".into(),
-            weights: hash(),
+            weights: Some(hash()),
             adapter: None,
             merged: false,
-            tokenizer: hash(),
-            chat_template: hash(),
+            tokenizer: Some(hash()),
+            chat_template: Some(hash()),
             preprocessing: Value::Null,
+            served: None,
         },
         encoder: with_encoder.then(|| EncoderSpec {
             name: "tiny-clip".into(),

@@ -7,6 +7,7 @@
 mod catalog;
 mod checksum;
 mod decode;
+mod encode;
 mod fetch;
 mod labels;
 mod open;
@@ -20,6 +21,7 @@ use crate::domain::{LabelSet, RgbImage, Sample};
 
 pub use catalog::Catalog;
 pub use decode::decode;
+pub use encode::png;
 pub use fetch::{FetchEvent, FetchRequest, fetch};
 pub use open::{Available, DataRoots, OpenRequest, available, open};
 pub use training::open_training;

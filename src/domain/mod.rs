@@ -26,7 +26,7 @@ pub use probe::{ProbeClassifier, ProbeShots, ProbeSpec};
 pub use prompt::Prompt;
 pub use run_set::RunSet;
 pub use run_spec::{
-    DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, SubjectPrompt, TowerChange,
+    DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, ServedSpec, SubjectPrompt, TowerChange,
 };
 pub use sample::{Sample, select};
 pub use trial::{FewerShots, Mode, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};

@@ -14,6 +14,8 @@ pub enum UnscoredReason {
     ImageUnreadable,
     /// The model failed on it.
     ModelError,
+    /// The model's server could not be reached, or failed; asking again may bring an answer.
+    ModelUnreachable,
     /// The judge could not be reached or answered with an error.
     JudgeFailed,
     /// The judge's reply was no verdict.
@@ -25,7 +27,7 @@ pub enum UnscoredReason {
 impl UnscoredReason {
     /// Whether running the same command again may settle it.
     pub fn is_retried_on_resume(self) -> bool {
-        matches!(self, Self::Pending | Self::JudgeFailed | Self::JudgeBudget)
+        matches!(self, Self::Pending | Self::ModelUnreachable | Self::JudgeFailed | Self::JudgeBudget)
     }
 }
 

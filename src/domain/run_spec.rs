@@ -30,19 +30,38 @@ pub struct ModelSpec {
     pub name: String,
     /// The family, such as `llava`.
     pub family: String,
-    /// Hash over all tensors' canonical names, types, shapes and bytes.
-    pub weights: String,
+    /// Hash over all tensors' canonical names, types, shapes and bytes; `None` where a server does not tell.
+    pub weights: Option<String>,
     /// The same for an adapter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
     /// Whether the adapter was merged into the weights.
     pub merged: bool,
-    /// Hash of the tokenizer's files.
-    pub tokenizer: String,
-    /// Hash of the chat template's text.
-    pub chat_template: String,
-    /// The parsed preprocessing parameters.
+    /// Hash of the tokenizer's files; `None` where a server does not tell.
+    pub tokenizer: Option<String>,
+    /// Hash of the chat template's text; `None` where a server does not tell.
+    pub chat_template: Option<String>,
+    /// The parsed preprocessing parameters; null where a server does not tell.
     pub preprocessing: Value,
+    /// What is known of a served model instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<ServedSpec>,
+}
+
+/// What decides the answers of a model behind a server, as far as that shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServedSpec {
+    /// The model's name in requests.
+    pub model: String,
+    /// The fields of each request that decide an answer, after what the server's errors taught.
+    pub request: Value,
+    /// Tokens of a fixed prompt with a fixed image: they tell of template, beginning-of-sequence token and resolution.
+    pub n_probe_tokens: Option<u32>,
+    /// Hash of the answer to it; `None` where the same question gets another answer each time.
+    pub probe_answer: Option<String>,
+    /// How labels are scored, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_scoring: Option<String>,
 }
 
 /// The encoder beside it.
@@ -168,7 +187,7 @@ pub struct RunSpec {
     pub modes: Vec<Mode>,
     /// Generation stops after as many tokens.
     pub max_new_tokens: usize,
-    /// `f32`, `bf16` or `f16`.
+    /// `f32`, `bf16` or `f16`; `served` where a server does not tell.
     pub compute_type: String,
     /// `cpu`, `cuda`, `metal` or `served`.
     pub device_kind: String,

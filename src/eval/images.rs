@@ -1,4 +1,4 @@
-//! Reads and prepares images ahead of the device.
+//! Reads and prepares images ahead of whoever answers.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -6,7 +6,9 @@ use std::sync::mpsc::SyncSender;
 use rayon::prelude::*;
 
 use super::plan::SampleWork;
-use crate::dataset::{Dataset, UnreadableImage};
+use crate::api::Part;
+use crate::dataset::{Dataset, UnreadableImage, png};
+use crate::domain::RgbImage;
 use crate::model::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 
 /// An image as the subjects see it.
@@ -19,55 +21,95 @@ pub(super) struct Prepared {
     pub for_encoder: Option<ImageInput>,
 }
 
-/// A sample on its way to the device.
-pub(super) struct PreparedSample {
+/// An image as a server and the encoder beside it see it.
+pub(super) struct PreparedForServer {
+    /// `blake3:…` of the decoded pixels.
+    pub content: String,
+    /// For the server, or why it cannot be sent; `None` where it is not asked.
+    pub part: Option<Result<Part, String>>,
+    /// For the encoder, where it is asked.
+    pub for_encoder: Option<ImageInput>,
+}
+
+/// A sample on its way to whoever answers.
+pub(super) struct PreparedSample<I> {
     pub work: SampleWork,
-    pub image: Result<Prepared, UnreadableImage>,
+    pub image: Result<I, UnreadableImage>,
 }
 
-/// A batch on its way to the device.
-pub(super) struct PreparedBatch {
+/// A batch on its way to whoever answers.
+pub(super) struct PreparedBatch<I> {
     pub dataset: usize,
-    pub samples: Vec<PreparedSample>,
+    pub samples: Vec<PreparedSample<I>>,
 }
 
-/// How images are prepared for each subject.
+/// How images are prepared for the subjects.
+pub(super) trait Prepare: Sync {
+    /// A prepared image.
+    type Image: Send;
+    fn prepare(&self, image: &RgbImage, work: &SampleWork) -> Self::Image;
+}
+
+/// How images are prepared for each subject here.
 #[derive(Clone)]
 pub(super) struct Preparation {
     pub model: Arc<dyn ImageProcessor>,
     pub encoder: Option<Preprocessor>,
 }
 
-impl Preparation {
-    fn prepare(&self, dataset: &Dataset, work: SampleWork) -> PreparedSample {
-        let image = dataset.read(work.position).map(|image| {
-            let for_encoder = self
-                .encoder
-                .as_ref()
-                .filter(|encoder| {
-                    !work.encoder.is_empty() && !self.model.agrees_with(encoder, image.width(), image.height())
-                })
-                .map(|encoder| encoder.prepare(&image));
-            Prepared { content: image.content(), for_model: self.model.prepare(&image), for_encoder }
-        });
-        PreparedSample { work, image }
+impl Prepare for Preparation {
+    type Image = Prepared;
+
+    fn prepare(&self, image: &RgbImage, work: &SampleWork) -> Prepared {
+        let for_encoder = self
+            .encoder
+            .as_ref()
+            .filter(|encoder| {
+                !work.encoder.is_empty() && !self.model.agrees_with(encoder, image.width(), image.height())
+            })
+            .map(|encoder| encoder.prepare(image));
+        Prepared { content: image.content(), for_model: self.model.prepare(image), for_encoder }
+    }
+}
+
+/// How images are prepared for a server and the encoder beside it.
+#[derive(Clone)]
+pub(super) struct ServerPreparation {
+    pub encoder: Option<Preprocessor>,
+}
+
+impl Prepare for ServerPreparation {
+    type Image = PreparedForServer;
+
+    fn prepare(&self, image: &RgbImage, work: &SampleWork) -> PreparedForServer {
+        let part = || png(image).map(|bytes| Part::png(&bytes)).map_err(|error| format!("{error:#}"));
+        let for_encoder = self.encoder.as_ref().filter(|_| !work.encoder.is_empty());
+        PreparedForServer {
+            content: image.content(),
+            part: (!work.models().is_empty()).then(part),
+            for_encoder: for_encoder.map(|encoder| encoder.prepare(image)),
+        }
     }
 }
 
 /// Sends all of `remaining` in batches; ends early where the receiver is gone or `is_stopped`.
-pub(super) fn send_batches(
-    preparation: &Preparation,
+pub(super) fn send_batches<P: Prepare>(
+    preparation: &P,
     datasets: &[(&Dataset, &[SampleWork])],
     batch_size: usize,
     is_stopped: &(dyn Fn() -> bool + Sync),
-    sender: SyncSender<PreparedBatch>,
+    sender: SyncSender<PreparedBatch<P::Image>>,
 ) {
     for (index, (dataset, remaining)) in datasets.iter().enumerate() {
         for chunk in remaining.chunks(batch_size) {
             if is_stopped() {
                 return;
             }
-            let samples = chunk.par_iter().map(|&work| preparation.prepare(dataset, work)).collect();
+            let prepare = |&work: &SampleWork| {
+                let image = dataset.read(work.position).map(|image| preparation.prepare(&image, &work));
+                PreparedSample { work, image }
+            };
+            let samples = chunk.par_iter().map(prepare).collect();
             if sender.send(PreparedBatch { dataset: index, samples }).is_err() {
                 return;
             }

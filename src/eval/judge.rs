@@ -123,6 +123,22 @@ impl Bench {
         trials
     }
 
+    /// What the judges make of an answer that belongs to no trial; nothing else may be open.
+    pub fn outcome_of(&mut self, trial: &Trial, text: &str) -> Result<Outcome> {
+        let (dataset, label) = self.place(trial)?;
+        let token = self.next_token;
+        self.next_token += 1;
+        if let Some(judged) = self.panel.submit(token, dataset, label, text)? {
+            return Ok(judged.outcome);
+        }
+        loop {
+            let completed = self.panel.completed(Duration::from_millis(200));
+            if let Some((_, judged)) = completed.into_iter().find(|(other, _)| *other == token) {
+                return Ok(judged.outcome);
+            }
+        }
+    }
+
     /// Waits for all that is open and journals it; ends early where `is_stopped`.
     pub fn drain(
         &mut self,

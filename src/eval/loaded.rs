@@ -247,12 +247,13 @@ impl OpenedSubjects {
                 None => model.name.clone(),
             },
             family: model.family.to_owned(),
-            weights: self.model_hash.clone(),
+            weights: Some(self.model_hash.clone()),
             adapter: adapter.map(|adapter| adapter.hash.clone()),
             merged: adapter.is_some() && self.is_merged,
-            tokenizer: model.dialogue.tokenizer.hash()?,
-            chat_template: model.dialogue.template.hash(),
+            tokenizer: Some(model.dialogue.tokenizer.hash()?),
+            chat_template: Some(model.dialogue.template.hash()),
             preprocessing: model.preprocessor.parameters(),
+            served: None,
         })
     }
 

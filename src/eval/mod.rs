@@ -7,21 +7,30 @@
 //! and answers, one (the caller's) owns the journal and the judges.
 
 mod calibration;
+mod desk;
 mod events;
 mod images;
 mod judge;
 mod loaded;
+mod opened;
 mod pipeline;
 mod plan;
 mod probe;
+mod repeat;
+mod served;
 mod spec;
 mod subjects;
+mod unscored;
 
 pub use calibration::{SheetPlaces, judge_sheet, marked_pairs, recorded_outcomes, sheet_places};
 pub use events::{Event, Observer};
 pub use judge::{is_judged, judged_datasets, rejudge};
 pub use loaded::{AdapterRequest, EncoderChoice, EvalSubjects, OpenedSubjects, SubjectsRequest};
-pub use pipeline::{Ended, EvalRun, OpenRun, Session, UnscoredShare, largest_unscored_share, refuse_empty, run};
-pub use plan::{DatasetWork, SampleWork, plan};
+pub use opened::{AnySubjects, LoadedSubjects};
+pub use pipeline::{Ended, EvalRun, OpenRun, Session, refuse_empty, run};
+pub use plan::{Batching, DatasetWork, SampleWork, plan, settled_keys};
 pub use probe::{ProbeRequest, Shots};
-pub use spec::{Captions, Question, dataset_spec, model_prompts};
+pub use repeat::SERVER_FLIPS;
+pub use served::{SERVED_BATCH_SIZE, ServedRequest, ServedSubjects};
+pub use spec::{Captions, Question, dataset_spec, model_prompts, served_prompts};
+pub use unscored::{UnscoredShare, largest_unscored_share};

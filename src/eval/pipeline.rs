@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::desk::ServerAsker;
 use super::events::{Event, Observer};
-use super::images::{Preparation, PreparedBatch, send_batches};
+use super::images::{Preparation, Prepare, Prepared, PreparedBatch, send_batches};
 use super::judge::{Bench, Tally, append};
-use super::loaded::EvalSubjects;
+use super::opened::LoadedSubjects;
 use super::plan::{DatasetWork, SampleWork, order, unjudged};
 use super::probe::{Shots, probe_trial};
+use super::repeat;
 use super::spec::Question;
-use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker};
+use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker, Failure, FromServer};
 use crate::dataset::Dataset;
 use crate::domain::{
     Answer, ErrorCode, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject, Trial, UnscoredReason,
@@ -38,6 +40,8 @@ pub struct EvalRun<'a> {
     pub max_new_tokens: usize,
     /// Images in one forward pass.
     pub batch_size: usize,
+    /// Samples that a server is asked about again at the end, a run; 0 where the models are here.
+    pub n_repeats: usize,
     /// The judges.
     pub panel: Panel,
     /// The runs that go on in lock-step.
@@ -71,11 +75,13 @@ pub enum Ended {
 pub fn run(
     run: EvalRun<'_>,
     works: &[DatasetWork],
-    load: impl FnOnce() -> Result<EvalSubjects>,
+    load: impl FnOnce() -> Result<LoadedSubjects>,
     observer: &mut dyn Observer,
 ) -> Result<Ended> {
+    let mut load = Some(load);
     let mut session = Session::open(run)?;
-    if !session.ask(works, load, observer)? {
+    let mut take = || load.take().context("the subjects are loaded once")?();
+    if !session.ask(works, &mut take, observer)? || !session.repeat(works, &mut take)? {
         return Ok(Ended::Interrupted);
     }
     session.finish(works)
@@ -93,7 +99,16 @@ pub struct Session<'a> {
     is_stopped: &'a (dyn Fn() -> bool + Sync),
     bench: Bench,
     folders: Vec<RunFolder>,
-    asker: Option<(Asker<'a>, Preparation)>,
+    asker: Option<Answerer<'a>>,
+    n_repeats: usize,
+    /// Whether anything was asked in this sitting.
+    has_asked: bool,
+}
+
+/// Whoever answers, with how images are prepared for it.
+enum Answerer<'a> {
+    Local(Box<Asker<'a>>, Preparation),
+    Served(Box<ServerAsker>),
 }
 
 impl<'a> Session<'a> {
@@ -127,6 +142,8 @@ impl<'a> Session<'a> {
             bench,
             folders,
             asker: None,
+            n_repeats: run.n_repeats,
+            has_asked: false,
         })
     }
 
@@ -135,40 +152,31 @@ impl<'a> Session<'a> {
     pub fn ask(
         &mut self,
         works: &[DatasetWork],
-        load: impl FnOnce() -> Result<EvalSubjects>,
+        load: impl FnOnce() -> Result<LoadedSubjects>,
         observer: &mut dyn Observer,
     ) -> Result<bool> {
         if works.iter().any(|work| !work.remaining.is_empty()) {
-            let (asker, preparation) = match self.asker.take() {
+            self.has_asked = true;
+            let answerer = match self.asker.take() {
                 Some(loaded) => loaded,
                 None => self.load(works, load)?,
             };
-            let mut scribe = Scribe {
-                datasets: self.datasets,
-                works,
-                probes: self.probes,
-                prompt_name: self.prompt_name,
-                counts_scores: !self.modes.contains(&Mode::Generate),
-                bench: &mut self.bench,
-                folders: &mut self.folders,
-            };
-            let todo: Vec<(&Dataset, &[SampleWork])> =
-                self.datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
-            let (batch_size, is_stopped) = (self.batch_size, self.is_stopped);
-            let asker = std::thread::scope(|scope| {
-                let (prepared_sender, prepared) = sync_channel::<PreparedBatch>(BATCHES_AHEAD);
-                let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
-                let preparation = &preparation;
-                scope.spawn(move || send_batches(preparation, &todo, batch_size, is_stopped, prepared_sender));
-                // The thread owns the device while it runs, and gives it back.
-                let answering = scope.spawn(move || {
-                    answer_batches(&asker, &prepared, &answered_sender);
-                    asker
-                });
-                scribe.write(&answered, observer)?;
-                answering.join().map_err(|_| anyhow!("the thread that owns the device panicked"))
-            })?;
-            self.asker = Some((asker, preparation));
+            self.asker = Some(match answerer {
+                Answerer::Local(asker, preparation) => {
+                    let asker = self.flow(works, &preparation, observer, move |prepared, sender| {
+                        answer_batches(&asker, prepared, sender);
+                        asker
+                    })?;
+                    Answerer::Local(asker, preparation)
+                }
+                Answerer::Served(asker) => {
+                    let (preparation, is_stopped) = (asker.preparation(), self.is_stopped);
+                    Answerer::Served(self.flow(works, &preparation, observer, move |prepared, sender| {
+                        asker.answer_all(prepared, sender, is_stopped);
+                        asker
+                    })?)
+                }
+            });
         }
         self.bench.drain(&mut self.folders, self.is_stopped, observer)?;
         if (self.is_stopped)() {
@@ -178,12 +186,70 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    fn load(
-        &self,
+    /// Lets images flow to `answer`, and its answers into the journal. The thread that answers owns the subjects while it
+    /// runs, and gives them back.
+    fn flow<P: Prepare, A: Send>(
+        &mut self,
         works: &[DatasetWork],
-        load: impl FnOnce() -> Result<EvalSubjects>,
-    ) -> Result<(Asker<'a>, Preparation)> {
-        let subjects = load()?;
+        preparation: &P,
+        observer: &mut dyn Observer,
+        answer: impl FnOnce(&Receiver<PreparedBatch<P::Image>>, &SyncSender<Result<AnsweredBatch>>) -> A + Send,
+    ) -> Result<A> {
+        let mut scribe = Scribe {
+            datasets: self.datasets,
+            works,
+            probes: self.probes,
+            prompt_name: self.prompt_name,
+            counts_scores: !self.modes.contains(&Mode::Generate),
+            bench: &mut self.bench,
+            folders: &mut self.folders,
+            told: HashSet::new(),
+        };
+        let todo: Vec<(&Dataset, &[SampleWork])> =
+            self.datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
+        let (batch_size, is_stopped) = (self.batch_size, self.is_stopped);
+        std::thread::scope(|scope| {
+            let (prepared_sender, prepared) = sync_channel(BATCHES_AHEAD);
+            let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
+            scope.spawn(move || send_batches(preparation, &todo, batch_size, is_stopped, prepared_sender));
+            let answering = scope.spawn(move || answer(&prepared, &answered_sender));
+            scribe.write(&answered, observer)?;
+            answering.join().map_err(|_| anyhow!("the thread that answers panicked"))
+        })
+    }
+
+    /// Asks a server again about some samples, and notes how many answers changed: its own noise. `load` is as in
+    /// [`ask`](Self::ask). `false` where somebody asked to stop.
+    pub fn repeat(&mut self, works: &[DatasetWork], load: impl FnOnce() -> Result<LoadedSubjects>) -> Result<bool> {
+        let is_noted = |folder: &RunFolder| folder.manifest().environment.contains_key(repeat::SERVER_FLIPS);
+        let is_generated = self.modes.contains(&Mode::Generate);
+        if self.n_repeats == 0 || !is_generated || (!self.has_asked && self.folders.iter().all(is_noted)) {
+            return Ok(true);
+        }
+        if self.asker.is_none() {
+            self.asker = Some(self.load(works, load)?);
+        }
+        if let Some(Answerer::Served(asker)) = &self.asker {
+            for run in 0..self.folders.len() {
+                if (self.is_stopped)() {
+                    return Ok(false);
+                }
+                let chosen = repeat::choose(self.folders[run].dir(), self.datasets, works, self.n_repeats)?;
+                let flips = repeat::ask(asker, &mut self.bench, run, self.datasets, &chosen)?;
+                self.folders[run].note(repeat::SERVER_FLIPS, flips);
+            }
+        }
+        Ok(true)
+    }
+
+    fn load(&self, works: &[DatasetWork], load: impl FnOnce() -> Result<LoadedSubjects>) -> Result<Answerer<'a>> {
+        let subjects = match load()? {
+            LoadedSubjects::Local(local) => local,
+            LoadedSubjects::Served(ready) => {
+                let asker = ServerAsker::new(ready, self.datasets, self.questions, self.max_new_tokens)?;
+                return Ok(Answerer::Served(Box::new(asker)));
+            }
+        };
         let preparation = Preparation {
             model: subjects.loaded.model_preprocessor().clone(),
             encoder: subjects.loaded.encoder_preprocessor().cloned(),
@@ -192,7 +258,7 @@ impl<'a> Session<'a> {
         let asker =
             Asker::new(subjects, self.datasets, self.questions, self.probes, self.max_new_tokens, scores_labels)?;
         asker.refuse_idle_adapters(&preparation, self.datasets, works)?;
-        Ok((asker, preparation))
+        Ok(Answerer::Local(Box::new(asker), preparation))
     }
 
     /// Ends the runs: their journals are compacted to the order of `works`' samples.
@@ -212,7 +278,11 @@ impl<'a> Session<'a> {
 /// One batch is prepared while another is answered; more would only hold memory.
 const BATCHES_AHEAD: usize = 1;
 
-fn answer_batches(asker: &Asker, prepared: &Receiver<PreparedBatch>, sender: &SyncSender<Result<AnsweredBatch>>) {
+fn answer_batches(
+    asker: &Asker<'_>,
+    prepared: &Receiver<PreparedBatch<Prepared>>,
+    sender: &SyncSender<Result<AnsweredBatch>>,
+) {
     while let Ok(batch) = prepared.recv() {
         let answered = asker.answer(batch);
         let is_failed = answered.is_err();
@@ -232,6 +302,8 @@ struct Scribe<'a> {
     counts_scores: bool,
     bench: &'a mut Bench,
     folders: &'a mut [RunFolder],
+    /// A server's failures that were told already: it may say the same of every image.
+    told: HashSet<String>,
 }
 
 impl Scribe<'_> {
@@ -247,11 +319,14 @@ impl Scribe<'_> {
                 let n_total = self.works[index].selected.len();
                 observer.event(Event::DatasetStarted { dataset: &dataset.name, n_total, n_done: n_done[index] });
             }
-            n_done[index] += batch.samples.len();
+            n_done[index] += batch.n_done;
             let mut trials = Vec::new();
             for sample in batch.samples {
                 if let Some(failure) = failure(dataset, &sample) {
                     observer.event(Event::Warning(format!("{failure}; it counts as unscored")));
+                }
+                if let Some(failure) = self.server_failure(dataset, &sample) {
+                    observer.event(Event::Warning(failure));
                 }
                 self.add_trials(index, sample, &mut trials)?;
             }
@@ -270,10 +345,10 @@ impl Scribe<'_> {
     }
 
     fn add_trials(&mut self, index: usize, sample: AnsweredSample, trials: &mut Vec<(usize, Trial)>) -> Result<()> {
-        let (work, dataset) = (sample.work, &self.datasets[index]);
+        let (work, dataset, prompt_name) = (sample.work, &self.datasets[index], self.prompt_name);
         let probe_name = self.probes[index].as_ref().map(Shots::prompt_name).unwrap_or_default();
         match sample.result {
-            Ok(Answers { content, answers: ImageAnswers { generated, scored, encoder, .. }, probed }) => {
+            Ok(Answers { content, answers: ImageAnswers { generated, scored, encoder, .. }, probed, from_server }) => {
                 let new = |asked, prompt| trial(dataset, work.position, &content, asked, prompt);
                 for (run, answer) in generated {
                     let trial = new(GENERATED, self.prompt_name);
@@ -295,6 +370,7 @@ impl Scribe<'_> {
                     let trial = probe_trial(new(PROBED, &probe_name), dataset, choice);
                     trials.extend(runs.iter().map(|run| (run, trial.clone())));
                 }
+                self.add_from_server(from_server, &|mode| new((Subject::Model, mode), prompt_name), trials)?;
             }
             Err(unreadable) => {
                 let new = |asked, prompt| Trial {
@@ -312,6 +388,38 @@ impl Scribe<'_> {
             }
         }
         Ok(())
+    }
+
+    /// `new` makes a trial of the model in a mode.
+    fn add_from_server(
+        &mut self,
+        from_server: FromServer,
+        new: &dyn Fn(Mode) -> Trial,
+        trials: &mut Vec<(usize, Trial)>,
+    ) -> Result<()> {
+        for (run, label, n_prompt_tokens) in from_server.held {
+            let trial = held_trial(new(Mode::Score), label, n_prompt_tokens);
+            trials.push((run, self.count(trial)));
+        }
+        for failure in from_server.failed {
+            let reason = if failure.may_pass { UnscoredReason::ModelUnreachable } else { UnscoredReason::ModelError };
+            let trial = Trial { outcome: Outcome::Unscored(reason), ..new(failure.mode) };
+            let trial =
+                if failure.mode == Mode::Generate { self.bench.submit(failure.run, trial)? } else { self.count(trial) };
+            trials.push((failure.run, trial));
+        }
+        Ok(())
+    }
+
+    /// Why a server gave no answer, for people, the first time that it says so.
+    fn server_failure(&mut self, dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
+        let failed = &sample.result.as_ref().ok()?.from_server.failed;
+        let is_new = |failure: &&Failure| !self.told.contains(&failure.message);
+        let failure = failed.iter().find(is_new).filter(|_| self.told.len() < N_FAILURES_TOLD)?;
+        self.told.insert(failure.message.clone());
+        let id = &dataset.samples[sample.work.position].id;
+        let hint = if failure.may_pass { ", and the same command asks again" } else { "" };
+        Some(format!("{id}: {}; it counts as unscored{hint}; of other images this is not told again", failure.message))
     }
 
     fn count(&mut self, trial: Trial) -> Trial {
@@ -334,6 +442,9 @@ fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
         }
     }
 }
+
+/// So many kinds of a server's failures are told: some servers put a number of its own into each.
+const N_FAILURES_TOLD: usize = 20;
 
 /// The prompt's name in an encoder's trials.
 pub(super) const CAPTION: &str = "caption";
@@ -377,6 +488,13 @@ fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice, String>) 
     trial
 }
 
+/// The trial of a label that was said because nothing else could be.
+fn held_trial(trial: Trial, label: String, n_prompt_tokens: Option<u32>) -> Trial {
+    let outcome = if label == trial.label { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
+    let answer = Answer { text: label, stop: Stop::Eos, n_prompt_tokens, n_answer_tokens: None, logit_gap: None };
+    Trial { answer: Some(answer), outcome, ..trial }
+}
+
 /// `trial` with the best label of `scores` as its answer, and the outcome that follows from it.
 pub(super) fn chosen(trial: Trial, scores: Vec<ScoredLabel>) -> Trial {
     let Some(best) = scores.first().filter(|best| best.score.is_finite()) else {
@@ -410,41 +528,6 @@ fn refuse_unreadable(datasets: &[Dataset], trials: &[Trial]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// How much of what one subject did in one mode on one dataset is unscored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct UnscoredShare {
-    /// The dataset's name.
-    pub dataset: String,
-    /// Who.
-    pub subject: Subject,
-    /// How.
-    pub mode: Mode,
-    /// Unscored trials over all, from 0 to 1.
-    pub share: f64,
-}
-
-/// The largest share of trials of one dataset, subject and mode that are unscored for another reason than an unreadable
-/// image.
-pub fn largest_unscored_share(trials: &[Trial]) -> Option<UnscoredShare> {
-    let mut counts: BTreeMap<(&str, Subject, Mode), (usize, usize)> = BTreeMap::new();
-    for trial in trials {
-        let (n, n_unscored) = counts.entry((&trial.dataset, trial.subject, trial.mode)).or_default();
-        *n += 1;
-        if matches!(trial.outcome, Outcome::Unscored(reason) if reason != UnscoredReason::ImageUnreadable) {
-            *n_unscored += 1;
-        }
-    }
-    counts
-        .into_iter()
-        .map(|((dataset, subject, mode), (n, n_unscored))| UnscoredShare {
-            dataset: dataset.to_owned(),
-            subject,
-            mode,
-            share: n_unscored as f64 / n as f64,
-        })
-        .max_by(|a, b| a.share.total_cmp(&b.share))
 }
 
 /// A dataset must have something to evaluate.
@@ -493,14 +576,5 @@ mod tests {
         let failed = scored(Err("not finite".to_owned()));
         assert_eq!(failed.outcome, Outcome::Unscored(UnscoredReason::ModelError));
         assert!(failed.answer.is_none() && failed.scores.is_empty() && failed.prior_corrected.is_none());
-    }
-
-    #[test]
-    fn unscored_shares_are_by_mode() {
-        let failed = scored(Err("not finite".to_owned()));
-        let good = Trial { outcome: Outcome::Correct, mode: Mode::Generate, ..failed.clone() };
-        let trials = [good.clone(), good.clone(), good, failed];
-        let unscored = largest_unscored_share(&trials).unwrap();
-        assert_eq!((unscored.mode, unscored.share), (Mode::Score, 1.0));
     }
 }

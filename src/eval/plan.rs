@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::judge::is_judged;
 use crate::dataset::Dataset;
-use crate::domain::{Mode, RunSet, Subject, Trial, TrialKey, select};
+use crate::domain::{Mode, Outcome, RunSet, Subject, Trial, TrialKey, UnscoredReason, select};
 
 /// What one dataset still needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,11 @@ pub struct SampleWork {
 }
 
 impl SampleWork {
+    /// The runs whose model must answer or score.
+    pub fn models(&self) -> RunSet {
+        self.generate.union(self.score)
+    }
+
     /// The runs that lack anything.
     pub fn runs(&self) -> RunSet {
         self.generate.union(self.score).union(self.encoder).union(self.probe)
@@ -63,10 +68,25 @@ pub(super) fn key(dataset: &Dataset, position: usize, subject: Subject, mode: Mo
     TrialKey { dataset: dataset.name.clone(), sample: dataset.samples[position].id.clone(), subject, mode }
 }
 
+/// How samples come together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Images in one pass of the encoder, and of a model that runs here.
+    pub size: usize,
+    /// Whether the models are behind a server, which is never asked twice: what its batches are is its own affair.
+    pub is_served: bool,
+}
+
+/// The keys of the trials that need not be asked again.
+pub fn settled_keys(trials: &[Trial]) -> HashSet<TrialKey> {
+    let is_lost = |trial: &&Trial| trial.outcome != Outcome::Unscored(UnscoredReason::ModelUnreachable);
+    trials.iter().filter(is_lost).map(Trial::key).collect()
+}
+
 /// What `dataset` still needs of the models in `modes` and of what they are compared with (zero-shot or a probe), given the
 /// trials that each run has recorded.
 ///
-/// Batches are cut from the whole order and asked as a whole, even where some of their samples are recorded: the last
+/// Batches of what runs here are cut from the whole order and asked as a whole, even where some of their samples are recorded: the last
 /// digits of a logit depend on its neighbours, and a resumed run must end as one that was never interrupted.
 pub fn plan(
     dataset: &Dataset,
@@ -75,7 +95,7 @@ pub fn plan(
     modes: &[Mode],
     comparator: Option<Mode>,
     recorded: &[HashSet<TrialKey>],
-    batch_size: usize,
+    batching: Batching,
 ) -> DatasetWork {
     let names: Vec<&str> = dataset.labels.names().collect();
     let selected = select(&dataset.samples, &names, sample_seed, limit);
@@ -93,11 +113,18 @@ pub fn plan(
     let is_recorded = |&&position: &&usize| ASKED.iter().all(|&asked| lacking(&[position], asked).is_empty());
     let n_recorded = selected.iter().filter(is_recorded).count();
     let mut remaining = Vec::new();
-    for batch in selected.chunks(batch_size.max(1)) {
-        let [generate, score, encoder, probe] = ASKED.map(|asked| lacking(batch, asked));
-        if [generate, score, encoder, probe].iter().any(|runs| !runs.is_empty()) {
-            remaining.extend(batch.iter().map(|&position| SampleWork { position, generate, score, encoder, probe }));
+    for batch in selected.chunks(batching.size.max(1)) {
+        let of_batch = ASKED.map(|asked| lacking(batch, asked));
+        if of_batch.iter().all(|runs| runs.is_empty()) {
+            continue;
         }
+        remaining.extend(batch.iter().map(|&position| {
+            let [mut generate, mut score, encoder, probe] = of_batch;
+            if batching.is_served {
+                [generate, score, ..] = ASKED.map(|asked| lacking(&[position], asked));
+            }
+            SampleWork { position, generate, score, encoder, probe }
+        }));
     }
     DatasetWork { selected, remaining, n_recorded }
 }
@@ -121,7 +148,7 @@ pub(super) fn unjudged(recorded: &BTreeMap<TrialKey, Trial>) -> Vec<Trial> {
 }
 
 fn is_open(trial: &Trial) -> bool {
-    matches!(trial.outcome, crate::domain::Outcome::Unscored(reason) if reason.is_retried_on_resume())
+    matches!(trial.outcome, Outcome::Unscored(reason) if reason.is_retried_on_resume())
 }
 
 #[cfg(test)]
@@ -135,28 +162,42 @@ mod tests {
     }
 
     const GENERATE: [Mode; 1] = [Mode::Generate];
+    const FOUR: Batching = Batching { size: 4, is_served: false };
     const ZERO_SHOT: Option<Mode> = Some(Mode::ZeroShot);
 
     #[test]
     fn a_probe_is_asked_in_the_encoders_place() {
         let dataset = digits();
-        let whole = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[HashSet::new()], 4);
+        let whole = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[HashSet::new()], FOUR);
         assert!(whole.remaining.iter().all(|work| work.encoder.is_empty() && work.probe.contains(0)));
         let probed = whole.selected.iter().map(|&at| key(&dataset, at, Subject::Encoder, Mode::Probe)).collect();
-        let resumed = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[probed], 4);
+        let resumed = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[probed], FOUR);
         assert!(resumed.remaining.iter().all(|work| work.probe.is_empty() && work.generate.contains(0)));
         let only = whole.remaining[0].only(RunSet::of(2, |run| run == 1));
         assert!(only.runs().is_empty() && !whole.remaining[0].runs().is_empty());
     }
 
     #[test]
+    fn a_server_is_asked_only_about_what_is_lacking_and_the_encoder_about_whole_batches() {
+        let dataset = digits();
+        let whole = plan(&dataset, 7, Some(8), &GENERATE, ZERO_SHOT, &[HashSet::new()], FOUR);
+        let of = |&position: &usize| key(&dataset, position, Subject::Model, Mode::Generate);
+        let recorded: HashSet<TrialKey> = whole.selected[..3].iter().map(of).collect();
+        let served = Batching { is_served: true, ..FOUR };
+        let resumed = plan(&dataset, 7, Some(8), &GENERATE, ZERO_SHOT, &[recorded], served);
+        let asked: Vec<bool> = resumed.remaining.iter().map(|work| !work.generate.is_empty()).collect();
+        assert_eq!(asked, [false, false, false, true, true, true, true, true]);
+        assert!(resumed.remaining.iter().all(|work| !work.encoder.is_empty()));
+    }
+
+    #[test]
     fn modes_are_planned_apart_and_ordered_with_the_encoder_last() {
         let dataset = digits();
         let both = [Mode::Generate, Mode::Score];
-        let whole = plan(&dataset, 7, Some(4), &both, ZERO_SHOT, &[HashSet::new()], 4);
+        let whole = plan(&dataset, 7, Some(4), &both, ZERO_SHOT, &[HashSet::new()], FOUR);
         let generated: HashSet<TrialKey> =
             whole.selected.iter().map(|&at| key(&dataset, at, Subject::Model, Mode::Generate)).collect();
-        let resumed = plan(&dataset, 7, Some(4), &both, ZERO_SHOT, &[generated], 4);
+        let resumed = plan(&dataset, 7, Some(4), &both, ZERO_SHOT, &[generated], FOUR);
         assert_eq!((resumed.remaining.len(), resumed.n_recorded), (4, 0));
         for (before, after) in whole.remaining.iter().zip(&resumed.remaining) {
             assert!(before.generate.contains(0) && before.score.contains(0) && before.encoder.contains(0));
@@ -170,7 +211,7 @@ mod tests {
     #[test]
     fn a_batch_that_lacks_one_trial_is_asked_as_a_whole_by_the_runs_that_lack_it() {
         let dataset = digits();
-        let whole = plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[HashSet::new(), HashSet::new()], 4);
+        let whole = plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[HashSet::new(), HashSet::new()], FOUR);
         assert_eq!(whole.remaining.len(), 10);
         let all: HashSet<TrialKey> = whole
             .selected
@@ -179,7 +220,7 @@ mod tests {
             .collect();
         let mut torn = all.clone();
         torn.remove(&key(&dataset, whole.selected[5], Subject::Model, Mode::Generate));
-        let resumed = plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[all.clone(), torn.clone()], 4);
+        let resumed = plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[all.clone(), torn.clone()], FOUR);
         assert_eq!(resumed.n_recorded, 9);
         let positions: Vec<usize> = resumed.remaining.iter().map(|work| work.position).collect();
         assert_eq!(positions, whole.selected[4..8]);
@@ -188,17 +229,17 @@ mod tests {
             assert!(work.score.is_empty() && work.encoder.is_empty());
         }
         // The scores are there, so nothing is lacking to a run that asks for nothing else.
-        assert!(plan(&dataset, 7, Some(10), &[Mode::Score], ZERO_SHOT, &[torn], 4).remaining.is_empty());
-        assert!(plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[all.clone(), all], 4).remaining.is_empty());
+        assert!(plan(&dataset, 7, Some(10), &[Mode::Score], ZERO_SHOT, &[torn], FOUR).remaining.is_empty());
+        assert!(plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[all.clone(), all], FOUR).remaining.is_empty());
     }
 
     #[test]
     fn a_larger_limit_asks_the_last_batch_of_the_smaller_one_again() {
         let dataset = digits();
-        let small = plan(&dataset, 7, Some(10), &GENERATE, None, &[HashSet::new()], 4);
+        let small = plan(&dataset, 7, Some(10), &GENERATE, None, &[HashSet::new()], FOUR);
         let of = |&position: &usize| key(&dataset, position, Subject::Model, Mode::Generate);
         let recorded = small.selected.iter().map(of).collect();
-        let larger = plan(&dataset, 7, Some(20), &GENERATE, None, &[recorded], 4);
+        let larger = plan(&dataset, 7, Some(20), &GENERATE, None, &[recorded], FOUR);
         let positions: Vec<usize> = larger.remaining.iter().map(|work| work.position).collect();
         assert_eq!(positions, larger.selected[8..], "its batch has other neighbours now");
     }

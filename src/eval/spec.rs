@@ -72,6 +72,20 @@ pub fn model_prompts(prompt: &Prompt, rendered: &RenderedPrompt, modes: &[Mode])
     modes.iter().map(in_mode).collect()
 }
 
+/// The prompt of a served model in each of `modes`: its server renders it, and tells neither text nor tokens.
+pub fn served_prompts(prompt: &Prompt, modes: &[Mode]) -> Vec<SubjectPrompt> {
+    let in_mode = |&mode: &Mode| SubjectPrompt {
+        subject: Subject::Model,
+        mode,
+        prompt: prompt.name.clone(),
+        text: prompt.text.clone(),
+        hash: hash(&[&prompt.text]),
+        rendered: None,
+        ids: None,
+    };
+    modes.iter().map(in_mode).collect()
+}
+
 fn hash(parts: &[&str]) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in parts {

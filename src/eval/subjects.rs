@@ -2,13 +2,13 @@
 
 use anyhow::{Result, bail};
 
-use super::images::{Preparation, PreparedBatch, PreparedSample};
+use super::images::{Preparation, Prepared, PreparedBatch, PreparedSample};
 use super::loaded::{EvalSubjects, idle};
 use super::plan::{DatasetWork, SampleWork};
 use super::probe::{ProbeChoice, Shots, TowerProbes};
 use super::spec::Question;
 use crate::dataset::{Dataset, UnreadableImage};
-use crate::domain::RunSet;
+use crate::domain::{Mode, RunSet};
 use crate::model::subjects::{ImageAnswers, ImageRow, Questions};
 
 /// A sample with what was answered.
@@ -24,12 +24,35 @@ pub(super) struct Answers {
     pub answers: ImageAnswers,
     /// By tower, the runs whose probe answered, and its choice; `None` where the tower's features are no numbers.
     pub probed: Vec<(RunSet, Option<ProbeChoice>)>,
+    /// What only servers do.
+    pub from_server: FromServer,
 }
 
-/// A batch with its answers.
+/// What a server made of an image beside answers.
+#[derive(Default)]
+pub(super) struct FromServer {
+    /// Labels that were said because nothing else could be, by run, with the prompt's tokens.
+    pub held: Vec<(usize, String, Option<u32>)>,
+    /// Why there is no answer.
+    pub failed: Vec<Failure>,
+}
+
+/// Why a server gave no answer.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub run: usize,
+    pub mode: Mode,
+    pub message: String,
+    /// Whether asking again may bring one.
+    pub may_pass: bool,
+}
+
+/// A batch with its answers; of a served model, what has come so far of some samples.
 pub(super) struct AnsweredBatch {
     pub dataset: usize,
     pub samples: Vec<AnsweredSample>,
+    /// Samples that are answered with this.
+    pub n_done: usize,
 }
 
 /// The subjects with the questions of every dataset.
@@ -60,7 +83,7 @@ impl<'a> Asker<'a> {
     }
 
     /// Answers one batch.
-    pub fn answer(&self, batch: PreparedBatch) -> Result<AnsweredBatch> {
+    pub fn answer(&self, batch: PreparedBatch<Prepared>) -> Result<AnsweredBatch> {
         let rows: Vec<ImageRow> = batch
             .samples
             .iter()
@@ -87,13 +110,14 @@ impl<'a> Asker<'a> {
                         Some(probes) => probes.choose(&self.subjects.loaded, &answers.features)?,
                         None => Vec::new(),
                     };
-                    Ok(Answers { content: prepared.content, answers, probed })
+                    Ok(Answers { content: prepared.content, answers, probed, from_server: FromServer::default() })
                 }
                 Err(unreadable) => Err(unreadable),
             };
             samples.push(AnsweredSample { work, result });
         }
-        Ok(AnsweredBatch { dataset: batch.dataset, samples })
+        let n_done = samples.len();
+        Ok(AnsweredBatch { dataset: batch.dataset, samples, n_done })
     }
 
     /// Refuses an adapter under which the first logits of one image of every dataset equal the base's to the bit: it was

@@ -46,9 +46,8 @@ impl LlmJudge {
             messages: vec![Message::user(text)],
             temperature: Some(0.0),
             max_tokens: self.max_tokens.unwrap_or(N_TOKENS_DEFAULT),
-            seed: None,
-            top_p: None,
             extra: self.extra.clone(),
+            ..ChatRequest::default()
         };
         if let Some(JudgePreset::Paper) = self.preset {
             request.temperature = Some(0.2);

@@ -183,12 +183,13 @@ mod tests {
         let model = ModelSpec {
             name: "tiny".into(),
             family: "llava".into(),
-            weights: "blake3:w".into(),
+            weights: Some("blake3:w".into()),
             adapter: None,
             merged: false,
-            tokenizer: "blake3:t".into(),
-            chat_template: "blake3:c".into(),
+            tokenizer: Some("blake3:t".into()),
+            chat_template: Some("blake3:c".into()),
             preprocessing: serde_json::Value::Null,
+            served: None,
         };
         let rules =
             JudgeSpec { judge: "rules".into(), model: "1".into(), prompt: None, parameters: serde_json::Value::Null };

@@ -18,6 +18,7 @@ mod placement;
 pub mod prefix;
 pub mod preprocess;
 pub mod scoring;
+pub mod served;
 pub mod subjects;
 pub mod template;
 pub mod tokenizer;
@@ -26,6 +27,7 @@ mod trainer_template;
 pub mod vision;
 pub mod vision_qwen;
 pub mod weights;
+pub mod zero_shot;
 
 #[cfg(test)]
 pub(crate) mod testing;

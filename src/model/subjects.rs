@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::encoders::Encoder;
 use super::generate::Decoding;
@@ -12,6 +12,7 @@ use super::mllm::{Model, PlainTower, RenderedPrompt, Seen};
 use super::prefix::Prefix;
 use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
+use super::zero_shot::{N_SCORES_KEPT, rank};
 use crate::domain::{Answer, RgbImage, RunSet, ScoredLabel};
 
 /// The models of all runs and their encoder, loaded.
@@ -95,9 +96,6 @@ pub struct LabelChoice {
     /// Tokens of the prompt, image positions included.
     pub n_prompt_tokens: usize,
 }
-
-/// So many labels of a ranking are kept.
-const N_SCORES_KEPT: usize = 5;
 
 impl Subjects {
     /// `models` is the base and then each adapter's model; without `has_base` the base is no run. `has_own_tower` is by
@@ -214,7 +212,8 @@ impl Subjects {
                 tower.hidden_states(&tower.pixels(&images)?, &[tower.last_state()])?.swap_remove(0)
             }
         };
-        let ranked = rank(questions, &encoder.towers.image_embeddings(&hidden)?)?;
+        let labels = questions.label_embeddings.as_ref().context("the encoder has no captions to rank")?;
+        let ranked = rank(labels, &questions.labels, &encoder.towers.image_embeddings(&hidden)?)?;
         asked.into_iter().zip(ranked).for_each(|(row, ranking)| answers[row].encoder = Some(ranking));
         Ok(())
     }
@@ -392,17 +391,4 @@ fn generate(model: &Model, questions: &Questions, prefix: Prefix) -> Result<Vec<
             Err(error) => Ok(Err(error.to_string())),
         })
         .collect()
-}
-
-/// The best labels by cosine of each row of `images` `(rows, dimension)`.
-fn rank(questions: &Questions, images: &Tensor) -> Result<Vec<Vec<ScoredLabel>>> {
-    let labels = questions.label_embeddings.as_ref().context("the encoder has no captions to rank")?;
-    let cosines = images.matmul(labels)?.to_dtype(DType::F32)?.to_vec2::<f32>()?; // (rows, labels)
-    Ok(cosines
-        .into_iter()
-        .map(|row| {
-            let scored = |i: usize| ScoredLabel { label: questions.labels[i].clone(), score: row[i], share: None };
-            ranking(&row).into_iter().take(N_SCORES_KEPT).map(scored).collect()
-        })
-        .collect())
 }

@@ -2,13 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::{DatasetSpec, Mode, ProbeShots, RunSpec, SubjectPrompt};
+use crate::domain::{DatasetSpec, Mode, ProbeShots, RunSpec, ServedSpec, SubjectPrompt};
 
 /// What `run.json` holds under `comparable`: one key a field, named as `--allow-different` takes them.
 ///
 /// `split`, `label_set`, `prompt_text` and `prompt_ids` are by dataset, the prompts also by subject and mode;
 /// `preprocessing` is by subject, `generation_limits` by mode, `comparator` by dataset. So the comparison of two runs can leave out what only
 /// one of them has. These are effects and not file bytes: weights, adapter, merge state and layout are no part of it.
+///
+/// A served model has one more, `served`: how it is asked, and what its server makes of a fixed prompt.
 ///
 /// Image positions in a prompt's ids become one `"image"`: their number follows from the tower.
 pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
@@ -50,7 +52,19 @@ pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
         ("judges", judges.into()),
         (COMPARATOR, comparators(spec)),
     ];
-    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    let served = spec.model.served.as_ref().map(|served| ("served", of_server(served)));
+    fields.into_iter().chain(served).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// What two servers must do alike. Which model answers, and what it answers to the probe, is no part of it.
+fn of_server(served: &ServedSpec) -> Value {
+    let mut fields = Map::new();
+    fields.insert("request".into(), served.request.clone());
+    fields.insert("n_probe_tokens".into(), served.n_probe_tokens.into());
+    if let Some(label_scoring) = &served.label_scoring {
+        fields.insert("label_scoring".into(), label_scoring.clone().into());
+    }
+    fields.into()
 }
 
 /// The key of what models are compared with.
@@ -120,10 +134,25 @@ mod tests {
     #[test]
     fn weights_adapter_and_merge_state_do_not_count() {
         let mut other = spec();
-        other.model.weights = "blake3:other".into();
+        other.model.weights = Some("blake3:other".into());
         other.model.adapter = Some("blake3:adapter".into());
         other.model.merged = true;
         assert_eq!(comparable(&other), comparable(&spec()));
+    }
+
+    #[test]
+    fn servers_are_compared_by_what_they_do_and_not_by_the_model_behind() {
+        let served = |model: &str, n_probe_tokens| {
+            let mut spec = spec();
+            let request = json!({ "temperature": 0 });
+            let (probe_answer, label_scoring) = (Some(format!("blake3:{model}")), None);
+            spec.model.served =
+                Some(ServedSpec { model: model.into(), request, n_probe_tokens, probe_answer, label_scoring });
+            comparable(&spec)
+        };
+        assert_eq!(served("base", Some(34)), served("tuned", Some(34)));
+        assert_ne!(served("base", Some(34)), served("base", Some(35)));
+        assert!(!comparable(&spec()).contains_key("served"), "a local model has no such key");
     }
 
     #[test]

@@ -12,6 +12,9 @@ use super::manifest;
 use super::{Difference, Manifest, RecordError, RunState, differences, files, now};
 use crate::domain::{Trial, TrialKey};
 
+/// Notes of earlier sittings that a later one keeps, unless it has its own.
+const CARRIED: [&str; 1] = ["server_flips"];
+
 /// Held by the operating system, so that a killed process leaves no lock behind.
 const LOCK_NAME: &str = ".lock";
 
@@ -262,6 +265,12 @@ fn continued(recorded: Manifest, mut asked: Manifest) -> Manifest {
     }
     let n_sittings = recorded.environment.get("n_sittings").and_then(|n| n.as_u64()).unwrap_or(1);
     asked.environment.insert("n_sittings".into(), n_sittings.saturating_add(1).into());
+    // What the run itself found out stays true.
+    for name in CARRIED {
+        if let Some(value) = recorded.environment.get(name).filter(|_| !asked.environment.contains_key(name)) {
+            asked.environment.insert(name.into(), value.clone());
+        }
+    }
     asked.state = RunState::Running;
     asked
 }

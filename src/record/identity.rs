@@ -63,11 +63,11 @@ mod tests {
     #[test]
     fn every_other_field_makes_another_run() {
         let changes: [fn(&mut RunSpec); 14] = [
-            |spec| spec.model.weights.push('x'),
+            |spec| spec.model.weights = Some("blake3:x".into()),
             |spec| spec.model.adapter = Some("blake3:a".into()),
             |spec| spec.model.merged = true,
-            |spec| spec.model.tokenizer.push('x'),
-            |spec| spec.model.chat_template.push('x'),
+            |spec| spec.model.tokenizer = None,
+            |spec| spec.model.chat_template = None,
             |spec| spec.model.preprocessing["size"] = 336.into(),
             |spec| spec.encoder = None,
             |spec| spec.datasets[0].split = "train".into(),

@@ -18,7 +18,8 @@ fn text() -> impl Strategy<Value = String> {
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     use UnscoredReason::*;
-    let reasons = vec![Pending, ImageUnreadable, ModelError, JudgeFailed, JudgeUnparsable, JudgeBudget];
+    let reasons =
+        vec![Pending, ImageUnreadable, ModelError, ModelUnreachable, JudgeFailed, JudgeUnparsable, JudgeBudget];
     prop_oneof![
         Just(Outcome::Correct),
         prop::sample::select(ErrorCode::ALL.to_vec()).prop_map(Outcome::Incorrect),

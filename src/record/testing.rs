@@ -38,12 +38,13 @@ pub(super) fn spec() -> RunSpec {
         model: ModelSpec {
             name: "tiny".into(),
             family: "llava".into(),
-            weights: "blake3:w".into(),
+            weights: Some("blake3:w".into()),
             adapter: None,
             merged: false,
-            tokenizer: "blake3:t".into(),
-            chat_template: "blake3:c".into(),
+            tokenizer: Some("blake3:t".into()),
+            chat_template: Some("blake3:c".into()),
             preprocessing: json!({ "size": 224, "mean": [0.5, 0.5, 0.5] }),
+            served: None,
         },
         encoder: Some(EncoderSpec {
             name: "tower".into(),

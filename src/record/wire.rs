@@ -68,7 +68,10 @@ struct WireTrial {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kind: Option<ErrorKind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    reason: Option<UnscoredReason>,
+    reason: Option<WireReason>,
+    /// With the reason `model_error`: it was the server's failure, and asking again may bring an answer.
+    #[serde(default, skip_serializing_if = "is_false")]
+    is_retried: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     n_prompt_tokens: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +102,47 @@ struct WireFewerShots {
     shots: usize,
     answer: String,
     outcome: WireOutcome,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// The reasons of the contract, which are closed.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WireReason {
+    Pending,
+    ImageUnreadable,
+    ModelError,
+    JudgeFailed,
+    JudgeUnparsable,
+    JudgeBudget,
+}
+
+impl WireReason {
+    fn from_reason(reason: UnscoredReason) -> Self {
+        match reason {
+            UnscoredReason::Pending => Self::Pending,
+            UnscoredReason::ImageUnreadable => Self::ImageUnreadable,
+            UnscoredReason::ModelError | UnscoredReason::ModelUnreachable => Self::ModelError,
+            UnscoredReason::JudgeFailed => Self::JudgeFailed,
+            UnscoredReason::JudgeUnparsable => Self::JudgeUnparsable,
+            UnscoredReason::JudgeBudget => Self::JudgeBudget,
+        }
+    }
+
+    fn into_reason(self, is_retried: bool) -> UnscoredReason {
+        match self {
+            Self::ModelError if is_retried => UnscoredReason::ModelUnreachable,
+            Self::Pending => UnscoredReason::Pending,
+            Self::ImageUnreadable => UnscoredReason::ImageUnreadable,
+            Self::ModelError => UnscoredReason::ModelError,
+            Self::JudgeFailed => UnscoredReason::JudgeFailed,
+            Self::JudgeUnparsable => UnscoredReason::JudgeUnparsable,
+            Self::JudgeBudget => UnscoredReason::JudgeBudget,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,7 +188,8 @@ impl WireTrial {
             outcome,
             code,
             kind: code.map(ErrorCode::kind),
-            reason,
+            reason: reason.map(WireReason::from_reason),
+            is_retried: reason == Some(UnscoredReason::ModelUnreachable),
             n_prompt_tokens: answer.and_then(|answer| answer.n_prompt_tokens),
             n_answer_tokens: answer.and_then(|answer| answer.n_answer_tokens),
             // An infinite gap is none: JSON has no word for it.
@@ -194,7 +239,9 @@ impl WireTrial {
             }
             (WireOutcome::Incorrect, Some(_), Some(_), None) => Err("`code` is not of the `kind` beside it"),
             (WireOutcome::Incorrect, ..) => Err("`outcome` is `incorrect`, but `code` or `kind` is missing"),
-            (WireOutcome::Unscored, None, None, Some(reason)) => Ok(Outcome::Unscored(reason)),
+            (WireOutcome::Unscored, None, None, Some(reason)) => {
+                Ok(Outcome::Unscored(reason.into_reason(self.is_retried)))
+            }
             (WireOutcome::Unscored, None, None, None) => Err("`outcome` is `unscored`, but `reason` is missing"),
             (WireOutcome::Unscored, ..) => Err("`outcome` is `unscored`, but there is a `code` or `kind`"),
         }
@@ -301,6 +348,18 @@ mod tests {
         let expected =
             ["dataset", "split", "sample", "content", "label", "subject", "mode", "prompt", "outcome", "reason"];
         assert_eq!(keys, expected);
+    }
+
+    #[test]
+    fn a_servers_failure_is_a_model_error_that_is_asked_again() {
+        let mut failed = trial(0);
+        (failed.answer, failed.scores, failed.verdicts) = (None, vec![], vec![]);
+        failed.outcome = Outcome::Unscored(UnscoredReason::ModelUnreachable);
+        let line: Value = serde_json::from_str(&written(&failed)).unwrap();
+        assert_eq!((&line["reason"], &line["is_retried"]), (&json!("model_error"), &json!(true)));
+        assert_eq!(parse(written(&failed).as_bytes()).unwrap(), failed);
+        failed.outcome = Outcome::Unscored(UnscoredReason::ModelError);
+        assert!(!written(&failed).contains("is_retried"));
     }
 
     #[test]

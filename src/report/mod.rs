@@ -32,6 +32,7 @@ pub use self::decision::{annotations, decision_json, decision_markdown, decision
 pub use self::html::html;
 pub use self::json::json;
 pub use self::markdown::markdown;
+pub use self::notes::server_flips_note;
 pub use self::table::table;
 
 /// What the long reports show.

@@ -1,7 +1,7 @@
 //! What every report says in words: headings, and notes that a reader must not miss.
 
 use crate::chart::words;
-use crate::compare::{DatasetSummary, SubjectSummary, Summary};
+use crate::compare::{DatasetSummary, ServerFlips, SubjectSummary, Summary};
 use crate::domain::{EncoderRelation, ErrorCode, ErrorKind};
 
 /// How urgent a note is.
@@ -34,7 +34,11 @@ pub fn headings(summary: &Summary) -> Vec<(&'static str, String)> {
     vec![
         (
             "Model",
-            format!("{} ({}, {} on {})", words::model(model), model.family, model.compute_type, model.device_kind),
+            format!(
+                "{} ({})",
+                words::model(model),
+                words::how_run(&model.family, &model.compute_type, &model.device_kind)
+            ),
         ),
         ("Encoder", behind(words::encoder_heading(&summary.encoder))),
         ("Judge", behind(words::judge_heading(&summary.judge))),
@@ -61,6 +65,7 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
             without.join(", ")
         )));
     }
+    notes.extend(summary.model.server_flips.map(|flips| remark(server_flips_note(&summary.run, &flips))));
     if scoring(summary).has_prior {
         notes.push(remark(
             "Prior-corrected: label scoring, with each label's score on an image of the mean colour taken off."
@@ -94,6 +99,20 @@ fn unprobed(summary: &Summary) -> Vec<&str> {
     let without = summary.datasets.iter().filter(|dataset| dataset.encoder.is_none());
     let names = without.map(|dataset| dataset.dataset.as_str()).collect();
     if summary.encoder.probe.is_some() { names } else { Vec::new() }
+}
+
+/// How much of what changes is a server's own doing.
+pub fn server_flips_note(run: &str, flips: &ServerFlips) -> String {
+    let ServerFlips { n_repeated, n_answers_changed, n_outcomes_changed, .. } = flips;
+    if *n_repeated == 0 {
+        return format!("{run}: the server answered none of the samples that it was asked about again.");
+    }
+    format!(
+        "{run}: the server flips {n_answers_changed} of {n_repeated} answers ({}) and {n_outcomes_changed} outcomes ({}) when it is \
+         asked again; no difference below that is the model's.",
+        words::percent(flips.answer_flip_rate),
+        words::percent(flips.outcome_flip_rate)
+    )
 }
 
 fn constant_answer(dataset: &DatasetSummary) -> Option<String> {

@@ -247,7 +247,10 @@ pub fn prompts(spec: &RunSpec) -> Table {
 pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
     let modes: Vec<String> = spec.modes.iter().map(|mode| format!("{mode:?}").to_lowercase()).collect();
     let mut rows = vec![
-        vec!["model weights".to_owned(), spec.model.weights.clone()],
+        vec![
+            "model weights".to_owned(),
+            spec.model.weights.clone().unwrap_or_else(|| "not told by the server".to_owned()),
+        ],
         vec!["adapter".to_owned(), spec.model.adapter.clone().unwrap_or_else(|| "none".to_owned())],
         vec![
             "encoder weights".to_owned(),
@@ -256,7 +259,7 @@ pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
         vec!["probe".to_owned(), spec.probe.as_ref().map_or_else(|| "none".to_owned(), probe)],
         vec!["modes".to_owned(), modes.join(", ")],
         vec!["answers end after".to_owned(), format!("{} tokens", spec.max_new_tokens)],
-        vec!["compute type".to_owned(), format!("{} on {}", spec.compute_type, spec.device_kind)],
+        vec!["model run as".to_owned(), words::how_run(&spec.model.family, &spec.compute_type, &spec.device_kind)],
         vec!["sample seed".to_owned(), spec.sample_seed.to_string()],
     ];
     if !spec.tuned_on.is_empty() {

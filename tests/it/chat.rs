@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use emt::api::{ChatClient, ChatConfig, ChatError, ChatReply, ChatRequest, Finish, Message, Secret};
-use serde_json::{Map, json};
+use serde_json::json;
 
 use crate::http_server::{HttpServer, Reply, Request};
 
@@ -30,14 +30,7 @@ pub fn quick(server: &HttpServer) -> ChatConfig {
 }
 
 fn question(text: &str) -> ChatRequest {
-    ChatRequest {
-        messages: vec![Message::user(text)],
-        temperature: Some(0.0),
-        max_tokens: 8,
-        seed: None,
-        top_p: None,
-        extra: Map::new(),
-    }
+    ChatRequest { messages: vec![Message::user(text)], temperature: Some(0.0), max_tokens: 8, ..ChatRequest::default() }
 }
 
 fn ask(client: &ChatClient, text: &str) -> Result<ChatReply, ChatError> {
@@ -66,7 +59,8 @@ fn against(reply: Reply) -> (ChatError, usize) {
 #[test]
 fn a_request_is_put_as_the_interface_asks_and_carries_the_key() {
     let (result, server, _) = after(completion("Yes"));
-    assert_eq!(result, Ok(ChatReply { content: "Yes".into(), finish: Finish::Stop, n_tokens: Some(50) }));
+    let reply = result.unwrap();
+    assert_eq!((reply.content.as_str(), reply.finish, reply.n_tokens), ("Yes", Finish::Stop, Some(50)));
     let request = &server.requests()[0];
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/v1/chat/completions"));
     assert_eq!(request.headers["authorization"], format!("Bearer {KEY}"));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, SERVER};
 use reqwest::{Client, Url};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
@@ -185,9 +185,15 @@ impl Shared {
         let text = String::from_utf8_lossy(&response.bytes);
         let wait = runtime::retry_after(&response.headers);
         let status = match response.status {
-            200..300 => match wire::read_body(&response.bytes) {
+            200..300 => match wire::read_body(&response.bytes, self.config.takes_empty_replies) {
                 Body::Completion(reply, n_tokens_counted) => {
-                    let reply = reply.map(|reply| self.without_key(reply)).map_err(|error| self.without_key_in(error));
+                    let software = response.headers.get(SERVER).and_then(|value| value.to_str().ok()).map(excerpt);
+                    let reply = reply
+                        .map(|mut reply| {
+                            reply.server.software = software;
+                            self.without_key(reply)
+                        })
+                        .map_err(|error| self.without_key_in(error));
                     return (Attempt::Settled(reply), n_tokens_counted.unwrap_or(n_tokens));
                 }
                 Body::Other(what) => {
@@ -222,9 +228,9 @@ impl Shared {
                 )))
             }
             401 | 403 => fail_all(self.key_error(status, &message)),
-            404 | 410 => fail_all(self.not_found(status, &message)),
+            404 | 410 => fail_all(self.not_found(status, &message, sent)),
             400 | 422 if self.renegotiate(text, sent, used) => Attempt::Renegotiated,
-            400 | 422 if is_about_model(text) => fail_all(self.not_found(status, &message)),
+            400 | 422 if is_about_model(text) => fail_all(self.not_found(status, &message, sent)),
             429 if text.contains("insufficient_quota") => fail_all(ChatError::Quota(format!(
                 "the account at {} has no quota left: {message}; hint: check its plan and billing",
                 self.place()
@@ -290,7 +296,7 @@ impl Shared {
         }
     }
 
-    fn key_error(&self, status: u16, message: &str) -> ChatError {
+    pub(super) fn key_error(&self, status: u16, message: &str) -> ChatError {
         let (place, variable) = (self.place(), self.config.api_key_variable);
         let fault = match &self.config.api_key {
             Some(_) => format!("the server at {place} refuses the key"),
@@ -299,22 +305,22 @@ impl Shared {
         ChatError::Authentication(format!("{fault} ({status}): {message}; hint: set {variable}"))
     }
 
-    fn not_found(&self, status: u16, message: &str) -> ChatError {
-        let (place, model) = (self.place(), &self.config.model);
+    fn not_found(&self, status: u16, message: &str, sent: &Value) -> ChatError {
+        let (place, model) = (self.place(), sent["model"].as_str().unwrap_or(&self.config.model));
         ChatError::NotFound(format!(
             "{place} has no model `{model}`, or no chat completions ({status}): {message}; hint: check the address and the model's name"
         ))
     }
 
     /// The address without its query, which may hold a key.
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         let mut url = self.url.clone();
         url.set_query(None);
         url.to_string()
     }
 
     /// What is shown of a server's text: its error message where it has one, in one line, never the key.
-    fn shown(&self, text: &str) -> String {
+    pub(super) fn shown(&self, text: &str) -> String {
         // The key goes first: a cut through its middle would leave half of it.
         let text = self.config.api_key.as_ref().map_or_else(|| text.to_owned(), |key| key.redact(text));
         let error: Value = serde_json::from_str(&text).unwrap_or(Value::Null);

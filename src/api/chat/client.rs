@@ -38,7 +38,7 @@ type Completion = (u64, Result<ChatReply, ChatError>);
 /// Of the tickets submitted, at most [`ChatClient::capacity`] are without a received completion; then
 /// [`ChatClient::submit`] waits for a [`ChatClient::recv_timeout`]. Dropping the client abandons the rest.
 pub struct ChatClient {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     capacity: usize,
     n_outstanding: Mutex<usize>,
     received: Condvar,
@@ -162,8 +162,8 @@ fn check_numbers(config: &ChatConfig) -> Result<(), ConfigError> {
         ("--max-connections", config.max_connections as u64),
         ("--timeout", config.timeout_ms),
         ("the number of attempts", u64::from(config.max_attempts)),
-        ("--judge-requests-per-minute", config.requests_per_minute.unwrap_or(1)),
-        ("--judge-tokens-per-minute", config.tokens_per_minute.unwrap_or(1)),
+        ("the requests per minute", config.requests_per_minute.unwrap_or(1)),
+        ("the tokens per minute", config.tokens_per_minute.unwrap_or(1)),
     ];
     match numbers.into_iter().find(|(_, number)| *number == 0) {
         Some((name, _)) => Err(ConfigError::Zero(name)),

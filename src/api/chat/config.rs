@@ -33,6 +33,8 @@ pub struct ChatConfig {
     pub max_calls: Option<u64>,
     /// Tokens of prompts and replies in all.
     pub max_tokens_total: Option<u64>,
+    /// Whether an empty text is a reply: of a model under test it is an answer, of a judge it is none.
+    pub takes_empty_replies: bool,
 }
 
 impl ChatConfig {
@@ -52,6 +54,7 @@ impl ChatConfig {
             tokens_per_minute: None,
             max_calls: None,
             max_tokens_total: None,
+            takes_empty_replies: false,
         }
     }
 }

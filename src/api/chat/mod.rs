@@ -8,11 +8,13 @@ mod client;
 mod config;
 mod limits;
 mod negotiation;
+mod side;
 mod wire;
 
 pub use client::{ChatClient, ChatCounters};
 pub use config::{ChatConfig, ConfigError};
-pub use wire::{ChatReply, ChatRequest, Finish, Message, Part, Role};
+pub use side::{ServedModel, SideError};
+pub use wire::{ChatReply, ChatRequest, Finish, Message, Part, PromptToken, ReplyServer, Role, TokenLogprob};
 
 /// What became of a request that has no reply. No text here ever holds the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -108,6 +110,20 @@ pub enum ChatError {
 }
 
 impl ChatError {
+    /// Whether the server, or the way to it, failed: the same request may succeed another time.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::RateLimited { .. }
+                | Self::Server { .. }
+                | Self::Timeout { .. }
+                | Self::Connection { .. }
+                | Self::NotACompletion { .. }
+                | Self::Budget { .. }
+                | Self::Closed
+        )
+    }
+
     /// Whether no request of this client can succeed any more.
     pub fn is_fatal(&self) -> bool {
         matches!(

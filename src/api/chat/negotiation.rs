@@ -5,7 +5,16 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 /// Fields that a request can do without.
-const OPTIONAL: [&str; 5] = ["temperature", "top_p", "seed", "frequency_penalty", "presence_penalty"];
+const OPTIONAL: [&str; 8] = [
+    "temperature",
+    "top_p",
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "top_logprobs",
+    "logprobs",
+    "add_special_tokens",
+];
 
 /// How requests are put to this server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +29,8 @@ impl Negotiated {
     }
 
     pub(super) fn omits(&self, name: &str) -> bool {
-        self.omitted.contains(name)
+        // The one means nothing without the other.
+        self.omitted.contains(name) || (name == "top_logprobs" && self.omitted.contains("logprobs"))
     }
 
     pub(super) fn to_json(&self) -> Value {

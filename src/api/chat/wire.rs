@@ -1,5 +1,9 @@
 //! The interface's own form, apart from ours.
 
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -23,7 +27,36 @@ pub enum Role {
 pub enum Part {
     /// Text.
     Text(String),
+    /// An image as a `data:` address; shared, since it is asked about more than once.
+    Image(Arc<str>),
 }
+
+impl Part {
+    /// An image of these PNG bytes.
+    pub fn png(bytes: &[u8]) -> Self {
+        Self::Image(format!("data:image/png;base64,{}", STANDARD.encode(bytes)).into())
+    }
+
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => json!({"type": "text", "text": text}),
+            // As an object: some servers refuse a plain string, and one fails on it.
+            Self::Image(url) => json!({"type": "image_url", "image_url": {"url": &**url}}),
+        }
+    }
+
+    fn n_tokens_estimate(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len().div_ceil(BYTES_PER_TOKEN) as u64,
+            Self::Image(_) => N_TOKENS_PER_IMAGE,
+        }
+    }
+}
+
+/// English has about four bytes a token; a guess should not be too low.
+const BYTES_PER_TOKEN: usize = 3;
+/// A usual image of a usual model; the server's own count replaces the guess.
+const N_TOKENS_PER_IMAGE: u64 = 1_000;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,19 +82,17 @@ impl Message {
         // Plain text goes as a string: older servers know nothing else.
         let content = match self.parts.as_slice() {
             [Part::Text(text)] => json!(text),
-            parts => parts.iter().map(|Part::Text(text)| json!({"type": "text", "text": text})).collect(),
+            parts => parts.iter().map(Part::to_json).collect(),
         };
         json!({"role": role, "content": content})
-    }
-
-    fn n_bytes(&self) -> usize {
-        self.parts.iter().map(|Part::Text(text)| text.len()).sum()
     }
 }
 
 /// One question to a chat server.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatRequest {
+    /// The model, where it is another than the client's own.
+    pub model: Option<String>,
     /// The conversation so far.
     pub messages: Vec<Message>,
     /// Left out if `None`, or where the server does not take it.
@@ -80,7 +111,7 @@ impl ChatRequest {
     /// The request as the server is to get it.
     pub(super) fn to_json(&self, model: &str, negotiated: &Negotiated) -> Value {
         let mut body = Map::new();
-        body.insert("model".into(), json!(model));
+        body.insert("model".into(), json!(self.model.as_deref().unwrap_or(model)));
         body.insert("messages".into(), self.messages.iter().map(Message::to_json).collect());
         body.insert(negotiated.token_limit().into(), json!(self.max_tokens));
         let sampling = [
@@ -99,10 +130,10 @@ impl ChatRequest {
         Value::Object(body)
     }
 
-    /// An upper guess at the tokens of prompt and reply; English has about four bytes a token.
+    /// An upper guess at the tokens of prompt and reply.
     pub(super) fn n_tokens_estimate(&self) -> u64 {
-        let n_bytes: usize = self.messages.iter().map(Message::n_bytes).sum();
-        n_bytes.div_ceil(3) as u64 + u64::from(self.max_tokens)
+        let parts = self.messages.iter().flat_map(|message| &message.parts);
+        parts.map(Part::n_tokens_estimate).sum::<u64>() + u64::from(self.max_tokens)
     }
 }
 
@@ -118,7 +149,7 @@ pub enum Finish {
 }
 
 /// A reply with text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ChatReply {
     /// The text, verbatim.
     pub content: String,
@@ -126,6 +157,47 @@ pub struct ChatReply {
     pub finish: Finish,
     /// Tokens of prompt and reply, where the server counts them.
     pub n_tokens: Option<u64>,
+    /// Tokens of the prompt alone, where the server tells.
+    pub n_prompt_tokens: Option<u32>,
+    /// Tokens of the reply alone, where the server tells.
+    pub n_reply_tokens: Option<u32>,
+    /// One entry a token of the reply, where they were asked for and the server gives them.
+    pub logprobs: Option<Vec<TokenLogprob>>,
+    /// vLLM's `prompt_logprobs`, where they were asked for: one entry a token of the prompt, `None` for the first.
+    pub prompt_logprobs: Option<Vec<Option<PromptToken>>>,
+    /// What the reply says of its server.
+    pub server: ReplyServer,
+}
+
+/// A token of a reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// Its text.
+    pub token: String,
+    /// Its log-probability.
+    pub logprob: f32,
+    /// The log-probabilities of the likeliest tokens in its place, as many as were asked for or fewer, falling.
+    pub top: Vec<f32>,
+}
+
+/// A token of a prompt, as vLLM tells of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptToken {
+    /// Its number in the vocabulary.
+    pub id: u32,
+    /// Its log-probability after all tokens before it.
+    pub logprob: f32,
+    /// Its text.
+    pub text: String,
+}
+
+/// What a reply says of its server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplyServer {
+    /// The `Server` header.
+    pub software: Option<String>,
+    /// `system_fingerprint`.
+    pub system_fingerprint: Option<String>,
 }
 
 /// What the body of a 200 is.
@@ -146,6 +218,10 @@ struct WireCompletion {
     error: Option<Value>,
     #[serde(default)]
     usage: Option<WireUsage>,
+    #[serde(default)]
+    system_fingerprint: Option<Value>,
+    #[serde(default)]
+    prompt_logprobs: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -154,24 +230,35 @@ struct WireChoice {
     message: Option<WireMessage>,
     #[serde(default)]
     finish_reason: Option<Value>,
+    #[serde(default)]
+    logprobs: Option<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct WireMessage {
     #[serde(default)]
     content: Option<Value>,
     #[serde(default)]
     refusal: Option<Value>,
+    /// What a reasoning model thought; vLLM sends both names.
+    #[serde(default)]
+    reasoning_content: Option<Value>,
+    #[serde(default)]
+    reasoning: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct WireUsage {
     #[serde(default)]
     total_tokens: Option<u64>,
+    #[serde(default)]
+    prompt_tokens: Option<u64>,
+    #[serde(default)]
+    completion_tokens: Option<u64>,
 }
 
-/// Reads the body of a 200.
-pub(super) fn read_body(bytes: &[u8]) -> Body {
+/// Reads the body of a 200. Where `takes_empty`, an empty text is a reply like any other; a missing one never is.
+pub(super) fn read_body(bytes: &[u8], takes_empty: bool) -> Body {
     let completion: WireCompletion = match serde_json::from_slice(bytes) {
         Ok(completion) => completion,
         Err(error) if error.is_eof() && bytes.trim_ascii_start().starts_with(b"{") => {
@@ -187,18 +274,59 @@ pub(super) fn read_body(bytes: &[u8]) -> Body {
         let status = code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
         return Body::Error { status: status.unwrap_or(500) };
     }
-    let n_tokens = completion.usage.and_then(|usage| usage.total_tokens);
+    let usage = completion.usage;
+    let n_tokens = usage.as_ref().and_then(|usage| usage.total_tokens);
     let reply = match completion.choices {
         None => return Body::Other("JSON"),
         Some(choices) => match choices.into_iter().next() {
             None => Err(ChatError::NoChoices),
-            Some(choice) => read_choice(choice, n_tokens),
+            Some(choice) => read_choice(choice, takes_empty),
         },
     };
+    let count = |of: fn(&WireUsage) -> Option<u64>| usage.as_ref().and_then(of).and_then(|n| n.try_into().ok());
+    let fingerprint = completion.system_fingerprint.and_then(|value| value.as_str().map(str::to_owned));
+    let reply = reply.map(|reply| ChatReply {
+        n_tokens,
+        n_prompt_tokens: count(|usage| usage.prompt_tokens),
+        n_reply_tokens: count(|usage| usage.completion_tokens),
+        prompt_logprobs: completion.prompt_logprobs.as_ref().and_then(prompt_logprobs),
+        server: ReplyServer { software: None, system_fingerprint: fingerprint },
+        ..reply
+    });
     Body::Completion(reply, n_tokens)
 }
 
-fn read_choice(choice: WireChoice, n_tokens: Option<u64>) -> Result<ChatReply, ChatError> {
+/// The tokens of `logprobs.content`; `None` where there are none or one is not as it should be.
+fn token_logprobs(logprobs: &Value) -> Option<Vec<TokenLogprob>> {
+    let tokens = logprobs["content"].as_array().filter(|tokens| !tokens.is_empty())?.iter();
+    tokens
+        .map(|token| {
+            let mut top: Vec<f32> =
+                token["top_logprobs"].as_array().into_iter().flatten().filter_map(logprob).collect();
+            top.sort_by(|a, b| b.total_cmp(a));
+            Some(TokenLogprob { token: token["token"].as_str()?.to_owned(), logprob: logprob(token)?, top })
+        })
+        .collect()
+}
+
+fn logprob(entry: &Value) -> Option<f32> {
+    entry["logprob"].as_f64().map(|logprob| logprob as f32).filter(|logprob| logprob.is_finite())
+}
+
+/// Each place's own token: the first of an object whose further entries are the likeliest ones in its place.
+fn prompt_logprobs(places: &Value) -> Option<Vec<Option<PromptToken>>> {
+    let place = |(index, place): (usize, &Value)| match place {
+        Value::Null if index == 0 => Some(None),
+        place => {
+            let (id, entry) = place.as_object()?.iter().next()?;
+            let text = entry["decoded_token"].as_str().unwrap_or_default().to_owned();
+            Some(Some(PromptToken { id: id.parse().ok()?, logprob: logprob(entry)?, text }))
+        }
+    };
+    places.as_array()?.iter().enumerate().map(place).collect()
+}
+
+fn read_choice(choice: WireChoice, takes_empty: bool) -> Result<ChatReply, ChatError> {
     let finish_reason = match choice.finish_reason {
         Some(Value::String(reason)) => reason,
         _ => "none".to_owned(),
@@ -206,13 +334,16 @@ fn read_choice(choice: WireChoice, n_tokens: Option<u64>) -> Result<ChatReply, C
     if finish_reason == "content_filter" {
         return Err(ChatError::ContentFilter);
     }
-    let message = choice.message.unwrap_or(WireMessage { content: None, refusal: None });
-    let text = match message.content {
-        Some(Value::String(text)) => text,
-        Some(Value::Array(parts)) => parts.iter().filter_map(|part| part["text"].as_str()).collect(),
-        _ => String::new(),
+    let message = choice.message.unwrap_or_default();
+    let is_said = |value: &Option<Value>| value.as_ref().is_some_and(|v| v.as_str().is_some_and(|s| !s.is_empty()));
+    let is_elsewhere = [&message.refusal, &message.reasoning_content, &message.reasoning].into_iter().any(is_said);
+    let (text, is_text) = match message.content {
+        Some(Value::String(text)) => (text, true),
+        Some(Value::Array(parts)) => (parts.iter().filter_map(|part| part["text"].as_str()).collect(), true),
+        _ => (String::new(), false),
     };
-    if text.trim().is_empty() {
+    let is_taken = takes_empty && is_text && !is_elsewhere;
+    if text.trim().is_empty() && !is_taken {
         let hint = match message.refusal {
             Some(Value::String(refusal)) if !refusal.is_empty() => {
                 format!("; the model refused: {}", super::attempt::excerpt(&refusal))
@@ -229,7 +360,16 @@ fn read_choice(choice: WireChoice, n_tokens: Option<u64>) -> Result<ChatReply, C
         "length" => Finish::Length,
         _ => Finish::Other(finish_reason),
     };
-    Ok(ChatReply { content: text, finish, n_tokens })
+    Ok(ChatReply {
+        content: text,
+        finish,
+        n_tokens: None,
+        n_prompt_tokens: None,
+        n_reply_tokens: None,
+        logprobs: choice.logprobs.as_ref().and_then(token_logprobs),
+        prompt_logprobs: None,
+        server: ReplyServer::default(),
+    })
 }
 
 #[cfg(test)]
@@ -239,7 +379,7 @@ mod tests {
     use super::*;
 
     fn check(body: &str) -> Result<ChatReply, ChatError> {
-        match read_body(body.as_bytes()) {
+        match read_body(body.as_bytes(), false) {
             Body::Completion(reply, _) => reply,
             Body::Error { status } => panic!("an error {status}"),
             Body::Other(what) => panic!("{what}"),
@@ -247,7 +387,7 @@ mod tests {
     }
 
     fn other(body: &str) -> &'static str {
-        match read_body(body.as_bytes()) {
+        match read_body(body.as_bytes(), false) {
             Body::Other(what) => what,
             _ => "a completion",
         }
@@ -280,8 +420,8 @@ mod tests {
     #[test]
     fn an_error_inside_a_200_keeps_its_status() {
         let body = br#"{"error":{"message":"slow down","code":429}}"#;
-        assert!(matches!(read_body(body), Body::Error { status: 429 }));
-        assert!(matches!(read_body(br#"{"error":"oops"}"#), Body::Error { status: 500 }));
+        assert!(matches!(read_body(body, false), Body::Error { status: 429 }));
+        assert!(matches!(read_body(br#"{"error":"oops"}"#, false), Body::Error { status: 500 }));
     }
     /// JSON of any shape, with the interface's own names in likely and unlikely places.
     fn any_json() -> impl Strategy<Value = Value> {
@@ -305,14 +445,14 @@ mod tests {
         fn no_body_makes_the_reader_panic_and_no_text_is_made_up(
             body in any_json(), choice in any_json(), bytes in prop::collection::vec(any::<u8>(), 0..80),
         ) {
-            let _ = read_body(&bytes);
+            let _ = read_body(&bytes, true);
             let choices = json!({"choices": [choice]});
             for body in [body, choices] {
                 let text = body.to_string();
-                if let Body::Completion(Ok(reply), _) = read_body(text.as_bytes()) {
+                if let Body::Completion(Ok(reply), _) = read_body(text.as_bytes(), false) {
                     prop_assert!(!reply.content.trim().is_empty() && !reply.content.contains("null"), "{text}");
                 }
-                let _ = read_body(&text.as_bytes()[..text.len() / 2]);
+                let _ = read_body(&text.as_bytes()[..text.len() / 2], true);
             }
         }
     }

@@ -56,6 +56,22 @@ impl ComparatorOptions {
         self.comparator != ComparatorName::Probe
     }
 
+    /// What stands beside a model behind a server, which shows nothing of its tower.
+    pub(super) fn of_served(&self, has_encoder: bool, n_datasets: usize) -> Result<Comparator> {
+        let warnings = match (self.comparator, has_encoder) {
+            (ComparatorName::Probe, _) => {
+                bail!(
+                    "--comparator probe needs the model's own tower, which a server does not show; hint: --comparator \
+                     zero-shot with --encoder DIR, or evaluate the checkpoint itself"
+                )
+            }
+            (ComparatorName::ZeroShot, false) => bail!("--comparator zero-shot needs an encoder; hint: --encoder DIR"),
+            (_, true) => Vec::new(),
+            (ComparatorName::Auto, false) => vec![NOTHING.to_owned()],
+        };
+        Ok(Comparator { probes: vec![None; n_datasets], warnings })
+    }
+
     fn request(&self) -> Result<ProbeRequest> {
         let mut shots = self.probe_shots.clone();
         shots.sort_unstable();
@@ -71,6 +87,8 @@ impl ComparatorOptions {
         Ok(ProbeRequest { classifier, shots })
     }
 }
+
+const NOTHING: &str = "without an encoder there is no retention and no comparison with what the model could see";
 
 /// What stands beside the model.
 pub(super) struct Comparator {
@@ -91,7 +109,6 @@ pub(super) fn choose(
     datasets: &[Dataset],
     sample_seed: u64,
 ) -> Result<Comparator> {
-    const NOTHING: &str = "without an encoder there is no retention and no comparison with what the model could see";
     let without = |warnings| Comparator { probes: vec![None; datasets.len()], warnings };
     let request = args.comparator.request()?;
     let missing = match (args.comparator.comparator, subjects.missing_encoder()) {

@@ -21,9 +21,10 @@ use crate::eval::{self, Ended, EvalRun};
 /// Flags of `emt eval`.
 #[derive(Args, Debug)]
 pub(super) struct EvalArgs {
-    /// Checkpoint folder of the model; `embedded`: the miniature that is a part of the program; or ORG/NAME[@REVISION] on
-    /// the hub, found in its cache. A folder of that name wins
-    #[arg(long, short, value_name = "DIR|ORG/NAME|embedded")]
+    /// Checkpoint folder of the model; `embedded`: the miniature that is a part of the program; ORG/NAME[@REVISION] on
+    /// the hub, found in its cache (a folder of that name wins); or the address of a server with OpenAI's chat interface, such
+    /// as http://localhost:8000/v1
+    #[arg(long, short, value_name = "DIR|ORG/NAME|URL|embedded")]
     model: PathBuf,
     /// Run folder; default: reports/<model>-<identity>. With adapters the runs lie in DIR/base and DIR/<adapter>. The
     /// same command again resumes
@@ -52,7 +53,8 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     let works = plan(options, &prepared, &open_runs);
     announce(&mut progress, &prepared, &works, open_runs.iter().any(|open| !open.recorded.is_empty()));
     interrupt::listen();
-    let Prepared { placement, subjects, datasets, questions, probes, batch_size, panel, runs, .. } = prepared;
+    let n_repeats = prepared.n_repeats(options);
+    let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, .. } = prepared;
     let run = EvalRun {
         datasets: &datasets,
         prompt_name: prompt_name(&runs[0].spec),
@@ -60,7 +62,8 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         probes: &probes,
         modes: &runs[0].spec.modes,
         max_new_tokens: options.max_new_tokens,
-        batch_size,
+        batch_size: batching.size,
+        n_repeats,
         panel,
         runs: open_runs,
         is_stopped: &interrupt::is_stopped,

@@ -10,12 +10,13 @@ use crate::cli::data::Places;
 use crate::cli::hub_options::HubOptions;
 use crate::cli::judge_options::JudgeOptions;
 use crate::cli::results::ChartOptions;
+use crate::cli::served_options::ServedOptions;
 
 /// What is asked of which model: the flags of every command that evaluates.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct EvalOptions {
     /// Folder of the encoder to compare with, or its ORG/NAME[@REVISION] on the hub; `auto`: the one that the checkpoint
-    /// names; `embedded`: the miniature's; `none`: no comparison
+    /// names (a served model names none); `embedded`: the miniature's; `none`: no comparison
     #[arg(long, value_name = "DIR|ORG/NAME|auto|embedded|none", default_value = "auto")]
     pub(in crate::cli) encoder: String,
     #[command(flatten)]
@@ -66,10 +67,11 @@ pub(in crate::cli) struct EvalOptions {
     /// Tokens of an answer at most
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(in crate::cli) max_new_tokens: usize,
-    /// Images in one forward pass; default: what memory allows, at most 32
+    /// Images in one forward pass; default: what memory allows, at most 32. With a served model: images that the encoder
+    /// sees at once, 16
     #[arg(long, value_name = "N")]
     pub(in crate::cli) batch_size: Option<usize>,
-    /// cpu, cuda, cuda:1, metal; auto: the GPU that the binary was built for, else cpu
+    /// cpu, cuda, cuda:1, metal; auto: the GPU that the binary was built for, else cpu. With a served model: the encoder's
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(in crate::cli) device: String,
     /// f32, bf16, f16; auto: f32 on a cpu, bf16 on a GPU
@@ -80,6 +82,8 @@ pub(in crate::cli) struct EvalOptions {
     pub(in crate::cli) tuned_on: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) adapters: AdapterOptions,
+    #[command(flatten)]
+    pub(in crate::cli) served: ServedOptions,
     #[command(flatten)]
     pub(in crate::cli) hub: HubOptions,
     #[command(flatten)]

@@ -9,35 +9,47 @@ use serde_json::{Map, Value};
 
 use super::comparator::{self, Comparator};
 use super::options::{CaptionsName, EvalOptions};
+use crate::chart::words;
 use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
+use crate::cli::served_options::{is_address, shown};
 use crate::cli::{environment, hub_options, results};
 use crate::dataset::{self, Available, Dataset, OpenRequest};
-use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt, Trial};
-use crate::eval::{self, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, Shots, SubjectsRequest};
+use crate::domain::{DatasetSpec, LabelSet, Mode, ProbeSpec, RunSpec, Subject, SubjectPrompt};
+use crate::eval::{
+    self, AnySubjects, Batching, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, SERVED_BATCH_SIZE,
+    SampleWork, ServedRequest, ServedSubjects, Shots, SubjectsRequest,
+};
 use crate::judging::Panel;
 use crate::model::Placement;
 use crate::model::mllm::RenderedPrompt;
 use crate::model::preprocess::PixelLimits;
-use crate::model::weights::is_embedded;
-use crate::prompting;
+use crate::model::weights::{Hub, is_embedded};
+use crate::prompting::{self, PromptTemplate};
 use crate::record::{self, Manifest, RunFolder, Sitting};
 
 /// Everything that is settled before weights are read.
 pub(in crate::cli) struct Prepared {
     pub(in crate::cli) placement: Placement,
-    pub(in crate::cli) subjects: OpenedSubjects,
+    pub(in crate::cli) subjects: AnySubjects,
     pub(in crate::cli) datasets: Vec<Dataset>,
     pub(in crate::cli) questions: Vec<Question>,
     /// By dataset, the shots of its probe.
     pub(in crate::cli) probes: Vec<Option<Shots>>,
     /// What a person should know of what the model is compared with.
     comparator_warnings: Vec<String>,
-    pub(in crate::cli) batch_size: usize,
+    pub(in crate::cli) batching: Batching,
     pub(in crate::cli) panel: Panel,
     pub(in crate::cli) runs: Vec<PlannedRun>,
     /// Which commit each name on the hub meant.
     pub(in crate::cli) hub_commits: Map<String, Value>,
+}
+
+impl Prepared {
+    /// Samples that a server is asked about again.
+    pub(in crate::cli) fn n_repeats(&self, args: &EvalOptions) -> usize {
+        if self.batching.is_served { args.served.n_repeats() } else { 0 }
+    }
 }
 
 fn check_numbers(args: &EvalOptions) -> Result<()> {
@@ -61,51 +73,37 @@ pub(in crate::cli) fn prepare(
     let (texts, datasets) = open_datasets(model, args)?;
     let template = prompting::load(&args.prompt)?;
     let hub = args.hub.hub(quiet, err)?;
-    let request = SubjectsRequest {
+    let modes = modes(&args.modes)?;
+    let sample_seed = args.sample_seed.unwrap_or(datasets[0].sample_seed);
+    let wanted = Wanted {
         model,
-        encoder: args.comparator.encoder(&args.encoder)?,
-        is_zero_shot: args.comparator.may_be_zero_shot(),
-        template: args.template.as_deref(),
-        pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
-        adapters: &args.adapters.requests()?,
-        has_base: args.adapters.has_base(),
-        is_merged: args.adapters.merge,
-        allows_idle: args.adapters.allow_noop_adapter,
-        hashes: environment::hash_memory(),
+        args,
+        texts: &texts,
+        datasets: &datasets,
+        sample_seed,
+        template: &template,
+        modes: &modes,
         hub: &hub,
     };
-    let subjects = OpenedSubjects::open(&request)?;
-    let sample_seed = args.sample_seed.unwrap_or(datasets[0].sample_seed);
-    let Comparator { probes, warnings: comparator_warnings } =
-        comparator::choose(args, &subjects, &texts, &datasets, sample_seed)?;
-    let captions = match args.captions {
-        CaptionsName::Template => Captions::Template,
-        CaptionsName::Ensemble => Captions::Ensemble,
+    let asked = match is_address(model) {
+        true => ask_server(&wanted)?,
+        false => ask_checkpoint(&wanted, &placement)?,
     };
-    let modes = modes(&args.modes)?;
-    let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
-    for (dataset, shots) in datasets.iter().zip(&probes) {
-        let prompt = template.render(&dataset.noun, &dataset.labels)?;
-        let rendered = subjects.render(&prompt.text)?;
-        let n_new = n_new_positions(args, &modes, &subjects, dataset, &rendered)?;
-        n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
-        let question = Question { text: prompt.text.clone(), captions: captions.of(dataset) };
-        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), shots.as_ref());
-        spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, &modes));
-        specs.push(spec);
-        questions.push(question);
-    }
-    let batch_size = subjects.batch_size(args.batch_size, n_tokens_max, &placement)?;
+    let Asked { subjects, specs, questions, comparator, probe, batching } = asked;
+    let (compute_type, device_kind) = match batching.is_served {
+        true => (SERVED.to_owned(), SERVED.to_owned()),
+        false => (placement.compute_type().to_owned(), placement.device_kind().to_owned()),
+    };
     let mut spec = RunSpec {
         model: subjects.model_spec(0)?,
         encoder: subjects.encoder_spec(0)?,
-        probe: comparator::probe_spec(&subjects, 0, &datasets, &probes)?,
+        probe,
         datasets: specs,
         sample_seed,
         modes,
         max_new_tokens: args.max_new_tokens,
-        compute_type: placement.compute_type().to_owned(),
-        device_kind: placement.device_kind().to_owned(),
+        compute_type,
+        device_kind,
         judges: Vec::new(),
         tuned_on: tuned_on(args)?,
     };
@@ -118,13 +116,102 @@ pub(in crate::cli) fn prepare(
         subjects,
         datasets,
         questions,
-        probes,
-        comparator_warnings,
-        batch_size,
+        probes: comparator.probes,
+        comparator_warnings: comparator.warnings,
+        batching,
         panel,
         runs,
         hub_commits,
     })
+}
+
+/// Subjects with what they are asked.
+struct Asked {
+    subjects: AnySubjects,
+    specs: Vec<DatasetSpec>,
+    questions: Vec<Question>,
+    comparator: Comparator,
+    probe: Option<ProbeSpec>,
+    batching: Batching,
+}
+
+/// What is asked for, before any of it is opened.
+struct Wanted<'a> {
+    model: &'a Path,
+    args: &'a EvalOptions,
+    /// What a person typed of the datasets.
+    texts: &'a [String],
+    datasets: &'a [Dataset],
+    sample_seed: u64,
+    template: &'a PromptTemplate,
+    modes: &'a [Mode],
+    hub: &'a Hub<'a>,
+}
+
+/// What a server tells neither of its numbers nor of its device.
+const SERVED: &str = "served";
+
+fn captions(args: &EvalOptions) -> Captions {
+    match args.captions {
+        CaptionsName::Template => Captions::Template,
+        CaptionsName::Ensemble => Captions::Ensemble,
+    }
+}
+
+fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
+    let Wanted { model, args, texts, datasets, sample_seed, template, modes, hub } = *wanted;
+    args.served.refuse_for_local(model)?;
+    let request = SubjectsRequest {
+        model,
+        encoder: args.comparator.encoder(&args.encoder)?,
+        is_zero_shot: args.comparator.may_be_zero_shot(),
+        template: args.template.as_deref(),
+        pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
+        adapters: &args.adapters.requests()?,
+        has_base: args.adapters.has_base(),
+        is_merged: args.adapters.merge,
+        allows_idle: args.adapters.allow_noop_adapter,
+        hashes: environment::hash_memory(),
+        hub,
+    };
+    let subjects = OpenedSubjects::open(&request)?;
+    let comparator = comparator::choose(args, &subjects, texts, datasets, sample_seed)?;
+    let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
+    for (dataset, shots) in datasets.iter().zip(&comparator.probes) {
+        let prompt = template.render(&dataset.noun, &dataset.labels)?;
+        let rendered = subjects.render(&prompt.text)?;
+        let n_new = n_new_positions(args, modes, &subjects, dataset, &rendered)?;
+        n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
+        let question = Question { text: prompt.text.clone(), captions: captions(args).of(dataset) };
+        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), shots.as_ref());
+        spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, modes));
+        specs.push(spec);
+        questions.push(question);
+    }
+    let size = subjects.batch_size(args.batch_size, n_tokens_max, placement)?;
+    let batching = Batching { size, is_served: false };
+    let probe = comparator::probe_spec(&subjects, 0, datasets, &comparator.probes)?;
+    Ok(Asked { subjects: AnySubjects::Local(subjects), specs, questions, comparator, probe, batching })
+}
+
+/// The server renders prompts and knows its own limits; what does not fit, it refuses.
+fn ask_server(wanted: &Wanted<'_>) -> Result<Asked> {
+    let Wanted { model, args, datasets, template, modes, hub, .. } = *wanted;
+    let encoder = args.comparator.encoder(&args.encoder)?;
+    let server = args.served.request(model, args, modes.contains(&Mode::Score))?;
+    let subjects = ServedSubjects::open(ServedRequest { server, encoder, hub })?;
+    let comparator = args.comparator.of_served(subjects.has_encoder(), datasets.len())?;
+    let (mut specs, mut questions) = (Vec::new(), Vec::new());
+    for dataset in datasets {
+        let prompt = template.render(&dataset.noun, &dataset.labels)?;
+        let question = Question { text: prompt.text.clone(), captions: captions(args).of(dataset) };
+        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), None);
+        spec.prompts.splice(0..0, eval::served_prompts(&prompt, modes));
+        specs.push(spec);
+        questions.push(question);
+    }
+    let batching = Batching { size: args.batch_size.unwrap_or(SERVED_BATCH_SIZE), is_served: true };
+    Ok(Asked { subjects: AnySubjects::Served(subjects), specs, questions, comparator, probe: None, batching })
 }
 
 /// The modes that `--modes` names, in the order of a run.
@@ -171,7 +258,7 @@ pub(in crate::cli) struct PlannedRun {
 }
 
 /// One run without adapters; with them, the base's (unless left out) and one for each.
-fn planned_runs(out: Option<&Path>, subjects: &OpenedSubjects, common: &RunSpec) -> Result<Vec<PlannedRun>> {
+fn planned_runs(out: Option<&Path>, subjects: &AnySubjects, common: &RunSpec) -> Result<Vec<PlannedRun>> {
     let names = subjects.runs();
     let is_alone = names.len() == 1;
     names
@@ -185,7 +272,7 @@ fn planned_runs(out: Option<&Path>, subjects: &OpenedSubjects, common: &RunSpec)
             }
             let dir = match out {
                 Some(dir) if is_alone => dir.to_owned(),
-                Some(dir) => dir.join(name.unwrap_or("base")),
+                Some(dir) => dir.join(name.as_deref().unwrap_or("base")),
                 None => default_folder(&spec),
             };
             Ok(PlannedRun { spec, dir })
@@ -268,15 +355,14 @@ fn default_folder(spec: &RunSpec) -> PathBuf {
 }
 
 fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::Map<String, Value> {
-    let shown = |path: &Path| Value::from(path.display().to_string());
     let mut paths = serde_json::Map::new();
-    paths.insert("model".into(), shown(model));
+    paths.insert("model".into(), shown(model).into());
     paths.insert("encoder".into(), args.encoder.clone().into());
     if !args.adapters.adapters.is_empty() {
         paths.insert("adapters".into(), args.adapters.adapters.clone().into());
     }
     if let Some(data) = &args.places.data {
-        paths.insert("data".into(), shown(data));
+        paths.insert("data".into(), data.display().to_string().into());
     }
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fields =
@@ -286,12 +372,11 @@ fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::M
 }
 
 pub(in crate::cli) fn plan(args: &EvalOptions, prepared: &Prepared, open_runs: &[OpenRun]) -> Vec<DatasetWork> {
-    let recorded: Vec<HashSet<_>> =
-        open_runs.iter().map(|open| open.recorded.iter().map(Trial::key).collect()).collect();
+    let recorded: Vec<HashSet<_>> = open_runs.iter().map(|open| eval::settled_keys(&open.recorded)).collect();
     let spec = &prepared.runs[0].spec;
     let plan = |dataset: &Dataset| {
         let comparator = spec.comparator(&dataset.name);
-        eval::plan(dataset, spec.sample_seed, args.limit, &spec.modes, comparator, &recorded, prepared.batch_size)
+        eval::plan(dataset, spec.sample_seed, args.limit, &spec.modes, comparator, &recorded, prepared.batching)
     };
     prepared.datasets.iter().map(plan).collect()
 }
@@ -303,16 +388,17 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, wor
     let names: Vec<&str> = prepared.runs.iter().map(|run| run.spec.model.name.as_str()).collect();
     let dirs: Vec<String> = prepared.runs.iter().map(|run| run.dir.display().to_string()).collect();
     progress.say(&format!(
-        "{} ({}, {} on {}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
+        "{} ({}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
         names.join(", "),
-        spec.model.family,
-        spec.compute_type,
-        spec.device_kind,
-        prepared.batch_size,
+        words::how_run(&spec.model.family, &spec.compute_type, &spec.device_kind),
+        prepared.batching.size,
         works.len(),
         if is_resumed { format!(", {n_recorded} recorded already") } else { String::new() },
         dirs.join(", ")
     ));
+    if prepared.batching.is_served {
+        progress.say(&format!("server: {} requests, retries aside", n_requests(prepared, works)));
+    }
     let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
     if n_calls_max > 0 {
@@ -320,11 +406,22 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, wor
     }
 }
 
+/// Requests to a server that `works` need.
+fn n_requests(prepared: &Prepared, works: &[DatasetWork]) -> usize {
+    let of_dataset = |(dataset, work): (&Dataset, &DatasetWork)| -> usize {
+        let n_scoring = |run| prepared.subjects.n_requests_per_scoring(run, dataset.labels.len());
+        let of_sample =
+            |sample: &SampleWork| sample.generate.iter().count() + sample.score.iter().map(n_scoring).sum::<usize>();
+        work.remaining.iter().map(of_sample).sum()
+    };
+    prepared.datasets.iter().zip(works).map(of_dataset).sum()
+}
+
 /// Opens the folders of all runs, new or to go on with.
 pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Prepared) -> Result<Vec<OpenRun>> {
     let mut open_runs = Vec::with_capacity(prepared.runs.len());
     for (run, PlannedRun { spec, dir }) in prepared.runs.iter().enumerate() {
-        let mut environment = sitting(model, args, prepared.batch_size);
+        let mut environment = sitting(model, args, prepared.batching.size);
         environment.insert("tower_change".into(), prepared.subjects.tower_change());
         if let Some(layers) = prepared.subjects.tower_change_by_layer() {
             environment.insert("tower_change_by_layer".into(), layers);
@@ -339,6 +436,10 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
         if !warnings.is_empty() {
             environment.insert("warnings".into(), warnings.into());
         }
+        if let Some(server) = prepared.subjects.server(run) {
+            refuse_another_model(dir, &server)?;
+            environment.insert(SERVER.into(), server);
+        }
         let tuned_on = prepared.subjects.tuned_on(run);
         if !tuned_on.is_empty() {
             environment.insert(ADAPTER_TUNED_ON.into(), tuned_on.into());
@@ -348,6 +449,33 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
         open_runs.push(OpenRun { folder, recorded });
     }
     Ok(open_runs)
+}
+
+/// The key of `run.json`'s environment under which a served model's server stands.
+const SERVER: &str = "server";
+
+/// How far the log-probabilities of one answer of one model may lie apart: what else a server does at the time changes their
+/// digits, an update of the weights changes more.
+const LOGPROB_TOLERANCE: f64 = 0.1;
+
+/// Refuses to go on with a run where another model answers under the name by now: its probe has the same text, and other
+/// log-probabilities.
+fn refuse_another_model(dir: &Path, server: &Value) -> Result<()> {
+    let Ok(recorded) = record::read_manifest(dir) else { return Ok(()) };
+    let logprobs = |server: &Value| -> Option<Vec<f64>> {
+        Some(server["probe"]["logprobs"].as_array()?.iter().filter_map(Value::as_f64).collect())
+    };
+    let before = recorded.environment.get(SERVER).and_then(logprobs);
+    let (Some(before), Some(now)) = (before, logprobs(server)) else { return Ok(()) };
+    let apart = before.iter().zip(&now).map(|(before, now)| (before - now).abs()).fold(0.0, f64::max);
+    if apart > LOGPROB_TOLERANCE || before.len() != now.len() {
+        bail!(
+            "another model answers under this name than when `{}` began: the log-probabilities of its answer to the probe are \
+             up to {apart:.2} apart; hint: give another folder with --out, or serve the first model again",
+            dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// What a person should know before anything is asked.

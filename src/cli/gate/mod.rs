@@ -16,8 +16,9 @@ use self::calibration::{CalibrationOptions, Calibrations, Outcomes};
 use self::history::History;
 use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
 use super::eval::EvalOptions;
+use super::results;
 use crate::gate::{self, Decision, Policy, RunName};
-use crate::record;
+use crate::{record, report};
 
 /// Flags of `emt gate`.
 #[derive(Args, Debug)]
@@ -29,8 +30,9 @@ pub(super) struct GateArgs {
     #[arg(long, value_name = "RUN", requires = "baseline")]
     candidate: Option<PathBuf>,
     /// Checkpoint folder of the base, `embedded`, or ORG/NAME[@REVISION] on the hub, to be evaluated with and without the
-    /// one --adapter, each dataset until it is decided; then the flags of `emt eval` hold
-    #[arg(long, short, value_name = "DIR|ORG/NAME|embedded", conflicts_with_all = ["baseline", "candidate"])]
+    /// one --adapter, each dataset until it is decided; or a server's address, with --served-model BASE,CANDIDATE. Then
+    /// the flags of `emt eval` hold
+    #[arg(long, short, value_name = "DIR|ORG/NAME|URL|embedded", conflicts_with_all = ["baseline", "candidate"])]
     model: Option<PathBuf>,
     /// Folder of both runs, in DIR/base and DIR/<adapter>; default: reports/<model>-<identity>. The same command again
     /// resumes
@@ -168,6 +170,10 @@ fn decide_recorded(
     }
     let mut decision = gate::decide(&policy, compared, &calibrations.corrections(&outcomes));
     decision.warnings.extend(unknown_datasets(&named, &decision));
+    for run in [&baseline, &candidates[0]] {
+        let flips = results::server_flips(&run.manifest);
+        decision.warnings.extend(flips.map(|flips| report::server_flips_note(&run.name, &flips)));
+    }
     let [of_baseline, of_candidate] = names;
     decision.baseline = Some(of_baseline);
     decision.candidate = Some(of_candidate);

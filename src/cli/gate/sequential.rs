@@ -13,13 +13,14 @@ use crate::cli::comparison::{self, RecordedRun, Rules};
 use crate::cli::eval::{self, PlannedRun, Prepared};
 use crate::cli::progress::Progress;
 use crate::cli::results::{self, Format, Results};
+use crate::cli::served_options::is_address;
 use crate::cli::{exit_code, interrupt};
 use crate::compare::CandidateComparison;
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, RunSet, Subject, TrialKey};
-use crate::eval::{DatasetWork, Ended, EvalRun, EvalSubjects, Session};
+use crate::eval::{Batching, DatasetWork, Ended, EvalRun, LoadedSubjects, Session, settled_keys};
 use crate::gate::{Policy, RunName, Sequence};
-use crate::record;
+use crate::{record, report};
 
 /// Evaluates and decides; returns the exit code.
 pub(super) fn run(
@@ -32,11 +33,15 @@ pub(super) fn run(
 ) -> Result<u8> {
     let options = &args.options;
     ensure!(
-        options.adapters.adapters.len() == 1 && options.adapters.has_base(),
+        is_address(model) || (options.adapters.adapters.len() == 1 && options.adapters.has_base()),
         "the gate compares a base with one adapter over it; hint: one --adapter, without --no-base; for more, `emt eval` \
          and `emt gate --baseline RUN --candidate RUN`"
     );
     let prepared = eval::prepare(model, options, args.runs.as_deref(), quiet, err)?;
+    ensure!(
+        prepared.runs.len() == 2,
+        "the gate compares two served models; hint: --served-model BASE,CANDIDATE, the one before fine-tuning first"
+    );
     ensure!(
         prepared.runs[0].spec.modes.contains(&Mode::Generate),
         "the gate decides on generated answers; hint: --modes generate or --modes generate,score"
@@ -60,6 +65,10 @@ pub(super) fn run(
     };
     let mut decision = sequence.decision();
     decision.warnings.extend(super::unknown_datasets(&named, &decision));
+    for run in &runs {
+        let flips = results::server_flips(&record::read_manifest(&run.dir)?);
+        decision.warnings.extend(flips.map(|flips| report::server_flips_note(&results::name_of(&run.dir), &flips)));
+    }
     let [baseline, candidate] = run_names;
     decision.baseline = Some(baseline);
     decision.candidate = Some(candidate);
@@ -101,7 +110,8 @@ fn ask(
         ));
     }
     interrupt::listen();
-    let Prepared { placement, subjects, datasets, questions, probes, batch_size, panel, runs, .. } = prepared;
+    let n_repeats = prepared.n_repeats(options);
+    let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, .. } = prepared;
     let spec = runs[BASELINE].spec.clone();
     let session = Session::open(EvalRun {
         datasets: &datasets,
@@ -110,12 +120,13 @@ fn ask(
         probes: &probes,
         modes: &spec.modes,
         max_new_tokens: options.max_new_tokens,
-        batch_size,
+        batch_size: batching.size,
+        n_repeats,
         panel,
         runs: open_runs,
         is_stopped: &interrupt::is_stopped,
     })?;
-    let mut looker = Looker { args, datasets: &datasets, runs: &runs, batch_size, asked: BTreeMap::new() };
+    let mut looker = Looker { args, datasets: &datasets, runs: &runs, batching, asked: BTreeMap::new() };
     let mut course = Course { session, load: Some(|| subjects.load(&placement)) };
     if !fix_margins(&mut sequence, policy, &n_max, &mut looker, &mut course, progress)? {
         return Ok(None);
@@ -136,7 +147,11 @@ fn ask(
         }
     }
     let works = looker.works(&[], None)?;
+    let is_repeated = course.repeat(&works)?;
     progress.finish();
+    if !is_repeated {
+        return Ok(None);
+    }
     let Ended::Complete { trials, .. } = course.session.finish(&works)? else {
         bail!("the runs did not end");
     };
@@ -159,29 +174,34 @@ fn n_max(dataset: &Dataset, max_pairs: usize, limit: Option<usize>) -> usize {
     balanced.min(max_pairs).min(limit.unwrap_or(usize::MAX)).max(1)
 }
 
+fn once<L: FnOnce() -> Result<LoadedSubjects>>(load: &mut Option<L>) -> Result<LoadedSubjects> {
+    match load.take() {
+        Some(load) => load(),
+        None => bail!("the subjects were loaded before"),
+    }
+}
+
 /// A session and what loads its subjects when they are needed.
 struct Course<'a, L> {
     session: Session<'a>,
     load: Option<L>,
 }
 
-impl<L: FnOnce() -> Result<EvalSubjects>> Course<'_, L> {
+impl<L: FnOnce() -> Result<LoadedSubjects>> Course<'_, L> {
     fn ask(&mut self, works: &[DatasetWork], progress: &mut Progress) -> Result<bool> {
         let load = &mut self.load;
-        self.session.ask(
-            works,
-            || match load.take() {
-                Some(load) => load(),
-                None => bail!("the subjects were loaded before"),
-            },
-            progress,
-        )
+        self.session.ask(works, || once(load), progress)
+    }
+
+    fn repeat(&mut self, works: &[DatasetWork]) -> Result<bool> {
+        let load = &mut self.load;
+        self.session.repeat(works, || once(load))
     }
 }
 
 /// A relative margin follows from the baseline alone and must be fixed before the candidate is read: so the baseline is
 /// asked first, about all that may be asked. `false` where somebody interrupted.
-fn fix_margins<L: FnOnce() -> Result<EvalSubjects>>(
+fn fix_margins<L: FnOnce() -> Result<LoadedSubjects>>(
     sequence: &mut Sequence,
     policy: &Policy,
     n_max: &[(String, usize)],
@@ -222,7 +242,7 @@ struct Looker<'a> {
     args: &'a GateArgs,
     datasets: &'a [Dataset],
     runs: &'a [PlannedRun],
-    batch_size: usize,
+    batching: Batching,
     /// By dataset, the samples that were asked about so far.
     asked: BTreeMap<String, usize>,
 }
@@ -234,7 +254,7 @@ impl Looker<'_> {
         let mut recorded: Vec<HashSet<TrialKey>> = Vec::with_capacity(self.runs.len());
         for run in self.runs {
             let (_, trials) = record::read_run(&run.dir)?;
-            recorded.push(trials.iter().map(|trial| trial.key()).collect());
+            recorded.push(settled_keys(&trials));
         }
         let spec = &self.runs[BASELINE].spec;
         let mut works = Vec::with_capacity(self.datasets.len());
@@ -245,7 +265,7 @@ impl Looker<'_> {
             let plan = |n: usize| {
                 let comparator = spec.comparator(&dataset.name);
                 let limit = Some(n);
-                crate::eval::plan(dataset, spec.sample_seed, limit, &spec.modes, comparator, &recorded, self.batch_size)
+                crate::eval::plan(dataset, spec.sample_seed, limit, &spec.modes, comparator, &recorded, self.batching)
             };
             let mut work = plan(n);
             match (look, only) {

@@ -151,7 +151,10 @@ fn compare(args: &ReportArgs, baseline: &Path, quiet: bool, out: &mut dyn Write,
         true => summaries.add(passing.run, run_names[passing.run], passing.spec, passing.trials),
         false => Ok(()),
     })?;
-    let summaries = summaries.finish();
+    let mut summaries = summaries.finish();
+    for (summary, run) in summaries.iter_mut().zip(std::iter::once(&before).chain(&after)) {
+        summary.model.server_flips = results::server_flips(&run.manifest);
+    }
     let curves = args.finetune.iter().map(|dir| read_curve(dir)).collect::<Result<Vec<Curve>>>()?;
     let dir = args.out.clone().unwrap_or_else(|| default_folder(&before, &after));
     write_comparison(args, &compared, &summaries, &after, &curves, &dir)?;

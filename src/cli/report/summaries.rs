@@ -17,7 +17,7 @@ impl Summaries {
 
     /// Adds the trials of one dataset, of which alone `spec` speaks, to the run of that number.
     pub fn add(&mut self, run: usize, name: &str, spec: &RunSpec, trials: &[Trial]) -> Result<()> {
-        let part = results::summary(name, spec, trials)?;
+        let part = results::summary(name, spec, trials, None)?;
         self.0[run] = Some(match self.0[run].take() {
             None => part,
             Some(whole) => joined(whole, part),

@@ -3,7 +3,7 @@
 use super::super::notes::{self, Note, Weight};
 use super::ComparisonReport;
 use crate::chart::words;
-use crate::compare::{CandidateComparison, ConstantAnswer, DatasetComparison};
+use crate::compare::{CandidateComparison, ConstantAnswer, DatasetComparison, Summary};
 use crate::domain::EncoderRelation;
 
 /// All notes, warnings first.
@@ -31,6 +31,10 @@ pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
     if !unreadable.is_empty() {
         remarks.push(format!("Images unreadable in both runs, which are left out: {}.", unreadable.join(", ")));
     }
+    let of_server =
+        |summary: &Summary| summary.model.server_flips.map(|flips| notes::server_flips_note(&summary.run, &flips));
+    remarks
+        .extend(std::iter::once(report.before).chain(report.pairs().map(|(_, with)| with.after)).filter_map(of_server));
     for (candidate, with) in report.pairs() {
         let of = if is_single { String::new() } else { format!("{}: ", candidate.run) };
         let [before, after] = [&report.before.encoder, &with.after.encoder].map(words::comparator);

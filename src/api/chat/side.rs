@@ -1,0 +1,165 @@
+//! What a chat server tells beside completions: its models, and how it tokenises.
+
+use std::time::{Duration, Instant};
+
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{RequestBuilder, Url};
+use serde_json::{Value, json};
+
+use super::attempt::Shared;
+use super::{ChatClient, ChatError};
+use crate::api::runtime;
+
+/// A model that a server lists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServedModel {
+    /// Its name in requests.
+    pub id: String,
+    /// The entry as the server gave it.
+    pub entry: Value,
+}
+
+/// Why a server told nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SideError {
+    /// It has nothing of the kind, as many servers: nothing can be concluded.
+    #[error("{place} answered {status}: {message}")]
+    Refused {
+        /// The address.
+        place: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+    /// No completion can succeed either.
+    #[error("{0}")]
+    Fatal(ChatError),
+}
+
+/// A body of more bytes is no list of models.
+const BODY_BYTES_MAX: u64 = 8 << 20;
+
+impl ChatClient {
+    /// The models that the server lists at `/models`, in its order.
+    pub fn models(&self) -> Result<Vec<ServedModel>, SideError> {
+        let url = self.shared.base_url(&["models"]);
+        let body = self.shared.tell(|| self.shared.http.get(url.clone()), &url)?;
+        let entries = body["data"].as_array().cloned().unwrap_or_default();
+        let model = |entry: Value| Some(ServedModel { id: entry["id"].as_str()?.to_owned(), entry });
+        Ok(entries.into_iter().filter_map(model).collect())
+    }
+
+    /// The tokens of a user's message `text` after the model's chat template, by vLLM's `/tokenize`, which does not stand
+    /// below `/v1`.
+    pub fn chat_tokens(&self, model: &str, text: &str) -> Result<Vec<u64>, SideError> {
+        let messages = json!([{"role": "user", "content": text}]);
+        self.tokens(&json!({"model": model, "messages": messages, "add_special_tokens": false}))
+    }
+
+    /// The tokens of a plain text, with or without those that the tokenizer adds by itself.
+    pub fn text_tokens(&self, model: &str, text: &str, adds_special: bool) -> Result<Vec<u64>, SideError> {
+        self.tokens(&json!({"model": model, "prompt": text, "add_special_tokens": adds_special}))
+    }
+
+    /// The server's address without path and query.
+    pub fn address(&self) -> String {
+        self.shared.url.origin().ascii_serialization()
+    }
+
+    fn tokens(&self, body: &Value) -> Result<Vec<u64>, SideError> {
+        let url = self.shared.root_url(&["tokenize"]);
+        let post =
+            || self.shared.http.post(url.clone()).header(CONTENT_TYPE, "application/json").body(body.to_string());
+        let reply = self.shared.tell(post, &url)?;
+        let tokens = reply["tokens"].as_array().map(|tokens| tokens.iter().filter_map(Value::as_u64).collect());
+        tokens.ok_or_else(|| SideError::Refused {
+            place: url.to_string(),
+            status: 200,
+            message: "there are no tokens in it".to_owned(),
+        })
+    }
+}
+
+impl Shared {
+    /// Below the address of which `chat/completions` is a part.
+    fn base_url(&self, path: &[&str]) -> Url {
+        let segments: Vec<&str> = self.url.path_segments().into_iter().flatten().collect();
+        let base = &segments[..segments.len().saturating_sub(2)];
+        self.url_of(&[base, path].concat())
+    }
+
+    /// The same without the version.
+    fn root_url(&self, path: &[&str]) -> Url {
+        let segments: Vec<&str> = self.url.path_segments().into_iter().flatten().collect();
+        let base = &segments[..segments.len().saturating_sub(2)];
+        let base = match base.split_last() {
+            Some((&"v1", root)) => root,
+            _ => base,
+        };
+        self.url_of(&[base, path].concat())
+    }
+
+    fn url_of(&self, segments: &[&str]) -> Url {
+        let mut url = self.url.clone();
+        url.set_path(&segments.join("/"));
+        url
+    }
+
+    /// Asks until there is a JSON body, a refusal, or no attempt left.
+    fn tell(&self, request: impl Fn() -> RequestBuilder, url: &Url) -> Result<Value, SideError> {
+        let deadline = Instant::now() + Duration::from_millis(self.config.total_ms_max);
+        let mut n_attempts = 0;
+        loop {
+            let outcome = self.tell_once(&request, url)?;
+            n_attempts += 1;
+            let (failure, wait) = match outcome {
+                Ok(body) => return Ok(body),
+                Err(failure) => failure,
+            };
+            let wait = wait.unwrap_or_else(|| runtime::backoff(self.config.retry_base_ms, n_attempts));
+            if n_attempts >= self.config.max_attempts || Instant::now() + wait > deadline {
+                return Err(SideError::Fatal(ChatError::Unreachable(format!(
+                    "the server at {} is given up: {failure} ({n_attempts} attempts); hint: check its address and that it \
+                     runs",
+                    self.place()
+                ))));
+            }
+            std::thread::sleep(wait);
+        }
+    }
+
+    /// One attempt: a body, or a failure that may pass with the wait that the server asks for.
+    fn tell_once(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+        url: &Url,
+    ) -> Result<Result<Value, (String, Option<Duration>)>, SideError> {
+        let handle = runtime::handle().map_err(|message| SideError::Fatal(ChatError::Unreachable(message)))?;
+        let mut request = request().timeout(Duration::from_millis(self.config.timeout_ms));
+        if let Some(key) = &self.config.api_key {
+            request = request.bearer_auth(key.expose());
+        }
+        let response = handle.block_on(async {
+            let response = request.send().await?;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            let is_small = response.content_length().is_none_or(|n_bytes| n_bytes <= BODY_BYTES_MAX);
+            let text = if is_small { response.text().await? } else { String::new() };
+            Ok::<_, reqwest::Error>((status, headers, text))
+        });
+        let (status, headers, text) = match response {
+            Ok(response) => response,
+            Err(error) => return Ok(Err((self.shown(&runtime::describe(error)), None))),
+        };
+        let message = self.shown(&text);
+        match status {
+            200..300 => match serde_json::from_str(&text) {
+                Ok(body) => Ok(Ok(body)),
+                Err(_) => Ok(Err((format!("it answered {url} with no JSON: {message}"), None))),
+            },
+            401 | 403 => Err(SideError::Fatal(self.key_error(status, &message))),
+            408 | 409 | 429 | 500.. => Ok(Err((format!("{status}: {message}"), runtime::retry_after(&headers)))),
+            _ => Err(SideError::Refused { place: url.to_string(), status, message }),
+        }
+    }
+}

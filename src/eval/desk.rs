@@ -1,0 +1,460 @@
+//! Requests to a server on their way, and what comes back.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::images::{PreparedBatch, PreparedForServer, PreparedSample, ServerPreparation};
+use super::opened::ReadyServer;
+use super::plan::SampleWork;
+use super::spec::Question;
+use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Failure, FromServer};
+use crate::api::{ChatError, ChatReply, ChatRequest, Part};
+use crate::dataset::{Dataset, png};
+use crate::domain::{Mode, ScoredLabel};
+use crate::model::preprocess::ImageInput;
+use crate::model::scoring::{ranking, shares};
+use crate::model::served::{LabelScoring, LabelTokens, Server, label_tokens, scores};
+use crate::model::subjects::{ImageAnswers, LabelChoice};
+use crate::model::zero_shot::{EmbeddedLabels, ZeroShot};
+
+/// So long a reply is waited for before there is a look at anything else.
+const WAIT: Duration = Duration::from_millis(50);
+/// So many labels of a ranking are kept.
+const N_SCORES_KEPT: usize = 5;
+
+/// A server and its encoder with the questions of every dataset.
+pub(super) struct ServerAsker {
+    server: Server,
+    encoder: Option<ZeroShot>,
+    questions: Vec<ServerQuestion>,
+    max_new_tokens: usize,
+}
+
+/// What is asked about every image of a dataset.
+struct ServerQuestion {
+    text: String,
+    labels: Vec<String>,
+    for_encoder: Option<EmbeddedLabels>,
+}
+
+impl ServerAsker {
+    /// Prepares the questions: embeds captions.
+    pub fn new(
+        ready: ReadyServer,
+        datasets: &[Dataset],
+        questions: &[Question],
+        max_new_tokens: usize,
+    ) -> Result<Self> {
+        let ReadyServer(loaded) = ready;
+        let question = |(dataset, question): (&Dataset, &Question)| -> Result<ServerQuestion> {
+            let labels: Vec<&str> = dataset.labels.names().collect();
+            let embed = |encoder: &ZeroShot| encoder.embed(&question.captions, &labels);
+            Ok(ServerQuestion {
+                text: question.text.clone(),
+                for_encoder: loaded.encoder.as_ref().map(embed).transpose()?,
+                labels: labels.into_iter().map(str::to_owned).collect(),
+            })
+        };
+        let questions = datasets.iter().zip(questions).map(question).collect::<Result<_>>()?;
+        Ok(Self { server: loaded.server, encoder: loaded.encoder, questions, max_new_tokens })
+    }
+
+    /// How images are prepared.
+    pub fn preparation(&self) -> ServerPreparation {
+        ServerPreparation { encoder: self.encoder.as_ref().map(|encoder| encoder.preprocessor().clone()) }
+    }
+
+    /// Answers all batches, or what was asked before `is_stopped`, and sends what comes as it comes.
+    pub fn answer_all(
+        &self,
+        prepared: &Receiver<PreparedBatch<PreparedForServer>>,
+        sender: &SyncSender<Result<AnsweredBatch>>,
+        is_stopped: &(dyn Fn() -> bool + Sync),
+    ) {
+        let mut desk = Desk { asker: self, sender, is_stopped, jobs: HashMap::new(), samples: HashMap::new(), next: 0 };
+        if let Err(error) = desk.work(prepared) {
+            // Where nobody listens any more, nobody needs to know.
+            let _ = sender.send(Err(error));
+        }
+    }
+
+    /// Asks again about one image of a dataset, by run; `None` where there is no answer this time. Nothing else may be
+    /// under way.
+    pub fn ask_again(&self, dataset: usize, of: &Dataset, asked: &[(usize, usize)]) -> Result<Vec<Option<String>>> {
+        let client = self.server.client();
+        let mut answers: Vec<Option<String>> = vec![None; asked.len()];
+        let receive = |answers: &mut [Option<String>], wait| -> Result<()> {
+            if let Some((ticket, result)) = client.recv_timeout(wait) {
+                let reply = refuse_fatal(result)?;
+                answers[ticket as usize] = reply.ok().and_then(|reply| self.server.answer(&reply).ok()).map(|a| a.text);
+            }
+            Ok(())
+        };
+        for (ticket, &(run, position)) in asked.iter().enumerate() {
+            let Ok(image) = of.read(position) else { continue };
+            let part = Part::png(&png(&image)?);
+            while client.n_outstanding() >= client.capacity() {
+                receive(&mut answers, WAIT)?;
+            }
+            let question = &self.questions[dataset].text;
+            client.submit(self.server.generate_request(run, question, &part, self.max_new_tokens), ticket as u64);
+        }
+        while client.n_outstanding() > 0 {
+            receive(&mut answers, WAIT)?;
+        }
+        Ok(answers)
+    }
+}
+
+/// What a ticket is for.
+struct Job {
+    sample: u64,
+    run: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Generate,
+    /// The label of this number.
+    Label(usize),
+    /// All labels under a constraint.
+    Choice,
+}
+
+/// A sample of which something is under way.
+struct OpenSample {
+    dataset: usize,
+    work: SampleWork,
+    content: String,
+    n_open: usize,
+    /// By run, what has come of its labels.
+    labels: HashMap<usize, OpenLabels>,
+}
+
+struct OpenLabels {
+    n_open: usize,
+    tokens: Vec<Option<LabelTokens>>,
+    failure: Option<Failure>,
+}
+
+struct Desk<'a> {
+    asker: &'a ServerAsker,
+    sender: &'a SyncSender<Result<AnsweredBatch>>,
+    is_stopped: &'a (dyn Fn() -> bool + Sync),
+    jobs: HashMap<u64, Job>,
+    samples: HashMap<u64, OpenSample>,
+    next: u64,
+}
+
+/// Nobody takes answers any more.
+struct Gone;
+
+impl Desk<'_> {
+    fn work(&mut self, prepared: &Receiver<PreparedBatch<PreparedForServer>>) -> Result<()> {
+        loop {
+            let batch = match prepared.try_recv() {
+                Ok(batch) => batch,
+                Err(TryRecvError::Disconnected) => break,
+                Err(TryRecvError::Empty) if self.jobs.is_empty() => match prepared.recv() {
+                    Ok(batch) => batch,
+                    Err(_) => break,
+                },
+                Err(TryRecvError::Empty) => {
+                    if self.receive(WAIT)?.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            if self.take(batch)?.is_err() {
+                return Ok(());
+            }
+        }
+        while !self.jobs.is_empty() {
+            if self.receive(WAIT)?.is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the requests of a batch, and asks the encoder while they are under way.
+    fn take(&mut self, batch: PreparedBatch<PreparedForServer>) -> Result<Result<(), Gone>> {
+        let dataset = batch.dataset;
+        let (mut settled, mut for_encoder) = (Vec::new(), Vec::new());
+        let mut n_done = 0;
+        for PreparedSample { work, image } in batch.samples {
+            // What is under way is waited for; nothing is added to it.
+            if (self.is_stopped)() {
+                return Ok(self.send(AnsweredBatch { dataset, samples: settled, n_done }));
+            }
+            let image = match image {
+                Ok(image) => image,
+                Err(unreadable) => {
+                    n_done += 1;
+                    settled.push(AnsweredSample { work, result: Err(unreadable) });
+                    continue;
+                }
+            };
+            if let Some(input) = image.for_encoder {
+                for_encoder.push((work, image.content.clone(), input));
+            }
+            match image.part {
+                Some(Ok(part)) => {
+                    if self.submit(dataset, work, &image.content, &part)?.is_err() {
+                        return Ok(Err(Gone));
+                    }
+                }
+                Some(Err(message)) => {
+                    n_done += 1;
+                    settled.push(unsendable(work, image.content, &message));
+                }
+                None => n_done += 1,
+            }
+        }
+        if let (Some(encoder), false) = (&self.asker.encoder, for_encoder.is_empty()) {
+            settled.extend(self.ask_encoder(encoder, dataset, for_encoder)?);
+        }
+        Ok(self.send(AnsweredBatch { dataset, samples: settled, n_done }))
+    }
+
+    fn ask_encoder(
+        &self,
+        encoder: &ZeroShot,
+        dataset: usize,
+        asked: Vec<(SampleWork, String, ImageInput)>,
+    ) -> Result<Vec<AnsweredSample>> {
+        let labels = self.asker.questions[dataset].for_encoder.as_ref().context("the encoder has no captions")?;
+        let inputs: Vec<&ImageInput> = asked.iter().map(|(.., input)| input).collect();
+        let ranked = encoder.rank(labels, &inputs)?;
+        let answered = asked.into_iter().zip(ranked).map(|((work, content, _), ranking)| {
+            let answers = ImageAnswers { encoder: Some(ranking), ..ImageAnswers::default() };
+            AnsweredSample {
+                work,
+                result: Ok(Answers { content, answers, probed: Vec::new(), from_server: FromServer::default() }),
+            }
+        });
+        Ok(answered.collect())
+    }
+
+    /// Sends all requests about one sample; takes replies in while the client is full.
+    fn submit(&mut self, dataset: usize, work: SampleWork, content: &str, image: &Part) -> Result<Result<(), Gone>> {
+        let (server, question) = (&self.asker.server, &self.asker.questions[dataset]);
+        let mut jobs: Vec<(usize, Kind, ChatRequest)> = Vec::new();
+        let mut labels = HashMap::new();
+        for run in work.generate.iter() {
+            let request = server.generate_request(run, &question.text, image, self.asker.max_new_tokens);
+            jobs.push((run, Kind::Generate, request));
+        }
+        for run in work.score.iter() {
+            let model = &server.models()[run];
+            let scoring = model.label_scoring.as_ref().context("the labels of a served model were not prepared")?;
+            let requests = scoring.requests(model, &question.text, image, &question.labels);
+            let is_by_label = matches!(scoring, LabelScoring::PromptLogprobs { .. });
+            if is_by_label {
+                let tokens = vec![None; requests.len()];
+                labels.insert(run, OpenLabels { n_open: requests.len(), tokens, failure: None });
+            }
+            let kind = |index| if is_by_label { Kind::Label(index) } else { Kind::Choice };
+            jobs.extend(requests.into_iter().enumerate().map(|(index, request)| (run, kind(index), request)));
+        }
+        let sample = self.ticket();
+        let open = OpenSample { dataset, work, content: content.to_owned(), n_open: jobs.len(), labels };
+        self.samples.insert(sample, open);
+        for (run, kind, request) in jobs {
+            while server.client().n_outstanding() >= server.client().capacity() {
+                if self.receive(WAIT)?.is_err() {
+                    return Ok(Err(Gone));
+                }
+            }
+            let ticket = self.ticket();
+            self.jobs.insert(ticket, Job { sample, run, kind });
+            server.client().submit(request, ticket);
+        }
+        Ok(Ok(()))
+    }
+
+    fn ticket(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Takes in what has come, and waits for the first of it.
+    fn receive(&mut self, wait: Duration) -> Result<Result<(), Gone>> {
+        let mut wait = wait;
+        let mut settled: HashMap<usize, AnsweredBatch> = HashMap::new();
+        let mut failure = None;
+        while let Some((ticket, result)) = self.asker.server.client().recv_timeout(wait) {
+            wait = Duration::ZERO;
+            match self.settle(ticket, result) {
+                Ok(Some((dataset, sample, n_done))) => {
+                    let batch =
+                        settled.entry(dataset).or_insert(AnsweredBatch { dataset, samples: Vec::new(), n_done: 0 });
+                    batch.samples.push(sample);
+                    batch.n_done += n_done;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        // What was answered is written down before the run ends with an error.
+        for batch in settled.into_values() {
+            if self.send(batch).is_err() {
+                return Ok(Err(Gone));
+            }
+        }
+        failure.map_or(Ok(Ok(())), Err)
+    }
+
+    fn send(&self, batch: AnsweredBatch) -> Result<(), Gone> {
+        if batch.samples.is_empty() && batch.n_done == 0 {
+            return Ok(());
+        }
+        self.sender.send(Ok(batch)).map_err(|_| Gone)
+    }
+
+    /// What a completion means: the dataset, what is known now, and whether the sample is done with it.
+    fn settle(
+        &mut self,
+        ticket: u64,
+        result: Result<ChatReply, ChatError>,
+    ) -> Result<Option<(usize, AnsweredSample, usize)>> {
+        let Some(Job { sample, run, kind }) = self.jobs.remove(&ticket) else { return Ok(None) };
+        let reply = refuse_fatal(result)?;
+        let Some(open) = self.samples.get_mut(&sample) else {
+            bail!("a reply came for a sample that nobody asked about")
+        };
+        open.n_open -= 1;
+        let n_done = usize::from(open.n_open == 0);
+        let mut answers = ImageAnswers::default();
+        let mut from_server = FromServer::default();
+        let question = &self.asker.questions[open.dataset];
+        match kind {
+            Kind::Generate => {
+                let answer = reply.map_err(|error| failed(run, Mode::Generate, &error)).and_then(|reply| {
+                    self.asker.server.answer(&reply).map_err(|message| no_answer(run, Mode::Generate, message))
+                });
+                match answer {
+                    Ok(answer) => answers.generated.push((run, Ok(answer))),
+                    Err(failure) => from_server.failed.push(failure),
+                }
+            }
+            Kind::Choice => match choice(&self.asker.server, run, reply, &question.labels) {
+                Ok((label, n_tokens)) => from_server.held.push((run, label, n_tokens)),
+                Err(failure) => from_server.failed.push(failure),
+            },
+            Kind::Label(index) => {
+                let end = match &self.asker.server.models()[run].label_scoring {
+                    Some(LabelScoring::PromptLogprobs { end }) => end.as_str(),
+                    _ => bail!("a label was scored in a way that was not asked for"),
+                };
+                let labels = open.labels.get_mut(&run).context("a label was scored that nobody asked about")?;
+                match labels.take(run, index, end, reply, &question.labels) {
+                    Some(Ok(choice)) => answers.scored.push((run, Ok(choice))),
+                    Some(Err(failure)) => from_server.failed.push(failure),
+                    None => {}
+                }
+            }
+        }
+        let (dataset, work, content) = (open.dataset, open.work, open.content.clone());
+        if n_done > 0 {
+            self.samples.remove(&sample);
+        }
+        let result = Ok(Answers { content, answers, probed: Vec::new(), from_server });
+        Ok(Some((dataset, AnsweredSample { work, result }, n_done)))
+    }
+}
+
+/// The label that the server was held to.
+fn choice(
+    server: &Server,
+    run: usize,
+    reply: Result<ChatReply, ChatError>,
+    labels: &[String],
+) -> Result<(String, Option<u32>), Failure> {
+    let reply = reply.map_err(|error| failed(run, Mode::Score, &error))?;
+    match &server.models()[run].label_scoring {
+        Some(LabelScoring::Constraint(constraint)) => {
+            let label = constraint.choice(&reply, labels).map_err(|message| no_answer(run, Mode::Score, message))?;
+            Ok((label, reply.n_prompt_tokens))
+        }
+        _ => Err(no_answer(run, Mode::Score, "a label was chosen in a way that was not asked for".to_owned())),
+    }
+}
+
+impl OpenLabels {
+    /// Takes in what was said of one label; with the last of them, the choice.
+    fn take(
+        &mut self,
+        run: usize,
+        index: usize,
+        end: &str,
+        reply: Result<ChatReply, ChatError>,
+        names: &[String],
+    ) -> Option<Result<LabelChoice, Failure>> {
+        self.n_open -= 1;
+        let tokens = reply
+            .map_err(|error| failed(run, Mode::Score, &error))
+            .and_then(|reply| label_tokens(&reply, end).map_err(|message| no_answer(run, Mode::Score, message)));
+        match tokens {
+            Ok(tokens) => self.tokens[index] = Some(tokens),
+            // A failure that may pass is the better one to keep: then all labels are asked again.
+            Err(failure) if self.failure.as_ref().is_none_or(|kept| !kept.may_pass) => self.failure = Some(failure),
+            Err(_) => {}
+        }
+        if self.n_open > 0 {
+            return None;
+        }
+        if let Some(failure) = self.failure.take() {
+            return Some(Err(failure));
+        }
+        let tokens: Vec<LabelTokens> = self.tokens.iter_mut().filter_map(Option::take).collect();
+        Some(choose(&tokens, names).map_err(|message| no_answer(run, Mode::Score, message)))
+    }
+}
+
+fn choose(tokens: &[LabelTokens], names: &[String]) -> Result<LabelChoice, String> {
+    let (scores, n_prompt_tokens) = scores(tokens)?;
+    let shares = shares(&scores);
+    let scored = |i: usize| ScoredLabel { label: names[i].clone(), score: scores[i], share: Some(shares[i]) };
+    let best = ranking(&scores).into_iter().take(N_SCORES_KEPT).map(scored).collect();
+    // The image of the mean colour is the model's own, and its server does not tell what that is.
+    Ok(LabelChoice { scores: best, prior_corrected: None, n_prompt_tokens })
+}
+
+/// The reply or its failure, unless no request can succeed any more.
+fn refuse_fatal(result: Result<ChatReply, ChatError>) -> Result<Result<ChatReply, ChatError>> {
+    match result {
+        Err(error) if error.is_fatal() => {
+            Err(anyhow!("{error}; what was answered is recorded, and the same command goes on"))
+        }
+        result => Ok(result),
+    }
+}
+
+fn failed(run: usize, mode: Mode, error: &ChatError) -> Failure {
+    Failure { run, mode, message: error.to_string(), may_pass: error.is_passing() }
+}
+
+fn no_answer(run: usize, mode: Mode, message: String) -> Failure {
+    Failure { run, mode, message, may_pass: false }
+}
+
+/// A sample whose image cannot be put into a request.
+fn unsendable(work: SampleWork, content: String, message: &str) -> AnsweredSample {
+    let of_mode = |mode, runs: crate::domain::RunSet| runs.iter().map(move |run| (run, mode)).collect::<Vec<_>>();
+    let asked = [of_mode(Mode::Generate, work.generate), of_mode(Mode::Score, work.score)].concat();
+    let failed = asked.into_iter().map(|(run, mode)| no_answer(run, mode, message.to_owned())).collect();
+    let from_server = FromServer { held: Vec::new(), failed };
+    AnsweredSample {
+        work,
+        result: Ok(Answers { content, answers: ImageAnswers::default(), probed: Vec::new(), from_server }),
+    }
+}

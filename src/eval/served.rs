@@ -1,0 +1,151 @@
+//! Served models as the subjects of a run, and the encoder beside them, which runs here.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::loaded::EncoderChoice;
+use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunSet};
+use crate::model::Placement;
+use crate::model::encoders::OpenedEncoder;
+use crate::model::preprocess::ImageProcessor;
+use crate::model::served::{LabelScoring, ProbedModel, Server, ServerRequest};
+use crate::model::weights::{Hub, Miniature, Role};
+use crate::model::zero_shot::ZeroShot;
+
+/// What a person asked for.
+pub struct ServedRequest<'a> {
+    /// The server and its models.
+    pub server: ServerRequest,
+    /// The encoder; a server does not tell which one its model has, so `auto` is none.
+    pub encoder: EncoderChoice,
+    /// Where names on the hub are looked up.
+    pub hub: &'a Hub<'a>,
+}
+
+/// A probed server and an opened encoder; no weight is read yet.
+pub struct ServedSubjects {
+    server: Server,
+    encoder: Option<(OpenedEncoder, String)>,
+}
+
+/// A probed server and a loaded encoder.
+pub(super) struct LoadedServer {
+    pub server: Server,
+    pub encoder: Option<ZeroShot>,
+}
+
+/// Images that are prepared, and seen by the encoder, at once: few, since requests wait meanwhile.
+pub const SERVED_BATCH_SIZE: usize = 16;
+
+/// How run.json calls the family of a model of which only a name is known.
+const FAMILY: &str = "served";
+
+impl ServedSubjects {
+    /// Opens the encoder, and probes the server.
+    pub fn open(request: ServedRequest<'_>) -> Result<Self> {
+        let encoder = match &request.encoder {
+            EncoderChoice::Auto | EncoderChoice::None => None,
+            EncoderChoice::Folder(dir) => {
+                let opened = OpenedEncoder::open(request.hub.find(dir, Role::Model)?.open(Miniature::Encoder)?)?;
+                let hash = opened.weights.hash()?;
+                Some((opened, hash))
+            }
+        };
+        let server = Server::open(request.server)?;
+        let subjects = Self { server, encoder };
+        subjects.refuse_equal_names()?;
+        Ok(subjects)
+    }
+
+    fn refuse_equal_names(&self) -> Result<()> {
+        let names = self.runs();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                anyhow::bail!(
+                    "two runs would be called `{name}`; hint: give one another name, as --served-model NAME=MODEL"
+                );
+            }
+        }
+        if names.len() > RunSet::N_RUNS_MAX {
+            anyhow::bail!("{} models are too many at once; hint: at most {}", names.len(), RunSet::N_RUNS_MAX);
+        }
+        Ok(())
+    }
+
+    /// The names of the runs, in order, as folders may be called.
+    pub fn runs(&self) -> Vec<String> {
+        let name = |model: &ProbedModel| match &model.name.name {
+            Some(name) => name.clone(),
+            // A repository's name has a slash, and is one folder.
+            None => model.name.model.replace(['/', '\\'], "--"),
+        };
+        self.server.models().iter().map(name).collect()
+    }
+
+    /// What a person should know.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.server.warnings.clone();
+        if self.encoder.is_some() {
+            warnings.push(
+                "a server does not tell which tower its model has: the encoder is taken at its word, as another one"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+
+    /// Whether an encoder stands beside the model.
+    pub fn has_encoder(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// The model of one of the runs, as the run's specification has it: null is what the server does not tell.
+    pub fn model_spec(&self, run: usize) -> ModelSpec {
+        ModelSpec {
+            name: self.server.models()[run].name.model.clone(),
+            family: FAMILY.to_owned(),
+            weights: None,
+            adapter: None,
+            merged: false,
+            tokenizer: None,
+            chat_template: None,
+            preprocessing: Value::Null,
+            served: Some(self.server.spec(run)),
+        }
+    }
+
+    /// The encoder, as the specification has it.
+    pub fn encoder_spec(&self) -> Result<Option<EncoderSpec>> {
+        let Some((encoder, weights)) = &self.encoder else { return Ok(None) };
+        Ok(Some(EncoderSpec {
+            name: encoder.name(),
+            family: encoder.family().to_owned(),
+            weights: weights.clone(),
+            tokenizer: encoder.tokenizer.hash()?,
+            preprocessing: ImageProcessor::parameters(&encoder.preprocessor),
+            relation: EncoderRelation::Other,
+            tower_equal: false,
+            tower_change: None,
+        }))
+    }
+
+    /// What `run.json` records of the server and the model of a run.
+    pub fn environment(&self, run: usize) -> Value {
+        self.server.environment(run)
+    }
+
+    /// Requests that scoring `n_labels` labels on one image takes.
+    pub fn n_requests_per_scoring(&self, run: usize, n_labels: usize) -> usize {
+        match &self.server.models()[run].label_scoring {
+            Some(LabelScoring::PromptLogprobs { .. }) => n_labels,
+            Some(LabelScoring::Constraint(_)) => 1,
+            None => 0,
+        }
+    }
+
+    pub(super) fn load(self, placement: &Placement) -> Result<LoadedServer> {
+        let load = |(encoder, _): (OpenedEncoder, String)| ZeroShot::new(encoder.load(placement)?);
+        let encoder = self.encoder.map(load).transpose().context("failed to load the encoder")?;
+        Ok(LoadedServer { server: self.server, encoder })
+    }
+}

@@ -1,0 +1,72 @@
+//! How much of a run says nothing.
+
+use std::collections::BTreeMap;
+
+use crate::domain::{Mode, Outcome, Subject, Trial, UnscoredReason};
+
+/// How much of what one subject did in one mode on one dataset is unscored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnscoredShare {
+    /// The dataset's name.
+    pub dataset: String,
+    /// Who.
+    pub subject: Subject,
+    /// How.
+    pub mode: Mode,
+    /// Unscored trials over all, from 0 to 1.
+    pub share: f64,
+}
+
+/// The largest share of trials of one dataset, subject and mode that are unscored for another reason than an unreadable
+/// image.
+pub fn largest_unscored_share(trials: &[Trial]) -> Option<UnscoredShare> {
+    let mut counts: BTreeMap<(&str, Subject, Mode), (usize, usize)> = BTreeMap::new();
+    for trial in trials {
+        let (n, n_unscored) = counts.entry((&trial.dataset, trial.subject, trial.mode)).or_default();
+        *n += 1;
+        if matches!(trial.outcome, Outcome::Unscored(reason) if reason != UnscoredReason::ImageUnreadable) {
+            *n_unscored += 1;
+        }
+    }
+    counts
+        .into_iter()
+        .map(|((dataset, subject, mode), (n, n_unscored))| UnscoredShare {
+            dataset: dataset.to_owned(),
+            subject,
+            mode,
+            share: n_unscored as f64 / n as f64,
+        })
+        .max_by(|a, b| a.share.total_cmp(&b.share))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(mode: Mode, outcome: Outcome) -> Trial {
+        Trial {
+            dataset: "mnist".into(),
+            split: "test".into(),
+            sample: "mnist/test/00000".into(),
+            content: "blake3:0".into(),
+            label: "7".into(),
+            subject: Subject::Model,
+            mode,
+            prompt: "emt".into(),
+            answer: None,
+            scores: Vec::new(),
+            fewer_shots: Vec::new(),
+            prior_corrected: None,
+            verdicts: Vec::new(),
+            outcome,
+        }
+    }
+
+    #[test]
+    fn unscored_shares_are_by_mode() {
+        let good = trial(Mode::Generate, Outcome::Correct);
+        let failed = trial(Mode::Score, Outcome::Unscored(UnscoredReason::ModelError));
+        let unscored = largest_unscored_share(&[good.clone(), good.clone(), good, failed]).unwrap();
+        assert_eq!((unscored.mode, unscored.share), (Mode::Score, 1.0));
+    }
+}

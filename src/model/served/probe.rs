@@ -1,0 +1,145 @@
+//! What a model makes of one fixed image and question.
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::{LabelScoring, ProbedModel, ServedName, ask, request, scoring};
+use crate::api::{ChatClient, ChatError, Part, ReplyServer};
+use crate::dataset;
+use crate::domain::RgbImage;
+
+/// Answers longer than this tell nothing more.
+const N_TOKENS_MAX: usize = 32;
+const QUESTION: &str = "What is in this image? Answer in one sentence.";
+const SIDE_PX: u32 = 64;
+
+/// What a model made of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    /// What the reply said of its server.
+    pub server: ReplyServer,
+    /// Tokens of the prompt, image positions included, where the server counts: another chat template, a lost
+    /// beginning-of-sequence token and another resolution all show in it.
+    pub n_prompt_tokens: Option<u32>,
+    /// The answer, verbatim.
+    pub answer: String,
+    /// The log-probability of each of its tokens, where the server gives them.
+    pub logprobs: Option<Vec<f32>>,
+    /// Whether the same question twice got the same answer.
+    pub is_repeatable: bool,
+}
+
+impl Probe {
+    /// What decides whether a run is the same: the answer, unless it is another each time. The log-probabilities' last digits
+    /// depend on what else the server does, so they are compared with a tolerance and are no part of it.
+    pub(super) fn identity(&self) -> Option<String> {
+        self.is_repeatable.then(|| format!("blake3:{}", blake3::hash(self.answer.as_bytes()).to_hex()))
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.answer.as_bytes());
+        for logprob in self.logprobs.iter().flatten() {
+            hasher.update(&logprob.to_le_bytes());
+        }
+        json!({
+            "question": QUESTION,
+            "answer": self.answer,
+            "n_prompt_tokens": self.n_prompt_tokens,
+            "logprobs": self.logprobs,
+            "hash": format!("blake3:{}", hasher.finalize().to_hex()),
+        })
+    }
+}
+
+/// The image that every server is shown: two colour gradients, and a dark square that is not in the middle.
+pub(super) fn image() -> Result<Part> {
+    let mut pixels = Vec::with_capacity((SIDE_PX * SIDE_PX * 3) as usize);
+    for y in 0..SIDE_PX {
+        for x in 0..SIDE_PX {
+            let is_dark = (12..32).contains(&x) && (24..44).contains(&y);
+            let pixel = if is_dark { [20, 30, 40] } else { [(x * 4) as u8, (y * 4) as u8, 160] };
+            pixels.extend_from_slice(&pixel);
+        }
+    }
+    let image = RgbImage::new(SIDE_PX, SIDE_PX, pixels).context("the probe's image is not whole")?;
+    Ok(Part::png(&dataset::png(&image)?))
+}
+
+/// Probes one model; where `scores_labels`, also how its labels can be scored.
+pub(super) fn open(
+    client: &ChatClient,
+    name: ServedName,
+    entry: Value,
+    adds_special_tokens: &Option<bool>,
+    scores_labels: bool,
+) -> Result<ProbedModel> {
+    let image = image()?;
+    let adds_special_tokens = match adds_special_tokens {
+        Some(wanted) => Some(*wanted),
+        None => lacks_first_token(client, &name.model, &entry)?,
+    };
+    let mut asked = request(&name.model, adds_special_tokens, QUESTION, &image, N_TOKENS_MAX);
+    asked.extra.insert("logprobs".into(), json!(true));
+    asked.extra.insert("top_logprobs".into(), json!(2));
+    let mut answers = Vec::with_capacity(2);
+    // Twice: the second reply may come from a cache, as in the run itself.
+    for _ in 0..2 {
+        answers.push(match ask(client, asked.clone()) {
+            Ok(reply) => reply,
+            // To say nothing is an answer, too.
+            Err(error) => bail!("{}", refusal(&name.model, &error)),
+        });
+    }
+    let is_repeatable = answers[0].content == answers[1].content;
+    let first = answers.swap_remove(0);
+    let probe = Probe {
+        server: first.server,
+        n_prompt_tokens: first.n_prompt_tokens,
+        answer: first.content,
+        logprobs: first.logprobs.map(|tokens| tokens.iter().map(|token| token.logprob).collect()),
+        is_repeatable,
+    };
+    let mut probed = ProbedModel { name, entry, adds_special_tokens, probe, label_scoring: None };
+    if scores_labels {
+        probed.label_scoring = Some(label_scoring(client, &probed, &image)?);
+    }
+    Ok(probed)
+}
+
+fn label_scoring(client: &ChatClient, model: &ProbedModel, image: &Part) -> Result<LabelScoring> {
+    scoring::find(client, model, image)
+        .with_context(|| format!("the labels of `{}` cannot be scored; hint: --modes generate", model.name.model))
+}
+
+fn refusal(model: &str, error: &ChatError) -> String {
+    match error {
+        ChatError::Rejected { .. } | ChatError::Server { .. } => format!(
+            "`{model}` does not answer a question about a small image: {error}; hint: it must be a model that takes images, \
+             and its server must be started so"
+        ),
+        error if error.is_fatal() => error.to_string(),
+        error => format!("`{model}` does not answer a question about a small image: {error}"),
+    }
+}
+
+/// Whether the tokenizer has a beginning-of-sequence token that the chat template lacks: vLLM renders a chat without it,
+/// where transformers puts it. `None` where the server does not tell.
+fn lacks_first_token(client: &ChatClient, model: &str, entry: &Value) -> Result<Option<bool>> {
+    use crate::api::SideError;
+    if entry["owned_by"] != "vllm" {
+        return Ok(None);
+    }
+    let tell = || -> Result<bool, SideError> {
+        let [with, without] = [true, false].map(|adds| client.text_tokens(model, "a", adds));
+        let (with, without) = (with?, without?);
+        let added = with.strip_suffix(without.as_slice()).and_then(<[u64]>::first);
+        let Some(first) = added else { return Ok(false) };
+        Ok(client.chat_tokens(model, "a")?.first() != Some(first))
+    };
+    match tell() {
+        Ok(lacks) => Ok(Some(lacks)),
+        Err(SideError::Refused { .. }) => Ok(None),
+        Err(error @ SideError::Fatal(_)) => Err(error.into()),
+    }
+}
