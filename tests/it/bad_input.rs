@@ -339,7 +339,27 @@ fn open_and_load(model: &Path) {
 fn any_value_in_a_checkpoints_configuration_is_a_model_or_an_error() {
     let Some(shared) = support::shared() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let model = copy_of_model(&shared, folder.path());
+    check_any_value(&copy_of_model(&shared, folder.path()));
+}
+
+#[test]
+fn any_value_in_the_configuration_of_a_qwen_is_a_model_or_an_error() {
+    let Some(shared) = support::shared() else { return };
+    for family in ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"] {
+        let folder = tempfile::tempdir().unwrap();
+        let fixture = shared.join("fixtures").join(family);
+        for name in ["chat_template.jinja", "config.json", "generation_config.json", "model.safetensors"] {
+            fs::copy(fixture.join(name), folder.path().join(name)).unwrap();
+        }
+        for name in ["processor_config.json", "tokenizer.json", "tokenizer_config.json"] {
+            fs::copy(fixture.join(name), folder.path().join(name)).unwrap();
+        }
+        check_any_value(folder.path());
+    }
+}
+
+/// Opens and loads `model` with hostile values in its files, and with files that end early.
+fn check_any_value(model: &Path) {
     let hostile = [
         json!(null),
         json!(true),
@@ -371,9 +391,9 @@ fn any_value_in_a_checkpoints_configuration_is_a_model_or_an_error() {
         let mut changed = document.clone();
         *changed.pointer_mut(&places[place.index(places.len())]).unwrap() = hostile[value.index(hostile.len())].clone();
         fs::write(model.join(name), changed.to_string()).unwrap();
-        open_and_load(&model);
+        open_and_load(model);
         fs::write(model.join(name), &original[..place.index(original.len())]).unwrap();
-        open_and_load(&model);
+        open_and_load(model);
         fs::write(model.join(name), original).unwrap();
     });
 }

@@ -1,6 +1,6 @@
 //! Qwen2-VL (Wang et al. 2024): images of any size, and positions in three dimensions.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::qwen_vl::{self, IMAGE_MARKER};
 use super::{MllmFamily, Verified};
@@ -34,7 +34,13 @@ pub(super) const MERGER_NAMES: [&str; 3] = ["ln_q", "mlp.0", "mlp.2"];
 /// Tower and projector of a `vision_config`.
 fn vision(config: &Config) -> Result<(PatchTowerConfig, MergerConfig)> {
     let size = config.positive_or("embed_dim", 1280)?;
-    let n_hidden = (size as f64 * config.f64_or("mlp_ratio", 4.0)?) as usize;
+    let ratio = config.f64_or("mlp_ratio", 4.0)?;
+    ensure!(
+        ratio > 0.0 && ratio < 1024.0,
+        "`mlp_ratio` in {} is {ratio}; hint: published towers have 4",
+        config.place()
+    );
+    let n_hidden = (size as f64 * ratio) as usize;
     let tower = PatchTowerConfig::from_config(config, size, n_hidden, (32, 14, "quick_gelu"))?;
     // What is called `hidden_size` here is the language model's width.
     let n_out = config.positive_or("hidden_size", 3584)?;

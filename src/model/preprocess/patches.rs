@@ -19,6 +19,9 @@ const N_MERGED_MIN: u64 = 256;
 /// attention alone would take gibibytes an image.
 const N_MERGED_MAX: u64 = 1280;
 
+/// More pixels are a mistake, not an image.
+const N_PIXELS_MAX: u64 = 1 << 31;
+
 /// The sides of an image may differ by this factor; transformers refuses what is longer.
 const RATIO_MAX: f64 = 200.0;
 
@@ -207,7 +210,7 @@ fn own_limit(config: &Value, names: [&str; 2], default: u64) -> Result<u64> {
     match found.into_iter().find(|value| !value.is_null()) {
         None => Ok(default),
         Some(value) => {
-            let limit = value.as_u64().filter(|limit| (1..=1 << 31).contains(limit));
+            let limit = value.as_u64().filter(|limit| (1..=N_PIXELS_MAX).contains(limit));
             limit.with_context(|| format!("`{}` must be a number of pixels, and is {value}", names[0]))
         }
     }
@@ -224,6 +227,10 @@ fn limits(own: (u64, u64), given: &PixelLimits, area: u64) -> Result<(u64, u64)>
             (own.0.max(N_MERGED_MIN * area).min(max), max)
         }
     };
+    ensure!(
+        max <= N_PIXELS_MAX,
+        "{max} pixels are more than any image is given, {N_PIXELS_MAX}; hint: a smaller --max-pixels or --min-pixels"
+    );
     ensure!(
         min <= max && max >= area,
         "an image cannot have at least {min} and at most {max} pixels; hint: --min-pixels must not exceed --max-pixels, \
@@ -327,6 +334,7 @@ mod tests {
         assert_eq!(limits(hub, &given(None, Some(9 * area)), area).unwrap(), (9 * area, 9 * area));
         assert_eq!(limits(hub, &given(Some(2000 * area), None), area).unwrap(), (2000 * area, 2000 * area));
         assert_eq!(limits(hub, &given(Some(3136), Some(12845056)), area).unwrap(), (3136, 12845056));
+        assert!(limits(hub, &given(Some(u64::MAX), None), area).unwrap_err().to_string().contains("--min-pixels"));
         let error = limits(hub, &given(Some(5000), Some(4000)), area).unwrap_err().to_string();
         assert!(error.contains("5000") && error.contains("4000") && error.contains("--max-pixels"), "{error}");
     }

@@ -105,6 +105,13 @@ impl PatchTowerConfig {
             windows: None,
             tapped: Vec::new(),
         };
+        // Sizes beyond this are a mistake in the file, and products of them would overflow.
+        const SIDE_MAX: usize = 1 << 10;
+        ensure!(
+            [this.patch_size, this.merge_size, this.n_frames].iter().all(|&side| side <= SIDE_MAX),
+            "{}: patch_size, spatial_merge_size and temporal_patch_size must be at most {SIDE_MAX}",
+            config.place()
+        );
         let channels = config.positive_or("in_channels", config.positive_or("in_chans", 3)?)?;
         ensure!(channels == 3, "`in_channels` in {} is {channels}; only RGB towers (3) are supported", config.place());
         ensure!(
