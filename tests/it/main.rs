@@ -32,3 +32,4 @@ mod report;
 mod resume;
 mod score;
 mod support;
+mod tiled;
