@@ -17,7 +17,7 @@ pub enum TowerKind {
 }
 
 /// Tiles that pass a tower together.
-pub const N_TILES_PER_PASS: usize = 4;
+const N_TILES_PER_PASS: usize = 4;
 
 /// Sizes of a tower.
 #[derive(Clone, Debug)]
@@ -117,6 +117,18 @@ impl VisionConfig {
     pub fn n_activations(&self) -> usize {
         let n_tokens = self.n_tokens();
         n_tokens * (6 * self.block.size + self.block.n_hidden) + self.block.n_heads * n_tokens * n_tokens
+    }
+
+    /// Numbers that an image of `n_tiles` tiles holds: the pixels of three such images (one is prepared and one waits
+    /// while one is seen), and what the tower makes of one.
+    pub fn n_numbers_of_tiles(&self, n_tiles: usize) -> usize {
+        let n_pixels = 3 * self.image_size.pow(2);
+        n_tiles.saturating_mul(3 * n_pixels + self.n_tokens() * self.block.size)
+    }
+
+    /// Numbers of activations while tiles pass, roughly.
+    pub fn n_activations_of_tiles(&self) -> usize {
+        N_TILES_PER_PASS.saturating_mul(self.n_activations())
     }
 }
 

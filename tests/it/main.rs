@@ -39,3 +39,4 @@ mod resume;
 mod score;
 mod served;
 mod support;
+mod tiled;

@@ -12,7 +12,7 @@ use crate::model::layers::{LayerNorm, Linear, Loader};
 use crate::model::preprocess::{Idefics3Processor, ImageInput};
 use crate::model::template::IMAGE_MARKER;
 use crate::model::tokenizer::TextTokenizer;
-use crate::model::vision::{N_TILES_PER_PASS, TowerKind, VisionConfig, VisionTower};
+use crate::model::vision::{TowerKind, VisionConfig, VisionTower};
 use crate::model::weights::{Canonical, Checkpoint, Weights, is_computed_buffer};
 
 /// The line in the list of families.
@@ -139,10 +139,8 @@ impl MllmPlan for Plan {
     }
 
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
-        let of_tile = 3 * self.vision.image_size().pow(2) + self.vision.n_tokens() * self.vision.size();
-        let seen = self.n_tiles_max().saturating_mul(of_tile);
-        let pass = N_TILES_PER_PASS.saturating_mul(self.vision.n_activations());
-        seen.saturating_add(self.text.n_numbers_per_row(n_tokens).max(pass))
+        let activations = self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations_of_tiles());
+        self.vision.n_numbers_of_tiles(self.n_tiles_max()).saturating_add(activations)
     }
 
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {

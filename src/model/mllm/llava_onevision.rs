@@ -10,7 +10,7 @@ use crate::model::language::{LanguageModel, Llama, LlamaConfig};
 use crate::model::layers::Loader;
 use crate::model::preprocess::{AnyresProcessor, ImageInput, read_pinpoints};
 use crate::model::template::IMAGE_MARKER;
-use crate::model::vision::{N_TILES_PER_PASS, TowerKind, VisionConfig, VisionTower};
+use crate::model::vision::{TowerKind, VisionConfig, VisionTower};
 use crate::model::weights::{Checkpoint, Weights, canonical_llava};
 
 /// The line in the list of families.
@@ -128,10 +128,8 @@ impl MllmPlan for Plan {
     }
 
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
-        let of_tile = 3 * self.vision.image_size().pow(2) + self.vision.n_tokens() * self.vision.size();
-        let seen = self.n_tiles_max().saturating_mul(of_tile);
-        let pass = N_TILES_PER_PASS.saturating_mul(self.vision.n_activations());
-        seen.saturating_add(self.text.n_numbers_per_row(n_tokens).max(pass))
+        let activations = self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations_of_tiles());
+        self.vision.n_numbers_of_tiles(self.n_tiles_max()).saturating_add(activations)
     }
 
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {

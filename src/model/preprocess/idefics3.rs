@@ -56,7 +56,7 @@ impl Idefics3Processor {
                 Some(size) => size
                     .get("longest_edge")
                     .and_then(|edge| config::side(edge).ok())
-                    .with_context(|| format!("`{key}` {size} has no `longest_edge` of so many pixels")),
+                    .with_context(|| format!("`{key}` {size} gives no `longest_edge` in pixels")),
             };
             let parameters = Idefics3Parameters {
                 longest_edge: edge("size", 4 * 364)?.min(EDGE_MAX),
