@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::api::Secret;
+use crate::model::weights::HashMemory;
 
 /// The first of `names` that is set and not empty, in the process's environment or else in `.env`.
 fn value(names: &[&'static str]) -> Option<(&'static str, String)> {
@@ -41,6 +42,11 @@ pub(super) fn hub_cache() -> Option<PathBuf> {
     let cache = || path(&["XDG_CACHE_HOME"]).or_else(|| dirs::home_dir().map(|home| home.join(".cache")));
     let home = || path(&["HF_HOME"]).or_else(|| cache().map(|cache| cache.join("huggingface")));
     path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]).or_else(|| home().map(|home| home.join("hub")))
+}
+
+/// Where the hashes of large weights are remembered.
+pub(super) fn hash_memory() -> Option<HashMemory> {
+    dirs::cache_dir().map(|cache| HashMemory::new(cache.join("emt").join("weight_hashes.json")))
 }
 
 fn below_home(path: &str) -> PathBuf {

@@ -15,7 +15,9 @@ use crate::model::preprocess::{ImageProcessor, PixelLimits};
 use crate::model::scoring::LabelTrie;
 use crate::model::subjects::Subjects;
 use crate::model::tower::{self, TowerComparison};
-use crate::model::weights::{Adapter, Canonical, Checkpoint, Hub, Located, Miniature, Role, is_embedded};
+use crate::model::weights::{
+    Adapter, Canonical, Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded,
+};
 
 /// Which encoder stands beside the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct SubjectsRequest<'a> {
     pub is_merged: bool,
     /// Whether an adapter that changes nothing is let pass.
     pub allows_idle: bool,
+    /// Hashes of weights that were made before.
+    pub hashes: Option<HashMemory>,
     /// Where names on the hub are looked up, and towers that are only named.
     pub hub: &'a Hub<'a>,
 }
@@ -125,8 +129,10 @@ impl OpenedSubjects {
             None => None,
         };
         let SubjectsRequest { has_base, is_merged, allows_idle, .. } = *request;
-        let model_hash = model.weights.hash()?;
-        let encoder_hash = encoder.as_ref().map(|(encoder, _)| encoder.weights.hash()).transpose()?;
+        let hash =
+            |weights: &Weights| request.hashes.as_ref().map_or_else(|| weights.hash(), |memory| memory.hash(weights));
+        let model_hash = hash(&model.weights)?;
+        let encoder_hash = encoder.as_ref().map(|(encoder, _)| hash(&encoder.weights)).transpose()?;
         Ok(Self { model, model_hash, adapters, has_base, is_merged, allows_idle, encoder, encoder_hash })
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::options::{CaptionsName, EvalOptions};
 use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
-use crate::cli::{hub_options, results};
+use crate::cli::{environment, hub_options, results};
 use crate::dataset::{self, Available, Dataset, OpenRequest};
 use crate::domain::{DatasetSpec, LabelSet, Mode, RunSpec, Subject, SubjectPrompt, Trial};
 use crate::eval::{self, Captions, DatasetWork, EncoderChoice, OpenRun, OpenedSubjects, Question, SubjectsRequest};
@@ -69,6 +69,7 @@ pub(in crate::cli) fn prepare(
         has_base: args.adapters.has_base(),
         is_merged: args.adapters.merge,
         allows_idle: args.adapters.allow_noop_adapter,
+        hashes: environment::hash_memory(),
         hub: &hub,
     };
     let subjects = OpenedSubjects::open(&request)?;

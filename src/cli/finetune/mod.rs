@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use super::progress::Progress;
-use super::{exit_code, hub_options, interrupt, results};
+use super::{environment, exit_code, hub_options, interrupt, results};
 use crate::dataset::{self, Catalog, Dataset, OpenRequest};
 use crate::finetune::{
     self, ADAPTER_SCHEMA, AnswerTemplate, Hyperparameters, Method, Output, Trainable, TrainableConfig, Trainer,
@@ -100,7 +100,10 @@ fn open_base(args: &FinetuneArgs, quiet: bool, err: &mut dyn Write) -> Result<Ba
     };
     let tower = tower.map(|at| at.open(Miniature::Encoder)).transpose()?;
     let opened = OpenedModel::open(&checkpoint, tower.as_ref(), args.template.as_deref())?;
-    let weights_hash = opened.weights.hash()?;
+    let weights_hash = match environment::hash_memory() {
+        Some(memory) => memory.hash(&opened.weights)?,
+        None => opened.weights.hash()?,
+    };
     let from_adapter = match &args.from_adapter {
         Some(adapter) => Some(hub.find(adapter, Role::Adapter)?.path),
         None => None,

@@ -13,6 +13,7 @@ mod embedded;
 mod hub;
 mod mapped;
 mod pickle;
+mod remembered;
 mod safetensors_file;
 mod store;
 mod stored;
@@ -30,5 +31,6 @@ pub use canonical::{
 pub use checkpoint::{Checkpoint, read_text_file};
 pub use embedded::{Miniature, is_embedded, open_checkpoint};
 pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
+pub use remembered::HashMemory;
 pub use store::Weights;
 pub use write::{NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};

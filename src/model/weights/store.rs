@@ -272,6 +272,11 @@ impl Weights {
         Ok(format!("blake3:{}", hasher.finalize().to_hex()))
     }
 
+    /// Where each tensor lies, by canonical name.
+    pub(super) fn stored(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
+        self.entries.iter().map(|(name, entry)| (name.as_str(), &entry.stored))
+    }
+
     /// A hint for a missing tensor: what the checkpoint has under the same leaf.
     fn similar(&self, name: &str) -> String {
         let leaf: String = name.rsplit('.').take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join(".");
