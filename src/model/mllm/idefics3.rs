@@ -116,7 +116,8 @@ impl Plan {
 /// The tower's sizes, with the defaults of Idefics3VisionConfig, which are not SigLIP's.
 ///
 /// Positions are learned for a square of `image_size`, and transformers places the patches of any picture among them by
-/// their fractions of its sides. The processor fills every tile, so that each patch takes its own position.
+/// their fractions of its sides. The processor fills every tile, so that each patch takes its own position (of 26, 27 and
+/// 32 a side, as published towers have; of 25, 29 and some others torch's rounding gives a few patches a neighbour's).
 fn vision_config(config: &Config) -> Result<VisionConfig> {
     let mut values = config.get("vision_config").cloned().unwrap_or_else(|| json!({}));
     if let Some(fields) = values.as_object_mut() {
