@@ -410,6 +410,11 @@ impl DatasetComparison {
         }
     }
 
+    /// What stands beside the model: `encoder`, or `probe` where both runs have one.
+    pub fn encoder_noun(&self) -> &'static str {
+        if self.tower.is_some() { "probe" } else { "encoder" }
+    }
+
     /// Errors with `code` over scored trials, before and after.
     pub fn share_of_code(&self, code: ErrorCode) -> [Option<f64>; 2] {
         [&self.errors_before, &self.errors_after].map(|errors| {

@@ -253,8 +253,9 @@ fn forgotten(comparison: &DatasetComparison, margin: f64) -> Vec<Reason> {
         }
         if 2 * funnel.lost_choice > n_lost {
             let message = format!(
-                "{} of {n_lost} lost images are known to the encoder, and label scoring chooses wrongly",
-                funnel.lost_choice
+                "{} of {n_lost} lost images are known to the {}, and label scoring chooses wrongly",
+                funnel.lost_choice,
+                comparison.encoder_noun()
             );
             reasons.push(reason(ReasonCode::ForgettingChoice, message));
         }

@@ -95,7 +95,9 @@ fn floor_retention(broken: &mut Broken, comparison: &DatasetComparison, floor: f
     let (Some(retention), Some(cells)) = (comparison.retention_after, comparison.encoder_cells_after) else { return };
     if retention < floor {
         let is_shown = retention_below_p(cells, floor).is_some_and(|p| p <= level);
-        let message = format!("retention is {:.1}%, below {:.1}%", retention * 100.0, floor * 100.0);
+        // A floor that was set for a zero-shot encoder means something else over a probe.
+        let over = if comparison.tower.is_some() { " over a probe" } else { "" };
+        let message = format!("retention{over} is {:.1}%, below {:.1}%", retention * 100.0, floor * 100.0);
         broken.add(ReasonCode::RetentionBelowFloor, is_shown, message);
     }
 }

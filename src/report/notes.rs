@@ -91,8 +91,9 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
 }
 
 /// What a reader must know of a probe before setting it beside anything else.
-pub const PROBE: &str = "The probe learnt from labelled training images, a zero-shot encoder did not: it is an upper \
-                         reference, and retention over a probe is not comparable with retention over a zero-shot encoder.";
+pub const PROBE: &str = "The probe learnt from a few labelled training images a class, a zero-shot encoder from none: retention \
+                         over the one is not comparable with retention over the other, and may pass 100% where the \
+                         shots are few.";
 
 /// The datasets without a probe, where others have one.
 fn unprobed(summary: &Summary) -> Vec<&str> {

@@ -118,8 +118,7 @@ pub fn sentence(dataset: &DatasetComparison) -> String {
     };
     let mut text = format!("{points}; of {n_scored} images {} lost, {} gained", dataset.n_lost, dataset.n_gained);
     if let Some(n) = dataset.encoder_knows.filter(|_| dataset.n_lost > 0) {
-        let who = if dataset.tower.is_some() { "probe" } else { "encoder" };
-        text.push_str(&format!("; the {who} still knows {n} of the lost"));
+        text.push_str(&format!("; the {} still knows {n} of the lost", dataset.encoder_noun()));
     }
     if let Some(tower) = dataset.tower.as_ref().filter(|tower| !tower.is_same_tower) {
         text.push_str(&format!(
