@@ -58,3 +58,13 @@ fn limits_of_pixels_are_recorded_and_decide_how_long_a_prompt_is() {
     assert_eq!(finished.code, Some(2));
     assert!(finished.stderr.contains("--min-pixels"), "{}", finished.stderr);
 }
+
+#[test]
+fn limits_of_pixels_are_refused_where_a_family_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = support::emt();
+    command.args(["eval", "--model", "embedded", "--datasets", "embedded/mnist", "--limit", "1"]);
+    let finished = support::finish(command.args(["--min-pixels", "5000", "--out"]).arg(folder.path().join("run")));
+    assert_eq!(finished.code, Some(2));
+    assert!(finished.stderr.contains("--min-pixels") && finished.stderr.contains("LLaVA"), "{}", finished.stderr);
+}

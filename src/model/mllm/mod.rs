@@ -223,6 +223,14 @@ impl OpenedModel {
         let plan = (family.plan)(checkpoint, tower)?;
         let tokenizer = TextTokenizer::open(checkpoint)?;
         let preprocessor: Arc<dyn ImageProcessor> = (family.preprocessor)(checkpoint, tower, limits)?.into();
+        if *limits != PixelLimits::default() && preprocessor.n_positions_max().is_none() {
+            bail!(
+                "--min-pixels and --max-pixels are for families that keep an image's proportions, and `{}` is of {}; hint: \
+                 leave them out",
+                checkpoint.dir.display(),
+                family.about
+            );
+        }
         let dialogue = Dialogue {
             eos_ids: eos_ids(checkpoint, &tokenizer)?,
             template: ChatTemplate::open(checkpoint, template)?.with_image_marker(family.image_marker),
