@@ -14,7 +14,7 @@ use crate::model::weights::{Checkpoint, Weights, canonical_dual_encoder};
 pub const FAMILY: EncoderFamily = EncoderFamily {
     name: "siglip",
     about: "SigLIP in the transformers layout (SiglipModel)",
-    verified: "transformers 5.23: pixels, hidden states, embeddings and logits",
+    verified: "transformers 5.23: hidden states, embeddings and labels",
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|t| t == "siglip"),
     weights: |checkpoint| Weights::new(checkpoint, canonical_dual_encoder),
     vision_config: |checkpoint| {
