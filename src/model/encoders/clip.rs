@@ -15,7 +15,7 @@ use crate::model::weights::{Checkpoint, Weights, canonical_dual_encoder};
 pub const FAMILY: EncoderFamily = EncoderFamily {
     name: "clip",
     about: "CLIP in the transformers layout (CLIPModel)",
-    verified: "transformers 5.23: pixels, hidden states, embeddings and logits, with either rule of pooling; labels of a small \
+    verified: "transformers 5.23: hidden states, embeddings and labels, with either rule of pooling; labels of a small \
                trained checkpoint on four test sets",
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|t| t == "clip"),
     weights: |checkpoint| Weights::new(checkpoint, canonical_dual_encoder),

@@ -14,7 +14,7 @@ use crate::model::weights::{Checkpoint, Weights, canonical_open_clip};
 pub const FAMILY: EncoderFamily = EncoderFamily {
     name: "open_clip",
     about: "CLIP in the open_clip layout (open_clip_config.json)",
-    verified: "open_clip 3.3: pixels, embeddings and logits",
+    verified: "open_clip 3.3: embeddings and labels",
     recognises: |checkpoint| checkpoint.config().get("model_cfg").is_some(),
     weights: |checkpoint| Weights::new(checkpoint, canonical_open_clip),
     vision_config,

@@ -15,7 +15,7 @@ use crate::model::weights::{Checkpoint, Weights, canonical_dual_encoder};
 pub const FAMILY: EncoderFamily = EncoderFamily {
     name: "siglip",
     about: "SigLIP, and SigLIP 2 of fixed resolution, in the transformers layout (SiglipModel)",
-    verified: "transformers 5.23: pixels, hidden states, embeddings and logits",
+    verified: "transformers 5.23 and 5.24 (SigLIP 2): hidden states, embeddings and labels",
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|t| t == "siglip" || t == "siglip2"),
     weights: |checkpoint| {
         let weights = Weights::new(checkpoint, canonical_dual_encoder)?;

@@ -19,11 +19,11 @@ pub const FAMILY: MllmFamily = MllmFamily {
     name: "llava",
     about: "LLaVA-1.5 (transformers layouts, and the original repository's)",
     verified: Verified {
-        local: "transformers 4.46 to 5.23 and the original repository's code: prompts, pixels, hidden states, logits and \
-                generated ids; answers of a small trained checkpoint on four test sets",
+        local: "transformers 5.23 and the original repository's code: prompts, hidden states, logits and generated ids; names of \
+                transformers 4.46 to 5.23; answers of a small trained checkpoint on four test sets",
         adapter: Some(
-            "PEFT 0.13 to 0.21 and the original repository's LoRA, beside the base and merged; as left by ms-swift, \
-             LLaMA-Factory, Unsloth, Axolotl and TRL",
+            "PEFT 0.21 and the original repository's LoRA, beside the base and merged: logits and generated ids; names of PEFT \
+             0.13 and 0.18; folders in the form of ms-swift, LLaMA-Factory, Unsloth, Axolotl and TRL",
         ),
         comparator: "zero_shot, by the CLIP that is its tower",
     },

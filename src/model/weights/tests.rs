@@ -302,7 +302,10 @@ fn a_folder_that_is_no_checkpoint_says_what_it_is() {
     assert_says(&open(&[("config.json", "{")]), &["config.json", "EOF"]);
     assert_says(&open(&[("config.json", "{}")]), &["no weights", "model.safetensors"]);
     let quantised = r#"{"text_config": {"quantization_config": {"quant_method": "bitsandbytes"}}}"#;
-    assert_says(&open(&[("config.json", quantised), ("model.safetensors", "")]), &["bitsandbytes", "16-bit"]);
+    assert_says(
+        &open(&[("config.json", quantised), ("model.safetensors", "")]),
+        &["bitsandbytes", "hint: give the unquantised checkpoint"],
+    );
     assert_says(&Checkpoint::open("there/is/no/such/folder").unwrap_err(), &["no such folder"]);
     assert_says(&Checkpoint::open("model.gguf").unwrap_err(), &["GGUF is not read"]);
 }
