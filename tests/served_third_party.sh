@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 : "${EMT_SHARED:?names the folder with models/ and data/}"
-readonly LIMIT=${LIMIT:-500} DATASETS=mnist,cifar10,cifar100 VLLM=0.12.0
+readonly LIMIT=${LIMIT:-100} DATASETS=mnist,cifar10 VLLM=0.12.0
 work=$(mktemp -d)
 server_pid=
 stop_server() {

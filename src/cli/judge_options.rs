@@ -57,10 +57,10 @@ pub(super) struct JudgeOptions {
     /// About which pairs the language model is asked beside the rules
     #[arg(long, value_enum, default_value = "all")]
     judge_scope: ScopeName,
-    /// Requests under way at once
+    /// Requests under way at once, to a judge as to a served model
     #[arg(long, value_name = "N", default_value_t = 8)]
     max_connections: usize,
-    /// Seconds for one attempt
+    /// Seconds for one attempt, of a judge as of a served model
     #[arg(long, value_name = "SECONDS", default_value_t = 120.0)]
     timeout: f64,
     /// Seconds before the first retry where the server names none; doubles

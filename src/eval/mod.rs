@@ -4,7 +4,8 @@
 //! the encoder once, and then each model.
 //!
 //! It flows through three threads and two bounded channels: one reads and prepares images, one owns the device
-//! and answers, one (the caller's) owns the journal and the judges.
+//! and answers, one (the caller's) owns the journal and the judges. Of models behind a server the second keeps requests under
+//! way, and hands on each answer as it comes.
 
 mod calibration;
 mod desk;

@@ -2,7 +2,8 @@
 //!
 //! From disk to answer: [`weights`] opens a folder, [`tokenizer`], [`template`] and [`preprocess`] prepare text and
 //! images, [`layers`] make [`vision`], [`language`], [`encoders`] and [`mllm`], a [`prefix`] is a prompt that was read,
-//! [`generate`] writes answers and [`scoring`] ranks labels.
+//! [`generate`] writes answers and [`scoring`] ranks labels. [`served`] asks models that run elsewhere, and [`zero_shot`] is
+//! the encoder beside them.
 
 mod built_in_templates;
 pub mod config;
