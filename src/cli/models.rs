@@ -19,9 +19,8 @@ pub(super) struct ModelsArgs {
     format: Format,
 }
 
-/// What a model can be compared with.
-struct Comparator {
-    /// As `summary.json` has it.
+/// A comparator, or a server.
+struct Row {
     name: &'static str,
     /// One line for lists.
     about: &'static str,
@@ -29,12 +28,44 @@ struct Comparator {
     verified: &'static str,
 }
 
-/// All comparators.
-const COMPARATORS: &[Comparator] = &[Comparator {
-    name: "zero_shot",
-    about: "the label whose caption is nearest to the image, by an encoder with a text side",
-    verified: "transformers 5.23: labels, cosines and runners-up of a small trained CLIP on whole test sets",
-}];
+/// What a model can be compared with, by the names of `summary.json`.
+const COMPARATORS: &[Row] = &[
+    Row {
+        name: "zero_shot",
+        about: "the label whose caption is nearest to the image, by an encoder with a text side",
+        verified: "transformers 5.23: labels, cosines and runners-up of a small trained CLIP on whole test sets",
+    },
+    Row {
+        name: "probe",
+        about: "nearest class mean, nearest neighbours or logistic regression on the model's own tower, from a few training \
+                images a class; needs no text side",
+        verified: "scikit-learn: predictions and coefficients on the same features; transformers: the features",
+    },
+];
+
+/// What was asked behind `--model http://…/v1`; any server with OpenAI's chat interface may be.
+const SERVERS: &[Row] = &[
+    Row {
+        name: "vllm",
+        about: "vLLM, several adapters by name; labels scored by prompt_logprobs",
+        verified: "vLLM 0.12 on a CPU: answers equal those of the same checkpoint here, near-ties aside",
+    },
+    Row {
+        name: "llama-server",
+        about: "llama.cpp's own server",
+        verified: "replies recorded from a real one: chats with images, errors, log-probabilities, grammar",
+    },
+    Row {
+        name: "llama-cpp-python",
+        about: "the server of llama-cpp-python",
+        verified: "replies recorded from version 0.3.36, which answers much otherwise than others",
+    },
+    Row {
+        name: "litellm",
+        about: "LiteLLM as a gateway before another server",
+        verified: "replies recorded from version 1.106, before vLLM and before a provider of its own",
+    },
+];
 
 /// What lists say of one thing: a heading, what it is, and named lines.
 struct Entry {
@@ -44,7 +75,7 @@ struct Entry {
 }
 
 /// All that is listed, by section.
-fn sections() -> [(&'static str, Vec<Entry>); 4] {
+fn sections() -> [(&'static str, Vec<Entry>); 5] {
     let models = FAMILIES.iter().map(|family| {
         let verified = &family.verified;
         let adapter = verified.adapter.map(|text| ("adapter", text));
@@ -56,17 +87,17 @@ fn sections() -> [(&'static str, Vec<Entry>); 4] {
         about: family.about,
         lines: vec![("verified", family.verified)],
     });
-    let comparators = COMPARATORS.iter().map(|row| Entry {
-        name: row.name,
-        about: row.about,
-        lines: vec![("verified", row.verified)],
-    });
+    let rows = |rows: &'static [Row]| {
+        let entry = |row: &Row| Entry { name: row.name, about: row.about, lines: vec![("verified", row.verified)] };
+        rows.iter().map(entry).collect()
+    };
     let templates =
         BUILT_IN.iter().map(|template| Entry { name: template.name, about: template.about, lines: Vec::new() });
     [
         ("models", models.collect()),
         ("encoders", encoders.collect()),
-        ("comparators", comparators.collect()),
+        ("servers", rows(SERVERS)),
+        ("comparators", rows(COMPARATORS)),
         ("templates", templates.collect()),
     ]
 }
@@ -97,7 +128,8 @@ fn table(sections: &[(&str, Vec<Entry>)]) -> String {
     let headings = [
         ("models", "--model, --adapter; what each part was verified against"),
         ("encoders", "--encoder"),
-        ("comparators", "what stands beside a model"),
+        ("servers", "--model http://HOST/v1 --served-model NAME"),
+        ("comparators", "--comparator; what stands beside a model"),
         ("templates", "--template; else the checkpoint's own"),
     ];
     let mut text = String::new();
