@@ -164,6 +164,12 @@ fn several_models_are_several_runs_and_the_gate_finds_what_the_second_forgot() {
         "no more was asked than the decision needed"
     );
 
+    let compared = folder.path().join("compared");
+    let (before, after) = (folder.path().join("gate/org--base"), folder.path().join("gate/tuned"));
+    succeed(emt().arg("report").arg(&after).arg("--baseline").arg(&before).arg("--out").arg(&compared));
+    let report = fs::read_to_string(compared.join("report.md")).unwrap();
+    assert!(report.contains("org--base: the server flips 0 of 20") && report.contains("tuned: the server"), "{report}");
+
     let mut alone = emt();
     alone.args(["gate", "--model", &server.url(), "--served-model", "tuned", "--datasets", "embedded/mnist"]);
     fails(&mut alone, 2, &["BASE,CANDIDATE"]);
@@ -445,6 +451,30 @@ fn another_model_under_the_same_name_does_not_go_on_with_the_run() {
     succeed(&mut eval(&server.url(), &out, &["--limit", "10"]));
     IS_TUNED.store(true, Ordering::Relaxed);
     fails(&mut eval(&server.url(), &out, &["--limit", "10"]), 2, &["model.served.probe_answer"]);
+}
+
+#[test]
+fn equal_words_with_other_log_probabilities_are_another_model() {
+    static IS_TUNED: AtomicBool = AtomicBool::new(false);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let say = |asked: &Asked| {
+        if asked.image.is_some() || !IS_TUNED.load(Ordering::Relaxed) {
+            return mostly_right(asked);
+        }
+        let token = |text: &str| json!({"token": text, "logprob": -0.75, "top_logprobs": []});
+        let choice = json!({"message": {"content": "A dark square before colours."}, "finish_reason": "stop",
+            "logprobs": {"content": [token("A dark square before colours."), token("</s>")]}});
+        Said::Instead(Reply::json(200, &json!({"choices": [choice], "usage": {"prompt_tokens": 35}})))
+    };
+    let server = ModelServer::start("vllm", &digits(), say);
+    succeed(&mut eval(&server.url(), &out, &["--limit", "10"]));
+    IS_TUNED.store(true, Ordering::Relaxed);
+    fails(
+        &mut eval(&server.url(), &out, &["--limit", "20"]),
+        2,
+        &["another model answers under this name", "0.50 apart"],
+    );
 }
 
 #[test]

@@ -437,7 +437,7 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
             environment.insert("warnings".into(), warnings.into());
         }
         if let Some(server) = prepared.subjects.server(run) {
-            refuse_another_model(dir, &server)?;
+            refuse_another_model(dir, spec, &server)?;
             environment.insert(SERVER.into(), server);
         }
         let tuned_on = prepared.subjects.tuned_on(run);
@@ -460,8 +460,12 @@ const LOGPROB_TOLERANCE: f64 = 0.1;
 
 /// Refuses to go on with a run where another model answers under the name by now: its probe has the same text, and other
 /// log-probabilities.
-fn refuse_another_model(dir: &Path, server: &Value) -> Result<()> {
+fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -> Result<()> {
     let Ok(recorded) = record::read_manifest(dir) else { return Ok(()) };
+    // Any other difference is told field by field.
+    if recorded.identity != record::identity(spec) {
+        return Ok(());
+    }
     let logprobs = |server: &Value| -> Option<Vec<f64>> {
         Some(server["probe"]["logprobs"].as_array()?.iter().filter_map(Value::as_f64).collect())
     };
