@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::stored::StoredTensor;
 
 /// What to do about a quantised checkpoint.
-const MEND: &str = "give the unquantised checkpoint that it was made from, or serve it and evaluate the server";
+const MEND: &str = "give the unquantised checkpoint that it was made from, or serve it and evaluate the server \
+                    (--model http://HOST/v1 --served-model NAME)";
 
 /// What to do about GGUF.
 pub(super) const GGUF: &str = "GGUF is not read; hint: give the checkpoint it was converted from (`config.json` and safetensors), or serve the \
-     GGUF file and evaluate the server";
+     GGUF file and evaluate the server (--model http://HOST/v1 --served-model NAME)";
 
 /// Leaves of tensors that only quantised weights have, with the method that writes them.
 const LEAVES: &[(&str, &str)] = &[
