@@ -1,12 +1,13 @@
 //! Checkpoints and forward passes: the only module, beside training and diagnostics, that knows of tensors.
 //!
 //! From disk to answer: [`weights`] opens a folder, [`tokenizer`], [`template`] and [`preprocess`] prepare text and
-//! images, [`layers`] make [`vision`], [`language`], [`encoders`] and [`mllm`], a [`prefix`] is a prompt that was read,
+//! images, [`layers`], over `kernels` on a CPU, make [`vision`], [`language`], [`encoders`] and [`mllm`], a [`prefix`] is a prompt that was read,
 //! [`generate`] writes answers and [`scoring`] ranks labels.
 
 pub mod config;
 pub mod encoders;
 pub mod generate;
+mod kernels;
 pub mod language;
 pub mod layers;
 pub mod memory;
@@ -26,4 +27,5 @@ pub mod weights;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use kernels::{choose as choose_kernels, chosen_name as kernels_name};
 pub use placement::Placement;

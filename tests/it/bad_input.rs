@@ -377,3 +377,10 @@ fn any_value_in_a_checkpoints_configuration_is_a_model_or_an_error() {
         fs::write(model.join(name), original).unwrap();
     });
 }
+
+#[test]
+fn kernels_that_do_not_exist_are_refused_by_name() {
+    let mut command = emt();
+    command.args(["data", "list"]).env("EMT_KERNELS", "sse9");
+    refuse(&mut command, &["EMT_KERNELS", "`sse9`", "hint: scalar, avx2"]);
+}

@@ -5,6 +5,7 @@ mod attention;
 mod block;
 mod dropout;
 mod embedding;
+mod fused;
 mod gradients;
 mod kv_cache;
 mod linear;
@@ -13,6 +14,7 @@ mod low_rank;
 mod mlp;
 mod norm;
 mod rotary;
+mod visible;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionNames, AttentionShape, causal_mask, left_padded_mask, tree_mask};

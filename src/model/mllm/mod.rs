@@ -463,4 +463,6 @@ fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32
 #[cfg(test)]
 mod adapter_tests;
 #[cfg(test)]
+mod fused_tests;
+#[cfg(test)]
 mod tests;
