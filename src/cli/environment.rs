@@ -64,6 +64,11 @@ fn below_home(path: &str) -> PathBuf {
     }
 }
 
+/// The kernels that models must compute with on a CPU, where somebody forces them.
+pub(super) fn kernels() -> Option<String> {
+    std::env::var("EMT_KERNELS").ok().filter(|value| !value.is_empty())
+}
+
 /// The hub's address. Not from `.env`: the token goes there, and a folder that somebody else made must not say where.
 pub(super) fn hub_endpoint() -> String {
     let set = std::env::var("HF_ENDPOINT").ok().filter(|value| !value.is_empty());

@@ -23,6 +23,7 @@ mod served_options;
 use std::ffi::OsString;
 use std::io::Write;
 
+use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Exit codes; the whole list stands in the README.
@@ -99,6 +100,9 @@ fn parse(args: Vec<OsString>) -> anyhow::Result<Cli> {
 }
 
 fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
+    if let Some(name) = environment::kernels() {
+        crate::model::choose_kernels(&name).context("EMT_KERNELS cannot be followed")?;
+    }
     match &cli.command {
         Command::Eval(args) => eval::run(args, cli.quiet, out, err),
         Command::Report(args) => report::run(args, cli.quiet, out, err),

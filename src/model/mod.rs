@@ -1,14 +1,15 @@
 //! Checkpoints and forward passes: the only module, beside training and diagnostics, that knows of tensors.
 //!
 //! From disk to answer: [`weights`] opens a folder, [`tokenizer`], [`template`] and [`preprocess`] prepare text and
-//! images, [`layers`] make [`vision`], [`language`], [`encoders`] and [`mllm`], a [`prefix`] is a prompt that was read,
-//! [`generate`] writes answers and [`scoring`] ranks labels. [`served`] asks models that run elsewhere, and [`zero_shot`] is
-//! the encoder beside them.
+//! images, [`layers`], over `kernels` on a CPU, make [`vision`], [`language`], [`encoders`] and [`mllm`], a [`prefix`] is a
+//! prompt that was read, [`generate`] writes answers and [`scoring`] ranks labels. [`served`] asks models that run elsewhere,
+//! and [`zero_shot`] is the encoder beside them.
 
 mod built_in_templates;
 pub mod config;
 pub mod encoders;
 pub mod generate;
+mod kernels;
 mod known_bad;
 pub mod language;
 pub mod layers;
@@ -33,4 +34,5 @@ pub mod zero_shot;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use kernels::{choose as choose_kernels, chosen_name as kernels_name};
 pub use placement::Placement;

@@ -25,24 +25,39 @@ pub struct LowRankUpdate {
     pub dropout: Option<Dropout>,
 }
 
+impl LowRankUpdate {
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        [&self.a, &self.b].into_iter().chain(&self.b_bias).chain(&self.magnitude)
+    }
+}
+
 /// Updates and replacements, each to be taken once by the layer that it belongs to.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
     updates: BTreeMap<String, LowRankUpdate>,
     replaced: BTreeMap<String, Tensor>,
     is_merged: bool,
+    /// Whether gradients flow to one of its tensors.
+    trains: bool,
 }
 
 impl Overlay {
     /// `updates` by module (`language_model.layers.0.self_attn.q_proj`), `replaced` by tensor (`….weight`). Where
     /// `is_merged`, updates are added to the weights when they are read, instead of being computed beside them.
     pub fn new(updates: BTreeMap<String, LowRankUpdate>, replaced: BTreeMap<String, Tensor>, is_merged: bool) -> Self {
-        Self { updates, replaced, is_merged }
+        let of_updates = updates.values().flat_map(LowRankUpdate::tensors);
+        let trains = of_updates.chain(replaced.values()).any(Tensor::track_op);
+        Self { updates, replaced, is_merged, trains }
     }
 
     /// Whether updates are added to the weights.
     pub fn is_merged(&self) -> bool {
         self.is_merged
+    }
+
+    /// Whether gradients flow to one of its tensors, so that the model under it must be differentiable.
+    pub fn trains(&self) -> bool {
+        self.trains
     }
 
     /// The update of `module`, if it has one.

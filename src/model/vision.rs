@@ -150,8 +150,7 @@ impl VisionTower {
         let mut embeddings = loader.at("embeddings");
         let patch = [size, config.n_channels, config.patch_size, config.patch_size];
         // A convolution whose stride is its size is one product over flattened patches.
-        let kernel = embeddings.tensor("patch_embedding.weight", &patch)?.flatten_from(1)?;
-        let bias = if is_clip { None } else { Some(embeddings.tensor("patch_embedding.bias", &[size])?) };
+        let patches = Linear::load_shaped(&mut embeddings, "patch_embedding", &patch, !is_clip)?;
         let class_token =
             if is_clip { Some(embeddings.tensor("class_embedding", &[size])?.reshape((1, 1, size))?) } else { None };
         let n_tokens = config.n_tokens();
@@ -161,7 +160,7 @@ impl VisionTower {
         let blocks = (0..config.n_layers)
             .map(|i| Block::load(&mut loader.at(&format!("encoder.layers.{i}")), &config.block))
             .collect::<Result<_>>()?;
-        Ok(Self { config, patches: Linear::from_tensors(kernel, bias), class_token, positions, norm_before, blocks })
+        Ok(Self { config, patches, class_token, positions, norm_before, blocks })
     }
 
     /// Sizes.

@@ -397,3 +397,10 @@ fn check_any_value(model: &Path) {
         fs::write(model.join(name), original).unwrap();
     });
 }
+
+#[test]
+fn kernels_that_do_not_exist_are_refused_by_name() {
+    let mut command = emt();
+    command.args(["data", "list"]).env("EMT_KERNELS", "sse9");
+    refuse(&mut command, &["EMT_KERNELS", "`sse9`", "hint: scalar, avx2"]);
+}

@@ -141,13 +141,14 @@ pub struct Llama {
 impl Llama {
     /// Reads `language_model.*` and `lm_head` by their canonical names.
     pub fn load(loader: &mut Loader, config: LlamaConfig) -> Result<Self> {
-        let vocabulary = [config.vocabulary_size, config.size];
         let embedding = Embedding::load(loader, "language_model.embed_tokens", config.vocabulary_size, config.size)?;
         // The stored head wins over the flag; without either there is no head to use.
-        let head = match loader.optional("lm_head.weight", &vocabulary)? {
-            Some(head) => head,
-            None if config.is_tied => embedding.weight().clone(),
-            None => bail!("lm_head.weight is missing, and config.json does not tie it to the embedding"),
+        let head = if loader.has("lm_head.weight") {
+            Linear::load(loader, "lm_head", config.size, config.vocabulary_size, false)?
+        } else if config.is_tied {
+            Linear::updated(&mut loader.at("lm_head"), embedding.weight().clone(), None)?
+        } else {
+            bail!("lm_head.weight is missing, and config.json does not tie it to the embedding")
         };
         let shape = AttentionShape {
             size: config.size,
@@ -184,7 +185,6 @@ impl Llama {
             }
             PositionsConfig::Multimodal(rotary) => Positions::Multimodal(MultimodalRotary::new(rotary, placement)?),
         };
-        let head = Linear::updated(&mut loader.at("lm_head"), head, None)?;
         Ok(Self { embedding, layers, norm, head, positions })
     }
 }
@@ -209,8 +209,8 @@ impl LanguageModel for Llama {
         for (index, layer) in self.layers.iter().enumerate() {
             let cache = caches.as_mut().and_then(Iterator::next);
             let normed = layer.attention_norm.forward(&x)?;
-            x = (x + layer.attention.forward(&normed, mask, Some(&rotary), cache)?)?;
-            x = (&x + layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?)?;
+            x = layer.attention.forward_added(Some(&x), &normed, mask, Some(&rotary), cache)?;
+            x = layer.mlp.forward_added(Some(&x), &layer.mlp_norm.forward(&x)?)?;
             if let Some(added) = input.deepstack.get(index) {
                 x = (x + added)?;
             }

@@ -3,20 +3,8 @@
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 
-/// A pointwise non-linearity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// The exact Gaussian error linear unit.
-    Gelu,
-    /// Its tanh approximation.
-    GeluTanh,
-    /// `x sigmoid(1.702 x)`, as in OpenAI's CLIP.
-    QuickGelu,
-    /// `x sigmoid(x)`.
-    Silu,
-    /// `max(x, 0)`.
-    Relu,
-}
+use super::fused;
+pub use crate::model::kernels::Activation;
 
 impl Activation {
     /// The activation that transformers calls `name`.
@@ -35,6 +23,9 @@ impl Activation {
 
     /// Any shape to the same shape.
     pub fn forward(self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if fused::serves(&[x]) {
+            return fused::activated(x, self, None);
+        }
         match self {
             Self::Gelu => x.gelu_erf(),
             Self::GeluTanh => x.gelu(),

@@ -5,8 +5,11 @@ use std::ops::Range;
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
+use super::fused::{self, by_type};
 use super::rotary::rotate;
+use super::visible::Visible;
 use super::{KvCache, Linear, Loader, RmsNorm, gradients, needs_gradient};
+use crate::model::kernels::{self, Heads, Kernels, KvBuffer, RotaryRows};
 
 /// What the projections are called in the checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -74,13 +77,36 @@ impl Attention {
         rotary: Option<&(Tensor, Tensor)>,
         cache: Option<&mut KvCache>,
     ) -> candle_core::Result<Tensor> {
+        self.forward_added(None, x, mask, rotary, cache)
+    }
+
+    /// The same added to `residual`, where there is one.
+    pub fn forward_added(
+        &self,
+        residual: Option<&Tensor>,
+        x: &Tensor,
+        mask: Option<&Tensor>,
+        rotary: Option<&(Tensor, Tensor)>,
+        cache: Option<&mut KvCache>,
+    ) -> candle_core::Result<Tensor> {
         let (batch, n_tokens, _) = x.dims3()?;
+        let is_of_kernels = cache.as_ref().is_none_or(|cache| !cache.holds_tensors());
+        // Norms of queries and keys come between the projections and the positions.
+        let is_of_kernels = is_of_kernels && self.norms.is_none() && fused::serves(&[x]) && serves_mask(mask);
+        let projected = self.projected(x, is_of_kernels)?;
+        if is_of_kernels && fused::serves(&projected.tensors()) {
+            let mixed = self.mixed(&projected, mask, rotary, cache)?;
+            return self.output.forward_with(&mixed, None, residual);
+        }
+        let Projected::Apart([query, key, value]) = projected else {
+            candle_core::bail!("what the kernels have projected they also mix")
+        };
         let heads = |y: Tensor, n_heads: usize| {
             y.reshape((batch, n_tokens, n_heads, self.shape.head_size))?.transpose(1, 2)?.contiguous()
         };
-        let mut query = heads(self.query.forward(x)?, self.shape.n_heads)?; // (batch, heads, tokens, head size)
-        let mut key = heads(self.key.forward(x)?, self.shape.n_kv_heads)?;
-        let value = heads(self.value.forward(x)?, self.shape.n_kv_heads)?;
+        let mut query = heads(query, self.shape.n_heads)?; // (batch, heads, tokens, head size)
+        let mut key = heads(key, self.shape.n_kv_heads)?;
+        let value = heads(value, self.shape.n_kv_heads)?;
         if let Some((of_query, of_key)) = &self.norms {
             query = of_query.forward(&query)?;
             key = of_key.forward(&key)?;
@@ -98,12 +124,106 @@ impl Attention {
 
         let mixed = mix(&query, &key, &value, mask)?;
         let mixed = mixed.transpose(1, 2)?.reshape((batch, n_tokens, self.shape.n_heads * self.shape.head_size))?;
-        self.output.forward(&mixed)
+        self.output.forward_with(&mixed, None, residual)
     }
+
+    /// Queries, keys and values of `x`; in one pass where `may_join` and the kernels compute all three.
+    fn projected(&self, x: &Tensor, may_join: bool) -> candle_core::Result<Projected> {
+        let maps = [&self.query, &self.key, &self.value];
+        if let (true, [Some(query), Some(key), Some(value)]) = (may_join, maps.map(|map| map.part(x))) {
+            return Ok(Projected::Joined(fused::linear(x, &[query, key, value], None, None)?));
+        }
+        let [query, key, value] = maps.map(|map| map.forward(x));
+        Ok(Projected::Apart([query?, key?, value?]))
+    }
+
+    /// Attention by the kernels: `(batch, tokens, heads * head size)`.
+    fn mixed(
+        &self,
+        projected: &Projected,
+        mask: Option<&Tensor>,
+        rotary: Option<&(Tensor, Tensor)>,
+        cache: Option<&mut KvCache>,
+    ) -> candle_core::Result<Tensor> {
+        let AttentionShape { n_heads, n_kv_heads, head_size, .. } = self.shape;
+        let shape = kernels::AttentionShape { n_heads, n_kv_heads, head_size };
+        let first = projected.tensors()[0];
+        let (batch, n_tokens, _) = first.dims3()?;
+        let mut own = None;
+        let buffer = match cache {
+            Some(cache) => cache.buffer(batch, shape, n_tokens)?,
+            None => own.insert(KvBuffer::new(Kernels::chosen(), batch, shape, n_tokens)),
+        };
+        check_mask(mask, batch, n_tokens, buffer.n_positions() + n_tokens)?;
+        let visible = Visible::of(mask)?;
+        let angles = match rotary {
+            Some((cos, sin)) => Some((fused::floats(cos)?, fused::floats(sin)?)),
+            None => None,
+        };
+        let rotary = angles.as_ref().map(|(cos, sin)| RotaryRows { cos, sin });
+        by_type!(first, T => {
+            let mut compute = |[queries, keys, values]: [Heads<T>; 3]| {
+                buffer.append(keys, values, rotary);
+                kernels::attention(queries, rotary, visible.borrowed(), buffer)
+            };
+            let mixed = match projected {
+                Projected::Joined(rows) => {
+                    fused::with_numbers(rows, |rows| compute(Heads::side_by_side(rows, n_tokens, shape)))?
+                }
+                Projected::Apart([queries, keys, values]) => fused::with_numbers(queries, |queries| {
+                    fused::with_numbers(keys, |keys| {
+                        fused::with_numbers(values, |values| {
+                            let of = |rows, n| Heads::of_rows(rows, n_tokens, n, head_size);
+                            compute([of(queries, n_heads), of(keys, n_kv_heads), of(values, n_kv_heads)])
+                        })
+                    })
+                })???,
+            };
+            fused::tensor(mixed, (batch, n_tokens, n_heads * head_size))
+        })
+    }
+}
+
+/// Queries, keys and values `(batch, tokens, heads * head size)`.
+enum Projected {
+    /// Side by side in one tensor.
+    Joined(Tensor),
+    Apart([Tensor; 3]),
+}
+
+impl Projected {
+    fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Self::Joined(rows) => vec![rows],
+            Self::Apart(tensors) => tensors.iter().collect(),
+        }
+    }
+}
+
+fn check_mask(mask: Option<&Tensor>, batch: usize, n_queries: usize, n_positions: usize) -> candle_core::Result<()> {
+    match mask.map(Tensor::dims) {
+        Some(dims)
+            if !matches!(dims, [rows, 1, queries, positions]
+            if [1, batch].contains(rows) && (*queries, *positions) == (n_queries, n_positions)) =>
+        {
+            candle_core::bail!(
+                "a mask {dims:?} does not fit {batch} rows, {n_queries} queries and {n_positions} positions"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether one mask serves all heads of a row.
+fn serves_mask(mask: Option<&Tensor>) -> bool {
+    mask.is_none_or(|mask| mask.rank() == 4 && mask.dims()[1] == 1)
 }
 
 /// `softmax(query key^T / √head size + mask) value`, each `(batch, heads, tokens, head size)`.
 pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    if fused::serves(&[query, key, value]) && serves_mask(mask) {
+        return mix_by_kernels(query, key, value, mask);
+    }
     let scale = (query.dim(3)? as f64).powf(-0.5);
     let has_gradient = needs_gradient(&[query, key, value]);
     if has_gradient && gradients::serves(query) {
@@ -120,6 +240,27 @@ pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Te
         candle_nn::ops::softmax_last_dim(&scores)?
     };
     weights.matmul(value)
+}
+
+fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    let (batch, n_heads, n_queries, head_size) = query.dims4()?;
+    let n_keys = key.dim(2)?;
+    check_mask(mask, batch, n_queries, n_keys)?;
+    let visible = Visible::of(mask)?;
+    let shape = kernels::AttentionShape { n_heads, n_kv_heads: n_heads, head_size };
+    let mut buffer = KvBuffer::new(Kernels::chosen(), batch, shape, n_keys);
+    by_type!(query, T => {
+        fn of<T>(numbers: &[T], n_tokens: usize, shape: kernels::AttentionShape) -> Heads<'_, T> {
+            Heads::by_head(numbers, n_tokens, shape.n_heads, shape.head_size)
+        }
+        fused::with_numbers::<T, _>(key, |key| {
+            fused::with_numbers(value, |value| buffer.append(of(key, n_keys, shape), of(value, n_keys, shape), None))
+        })??;
+        let mixed = fused::with_numbers::<T, _>(query, |query| {
+            kernels::attention(of(query, n_queries, shape), None, visible.borrowed(), &buffer)
+        })?;
+        fused::tensor(mixed, (batch, n_queries, n_heads, head_size))?.transpose(1, 2)
+    })
 }
 
 fn repeat_heads(x: Tensor, n_groups: usize) -> candle_core::Result<Tensor> {
@@ -189,7 +330,7 @@ pub fn tree_mask(
 }
 
 /// Finite in f16 too, and far below every score.
-const MASKED: f32 = -60_000.0;
+pub(super) const MASKED: f32 = -60_000.0;
 
 #[cfg(test)]
 mod tests {

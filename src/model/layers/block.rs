@@ -48,7 +48,7 @@ impl Block {
 
     /// `(batch, tokens, size)` to the same shape.
     pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
-        let x = (x + self.attention.forward(&self.attention_norm.forward(x)?, mask, None, None)?)?;
-        &x + self.mlp.forward(&self.mlp_norm.forward(&x)?)?
+        let x = self.attention.forward_added(Some(x), &self.attention_norm.forward(x)?, mask, None, None)?;
+        self.mlp.forward_added(Some(&x), &self.mlp_norm.forward(&x)?)
     }
 }

@@ -1,7 +1,7 @@
 //! Token embeddings, with the update of an adapter where they have one.
 
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::Loader;
 use super::linear::check_shapes;
@@ -9,7 +9,8 @@ use crate::model::overlay::LowRankUpdate;
 
 /// A table of embeddings.
 pub struct Embedding {
-    weight: Tensor, // (vocabulary, hidden)
+    weight: Tensor, // (vocabulary, hidden), in the stored type where that is narrower than `dtype`
+    dtype: DType,
     update: Option<TokenUpdate>,
 }
 
@@ -24,21 +25,22 @@ impl Embedding {
     /// Reads `name.weight` `(n_tokens, size)`.
     pub fn load(loader: &mut Loader, name: &str, n_tokens: usize, size: usize) -> Result<Self> {
         let mut here = loader.at(name);
-        let weight = here.tensor("weight", &[n_tokens, size])?;
+        let dtype = here.placement().dtype;
+        let weight = here.tensor_as_stored("weight", &[n_tokens, size])?;
         let Some(LowRankUpdate { a, b, scale, .. }) = here.take_update() else {
-            return Ok(Self { weight, update: None });
+            return Ok(Self { weight, dtype, update: None });
         };
         let shapes = LowRankUpdate { a: a.clone(), b: b.clone(), scale, b_bias: None, magnitude: None, dropout: None };
-        check_shapes(&shapes, &weight.t()?, here.prefix())?;
+        check_shapes(&shapes, [size, n_tokens], here.prefix())?;
         let update = TokenUpdate { a: a.t()?.contiguous()?, b: b.t()?.contiguous()?, scale };
         if here.is_merged() {
             let added = (update.a.matmul(&update.b)? * scale)?;
-            return Ok(Self { weight: (weight + added)?, update: None });
+            return Ok(Self { weight: (weight.to_dtype(dtype)? + added)?, dtype, update: None });
         }
-        Ok(Self { weight, update: Some(update) })
+        Ok(Self { weight, dtype, update: Some(update) })
     }
 
-    /// The table, for a tied head: an update beside it is the embedding's alone, as in PEFT.
+    /// The table, in its stored type where that is narrower than the placement's, for a tied head: an update beside it is the embedding's alone, as in PEFT.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
@@ -46,7 +48,7 @@ impl Embedding {
     /// Embeddings `(tokens, hidden)` of ids.
     pub fn forward(&self, ids: &[u32]) -> candle_core::Result<Tensor> {
         let ids = Tensor::new(ids, self.weight.device())?;
-        let rows = self.weight.index_select(&ids, 0)?;
+        let rows = self.weight.index_select(&ids, 0)?.to_dtype(self.dtype)?;
         match &self.update {
             Some(TokenUpdate { a, b, scale }) => rows + (a.index_select(&ids, 0)?.matmul(b)? * *scale)?,
             None => Ok(rows),

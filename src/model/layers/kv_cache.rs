@@ -1,54 +1,98 @@
 //! Keys and values of earlier positions, in a buffer of fixed capacity.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, bail};
+
+use crate::model::kernels::{AttentionShape, Kernels, KvBuffer};
 
 /// The cache of one attention layer. The buffer is allocated once; appending never copies what is there.
 pub struct KvCache {
-    buffers: Option<(Tensor, Tensor)>, // each (batch, kv heads, capacity, head size)
-    n_positions: usize,
+    buffers: Option<Buffers>,
     capacity: usize,
+}
+
+enum Buffers {
+    /// Each `(batch, kv heads, capacity, head size)`.
+    Tensors { keys: Tensor, values: Tensor, n_positions: usize },
+    /// As the kernels have them.
+    Packed(KvBuffer),
 }
 
 impl KvCache {
     /// An empty cache for at most `capacity` positions.
     pub fn new(capacity: usize) -> Self {
-        Self { buffers: None, n_positions: 0, capacity }
+        Self { buffers: None, capacity }
     }
 
     /// Positions held.
     pub fn n_positions(&self) -> usize {
-        self.n_positions
+        match &self.buffers {
+            None => 0,
+            Some(Buffers::Tensors { n_positions, .. }) => *n_positions,
+            Some(Buffers::Packed(buffer)) => buffer.n_positions(),
+        }
     }
 
     /// Appends keys and values `(batch, kv heads, tokens, head size)` and returns all so far.
     pub fn append(&mut self, keys: &Tensor, values: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
         let (batch, n_heads, n_tokens, head_size) = keys.dims4()?;
-        let (key_buffer, value_buffer) = match self.buffers.take() {
-            Some(buffers) => buffers,
-            None => {
-                let shape = (batch, n_heads, self.capacity, head_size);
-                let new = || Tensor::zeros(shape, keys.dtype(), keys.device());
-                (new()?, new()?)
-            }
+        if self.buffers.is_none() {
+            let shape = (batch, n_heads, self.capacity, head_size);
+            let new = || Tensor::zeros(shape, keys.dtype(), keys.device());
+            self.buffers = Some(Buffers::Tensors { keys: new()?, values: new()?, n_positions: 0 });
+        }
+        let Some(Buffers::Tensors { keys: all_keys, values: all_values, n_positions }) = &mut self.buffers else {
+            bail!("a cache that the kernels filled cannot be gone on from with gradients")
         };
-        key_buffer.slice_set(&keys.contiguous()?, 2, self.n_positions)?;
-        value_buffer.slice_set(&values.contiguous()?, 2, self.n_positions)?;
-        self.n_positions += n_tokens;
-        let all = (key_buffer.narrow(2, 0, self.n_positions)?, value_buffer.narrow(2, 0, self.n_positions)?);
-        self.buffers = Some((key_buffer, value_buffer));
-        Ok(all)
+        all_keys.slice_set(&keys.contiguous()?, 2, *n_positions)?;
+        all_values.slice_set(&values.contiguous()?, 2, *n_positions)?;
+        *n_positions += n_tokens;
+        Ok((all_keys.narrow(2, 0, *n_positions)?, all_values.narrow(2, 0, *n_positions)?))
+    }
+
+    /// The buffer of the kernels with room for `n_tokens` more positions of `batch` rows.
+    pub(super) fn buffer(
+        &mut self,
+        batch: usize,
+        shape: AttentionShape,
+        n_tokens: usize,
+    ) -> candle_core::Result<&mut KvBuffer> {
+        let capacity = self.capacity;
+        let new = || Buffers::Packed(KvBuffer::new(Kernels::chosen(), batch, shape, capacity));
+        match self.buffers.get_or_insert_with(new) {
+            Buffers::Packed(buffer) if !buffer.fits(batch, shape) => bail!("a cache serves one batch and one layer"),
+            Buffers::Packed(buffer) if buffer.n_positions() + n_tokens > capacity => {
+                bail!("a cache of {capacity} positions has no room for {n_tokens} after {}", buffer.n_positions())
+            }
+            Buffers::Packed(buffer) => Ok(buffer),
+            Buffers::Tensors { .. } => {
+                bail!("a cache that was filled without the kernels cannot be gone on from with them")
+            }
+        }
+    }
+
+    /// Whether it holds keys and values that the kernels cannot go on from.
+    pub(super) fn holds_tensors(&self) -> bool {
+        matches!(self.buffers, Some(Buffers::Tensors { .. }))
     }
 
     /// Forgets all but the first `n_positions`; what is appended next takes their place.
-    pub fn truncate(&mut self, n_positions: usize) {
-        self.n_positions = self.n_positions.min(n_positions);
+    pub fn truncate(&mut self, new_n_positions: usize) {
+        match &mut self.buffers {
+            None => {}
+            Some(Buffers::Tensors { n_positions, .. }) => *n_positions = new_n_positions.min(*n_positions),
+            Some(Buffers::Packed(buffer)) => buffer.truncate(new_n_positions),
+        }
     }
 
     /// Keeps only the rows of the batch named by `rows` (u32), in that order.
     pub fn keep_rows(&mut self, rows: &Tensor) -> candle_core::Result<()> {
-        if let Some((keys, values)) = &mut self.buffers {
-            *keys = keys.index_select(rows, 0)?;
-            *values = values.index_select(rows, 0)?;
+        match &mut self.buffers {
+            None => {}
+            Some(Buffers::Tensors { keys, values, .. }) => {
+                *keys = keys.index_select(rows, 0)?;
+                *values = values.index_select(rows, 0)?;
+            }
+            Some(Buffers::Packed(buffer)) => buffer.keep_rows(&rows.to_vec1::<u32>()?),
         }
         Ok(())
     }

@@ -1,60 +1,145 @@
 //! An affine map, with the update of an adapter where it has one.
 
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::low_rank::{LowRank, merged, merged_bias};
-use super::{Loader, gradients, needs_gradient};
+use super::{Activation, Loader, fused, gradients, needs_gradient};
+use crate::model::kernels::{PackedWeight, Part};
 use crate::model::overlay::LowRankUpdate;
 
-/// `x W^T + b`, the weight as stored: `(out, in)`.
+/// `x W^T + b`.
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
-    update: Option<LowRank>,
+    update: Option<Box<LowRank>>,
+}
+
+/// A weight `(out, in)`.
+enum Weight {
+    /// As stored: for gradients, and for devices that have products of their own.
+    Plain(Tensor),
+    /// For the kernels.
+    Packed {
+        weight: Arc<PackedWeight>,
+        /// The map's bias as they take it.
+        bias: Option<Vec<f32>>,
+        /// The type that the map computes in.
+        dtype: DType,
+    },
 }
 
 impl Linear {
     /// Reads `name.weight` `(n_out, n_in)` and, where `has_bias`, `name.bias` `(n_out)`.
     pub fn load(loader: &mut Loader, name: &str, n_in: usize, n_out: usize, has_bias: bool) -> Result<Self> {
+        Self::load_shaped(loader, name, &[n_out, n_in], has_bias)
+    }
+
+    /// The same of a weight `(n_out, …)` that is a matrix `(n_out, n_in)` in another shape.
+    pub fn load_shaped(loader: &mut Loader, name: &str, shape: &[usize], has_bias: bool) -> Result<Self> {
         let mut here = loader.at(name);
-        let weight = here.tensor("weight", &[n_out, n_in])?;
+        let n_out = shape.first().copied().unwrap_or(0);
+        let Some(weight) = here.packed("weight", shape)? else {
+            let weight = here.tensor("weight", shape)?.flatten_from(1)?;
+            let bias = if has_bias { Some(here.tensor("bias", &[n_out])?) } else { None };
+            return Self::updated(&mut here, weight, bias);
+        };
         let bias = if has_bias { Some(here.tensor("bias", &[n_out])?) } else { None };
-        Self::updated(&mut here, weight, bias)
+        let dtype = here.placement().dtype;
+        let Some(update) = here.take_update() else { return Ok(Self::of_packed(weight, bias, dtype)?) };
+        check_shapes(&update, [weight.n_out(), weight.n_in()], here.prefix())?;
+        if here.is_merged() {
+            return Self::merged(&update, &fused::unpacked(&weight, dtype)?, bias, Some(dtype));
+        }
+        let update = LowRank::new(update, || fused::unpacked(&weight, dtype))?.packed()?;
+        Ok(Self { update: Some(Box::new(update)), ..Self::of_packed(weight, bias, dtype)? })
     }
 
     /// The map of tensors that were read from `here`, with the adapter's update of `here`.
     pub fn updated(here: &mut Loader, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let Some(update) = here.take_update() else { return Ok(Self::from_tensors(weight, bias)) };
-        check_shapes(&update, &weight, here.prefix())?;
-        if !here.is_merged() {
-            let update = Some(LowRank::new(update, &weight)?);
-            return Ok(Self { weight, bias, update });
+        let packed_as = here.packs().then_some(here.placement().dtype);
+        let Some(update) = here.take_update() else { return Ok(Self::new(weight, bias, packed_as)?) };
+        check_shapes(&update, weight.dims2()?.into(), here.prefix())?;
+        let dtype = here.placement().dtype;
+        if here.is_merged() {
+            return Self::merged(&update, &weight.to_dtype(dtype)?, bias, packed_as);
         }
-        let bias = match (bias, merged_bias(&update)?) {
+        let update = LowRank::new(update, || weight.to_dtype(dtype))?;
+        let update = if packed_as.is_some() { update.packed()? } else { update };
+        Ok(Self { update: Some(Box::new(update)), ..Self::new(weight, bias, packed_as)? })
+    }
+
+    fn merged(update: &LowRankUpdate, weight: &Tensor, bias: Option<Tensor>, packed_as: Option<DType>) -> Result<Self> {
+        let bias = match (bias, merged_bias(update)?) {
             (Some(bias), Some(added)) => Some((bias + added)?),
             (bias, added) => bias.or(added),
         };
-        Ok(Self::from_tensors(merged(&update, &weight)?, bias))
+        Ok(Self::new(merged(update, weight)?, bias, packed_as)?)
     }
 
-    /// A map from tensors that are there already, such as a tied head.
+    /// A map from tensors that are there already, such as a part of a larger one.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias, update: None }
+        Self { weight: Weight::Plain(weight), bias, update: None }
+    }
+
+    /// A map in the type `packed_as` for the kernels, or of the tensor itself.
+    fn new(weight: Tensor, bias: Option<Tensor>, packed_as: Option<DType>) -> candle_core::Result<Self> {
+        match packed_as {
+            Some(dtype) => Self::of_packed(Arc::new(fused::packed(&weight)?), bias, dtype),
+            None => Ok(Self::from_tensors(weight, bias)),
+        }
+    }
+
+    fn of_packed(weight: Arc<PackedWeight>, bias: Option<Tensor>, dtype: DType) -> candle_core::Result<Self> {
+        let floats = bias.as_ref().map(fused::floats).transpose()?;
+        Ok(Self { weight: Weight::Packed { weight, bias: floats, dtype }, bias, update: None })
     }
 
     /// `(…, in)` to `(…, out)`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.forward_with(x, None, None)
+    }
+
+    /// `activation(x W^T + b) + residual`.
+    pub(super) fn forward_with(
+        &self,
+        x: &Tensor,
+        activation: Option<Activation>,
+        residual: Option<&Tensor>,
+    ) -> candle_core::Result<Tensor> {
+        let is_without_gradient = residual.is_none_or(|residual| fused::serves(&[residual]));
+        if let (Some(part), true) = (self.part(x), is_without_gradient) {
+            return fused::linear(x, &[part], activation, residual);
+        }
+        let y = self.forward_in_steps(x)?;
+        let y = match activation {
+            Some(activation) => activation.forward(&y)?,
+            None => y,
+        };
+        match residual {
+            Some(residual) => residual + y,
+            None => Ok(y),
+        }
+    }
+
+    /// What the kernels need of the map, where they compute all of it.
+    pub(super) fn part(&self, x: &Tensor) -> Option<Part<'_>> {
+        match &self.weight {
+            Weight::Packed { weight, bias, .. } if self.update.is_none() && fused::serves(&[x]) => {
+                Some(Part { weight, bias: bias.as_deref() })
+            }
+            Weight::Packed { .. } | Weight::Plain(_) => None,
+        }
+    }
+
+    fn forward_in_steps(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let mut shape = x.dims().to_vec();
         let n_in = shape.pop().unwrap_or(0);
         // One two-dimensional product: candle would otherwise multiply the batch's matrices one after the other.
         let x = x.reshape(((), n_in))?;
-        let trains_input = needs_gradient(&[&x]) && !needs_gradient(&[&self.weight]);
-        let y = if trains_input && gradients::serves(&x) {
-            gradients::frozen_product(&x, &self.weight)?
-        } else {
-            x.matmul(&self.weight.t()?)?
-        };
+        let y = self.product(&x)?;
         let y = match &self.update {
             Some(update) => update.forward(&x, &y)?,
             None => y,
@@ -63,14 +148,29 @@ impl Linear {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
         };
-        shape.push(self.weight.dim(0)?);
+        shape.push(y.dim(1)?);
         y.reshape(shape)
+    }
+
+    /// The rows `x W^T`.
+    fn product(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let weight = match &self.weight {
+            Weight::Packed { weight, .. } if fused::serves(&[x]) => {
+                return fused::linear(x, &[Part { weight, bias: None }], None, None);
+            }
+            Weight::Packed { weight, dtype, .. } => &fused::unpacked(weight, *dtype)?,
+            Weight::Plain(weight) => weight,
+        };
+        let trains_input = needs_gradient(&[x]) && !needs_gradient(&[weight]);
+        if trains_input && gradients::serves(x) {
+            return gradients::frozen_product(x, weight);
+        }
+        x.matmul(&weight.t()?)
     }
 }
 
-/// `A` `(rank, in)`, `B` `(out, rank)` and, with DoRA, magnitudes `(out)`.
-pub(super) fn check_shapes(update: &LowRankUpdate, weight: &Tensor, module: &str) -> Result<()> {
-    let (n_out, n_in) = weight.dims2()?;
+/// `A` `(rank, in)`, `B` `(out, rank)` and, with DoRA, magnitudes `(out)`, of a weight `(out, in)`.
+pub(super) fn check_shapes(update: &LowRankUpdate, [n_out, n_in]: [usize; 2], module: &str) -> Result<()> {
     let rank = update.a.dim(0)?;
     let is_vector = |tensor: &Option<Tensor>| tensor.as_ref().is_none_or(|tensor| tensor.dims() == [n_out]);
     ensure!(
@@ -82,7 +182,7 @@ pub(super) fn check_shapes(update: &LowRankUpdate, weight: &Tensor, module: &str
          an adapter of another base",
         update.a.dims(),
         update.b.dims(),
-        weight.dims()
+        [n_out, n_in]
     );
     Ok(())
 }
@@ -115,7 +215,7 @@ mod tests {
         for magnitude in [None, Some(tensor(&[1.5, 0.75], &[2]))] {
             let update = LowRankUpdate { b_bias: None, ..update(magnitude) };
             let base = x.matmul(&weight.t().unwrap()).unwrap();
-            let beside = LowRank::new(update.clone(), &weight).unwrap().forward(&x, &base).unwrap();
+            let beside = LowRank::new(update.clone(), || Ok(weight.clone())).unwrap().forward(&x, &base).unwrap();
             let inside = x.matmul(&merged(&update, &weight).unwrap().t().unwrap()).unwrap();
             let difference = (beside - inside).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(difference < 1e-5, "{difference}");
@@ -124,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_update_of_other_sizes_is_refused_by_name() {
-        let error = check_shapes(&update(None), &tensor(&[0.0; 8], &[2, 4]), "layers.7.q_proj").unwrap_err();
+        let error = check_shapes(&update(None), [2, 4], "layers.7.q_proj").unwrap_err();
         assert!(error.to_string().contains("layers.7.q_proj"), "{error}");
     }
 }

@@ -1,9 +1,13 @@
 //! Hands a family its tensors by name, under a prefix.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use candle_core::Tensor;
 
+use super::fused;
 use crate::model::Placement;
+use crate::model::kernels::PackedWeight;
 use crate::model::overlay::{LowRankUpdate, Overlay};
 use crate::model::weights::Weights;
 
@@ -48,9 +52,38 @@ impl<'a> Loader<'a> {
 
     /// The same, where checkpoint and adapter may both lack it.
     pub fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+        if self.has(name) { self.tensor(name, shape).map(Some) } else { Ok(None) }
+    }
+
+    /// Whether checkpoint or adapter has `name`.
+    pub fn has(&self, name: &str) -> bool {
+        let is_replaced = self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&self.path(name)));
+        is_replaced || self.contains(name)
+    }
+
+    /// Whether layers pack their weights for the kernels: on a CPU, where no gradient flows.
+    pub(super) fn packs(&self) -> bool {
+        self.placement.device.is_cpu() && !self.overlay.as_ref().is_some_and(|overlay| overlay.trains())
+    }
+
+    /// The weight `name` packed for the kernels, in its stored type where that is narrower than the placement's, and one
+    /// for all models of these weights; `None` where weights are not packed, or the adapter's tensor stands in its place.
+    pub(super) fn packed(&mut self, name: &str, shape: &[usize]) -> Result<Option<Arc<PackedWeight>>> {
         let path = self.path(name);
-        let is_replaced = self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&path));
-        if is_replaced || self.contains(name) { self.tensor(name, shape).map(Some) } else { Ok(None) }
+        if !self.packs() || self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&path)) {
+            return Ok(None);
+        }
+        self.weights.take_made(&path, shape, self.placement.dtype, fused::packed).map(Some)
+    }
+
+    /// As [`tensor`](Self::tensor), but in the stored type where that is narrower and gradients do not flow.
+    pub(super) fn tensor_as_stored(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let path = self.path(name);
+        if !self.packs() || self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&path)) {
+            return self.tensor(name, shape);
+        }
+        let tensor = self.weights.take_made(&path, shape, self.placement.dtype, |tensor| Ok(tensor.clone()))?;
+        Ok(tensor.as_ref().clone())
     }
 
     /// The adapter's update of the weight at this prefix, if it has one.

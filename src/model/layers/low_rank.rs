@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Tensor};
 
-use super::Dropout;
+use super::{Dropout, fused};
+use crate::model::kernels::{PackedWeight, Part};
 use crate::model::overlay::LowRankUpdate;
 
 /// An update ready to be computed beside its weight.
@@ -15,14 +16,28 @@ pub(super) struct LowRank {
     /// What DoRA multiplies each output with, `(out)`: magnitude over the updated row's length.
     row_scale: Option<Tensor>,
     dropout: Option<Dropout>,
+    /// `scale A` and `B` for the kernels.
+    packed: Option<(PackedWeight, PackedWeight)>,
 }
 
 impl LowRank {
-    /// `update` of `weight` `(out, in)`.
-    pub fn new(update: LowRankUpdate, weight: &Tensor) -> candle_core::Result<Self> {
-        let row_scale = row_scale(&update, weight)?;
+    /// `update` of `weight` `(out, in)`, which only DoRA asks for.
+    pub fn new(
+        update: LowRankUpdate,
+        weight: impl FnOnce() -> candle_core::Result<Tensor>,
+    ) -> candle_core::Result<Self> {
+        let row_scale = match &update.magnitude {
+            Some(_) => row_scale(&update, &weight()?)?,
+            None => None,
+        };
         let LowRankUpdate { a, b, scale, b_bias, dropout, .. } = update;
-        Ok(Self { a, b, scale, b_bias, row_scale, dropout })
+        Ok(Self { a, b, scale, b_bias, row_scale, dropout, packed: None })
+    }
+
+    /// The same for the kernels.
+    pub fn packed(self) -> candle_core::Result<Self> {
+        let packed = (fused::packed(&(&self.a * self.scale)?)?, fused::packed(&self.b)?);
+        Ok(Self { packed: Some(packed), ..self })
     }
 
     /// The outputs `(rows, out)` of the updated map, of its inputs `(rows, in)` and the base's outputs without bias.
@@ -31,6 +46,14 @@ impl LowRank {
             Some(dropout) => dropout.forward(x)?,
             None => x.clone(),
         };
+        if let (Some((a, b)), None, true) = (&self.packed, &self.b_bias, fused::serves(&[&x, base])) {
+            let narrow = fused::linear(&x, &[Part { weight: a, bias: None }], None, None)?;
+            let y = fused::linear(&narrow, &[Part { weight: b, bias: None }], None, Some(base))?;
+            return match &self.row_scale {
+                Some(scale) => y.broadcast_mul(scale),
+                None => Ok(y),
+            };
+        }
         // Scaled where it is narrow.
         let update = (x.matmul(&self.a.t()?)? * self.scale)?.matmul(&self.b.t()?)?;
         let update = match &self.b_bias {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Activation, Linear, Loader, gradients, needs_gradient};
+use super::{Activation, Linear, Loader, fused, gradients};
 
 /// `fc2(act(fc1(x)))`.
 pub struct Mlp {
@@ -34,7 +34,12 @@ impl Mlp {
 
     /// `(…, size)` to `(…, out)`, mostly the same width.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.fc2.forward(&self.activation.forward(&self.fc1.forward(x)?)?)
+        self.forward_added(None, x)
+    }
+
+    /// The same added to `residual`, where there is one.
+    pub fn forward_added(&self, residual: Option<&Tensor>, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.fc2.forward_with(&self.fc1.forward_with(x, Some(self.activation), None)?, None, residual)
     }
 }
 
@@ -65,10 +70,26 @@ impl GatedMlp {
 
     /// `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (gate, up) = (self.gate.forward(x)?, self.up.forward(x)?);
-        if self.activation == Activation::Silu && needs_gradient(&[&gate, &up]) && gradients::serves(x) {
-            return self.down.forward(&gradients::silu_gate(&gate, &up)?);
+        self.forward_added(None, x)
+    }
+
+    /// The same added to `residual`, where there is one.
+    pub fn forward_added(&self, residual: Option<&Tensor>, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.down.forward_with(&self.gated(x)?, None, residual)
+    }
+
+    /// `act(gate(x)) * up(x)`.
+    fn gated(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if let (Some(gate), Some(up)) = (self.gate.part(x), self.up.part(x)) {
+            return fused::gated(x, gate, up, self.activation);
         }
-        self.down.forward(&(self.activation.forward(&gate)? * up)?)
+        let (gate, up) = (self.gate.forward(x)?, self.up.forward(x)?);
+        if fused::serves(&[&gate, &up]) {
+            return fused::activated(&gate, self.activation, Some(&up));
+        }
+        if self.activation == Activation::Silu && gradients::serves(x) {
+            return gradients::silu_gate(&gate, &up);
+        }
+        self.activation.forward(&gate)? * up
     }
 }

@@ -5,6 +5,7 @@ mod attention;
 mod block;
 mod dropout;
 mod embedding;
+mod fused;
 mod fused_attention;
 mod gradients;
 mod kv_cache;
@@ -15,6 +16,7 @@ mod mlp;
 mod multimodal_rotary;
 mod norm;
 mod rotary;
+mod visible;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionNames, AttentionShape, causal_mask, left_padded_mask, tree_mask};

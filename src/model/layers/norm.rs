@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Loader, gradients, needs_gradient};
+use super::{Loader, fused, gradients, needs_gradient};
 
 /// Layer normalisation with scale and shift.
 pub struct LayerNorm {
@@ -25,6 +25,9 @@ impl LayerNorm {
 
     /// `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if fused::serves(&[x, &self.weight, &self.bias]) {
+            return fused::norm(x, &self.weight, Some(&self.bias), self.epsilon);
+        }
         if needs_gradient(&[x, &self.weight, &self.bias]) {
             return candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.epsilon);
         }
@@ -46,6 +49,9 @@ impl RmsNorm {
 
     /// `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if fused::serves(&[x, &self.weight]) {
+            return fused::norm(x, &self.weight, None, self.epsilon);
+        }
         if needs_gradient(&[x]) && !needs_gradient(&[&self.weight]) && gradients::serves(x) {
             return gradients::rms_norm(x, &self.weight, self.epsilon);
         }

@@ -512,6 +512,8 @@ fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32
 #[cfg(test)]
 mod adapter_tests;
 #[cfg(test)]
+mod fused_tests;
+#[cfg(test)]
 mod leftovers_tests;
 #[cfg(test)]
 mod qwen_tests;

@@ -1,6 +1,8 @@
 //! All tensors of a model, each to be taken once.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -8,7 +10,7 @@ use rayon::prelude::*;
 
 use super::canonical::Canonical;
 use super::checkpoint::Checkpoint;
-use super::stored::StoredTensor;
+use super::stored::{Element, StoredTensor};
 
 /// How many names an error lists before it only counts.
 const N_NAMES_SHOWN: usize = 5;
@@ -25,7 +27,12 @@ struct Entry {
     is_taken: bool,
     /// What was taken, so that the models of several adapters share it.
     loaded: Option<Tensor>,
+    /// The same of what a layer made of it.
+    made: Option<Made>,
 }
+
+/// What a layer made of a tensor: it knows the type.
+type Made = Arc<dyn Any + Send + Sync>;
 
 impl Entry {
     fn mark_taken(&mut self, name: &str, shape: &[usize]) -> anyhow::Result<()> {
@@ -104,7 +111,7 @@ impl Weights {
                 stored.file.path().display()
             );
         }
-        self.entries.insert(name, Entry { stored, is_taken: false, loaded: None });
+        self.entries.insert(name, Entry { stored, is_taken: false, loaded: None, made: None });
         Ok(())
     }
 
@@ -145,6 +152,41 @@ impl Weights {
         })?;
         entry.loaded = Some(tensor.clone());
         Ok(Some(tensor))
+    }
+
+    /// Takes the tensor `name` as what `make` makes of it, of the tensor on the CPU in its stored type where `dtype` is
+    /// f32 and it is stored in f16 or bf16, else in `dtype`. The tensor itself is not kept.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take), or it cannot be made.
+    pub fn take_made<T: Any + Send + Sync>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        make: impl FnOnce(&Tensor) -> candle_core::Result<T>,
+    ) -> anyhow::Result<Arc<T>> {
+        let Some(entry) = self.entries.get_mut(name) else {
+            // It tells what is missing.
+            self.take(name, shape, dtype, &Device::Cpu)?;
+            bail!("the checkpoint lacks the tensor `{name}`")
+        };
+        entry.mark_taken(name, shape)?;
+        if let Some(made) = entry.made.clone().and_then(|made| made.downcast().ok()) {
+            return Ok(made);
+        }
+        let stored = &entry.stored;
+        let dtype = match (dtype, stored.element) {
+            (DType::F32, Element::F16) => DType::F16,
+            (DType::F32, Element::BF16) => DType::BF16,
+            (dtype, _) => dtype,
+        };
+        let made = stored.to_tensor(dtype, &Device::Cpu).and_then(|tensor| Ok(Arc::new(make(&tensor)?)));
+        let made = made.with_context(|| {
+            format!("failed to load `{name}` (`{}` in `{}`)", stored.key, stored.file.path().display())
+        })?;
+        entry.made = Some(made.clone());
+        Ok(made)
     }
 
     /// Counts the tensor as taken without reading it: an adapter's stands in its place.

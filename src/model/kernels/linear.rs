@@ -1,0 +1,274 @@
+//! Affine maps with packed weights, and what follows them in the same pass.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use super::memory::{Shared, with_scratch, written};
+use super::packed::{PackedWeight, Panels};
+use super::pointwise::widened;
+use super::simd::{Number, PANEL_MAX, Simd, Task};
+use super::tile::{Bf16Dots, Bf16Weights, Floats, HalfWeights, Operands, Product};
+use super::{Activation, Kernels, for_each};
+
+/// One of the maps that are computed side by side of the same inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The weight.
+    pub weight: &'a PackedWeight,
+    /// The bias, as many numbers as the weight has outputs.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// `activation(x W^T + b) + residual` of rows `x` `(rows, n_in)`, the outputs of all `parts` side by side:
+/// `(rows, sum of n_out)`, as `residual` is.
+///
+/// # Panics
+/// Sizes disagree: the parts' inputs, kernels or biases, the numbers of `x` or of the residual.
+pub fn linear<T: Number>(x: &[T], parts: &[Part], activation: Option<Activation>, residual: Option<&[T]>) -> Vec<T> {
+    let columns: Vec<[Column; 1]> = {
+        let mut start = 0;
+        let of_part = parts.iter().flat_map(|part| {
+            let columns = Column::all(part, start);
+            start += part.weight.n_out();
+            columns
+        });
+        of_part.map(|column| [column]).collect()
+    };
+    let n_out = parts.iter().map(|part| part.weight.n_out()).sum();
+    Map { x, parts, n_out, activation, residual }.compute(&columns)
+}
+
+/// `activation(x G^T + g) * (x U^T + u)` of rows `x` `(rows, n_in)`: `(rows, n_out)`.
+///
+/// # Panics
+/// Sizes disagree, as in [`linear`], or both parts have not as many outputs.
+pub fn gated<T: Number>(x: &[T], gate: Part, up: Part, activation: Activation) -> Vec<T> {
+    let n_out = gate.weight.n_out();
+    assert_eq!(n_out, up.weight.n_out(), "gate and up have the same outputs");
+    let columns: Vec<[Column; 2]> =
+        Column::all(&gate, 0).zip(Column::all(&up, 0)).map(|(gate, up)| [gate, up]).collect();
+    Map { x, parts: &[gate, up], n_out, activation: Some(activation), residual: None }.compute(&columns)
+}
+
+/// A panel of a part, and where its outputs go.
+#[derive(Clone, Copy)]
+struct Column<'a> {
+    part: Part<'a>,
+    panel: usize,
+    /// The first of its columns in the result.
+    start: usize,
+    n_columns: usize,
+}
+
+impl<'a> Column<'a> {
+    fn all(part: &Part<'a>, start: usize) -> impl Iterator<Item = Self> + use<'a> {
+        let part = *part;
+        let (width, _) = part.weight.kernels().panel_and_lanes();
+        let n_out = part.weight.n_out();
+        (0..n_out.div_ceil(width)).map(move |panel| Self {
+            part,
+            panel,
+            start: start + panel * width,
+            n_columns: width.min(n_out - panel * width),
+        })
+    }
+}
+
+struct Map<'a, T> {
+    x: &'a [T],
+    parts: &'a [Part<'a>],
+    n_out: usize,
+    activation: Option<Activation>,
+    residual: Option<&'a [T]>,
+}
+
+/// Numbers of a block of rows: they stay in the second cache while panel after panel passes over them.
+const N_NUMBERS_OF_A_BLOCK: usize = 192 * 1024;
+const N_ROWS_OF_A_BLOCK: usize = 192;
+/// Steps along the inputs between which sums go through memory, so that this part of a panel stays near.
+const N_STEPS_OF_A_BLOCK: usize = 256;
+
+impl<T: Number> Map<'_, T> {
+    fn kernels(&self) -> Kernels {
+        self.parts.first().map_or_else(Kernels::chosen, |part| part.weight.kernels())
+    }
+
+    fn check(&self, n_in: usize, n_rows: usize) {
+        for part in self.parts {
+            assert_eq!(part.weight.n_in(), n_in, "all parts have the same inputs");
+            assert_eq!(part.weight.kernels().name(), self.kernels().name(), "all parts are packed for one set");
+            assert!(part.bias.is_none_or(|bias| bias.len() == part.weight.n_out()), "a bias is one number an output");
+        }
+        assert_eq!(self.x.len(), n_rows * n_in, "x is whole rows");
+        assert!(self.residual.is_none_or(|residual| residual.len() == n_rows * self.n_out), "a residual an output");
+    }
+
+    /// One of the results' columns for each of `columns`, which are of all parts together or of each one after the other.
+    fn compute<const P: usize>(&self, columns: &[[Column; P]]) -> Vec<T> {
+        let n_in = self.parts.first().map_or(1, |part| part.weight.n_in());
+        let n_rows = self.x.len() / n_in;
+        self.check(n_in, n_rows);
+        let kernels = self.kernels();
+        let left = Left::new(self.x, self.parts, kernels);
+        let n_rows_max = (N_NUMBERS_OF_A_BLOCK / n_in).clamp(12, N_ROWS_OF_A_BLOCK);
+        let n_blocks = n_rows.div_ceil(n_rows_max);
+        let n_rows_of_block = n_rows.div_ceil(n_blocks.max(1)).next_multiple_of(6);
+        let n_blocks = n_rows.div_ceil(n_rows_of_block.max(1));
+        // Safety: the blocks are all rows, the columns all columns, and each pair of them writes its own places.
+        unsafe {
+            written(n_rows * self.n_out, |result| {
+                for_each(n_blocks * columns.len(), n_rows * n_in * self.n_out, |task| {
+                    let first_row = task / columns.len() * n_rows_of_block;
+                    let n_rows = n_rows_of_block.min(n_rows - first_row);
+                    let columns = &columns[task % columns.len()];
+                    let block = Block { map: self, left: &left, columns, first_row, n_rows, result };
+                    with_scratch(P * n_rows * PANEL_MAX, |sums| kernels.run(BlockIn { block, sums }));
+                });
+            })
+        }
+    }
+}
+
+/// The inputs in the types that the parts' products take.
+struct Left<'a> {
+    n_in: usize,
+    floats: Cow<'a, [f32]>,
+    bf16: &'a [u16],
+}
+
+impl<'a> Left<'a> {
+    fn new<T: Number>(x: &'a [T], parts: &[Part], kernels: Kernels) -> Self {
+        let n_in = parts.first().map_or(1, |part| part.weight.n_in());
+        let bf16 = T::as_bf16(x).filter(|_| kernels.dots_bf16()).unwrap_or(&[]);
+        let is_all_dots = !x.is_empty() && !bf16.is_empty() && parts.iter().all(|part| part.weight.is_bf16());
+        let floats = match T::as_floats(x) {
+            Some(floats) => Cow::Borrowed(floats),
+            None if is_all_dots => Cow::Borrowed(&[][..]),
+            None => Cow::Owned(widened(kernels, x)),
+        };
+        Self { n_in, floats, bf16 }
+    }
+}
+
+/// Some rows of the outputs of `P` panels that become one.
+struct Block<'a, T, const P: usize> {
+    map: &'a Map<'a, T>,
+    left: &'a Left<'a>,
+    columns: &'a [Column<'a>; P],
+    first_row: usize,
+    n_rows: usize,
+    result: Shared<T>,
+}
+
+/// The same with memory for the sums.
+struct BlockIn<'a, T, const P: usize> {
+    block: Block<'a, T, P>,
+    sums: &'a mut [f32],
+}
+
+impl<T: Number, const P: usize> Task for BlockIn<'_, T, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { block, sums } = self;
+        let n_numbers = block.n_rows * S::PANEL;
+        for (column, sums) in block.columns.iter().zip(sums.chunks_exact_mut(n_numbers)) {
+            block.multiply(simd, column, sums);
+        }
+        block.finish(simd, sums);
+    }
+}
+
+impl<T: Number, const P: usize> Block<'_, T, P> {
+    /// Writes the products of the rows with one panel to `sums` `(rows, panel)`.
+    #[inline(always)]
+    fn multiply<S: Simd>(&self, simd: S, column: &Column, sums: &mut [f32]) {
+        let weight = column.part.weight;
+        let start = column.panel * weight.panel_len(S::PANEL);
+        let sums = sums.as_mut_ptr();
+        let floats = self.left.floats.as_ptr();
+        match &weight.panels {
+            Panels::F32(panels) => self.product::<S, Floats>(simd, column, floats, panels.as_slice(), start, sums),
+            Panels::F16(panels) => self.product::<S, HalfWeights>(simd, column, floats, panels.as_slice(), start, sums),
+            Panels::Bf16(panels) if self.left.bf16.is_empty() => {
+                self.product::<S, Bf16Weights>(simd, column, floats, panels.as_slice(), start, sums);
+            }
+            Panels::Bf16(panels) => {
+                let left = self.left.bf16.as_ptr();
+                self.product::<S, Bf16Dots>(simd, column, left, panels.as_slice(), start, sums);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn product<S: Simd, O: Operands>(
+        &self,
+        simd: S,
+        column: &Column,
+        left: *const O::Left,
+        panels: &[O::Right],
+        start: usize,
+        sums: *mut f32,
+    ) {
+        let n_in = self.left.n_in;
+        for first in (0..n_in).step_by(N_STEPS_OF_A_BLOCK) {
+            simd.vectorise(&Product::<O> {
+                // `Map::check` saw that x is whole rows; blocks begin at whole steps.
+                left: left.wrapping_add(self.first_row * n_in + first),
+                left_stride: n_in,
+                n_rows: self.n_rows,
+                n_steps: N_STEPS_OF_A_BLOCK.min(n_in - first),
+                right: panels[start + first * S::PANEL..].as_ptr(),
+                right_stride: S::PANEL,
+                n_vectors: column.n_columns.div_ceil(S::LANES),
+                result: sums,
+                result_stride: S::PANEL,
+                accumulates: first > 0,
+                operands: PhantomData,
+            });
+        }
+    }
+
+    /// What follows the products: bias, activation, gate, residual, and the type of the result. `sums` are by panel,
+    /// `(rows, panel)`.
+    #[inline(always)]
+    fn finish<S: Simd>(&self, simd: S, sums: &[f32]) {
+        let Self { map, columns, first_row, n_rows, result, .. } = self;
+        let n_columns = columns[0].n_columns;
+        for row in 0..*n_rows {
+            let place = (first_row + row) * map.n_out + columns[0].start;
+            let mut offset = 0;
+            while offset < n_columns {
+                let n = S::LANES.min(n_columns - offset);
+                // Safety: the row and `n` columns from `offset` on lie in sums, biases, residual and result, whose sizes
+                // `Map::check` compared; no other block writes them.
+                unsafe {
+                    let value = |part: usize| {
+                        let sum = sums.as_ptr().add((part * n_rows + row) * S::PANEL + offset);
+                        let sum = simd.load(sum);
+                        match columns[part].part.bias {
+                            Some(bias) => {
+                                let bias = bias.as_ptr().add(columns[part].panel * S::PANEL + offset);
+                                simd.add(sum, simd.load_first(bias, n))
+                            }
+                            None => sum,
+                        }
+                    };
+                    let mut y = value(0);
+                    if let Some(activation) = map.activation {
+                        y = activation.of(simd, y);
+                    }
+                    if P > 1 {
+                        y = simd.multiply(y, value(1));
+                    }
+                    if let Some(residual) = map.residual {
+                        y = simd.add(y, T::load(simd, residual.as_ptr().add(place + offset), n));
+                    }
+                    T::store(simd, result.at(place + offset), y, n);
+                }
+                offset += n;
+            }
+        }
+    }
+}

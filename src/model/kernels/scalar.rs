@@ -1,0 +1,198 @@
+//! The instruction set of every processor: plain Rust over short arrays, which the compiler turns into vectors where
+//! there are some (SSE2, NEON).
+
+use half::{bf16, f16};
+
+use super::simd::{Simd, Task};
+
+/// No instructions in particular.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scalar;
+
+const LANES: usize = 8;
+
+type Lanes = [f32; LANES];
+
+#[inline(always)]
+fn zip(a: Lanes, b: Lanes, f: impl Fn(f32, f32) -> f32) -> Lanes {
+    std::array::from_fn(|lane| f(a[lane], b[lane]))
+}
+
+/// Adding and taking off 1.5 * 2^23 rounds to whole numbers, and leaves the number in the lowest bits meanwhile.
+const ROUNDING: f32 = 12_582_912.0;
+
+impl Simd for Scalar {
+    type V = Lanes;
+    const LANES: usize = LANES;
+    const VECTORS: usize = 1;
+
+    #[inline(always)]
+    fn vectorise<T: Task>(self, task: T) -> T::Output {
+        task.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Lanes {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, from: *const f32) -> Lanes {
+        // Safety: the caller's.
+        unsafe { from.cast::<Lanes>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_first(self, from: *const f32, n: usize) -> Lanes {
+        let mut x = [0.0; LANES];
+        // Safety: `n <= LANES`, and the caller's.
+        unsafe { std::ptr::copy_nonoverlapping(from, x.as_mut_ptr(), n) };
+        x
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32, x: Lanes) {
+        // Safety: the caller's.
+        unsafe { to.cast::<Lanes>().write_unaligned(x) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut f32, x: Lanes, n: usize) {
+        // Safety: `n <= LANES`, and the caller's.
+        unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), to, n) };
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const u16) -> Lanes {
+        // Safety: the caller's.
+        std::array::from_fn(|lane| widen_half(unsafe { from.add(lane).read_unaligned() }))
+    }
+
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut u16, x: Lanes) {
+        for (lane, x) in x.into_iter().enumerate() {
+            // Safety: the caller's.
+            unsafe { to.add(lane).write_unaligned(f16::from_f32(x).to_bits()) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, from: *const u16) -> Lanes {
+        // Safety: the caller's.
+        std::array::from_fn(|lane| widen(unsafe { from.add(lane).read_unaligned() }))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16, x: Lanes) {
+        for (lane, x) in x.into_iter().enumerate() {
+            // Safety: the caller's.
+            unsafe { to.add(lane).write_unaligned(bf16::from_f32(x).to_bits()) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_first_of_pairs(self, from: *const u16) -> Lanes {
+        // Safety: the caller's.
+        std::array::from_fn(|lane| widen(unsafe { from.add(2 * lane).read_unaligned() }))
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16_second_of_pairs(self, from: *const u16) -> Lanes {
+        // Safety: the caller's.
+        std::array::from_fn(|lane| widen(unsafe { from.add(2 * lane + 1).read_unaligned() }))
+    }
+
+    #[inline(always)]
+    fn add(self, a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn subtract(self, a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn multiply(self, a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn divide(self, a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: Lanes, b: Lanes, c: Lanes) -> Lanes {
+        // Without the instruction `mul_add` is a function of the C library.
+        if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+            std::array::from_fn(|lane| a[lane].mul_add(b[lane], c[lane]))
+        } else {
+            std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
+        }
+    }
+
+    #[inline(always)]
+    fn max(self, a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn min(self, a: Lanes, b: Lanes) -> Lanes {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn round(self, x: Lanes) -> Lanes {
+        x.map(|x| (x + ROUNDING) - ROUNDING)
+    }
+
+    #[inline(always)]
+    fn times_power_of_two(self, x: Lanes, n: Lanes) -> Lanes {
+        zip(x, n, |x, n| x * f32::from_bits((n + ROUNDING).to_bits().wrapping_add(127) << 23))
+    }
+
+    #[inline(always)]
+    fn select_not_less(self, a: Lanes, b: Lanes, then: Lanes, otherwise: Lanes) -> Lanes {
+        std::array::from_fn(|lane| if a[lane] >= b[lane] { then[lane] } else { otherwise[lane] })
+    }
+
+    #[inline(always)]
+    fn sum(self, x: Lanes) -> f32 {
+        x.iter().sum()
+    }
+
+    #[inline(always)]
+    fn highest(self, x: Lanes) -> f32 {
+        x.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
+#[inline(always)]
+fn widen(x: u16) -> f32 {
+    f32::from_bits(u32::from(x) << 16)
+}
+
+/// As `f16::to_f32`, without a branch. A half's exponent ends 112 below that of f32, so the product sets it right, and
+/// numbers below the normal ones, too.
+#[inline(always)]
+fn widen_half(x: u16) -> f32 {
+    const TWO_TO_112: f32 = f32::from_bits((127 + 112) << 23);
+    let magnitude = f32::from_bits(u32::from(x & 0x7fff) << 13) * TWO_TO_112;
+    // The highest exponent stands for infinities and what is no number.
+    let special = if magnitude >= 65_536.0 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | special | u32::from(x & 0x8000) << 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_is_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let (ours, expected) = (widen_half(bits), f16::from_bits(bits).to_f32());
+            assert!(ours.to_bits() == expected.to_bits() || ours.is_nan() && expected.is_nan(), "{bits:#x}");
+        }
+    }
+}

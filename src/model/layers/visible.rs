@@ -1,0 +1,89 @@
+//! What a mask says, as the kernels take it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use candle_core::{Result, Tensor, TensorId};
+use rayon::prelude::*;
+
+use super::attention::MASKED;
+use super::fused;
+use crate::model::kernels;
+
+/// A mask `(1 or batch, 1, queries, positions)` that was read.
+#[derive(Debug, PartialEq)]
+pub(super) enum Visible {
+    /// Nothing is hidden.
+    All,
+    /// By query, the first position that it sees and the one after the last.
+    Ranges(Vec<[u32; 2]>),
+    /// What is added to the scores.
+    Added(Vec<f32>),
+}
+
+impl Visible {
+    /// Reads `mask`. All layers of a pass have the same, which is read once.
+    pub(super) fn of(mask: Option<&Tensor>) -> Result<Rc<Self>> {
+        thread_local! {
+            static LAST: RefCell<Option<(TensorId, Rc<Visible>)>> = const { RefCell::new(None) };
+        }
+        let Some(mask) = mask else { return Ok(Rc::new(Self::All)) };
+        let known =
+            LAST.with_borrow(|last| last.as_ref().filter(|(id, _)| *id == mask.id()).map(|last| last.1.clone()));
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let read = Rc::new(Self::read(mask)?);
+        LAST.set(Some((mask.id(), read.clone())));
+        Ok(read)
+    }
+
+    fn read(mask: &Tensor) -> Result<Self> {
+        let n_positions = mask.dims().last().copied().unwrap_or(0).max(1);
+        let mask = fused::floats(mask)?;
+        let ranges: Option<Vec<[u32; 2]>> = mask.par_chunks_exact(n_positions).map(range).collect();
+        Ok(match ranges {
+            Some(ranges) if ranges.iter().all(|&[start, end]| start == 0 && end as usize == n_positions) => Self::All,
+            Some(ranges) => Self::Ranges(ranges),
+            None => Self::Added(mask),
+        })
+    }
+
+    pub(super) fn borrowed(&self) -> kernels::Visible<'_> {
+        match self {
+            Self::All => kernels::Visible::All,
+            Self::Ranges(ranges) => kernels::Visible::Ranges(ranges),
+            Self::Added(mask) => kernels::Visible::Added(mask),
+        }
+    }
+}
+
+/// Where a row of a mask is 0, if that is one run and all else is hidden.
+fn range(row: &[f32]) -> Option<[u32; 2]> {
+    let start = row.iter().position(|&added| added == 0.0)?;
+    let n = row[start..].iter().take_while(|&&added| added == 0.0).count();
+    // In a narrow type the number is rounded.
+    let is_hidden = |row: &[f32]| row.iter().all(|&added| added <= MASKED / 2.0);
+    (is_hidden(&row[..start]) && is_hidden(&row[start + n..])).then_some([start as u32, (start + n) as u32])
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::super::{causal_mask, left_padded_mask, tree_mask};
+    use super::*;
+
+    #[test]
+    fn padding_and_order_are_ranges_and_a_tree_is_not() {
+        let causal = causal_mask(3, DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(*Visible::of(Some(&causal)).unwrap(), Visible::Ranges(vec![[0, 1], [0, 2], [0, 3]]));
+        let padded = left_padded_mask(&[0, 2], 2, 4, DType::BF16, &Device::Cpu).unwrap();
+        assert_eq!(*Visible::of(Some(&padded)).unwrap(), Visible::Ranges(vec![[0, 3], [0, 4], [2, 3], [2, 4]]));
+        let tree = tree_mask(&[0], 2, &[None, None, Some(0)], 0..3, DType::F32, &Device::Cpu).unwrap();
+        assert!(matches!(*Visible::of(Some(&tree)).unwrap(), Visible::Added(_)));
+        let open = Tensor::zeros((1, 1, 2, 3), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(*Visible::of(Some(&open)).unwrap(), Visible::All);
+        assert_eq!(*Visible::of(None).unwrap(), Visible::All);
+    }
+}
