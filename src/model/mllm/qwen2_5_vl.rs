@@ -13,7 +13,7 @@ use crate::model::weights::{Weights, canonical_qwen_vl};
 /// The line in the list of families.
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "qwen2_5_vl",
-    about: "Qwen2.5-VL",
+    about: "Qwen2.5-VL, most of whose tower sees windows",
     verified: Verified {
         local: "transformers 5.23 on a tiny checkpoint: patches, features, windows included, positions, logits and generated ids; the \
                 names and configurations of every version",

@@ -12,7 +12,7 @@ use crate::model::weights::{Weights, canonical_qwen_vl};
 /// The line in the list of families.
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "qwen2_vl",
-    about: "Qwen2-VL",
+    about: "Qwen2-VL, which sees images at their own proportions",
     verified: Verified {
         local: "transformers 5.23 on a tiny checkpoint: patches, features, positions, logits and generated ids; the \
                 names and configurations of every version",

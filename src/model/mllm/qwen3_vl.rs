@@ -16,7 +16,7 @@ use crate::model::weights::{Weights, canonical_qwen_vl};
 /// The line in the list of families.
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "qwen3_vl",
-    about: "Qwen3-VL",
+    about: "Qwen3-VL, whose tower also feeds the first layers of the language model",
     verified: Verified {
         local: "transformers 5.23 on a tiny checkpoint: patches, features, DeepStack included, positions, logits and generated ids; the \
                 names and configurations of every version",
