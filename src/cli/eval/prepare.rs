@@ -367,6 +367,7 @@ fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::M
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fields =
         record::environment(&Sitting { n_threads, batch_size: Some(batch_size), limit: args.limit, paths });
+    fields.insert("kernels".into(), crate::model::kernels_name().into());
     fields.insert("command".into(), results::command_line().into());
     fields
 }
