@@ -128,6 +128,17 @@ fn an_overloaded_server_that_says_so_each_time_gets_all_attempts() {
 }
 
 #[test]
+fn azures_deployments_get_the_key_in_their_own_header() {
+    let server = HttpServer::start(|_| completion("Yes"));
+    let base_url = format!("{}/openai/deployments/judge/chat/completions?api-version=1", server.url());
+    let client = ChatClient::new(ChatConfig { base_url, ..quick(&server) }).unwrap();
+    assert_eq!(ask(&client, "?").unwrap().content, "Yes");
+    let request = &server.requests()[0];
+    assert_eq!(request.headers["api-key"], KEY);
+    assert!(!request.headers.contains_key("authorization"));
+}
+
+#[test]
 fn a_wait_beyond_all_patience_is_not_waited_for() {
     let (failure, n_requests) = against(error(429, "tomorrow").with("retry-after", 86_400));
     assert!(failure.to_string().contains("86400 s"), "{failure}");

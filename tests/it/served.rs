@@ -314,9 +314,7 @@ fn a_fifth_of_faults_loses_nothing_and_makes_nothing_wrong() {
     assert_eq!(server.asked_of_samples().len(), dataset.samples.len() + n_faults);
 }
 
-/// Needs the real digits and about half a minute.
 #[test]
-#[ignore = "10,000 requests: run it with --ignored"]
 fn ten_thousand_requests_with_a_fifth_of_faults_lose_nothing() {
     static N_FAULTS: AtomicUsize = AtomicUsize::new(0);
     let Some(shared) = support::shared() else { return };

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, SERVER};
-use reqwest::{Client, Url};
+use reqwest::{Client, RequestBuilder, Url};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
@@ -161,14 +161,20 @@ impl Shared {
         attempt
     }
 
+    /// The key as the server takes it: Azure's deployments have a header of their own.
+    pub(super) fn with_key(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.config.api_key {
+            None => request,
+            Some(key) if self.url.path().contains("/openai/deployments/") => request.header("api-key", key.expose()),
+            Some(key) => request.bearer_auth(key.expose()),
+        }
+    }
+
     async fn post(&self, body: &Value) -> Result<Response, String> {
         // A value of strings, numbers and lists is always representable.
         let bytes = serde_json::to_vec(body).map_err(|error| error.to_string())?;
-        let mut post = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(bytes);
-        if let Some(key) = &self.config.api_key {
-            post = post.bearer_auth(key.expose());
-        }
-        let mut response = post.send().await.map_err(runtime::describe)?;
+        let post = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(bytes);
+        let mut response = self.with_key(post).send().await.map_err(runtime::describe)?;
         let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(runtime::describe)? {

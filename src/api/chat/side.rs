@@ -136,10 +136,7 @@ impl Shared {
         url: &Url,
     ) -> Result<Result<Value, (String, Option<Duration>)>, SideError> {
         let handle = runtime::handle().map_err(|message| SideError::Fatal(ChatError::Unreachable(message)))?;
-        let mut request = request().timeout(Duration::from_millis(self.config.timeout_ms));
-        if let Some(key) = &self.config.api_key {
-            request = request.bearer_auth(key.expose());
-        }
+        let request = self.with_key(request().timeout(Duration::from_millis(self.config.timeout_ms)));
         let response = handle.block_on(async {
             let response = request.send().await?;
             let (status, headers) = (response.status().as_u16(), response.headers().clone());
