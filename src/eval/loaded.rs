@@ -219,23 +219,30 @@ impl OpenedSubjects {
 
     /// The batch size to run with: `wanted`, or what memory allows. An error with both figures where it cannot fit.
     pub fn batch_size(&self, wanted: Option<usize>, n_tokens_max: usize, placement: &Placement) -> Result<usize> {
-        let n_encoder = self.encoder.as_ref().map_or(0, |(encoder, _)| encoder.weights.n_parameters());
         let need = MemoryNeed {
-            n_weights: self.n_model_parameters() + n_encoder,
+            n_weight_bytes: self.n_weight_bytes(placement) as u64,
             n_numbers_per_row: self.model.plan.n_numbers_per_row(n_tokens_max),
-            bytes_per_number: placement.dtype.size_in_bytes(),
+            // Whatever its compute type, a CPU keeps caches and activations in f32.
+            bytes_per_number: if placement.device.is_cpu() { 4 } else { placement.dtype.size_in_bytes() },
         };
         // Only the machine's own memory is known; a GPU reports its own shortage.
         let free = if placement.device.is_cpu() { memory::free_bytes() } else { None };
         need.batch_size(wanted, free)
     }
 
-    /// Numbers of the base, its adapters and the copies that merging makes.
-    fn n_model_parameters(&self) -> usize {
-        let n_base = self.model.weights.n_parameters();
+    /// Bytes of the base, its encoder, its adapters and the copies that merging makes. On a CPU weights are packed in the
+    /// type that they are stored in; elsewhere they have the compute type, as what adapters add has everywhere.
+    fn n_weight_bytes(&self, placement: &Placement) -> usize {
+        let n_bytes_each = placement.dtype.size_in_bytes();
+        let of = |weights: &Weights| match placement.device.is_cpu() {
+            true => weights.n_bytes(),
+            false => weights.n_parameters() * n_bytes_each,
+        };
         let n_copies = if self.is_merged { self.adapters.len() } else { 0 };
         let n_adapters: usize = self.adapters.iter().map(|opened| opened.adapter.n_parameters()).sum();
-        n_base * (1 + n_copies) + n_adapters
+        let n_added = self.model.weights.n_parameters() * n_copies + n_adapters;
+        let n_encoder = self.encoder.as_ref().map_or(0, |(encoder, _)| of(&encoder.weights));
+        of(&self.model.weights) + n_encoder + n_added * n_bytes_each
     }
 
     /// The model of one of [`runs`](Self::runs), as the run's specification has it.

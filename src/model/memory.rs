@@ -2,14 +2,14 @@
 
 use anyhow::{Result, bail};
 
-/// What a run will hold in memory, in numbers of the compute type.
+/// What a run will hold in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryNeed {
-    /// Weights of model and encoder.
-    pub n_weights: usize,
+    /// Bytes of the weights of models and encoder.
+    pub n_weight_bytes: u64,
     /// One row of a batch: cache and activations.
     pub n_numbers_per_row: usize,
-    /// Bytes of a number.
+    /// Bytes of a number of a row.
     pub bytes_per_number: usize,
 }
 
@@ -17,7 +17,7 @@ impl MemoryNeed {
     /// Bytes with a batch of `batch_size` rows.
     pub fn bytes(&self, batch_size: usize) -> u64 {
         let of_rows = (self.n_numbers_per_row as u64).saturating_mul(batch_size as u64);
-        of_rows.saturating_add(self.n_weights as u64).saturating_mul(self.bytes_per_number as u64)
+        of_rows.saturating_mul(self.bytes_per_number as u64).saturating_add(self.n_weight_bytes)
     }
 
     /// The batch size to use: `wanted`, else the largest up to [`MAX_BATCH_SIZE`] that fits in `n_free_bytes`.
@@ -37,7 +37,7 @@ impl MemoryNeed {
                     if rows > 1 && fits(1) {
                         "a smaller --batch-size fits"
                     } else {
-                        "try --dtype bf16 (half of f32), close other programs, or use a GPU or a served model"
+                        "give a 16-bit checkpoint (weights keep their type), close other programs, or use a GPU or a served model"
                     }
                 )
             }
@@ -68,7 +68,7 @@ pub fn free_bytes() -> Option<u64> {
 mod tests {
     use super::*;
 
-    const NEED: MemoryNeed = MemoryNeed { n_weights: 1000, n_numbers_per_row: 100, bytes_per_number: 4 };
+    const NEED: MemoryNeed = MemoryNeed { n_weight_bytes: 4000, n_numbers_per_row: 100, bytes_per_number: 4 };
 
     #[test]
     fn the_batch_shrinks_to_what_fits() {
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn too_little_memory_names_both_figures_and_the_mend() {
         let error = NEED.batch_size(None, Some(4 * 1000)).unwrap_err().to_string();
-        assert!(error.contains("needed") && error.contains("free") && error.contains("--dtype bf16"), "{error}");
+        assert!(error.contains("needed") && error.contains("free") && error.contains("16-bit"), "{error}");
         let error = NEED.batch_size(Some(6), Some(4 * 1500)).unwrap_err().to_string();
         assert!(error.contains("--batch-size"), "{error}");
     }
