@@ -83,7 +83,7 @@ impl Case {
     /// The same by the kernels, the tokens that were there before in one piece and the others in another.
     fn by_kernels(&self, kernels: Kernels, rows: &[f32], angles: &[f32], visible: Visible) -> Vec<f32> {
         let shape = self.shape();
-        let mut buffer = KvBuffer::new(kernels, self.batch, shape, self.n_positions());
+        let mut buffer = KvBuffer::new::<f32>(kernels, self.batch, shape, self.n_positions());
         let mut start = 0;
         let mut last = Vec::new();
         for n_tokens in self.n_tokens {
@@ -157,6 +157,78 @@ proptest! {
     }
 }
 
+/// Numbers rounded to bf16, and the same as f32.
+fn rounded(numbers: &[f32]) -> (Vec<half::bf16>, Vec<f32>) {
+    let narrow: Vec<half::bf16> = numbers.iter().copied().map(half::bf16::from_f32).collect();
+    let wide = narrow.iter().map(|x| x.to_f32()).collect();
+    (narrow, wide)
+}
+
+#[test]
+fn attention_that_keeps_nothing_is_attention_over_a_buffer() {
+    for (head_size, n_tokens, group) in [(5, 1, 1), (64, 50, 1), (20, 130, 3), (33, 300, 2)] {
+        let case = Case { batch: 2, n_kv_heads: 2, group, head_size, n_tokens: [0, n_tokens], seed: 3 };
+        let (rows, _) = case.inputs();
+        let (narrow, rows) = rounded(&rows);
+        let shape = case.shape();
+        let ranges: Vec<[u32; 2]> = (0..n_tokens).map(|query| [query as u32 / 2, query as u32 + 1]).collect();
+        for kernels in Kernels::available() {
+            for visible in [Visible::All, Visible::Ranges(&ranges)] {
+                let heads = Heads::side_by_side(&rows, n_tokens, shape);
+                let mut buffer = KvBuffer::new::<f32>(kernels, 2, shape, n_tokens + 3);
+                buffer.append(heads[1], heads[2], None);
+                let expected = attention(heads[0], None, visible, &buffer);
+                assert_eq!(attention_within(kernels, 2, shape, heads, None, visible), expected, "{}", kernels.name());
+
+                let heads = Heads::side_by_side(&narrow, n_tokens, shape);
+                let mut buffer = KvBuffer::new::<half::bf16>(kernels, 2, shape, n_tokens + 3);
+                // An odd number of positions, then the rest.
+                let first = n_tokens.min(7);
+                for (start, n) in [(0, first), (first, n_tokens - first)] {
+                    let [keys, values] = [1, 2].map(|which| part_of(heads[which], start, n, shape.row()));
+                    buffer.append(keys, values, None);
+                }
+                let kept = attention(heads[0], None, visible, &buffer);
+                let narrow = attention_within(kernels, 2, shape, heads, None, visible);
+                assert_eq!(narrow, kept, "{}", kernels.name());
+                for (narrow, wide) in narrow.iter().zip(&expected) {
+                    // Weights and results are rounded to eight bits.
+                    assert!((narrow.to_f32() - wide).abs() < 0.02, "{}: {narrow} {wide}", kernels.name());
+                }
+            }
+        }
+    }
+}
+
+/// Tokens `start..start + n` of each row.
+fn part_of<T>(heads: Heads<'_, T>, start: usize, n: usize, row: usize) -> Heads<'_, T> {
+    Heads { numbers: heads.numbers, strides: heads.strides, start: heads.start + start * row, n_tokens: n }
+}
+
+#[test]
+fn blocks_of_numbers_are_transposed() {
+    struct Transpose<'a>(&'a [u32], &'a mut [u32], usize);
+    impl simd::Task for Transpose<'_> {
+        type Output = usize;
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> usize {
+            // Safety: both are 16 rows of the stride.
+            unsafe { simd.transpose(self.0.as_ptr(), self.2, self.1.as_mut_ptr(), self.2) };
+            S::LANES
+        }
+    }
+    let stride = 19;
+    // Among them are patterns that are no numbers.
+    let from: Vec<u32> = (0..16 * stride as u32).map(|i| i.wrapping_mul(0x9e37_79b9) | 0x7f80_0000).collect();
+    for kernels in Kernels::available() {
+        let mut to = vec![1; 16 * stride];
+        let n = kernels.run(Transpose(&from, &mut to, stride));
+        for (row, column) in (0..n).flat_map(|row| (0..n).map(move |column| (row, column))) {
+            assert_eq!(to[column * stride + row], from[row * stride + column], "{}", kernels.name());
+        }
+    }
+}
+
 #[test]
 fn long_prompts_pass_block_after_block() {
     let case = Case { batch: 1, n_kv_heads: 1, group: 2, head_size: 8, n_tokens: [700, 67], seed: 5 };
@@ -182,7 +254,7 @@ fn kept_rows_go_on_as_they_would_have_alone() {
         attention(queries, None, Visible::All, buffer)
     };
     for kernels in Kernels::available() {
-        let mut buffer = KvBuffer::new(kernels, 3, shape, 80);
+        let mut buffer = KvBuffer::new::<f32>(kernels, 3, shape, 80);
         step(&mut buffer, &before, 70);
         // What is forgotten leaves no trace.
         step(&mut buffer, &scrap, 1);
@@ -190,7 +262,7 @@ fn kept_rows_go_on_as_they_would_have_alone() {
         buffer.keep_rows(&[2, 0]);
         let together = step(&mut buffer, &after, 1);
         for (index, kept) in [2, 0].into_iter().enumerate() {
-            let mut alone = KvBuffer::new(kernels, 1, shape, 80);
+            let mut alone = KvBuffer::new::<f32>(kernels, 1, shape, 80);
             step(&mut alone, &row(&before, 70, kept), 70);
             let answer = step(&mut alone, &row(&after, 1, index), 1);
             assert_eq!(together[index * 12..][..12], answer, "{}", kernels.name());

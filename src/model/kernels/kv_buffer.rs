@@ -1,7 +1,9 @@
-//! Keys and values in the order in which attention reads them.
+//! Keys and values of earlier positions.
 
-use super::memory::{Aligned, Shared, with_scratch};
-use super::simd::{Number, PANEL_MAX, Simd, Task};
+use super::kept::{Kept, KeptNumbers, KvNumbers};
+use super::kv_append::{Append, KeptHead, head_sizes, n_scratch as n_scratch_of_append};
+use super::memory::{Aligned, Plain, Shared, n_floats, split_off, with_scratch};
+use super::simd::{Number, Simd};
 use super::{Kernels, for_each};
 
 /// Sizes of an attention layer.
@@ -66,28 +68,23 @@ impl<'a, T> Heads<'a, T> {
     }
 }
 
-/// Keys and values of earlier positions, in a buffer of fixed capacity.
-///
-/// Keys lie in panels, as the packed weights of a product with queries; values in rows, as those of a product with the
-/// softmax's weights.
+/// Keys and values of earlier positions, in a buffer of fixed capacity, in the order in which attention reads them.
 pub struct KvBuffer {
     pub(super) kernels: Kernels,
     pub(super) batch: usize,
     pub(super) shape: AttentionShape,
     capacity: usize,
     pub(super) n_positions: usize,
-    pub(super) keys: Aligned<f32>,   // (batch, kv heads, panels, head size, panel)
-    pub(super) values: Aligned<f32>, // (batch, kv heads, capacity, head size in whole vectors)
+    pub(super) numbers: KvNumbers, // each (batch, kv heads, numbers of a head)
 }
 
 impl KvBuffer {
-    /// An empty buffer for `capacity` positions of `batch` rows.
-    pub fn new(kernels: Kernels, batch: usize, shape: AttentionShape, capacity: usize) -> Self {
-        let (panel, lanes) = kernels.panel_and_lanes();
+    /// An empty buffer for `capacity` positions of `batch` rows of a model that computes in `T`.
+    pub fn new<T: Number>(kernels: Kernels, batch: usize, shape: AttentionShape, capacity: usize) -> Self {
         let n_heads = batch * shape.n_kv_heads;
-        let keys = Aligned::zeros(n_heads * shape.head_size * capacity.next_multiple_of(panel));
-        let values = Aligned::zeros(n_heads * capacity * shape.head_size.next_multiple_of(lanes));
-        Self { kernels, batch, shape, capacity, n_positions: 0, keys, values }
+        let (keys, values) = head_sizes::<T::Kept>(capacity, shape.head_size, kernels.panel_and_lanes());
+        let numbers = KeptNumbers { keys: Aligned::zeros(n_heads * keys), values: Aligned::zeros(n_heads * values) };
+        Self { kernels, batch, shape, capacity, n_positions: 0, numbers: T::Kept::into_buffer(numbers) }
     }
 
     /// Positions held.
@@ -110,40 +107,33 @@ impl KvBuffer {
     /// # Panics
     /// There is no such row.
     pub fn keep_rows(&mut self, rows: &[u32]) {
-        let mut kept = Self::new(self.kernels, rows.len(), self.shape, self.capacity);
-        kept.n_positions = self.n_positions;
-        for (new, old) in [(&mut kept.keys, &self.keys), (&mut kept.values, &self.values)] {
-            let size = old.as_slice().len() / self.batch.max(1);
-            for (new, &row) in new.as_mut_slice().chunks_exact_mut(size.max(1)).zip(rows) {
-                new.copy_from_slice(&old.as_slice()[row as usize * size..][..size]);
-            }
+        match &mut self.numbers {
+            KvNumbers::F32(numbers) => numbers.keep_rows(self.batch, rows),
+            KvNumbers::Bf16(numbers) => numbers.keep_rows(self.batch, rows),
         }
-        *self = kept;
-    }
-
-    /// Numbers of all keys and of all values of one head.
-    pub(super) fn head_sizes(&self) -> (usize, usize) {
-        let n_heads = (self.batch * self.shape.n_kv_heads).max(1);
-        (self.keys.as_slice().len() / n_heads, self.values.as_slice().len() / n_heads)
+        self.batch = rows.len();
     }
 
     /// Appends keys, turned by `rotary`, and values.
     ///
     /// # Panics
-    /// There is no room for them, or sizes disagree.
+    /// There is no room for them, sizes disagree, or the buffer is for another type.
     pub fn append<T: Number>(&mut self, keys: Heads<T>, values: Heads<T>, rotary: Option<RotaryRows>) {
         let n_tokens = keys.n_tokens;
         assert_eq!(n_tokens, values.n_tokens, "there are as many values as keys");
         assert!(self.n_positions + n_tokens <= self.capacity, "the buffer has room for {} positions", self.capacity);
         let (kernels, shape) = (self.kernels, self.shape);
         check_angles(rotary, self.batch * n_tokens, shape.head_size);
-        let (key_size, value_size) = self.head_sizes();
+        let (key_size, value_size) = head_sizes::<T::Kept>(self.capacity, shape.head_size, kernels.panel_and_lanes());
         let first = self.n_positions;
         self.n_positions += n_tokens;
-        let (to_keys, to_values) = (Shared::new(self.keys.as_mut_slice()), Shared::new(self.values.as_mut_slice()));
+        let KeptNumbers { keys: to_keys, values: to_values } = T::Kept::of_buffer_mut(&mut self.numbers);
+        let (to_keys, to_values) = (Shared::new(to_keys.as_mut_slice()), Shared::new(to_values.as_mut_slice()));
         let n_heads = self.batch * shape.n_kv_heads;
         for_each(n_heads, 4 * n_heads * n_tokens * shape.head_size, |head| {
-            with_scratch(PANEL_MAX * shape.head_size, |panel| {
+            let n_scratch = n_scratch_of_append::<T::Kept>(shape.head_size);
+            with_scratch(n_floats::<T::Kept>(n_scratch), |scratch| {
+                let (panel, _) = split_off(scratch, n_scratch);
                 kernels.run(Append {
                     from_keys: keys,
                     from_values: values,
@@ -152,12 +142,24 @@ impl KvBuffer {
                     row: head / shape.n_kv_heads,
                     head: head % shape.n_kv_heads,
                     first,
-                    keys: to_keys.at(head * key_size),
-                    values: to_values.at(head * value_size),
+                    to: KeptHead { keys: to_keys.at(head * key_size), values: to_values.at(head * value_size) },
                     panel,
                 });
             });
         });
+    }
+}
+
+impl<K: Plain> KeptNumbers<K> {
+    fn keep_rows(&mut self, batch: usize, rows: &[u32]) {
+        for numbers in [&mut self.keys, &mut self.values] {
+            let size = numbers.as_slice().len() / batch.max(1);
+            let mut kept = Aligned::zeros(rows.len() * size);
+            for (new, &row) in kept.as_mut_slice().chunks_exact_mut(size.max(1)).zip(rows) {
+                new.copy_from_slice(&numbers.as_slice()[row as usize * size..][..size]);
+            }
+            *numbers = kept;
+        }
     }
 }
 
@@ -176,7 +178,24 @@ pub struct RotaryRows<'a> {
     pub sin: &'a [f32],
 }
 
-/// Writes `scale * x` of one head to `to`, turned by the angles of `token`, counted through the batch.
+/// Where the numbers of a head go.
+///
+/// A trait and not a closure, which would be compiled without the instruction set.
+pub(super) trait HeadTo: Copy {
+    /// # Safety
+    /// Places `offset..offset + n` are valid for writes, `n <= LANES`.
+    unsafe fn store<S: Simd>(self, simd: S, offset: usize, x: S::V, n: usize);
+}
+
+impl<U: Number> HeadTo for *mut U {
+    #[inline(always)]
+    unsafe fn store<S: Simd>(self, simd: S, offset: usize, x: S::V, n: usize) {
+        // Safety: the caller's.
+        unsafe { U::store(simd, self.add(offset), x, n) }
+    }
+}
+
+/// Writes `x` of one head to `to`, turned by the angles of `token`, counted through the batch.
 ///
 /// # Safety
 /// `to` is valid for writes of as many numbers as `x` has.
@@ -186,85 +205,26 @@ pub(super) unsafe fn turned<S: Simd, T: Number>(
     x: &[T],
     rotary: Option<RotaryRows>,
     token: usize,
-    scale: f32,
-    to: *mut f32,
+    to: impl HeadTo,
 ) {
-    let scale = simd.splat(scale);
     let size = x.len();
     let n_turned = if rotary.is_some() { size / 2 } else { size };
     for offset in (0..n_turned).step_by(S::LANES) {
         let n = S::LANES.min(n_turned - offset);
         // Safety: `n` numbers from `offset` on lie in (half of) the head and in the token's angles.
         unsafe {
-            let first = simd.multiply(T::load(simd, x.as_ptr().add(offset), n), scale);
+            let first = T::load(simd, x.as_ptr().add(offset), n);
             let Some(rotary) = rotary else {
-                f32::store(simd, to.add(offset), first, n);
+                to.store(simd, offset, first, n);
                 continue;
             };
-            let second = simd.multiply(T::load(simd, x.as_ptr().add(n_turned + offset), n), scale);
+            let second = T::load(simd, x.as_ptr().add(n_turned + offset), n);
             let angle = token * n_turned + offset;
             let cos = f32::load(simd, rotary.cos.as_ptr().add(angle), n);
             let sin = f32::load(simd, rotary.sin.as_ptr().add(angle), n);
             let minus = simd.subtract(simd.splat(0.0), sin);
-            let turned_first = simd.multiply_add(second, minus, simd.multiply(first, cos));
-            let turned_second = simd.multiply_add(first, sin, simd.multiply(second, cos));
-            f32::store(simd, to.add(offset), turned_first, n);
-            f32::store(simd, to.add(n_turned + offset), turned_second, n);
-        }
-    }
-}
-
-/// Puts the keys and values of one head into their places.
-struct Append<'a, T> {
-    from_keys: Heads<'a, T>,
-    from_values: Heads<'a, T>,
-    rotary: Option<RotaryRows<'a>>,
-    head_size: usize,
-    row: usize,
-    head: usize,
-    /// The position of the first token.
-    first: usize,
-    keys: *mut f32,
-    values: *mut f32,
-    /// Scratch memory for the keys of a panel.
-    panel: &'a mut [f32],
-}
-
-impl<T: Number> Task for Append<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let head_size = self.head_size;
-        let value_stride = head_size.next_multiple_of(S::LANES);
-        let n_tokens = self.from_keys.n_tokens;
-        let mut token = 0;
-        while token < n_tokens {
-            // The tokens that fall into one panel.
-            let column = (self.first + token) % S::PANEL;
-            let n = (S::PANEL - column).min(n_tokens - token);
-            for index in 0..n {
-                let here = token + index;
-                let key = self.from_keys.head(self.row, here, self.head, head_size);
-                let value = self.from_values.head(self.row, here, self.head, head_size);
-                // Safety: the panel has room for its keys; the buffer has a row of values for every position.
-                unsafe {
-                    let to = self.panel[index * head_size..][..head_size].as_mut_ptr();
-                    turned(simd, key, self.rotary, self.row * n_tokens + here, 1.0, to);
-                    let to = self.values.add((self.first + here) * value_stride);
-                    turned(simd, value, None, 0, 1.0, to);
-                }
-            }
-            let start = (self.first + token) / S::PANEL * S::PANEL * head_size + column;
-            for number in 0..head_size {
-                for index in 0..n {
-                    // Safety: the panel of these positions lies in the buffer.
-                    unsafe {
-                        *self.keys.add(start + number * S::PANEL + index) = self.panel[index * head_size + number];
-                    }
-                }
-            }
-            token += n;
+            to.store(simd, offset, simd.multiply_add(second, minus, simd.multiply(first, cos)), n);
+            to.store(simd, n_turned + offset, simd.multiply_add(first, sin, simd.multiply(second, cos)), n);
         }
     }
 }

@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use super::memory::{Shared, with_scratch, written};
 use super::packed::{PackedWeight, Panels};
 use super::pointwise::widened;
-use super::simd::{Number, PANEL_MAX, Simd, Task};
-use super::tile::{Bf16Dots, Bf16Weights, Floats, HalfWeights, Operands, Product};
+use super::simd::{Number, Simd, Task};
+use super::tile::{Bf16Dots, Bf16Weights, Floats, HalfWeights, N_ROWS_OF_A_TILE, Operands, Product};
 use super::{Activation, Kernels, for_each};
 
 /// One of the maps that are computed side by side of the same inputs.
@@ -82,11 +82,14 @@ struct Map<'a, T> {
     residual: Option<&'a [T]>,
 }
 
-/// Numbers of a block of rows: they stay in the second cache while panel after panel passes over them.
-const N_NUMBERS_OF_A_BLOCK: usize = 192 * 1024;
+/// Rows that a thread computes at once: a step's part of them stays in the second cache while panels pass over it.
 const N_ROWS_OF_A_BLOCK: usize = 192;
+/// Outputs that a thread computes at once, where there are enough for all: the rows are read once for all of them.
+const N_COLUMNS_OF_A_BLOCK: usize = 128;
+/// Enough that no thread waits long for the last.
+const N_TASKS_OF_A_THREAD: usize = 8;
 /// Steps along the inputs between which sums go through memory, so that this part of a panel stays near.
-const N_STEPS_OF_A_BLOCK: usize = 256;
+const N_STEPS_OF_A_BLOCK: usize = 192;
 
 impl<T: Number> Map<'_, T> {
     fn kernels(&self) -> Kernels {
@@ -110,19 +113,23 @@ impl<T: Number> Map<'_, T> {
         self.check(n_in, n_rows);
         let kernels = self.kernels();
         let left = Left::new(self.x, self.parts, kernels);
-        let n_rows_max = (N_NUMBERS_OF_A_BLOCK / n_in).clamp(12, N_ROWS_OF_A_BLOCK);
-        let n_blocks = n_rows.div_ceil(n_rows_max);
-        let n_rows_of_block = n_rows.div_ceil(n_blocks.max(1)).next_multiple_of(6);
+        let n_blocks = n_rows.div_ceil(N_ROWS_OF_A_BLOCK);
+        let n_rows_of_block = n_rows.div_ceil(n_blocks.max(1)).next_multiple_of(N_ROWS_OF_A_TILE);
         let n_blocks = n_rows.div_ceil(n_rows_of_block.max(1));
-        // Safety: the blocks are all rows, the columns all columns, and each pair of them writes its own places.
+        let (panel, _) = kernels.panel_and_lanes();
+        let n_groups_wanted = (N_TASKS_OF_A_THREAD * rayon::current_num_threads()).div_ceil(n_blocks.max(1));
+        let n_together = (columns.len() / n_groups_wanted).clamp(1, N_COLUMNS_OF_A_BLOCK / (P * panel));
+        let n_groups = columns.len().div_ceil(n_together);
+        // Safety: the blocks are all rows, the groups all columns, and each pair of them writes its own places.
         unsafe {
             written(n_rows * self.n_out, |result| {
-                for_each(n_blocks * columns.len(), n_rows * n_in * self.n_out, |task| {
-                    let first_row = task / columns.len() * n_rows_of_block;
+                for_each(n_blocks * n_groups, n_rows * n_in * self.n_out, |task| {
+                    let first_row = task / n_groups * n_rows_of_block;
                     let n_rows = n_rows_of_block.min(n_rows - first_row);
-                    let columns = &columns[task % columns.len()];
+                    let first = task % n_groups * n_together;
+                    let columns = &columns[first..columns.len().min(first + n_together)];
                     let block = Block { map: self, left: &left, columns, first_row, n_rows, result };
-                    with_scratch(P * n_rows * PANEL_MAX, |sums| kernels.run(BlockIn { block, sums }));
+                    with_scratch(columns.len() * P * n_rows * panel, |sums| kernels.run(BlockIn { block, sums }));
                 });
             })
         }
@@ -150,11 +157,11 @@ impl<'a> Left<'a> {
     }
 }
 
-/// Some rows of the outputs of `P` panels that become one.
+/// Some rows of the outputs of some groups of `P` panels, of which each becomes one.
 struct Block<'a, T, const P: usize> {
     map: &'a Map<'a, T>,
     left: &'a Left<'a>,
-    columns: &'a [Column<'a>; P],
+    columns: &'a [[Column<'a>; P]],
     first_row: usize,
     n_rows: usize,
     result: Shared<T>,
@@ -173,30 +180,35 @@ impl<T: Number, const P: usize> Task for BlockIn<'_, T, P> {
     fn run<S: Simd>(self, simd: S) {
         let Self { block, sums } = self;
         let n_numbers = block.n_rows * S::PANEL;
-        for (column, sums) in block.columns.iter().zip(sums.chunks_exact_mut(n_numbers)) {
-            block.multiply(simd, column, sums);
+        let n_in = block.left.n_in;
+        for first in (0..n_in).step_by(N_STEPS_OF_A_BLOCK) {
+            let steps = [first, n_in.min(first + N_STEPS_OF_A_BLOCK)];
+            for (column, sums) in block.columns.iter().flatten().zip(sums.chunks_exact_mut(n_numbers)) {
+                block.multiply(simd, column, steps, sums);
+            }
         }
-        block.finish(simd, sums);
+        for (columns, sums) in block.columns.iter().zip(sums.chunks_exact(P * n_numbers)) {
+            block.finish(simd, columns, sums);
+        }
     }
 }
 
 impl<T: Number, const P: usize> Block<'_, T, P> {
-    /// Writes the products of the rows with one panel to `sums` `(rows, panel)`.
+    /// Writes the products of the rows with some steps of one panel to `sums` `(rows, panel)`, or adds them where the
+    /// steps are not the first.
     #[inline(always)]
-    fn multiply<S: Simd>(&self, simd: S, column: &Column, sums: &mut [f32]) {
+    fn multiply<S: Simd>(&self, simd: S, column: &Column, steps: [usize; 2], sums: &mut [f32]) {
         let weight = column.part.weight;
-        let start = column.panel * weight.panel_len(S::PANEL);
-        let sums = sums.as_mut_ptr();
         let floats = self.left.floats.as_ptr();
         match &weight.panels {
-            Panels::F32(panels) => self.product::<S, Floats>(simd, column, floats, panels.as_slice(), start, sums),
-            Panels::F16(panels) => self.product::<S, HalfWeights>(simd, column, floats, panels.as_slice(), start, sums),
+            Panels::F32(panels) => self.product::<S, Floats>(simd, column, steps, floats, panels.as_slice(), sums),
+            Panels::F16(panels) => self.product::<S, HalfWeights>(simd, column, steps, floats, panels.as_slice(), sums),
             Panels::Bf16(panels) if self.left.bf16.is_empty() => {
-                self.product::<S, Bf16Weights>(simd, column, floats, panels.as_slice(), start, sums);
+                self.product::<S, Bf16Weights>(simd, column, steps, floats, panels.as_slice(), sums);
             }
             Panels::Bf16(panels) => {
                 let left = self.left.bf16.as_ptr();
-                self.product::<S, Bf16Dots>(simd, column, left, panels.as_slice(), start, sums);
+                self.product::<S, Bf16Dots>(simd, column, steps, left, panels.as_slice(), sums);
             }
         }
     }
@@ -206,35 +218,34 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
         &self,
         simd: S,
         column: &Column,
+        [first, last]: [usize; 2],
         left: *const O::Left,
         panels: &[O::Right],
-        start: usize,
-        sums: *mut f32,
+        sums: &mut [f32],
     ) {
         let n_in = self.left.n_in;
-        for first in (0..n_in).step_by(N_STEPS_OF_A_BLOCK) {
-            simd.vectorise(&Product::<O> {
-                // `Map::check` saw that x is whole rows; blocks begin at whole steps.
-                left: left.wrapping_add(self.first_row * n_in + first),
-                left_stride: n_in,
-                n_rows: self.n_rows,
-                n_steps: N_STEPS_OF_A_BLOCK.min(n_in - first),
-                right: panels[start + first * S::PANEL..].as_ptr(),
-                right_stride: S::PANEL,
-                n_vectors: column.n_columns.div_ceil(S::LANES),
-                result: sums,
-                result_stride: S::PANEL,
-                accumulates: first > 0,
-                operands: PhantomData,
-            });
-        }
+        let start = column.panel * column.part.weight.panel_len(S::PANEL);
+        simd.vectorise(&Product::<O> {
+            // `Map::check` saw that x is whole rows; blocks begin at whole steps.
+            left: left.wrapping_add(self.first_row * n_in + first),
+            left_stride: n_in,
+            n_rows: self.n_rows,
+            n_steps: last - first,
+            right: panels[start + first * S::PANEL..].as_ptr(),
+            right_stride: S::PANEL,
+            n_vectors: column.n_columns.div_ceil(S::LANES),
+            result: sums.as_mut_ptr(),
+            result_stride: S::PANEL,
+            accumulates: first > 0,
+            operands: PhantomData,
+        });
     }
 
     /// What follows the products: bias, activation, gate, residual, and the type of the result. `sums` are by panel,
     /// `(rows, panel)`.
     #[inline(always)]
-    fn finish<S: Simd>(&self, simd: S, sums: &[f32]) {
-        let Self { map, columns, first_row, n_rows, result, .. } = self;
+    fn finish<S: Simd>(&self, simd: S, columns: &[Column; P], sums: &[f32]) {
+        let Self { map, first_row, n_rows, result, .. } = self;
         let n_columns = columns[0].n_columns;
         for row in 0..*n_rows {
             let place = (first_row + row) * map.n_out + columns[0].start;

@@ -8,9 +8,10 @@ use std::cell::RefCell;
 struct Line([u8; 64]);
 
 /// Types of which every pattern of bits is a value, and that fill a line evenly.
-pub(super) trait Plain: Copy + 'static {}
+pub trait Plain: Copy + 'static {}
 impl Plain for f32 {}
 impl Plain for u16 {}
+impl Plain for half::bf16 {}
 
 /// Numbers that begin at a line; all 0 at first.
 pub(super) struct Aligned<T> {
@@ -34,6 +35,22 @@ impl<T: Plain> Aligned<T> {
         // Safety: as above.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.length) }
     }
+}
+
+/// Numbers of scratch memory that `length` numbers of another type take, in whole lines.
+pub(super) fn n_floats<T: Plain>(length: usize) -> usize {
+    (length * size_of::<T>()).div_ceil(size_of::<Line>()) * (size_of::<Line>() / size_of::<f32>())
+}
+
+/// The first `length` numbers of another type in `scratch`, of any value, and the rest of it.
+///
+/// # Panics
+/// It is shorter than [`n_floats`] says.
+pub(super) fn split_off<T: Plain>(scratch: &mut [f32], length: usize) -> (&mut [T], &mut [f32]) {
+    const { assert!(align_of::<T>() <= align_of::<f32>()) };
+    let (front, rest) = scratch.split_at_mut(n_floats::<T>(length));
+    // Safety: the front holds `length` elements, of which every pattern of bits is one, and nothing else refers to it.
+    (unsafe { std::slice::from_raw_parts_mut(front.as_mut_ptr().cast(), length) }, rest)
 }
 
 /// A pointer to memory that several threads write, each to places of its own.

@@ -11,9 +11,12 @@
 //! lengths of its slices before), and results written in pieces by several threads (the pieces are disjoint).
 #![allow(unsafe_code, reason = "intrinsics, and results that many threads write")]
 
+mod attend;
 mod attention;
 #[cfg(test)]
 mod attention_tests;
+mod kept;
+mod kv_append;
 mod kv_buffer;
 mod linear;
 mod math;
@@ -31,9 +34,11 @@ mod x86;
 
 use std::sync::OnceLock;
 
+pub use simd::Number;
 use simd::{Simd, Task};
 
-pub use attention::{Visible, attention};
+pub use attend::Visible;
+pub use attention::{attention, attention_within};
 pub use kv_buffer::{AttentionShape, Heads, KvBuffer, RotaryRows};
 pub use linear::{Part, gated, linear};
 pub use math::Activation;

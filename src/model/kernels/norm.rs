@@ -1,7 +1,7 @@
 //! Norms over the last dimension.
 
 use super::memory::{Shared, written};
-use super::simd::{Number, Simd, Task};
+use super::simd::{Number, Simd, Task, first_lanes};
 use super::{Kernels, for_each};
 
 /// Layer normalisation of rows of as many numbers as `weight` and `bias` have.
@@ -100,15 +100,4 @@ fn total<S: Simd, T: Number>(simd: S, row: &[T], f: impl Fn(S::V, usize) -> S::V
         sums[index % 4] = simd.add(sums[index % 4], f(x, n));
     }
     simd.sum(simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3])))
-}
-
-/// `x` with all but the first `n` lanes 0.
-#[inline(always)]
-fn first_lanes<S: Simd>(simd: S, x: S::V, n: usize) -> S::V {
-    let mut lanes = [0f32; super::simd::LANES_MAX];
-    // Safety: `n <= LANES <= LANES_MAX`.
-    unsafe {
-        simd.store_first(lanes.as_mut_ptr(), x, n);
-        simd.load_first(lanes.as_ptr(), n)
-    }
 }

@@ -6,6 +6,8 @@
 
 use half::slice::HalfFloatSliceExt;
 
+use super::kept::Kept;
+
 /// Something to compute with one instruction set. `run` must be `#[inline(always)]`, so that it is compiled with it.
 pub trait Task {
     /// What comes out.
@@ -103,6 +105,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn times_power_of_two(self, x: Self::V, n: Self::V) -> Self::V;
     /// `then` in lanes where `a >= b`, else `otherwise`.
     fn select_not_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
+    /// Writes the columns of `LANES` rows of `LANES` numbers as rows. Numbers are only moved: they may be any 32 bits.
+    /// # Safety
+    /// `from` is valid for reads of `LANES` numbers in each of `LANES` rows that are `from_stride` apart, and `to` for
+    /// writes of such rows that are `to_stride` apart.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const u32, from_stride: usize, to: *mut u32, to_stride: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // Safety: the caller's.
+                unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
+            }
+        }
+    }
     /// Of all lanes.
     fn sum(self, x: Self::V) -> f32;
     /// Of all lanes.
@@ -111,6 +126,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
 /// Numbers that activations are stored in; computing is always in f32.
 pub trait Number: Copy + Send + Sync + 'static {
+    /// What keys and values of such numbers are kept in.
+    type Kept: Kept;
     /// Up to `LANES` numbers, the other lanes 0.
     /// # Safety
     /// `from` is valid for reads of `n` numbers, `n <= LANES`.
@@ -129,6 +146,8 @@ pub trait Number: Copy + Send + Sync + 'static {
 }
 
 impl Number for f32 {
+    type Kept = Self;
+
     fn as_floats(x: &[Self]) -> Option<&[f32]> {
         Some(x)
     }
@@ -152,8 +171,10 @@ pub(super) const LANES_MAX: usize = 16;
 pub(super) const PANEL_MAX: usize = 64;
 
 macro_rules! half_number {
-    ($number:ty, $load:ident, $store:ident, $as_bf16:expr) => {
+    ($number:ty, $kept:ty, $load:ident, $store:ident, $as_bf16:expr) => {
         impl Number for $number {
+            type Kept = $kept;
+
             fn as_bf16(x: &[Self]) -> Option<&[u16]> {
                 let as_bf16: fn(&[Self]) -> Option<&[u16]> = $as_bf16;
                 as_bf16(x)
@@ -192,5 +213,16 @@ macro_rules! half_number {
     };
 }
 
-half_number!(half::f16, load_f16, store_f16, |_| None);
-half_number!(half::bf16, load_bf16, store_bf16, |x| Some(x.reinterpret_cast()));
+half_number!(half::f16, f32, load_f16, store_f16, |_| None);
+half_number!(half::bf16, half::bf16, load_bf16, store_bf16, |x| Some(x.reinterpret_cast()));
+
+/// `x` with all but the first `n` lanes 0.
+#[inline(always)]
+pub(super) fn first_lanes<S: Simd>(simd: S, x: S::V, n: usize) -> S::V {
+    let mut lanes = [0f32; LANES_MAX];
+    // Safety: `n <= LANES <= LANES_MAX`.
+    unsafe {
+        simd.store_first(lanes.as_mut_ptr(), x, n);
+        simd.load_first(lanes.as_ptr(), n)
+    }
+}

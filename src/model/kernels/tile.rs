@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use super::simd::{Simd, Task};
 
 /// Rows of a tile: with the vectors of a panel, as many sums as registers hold.
-const ROWS: usize = 6;
+pub(super) const N_ROWS_OF_A_TILE: usize = 6;
 
 /// How the two sides of a product are stored.
 pub(super) trait Operands: 'static {
@@ -256,8 +256,11 @@ impl<O: Operands> Product<O> {
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize) {
         let mut row = 0;
+        let mut n_tiles = self.n_rows.div_ceil(N_ROWS_OF_A_TILE);
         while row < self.n_rows {
-            let n = ROWS.min(self.n_rows - row);
+            // Tiles of as many rows as each other: few rows keep the units waiting.
+            let n = (self.n_rows - row).div_ceil(n_tiles);
+            n_tiles -= 1;
             // Safety: as in `run`.
             unsafe {
                 match n {

@@ -185,6 +185,31 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn transpose(self, from: *const u32, from_stride: usize, to: *mut u32, to_stride: usize) {
+        // Safety: the caller's.
+        unsafe {
+            let mut fours: [__m256; 8] = std::array::from_fn(|row| self.load(from.add(row * from_stride).cast()));
+            // In each half, one column of four rows.
+            for four in 0..2 {
+                let [a, b, c, d] = std::array::from_fn(|row| fours[4 * four + row]);
+                let ab = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+                let ab_high = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+                let cd = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+                let cd_high = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+                fours[4 * four] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd));
+                fours[4 * four + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd));
+                fours[4 * four + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_high, cd_high));
+                fours[4 * four + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_high, cd_high));
+            }
+            for column in 0..4 {
+                let (a, b) = (fours[column], fours[4 + column]);
+                self.store(to.add(column * to_stride).cast(), _mm256_permute2f128_ps::<0x20>(a, b));
+                self.store(to.add((4 + column) * to_stride).cast(), _mm256_permute2f128_ps::<0x31>(a, b));
+            }
+        }
+    }
+
+    #[inline(always)]
     fn sum(self, x: __m256) -> f32 {
         unsafe {
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
@@ -306,6 +331,37 @@ macro_rules! avx512 {
         #[inline(always)]
         fn select_not_less(self, a: __m512, b: __m512, then: __m512, otherwise: __m512) -> __m512 {
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), otherwise, then) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(self, from: *const u32, from_stride: usize, to: *mut u32, to_stride: usize) {
+            // Safety: the caller's.
+            unsafe {
+                let mut fours: [__m512; 16] = std::array::from_fn(|row| self.load(from.add(row * from_stride).cast()));
+                // In each quarter, one column of four rows.
+                for four in 0..4 {
+                    let [a, b, c, d] = std::array::from_fn(|row| fours[4 * four + row]);
+                    let ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+                    let ab_high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+                    let cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+                    let cd_high = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+                    fours[4 * four] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+                    fours[4 * four + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+                    fours[4 * four + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_high, cd_high));
+                    fours[4 * four + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_high, cd_high));
+                }
+                for column in 0..4 {
+                    let [a, b, c, d] = std::array::from_fn(|four| fours[4 * four + column]);
+                    // Quarters 0 and 2, and 1 and 3.
+                    let (ab, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+                    let (cd, cd_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                    let to = |quarter: usize| to.add((4 * quarter + column) * to_stride).cast();
+                    self.store(to(0), _mm512_shuffle_f32x4::<0x88>(ab, cd));
+                    self.store(to(1), _mm512_shuffle_f32x4::<0x88>(ab_odd, cd_odd));
+                    self.store(to(2), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+                    self.store(to(3), _mm512_shuffle_f32x4::<0xdd>(ab_odd, cd_odd));
+                }
+            }
         }
 
         #[inline(always)]

@@ -9,7 +9,7 @@ use super::fused::{self, by_type};
 use super::rotary::rotate;
 use super::visible::Visible;
 use super::{KvCache, Linear, Loader, RmsNorm, gradients, needs_gradient};
-use crate::model::kernels::{self, Heads, Kernels, KvBuffer, RotaryRows};
+use crate::model::kernels::{self, Heads, Kernels, RotaryRows};
 
 /// What the projections are called in the checkpoint.
 #[derive(Clone, Copy, Debug)]
@@ -149,12 +149,8 @@ impl Attention {
         let shape = kernels::AttentionShape { n_heads, n_kv_heads, head_size };
         let first = projected.tensors()[0];
         let (batch, n_tokens, _) = first.dims3()?;
-        let mut own = None;
-        let buffer = match cache {
-            Some(cache) => cache.buffer(batch, shape, n_tokens)?,
-            None => own.insert(KvBuffer::new(Kernels::chosen(), batch, shape, n_tokens)),
-        };
-        check_mask(mask, batch, n_tokens, buffer.n_positions() + n_tokens)?;
+        let n_before = cache.as_ref().map_or(0, |cache| cache.n_positions());
+        check_mask(mask, batch, n_tokens, n_before + n_tokens)?;
         let visible = Visible::of(mask)?;
         let angles = match rotary {
             Some((cos, sin)) => Some((fused::floats(cos)?, fused::floats(sin)?)),
@@ -162,9 +158,19 @@ impl Attention {
         };
         let rotary = angles.as_ref().map(|(cos, sin)| RotaryRows { cos, sin });
         by_type!(first, T => {
-            let mut compute = |[queries, keys, values]: [Heads<T>; 3]| {
-                buffer.append(keys, values, rotary);
-                kernels::attention(queries, rotary, visible.borrowed(), buffer)
+            let mut buffer = match cache {
+                Some(cache) => Some(cache.buffer::<T>(batch, shape, n_tokens)?),
+                None => None,
+            };
+            let mut compute = |[queries, keys, values]: [Heads<T>; 3]| match &mut buffer {
+                Some(buffer) => {
+                    buffer.append(keys, values, rotary);
+                    kernels::attention(queries, rotary, visible.borrowed(), buffer)
+                }
+                None => {
+                    let heads = [queries, keys, values];
+                    kernels::attention_within(Kernels::chosen(), batch, shape, heads, rotary, visible.borrowed())
+                }
             };
             let mixed = match projected {
                 Projected::Joined(rows) => {
@@ -248,17 +254,18 @@ fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Te
     check_mask(mask, batch, n_queries, n_keys)?;
     let visible = Visible::of(mask)?;
     let shape = kernels::AttentionShape { n_heads, n_kv_heads: n_heads, head_size };
-    let mut buffer = KvBuffer::new(Kernels::chosen(), batch, shape, n_keys);
     by_type!(query, T => {
         fn of<T>(numbers: &[T], n_tokens: usize, shape: kernels::AttentionShape) -> Heads<'_, T> {
             Heads::by_head(numbers, n_tokens, shape.n_heads, shape.head_size)
         }
-        fused::with_numbers::<T, _>(key, |key| {
-            fused::with_numbers(value, |value| buffer.append(of(key, n_keys, shape), of(value, n_keys, shape), None))
-        })??;
         let mixed = fused::with_numbers::<T, _>(query, |query| {
-            kernels::attention(of(query, n_queries, shape), None, visible.borrowed(), &buffer)
-        })?;
+            fused::with_numbers(key, |key| {
+                fused::with_numbers(value, |value| {
+                    let heads = [of(query, n_queries, shape), of(key, n_keys, shape), of(value, n_keys, shape)];
+                    kernels::attention_within(Kernels::chosen(), batch, shape, heads, None, visible.borrowed())
+                })
+            })
+        })???;
         fused::tensor(mixed, (batch, n_queries, n_heads, head_size))?.transpose(1, 2)
     })
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Tensor, bail};
 
-use crate::model::kernels::{AttentionShape, Kernels, KvBuffer};
+use crate::model::kernels::{AttentionShape, Kernels, KvBuffer, Number};
 
 /// The cache of one attention layer. The buffer is allocated once; appending never copies what is there.
 pub struct KvCache {
@@ -49,15 +49,15 @@ impl KvCache {
         Ok((all_keys.narrow(2, 0, *n_positions)?, all_values.narrow(2, 0, *n_positions)?))
     }
 
-    /// The buffer of the kernels with room for `n_tokens` more positions of `batch` rows.
-    pub(super) fn buffer(
+    /// The buffer of the kernels with room for `n_tokens` more positions of `batch` rows of a model that computes in `T`.
+    pub(super) fn buffer<T: Number>(
         &mut self,
         batch: usize,
         shape: AttentionShape,
         n_tokens: usize,
     ) -> candle_core::Result<&mut KvBuffer> {
         let capacity = self.capacity;
-        let new = || Buffers::Packed(KvBuffer::new(Kernels::chosen(), batch, shape, capacity));
+        let new = || Buffers::Packed(KvBuffer::new::<T>(Kernels::chosen(), batch, shape, capacity));
         match self.buffers.get_or_insert_with(new) {
             Buffers::Packed(buffer) if !buffer.fits(batch, shape) => bail!("a cache serves one batch and one layer"),
             Buffers::Packed(buffer) if buffer.n_positions() + n_tokens > capacity => {

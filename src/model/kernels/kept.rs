@@ -1,0 +1,224 @@
+//! The numbers that keys, values and the rows that meet them are kept in.
+
+use std::marker::PhantomData;
+
+use half::bf16;
+
+use super::kv_buffer::HeadTo;
+use super::memory::{Aligned, Plain};
+use super::simd::{Number, Simd};
+use super::tile::{Bf16Dots, Bf16Weights, Floats, Product};
+
+/// Numbers of keys and values: f32, or bf16, which halves what attention reads and is what the processor's products of
+/// bf16 take.
+pub trait Kept: Number + Plain {
+    /// Steps along the shared dimension that lie together.
+    const TOGETHER: usize;
+
+    /// Writes the first `n` lanes to place `offset` of a row that meets keys or values, whose memory begins at `row`.
+    ///
+    /// # Safety
+    /// `row` is valid for reads and writes of `offset + n` numbers of f32.
+    unsafe fn store_left<S: Simd>(simd: S, row: *mut f32, offset: usize, x: S::V, n: usize);
+
+    /// Writes 0 to places `start..end` of such a row.
+    ///
+    /// # Safety
+    /// `row` is valid for writes of `end` numbers of f32.
+    unsafe fn clear_left<S: Simd>(row: *mut f32, start: usize, end: usize);
+
+    /// Multiplies such rows with keys or values.
+    fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>);
+
+    /// What a buffer for such numbers holds.
+    ///
+    /// # Panics
+    /// It is for others.
+    fn of_buffer(buffer: &KvNumbers) -> &KeptNumbers<Self>;
+
+    /// The same, to be written.
+    ///
+    /// # Panics
+    /// As above.
+    fn of_buffer_mut(buffer: &mut KvNumbers) -> &mut KeptNumbers<Self>;
+
+    /// A buffer's, of these.
+    fn into_buffer(numbers: KeptNumbers<Self>) -> KvNumbers;
+}
+
+/// A row that meets keys or values.
+#[derive(Clone, Copy)]
+pub(super) struct LeftRow<K> {
+    pub(super) row: *mut f32,
+    pub(super) kept: PhantomData<K>,
+}
+
+impl<K: Kept> HeadTo for LeftRow<K> {
+    #[inline(always)]
+    unsafe fn store<S: Simd>(self, simd: S, offset: usize, x: S::V, n: usize) {
+        // Safety: the caller's.
+        unsafe { K::store_left(simd, self.row, offset, x, n) }
+    }
+}
+
+/// Keys and values of all heads.
+pub struct KeptNumbers<K> {
+    pub(super) keys: Aligned<K>,
+    pub(super) values: Aligned<K>,
+}
+
+/// Keys and values of either type.
+pub enum KvNumbers {
+    /// Those of models that compute in f32 or f16.
+    F32(KeptNumbers<f32>),
+    /// Those of models that compute in bf16.
+    Bf16(KeptNumbers<bf16>),
+}
+
+/// What [`Product`] needs, for rows that [`Kept::store_left`] wrote.
+pub struct RowsByKept<K> {
+    /// The rows, `left_stride` numbers of f32 from each other.
+    pub(super) left: *const f32,
+    pub(super) left_stride: usize,
+    pub(super) n_rows: usize,
+    pub(super) n_steps: usize,
+    pub(super) right: *const K,
+    pub(super) right_stride: usize,
+    pub(super) n_vectors: usize,
+    pub(super) result: *mut f32,
+    pub(super) result_stride: usize,
+    pub(super) accumulates: bool,
+}
+
+impl Kept for f32 {
+    const TOGETHER: usize = 1;
+
+    #[inline(always)]
+    unsafe fn store_left<S: Simd>(simd: S, row: *mut f32, offset: usize, x: S::V, n: usize) {
+        // Safety: the caller's.
+        unsafe { Self::store(simd, row.add(offset), x, n) }
+    }
+
+    #[inline(always)]
+    unsafe fn clear_left<S: Simd>(row: *mut f32, start: usize, end: usize) {
+        // Safety: the caller's.
+        unsafe { row.add(start).write_bytes(0, end - start) }
+    }
+
+    fn of_buffer(buffer: &KvNumbers) -> &KeptNumbers<Self> {
+        match buffer {
+            KvNumbers::F32(numbers) => numbers,
+            _ => panic!("a buffer serves the type that it was made for"),
+        }
+    }
+
+    fn of_buffer_mut(buffer: &mut KvNumbers) -> &mut KeptNumbers<Self> {
+        match buffer {
+            KvNumbers::F32(numbers) => numbers,
+            _ => panic!("a buffer serves the type that it was made for"),
+        }
+    }
+
+    fn into_buffer(numbers: KeptNumbers<Self>) -> KvNumbers {
+        KvNumbers::F32(numbers)
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
+        simd.vectorise(&Product::<Floats> {
+            left: product.left,
+            left_stride: product.left_stride,
+            n_rows: product.n_rows,
+            n_steps: product.n_steps,
+            right: product.right,
+            right_stride: product.right_stride,
+            n_vectors: product.n_vectors,
+            result: product.result,
+            result_stride: product.result_stride,
+            accumulates: product.accumulates,
+            operands: PhantomData,
+        });
+    }
+}
+
+impl Kept for bf16 {
+    const TOGETHER: usize = 2;
+
+    /// Narrow numbers lie at the front of the row's memory.
+    #[inline(always)]
+    unsafe fn store_left<S: Simd>(simd: S, row: *mut f32, offset: usize, x: S::V, n: usize) {
+        // Safety: the caller's; a narrow number ends before a wide one of the same place.
+        unsafe {
+            if S::DOTS_BF16 {
+                Self::store(simd, row.cast::<Self>().add(offset), x, n);
+            } else {
+                f32::store(simd, row.add(offset), x, n);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn clear_left<S: Simd>(row: *mut f32, start: usize, end: usize) {
+        // Safety: as above.
+        unsafe {
+            if S::DOTS_BF16 {
+                row.cast::<Self>().add(start).write_bytes(0, end - start);
+            } else {
+                row.add(start).write_bytes(0, end - start);
+            }
+        }
+    }
+
+    fn of_buffer(buffer: &KvNumbers) -> &KeptNumbers<Self> {
+        match buffer {
+            KvNumbers::Bf16(numbers) => numbers,
+            _ => panic!("a buffer serves the type that it was made for"),
+        }
+    }
+
+    fn of_buffer_mut(buffer: &mut KvNumbers) -> &mut KeptNumbers<Self> {
+        match buffer {
+            KvNumbers::Bf16(numbers) => numbers,
+            _ => panic!("a buffer serves the type that it was made for"),
+        }
+    }
+
+    fn into_buffer(numbers: KeptNumbers<Self>) -> KvNumbers {
+        KvNumbers::Bf16(numbers)
+    }
+
+    #[inline(always)]
+    fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
+        let RowsByKept { n_rows, n_steps, right_stride, n_vectors, result, result_stride, accumulates, .. } = product;
+        let right = product.right.cast::<u16>();
+        if S::DOTS_BF16 {
+            simd.vectorise(&Product::<Bf16Dots> {
+                left: product.left.cast(),
+                left_stride: 2 * product.left_stride,
+                n_rows,
+                n_steps,
+                right,
+                right_stride,
+                n_vectors,
+                result,
+                result_stride,
+                accumulates,
+                operands: PhantomData,
+            });
+        } else {
+            simd.vectorise(&Product::<Bf16Weights> {
+                left: product.left,
+                left_stride: product.left_stride,
+                n_rows,
+                n_steps,
+                right,
+                right_stride,
+                n_vectors,
+                result,
+                result_stride,
+                accumulates,
+                operands: PhantomData,
+            });
+        }
+    }
+}

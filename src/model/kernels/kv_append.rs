@@ -1,0 +1,161 @@
+//! Putting keys and values into the order in which attention reads them.
+
+use super::kept::Kept;
+use super::kv_buffer::{Heads, RotaryRows, turned};
+use super::simd::{Number, PANEL_MAX, Simd, Task};
+
+/// Where the keys and the values of one head are kept.
+///
+/// Keys lie in panels `(panels, head size in whole steps / together, panel, together)`, as the packed weights of a product
+/// with queries; values `(positions in whole steps / together, head size in whole vectors, together)`, as those of a
+/// product with the softmax's weights.
+#[derive(Clone, Copy)]
+pub(super) struct KeptHead<K> {
+    pub(super) keys: *mut K,
+    pub(super) values: *mut K,
+}
+
+/// Numbers that the keys and the values of one head take for `n_positions` positions.
+pub(super) fn head_sizes<K: Kept>(
+    n_positions: usize,
+    head_size: usize,
+    (panel, lanes): (usize, usize),
+) -> (usize, usize) {
+    (
+        n_positions.next_multiple_of(panel) * head_size.next_multiple_of(K::TOGETHER),
+        n_positions.next_multiple_of(K::TOGETHER) * head_size.next_multiple_of(lanes),
+    )
+}
+
+/// Numbers of scratch memory for [`Append`].
+pub(super) fn n_scratch<K: Kept>(head_size: usize) -> usize {
+    PANEL_MAX * head_size.next_multiple_of(K::TOGETHER)
+}
+
+/// Puts the keys and values of one head into their places.
+pub(super) struct Append<'a, T, K> {
+    pub(super) from_keys: Heads<'a, T>,
+    pub(super) from_values: Heads<'a, T>,
+    pub(super) rotary: Option<RotaryRows<'a>>,
+    pub(super) head_size: usize,
+    pub(super) row: usize,
+    pub(super) head: usize,
+    /// The position of the first token.
+    pub(super) first: usize,
+    /// Valid for writes of what [`head_sizes`] says for all positions.
+    pub(super) to: KeptHead<K>,
+    /// Scratch memory for the keys of a panel.
+    pub(super) panel: &'a mut [K],
+}
+
+impl<T: Number<Kept = K>, K: Kept> Task for Append<'_, T, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, simd: S) {
+        let n_tokens = self.from_keys.n_tokens;
+        let mut token = 0;
+        while token < n_tokens {
+            // The tokens that fall into one panel.
+            let column = (self.first + token) % S::PANEL;
+            let n = (S::PANEL - column).min(n_tokens - token);
+            self.add_keys(simd, token, n, column);
+            token += n;
+        }
+        self.add_values(simd);
+    }
+}
+
+impl<T: Number<Kept = K>, K: Kept> Append<'_, T, K> {
+    /// The keys of `n` tokens from `token` on, which lie in one panel from `column` on.
+    #[inline(always)]
+    fn add_keys<S: Simd>(&mut self, simd: S, token: usize, n: usize, column: usize) {
+        let n_numbers = self.head_size.next_multiple_of(K::TOGETHER);
+        let n_tokens = self.from_keys.n_tokens;
+        for index in 0..n {
+            let here = token + index;
+            let key = self.from_keys.head(self.row, here, self.head, self.head_size);
+            let to = &mut self.panel[index * n_numbers..][..n_numbers];
+            // Safety: `to` has room for a head.
+            unsafe {
+                turned(simd, key, self.rotary, self.row * n_tokens + here, to.as_mut_ptr());
+                if n_numbers > self.head_size {
+                    K::store(simd, to.as_mut_ptr().add(self.head_size), simd.splat(0.0), 1);
+                }
+            }
+        }
+        let start = (self.first + token) / S::PANEL * S::PANEL * n_numbers;
+        // Numbers that lie together move together.
+        let n_moved = n_numbers / K::TOGETHER;
+        // Safety: the panel of these positions lies in the head's memory, `n` keys of whole steps in the scratch memory;
+        // a step of numbers is four bytes, or a number alone is.
+        unsafe {
+            let to = self.to.keys.add(start).cast::<u32>().add(column);
+            move_to_columns(simd, self.panel.as_ptr().cast(), [n, n_moved], to);
+        }
+    }
+
+    #[inline(always)]
+    fn add_values<S: Simd>(&self, simd: S) {
+        let width = self.head_size.next_multiple_of(S::LANES);
+        let n_tokens = self.from_values.n_tokens;
+        let value = |token: usize| self.from_values.head(self.row, token, self.head, self.head_size);
+        if K::TOGETHER == 1 {
+            for token in 0..n_tokens {
+                // Safety: the head has a row of values for every position.
+                unsafe { turned(simd, value(token), None, 0, self.to.values.add((self.first + token) * width)) };
+            }
+            return;
+        }
+        // Only bf16 is kept in pairs.
+        let bits = |token: usize| T::as_bf16(value(token)).unwrap_or(&[]);
+        let mut token = 0;
+        while token < n_tokens {
+            let position = self.first + token;
+            // Safety: the head has a row of pairs for every two positions.
+            unsafe {
+                let pairs = self.to.values.add(position / 2 * 2 * width).cast::<[u16; 2]>();
+                if !position.is_multiple_of(2) {
+                    bits(token).iter().enumerate().for_each(|(place, &second)| (*pairs.add(place))[1] = second);
+                    token += 1;
+                    continue;
+                }
+                let first = bits(token).iter().enumerate();
+                if token + 1 < n_tokens {
+                    let second = bits(token + 1);
+                    first.zip(second).for_each(|((place, &first), &second)| *pairs.add(place) = [first, second]);
+                } else {
+                    // What lies beside the last is multiplied with 0, and must be a number.
+                    first.for_each(|(place, &first)| *pairs.add(place) = [first, 0]);
+                }
+                token += 2;
+            }
+        }
+    }
+}
+
+/// Writes `n_rows` rows of `n_numbers` numbers as columns of a panel.
+///
+/// # Safety
+/// `from` is valid for reads of the rows, one after the other, and `to` for writes of the columns, a panel's width from
+/// number to number.
+#[inline(always)]
+unsafe fn move_to_columns<S: Simd>(simd: S, from: *const u32, [n_rows, n_numbers]: [usize; 2], to: *mut u32) {
+    // Safety: whole blocks lie within the rows; the rest is the caller's.
+    unsafe {
+        let (whole_rows, whole_numbers) = (n_rows / S::LANES * S::LANES, n_numbers / S::LANES * S::LANES);
+        for row in (0..whole_rows).step_by(S::LANES) {
+            for number in (0..whole_numbers).step_by(S::LANES) {
+                let to = to.add(number * S::PANEL + row);
+                simd.transpose(from.add(row * n_numbers + number), n_numbers, to, S::PANEL);
+            }
+        }
+        let move_one = |row: usize, number: usize| {
+            *to.add(number * S::PANEL + row) = *from.add(row * n_numbers + number);
+        };
+        for number in 0..n_numbers {
+            let moved = if number < whole_numbers { whole_rows } else { 0 };
+            (moved..n_rows).for_each(|row| move_one(row, number));
+        }
+    }
+}
