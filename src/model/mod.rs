@@ -9,7 +9,7 @@ mod built_in_templates;
 pub mod config;
 pub mod encoders;
 pub mod generate;
-mod kernels;
+pub mod kernels;
 mod known_bad;
 pub mod language;
 pub mod layers;

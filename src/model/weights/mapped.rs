@@ -3,11 +3,14 @@
 #![expect(clippy::disallowed_methods, reason = "model/weights owns the files of a checkpoint")]
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 /// A file's bytes, read as they are touched. Clones share them.
 #[derive(Clone, Debug)]
@@ -42,6 +45,19 @@ impl MappedFile {
     /// A file that lies on no disk; `path` names it in errors.
     pub(super) fn in_memory(path: &Path, bytes: Arc<Vec<u8>>) -> Self {
         Self { path: Arc::new(path.to_owned()), bytes: Bytes::InMemory(bytes) }
+    }
+
+    /// Gives the memory of the bytes in `range` back; where they are touched again, they are read again.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            // SAFETY: the mapping is of a file and never written to, so what is read again is what was there.
+            let done = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+            // Only memory is at stake.
+            drop(done);
+        }
+        #[cfg(not(unix))]
+        drop(range);
     }
 
     /// Where the file lies, or what it is called.

@@ -169,6 +169,8 @@ impl StoredTensor {
             DType::BF16 => Tensor::from_vec(self.convert(&bytes, bf16::from_f32)?, shape, device)?,
             other => anyhow::bail!("weights are taken as f32, f16 or bf16, not {other:?}"),
         };
+        // The tensor takes its place: a checkpoint does not lie in memory twice.
+        self.file.release(self.bytes.clone());
         Ok(tensor)
     }
 
