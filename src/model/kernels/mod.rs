@@ -14,6 +14,7 @@
 mod attention;
 #[cfg(test)]
 mod attention_tests;
+mod backward;
 mod kv_buffer;
 mod linear;
 mod math;
@@ -34,6 +35,10 @@ use std::sync::OnceLock;
 use simd::{Simd, Task};
 
 pub use attention::{Visible, attention};
+pub use backward::{
+    Right, Term, activated_backward, attention_backward, column_sums, gated_backward, norm_backward,
+    norm_weight_backward, product, transposed,
+};
 pub use kv_buffer::{AttentionShape, Heads, KvBuffer, RotaryRows};
 pub use linear::{Part, gated, linear};
 pub use math::Activation;

@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+/// Numbers that one thread takes at least.
+pub(super) const N_AT_ONCE: usize = 1 << 14;
 
 /// The step that a training is at; all its dropouts share one.
 pub type StepCounter = Arc<AtomicU64>;
@@ -27,25 +31,36 @@ impl Dropout {
         if self.rate == 0.0 {
             return Ok(x.clone());
         }
-        let state = mixed(self.seed ^ mixed(self.step.load(Ordering::Relaxed)));
-        let threshold = (self.rate * 2f64.powi(32)) as u64;
-        let mask = Mask { state, threshold, kept: (1.0 / (1.0 - self.rate)) as f32 };
-        if super::gradients::serves(x) {
+        let mask = self.mask();
+        if super::gradients::is_served(x) {
             return x.contiguous()?.apply_op1(mask);
         }
         let mask: Vec<f32> = (0..x.elem_count()).map(|index| mask.of(index)).collect();
         x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
     }
+
+    /// What it multiplies with at the present step.
+    pub(super) fn mask(&self) -> Mask {
+        let state = mixed(self.seed ^ mixed(self.step.load(Ordering::Relaxed)));
+        let threshold = (self.rate * 2f64.powi(32)) as u64;
+        Mask { state, threshold, kept: (1.0 / (1.0 - self.rate)) as f32 }
+    }
 }
 
 /// What the elements of one tensor are multiplied with; the gradient is multiplied with the same.
-struct Mask {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mask {
     state: u64,
     threshold: u64,
     kept: f32,
 }
 
 impl Mask {
+    /// `x` with what is dropped 0.
+    pub(super) fn applied(&self, x: &[f32]) -> Vec<f32> {
+        x.par_iter().with_min_len(N_AT_ONCE).enumerate().map(|(index, x)| x * self.of(index)).collect()
+    }
+
     fn of(&self, index: usize) -> f32 {
         if mixed(self.state.wrapping_add(index as u64)) >> 32 < self.threshold { 0.0 } else { self.kept }
     }
@@ -58,8 +73,7 @@ impl CustomOp1 for Mask {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = super::gradients::floats(storage, layout)?;
-        let dropped = x.iter().enumerate().map(|(index, x)| x * self.of(index)).collect();
-        Ok((CpuStorage::F32(dropped), layout.shape().clone()))
+        Ok((CpuStorage::F32(self.applied(x)), layout.shape().clone()))
     }
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
