@@ -107,6 +107,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, x: Self::V) -> f32;
     /// Of all lanes.
     fn highest(self, x: Self::V) -> f32;
+
+    /// Writes 8 rows of 8 numbers as columns.
+    /// # Safety
+    /// `from` is valid for reads, and `to` for writes, of 8 numbers in each of 8 rows that are as many numbers apart as their
+    /// stride says.
+    #[inline(always)]
+    unsafe fn transpose_8(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for (row, column) in (0..8).flat_map(|row| (0..8).map(move |column| (row, column))) {
+            // Safety: the caller's.
+            unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
+        }
+    }
 }
 
 /// Numbers that activations are stored in; computing is always in f32.

@@ -167,6 +167,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn transpose_8(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        unsafe { transpose_8(from, from_stride, to, to_stride) }
+    }
+
+    #[inline(always)]
     fn round(self, x: __m256) -> __m256 {
         unsafe { _mm256_round_ps::<NEAREST>(x) }
     }
@@ -199,6 +204,35 @@ impl Simd for Avx2 {
             let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
+        }
+    }
+}
+
+/// Four columns at a time: each vector begins with a row and goes on with the fourth after it, so that no number has to
+/// cross from half to half.
+#[inline]
+#[target_feature(enable = "avx")]
+unsafe fn transpose_8(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    for column in [0, 4] {
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 4];
+            for (index, row) in rows.iter_mut().enumerate() {
+                let low = _mm_loadu_ps(from.add(index * from_stride + column));
+                let high = _mm_loadu_ps(from.add((index + 4) * from_stride + column));
+                *row = _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high);
+            }
+            let [a, b, c, d] = rows;
+            let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+            let (ab_high, cd_high) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+            let columns = [
+                _mm256_shuffle_ps::<0x44>(ab, cd),
+                _mm256_shuffle_ps::<0xee>(ab, cd),
+                _mm256_shuffle_ps::<0x44>(ab_high, cd_high),
+                _mm256_shuffle_ps::<0xee>(ab_high, cd_high),
+            ];
+            for (index, numbers) in columns.into_iter().enumerate() {
+                _mm256_storeu_ps(to.add((column + index) * to_stride), numbers);
+            }
         }
     }
 }
@@ -296,6 +330,11 @@ macro_rules! avx512 {
             max(a, b) = _mm512_max_ps;
             min(a, b) = _mm512_min_ps;
             times_power_of_two(x, n) = _mm512_scalef_ps;
+        }
+
+        #[inline(always)]
+        unsafe fn transpose_8(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+            unsafe { transpose_8(from, from_stride, to, to_stride) }
         }
 
         #[inline(always)]

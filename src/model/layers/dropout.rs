@@ -42,7 +42,7 @@ impl Dropout {
     /// What it multiplies with at the present step.
     pub(super) fn mask(&self) -> Mask {
         let state = mixed(self.seed ^ mixed(self.step.load(Ordering::Relaxed)));
-        let threshold = (self.rate * 2f64.powi(32)) as u64;
+        let threshold = (self.rate * 65_536.0).round() as u64;
         Mask { state, threshold, kept: (1.0 / (1.0 - self.rate)) as f32 }
     }
 }
@@ -58,11 +58,27 @@ pub(super) struct Mask {
 impl Mask {
     /// `x` with what is dropped 0.
     pub(super) fn applied(&self, x: &[f32]) -> Vec<f32> {
-        x.par_iter().with_min_len(N_AT_ONCE).enumerate().map(|(index, x)| x * self.of(index)).collect()
+        let mut dropped = x.to_vec();
+        dropped.par_chunks_mut(N_AT_ONCE).enumerate().for_each(|(piece, numbers)| {
+            let first = self.state.wrapping_add((piece * N_AT_ONCE / 4) as u64);
+            for (index, four) in numbers.chunks_mut(4).enumerate() {
+                let hash = mixed(first.wrapping_add(index as u64));
+                for (index, number) in four.iter_mut().enumerate() {
+                    *number *= self.factor(hash, index);
+                }
+            }
+        });
+        dropped
     }
 
+    /// The factor of the number `index`: four share one hash.
     fn of(&self, index: usize) -> f32 {
-        if mixed(self.state.wrapping_add(index as u64)) >> 32 < self.threshold { 0.0 } else { self.kept }
+        let hash = mixed(self.state.wrapping_add((index / 4) as u64));
+        self.factor(hash, index % 4)
+    }
+
+    fn factor(&self, hash: u64, index: usize) -> f32 {
+        if (hash >> (16 * index)) & 0xffff < self.threshold { 0.0 } else { self.kept }
     }
 }
 
@@ -107,6 +123,13 @@ mod tests {
         assert!((2_800..3_200).contains(&n_dropped), "{n_dropped}");
         let mean: f32 = dropped.iter().sum::<f32>() / 10_000.0;
         assert!((mean - 1.0).abs() < 0.03, "{mean}");
+    }
+
+    #[test]
+    fn numbers_are_dropped_one_by_one_as_all_together() {
+        let mask = Dropout::new(0.3, 5, StepCounter::default()).mask();
+        let together = mask.applied(&vec![1.0; 2 * N_AT_ONCE + 3]);
+        assert!(together.iter().enumerate().all(|(index, &factor)| factor == mask.of(index)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::super::memory::{Shared, with_scratch, written};
 use super::super::packed::{PackedWeight, Panels};
-use super::super::simd::{LANES_MAX, Number, PANEL_MAX, Simd, Task};
+use super::super::simd::{Number, PANEL_MAX, Simd, Task};
 use super::super::tile::{Floats, Product};
 use super::super::{Kernels, for_each};
 
@@ -126,7 +126,7 @@ impl Task for BlockIn<'_> {
                 if n_columns < S::PANEL {
                     slab.fill(0.0);
                 }
-                term.right.pack::<S>([first, n_steps], block.columns, block.n_columns_of_all, term.n_steps, slab);
+                term.right.pack(simd, [first, n_steps], block.columns, block.n_columns_of_all, term.n_steps, slab);
                 simd.vectorise(&Product::<Floats> {
                     left: term.left[block.rows[0] * term.n_steps + first..].as_ptr(),
                     left_stride: term.n_steps,
@@ -176,6 +176,7 @@ impl Right<'_> {
     #[inline(always)]
     fn pack<S: Simd>(
         &self,
+        simd: S,
         [first, n_steps]: [usize; 2],
         columns: [usize; 2],
         n_columns_of_all: usize,
@@ -192,16 +193,22 @@ impl Right<'_> {
             }
             Self::Columns(numbers) => {
                 let numbers = &numbers[columns[0] * n_steps_of_all + first..];
-                transpose(numbers, n_steps_of_all, [n_columns, n_steps], slab, S::PANEL);
+                transpose(simd, numbers, n_steps_of_all, [n_columns, n_steps], slab, S::PANEL);
             }
-            Self::Weight(weight) => unpack::<S>(weight, [first, n_steps], columns, slab),
+            Self::Weight(weight) => unpack(simd, weight, [first, n_steps], columns, slab),
         }
     }
 }
 
 /// Writes outputs `first..first + n_steps` of inputs `columns` of a packed weight to `slab` `(outputs, panel)`.
 #[inline(always)]
-fn unpack<S: Simd>(weight: &PackedWeight, [first, n_steps]: [usize; 2], columns: [usize; 2], slab: &mut [f32]) {
+fn unpack<S: Simd>(
+    simd: S,
+    weight: &PackedWeight,
+    [first, n_steps]: [usize; 2],
+    columns: [usize; 2],
+    slab: &mut [f32],
+) {
     let panel_len = weight.panel_len(S::PANEL);
     let n_columns = columns[1] - columns[0];
     // Slabs begin at whole panels.
@@ -212,7 +219,7 @@ fn unpack<S: Simd>(weight: &PackedWeight, [first, n_steps]: [usize; 2], columns:
         match &weight.panels {
             Panels::F32(panels) => {
                 let numbers = &panels.as_slice()[start + columns[0] * S::PANEL..];
-                transpose(numbers, S::PANEL, [n_columns, n], slab, S::PANEL);
+                transpose(simd, numbers, S::PANEL, [n_columns, n], slab, S::PANEL);
             }
             Panels::F16(panels) => {
                 let numbers = &panels.as_slice()[start + columns[0] * S::PANEL..];
@@ -239,14 +246,51 @@ fn unpack<S: Simd>(weight: &PackedWeight, [first, n_steps]: [usize; 2], columns:
 
 /// Writes `from` `(rows, columns)`, its rows `from_stride` apart, to `to` `(columns, rows)`, its rows `to_stride` apart.
 #[inline(always)]
-fn transpose(from: &[f32], from_stride: usize, [n_rows, n_columns]: [usize; 2], to: &mut [f32], to_stride: usize) {
+fn transpose<S: Simd>(
+    simd: S,
+    from: &[f32],
+    from_stride: usize,
+    [n_rows, n_columns]: [usize; 2],
+    to: &mut [f32],
+    to_stride: usize,
+) {
+    if n_rows > 0 && n_columns > 0 {
+        assert!(
+            from.len() >= (n_rows - 1) * from_stride + n_columns && to.len() >= (n_columns - 1) * to_stride + n_rows
+        );
+        // Safety: so all numbers lie in the slices.
+        unsafe { transpose_at(simd, from.as_ptr(), from_stride, [n_rows, n_columns], to.as_mut_ptr(), to_stride) };
+    }
+}
+
+/// # Safety
+/// `from` and `to` are valid for the numbers of [`transpose`].
+#[inline(always)]
+unsafe fn transpose_at<S: Simd>(
+    simd: S,
+    from: *const f32,
+    from_stride: usize,
+    [n_rows, n_columns]: [usize; 2],
+    to: *mut f32,
+    to_stride: usize,
+) {
     for first in (0..n_columns).step_by(N_AT_ONCE) {
-        let n = N_AT_ONCE.min(n_columns - first);
-        let to = &mut to[first * to_stride..];
-        for row in 0..n_rows {
-            let from = &from[row * from_stride + first..][..n];
-            for (column, &number) in from.iter().enumerate() {
-                to[column * to_stride + row] = number;
+        let end = n_columns.min(first + N_AT_ONCE);
+        for row in (0..n_rows).step_by(8) {
+            for column in (first..end).step_by(8) {
+                // Safety: the caller's, as far as rows and columns go.
+                unsafe {
+                    let (from, to) = (from.add(row * from_stride + column), to.add(column * to_stride + row));
+                    if row + 8 <= n_rows && column + 8 <= n_columns {
+                        simd.transpose_8(from, from_stride, to, to_stride);
+                        continue;
+                    }
+                    for row in 0..(n_rows - row).min(8) {
+                        for column in 0..(n_columns - column).min(8) {
+                            *to.add(column * to_stride + row) = *from.add(row * from_stride + column);
+                        }
+                    }
+                }
             }
         }
     }
@@ -256,26 +300,40 @@ fn transpose(from: &[f32], from_stride: usize, [n_rows, n_columns]: [usize; 2], 
 ///
 /// # Panics
 /// `x` is not whole rows.
-pub fn transposed(x: &[f32], n_columns: usize) -> Vec<f32> {
+pub fn transposed(kernels: Kernels, x: &[f32], n_columns: usize) -> Vec<f32> {
     assert_eq!(x.len() % n_columns.max(1), 0, "x is whole rows");
     let n_rows = x.len() / n_columns.max(1);
-    let mut result = vec![0.0; x.len()];
-    let to = Shared::new(&mut result);
-    let n_rows_of_a_task = N_AT_ONCE * LANES_MAX;
-    for_each(n_rows.div_ceil(n_rows_of_a_task), x.len(), |task| {
-        let first = task * n_rows_of_a_task;
-        let n = n_rows_of_a_task.min(n_rows - first);
-        for start in (0..n_columns).step_by(N_AT_ONCE) {
-            let end = n_columns.min(start + N_AT_ONCE);
-            for row in first..first + n {
-                for (column, &number) in (start..end).zip(&x[row * n_columns + start..row * n_columns + end]) {
-                    // Safety: the place lies in the result, and no other task writes this row's.
-                    unsafe { *to.at(column * n_rows + row) = number };
-                }
-            }
-        }
-    });
-    result
+    // Safety: the tasks are all rows, and each writes the places of its own.
+    unsafe {
+        written(x.len(), |result| {
+            for_each(n_rows.div_ceil(N_ROWS_OF_A_TASK), x.len(), |task| {
+                let first = task * N_ROWS_OF_A_TASK;
+                let rows = &x[first * n_columns..n_rows.min(first + N_ROWS_OF_A_TASK) * n_columns];
+                kernels.run(Transpose { rows, n_columns, to: result.at(first), to_stride: n_rows });
+            });
+        })
+    }
+}
+
+const N_ROWS_OF_A_TASK: usize = 256;
+
+struct Transpose<'a> {
+    rows: &'a [f32],
+    n_columns: usize,
+    to: *mut f32,
+    to_stride: usize,
+}
+
+impl Task for Transpose<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { rows, n_columns, to, to_stride } = self;
+        let size = [rows.len() / n_columns.max(1), n_columns];
+        // Safety: the rows are whole, and the result has a place for each.
+        unsafe { transpose_at(simd, rows.as_ptr(), n_columns, size, to, to_stride) };
+    }
 }
 
 /// The sums of the columns of `x` `(rows, n_columns)`.

@@ -73,8 +73,10 @@ proptest! {
     #[test]
     fn matrices_are_turned_round_and_summed_exactly(n_rows in 1usize..300, n_columns in 1usize..40, seed: u64) {
         let x = random(n_rows * n_columns, seed);
-        let across = transposed(&x, n_columns);
-        prop_assert_eq!(wide(&across), plain_transposed(&wide(&x), n_columns));
+        for kernels in Kernels::available() {
+            let across = transposed(kernels, &x, n_columns);
+            prop_assert_eq!(wide(&across), plain_transposed(&wide(&x), n_columns), "{}", kernels.name());
+        }
         let ones = vec![1.0; n_rows];
         prop_assert!(error(&column_sums(&x, n_columns), &plain_product(&ones, &wide(&x), [1, n_rows, n_columns])) < 1e-5);
     }

@@ -144,11 +144,11 @@ impl CustomOp3 for LowRankLinear {
         let d_narrow = kernels::product(kernels, &[term], [n_rows, rank], self.scale, None);
 
         // The narrow side of each product over rows is the one that is turned round.
-        let across = kernels::transposed(narrow, rank);
+        let across = kernels::transposed(kernels, narrow, rank);
         let term = Term { left: &across, right: Right::Rows(dy), n_steps: n_rows };
-        let db = kernels::transposed(&kernels::product(kernels, &[term], [rank, n_out], 1.0, None), n_out);
+        let db = kernels::transposed(kernels, &kernels::product(kernels, &[term], [rank, n_out], 1.0, None), n_out);
         let mut memory = Vec::new();
-        let across = kernels::transposed(&d_narrow, rank);
+        let across = kernels::transposed(kernels, &d_narrow, rank);
         let term = Term { left: &across, right: Right::Rows(self.dropped(numbers, &mut memory)), n_steps: n_rows };
         let da = kernels::product(kernels, &[term], [rank, n_in], 1.0, None);
         let (da, db) = (fused::tensor(da, (rank, n_in))?, fused::tensor(db, (n_out, rank))?);
@@ -213,7 +213,7 @@ impl Linear {
             gradients[0] = Some(fused::tensor(dx, x.shape())?);
         }
         if weight.track_op() {
-            let across = kernels::transposed(of_dy.get()?, n_out);
+            let across = kernels::transposed(kernels, of_dy.get()?, n_out);
             let term = Term { left: &across, right: Right::Rows(of_x.get()?), n_steps: n_rows };
             let dw = kernels::product(kernels, &[term], [n_out, n_in], 1.0, None);
             gradients[1] = Some(fused::tensor(dw, (n_out, n_in))?);
