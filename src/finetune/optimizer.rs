@@ -3,6 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{Tensor, Var};
 
+use crate::model::layers::{AdamWStep, sum_of_squares};
+
 /// Decay rates of the two moments and the number that keeps the quotient finite: torch's defaults.
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -29,18 +31,32 @@ impl AdamW {
         Ok(Self { moments, n_steps: 0, weight_decay })
     }
 
-    /// One step of all `variables`, whose gradients stand in the same order.
-    pub fn step(&mut self, variables: &[&Var], gradients: &[Tensor], learning_rate: f64) -> candle_core::Result<()> {
+    /// One step of all `variables`, whose gradients stand in the same order and are multiplied with `gradient_scale`.
+    pub fn step(
+        &mut self,
+        variables: &[&Var],
+        gradients: &[Tensor],
+        gradient_scale: f64,
+        learning_rate: f64,
+    ) -> candle_core::Result<()> {
         self.n_steps += 1;
         let correction_1 = 1.0 - BETA_1.powi(self.n_steps as i32);
-        let correction_2 = (1.0 - BETA_2.powi(self.n_steps as i32)).sqrt();
+        let step = AdamWStep {
+            betas: [BETA_1, BETA_2],
+            gradient_scale,
+            kept: 1.0 - learning_rate * self.weight_decay,
+            rate: learning_rate / correction_1,
+            correction: (1.0 - BETA_2.powi(self.n_steps as i32)).sqrt(),
+            epsilon: EPSILON,
+        };
         for ((variable, gradient), (first, second)) in variables.iter().zip(gradients).zip(&mut self.moments) {
-            *first = ((&*first * BETA_1)? + (gradient * (1.0 - BETA_1))?)?;
-            *second = ((&*second * BETA_2)? + (gradient.sqr()? * (1.0 - BETA_2))?)?;
-            let denominator = ((second.sqrt()? / correction_2)? + EPSILON)?;
-            let decayed = (variable.as_detached_tensor() * (1.0 - learning_rate * self.weight_decay))?;
-            let moved = (decayed - (first.div(&denominator)? * (learning_rate / correction_1))?)?;
-            variable.set(&moved)?;
+            let values = variable.as_detached_tensor();
+            let moved;
+            [moved, *first, *second] = step.apply(&values, [first, second], gradient)?;
+            // On a CPU it has moved in its place.
+            if moved.id() != values.id() {
+                variable.set(&moved)?;
+            }
         }
         Ok(())
     }
@@ -73,20 +89,13 @@ impl AdamW {
 
 /// The norm of one gradient, summed in f64; `None` where it is not finite.
 pub fn norm(gradient: &Tensor) -> Result<Option<f64>> {
-    let values: Vec<f32> = gradient.flatten_all()?.to_vec1().context("a gradient is not in f32")?;
-    let norm = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+    let norm = sum_of_squares(gradient).context("a gradient is not in f32")?.sqrt();
     Ok(norm.is_finite().then_some(norm))
 }
 
-/// Scales `gradients` down to the norm `max_norm` over all of them, as torch's `clip_grad_norm_`.
-pub fn clip(gradients: &mut [Tensor], total_norm: f64, max_norm: f64) -> candle_core::Result<()> {
-    let factor = max_norm / (total_norm + NORM_EPSILON);
-    if factor < 1.0 {
-        for gradient in gradients {
-            *gradient = (&*gradient * factor)?;
-        }
-    }
-    Ok(())
+/// What brings gradients of norm `total_norm` over all of them down to `max_norm`, as torch's `clip_grad_norm_`.
+pub fn clipping(total_norm: f64, max_norm: f64) -> f64 {
+    (max_norm / (total_norm + NORM_EPSILON)).min(1.0)
 }
 
 #[cfg(test)]
@@ -107,11 +116,11 @@ mod tests {
         let variable = Var::from_vec(list(&case["start"]), 3, &Device::Cpu).unwrap();
         let mut optimizer = AdamW::new([&variable], case["weight_decay"].as_f64().unwrap()).unwrap();
         for step in case["steps"].as_array().unwrap() {
-            let mut gradients = vec![Tensor::new(list(&step["gradient"]), &Device::Cpu).unwrap()];
+            let gradients = [Tensor::new(list(&step["gradient"]), &Device::Cpu).unwrap()];
             let total = norm(&gradients[0]).unwrap().unwrap();
             assert!((total - step["norm"].as_f64().unwrap()).abs() < 1e-6 * total);
-            clip(&mut gradients, total, 1.0).unwrap();
-            optimizer.step(&[&variable], &gradients, step["learning_rate"].as_f64().unwrap()).unwrap();
+            let rate = step["learning_rate"].as_f64().unwrap();
+            optimizer.step(&[&variable], &gradients, clipping(total, 1.0), rate).unwrap();
             for (value, expected) in variable.to_vec1::<f32>().unwrap().iter().zip(list(&step["after"])) {
                 assert!((value - expected).abs() <= 1e-6 * expected.abs().max(0.1), "{value} {expected}");
             }

@@ -1,7 +1,8 @@
 //! One optimizer step: micro-batches forward and backward, gradients summed, checked, clipped and applied.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{D, DType, Device, Tensor, Var};
@@ -12,7 +13,7 @@ use super::method::Hyperparameters;
 use super::optimizer::{self, AdamW};
 use super::trainable::{Parameter, Trainable};
 use crate::model::Placement;
-use crate::model::layers::{StepCounter, causal_mask};
+use crate::model::layers::{StepCounter, add, causal_mask};
 use crate::model::mllm::{Model, OpenedModel, RenderedPrompt, Seen};
 use crate::model::prefix::{Padding, PromptRow, batch};
 
@@ -148,16 +149,14 @@ impl Trainer {
     pub fn step(&mut self, batch: &[Example], learning_rate: f64) -> Result<StepReport> {
         let step = self.optimizer.n_steps() + 1;
         let n_answer_tokens: usize = batch.iter().map(|example| example.answer.len()).sum();
-        let (loss, mut gradients) = self.gradients(batch, n_answer_tokens)?;
+        let (loss, gradients) = self.gradients(batch, n_answer_tokens)?;
         if !loss.is_finite() {
             bail!(Stopped::NotFinite { what: "loss".to_owned(), step });
         }
         let grad_norm = checked_norm(self.trainable.parameters(), &gradients, step, self.sofar)?;
-        if let Some(max_norm) = self.max_grad_norm {
-            optimizer::clip(&mut gradients, grad_norm, max_norm)?;
-        }
+        let scale = self.max_grad_norm.map_or(1.0, |max_norm| optimizer::clipping(grad_norm, max_norm));
         let variables: Vec<&Var> = self.trainable.parameters().iter().map(|p| &p.variable).collect();
-        self.optimizer.step(&variables, &gradients, learning_rate)?;
+        self.optimizer.step(&variables, &gradients, scale, learning_rate)?;
         self.sofar.n_steps += 1;
         self.sofar.n_moved += usize::from(learning_rate > 0.0);
         Ok(StepReport { loss, grad_norm, n_answer_tokens })
@@ -171,21 +170,20 @@ impl Trainer {
         let micro_batches: Vec<&[Example]> = batch.chunks(*micro_batch_size).collect();
         let next = AtomicUsize::new(0);
         let (trainable, device): (&Trainable, &Device) = (trainable, device);
-        let work = |worker: &mut Worker| -> Result<Vec<(usize, MicroResult)>> {
-            let mut done = Vec::new();
+        let sum = Mutex::new(SumInOrder::default());
+        let work = |worker: &mut Worker| -> Result<()> {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(examples) = micro_batches.get(index) else { return Ok(done) };
+                let Some(examples) = micro_batches.get(index) else { return Ok(()) };
                 worker.dropout_step.store(step * N_MICRO_BATCHES_MAX + index as u64, Ordering::Relaxed);
-                done.push((index, micro_batch(&worker.model, examples, n_answer_tokens, trainable, device)?));
+                let result = micro_batch(&worker.model, examples, n_answer_tokens, trainable, device)?;
+                sum.lock().unwrap_or_else(PoisonError::into_inner).add(index, result)?;
             }
         };
         // On the pool that products of matrices use, too: threads of our own would compete with it.
-        let found: Vec<_> = workers.par_iter_mut().map(work).collect::<Result<_>>()?;
-        let mut results: Vec<(usize, MicroResult)> = found.into_iter().flatten().collect();
-        // In the order of the batch, so that the sums do not depend on which thread was first.
-        results.sort_by_key(|(index, _)| *index);
-        sum(results.into_iter().map(|(_, result)| result), trainable)
+        workers.par_iter_mut().try_for_each(work)?;
+        let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+        complete(sum.sum.context("a batch has an example")?, trainable)
     }
 }
 
@@ -240,18 +238,42 @@ fn micro_batch(
     Ok(MicroResult { loss: f64::from(loss.to_scalar::<f32>()?), gradients })
 }
 
-/// The sum of all passes; a gradient that nothing reached is 0.
-fn sum(mut results: impl Iterator<Item = MicroResult>, trainable: &Trainable) -> Result<(f64, Vec<Tensor>)> {
-    let mut sum = results.next().context("a batch has an example")?;
-    for result in results {
-        sum.loss += result.loss;
-        for (total, gradient) in sum.gradients.iter_mut().zip(result.gradients) {
-            *total = match (total.take(), gradient) {
-                (Some(total), Some(gradient)) => Some((total + gradient)?),
-                (total, gradient) => total.or(gradient),
-            };
+/// The sum of passes in the order of the batch, so that it does not depend on which thread was first.
+#[derive(Default)]
+struct SumInOrder {
+    sum: Option<MicroResult>,
+    n_added: usize,
+    /// Those that came before their turn.
+    waiting: BTreeMap<usize, MicroResult>,
+}
+
+impl SumInOrder {
+    /// Adds the pass `index` once all before it are added.
+    fn add(&mut self, index: usize, result: MicroResult) -> Result<()> {
+        self.waiting.insert(index, result);
+        while let Some(result) = self.waiting.remove(&self.n_added) {
+            self.n_added += 1;
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum.plus(result)?,
+                None => result,
+            });
         }
+        Ok(())
     }
+}
+
+impl MicroResult {
+    fn plus(self, other: Self) -> Result<Self> {
+        let gradients = self.gradients.into_iter().zip(other.gradients).map(|pair| match pair {
+            (Some(sum), Some(gradient)) => add(sum, &gradient).map(Some),
+            (sum, gradient) => Ok(sum.or(gradient)),
+        });
+        Ok(Self { loss: self.loss + other.loss, gradients: gradients.collect::<candle_core::Result<_>>()? })
+    }
+}
+
+/// Loss and gradients of all passes; a gradient that nothing reached is 0.
+fn complete(sum: MicroResult, trainable: &Trainable) -> Result<(f64, Vec<Tensor>)> {
     let gradients = trainable.parameters().iter().zip(sum.gradients).map(|(parameter, gradient)| match gradient {
         Some(gradient) => Ok(gradient),
         None => parameter.variable.zeros_like(),

@@ -1,16 +1,20 @@
 """Times one training step of `emt finetune` beside transformers + peft, on the same batch in one run.
 
-    python train_step.py --emt target/release/emt --shared DIR        (torch, transformers, peft, pillow, numpy)
+    python train_step.py --emt target/release/emt --shared DIR [--methods lora,linear] [--shapes tiny,300m] [--rounds 3]
+                                                             (torch, transformers, peft, pillow, numpy)
 
-DIR is the shared folder (models/tiny-llava, data/cifar10). 32 training images of CIFAR-10 are written to a folder; each
-engine, in turn, makes steps of LoRA (rank 64, projector trained too, dropout 0) on all of them as one batch, in a process of
-its own. The losses of the first step must agree. Printed: the median seconds of a step (the first two left out) with
-spread, the ratio, and the peak memory of each process.
+DIR is the shared folder (models/tiny-llava, data/cifar10). Training images of CIFAR-10 are written to a folder; each engine, in
+turn, makes steps on all of them as one batch, in a process of its own: LoRA (rank 64, projector trained too, dropout 0) or the
+projector alone. `tiny` is that model, `300m` the same family with random weights at the sizes of SHAPES. The reference runs as people
+run it, and once more with the tower's features kept from step to step, as emt keeps them: the second ratio compares what trains. The
+losses of the first step must agree. Printed: the median seconds of a step (the first two left out) with spread, the peak memory of each
+process, the ratios, and the instruction sets.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -19,24 +23,55 @@ import tempfile
 import time
 from pathlib import Path
 
-N_IMAGES, N_STEPS, N_WARM, N_ROUNDS = 32, 8, 2, 3
+N_STEPS, N_WARM = 8, 2
+# Images of a batch; tower (side, patch, width, hidden, layers, heads), language model (width, hidden, layers, heads).
+SHAPES = {"tiny": (32, None, None), "300m": (4, (224, 32, 768, 3072, 12, 12), (1024, 2816, 22, 16))}
+REFERENCE, KEPT = "transformers + peft", "the same, features kept"
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 ANSWER = "The object is a {}."
 
 
-def write_images(shared, folder):
+def write_images(shared, folder, n_images):
     import numpy as np
     from PIL import Image
 
     raw = np.fromfile(shared / "data/cifar10/cifar-10-batches-bin/train_subset_10000.bin", np.uint8).reshape(-1, 3073)
-    for index, row in enumerate(raw[:N_IMAGES]):
+    for index, row in enumerate(raw[:n_images]):
         path = folder / CLASSES[row[0]]
         path.mkdir(parents=True, exist_ok=True)
         Image.fromarray(row[1:].reshape(3, 32, 32).transpose(1, 2, 0)).save(path / f"{index:02}.png")
-    assert len(list(folder.iterdir())) == len(CLASSES)
 
 
-def reference(model_dir, folder):
+def write_model(shared, shape, folder):
+    """A LLaVA of the shape's sizes with random weights, and the tokenizer of the small one. In a process of its own: what this one
+    holds when it starts another counts as the other's peak."""
+    import torch
+    import transformers
+
+    small = shared / "models/tiny-llava"
+    _, tower, language = SHAPES[shape]
+    shutil.copytree(small, folder, copy_function=shutil.copyfile)
+    os.chmod(folder, 0o755)
+    (folder / "model.safetensors").unlink()
+    config = json.loads((small / "config.json").read_text())
+    side, patch, width, hidden, layers, heads = tower
+    config["image_seq_length"] = (side // patch) ** 2
+    config["vision_config"] |= {"image_size": side, "patch_size": patch, "hidden_size": width, "intermediate_size": hidden}
+    config["vision_config"] |= {"num_hidden_layers": layers, "num_attention_heads": heads}
+    width, hidden, layers, heads = language
+    config["text_config"] |= {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers, "vocab_size": 32000}
+    config["text_config"] |= {"head_dim": width // heads, "num_attention_heads": heads, "num_key_value_heads": heads}
+    (folder / "config.json").write_text(json.dumps(config))
+    processor = json.loads((small / "processor_config.json").read_text())
+    processor["patch_size"] = patch
+    processor["image_processor"] |= {"crop_size": {"height": side, "width": side}, "size": {"shortest_edge": side}}
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    torch.manual_seed(1)
+    model = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig.from_pretrained(folder))
+    model.save_pretrained(folder, safe_serialization=True)
+
+
+def reference(model_dir, folder, method, keeps_features):
     """Runs in a process of its own: prints seconds and losses of every step as JSON."""
     import numpy as np
     import torch
@@ -47,14 +82,23 @@ def reference(model_dir, folder):
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     model = LlavaForConditionalGeneration.from_pretrained(model_dir).float()
-    targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    config = LoraConfig(
-        r=64, lora_alpha=16, lora_dropout=0.0, target_modules=targets, modules_to_save=["multi_modal_projector"]
-    )
-    model = get_peft_model(model, config).train()
+    tower = model.model.vision_tower
+    if method == "lora":
+        targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+        config = LoraConfig(
+            r=64, lora_alpha=16, lora_dropout=0.0, target_modules=targets, modules_to_save=["multi_modal_projector"]
+        )
+        model = get_peft_model(model, config).train()
+    else:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("multi_modal_projector" in name)
+    if keeps_features:
+        plain, kept = tower.forward, []
+        tower.forward = lambda *words, **named: (kept or kept.append(plain(*words, **named)) or kept)[0]
     image_id = model.config.image_token_index
     n_image = (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2
-    question = "What is the object in the image? Please only answer a single object in " + ", ".join(CLASSES) + "."
+    classes = sorted(path.name for path in folder.iterdir())
+    question = "What is the object in the image? Please only answer a single object in " + ", ".join(classes) + "."
     prompt = "USER: " + "<image>" * n_image + "\n" + question + " ASSISTANT:"
     prompt_ids = tokenizer(prompt)["input_ids"]
     assert prompt_ids.count(image_id) == n_image
@@ -66,7 +110,9 @@ def reference(model_dir, folder):
         text = "ASSISTANT: " + ANSWER.format(path.parent.name)
         answer = tokenizer(text, add_special_tokens=False)["input_ids"][len(alone) :] + [tokenizer.eos_token_id]
         rows.append((prompt_ids, answer))
-        pixels.append(((np.asarray(Image.open(path), np.float32) / 255 - mean) / std).transpose(2, 0, 1))
+        side = model.config.vision_config.image_size
+        image = Image.open(path).resize((side, side), Image.BICUBIC)
+        pixels.append(((np.asarray(image, np.float32) / 255 - mean) / std).transpose(2, 0, 1))
     length = max(len(p) + len(a) for p, a in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     labels = torch.full((len(rows), length), -100)
@@ -89,7 +135,7 @@ def reference(model_dir, folder):
         optimizer.step()
         seconds.append(time.perf_counter() - start)
         losses.append(float(loss))
-    print(json.dumps(dict(seconds=seconds, losses=losses)))
+    print(json.dumps(dict(seconds=seconds, losses=losses, capability=torch.backends.cpu.get_cpu_capability())))
 
 
 def child(command):
@@ -101,47 +147,77 @@ def child(command):
     return text, usage.ru_maxrss * 1024
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--emt", required=True)
-    parser.add_argument("--shared", required=True, type=Path)
-    parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    model = arguments.shared / "models/tiny-llava"
-    if arguments.reference:
-        return reference(model, arguments.reference)
-    scratch = Path(tempfile.mkdtemp())
+def emt_steps(arguments, model, method, n_images, folder, out):
+    command = [arguments.emt, "finetune", "--model", model, "--method", method, "--train", folder, "--out", out]
+    command += ["--epochs", N_STEPS, "--learning-rate", "1e-4", "--warmup-ratio", "0", "--batch-size", n_images]
+    command += ["--dropout", "0"] if method == "lora" else []
+    command += ["--answer-template", ANSWER.format("{label}"), "--eval-datasets", "none", "--quiet"]
+    _, peak = child([str(word) for word in command])
+    lines = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
+    shutil.rmtree(out)
+    return [line["seconds"] for line in lines], [line["loss"] for line in lines], peak
+
+
+def reference_steps(arguments, model, method, folder, keeps_features):
+    command = [sys.executable, __file__, "--emt", "-", "--shared", arguments.shared, "--reference", model, folder, method]
+    text, peak = child([str(word) for word in command + [int(keeps_features)]])
+    text = json.loads(text)
+    return text["seconds"], text["losses"], peak, text["capability"]
+
+
+def compare(arguments, shape, method, scratch):
+    n_images = SHAPES[shape][0]
     folder = scratch / "cifar/train"
-    write_images(arguments.shared, folder)
-    found = {"emt": [], "transformers + peft": []}
-    memory = dict.fromkeys(found, 0)
-    first = {}
-    for round_ in range(N_ROUNDS):
-        out = scratch / f"out-{round_}"
-        command = [arguments.emt, "finetune", "--model", model, "--method", "lora", "--train", folder, "--out", out]
-        command += ["--epochs", str(N_STEPS), "--learning-rate", "1e-4", "--warmup-ratio", "0", "--dropout", "0"]
-        command += ["--batch-size", str(N_IMAGES), "--answer-template", ANSWER.format("{label}")]
-        command += ["--eval-datasets", "none", "--quiet"]
-        _, peak = child([str(word) for word in command])
-        lines = [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
-        results = {"emt": ([line["seconds"] for line in lines], [line["loss"] for line in lines], peak)}
-        command = [sys.executable, __file__, "--emt", "-", "--shared", arguments.shared, "--reference", folder]
-        text, peak = child([str(word) for word in command])
-        text = json.loads(text)
-        results["transformers + peft"] = (text["seconds"], text["losses"], peak)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_images(arguments.shared, folder, n_images)
+    model = arguments.shared / "models/tiny-llava" if SHAPES[shape][1] is None else scratch / shape
+    if not model.exists():
+        command = [sys.executable, __file__, "--emt", "-", "--shared", arguments.shared, "--write", shape, model]
+        child([str(word) for word in command])
+    found = {"emt": [], REFERENCE: [], KEPT: []}
+    memory, first, capability = dict.fromkeys(found, 0), {}, ""
+    for _ in range(arguments.rounds):
+        results = {"emt": emt_steps(arguments, model, method, n_images, folder, scratch / "out")}
+        for name in [REFERENCE, KEPT]:
+            *results[name], capability = reference_steps(arguments, model, method, folder, name == KEPT)
         for name, (seconds, losses, peak) in results.items():
             assert len(seconds) == N_STEPS
             found[name] += seconds[N_WARM:]
             memory[name] = max(memory[name], peak)
             first[name] = losses[0]
-    shutil.rmtree(scratch)
-    (a, b) = first.values()
-    assert abs(a - b) < 1e-4 * b, f"the first step's losses differ: {first}"
+    assert all(abs(loss - first["emt"]) < 1e-4 * loss for loss in first.values()), f"the first losses differ: {first}"
+    print(f"{shape}, {method}, batch of {n_images}; torch computes with {capability}")
     for name, seconds in found.items():
         spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
-        print(f"{name:22} {statistics.median(seconds):.3f} s a step ({spread}), peak {memory[name] / 2**20:.0f} MiB")
-    ratio = statistics.median(found["transformers + peft"]) / statistics.median(found["emt"])
-    print(f"ratio (reference over emt): {ratio:.2f}; first loss {a:.5f} and {b:.5f}; batch of {N_IMAGES}, {os.cpu_count()} cores")
+        ratio = statistics.median(seconds) / statistics.median(found["emt"])
+        ratios = f"; over emt {ratio:.2f}, of the fastest {min(seconds) / min(found['emt']):.2f}"
+        line = f"  {name:24} {statistics.median(seconds):.3f} s a step ({spread}), peak {memory[name] / 2**20:.0f} MiB"
+        print(line + (ratios if name != "emt" else ""), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--emt", required=True)
+    parser.add_argument("--shared", required=True, type=Path)
+    parser.add_argument("--methods", default="lora,linear")
+    parser.add_argument("--shapes", default="tiny")
+    parser.add_argument("--rounds", default=3, type=int)
+    parser.add_argument("--reference", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--write", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.reference:
+        model, folder, method, keeps_features = arguments.reference
+        return reference(Path(model), Path(folder), method, keeps_features == "1")
+    if arguments.write:
+        return write_model(arguments.shared, arguments.write[0], Path(arguments.write[1]))
+    flags = re.findall(r"\b(?:avx\w*|fma|f16c|asimd\w*)\b", Path("/proc/cpuinfo").read_text().split("\n\n")[0])
+    forced = os.environ.get("EMT_KERNELS", "the best of them")
+    print(f"{os.cpu_count()} cores with {' '.join(flags)}; emt computes with {forced}")
+    scratch = Path(tempfile.mkdtemp())
+    for shape in arguments.shapes.split(","):
+        for method in arguments.methods.split(","):
+            compare(arguments, shape, method, scratch)
+    shutil.rmtree(scratch)
 
 
 main()

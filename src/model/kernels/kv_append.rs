@@ -3,6 +3,7 @@
 use super::kept::Kept;
 use super::kv_buffer::{Heads, RotaryRows, turned};
 use super::simd::{Number, PANEL_MAX, Simd, Task};
+use super::transpose::transpose_at;
 
 /// Where the keys and the values of one head are kept.
 ///
@@ -91,7 +92,7 @@ impl<T: Number<Kept = K>, K: Kept> Append<'_, T, K> {
         // a step of numbers is four bytes, or a number alone is.
         unsafe {
             let to = self.to.keys.add(start).cast::<u32>().add(column);
-            move_to_columns(simd, self.panel.as_ptr().cast(), [n, n_moved], to);
+            transpose_at(simd, self.panel.as_ptr().cast(), n_moved, [n, n_moved], to, S::PANEL);
         }
     }
 
@@ -130,32 +131,6 @@ impl<T: Number<Kept = K>, K: Kept> Append<'_, T, K> {
                 }
                 token += 2;
             }
-        }
-    }
-}
-
-/// Writes `n_rows` rows of `n_numbers` numbers as columns of a panel.
-///
-/// # Safety
-/// `from` is valid for reads of the rows, one after the other, and `to` for writes of the columns, a panel's width from
-/// number to number.
-#[inline(always)]
-unsafe fn move_to_columns<S: Simd>(simd: S, from: *const u32, [n_rows, n_numbers]: [usize; 2], to: *mut u32) {
-    // Safety: whole blocks lie within the rows; the rest is the caller's.
-    unsafe {
-        let (whole_rows, whole_numbers) = (n_rows / S::LANES * S::LANES, n_numbers / S::LANES * S::LANES);
-        for row in (0..whole_rows).step_by(S::LANES) {
-            for number in (0..whole_numbers).step_by(S::LANES) {
-                let to = to.add(number * S::PANEL + row);
-                simd.transpose(from.add(row * n_numbers + number), n_numbers, to, S::PANEL);
-            }
-        }
-        let move_one = |row: usize, number: usize| {
-            *to.add(number * S::PANEL + row) = *from.add(row * n_numbers + number);
-        };
-        for number in 0..n_numbers {
-            let moved = if number < whole_numbers { whole_rows } else { 0 };
-            (moved..n_rows).for_each(|row| move_one(row, number));
         }
     }
 }

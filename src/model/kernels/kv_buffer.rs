@@ -195,6 +195,18 @@ impl<U: Number> HeadTo for *mut U {
     }
 }
 
+/// The same numbers times a scale.
+#[derive(Clone, Copy)]
+pub(super) struct Scaled<U>(pub(super) *mut U, pub(super) f32);
+
+impl<U: Number> HeadTo for Scaled<U> {
+    #[inline(always)]
+    unsafe fn store<S: Simd>(self, simd: S, offset: usize, x: S::V, n: usize) {
+        // Safety: the caller's.
+        unsafe { U::store(simd, self.0.add(offset), simd.multiply(x, simd.splat(self.1)), n) }
+    }
+}
+
 /// Writes `x` of one head to `to`, turned by the angles of `token`, counted through the batch.
 ///
 /// # Safety

@@ -28,6 +28,46 @@ impl Activation {
             Self::Relu => simd.max(simd.splat(0.0), x),
         }
     }
+
+    /// The derivative at `x`.
+    #[inline(always)]
+    pub(super) fn slope<S: Simd>(self, simd: S, x: S::V) -> S::V {
+        let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
+        match self {
+            Self::Gelu => {
+                // The normal distribution and its density.
+                let e = exp(simd, simd.multiply(simd.multiply(x, x), simd.splat(-0.5)));
+                let density = simd.multiply(e, simd.splat(0.398_942_3));
+                simd.multiply_add(x, density, simd.multiply(doubled_normal(simd, x), simd.splat(0.5)))
+            }
+            Self::GeluTanh => {
+                let square = simd.multiply(x, x);
+                let two = simd.splat(1.595_769_2);
+                let argument = simd.multiply_add(square, simd.splat(0.044_715), one);
+                let slope = simd.multiply_add(square, simd.splat(3.0 * 0.044_715), one);
+                gate_slope(
+                    simd,
+                    simd.multiply(simd.multiply(x, argument), two),
+                    simd.multiply(simd.multiply(x, slope), two),
+                )
+            }
+            Self::QuickGelu => {
+                let argument = simd.multiply(x, simd.splat(1.702));
+                gate_slope(simd, argument, argument)
+            }
+            Self::Silu => gate_slope(simd, x, x),
+            // 0 at 0, as everywhere.
+            Self::Relu => simd.select_not_less(zero, x, zero, one),
+        }
+    }
+}
+
+/// The derivative of `x sigmoid(argument)`, of the argument and `x` times the argument's derivative.
+#[inline(always)]
+fn gate_slope<S: Simd>(s: S, argument: S::V, x_times_slope: S::V) -> S::V {
+    let one = s.splat(1.0);
+    let sigmoid = s.divide(one, s.add(one, exp(s, s.subtract(s.splat(0.0), argument))));
+    s.multiply(sigmoid, s.multiply_add(x_times_slope, s.subtract(one, sigmoid), one))
 }
 
 /// Where e^x is no longer a normal number of f32: below, it is 0.
@@ -68,10 +108,16 @@ fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
     s.divide(x, s.add(s.splat(1.0), e))
 }
 
-/// `x (1 + erf(x / √2)) / 2`, by the complementary error function of Numerical Recipes (Press et al. 1992, `erfcc`),
-/// whose relative error is small in the tail, too.
+/// `x (1 + erf(x / √2)) / 2`.
 #[inline(always)]
 fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
+    s.multiply(s.multiply(x, s.splat(0.5)), doubled_normal(s, x))
+}
+
+/// `1 + erf(x / √2)`, by the complementary error function of Numerical Recipes (Press et al. 1992, `erfcc`), whose
+/// relative error is small in the tail, too.
+#[inline(always)]
+fn doubled_normal<S: Simd>(s: S, x: S::V) -> S::V {
     let one = s.splat(1.0);
     let z = s.multiply(s.max(x, s.subtract(s.splat(0.0), x)), s.splat(std::f32::consts::FRAC_1_SQRT_2));
     let t = s.divide(one, s.multiply_add(z, s.splat(0.5), one));
@@ -93,6 +139,5 @@ fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
     let exponent = s.subtract(p, s.multiply(z, z));
     let complement = s.multiply(t, exp(s, exponent)); // erfc(|x| / √2)
     let of_positive = s.subtract(s.splat(2.0), complement);
-    let doubled = s.select_not_less(x, s.splat(0.0), of_positive, complement);
-    s.multiply(s.multiply(x, s.splat(0.5)), doubled)
+    s.select_not_less(x, s.splat(0.0), of_positive, complement)
 }

@@ -15,6 +15,7 @@ mod attend;
 mod attention;
 #[cfg(test)]
 mod attention_tests;
+mod backward;
 mod kept;
 mod kv_append;
 mod kv_buffer;
@@ -29,6 +30,7 @@ mod simd;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -39,6 +41,10 @@ use simd::{Simd, Task};
 
 pub use attend::Visible;
 pub use attention::{attention, attention_within};
+pub use backward::{
+    Right, Term, activated_backward, attention_backward, column_sums, gated_backward, norm_backward,
+    norm_weight_backward, product, transposed,
+};
 pub use kv_buffer::{AttentionShape, Heads, KvBuffer, RotaryRows};
 pub use linear::{Part, gated, linear};
 pub use math::Activation;

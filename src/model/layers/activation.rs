@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 
-use super::fused;
+use super::{fused, gradients};
 pub use crate::model::kernels::Activation;
 
 impl Activation {
@@ -25,6 +25,9 @@ impl Activation {
     pub fn forward(self, x: &Tensor) -> candle_core::Result<Tensor> {
         if fused::serves(&[x]) {
             return fused::activated(x, self, None);
+        }
+        if gradients::serves(&[x]) {
+            return gradients::activated(x, self);
         }
         match self {
             Self::Gelu => x.gelu_erf(),

@@ -6,9 +6,10 @@ use anyhow::Result;
 use candle_core::{DType, Device, Tensor};
 
 use super::fused::{self, by_type};
+use super::gradients::{self, AttentionInputs};
 use super::rotary::rotate;
 use super::visible::Visible;
-use super::{KvCache, Linear, Loader, RmsNorm, gradients, needs_gradient};
+use super::{KvCache, Linear, Loader, RmsNorm, needs_gradient};
 use crate::model::kernels::{self, Heads, Kernels, RotaryRows};
 
 /// What the projections are called in the checkpoint.
@@ -101,6 +102,10 @@ impl Attention {
         let Projected::Apart([query, key, value]) = projected else {
             candle_core::bail!("what the kernels have projected they also mix")
         };
+        if cache.is_none() && serves_mask(mask) && gradients::serves(&[&query, &key, &value]) {
+            let mixed = self.mixed_with_gradients([query, key, value], mask, rotary)?;
+            return self.output.forward_with(&mixed, None, residual);
+        }
         let heads = |y: Tensor, n_heads: usize| {
             y.reshape((batch, n_tokens, n_heads, self.shape.head_size))?.transpose(1, 2)?.contiguous()
         };
@@ -125,6 +130,28 @@ impl Attention {
         let mixed = mix(&query, &key, &value, mask)?;
         let mixed = mixed.transpose(1, 2)?.reshape((batch, n_tokens, self.shape.n_heads * self.shape.head_size))?;
         self.output.forward_with(&mixed, None, residual)
+    }
+
+    /// Attention as one operation with its way back, of queries, keys and values `(batch, tokens, heads * head size)`.
+    fn mixed_with_gradients(
+        &self,
+        [mut query, mut key, value]: [Tensor; 3],
+        mask: Option<&Tensor>,
+        rotary: Option<&(Tensor, Tensor)>,
+    ) -> candle_core::Result<Tensor> {
+        let AttentionShape { n_heads, n_kv_heads, head_size, .. } = self.shape;
+        if let Some((of_query, of_key)) = &self.norms {
+            let normed = |norm: &RmsNorm, x: Tensor| {
+                let (batch, n_tokens, width) = x.dims3()?;
+                norm.forward(&x.reshape((batch, n_tokens, (), head_size))?)?.reshape((batch, n_tokens, width))
+            };
+            (query, key) = (normed(of_query, query)?, normed(of_key, key)?);
+        }
+        let (batch, n_tokens, _) = query.dims3()?;
+        check_mask(mask, batch, n_tokens, n_tokens)?;
+        let shape = kernels::AttentionShape { n_heads, n_kv_heads, head_size };
+        let inputs = AttentionInputs { shape, mask: mask.cloned(), rotary: rotary.cloned() };
+        gradients::attention([&query, &key, &value], inputs)
     }
 
     /// Queries, keys and values of `x`; in one pass where `may_join` and the kernels compute all three.
@@ -232,9 +259,6 @@ pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Te
     }
     let scale = (query.dim(3)? as f64).powf(-0.5);
     let has_gradient = needs_gradient(&[query, key, value]);
-    if has_gradient && gradients::serves(query) {
-        return gradients::attention(query, key, value, scale, mask);
-    }
     let scores = (query.matmul(&key.t()?)? * scale)?; // (batch, heads, tokens, positions)
     let scores = match mask {
         Some(mask) => scores.broadcast_add(mask)?,

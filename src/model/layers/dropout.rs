@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+/// Numbers that one thread takes at least.
+pub(super) const N_AT_ONCE: usize = 1 << 14;
 
 /// The step that a training is at; all its dropouts share one.
 pub type StepCounter = Arc<AtomicU64>;
@@ -27,27 +31,54 @@ impl Dropout {
         if self.rate == 0.0 {
             return Ok(x.clone());
         }
-        let state = mixed(self.seed ^ mixed(self.step.load(Ordering::Relaxed)));
-        let threshold = (self.rate * 2f64.powi(32)) as u64;
-        let mask = Mask { state, threshold, kept: (1.0 / (1.0 - self.rate)) as f32 };
-        if super::gradients::serves(x) {
+        let mask = self.mask();
+        if super::gradients::is_served(x) {
             return x.contiguous()?.apply_op1(mask);
         }
         let mask: Vec<f32> = (0..x.elem_count()).map(|index| mask.of(index)).collect();
         x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
     }
+
+    /// What it multiplies with at the present step.
+    pub(super) fn mask(&self) -> Mask {
+        let state = mixed(self.seed ^ mixed(self.step.load(Ordering::Relaxed)));
+        let threshold = (self.rate * 65_536.0).round() as u64;
+        Mask { state, threshold, kept: (1.0 / (1.0 - self.rate)) as f32 }
+    }
 }
 
 /// What the elements of one tensor are multiplied with; the gradient is multiplied with the same.
-struct Mask {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mask {
     state: u64,
     threshold: u64,
     kept: f32,
 }
 
 impl Mask {
+    /// `x` with what is dropped 0.
+    pub(super) fn applied(&self, x: &[f32]) -> Vec<f32> {
+        let mut dropped = x.to_vec();
+        dropped.par_chunks_mut(N_AT_ONCE).enumerate().for_each(|(piece, numbers)| {
+            let first = self.state.wrapping_add((piece * N_AT_ONCE / 4) as u64);
+            for (index, four) in numbers.chunks_mut(4).enumerate() {
+                let hash = mixed(first.wrapping_add(index as u64));
+                for (index, number) in four.iter_mut().enumerate() {
+                    *number *= self.factor(hash, index);
+                }
+            }
+        });
+        dropped
+    }
+
+    /// The factor of the number `index`: four share one hash.
     fn of(&self, index: usize) -> f32 {
-        if mixed(self.state.wrapping_add(index as u64)) >> 32 < self.threshold { 0.0 } else { self.kept }
+        let hash = mixed(self.state.wrapping_add((index / 4) as u64));
+        self.factor(hash, index % 4)
+    }
+
+    fn factor(&self, hash: u64, index: usize) -> f32 {
+        if (hash >> (16 * index)) & 0xffff < self.threshold { 0.0 } else { self.kept }
     }
 }
 
@@ -58,8 +89,7 @@ impl CustomOp1 for Mask {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let x = super::gradients::floats(storage, layout)?;
-        let dropped = x.iter().enumerate().map(|(index, x)| x * self.of(index)).collect();
-        Ok((CpuStorage::F32(dropped), layout.shape().clone()))
+        Ok((CpuStorage::F32(self.applied(x)), layout.shape().clone()))
     }
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -93,6 +123,13 @@ mod tests {
         assert!((2_800..3_200).contains(&n_dropped), "{n_dropped}");
         let mean: f32 = dropped.iter().sum::<f32>() / 10_000.0;
         assert!((mean - 1.0).abs() < 0.03, "{mean}");
+    }
+
+    #[test]
+    fn numbers_are_dropped_one_by_one_as_all_together() {
+        let mask = Dropout::new(0.3, 5, StepCounter::default()).mask();
+        let together = mask.applied(&vec![1.0; 2 * N_AT_ONCE + 3]);
+        assert!(together.iter().enumerate().all(|(index, &factor)| factor == mask.of(index)));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
+use super::gradients::{self, FrozenMap};
 use super::low_rank::{LowRank, merged, merged_bias};
-use super::{Activation, Loader, fused, gradients, needs_gradient};
+use super::{Activation, Dropout, Loader, fused, needs_gradient};
 use crate::model::kernels::{PackedWeight, Part};
 use crate::model::overlay::LowRankUpdate;
 
@@ -25,7 +26,7 @@ enum Weight {
     Packed {
         weight: Arc<PackedWeight>,
         /// The map's bias as they take it.
-        bias: Option<Vec<f32>>,
+        bias: Option<Arc<[f32]>>,
         /// The type that the map computes in.
         dtype: DType,
     },
@@ -59,7 +60,7 @@ impl Linear {
 
     /// The map of tensors that were read from `here`, with the adapter's update of `here`.
     pub fn updated(here: &mut Loader, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let packed_as = here.packs().then_some(here.placement().dtype);
+        let packed_as = (here.packs() && !needs_gradient(&[&weight])).then_some(here.placement().dtype);
         let Some(update) = here.take_update() else { return Ok(Self::new(weight, bias, packed_as)?) };
         check_shapes(&update, weight.dims2()?.into(), here.prefix())?;
         let dtype = here.placement().dtype;
@@ -93,7 +94,7 @@ impl Linear {
     }
 
     fn of_packed(weight: Arc<PackedWeight>, bias: Option<Tensor>, dtype: DType) -> candle_core::Result<Self> {
-        let floats = bias.as_ref().map(fused::floats).transpose()?;
+        let floats = bias.as_ref().map(fused::floats).transpose()?.map(Arc::from);
         Ok(Self { weight: Weight::Packed { weight, bias: floats, dtype }, bias, update: None })
     }
 
@@ -113,7 +114,10 @@ impl Linear {
         if let (Some(part), true) = (self.part(x), is_without_gradient) {
             return fused::linear(x, &[part], activation, residual);
         }
-        let y = self.forward_in_steps(x)?;
+        let y = match self.forward_with_gradients(x)? {
+            Some(y) => y,
+            None => self.forward_in_steps(x)?,
+        };
         let y = match activation {
             Some(activation) => activation.forward(&y)?,
             None => y,
@@ -127,10 +131,42 @@ impl Linear {
     /// What the kernels need of the map, where they compute all of it.
     pub(super) fn part(&self, x: &Tensor) -> Option<Part<'_>> {
         match &self.weight {
-            Weight::Packed { weight, bias, .. } if self.update.is_none() && fused::serves(&[x]) => {
+            Weight::Packed { weight, bias, .. }
+                if self.update.is_none() && fused::serves(&[x]) && !self.trains_bias() =>
+            {
                 Some(Part { weight, bias: bias.as_deref() })
             }
             Weight::Packed { .. } | Weight::Plain(_) => None,
+        }
+    }
+
+    fn trains_bias(&self) -> bool {
+        self.bias.as_ref().is_some_and(|bias| needs_gradient(&[bias]))
+    }
+
+    /// The map as one operation with its way back, where there is one.
+    fn forward_with_gradients(&self, x: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        match (&self.weight, &self.update) {
+            (Weight::Packed { .. }, _) if self.trains_bias() => Ok(None),
+            (Weight::Packed { weight, bias, .. }, update) => {
+                let map = || FrozenMap { weight: weight.clone(), bias: bias.clone() };
+                let Some(update) = update else {
+                    return gradients::serves(&[x]).then(|| gradients::frozen_linear(x, map())).transpose();
+                };
+                match update.plain() {
+                    Some(([a, b], scale, dropout)) if gradients::serves(&[x, a, b]) => {
+                        let mask = dropout.map(Dropout::mask);
+                        gradients::low_rank_linear(x, map(), [a, b], scale, mask).map(Some)
+                    }
+                    _ => Ok(None),
+                }
+            }
+            (Weight::Plain(weight), None) => {
+                let bias = self.bias.as_ref();
+                let is_served = gradients::serves(&[x, weight, bias.unwrap_or(x)]);
+                is_served.then(|| gradients::linear(x, weight, bias)).transpose()
+            }
+            (Weight::Plain(_), Some(_)) => Ok(None),
         }
     }
 
@@ -158,13 +194,12 @@ impl Linear {
             Weight::Packed { weight, .. } if fused::serves(&[x]) => {
                 return fused::linear(x, &[Part { weight, bias: None }], None, None);
             }
+            Weight::Packed { weight, .. } if gradients::serves(&[x]) => {
+                return gradients::frozen_linear(x, FrozenMap { weight: weight.clone(), bias: None });
+            }
             Weight::Packed { weight, dtype, .. } => &fused::unpacked(weight, *dtype)?,
             Weight::Plain(weight) => weight,
         };
-        let trains_input = needs_gradient(&[x]) && !needs_gradient(&[weight]);
-        if trains_input && gradients::serves(x) {
-            return gradients::frozen_product(x, weight);
-        }
         x.matmul(&weight.t()?)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::fused;
 use crate::model::Placement;
@@ -61,9 +61,10 @@ impl<'a> Loader<'a> {
         is_replaced || self.contains(name)
     }
 
-    /// Whether layers pack their weights for the kernels: on a CPU, where no gradient flows.
+    /// Whether layers pack their weights for the kernels: on a CPU, and where gradients flow in f32 alone.
     pub(super) fn packs(&self) -> bool {
-        self.placement.device.is_cpu() && !self.overlay.as_ref().is_some_and(|overlay| overlay.trains())
+        let trains = self.overlay.as_ref().is_some_and(|overlay| overlay.trains());
+        self.placement.device.is_cpu() && (!trains || self.placement.dtype == DType::F32)
     }
 
     /// The weight `name` packed for the kernels, in its stored type where that is narrower than the placement's, and one
@@ -76,7 +77,7 @@ impl<'a> Loader<'a> {
         self.weights.take_made(&path, shape, self.placement.dtype, fused::packed).map(Some)
     }
 
-    /// As [`tensor`](Self::tensor), but in the stored type where that is narrower and gradients do not flow.
+    /// As [`tensor`](Self::tensor), but in the stored type where that is narrower, unless it is the adapter's.
     pub(super) fn tensor_as_stored(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let path = self.path(name);
         if !self.packs() || self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&path)) {

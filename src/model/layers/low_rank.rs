@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Dropout, fused};
+use super::{Dropout, fused, needs_gradient};
 use crate::model::kernels::{PackedWeight, Part};
 use crate::model::overlay::LowRankUpdate;
 
@@ -34,10 +34,19 @@ impl LowRank {
         Ok(Self { a, b, scale, b_bias, row_scale, dropout, packed: None })
     }
 
-    /// The same for the kernels.
+    /// The same for the kernels, where it does not train.
     pub fn packed(self) -> candle_core::Result<Self> {
+        if needs_gradient(&[&self.a, &self.b]) {
+            return Ok(self);
+        }
         let packed = (fused::packed(&(&self.a * self.scale)?)?, fused::packed(&self.b)?);
         Ok(Self { packed: Some(packed), ..self })
+    }
+
+    /// `A`, `B`, scale and dropout, where the update is no more than that and is not packed.
+    pub fn plain(&self) -> Option<([&Tensor; 2], f64, Option<&Dropout>)> {
+        let is_plain = self.packed.is_none() && self.b_bias.is_none() && self.row_scale.is_none();
+        is_plain.then_some(([&self.a, &self.b], self.scale, self.dropout.as_ref()))
     }
 
     /// The outputs `(rows, out)` of the updated map, of its inputs `(rows, in)` and the base's outputs without bias.

@@ -87,8 +87,8 @@ impl GatedMlp {
         if fused::serves(&[&gate, &up]) {
             return fused::activated(&gate, self.activation, Some(&up));
         }
-        if self.activation == Activation::Silu && gradients::serves(x) {
-            return gradients::silu_gate(&gate, &up);
+        if gradients::serves(&[&gate, &up]) {
+            return gradients::gated(&gate, &up, self.activation);
         }
         self.activation.forward(&gate)? * up
     }

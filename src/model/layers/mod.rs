@@ -16,6 +16,7 @@ mod mlp;
 mod multimodal_rotary;
 mod norm;
 mod rotary;
+mod update;
 mod visible;
 
 pub use activation::Activation;
@@ -31,6 +32,7 @@ pub use mlp::{GatedMlp, Mlp};
 pub use multimodal_rotary::{MultimodalRotary, MultimodalRotaryConfig, Sections, patch_rotary};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rotary::{Rotary, RotaryConfig};
+pub use update::{AdamWStep, add, sum_of_squares};
 
 /// Whether a layer must be computed in its differentiable form: candle's fused operations drop gradients silently.
 fn needs_gradient(tensors: &[&candle_core::Tensor]) -> bool {

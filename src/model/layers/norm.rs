@@ -28,6 +28,9 @@ impl LayerNorm {
         if fused::serves(&[x, &self.weight, &self.bias]) {
             return fused::norm(x, &self.weight, Some(&self.bias), self.epsilon);
         }
+        if gradients::serves(&[x, &self.weight, &self.bias]) {
+            return gradients::layer_norm(x, &self.weight, &self.bias, self.epsilon);
+        }
         if needs_gradient(&[x, &self.weight, &self.bias]) {
             return candle_nn::ops::layer_norm_slow(x, &self.weight, &self.bias, self.epsilon);
         }
@@ -52,7 +55,7 @@ impl RmsNorm {
         if fused::serves(&[x, &self.weight]) {
             return fused::norm(x, &self.weight, None, self.epsilon);
         }
-        if needs_gradient(&[x]) && !needs_gradient(&[&self.weight]) && gradients::serves(x) {
+        if gradients::serves(&[x, &self.weight]) {
             return gradients::rms_norm(x, &self.weight, self.epsilon);
         }
         if needs_gradient(&[x, &self.weight]) {

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use candle_core::{D, DType, Tensor};
 
-use super::{gradients, needs_gradient};
+use super::needs_gradient;
 use crate::model::Placement;
 use crate::model::config::Config;
 
@@ -106,7 +106,7 @@ pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Res
     if !needs_gradient(&[x]) {
         return candle_nn::rotary_emb::rope(x, cos, sin);
     }
-    if gradients::serves(x) { gradients::rotate(x, cos, sin) } else { rotate_in_steps(x, cos, sin) }
+    rotate_in_steps(x, cos, sin)
 }
 
 /// The same as candle's own operations, each with its backward pass.
