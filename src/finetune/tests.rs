@@ -99,7 +99,7 @@ fn twenty_steps_equal_those_of_transformers_and_peft() {
     let batches = candle_core::safetensors::load(folder.join("batches.safetensors"), &Device::Cpu).unwrap();
     let mut trainer = trainer(&shared, Method::Lora, Some(&folder.join("start")), 3);
     let sets = [training_set(&trainer, cifar10(&shared), 160)];
-    let mut features = Features::default();
+    let mut features = Features::new(None, &Placement::cpu());
     for (index, step) in expected["steps"].as_array().unwrap().iter().enumerate() {
         let items: Vec<Item> = (8 * index..8 * index + 8).map(|index| Item { set: 0, index }).collect();
         let batch = examples(&trainer, &sets, &mut features, &items);
@@ -143,7 +143,7 @@ fn assert_tokens(batch: &[Example], batches: &HashMap<String, Tensor>, step: usi
 /// The loss of a batch and its gradients' values, at the trainer's present weights.
 fn loss(trainer: &mut Trainer, sets: &[TrainingSet]) -> f64 {
     let items: Vec<Item> = (0..4).map(|index| Item { set: 0, index }).collect();
-    let batch = examples(trainer, sets, &mut Features::default(), &items);
+    let batch = examples(trainer, sets, &mut Features::new(None, &Placement::cpu()), &items);
     let n_answer_tokens = batch.iter().map(|example| example.answer.len()).sum();
     trainer.gradients(&batch, n_answer_tokens).unwrap().0
 }
@@ -157,7 +157,7 @@ fn what_is_written_reads_back_to_equal_weights_and_losses() {
         let items: Vec<Item> = (0..4).map(|index| Item { set: 0, index }).collect();
         let before = loss(&mut trained, &sets);
         for _ in 0..2 {
-            let batch = examples(&trained, &sets, &mut Features::default(), &items);
+            let batch = examples(&trained, &sets, &mut Features::new(None, &Placement::cpu()), &items);
             trained.step(&batch, 1e-3).unwrap();
         }
         let base = Checkpoint::open(shared.join("models/tiny-llava")).unwrap();

@@ -13,7 +13,7 @@ use super::{Difference, Manifest, RecordError, RunState, differences, files, now
 use crate::domain::{Trial, TrialKey};
 
 /// Notes of earlier sittings that a later one keeps, unless it has its own.
-const CARRIED: [&str; 1] = ["server_flips"];
+const CARRIED: [&str; 2] = ["server_flips", "timing"];
 
 /// Held by the operating system, so that a killed process leaves no lock behind.
 const LOCK_NAME: &str = ".lock";

@@ -111,7 +111,8 @@ fn ask(
     }
     interrupt::listen();
     let n_repeats = prepared.n_repeats(options);
-    let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, .. } = prepared;
+    let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, feature_cache, .. } =
+        prepared;
     let spec = runs[BASELINE].spec.clone();
     let session = Session::open(EvalRun {
         datasets: &datasets,
@@ -127,7 +128,7 @@ fn ask(
         is_stopped: &interrupt::is_stopped,
     })?;
     let mut looker = Looker { args, datasets: &datasets, runs: &runs, batching, asked: BTreeMap::new() };
-    let mut course = Course { session, load: Some(|| subjects.load(&placement)) };
+    let mut course = Course { session, load: Some(|| subjects.load(&placement, feature_cache.clone())) };
     if !fix_margins(&mut sequence, policy, &n_max, &mut looker, &mut course, progress)? {
         return Ok(None);
     }
@@ -149,6 +150,9 @@ fn ask(
     let works = looker.works(&[], None)?;
     let is_repeated = course.repeat(&works)?;
     progress.finish();
+    if let Some(cache) = &feature_cache {
+        progress.say(&cache.summary());
+    }
     if !is_repeated {
         return Ok(None);
     }
