@@ -9,8 +9,8 @@ use candle_core::Tensor;
 use super::encoders::Encoder;
 use super::features::{Features, ImageVector};
 use super::generate::Decoding;
-use super::mllm::{Model, PlainTower, RenderedPrompt, Seen};
-use super::prefix::Prefix;
+use super::mllm::{ImageEmbedding, Model, PlainTower, RenderedPrompt, Seen};
+use super::prefix::{Prefix, batches_by_length};
 use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
 use super::zero_shot::{N_SCORES_KEPT, rank};
@@ -190,14 +190,17 @@ impl Subjects {
                 false => vec![(generated, true, false), (scored, false, true)],
             };
             for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
-                let mut prefix = read(model, questions, &pass.seen_of(&asked))?;
-                if is_scored {
-                    let choices = self.choose(run, questions, &mut prefix)?;
-                    asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
-                }
-                if is_generated {
-                    let texts = generate(model, questions, prefix)?;
-                    asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
+                let images = model.mllm.embed_images(&pass.seen_of(&asked))?;
+                for (asked, images) in by_length(asked, images)? {
+                    let mut prefix = read(model, questions, &images)?;
+                    if is_scored {
+                        let choices = self.choose(run, questions, &mut prefix)?;
+                        asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
+                    }
+                    if is_generated {
+                        let texts = generate(model, questions, prefix)?;
+                        asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
+                    }
                 }
             }
         }
@@ -333,7 +336,8 @@ impl Subjects {
     fn prior(&self, run: usize, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
         let model = &self.models[run];
         let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
-        let mut prefix = read(model, questions, &model.mllm.see(&[&blank])?)?;
+        let image = model.mllm.embed_images(&model.mllm.see(&[&blank])?)?;
+        let mut prefix = read(model, questions, &image)?;
         Ok(scoring::score(model.mllm.language(), &mut prefix, trie)?.pop().and_then(Result::ok))
     }
 
@@ -446,12 +450,19 @@ fn rows_where(rows: &[ImageRow], is_wanted: impl Fn(&ImageRow) -> bool) -> Vec<u
     rows.iter().enumerate().filter(|(_, row)| is_wanted(row)).map(|(index, _)| index).collect()
 }
 
-/// Reads the prompt about each of `seen`, with room for an answer and for all labels.
-fn read(model: &Model, questions: &Questions, seen: &[Seen]) -> Result<Prefix> {
-    let images = model.mllm.embed_images(seen)?;
+/// Rows with their images in batches of like length.
+fn by_length(rows: Vec<usize>, images: Vec<ImageEmbedding>) -> Result<Vec<(Vec<usize>, Vec<ImageEmbedding>)>> {
+    let lengths = images.iter().map(|image| image.embeddings.dim(0)).collect::<candle_core::Result<Vec<_>>>()?;
+    let batches = batches_by_length(&lengths).into_iter();
+    let of = |batch: Vec<usize>| batch.into_iter().map(|place| (rows[place], images[place].clone())).unzip();
+    Ok(batches.map(of).collect())
+}
+
+/// Reads the prompt about each of `images`, with room for an answer and for all labels.
+fn read(model: &Model, questions: &Questions, images: &[ImageEmbedding]) -> Result<Prefix> {
     let prompts = vec![&questions.prompt; images.len()];
     let n_nodes = questions.scoring.as_ref().map_or(0, |scoring| scoring.trie.n_nodes());
-    model.read(&prompts, &images, questions.decoding.max_new_tokens.max(n_nodes))
+    model.read(&prompts, images, questions.decoding.max_new_tokens.max(n_nodes))
 }
 
 /// What the model says after each prompt of `prefix`.
