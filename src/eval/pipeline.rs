@@ -280,7 +280,8 @@ impl<'a> Session<'a> {
         if let Some(parameters) = self.bench.effective_parameters() {
             self.folders.iter_mut().for_each(|folder| folder.note("judge_parameters", parameters.clone()));
         }
-        if let Some(timing) = self.stages.to_json() {
+        let in_sync = self.folders.iter().map(RunFolder::time_in_sync).sum();
+        if let Some(timing) = self.stages.to_json(in_sync) {
             self.folders.iter_mut().for_each(|folder| folder.note(TIMING, timing.clone()));
         }
         let judge_error = self.bench.fatal_error();

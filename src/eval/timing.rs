@@ -1,7 +1,7 @@
 //! How long the stages of a run were at work.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -50,8 +50,9 @@ impl Stages {
     }
 
     /// As `run.json` has them; `None` where no image went through. `read_seconds` and `prepare_seconds` are sums over
-    /// threads; `wait_seconds` is how long the device had nothing to answer.
-    pub fn to_json(&self) -> Option<Value> {
+    /// threads; `wait_seconds` is how long the device had nothing to answer; `sync_seconds`, given as `in_sync`, how long
+    /// the journal waited for the disk, which is a part of `record_seconds`.
+    pub fn to_json(&self, in_sync: Duration) -> Option<Value> {
         let seconds = |stage: Stage| {
             let nanoseconds = self.nanoseconds[stage as usize].load(Ordering::Relaxed);
             (nanoseconds / 1_000_000) as f64 / 1e3
@@ -66,6 +67,7 @@ impl Stages {
                 "answer_seconds": seconds(Stage::Answer),
                 "wait_seconds": seconds(Stage::WaitForImages),
                 "record_seconds": seconds(Stage::Record),
+                "sync_seconds": in_sync.as_millis() as f64 / 1e3,
             })
         })
     }
@@ -73,14 +75,12 @@ impl Stages {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn times_of_threads_are_summed_by_stage() {
         let stages = Stages::default();
-        assert_eq!(stages.to_json(), None);
+        assert_eq!(stages.to_json(Duration::ZERO), None);
         stages.count(2);
         std::thread::scope(|scope| {
             for _ in 0..2 {
@@ -88,8 +88,8 @@ mod tests {
             }
         });
         assert_eq!(stages.time(Stage::Record, || 7), 7);
-        let json = stages.to_json().unwrap();
+        let json = stages.to_json(Duration::from_millis(1500)).unwrap();
         assert!(json["read_seconds"].as_f64().unwrap() >= 0.04 && json["prepare_seconds"] == 0.0, "{json}");
-        assert_eq!(json["n_images"], 2);
+        assert_eq!((&json["n_images"], &json["sync_seconds"]), (&json!(2), &json!(1.5)));
     }
 }

@@ -127,6 +127,23 @@ fn twenty_steps_equal_those_of_transformers_and_peft() {
     }
 }
 
+#[test]
+fn features_of_an_image_are_the_same_to_the_bit_whatever_passes_the_tower_beside_it() {
+    let Some(shared) = shared() else { return };
+    let trainer = trainer(&shared, Method::Linear, None, 1);
+    let sets = [training_set(&trainer, cifar10(&shared), 40)];
+    let items: Vec<Item> = (0..40).map(|index| Item { set: 0, index }).collect();
+    let of = |items: &[Item]| {
+        let seen = Features::new(None, &Placement::cpu()).of(items, &sets, trainer.model()).unwrap();
+        seen.iter().map(|seen| flat(&seen.states[0])).collect::<Vec<_>>()
+    };
+    let together = of(&items);
+    for n_together in [1, 3, 7] {
+        let parts: Vec<Vec<f32>> = items.chunks(n_together).flat_map(of).collect();
+        assert!(parts == together, "{n_together} at a time");
+    }
+}
+
 /// Prompts and answers are the tokens that transformers trained on.
 fn assert_tokens(batch: &[Example], batches: &HashMap<String, Tensor>, step: usize) {
     const IMAGE: i64 = 1000;

@@ -140,6 +140,11 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
+    use crate::domain::RgbImage;
+    use crate::model::encoders::OpenedEncoder;
+    use crate::model::mllm::OpenedModel;
+    use crate::model::preprocess::{ImageInput, ImageProcessor};
+    use crate::model::weights::testing::shared;
 
     fn bits(tensor: &Tensor) -> Vec<u32> {
         let values: Vec<f32> = tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
@@ -169,5 +174,53 @@ mod tests {
         assert!(Seen::from_bytes(&bytes, &Placement::cpu()).is_err());
         assert!(ImageVector::from_bytes(&bytes[..bytes.len() - 1], &Placement::cpu()).is_err());
         assert!(ImageVector::from_bytes(b"", &Placement::cpu()).is_err());
+    }
+
+    /// Images of one size with unlike pixels.
+    fn images(n_images: usize) -> Vec<RgbImage> {
+        let mut random = fastrand::Rng::with_seed(9);
+        let mut pixels = || (0..40 * 32 * 3).map(|_| random.u8(..)).collect();
+        (0..n_images).map(|_| RgbImage::new(40, 32, pixels()).unwrap()).collect()
+    }
+
+    #[test]
+    fn no_image_depends_on_those_that_pass_a_tower_beside_it() {
+        let Some(shared) = shared() else { return };
+        let folders =
+            ["models/tiny-llava", "fixtures/qwen2_vl", "fixtures/qwen2_5_vl", "fixtures/qwen3_vl", "fixtures/idefics3"];
+        for folder in folders {
+            let checkpoint = Checkpoint::open(shared.join(folder)).unwrap();
+            let model = OpenedModel::open(&checkpoint, None, None).unwrap().load(&Placement::cpu()).unwrap();
+            let inputs: Vec<ImageInput> = images(5).iter().map(|image| model.preprocessor.prepare(image)).collect();
+            let inputs: Vec<&ImageInput> = inputs.iter().collect();
+            let together = model.mllm.see(&inputs).unwrap();
+            for (part, n_together) in [(&inputs[..1], 1), (&inputs[..3], 3)] {
+                for (seen, beside) in model.mllm.see(part).unwrap().iter().zip(&together) {
+                    for (state, expected) in seen.states.iter().zip(&beside.states) {
+                        assert!(bits(state) == bits(expected), "{folder}, {n_together} at a time");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_embedding_depends_on_the_images_beside_it() {
+        let Some(shared) = shared() else { return };
+        let opened = OpenedEncoder::open(Checkpoint::open(shared.join("models/tiny-clip")).unwrap()).unwrap();
+        let encoder = opened.load(&Placement::cpu()).unwrap();
+        let inputs: Vec<ImageInput> = images(7).iter().map(|image| encoder.preprocessor.prepare(image)).collect();
+        let inputs: Vec<&ImageInput> = inputs.iter().collect();
+        let embeddings = |images: &[&ImageInput]| {
+            let tower = encoder.towers.tower();
+            let pixels = tower.pixels(images).unwrap();
+            let hidden = tower.hidden_states(&pixels, &[tower.last_state()]).unwrap().swap_remove(0);
+            bits(&encoder.towers.image_embeddings(&hidden).unwrap())
+        };
+        let together = embeddings(&inputs);
+        for n_together in 1..7 {
+            let part = embeddings(&inputs[..n_together]);
+            assert!(part == together[..part.len()], "{n_together} at a time");
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -125,6 +126,11 @@ impl RunFolder {
     /// Waits until all that was appended is on the disk: for a run that is interrupted.
     pub fn sync(&mut self) -> Result<(), RecordError> {
         self.journal.sync()
+    }
+
+    /// How long this sitting waited for the disk to take the journal.
+    pub fn time_in_sync(&self) -> Duration {
+        self.journal.time_in_sync()
     }
 
     /// Adds to the environment what only the run itself can tell; it is written when the run ends.
