@@ -147,16 +147,15 @@ impl FeatureCache {
             n => format!("{:.1}% of {n} lookups were covered", n_found as f64 / n as f64 * 100.0),
         };
         let n_bytes = scan(&self.dir).unwrap_or_else(|_| lock(&self.size).n_bytes);
-        let gigabytes = |n_bytes: u64| n_bytes as f64 / BYTES_PER_GB;
         let full = match n_refused {
             0 => String::new(),
             n => format!("; it is full, {n} were not kept (hint: a larger --feature-cache-gb, or delete the folder)"),
         };
         format!(
-            "feature cache `{}`: {covered}, {n_written} new entries, {:.2} of {:.2} GB{full}",
+            "feature cache `{}`: {covered}, {n_written} new entries, {} of {}{full}",
             self.dir.display(),
-            gigabytes(n_bytes),
-            gigabytes(self.n_bytes_max)
+            size(n_bytes),
+            size(self.n_bytes_max)
         )
     }
 
@@ -220,7 +219,11 @@ impl FeatureCache {
     }
 }
 
-const BYTES_PER_GB: f64 = 1e9;
+/// A size for people.
+fn size(n_bytes: u64) -> String {
+    let n_bytes = n_bytes as f64;
+    if n_bytes < 1e9 { format!("{:.1} MB", n_bytes / 1e6) } else { format!("{:.1} GB", n_bytes / 1e9) }
+}
 
 fn checksum(FeatureKey(name): &FeatureKey, features: &[u8]) -> [u8; N_CHECKSUM_BYTES] {
     *blake3::Hasher::new().update(name.as_bytes()).update(features).finalize().as_bytes()

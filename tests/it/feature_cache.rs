@@ -108,7 +108,7 @@ fn a_full_cache_says_so_and_the_run_is_the_same() {
     let n_bytes: u64 = entries(&at("cache")).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
     assert!(n_bytes > 100_000 && n_bytes <= 300_000, "{n_bytes}");
     assert!(trials(&at("full")) == trials(&at("without")));
-    let refused = support::finish(&mut eval(&at("r"), 1, &["--feature-cache", &cache, "--feature-cache-gb", "-1"]));
+    let refused = support::finish(&mut eval(&at("r"), 1, &["--feature-cache", &cache, "--feature-cache-gb", "0"]));
     assert!(refused.code == Some(2) && refused.stderr.contains("--feature-cache-gb"), "{}", refused.stderr);
 }
 
