@@ -48,12 +48,12 @@ pub fn computed_by(
     placement: &Placement,
     is_differentiable: bool,
 ) -> String {
-    let kernels = match placement.device.is_cpu() && !is_differentiable {
+    let instructions = match placement.device.is_cpu() && !is_differentiable {
         true => super::kernels_name(),
         false => "none",
     };
     format!(
-        "emt {}, {tower}, {preparation}, {} on {}, kernels {kernels}, cpu {}",
+        "emt {}, {tower}, {preparation}, {} on {}, {instructions}, {}",
         env!("CARGO_PKG_VERSION"),
         placement.compute_type(),
         placement.device_kind(),
