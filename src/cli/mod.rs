@@ -8,6 +8,7 @@ pub mod data;
 mod demo;
 mod environment;
 mod eval;
+mod feature_cache_options;
 mod finetune;
 mod gate;
 mod hub_options;

@@ -5,10 +5,13 @@ use std::sync::mpsc::SyncSender;
 
 use rayon::prelude::*;
 
+use super::features::RunFeatures;
 use super::plan::SampleWork;
+use super::timing::{Stage, Stages};
 use crate::api::Part;
 use crate::dataset::{Dataset, UnreadableImage, png};
 use crate::domain::RgbImage;
+use crate::model::features::Features;
 use crate::model::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 
 /// An image as the subjects see it.
@@ -19,6 +22,8 @@ pub(super) struct Prepared {
     pub for_model: ImageInput,
     /// For the encoder, where it differs from the model's.
     pub for_encoder: Option<ImageInput>,
+    /// What is known of what towers make of it.
+    pub known: Features,
 }
 
 /// An image as a server and the encoder beside it see it.
@@ -47,7 +52,7 @@ pub(super) struct PreparedBatch<I> {
 pub(super) trait Prepare: Sync {
     /// A prepared image.
     type Image: Send;
-    fn prepare(&self, image: &RgbImage, work: &SampleWork) -> Self::Image;
+    fn prepare(&self, image: &RgbImage, content: String, work: &SampleWork) -> Self::Image;
 }
 
 /// How images are prepared for each subject here.
@@ -55,12 +60,14 @@ pub(super) trait Prepare: Sync {
 pub(super) struct Preparation {
     pub model: Arc<dyn ImageProcessor>,
     pub encoder: Option<Preprocessor>,
+    /// Where towers' features are kept.
+    pub features: Option<Arc<RunFeatures>>,
 }
 
 impl Prepare for Preparation {
     type Image = Prepared;
 
-    fn prepare(&self, image: &RgbImage, work: &SampleWork) -> Prepared {
+    fn prepare(&self, image: &RgbImage, content: String, work: &SampleWork) -> Prepared {
         let for_encoder = self
             .encoder
             .as_ref()
@@ -68,7 +75,8 @@ impl Prepare for Preparation {
                 !work.encoder.is_empty() && !self.model.agrees_with(encoder, image.width(), image.height())
             })
             .map(|encoder| encoder.prepare(image));
-        Prepared { content: image.content(), for_model: self.model.prepare(image), for_encoder }
+        let known = self.features.as_ref().map(|features| features.known(&content, work)).unwrap_or_default();
+        Prepared { content, for_model: self.model.prepare(image), for_encoder, known }
     }
 }
 
@@ -81,11 +89,11 @@ pub(super) struct ServerPreparation {
 impl Prepare for ServerPreparation {
     type Image = PreparedForServer;
 
-    fn prepare(&self, image: &RgbImage, work: &SampleWork) -> PreparedForServer {
+    fn prepare(&self, image: &RgbImage, content: String, work: &SampleWork) -> PreparedForServer {
         let part = || png(image).map(|bytes| Part::png(&bytes)).map_err(|error| format!("{error:#}"));
         let for_encoder = self.encoder.as_ref().filter(|_| !work.encoder.is_empty());
         PreparedForServer {
-            content: image.content(),
+            content,
             part: (!work.models().is_empty()).then(part),
             for_encoder: for_encoder.map(|encoder| encoder.prepare(image)),
         }
@@ -98,6 +106,7 @@ pub(super) fn send_batches<P: Prepare>(
     datasets: &[(&Dataset, &[SampleWork])],
     batch_size: usize,
     is_stopped: &(dyn Fn() -> bool + Sync),
+    stages: &Stages,
     sender: SyncSender<PreparedBatch<P::Image>>,
 ) {
     for (index, (dataset, remaining)) in datasets.iter().enumerate() {
@@ -106,8 +115,12 @@ pub(super) fn send_batches<P: Prepare>(
                 return;
             }
             let prepare = |&work: &SampleWork| {
-                let image = dataset.read(work.position).map(|image| preparation.prepare(&image, &work));
-                PreparedSample { work, image }
+                let read = || dataset.read(work.position).map(|image| (image.content(), image));
+                let image = stages.time(Stage::Read, read);
+                let prepare = |(content, image): (String, RgbImage)| {
+                    stages.time(Stage::Prepare, || preparation.prepare(&image, content, &work))
+                };
+                PreparedSample { work, image: image.map(prepare) }
             };
             let samples = chunk.par_iter().map(prepare).collect();
             if sender.send(PreparedBatch { dataset: index, samples }).is_err() {

@@ -2,13 +2,16 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::features::{Origins, RunFeatures};
 use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunSet};
 use crate::model::Placement;
 use crate::model::encoders::OpenedEncoder;
+use crate::model::features::computed_by;
 use crate::model::memory::{self, MemoryNeed};
 use crate::model::mllm::{self, OpenedModel};
 use crate::model::overlay::Overlay;
@@ -19,6 +22,7 @@ use crate::model::tower::{self, TOWER, TowerComparison};
 use crate::model::weights::{
     Adapter, Canonical, Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded,
 };
+use crate::record::FeatureCache;
 
 /// Which encoder stands beside the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +101,8 @@ pub struct EvalSubjects {
     pub(super) loaded: Subjects,
     /// By run, the adapter under which something must differ from the base.
     pub(super) must_differ: Vec<Option<String>>,
+    /// Where towers' features are kept.
+    pub(super) features: Option<Arc<RunFeatures>>,
 }
 
 impl OpenedSubjects {
@@ -267,7 +273,7 @@ impl OpenedSubjects {
     /// The encoder, as the specification of one of [`runs`](Self::runs) has it.
     pub fn encoder_spec(&self, run: usize) -> Result<Option<EncoderSpec>> {
         let (Some((encoder, comparison)), Some(weights)) = (&self.encoder, &self.encoder_hash) else { return Ok(None) };
-        let is_changed = self.adapter(run).is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0);
+        let is_changed = self.changes_tower(run);
         let relation = match comparison.relation {
             EncoderRelation::Own if is_changed => EncoderRelation::Changed,
             relation => relation,
@@ -286,19 +292,52 @@ impl OpenedSubjects {
 
     /// The tower on which a probe of one of [`runs`](Self::runs) stands: equal for runs with equal towers.
     pub fn probe_tower(&self, run: usize) -> Result<String> {
-        let of_base = match self.tower_hash.get() {
+        let of_base = self.base_tower()?;
+        let changing = self.adapter(run).filter(|opened| opened.adapter.n_touched(TOWER) > 0);
+        Ok(changing.map_or_else(|| of_base.to_owned(), |opened| format!("{of_base}+{}", opened.hash)))
+    }
+
+    /// What decides the numbers that the towers make of an image, beside the image.
+    fn origins(&self, placement: &Placement) -> Result<Origins> {
+        let preparation = self.model.preprocessor.parameters();
+        let of_run = |run| {
+            // Beside the weights an update rounds otherwise than in them.
+            let is_merged = self.is_merged && self.changes_tower(run);
+            let merged = if is_merged { " merged" } else { "" };
+            let tower = format!("{} {} {}{merged}", self.model.family, self.model.config_hash, self.probe_tower(run)?);
+            Ok(computed_by(&tower, &preparation, placement, false))
+        };
+        let runs = (0..self.runs().len()).map(of_run).collect::<Result<_>>()?;
+        let (Some((encoder, comparison)), Some(weights)) = (&self.encoder, &self.encoder_hash) else {
+            return Ok(Origins { runs, encoder: None });
+        };
+        let preparation = ImageProcessor::parameters(&encoder.preprocessor);
+        let mut tower = format!("{} {} {weights}", encoder.family(), encoder.config_hash());
+        // One pass may serve both; equal towers may be stored in types of different width.
+        if comparison.tower_equal {
+            tower.push_str(&format!(" with {} {}", self.model.config_hash, self.base_tower()?));
+        }
+        Ok(Origins { runs, encoder: Some(computed_by(&tower, &preparation, placement, false)) })
+    }
+
+    fn changes_tower(&self, run: usize) -> bool {
+        self.adapter(run).is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0)
+    }
+
+    fn base_tower(&self) -> Result<&str> {
+        let hash = match self.tower_hash.get() {
             Some(hash) => hash,
             None => {
                 let hash = tower::hash(&self.model.weights)?;
                 self.tower_hash.get_or_init(|| hash)
             }
         };
-        let changing = self.adapter(run).filter(|opened| opened.adapter.n_touched(TOWER) > 0);
-        Ok(changing.map_or_else(|| of_base.clone(), |opened| format!("{of_base}+{}", opened.hash)))
+        Ok(hash)
     }
 
-    /// Reads the weights.
-    pub fn load(self, placement: &Placement) -> Result<EvalSubjects> {
+    /// Reads the weights. What towers make of images is looked up in `cache`, and kept there.
+    pub fn load(self, placement: &Placement, cache: Option<Arc<FeatureCache>>) -> Result<EvalSubjects> {
+        let origins = cache.as_ref().map(|_| self.origins(placement)).transpose()?;
         let has_own_tower = self.by_run(|adapter| adapter.is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0));
         let must_differ =
             self.by_run(|adapter| adapter.filter(|_| !self.allows_idle).map(|opened| opened.name.clone()));
@@ -315,8 +354,12 @@ impl OpenedSubjects {
         if let Some((encoder, _)) = &encoder {
             encoder.preprocessor.check_side(encoder.towers.tower().config().image_size(), "encoder")?;
         }
-        let loaded = Subjects::new(models, self.has_base, has_own_tower, encoder);
-        Ok(EvalSubjects { loaded, must_differ })
+        let mut loaded = Subjects::new(models, self.has_base, has_own_tower, encoder);
+        let features = cache.zip(origins).map(|(cache, origins)| {
+            loaded.tell_features();
+            Arc::new(RunFeatures::new(cache, &loaded, origins, placement))
+        });
+        Ok(EvalSubjects { loaded, must_differ, features })
     }
 
     fn by_run<T>(&self, of: impl Fn(Option<&OpenedAdapter>) -> T) -> Vec<T> {

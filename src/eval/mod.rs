@@ -10,6 +10,7 @@
 mod calibration;
 mod desk;
 mod events;
+mod features;
 mod images;
 mod judge;
 mod loaded;
@@ -21,6 +22,8 @@ mod repeat;
 mod served;
 mod spec;
 mod subjects;
+mod timing;
+mod trials;
 mod unscored;
 
 pub use calibration::{SheetPlaces, judge_sheet, marked_pairs, recorded_outcomes, sheet_places};

@@ -1,5 +1,7 @@
 //! Subjects of either kind: checkpoints that run here, and models behind a server.
 
+use std::sync::Arc;
+
 use anyhow::{Result, bail};
 use serde_json::Value;
 
@@ -7,6 +9,7 @@ use super::loaded::{EvalSubjects, OpenedSubjects};
 use super::served::{LoadedServer, ServedSubjects};
 use crate::domain::{EncoderSpec, ModelSpec};
 use crate::model::Placement;
+use crate::record::FeatureCache;
 
 /// Opened subjects, with no weight read yet.
 #[expect(clippy::large_enum_variant, reason = "there is one value in a process")]
@@ -133,10 +136,10 @@ impl AnySubjects {
         }
     }
 
-    /// Reads the weights.
-    pub fn load(self, placement: &Placement) -> Result<LoadedSubjects> {
+    /// Reads the weights. What towers that run here make of images is looked up in `cache`, and kept there.
+    pub fn load(self, placement: &Placement, cache: Option<Arc<FeatureCache>>) -> Result<LoadedSubjects> {
         Ok(match self {
-            Self::Local(local) => LoadedSubjects::Local(local.load(placement)?),
+            Self::Local(local) => LoadedSubjects::Local(local.load(placement, cache)?),
             Self::Served(served) => LoadedSubjects::Served(ReadyServer(served.load(placement)?)),
         })
     }

@@ -1,6 +1,7 @@
 //! One run from prepared subjects to a finished folder.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::desk::ServerAsker;
 use super::events::{Event, Observer};
+use super::features::RunFeatures;
 use super::images::{Preparation, Prepare, Prepared, PreparedBatch, send_batches};
 use super::judge::{Bench, Tally, append};
 use super::opened::LoadedSubjects;
@@ -16,12 +18,12 @@ use super::probe::{Shots, probe_trial};
 use super::repeat;
 use super::spec::Question;
 use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker, Failure, FromServer};
+use super::timing::{Stage, Stages, TIMING};
+use super::trials::{CAPTION, GENERATED, PROBED, SCORED, ZERO_SHOT, chosen, held_trial, scored_trial, trial};
 use crate::dataset::Dataset;
-use crate::domain::{
-    Answer, ErrorCode, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject, Trial, UnscoredReason,
-};
+use crate::domain::{Mode, Outcome, Subject, Trial, UnscoredReason};
 use crate::judging::Panel;
-use crate::model::subjects::{ImageAnswers, LabelChoice};
+use crate::model::subjects::ImageAnswers;
 use crate::record::RunFolder;
 
 /// Everything that a run needs, ready.
@@ -103,6 +105,9 @@ pub struct Session<'a> {
     n_repeats: usize,
     /// Whether anything was asked in this sitting.
     has_asked: bool,
+    /// Where towers' features are kept.
+    features: Option<Arc<RunFeatures>>,
+    stages: Stages,
 }
 
 /// Whoever answers, with how images are prepared for it.
@@ -144,6 +149,8 @@ impl<'a> Session<'a> {
             asker: None,
             n_repeats: run.n_repeats,
             has_asked: false,
+            features: None,
+            stages: Stages::default(),
         })
     }
 
@@ -163,15 +170,15 @@ impl<'a> Session<'a> {
             };
             self.asker = Some(match answerer {
                 Answerer::Local(asker, preparation) => {
-                    let asker = self.flow(works, &preparation, observer, move |prepared, sender| {
-                        answer_batches(&asker, prepared, sender);
+                    let asker = self.flow(works, &preparation, observer, move |prepared, sender, stages| {
+                        answer_batches(&asker, prepared, sender, stages);
                         asker
                     })?;
                     Answerer::Local(asker, preparation)
                 }
                 Answerer::Served(asker) => {
                     let (preparation, is_stopped) = (asker.preparation(), self.is_stopped);
-                    Answerer::Served(self.flow(works, &preparation, observer, move |prepared, sender| {
+                    Answerer::Served(self.flow(works, &preparation, observer, move |prepared, sender, _| {
                         asker.answer_all(prepared, sender, is_stopped);
                         asker
                     })?)
@@ -193,7 +200,7 @@ impl<'a> Session<'a> {
         works: &[DatasetWork],
         preparation: &P,
         observer: &mut dyn Observer,
-        answer: impl FnOnce(&Receiver<PreparedBatch<P::Image>>, &SyncSender<Result<AnsweredBatch>>) -> A + Send,
+        answer: impl FnOnce(&Receiver<PreparedBatch<P::Image>>, &SyncSender<Result<AnsweredBatch>>, &Stages) -> A + Send,
     ) -> Result<A> {
         let mut scribe = Scribe {
             datasets: self.datasets,
@@ -204,18 +211,23 @@ impl<'a> Session<'a> {
             bench: &mut self.bench,
             folders: &mut self.folders,
             told: HashSet::new(),
+            features: self.features.as_deref(),
+            stages: &self.stages,
         };
         let todo: Vec<(&Dataset, &[SampleWork])> =
             self.datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
-        let (batch_size, is_stopped) = (self.batch_size, self.is_stopped);
-        std::thread::scope(|scope| {
-            let (prepared_sender, prepared) = sync_channel(BATCHES_AHEAD);
-            let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
-            scope.spawn(move || send_batches(preparation, &todo, batch_size, is_stopped, prepared_sender));
-            let answering = scope.spawn(move || answer(&prepared, &answered_sender));
-            scribe.write(&answered, observer)?;
-            answering.join().map_err(|_| anyhow!("the thread that answers panicked"))
-        })
+        let (batch_size, is_stopped, stages) = (self.batch_size, self.is_stopped, &self.stages);
+        let flow = || {
+            std::thread::scope(|scope| {
+                let (prepared_sender, prepared) = sync_channel(BATCHES_AHEAD);
+                let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
+                scope.spawn(move || send_batches(preparation, &todo, batch_size, is_stopped, stages, prepared_sender));
+                let answering = scope.spawn(move || answer(&prepared, &answered_sender, stages));
+                scribe.write(&answered, observer)?;
+                answering.join().map_err(|_| anyhow!("the thread that answers panicked"))
+            })
+        };
+        stages.time(Stage::Flow, flow)
     }
 
     /// Asks a server again about some samples, and notes how many answers changed: its own noise. `load` is as in
@@ -242,7 +254,7 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    fn load(&self, works: &[DatasetWork], load: impl FnOnce() -> Result<LoadedSubjects>) -> Result<Answerer<'a>> {
+    fn load(&mut self, works: &[DatasetWork], load: impl FnOnce() -> Result<LoadedSubjects>) -> Result<Answerer<'a>> {
         let subjects = match load()? {
             LoadedSubjects::Local(local) => local,
             LoadedSubjects::Served(ready) => {
@@ -253,11 +265,13 @@ impl<'a> Session<'a> {
         let preparation = Preparation {
             model: subjects.loaded.model_preprocessor().clone(),
             encoder: subjects.loaded.encoder_preprocessor().cloned(),
+            features: subjects.features.clone(),
         };
         let scores_labels = self.modes.contains(&Mode::Score);
         let asker =
             Asker::new(subjects, self.datasets, self.questions, self.probes, self.max_new_tokens, scores_labels)?;
         asker.refuse_idle_adapters(&preparation, self.datasets, works)?;
+        self.features = preparation.features.clone();
         Ok(Answerer::Local(Box::new(asker), preparation))
     }
 
@@ -265,6 +279,10 @@ impl<'a> Session<'a> {
     pub fn finish(mut self, works: &[DatasetWork]) -> Result<Ended> {
         if let Some(parameters) = self.bench.effective_parameters() {
             self.folders.iter_mut().for_each(|folder| folder.note("judge_parameters", parameters.clone()));
+        }
+        let in_sync = self.folders.iter().map(RunFolder::time_in_sync).sum();
+        if let Some(timing) = self.stages.to_json(in_sync) {
+            self.folders.iter_mut().for_each(|folder| folder.note(TIMING, timing.clone()));
         }
         let judge_error = self.bench.fatal_error();
         let order = order(self.datasets, works);
@@ -282,9 +300,10 @@ fn answer_batches(
     asker: &Asker<'_>,
     prepared: &Receiver<PreparedBatch<Prepared>>,
     sender: &SyncSender<Result<AnsweredBatch>>,
+    stages: &Stages,
 ) {
-    while let Ok(batch) = prepared.recv() {
-        let answered = asker.answer(batch);
+    while let Ok(batch) = stages.time(Stage::WaitForImages, || prepared.recv()) {
+        let answered = stages.time(Stage::Answer, || asker.answer(batch));
         let is_failed = answered.is_err();
         if sender.send(answered).is_err() || is_failed {
             return;
@@ -304,6 +323,9 @@ struct Scribe<'a> {
     folders: &'a mut [RunFolder],
     /// A server's failures that were told already: it may say the same of every image.
     told: HashSet<String>,
+    /// Where towers' features are kept.
+    features: Option<&'a RunFeatures>,
+    stages: &'a Stages,
 }
 
 impl Scribe<'_> {
@@ -311,36 +333,54 @@ impl Scribe<'_> {
     fn write(&mut self, answered: &Receiver<Result<AnsweredBatch>>, observer: &mut dyn Observer) -> Result<()> {
         let mut n_done: Vec<usize> = self.works.iter().map(|work| work.selected.len() - work.remaining.len()).collect();
         let mut started = HashSet::new();
+        let stages = self.stages;
         while let Ok(batch) = answered.recv() {
-            let batch = batch?;
-            let index = batch.dataset;
-            let dataset = &self.datasets[index];
-            if started.insert(index) {
-                let n_total = self.works[index].selected.len();
-                observer.event(Event::DatasetStarted { dataset: &dataset.name, n_total, n_done: n_done[index] });
-            }
-            n_done[index] += batch.n_done;
-            let mut trials = Vec::new();
-            for sample in batch.samples {
-                if let Some(failure) = failure(dataset, &sample) {
-                    observer.event(Event::Warning(format!("{failure}; it counts as unscored")));
-                }
-                if let Some(failure) = self.server_failure(dataset, &sample) {
-                    observer.event(Event::Warning(failure));
-                }
-                self.add_trials(index, sample, &mut trials)?;
-            }
-            append(self.folders, trials)?;
-            append(self.folders, self.bench.decided(Duration::ZERO))?;
-            let Tally { n_correct, n_unscored } = self.bench.tally(&dataset.name);
-            observer.event(Event::Progress {
-                dataset: &dataset.name,
-                n_done: n_done[index],
-                n_correct,
-                n_unscored,
-                judges: self.bench.counters(),
-            });
+            stages.time(Stage::Record, || self.write_batch(batch?, &mut n_done, &mut started, observer))?;
         }
+        Ok(())
+    }
+
+    fn write_batch(
+        &mut self,
+        batch: AnsweredBatch,
+        n_done: &mut [usize],
+        started: &mut HashSet<usize>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let index = batch.dataset;
+        let dataset = &self.datasets[index];
+        if started.insert(index) {
+            let n_total = self.works[index].selected.len();
+            observer.event(Event::DatasetStarted { dataset: &dataset.name, n_total, n_done: n_done[index] });
+        }
+        n_done[index] += batch.n_done;
+        self.stages.count(batch.n_done);
+        let mut trials = Vec::new();
+        for sample in batch.samples {
+            if let Some(failure) = failure(dataset, &sample) {
+                observer.event(Event::Warning(format!("{failure}; it counts as unscored")));
+            }
+            if let Some(failure) = self.server_failure(dataset, &sample) {
+                observer.event(Event::Warning(failure));
+            }
+            if let (Some(features), Ok(Answers { content, answers, .. })) = (self.features, &sample.result) {
+                features.keep(content, &answers.made)?;
+            }
+            self.add_trials(index, sample, &mut trials)?;
+        }
+        append(self.folders, trials)?;
+        append(self.folders, self.bench.decided(Duration::ZERO))?;
+        for warning in self.features.map(RunFeatures::take_warnings).into_iter().flatten() {
+            observer.event(Event::Warning(warning));
+        }
+        let Tally { n_correct, n_unscored } = self.bench.tally(&dataset.name);
+        observer.event(Event::Progress {
+            dataset: &dataset.name,
+            n_done: n_done[index],
+            n_correct,
+            n_unscored,
+            judges: self.bench.counters(),
+        });
         Ok(())
     }
 
@@ -446,71 +486,6 @@ fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
 /// So many kinds of a server's failures are told: some servers put a number of its own into each.
 const N_FAILURES_TOLD: usize = 20;
 
-/// The prompt's name in an encoder's trials.
-pub(super) const CAPTION: &str = "caption";
-
-const GENERATED: (Subject, Mode) = (Subject::Model, Mode::Generate);
-const SCORED: (Subject, Mode) = (Subject::Model, Mode::Score);
-const ZERO_SHOT: (Subject, Mode) = (Subject::Encoder, Mode::ZeroShot);
-const PROBED: (Subject, Mode) = (Subject::Encoder, Mode::Probe);
-
-/// A trial of which nothing is known yet.
-fn trial(dataset: &Dataset, position: usize, content: &str, (subject, mode): (Subject, Mode), prompt: &str) -> Trial {
-    let sample = &dataset.samples[position];
-    Trial {
-        dataset: dataset.name.clone(),
-        split: dataset.split.clone(),
-        sample: sample.id.clone(),
-        content: content.to_owned(),
-        label: dataset.labels.labels()[sample.label].name.clone(),
-        subject,
-        mode,
-        prompt: prompt.to_owned(),
-        answer: None,
-        scores: Vec::new(),
-        prior_corrected: None,
-        fewer_shots: Vec::new(),
-        verdicts: Vec::new(),
-        outcome: Outcome::Unscored(UnscoredReason::Pending),
-    }
-}
-
-/// The trial of a choice among the labels by the model.
-fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice, String>) -> Trial {
-    let Ok(LabelChoice { scores, prior_corrected, n_prompt_tokens }) = choice else {
-        return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
-    };
-    let corrected = prior_corrected.map(|answer| PriorCorrected { is_correct: answer == trial.label, answer });
-    let mut trial = Trial { prior_corrected: corrected, ..chosen(trial, scores) };
-    if let Some(answer) = &mut trial.answer {
-        answer.n_prompt_tokens = Some(n_prompt_tokens as u32);
-    }
-    trial
-}
-
-/// The trial of a label that was said because nothing else could be.
-fn held_trial(trial: Trial, label: String, n_prompt_tokens: Option<u32>) -> Trial {
-    let outcome = if label == trial.label { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
-    let answer = Answer { text: label, stop: Stop::Eos, n_prompt_tokens, n_answer_tokens: None, logit_gap: None };
-    Trial { answer: Some(answer), outcome, ..trial }
-}
-
-/// `trial` with the best label of `scores` as its answer, and the outcome that follows from it.
-pub(super) fn chosen(trial: Trial, scores: Vec<ScoredLabel>) -> Trial {
-    let Some(best) = scores.first().filter(|best| best.score.is_finite()) else {
-        return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
-    };
-    let outcome = if best.label == trial.label { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
-    let answer = Answer {
-        text: best.label.clone(),
-        stop: Stop::Eos,
-        n_prompt_tokens: None,
-        n_answer_tokens: None,
-        logit_gap: None,
-    };
-    Trial { answer: Some(answer), scores, outcome, ..trial }
-}
-
 /// A dataset without a readable image is an error: its accuracy would be nothing at all.
 fn refuse_unreadable(datasets: &[Dataset], trials: &[Trial]) -> Result<()> {
     for dataset in datasets {
@@ -539,42 +514,4 @@ pub fn refuse_empty(datasets: &[Dataset]) -> Result<()> {
             .with_context(|| format!("`{}` has no sample in its split `{}`", dataset.name, dataset.split))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dataset::{Catalog, DataRoots, OpenRequest, open};
-
-    fn scored(choice: std::result::Result<LabelChoice, String>) -> Trial {
-        let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None };
-        let digits = open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap();
-        scored_trial(trial(&digits, 0, "blake3:0", SCORED, "emt"), choice)
-    }
-
-    fn choice(answer: &str, prior_corrected: Option<&str>) -> LabelChoice {
-        LabelChoice {
-            scores: vec![ScoredLabel { label: answer.to_owned(), score: -0.5, share: Some(0.9) }],
-            prior_corrected: prior_corrected.map(str::to_owned),
-            n_prompt_tokens: 80,
-        }
-    }
-
-    #[test]
-    fn a_choice_is_right_where_it_is_the_label_and_an_error_is_wrong() {
-        let label = scored(Err(String::new())).label;
-        let right = scored(Ok(choice(&label, Some("none of them"))));
-        assert_eq!((right.outcome, right.mode, right.subject), (Outcome::Correct, Mode::Score, Subject::Model));
-        assert_eq!(right.prior_corrected.map(|corrected| corrected.is_correct), Some(false));
-        assert_eq!(right.answer.and_then(|answer| answer.n_prompt_tokens), Some(80));
-        let wrong = scored(Ok(choice("none of them", None)));
-        assert_eq!((wrong.outcome, wrong.prior_corrected), (Outcome::Incorrect(ErrorCode::Wrong), None));
-    }
-
-    #[test]
-    fn logits_that_are_no_numbers_leave_a_model_error_and_no_answer() {
-        let failed = scored(Err("not finite".to_owned()));
-        assert_eq!(failed.outcome, Outcome::Unscored(UnscoredReason::ModelError));
-        assert!(failed.answer.is_none() && failed.scores.is_empty() && failed.prior_corrected.is_none());
-    }
 }

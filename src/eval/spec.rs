@@ -1,7 +1,7 @@
 //! The parts of a run's specification that follow from datasets and prompts.
 
-use super::pipeline::CAPTION;
 use super::probe::Shots;
+use super::trials::CAPTION;
 use crate::dataset::Dataset;
 use crate::domain::{DatasetSpec, Mode, Prompt, Subject, SubjectPrompt};
 use crate::model::mllm::RenderedPrompt;

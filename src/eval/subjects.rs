@@ -96,6 +96,7 @@ impl<'a> Asker<'a> {
                     score: work.score,
                     probe: work.probe,
                     asks_encoder: !work.encoder.is_empty(),
+                    known: &prepared.known,
                 })
             })
             .collect();

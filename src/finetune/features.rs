@@ -1,13 +1,17 @@
 //! Hidden states of the frozen tower, computed once an image.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 
 use super::example::{Item, TrainingSet};
+use crate::domain::RgbImage;
+use crate::model::Placement;
 use crate::model::mllm::{Model, Seen};
 use crate::model::preprocess::ImageInput;
+use crate::record::{FeatureCache, FeatureKey};
 
 /// Bytes of features that are kept; what does not fit is computed anew each time it is needed.
 const N_BYTES_KEPT_MAX: usize = 4 << 30;
@@ -16,13 +20,20 @@ const N_BYTES_KEPT_MAX: usize = 4 << 30;
 const N_IMAGES_PER_PASS: usize = 32;
 
 /// What the tower made of training images.
-#[derive(Default)]
 pub struct Features {
     kept: HashMap<Item, Seen>,
     n_bytes_kept: usize,
+    /// On the disk, for other trainings, and what decides its numbers.
+    cache: Option<(Arc<FeatureCache>, String)>,
+    placement: Placement,
 }
 
 impl Features {
+    /// None yet; those that `cache` has for what computes them need not be computed, and new ones are kept there.
+    pub fn new(cache: Option<(Arc<FeatureCache>, String)>, placement: &Placement) -> Self {
+        Self { kept: HashMap::new(), n_bytes_kept: 0, cache, placement: placement.clone() }
+    }
+
     /// The features of `items`, in their order.
     ///
     /// # Errors
@@ -31,7 +42,7 @@ impl Features {
         let missing: Vec<Item> = items.iter().copied().filter(|item| !self.kept.contains_key(item)).collect();
         let mut fresh = HashMap::new();
         for chunk in missing.chunks(N_IMAGES_PER_PASS) {
-            for (item, seen) in chunk.iter().zip(compute(chunk, sets, model)?) {
+            for (item, seen) in chunk.iter().zip(self.find_or_compute(chunk, sets, model)?) {
                 let n_bytes = seen.states.iter().map(|s| s.elem_count() * s.dtype().size_in_bytes()).sum::<usize>();
                 if self.n_bytes_kept + n_bytes <= N_BYTES_KEPT_MAX {
                     self.n_bytes_kept += n_bytes;
@@ -44,23 +55,54 @@ impl Features {
         let found = items.iter().map(|item| self.kept.get(item).or_else(|| fresh.get(item)).cloned());
         found.collect::<Option<_>>().context("every image was computed")
     }
+
+    fn find_or_compute(&self, items: &[Item], sets: &[TrainingSet], model: &Model) -> Result<Vec<Seen>> {
+        let keyed = |image: &RgbImage| {
+            let (cache, computed_by) = self.cache.as_ref()?;
+            Some((cache, FeatureKey::new(computed_by, &image.content())))
+        };
+        let preprocessor = &model.preprocessor;
+        let find = |item: &Item| {
+            let image = read(item, sets)?;
+            let keyed = keyed(&image);
+            let found = keyed.as_ref().and_then(|(cache, key)| {
+                let seen = Seen::from_bytes(&cache.get(key)?, &self.placement);
+                // A whole entry that means nothing was written by no version of ours.
+                seen.inspect_err(|_| cache.disown(key)).ok()
+            });
+            let input = if found.is_none() { Some(preprocessor.prepare(&image)) } else { None };
+            Ok((found, input, keyed))
+        };
+        let looked_up = items.par_iter().map(find).collect::<Result<Vec<_>>>()?;
+        let inputs: Vec<&ImageInput> = looked_up.iter().filter_map(|(_, input, _)| input.as_ref()).collect();
+        let mut computed = if inputs.is_empty() { Vec::new() } else { model.mllm.see(&inputs)? }.into_iter();
+        let mut all = Vec::with_capacity(items.len());
+        for (found, _, keyed) in &looked_up {
+            all.push(match found {
+                Some(seen) => seen.clone(),
+                None => {
+                    let seen = copied(computed.next().context("every image was seen")?)?;
+                    if let Some((cache, key)) = keyed {
+                        cache.put(key, &seen.to_bytes()?);
+                    }
+                    seen
+                }
+            });
+        }
+        Ok(all)
+    }
 }
 
-fn compute(items: &[Item], sets: &[TrainingSet], model: &Model) -> Result<Vec<Seen>> {
-    let preprocessor = &model.preprocessor;
-    let images = items.par_iter().map(|item| {
-        let set = &sets[item.set];
-        match set.dataset.read(set.selected[item.index]) {
-            Ok(image) => Ok(preprocessor.prepare(&image)),
-            Err(error) => bail!("{error}; hint: `emt data verify` names all such images"),
-        }
-    });
-    let images: Vec<ImageInput> = images.collect::<Result<_>>()?;
-    let seen = model.mllm.see(&images.iter().collect::<Vec<_>>())?;
-    // Copies, since a row of a batch would keep the whole batch in memory.
-    let copied = |seen: Seen| -> Result<Seen> {
-        let states = seen.states.iter().map(|state| state.detach().copy());
-        Ok(Seen { states: states.collect::<candle_core::Result<_>>()?, ..seen })
-    };
-    seen.into_iter().map(copied).collect()
+fn read(item: &Item, sets: &[TrainingSet]) -> Result<RgbImage> {
+    let set = &sets[item.set];
+    match set.dataset.read(set.selected[item.index]) {
+        Ok(image) => Ok(image),
+        Err(error) => bail!("{error}; hint: `emt data verify` names all such images"),
+    }
+}
+
+/// A copy, since a row of a batch would keep the whole batch in memory.
+fn copied(seen: Seen) -> Result<Seen> {
+    let states = seen.states.iter().map(|state| state.detach().copy());
+    Ok(Seen { states: states.collect::<candle_core::Result<_>>()?, ..seen })
 }

@@ -67,6 +67,8 @@ pub struct Training<'a> {
     pub output: &'a Output,
     /// Where the tensors live.
     pub device: Device,
+    /// What the tower made of images.
+    pub features: Features,
     /// Whether somebody asked it to stop.
     pub is_stopped: &'a (dyn Fn() -> bool + Sync),
 }
@@ -100,7 +102,6 @@ impl Training<'_> {
             }
         }
         let schedule = Schedule::new(&self.hyperparameters, n_steps);
-        let mut features = Features::default();
         let mut order = (usize::MAX, Vec::new());
         for step in first..n_steps {
             if (self.is_stopped)() {
@@ -113,7 +114,7 @@ impl Training<'_> {
                 order = (epoch, epoch_order(self.sets, self.seed, epoch));
             }
             let items = order.1.chunks(self.hyperparameters.batch_size).nth(step % n_per_epoch);
-            let batch = self.examples(items.context("an epoch has as many batches as steps")?, &mut features)?;
+            let batch = self.examples(items.context("an epoch has as many batches as steps")?)?;
             let learning_rate = schedule.rate(step);
             let report = self.trainer.step(&batch, learning_rate)?;
             let duration = started.elapsed();
@@ -159,8 +160,8 @@ impl Training<'_> {
         Ok(files)
     }
 
-    fn examples(&self, items: &[Item], features: &mut Features) -> Result<Vec<Example>> {
-        let states = features.of(items, self.sets, self.trainer.model())?;
+    fn examples(&mut self, items: &[Item]) -> Result<Vec<Example>> {
+        let states = self.features.of(items, self.sets, self.trainer.model())?;
         let example = |(item, features): (&Item, _)| {
             let set = &self.sets[item.set];
             let label = set.dataset.samples[set.selected[item.index]].label;

@@ -99,7 +99,7 @@ fn twenty_steps_equal_those_of_transformers_and_peft() {
     let batches = candle_core::safetensors::load(folder.join("batches.safetensors"), &Device::Cpu).unwrap();
     let mut trainer = trainer(&shared, Method::Lora, Some(&folder.join("start")), 3);
     let sets = [training_set(&trainer, cifar10(&shared), 160)];
-    let mut features = Features::default();
+    let mut features = Features::new(None, &Placement::cpu());
     for (index, step) in expected["steps"].as_array().unwrap().iter().enumerate() {
         let items: Vec<Item> = (8 * index..8 * index + 8).map(|index| Item { set: 0, index }).collect();
         let batch = examples(&trainer, &sets, &mut features, &items);
@@ -127,6 +127,23 @@ fn twenty_steps_equal_those_of_transformers_and_peft() {
     }
 }
 
+#[test]
+fn features_of_an_image_are_the_same_to_the_bit_whatever_passes_the_tower_beside_it() {
+    let Some(shared) = shared() else { return };
+    let trainer = trainer(&shared, Method::Linear, None, 1);
+    let sets = [training_set(&trainer, cifar10(&shared), 40)];
+    let items: Vec<Item> = (0..40).map(|index| Item { set: 0, index }).collect();
+    let of = |items: &[Item]| {
+        let seen = Features::new(None, &Placement::cpu()).of(items, &sets, trainer.model()).unwrap();
+        seen.iter().map(|seen| flat(&seen.states[0])).collect::<Vec<_>>()
+    };
+    let together = of(&items);
+    for n_together in [1, 3, 7] {
+        let parts: Vec<Vec<f32>> = items.chunks(n_together).flat_map(of).collect();
+        assert!(parts == together, "{n_together} at a time");
+    }
+}
+
 /// Prompts and answers are the tokens that transformers trained on.
 fn assert_tokens(batch: &[Example], batches: &HashMap<String, Tensor>, step: usize) {
     const IMAGE: i64 = 1000;
@@ -143,7 +160,7 @@ fn assert_tokens(batch: &[Example], batches: &HashMap<String, Tensor>, step: usi
 /// The loss of a batch and its gradients' values, at the trainer's present weights.
 fn loss(trainer: &mut Trainer, sets: &[TrainingSet]) -> f64 {
     let items: Vec<Item> = (0..4).map(|index| Item { set: 0, index }).collect();
-    let batch = examples(trainer, sets, &mut Features::default(), &items);
+    let batch = examples(trainer, sets, &mut Features::new(None, &Placement::cpu()), &items);
     let n_answer_tokens = batch.iter().map(|example| example.answer.len()).sum();
     trainer.gradients(&batch, n_answer_tokens).unwrap().0
 }
@@ -157,7 +174,7 @@ fn what_is_written_reads_back_to_equal_weights_and_losses() {
         let items: Vec<Item> = (0..4).map(|index| Item { set: 0, index }).collect();
         let before = loss(&mut trained, &sets);
         for _ in 0..2 {
-            let batch = examples(&trained, &sets, &mut Features::default(), &items);
+            let batch = examples(&trained, &sets, &mut Features::new(None, &Placement::cpu()), &items);
             trained.step(&batch, 1e-3).unwrap();
         }
         let base = Checkpoint::open(shared.join("models/tiny-llava")).unwrap();

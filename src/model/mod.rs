@@ -3,11 +3,12 @@
 //! From disk to answer: [`weights`] opens a folder, [`tokenizer`], [`template`] and [`preprocess`] prepare text and
 //! images, [`layers`], over `kernels` on a CPU, make [`vision`], [`language`], [`encoders`] and [`mllm`], a [`prefix`] is a
 //! prompt that was read, [`generate`] writes answers and [`scoring`] ranks labels. [`served`] asks models that run elsewhere,
-//! and [`zero_shot`] is the encoder beside them.
+//! [`zero_shot`] is the encoder beside them, and [`features`] are what towers made of an image.
 
 mod built_in_templates;
 pub mod config;
 pub mod encoders;
+pub mod features;
 pub mod generate;
 pub mod kernels;
 mod known_bad;

@@ -100,6 +100,35 @@ impl Prefix {
     }
 }
 
+/// The share of a batch's positions that may be padding: more costs more than reading the weights for another batch.
+const PADDED_SHARE_MAX: f64 = 0.2;
+
+/// Rows of these `lengths` in batches of like ones, so that little is padded; within a batch, and of batches with equal first
+/// rows, in the order of rows. Rows of one length are one batch.
+pub(super) fn batches_by_length(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut n_used = 0;
+    for row in order {
+        // The longest row is the first.
+        let fits = |batch: &&mut Vec<usize>| {
+            let n_padded = lengths[batch[0]] * (batch.len() + 1);
+            (n_padded - n_used - lengths[row]) as f64 <= PADDED_SHARE_MAX * n_padded as f64
+        };
+        match batches.last_mut().filter(fits) {
+            Some(batch) => batch.push(row),
+            None => {
+                batches.push(vec![row]);
+                n_used = 0;
+            }
+        }
+        n_used += lengths[row];
+    }
+    batches.iter_mut().for_each(|batch| batch.sort_unstable());
+    batches
+}
+
 /// The rows of a batch, padded to `n_tokens`.
 pub fn batch(prompts: &[PromptRow], n_tokens: usize, padding: Padding) -> candle_core::Result<TokenInput> {
     let around = |n_padding: usize| if padding == Padding::Left { (n_padding, 0) } else { (0, n_padding) };
@@ -144,4 +173,40 @@ pub(super) fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) -> Result<
     let n_tokens = hidden.dim(1)?;
     let last = hidden.narrow(1, n_tokens - 1, 1)?.squeeze(1)?.contiguous()?;
     Ok(model.logits(&last)?.to_dtype(DType::F32)?.to_vec2::<f32>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_length_stay_one_batch_in_their_order() {
+        assert_eq!(batches_by_length(&[7; 5]), [[0, 1, 2, 3, 4]]);
+        assert!(batches_by_length(&[]).is_empty());
+    }
+
+    #[test]
+    fn unlike_lengths_are_parted_and_nearly_like_ones_are_not() {
+        assert_eq!(batches_by_length(&[100, 400, 95, 390, 30]), [vec![1, 3], vec![0, 2], vec![4]]);
+        // A row that alone would be padded by a third joins many that are not padded.
+        assert_eq!(batches_by_length(&[60, 90, 90, 90]), [[0, 1, 2, 3]]);
+    }
+
+    #[test]
+    fn no_batch_is_padded_by_more_than_the_share_and_every_row_is_in_one() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..200 {
+            let lengths: Vec<usize> = (0..random.usize(1..40)).map(|_| random.usize(1..900)).collect();
+            let batches = batches_by_length(&lengths);
+            for batch in &batches {
+                let longest = batch.iter().map(|&row| lengths[row]).max().unwrap();
+                let n_used: usize = batch.iter().map(|&row| lengths[row]).sum();
+                let n_padded = longest * batch.len();
+                assert!((n_padded - n_used) as f64 <= PADDED_SHARE_MAX * n_padded as f64, "{lengths:?}: {batches:?}");
+            }
+            let mut rows = batches.concat();
+            rows.sort_unstable();
+            assert!(rows.into_iter().eq(0..lengths.len()));
+        }
+    }
 }

@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use candle_core::Tensor;
 
 use super::encoders::Encoder;
+use super::features::{Features, ImageVector};
 use super::generate::Decoding;
-use super::mllm::{Model, PlainTower, RenderedPrompt, Seen};
-use super::prefix::Prefix;
+use super::mllm::{ImageEmbedding, Model, PlainTower, RenderedPrompt, Seen};
+use super::prefix::{Prefix, batches_by_length};
 use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
 use super::zero_shot::{N_SCORES_KEPT, rank};
@@ -26,6 +27,8 @@ pub struct Subjects {
     encoder: Option<Encoder>,
     /// Whether one pass of the base's tower serves the encoder, where their pixels agree.
     shares_tower: bool,
+    /// Whether answers hold what towers made of their image.
+    tells_features: bool,
 }
 
 /// What is asked about every image of a dataset.
@@ -63,6 +66,8 @@ pub struct ImageRow<'a> {
     pub probe: RunSet,
     /// Whether the encoder must answer.
     pub asks_encoder: bool,
+    /// What is known of what towers make of it.
+    pub known: &'a Features,
 }
 
 impl ImageRow<'_> {
@@ -83,6 +88,8 @@ pub struct ImageAnswers {
     pub features: Vec<(RunSet, Vec<f32>)>,
     /// The encoder's best labels, best first; `None` where it was not asked.
     pub encoder: Option<Vec<ScoredLabel>>,
+    /// What towers made of it that was not known, where that is to be told.
+    pub made: Features,
 }
 
 /// What label scoring makes of one image.
@@ -108,7 +115,12 @@ impl Subjects {
     ) -> Self {
         let base = if has_base { None } else { Some(models.remove(0)) };
         let (encoder, shares_tower) = encoder.map_or((None, false), |(encoder, shares)| (Some(encoder), shares));
-        Self { base, models, has_own_tower, encoder, shares_tower }
+        Self { base, models, has_own_tower, encoder, shares_tower, tells_features: false }
+    }
+
+    /// Lets answers hold what towers made of their image, for whoever keeps it.
+    pub fn tell_features(&mut self) {
+        self.tells_features = true;
     }
 
     /// The model without adapter.
@@ -165,7 +177,7 @@ impl Subjects {
             self.add_features(self.sharing_runs(), pass, rows, &mut answers)?;
         }
         for (run, model) in self.models.iter().enumerate() {
-            let own = if self.has_own_tower[run] { pass_own(model, run, rows)? } else { None };
+            let own = if self.has_own_tower[run] { self.pass_own(run, rows)? } else { None };
             if let Some(pass) = &own {
                 self.add_features(RunSet::of(self.models.len(), |other| other == run), pass, rows, &mut answers)?;
             }
@@ -178,43 +190,59 @@ impl Subjects {
                 false => vec![(generated, true, false), (scored, false, true)],
             };
             for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
-                let mut prefix = read(model, questions, &pass.seen_of(&asked))?;
-                if is_scored {
-                    let choices = self.choose(run, questions, &mut prefix)?;
-                    asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
-                }
-                if is_generated {
-                    let texts = generate(model, questions, prefix)?;
-                    asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
+                let images = model.mllm.embed_images(&pass.seen_of(&asked))?;
+                for (asked, images) in by_length(asked, images)? {
+                    let mut prefix = read(model, questions, &images)?;
+                    if is_scored {
+                        let choices = self.choose(run, questions, &mut prefix)?;
+                        asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
+                    }
+                    if is_generated {
+                        let texts = generate(model, questions, prefix)?;
+                        asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
+                    }
                 }
             }
         }
-        self.ask_encoder(questions, rows, shared.and_then(|pass| pass.last), &mut answers)?;
+        self.ask_encoder(questions, rows, shared.and_then(|pass| pass.vectors), &mut answers)?;
         Ok(answers)
     }
 
-    /// The encoder's choices; `last` is its hidden state where the models' pass gave it.
+    /// The encoder's choices; `vectors` are its embeddings of the rows that it is asked about, where the models' pass gave them.
     fn ask_encoder(
         &self,
         questions: &Questions,
         rows: &[ImageRow],
-        last: Option<Tensor>,
+        vectors: Option<Vec<ImageVector>>,
         answers: &mut [ImageAnswers],
     ) -> Result<()> {
         let asked = rows_where(rows, |row| row.asks_encoder);
         let (Some(encoder), false) = (&self.encoder, asked.is_empty()) else { return Ok(()) };
-        let hidden = match last {
-            Some(hidden) => hidden,
+        let vectors = match vectors {
+            Some(vectors) => vectors,
             None => {
+                let is_new = |row: &usize| rows[*row].known.embedding.is_none();
+                let new: Vec<usize> = asked.iter().copied().filter(is_new).collect();
                 let images: Vec<_> =
-                    asked.iter().map(|&row| rows[row].for_encoder.unwrap_or(rows[row].for_model)).collect();
+                    new.iter().map(|&row| rows[row].for_encoder.unwrap_or(rows[row].for_model)).collect();
                 let tower = encoder.towers.tower();
-                tower.hidden_states(&tower.pixels(&images)?, &[tower.last_state()])?.swap_remove(0)
+                let hidden = |images: &[&ImageInput]| -> Result<Tensor> {
+                    Ok(tower.hidden_states(&tower.pixels(images)?, &[tower.last_state()])?.swap_remove(0))
+                };
+                let made = if images.is_empty() { Vec::new() } else { embeddings(encoder, &hidden(&images)?)? };
+                let known = |row: usize| rows[row].known.embedding.clone();
+                merged(&asked, &new, made, known)?
             }
         };
         let labels = questions.label_embeddings.as_ref().context("the encoder has no captions to rank")?;
-        let ranked = rank(labels, &questions.labels, &encoder.towers.image_embeddings(&hidden)?)?;
-        asked.into_iter().zip(ranked).for_each(|(row, ranking)| answers[row].encoder = Some(ranking));
+        let images: Vec<&Tensor> = vectors.iter().map(|ImageVector(image)| image).collect();
+        let ranked = rank(labels, &questions.labels, &Tensor::stack(&images, 0)?)?;
+        for ((row, ranking), vector) in asked.into_iter().zip(ranked).zip(vectors) {
+            answers[row].encoder = Some(ranking);
+            if self.tells_features && rows[row].known.embedding.is_none() {
+                answers[row].made.embedding = Some(vector);
+            }
+        }
         Ok(())
     }
 
@@ -231,6 +259,11 @@ impl Subjects {
         std::iter::once(self.sharing_runs()).chain(own).filter(|tower| !tower.is_empty()).collect()
     }
 
+    /// The place in [`towers`](Self::towers) of the tower of `run`.
+    fn tower_number(&self, run: usize) -> Option<usize> {
+        self.towers().iter().position(|tower| tower.contains(run))
+    }
+
     /// The features of `images`, one row each, by the tower of the runs `tower`, one of [`towers`](Self::towers).
     pub fn tower_features(&self, tower: RunSet, images: &[&ImageInput]) -> Result<Vec<Vec<f32>>> {
         let mllm = &self.model_of(tower).mllm;
@@ -243,7 +276,8 @@ impl Subjects {
         own.and_then(|run| self.models.get(run)).unwrap_or_else(|| self.base())
     }
 
-    /// Adds what `pass` gave to the answers of the rows for which runs of its tower asked for features.
+    /// Adds what `pass` gave to the answers: of the rows for which runs of its tower asked for features, and where what is
+    /// new is to be told.
     fn add_features(
         &self,
         tower: RunSet,
@@ -252,10 +286,14 @@ impl Subjects {
         answers: &mut [ImageAnswers],
     ) -> Result<()> {
         let mllm = &self.model_of(tower).mllm;
+        let number = tower.iter().next().and_then(|run| self.tower_number(run)).filter(|_| self.tells_features);
         for (&row, seen) in pass.rows.iter().zip(&pass.seen) {
             let runs = rows[row].probe.intersection(tower);
             if !runs.is_empty() {
                 answers[row].features.push((runs, mllm.probe_features(seen)?));
+            }
+            if let Some(number) = number.filter(|&number| rows[row].known.of_tower(number).is_none()) {
+                answers[row].made.set_tower(number, seen.clone());
             }
         }
         Ok(())
@@ -298,7 +336,8 @@ impl Subjects {
     fn prior(&self, run: usize, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
         let model = &self.models[run];
         let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
-        let mut prefix = read(model, questions, &model.mllm.see(&[&blank])?)?;
+        let image = model.mllm.embed_images(&model.mllm.see(&[&blank])?)?;
+        let mut prefix = read(model, questions, &image)?;
         Ok(scoring::score(model.mllm.language(), &mut prefix, trie)?.pop().and_then(Result::ok))
     }
 
@@ -322,18 +361,65 @@ impl Subjects {
         let serves_encoder = self.shares_tower
             && passing == rows_where(rows, |row| row.asks_encoder)
             && passing.iter().all(|&row| rows[row].for_encoder.is_none());
-        let images = inputs(rows, &passing);
         let mllm = &self.base().mllm;
+        let number = self.sharing_runs().iter().next().and_then(|run| self.tower_number(run));
+        let number = number.context("the runs that share a tower have one")?;
         let shared = mllm.plain_tower().filter(|plain| serves_encoder && plain.state != plain.tower.last_state());
-        let Some(PlainTower { tower, state }) = shared else {
-            return Ok(Some(TowerPass { rows: passing, seen: mllm.see(&images)?, last: None }));
+        let (Some(PlainTower { tower, state }), Some(encoder)) = (shared, &self.encoder) else {
+            let seen = see(self.base(), number, rows, &passing)?;
+            return Ok(Some(TowerPass { rows: passing, seen, vectors: None }));
         };
-        let mut states = tower.hidden_states(&tower.pixels(&images)?, &[state, tower.last_state()])?;
-        let last = states.pop();
-        let hidden = states.pop().context("two states are asked for")?;
-        let seen = images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(hidden.get(row)?, image)));
-        Ok(Some(TowerPass { rows: passing, seen: seen.collect::<candle_core::Result<_>>()?, last }))
+        let is_known = |row: &ImageRow| row.known.of_tower(number).is_some() && row.known.embedding.is_some();
+        let new: Vec<usize> = passing.iter().copied().filter(|&row| !is_known(&rows[row])).collect();
+        let (mut made_seen, mut made_vectors) = (Vec::new(), Vec::new());
+        if !new.is_empty() {
+            let images = inputs(rows, &new);
+            let mut states = tower.hidden_states(&tower.pixels(&images)?, &[state, tower.last_state()])?;
+            let (last, hidden) = (states.pop(), states.pop());
+            made_vectors = embeddings(encoder, &last.context("two states are asked for")?)?;
+            let hidden = hidden.context("two states are asked for")?;
+            let seen = images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(hidden.get(row)?, image)));
+            made_seen = seen.collect::<candle_core::Result<_>>()?;
+        }
+        let seen = merged(&passing, &new, made_seen, |row| rows[row].known.of_tower(number).cloned())?;
+        let vectors = merged(&passing, &new, made_vectors, |row| rows[row].known.embedding.clone())?;
+        Ok(Some(TowerPass { rows: passing, seen, vectors: Some(vectors) }))
     }
+
+    /// A pass of the tower that `run` has for itself; `None` where nothing is asked of it.
+    fn pass_own(&self, run: usize, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
+        let passing = rows_where(rows, |row| row.lookers().contains(run));
+        if passing.is_empty() {
+            return Ok(None);
+        }
+        let number = self.tower_number(run).context("every run has a tower")?;
+        let seen = see(&self.models[run], number, rows, &passing)?;
+        Ok(Some(TowerPass { rows: passing, seen, vectors: None }))
+    }
+}
+
+/// What the tower of `model`, of this number, makes of the rows `passing`; those that are known do not pass it.
+fn see(model: &Model, number: usize, rows: &[ImageRow], passing: &[usize]) -> Result<Vec<Seen>> {
+    let is_new = |row: &usize| rows[*row].known.of_tower(number).is_none();
+    let new: Vec<usize> = passing.iter().copied().filter(is_new).collect();
+    let made = if new.is_empty() { Vec::new() } else { model.mllm.see(&inputs(rows, &new))? };
+    merged(passing, &new, made, |row| rows[row].known.of_tower(number).cloned())
+}
+
+/// The encoder's embeddings of images from its last hidden states `(images, tokens, hidden)`.
+fn embeddings(encoder: &Encoder, hidden: &Tensor) -> Result<Vec<ImageVector>> {
+    let rows = encoder.towers.image_embeddings(hidden)?; // (images, dimension)
+    (0..rows.dim(0)?).map(|row| Ok(ImageVector(rows.get(row)?))).collect()
+}
+
+/// For each of `rows` what was made of it, where it is in `new`, else what is known.
+fn merged<T>(rows: &[usize], new: &[usize], made: Vec<T>, known: impl Fn(usize) -> Option<T>) -> Result<Vec<T>> {
+    let mut made = new.iter().copied().zip(made).peekable();
+    let take = |&row: &usize| match made.next_if(|(made_of, _)| *made_of == row) {
+        Some((_, made)) => Ok(made),
+        None => known(row).context("what is not known was made"),
+    };
+    rows.iter().map(take).collect()
 }
 
 /// The side of the image of the mean colour, in pixels, before it is prepared.
@@ -343,24 +429,14 @@ fn inputs<'a>(rows: &[ImageRow<'a>], asked: &[usize]) -> Vec<&'a ImageInput> {
     asked.iter().map(|&row| rows[row].for_model).collect()
 }
 
-/// A pass of the tower that `run` has for itself; `None` where nothing is asked of it.
-fn pass_own(model: &Model, run: usize, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
-    let passing = rows_where(rows, |row| row.lookers().contains(run));
-    if passing.is_empty() {
-        return Ok(None);
-    }
-    let seen = model.mllm.see(&inputs(rows, &passing))?;
-    Ok(Some(TowerPass { rows: passing, seen, last: None }))
-}
-
 /// What one pass of the tower gave.
 struct TowerPass {
     /// The rows that passed.
     rows: Vec<usize>,
     /// What models read, one a row.
     seen: Vec<Seen>,
-    /// The last hidden state, where it is the encoder's.
-    last: Option<Tensor>,
+    /// The encoder's embeddings, where the tower is its own, too.
+    vectors: Option<Vec<ImageVector>>,
 }
 
 impl TowerPass {
@@ -374,12 +450,19 @@ fn rows_where(rows: &[ImageRow], is_wanted: impl Fn(&ImageRow) -> bool) -> Vec<u
     rows.iter().enumerate().filter(|(_, row)| is_wanted(row)).map(|(index, _)| index).collect()
 }
 
-/// Reads the prompt about each of `seen`, with room for an answer and for all labels.
-fn read(model: &Model, questions: &Questions, seen: &[Seen]) -> Result<Prefix> {
-    let images = model.mllm.embed_images(seen)?;
+/// Rows with their images in batches of like length.
+fn by_length(rows: Vec<usize>, images: Vec<ImageEmbedding>) -> Result<Vec<(Vec<usize>, Vec<ImageEmbedding>)>> {
+    let lengths = images.iter().map(|image| image.embeddings.dim(0)).collect::<candle_core::Result<Vec<_>>>()?;
+    let batches = batches_by_length(&lengths).into_iter();
+    let of = |batch: Vec<usize>| batch.into_iter().map(|place| (rows[place], images[place].clone())).unzip();
+    Ok(batches.map(of).collect())
+}
+
+/// Reads the prompt about each of `images`, with room for an answer and for all labels.
+fn read(model: &Model, questions: &Questions, images: &[ImageEmbedding]) -> Result<Prefix> {
     let prompts = vec![&questions.prompt; images.len()];
     let n_nodes = questions.scoring.as_ref().map_or(0, |scoring| scoring.trie.n_nodes());
-    model.read(&prompts, &images, questions.decoding.max_new_tokens.max(n_nodes))
+    model.read(&prompts, images, questions.decoding.max_new_tokens.max(n_nodes))
 }
 
 /// What the model says after each prompt of `prefix`.

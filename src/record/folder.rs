@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use super::{Difference, Manifest, RecordError, RunState, differences, files, now
 use crate::domain::{Trial, TrialKey};
 
 /// Notes of earlier sittings that a later one keeps, unless it has its own.
-const CARRIED: [&str; 1] = ["server_flips"];
+const CARRIED: [&str; 2] = ["server_flips", "timing"];
 
 /// Held by the operating system, so that a killed process leaves no lock behind.
 const LOCK_NAME: &str = ".lock";
@@ -125,6 +126,11 @@ impl RunFolder {
     /// Waits until all that was appended is on the disk: for a run that is interrupted.
     pub fn sync(&mut self) -> Result<(), RecordError> {
         self.journal.sync()
+    }
+
+    /// How long this sitting waited for the disk to take the journal.
+    pub fn time_in_sync(&self) -> Duration {
+        self.journal.time_in_sync()
     }
 
     /// Adds to the environment what only the run itself can tell; it is written when the run ends.

@@ -166,13 +166,15 @@ pub(super) struct Journal<S> {
     n_bytes: u64,
     last_sync: Instant,
     is_synced: bool,
+    /// How long the disk was waited for.
+    time_in_sync: Duration,
 }
 
 impl<S: Sink> Journal<S> {
     /// Goes on after `n_bytes` of whole lines; what follows them is cut off.
     pub fn resume(mut sink: S, path: PathBuf, n_bytes: u64) -> Result<Self, RecordError> {
         sink.truncate(n_bytes).map_err(|error| RecordError::writing(&path, error))?;
-        Ok(Self { sink, path, n_bytes, last_sync: Instant::now(), is_synced: true })
+        Ok(Self { sink, path, n_bytes, last_sync: Instant::now(), is_synced: true, time_in_sync: Duration::ZERO })
     }
 
     /// Appends one batch of whole lines, and syncs if the last sync is a second old. On an error nothing of the batch
@@ -194,10 +196,17 @@ impl<S: Sink> Journal<S> {
     /// Waits until everything is on the disk.
     pub fn sync(&mut self) -> Result<(), RecordError> {
         if !self.is_synced {
+            let started = Instant::now();
             self.sink.sync().map_err(|error| RecordError::writing(&self.path, error))?;
             (self.is_synced, self.last_sync) = (true, Instant::now());
+            self.time_in_sync += self.last_sync - started;
         }
         Ok(())
+    }
+
+    /// How long the disk was waited for.
+    pub fn time_in_sync(&self) -> Duration {
+        self.time_in_sync
     }
 }
 

@@ -4,12 +4,13 @@
 //! its journal is append-only, and a later line with the same key replaces an earlier one; a finished run is compacted
 //! to one line a trial. A run is a run of a [`RunSpec`](crate::domain::RunSpec), whose [`identity`] decides
 //! what may be resumed; [`comparable`] are the fields that decide whether two runs may be compared. A [`TrainingFolder`] is
-//! that of a fine-tuning (`training.json`, `emt.training/1`).
+//! that of a fine-tuning (`training.json`, `emt.training/1`), and a [`FeatureCache`] keeps what frozen towers made of images.
 
 mod comparable;
 mod differences;
 mod environment;
 mod error;
+mod feature_cache;
 mod files;
 mod folder;
 mod identity;
@@ -27,6 +28,7 @@ pub use comparable::comparable;
 pub use differences::{Difference, differences};
 pub use environment::{Sitting, environment, now};
 pub use error::RecordError;
+pub use feature_cache::{FeatureCache, FeatureKey};
 pub use files::{read_calibration, read_summary, read_text, write_file};
 pub use folder::{Opened, RunFolder, read_manifest, read_outcomes, read_run};
 pub use identity::identity;

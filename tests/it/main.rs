@@ -20,6 +20,7 @@ mod download;
 mod embedded;
 mod eval;
 mod eval_judged;
+mod feature_cache;
 mod finetune;
 mod gate;
 mod gate_simulation;

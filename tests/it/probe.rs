@@ -223,7 +223,7 @@ fn without_an_encoder_a_probe_is_taken_where_training_images_are_at_hand() {
 }
 
 /// An adapter folder under which the small LLaVA's tower sees no patch.
-fn blinding_adapter(shared: &Path, folder: &Path) -> PathBuf {
+pub fn blinding_adapter(shared: &Path, folder: &Path) -> PathBuf {
     let device = candle_core::Device::Cpu;
     let base = candle_core::safetensors::load(shared.join("models/tiny-llava/model.safetensors"), &device).unwrap();
     let is_of_patches = |name: &str| name.contains("vision_tower") && name.ends_with("patch_embedding.weight");

@@ -37,6 +37,38 @@ fn answers_do_not_depend_on_the_batch() {
 }
 
 #[test]
+fn images_of_unlike_sizes_are_answered_in_one_batch_as_alone() {
+    let Some(shared) = support::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    for (index, (width, height)) in
+        [(60, 60), (300, 60), (150, 220), (60, 62), (280, 160), (64, 200)].iter().enumerate()
+    {
+        let class = folder.path().join("photographs/val").join(["cat", "dog"][index % 2]);
+        std::fs::create_dir_all(&class).unwrap();
+        let image =
+            image::RgbImage::from_fn(*width, *height, |_, _| image::Rgb([random.u8(..), random.u8(..), random.u8(..)]));
+        image.save(class.join(format!("{index}.png"))).unwrap();
+    }
+    let answers = |batch_size: &str| {
+        let out = folder.path().join(batch_size);
+        let mut command = support::emt();
+        command.arg("eval").arg("--model").arg(shared.join("fixtures/qwen2_5_vl")).args(["--encoder", "none"]);
+        command.arg("--datasets").arg(folder.path().join("photographs/val")).args(["--modes", "generate,score"]);
+        command.args(["--min-pixels", "3136", "--max-pixels", "50176", "--batch-size", batch_size]);
+        let finished = support::finish(command.arg("--out").arg(&out));
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let answer =
+            |trial: &Value| ["sample", "mode", "answer", "outcome", "n_prompt_tokens"].map(|key| trial[key].clone());
+        trials(&out).iter().map(answer).collect::<Vec<_>>()
+    };
+    let alone = answers("1");
+    assert_eq!(alone, answers("6"));
+    let lengths: std::collections::BTreeSet<u64> = alone.iter().map(|trial| trial[4].as_u64().unwrap()).collect();
+    assert!(lengths.len() > 3, "{lengths:?}");
+}
+
+#[test]
 fn limits_of_pixels_are_recorded_and_decide_how_long_a_prompt_is() {
     let Some(shared) = support::shared() else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -54,7 +54,8 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     announce(&mut progress, &prepared, &works, open_runs.iter().any(|open| !open.recorded.is_empty()));
     interrupt::listen();
     let n_repeats = prepared.n_repeats(options);
-    let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, .. } = prepared;
+    let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, feature_cache, .. } =
+        prepared;
     let run = EvalRun {
         datasets: &datasets,
         prompt_name: prompt_name(&runs[0].spec),
@@ -68,8 +69,11 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         runs: open_runs,
         is_stopped: &interrupt::is_stopped,
     };
-    let ended = eval::run(run, &works, || subjects.load(&placement), &mut progress);
+    let ended = eval::run(run, &works, || subjects.load(&placement, feature_cache.clone()), &mut progress);
     progress.finish();
+    if let Some(cache) = feature_cache {
+        progress.say(&cache.summary());
+    }
     match ended? {
         Ended::Interrupted => {
             let dir = runs[0].dir.display();

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::comparator::ComparatorOptions;
 use crate::cli::adapter_options::AdapterOptions;
 use crate::cli::data::Places;
+use crate::cli::feature_cache_options::FeatureCacheOptions;
 use crate::cli::hub_options::HubOptions;
 use crate::cli::judge_options::JudgeOptions;
 use crate::cli::results::ChartOptions;
@@ -86,6 +87,8 @@ pub(in crate::cli) struct EvalOptions {
     pub(in crate::cli) served: ServedOptions,
     #[command(flatten)]
     pub(in crate::cli) hub: HubOptions,
+    #[command(flatten)]
+    pub(in crate::cli) feature_cache: FeatureCacheOptions,
     #[command(flatten)]
     pub(in crate::cli) judging: JudgeOptions,
     #[command(flatten)]

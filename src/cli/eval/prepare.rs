@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
@@ -26,7 +27,7 @@ use crate::model::mllm::RenderedPrompt;
 use crate::model::preprocess::PixelLimits;
 use crate::model::weights::{Hub, is_embedded};
 use crate::prompting::{self, PromptTemplate};
-use crate::record::{self, Manifest, RunFolder, Sitting};
+use crate::record::{self, FeatureCache, Manifest, RunFolder, Sitting};
 
 /// Everything that is settled before weights are read.
 pub(in crate::cli) struct Prepared {
@@ -43,6 +44,8 @@ pub(in crate::cli) struct Prepared {
     pub(in crate::cli) runs: Vec<PlannedRun>,
     /// Which commit each name on the hub meant.
     pub(in crate::cli) hub_commits: Map<String, Value>,
+    /// Where towers' features are kept.
+    pub(in crate::cli) feature_cache: Option<Arc<FeatureCache>>,
 }
 
 impl Prepared {
@@ -122,6 +125,7 @@ pub(in crate::cli) fn prepare(
         panel,
         runs,
         hub_commits,
+        feature_cache: args.feature_cache.open()?,
     })
 }
 
@@ -197,6 +201,7 @@ fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
 /// The server renders prompts and knows its own limits; what does not fit, it refuses.
 fn ask_server(wanted: &Wanted<'_>) -> Result<Asked> {
     let Wanted { model, args, datasets, template, modes, hub, .. } = *wanted;
+    args.feature_cache.refuse_for_served()?;
     let encoder = args.comparator.encoder(&args.encoder)?;
     let server = args.served.request(model, args, modes.contains(&Mode::Score))?;
     let subjects = ServedSubjects::open(ServedRequest { server, encoder, hub })?;

@@ -70,11 +70,14 @@ impl<'a, 'p> Epochs<'a, 'p> {
         add("--dtype", "f32".as_ref());
         add("--tuned-on", args.train.as_ref());
         add("--max-unscored", "1".as_ref());
+        let gigabytes = args.feature_cache.feature_cache_gb.map(|n| n.to_string());
         let optional = [
             ("--datasets", args.eval_datasets.as_ref().map(|text| text.as_ref())),
             ("--data", args.places.data.as_deref().map(Path::as_os_str)),
             ("--datasets-file", args.places.datasets_file.as_deref().map(Path::as_os_str)),
             ("--template", args.template.as_ref().map(|text| text.as_ref())),
+            ("--feature-cache", args.feature_cache.feature_cache.as_deref().map(Path::as_os_str)),
+            ("--feature-cache-gb", gigabytes.as_ref().map(|text| text.as_ref())),
         ];
         for (flag, value) in optional {
             if let Some(value) = value {

@@ -6,6 +6,7 @@ use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use super::super::data::Places;
+use super::super::feature_cache_options::FeatureCacheOptions;
 use super::super::hub_options::HubOptions;
 use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
 use crate::model::weights::is_embedded;
@@ -92,6 +93,8 @@ pub(in crate::cli) struct FinetuneArgs {
     pub micro_batch_size: usize,
     #[command(flatten)]
     pub hub: HubOptions,
+    #[command(flatten)]
+    pub feature_cache: FeatureCacheOptions,
 }
 
 /// The numbers of a training; where a flag is left out, its method's own value.

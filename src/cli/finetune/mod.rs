@@ -13,12 +13,14 @@ use super::progress::Progress;
 use super::{environment, exit_code, hub_options, interrupt, results};
 use crate::dataset::{self, Catalog, Dataset, OpenRequest};
 use crate::finetune::{
-    self, ADAPTER_SCHEMA, AnswerTemplate, Hyperparameters, Method, Output, Trainable, TrainableConfig, Trainer,
-    Training, TrainingEnded, TrainingSet,
+    self, ADAPTER_SCHEMA, AnswerTemplate, Features, Hyperparameters, Method, Output, Trainable, TrainableConfig,
+    Trainer, Training, TrainingEnded, TrainingSet,
 };
 use crate::model::Placement;
+use crate::model::features;
 use crate::model::mllm::{self, MllmFamily, OpenedModel};
 use crate::model::overlay::Overlay;
+use crate::model::tower::{self, TOWER};
 use crate::model::weights::{Adapter, Checkpoint, Located, Miniature, Role};
 use crate::prompting;
 use crate::record::{self, Sitting, TrainingFolder};
@@ -55,13 +57,15 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
     let spec = specification(args, &base, &sets, &hyperparameters, &placement)?;
     let mut folder = TrainingFolder::create_or_resume(&args.out, spec, sitting(args, &base), args.fresh)?;
 
-    let start = start(&base, &folder, &placement)?;
+    let (start, computed_by) = start(args, &base, &folder, &placement)?;
     let trainable = Trainable::new(config, &base.opened.weights, start, &placement.device)?;
     let mut progress = Progress::new(err, quiet);
     for warning in &base.opened.warnings {
         progress.say(&format!("warning: {warning}"));
     }
     announce(&mut progress, args, &hyperparameters, &trainable, &sets, &folder);
+    let cache = args.feature_cache.open()?;
+    let features = Features::new(cache.clone().zip(computed_by), &placement);
     let trainer = Trainer::new(base.opened, trainable, &hyperparameters, args.micro_batch_size, &placement)?;
     interrupt::listen();
     let training = Training {
@@ -72,6 +76,7 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
         save_every: args.save_every,
         output: &output,
         device: placement.device.clone(),
+        features,
         is_stopped: &interrupt::is_stopped,
     };
     let mut epochs = Epochs::new(args, &folder, &mut progress);
@@ -79,6 +84,10 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
     epochs.write_losses(&folder)?;
     let curve = epochs.into_curve();
     progress.finish();
+    if let Some(cache) = cache {
+        cache.take_warnings().iter().for_each(|warning| progress.say(&format!("warning: {warning}")));
+        progress.say(&cache.summary());
+    }
     if ended == TrainingEnded::Interrupted {
         progress.say("interrupted; the same command goes on from the last checkpoint");
         return Ok(exit_code::INTERRUPTED);
@@ -178,16 +187,33 @@ fn open_training_split(
     Ok(opened)
 }
 
-/// Where the variables start: the last checkpoint, else the adapter to go on from, else nowhere.
-fn start(base: &Base, folder: &TrainingFolder, placement: &Placement) -> Result<Overlay> {
+/// Where the variables start: the last checkpoint, else the adapter to go on from, else nowhere. With it what decides the
+/// features of an image, where they are kept.
+fn start(
+    args: &FinetuneArgs,
+    base: &Base,
+    folder: &TrainingFolder,
+    placement: &Placement,
+) -> Result<(Overlay, Option<String>)> {
     let dir = match folder.last_step() {
-        Some(step) => folder.checkpoint_dir(step),
-        None => match &base.from_adapter {
-            Some(dir) => dir.clone(),
-            None => return Ok(Overlay::default()),
-        },
+        Some(step) => Some(folder.checkpoint_dir(step)),
+        None => base.from_adapter.clone(),
     };
-    Adapter::open(&dir, base.family.canonical, &base.opened.weights)?.overlay(placement, false)
+    let open = |dir: PathBuf| Adapter::open(&dir, base.family.canonical, &base.opened.weights);
+    let adapter = dir.map(open).transpose()?;
+    let opened = &base.opened;
+    let computed_by = match args.feature_cache.feature_cache {
+        Some(_) => {
+            let mut of = format!("{} {} {}", opened.family, opened.config_hash, tower::hash(&opened.weights)?);
+            if let Some(adapter) = adapter.as_ref().filter(|adapter| adapter.n_touched(TOWER) > 0) {
+                of.push_str(&format!("+{}", adapter.hash()?));
+            }
+            Some(features::computed_by(&of, &opened.preprocessor.parameters(), placement, true))
+        }
+        None => None,
+    };
+    let overlay = adapter.map(|adapter| adapter.overlay(placement, false)).transpose()?;
+    Ok((overlay.unwrap_or_default(), computed_by))
 }
 
 /// What decides the weights in the end: a training is resumed only by an equal one.

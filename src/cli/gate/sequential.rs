@@ -60,9 +60,12 @@ pub(super) fn run(
     let calibrations = Calibrations::read(&args.calibration)?;
     let mut progress = Progress::new(err, quiet);
     eval::warn(&mut progress, &prepared);
-    let Some((sequence, runs)) = ask(args, model, &policy, prepared, &calibrations, &mut progress)? else {
-        return Ok(exit_code::INTERRUPTED);
-    };
+    let cache = prepared.feature_cache.clone();
+    let asked = ask(args, model, &policy, prepared, &calibrations, &mut progress)?;
+    if let Some(cache) = cache {
+        progress.say(&cache.summary());
+    }
+    let Some((sequence, runs)) = asked else { return Ok(exit_code::INTERRUPTED) };
     let mut decision = sequence.decision();
     decision.warnings.extend(super::unknown_datasets(&named, &decision));
     for run in &runs {
@@ -111,6 +114,7 @@ fn ask(
     }
     interrupt::listen();
     let n_repeats = prepared.n_repeats(options);
+    let cache = prepared.feature_cache.clone();
     let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, .. } = prepared;
     let spec = runs[BASELINE].spec.clone();
     let session = Session::open(EvalRun {
@@ -127,7 +131,7 @@ fn ask(
         is_stopped: &interrupt::is_stopped,
     })?;
     let mut looker = Looker { args, datasets: &datasets, runs: &runs, batching, asked: BTreeMap::new() };
-    let mut course = Course { session, load: Some(|| subjects.load(&placement)) };
+    let mut course = Course { session, load: Some(|| subjects.load(&placement, cache)) };
     if !fix_margins(&mut sequence, policy, &n_max, &mut looker, &mut course, progress)? {
         return Ok(None);
     }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::Shots;
 use crate::dataset::Dataset;
 use crate::domain::{FewerShots, Outcome, RunSet, ScoredLabel, Trial, UnscoredReason};
-use crate::eval::pipeline::chosen;
+use crate::eval::trials::chosen;
 use crate::model::preprocess::ImageInput;
 use crate::model::subjects::Subjects;
 use crate::stats::Probe;

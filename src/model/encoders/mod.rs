@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 
 use super::Placement;
+use super::features;
 use super::preprocess::Preprocessor;
 use super::tokenizer::TextTokenizer;
 use super::vision::{VisionConfig, VisionTower};
@@ -96,6 +97,11 @@ impl OpenedEncoder {
     /// The checkpoint's name.
     pub fn name(&self) -> String {
         self.checkpoint.name()
+    }
+
+    /// Hash of its configuration.
+    pub fn config_hash(&self) -> String {
+        features::config_hash(std::iter::once(&self.checkpoint))
     }
 
     /// Reads the weights; every tensor must find its place.

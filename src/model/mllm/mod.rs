@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 
 use super::Placement;
+use super::features;
 use super::generate::{Decoding, Generation, NotFinite};
 use super::language::LanguageModel;
 use super::layers::Loader;
@@ -203,6 +204,8 @@ pub struct OpenedModel {
     pub warnings: Vec<String>,
     /// What was left beside it.
     pub notes: TrainerNotes,
+    /// Hash of the configuration, the tower's included: with the tower's weights it decides what the tower makes of pixels.
+    pub config_hash: String,
 }
 
 impl OpenedModel {
@@ -252,6 +255,7 @@ impl OpenedModel {
             plan,
             warnings,
             notes,
+            config_hash: features::config_hash(std::iter::once(checkpoint).chain(tower)),
         })
     }
 

@@ -1,0 +1,80 @@
+//! What towers made of images, kept on the disk for other runs.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use super::plan::SampleWork;
+use crate::domain::RunSet;
+use crate::model::Placement;
+use crate::model::features::{Features, ImageVector};
+use crate::model::mllm::Seen;
+use crate::model::subjects::Subjects;
+use crate::record::{FeatureCache, FeatureKey};
+
+/// What decides the numbers of features beside the image: see [`computed_by`].
+pub(super) struct Origins {
+    /// By run, of what its projector reads.
+    pub runs: Vec<String>,
+    /// Of the encoder's embedding.
+    pub encoder: Option<String>,
+}
+
+/// The cache of a run, with the names of its towers in it.
+pub(super) struct RunFeatures {
+    cache: Arc<FeatureCache>,
+    placement: Placement,
+    /// The runs of each tower, and what decides its numbers.
+    towers: Vec<(RunSet, String)>,
+    encoder: Option<String>,
+}
+
+impl RunFeatures {
+    /// Of the towers of `subjects`, which compute at `placement`.
+    pub fn new(cache: Arc<FeatureCache>, subjects: &Subjects, origins: Origins, placement: &Placement) -> Self {
+        let of = |tower: RunSet| tower.iter().next().and_then(|run| origins.runs.get(run)).cloned();
+        let towers = subjects.towers().into_iter().filter_map(|tower| Some((tower, of(tower)?))).collect();
+        Self { cache, placement: placement.clone(), towers, encoder: origins.encoder }
+    }
+
+    /// What is known of what the towers make of an image of this `content`, as far as `work` needs it.
+    pub fn known(&self, content: &str, work: &SampleWork) -> Features {
+        let mut known = Features::default();
+        let lookers = work.models().union(work.probe);
+        for (number, (_, origin)) in
+            self.towers.iter().enumerate().filter(|(_, (runs, _))| !runs.intersection(lookers).is_empty())
+        {
+            if let Some(seen) = self.find(origin, content, Seen::from_bytes) {
+                known.set_tower(number, seen);
+            }
+        }
+        let origin = self.encoder.as_ref().filter(|_| !work.encoder.is_empty());
+        known.embedding = origin.and_then(|origin| self.find(origin, content, ImageVector::from_bytes));
+        known
+    }
+
+    fn find<T>(&self, origin: &str, content: &str, read: fn(&[u8], &Placement) -> Result<T>) -> Option<T> {
+        let key = FeatureKey::new(origin, content);
+        let bytes = self.cache.get(&key)?;
+        // A whole entry that means nothing was written by no version of ours.
+        read(&bytes, &self.placement).inspect_err(|_| self.cache.disown(&key)).ok()
+    }
+
+    /// Keeps what was `made` of an image of this `content`.
+    pub fn keep(&self, content: &str, made: &Features) -> Result<()> {
+        for ((_, origin), seen) in self.towers.iter().zip(&made.seen) {
+            if let Some(seen) = seen {
+                self.cache.put(&FeatureKey::new(origin, content), &seen.to_bytes()?);
+            }
+        }
+        if let (Some(origin), Some(embedding)) = (&self.encoder, &made.embedding) {
+            self.cache.put(&FeatureKey::new(origin, content), &embedding.to_bytes()?);
+        }
+        Ok(())
+    }
+
+    /// What a person should know and was not told yet.
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.cache.take_warnings()
+    }
+}

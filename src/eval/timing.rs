@@ -1,0 +1,95 @@
+//! How long the stages of a run were at work.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// The key of `run.json`'s environment under which the times stand.
+pub(super) const TIMING: &str = "timing";
+
+/// What a thread is at.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// Reading, decoding and hashing an image.
+    Read,
+    /// Resizing and normalising it.
+    Prepare,
+    /// Tower, encoder and language models.
+    Answer,
+    /// The device's thread has no batch to answer.
+    WaitForImages,
+    /// Judging by rules, journal.
+    Record,
+    /// All of them, side by side.
+    Flow,
+}
+
+const N_STAGES: usize = 6;
+
+/// Nanoseconds by stage, summed over threads.
+#[derive(Debug, Default)]
+pub(super) struct Stages {
+    nanoseconds: [AtomicU64; N_STAGES],
+    n_images: AtomicU64,
+}
+
+impl Stages {
+    /// Does `work`, and counts its time.
+    pub fn time<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = work();
+        let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds[stage as usize].fetch_add(nanoseconds, Ordering::Relaxed);
+        result
+    }
+
+    /// Counts images that went through.
+    pub fn count(&self, n_images: usize) {
+        self.n_images.fetch_add(n_images as u64, Ordering::Relaxed);
+    }
+
+    /// As `run.json` has them; `None` where no image went through. `read_seconds` and `prepare_seconds` are sums over
+    /// threads; `wait_seconds` is how long the device had nothing to answer; `sync_seconds`, given as `in_sync`, how long
+    /// the journal waited for the disk, which is a part of `record_seconds`.
+    pub fn to_json(&self, in_sync: Duration) -> Option<Value> {
+        let seconds = |stage: Stage| {
+            let nanoseconds = self.nanoseconds[stage as usize].load(Ordering::Relaxed);
+            (nanoseconds / 1_000_000) as f64 / 1e3
+        };
+        let n_images = self.n_images.load(Ordering::Relaxed);
+        (n_images > 0).then(|| {
+            json!({
+                "n_images": n_images,
+                "seconds": seconds(Stage::Flow),
+                "read_seconds": seconds(Stage::Read),
+                "prepare_seconds": seconds(Stage::Prepare),
+                "answer_seconds": seconds(Stage::Answer),
+                "wait_seconds": seconds(Stage::WaitForImages),
+                "record_seconds": seconds(Stage::Record),
+                "sync_seconds": in_sync.as_millis() as f64 / 1e3,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_threads_are_summed_by_stage() {
+        let stages = Stages::default();
+        assert_eq!(stages.to_json(Duration::ZERO), None);
+        stages.count(2);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| stages.time(Stage::Read, || std::thread::sleep(Duration::from_millis(20))));
+            }
+        });
+        assert_eq!(stages.time(Stage::Record, || 7), 7);
+        let json = stages.to_json(Duration::from_millis(1500)).unwrap();
+        assert!(json["read_seconds"].as_f64().unwrap() >= 0.04 && json["prepare_seconds"] == 0.0, "{json}");
+        assert_eq!((&json["n_images"], &json["sync_seconds"]), (&json!(2), &json!(1.5)));
+    }
+}

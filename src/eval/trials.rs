@@ -1,0 +1,116 @@
+//! From an answer to a trial.
+
+use crate::dataset::Dataset;
+use crate::domain::{
+    Answer, ErrorCode, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject, Trial, UnscoredReason,
+};
+use crate::model::subjects::LabelChoice;
+
+/// The prompt's name in an encoder's trials.
+pub(super) const CAPTION: &str = "caption";
+
+pub(super) const GENERATED: (Subject, Mode) = (Subject::Model, Mode::Generate);
+pub(super) const SCORED: (Subject, Mode) = (Subject::Model, Mode::Score);
+pub(super) const ZERO_SHOT: (Subject, Mode) = (Subject::Encoder, Mode::ZeroShot);
+pub(super) const PROBED: (Subject, Mode) = (Subject::Encoder, Mode::Probe);
+
+/// A trial of which nothing is known yet.
+pub(super) fn trial(
+    dataset: &Dataset,
+    position: usize,
+    content: &str,
+    (subject, mode): (Subject, Mode),
+    prompt: &str,
+) -> Trial {
+    let sample = &dataset.samples[position];
+    Trial {
+        dataset: dataset.name.clone(),
+        split: dataset.split.clone(),
+        sample: sample.id.clone(),
+        content: content.to_owned(),
+        label: dataset.labels.labels()[sample.label].name.clone(),
+        subject,
+        mode,
+        prompt: prompt.to_owned(),
+        answer: None,
+        scores: Vec::new(),
+        prior_corrected: None,
+        fewer_shots: Vec::new(),
+        verdicts: Vec::new(),
+        outcome: Outcome::Unscored(UnscoredReason::Pending),
+    }
+}
+
+/// The trial of a choice among the labels by the model.
+pub(super) fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice, String>) -> Trial {
+    let Ok(LabelChoice { scores, prior_corrected, n_prompt_tokens }) = choice else {
+        return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
+    };
+    let corrected = prior_corrected.map(|answer| PriorCorrected { is_correct: answer == trial.label, answer });
+    let mut trial = Trial { prior_corrected: corrected, ..chosen(trial, scores) };
+    if let Some(answer) = &mut trial.answer {
+        answer.n_prompt_tokens = Some(n_prompt_tokens as u32);
+    }
+    trial
+}
+
+/// The trial of a label that was said because nothing else could be.
+pub(super) fn held_trial(trial: Trial, label: String, n_prompt_tokens: Option<u32>) -> Trial {
+    let outcome = if label == trial.label { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
+    let answer = Answer { text: label, stop: Stop::Eos, n_prompt_tokens, n_answer_tokens: None, logit_gap: None };
+    Trial { answer: Some(answer), outcome, ..trial }
+}
+
+/// `trial` with the best label of `scores` as its answer, and the outcome that follows from it.
+pub(super) fn chosen(trial: Trial, scores: Vec<ScoredLabel>) -> Trial {
+    let Some(best) = scores.first().filter(|best| best.score.is_finite()) else {
+        return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
+    };
+    let outcome = if best.label == trial.label { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
+    let answer = Answer {
+        text: best.label.clone(),
+        stop: Stop::Eos,
+        n_prompt_tokens: None,
+        n_answer_tokens: None,
+        logit_gap: None,
+    };
+    Trial { answer: Some(answer), scores, outcome, ..trial }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::{Catalog, DataRoots, OpenRequest, open};
+
+    fn scored(choice: std::result::Result<LabelChoice, String>) -> Trial {
+        let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None };
+        let digits = open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap();
+        scored_trial(trial(&digits, 0, "blake3:0", SCORED, "emt"), choice)
+    }
+
+    fn choice(answer: &str, prior_corrected: Option<&str>) -> LabelChoice {
+        LabelChoice {
+            scores: vec![ScoredLabel { label: answer.to_owned(), score: -0.5, share: Some(0.9) }],
+            prior_corrected: prior_corrected.map(str::to_owned),
+            n_prompt_tokens: 80,
+        }
+    }
+
+    #[test]
+    fn a_choice_is_right_where_it_is_the_label_and_an_error_is_wrong() {
+        let label = scored(Err(String::new())).label;
+        let right = scored(Ok(choice(&label, Some("none of them"))));
+        assert_eq!((right.outcome, right.mode, right.subject), (Outcome::Correct, Mode::Score, Subject::Model));
+        assert_eq!(right.prior_corrected.map(|corrected| corrected.is_correct), Some(false));
+        assert_eq!(right.answer.and_then(|answer| answer.n_prompt_tokens), Some(80));
+        let wrong = scored(Ok(choice("none of them", None)));
+        assert_eq!((wrong.outcome, wrong.prior_corrected), (Outcome::Incorrect(ErrorCode::Wrong), None));
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_leave_a_model_error_and_no_answer() {
+        let failed = scored(Err("not finite".to_owned()));
+        assert_eq!(failed.outcome, Outcome::Unscored(UnscoredReason::ModelError));
+        assert!(failed.answer.is_none() && failed.scores.is_empty() && failed.prior_corrected.is_none());
+    }
+}
