@@ -82,11 +82,19 @@ pub struct KvBuffer {
 
 impl KvBuffer {
     /// An empty buffer for `capacity` positions of `batch` rows.
+    ///
+    /// # Panics
+    /// There is no such number of numbers.
     pub fn new(kernels: Kernels, batch: usize, shape: AttentionShape, capacity: usize) -> Self {
         let (panel, lanes) = kernels.panel_and_lanes();
-        let n_heads = batch * shape.n_kv_heads;
-        let keys = Aligned::zeros(n_heads * shape.head_size * capacity.next_multiple_of(panel));
-        let values = Aligned::zeros(n_heads * capacity * shape.head_size.next_multiple_of(lanes));
+        let whole = |size: usize, of: usize| size.checked_next_multiple_of(of);
+        let product =
+            |sizes: [Option<usize>; 4]| sizes.into_iter().try_fold(1usize, |all, size| all.checked_mul(size?));
+        // A product that wrapped around would give memory for less than is written.
+        let zeros = |sizes| Aligned::zeros(product(sizes).expect("keys and values can be counted"));
+        let (batch_size, n_heads, head_size) = (Some(batch), Some(shape.n_kv_heads), Some(shape.head_size));
+        let keys = zeros([batch_size, n_heads, head_size, whole(capacity, panel)]);
+        let values = zeros([batch_size, n_heads, Some(capacity), whole(shape.head_size, lanes)]);
         Self { kernels, batch, shape, capacity, n_positions: 0, keys, values }
     }
 
@@ -163,6 +171,7 @@ impl KvBuffer {
 
 pub(super) fn check_angles(rotary: Option<RotaryRows>, n_tokens: usize, head_size: usize) {
     if let Some(RotaryRows { cos, sin }) = rotary {
+        assert!(head_size.is_multiple_of(2), "a head of {head_size} numbers has no two halves to turn");
         assert!(cos.len() == n_tokens * head_size / 2 && sin.len() == cos.len(), "angles are for half of each head");
     }
 }
@@ -179,7 +188,7 @@ pub struct RotaryRows<'a> {
 /// Writes `scale * x` of one head to `to`, turned by the angles of `token`, counted through the batch.
 ///
 /// # Safety
-/// `to` is valid for writes of as many numbers as `x` has.
+/// `to` is valid for writes of as many numbers as `x` has, and `rotary` passed [`check_angles`] with `token` counted.
 #[inline(always)]
 pub(super) unsafe fn turned<S: Simd, T: Number>(
     simd: S,
