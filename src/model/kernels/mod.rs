@@ -14,6 +14,8 @@
 mod attention;
 #[cfg(test)]
 mod attention_tests;
+#[cfg(test)]
+mod edge_tests;
 mod kv_buffer;
 mod linear;
 mod math;
