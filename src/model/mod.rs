@@ -9,6 +9,8 @@ mod built_in_templates;
 pub mod config;
 pub mod encoders;
 pub mod generate;
+#[cfg(test)]
+mod kernel_sets_tests;
 mod kernels;
 mod known_bad;
 pub mod language;
