@@ -44,8 +44,9 @@ else
     for name in avx2 avx512f avx512_bf16; do
         has "$name" || echo "skipped: this processor lacks $name, and so do AddressSanitizer's tests"
     done
-    # With a target of its own, macros and build scripts are left as they are. Dependencies are hardly run: built fast.
-    CARGO_TARGET_DIR="$target" RUSTFLAGS="-Zsanitizer=address" cargo +nightly \
+    # With a target of its own, macros and build scripts are left as they are. Building takes longer than the tests: nothing is
+    # optimised.
+    CARGO_TARGET_DIR="$target" CARGO_PROFILE_DEV_OPT_LEVEL=0 RUSTFLAGS="-Zsanitizer=address" cargo +nightly \
         --config 'profile.dev.package."*".opt-level=0' test --locked --target "$host" --lib model::kernels::
     echo "AddressSanitizer: nothing was found"
     n_run=$((n_run + 1))

@@ -23,6 +23,8 @@ version="$(sed -n 's/^candle-core = { version = "\([0-9.]*\)".*/\1/p' Cargo.toml
     for name in core nn transformers; do
         printf 'candle-%s = { version = "=%s", default-features = false }\n' "$name" "$version"
     done
+    # A switch of candle's own products, and so one of its features.
+    sed -n '/^gemm = /p' Cargo.toml
     echo
     sed -n '/^\[profile\.release\]/,/^$/p' Cargo.toml
 } >"$work/empty/Cargo.toml"
