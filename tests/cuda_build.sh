@@ -2,9 +2,9 @@
 # Proves that the program compiles and links with `--features cuda`, without a GPU and without an installed CUDA: the toolkit is
 # made of PyPI packages, the driver is a stub. Nothing is run on a GPU, and the program that comes out cannot run without a driver.
 #
-#     tests/cuda_build.sh [DIR]     DIR keeps toolkit and build for the next time (5 GB); by default a temporary folder is used
+#     tests/cuda_build.sh [DIR]     DIR keeps toolkit and build for the next time (4 GB); by default a temporary folder is used
 #
-# It needs python3 with pip and venv, a C++ compiler, and some 25 minutes of two cores, most of it for candle's kernels.
+# It needs python3 with pip and venv, a C++ compiler, and 11 minutes of one core's time.
 # CUDA_COMPUTE_CAP: the GPU's compute capability (default 80: A100; 86, 89 and 90 take the same code). CARGO: default `cargo`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
