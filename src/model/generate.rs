@@ -1,7 +1,7 @@
 //! Batched greedy generation.
 
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
 use super::language::{LanguageModel, TokenInput};
 use super::layers::left_padded_mask;
@@ -58,12 +58,13 @@ pub fn greedy(
         .map(|(index, (&n, next_position))| Row::new(index, n, n_tokens - n, next_position))
         .collect();
     let mut finished: Vec<Option<Result<Generation, NotFinite>>> = vec![None; rows.len()];
+    let mut choose = Choose::default();
     for step in 0..decoding.max_new_tokens {
-        let logits = last_logits(model, &hidden)?;
+        let choices = choose.of(&last_logits(model, &hidden)?)?;
         let mut kept = Vec::with_capacity(rows.len());
         let mut remaining = Vec::with_capacity(rows.len());
-        for (position, (mut row, logits)) in rows.into_iter().zip(&logits).enumerate() {
-            match row.advance(logits, step, decoding, text_of)? {
+        for (position, (mut row, choice)) in rows.into_iter().zip(&choices).enumerate() {
+            match row.advance(*choice, step, decoding, text_of)? {
                 Some(end) => finished[row.index] = Some(end),
                 None => {
                     kept.push(position as u32);
@@ -75,7 +76,7 @@ pub fn greedy(
         if rows.is_empty() {
             break;
         }
-        if kept.len() < logits.len() {
+        if kept.len() < choices.len() {
             let kept = Tensor::new(kept.as_slice(), hidden.device())?;
             for cache in &mut caches {
                 cache.keep_rows(&kept)?;
@@ -104,12 +105,12 @@ impl Row {
     /// Takes the next token; `Some` where the row has ended.
     fn advance(
         &mut self,
-        logits: &[f32],
+        choice: Option<(u32, f32)>,
         step: usize,
         decoding: &Decoding,
         text_of: &dyn Fn(&[u32]) -> Result<String>,
     ) -> Result<Option<Result<Generation, NotFinite>>> {
-        let Some((token, gap)) = top_two(logits) else {
+        let Some((token, gap)) = choice else {
             return Ok(Some(Err(NotFinite { step })));
         };
         self.logit_gap = self.logit_gap.min(gap);
@@ -134,6 +135,44 @@ impl Row {
             logit_gap: self.logit_gap,
             n_prompt_tokens: self.n_prompt_tokens,
         }
+    }
+}
+
+/// Chooses tokens by logits, where those lie: from a GPU come four numbers a row, and not the vocabulary.
+#[derive(Default)]
+struct Choose {
+    /// The tokens' numbers `(1, vocabulary)` in f32, on the device.
+    tokens: Option<Tensor>,
+}
+
+impl Choose {
+    /// By row of logits `(rows, vocabulary)` in f32, what [`top_two`] says of it.
+    fn of(&mut self, logits: &Tensor) -> candle_core::Result<Vec<Option<(u32, f32)>>> {
+        if logits.device().is_cpu() {
+            return Ok(logits.to_vec2::<f32>()?.iter().map(|row| top_two(row)).collect());
+        }
+        self.on_device(logits)
+    }
+
+    fn on_device(&mut self, logits: &Tensor) -> candle_core::Result<Vec<Option<(u32, f32)>>> {
+        let (_, n_tokens) = logits.dims2()?;
+        let tokens = match self.tokens.take() {
+            Some(tokens) => tokens,
+            None => Tensor::arange(0f32, n_tokens as f32, logits.device())?.unsqueeze(0)?,
+        };
+        let tokens = self.tokens.insert(tokens).broadcast_as(logits.shape())?;
+        let all = |number: f32| Tensor::full(number, logits.shape(), logits.device());
+        let highest = logits.max_keepdim(D::Minus1)?;
+        // A device's argmax promises nothing of equal logits.
+        let is_highest = logits.broadcast_eq(&highest)?;
+        let first = is_highest.where_cond(&tokens, &all(n_tokens as f32)?)?.min_keepdim(D::Minus1)?;
+        let is_first = tokens.broadcast_eq(&first)?;
+        let second = is_first.where_cond(&all(f32::NEG_INFINITY)?, logits)?.max_keepdim(D::Minus1)?;
+        // 0, or NaN where a logit is not finite.
+        let broken = (logits * 0.0)?.sum_keepdim(D::Minus1)?;
+        let numbers = Tensor::cat(&[first, highest, second, broken], 1)?.to_vec2::<f32>()?;
+        let choice = |row: &Vec<f32>| (row[3] == 0.0).then(|| (row[0] as u32, row[1] - row[2]));
+        Ok(numbers.iter().map(choice).collect())
     }
 }
 
@@ -186,6 +225,25 @@ mod tests {
     #[test]
     fn the_first_of_equal_logits_wins_with_gap_zero() {
         assert_eq!(top_two(&[1.0, 3.0, 3.0]), Some((1, 0.0)));
+    }
+
+    #[test]
+    fn what_a_device_chooses_is_what_the_plain_loop_chooses() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut rows: Vec<Vec<f32>> =
+            (0..20).map(|_| (0..37).map(|_| random.i8(-9..9) as f32 / 2.0).collect()).collect();
+        rows.extend([vec![1.0; 37], vec![-1e30; 37], vec![0.0; 37]]);
+        rows[0][3] = f32::NAN;
+        rows[1][36] = f32::INFINITY;
+        rows[2][0] = f32::NEG_INFINITY;
+        let expected: Vec<_> = rows.iter().map(|row| top_two(row)).collect();
+        assert!(expected[..3].iter().all(Option::is_none) && expected[3..].iter().all(Option::is_some));
+        let logits = Tensor::new(rows, &candle_core::Device::Cpu).unwrap();
+        let mut choose = Choose::default();
+        assert_eq!(choose.on_device(&logits).unwrap(), expected);
+        // With other rows left.
+        assert_eq!(choose.on_device(&logits.narrow(0, 5, 4).unwrap()).unwrap(), expected[5..9]);
+        assert_eq!(choose.of(&logits).unwrap(), expected);
     }
 
     #[test]

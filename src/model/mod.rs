@@ -10,6 +10,8 @@ pub mod config;
 pub mod encoders;
 pub mod features;
 pub mod generate;
+#[cfg(test)]
+mod kernel_sets_tests;
 pub mod kernels;
 mod known_bad;
 pub mod language;

@@ -96,7 +96,7 @@ impl Prefix {
 
     /// Logits of the tokens that would come next, in f32, a row a prompt.
     pub fn next_logits(&self, model: &dyn LanguageModel) -> Result<Vec<Vec<f32>>> {
-        last_logits(model, &self.last)
+        Ok(last_logits(model, &self.last)?.to_vec2()?)
     }
 }
 
@@ -169,10 +169,10 @@ pub(super) fn distinct_padding(lengths: &[usize], n_tokens: usize) -> Vec<usize>
 }
 
 /// Logits `(batch, vocabulary)` in f32 of the last positions of hidden states `(batch, tokens, hidden)`.
-pub(super) fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
+pub(super) fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) -> candle_core::Result<Tensor> {
     let n_tokens = hidden.dim(1)?;
     let last = hidden.narrow(1, n_tokens - 1, 1)?.squeeze(1)?.contiguous()?;
-    Ok(model.logits(&last)?.to_dtype(DType::F32)?.to_vec2::<f32>()?)
+    model.logits(&last)?.to_dtype(DType::F32)
 }
 
 #[cfg(test)]

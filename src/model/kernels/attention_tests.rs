@@ -6,27 +6,27 @@ use super::*;
 
 /// Sizes of one case.
 #[derive(Clone, Copy, Debug)]
-struct Case {
-    batch: usize,
-    n_kv_heads: usize,
-    group: usize,
-    head_size: usize,
+pub(super) struct Case {
+    pub(super) batch: usize,
+    pub(super) n_kv_heads: usize,
+    pub(super) group: usize,
+    pub(super) head_size: usize,
     /// Tokens that were there before, and that are added.
-    n_tokens: [usize; 2],
-    seed: u64,
+    pub(super) n_tokens: [usize; 2],
+    pub(super) seed: u64,
 }
 
 impl Case {
-    fn shape(&self) -> AttentionShape {
+    pub(super) fn shape(&self) -> AttentionShape {
         AttentionShape { n_heads: self.n_kv_heads * self.group, n_kv_heads: self.n_kv_heads, head_size: self.head_size }
     }
 
-    fn n_positions(&self) -> usize {
+    pub(super) fn n_positions(&self) -> usize {
         self.n_tokens[0] + self.n_tokens[1]
     }
 
     /// Queries, keys and values `(batch, positions, …)` and angles `(batch, positions, head size / 2)`.
-    fn inputs(&self) -> (Vec<f32>, Vec<f32>) {
+    pub(super) fn inputs(&self) -> (Vec<f32>, Vec<f32>) {
         let mut random = fastrand::Rng::with_seed(self.seed);
         let n = self.batch * self.n_positions();
         let rows = (0..n * self.shape().row()).map(|_| random.f32() * 4.0 - 2.0).collect();
@@ -47,7 +47,7 @@ impl Case {
     }
 
     /// The answer to the queries of the added tokens, each of which sees what `added` says.
-    fn plainly(&self, rows: &[f32], angles: &[f32], added: &dyn Fn(usize, usize, usize) -> f64) -> Vec<f64> {
+    pub(super) fn plainly(&self, rows: &[f32], angles: &[f32], added: &dyn Fn(usize, usize, usize) -> f64) -> Vec<f64> {
         let AttentionShape { n_heads, n_kv_heads, head_size } = self.shape();
         let n = self.n_positions();
         let head = |row: usize, position: usize, head: usize| {
@@ -126,7 +126,7 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(super::tests::cases(12))]
 
     #[test]
     fn attention_of_any_size_is_what_plain_sums_are(case in case()) {

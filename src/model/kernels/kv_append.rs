@@ -17,15 +17,20 @@ pub(super) struct KeptHead<K> {
 }
 
 /// Numbers that the keys and the values of one head take for `n_positions` positions.
+///
+/// # Panics
+/// They cannot be counted.
 pub(super) fn head_sizes<K: Kept>(
     n_positions: usize,
     head_size: usize,
     (panel, lanes): (usize, usize),
 ) -> (usize, usize) {
-    (
-        n_positions.next_multiple_of(panel) * head_size.next_multiple_of(K::TOGETHER),
-        n_positions.next_multiple_of(K::TOGETHER) * head_size.next_multiple_of(lanes),
-    )
+    let product = |n: usize, of_n: usize, size: usize, of_size: usize| {
+        n.checked_next_multiple_of(of_n)?.checked_mul(size.checked_next_multiple_of(of_size)?)
+    };
+    let sizes =
+        product(n_positions, panel, head_size, K::TOGETHER).zip(product(n_positions, K::TOGETHER, head_size, lanes));
+    sizes.expect("keys and values can be counted")
 }
 
 /// Numbers of scratch memory for [`Append`].

@@ -80,10 +80,15 @@ pub struct KvBuffer {
 
 impl KvBuffer {
     /// An empty buffer for `capacity` positions of `batch` rows of a model that computes in `T`.
+    ///
+    /// # Panics
+    /// There is no such number of numbers.
     pub fn new<T: Number>(kernels: Kernels, batch: usize, shape: AttentionShape, capacity: usize) -> Self {
-        let n_heads = batch * shape.n_kv_heads;
         let (keys, values) = head_sizes::<T::Kept>(capacity, shape.head_size, kernels.panel_and_lanes());
-        let numbers = KeptNumbers { keys: Aligned::zeros(n_heads * keys), values: Aligned::zeros(n_heads * values) };
+        let n_heads = batch.checked_mul(shape.n_kv_heads);
+        // A product that wrapped around would give memory for less than is written.
+        let of_all = |size| n_heads.and_then(|n| n.checked_mul(size)).expect("keys and values can be counted");
+        let numbers = KeptNumbers { keys: Aligned::zeros(of_all(keys)), values: Aligned::zeros(of_all(values)) };
         Self { kernels, batch, shape, capacity, n_positions: 0, numbers: T::Kept::into_buffer(numbers) }
     }
 
@@ -165,6 +170,7 @@ impl<K: Plain> KeptNumbers<K> {
 
 pub(super) fn check_angles(rotary: Option<RotaryRows>, n_tokens: usize, head_size: usize) {
     if let Some(RotaryRows { cos, sin }) = rotary {
+        assert!(head_size.is_multiple_of(2), "a head of {head_size} numbers has no two halves to turn");
         assert!(cos.len() == n_tokens * head_size / 2 && sin.len() == cos.len(), "angles are for half of each head");
     }
 }
@@ -210,7 +216,7 @@ impl<U: Number> HeadTo for Scaled<U> {
 /// Writes `x` of one head to `to`, turned by the angles of `token`, counted through the batch.
 ///
 /// # Safety
-/// `to` is valid for writes of as many numbers as `x` has.
+/// `to` is valid for writes of as many numbers as `x` has, and `rotary` passed [`check_angles`] with `token` counted.
 #[inline(always)]
 pub(super) unsafe fn turned<S: Simd, T: Number>(
     simd: S,

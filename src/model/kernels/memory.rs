@@ -22,7 +22,7 @@ pub(super) struct Aligned<T> {
 
 impl<T: Plain> Aligned<T> {
     pub(super) fn zeros(length: usize) -> Self {
-        let n_lines = (length * size_of::<T>()).div_ceil(size_of::<Line>());
+        let n_lines = length.div_ceil(size_of::<Line>() / size_of::<T>());
         Self { lines: vec![Line([0; 64]); n_lines], length, element: std::marker::PhantomData }
     }
 

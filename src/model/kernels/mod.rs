@@ -16,6 +16,8 @@ mod attention;
 #[cfg(test)]
 mod attention_tests;
 mod backward;
+#[cfg(test)]
+mod edge_tests;
 mod kept;
 mod kv_append;
 mod kv_buffer;

@@ -1,7 +1,7 @@
 //! Vectors of f32 as one interface over all instruction sets.
 //!
 //! A value of a type that implements [`Simd`] is the proof that the processor has its instructions: there is no other
-//! way to a value than [`Level`](super::Level), which asked. So arithmetic is safe, and only reads and writes through
+//! way to a value than [`Kernels`](super::Kernels), which asked. So arithmetic is safe, and only reads and writes through
 //! pointers are not.
 
 use half::slice::HalfFloatSliceExt;

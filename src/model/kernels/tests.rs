@@ -6,8 +6,14 @@ use proptest::prelude::*;
 use super::simd::{LANES_MAX, Number, Simd, Task};
 use super::*;
 
+/// `n` cases, or as many as `PROPTEST_CASES` says: valgrind takes long for each.
+pub(super) fn cases(n: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    ProptestConfig::with_cases(asked.unwrap_or(n))
+}
+
 /// Numbers in -1..1.
-fn random(n: usize, seed: u64) -> Vec<f32> {
+pub(super) fn random(n: usize, seed: u64) -> Vec<f32> {
     let mut random = fastrand::Rng::with_seed(seed);
     (0..n).map(|_| random.f32() * 2.0 - 1.0).collect()
 }
@@ -24,7 +30,7 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-fn exact(activation: Activation, x: f64) -> f64 {
+pub(super) fn exact(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Gelu => 0.5 * x * libm::erfc(-x / 2f64.sqrt()),
         Activation::GeluTanh => x * sigmoid(2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))),
@@ -34,17 +40,22 @@ fn exact(activation: Activation, x: f64) -> f64 {
     }
 }
 
-const ACTIVATIONS: [Activation; 5] =
+pub(super) const ACTIVATIONS: [Activation; 5] =
     [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu, Activation::Relu];
 
 /// `x W^T`, plainly.
-fn product(x: &[f32], weight: &[f32], n_in: usize) -> Vec<f64> {
+pub(super) fn product(x: &[f32], weight: &[f32], n_in: usize) -> Vec<f64> {
     let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
     x.chunks_exact(n_in).flat_map(|x| weight.chunks_exact(n_in).map(move |w| dot(x, w))).collect()
 }
 
 /// The weight in each type that it can be stored in, with its values.
-fn in_all_types(kernels: Kernels, weight: &[f32], n_out: usize, n_in: usize) -> Vec<(PackedWeight, Vec<f32>)> {
+pub(super) fn in_all_types(
+    kernels: Kernels,
+    weight: &[f32],
+    n_out: usize,
+    n_in: usize,
+) -> Vec<(PackedWeight, Vec<f32>)> {
     let halves: Vec<f16> = weight.iter().map(|&x| f16::from_f32(x)).collect();
     let brains: Vec<bf16> = weight.iter().map(|&x| bf16::from_f32(x)).collect();
     let numbers = [WeightNumbers::F32(weight), WeightNumbers::F16(&halves), WeightNumbers::Bf16(&brains)];
@@ -58,7 +69,7 @@ fn in_all_types(kernels: Kernels, weight: &[f32], n_out: usize, n_in: usize) -> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn maps_of_any_size_are_what_plain_sums_are(

@@ -253,6 +253,8 @@ impl<O: Operands> Task for &Product<O> {
 
 impl<O: Operands> Product<O> {
     /// All rows of the `N` vectors from `first` on.
+    /// # Safety
+    /// The pointers are valid for the rows, steps and vectors of the product, and `first + N <= n_vectors`.
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize) {
         let mut row = 0;
@@ -277,6 +279,8 @@ impl<O: Operands> Product<O> {
     }
 
     /// `M` rows of `N` vectors.
+    /// # Safety
+    /// As [`columns`](Self::columns), and `row + M <= n_rows`.
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize, const N: usize>(&self, simd: S, row: usize, first: usize) {
         let column = first * S::LANES;

@@ -1,7 +1,7 @@
 //! AVX2 with FMA, and AVX-512.
 //!
-//! Safety of every `unsafe` block without a note of its own: the intrinsic needs an instruction set, and a value of the
-//! type is the proof that the processor has it.
+//! An intrinsic needs an instruction set, and a value of the type is the proof that the processor has it: only `detect`
+//! makes one.
 
 use std::arch::x86_64::*;
 
@@ -35,6 +35,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c");
         is_there.then_some(Self(()))
@@ -54,6 +55,7 @@ macro_rules! arithmetic {
         $(
             #[inline(always)]
             fn $name(self, $($argument: Self::V),+) -> Self::V {
+                // Safety: the instructions are there, as `self` proves.
                 unsafe { $intrinsic($($argument),+) }
             }
         )+
@@ -66,6 +68,7 @@ impl Avx2 {
     /// All bits set in the first `n` lanes.
     #[inline(always)]
     fn mask(self, n: usize) -> __m256i {
+        // Safety: the instructions are there, as `self` proves.
         unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
     }
 }
@@ -77,50 +80,61 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn vectorise<T: Task>(self, task: T) -> T::Output {
+        /// # Safety
+        /// The processor has the instructions, as `simd` proves.
         #[target_feature(enable = "avx2,fma,f16c")]
         fn compiled<T: Task>(simd: Avx2, task: T) -> T::Output {
             task.run(simd)
         }
+        // Safety: the instructions are there, as `self` proves.
         unsafe { compiled(self, task) }
     }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
+        // Safety: the instructions are there, as `self` proves.
         unsafe { _mm256_set1_ps(x) }
     }
 
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> __m256 {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe { _mm256_loadu_ps(from) }
     }
 
     #[inline(always)]
     unsafe fn load_first(self, from: *const f32, n: usize) -> __m256 {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe { _mm256_maskload_ps(from, self.mask(n)) }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, x: __m256) {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe { _mm256_storeu_ps(to, x) }
     }
 
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, x: __m256, n: usize) {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe { _mm256_maskstore_ps(to, self.mask(n), x) }
     }
 
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> __m256 {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16, x: __m256) {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)) }
     }
 
     #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> __m256 {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
@@ -129,6 +143,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut u16, x: __m256) {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe {
             let bits = _mm256_castps_si256(x);
             // To the nearest, of two equally near the even one.
@@ -145,11 +160,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn load_bf16_first_of_pairs(self, from: *const u16) -> __m256 {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_loadu_si256(from.cast()))) }
     }
 
     #[inline(always)]
     unsafe fn load_bf16_second_of_pairs(self, from: *const u16) -> __m256 {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe {
             let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
             _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(from.cast()), high))
@@ -168,11 +185,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn round(self, x: __m256) -> __m256 {
+        // Safety: the instructions are there, as `self` proves.
         unsafe { _mm256_round_ps::<NEAREST>(x) }
     }
 
     #[inline(always)]
     fn times_power_of_two(self, x: __m256, n: __m256) -> __m256 {
+        // Safety: the instructions are there, as `self` proves.
         unsafe {
             let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
             _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
@@ -181,6 +200,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn select_not_less(self, a: __m256, b: __m256, then: __m256, otherwise: __m256) -> __m256 {
+        // Safety: the instructions are there, as `self` proves.
         unsafe { _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) }
     }
 
@@ -211,6 +231,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn sum(self, x: __m256) -> f32 {
+        // Safety: the instructions are there, as `self` proves.
         unsafe {
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
@@ -220,6 +241,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn highest(self, x: __m256) -> f32 {
+        // Safety: the instructions are there, as `self` proves.
         unsafe {
             let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
@@ -244,41 +266,49 @@ macro_rules! avx512 {
 
         #[inline(always)]
         fn splat(self, x: f32) -> __m512 {
+            // Safety: the instructions are there, as `self` proves.
             unsafe { _mm512_set1_ps(x) }
         }
 
         #[inline(always)]
         unsafe fn load(self, from: *const f32) -> __m512 {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe { _mm512_loadu_ps(from) }
         }
 
         #[inline(always)]
         unsafe fn load_first(self, from: *const f32, n: usize) -> __m512 {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe { _mm512_maskz_loadu_ps(Avx512::mask(n), from) }
         }
 
         #[inline(always)]
         unsafe fn store(self, to: *mut f32, x: __m512) {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe { _mm512_storeu_ps(to, x) }
         }
 
         #[inline(always)]
         unsafe fn store_first(self, to: *mut f32, x: __m512, n: usize) {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe { _mm512_mask_storeu_ps(to, Avx512::mask(n), x) }
         }
 
         #[inline(always)]
         unsafe fn load_f16(self, from: *const u16) -> __m512 {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
         }
 
         #[inline(always)]
         unsafe fn store_f16(self, to: *mut u16, x: __m512) {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<NEAREST>(x)) }
         }
 
         #[inline(always)]
         unsafe fn load_bf16(self, from: *const u16) -> __m512 {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe {
                 let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
@@ -287,6 +317,7 @@ macro_rules! avx512 {
 
         #[inline(always)]
         unsafe fn store_bf16(self, to: *mut u16, x: __m512) {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe {
                 let bits = _mm512_castps_si512(x);
                 // To the nearest, of two equally near the even one.
@@ -301,11 +332,13 @@ macro_rules! avx512 {
 
         #[inline(always)]
         unsafe fn load_bf16_first_of_pairs(self, from: *const u16) -> __m512 {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(from.cast()))) }
         }
 
         #[inline(always)]
         unsafe fn load_bf16_second_of_pairs(self, from: *const u16) -> __m512 {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe {
                 let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
                 _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(from.cast()), high))
@@ -325,11 +358,13 @@ macro_rules! avx512 {
 
         #[inline(always)]
         fn round(self, x: __m512) -> __m512 {
+            // Safety: the instructions are there, as `self` proves.
             unsafe { _mm512_roundscale_ps::<NEAREST>(x) }
         }
 
         #[inline(always)]
         fn select_not_less(self, a: __m512, b: __m512, then: __m512, otherwise: __m512) -> __m512 {
+            // Safety: the instructions are there, as `self` proves.
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), otherwise, then) }
         }
 
@@ -366,11 +401,13 @@ macro_rules! avx512 {
 
         #[inline(always)]
         fn sum(self, x: __m512) -> f32 {
+            // Safety: the instructions are there, as `self` proves.
             unsafe { _mm512_reduce_add_ps(x) }
         }
 
         #[inline(always)]
         fn highest(self, x: __m512) -> f32 {
+            // Safety: the instructions are there, as `self` proves.
             unsafe { _mm512_reduce_max_ps(x) }
         }
     };
@@ -381,10 +418,13 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn vectorise<T: Task>(self, task: T) -> T::Output {
+        /// # Safety
+        /// The processor has the instructions, as `simd` proves.
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
         fn compiled<T: Task>(simd: Avx512, task: T) -> T::Output {
             task.run(simd)
         }
+        // Safety: the instructions are there, as `self` proves.
         unsafe { compiled(self, task) }
     }
 }
@@ -395,10 +435,13 @@ impl Simd for Avx512Bf16 {
 
     #[inline(always)]
     fn vectorise<T: Task>(self, task: T) -> T::Output {
+        /// # Safety
+        /// The processor has the instructions, as `simd` proves.
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
         fn compiled<T: Task>(simd: Avx512Bf16, task: T) -> T::Output {
             task.run(simd)
         }
+        // Safety: the instructions are there, as `self` proves.
         unsafe { compiled(self, task) }
     }
 

@@ -1,4 +1,4 @@
-//! Files mapped into memory, and files that were made there. The only unsafe code of the crate.
+//! Files mapped into memory, and files that were made there. The only unsafe code of the crate outside the kernels.
 #![expect(unsafe_code, reason = "mapping a file is unsafe: another process could change it while it is read")]
 #![expect(clippy::disallowed_methods, reason = "model/weights owns the files of a checkpoint")]
 

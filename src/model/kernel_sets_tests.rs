@@ -1,0 +1,34 @@
+//! All references hold with every set of kernels: those that this process does not compute with are forced in processes of
+//! their own, since a process chooses once.
+
+use std::process::Command;
+
+use super::kernels::{Kernels, NAMES};
+use super::weights::testing::shared;
+
+/// Where the tests against references live.
+const MODULES: [&str; 2] = ["model::encoders::", "model::mllm::"];
+
+#[test]
+fn every_reference_holds_with_every_set_of_kernels_that_the_processor_has() {
+    // Without references there is nothing to run again.
+    let Some(_) = shared() else { return };
+    let chosen = Kernels::chosen().name();
+    for name in NAMES.into_iter().filter(|name| *name != chosen) {
+        if let Err(error) = Kernels::named(name) {
+            eprintln!("skipped: {error}");
+            continue;
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let output = command.args(MODULES).arg("--show-output").env("EMT_KERNELS", name).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "with the kernels `{name}`:\n{text}");
+        assert!(!text.contains("skipped: ") && n_passed(&text) > 20, "with the kernels `{name}`:\n{text}");
+    }
+}
+
+/// What the harness says at its end.
+fn n_passed(text: &str) -> usize {
+    let line = text.lines().find_map(|line| line.strip_prefix("test result: ok. "));
+    line.and_then(|line| line.split(' ').next()).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
