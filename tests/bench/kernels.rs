@@ -1,7 +1,7 @@
 //! Times products and attention of the CPU kernels, for each instruction set that the processor has:
 //!
 //! ```text
-//! cargo bench --bench kernels [-- NAME]
+//! cargo bench --bench kernels [-- SHAPE]
 //! ```
 //!
 //! Lines are `kernels, threads, what, shape, milliseconds, GFLOP/s`, by tabs; the fastest of some runs counts.
@@ -36,13 +36,15 @@ const N_RUNS: usize = 5;
 
 fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let chosen =
-        Kernels::available().into_iter().filter(|kernels| wanted.as_ref().is_none_or(|name| name == kernels.name()));
-    for kernels in chosen {
+    let is_wanted = |shape: &str| wanted.as_ref().is_none_or(|wanted| wanted == shape);
+    for kernels in Kernels::available() {
         for [n_rows, n_in, n_out] in PRODUCTS {
+            let shape = format!("{n_rows}x{n_in}x{n_out}");
+            if !is_wanted(&shape) {
+                continue;
+            }
             let (x, weight) = (random(n_rows * n_in), random(n_out * n_in));
             let (narrow_x, narrow_weight) = (narrow(&x), narrow(&weight));
-            let shape = format!("{n_rows}x{n_in}x{n_out}");
             let n_operations = 2 * n_rows * n_in * n_out;
             let packed = |numbers| PackedWeight::new(kernels, numbers, n_out, n_in).expect("sizes agree");
             let weight = packed(WeightNumbers::F32(&weight));
@@ -51,13 +53,16 @@ fn main() {
             report(kernels, "product bf16", &shape, n_operations, || product(&narrow_x, &weight));
         }
         for (batch, n_tokens, n_heads, n_kv_heads, is_causal) in ATTENTIONS {
+            let name = format!("{batch}x{n_tokens}x{n_heads}/{n_kv_heads}{}", if is_causal { " causal" } else { "" });
+            if !is_wanted(&name) {
+                continue;
+            }
             let shape = AttentionShape { n_heads, n_kv_heads, head_size: HEAD_SIZE };
             let rows = random(batch * n_tokens * shape.row());
             let narrow_rows = narrow(&rows);
             let ranges: Vec<[u32; 2]> = (0..n_tokens as u32).map(|query| [0, query + 1]).collect();
             let visible = if is_causal { Visible::Ranges(&ranges) } else { Visible::All };
             let n_operations = 4 * batch * n_heads * n_tokens * n_tokens * HEAD_SIZE / if is_causal { 2 } else { 1 };
-            let name = format!("{batch}x{n_tokens}x{n_heads}/{n_kv_heads}{}", if is_causal { " causal" } else { "" });
             let mix =
                 || attention_within(kernels, batch, shape, Heads::side_by_side(&rows, n_tokens, shape), None, visible);
             report(kernels, "attention f32", &name, n_operations, mix);
