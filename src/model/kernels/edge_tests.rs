@@ -137,7 +137,7 @@ type Three<'a, T> = [Heads<'a, T>; 3];
 /// The answer of a buffer that holds the tokens' keys and values, in two pieces as in the case.
 fn answer<T: Number>(kernels: Kernels, case: &Case, three: &dyn Fn([usize; 2]) -> Vec<T>, visible: Visible) -> Vec<T> {
     let [before, added] = case.n_tokens;
-    let mut buffer = KvBuffer::new::<f32>(kernels, case.batch, case.shape(), case.n_positions());
+    let mut buffer = KvBuffer::new::<T>(kernels, case.batch, case.shape(), case.n_positions());
     let mut last = Vec::new();
     for [start, end] in [[0, before], [before, before + added]] {
         let rows = three([start, end]);
@@ -168,7 +168,9 @@ fn check_attention<T: Stored>(case: &Case) {
     let ranges: Vec<[u32; 2]> = queries.clone().map(|query| [0, (before + query + 1) as u32]).collect();
     let hidden = |query: usize, key: usize| if causal(query, key) { 0.0 } else { f32::NEG_INFINITY };
     let added: Vec<f32> = queries.flat_map(|query| (0..n).map(move |key| hidden(query, key))).collect();
-    let scale = vec![10.0; expected.len()];
+    // Products of bf16 take the weights rounded, too; values are below 2.
+    let of_weights = if T::ROUNDING == bf16::ROUNDING { 2.0 * T::ROUNDING / 1e-6 } else { 0.0 };
+    let scale = vec![10.0 + of_weights; expected.len()];
     for kernels in Kernels::available() {
         for visible in [Visible::Ranges(&ranges), Visible::Added(&added)] {
             let three = |range: [usize; 2]| tokens(case, &rows, range);
@@ -280,7 +282,7 @@ fn check_places<T: Stored>(kernels: Kernels) {
     let (rows, _) = stored::<T>(&case.inputs().0);
     let of_attention = |rows: &[T]| {
         let [queries, keys, values] = Heads::side_by_side(rows, 9, case.shape());
-        let mut buffer = KvBuffer::new::<f32>(kernels, 1, case.shape(), 9);
+        let mut buffer = KvBuffer::new::<T>(kernels, 1, case.shape(), 9);
         buffer.append(keys, values, None);
         attention(queries, None, Visible::All, &buffer)
     };
@@ -382,30 +384,35 @@ fn a_query_that_is_no_number_spoils_its_own_head_alone() {
     }
 }
 
+fn check_traces<T: Stored>(kernels: Kernels, n: usize) {
+    let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_size: 9 };
+    let (good, _) = stored::<T>(&random((n + 1) * shape.row(), n as u64));
+    let bad = vec![T::of(f32::NAN); 3 * shape.row()];
+    let of = |is_spoilt: bool| {
+        let mut buffer = KvBuffer::new::<T>(kernels, 1, shape, n + 3);
+        let mut append = |rows: &[T]| {
+            let [queries, keys, values] = Heads::side_by_side(rows, rows.len() / shape.row(), shape);
+            buffer.append(keys, values, None);
+            if is_spoilt && buffer.n_positions() == n {
+                let [_, keys, values] = Heads::side_by_side(&bad, 3, shape);
+                buffer.append(keys, values, None);
+                buffer.truncate(n);
+            }
+            attention(queries, None, Visible::All, &buffer)
+        };
+        [append(&good[..n * shape.row()]), append(&good[n * shape.row()..])]
+    };
+    assert_eq!(of(true), of(false), "{} after {n}", kernels.name());
+}
+
 #[test]
 fn what_was_forgotten_or_comes_later_leaves_no_trace_even_if_it_is_no_number() {
-    let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_size: 9 };
     for kernels in Kernels::available() {
         let (panel, _) = kernels.panel_and_lanes();
         // Before, at and behind the end of a panel.
         for n in [1, panel - 1, panel, panel + 1, 256, 257] {
-            let good = random((n + 1) * shape.row(), n as u64);
-            let bad = vec![f32::NAN; 3 * shape.row()];
-            let of = |is_spoilt: bool| {
-                let mut buffer = KvBuffer::new::<f32>(kernels, 1, shape, n + 3);
-                let mut append = |rows: &[f32]| {
-                    let [queries, keys, values] = Heads::side_by_side(rows, rows.len() / shape.row(), shape);
-                    buffer.append(keys, values, None);
-                    if is_spoilt && buffer.n_positions() == n {
-                        let [_, keys, values] = Heads::side_by_side(&bad, 3, shape);
-                        buffer.append(keys, values, None);
-                        buffer.truncate(n);
-                    }
-                    attention(queries, None, Visible::All, &buffer)
-                };
-                [append(&good[..n * shape.row()]), append(&good[n * shape.row()..])]
-            };
-            assert_eq!(of(true), of(false), "{} after {n}", kernels.name());
+            check_traces::<f32>(kernels, n);
+            check_traces::<bf16>(kernels, n);
         }
     }
 }

@@ -105,6 +105,18 @@ impl KvBuffer {
     /// Forgets all but the first `n_positions`; what is appended next takes their place.
     pub fn truncate(&mut self, n_positions: usize) {
         self.n_positions = self.n_positions.min(n_positions);
+        let (panel, lanes) = self.kernels.panel_and_lanes();
+        let (_, value_size) = head_sizes::<half::bf16>(self.capacity, self.shape.head_size, (panel, lanes));
+        if let KvNumbers::Bf16(numbers) = &mut self.numbers
+            && !self.n_positions.is_multiple_of(2)
+        {
+            // What lies beside the last value is multiplied with 0, and must be a number.
+            let width = self.shape.head_size.next_multiple_of(lanes);
+            for values in numbers.values.as_mut_slice().chunks_exact_mut(value_size.max(1)) {
+                let pairs = values[(self.n_positions - 1) * width..][..2 * width].chunks_exact_mut(2);
+                pairs.for_each(|pair| pair[1] = half::bf16::ZERO);
+            }
+        }
     }
 
     /// Keeps only the rows of the batch named by `rows`, in that order.
