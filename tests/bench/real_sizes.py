@@ -7,8 +7,8 @@
 Needs torch, transformers and Pillow; DIR holds models/tiny-llava (tokenizer and template) and
 data/cifar100/cifar100_test_png.zip.
 
-emt: the whole command less the same command on its first images, so that neither counts its start; reading, decoding, preparing and
-journalling are in. transformers: preparing and generating in a process of its own, once as it is installed and once with each of
+emt: its own time for all images (run.json's `timing`: from the first that is read to the last that is in the journal, without loading the
+model) less the same of a run of one batch, so that what is done once is not counted; reading, decoding, preparing and journalling are in. transformers: preparing and generating in a process of its own, once as it is installed and once with each of
 SETTINGS; the best counts. Both answer the same prompts about the same images, and their first answers must agree.
 
 Beside the ratio stands the share of the attainable: the floating-point operations of encoder and prefill over the seconds without
@@ -111,15 +111,14 @@ def n_flops(shape):
 
 
 def run_emt(checkpoint, dtype, batch_size, n_images, n_new, out):
-    """Seconds of one command; its run is left in `out`."""
+    """Seconds of one command from its first image on; its run is left in `out`."""
     shutil.rmtree(out, ignore_errors=True)
     command = [OPTIONS.emt, "eval", "--model", checkpoint, "--encoder", "none", "--data", OPTIONS.shared / "data"]
     command += ["--datasets", "cifar100", "--limit", str(n_images), "--batch-size", str(batch_size), "--dtype", dtype]
     command += ["--max-new-tokens", str(n_new), "--judge", "rules", "--quiet", "--out", out]
     forced = {"EMT_KERNELS": OPTIONS.kernels} if OPTIONS.kernels else {}
-    start = time.perf_counter()
     subprocess.run(command, check=True, env=environment(forced), stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    return json.loads((out / "run.json").read_text())["environment"]["timing"]["seconds"]
 
 
 def emt_seconds(checkpoint, dtype, batch_size, n_new, out):
