@@ -89,49 +89,58 @@ pub enum RecordError {
         reason: String,
     },
     /// No space, or no more quota.
-    #[error("failed to write `{}`: the disk is full ({source}); hint: make room and run the same command again: what is recorded so far is kept", path.display())]
+    #[error("failed to write `{}`: the disk is full ({error}); hint: make room and run the same command again: what is recorded so far is kept", path.display())]
     DiskFull {
         /// The file.
         path: PathBuf,
         /// The operating system's error.
-        source: io::Error,
+        error: io::Error,
     },
     /// The folder may not be written.
-    #[error("failed to write `{}`: the folder is read-only ({source}); hint: give a writable folder with --out", path.display())]
+    #[error("failed to write `{}`: the folder is read-only ({error}); hint: give a writable folder with --out", path.display())]
     ReadOnly {
         /// The file or folder.
         path: PathBuf,
         /// The operating system's error.
-        source: io::Error,
+        error: io::Error,
+    },
+    /// A file stands where a folder should.
+    #[error("failed to write `{}`: a file is in the way ({error}); hint: give another folder", path.display())]
+    InTheWay {
+        /// The folder that could not be made.
+        path: PathBuf,
+        /// The operating system's error.
+        error: io::Error,
     },
     /// Anything else that the operating system says.
-    #[error("failed to {action} `{}`: {source}", path.display())]
+    #[error("failed to {action} `{}`: {error}", path.display())]
     Io {
         /// What was tried, such as `read`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The operating system's error.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
 impl RecordError {
     /// A failed read.
-    pub(super) fn reading(path: &Path, source: io::Error) -> Self {
-        Self::Io { action: "read", path: path.to_owned(), source }
+    pub(super) fn reading(path: &Path, error: io::Error) -> Self {
+        Self::Io { action: "read", path: path.to_owned(), error }
     }
 
     /// A failed write; the causes that people can mend have variants of their own.
-    pub(super) fn writing(path: &Path, source: io::Error) -> Self {
+    pub(super) fn writing(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();
-        match source.kind() {
+        match error.kind() {
             // A file-size limit looks to its owner like a disk that is full.
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                Self::DiskFull { path, source }
+                Self::DiskFull { path, error }
             }
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path, source },
-            _ => Self::Io { action: "write", path, source },
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path, error },
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => Self::InTheWay { path, error },
+            _ => Self::Io { action: "write", path, error },
         }
     }
 }
@@ -162,6 +171,18 @@ mod tests {
         for kind in [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
             let message = RecordError::writing(path, kind.into()).to_string();
             assert!(message.contains("read-only") && message.contains("--out"), "{message}");
+        }
+        for kind in [ErrorKind::AlreadyExists, ErrorKind::NotADirectory] {
+            let message = RecordError::writing(path, kind.into()).to_string();
+            assert!(message.contains("in the way") && message.contains("another folder"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_says_is_said_once() {
+        for kind in [ErrorKind::StorageFull, ErrorKind::NotADirectory, ErrorKind::TimedOut] {
+            let error = anyhow::Error::from(RecordError::writing(Path::new("run"), kind.into()));
+            assert_eq!(format!("{error:#}").matches(&kind.to_string()).count(), 1, "{error:#}");
         }
     }
 }

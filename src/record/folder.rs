@@ -243,7 +243,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, RecordError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(RecordError::InUse { dir: dir.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(RecordError::Io { action: "lock", path, source }),
+        Err(TryLockError::Error(source)) => Err(RecordError::Io { action: "lock", path, error: source }),
     }
 }
 
