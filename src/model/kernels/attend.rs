@@ -189,7 +189,8 @@ impl<T: Number, K: Kept> Attend<'_, T, K> {
                 result_stride: N_KEYS_OF_A_BLOCK,
                 accumulates: false,
             };
-            K::multiply(simd, product);
+            // Safety: queries and scores are rows of a block, and the keys of a head are whole panels.
+            unsafe { K::multiply(simd, product) };
         }
         for row in 0..n_rows {
             let (query, _) = self.query_and_head(row);
@@ -227,7 +228,8 @@ impl<T: Number, K: Kept> Attend<'_, T, K> {
             result_stride: width,
             accumulates: true,
         };
-        K::multiply(simd, product);
+        // Safety: scores and mixtures are rows of a block, and the values of a head are a row in whole vectors for each key.
+        unsafe { K::multiply(simd, product) };
     }
 
     #[inline(always)]

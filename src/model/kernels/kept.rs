@@ -28,7 +28,10 @@ pub trait Kept: Number + Plain {
     unsafe fn clear_left<S: Simd>(row: *mut f32, start: usize, end: usize);
 
     /// Multiplies such rows with keys or values.
-    fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>);
+    ///
+    /// # Safety
+    /// The pointers are valid for the rows, steps and vectors of `product`.
+    unsafe fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>);
 
     /// What a buffer for such numbers holds.
     ///
@@ -124,8 +127,8 @@ impl Kept for f32 {
     }
 
     #[inline(always)]
-    fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
-        simd.vectorise(&Product::<Floats> {
+    unsafe fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
+        let product = Product::<Floats> {
             left: product.left,
             left_stride: product.left_stride,
             n_rows: product.n_rows,
@@ -137,7 +140,9 @@ impl Kept for f32 {
             result_stride: product.result_stride,
             accumulates: product.accumulates,
             operands: PhantomData,
-        });
+        };
+        // Safety: the caller's.
+        unsafe { product.run(simd) };
     }
 }
 
@@ -188,11 +193,11 @@ impl Kept for bf16 {
     }
 
     #[inline(always)]
-    fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
+    unsafe fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
         let RowsByKept { n_rows, n_steps, right_stride, n_vectors, result, result_stride, accumulates, .. } = product;
         let right = product.right.cast::<u16>();
         if S::DOTS_BF16 {
-            simd.vectorise(&Product::<Bf16Dots> {
+            let product = Product::<Bf16Dots> {
                 left: product.left.cast(),
                 left_stride: 2 * product.left_stride,
                 n_rows,
@@ -204,9 +209,11 @@ impl Kept for bf16 {
                 result_stride,
                 accumulates,
                 operands: PhantomData,
-            });
+            };
+            // Safety: the caller's.
+            unsafe { product.run(simd) };
         } else {
-            simd.vectorise(&Product::<Bf16Weights> {
+            let product = Product::<Bf16Weights> {
                 left: product.left,
                 left_stride: product.left_stride,
                 n_rows,
@@ -218,7 +225,9 @@ impl Kept for bf16 {
                 result_stride,
                 accumulates,
                 operands: PhantomData,
-            });
+            };
+            // Safety: the caller's.
+            unsafe { product.run(simd) };
         }
     }
 }

@@ -225,7 +225,7 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
     ) {
         let n_in = self.left.n_in;
         let start = column.panel * column.part.weight.panel_len(S::PANEL);
-        simd.vectorise(&Product::<O> {
+        let product = Product::<O> {
             // `Map::check` saw that x is whole rows; blocks begin at whole steps.
             left: left.wrapping_add(self.first_row * n_in + first),
             left_stride: n_in,
@@ -238,7 +238,9 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
             result_stride: S::PANEL,
             accumulates: first > 0,
             operands: PhantomData,
-        });
+        };
+        // Safety: `Map::check` saw that `x` is whole rows and the panels are of the weight; `sums` has a panel for each row of the block.
+        unsafe { product.run(simd) };
     }
 
     /// What follows the products: bias, activation, gate, residual, and the type of the result. `sums` are by panel,

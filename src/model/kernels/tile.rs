@@ -229,21 +229,25 @@ pub(super) struct Product<O: Operands> {
     pub(super) operands: PhantomData<O>,
 }
 
-impl<O: Operands> Task for &Product<O> {
+/// A product that is being computed: only [`Product::run`] makes one.
+struct Running<'a, O: Operands>(&'a Product<O>);
+
+impl<O: Operands> Task for Running<'_, O> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        let Self(product) = self;
         let mut first = 0;
-        while first < self.n_vectors {
-            let n = S::VECTORS.min(self.n_vectors - first);
-            // Safety: whoever made the product answers for its pointers.
+        while first < product.n_vectors {
+            let n = S::VECTORS.min(product.n_vectors - first);
+            // Safety: whoever called `run` answers for the pointers.
             unsafe {
                 match n {
-                    4.. => self.columns::<S, 4>(simd, first),
-                    3 => self.columns::<S, 3>(simd, first),
-                    2 => self.columns::<S, 2>(simd, first),
-                    _ => self.columns::<S, 1>(simd, first),
+                    4.. => product.columns::<S, 4>(simd, first),
+                    3 => product.columns::<S, 3>(simd, first),
+                    2 => product.columns::<S, 2>(simd, first),
+                    _ => product.columns::<S, 1>(simd, first),
                 }
             }
             first += n;
@@ -252,6 +256,15 @@ impl<O: Operands> Task for &Product<O> {
 }
 
 impl<O: Operands> Product<O> {
+    /// Computes it.
+    ///
+    /// # Safety
+    /// The pointers are valid for the rows, steps and vectors of the product.
+    #[inline(always)]
+    pub(super) unsafe fn run<S: Simd>(&self, simd: S) {
+        simd.vectorise(Running(self));
+    }
+
     /// All rows of the `N` vectors from `first` on.
     /// # Safety
     /// The pointers are valid for the rows, steps and vectors of the product, and `first + N <= n_vectors`.

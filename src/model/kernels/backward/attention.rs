@@ -240,7 +240,7 @@ impl Group<'_> {
             let n_queries = queries[1] - queries[0];
             mixed(simd, block.weights, block.dy, &mut held.of_values[rows..], [n_keys, n_queries, width]);
             mixed(simd, block.slopes, block.queries, &mut held.of_keys[rows..], [n_keys, n_queries, width]);
-            simd.vectorise(&Product::<Floats> {
+            let product = Product::<Floats> {
                 left: held.keys_across[first..].as_ptr(),
                 left_stride: self.n_tokens,
                 n_rows: head_size,
@@ -252,7 +252,9 @@ impl Group<'_> {
                 result_stride: N_QUERIES,
                 accumulates: false,
                 operands: PhantomData,
-            });
+            };
+            // Safety: the slices hold `n_keys` keys after `first`, and a row of queries for each number of a head.
+            unsafe { product.run(simd) };
         }
         self.store_queries(simd, head, queries, block);
     }
@@ -345,7 +347,7 @@ impl Group<'_> {
 #[inline(always)]
 fn scores<S: Simd>(simd: S, keys: &[f32], across: &[f32], result: &mut [f32], [n_keys, head_size]: [usize; 2]) {
     for column in (0..N_QUERIES).step_by(S::PANEL) {
-        simd.vectorise(&Product::<Floats> {
+        let product = Product::<Floats> {
             left: keys.as_ptr(),
             left_stride: head_size.next_multiple_of(S::LANES),
             n_rows: n_keys,
@@ -357,14 +359,16 @@ fn scores<S: Simd>(simd: S, keys: &[f32], across: &[f32], result: &mut [f32], [n
             result_stride: N_QUERIES,
             accumulates: false,
             operands: PhantomData,
-        });
+        };
+        // Safety: `keys` are `n_keys` rows in whole vectors, `across` a panel for each number of a head, and `result` a row for each key.
+        unsafe { product.run(simd) };
     }
 }
 
 /// Adds to rows of `result` what rows of `weights` `(keys, queries)` take of `rows` `(queries, row)`.
 #[inline(always)]
 fn mixed<S: Simd>(simd: S, weights: &[f32], rows: &[f32], result: &mut [f32], [n_keys, n_queries, width]: [usize; 3]) {
-    simd.vectorise(&Product::<Floats> {
+    let product = Product::<Floats> {
         left: weights.as_ptr(),
         left_stride: N_QUERIES,
         n_rows: n_keys,
@@ -376,7 +380,9 @@ fn mixed<S: Simd>(simd: S, weights: &[f32], rows: &[f32], result: &mut [f32], [n
         result_stride: width,
         accumulates: true,
         operands: PhantomData,
-    });
+    };
+    // Safety: the slices hold a row for each of `n_keys` and of `n_queries`, in whole vectors.
+    unsafe { product.run(simd) };
 }
 
 /// A vector of queries: softmax down its lanes over the keys `first..last`, of which each lane sees `start..end`.

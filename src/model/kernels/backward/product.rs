@@ -126,7 +126,7 @@ impl Task for BlockIn<'_> {
                     slab.fill(0.0);
                 }
                 term.right.pack(simd, [first, n_steps], block.columns, block.n_columns_of_all, term.n_steps, slab);
-                simd.vectorise(&Product::<Floats> {
+                let product = Product::<Floats> {
                     left: term.left[block.rows[0] * term.n_steps + first..].as_ptr(),
                     left_stride: term.n_steps,
                     n_rows,
@@ -138,7 +138,9 @@ impl Task for BlockIn<'_> {
                     result_stride: S::PANEL,
                     accumulates,
                     operands: PhantomData,
-                });
+                };
+                // Safety: `left` holds the rows of the block, the slab a panel for each step, and `sums` one for each row.
+                unsafe { product.run(simd) };
                 accumulates = true;
             }
         }
