@@ -41,9 +41,44 @@ impl PromptRow {
         })
     }
 
+    /// What comes after the first `n_tokens`.
+    fn after(&self, n_tokens: usize) -> candle_core::Result<Self> {
+        let rest = |rows: &Tensor| rows.narrow(0, n_tokens, self.n_tokens() - n_tokens);
+        Ok(Self {
+            embeddings: rest(&self.embeddings)?,
+            positions: self.positions[n_tokens..].to_vec(),
+            next_position: self.next_position,
+            deepstack: self.deepstack.iter().map(rest).collect::<candle_core::Result<_>>()?,
+        })
+    }
+
     /// Tokens.
     pub fn n_tokens(&self) -> usize {
         self.positions.len()
+    }
+}
+
+/// A text that a model has read once for all prompts that begin with it.
+pub struct Opening {
+    /// Its tokens.
+    ids: Vec<u32>,
+    /// One a layer, of one row.
+    caches: Vec<KvCache>,
+}
+
+impl Opening {
+    /// Reads the text.
+    pub fn read(model: &dyn LanguageModel, ids: &[u32]) -> Result<Self> {
+        let caches = match ids {
+            [] => Vec::new(),
+            ids => Prefix::read(model, None, &[PromptRow::plain(model.embed(ids)?)?], 0)?.caches,
+        };
+        Ok(Self { ids: ids.to_vec(), caches })
+    }
+
+    /// Its tokens.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
     }
 }
 
@@ -71,20 +106,37 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// Reads `prompts` of any lengths, and leaves room for `n_new` positions after them.
+    /// Reads `prompts` of any lengths, and leaves room for `n_new` positions after them. All begin with `opening`, which is not
+    /// read again where they are of one length: padding would come before it.
     ///
     /// # Errors
-    /// There is no prompt, or one without a token.
-    pub fn read(model: &dyn LanguageModel, prompts: &[PromptRow], n_new: usize) -> Result<Self> {
+    /// There is no prompt, or one without a token (after the opening).
+    pub fn read(
+        model: &dyn LanguageModel,
+        opening: Option<&Opening>,
+        prompts: &[PromptRow],
+        n_new: usize,
+    ) -> Result<Self> {
         let lengths: Vec<usize> = prompts.iter().map(PromptRow::n_tokens).collect();
         ensure!(!lengths.is_empty() && !lengths.contains(&0), "a prompt without a token cannot be answered");
         let n_tokens = lengths.iter().copied().max().unwrap_or(0);
-        let mut caches = model.new_caches(n_tokens + n_new);
-        let input = batch(prompts, n_tokens, Padding::Left)?;
+        let capacity = n_tokens + n_new;
+        let is_padded = lengths.iter().any(|&length| length != n_tokens);
+        let (n_read, mut caches) = match opening.filter(|opening| !is_padded && !opening.ids.is_empty()) {
+            None => (0, model.new_caches(capacity)),
+            Some(Opening { ids, caches }) => {
+                let begun = caches.iter().map(|cache| cache.begun(prompts.len(), capacity));
+                (ids.len(), begun.collect::<candle_core::Result<_>>()?)
+            }
+        };
+        ensure!(n_read < n_tokens, "a prompt without a token after its opening cannot be answered");
+        let rest = prompts.iter().map(|prompt| prompt.after(n_read)).collect::<candle_core::Result<Vec<_>>>()?;
+        let n_rest = n_tokens - n_read;
+        let input = batch(&rest, n_rest, Padding::Left)?;
         let padding = distinct_padding(&lengths, n_tokens);
-        let mask = left_padded_mask(&padding, n_tokens, n_tokens, input.embeddings.dtype(), input.embeddings.device())?;
+        let mask = left_padded_mask(&padding, n_rest, n_tokens, input.embeddings.dtype(), input.embeddings.device())?;
         let hidden = model.forward(&input, Some(&mask), Some(&mut caches))?;
-        let last = hidden.narrow(1, n_tokens - 1, 1)?.contiguous()?;
+        let last = hidden.narrow(1, n_rest - 1, 1)?.contiguous()?;
         let next_positions = prompts.iter().map(|prompt| prompt.next_position).collect();
         Ok(Self { lengths, next_positions, n_tokens, caches, last })
     }
@@ -177,7 +229,35 @@ pub(super) fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) -> candle_
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use candle_core::Device;
+
     use super::*;
+    use crate::domain::RgbImage;
+    use crate::model::Placement;
+    use crate::model::mllm::OpenedModel;
+    use crate::model::weights::{Miniature, open_checkpoint};
+
+    #[test]
+    fn a_prompt_whose_opening_was_read_before_is_the_prompt_read_whole() {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Model).unwrap();
+            let opened = OpenedModel::open(&checkpoint, None, Some("vicuna_v1")).unwrap();
+            let model = opened.load(&Placement { device: Device::Cpu, dtype }).unwrap();
+            let inputs = [40, 90].map(|side| model.preprocessor.prepare(&RgbImage::blank(side, 60)));
+            let images = model.mllm.embed_images(&model.mllm.see(&inputs.each_ref()).unwrap()).unwrap();
+            let prompt = model.dialogue.render("What is it?").unwrap();
+            let opening = model.opening(&prompt).unwrap();
+            assert!(opening.ids().len() > 20, "{} tokens", opening.ids().len());
+            let logits = |opening: Option<&Opening>| {
+                let prefix = model.read(opening, &[&prompt; 2], &images, 3).unwrap();
+                assert_eq!(prefix.caches[0].n_positions(), prefix.n_tokens);
+                prefix.next_logits(model.mllm.language()).unwrap()
+            };
+            assert_eq!(logits(Some(&opening)), logits(None), "{dtype:?}");
+        }
+    }
 
     #[test]
     fn rows_of_one_length_stay_one_batch_in_their_order() {

@@ -10,7 +10,7 @@ use super::encoders::Encoder;
 use super::features::{Features, ImageVector};
 use super::generate::Decoding;
 use super::mllm::{ImageEmbedding, Model, PlainTower, RenderedPrompt, Seen};
-use super::prefix::{Prefix, batches_by_length};
+use super::prefix::{Opening, Prefix, batches_by_length};
 use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
 use super::zero_shot::{N_SCORES_KEPT, rank};
@@ -35,6 +35,8 @@ pub struct Subjects {
 pub struct Questions {
     /// Of the models.
     prompt: RenderedPrompt,
+    /// By run, what the prompt says before the image, once it was read.
+    openings: Vec<OnceCell<Opening>>,
     /// Of the encoder: unit-length label embeddings `(dimension, labels)`.
     label_embeddings: Option<Tensor>,
     /// Their names.
@@ -162,6 +164,7 @@ impl Subjects {
         };
         Ok(Questions {
             prompt,
+            openings: self.models.iter().map(|_| OnceCell::new()).collect(),
             label_embeddings,
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
             decoding: self.base().dialogue.decoding(max_new_tokens),
@@ -192,7 +195,7 @@ impl Subjects {
             for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
                 let images = model.mllm.embed_images(&pass.seen_of(&asked))?;
                 for (asked, images) in by_length(asked, images)? {
-                    let mut prefix = read(model, questions, &images)?;
+                    let mut prefix = self.read(run, questions, &images)?;
                     if is_scored {
                         let choices = self.choose(run, questions, &mut prefix)?;
                         asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
@@ -332,12 +335,27 @@ impl Subjects {
         Ok(rows.into_iter().zip(lengths).map(choice).collect())
     }
 
+    /// Reads the prompt about each of `images`, with room for an answer and for all labels.
+    fn read(&self, run: usize, questions: &Questions, images: &[ImageEmbedding]) -> Result<Prefix> {
+        let model = &self.models[run];
+        let opening = match questions.openings[run].get() {
+            Some(opening) => opening,
+            None => {
+                let opening = model.opening(&questions.prompt)?;
+                questions.openings[run].get_or_init(|| opening)
+            }
+        };
+        let prompts = vec![&questions.prompt; images.len()];
+        let n_nodes = questions.scoring.as_ref().map_or(0, |scoring| scoring.trie.n_nodes());
+        model.read(Some(opening), &prompts, images, questions.decoding.max_new_tokens.max(n_nodes))
+    }
+
     /// The labels' scores on an image of the mean colour, which is all zeros once normalised.
     fn prior(&self, run: usize, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
         let model = &self.models[run];
         let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
         let image = model.mllm.embed_images(&model.mllm.see(&[&blank])?)?;
-        let mut prefix = read(model, questions, &image)?;
+        let mut prefix = self.read(run, questions, &image)?;
         Ok(scoring::score(model.mllm.language(), &mut prefix, trie)?.pop().and_then(Result::ok))
     }
 
@@ -456,13 +474,6 @@ fn by_length(rows: Vec<usize>, images: Vec<ImageEmbedding>) -> Result<Vec<(Vec<u
     let batches = batches_by_length(&lengths).into_iter();
     let of = |batch: Vec<usize>| batch.into_iter().map(|place| (rows[place], images[place].clone())).unzip();
     Ok(batches.map(of).collect())
-}
-
-/// Reads the prompt about each of `images`, with room for an answer and for all labels.
-fn read(model: &Model, questions: &Questions, images: &[ImageEmbedding]) -> Result<Prefix> {
-    let prompts = vec![&questions.prompt; images.len()];
-    let n_nodes = questions.scoring.as_ref().map_or(0, |scoring| scoring.trie.n_nodes());
-    model.read(&prompts, images, questions.decoding.max_new_tokens.max(n_nodes))
 }
 
 /// What the model says after each prompt of `prefix`.

@@ -417,6 +417,38 @@ fn what_was_forgotten_or_comes_later_leaves_no_trace_even_if_it_is_no_number() {
     }
 }
 
+fn check_begun<T: Stored>(kernels: Kernels, n_before: usize) {
+    let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_size: 9 };
+    let (batch, n_added) = (3, 2);
+    let (before, _) = stored::<T>(&random(n_before * shape.row(), n_before as u64));
+    let (added, _) = stored::<T>(&random(batch * n_added * shape.row(), 2));
+    let append = |buffer: &mut KvBuffer, rows: &[T], n_tokens: usize| {
+        let [queries, keys, values] = Heads::side_by_side(rows, n_tokens, shape);
+        buffer.append(keys, values, None);
+        attention(queries, None, Visible::All, buffer)
+    };
+    let mut apart = KvBuffer::new::<T>(kernels, batch, shape, n_before + 40);
+    append(&mut apart, &before.repeat(batch), n_before);
+    let mut one = KvBuffer::new::<T>(kernels, 1, shape, n_before);
+    append(&mut one, &before, n_before);
+    let mut begun = one.begun(batch, n_before + n_added);
+    assert_eq!(begun.n_positions(), n_before);
+    let expected = append(&mut apart, &added, n_added);
+    assert_eq!(append(&mut begun, &added, n_added), expected, "{} after {n_before}", kernels.name());
+}
+
+#[test]
+fn rows_that_begin_with_one_rows_positions_go_on_as_if_each_had_read_them() {
+    for kernels in Kernels::available() {
+        let (panel, _) = kernels.panel_and_lanes();
+        for n in [1, 2, panel - 1, panel, panel + 1, 257] {
+            check_begun::<f32>(kernels, n);
+            check_begun::<f16>(kernels, n);
+            check_begun::<bf16>(kernels, n);
+        }
+    }
+}
+
 #[test]
 fn heads_are_the_same_however_they_lie() {
     let case = Case { batch: 2, n_kv_heads: 3, group: 2, head_size: 13, n_tokens: [0, 21], seed: 8 };

@@ -119,6 +119,30 @@ impl KvBuffer {
         }
     }
 
+    /// A buffer for `capacity` positions of `batch` rows, each of which begins with the positions of this one's only row.
+    ///
+    /// # Panics
+    /// There are more rows, or more positions than `capacity`.
+    pub fn begun(&self, batch: usize, capacity: usize) -> Self {
+        match &self.numbers {
+            KvNumbers::F32(_) => self.begun_of::<f32>(batch, capacity),
+            KvNumbers::Bf16(_) => self.begun_of::<half::bf16>(batch, capacity),
+        }
+    }
+
+    fn begun_of<K: Kept + Number<Kept = K>>(&self, batch: usize, capacity: usize) -> Self {
+        assert_eq!(self.batch, 1, "one row is what all begin with");
+        assert!(self.n_positions <= capacity, "{} positions do not fit into {capacity}", self.n_positions);
+        let mut begun = Self::new::<K>(self.kernels, batch, self.shape, capacity);
+        begun.n_positions = self.n_positions;
+        let sizes = |n| head_sizes::<K>(n, self.shape.head_size, self.kernels.panel_and_lanes());
+        let [from, to, used] = [self.capacity, capacity, self.n_positions].map(sizes);
+        let (numbers, into) = (K::of_buffer(&self.numbers), K::of_buffer_mut(&mut begun.numbers));
+        copy_heads(&numbers.keys, &mut into.keys, [from.0, to.0, used.0]);
+        copy_heads(&numbers.values, &mut into.values, [from.1, to.1, used.1]);
+        begun
+    }
+
     /// Keeps only the rows of the batch named by `rows`, in that order.
     ///
     /// # Panics
@@ -177,6 +201,14 @@ impl<K: Plain> KeptNumbers<K> {
             }
             *numbers = kept;
         }
+    }
+}
+
+/// Copies the first `used` numbers of each head of one row, `from_size` numbers apart, to each row of heads `to_size` apart.
+fn copy_heads<K: Plain>(from: &Aligned<K>, to: &mut Aligned<K>, [from_size, to_size, used]: [usize; 3]) {
+    let heads = from.as_slice().chunks_exact(from_size.max(1)).cycle();
+    for (head, of_row) in to.as_mut_slice().chunks_exact_mut(to_size.max(1)).zip(heads) {
+        head[..used].copy_from_slice(&of_row[..used]);
     }
 }
 

@@ -23,6 +23,25 @@ impl KvCache {
         Self { buffers: None, capacity }
     }
 
+    /// A cache for `capacity` positions of `batch` rows, each of which begins with the positions of this one's only row.
+    pub fn begun(&self, batch: usize, capacity: usize) -> candle_core::Result<Self> {
+        let buffers = match &self.buffers {
+            None => None,
+            Some(Buffers::Tensors { keys, values, n_positions }) => {
+                let begun = |numbers: &Tensor| {
+                    let (_, n_heads, _, head_size) = numbers.dims4()?;
+                    let shape = (batch, n_heads, capacity, head_size);
+                    let all = Tensor::zeros(shape, numbers.dtype(), numbers.device())?;
+                    all.slice_set(&numbers.narrow(2, 0, *n_positions)?.repeat((batch, 1, 1, 1))?, 2, 0)?;
+                    candle_core::Result::Ok(all)
+                };
+                Some(Buffers::Tensors { keys: begun(keys)?, values: begun(values)?, n_positions: *n_positions })
+            }
+            Some(Buffers::Packed(buffer)) => Some(Buffers::Packed(buffer.begun(batch, capacity))),
+        };
+        Ok(Self { buffers, capacity })
+    }
+
     /// Positions held.
     pub fn n_positions(&self) -> usize {
         match &self.buffers {

@@ -113,6 +113,7 @@ fn answers_under_adapters_are_those_of_transformers_and_peft() {
             let expected = reference_answers(&models.join(format!("adapters/{name}/answers/{dataset}.jsonl")));
             let position = |sample: &str| images.samples.iter().position(|other| other.id == sample).unwrap();
             let prompt = model.dialogue.render(&question).unwrap();
+            let opening = model.opening(&prompt).unwrap();
             let decoding = model.dialogue.decoding(32);
             for expected in expected.chunks(50) {
                 let pictures: Vec<_> = expected
@@ -121,7 +122,8 @@ fn answers_under_adapters_are_those_of_transformers_and_peft() {
                     .collect();
                 let seen = model.mllm.see(&pictures.iter().collect::<Vec<_>>()).unwrap();
                 let features = model.mllm.embed_images(&seen).unwrap();
-                let prefix = model.read(&vec![&prompt; expected.len()], &features, decoding.max_new_tokens).unwrap();
+                let prompts = vec![&prompt; expected.len()];
+                let prefix = model.read(Some(&opening), &prompts, &features, decoding.max_new_tokens).unwrap();
                 let rows = model.generate(prefix, &decoding).unwrap();
                 for (row, (_, answer)) in rows.into_iter().zip(expected) {
                     n_asked += 1;

@@ -20,7 +20,7 @@ use super::generate::{Decoding, Generation, NotFinite};
 use super::language::LanguageModel;
 use super::layers::Loader;
 use super::overlay::Overlay;
-use super::prefix::{Prefix, PromptRow};
+use super::prefix::{Opening, Prefix, PromptRow};
 use super::preprocess::{ImageInput, ImageProcessor, PixelLimits};
 use super::scoring::LabelTrie;
 use super::template::{AroundAnswer, ChatTemplate};
@@ -40,6 +40,16 @@ pub struct RenderedPrompt {
     pub ids: Vec<Option<u32>>,
     /// What the template writes around an answer.
     pub around_answer: AroundAnswer,
+}
+
+impl RenderedPrompt {
+    /// The tokens before the image.
+    fn opening(&self) -> &[u32] {
+        match self.pieces.first() {
+            Some(PromptPiece::Text(ids)) => ids,
+            _ => &[],
+        }
+    }
 }
 
 /// What a tower makes of one image, on its way to the projector.
@@ -418,14 +428,28 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads `prompts`, each about the image beside it, with room for `n_new` positions after them.
-    pub fn read(&self, prompts: &[&RenderedPrompt], images: &[ImageEmbedding], n_new: usize) -> Result<Prefix> {
+    /// Reads what `prompt` says before the image.
+    pub fn opening(&self, prompt: &RenderedPrompt) -> Result<Opening> {
+        Opening::read(self.mllm.language(), prompt.opening())
+    }
+
+    /// Reads `prompts`, each about the image beside it, with room for `n_new` positions after them; what `opening` says is not
+    /// read again, where all begin with it.
+    pub fn read(
+        &self,
+        opening: Option<&Opening>,
+        prompts: &[&RenderedPrompt],
+        images: &[ImageEmbedding],
+        n_new: usize,
+    ) -> Result<Prefix> {
+        let opening =
+            opening.filter(|opening| prompts.iter().all(|prompt| prompt.opening().starts_with(opening.ids())));
         let rows: Vec<PromptRow> = prompts
             .iter()
             .zip(images)
             .map(|(prompt, image)| self.embed(prompt, image))
             .collect::<candle_core::Result<_>>()?;
-        Prefix::read(self.mllm.language(), &rows, n_new)
+        Prefix::read(self.mllm.language(), opening, &rows, n_new)
     }
 
     /// The answer to each prompt of `prefix`, which has room for it.
@@ -436,7 +460,7 @@ impl Model {
 
     /// Logits `(vocabulary)` of the first token of an answer.
     pub fn first_logits(&self, prompt: &RenderedPrompt, image: &ImageEmbedding) -> Result<Vec<f32>> {
-        let prefix = Prefix::read(self.mllm.language(), &[self.embed(prompt, image)?], 0)?;
+        let prefix = Prefix::read(self.mllm.language(), None, &[self.embed(prompt, image)?], 0)?;
         prefix.next_logits(self.mllm.language())?.pop().context("one prompt has one row of logits")
     }
 

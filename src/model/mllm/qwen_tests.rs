@@ -71,7 +71,8 @@ fn first_logits(model: &Model, image: &ImageEmbedding) -> Tensor {
 fn generate(model: &Model, images: &[ImageEmbedding]) -> Vec<Vec<u32>> {
     let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
     let prompt = model.dialogue.render(QUESTION).unwrap();
-    let prefix = model.read(&vec![&prompt; images.len()], images, decoding.max_new_tokens).unwrap();
+    let opening = model.opening(&prompt).unwrap();
+    let prefix = model.read(Some(&opening), &vec![&prompt; images.len()], images, decoding.max_new_tokens).unwrap();
     model.generate(prefix, &decoding).unwrap().into_iter().map(|row| row.unwrap().ids).collect()
 }
 

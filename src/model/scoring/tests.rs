@@ -37,7 +37,8 @@ fn embedded_images(model: &Model, dataset: &Dataset, n_images: usize) -> Vec<Ima
 
 fn scores(model: &Model, prompts: &[&RenderedPrompt], images: &[ImageEmbedding], labels: &[&str]) -> Vec<Vec<f32>> {
     let trie = model.dialogue.label_trie(prompts[0], labels).unwrap();
-    let mut prefix = model.read(prompts, images, trie.n_nodes()).unwrap();
+    let opening = model.opening(prompts[0]).unwrap();
+    let mut prefix = model.read(Some(&opening), prompts, images, trie.n_nodes()).unwrap();
     let rows = score(model.mllm.language(), &mut prefix, &trie).unwrap();
     rows.into_iter().map(Result::unwrap).collect()
 }
@@ -112,12 +113,12 @@ fn a_tree_over_a_padded_batch_scores_as_one_pass_a_label_and_leaves_generation_a
     assert!(trie.n_nodes() > long.ids.len(), "several passes: {} nodes", trie.n_nodes());
     let decoding = model.dialogue.decoding(8);
 
-    let mut prefix = model.read(&prompts, &features, trie.n_nodes().max(8)).unwrap();
+    let mut prefix = model.read(None, &prompts, &features, trie.n_nodes().max(8)).unwrap();
     let rows = score(model.mllm.language(), &mut prefix, &trie).unwrap();
     let again = score(model.mllm.language(), &mut prefix, &trie).unwrap();
     assert_eq!(rows, again, "the prefix is as it was before");
     let generated = model.generate(prefix, &decoding).unwrap();
-    let alone = model.read(&prompts, &features, 8).unwrap();
+    let alone = model.read(None, &prompts, &features, 8).unwrap();
     assert_eq!(generated, model.generate(alone, &decoding).unwrap());
 
     for (row, (prompt, scores)) in prompts.into_iter().zip(&rows).enumerate() {
@@ -181,7 +182,7 @@ fn caterpillars(probability: f32) -> Bigram {
 fn bigram_scores(model: &Bigram) -> Vec<Result<Vec<f32>, NotFinite>> {
     let trie = LabelTrie::new(&[vec![CAT, END], vec![CAT, ERPILLAR, END], vec![DOG, END]]);
     let mut prefix =
-        Prefix::read(model, &[PromptRow::plain(model.embed(&[ASK]).unwrap()).unwrap()], trie.n_nodes()).unwrap();
+        Prefix::read(model, None, &[PromptRow::plain(model.embed(&[ASK]).unwrap()).unwrap()], trie.n_nodes()).unwrap();
     score(model, &mut prefix, &trie).unwrap()
 }
 
@@ -238,7 +239,7 @@ fn a_hundred_labels_cost_at_most_three_generations() {
     const N_IMAGES: usize = 8;
     let features = embedded_images(&model, &images, N_IMAGES);
     let prompts = [&prompt; N_IMAGES];
-    let read = || model.read(&prompts, &features, trie.n_nodes().max(32)).unwrap();
+    let read = || model.read(None, &prompts, &features, trie.n_nodes().max(32)).unwrap();
     // The least of several times: what else the machine does only ever adds to one.
     let least = |work: &dyn Fn()| -> Duration {
         let time = |_| {
