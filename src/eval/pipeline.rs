@@ -169,9 +169,9 @@ impl<'a> Session<'a> {
                 None => self.load(works, load)?,
             };
             self.asker = Some(match answerer {
-                Answerer::Local(asker, preparation) => {
+                Answerer::Local(mut asker, preparation) => {
                     let asker = self.flow(works, &preparation, observer, move |prepared, sender, stages| {
-                        answer_batches(&asker, prepared, sender, stages);
+                        answer_batches(&mut asker, prepared, sender, stages);
                         asker
                     })?;
                     Answerer::Local(asker, preparation)
@@ -297,7 +297,7 @@ impl<'a> Session<'a> {
 const BATCHES_AHEAD: usize = 1;
 
 fn answer_batches(
-    asker: &Asker<'_>,
+    asker: &mut Asker<'_>,
     prepared: &Receiver<PreparedBatch<Prepared>>,
     sender: &SyncSender<Result<AnsweredBatch>>,
     stages: &Stages,

@@ -83,8 +83,8 @@ impl<'a> Asker<'a> {
     }
 
     /// Answers one batch.
-    pub fn answer(&self, batch: PreparedBatch<Prepared>) -> Result<AnsweredBatch> {
-        let rows: Vec<ImageRow> = batch
+    pub fn answer(&mut self, batch: PreparedBatch<Prepared>) -> Result<AnsweredBatch> {
+        let rows: &[ImageRow] = &batch
             .samples
             .iter()
             .filter_map(|PreparedSample { work, image }| {
@@ -99,8 +99,11 @@ impl<'a> Asker<'a> {
                     known: &prepared.known,
                 })
             })
-            .collect();
-        let mut answers = self.subjects.loaded.ask(&self.questions[batch.dataset], &rows)?.into_iter();
+            .collect::<Vec<_>>();
+        let (loaded, questions) = (&mut self.subjects.loaded, &mut self.questions[batch.dataset]);
+        // On a thread of the pool, which shares its work out without sleeping in between.
+        let answers = rayon::scope(move |_| loaded.ask(questions, rows))?;
+        let mut answers = answers.into_iter();
         let probes = self.probes[batch.dataset].as_ref();
         let mut samples = Vec::with_capacity(batch.samples.len());
         for PreparedSample { work, image } in batch.samples {

@@ -116,7 +116,9 @@ impl Training<'_> {
             let items = order.1.chunks(self.hyperparameters.batch_size).nth(step % n_per_epoch);
             let batch = self.examples(items.context("an epoch has as many batches as steps")?)?;
             let learning_rate = schedule.rate(step);
-            let report = self.trainer.step(&batch, learning_rate)?;
+            let (trainer, batch) = (&mut self.trainer, batch.as_slice());
+            // On a thread of the pool, which shares its work out without sleeping in between.
+            let report = rayon::scope(move |_| trainer.step(batch, learning_rate))?;
             let duration = started.elapsed();
             let (step, epoch) = (step + 1, epoch + 1);
             folder.log(&line(step, epoch, &report, learning_rate, duration))?;
