@@ -4,7 +4,8 @@
 //! cargo bench --bench kernels [-- SHAPE]
 //! ```
 //!
-//! Lines are `kernels, threads, what, shape, milliseconds, GFLOP/s`, by tabs; the fastest of some runs counts.
+//! Lines are `kernels, threads, what, shape, milliseconds, GFLOP/s`, by tabs; the fastest of some runs counts. A product of one row is
+//! as fast as memory: before it stands how long its weights take to be read and added up, in GB/s.
 
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use emt::model::kernels::{
     AttentionShape, Heads, Kernels, Number, PackedWeight, Part, Visible, WeightNumbers, attention_within, linear,
 };
 use half::bf16;
+use rayon::prelude::*;
 
 /// Rows, inputs and outputs: the size that machines are compared by, then those of towers and language models.
 const PRODUCTS: [[usize; 3]; 7] = [
@@ -21,7 +23,7 @@ const PRODUCTS: [[usize; 3]; 7] = [
     [577, 1024, 4096],
     [640, 2816, 1024],
     [8, 1024, 2816],
-    [1, 1024, 32_000],
+    [1, 4096, 32_000],
 ];
 /// Rows of a batch, tokens, heads, heads of keys, and whether later tokens are hidden.
 const ATTENTIONS: [(usize, usize, usize, usize, bool); 5] = [
@@ -46,6 +48,12 @@ fn main() {
             let (x, weight) = (random(n_rows * n_in), random(n_out * n_in));
             let (narrow_x, narrow_weight) = (narrow(&x), narrow(&weight));
             let n_operations = 2 * n_rows * n_in * n_out;
+            if n_rows == 1 {
+                let n_bytes = 4 * n_out * n_in;
+                let words = vec![1u64; n_bytes / 8];
+                report(kernels, "read f32", &shape, n_bytes, || words.par_iter().sum::<u64>());
+                report(kernels, "read bf16", &shape, n_bytes / 2, || words[..n_bytes / 16].par_iter().sum::<u64>());
+            }
             let packed = |numbers| PackedWeight::new(kernels, numbers, n_out, n_in).expect("sizes agree");
             let weight = packed(WeightNumbers::F32(&weight));
             report(kernels, "product f32", &shape, n_operations, || product(&x, &weight));

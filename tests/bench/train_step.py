@@ -1,11 +1,11 @@
 """Times one training step of `emt finetune` beside transformers + peft, on the same batch in one run.
 
-    python train_step.py --emt target/release/emt --shared DIR [--methods lora,linear] [--shapes tiny,300m] [--rounds 3]
+    python train_step.py --emt target/release/emt --shared DIR [--methods lora,linear] [--shapes tiny,b32-300m] [--rounds 3]
                                                              (torch, transformers, peft, pillow, numpy)
 
 DIR is the shared folder (models/tiny-llava, data/cifar10). Training images of CIFAR-10 are written to a folder; each engine, in
 turn, makes steps on all of them as one batch, in a process of its own: LoRA (rank 64, projector trained too, dropout 0) or the
-projector alone. `tiny` is that model, `300m` the same family with random weights at the sizes of SHAPES. The reference runs as people
+projector alone. `tiny` is that model, other shapes are those of random_models.py. The reference runs as people
 run it, and once more with the tower's features kept from step to step, as emt keeps them: the second ratio compares what trains. The
 losses of the first step must agree. Printed: the median seconds of a step (the first two left out) with spread, the peak memory of each
 process, the ratios, and the instruction sets.
@@ -23,9 +23,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from random_models import make_model
+
 N_STEPS, N_WARM = 8, 2
-# Images of a batch; tower (side, patch, width, hidden, layers, heads), language model (width, hidden, layers, heads).
-SHAPES = {"tiny": (32, None, None), "300m": (4, (224, 32, 768, 3072, 12, 12), (1024, 2816, 22, 16))}
+# Images of a batch.
+N_IMAGES = {"tiny": 32}
+N_IMAGES_OF_REAL_SIZES = 4
 REFERENCE, KEPT = "transformers + peft", "the same, features kept"
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 ANSWER = "The object is a {}."
@@ -40,35 +43,6 @@ def write_images(shared, folder, n_images):
         path = folder / CLASSES[row[0]]
         path.mkdir(parents=True, exist_ok=True)
         Image.fromarray(row[1:].reshape(3, 32, 32).transpose(1, 2, 0)).save(path / f"{index:02}.png")
-
-
-def write_model(shared, shape, folder):
-    """A LLaVA of the shape's sizes with random weights, and the tokenizer of the small one. In a process of its own: what this one
-    holds when it starts another counts as the other's peak."""
-    import torch
-    import transformers
-
-    small = shared / "models/tiny-llava"
-    _, tower, language = SHAPES[shape]
-    shutil.copytree(small, folder, copy_function=shutil.copyfile)
-    os.chmod(folder, 0o755)
-    (folder / "model.safetensors").unlink()
-    config = json.loads((small / "config.json").read_text())
-    side, patch, width, hidden, layers, heads = tower
-    config["image_seq_length"] = (side // patch) ** 2
-    config["vision_config"] |= {"image_size": side, "patch_size": patch, "hidden_size": width, "intermediate_size": hidden}
-    config["vision_config"] |= {"num_hidden_layers": layers, "num_attention_heads": heads}
-    width, hidden, layers, heads = language
-    config["text_config"] |= {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers, "vocab_size": 32000}
-    config["text_config"] |= {"head_dim": width // heads, "num_attention_heads": heads, "num_key_value_heads": heads}
-    (folder / "config.json").write_text(json.dumps(config))
-    processor = json.loads((small / "processor_config.json").read_text())
-    processor["patch_size"] = patch
-    processor["image_processor"] |= {"crop_size": {"height": side, "width": side}, "size": {"shortest_edge": side}}
-    (folder / "processor_config.json").write_text(json.dumps(processor))
-    torch.manual_seed(1)
-    model = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig.from_pretrained(folder))
-    model.save_pretrained(folder, safe_serialization=True)
 
 
 def reference(model_dir, folder, method, keeps_features):
@@ -166,12 +140,13 @@ def reference_steps(arguments, model, method, folder, keeps_features):
 
 
 def compare(arguments, shape, method, scratch):
-    n_images = SHAPES[shape][0]
+    n_images = N_IMAGES.get(shape, N_IMAGES_OF_REAL_SIZES)
     folder = scratch / "cifar/train"
     shutil.rmtree(folder, ignore_errors=True)
     write_images(arguments.shared, folder, n_images)
-    model = arguments.shared / "models/tiny-llava" if SHAPES[shape][1] is None else scratch / shape
+    model = arguments.shared / "models/tiny-llava" if shape == "tiny" else scratch / shape
     if not model.exists():
+        # In a process of its own: what this one holds when it starts another counts as the other's peak.
         command = [sys.executable, __file__, "--emt", "-", "--shared", arguments.shared, "--write", shape, model]
         child([str(word) for word in command])
     found = {"emt": [], REFERENCE: [], KEPT: []}
@@ -209,7 +184,7 @@ def main():
         model, folder, method, keeps_features = arguments.reference
         return reference(Path(model), Path(folder), method, keeps_features == "1")
     if arguments.write:
-        return write_model(arguments.shared, arguments.write[0], Path(arguments.write[1]))
+        return make_model(arguments.shared, arguments.write[0], Path(arguments.write[1]))
     flags = re.findall(r"\b(?:avx\w*|fma|f16c|asimd\w*)\b", Path("/proc/cpuinfo").read_text().split("\n\n")[0])
     forced = os.environ.get("EMT_KERNELS", "the best of them")
     print(f"{os.cpu_count()} cores with {' '.join(flags)}; emt computes with {forced}")
