@@ -14,7 +14,7 @@ the best counts. Both answer the same prompts about the same images. Repeats sto
 
 Beside the ratio stands the share of the attainable: the floating-point operations of encoder and prefill over the seconds without
 decoding (the same with one new token), over the best rate of a product of two 4096 x 4096 matrices that either engine reaches in this run
-with any setting. For decoding (batch 1): the language model's bytes a token over the seconds of a further token, over the rate at
+with any setting. For decoding (batch 1): bytes of the language model's weights, keys and values over the seconds of a further token, over the rate at
 which as many bytes are read and added up just before and after: on a machine that others use, too, that rate is not always the same.
 """
 
@@ -259,7 +259,9 @@ def row(shape, dtype, batch_size, checkpoint, work):
     decode = ""
     if not is_encoder and batch_size == 1:
         language = shape.split("-")[1]
-        n_bytes = {"f32": 4, "bf16": 2}[dtype] * (n_language_weights(language) + VOCABULARY * LANGUAGE[language][0])
+        width, _, layers, heads, kv_heads = LANGUAGE[language]
+        n_kept = 2 * layers * kv_heads * width // heads * plain["n_tokens"]
+        n_bytes = {"f32": 4, "bf16": 2}[dtype] * (n_language_weights(language) + VOCABULARY * width + n_kept)
         step = (middle - statistics.median(prefill)) / n_images / (N_NEW_TOKENS - 1)
         decode = f"{n_bytes / step / max(memory):.2f} of {max(memory) / 1e9:.0f} GB/s"
     others = ", ".join(f"{name} {result['seconds'] / n_images:.3f}" for name, result in results.items())
