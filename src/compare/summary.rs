@@ -38,7 +38,7 @@ pub struct ModelHeading {
     pub family: String,
     /// Its adapter's hash, if any.
     pub adapter: Option<String>,
-    /// `f32`, `bf16` or `f16`.
+    /// `f32`, `bf16` or `f16`, with `+int8` behind it where weights are rounded.
     pub compute_type: String,
     /// `cpu`, `cuda`, `metal` or `served`.
     pub device_kind: String,

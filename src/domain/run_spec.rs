@@ -187,7 +187,7 @@ pub struct RunSpec {
     pub modes: Vec<Mode>,
     /// Generation stops after as many tokens.
     pub max_new_tokens: usize,
-    /// `f32`, `bf16` or `f16`; `served` where a server does not tell.
+    /// `f32`, `bf16` or `f16`, with `+int8` behind it where weights are rounded; `served` where a server does not tell.
     pub compute_type: String,
     /// `cpu`, `cuda`, `metal` or `served`.
     pub device_kind: String,

@@ -237,11 +237,11 @@ impl OpenedSubjects {
     }
 
     /// Bytes of the base, its encoder, its adapters and the copies that merging makes. On a CPU weights are packed in the
-    /// type that they are stored in; elsewhere they have the compute type, as what adapters add has everywhere.
+    /// type that they are stored in, or rounded; elsewhere they have the compute type, as what adapters add has everywhere.
     fn n_weight_bytes(&self, placement: &Placement) -> usize {
         let n_bytes_each = placement.dtype.size_in_bytes();
         let of = |weights: &Weights| match placement.device.is_cpu() {
-            true => weights.n_bytes(),
+            true => weights.n_bytes_rounded(|name, shape| placement.rounds(name, shape)),
             false => weights.n_parameters() * n_bytes_each,
         };
         let n_copies = if self.is_merged { self.adapters.len() } else { 0 };

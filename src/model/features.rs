@@ -55,7 +55,7 @@ pub fn computed_by(
     format!(
         "emt {}, {tower}, {preparation}, {} on {}, {instructions}, {}",
         env!("CARGO_PKG_VERSION"),
-        placement.compute_type(),
+        placement.dtype.as_str(),
         placement.device_kind(),
         std::env::consts::ARCH
     )

@@ -37,7 +37,8 @@ impl MemoryNeed {
                     if rows > 1 && fits(1) {
                         "a smaller --batch-size fits"
                     } else {
-                        "give a 16-bit checkpoint (weights keep their type), close other programs, or use a GPU or a served model"
+                        "give a 16-bit checkpoint (weights keep their type) or --dtype f32+int8, close other programs, or use a GPU or a served \
+                         model"
                     }
                 )
             }

@@ -10,34 +10,60 @@ pub struct Placement {
     pub device: Device,
     /// In which type they are computed.
     pub dtype: DType,
+    /// Whether the matrices of a language model's layers are rounded to 8 bits when they are read, as only a CPU has them.
+    pub rounds_to_int8: bool,
 }
 
+/// Before the names of a language model's layers.
+const ROUNDED: &str = "language_model.layers.";
+/// After the name of a compute type.
+const INT8: &str = "+int8";
+
 impl Placement {
-    /// `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `metal`; `dtype` is `auto`, `f32`, `bf16` or `f16`.
+    /// `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `metal`; `dtype` is `auto`, `f32`, `bf16` or `f16`, on a CPU also with
+    /// `+int8` behind it.
     ///
     /// `auto` is the GPU that the binary was built for, else the CPU; and f32 on a CPU, since without matrix
     /// instructions for bf16 a CPU is slower in it, whatever type the weights are stored in; bf16 on a GPU.
+    ///
+    /// # Errors
+    /// There is no such device or type, or the device cannot be used.
     pub fn new(device: &str, dtype: &str) -> Result<Self> {
         let device = parse_device(device)?;
-        let dtype = match dtype {
+        let (computed, rounds_to_int8) = match dtype.strip_suffix(INT8) {
+            Some(_) if !device.is_cpu() => {
+                bail!("--dtype {dtype} is for a CPU; hint: give --device cpu, or leave `{INT8}` out")
+            }
+            Some(computed) => (computed, true),
+            None => (dtype, false),
+        };
+        let dtype = match computed {
             "auto" if device.is_cpu() => DType::F32,
             "auto" => DType::BF16,
             "f32" => DType::F32,
             "bf16" => DType::BF16,
             "f16" => DType::F16,
-            other => bail!("unknown --dtype `{other}`; hint: auto, f32, bf16 or f16"),
+            _ => bail!(
+                "unknown --dtype `{dtype}`; hint: auto, f32, bf16 or f16; on a CPU f32+int8 or bf16+int8 halve a 16-bit checkpoint"
+            ),
         };
-        Ok(Self { device, dtype })
+        Ok(Self { device, dtype, rounds_to_int8 })
     }
 
     /// f32 on the CPU.
     pub fn cpu() -> Self {
-        Self { device: Device::Cpu, dtype: DType::F32 }
+        Self { device: Device::Cpu, dtype: DType::F32, rounds_to_int8: false }
     }
 
-    /// `f32`, `bf16` or `f16`.
-    pub fn compute_type(&self) -> &'static str {
-        self.dtype.as_str()
+    /// `f32`, `bf16` or `f16`, with `+int8` behind it where weights are rounded.
+    pub fn compute_type(&self) -> String {
+        format!("{}{}", self.dtype.as_str(), if self.rounds_to_int8 { INT8 } else { "" })
+    }
+
+    /// Whether the tensor of that canonical name and shape is rounded to 8 bits: towers, projector, embedding and head, norms
+    /// and biases are not, being few and what answers depend on most.
+    pub fn rounds(&self, name: &str, shape: &[usize]) -> bool {
+        self.rounds_to_int8 && shape.len() == 2 && name.starts_with(ROUNDED)
     }
 
     /// `cpu`, `cuda` or `metal`.
@@ -85,6 +111,19 @@ mod tests {
     fn an_unknown_device_or_type_is_named_with_the_choices() {
         assert!(Placement::new("gpu", "auto").unwrap_err().to_string().contains("cuda:1"));
         assert!(Placement::new("cpu", "int8").unwrap_err().to_string().contains("bf16"));
+    }
+
+    #[test]
+    fn only_the_matrices_of_a_language_models_layers_are_rounded() {
+        let placement = Placement::new("cpu", "bf16+int8").unwrap();
+        assert_eq!(placement.compute_type(), "bf16+int8");
+        assert_eq!(Placement::new("cpu", "auto+int8").unwrap().compute_type(), "f32+int8");
+        assert!(placement.rounds("language_model.layers.31.mlp.down_proj.weight", &[4096, 11008]));
+        assert!(!placement.rounds("language_model.layers.31.input_layernorm.weight", &[4096]));
+        for name in ["language_model.embed_tokens.weight", "lm_head.weight", "vision_tower.layers.0.mlp.fc1.weight"] {
+            assert!(!placement.rounds(name, &[64, 64]), "{name}");
+        }
+        assert!(!Placement::cpu().rounds("language_model.layers.31.mlp.down_proj.weight", &[4096, 11008]));
     }
 
     #[test]

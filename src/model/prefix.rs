@@ -231,8 +231,6 @@ pub(super) fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) -> candle_
 mod tests {
     use std::path::Path;
 
-    use candle_core::Device;
-
     use super::*;
     use crate::domain::RgbImage;
     use crate::model::Placement;
@@ -244,7 +242,7 @@ mod tests {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Model).unwrap();
             let opened = OpenedModel::open(&checkpoint, None, Some("vicuna_v1")).unwrap();
-            let model = opened.load(&Placement { device: Device::Cpu, dtype }).unwrap();
+            let model = opened.load(&Placement { dtype, ..Placement::cpu() }).unwrap();
             let inputs = [40, 90].map(|side| model.preprocessor.prepare(&RgbImage::blank(side, 60)));
             let images = model.mllm.embed_images(&model.mllm.see(&inputs.each_ref()).unwrap()).unwrap();
             let prompt = model.dialogue.render("What is it?").unwrap();

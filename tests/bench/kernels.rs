@@ -53,7 +53,12 @@ fn main() {
                 let words = vec![1u64; n_bytes / 8];
                 report(kernels, "read f32", &shape, n_bytes, || words.par_iter().sum::<u64>());
                 report(kernels, "read bf16", &shape, n_bytes / 2, || words[..n_bytes / 16].par_iter().sum::<u64>());
+                report(kernels, "read int8", &shape, n_bytes / 4, || words[..n_bytes / 32].par_iter().sum::<u64>());
             }
+            let int8 = PackedWeight::rounded_to_int8(kernels, WeightNumbers::F32(&weight), n_out, n_in);
+            let int8 = int8.expect("sizes agree");
+            report(kernels, "product f32 by int8", &shape, n_operations, || product(&x, &int8));
+            report(kernels, "product bf16 by int8", &shape, n_operations, || product(&narrow_x, &int8));
             let packed = |numbers| PackedWeight::new(kernels, numbers, n_out, n_in).expect("sizes agree");
             let weight = packed(WeightNumbers::F32(&weight));
             report(kernels, "product f32", &shape, n_operations, || product(&x, &weight));

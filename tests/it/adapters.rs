@@ -121,6 +121,8 @@ fn an_adapter_of_another_base_or_of_no_kind_is_refused() {
     let lora = adapter(&shared, "lora-mnist");
     assert_fails(&eval(&shared, &["--adapter", &format!("base={lora}"), "--out", &out]), &["`base`", "NAME=DIR"]);
     assert_fails(&eval(&shared, &["--adapter", &lora, "--adapter", &lora, "--out", &out]), &["`lora-mnist`"]);
+    let merged_and_rounded = ["--adapter", &lora, "--merge", "--dtype", "f32+int8", "--out", &out];
+    assert_fails(&eval(&shared, &merged_and_rounded), &["--merge", "leave `+int8` out"]);
     assert!(!Path::new(&out).join("lora-mnist").exists(), "nothing is begun that is refused");
 }
 

@@ -217,6 +217,7 @@ fn another_run_in_the_same_folder_is_refused_with_the_name_of_what_differs() {
         (&["--template", "vicuna_v1"], "chat_template"),
         (&["--sample-seed", "7"], "sample_seed"),
         (&["--dtype", "bf16"], "compute_type"),
+        (&["--dtype", "f32+int8"], "compute_type"),
         (&["--encoder", "none"], "encoder"),
         (&["--datasets", "mnist,cifar10"], "datasets"),
     ] {

@@ -95,7 +95,7 @@ pub(in crate::cli) fn prepare(
     let Asked { subjects, specs, questions, comparator, probe, batching } = asked;
     let (compute_type, device_kind) = match batching.is_served {
         true => (SERVED.to_owned(), SERVED.to_owned()),
-        false => (placement.compute_type().to_owned(), placement.device_kind().to_owned()),
+        false => (placement.compute_type(), placement.device_kind().to_owned()),
     };
     let mut spec = RunSpec {
         model: subjects.model_spec(0)?,
@@ -165,6 +165,11 @@ fn captions(args: &EvalOptions) -> Captions {
 fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
     let Wanted { model, args, texts, datasets, sample_seed, template, modes, hub } = *wanted;
     args.served.refuse_for_local(model)?;
+    if args.adapters.merge && placement.rounds_to_int8 {
+        bail!(
+            "--merge would round to 8 bits what was rounded before; hint: without it updates are computed beside, or leave `+int8` out of --dtype"
+        );
+    }
     let request = SubjectsRequest {
         model,
         encoder: args.comparator.encoder(&args.encoder)?,

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
+use super::int8::{Int8Dots, Int8Weights, widened as widened_from_int8, widened_to_pairs};
 use super::memory::{Shared, with_scratch, written};
 use super::packed::{PackedWeight, Panels};
 use super::pointwise::widened;
@@ -120,6 +121,8 @@ impl<T: Number> Map<'_, T> {
         let n_groups_wanted = (N_TASKS_OF_A_THREAD * rayon::current_num_threads()).div_ceil(n_blocks.max(1));
         let n_together = (columns.len() / n_groups_wanted).clamp(1, N_COLUMNS_OF_A_BLOCK / (P * panel));
         let n_groups = columns.len().div_ceil(n_together);
+        let is_narrow = self.parts.iter().any(|part| part.weight.scales().is_some());
+        let n_wide = if is_narrow { N_STEPS_OF_A_BLOCK * panel } else { 0 };
         // Safety: the blocks are all rows, the groups all columns, and each pair of them writes its own places.
         unsafe {
             written(n_rows * self.n_out, |result| {
@@ -129,7 +132,10 @@ impl<T: Number> Map<'_, T> {
                     let first = task % n_groups * n_together;
                     let columns = &columns[first..columns.len().min(first + n_together)];
                     let block = Block { map: self, left: &left, columns, first_row, n_rows, result };
-                    with_scratch(columns.len() * P * n_rows * panel, |sums| kernels.run(BlockIn { block, sums }));
+                    with_scratch(n_wide + columns.len() * P * n_rows * panel, |scratch| {
+                        let (wide, sums) = scratch.split_at_mut(n_wide);
+                        kernels.run(BlockIn { block, wide, sums });
+                    });
                 });
             })
         }
@@ -147,7 +153,7 @@ impl<'a> Left<'a> {
     fn new<T: Number>(x: &'a [T], parts: &[Part], kernels: Kernels) -> Self {
         let n_in = parts.first().map_or(1, |part| part.weight.n_in());
         let bf16 = T::as_bf16(x).filter(|_| kernels.dots_bf16()).unwrap_or(&[]);
-        let is_all_dots = !x.is_empty() && !bf16.is_empty() && parts.iter().all(|part| part.weight.is_bf16());
+        let is_all_dots = !x.is_empty() && !bf16.is_empty() && parts.iter().all(|part| part.weight.meets_bf16());
         let floats = match T::as_floats(x) {
             Some(floats) => Cow::Borrowed(floats),
             None if is_all_dots => Cow::Borrowed(&[][..]),
@@ -167,9 +173,10 @@ struct Block<'a, T, const P: usize> {
     result: Shared<T>,
 }
 
-/// The same with memory for the sums.
+/// The same with memory for the sums, and for some steps of a panel as they are multiplied where that is not as they are stored.
 struct BlockIn<'a, T, const P: usize> {
     block: Block<'a, T, P>,
+    wide: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
@@ -178,13 +185,13 @@ impl<T: Number, const P: usize> Task for BlockIn<'_, T, P> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { block, sums } = self;
+        let Self { block, wide, sums } = self;
         let n_numbers = block.n_rows * S::PANEL;
         let n_in = block.left.n_in;
         for first in (0..n_in).step_by(N_STEPS_OF_A_BLOCK) {
             let steps = [first, n_in.min(first + N_STEPS_OF_A_BLOCK)];
             for (column, sums) in block.columns.iter().flatten().zip(sums.chunks_exact_mut(n_numbers)) {
-                block.multiply(simd, column, steps, sums);
+                block.multiply(simd, column, steps, wide, sums);
             }
         }
         for (columns, sums) in block.columns.iter().zip(sums.chunks_exact(P * n_numbers)) {
@@ -197,22 +204,47 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
     /// Writes the products of the rows with some steps of one panel to `sums` `(rows, panel)`, or adds them where the
     /// steps are not the first.
     #[inline(always)]
-    fn multiply<S: Simd>(&self, simd: S, column: &Column, steps: [usize; 2], sums: &mut [f32]) {
+    fn multiply<S: Simd>(&self, simd: S, column: &Column, steps: [usize; 2], wide: &mut [f32], sums: &mut [f32]) {
         let weight = column.part.weight;
         let floats = self.left.floats.as_ptr();
+        let dots = self.left.bf16.as_ptr();
+        let is_dots = !self.left.bf16.is_empty();
+        let start = column.panel * weight.panel_len(S::PANEL) + steps[0] * S::PANEL;
         match &weight.panels {
-            Panels::F32(panels) => self.product::<S, Floats>(simd, column, steps, floats, panels.as_slice(), sums),
-            Panels::F16(panels) => self.product::<S, HalfWeights>(simd, column, steps, floats, panels.as_slice(), sums),
-            Panels::Bf16(panels) if self.left.bf16.is_empty() => {
-                self.product::<S, Bf16Weights>(simd, column, steps, floats, panels.as_slice(), sums);
+            Panels::F32(panels) => {
+                self.product::<S, Floats>(simd, column, steps, floats, &panels.as_slice()[start..], sums);
+            }
+            Panels::F16(panels) => {
+                self.product::<S, HalfWeights>(simd, column, steps, floats, &panels.as_slice()[start..], sums);
+            }
+            Panels::Bf16(panels) if is_dots => {
+                self.product::<S, Bf16Dots>(simd, column, steps, dots, &panels.as_slice()[start..], sums);
             }
             Panels::Bf16(panels) => {
-                let left = self.left.bf16.as_ptr();
-                self.product::<S, Bf16Dots>(simd, column, steps, left, panels.as_slice(), sums);
+                self.product::<S, Bf16Weights>(simd, column, steps, floats, &panels.as_slice()[start..], sums);
+            }
+            Panels::Int8(panels) => {
+                let n_numbers = (steps[1] - steps[0]).next_multiple_of(2) * S::PANEL;
+                let panel = &panels.numbers.as_slice()[start..][..n_numbers];
+                // One tile meets each number once; more would widen it again and again.
+                let is_one_tile = self.n_rows <= N_ROWS_OF_A_TILE;
+                match (is_one_tile, is_dots) {
+                    (true, true) => self.product::<S, Int8Dots>(simd, column, steps, dots, panel, sums),
+                    (true, false) => self.product::<S, Int8Weights>(simd, column, steps, floats, panel, sums),
+                    (false, true) => {
+                        let pairs = widened_to_pairs(simd, panel, wide);
+                        self.product::<S, Bf16Dots>(simd, column, steps, dots, pairs, sums);
+                    }
+                    (false, false) => {
+                        let panel = widened_from_int8(simd, panel, wide);
+                        self.product::<S, Floats>(simd, column, steps, floats, panel, sums);
+                    }
+                }
             }
         }
     }
 
+    /// The same with the panel's steps as `right`.
     #[inline(always)]
     fn product<S: Simd, O: Operands>(
         &self,
@@ -220,18 +252,17 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
         column: &Column,
         [first, last]: [usize; 2],
         left: *const O::Left,
-        panels: &[O::Right],
+        right: &[O::Right],
         sums: &mut [f32],
     ) {
         let n_in = self.left.n_in;
-        let start = column.panel * column.part.weight.panel_len(S::PANEL);
         let product = Product::<O> {
             // `Map::check` saw that x is whole rows; blocks begin at whole steps.
             left: left.wrapping_add(self.first_row * n_in + first),
             left_stride: n_in,
             n_rows: self.n_rows,
             n_steps: last - first,
-            right: panels[start + first * S::PANEL..].as_ptr(),
+            right: right.as_ptr(),
             right_stride: S::PANEL,
             n_vectors: column.n_columns.div_ceil(S::LANES),
             result: sums.as_mut_ptr(),
@@ -259,7 +290,11 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
                 unsafe {
                     let value = |part: usize| {
                         let sum = sums.as_ptr().add((part * n_rows + row) * S::PANEL + offset);
-                        let sum = simd.load(sum);
+                        let mut sum = simd.load(sum);
+                        if let Some(scales) = columns[part].part.weight.scales() {
+                            let scales = scales.as_ptr().add(columns[part].panel * S::PANEL + offset);
+                            sum = simd.multiply(sum, simd.load_first(scales, n));
+                        }
                         match columns[part].part.bias {
                             Some(bias) => {
                                 let bias = bias.as_ptr().add(columns[part].panel * S::PANEL + offset);

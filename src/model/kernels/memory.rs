@@ -11,6 +11,7 @@ struct Line([u8; 64]);
 pub trait Plain: Copy + 'static {}
 impl Plain for f32 {}
 impl Plain for u16 {}
+impl Plain for i8 {}
 impl Plain for half::bf16 {}
 
 /// Numbers that begin at a line; all 0 at first.

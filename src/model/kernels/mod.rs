@@ -18,6 +18,7 @@ mod attention_tests;
 mod backward;
 #[cfg(test)]
 mod edge_tests;
+mod int8;
 mod kept;
 mod kv_append;
 mod kv_buffer;

@@ -1,9 +1,11 @@
 //! Weights in the order in which a product reads them.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::Kernels;
+use super::int8::Int8Panels;
 use super::memory::Aligned;
 
 /// A weight `(n_out, n_in)`, packed once: panels of as many outputs as a tile has columns, in each the inputs one after
@@ -22,6 +24,7 @@ pub(super) enum Panels {
     F32(Aligned<f32>),
     F16(Aligned<u16>),
     Bf16(Aligned<u16>),
+    Int8(Int8Panels),
 }
 
 /// The numbers of a weight, row-major.
@@ -36,7 +39,18 @@ pub enum WeightNumbers<'a> {
 }
 
 impl WeightNumbers<'_> {
-    fn len(&self) -> usize {
+    /// Writes one row of them as f32.
+    pub(super) fn widen(&self, row: usize, to: &mut [f32]) {
+        let start = row * to.len();
+        let end = start + to.len();
+        match self {
+            Self::F32(numbers) => to.copy_from_slice(&numbers[start..end]),
+            Self::F16(numbers) => numbers[start..end].convert_to_f32_slice(to),
+            Self::Bf16(numbers) => numbers[start..end].convert_to_f32_slice(to),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::F32(numbers) => numbers.len(),
             Self::F16(numbers) => numbers.len(),
@@ -57,9 +71,7 @@ const N_INPUTS_AT_ONCE: usize = 32;
 impl PackedWeight {
     /// Packs `(n_out, n_in)`; `None` where there are not as many numbers.
     pub fn new(kernels: Kernels, weight: WeightNumbers, n_out: usize, n_in: usize) -> Option<Self> {
-        if n_out.checked_mul(n_in) != Some(weight.len()) || n_in == 0 {
-            return None;
-        }
+        check(weight, n_out, n_in)?;
         let (panel, _) = kernels.panel_and_lanes();
         let panels = match weight {
             WeightNumbers::F32(numbers) => Panels::F32(packed(numbers, n_in, panel, 1, |x| x)),
@@ -67,6 +79,12 @@ impl PackedWeight {
             WeightNumbers::Bf16(numbers) => Panels::Bf16(packed(numbers, n_in, panel, 2, bf16::to_bits)),
         };
         Some(Self { kernels, n_out, n_in, panels })
+    }
+
+    /// The same rounded to 8 bits a number.
+    pub fn rounded_to_int8(kernels: Kernels, weight: WeightNumbers, n_out: usize, n_in: usize) -> Option<Self> {
+        check(weight, n_out, n_in)?;
+        Some(Self { kernels, n_out, n_in, panels: Panels::Int8(Int8Panels::new(kernels, weight, n_in)) })
     }
 
     /// Outputs.
@@ -84,7 +102,7 @@ impl PackedWeight {
         self.kernels
     }
 
-    /// The weight as it was, `(n_out, n_in)`, widened to f32.
+    /// The weight as it is computed with, `(n_out, n_in)`, widened to f32.
     pub fn unpacked(&self) -> Vec<f32> {
         let (panel, _) = self.kernels.panel_and_lanes();
         let (n_out, n_in) = (self.n_out, self.n_in);
@@ -92,20 +110,34 @@ impl PackedWeight {
             Panels::F32(panels) => unpacked(panels.as_slice(), n_out, n_in, panel, 1, |x| x),
             Panels::F16(panels) => unpacked(panels.as_slice(), n_out, n_in, panel, 1, |x| f16::from_bits(x).to_f32()),
             Panels::Bf16(panels) => unpacked(panels.as_slice(), n_out, n_in, panel, 2, |x| bf16::from_bits(x).to_f32()),
+            Panels::Int8(panels) => panels.unpacked(self.kernels, n_in),
         }
     }
 
-    pub(super) fn is_bf16(&self) -> bool {
-        matches!(self.panels, Panels::Bf16(_))
+    /// Whether its numbers can be multiplied with bf16 as such.
+    pub(super) fn meets_bf16(&self) -> bool {
+        matches!(self.panels, Panels::Bf16(_) | Panels::Int8(_))
+    }
+
+    /// What the sums of each output are multiplied with, where they are.
+    pub(super) fn scales(&self) -> Option<&[f32]> {
+        match &self.panels {
+            Panels::Int8(panels) => Some(&panels.scales),
+            Panels::F32(_) | Panels::F16(_) | Panels::Bf16(_) => None,
+        }
     }
 
     /// Numbers of one panel.
     pub(super) fn panel_len(&self, panel: usize) -> usize {
         match self.panels {
-            Panels::Bf16(_) => self.n_in.next_multiple_of(2) * panel,
+            Panels::Bf16(_) | Panels::Int8(_) => self.n_in.next_multiple_of(2) * panel,
             Panels::F32(_) | Panels::F16(_) => self.n_in * panel,
         }
     }
+}
+
+fn check(weight: WeightNumbers, n_out: usize, n_in: usize) -> Option<()> {
+    (n_out.checked_mul(n_in) == Some(weight.len()) && n_in > 0).then_some(())
 }
 
 /// Where the number of `input` and `column` lies in a panel in which `together` inputs lie together.

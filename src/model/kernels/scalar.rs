@@ -77,6 +77,12 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Lanes {
+        // Safety: the caller's.
+        std::array::from_fn(|lane| f32::from(unsafe { *from.add(lane) }))
+    }
+
+    #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> Lanes {
         // Safety: the caller's.
         std::array::from_fn(|lane| widen(unsafe { from.add(lane).read_unaligned() }))

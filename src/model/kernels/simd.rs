@@ -57,6 +57,25 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `to` is valid for writes of `LANES` halves.
     unsafe fn store_f16(self, to: *mut u16, x: Self::V);
+    /// Whole numbers as f32.
+    /// # Safety
+    /// `from` is valid for reads of `LANES` numbers.
+    unsafe fn load_i8(self, from: *const i8) -> Self::V;
+    /// Writes `LANES` pairs of bf16 of whole numbers, all first ones of which lie before all second ones.
+    /// # Safety
+    /// `from` is valid for reads of `2 * LANES` numbers, `to` for writes of as many.
+    #[inline(always)]
+    unsafe fn widen_i8_pairs(self, from: *const i8, to: *mut u16) {
+        for lane in 0..Self::LANES {
+            for half in 0..2 {
+                // Safety: the caller's.
+                unsafe {
+                    let number = half::bf16::from_f32(f32::from(*from.add(half * Self::LANES + lane)));
+                    *to.add(2 * lane + half) = number.to_bits();
+                }
+            }
+        }
+    }
     /// bf16 numbers, widened.
     /// # Safety
     /// `from` is valid for reads of `LANES` numbers.

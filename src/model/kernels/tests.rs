@@ -70,7 +70,9 @@ pub(super) fn in_all_types(
         brains.iter().map(|x| x.to_f32()).collect::<Vec<_>>(),
     ];
     let packed = numbers.map(|numbers| PackedWeight::new(kernels, numbers, n_out, n_in).unwrap());
-    packed.into_iter().zip(values).collect()
+    let narrow = PackedWeight::rounded_to_int8(kernels, WeightNumbers::F32(weight), n_out, n_in).unwrap();
+    let narrow_values = narrow.unpacked();
+    packed.into_iter().zip(values).chain([(narrow, narrow_values)]).collect()
 }
 
 proptest! {
@@ -96,6 +98,25 @@ proptest! {
                 let sizes = |x: &[f32]| x.iter().map(|x| x.abs()).collect::<Vec<_>>();
                 let error = error_against(&y, &expected, &product(&sizes(&x), &sizes(&values), n_in));
                 prop_assert!(error < 1e-6, "{} {:?}: {error:e}", kernels.name(), packed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_weight_of_8_bits_lies_within_half_a_step_of_what_it_was(n_out in 1usize..150, n_in in 1usize..300, seed: u64) {
+        // Outputs of unlike size, one of which is 0 throughout.
+        let size = |output: usize| if output == 1 { 0.0 } else { 10f32.powi(output as i32 % 7 - 3) };
+        let weight: Vec<f32> = random(n_out * n_in, seed).iter().enumerate().map(|(i, x)| x * size(i / n_in)).collect();
+        let narrow: Vec<bf16> = weight.iter().map(|&x| bf16::from_f32(x)).collect();
+        let values: Vec<f32> = narrow.iter().map(|x| x.to_f32()).collect();
+        for kernels in Kernels::available() {
+            for (numbers, values) in [(WeightNumbers::F32(&weight), &weight), (WeightNumbers::Bf16(&narrow), &values)] {
+                let packed = PackedWeight::rounded_to_int8(kernels, numbers, n_out, n_in).unwrap().unpacked();
+                for (rounded, row) in packed.chunks_exact(n_in).zip(values.chunks_exact(n_in)) {
+                    let step = row.iter().fold(0f32, |highest, x| highest.max(x.abs())) / 127.0;
+                    let worst = rounded.iter().zip(row).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));
+                    prop_assert!(worst <= 0.5001 * step, "{}: {worst} of {step}", kernels.name());
+                }
             }
         }
     }
@@ -163,11 +184,12 @@ proptest! {
     fn a_row_is_computed_as_if_it_were_alone(n_rows in 2usize..40, n_in in 1usize..600, n_out in 1usize..100, seed: u64) {
         let (x, weight) = (random(n_rows * n_in, seed), random(n_out * n_in, seed ^ 1));
         for kernels in Kernels::available() {
-            let packed = PackedWeight::new(kernels, WeightNumbers::F32(&weight), n_out, n_in).unwrap();
-            let part = Part { weight: &packed, bias: None };
-            let together = linear(&x, &[part], None, None);
-            for (x, together) in x.chunks_exact(n_in).zip(together.chunks_exact(n_out)) {
-                prop_assert_eq!(linear(x, &[part], None, None), together);
+            for (packed, _) in in_all_types(kernels, &weight, n_out, n_in) {
+                let part = Part { weight: &packed, bias: None };
+                let together = linear(&x, &[part], None, None);
+                for (x, together) in x.chunks_exact(n_in).zip(together.chunks_exact(n_out)) {
+                    prop_assert_eq!(linear(x, &[part], None, None), together);
+                }
             }
         }
     }

@@ -133,6 +133,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> __m256 {
+        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+    }
+
+    #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> __m256 {
         // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
         unsafe {
@@ -304,6 +310,23 @@ macro_rules! avx512 {
         unsafe fn store_f16(self, to: *mut u16, x: __m512) {
             // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
             unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<NEAREST>(x)) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_i8(self, from: *const i8) -> __m512 {
+            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn widen_i8_pairs(self, from: *const i8, to: *mut u16) {
+            // Safety: the instructions are there, as `self` proves; the pointers are the caller's.
+            unsafe {
+                let first = _mm512_castps_si512(self.load_i8(from));
+                let second = _mm512_castps_si512(self.load_i8(from.add(16)));
+                // Numbers of 8 bits leave the lower half of their f32 empty.
+                _mm512_storeu_si512(to.cast(), _mm512_or_si512(_mm512_srli_epi32::<16>(first), second));
+            }
         }
 
         #[inline(always)]

@@ -56,6 +56,18 @@ pub(super) fn tensor<T: WithDType>(numbers: Vec<T>, shape: impl Into<Shape>) -> 
 
 /// Packs a weight `(n_out, …)` as the matrix `(n_out, n_in)` that it is.
 pub(super) fn packed(weight: &Tensor) -> Result<PackedWeight> {
+    packed_by(weight, PackedWeight::new)
+}
+
+/// The same rounded to 8 bits a number.
+pub(super) fn rounded_to_int8(weight: &Tensor) -> Result<PackedWeight> {
+    packed_by(weight, PackedWeight::rounded_to_int8)
+}
+
+fn packed_by(
+    weight: &Tensor,
+    pack: impl FnOnce(Kernels, WeightNumbers, usize, usize) -> Option<PackedWeight>,
+) -> Result<PackedWeight> {
     let n_out = weight.dim(0)?;
     let n_in = weight.elem_count() / n_out.max(1);
     let weight = weight.contiguous()?;
@@ -69,13 +81,13 @@ pub(super) fn packed(weight: &Tensor) -> Result<PackedWeight> {
         CpuStorage::BF16(numbers) => WeightNumbers::Bf16(&numbers[start..end]),
         _ => bail!("weights are packed as f32, f16 and bf16"),
     };
-    match PackedWeight::new(Kernels::chosen(), numbers, n_out, n_in) {
+    match pack(Kernels::chosen(), numbers, n_out, n_in) {
         Some(packed) => Ok(packed),
         None => bail!("a weight without a number cannot be packed"),
     }
 }
 
-/// The weight `(n_out, n_in)` as it was, in the type `dtype`.
+/// The weight `(n_out, n_in)` as it is computed with, in the type `dtype`.
 pub(super) fn unpacked(weight: &PackedWeight, dtype: DType) -> Result<Tensor> {
     tensor(weight.unpacked(), (weight.n_out(), weight.n_in()))?.to_dtype(dtype)
 }

@@ -67,14 +67,15 @@ impl<'a> Loader<'a> {
         self.placement.device.is_cpu() && (!trains || self.placement.dtype == DType::F32)
     }
 
-    /// The weight `name` packed for the kernels, in its stored type where that is narrower than the placement's, and one
-    /// for all models of these weights; `None` where weights are not packed, or the adapter's tensor stands in its place.
+    /// The weight `name` packed for the kernels, in its stored type where that is narrower than the placement's or rounded
+    /// where the placement says so, and one for all models of these weights; `None` where weights are not packed, or the adapter's tensor stands in its place.
     pub(super) fn packed(&mut self, name: &str, shape: &[usize]) -> Result<Option<Arc<PackedWeight>>> {
         let path = self.path(name);
         if !self.packs() || self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&path)) {
             return Ok(None);
         }
-        self.weights.take_made(&path, shape, self.placement.dtype, fused::packed).map(Some)
+        let pack = if self.placement.rounds(&path, shape) { fused::rounded_to_int8 } else { fused::packed };
+        self.weights.take_made(&path, shape, self.placement.dtype, pack).map(Some)
     }
 
     /// As [`tensor`](Self::tensor), but in the stored type where that is narrower, unless it is the adapter's.

@@ -230,6 +230,16 @@ impl Weights {
         self.entries.values().map(|entry| entry.stored.n_bytes()).sum()
     }
 
+    /// The bytes of all tensors as stored, but for one byte for each number of those of which `is_rounded` says so by
+    /// canonical name and shape.
+    pub fn n_bytes_rounded(&self, is_rounded: impl Fn(&str, &[usize]) -> bool) -> usize {
+        let of = |(name, entry): (&String, &Entry)| match is_rounded(name, &entry.stored.shape) {
+            true => entry.stored.n_elements(),
+            false => entry.stored.n_bytes(),
+        };
+        self.entries.iter().map(of).sum()
+    }
+
     /// The number of elements of all tensors.
     pub fn n_parameters(&self) -> usize {
         self.entries.values().map(|entry| entry.stored.n_elements()).sum()

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use half::{bf16, f16};
 
+use super::super::int8::Widths;
 use super::super::memory::{Shared, with_scratch, written};
 use super::super::packed::{PackedWeight, Panels};
 use super::super::simd::{Number, PANEL_MAX, Simd, Task};
@@ -238,6 +239,16 @@ fn unpack<S: Simd>(
                     let numbers = &numbers[place / 2 * 2 * S::PANEL + place % 2..];
                     for output in 0..n {
                         slab[output * S::PANEL + input] = bf16::from_bits(numbers[2 * output]).to_f32();
+                    }
+                }
+            }
+            Panels::Int8(panels) => {
+                let widths = Widths { panel: S::PANEL, lanes: S::LANES };
+                let numbers = &panels.numbers.as_slice()[start..];
+                for (output, scale) in panels.scales[first + step..][..n].iter().enumerate() {
+                    for input in 0..n_columns {
+                        let number = f32::from(numbers[widths.place(columns[0] + input, output)]);
+                        slab[output * S::PANEL + input] = number * scale;
                     }
                 }
             }
