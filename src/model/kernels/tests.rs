@@ -195,6 +195,25 @@ proptest! {
     }
 }
 
+/// `tests/golden/make_int8.py`.
+#[test]
+fn weights_are_rounded_to_8_bits_as_torch_rounds_them() {
+    let golden: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/golden/int8.json")).expect("the file is JSON");
+    let numbers = |key: &str| -> Vec<f32> {
+        golden[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+    };
+    let (weight, expected) = (numbers("weight"), numbers("rounded"));
+    let n_in = golden["n_in"].as_u64().unwrap() as usize;
+    for kernels in Kernels::available() {
+        let numbers = WeightNumbers::F32(&weight);
+        let packed = PackedWeight::rounded_to_int8(kernels, numbers, weight.len() / n_in, n_in).unwrap();
+        for (rounded, expected) in packed.unpacked().into_iter().zip(&expected) {
+            assert!((rounded - expected).abs() <= 1e-6 * expected.abs(), "{}: {rounded} {expected}", kernels.name());
+        }
+    }
+}
+
 /// Applies `exp`, or stores in `T` and reads back.
 enum Pass<'a> {
     Exp(&'a mut [f32]),
