@@ -198,13 +198,11 @@ proptest! {
 /// `tests/golden/make_int8.py`.
 #[test]
 fn weights_are_rounded_to_8_bits_as_torch_rounds_them() {
-    let golden: serde_json::Value =
-        serde_json::from_str(include_str!("../../../tests/golden/int8.json")).expect("the file is JSON");
-    let numbers = |key: &str| -> Vec<f32> {
-        golden[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
-    };
-    let (weight, expected) = (numbers("weight"), numbers("rounded"));
-    let n_in = golden["n_in"].as_u64().unwrap() as usize;
+    let lines = include_str!("../../../tests/golden/int8.tsv").lines();
+    let rows: Vec<Vec<f32>> = lines.map(|line| line.split('\t').map(|x| x.parse().unwrap()).collect()).collect();
+    let n_in = rows[0].len();
+    let of = |first: usize| rows.iter().skip(first).step_by(2).flatten().copied().collect::<Vec<f32>>();
+    let (weight, expected) = (of(0), of(1));
     for kernels in Kernels::available() {
         let numbers = WeightNumbers::F32(&weight);
         let packed = PackedWeight::rounded_to_int8(kernels, numbers, weight.len() / n_in, n_in).unwrap();
