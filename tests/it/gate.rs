@@ -126,6 +126,29 @@ fn thirty_images_are_inconclusive_and_the_number_needed_is_named() {
 }
 
 #[test]
+fn a_gate_with_a_feature_cache_decides_the_same_and_the_second_time_without_the_tower() {
+    let made = made();
+    let cache = made.path("cache").display().to_string();
+    let arguments = ["--datasets", "embedded/mnist", "--encoder", "none", "--limit", "30"];
+    let cached = [&arguments[..], &["--feature-cache", &cache]].concat();
+    let decided = |runs: &str, arguments: &[&str]| {
+        let (finished, mut decision) = gate(&made.path("tiny"), &made.path(runs), arguments);
+        assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+        let datasets = decision["datasets"].take();
+        let covered = finished.stderr.lines().find(|line| line.starts_with("feature cache `"));
+        (datasets, covered.map(|line| line.split_once("`: ").unwrap().1.to_owned()))
+    };
+    let (without, none) = decided("uncached", &arguments);
+    let (first, covered_first) = decided("cached-first", &cached);
+    let (second, covered_second) = decided("cached-second", &cached);
+    assert!(none.is_none() && without.is_array());
+    assert_eq!((&first, &second), (&without, &without));
+    // The base's tower is the adapter's: each image is seen once.
+    assert!(covered_first.as_ref().is_some_and(|line| line.starts_with("0.0% of 30 ")), "{covered_first:?}");
+    assert!(covered_second.as_ref().is_some_and(|line| line.starts_with("100.0% of 30 ")), "{covered_second:?}");
+}
+
+#[test]
 fn an_adapter_that_changes_nothing_is_refused_by_the_gate() {
     let made = made();
     let idle = made.path("idle");
