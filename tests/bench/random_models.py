@@ -9,7 +9,7 @@ import shutil
 
 # (side, patch, width, hidden, layers, heads) and (width, hidden, layers, heads, heads of keys); `tiny` is the small LLaVA's own.
 TOWERS = {"b32": (224, 32, 768, 3072, 12, 12), "l14": (336, 14, 1024, 4096, 24, 16)}
-LANGUAGE = {"tiny": None, "300m": (1024, 2816, 22, 16, 16), "1b": (2048, 5632, 22, 32, 4)}
+LANGUAGE = {"tiny": None, "300m": (1024, 2816, 22, 16, 16), "1b": (2048, 5632, 22, 32, 4), "7b": (4096, 11008, 32, 32, 32)}
 VOCABULARY = 32000
 
 
@@ -53,15 +53,13 @@ def make_encoder(shared, tower, folder):
     transformers.CLIPModel(transformers.CLIPConfig.from_pretrained(folder)).save_pretrained(folder, safe_serialization=True)
 
 
-def make_model(shared, shape, folder):
-    """A LLaVA of this shape, which never ends an answer of its own accord."""
-    import torch
+def configured_model(shared, shape, folder):
+    """All of a LLaVA of this shape but its weights, and the part of its configuration that they follow from."""
     import transformers
 
     config = emptied(shared / "models/tiny-llava", folder)
     tower, language = shape.split("-")
     side, patch = TOWERS[tower][:2]
-    n_known = config["image_token_index"]  # Padding comes after it.
     config["image_seq_length"] = (side // patch) ** 2
     config["vision_config"] |= tower_config(tower)
     config["text_config"] |= language_config(language)
@@ -72,10 +70,56 @@ def make_model(shared, shape, folder):
     processor["patch_size"] = patch
     processor["image_processor"] = of_side(processor["image_processor"], side)
     path.write_text(json.dumps(processor))
+    return transformers.LlavaConfig.from_pretrained(folder)
+
+
+def never_ends(config, head):
+    """Tokens that the small tokenizer lacks never win, and neither does the end: all answers are of one length."""
+    head[config.image_token_index :] = 0  # Padding comes after it.
+    head[config.text_config.eos_token_id] = 0
+
+
+def make_model(shared, shape, folder):
+    """A LLaVA of this shape, which never ends an answer of its own accord."""
+    import torch
+    import transformers
+
+    config = configured_model(shared, shape, folder)
     torch.manual_seed(1)
-    model = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig.from_pretrained(folder))
+    model = transformers.LlavaForConditionalGeneration(config)
     with torch.no_grad():
-        # Tokens that the small tokenizer lacks never win, and neither does the end: all answers are of one length.
-        model.lm_head.weight[n_known:] = 0
-        model.lm_head.weight[config["text_config"]["eos_token_id"]] = 0
+        never_ends(config, model.lm_head.weight)
     model.save_pretrained(folder, safe_serialization=True)
+
+
+def make_large_model(shared, shape, folder):
+    """The same in bf16, a tensor at a time: no more than a shard is ever in memory."""
+    import safetensors.torch
+    import torch
+    import transformers
+
+    config = configured_model(shared, shape, folder)
+    with torch.device("meta"):
+        wanted = transformers.LlavaForConditionalGeneration(config).state_dict()
+    torch.manual_seed(1)
+    shard, places = {}, {}
+
+    def write():
+        name = f"model-{len(set(places.values())) + 1:05}.safetensors"
+        safetensors.torch.save_file(shard, folder / name)
+        places.update(dict.fromkeys(shard, name))
+        shard.clear()
+
+    for name, like in wanted.items():
+        if like.dim() > 1 or "class_embedding" in name:
+            tensor = torch.randn(like.shape, dtype=torch.bfloat16) * 0.02
+        else:
+            tensor = torch.full(like.shape, float("norm" in name and name.endswith("weight")), dtype=torch.bfloat16)
+        if name == "lm_head.weight":
+            never_ends(config, tensor)
+        shard[name] = tensor
+        if sum(tensor.nbytes for tensor in shard.values()) > 2e9:
+            write()
+    write()
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -7,7 +7,7 @@ use half::bf16;
 use super::kv_buffer::HeadTo;
 use super::memory::{Aligned, Plain};
 use super::simd::{Number, Simd};
-use super::tile::{Bf16Dots, Bf16Weights, Floats, Product};
+use super::tile::{Bf16Dots, Bf16Weights, Floats, Operands, Product};
 
 /// Numbers of keys and values: f32, or bf16, which halves what attention reads and is what the processor's products of
 /// bf16 take.
@@ -93,6 +93,31 @@ pub struct RowsByKept<K> {
     pub(super) accumulates: bool,
 }
 
+impl<K> RowsByKept<K> {
+    /// The same over numbers as `O` reads them.
+    ///
+    /// # Safety
+    /// Rows and what is kept hold such numbers, and the pointers are valid for the rows, steps and vectors.
+    #[inline(always)]
+    unsafe fn run<S: Simd, O: Operands>(self, simd: S) {
+        let product = Product::<O> {
+            left: self.left.cast(),
+            left_stride: self.left_stride * size_of::<f32>() / size_of::<O::Left>(),
+            n_rows: self.n_rows,
+            n_steps: self.n_steps,
+            right: self.right.cast(),
+            right_stride: self.right_stride,
+            n_vectors: self.n_vectors,
+            result: self.result,
+            result_stride: self.result_stride,
+            accumulates: self.accumulates,
+            operands: PhantomData,
+        };
+        // Safety: the caller's.
+        unsafe { product.run(simd) };
+    }
+}
+
 impl Kept for f32 {
     const TOGETHER: usize = 1;
 
@@ -128,21 +153,8 @@ impl Kept for f32 {
 
     #[inline(always)]
     unsafe fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
-        let product = Product::<Floats> {
-            left: product.left,
-            left_stride: product.left_stride,
-            n_rows: product.n_rows,
-            n_steps: product.n_steps,
-            right: product.right,
-            right_stride: product.right_stride,
-            n_vectors: product.n_vectors,
-            result: product.result,
-            result_stride: product.result_stride,
-            accumulates: product.accumulates,
-            operands: PhantomData,
-        };
         // Safety: the caller's.
-        unsafe { product.run(simd) };
+        unsafe { product.run::<S, Floats>(simd) };
     }
 }
 
@@ -194,40 +206,13 @@ impl Kept for bf16 {
 
     #[inline(always)]
     unsafe fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
-        let RowsByKept { n_rows, n_steps, right_stride, n_vectors, result, result_stride, accumulates, .. } = product;
-        let right = product.right.cast::<u16>();
-        if S::DOTS_BF16 {
-            let product = Product::<Bf16Dots> {
-                left: product.left.cast(),
-                left_stride: 2 * product.left_stride,
-                n_rows,
-                n_steps,
-                right,
-                right_stride,
-                n_vectors,
-                result,
-                result_stride,
-                accumulates,
-                operands: PhantomData,
-            };
-            // Safety: the caller's.
-            unsafe { product.run(simd) };
-        } else {
-            let product = Product::<Bf16Weights> {
-                left: product.left,
-                left_stride: product.left_stride,
-                n_rows,
-                n_steps,
-                right,
-                right_stride,
-                n_vectors,
-                result,
-                result_stride,
-                accumulates,
-                operands: PhantomData,
-            };
-            // Safety: the caller's.
-            unsafe { product.run(simd) };
+        // Safety: the caller's; `store_left` writes narrow numbers under the same condition.
+        unsafe {
+            if S::DOTS_BF16 {
+                product.run::<S, Bf16Dots>(simd);
+            } else {
+                product.run::<S, Bf16Weights>(simd);
+            }
         }
     }
 }

@@ -343,6 +343,7 @@ pub(super) fn hash_stored(stored: &StoredTensor) -> anyhow::Result<blake3::Hash>
     hasher.update(stored.element.name().as_bytes());
     hash_shape(&mut hasher, &stored.shape);
     hasher.update(&stored.row_major()?);
+    stored.release();
     Ok(hasher.finalize())
 }
 

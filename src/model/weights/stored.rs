@@ -170,8 +170,13 @@ impl StoredTensor {
             other => anyhow::bail!("weights are taken as f32, f16 or bf16, not {other:?}"),
         };
         // The tensor takes its place: a checkpoint does not lie in memory twice.
-        self.file.release(self.bytes.clone());
+        self.release();
         Ok(tensor)
+    }
+
+    /// Gives the memory of its bytes back, where they can be read again.
+    pub(super) fn release(&self) {
+        self.file.release(self.bytes.clone());
     }
 
     /// The values as f32, row-major.
