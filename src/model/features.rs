@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, bail};
-use candle_core::Tensor;
 use candle_core::safetensors::Load;
+use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 
 use super::Placement;
@@ -48,9 +48,10 @@ pub fn computed_by(
     placement: &Placement,
     is_differentiable: bool,
 ) -> String {
-    let instructions = match placement.device.is_cpu() && !is_differentiable {
-        true => super::kernels_name(),
-        false => "none",
+    let instructions = match &placement.device {
+        Device::Cpu if !is_differentiable => super::kernels_name(),
+        Device::Cuda(_) if cfg!(feature = "flash-attn") => "flash attention",
+        _ => "none",
     };
     format!(
         "emt {}, {tower}, {preparation}, {} on {}, {instructions}, {}",

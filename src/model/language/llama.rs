@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::{LanguageModel, TokenInput};
 use crate::model::config::Config;
 use crate::model::layers::{
-    Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader,
+    Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader, Mask,
     MultimodalRotary, MultimodalRotaryConfig, RmsNorm, Rotary, RotaryConfig,
 };
 
@@ -197,7 +197,7 @@ impl LanguageModel for Llama {
     fn forward(
         &self,
         input: &TokenInput,
-        mask: Option<&Tensor>,
+        mask: Option<&Mask>,
         caches: Option<&mut [KvCache]>,
     ) -> candle_core::Result<Tensor> {
         let rotary = match &self.positions {

@@ -5,7 +5,7 @@ mod qwen;
 
 use candle_core::Tensor;
 
-use super::layers::KvCache;
+use super::layers::{KvCache, Mask};
 
 pub use llama::{Llama, LlamaConfig};
 pub use qwen::QwenText;
@@ -32,12 +32,12 @@ pub trait LanguageModel: Send {
     /// Token embeddings `(tokens, hidden)`.
     fn embed(&self, ids: &[u32]) -> candle_core::Result<Tensor>;
 
-    /// Hidden states after the last norm, `(batch, tokens, hidden)`. `mask` is added to attention scores. Without `caches`
-    /// nothing is kept for later tokens, and gradients flow.
+    /// Hidden states after the last norm, `(batch, tokens, hidden)`. Without `mask` every token sees all positions; without
+    /// `caches` nothing is kept for later tokens, and gradients flow.
     fn forward(
         &self,
         input: &TokenInput,
-        mask: Option<&Tensor>,
+        mask: Option<&Mask>,
         caches: Option<&mut [KvCache]>,
     ) -> candle_core::Result<Tensor>;
 

@@ -1,15 +1,14 @@
 //! Multi-head attention, with grouped keys and values, rotary positions and a cache where a family has them.
 
-use std::ops::Range;
-
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
+use super::flash_attention::FlashAttention;
 use super::fused::{self, by_type};
 use super::gradients::{self, AttentionInputs};
 use super::rotary::rotate;
 use super::visible::Visible;
-use super::{KvCache, Linear, Loader, RmsNorm, needs_gradient};
+use super::{KvCache, Linear, Loader, Mask, RmsNorm, needs_gradient};
 use crate::model::kernels::{self, Heads, Kernels, RotaryRows};
 
 /// What the projections are called in the checkpoint.
@@ -69,12 +68,11 @@ impl Attention {
         Ok(Self { norms: Some((query, key)), ..self })
     }
 
-    /// `x` `(batch, tokens, size)` to the same shape. `mask` is added to the scores and broadcasts to
-    /// `(batch, heads, tokens, positions)`; `rotary` are cosines and sines `(batch, tokens, head_size / 2)`.
+    /// `x` `(batch, tokens, size)` to the same shape. `mask` is of its tokens and of all positions; `rotary` are cosines and sines `(batch, tokens, head_size / 2)`.
     pub fn forward(
         &self,
         x: &Tensor,
-        mask: Option<&Tensor>,
+        mask: Option<&Mask>,
         rotary: Option<&(Tensor, Tensor)>,
         cache: Option<&mut KvCache>,
     ) -> candle_core::Result<Tensor> {
@@ -86,14 +84,14 @@ impl Attention {
         &self,
         residual: Option<&Tensor>,
         x: &Tensor,
-        mask: Option<&Tensor>,
+        mask: Option<&Mask>,
         rotary: Option<&(Tensor, Tensor)>,
         cache: Option<&mut KvCache>,
     ) -> candle_core::Result<Tensor> {
         let (batch, n_tokens, _) = x.dims3()?;
         let is_of_kernels = cache.as_ref().is_none_or(|cache| !cache.holds_tensors());
         // Norms of queries and keys come between the projections and the positions.
-        let is_of_kernels = is_of_kernels && self.norms.is_none() && fused::serves(&[x]) && serves_mask(mask);
+        let is_of_kernels = is_of_kernels && self.norms.is_none() && fused::serves(&[x]);
         let projected = self.projected(x, is_of_kernels)?;
         if is_of_kernels && fused::serves(&projected.tensors()) {
             let mixed = self.mixed(&projected, mask, rotary, cache)?;
@@ -102,7 +100,7 @@ impl Attention {
         let Projected::Apart([query, key, value]) = projected else {
             candle_core::bail!("what the kernels have projected they also mix")
         };
-        if cache.is_none() && serves_mask(mask) && gradients::serves(&[&query, &key, &value]) {
+        if cache.is_none() && gradients::serves(&[&query, &key, &value]) {
             let mixed = self.mixed_with_gradients([query, key, value], mask, rotary)?;
             return self.output.forward_with(&mixed, None, residual);
         }
@@ -124,9 +122,6 @@ impl Attention {
             Some(cache) => cache.append(&key, &value)?,
             None => (key, value),
         };
-        let n_groups = self.shape.n_heads / self.shape.n_kv_heads;
-        let (key, value) = (repeat_heads(key, n_groups)?, repeat_heads(value, n_groups)?);
-
         let mixed = mix(&query, &key, &value, mask)?;
         let mixed = mixed.transpose(1, 2)?.reshape((batch, n_tokens, self.shape.n_heads * self.shape.head_size))?;
         self.output.forward_with(&mixed, None, residual)
@@ -136,7 +131,7 @@ impl Attention {
     fn mixed_with_gradients(
         &self,
         [mut query, mut key, value]: [Tensor; 3],
-        mask: Option<&Tensor>,
+        mask: Option<&Mask>,
         rotary: Option<&(Tensor, Tensor)>,
     ) -> candle_core::Result<Tensor> {
         let AttentionShape { n_heads, n_kv_heads, head_size, .. } = self.shape;
@@ -150,7 +145,7 @@ impl Attention {
         let (batch, n_tokens, _) = query.dims3()?;
         check_mask(mask, batch, n_tokens, n_tokens)?;
         let shape = kernels::AttentionShape { n_heads, n_kv_heads, head_size };
-        let inputs = AttentionInputs { shape, mask: mask.cloned(), rotary: rotary.cloned() };
+        let inputs = AttentionInputs { shape, mask: mask.map(Mask::added).cloned(), rotary: rotary.cloned() };
         gradients::attention([&query, &key, &value], inputs)
     }
 
@@ -168,7 +163,7 @@ impl Attention {
     fn mixed(
         &self,
         projected: &Projected,
-        mask: Option<&Tensor>,
+        mask: Option<&Mask>,
         rotary: Option<&(Tensor, Tensor)>,
         cache: Option<&mut KvCache>,
     ) -> candle_core::Result<Tensor> {
@@ -178,7 +173,7 @@ impl Attention {
         let (batch, n_tokens, _) = first.dims3()?;
         let n_before = cache.as_ref().map_or(0, |cache| cache.n_positions());
         check_mask(mask, batch, n_tokens, n_before + n_tokens)?;
-        let visible = Visible::of(mask)?;
+        let visible = Visible::of(mask.map(Mask::added))?;
         let angles = match rotary {
             Some((cos, sin)) => Some((fused::floats(cos)?, fused::floats(sin)?)),
             None => None,
@@ -233,8 +228,8 @@ impl Projected {
     }
 }
 
-fn check_mask(mask: Option<&Tensor>, batch: usize, n_queries: usize, n_positions: usize) -> candle_core::Result<()> {
-    match mask.map(Tensor::dims) {
+fn check_mask(mask: Option<&Mask>, batch: usize, n_queries: usize, n_positions: usize) -> candle_core::Result<()> {
+    match mask.map(|mask| mask.added().dims()) {
         Some(dims)
             if !matches!(dims, [rows, 1, queries, positions]
             if [1, batch].contains(rows) && (*queries, *positions) == (n_queries, n_positions)) =>
@@ -247,21 +242,27 @@ fn check_mask(mask: Option<&Tensor>, batch: usize, n_queries: usize, n_positions
     }
 }
 
-/// Whether one mask serves all heads of a row.
-fn serves_mask(mask: Option<&Tensor>) -> bool {
-    mask.is_none_or(|mask| mask.rank() == 4 && mask.dims()[1] == 1)
-}
-
-/// `softmax(query key^T / √head size + mask) value`, each `(batch, heads, tokens, head size)`.
-pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
-    if fused::serves(&[query, key, value]) && serves_mask(mask) {
+/// `softmax(query key^T / √head size + mask) value`, each `(batch, heads, tokens, head size)`; keys and values may be of fewer
+/// heads, which are shared by as many of the queries'.
+pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
+    if let Some(flash) = FlashAttention::serving([query, key, value], mask) {
+        return flash.mix([query, key, value]);
+    }
+    if fused::serves(&[query, key, value]) {
         return mix_by_kernels(query, key, value, mask);
     }
-    let scale = (query.dim(3)? as f64).powf(-0.5);
-    let has_gradient = needs_gradient(&[query, key, value]);
+    mix_in_steps([query, key, value], mask)
+}
+
+/// The same by candle's operations, through which gradients flow.
+pub(super) fn mix_in_steps([query, key, value]: [&Tensor; 3], mask: Option<&Mask>) -> candle_core::Result<Tensor> {
+    let (_, n_heads, _, head_size) = query.dims4()?;
+    let (key, value) = (repeat_heads(key, n_heads)?, repeat_heads(value, n_heads)?);
+    let scale = (head_size as f64).powf(-0.5);
+    let has_gradient = needs_gradient(&[query, &key, &value]);
     let scores = (query.matmul(&key.t()?)? * scale)?; // (batch, heads, tokens, positions)
     let scores = match mask {
-        Some(mask) => scores.broadcast_add(mask)?,
+        Some(mask) => scores.broadcast_add(mask.added())?,
         None => scores,
     };
     let weights = if has_gradient {
@@ -269,14 +270,15 @@ pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Te
     } else {
         candle_nn::ops::softmax_last_dim(&scores)?
     };
-    weights.matmul(value)
+    weights.matmul(&value)
 }
 
-fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
+fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
     let (batch, n_heads, n_queries, head_size) = query.dims4()?;
+    let (key, value) = (&repeat_heads(key, n_heads)?, &repeat_heads(value, n_heads)?);
     let n_keys = key.dim(2)?;
     check_mask(mask, batch, n_queries, n_keys)?;
-    let visible = Visible::of(mask)?;
+    let visible = Visible::of(mask.map(Mask::added))?;
     let shape = kernels::AttentionShape { n_heads, n_kv_heads: n_heads, head_size };
     by_type!(query, T => {
         fn of<T>(numbers: &[T], n_tokens: usize, shape: kernels::AttentionShape) -> Heads<'_, T> {
@@ -294,100 +296,12 @@ fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Te
     })
 }
 
-fn repeat_heads(x: Tensor, n_groups: usize) -> candle_core::Result<Tensor> {
-    if n_groups == 1 {
-        return Ok(x);
+/// `x` `(batch, heads, positions, head size)` with each head as often as makes `n_heads`.
+fn repeat_heads(x: &Tensor, n_heads: usize) -> candle_core::Result<Tensor> {
+    let (batch, n_kv_heads, n_positions, head_size) = x.dims4()?;
+    if n_kv_heads == n_heads {
+        return Ok(x.clone());
     }
-    let (batch, n_heads, n_positions, head_size) = x.dims4()?;
-    x.unsqueeze(2)?.expand((batch, n_heads, n_groups, n_positions, head_size))?.reshape((
-        batch,
-        n_heads * n_groups,
-        n_positions,
-        head_size,
-    ))
-}
-
-/// Zero where a token may look, a large negative number where it may not: `(1, 1, tokens, tokens)`.
-pub fn causal_mask(n_tokens: usize, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-    left_padded_mask(&[0], n_tokens, n_tokens, dtype, device)
-}
-
-/// The mask of `n_queries` last positions of `n_positions`, where the first `n_padding[row]` positions of a
-/// row are padding: `(batch, 1, queries, positions)`.
-///
-/// A padded query sees itself alone: with nothing to see its softmax would be NaN and spread through the values.
-pub fn left_padded_mask(
-    n_padding: &[usize],
-    n_queries: usize,
-    n_positions: usize,
-    dtype: DType,
-    device: &Device,
-) -> candle_core::Result<Tensor> {
-    let mut mask = Vec::with_capacity(n_padding.len() * n_queries * n_positions);
-    for &padding in n_padding {
-        for query in n_positions - n_queries..n_positions {
-            mask.extend((0..n_positions).map(|key| {
-                let visible = key == query || (key >= padding && key <= query);
-                if visible { 0f32 } else { MASKED }
-            }));
-        }
-    }
-    Tensor::from_vec(mask, (n_padding.len(), 1, n_queries, n_positions), device)?.to_dtype(dtype)
-}
-
-/// The mask of nodes `new` of a tree whose root is the last of `n_before` positions, the first `n_padding[row]` of them
-/// padding: a node sees those before the tree, its ancestors and itself. `parents` are by node, each before its
-/// children; `None` is the root. `(batch, 1, new, n_before + new.end)`.
-pub fn tree_mask(
-    n_padding: &[usize],
-    n_before: usize,
-    parents: &[Option<usize>],
-    new: Range<usize>,
-    dtype: DType,
-    device: &Device,
-) -> candle_core::Result<Tensor> {
-    let n_positions = n_before + new.end;
-    let mut mask = vec![MASKED; n_padding.len() * new.len() * n_positions];
-    let queries = n_padding.iter().flat_map(|&padding| new.clone().map(move |node| (padding, node)));
-    for (row, (padding, node)) in mask.chunks_exact_mut(n_positions).zip(queries) {
-        row[padding..n_before].fill(0.0);
-        let mut next = Some(node);
-        while let Some(node) = next {
-            row[n_before + node] = 0.0;
-            next = parents[node];
-        }
-    }
-    Tensor::from_vec(mask, (n_padding.len(), 1, new.len(), n_positions), device)?.to_dtype(dtype)
-}
-
-/// Finite in f16 too, and far below every score.
-pub(super) const MASKED: f32 = -60_000.0;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_sees_the_prompt_its_ancestors_and_itself() {
-        // Two children of the root, and two of the first of them.
-        let parents = [None, None, Some(0), Some(0)];
-        let mask = tree_mask(&[0, 1], 2, &parents, 1..4, DType::F32, &Device::Cpu).unwrap();
-        assert_eq!(mask.dims(), [2, 1, 3, 6]);
-        let visible: Vec<u8> =
-            mask.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|&v| u8::from(v == 0.0)).collect();
-        let of_row = |first: u8| [[first, 1, 0, 1, 0, 0], [first, 1, 1, 0, 1, 0], [first, 1, 1, 0, 0, 1]].concat();
-        assert_eq!(visible, [of_row(1), of_row(0)].concat());
-    }
-
-    #[test]
-    fn a_padded_row_sees_its_own_tokens_only() {
-        let mask = left_padded_mask(&[0, 2], 3, 3, DType::F32, &Device::Cpu).unwrap();
-        let visible: Vec<bool> =
-            mask.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|&value| value == 0.0).collect();
-        let expected = [
-            [true, false, false, true, true, false, true, true, true],
-            [true, false, false, false, true, false, false, false, true],
-        ];
-        assert_eq!(visible, expected.concat());
-    }
+    let shape = (batch, n_kv_heads, n_heads / n_kv_heads, n_positions, head_size);
+    x.unsqueeze(2)?.expand(shape)?.reshape((batch, n_heads, n_positions, head_size))
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Activation, Attention, AttentionNames, AttentionShape, LayerNorm, Loader, Mlp};
+use super::{Activation, Attention, AttentionNames, AttentionShape, LayerNorm, Loader, Mask, Mlp};
 
 /// Sizes of a block.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ impl Block {
     }
 
     /// `(batch, tokens, size)` to the same shape.
-    pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
         let x = self.attention.forward_added(Some(x), &self.attention_norm.forward(x)?, mask, None, None)?;
         self.mlp.forward_added(Some(&x), &self.mlp_norm.forward(&x)?)
     }

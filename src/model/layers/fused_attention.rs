@@ -4,6 +4,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 
 use super::attention::mix;
+use super::flash_attention::FlashAttention;
 use super::rotary::rotate;
 use super::{Linear, Loader};
 
@@ -64,7 +65,7 @@ fn batch_of(x: &Tensor, n_segments: usize) -> candle_core::Result<Tensor> {
 fn mix_in_parts(query: &Tensor, key: &Tensor, value: &Tensor) -> candle_core::Result<Tensor> {
     let (batch, n_heads, n_queries, _) = query.dims4()?;
     let n_at_once = (N_SCORES_MAX / (batch * n_heads * key.dim(2)?)).clamp(1, n_queries);
-    if n_at_once == n_queries {
+    if n_at_once == n_queries || FlashAttention::serving([query, key, value], None).is_some() {
         return mix(query, key, value, None);
     }
     let parts: Vec<Tensor> = (0..n_queries)

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use candle_core::{Result, Tensor, TensorId};
 use rayon::prelude::*;
 
-use super::attention::MASKED;
 use super::fused;
+use super::mask::MASKED;
 use crate::model::kernels;
 
 /// A mask `(1 or batch, 1, queries, positions)` that was read.
@@ -77,11 +77,11 @@ mod tests {
     #[test]
     fn padding_and_order_are_ranges_and_a_tree_is_not() {
         let causal = causal_mask(3, DType::F32, &Device::Cpu).unwrap();
-        assert_eq!(*Visible::of(Some(&causal)).unwrap(), Visible::Ranges(vec![[0, 1], [0, 2], [0, 3]]));
+        assert_eq!(*Visible::of(Some(causal.added())).unwrap(), Visible::Ranges(vec![[0, 1], [0, 2], [0, 3]]));
         let padded = left_padded_mask(&[0, 2], 2, 4, DType::BF16, &Device::Cpu).unwrap();
-        assert_eq!(*Visible::of(Some(&padded)).unwrap(), Visible::Ranges(vec![[0, 3], [0, 4], [2, 3], [2, 4]]));
+        assert_eq!(*Visible::of(Some(padded.added())).unwrap(), Visible::Ranges(vec![[0, 3], [0, 4], [2, 3], [2, 4]]));
         let tree = tree_mask(&[0], 2, &[None, None, Some(0)], 0..3, DType::F32, &Device::Cpu).unwrap();
-        assert!(matches!(*Visible::of(Some(&tree)).unwrap(), Visible::Added(_)));
+        assert!(matches!(*Visible::of(Some(tree.added())).unwrap(), Visible::Added(_)));
         let open = Tensor::zeros((1, 1, 2, 3), DType::F32, &Device::Cpu).unwrap();
         assert_eq!(*Visible::of(Some(&open)).unwrap(), Visible::All);
         assert_eq!(*Visible::of(None).unwrap(), Visible::All);

@@ -9,7 +9,7 @@ use super::*;
 use crate::dataset::{Catalog, DataRoots, Dataset, OpenRequest, open};
 use crate::domain::RgbImage;
 use crate::model::Placement;
-use crate::model::layers::{KvCache, causal_mask};
+use crate::model::layers::{KvCache, Mask, causal_mask};
 use crate::model::mllm::{ImageEmbedding, Model, OpenedModel, RenderedPrompt};
 use crate::model::prefix::{Padding, PromptRow, batch};
 use crate::model::preprocess::ImageInput;
@@ -146,7 +146,7 @@ impl LanguageModel for Bigram {
     fn forward(
         &self,
         input: &TokenInput,
-        _mask: Option<&Tensor>,
+        _mask: Option<&Mask>,
         _caches: Option<&mut [KvCache]>,
     ) -> candle_core::Result<Tensor> {
         Ok(input.embeddings.clone())
