@@ -18,7 +18,7 @@ pub struct Sitting {
     pub paths: Map<String, Value>,
 }
 
-/// The environment of a run: host, threads, instruction set, versions, dates, batch size, limit and paths.
+/// The environment of a run: host, threads, instruction set, features of the build, versions, dates, batch size, limit and paths.
 pub fn environment(sitting: &Sitting) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("emt".into(), env!("CARGO_PKG_VERSION").into());
@@ -31,6 +31,10 @@ pub fn environment(sitting: &Sitting) -> Map<String, Value> {
     }
     fields.insert("architecture".into(), std::env::consts::ARCH.into());
     fields.insert("instruction_set".into(), json!(instruction_set()));
+    let features = features();
+    if !features.is_empty() {
+        fields.insert("features".into(), json!(features));
+    }
     fields.insert("n_threads".into(), sitting.n_threads.into());
     if let Some(batch_size) = sitting.batch_size {
         fields.insert("batch_size".into(), batch_size.into());
@@ -45,6 +49,18 @@ pub fn environment(sitting: &Sitting) -> Map<String, Value> {
 /// The present in UTC, as in `2026-01-31T12:00:00Z`.
 pub fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+/// The features of the build that choose what computes.
+fn features() -> Vec<&'static str> {
+    let built = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("flash-attn", cfg!(feature = "flash-attn")),
+        ("metal", cfg!(feature = "metal")),
+        ("mkl", cfg!(feature = "mkl")),
+        ("accelerate", cfg!(feature = "accelerate")),
+    ];
+    built.into_iter().filter(|(_, is_built)| *is_built).map(|(name, _)| name).collect()
 }
 
 /// The extensions of the processor that change speed or the compute type.
