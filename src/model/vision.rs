@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 
 use super::config::Config;
-use super::layers::{Activation, Block, BlockConfig, LayerNorm, Linear, Loader};
+use super::layers::{Activation, Block, BlockConfig, LayerNorm, Loader, PatchEmbedding, PatchEmbeddingShape};
 use super::preprocess::ImageInput;
 
 /// Which of the two towers.
@@ -135,9 +135,7 @@ impl VisionConfig {
 /// The blocks of a tower with its embeddings; what comes after the last block is the family's.
 pub struct VisionTower {
     config: VisionConfig,
-    patches: Linear,
-    class_token: Option<Tensor>, // (1, 1, hidden)
-    positions: Tensor,           // (1, tokens, hidden)
+    embedding: PatchEmbedding,
     norm_before: Option<LayerNorm>,
     blocks: Vec<Block>,
 }
@@ -147,20 +145,20 @@ impl VisionTower {
     pub fn load(loader: &mut Loader, config: VisionConfig) -> Result<Self> {
         let size = config.block.size;
         let is_clip = config.kind == TowerKind::Clip;
-        let mut embeddings = loader.at("embeddings");
-        let patch = [size, config.n_channels, config.patch_size, config.patch_size];
-        // A convolution whose stride is its size is one product over flattened patches.
-        let patches = Linear::load_shaped(&mut embeddings, "patch_embedding", &patch, !is_clip)?;
-        let class_token =
-            if is_clip { Some(embeddings.tensor("class_embedding", &[size])?.reshape((1, 1, size))?) } else { None };
-        let n_tokens = config.n_tokens();
-        let positions = embeddings.tensor("position_embedding.weight", &[n_tokens, size])?.unsqueeze(0)?;
+        let shape = PatchEmbeddingShape {
+            size,
+            n_channels: config.n_channels,
+            patch_size: config.patch_size,
+            n_tokens: config.n_tokens(),
+            has_class_token: is_clip,
+        };
+        let embedding = PatchEmbedding::load(&mut loader.at("embeddings"), shape)?;
         let norm_before =
             if is_clip { Some(LayerNorm::load(loader, "pre_layrnorm", size, config.block.epsilon)?) } else { None };
         let blocks = (0..config.n_layers)
             .map(|i| Block::load(&mut loader.at(&format!("encoder.layers.{i}")), &config.block))
             .collect::<Result<_>>()?;
-        Ok(Self { config, patches, class_token, positions, norm_before, blocks })
+        Ok(Self { config, embedding, norm_before, blocks })
     }
 
     /// Sizes.
@@ -177,9 +175,8 @@ impl VisionTower {
         if let Some(other) = images.iter().find(|image| image.shape != [3, side, side]) {
             bail!("a picture of {:?} numbers does not fit a tower that takes 3 x {side} x {side}", other.shape);
         }
-        let values: Vec<f32> = images.iter().flat_map(|image| image.values.iter().copied()).collect();
-        let pixels = Tensor::from_vec(values, (images.len(), 3, side, side), self.positions.device())?;
-        Ok(pixels.to_dtype(self.positions.dtype())?)
+        let values = images.iter().map(|image| &image.values[..]).collect::<Vec<_>>().concat();
+        Ok(Tensor::from_vec(values, (images.len(), 3, side, side), self.embedding.device())?)
     }
 
     /// The hidden state `wanted` of every tile of `image`, `(tiles, tokens, hidden)`.
@@ -193,10 +190,10 @@ impl VisionTower {
         if !matches!(image.shape[..], [n_tiles, 3, height, width] if n_tiles > 0 && (height, width) == (side, side)) {
             bail!("tiles of {:?} numbers do not fit a tower that takes 3 x {side} x {side}", image.shape);
         }
-        let (n_values, device) = (3 * side * side, self.positions.device());
+        let (n_values, device) = (3 * side * side, self.embedding.device());
         let pass = |values: &[f32]| -> Result<Tensor> {
             let tiles = Tensor::from_slice(values, (values.len() / n_values, 3, side, side), device)?;
-            let mut states = self.hidden_states(&tiles.to_dtype(self.positions.dtype())?, &[wanted])?;
+            let mut states = self.hidden_states(&tiles, &[wanted])?;
             Ok(states.swap_remove(0))
         };
         let parts = image.values.chunks(N_TILES_PER_PASS * n_values).map(pass).collect::<Result<Vec<_>>>()?;
@@ -224,21 +221,7 @@ impl VisionTower {
     }
 
     fn embed(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {
-        let (batch, n_channels, height, width) = pixels.dims4()?;
-        let patch = self.config.patch_size;
-        let (rows, columns) = (height / patch, width / patch);
-        let patches = pixels
-            .narrow(2, 0, rows * patch)?
-            .narrow(3, 0, columns * patch)?
-            .reshape(&[batch, n_channels, rows, patch, columns, patch][..])?
-            .permute([0, 2, 4, 1, 3, 5])?
-            .reshape((batch, rows * columns, n_channels * patch * patch))?; // (batch, patches, 3 * patch * patch)
-        let mut x = self.patches.forward(&patches)?;
-        if let Some(class_token) = &self.class_token {
-            let class_tokens = class_token.broadcast_as((batch, 1, self.config.block.size))?;
-            x = Tensor::cat(&[&class_tokens.contiguous()?, &x], 1)?;
-        }
-        let x = x.broadcast_add(&self.positions)?;
+        let x = self.embedding.forward(pixels)?;
         match &self.norm_before {
             Some(norm) => norm.forward(&x),
             None => Ok(x),

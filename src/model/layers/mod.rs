@@ -17,6 +17,7 @@ mod mask;
 mod mlp;
 mod multimodal_rotary;
 mod norm;
+mod patch_embedding;
 mod rotary;
 mod update;
 mod visible;
@@ -34,6 +35,7 @@ pub use mask::{Mask, causal_mask, left_padded_mask, tree_mask};
 pub use mlp::{GatedMlp, Mlp};
 pub use multimodal_rotary::{MultimodalRotary, MultimodalRotaryConfig, Sections, patch_rotary};
 pub use norm::{LayerNorm, RmsNorm};
+pub use patch_embedding::{PatchEmbedding, PatchEmbeddingShape};
 pub use rotary::{Rotary, RotaryConfig};
 pub use update::{AdamWStep, add, sum_of_squares};
 
