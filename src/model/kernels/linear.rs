@@ -217,7 +217,8 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
             Panels::F16(panels) => {
                 self.product::<S, HalfWeights>(simd, column, steps, floats, &panels.as_slice()[start..], sums);
             }
-            Panels::Bf16(panels) if is_dots => {
+            // A constant first: for other sets no such product is compiled.
+            Panels::Bf16(panels) if S::DOTS_BF16 && is_dots => {
                 self.product::<S, Bf16Dots>(simd, column, steps, dots, &panels.as_slice()[start..], sums);
             }
             Panels::Bf16(panels) => {
@@ -228,17 +229,18 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
                 let panel = &panels.numbers.as_slice()[start..][..n_numbers];
                 // One tile meets each number once; more would widen it again and again.
                 let is_one_tile = self.n_rows <= N_ROWS_OF_A_TILE;
-                match (is_one_tile, is_dots) {
-                    (true, true) => self.product::<S, Int8Dots>(simd, column, steps, dots, panel, sums),
-                    (true, false) => self.product::<S, Int8Weights>(simd, column, steps, floats, panel, sums),
-                    (false, true) => {
+                if S::DOTS_BF16 && is_dots {
+                    if is_one_tile {
+                        self.product::<S, Int8Dots>(simd, column, steps, dots, panel, sums);
+                    } else {
                         let pairs = widened_to_pairs(simd, panel, wide);
                         self.product::<S, Bf16Dots>(simd, column, steps, dots, pairs, sums);
                     }
-                    (false, false) => {
-                        let panel = widened_from_int8(simd, panel, wide);
-                        self.product::<S, Floats>(simd, column, steps, floats, panel, sums);
-                    }
+                } else if is_one_tile {
+                    self.product::<S, Int8Weights>(simd, column, steps, floats, panel, sums);
+                } else {
+                    let panel = widened_from_int8(simd, panel, wide);
+                    self.product::<S, Floats>(simd, column, steps, floats, panel, sums);
                 }
             }
         }
