@@ -59,7 +59,8 @@ pub fn free_bytes() -> Option<u64> {
     system.refresh_memory();
     let available = system.available_memory();
     let free = match system.cgroup_limits() {
-        Some(limits) if limits.total_memory > 0 => available.min(limits.free_memory),
+        // What it calls free leaves out the files that the system keeps at hand, a checkpoint just written among them.
+        Some(limits) if limits.total_memory > 0 => available.min(limits.total_memory.saturating_sub(limits.rss)),
         _ => available,
     };
     (free > 0).then_some(free)
