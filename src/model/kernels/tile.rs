@@ -32,16 +32,18 @@ pub(super) trait Operands: 'static {
         right: *const Self::Right,
     );
 
-    /// The same of the first of `STEPS` steps alone, where the shared dimension ends within them.
+    /// The same of the first of `STEPS` steps alone, where the shared dimension ends within them; it never does where they are one.
     /// # Safety
     /// As [`add`](Self::add), but for one element of the left side.
+    #[inline(always)]
     unsafe fn add_last<S: Simd, const M: usize, const N: usize>(
-        simd: S,
-        sums: &mut [[S::V; N]; M],
-        left: *const Self::Left,
-        stride: usize,
-        right: *const Self::Right,
-    );
+        _: S,
+        _: &mut [[S::V; N]; M],
+        _: *const Self::Left,
+        _: usize,
+        _: *const Self::Right,
+    ) {
+    }
 }
 
 /// f32 times f32.
@@ -85,16 +87,6 @@ impl Operands for Floats {
         // Safety: the caller's.
         unsafe { add_step!(simd, sums, left, stride, |vector| simd.load(right.add(vector * S::LANES))) }
     }
-
-    #[inline(always)]
-    unsafe fn add_last<S: Simd, const M: usize, const N: usize>(
-        _: S,
-        _: &mut [[S::V; N]; M],
-        _: *const f32,
-        _: usize,
-        _: *const f32,
-    ) {
-    }
 }
 
 impl Operands for HalfWeights {
@@ -112,16 +104,6 @@ impl Operands for HalfWeights {
     ) {
         // Safety: the caller's.
         unsafe { add_step!(simd, sums, left, stride, |vector| simd.load_f16(right.add(vector * S::LANES))) }
-    }
-
-    #[inline(always)]
-    unsafe fn add_last<S: Simd, const M: usize, const N: usize>(
-        _: S,
-        _: &mut [[S::V; N]; M],
-        _: *const f32,
-        _: usize,
-        _: *const u16,
-    ) {
     }
 }
 
