@@ -13,6 +13,7 @@ use super::method::Hyperparameters;
 use super::optimizer::{self, AdamW};
 use super::trainable::{Parameter, Trainable};
 use crate::model::Placement;
+use crate::model::language::TokenInput;
 use crate::model::layers::{StepCounter, add, causal_mask};
 use crate::model::mllm::{Model, OpenedModel, RenderedPrompt, Seen};
 use crate::model::prefix::{Padding, PromptRow, batch};
@@ -296,14 +297,19 @@ fn loss(model: &Model, examples: &[Example], n_tokens: usize, device: &Device) -
     }
     let lengths: Vec<usize> = rows.iter().map(PromptRow::n_tokens).collect();
     let n_positions = lengths.iter().copied().max().unwrap_or(0);
-    let input = batch(&rows, n_positions, Padding::Right)?;
+    // Where each row's answer is predicted: from the prompt's last token on.
+    let starts: Vec<usize> =
+        lengths.iter().zip(examples).map(|(length, example)| length - example.answer.len()).collect();
+    let first_wanted = starts.iter().copied().min().unwrap_or(0);
+    let n_wanted = n_positions - first_wanted;
+    let input = TokenInput { n_wanted: Some(n_wanted), ..batch(&rows, n_positions, Padding::Right)? };
     let mask = causal_mask(n_positions, input.embeddings.dtype(), device)?;
-    let hidden = language.forward(&input, Some(&mask), None)?;
+    let hidden = language.forward(&input, Some(&mask), None)?; // (batch, wanted, hidden)
 
     let mut places = Vec::new();
     let mut targets: Vec<u32> = Vec::new();
-    for (row, (example, length)) in examples.iter().zip(&lengths).enumerate() {
-        let first = row * n_positions + length - example.answer.len();
+    for (row, (example, start)) in examples.iter().zip(&starts).enumerate() {
+        let first = row * n_wanted + start - first_wanted;
         places.extend((0..example.answer.len()).map(|offset| (first + offset) as u32));
         targets.extend_from_slice(&example.answer);
     }

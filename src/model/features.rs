@@ -215,7 +215,7 @@ mod tests {
         let embeddings = |images: &[&ImageInput]| {
             let tower = encoder.towers.tower();
             let pixels = tower.pixels(images).unwrap();
-            let hidden = tower.hidden_states(&pixels, &[tower.last_state()]).unwrap().swap_remove(0);
+            let hidden = tower.hidden_states(&pixels, &[tower.state_before_last()]).unwrap().swap_remove(0);
             bits(&encoder.towers.image_embeddings(&hidden).unwrap())
         };
         let together = embeddings(&inputs);

@@ -132,11 +132,10 @@ impl Prefix {
         ensure!(n_read < n_tokens, "a prompt without a token after its opening cannot be answered");
         let rest = prompts.iter().map(|prompt| prompt.after(n_read)).collect::<candle_core::Result<Vec<_>>>()?;
         let n_rest = n_tokens - n_read;
-        let input = batch(&rest, n_rest, Padding::Left)?;
+        let input = TokenInput { n_wanted: Some(1), ..batch(&rest, n_rest, Padding::Left)? };
         let padding = distinct_padding(&lengths, n_tokens);
         let mask = left_padded_mask(&padding, n_rest, n_tokens, input.embeddings.dtype(), input.embeddings.device())?;
-        let hidden = model.forward(&input, Some(&mask), Some(&mut caches))?;
-        let last = hidden.narrow(1, n_rest - 1, 1)?.contiguous()?;
+        let last = model.forward(&input, Some(&mask), Some(&mut caches))?;
         let next_positions = prompts.iter().map(|prompt| prompt.next_position).collect();
         Ok(Self { lengths, next_positions, n_tokens, caches, last })
     }
@@ -209,7 +208,7 @@ pub fn batch(prompts: &[PromptRow], n_tokens: usize, padding: Padding) -> candle
         true => Tensor::from_vec(axis(0).collect::<Vec<u32>>(), (prompts.len(), n_tokens), device)?,
         false => Tensor::from_vec((0..3).flat_map(axis).collect::<Vec<u32>>(), (3, prompts.len(), n_tokens), device)?,
     };
-    Ok(TokenInput { embeddings, positions, deepstack })
+    Ok(TokenInput { embeddings, positions, deepstack, n_wanted: None })
 }
 
 /// Positions of padding by row of a mask; one row serves all where no prompt is padded.
@@ -231,9 +230,12 @@ pub(super) fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) -> candle_
 mod tests {
     use std::path::Path;
 
+    use candle_core::Device;
+
     use super::*;
     use crate::domain::RgbImage;
     use crate::model::Placement;
+    use crate::model::layers::Mask;
     use crate::model::mllm::OpenedModel;
     use crate::model::weights::{Miniature, open_checkpoint};
 
@@ -254,6 +256,51 @@ mod tests {
                 prefix.next_logits(model.mllm.language()).unwrap()
             };
             assert_eq!(logits(Some(&opening)), logits(None), "{dtype:?}");
+        }
+    }
+
+    /// The bits of the hidden states that `input` wants, and what the last cache holds after it.
+    fn read(model: &dyn LanguageModel, input: &TokenInput, mask: &Mask) -> (Tensor, Vec<f32>) {
+        let n_tokens = input.embeddings.dim(1).unwrap();
+        let mut caches = model.new_caches(n_tokens + 1);
+        let hidden = model.forward(input, Some(mask), Some(&mut caches)).unwrap();
+        let next = batch(&[PromptRow::plain(model.embed(&[5]).unwrap()).unwrap()], 1, Padding::Left).unwrap();
+        let next = TokenInput {
+            embeddings: next.embeddings.repeat((2, 1, 1)).unwrap(),
+            positions: Tensor::full(n_tokens as u32, (2, 1), &Device::Cpu).unwrap(),
+            ..next
+        };
+        let next = model.forward(&next, None, Some(&mut caches)).unwrap();
+        (hidden, floats(&next))
+    }
+
+    fn floats(x: &Tensor) -> Vec<f32> {
+        x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn the_last_layer_computes_what_is_wanted_alone_and_to_the_bit_what_it_is_in_all() {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Model).unwrap();
+            let opened = OpenedModel::open(&checkpoint, None, None).unwrap();
+            let model = opened.load(&Placement { dtype, ..Placement::cpu() }).unwrap();
+            let language = model.mllm.language();
+            let rows =
+                [40u32, 33].map(|n| PromptRow::plain(language.embed(&(3..n).collect::<Vec<_>>()).unwrap()).unwrap());
+            let all = batch(&rows, 37, Padding::Left).unwrap();
+            let mask = left_padded_mask(&[0, 7], 37, 37, dtype, &Device::Cpu).unwrap();
+            let (hidden, next) = read(language, &all, &mask);
+            for n_wanted in [1, 5, 36, 37] {
+                let some = TokenInput { n_wanted: Some(n_wanted), ..all.clone() };
+                let expected = floats(&hidden.narrow(1, 37 - n_wanted, n_wanted).unwrap());
+                let (wanted, next_after) = read(language, &some, &mask);
+                assert_eq!(floats(&wanted), expected, "{dtype:?}, {n_wanted}");
+                assert_eq!(next_after, next, "{dtype:?}: keys and values are of all tokens");
+                // Without caches attention keeps nothing.
+                let without = [&all, &some].map(|input| language.forward(input, Some(&mask), None).unwrap());
+                let expected = floats(&without[0].narrow(1, 37 - n_wanted, n_wanted).unwrap());
+                assert_eq!(floats(&without[1]), expected, "{dtype:?}, {n_wanted}, without caches");
+            }
         }
     }
 

@@ -230,7 +230,7 @@ impl Subjects {
                     new.iter().map(|&row| rows[row].for_encoder.unwrap_or(rows[row].for_model)).collect();
                 let tower = encoder.towers.tower();
                 let hidden = |images: &[&ImageInput]| -> Result<Tensor> {
-                    Ok(tower.hidden_states(&tower.pixels(images)?, &[tower.last_state()])?.swap_remove(0))
+                    Ok(tower.hidden_states(&tower.pixels(images)?, &[tower.state_before_last()])?.swap_remove(0))
                 };
                 let made = if images.is_empty() { Vec::new() } else { embeddings(encoder, &hidden(&images)?)? };
                 let known = |row: usize| rows[row].known.embedding.clone();
@@ -382,7 +382,7 @@ impl Subjects {
         let mllm = &self.base().mllm;
         let number = self.sharing_runs().iter().next().and_then(|run| self.tower_number(run));
         let number = number.context("the runs that share a tower have one")?;
-        let shared = mllm.plain_tower().filter(|plain| serves_encoder && plain.state != plain.tower.last_state());
+        let shared = mllm.plain_tower().filter(|_| serves_encoder);
         let (Some(PlainTower { tower, state }), Some(encoder)) = (shared, &self.encoder) else {
             let seen = see(self.base(), number, rows, &passing)?;
             return Ok(Some(TowerPass { rows: passing, seen, vectors: None }));
@@ -392,9 +392,9 @@ impl Subjects {
         let (mut made_seen, mut made_vectors) = (Vec::new(), Vec::new());
         if !new.is_empty() {
             let images = inputs(rows, &new);
-            let mut states = tower.hidden_states(&tower.pixels(&images)?, &[state, tower.last_state()])?;
-            let (last, hidden) = (states.pop(), states.pop());
-            made_vectors = embeddings(encoder, &last.context("two states are asked for")?)?;
+            let mut states = tower.hidden_states(&tower.pixels(&images)?, &[state, tower.state_before_last()])?;
+            let (before_last, hidden) = (states.pop(), states.pop());
+            made_vectors = embeddings(encoder, &before_last.context("two states are asked for")?)?;
             let hidden = hidden.context("two states are asked for")?;
             let seen = images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(hidden.get(row)?, image)));
             made_seen = seen.collect::<candle_core::Result<_>>()?;
@@ -424,9 +424,9 @@ fn see(model: &Model, number: usize, rows: &[ImageRow], passing: &[usize]) -> Re
     merged(passing, &new, made, |row| rows[row].known.of_tower(number).cloned())
 }
 
-/// The encoder's embeddings of images from its last hidden states `(images, tokens, hidden)`.
-fn embeddings(encoder: &Encoder, hidden: &Tensor) -> Result<Vec<ImageVector>> {
-    let rows = encoder.towers.image_embeddings(hidden)?; // (images, dimension)
+/// The encoder's embeddings of images from its hidden states before the last block `(images, tokens, hidden)`.
+fn embeddings(encoder: &Encoder, before_last: &Tensor) -> Result<Vec<ImageVector>> {
+    let rows = encoder.towers.image_embeddings(before_last)?; // (images, dimension)
     (0..rows.dim(0)?).map(|row| Ok(ImageVector(rows.get(row)?))).collect()
 }
 

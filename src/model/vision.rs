@@ -1,5 +1,7 @@
 //! The vision transformer of CLIP and SigLIP (Radford et al. 2021; Zhai et al. 2023, "Sigmoid loss").
 
+use std::ops::Range;
+
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 
@@ -200,24 +202,36 @@ impl VisionTower {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// The hidden states `wanted` (ascending; 0 is the embedding) of `pixels` `(batch, 3, side, side)`, each
-    /// `(batch, tokens, hidden)`. Blocks after the last wanted one are not run.
+    /// The hidden states `wanted` (0 is the embedding) of `pixels` `(batch, 3, side, side)`, each `(batch, tokens, hidden)`.
+    /// Blocks after the last wanted one are not run.
     pub fn hidden_states(&self, pixels: &Tensor, wanted: &[usize]) -> candle_core::Result<Vec<Tensor>> {
         let last = wanted.iter().copied().max().unwrap_or(0);
-        let mut states = Vec::with_capacity(wanted.len());
+        let mut states = vec![None; wanted.len()];
         let mut x = self.embed(pixels)?;
         for index in 0..=last {
             if index > 0 {
                 x = self.blocks[index - 1].forward(&x, None)?;
             }
-            states.extend(wanted.iter().filter(|&&state| state == index).map(|_| x.clone()));
+            for (state, _) in states.iter_mut().zip(wanted).filter(|(_, wanted)| **wanted == index) {
+                *state = Some(x.clone());
+            }
         }
-        Ok(states)
+        Ok(states.into_iter().flatten().collect())
     }
 
     /// The index of the state after the last block.
     pub fn last_state(&self) -> usize {
         self.blocks.len()
+    }
+
+    /// The index of the state before the last block.
+    pub fn state_before_last(&self) -> usize {
+        self.blocks.len() - 1
+    }
+
+    /// The tokens `wanted` of the last state, `(batch, wanted, hidden)`, of the state before it `(batch, tokens, hidden)`.
+    pub fn last_block(&self, x: &Tensor, wanted: Range<usize>) -> candle_core::Result<Tensor> {
+        self.blocks[self.state_before_last()].forward_at(x, wanted, None)
     }
 
     fn embed(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {

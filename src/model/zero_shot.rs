@@ -44,7 +44,7 @@ impl ZeroShot {
     /// The best labels by cosine of each image, best first.
     pub fn rank(&self, labels: &EmbeddedLabels, images: &[&ImageInput]) -> Result<Vec<Vec<ScoredLabel>>> {
         let tower = self.encoder.towers.tower();
-        let hidden = tower.hidden_states(&tower.pixels(images)?, &[tower.last_state()])?.swap_remove(0);
+        let hidden = tower.hidden_states(&tower.pixels(images)?, &[tower.state_before_last()])?.swap_remove(0);
         rank(&labels.embeddings, &labels.names, &self.encoder.towers.image_embeddings(&hidden)?)
     }
 }

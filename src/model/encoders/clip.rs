@@ -125,8 +125,8 @@ impl Clip {
     }
 
     /// Hidden states after the last norm, `(texts, tokens, hidden)`.
-    fn text_hidden(&self, ids: &[Vec<u32>]) -> Result<Tensor> {
-        let (n_texts, n_tokens) = (ids.len(), ids.first().map_or(0, Vec::len));
+    fn text_hidden(&self, ids: &[&[u32]]) -> Result<Tensor> {
+        let (n_texts, n_tokens) = (ids.len(), ids.first().map_or(0, |row| row.len()));
         let device = self.token_embedding.device();
         let flat = Tensor::from_vec(ids.concat(), n_texts * n_tokens, device)?;
         let mut x = self.token_embedding.index_select(&flat, 0)?.reshape((n_texts, n_tokens, ()))?;
@@ -144,14 +144,17 @@ impl DualEncoder for Clip {
         &self.tower
     }
 
-    fn image_embeddings(&self, last_hidden: &Tensor) -> candle_core::Result<Tensor> {
-        let class_token = last_hidden.narrow(1, 0, 1)?.squeeze(1)?; // (batch, hidden)
+    fn image_embeddings(&self, before_last: &Tensor) -> candle_core::Result<Tensor> {
+        let class_token = self.tower.last_block(before_last, 0..1)?.squeeze(1)?; // (batch, hidden)
         unit_length(&self.image_projection.forward(&self.image_norm.forward(&class_token)?)?)
     }
 
     fn text_embeddings(&self, ids: &[Vec<u32>]) -> Result<Tensor> {
         let ends: Vec<usize> = ids.iter().map(|row| end_of_text(row, self.text.pooling)).collect();
-        let pooled = rows_at(&self.text_hidden(ids)?, &ends)?;
+        // No token looks at one after it: behind the longest text there is nothing to compute.
+        let n_tokens = ends.iter().max().map_or(0, |end| end + 1);
+        let ids: Vec<&[u32]> = ids.iter().map(|row| &row[..n_tokens]).collect();
+        let pooled = rows_at(&self.text_hidden(&ids)?, &ends)?;
         Ok(unit_length(&self.text_projection.forward(&pooled)?)?)
     }
 

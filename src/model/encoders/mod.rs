@@ -19,8 +19,9 @@ pub trait DualEncoder: Send {
     /// The vision tower, whose hidden states may serve a model with the same tower.
     fn tower(&self) -> &VisionTower;
 
-    /// Image embeddings of unit length `(batch, dimension)` from the tower's last hidden state.
-    fn image_embeddings(&self, last_hidden: &Tensor) -> candle_core::Result<Tensor>;
+    /// Image embeddings of unit length `(batch, dimension)` from the tower's hidden state before its last block
+    /// ([`VisionTower::state_before_last`]): of the last, a family computes what it looks at.
+    fn image_embeddings(&self, before_last: &Tensor) -> candle_core::Result<Tensor>;
 
     /// Text embeddings of unit length `(texts, dimension)` of token ids `(texts, context)`.
     fn text_embeddings(&self, ids: &[Vec<u32>]) -> Result<Tensor>;

@@ -179,8 +179,9 @@ impl DualEncoder for Siglip {
         &self.tower
     }
 
-    fn image_embeddings(&self, last_hidden: &Tensor) -> candle_core::Result<Tensor> {
-        unit_length(&self.head.forward(&self.image_norm.forward(last_hidden)?)?)
+    fn image_embeddings(&self, before_last: &Tensor) -> candle_core::Result<Tensor> {
+        let last = self.tower.last_block(before_last, 0..before_last.dim(1)?)?;
+        unit_length(&self.head.forward(&self.image_norm.forward(&last)?)?)
     }
 
     fn text_embeddings(&self, ids: &[Vec<u32>]) -> Result<Tensor> {
@@ -188,10 +189,12 @@ impl DualEncoder for Siglip {
         let flat = Tensor::from_vec(ids.concat(), n_texts * n_tokens, self.token_embedding.device())?;
         let mut x = self.token_embedding.index_select(&flat, 0)?.reshape((n_texts, n_tokens, ()))?;
         x = x.broadcast_add(&self.positions.narrow(0, 0, n_tokens)?.unsqueeze(0)?)?;
-        for block in &self.text_blocks {
-            x = block.forward(&x, None)?; // SigLIP was trained without masking the padding.
+        for (index, block) in self.text_blocks.iter().enumerate() {
+            // SigLIP was trained without masking the padding. After the last block one token is looked at.
+            let first = if index + 1 == self.text_blocks.len() { n_tokens - 1 } else { 0 };
+            x = block.forward_at(&x, first..n_tokens, None)?;
         }
-        let last = self.text_norm.forward(&x)?.narrow(1, n_tokens - 1, 1)?.squeeze(1)?;
+        let last = self.text_norm.forward(&x)?.squeeze(1)?;
         Ok(unit_length(&self.text_head.forward(&last)?)?)
     }
 

@@ -1,10 +1,15 @@
 //! Encoders against the reference tensors of transformers and open_clip.
 
+use std::path::Path;
+
+use candle_core::{DType, Device};
+
 use super::*;
 use crate::domain::EncoderRelation;
 use crate::model::testing::{References, assert_close, ids};
 use crate::model::tower;
 use crate::model::weights::testing::{copy_of, golden, read_json, shared, write};
+use crate::model::weights::{Miniature, open_checkpoint};
 
 const CLASSES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
@@ -14,23 +19,22 @@ fn check(fixture: &str, template: &str) {
     check_dir(&shared.join("fixtures").join(fixture), template);
 }
 
-fn check_dir(dir: &std::path::Path, template: &str) {
+fn check_dir(dir: &Path, template: &str) {
     let expected = References::open(dir);
     let checkpoint = Checkpoint::open(dir).unwrap();
     let encoder = OpenedEncoder::open(checkpoint).unwrap().load(&Placement::cpu()).unwrap();
     let tower = encoder.towers.tower();
-    let last = tower.last_state();
     // open_clip's embeddings were computed from the pixels of transformers' preprocessing, one crop row apart.
     let is_open_clip = dir.ends_with("open_clip");
     let pixels = match is_open_clip {
         true => References::open(&dir.with_file_name("clip"))["pixel_values"].clone(),
         false => expected["pixel_values"].clone(),
     };
-    let states = tower.hidden_states(&pixels, &[last - 1, last]).unwrap();
+    let before_last = tower.hidden_states(&pixels, &[tower.state_before_last()]).unwrap().swap_remove(0);
     if !is_open_clip {
-        assert_close(&states[0], &expected["vision_hidden_state_m2"], "vision_hidden_state_m2");
+        assert_close(&before_last, &expected["vision_hidden_state_m2"], "vision_hidden_state_m2");
     }
-    let images = encoder.towers.image_embeddings(&states[1]).unwrap();
+    let images = encoder.towers.image_embeddings(&before_last).unwrap();
     assert_close(&images, &expected["image_embeds_normalised"], "image_embeds_normalised");
 
     let texts = CLASSES.map(|class| template.replace("{}", class));
@@ -75,6 +79,41 @@ fn open_clip_meets_its_own_library() {
 #[test]
 fn siglip_meets_transformers() {
     check("siglip", "This is a photo of {}.");
+}
+
+#[test]
+fn the_last_block_computes_wanted_tokens_to_the_bit_as_it_computes_all() {
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Encoder).unwrap();
+        let placement = Placement { dtype, ..Placement::cpu() };
+        let encoder = OpenedEncoder::open(checkpoint).unwrap().load(&placement).unwrap();
+        let tower = encoder.towers.tower();
+        let side = tower.config().image_size();
+        let mut random = fastrand::Rng::with_seed(4);
+        let pixels: Vec<f32> = (0..3 * 3 * side * side).map(|_| random.f32() * 4.0 - 2.0).collect();
+        let pixels = Tensor::from_vec(pixels, (3, 3, side, side), &Device::Cpu).unwrap();
+        let states = tower.hidden_states(&pixels, &[tower.last_state(), tower.state_before_last()]).unwrap();
+        let floats = |x: &Tensor| x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let n_tokens = states[0].dim(1).unwrap();
+        for wanted in [0..1, 2..n_tokens, 0..n_tokens] {
+            let expected = states[0].narrow(1, wanted.start, wanted.len()).unwrap();
+            let computed = tower.last_block(&states[1], wanted.clone()).unwrap();
+            assert_eq!(floats(&computed), floats(&expected), "{dtype:?}, {wanted:?}");
+        }
+    }
+}
+
+#[test]
+fn a_caption_is_the_same_beside_a_longer_one() {
+    let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Encoder).unwrap();
+    let encoder = OpenedEncoder::open(checkpoint).unwrap().load(&Placement::cpu()).unwrap();
+    let texts = ["a cat", "a photo of a dog", "a photo of a pickup truck on a road"];
+    let ids = texts.map(|text| encoder.towers.text_ids(&encoder.tokenizer, text).unwrap());
+    let together = encoder.towers.text_embeddings(&ids).unwrap().to_vec2::<f32>().unwrap();
+    for (ids, expected) in ids.iter().zip(&together) {
+        let alone = encoder.towers.text_embeddings(std::slice::from_ref(ids)).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(&alone[0], expected);
+    }
 }
 
 #[test]
@@ -128,7 +167,7 @@ fn a_siglip_2_that_pads_on_the_left_ends_with_its_text() {
 fn naflex_is_refused_by_name() {
     let folder = copy_of(&golden("tiled/siglip2"));
     let path = folder.path().join("model.safetensors");
-    let mut tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
     let name = "vision_model.embeddings.patch_embedding.weight";
     tensors.insert(name.to_owned(), tensors[name].flatten_from(1).unwrap());
     candle_core::safetensors::save(&tensors, &path).unwrap();

@@ -44,7 +44,7 @@ pub fn attention<T: Number>(
 }
 
 /// The same over `keys` and `values` of `batch` rows that nothing else needs: each head's are put in order where they are
-/// used. `rotary` turns keys, too, so there are as many of them as queries where it is there.
+/// used. `rotary` turns queries and keys, each by their own angles.
 ///
 /// # Panics
 /// Sizes disagree.
@@ -53,12 +53,13 @@ pub fn attention_within<T: Number>(
     batch: usize,
     shape: AttentionShape,
     [queries, keys, values]: [Heads<T>; 3],
-    rotary: Option<RotaryRows>,
+    rotary: Option<[RotaryRows; 2]>,
     visible: Visible,
 ) -> Vec<T> {
     assert_eq!(keys.n_tokens, values.n_tokens, "there are as many values as keys");
-    assert!(rotary.is_none() || queries.n_tokens == keys.n_tokens, "queries and keys are turned by the same angles");
-    let all = All::new(batch, shape, queries, rotary, visible, keys.n_tokens);
+    let of_keys = rotary.map(|[_, of_keys]| of_keys);
+    check_angles(of_keys, batch * keys.n_tokens, shape.head_size);
+    let all = All::new(batch, shape, queries, rotary.map(|[of_queries, _]| of_queries), visible, keys.n_tokens);
     let n_heads = batch * shape.n_kv_heads;
     // With fewer heads than threads, a head's queries are shared out.
     let n_parts = rayon::current_num_threads().div_ceil(n_heads.max(1)).min(all.n_blocks()).max(1);
@@ -67,7 +68,8 @@ pub fn attention_within<T: Number>(
         written(all.n_results(), |result| {
             for_each(n_heads * n_parts, all.n_products(), |task| {
                 let (head, part) = (task / n_parts, task % n_parts);
-                let within = Within { all, keys, values, head, part: [part, n_parts], kernels, result };
+                let part = [part, n_parts];
+                let within = Within { all, keys, values, of_keys, head, part, kernels, result };
                 with_scratch(within.n_scratch(), |scratch| kernels.run(WithinIn { within, scratch }));
             });
         })
@@ -154,6 +156,8 @@ struct Within<'a, T> {
     all: All<'a, T>,
     keys: Heads<'a, T>,
     values: Heads<'a, T>,
+    /// By which keys are turned.
+    of_keys: Option<RotaryRows<'a>>,
     /// Of keys, counted through the batch.
     head: usize,
     /// Which of how many parts of its queries.
@@ -197,7 +201,7 @@ impl<T: Number> Task for WithinIn<'_, T> {
         let append = Append {
             from_keys: within.keys,
             from_values: within.values,
-            rotary: all.rotary,
+            rotary: within.of_keys,
             head_size: all.shape.head_size,
             row: head / all.shape.n_kv_heads,
             head: head % all.shape.n_kv_heads,

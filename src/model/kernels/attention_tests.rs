@@ -80,6 +80,12 @@ impl Case {
         result
     }
 
+    /// Numbers of the tokens `start..start + n_tokens` of each row.
+    fn part(&self, numbers: &[f32], width: usize, start: usize, n_tokens: usize) -> Vec<f32> {
+        let rows = numbers.chunks_exact(self.n_positions() * width);
+        rows.flat_map(|row| row[start * width..(start + n_tokens) * width].to_vec()).collect()
+    }
+
     /// The same by the kernels, the tokens that were there before in one piece and the others in another.
     fn by_kernels(&self, kernels: Kernels, rows: &[f32], angles: &[f32], visible: Visible) -> Vec<f32> {
         let shape = self.shape();
@@ -87,10 +93,7 @@ impl Case {
         let mut start = 0;
         let mut last = Vec::new();
         for n_tokens in self.n_tokens {
-            let part = |numbers: &[f32], width: usize| -> Vec<f32> {
-                let rows = numbers.chunks_exact(self.n_positions() * width);
-                rows.flat_map(|row| row[start * width..(start + n_tokens) * width].to_vec()).collect()
-            };
+            let part = |numbers, width| self.part(numbers, width, start, n_tokens);
             let (rows, angles) = (part(rows, shape.row()), part(angles, self.head_size / 2));
             let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|angle| (angle.cos(), angle.sin())).unzip();
             let rotary = Some(RotaryRows { cos: &cos, sin: &sin });
@@ -153,6 +156,28 @@ proptest! {
             assert_near(kernels, &case.by_kernels(kernels, &rows, &angles, Visible::All), &expected);
             assert_near(kernels, &case.by_kernels(kernels, &rows, &angles, Visible::Ranges(&ranges)), &causal);
             assert_near(kernels, &case.by_kernels(kernels, &rows, &angles, Visible::Added(&added)), &by_mask);
+        }
+    }
+}
+
+#[test]
+fn some_queries_turned_by_their_own_angles_are_answered_as_over_a_buffer() {
+    for (head_size, n_tokens, group) in [(6, [3, 1], 1), (64, [49, 1], 2), (20, [70, 61], 3)] {
+        let case = Case { batch: 2, n_kv_heads: 2, group, head_size, n_tokens, seed: 8 };
+        let (rows, angles) = case.inputs();
+        let (n_before, n_asked, n) = (n_tokens[0], n_tokens[1], case.n_positions());
+        let ranges: Vec<[u32; 2]> = (0..n_asked).map(|query| [2, (n_before + query) as u32 + 1]).collect();
+        let turned =
+            |angles: &[f32]| -> (Vec<f32>, Vec<f32>) { angles.iter().map(|angle| (angle.cos(), angle.sin())).unzip() };
+        let of_keys = turned(&angles);
+        let of_queries = turned(&case.part(&angles, head_size / 2, n_before, n_asked));
+        let rotary = [&of_queries, &of_keys].map(|(cos, sin)| RotaryRows { cos, sin });
+        for kernels in Kernels::available() {
+            let expected = case.by_kernels(kernels, &rows, &angles, Visible::Ranges(&ranges));
+            let [queries, keys, values] = Heads::side_by_side(&rows, n, case.shape());
+            let heads = [part_of(queries, n_before, n_asked, case.shape().row()), keys, values];
+            let mixed = attention_within(kernels, 2, case.shape(), heads, Some(rotary), Visible::Ranges(&ranges));
+            assert_eq!(mixed, expected, "{}", kernels.name());
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{LanguageModel, TokenInput};
 use crate::model::config::Config;
 use crate::model::layers::{
     Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader, Mask,
-    MultimodalRotary, MultimodalRotaryConfig, RmsNorm, Rotary, RotaryConfig,
+    MultimodalRotary, MultimodalRotaryConfig, RmsNorm, Rotary, RotaryConfig, tokens_at,
 };
 
 /// Tables of angles are made for all positions: more would be a table that fills the memory.
@@ -208,11 +208,13 @@ impl LanguageModel for Llama {
         let mut caches = caches.map(|caches| caches.iter_mut());
         for (index, layer) in self.layers.iter().enumerate() {
             let cache = caches.as_mut().and_then(Iterator::next);
-            let normed = layer.attention_norm.forward(&x)?;
-            x = layer.attention.forward_added(Some(&x), &normed, mask, Some(&rotary), cache)?;
+            // After the last layer nothing looks at the tokens that are not wanted.
+            let computed = if index + 1 == self.layers.len() { input.wanted()? } else { 0..x.dim(1)? };
+            let (residual, normed) = (tokens_at(&x, &computed)?, layer.attention_norm.forward(&x)?);
+            x = layer.attention.forward_added(&residual, &normed, computed.clone(), mask, Some(&rotary), cache)?;
             x = layer.mlp.forward_added(Some(&x), &layer.mlp_norm.forward(&x)?)?;
             if let Some(added) = input.deepstack.get(index) {
-                x = (x + added)?;
+                x = (x + tokens_at(added, &computed)?)?;
             }
         }
         self.norm.forward(&x)

@@ -3,6 +3,8 @@
 mod llama;
 mod qwen;
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 
 use super::layers::{KvCache, Mask};
@@ -11,6 +13,7 @@ pub use llama::{Llama, LlamaConfig};
 pub use qwen::QwenText;
 
 /// Embedded tokens with their places.
+#[derive(Clone, Debug)]
 pub struct TokenInput {
     /// `(batch, tokens, hidden)`.
     pub embeddings: Tensor,
@@ -18,12 +21,20 @@ pub struct TokenInput {
     pub positions: Tensor,
     /// Each `(batch, tokens, hidden)`, zero outside images: the first is added after the first layer, and so on.
     pub deepstack: Vec<Tensor>,
+    /// So many of the last tokens are wanted; the others are what these look back on. `None` wants all.
+    pub n_wanted: Option<usize>,
 }
 
 impl TokenInput {
-    /// Tokens to which nothing is added later.
+    /// Tokens to which nothing is added later; all are wanted.
     pub fn new(embeddings: Tensor, positions: Tensor) -> Self {
-        Self { embeddings, positions, deepstack: Vec::new() }
+        Self { embeddings, positions, deepstack: Vec::new(), n_wanted: None }
+    }
+
+    /// The tokens that are wanted.
+    pub fn wanted(&self) -> candle_core::Result<Range<usize>> {
+        let n_tokens = self.embeddings.dim(1)?;
+        Ok(n_tokens - self.n_wanted.map_or(n_tokens, |n_wanted| n_wanted.min(n_tokens))..n_tokens)
     }
 }
 
@@ -32,7 +43,7 @@ pub trait LanguageModel: Send {
     /// Token embeddings `(tokens, hidden)`.
     fn embed(&self, ids: &[u32]) -> candle_core::Result<Tensor>;
 
-    /// Hidden states after the last norm, `(batch, tokens, hidden)`. Without `mask` every token sees all positions; without
+    /// Hidden states of the wanted tokens after the last norm, `(batch, wanted, hidden)`. Without `mask` every token sees all positions; without
     /// `caches` nothing is kept for later tokens, and gradients flow.
     fn forward(
         &self,

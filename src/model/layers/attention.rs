@@ -1,5 +1,7 @@
 //! Multi-head attention, with grouped keys and values, rotary positions and a cache where a family has them.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use candle_core::Tensor;
 
@@ -68,63 +70,69 @@ impl Attention {
         Ok(Self { norms: Some((query, key)), ..self })
     }
 
-    /// `x` `(batch, tokens, size)` to the same shape. `mask` is of its tokens and of all positions; `rotary` are cosines and sines `(batch, tokens, head_size / 2)`.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        mask: Option<&Mask>,
-        rotary: Option<&(Tensor, Tensor)>,
-        cache: Option<&mut KvCache>,
-    ) -> candle_core::Result<Tensor> {
-        self.forward_added(None, x, mask, rotary, cache)
-    }
-
-    /// The same added to `residual`, where there is one.
+    /// Attention of the tokens `queries` of `x` `(batch, tokens, size)` over all of them, added to the `residual` of the queries
+    /// `(batch, queries, size)`, whose shape the result has. `mask` is of the tokens of `x` and of all positions; `rotary` are
+    /// cosines and sines `(batch, tokens, head_size / 2)`.
     pub fn forward_added(
         &self,
-        residual: Option<&Tensor>,
+        residual: &Tensor,
         x: &Tensor,
+        queries: Range<usize>,
         mask: Option<&Mask>,
-        rotary: Option<&(Tensor, Tensor)>,
+        rotary: Option<&Angles>,
         cache: Option<&mut KvCache>,
     ) -> candle_core::Result<Tensor> {
         let (batch, n_tokens, _) = x.dims3()?;
+        let asks_all = queries == (0..n_tokens);
+        let mask = match mask {
+            Some(mask) if !asks_all => Some(mask.of_queries(queries.clone())?),
+            mask => mask.cloned(),
+        };
+        let mask = mask.as_ref();
+        let rotary = match rotary {
+            Some((cos, sin)) => Some(Rotaries {
+                queries: (tokens_at(cos, &queries)?, tokens_at(sin, &queries)?),
+                keys: (cos.clone(), sin.clone()),
+            }),
+            None => None,
+        };
+        let rotary = rotary.as_ref();
         let is_of_kernels = cache.as_ref().is_none_or(|cache| !cache.holds_tensors());
         // Norms of queries and keys come between the projections and the positions.
         let is_of_kernels = is_of_kernels && self.norms.is_none() && fused::serves(&[x]);
-        let projected = self.projected(x, is_of_kernels)?;
+        let projected = self.projected(x, &queries, is_of_kernels)?;
         if is_of_kernels && fused::serves(&projected.tensors()) {
             let mixed = self.mixed(&projected, mask, rotary, cache)?;
-            return self.output.forward_with(&mixed, None, residual);
+            return self.output.forward_with(&mixed, None, Some(residual));
         }
         let Projected::Apart([query, key, value]) = projected else {
             candle_core::bail!("what the kernels have projected they also mix")
         };
-        if cache.is_none() && gradients::serves(&[&query, &key, &value]) {
+        if cache.is_none() && asks_all && gradients::serves(&[&query, &key, &value]) {
             let mixed = self.mixed_with_gradients([query, key, value], mask, rotary)?;
-            return self.output.forward_with(&mixed, None, residual);
+            return self.output.forward_with(&mixed, None, Some(residual));
         }
         let heads = |y: Tensor, n_heads: usize| {
-            y.reshape((batch, n_tokens, n_heads, self.shape.head_size))?.transpose(1, 2)?.contiguous()
+            y.reshape((batch, (), n_heads, self.shape.head_size))?.transpose(1, 2)?.contiguous()
         };
-        let mut query = heads(query, self.shape.n_heads)?; // (batch, heads, tokens, head size)
+        let mut query = heads(query, self.shape.n_heads)?; // (batch, heads, queries, head size)
         let mut key = heads(key, self.shape.n_kv_heads)?;
         let value = heads(value, self.shape.n_kv_heads)?;
         if let Some((of_query, of_key)) = &self.norms {
             query = of_query.forward(&query)?;
             key = of_key.forward(&key)?;
         }
-        if let Some((cos, sin)) = rotary {
-            query = rotate(&query, cos, sin)?;
-            key = rotate(&key, cos, sin)?;
+        if let Some(Rotaries { queries, keys }) = rotary {
+            query = rotate(&query, &queries.0, &queries.1)?;
+            key = rotate(&key, &keys.0, &keys.1)?;
         }
         let (key, value) = match cache {
             Some(cache) => cache.append(&key, &value)?,
             None => (key, value),
         };
         let mixed = mix(&query, &key, &value, mask)?;
-        let mixed = mixed.transpose(1, 2)?.reshape((batch, n_tokens, self.shape.n_heads * self.shape.head_size))?;
-        self.output.forward_with(&mixed, None, residual)
+        let mixed = mixed.transpose(1, 2)?.reshape((batch, (), self.shape.n_heads * self.shape.head_size))?;
+        self.output.forward_with(&mixed, None, Some(residual))
     }
 
     /// Attention as one operation with its way back, of queries, keys and values `(batch, tokens, heads * head size)`.
@@ -132,7 +140,7 @@ impl Attention {
         &self,
         [mut query, mut key, value]: [Tensor; 3],
         mask: Option<&Mask>,
-        rotary: Option<&(Tensor, Tensor)>,
+        rotary: Option<&Rotaries>,
     ) -> candle_core::Result<Tensor> {
         let AttentionShape { n_heads, n_kv_heads, head_size, .. } = self.shape;
         if let Some((of_query, of_key)) = &self.norms {
@@ -145,49 +153,54 @@ impl Attention {
         let (batch, n_tokens, _) = query.dims3()?;
         check_mask(mask, batch, n_tokens, n_tokens)?;
         let shape = kernels::AttentionShape { n_heads, n_kv_heads, head_size };
-        let inputs = AttentionInputs { shape, mask: mask.map(Mask::added).cloned(), rotary: rotary.cloned() };
+        let rotary = rotary.map(|rotary| rotary.keys.clone());
+        let inputs = AttentionInputs { shape, mask: mask.map(Mask::added).cloned(), rotary };
         gradients::attention([&query, &key, &value], inputs)
     }
 
-    /// Queries, keys and values of `x`; in one pass where `may_join` and the kernels compute all three.
-    fn projected(&self, x: &Tensor, may_join: bool) -> candle_core::Result<Projected> {
+    /// Queries of the tokens `queries` of `x`, keys and values of all; in one pass where `may_join`, all are asked and the
+    /// kernels compute all three.
+    fn projected(&self, x: &Tensor, queries: &Range<usize>, may_join: bool) -> candle_core::Result<Projected> {
         let maps = [&self.query, &self.key, &self.value];
+        let may_join = may_join && *queries == (0..x.dim(1)?);
         if let (true, [Some(query), Some(key), Some(value)]) = (may_join, maps.map(|map| map.part(x))) {
             return Ok(Projected::Joined(fused::linear(x, &[query, key, value], None, None)?));
         }
-        let [query, key, value] = maps.map(|map| map.forward(x));
-        Ok(Projected::Apart([query?, key?, value?]))
+        let query = self.query.forward(&tokens_at(x, queries)?)?;
+        Ok(Projected::Apart([query, self.key.forward(x)?, self.value.forward(x)?]))
     }
 
-    /// Attention by the kernels: `(batch, tokens, heads * head size)`.
+    /// Attention by the kernels: `(batch, queries, heads * head size)`.
     fn mixed(
         &self,
         projected: &Projected,
         mask: Option<&Mask>,
-        rotary: Option<&(Tensor, Tensor)>,
+        rotary: Option<&Rotaries>,
         cache: Option<&mut KvCache>,
     ) -> candle_core::Result<Tensor> {
         let AttentionShape { n_heads, n_kv_heads, head_size, .. } = self.shape;
         let shape = kernels::AttentionShape { n_heads, n_kv_heads, head_size };
-        let first = projected.tensors()[0];
-        let (batch, n_tokens, _) = first.dims3()?;
+        let (first, n_keys) = (projected.tensors()[0], projected.n_keys()?);
+        let (batch, n_queries, _) = first.dims3()?;
         let n_before = cache.as_ref().map_or(0, |cache| cache.n_positions());
-        check_mask(mask, batch, n_tokens, n_before + n_tokens)?;
+        check_mask(mask, batch, n_queries, n_before + n_keys)?;
         let visible = Visible::of(mask.map(Mask::added))?;
-        let angles = match rotary {
-            Some((cos, sin)) => Some((fused::floats(cos)?, fused::floats(sin)?)),
-            None => None,
-        };
-        let rotary = angles.as_ref().map(|(cos, sin)| RotaryRows { cos, sin });
+        let floats = |(cos, sin): &Angles| Ok::<_, candle_core::Error>([fused::floats(cos)?, fused::floats(sin)?]);
+        let of_keys = rotary.map(|rotary| floats(&rotary.keys)).transpose()?;
+        // Mostly all are asked, and turned by the same angles.
+        let of_queries = rotary.filter(|_| n_queries != n_keys).map(|rotary| floats(&rotary.queries)).transpose()?;
+        let rotary = of_keys
+            .as_ref()
+            .map(|of_keys| [of_queries.as_ref().unwrap_or(of_keys), of_keys].map(|[cos, sin]| RotaryRows { cos, sin }));
         by_type!(first, T => {
             let mut buffer = match cache {
-                Some(cache) => Some(cache.buffer::<T>(batch, shape, n_tokens)?),
+                Some(cache) => Some(cache.buffer::<T>(batch, shape, n_keys)?),
                 None => None,
             };
             let mut compute = |[queries, keys, values]: [Heads<T>; 3]| match &mut buffer {
                 Some(buffer) => {
-                    buffer.append(keys, values, rotary);
-                    kernels::attention(queries, rotary, visible.borrowed(), buffer)
+                    buffer.append(keys, values, rotary.map(|[_, of_keys]| of_keys));
+                    kernels::attention(queries, rotary.map(|[of_queries, _]| of_queries), visible.borrowed(), buffer)
                 }
                 None => {
                     let heads = [queries, keys, values];
@@ -196,23 +209,41 @@ impl Attention {
             };
             let mixed = match projected {
                 Projected::Joined(rows) => {
-                    fused::with_numbers(rows, |rows| compute(Heads::side_by_side(rows, n_tokens, shape)))?
+                    fused::with_numbers(rows, |rows| compute(Heads::side_by_side(rows, n_keys, shape)))?
                 }
                 Projected::Apart([queries, keys, values]) => fused::with_numbers(queries, |queries| {
                     fused::with_numbers(keys, |keys| {
                         fused::with_numbers(values, |values| {
-                            let of = |rows, n| Heads::of_rows(rows, n_tokens, n, head_size);
-                            compute([of(queries, n_heads), of(keys, n_kv_heads), of(values, n_kv_heads)])
+                            let of_keys = |rows| Heads::of_rows(rows, n_keys, n_kv_heads, head_size);
+                            let queries = Heads::of_rows(queries, n_queries, n_heads, head_size);
+                            compute([queries, of_keys(keys), of_keys(values)])
                         })
                     })
                 })???,
             };
-            fused::tensor(mixed, (batch, n_tokens, n_heads * head_size))
+            fused::tensor(mixed, (batch, n_queries, n_heads * head_size))
         })
     }
 }
 
-/// Queries, keys and values `(batch, tokens, heads * head size)`.
+/// Cosines and sines, each `(batch, tokens, head size / 2)`.
+pub type Angles = (Tensor, Tensor);
+
+/// By which queries and keys are turned.
+struct Rotaries {
+    queries: Angles,
+    keys: Angles,
+}
+
+/// The `tokens` of `x` `(batch, tokens, width)`.
+pub fn tokens_at(x: &Tensor, tokens: &Range<usize>) -> candle_core::Result<Tensor> {
+    match *tokens == (0..x.dim(1)?) {
+        true => Ok(x.clone()),
+        false => x.narrow(1, tokens.start, tokens.len())?.contiguous(),
+    }
+}
+
+/// Queries, keys and values `(batch, tokens, heads * head size)`; there may be fewer queries.
 enum Projected {
     /// Side by side in one tensor.
     Joined(Tensor),
@@ -224,6 +255,13 @@ impl Projected {
         match self {
             Self::Joined(rows) => vec![rows],
             Self::Apart(tensors) => tensors.iter().collect(),
+        }
+    }
+
+    fn n_keys(&self) -> candle_core::Result<usize> {
+        match self {
+            Self::Joined(rows) => rows.dim(1),
+            Self::Apart([_, key, _]) => key.dim(1),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The pre-norm transformer block that CLIP and SigLIP share, for images and for text.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Activation, Attention, AttentionNames, AttentionShape, LayerNorm, Loader, Mask, Mlp};
+use super::{Activation, Attention, AttentionNames, AttentionShape, LayerNorm, Loader, Mask, Mlp, tokens_at};
 
 /// Sizes of a block.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +50,13 @@ impl Block {
 
     /// `(batch, tokens, size)` to the same shape.
     pub fn forward(&self, x: &Tensor, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
-        let x = self.attention.forward_added(Some(x), &self.attention_norm.forward(x)?, mask, None, None)?;
+        self.forward_at(x, 0..x.dim(1)?, mask)
+    }
+
+    /// The same for the tokens `wanted` alone, which see all: `(batch, wanted, size)`.
+    pub fn forward_at(&self, x: &Tensor, wanted: Range<usize>, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
+        let (residual, normed) = (tokens_at(x, &wanted)?, self.attention_norm.forward(x)?);
+        let x = self.attention.forward_added(&residual, &normed, wanted, mask, None, None)?;
         self.mlp.forward_added(Some(&x), &self.mlp_norm.forward(&x)?)
     }
 }

@@ -28,6 +28,13 @@ impl Mask {
         Ok(Self { added, is_causal })
     }
 
+    /// What the `queries` among its own see.
+    pub fn of_queries(&self, queries: Range<usize>) -> Result<Self> {
+        // The last queries of a causal mask are as causal as all.
+        let is_causal = self.is_causal && queries.end == self.added.dim(2)?;
+        Ok(Self { added: self.added.narrow(2, queries.start, queries.len())?.contiguous()?, is_causal })
+    }
+
     /// The numbers `(1 or batch, 1, queries, positions)`.
     pub fn added(&self) -> &Tensor {
         &self.added

@@ -23,7 +23,7 @@ mod update;
 mod visible;
 
 pub use activation::Activation;
-pub use attention::{Attention, AttentionNames, AttentionShape};
+pub use attention::{Attention, AttentionNames, AttentionShape, tokens_at};
 pub use block::{Block, BlockConfig};
 pub use dropout::{Dropout, StepCounter};
 pub use embedding::Embedding;

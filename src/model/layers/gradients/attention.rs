@@ -71,6 +71,7 @@ impl CustomOp3 for AttentionInputs {
         let rotary = angles.as_ref().map(|[cos, sin]| RotaryRows { cos, sin });
         let visible = Visible::of(self.mask.as_ref())?;
         let (kernels, visible) = (Kernels::chosen(), visible.borrowed());
+        let rotary = rotary.map(|rotary| [rotary; 2]);
         let mixed = kernels::attention_within(kernels, batch, self.shape, heads, rotary, visible);
         Ok(output(mixed, l1.shape().clone()))
     }
