@@ -7,5 +7,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    emt::model::kernels::let_waiting_threads_sleep();
     ExitCode::from(emt::cli::run(std::env::args_os()))
 }

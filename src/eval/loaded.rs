@@ -226,7 +226,7 @@ impl OpenedSubjects {
     /// The batch size to run with: `wanted`, or what memory allows. An error with both figures where it cannot fit.
     pub fn batch_size(&self, wanted: Option<usize>, n_tokens_max: usize, placement: &Placement) -> Result<usize> {
         let need = MemoryNeed {
-            n_weight_bytes: self.n_weight_bytes(placement) as u64,
+            n_weight_bytes: self.n_weight_bytes(placement)? as u64,
             n_numbers_per_row: self.model.plan.n_numbers_per_row(n_tokens_max),
             // Whatever its compute type, a CPU keeps caches and activations in f32.
             bytes_per_number: if placement.device.is_cpu() { 4 } else { placement.dtype.size_in_bytes() },
@@ -238,7 +238,7 @@ impl OpenedSubjects {
 
     /// Bytes of the base, its encoder, its adapters and the copies that merging makes. On a CPU weights are packed in the
     /// type that they are stored in, or rounded; elsewhere they have the compute type, as what adapters add has everywhere.
-    fn n_weight_bytes(&self, placement: &Placement) -> usize {
+    fn n_weight_bytes(&self, placement: &Placement) -> Result<usize> {
         let n_bytes_each = placement.dtype.size_in_bytes();
         let of = |weights: &Weights| match placement.device.is_cpu() {
             true => weights.n_bytes_rounded(|name, shape| placement.rounds(name, shape)),
@@ -247,8 +247,12 @@ impl OpenedSubjects {
         let n_copies = if self.is_merged { self.adapters.len() } else { 0 };
         let n_adapters: usize = self.adapters.iter().map(|opened| opened.adapter.n_parameters()).sum();
         let n_added = self.model.weights.n_parameters() * n_copies + n_adapters;
-        let n_encoder = self.encoder.as_ref().map_or(0, |(encoder, _)| of(&encoder.weights));
-        of(&self.model.weights) + n_encoder + n_added * n_bytes_each
+        let n_encoder = match &self.encoder {
+            Some((encoder, _)) if placement.device.is_cpu() && self.shares_tower()? => encoder.n_bytes_beside_tower(),
+            Some((encoder, _)) => of(&encoder.weights),
+            None => 0,
+        };
+        Ok(of(&self.model.weights) + n_encoder + n_added * n_bytes_each)
     }
 
     /// The model of one of [`runs`](Self::runs), as the run's specification has it.
@@ -308,16 +312,25 @@ impl OpenedSubjects {
             Ok(computed_by(&tower, &preparation, placement, false))
         };
         let runs = (0..self.runs().len()).map(of_run).collect::<Result<_>>()?;
-        let (Some((encoder, comparison)), Some(weights)) = (&self.encoder, &self.encoder_hash) else {
+        let (Some((encoder, _)), Some(weights)) = (&self.encoder, &self.encoder_hash) else {
             return Ok(Origins { runs, encoder: None });
         };
         let preparation = ImageProcessor::parameters(&encoder.preprocessor);
         let mut tower = format!("{} {} {weights}", encoder.family(), encoder.config_hash());
-        // One pass may serve both; equal towers may be stored in types of different width.
-        if comparison.tower_equal {
+        // Equal towers may be stored in types of different width.
+        if self.shares_tower()? {
             tower.push_str(&format!(" with {} {}", self.model.config_hash, self.base_tower()?));
         }
         Ok(Origins { runs, encoder: Some(computed_by(&tower, &preparation, placement, false)) })
+    }
+
+    /// Whether the base's tower is the encoder's, too: it computes the same, and is there once.
+    fn shares_tower(&self) -> Result<bool> {
+        let Some((encoder, _)) = self.encoder.as_ref().filter(|(_, comparison)| comparison.tower_equal) else {
+            return Ok(false);
+        };
+        let Some(config) = self.model.plan.plain_tower() else { return Ok(false) };
+        Ok(*config == encoder.vision_config()?)
     }
 
     fn changes_tower(&self, run: usize) -> bool {
@@ -338,6 +351,7 @@ impl OpenedSubjects {
     /// Reads the weights. What towers make of images is looked up in `cache`, and kept there.
     pub fn load(self, placement: &Placement, cache: Option<Arc<FeatureCache>>) -> Result<EvalSubjects> {
         let origins = cache.as_ref().map(|_| self.origins(placement)).transpose()?;
+        let shares_tower = self.shares_tower()?;
         let has_own_tower = self.by_run(|adapter| adapter.is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0));
         let must_differ =
             self.by_run(|adapter| adapter.filter(|_| !self.allows_idle).map(|opened| opened.name.clone()));
@@ -347,11 +361,10 @@ impl OpenedSubjects {
             overlays.push(overlay.with_context(|| format!("failed to load the adapter `{name}`"))?);
         }
         let models = self.model.load_all(overlays, placement)?;
-        let load = |(encoder, tower): (OpenedEncoder, TowerComparison)| -> Result<_> {
-            Ok((encoder.load(placement)?, tower.tower_equal))
-        };
-        let encoder = self.encoder.map(load).transpose()?;
-        if let Some((encoder, _)) = &encoder {
+        let tower = models.first().and_then(|base| base.mllm.plain_tower()).filter(|_| shares_tower);
+        let tower = tower.map(|plain| plain.tower.clone());
+        let encoder = self.encoder.map(|(encoder, _)| encoder.load_around(tower, placement)).transpose()?;
+        if let Some(encoder) = &encoder {
             encoder.preprocessor.check_side(encoder.towers.tower().config().image_size(), "encoder")?;
         }
         let mut loaded = Subjects::new(models, self.has_base, has_own_tower, encoder);

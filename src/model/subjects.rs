@@ -24,9 +24,8 @@ pub struct Subjects {
     models: Vec<Model>,
     /// By run, whether its adapter changes the tower.
     has_own_tower: Vec<bool>,
+    /// Where its tower is the base's, one pass serves both if their pixels agree.
     encoder: Option<Encoder>,
-    /// Whether one pass of the base's tower serves the encoder, where their pixels agree.
-    shares_tower: bool,
     /// Whether answers hold what towers made of their image.
     tells_features: bool,
 }
@@ -109,15 +108,9 @@ pub struct LabelChoice {
 impl Subjects {
     /// `models` is the base and then each adapter's model; without `has_base` the base is no run. `has_own_tower` is by
     /// run.
-    pub fn new(
-        mut models: Vec<Model>,
-        has_base: bool,
-        has_own_tower: Vec<bool>,
-        encoder: Option<(Encoder, bool)>,
-    ) -> Self {
+    pub fn new(mut models: Vec<Model>, has_base: bool, has_own_tower: Vec<bool>, encoder: Option<Encoder>) -> Self {
         let base = if has_base { None } else { Some(models.remove(0)) };
-        let (encoder, shares_tower) = encoder.map_or((None, false), |(encoder, shares)| (Some(encoder), shares));
-        Self { base, models, has_own_tower, encoder, shares_tower, tells_features: false }
+        Self { base, models, has_own_tower, encoder, tells_features: false }
     }
 
     /// Lets answers hold what towers made of their image, for whoever keeps it.
@@ -376,14 +369,14 @@ impl Subjects {
         if passing.is_empty() {
             return Ok(None);
         }
-        let serves_encoder = self.shares_tower
-            && passing == rows_where(rows, |row| row.asks_encoder)
+        let serves_encoder = passing == rows_where(rows, |row| row.asks_encoder)
             && passing.iter().all(|&row| rows[row].for_encoder.is_none());
         let mllm = &self.base().mllm;
         let number = self.sharing_runs().iter().next().and_then(|run| self.tower_number(run));
         let number = number.context("the runs that share a tower have one")?;
-        let shared = mllm.plain_tower().filter(|_| serves_encoder);
-        let (Some(PlainTower { tower, state }), Some(encoder)) = (shared, &self.encoder) else {
+        let shared = mllm.plain_tower().zip(self.encoder.as_ref()).filter(|_| serves_encoder);
+        let shared = shared.filter(|(plain, encoder)| Arc::ptr_eq(plain.tower, encoder.towers.tower()));
+        let Some((PlainTower { tower, state }, encoder)) = shared else {
             let seen = see(self.base(), number, rows, &passing)?;
             return Ok(Some(TowerPass { rows: passing, seen, vectors: None }));
         };

@@ -22,7 +22,7 @@ pub enum TowerKind {
 const N_TILES_PER_PASS: usize = 4;
 
 /// Sizes of a tower.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
     kind: TowerKind,
     block: BlockConfig,
@@ -161,6 +161,11 @@ impl VisionTower {
             .map(|i| Block::load(&mut loader.at(&format!("encoder.layers.{i}")), &config.block))
             .collect::<Result<_>>()?;
         Ok(Self { config, embedding, norm_before, blocks })
+    }
+
+    /// Counts the tensors that [`load`](Self::load) takes as taken, where the tower is there already.
+    pub fn pass_over(loader: &mut Loader) {
+        ["embeddings", "pre_layrnorm", "encoder"].iter().for_each(|part| loader.at(part).pass_over_all());
     }
 
     /// Sizes.

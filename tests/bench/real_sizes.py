@@ -67,16 +67,22 @@ def environment(extra):
 
 
 def n_flops(shape, n_prompt_tokens):
-    """Of one image: tower, and prompt through the language model; products with weights, and attention's own."""
+    """Of one image, what must be computed: patches, tower, and prompt through the language model; products with weights, and
+    attention's own. Of a last layer only keys and values are of all tokens: one token's state is looked at."""
     tower, _, language = shape.partition("-")
     side, patch, width, hidden, layers, _ = TOWERS[tower]
-    n_tokens = (side // patch) ** 2 + 1
-    n_layers = layers - 1 if language else layers  # LLaVA takes the last layer but one.
-    flops = n_layers * (2 * n_tokens * (4 * width * width + 2 * width * hidden) + 4 * n_tokens**2 * width)
-    if language:
-        flops += 2 * n_prompt_tokens * n_language_weights(language)
-        width, _, layers, _, _ = LANGUAGE[language]
-        flops += layers * 2 * n_prompt_tokens**2 * width  # Half of them: no token sees a later one.
+    n_patches = (side // patch) ** 2
+    n_tokens = n_patches + 1
+    flops = 2 * n_patches * 3 * patch**2 * width
+    # LLaVA takes the last state but one.
+    flops += (layers - 1) * (2 * n_tokens * (4 * width * width + 2 * width * hidden) + 4 * n_tokens**2 * width)
+    if not language:
+        flops += 2 * n_tokens * 2 * width * width
+    else:
+        width, _, layers, heads, kv_heads = LANGUAGE[language]
+        of_layer = n_language_weights(language) / layers
+        flops += 2 * n_prompt_tokens * ((layers - 1) * of_layer + 2 * width * width * kv_heads / heads)
+        flops += (layers - 1) * 2 * n_prompt_tokens**2 * width  # Half of them: no token sees a later one.
     return flops
 
 

@@ -147,6 +147,34 @@ fn a_finished_run_leaves_every_file_and_the_table_says_what_the_summary_says() {
 }
 
 #[test]
+fn an_encoder_that_computes_otherwise_than_the_equal_tower_passes_its_own() {
+    let Some(shared) = support::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other-clip");
+    fs::create_dir(&other).unwrap();
+    for file in fs::read_dir(shared.join("models/tiny-clip")).unwrap() {
+        let file = file.unwrap().path();
+        fs::write(other.join(file.file_name().unwrap()), fs::read(&file).unwrap()).unwrap();
+    }
+    let config = other.join("config.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    assert_eq!(json["vision_config"]["hidden_act"], "quick_gelu");
+    json["vision_config"]["hidden_act"] = "gelu".into();
+    fs::write(&config, json.to_string()).unwrap();
+    let of = |name: &str, arguments: &[&str]| {
+        let out = folder.path().join(name);
+        succeed(eval(&shared, "cifar10", &out).args(["--limit", "20"]).args(arguments));
+        let (models, encoders): (Vec<Value>, Vec<Value>) =
+            trials(&out).into_iter().partition(|trial| trial["subject"] == "model");
+        (models, encoders.into_iter().map(|mut trial| trial["scores"].take()).collect::<Vec<Value>>())
+    };
+    let (answers, scores) = of("own", &[]);
+    let (other_answers, other_scores) = of("other", &["--encoder", &other.display().to_string()]);
+    assert_eq!(other_answers, answers);
+    assert!(other_scores.iter().zip(&scores).all(|(other, own)| other != own), "{other_scores:?}");
+}
+
+#[test]
 fn an_answer_depends_neither_on_the_batch_size_nor_on_its_neighbours() {
     let Some(shared) = support::shared() else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,11 @@
 //! CLIP (Radford et al. 2021) in the transformers layout.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 
 use super::{DualEncoder, EncoderFamily, rows_at, unit_length};
-use crate::model::Placement;
 use crate::model::config::Config;
 use crate::model::layers::{Activation, Block, BlockConfig, LayerNorm, Linear, Loader, causal_mask};
 use crate::model::tokenizer::TextTokenizer;
@@ -24,13 +25,12 @@ pub const FAMILY: EncoderFamily = EncoderFamily {
         let vision = config.section("vision_config").context("config.json of a CLIP has no vision_config")?;
         VisionConfig::from_config(TowerKind::Clip, &vision)
     },
-    load: |checkpoint, weights, placement| {
+    load: |checkpoint, weights, placement, tower| {
         let config = config_of(checkpoint);
         let text = config.section("text_config").context("config.json of a CLIP has no text_config")?;
-        let vision = (FAMILY.vision_config)(checkpoint)?;
         let text = TextConfig::from_config(&text)?;
         let dimension = config.positive_or("projection_dim", 512)?;
-        Ok(Box::new(Clip::load(&mut Loader::new(weights, placement), vision, text, dimension)?))
+        load_canonical(&mut Loader::new(weights, placement), tower, text, dimension)
     },
 };
 
@@ -83,7 +83,7 @@ impl TextConfig {
 
 /// Both towers with their projections.
 pub struct Clip {
-    tower: VisionTower,
+    tower: Arc<VisionTower>,
     image_norm: LayerNorm,
     image_projection: Linear,
     token_embedding: Tensor,
@@ -95,11 +95,10 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Reads both towers by their canonical names.
-    pub fn load(loader: &mut Loader, vision: VisionConfig, text: TextConfig, dimension: usize) -> Result<Self> {
-        let (vision_size, size) = (vision.size(), text.block.size);
-        let epsilon = vision.block().epsilon;
-        let tower = VisionTower::load(&mut loader.at("vision_model"), vision)?;
+    /// Reads what is beside the vision tower by its canonical names.
+    fn load(loader: &mut Loader, tower: Arc<VisionTower>, text: TextConfig, dimension: usize) -> Result<Self> {
+        let (vision_size, size) = (tower.config().size(), text.block.size);
+        let epsilon = tower.config().block().epsilon;
         let image_norm = LayerNorm::load(&mut loader.at("vision_model"), "post_layernorm", vision_size, epsilon)?;
         let image_projection = Linear::load(loader, "visual_projection", vision_size, dimension, false)?;
         let text_projection = Linear::load(loader, "text_projection", size, dimension, false)?;
@@ -140,7 +139,7 @@ impl Clip {
 }
 
 impl DualEncoder for Clip {
-    fn tower(&self) -> &VisionTower {
+    fn tower(&self) -> &Arc<VisionTower> {
         &self.tower
     }
 
@@ -182,11 +181,10 @@ fn end_of_text(ids: &[u32], pooling: Pooling) -> usize {
 
 /// A CLIP whose folder is in another layout, under the same canonical names.
 pub(super) fn load_canonical(
-    weights: &mut Weights,
-    placement: &Placement,
-    vision: VisionConfig,
+    loader: &mut Loader,
+    tower: Arc<VisionTower>,
     text: TextConfig,
     dimension: usize,
 ) -> Result<Box<dyn DualEncoder>> {
-    Ok(Box::new(Clip::load(&mut Loader::new(weights, placement), vision, text, dimension)?))
+    Ok(Box::new(Clip::load(loader, tower, text, dimension)?))
 }

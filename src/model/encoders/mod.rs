@@ -4,11 +4,14 @@ mod clip;
 mod open_clip;
 mod siglip;
 
+use std::sync::Arc;
+
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 
 use super::Placement;
 use super::features;
+use super::layers::Loader;
 use super::preprocess::Preprocessor;
 use super::tokenizer::TextTokenizer;
 use super::vision::{VisionConfig, VisionTower};
@@ -16,8 +19,8 @@ use super::weights::{Checkpoint, Weights};
 
 /// An image encoder with the text encoder that makes it a zero-shot classifier.
 pub trait DualEncoder: Send {
-    /// The vision tower, whose hidden states may serve a model with the same tower.
-    fn tower(&self) -> &VisionTower;
+    /// The vision tower, which may be a model's, too.
+    fn tower(&self) -> &Arc<VisionTower>;
 
     /// Image embeddings of unit length `(batch, dimension)` from the tower's hidden state before its last block
     /// ([`VisionTower::state_before_last`]): of the last, a family computes what it looks at.
@@ -44,9 +47,12 @@ pub struct EncoderFamily {
     pub weights: fn(&Checkpoint) -> Result<Weights>,
     /// Sizes of the vision tower.
     pub vision_config: fn(&Checkpoint) -> Result<VisionConfig>,
-    /// Reads it; every tensor must find its place.
-    pub load: fn(&Checkpoint, &mut Weights, &Placement) -> Result<Box<dyn DualEncoder>>,
+    /// Reads what is beside the tower; every tensor must find its place.
+    pub load: LoadFn,
 }
+
+/// Reads an encoder around its tower.
+pub type LoadFn = fn(&Checkpoint, &mut Weights, &Placement, Arc<VisionTower>) -> Result<Box<dyn DualEncoder>>;
 
 /// All families; the first that recognises a checkpoint reads it.
 pub const ENCODERS: &[EncoderFamily] = &[clip::FAMILY, open_clip::FAMILY, siglip::FAMILY];
@@ -64,6 +70,9 @@ pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static EncoderFamily> {
         known.join(", ")
     )
 }
+
+/// Where the canonical names of the vision side begin.
+const VISION: &str = "vision_model";
 
 /// An encoder's checkpoint that was opened, with no weight read yet.
 pub struct OpenedEncoder {
@@ -105,9 +114,34 @@ impl OpenedEncoder {
         features::config_hash(std::iter::once(&self.checkpoint))
     }
 
+    /// Sizes of the vision tower.
+    pub fn vision_config(&self) -> Result<VisionConfig> {
+        (self.family.vision_config)(&self.checkpoint)
+    }
+
+    /// The bytes of the weights beside the tower's, as stored.
+    pub fn n_bytes_beside_tower(&self) -> usize {
+        self.weights.n_bytes_where(|name| !name.starts_with(VISION))
+    }
+
     /// Reads the weights; every tensor must find its place.
-    pub fn load(mut self, placement: &Placement) -> Result<Encoder> {
-        let towers = (self.family.load)(&self.checkpoint, &mut self.weights, placement)?;
+    pub fn load(self, placement: &Placement) -> Result<Encoder> {
+        self.load_around(None, placement)
+    }
+
+    /// The same around a `tower` that is there already, and equal to its own.
+    pub fn load_around(mut self, tower: Option<Arc<VisionTower>>, placement: &Placement) -> Result<Encoder> {
+        let config = self.vision_config()?;
+        let mut loader = Loader::new(&mut self.weights, placement);
+        let mut vision = loader.at(VISION);
+        let tower = match tower {
+            Some(tower) => {
+                VisionTower::pass_over(&mut vision);
+                tower
+            }
+            None => Arc::new(VisionTower::load(&mut vision, config)?),
+        };
+        let towers = (self.family.load)(&self.checkpoint, &mut self.weights, placement, tower)?;
         self.weights.finish()?;
         Ok(Encoder { towers, tokenizer: self.tokenizer, preprocessor: self.preprocessor })
     }

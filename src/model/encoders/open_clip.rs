@@ -6,7 +6,7 @@ use serde_json::json;
 use super::EncoderFamily;
 use super::clip::{self, Pooling, TextConfig};
 use crate::model::config::Config;
-use crate::model::layers::{Activation, BlockConfig};
+use crate::model::layers::{Activation, BlockConfig, Loader};
 use crate::model::vision::{TowerKind, VisionConfig};
 use crate::model::weights::{Checkpoint, Weights, canonical_open_clip};
 
@@ -18,11 +18,11 @@ pub const FAMILY: EncoderFamily = EncoderFamily {
     recognises: |checkpoint| checkpoint.config().get("model_cfg").is_some(),
     weights: |checkpoint| Weights::new(checkpoint, canonical_open_clip),
     vision_config,
-    load: |checkpoint, weights, placement| {
+    load: |checkpoint, weights, placement, tower| {
         let config = model_config(checkpoint)?;
         let text = text_config(&config)?;
         let dimension = config.positive_or("embed_dim", 512)?;
-        clip::load_canonical(weights, placement, vision_config(checkpoint)?, text, dimension)
+        clip::load_canonical(&mut Loader::new(weights, placement), tower, text, dimension)
     },
 };
 

@@ -1,6 +1,8 @@
 //! SigLIP (Zhai et al. 2023) and SigLIP 2 of fixed resolution (Tschannen et al. 2025), which is the same network with
 //! another tokenizer, in the transformers layout.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 
@@ -32,14 +34,13 @@ pub const FAMILY: EncoderFamily = EncoderFamily {
         }
         VisionConfig::from_config(TowerKind::Siglip, &vision)
     },
-    load: |checkpoint, weights, placement| {
+    load: |checkpoint, weights, placement, tower| {
         let config = config_of(checkpoint);
         let text = config.section("text_config").context("config.json of a SigLIP has no text_config")?;
-        let vision = (FAMILY.vision_config)(checkpoint)?;
         let tokenizer = checkpoint.read_json("tokenizer_config.json")?;
         let pads_left = tokenizer.is_some_and(|config| config.get("padding_side").is_some_and(|side| side == "left"));
         let text = TextConfig::from_config(&text, pads_left)?;
-        Ok(Box::new(Siglip::load(&mut Loader::new(weights, placement), vision, text)?))
+        Ok(Box::new(Siglip::load(&mut Loader::new(weights, placement), tower, text)?))
     },
 };
 
@@ -135,7 +136,7 @@ impl PoolingHead {
 }
 
 struct Siglip {
-    tower: VisionTower,
+    tower: Arc<VisionTower>,
     image_norm: LayerNorm,
     head: PoolingHead,
     token_embedding: Tensor,
@@ -147,13 +148,12 @@ struct Siglip {
 }
 
 impl Siglip {
-    fn load(loader: &mut Loader, vision: VisionConfig, text: TextConfig) -> Result<Self> {
-        let block = *vision.block();
+    fn load(loader: &mut Loader, tower: Arc<VisionTower>, text: TextConfig) -> Result<Self> {
+        let block = *tower.config().block();
         let size = text.block.size;
         loader.optional("logit_scale", &[1])?;
         loader.optional("logit_bias", &[1])?;
         let mut here = loader.at("vision_model");
-        let tower = VisionTower::load(&mut here, vision)?;
         let image_norm = LayerNorm::load(&mut here, "post_layernorm", block.size, block.epsilon)?;
         let head = PoolingHead::load(&mut here.at("head"), &block)?;
         let mut here = loader.at("text_model");
@@ -175,7 +175,7 @@ impl Siglip {
 }
 
 impl DualEncoder for Siglip {
-    fn tower(&self) -> &VisionTower {
+    fn tower(&self) -> &Arc<VisionTower> {
         &self.tower
     }
 

@@ -104,6 +104,28 @@ fn the_last_block_computes_wanted_tokens_to_the_bit_as_it_computes_all() {
 }
 
 #[test]
+fn an_encoder_around_a_tower_that_is_there_already_reads_no_other() {
+    let open = || {
+        let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Encoder).unwrap();
+        OpenedEncoder::open(checkpoint).unwrap()
+    };
+    let placement = Placement::cpu();
+    let first = open().load(&placement).unwrap();
+    let second = open().load_around(Some(first.towers.tower().clone()), &placement).unwrap();
+    assert!(Arc::ptr_eq(first.towers.tower(), second.towers.tower()));
+    let opened = open();
+    assert_eq!(opened.vision_config().unwrap(), *first.towers.tower().config());
+    // Text side, last norm and projections are left.
+    let n_beside = opened.n_bytes_beside_tower();
+    assert!((1..opened.weights.n_bytes()).contains(&n_beside), "{n_beside}");
+    let labels = |encoder: &Encoder| {
+        let labels = encoder.label_embeddings(&["a photo of a {}.".to_owned()], &CLASSES).unwrap();
+        labels.to_vec2::<f32>().unwrap()
+    };
+    assert_eq!(labels(&first), labels(&second));
+}
+
+#[test]
 fn a_caption_is_the_same_beside_a_longer_one() {
     let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Encoder).unwrap();
     let encoder = OpenedEncoder::open(checkpoint).unwrap().load(&Placement::cpu()).unwrap();

@@ -34,6 +34,7 @@ mod simd;
 mod tests;
 mod tile;
 mod transpose;
+mod waiting;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -54,6 +55,7 @@ pub use math::Activation;
 pub use norm::{layer_norm, rms_norm};
 pub use packed::{PackedWeight, WeightNumbers};
 pub use pointwise::activated;
+pub use waiting::let_waiting_threads_sleep;
 
 /// The instruction set that kernels are compiled for.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::{Activation, Attention, AttentionNames, AttentionShape, LayerNorm, Loader, Mask, Mlp, tokens_at};
 
 /// Sizes of a block.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BlockConfig {
     /// Width of the residual stream.
     pub size: usize,

@@ -93,6 +93,11 @@ impl<'a> Loader<'a> {
         self.overlay.as_mut()?.take_update(&self.prefix)
     }
 
+    /// Counts all tensors at this prefix as taken: what they would be is there already.
+    pub fn pass_over_all(&mut self) {
+        self.weights.pass_over_all(&format!("{}.", self.prefix));
+    }
+
     /// Whether updates are added to the weights instead of being computed beside them.
     pub fn is_merged(&self) -> bool {
         self.overlay.as_ref().is_some_and(|overlay| overlay.is_merged())

@@ -1,6 +1,8 @@
 //! LLaVA-1.5 (Liu et al. 2023): a frozen CLIP tower, a projector and a LLaMA, in the layouts of transformers and
 //! of the original repository.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 
@@ -167,10 +169,14 @@ impl MllmPlan for Plan {
         self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations())
     }
 
+    fn plain_tower(&self) -> Option<&VisionConfig> {
+        Some(&self.vision)
+    }
+
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {
         let projector = Projector::load(loader, &self.projector, self.vision.size(), self.text.size())?;
         Ok(Box::new(Llava {
-            tower: load_tower(loader, &self.vision)?,
+            tower: Arc::new(load_tower(loader, &self.vision)?),
             tower_state: self.tower_state,
             n_dropped: self.n_dropped(),
             projector,
@@ -249,7 +255,7 @@ impl Projector {
 }
 
 struct Llava {
-    tower: VisionTower,
+    tower: Arc<VisionTower>,
     tower_state: usize,
     n_dropped: usize,
     projector: Projector,

@@ -25,7 +25,7 @@ use super::preprocess::{ImageInput, ImageProcessor, PixelLimits};
 use super::scoring::LabelTrie;
 use super::template::{AroundAnswer, ChatTemplate};
 use super::tokenizer::{PromptPiece, TextTokenizer};
-use super::vision::VisionTower;
+use super::vision::{VisionConfig, VisionTower};
 use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
 use crate::domain::Answer;
 
@@ -92,7 +92,7 @@ impl ImageEmbedding {
 #[derive(Clone, Copy)]
 pub struct PlainTower<'a> {
     /// The tower.
-    pub tower: &'a VisionTower,
+    pub tower: &'a Arc<VisionTower>,
     /// The hidden state that the projector reads.
     pub state: usize,
 }
@@ -132,6 +132,11 @@ pub trait MllmPlan: Send {
 
     /// Numbers (not bytes) that one row of `n_tokens` positions holds while it is answered: cache and activations.
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize;
+
+    /// Sizes of the tower, where the model has a [`PlainTower`].
+    fn plain_tower(&self) -> Option<&VisionConfig> {
+        None
+    }
 
     /// Reads the weights; every tensor must find its place.
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>>;

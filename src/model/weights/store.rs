@@ -200,6 +200,12 @@ impl Weights {
         }
     }
 
+    /// Counts all tensors as taken whose names begin with `prefix`: what they would be is there already.
+    pub fn pass_over_all(&mut self, prefix: &str) {
+        let below = self.entries.iter_mut().filter(|(name, _)| name.starts_with(prefix));
+        below.for_each(|(_, entry)| entry.is_taken = true);
+    }
+
     /// Whether the checkpoint has the tensor, taken or not.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
@@ -228,6 +234,11 @@ impl Weights {
     /// The bytes of all tensors as stored.
     pub fn n_bytes(&self) -> usize {
         self.entries.values().map(|entry| entry.stored.n_bytes()).sum()
+    }
+
+    /// The bytes of the tensors of which `is_counted` says so by canonical name, as stored.
+    pub fn n_bytes_where(&self, is_counted: impl Fn(&str) -> bool) -> usize {
+        self.entries.iter().filter(|(name, _)| is_counted(name)).map(|(_, entry)| entry.stored.n_bytes()).sum()
     }
 
     /// The bytes of all tensors as stored, but for one byte for each number of those of which `is_rounded` says so by
