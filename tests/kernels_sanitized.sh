@@ -20,7 +20,7 @@ mkdir -p "$work/src"
 {
     printf '[package]\nname = "kernels"\nversion = "0.1.0"\nedition = "2024"\n\n[dependencies]\n'
     # What tests need, too, stands among the others: nothing but tests is built.
-    grep -E '^(half|rayon|thiserror|libm|fastrand|proptest) = ' "$root/Cargo.toml"
+    grep -E '^(half|rayon|sysinfo|thiserror|libm|fastrand|proptest) = ' "$root/Cargo.toml"
     # The tests' own code a little, as in the program; what they call is in there, too, once it is inlined.
     printf '\n[profile.dev]\nopt-level = 1\ndebug = "line-tables-only"\n'
 } >"$work/Cargo.toml"
