@@ -1,6 +1,6 @@
 //! What towers make of one image, on its way to the disk and back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use anyhow::{Context, Result, bail};
 use candle_core::safetensors::Load;
@@ -9,7 +9,6 @@ use safetensors::SafeTensors;
 
 use super::Placement;
 use super::mllm::Seen;
-use super::weights::Checkpoint;
 
 /// What towers make of one image.
 #[derive(Clone, Debug, Default)]
@@ -60,23 +59,6 @@ pub fn computed_by(
         placement.device_kind(),
         std::env::consts::ARCH
     )
-}
-
-/// Keys of `config.json` that decide no number, and differ between a model and what was fine-tuned from it.
-const KEYS_OF_PROVENANCE: [&str; 4] = ["_name_or_path", "transformers_version", "dtype", "torch_dtype"];
-
-/// Hash of the configurations of `checkpoints`: with the weights it decides what a tower makes of pixels.
-pub(super) fn config_hash<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> String {
-    let mut hasher = blake3::Hasher::new();
-    for config in checkpoints.map(Checkpoint::config) {
-        let keys = config.as_object().into_iter().flatten();
-        // In the order of names, whatever the file's is.
-        let kept: BTreeMap<_, _> = keys.filter(|(key, _)| !KEYS_OF_PROVENANCE.contains(&key.as_str())).collect();
-        for (key, value) in kept {
-            hasher.update(format!("{key} {value}\n").as_bytes());
-        }
-    }
-    format!("blake3:{}", hasher.finalize().to_hex())
 }
 
 const GRID: &str = "grid";
@@ -145,6 +127,7 @@ mod tests {
     use crate::model::encoders::OpenedEncoder;
     use crate::model::mllm::OpenedModel;
     use crate::model::preprocess::{ImageInput, ImageProcessor};
+    use crate::model::weights::Checkpoint;
     use crate::model::weights::testing::shared;
 
     fn bits(tensor: &Tensor) -> Vec<u32> {

@@ -10,12 +10,11 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 
 use super::Placement;
-use super::features;
 use super::layers::Loader;
 use super::preprocess::Preprocessor;
 use super::tokenizer::TextTokenizer;
 use super::vision::{VisionConfig, VisionTower};
-use super::weights::{Checkpoint, Weights};
+use super::weights::{Checkpoint, Weights, config_hash};
 
 /// An image encoder with the text encoder that makes it a zero-shot classifier.
 pub trait DualEncoder: Send {
@@ -111,7 +110,7 @@ impl OpenedEncoder {
 
     /// Hash of its configuration.
     pub fn config_hash(&self) -> String {
-        features::config_hash(std::iter::once(&self.checkpoint))
+        config_hash(std::iter::once(&self.checkpoint))
     }
 
     /// Sizes of the vision tower.

@@ -82,8 +82,7 @@ impl Attention {
         rotary: Option<&Angles>,
         cache: Option<&mut KvCache>,
     ) -> candle_core::Result<Tensor> {
-        let (batch, n_tokens, _) = x.dims3()?;
-        let asks_all = queries == (0..n_tokens);
+        let asks_all = queries == (0..x.dim(1)?);
         let mask = match mask {
             Some(mask) if !asks_all => Some(mask.of_queries(queries.clone())?),
             mask => mask.cloned(),
@@ -101,17 +100,28 @@ impl Attention {
         // Norms of queries and keys come between the projections and the positions.
         let is_of_kernels = is_of_kernels && self.norms.is_none() && fused::serves(&[x]);
         let projected = self.projected(x, &queries, is_of_kernels)?;
-        if is_of_kernels && fused::serves(&projected.tensors()) {
-            let mixed = self.mixed(&projected, mask, rotary, cache)?;
-            return self.output.forward_with(&mixed, None, Some(residual));
-        }
-        let Projected::Apart([query, key, value]) = projected else {
-            candle_core::bail!("what the kernels have projected they also mix")
+        let mixed = match projected {
+            projected if is_of_kernels && fused::serves(&projected.tensors()) => {
+                self.mixed(&projected, mask, rotary, cache)
+            }
+            Projected::Apart(inputs) if cache.is_none() && asks_all && gradients::serves(&inputs.each_ref()) => {
+                self.mixed_with_gradients(inputs, mask, rotary)
+            }
+            Projected::Apart(inputs) => self.mixed_by_heads(inputs, mask, rotary, cache),
+            Projected::Joined(_) => candle_core::bail!("what the kernels have projected they also mix"),
         };
-        if cache.is_none() && asks_all && gradients::serves(&[&query, &key, &value]) {
-            let mixed = self.mixed_with_gradients([query, key, value], mask, rotary)?;
-            return self.output.forward_with(&mixed, None, Some(residual));
-        }
+        self.output.forward_with(&mixed?, None, Some(residual))
+    }
+
+    /// Attention by candle's operations, of queries, keys and values `(batch, tokens, heads * head size)`.
+    fn mixed_by_heads(
+        &self,
+        [query, key, value]: [Tensor; 3],
+        mask: Option<&Mask>,
+        rotary: Option<&Rotaries>,
+        cache: Option<&mut KvCache>,
+    ) -> candle_core::Result<Tensor> {
+        let (batch, n_queries, width) = query.dims3()?;
         let heads = |y: Tensor, n_heads: usize| {
             y.reshape((batch, (), n_heads, self.shape.head_size))?.transpose(1, 2)?.contiguous()
         };
@@ -130,9 +140,7 @@ impl Attention {
             Some(cache) => cache.append(&key, &value)?,
             None => (key, value),
         };
-        let mixed = mix(&query, &key, &value, mask)?;
-        let mixed = mixed.transpose(1, 2)?.reshape((batch, (), self.shape.n_heads * self.shape.head_size))?;
-        self.output.forward_with(&mixed, None, Some(residual))
+        mix(&query, &key, &value, mask)?.transpose(1, 2)?.reshape((batch, n_queries, width))
     }
 
     /// Attention as one operation with its way back, of queries, keys and values `(batch, tokens, heads * head size)`.

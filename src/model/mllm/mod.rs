@@ -15,7 +15,6 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 
 use super::Placement;
-use super::features;
 use super::generate::{Decoding, Generation, NotFinite};
 use super::language::LanguageModel;
 use super::layers::Loader;
@@ -26,7 +25,7 @@ use super::scoring::LabelTrie;
 use super::template::{AroundAnswer, ChatTemplate};
 use super::tokenizer::{PromptPiece, TextTokenizer};
 use super::vision::{VisionConfig, VisionTower};
-use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
+use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights, config_hash};
 use crate::domain::Answer;
 
 /// A prompt after the chat template, tokenised around the image.
@@ -270,7 +269,7 @@ impl OpenedModel {
             plan,
             warnings,
             notes,
-            config_hash: features::config_hash(std::iter::once(checkpoint).chain(tower)),
+            config_hash: config_hash(std::iter::once(checkpoint).chain(tower)),
         })
     }
 

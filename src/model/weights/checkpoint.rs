@@ -333,3 +333,20 @@ pub(super) fn read_index(path: &Path) -> anyhow::Result<BTreeMap<String, String>
         })
         .collect()
 }
+
+/// Keys of `config.json` that decide no number, and differ between a model and what was fine-tuned from it.
+const KEYS_OF_PROVENANCE: [&str; 4] = ["_name_or_path", "transformers_version", "dtype", "torch_dtype"];
+
+/// Hash of the configurations of `checkpoints`: with the weights it decides what a tower makes of pixels.
+pub fn config_hash<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for config in checkpoints.map(Checkpoint::config) {
+        let keys = config.as_object().into_iter().flatten();
+        // In the order of names, whatever the file's is.
+        let kept: BTreeMap<_, _> = keys.filter(|(key, _)| !KEYS_OF_PROVENANCE.contains(&key.as_str())).collect();
+        for (key, value) in kept {
+            hasher.update(format!("{key} {value}\n").as_bytes());
+        }
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
+}

@@ -31,7 +31,7 @@ pub use canonical::{
     Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip, canonical_qwen_vl,
     is_computed_buffer,
 };
-pub use checkpoint::{Checkpoint, read_text_file};
+pub use checkpoint::{Checkpoint, config_hash, read_text_file};
 pub use embedded::{Miniature, is_embedded, open_checkpoint};
 pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
 pub(super) use notes::{MODELFILE, SWIFT_ARGUMENTS};
