@@ -8,7 +8,7 @@ use super::super::int8::Widths;
 use super::super::memory::{Shared, with_scratch, written};
 use super::super::packed::{PackedWeight, Panels};
 use super::super::simd::{Number, PANEL_MAX, Simd, Task};
-use super::super::tile::{Floats, Product};
+use super::super::tile::{Floats, N_ROWS_OF_A_TILE, Product};
 use super::super::transpose::transpose_at;
 use super::super::{Kernels, for_each};
 
@@ -59,10 +59,13 @@ pub fn product(
     }
     assert!(bias.is_none_or(|bias| bias.len() == n_columns), "a bias is one number a column");
     let (panel, _) = kernels.panel_and_lanes();
-    let n_blocks = n_rows.div_ceil(N_ROWS_OF_A_BLOCK);
-    let n_rows_of_block = n_rows.div_ceil(n_blocks.max(1)).next_multiple_of(6);
-    let n_blocks = n_rows.div_ceil(n_rows_of_block.max(1));
     let n_panels = n_columns.div_ceil(panel);
+    let n_blocks = n_rows.div_ceil(N_ROWS_OF_A_BLOCK);
+    let n_threads = rayon::current_num_threads();
+    let are_few = n_blocks * n_panels < N_TASKS_OF_A_THREAD * n_threads;
+    let n_blocks = if are_few { n_blocks.next_multiple_of(n_threads) } else { n_blocks };
+    let n_rows_of_block = n_rows.div_ceil(n_blocks.max(1)).next_multiple_of(N_ROWS_OF_A_TILE);
+    let n_blocks = n_rows.div_ceil(n_rows_of_block.max(1));
     let n_steps: usize = terms.iter().map(|term| term.n_steps).sum();
     // Safety: the blocks are all rows, the panels all columns, and each pair of them writes its own places.
     unsafe {
@@ -87,7 +90,9 @@ pub fn product(
 }
 
 /// Rows that pass over a slab: enough that packing it costs little beside the product.
-const N_ROWS_OF_A_BLOCK: usize = 192;
+const N_ROWS_OF_A_BLOCK: usize = 384;
+/// With fewer tasks the blocks are shared out evenly, so that no thread waits for the last.
+const N_TASKS_OF_A_THREAD: usize = 8;
 /// Steps that are packed at once: whole panels of every instruction set.
 const N_STEPS_OF_A_SLAB: usize = 256;
 
