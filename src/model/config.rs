@@ -44,6 +44,16 @@ impl<'a> Config<'a> {
         }
     }
 
+    /// Whether `key` is there, be it null.
+    pub fn has(&self, key: &str) -> bool {
+        self.value.get(key).is_some()
+    }
+
+    /// A count that must not be zero; `None` where it is absent or null.
+    pub fn positive_or_none(&self, key: &str) -> Result<Option<usize>> {
+        self.get(key).map(|_| self.positive_or(key, 1)).transpose()
+    }
+
     /// A count that must not be zero.
     pub fn positive_or(&self, key: &str, default: usize) -> Result<usize> {
         match self.usize_or(key, default)? {

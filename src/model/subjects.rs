@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use super::encoders::Encoder;
 use super::features::{Features, ImageVector};
 use super::generate::Decoding;
-use super::mllm::{ImageEmbedding, Model, PlainTower, RenderedPrompt, Seen};
+use super::mllm::{ImageEmbedding, Model, PlainTower, RenderedPrompt, Seen, side_by_side};
 use super::prefix::{Opening, Prefix, batches_by_length};
 use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
@@ -376,7 +376,7 @@ impl Subjects {
         let number = number.context("the runs that share a tower have one")?;
         let shared = mllm.plain_tower().zip(self.encoder.as_ref()).filter(|_| serves_encoder);
         let shared = shared.filter(|(plain, encoder)| Arc::ptr_eq(plain.tower, encoder.towers.tower()));
-        let Some((PlainTower { tower, state }, encoder)) = shared else {
+        let Some((PlainTower { tower, states: wanted }, encoder)) = shared else {
             let seen = see(self.base(), number, rows, &passing)?;
             return Ok(Some(TowerPass { rows: passing, seen, vectors: None }));
         };
@@ -385,10 +385,11 @@ impl Subjects {
         let (mut made_seen, mut made_vectors) = (Vec::new(), Vec::new());
         if !new.is_empty() {
             let images = inputs(rows, &new);
-            let mut states = tower.hidden_states(&tower.pixels(&images)?, &[state, tower.state_before_last()])?;
-            let (before_last, hidden) = (states.pop(), states.pop());
-            made_vectors = embeddings(encoder, &before_last.context("two states are asked for")?)?;
-            let hidden = hidden.context("two states are asked for")?;
+            let wanted: Vec<usize> = wanted.iter().copied().chain([tower.state_before_last()]).collect();
+            let mut states = tower.hidden_states(&tower.pixels(&images)?, &wanted)?;
+            let before_last = states.pop().context("a state is asked for")?;
+            made_vectors = embeddings(encoder, &before_last)?;
+            let hidden = side_by_side(states)?;
             let seen = images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(hidden.get(row)?, image)));
             made_seen = seen.collect::<candle_core::Result<_>>()?;
         }

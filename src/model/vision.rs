@@ -4,13 +4,15 @@ use std::ops::Range;
 
 use anyhow::{Result, bail};
 use candle_core::Tensor;
+use serde::Serialize;
 
 use super::config::Config;
 use super::layers::{Activation, Block, BlockConfig, LayerNorm, Loader, PatchEmbedding, PatchEmbeddingShape};
 use super::preprocess::ImageInput;
 
 /// Which of the two towers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TowerKind {
     /// Class token, norm before the blocks, patches without bias.
     Clip,
@@ -22,11 +24,14 @@ pub enum TowerKind {
 const N_TILES_PER_PASS: usize = 4;
 
 /// Sizes of a tower.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VisionConfig {
     kind: TowerKind,
+    #[serde(flatten)]
     block: BlockConfig,
+    #[serde(rename = "num_hidden_layers")]
     n_layers: usize,
+    #[serde(rename = "num_channels")]
     n_channels: usize,
     image_size: usize,
     patch_size: usize,

@@ -1,6 +1,11 @@
-//! Language models: embeddings in, logits out. One file a family.
+//! Language models: embeddings in, logits out. One decoder, and one file a family that reads its configuration.
 
+mod decoder;
+mod families;
+mod gemma;
 mod llama;
+mod mistral;
+mod phi3;
 mod qwen;
 
 use std::ops::Range;
@@ -9,7 +14,7 @@ use candle_core::Tensor;
 
 use super::layers::{KvCache, Mask};
 
-pub use llama::{Llama, LlamaConfig};
+pub use decoder::{Decoder, DecoderConfig, scaled};
 pub use qwen::QwenText;
 
 /// Embedded tokens with their places.

@@ -1,10 +1,60 @@
-//! The language models of Qwen's vision-language models: Qwen2 and Qwen3 with positions in three dimensions.
+//! Qwen2, which is LLaMA with biases on queries, keys and values, and Qwen3, which has norms of their heads instead; both alone
+//! and, with positions in three dimensions, in Qwen's vision-language models.
 
 use anyhow::{Result, bail};
 
-use super::llama::{LlamaConfig, PositionsConfig};
+use super::decoder::{DecoderConfig, Defaults, PositionsConfig};
+use super::families::TextFamily;
 use crate::model::config::Config;
 use crate::model::layers::{Activation, MultimodalRotaryConfig, Sections};
+
+/// The line of Qwen2 in the list of text families.
+pub(super) const QWEN2: TextFamily = TextFamily {
+    model_types: &["qwen2"],
+    about: "Qwen2",
+    read: |config| {
+        let read = DecoderConfig::read(config, &DEFAULTS)?.within_window(window(config)?);
+        Ok(DecoderConfig { qkv_bias: true, ..read })
+    },
+};
+
+/// The line of Qwen3 in the list of text families.
+pub(super) const QWEN3: TextFamily = TextFamily {
+    model_types: &["qwen3"],
+    about: "Qwen3",
+    read: |config| {
+        let defaults = Defaults { head_size: Some(128), ..DEFAULTS };
+        let read = DecoderConfig::read(config, &defaults)?.with_attention_bias(config)?.within_window(window(config)?);
+        Ok(DecoderConfig { has_head_norms: true, ..read })
+    },
+};
+
+const DEFAULTS: Defaults = Defaults {
+    size: 4096,
+    n_hidden: 22016,
+    n_layers: 32,
+    n_heads: 32,
+    n_kv_heads: Some(32),
+    head_size: None,
+    vocabulary_size: 151_936,
+    n_positions: 32_768,
+    epsilon: 1e-6,
+    activation: "silu",
+    is_tied: false,
+};
+
+/// The sliding window, where some layer has it.
+fn window(config: &Config) -> Result<Option<usize>> {
+    if !config.bool_or("use_sliding_window", false)? {
+        return Ok(None);
+    }
+    let slides = match config.get("layer_types").and_then(|types| types.as_array()) {
+        Some(types) => types.iter().any(|kind| kind == "sliding_attention"),
+        None => config.usize_or("max_window_layers", 28)? < config.positive_or("num_hidden_layers", 32)?,
+    };
+    let default = if config.has("sliding_window") { None } else { Some(4096) };
+    Ok(config.positive_or_none("sliding_window")?.or(default).filter(|_| slides))
+}
 
 /// Which language model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +65,7 @@ pub enum QwenText {
     Qwen3,
 }
 
-impl LlamaConfig {
+impl DecoderConfig {
     /// Reads a `text_config`, with the defaults of the classes of transformers; `is_tied_outside` is the flag of the
     /// section around it.
     pub fn of_qwen_vl(kind: QwenText, config: &Config, is_tied_outside: bool) -> Result<Self> {
@@ -49,6 +99,7 @@ impl LlamaConfig {
             head_size,
             vocabulary_size: config.positive_or("vocab_size", default(152_064, 151_936))?,
             n_positions: config.positive_or("max_position_embeddings", default(32_768, 128_000))?,
+            limit: None,
             epsilon: config.f64_or("rms_norm_eps", if is_qwen2 { 1e-5 } else { 1e-6 })?,
             activation: Activation::from_name(config.str_or("hidden_act", "silu")?)?,
             positions: PositionsConfig::Multimodal(rotary),
@@ -56,6 +107,9 @@ impl LlamaConfig {
             output_bias: !is_qwen2 && attention_bias,
             mlp_bias: false,
             has_head_norms: !is_qwen2,
+            has_offset_norms: false,
+            has_joined_maps: false,
+            embedding_scale: None,
             is_tied: config.bool_or("tie_word_embeddings", false)? || is_tied_outside,
         })
     }

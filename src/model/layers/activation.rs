@@ -21,6 +21,17 @@ impl Activation {
         })
     }
 
+    /// What transformers calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::QuickGelu => "quick_gelu",
+            Self::Silu => "silu",
+            Self::Relu => "relu",
+        }
+    }
+
     /// Any shape to the same shape.
     pub fn forward(self, x: &Tensor) -> candle_core::Result<Tensor> {
         if fused::serves(&[x]) {
@@ -36,5 +47,11 @@ impl Activation {
             Self::Silu => x.silu(),
             Self::Relu => x.relu(),
         }
+    }
+}
+
+impl serde::Serialize for Activation {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }

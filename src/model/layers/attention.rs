@@ -22,6 +22,8 @@ pub struct AttentionNames {
     pub qkv_bias: bool,
     /// Whether the output has one.
     pub output_bias: bool,
+    /// Whether queries, keys and values are one map, `qkv_proj`.
+    pub is_joined: bool,
 }
 
 /// Sizes of an attention layer.
@@ -39,23 +41,32 @@ pub struct AttentionShape {
 
 /// An attention layer.
 pub struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    inputs: Inputs,
     output: Linear,
     shape: AttentionShape,
     /// Of the heads of queries and of keys, before they turn.
     norms: Option<(RmsNorm, RmsNorm)>,
 }
 
+/// The maps to queries, keys and values.
+enum Inputs {
+    Apart([Linear; 3]),
+    /// One above the other in one map.
+    Joined(Linear),
+}
+
 impl Attention {
-    /// Reads `q_proj`, `k_proj`, `v_proj` and the output projection.
+    /// Reads `q_proj`, `k_proj`, `v_proj`, or `qkv_proj` in their place, and the output projection.
     pub fn load(loader: &mut Loader, shape: AttentionShape, names: AttentionNames) -> Result<Self> {
         let AttentionShape { size, n_heads, n_kv_heads, head_size } = shape;
+        let (n_queries, n_keys) = (n_heads * head_size, n_kv_heads * head_size);
+        let mut map = |name, n_out| Linear::load(loader, name, size, n_out, names.qkv_bias);
+        let inputs = match names.is_joined {
+            true => Inputs::Joined(map("qkv_proj", n_queries + 2 * n_keys)?),
+            false => Inputs::Apart([map("q_proj", n_queries)?, map("k_proj", n_keys)?, map("v_proj", n_keys)?]),
+        };
         Ok(Self {
-            query: Linear::load(loader, "q_proj", size, n_heads * head_size, names.qkv_bias)?,
-            key: Linear::load(loader, "k_proj", size, n_kv_heads * head_size, names.qkv_bias)?,
-            value: Linear::load(loader, "v_proj", size, n_kv_heads * head_size, names.qkv_bias)?,
+            inputs,
             output: Linear::load(loader, names.output, n_heads * head_size, size, names.output_bias)?,
             shape,
             norms: None,
@@ -97,14 +108,16 @@ impl Attention {
         };
         let rotary = rotary.as_ref();
         let is_of_kernels = cache.as_ref().is_none_or(|cache| !cache.holds_tensors());
-        // Norms of queries and keys come between the projections and the positions.
-        let is_of_kernels = is_of_kernels && self.norms.is_none() && fused::serves(&[x]);
+        // Norms of queries and keys come between the projections and the positions, and kernels turn whole heads.
+        let turns_a_part = rotary.is_some_and(|rotary| rotary.n_turned() < self.shape.head_size);
+        let is_of_kernels = is_of_kernels && self.norms.is_none() && !turns_a_part && fused::serves(&[x]);
         let projected = self.projected(x, &queries, is_of_kernels)?;
         let mixed = match projected {
             projected if is_of_kernels && fused::serves(&projected.tensors()) => {
                 self.mixed(&projected, mask, rotary, cache)
             }
-            Projected::Apart(inputs) if cache.is_none() && asks_all && gradients::serves(&inputs.each_ref()) => {
+            Projected::Apart(inputs)
+                if cache.is_none() && asks_all && !turns_a_part && gradients::serves(&inputs.each_ref()) => {
                 self.mixed_with_gradients(inputs, mask, rotary)
             }
             Projected::Apart(inputs) => self.mixed_by_heads(inputs, mask, rotary, cache),
@@ -169,13 +182,28 @@ impl Attention {
     /// Queries of the tokens `queries` of `x`, keys and values of all; in one pass where `may_join`, all are asked and the
     /// kernels compute all three.
     fn projected(&self, x: &Tensor, queries: &Range<usize>, may_join: bool) -> candle_core::Result<Projected> {
-        let maps = [&self.query, &self.key, &self.value];
         let may_join = may_join && *queries == (0..x.dim(1)?);
-        if let (true, [Some(query), Some(key), Some(value)]) = (may_join, maps.map(|map| map.part(x))) {
+        let [query, key, value] = match &self.inputs {
+            Inputs::Apart(maps) => maps,
+            Inputs::Joined(map) => {
+                let rows = map.forward(x)?;
+                return if may_join { Ok(Projected::Joined(rows)) } else { self.parted(&rows, queries) };
+            }
+        };
+        if let (true, [Some(query), Some(key), Some(value)]) = (may_join, [query, key, value].map(|map| map.part(x))) {
             return Ok(Projected::Joined(fused::linear(x, &[query, key, value], None, None)?));
         }
-        let query = self.query.forward(&tokens_at(x, queries)?)?;
-        Ok(Projected::Apart([query, self.key.forward(x)?, self.value.forward(x)?]))
+        let query = query.forward(&tokens_at(x, queries)?)?;
+        Ok(Projected::Apart([query, key.forward(x)?, value.forward(x)?]))
+    }
+
+    /// What lies side by side in `rows` apart, the queries of the tokens `queries` alone.
+    fn parted(&self, rows: &Tensor, queries: &Range<usize>) -> candle_core::Result<Projected> {
+        let AttentionShape { n_heads, n_kv_heads, head_size, .. } = self.shape;
+        let (n_queries, n_keys) = (n_heads * head_size, n_kv_heads * head_size);
+        let part = |start, width| rows.narrow(2, start, width)?.contiguous();
+        let query = tokens_at(&part(0, n_queries)?, queries)?;
+        Ok(Projected::Apart([query, part(n_queries, n_keys)?, part(n_queries + n_keys, n_keys)?]))
     }
 
     /// Attention by the kernels: `(batch, queries, heads * head size)`.
@@ -241,6 +269,13 @@ pub type Angles = (Tensor, Tensor);
 struct Rotaries {
     queries: Angles,
     keys: Angles,
+}
+
+impl Rotaries {
+    /// So many numbers of each head are turned, from its first on.
+    fn n_turned(&self) -> usize {
+        2 * self.keys.0.dims().last().copied().unwrap_or(0)
+    }
 }
 
 /// The `tokens` of `x` `(batch, tokens, width)`.

@@ -8,17 +8,22 @@ use candle_core::Tensor;
 use super::{Activation, Attention, AttentionNames, AttentionShape, LayerNorm, Loader, Mask, Mlp, tokens_at};
 
 /// Sizes of a block.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct BlockConfig {
     /// Width of the residual stream.
+    #[serde(rename = "hidden_size")]
     pub size: usize,
     /// Width inside the feed-forward half.
+    #[serde(rename = "intermediate_size")]
     pub n_hidden: usize,
     /// Attention heads; divides `size`.
+    #[serde(rename = "num_attention_heads")]
     pub n_heads: usize,
     /// Of the feed-forward half.
+    #[serde(rename = "hidden_act")]
     pub activation: Activation,
     /// Of the norms.
+    #[serde(rename = "layer_norm_eps")]
     pub epsilon: f64,
 }
 
@@ -39,7 +44,7 @@ impl Block {
             n_kv_heads: config.n_heads,
             head_size: config.size / config.n_heads,
         };
-        let names = AttentionNames { output: "out_proj", qkv_bias: true, output_bias: true };
+        let names = AttentionNames { output: "out_proj", qkv_bias: true, output_bias: true, is_joined: false };
         Ok(Self {
             attention_norm: LayerNorm::load(loader, "layer_norm1", config.size, config.epsilon)?,
             attention: Attention::load(&mut loader.at("self_attn"), shape, names)?,

@@ -1,7 +1,7 @@
 //! Feed-forward halves of transformer blocks.
 
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
 use super::{Activation, Linear, Loader, fused, gradients};
 
@@ -45,10 +45,16 @@ impl Mlp {
 
 /// `down(act(gate(x)) * up(x))`.
 pub struct GatedMlp {
-    gate: Linear,
-    up: Linear,
+    gate_up: GateUp,
     down: Linear,
     activation: Activation,
+}
+
+/// The two maps into the middle.
+enum GateUp {
+    Apart { gate: Linear, up: Linear },
+    /// One above the other in one map.
+    Joined(Linear),
 }
 
 impl GatedMlp {
@@ -61,8 +67,25 @@ impl GatedMlp {
         has_bias: bool,
     ) -> Result<Self> {
         Ok(Self {
-            gate: Linear::load(loader, "gate_proj", size, n_hidden, has_bias)?,
-            up: Linear::load(loader, "up_proj", size, n_hidden, has_bias)?,
+            gate_up: GateUp::Apart {
+                gate: Linear::load(loader, "gate_proj", size, n_hidden, has_bias)?,
+                up: Linear::load(loader, "up_proj", size, n_hidden, has_bias)?,
+            },
+            down: Linear::load(loader, "down_proj", n_hidden, size, has_bias)?,
+            activation,
+        })
+    }
+
+    /// Reads `gate_up_proj`, one above the other in one map, and `down_proj`.
+    pub fn load_joined(
+        loader: &mut Loader,
+        size: usize,
+        n_hidden: usize,
+        activation: Activation,
+        has_bias: bool,
+    ) -> Result<Self> {
+        Ok(Self {
+            gate_up: GateUp::Joined(Linear::load(loader, "gate_up_proj", size, 2 * n_hidden, has_bias)?),
             down: Linear::load(loader, "down_proj", n_hidden, size, has_bias)?,
             activation,
         })
@@ -80,10 +103,20 @@ impl GatedMlp {
 
     /// `act(gate(x)) * up(x)`.
     fn gated(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        if let (Some(gate), Some(up)) = (self.gate.part(x), self.up.part(x)) {
-            return fused::gated(x, gate, up, self.activation);
-        }
-        let (gate, up) = (self.gate.forward(x)?, self.up.forward(x)?);
+        let (gate, up) = match &self.gate_up {
+            GateUp::Apart { gate, up } => {
+                if let (Some(gate), Some(up)) = (gate.part(x), up.part(x)) {
+                    return fused::gated(x, gate, up, self.activation);
+                }
+                (gate.forward(x)?, up.forward(x)?)
+            }
+            GateUp::Joined(both) => {
+                let both = both.forward(x)?;
+                let (last, n_hidden) = (both.rank() - 1, both.dim(D::Minus1)? / 2);
+                let half = |start| both.narrow(last, start, n_hidden)?.contiguous();
+                (half(0)?, half(n_hidden)?)
+            }
+        };
         if fused::serves(&[&gate, &up]) {
             return fused::activated(&gate, self.activation, Some(&up));
         }

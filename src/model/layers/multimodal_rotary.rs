@@ -20,10 +20,12 @@ pub enum Sections {
 }
 
 /// How three positions turn into angles.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct MultimodalRotaryConfig {
+    #[serde(rename = "rope_theta")]
     theta: f64,
     /// By frequency, its axis.
+    #[serde(rename = "mrope_axes")]
     axes: Vec<usize>,
 }
 

@@ -41,26 +41,36 @@ impl LayerNorm {
 /// Root-mean-square normalisation with scale (Zhang and Sennrich 2019).
 pub struct RmsNorm {
     weight: Tensor,
+    /// Whether 1 is added to the weight each time: while it trains, its values change.
+    adds_one: bool,
     epsilon: f32,
 }
 
 impl RmsNorm {
     /// Reads `name.weight` `(size)`.
     pub fn load(loader: &mut Loader, name: &str, size: usize, epsilon: f64) -> Result<Self> {
-        Ok(Self { weight: loader.at(name).tensor("weight", &[size])?, epsilon: epsilon as f32 })
+        Ok(Self { weight: loader.at(name).tensor("weight", &[size])?, adds_one: false, epsilon: epsilon as f32 })
+    }
+
+    /// The same of a norm that multiplies with 1 and its weight, as Gemma's.
+    pub fn load_offset(loader: &mut Loader, name: &str, size: usize, epsilon: f64) -> Result<Self> {
+        let weight = loader.at(name).tensor("weight", &[size])?;
+        let (weight, adds_one) = if needs_gradient(&[&weight]) { (weight, true) } else { ((weight + 1.0)?, false) };
+        Ok(Self { weight, adds_one, epsilon: epsilon as f32 })
     }
 
     /// `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        if fused::serves(&[x, &self.weight]) {
-            return fused::norm(x, &self.weight, None, self.epsilon);
+        let weight = &if self.adds_one { (&self.weight + 1.0)? } else { self.weight.clone() };
+        if fused::serves(&[x, weight]) {
+            return fused::norm(x, weight, None, self.epsilon);
         }
-        if gradients::serves(&[x, &self.weight]) {
-            return gradients::rms_norm(x, &self.weight, self.epsilon);
+        if gradients::serves(&[x, weight]) {
+            return gradients::rms_norm(x, weight, self.epsilon);
         }
-        if needs_gradient(&[x, &self.weight]) {
-            return candle_nn::ops::rms_norm_slow(x, &self.weight, self.epsilon);
+        if needs_gradient(&[x, weight]) {
+            return candle_nn::ops::rms_norm_slow(x, weight, self.epsilon);
         }
-        candle_nn::ops::rms_norm(&x.contiguous()?, &self.weight, self.epsilon)
+        candle_nn::ops::rms_norm(&x.contiguous()?, weight, self.epsilon)
     }
 }

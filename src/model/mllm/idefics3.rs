@@ -3,11 +3,13 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 
+use super::llava::refuse_scaled;
 use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, Seen, Verified};
 use crate::model::config::Config;
-use crate::model::language::{LanguageModel, Llama, LlamaConfig};
+use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
 use crate::model::layers::{LayerNorm, Linear, Loader};
 use crate::model::preprocess::{Idefics3Processor, ImageInput};
 use crate::model::template::IMAGE_MARKER;
@@ -52,12 +54,18 @@ fn canonical(key: &str) -> Canonical {
 }
 
 /// Everything that the checkpoint's configuration decides.
+#[derive(Serialize)]
 struct Plan {
+    #[serde(rename = "vision_config")]
     vision: VisionConfig,
-    text: LlamaConfig,
+    #[serde(rename = "text_config")]
+    text: DecoderConfig,
     /// Patches along a side that become one position.
+    #[serde(rename = "scale_factor")]
     n_joined: usize,
+    #[serde(skip)]
     markers: Markers,
+    #[serde(skip)]
     n_tiles_per_side_max: usize,
 }
 
@@ -67,7 +75,8 @@ impl Plan {
         let config = Config::new(checkpoint.config(), &place);
         let vision = vision_config(&config)?;
         let text = config.section("text_config").with_context(|| format!("{place} has no text_config"))?;
-        let text = LlamaConfig::from_config(&text, config.bool_or("tie_word_embeddings", false)?)?;
+        let text = DecoderConfig::from_config(&text, config.bool_or("tie_word_embeddings", false)?)?;
+        refuse_scaled(&text, &place)?;
         let n_joined = config.positive_or("scale_factor", 2)?;
         let (n_patches, side) = (vision.n_patches_per_side(), vision.image_size());
         ensure!(
@@ -108,7 +117,7 @@ impl Plan {
             n_joined: self.n_joined,
             projector,
             markers: self.markers.clone(),
-            language: Llama::load(loader, self.text.clone())?,
+            language: Decoder::load(loader, self.text.clone())?,
         })
     }
 }
@@ -137,6 +146,18 @@ impl MllmPlan for Plan {
 
     fn n_positions(&self) -> usize {
         self.text.n_positions
+    }
+
+    fn limit(&self) -> Option<&str> {
+        self.text.limit()
+    }
+
+    fn settings(&self) -> Value {
+        json!(self)
+    }
+
+    fn tower_settings(&self) -> Value {
+        json!({"vision_config": self.vision})
     }
 
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
@@ -206,7 +227,7 @@ struct Idefics3 {
     n_joined: usize,
     projector: Linear,
     markers: Markers,
-    language: Llama,
+    language: Decoder,
 }
 
 impl Idefics3 {

@@ -1,15 +1,17 @@
-//! LLaVA-1.5 (Liu et al. 2023): a frozen CLIP tower, a projector and a LLaMA, in the layouts of transformers and
-//! of the original repository.
+//! LLaVA-1.5 (Liu et al. 2023): a CLIP or SigLIP tower, a projector and a language model of any text family, as the
+//! configuration says, in the layouts of transformers and of the original repository.
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Tensor};
+use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified};
+use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified, side_by_side};
 use crate::model::config::Config;
 use crate::model::encoders;
-use crate::model::language::{LanguageModel, Llama, LlamaConfig};
+use crate::model::language::{Decoder, DecoderConfig, LanguageModel, scaled};
 use crate::model::layers::{Activation, Linear, Loader};
 use crate::model::preprocess::{ImageInput, ImageProcessor, PixelLimits, Preprocessor};
 use crate::model::template::IMAGE_MARKER;
@@ -117,12 +119,34 @@ fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<
 }
 
 /// Everything that config.json decides.
+#[derive(Serialize)]
 struct Plan {
+    #[serde(rename = "vision_config")]
     vision: VisionConfig,
-    text: LlamaConfig,
-    tower_state: usize,
-    drops_class_token: bool,
+    #[serde(rename = "text_config")]
+    text: DecoderConfig,
+    /// The hidden states that the projector reads, side by side.
+    #[serde(rename = "vision_feature_layer")]
+    tower_states: Vec<usize>,
+    #[serde(rename = "vision_feature_select_strategy")]
+    strategy: Strategy,
+    #[serde(flatten)]
     projector: ProjectorConfig,
+    /// What image features are multiplied with, where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_scale: Option<f64>,
+    #[serde(skip)]
+    notes: Vec<String>,
+}
+
+/// Which tokens of a tower the projector reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Strategy {
+    /// All but the first: the class token, or the first patch where the tower has none.
+    Default,
+    /// All.
+    Full,
 }
 
 fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn MllmPlan>> {
@@ -130,20 +154,8 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
     let vision = vision_config(checkpoint, tower)?;
     let is_tied = config.bool_or("tie_word_embeddings", false)?;
     let text = match config.section("text_config") {
-        Some(text) => LlamaConfig::from_config(&text, is_tied)?,
-        None => LlamaConfig::from_config(&config, is_tied)?,
-    };
-    let layer = match config.get("vision_feature_layer") {
-        Some(serde_json::Value::Array(_)) => {
-            bail!("{}: several vision_feature_layer are not supported; hint: LLaVA-1.5 has one", config.place())
-        }
-        _ => config.i64_or("vision_feature_layer", config.i64_or("mm_vision_select_layer", -2)?)?,
-    };
-    let drops_class_token = match (config.get("vision_feature_select_strategy"), config.get("mm_vision_select_feature"))
-    {
-        (Some(strategy), _) => strategy == "default",
-        (None, Some(feature)) => feature == "patch",
-        (None, None) => true,
+        Some(text) => DecoderConfig::from_config(&text, is_tied)?,
+        None => DecoderConfig::from_config(&config, is_tied)?,
     };
     if config.bool_or("mm_use_im_start_end", false)? {
         bail!(
@@ -151,9 +163,81 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
             config.place()
         );
     }
-    let tower_state = vision.hidden_state_index(layer)?;
+    let tower_states = tower_states(&config, &vision)?;
+    let strategy = strategy(&config, &vision)?;
+    if strategy == Strategy::Default && vision.n_tokens() < 2 {
+        bail!("{}: the tower has one token, and vision_feature_select_strategy `default` drops it", config.place());
+    }
     let projector = ProjectorConfig::from_config(&config)?;
-    Ok(Box::new(Plan { vision, text, tower_state, drops_class_token, projector }))
+    let (image_scale, notes) = image_scale(&config, &text, &checkpoint.name())?;
+    Ok(Box::new(Plan { vision, text, tower_states, strategy, projector, image_scale, notes }))
+}
+
+/// `vision_feature_layer`, one or several, or `mm_vision_select_layer` of the original repository.
+fn tower_states(config: &Config, vision: &VisionConfig) -> Result<Vec<usize>> {
+    let Some(Value::Array(layers)) = config.get("vision_feature_layer") else {
+        let layer = config.i64_or("vision_feature_layer", config.i64_or("mm_vision_select_layer", -2)?)?;
+        return Ok(vec![vision.hidden_state_index(layer)?]);
+    };
+    ensure!(!layers.is_empty(), "{}: vision_feature_layer names no layer", config.place());
+    let state = |layer: &Value| match layer.as_i64() {
+        Some(layer) => vision.hidden_state_index(layer),
+        None => bail!("`vision_feature_layer` in {} must be whole numbers, and one is {layer}", config.place()),
+    };
+    layers.iter().map(state).collect()
+}
+
+/// `vision_feature_select_strategy`, whose `default` drops the first token of any tower, as transformers does; or
+/// `mm_vision_select_feature` of the original repository, which means the class token.
+fn strategy(config: &Config, vision: &VisionConfig) -> Result<Strategy> {
+    if config.get("vision_feature_select_strategy").is_none()
+        && let Some(feature) = config.get("mm_vision_select_feature")
+    {
+        return Ok(match feature.as_str() {
+            Some("patch") if vision.has_class_token() => Strategy::Default,
+            Some("patch" | "cls_patch") => Strategy::Full,
+            _ => bail!("{}: mm_vision_select_feature {feature} is not known; hint: patch, cls_patch", config.place()),
+        });
+    }
+    match config.str_or("vision_feature_select_strategy", "default")? {
+        // The original repository has no other tower than CLIP's, and no such key.
+        "default" if config.get("mm_vision_tower").is_some() && !vision.has_class_token() => Ok(Strategy::Full),
+        "default" => Ok(Strategy::Default),
+        "full" => Ok(Strategy::Full),
+        other => {
+            bail!("{}: vision_feature_select_strategy `{other}` is not known; hint: default, full", config.place())
+        }
+    }
+}
+
+/// The first version of transformers that multiplies embeddings of tokens alone, for Gemma.
+const FIRST_WITHOUT_IMAGE_SCALE: (u64, u64) = (5, 4);
+
+/// What image features are multiplied with, and what a person should know of it: up to 5.3, transformers multiplied
+/// Gemma's whole input with the root of its width, and checkpoints that it saved were trained so.
+fn image_scale(config: &Config, text: &DecoderConfig, name: &str) -> Result<(Option<f64>, Vec<String>)> {
+    let Some(scale) = text.embedding_scale() else { return Ok((None, Vec::new())) };
+    let version = config.str_or("transformers_version", "")?;
+    let mut parts = version.split('.').map(|part| part.parse::<u64>().ok());
+    let parsed = parts.next().flatten().zip(parts.next().flatten());
+    Ok(match parsed {
+        Some(parsed) if parsed < FIRST_WITHOUT_IMAGE_SCALE => {
+            let note = format!(
+                "{name} was saved by transformers {version}: its image features are multiplied with {scale:.3}, as versions \
+                 before 5.4 do for this language model"
+            );
+            (Some(scale), vec![note])
+        }
+        Some(_) => (None, Vec::new()),
+        None => {
+            let note = format!(
+                "{name} does not say which version of transformers saved it: its image features are not multiplied with \
+                 {scale:.3}, as versions before 5.4 did for this language model; hint: add `transformers_version` to \
+                 config.json where it was trained with one of those"
+            );
+            (None, vec![note])
+        }
+    })
 }
 
 impl MllmPlan for Plan {
@@ -165,6 +249,22 @@ impl MllmPlan for Plan {
         self.text.n_positions
     }
 
+    fn limit(&self) -> Option<&str> {
+        self.text.limit()
+    }
+
+    fn settings(&self) -> Value {
+        json!(self)
+    }
+
+    fn tower_settings(&self) -> Value {
+        json!({"vision_config": self.vision, "vision_feature_layer": self.tower_states, "strategy": self.strategy})
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
         self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations())
     }
@@ -174,22 +274,33 @@ impl MllmPlan for Plan {
     }
 
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {
-        let projector = Projector::load(loader, &self.projector, self.vision.size(), self.text.size())?;
+        let n_in = self.vision.size() * self.tower_states.len();
+        let projector = Projector::load(loader, &self.projector, n_in, self.text.size())?;
         Ok(Box::new(Llava {
             tower: Arc::new(load_tower(loader, &self.vision)?),
-            tower_state: self.tower_state,
+            tower_states: self.tower_states.clone(),
             n_dropped: self.n_dropped(),
             projector,
-            language: Llama::load(loader, self.text.clone())?,
+            image_scale: self.image_scale,
+            language: Decoder::load(loader, self.text.clone())?,
         }))
     }
 }
 
 impl Plan {
-    /// Tokens before the patches that the projector does not see: the class token.
+    /// Tokens before those that the projector reads.
     fn n_dropped(&self) -> usize {
-        usize::from(self.drops_class_token && self.vision.has_class_token())
+        usize::from(self.strategy == Strategy::Default)
     }
+}
+
+/// Refuses a language model that multiplies embeddings in a family where nobody knows whether image features are multiplied, too.
+pub(super) fn refuse_scaled(text: &DecoderConfig, place: &str) -> Result<()> {
+    ensure!(
+        text.embedding_scale().is_none(),
+        "{place}: a Gemma as language model is not supported in this family; hint: LLaVA reads it"
+    );
+    Ok(())
 }
 
 /// Reads the tower; its last norm is in the files and in no forward pass of LLaVA's families.
@@ -202,9 +313,13 @@ pub(super) fn load_tower(loader: &mut Loader, config: &VisionConfig) -> Result<V
 }
 
 /// What `config.json` says of the projector.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct ProjectorConfig {
+    #[serde(rename = "projector_is_linear")]
     is_linear: bool,
+    #[serde(rename = "projector_hidden_act")]
     activation: Activation,
+    #[serde(rename = "multimodal_projector_bias")]
     has_bias: bool,
 }
 
@@ -256,16 +371,19 @@ impl Projector {
 
 struct Llava {
     tower: Arc<VisionTower>,
-    tower_state: usize,
+    /// The states that the projector reads, side by side.
+    tower_states: Vec<usize>,
     n_dropped: usize,
     projector: Projector,
-    language: Llama,
+    /// What image features are multiplied with, where they are.
+    image_scale: Option<f64>,
+    language: Decoder,
 }
 
 impl Mllm for Llava {
     fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>> {
-        let mut states = self.tower.hidden_states(&self.tower.pixels(images)?, &[self.tower_state])?;
-        let state = states.pop().context("one state is asked for")?; // (images, tokens, hidden)
+        let states = self.tower.hidden_states(&self.tower.pixels(images)?, &self.tower_states)?;
+        let state = side_by_side(states)?; // (images, tokens, hidden)
         images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(state.get(row)?, image))).collect()
     }
 
@@ -274,11 +392,15 @@ impl Mllm for Llava {
         let hidden = Tensor::stack(&hidden, 0)?; // (images, tokens, hidden)
         let n_kept = hidden.dim(1)? - self.n_dropped;
         let features = self.projector.forward(&hidden.narrow(1, self.n_dropped, n_kept)?.contiguous()?)?;
+        let features = match self.image_scale {
+            Some(scale) => scaled(&features, scale)?,
+            None => features,
+        };
         (0..seen.len()).map(|row| Ok(ImageEmbedding::plain(features.get(row)?))).collect()
     }
 
     fn plain_tower(&self) -> Option<PlainTower<'_>> {
-        Some(PlainTower { tower: &self.tower, state: self.tower_state })
+        Some(PlainTower { tower: &self.tower, states: &self.tower_states })
     }
 
     fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>> {

@@ -2,11 +2,13 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Tensor};
+use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::llava::{Projector, ProjectorConfig, config_of, load_tower};
+use super::llava::{Projector, ProjectorConfig, config_of, load_tower, refuse_scaled};
 use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, Seen, Verified};
 use crate::model::config::Config;
-use crate::model::language::{LanguageModel, Llama, LlamaConfig};
+use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
 use crate::model::layers::Loader;
 use crate::model::preprocess::{AnyresProcessor, ImageInput, read_pinpoints};
 use crate::model::template::IMAGE_MARKER;
@@ -34,13 +36,19 @@ pub const FAMILY: MllmFamily = MllmFamily {
 };
 
 /// Everything that the checkpoint's configuration decides.
+#[derive(Serialize)]
 struct Plan {
+    #[serde(rename = "vision_config")]
     vision: VisionConfig,
-    text: LlamaConfig,
+    #[serde(rename = "text_config")]
+    text: DecoderConfig,
+    #[serde(rename = "vision_feature_layer")]
     tower_state: usize,
+    #[serde(flatten)]
     projector: ProjectorConfig,
     packing: Packing,
     /// Rows and columns of tiles that images may have.
+    #[serde(rename = "image_grid_pinpoints")]
     grids: Vec<(usize, usize)>,
 }
 
@@ -53,7 +61,8 @@ impl Plan {
         ensure!(kind == "siglip_vision_model", "{place}: the vision tower `{kind}` is not supported in this family");
         let vision = VisionConfig::from_config(TowerKind::Siglip, &vision)?;
         let text = config.section("text_config").with_context(|| format!("{place} has no text_config"))?;
-        let text = LlamaConfig::from_config(&text, config.bool_or("tie_word_embeddings", false)?)?;
+        let text = DecoderConfig::from_config(&text, config.bool_or("tie_word_embeddings", false)?)?;
+        refuse_scaled(&text, place)?;
         let strategy = config.str_or("vision_feature_select_strategy", "full")?;
         ensure!(
             strategy == "full",
@@ -80,7 +89,7 @@ impl Plan {
             projector: Projector::load(loader, &self.projector, self.vision.size(), n_out)?,
             line_end: loader.tensor("image_newline", &[n_out])?,
             packing: self.packing,
-            language: Llama::load(loader, self.text.clone())?,
+            language: Decoder::load(loader, self.text.clone())?,
         })
     }
 
@@ -127,6 +136,18 @@ impl MllmPlan for Plan {
         self.text.n_positions
     }
 
+    fn limit(&self) -> Option<&str> {
+        self.text.limit()
+    }
+
+    fn settings(&self) -> Value {
+        json!(self)
+    }
+
+    fn tower_settings(&self) -> Value {
+        json!({"vision_config": self.vision, "vision_feature_layer": self.tower_state})
+    }
+
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
         let activations = self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations_of_tiles());
         self.vision.n_numbers_of_tiles(self.n_tiles_max()).saturating_add(activations)
@@ -138,7 +159,7 @@ impl MllmPlan for Plan {
 }
 
 /// How the features of tiles become one run of positions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 struct Packing {
     /// Patches along a side of a tile.
     n_side: usize,
@@ -250,7 +271,7 @@ struct LlavaOnevision {
     projector: Projector,
     line_end: Tensor, // (hidden)
     packing: Packing,
-    language: Llama,
+    language: Decoder,
 }
 
 impl Mllm for LlavaOnevision {

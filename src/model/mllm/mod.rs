@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
+use serde_json::Value;
 
 use super::Placement;
 use super::generate::{Decoding, Generation, NotFinite};
@@ -92,8 +93,18 @@ impl ImageEmbedding {
 pub struct PlainTower<'a> {
     /// The tower.
     pub tower: &'a Arc<VisionTower>,
-    /// The hidden state that the projector reads.
-    pub state: usize,
+    /// The hidden states that the projector reads, side by side in this order.
+    pub states: &'a [usize],
+}
+
+/// Hidden states `(…, tokens, hidden)` side by side in their width, as a projector reads several.
+pub fn side_by_side(mut states: Vec<Tensor>) -> Result<Tensor> {
+    let last = states.pop().context("a state is asked for")?;
+    if states.is_empty() {
+        return Ok(last);
+    }
+    states.push(last);
+    Ok(Tensor::cat(&states, candle_core::D::Minus1)?)
 }
 
 /// The forward pass of a family.
@@ -128,6 +139,26 @@ pub trait MllmPlan: Send {
 
     /// Positions that the language model was trained for.
     fn n_positions(&self) -> usize;
+
+    /// Why the language model has no more positions, where it was trained for more.
+    fn limit(&self) -> Option<&str> {
+        None
+    }
+
+    /// What of the configuration decides answers, under the names of `config.json`, by effect: two spellings of one setting
+    /// are equal.
+    fn settings(&self) -> Value;
+
+    /// What of the configuration decides what a tower makes of pixels and which of it a projector reads; all of it, where
+    /// a family does not say.
+    fn tower_settings(&self) -> Value {
+        self.settings()
+    }
+
+    /// What a person should know of how the configuration is read.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Numbers (not bytes) that one row of `n_tokens` positions holds while it is answered: cache and activations.
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize;
@@ -547,6 +578,8 @@ mod adapter_tests;
 mod fused_tests;
 #[cfg(test)]
 mod leftovers_tests;
+#[cfg(test)]
+mod llava_space_tests;
 #[cfg(test)]
 mod qwen_tests;
 #[cfg(test)]

@@ -3,11 +3,13 @@
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{ImageEmbedding, Mllm, MllmPlan, Seen};
 use crate::model::Placement;
 use crate::model::config::Config;
-use crate::model::language::{LanguageModel, Llama, LlamaConfig, QwenText};
+use crate::model::language::{Decoder, DecoderConfig, LanguageModel, QwenText};
 use crate::model::layers::Loader;
 use crate::model::preprocess::{ImageInput, ImageProcessor, PatchProcessor, PixelLimits};
 use crate::model::vision_qwen::{MergerConfig, PatchMerger, PatchTower, PatchTowerConfig};
@@ -53,10 +55,14 @@ pub(super) fn preprocessor(
 }
 
 /// Everything that config.json decides.
+#[derive(Serialize)]
 struct Plan {
+    #[serde(rename = "vision_config")]
     tower: PatchTowerConfig,
     merger: MergerConfig,
-    text: LlamaConfig,
+    #[serde(rename = "text_config")]
+    text: DecoderConfig,
+    #[serde(skip)]
     n_image_positions_max: usize,
 }
 
@@ -66,8 +72,8 @@ pub(super) fn plan(checkpoint: &Checkpoint, vision: VisionFn, text: QwenText) ->
     let (tower, merger) = vision(&vision_config(&config)?)?;
     let is_tied = config.bool_or("tie_word_embeddings", false)?;
     let text = match config.section("text_config") {
-        Some(section) => LlamaConfig::of_qwen_vl(text, &section, is_tied)?,
-        None => LlamaConfig::of_qwen_vl(text, &config, is_tied)?,
+        Some(section) => DecoderConfig::of_qwen_vl(text, &section, is_tied)?,
+        None => DecoderConfig::of_qwen_vl(text, &config, is_tied)?,
     };
     ensure!(
         merger.n_out == text.size() && tower.tapped.len() <= text.n_layers(),
@@ -102,6 +108,14 @@ impl MllmPlan for Plan {
         self.text.n_positions
     }
 
+    fn settings(&self) -> Value {
+        json!(self)
+    }
+
+    fn tower_settings(&self) -> Value {
+        json!({"vision_config": self.tower})
+    }
+
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
         let n_patches = n_tokens.saturating_mul(self.tower.merge_size.pow(2));
         self.text.n_numbers_per_row(n_tokens).max(self.tower.n_activations(n_patches))
@@ -116,7 +130,7 @@ impl MllmPlan for Plan {
             let mut here = projector.at(&format!("deepstack_merger_list.{index}"));
             deepstack.push(PatchMerger::load(&mut here, &self.merger, true)?);
         }
-        let language = Llama::load(loader, self.text.clone())?;
+        let language = Decoder::load(loader, self.text.clone())?;
         Ok(Box::new(QwenVl { tower, merger, deepstack, language, placement: loader.placement().clone() }))
     }
 }
@@ -126,7 +140,7 @@ struct QwenVl {
     merger: PatchMerger,
     /// One for each tapped block, in the order of blocks.
     deepstack: Vec<PatchMerger>,
-    language: Llama,
+    language: Decoder,
     placement: Placement,
 }
 

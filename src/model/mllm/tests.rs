@@ -25,7 +25,7 @@ pub(super) fn input(pixels: &Tensor) -> ImageInput {
     ImageInput { values, shape: pixels.dims().to_vec(), grid: (1, 1), original_size: (1, 1) }
 }
 
-fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, template: Option<&str>) -> Loaded {
+pub(super) fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, template: Option<&str>) -> Loaded {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let tower = tower.map(|tower| Checkpoint::open(tower).unwrap());
     let opened = OpenedModel::open(&checkpoint, tower.as_ref(), template).unwrap();
@@ -38,13 +38,13 @@ impl Loaded {
     }
 
     /// What stands in the place of each picture of `pixels` `(images, 3, side, side)`.
-    fn images(&self, pixels: &Tensor) -> Vec<ImageEmbedding> {
+    pub(super) fn images(&self, pixels: &Tensor) -> Vec<ImageEmbedding> {
         let inputs: Vec<ImageInput> = (0..pixels.dim(0).unwrap()).map(|row| input(&pixels.get(row).unwrap())).collect();
         self.model.mllm.embed_images(&self.model.mllm.see(&inputs.iter().collect::<Vec<_>>()).unwrap()).unwrap()
     }
 
     /// Last hidden states and logits of the whole prompt.
-    fn forward(&self, prompt: &RenderedPrompt, pixels: &Tensor) -> (Tensor, Tensor) {
+    pub(super) fn forward(&self, prompt: &RenderedPrompt, pixels: &Tensor) -> (Tensor, Tensor) {
         forward_image(&self.model, prompt, &self.images(pixels)[0])
     }
 
@@ -94,8 +94,8 @@ fn llava_meets_every_reference_tensor_of_transformers() {
     let expected = References::open(&dir);
     let loaded = load(&dir, None, None);
     let pixels = &expected["pixel_values"];
-    let PlainTower { tower, state } = loaded.model.mllm.plain_tower().unwrap();
-    let states = tower.hidden_states(pixels, &[state]).unwrap();
+    let PlainTower { tower, states } = loaded.model.mllm.plain_tower().unwrap();
+    let states = tower.hidden_states(pixels, states).unwrap();
     assert_close(&states[0], &expected["vision_hidden_state_m2"], "vision_hidden_state_m2");
     let features: Vec<Tensor> = loaded.images(pixels).into_iter().map(|image| image.embeddings).collect();
     let features = Tensor::stack(&features, 0).unwrap();

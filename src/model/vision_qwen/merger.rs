@@ -7,7 +7,7 @@ use super::{Norm, NormKind};
 use crate::model::layers::{Activation, Loader, Mlp};
 
 /// What a merger is like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct MergerConfig {
     /// Width of the tower.
     pub size: usize,

@@ -3,6 +3,7 @@
 mod grid;
 mod merger;
 
+use serde::Serialize;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Tensor};
 
@@ -20,7 +21,8 @@ const EPSILON: f64 = 1e-6;
 const THETA: f64 = 10_000.0;
 
 /// Which norm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum NormKind {
     /// With mean, scale and shift.
     Layer,
@@ -29,7 +31,8 @@ pub enum NormKind {
 }
 
 /// What stands in a block after attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FeedForwardKind {
     /// Two maps of these names.
     Plain([&'static str; 2]),
@@ -38,7 +41,7 @@ pub enum FeedForwardKind {
 }
 
 /// Attention within windows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Windows {
     /// Merged patches along a side of a window.
     pub side: usize,
@@ -47,23 +50,30 @@ pub struct Windows {
 }
 
 /// What a tower is like.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PatchTowerConfig {
     /// Width of the hidden states.
+    #[serde(rename = "hidden_size")]
     pub size: usize,
     /// Width inside the feed-forward half.
+    #[serde(rename = "intermediate_size")]
     pub n_hidden: usize,
     /// Attention heads.
+    #[serde(rename = "num_heads")]
     pub n_heads: usize,
     /// Blocks.
+    #[serde(rename = "depth")]
     pub n_layers: usize,
     /// Side of a patch, in pixels.
     pub patch_size: usize,
     /// Frames of a patch.
+    #[serde(rename = "temporal_patch_size")]
     pub n_frames: usize,
     /// Patches along a side of a merged patch.
+    #[serde(rename = "spatial_merge_size")]
     pub merge_size: usize,
     /// Of the feed-forward half.
+    #[serde(rename = "hidden_act")]
     pub activation: Activation,
     /// Of all norms.
     pub norm: NormKind,
@@ -76,6 +86,7 @@ pub struct PatchTowerConfig {
     /// Where most blocks see windows only.
     pub windows: Option<Windows>,
     /// Blocks after which the state is handed out, too (DeepStack), from 0.
+    #[serde(rename = "deepstack_visual_indexes")]
     pub tapped: Vec<usize>,
 }
 

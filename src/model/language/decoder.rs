@@ -1,0 +1,343 @@
+//! The decoder that all text families share: LLaMA (Touvron et al. 2023) with what others add to it, as their configuration says.
+
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+use serde::Serialize;
+
+use super::families::FAMILIES;
+use super::{LanguageModel, TokenInput};
+use crate::model::config::Config;
+use crate::model::layers::{
+    Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader, Mask,
+    MultimodalRotary, MultimodalRotaryConfig, RmsNorm, Rotary, RotaryConfig, tokens_at,
+};
+
+/// Tables of angles are made for all positions: more would be a table that fills the memory.
+const N_POSITIONS_MAX: usize = 1 << 20;
+
+/// Sizes and kinds of a decoder's parts, under the names of `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DecoderConfig {
+    #[serde(rename = "hidden_size")]
+    pub(super) size: usize,
+    #[serde(rename = "intermediate_size")]
+    pub(super) n_hidden: usize,
+    #[serde(rename = "num_hidden_layers")]
+    pub(super) n_layers: usize,
+    #[serde(rename = "num_attention_heads")]
+    pub(super) n_heads: usize,
+    #[serde(rename = "num_key_value_heads")]
+    pub(super) n_kv_heads: usize,
+    #[serde(rename = "head_dim")]
+    pub(super) head_size: usize,
+    /// Rows of the embedding.
+    #[serde(rename = "vocab_size")]
+    pub vocabulary_size: usize,
+    /// Positions that can be computed: those that the model was trained for, or fewer for the reason in `limit`.
+    #[serde(skip)]
+    pub n_positions: usize,
+    /// Why there are fewer positions than the model was trained for.
+    #[serde(skip)]
+    pub(super) limit: Option<String>,
+    #[serde(rename = "rms_norm_eps")]
+    pub(super) epsilon: f64,
+    #[serde(rename = "hidden_act")]
+    pub(super) activation: Activation,
+    #[serde(rename = "rope_parameters")]
+    pub(super) positions: PositionsConfig,
+    #[serde(rename = "query_key_value_bias")]
+    pub(super) qkv_bias: bool,
+    pub(super) output_bias: bool,
+    pub(super) mlp_bias: bool,
+    /// Whether each head of queries and keys is normalised.
+    pub(super) has_head_norms: bool,
+    /// Whether norms multiply with 1 and their weight, as Gemma's.
+    pub(super) has_offset_norms: bool,
+    /// Whether queries, keys and values are one map, and gate and up another, as Phi-3's.
+    pub(super) has_joined_maps: bool,
+    /// What embeddings of tokens are multiplied with, as Gemma's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) embedding_scale: Option<f64>,
+    #[serde(skip)]
+    pub(super) is_tied: bool,
+}
+
+/// How positions turn heads.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum PositionsConfig {
+    /// One position a token.
+    Flat(RotaryConfig),
+    /// Time, row and column.
+    Multimodal(MultimodalRotaryConfig),
+}
+
+/// What a class of transformers has where its configuration is silent.
+pub(super) struct Defaults {
+    pub size: usize,
+    pub n_hidden: usize,
+    pub n_layers: usize,
+    pub n_heads: usize,
+    /// As many as there are heads, where it is `None`.
+    pub n_kv_heads: Option<usize>,
+    /// The width shared out among the heads, where it is `None`.
+    pub head_size: Option<usize>,
+    pub vocabulary_size: usize,
+    pub n_positions: usize,
+    pub epsilon: f64,
+    pub activation: &'static str,
+    pub is_tied: bool,
+}
+
+impl DecoderConfig {
+    /// Reads a `text_config` of any of the text families; `is_tied_outside` is the flag of the section around it.
+    pub fn from_config(config: &Config, is_tied_outside: bool) -> Result<Self> {
+        let kind = config.str_or("model_type", "llama")?;
+        let Some(family) = FAMILIES.iter().find(|family| family.model_types.contains(&kind)) else {
+            let known: Vec<&str> = FAMILIES.iter().map(|family| family.about).collect();
+            bail!(
+                "the language model `{kind}` in {} is not supported; hint: emt reads {} here",
+                config.place(),
+                known.join(", ")
+            );
+        };
+        let read = (family.read)(config)?;
+        Ok(Self { is_tied: read.is_tied || is_tied_outside, ..read })
+    }
+
+    /// Reads the keys that all classes have.
+    pub(super) fn read(config: &Config, defaults: &Defaults) -> Result<Self> {
+        Self::read_with(config, defaults, |_, _| RotaryConfig::from_config(config))
+    }
+
+    /// The same with `rotary` read by the family, of the width of a head and the number of positions.
+    pub(super) fn read_with(
+        config: &Config,
+        defaults: &Defaults,
+        rotary: impl FnOnce(usize, usize) -> Result<RotaryConfig>,
+    ) -> Result<Self> {
+        let size = config.positive_or("hidden_size", defaults.size)?;
+        let n_heads = config.positive_or("num_attention_heads", defaults.n_heads)?;
+        let n_kv_heads = config.positive_or("num_key_value_heads", defaults.n_kv_heads.unwrap_or(n_heads))?;
+        let n_positions = config.positive_or("max_position_embeddings", defaults.n_positions)?;
+        if n_positions > N_POSITIONS_MAX {
+            bail!(
+                "`max_position_embeddings` in {} is {n_positions}, more than {N_POSITIONS_MAX}; hint: a slip in the file?",
+                config.place()
+            );
+        }
+        if !n_heads.is_multiple_of(n_kv_heads) {
+            bail!(
+                "{}: num_attention_heads {n_heads} is no multiple of num_key_value_heads {n_kv_heads}",
+                config.place()
+            );
+        }
+        let head_size = config.positive_or("head_dim", defaults.head_size.unwrap_or((size / n_heads).max(1)))?;
+        Ok(Self {
+            size,
+            n_hidden: config.positive_or("intermediate_size", defaults.n_hidden)?,
+            n_layers: config.positive_or("num_hidden_layers", defaults.n_layers)?,
+            n_heads,
+            n_kv_heads,
+            head_size,
+            vocabulary_size: config.positive_or("vocab_size", defaults.vocabulary_size)?,
+            n_positions,
+            limit: None,
+            epsilon: config.f64_or("rms_norm_eps", defaults.epsilon)?,
+            activation: Activation::from_name(config.str_or("hidden_act", defaults.activation)?)?,
+            positions: PositionsConfig::Flat(rotary(head_size, n_positions)?),
+            qkv_bias: false,
+            output_bias: false,
+            mlp_bias: false,
+            has_head_norms: false,
+            has_offset_norms: false,
+            has_joined_maps: false,
+            embedding_scale: None,
+            is_tied: config.bool_or("tie_word_embeddings", defaults.is_tied)?,
+        })
+    }
+
+    /// The same where `attention_bias` gives all four maps of attention a bias.
+    pub(super) fn with_attention_bias(self, config: &Config) -> Result<Self> {
+        let has_bias = config.bool_or("attention_bias", false)?;
+        Ok(Self { qkv_bias: has_bias, output_bias: has_bias, ..self })
+    }
+
+    /// The same with no more than `n_positions` positions, where the model has more; `why` tells of the limit.
+    pub(super) fn limited(self, n_positions: usize, why: impl FnOnce() -> String) -> Self {
+        match n_positions < self.n_positions {
+            true => Self { n_positions, limit: Some(why()), ..self },
+            false => self,
+        }
+    }
+
+    /// The same within a sliding window of so many positions: all see all within it, and no further is computed here.
+    pub(super) fn within_window(self, n_positions: Option<usize>) -> Self {
+        match n_positions {
+            None => self,
+            Some(n) => self.limited(n, || format!("its sliding window has {n}, and what slides is not computed here")),
+        }
+    }
+
+    /// Why there are fewer positions than the model was trained for, where there are.
+    pub fn limit(&self) -> Option<&str> {
+        self.limit.as_deref()
+    }
+
+    /// What embeddings of tokens are multiplied with, where they are.
+    pub fn embedding_scale(&self) -> Option<f64> {
+        self.embedding_scale
+    }
+
+    /// Decoder layers.
+    pub fn n_layers(&self) -> usize {
+        self.n_layers
+    }
+
+    /// Width of the residual stream.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Numbers that a row of `n_tokens` positions holds: keys and values of all layers, activations of one.
+    pub fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
+        // A configuration may claim any size: what overflows does not fit either.
+        let cache = (2 * self.n_layers).saturating_mul(self.n_kv_heads).saturating_mul(self.head_size);
+        let activations = 8 * self.size + 3 * self.n_hidden + 2 * self.n_heads.saturating_mul(n_tokens);
+        n_tokens.saturating_mul(cache.saturating_add(activations))
+    }
+}
+
+struct Layer {
+    attention_norm: RmsNorm,
+    attention: Attention,
+    mlp_norm: RmsNorm,
+    mlp: GatedMlp,
+}
+
+/// Angles by position.
+enum Positions {
+    Flat(Rotary),
+    Multimodal(MultimodalRotary),
+}
+
+/// The decoder.
+pub struct Decoder {
+    embedding: Embedding,
+    embedding_scale: Option<f64>,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    head: Linear,
+    positions: Positions,
+}
+
+impl Decoder {
+    /// Reads `language_model.*` and `lm_head` by their canonical names.
+    pub fn load(loader: &mut Loader, config: DecoderConfig) -> Result<Self> {
+        let embedding = Embedding::load(loader, "language_model.embed_tokens", config.vocabulary_size, config.size)?;
+        // The stored head wins over the flag; without either there is no head to use.
+        let head = if loader.has("lm_head.weight") {
+            Linear::load(loader, "lm_head", config.size, config.vocabulary_size, false)?
+        } else if config.is_tied {
+            Linear::updated(&mut loader.at("lm_head"), embedding.weight().clone(), None)?
+        } else {
+            bail!("lm_head.weight is missing, and config.json does not tie it to the embedding")
+        };
+        let shape = AttentionShape {
+            size: config.size,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            head_size: config.head_size,
+        };
+        let names = AttentionNames {
+            output: "o_proj",
+            qkv_bias: config.qkv_bias,
+            output_bias: config.output_bias,
+            is_joined: config.has_joined_maps,
+        };
+        let norm = |loader: &mut Loader, name: &str| match config.has_offset_norms {
+            true => RmsNorm::load_offset(loader, name, config.size, config.epsilon),
+            false => RmsNorm::load(loader, name, config.size, config.epsilon),
+        };
+        let mut layers = Vec::new();
+        for i in 0..config.n_layers {
+            let mut here = loader.at(&format!("language_model.layers.{i}"));
+            let mut attention = Attention::load(&mut here.at("self_attn"), shape, names)?;
+            if config.has_head_norms {
+                attention = attention.with_head_norms(&mut here.at("self_attn"), config.epsilon)?;
+            }
+            let load_mlp = if config.has_joined_maps { GatedMlp::load_joined } else { GatedMlp::load };
+            layers.push(Layer {
+                attention_norm: norm(&mut here, "input_layernorm")?,
+                attention,
+                mlp_norm: norm(&mut here, "post_attention_layernorm")?,
+                mlp: load_mlp(
+                    &mut here.at("mlp"),
+                    config.size,
+                    config.n_hidden,
+                    config.activation,
+                    config.mlp_bias,
+                )?,
+            });
+        }
+        let norm = norm(&mut loader.at("language_model"), "norm")?;
+        let placement = loader.placement();
+        let positions = match &config.positions {
+            PositionsConfig::Flat(rotary) => {
+                Positions::Flat(Rotary::new(rotary, config.head_size, config.n_positions, placement)?)
+            }
+            PositionsConfig::Multimodal(rotary) => Positions::Multimodal(MultimodalRotary::new(rotary, placement)?),
+        };
+        Ok(Self { embedding, embedding_scale: config.embedding_scale, layers, norm, head, positions })
+    }
+}
+
+impl LanguageModel for Decoder {
+    fn embed(&self, ids: &[u32]) -> candle_core::Result<Tensor> {
+        let rows = self.embedding.forward(ids)?;
+        match self.embedding_scale {
+            Some(scale) => scaled(&rows, scale),
+            None => Ok(rows),
+        }
+    }
+
+    fn forward(
+        &self,
+        input: &TokenInput,
+        mask: Option<&Mask>,
+        caches: Option<&mut [KvCache]>,
+    ) -> candle_core::Result<Tensor> {
+        let rotary = match &self.positions {
+            Positions::Flat(rotary) => rotary.rows(&input.positions)?,
+            Positions::Multimodal(rotary) => rotary.rows(&input.positions)?,
+        };
+        let mut x = input.embeddings.clone(); // (batch, tokens, hidden)
+        let mut caches = caches.map(|caches| caches.iter_mut());
+        for (index, layer) in self.layers.iter().enumerate() {
+            let cache = caches.as_mut().and_then(Iterator::next);
+            // After the last layer nothing looks at the tokens that are not wanted.
+            let computed = if index + 1 == self.layers.len() { input.wanted()? } else { 0..x.dim(1)? };
+            let (residual, normed) = (tokens_at(&x, &computed)?, layer.attention_norm.forward(&x)?);
+            x = layer.attention.forward_added(&residual, &normed, computed.clone(), mask, Some(&rotary), cache)?;
+            x = layer.mlp.forward_added(Some(&x), &layer.mlp_norm.forward(&x)?)?;
+            if let Some(added) = input.deepstack.get(index) {
+                x = (x + tokens_at(added, &computed)?)?;
+            }
+        }
+        self.norm.forward(&x)
+    }
+
+    fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
+        self.head.forward(hidden)
+    }
+
+    fn new_caches(&self, capacity: usize) -> Vec<KvCache> {
+        self.layers.iter().map(|_| KvCache::new(capacity)).collect()
+    }
+}
+
+/// `x` times `scale`, which is rounded to the type of `x` first, as transformers rounds it.
+pub fn scaled(x: &Tensor, scale: f64) -> candle_core::Result<Tensor> {
+    let scale = Tensor::new(scale as f32, x.device())?.to_dtype(x.dtype())?;
+    x.broadcast_mul(&scale)
+}
