@@ -186,6 +186,7 @@ pub fn candidate(name: &str, datasets: Vec<DatasetComparison>) -> CandidateCompa
         datasets,
         only_candidate: Vec::new(),
         differences: Vec::new(),
+        settings: Vec::new(),
     }
 }
 

@@ -226,6 +226,15 @@ pub(super) fn refuse_unlike(baseline: &RecordedRun, candidate: &RecordedRun, all
     )
 }
 
+/// In what the model of `candidate`, a run called `name`, is configured otherwise than the one of `baseline`; `None` where
+/// nothing differs or a run does not tell.
+pub(super) fn settings_note(baseline: &RunSpec, candidate: &RunSpec, name: &str) -> Option<String> {
+    let (before, after) = baseline.model.settings.as_ref().zip(candidate.model.settings.as_ref())?;
+    let differences = compare::setting_differences(before, after);
+    let told = (!differences.is_empty()).then(|| compare::settings_in_words(&differences))?;
+    Some(format!("`{name}` runs with settings of its own: {told}"))
+}
+
 /// `prompt_text (mnist.model.generate) is "What …" and "Which …"`.
 fn told(difference: &FieldDifference) -> String {
     let place = if difference.place.is_empty() { String::new() } else { format!(" ({})", difference.place) };

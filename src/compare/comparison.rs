@@ -53,6 +53,9 @@ pub struct CandidateComparison {
     pub only_candidate: Vec<String>,
     /// Fields that differ and were allowed to.
     pub differences: Vec<FieldDifference>,
+    /// What the configurations decide otherwise; as the weights are, this is a part of what is compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<FieldDifference>,
 }
 
 /// A field in which two runs differ.

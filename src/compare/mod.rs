@@ -12,6 +12,7 @@ mod pair_table;
 mod pairing;
 mod recode;
 mod runs;
+mod settings;
 mod summarise;
 mod summary;
 #[cfg(test)]
@@ -29,5 +30,6 @@ pub use pair_table::PairTable;
 pub use pairing::{Pairing, pair};
 pub use recode::recode;
 pub use runs::{Candidate, RunView, compare_runs, outcome_pairs};
+pub use settings::{setting_differences, settings_in_words};
 pub use summarise::{summarise, uncertain_share};
 pub use summary::*;

@@ -7,6 +7,7 @@ use super::image_counts::{
     n_pairs_of_all_judges, transitions,
 };
 use super::images::{Image, Images, Side, by_dataset, is_correct};
+use super::settings::setting_differences;
 use super::summarise::{constant_answer, retention};
 use super::{
     COMPARISON_SCHEMA, CandidateComparison, Comparison, DatasetComparison, FieldDifference, Interval, PairTable,
@@ -97,7 +98,14 @@ fn compare_candidate(
         datasets: datasets.collect(),
         only_candidate: only_candidate.map(|dataset| dataset.dataset.clone()).collect(),
         differences: candidate.differences.to_vec(),
+        settings: settings_of(baseline.spec, candidate.run.spec),
     }
+}
+
+/// What the configurations of the models of two runs decide otherwise, as far as both tell.
+fn settings_of(before: &RunSpec, after: &RunSpec) -> Vec<FieldDifference> {
+    let both = before.model.settings.as_ref().zip(after.model.settings.as_ref());
+    both.map(|(before, after)| setting_differences(before, after)).unwrap_or_default()
 }
 
 fn compare_dataset(dataset: &DatasetSpec, is_tuned_on: bool, found: &Images<'_>) -> DatasetComparison {

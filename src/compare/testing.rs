@@ -27,6 +27,8 @@ pub fn spec(with_encoder: bool) -> RunSpec {
             tokenizer: Some(hash()),
             chat_template: Some(hash()),
             preprocessing: Value::Null,
+            settings: None,
+            own_settings: None,
             served: None,
         },
         encoder: with_encoder.then(|| EncoderSpec {

@@ -43,6 +43,12 @@ pub struct ModelSpec {
     pub chat_template: Option<String>,
     /// The parsed preprocessing parameters; null where a server does not tell.
     pub preprocessing: Value,
+    /// What the configuration decides, under its names; `None` in older runs and where a server does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Value>,
+    /// Those of `settings` in which a candidate differs from the base that it was evaluated over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_settings: Option<Value>,
     /// What is known of a served model instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<ServedSpec>,

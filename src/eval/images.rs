@@ -13,14 +13,15 @@ use crate::dataset::{Dataset, UnreadableImage, png};
 use crate::domain::RgbImage;
 use crate::model::features::Features;
 use crate::model::preprocess::{ImageInput, ImageProcessor, Preprocessor};
+use crate::model::subjects::BASE_VIEW;
 
 /// An image as the subjects see it.
 pub(super) struct Prepared {
     /// `blake3:…` of the decoded pixels.
     pub content: String,
-    /// For the model.
-    pub for_model: ImageInput,
-    /// For the encoder, where it differs from the model's.
+    /// For the models, by view; `None` where nobody who is asked has it.
+    pub for_models: Vec<Option<ImageInput>>,
+    /// For the encoder, where it differs from the base's.
     pub for_encoder: Option<ImageInput>,
     /// What is known of what towers make of it.
     pub known: Features,
@@ -58,7 +59,10 @@ pub(super) trait Prepare: Sync {
 /// How images are prepared for each subject here.
 #[derive(Clone)]
 pub(super) struct Preparation {
-    pub model: Arc<dyn ImageProcessor>,
+    /// For the models, in all ways that differ; the first is the base's.
+    pub views: Vec<Arc<dyn ImageProcessor>>,
+    /// By run, its place in `views`.
+    pub view_of: Vec<usize>,
     pub encoder: Option<Preprocessor>,
     /// Where towers' features are kept.
     pub features: Option<Arc<RunFeatures>>,
@@ -68,15 +72,22 @@ impl Prepare for Preparation {
     type Image = Prepared;
 
     fn prepare(&self, image: &RgbImage, content: String, work: &SampleWork) -> Prepared {
-        let for_encoder = self
-            .encoder
-            .as_ref()
-            .filter(|encoder| {
-                !work.encoder.is_empty() && !self.model.agrees_with(encoder, image.width(), image.height())
-            })
-            .map(|encoder| encoder.prepare(image));
+        let (base, asks_encoder) = (&self.views[BASE_VIEW], !work.encoder.is_empty());
+        let apart = |encoder: &&Preprocessor| !base.agrees_with(encoder, image.width(), image.height());
+        let for_encoder = self.encoder.as_ref().filter(|_| asks_encoder).filter(apart);
+        let lookers = work.models().union(work.probe);
+        let is_seen = |view: usize| lookers.iter().any(|run| self.view_of.get(run) == Some(&view));
+        let serves_encoder = asks_encoder && for_encoder.is_none() && self.encoder.is_some();
+        let for_models = self.views.iter().enumerate().map(|(view, processor)| {
+            (is_seen(view) || view == BASE_VIEW && serves_encoder).then(|| processor.prepare(image))
+        });
         let known = self.features.as_ref().map(|features| features.known(&content, work)).unwrap_or_default();
-        Prepared { content, for_model: self.model.prepare(image), for_encoder, known }
+        Prepared {
+            content,
+            for_models: for_models.collect(),
+            for_encoder: for_encoder.map(|encoder| encoder.prepare(image)),
+            known,
+        }
     }
 }
 

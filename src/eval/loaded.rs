@@ -7,21 +7,21 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::candidates::{Base, OpenedAdapter, Reading, adapter_warnings, open_adapters};
 use super::features::{Origins, RunFeatures};
-use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunSet};
+use crate::compare::{self, FieldDifference};
+use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec};
 use crate::model::Placement;
 use crate::model::encoders::OpenedEncoder;
 use crate::model::features::computed_by;
 use crate::model::memory::{self, MemoryNeed};
-use crate::model::mllm::{self, OpenedModel};
+use crate::model::mllm::{self, ModelSettings, OpenedModel};
 use crate::model::overlay::Overlay;
 use crate::model::preprocess::{ImageProcessor, PixelLimits};
 use crate::model::scoring::LabelTrie;
-use crate::model::subjects::Subjects;
+use crate::model::subjects::{Subjects, TowerKeys};
 use crate::model::tower::{self, TOWER, TowerComparison};
-use crate::model::weights::{
-    Adapter, Canonical, Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded,
-};
+use crate::model::weights::{Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded};
 use crate::record::FeatureCache;
 
 /// Which encoder stands beside the model.
@@ -87,15 +87,6 @@ pub struct OpenedSubjects {
     tower_hash: OnceCell<String>,
 }
 
-/// An adapter that found its base.
-struct OpenedAdapter {
-    name: String,
-    adapter: Adapter,
-    hash: String,
-    /// What a person should know of it.
-    warnings: Vec<String>,
-}
-
 /// The models of all runs and their encoder, loaded.
 pub struct EvalSubjects {
     pub(super) loaded: Subjects,
@@ -140,7 +131,8 @@ impl OpenedSubjects {
             Some(missing) if named.is_some() => model.with_context(|| missing.clone())?,
             _ => model?,
         };
-        let mut adapters = open_adapters(request, family.canonical, &model)?;
+        let base = Base { checkpoint: &checkpoint, tower: tower.as_ref(), model: &model };
+        let mut adapters = open_adapters(request, family.canonical, &base)?;
         let encoder = match encoder_at.filter(|_| request.is_zero_shot) {
             Some(at) => {
                 let encoder = OpenedEncoder::open(at.open(Miniature::Encoder)?)?;
@@ -154,7 +146,7 @@ impl OpenedSubjects {
             |weights: &Weights| request.hashes.as_ref().map_or_else(|| weights.hash(), |memory| memory.hash(weights));
         let model_hash = hash(&model.weights)?;
         for opened in &mut adapters {
-            opened.warnings = adapter_warnings(&opened.name, &opened.adapter, &model, &model_hash, encoder.is_some())?;
+            opened.warnings = adapter_warnings(opened, &model, &model_hash, encoder.is_some())?;
         }
         let encoder_hash = encoder.as_ref().map(|(encoder, _)| hash(&encoder.weights)).transpose()?;
         Ok(Self {
@@ -198,26 +190,56 @@ impl OpenedSubjects {
         self.encoder.is_some()
     }
 
-    /// The rendered prompt of a question, before anything is loaded.
-    pub fn render(&self, question: &str) -> Result<mllm::RenderedPrompt> {
-        self.model.dialogue.render(question)
+    /// How the model of one of [`runs`](Self::runs) is configured: as its base, or as it says itself.
+    fn reading(&self, run: usize) -> Reading<'_> {
+        match self.adapter(run).and_then(|opened| opened.own.as_ref()) {
+            Some(own) => Reading {
+                plan: own.plan.as_ref(),
+                dialogue: &own.dialogue,
+                preprocessor: &own.preprocessor,
+                config_hash: &own.config_hash,
+            },
+            None => self.base_reading(),
+        }
     }
 
-    /// The labels of a dataset as the model would say them after its prompt, before anything is loaded.
-    pub fn label_trie(&self, prompt: &mllm::RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
-        self.model.dialogue.label_trie(prompt, labels)
+    fn base_reading(&self) -> Reading<'_> {
+        Reading {
+            plan: self.model.plan.as_ref(),
+            dialogue: &self.model.dialogue,
+            preprocessor: &self.model.preprocessor,
+            config_hash: &self.model.config_hash,
+        }
     }
 
-    /// Refuses prompts that do not fit in the model's positions with answers of up to `n_answer_tokens`.
-    pub fn check_length(&self, dataset: &str, n_prompt_tokens: usize, n_answer_tokens: usize) -> Result<()> {
-        let n_positions = self.model.plan.n_positions();
+    /// The rendered prompt of a question to the model of `run`, before anything is loaded.
+    pub fn render(&self, run: usize, question: &str) -> Result<mllm::RenderedPrompt> {
+        self.reading(run).dialogue.render(question)
+    }
+
+    /// The labels of a dataset as the model of `run` would say them after its prompt, before anything is loaded.
+    pub fn label_trie(&self, run: usize, prompt: &mllm::RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
+        self.reading(run).dialogue.label_trie(prompt, labels)
+    }
+
+    /// Refuses prompts that do not fit in the positions of the model of `run` with answers of up to `n_answer_tokens`.
+    pub fn check_length(
+        &self,
+        run: usize,
+        dataset: &str,
+        n_prompt_tokens: usize,
+        n_answer_tokens: usize,
+    ) -> Result<()> {
+        let Reading { plan, dialogue, .. } = self.reading(run);
+        let n_positions = plan.n_positions();
         if n_prompt_tokens + n_answer_tokens > n_positions {
             bail!(
                 "the prompt of `{dataset}` takes {n_prompt_tokens} positions ({} of them the image) and its answer up to \
-                 {n_answer_tokens}, together {}, but the model has {n_positions}; hint: `--prompt emt-open` leaves the \
+                 {n_answer_tokens}, together {}, but the model has {n_positions}{}; hint: `--prompt emt-open` leaves the \
                  class list out, `--max-new-tokens` shortens the answer",
-                self.model.dialogue.n_image_positions_max(),
+                dialogue.n_image_positions_max(),
                 n_prompt_tokens + n_answer_tokens,
+                plan.limit().map(|why| format!(" ({why})")).unwrap_or_default(),
             );
         }
         Ok(())
@@ -227,7 +249,9 @@ impl OpenedSubjects {
     pub fn batch_size(&self, wanted: Option<usize>, n_tokens_max: usize, placement: &Placement) -> Result<usize> {
         let need = MemoryNeed {
             n_weight_bytes: self.n_weight_bytes(placement)? as u64,
-            n_numbers_per_row: self.model.plan.n_numbers_per_row(n_tokens_max),
+            n_numbers_per_row: (0..self.runs().len())
+                .map(|run| self.reading(run).plan.n_numbers_per_row(n_tokens_max))
+                .fold(self.model.plan.n_numbers_per_row(n_tokens_max), usize::max),
             // Whatever its compute type, a CPU keeps caches and activations in f32.
             bytes_per_number: if placement.device.is_cpu() { 4 } else { placement.dtype.size_in_bytes() },
         };
@@ -258,6 +282,9 @@ impl OpenedSubjects {
     /// The model of one of [`runs`](Self::runs), as the run's specification has it.
     pub fn model_spec(&self, run: usize) -> Result<ModelSpec> {
         let (model, adapter) = (&self.model, self.adapter(run));
+        let Reading { dialogue, preprocessor, .. } = self.reading(run);
+        let own: serde_json::Map<String, Value> =
+            self.own_settings(run).into_iter().map(|one| (one.place, one.candidate)).collect();
         Ok(ModelSpec {
             name: match adapter {
                 Some(adapter) => format!("{}+{}", model.name, adapter.name),
@@ -267,9 +294,11 @@ impl OpenedSubjects {
             weights: Some(self.model_hash.clone()),
             adapter: adapter.map(|adapter| adapter.hash.clone()),
             merged: adapter.is_some() && self.is_merged,
-            tokenizer: Some(model.dialogue.tokenizer.hash()?),
-            chat_template: Some(model.dialogue.template.hash()),
-            preprocessing: model.preprocessor.parameters(),
+            tokenizer: Some(dialogue.tokenizer.hash()?),
+            chat_template: Some(dialogue.template.hash()),
+            preprocessing: preprocessor.parameters(),
+            settings: Some(self.settings(run)),
+            own_settings: (!own.is_empty()).then_some(Value::Object(own)),
             served: None,
         })
     }
@@ -298,17 +327,47 @@ impl OpenedSubjects {
     pub fn probe_tower(&self, run: usize) -> Result<String> {
         let of_base = self.base_tower()?;
         let changing = self.adapter(run).filter(|opened| opened.adapter.n_touched(TOWER) > 0);
-        Ok(changing.map_or_else(|| of_base.to_owned(), |opened| format!("{of_base}+{}", opened.hash)))
+        let tower = changing.map_or_else(|| of_base.to_owned(), |opened| format!("{of_base}+{}", opened.hash));
+        let (own, base) = (self.reading(run), self.base_reading());
+        Ok(match own.sees_as(&base) {
+            true => tower,
+            false => format!("{tower} {} {}", own.plan.tower_settings(), own.preprocessor.parameters()),
+        })
+    }
+
+    /// What decides what each tower makes of an image, so that equal ones are one.
+    fn tower_keys(&self) -> Result<TowerKeys> {
+        let of = |run: usize| {
+            // Beside the weights an update rounds otherwise than in them, and each run has its own copy.
+            let merged = if self.is_merged && self.changes_tower(run) { " merged" } else { "" };
+            Ok::<_, anyhow::Error>(format!("{}{merged}", self.probe_tower(run)?))
+        };
+        Ok(TowerKeys {
+            of_base: self.base_tower()?.to_owned(),
+            of_runs: (0..self.runs().len()).map(of).collect::<Result<_>>()?,
+        })
+    }
+
+    /// What the configuration of the model of `run` decides.
+    fn settings(&self, run: usize) -> Value {
+        let own = self.adapter(run).and_then(|opened| opened.own.as_ref());
+        own.map_or_else(|| self.model.settings_json(), ModelSettings::to_json)
+    }
+
+    /// In which settings the model of `run` differs from the base.
+    fn own_settings(&self, run: usize) -> Vec<FieldDifference> {
+        compare::setting_differences(&self.model.settings_json(), &self.settings(run))
     }
 
     /// What decides the numbers that the towers make of an image, beside the image.
     fn origins(&self, placement: &Placement) -> Result<Origins> {
-        let preparation = self.model.preprocessor.parameters();
         let of_run = |run| {
+            let Reading { preprocessor, config_hash, .. } = self.reading(run);
+            let preparation = preprocessor.parameters();
             // Beside the weights an update rounds otherwise than in them.
             let is_merged = self.is_merged && self.changes_tower(run);
             let merged = if is_merged { " merged" } else { "" };
-            let tower = format!("{} {} {}{merged}", self.model.family, self.model.config_hash, self.probe_tower(run)?);
+            let tower = format!("{} {} {}{merged}", self.model.family, config_hash, self.probe_tower(run)?);
             Ok(computed_by(&tower, &preparation, placement, false))
         };
         let runs = (0..self.runs().len()).map(of_run).collect::<Result<_>>()?;
@@ -352,22 +411,22 @@ impl OpenedSubjects {
     pub fn load(self, placement: &Placement, cache: Option<Arc<FeatureCache>>) -> Result<EvalSubjects> {
         let origins = cache.as_ref().map(|_| self.origins(placement)).transpose()?;
         let shares_tower = self.shares_tower()?;
-        let has_own_tower = self.by_run(|adapter| adapter.is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0));
+        let keys = self.tower_keys()?;
         let must_differ =
             self.by_run(|adapter| adapter.filter(|_| !self.allows_idle).map(|opened| opened.name.clone()));
-        let mut overlays = vec![Overlay::default()];
-        for OpenedAdapter { name, adapter, .. } in &self.adapters {
+        let mut wanted = vec![(Overlay::default(), None)];
+        for OpenedAdapter { name, adapter, own, .. } in self.adapters {
             let overlay = adapter.overlay(placement, self.is_merged);
-            overlays.push(overlay.with_context(|| format!("failed to load the adapter `{name}`"))?);
+            wanted.push((overlay.with_context(|| format!("failed to load the adapter `{name}`"))?, own));
         }
-        let models = self.model.load_all(overlays, placement)?;
+        let models = self.model.load_each(wanted, placement)?;
         let tower = models.first().and_then(|base| base.mllm.plain_tower()).filter(|_| shares_tower);
         let tower = tower.map(|plain| plain.tower.clone());
         let encoder = self.encoder.map(|(encoder, _)| encoder.load_around(tower, placement)).transpose()?;
         if let Some(encoder) = &encoder {
             encoder.preprocessor.check_side(encoder.towers.tower().config().image_size(), "encoder")?;
         }
-        let mut loaded = Subjects::new(models, self.has_base, has_own_tower, encoder);
+        let mut loaded = Subjects::new(models, self.has_base, &keys, encoder);
         let features = cache.zip(origins).map(|(cache, origins)| {
             loaded.tell_features();
             Arc::new(RunFeatures::new(cache, &loaded, origins, placement))
@@ -378,69 +437,6 @@ impl OpenedSubjects {
     fn by_run<T>(&self, of: impl Fn(Option<&OpenedAdapter>) -> T) -> Vec<T> {
         (0..self.runs().len()).map(|run| of(self.adapter(run))).collect()
     }
-}
-
-fn last_part(name: &str) -> &str {
-    name.trim_end_matches('/').rsplit('/').next().unwrap_or(name)
-}
-
-fn open_adapters(
-    request: &SubjectsRequest,
-    canonicalise: fn(&str) -> Canonical,
-    model: &OpenedModel,
-) -> Result<Vec<OpenedAdapter>> {
-    let mut opened: Vec<OpenedAdapter> = Vec::with_capacity(request.adapters.len());
-    for AdapterRequest { name, path } in request.adapters {
-        let at = request.hub.find(path, Role::Adapter)?;
-        let adapter = Adapter::open(&at.path, canonicalise, &model.weights)?;
-        let name = name.clone().or_else(|| at.short_name().map(str::to_owned)).unwrap_or_else(|| adapter.name());
-        let is_taken = opened.iter().any(|other| other.name == name) || (request.has_base && name == "base");
-        if is_taken {
-            bail!("two runs would be called `{name}`; hint: give the adapter another name, as --adapter NAME=DIR");
-        }
-        if !request.allows_idle && adapter.changes_nothing(&model.weights)? {
-            bail!("{}", idle(&name));
-        }
-        let hash = adapter.hash()?;
-        opened.push(OpenedAdapter { name, adapter, hash, warnings: Vec::new() });
-    }
-    if opened.len() + usize::from(request.has_base) > RunSet::N_RUNS_MAX {
-        bail!("{} adapters are too many at once; hint: at most {}", opened.len(), RunSet::N_RUNS_MAX - 1);
-    }
-    Ok(opened)
-}
-
-fn adapter_warnings(
-    name: &str,
-    adapter: &Adapter,
-    model: &OpenedModel,
-    model_hash: &str,
-    has_encoder: bool,
-) -> Result<Vec<String>> {
-    let mut warnings: Vec<String> = adapter.warnings.iter().map(|warning| format!("{name}: {warning}")).collect();
-    let other_base = adapter.base_name().filter(|base| last_part(base) != last_part(&model.name));
-    if let (Some(base), None) = (other_base, &adapter.notes.quantised_base) {
-        warnings.push(format!("{name} says that its base is `{base}`, and it is applied to `{}`", model.name));
-    }
-    let trained_over = adapter.provenance.as_ref().and_then(|notes| notes["base"]["weights"].as_str());
-    if trained_over.is_some_and(|weights| weights != model_hash) {
-        warnings.push(format!("{name} was trained over other weights than those of `{}`", model.name));
-    }
-    let n_tower = adapter.n_touched(TOWER);
-    if n_tower > 0 {
-        let so = if has_encoder { ": the encoder is not its tower" } else { "" };
-        warnings.push(format!("{name} changes {n_tower} modules of the vision tower{so}"));
-    }
-    warnings.extend(model.adapter_warnings(name, adapter)?);
-    Ok(warnings)
-}
-
-/// Why an adapter without any effect is refused.
-pub(super) fn idle(name: &str) -> String {
-    format!(
-        "the adapter `{name}` changes nothing: the model would be its base, and a comparison would find no forgetting; \
-         hint: it was saved before training or belongs to another model, --allow-noop-adapter evaluates it all the same"
-    )
 }
 
 fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String {

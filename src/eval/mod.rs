@@ -8,6 +8,7 @@
 //! way, and hands on each answer as it comes.
 
 mod calibration;
+mod candidates;
 mod desk;
 mod events;
 mod features;

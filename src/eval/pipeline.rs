@@ -263,14 +263,15 @@ impl<'a> Session<'a> {
             }
         };
         let preparation = Preparation {
-            model: subjects.loaded.model_preprocessor().clone(),
+            views: subjects.loaded.views().to_vec(),
+            view_of: subjects.loaded.view_of().to_vec(),
             encoder: subjects.loaded.encoder_preprocessor().cloned(),
             features: subjects.features.clone(),
         };
         let scores_labels = self.modes.contains(&Mode::Score);
         let asker =
             Asker::new(subjects, self.datasets, self.questions, self.probes, self.max_new_tokens, scores_labels)?;
-        asker.refuse_idle_adapters(&preparation, self.datasets, works)?;
+        asker.refuse_idle_adapters(self.datasets, works)?;
         self.features = preparation.features.clone();
         Ok(Answerer::Local(Box::new(asker), preparation))
     }

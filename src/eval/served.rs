@@ -110,6 +110,8 @@ impl ServedSubjects {
             tokenizer: None,
             chat_template: None,
             preprocessing: Value::Null,
+            settings: None,
+            own_settings: None,
             served: Some(self.server.spec(run)),
         }
     }

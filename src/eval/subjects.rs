@@ -2,8 +2,9 @@
 
 use anyhow::{Result, bail};
 
-use super::images::{Preparation, Prepared, PreparedBatch, PreparedSample};
-use super::loaded::{EvalSubjects, idle};
+use super::candidates::idle;
+use super::images::{Prepared, PreparedBatch, PreparedSample};
+use super::loaded::EvalSubjects;
 use super::plan::{DatasetWork, SampleWork};
 use super::probe::{ProbeChoice, Shots, TowerProbes};
 use super::spec::Question;
@@ -90,7 +91,7 @@ impl<'a> Asker<'a> {
             .filter_map(|PreparedSample { work, image }| {
                 let prepared = image.as_ref().ok()?;
                 Some(ImageRow {
-                    for_model: &prepared.for_model,
+                    for_models: &prepared.for_models,
                     for_encoder: prepared.for_encoder.as_ref(),
                     generate: work.generate,
                     score: work.score,
@@ -126,12 +127,7 @@ impl<'a> Asker<'a> {
 
     /// Refuses an adapter under which the first logits of one image of every dataset equal the base's to the bit: it was
     /// not applied, and "nothing forgotten" would be said of the base.
-    pub fn refuse_idle_adapters(
-        &self,
-        preparation: &Preparation,
-        datasets: &[Dataset],
-        works: &[DatasetWork],
-    ) -> Result<()> {
+    pub fn refuse_idle_adapters(&self, datasets: &[Dataset], works: &[DatasetWork]) -> Result<()> {
         let suspects = &self.subjects.must_differ;
         let mut differs: Vec<bool> = suspects.iter().map(Option::is_none).collect();
         for ((dataset, work), questions) in datasets.iter().zip(works).zip(&self.questions) {
@@ -139,7 +135,7 @@ impl<'a> Asker<'a> {
                 return Ok(());
             }
             let Some(image) = work.selected.iter().find_map(|&position| dataset.read(position).ok()) else { continue };
-            let found = self.subjects.loaded.differ_from_base(questions, &preparation.model.prepare(&image))?;
+            let found = self.subjects.loaded.differ_from_base(questions, &image)?;
             differs.iter_mut().zip(found).for_each(|(differs, found)| *differs |= found);
         }
         match suspects.iter().zip(&differs).find(|(_, differs)| !**differs) {

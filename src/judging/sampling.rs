@@ -189,6 +189,8 @@ mod tests {
             tokenizer: Some("blake3:t".into()),
             chat_template: Some("blake3:c".into()),
             preprocessing: serde_json::Value::Null,
+            settings: None,
+            own_settings: None,
             served: None,
         };
         let rules =

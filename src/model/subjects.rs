@@ -22,42 +22,71 @@ pub struct Subjects {
     base: Option<Model>,
     /// One a run; the first is the base where `base` is `None`.
     models: Vec<Model>,
-    /// By run, whether its adapter changes the tower.
-    has_own_tower: Vec<bool>,
+    /// How images are prepared, in all ways that differ; the first is the base's.
+    views: Vec<Arc<dyn ImageProcessor>>,
+    /// By run, its place in `views`.
+    view_of: Vec<usize>,
+    /// Each with the runs that share it.
+    towers: Vec<SharedTower>,
     /// Where its tower is the base's, one pass serves both if their pixels agree.
     encoder: Option<Encoder>,
     /// Whether answers hold what towers made of their image.
     tells_features: bool,
 }
 
+/// A tower, and the runs that see through it.
+#[derive(Clone, Copy)]
+struct SharedTower {
+    runs: RunSet,
+    /// Whether it is the base's.
+    is_base: bool,
+}
+
+/// What decides what each tower makes of an image: equal texts are one tower.
+pub struct TowerKeys {
+    /// Of the base.
+    pub of_base: String,
+    /// By run.
+    pub of_runs: Vec<String>,
+}
+
 /// What is asked about every image of a dataset.
 pub struct Questions {
-    /// Of the models.
-    prompt: RenderedPrompt,
+    /// Of the base.
+    of_base: Arc<Asked>,
+    /// Of the models, by run; one for all that speak alike.
+    of_runs: Vec<Arc<Asked>>,
     /// By run, what the prompt says before the image, once it was read.
     openings: Vec<OnceCell<Opening>>,
     /// Of the encoder: unit-length label embeddings `(dimension, labels)`.
     label_embeddings: Option<Tensor>,
     /// Their names.
     labels: Vec<String>,
-    decoding: Decoding,
-    /// What labels are scored by, where they are.
-    scoring: Option<LabelScoring>,
-}
-
-/// What the label scoring of a dataset needs.
-struct LabelScoring {
-    trie: LabelTrie,
     /// By run, each label's score on an image of the mean colour, once it was asked for; `None` where it is no number.
     priors: Vec<OnceCell<Option<Vec<f32>>>>,
+}
+
+/// What a model is asked.
+struct Asked {
+    prompt: RenderedPrompt,
+    decoding: Decoding,
+    /// What labels are scored by, where they are.
+    trie: Option<LabelTrie>,
+}
+
+impl Asked {
+    /// So many positions an answer needs after its prompt.
+    fn n_new_positions(&self) -> usize {
+        self.decoding.max_new_tokens.max(self.trie.as_ref().map_or(0, LabelTrie::n_nodes))
+    }
 }
 
 /// An image as the subjects see it, and who must answer.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageRow<'a> {
-    /// For the models.
-    pub for_model: &'a ImageInput,
-    /// For the encoder, where it differs from the models'.
+    /// For the models, by [view](Subjects::views); `None` where nobody who must answer has it.
+    pub for_models: &'a [Option<ImageInput>],
+    /// For the encoder, where it differs from the base's.
     pub for_encoder: Option<&'a ImageInput>,
     /// The runs whose model must answer.
     pub generate: RunSet,
@@ -106,11 +135,26 @@ pub struct LabelChoice {
 }
 
 impl Subjects {
-    /// `models` is the base and then each adapter's model; without `has_base` the base is no run. `has_own_tower` is by
-    /// run.
-    pub fn new(mut models: Vec<Model>, has_base: bool, has_own_tower: Vec<bool>, encoder: Option<Encoder>) -> Self {
-        let base = if has_base { None } else { Some(models.remove(0)) };
-        Self { base, models, has_own_tower, encoder, tells_features: false }
+    /// `models` is the base and then each adapter's model; without `has_base` the base is no run.
+    pub fn new(mut models: Vec<Model>, has_base: bool, keys: &TowerKeys, encoder: Option<Encoder>) -> Self {
+        let mut views: Vec<Arc<dyn ImageProcessor>> = Vec::new();
+        let mut view_of: Vec<usize> = models.iter().map(|model| view(&mut views, &model.preprocessor)).collect();
+        let base = if has_base {
+            None
+        } else {
+            view_of.remove(0);
+            Some(models.remove(0))
+        };
+        let runs_of = |key: &String| RunSet::of(models.len(), |run| keys.of_runs.get(run) == Some(key));
+        let mut towers = vec![SharedTower { runs: runs_of(&keys.of_base), is_base: true }];
+        for key in keys.of_runs.iter().filter(|key| **key != keys.of_base) {
+            let runs = runs_of(key);
+            if towers.iter().all(|tower| tower.runs != runs) {
+                towers.push(SharedTower { runs, is_base: false });
+            }
+        }
+        towers.retain(|tower| !tower.runs.is_empty());
+        Self { base, models, views, view_of, towers, encoder, tells_features: false }
     }
 
     /// Lets answers hold what towers made of their image, for whoever keeps it.
@@ -123,9 +167,14 @@ impl Subjects {
         self.base.as_ref().unwrap_or(&self.models[0])
     }
 
-    /// How images are prepared for every model.
-    pub fn model_preprocessor(&self) -> &Arc<dyn ImageProcessor> {
-        &self.base().preprocessor
+    /// How images are prepared for the models, in all ways that differ; the first is the base's.
+    pub fn views(&self) -> &[Arc<dyn ImageProcessor>] {
+        &self.views
+    }
+
+    /// By run, its place in [`views`](Self::views).
+    pub fn view_of(&self) -> &[usize] {
+        &self.view_of
     }
 
     /// How images are prepared for the encoder.
@@ -147,61 +196,74 @@ impl Subjects {
             Some(encoder) => Some(encoder.label_embeddings(captions, labels)?.t()?.contiguous()?),
             None => None,
         };
-        let prompt = self.base().dialogue.render(question)?;
-        let scoring = match scores_labels {
-            true => Some(LabelScoring {
-                trie: self.base().dialogue.label_trie(&prompt, labels)?,
-                priors: self.models.iter().map(|_| OnceCell::new()).collect(),
-            }),
-            false => None,
+        let asked = |model: &Model| -> Result<Arc<Asked>> {
+            let prompt = model.dialogue.render(question)?;
+            let trie = if scores_labels { Some(model.dialogue.label_trie(&prompt, labels)?) } else { None };
+            Ok(Arc::new(Asked { prompt, decoding: model.dialogue.decoding(max_new_tokens), trie }))
+        };
+        let of_base = asked(self.base())?;
+        let of_run = |model: &Model| match Arc::ptr_eq(&model.dialogue, &self.base().dialogue) {
+            true => Ok(of_base.clone()),
+            false => asked(model),
         };
         Ok(Questions {
-            prompt,
+            of_runs: self.models.iter().map(of_run).collect::<Result<_>>()?,
             openings: self.models.iter().map(|_| OnceCell::new()).collect(),
             label_embeddings,
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
-            decoding: self.base().dialogue.decoding(max_new_tokens),
-            scoring,
+            priors: self.models.iter().map(|_| OnceCell::new()).collect(),
+            of_base,
         })
     }
 
     /// Answers one batch, one answer a row.
     pub fn ask(&self, questions: &Questions, rows: &[ImageRow]) -> Result<Vec<ImageAnswers>> {
         let mut answers: Vec<ImageAnswers> = rows.iter().map(|_| ImageAnswers::default()).collect();
-        let shared = self.pass_tower(rows)?;
-        if let Some(pass) = &shared {
-            self.add_features(self.sharing_runs(), pass, rows, &mut answers)?;
-        }
-        for (run, model) in self.models.iter().enumerate() {
-            let own = if self.has_own_tower[run] { self.pass_own(run, rows)? } else { None };
-            if let Some(pass) = &own {
-                self.add_features(RunSet::of(self.models.len(), |other| other == run), pass, rows, &mut answers)?;
+        let mut vectors = None;
+        for number in 0..self.towers.len() {
+            let Some(pass) = self.pass_tower(number, rows)? else { continue };
+            self.add_features(number, &pass, rows, &mut answers)?;
+            for run in self.towers[number].runs.iter() {
+                self.answer(run, questions, rows, &pass, &mut answers)?;
             }
-            let Some(pass) = own.as_ref().or(shared.as_ref()) else { continue };
-            let generated = rows_where(rows, |row| row.generate.contains(run));
-            let scored = rows_where(rows, |row| row.score.contains(run));
-            // Where the same rows are asked both, one reading of the prompt serves both.
-            let readings = match generated == scored {
-                true => vec![(generated, true, true)],
-                false => vec![(generated, true, false), (scored, false, true)],
-            };
-            for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
-                let images = model.mllm.embed_images(&pass.seen_of(&asked))?;
-                for (asked, images) in by_length(asked, images)? {
-                    let mut prefix = self.read(run, questions, &images)?;
-                    if is_scored {
-                        let choices = self.choose(run, questions, &mut prefix)?;
-                        asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
-                    }
-                    if is_generated {
-                        let texts = generate(model, questions, prefix)?;
-                        asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
-                    }
+            vectors = vectors.or(pass.vectors);
+        }
+        self.ask_encoder(questions, rows, vectors, &mut answers)?;
+        Ok(answers)
+    }
+
+    /// What the model of `run` says of the rows that it is asked about, of what its tower saw in `pass`.
+    fn answer(
+        &self,
+        run: usize,
+        questions: &Questions,
+        rows: &[ImageRow],
+        pass: &TowerPass,
+        answers: &mut [ImageAnswers],
+    ) -> Result<()> {
+        let model = &self.models[run];
+        let generated = rows_where(rows, |row| row.generate.contains(run));
+        let scored = rows_where(rows, |row| row.score.contains(run));
+        // Where the same rows are asked both, one reading of the prompt serves both.
+        let readings = match generated == scored {
+            true => vec![(generated, true, true)],
+            false => vec![(generated, true, false), (scored, false, true)],
+        };
+        for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
+            let images = model.mllm.embed_images(&pass.seen_of(&asked))?;
+            for (asked, images) in by_length(asked, images)? {
+                let mut prefix = self.read(run, questions, &images)?;
+                if is_scored {
+                    let choices = self.choose(run, questions, &mut prefix)?;
+                    asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
+                }
+                if is_generated {
+                    let texts = generate(model, &questions.of_runs[run].decoding, prefix)?;
+                    asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
                 }
             }
         }
-        self.ask_encoder(questions, rows, shared.and_then(|pass| pass.vectors), &mut answers)?;
-        Ok(answers)
+        Ok(())
     }
 
     /// The encoder's choices; `vectors` are its embeddings of the rows that it is asked about, where the models' pass gave them.
@@ -219,8 +281,8 @@ impl Subjects {
             None => {
                 let is_new = |row: &usize| rows[*row].known.embedding.is_none();
                 let new: Vec<usize> = asked.iter().copied().filter(is_new).collect();
-                let images: Vec<_> =
-                    new.iter().map(|&row| rows[row].for_encoder.unwrap_or(rows[row].for_model)).collect();
+                let image = |row: usize| rows[row].for_encoder.map_or_else(|| input(rows, row, BASE_VIEW), Ok);
+                let images = new.iter().map(|&row| image(row)).collect::<Result<Vec<_>>>()?;
                 let tower = encoder.towers.tower();
                 let hidden = |images: &[&ImageInput]| -> Result<Tensor> {
                     Ok(tower.hidden_states(&tower.pixels(images)?, &[tower.state_before_last()])?.swap_remove(0))
@@ -242,22 +304,14 @@ impl Subjects {
         Ok(())
     }
 
-    /// The runs that stand on the base's tower.
-    fn sharing_runs(&self) -> RunSet {
-        RunSet::of(self.models.len(), |run| !self.has_own_tower[run])
-    }
-
-    /// The runs of each tower: those that share the base's, and each that has its own.
+    /// The runs of each tower; those of the base's first.
     pub fn towers(&self) -> Vec<RunSet> {
-        let n_runs = self.models.len();
-        let own =
-            (0..n_runs).filter(|&run| self.has_own_tower[run]).map(|run| RunSet::of(n_runs, |other| other == run));
-        std::iter::once(self.sharing_runs()).chain(own).filter(|tower| !tower.is_empty()).collect()
+        self.towers.iter().map(|tower| tower.runs).collect()
     }
 
-    /// The place in [`towers`](Self::towers) of the tower of `run`.
-    fn tower_number(&self, run: usize) -> Option<usize> {
-        self.towers().iter().position(|tower| tower.contains(run))
+    /// How images are prepared for the tower of the runs `tower`, one of [`towers`](Self::towers).
+    pub fn tower_preprocessor(&self, tower: RunSet) -> &Arc<dyn ImageProcessor> {
+        &self.model_of(tower).preprocessor
     }
 
     /// The features of `images`, one row each, by the tower of the runs `tower`, one of [`towers`](Self::towers).
@@ -266,23 +320,25 @@ impl Subjects {
         mllm.see(images)?.iter().map(|seen| mllm.probe_features(seen)).collect()
     }
 
-    /// A model on the tower of the runs `tower`.
+    /// A model on the tower of the runs `tower`: the base where that is its own, whose tower the encoder may share.
     fn model_of(&self, tower: RunSet) -> &Model {
-        let own = tower.iter().find(|&run| self.has_own_tower.get(run) == Some(&true));
-        own.and_then(|run| self.models.get(run)).unwrap_or_else(|| self.base())
+        let is_base = self.towers.iter().any(|shared| shared.is_base && shared.runs == tower);
+        let first = if is_base { None } else { tower.iter().next() };
+        first.and_then(|run| self.models.get(run)).unwrap_or_else(|| self.base())
     }
 
     /// Adds what `pass` gave to the answers: of the rows for which runs of its tower asked for features, and where what is
     /// new is to be told.
     fn add_features(
         &self,
-        tower: RunSet,
+        number: usize,
         pass: &TowerPass,
         rows: &[ImageRow],
         answers: &mut [ImageAnswers],
     ) -> Result<()> {
+        let tower = self.towers[number].runs;
         let mllm = &self.model_of(tower).mllm;
-        let number = tower.iter().next().and_then(|run| self.tower_number(run)).filter(|_| self.tells_features);
+        let number = Some(number).filter(|_| self.tells_features);
         for (&row, seen) in pass.rows.iter().zip(&pass.seen) {
             let runs = rows[row].probe.intersection(tower);
             if !runs.is_empty() {
@@ -302,16 +358,17 @@ impl Subjects {
         questions: &Questions,
         prefix: &mut Prefix,
     ) -> Result<Vec<Result<LabelChoice, String>>> {
-        let scoring = questions.scoring.as_ref().context("the labels of this dataset were not prepared for scoring")?;
-        let prior = match scoring.priors[run].get() {
+        let trie = questions.of_runs[run].trie.as_ref();
+        let trie = trie.context("the labels of this dataset were not prepared for scoring")?;
+        let prior = match questions.priors[run].get() {
             Some(prior) => prior,
             None => {
-                let prior = self.prior(run, questions, &scoring.trie)?;
-                scoring.priors[run].get_or_init(|| prior)
+                let prior = self.prior(run, questions, trie)?;
+                questions.priors[run].get_or_init(|| prior)
             }
         };
         let lengths = prefix.lengths().to_vec();
-        let rows = scoring::score(self.models[run].mllm.language(), prefix, &scoring.trie)?;
+        let rows = scoring::score(self.models[run].mllm.language(), prefix, trie)?;
         let choice = |(row, n_prompt_tokens): (Result<Vec<f32>, NotFinite>, usize)| {
             let scores = row.map_err(|error| format!("{error} (`{}`)", questions.labels[error.label]))?;
             let shares = scoring::shares(&scores);
@@ -330,17 +387,15 @@ impl Subjects {
 
     /// Reads the prompt about each of `images`, with room for an answer and for all labels.
     fn read(&self, run: usize, questions: &Questions, images: &[ImageEmbedding]) -> Result<Prefix> {
-        let model = &self.models[run];
+        let (model, asked) = (&self.models[run], &questions.of_runs[run]);
         let opening = match questions.openings[run].get() {
             Some(opening) => opening,
             None => {
-                let opening = model.opening(&questions.prompt)?;
+                let opening = model.opening(&asked.prompt)?;
                 questions.openings[run].get_or_init(|| opening)
             }
         };
-        let prompts = vec![&questions.prompt; images.len()];
-        let n_nodes = questions.scoring.as_ref().map_or(0, |scoring| scoring.trie.n_nodes());
-        model.read(Some(opening), &prompts, images, questions.decoding.max_new_tokens.max(n_nodes))
+        model.read(Some(opening), &vec![&asked.prompt; images.len()], images, asked.n_new_positions())
     }
 
     /// The labels' scores on an image of the mean colour, which is all zeros once normalised.
@@ -353,38 +408,40 @@ impl Subjects {
     }
 
     /// By run, whether the first logits of an answer about `image` differ from the base's in any bit.
-    pub fn differ_from_base(&self, questions: &Questions, image: &ImageInput) -> Result<Vec<bool>> {
-        let first_logits = |model: &Model| -> Result<Vec<f32>> {
-            let embedded = model.mllm.embed_images(&model.mllm.see(&[image])?)?;
-            model.first_logits(&questions.prompt, &embedded[0])
+    pub fn differ_from_base(&self, questions: &Questions, image: &RgbImage) -> Result<Vec<bool>> {
+        let first_logits = |model: &Model, asked: &Asked| -> Result<Vec<f32>> {
+            let embedded = model.mllm.embed_images(&model.mllm.see(&[&model.preprocessor.prepare(image)])?)?;
+            model.first_logits(&asked.prompt, &embedded[0])
         };
-        let of_base = first_logits(self.base())?;
-        self.models.iter().map(|model| Ok(first_logits(model)? != of_base)).collect()
+        let of_base = first_logits(self.base(), &questions.of_base)?;
+        let runs = self.models.iter().zip(&questions.of_runs);
+        runs.map(|(model, asked)| Ok(first_logits(model, asked)? != of_base)).collect()
     }
 
-    /// One pass of the base's tower for all models that share it, and for the encoder where it is the same tower and
-    /// sees the same pixels; `None` where no model needs it.
-    fn pass_tower(&self, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
-        let passing = rows_where(rows, |row| !row.lookers().intersection(self.sharing_runs()).is_empty());
+    /// One pass of a tower for all models that share it, and for the encoder where it is the base's, the encoder's, too, and
+    /// both see the same pixels; `None` where no model needs it.
+    fn pass_tower(&self, number: usize, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
+        let SharedTower { runs, is_base } = self.towers[number];
+        let passing = rows_where(rows, |row| !row.lookers().intersection(runs).is_empty());
         if passing.is_empty() {
             return Ok(None);
         }
-        let serves_encoder = passing == rows_where(rows, |row| row.asks_encoder)
+        let serves_encoder = is_base
+            && passing == rows_where(rows, |row| row.asks_encoder)
             && passing.iter().all(|&row| rows[row].for_encoder.is_none());
-        let mllm = &self.base().mllm;
-        let number = self.sharing_runs().iter().next().and_then(|run| self.tower_number(run));
-        let number = number.context("the runs that share a tower have one")?;
-        let shared = mllm.plain_tower().zip(self.encoder.as_ref()).filter(|_| serves_encoder);
+        let model = self.model_of(runs);
+        let view = if is_base { BASE_VIEW } else { runs.iter().next().map_or(BASE_VIEW, |run| self.view_of[run]) };
+        let shared = model.mllm.plain_tower().zip(self.encoder.as_ref()).filter(|_| serves_encoder);
         let shared = shared.filter(|(plain, encoder)| Arc::ptr_eq(plain.tower, encoder.towers.tower()));
         let Some((PlainTower { tower, states: wanted }, encoder)) = shared else {
-            let seen = see(self.base(), number, rows, &passing)?;
+            let seen = see(model, number, view, rows, &passing)?;
             return Ok(Some(TowerPass { rows: passing, seen, vectors: None }));
         };
         let is_known = |row: &ImageRow| row.known.of_tower(number).is_some() && row.known.embedding.is_some();
         let new: Vec<usize> = passing.iter().copied().filter(|&row| !is_known(&rows[row])).collect();
         let (mut made_seen, mut made_vectors) = (Vec::new(), Vec::new());
         if !new.is_empty() {
-            let images = inputs(rows, &new);
+            let images = inputs(rows, &new, view)?;
             let wanted: Vec<usize> = wanted.iter().copied().chain([tower.state_before_last()]).collect();
             let mut states = tower.hidden_states(&tower.pixels(&images)?, &wanted)?;
             let before_last = states.pop().context("a state is asked for")?;
@@ -397,24 +454,26 @@ impl Subjects {
         let vectors = merged(&passing, &new, made_vectors, |row| rows[row].known.embedding.clone())?;
         Ok(Some(TowerPass { rows: passing, seen, vectors: Some(vectors) }))
     }
-
-    /// A pass of the tower that `run` has for itself; `None` where nothing is asked of it.
-    fn pass_own(&self, run: usize, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
-        let passing = rows_where(rows, |row| row.lookers().contains(run));
-        if passing.is_empty() {
-            return Ok(None);
-        }
-        let number = self.tower_number(run).context("every run has a tower")?;
-        let seen = see(&self.models[run], number, rows, &passing)?;
-        Ok(Some(TowerPass { rows: passing, seen, vectors: None }))
-    }
 }
 
-/// What the tower of `model`, of this number, makes of the rows `passing`; those that are known do not pass it.
-fn see(model: &Model, number: usize, rows: &[ImageRow], passing: &[usize]) -> Result<Vec<Seen>> {
+/// The place of the base's preparation of images.
+pub const BASE_VIEW: usize = 0;
+
+/// The place in `views` of one that prepares images as `processor` does; it is added where there is none.
+fn view(views: &mut Vec<Arc<dyn ImageProcessor>>, processor: &Arc<dyn ImageProcessor>) -> usize {
+    let is_same =
+        |view: &Arc<dyn ImageProcessor>| Arc::ptr_eq(view, processor) || view.parameters() == processor.parameters();
+    views.iter().position(is_same).unwrap_or_else(|| {
+        views.push(processor.clone());
+        views.len() - 1
+    })
+}
+
+/// What the tower of `model`, of this number, makes of the rows `passing` in its view; those that are known do not pass it.
+fn see(model: &Model, number: usize, view: usize, rows: &[ImageRow], passing: &[usize]) -> Result<Vec<Seen>> {
     let is_new = |row: &usize| rows[*row].known.of_tower(number).is_none();
     let new: Vec<usize> = passing.iter().copied().filter(is_new).collect();
-    let made = if new.is_empty() { Vec::new() } else { model.mllm.see(&inputs(rows, &new))? };
+    let made = if new.is_empty() { Vec::new() } else { model.mllm.see(&inputs(rows, &new, view)?)? };
     merged(passing, &new, made, |row| rows[row].known.of_tower(number).cloned())
 }
 
@@ -437,8 +496,13 @@ fn merged<T>(rows: &[usize], new: &[usize], made: Vec<T>, known: impl Fn(usize) 
 /// The side of the image of the mean colour, in pixels, before it is prepared.
 const PRIOR_SIDE: u32 = 224;
 
-fn inputs<'a>(rows: &[ImageRow<'a>], asked: &[usize]) -> Vec<&'a ImageInput> {
-    asked.iter().map(|&row| rows[row].for_model).collect()
+fn inputs<'a>(rows: &[ImageRow<'a>], asked: &[usize], view: usize) -> Result<Vec<&'a ImageInput>> {
+    asked.iter().map(|&row| input(rows, row, view)).collect()
+}
+
+fn input<'a>(rows: &[ImageRow<'a>], row: usize, view: usize) -> Result<&'a ImageInput> {
+    let prepared = rows[row].for_models.get(view).and_then(Option::as_ref);
+    prepared.context("an image was not prepared for a model that must answer")
 }
 
 /// What one pass of the tower gave.
@@ -471,11 +535,11 @@ fn by_length(rows: Vec<usize>, images: Vec<ImageEmbedding>) -> Result<Vec<(Vec<u
 }
 
 /// What the model says after each prompt of `prefix`.
-fn generate(model: &Model, questions: &Questions, prefix: Prefix) -> Result<Vec<Result<Answer, String>>> {
-    let rows = model.generate(prefix, &questions.decoding)?;
+fn generate(model: &Model, decoding: &Decoding, prefix: Prefix) -> Result<Vec<Result<Answer, String>>> {
+    let rows = model.generate(prefix, decoding)?;
     rows.into_iter()
         .map(|row| match row {
-            Ok(generation) => Ok(Ok(model.dialogue.answer(&generation, &questions.decoding)?)),
+            Ok(generation) => Ok(Ok(model.dialogue.answer(&generation, decoding)?)),
             Err(error) => Ok(Err(error.to_string())),
         })
         .collect()

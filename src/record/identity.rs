@@ -7,7 +7,8 @@ use crate::domain::RunSpec;
 /// `blake3:` and the hash of the specification in canonical JSON (sorted keys, no white space).
 ///
 /// What is for people only, and what follows from the hashed fields, does not count: the names of model and encoder,
-/// how the encoder relates to the model's tower, and which tower a probe stands on. Environment is no part of a specification.
+/// how the encoder relates to the model's tower, which tower a probe stands on, and the settings that came with the weights
+/// (those of a candidate that differ from its base's count). Environment is no part of a specification.
 pub fn identity(spec: &RunSpec) -> String {
     let text = sorted(&identifying(spec)).to_string();
     format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex())
@@ -17,7 +18,7 @@ pub fn identity(spec: &RunSpec) -> String {
 pub(super) fn identifying(spec: &RunSpec) -> Value {
     let mut value = serde_json::to_value(spec).expect("a specification is plain data");
     let left_out = [
-        ("model", &["name"][..]),
+        ("model", &["name", "settings"][..]),
         ("encoder", &["name", "relation", "tower_equal", "tower_change"][..]),
         ("probe", &["tower"][..]),
     ];

@@ -44,6 +44,8 @@ pub(super) fn spec() -> RunSpec {
             tokenizer: Some("blake3:t".into()),
             chat_template: Some("blake3:c".into()),
             preprocessing: json!({ "size": 224, "mean": [0.5, 0.5, 0.5] }),
+            settings: None,
+            own_settings: None,
             served: None,
         },
         encoder: Some(EncoderSpec {

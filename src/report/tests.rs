@@ -38,6 +38,8 @@ fn spec(summary: &Summary) -> RunSpec {
             tokenizer: Some("blake3:02".to_owned()),
             chat_template: Some("blake3:03".to_owned()),
             preprocessing: serde_json::Value::Null,
+            settings: None,
+            own_settings: None,
             served: None,
         },
         encoder: None,

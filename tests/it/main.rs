@@ -10,6 +10,7 @@ mod architecture;
 mod bad_input;
 mod calibrate;
 mod calibrate_simulation;
+mod candidate_settings;
 mod chat;
 mod chat_captures;
 mod chromium;

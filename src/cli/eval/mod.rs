@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
 pub(super) use self::prepare::{PlannedRun, Prepared, announce, open_runs, plan, prepare, prompt_name, warn};
+use super::comparison::settings_note;
 use super::progress::Progress;
 use super::results::{self, Format, Results};
 use super::{exit_code, interrupt};
@@ -93,12 +94,28 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
                 })
                 .collect();
             results::write_all(&finished, args.format, quiet, out)?;
+            if args.format == Format::Table {
+                write_own_settings(&runs, out)?;
+            }
             for (run, trials) in runs.iter().zip(&trials) {
                 refuse_unscored(args, &run.dir, trials, judge_error.as_deref())?;
             }
             Ok(exit_code::OK)
         }
     }
+}
+
+/// In what candidates ran otherwise than the base that stands before them.
+fn write_own_settings(runs: &[PlannedRun], out: &mut dyn Write) -> Result<()> {
+    let Some((base, candidates)) = runs.split_first().filter(|(base, _)| base.spec.model.adapter.is_none()) else {
+        return Ok(());
+    };
+    for run in candidates {
+        if let Some(note) = settings_note(&base.spec, &run.spec, &results::name_of(&run.dir)) {
+            writeln!(out, "\n{note}")?;
+        }
+    }
+    Ok(())
 }
 
 /// The run is complete on disk; may its numbers be trusted?

@@ -92,7 +92,7 @@ pub(in crate::cli) fn prepare(
         true => ask_server(&wanted)?,
         false => ask_checkpoint(&wanted, &placement)?,
     };
-    let Asked { subjects, specs, questions, comparator, probe, batching } = asked;
+    let Asked { subjects, mut specs, questions, comparator, probe, batching } = asked;
     let (compute_type, device_kind) = match batching.is_served {
         true => (SERVED.to_owned(), SERVED.to_owned()),
         false => (placement.compute_type(), placement.device_kind().to_owned()),
@@ -101,7 +101,7 @@ pub(in crate::cli) fn prepare(
         model: subjects.model_spec(0)?,
         encoder: subjects.encoder_spec(0)?,
         probe,
-        datasets: specs,
+        datasets: specs.first().cloned().unwrap_or_default(),
         sample_seed,
         modes,
         max_new_tokens: args.max_new_tokens,
@@ -112,7 +112,7 @@ pub(in crate::cli) fn prepare(
     };
     let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
     spec.judges = panel.specs();
-    let runs = planned_runs(out, &subjects, &spec)?;
+    let runs = planned_runs(out, &subjects, &spec, &mut specs)?;
     let hub_commits = hub_options::found(&hub);
     Ok(Prepared {
         placement,
@@ -132,7 +132,8 @@ pub(in crate::cli) fn prepare(
 /// Subjects with what they are asked.
 struct Asked {
     subjects: AnySubjects,
-    specs: Vec<DatasetSpec>,
+    /// By run.
+    specs: Vec<Vec<DatasetSpec>>,
     questions: Vec<Question>,
     comparator: Comparator,
     probe: Option<ProbeSpec>,
@@ -185,16 +186,21 @@ fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
     };
     let subjects = OpenedSubjects::open(&request)?;
     let comparator = comparator::choose(args, &subjects, texts, datasets, sample_seed)?;
-    let (mut specs, mut questions, mut n_tokens_max) = (Vec::new(), Vec::new(), 0);
+    let n_runs = subjects.runs().len();
+    let mut specs: Vec<Vec<DatasetSpec>> = vec![Vec::new(); n_runs];
+    let (mut questions, mut n_tokens_max) = (Vec::new(), 0);
     for (dataset, shots) in datasets.iter().zip(&comparator.probes) {
         let prompt = template.render(&dataset.noun, &dataset.labels)?;
-        let rendered = subjects.render(&prompt.text)?;
-        let n_new = n_new_positions(args, modes, &subjects, dataset, &rendered)?;
-        n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
         let question = Question { text: prompt.text.clone(), captions: captions(args).of(dataset) };
-        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), shots.as_ref());
-        spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, modes));
-        specs.push(spec);
+        let spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), shots.as_ref());
+        for (run, specs) in specs.iter_mut().enumerate() {
+            let rendered = subjects.render(run, &prompt.text)?;
+            let n_new = n_new_positions(args, modes, &subjects, run, dataset, &rendered)?;
+            n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
+            let mut spec = spec.clone();
+            spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, modes));
+            specs.push(spec);
+        }
         questions.push(question);
     }
     let size = subjects.batch_size(args.batch_size, n_tokens_max, placement)?;
@@ -221,6 +227,7 @@ fn ask_server(wanted: &Wanted<'_>) -> Result<Asked> {
         questions.push(question);
     }
     let batching = Batching { size: args.batch_size.unwrap_or(SERVED_BATCH_SIZE), is_served: true };
+    let specs = vec![specs; subjects.runs().len()];
     Ok(Asked { subjects: AnySubjects::Served(subjects), specs, questions, comparator, probe: None, batching })
 }
 
@@ -246,18 +253,19 @@ fn n_new_positions(
     args: &EvalOptions,
     modes: &[Mode],
     subjects: &OpenedSubjects,
+    run: usize,
     dataset: &Dataset,
     rendered: &RenderedPrompt,
 ) -> Result<usize> {
-    subjects.check_length(&dataset.name, rendered.ids.len(), args.max_new_tokens)?;
+    subjects.check_length(run, &dataset.name, rendered.ids.len(), args.max_new_tokens)?;
     if !modes.contains(&Mode::Score) {
         return Ok(args.max_new_tokens);
     }
     let labels: Vec<&str> = dataset.labels.names().collect();
     let trie = subjects
-        .label_trie(rendered, &labels)
+        .label_trie(run, rendered, &labels)
         .with_context(|| format!("the labels of `{}` cannot be scored", dataset.name))?;
-    subjects.check_length(&dataset.name, rendered.ids.len(), trie.depth())?;
+    subjects.check_length(run, &dataset.name, rendered.ids.len(), trie.depth())?;
     Ok(args.max_new_tokens.max(trie.n_nodes()))
 }
 
@@ -268,7 +276,12 @@ pub(in crate::cli) struct PlannedRun {
 }
 
 /// One run without adapters; with them, the base's (unless left out) and one for each.
-fn planned_runs(out: Option<&Path>, subjects: &AnySubjects, common: &RunSpec) -> Result<Vec<PlannedRun>> {
+fn planned_runs(
+    out: Option<&Path>,
+    subjects: &AnySubjects,
+    common: &RunSpec,
+    datasets: &mut [Vec<DatasetSpec>],
+) -> Result<Vec<PlannedRun>> {
     let names = subjects.runs();
     let is_alone = names.len() == 1;
     names
@@ -276,7 +289,8 @@ fn planned_runs(out: Option<&Path>, subjects: &AnySubjects, common: &RunSpec) ->
         .enumerate()
         .map(|(run, name)| {
             let (model, encoder) = (subjects.model_spec(run)?, subjects.encoder_spec(run)?);
-            let mut spec = RunSpec { model, encoder, ..common.clone() };
+            let datasets = datasets.get_mut(run).map(std::mem::take).unwrap_or_default();
+            let mut spec = RunSpec { model, encoder, datasets, ..common.clone() };
             if let Some(probe) = &mut spec.probe {
                 probe.tower = subjects.probe_tower(run)?;
             }

@@ -72,6 +72,11 @@ pub(super) fn run(
         let flips = results::server_flips(&record::read_manifest(&run.dir)?);
         decision.warnings.extend(flips.map(|flips| report::server_flips_note(&results::name_of(&run.dir), &flips)));
     }
+    decision.warnings.extend(comparison::settings_note(
+        &runs[BASELINE].spec,
+        &runs[CANDIDATE].spec,
+        &run_names[CANDIDATE].run,
+    ));
     let [baseline, candidate] = run_names;
     decision.baseline = Some(baseline);
     decision.candidate = Some(candidate);
@@ -99,7 +104,10 @@ fn ask(
     let options = &args.options;
     let open_runs = eval::open_runs(model, options, &prepared)?;
     let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&prepared.runs[run].dir));
-    calibrations.check(&baseline?, &candidate?)?;
+    let (baseline, candidate) = (baseline?, candidate?);
+    // Before anything is asked: a candidate may have an image processor or a template of its own.
+    comparison::refuse_unlike(&baseline, &candidate, &args.comparison.allow_different)?;
+    calibrations.check(&baseline, &candidate)?;
     let n_max: Vec<(String, usize)> = prepared
         .datasets
         .iter()

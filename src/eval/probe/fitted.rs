@@ -57,7 +57,7 @@ impl<'a> TowerProbes<'a> {
     }
 
     fn learn(&self, subjects: &Subjects, tower: RunSet) -> Result<FittedProbe> {
-        let (positions, processor) = (self.shots.positions(), subjects.model_preprocessor());
+        let (positions, processor) = (self.shots.positions(), subjects.tower_preprocessor(tower));
         let mut features = Vec::with_capacity(positions.len());
         for chunk in positions.chunks(N_IMAGES_PER_PASS) {
             let prepare = |&position: &usize| Ok(processor.prepare(&self.shots.read(position)?));

@@ -271,13 +271,7 @@ impl Decoder {
                 attention_norm: norm(&mut here, "input_layernorm")?,
                 attention,
                 mlp_norm: norm(&mut here, "post_attention_layernorm")?,
-                mlp: load_mlp(
-                    &mut here.at("mlp"),
-                    config.size,
-                    config.n_hidden,
-                    config.activation,
-                    config.mlp_bias,
-                )?,
+                mlp: load_mlp(&mut here.at("mlp"), config.size, config.n_hidden, config.activation, config.mlp_bias)?,
             });
         }
         let norm = norm(&mut loader.at("language_model"), "norm")?;

@@ -63,3 +63,6 @@ pub trait LanguageModel: Send {
     /// One cache a layer, for `capacity` positions.
     fn new_caches(&self, capacity: usize) -> Vec<KvCache>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,8 @@ fn read(config: &Config) -> Result<DecoderConfig> {
         is_long = rotary.is_long();
         Ok(rotary)
     })?;
-    let read = DecoderConfig { has_joined_maps: true, ..read }.within_window(config.positive_or_none("sliding_window")?);
+    let read =
+        DecoderConfig { has_joined_maps: true, ..read }.within_window(config.positive_or_none("sliding_window")?);
     Ok(match is_long {
         true => read.limited(n_original, || {
             format!(

@@ -117,7 +117,8 @@ impl Attention {
                 self.mixed(&projected, mask, rotary, cache)
             }
             Projected::Apart(inputs)
-                if cache.is_none() && asks_all && !turns_a_part && gradients::serves(&inputs.each_ref()) => {
+                if cache.is_none() && asks_all && !turns_a_part && gradients::serves(&inputs.each_ref()) =>
+            {
                 self.mixed_with_gradients(inputs, mask, rotary)
             }
             Projected::Apart(inputs) => self.mixed_by_heads(inputs, mask, rotary, cache),

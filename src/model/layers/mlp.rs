@@ -52,7 +52,10 @@ pub struct GatedMlp {
 
 /// The two maps into the middle.
 enum GateUp {
-    Apart { gate: Linear, up: Linear },
+    Apart {
+        gate: Linear,
+        up: Linear,
+    },
     /// One above the other in one map.
     Joined(Linear),
 }

@@ -14,15 +14,22 @@ use crate::model::weights::{Adapter, SwiftArguments, TrainerNotes};
 const QUESTION: &str = "What is this?";
 
 impl OpenedModel {
-    /// What a person should know of `adapter`, called `name`, before it is asked as this model is.
+    /// What a person should know of `adapter`, called `name`, before it is asked through `dialogue` about images that
+    /// `processor` prepares.
     ///
     /// # Errors
     /// A file of the adapter cannot be read.
-    pub fn adapter_warnings(&self, name: &str, adapter: &Adapter) -> Result<Vec<String>> {
-        let mut warnings = of_notes(name, &adapter.notes, &self.dialogue, self.preprocessor.as_ref());
+    pub fn adapter_warnings(
+        &self,
+        name: &str,
+        adapter: &Adapter,
+        dialogue: &Dialogue,
+        processor: &dyn ImageProcessor,
+    ) -> Result<Vec<String>> {
+        let mut warnings = of_notes(name, &adapter.notes, dialogue, processor);
         if warnings.is_empty() {
             // What the trainer says of its prompt says more than the template that lies beside.
-            let Dialogue { template, tokenizer, .. } = &self.dialogue;
+            let Dialogue { template, tokenizer, .. } = dialogue;
             warnings.extend(template.adapter_template(name, |file| adapter.read_file(file), tokenizer)?);
         }
         if let Some(method) = &adapter.notes.quantised_base {

@@ -78,7 +78,7 @@ fn what_a_tool_trained_with_is_told_where_it_differs() {
     let warnings = |tool: usize, template: Option<&str>| {
         let model = opened(&base, template);
         let adapter = adapter_of(&tools()[tool].1, &model).unwrap();
-        model.adapter_warnings("tuned", &adapter).unwrap()
+        model.adapter_warnings("tuned", &adapter, &model.dialogue, model.preprocessor.as_ref()).unwrap()
     };
     let arguments = leftovers().join("ms_swift/args.json").display().to_string();
     let swift = warnings(0, None);
@@ -252,7 +252,7 @@ fn a_merge_of_ms_swift_tells_its_arguments_as_a_model_and_as_an_adapter() {
 
     let base = opened(&shared.join("fixtures/llava"), None);
     let adapter = adapter_of(&dir, &base).unwrap();
-    let warnings = base.adapter_warnings("merged", &adapter).unwrap();
+    let warnings = base.adapter_warnings("merged", &adapter, &base.dialogue, base.preprocessor.as_ref()).unwrap();
     assert_warned(&warnings, &["merged was trained by ms-swift"]);
     assert_warned(&warnings, &["merged was saved by transformers 4.46.3"]);
     // A template that is not known here is named.

@@ -8,6 +8,7 @@ mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
 mod qwen_vl;
+mod settings;
 
 use std::sync::Arc;
 
@@ -26,8 +27,9 @@ use super::scoring::LabelTrie;
 use super::template::{AroundAnswer, ChatTemplate};
 use super::tokenizer::{PromptPiece, TextTokenizer};
 use super::vision::{VisionConfig, VisionTower};
-use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights, config_hash};
+use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
 use crate::domain::Answer;
+pub use settings::{ModelSettings, Overrides};
 
 /// A prompt after the chat template, tokenised around the image.
 #[derive(Clone, Debug)]
@@ -240,7 +242,7 @@ pub struct OpenedModel {
     /// Where every tensor lies.
     pub weights: Weights,
     /// Text in and out.
-    pub dialogue: Dialogue,
+    pub dialogue: Arc<Dialogue>,
     /// For images.
     pub preprocessor: Arc<dyn ImageProcessor>,
     /// Sizes.
@@ -268,26 +270,12 @@ impl OpenedModel {
         limits: &PixelLimits,
     ) -> Result<Self> {
         let family = family_of(checkpoint)?;
-        let plan = (family.plan)(checkpoint, tower)?;
-        let tokenizer = TextTokenizer::open(checkpoint)?;
-        let preprocessor: Arc<dyn ImageProcessor> = (family.preprocessor)(checkpoint, tower, limits)?.into();
-        if *limits != PixelLimits::default() && preprocessor.n_positions_max().is_none() {
-            bail!(
-                "--min-pixels and --max-pixels are for families that keep an image's proportions, and `{}` is of {}; hint: \
-                 leave them out",
-                checkpoint.dir.display(),
-                family.about
-            );
-        }
-        let dialogue = Dialogue {
-            eos_ids: eos_ids(checkpoint, &tokenizer)?,
-            template: ChatTemplate::open(checkpoint, template)?.with_image_marker(family.image_marker),
-            n_image_positions: preprocessor.n_positions_max().unwrap_or_else(|| plan.n_image_positions_max()),
-            image_marker: family.image_marker,
-            tokenizer,
-        };
+        let overrides = Overrides { template, limits };
+        let ModelSettings { plan, dialogue, preprocessor, config_hash } =
+            ModelSettings::read(family, checkpoint, checkpoint, tower, overrides)?;
         let (name, notes) = (checkpoint.name(), checkpoint.trainer_notes()?);
         let mut warnings = leftovers::of_model(&name, &notes, &dialogue, preprocessor.as_ref());
+        warnings.extend(plan.notes());
         if template.is_none() {
             warnings.extend(dialogue.template.other_templates(checkpoint, &dialogue.tokenizer)?);
         }
@@ -300,7 +288,7 @@ impl OpenedModel {
             plan,
             warnings,
             notes,
-            config_hash: config_hash(std::iter::once(checkpoint).chain(tower)),
+            config_hash,
         })
     }
 
@@ -312,16 +300,29 @@ impl OpenedModel {
 
     /// Reads the weights once for several models: each is the base under one overlay, and they share what no overlay
     /// replaces or merges into. An empty overlay is the base itself.
-    pub fn load_all(mut self, overlays: Vec<Overlay>, placement: &Placement) -> Result<Vec<Model>> {
-        let (dialogue, preprocessor) = (Arc::new(self.dialogue), self.preprocessor);
-        let mut models = Vec::with_capacity(overlays.len());
-        for mut overlay in overlays {
-            let mllm = self.plan.load(&mut Loader::with_overlay(&mut self.weights, &mut overlay, placement))?;
+    pub fn load_all(self, overlays: Vec<Overlay>, placement: &Placement) -> Result<Vec<Model>> {
+        self.load_each(overlays.into_iter().map(|overlay| (overlay, None)).collect(), placement)
+    }
+
+    /// The same of models that may have settings of their own in place of the base's.
+    pub fn load_each(
+        mut self,
+        models: Vec<(Overlay, Option<ModelSettings>)>,
+        placement: &Placement,
+    ) -> Result<Vec<Model>> {
+        let mut loaded = Vec::with_capacity(models.len());
+        for (mut overlay, own) in models {
+            let plan = own.as_ref().map_or(&self.plan, |own| &own.plan);
+            let mllm = plan.load(&mut Loader::with_overlay(&mut self.weights, &mut overlay, placement))?;
             overlay.finish()?;
             self.weights.finish()?;
-            models.push(Model { mllm, dialogue: dialogue.clone(), preprocessor: preprocessor.clone() });
+            let (dialogue, preprocessor) = match own {
+                Some(own) => (own.dialogue, own.preprocessor),
+                None => (self.dialogue.clone(), self.preprocessor.clone()),
+            };
+            loaded.push(Model { mllm, dialogue, preprocessor });
         }
-        Ok(models)
+        Ok(loaded)
     }
 }
 

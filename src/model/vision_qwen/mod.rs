@@ -3,9 +3,9 @@
 mod grid;
 mod merger;
 
-use serde::Serialize;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Tensor};
+use serde::Serialize;
 
 use super::config::Config;
 use super::layers::{

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
+use super::candidate::Lent;
 use super::mapped::MappedFile;
 use super::notes::TrainerNotes;
 use super::quantised::{self, GGUF, QuantisedName};
@@ -42,6 +43,8 @@ pub struct Checkpoint {
     pub(super) repository: Option<String>,
     /// The files, where they lie in memory and not in `dir`.
     in_memory: Option<Arc<Files>>,
+    /// Of a candidate, where it lacks files: its base.
+    lent: Option<Arc<Lent>>,
     config: Value,
     config_file: &'static str,
     weight_files: Vec<String>,
@@ -67,7 +70,16 @@ impl Checkpoint {
             bail!("failed to open `{}`: {}", dir.display(), explain_missing_weights(dir));
         };
         let (weight_files, index) = list_shards(dir, weights_file)?;
-        Ok(Self { dir: dir.to_owned(), repository: None, in_memory: None, config, config_file, weight_files, index })
+        Ok(Self {
+            dir: dir.to_owned(),
+            repository: None,
+            in_memory: None,
+            lent: None,
+            config,
+            config_file,
+            weight_files,
+            index,
+        })
     }
 
     /// A checkpoint of transformers' layout called `name` whose files are in memory, its weights in
@@ -80,7 +92,7 @@ impl Checkpoint {
         ensure!(files.contains_key(weights_file), "the checkpoint `{name}` has no `{weights_file}`");
         let (weight_files, index) = (vec![weights_file.to_owned()], BTreeMap::new());
         let in_memory = Some(Arc::new(files));
-        Ok(Self { dir, repository: None, in_memory, config, config_file, weight_files, index })
+        Ok(Self { dir, repository: None, in_memory, lent: None, config, config_file, weight_files, index })
     }
 
     /// `config.json`, or `open_clip_config.json` where the folder has only that.
@@ -103,8 +115,23 @@ impl Checkpoint {
         self.config.get("mm_vision_tower").is_some() && self.config.get("vision_config").is_none()
     }
 
+    /// The checkpoint of a candidate over this one that has files of its own in place of some of the base's.
+    pub(super) fn with_own_files(&self, lent: Lent, dir: &Path, config: Option<Value>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            repository: None,
+            in_memory: None,
+            config: config.unwrap_or_else(|| self.config.clone()),
+            lent: Some(Arc::new(lent)),
+            ..self.clone()
+        }
+    }
+
     /// The bytes of the file `name`; `None` where there is none.
     pub fn read_file(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        if let Some(lent) = &self.lent {
+            return lent.read_file(name);
+        }
         match &self.in_memory {
             Some(files) => Ok(files.get(name).map(|bytes| bytes.to_vec())),
             None => read_optional(&self.dir.join(name)),

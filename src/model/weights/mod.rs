@@ -7,6 +7,7 @@
 //! read by an interpreter that can build tensors and refuses everything else by name.
 
 mod adapter;
+mod candidate;
 pub mod canonical;
 mod checkpoint;
 mod embedded;
@@ -27,6 +28,7 @@ mod torch_archive;
 mod write;
 
 pub use adapter::Adapter;
+pub use candidate::{OwnFiles, OwnSettings};
 pub use canonical::{
     Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip, canonical_qwen_vl,
     is_computed_buffer,

@@ -107,6 +107,10 @@ fn write_candidate(
         body.push_str("<h3>Not alike</h3>\n");
         write_table(body, &tables::differences(candidate));
     }
+    if !candidate.settings.is_empty() {
+        body.push_str("<h3>Settings of its own</h3>\n");
+        write_table(body, &tables::settings(candidate));
+    }
     if let Some(rose) = report.charts.roses.get(index) {
         figures.write(
             body,

@@ -74,6 +74,9 @@ fn write_candidate(
     if !candidate.differences.is_empty() {
         write_table(text, &tables::differences(candidate));
     }
+    if !candidate.settings.is_empty() {
+        write_table(text, &tables::settings(candidate));
+    }
     write_table(text, &tables::short(candidate, with.after));
     for dataset in &candidate.datasets {
         // A summary is HTML, in which Markdown's escapes would be seen.

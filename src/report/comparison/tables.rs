@@ -404,15 +404,28 @@ pub fn tower(tower: &TowerForgetting) -> Table {
 
 /// In what the runs differ, and were allowed to.
 pub fn differences(candidate: &CandidateComparison) -> Table {
-    let value = |value: &serde_json::Value| match value {
-        serde_json::Value::String(text) => shortened(text),
-        other => shortened(&other.to_string()),
-    };
     let rows = candidate.differences.iter().map(|one| {
         let place = if one.place.is_empty() { words::MISSING.to_owned() } else { one.place.clone() };
-        vec![one.field.clone(), place, value(&one.baseline), value(&one.candidate)]
+        vec![one.field.clone(), place, value_text(&one.baseline), value_text(&one.candidate)]
     });
     table("In what the runs differ, by order", &["Field", "Where", "Baseline", "Candidate"], 0..0, rows.collect())
+}
+
+/// What the configurations of the two models decide otherwise.
+pub fn settings(candidate: &CandidateComparison) -> Table {
+    let rows = candidate.settings.iter().map(|one| {
+        let value =
+            |value: &serde_json::Value| if value.is_null() { words::MISSING.to_owned() } else { value_text(value) };
+        vec![one.place.clone(), value(&one.baseline), value(&one.candidate)]
+    });
+    table("Settings in which the candidate differs", &["Setting", "Baseline", "Candidate"], 0..0, rows.collect())
+}
+
+fn value_text(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => shortened(text),
+        other => shortened(&other.to_string()),
+    }
 }
 
 /// Accuracy by epoch: one row an epoch, one column a dataset.

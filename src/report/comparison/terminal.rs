@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::table::write_aligned;
 use crate::chart::words;
-use crate::compare::{Comparison, DatasetComparison};
+use crate::compare::{Comparison, DatasetComparison, settings_in_words};
 use crate::domain::ErrorCode;
 
 /// One table a candidate, columns aligned; rates in percent, falls in points, with their 95% intervals.
@@ -29,6 +29,10 @@ pub fn comparison_table(comparison: &Comparison) -> String {
                 words::percent(tower.candidate_accuracy),
                 words::points(tower.forgetting, tower.forgetting_interval)
             );
+        }
+        if !candidate.settings.is_empty() {
+            let told = settings_in_words(&candidate.settings);
+            let _ = writeln!(text, "note: settings of its own: {}", words::printable(&told));
         }
         for difference in &candidate.differences {
             let _ = writeln!(text, "warning: `{}` differs, and was allowed to", difference.field);

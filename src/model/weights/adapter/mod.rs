@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::candidate::OwnSettings;
 use super::canonical::Canonical;
 pub(super) use super::checkpoint::PEFT_CONFIG;
 use super::checkpoint::{Checkpoint, parse_json, read_optional, read_tensors_of_file, refuse_gguf};
@@ -39,6 +40,8 @@ pub struct Adapter {
     pub notes: TrainerNotes,
     /// Where its files lie, the innermost folder first; none where it is a file.
     folders: Vec<PathBuf>,
+    /// Whether it is a whole checkpoint.
+    is_whole: bool,
     base_name: Option<String>,
     updates: BTreeMap<String, StoredUpdate>,
     replaced: BTreeMap<String, StoredTensor>,
@@ -109,6 +112,19 @@ impl Adapter {
             }
         }
         Ok(None)
+    }
+
+    /// What its folder holds of its own in place of the files of `base`, the checkpoint that it is an adapter of; `None` where
+    /// that is nothing. A configuration counts where it `may_configure` that model.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read.
+    pub fn own_settings(
+        &self,
+        base: &Checkpoint,
+        may_configure: &dyn Fn(&Checkpoint) -> bool,
+    ) -> Result<Option<OwnSettings>> {
+        OwnSettings::find(base, &self.folders, self.is_whole, may_configure)
     }
 
     fn find_notes(&self) -> Result<TrainerNotes> {
@@ -219,6 +235,7 @@ impl Adapter {
         for name in missing {
             ensure!(adapter.replaced.contains_key(name), "it lacks the tensor `{name}` of the base model");
         }
+        adapter.is_whole = true;
         let mut equal = Vec::new();
         for (name, stored) in &adapter.replaced {
             if base
@@ -241,6 +258,7 @@ impl Adapter {
             provenance: None,
             notes: TrainerNotes::default(),
             folders: Vec::new(),
+            is_whole: false,
             base_name: None,
             updates: BTreeMap::new(),
             replaced: BTreeMap::new(),

@@ -1,0 +1,64 @@
+//! In which settings two models differ.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::FieldDifference;
+
+/// What [`FieldDifference::field`] is of a setting.
+const FIELD: &str = "settings";
+
+/// The settings, by their path (`text_config.rope_parameters.rope_theta`), in which `candidate` differs from `baseline`, sorted;
+/// one that a model lacks is null.
+pub fn setting_differences(baseline: &Value, candidate: &Value) -> Vec<FieldDifference> {
+    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+    flatten("", baseline, &mut before);
+    flatten("", candidate, &mut after);
+    let places: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let value = |of: &BTreeMap<String, Value>, place: &String| of.get(place).cloned().unwrap_or(Value::Null);
+    places
+        .into_iter()
+        .filter(|place| before.get(*place) != after.get(*place))
+        .map(|place| FieldDifference {
+            field: FIELD.to_owned(),
+            place: place.clone(),
+            baseline: value(&before, place),
+            candidate: value(&after, place),
+        })
+        .collect()
+}
+
+/// `text_config.rms_norm_eps 1e-5 -> 0.01`, one after the other.
+pub fn settings_in_words(differences: &[FieldDifference]) -> String {
+    let of = |value: &Value| if value.is_null() { "absent".to_owned() } else { value.to_string() };
+    let told = |one: &FieldDifference| format!("{} {} -> {}", one.place, of(&one.baseline), of(&one.candidate));
+    differences.iter().map(told).collect::<Vec<_>>().join(", ")
+}
+
+fn flatten(place: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
+    let Value::Object(fields) = value else {
+        found.insert(place.to_owned(), value.clone());
+        return;
+    };
+    for (key, value) in fields {
+        let below = if place.is_empty() { key.clone() } else { format!("{place}.{key}") };
+        flatten(&below, value, found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn settings_differ_by_their_paths_and_what_one_lacks_is_absent() {
+        let base = json!({"a": {"x": 1, "y": [1, 2]}, "b": true});
+        let tuned = json!({"a": {"x": 2, "y": [1, 2], "z": 0.5}, "b": true});
+        let found = setting_differences(&base, &tuned);
+        assert_eq!(settings_in_words(&found), "a.x 1 -> 2, a.z absent -> 0.5");
+        assert!(setting_differences(&base, &base).is_empty());
+    }
+}

@@ -1,0 +1,151 @@
+//! Adapters over a base: found, named, read with what they say of themselves, and told of.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+
+use super::loaded::{AdapterRequest, SubjectsRequest};
+use crate::compare::{self, FieldDifference};
+use crate::domain::RunSet;
+use crate::model::mllm::{Dialogue, MllmPlan, ModelSettings, OpenedModel, Overrides};
+use crate::model::preprocess::ImageProcessor;
+use crate::model::tower::TOWER;
+use crate::model::weights::{Adapter, Canonical, Checkpoint, Role};
+
+/// An adapter that found its base.
+pub(super) struct OpenedAdapter {
+    pub name: String,
+    pub adapter: Adapter,
+    pub hash: String,
+    /// Its settings in place of the base's, where its folder has some.
+    pub own: Option<ModelSettings>,
+    /// What a person should know of it.
+    pub warnings: Vec<String>,
+}
+
+fn last_part(name: &str) -> &str {
+    name.trim_end_matches('/').rsplit('/').next().unwrap_or(name)
+}
+
+/// Opens the adapters of `request` over their base.
+pub(super) fn open_adapters(
+    request: &SubjectsRequest,
+    canonicalise: fn(&str) -> Canonical,
+    base: &Base<'_>,
+) -> Result<Vec<OpenedAdapter>> {
+    let Base { checkpoint, tower, model } = *base;
+    let overrides = Overrides { template: request.template, limits: &request.pixels };
+
+    let mut opened: Vec<OpenedAdapter> = Vec::with_capacity(request.adapters.len());
+    for AdapterRequest { name, path } in request.adapters {
+        let at = request.hub.find(path, Role::Adapter)?;
+        let adapter = Adapter::open(&at.path, canonicalise, &model.weights)?;
+        let name = name.clone().or_else(|| at.short_name().map(str::to_owned)).unwrap_or_else(|| adapter.name());
+        let is_taken = opened.iter().any(|other| other.name == name) || (request.has_base && name == "base");
+        if is_taken {
+            bail!("two runs would be called `{name}`; hint: give the adapter another name, as --adapter NAME=DIR");
+        }
+        let own = model.own_settings(&name, &adapter, checkpoint, tower, overrides)?;
+        let is_base = own.as_ref().is_none_or(|own| is_as_base(own, model));
+        if !request.allows_idle && is_base && adapter.changes_nothing(&model.weights)? {
+            bail!("{}", idle(&name));
+        }
+        let hash = adapter.hash()?;
+        opened.push(OpenedAdapter { name, adapter, hash, own, warnings: Vec::new() });
+    }
+    if opened.len() + usize::from(request.has_base) > RunSet::N_RUNS_MAX {
+        bail!("{} adapters are too many at once; hint: at most {}", opened.len(), RunSet::N_RUNS_MAX - 1);
+    }
+    Ok(opened)
+}
+
+/// A base that adapters are opened over.
+pub(super) struct Base<'a> {
+    pub checkpoint: &'a Checkpoint,
+    pub tower: Option<&'a Checkpoint>,
+    pub model: &'a OpenedModel,
+}
+
+/// How a model is configured.
+pub(super) struct Reading<'a> {
+    pub plan: &'a dyn MllmPlan,
+    pub dialogue: &'a Arc<Dialogue>,
+    pub preprocessor: &'a Arc<dyn ImageProcessor>,
+    pub config_hash: &'a str,
+}
+
+impl Reading<'_> {
+    /// Whether its tower makes of an image what the other's makes of it, where their weights are equal.
+    pub fn sees_as(&self, other: &Self) -> bool {
+        self.plan.tower_settings() == other.plan.tower_settings()
+            && self.preprocessor.parameters() == other.preprocessor.parameters()
+    }
+}
+
+/// Whether a candidate with these settings answers as `model` does, where their weights are equal.
+fn is_as_base(own: &ModelSettings, model: &OpenedModel) -> bool {
+    own.to_json() == model.settings_json()
+        && own.preprocessor.parameters() == model.preprocessor.parameters()
+        && own.dialogue.template.hash() == model.dialogue.template.hash()
+}
+
+/// What a person should know of an adapter before it is asked.
+pub(super) fn adapter_warnings(
+    opened: &OpenedAdapter,
+    model: &OpenedModel,
+    model_hash: &str,
+    has_encoder: bool,
+) -> Result<Vec<String>> {
+    let OpenedAdapter { name, adapter, own, .. } = opened;
+    let mut warnings: Vec<String> = adapter.warnings.iter().map(|warning| format!("{name}: {warning}")).collect();
+    let other_base = adapter.base_name().filter(|base| last_part(base) != last_part(&model.name));
+    if let (Some(base), None) = (other_base, &adapter.notes.quantised_base) {
+        warnings.push(format!("{name} says that its base is `{base}`, and it is applied to `{}`", model.name));
+    }
+    let trained_over = adapter.provenance.as_ref().and_then(|notes| notes["base"]["weights"].as_str());
+    if trained_over.is_some_and(|weights| weights != model_hash) {
+        warnings.push(format!("{name} was trained over other weights than those of `{}`", model.name));
+    }
+    let n_tower = adapter.n_touched(TOWER);
+    if n_tower > 0 {
+        let so = if has_encoder { ": the encoder is not its tower" } else { "" };
+        warnings.push(format!("{name} changes {n_tower} modules of the vision tower{so}"));
+    }
+    let (dialogue, preprocessor) = match own {
+        Some(own) => (own.dialogue.as_ref(), own.preprocessor.as_ref()),
+        None => (model.dialogue.as_ref(), model.preprocessor.as_ref()),
+    };
+    warnings.extend(model.adapter_warnings(name, adapter, dialogue, preprocessor)?);
+    if let Some(own) = own {
+        warnings.extend(told_of_own(name, own, model));
+    }
+    Ok(warnings)
+}
+
+/// In what a candidate runs otherwise than its base, where it does.
+fn told_of_own(name: &str, own: &ModelSettings, model: &OpenedModel) -> Option<String> {
+    let mut differences = compare::setting_differences(&model.settings_json(), &own.to_json());
+    let prepared = compare::setting_differences(&model.preprocessor.parameters(), &own.preprocessor.parameters());
+    let prepared = prepared.into_iter().map(|one| {
+        let place = format!("preprocessing.{}", one.place);
+        FieldDifference { place, ..one }
+    });
+    differences.extend(prepared);
+    let mut told: Vec<String> = Vec::new();
+    if !differences.is_empty() {
+        told.push(compare::settings_in_words(&differences));
+    }
+    if own.dialogue.template.hash() != model.dialogue.template.hash() {
+        told.push("another chat template".to_owned());
+    }
+    (!told.is_empty())
+        .then(|| format!("{name} runs with settings of its own, other than the base's: {}", told.join("; ")))
+}
+
+/// Why an adapter without any effect is refused.
+pub(super) fn idle(name: &str) -> String {
+    format!(
+        "the adapter `{name}` changes nothing: the model would be its base, and a comparison would find no forgetting; \
+         hint: it was saved before training or belongs to another model, --allow-noop-adapter evaluates it all the same"
+    )
+}

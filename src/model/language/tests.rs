@@ -1,0 +1,129 @@
+//! Text families against transformers, in full, by steps over a cache, and under adapters.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::{Value, json};
+
+use super::{Decoder, DecoderConfig, LanguageModel, TokenInput};
+use crate::model::Placement;
+use crate::model::config::Config;
+use crate::model::layers::{KvCache, Loader, causal_mask, left_padded_mask};
+use crate::model::overlay::Overlay;
+use crate::model::weights::testing::read_json;
+use crate::model::weights::{Adapter, Checkpoint, Weights, canonical_llava};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/text_families").join(name)
+}
+
+fn config(dir: &Path) -> DecoderConfig {
+    let json = read_json(&dir.join("config.json"));
+    DecoderConfig::from_config(&Config::new(&json, "config.json"), false).unwrap()
+}
+
+fn load(dir: &Path, overlay: impl FnOnce(&Weights) -> Overlay) -> Decoder {
+    let mut weights = Weights::new(&Checkpoint::open(dir).unwrap(), canonical_llava).unwrap();
+    let mut overlay = overlay(&weights);
+    let placement = Placement::cpu();
+    let decoder =
+        Decoder::load(&mut Loader::with_overlay(&mut weights, &mut overlay, &placement), config(dir)).unwrap();
+    weights.finish().unwrap();
+    overlay.finish().unwrap();
+    decoder
+}
+
+fn input(decoder: &Decoder, ids: &[u32], start: u32) -> TokenInput {
+    let positions: Vec<u32> = (start..start + ids.len() as u32).collect();
+    let positions = Tensor::from_vec(positions, (1, ids.len()), &Device::Cpu).unwrap();
+    TokenInput::new(decoder.embed(ids).unwrap().unsqueeze(0).unwrap(), positions)
+}
+
+fn rows(decoder: &Decoder, hidden: &Tensor) -> Vec<Vec<f32>> {
+    decoder.logits(hidden).unwrap().squeeze(0).unwrap().to_vec2().unwrap()
+}
+
+fn greedy(decoder: &Decoder, ids: &[u32], n_tokens: usize) -> Vec<u32> {
+    let mut caches = decoder.new_caches(ids.len() + n_tokens);
+    let step = |ids: &[u32], start: usize, caches: &mut [KvCache]| {
+        let mask = left_padded_mask(&[0], ids.len(), start + ids.len(), DType::F32, &Device::Cpu).unwrap();
+        let input = TokenInput { n_wanted: Some(1), ..input(decoder, ids, start as u32) };
+        let logits = rows(decoder, &decoder.forward(&input, Some(&mask), Some(caches)).unwrap()).pop().unwrap();
+        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32
+    };
+    let mut said = vec![step(ids, 0, &mut caches)];
+    while said.len() < n_tokens {
+        let last = said[said.len() - 1];
+        said.push(step(&[last], ids.len() + said.len() - 1, &mut caches));
+    }
+    said
+}
+
+#[track_caller]
+fn check(decoder: &Decoder, ids: &[u32], expected: &Value, what: &str) {
+    let wanted: Vec<Vec<f32>> = serde_json::from_value(expected["logits"].clone()).unwrap();
+    let mask = causal_mask(ids.len(), DType::F32, &Device::Cpu).unwrap();
+    let found = rows(decoder, &decoder.forward(&input(decoder, ids, 0), Some(&mask), None).unwrap());
+    let largest = wanted.iter().flatten().fold(0f32, |largest, value| largest.max(value.abs()));
+    for (found, wanted) in found.iter().flatten().zip(wanted.iter().flatten()) {
+        assert!((found - wanted).abs() <= 1e-4 * largest, "{what}: {found} {wanted}");
+    }
+    let wanted: Vec<u32> = serde_json::from_value(expected["generated"].clone()).unwrap();
+    assert_eq!(greedy(decoder, ids, wanted.len()), wanted, "{what}");
+}
+
+#[test]
+fn joined_maps_partly_turned_heads_head_norms_wide_heads_and_yarn_meet_transformers() {
+    for name in ["phi3", "qwen3", "mistral", "qwen2_yarn"] {
+        let (dir, reference) = (golden(name), read_json(&golden(name).join("reference.json")));
+        let ids: Vec<u32> = serde_json::from_value(reference["ids"].clone()).unwrap();
+        check(&load(&dir, |_| Overlay::default()), &ids, &reference, name);
+    }
+}
+
+#[test]
+fn an_adapter_of_joined_maps_meets_peft_beside_the_base_and_merged() {
+    let dir = golden("phi3");
+    let reference = read_json(&dir.join("reference.json"));
+    let ids: Vec<u32> = serde_json::from_value(reference["ids"].clone()).unwrap();
+    for is_merged in [false, true] {
+        let overlay = |weights: &Weights| {
+            let adapter = Adapter::open(&dir.join("adapter"), canonical_llava, weights).unwrap();
+            adapter.overlay(&Placement::cpu(), is_merged).unwrap()
+        };
+        check(&load(&dir, overlay), &ids, &reference["adapter"], if is_merged { "merged" } else { "beside" });
+    }
+}
+
+#[test]
+fn windows_and_long_positions_limit_the_prompt_and_say_so() {
+    let read = |value: Value| DecoderConfig::from_config(&Config::new(&value, "config.json"), false).unwrap();
+    let limit = |value: Value| {
+        let config = read(value);
+        (config.n_positions, config.limit().map(str::to_owned).unwrap_or_default())
+    };
+    let (n, why) = limit(json!({"model_type": "mistral"}));
+    assert!(n == 4096 && why.contains("sliding window has 4096"), "{n} {why}");
+    let full = json!({"model_type": "mistral", "sliding_window": null, "max_position_embeddings": 32768});
+    assert_eq!(limit(full), (32768, String::new()));
+    let (n, why) = limit(json!({"model_type": "phi3", "sliding_window": 2047}));
+    assert!(n == 2047 && why.contains("2047"), "{n} {why}");
+    let long = json!({"model_type": "phi3", "hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": 131072,
+        "rope_scaling": {"type": "su", "short_factor": [1.0, 1.0, 1.0, 1.0], "long_factor": [2.0, 2.0, 2.0, 2.0]}});
+    let (n, why) = limit(long);
+    assert!(n == 4096 && why.contains("original_max_position_embeddings"), "{n} {why}");
+    // Only layers from `max_window_layers` on slide.
+    let qwen = |n_full: usize| {
+        json!({"model_type": "qwen2", "use_sliding_window": true, "max_window_layers": n_full,
+        "num_hidden_layers": 24, "sliding_window": 512})
+    };
+    assert_eq!(limit(qwen(24)), (32768, String::new()));
+    assert_eq!(limit(qwen(12)).0, 512);
+}
+
+#[test]
+fn a_language_model_that_is_not_read_is_named_with_those_that_are() {
+    let value = json!({"model_type": "mamba"});
+    let error = DecoderConfig::from_config(&Config::new(&value, "config.json"), false).unwrap_err().to_string();
+    assert!(error.contains("`mamba`") && error.contains("Mistral") && error.contains("Phi-3"), "{error}");
+}

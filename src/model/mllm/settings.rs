@@ -1,0 +1,114 @@
+//! How a model over a checkpoint's weights is configured: as the checkpoint says, or as a candidate over it says of itself.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::{Dialogue, FAMILIES, MllmFamily, MllmPlan, OpenedModel, eos_ids};
+use crate::model::preprocess::{ImageProcessor, PixelLimits};
+use crate::model::template::ChatTemplate;
+use crate::model::tokenizer::TextTokenizer;
+use crate::model::weights::{Adapter, Checkpoint, OwnFiles, OwnSettings, config_hash};
+
+/// Everything that decides a model's answers beside its weights.
+pub struct ModelSettings {
+    /// Sizes.
+    pub plan: Box<dyn MllmPlan>,
+    /// Text in and out.
+    pub dialogue: Arc<Dialogue>,
+    /// For images.
+    pub preprocessor: Arc<dyn ImageProcessor>,
+    /// Hash of the configuration, the tower's included: with the tower's weights it decides what the tower makes of pixels.
+    pub config_hash: String,
+}
+
+/// What a person says over a checkpoint's files.
+#[derive(Clone, Copy)]
+pub struct Overrides<'a> {
+    /// A chat template over the checkpoint's own.
+    pub template: Option<&'a str>,
+    /// Limits to the pixels of an image.
+    pub limits: &'a PixelLimits,
+}
+
+impl ModelSettings {
+    /// Reads the settings of `checkpoint`, whose tower may lie apart; `template_of` is where its chat template lies.
+    pub(super) fn read(
+        family: &MllmFamily,
+        checkpoint: &Checkpoint,
+        template_of: &Checkpoint,
+        tower: Option<&Checkpoint>,
+        overrides: Overrides<'_>,
+    ) -> Result<Self> {
+        let Overrides { template, limits } = overrides;
+        let plan = (family.plan)(checkpoint, tower)?;
+        let tokenizer = TextTokenizer::open(checkpoint)?;
+        let preprocessor: Arc<dyn ImageProcessor> = (family.preprocessor)(checkpoint, tower, limits)?.into();
+        if *limits != PixelLimits::default() && preprocessor.n_positions_max().is_none() {
+            bail!(
+                "--min-pixels and --max-pixels are for families that keep an image's proportions, and `{}` is of {}; hint: \
+                 leave them out",
+                checkpoint.dir.display(),
+                family.about
+            );
+        }
+        let dialogue = Dialogue {
+            eos_ids: eos_ids(checkpoint, &tokenizer)?,
+            template: ChatTemplate::open(template_of, template)?.with_image_marker(family.image_marker),
+            n_image_positions: preprocessor.n_positions_max().unwrap_or_else(|| plan.n_image_positions_max()),
+            image_marker: family.image_marker,
+            tokenizer,
+        };
+        let config_hash = config_hash(std::iter::once(checkpoint).chain(tower));
+        Ok(Self { plan, dialogue: Arc::new(dialogue), preprocessor, config_hash })
+    }
+
+    /// What of them is no file of its own in a run's specification: what the configuration decides, and which tokens end
+    /// an answer.
+    pub fn to_json(&self) -> Value {
+        settings_json(self.plan.as_ref(), &self.dialogue)
+    }
+}
+
+/// As [`ModelSettings::to_json`].
+pub(super) fn settings_json(plan: &dyn MllmPlan, dialogue: &Dialogue) -> Value {
+    let mut settings = plan.settings();
+    if let Some(fields) = settings.as_object_mut() {
+        fields.insert("eos_token_id".to_owned(), json!(dialogue.eos_ids));
+    }
+    settings
+}
+
+impl OpenedModel {
+    /// As [`ModelSettings::to_json`], of the checkpoint itself.
+    pub fn settings_json(&self) -> Value {
+        settings_json(self.plan.as_ref(), &self.dialogue)
+    }
+
+    /// What `adapter`, called `name`, says of itself over `checkpoint`, which this is, and its `tower`; `None` where it says
+    /// nothing.
+    ///
+    /// # Errors
+    /// One of its files cannot be read, or is of another model.
+    pub fn own_settings(
+        &self,
+        name: &str,
+        adapter: &Adapter,
+        checkpoint: &Checkpoint,
+        tower: Option<&Checkpoint>,
+        overrides: Overrides<'_>,
+    ) -> Result<Option<ModelSettings>> {
+        let family = FAMILIES.iter().find(|family| family.name == self.family).context("a family is in the list")?;
+        // Of two layouts one would be read by the other's keys.
+        let may_configure =
+            |own: &Checkpoint| (family.recognises)(own) && own.is_llava_original() == checkpoint.is_llava_original();
+        let Some(OwnSettings { checkpoint: own, own: files }) = adapter.own_settings(checkpoint, &may_configure)?
+        else {
+            return Ok(None);
+        };
+        let template_of = if files.contains(&OwnFiles::Template) { &own } else { checkpoint };
+        let read = ModelSettings::read(family, &own, template_of, tower, overrides);
+        read.map(Some).with_context(|| format!("failed to read the settings of its own that `{name}` has"))
+    }
+}
