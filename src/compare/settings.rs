@@ -31,13 +31,28 @@ pub fn setting_differences(baseline: &Value, candidate: &Value) -> Vec<FieldDiff
 
 /// `text_config.rms_norm_eps 1e-5 -> 0.01`, one after the other.
 pub fn settings_in_words(differences: &[FieldDifference]) -> String {
-    let of = |value: &Value| if value.is_null() { "absent".to_owned() } else { value.to_string() };
+    let of = |value: &Value| if value.is_null() { "absent".to_owned() } else { shortest(value) };
     let told = |one: &FieldDifference| format!("{} {} -> {}", one.place, of(&one.baseline), of(&one.candidate));
     differences.iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
+/// A value as JSON, numbers of 32 bits in as few digits as tell them apart.
+fn shortest(value: &Value) -> String {
+    match value {
+        Value::Array(values) => format!("[{}]", values.iter().map(shortest).collect::<Vec<_>>().join(", ")),
+        Value::Number(number) => match number.as_f64().map(|wide| (wide, wide as f32)) {
+            Some((wide, narrow)) if number.is_f64() && f64::from(narrow) == wide => format!("{narrow:?}"),
+            _ => number.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
 fn flatten(place: &str, value: &Value, found: &mut BTreeMap<String, Value>) {
     let Value::Object(fields) = value else {
+        if value.is_null() {
+            return;
+        }
         found.insert(place.to_owned(), value.clone());
         return;
     };
@@ -60,5 +75,8 @@ mod tests {
         let found = setting_differences(&base, &tuned);
         assert_eq!(settings_in_words(&found), "a.x 1 -> 2, a.z absent -> 0.5");
         assert!(setting_differences(&base, &base).is_empty());
+        let of = |mean: f32| json!({"mean": [f64::from(mean), 0.5], "crop": null});
+        let found = setting_differences(&of(0.48145467), &json!({"mean": [0.5, 0.5], "crop": {"height": 32}}));
+        assert_eq!(settings_in_words(&found), "crop.height absent -> 32, mean [0.48145467, 0.5] -> [0.5, 0.5]");
     }
 }
