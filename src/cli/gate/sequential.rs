@@ -104,10 +104,7 @@ fn ask(
     let options = &args.options;
     let open_runs = eval::open_runs(model, options, &prepared)?;
     let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&prepared.runs[run].dir));
-    let (baseline, candidate) = (baseline?, candidate?);
-    // Before anything is asked: a candidate may have an image processor or a template of its own.
-    comparison::refuse_unlike(&baseline, &candidate, &args.comparison.allow_different)?;
-    calibrations.check(&baseline, &candidate)?;
+    check(args, calibrations, &baseline?, &candidate?)?;
     let n_max: Vec<(String, usize)> = prepared
         .datasets
         .iter()
@@ -174,6 +171,13 @@ fn ask(
         .collect();
     results::write_all(&finished, Format::Table, true, &mut std::io::sink())?;
     Ok(Some((sequence, runs)))
+}
+
+/// Refuses runs that may not be compared before anything is asked: a candidate may have an image processor or a template of
+/// its own, and a calibration another judge.
+fn check(args: &GateArgs, calibrations: &Calibrations, baseline: &RecordedRun, candidate: &RecordedRun) -> Result<()> {
+    comparison::refuse_unlike(baseline, candidate, &args.comparison.allow_different)?;
+    calibrations.check(baseline, candidate)
 }
 
 /// The largest balanced prefix of a dataset that may be asked about.

@@ -1,6 +1,5 @@
 //! What a candidate says of itself: a checkpoint or an adapter's folder may hold a configuration, an image processor, a
 //! tokenizer, a chat template and generation settings, which hold for it in place of its base's.
-#![expect(clippy::disallowed_methods, reason = "model/weights owns the files of a checkpoint")]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
