@@ -28,6 +28,11 @@ impl Secret {
         if escaped == self.0 { plain } else { plain.replace(escaped, SHOWN_AS) }
     }
 
+    /// Whether `text` holds the key.
+    pub fn is_in(&self, text: &str) -> bool {
+        self.is_distinctive() && text.contains(&self.0)
+    }
+
     /// Whether a text may be searched for the key without harm: keys such as `x` are placeholders that
     /// local servers ask for, and also ordinary words.
     pub(super) fn is_distinctive(&self) -> bool {

@@ -3,13 +3,14 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::calibrate::{self, CalibrateArgs, SampleArgs};
 use super::judge_options::JudgeOptions;
 use super::progress::Progress;
 use super::results::{self, ChartOptions, Format, Results};
+use super::unscored::{self, Finished};
 use super::{exit_code, interrupt};
 use crate::domain::Trial;
 use crate::eval;
@@ -68,7 +69,10 @@ pub(super) fn run(args: &JudgeArgs, quiet: bool, out: &mut dyn Write, err: &mut 
 fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let (old, trials) = results::read_run(&args.run)?;
     let mut spec = old.spec.clone();
-    let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
+    let mut panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
+    if args.max_unscored >= 1.0 {
+        panel.tolerate_unparsable();
+    }
     spec.judges = panel.specs();
     let mut environment = old.environment.clone();
     environment.insert("command".into(), results::command_line().into());
@@ -77,7 +81,7 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     let n_answers = trials.iter().filter(|trial| eval::is_judged(trial)).count();
     let n_calls_max = panel.upper_bound_of_calls(n_answers as u64);
     if n_calls_max > 0 {
-        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer"));
+        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and one fixed question first"));
     }
     let manifest = Manifest::new(spec.clone(), environment);
     let (mut folder, recorded) = RunFolder::create_or_resume(&args.out, manifest, args.fresh)?;
@@ -95,18 +99,13 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     let trials = folder.finish(&order)?;
     let results = Results { dir: &args.out, run: &args.out, spec: &spec, trials: &trials, charts: &args.charts };
     results::write_all(&[results], args.format, quiet, out)?;
-    match eval::largest_unscored_share(&trials) {
-        Some(unscored) if unscored.share > args.max_unscored => {
-            let why = judge_error.map(|error| format!(" ({error})")).unwrap_or_default();
-            bail!(
-                "{:.1}% of {} are unscored, more than --max-unscored {:.1}%{why}; the run is \
-                 complete in `{}`; hint: run the same command again to retry",
-                unscored.share * 100.0,
-                results::trials_name(&unscored),
-                args.max_unscored * 100.0,
-                args.out.display()
-            )
-        }
-        _ => Ok(exit_code::OK),
-    }
+    unscored::refuse_unscored(&Finished {
+        dir: &args.out,
+        trials: &trials,
+        judge_error: judge_error.as_deref(),
+        max_unscored: args.max_unscored,
+        judging: &args.judging,
+        is_rejudged: true,
+    })?;
+    Ok(exit_code::OK)
 }

@@ -6,9 +6,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use super::environment;
+use super::{environment, extra_body};
 use crate::api::ChatConfig;
 use crate::judging::{JudgeMode, JudgePreset, JudgePrompt, LlmJudge, PanelConfig, Scope};
+
+/// Fields that a flag of their own sets.
+const TAKEN_FIELDS: [(&str, &str); 3] = [
+    ("model", "--judge-model"),
+    ("max_tokens", "--judge-reply-tokens"),
+    ("max_completion_tokens", "--judge-reply-tokens"),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Judge {
@@ -55,8 +62,16 @@ pub(super) struct JudgeOptions {
     #[arg(long, value_enum)]
     judge_preset: Option<PresetName>,
     /// About which pairs the language model is asked beside the rules
-    #[arg(long, value_enum, default_value = "all")]
+    #[arg(long, value_enum, default_value = "residual")]
     judge_scope: ScopeName,
+    /// Most tokens of one reply, its thoughts included; default: 2048, or fewer where the server takes fewer, and 64 with the
+    /// paper's preset
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    judge_reply_tokens: Option<u32>,
+    /// Further fields of each request to the judge, as a JSON object or NAME=VALUE; may be repeated; null leaves a field out.
+    /// `'{"chat_template_kwargs":{"enable_thinking":false}}'` keeps many reasoning models from thinking
+    #[arg(long, value_name = "JSON|NAME=VALUE")]
+    judge_extra_body: Vec<String>,
     /// Requests under way at once, to a judge as to a served model
     #[arg(long, value_name = "N", default_value_t = 8)]
     max_connections: usize,
@@ -136,15 +151,21 @@ impl JudgeOptions {
             max_tokens_total: self.judge_max_tokens,
             ..ChatConfig::new(url, model)
         };
-        let prompt = match self.judge_prompt.as_str() {
+        let preset = self.judge_preset.map(|PresetName::Paper| JudgePreset::Paper);
+        let extra = extra_body::parse("--judge-extra-body", &self.judge_extra_body, &chat, &TAKEN_FIELDS)?;
+        let (prompt, max_tokens) = (self.prompt()?, self.judge_reply_tokens);
+        Ok(LlmJudge { prompt, preset, max_tokens, extra, ..LlmJudge::new(chat) })
+    }
+
+    /// What the judge is asked.
+    pub fn prompt(&self) -> Result<JudgePrompt> {
+        Ok(match self.judge_prompt.as_str() {
             "strict" => JudgePrompt::Strict,
             "emt" => JudgePrompt::Emt,
             path => JudgePrompt::File(std::fs::read_to_string(path).with_context(|| {
                 format!("failed to read the judge's prompt `{path}`; hint: `strict`, `emt`, or a file that exists")
             })?),
-        };
-        let preset = self.judge_preset.map(|PresetName::Paper| JudgePreset::Paper);
-        Ok(LlmJudge { prompt, preset, ..LlmJudge::new(chat) })
+        })
     }
 }
 

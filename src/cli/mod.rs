@@ -8,6 +8,7 @@ pub mod data;
 mod demo;
 mod environment;
 mod eval;
+mod extra_body;
 mod feature_cache_options;
 mod finetune;
 mod gate;
@@ -20,6 +21,7 @@ mod progress;
 mod report;
 mod results;
 mod served_options;
+mod unscored;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -5,10 +5,14 @@ use std::path::Path;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use super::environment;
 use super::eval::EvalOptions;
+use super::{environment, extra_body};
 use crate::api::ChatConfig;
 use crate::model::served::{ServedName, ServerRequest};
+
+/// Fields that a flag of their own sets.
+const TAKEN_FIELDS: [(&str, &str); 3] =
+    [("model", "--served-model"), ("max_tokens", "--max-new-tokens"), ("max_completion_tokens", "--max-new-tokens")];
 
 /// How a model behind a server is asked.
 #[derive(Args, Clone, Debug)]
@@ -26,6 +30,10 @@ pub(super) struct ServedOptions {
     /// beginning-of-sequence token out, which is asked of it
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
     add_special_tokens: SpecialTokens,
+    /// Further fields of each request to the server of --model, as a JSON object or NAME=VALUE; may be repeated; null leaves a
+    /// field out. `'{"chat_template_kwargs":{"enable_thinking":false}}'` keeps many reasoning models from thinking
+    #[arg(long, value_name = "JSON|NAME=VALUE")]
+    extra_body: Vec<String>,
     /// Most requests a minute to the server of --model
     #[arg(long, value_name = "N")]
     requests_per_minute: Option<u64>,
@@ -67,11 +75,13 @@ impl ServedOptions {
 
     /// Refuses flags that only a served model has.
     pub(super) fn refuse_for_local(&self, model: &Path) -> Result<()> {
-        let is_given =
-            !self.served_models.is_empty() || self.logprobs || self.add_special_tokens != SpecialTokens::Auto;
+        let is_given = !self.served_models.is_empty()
+            || self.logprobs
+            || !self.extra_body.is_empty()
+            || self.add_special_tokens != SpecialTokens::Auto;
         ensure!(
             !is_given,
-            "--served-model, --logprobs and --add-special-tokens are for a model behind a server, and `{}` is a checkpoint; \
+            "--served-model, --logprobs, --extra-body and --add-special-tokens are for a model behind a server, and `{}` is a checkpoint; \
              hint: --model http://HOST:PORT/v1",
             model.display()
         );
@@ -95,6 +105,8 @@ impl ServedOptions {
             tokens_per_minute: self.tokens_per_minute,
             ..ChatConfig::new(model.display().to_string(), first)
         };
+        let extra_body = extra_body::parse("--extra-body", &self.extra_body, &chat, &TAKEN_FIELDS)?;
+        let chat = ChatConfig { extra_body, ..chat };
         Ok(ServerRequest {
             chat,
             models,

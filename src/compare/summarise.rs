@@ -267,6 +267,7 @@ fn reason_name(reason: UnscoredReason) -> &'static str {
         UnscoredReason::Pending => "pending",
         UnscoredReason::ImageUnreadable => "image_unreadable",
         UnscoredReason::ModelError | UnscoredReason::ModelUnreachable => "model_error",
+        UnscoredReason::ThoughtCutOff => "thought_cut_off",
         UnscoredReason::JudgeFailed => "judge_failed",
         UnscoredReason::JudgeUnparsable => "judge_unparsable",
         UnscoredReason::JudgeBudget => "judge_budget",

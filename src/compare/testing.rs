@@ -98,6 +98,7 @@ pub fn trial(subject: Subject, n: usize, label: &str, answer: &str, outcome: Out
             n_answer_tokens: None,
             logit_gap: None,
         }),
+        thought: None,
         scores: Vec::new(),
         prior_corrected: None,
         fewer_shots: Vec::new(),

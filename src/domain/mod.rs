@@ -14,6 +14,7 @@ mod prompt;
 mod run_set;
 mod run_spec;
 mod sample;
+mod thought;
 mod trial;
 mod verdict;
 
@@ -29,5 +30,6 @@ pub use run_spec::{
     DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, ServedSpec, SubjectPrompt, TowerChange,
 };
 pub use sample::{Sample, select};
+pub use thought::{SplitReply, ends_in_thought, with_thought_opened};
 pub use trial::{FewerShots, Mode, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
 pub use verdict::{JudgeVerdict, Verdict};

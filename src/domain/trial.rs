@@ -95,6 +95,8 @@ pub struct Trial {
     pub prompt: String,
     /// What was said; `None` where nothing could be.
     pub answer: Option<Answer>,
+    /// What a reasoning model thought before it answered, verbatim; never graded.
+    pub thought: Option<String>,
     /// The best labels, best first, where the mode ranks them.
     pub scores: Vec<ScoredLabel>,
     /// The choice without the model's prior, where labels were scored and the prior is known.

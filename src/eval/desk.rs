@@ -13,7 +13,7 @@ use super::spec::Question;
 use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Failure, FromServer};
 use crate::api::{ChatError, ChatReply, ChatRequest, Part};
 use crate::dataset::{Dataset, png};
-use crate::domain::{Mode, ScoredLabel};
+use crate::domain::{Mode, ScoredLabel, SplitReply};
 use crate::model::preprocess::ImageInput;
 use crate::model::scoring::{ranking, shares};
 use crate::model::served::{LabelScoring, LabelTokens, Server, label_tokens, scores};
@@ -89,7 +89,10 @@ impl ServerAsker {
         let receive = |answers: &mut [Option<String>], wait| -> Result<()> {
             if let Some((ticket, result)) = client.recv_timeout(wait) {
                 let reply = refuse_fatal(result)?;
-                answers[ticket as usize] = reply.ok().and_then(|reply| self.server.answer(&reply).ok()).map(|a| a.text);
+                let run = asked[ticket as usize].0;
+                let said = reply.ok().and_then(|reply| self.server.answer(run, &reply).ok());
+                // What is compared is what was said, not what was thought.
+                answers[ticket as usize] = said.and_then(|said| SplitReply::new(&said.text, false).answer);
             }
             Ok(())
         };
@@ -339,7 +342,7 @@ impl Desk<'_> {
         match kind {
             Kind::Generate => {
                 let answer = reply.map_err(|error| failed(run, Mode::Generate, &error)).and_then(|reply| {
-                    self.asker.server.answer(&reply).map_err(|message| no_answer(run, Mode::Generate, message))
+                    self.asker.server.answer(run, &reply).map_err(|message| no_answer(run, Mode::Generate, message))
                 });
                 match answer {
                     Ok(answer) => answers.generated.push((run, Ok(answer))),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::events::{Event, Observer};
+use super::trials::thought_apart;
 use crate::assets;
 use crate::domain::{Answer, LabelSet, Mode, Outcome, RunSpec, Subject, Trial, UnscoredReason};
 use crate::judging::{JudgeCounters, Judged, JudgedDataset, Panel};
@@ -63,6 +64,11 @@ impl Bench {
         Self { panel, datasets, waiting: HashMap::new(), next_token: 0, tallies: HashMap::new() }
     }
 
+    /// Asks the judge one fixed question; what a person should know of its reply.
+    pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> Result<Option<String>> {
+        self.panel.check(is_stopped)
+    }
+
     /// Takes over verdicts of an earlier sitting, so that no pair is asked twice.
     pub fn remember(&mut self, trials: &[Trial]) -> Result<()> {
         for trial in trials.iter().filter(|trial| is_judged(trial)) {
@@ -76,7 +82,8 @@ impl Bench {
     }
 
     /// Hands in a trial of the model of `run`. It comes back as it should be journalled now: decided, or pending.
-    pub fn submit(&mut self, run: usize, mut trial: Trial) -> Result<Trial> {
+    pub fn submit(&mut self, run: usize, trial: Trial) -> Result<Trial> {
+        let mut trial = thought_apart(trial);
         let Some(Answer { text, .. }) = &trial.answer else {
             self.tally_mut(&trial).n_unscored += 1;
             return Ok(trial);
@@ -213,6 +220,11 @@ pub fn rejudge(
         .map(Trial::key)
         .collect();
     let todo: Vec<&Trial> = trials.iter().filter(|trial| !settled.contains(&trial.key())).collect();
+    if todo.iter().any(|trial| is_judged(trial))
+        && let Some(warning) = bench.check(is_stopped)?
+    {
+        observer.event(Event::Warning(warning));
+    }
     for (index, chunk) in todo.chunks(TRIALS_PER_APPEND).enumerate() {
         if is_stopped() {
             return Ok(None);

@@ -105,6 +105,10 @@ pub struct Session<'a> {
     n_repeats: usize,
     /// Whether anything was asked in this sitting.
     has_asked: bool,
+    /// Whether the judge was asked one fixed question.
+    is_judge_checked: bool,
+    /// What it showed, to be told.
+    judge_warning: Option<String>,
     /// Where towers' features are kept.
     features: Option<Arc<RunFeatures>>,
     stages: Stages,
@@ -125,9 +129,14 @@ impl<'a> Session<'a> {
             bench.remember(&open.recorded)?;
         }
         let mut folders = Vec::with_capacity(run.runs.len());
+        let (mut is_judge_checked, mut judge_warning) = (false, None);
         for (index, OpenRun { mut folder, recorded }) in run.runs.into_iter().enumerate() {
             let recorded: BTreeMap<_, _> = recorded.into_iter().map(|trial| (trial.key(), trial)).collect();
-            for trial in unjudged(&recorded) {
+            let unjudged = unjudged(&recorded);
+            if !unjudged.is_empty() && !std::mem::replace(&mut is_judge_checked, true) {
+                judge_warning = bench.check(run.is_stopped)?;
+            }
+            for trial in unjudged {
                 let trial = bench.submit(index, trial)?;
                 if !matches!(trial.outcome, Outcome::Unscored(UnscoredReason::Pending)) {
                     folder.append(&[trial])?;
@@ -149,6 +158,8 @@ impl<'a> Session<'a> {
             asker: None,
             n_repeats: run.n_repeats,
             has_asked: false,
+            is_judge_checked,
+            judge_warning,
             features: None,
             stages: Stages::default(),
         })
@@ -164,6 +175,12 @@ impl<'a> Session<'a> {
     ) -> Result<bool> {
         if works.iter().any(|work| !work.remaining.is_empty()) {
             self.has_asked = true;
+            let is_generated = self.modes.contains(&Mode::Generate);
+            // Before weights are read: a wrong key or model shows in seconds.
+            if is_generated && !std::mem::replace(&mut self.is_judge_checked, true) {
+                self.judge_warning = self.bench.check(self.is_stopped)?;
+            }
+            self.judge_warning.take().into_iter().for_each(|warning| observer.event(Event::Warning(warning)));
             let answerer = match self.asker.take() {
                 Some(loaded) => loaded,
                 None => self.load(works, load)?,
@@ -185,6 +202,7 @@ impl<'a> Session<'a> {
                 }
             });
         }
+        self.judge_warning.take().into_iter().for_each(|warning| observer.event(Event::Warning(warning)));
         self.bench.drain(&mut self.folders, self.is_stopped, observer)?;
         if (self.is_stopped)() {
             self.folders.iter_mut().try_for_each(RunFolder::sync)?;
@@ -369,6 +387,9 @@ impl Scribe<'_> {
             }
             self.add_trials(index, sample, &mut trials)?;
         }
+        if let Some(warning) = self.cut_thought(&trials) {
+            observer.event(Event::Warning(warning));
+        }
         append(self.folders, trials)?;
         append(self.folders, self.bench.decided(Duration::ZERO))?;
         for warning in self.features.map(RunFeatures::take_warnings).into_iter().flatten() {
@@ -461,6 +482,16 @@ impl Scribe<'_> {
         let id = &dataset.samples[sample.work.position].id;
         let hint = if failure.may_pass { ", and the same command asks again" } else { "" };
         Some(format!("{id}: {}; it counts as unscored{hint}; of other images this is not told again", failure.message))
+    }
+
+    /// That a model's thought was cut off, for people, the first time.
+    fn cut_thought(&mut self, trials: &[(usize, Trial)]) -> Option<String> {
+        let is_cut = |trial: &Trial| trial.outcome == Outcome::Unscored(UnscoredReason::ThoughtCutOff);
+        let (_, trial) = trials.iter().find(|(_, trial)| is_cut(trial))?;
+        let text = "the model's thought was cut off, or never closed, and no answer stands behind it; it counts as unscored; hint: \
+                    --max-new-tokens gives thoughts more room";
+        let is_new = self.told.insert(text.to_owned());
+        is_new.then(|| format!("{}: {text}; of other images this is not told again", trial.sample))
     }
 
     fn count(&mut self, trial: Trial) -> Trial {

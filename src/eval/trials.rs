@@ -2,7 +2,7 @@
 
 use crate::dataset::Dataset;
 use crate::domain::{
-    Answer, ErrorCode, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject, Trial, UnscoredReason,
+    Answer, ErrorCode, Mode, Outcome, PriorCorrected, ScoredLabel, SplitReply, Stop, Subject, Trial, UnscoredReason,
 };
 use crate::model::subjects::LabelChoice;
 
@@ -33,12 +33,33 @@ pub(super) fn trial(
         mode,
         prompt: prompt.to_owned(),
         answer: None,
+        thought: None,
         scores: Vec::new(),
         prior_corrected: None,
         fewer_shots: Vec::new(),
         verdicts: Vec::new(),
         outcome: Outcome::Unscored(UnscoredReason::Pending),
     }
+}
+
+/// The trial with the model's thought apart from its answer; unscored where the thought was cut off, or nothing but a thought
+/// found room.
+pub(super) fn thought_apart(mut trial: Trial) -> Trial {
+    let Some(mut answer) = trial.answer.take() else { return trial };
+    let split = SplitReply::new(&answer.text, false);
+    let is_cut = |said: &str| answer.stop == Stop::Length && said.is_empty();
+    match (split.thought, split.answer) {
+        (None, _) => trial.answer = Some(answer),
+        (Some(thought), Some(said)) if !is_cut(&said) => {
+            answer.text = said;
+            (trial.answer, trial.thought) = (Some(answer), Some(thought));
+        }
+        (Some(thought), _) => {
+            trial.thought = Some(thought);
+            trial.outcome = Outcome::Unscored(UnscoredReason::ThoughtCutOff);
+        }
+    }
+    trial
 }
 
 /// The trial of a choice among the labels by the model.
@@ -105,6 +126,26 @@ mod tests {
         assert_eq!(right.answer.and_then(|answer| answer.n_prompt_tokens), Some(80));
         let wrong = scored(Ok(choice("none of them", None)));
         assert_eq!((wrong.outcome, wrong.prior_corrected), (Outcome::Incorrect(ErrorCode::Wrong), None));
+    }
+
+    fn answered(text: &str, stop: Stop) -> Trial {
+        let answer =
+            Answer { text: text.to_owned(), stop, n_prompt_tokens: None, n_answer_tokens: None, logit_gap: None };
+        thought_apart(Trial { answer: Some(answer), ..scored(Err(String::new())) })
+    }
+
+    #[test]
+    fn a_thought_stands_apart_and_one_that_was_cut_off_leaves_no_answer() {
+        let said = answered("<think>a 3?</think>\n7", Stop::Eos);
+        assert_eq!((said.answer.unwrap().text.as_str(), said.thought.as_deref()), ("7", Some("<think>a 3?</think>")));
+        for text in ["<think>a 7", "<think>a 7</think>\n"] {
+            let cut = answered(text, Stop::Length);
+            assert_eq!(cut.outcome, Outcome::Unscored(UnscoredReason::ThoughtCutOff), "{text}");
+            assert_eq!((cut.answer, cut.thought.as_deref()), (None, Some(text.trim())), "{text}");
+        }
+        // Whoever was done, and said nothing, gave an empty answer.
+        assert_eq!(answered("<think>a 7</think>\n", Stop::Eos).answer.unwrap().text, "");
+        assert_eq!(answered("7", Stop::Length).thought, None);
     }
 
     #[test]

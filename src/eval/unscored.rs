@@ -54,6 +54,7 @@ mod tests {
             mode,
             prompt: "emt".into(),
             answer: None,
+            thought: None,
             scores: Vec::new(),
             fewer_shots: Vec::new(),
             prior_corrected: None,

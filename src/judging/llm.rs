@@ -5,13 +5,17 @@ use serde_json::{Map, Value, json};
 use super::JudgePrompt;
 use super::prompt::Template;
 use crate::api::{ChatConfig, ChatError, ChatReply, ChatRequest, Finish, Message};
-use crate::domain::{JudgeSpec, JudgeVerdict, UnscoredReason, Verdict};
+use crate::domain::{JudgeSpec, JudgeVerdict, SplitReply, UnscoredReason, Verdict};
 use crate::taxonomy::RULES_VERSION;
 
 /// So many characters of a reply are kept.
 const N_CHARS_KEPT: usize = 2_000;
-/// Room for one word, and for a reply that is no verdict to show what it is.
-const N_TOKENS_DEFAULT: u32 = 64;
+/// Room for a reasoning model to think before it says one word; others stop after the word.
+pub(super) const N_TOKENS_DEFAULT: u32 = 2_048;
+/// The paper's room, for one word.
+const N_TOKENS_PAPER: u32 = 64;
+/// How replies are read, for the run's identity: since 2, a verdict stands after the thought.
+const READING_VERSION: u32 = 2;
 
 /// Sampling parameters under one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +33,10 @@ pub struct LlmJudge {
     pub prompt: JudgePrompt,
     /// How it samples; temperature 0 without.
     pub preset: Option<JudgePreset>,
-    /// The most tokens of a reply, 64 if `None`.
+    /// The most tokens of a reply, thoughts included; if `None` 2,048, or fewer where the server takes fewer, and 64 with the
+    /// paper's preset.
     pub max_tokens: Option<u32>,
-    /// Further fields of each request, such as `reasoning_effort`.
+    /// Further fields of each request, such as `reasoning_effort`, in place of the judge's own; a null leaves one out.
     pub extra: Map<String, Value>,
 }
 
@@ -46,10 +51,10 @@ impl LlmJudge {
             messages: vec![Message::user(text)],
             temperature: Some(0.0),
             max_tokens: self.max_tokens.unwrap_or(N_TOKENS_DEFAULT),
-            extra: self.extra.clone(),
             ..ChatRequest::default()
         };
         if let Some(JudgePreset::Paper) = self.preset {
+            request.max_tokens = self.max_tokens.unwrap_or(N_TOKENS_PAPER);
             request.temperature = Some(0.2);
             request.top_p = Some(1.0);
             for penalty in ["frequency_penalty", "presence_penalty"] {
@@ -57,6 +62,15 @@ impl LlmJudge {
             }
         }
         request
+    }
+
+    /// The client's settings.
+    pub(super) fn chat_config(&self) -> ChatConfig {
+        ChatConfig {
+            extra_body: self.extra.clone(),
+            may_lower_token_limit: self.max_tokens.is_none(),
+            ..self.chat.clone()
+        }
     }
 
     /// What decides its verdicts: neither address nor key. `parameters` of the panel come on top.
@@ -69,6 +83,8 @@ impl LlmJudge {
             parameters.insert("top_p".into(), json!(top_p));
         }
         parameters.extend(request.extra);
+        parameters.extend(self.extra.clone());
+        parameters.insert("replies".into(), json!(READING_VERSION));
         // The rules give the code of each incorrect answer, whoever decided that it is one.
         parameters.insert("codes".into(), json!(RULES_VERSION));
         parameters.extend(panel.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
@@ -79,6 +95,50 @@ impl LlmJudge {
             parameters: Value::Object(parameters),
         }
     }
+}
+
+/// How the error of a reply begins that holds no more than a thought, and of one that was cut off.
+const CUT_THOUGHT: &str = "the reply is a thought without a verdict behind it";
+const CUT_REPLY: &str = "the reply was cut off at the token limit";
+
+/// What a person can do about a judge's replies like this one; `None` where the verdict is one, or was no reply.
+pub fn mend_of_reply(prompt: &JudgePrompt, verdict: &JudgeVerdict) -> Option<String> {
+    let error = verdict.result.as_ref().err()?;
+    if error.starts_with(CUT_THOUGHT) || error.starts_with(CUT_REPLY) {
+        return Some(
+            "--judge-reply-tokens N gives its replies more room, and --judge-extra-body \
+             '{\"chat_template_kwargs\":{\"enable_thinking\":false}}' keeps many models from thinking"
+                .to_owned(),
+        );
+    }
+    let reply = verdict.reply.as_deref()?;
+    Some(match prompt {
+        JudgePrompt::Strict if is_led_by(reply, &["yes", "no"]) => "--judge-prompt emt asks for yes or no".to_owned(),
+        JudgePrompt::Emt if is_led_by(reply, &["correct", "incorrect"]) => {
+            "--judge-prompt strict asks for CORRECT or INCORRECT".to_owned()
+        }
+        _ => "another --judge-model, or a --judge-prompt that it follows".to_owned(),
+    })
+}
+
+/// The beginning and the end of a reply in one line, for a message.
+pub fn excerpt(reply: &str) -> String {
+    const N_CHARS_SHOWN: usize = 160;
+    let line: Vec<char> =
+        reply.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect();
+    if line.len() <= N_CHARS_SHOWN {
+        return line.into_iter().collect();
+    }
+    let half = N_CHARS_SHOWN / 2;
+    let (start, end): (String, String) = (line[..half].iter().collect(), line[line.len() - half..].iter().collect());
+    format!("{start} … {end}")
+}
+
+/// Whether the first word of what a reply says is one of `words`.
+fn is_led_by(reply: &str, words: &[&str]) -> bool {
+    let said = SplitReply::new(reply, false).answer.unwrap_or_default().to_lowercase();
+    let first = said.split(|c: char| !c.is_alphabetic()).find(|word| !word.is_empty());
+    first.is_some_and(|first| words.contains(&first))
 }
 
 /// What a language model made of a pair, or why nothing.
@@ -109,15 +169,23 @@ impl Ruling {
     }
 
     fn of_reply(template: &Template, reply: &ChatReply) -> Self {
-        let result = match (&reply.finish, template.read(&reply.content)) {
+        let split = SplitReply::new(&reply.content, false);
+        let result = match (split.answer.filter(|said| !said.is_empty()), &reply.finish) {
+            (None, Finish::Length) => Err(format!("{CUT_THOUGHT}, cut off at the token limit")),
+            (None, _) => Err(format!("{CUT_THOUGHT} that was cut off or never closed")),
             // "CORRECT" may have been about to go on.
-            (Finish::Length, _) => Err("the reply was cut off at the token limit".to_owned()),
-            (_, Some(verdict)) => Ok(verdict),
-            (_, None) => Err("the reply is not a verdict".to_owned()),
+            (Some(_), Finish::Length) => Err(CUT_REPLY.to_owned()),
+            (Some(said), _) => template
+                .read(&said)
+                .ok_or_else(|| format!("the reply is not a verdict; {} was expected", template.expected())),
         };
         let unscored = result.is_err().then_some(UnscoredReason::JudgeUnparsable);
-        let reply = reply.content.chars().take(N_CHARS_KEPT).collect();
-        Self { verdict: JudgeVerdict { judge: "llm".to_owned(), result, reply: Some(reply) }, unscored }
+        let is_thought_beside = reply.content.trim().is_empty();
+        let shown = reply.thought.as_ref().filter(|_| is_thought_beside).unwrap_or(&reply.content);
+        // A verdict stands behind its thought, and is kept.
+        let n_left_out = if split.thought.is_some() { shown.chars().count().saturating_sub(N_CHARS_KEPT) } else { 0 };
+        let kept = shown.chars().skip(n_left_out).take(N_CHARS_KEPT).collect();
+        Self { verdict: JudgeVerdict { judge: "llm".to_owned(), result, reply: Some(kept) }, unscored }
     }
 
     fn of_error(error: &ChatError) -> Self {

@@ -11,7 +11,7 @@ mod prompt;
 mod sampling;
 mod sheet;
 
-pub use llm::{JudgePreset, LlmJudge};
+pub use llm::{JudgePreset, LlmJudge, excerpt, mend_of_reply};
 pub use panel::{JudgeCounters, JudgeMode, Judged, JudgedDataset, Panel, PanelConfig, Scope};
 pub use prompt::{JudgePrompt, PromptError, normalise};
 pub use sampling::draw_sheet;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::llm::{LlmJudge, Ruling};
+use super::llm::{LlmJudge, Ruling, excerpt, mend_of_reply};
 use super::prompt::{Template, normalise};
-use crate::api::{ChatClient, ChatCounters};
+use crate::api::{ChatClient, ChatCounters, ChatError, ChatReply};
 use crate::domain::{ErrorCode, JudgeSpec, JudgeVerdict, LabelSet, Outcome, Verdict};
 use crate::taxonomy::{Finding, Grader, RULES_VERSION, Reading};
 
@@ -39,9 +39,9 @@ pub enum JudgeMode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
     /// About all of them.
-    #[default]
     All,
     /// Only about those of which the rules are not certain.
+    #[default]
     Residual,
 }
 
@@ -59,7 +59,7 @@ pub struct PanelConfig {
 impl PanelConfig {
     /// The rules alone.
     pub fn rules() -> Self {
-        Self { mode: JudgeMode::Rules, scope: Scope::All, llm: None }
+        Self { mode: JudgeMode::Rules, scope: Scope::default(), llm: None }
     }
 }
 
@@ -96,6 +96,7 @@ pub struct Panel {
     datasets: Vec<JudgedDataset>,
     llm: Option<LlmPanel>,
     n_answers: u64,
+    tolerates_unparsable: bool,
 }
 
 /// The language model's part of a panel.
@@ -152,7 +153,7 @@ impl Panel {
             }
             (_, Some(judge)) => Some(LlmPanel::new(judge)?),
         };
-        Ok(Panel { mode: config.mode, scope: config.scope, datasets, llm, n_answers: 0 })
+        Ok(Panel { mode: config.mode, scope: config.scope, datasets, llm, n_answers: 0, tolerates_unparsable: false })
     }
 
     /// What decides verdicts and outcomes, for the run's identity; the deciding judge last.
@@ -261,9 +262,34 @@ impl Panel {
     }
 
     /// The most calls that `n_answers` can lead to, retries not counted: each answer may be a pair of its
-    /// own, and a budget caps them.
+    /// own, one fixed question comes first, and a budget caps them.
     pub fn upper_bound_of_calls(&self, n_answers: u64) -> u64 {
-        self.llm.as_ref().map_or(0, |llm| llm.judge.chat.max_calls.map_or(n_answers, |most| most.min(n_answers)))
+        let n_calls = if n_answers == 0 { 0 } else { n_answers + 1 };
+        self.llm.as_ref().map_or(0, |llm| llm.judge.chat.max_calls.map_or(n_calls, |most| most.min(n_calls)))
+    }
+
+    /// Takes it that no reply of the judge may be a verdict: then [`Panel::check`] warns of it, and does not fail.
+    pub fn tolerate_unparsable(&mut self) {
+        self.tolerates_unparsable = true;
+    }
+
+    /// Asks the language model one fixed question, so that a wrong key, model or prompt shows before anything else is asked.
+    /// It is a call like others for budgets. `Some` is what a person should know; nothing may be open yet.
+    ///
+    /// # Errors
+    /// The judge cannot be asked, or its reply is no verdict: so would all others be.
+    pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> anyhow::Result<Option<String>> {
+        let Some(llm) = &self.llm else { return Ok(None) };
+        const TICKET: u64 = u64::MAX;
+        llm.client.submit(llm.judge.request(llm.template.fixed_question()), TICKET);
+        let completion = loop {
+            match llm.client.recv_timeout(Duration::from_millis(200)) {
+                Some((TICKET, completion)) => break completion,
+                _ if is_stopped() => return Ok(None),
+                _ => {}
+            }
+        };
+        llm.checked(completion, self.tolerates_unparsable)
     }
 
     /// Why the language model cannot be asked any more, if so: a wrong key, an unknown model, no server.
@@ -280,7 +306,7 @@ impl Panel {
 impl LlmPanel {
     fn new(judge: LlmJudge) -> anyhow::Result<Self> {
         let template = Template::new(&judge.prompt).context("failed to read the judge's prompt")?;
-        let client = ChatClient::new(judge.chat.clone()).map_err(|error| anyhow!(error))?;
+        let client = ChatClient::new(judge.chat_config()).map_err(|error| anyhow!(error))?;
         let holds_certain = judge.chat.max_calls.is_some() || judge.chat.max_tokens_total.is_some();
         Ok(Self {
             judge,
@@ -296,6 +322,47 @@ impl LlmPanel {
             holds_certain,
             settled: Vec::new(),
         })
+    }
+
+    /// What the completion of the fixed question says of those that would follow.
+    fn checked(
+        &self,
+        completion: Result<ChatReply, ChatError>,
+        tolerates_unparsable: bool,
+    ) -> anyhow::Result<Option<String>> {
+        let model = &self.judge.chat.model;
+        match &completion {
+            // A call that a budget does not allow tells nothing, and neither would the next.
+            Err(ChatError::Budget { .. }) => return Ok(None),
+            Err(error) if error.is_passing() && !error.is_fatal() => {
+                return Ok(Some(format!(
+                    "the judge `{model}` failed on one fixed question: {error}; what it leaves unscored the same command asks again"
+                )));
+            }
+            Err(error) if error.is_fatal() => bail!("the judge cannot be asked: {error}"),
+            Err(error @ ChatError::Rejected { .. }) => {
+                bail!("the judge `{model}` refuses a fixed question, as it would every other: {error}")
+            }
+            _ => {}
+        }
+        let Ruling { verdict, .. } = Ruling::new(&self.template, completion);
+        let error = match &verdict.result {
+            Ok(Verdict::Correct) => return Ok(None),
+            Ok(_) => {
+                return Ok(Some(format!(
+                    "the judge `{model}` calls the answer `cat` to an image of a cat incorrect; hint: `emt judge calibrate` \
+                     measures a judge"
+                )));
+            }
+            Err(error) => error,
+        };
+        let reply = verdict.reply.as_deref().map_or(String::new(), |reply| format!(" with `{}`", excerpt(reply)));
+        let hint = mend_of_reply(&self.judge.prompt, &verdict).map_or(String::new(), |mend| format!("; hint: {mend}"));
+        let message = format!(
+            "the judge `{model}` gives no verdict: it replied to one fixed question{reply}, and {} was expected ({error}){hint}",
+            self.template.expected()
+        );
+        if tolerates_unparsable { Ok(Some(message)) } else { bail!("{message}") }
     }
 
     fn insert(&mut self, key: PairKey, state: PairState) -> usize {

@@ -4,7 +4,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::JudgedDataset;
 use crate::assets::judge_prompts;
-use crate::domain::Verdict;
+use crate::domain::{AnswerType, Label, LabelSet, Verdict};
 
 /// The prompt of a language-model judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,20 +75,24 @@ impl Template {
 
     /// The prompt for one pair. Values are put in once: braces inside an answer stay braces.
     pub(super) fn render(&self, dataset: &JudgedDataset, label: usize, answer: &str) -> String {
-        let labels = dataset.labels.labels();
+        self.render_pair(&dataset.question, &dataset.labels, label, answer)
+    }
+
+    fn render_pair(&self, question: &str, set: &LabelSet, label: usize, answer: &str) -> String {
+        let labels = set.labels();
         let (name, aliases) =
             labels.get(label).map_or(("", &[][..]), |label| (label.name.as_str(), label.aliases.as_slice()));
         let aliases: Vec<&str> = aliases.iter().map(String::as_str).collect();
-        let classes: Vec<&str> = dataset.labels.names().collect();
+        let classes: Vec<&str> = set.names().collect();
         pieces(&self.text)
             .map(|piece| match piece {
                 Piece::Text(text) => text.to_owned(),
-                Piece::Name("question") => dataset.question.clone(),
+                Piece::Name("question") => question.to_owned(),
                 Piece::Name("label") => name.to_owned(),
                 Piece::Name("aliases") => listed(&aliases, str::to_owned),
                 Piece::Name("classes") => listed(&classes, str::to_owned),
                 Piece::Name("answer") => answer.to_owned(),
-                Piece::Name("question_json") => quoted(&dataset.question),
+                Piece::Name("question_json") => quoted(question),
                 Piece::Name("label_json") => quoted(name),
                 Piece::Name("aliases_json") => listed(&aliases, quoted),
                 Piece::Name("classes_json") => listed(&classes, quoted),
@@ -96,6 +100,25 @@ impl Template {
                 Piece::Name(_) => String::new(),
             })
             .collect()
+    }
+
+    /// The words of a verdict, for people.
+    pub(super) fn expected(&self) -> String {
+        let shown: Vec<String> = self
+            .words
+            .iter()
+            .map(|(word, _)| if word.ends_with("correct") { word.to_uppercase() } else { (*word).to_owned() })
+            .collect();
+        shown.join(" or ")
+    }
+
+    /// A question whose answer is right, of no run: what a judge makes of it shows whether it can be asked at all.
+    pub(super) fn fixed_question(&self) -> String {
+        const QUESTION: &str = "What is the object in the image? Please only answer a single object in cat, dog.";
+        let labels = ["cat", "dog"].map(Label::named).to_vec();
+        // Two different names are always a label set.
+        let Ok(labels) = LabelSet::new(labels, AnswerType::Object) else { return String::new() };
+        self.render_pair(QUESTION, &labels, 0, "cat")
     }
 
     /// The verdict that a reply is; `None` where it is anything else, or anything more.
@@ -111,9 +134,24 @@ pub fn normalise(answer: &str) -> String {
     composed.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A reply without the dress that does not change what it says: white space, one full stop, and one pair
-/// of quotation marks or Markdown marks around all of it.
+/// Marks around all of a reply that say that it is the answer.
+const ANSWER_MARKS: [(&str, &str); 4] =
+    [("<answer>", "</answer>"), ("$\\boxed{", "}$"), ("\\boxed{", "}"), ("\\text{", "}")];
+/// Tokens that end a turn, which some servers leave in the text.
+const END_TOKENS: [&str; 7] =
+    ["</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<end_of_turn>", "<|end|>", "<eos>"];
+
+/// A reply without the dress that does not change what it says: the token that ends a turn, marks of an answer, white space,
+/// one full stop, and one pair of quotation marks or Markdown marks around all of it.
 fn bare(reply: &str) -> &str {
+    let mut reply = reply.trim();
+    while let Some(rest) = END_TOKENS.iter().find_map(|token| reply.strip_suffix(token)) {
+        reply = rest.trim_end();
+    }
+    while let Some(inner) = ANSWER_MARKS.iter().find_map(|(open, close)| reply.strip_prefix(open)?.strip_suffix(close))
+    {
+        reply = inner.trim();
+    }
     let without_stop = |text: &'_ str| -> usize { text.trim().strip_suffix('.').unwrap_or(text.trim()).len() };
     let trimmed = reply.trim();
     let trimmed = &trimmed[..without_stop(trimmed)];
@@ -214,6 +252,33 @@ mod tests {
         ] {
             assert_eq!(check(&JudgePrompt::Emt, reply), None, "{reply}");
         }
+    }
+
+    #[test]
+    fn marks_of_an_answer_and_the_end_of_a_turn_are_no_part_of_a_verdict() {
+        for reply in [
+            "\\boxed{CORRECT}",
+            "$\\boxed{\\text{CORRECT}}$",
+            "<answer>CORRECT</answer>",
+            "CORRECT</s>",
+            "CORRECT.<|im_end|>\n",
+        ] {
+            assert_eq!(check(&JudgePrompt::Strict, reply), Some(Verdict::Correct), "{reply}");
+        }
+        assert_eq!(check(&JudgePrompt::Strict, "\\boxed{CORRECT} or not"), None);
+    }
+
+    #[test]
+    fn the_fixed_question_is_one_of_every_prompt() {
+        let own = JudgePrompt::File("{label_json}? {answer} of {classes}".into());
+        let text = Template::new(&own).unwrap().fixed_question();
+        assert_eq!(text, "\"cat\"? cat of cat, dog");
+        let strict = Template::new(&JudgePrompt::Strict).unwrap();
+        assert!(strict.fixed_question().contains("Right label: \"cat\""));
+        assert_eq!(
+            (strict.expected().as_str(), Template::new(&JudgePrompt::Emt).unwrap().expected().as_str()),
+            ("CORRECT or INCORRECT", "yes or no")
+        );
     }
 
     #[test]

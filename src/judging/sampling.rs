@@ -228,6 +228,7 @@ mod tests {
             mode: Mode::Generate,
             prompt: "emt".into(),
             answer: Some(answer),
+            thought: None,
             scores: Vec::new(),
             prior_corrected: None,
             fewer_shots: Vec::new(),

@@ -14,7 +14,7 @@ use super::prefix::{Opening, Prefix, batches_by_length};
 use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
 use super::zero_shot::{N_SCORES_KEPT, rank};
-use crate::domain::{Answer, RgbImage, RunSet, ScoredLabel};
+use crate::domain::{Answer, RgbImage, RunSet, ScoredLabel, ends_in_thought, with_thought_opened};
 
 /// The models of all runs and their encoder, loaded.
 pub struct Subjects {
@@ -258,7 +258,7 @@ impl Subjects {
                     asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
                 }
                 if is_generated {
-                    let texts = generate(model, &questions.of_runs[run].decoding, prefix)?;
+                    let texts = generate(model, &questions.of_runs[run], prefix)?;
                     asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
                 }
             }
@@ -535,11 +535,18 @@ fn by_length(rows: Vec<usize>, images: Vec<ImageEmbedding>) -> Result<Vec<(Vec<u
 }
 
 /// What the model says after each prompt of `prefix`.
-fn generate(model: &Model, decoding: &Decoding, prefix: Prefix) -> Result<Vec<Result<Answer, String>>> {
-    let rows = model.generate(prefix, decoding)?;
+fn generate(model: &Model, asked: &Asked, prefix: Prefix) -> Result<Vec<Result<Answer, String>>> {
+    let rows = model.generate(prefix, &asked.decoding)?;
+    let begins_in_thought = ends_in_thought(&asked.prompt.text);
     rows.into_iter()
         .map(|row| match row {
-            Ok(generation) => Ok(Ok(model.dialogue.answer(&generation, decoding)?)),
+            Ok(generation) => {
+                let mut answer = model.dialogue.answer(&generation, &asked.decoding)?;
+                if begins_in_thought {
+                    answer.text = with_thought_opened(&answer.text);
+                }
+                Ok(Ok(answer))
+            }
             Err(error) => Ok(Err(error.to_string())),
         })
         .collect()

@@ -65,8 +65,13 @@ impl RunFolder {
             let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&journal_path);
             opened.map_err(|error| RecordError::writing(&journal_path, error))
         };
-        let Some(recorded) = Manifest::read(dir)? else {
-            if fs::metadata(&journal_path).is_ok_and(|metadata| metadata.len() > 0) {
+        let n_journal_bytes = fs::metadata(&journal_path).map_or(0, |metadata| metadata.len());
+        // Where a command stopped before it recorded anything, another may begin.
+        let is_kept = |recorded: &Manifest| {
+            n_journal_bytes > 0 || recorded.state == RunState::Complete || recorded.identity == manifest.identity
+        };
+        let Some(recorded) = Manifest::read(dir)?.filter(is_kept) else {
+            if n_journal_bytes > 0 {
                 let hint = "restore it, or give another folder with --out";
                 return Err(RecordError::NoRun { dir: dir.to_owned(), name: manifest::NAME, hint });
             }

@@ -18,8 +18,16 @@ fn text() -> impl Strategy<Value = String> {
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     use UnscoredReason::*;
-    let reasons =
-        vec![Pending, ImageUnreadable, ModelError, ModelUnreachable, JudgeFailed, JudgeUnparsable, JudgeBudget];
+    let reasons = vec![
+        Pending,
+        ImageUnreadable,
+        ModelError,
+        ModelUnreachable,
+        ThoughtCutOff,
+        JudgeFailed,
+        JudgeUnparsable,
+        JudgeBudget,
+    ];
     prop_oneof![
         Just(Outcome::Correct),
         prop::sample::select(ErrorCode::ALL.to_vec()).prop_map(Outcome::Incorrect),
@@ -59,6 +67,7 @@ prop_compose! {
         mode in prop::sample::select(vec![Mode::Generate, Mode::Score, Mode::ZeroShot, Mode::Probe]),
         answer in answer(),
         is_answered in any::<bool>(),
+        thought in prop::option::of(text()),
         scores in prop::collection::vec((text(), finite(), prop::option::of(finite())), 0..3),
         prior_corrected in prop::option::of((text(), any::<bool>())),
         fewer_shots in prop::collection::vec((any::<usize>(), text(), any::<bool>()), 0..3),
@@ -79,6 +88,7 @@ prop_compose! {
             mode,
             prompt,
             answer: (is_answered || is_scored).then_some(Answer { stop, ..answer }),
+            thought,
             scores: scores.into_iter().map(|(label, score, share)| ScoredLabel { label, score, share }).collect(),
             prior_corrected: prior_corrected.map(|(answer, is_correct)| PriorCorrected { answer, is_correct }),
             fewer_shots: fewer_shots.into_iter().map(fewer).collect(),
@@ -296,7 +306,7 @@ fn a_folder_has_one_writer_at_a_time() {
 #[test]
 fn another_run_in_the_folder_is_refused_and_the_field_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    open(dir.path());
+    open(dir.path()).0.append(&[trial(0)]).unwrap();
     let mut asked = manifest();
     asked.spec.datasets[1].split = "train".into();
     asked.identity = super::identity(&asked.spec);
@@ -304,6 +314,19 @@ fn another_run_in_the_folder_is_refused_and_the_field_is_named() {
     let message = RunFolder::create_or_resume(dir.path(), asked, false).unwrap_err().to_string();
     assert!(message.contains("`datasets[1].split` is \"test\" there and \"train\" here"), "{message}");
     assert_eq!(fs::read(dir.path().join("run.json")).unwrap(), before, "a refused command changes nothing");
+}
+
+#[test]
+fn another_run_may_begin_where_nothing_was_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path());
+    let mut asked = manifest();
+    asked.spec.datasets[1].split = "train".into();
+    asked.identity = super::identity(&asked.spec);
+    let (folder, present) = RunFolder::create_or_resume(dir.path(), asked.clone(), false).unwrap();
+    assert!(present.is_empty());
+    drop(folder);
+    assert_eq!(read_run(dir.path()).unwrap().0.identity, asked.identity);
 }
 
 #[test]

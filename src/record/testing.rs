@@ -121,6 +121,7 @@ pub(super) fn trial(index: usize) -> Trial {
             n_answer_tokens: Some(1),
             logit_gap: Some(2.5),
         }),
+        thought: None,
         scores: Vec::new(),
         prior_corrected: None,
         fewer_shots: Vec::new(),

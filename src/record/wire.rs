@@ -53,6 +53,8 @@ struct WireTrial {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    thought: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     stop: Option<Stop>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     scores: Vec<ScoredLabel>,
@@ -108,13 +110,14 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// The reasons of the contract, which are closed.
+/// The reasons of the contract.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum WireReason {
     Pending,
     ImageUnreadable,
     ModelError,
+    ThoughtCutOff,
     JudgeFailed,
     JudgeUnparsable,
     JudgeBudget,
@@ -126,6 +129,7 @@ impl WireReason {
             UnscoredReason::Pending => Self::Pending,
             UnscoredReason::ImageUnreadable => Self::ImageUnreadable,
             UnscoredReason::ModelError | UnscoredReason::ModelUnreachable => Self::ModelError,
+            UnscoredReason::ThoughtCutOff => Self::ThoughtCutOff,
             UnscoredReason::JudgeFailed => Self::JudgeFailed,
             UnscoredReason::JudgeUnparsable => Self::JudgeUnparsable,
             UnscoredReason::JudgeBudget => Self::JudgeBudget,
@@ -138,6 +142,7 @@ impl WireReason {
             Self::Pending => UnscoredReason::Pending,
             Self::ImageUnreadable => UnscoredReason::ImageUnreadable,
             Self::ModelError => UnscoredReason::ModelError,
+            Self::ThoughtCutOff => UnscoredReason::ThoughtCutOff,
             Self::JudgeFailed => UnscoredReason::JudgeFailed,
             Self::JudgeUnparsable => UnscoredReason::JudgeUnparsable,
             Self::JudgeBudget => UnscoredReason::JudgeBudget,
@@ -179,6 +184,7 @@ impl WireTrial {
             mode: trial.mode,
             prompt: trial.prompt.clone(),
             answer: answer.map(|answer| answer.text.clone()),
+            thought: trial.thought.clone(),
             // Only generation ends for a reason; a choice among labels does not.
             stop: answer.filter(|_| trial.mode == Mode::Generate).map(|answer| answer.stop),
             scores: trial.scores.clone(),
@@ -221,6 +227,7 @@ impl WireTrial {
             mode: self.mode,
             prompt: self.prompt,
             answer,
+            thought: self.thought,
             scores: self.scores,
             prior_corrected: self.prior_corrected.map(WirePriorCorrected::into_choice).transpose()?,
             fewer_shots: self.fewer_shots.into_iter().map(WireFewerShots::into_choice).collect::<Result<_, _>>()?,

@@ -5,13 +5,14 @@ use crate::compare::{DatasetSummary, SubjectSummary, Summary};
 use crate::domain::{ErrorCode, ErrorKind, UnscoredReason};
 
 /// Every reason for an unscored trial, in the order of its column.
-const REASONS: [(UnscoredReason, &str); 6] = [
+const REASONS: [(UnscoredReason, &str); 7] = [
     (UnscoredReason::Pending, "pending"),
     (UnscoredReason::ImageUnreadable, "image_unreadable"),
     (UnscoredReason::ModelError, "model_error"),
     (UnscoredReason::JudgeFailed, "judge_failed"),
     (UnscoredReason::JudgeUnparsable, "judge_unparsable"),
     (UnscoredReason::JudgeBudget, "judge_budget"),
+    (UnscoredReason::ThoughtCutOff, "thought_cut_off"),
 ];
 
 /// The columns before the counts of kinds, codes and reasons.

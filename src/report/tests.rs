@@ -72,6 +72,7 @@ fn trial(dataset: &str, index: usize, label: &str, answer: &str, outcome: Outcom
             n_answer_tokens: None,
             logit_gap: None,
         }),
+        thought: None,
         scores: Vec::new(),
         prior_corrected: None,
         fewer_shots: Vec::new(),

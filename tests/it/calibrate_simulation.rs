@@ -64,6 +64,7 @@ fn trial(image: usize, kind: Kind) -> Trial {
         mode: Mode::Generate,
         prompt: "emt".into(),
         answer: Some(answer),
+        thought: None,
         scores: Vec::new(),
         prior_corrected: None,
         fewer_shots: Vec::new(),

@@ -45,12 +45,16 @@ fn a_language_model_decides_where_the_rules_are_not_certain_and_each_pair_is_ask
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let server = HttpServer::start(word_for_word);
-    let finished = succeed(with_judge(eval(&shared, "cifar10", &out).args(["--limit", "60"]), &server, "rules+llm"));
-    assert!(finished.stderr.contains("judge: at most 60 calls"), "{}", finished.stderr);
+    let finished = succeed(with_judge(
+        eval(&shared, "cifar10", &out).args(["--limit", "60", "--judge-scope", "all"]),
+        &server,
+        "rules+llm",
+    ));
+    assert!(finished.stderr.contains("judge: at most 61 calls"), "{}", finished.stderr);
     let trials = model_trials(&out);
     let pairs: BTreeSet<(&str, &str)> =
         trials.iter().map(|trial| (trial["label"].as_str().unwrap(), trial["answer"].as_str().unwrap())).collect();
-    assert_eq!(server.n_requests(), pairs.len());
+    assert_eq!(server.n_requests(), pairs.len() + 1, "and one fixed question");
     assert!(pairs.len() < 60, "no answer was given twice, so nothing was tested");
     for trial in &trials {
         let names: Vec<&str> =
@@ -61,8 +65,12 @@ fn a_language_model_decides_where_the_rules_are_not_certain_and_each_pair_is_ask
     assert_no_key(&out, &finished);
     // The same command again asks neither model nor judge.
     let before = fs::read(out.join("trials.jsonl")).unwrap();
-    succeed(with_judge(eval(&shared, "cifar10", &out).args(["--limit", "60"]), &server, "rules+llm"));
-    assert_eq!(server.n_requests(), pairs.len());
+    succeed(with_judge(
+        eval(&shared, "cifar10", &out).args(["--limit", "60", "--judge-scope", "all"]),
+        &server,
+        "rules+llm",
+    ));
+    assert_eq!(server.n_requests(), pairs.len() + 1, "and one fixed question");
     assert_eq!(fs::read(out.join("trials.jsonl")).unwrap(), before);
 }
 
@@ -71,7 +79,10 @@ fn a_judge_that_fails_leaves_a_complete_run_and_the_same_command_asks_again() {
     let Some(shared) = support::shared() else { return };
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
-    let refusing = HttpServer::start(|_| error(401, "who are you?"));
+    let refusing = HttpServer::start(|request| match request.index {
+        0 => completion("CORRECT"),
+        _ => error(401, "who are you?"),
+    });
     let command = |server: &HttpServer| {
         let mut command = eval(&shared, "cifar10", &out);
         with_judge(command.args(["--limit", "20"]), server, "llm");
@@ -83,7 +94,7 @@ fn a_judge_that_fails_leaves_a_complete_run_and_the_same_command_asks_again() {
     for part in ["100.0%", "EMT_JUDGE_API_KEY", "complete", "hint: run the same command again", "emt judge score"] {
         assert!(error.contains(part), "`{part}` is missing in: {error}");
     }
-    assert!(refusing.n_requests() <= 8, "a wrong key ends all requests: {}", refusing.n_requests());
+    assert!(refusing.n_requests() <= 9, "a wrong key ends all requests: {}", refusing.n_requests());
     assert!(model_trials(&out).iter().all(|trial| trial["reason"] == "judge_failed"));
     assert!(out.join("report.html").exists(), "what is known is reported all the same");
     assert_no_key(&out, &finished);

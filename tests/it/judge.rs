@@ -8,7 +8,7 @@ use emt::api::ChatConfig;
 use emt::domain::{AnswerType, ErrorCode, JudgeVerdict, Label, LabelSet, Outcome, UnscoredReason, Verdict};
 use emt::judging::{JudgeMode, JudgePreset, JudgePrompt, Judged, JudgedDataset, LlmJudge, Panel, PanelConfig, Scope};
 use emt::taxonomy::{Grader, Lexicon};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::chat::{KEY, completion, error, quick};
 use crate::http_server::{HttpServer, Reply, Request};
@@ -123,6 +123,44 @@ fn a_reply_that_is_no_verdict_is_kept_verbatim() {
 }
 
 #[test]
+fn the_verdict_of_a_reasoning_judge_stands_after_its_thought() {
+    let beside = |content: Value, reason: &str| {
+        let message = json!({"content": content, "reasoning_content": "A dog? No."});
+        Reply::json(200, &json!({"choices": [{"message": message, "finish_reason": reason}]}))
+    };
+    for reply in [
+        completion("<think>\nA dog? No.\n</think>\n\nYes"),
+        completion("<think>\n\n</think>\n\nyes."),
+        completion("A dog? No.\n</think>\n\nYes"),
+        completion("[THINK]no[/THINK]Yes"),
+        completion("<|channel|>analysis<|message|>no<|end|><|start|>assistant<|channel|>final<|message|>Yes<|return|>"),
+        beside(json!("Yes"), "stop"),
+        beside(
+            json!([{"type": "thinking", "thinking": [{"type": "text", "text": "no"}]}, {"type": "text", "text": "Yes"}]),
+            "stop",
+        ),
+        beside(json!([{"type": "reasoning", "text": "No."}, {"type": "text", "text": "Yes"}]), "stop"),
+    ] {
+        let shown = format!("{reply:?}");
+        assert_eq!(outcome_against(reply).0.outcome, Outcome::Correct, "{shown}");
+    }
+    for reply in [
+        completion("<think>\nThe label is cat, so yes"),
+        completion("<think>no</think>"),
+        completion("<|channel|>analysis<|message|>Yes"),
+        completion("[THINK]Yes"),
+        beside(Value::Null, "length"),
+        beside(json!(""), "stop"),
+    ] {
+        let shown = format!("{reply:?}");
+        let (judged, n_requests) = outcome_against(reply);
+        assert_eq!(judged.outcome, Outcome::Unscored(UnscoredReason::JudgeUnparsable), "{shown}");
+        assert!(judged.verdicts[1].result.as_ref().is_err_and(|error| error.contains("thought")), "{shown}");
+        assert!(judged.verdicts[1].reply.is_some() && n_requests == 1, "{shown}");
+    }
+}
+
+#[test]
 fn the_language_model_decides_and_the_rules_say_how_an_answer_is_wrong() {
     let server = HttpServer::start(|request| match answer_in(request).as_str() {
         "cat" | "a dog" => completion("No."),
@@ -223,7 +261,7 @@ fn a_budget_is_spent_where_the_language_model_decides() {
     let server = HttpServer::start(|_| completion("Yes"));
     let chat = ChatConfig { max_calls: Some(12), max_connections: 2, ..quick(&server) };
     let mut panel = panel(JudgeMode::RulesAndLlm, Scope::All, emt_judge(chat));
-    assert_eq!(panel.upper_bound_of_calls(5), 5);
+    assert_eq!(panel.upper_bound_of_calls(5), 6, "one fixed question comes first");
     assert_eq!(panel.upper_bound_of_calls(500), 12);
     // Answers of which the rules are certain come first: one dog in as many dresses as there are.
     let certain = ["dog", "Dog", "DOG", "dog.", "a dog", "A dog", "a dog.", "A dog."];

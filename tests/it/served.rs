@@ -254,6 +254,11 @@ fn what_is_no_answer_is_never_a_wrong_one() {
                 assert_eq!(trial["stop"], if label == "8" { "length" } else { "eos" });
                 "right"
             }
+            "5" => {
+                assert_eq!((&trial["outcome"], &trial["reason"]), (&json!("unscored"), &json!("thought_cut_off")));
+                assert_eq!((&trial["thought"], trial.get("answer")), (&json!("<think>Is it a five?"), None), "{trial}");
+                "thought"
+            }
             _ => {
                 assert_eq!(
                     (&trial["outcome"], &trial["reason"]),
@@ -266,7 +271,7 @@ fn what_is_no_answer_is_never_a_wrong_one() {
         };
         *seen.entry(what).or_insert(0) += 1;
     }
-    assert_eq!(seen, BTreeMap::from([("empty", 3), ("none", 21), ("right", 6)]));
+    assert_eq!(seen, BTreeMap::from([("empty", 3), ("none", 18), ("right", 6), ("thought", 3)]));
 }
 
 /// A fault of one of many kinds.

@@ -10,8 +10,9 @@ use reqwest::{Client, RequestBuilder, Url};
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
-use super::limits::Ledger;
+use super::limits::{Booking, Ledger};
 use super::negotiation::Negotiated;
+use super::refusal::first_message;
 use super::wire::{self, Body};
 use super::{ChatConfig, ChatError, ChatReply, ChatRequest};
 use crate::api::runtime;
@@ -110,8 +111,8 @@ impl Shared {
         let mut n_attempts = 0;
         let mut last_fingerprint = None;
         loop {
-            self.wait_for_turn(n_tokens).await?;
-            let transient = match self.attempt(request, n_tokens).await {
+            let booking = self.wait_for_turn(n_tokens).await?;
+            let transient = match self.attempt(request, n_tokens, booking).await {
                 Attempt::Settled(result) => return result,
                 Attempt::Renegotiated => continue,
                 Attempt::Transient(transient) => transient,
@@ -131,21 +132,21 @@ impl Shared {
     }
 
     /// Books a call and waits until the rate limits let it go.
-    async fn wait_for_turn(&self, n_tokens: u64) -> Result<(), ChatError> {
+    async fn wait_for_turn(&self, n_tokens: u64) -> Result<Booking, ChatError> {
         if let Some(error) = self.fatal.borrow().clone() {
             return Err(error);
         }
-        let start = lock(&self.ledger).book(n_tokens, Instant::now())?;
-        let waited = self.unless_fatal(tokio::time::sleep_until(start.into())).await;
+        let booking = lock(&self.ledger).book(n_tokens, Instant::now())?;
+        let waited = self.unless_fatal(tokio::time::sleep_until(booking.start.into())).await;
         if waited.is_err() {
-            lock(&self.ledger).cancel(n_tokens);
+            lock(&self.ledger).cancel(booking);
         }
-        waited
+        waited.map(|()| booking)
     }
 
-    async fn attempt(&self, request: &ChatRequest, n_tokens: u64) -> Attempt {
+    async fn attempt(&self, request: &ChatRequest, n_tokens: u64, booking: Booking) -> Attempt {
         let negotiated = lock(&self.negotiated).clone();
-        let sent = request.to_json(&self.config.model, &negotiated);
+        let sent = request.to_json(&self.config, &negotiated);
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let response = tokio::time::timeout(timeout, self.post(&sent)).await;
         let (attempt, n_tokens_used) = match response {
@@ -157,7 +158,7 @@ impl Shared {
                 self.judge(response, &sent, &negotiated, n_tokens)
             }
         };
-        lock(&self.ledger).settle(n_tokens, n_tokens_used);
+        lock(&self.ledger).settle(booking, n_tokens_used);
         attempt
     }
 
@@ -224,6 +225,9 @@ impl Shared {
     ) -> Attempt {
         let message = self.shown(text);
         let fail_all = |error| Attempt::Settled(Err(self.fail_all(error)));
+        if may_be_about_a_field(status) && self.renegotiate(text, sent, used) {
+            return Attempt::Renegotiated;
+        }
         match status {
             300..400 => {
                 let target = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("elsewhere");
@@ -235,7 +239,6 @@ impl Shared {
             }
             401 | 403 => fail_all(self.key_error(status, &message)),
             404 | 410 => fail_all(self.not_found(status, &message, sent)),
-            400 | 422 if self.renegotiate(text, sent, used) => Attempt::Renegotiated,
             400 | 422 if is_about_model(text) => fail_all(self.not_found(status, &message, sent)),
             429 if text.contains("insufficient_quota") => fail_all(ChatError::Quota(format!(
                 "the account at {} has no quota left: {message}; hint: check its plan and billing",
@@ -256,7 +259,8 @@ impl Shared {
         if *current != *used {
             return true;
         }
-        match current.after_refusal(sent, text) {
+        let is_wanted = |name: &str| self.config.extra_body.contains_key(name);
+        match current.after_refusal(sent, text, &is_wanted, self.config.may_lower_token_limit) {
             Some(next) => {
                 *current = next;
                 true
@@ -329,9 +333,7 @@ impl Shared {
     pub(super) fn shown(&self, text: &str) -> String {
         // The key goes first: a cut through its middle would leave half of it.
         let text = self.config.api_key.as_ref().map_or_else(|| text.to_owned(), |key| key.redact(text));
-        let error: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let message = error["error"]["message"].as_str().or(error["error"].as_str()).or(error["message"].as_str());
-        let shown = excerpt(message.unwrap_or(&text));
+        let shown = excerpt(&first_message(&text));
         // A message inside JSON was unescaped only now.
         self.config.api_key.as_ref().map_or_else(|| shown.clone(), |key| key.redact(&shown))
     }
@@ -339,6 +341,7 @@ impl Shared {
     fn without_key(&self, mut reply: ChatReply) -> ChatReply {
         if let Some(key) = self.config.api_key.as_ref().filter(|key| key.is_distinctive()) {
             reply.content = key.redact(&reply.content);
+            reply.thought = reply.thought.map(|thought| key.redact(&thought));
         }
         reply
     }
@@ -364,6 +367,12 @@ impl Attempt {
             other => other,
         }
     }
+}
+
+/// Whether an error of this status may be about a field that a request can do without. Servers refuse fields with any status of
+/// a bad request, some with 403 or 500; waiting helps with 408 and 429, and 5xx others are a gateway's.
+fn may_be_about_a_field(status: u16) -> bool {
+    matches!(status, 400..=422 | 500 | 501) && status != 408
 }
 
 /// Whether a 400 means that the model is unknown (LiteLLM answers so).

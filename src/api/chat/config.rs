@@ -1,6 +1,7 @@
 //! Which server, and how hard it may be asked.
 
 use reqwest::Url;
+use serde_json::{Map, Value};
 
 use crate::api::Secret;
 
@@ -35,6 +36,11 @@ pub struct ChatConfig {
     pub max_tokens_total: Option<u64>,
     /// Whether an empty text is a reply: of a model under test it is an answer, of a judge it is none.
     pub takes_empty_replies: bool,
+    /// Fields of every request that a person asked for, in place of the client's own; a null leaves one out. A server that
+    /// refuses one of them refuses the request.
+    pub extra_body: Map<String, Value>,
+    /// Whether fewer tokens of a reply may be asked for than a request says, where the server takes no more.
+    pub may_lower_token_limit: bool,
 }
 
 impl ChatConfig {
@@ -55,6 +61,8 @@ impl ChatConfig {
             max_calls: None,
             max_tokens_total: None,
             takes_empty_replies: false,
+            extra_body: Map::new(),
+            may_lower_token_limit: false,
         }
     }
 }

@@ -6,6 +6,17 @@ use super::{ChatConfig, ChatError};
 
 const MINUTE_S: f64 = 60.0;
 
+/// A call that was booked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Booking {
+    /// The time at which it may be sent.
+    pub(super) start: Instant,
+    /// The most tokens that it may use: so many are held back from the budget.
+    n_tokens: u64,
+    /// Tokens by which the next call waits: no more than any call has used, once one has.
+    n_tokens_paced: u64,
+}
+
 /// What has been spent, and when the next request may go.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -17,6 +28,8 @@ pub(super) struct Ledger {
     n_tokens_used: u64,
     /// Guessed tokens of requests under way.
     n_tokens_reserved: u64,
+    /// The most tokens that a call has used.
+    n_tokens_used_most: Option<u64>,
     next_request: Option<Instant>,
     next_token: Option<Instant>,
 }
@@ -32,14 +45,14 @@ impl Ledger {
             n_calls: 0,
             n_tokens_used: 0,
             n_tokens_reserved: 0,
+            n_tokens_used_most: None,
             next_request: None,
             next_token: None,
         }
     }
 
-    /// Books one call of about `n_tokens`; answers the time at which it may be sent, or that the budget
-    /// does not allow it.
-    pub(super) fn book(&mut self, n_tokens: u64, now: Instant) -> Result<Instant, ChatError> {
+    /// Books one call of at most `n_tokens`, or answers that the budget does not allow it.
+    pub(super) fn book(&mut self, n_tokens: u64, now: Instant) -> Result<Booking, ChatError> {
         if let Some(limit) = self.max_calls.filter(|&limit| self.n_calls >= limit) {
             return Err(ChatError::Budget { limit, unit: "calls" });
         }
@@ -49,31 +62,35 @@ impl Ledger {
         }
         self.n_calls += 1;
         self.n_tokens_reserved += n_tokens;
+        let n_tokens_paced = self.n_tokens_used_most.map_or(n_tokens, |most| most.min(n_tokens));
         let start = [self.next_request, self.next_token].into_iter().flatten().fold(now, Instant::max);
         if let Some(seconds) = self.seconds_per_request {
             self.next_request = Some(start + seconds_f64(seconds));
         }
         if let Some(seconds) = self.seconds_per_token {
-            self.next_token = Some(start + seconds_f64(seconds * n_tokens as f64));
+            self.next_token = Some(start + seconds_f64(seconds * n_tokens_paced as f64));
         }
-        Ok(start)
+        Ok(Booking { start, n_tokens, n_tokens_paced })
     }
 
     /// Takes back a booking that was never sent.
-    pub(super) fn cancel(&mut self, n_tokens_booked: u64) {
+    pub(super) fn cancel(&mut self, booking: Booking) {
         self.n_calls -= 1;
-        self.n_tokens_reserved -= n_tokens_booked;
+        self.n_tokens_reserved -= booking.n_tokens;
     }
 
     /// Replaces the guess of a call by what it used; a failed call uses 0, and where the server does not
     /// count the guess stands.
-    pub(super) fn settle(&mut self, n_tokens_booked: u64, n_tokens_used: u64) {
-        self.n_tokens_reserved -= n_tokens_booked;
+    pub(super) fn settle(&mut self, booking: Booking, n_tokens_used: u64) {
+        self.n_tokens_reserved -= booking.n_tokens;
         self.n_tokens_used = self.n_tokens_used.saturating_add(n_tokens_used);
+        if n_tokens_used > 0 {
+            self.n_tokens_used_most = self.n_tokens_used_most.max(Some(n_tokens_used));
+        }
         if let (Some(seconds), Some(next)) = (self.seconds_per_token, self.next_token) {
-            let correction = seconds_f64(seconds * n_tokens_booked.abs_diff(n_tokens_used) as f64);
-            self.next_token =
-                if n_tokens_used >= n_tokens_booked { Some(next + correction) } else { next.checked_sub(correction) };
+            let correction = seconds_f64(seconds * booking.n_tokens_paced.abs_diff(n_tokens_used) as f64);
+            let is_more = n_tokens_used >= booking.n_tokens_paced;
+            self.next_token = if is_more { Some(next + correction) } else { next.checked_sub(correction) };
         }
     }
 
@@ -106,7 +123,7 @@ mod tests {
     fn requests_are_spaced_evenly() {
         let mut ledger = ledger(|config| config.requests_per_minute = Some(120));
         let now = Instant::now();
-        let starts: Vec<f64> = (0..4).map(|_| (ledger.book(1, now).unwrap() - now).as_secs_f64()).collect();
+        let starts: Vec<f64> = (0..4).map(|_| (ledger.book(1, now).unwrap().start - now).as_secs_f64()).collect();
         assert_eq!(starts, [0.0, 0.5, 1.0, 1.5]);
     }
 
@@ -114,19 +131,33 @@ mod tests {
     fn tokens_are_spaced_by_what_the_server_counts() {
         let mut ledger = ledger(|config| config.tokens_per_minute = Some(60));
         let now = Instant::now();
-        ledger.book(100, now).unwrap();
-        ledger.settle(100, 10);
-        let start = (ledger.book(1, now).unwrap() - now).as_secs_f64();
+        let booking = ledger.book(100, now).unwrap();
+        ledger.settle(booking, 10);
+        let start = (ledger.book(1, now).unwrap().start - now).as_secs_f64();
         assert!((start - 10.0).abs() < 1e-6, "{start}");
+    }
+
+    #[test]
+    fn a_call_waits_for_what_calls_use_and_not_for_the_room_that_they_have() {
+        let mut ledger = ledger(|config| config.tokens_per_minute = Some(60));
+        let now = Instant::now();
+        let booking = ledger.book(2_000, now).unwrap();
+        ledger.settle(booking, 10);
+        let second = ledger.book(2_000, now).unwrap();
+        assert!(((second.start - now).as_secs_f64() - 10.0).abs() < 1e-6);
+        let third = ledger.book(2_000, now).unwrap();
+        assert!(((third.start - now).as_secs_f64() - 20.0).abs() < 1e-6);
+        ledger.settle(second, 400);
+        assert!(((ledger.book(2_000, now).unwrap().start - now).as_secs_f64() - 420.0).abs() < 1e-6);
     }
 
     #[test]
     fn a_budget_is_never_exceeded_even_by_requests_under_way() {
         let mut ledger = ledger(|config| config.max_tokens_total = Some(100));
         let now = Instant::now();
-        ledger.book(60, now).unwrap();
+        let booking = ledger.book(60, now).unwrap();
         assert_eq!(ledger.book(60, now), Err(ChatError::Budget { limit: 100, unit: "tokens" }));
-        ledger.settle(60, 20);
+        ledger.settle(booking, 20);
         assert!(ledger.book(60, now).is_ok());
     }
 
@@ -134,8 +165,8 @@ mod tests {
     fn a_booking_that_was_not_sent_costs_no_call() {
         let mut ledger = ledger(|config| config.max_calls = Some(1));
         let now = Instant::now();
-        ledger.book(1, now).unwrap();
-        ledger.cancel(1);
+        let booking = ledger.book(1, now).unwrap();
+        ledger.cancel(booking);
         ledger.book(1, now).unwrap();
         assert!(matches!(ledger.book(1, now), Err(ChatError::Budget { unit: "calls", .. })));
     }

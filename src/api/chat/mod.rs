@@ -8,7 +8,9 @@ mod client;
 mod config;
 mod limits;
 mod negotiation;
+mod refusal;
 mod side;
+mod stream;
 mod wire;
 
 pub use client::{ChatClient, ChatCounters};
@@ -19,7 +21,7 @@ pub use wire::{ChatReply, ChatRequest, Finish, Message, Part, PromptToken, Reply
 /// What became of a request that has no reply. No text here ever holds the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChatError {
-    /// 401 or 403: no request can succeed, and no further one is sent.
+    /// 401 or 403, not about a field of the request: no request can succeed, and no further one is sent.
     #[error("{0}")]
     Authentication(String),
     /// The server does not know the model or the address: no further request is sent.
@@ -85,7 +87,7 @@ pub enum ChatError {
     /// A completion without a choice.
     #[error("the server's completion has no choices")]
     NoChoices,
-    /// A choice without text: a refusal, a tool call, or reasoning only.
+    /// A choice without text: a refusal, or a tool call.
     #[error("the reply has no text (finish_reason `{finish_reason}`){hint}")]
     NoContent {
         /// As the server gave it.

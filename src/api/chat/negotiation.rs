@@ -1,26 +1,138 @@
 //! What a server turned out not to take, learned from its error texts once and kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-/// Fields that a request can do without.
-const OPTIONAL: [&str; 8] = [
-    "temperature",
-    "top_p",
-    "seed",
-    "frequency_penalty",
-    "presence_penalty",
-    "top_logprobs",
-    "logprobs",
-    "add_special_tokens",
+use super::refusal::{Complaint, complaints};
+
+/// Fields that a request can do without, with other words that servers have for them. Where two exclude each other, the one
+/// further down goes.
+const OPTIONAL: [(&str, &[&str]); 12] = [
+    ("temperature", &[]),
+    ("top_p", &["nucleus"]),
+    ("seed", &["random_seed"]),
+    ("frequency_penalty", &["penalty", "penalties"]),
+    ("presence_penalty", &["penalty", "penalties"]),
+    ("top_logprobs", &[]),
+    ("logprobs", &["logprob", "log_probs", "log_probabilities", "response_logprobs"]),
+    ("add_special_tokens", &[]),
+    ("guided_choice", &[]),
+    ("structured_outputs", &[]),
+    ("n", &[]),
+    ("stream", &[]),
 ];
+/// The reply's token limit under the names that servers have for it.
+const TOKEN_LIMITS: [&str; 5] =
+    ["max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "maximum_tokens"];
+/// Words of a server that does not know a field, or has no such feature.
+const UNSUPPORTED: [&str; 25] = [
+    "unsupported",
+    "not supported",
+    "not support",
+    "n't support",
+    "no support",
+    "not allowed",
+    "not permitted",
+    "forbidden",
+    "unrecognized",
+    "unrecognised",
+    "unknown",
+    "unexpected",
+    "not recognized",
+    "not enabled",
+    "not available",
+    "unavailable",
+    "not implemented",
+    "disabled",
+    "deprecated",
+    "extra input",
+    "extra field",
+    "additional propert",
+    "cannot find field",
+    "not accept",
+    "不支持",
+];
+/// Words of a server that does not take this value, or not beside another field.
+const WRONG_VALUE: [&str; 26] = [
+    "must be",
+    "must in",
+    "should be",
+    "has to be",
+    "invalid",
+    "not valid",
+    "is not of type",
+    "not a multiple",
+    "greater than",
+    "less than",
+    "larger than",
+    "at most",
+    "at least",
+    "below minimum",
+    "above maximum",
+    "out of range",
+    "too large",
+    "too high",
+    "too small",
+    "too low",
+    "maximum",
+    "cannot both",
+    "cannot be used",
+    "mutually exclusive",
+    "only the default",
+    "参数非法",
+];
+/// Words that name two fields of which one has to go.
+const EXCLUSIVE: [&str; 6] = ["both", "mutually exclusive", "only one", "one of", "together with", "either"];
+/// Words of an error about something else, whatever fields it names besides.
+const ELSEWHERE: [&str; 18] = [
+    "context length",
+    "context window",
+    "maximum context",
+    "prompt is too long",
+    "input is too long",
+    "too many tokens",
+    "api key",
+    "api_key",
+    "unauthorized",
+    "authentication",
+    "rate limit",
+    "too many requests",
+    "quota",
+    "billing",
+    "model_not_found",
+    "model not found",
+    "invalid model",
+    "does not exist",
+];
+/// Lists of what a server does take follow these words.
+const LISTS_OF_TAKEN: [&str; 6] = [
+    "supported parameters",
+    "supported fields",
+    "allowed parameters",
+    "valid parameters",
+    "supported params",
+    "did you mean",
+];
+/// Words that say which penalty is meant.
+const QUALIFIERS: [&str; 5] = ["presence", "frequency", "repetition", "repeat", "length"];
+/// A word and the field that it is about stand no further apart, in bytes.
+const DISTANCE_MAX: usize = 120;
+/// So close to greedy decoding that only near-ties show it.
+const LEAST_TEMPERATURE: f64 = 0.01;
+/// A judge's default room for a reply is not lowered further: one word and a little more.
+const N_TOKENS_LEAST: u32 = 64;
 
 /// How requests are put to this server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Negotiated {
     takes_max_completion_tokens: bool,
     omitted: BTreeSet<&'static str>,
+    /// Fields that are sent with another value than was asked for.
+    changed: BTreeMap<&'static str, Value>,
+    /// The least and the most tokens of a reply that the server lets be asked for.
+    n_tokens_min: Option<u32>,
+    n_tokens_max: Option<u32>,
 }
 
 impl Negotiated {
@@ -28,78 +140,409 @@ impl Negotiated {
         if self.takes_max_completion_tokens { "max_completion_tokens" } else { "max_tokens" }
     }
 
+    /// The token limit that is sent where `wanted` is asked for.
+    pub(super) fn n_tokens(&self, wanted: u32) -> u32 {
+        wanted.min(self.n_tokens_max.unwrap_or(u32::MAX)).max(self.n_tokens_min.unwrap_or(0))
+    }
+
     pub(super) fn omits(&self, name: &str) -> bool {
         // The one means nothing without the other.
         self.omitted.contains(name) || (name == "top_logprobs" && self.omitted.contains("logprobs"))
     }
 
-    pub(super) fn to_json(&self) -> Value {
-        json!({"token_limit": self.token_limit(), "omitted": self.omitted})
+    pub(super) fn changed(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        self.changed.iter().map(|(name, value)| (*name, value))
     }
 
-    /// What to send instead after a 400 with this body to a request of these fields; `None` where the
-    /// error is about something else, or the field was not sent.
-    pub(super) fn after_refusal(&self, sent: &Value, body: &str) -> Option<Negotiated> {
-        let error: Value = serde_json::from_str(body).unwrap_or(Value::Null);
-        let error = if error["error"].is_object() { &error["error"] } else { &error };
-        let param = error["param"].as_str().unwrap_or_default();
-        let message = error["message"].as_str().unwrap_or(body).to_lowercase();
-        let code = error["code"].as_str().unwrap_or_default();
-        let is_unsupported = code.starts_with("unsupported_")
-            || ["support", "not allowed", "not permitted", "unrecognized", "unknown", "deprecated", "extra inputs"]
-                .iter()
-                .any(|word| message.contains(word));
-        let is_about = |name: &str| {
-            sent.get(name).is_some()
-                && is_unsupported
-                && (param == name || (param.is_empty() && mentions(&message, name)))
+    pub(super) fn to_json(&self) -> Value {
+        let mut json = json!({"token_limit": self.token_limit(), "omitted": self.omitted});
+        if !self.changed.is_empty() {
+            json["changed"] = json!(self.changed);
+        }
+        for (name, number) in [("min_tokens", self.n_tokens_min), ("max_tokens", self.n_tokens_max)] {
+            if let Some(number) = number {
+                json[name] = json!(number);
+            }
+        }
+        json
+    }
+
+    /// What to send instead after an error with this body to a request of these fields; `None` where the error is about
+    /// something else, or about a field that was not sent or that a person asked for (`wanted`).
+    /// `may_lower`: whether the token limit may be lowered where the server takes fewer.
+    pub(super) fn after_refusal(
+        &self,
+        sent: &Value,
+        body: &str,
+        wanted: &dyn Fn(&str) -> bool,
+        may_lower: bool,
+    ) -> Option<Negotiated> {
+        let complaints = complaints(body);
+        let about = |words: &[&str]| {
+            complaints.iter().any(|one| {
+                let text = format!("{} {}", one.message, one.code).to_lowercase();
+                words.iter().any(|word| text.contains(word))
+            })
         };
+        let sent_limit = sent[self.token_limit()].as_u64().and_then(|n| u32::try_from(n).ok());
+        if about(&ELSEWHERE) {
+            return if may_lower && about(&["context"]) { self.with_less_room(sent_limit?) } else { None };
+        }
+        complaints.iter().find_map(|complaint| {
+            let complaint =
+                Complaint { message: without_lists(&complaint.message.to_lowercase()), ..complaint.clone() };
+            self.after_complaint(&complaint, sent, sent_limit, wanted, may_lower)
+        })
+    }
+
+    fn after_complaint(
+        &self,
+        complaint: &Complaint,
+        sent: &Value,
+        sent_limit: Option<u32>,
+        wanted: &dyn Fn(&str) -> bool,
+        may_lower: bool,
+    ) -> Option<Negotiated> {
+        let is_required = complaint.message.contains("required") && !complaint.message.contains("not required");
+        if is_required || complaint.code.contains("missing") {
+            return None;
+        }
+        let named = complaint.field.as_deref().map(|field| folded(&snake(field)));
+        let places =
+            |names: &[&str]| names.iter().flat_map(|name| mentions(&complaint.message, name)).collect::<Vec<_>>();
+        // How near the words of a refusal stand; a field that the error names by itself needs none.
+        let nearness = |names: &[&str]| match &named {
+            Some(field) if names.iter().any(|name| folded(name) == *field) => Some(0),
+            Some(field) if is_field(field) => None,
+            _ => nearest(&complaint.message, &places(names), &complaint.code),
+        };
+        let limit = sent_limit.and_then(|limit| Some((nearness(&TOKEN_LIMITS)?, limit)));
+        let fields = OPTIONAL.iter().enumerate().filter(|(_, (name, _))| sent.get(name).is_some() && !wanted(name));
+        let field = fields.filter_map(|(rank, (name, others))| {
+            // A word that several fields share stands for one of them only where it stands alone.
+            let is_alone = |other: &&str| {
+                !other.starts_with("penalt") || !QUALIFIERS.iter().any(|word| complaint.message.contains(word))
+            };
+            let names: Vec<&str> = std::iter::once(*name).chain(others.iter().copied().filter(is_alone)).collect();
+            Some((nearness(&names)?, rank, *name))
+        });
+        let found: Vec<(usize, usize, &'static str)> = field.collect();
+        let nearest = found.iter().min().copied();
+        match (limit, nearest) {
+            (Some((distance, limit)), nearest) if nearest.is_none_or(|(other, ..)| distance <= other) => {
+                self.with_another_limit(complaint, limit, may_lower)
+            }
+            (_, Some((_, _, name))) => {
+                let is_exclusive = found.len() > 1 && EXCLUSIVE.iter().any(|word| complaint.message.contains(word));
+                let last = found.iter().max_by_key(|(_, rank, _)| *rank).map_or(name, |(_, _, last)| *last);
+                self.without(if is_exclusive { last } else { name }, complaint, sent)
+            }
+            (_, None) => None,
+        }
+    }
+
+    /// The field changed where another value may do, and left out else.
+    fn without(&self, name: &'static str, complaint: &Complaint, sent: &Value) -> Option<Negotiated> {
         let mut next = self.clone();
-        if !self.takes_max_completion_tokens && is_about("max_tokens") {
-            next.takes_max_completion_tokens = true;
+        let message = &complaint.message;
+        let is_unsupported = UNSUPPORTED.iter().any(|word| message.contains(word));
+        let is_zero = sent[name].as_f64() == Some(0.0);
+        let is_of_positive = ["positive", "greater than", "> 0", ">0", ">= 0.0", "at least", "(0", "larger than"]
+            .iter()
+            .any(|word| message.contains(word));
+        if name == "temperature" && is_zero && is_of_positive && !is_unsupported {
+            next.changed.insert(name, json!(LEAST_TEMPERATURE));
             return Some(next);
         }
-        let name = OPTIONAL.into_iter().find(|name| is_about(name))?;
+        // A server that gives the likeliest token alone: its log-probability is better than none.
+        let is_of_logprobs = name == "logprobs" || name == "top_logprobs";
+        let is_limited = ["maximum", "max ", "at most", "greater than", "less than", "<= 1"]
+            .iter()
+            .any(|word| message.contains(word));
+        if is_of_logprobs && is_limited && !is_unsupported && sent.get("top_logprobs").is_some() {
+            if sent["top_logprobs"].as_u64() > Some(1) && has_number(message, "1") {
+                next.changed.insert("top_logprobs", json!(1));
+                return Some(next);
+            }
+            next.changed.remove("top_logprobs");
+            return next.omitted.insert("top_logprobs").then_some(next);
+        }
+        next.changed.remove(name);
         next.omitted.insert(name).then_some(next)
+    }
+
+    /// The token limit under its other name, or within the server's bounds.
+    fn with_another_limit(&self, complaint: &Complaint, sent: u32, may_lower: bool) -> Option<Negotiated> {
+        let message = &complaint.message;
+        let mut next = self.clone();
+        let is_too_small = ["below minimum", "too small", "at least", ">=", "greater than or equal", "minimum"]
+            .iter()
+            .any(|word| message.contains(word));
+        let is_too_large = [
+            "too large",
+            "too high",
+            "at most",
+            "<=",
+            "less than or equal",
+            "maximum value",
+            "exceed",
+            "larger than",
+            "supports at most",
+        ]
+        .iter()
+        .any(|word| message.contains(word));
+        let others = numbers(message).filter(|number| *number != sent);
+        if is_too_small && let Some(least) = others.clone().filter(|number| *number > sent).min() {
+            return (next.n_tokens_min.replace(least) != Some(least)).then_some(next);
+        }
+        if is_too_large {
+            if !may_lower {
+                return None;
+            }
+            return match others.filter(|number| (N_TOKENS_LEAST..sent).contains(number)).max() {
+                Some(most) => (next.n_tokens_max.replace(most) != Some(most)).then_some(next),
+                None => self.with_less_room(sent),
+            };
+        }
+        if self.takes_max_completion_tokens {
+            return None;
+        }
+        next.takes_max_completion_tokens = true;
+        Some(next)
+    }
+
+    fn with_less_room(&self, sent: u32) -> Option<Negotiated> {
+        let less = (sent / 2).max(N_TOKENS_LEAST);
+        (less < sent).then(|| Negotiated { n_tokens_max: Some(less), ..self.clone() })
     }
 }
 
-/// Whether `name` stands in `message` as a word of its own (`max_tokens` is no part of `xmax_tokens`).
-fn mentions(message: &str, name: &str) -> bool {
+/// A message without what it says that the server does take.
+fn without_lists(message: &str) -> String {
+    let end = LISTS_OF_TAKEN.iter().filter_map(|words| {
+        let at = message.find(words)?;
+        // "Unsupported parameters: …" names what is refused.
+        (!message[..at].ends_with("un")).then_some(at)
+    });
+    message[..end.min().unwrap_or(message.len())].to_owned()
+}
+
+/// Whether a server's name of a field is one that this module knows how to change, or any other that a request has: then the
+/// error is about that one.
+fn is_field(folded_name: &str) -> bool {
+    let is_known = |name: &str| folded(name) == folded_name;
+    let optional = OPTIONAL.iter().any(|(name, others)| is_known(name) || others.iter().any(|other| is_known(other)));
+    let rest = ["model", "messages", "prompt", "content", "image_url", "response_format", "grammar", "tools", "input"];
+    optional || TOKEN_LIMITS.iter().any(|name| is_known(name)) || rest.into_iter().any(is_known)
+}
+
+/// `presencePenalty` as `presence_penalty`.
+fn snake(name: &str) -> String {
+    let mut snake = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+    }
+    snake
+}
+
+/// A name without what joins its words.
+fn folded(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// Where `name` stands in a message in lower case, as words of its own: joined by `_`, `-`, a space, or nothing (`topP`).
+fn mentions(message: &str, name: &str) -> Vec<(usize, usize)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    message.match_indices(name).any(|(start, found)| {
-        !message[..start].ends_with(is_word) && !message[start + found.len()..].starts_with(is_word)
-    })
+    // A single letter is a word only in quotation marks.
+    let joined: Vec<String> = match name.len() {
+        1 => ["'", "`", "\""].map(|mark| format!("{mark}{name}{mark}")).to_vec(),
+        _ => ["_", "-", " ", ""].map(|joint| name.replace('_', joint)).to_vec(),
+    };
+    let mut found: Vec<(usize, usize)> = joined
+        .iter()
+        .flat_map(|form| message.match_indices(form.as_str()).map(|(at, form)| (at, at + form.len())))
+        .filter(|&(start, end)| !message[..start].ends_with(is_word) && !message[end..].starts_with(is_word))
+        .collect();
+    found.dedup();
+    found
+}
+
+/// The distance in bytes between one of `places` and the nearest words of a refusal; `None` where none is near.
+fn nearest(message: &str, places: &[(usize, usize)], code: &str) -> Option<usize> {
+    if !places.is_empty() && (code.contains("unsupported_") || code.contains("extra_forbidden")) {
+        return places.iter().map(|&(start, _)| start).min();
+    }
+    let words = UNSUPPORTED.iter().chain(&WRONG_VALUE);
+    let distances = words.flat_map(|word| message.match_indices(word)).flat_map(|(at, word)| {
+        let end = at + word.len();
+        places.iter().map(move |&(start, stop)| if start >= end { start - end } else { at.saturating_sub(stop) })
+    });
+    distances.min().filter(|distance| *distance <= DISTANCE_MAX)
+}
+
+/// The whole numbers of a message.
+fn numbers(message: &str) -> impl Iterator<Item = u32> + Clone + '_ {
+    message.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok())
+}
+
+fn has_number(message: &str, number: &str) -> bool {
+    message.split(|c: char| !c.is_alphanumeric() && c != '.').any(|word| word.trim_matches('.') == number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SENT: fn() -> Value = || json!({"model": "m", "max_tokens": 64, "temperature": 0.0});
+    fn sent() -> Value {
+        json!({"model": "m", "messages": [], "max_tokens": 64, "temperature": 0.0, "top_p": 1.0, "seed": 0,
+            "frequency_penalty": 0, "presence_penalty": 0, "logprobs": true, "top_logprobs": 2, "add_special_tokens": true,
+            "stream": false})
+    }
+
+    fn after(body: &str) -> Option<Negotiated> {
+        Negotiated::default().after_refusal(&sent(), body, &|_| false, false)
+    }
+
+    /// The field that is left out after `message` in the form of OpenAI's errors.
+    fn omitted(message: &str) -> Vec<&'static str> {
+        let body = json!({"error": {"message": message, "type": "t", "param": null, "code": null}}).to_string();
+        after(&body).unwrap_or_else(|| panic!("{message}")).omitted.into_iter().collect()
+    }
 
     #[test]
     fn a_reasoning_model_gets_max_completion_tokens_and_no_temperature() {
-        let first = Negotiated::default();
         let body = r#"{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.","param":"max_tokens","code":"unsupported_parameter"}}"#;
-        let second = first.after_refusal(&SENT(), body).unwrap();
+        let second = after(body).unwrap();
         assert_eq!(second.token_limit(), "max_completion_tokens");
         let sent = json!({"model": "m", "max_completion_tokens": 64, "temperature": 0.0});
         let body = r#"{"error":{"message":"Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported.","param":"temperature","code":"unsupported_value"}}"#;
-        let third = second.after_refusal(&sent, body).unwrap();
+        let third = second.after_refusal(&sent, body, &|_| false, false).unwrap();
         assert!(third.omits("temperature"));
-        assert_eq!(third.after_refusal(&json!({"model": "m", "max_completion_tokens": 64}), body), None);
+        let sent = json!({"model": "m", "max_completion_tokens": 64});
+        assert_eq!(third.after_refusal(&sent, body, &|_| false, false), None);
+    }
+
+    #[test]
+    fn a_field_is_left_out_in_each_servers_own_words() {
+        for (message, name) in [
+            ("You are not allowed to request logprobs from this model", "logprobs"),
+            ("Logprobs is not enabled for models/gemini-x", "logprobs"),
+            ("Argument not supported on this model: presencePenalty", "presence_penalty"),
+            ("Argument not supported on this model: frequencyPenalty", "frequency_penalty"),
+            ("Penalty is not enabled for models/gemini-2.5-pro", "frequency_penalty"),
+            ("presence penalty is not supported", "presence_penalty"),
+            ("property 'seed' is unsupported", "seed"),
+            ("Unrecognized request argument supplied: seed", "seed"),
+            ("temperature: Extra inputs are not permitted", "temperature"),
+            ("`temperature` is deprecated for this model.", "temperature"),
+            ("`temperature` and `top_p` cannot both be specified for this model. Please use only one.", "top_p"),
+            ("top_p and temperature are mutually exclusive", "top_p"),
+            ("Input validation error: `top_p` must be > 0.0 and < 1.0", "top_p"),
+            (
+                "Invalid JSON payload received. Unknown name \"topP\" at 'generation_config': Cannot find field.",
+                "top_p",
+            ),
+            ("Bad request: json: unknown field \"top_logprobs\"", "top_logprobs"),
+            ("deepseek-reasoner does not support the parameter `logprobs`", "logprobs"),
+            ("litellm.UnsupportedParamsError: ollama does not support parameters: ['seed'], for model=x", "seed"),
+            ("Unsupported parameter: seed. Supported parameters: temperature, top_p, max_tokens", "seed"),
+            ("This endpoint takes temperature and top_p; seed is not supported", "seed"),
+            ("Extra inputs are not permitted, field: 'add_special_tokens', value: True", "add_special_tokens"),
+        ] {
+            assert_eq!(omitted(message), [name], "{message}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_the_error_names_by_itself_is_left_out() {
+        for (body, name) in [
+            (r#"{"error":{"message":"2 is not good","param":"seed"}}"#, "seed"),
+            (
+                r#"{"detail":[{"type":"extra_forbidden","loc":["body","seed"],"msg":"Extra inputs are not permitted","input":0}]}"#,
+                "seed",
+            ),
+            (
+                r#"{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","top_p"],"msg":"Extra inputs are not permitted"}]}}"#,
+                "top_p",
+            ),
+            (
+                r#"{"error":{"code":400,"message":"Invalid value","details":[{"fieldViolations":[{"field":"generationConfig.presencePenalty","description":"not supported"}]}]}}"#,
+                "presence_penalty",
+            ),
+        ] {
+            assert!(after(body).unwrap_or_else(|| panic!("{body}")).omits(name), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_temperature_of_zero_becomes_the_least_that_is_taken_and_then_goes() {
+        let body =
+            r#"{"error":"Input validation error: `temperature` must be strictly positive","error_type":"validation"}"#;
+        let second = after(body).unwrap();
+        assert_eq!(second.changed().collect::<Vec<_>>(), [("temperature", &json!(0.01))]);
+        let mut sent = sent();
+        sent["temperature"] = json!(0.01);
+        let third = second.after_refusal(&sent, body, &|_| false, false).unwrap();
+        assert!(third.omits("temperature") && third.changed().next().is_none());
+    }
+
+    #[test]
+    fn fewer_log_probabilities_are_asked_for_before_none() {
+        let body = r#"{"object":"error","message":"Requested sample logprobs of 2, which is greater than max allowed: 1","code":400}"#;
+        let second = after(body).unwrap();
+        assert_eq!(second.changed().collect::<Vec<_>>(), [("top_logprobs", &json!(1))]);
+        let mut sent = sent();
+        sent["top_logprobs"] = json!(1);
+        let third = second.after_refusal(&sent, body, &|_| false, false).unwrap();
+        assert!(third.omits("top_logprobs") && !third.omits("logprobs"));
+        sent.as_object_mut().unwrap().remove("top_logprobs");
+        assert!(third.after_refusal(&sent, body, &|_| false, false).unwrap().omits("logprobs"));
+    }
+
+    #[test]
+    fn the_token_limit_is_kept_within_the_servers_bounds() {
+        let sent = json!({"model": "m", "max_tokens": 2048});
+        let check = |body: &str, may_lower| {
+            let next = Negotiated::default().after_refusal(&sent, body, &|_| false, may_lower);
+            next.map(|next| next.n_tokens(2048))
+        };
+        let too_large = "max_tokens is too large: 2048. This model supports at most 1024 completion tokens, whereas you provided 2048.";
+        assert_eq!(check(too_large, true), Some(1024));
+        assert_eq!(check(too_large, false), None, "a person asked for so many");
+        let context = "'max_tokens' or 'max_completion_tokens' is too large: 2048. This model's maximum context length is 2048 tokens and your request has 600 input tokens";
+        assert_eq!(check(context, true), Some(1024));
+        assert_eq!(check(context, false), None);
+        let too_small = "Invalid 'max_tokens': integer below minimum value. Expected a value >= 16, but got 1 instead.";
+        let sent = json!({"model": "m", "max_tokens": 1});
+        let next = Negotiated::default().after_refusal(&sent, too_small, &|_| false, false).unwrap();
+        assert_eq!(next.n_tokens(1), 16);
     }
 
     #[test]
     fn an_error_about_something_else_changes_nothing() {
         for body in [
-            r#"{"error":{"message":"This model's maximum context length is 8 tokens"}}"#,
+            r#"{"error":{"message":"This model's maximum context length is 8 tokens, temperature 0 not supported"}}"#,
             r#"{"error":{"message":"Unsupported value: model","param":"model"}}"#,
+            r#"{"error":{"message":"The model `m` does not exist or you do not have access to it: unsupported temperature"}}"#,
+            r#"{"error":{"message":"Invalid image: not supported","param":"messages[0].content"}}"#,
+            r#"{"error":{"message":"Incorrect API key provided; seed not supported"}}"#,
+            r#"{"error":{"message":"Rate limit reached: max_tokens too large"}}"#,
+            r#"{"detail":[{"type":"missing","loc":["body","seed"],"msg":"Field required"}]}"#,
+            r#"{"error":{"message":"stop sequences are unsupported","param":"stop"}}"#,
             "temperature",
+            "unsupported",
             "",
         ] {
-            assert_eq!(Negotiated::default().after_refusal(&SENT(), body), None, "{body}");
+            assert_eq!(after(body), None, "{body}");
         }
+    }
+
+    #[test]
+    fn a_field_that_a_person_asked_for_stays() {
+        let body = r#"{"error":{"message":"`temperature` is not supported","param":"temperature"}}"#;
+        assert_eq!(Negotiated::default().after_refusal(&sent(), body, &|name| name == "temperature", false), None);
     }
 }

@@ -7,8 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::ChatError;
 use super::negotiation::Negotiated;
+use super::stream;
+use super::{ChatConfig, ChatError};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,17 +104,17 @@ pub struct ChatRequest {
     pub seed: Option<u64>,
     /// Left out if `None`, or where the server does not take it.
     pub top_p: Option<f64>,
-    /// Further fields, sent as they are.
+    /// Further fields, sent as they are, in place of those above where they have their names.
     pub extra: Map<String, Value>,
 }
 
 impl ChatRequest {
     /// The request as the server is to get it.
-    pub(super) fn to_json(&self, model: &str, negotiated: &Negotiated) -> Value {
+    pub(super) fn to_json(&self, config: &ChatConfig, negotiated: &Negotiated) -> Value {
         let mut body = Map::new();
-        body.insert("model".into(), json!(self.model.as_deref().unwrap_or(model)));
+        body.insert("model".into(), json!(self.model.as_deref().unwrap_or(&config.model)));
         body.insert("messages".into(), self.messages.iter().map(Message::to_json).collect());
-        body.insert(negotiated.token_limit().into(), json!(self.max_tokens));
+        body.insert(negotiated.token_limit().into(), json!(negotiated.n_tokens(self.max_tokens)));
         let sampling = [
             ("temperature", self.temperature.map(|value| json!(value))),
             ("top_p", self.top_p.map(|value| json!(value))),
@@ -124,9 +125,15 @@ impl ChatRequest {
                 body.insert(name.into(), value);
             }
         }
-        body.extend(self.extra.clone());
-        body.retain(|name, _| !negotiated.omits(name));
         body.insert("stream".into(), json!(false));
+        body.extend(self.extra.clone());
+        body.extend(config.extra_body.clone());
+        body.retain(|name, value| !negotiated.omits(name) && !value.is_null());
+        for (name, value) in negotiated.changed() {
+            if let Some(sent) = body.get_mut(name) {
+                *sent = value.clone();
+            }
+        }
         Value::Object(body)
     }
 
@@ -151,8 +158,10 @@ pub enum Finish {
 /// A reply with text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatReply {
-    /// The text, verbatim.
+    /// The text, verbatim; empty where the whole reply is a thought.
     pub content: String,
+    /// What the model thought, where the server tells it apart from the text.
+    pub thought: Option<String>,
     /// Why it ended.
     pub finish: Finish,
     /// Tokens of prompt and reply, where the server counts them.
@@ -232,6 +241,9 @@ struct WireChoice {
     finish_reason: Option<Value>,
     #[serde(default)]
     logprobs: Option<Value>,
+    /// A gateway's: the upstream server failed.
+    #[serde(default)]
+    error: Option<Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -240,11 +252,13 @@ struct WireMessage {
     content: Option<Value>,
     #[serde(default)]
     refusal: Option<Value>,
-    /// What a reasoning model thought; vLLM sends both names.
+    /// What a reasoning model thought, by the names of vLLM and DeepSeek, OpenRouter and vLLM, and Ollama.
     #[serde(default)]
     reasoning_content: Option<Value>,
     #[serde(default)]
     reasoning: Option<Value>,
+    #[serde(default)]
+    thinking: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -259,7 +273,12 @@ struct WireUsage {
 
 /// Reads the body of a 200. Where `takes_empty`, an empty text is a reply like any other; a missing one never is.
 pub(super) fn read_body(bytes: &[u8], takes_empty: bool) -> Body {
-    let completion: WireCompletion = match serde_json::from_slice(bytes) {
+    let streamed = stream::completion(bytes);
+    let parsed = match &streamed {
+        Some(whole) => WireCompletion::deserialize(whole),
+        None => serde_json::from_slice(bytes),
+    };
+    let completion = match parsed {
         Ok(completion) => completion,
         Err(error) if error.is_eof() && bytes.trim_ascii_start().starts_with(b"{") => {
             return Body::Other("half a document");
@@ -268,7 +287,8 @@ pub(super) fn read_body(bytes: &[u8], takes_empty: bool) -> Body {
         Err(_) if bytes.trim_ascii().is_empty() => return Body::Other("nothing"),
         Err(_) => return Body::Other("text"),
     };
-    if let Some(error) = completion.error.filter(|error| !error.is_null()) {
+    let in_choice = || completion.choices.iter().flatten().find_map(|choice| choice.error.as_ref());
+    if let Some(error) = completion.error.as_ref().filter(|error| !error.is_null()).or_else(in_choice) {
         let code = &error["code"];
         let code = code.as_u64().or_else(|| code.as_str()?.parse().ok());
         let status = code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
@@ -326,6 +346,33 @@ fn prompt_logprobs(places: &Value) -> Option<Vec<Option<PromptToken>>> {
     places.as_array()?.iter().enumerate().map(place).collect()
 }
 
+/// The text of a message's parts: of those that are thoughts, or of all others.
+fn said(parts: &[Value], are_thoughts: bool) -> String {
+    let is_thought = |part: &Value| {
+        let kind = part["type"].as_str().unwrap_or_default();
+        part["thought"] == true
+            || ["thinking", "reasoning", "thought", "redacted_thinking"].iter().any(|name| kind.starts_with(name))
+    };
+    let text = |part: &Value| match are_thoughts {
+        true => text_of(part),
+        false => part["text"].as_str().or(part.as_str()).unwrap_or_default().to_owned(),
+    };
+    parts.iter().filter(|part| is_thought(part) == are_thoughts).map(text).collect()
+}
+
+/// The text of a part of a message, or of a list of parts, whatever its field is called.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().map(text_of).collect(),
+        Value::Object(fields) => {
+            let names = ["text", "thinking", "reasoning", "content", "summary"];
+            names.iter().find_map(|name| fields.get(*name)).map(text_of).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
 fn read_choice(choice: WireChoice, takes_empty: bool) -> Result<ChatReply, ChatError> {
     let finish_reason = match choice.finish_reason {
         Some(Value::String(reason)) => reason,
@@ -335,17 +382,19 @@ fn read_choice(choice: WireChoice, takes_empty: bool) -> Result<ChatReply, ChatE
         return Err(ChatError::ContentFilter);
     }
     let message = choice.message.unwrap_or_default();
-    let is_said = |value: &Option<Value>| value.as_ref().is_some_and(|v| v.as_str().is_some_and(|s| !s.is_empty()));
-    let is_elsewhere = [&message.refusal, &message.reasoning_content, &message.reasoning].into_iter().any(is_said);
-    let (text, is_text) = match message.content {
-        Some(Value::String(text)) => (text, true),
-        Some(Value::Array(parts)) => (parts.iter().filter_map(|part| part["text"].as_str()).collect(), true),
-        _ => (String::new(), false),
+    let is_refused = message.refusal.as_ref().is_some_and(|refusal| refusal.as_str().is_some_and(|s| !s.is_empty()));
+    let (text, in_parts, is_text) = match message.content {
+        Some(Value::String(text)) => (text, None, true),
+        Some(Value::Array(parts)) => (said(&parts, false), Some(said(&parts, true)), true),
+        _ => (String::new(), None, false),
     };
-    let is_taken = takes_empty && is_text && !is_elsewhere;
-    if text.trim().is_empty() && !is_taken {
+    let beside = [&message.reasoning_content, &message.reasoning, &message.thinking];
+    let beside = beside.into_iter().flatten().map(text_of).find(|thought| !thought.is_empty());
+    let thought = in_parts.filter(|thought| !thought.is_empty()).or(beside);
+    let is_taken = takes_empty && is_text && !is_refused;
+    if text.trim().is_empty() && thought.is_none() && !is_taken {
         let hint = match message.refusal {
-            Some(Value::String(refusal)) if !refusal.is_empty() => {
+            Some(Value::String(refusal)) if is_refused => {
                 format!("; the model refused: {}", super::attempt::excerpt(&refusal))
             }
             _ if finish_reason == "length" => {
@@ -362,6 +411,7 @@ fn read_choice(choice: WireChoice, takes_empty: bool) -> Result<ChatReply, ChatE
     };
     Ok(ChatReply {
         content: text,
+        thought,
         finish,
         n_tokens: None,
         n_prompt_tokens: None,

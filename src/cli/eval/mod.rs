@@ -5,7 +5,7 @@ mod options;
 mod prepare;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
@@ -15,8 +15,8 @@ pub(super) use self::prepare::{PlannedRun, Prepared, announce, open_runs, plan, 
 use super::comparison::settings_note;
 use super::progress::Progress;
 use super::results::{self, Format, Results};
+use super::unscored::{self, Finished};
 use super::{exit_code, interrupt};
-use crate::domain::Trial;
 use crate::eval::{self, Ended, EvalRun};
 
 /// Flags of `emt eval`.
@@ -55,8 +55,11 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     announce(&mut progress, &prepared, &works, open_runs.iter().any(|open| !open.recorded.is_empty()));
     interrupt::listen();
     let n_repeats = prepared.n_repeats(options);
-    let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, feature_cache, .. } =
+    let Prepared { placement, subjects, datasets, questions, probes, batching, mut panel, runs, feature_cache, .. } =
         prepared;
+    if args.max_unscored >= 1.0 {
+        panel.tolerate_unparsable();
+    }
     let run = EvalRun {
         datasets: &datasets,
         prompt_name: prompt_name(&runs[0].spec),
@@ -98,7 +101,14 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
                 write_own_settings(&runs, out)?;
             }
             for (run, trials) in runs.iter().zip(&trials) {
-                refuse_unscored(args, &run.dir, trials, judge_error.as_deref())?;
+                unscored::refuse_unscored(&Finished {
+                    dir: &run.dir,
+                    trials,
+                    judge_error: judge_error.as_deref(),
+                    max_unscored: args.max_unscored,
+                    judging: &options.judging,
+                    is_rejudged: false,
+                })?;
             }
             Ok(exit_code::OK)
         }
@@ -114,25 +124,6 @@ fn write_own_settings(runs: &[PlannedRun], out: &mut dyn Write) -> Result<()> {
         if let Some(note) = settings_note(&base.spec, &run.spec, &results::name_of(&run.dir)) {
             writeln!(out, "\n{note}")?;
         }
-    }
-    Ok(())
-}
-
-/// The run is complete on disk; may its numbers be trusted?
-fn refuse_unscored(args: &EvalArgs, dir: &Path, trials: &[Trial], judge_error: Option<&str>) -> Result<()> {
-    let Some(unscored) = eval::largest_unscored_share(trials) else { return Ok(()) };
-    if unscored.share > args.max_unscored {
-        let why = judge_error.map(|error| format!(" ({error})")).unwrap_or_default();
-        bail!(
-            "{:.1}% of {} are unscored, more than --max-unscored {:.1}%{why}; the run is \
-             complete in `{}`; hint: run the same command again to retry, or `emt judge score {} --out NEW` to judge it \
-             anew",
-            unscored.share * 100.0,
-            results::trials_name(&unscored),
-            args.max_unscored * 100.0,
-            dir.display(),
-            dir.display()
-        );
     }
     Ok(())
 }

@@ -427,7 +427,7 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, wor
     let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
     if n_calls_max > 0 {
-        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer"));
+        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and one fixed question first"));
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::api::{
     ChatClient, ChatConfig, ChatError, ChatReply, ChatRequest, Finish, Message, Part, Role, ServedModel, SideError,
 };
-use crate::domain::{Answer, ServedSpec, Stop};
+use crate::domain::{Answer, ServedSpec, Stop, with_thought_opened};
 pub use probe::Probe;
 pub use scoring::{Constraint, LabelScoring, LabelTokens, label_tokens, scores};
 
@@ -50,6 +50,8 @@ pub struct ServerRequest {
 pub struct Server {
     client: ChatClient,
     asks_logprobs: bool,
+    /// Fields of every request that a person asked for.
+    extra_body: Map<String, Value>,
     models: Vec<ProbedModel>,
     /// What a person should know.
     pub warnings: Vec<String>,
@@ -73,6 +75,7 @@ pub struct ProbedModel {
 impl Server {
     /// Finds the models, and probes each.
     pub fn open(request: ServerRequest) -> Result<Self> {
+        let extra_body = request.chat.extra_body.clone();
         let client = ChatClient::new(ChatConfig { takes_empty_replies: true, ..request.chat })?;
         let listed = match client.models() {
             Ok(models) => models,
@@ -99,7 +102,7 @@ impl Server {
         for model in &models {
             warnings.extend(model.warnings(request.asks_logprobs));
         }
-        Ok(Self { client, asks_logprobs: request.asks_logprobs, models, warnings })
+        Ok(Self { client, asks_logprobs: request.asks_logprobs, extra_body, models, warnings })
     }
 
     /// The client, for requests of [`Server::generate_request`] and the like.
@@ -118,10 +121,19 @@ impl Server {
         let (client, omitted) = (&self.client, self.omitted());
         let is_sent = |name: &str| !omitted.iter().any(|other| other == name);
         let mut request = Map::new();
-        request.insert("temperature".into(), if is_sent("temperature") { json!(0) } else { Value::Null });
-        request.insert("seed".into(), if is_sent("seed") { json!(SEED) } else { Value::Null });
+        let parameters = client.effective_parameters();
+        for (name, value) in [("temperature", json!(0)), ("seed", json!(SEED))] {
+            let changed = parameters["changed"].get(name).cloned();
+            request.insert(name.into(), if is_sent(name) { changed.unwrap_or(value) } else { Value::Null });
+        }
         request.insert("add_special_tokens".into(), json!(probed.adds_special_tokens == Some(true)));
-        request.insert("token_limit".into(), client.effective_parameters()["token_limit"].clone());
+        request.insert("token_limit".into(), parameters["token_limit"].clone());
+        if let Some(least) = parameters.get("min_tokens") {
+            request.insert("min_tokens".into(), least.clone());
+        }
+        if !self.extra_body.is_empty() {
+            request.insert("extra_body".into(), self.extra_body.clone().into());
+        }
         ServedSpec {
             model: probed.name.model.clone(),
             request: request.into(),
@@ -161,8 +173,8 @@ impl Server {
         request
     }
 
-    /// What a reply says, or why it is no answer.
-    pub fn answer(&self, reply: &ChatReply) -> Result<Answer, String> {
+    /// What a reply of one of the models says, thought included, or why it is no answer.
+    pub fn answer(&self, model: usize, reply: &ChatReply) -> Result<Answer, String> {
         let stop = match &reply.finish {
             Finish::Stop => Stop::Eos,
             Finish::Length => Stop::Length,
@@ -178,7 +190,7 @@ impl Server {
             _ => None,
         };
         Ok(Answer {
-            text: reply.content.clone(),
+            text: said(reply, self.models[model].probe.begins_in_thought),
             stop,
             n_prompt_tokens: reply.n_prompt_tokens,
             n_answer_tokens: reply.n_reply_tokens,
@@ -237,6 +249,16 @@ fn request(
         max_tokens: max_new_tokens as u32,
         extra,
         ..ChatRequest::default()
+    }
+}
+
+/// The text of a reply; where nothing was said but a thought, or a chat template opened one, with the mark that opens it, so that
+/// whoever reads it sees a thought.
+fn said(reply: &ChatReply, begins_in_thought: bool) -> String {
+    match &reply.thought {
+        Some(thought) if reply.content.trim().is_empty() => with_thought_opened(thought),
+        None if begins_in_thought => with_thought_opened(&reply.content),
+        _ => reply.content.clone(),
     }
 }
 

@@ -3,13 +3,15 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::{LabelScoring, ProbedModel, ServedName, ask, request, scoring};
-use crate::api::{ChatClient, ChatError, Part, ReplyServer};
+use super::{LabelScoring, ProbedModel, ServedName, ask, request, said, scoring};
+use crate::api::{ChatClient, ChatError, ChatReply, ChatRequest, Finish, Part, ReplyServer};
 use crate::dataset;
-use crate::domain::RgbImage;
+use crate::domain::{RgbImage, SplitReply};
 
 /// Answers longer than this tell nothing more.
 const N_TOKENS_MAX: usize = 32;
+/// Room for a thought about a small image.
+const N_TOKENS_OF_THOUGHT: u32 = 2_048;
 const QUESTION: &str = "What is in this image? Answer in one sentence.";
 const SIDE_PX: u32 = 64;
 
@@ -27,6 +29,8 @@ pub struct Probe {
     pub logprobs: Option<Vec<f32>>,
     /// Whether the same question twice got the same answer.
     pub is_repeatable: bool,
+    /// Whether the chat template opens a thought, so that replies begin in one and hold only the mark that closes it.
+    pub begins_in_thought: bool,
 }
 
 impl Probe {
@@ -42,13 +46,17 @@ impl Probe {
         for logprob in self.logprobs.iter().flatten() {
             hasher.update(&logprob.to_le_bytes());
         }
-        json!({
+        let mut probe = json!({
             "question": QUESTION,
             "answer": self.answer,
             "n_prompt_tokens": self.n_prompt_tokens,
             "logprobs": self.logprobs,
             "hash": format!("blake3:{}", hasher.finalize().to_hex()),
-        })
+        });
+        if self.begins_in_thought {
+            probe["begins_in_thought"] = json!(true);
+        }
+        probe
     }
 }
 
@@ -91,20 +99,44 @@ pub(super) fn open(
             Err(error) => bail!("{}", refusal(&name.model, &error)),
         });
     }
-    let is_repeatable = answers[0].content == answers[1].content;
+    let is_repeatable = said(&answers[0], false) == said(&answers[1], false);
     let first = answers.swap_remove(0);
+    let begins_in_thought = begins_in_thought(client, &asked, &first)?;
     let probe = Probe {
-        server: first.server,
         n_prompt_tokens: first.n_prompt_tokens,
-        answer: first.content,
+        answer: said(&first, false),
+        server: first.server,
         logprobs: first.logprobs.map(|tokens| tokens.iter().map(|token| token.logprob).collect()),
         is_repeatable,
+        begins_in_thought,
     };
     let mut probed = ProbedModel { name, entry, adds_special_tokens, probe, label_scoring: None };
     if scores_labels {
         probed.label_scoring = Some(label_scoring(client, &probed, &image)?);
     }
     Ok(probed)
+}
+
+/// Whether the model's replies begin in a thought that the chat template opened. Nothing in a reply that was cut off tells it, so
+/// the question is put once more with room for a thought to end.
+fn begins_in_thought(client: &ChatClient, asked: &ChatRequest, first: &ChatReply) -> Result<bool> {
+    let is_lone_end = |reply: &ChatReply| {
+        let split = SplitReply::new(&reply.content, false);
+        split.thought.is_some() && split.answer.is_some() && !SplitReply::opens_a_thought(&reply.content)
+    };
+    if first.thought.is_some() || is_lone_end(first) || first.finish != Finish::Length {
+        return Ok(is_lone_end(first));
+    }
+    if SplitReply::opens_a_thought(&first.content) {
+        return Ok(false);
+    }
+    let with_room = ChatRequest { max_tokens: N_TOKENS_OF_THOUGHT, ..asked.clone() };
+    match ask(client, with_room) {
+        Ok(reply) => Ok(is_lone_end(&reply)),
+        Err(error) if error.is_fatal() => bail!("{error}"),
+        // A server without room for it tells nothing.
+        Err(_) => Ok(false),
+    }
 }
 
 fn label_scoring(client: &ChatClient, model: &ProbedModel, image: &Part) -> Result<LabelScoring> {

@@ -1,0 +1,169 @@
+//! What a server's error says, in whatever form servers put it.
+
+use serde_json::Value;
+
+/// One complaint of an error: what is said, and the request's field that it names by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Complaint {
+    /// The words.
+    pub(super) message: String,
+    /// The field, as the server writes it.
+    pub(super) field: Option<String>,
+    /// The kind of error, by the server's own name.
+    pub(super) code: String,
+}
+
+/// Names under which servers put the words.
+const MESSAGES: [&str; 8] = ["message", "msg", "detail", "error", "error_message", "description", "reason", "errors"];
+/// Names under which they put the field.
+const FIELDS: [&str; 5] = ["param", "field", "parameter", "loc", "property"];
+/// Lists of complaints: pydantic's, Google's, and others'.
+const LISTS: [&str; 6] = ["detail", "details", "errors", "fieldViolations", "issues", "choices"];
+/// Errors are nested three deep at most, and one deeper where a gateway wraps them.
+const DEPTH_MAX: usize = 6;
+
+/// All complaints of a body; a body that is no JSON is one.
+pub(super) fn complaints(body: &str) -> Vec<Complaint> {
+    let mut found = Vec::new();
+    match parse(body) {
+        Some(value) => collect(&value, &mut found, 0),
+        None => found.push(plain(body)),
+    }
+    found
+}
+
+/// The words of a body's first complaint; the body itself where it has none.
+pub(super) fn first_message(body: &str) -> String {
+    let found = complaints(body);
+    match found.iter().find(|complaint| !complaint.message.is_empty()) {
+        Some(Complaint { message, field: Some(field), .. }) if !message.contains(field.as_str()) => {
+            format!("{field}: {message}")
+        }
+        Some(complaint) => complaint.message.clone(),
+        None => body.to_owned(),
+    }
+}
+
+/// A JSON object or list, also where text stands around it, as in what a gateway wraps.
+fn parse(text: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(text.trim()).ok()?;
+    (value.is_object() || value.is_array()).then_some(value)
+}
+
+fn plain(text: &str) -> Complaint {
+    Complaint { message: text.trim().to_owned(), ..Complaint::default() }
+}
+
+fn collect(value: &Value, found: &mut Vec<Complaint>, depth: usize) {
+    if depth > DEPTH_MAX {
+        return;
+    }
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect(item, found, depth + 1)),
+        Value::String(text) => match inner(text) {
+            Some(inner) => collect(&inner, found, depth + 1),
+            None => found.push(plain(text)),
+        },
+        Value::Object(fields) => {
+            // What is more exact comes first: a list of complaints before the words that sum it up.
+            for name in LISTS {
+                if let Some(list) = fields.get(name).filter(|list| list.is_array()) {
+                    collect(list, found, depth + 1);
+                }
+            }
+            let field = FIELDS.iter().filter_map(|name| fields.get(*name)).find_map(field_name);
+            let text = |name: &&str| fields.get(*name).and_then(Value::as_str).unwrap_or_default();
+            let code = ["code", "type", "error_code", "error_type"].iter().map(text).collect::<Vec<_>>().join(" ");
+            for name in MESSAGES {
+                match fields.get(name) {
+                    Some(Value::String(text)) => match inner(text) {
+                        Some(inner) => collect(&inner, found, depth + 1),
+                        None => {
+                            let message = text.trim().to_owned();
+                            found.push(Complaint { message, field: field.clone(), code: code.clone() });
+                        }
+                    },
+                    Some(nested @ Value::Object(_)) => collect(nested, found, depth + 1),
+                    Some(nested @ Value::Array(_)) if !LISTS.contains(&name) => collect(nested, found, depth + 1),
+                    _ => {}
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An error in JSON that a gateway put into its own as text.
+fn inner(text: &str) -> Option<Value> {
+    let (start, end) = (text.find('{')?, text.rfind('}')?);
+    parse(text.get(start..=end)?).filter(|value| {
+        let mut nested = Vec::new();
+        collect(value, &mut nested, DEPTH_MAX - 1);
+        !nested.is_empty()
+    })
+}
+
+/// The last part of `generationConfig.seed`, and of pydantic's `["body", "seed"]`.
+fn field_name(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.as_str(),
+        Value::Array(path) => path.iter().rev().find_map(Value::as_str)?,
+        _ => return None,
+    };
+    let last = text.rsplit('.').next()?.trim_matches(|c: char| !c.is_alphanumeric() && c != '_');
+    // LiteLLM writes Python's word for nothing.
+    (!last.is_empty() && last != "None" && last != "null" && last != "body").then(|| last.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(body: &str, message: &str, field: Option<&str>) {
+        let found = complaints(body);
+        assert!(found.iter().any(|one| one.message == message && one.field.as_deref() == field), "{body}: {found:?}");
+        assert!(first_message(body).contains(message), "{body}: {}", first_message(body));
+    }
+
+    #[test]
+    fn each_servers_form_is_read() {
+        check(r#"{"error":{"message":"no","type":"t","param":"seed","code":null}}"#, "no", Some("seed"));
+        check(r#"[{"error":{"code":400,"message":"no","status":"INVALID_ARGUMENT"}}]"#, "no", None);
+        check(r#"{"type":"error","error":{"type":"invalid_request_error","message":"no"}}"#, "no", None);
+        check(r#"{"code":"Client specified an invalid argument","error":"no"}"#, "no", None);
+        check(r#"{"error":"no","error_type":"validation"}"#, "no", None);
+        check(r#"{"object":"error","message":"no","type":"BadRequestError","param":"None","code":400}"#, "no", None);
+        check(
+            r#"{"detail":[{"type":"extra_forbidden","loc":["body","seed"],"msg":"no","input":0}]}"#,
+            "no",
+            Some("seed"),
+        );
+        check(
+            r#"{"object":"error","message":{"detail":[{"type":"extra_forbidden","loc":["body","seed"],"msg":"no"}]},"type":"t"}"#,
+            "no",
+            Some("seed"),
+        );
+        check(r#"{"detail":"no"}"#, "no", None);
+        check(r#"{"error_code":"BAD_REQUEST","message":"no"}"#, "no", None);
+        check(
+            r#"{"error":{"code":400,"message":"bad","details":[{"fieldViolations":[{"field":"generation_config.seed","description":"no"}]}]}}"#,
+            "no",
+            Some("seed"),
+        );
+        check(
+            r#"{"error":{"message":"litellm.BadRequestError: OpenAIException - {\"error\":{\"message\":\"no\",\"param\":\"seed\"}}","code":"400"}}"#,
+            "no",
+            Some("seed"),
+        );
+        check("no\n", "no", None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_reader_panic(text in ".{0,60}|[{}\\[\\]\":,a-z]{0,60}") {
+            let _ = (complaints(&text), first_message(&text));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Streams of servers that stream although nobody asked them to.
+
+use serde_json::{Map, Value, json};
+
+/// The completion that a stream of server-sent events adds up to, in the form of one that is not streamed; `None` where the
+/// bytes are no such stream, or one that broke off.
+pub(super) fn completion(bytes: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut events = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).peekable();
+    events.peek()?;
+    let (mut message, mut finish, mut whole) = (Map::new(), Value::Null, Map::new());
+    let (mut logprobs, mut is_done) = (Vec::new(), false);
+    for event in events {
+        if event == "[DONE]" {
+            is_done = true;
+            break;
+        }
+        let event: Value = serde_json::from_str(event).ok()?;
+        for name in ["error", "usage", "system_fingerprint"] {
+            if let Some(value) = event.get(name).filter(|value| !value.is_null()) {
+                whole.insert(name.to_owned(), value.clone());
+            }
+        }
+        let choice = &event["choices"][0];
+        for (name, value) in choice["delta"].as_object().into_iter().flatten() {
+            add(&mut message, name, value);
+        }
+        logprobs.extend(choice["logprobs"]["content"].as_array().into_iter().flatten().cloned());
+        if !choice["finish_reason"].is_null() {
+            finish = choice["finish_reason"].clone();
+        }
+    }
+    if whole.contains_key("error") {
+        return Some(whole.into());
+    }
+    let logprobs = if logprobs.is_empty() { Value::Null } else { json!({"content": logprobs}) };
+    let choice = json!({"message": message, "finish_reason": finish, "logprobs": logprobs});
+    whole.insert("choices".to_owned(), json!([choice]));
+    (is_done || !finish.is_null()).then(|| whole.into())
+}
+
+/// Text is appended to what came before; anything else takes its place.
+fn add(message: &mut Map<String, Value>, name: &str, value: &Value) {
+    match (message.get_mut(name), value) {
+        (Some(Value::String(before)), Value::String(more)) => before.push_str(more),
+        (Some(_), Value::Null) => {}
+        _ => {
+            message.insert(name.to_owned(), value.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pieces_of_a_stream_are_one_reply() {
+        let stream = concat!(
+            "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"a \"},\"finish_reason\":null}]}\n\n",
+            ": a comment\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"cat\"},\"finish_reason\":\"stop\"}]}\n\n",
+            "data: {\"choices\":[],\"usage\":{\"total_tokens\":7}}\n\ndata: [DONE]\n\n",
+        );
+        let whole = completion(stream.as_bytes()).unwrap();
+        assert_eq!(whole["choices"][0]["message"]["content"], "a cat");
+        assert_eq!(
+            (&whole["choices"][0]["finish_reason"], &whole["usage"]["total_tokens"]),
+            (&json!("stop"), &json!(7))
+        );
+    }
+
+    #[test]
+    fn a_stream_that_broke_off_is_none_and_an_error_in_it_is_one() {
+        let piece = "data: {\"choices\":[{\"delta\":{\"content\":\"a \"},\"finish_reason\":null}]}\n\n";
+        assert_eq!(completion(piece.as_bytes()), None);
+        assert_eq!(completion(b"upstream went away"), None);
+        let failed = completion(b"data: {\"error\":{\"message\":\"slow down\",\"code\":429}}\n\n").unwrap();
+        assert_eq!(failed["error"]["code"], 429);
+    }
+}

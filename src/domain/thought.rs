@@ -1,0 +1,262 @@
+//! What a reasoning model says before it answers.
+
+/// A reply with the model's thought apart from its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitReply {
+    /// The thought, verbatim with its marks; `None` where the reply has none.
+    pub thought: Option<String>,
+    /// What was said after the thought; `None` where the thought was cut off or never closed, so that there is no answer.
+    pub answer: Option<String>,
+}
+
+/// Marks around a thought, in lower case: what opens it, and what closes it.
+const THOUGHT_MARKS: [(&str, &str); 17] = [
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<thoughts>", "</thoughts>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<analysis>", "</analysis>"),
+    ("<reflection>", "</reflection>"),
+    ("<scratchpad>", "</scratchpad>"),
+    // Seed-OSS, Magistral, Kimi-VL, Command A, OpenThinker, Apertus, MedGemma, Gemma 4, and templates that name roles.
+    ("<seed:think>", "</seed:think>"),
+    ("[think]", "[/think]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|start_thinking|>", "<|end_thinking|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<unused94>", "<unused95>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|think|>", "<|/think|>"),
+];
+
+/// Marks that models put around the answer behind a thought, in lower case.
+const ANSWER_MARKS: [(&str, &str); 7] = [
+    ("<answer>", "</answer>"),
+    ("<response>", "</response>"),
+    ("<conclusion>", "</conclusion>"),
+    ("<|start_response|>", "<|end_response|>"),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("<|begin_of_box|>", "<|end_of_box|>"),
+    ("◁answer▷", "◁/answer▷"),
+];
+
+/// gpt-oss's channels: everything before the last `final` is thought.
+const CHANNEL: &str = "<|channel|>";
+const FINAL_CHANNEL: &str = "<|channel|>final";
+const CHANNEL_MESSAGE: &str = "<|message|>";
+const CHANNEL_ENDS: [&str; 4] = ["<|return|>", "<|end|>", "<|start|>", "<|channel|>"];
+/// The same where a tokenizer dropped its special tokens.
+const BARE_CHANNELS: (&str, &str) = ("analysis", "assistantfinal");
+/// Granite's words.
+const SPOKEN_MARKS: [(&str, &str); 2] =
+    [("here is my thought process:", "here is my response:"), ("here's my thought process:", "here's my response:")];
+
+impl SplitReply {
+    /// Splits a reply. `begins_in_thought`: the chat template opened a thought before the reply began, so only the mark that
+    /// closes it can stand in the reply.
+    ///
+    /// An opening mark counts wherever it stands. A closing mark without an opening one ends a thought that began with the reply.
+    pub fn new(reply: &str, begins_in_thought: bool) -> Self {
+        // Marks are compared without regard to the case of ASCII letters, which keeps the places of all bytes.
+        let lower = reply.to_ascii_lowercase();
+        let answer = if lower.contains(CHANNEL) {
+            channels(&lower)
+        } else if is_bare_channel(reply) {
+            lower.rfind(BARE_CHANNELS.1).map(|at| (at + BARE_CHANNELS.1.len(), reply.len()))
+        } else {
+            marked(&lower, begins_in_thought)
+        };
+        let Some((start, end)) = answer else {
+            return Self { thought: Some(reply.to_owned()), answer: None };
+        };
+        if (start, end) == (0, reply.len()) {
+            return Self { thought: None, answer: Some(reply.to_owned()) };
+        }
+        let (inner_start, inner_end) = unwrapped(&lower, start, end);
+        let thought = if start == 0 { &reply[end..] } else { &reply[..start] };
+        Self { thought: Some(thought.to_owned()), answer: Some(reply[inner_start..inner_end].trim().to_owned()) }
+    }
+
+    /// Whether a reply opens a thought by itself.
+    pub fn opens_a_thought(reply: &str) -> bool {
+        let lower = reply.to_ascii_lowercase();
+        lower.contains(CHANNEL) || is_bare_channel(reply) || first_opening(&lower).is_some()
+    }
+}
+
+/// Where the last message of the final channel stands.
+fn channels(lower: &str) -> Option<(usize, usize)> {
+    let channel = lower.rfind(FINAL_CHANNEL)? + FINAL_CHANNEL.len();
+    let start = channel + lower[channel..].find(CHANNEL_MESSAGE)? + CHANNEL_MESSAGE.len();
+    let end = CHANNEL_ENDS.iter().filter_map(|mark| lower[start..].find(mark)).min();
+    Some((start, end.map_or(lower.len(), |end| start + end)))
+}
+
+/// `analysisThe image shows …assistantfinalcat`: no space stands where a special token stood.
+fn is_bare_channel(reply: &str) -> bool {
+    let after = reply.trim_start().strip_prefix(BARE_CHANNELS.0);
+    after.is_some_and(|after| after.starts_with(char::is_uppercase) || after.contains(BARE_CHANNELS.1))
+}
+
+/// Where the answer stands beside all thoughts; `None` where the last thought is not closed.
+fn marked(lower: &str, begins_in_thought: bool) -> Option<(usize, usize)> {
+    let trimmed = lower.trim_start();
+    let offset = lower.len() - trimmed.len();
+    for (opening, closing) in SPOKEN_MARKS {
+        if trimmed.starts_with(opening) {
+            return trimmed.find(closing).map(|at| (offset + at + closing.len(), lower.len()));
+        }
+    }
+    let last = |marks: fn(&(&'static str, &'static str)) -> &'static str| {
+        let places = THOUGHT_MARKS.iter().filter_map(move |pair| Some((lower.rfind(marks(pair))?, marks(pair).len())));
+        places.max_by_key(|(at, length)| at + length)
+    };
+    let (opened, closed) = (last(|pair| pair.0), last(|pair| pair.1));
+    match (opened, closed) {
+        (None, None) if begins_in_thought => None,
+        (None, None) => Some((0, lower.len())),
+        (Some(_), None) => None,
+        (Some((opened, _)), Some((closed, _))) if opened > closed => None,
+        (opened, Some((closed, length))) => {
+            let after = closed + length;
+            // A thought behind the answer: what stands before it was said.
+            let before = opened.and_then(|_| first_opening(lower)).filter(|&at| !lower[..at].trim().is_empty());
+            match before {
+                Some(before) if lower[after..].trim().is_empty() => Some((0, before)),
+                _ => Some((after, lower.len())),
+            }
+        }
+    }
+}
+
+fn first_opening(lower: &str) -> Option<usize> {
+    THOUGHT_MARKS.iter().filter_map(|(opening, _)| lower.find(opening)).min()
+}
+
+/// The inside of the marks of an answer, where they stand around all of it; an answer that was cut off lacks the second.
+fn unwrapped(lower: &str, start: usize, end: usize) -> (usize, usize) {
+    let said = &lower[start..end];
+    let start_of_said = start + (said.len() - said.trim_start().len());
+    let said = said.trim();
+    for (opening, closing) in ANSWER_MARKS {
+        if let Some(inner) = said.strip_prefix(opening) {
+            let inner_start = start_of_said + opening.len();
+            return (inner_start, inner_start + inner.find(closing).unwrap_or(inner.len()));
+        }
+    }
+    (start, end)
+}
+
+/// Whether a rendered prompt ends inside a thought, so that the model's reply begins in one.
+pub fn ends_in_thought(prompt: &str) -> bool {
+    let lower = prompt.trim_end().to_ascii_lowercase();
+    THOUGHT_MARKS.iter().any(|(opening, _)| lower.ends_with(opening))
+}
+
+/// A reply that began in a thought with the mark that opens it, so that it says by itself what it is.
+pub fn with_thought_opened(reply: &str) -> String {
+    format!("{}{reply}", THOUGHT_MARKS[0].0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(reply: &str, answer: Option<&str>) {
+        let split = SplitReply::new(reply, false);
+        assert_eq!(split.answer.as_deref(), answer, "{reply}");
+        assert!(split.thought.is_some(), "{reply}");
+    }
+
+    #[test]
+    fn the_answer_stands_after_the_thought_whatever_its_marks() {
+        for reply in [
+            "<think>\nA dog? No.\n</think>\n\ncat",
+            "<think>\n\n</think>\n\ncat",
+            "A dog? No.\n</think>\n\ncat",
+            "<THINK>dog</THINK>cat",
+            "<thinking>dog</thinking> cat",
+            "<thought>dog</thought>\ncat",
+            "<reasoning>dog</reasoning>cat",
+            "[THINK]dog[/THINK]cat",
+            "◁think▷dog◁/think▷cat",
+            "<seed:think>dog</seed:think>cat",
+            "<|START_THINKING|>dog<|END_THINKING|><|START_RESPONSE|>cat<|END_RESPONSE|>",
+            "<|begin_of_thought|>dog<|end_of_thought|>\n<|begin_of_solution|>cat<|end_of_solution|>",
+            "<unused94>thought\ndog<unused95>cat",
+            "<|channel>thought\ndog<channel|>cat",
+            "<think>dog</think><answer>cat</answer>",
+            "<think>dog</think><answer>cat",
+            "<think>dog</think> <|begin_of_box|>cat<|end_of_box|>",
+            "<think>a</think> dog? <think>b</think> cat",
+            "Let me see. <think>dog</think>cat",
+            "cat <think>or a dog</think>",
+            "<|channel|>analysis<|message|>dog<|end|><|start|>assistant<|channel|>final<|message|>cat<|return|>",
+            "<|channel|>final<|message|>cat",
+            "analysisThe image shows a dog.assistantfinalcat",
+            "Here is my thought process: a dog.\nHere is my response: cat",
+        ] {
+            check(reply, Some("cat"));
+        }
+    }
+
+    #[test]
+    fn a_thought_that_is_not_closed_has_no_answer_behind_it() {
+        for reply in [
+            "<think>\nThe image shows a cat",
+            "<think>",
+            "<think>a</think> <think>cat",
+            "[THINK]cat",
+            "◁think▷cat",
+            "<|channel|>analysis<|message|>cat",
+            "<|channel|>analysis<|message|>cat<|end|><|start|>assistant<|channel|>final",
+            "analysisThe image shows a cat",
+            "Here is my thought process: a cat",
+        ] {
+            check(reply, None);
+        }
+        assert_eq!(SplitReply::new("The user asks for a cat", true).answer, None);
+        assert_eq!(SplitReply::new("A dog? No.</think>cat", true).answer.as_deref(), Some("cat"));
+    }
+
+    #[test]
+    fn a_reply_without_a_thought_stays_as_it_is() {
+        for reply in
+            ["cat", "", " a cat.\n", "1 < 2 > 0", "analysis of a cat", "[1] cat", "<b>cat</b>", "<answer>cat</answer>"]
+        {
+            let expected = SplitReply { thought: None, answer: Some(reply.to_owned()) };
+            assert_eq!(SplitReply::new(reply, false), expected);
+        }
+    }
+
+    #[test]
+    fn a_thought_with_nothing_behind_it_is_an_empty_answer() {
+        check("<think>cat</think>\n", Some(""));
+    }
+
+    #[test]
+    fn a_prompt_that_opens_a_thought_is_seen() {
+        assert!(ends_in_thought("<|im_start|>assistant\n<think>\n"));
+        assert!(ends_in_thought("ASSISTANT: [THINK]"));
+        assert!(!ends_in_thought("<|im_start|>assistant\n<think>\n\n</think>\n\n"));
+        assert!(!ends_in_thought("ASSISTANT:"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_makes_the_reader_panic_and_no_text_is_made_up(
+            pieces in prop::collection::vec("<think>|</think>|<\\|channel\\|>|final|<\\|message\\|>|analysis|assistantfinal|é|İ|cat| |\\[/THINK\\]|<answer>", 0..9),
+            begins in any::<bool>(),
+        ) {
+            let reply = pieces.concat();
+            let split = SplitReply::new(&reply, begins);
+            prop_assert!(split.answer.iter().all(|answer| reply.contains(answer.as_str())));
+            prop_assert!(split.thought.iter().all(|thought| reply.contains(thought.as_str())));
+            prop_assert!(split.answer.is_some() || split.thought.is_some());
+        }
+    }
+}
