@@ -242,6 +242,7 @@ mod tests {
     fn the_end_of_an_answer_is_the_token_behind_its_text() {
         let reply = |tokens: &[&str]| ChatReply {
             content: "umbrella oath".to_owned(),
+            thought: None,
             finish: Finish::Stop,
             n_tokens: None,
             n_prompt_tokens: None,
