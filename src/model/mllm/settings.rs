@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::{Dialogue, FAMILIES, MllmFamily, MllmPlan, OpenedModel, eos_ids};
+use super::{Dialogue, FAMILIES, MllmFamily, MllmPlan, OpenedModel};
 use crate::model::duplicates;
 use crate::model::generation_config::{GenerationChoice, GenerationConfig};
 use crate::model::preprocess::{ImageProcessor, PixelLimits};
@@ -128,5 +128,34 @@ impl OpenedModel {
         let template_of = if files.contains(&OwnFiles::Template) { &own } else { checkpoint };
         let read = ModelSettings::read(family, &own, template_of, tower, overrides);
         read.map(Some).with_context(|| format!("failed to read the settings of its own that `{name}` has"))
+    }
+}
+
+/// The tokens that end an answer: of generation_config.json, else config.json, else the tokenizer's own, else `</s>`. Ids that
+/// the tokenizer lacks end nothing.
+fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
+    let generation = checkpoint.read_json("generation_config.json")?;
+    let config = checkpoint.config();
+    let candidates = [
+        generation.as_ref().and_then(|g| g.get("eos_token_id")),
+        config.get("text_config").and_then(|t| t.get("eos_token_id")),
+        config.get("eos_token_id"),
+    ];
+    for value in candidates.into_iter().flatten() {
+        let ids: Vec<u32> = match value {
+            Value::Array(ids) => ids.iter().filter_map(|id| id.as_u64().map(|id| id as u32)).collect(),
+            id => id.as_u64().map(|id| id as u32).into_iter().collect(),
+        };
+        let known: Vec<u32> = ids.into_iter().filter(|&id| tokenizer.token(id).is_some()).collect();
+        if !known.is_empty() {
+            return Ok(known);
+        }
+    }
+    match tokenizer.eos_id().or_else(|| tokenizer.token_id("</s>")) {
+        Some(id) => Ok(vec![id]),
+        None => bail!(
+            "no end-of-sequence token is known for `{}`; hint: add eos_token_id to generation_config.json",
+            checkpoint.dir.display()
+        ),
     }
 }
