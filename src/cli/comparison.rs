@@ -175,8 +175,13 @@ pub(super) fn compare(
 
 /// A slip in a field's name would silently allow nothing.
 fn check_fields(allowed: &[String], baseline: &RecordedRun) -> Result<()> {
-    let known: Vec<&str> =
-        baseline.manifest.comparable.keys().map(String::as_str).chain(std::iter::once(SAMPLES)).collect();
+    let mut known: Vec<&str> = baseline.manifest.comparable.keys().map(String::as_str).collect();
+    // A run that decodes by no settings has no such field.
+    known.extend(
+        [compare::GENERATION_CONFIG, SAMPLES]
+            .into_iter()
+            .filter(|field| !baseline.manifest.comparable.contains_key(*field)),
+    );
     match allowed.iter().find(|field| !known.contains(&field.as_str())) {
         Some(field) => {
             bail!("--allow-different {field}: there is no such field; hint: it is one of {}", known.join(", "))

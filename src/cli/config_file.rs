@@ -4,14 +4,16 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::domain::text;
 use anyhow::{Context, Result, bail};
 use toml::{Table, Value};
 
 /// `args` with the flags of the configuration file that they name put in behind the command's name.
 pub(super) fn with_config(command: &clap::Command, args: Vec<OsString>) -> Result<Vec<OsString>> {
     let Some(path) = config_path(&args) else { return Ok(args) };
-    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
-    let table: Table = toml::from_str(&text).with_context(|| format!("failed to read `{}`", path.display()))?;
+    let bytes = std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
+    let text = text::decode(&bytes).with_context(|| format!("failed to read `{}`", path.display()))?;
+    let table: Table = toml::from_str(text).with_context(|| format!("failed to read `{}`", path.display()))?;
     let (root, (command, n_words)) = (command, innermost(command, &args));
     let options: Vec<&clap::Arg> = command.get_arguments().chain(root.get_arguments().filter(is_global)).collect();
     let mut flags = Vec::new();

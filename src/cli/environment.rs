@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::api::Secret;
+use crate::domain::text;
 use crate::model::weights::HashMemory;
 
 /// The first of `names` that is set and not empty, in the process's environment or else in `.env`.
@@ -16,8 +17,8 @@ fn value(names: &[&'static str]) -> Option<(&'static str, String)> {
 
 /// Read without being exported: other programs' settings stay theirs.
 fn from_dot_env(name: &str) -> Option<String> {
-    dotenvy::from_path_iter(".env")
-        .ok()?
+    let bytes = std::fs::read(".env").ok()?;
+    dotenvy::from_read_iter(text::without_mark(&bytes))
         .flatten()
         .find(|(key, value)| key == name && !value.is_empty())
         .map(|(_, v)| v)

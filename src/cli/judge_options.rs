@@ -1,6 +1,6 @@
 //! The judge's flags, shared by every command that judges.
-#![expect(clippy::disallowed_methods, reason = "reads the user's own judge prompt")]
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use super::{environment, extra_body};
 use crate::api::ChatConfig;
 use crate::judging::{JudgeMode, JudgePreset, JudgePrompt, LlmJudge, PanelConfig, Scope};
+use crate::record;
 
 /// Fields that a flag of their own sets.
 const TAKEN_FIELDS: [(&str, &str); 3] = [
@@ -162,7 +163,7 @@ impl JudgeOptions {
         Ok(match self.judge_prompt.as_str() {
             "strict" => JudgePrompt::Strict,
             "emt" => JudgePrompt::Emt,
-            path => JudgePrompt::File(std::fs::read_to_string(path).with_context(|| {
+            path => JudgePrompt::File(record::read_text(Path::new(path)).with_context(|| {
                 format!("failed to read the judge's prompt `{path}`; hint: `strict`, `emt`, or a file that exists")
             })?),
         })

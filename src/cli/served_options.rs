@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use super::eval::EvalOptions;
+use super::eval::{EvalOptions, GenerationConfigName};
 use super::{environment, extra_body};
 use crate::api::ChatConfig;
 use crate::model::served::{ServedName, ServerRequest};
@@ -127,6 +127,11 @@ fn refuse_local_flags(options: &EvalOptions) -> Result<()> {
         ("--adapter", !options.adapters.adapters.is_empty(), "the server loads adapters: name them in --served-model"),
         ("--template", options.template.is_some(), "the server renders the chat: vLLM takes --chat-template"),
         ("--dtype", options.dtype != "auto", "the server was started with its own; the encoder runs in f32 on a cpu"),
+        (
+            "--generation-config",
+            options.generation_config != GenerationConfigName::Checkpoint,
+            "the server reads it when it starts: vLLM takes --generation-config",
+        ),
         ("--min-pixels", options.min_pixels.is_some(), "the server resizes images: vLLM takes --mm-processor-kwargs"),
         ("--max-pixels", options.max_pixels.is_some(), "the server resizes images: vLLM takes --mm-processor-kwargs"),
     ];

@@ -21,11 +21,27 @@ fn n_levels(field: &str) -> usize {
 /// subjects and modes that both have.
 pub fn field_differences(baseline: &Map<String, Value>, candidate: &Map<String, Value>) -> Vec<FieldDifference> {
     let mut found = Vec::new();
-    for (field, before) in baseline {
+    for (field, before) in baseline.iter().filter(|(field, _)| *field != GENERATION_CONFIG) {
         let Some(after) = candidate.get(field) else { continue };
         collect(field, &mut Vec::new(), n_levels(field), before, after, &mut found);
     }
+    found.extend(generation_difference(baseline, candidate));
     found
+}
+
+/// The key of the settings of a checkpoint by which answers are decoded: a run that has none decodes by none.
+pub const GENERATION_CONFIG: &str = "generation_config";
+
+/// Whether answers of both runs were decoded by other settings.
+fn generation_difference(baseline: &Map<String, Value>, candidate: &Map<String, Value>) -> Option<FieldDifference> {
+    const MODE: &str = "generate";
+    let of =
+        |fields: &Map<String, Value>, field: &str| fields.get(field).and_then(|by_mode| by_mode.get(MODE)).cloned();
+    // A run that generates has limits to it.
+    of(baseline, "generation_limits").and(of(candidate, "generation_limits"))?;
+    let [baseline, candidate] = [baseline, candidate].map(|fields| of(fields, GENERATION_CONFIG).unwrap_or_default());
+    let place = MODE.to_owned();
+    (baseline != candidate).then(|| FieldDifference { field: GENERATION_CONFIG.to_owned(), place, baseline, candidate })
 }
 
 fn collect<'a>(
@@ -63,6 +79,24 @@ mod tests {
 
     fn fields(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_run_without_generation_settings_decodes_by_none() {
+        let limits = json!({"generate": {"max_new_tokens": 32}});
+        let plain = fields(json!({ "generation_limits": limits }));
+        let penalised = fields(json!({
+            "generation_limits": limits,
+            "generation_config": {"generate": {"repetition_penalty": 1.05}},
+        }));
+        for (before, after) in [(&plain, &penalised), (&penalised, &plain)] {
+            let found = field_differences(before, after);
+            let named: Vec<_> = found.iter().map(|found| (found.field.as_str(), found.place.as_str())).collect();
+            assert_eq!(named, [("generation_config", "generate")]);
+        }
+        assert!(field_differences(&penalised, &penalised).is_empty());
+        let scored = fields(json!({ "generation_limits": {} }));
+        assert!(field_differences(&scored, &penalised).is_empty(), "a run that only scores labels decodes nothing");
     }
 
     #[test]

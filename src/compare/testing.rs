@@ -29,6 +29,7 @@ pub fn spec(with_encoder: bool) -> RunSpec {
             preprocessing: Value::Null,
             settings: None,
             own_settings: None,
+            generation_config: serde_json::Value::Null,
             served: None,
         },
         encoder: with_encoder.then(|| EncoderSpec {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::labels;
 use crate::assets::catalog::DATASETS_TOML;
-use crate::domain::{AnswerType, LabelSet};
+use crate::domain::{AnswerType, LabelSet, text};
 
 /// The datasets that can be named on the command line.
 #[derive(Clone, Debug)]
@@ -35,9 +35,9 @@ impl Catalog {
 
     /// A person's own catalog (`--datasets-file`), which replaces the embedded one.
     pub fn from_file(path: &Path) -> anyhow::Result<Catalog> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("failed to read the catalog `{}`", path.display()))?;
-        Self::parse(&text, &path.display().to_string())
+        let place = || format!("failed to read the catalog `{}`", path.display());
+        let bytes = std::fs::read(path).with_context(place)?;
+        Self::parse(text::decode(&bytes).with_context(place)?, &path.display().to_string())
     }
 
     /// Parses and checks a catalog; `origin` names it in errors.

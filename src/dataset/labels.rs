@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::catalog::{WireDataset, WordnetIds};
 use crate::assets::catalog::IMAGENET_NAMES;
-use crate::domain::{AnswerType, Label, LabelSet};
+use crate::domain::{AnswerType, Label, LabelSet, text};
 
 /// The label set of a dataset of the catalog.
 pub(super) fn from_catalog(wire: &WireDataset) -> anyhow::Result<LabelSet> {
@@ -110,8 +110,7 @@ impl ClassFinder {
 /// A `.csv` has the columns `class`, `name` and perhaps `aliases` (`;` between them), one row a class, in any order.
 /// Any other file has one line a class, in the order of the classes: `name` or `name;alias;alias`.
 pub(super) fn from_sheet(path: &Path, keys: &[String], answer_type: AnswerType) -> anyhow::Result<LabelSet> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("failed to read the label sheet `{}`", path.display()))?;
+    let text = read_sheet(path)?;
     let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
     let parsed = if is_csv { parse_csv_sheet(&text, keys) } else { parse_line_sheet(&text, keys) };
     parsed
@@ -119,10 +118,15 @@ pub(super) fn from_sheet(path: &Path, keys: &[String], answer_type: AnswerType) 
         .with_context(|| format!("the label sheet `{}` does not fit", path.display()))
 }
 
+fn read_sheet(path: &Path) -> anyhow::Result<String> {
+    let place = || format!("failed to read the label sheet `{}`", path.display());
+    let bytes = std::fs::read(path).with_context(place)?;
+    Ok(text::decode(&bytes).with_context(place)?.to_owned())
+}
+
 /// The number of classes that a sheet of `--labels` names, where nothing else tells it.
 pub(super) fn count_in_sheet(path: &Path) -> anyhow::Result<usize> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("failed to read the label sheet `{}`", path.display()))?;
+    let text = read_sheet(path)?;
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
         return Ok(csv::Reader::from_reader(text.as_bytes()).records().count());
     }

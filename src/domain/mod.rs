@@ -14,6 +14,7 @@ mod prompt;
 mod run_set;
 mod run_spec;
 mod sample;
+pub mod text;
 mod thought;
 mod trial;
 mod verdict;

@@ -49,6 +49,9 @@ pub struct ModelSpec {
     /// Those of `settings` in which a candidate differs from the base that it was evaluated over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_settings: Option<Value>,
+    /// The settings of its generation configuration that change greedy answers, by name; null where there are none.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub generation_config: Value,
     /// What is known of a served model instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<ServedSpec>,

@@ -34,7 +34,7 @@ pub(super) fn open_adapters(
     base: &Base<'_>,
 ) -> Result<Vec<OpenedAdapter>> {
     let Base { checkpoint, tower, model } = *base;
-    let overrides = Overrides { template: request.template, limits: &request.pixels };
+    let overrides = Overrides { template: request.template, limits: &request.pixels, generation: request.generation };
 
     let mut opened: Vec<OpenedAdapter> = Vec::with_capacity(request.adapters.len());
     for AdapterRequest { name, path } in request.adapters {
@@ -118,6 +118,8 @@ pub(super) fn adapter_warnings(
     warnings.extend(model.adapter_warnings(name, adapter, dialogue, preprocessor)?);
     if let Some(own) = own {
         warnings.extend(told_of_own(name, own, model));
+        // Those of the base's files were told with the base.
+        warnings.extend(own.warnings.iter().filter(|warning| !model.warnings.contains(warning)).cloned());
     }
     Ok(warnings)
 }

@@ -14,6 +14,7 @@ use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec};
 use crate::model::Placement;
 use crate::model::encoders::OpenedEncoder;
 use crate::model::features::computed_by;
+use crate::model::generation_config::GenerationChoice;
 use crate::model::memory::{self, MemoryNeed};
 use crate::model::mllm::{self, ModelSettings, OpenedModel};
 use crate::model::overlay::Overlay;
@@ -57,6 +58,8 @@ pub struct SubjectsRequest<'a> {
     pub template: Option<&'a str>,
     /// Limits to the pixels of an image.
     pub pixels: PixelLimits,
+    /// Which settings decide greedy answers.
+    pub generation: GenerationChoice,
     /// Adapters over the model; each is a run of its own.
     pub adapters: &'a [AdapterRequest],
     /// Whether the model without any adapter is a run, too.
@@ -125,7 +128,13 @@ impl OpenedSubjects {
             (Some(_), Some(at)) => Some(at.open(Miniature::Encoder)?),
             _ => None,
         };
-        let model = OpenedModel::open_within(&checkpoint, tower.as_ref(), request.template, &request.pixels);
+        let model = OpenedModel::open_within(
+            &checkpoint,
+            tower.as_ref(),
+            request.template,
+            &request.pixels,
+            request.generation,
+        );
         // Where the checkpoint only names its tower, what lacks is more than a comparison.
         let model = match &missing_encoder {
             Some(missing) if named.is_some() => model.with_context(|| missing.clone())?,
@@ -299,6 +308,7 @@ impl OpenedSubjects {
             preprocessing: preprocessor.parameters(),
             settings: Some(self.settings(run)),
             own_settings: (!own.is_empty()).then_some(Value::Object(own)),
+            generation_config: dialogue.generation().recorded(),
             served: None,
         })
     }

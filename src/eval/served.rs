@@ -112,6 +112,7 @@ impl ServedSubjects {
             preprocessing: Value::Null,
             settings: None,
             own_settings: None,
+            generation_config: Value::Null,
             served: Some(self.server.spec(run)),
         }
     }

@@ -191,6 +191,7 @@ mod tests {
             preprocessing: serde_json::Value::Null,
             settings: None,
             own_settings: None,
+            generation_config: serde_json::Value::Null,
             served: None,
         };
         let rules =

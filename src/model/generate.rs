@@ -5,6 +5,7 @@ use candle_core::{D, Tensor};
 
 use super::language::{LanguageModel, TokenInput};
 use super::layers::left_padded_mask;
+use super::logits_processors::{LogitsContext, LogitsProcessors};
 use super::prefix::{Prefix, last_logits};
 use crate::domain::Stop;
 
@@ -17,6 +18,8 @@ pub struct Decoding {
     pub eos_ids: Vec<u32>,
     /// So does one of these in the text; it is cut off.
     pub stop_strings: Vec<String>,
+    /// What is done to logits before a token is chosen.
+    pub processors: LogitsProcessors,
 }
 
 /// One generated row.
@@ -26,7 +29,7 @@ pub struct Generation {
     pub ids: Vec<u32>,
     /// Why it ended.
     pub stop: Stop,
-    /// The least top-1 minus top-2 logit over the steps.
+    /// The least top-1 minus top-2 logit over the steps, of processed logits; infinite where every token was forced.
     pub logit_gap: f32,
     /// Tokens of the prompt, image positions included.
     pub n_prompt_tokens: usize,
@@ -50,17 +53,21 @@ pub fn greedy(
     decoding: &Decoding,
     text_of: &dyn Fn(&[u32]) -> Result<String>,
 ) -> Result<Vec<Result<Generation, NotFinite>>> {
-    let Prefix { lengths, next_positions, n_tokens, mut caches, last: mut hidden } = prefix;
+    let Prefix { lengths, next_positions, prompt_ids, n_tokens, mut caches, last: mut hidden } = prefix;
     let mut rows: Vec<Row> = lengths
         .iter()
-        .zip(next_positions)
+        .zip(next_positions.into_iter().zip(prompt_ids))
         .enumerate()
-        .map(|(index, (&n, next_position))| Row::new(index, n, n_tokens - n, next_position))
+        .map(|(index, (&n, (next_position, prompt)))| Row::new(index, n, n_tokens - n, next_position, prompt))
         .collect();
     let mut finished: Vec<Option<Result<Generation, NotFinite>>> = vec![None; rows.len()];
     let mut choose = Choose::default();
     for step in 0..decoding.max_new_tokens {
-        let choices = choose.of(&last_logits(model, &hidden)?)?;
+        let logits = last_logits(model, &hidden)?;
+        let choices = match decoding.processors.is_empty() {
+            true => choose.of(&logits)?,
+            false => process(&logits, &rows, decoding)?,
+        };
         let mut kept = Vec::with_capacity(rows.len());
         let mut remaining = Vec::with_capacity(rows.len());
         for (position, (mut row, choice)) in rows.into_iter().zip(&choices).enumerate() {
@@ -93,13 +100,15 @@ struct Row {
     n_prompt_tokens: usize,
     n_padding: usize,
     next_position: usize,
+    /// The prompt's tokens, as logits processors see it.
+    prompt: Vec<u32>,
     ids: Vec<u32>,
     logit_gap: f32,
 }
 
 impl Row {
-    fn new(index: usize, n_prompt_tokens: usize, n_padding: usize, next_position: usize) -> Self {
-        Self { index, n_prompt_tokens, n_padding, next_position, ids: Vec::new(), logit_gap: f32::INFINITY }
+    fn new(index: usize, n_prompt_tokens: usize, n_padding: usize, next_position: usize, prompt: Vec<u32>) -> Self {
+        Self { index, n_prompt_tokens, n_padding, next_position, prompt, ids: Vec::new(), logit_gap: f32::INFINITY }
     }
 
     /// Takes the next token; `Some` where the row has ended.
@@ -136,6 +145,20 @@ impl Row {
             n_prompt_tokens: self.n_prompt_tokens,
         }
     }
+}
+
+/// The token of each row by its processed logits, on the CPU wherever the model is: processors look at single tokens.
+fn process(logits: &Tensor, rows: &[Row], decoding: &Decoding) -> candle_core::Result<Vec<Option<(u32, f32)>>> {
+    let choose = |(row, mut logits): (&Row, Vec<f32>)| {
+        let context = LogitsContext {
+            prompt: &row.prompt,
+            new: &row.ids,
+            max_new_tokens: decoding.max_new_tokens,
+            eos_ids: &decoding.eos_ids,
+        };
+        decoding.processors.choose(context, &mut logits)
+    };
+    Ok(rows.iter().zip(logits.to_vec2::<f32>()?).map(choose).collect())
 }
 
 /// Chooses tokens by logits, where those lie: from a GPU come four numbers a row, and not the vocabulary.

@@ -7,15 +7,18 @@
 
 mod built_in_templates;
 pub mod config;
+mod duplicates;
 pub mod encoders;
 pub mod features;
 pub mod generate;
+pub mod generation_config;
 #[cfg(test)]
 mod kernel_sets_tests;
 pub mod kernels;
 mod known_bad;
 pub mod language;
 pub mod layers;
+pub mod logits_processors;
 pub mod memory;
 pub mod mllm;
 pub mod overlay;
@@ -26,6 +29,7 @@ pub mod scoring;
 pub mod served;
 pub mod subjects;
 pub mod template;
+mod template_environment;
 pub mod tokenizer;
 pub mod tower;
 mod trainer_template;

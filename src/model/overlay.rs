@@ -1,7 +1,7 @@
 //! What an adapter makes of a base model, as tensors by canonical name: the form in which layers take it, whether it
 //! was read from a folder or is being trained.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail, ensure};
 use candle_core::Tensor;
@@ -36,6 +36,8 @@ impl LowRankUpdate {
 pub struct Overlay {
     updates: BTreeMap<String, LowRankUpdate>,
     replaced: BTreeMap<String, Tensor>,
+    /// The replaced tensors that are copies for one module, where others may share the base's.
+    copies: BTreeSet<String>,
     is_merged: bool,
     /// Whether gradients flow to one of its tensors.
     trains: bool,
@@ -47,7 +49,23 @@ impl Overlay {
     pub fn new(updates: BTreeMap<String, LowRankUpdate>, replaced: BTreeMap<String, Tensor>, is_merged: bool) -> Self {
         let of_updates = updates.values().flat_map(LowRankUpdate::tensors);
         let trains = of_updates.chain(replaced.values()).any(Tensor::track_op);
-        Self { updates, replaced, is_merged, trains }
+        Self { updates, replaced, copies: BTreeSet::new(), is_merged, trains }
+    }
+
+    /// The same, where the replaced tensors `copies` are copies for their module alone: another module that shares the base's
+    /// keeps it.
+    pub fn with_copies(self, copies: BTreeSet<String>) -> Self {
+        Self { copies, ..self }
+    }
+
+    /// Whether what stands for the base's tensor `name` does so for its module alone.
+    pub fn is_copy(&self, name: &str) -> bool {
+        self.copies.contains(name)
+    }
+
+    /// Whether it updates `module` or replaces its weight.
+    pub fn touches(&self, module: &str) -> bool {
+        self.updates.contains_key(module) || self.replaces(&format!("{module}.weight"))
     }
 
     /// Whether updates are added to the weights.

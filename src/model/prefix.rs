@@ -17,6 +17,8 @@ pub struct PromptRow {
     pub next_position: usize,
     /// Each `(tokens, hidden)`, zero outside images: added after the first layers of the language model.
     pub deepstack: Vec<Tensor>,
+    /// By token, its id, with placeholders for an image; empty where the model is given embeddings alone.
+    pub ids: Vec<u32>,
 }
 
 impl PromptRow {
@@ -24,7 +26,7 @@ impl PromptRow {
     pub fn plain(embeddings: Tensor) -> candle_core::Result<Self> {
         let n_tokens = embeddings.dim(0)?;
         let positions = (0..n_tokens as u32).map(|position| [position; 3]).collect();
-        Ok(Self { embeddings, positions, next_position: n_tokens, deepstack: Vec::new() })
+        Ok(Self { embeddings, positions, next_position: n_tokens, deepstack: Vec::new(), ids: Vec::new() })
     }
 
     /// The same with text after it: embeddings `(tokens, hidden)`.
@@ -38,6 +40,7 @@ impl PromptRow {
             positions,
             next_position: self.next_position + n_tokens,
             deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+            ids: self.ids,
         })
     }
 
@@ -49,6 +52,7 @@ impl PromptRow {
             positions: self.positions[n_tokens..].to_vec(),
             next_position: self.next_position,
             deepstack: self.deepstack.iter().map(rest).collect::<candle_core::Result<_>>()?,
+            ids: self.ids.clone(),
         })
     }
 
@@ -97,6 +101,8 @@ pub struct Prefix {
     pub(super) lengths: Vec<usize>,
     /// By row, the position of the token after its prompt.
     pub(super) next_positions: Vec<usize>,
+    /// By row, the ids of its prompt, for logits processors.
+    pub(super) prompt_ids: Vec<Vec<u32>>,
     /// Tokens of the longest prompt.
     pub(super) n_tokens: usize,
     /// One a layer; positions after the prompts are free.
@@ -137,7 +143,8 @@ impl Prefix {
         let mask = left_padded_mask(&padding, n_rest, n_tokens, input.embeddings.dtype(), input.embeddings.device())?;
         let last = model.forward(&input, Some(&mask), Some(&mut caches))?;
         let next_positions = prompts.iter().map(|prompt| prompt.next_position).collect();
-        Ok(Self { lengths, next_positions, n_tokens, caches, last })
+        let prompt_ids = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
+        Ok(Self { lengths, next_positions, prompt_ids, n_tokens, caches, last })
     }
 
     /// By row, the tokens of its prompt.

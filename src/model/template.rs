@@ -1,16 +1,18 @@
 //! Chat templates: how a question about an image becomes the text that a model was trained to continue.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja::Environment;
 use serde_json::Value;
 
 pub use super::built_in_templates::{BUILT_IN, BuiltIn};
-use super::tokenizer::TextTokenizer;
+use super::template_environment::{CLOCK, TEMPLATE_NAME, TODAY, environment_of, explain};
+use super::tokenizer::{TextTokenizer, special_names};
 use super::trainer_template::{self, TrainerPrompt};
 use super::weights::{Checkpoint, MODELFILE, SWIFT_ARGUMENTS, SwiftArguments, read_text_file};
+use crate::domain::text;
 
 /// What stands for the image in built-in templates, and in those of LLaVA.
 pub const IMAGE_MARKER: &str = "<image>";
@@ -30,8 +32,11 @@ pub struct ChatTemplate {
 #[derive(Clone, Debug)]
 enum Source {
     Plain(String),
-    Jinja { text: String, environment: Box<Environment<'static>>, bos_token: String, eos_token: String },
+    Jinja { text: String, environment: Box<Environment<'static>>, special_tokens: SpecialTokens },
 }
+
+/// The tokenizer's own tokens by name, such as `bos_token`; templates see each as a variable.
+type SpecialTokens = BTreeMap<String, String>;
 
 impl ChatTemplate {
     /// The names of the built-in templates.
@@ -41,7 +46,7 @@ impl ChatTemplate {
 
     /// Opens the template `choice`: a built-in name, or a file, of jinja or with what a trainer left of its own template
     /// (ms-swift's `args.json`, LLaMA-Factory's `Modelfile`). Without a choice it is the checkpoint's own:
-    /// `chat_template.jinja`, `chat_template.json`, `processor_config.json`, `tokenizer_config.json`, in this order.
+    /// `processor_config.json`, `chat_template.json`, `chat_template.jinja`, `tokenizer_config.json`, in this order.
     /// An original LLaVA, which carries none, gets `vicuna_v1`, with which its training scripts format.
     ///
     /// # Errors
@@ -129,9 +134,8 @@ impl ChatTemplate {
     fn jinja(name: &str, text: String, checkpoint: &Checkpoint) -> anyhow::Result<Self> {
         let environment = environment_of(&text)
             .map_err(|error| anyhow::anyhow!("the chat template `{name}` is not valid: {}", explain(&error)))?;
-        let special = |key: &str| special_token(checkpoint, key);
-        let (bos_token, eos_token) = (special("bos_token")?, special("eos_token")?);
-        let source = Source::Jinja { text, environment: Box::new(environment), bos_token, eos_token };
+        let special_tokens = special_names(checkpoint)?;
+        let source = Source::Jinja { text, environment: Box::new(environment), special_tokens };
         Ok(Self { name: name.to_owned(), source, stop_strings: Vec::new(), image_marker: IMAGE_MARKER })
     }
 
@@ -150,9 +154,8 @@ impl ChatTemplate {
             Source::Plain(text) => {
                 text.replace(IMAGE_MARKER, &trainer_template::image_text(marker)).replace(QUESTION, question)
             }
-            Source::Jinja { environment, bos_token, eos_token, .. } => {
-                let messages = one_turn(question);
-                let variables = context! { messages, add_generation_prompt => true, bos_token, eos_token };
+            Source::Jinja { environment, special_tokens, .. } => {
+                let variables = variables(one_turn(question), true, special_tokens);
                 let template = environment.get_template(TEMPLATE_NAME);
                 template
                     .and_then(|template| template.render(variables))
@@ -218,10 +221,13 @@ impl ChatTemplate {
     /// text, with the image's marker in it.
     fn agrees(&self, text: &str, tokenizer: &TextTokenizer) -> bool {
         const ANY_QUESTION: &str = "What is this?";
-        let (bos_token, eos_token) = (tokenizer.bos_token().unwrap_or(""), tokenizer.eos_token().unwrap_or(""));
+        let bos_token = tokenizer.bos_token().unwrap_or("");
+        let named = [("bos_token", tokenizer.bos_token()), ("eos_token", tokenizer.eos_token())];
+        let special_tokens: SpecialTokens =
+            named.into_iter().filter_map(|(name, token)| Some((name.to_owned(), token?.to_owned()))).collect();
         let (Ok(own), Ok(environment)) = (self.render(ANY_QUESTION), environment_of(text)) else { return false };
         let rendered = |messages: Vec<minijinja::Value>| {
-            let variables = context! { messages, add_generation_prompt => true, bos_token, eos_token };
+            let variables = variables(messages, true, &special_tokens);
             environment.get_template(TEMPLATE_NAME).and_then(|template| template.render(variables)).ok()
         };
         // A begin token that is left out is the tokenizer's to add.
@@ -242,7 +248,7 @@ impl ChatTemplate {
     /// What the template writes around the answer to `question`, whose prompt is `prompt`. `None` where it takes no
     /// answers, or shows them otherwise than after the prompt.
     pub fn around_answer(&self, question: &str, prompt: &str) -> Option<AroundAnswer> {
-        let Source::Jinja { environment, bos_token, eos_token, .. } = &self.source else {
+        let Source::Jinja { environment, special_tokens, .. } = &self.source else {
             let after = self.stop_strings.first().cloned().unwrap_or_default();
             // Trainers tokenise the answer by itself; sentencepiece then puts a space before it.
             let before = if prompt.ends_with(char::is_whitespace) { "" } else { " " };
@@ -253,7 +259,7 @@ impl ChatTemplate {
         [vec![text].into(), minijinja::Value::from(PROBE)].into_iter().find_map(|content| {
             let mut messages = one_turn(question);
             messages.push(one_map(vec![("role", "assistant".into()), ("content", content)]));
-            let variables = context! { messages, add_generation_prompt => false, bos_token, eos_token };
+            let variables = variables(messages, false, special_tokens);
             let rendered = environment.get_template(TEMPLATE_NAME).and_then(|t| t.render(variables)).ok()?;
             let (before, after) = rendered.strip_prefix(prompt)?.split_once(PROBE)?;
             Some(AroundAnswer { before: before.to_owned(), after: after.to_owned() })
@@ -263,6 +269,18 @@ impl ChatTemplate {
     /// The built-in name, or the file that the template came from.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What to know of a template that asks for today's date.
+    pub fn clock_warning(&self) -> Option<String> {
+        let is_asked = matches!(&self.source, Source::Jinja { text, .. } if text.contains(CLOCK));
+        is_asked.then(|| {
+            format!(
+                "the chat template `{}` asks for today's date, and is told {TODAY} on every day, so that runs of two days have \
+                 one prompt",
+                self.name
+            )
+        })
     }
 
     /// The template itself.
@@ -308,53 +326,24 @@ fn user_turn(content: minijinja::Value) -> minijinja::Value {
 }
 
 fn one_map(pairs: Vec<(&str, minijinja::Value)>) -> minijinja::Value {
-    minijinja::Value::from(pairs.into_iter().collect::<std::collections::BTreeMap<_, _>>())
+    minijinja::Value::from_pairs(pairs)
 }
 
-/// The name of the only template of an environment.
-const TEMPLATE_NAME: &str = "chat";
-
-fn environment_of(text: &str) -> Result<Environment<'static>, Error> {
-    let mut environment = Environment::new();
-    // As transformers sets jinja up.
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
-    });
-    environment.add_template_owned(TEMPLATE_NAME, without_generation_tags(text))?;
-    Ok(environment)
-}
-
-/// transformers' own tag `{% generation %}` marks the answer for training and renders its body: to jinja it is `if true`.
-fn without_generation_tags(text: &str) -> String {
-    let mut rest = text;
-    let mut out = String::with_capacity(text.len());
-    while let Some(start) = rest.find("{%") {
-        // `{%}` is an opened tag and not a closed one.
-        let Some(end) = rest[start + 2..].find("%}").map(|end| start + 2 + end) else { break };
-        let tag = &rest[start + 2..end];
-        let name = tag.trim_matches(['-', '+', ' ', '\t', '\n', '\r']);
-        let replaced = match name {
-            "generation" => tag.replacen(name, "if true", 1),
-            "endgeneration" => tag.replacen(name, "endif", 1),
-            _ => tag.to_owned(),
-        };
-        out.push_str(&rest[..start + 2]);
-        out.push_str(&replaced);
-        out.push_str("%}");
-        rest = &rest[end + 2..];
-    }
-    out.push_str(rest);
-    out
-}
-
-fn explain(error: &Error) -> String {
-    match (error.detail(), error.line()) {
-        (Some(detail), Some(line)) => format!("{} (line {line})", detail),
-        (None, Some(line)) => format!("{} (line {line})", error.kind()),
-        (detail, None) => detail.map_or_else(|| error.kind().to_string(), str::to_owned),
-    }
+/// What a template sees, as transformers gives it: of tools and documents that there are none, and the special tokens that the
+/// tokenizer has.
+fn variables(
+    messages: Vec<minijinja::Value>,
+    adds_generation_prompt: bool,
+    special_tokens: &SpecialTokens,
+) -> minijinja::Value {
+    let tokens = special_tokens.iter().map(|(name, token)| (name.as_str(), token.as_str().into()));
+    let fixed = [
+        ("messages", messages.into()),
+        ("tools", ().into()),
+        ("documents", ().into()),
+        ("add_generation_prompt", adds_generation_prompt.into()),
+    ];
+    one_map(tokens.chain(fixed).collect())
 }
 
 /// The checkpoint's template and the file that it came from.
@@ -369,27 +358,35 @@ fn own_template(checkpoint: &Checkpoint) -> anyhow::Result<Option<(String, Strin
     }
 }
 
-/// All chat templates of a folder whose files `read` gives, by file, the one that counts first; or why one cannot be read.
+/// All chat templates of a folder whose files `read` gives, by file, in the order of transformers' processors (5.24), the one
+/// that counts first; or why one cannot be read.
 type StoredTemplates = Vec<(&'static str, anyhow::Result<String>)>;
 
 fn stored_templates(read: impl Fn(&str) -> anyhow::Result<Option<Vec<u8>>>) -> anyhow::Result<StoredTemplates> {
     let mut found: StoredTemplates = Vec::new();
-    if let Some(bytes) = read("chat_template.jinja")? {
-        found.push(("chat_template.jinja", String::from_utf8(bytes).context("it is not UTF-8")));
-    }
-    for file in ["chat_template.json", "processor_config.json", "tokenizer_config.json"] {
+    for file in ["processor_config.json", "chat_template.json", "chat_template.jinja", "tokenizer_config.json"] {
         let Some(bytes) = read(file)? else { continue };
-        let text = match serde_json::from_slice::<Value>(&bytes) {
-            Ok(json) => json.get("chat_template").filter(|template| !template.is_null()).map(|template| {
-                template_text(template).context(
-                    "`chat_template` is neither a text nor a list with one named `default`; hint: choose with `--template`",
-                )
-            }),
-            Err(error) => Some(Err(error).context("hint: the file must be JSON, copy it again")),
+        let text = text::decode(&bytes).with_context(|| format!("`{file}`"));
+        let text = match (file, text) {
+            (_, Err(error)) => Some(Err(error)),
+            ("chat_template.jinja", Ok(text)) => Some(Ok(text.to_owned())),
+            (_, Ok(text)) => stored_in_json(text),
         };
         found.extend(text.map(|text| (file, text)));
     }
     Ok(found)
+}
+
+/// The template that a configuration holds; `None` where it holds none.
+fn stored_in_json(text: &str) -> Option<anyhow::Result<String>> {
+    let json = match serde_json::from_str::<Value>(text) {
+        Ok(json) => json,
+        Err(error) => return Some(Err(error).context("hint: the file must be JSON, copy it again")),
+    };
+    let template = json.get("chat_template").filter(|template| !template.is_null())?;
+    Some(template_text(template).context(
+        "`chat_template` is neither a text nor a list with one named `default`; hint: choose with `--template`",
+    ))
 }
 
 /// A template is a string, or a list of `{name, template}`.
@@ -401,18 +398,6 @@ fn template_text(template: &Value) -> Option<String> {
     let default = named.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"));
     let only = (named.len() == 1).then(|| named.first()).flatten();
     default.or(only)?.get("template")?.as_str().map(str::to_owned)
-}
-
-/// `bos_token` or `eos_token` as text; empty where the tokenizer has none, as in transformers.
-fn special_token(checkpoint: &Checkpoint, key: &str) -> anyhow::Result<String> {
-    for file in ["tokenizer_config.json", "special_tokens_map.json"] {
-        let Some(json) = checkpoint.read_json(file)? else { continue };
-        let Some(value) = json.get(key) else { continue };
-        if let Some(text) = value.as_str().or_else(|| value.get("content")?.as_str()) {
-            return Ok(text.to_owned());
-        }
-    }
-    Ok(String::new())
 }
 
 #[cfg(test)]
@@ -472,14 +457,15 @@ mod tests {
 
     #[test]
     fn files_are_asked_in_the_order_of_transformers() {
-        let jinja = ("chat_template.jinja", "one <image>");
+        // As `AutoProcessor` of transformers 5.24 chooses among them.
+        let processor = ("processor_config.json", r#"{"chat_template": "one <image>"}"#);
         let json = ("chat_template.json", r#"{"chat_template": "two <image>"}"#);
-        let processor = ("processor_config.json", r#"{"chat_template": "three <image>"}"#);
+        let jinja = ("chat_template.jinja", "three <image>");
         let tokenizer = (
             "tokenizer_config.json",
             r#"{"chat_template": [{"name": "tool", "template": "no"}, {"name": "default", "template": "four <image>"}]}"#,
         );
-        let all = [jinja, json, processor, tokenizer];
+        let all = [processor, json, jinja, tokenizer];
         for (index, expected) in ["one", "two", "three", "four"].into_iter().enumerate() {
             let (_folder, checkpoint) = checkpoint("{}", &all[index..]);
             let rendered = ChatTemplate::open(&checkpoint, None).unwrap().render("q").unwrap();
@@ -498,6 +484,29 @@ mod tests {
             &[("chat_template.jinja", text), ("tokenizer_config.json", r#"{"bos_token": {"content": "<s>"}}"#)],
         );
         assert_eq!(ChatTemplate::open(&checkpoint, None).unwrap().render("q").unwrap(), "<s>USER: <image>qA: ");
+    }
+
+    #[test]
+    fn of_special_tokens_the_file_of_transformers_order_counts() {
+        let map = ("special_tokens_map.json", r#"{"bos_token": "<map>"}"#);
+        let plain = ("tokenizer_config.json", r#"{"bos_token": "<config>"}"#);
+        let whole = ("tokenizer_config.json", r#"{"bos_token": "<config>", "added_tokens_decoder": {}}"#);
+        let template = ("chat_template.jinja", "{{ bos_token }}{{ tools }}{{ sep_token is defined }} <image>");
+        for (config, expected) in [(plain, "<map>None"), (whole, "<config>None")] {
+            let (_folder, checkpoint) = checkpoint("{}", &[template, map, config]);
+            let rendered = ChatTemplate::open(&checkpoint, None).unwrap().render("q").unwrap();
+            assert_eq!(rendered, format!("{expected}False <image>"));
+        }
+    }
+
+    #[test]
+    fn a_template_that_asks_for_the_day_is_told_one_and_says_so() {
+        let text = "{{ strftime_now('%d %b %Y') }} <image>{{ messages[0].content[1].text }}";
+        let (_folder, checkpoint) = checkpoint("{}", &[("chat_template.jinja", text)]);
+        let template = ChatTemplate::open(&checkpoint, None).unwrap();
+        assert_eq!(template.render("q").unwrap(), "26 Jul 2024 <image>q");
+        assert!(template.clock_warning().unwrap().contains("26 Jul 2024"));
+        assert_eq!(ChatTemplate::built_in("vicuna_v1").unwrap().clock_warning(), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use anyhow::{Context, bail, ensure};
 
 use crate::assets::prompts::PROMPTS;
-use crate::domain::{LabelSet, Prompt};
+use crate::domain::{LabelSet, Prompt, text};
 
 const PLACEHOLDERS: &str = "{noun}, {labels}, {n_labels} (a literal brace is written twice)";
 
@@ -50,13 +50,13 @@ pub fn load(name_or_path: &str) -> anyhow::Result<PromptTemplate> {
     }
     let path = std::path::Path::new(name_or_path);
     let known = names().collect::<Vec<_>>().join(", ");
-    let text = std::fs::read_to_string(path).with_context(|| {
+    let bytes = std::fs::read(path).with_context(|| {
         format!("failed to read the prompt `{name_or_path}`; hint: give a built-in one ({known}) or a file that exists")
     })?;
+    let text = text::decode(&bytes).with_context(|| format!("failed to read the prompt `{name_or_path}`"))?;
     let name = path.file_stem().map_or_else(|| name_or_path.to_owned(), |stem| stem.to_string_lossy().into_owned());
     let is_toml = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
-    let template =
-        if is_toml { PromptTemplate::from_toml(&name, &text) } else { PromptTemplate::new(&name, "", &text) };
+    let template = if is_toml { PromptTemplate::from_toml(&name, text) } else { PromptTemplate::new(&name, "", text) };
     template.with_context(|| format!("in the prompt file `{name_or_path}`"))
 }
 

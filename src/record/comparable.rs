@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::compare::GENERATION_CONFIG;
 use crate::domain::{DatasetSpec, Mode, ProbeShots, RunSpec, ServedSpec, SubjectPrompt};
 
 /// What `run.json` holds under `comparable`: one key a field, named as `--allow-different` takes them.
@@ -9,6 +10,9 @@ use crate::domain::{DatasetSpec, Mode, ProbeShots, RunSpec, ServedSpec, SubjectP
 /// `split`, `label_set`, `prompt_text` and `prompt_ids` are by dataset, the prompts also by subject and mode;
 /// `preprocessing` is by subject, `generation_limits` by mode, `comparator` by dataset. So the comparison of two runs can leave out what only
 /// one of them has. These are effects and not file bytes: weights, adapter, merge state and layout are no part of it.
+///
+/// A run that decodes by settings of its checkpoint beside the limits has `generation_config`, by mode: a run without it
+/// decodes by none.
 ///
 /// A served model has one more, `served`: how it is asked, and what its server makes of a fixed prompt.
 ///
@@ -53,7 +57,9 @@ pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
         (COMPARATOR, comparators(spec)),
     ];
     let served = spec.model.served.as_ref().map(|served| ("served", of_server(served)));
-    fields.into_iter().chain(served).map(|(key, value)| (key.to_owned(), value)).collect()
+    let generates = spec.modes.contains(&Mode::Generate) && !spec.model.generation_config.is_null();
+    let generation = generates.then(|| (GENERATION_CONFIG, json!({ "generate": spec.model.generation_config })));
+    fields.into_iter().chain(generation).chain(served).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// What two servers must do alike. Which model answers, and what it answers to the probe, is no part of it.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::RecordError;
 use super::manifest::is_newer;
 use crate::compare::{CALIBRATION_SCHEMA, Calibration, Summary};
+use crate::domain::text;
 
 /// Writes `bytes` to `dir/name` atomically: whoever reads sees the old file or the new one. The folder is made if need
 /// be.
@@ -22,7 +23,8 @@ pub fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), RecordErro
 pub fn read_summary(dir: &Path) -> Result<Summary, RecordError> {
     let path = dir.join("summary.json");
     let bytes = fs::read(&path).map_err(|error| RecordError::reading(&path, error))?;
-    serde_json::from_slice(&bytes).map_err(|error| RecordError::BrokenManifest { path, reason: error.to_string() })
+    let bytes = text::without_mark(&bytes);
+    serde_json::from_slice(bytes).map_err(|error| RecordError::BrokenManifest { path, reason: error.to_string() })
 }
 
 /// Reads what `emt judge calibrate` wrote.
@@ -30,7 +32,8 @@ pub fn read_calibration(path: &Path) -> Result<Calibration, RecordError> {
     let bytes = fs::read(path).map_err(|error| RecordError::reading(path, error))?;
     let hint = "`emt judge calibrate --out FILE` writes a calibration";
     let broken = |reason: String| RecordError::Broken { path: path.to_owned(), reason, hint };
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    let text = text::decode(&bytes).map_err(|error| broken(error.to_string()))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| broken(error.to_string()))?;
     match value.get("schema").and_then(Value::as_str) {
         Some(CALIBRATION_SCHEMA) => serde_json::from_value(value).map_err(|error| broken(error.to_string())),
         Some(found) if is_newer(found, CALIBRATION_SCHEMA) => Err(RecordError::NewerSchema {
@@ -44,9 +47,11 @@ pub fn read_calibration(path: &Path) -> Result<Calibration, RecordError> {
     }
 }
 
-/// The text of `path`, a file that a command of ours wrote.
+/// The text of `path`, a file that a command of ours or a person wrote.
 pub fn read_text(path: &Path) -> Result<String, RecordError> {
-    fs::read_to_string(path).map_err(|error| RecordError::reading(path, error))
+    let bytes = fs::read(path).map_err(|error| RecordError::reading(path, error))?;
+    let invalid = |error| RecordError::reading(path, io::Error::new(io::ErrorKind::InvalidData, error));
+    Ok(text::decode(&bytes).map_err(invalid)?.to_owned())
 }
 
 /// As [`write_file`], for content that is written piece by piece.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::comparable::{COMPARATOR, by_subject, comparators};
 use super::{RecordError, comparable, files, identity};
-use crate::domain::RunSpec;
+use crate::domain::{RunSpec, text};
 
 /// The schema of `run.json` that this version writes.
 pub const RUN_SCHEMA: &str = "emt.run/1";
@@ -99,7 +99,8 @@ impl Manifest {
             Err(error) => return Err(RecordError::reading(&path, error)),
         };
         let broken = |reason: String| RecordError::BrokenManifest { path: path.clone(), reason };
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        let value: Value =
+            serde_json::from_slice(text::without_mark(&bytes)).map_err(|error| broken(error.to_string()))?;
         // Before anything else, since a newer schema may look different in all other places.
         for (field, known) in [("schema", RUN_SCHEMA), ("trials", TRIAL_SCHEMA)] {
             let Some(found) = value.get(field).and_then(Value::as_str) else {

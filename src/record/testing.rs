@@ -46,6 +46,7 @@ pub(super) fn spec() -> RunSpec {
             preprocessing: json!({ "size": 224, "mean": [0.5, 0.5, 0.5] }),
             settings: None,
             own_settings: None,
+            generation_config: serde_json::Value::Null,
             served: None,
         },
         encoder: Some(EncoderSpec {

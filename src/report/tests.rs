@@ -40,6 +40,7 @@ fn spec(summary: &Summary) -> RunSpec {
             preprocessing: serde_json::Value::Null,
             settings: None,
             own_settings: None,
+            generation_config: serde_json::Value::Null,
             served: None,
         },
         encoder: None,

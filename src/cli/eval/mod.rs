@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-pub(super) use self::options::EvalOptions;
+pub(super) use self::options::{EvalOptions, GenerationConfigName};
 pub(super) use self::prepare::{PlannedRun, Prepared, announce, open_runs, plan, prepare, prompt_name, warn};
 use super::comparison::settings_note;
 use super::progress::Progress;

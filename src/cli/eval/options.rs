@@ -68,6 +68,10 @@ pub(in crate::cli) struct EvalOptions {
     /// Tokens of an answer at most
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub(in crate::cli) max_new_tokens: usize,
+    /// The settings of generation_config.json that change greedy answers, such as `repetition_penalty`: `checkpoint` applies
+    /// them as transformers does, `ignore` leaves them out
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "checkpoint")]
+    pub(in crate::cli) generation_config: GenerationConfigName,
     /// Images in one forward pass; default: what memory allows, at most 32. With a served model: images that the encoder
     /// sees at once, 16
     #[arg(long, value_name = "N")]
@@ -94,6 +98,12 @@ pub(in crate::cli) struct EvalOptions {
     pub(in crate::cli) judging: JudgeOptions,
     #[command(flatten)]
     pub(in crate::cli) charts: ChartOptions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum GenerationConfigName {
+    Checkpoint,
+    Ignore,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use super::comparator::{self, Comparator};
-use super::options::{CaptionsName, EvalOptions};
+use super::options::{CaptionsName, EvalOptions, GenerationConfigName};
 use crate::chart::words;
 use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
@@ -23,6 +23,7 @@ use crate::eval::{
 };
 use crate::judging::Panel;
 use crate::model::Placement;
+use crate::model::generation_config::GenerationChoice;
 use crate::model::mllm::RenderedPrompt;
 use crate::model::preprocess::PixelLimits;
 use crate::model::weights::{Hub, is_embedded};
@@ -177,6 +178,10 @@ fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
         is_zero_shot: args.comparator.may_be_zero_shot(),
         template: args.template.as_deref(),
         pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
+        generation: match args.generation_config {
+            GenerationConfigName::Checkpoint => GenerationChoice::Checkpoint,
+            GenerationConfigName::Ignore => GenerationChoice::Ignored,
+        },
         adapters: &args.adapters.requests()?,
         has_base: args.adapters.has_base(),
         is_merged: args.adapters.merge,

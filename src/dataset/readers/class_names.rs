@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{front_matter, read_data_file};
 use crate::dataset::labels;
+use crate::domain::text;
 
 /// How many folders above the data a dataset card may lie: `card/config/split/shard`.
 const N_FOLDERS_UP: usize = 3;
@@ -108,7 +109,7 @@ pub(super) fn beside(data: &Path, column: &str) -> anyhow::Result<Option<Vec<Str
                 continue;
             }
             let bytes = read_data_file(&path)?;
-            let configs = find(&String::from_utf8_lossy(&bytes), column)
+            let configs = find(&String::from_utf8_lossy(text::without_mark(&bytes)), column)
                 .with_context(|| format!("failed to read `{}`", path.display()))?;
             let chosen = choose(configs, data, &path, column)?;
             if chosen.is_some() {
@@ -184,7 +185,7 @@ pub(super) fn in_classnames(folder: &Path) -> anyhow::Result<Option<Vec<String>>
         let path = folder.join("classnames.txt");
         if path.is_file() {
             let bytes = read_data_file(&path)?;
-            let text = String::from_utf8_lossy(&bytes);
+            let text = text::decode(&bytes).with_context(|| format!("failed to read `{}`", path.display()))?;
             let names: Vec<String> =
                 text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
             ensure!(!names.is_empty(), "`{}` names no class", path.display());

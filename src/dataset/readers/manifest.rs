@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::files::{self, Source};
 use super::{Opened, read_data_file};
 use crate::dataset::labels::ClassFinder;
-use crate::domain::LabelSet;
+use crate::domain::{LabelSet, text};
 
 /// Reads `(path, label)` from the columns of a CSV with a header; paths are relative to the CSV's folder.
 pub(in crate::dataset) fn read_csv(
@@ -21,8 +21,8 @@ pub(in crate::dataset) fn read_csv(
 }
 
 fn parse_csv(bytes: &[u8], path_column: &str, label_column: &str) -> anyhow::Result<Vec<(String, String)>> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(bytes);
+    let text = text::decode(bytes)?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
     let column = |name: &str| {
         header.iter().position(|cell| cell == name).with_context(|| {
@@ -52,8 +52,7 @@ pub(in crate::dataset) fn read_json_lines(sheet: &Path) -> anyhow::Result<Vec<(S
 }
 
 fn parse_json_lines(bytes: &[u8]) -> anyhow::Result<Vec<(String, String)>> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).context("it is no UTF-8 text")?;
+    let text = text::decode(bytes)?;
     let mut rows = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         rows.push(parse_json_line(line).with_context(|| format!("line {number}"))?);
@@ -85,7 +84,7 @@ pub(in crate::dataset) fn read_tiny_imagenet(sheet: &Path, images: &str) -> anyh
 }
 
 fn parse_annotations(bytes: &[u8], images: &str) -> anyhow::Result<Vec<(String, String)>> {
-    let text = std::str::from_utf8(bytes).context("it is no UTF-8 text")?;
+    let text = text::decode(bytes)?;
     let mut rows = Vec::new();
     for (number, line) in text.lines().filter(|line| !line.trim().is_empty()).enumerate() {
         let mut cells = line.split('\t');

@@ -15,7 +15,7 @@ use super::class_names::{self, Classified, RawLabels};
 use super::files::is_image;
 use super::{ReadImage, decode_named, unreadable};
 use crate::dataset::UnreadableImage;
-use crate::domain::RgbImage;
+use crate::domain::{RgbImage, text};
 
 /// A label or a sample's description above this is neither.
 const LABEL_BYTES_MAX: u64 = 1 << 20;
@@ -168,7 +168,7 @@ fn text(entry: impl Read) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     entry.take(LABEL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     ensure!(bytes.len() as u64 <= LABEL_BYTES_MAX, "it is larger than {LABEL_BYTES_MAX} bytes, which no label is");
-    String::from_utf8(bytes).context("it is no UTF-8 text")
+    Ok(text::decode(&bytes)?.to_owned())
 }
 
 fn class(entry: impl Read) -> anyhow::Result<String> {

@@ -9,7 +9,7 @@ use super::{LanguageModel, TokenInput};
 use crate::model::config::Config;
 use crate::model::layers::{
     Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader, Mask,
-    MultimodalRotary, MultimodalRotaryConfig, RmsNorm, Rotary, RotaryConfig, tokens_at,
+    MultimodalRotary, MultimodalRotaryConfig, RmsNorm, Rotary, RotaryConfig, load_vocabulary, tokens_at,
 };
 
 /// Tables of angles are made for all positions: more would be a table that fills the memory.
@@ -234,15 +234,7 @@ pub struct Decoder {
 impl Decoder {
     /// Reads `language_model.*` and `lm_head` by their canonical names.
     pub fn load(loader: &mut Loader, config: DecoderConfig) -> Result<Self> {
-        let embedding = Embedding::load(loader, "language_model.embed_tokens", config.vocabulary_size, config.size)?;
-        // The stored head wins over the flag; without either there is no head to use.
-        let head = if loader.has("lm_head.weight") {
-            Linear::load(loader, "lm_head", config.size, config.vocabulary_size, false)?
-        } else if config.is_tied {
-            Linear::updated(&mut loader.at("lm_head"), embedding.weight().clone(), None)?
-        } else {
-            bail!("lm_head.weight is missing, and config.json does not tie it to the embedding")
-        };
+        let (embedding, head) = load_vocabulary(loader, config.vocabulary_size, config.size, config.is_tied)?;
         let shape = AttentionShape {
             size: config.size,
             n_heads: config.n_heads,

@@ -25,13 +25,18 @@ impl Embedding {
     /// Reads `name.weight` `(n_tokens, size)`.
     pub fn load(loader: &mut Loader, name: &str, n_tokens: usize, size: usize) -> Result<Self> {
         let mut here = loader.at(name);
-        let dtype = here.placement().dtype;
         let weight = here.tensor_as_stored("weight", &[n_tokens, size])?;
-        let Some(LowRankUpdate { a, b, scale, .. }) = here.take_update() else {
+        Self::updated(&mut here, weight, &[n_tokens, size])
+    }
+
+    /// The table of a tensor that was read from `here`, with the adapter's update of `here`.
+    pub(super) fn updated(here: &mut Loader, weight: Tensor, shape: &[usize; 2]) -> Result<Self> {
+        let dtype = here.placement().dtype;
+        let Some(update) = here.take_update() else {
             return Ok(Self { weight, dtype, update: None });
         };
-        let shapes = LowRankUpdate { a: a.clone(), b: b.clone(), scale, b_bias: None, magnitude: None, dropout: None };
-        check_shapes(&shapes, [size, n_tokens], here.prefix())?;
+        check_update(&update, shape, here.prefix())?;
+        let LowRankUpdate { a, b, scale, .. } = update;
         let update = TokenUpdate { a: a.t()?.contiguous()?, b: b.t()?.contiguous()?, scale };
         if here.is_merged() {
             let added = (update.a.matmul(&update.b)? * scale)?;
@@ -54,4 +59,12 @@ impl Embedding {
             None => Ok(rows),
         }
     }
+}
+
+/// Whether `update` is of a table `(n_tokens, size)`.
+pub(super) fn check_update(update: &LowRankUpdate, [n_tokens, size]: &[usize; 2], module: &str) -> Result<()> {
+    let LowRankUpdate { a, b, scale, .. } = update;
+    let (a, b, scale) = (a.clone(), b.clone(), *scale);
+    let shapes = LowRankUpdate { a, b, scale, b_bias: None, magnitude: None, dropout: None };
+    check_shapes(&shapes, [*size, *n_tokens], module)
 }

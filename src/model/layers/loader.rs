@@ -88,6 +88,46 @@ impl<'a> Loader<'a> {
         Ok(tensor.as_ref().clone())
     }
 
+    /// Whether the adapter changes the module `name` or stands for its weight.
+    pub(super) fn is_touched(&self, name: &str) -> bool {
+        let path = self.path(name);
+        self.overlay.as_ref().is_some_and(|overlay| overlay.touches(&path))
+    }
+
+    /// Whether the checkpoint has one tensor for `name` and `other`: only `name`, or both with the same numbers.
+    pub(super) fn is_one_tensor(&self, name: &str, other: &str) -> Result<bool> {
+        let [name, other] = [self.path(name), self.path(other)];
+        let hash = |name: &str| self.weights.value_hash(name);
+        Ok(!self.weights.contains(&other) || hash(&name)? == hash(&other)?)
+    }
+
+    /// The adapter's own copy of `name`, beside which the base's tensor stays, if it has one.
+    pub(super) fn take_copy(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+        let path = self.path(name);
+        match &mut self.overlay {
+            Some(overlay) if overlay.is_copy(&path) => overlay.take_replaced(&path, shape),
+            _ => Ok(None),
+        }
+    }
+
+    /// The tensor that both `name` and `other` are; the adapter's under either name where it replaces it.
+    pub(super) fn one_tensor(&mut self, name: &str, other: &str, shape: &[usize]) -> Result<Tensor> {
+        let path = self.path(other);
+        let of_other = match &mut self.overlay {
+            Some(overlay) => overlay.take_replaced(&path, shape)?,
+            None => None,
+        };
+        self.weights.pass_over(&path, shape)?;
+        let path = self.path(name);
+        match of_other {
+            Some(tensor) if !self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&path)) => {
+                self.weights.pass_over(&path, shape)?;
+                Ok(tensor)
+            }
+            _ => self.tensor_as_stored(name, shape),
+        }
+    }
+
     /// The adapter's update of the weight at this prefix, if it has one.
     pub fn take_update(&mut self) -> Option<LowRankUpdate> {
         self.overlay.as_mut()?.take_update(&self.prefix)

@@ -21,6 +21,7 @@ mod patch_embedding;
 mod rotary;
 mod update;
 mod visible;
+mod vocabulary;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionNames, AttentionShape, tokens_at};
@@ -38,6 +39,7 @@ pub use norm::{LayerNorm, RmsNorm};
 pub use patch_embedding::{PatchEmbedding, PatchEmbeddingShape};
 pub use rotary::{Rotary, RotaryConfig};
 pub use update::{AdamWStep, add, sum_of_squares};
+pub use vocabulary::load_vocabulary;
 
 /// Whether a layer must be computed in its differentiable form: candle's fused operations drop gradients silently.
 fn needs_gradient(tensors: &[&candle_core::Tensor]) -> bool {

@@ -39,7 +39,7 @@ impl MultimodalRotaryConfig {
         theta: f64,
         sections: [usize; N_AXES],
     ) -> Result<Self> {
-        let parameters = config.section("rope_parameters").or_else(|| config.section("rope_scaling"));
+        let parameters = config.section("rope_scaling").or_else(|| config.section("rope_parameters"));
         let outer_theta = config.f64_or("rope_theta", theta)?;
         let (theta, sections) = match &parameters {
             None => (outer_theta, sections),

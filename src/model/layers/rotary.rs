@@ -53,10 +53,11 @@ enum Scaling {
 impl RotaryConfig {
     /// Reads `rope_theta` and `rope_scaling` (transformers 4) or `rope_parameters` (5).
     pub fn from_config(config: &Config) -> Result<Self> {
-        let parameters = config.section("rope_parameters");
+        // The old name counts where both are given, and the base beside them where they say none (transformers 5.24).
+        let parameters = config.section("rope_scaling").or_else(|| config.section("rope_parameters"));
         let outside = config.f64_or("rope_theta", 10_000.0)?;
         let theta = parameters.as_ref().map_or(Ok(outside), |parameters| parameters.f64_or("rope_theta", outside))?;
-        let Some(scaling) = parameters.or_else(|| config.section("rope_scaling")) else {
+        let Some(scaling) = parameters else {
             return Ok(Self::plain(theta));
         };
         let scaling = match kind_of(&scaling)? {
@@ -239,4 +240,39 @@ pub(super) fn rotate_in_steps(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_
     let turned_first = (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?;
     let turned_second = (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?;
     Tensor::cat(&[turned_first, turned_second], D::Minus1)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn old_and_new_spellings_count_as_in_transformers() {
+        // What LlamaConfig of transformers 5.24 makes of them.
+        for (json, theta, factor) in [
+            (json!({}), 1e4, None),
+            (json!({"rope_theta": 5e5}), 5e5, None),
+            (json!({"rope_theta": 5e5, "rope_parameters": {"rope_theta": 7.0, "rope_type": "default"}}), 7.0, None),
+            (json!({"rope_theta": 9.0, "rope_parameters": {"rope_type": "default"}}), 9.0, None),
+            (json!({"rope_theta": 5.0, "rope_scaling": {"type": "linear", "factor": 2.0}}), 5.0, Some(2.0)),
+            (
+                json!({"rope_scaling": {"rope_type": "linear", "factor": 2.0},
+                    "rope_parameters": {"rope_theta": 7.0, "rope_type": "linear", "factor": 4.0}}),
+                1e4,
+                Some(2.0),
+            ),
+            (
+                json!({"rope_scaling": null,
+                    "rope_parameters": {"rope_theta": 7.0, "rope_type": "linear", "factor": 4.0}}),
+                7.0,
+                Some(4.0),
+            ),
+        ] {
+            let read = RotaryConfig::from_config(&Config::new(&json, "config.json")).unwrap();
+            let scaling = factor.map_or(Scaling::None, |factor| Scaling::Linear { factor });
+            assert_eq!(read, RotaryConfig { scaling, ..RotaryConfig::plain(theta) }, "{json}");
+        }
+    }
 }

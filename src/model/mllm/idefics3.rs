@@ -268,16 +268,18 @@ impl Mllm for Idefics3 {
     fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {
         let embed = |seen: &Seen| -> Result<ImageEmbedding> {
             let features = self.features(seen.states.first().context("a tower gives a state")?)?;
-            let mut parts = Vec::new();
+            let (mut parts, mut ids) = (Vec::new(), Vec::new());
             for (tile, run) in self.markers.around_tiles(seen.grid)?.iter().enumerate() {
                 if !run.is_empty() {
                     parts.push(self.language.embed(run)?);
+                    ids.extend(run.iter().copied().map(Some));
                 }
                 if tile < features.dim(0)? {
                     parts.push(features.get(tile)?);
+                    ids.extend(std::iter::repeat_n(None, features.dim(1)?));
                 }
             }
-            Ok(ImageEmbedding::plain(Tensor::cat(&parts, 0)?))
+            Ok(ImageEmbedding { ids, ..ImageEmbedding::plain(Tensor::cat(&parts, 0)?) })
         };
         seen.iter().map(embed).collect()
     }

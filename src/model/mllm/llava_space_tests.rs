@@ -15,7 +15,12 @@ const QUESTION: &str = "What is the object in the image? Please only answer a si
 
 /// As many tokens as the references have after each prompt of `pixels`.
 fn generated(loaded: &Loaded, prompt: &RenderedPrompt, pixels: &Tensor, n_tokens: usize) -> Vec<Vec<u32>> {
-    let decoding = Decoding { max_new_tokens: n_tokens, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
+    let decoding = Decoding {
+        max_new_tokens: n_tokens,
+        eos_ids: vec![u32::MAX],
+        stop_strings: Vec::new(),
+        processors: Default::default(),
+    };
     let opening = loaded.model.opening(prompt).unwrap();
     let prefix = loaded.model.read(Some(&opening), &[prompt], &loaded.images(pixels), n_tokens).unwrap();
     loaded.model.generate(prefix, &decoding).unwrap().into_iter().map(|row| row.unwrap().ids).collect()

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::Placement;
 use super::generate::{Decoding, Generation, NotFinite};
+use super::generation_config::{GenerationChoice, GenerationConfig};
 use super::language::LanguageModel;
 use super::layers::Loader;
 use super::overlay::Overlay;
@@ -81,12 +82,14 @@ pub struct ImageEmbedding {
     pub grid: Option<(usize, usize)>,
     /// Each `(positions, hidden)`: added after the first layers of the language model.
     pub deepstack: Vec<Tensor>,
+    /// By position, a token's id between tiles, or `None` for a feature; empty where all are features.
+    pub ids: Vec<Option<u32>>,
 }
 
 impl ImageEmbedding {
     /// Features `(positions, hidden)` of which each counts as one position.
     pub fn plain(embeddings: Tensor) -> Self {
-        Self { embeddings, grid: None, deepstack: Vec::new() }
+        Self { embeddings, grid: None, deepstack: Vec::new(), ids: Vec::new() }
     }
 }
 
@@ -259,23 +262,26 @@ impl OpenedModel {
     /// Opens a checkpoint folder. `tower` is where the vision tower lies, for checkpoints that only name it;
     /// `template` chooses a chat template over the checkpoint's own.
     pub fn open(checkpoint: &Checkpoint, tower: Option<&Checkpoint>, template: Option<&str>) -> Result<Self> {
-        Self::open_within(checkpoint, tower, template, &PixelLimits::default())
+        Self::open_within(checkpoint, tower, template, &PixelLimits::default(), GenerationChoice::Checkpoint)
     }
 
-    /// The same with `limits` to the pixels of an image.
+    /// The same with `limits` to the pixels of an image, and a choice of what decides greedy answers.
     pub fn open_within(
         checkpoint: &Checkpoint,
         tower: Option<&Checkpoint>,
         template: Option<&str>,
         limits: &PixelLimits,
+        generation: GenerationChoice,
     ) -> Result<Self> {
         let family = family_of(checkpoint)?;
-        let overrides = Overrides { template, limits };
-        let ModelSettings { plan, dialogue, preprocessor, config_hash } =
+        let overrides = Overrides { template, limits, generation };
+        let ModelSettings { plan, dialogue, preprocessor, config_hash, warnings: of_settings } =
             ModelSettings::read(family, checkpoint, checkpoint, tower, overrides)?;
         let (name, notes) = (checkpoint.name(), checkpoint.trainer_notes()?);
         let mut warnings = leftovers::of_model(&name, &notes, &dialogue, preprocessor.as_ref());
         warnings.extend(plan.notes());
+        warnings.extend(of_settings);
+        warnings.extend(checkpoint.differing_weights()?);
         if template.is_none() {
             warnings.extend(dialogue.template.other_templates(checkpoint, &dialogue.tokenizer)?);
         }
@@ -333,6 +339,7 @@ pub struct Dialogue {
     /// For prompts.
     pub template: ChatTemplate,
     eos_ids: Vec<u32>,
+    generation: GenerationConfig,
     n_image_positions: usize,
     image_marker: &'static str,
 }
@@ -419,7 +426,18 @@ impl Dialogue {
 
     /// When answers of at most `max_new_tokens` end.
     pub fn decoding(&self, max_new_tokens: usize) -> Decoding {
-        Decoding { max_new_tokens, eos_ids: self.eos_ids.clone(), stop_strings: self.template.stop_strings().to_vec() }
+        let stop_strings = self.template.stop_strings().iter().chain(self.generation.stop_strings());
+        Decoding {
+            max_new_tokens,
+            eos_ids: self.eos_ids.clone(),
+            stop_strings: stop_strings.cloned().collect(),
+            processors: self.generation.processors().clone(),
+        }
+    }
+
+    /// The settings of greedy decoding that the checkpoint brings.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
     }
 
     /// The text of a generated row; a stop string and what follows it is cut off.
@@ -433,7 +451,8 @@ impl Dialogue {
             stop: generation.stop,
             n_prompt_tokens: Some(generation.n_prompt_tokens as u32),
             n_answer_tokens: Some(generation.ids.len() as u32),
-            logit_gap: Some(generation.logit_gap),
+            // It is none where nothing else could follow.
+            logit_gap: Some(generation.logit_gap).filter(|gap| gap.is_finite()),
         })
     }
 }
@@ -508,12 +527,21 @@ impl Model {
         let (mut embeddings, mut positions) = (Vec::new(), Vec::<[u32; 3]>::new());
         let mut next = 0u32;
         let mut image_at = 0..0;
+        // A model whose vocabulary has no token for an image is given embeddings, and no ids.
+        let image_id = self.dialogue.tokenizer.token_id(self.dialogue.image_marker);
+        let mut ids = Vec::new();
         for piece in &prompt.pieces {
             let part = match piece {
                 PromptPiece::Text(ids) => self.mllm.language().embed(ids)?,
                 PromptPiece::Image => image.embeddings.clone(),
             };
             let n_tokens = part.dim(0)?;
+            match (piece, image_id) {
+                (PromptPiece::Text(text), _) => ids.extend(text),
+                (PromptPiece::Image, Some(id)) if image.ids.is_empty() => ids.extend(std::iter::repeat_n(id, n_tokens)),
+                (PromptPiece::Image, Some(id)) => ids.extend(image.ids.iter().map(|token| token.unwrap_or(id))),
+                (PromptPiece::Image, None) => {}
+            }
             match (piece, image.grid) {
                 (PromptPiece::Image, Some((n_rows, n_columns))) => {
                     let cells =
@@ -540,36 +568,8 @@ impl Model {
             embeddings: Tensor::cat(&embeddings, 0)?,
             positions,
             next_position: next as usize,
+            ids: if image_id.is_some() { ids } else { Vec::new() },
         })
-    }
-}
-
-/// The tokens that end an answer: of generation_config.json, else config.json, else the tokenizer's own, else `</s>`. Ids that
-/// the tokenizer lacks end nothing.
-fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
-    let generation = checkpoint.read_json("generation_config.json")?;
-    let config = checkpoint.config();
-    let candidates = [
-        generation.as_ref().and_then(|g| g.get("eos_token_id")),
-        config.get("text_config").and_then(|t| t.get("eos_token_id")),
-        config.get("eos_token_id"),
-    ];
-    for value in candidates.into_iter().flatten() {
-        let ids: Vec<u32> = match value {
-            serde_json::Value::Array(ids) => ids.iter().filter_map(|id| id.as_u64().map(|id| id as u32)).collect(),
-            id => id.as_u64().map(|id| id as u32).into_iter().collect(),
-        };
-        let known: Vec<u32> = ids.into_iter().filter(|&id| tokenizer.token(id).is_some()).collect();
-        if !known.is_empty() {
-            return Ok(known);
-        }
-    }
-    match tokenizer.eos_id().or_else(|| tokenizer.token_id("</s>")) {
-        Some(id) => Ok(vec![id]),
-        None => bail!(
-            "no end-of-sequence token is known for `{}`; hint: add eos_token_id to generation_config.json",
-            checkpoint.dir.display()
-        ),
     }
 }
 
@@ -577,6 +577,8 @@ fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32
 mod adapter_tests;
 #[cfg(test)]
 mod fused_tests;
+#[cfg(test)]
+mod generation_tests;
 #[cfg(test)]
 mod leftovers_tests;
 #[cfg(test)]

@@ -35,7 +35,7 @@ const QUESTION: &str = "What is the object in the image? Please choose from: air
 fn open(dir: &Path) -> Result<OpenedModel> {
     let own = &read_json(&dir.join("processor_config.json"))["image_processor"]["size"];
     let limits = PixelLimits { min_pixels: own["shortest_edge"].as_u64(), max_pixels: own["longest_edge"].as_u64() };
-    OpenedModel::open_within(&Checkpoint::open(dir).unwrap(), None, None, &limits)
+    OpenedModel::open_within(&Checkpoint::open(dir).unwrap(), None, None, &limits, Default::default())
 }
 
 fn load(dir: &Path) -> Model {
@@ -69,7 +69,12 @@ fn first_logits(model: &Model, image: &ImageEmbedding) -> Tensor {
 }
 
 fn generate(model: &Model, images: &[ImageEmbedding]) -> Vec<Vec<u32>> {
-    let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
+    let decoding = Decoding {
+        max_new_tokens: 8,
+        eos_ids: vec![u32::MAX],
+        stop_strings: Vec::new(),
+        processors: Default::default(),
+    };
     let prompt = model.dialogue.render(QUESTION).unwrap();
     let opening = model.opening(&prompt).unwrap();
     let prefix = model.read(Some(&opening), &vec![&prompt; images.len()], images, decoding.max_new_tokens).unwrap();
@@ -252,14 +257,14 @@ fn limits_of_pixels_lie_in_either_file_and_are_recorded() {
     write(&folder.path().join("preprocessor_config.json"), older.to_string());
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     let recorded = |limits: PixelLimits| {
-        let opened = OpenedModel::open_within(&checkpoint, None, None, &limits).unwrap();
+        let opened = OpenedModel::open_within(&checkpoint, None, None, &limits, Default::default()).unwrap();
         let parameters = opened.preprocessor.parameters();
         (parameters["min_pixels"].as_u64().unwrap(), parameters["max_pixels"].as_u64().unwrap())
     };
     assert_eq!(recorded(PixelLimits::default()), (256 * 784, 1280 * 784));
     assert_eq!(recorded(PixelLimits { min_pixels: Some(3136), max_pixels: Some(9 * 784) }), (3136, 9 * 784));
     let limits = PixelLimits { min_pixels: None, max_pixels: Some(9 * 784) };
-    let opened = OpenedModel::open_within(&checkpoint, None, None, &limits).unwrap();
+    let opened = OpenedModel::open_within(&checkpoint, None, None, &limits, Default::default()).unwrap();
     assert!(opened.dialogue.n_image_positions_max() < 64, "{}", opened.dialogue.n_image_positions_max());
 }
 

@@ -164,6 +164,7 @@ impl Mllm for QwenVl {
                 embeddings: self.merger.forward(last)?,
                 grid: Some((seen.grid.0 / merge_size, seen.grid.1 / merge_size)),
                 deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+                ids: Vec::new(),
             })
         };
         seen.iter().map(embed).collect()

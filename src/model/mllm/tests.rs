@@ -75,7 +75,12 @@ pub(super) fn forward_image(model: &Model, prompt: &RenderedPrompt, image: &Imag
 
 /// Eight tokens after each prompt.
 pub(super) fn generate_about(model: &Model, prompts: &[&RenderedPrompt], images: &[ImageEmbedding]) -> Vec<Vec<u32>> {
-    let decoding = Decoding { max_new_tokens: 8, eos_ids: vec![u32::MAX], stop_strings: Vec::new() };
+    let decoding = Decoding {
+        max_new_tokens: 8,
+        eos_ids: vec![u32::MAX],
+        stop_strings: Vec::new(),
+        processors: Default::default(),
+    };
     let opening = model.opening(prompts[0]).unwrap();
     let prefix = model.read(Some(&opening), prompts, images, decoding.max_new_tokens).unwrap();
     let rows = model.generate(prefix, &decoding).unwrap();

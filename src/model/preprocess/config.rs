@@ -34,8 +34,8 @@ pub(super) fn read(checkpoint: &Checkpoint) -> anyhow::Result<Parameters> {
     read_with(checkpoint, read_processor)
 }
 
-/// What `read` makes of the image processor's configuration: `preprocessor_config.json`, else a part of
-/// `processor_config.json`.
+/// What `read` makes of the image processor's configuration: a part of `processor_config.json`, else
+/// `preprocessor_config.json`, as in transformers (5.24).
 pub(super) fn read_with<T>(
     checkpoint: &Checkpoint,
     read: impl FnOnce(&Value) -> anyhow::Result<T>,
@@ -47,7 +47,7 @@ pub(super) fn read_with<T>(
             None => Some(config),
         })
     };
-    for (file, key) in [("preprocessor_config.json", None), ("processor_config.json", Some("image_processor"))] {
+    for (file, key) in [("processor_config.json", Some("image_processor")), ("preprocessor_config.json", None)] {
         if let Some(config) = part(file, key)? {
             let place = || format!("failed to read `{}`", checkpoint.dir.join(file).display());
             return read(&config).with_context(place);

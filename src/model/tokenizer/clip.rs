@@ -4,6 +4,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use super::added_token;
+use crate::domain::text;
 
 const BOS: &str = "<|startoftext|>";
 const EOS: &str = "<|endoftext|>";
@@ -13,8 +14,8 @@ const PATTERN: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'
 
 /// The same tokenizer as the contents of a `tokenizer.json`.
 pub(super) fn tokenizer_json(vocab: &[u8], merges: &[u8]) -> anyhow::Result<Value> {
-    let vocab: Value = serde_json::from_slice(vocab).context("`vocab.json` is not JSON")?;
-    let merges = std::str::from_utf8(merges).context("`merges.txt` is not UTF-8")?;
+    let vocab: Value = serde_json::from_slice(text::without_mark(vocab)).context("`vocab.json` is not JSON")?;
+    let merges = text::decode(merges).context("failed to read `merges.txt`")?;
     let merges: Vec<&str> =
         merges.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty()).collect();
     for line in &merges {

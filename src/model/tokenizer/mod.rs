@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
 use super::weights::Checkpoint;
+use crate::domain::text;
 
 /// A checkpoint's tokenizer.
 #[derive(Clone, Debug)]
@@ -67,7 +68,7 @@ impl TextTokenizer {
     }
 
     fn from_json(bytes: &[u8], checkpoint: &Checkpoint) -> anyhow::Result<Self> {
-        let mut inner = Tokenizer::from_bytes(bytes)
+        let mut inner = Tokenizer::from_bytes(text::decode(bytes)?)
             .map_err(|error| anyhow::anyhow!("{error}; hint: copy the base model's `tokenizer.json` again"))?;
         // Whoever saved the file may have left a length limit in it; cutting and padding are decided by the caller.
         inner.with_truncation(None).map_err(anyhow::Error::from_boxed)?;
@@ -209,10 +210,28 @@ fn interleave(texts: Vec<Vec<u32>>) -> Vec<PromptPiece> {
     pieces
 }
 
-/// `bos_token` and its like as texts: `tokenizer_config.json`, then `special_tokens_map.json`.
-fn special_names(checkpoint: &Checkpoint) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
+/// The tokens and ids of a tokenizer's file that is not read because `tokenizer.json` is there; `None` where it is of another
+/// form.
+pub(super) fn pieces_elsewhere(file: &str, bytes: &[u8]) -> Option<Vec<(String, u32)>> {
+    if file.ends_with(".model") {
+        let model = sentencepiece::Model::parse(bytes).ok()?;
+        return Some((0..).map_while(|id| Some((model.piece(id)?.to_owned(), id))).collect());
+    }
+    let tokens: Value = serde_json::from_str(text::decode(bytes).ok()?).ok()?;
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    tokens.as_object()?.iter().map(|(token, value)| Some((token.clone(), id(value)?))).collect()
+}
+
+/// `bos_token` and its like as texts. `special_tokens_map.json` counts over `tokenizer_config.json` only where that lists no
+/// added tokens (transformers 5.24).
+pub(super) fn special_names(checkpoint: &Checkpoint) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
     let mut names = std::collections::BTreeMap::new();
-    for file in ["special_tokens_map.json", "tokenizer_config.json"] {
+    let config = checkpoint.read_json("tokenizer_config.json")?;
+    let is_whole = config.is_some_and(|config| config.get("added_tokens_decoder").is_some());
+    let files = ["special_tokens_map.json", "tokenizer_config.json"];
+    // The last counts.
+    let files = if is_whole { files } else { [files[1], files[0]] };
+    for file in files {
         let Some(Value::Object(fields)) = checkpoint.read_json(file)? else { continue };
         for (key, value) in fields {
             // A token is written as a string, or as an object with its stripping rules.

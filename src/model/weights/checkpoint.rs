@@ -15,13 +15,14 @@ use super::notes::TrainerNotes;
 use super::quantised::{self, GGUF, QuantisedName};
 use super::stored::StoredTensor;
 use super::{safetensors_file, torch_archive};
+use crate::domain::text;
 
-/// Files that describe a model, best first, each with where its weights may lie. An index stands before the single
-/// file, as in transformers. Repositories on the hub often hold both layouts: a description takes only its own weights.
+/// Files that describe a model, best first, each with where its weights may lie. The single file stands before an index, and
+/// safetensors before PyTorch's, as in transformers (5.24). Repositories on the hub often hold both layouts: a description takes only its own weights.
 const LAYOUTS: [(&str, &[&str]); 2] = [
     (
         "config.json",
-        &["model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin"],
+        &["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"],
     ),
     (OPEN_CLIP_CONFIG, &["open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors"]),
 ];
@@ -192,6 +193,34 @@ impl Checkpoint {
         }
     }
 
+    /// What to know of other files with weights in the folder whose numbers differ from those that are read. Of each tensor
+    /// the first few numbers are compared.
+    ///
+    /// # Errors
+    /// A weight file that is read is damaged.
+    pub fn differing_weights(&self) -> anyhow::Result<Vec<String>> {
+        if self.in_memory.is_some() {
+            return Ok(Vec::new());
+        }
+        let has = |name: &str| self.dir.join(name).is_file();
+        let names = LAYOUTS.iter().find(|(config, _)| *config == self.config_file).map_or(&[][..], |(_, names)| names);
+        let mut present = names.iter().copied().filter(|name| has(name));
+        let (Some(first), others) = (present.next(), present.collect::<Vec<_>>()) else { return Ok(Vec::new()) };
+        if others.is_empty() {
+            return Ok(Vec::new());
+        }
+        let own = self.read_tensors()?;
+        let differs = |name: &&str| {
+            // What is not read need not be readable.
+            let shards = list_shards(&self.dir, name).map(|(shards, _)| shards).unwrap_or_default();
+            let tensors =
+                shards.iter().flat_map(|shard| read_tensors_of_file(&self.dir.join(shard)).unwrap_or_default());
+            differ(&own, &tensors.collect::<Vec<_>>())
+        };
+        let told = others.into_iter().filter(differs).map(|other| twice(&self.dir, first, other));
+        Ok(told.collect())
+    }
+
     fn check_against_index(&self, tensors: &[StoredTensor]) -> anyhow::Result<()> {
         let found: BTreeSet<(&str, Option<&str>)> = tensors
             .iter()
@@ -223,13 +252,32 @@ pub(super) fn choose_layout(has: impl Fn(&str) -> bool) -> Option<(&'static str,
 /// # Errors
 /// The file is missing, unreadable or not UTF-8.
 pub fn read_text_file(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("failed to read `{}`", path.display()))
+    let place = || format!("failed to read `{}`", path.display());
+    let bytes = std::fs::read(path).with_context(place)?;
+    Ok(text::decode(&bytes).with_context(place)?.to_owned())
 }
 
 pub(super) fn parse_json(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    let text = text::decode(bytes).with_context(|| format!("failed to read `{}`", path.display()))?;
+    serde_json::from_str(text).map_err(|error| {
         anyhow::anyhow!("failed to read `{}`: {error}; hint: the file must be JSON, copy it again", path.display())
     })
+}
+
+/// What is said of the file `other` beside `first`, which is read.
+pub(super) fn twice(dir: &Path, first: &str, other: &str) -> String {
+    format!(
+        "`{}` has weights in `{first}` and other ones in `{other}`: `{first}` is read, as transformers reads it; hint: remove \
+         the one that is wrong",
+        dir.display()
+    )
+}
+
+/// Whether tensors of one name differ in shape, or in the first of their numbers by more than the narrower type rounds.
+pub(super) fn differ(ours: &[StoredTensor], theirs: &[StoredTensor]) -> bool {
+    let ours: BTreeMap<&str, &StoredTensor> = ours.iter().map(|tensor| (tensor.key.as_str(), tensor)).collect();
+    let pairs = theirs.iter().filter_map(|other| Some((*ours.get(other.key.as_str())?, other)));
+    pairs.into_iter().any(|(own, other)| own.shape != other.shape || own.first_numbers_differ(other))
 }
 
 /// The tensors of one file (`.safetensors`, else a PyTorch archive).
@@ -291,7 +339,7 @@ fn explain_missing_config(dir: &Path) -> String {
 /// What the adapter in `dir` says of its base, for a hint.
 fn base_of_adapter(dir: &Path) -> String {
     let config = read_optional(&dir.join(PEFT_CONFIG)).ok().flatten();
-    let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(text::without_mark(&bytes)).ok());
     let name = config.as_ref().and_then(|config| config.get("base_model_name_or_path")).and_then(Value::as_str);
     match name.map(|name| (name, QuantisedName::parse(name))) {
         None => String::new(),

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::quantised;
+use crate::domain::text;
 
 /// ms-swift's arguments.
 pub(in crate::model) const SWIFT_ARGUMENTS: &str = "args.json";
@@ -50,19 +51,19 @@ impl TrainerNotes {
     /// # Errors
     /// A file is there and cannot be read.
     pub(super) fn find(read: impl Fn(&str) -> Result<Option<(PathBuf, Vec<u8>)>>) -> Result<Self> {
-        let text = |name: &str| -> Result<Option<(PathBuf, String)>> {
-            Ok(read(name)?.and_then(|(path, bytes)| Some((path, String::from_utf8(bytes).ok()?))))
+        let text_of = |name: &str| -> Result<Option<(PathBuf, String)>> {
+            Ok(read(name)?.and_then(|(path, bytes)| Some((path, text::decode(&bytes).ok()?.to_owned()))))
         };
         let json = |name: &str| -> Result<Option<(PathBuf, Value)>> {
-            Ok(text(name)?.and_then(|(path, text)| Some((path, serde_json::from_str(&text).ok()?))))
+            Ok(text_of(name)?.and_then(|(path, text)| Some((path, serde_json::from_str(&text).ok()?))))
         };
-        let (arguments, config, card) = (json(SWIFT_ARGUMENTS)?, json("config.json")?, text(MODEL_CARD)?);
+        let (arguments, config, card) = (json(SWIFT_ARGUMENTS)?, json("config.json")?, text_of(MODEL_CARD)?);
         let card = card.map(|(_, text)| text).unwrap_or_default();
         let of_config = |key: &str| Some(config.as_ref()?.1.get(key)?.as_str()?.to_owned());
         let quantised_base = arguments.as_ref().and_then(|(_, arguments)| quantisation_of_arguments(arguments));
         Ok(Self {
             swift: arguments.and_then(|(path, arguments)| Some((path, SwiftArguments::from_json(&arguments)?))),
-            modelfile: text(MODELFILE)?,
+            modelfile: text_of(MODELFILE)?,
             model_type: of_config("model_type"),
             transformers_version: of_config("transformers_version").or_else(|| version_of_card(&card)),
             quantised_base: quantised_base.or_else(|| quantisation_of_card(&card)),
@@ -122,7 +123,7 @@ fn quantisation_of_card(card: &str) -> Option<String> {
 /// How the base called `name` is quantised: by its name, or by its configuration where `name` is a folder here.
 pub(super) fn quantisation_of_base(name: &str, read: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<String> {
     let by_name = quantised::QuantisedName::parse(name).map(|found| found.method.to_owned());
-    let config = || serde_json::from_slice(&read("config.json").ok()??).ok();
+    let config = || serde_json::from_slice(text::without_mark(&read("config.json").ok()??)).ok();
     by_name.or_else(|| quantised::method_of(&config()?))
 }
 

@@ -179,6 +179,30 @@ impl StoredTensor {
         self.file.release(self.bytes.clone());
     }
 
+    /// Whether the first numbers differ from those of `other`, by more than the narrower of two types rounds.
+    pub(super) fn first_numbers_differ(&self, other: &Self) -> bool {
+        const N_COMPARED: usize = 64;
+        let first = |tensor: &Self| {
+            let n = tensor.n_elements().min(N_COMPARED);
+            let is_flat = tensor.is_contiguous();
+            is_flat.then(|| Self { shape: vec![n], strides: vec![1], ..tensor.clone() }.to_f32().ok()).flatten()
+        };
+        // Where two forms cannot be compared, nothing is known of a difference.
+        let (Some(own), Some(others)) = (first(self), first(other)) else { return false };
+        let rounding = |element: Element| match element {
+            Element::BF16 => 1.0 / 128.0,
+            Element::F16 => 1.0 / 1024.0,
+            _ => 1e-6,
+        };
+        let tolerance = match self.element == other.element {
+            true => 0.0,
+            false => f32::max(rounding(self.element), rounding(other.element)),
+        };
+        // Below f16's smallest normal numbers its rounding is absolute.
+        let absolute = if tolerance > 0.0 { 1e-7 } else { 0.0 };
+        own.iter().zip(&others).any(|(a, b)| (a - b).abs() > a.abs().max(b.abs()) * tolerance + absolute)
+    }
+
     /// The values as f32, row-major.
     pub(super) fn to_f32(&self) -> anyhow::Result<Vec<f32>> {
         self.convert(&self.row_major()?, |value| value)

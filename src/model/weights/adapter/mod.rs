@@ -10,7 +10,7 @@ mod peft;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::candidate::OwnSettings;
 use super::canonical::Canonical;
 pub(super) use super::checkpoint::PEFT_CONFIG;
-use super::checkpoint::{Checkpoint, parse_json, read_optional, read_tensors_of_file, refuse_gguf};
+use super::checkpoint::{Checkpoint, differ, parse_json, read_optional, read_tensors_of_file, refuse_gguf, twice};
 use super::notes::{TrainerNotes, quantisation_of_base};
 use super::store::{Weights, hash_stored};
 use super::stored::StoredTensor;
@@ -45,6 +45,8 @@ pub struct Adapter {
     base_name: Option<String>,
     updates: BTreeMap<String, StoredUpdate>,
     replaced: BTreeMap<String, StoredTensor>,
+    /// The replaced tensors that PEFT copies for one module, though the base may share them among several.
+    copies: BTreeSet<String>,
 }
 
 /// A low-rank update as it lies in the file.
@@ -66,6 +68,9 @@ pub(super) const NON_LORA: [&str; 2] = ["non_lora_trainables.safetensors", "non_
 /// Tower and aligner, where ms-swift trained them whole beside a LoRA of the language model.
 pub(super) const SWIFT_TOWER: &str = "vit.safetensors";
 
+/// Weights that are one tensor in some models.
+const TIED: [&str; 2] = ["language_model.embed_tokens.weight", "lm_head.weight"];
+
 impl Adapter {
     /// Opens the folder (or projector file) `path` as an adapter of a base whose family names tensors by
     /// `canonicalise`; `base` is there for whole checkpoints, of which only what differs is an adapter.
@@ -84,7 +89,10 @@ impl Adapter {
             Self::of_peft(dir, canonicalise).with_context(place)?
         } else if let Some(file) = PROJECTORS.into_iter().chain(NON_LORA).find(has) {
             let path = dir.join(file);
-            Self::of_tensors(dir, read_tensors_of_file(&path)?, canonicalise).with_context(place)?
+            let mut adapter = Self::of_tensors(dir, read_tensors_of_file(&path)?, canonicalise).with_context(place)?;
+            adapter.warn_of_twins(dir, PROJECTORS);
+            adapter.warn_of_twins(dir, NON_LORA);
+            adapter
         } else if dir.join("config.json").is_file() {
             Self::of_checkpoint(dir, canonicalise, base).with_context(place)?
         } else {
@@ -178,6 +186,10 @@ impl Adapter {
         for (name, tensor) in &self.replaced {
             add(name, 1.0, vec![tensor])?;
         }
+        // A copied embedding leaves a head that is the same tensor in the base as it was; most adapters have none.
+        for name in self.copies.iter().filter(|name| TIED.contains(&name.as_str())) {
+            add(name, 0.0, Vec::new())?;
+        }
         Ok(format!("blake3:{}", hasher.finalize().to_hex()))
     }
 
@@ -201,7 +213,7 @@ impl Adapter {
         }
         let replaced: Result<_> =
             self.replaced.iter().map(|(name, stored)| Ok((name.clone(), tensor(stored)?))).collect();
-        Ok(Overlay::new(updates, replaced?, is_merged))
+        Ok(Overlay::new(updates, replaced?, is_merged).with_copies(self.copies.clone()))
     }
 
     /// Whether every product is zero and every tensor equals the base's: the model would be its base.
@@ -262,6 +274,20 @@ impl Adapter {
             base_name: None,
             updates: BTreeMap::new(),
             replaced: BTreeMap::new(),
+            copies: BTreeSet::new(),
+        }
+    }
+
+    /// Tells of two files of `names` in `dir` that hold different tensors; the first is read.
+    fn warn_of_twins(&mut self, dir: &Path, names: [&str; 2]) {
+        let [first, second] = names.map(|name| dir.join(name));
+        if !first.is_file() || !second.is_file() {
+            return;
+        }
+        // What is not read need not be readable.
+        let tensors = [&first, &second].map(|path| read_tensors_of_file(path).unwrap_or_default());
+        if differ(&tensors[0], &tensors[1]) {
+            self.warnings.push(twice(dir, names[0], names[1]));
         }
     }
 

@@ -1,6 +1,6 @@
 //! PEFT's LoRA folders: `adapter_config.json` and `adapter_model`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,6 +11,7 @@ use super::super::checkpoint::{parse_json, read_optional, read_tensors_of_file};
 use super::super::notes::{SWIFT_ARGUMENTS, SwiftArguments};
 use super::super::stored::StoredTensor;
 use super::{ADAPTER_WEIGHTS, Adapter, Canonicalise, NON_LORA, PEFT_CONFIG, SWIFT_TOWER, StoredUpdate, plain_name};
+use crate::domain::text;
 
 /// Keys of `adapter_config.json` that are read here, or that change nothing once the tensors are there. Any other key
 /// that is set is refused by name: newer versions of PEFT keep adding ways to compute an update.
@@ -49,8 +50,12 @@ const KNOWN_KEYS: &[&str] = &[
     "use_rslora",
 ];
 
-/// Initialisations that change the base's weights: the update alone then belongs to a base that nobody has.
-const BASE_CHANGING_INITS: &[&str] = &["pissa", "olora", "corda", "loftq"];
+/// Initialisations that leave the base's weights as they are (PEFT 0.21, `LoraLayer.update_layer`). Any other changes them, as
+/// pissa, olora, corda, loftq and lora_ga do, or is not known here: the update alone then belongs to a base that nobody has.
+const HARMLESS_INITS: &[&str] = &["true", "false", "gaussian", "eva", "orthogonal", "mica"];
+
+/// Those of which it is known, for messages.
+const BASE_CHANGING_INITS: &[&str] = &["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 /// The first PEFT that saves trained biases (peft issue 3306).
 const BIAS_SAVED_SINCE: (u64, u64) = (0, 20);
@@ -66,6 +71,8 @@ impl Adapter {
         let file = file.context("adapter_model.safetensors (or .bin) is missing; hint: copy the whole folder")?;
 
         let mut adapter = Self::empty(dir);
+        adapter.warn_of_twins(dir, ADAPTER_WEIGHTS);
+        adapter.warn_of_twins(dir, NON_LORA);
         adapter.base_name = config.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned);
         let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
         for stored in read_tensors_of_file(&dir.join(file))? {
@@ -80,10 +87,28 @@ impl Adapter {
             let update = parts.update(&module, &scaling)?;
             ensure!(adapter.updates.insert(name, update).is_none(), "the module `{module}` is updated twice");
         }
+        adapter.copies = adapter.copied_modules(config);
         adapter.add_non_lora(dir, canonicalise)?;
         adapter.add_swift_tower(dir, canonicalise)?;
         adapter.check_complete(config)?;
         Ok(adapter)
+    }
+
+    /// The saved tensors whose module PEFT copies: those that `modules_to_save` names by the end of their names, unless the
+    /// adapter ties what the base ties.
+    fn copied_modules(&self, config: &Map<String, Value>) -> BTreeSet<String> {
+        if config.get("ensure_weight_tying").and_then(Value::as_bool).unwrap_or(false) {
+            return BTreeSet::new();
+        }
+        let modules = config.get("modules_to_save").and_then(Value::as_array).into_iter().flatten();
+        let modules: Vec<&str> = modules.filter_map(Value::as_str).collect();
+        let is_copied = |stored: &StoredTensor| {
+            let name = plain_name(&stored.key);
+            let module = name.rsplit_once('.').map_or("", |(module, _)| module);
+            modules.iter().any(|wanted| module.ends_with(wanted))
+        };
+        let copied = self.replaced.iter().filter(|(_, stored)| is_copied(stored));
+        copied.map(|(name, _)| name.clone()).collect()
     }
 
     /// LLaVA's own folders keep the projector in a file of its own, without which the base's old one would answer.
@@ -112,7 +137,7 @@ impl Adapter {
             return read_tensors_of_file(&path)?.into_iter().try_for_each(|stored| self.replace(stored, canonicalise));
         }
         let arguments = read_optional(&dir.join(SWIFT_ARGUMENTS))?;
-        let arguments = arguments.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let arguments = arguments.and_then(|bytes| serde_json::from_slice(text::without_mark(&bytes)).ok());
         let tuner = arguments.as_ref().and_then(SwiftArguments::from_json).and_then(|arguments| arguments.tuner);
         ensure!(
             tuner.as_deref() != Some("lora_llm"),
@@ -290,11 +315,14 @@ fn refuse_unsupported(config: &Map<String, Value>) -> Result<()> {
         ensure!(!is_set || KNOWN_KEYS.contains(&key.as_str()), "`{key}` is set ({value}), which is not supported");
     }
     if let Some(init) = config.get("init_lora_weights").and_then(Value::as_str) {
-        let changes_base = BASE_CHANGING_INITS.iter().any(|name| init.to_ascii_lowercase().starts_with(name));
         ensure!(
-            !changes_base,
-            "init_lora_weights is `{init}`, which altered the base model before training; hint: save the adapter \
-             converted to plain LoRA (PEFT's path_initial_model_for_weight_conversion)"
+            HARMLESS_INITS.contains(&init.to_ascii_lowercase().as_str()),
+            "init_lora_weights is `{init}`, which {}; hint: save the adapter converted to plain LoRA (PEFT's \
+             path_initial_model_for_weight_conversion)",
+            match BASE_CHANGING_INITS.iter().any(|name| init.to_ascii_lowercase().starts_with(name)) {
+                true => "altered the base model before training",
+                false => "is not known here: it may have altered the base model before training",
+            }
         );
     }
     Ok(())

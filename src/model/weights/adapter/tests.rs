@@ -116,6 +116,29 @@ fn what_is_not_supported_is_refused_by_name() {
 }
 
 #[test]
+fn an_initialisation_that_may_have_altered_the_base_is_refused_by_name() {
+    // PEFT 0.21: `LoraLayer.update_layer` subtracts from the base's weight in the first, and in none of the second.
+    for init in ["pissa", "PiSSA", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga", "LoRA_GA"] {
+        assert_refused(json!({ "init_lora_weights": init }), &plain(1.0), &[init, "altered the base model", "hint"]);
+    }
+    for unknown in ["lora_one", "pizza", ""] {
+        assert_refused(json!({ "init_lora_weights": unknown }), &plain(1.0), &["is not known here", "hint"]);
+    }
+    for init in [
+        json!(true),
+        json!(false),
+        json!("gaussian"),
+        json!("Gaussian"),
+        json!("eva"),
+        json!("orthogonal"),
+        json!("mica"),
+    ] {
+        assert!(open(json!({ "init_lora_weights": init }), &plain(1.0)).0.is_ok(), "{init}");
+    }
+    assert_refused(json!({"loftq_config": {"loftq_bits": 4}}), &plain(1.0), &["loftq_config"]);
+}
+
+#[test]
 fn an_incomplete_adapter_is_refused() {
     assert_refused(json!({}), &plain(1.0)[..1], &["lora_B", "missing"]);
     assert_refused(json!({"use_dora": true}), &plain(1.0), &["lora_magnitude_vector"]);

@@ -1,0 +1,70 @@
+//! Text as people's editors save it.
+
+/// Why bytes are no text that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// As Windows' editors and PowerShell's redirection save it.
+    #[error("it is UTF-16, as some editors and shells on Windows write; hint: save it as UTF-8")]
+    Utf16,
+    /// Neither of the two.
+    #[error("it is no UTF-8 text (byte {at} is wrong); hint: save it as UTF-8")]
+    NotUtf8 {
+        /// The first wrong byte, from 0.
+        at: usize,
+    },
+}
+
+/// The text of a file's `bytes`, UTF-8 with or without a byte order mark, which is no part of it. Every text file that a person
+/// may have written is read by this.
+///
+/// # Errors
+/// The bytes are UTF-16 or no text.
+pub fn decode(bytes: &[u8]) -> Result<&str, TextError> {
+    let plain = without_mark(bytes);
+    // Text of one script in UTF-16 has a zero in every second byte.
+    let has_zeros =
+        |parity: usize| bytes.len() >= 4 && bytes.iter().take(64).skip(parity).step_by(2).all(|&byte| byte == 0);
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || has_zeros(0) || has_zeros(1) {
+        return Err(TextError::Utf16);
+    }
+    std::str::from_utf8(plain)
+        .map_err(|error| TextError::NotUtf8 { at: bytes.len() - plain.len() + error.valid_up_to() })
+}
+
+/// `bytes` without the byte order mark of UTF-8.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_text() {
+        assert_eq!(decode("\u{feff}{\"a\": 1}".as_bytes()), Ok("{\"a\": 1}"));
+        assert_eq!(decode("katze, größe".as_bytes()), Ok("katze, größe"));
+        assert_eq!(decode(b""), Ok(""));
+        assert_eq!(decode(b"a"), Ok("a"));
+    }
+
+    #[test]
+    fn utf_16_is_named_with_its_mark_and_without() {
+        let units = |text: &str, swap: bool| -> Vec<u8> {
+            text.encode_utf16().flat_map(|unit| if swap { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+        };
+        for swap in [false, true] {
+            for text in ["\u{feff}path,label", "path,label"] {
+                assert_eq!(decode(&units(text, swap)), Err(TextError::Utf16), "{text:?} {swap}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_encoding_is_refused_with_the_place() {
+        assert_eq!(decode(b"gr\xf6\xdfe"), Err(TextError::NotUtf8 { at: 2 }));
+        assert_eq!(decode(b"\xef\xbb\xbfgr\xf6"), Err(TextError::NotUtf8 { at: 5 }));
+        let told = TextError::NotUtf8 { at: 2 }.to_string();
+        assert!(told.contains("byte 2") && told.contains("hint"), "{told}");
+    }
+}

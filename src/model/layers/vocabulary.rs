@@ -1,0 +1,136 @@
+//! Input embedding and head, which may be one tensor.
+//!
+//! Where they are one, an adapter may change it, or give one of the two a copy of its own, as PEFT does (0.21): a module that
+//! `modules_to_save` names is copied, and the other keeps the base's tensor; an update beside the weight is its module's alone;
+//! an update that is merged goes into the one tensor, and so into both.
+
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+
+use super::embedding::check_update;
+use super::linear::check_shapes;
+use super::low_rank::{merged, merged_bias};
+use super::{Embedding, Linear, Loader};
+
+const EMBEDDING: &str = "language_model.embed_tokens";
+const HEAD: &str = "lm_head";
+const EMBEDDING_WEIGHT: &str = "language_model.embed_tokens.weight";
+const HEAD_WEIGHT: &str = "lm_head.weight";
+
+/// Reads embedding and head of `n_tokens` tokens and `size` numbers; `is_tied` where the configuration makes them one. A stored
+/// head that differs from the embedding is a head of its own whatever the configuration says, as in transformers.
+///
+/// # Errors
+/// A tensor is missing or of another shape.
+pub fn load_vocabulary(
+    loader: &mut Loader,
+    n_tokens: usize,
+    size: usize,
+    is_tied: bool,
+) -> Result<(Embedding, Linear)> {
+    let is_touched = [EMBEDDING, HEAD].iter().any(|module| loader.is_touched(module));
+    if is_touched && is_tied && loader.is_one_tensor(EMBEDDING_WEIGHT, HEAD_WEIGHT)? {
+        return load_tied(loader, n_tokens, size);
+    }
+    let embedding = Embedding::load(loader, EMBEDDING, n_tokens, size)?;
+    let head = if loader.has(HEAD_WEIGHT) {
+        Linear::load(loader, HEAD, size, n_tokens, false)?
+    } else if is_tied {
+        Linear::updated(&mut loader.at(HEAD), embedding.weight().clone(), None)?
+    } else {
+        bail!("lm_head.weight is missing, and config.json does not tie it to the embedding")
+    };
+    Ok((embedding, head))
+}
+
+/// The same of one tensor that an adapter changes.
+fn load_tied(loader: &mut Loader, n_tokens: usize, size: usize) -> Result<(Embedding, Linear)> {
+    let shape = [n_tokens, size];
+    let own_embedding = loader.take_copy(EMBEDDING_WEIGHT, &shape)?;
+    let own_head = loader.take_copy(HEAD_WEIGHT, &shape)?;
+    let mut shared = loader.one_tensor(EMBEDDING_WEIGHT, HEAD_WEIGHT, &shape)?;
+    let mut bias = None;
+    if loader.is_merged() {
+        let dtype = loader.placement().dtype;
+        if own_embedding.is_none()
+            && let Some(update) = loader.at(EMBEDDING).take_update()
+        {
+            check_update(&update, &shape, EMBEDDING)?;
+            // Its product is of the transposed weight.
+            let added = (update.b.matmul(&update.a)?.t()? * update.scale)?;
+            shared = (shared.to_dtype(dtype)? + added)?;
+        }
+        if own_head.is_none()
+            && let Some(update) = loader.at(HEAD).take_update()
+        {
+            check_shapes(&update, shape, HEAD)?;
+            shared = merged(&update, &shared.to_dtype(dtype)?)?;
+            bias = merged_bias(&update)?;
+        }
+    }
+    let of = |own: Option<Tensor>| own.unwrap_or_else(|| shared.clone());
+    let embedding = Embedding::updated(&mut loader.at(EMBEDDING), of(own_embedding), &shape)?;
+    let head = Linear::updated(&mut loader.at(HEAD), of(own_head), bias)?;
+    Ok((embedding, head))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::model::Placement;
+    use crate::model::weights::testing::{golden, read_json};
+    use crate::model::weights::{Adapter, Checkpoint, Weights, canonical_llava};
+
+    fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
+        tensor.to_dtype(DType::F32).unwrap().to_vec2().unwrap()
+    }
+
+    /// A folder with the base of `tests/golden/make_tied.py`, its head stored beside its embedding where `stores_head`.
+    fn base(stores_head: bool) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tensors =
+            candle_core::safetensors::load(golden("tied").join("base.safetensors"), &Device::Cpu).unwrap();
+        if stores_head {
+            tensors.insert(HEAD_WEIGHT.to_owned(), tensors["model.embed_tokens.weight"].clone());
+        }
+        candle_core::safetensors::save(&tensors, dir.path().join("model.safetensors")).unwrap();
+        std::fs::write(dir.path().join("config.json"), "{}").unwrap();
+        dir
+    }
+
+    fn effective(dir: &std::path::Path, adapter: &std::path::Path, is_merged: bool) -> [Vec<Vec<f32>>; 2] {
+        let placement = Placement::cpu();
+        let mut weights = Weights::new(&Checkpoint::open(dir).unwrap(), canonical_llava).unwrap();
+        let adapter = Adapter::open(adapter, canonical_llava, &weights).unwrap();
+        let mut overlay = adapter.overlay(&placement, is_merged).unwrap();
+        let mut loader = Loader::with_overlay(&mut weights, &mut overlay, &placement);
+        let (embedding, head) = load_vocabulary(&mut loader, 6, 4, true).unwrap();
+        weights.finish().unwrap();
+        let identity = Tensor::eye(4, DType::F32, &Device::Cpu).unwrap();
+        let head = head.forward(&identity).unwrap().t().unwrap();
+        [rows(&embedding.forward(&[0, 1, 2, 3, 4, 5]).unwrap()), rows(&head)]
+    }
+
+    #[test]
+    fn every_adapter_of_a_tied_embedding_or_head_gives_what_peft_gives() {
+        let expected = read_json(&golden("tied").join("expected.json"));
+        let cases = expected.as_object().unwrap();
+        assert_eq!(cases.len(), 13);
+        for stores_head in [false, true] {
+            let dir = base(stores_head);
+            for (name, case) in cases {
+                for (way, is_merged) in [("beside", false), ("merged", true)] {
+                    let found = effective(dir.path(), &golden("tied").join(name), is_merged);
+                    for (found, matrix) in found.iter().zip(["embedding", "head"]) {
+                        let wanted: Vec<Vec<f32>> = serde_json::from_value(case[way][matrix].clone()).unwrap();
+                        let pairs = found.iter().flatten().zip(wanted.iter().flatten());
+                        let largest = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                        assert!(largest < 1e-5, "{name} {way} {matrix}: {largest}");
+                    }
+                }
+            }
+        }
+    }
+}
