@@ -8,6 +8,7 @@ use reqwest::{Client, Method, Response, Url, redirect};
 use super::download::{
     Checksum, Download, DownloadError, N_FAILURES_MAX, RETRY_BASE_MS, SILENCE_MAX, WAIT_MAX, download,
 };
+use super::hub_cache::HubKind;
 use super::runtime;
 use super::secret::Secret;
 
@@ -22,6 +23,7 @@ pub struct HubClient {
     endpoint: Url,
     token: Option<Secret>,
     client: Client,
+    kind: HubKind,
 }
 
 /// A revision of a repository.
@@ -139,7 +141,13 @@ impl HubClient {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|cause| error(runtime::describe(cause)))?;
-        Ok(Self { endpoint: url, token, client })
+        Ok(Self { endpoint: url, token, client, kind: HubKind::Model })
+    }
+
+    /// The same client, which asks for datasets.
+    #[must_use]
+    pub fn of_datasets(self) -> Self {
+        Self { kind: HubKind::Dataset, ..self }
     }
 
     /// The commit and the files of a branch, tag or commit of `repository` (`org/name`).
@@ -147,7 +155,7 @@ impl HubClient {
     /// # Errors
     /// It is not there, not for everybody, or the hub cannot be reached.
     pub fn revision(&self, repository: &str, revision: &str) -> Result<HubRevision, HubError> {
-        let parts = ["api", "models"].into_iter().chain(repository.split('/')).chain(["revision", revision]);
+        let parts = ["api", self.kind.plural()].into_iter().chain(repository.split('/')).chain(["revision", revision]);
         let url = self.url(parts);
         let asked = Asked { repository, revision };
         let response = self.ask(Method::GET, &url, &asked)?;
@@ -208,7 +216,9 @@ impl HubClient {
     }
 
     fn file_url(&self, repository: &str, commit: &str, name: &str) -> Url {
-        self.url(repository.split('/').chain(["resolve", commit]).chain(name.split('/')))
+        // Models stand at the top.
+        let kind = Some(self.kind.plural()).filter(|_| self.kind == HubKind::Dataset);
+        self.url(kind.into_iter().chain(repository.split('/')).chain(["resolve", commit]).chain(name.split('/')))
     }
 
     fn url<'p>(&self, parts: impl Iterator<Item = &'p str>) -> Url {

@@ -6,6 +6,7 @@
 mod chat;
 mod download;
 mod hub;
+mod hub_cache;
 mod runtime;
 mod secret;
 
@@ -15,4 +16,5 @@ pub use chat::{
 };
 pub use download::{Checksum, Download, DownloadError, download};
 pub use hub::{HubClient, HubError, HubFile, HubRevision};
+pub use hub_cache::{HubEvent, HubFetch, HubKind, RepositoryId, cached_commit};
 pub use secret::Secret;

@@ -9,8 +9,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::eval::found_text;
+use super::hub_options::HubOptions;
 use crate::dataset::{
-    Available, Catalog, DataRoots, FetchEvent, FetchRequest, OpenRequest, Verification, available, fetch, open, verify,
+    Available, Catalog, DataRoots, Exif, FetchEvent, FetchRequest, OpenRequest, Verification, available, fetch, open,
+    verify,
 };
 
 /// Without a terminal a line of progress is written so often.
@@ -60,6 +63,48 @@ impl Places {
     }
 }
 
+/// How datasets are read that a person names, for every command that reads images.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ReadingOptions {
+    /// The orientation that an image carries (EXIF): `apply` turns every image upright, `ignore` none; `auto`: as the source's
+    /// reference loader (Python's `datasets` turns images of its tables and of folders with metadata.csv; Pillow and
+    /// torchvision turn a TIFF only)
+    #[arg(long, value_enum, default_value_t = ExifName::Auto)]
+    exif: ExifName,
+    /// Column of images (bytes or paths) of a table: CSV, JSON lines, Parquet, Arrow; default: image, path, file_name, ...
+    #[arg(long, value_name = "NAME")]
+    image_column: Option<String>,
+    /// Column of labels of a table; default: label, fine_label, labels, class
+    #[arg(long, value_name = "NAME")]
+    label_column: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ExifName {
+    #[default]
+    Auto,
+    Apply,
+    Ignore,
+}
+
+impl ReadingOptions {
+    /// What to open, read as these flags say.
+    pub fn request<'a>(&'a self, text: &'a str, split: Option<&'a str>, labels: Option<&'a Path>) -> OpenRequest<'a> {
+        OpenRequest {
+            text,
+            split,
+            labels_file: labels,
+            exif: match self.exif {
+                ExifName::Auto => Exif::Auto,
+                ExifName::Apply => Exif::Apply,
+                ExifName::Ignore => Exif::Ignore,
+            },
+            image_column: self.image_column.as_deref(),
+            label_column: self.label_column.as_deref(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     Table,
@@ -88,6 +133,10 @@ struct VerifyArgs {
     /// Sheet with names for the classes, as for eval
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    #[command(flatten)]
+    reading: ReadingOptions,
+    #[command(flatten)]
+    hub: HubOptions,
     /// Decode only so many images of each dataset
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -140,7 +189,7 @@ fn list(args: &ListArgs, out: &mut dyn Write) -> anyhow::Result<u8> {
 }
 
 fn count(catalog: &Catalog, roots: &DataRoots, row: &Available) -> Result<usize, String> {
-    let request = OpenRequest { text: &row.name, split: Some(&row.split), labels_file: None };
+    let request = OpenRequest { text: &row.name, split: Some(&row.split), labels_file: None, ..OpenRequest::default() };
     open(catalog, roots, &request).map(|dataset| dataset.samples.len()).map_err(|error| format!("{error:#}"))
 }
 
@@ -205,9 +254,13 @@ fn row_json(row: &Available, found: &Option<Result<usize, String>>) -> serde_jso
 fn run_verify(args: &VerifyArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
     let names = if args.datasets.is_empty() { found_names(&catalog, &roots)? } else { args.datasets.clone() };
+    let hub = args.hub.datasets(quiet, err)?;
+    let names = names.into_iter().map(|name| found_text(&catalog, &hub, name, args.split.as_deref()));
+    let names = names.collect::<anyhow::Result<Vec<_>>>()?;
+    drop(hub);
     let mut exit_code = 0;
     for name in &names {
-        let request = OpenRequest { text: name, split: args.split.as_deref(), labels_file: args.labels.as_deref() };
+        let request = args.reading.request(name, args.split.as_deref(), args.labels.as_deref());
         let mut progress = Progress::new(name, quiet, "images");
         let verification = verify(&catalog, &roots, &request, args.limit, &mut |n_done, n_total| {
             progress.show(n_done as u64, Some(n_total as u64), err);
@@ -252,7 +305,7 @@ fn print_verification(verification: &Verification, out: &mut dyn Write) -> anyho
     for file in verification.files.iter().filter(|file| !file.is_equal()) {
         writeln!(out, "  {}: MD5 {}, published {}", file.path.display(), file.found, file.expected)?;
     }
-    for warning in &dataset.warnings {
+    for warning in dataset.warnings.iter().chain(&dataset.notes) {
         writeln!(out, "  {warning}")?;
     }
     for image in &verification.unreadable {

@@ -9,14 +9,16 @@ use serde_json::{Map, Value, json};
 
 use super::data::Progress;
 use super::{environment, results};
-use crate::api::HubClient;
-use crate::model::weights::{Hub, HubEvent};
+use crate::api::{HubClient, HubEvent};
+use crate::dataset::DatasetHub;
+use crate::model::weights::Hub;
 
 /// How models, encoders and adapters that are named as on the hub are found.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model hub")]
 pub(super) struct HubOptions {
-    /// Fetch from the hub (HF_ENDPOINT, HF_TOKEN) what its cache (HF_HUB_CACHE, HF_HOME) lacks of ORG/NAME[@REVISION];
+    /// Fetch from the hub (HF_ENDPOINT, HF_TOKEN) what its cache (HF_HUB_CACHE, HF_HOME) lacks of ORG/NAME[@REVISION], be it
+    /// a model, an adapter or a dataset;
     /// without this flag nothing is asked of the network, and the cache must have it
     #[arg(long)]
     pub(super) download: bool,
@@ -25,17 +27,34 @@ pub(super) struct HubOptions {
 impl HubOptions {
     /// The hub, whose progress goes to `err` unless `quiet`.
     pub(super) fn hub<'a>(&self, quiet: bool, err: &'a mut dyn Write) -> Result<Hub<'a>> {
-        let client = match (self.download, environment::hub_is_offline()) {
-            (false, _) => None,
-            (true, None) => Some(HubClient::new(&environment::hub_endpoint(), environment::hub_token())?),
-            (true, Some(name)) => {
-                bail!("{name} forbids to ask the hub, and --download does; hint: unset it, or leave --download out")
-            }
-        };
+        let client = self.client()?;
         let command = format!("{} --download", results::command_line());
         let shown = RefCell::new(Shown { err, quiet, transfer: None });
         Ok(Hub::new(environment::hub_cache(), client, command, move |event| shown.borrow_mut().event(event)))
     }
+
+    /// The hub's datasets.
+    pub(super) fn datasets<'a>(&self, quiet: bool, err: &'a mut dyn Write) -> Result<DatasetHub<'a>> {
+        let shown = RefCell::new(Shown { err, quiet, transfer: None });
+        Ok(DatasetHub::new(environment::hub_cache(), self.client()?, move |event| shown.borrow_mut().event(event)))
+    }
+
+    fn client(&self) -> Result<Option<HubClient>> {
+        match (self.download, environment::hub_is_offline()) {
+            (false, _) => Ok(None),
+            (true, None) => Ok(Some(HubClient::new(&environment::hub_endpoint(), environment::hub_token())?)),
+            (true, Some(name)) => {
+                bail!("{name} forbids to ask the hub, and --download does; hint: unset it, or leave --download out")
+            }
+        }
+    }
+}
+
+/// What `run.json` shows of the hub's datasets, by `datasets/org/name`.
+pub(super) fn found_datasets(hub: &DatasetHub) -> Map<String, Value> {
+    let row =
+        |(name, (revision, commit))| (format!("datasets/{name}"), json!({"revision": revision, "commit": commit}));
+    hub.found().into_iter().map(row).collect()
 }
 
 /// What `run.json` shows of a hub's repositories: which commit each name meant.

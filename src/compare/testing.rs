@@ -77,6 +77,7 @@ pub fn dataset(name: &str) -> DatasetSpec {
         label_set: String::new(),
         labels: ["cat", "dog", "frog"].map(Label::named).into(),
         answer_type: AnswerType::Object,
+        exif: None,
         prompts: Vec::<SubjectPrompt>::new(),
     }
 }

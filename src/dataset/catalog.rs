@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::labels;
 use crate::assets::catalog::DATASETS_TOML;
-use crate::domain::{AnswerType, LabelSet, text};
+use crate::domain::{AnswerType, LabelSet, nearest, text};
 
 /// The datasets that can be named on the command line.
 #[derive(Clone, Debug)]
@@ -82,11 +82,11 @@ impl Catalog {
     pub(super) fn entry(&self, name: &str) -> anyhow::Result<&Entry> {
         self.entries.iter().find(|entry| entry.name == name).with_context(|| {
             let names: Vec<&str> = self.names().collect();
-            format!(
-                "unknown dataset `{name}`: {} knows {}; hint: a folder of class folders is used by its path, as in ./{name}",
-                self.origin,
-                names.join(", ")
-            )
+            let mend = match nearest(name, &names) {
+                Some(meant) => format!("is `{meant}` meant?"),
+                None => format!("a folder of class folders is used by its path, as in ./{name}"),
+            };
+            format!("unknown dataset `{name}`: {} knows {}; hint: {mend}", self.origin, names.join(", "))
         })
     }
 }
@@ -256,6 +256,13 @@ pub(super) enum ReaderKind {
     Embedded,
 }
 
+impl ReaderKind {
+    /// Whether it reads images that were encoded, and may carry an orientation.
+    pub(super) fn is_of_encoded_images(self) -> bool {
+        matches!(self, Self::ImageFolder | Self::Manifest | Self::TinyImagenet | Self::Parquet)
+    }
+}
+
 /// One file to download.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -298,6 +305,9 @@ mod tests {
     fn an_unknown_dataset_is_answered_with_the_known_names() {
         let error = Catalog::embedded().labels_of("cifar11").unwrap_err().to_string();
         assert!(error.contains("unknown dataset `cifar11`") && error.contains("cifar100"), "{error}");
+        assert!(error.contains("is `cifar10` meant?"), "{error}");
+        let error = Catalog::embedded().labels_of("photos").unwrap_err().to_string();
+        assert!(!error.contains("meant") && error.contains("./photos"), "{error}");
     }
 
     #[test]

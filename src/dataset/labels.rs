@@ -37,7 +37,8 @@ pub(super) fn from_catalog(wire: &WireDataset) -> anyhow::Result<LabelSet> {
 
 /// The label set of class folders (or of a sheet's labels): underscores become spaces, WordNet ids names.
 pub(super) fn from_keys(keys: &[String]) -> anyhow::Result<LabelSet> {
-    let labels = keys.iter().map(|key| wordnet_label(key).unwrap_or_else(|| Label::named(key.replace('_', " "))));
+    let of_key = |key: &String| Label { name: key.replace('_', " "), ..synonyms_of(key) };
+    let labels = keys.iter().map(|key| wordnet_label(key).unwrap_or_else(|| of_key(key)));
     label_set(labels.collect(), AnswerType::Object)
 }
 
@@ -63,6 +64,20 @@ pub(super) fn wordnet_label(id: &str) -> Option<Label> {
     let (name, synonyms) = imagenet().get(id)?;
     let aliases = synonyms.split(';').filter(|synonym| !synonym.is_empty()).map(str::to_owned).collect();
     Some(Label { name: (*name).to_owned(), aliases, wordnet_id: Some(id.to_owned()) })
+}
+
+/// The aliases of a class that is called by several names of one of ImageNet's classes, as the hub's ImageNet calls them
+/// (`tench, Tinca tinca`); the name is left to the caller.
+fn synonyms_of(key: &str) -> Label {
+    let words: Vec<&str> = key.split(", ").collect();
+    // WordNet's list may be longer than the one that is kept here.
+    let is_of = |(name, synonyms): &(&str, &str)| {
+        let is_known = |word: &&&str| **word == *name || synonyms.split(';').any(|synonym| synonym == **word);
+        2 * words.iter().filter(is_known).count() >= words.len()
+    };
+    let id = imagenet().iter().find(|(_, names)| words.len() > 1 && is_of(names)).map(|(id, _)| (*id).to_owned());
+    let aliases = words.iter().filter(|_| id.is_some()).map(|&word| word.to_owned()).collect();
+    Label { name: String::new(), aliases, wordnet_id: id }
 }
 
 fn imagenet() -> &'static BTreeMap<&'static str, (&'static str, &'static str)> {
@@ -194,6 +209,17 @@ mod tests {
         let labels = from_keys(&keys(&["n01558993", "sports_car"])).unwrap();
         assert_eq!(labels.names().collect::<Vec<_>>(), ["American robin", "sports car"]);
         assert_eq!(labels.labels()[0].wordnet_id.as_deref(), Some("n01558993"));
+    }
+
+    #[test]
+    fn a_class_that_is_called_by_all_its_synonyms_is_known_by_each() {
+        let labels = from_keys(&keys(&["tench, Tinca tinca", "shirt, red", "maillot, tank suit", "maillot"])).unwrap();
+        let aliases: Vec<Vec<&str>> =
+            labels.labels().iter().map(|label| label.aliases.iter().map(String::as_str).collect()).collect();
+        assert_eq!(labels.labels()[0].name, "tench, Tinca tinca");
+        assert_eq!(aliases[..2], [vec!["tench", "Tinca tinca"], vec![]]);
+        // `maillot` is the other class's name.
+        assert_eq!(aliases[2..], [vec!["tank suit"], vec![]]);
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod checksum;
 mod decode;
 mod encode;
 mod fetch;
+mod hub;
 mod labels;
 mod open;
+mod path;
 mod readers;
 mod training;
 mod verify;
@@ -20,10 +22,11 @@ use std::sync::Arc;
 use crate::domain::{LabelSet, RgbImage, Sample};
 
 pub use catalog::Catalog;
-pub use decode::decode;
+pub use decode::{Orientation, decode};
 pub use encode::png;
 pub use fetch::{FetchEvent, FetchRequest, fetch};
-pub use open::{Available, DataRoots, OpenRequest, available, open};
+pub use hub::DatasetHub;
+pub use open::{Available, DataRoots, Exif, OpenRequest, available, open};
 pub use training::open_training;
 pub use verify::{FileCheck, Verification, verify};
 
@@ -52,6 +55,10 @@ pub struct Dataset {
     pub sample_seed: u64,
     /// What a person should know: classes without a sample, fewer samples than published.
     pub warnings: Vec<String>,
+    /// What a person should know although nothing is wrong: images that were told by their first bytes, links in a circle.
+    pub notes: Vec<String>,
+    /// What becomes of the orientation that images carry, where it is not as Pillow has it: `apply` or `ignore`.
+    pub exif: Option<String>,
     /// All samples of the split, in the order of the file or of the paths' bytes.
     pub samples: Vec<Sample>,
     reader: Arc<dyn readers::ReadImage>,
@@ -115,6 +122,8 @@ impl DatasetDescription {
             licence: self.licence,
             sample_seed: self.sample_seed,
             warnings: Vec::new(),
+            notes: Vec::new(),
+            exif: None,
             samples,
             reader,
         }

@@ -6,16 +6,17 @@ use anyhow::{Context, bail, ensure};
 
 use super::catalog::{Alternative, Catalog, Entry, ReaderKind};
 use super::labels::{self, ClassFinder};
-use super::readers::archive::Archive;
-use super::readers::files::{self, Source};
-use super::readers::shards::{SPLITS, ShardFormat, Shards, may_mean_shards};
-use super::readers::{Opened, cifar, embedded, idx, manifest, parquet, webdataset};
-use super::{Dataset, DatasetDescription};
+use super::readers::files::{self, Listing, Source};
+use super::readers::manifest::Columns;
+use super::readers::shards::{SPLITS, may_mean_shards};
+use super::readers::{Opened, cifar, embedded, idx, manifest, parquet};
+use super::{Dataset, DatasetDescription, Orientation, path};
+use crate::api::RepositoryId;
 use crate::assets::embedded::WITHOUT_MINIATURE;
-use crate::domain::{AnswerType, LabelSet, Sample};
+use crate::domain::{LabelSet, Sample, nearest};
 
 /// Extensions of files that are datasets: a dataset's name leaves them out.
-const FILE_EXTENSIONS: [&str; 6] = ["zip", "tar", "csv", "jsonl", "ndjson", "parquet"];
+const FILE_EXTENSIONS: [&str; 7] = ["zip", "tar", "csv", "jsonl", "ndjson", "parquet", "arrow"];
 
 /// Where datasets are looked for, in this order.
 #[derive(Clone, Debug, Default)]
@@ -40,8 +41,42 @@ impl DataRoots {
     }
 }
 
+/// What a person wants of the orientation that images carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exif {
+    /// As the reference loader of the source: the library `datasets` turns images upright (tables of the hub's, folders with
+    /// `metadata.csv`, what it saved), Pillow and torchvision turn a TIFF only (everything else).
+    #[default]
+    Auto,
+    /// Every image is turned upright.
+    Apply,
+    /// No image is turned.
+    Ignore,
+}
+
+impl Exif {
+    /// What was asked for, by what a run's record has of it.
+    pub fn of_recorded(exif: Option<&str>) -> Self {
+        match exif {
+            Some("apply") => Exif::Apply,
+            Some("ignore") => Exif::Ignore,
+            _ => Exif::Auto,
+        }
+    }
+
+    /// What a reader does, whose reference turns images upright if `is_of_datasets`.
+    pub(super) fn orientation(self, is_of_datasets: bool) -> Orientation {
+        match self {
+            Exif::Auto if is_of_datasets => Orientation::Applied,
+            Exif::Auto => Orientation::AsPillow,
+            Exif::Apply => Orientation::Applied,
+            Exif::Ignore => Orientation::Ignored,
+        }
+    }
+}
+
 /// What to open.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct OpenRequest<'a> {
     /// A name of the catalog (`cifar10`), a path (`photos/val`, `photos.zip`, `sheet.csv`, `test.parquet`), or `NAME=PATH`.
     pub text: &'a str,
@@ -49,6 +84,29 @@ pub struct OpenRequest<'a> {
     pub split: Option<&'a str>,
     /// A sheet with other names for the classes.
     pub labels_file: Option<&'a Path>,
+    /// What becomes of the orientation that images carry.
+    pub exif: Exif,
+    /// The column of images of a table (CSV, JSON lines, Parquet, Arrow), where it is not found by its name.
+    pub image_column: Option<&'a str>,
+    /// The column of labels of a table.
+    pub label_column: Option<&'a str>,
+}
+
+impl<'a> OpenRequest<'a> {
+    pub(super) fn columns(&self) -> Columns<'a> {
+        Columns { image: self.image_column, label: self.label_column }
+    }
+
+    /// Refuses columns where there are none.
+    pub(super) fn refuse_columns(&self) -> anyhow::Result<()> {
+        let flag = [("--image-column", self.image_column), ("--label-column", self.label_column)];
+        match flag.iter().find(|(_, column)| column.is_some()) {
+            Some((flag, _)) => {
+                bail!("{flag} is for tables (.csv, .jsonl, .parquet, .arrow), and `{}` is none", self.text)
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// A split of the catalog, and where it lies, if it does.
@@ -114,7 +172,7 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
         return open_from_catalog(catalog, roots, request);
     }
     if is_there(Path::new(request.text)) {
-        return open_path(catalog, None, Path::new(request.text), request);
+        return path::open_path(catalog, None, Path::new(request.text), request);
     }
     if let Some((name, path)) = request.text.split_once('=') {
         ensure!(
@@ -122,18 +180,32 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
             "`{name}` is no name for a dataset; hint: NAME=PATH, as in photos=./photos/val"
         );
         ensure!(is_there(Path::new(path)), "failed to open the dataset `{name}`: there is no folder `{path}`");
-        return open_path(catalog, Some(name), Path::new(path), request);
+        return path::open_path(catalog, Some(name), Path::new(path), request);
     }
     if request.text.contains(['/', '\\', '.']) {
-        bail!(
-            "failed to open the dataset `{}`: there is no such folder, archive or sheet; hint: {} knows {}",
-            request.text,
-            catalog.origin,
-            catalog.names().collect::<Vec<_>>().join(", ")
-        );
+        bail!("{}", nowhere(catalog, request.text));
     }
     catalog.entry(request.text).map(|_| ())?;
     bail!("failed to open the dataset `{}`", request.text)
+}
+
+/// What is said of a path at which nothing lies.
+fn nowhere(catalog: &Catalog, text: &str) -> String {
+    let names: Vec<&str> = catalog.names().collect();
+    let is_of_hub = RepositoryId::parse(text).is_some();
+    let mut said = format!("failed to open the dataset `{text}`: there is no such folder, archive or table");
+    if is_of_hub {
+        said.push_str(", and no such dataset in the hub's cache");
+    }
+    said.push_str("; hint: ");
+    if let Some(meant) = nearest(text, &names) {
+        said.push_str(&format!("is `{meant}` meant? "));
+    }
+    said.push_str(&format!("{} knows {}", catalog.origin, names.join(", ")));
+    if is_of_hub {
+        said.push_str("; --download asks the hub");
+    }
+    said
 }
 
 /// Whether a path means something, be it by a pattern of shards.
@@ -179,8 +251,10 @@ struct Located<'a> {
 fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyhow::Result<Dataset> {
     let entry = catalog.entry(request.text)?;
     let (split_name, split) = entry.split(request.split)?;
+    request.refuse_columns()?;
     let located = locate(entry, split_name, roots)?;
-    let opened = read_located(&located, split.n_samples, &entry.labels)
+    let orientation = request.exif.orientation(false);
+    let opened = read_located(&located, split.n_samples, &entry.labels, orientation)
         .with_context(|| format!("failed to open the dataset `{}` (split {split_name})", entry.name))?;
     let labels = match request.labels_file {
         None => entry.labels.clone(),
@@ -202,6 +276,8 @@ fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
         sample_seed: catalog.sample_seed,
     };
     let mut dataset = finish(description, &format!("{}/{split_name}", entry.name), opened)?;
+    // Pixels that were never encoded carry none.
+    dataset.exif = recorded(request.exif, false).filter(|_| located.alternative.reader.is_of_encoded_images());
     if let Some(n_samples) = split.n_samples
         && n_samples != dataset.samples.len()
     {
@@ -285,20 +361,26 @@ fn fits(alternative: &Alternative, paths: &[PathBuf], labels: &LabelSet) -> bool
         let has = |key: &String| !key.is_empty() && folder.join(key).is_dir();
         return labels.labels().iter().all(|label| keys(label).iter().any(has));
     }
-    let Ok(listed) = archive_source(folder, alternative).and_then(|source| source.list()) else { return false };
-    let classes = files::class_folders(&listed);
+    let listed = archive_source(folder, alternative).and_then(|mut source| source.list());
+    let Ok(Listing { paths, .. }) = listed else { return false };
+    let classes = files::class_folders(&paths);
     labels.labels().iter().all(|label| keys(label).iter().any(|key| classes.contains(key)))
 }
 
 fn archive_source(path: &Path, alternative: &Alternative) -> anyhow::Result<Source> {
     let mut source = Source::open(path, alternative.inside.as_deref())?;
     if alternative.inside.is_none() {
-        source.enter(None)?;
+        source.enter(None);
     }
     Ok(source)
 }
 
-fn read_located(located: &Located, n_samples: Option<usize>, labels: &LabelSet) -> anyhow::Result<Opened> {
+fn read_located(
+    located: &Located,
+    n_samples: Option<usize>,
+    labels: &LabelSet,
+    orientation: Orientation,
+) -> anyhow::Result<Opened> {
     let alternative = located.alternative;
     let finder = ClassFinder::new(labels);
     let lacks = |key: &str| format!("its reader {:?} lacks `{key}` in the catalog", alternative.reader);
@@ -309,17 +391,24 @@ fn read_located(located: &Located, n_samples: Option<usize>, labels: &LabelSet) 
             let n_label_bytes = alternative.label_bytes.with_context(|| lacks("label_bytes"))?;
             cifar::open_binary(batches, n_label_bytes, labels.len())
         }
-        (ReaderKind::ImageFolder, [folder]) => files::samples(archive_source(folder, alternative)?, &finder, labels),
+        (ReaderKind::ImageFolder, [folder]) => {
+            let mut source = archive_source(folder, alternative)?;
+            let listing = source.list()?;
+            files::samples(source, listing, &finder, labels, orientation)
+        }
         (ReaderKind::Manifest, [sheet]) => {
-            let path_column = alternative.path_column.as_deref().unwrap_or("path");
-            let label_column = alternative.label_column.as_deref().unwrap_or("label");
-            manifest::samples(&located.folder, manifest::read_csv(sheet, path_column, label_column)?, &finder, labels)
+            let columns = Columns {
+                image: Some(alternative.path_column.as_deref().unwrap_or("path")),
+                label: Some(alternative.label_column.as_deref().unwrap_or("label")),
+            };
+            manifest::samples(&located.folder, manifest::read_csv(sheet, columns)?, &finder, labels, orientation)
         }
         (ReaderKind::TinyImagenet, [sheet]) => {
             let images = alternative.images.as_deref().unwrap_or("images");
-            manifest::samples(&located.folder, manifest::read_tiny_imagenet(sheet, images)?, &finder, labels)
+            let rows = manifest::read_tiny_imagenet(sheet, images)?;
+            manifest::samples(&located.folder, rows, &finder, labels, orientation)
         }
-        (ReaderKind::Parquet, shards) => parquet::open_known(shards, &finder),
+        (ReaderKind::Parquet, shards) => parquet::open_known(shards, &finder, orientation),
         (ReaderKind::Embedded, [sheet]) => {
             let n_images = n_samples.with_context(|| lacks("n_samples"))?;
             embedded::open(&sheet.to_string_lossy(), n_images, labels.len())
@@ -334,137 +423,6 @@ fn expand(pattern: &str) -> Vec<String> {
     let Some((choices, tail)) = rest.split_once('}') else { return vec![pattern.to_owned()] };
     let tails = expand(tail);
     choices.split(',').flat_map(|choice| tails.iter().map(move |tail| format!("{head}{choice}{tail}"))).collect()
-}
-
-// ---- datasets given by path ----
-
-fn open_path(catalog: &Catalog, name: Option<&str>, path: &Path, request: &OpenRequest) -> anyhow::Result<Dataset> {
-    let named = || format!("failed to open the dataset `{}`", request.text);
-    let mut path = std::path::absolute(path).with_context(named)?;
-    if last_split(&path).is_none()
-        && let Some(split) = request.split
-        && path.join(split).is_dir()
-    {
-        path = path.join(split);
-    }
-    let found = read_path(&path, request).with_context(named)?;
-    let split = last_split(&found.place).or(found.inner_split).unwrap_or_else(|| "all".to_owned());
-    if let Some(asked) = request.split
-        && split != "all"
-        && asked != split
-    {
-        bail!(
-            "the dataset `{}` is of the split {split}, and {asked} was asked for; hint: name its folder {asked}",
-            request.text
-        );
-    }
-    // A path says its split already; rows and keys of a named one would be the same in each split.
-    let id_prefix = name.filter(|_| found.is_sharded && split != "all").map(|name| format!("{name}/{split}"));
-    let name = name.map_or_else(|| last_two_parts(&found.place), str::to_owned);
-    let description = DatasetDescription {
-        is_training_split: is_training(&split),
-        split,
-        labels: found.labels,
-        noun: "object".to_owned(),
-        caption_template: "a photo of a {}.".to_owned(),
-        caption_ensemble: Vec::new(),
-        // They are a person's own, and so are the reports.
-        may_redistribute: true,
-        licence: "unknown".to_owned(),
-        sample_seed: catalog.sample_seed,
-        name: name.clone(),
-    };
-    finish(description, &id_prefix.unwrap_or(name), found.opened)
-}
-
-/// What lies at a path.
-struct Found {
-    labels: LabelSet,
-    opened: Opened,
-    /// The path that the dataset is named by.
-    place: PathBuf,
-    /// The split that an archive was entered by, or that shards are named by.
-    inner_split: Option<String>,
-    is_sharded: bool,
-}
-
-/// The labels and samples of a folder, an archive, a sheet or of shards.
-fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
-    if let Some(shards) = Shards::find(path, request.split)? {
-        return read_shards(shards, request.labels_file);
-    }
-    let place = path.to_owned();
-    if path.is_file() && !Archive::is_archive(path) {
-        let (labels, opened) = read_sheet(path, request.labels_file)?;
-        return Ok(Found { labels, opened, place, inner_split: None, is_sharded: false });
-    }
-    let mut source = Source::open(path, None)?;
-    source.enter(request.split)?;
-    let inner_split = match &source {
-        Source::Archive { prefix, .. } => last_split(Path::new(prefix)),
-        Source::Folder(_) => None,
-    };
-    let keys = files::class_folders(&source.list()?);
-    if !keys.is_empty() && keys.iter().all(|key| SPLITS.contains(&key.as_str())) {
-        bail!("it holds the splits {}; hint: name one, as in {}/{}", keys.join(", "), request.text, keys[0]);
-    }
-    let labels = path_labels(&keys, request.labels_file)?;
-    let empty = source.folders_without(&keys);
-    let mut opened = files::samples(source, &ClassFinder::of_keys(&keys), &labels)?;
-    if !empty.is_empty() {
-        opened.warnings.push(format!("without an image, and so no class: {}", labels::shorten(&empty)));
-    }
-    Ok(Found { labels, opened, place, inner_split, is_sharded: false })
-}
-
-/// A sheet of images and labels, CSV or JSON lines.
-fn read_sheet(path: &Path, labels_file: Option<&Path>) -> anyhow::Result<(LabelSet, Opened)> {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let rows = match extension.as_str() {
-        "csv" => manifest::read_csv(path, "path", "label")?,
-        "jsonl" | "ndjson" => manifest::read_json_lines(path)?,
-        _ => bail!("it is no folder, .zip, .tar, .csv, .jsonl or .parquet; hint: unpack other archives first"),
-    };
-    let keys: std::collections::BTreeSet<String> = rows.iter().map(|(_, label)| label.clone()).collect();
-    let keys: Vec<String> = keys.into_iter().collect();
-    let labels = path_labels(&keys, labels_file)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let opened = manifest::samples(folder, rows, &ClassFinder::of_keys(&keys), &labels)?;
-    Ok((labels, opened))
-}
-
-fn read_shards(shards: Shards, labels_file: Option<&Path>) -> anyhow::Result<Found> {
-    let (ends, classified, reader) = match shards.format {
-        ShardFormat::Parquet => {
-            let (classified, reader) = parquet::open(&shards.files, labels_file)?;
-            let ends = (0..classified.classes.len()).map(|row| format!("{row:05}")).collect();
-            (ends, classified, reader)
-        }
-        ShardFormat::Webdataset => webdataset::open(&shards.files, labels_file)?,
-    };
-    let labels = match labels_file {
-        Some(sheet) => labels::from_sheet(sheet, &classified.keys, AnswerType::Object)?,
-        None => labels::from_keys(&classified.keys).with_context(|| {
-            let keys = labels::shorten(&classified.keys);
-            format!("its classes are: {keys}; hint: --labels FILE with one name a line gives them other names")
-        })?,
-    };
-    let mut warnings = shards.warnings;
-    warnings.extend(files::warning_of(&files::without_image(&labels, classified.classes.iter().copied())));
-    let samples: Vec<(String, usize)> = Vec::from_iter(std::iter::zip(ends, classified.classes));
-    let opened = Opened { samples, reader, warnings };
-    Ok(Found { labels, opened, place: shards.place, inner_split: shards.split, is_sharded: true })
-}
-
-/// The labels of classes that are folders or stand in a sheet; `labels_file` gives them other names.
-fn path_labels(keys: &[String], labels_file: Option<&Path>) -> anyhow::Result<LabelSet> {
-    let labels = labels::from_keys(keys).with_context(|| {
-        format!(
-            "its classes are: {}; hint: one folder a class with images in it (<class>/<image>), or a .csv with the columns path, label",
-            if keys.is_empty() { "none".to_owned() } else { labels::shorten(keys) }
-        )
-    })?;
-    labels_file.map_or(Ok(labels), |sheet| labels::from_sheet(sheet, keys, AnswerType::Object))
 }
 
 /// The plain parts of a path, `..` resolved by text, the extension of an archive or sheet removed.
@@ -492,16 +450,31 @@ pub(super) fn last_split(path: &Path) -> Option<String> {
     parts(path).pop().filter(|part| SPLITS.contains(&part.as_str()))
 }
 
-fn last_two_parts(path: &Path) -> String {
+pub(super) fn last_two_parts(path: &Path) -> String {
     let parts = parts(path);
     parts[parts.len().saturating_sub(2)..].join("/")
 }
 
-fn finish(description: DatasetDescription, id_prefix: &str, opened: Opened) -> anyhow::Result<Dataset> {
+/// The name of a file without its extension.
+pub(super) fn last_part(path: &Path) -> String {
+    parts(path).pop().unwrap_or_default()
+}
+
+/// What the run's record has of an orientation, where it is not Pillow's.
+pub(super) fn recorded(exif: Exif, is_of_datasets: bool) -> Option<String> {
+    match exif.orientation(is_of_datasets) {
+        Orientation::AsPillow => None,
+        Orientation::Applied => Some("apply".to_owned()),
+        Orientation::Ignored => Some("ignore".to_owned()),
+    }
+}
+
+pub(super) fn finish(description: DatasetDescription, id_prefix: &str, opened: Opened) -> anyhow::Result<Dataset> {
     ensure!(!opened.samples.is_empty(), "the dataset `{}` has no sample", description.name);
     let samples = opened.samples.into_iter().map(|(end, label)| Sample { id: format!("{id_prefix}/{end}"), label });
     let mut dataset = description.into_dataset(samples.collect(), opened.reader);
     dataset.warnings = opened.warnings;
+    dataset.notes = opened.notes;
     Ok(dataset)
 }
 

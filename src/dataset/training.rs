@@ -80,7 +80,7 @@ mod tests {
     use crate::domain::RgbImage;
 
     fn training_of(text: &str, split: Option<&str>) -> anyhow::Result<Dataset> {
-        let request = OpenRequest { text, split, labels_file: None };
+        let request = OpenRequest { text, split, labels_file: None, ..OpenRequest::default() };
         open_training(&Catalog::embedded(), &DataRoots::default(), &request)
     }
 

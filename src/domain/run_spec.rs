@@ -159,6 +159,9 @@ pub struct DatasetSpec {
     pub answer_type: AnswerType,
     /// What each subject is asked.
     pub prompts: Vec<SubjectPrompt>,
+    /// What becomes of the orientation that images carry, where it is not as Pillow has it: `apply` or `ignore`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exif: Option<String>,
 }
 
 impl DatasetSpec {

@@ -157,7 +157,7 @@ mod tests {
     use crate::dataset::{Catalog, DataRoots, OpenRequest, open};
 
     fn digits() -> Dataset {
-        let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None };
+        let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None, ..OpenRequest::default() };
         open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap()
     }
 

@@ -54,6 +54,7 @@ pub fn dataset_spec(dataset: &Dataset, question: &Question, has_encoder: bool, p
         labels: dataset.labels.labels().to_vec(),
         answer_type: dataset.labels.answer_type(),
         prompts: if has_encoder { vec![caption] } else { probe.map(Shots::prompt).into_iter().collect() },
+        exif: dataset.exif.clone(),
     }
 }
 

@@ -104,7 +104,7 @@ mod tests {
     use crate::dataset::{Catalog, DataRoots, OpenRequest, open};
 
     fn scored(choice: std::result::Result<LabelChoice, String>) -> Trial {
-        let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None };
+        let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None, ..OpenRequest::default() };
         let digits = open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap();
         scored_trial(trial(&digits, 0, "blake3:0", SCORED, "emt"), choice)
     }

@@ -32,7 +32,12 @@ fn opened(shared: &Path) -> OpenedModel {
 fn cifar10(shared: &Path) -> Dataset {
     let catalog = Catalog::embedded();
     let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
-    dataset::open(&catalog, &roots, &OpenRequest { text: "cifar10", split: Some("test"), labels_file: None }).unwrap()
+    dataset::open(
+        &catalog,
+        &roots,
+        &OpenRequest { text: "cifar10", split: Some("test"), labels_file: None, ..OpenRequest::default() },
+    )
+    .unwrap()
 }
 
 fn trainer(shared: &Path, method: Method, start: Option<&Path>, micro_batch_size: usize) -> Trainer {

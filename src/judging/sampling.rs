@@ -178,6 +178,7 @@ mod tests {
             label_set: "blake3:l".into(),
             labels: ["cat", "dog"].map(Label::named).into(),
             answer_type: AnswerType::Object,
+            exif: None,
             prompts: Vec::new(),
         };
         let model = ModelSpec {

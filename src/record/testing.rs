@@ -25,6 +25,7 @@ fn dataset(name: &str) -> DatasetSpec {
         label_set: "blake3:l".into(),
         labels: ["0", "1"].map(Label::named).into(),
         answer_type: AnswerType::Number,
+        exif: None,
         prompts: vec![
             prompt(Subject::Model, Mode::Generate, "emt", Some(vec![Some(1), None, None, Some(5)])),
             prompt(Subject::Encoder, Mode::ZeroShot, "caption", None),

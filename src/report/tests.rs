@@ -18,6 +18,7 @@ fn spec(summary: &Summary) -> RunSpec {
         label_set: "blake3:00".to_owned(),
         labels: labels.iter().map(|name| Label::named(name.as_str())).collect(),
         answer_type: AnswerType::Object,
+        exif: None,
         prompts: vec![SubjectPrompt {
             subject: Subject::Model,
             mode: Mode::Generate,

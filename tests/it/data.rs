@@ -27,7 +27,7 @@ fn roots(folder: &Path) -> DataRoots {
 }
 
 fn try_open(folder: &Path, text: &str, split: Option<&str>) -> Result<Dataset, String> {
-    let request = OpenRequest { text, split, labels_file: None };
+    let request = OpenRequest { text, split, labels_file: None, ..OpenRequest::default() };
     open(&Catalog::embedded(), &roots(folder), &request).map_err(|error| format!("{error:#}"))
 }
 
@@ -322,7 +322,7 @@ fn a_label_sheet_renames_the_classes_and_keeps_the_samples() {
     write(folder.path().join("names.txt"), "cat;kitty\ndog\n");
     let text = folder.path().join("set").display().to_string();
     let sheet = folder.path().join("names.txt");
-    let request = OpenRequest { text: &text, split: None, labels_file: Some(&sheet) };
+    let request = OpenRequest { text: &text, split: None, labels_file: Some(&sheet), ..OpenRequest::default() };
     let dataset = open(&Catalog::embedded(), &roots(folder.path()), &request).unwrap();
     assert_eq!(dataset.labels.names().collect::<Vec<_>>(), ["cat", "dog"]);
     assert_eq!(dataset.labels.labels()[0].aliases, ["kitty"]);

@@ -12,7 +12,7 @@ const NAMES: [&str; 3] = ["mnist", "cifar10", "cifar100"];
 const SPLITS: [(&str, usize); 2] = [("test", 600), ("train", 200)];
 
 fn opened(roots: &DataRoots, name: &str, split: &str) -> Dataset {
-    let request = OpenRequest { text: name, split: Some(split), labels_file: None };
+    let request = OpenRequest { text: name, split: Some(split), labels_file: None, ..OpenRequest::default() };
     open(&Catalog::embedded(), roots, &request).unwrap()
 }
 

@@ -45,7 +45,7 @@ pub enum Said {
 
 /// The digits that are part of the program.
 pub fn digits() -> Dataset {
-    let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None };
+    let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None, ..OpenRequest::default() };
     open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap()
 }
 

@@ -326,7 +326,7 @@ fn ten_thousand_requests_with_a_fifth_of_faults_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
-    let request = OpenRequest { text: "mnist", split: None, labels_file: None };
+    let request = OpenRequest { text: "mnist", split: None, labels_file: None, ..OpenRequest::default() };
     let dataset = open(&Catalog::embedded(), &roots, &request).unwrap();
     assert_eq!(dataset.samples.len(), 10_000);
     let server = ModelServer::start("vllm", &dataset, with_faults(AtomicUsize::new(0), &N_FAULTS));

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::options::EvalOptions;
-use crate::dataset::{self, Dataset, OpenRequest};
+use crate::dataset::{self, Dataset};
 use crate::domain::{ProbeClassifier, ProbeSpec};
 use crate::eval::{EncoderChoice, OpenedSubjects, ProbeRequest, Shots};
 
@@ -125,7 +125,7 @@ pub(super) fn choose(
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
     let (mut probes, mut warnings) = (Vec::with_capacity(datasets.len()), Vec::new());
     for (text, dataset) in texts.iter().zip(datasets) {
-        let of_training = OpenRequest { text, split: args.split.as_deref(), labels_file: args.labels.as_deref() };
+        let of_training = args.reading.request(text, args.split.as_deref(), args.labels.as_deref());
         let shots = dataset::open_training(&catalog, &roots, &of_training)
             .and_then(|training| Shots::choose(&request, dataset, training, sample_seed, args.limit));
         match shots {

@@ -11,7 +11,9 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 pub(super) use self::options::{EvalOptions, GenerationConfigName};
-pub(super) use self::prepare::{PlannedRun, Prepared, announce, open_runs, plan, prepare, prompt_name, warn};
+pub(super) use self::prepare::{
+    PlannedRun, Prepared, announce, found_text, open_runs, plan, prepare, prompt_name, warn,
+};
 use super::comparison::settings_note;
 use super::progress::Progress;
 use super::results::{self, Format, Results};

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::comparator::ComparatorOptions;
 use crate::cli::adapter_options::AdapterOptions;
-use crate::cli::data::Places;
+use crate::cli::data::{Places, ReadingOptions};
 use crate::cli::feature_cache_options::FeatureCacheOptions;
 use crate::cli::hub_options::HubOptions;
 use crate::cli::judge_options::JudgeOptions;
@@ -22,7 +22,7 @@ pub(in crate::cli) struct EvalOptions {
     pub(in crate::cli) encoder: String,
     #[command(flatten)]
     pub(in crate::cli) comparator: ComparatorOptions,
-    /// Names of `emt data list`, folders, or NAME=FOLDER, separated by commas; default: what is found of mnist,
+    /// Names of `emt data list`, folders, archives, tables, or NAME=PATH, separated by commas; default: what is found of mnist,
     /// cifar10, cifar100, miniimagenet; for the embedded model embedded/mnist, embedded/cifar10, embedded/cifar100
     #[arg(long, value_name = "A,B")]
     pub(in crate::cli) datasets: Option<String>,
@@ -34,6 +34,8 @@ pub(in crate::cli) struct EvalOptions {
     /// Sheet with other names for the classes of one dataset (CSV with class,name,aliases; or a line a class)
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) labels: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) reading: ReadingOptions,
     /// Evaluate so many samples of each dataset, balanced over its classes; a larger limit goes on with the same run
     #[arg(long, value_name = "N")]
     pub(in crate::cli) limit: Option<usize>,

@@ -15,7 +15,7 @@ use crate::cli::comparison::ADAPTER_TUNED_ON;
 use crate::cli::progress::Progress;
 use crate::cli::served_options::{is_address, shown};
 use crate::cli::{environment, hub_options, results};
-use crate::dataset::{self, Available, Dataset, OpenRequest};
+use crate::dataset::{self, Available, Catalog, Dataset, DatasetHub, OpenRequest};
 use crate::domain::{DatasetSpec, LabelSet, Mode, ProbeSpec, RunSpec, Subject, SubjectPrompt};
 use crate::eval::{
     self, AnySubjects, Batching, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, SERVED_BATCH_SIZE,
@@ -74,7 +74,7 @@ pub(in crate::cli) fn prepare(
 ) -> Result<Prepared> {
     check_numbers(args)?;
     let placement = Placement::new(&args.device, &args.dtype)?;
-    let (texts, datasets) = open_datasets(model, args)?;
+    let (texts, datasets, mut hub_commits) = open_datasets(model, args, quiet, err)?;
     let template = prompting::load(&args.prompt)?;
     let hub = args.hub.hub(quiet, err)?;
     let modes = modes(&args.modes)?;
@@ -114,7 +114,7 @@ pub(in crate::cli) fn prepare(
     let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
     spec.judges = panel.specs();
     let runs = planned_runs(out, &subjects, &spec, &mut specs)?;
-    let hub_commits = hub_options::found(&hub);
+    hub_commits.extend(hub_options::found(&hub));
     Ok(Prepared {
         placement,
         subjects,
@@ -309,8 +309,10 @@ fn planned_runs(
         .collect()
 }
 
-/// What a person typed of each dataset, and the dataset.
-fn open_datasets(model: &Path, args: &EvalOptions) -> Result<(Vec<String>, Vec<Dataset>)> {
+/// What to open of each dataset, the datasets, and which commit each name on the hub meant.
+type OpenedDatasets = (Vec<String>, Vec<Dataset>, Map<String, Value>);
+
+fn open_datasets(model: &Path, args: &EvalOptions, quiet: bool, err: &mut dyn Write) -> Result<OpenedDatasets> {
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
     let texts: Vec<String> = match &args.datasets {
         Some(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect(),
@@ -322,10 +324,13 @@ fn open_datasets(model: &Path, args: &EvalOptions) -> Result<(Vec<String>, Vec<D
     if args.labels.is_some() && texts.len() > 1 {
         bail!("--labels is for one dataset, and --datasets names {}; hint: run them one by one", texts.len());
     }
+    let hub = args.hub.datasets(quiet, err)?;
+    let texts = texts.into_iter().map(|text| found_text(&catalog, &hub, text, args.split.as_deref()));
+    let texts = texts.collect::<Result<Vec<_>>>()?;
     let mut names = HashSet::new();
     let mut datasets = Vec::with_capacity(texts.len());
     for text in &texts {
-        let request = OpenRequest { text, split: args.split.as_deref(), labels_file: args.labels.as_deref() };
+        let request = args.reading.request(text, args.split.as_deref(), args.labels.as_deref());
         let dataset = dataset::open(&catalog, &roots, &request)?;
         if !names.insert(dataset.name.clone()) {
             bail!("--datasets names `{}` twice; hint: give one of them a name with NAME=PATH", dataset.name);
@@ -333,7 +338,20 @@ fn open_datasets(model: &Path, args: &EvalOptions) -> Result<(Vec<String>, Vec<D
         datasets.push(dataset);
     }
     eval::refuse_empty(&datasets)?;
-    Ok((texts, datasets))
+    Ok((texts, datasets, hub_options::found_datasets(&hub)))
+}
+
+/// Names on the hub become paths in its cache; names of the catalog and what lies here stay as they are.
+pub(in crate::cli) fn found_text(
+    catalog: &Catalog,
+    hub: &DatasetHub<'_>,
+    text: String,
+    split: Option<&str>,
+) -> Result<String> {
+    if catalog.names().any(|name| name == text) {
+        return Ok(text);
+    }
+    Ok(hub.find(&text, split)?.unwrap_or(text))
 }
 
 /// The miniature's datasets for the miniature, else what is found of those that the catalog says.
@@ -356,9 +374,7 @@ fn tuned_on(args: &EvalOptions) -> Result<BTreeMap<String, LabelSet>> {
                 Err(error) if !Path::new(text).exists() && !text.contains('=') => {
                     return Err(error.context("--tuned-on names a dataset whose labels are not known"));
                 }
-                Err(_) => {
-                    dataset::open(&catalog, &roots, &OpenRequest { text, split: None, labels_file: None })?.labels
-                }
+                Err(_) => dataset::open(&catalog, &roots, &OpenRequest { text, ..OpenRequest::default() })?.labels,
             };
             Ok((text.to_owned(), labels))
         })
@@ -515,7 +531,7 @@ fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -> Result<()
 /// What a person should know before anything is asked.
 pub(in crate::cli) fn warn(progress: &mut Progress, prepared: &Prepared) {
     for dataset in &prepared.datasets {
-        for warning in &dataset.warnings {
+        for warning in dataset.warnings.iter().chain(&dataset.notes) {
             progress.say(&format!("warning: {}: {warning}", dataset.name));
         }
         if dataset.is_training_split {

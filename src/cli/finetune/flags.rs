@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use super::super::data::Places;
+use super::super::data::{Places, ReadingOptions};
 use super::super::feature_cache_options::FeatureCacheOptions;
 use super::super::hub_options::HubOptions;
 use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
@@ -36,6 +36,8 @@ pub(in crate::cli) struct FinetuneArgs {
     /// Sheet with other names for the classes of one dataset
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: ReadingOptions,
     /// Train on at most so many samples of each dataset, balanced over its classes
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
+use super::eval::found_text;
 use super::progress::Progress;
 use super::{environment, exit_code, hub_options, interrupt, results};
-use crate::dataset::{self, Catalog, Dataset, OpenRequest};
+use crate::dataset::{self, Catalog, Dataset};
 use crate::finetune::{
     self, ADAPTER_SCHEMA, AnswerTemplate, Features, Hyperparameters, Method, Output, Trainable, TrainableConfig,
     Trainer, Training, TrainingEnded, TrainingSet,
@@ -45,7 +46,7 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
     let hyperparameters = args.hyperparameters()?;
     let placement = Placement::new(&args.device, "f32")?;
     let base = open_base(args, quiet, err)?;
-    let sets = training_sets(args, &base.opened)?;
+    let sets = training_sets(args, &base.opened, quiet, err)?;
     let config = TrainableConfig {
         method: args.method,
         lora: hyperparameters.lora,
@@ -124,13 +125,23 @@ fn open_base(args: &FinetuneArgs, quiet: bool, err: &mut dyn Write) -> Result<Ba
 }
 
 /// The datasets to train on, their samples chosen and their answers tokenised.
-fn training_sets(args: &FinetuneArgs, opened: &OpenedModel) -> Result<Vec<TrainingSet>> {
+fn training_sets(
+    args: &FinetuneArgs,
+    opened: &OpenedModel,
+    quiet: bool,
+    err: &mut dyn Write,
+) -> Result<Vec<TrainingSet>> {
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
     let template = prompting::load(&args.prompt)?;
     let answer = AnswerTemplate::new(&args.answer_template)?;
     let mut datasets = Vec::new();
+    let hub = args.hub.datasets(quiet, err)?;
+    let split = args.split.as_deref().or(Some("train"));
     for text in args.train.split(',').map(str::trim).filter(|text| !text.is_empty()) {
-        let dataset = open_training_split(args, &catalog, &roots, text)?;
+        let found = found_text(&catalog, &hub, text.to_owned(), split)?;
+        // The catalog and the hub know several splits.
+        let has_splits = found != text || catalog.names().any(|name| name == text);
+        let dataset = open_training_split(args, &catalog, &roots, &found, has_splits)?;
         ensure!(
             datasets.iter().all(|other: &Dataset| other.name != dataset.name),
             "--train names `{}` twice; hint: give one of them a name with NAME=PATH",
@@ -170,11 +181,11 @@ fn open_training_split(
     catalog: &Catalog,
     roots: &dataset::DataRoots,
     text: &str,
+    has_splits: bool,
 ) -> Result<Dataset> {
-    let is_known = catalog.names().any(|name| name == text);
     // A path says itself which split it is.
-    let split = args.split.as_deref().or(is_known.then_some("train"));
-    let opened = dataset::open(catalog, roots, &OpenRequest { text, split, labels_file: args.labels.as_deref() })
+    let split = args.split.as_deref().or(has_splits.then_some("train"));
+    let opened = dataset::open(catalog, roots, &args.reading.request(text, split, args.labels.as_deref()))
         .with_context(|| format!("`{text}` cannot be trained on"))?;
     if args.split.is_none() && !opened.is_training_split && opened.split != "all" {
         bail!(

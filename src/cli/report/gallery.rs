@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::ReportArgs;
 use crate::cli::comparison::RecordedRun;
 use crate::compare::{CandidateComparison, LostImage};
-use crate::dataset::{self, Dataset, OpenRequest};
+use crate::dataset::{self, Dataset, Exif, OpenRequest};
 use crate::report::{Absence, GalleryImage, Picture, Thumbnail, gallery_choice};
 
 /// Finds lost images by sample id, and shows them if their content is what was evaluated.
@@ -35,13 +35,14 @@ impl Gallery {
         let mut given = Vec::new();
         for text in args.datasets.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|text| !text.is_empty())
         {
-            given.push(dataset::open(&catalog, &roots, &OpenRequest { text, split: None, labels_file: None })?);
+            given.push(dataset::open(&catalog, &roots, &OpenRequest { text, ..OpenRequest::default() })?);
         }
         for spec in runs.iter().flat_map(|run| &run.manifest.spec.datasets) {
             if gallery.datasets.contains_key(&spec.dataset) {
                 continue;
             }
-            let request = OpenRequest { text: &spec.dataset, split: Some(&spec.split), labels_file: None };
+            let exif = Exif::of_recorded(spec.exif.as_deref());
+            let request = OpenRequest { text: &spec.dataset, split: Some(&spec.split), exif, ..OpenRequest::default() };
             let found = match given.iter().position(|dataset| dataset.name == spec.dataset) {
                 Some(place) => Ok(given.swap_remove(place)),
                 None => dataset::open(&catalog, &roots, &request),

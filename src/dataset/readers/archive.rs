@@ -11,6 +11,8 @@ use anyhow::{Context, ensure};
 use zip::ZipArchive;
 
 use super::IMAGE_BYTES_MAX;
+use super::files::N_BYTES_SNIFFED;
+use super::names::{self, UniqueNames};
 
 /// More entries than any data set of images has: an index above is refused.
 const ENTRIES_MAX: usize = 20_000_000;
@@ -47,8 +49,24 @@ impl Archive {
     /// The bytes of one file.
     pub(in crate::dataset) fn read(&self, name: &str) -> anyhow::Result<Vec<u8>> {
         match self {
-            Archive::Zip(zip) => zip.read(name),
-            Archive::Tar(tar) => tar.read(name),
+            Archive::Zip(zip) => zip.read(name, u64::MAX),
+            Archive::Tar(tar) => tar.read(name, u64::MAX),
+        }
+    }
+
+    /// The first bytes of one file.
+    pub(super) fn start_of(&self, name: &str) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Archive::Zip(zip) => zip.read(name, N_BYTES_SNIFFED),
+            Archive::Tar(tar) => tar.read(name, N_BYTES_SNIFFED),
+        }
+    }
+
+    /// What a person should know of its names.
+    pub(super) fn note_of_names(&self) -> Option<String> {
+        match self {
+            Archive::Zip(zip) => zip.note.clone(),
+            Archive::Tar(tar) => tar.note.clone(),
         }
     }
 }
@@ -57,6 +75,7 @@ impl Archive {
 pub(in crate::dataset) struct ZipImages {
     path: PathBuf,
     indices: BTreeMap<String, usize>,
+    note: Option<String>,
     handles: Mutex<Vec<ZipArchive<BufReader<File>>>>,
 }
 
@@ -64,24 +83,37 @@ impl ZipImages {
     fn open(path: &Path) -> anyhow::Result<ZipImages> {
         let archive = ZipArchive::new(BufReader::new(File::open(path)?))?;
         ensure!(archive.len() <= ENTRIES_MAX, "its index says {} entries", archive.len());
-        let mut indices = BTreeMap::new();
-        for index in 0..archive.len() {
-            let Some(Ok(name)) = archive.name_for_index(index) else { continue };
+        let (mut indices, mut names) = (BTreeMap::new(), UniqueNames::default());
+        for (index, raw) in archive.file_names_raw().enumerate() {
+            let name = match std::str::from_utf8(raw) {
+                // Many programs write UTF-8 and do not say so.
+                Ok(name) => name.to_owned(),
+                Err(_) => {
+                    let Some(Ok(name)) = archive.name_for_index(index) else { continue };
+                    names.count(&name);
+                    name.into_owned()
+                }
+            };
             if !name.ends_with(['/', '\\']) {
-                indices.insert(checked(&name)?, index);
+                indices.insert(names.add("", checked(&name)?.as_bytes()), index);
             }
         }
-        Ok(ZipImages { path: path.to_owned(), indices, handles: Mutex::new(vec![archive]) })
+        let note = names.note("the code page 437, as zips have them");
+        Ok(ZipImages { path: path.to_owned(), indices, note, handles: Mutex::new(vec![archive]) })
     }
 
-    fn read(&self, name: &str) -> anyhow::Result<Vec<u8>> {
+    /// At most `n_bytes_max` of its bytes.
+    fn read(&self, name: &str, n_bytes_max: u64) -> anyhow::Result<Vec<u8>> {
         let &index = self.indices.get(name).context("it has no such entry")?;
         let pooled = self.handles.lock().ok().and_then(|mut handles| handles.pop());
         let mut archive = match pooled {
             Some(archive) => archive,
             None => ZipArchive::new(BufReader::new(File::open(&self.path)?))?,
         };
-        let bytes = archive.by_index(index).map_err(anyhow::Error::from).and_then(read_limited);
+        let bytes = archive
+            .by_index(index)
+            .map_err(anyhow::Error::from)
+            .and_then(|entry| read_limited(entry.take(n_bytes_max)));
         if let Ok(mut handles) = self.handles.lock() {
             handles.push(archive);
         }
@@ -92,41 +124,60 @@ impl ZipImages {
 /// An uncompressed tar: each image is a range of its bytes.
 pub(in crate::dataset) struct TarImages {
     path: PathBuf,
-    ranges: BTreeMap<String, (u64, u64)>,
+    ranges: Ranges,
+    note: Option<String>,
 }
 
 impl TarImages {
     fn open(path: &Path) -> anyhow::Result<TarImages> {
         let file = File::open(path)?;
         let n_bytes = file.metadata()?.len();
-        Ok(TarImages { path: path.to_owned(), ranges: index_tar(BufReader::new(file), n_bytes)? })
+        let (ranges, names) = index_tar(BufReader::new(file), n_bytes)?;
+        Ok(TarImages { path: path.to_owned(), ranges, note: names.note("Latin-1") })
     }
 
-    fn read(&self, name: &str) -> anyhow::Result<Vec<u8>> {
+    /// At most `n_bytes_max` of its bytes.
+    fn read(&self, name: &str, n_bytes_max: u64) -> anyhow::Result<Vec<u8>> {
         let &(start, len) = self.ranges.get(name).context("it has no such entry")?;
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(start))?;
-        read_limited(file.take(len))
+        read_limited(file.take(len.min(n_bytes_max)))
     }
 }
 
+/// Start and length of each file's bytes.
+type Ranges = BTreeMap<String, (u64, u64)>;
+
 /// Where the regular files of a tar of `n_bytes` lie; a later entry of the same name replaces an earlier one.
-fn index_tar(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<BTreeMap<String, (u64, u64)>> {
+fn index_tar(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<(Ranges, UniqueNames)> {
     let mut archive = tar::Archive::new(reader);
-    let mut ranges = BTreeMap::new();
+    let (mut ranges, mut names) = (BTreeMap::new(), UniqueNames::default());
+    // The name that each entry's bytes were given.
+    let mut given: BTreeMap<Vec<u8>, String> = BTreeMap::new();
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
         if !entry.header().entry_type().is_file() {
             continue;
         }
-        let name = checked(&String::from_utf8_lossy(&entry.path_bytes()))?;
+        let raw = checked_bytes(&entry.path_bytes())?;
+        let name = given.entry(raw).or_insert_with_key(|raw| names.add("", raw)).clone();
         let start = entry.raw_file_position();
         let end = start.checked_add(entry.size()).filter(|&end| end <= n_bytes);
         ensure!(end.is_some(), "the entry `{name}` reaches beyond its end; hint: fetch it again");
         ranges.insert(name, (start, entry.size()));
         ensure!(ranges.len() <= ENTRIES_MAX, "it has more than {ENTRIES_MAX} entries");
     }
-    Ok(ranges)
+    Ok((ranges, names))
+}
+
+/// The same of a name that need not be UTF-8.
+fn checked_bytes(name: &[u8]) -> anyhow::Result<Vec<u8>> {
+    if let Ok(name) = std::str::from_utf8(name) {
+        return checked(name).map(String::into_bytes);
+    }
+    // Parts that lead out of an archive are ASCII in any encoding.
+    checked(&names::readable(name))?;
+    Ok(name.strip_prefix(b"./").unwrap_or(name).to_owned())
 }
 
 /// An entry's name with `/`. Reading in place cannot leave the archive, but whoever packed a way out of it meant harm.

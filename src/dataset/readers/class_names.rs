@@ -13,23 +13,47 @@ use crate::domain::text;
 /// How many folders above the data a dataset card may lie: `card/config/split/shard`.
 const N_FOLDERS_UP: usize = 3;
 
-/// The labels of all samples, as they stand in the data.
-#[derive(Debug, PartialEq, Eq)]
+/// The labels of all samples, as they stand in the data; `None` where a sample has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RawLabels {
     /// Numbers of classes.
-    Numbers(Vec<i64>),
+    Numbers(Vec<Option<i64>>),
     /// Names of classes.
-    Texts(Vec<String>),
+    Texts(Vec<Option<String>>),
 }
 
-/// The classes, and which of them each sample is of.
+/// The classes, and which of them each sample is of; `None` where a sample has no label.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::dataset) struct Classified {
     pub(in crate::dataset) keys: Vec<String>,
-    pub(in crate::dataset) classes: Vec<usize>,
+    pub(in crate::dataset) classes: Vec<Option<usize>>,
 }
 
 impl RawLabels {
+    /// Texts with spaces around them are the same without.
+    pub(super) fn of_texts(texts: impl Iterator<Item = Option<String>>) -> Self {
+        let trimmed = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        Self::Texts(texts.map(|text| text.and_then(trimmed)).collect())
+    }
+
+    /// How many samples they are of.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Numbers(numbers) => numbers.len(),
+            Self::Texts(texts) => texts.len(),
+        }
+    }
+
+    /// Adds those of the next file.
+    pub(super) fn extend(&mut self, more: Self) -> anyhow::Result<()> {
+        match (self, more) {
+            (Self::Numbers(all), Self::Numbers(more)) => all.extend(more),
+            (Self::Texts(all), Self::Texts(more)) => all.extend(more),
+            _ => bail!("its labels are of another type than the first file's"),
+        }
+        Ok(())
+    }
+
     /// Finds the class of each sample.
     ///
     /// `names` are the classes in order, where they are known; else numbers are named by the sheet of `--labels`, and
@@ -49,12 +73,14 @@ impl RawLabels {
             }
             (RawLabels::Numbers(_), None, None) => bail!("its labels are numbers without names; hint: {mend}"),
             (RawLabels::Texts(texts), names, _) => {
-                let distinct: BTreeSet<&String> = texts.iter().collect();
+                let distinct: BTreeSet<&String> = texts.iter().flatten().collect();
                 let known = names.filter(|names| distinct.iter().all(|text| names.contains(text)));
                 let keys = known.unwrap_or_else(|| distinct.into_iter().cloned().collect());
                 let finder = labels::ClassFinder::of_keys(&keys);
-                let classes = texts.iter().map(|text| finder.find(text).context("a label is no class"));
-                let classes = classes.collect::<anyhow::Result<_>>()?;
+                let class = |text: &Option<String>| {
+                    text.as_ref().map(|text| finder.find(text).context("a label is no class")).transpose()
+                };
+                let classes = texts.iter().map(class).collect::<anyhow::Result<_>>()?;
                 Ok(Classified { keys, classes })
             }
         }
@@ -62,19 +88,62 @@ impl RawLabels {
 }
 
 fn number_classes(
-    numbers: &[i64],
+    numbers: &[Option<i64>],
     keys: Vec<String>,
     describe: &dyn Fn(usize) -> String,
 ) -> anyhow::Result<Classified> {
-    let class = |(index, &number): (usize, &i64)| {
+    let class = |(index, number): (usize, &Option<i64>)| {
+        let Some(number) = *number else { return Ok(None) };
         let class = usize::try_from(number).ok().filter(|&class| class < keys.len());
-        class.with_context(|| {
+        class.map(Some).with_context(|| {
             let mend = if number == -1 { "; hint: -1 marks a split without labels, choose another one" } else { "" };
             format!("{} has the label {number}, and there are {} classes, from 0{mend}", describe(index), keys.len())
         })
     };
-    let classes = numbers.iter().enumerate().map(class).collect::<anyhow::Result<Vec<usize>>>()?;
+    let classes = numbers.iter().enumerate().map(class).collect::<anyhow::Result<Vec<Option<usize>>>>()?;
     Ok(Classified { keys, classes })
+}
+
+/// The number of a class that was written as a floating-point number.
+pub(super) fn whole(number: f64) -> anyhow::Result<i64> {
+    ensure!(
+        number.fract() == 0.0 && number.abs() < 9e15,
+        "the label {number} is no whole number; hint: --label-column NAME names another column"
+    );
+    // A whole number below 2^53, by the lines above.
+    Ok(number as i64)
+}
+
+/// The names of the classes in a tabular split, whose files agree on `names` of `column`: the files' own, else those of the
+/// card beside them; numbers without names need `sheet`.
+pub(super) fn classify_table(
+    all: RawLabels,
+    names: Option<Vec<String>>,
+    column: &str,
+    first: &Path,
+    sheet: Option<&Path>,
+    describe: &dyn Fn(usize) -> String,
+) -> anyhow::Result<Classified> {
+    let names = match (names, &all) {
+        (None, RawLabels::Numbers(_)) => {
+            match beside(first.parent().unwrap_or(Path::new(".")), column) {
+                // A person's sheet stands in for a card that cannot be read.
+                Err(_) if sheet.is_some() => None,
+                found => found?,
+            }
+        }
+        (names, _) => names,
+    };
+    let mend = format!(
+        "--labels FILE with one name a line, in the order of the numbers, or put the dataset's card (README.md with \
+         dataset_info) or dataset_infos.json, which name the classes of `{column}`, beside the file"
+    );
+    let classified = all.classify(names, sheet, describe, &mend)?;
+    ensure!(
+        classified.classes.iter().any(Option::is_some),
+        "no row has a `{column}`; hint: --label-column NAME names another column"
+    );
+    Ok(classified)
 }
 
 /// The names of a ClassLabel `column` in `datasets`' features, as they stand in a file's metadata (`{"info": {"features": …}}`).
@@ -86,14 +155,30 @@ pub(super) fn in_metadata(text: &str, column: &str) -> Option<Vec<String>> {
 /// The only ClassLabel column of the features in a file's metadata.
 pub(super) fn only_class_label(text: &str) -> Option<String> {
     let metadata: Value = serde_json::from_str(text).ok()?;
-    let features = metadata["info"]["features"].as_object()?;
-    let mut columns = features.iter().filter(|(_, feature)| feature["_type"] == "ClassLabel").map(|(name, _)| name);
+    only_class_label_of(&metadata["info"]["features"])
+}
+
+/// The only ClassLabel column of some features.
+pub(super) fn only_class_label_of(features: &Value) -> Option<String> {
+    let features = features.as_object()?;
+    let is_class_label = |feature: &Value| element_of(feature)["_type"] == "ClassLabel";
+    let mut columns = features.iter().filter(|(_, feature)| is_class_label(feature)).map(|(name, _)| name);
     let only = columns.next().cloned();
     only.filter(|_| columns.next().is_none())
 }
 
-fn in_features(features: &Value, column: &str) -> Option<Vec<String>> {
-    texts(features[column]["names"].as_array()?)
+/// The names of a ClassLabel `column` in some features.
+pub(super) fn in_features(features: &Value, column: &str) -> Option<Vec<String>> {
+    texts(element_of(&features[column])["names"].as_array()?)
+}
+
+/// The feature of a list's elements, which `datasets` has written in two ways; any other feature itself.
+fn element_of(feature: &Value) -> &Value {
+    match feature {
+        Value::Array(elements) if elements.len() == 1 => &elements[0],
+        _ if feature["feature"].is_object() => &feature["feature"],
+        _ => feature,
+    }
 }
 
 fn texts(values: &[Value]) -> Option<Vec<String>> {
@@ -210,22 +295,22 @@ mod tests {
 
     #[test]
     fn numbers_need_names_and_stay_within_them() {
-        let found = classify(RawLabels::Numbers(vec![1, 0]), Some(&["cat", "dog"])).unwrap();
-        assert_eq!(found, Classified { keys: words(&["cat", "dog"]), classes: vec![1, 0] });
-        let error = classify(RawLabels::Numbers(vec![1, 0]), None).unwrap_err();
+        let found = classify(RawLabels::Numbers(vec![Some(1), None, Some(0)]), Some(&["cat", "dog"])).unwrap();
+        assert_eq!(found, Classified { keys: words(&["cat", "dog"]), classes: vec![Some(1), None, Some(0)] });
+        let error = classify(RawLabels::Numbers(vec![Some(1), Some(0)]), None).unwrap_err();
         assert!(error.ends_with("hint: name them"), "{error}");
         for number in [-1, 2, i64::MIN, i64::MAX] {
-            let error = classify(RawLabels::Numbers(vec![0, number]), Some(&["cat", "dog"])).unwrap_err();
+            let error = classify(RawLabels::Numbers(vec![Some(0), Some(number)]), Some(&["cat", "dog"])).unwrap_err();
             assert!(error.starts_with(&format!("row 1 has the label {number}, and there are 2 classes")), "{error}");
         }
     }
 
     #[test]
     fn texts_are_their_own_names_unless_an_order_is_published() {
-        let raw = || RawLabels::Texts(words(&["dog", "ant", "dog"]));
+        let raw = || RawLabels::of_texts(words(&["dog", " ant", "dog "]).into_iter().map(Some));
         assert_eq!(classify(raw(), None).unwrap().keys, ["ant", "dog"]);
         let published = classify(raw(), Some(&["dog", "cat", "ant"])).unwrap();
-        assert_eq!((published.keys.len(), published.classes), (3, vec![0, 2, 0]));
+        assert_eq!((published.keys.len(), published.classes), (3, vec![Some(0), Some(2), Some(0)]));
         assert_eq!(classify(raw(), Some(&["bee"])).unwrap().keys, ["ant", "dog"]);
     }
 
@@ -259,5 +344,16 @@ mod tests {
         assert_eq!(in_metadata(text, "label"), None);
         assert_eq!(only_class_label(text).as_deref(), Some("kind"));
         assert_eq!(only_class_label("{"), None);
+        // A list of labels, as older and newer files have it.
+        for list in [
+            r#"{"feature": {"names": ["a"], "_type": "ClassLabel"}, "_type": "List"}"#,
+            r#"[{"names": ["a"], "_type": "ClassLabel"}]"#,
+        ] {
+            let text = format!(r#"{{"info": {{"features": {{"kinds": {list}}}}}}}"#);
+            assert_eq!(
+                (only_class_label(&text).as_deref(), in_metadata(&text, "kinds")),
+                (Some("kinds"), Some(words(&["a"])))
+            );
+        }
     }
 }

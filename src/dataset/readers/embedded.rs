@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, ensure};
 
-use super::{Opened, ReadImage, decode, indexed, unreadable};
+use super::{Opened, ReadImage, indexed, unreadable};
 use crate::assets::embedded::{MINIATURE, WITHOUT_MINIATURE};
 use crate::dataset::UnreadableImage;
+use crate::dataset::decode;
 use crate::domain::RgbImage;
 
 /// Images in a row of a sheet.

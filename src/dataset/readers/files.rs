@@ -1,51 +1,72 @@
 //! Image folders, as folders on disk or inside an archive.
 #![expect(clippy::disallowed_methods, reason = "a reader lists and reads its folder")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 
 use super::archive::{Archive, read_limited};
+use super::names::{self, Kind, UniqueNames, is_of_the_system};
 use super::{Opened, ReadImage, decode_named, unreadable};
-use crate::dataset::UnreadableImage;
+use crate::dataset::decode::looks_like_image;
 use crate::dataset::labels::{ClassFinder, shorten};
+use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::{LabelSet, RgbImage};
 
-/// Deeper folders are a loop of links, not a data set.
-const DEPTH_MAX: usize = 12;
+/// Deeper folders are no data set; loops of links are seen before.
+const DEPTH_MAX: usize = 64;
 
-/// What counts as an image, by the name's end.
-const IMAGE_EXTENSIONS: [&str; 13] =
-    ["jpg", "jpeg", "jpe", "jfif", "png", "bmp", "gif", "tif", "tiff", "webp", "ppm", "pgm", "pbm"];
+/// So many bytes tell whether a file is an image.
+pub(super) const N_BYTES_SNIFFED: u64 = 32;
 
 /// Where encoded images lie.
 pub(in crate::dataset) enum Source {
     /// A folder on disk.
-    Folder(PathBuf),
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Where those files lie whose names are no UTF-8, by the names that they are given here.
+        odd: BTreeMap<String, PathBuf>,
+    },
     /// An archive, and the folder in it (empty, or with a `/` at its end).
-    Archive { path: PathBuf, archive: Archive, prefix: String },
+    Archive { path: PathBuf, archive: Archive, prefix: String, images: Listing },
+}
+
+/// The images below a folder or in an archive.
+#[derive(Clone, Default)]
+pub(in crate::dataset) struct Listing {
+    /// Their paths with `/`, in byte order.
+    pub(in crate::dataset) paths: Vec<String>,
+    /// What a person should know of what was found.
+    pub(in crate::dataset) notes: Vec<String>,
 }
 
 impl Source {
+    /// Images below `folder`, named one by one.
+    pub(in crate::dataset) fn folder(folder: &Path) -> Source {
+        Source::Folder { folder: folder.to_owned(), odd: BTreeMap::new() }
+    }
+
     /// Opens a folder or an archive; `inside` is the folder within an archive.
     pub(in crate::dataset) fn open(path: &Path, inside: Option<&str>) -> anyhow::Result<Source> {
         if !Archive::is_archive(path) || path.is_dir() {
-            let folder = inside.map_or_else(|| path.to_owned(), |inside| path.join(inside));
-            return Ok(Source::Folder(folder));
+            return Ok(Source::folder(&inside.map_or_else(|| path.to_owned(), |inside| path.join(inside))));
         }
         let prefix = inside.map(|inside| format!("{}/", inside.trim_matches('/'))).unwrap_or_default();
-        Ok(Source::Archive { path: path.to_owned(), archive: Archive::open(path)?, prefix })
+        let archive = Archive::open(path)?;
+        let images = list_archive(&archive);
+        Ok(Source::Archive { path: path.to_owned(), archive, prefix, images })
     }
 
     /// Steps into the folders that enclose everything in an archive (`photos/val/<class>/…`), and into `split` where there is one.
-    pub(in crate::dataset) fn enter(&mut self, split: Option<&str>) -> anyhow::Result<()> {
-        let Source::Archive { prefix, .. } = &*self else { return Ok(()) };
+    pub(in crate::dataset) fn enter(&mut self, split: Option<&str>) {
+        let Source::Archive { prefix, images, .. } = self else { return };
         let mut inside = prefix.clone();
-        let images = self.list()?;
-        let mut rest: Vec<&str> = images.iter().map(String::as_str).collect();
+        let mut rest: Vec<&str> = images.paths.iter().filter_map(|name| name.strip_prefix(inside.as_str())).collect();
         loop {
             let tops: BTreeSet<&str> =
                 rest.iter().filter_map(|name| name.split_once('/')).map(|(top, _)| top).collect();
@@ -60,37 +81,32 @@ impl Source {
             rest = below;
             inside.push_str(&start);
         }
-        if let Source::Archive { prefix, .. } = self {
-            *prefix = inside;
-        }
-        Ok(())
+        *prefix = inside;
     }
 
-    /// The paths of all images below it, with `/`, in byte order; hidden files and folders are left out.
-    pub(in crate::dataset) fn list(&self) -> anyhow::Result<Vec<String>> {
+    /// The paths of all images below it; what systems leave in people's folders is left out.
+    pub(in crate::dataset) fn list(&mut self) -> anyhow::Result<Listing> {
         match self {
-            Source::Folder(folder) => {
-                let mut found = Vec::new();
-                walk(folder, "", 0, &mut found)?;
-                found.sort_unstable();
-                Ok(found)
+            Source::Folder { folder, odd } => {
+                let mut walk = Walk::default();
+                walk.folder(folder, "", &mut Vec::new())?;
+                *odd = std::mem::take(&mut walk.odd);
+                Ok(walk.into_listing())
             }
-            Source::Archive { archive, prefix, .. } => Ok(archive
-                .names()
-                .into_iter()
-                .filter_map(|name| name.strip_prefix(prefix.as_str()).map(str::to_owned))
-                .filter(|name| is_image(name) && !name.split('/').any(is_hidden))
-                .collect()),
+            Source::Archive { prefix, images, .. } => {
+                let below = images.paths.iter().filter_map(|name| name.strip_prefix(prefix.as_str()));
+                Ok(Listing { paths: below.map(str::to_owned).collect(), notes: images.notes.clone() })
+            }
         }
     }
 
     /// The folders directly in it that are none of `keys`, in byte order.
     pub(in crate::dataset) fn folders_without(&self, keys: &[String]) -> Vec<String> {
-        let Source::Folder(folder) = self else { return Vec::new() };
+        let Source::Folder { folder, .. } = self else { return Vec::new() };
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let folders = entries.filter(|entry| entry.path().is_dir());
-        let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let mut others: Vec<String> = names.filter(|name| !is_hidden(name) && !keys.contains(name)).collect();
+        let names = folders.map(|entry| names::readable(entry.file_name().as_encoded_bytes()));
+        let mut others: Vec<String> = names.filter(|name| !is_of_the_system(name) && !keys.contains(name)).collect();
         others.sort_unstable();
         others
     }
@@ -98,57 +114,132 @@ impl Source {
     /// How people find the file: its path, or the archive and the entry.
     pub(in crate::dataset) fn describe(&self, inside: &str) -> String {
         match self {
-            Source::Folder(folder) => folder.join(inside).display().to_string(),
+            Source::Folder { folder, .. } => folder.join(inside).display().to_string(),
             Source::Archive { path, prefix, .. } => format!("{}:{prefix}{inside}", path.display()),
         }
     }
 
     fn bytes(&self, inside: &str) -> anyhow::Result<Vec<u8>> {
         match self {
-            Source::Folder(folder) => read_limited(File::open(folder.join(inside))?),
+            Source::Folder { folder, odd } => {
+                let path = odd.get(inside).cloned().unwrap_or_else(|| folder.join(inside));
+                read_limited(open_file(&path)?)
+            }
             Source::Archive { archive, prefix, .. } => archive.read(&format!("{prefix}{inside}")),
         }
     }
 }
 
-pub(super) fn is_image(name: &str) -> bool {
-    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
-    IMAGE_EXTENSIONS.contains(&extension.as_str())
+/// Opens a regular file; reading a pipe or a device might never end.
+pub(super) fn open_file(path: &Path) -> anyhow::Result<File> {
+    ensure!(std::fs::metadata(path)?.is_file(), "it is no file");
+    Ok(File::open(path)?)
 }
 
-/// `.DS_Store`, `._cat.jpg`, and the folder that macOS puts into archives.
-fn is_hidden(part: &str) -> bool {
-    part.starts_with('.') || part == "__MACOSX"
-}
-
-fn walk(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) -> anyhow::Result<()> {
-    let named = || format!("failed to list the folder `{}`", folder.display());
-    ensure!(
-        depth <= DEPTH_MAX,
-        "`{}` lies deeper than {DEPTH_MAX} folders; hint: a link in a circle?",
-        folder.display()
-    );
-    for entry in std::fs::read_dir(folder).with_context(named)? {
-        let entry = entry.with_context(named)?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if is_hidden(&name) {
+/// The images of an archive. Files whose names say nothing are images if they begin as one.
+fn list_archive(archive: &Archive) -> Listing {
+    let (mut paths, mut sniffed) = (Vec::new(), Vec::new());
+    for name in archive.names() {
+        if name.split('/').any(is_of_the_system) {
             continue;
         }
-        let inside = format!("{prefix}{name}");
-        // Links are followed: data sets are often linked together.
-        if entry.path().is_dir() {
-            walk(&entry.path(), &format!("{inside}/"), depth + 1, found)?;
-        } else if is_image(&name) {
-            found.push(inside);
+        match names::kind_of(&name) {
+            Kind::Image => paths.push(name),
+            Kind::Unknown if archive.start_of(&name).is_ok_and(|start| looks_like_image(&start)) => {
+                sniffed.push(name.clone());
+                paths.push(name);
+            }
+            Kind::Unknown | Kind::Other => {}
         }
     }
-    Ok(())
+    let notes = names::note_of_sniffed(&sniffed).into_iter().chain(archive.note_of_names()).collect();
+    Listing { paths, notes }
+}
+
+/// A way through a folder and all below it.
+#[derive(Default)]
+struct Walk {
+    paths: Vec<String>,
+    sniffed: Vec<String>,
+    loops: Vec<String>,
+    names: UniqueNames,
+    odd: BTreeMap<String, PathBuf>,
+}
+
+impl Walk {
+    /// Images of `folder`, whose paths begin with `prefix`; `above` are the folders in which it lies, without links.
+    fn folder(&mut self, folder: &Path, prefix: &str, above: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+        let named = || format!("failed to list the folder `{}`", folder.display());
+        ensure!(above.len() <= DEPTH_MAX, "`{}` lies deeper than {DEPTH_MAX} folders", folder.display());
+        let itself = folder.canonicalize().with_context(named)?;
+        if above.contains(&itself) {
+            self.loops.push(prefix.trim_end_matches('/').to_owned());
+            return Ok(());
+        }
+        above.push(itself);
+        let mut entries =
+            std::fs::read_dir(folder).with_context(named)?.collect::<Result<Vec<_>, _>>().with_context(named)?;
+        // Which of two names that read alike is given which text must not depend on the order on disk.
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let (path, name) = (entry.path(), entry.file_name());
+            let shown = names::readable(name.as_encoded_bytes());
+            if is_of_the_system(&shown) {
+                continue;
+            }
+            // Links are followed: data sets are often linked together.
+            if path.is_dir() {
+                let inside = format!("{prefix}{shown}");
+                if name.to_str().is_none() {
+                    self.names.count(&inside);
+                }
+                self.folder(&path, &format!("{inside}/"), above)?;
+            } else if self.is_image(&path, &shown, prefix) {
+                let inside = self.names.add(prefix, name.as_encoded_bytes());
+                // Where a part of the path is no UTF-8, or the text was given to another name, it does not lead to the file.
+                if name.to_str().is_none() || folder.to_str().is_none() || !inside.ends_with(shown.as_str()) {
+                    self.odd.insert(inside.clone(), path);
+                }
+                self.paths.push(inside);
+            }
+        }
+        above.pop();
+        Ok(())
+    }
+
+    fn is_image(&mut self, path: &Path, shown: &str, prefix: &str) -> bool {
+        match names::kind_of(shown) {
+            Kind::Image => true,
+            Kind::Other => false,
+            Kind::Unknown => {
+                let mut start = Vec::new();
+                let file = open_file(path).ok();
+                let is_read = file.is_some_and(|file| file.take(N_BYTES_SNIFFED).read_to_end(&mut start).is_ok());
+                let is_image = is_read && looks_like_image(&start);
+                if is_image {
+                    self.sniffed.push(format!("{prefix}{shown}"));
+                }
+                is_image
+            }
+        }
+    }
+
+    fn into_listing(mut self) -> Listing {
+        self.paths.sort_unstable();
+        let mut notes: Vec<String> = names::note_of_sniffed(&self.sniffed).into_iter().collect();
+        notes.extend(self.names.note("Latin-1"));
+        if !self.loops.is_empty() {
+            notes.push(format!("links that lead back to a folder above them are left out: {}", shorten(&self.loops)));
+        }
+        Listing { paths: self.paths, notes }
+    }
 }
 
 /// Encoded images, read when asked for.
 pub(in crate::dataset) struct ImageFiles {
-    pub(in crate::dataset) source: Source,
-    pub(in crate::dataset) paths: Vec<String>,
+    source: Source,
+    paths: Vec<String>,
+    orientation: Orientation,
 }
 
 impl ReadImage for ImageFiles {
@@ -158,7 +249,7 @@ impl ReadImage for ImageFiles {
         };
         let path = self.source.describe(inside);
         let bytes = self.source.bytes(inside).map_err(|error| unreadable(&path, &format!("{error:#}"), &[]))?;
-        decode_named(&path, &bytes)
+        decode_named(&path, &bytes, self.orientation)
     }
 }
 
@@ -170,13 +261,20 @@ pub(in crate::dataset) fn class_folders(paths: &[String]) -> Vec<String> {
 }
 
 /// Samples of `<class>/…/<image>`; folders that are no class of `finder` are left out (a subset of ImageNet in all of it).
-pub(in crate::dataset) fn samples(source: Source, finder: &ClassFinder, labels: &LabelSet) -> anyhow::Result<Opened> {
-    let paths = source.list()?;
-    let rows = paths.into_iter().filter_map(|path| {
+pub(in crate::dataset) fn samples(
+    source: Source,
+    listing: Listing,
+    finder: &ClassFinder,
+    labels: &LabelSet,
+    orientation: Orientation,
+) -> anyhow::Result<Opened> {
+    let rows = listing.paths.into_iter().filter_map(|path| {
         let class = finder.find(path.split_once('/')?.0)?;
         Some((path, class))
     });
-    from_rows(source, rows.collect(), labels)
+    let mut opened = from_rows(source, rows.collect(), labels, orientation)?;
+    opened.notes = listing.notes;
+    Ok(opened)
 }
 
 /// Samples of known classes.
@@ -184,14 +282,17 @@ pub(in crate::dataset) fn from_rows(
     source: Source,
     rows: Vec<(String, usize)>,
     labels: &LabelSet,
+    orientation: Orientation,
 ) -> anyhow::Result<Opened> {
     let missing = without_image(labels, rows.iter().map(|(_, class)| *class));
     if missing.len() == labels.len() {
         bail!("`{}` has no image of any class; hint: it holds <class>/<image>", source.describe(""));
     }
-    let warnings = warning_of(&missing).into_iter().collect();
+    let of_formats = names::warning_of_formats(rows.iter().map(|(path, _)| path.as_str()));
+    let warnings = warning_of(&missing).into_iter().chain(of_formats).collect();
     let paths = rows.iter().map(|(path, _)| path.clone()).collect();
-    Ok(Opened { samples: rows, reader: Arc::new(ImageFiles { source, paths }), warnings })
+    let reader = Arc::new(ImageFiles { source, paths, orientation });
+    Ok(Opened { samples: rows, reader, warnings, notes: Vec::new() })
 }
 
 /// The names of the classes that none of the samples is of.

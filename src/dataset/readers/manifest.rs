@@ -7,83 +7,154 @@ use serde_json::Value;
 
 use super::files::{self, Source};
 use super::{Opened, read_data_file};
+use crate::dataset::Orientation;
 use crate::dataset::labels::ClassFinder;
 use crate::domain::{LabelSet, text};
 
-/// Reads `(path, label)` from the columns of a CSV with a header; paths are relative to the CSV's folder.
-pub(in crate::dataset) fn read_csv(
-    csv: &Path,
-    path_column: &str,
-    label_column: &str,
-) -> anyhow::Result<Vec<(String, String)>> {
-    parse_csv(&read_data_file(csv)?, path_column, label_column)
-        .with_context(|| format!("failed to read the sheet `{}`", csv.display()))
+/// Where a table has its images and labels, where a person said so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::dataset) struct Columns<'a> {
+    /// `--image-column`.
+    pub(in crate::dataset) image: Option<&'a str>,
+    /// `--label-column`.
+    pub(in crate::dataset) label: Option<&'a str>,
 }
 
-fn parse_csv(bytes: &[u8], path_column: &str, label_column: &str) -> anyhow::Result<Vec<(String, String)>> {
+/// The rows of a sheet.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::dataset) struct Rows {
+    /// Path and label, in the sheet's order; paths are relative to the sheet's folder.
+    pub(in crate::dataset) rows: Vec<(String, String)>,
+    /// Rows that were left out, because they have no label.
+    pub(in crate::dataset) n_without_label: usize,
+}
+
+/// What sheets call the path of an image; `file_name` is the name in the hub's `metadata.csv`.
+pub(super) const PATH_COLUMNS: [&str; 5] = ["path", "file_name", "image", "filename", "image_path"];
+
+/// What tables call the label; of CIFAR-100's two the fine one.
+pub(super) const LABEL_COLUMNS: [&str; 4] = ["label", "fine_label", "labels", "class"];
+
+impl Columns<'_> {
+    /// The column of paths and that of labels among `header`.
+    fn find<'h>(&self, header: &[&'h str]) -> anyhow::Result<(&'h str, &'h str)> {
+        let find = |asked: Option<&str>, known: &[&str], flag: &str| {
+            let wanted: Vec<&str> = asked.map_or_else(|| known.to_vec(), |asked| vec![asked]);
+            let found = wanted.iter().find_map(|name| header.iter().find(|cell| *cell == name));
+            found.copied().with_context(|| {
+                format!(
+                    "it lacks the column `{}`; it has {}; hint: {flag} NAME names another one",
+                    wanted[0],
+                    header.join(", ")
+                )
+            })
+        };
+        Ok((find(self.image, &PATH_COLUMNS, "--image-column")?, find(self.label, &LABEL_COLUMNS, "--label-column")?))
+    }
+}
+
+/// Reads path and label from the columns of a CSV with a header.
+pub(in crate::dataset) fn read_csv(csv: &Path, columns: Columns) -> anyhow::Result<Rows> {
+    parse_csv(&read_data_file(csv)?, columns).with_context(|| format!("failed to read the sheet `{}`", csv.display()))
+}
+
+fn parse_csv(bytes: &[u8], columns: Columns) -> anyhow::Result<Rows> {
     let text = text::decode(bytes)?;
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
-    let column = |name: &str| {
-        header.iter().position(|cell| cell == name).with_context(|| {
-            format!("it lacks the column `{name}`; it has {}", header.iter().collect::<Vec<_>>().join(", "))
-        })
-    };
-    let (path_index, label_index) = (column(path_column)?, column(label_column)?);
+    let cells: Vec<&str> = header.iter().collect();
+    let (path, label) = columns.find(&cells)?;
+    let index = |name: &str| cells.iter().position(|cell| *cell == name).unwrap_or(cells.len());
+    let (path_index, label_index) = (index(path), index(label));
     let mut rows = Vec::new();
     for (number, row) in reader.records().enumerate() {
         let row = row?;
-        let path = row.get(path_index).unwrap_or("").replace('\\', "/");
-        let label = row.get(label_index).unwrap_or("").to_owned();
-        ensure!(!label.is_empty(), "row {} has no label", number + 1);
-        check_inside(&path).with_context(|| format!("row {}", number + 1))?;
-        rows.push((path, label));
+        let path = plain_path(row.get(path_index).unwrap_or("")).with_context(|| format!("row {}", number + 1))?;
+        rows.push((path, row.get(label_index).filter(|label| !label.is_empty()).map(str::to_owned)));
     }
     ensure!(!rows.is_empty(), "it has no row");
-    Ok(rows)
+    with_label(rows, label)
 }
 
-/// What JSON lines call an image's path; `file_name` is the name in the hub's `metadata.jsonl`.
-const PATH_KEYS: [&str; 3] = ["path", "file_name", "image"];
-
-/// Reads `(path, label)` from JSON lines, `{"path": "a/1.png", "label": "cat"}`; paths are relative to the sheet's folder.
-pub(in crate::dataset) fn read_json_lines(sheet: &Path) -> anyhow::Result<Vec<(String, String)>> {
-    parse_json_lines(&read_data_file(sheet)?).with_context(|| format!("failed to read the sheet `{}`", sheet.display()))
+/// Reads path and label from JSON lines, `{"path": "a/1.png", "label": "cat"}`.
+pub(in crate::dataset) fn read_json_lines(sheet: &Path, columns: Columns) -> anyhow::Result<Rows> {
+    parse_json_lines(&read_data_file(sheet)?, columns)
+        .with_context(|| format!("failed to read the sheet `{}`", sheet.display()))
 }
 
-fn parse_json_lines(bytes: &[u8]) -> anyhow::Result<Vec<(String, String)>> {
+fn parse_json_lines(bytes: &[u8], columns: Columns) -> anyhow::Result<Rows> {
     let text = text::decode(bytes)?;
-    let mut rows = Vec::new();
+    let mut lines: Vec<(usize, Value)> = Vec::new();
+    // The columns of all lines: a value that is null may be left out of its line.
+    let mut header: Vec<String> = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        rows.push(parse_json_line(line).with_context(|| format!("line {number}"))?);
+        let row: Value = serde_json::from_str(line).with_context(|| format!("line {number}: it is no JSON"))?;
+        for name in row.as_object().with_context(|| format!("line {number}: it is no JSON object"))?.keys() {
+            if !header.contains(name) {
+                header.push(name.clone());
+            }
+        }
+        lines.push((number, row));
     }
-    ensure!(!rows.is_empty(), "it has no line");
-    Ok(rows)
+    ensure!(!lines.is_empty(), "it has no line");
+    let (path, label) = columns.find(&header.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let rows = lines.iter().map(|(number, row)| {
+        let parsed = || {
+            // Lines of several origins may call it by several names.
+            let by_name =
+                || PATH_COLUMNS.iter().filter(|_| columns.image.is_none()).find_map(|&name| row[name].as_str());
+            let found = row[path].as_str().or_else(by_name);
+            let path = found.with_context(|| format!("it has no text `{path}`, the path of the image"))?;
+            anyhow::Ok((plain_path(path)?, json_label(&row[label])?))
+        };
+        parsed().with_context(|| format!("line {number}"))
+    });
+    let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
+    with_label(rows, label)
 }
 
-fn parse_json_line(line: &str) -> anyhow::Result<(String, String)> {
-    let row: Value = serde_json::from_str(line).context("it is no JSON")?;
-    let path = PATH_KEYS.iter().find_map(|&key| row[key].as_str());
-    let path = path.context("it has no `path`, the path of the image below the sheet's folder")?.replace('\\', "/");
-    check_inside(&path)?;
-    let label = match &row["label"] {
-        Value::String(label) => label.trim().to_owned(),
+/// `None` of what is null; a list of one label is that label.
+fn json_label(value: &Value) -> anyhow::Result<Option<String>> {
+    Ok(match value {
+        Value::String(label) => Some(label.trim().to_owned()).filter(|label| !label.is_empty()),
         // As a CSV has it: a number is the name of its class, such as a digit.
-        Value::Number(number) if number.is_i64() => number.to_string(),
-        Value::Null => bail!("it has no `label`"),
+        Value::Number(number) if number.is_i64() => Some(number.to_string()),
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15);
+            Some(
+                whole
+                    .with_context(|| format!("the label `{number}` is neither a text nor a whole number"))?
+                    .to_string(),
+            )
+        }
+        Value::Bool(label) => Some(label.to_string()),
+        Value::Null => None,
+        Value::Array(labels) if labels.len() <= 1 => labels.first().map_or(Ok(None), json_label)?,
+        Value::Array(labels) => bail!("it has {} labels, and a sample has one", labels.len()),
         other => bail!("the label `{other}` is neither a text nor a whole number"),
-    };
-    ensure!(!label.is_empty(), "its label is empty");
-    Ok((path, label))
+    })
+}
+
+/// Leaves rows without a label out and counts them.
+fn with_label(rows: Vec<(String, Option<String>)>, column: &str) -> anyhow::Result<Rows> {
+    let n_rows = rows.len();
+    let rows: Vec<(String, String)> = rows.into_iter().filter_map(|(path, label)| Some((path, label?))).collect();
+    ensure!(!rows.is_empty(), "no row has a `{column}`; hint: --label-column NAME names another column");
+    Ok(Rows { n_without_label: n_rows - rows.len(), rows })
+}
+
+/// What a person should know of rows that were left out.
+pub(in crate::dataset) fn warning_of_unlabelled(n_without_label: usize, n_rows: usize) -> Option<String> {
+    (n_without_label > 0).then(|| format!("{n_without_label} of {n_rows} rows have no label and are left out"))
 }
 
 /// Tiny ImageNet's `val_annotations.txt`: file, WordNet id and a box, tab-separated.
-pub(in crate::dataset) fn read_tiny_imagenet(sheet: &Path, images: &str) -> anyhow::Result<Vec<(String, String)>> {
+pub(in crate::dataset) fn read_tiny_imagenet(sheet: &Path, images: &str) -> anyhow::Result<Rows> {
     parse_annotations(&read_data_file(sheet)?, images)
         .with_context(|| format!("failed to read the sheet `{}`", sheet.display()))
 }
 
-fn parse_annotations(bytes: &[u8], images: &str) -> anyhow::Result<Vec<(String, String)>> {
+fn parse_annotations(bytes: &[u8], images: &str) -> anyhow::Result<Rows> {
     let text = text::decode(bytes)?;
     let mut rows = Vec::new();
     for (number, line) in text.lines().filter(|line| !line.trim().is_empty()).enumerate() {
@@ -94,7 +165,15 @@ fn parse_annotations(bytes: &[u8], images: &str) -> anyhow::Result<Vec<(String, 
         rows.push((format!("{images}/{file}"), id.to_owned()));
     }
     ensure!(!rows.is_empty(), "it has no line");
-    Ok(rows)
+    Ok(Rows { rows, n_without_label: 0 })
+}
+
+/// A path as a sheet has it, with `/` and without `./` before it.
+fn plain_path(path: &str) -> anyhow::Result<String> {
+    let path = path.replace('\\', "/");
+    let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
+    check_inside(&path)?;
+    Ok(path)
 }
 
 /// A path of a sheet stays below the sheet's folder, so that ids are portable and a sheet cannot name other files.
@@ -110,19 +189,23 @@ fn check_inside(path: &str) -> anyhow::Result<()> {
 /// Samples of the rows, in the sheet's order; every row's label must be a class.
 pub(in crate::dataset) fn samples(
     folder: &Path,
-    rows: Vec<(String, String)>,
+    sheet: Rows,
     finder: &ClassFinder,
     labels: &LabelSet,
+    orientation: Orientation,
 ) -> anyhow::Result<Opened> {
     let mut seen = std::collections::HashSet::new();
-    let rows = rows.into_iter().map(|(path, label)| {
+    let n_rows = sheet.rows.len() + sheet.n_without_label;
+    let rows = sheet.rows.into_iter().map(|(path, label)| {
         ensure!(seen.insert(path.clone()), "the sheet names `{path}` twice");
         let class =
             finder.find(&label).with_context(|| format!("`{path}` has the label `{label}`, which is no class"))?;
         Ok((path, class))
     });
     let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
-    files::from_rows(Source::Folder(folder.to_owned()), rows, labels)
+    let mut opened = files::from_rows(Source::folder(folder), rows, labels, orientation)?;
+    opened.warnings.extend(warning_of_unlabelled(sheet.n_without_label, n_rows));
+    Ok(opened)
 }
 
 #[cfg(test)]
@@ -133,9 +216,9 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name_and_quotes_are_understood() {
-        let rows = parse_csv(b"label,words,path\ncat,\"a, b\",x/1.png\n", "path", "label").unwrap();
-        assert_eq!(rows, [("x/1.png".to_owned(), "cat".to_owned())]);
-        let error = parse_csv(b"file,label\n", "path", "label").unwrap_err().to_string();
+        let rows = parse_csv(b"label,words,path\ncat,\"a, b\",x/1.png\n", Columns::default()).unwrap();
+        assert_eq!(rows.rows, [("x/1.png".to_owned(), "cat".to_owned())]);
+        let error = parse_csv(b"file,label\n", Columns::default()).unwrap_err().to_string();
         assert!(error.contains("lacks the column `path`") && error.contains("file, label"), "{error}");
     }
 
@@ -143,40 +226,59 @@ mod tests {
     fn a_sheet_cannot_name_files_outside_its_folder() {
         for path in ["../x.png", "/etc/x.png", "a/../../x.png", "C:\\x.png", ""] {
             let sheet = format!("path,label\n{path},cat\n");
-            assert!(parse_csv(sheet.as_bytes(), "path", "label").is_err(), "{path}");
+            assert!(parse_csv(sheet.as_bytes(), Columns::default()).is_err(), "{path}");
         }
     }
 
     #[test]
     fn json_lines_name_image_and_label_and_faults_name_their_line() {
         let text = "{\"path\":\"x/1.png\",\"label\":\"cat\"}\r\n\n{\"file_name\":\"2.png\",\"label\":7}";
-        let rows = parse_json_lines(text.as_bytes()).unwrap();
-        assert_eq!(rows, [("x/1.png".to_owned(), "cat".to_owned()), ("2.png".to_owned(), "7".to_owned())]);
+        let rows = parse_json_lines(text.as_bytes(), Columns::default()).unwrap();
+        assert_eq!(rows.rows, [("x/1.png".to_owned(), "cat".to_owned()), ("2.png".to_owned(), "7".to_owned())]);
         for (line, part) in [
             ("{", "no JSON"),
             ("{\"label\":\"cat\"}", "`path`"),
-            ("{\"path\":\"1.png\"}", "`label`"),
+            ("{\"path\":\"1.png\",\"label\":[1,2]}", "2 labels"),
             ("{\"path\":\"1.png\",\"label\":1.5}", "neither"),
             ("{\"path\":\"../1.png\",\"label\":\"cat\"}", "no plain path"),
         ] {
-            let error = format!("{:#}", parse_json_lines(format!("{text}\n{line}").as_bytes()).unwrap_err());
+            let error = format!(
+                "{:#}",
+                parse_json_lines(format!("{text}\n{line}").as_bytes(), Columns::default()).unwrap_err()
+            );
             assert!(error.contains("line 4") && error.contains(part), "{error}");
         }
     }
 
     #[test]
+    fn a_person_names_the_columns_and_rows_without_a_label_are_counted() {
+        let columns = Columns { image: Some("file"), label: Some("kind") };
+        let expected = Rows { rows: vec![("1.png".to_owned(), "cat".to_owned())], n_without_label: 1 };
+        assert_eq!(parse_csv(b"file,kind,label\n./1.png,cat,x\n2.png,,y\n", columns).unwrap(), expected);
+        let lines = b"{\"file\":\"1.png\",\"kind\":[\"cat\"]}\n{\"file\":\"2.png\",\"kind\":null}\n";
+        assert_eq!(parse_json_lines(lines, columns).unwrap(), expected);
+        let error = parse_csv(b"path,label\n1.png,cat\n", columns).unwrap_err().to_string();
+        assert!(error.contains("lacks the column `file`") && error.contains("--image-column"), "{error}");
+        // The hub's name for the path of an image.
+        let found = parse_csv(b"file_name,label\n1.png,cat\n2.png,\n", Columns::default()).unwrap();
+        assert_eq!(found, expected);
+        let error = parse_csv(b"path,label\n1.png,\n", Columns::default()).unwrap_err().to_string();
+        assert!(error.contains("no row has a `label`"), "{error}");
+    }
+
+    #[test]
     fn tiny_imagenets_annotations_are_tab_separated() {
         let rows = parse_annotations(b"val_0.JPEG\tn03444034\t0\t32\t44\t62\n", "images").unwrap();
-        assert_eq!(rows, [("images/val_0.JPEG".to_owned(), "n03444034".to_owned())]);
+        assert_eq!(rows.rows, [("images/val_0.JPEG".to_owned(), "n03444034".to_owned())]);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_a_sheet_or_an_error(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse_csv(&noise, "path", "label");
-            let _ = parse_json_lines(&noise);
+            let _ = parse_csv(&noise, Columns::default());
+            let _ = parse_json_lines(&noise, Columns::default());
             let _ = parse_annotations(&noise, "images");
-            let _ = parse_csv(&[b"path,label\n".as_slice(), &noise].concat(), "path", "label");
+            let _ = parse_csv(&[b"path,label\n".as_slice(), &noise].concat(), Columns::default());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One reader a format. A reader lists samples without decoding them; images are read when asked for.
 
 pub(super) mod archive;
+pub(super) mod arrow;
 pub(super) mod cifar;
 mod class_names;
 pub(super) mod embedded;
@@ -8,6 +9,7 @@ pub(super) mod files;
 mod front_matter;
 pub(super) mod idx;
 pub(super) mod manifest;
+mod names;
 pub(super) mod parquet;
 pub(super) mod pickle;
 pub(super) mod shards;
@@ -19,8 +21,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
-use super::{UnreadableImage, decode};
+pub(super) use names::is_of_the_system;
+
+use super::decode::{decode_turned, is_tiff};
+use super::{Orientation, UnreadableImage};
 use crate::domain::RgbImage;
+
+/// Whether a file's name says that it is an image.
+pub(super) fn is_image_name(name: &str) -> bool {
+    names::kind_of(name) == names::Kind::Image
+}
 
 /// Reads the image of a sample; called from many threads.
 pub(super) trait ReadImage: Send + Sync {
@@ -32,6 +42,8 @@ pub(super) struct Opened {
     pub(super) samples: Vec<(String, usize)>,
     pub(super) reader: Arc<dyn ReadImage>,
     pub(super) warnings: Vec<String>,
+    /// What a person should know, and nothing is wrong with.
+    pub(super) notes: Vec<String>,
 }
 
 /// An encoded image above this is refused before it is read: no photograph comes near it.
@@ -41,8 +53,67 @@ pub(super) const IMAGE_BYTES_MAX: u64 = 1 << 28;
 const DATA_FILE_BYTES_MAX: u64 = 1 << 31;
 
 /// Decodes `bytes`; the error carries their hash.
-pub(super) fn decode_named(path: &str, bytes: &[u8]) -> Result<RgbImage, UnreadableImage> {
-    decode(bytes).map_err(|message| unreadable(path, &message, bytes))
+pub(super) fn decode_named(path: &str, bytes: &[u8], orientation: Orientation) -> Result<RgbImage, UnreadableImage> {
+    // The first picture of such a file is a thumbnail.
+    if names::is_raw(path) && is_tiff(bytes) {
+        return Err(unreadable(
+            path,
+            "it is a camera's raw picture, which is not read; hint: develop it to JPEG or PNG",
+            bytes,
+        ));
+    }
+    decode_turned(bytes, orientation).map_err(|message| unreadable(path, &message, bytes))
+}
+
+/// Reads the image that a table's `file` names by `path`: absolute, or relative to the file's folder.
+pub(super) fn read_beside(
+    file: &Path,
+    place: &str,
+    path: &str,
+    orientation: Orientation,
+) -> Result<RgbImage, UnreadableImage> {
+    let shown = format!("{place}: {path}");
+    if path.contains("://") {
+        return Err(unreadable(&shown, "its path is an address, which is not read; hint: download the images", &[]));
+    }
+    let path = file.parent().unwrap_or(Path::new("")).join(path);
+    let bytes = files::open_file(&path).and_then(archive::read_limited);
+    let bytes = bytes.map_err(|error| unreadable(&shown, &format!("{error:#}"), &[]))?;
+    decode_named(&path.display().to_string(), &bytes, orientation)
+}
+
+/// Samples of the rows that have a class, numbered by row, as `00042`.
+pub(super) fn labelled_rows(classes: Vec<Option<usize>>, reader: Arc<dyn ReadImage>) -> Opened {
+    let ends = (0..classes.len()).map(|row| format!("{row:05}"));
+    labelled(ends.collect(), classes, reader)
+}
+
+/// Samples of those of `ends` that have a class.
+pub(super) fn labelled(ends: Vec<String>, classes: Vec<Option<usize>>, reader: Arc<dyn ReadImage>) -> Opened {
+    let n_rows = classes.len();
+    let rows: Vec<(usize, (String, usize))> = std::iter::zip(ends, classes)
+        .enumerate()
+        .filter_map(|(row, (end, class))| Some((row, (end, class?))))
+        .collect();
+    let warnings: Vec<String> = manifest::warning_of_unlabelled(n_rows - rows.len(), n_rows).into_iter().collect();
+    let (places, samples): (Vec<usize>, Vec<(String, usize)>) = rows.into_iter().unzip();
+    let reader: Arc<dyn ReadImage> = if places.len() == n_rows { reader } else { Arc::new(Chosen { reader, places }) };
+    Opened { samples, reader, warnings, notes: Vec::new() }
+}
+
+/// Some of another reader's images.
+struct Chosen {
+    reader: Arc<dyn ReadImage>,
+    places: Vec<usize>,
+}
+
+impl ReadImage for Chosen {
+    fn read(&self, position: usize) -> Result<RgbImage, UnreadableImage> {
+        match self.places.get(position) {
+            Some(&place) => self.reader.read(place),
+            None => Err(unreadable("?", &format!("there is no image {position}"), &[])),
+        }
+    }
 }
 
 /// An unreadable image whose raw bytes are `bytes`.
@@ -116,7 +187,7 @@ pub(super) fn indexed(batches: Vec<(Vec<usize>, Arc<dyn ReadImage>)>) -> Opened 
     let labels: Vec<usize> = batches.iter().flat_map(|(labels, _)| labels.iter().copied()).collect();
     let samples = labels.into_iter().enumerate().map(|(index, label)| (format!("{index:05}"), label)).collect();
     let parts = batches.into_iter().map(|(labels, reader)| (labels.len(), reader)).collect();
-    Opened { samples, reader: Arc::new(Concatenated { parts }), warnings: Vec::new() }
+    Opened { samples, reader: Arc::new(Concatenated { parts }), warnings: Vec::new(), notes: Vec::new() }
 }
 
 /// Checks that every label index is one of the classes.

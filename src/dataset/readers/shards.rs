@@ -31,6 +31,8 @@ pub(in crate::dataset) struct Shards {
     /// What the dataset is named by: as if the split were a folder of the dataset's (`cifar10/test`).
     pub(in crate::dataset) place: PathBuf,
     pub(in crate::dataset) warnings: Vec<String>,
+    /// Whether a person named a table, whose name is the dataset's; not a folder or an archive.
+    pub(in crate::dataset) is_named_file: bool,
 }
 
 /// Whether `path` may be shards although nothing of this name exists: `photos-{000000..000003}.tar`, or `cifar10/test` for the
@@ -87,14 +89,18 @@ impl Shards {
             ensure!(asked == split, "it is of the split {split}, and {asked} was asked for; hint: name another file");
         }
         let folder = first.parent().unwrap_or(Path::new("."));
+        let is_metadata = first.file_stem().is_some_and(|stem| stem == "metadata");
         let place = match &named {
             Some(named) => named.place(folder),
+            // The hub's sheet of an image folder is the folder's.
+            None if is_metadata => folder.to_owned(),
             // `test/0.tar` is named by its folder, `photos/cats.tar` by itself.
             None => stem_of_shards(&first).map_or_else(|| folder.to_owned(), |stem| folder.join(stem)),
         };
+        let is_named_file = format == ShardFormat::Parquet && named.is_none() && place != folder;
         let split = named.map(|named| named.split);
         let warnings = missing_shards(&files).into_iter().collect();
-        Ok(Shards { format, files, split, place, warnings })
+        Ok(Shards { format, files, split, place, warnings, is_named_file })
     }
 
     /// The shards directly in `folder` or in its folder `data`.
@@ -140,7 +146,7 @@ impl Shards {
         let place = named.as_ref().map_or_else(|| folder.to_owned(), |named| named.place(folder));
         let split = named.map(|named| named.split);
         let warnings = missing_shards(&files).into_iter().collect();
-        Ok(Some(Shards { format, files, split, place, warnings }))
+        Ok(Some(Shards { format, files, split, place, warnings, is_named_file: false }))
     }
 }
 
@@ -254,6 +260,11 @@ fn split_of(file: &Path) -> Option<NamedSplit> {
     }
     let (dataset, last) = name.rsplit_once(is_separator)?;
     SPLITS.contains(&last).then(|| NamedSplit { dataset: Some(dataset.to_owned()), split: last.to_owned() })
+}
+
+/// The split that a file's name says.
+pub(in crate::dataset) fn split_in_name(file: &Path) -> Option<String> {
+    split_of(file).map(|named| named.split)
 }
 
 fn missing_shards(files: &[PathBuf]) -> Option<String> {

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::archive::{checked, read_limited};
 use super::class_names::{self, Classified, RawLabels};
-use super::files::is_image;
+use super::names::{self, Kind as NameKind, UniqueNames, is_of_the_system};
 use super::{ReadImage, decode_named, unreadable};
-use crate::dataset::UnreadableImage;
+use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::{RgbImage, text};
 
 /// A label or a sample's description above this is neither.
@@ -37,7 +37,7 @@ pub(super) fn is_webdataset(path: &Path) -> anyhow::Result<bool> {
     for entry in archive.entries_with_seek().with_context(named)?.take(N_ENTRIES_LOOKED_AT) {
         // What is damaged further on is told by whoever reads all of it.
         let Ok(entry) = entry else { break };
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = names::readable(&entry.path_bytes());
         let is_label = match key_and_kind(&name) {
             Some((_, Kind::Class)) => true,
             Some((_, Kind::Description)) => described_class(entry).is_ok_and(|label| label.is_some()),
@@ -54,14 +54,16 @@ pub(super) fn is_webdataset(path: &Path) -> anyhow::Result<bool> {
 pub(in crate::dataset) fn open(
     shards: &[PathBuf],
     sheet: Option<&Path>,
-) -> anyhow::Result<(Vec<String>, Classified, Arc<dyn ReadImage>)> {
-    let mut images = Images { shards: shards.to_vec(), places: Vec::new() };
+    orientation: Orientation,
+) -> anyhow::Result<Samples> {
+    let mut images = Images { shards: shards.to_vec(), places: Vec::new(), orientation };
+    let mut names_seen = UniqueNames::default();
     let (mut keys, mut labels): (Vec<(usize, String)>, Vec<String>) = (Vec::new(), Vec::new());
     for (shard, path) in shards.iter().enumerate() {
         let named = || format!("failed to read the archive `{}`", path.display());
         let file = File::open(path).with_context(named)?;
         let n_bytes = file.metadata().with_context(named)?.len();
-        for (key, members) in index(BufReader::new(file), n_bytes).with_context(named)? {
+        for (key, members) in index(BufReader::new(file), n_bytes, &mut names_seen).with_context(named)? {
             let label = members.class.or(members.description).with_context(|| {
                 format!("{}: the sample `{key}` has no label; hint: `{key}.cls`, or `{key}.json` with `label`", named())
             })?;
@@ -74,14 +76,30 @@ pub(in crate::dataset) fn open(
     let folder = shards.first().and_then(|path| path.parent()).unwrap_or(Path::new("."));
     let names = class_names::in_classnames(folder)?;
     let numbers: Option<Vec<i64>> = labels.iter().map(|label| label.parse().ok()).collect();
-    let raw = numbers.map_or(RawLabels::Texts(labels), RawLabels::Numbers);
+    let raw = match numbers {
+        Some(numbers) => RawLabels::Numbers(numbers.into_iter().map(Some).collect()),
+        None => RawLabels::of_texts(labels.into_iter().map(Some)),
+    };
     let mend = "a file classnames.txt beside the shards with one name a line, in the order of the numbers, or the same \
                 as --labels FILE";
     let describe = |index: usize| {
         keys.get(index).map_or_else(String::new, |(shard, key)| format!("`{key}` of `{}`", shards[*shard].display()))
     };
     let classified = raw.classify(names, sheet, &describe, mend)?;
-    Ok((ends_of_ids(shards, keys), classified, Arc::new(images)))
+    let of_images = images.places.iter().filter_map(|place| place.member.as_ref()).map(|member| member.name.as_str());
+    let warnings = names::warning_of_formats(of_images).into_iter().collect();
+    let notes = names_seen.note("Latin-1").into_iter().collect();
+    Ok(Samples { ends: ends_of_ids(shards, keys), classified, reader: Arc::new(images), warnings, notes })
+}
+
+/// What the shards of a split hold.
+pub(in crate::dataset) struct Samples {
+    /// The ends of the samples' ids.
+    pub(in crate::dataset) ends: Vec<String>,
+    pub(in crate::dataset) classified: Classified,
+    pub(in crate::dataset) reader: Arc<dyn ReadImage>,
+    pub(in crate::dataset) warnings: Vec<String>,
+    pub(in crate::dataset) notes: Vec<String>,
 }
 
 /// The keys; where shards share keys, with the shard's name before them.
@@ -112,9 +130,12 @@ fn key_and_kind(name: &str) -> Option<(&str, Kind)> {
     let kind = match extension.as_str() {
         "cls" => Kind::Class,
         "json" => Kind::Description,
-        _ if is_image(name) => Kind::Image,
+        _ if names::kind_of(name) == NameKind::Image => Kind::Image,
         _ => return None,
     };
+    if name.split('/').any(is_of_the_system) {
+        return None;
+    }
     (dot > file).then_some((&name[..dot], kind))
 }
 
@@ -134,7 +155,11 @@ struct Member {
 }
 
 /// The samples of a tar of `n_bytes` by their keys; labels are read, images are not.
-fn index(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<BTreeMap<String, Members>> {
+fn index(
+    reader: impl Read + Seek,
+    n_bytes: u64,
+    names_seen: &mut UniqueNames,
+) -> anyhow::Result<BTreeMap<String, Members>> {
     let mut archive = tar::Archive::new(reader);
     let mut samples: BTreeMap<String, Members> = BTreeMap::new();
     for entry in archive.entries_with_seek()? {
@@ -142,8 +167,12 @@ fn index(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<BTreeMap<Stri
         if !entry.header().entry_type().is_file() {
             continue;
         }
-        let name = checked(&String::from_utf8_lossy(&entry.path_bytes()))?;
+        let raw = entry.path_bytes().into_owned();
+        let name = checked(&names::readable(&raw))?;
         let Some((key, kind)) = key_and_kind(&name) else { continue };
+        if std::str::from_utf8(&raw).is_err() {
+            names_seen.count(&name);
+        }
         let (start, len) = (entry.raw_file_position(), entry.size());
         let is_inside = start.checked_add(len).is_some_and(|end| end <= n_bytes);
         ensure!(is_inside, "the entry `{name}` reaches beyond its end; hint: fetch it again");
@@ -193,6 +222,7 @@ fn described_class(entry: impl Read) -> anyhow::Result<Option<String>> {
 struct Images {
     shards: Vec<PathBuf>,
     places: Vec<Place>,
+    orientation: Orientation,
 }
 
 struct Place {
@@ -216,7 +246,7 @@ impl ReadImage for Images {
             read_limited(file.take(member.len))
         };
         let bytes = read().map_err(|error| unreadable(&path, &format!("{error:#}"), &[]))?;
-        decode_named(&path, &bytes)
+        decode_named(&path, &bytes, self.orientation)
     }
 }
 
@@ -243,7 +273,7 @@ mod tests {
 
     fn index_of(files: &[(&str, &[u8])]) -> anyhow::Result<BTreeMap<String, Members>> {
         let bytes = tar_of(files);
-        index(Cursor::new(&bytes), bytes.len() as u64)
+        index(Cursor::new(&bytes), bytes.len() as u64, &mut UniqueNames::default())
     }
 
     #[test]
@@ -295,7 +325,7 @@ mod tests {
             bytes.truncate(cut.max(1));
             let place = place % bytes.len();
             bytes[place] = value;
-            let _ = index(Cursor::new(&bytes), bytes.len() as u64);
+            let _ = index(Cursor::new(&bytes), bytes.len() as u64, &mut UniqueNames::default());
         }
     }
 }

@@ -190,12 +190,16 @@ mod tests {
     use crate::dataset::{Catalog, DataRoots, OpenRequest, open, open_training};
 
     fn embedded(name: &str, split: Option<&str>) -> Dataset {
-        open(&Catalog::embedded(), &DataRoots::default(), &OpenRequest { text: name, split, labels_file: None })
-            .unwrap()
+        open(
+            &Catalog::embedded(),
+            &DataRoots::default(),
+            &OpenRequest { text: name, split, labels_file: None, ..OpenRequest::default() },
+        )
+        .unwrap()
     }
 
     fn training(name: &str) -> Dataset {
-        let request = OpenRequest { text: name, split: None, labels_file: None };
+        let request = OpenRequest { text: name, split: None, labels_file: None, ..OpenRequest::default() };
         open_training(&Catalog::embedded(), &DataRoots::default(), &request).unwrap()
     }
 

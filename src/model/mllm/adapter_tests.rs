@@ -106,7 +106,7 @@ fn answers_under_adapters_are_those_of_transformers_and_peft() {
         let text =
             if dataset == "imagenet20" { data.join("imagenet20/val").display().to_string() } else { dataset.into() };
         let roots = DataRoots { data: Some(data.clone()), ..DataRoots::default() };
-        let request = OpenRequest { text: &text, split: None, labels_file: None };
+        let request = OpenRequest { text: &text, split: None, labels_file: None, ..OpenRequest::default() };
         let images = open(&Catalog::embedded(), &roots, &request).unwrap();
         let question = template.render(&images.noun, &images.labels).unwrap().text;
         for (name, model) in names.iter().zip(&loaded) {

@@ -129,7 +129,7 @@ fn a_towers_features_are_those_of_transformers_and_so_are_the_probes_on_them() {
     let model = load(&shared.join("models/tiny-llava"), None, None).model;
     let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
     let features = |split: &str, positions: &[usize]| -> Vec<Vec<f32>> {
-        let request = OpenRequest { text: "cifar10", split: Some(split), labels_file: None };
+        let request = OpenRequest { text: "cifar10", split: Some(split), labels_file: None, ..OpenRequest::default() };
         let dataset = dataset::open(&Catalog::embedded(), &roots, &request).unwrap();
         let images = positions.iter().map(|&at| model.preprocessor.prepare(&dataset.read(at).unwrap()));
         let images: Vec<ImageInput> = images.collect();

@@ -22,7 +22,8 @@ fn embedded_model() -> Model {
 }
 
 fn dataset(text: &str, roots: &DataRoots) -> Dataset {
-    open(&Catalog::embedded(), roots, &OpenRequest { text, split: None, labels_file: None }).unwrap()
+    open(&Catalog::embedded(), roots, &OpenRequest { text, split: None, labels_file: None, ..OpenRequest::default() })
+        .unwrap()
 }
 
 fn embedded(model: &Model, images: &[ImageInput]) -> Vec<ImageEmbedding> {

@@ -6,7 +6,6 @@
 //! are kept within a limit, so that a dataset of small images is decoded once.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use anyhow::{Context, ensure};
@@ -64,10 +63,6 @@ impl BytesColumn {
         Ok(BytesColumn { file, descriptor, groups })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        self.file.path()
-    }
-
     /// The value of `row`, through `cache`, where it is known under the number `shard`; `None` where it is absent.
     pub(super) fn value(&self, row: usize, shard: usize, cache: &PageCache) -> anyhow::Result<Option<ByteArray>> {
         let number =
@@ -114,12 +109,17 @@ impl BytesColumn {
                     compressed_page_size: 0,
                     first_row_index: i64::try_from(n_rows)?,
                 });
-                // The column is not nested, so each level is a row.
+                // The column is not nested, or its lists have one element at most: each level is a row.
                 n_rows += header.num_rows.or(header.num_levels).context("a page does not say how many rows it has")?;
             }
             reader.skip_next_page()?;
         }
-        ensure!(n_rows == group.n_rows, "its pages hold {n_rows} rows where {} are promised", group.n_rows);
+        ensure!(
+            n_rows == group.n_rows,
+            "its pages hold {n_rows} {} where {} rows are promised",
+            if self.descriptor.max_rep_level() > 0 { "images (a sample has one)" } else { "rows" },
+            group.n_rows
+        );
         Ok(pages)
     }
 
@@ -145,8 +145,13 @@ impl BytesColumn {
         let n_values = queue.iter().filter(|page| page.is_data_page()).map(|page| page.num_values() as usize).sum();
         let mut n_bytes: usize = queue.iter().map(|page| page.buffer().len()).sum();
         let mut column = ColumnReaderImpl::<ByteArrayType>::new(self.descriptor.clone(), Box::new(InMemory(queue)));
-        let (mut levels, mut present) = (Vec::new(), Vec::new());
-        column.read_records(n_values, Some(&mut levels), None, &mut present)?;
+        let (mut levels, mut repetitions, mut present) = (Vec::new(), Vec::new(), Vec::new());
+        let is_list = self.descriptor.max_rep_level() > 0;
+        column.read_records(n_values, Some(&mut levels), is_list.then_some(&mut repetitions), &mut present)?;
+        ensure!(
+            repetitions.iter().all(|&repetition| repetition == 0),
+            "a row holds several images, and a sample has one"
+        );
         let mut present = present.into_iter();
         let values: Vec<Option<ByteArray>> = if self.descriptor.max_def_level() == 0 {
             present.map(Some).collect()

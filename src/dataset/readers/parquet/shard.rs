@@ -38,10 +38,6 @@ impl ShardFile {
         Ok(ShardFile { path: path.to_owned(), n_bytes })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn at(&self, start: u64) -> ParquetResult<File> {
         let mut file = File::open(&self.path)?;
         file.seek(SeekFrom::Start(start))?;

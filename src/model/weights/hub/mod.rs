@@ -22,61 +22,9 @@ use self::fetch::Fetch;
 use self::plan::Plan;
 use super::checkpoint::{Checkpoint, choose_layout, read_index};
 use super::embedded::{Miniature, open_checkpoint};
-use crate::api::{HubClient, HubError};
+use crate::api::{HubClient, HubError, cached_commit};
 
-/// The revision where none is named.
-const MAIN: &str = "main";
-
-/// A repository's name, perhaps with a revision: `org/name[@revision]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepositoryId {
-    repository: String,
-    revision: Option<String>,
-}
-
-impl RepositoryId {
-    /// Reads `org/name` or `org/name@revision`; `None` of what cannot be one, such as a path with other slashes.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (repository, revision) = match text.split_once('@') {
-            Some((repository, revision)) => (repository, Some(revision)),
-            None => (text, None),
-        };
-        let (owner, name) = repository.split_once('/')?;
-        let is_plain = |part: &str| {
-            let is_inner = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            (1..=96).contains(&part.len())
-                && part.chars().all(is_inner)
-                && !part.starts_with(['.', '-'])
-                && !part.ends_with(['.', '-'])
-                && !part.contains("--")
-                && !part.contains("..")
-        };
-        // A revision names a file of the cache.
-        let is_revision = |text: &str| {
-            text.split('/').all(|part| {
-                !part.is_empty()
-                    && !part.starts_with('.')
-                    && part.chars().all(|c| c.is_ascii_alphanumeric() || "._+-".contains(c))
-            })
-        };
-        let is_valid = is_plain(owner) && is_plain(name) && revision.is_none_or(is_revision);
-        is_valid.then(|| Self { repository: repository.to_owned(), revision: revision.map(str::to_owned) })
-    }
-
-    /// `org/name`.
-    pub fn repository(&self) -> &str {
-        &self.repository
-    }
-
-    /// The branch, tag or commit; `main` where none is named.
-    pub fn revision(&self) -> &str {
-        self.revision.as_deref().unwrap_or(MAIN)
-    }
-
-    fn folder_name(&self) -> String {
-        format!("models--{}", self.repository.replace('/', "--"))
-    }
-}
+pub use crate::api::{HubEvent, RepositoryId};
 
 /// What is looked for, and so which files it cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,24 +35,6 @@ pub enum Role {
     Tower,
     /// An adapter.
     Adapter,
-}
-
-/// What a person may want to know while something is fetched.
-#[derive(Clone, Copy, Debug)]
-pub enum HubEvent<'e> {
-    /// Bytes arrived.
-    Downloading {
-        /// `org/name`.
-        repository: &'e str,
-        /// The file.
-        file: &'e str,
-        /// Bytes that are there.
-        n_done: u64,
-        /// Bytes in all, where the server says so.
-        n_total: Option<u64>,
-    },
-    /// Something else.
-    Warning(&'e str),
 }
 
 /// Where something lies that a person named.
@@ -264,15 +194,10 @@ impl<'a> Hub<'a> {
     /// The commit of the revision, as the cache knows it.
     fn cached_commit(&self, id: &RepositoryId) -> Result<String> {
         let folder = self.folder(id)?;
-        let reference = folder.join("refs").join(id.revision());
-        let named = fs::read_to_string(reference).ok().map(|commit| commit.trim().to_owned());
-        let is_commit = || folder.join("snapshots").join(id.revision()).is_dir();
-        let commit = named.or_else(|| is_commit().then(|| id.revision().to_owned()));
-        // A commit names a folder of the cache.
-        if let Some(commit) = commit.filter(|commit| commit.chars().all(|c| c.is_ascii_alphanumeric())) {
+        let cache = self.cache.as_deref().unwrap_or(Path::new(""));
+        if let Some(commit) = cached_commit(cache, id) {
             return Ok(commit);
         }
-        let cache = self.cache.as_deref().unwrap_or(Path::new(""));
         let hint = self.hint(id, &[]);
         if !folder.is_dir() {
             bail!(
@@ -320,7 +245,7 @@ impl<'a> Hub<'a> {
             other.push(' ');
             other.push_str(file);
         }
-        if let Some(revision) = &id.revision {
+        if let Some(revision) = id.named_revision() {
             other.push_str(&format!(" --revision {revision}"));
         }
         format!("`{}` fetches it, and so does `{other}`", self.command)

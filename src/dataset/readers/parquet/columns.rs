@@ -1,0 +1,197 @@
+//! Which columns of a Parquet file are its images and its labels, and the labels' values.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use parquet::basic::{ConvertedType, LogicalType, Type};
+use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use parquet::data_type::{ByteArray, DataType};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
+
+use super::pages::BytesColumn;
+use super::shard::ShardFile;
+use crate::dataset::readers::class_names::{self, RawLabels};
+use crate::dataset::readers::manifest::{LABEL_COLUMNS, PATH_COLUMNS};
+
+/// What the hub calls the column of images.
+const IMAGE_COLUMNS: [&str; 3] = ["image", "img", "images"];
+
+/// Rows that are decoded at once.
+const BATCH_LEN: usize = 8192;
+
+/// The images of one file: encoded, or as paths.
+pub(super) struct ImageColumns {
+    /// Encoded images.
+    pub(super) bytes: Option<BytesColumn>,
+    /// Paths of images, where there are no bytes.
+    pub(super) path: Option<BytesColumn>,
+    /// The file.
+    pub(super) file: PathBuf,
+}
+
+/// The places of the columns of images.
+pub(super) struct ImagePlaces {
+    pub(super) bytes: Option<usize>,
+    pub(super) path: Option<usize>,
+}
+
+/// All columns, for a message.
+fn column_names(schema: &SchemaDescriptor) -> String {
+    schema.columns().iter().map(|column| column.path().string()).collect::<Vec<_>>().join(", ")
+}
+
+/// A column of bytes, perhaps of lists.
+fn is_bytes(column: &ColumnDescriptor) -> bool {
+    column.physical_type() == Type::BYTE_ARRAY && column.max_rep_level() <= 1
+}
+
+fn is_text(column: &ColumnDescriptor) -> bool {
+    matches!(column.logical_type_ref(), Some(LogicalType::String)) || column.converted_type() == ConvertedType::UTF8
+}
+
+/// The parts of a column's path below its name, without those that say that it is a list.
+fn field<'c>(column: &'c ColumnDescriptor, name: &str) -> Option<Vec<&'c str>> {
+    let (_, rest) = column.path().parts().split_first().filter(|(first, _)| *first == name)?;
+    let n_of_list = if column.max_rep_level() == 1 { 2.min(rest.len()) } else { 0 };
+    Some(rest[n_of_list..].iter().map(String::as_str).collect())
+}
+
+/// The columns of images: by their name, else the only one of the hub's shape, else paths.
+pub(super) fn image_columns(schema: &SchemaDescriptor, asked: Option<&str>) -> anyhow::Result<ImagePlaces> {
+    let columns = schema.columns();
+    let place = |name: &str, wanted: &[&str]| {
+        columns.iter().position(|column| is_bytes(column) && field(column, name).is_some_and(|parts| parts == wanted))
+    };
+    let of_name = |name: &str| {
+        let (bytes, path) = (place(name, &["bytes"]), place(name, &["path"]));
+        if bytes.is_some() || path.is_some() {
+            return Some(ImagePlaces { bytes, path });
+        }
+        let itself = place(name, &[])?;
+        let is_path = is_text(&columns[itself]);
+        Some(ImagePlaces { bytes: (!is_path).then_some(itself), path: is_path.then_some(itself) })
+    };
+    if let Some(asked) = asked {
+        return of_name(asked).with_context(|| {
+            format!("it has no column `{asked}` of images, bytes or paths; it has {}", column_names(schema))
+        });
+    }
+    let is_of_shape = |column: &&ColumnDescriptor| {
+        is_bytes(column) && matches!(column.path().parts(), [_, .., bytes] if bytes == "bytes")
+    };
+    let mut of_shape =
+        columns.iter().map(AsRef::as_ref).filter(is_of_shape).map(|column| column.path().parts()[0].clone());
+    let only = of_shape.next().filter(|_| of_shape.next().is_none());
+    let by_name = IMAGE_COLUMNS.iter().find_map(|&name| of_name(name));
+    let found = by_name.or_else(|| of_name(&only?)).or_else(|| PATH_COLUMNS.iter().find_map(|&name| of_name(name)));
+    found.with_context(|| {
+        format!(
+            "it has no column of images; hint: `image` or `img`, as bytes, as paths or as {{bytes, path}}, or --image-column \
+             NAME; it has {}",
+            column_names(schema)
+        )
+    })
+}
+
+/// The column of labels and its name: by its name, else the only ClassLabel.
+pub(super) fn label_column(
+    schema: &SchemaDescriptor,
+    features: Option<&str>,
+    asked: Option<&str>,
+) -> anyhow::Result<(usize, String)> {
+    let columns = schema.columns();
+    let place =
+        |name: &str| columns.iter().position(|column| field(column, name).is_some_and(|parts| parts.is_empty()));
+    let named = |name: &str| Some((place(name)?, name.to_owned()));
+    if let Some(asked) = asked {
+        return named(asked)
+            .with_context(|| format!("it has no column `{asked}` of labels; it has {}", column_names(schema)));
+    }
+    let by_name = LABEL_COLUMNS.iter().find_map(|&name| named(name));
+    by_name.or_else(|| named(&class_names::only_class_label(features?)?)).with_context(|| {
+        format!(
+            "it has no column of labels; hint: `label` or `fine_label`, numbers or text, or --label-column NAME; it has {}",
+            column_names(schema)
+        )
+    })
+}
+
+/// The labels of all rows.
+pub(super) fn read_labels(
+    reader: &SerializedFileReader<ShardFile>,
+    column: usize,
+    n_rows: usize,
+) -> anyhow::Result<RawLabels> {
+    let descriptor = reader.metadata().file_metadata().schema_descr().column(column);
+    ensure!(descriptor.max_rep_level() <= 1, "it holds lists of lists, and a sample has one label");
+    let levels = (descriptor.max_def_level(), descriptor.max_rep_level());
+    let is_text = match descriptor.physical_type() {
+        Type::BOOLEAN | Type::INT32 | Type::INT64 | Type::FLOAT | Type::DOUBLE => false,
+        Type::BYTE_ARRAY => true,
+        other => bail!("it holds {other}, and a label is a whole number or a text"),
+    };
+    let (mut numbers, mut texts): (Vec<Option<i64>>, Vec<Option<String>>) = (Vec::new(), Vec::new());
+    for group in 0..reader.metadata().num_row_groups() {
+        let n_of_group = usize::try_from(reader.metadata().row_group(group).num_rows())?;
+        match reader.get_row_group(group)?.get_column_reader(column)? {
+            ColumnReader::BoolColumnReader(values) => {
+                read_values(values, n_of_group, levels, &mut numbers, &|value| Ok(i64::from(value)))?;
+            }
+            ColumnReader::Int32ColumnReader(values) => {
+                read_values(values, n_of_group, levels, &mut numbers, &|value| Ok(i64::from(value)))?;
+            }
+            ColumnReader::Int64ColumnReader(values) => {
+                read_values(values, n_of_group, levels, &mut numbers, &Ok)?;
+            }
+            ColumnReader::FloatColumnReader(values) => {
+                read_values(values, n_of_group, levels, &mut numbers, &|value| class_names::whole(f64::from(value)))?;
+            }
+            ColumnReader::DoubleColumnReader(values) => {
+                read_values(values, n_of_group, levels, &mut numbers, &class_names::whole)?;
+            }
+            ColumnReader::ByteArrayColumnReader(values) => {
+                let text = |value: ByteArray| {
+                    Ok(std::str::from_utf8(value.data()).context("a label is no UTF-8 text")?.to_owned())
+                };
+                read_values(values, n_of_group, levels, &mut texts, &text)?;
+            }
+            _ => bail!("its row groups are of different types"),
+        }
+    }
+    let labels = if is_text { RawLabels::of_texts(texts.into_iter()) } else { RawLabels::Numbers(numbers) };
+    ensure!(labels.len() == n_rows, "it has {} labels for {n_rows} rows", labels.len());
+    Ok(labels)
+}
+
+/// Adds the values of the `n_rows` rows of one row group to `all`, absent ones and those of empty lists as `None`.
+fn read_values<T: DataType, V>(
+    mut reader: ColumnReaderImpl<T>,
+    n_rows: usize,
+    (max_definition, max_repetition): (i16, i16),
+    all: &mut Vec<Option<V>>,
+    convert: &dyn Fn(T::T) -> anyhow::Result<V>,
+) -> anyhow::Result<()> {
+    let mut n_read = 0;
+    while n_read < n_rows {
+        let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let (n_records, _, n_levels) = reader.read_records(
+            BATCH_LEN.min(n_rows - n_read),
+            (max_definition > 0).then_some(&mut definitions),
+            (max_repetition > 0).then_some(&mut repetitions),
+            &mut values,
+        )?;
+        ensure!(n_records > 0, "it ends after {n_read} of {n_rows} rows of a row group");
+        let mut values = values.into_iter();
+        for level in 0..n_levels {
+            let is_first = repetitions.get(level).is_none_or(|&repetition| repetition == 0);
+            ensure!(is_first, "row {} has several labels, and a sample has one", all.len().saturating_sub(1));
+            let is_present = definitions.get(level).is_none_or(|&definition| definition == max_definition);
+            let value = if is_present { Some(values.next().context("a value is missing")?) } else { None };
+            let row = all.len();
+            all.push(value.map(convert).transpose().with_context(|| format!("row {row}"))?);
+        }
+        n_read += n_records;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Datasets by their name on the hub: fetched from a server that speaks its paths, found in the cache without any.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::http_server::{HttpServer, Reply, Request};
+use super::support::{Finished, emt, finish, root};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+struct Hub {
+    server: HttpServer,
+    folder: tempfile::TempDir,
+}
+
+/// `me/photos`, as `datasets` pushes it: two splits in Parquet, a card, and what nobody needs.
+fn repository() -> BTreeMap<String, Vec<u8>> {
+    let golden = root().join("tests/golden/hub/pets/data");
+    let mut files: BTreeMap<String, Vec<u8>> = ["README.md", ".gitattributes", "notes/x.bin"]
+        .into_iter()
+        .map(|name| (name.to_owned(), b"# Pets\n".to_vec()))
+        .collect();
+    for name in ["test-00000-of-00002.parquet", "test-00001-of-00002.parquet", "train-00000-of-00001.parquet"] {
+        files.insert(format!("data/{name}"), fs::read(golden.join(name)).unwrap());
+    }
+    files
+}
+
+fn reply(request: &Request, files: &BTreeMap<String, Vec<u8>>) -> Reply {
+    let path = request.path.trim_start_matches('/');
+    if path == "api/datasets/me/photos/revision/main" {
+        let siblings: Vec<Value> = files.keys().map(|name| json!({"rfilename": name})).collect();
+        return Reply::json(200, &json!({"sha": COMMIT, "siblings": siblings}));
+    }
+    let name = path.strip_prefix(&format!("datasets/me/photos/resolve/{COMMIT}/"));
+    match name.and_then(|name| files.get(name)) {
+        Some(bytes) => {
+            let tag = blake3::hash(bytes).to_hex()[..40].to_owned();
+            Reply::new(200, bytes.as_slice()).with("etag", format!("\"{tag}\"")).with("x-repo-commit", COMMIT)
+        }
+        None => Reply::new(404, "").with("x-error-code", if name.is_some() { "EntryNotFound" } else { "RepoNotFound" }),
+    }
+}
+
+impl Hub {
+    fn start() -> Self {
+        let files = Arc::new(repository());
+        let server = HttpServer::start(move |request| reply(request, &files));
+        Self { server, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn emt(&self) -> Command {
+        let mut command = emt();
+        command.env("HF_HOME", self.folder.path().join("home")).env("HF_ENDPOINT", self.server.url());
+        command
+    }
+
+    fn verify(&self, arguments: &[&str]) -> Finished {
+        finish(self.emt().args(["data", "verify", "--quiet"]).args(arguments))
+    }
+
+    fn snapshot(&self) -> PathBuf {
+        self.folder.path().join("home/hub/datasets--me--photos/snapshots").join(COMMIT)
+    }
+}
+
+#[test]
+fn a_dataset_of_the_hub_is_fetched_split_by_split_and_stays() {
+    let hub = Hub::start();
+    let absent = hub.verify(&["me/photos", "--split", "test"]);
+    assert_eq!(absent.code, Some(2));
+    assert!(absent.stdout.contains("--download asks the hub"), "{}", absent.stdout);
+    assert!(hub.server.requests().is_empty(), "without the flag nothing is asked");
+
+    let unnamed = hub.verify(&["me/photos", "--download"]);
+    assert!(unnamed.code == Some(2) && unnamed.stderr.contains("the splits test, train"), "{}", unnamed.stderr);
+    assert!(!hub.snapshot().exists(), "nothing is fetched of what is not clear");
+
+    let fetched = hub.verify(&["me/photos", "--split", "test", "--download"]);
+    assert_eq!(fetched.code, Some(0), "{}{}", fetched.stdout, fetched.stderr);
+    assert!(fetched.stdout.contains("me/photos (test): good; 14 of 14 images decode"), "{}", fetched.stdout);
+    assert!(hub.snapshot().join("README.md").is_file());
+    assert!(hub.snapshot().join("data/test-00001-of-00002.parquet").is_file());
+    assert!(!hub.snapshot().join("data/train-00000-of-00001.parquet").exists(), "only the split is fetched");
+    assert!(!hub.snapshot().join("notes").exists());
+    let link = fs::read_link(hub.snapshot().join("data/test-00000-of-00002.parquet")).unwrap();
+    assert!(link.starts_with("../../../blobs"), "{}", link.display());
+
+    // From the cache alone.
+    let n_requests = hub.server.requests().len();
+    let again = hub.verify(&["me/photos", "--split", "test"]);
+    assert_eq!((again.code, again.stdout), (Some(0), fetched.stdout));
+    let other = hub.verify(&["me/photos", "--split", "train"]);
+    assert!(other.code == Some(2) && other.stderr.contains("no split train"), "{}", other.stderr);
+    assert_eq!(hub.server.requests().len(), n_requests);
+}
+
+#[test]
+fn a_run_names_the_dataset_and_its_commit() {
+    let hub = Hub::start();
+    let out = hub.folder.path().join("run");
+    let mut command = hub.emt();
+    command.args([
+        "eval",
+        "--model",
+        "embedded",
+        "--datasets",
+        "me/photos",
+        "--split",
+        "test",
+        "--limit",
+        "3",
+        "--download",
+    ]);
+    let finished = finish(command.arg("--out").arg(&out));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let run: Value = serde_json::from_slice(&fs::read(out.join("run.json")).unwrap()).unwrap();
+    assert_eq!(run["spec"]["datasets"][0]["dataset"], "me/photos");
+    assert_eq!(run["environment"]["hub"]["datasets/me/photos"]["commit"], COMMIT);
+    let trials = fs::read_to_string(out.join("trials.jsonl")).unwrap();
+    assert!(trials.lines().all(|line| line.contains("\"sample\":\"me/photos/test/000")), "{trials}");
+}
+
+#[test]
+fn a_folder_of_the_name_wins_and_an_unknown_name_says_what_was_tried() {
+    let hub = Hub::start();
+    let unknown = hub.verify(&["me/nothing", "--download"]);
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.contains("me/nothing") && unknown.stderr.contains("is not at"), "{}", unknown.stderr);
+    let offline = finish(hub.emt().env("HF_HUB_OFFLINE", "1").args(["data", "verify", "me/photos", "--download"]));
+    assert!(offline.code == Some(2) && offline.stderr.contains("HF_HUB_OFFLINE"), "{}", offline.stderr);
+}
