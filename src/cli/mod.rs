@@ -10,6 +10,7 @@ mod environment;
 mod eval;
 mod feature_cache_options;
 mod finetune;
+mod gallery;
 mod gate;
 mod hub_options;
 mod interrupt;

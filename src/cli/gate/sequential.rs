@@ -11,6 +11,7 @@ use super::history::History;
 use super::{GateArgs, names, output};
 use crate::cli::comparison::{self, RecordedRun, Rules};
 use crate::cli::eval::{self, PlannedRun, Prepared};
+use crate::cli::gallery::Gallery;
 use crate::cli::progress::Progress;
 use crate::cli::results::{self, Format, Results};
 use crate::cli::served_options::is_address;
@@ -164,10 +165,18 @@ fn ask(
     let Ended::Complete { trials, .. } = course.session.finish(&works)? else {
         bail!("the runs did not end");
     };
+    let gallery = Gallery::none();
     let finished: Vec<Results> = runs
         .iter()
         .zip(&trials)
-        .map(|(run, trials)| Results { dir: &run.dir, run: &run.dir, spec: &run.spec, trials, charts: &options.charts })
+        .map(|(run, trials)| Results {
+            dir: &run.dir,
+            run: &run.dir,
+            spec: &run.spec,
+            trials,
+            charts: &options.charts,
+            gallery: &gallery,
+        })
         .collect();
     results::write_all(&finished, Format::Table, true, &mut std::io::sink())?;
     Ok(Some((sequence, runs)))
