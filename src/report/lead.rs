@@ -38,7 +38,7 @@ fn text(dataset: &DatasetSummary, noun: &str) -> String {
     if let Some(encoder) = dataset.encoder.as_ref().and_then(|encoder| encoder.accuracy) {
         text.push_str(&format!("; the {noun} {}", words::percent(Some(encoder))));
         if let Some(retention) = dataset.retention.filter(|retention| retention.is_finite()) {
-            text.push_str(&format!(", so {} of what it sees is said", words::percent(Some(retention))));
+            text.push_str(&format!(", retention {}", words::percent(Some(retention))));
         }
     }
     if let (Some(_), Some(scored)) = (&dataset.model, &dataset.model_score) {

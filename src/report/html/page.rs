@@ -75,7 +75,7 @@ pub fn write_table(body: &mut String, table: &Table) {
             let cell = escape(cell);
             let _ = match column {
                 // A long name may break behind a slash.
-                0 => write!(body, "<th scope=\"row\">{}</th>", cell.replace('/', "/<wbr>")),
+                0 => write!(body, "<th scope=\"row\">{}</th>", cell.replace('/', "/<wbr/>")),
                 // Sentences need room, which a narrow screen makes by scrolling.
                 _ if cell.len() > N_BYTES_LONG => write!(body, "<td class=\"long\">{cell}</td>"),
                 _ if table.numbers.contains(&column) => {
