@@ -89,10 +89,12 @@ pub fn write_table(body: &mut String, table: &Table) {
     body.push_str("</tbody>\n</table>\n</div>\n");
 }
 
-/// A number's markup, whose interval stays together and may go to a line of its own: so that a screen has room for all columns.
+/// A number's markup, whose interval stays together and may go to a line of its own: so that a screen has room for all
+/// columns. What has a space and no interval, such as `88.9% → 77.4%`, stays on one line.
 fn with_kept_interval(cell: &str) -> String {
     match cell.split_once(" (") {
         Some((number, interval)) => format!("{number} <span class=\"interval\">({interval}</span>"),
+        None if cell.contains(' ') => format!("<span class=\"interval\">{cell}</span>"),
         None => cell.to_owned(),
     }
 }
