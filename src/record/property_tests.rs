@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::journal::{lines, replay};
 use super::testing::{manifest, trial};
-use super::{Opened, RecordError, RunFolder, RunState, read_outcomes, read_run, wire};
+use super::{Manifest, Opened, RecordError, RunFolder, RunState, read_outcomes, read_run, wire};
 use crate::domain::*;
 
 fn text() -> impl Strategy<Value = String> {

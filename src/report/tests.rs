@@ -1,6 +1,6 @@
 //! What a reader of a report relies on.
 
-use super::{ReportInput, columns, csv, html, json, markdown, table};
+use super::{ReportInput, columns, csv, error_choice, html, json, markdown, side_by_side, table};
 use crate::chart::samples::{dataset, four, subject, summary, without_encoder};
 use crate::chart::{RoseChart, RoseOptions, Scale, Style, rose};
 use crate::compare::{ConstantAnswer, Summary};
