@@ -1,7 +1,7 @@
 //! A comparison as charts.
 
 use super::forest::{ForestChart, ForestGroup, ForestRow, forest};
-use super::rose::{RoseChart, RoseOptions, rose};
+use super::rose::{Point, Role, RoseChart, RoseOptions, rose};
 use super::small_multiples::{SmallMultiples, SmallRose, small_multiples};
 use super::transitions::{Flow, TransitionChart, TransitionPanel, transitions};
 use super::words;
@@ -37,7 +37,16 @@ impl ComparisonCharts {
         Self {
             forest: forest(&ForestChart::of_comparison(comparison, margin)),
             small_multiples: (afters.len() >= N_MULTIPLES_MIN).then(|| small_multiples(&multiples)),
-            roses: afters.iter().map(|after| rose(&RoseChart::before_after(before, after, options))).collect(),
+            roses: comparison
+                .candidates
+                .iter()
+                .zip(afters)
+                .map(|(candidate, after)| {
+                    let mut chart = RoseChart::before_after(before, after, options);
+                    chart.show_pairs(candidate);
+                    rose(&chart)
+                })
+                .collect(),
             transitions: comparison
                 .candidates
                 .iter()
@@ -74,6 +83,31 @@ impl ForestChart {
     }
 }
 
+impl RoseChart {
+    /// Shows the accuracies over the images that are scored in both runs, as the tables beside the chart do: where one run left
+    /// some images unscored, its accuracy over its own images is another number.
+    fn show_pairs(&mut self, candidate: &CandidateComparison) {
+        let of = |name: &str| candidate.datasets.iter().find(|dataset| dataset.dataset == name);
+        let datasets: Vec<Option<&DatasetComparison>> = self.axes.iter().map(|axis| of(&axis.name)).collect();
+        for (axis, dataset) in self.axes.iter_mut().zip(&datasets) {
+            if let Some(fall) = dataset.and_then(|dataset| dataset.forgetting) {
+                axis.remarks = vec![words::fall(fall)];
+            }
+        }
+        for series in &mut self.series {
+            for (point, dataset) in series.points.iter_mut().zip(&datasets) {
+                let Some(dataset) = dataset else { continue };
+                let (accuracy, interval) = match series.role {
+                    Role::Before => (dataset.baseline_accuracy, dataset.baseline_accuracy_interval),
+                    Role::Model => (dataset.candidate_accuracy, dataset.candidate_accuracy_interval),
+                    Role::Encoder | Role::Reference => continue,
+                };
+                *point = accuracy.map(|accuracy| Point { accuracy, interval });
+            }
+        }
+    }
+}
+
 impl TransitionChart {
     /// What each image was under the baseline and is under `candidate`.
     pub fn of_candidate(baseline: &str, candidate: &CandidateComparison) -> Self {
@@ -99,6 +133,7 @@ impl SmallMultiples {
     pub fn of_comparison(comparison: &Comparison, before: &Summary, afters: &[&Summary], options: RoseOptions) -> Self {
         let cells = comparison.candidates.iter().zip(afters).map(|(candidate, after)| {
             let mut chart = RoseChart::before_after(before, after, options);
+            chart.show_pairs(candidate);
             // Too small to be read here; the forest plot has them.
             for point in chart.series.iter_mut().flat_map(|series| &mut series.points).flatten() {
                 point.interval = None;

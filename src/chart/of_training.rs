@@ -22,7 +22,7 @@ impl LineChart {
         }
         Some(Self {
             title: "Accuracy after each epoch of fine-tuning".to_owned(),
-            subtitle: format!("method {}, tuned on {}; held-out images", curve.method, curve.tuned_on.join(", ")),
+            subtitle: format!("method {}, tuned on {}; {}", curve.method, curve.tuned_on.join(", "), held_out(curve)),
             x_label: "epoch".to_owned(),
             y_label: "accuracy".to_owned(),
             is_share: true,
@@ -47,6 +47,15 @@ impl LineChart {
             lines: vec![Line { name: "loss".to_owned(), is_bold: false, points: losses.iter().map(point).collect() }],
             notes: Vec::new(),
         })
+    }
+}
+
+/// Over how many images: fewer than a run is evaluated on, as a rule, so that the base has another accuracy there.
+fn held_out(curve: &Curve) -> String {
+    let mut counts = curve.datasets.iter().filter_map(|dataset| Some(dataset.points.first()?.n_trials));
+    match counts.next() {
+        Some(n) if counts.all(|other| other == n) => format!("{n} held-out images of each dataset"),
+        _ => "held-out images".to_owned(),
     }
 }
 

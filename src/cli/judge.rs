@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::calibrate::{self, CalibrateArgs, SampleArgs};
+use super::gallery::Gallery;
 use super::judge_options::JudgeOptions;
 use super::progress::Progress;
 use super::results::{self, ChartOptions, Format, Results};
@@ -97,7 +98,15 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     }
     let order: Vec<_> = trials.iter().map(Trial::key).collect();
     let trials = folder.finish(&order)?;
-    let results = Results { dir: &args.out, run: &args.out, spec: &spec, trials: &trials, charts: &args.charts };
+    let gallery = Gallery::none();
+    let results = Results {
+        dir: &args.out,
+        run: &args.out,
+        spec: &spec,
+        trials: &trials,
+        charts: &args.charts,
+        gallery: &gallery,
+    };
     results::write_all(&[results], args.format, quiet, out)?;
     unscored::refuse_unscored(&Finished {
         dir: &args.out,

@@ -11,6 +11,7 @@ mod eval;
 mod extra_body;
 mod feature_cache_options;
 mod finetune;
+mod gallery;
 mod gate;
 mod hub_options;
 mod interrupt;

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::Args;
 
+use super::gallery::Gallery;
 use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
 use crate::compare::{self, ServerFlips, Summary, SummaryInput};
 use crate::domain::{Mode, RunSpec, Subject, Trial};
@@ -54,13 +55,15 @@ pub(super) struct Results<'a> {
     pub spec: &'a RunSpec,
     pub trials: &'a [Trial],
     pub charts: &'a ChartOptions,
+    /// Where images of its errors are found.
+    pub gallery: &'a Gallery,
 }
 
 /// The width of `rose.png`.
 const PNG_WIDTH_PX: u32 = 1600;
 
 /// Writes every file of each run's folder that is made from `run.json` and `trials.jsonl`, and prints the results: a
-/// table each, or one JSON document (of several runs, a list).
+/// table each, and of several runs all in one, or one JSON document (of several runs, a list).
 pub(super) fn write_all(runs: &[Results<'_>], format: Format, quiet: bool, out: &mut dyn Write) -> Result<()> {
     let summaries: Vec<Summary> = runs.iter().map(write).collect::<Result<_>>()?;
     match (format, summaries.as_slice()) {
@@ -79,9 +82,21 @@ pub(super) fn write_all(runs: &[Results<'_>], format: Format, quiet: bool, out: 
                     writeln!(out, "\n{dir}: report.html, report.md, summary.json, summary.csv, rose.svg, rose.png")?;
                 }
             }
+            if let ([_, _, ..], [first, ..]) = (summaries, runs) {
+                let has_base = is_base_of(first, &runs[1..]);
+                write!(out, "\n{}", report::side_by_side(summaries, has_base))?;
+            }
         }
     }
     Ok(())
+}
+
+/// Whether the first run is of the model that the adapters of all others are for.
+fn is_base_of(first: &Results<'_>, others: &[Results<'_>]) -> bool {
+    let model = |results: &Results<'_>| results.spec.model.clone();
+    model(first).adapter.is_none()
+        && model(first).weights.is_some()
+        && others.iter().all(|other| model(other).weights == model(first).weights && model(other).adapter.is_some())
 }
 
 /// Writes the files of one run.
@@ -90,10 +105,12 @@ fn write(results: &Results<'_>) -> Result<Summary> {
     let summary = summary(&name_of(results.run), results.spec, results.trials, server_flips(&manifest))?;
     let rose_svg = chart::rose(&RoseChart::of_summary(&summary, results.charts.options()));
     let environment = shown_environment(&manifest);
+    let images = results.gallery.errors_of(&results.spec.datasets, results.trials)?;
     let input = ReportInput {
         summary: &summary,
         spec: results.spec,
         trials: results.trials,
+        images: &images,
         rose_svg: &rose_svg,
         paper_rows: results.charts.paper_rows,
         environment: &environment,

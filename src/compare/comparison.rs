@@ -176,6 +176,9 @@ pub struct DatasetComparison {
     /// The pairs that changed from right to wrong; not part of the document, since there may be thousands.
     #[serde(skip)]
     pub lost: Vec<LostImage>,
+    /// The pairs that changed from wrong to right; not part of the document either.
+    #[serde(skip)]
+    pub gained: Vec<GainedImage>,
 }
 
 /// Whether the tower itself forgot: one probe, with the same shots, on the tower before and on the tower after.
@@ -355,6 +358,27 @@ pub struct LostImage {
     pub scoring: Option<(String, bool)>,
 }
 
+/// An image that was wrong before and is right after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GainedImage {
+    /// The candidate's sample.
+    pub sample: String,
+    /// The hash of its pixels.
+    pub content: String,
+    /// What it shows.
+    pub label: String,
+    /// What the baseline said.
+    pub said_before: String,
+    /// What the candidate says.
+    pub said_after: String,
+    /// How the baseline was wrong.
+    pub code_before: ErrorCode,
+    /// The candidate's encoder's choice and whether it is right, where there is one.
+    pub encoder: Option<(String, bool)>,
+    /// The candidate's choice by label scoring and whether it is right, where that ran.
+    pub scoring: Option<(String, bool)>,
+}
+
 impl DatasetComparison {
     /// What follows from the outcomes of all pairs alone; the rest is empty.
     pub fn of_table(dataset: &str, n_classes: usize, table: PairTable) -> Self {
@@ -410,6 +434,7 @@ impl DatasetComparison {
             table,
             encoder_cells_after: None,
             lost: Vec::new(),
+            gained: Vec::new(),
         }
     }
 

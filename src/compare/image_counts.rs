@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::images::{Image, is_correct};
 use super::{
-    ClassComparison, ConfusionShift, Errors, Funnel, JudgeAgreement, JudgeComparison, LostImage, PairTable, Transition,
-    bare_answer,
+    ClassComparison, ConfusionShift, Errors, Funnel, GainedImage, JudgeAgreement, JudgeComparison, LostImage,
+    PairTable, Transition, bare_answer,
 };
 use crate::domain::{DatasetSpec, ErrorKind, Outcome, Trial, Verdict};
 use crate::stats::{PairCells, cohen_kappa, holm, mcnemar_exact};
@@ -151,32 +151,58 @@ pub(super) fn confusion_shifts(images: &[Image<'_>]) -> Vec<ConfusionShift> {
 
 /// The pairs that changed from right to wrong, in the order of their samples.
 pub(super) fn lost_images(images: &[Image<'_>]) -> Vec<LostImage> {
-    let said = |trial: &Trial| trial.answer.as_ref().map(|answer| answer.text.clone()).unwrap_or_default();
-    let choice = |trial: Option<&Trial>| {
-        let trial = trial?;
-        Some((trial.answer.as_ref()?.text.clone(), is_correct(trial)?))
-    };
-    let mut lost: Vec<LostImage> = images
-        .iter()
-        .filter_map(|image| {
-            let [before, after] = image.model;
-            let (Outcome::Correct, Outcome::Incorrect(code_after)) = (before.outcome, after.outcome) else {
-                return None;
-            };
-            Some(LostImage {
-                sample: after.sample.clone(),
-                content: after.content.clone(),
-                label: after.label.clone(),
-                said_before: said(before),
-                said_after: said(after),
-                code_after,
-                encoder: choice(image.encoder[1]),
-                scoring: choice(image.scoring[1]),
-            })
+    let lost = images.iter().filter_map(|image| {
+        let [before, after] = image.model;
+        let (Outcome::Correct, Outcome::Incorrect(code_after)) = (before.outcome, after.outcome) else {
+            return None;
+        };
+        Some(LostImage {
+            sample: after.sample.clone(),
+            content: after.content.clone(),
+            label: after.label.clone(),
+            said_before: said(before),
+            said_after: said(after),
+            code_after,
+            encoder: choice(image.encoder[1]),
+            scoring: choice(image.scoring[1]),
         })
-        .collect();
+    });
+    let mut lost: Vec<LostImage> = lost.collect();
     lost.sort_by(|a, b| a.sample.cmp(&b.sample));
     lost
+}
+
+/// The pairs that changed from wrong to right, in the order of their samples.
+pub(super) fn gained_images(images: &[Image<'_>]) -> Vec<GainedImage> {
+    let gained = images.iter().filter_map(|image| {
+        let [before, after] = image.model;
+        let (Outcome::Incorrect(code_before), Outcome::Correct) = (before.outcome, after.outcome) else {
+            return None;
+        };
+        Some(GainedImage {
+            sample: after.sample.clone(),
+            content: after.content.clone(),
+            label: after.label.clone(),
+            said_before: said(before),
+            said_after: said(after),
+            code_before,
+            encoder: choice(image.encoder[1]),
+            scoring: choice(image.scoring[1]),
+        })
+    });
+    let mut gained: Vec<GainedImage> = gained.collect();
+    gained.sort_by(|a, b| a.sample.cmp(&b.sample));
+    gained
+}
+
+fn said(trial: &Trial) -> String {
+    trial.answer.as_ref().map(|answer| answer.text.clone()).unwrap_or_default()
+}
+
+/// What was chosen among the labels, and whether that is right.
+fn choice(trial: Option<&Trial>) -> Option<(String, bool)> {
+    let trial = trial?;
+    Some((trial.answer.as_ref()?.text.clone(), is_correct(trial)?))
 }
 
 /// What `judge` alone makes of a trial: `undecided` is incorrect, no verdict is unscored.

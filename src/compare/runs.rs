@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::image_counts::{
-    classes, confusion_shifts, encoder_cells, errors, funnel, judge_agreement, judges, lost_images,
+    classes, confusion_shifts, encoder_cells, errors, funnel, gained_images, judge_agreement, judges, lost_images,
     n_pairs_of_all_judges, transitions,
 };
 use super::images::{Image, Images, Side, by_dataset, is_correct};
@@ -143,6 +143,7 @@ fn compare_dataset(dataset: &DatasetSpec, is_tuned_on: bool, found: &Images<'_>)
         judge_agreement: judge_agreement(images),
         encoder_cells_after: cells[1].map(|cells| [cells.both, cells.only_first, cells.only_second, cells.neither]),
         lost,
+        gained: gained_images(images),
         ..DatasetComparison::of_table(&dataset.dataset, dataset.labels.len(), table)
     }
 }

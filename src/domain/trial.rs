@@ -28,6 +28,18 @@ pub enum Mode {
     Probe,
 }
 
+impl Mode {
+    /// Its name on disk and in `--modes`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Generate => "generate",
+            Mode::Score => "score",
+            Mode::ZeroShot => "zero_shot",
+            Mode::Probe => "probe",
+        }
+    }
+}
+
 /// A label with the number that ranked it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScoredLabel {

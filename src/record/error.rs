@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::Difference;
+use crate::domain::Mode;
 
 /// Everything that can be wrong with a run folder; each message names the file, the place and the mend.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,16 @@ pub enum RecordError {
         dir: PathBuf,
         /// Where the two specifications differ; never empty.
         differences: Vec<Difference>,
+    },
+    /// The folder holds the same run in other modes, which this command leaves out.
+    #[error("`{}` holds answers in the modes {}, and this command asks for {}: a run may gain modes and never loses any; hint: `--modes {}` goes on with it and asks only what is missing, or give another folder with --out", dir.display(), modes(recorded), modes(asked), modes(&all(recorded, asked)))]
+    OtherModes {
+        /// The run folder.
+        dir: PathBuf,
+        /// The modes in the folder.
+        recorded: Vec<Mode>,
+        /// The modes of the command.
+        asked: Vec<Mode>,
     },
     /// The folder was written by a newer `emt`.
     #[error("`{}` has the schema `{found}`, written by emt {written_by}, and this is emt {this}, which knows `{known}`; hint: use emt {written_by} or newer", path.display(), this = env!("CARGO_PKG_VERSION"))]
@@ -147,6 +158,19 @@ impl RecordError {
 
 /// Enough to see what differs; a whole other prompt would fill the screen.
 const N_DIFFERENCES_SHOWN_MAX: usize = 6;
+
+/// The modes as `--modes` takes them.
+fn modes(modes: &[Mode]) -> String {
+    modes.iter().map(|mode| mode.name()).collect::<Vec<_>>().join(",")
+}
+
+/// The modes of either, in the order of a run.
+fn all(recorded: &[Mode], asked: &[Mode]) -> Vec<Mode> {
+    let mut modes = [recorded, asked].concat();
+    modes.sort_unstable();
+    modes.dedup();
+    modes
+}
 
 fn list(differences: &[Difference]) -> String {
     let mut shown: Vec<String> =

@@ -10,17 +10,20 @@ use serde_json::Value;
 
 use super::journal::{self, Journal, Replay};
 use super::manifest;
-use super::{Difference, Manifest, RecordError, RunState, differences, files, now};
-use crate::domain::{Trial, TrialKey};
+use super::{Difference, Manifest, RecordError, Resumption, RunState, differences, files, now, resumption};
+use crate::domain::{Mode, Trial, TrialKey};
 
 /// Notes of earlier sittings that a later one keeps, unless it has its own.
-const CARRIED: [&str; 2] = ["server_flips", "timing"];
+const CARRIED: [&str; 3] = ["server_flips", "timing", EARLIER_IDENTITIES];
+
+/// The identities that a run had before it grew, the first of them first.
+const EARLIER_IDENTITIES: &str = "earlier_identities";
 
 /// Held by the operating system, so that a killed process leaves no lock behind.
 const LOCK_NAME: &str = ".lock";
 
 /// What was found when a folder was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// A new run.
     New,
@@ -32,6 +35,8 @@ pub enum Opened {
         n_bytes_torn: u64,
         /// Whether it had reached the end of an earlier command.
         was_complete: bool,
+        /// Modes that this command adds to it.
+        added_modes: Vec<Mode>,
     },
 }
 
@@ -51,7 +56,8 @@ impl RunFolder {
     /// Creates the run of `manifest` in `dir`, or goes on with it; also returns the trials that are there already, one a
     /// key.
     ///
-    /// A torn last line of the journal is cut off. Another run in the folder is refused with the differing fields
+    /// A torn last line of the journal is cut off. The modes of a run may grow: `run.json` then says so before the first
+    /// trial of such a mode is appended, so that what lies in the folder is at any moment a run to go on with. Another run in the folder is refused with the differing fields
     /// named, and so are a folder that another process writes to, one of a newer schema, and with `fresh` one that is not
     /// empty.
     pub fn create_or_resume(dir: &Path, manifest: Manifest, fresh: bool) -> Result<(Self, Vec<Trial>), RecordError> {
@@ -88,7 +94,7 @@ impl RunFolder {
             folder.write_manifest()?;
             return Ok((folder, Vec::new()));
         };
-        refuse_another(dir, &recorded, &manifest)?;
+        let added_modes = refuse_another(dir, &recorded, &manifest)?;
         let replay = replay(dir)?;
         let mut journal = Journal::resume(open_journal()?, journal_path.clone(), replay.n_bytes_whole)?;
         if replay.lacks_newline {
@@ -98,6 +104,7 @@ impl RunFolder {
             n_trials: replay.trials.len(),
             n_bytes_torn: replay.n_bytes_torn,
             was_complete: recorded.state == RunState::Complete,
+            added_modes,
         };
         let manifest = continued(recorded, manifest);
         let folder = Self { dir: dir.to_owned(), manifest, opened, journal, is_manifest_written: false, _lock: lock };
@@ -115,8 +122,8 @@ impl RunFolder {
     }
 
     /// What was found when the folder was opened.
-    pub fn opened(&self) -> Opened {
-        self.opened
+    pub fn opened(&self) -> &Opened {
+        &self.opened
     }
 
     /// Appends one batch of trials to the journal, and syncs it once a second. On an error, such as a full disk,
@@ -252,9 +259,20 @@ pub(super) fn lock(dir: &Path) -> Result<File, RecordError> {
     }
 }
 
-fn refuse_another(dir: &Path, recorded: &Manifest, asked: &Manifest) -> Result<(), RecordError> {
-    if recorded.identity == asked.identity {
-        return Ok(());
+/// The modes that `asked` adds to the run of `recorded`; an error where it asks for another run.
+fn refuse_another(dir: &Path, recorded: &Manifest, asked: &Manifest) -> Result<Vec<Mode>, RecordError> {
+    let names = |manifest: &Manifest| manifest.spec.modes.clone();
+    match resumption(recorded, &asked.spec) {
+        Resumption::Same => return Ok(Vec::new()),
+        Resumption::Grows(added) => return Ok(added),
+        Resumption::Shrinks | Resumption::OtherModes => {
+            return Err(RecordError::OtherModes {
+                dir: dir.to_owned(),
+                recorded: names(recorded),
+                asked: names(asked),
+            });
+        }
+        Resumption::Other => {}
     }
     let mut differences = differences(&recorded.spec, &asked.spec);
     if differences.is_empty() {
@@ -280,6 +298,12 @@ fn continued(recorded: Manifest, mut asked: Manifest) -> Manifest {
     for name in CARRIED {
         if let Some(value) = recorded.environment.get(name).filter(|_| !asked.environment.contains_key(name)) {
             asked.environment.insert(name.into(), value.clone());
+        }
+    }
+    if recorded.identity != asked.identity {
+        let earlier = asked.environment.entry(EARLIER_IDENTITIES).or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(earlier) = earlier {
+            earlier.push(recorded.identity.into());
         }
     }
     asked.state = RunState::Running;

@@ -3,7 +3,7 @@
 //! This module owns two disk formats, `run.json` (`emt.run/1`) and `trials.jsonl` (`emt.trial/1`). While a run goes on
 //! its journal is append-only, and a later line with the same key replaces an earlier one; a finished run is compacted
 //! to one line a trial. A run is a run of a [`RunSpec`](crate::domain::RunSpec), whose [`identity`] decides
-//! what may be resumed; [`comparable`] are the fields that decide whether two runs may be compared. A [`TrainingFolder`] is
+//! what may be resumed ([`resumption`]: its modes may grow); [`comparable`] are the fields that decide whether two runs may be compared. A [`TrainingFolder`] is
 //! that of a fine-tuning (`training.json`, `emt.training/1`), and a [`FeatureCache`] keeps what frozen towers made of images.
 
 mod comparable;
@@ -13,6 +13,7 @@ mod error;
 mod feature_cache;
 mod files;
 mod folder;
+mod growth;
 mod identity;
 mod journal;
 mod manifest;
@@ -31,6 +32,7 @@ pub use error::RecordError;
 pub use feature_cache::{FeatureCache, FeatureKey};
 pub use files::{read_calibration, read_summary, read_text, write_file};
 pub use folder::{Opened, RunFolder, read_manifest, read_outcomes, read_run};
+pub use growth::{Resumption, resumption};
 pub use identity::identity;
 pub use manifest::{Manifest, RUN_SCHEMA, RunState, TRIAL_SCHEMA};
 pub use training::{OutputFile, TRAINING_SCHEMA, TrainingFolder};

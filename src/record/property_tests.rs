@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::journal::{lines, replay};
 use super::testing::{manifest, trial};
-use super::{Opened, RecordError, RunFolder, RunState, read_outcomes, read_run, wire};
+use super::{Manifest, Opened, RecordError, RunFolder, RunState, read_outcomes, read_run, wire};
 use crate::domain::*;
 
 fn text() -> impl Strategy<Value = String> {
@@ -262,7 +262,7 @@ proptest! {
 fn a_torn_line_is_cut_off_on_resume_and_ignored_on_reading() {
     let dir = tempfile::tempdir().unwrap();
     let (mut folder, present) = open(dir.path());
-    assert_eq!((folder.opened(), present.len()), (Opened::New, 0));
+    assert_eq!((folder.opened(), present.len()), (&Opened::New, 0));
     folder.append(&[trial(0), trial(1)]).unwrap();
     drop(folder);
     let path = dir.path().join("trials.jsonl");
@@ -272,7 +272,8 @@ fn a_torn_line_is_cut_off_on_resume_and_ignored_on_reading() {
     assert_eq!(read_run(dir.path()).unwrap().1, [trial(0), trial(1)]);
     assert_ne!(fs::read(&path).unwrap(), whole, "a reader repairs nothing");
     let (folder, present) = open(dir.path());
-    assert_eq!(folder.opened(), Opened::Resumed { n_trials: 2, n_bytes_torn: 14, was_complete: false });
+    let opened = Opened::Resumed { n_trials: 2, n_bytes_torn: 14, was_complete: false, added_modes: Vec::new() };
+    assert_eq!(*folder.opened(), opened);
     assert_eq!(present, [trial(0), trial(1)]);
     assert_eq!(fs::read(&path).unwrap(), whole);
 }
@@ -316,6 +317,48 @@ fn another_run_in_the_folder_is_refused_and_the_field_is_named() {
     assert_eq!(fs::read(dir.path().join("run.json")).unwrap(), before, "a refused command changes nothing");
 }
 
+/// [`manifest`] with label scoring added.
+fn with_scoring() -> Manifest {
+    let mut spec = manifest().spec;
+    spec.modes.push(Mode::Score);
+    for dataset in &mut spec.datasets {
+        dataset.prompts.insert(1, SubjectPrompt { mode: Mode::Score, ..dataset.prompts[0].clone() });
+    }
+    Manifest::new(spec, manifest().environment)
+}
+
+#[test]
+fn a_run_that_grows_says_so_before_its_first_new_trial_and_can_be_gone_on_with_at_any_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut folder, _) = open(dir.path());
+    folder.append(&[trial(0)]).unwrap();
+    drop(folder);
+    let small = fs::read(dir.path().join("run.json")).unwrap();
+    // Killed before anything was asked: the folder is as it was, and either command goes on with it.
+    let (folder, present) = RunFolder::create_or_resume(dir.path(), with_scoring(), false).unwrap();
+    assert_eq!(present, [trial(0)]);
+    assert!(matches!(folder.opened(), Opened::Resumed { added_modes, .. } if *added_modes == [Mode::Score]));
+    drop(folder);
+    assert_eq!(fs::read(dir.path().join("run.json")).unwrap(), small);
+    open(dir.path());
+    // Killed after the first new trial: the folder holds the larger run.
+    let scored = Trial { mode: Mode::Score, verdicts: Vec::new(), ..trial(0) };
+    let (mut folder, _) = RunFolder::create_or_resume(dir.path(), with_scoring(), false).unwrap();
+    folder.append(&[scored]).unwrap();
+    drop(folder);
+    let (grown, trials) = read_run(dir.path()).unwrap();
+    assert_eq!((&grown.identity, trials.len()), (&with_scoring().identity, 2));
+    assert_eq!(grown.environment["earlier_identities"], serde_json::json!([manifest().identity]));
+    assert_eq!(grown.comparable, with_scoring().comparable);
+    let message = RunFolder::create_or_resume(dir.path(), manifest(), false).unwrap_err().to_string();
+    assert!(message.contains("generate,score") && message.contains("`--modes generate,score`"), "{message}");
+    let (folder, _) = RunFolder::create_or_resume(dir.path(), with_scoring(), false).unwrap();
+    folder.finish(&[]).unwrap();
+    let (finished, trials) = read_run(dir.path()).unwrap();
+    assert_eq!((finished.identity, trials.len()), (with_scoring().identity, 2));
+    assert_eq!(finished.environment["earlier_identities"], serde_json::json!([manifest().identity]));
+}
+
 #[test]
 fn another_run_may_begin_where_nothing_was_recorded() {
     let dir = tempfile::tempdir().unwrap();
@@ -356,7 +399,8 @@ fn a_complete_run_takes_more_trials_of_a_larger_limit() {
     folder.append(&[trial(0)]).unwrap();
     folder.finish(&[trial(0).key()]).unwrap();
     let (mut folder, present) = open(dir.path());
-    assert_eq!(folder.opened(), Opened::Resumed { n_trials: 1, n_bytes_torn: 0, was_complete: true });
+    let opened = Opened::Resumed { n_trials: 1, n_bytes_torn: 0, was_complete: true, added_modes: Vec::new() };
+    assert_eq!(*folder.opened(), opened);
     assert_eq!(read_run(dir.path()).unwrap().0.state, RunState::Complete, "nothing has changed yet");
     folder.append(&[trial(1)]).unwrap();
     assert_eq!(read_run(dir.path()).unwrap().0.state, RunState::Running);

@@ -4,21 +4,25 @@ use std::fmt::Write as _;
 
 use super::examples::{self, said};
 use super::tables::{self, Table};
-use super::{ReportInput, notes};
+use super::{ReportInput, lead, notes};
 use crate::chart::{self, words};
 
 /// The report as Markdown; it shows `rose.svg` of the same folder.
 pub fn markdown(input: &ReportInput<'_>) -> String {
     let summary = input.summary;
     let mut text = format!("# {}\n\n", escape(&notes::title(summary)));
-    for (name, value) in notes::headings(summary) {
-        let _ = writeln!(text, "- **{name}:** {}", escape(&value));
+    for lead in lead::leads(summary) {
+        let _ = writeln!(text, "- **{}** {}", escape(&lead.dataset), escape(&lead.text));
     }
     text.push('\n');
     for note in notes::notes(summary) {
         let mark = if note.weight == notes::Weight::Warning { "**Warning.** " } else { "" };
         let _ = writeln!(text, "> {mark}{}\n", escape(&note.text));
     }
+    for (name, value) in notes::headings(summary) {
+        let _ = writeln!(text, "- **{name}:** {}", escape(&value));
+    }
+    text.push('\n');
     text.push_str("![Rose chart of the accuracies below](rose.svg)\n\n## Accuracy\n\n");
     write_table(&mut text, &tables::accuracies(summary));
     if let Some(shots) = tables::shots(summary) {

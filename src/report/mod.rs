@@ -7,12 +7,15 @@ mod calibration;
 mod comparison;
 mod csv;
 mod decision;
+mod error_gallery;
 mod examples;
 mod html;
 mod json;
 mod kinds;
+mod lead;
 mod markdown;
 mod notes;
+mod side_by_side;
 mod table;
 mod tables;
 #[cfg(test)]
@@ -23,16 +26,21 @@ use crate::domain::{RunSpec, Trial};
 
 pub use self::calibration::{calibration_json, calibration_table, sheet_table};
 pub use self::comparison::{
-    Absence, CandidateReport, ComparisonReport, GalleryImage, Picture, STAGES_SCHEMA, Stage, StageReport, Thumbnail,
-    comparison_columns, comparison_csv, comparison_html, comparison_json, comparison_markdown, comparison_table,
-    gallery_choice, stages_html, stages_json, stages_markdown,
+    Absence, CHANGED_COLUMNS, CandidateReport, ComparisonReport, GalleryImage, Picture, STAGES_SCHEMA, Stage,
+    StageReport, Thumbnail, comparison_columns, comparison_csv, comparison_html, comparison_json, comparison_markdown,
+    comparison_table, gained_csv, gallery_choice, lost_csv, stages_html, stages_json, stages_markdown,
 };
 pub use self::csv::{columns, csv};
-pub use self::decision::{annotations, decision_json, decision_markdown, decision_table, decision_text, junit};
+pub use self::decision::{
+    DatasetBrief, DecisionBrief, annotations, decision_brief, decision_json, decision_markdown, decision_table,
+    decision_text, junit,
+};
+pub use self::error_gallery::{ErrorImage, error_choice};
 pub use self::html::html;
 pub use self::json::json;
 pub use self::markdown::markdown;
 pub use self::notes::server_flips_note;
+pub use self::side_by_side::side_by_side;
 pub use self::table::table;
 
 /// What the long reports show.
@@ -44,6 +52,8 @@ pub struct ReportInput<'a> {
     pub spec: &'a RunSpec,
     /// Its trials, for examples and confusions.
     pub trials: &'a [Trial],
+    /// Some of its errors with their images; empty where no images are wanted.
+    pub images: &'a [ErrorImage<'a>],
     /// The rose, as [`crate::chart::rose`] drew it.
     pub rose_svg: &'a str,
     /// Whether the paper's own rows for the same datasets are shown.

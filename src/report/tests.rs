@@ -1,6 +1,6 @@
 //! What a reader of a report relies on.
 
-use super::{ReportInput, columns, csv, html, json, markdown, table};
+use super::{ReportInput, columns, csv, error_choice, html, json, markdown, side_by_side, table};
 use crate::chart::samples::{dataset, four, subject, summary, without_encoder};
 use crate::chart::{RoseChart, RoseOptions, Scale, Style, rose};
 use crate::compare::{ConstantAnswer, Summary};
@@ -99,6 +99,7 @@ fn render(summary: &Summary, render: fn(&ReportInput<'_>) -> String) -> String {
         summary,
         spec: &spec(summary),
         trials: &trials,
+        images: &[],
         rose_svg: &rose_svg,
         paper_rows: true,
         environment: &[("host".to_owned(), "<i>laptop</i>".to_owned())],
@@ -237,7 +238,7 @@ fn the_page_has_the_chart_the_table_and_examples_by_code() {
     let page = render(&four(), html);
     for words in [
         "role=\"img\"",
-        "<th scope=\"row\">mnist</th><td class=\"number\">57.0% (55.0–59.0)</td>",
+        "<th scope=\"row\">mnist</th><td class=\"number\">57.0% <span class=\"interval\">(55.0–59.0)</span></td>",
         "training split!",
         "<summary>mnist <span class=\"count\">8 errors</span></summary>",
         "incorrect prediction, 6 in all",
@@ -276,4 +277,41 @@ fn a_verbatim_answer_is_one_code_span_in_markdown() {
     let text = render(&four(), markdown);
     assert!(text.contains("`` </q><script>alert(`1`)</script> | a \"cell\"↵and more ``"), "{text}");
     assert!(text.contains("- cat: (empty)"));
+}
+
+#[test]
+fn a_page_says_first_how_much_of_each_dataset_is_right() {
+    for (text, rest) in [(render(&four(), html), "<svg"), (render(&four(), markdown), "![Rose")] {
+        let first = text.find(" images right").unwrap();
+        assert!(first < text.find(rest).unwrap());
+        assert!(first < text.find("Judge").unwrap());
+    }
+}
+
+#[test]
+fn errors_are_shown_with_their_images_in_turns_over_their_codes() {
+    let wrong = Outcome::Incorrect(ErrorCode::Wrong);
+    let mut trials: Vec<Trial> = (0..9).map(|index| trial("mnist", index, "cat", "A dog.", wrong)).collect();
+    trials.push(trial("mnist", 9, "cat", EVIL, Outcome::Incorrect(ErrorCode::Out)));
+    trials.push(trial("mnist", 10, "cat", "cat", Outcome::Correct));
+    let chosen = error_choice(&trials, "mnist", 3);
+    let samples: Vec<&str> = chosen.iter().map(|(trial, _)| trial.sample.as_str()).collect();
+    assert_eq!(samples.len(), 3);
+    assert!(samples.contains(&trials[9].sample.as_str()), "a rare code is seen beside a frequent one: {samples:?}");
+    assert_eq!(error_choice(&trials, "mnist", 99).len(), 10);
+    assert!(error_choice(&trials, "cifar10", 99).is_empty());
+}
+
+#[test]
+fn runs_of_one_lock_step_stand_in_one_table() {
+    let base = four();
+    let mut tuned = four();
+    tuned.run = "lora".to_owned();
+    let model = tuned.datasets[0].model.as_mut().unwrap();
+    let accuracy = model.accuracy.unwrap();
+    model.accuracy = Some(accuracy - 0.1);
+    let text = side_by_side(&[base.clone(), tuned.clone()], true);
+    assert_eq!(text.lines().filter(|line| line.starts_with("lora")).count(), 1, "{text}");
+    assert!(text.contains("(-10.0)") && text.contains("in parentheses its change"), "{text}");
+    assert!(!side_by_side(&[base, tuned], false).contains("(-10.0)"));
 }

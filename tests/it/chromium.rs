@@ -32,6 +32,14 @@ const AUDIT: &str = r#"(async () => {
         n_titled_charts: [...document.querySelectorAll("figure > svg[role=img]")]
             .filter(one => one.getAttribute("aria-labelledby").split(" ").every(id => document.getElementById(id))).length,
         n_tables: document.querySelectorAll("table").length,
+        cut_columns: [...document.querySelectorAll(".scroll")].flatMap(box => {
+            const edge = box.getBoundingClientRect().right + 1;
+            return [...box.querySelectorAll("thead th")].filter(head => head.getBoundingClientRect().right > edge);
+        }).map(head => head.textContent),
+        chart_text_px_min: Math.min(...[...document.querySelectorAll("figure > svg[role=img]")].flatMap(svg => {
+            const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+            return [...svg.querySelectorAll("text")].map(text => scale * parseFloat(text.getAttribute("font-size")));
+        }).filter(size => size > 0)),
         overflow: root.scrollWidth - root.clientWidth,
         text: document.body.textContent,
         background: getComputedStyle(document.body).backgroundColor,
@@ -60,6 +68,10 @@ pub struct Audit {
     pub n_titled_charts: usize,
     /// Tables.
     pub n_tables: usize,
+    /// Heads of columns that a table's own box does not show without scrolling.
+    pub cut_columns: Vec<String>,
+    /// The size of the smallest text of all charts as it is shown; absent without charts.
+    pub chart_text_px_min: Option<f64>,
     /// By how many pixels the page is wider than the window.
     pub overflow: i64,
     /// All text.

@@ -4,12 +4,16 @@ use emt::chart::{ComparisonCharts, RoseOptions, Scale, Style};
 use emt::compare::{Comparison, LostImage, Summary};
 use emt::domain::{ErrorCode, RgbImage};
 use emt::finetune::Curve;
+use emt::gate::Verdict;
 use emt::report::{
-    Absence, CandidateReport, ComparisonReport, GalleryImage, Picture, Stage, StageReport, Thumbnail, comparison_html,
+    Absence, CandidateReport, ComparisonReport, DatasetBrief, DecisionBrief, GalleryImage, Picture, Stage, StageReport,
+    Thumbnail, comparison_html,
 };
 use serde_json::{Value, json};
 
 use super::chromium::{Browser, Window};
+use super::eval::succeed;
+use super::support::emt;
 
 /// What a hostile model says: each of these would be seen by the audit.
 const HOSTILE: &str = "</q></td></table><script>window.hostile = 1</script><img src=x onerror=\"window.hostile = 2\"><svg onload=\"window.hostile = 3\"><iframe src=\"http://127.0.0.1:9/\"></iframe><style>body { display: none }</style>";
@@ -134,7 +138,23 @@ fn curve() -> Curve {
 }
 
 fn page() -> String {
-    let (comparison, before, after, curve) = (comparison(), summary("base", 0.867), summary("lora", 0.683), curve());
+    page_of(comparison())
+}
+
+/// What the gate says, of a dataset of that name and for that reason.
+fn decision(text: &str) -> DecisionBrief {
+    let dataset = DatasetBrief {
+        dataset: text.to_owned(),
+        verdict: Verdict::Fail,
+        n_scored: 300,
+        why: format!("forgetting: {text}"),
+    };
+    DecisionBrief { verdict: Verdict::Fail, headline: text.to_owned(), datasets: vec![dataset] }
+}
+
+fn page_of(comparison: Comparison) -> String {
+    let decision = decision(HOSTILE);
+    let (before, after, curve) = (summary("base", 0.867), summary("lora", 0.683), curve());
     let options = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
     let charts = ComparisonCharts::draw(&comparison, &before, &[&after], options, Some(0.02));
     let small = RgbImage::new(28, 28, (0..28 * 28 * 3).map(|index| (index % 251) as u8).collect()).unwrap();
@@ -150,7 +170,7 @@ fn page() -> String {
     });
     let gallery: Vec<GalleryImage<'_>> = images.collect();
     let candidates =
-        [CandidateReport { after: &after, gallery: &gallery, curve: Some(&curve), decision: Some(HOSTILE) }];
+        [CandidateReport { after: &after, gallery: &gallery, curve: Some(&curve), decision: Some(&decision) }];
     let stage = |run: &str, tuned_on: Option<&str>| Stage {
         run: run.to_owned(),
         tuned_on: tuned_on.map(str::to_owned),
@@ -213,9 +233,66 @@ fn the_page_of_a_comparison_shows_everything_and_loads_and_runs_nothing() {
         assert!(
             audit.text.contains("no image: its file is not at hand") && audit.text.contains("57 more are not shown")
         );
+        assert!(audit.chart_text_px_min.unwrap() >= 8.99, "{window:?}: {:?}", audit.chart_text_px_min);
         papers.push(audit.background);
     }
     assert!(papers[0] == papers[1] && papers[0] != papers[2], "{papers:?}");
+}
+
+#[test]
+fn no_column_of_a_comparison_is_cut_off_on_a_screen() {
+    let Some(mut browser) = Browser::start_or_skip() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wide.html");
+    let mut wide = comparison();
+    wide.candidates[0].datasets.remove(1);
+    for name in ["embedded/cifar10", "embedded/cifar100"] {
+        let mut dataset = wide.candidates[0].datasets[0].clone();
+        (dataset.dataset, dataset.is_tuned_on) = (name.to_owned(), true);
+        wide.candidates[0].datasets.push(dataset);
+    }
+    wide.candidates[0].differences.clear();
+    std::fs::write(&file, page_of(wide)).unwrap();
+    for is_dark in [false, true] {
+        let audit = browser.audit(&file, Window { is_dark, ..SCREEN });
+        assert!(audit.text.contains("Retention"));
+        assert_eq!(audit.cut_columns, [""; 0]);
+        assert_eq!(audit.overflow, 0);
+        let phone = browser.audit(&file, Window { width: 390, is_dark });
+        assert_eq!(phone.overflow, 0, "tables and charts scroll in their own boxes");
+    }
+}
+
+#[test]
+fn the_page_of_a_run_shows_its_errors_with_images_and_cuts_nothing_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let datasets = "embedded/mnist,embedded/cifar10,embedded/cifar100";
+    let mut command = emt();
+    command.args(["eval", "--model", "embedded", "--datasets", datasets, "--limit", "20", "--modes", "generate,score"]);
+    succeed(command.args(["--max-images", "9", "--out"]).arg(&out));
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(page.matches("<img ").count(), 9);
+    assert!(page.find(" images right").unwrap() < page.find("<svg").unwrap(), "the result stands first");
+    // The same page is made again from the record, with as many images as are asked for, or none.
+    for (flags, n_images) in [(&["--max-images", "4"][..], 4), (&["--no-images"], 0), (&["--max-images", "0"], 0)] {
+        let into = folder.path().join("again");
+        succeed(emt().arg("report").arg(&out).args(flags).arg("--out").arg(&into));
+        let again = std::fs::read_to_string(into.join("report.html")).unwrap();
+        assert_eq!(again.matches("<img ").count(), n_images, "{flags:?}");
+        assert_eq!(again.contains("img-src"), n_images > 0, "without images the page may load none");
+    }
+    let Some(mut browser) = Browser::start_or_skip() else { return };
+    let file = out.join("report.html");
+    for window in [SCREEN, Window { width: 390, is_dark: true }] {
+        let audit = browser.audit(&file, window);
+        assert_eq!((audit.n_images, audit.n_broken_images, audit.overflow), (9, 0, 0), "{window:?}");
+        assert_eq!((audit.n_scripts, audit.requests.len(), audit.complaints.len()), (0, 0, 0), "{audit:?}");
+        assert!(audit.chart_text_px_min.unwrap() >= 8.99, "{window:?}: {:?}", audit.chart_text_px_min);
+        if window.width == SCREEN.width {
+            assert_eq!(audit.cut_columns, [""; 0]);
+        }
+    }
 }
 
 #[test]

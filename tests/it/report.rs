@@ -88,6 +88,72 @@ fn a_comparison_says_what_was_forgotten_and_where() {
     open_in_a_browser(&out.path().join("report.html"));
 }
 
+/// The rows of a CSV that the command wrote.
+fn rows(file: &Path) -> Vec<std::collections::BTreeMap<String, String>> {
+    let mut reader = csv::Reader::from_path(file).unwrap();
+    reader.deserialize().map(Result::unwrap).collect()
+}
+
+#[test]
+fn lost_and_gained_images_are_listed_with_what_was_said_of_them() {
+    let out = tempfile::tempdir().unwrap();
+    let finished = report(&tuned(), out.path(), &["--format", "json", "--no-images"]);
+    let comparison: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let datasets = comparison["candidates"][0]["datasets"].as_array().unwrap();
+    let journal = fs::read_to_string(tuned().join("trials.jsonl")).unwrap();
+    for (file, key, right) in [("lost.csv", "n_lost", "baseline_code"), ("gained.csv", "n_gained", "candidate_code")] {
+        let rows = rows(&out.path().join(file));
+        for dataset in datasets {
+            let of_dataset = rows.iter().filter(|row| row["dataset"] == dataset["dataset"].as_str().unwrap());
+            assert_eq!(of_dataset.count() as u64, dataset[key].as_u64().unwrap(), "{file} {}", dataset["dataset"]);
+        }
+        for row in &rows {
+            assert!(journal.contains(&format!(r#""sample":"{}""#, row["sample"])), "{row:?}");
+            assert!(row[right].is_empty() && row["run"] == "tuned" && row["content"].starts_with("blake3:"), "{row:?}");
+            assert!(["correct", "incorrect"].contains(&row["encoder_outcome"].as_str()), "{row:?}");
+            assert!(["correct", "incorrect"].contains(&row["score_outcome"].as_str()), "{row:?}");
+        }
+    }
+    let lost = rows(&out.path().join("lost.csv"));
+    let funnel = &datasets[0]["funnel"];
+    for stage in ["wording", "choice", "unknown"] {
+        let n = lost.iter().filter(|row| row["dataset"] == "embedded/mnist" && row["lost_at"] == stage).count();
+        assert_eq!(n as u64, funnel[format!("lost_{stage}")].as_u64().unwrap(), "{stage}");
+    }
+}
+
+#[test]
+fn a_mode_and_a_candidate_are_added_to_a_recorded_lock_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = runs().join("lora").display().to_string();
+    let eval = |out: &str, modes: &str, names: &[&str]| {
+        let mut command = emt();
+        command.args(["eval", "--model", "embedded", "--datasets", "embedded/mnist", "--limit", "8", "--modes", modes]);
+        for name in names {
+            command.arg("--adapter").arg(format!("{name}={adapter}"));
+        }
+        succeed(command.args(["--batch-size", "4", "--out"]).arg(folder.path().join(out)))
+    };
+    let whole = eval("whole", "generate,score", &["tuned", "second"]);
+    // All runs stand in one table, the candidates with their change.
+    let last: Vec<&str> = whole.stdout.lines().skip_while(|line| !line.starts_with("run ")).collect();
+    assert!(last[0].contains("embedded/mnist, 8 images"), "{last:?}");
+    assert!(last[2].starts_with("base ") && !last[2].contains('('), "{last:?}");
+    assert!(last[3].starts_with("tuned ") && last[4].starts_with("second ") && last[4].contains('('), "{last:?}");
+    eval("grown", "generate", &["tuned"]);
+    // A candidate is added, and only it is asked.
+    let finished = eval("grown", "generate", &["tuned", "second"]);
+    assert!(!finished.stderr.contains("gains"), "{}", finished.stderr);
+    let finished = eval("grown", "generate,score", &["tuned", "second"]);
+    assert_eq!(finished.stderr.matches("gains the mode score").count(), 3, "{}", finished.stderr);
+    for run in ["base", "tuned", "second"] {
+        for name in ["trials.jsonl", "summary.json"] {
+            let read = |out: &str| fs::read_to_string(folder.path().join(out).join(run).join(name)).unwrap();
+            assert!(read("whole") == read("grown"), "{run}: `{name}` differs");
+        }
+    }
+}
+
 /// The page that the command wrote, with its real images.
 fn open_in_a_browser(page: &Path) {
     let Some(mut browser) = Browser::start_or_skip() else { return };
@@ -96,6 +162,10 @@ fn open_in_a_browser(page: &Path) {
     let is_remote = |request: &String| !request.starts_with("file:") && !request.starts_with("data:");
     assert!(!audit.requests.iter().any(is_remote), "{:?}", audit.requests);
     assert!(audit.n_images > 0 && audit.n_broken_images == 0, "{audit:?}");
+    assert_eq!((audit.overflow, &audit.cut_columns[..]), (0, &[][..]), "no column is cut off");
+    let phone = browser.audit(page, Window { width: 390, is_dark: true });
+    assert_eq!(phone.overflow, 0, "the page never scrolls sideways");
+    assert!(phone.chart_text_px_min.unwrap() >= 8.99, "{:?}", phone.chart_text_px_min);
 }
 
 #[test]

@@ -21,6 +21,10 @@ fn text(run: &Path, name: &str) -> String {
     fs::read_to_string(run.join(name)).unwrap()
 }
 
+fn run_json(run: &Path) -> Value {
+    serde_json::from_str(&text(run, "run.json")).unwrap()
+}
+
 fn summary(run: &Path) -> Value {
     serde_json::from_str(&text(run, "summary.json")).unwrap()
 }
@@ -122,14 +126,102 @@ fn a_larger_limit_and_lost_trials_end_as_one_run() {
     assert_equal(&whole, &grown);
 }
 
+/// Marks the least logit gap of the first trial of `mode`, so that one sees whether it was asked again.
+fn mark(run: &Path, mode: &str) {
+    let is_first = |line: &&str| line.contains(&format!(r#""mode":"{mode}""#));
+    let journal = text(run, "trials.jsonl");
+    let first = journal.lines().find(is_first).unwrap();
+    let mut trial: Value = serde_json::from_str(first).unwrap();
+    trial["n_prompt_tokens"] = json!(9999);
+    fs::write(run.join("trials.jsonl"), journal.replacen(first, &trial.to_string(), 1)).unwrap();
+}
+
+fn n_marked(run: &Path) -> usize {
+    trials(run).iter().filter(|trial| trial["n_prompt_tokens"] == 9999).count()
+}
+
 #[test]
-fn another_choice_of_modes_is_another_run() {
+fn a_mode_is_added_to_a_recorded_run_which_then_equals_one_of_both_to_the_byte() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("run");
-    succeed(&mut eval("generate", 2, &out));
-    let finished = finish(&mut eval("generate,score", 2, &out));
+    let both = folder.path().join("both/run");
+    succeed(&mut eval("generate,score", 10, &both));
+    for (first, n_first) in [("generate", 10), ("score", 10), ("generate", 6)] {
+        // A larger limit may come at the same time.
+        let grown = folder.path().join(format!("{first}-{n_first}/run"));
+        succeed(&mut eval(first, n_first, &grown));
+        let before = run_json(&grown);
+        let finished = succeed(&mut eval("generate,score", 10, &grown));
+        assert!(finished.stderr.contains("gains the mode"), "{}", finished.stderr);
+        assert_equal(&both, &grown);
+        let after = run_json(&grown);
+        for field in ["identity", "spec", "comparable", "prompts", "state"] {
+            assert_eq!(after[field], run_json(&both)[field], "{field}");
+        }
+        assert_eq!(after["environment"]["earlier_identities"], json!([before["identity"]]));
+        let again = succeed(&mut eval("generate,score", 10, &grown));
+        assert!(!again.stderr.contains("gains"), "{}", again.stderr);
+        assert_equal(&both, &grown);
+    }
+}
+
+#[test]
+fn what_is_recorded_is_not_asked_again_where_a_mode_is_added() {
+    let folder = tempfile::tempdir().unwrap();
+    for (first, asked) in [("generate", "generate"), ("score", "score"), ("generate", "zero_shot")] {
+        let run = folder.path().join(format!("{first}-{asked}"));
+        succeed(&mut eval(first, 4, &run));
+        mark(&run, asked);
+        succeed(&mut eval("generate,score", 4, &run));
+        assert_eq!(n_marked(&run), 1, "{asked} was asked again");
+        assert_eq!(trials(&run).len(), 2 * 4 * 3);
+    }
+}
+
+#[test]
+fn a_run_that_lost_all_but_its_first_new_trials_goes_on_with_the_larger_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (both, grown) = (folder.path().join("both/run"), folder.path().join("grown/run"));
+    succeed(&mut eval("generate,score", 8, &both));
+    succeed(&mut eval("generate", 8, &grown));
+    let small = text(&grown, "run.json");
+    succeed(&mut eval("generate,score", 8, &grown));
+    // Killed in the midst of it: some scores are there, a line is torn, and run.json says what the larger run is.
+    let lines: Vec<String> = text(&grown, "trials.jsonl").lines().map(str::to_owned).collect();
+    let is_kept = |(index, line): &(usize, &String)| *index < 20 || !line.contains(r#""mode":"score""#);
+    let kept: Vec<&str> = lines.iter().enumerate().filter(is_kept).map(|(_, line)| line.as_str()).collect();
+    fs::write(grown.join("trials.jsonl"), kept.join("\n") + "\n{\"torn").unwrap();
+    succeed(&mut eval("generate,score", 8, &grown));
+    assert_equal(&both, &grown);
+    // Killed before the first of them: run.json is the smaller run's, and either command goes on.
+    let generated: Vec<&str> =
+        lines.iter().map(String::as_str).filter(|line| !line.contains(r#""mode":"score""#)).collect();
+    fs::write(grown.join("trials.jsonl"), generated.join("\n") + "\n").unwrap();
+    fs::write(grown.join("run.json"), small).unwrap();
+    succeed(&mut eval("generate", 8, &grown));
+    succeed(&mut eval("generate,score", 8, &grown));
+    assert_equal(&both, &grown);
+}
+
+#[test]
+fn a_run_never_loses_a_mode_and_the_message_says_what_to_ask() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str| folder.path().join(name);
+    succeed(&mut eval("generate,score", 2, &run("both")));
+    succeed(&mut eval("generate", 2, &run("generated")));
+    for (recorded, asked) in [("both", "generate"), ("both", "score"), ("generated", "score")] {
+        let before = (text(&run(recorded), "run.json"), text(&run(recorded), "trials.jsonl"));
+        let finished = finish(&mut eval(asked, 2, &run(recorded)));
+        assert_eq!(finished.code, Some(2), "{recorded} {asked}");
+        let error = finished.stderr.lines().last().unwrap();
+        assert!(error.contains("hint: `--modes generate,score` goes on with it"), "{error}");
+        let after = (text(&run(recorded), "run.json"), text(&run(recorded), "trials.jsonl"));
+        assert_eq!(before, after, "a refused command changes nothing");
+    }
+    // Whatever else differs makes another run, with a mode more or not.
+    let mut other = eval("generate,score", 2, &run("generated"));
+    let finished = finish(other.args(["--max-new-tokens", "8"]));
     assert_eq!(finished.code, Some(2));
-    assert!(finished.stderr.contains("modes"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("max_new_tokens"), "{}", finished.stderr);
 }
 
 #[test]

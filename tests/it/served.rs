@@ -545,6 +545,27 @@ fn labels_are_scored_by_what_each_server_was_seen_to_do() {
 }
 
 #[test]
+fn label_scoring_is_added_to_a_recorded_run_of_a_served_model_and_nothing_is_asked_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kind, n_scorings) in [("vllm", 100), ("litellm-vllm", 10)] {
+        let server = ModelServer::start(kind, &digits(), mostly_right);
+        let (both, grown) = (folder.path().join(kind).join("both/run"), folder.path().join(kind).join("grown/run"));
+        let rest = |modes| ["--served-model", "tiny", "--limit", "10", "--logprobs", "--modes", modes];
+        succeed(&mut eval(&server.url(), &both, &rest("generate,score")));
+        succeed(&mut eval(&server.url(), &grown, &rest("generate")));
+        let n_asked = server.asked_of_samples().len();
+        succeed(&mut eval(&server.url(), &grown, &rest("generate,score")));
+        assert_eq!(server.asked_of_samples().len() - n_asked, n_scorings, "{kind}: only labels are scored");
+        for name in ["trials.jsonl", "summary.json"] {
+            let read = |run: &Path| fs::read_to_string(run.join(name)).unwrap();
+            assert!(read(&both) == read(&grown), "{kind}: `{name}` differs");
+        }
+        assert_eq!(run_json(&both)["identity"], run_json(&grown)["identity"], "{kind}");
+        fails(&mut eval(&server.url(), &grown, &rest("generate")), 2, &["`--modes generate,score` goes on with it"]);
+    }
+}
+
+#[test]
 fn a_server_that_ignores_every_constraint_scores_no_labels() {
     let folder = tempfile::tempdir().unwrap();
     // It answers everything with 200, whatever it was asked for.

@@ -15,10 +15,12 @@ pub(super) use self::prepare::{
     PlannedRun, Prepared, announce, found_text, open_runs, plan, prepare, prompt_name, warn,
 };
 use super::comparison::settings_note;
+use super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::progress::Progress;
 use super::results::{self, Format, Results};
 use super::unscored::{self, Finished};
 use super::{exit_code, interrupt};
+use crate::domain::Trial;
 use crate::eval::{self, Ended, EvalRun};
 
 /// Flags of `emt eval`.
@@ -36,6 +38,9 @@ pub(super) struct EvalArgs {
     /// Exit with 2 where a larger share of one subject's trials of a dataset is unscored
     #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
     max_unscored: f64,
+    /// Errors shown with their images in report.html, at most; 0: none
+    #[arg(long, value_name = "N", default_value_t = N_ERRORS_SHOWN)]
+    max_images: usize,
     /// What standard output gets
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -54,7 +59,7 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     warn(&mut progress, &prepared);
     let open_runs = open_runs(&args.model, options, &prepared)?;
     let works = plan(options, &prepared, &open_runs);
-    announce(&mut progress, &prepared, &works, open_runs.iter().any(|open| !open.recorded.is_empty()));
+    announce(&mut progress, &prepared, &works, &open_runs);
     interrupt::listen();
     let n_repeats = prepared.n_repeats(options);
     let Prepared { placement, subjects, datasets, questions, probes, batching, mut panel, runs, feature_cache, .. } =
@@ -87,21 +92,8 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
             Ok(exit_code::INTERRUPTED)
         }
         Ended::Complete { trials, judge_error } => {
-            let finished: Vec<Results> = runs
-                .iter()
-                .zip(&trials)
-                .map(|(run, trials)| Results {
-                    dir: &run.dir,
-                    run: &run.dir,
-                    spec: &run.spec,
-                    trials,
-                    charts: &options.charts,
-                })
-                .collect();
-            results::write_all(&finished, args.format, quiet, out)?;
-            if args.format == Format::Table {
-                write_own_settings(&runs, out)?;
-            }
+            let gallery = Gallery::of_datasets(datasets, args.max_images);
+            write_results(args, &runs, &trials, &gallery, quiet, out)?;
             for (run, trials) in runs.iter().zip(&trials) {
                 unscored::refuse_unscored(&Finished {
                     dir: &run.dir,
@@ -126,6 +118,34 @@ fn write_own_settings(runs: &[PlannedRun], out: &mut dyn Write) -> Result<()> {
         if let Some(note) = settings_note(&base.spec, &run.spec, &results::name_of(&run.dir)) {
             writeln!(out, "\n{note}")?;
         }
+    }
+    Ok(())
+}
+
+/// Writes the files of all runs, and prints their numbers.
+fn write_results(
+    args: &EvalArgs,
+    runs: &[PlannedRun],
+    trials: &[Vec<Trial>],
+    gallery: &Gallery,
+    quiet: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let finished: Vec<Results> = runs
+        .iter()
+        .zip(trials)
+        .map(|(run, trials)| Results {
+            dir: &run.dir,
+            run: &run.dir,
+            spec: &run.spec,
+            trials,
+            charts: &args.options.charts,
+            gallery,
+        })
+        .collect();
+    results::write_all(&finished, args.format, quiet, out)?;
+    if args.format == Format::Table {
+        write_own_settings(runs, out)?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ use crate::model::mllm::RenderedPrompt;
 use crate::model::preprocess::PixelLimits;
 use crate::model::weights::{Hub, is_embedded};
 use crate::prompting::{self, PromptTemplate};
-use crate::record::{self, FeatureCache, Manifest, RunFolder, Sitting};
+use crate::record::{self, FeatureCache, Manifest, Opened, Resumption, RunFolder, Sitting};
 
 /// Everything that is settled before weights are read.
 pub(in crate::cli) struct Prepared {
@@ -238,10 +238,10 @@ fn ask_server(wanted: &Wanted<'_>) -> Result<Asked> {
 
 /// The modes that `--modes` names, in the order of a run.
 fn modes(list: &str) -> Result<Vec<Mode>> {
-    const KNOWN: [(&str, Mode); 2] = [("generate", Mode::Generate), ("score", Mode::Score)];
+    const KNOWN: [Mode; 2] = [Mode::Generate, Mode::Score];
     let mut modes = Vec::new();
     for name in list.split(',').map(str::trim) {
-        let Some((_, mode)) = KNOWN.iter().find(|(known, _)| *known == name) else {
+        let Some(mode) = KNOWN.iter().find(|known| known.name() == name) else {
             bail!("--modes names `{name}`, which is not a mode; hint: generate, score, or generate,score");
         };
         if modes.contains(mode) {
@@ -427,7 +427,25 @@ pub(in crate::cli) fn plan(args: &EvalOptions, prepared: &Prepared, open_runs: &
     prepared.datasets.iter().map(plan).collect()
 }
 
-pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, works: &[DatasetWork], is_resumed: bool) {
+pub(in crate::cli) fn announce(
+    progress: &mut Progress,
+    prepared: &Prepared,
+    works: &[DatasetWork],
+    open_runs: &[OpenRun],
+) {
+    let is_resumed = open_runs.iter().any(|open| !open.recorded.is_empty());
+    for open in open_runs {
+        if let Opened::Resumed { added_modes, n_trials, .. } = open.folder.opened()
+            && !added_modes.is_empty()
+        {
+            let modes: Vec<&str> = added_modes.iter().map(|mode| mode.name()).collect();
+            progress.say(&format!(
+                "`{}` gains the mode {}; its {n_trials} recorded trials stay",
+                open.folder.dir().display(),
+                modes.join(",")
+            ));
+        }
+    }
     let n_samples: usize = works.iter().map(|work| work.selected.len()).sum();
     let n_recorded: usize = works.iter().map(|work| work.n_recorded).sum();
     let spec = &prepared.runs[0].spec;
@@ -509,7 +527,7 @@ const LOGPROB_TOLERANCE: f64 = 0.1;
 fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -> Result<()> {
     let Ok(recorded) = record::read_manifest(dir) else { return Ok(()) };
     // Any other difference is told field by field.
-    if recorded.identity != record::identity(spec) {
+    if !matches!(record::resumption(&recorded, spec), Resumption::Same | Resumption::Grows(_)) {
         return Ok(());
     }
     let logprobs = |server: &Value| -> Option<Vec<f64>> {

@@ -10,14 +10,15 @@ use super::calibration::{Calibrations, Outcomes};
 use super::history::History;
 use super::{GateArgs, names, output};
 use crate::cli::comparison::{self, RecordedRun, Rules};
-use crate::cli::eval::{self, PlannedRun, Prepared};
+use crate::cli::eval::{self, EvalOptions, PlannedRun, Prepared};
+use crate::cli::gallery::Gallery;
 use crate::cli::progress::Progress;
 use crate::cli::results::{self, Format, Results};
 use crate::cli::served_options::is_address;
 use crate::cli::{exit_code, interrupt};
 use crate::compare::CandidateComparison;
 use crate::dataset::Dataset;
-use crate::domain::{Mode, Outcome, RunSet, Subject, TrialKey};
+use crate::domain::{Mode, Outcome, RunSet, Subject, Trial, TrialKey};
 use crate::eval::{Batching, DatasetWork, Ended, EvalRun, LoadedSubjects, Session, settled_keys};
 use crate::gate::{Policy, RunName, Sequence};
 use crate::{record, report};
@@ -164,13 +165,26 @@ fn ask(
     let Ended::Complete { trials, .. } = course.session.finish(&works)? else {
         bail!("the runs did not end");
     };
+    write_runs(&runs, &trials, options)?;
+    Ok(Some((sequence, runs)))
+}
+
+/// Writes what a finished run leaves, for each of `runs`.
+fn write_runs(runs: &[PlannedRun], trials: &[Vec<Trial>], options: &EvalOptions) -> Result<()> {
+    let gallery = Gallery::none();
     let finished: Vec<Results> = runs
         .iter()
-        .zip(&trials)
-        .map(|(run, trials)| Results { dir: &run.dir, run: &run.dir, spec: &run.spec, trials, charts: &options.charts })
+        .zip(trials)
+        .map(|(run, trials)| Results {
+            dir: &run.dir,
+            run: &run.dir,
+            spec: &run.spec,
+            trials,
+            charts: &options.charts,
+            gallery: &gallery,
+        })
         .collect();
-    results::write_all(&finished, Format::Table, true, &mut std::io::sink())?;
-    Ok(Some((sequence, runs)))
+    results::write_all(&finished, Format::Table, true, &mut std::io::sink())
 }
 
 /// Refuses runs that may not be compared before anything is asked: a candidate may have an image processor or a template of

@@ -1,6 +1,5 @@
 //! `emt report`.
 
-mod gallery;
 mod stages;
 mod summaries;
 
@@ -10,11 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use self::gallery::Gallery;
 use self::summaries::Summaries;
 use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
 use super::data::Places;
 use super::exit_code;
+use super::gallery::{Gallery, N_ERRORS_SHOWN, Wanted};
 use super::gate::names;
 use super::results::{self, ChartOptions, Results};
 use crate::chart::{self, ComparisonCharts};
@@ -22,7 +21,7 @@ use crate::compare::{Comparison, DEFAULT_MARGIN, Summary};
 use crate::finetune::Curve;
 use crate::gate::Decision;
 use crate::record;
-use crate::report::{self, CandidateReport, ComparisonReport, GalleryImage, StageReport};
+use crate::report::{self, CandidateReport, ComparisonReport, DecisionBrief, GalleryImage, StageReport};
 
 /// Flags of `emt report`.
 #[derive(Args, Debug)]
@@ -40,9 +39,10 @@ pub(super) struct ReportArgs {
     /// Folder for the report; default: reports/<candidate>-against-<baseline>
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Lost images shown of each run, at most
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    max_images: usize,
+    /// Images shown of each run, at most: with --baseline those that were lost, default 200; without, errors of every kind,
+    /// default 60
+    #[arg(long, value_name = "N")]
+    max_images: Option<usize>,
     /// Show no images
     #[arg(long)]
     no_images: bool,
@@ -84,19 +84,34 @@ enum ReportFormat {
 
 const PNG_WIDTH_PX: u32 = 1600;
 
+/// Lost images that are shown of a candidate, where nobody says how many.
+const N_LOST_SHOWN: usize = 200;
+
+impl ReportArgs {
+    /// Which images are shown, `n` where nobody says how many.
+    fn images(&self, n: usize) -> Wanted<'_> {
+        Wanted {
+            n_max: self.max_images.unwrap_or(n),
+            shows_images: !self.no_images,
+            datasets: self.datasets.as_deref(),
+            places: &self.places,
+        }
+    }
+}
+
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &ReportArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let stages = if args.stages.is_empty() { None } else { Some(stages::read(&args.stages, &args.comparison)?) };
     match (&args.baseline, &stages) {
         (Some(baseline), _) => compare(args, baseline, quiet, out, err)?,
         (None, Some(stages)) => write_stages(args, stages, quiet, out)?,
-        (None, None) => report_each(args, quiet, out)?,
+        (None, None) => report_each(args, quiet, out, err)?,
     }
     Ok(exit_code::OK)
 }
 
 /// Each run's own report, made again from what is recorded.
-fn report_each(args: &ReportArgs, quiet: bool, out: &mut dyn Write) -> Result<()> {
+fn report_each(args: &ReportArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
     let mut runs = Vec::with_capacity(args.runs.len());
     for dir in &args.runs {
         runs.push((results::name_of(dir), results::read_run(dir)?));
@@ -111,6 +126,12 @@ fn report_each(args: &ReportArgs, quiet: bool, out: &mut dyn Write) -> Result<()
             None => dir.clone(),
         })
         .collect();
+    let gallery = Gallery::open(args.images(N_ERRORS_SHOWN), runs.iter().map(|(_, (manifest, _))| &manifest.spec))?;
+    if !quiet {
+        for warning in &gallery.warnings {
+            writeln!(err, "warning: {warning}")?;
+        }
+    }
     let results: Vec<Results> = runs
         .iter()
         .zip(args.runs.iter().zip(&into))
@@ -120,6 +141,7 @@ fn report_each(args: &ReportArgs, quiet: bool, out: &mut dyn Write) -> Result<()
             spec: &manifest.spec,
             trials,
             charts: &args.charts,
+            gallery: &gallery,
         })
         .collect();
     let format = match args.format {
@@ -164,7 +186,11 @@ fn compare(args: &ReportArgs, baseline: &Path, quiet: bool, out: &mut dyn Write,
         ReportFormat::Markdown => write!(out, "{}", record::read_text(&dir.join("report.md"))?)?,
     }
     if !quiet {
-        writeln!(err, "{}: report.html, report.md, comparison.json, comparison.csv and charts", dir.display())?;
+        writeln!(
+            err,
+            "{}: report.html, report.md, comparison.json, comparison.csv, lost.csv, gained.csv and charts",
+            dir.display()
+        )?;
     }
     Ok(())
 }
@@ -180,12 +206,12 @@ fn write_comparison(
     let Some((of_baseline, summaries)) = summaries.split_first() else { bail!("the baseline has no summary") };
     let afters: Vec<&Summary> = summaries.iter().collect();
     let charts = ComparisonCharts::draw(compared, of_baseline, &afters, args.charts.options(), Some(DEFAULT_MARGIN));
-    let mut gallery = Gallery::open(args, after)?;
+    let gallery = Gallery::open(args.images(N_LOST_SHOWN), after.iter().map(|run| &run.manifest.spec))?;
     let mut pictures: Vec<Vec<GalleryImage>> = Vec::with_capacity(after.len());
     for candidate in &compared.candidates {
         pictures.push(gallery.of(candidate)?);
     }
-    let decisions = args.decision.iter().map(|path| decided(path)).collect::<Result<Vec<String>>>()?;
+    let decisions = args.decision.iter().map(|path| decided(path)).collect::<Result<Vec<DecisionBrief>>>()?;
     let candidates: Vec<CandidateReport> = summaries
         .iter()
         .zip(&pictures)
@@ -194,7 +220,7 @@ fn write_comparison(
             after,
             gallery,
             curve: curves.get(index),
-            decision: decisions.get(index).map(String::as_str),
+            decision: decisions.get(index),
         })
         .collect();
     let report = ComparisonReport {
@@ -211,6 +237,8 @@ fn write_comparison(
     for (name, text) in [
         ("comparison.json", report::comparison_json(compared)),
         ("comparison.csv", report::comparison_csv(compared)),
+        ("lost.csv", report::lost_csv(compared)),
+        ("gained.csv", report::gained_csv(compared)),
         ("report.md", report::comparison_markdown(&report)),
         ("report.html", report::comparison_html(&report)),
     ] {
@@ -252,11 +280,11 @@ fn read_curve(dir: &Path) -> Result<Curve> {
 }
 
 /// What the gate decided, in words.
-fn decided(path: &Path) -> Result<String> {
+fn decided(path: &Path) -> Result<DecisionBrief> {
     let decision: Decision = serde_json::from_str(&record::read_text(path)?).with_context(|| {
         format!("`{}` is no decision of emt; hint: --decision takes what `emt gate --out` wrote", path.display())
     })?;
-    Ok(report::decision_text(&decision))
+    Ok(report::decision_brief(&decision))
 }
 
 fn default_folder(before: &RecordedRun, after: &[RecordedRun]) -> PathBuf {

@@ -98,7 +98,7 @@ impl Thumbnail {
         let mut png = Vec::new();
         PngEncoder::new(&mut png)
             .write_image(bytes, width, height, ExtendedColorType::Rgb8)
-            .context("failed to write a lost image as PNG")?;
+            .context("failed to write an image as PNG")?;
         Ok(Self { width, height, png })
     }
 }
@@ -148,7 +148,7 @@ pub fn write(body: &mut String, dataset: &DatasetComparison, gallery: &[GalleryI
 fn write_image(body: &mut String, image: &GalleryImage<'_>) {
     let lost = image.lost;
     body.push_str("<li>");
-    write_picture(body, image);
+    write_picture(body, &image.picture, &format!("{}, labelled {}", lost.sample, lost.label));
     let stage =
         LostAt::of(lost).map(|stage| format!(" <span class=\"tag\">{}</span>", stage.name())).unwrap_or_default();
     let _ = write!(
@@ -174,15 +174,17 @@ fn write_image(body: &mut String, image: &GalleryImage<'_>) {
     let _ = writeln!(body, "</dl><code>{}</code></div></li>", escape(&lost.sample));
 }
 
-fn verbatim(answer: &str) -> String {
+/// An answer in quotation marks, shortened, as markup.
+pub fn verbatim(answer: &str) -> String {
     if answer.is_empty() {
         return "<em>empty</em>".to_owned();
     }
     format!("<q>{}</q>", escape(&words::shortened(answer, N_ANSWER_MAX)))
 }
 
-fn write_picture(body: &mut String, image: &GalleryImage<'_>) {
-    match &image.picture {
+/// Writes a picture, or why there is none; `alt` is what is said instead of it, and is no markup.
+pub fn write_picture(body: &mut String, picture: &Picture, alt: &str) {
+    match picture {
         Picture::Shown(thumbnail) => {
             let class = if thumbnail.width.max(thumbnail.height) <= SIDE_PX_CRISP { " class=\"crisp\"" } else { "" };
             let _ = write!(
@@ -191,7 +193,7 @@ fn write_picture(body: &mut String, image: &GalleryImage<'_>) {
                 STANDARD.encode(&thumbnail.png),
                 thumbnail.width,
                 thumbnail.height,
-                escape(&format!("{}, labelled {}", image.lost.sample, image.lost.label))
+                escape(alt)
             );
         }
         Picture::Absent(Absence::TurnedOff) => {}

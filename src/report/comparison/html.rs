@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::decision::{DecisionBrief, verdict_class, verdict_name};
 use super::super::html::page::{
     Figures, Holds, page_that_holds, section, write_folded_table, write_notes, write_table,
 };
@@ -16,15 +17,16 @@ const N_UNFOLDED_MAX: usize = 4;
 /// The comparison as one HTML file that loads nothing; images are data URLs.
 pub fn comparison_html(report: &ComparisonReport<'_>) -> String {
     let title = escape(&words::printable(report.title));
-    let mut body = format!("<header>\n<h1>{title}</h1>\n<dl>");
+    let mut body = format!("<header>\n<h1>{title}</h1>\n</header>\n");
+    let mut figures = Figures::default();
+    write_verdict(&mut body, report);
+    write_notes(&mut body, &notes::notes(report));
+    body.push_str("<dl class=\"about\">\n");
     for (name, value) in notes::headings(report) {
         let _ = writeln!(body, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(&value));
     }
     body.push_str("</dl>\n");
-    write_notes(&mut body, &notes::notes(report));
-    body.push_str("</header>\n");
     write_contents(&mut body, report);
-    let mut figures = Figures::default();
     write_overview(&mut body, report, &mut figures);
     if let Some(stages) = report.stages {
         stages::write_section(&mut body, stages);
@@ -40,7 +42,7 @@ pub fn comparison_html(report: &ComparisonReport<'_>) -> String {
 
 /// Links to the sections.
 fn write_contents(body: &mut String, report: &ComparisonReport<'_>) {
-    body.push_str("<nav aria-label=\"Contents\"><ul>\n<li><a href=\"#overview\">Overview</a></li>\n");
+    body.push_str("<nav aria-label=\"Contents\"><ul>\n<li><a href=\"#verdict\">Verdict</a></li>\n<li><a href=\"#overview\">Overview</a></li>\n");
     if report.stages.is_some() {
         body.push_str("<li><a href=\"#stages\">Stage by stage</a></li>\n");
     }
@@ -54,18 +56,47 @@ fn write_contents(body: &mut String, report: &ComparisonReport<'_>) {
     body.push_str("<li><a href=\"#making\">How this was made</a></li>\n</ul></nav>\n");
 }
 
-fn write_overview(body: &mut String, report: &ComparisonReport<'_>, figures: &mut Figures) {
-    section(body, "overview", "Overview");
+/// What was decided and what changed, before anything else.
+fn write_verdict(body: &mut String, report: &ComparisonReport<'_>) {
+    section(body, "verdict", "Verdict");
     let is_single = report.comparison.candidates.len() == 1;
     for (candidate, with) in report.pairs() {
         if !is_single {
             let _ = writeln!(body, "<h3>{}</h3>", escape(&candidate.run));
         }
-        write_verdicts(body, candidate);
         if let Some(decision) = with.decision {
-            let _ = writeln!(body, "<p class=\"decision\">{}</p>", escape(decision));
+            write_decision(body, decision);
         }
+        write_verdicts(body, candidate);
     }
+    body.push_str("</section>\n");
+}
+
+/// What the gate decided, and why.
+fn write_decision(body: &mut String, decision: &DecisionBrief) {
+    let _ = writeln!(
+        body,
+        "<div class=\"decision {}\">\n<p><span class=\"verdict\">{}</span> {}</p>\n<ul>",
+        verdict_class(decision.verdict),
+        verdict_name(decision.verdict),
+        escape(&decision.headline)
+    );
+    for dataset in &decision.datasets {
+        let _ = writeln!(
+            body,
+            "<li><strong>{}</strong> <span class=\"tag {}\">{}</span> over {} images: {}</li>",
+            escape(&dataset.dataset),
+            verdict_class(dataset.verdict),
+            verdict_name(dataset.verdict),
+            dataset.n_scored,
+            escape(&dataset.why)
+        );
+    }
+    body.push_str("</ul>\n</div>\n");
+}
+
+fn write_overview(body: &mut String, report: &ComparisonReport<'_>, figures: &mut Figures) {
+    section(body, "overview", "Overview");
     figures.write(body, &report.charts.forest, "The same numbers stand in the table below.");
     write_table(body, &tables::falls(report.comparison));
     if let Some(multiples) = &report.charts.small_multiples {

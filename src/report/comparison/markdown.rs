@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::super::decision::{DecisionBrief, verdict_name};
 use super::super::markdown::{escape, escape_in_html, fence, write_table};
 use super::super::notes::Weight;
 use super::{CandidateReport, ComparisonReport, notes, sections, stages, tables, verdict};
@@ -16,10 +17,10 @@ pub fn comparison_markdown(report: &ComparisonReport<'_>) -> String {
         if !is_single {
             let _ = writeln!(text, "**{}**\n", escape(&candidate.run));
         }
-        write_verdicts(&mut text, candidate);
         if let Some(decision) = with.decision {
-            let _ = writeln!(text, "{}\n", escape(decision));
+            write_decision(&mut text, decision);
         }
+        write_verdicts(&mut text, candidate);
     }
     let notes = notes::notes(report);
     for note in notes.iter().filter(|note| note.weight == Weight::Warning) {
@@ -44,6 +45,22 @@ pub fn comparison_markdown(report: &ComparisonReport<'_>) -> String {
     let _ = writeln!(text, "\n{fence}\n{command}\n{fence}\n\n</details>\n");
     let _ = writeln!(text, "emt {}", env!("CARGO_PKG_VERSION"));
     text
+}
+
+/// What the gate decided, and why.
+fn write_decision(text: &mut String, decision: &DecisionBrief) {
+    let _ = writeln!(text, "**{}**: {}\n", verdict_name(decision.verdict), escape(&decision.headline));
+    for dataset in &decision.datasets {
+        let _ = writeln!(
+            text,
+            "- **{}: {}** over {} images: {}",
+            escape(&dataset.dataset),
+            verdict_name(dataset.verdict),
+            dataset.n_scored,
+            escape(&dataset.why)
+        );
+    }
+    text.push('\n');
 }
 
 fn write_verdicts(text: &mut String, candidate: &CandidateComparison) {

@@ -1,5 +1,6 @@
 //! A baseline and its candidates as documents: what was forgotten, per dataset, class and image.
 
+mod changed;
 mod csv;
 mod gallery;
 mod html;
@@ -14,13 +15,16 @@ mod terminal;
 mod tests;
 mod verdict;
 
+pub use self::changed::{CHANGED_COLUMNS, gained_csv, lost_csv};
 pub use self::csv::{comparison_columns, comparison_csv};
 pub use self::gallery::{Absence, GalleryImage, Picture, Thumbnail, gallery_choice};
+pub(super) use self::gallery::{verbatim, write_picture};
 pub use self::html::comparison_html;
 pub use self::json::{comparison_json, stages_json};
 pub use self::markdown::comparison_markdown;
 pub use self::stages::{STAGES_SCHEMA, Stage, StageReport, stages_html, stages_markdown};
 pub use self::terminal::comparison_table;
+use super::decision::DecisionBrief;
 use crate::chart::ComparisonCharts;
 use crate::compare::{CandidateComparison, Comparison, DatasetSummary, Summary};
 use crate::finetune::Curve;
@@ -55,8 +59,8 @@ pub struct CandidateReport<'a> {
     pub gallery: &'a [GalleryImage<'a>],
     /// Accuracy over the epochs of its fine-tune.
     pub curve: Option<&'a Curve>,
-    /// What the gate decided, in words.
-    pub decision: Option<&'a str>,
+    /// What the gate decided, and why.
+    pub decision: Option<&'a DecisionBrief>,
 }
 
 impl<'a> ComparisonReport<'a> {

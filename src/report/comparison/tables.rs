@@ -39,11 +39,12 @@ pub fn overview(candidate: &CandidateComparison, after: &Summary) -> Table {
             dataset.n_lost.to_string(),
             dataset.n_gained.to_string(),
             retention.join(" → "),
+            n_scored(dataset),
         ]
     };
     let encoder = words::capital(&words::encoder_column(&after.encoder));
-    let columns = ["Dataset", "Before", "After", &encoder, "Fall, points", "Lost", "Gained", "Retention"];
-    let caption = "Before and after on the same images, with 95% intervals; the fall's is Tango's for paired answers";
+    let columns = ["Dataset", "Before", "After", &encoder, "Fall, points", "Lost", "Gained", "Retention", "Images"];
+    let caption = "Before and after on the same images, as many as are scored in both runs, with 95% intervals; the fall's is Tango's for paired answers";
     table(caption, &columns, 1..columns.len(), candidate.datasets.iter().map(row).collect())
 }
 
@@ -58,12 +59,12 @@ pub fn short(candidate: &CandidateComparison, after: &Summary) -> Table {
             dataset.n_lost.to_string(),
             dataset.n_gained.to_string(),
             notes::count(dataset.encoder_knows),
-            dataset.n_pairs.to_string(),
+            n_scored(dataset),
         ]
     };
     let knows = format!("{} knows", words::capital(words::encoder_noun(&after.encoder)));
-    let columns = ["Dataset", "Before", "After", "Fall, points", "Lost", "Gained", &knows, "Pairs"];
-    let caption = "Before and after on the same images; the fall with its 95% interval (Tango)";
+    let columns = ["Dataset", "Before", "After", "Fall, points", "Lost", "Gained", &knows, "Images"];
+    let caption = "Before and after on the same images, as many as are scored in both runs; the fall with its 95% interval (Tango)";
     table(caption, &columns, 1..columns.len(), candidate.datasets.iter().map(row).collect())
 }
 
@@ -77,15 +78,23 @@ pub fn falls(comparison: &Comparison) -> Table {
             words::percent(dataset.baseline_accuracy),
             words::percent(dataset.candidate_accuracy),
             words::points(dataset.forgetting, dataset.forgetting_interval),
+            n_scored(dataset),
         ]);
         cells
     };
     let of = |candidate| move |dataset| row(candidate, dataset);
     let rows = comparison.candidates.iter().flat_map(|candidate| candidate.datasets.iter().map(of(candidate)));
-    let all = ["Run", "Dataset", "Before", "After", "Fall, points"];
+    let all = ["Run", "Dataset", "Before", "After", "Fall, points", "Images"];
     let columns = if is_single { &all[1..] } else { &all[..] };
-    let numbers = columns.len() - 3..columns.len();
-    table("The fall of accuracy in percentage points, with 95% intervals", columns, numbers, rows.collect())
+    let numbers = columns.len() - 4..columns.len();
+    let caption =
+        "The fall of accuracy in percentage points, with 95% intervals, over the images that are scored in both runs";
+    table(caption, columns, numbers, rows.collect())
+}
+
+/// Over how many images the accuracies of `dataset` are: those that are scored in both runs.
+fn n_scored(dataset: &DatasetComparison) -> String {
+    dataset.n_pairs.saturating_sub(dataset.n_unscored).to_string()
 }
 
 fn named(dataset: &DatasetComparison) -> String {
@@ -125,7 +134,11 @@ pub fn rates(dataset: &DatasetComparison, encoder: &str) -> Table {
         row("Leak of the fine-tuned labels", words::percent(leak[0]), words::percent(leak[1])),
         row("One same answer to most images", before, after),
     ];
-    table("Accuracy, retention and signs of collapse, with 95% intervals", &["What", "Before", "After"], 1..3, rows)
+    let caption = format!(
+        "Accuracy over the {} images that are scored in both runs, retention and signs of collapse, with 95% intervals",
+        n_scored(dataset)
+    );
+    table(&caption, &["What", "Before", "After"], 1..3, rows)
 }
 
 /// What was lost, in numbers, each with what it says.
@@ -434,8 +447,16 @@ pub fn curve(curve: &Curve) -> Table {
         curve.datasets.iter().flat_map(|dataset| &dataset.points).map(|point| point.epoch).collect();
     epochs.sort_unstable();
     epochs.dedup();
+    let heads: Vec<String> = curve
+        .datasets
+        .iter()
+        .map(|dataset| match dataset.points.first() {
+            Some(point) => format!("{} ({} images)", dataset.dataset, point.n_trials),
+            None => dataset.dataset.clone(),
+        })
+        .collect();
     let mut columns = vec!["Epoch"];
-    columns.extend(curve.datasets.iter().map(|dataset| dataset.dataset.as_str()));
+    columns.extend(heads.iter().map(String::as_str));
     let row = |epoch: &usize| {
         let mut cells = vec![epoch.to_string()];
         cells.extend(curve.datasets.iter().map(|dataset| {

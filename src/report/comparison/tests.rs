@@ -9,6 +9,8 @@ use crate::chart::comparison_samples::{FLOWS, HOSTILE, candidate, compared, comp
 use crate::chart::{RoseOptions, Scale, Style};
 use crate::compare::{DatasetComparison, FieldDifference, PairTable, TowerForgetting};
 use crate::domain::RgbImage;
+use crate::gate::Verdict;
+use crate::report::{DatasetBrief, DecisionBrief};
 
 const PLAIN: RoseOptions = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
 
@@ -23,10 +25,20 @@ fn render(comparison: &Comparison, render: fn(&ComparisonReport<'_>) -> String) 
         .iter()
         .map(|one| one.datasets.iter().flat_map(|set| gallery_of(set, &image)).collect())
         .collect();
+    let decision = DecisionBrief {
+        verdict: Verdict::Fail,
+        headline: "something was <forgotten>".to_owned(),
+        datasets: vec![DatasetBrief {
+            dataset: "mnist".to_owned(),
+            verdict: Verdict::Fail,
+            n_scored: 812,
+            why: "fail: <forgetting>".to_owned(),
+        }],
+    };
     let candidates: Vec<CandidateReport<'_>> = afters
         .iter()
         .zip(&galleries)
-        .map(|(after, gallery)| CandidateReport { after, gallery, curve: None, decision: Some("fail: <forgetting>") })
+        .map(|(after, gallery)| CandidateReport { after, gallery, curve: None, decision: Some(&decision) })
         .collect();
     let warnings = ["The test set was <chosen> on often.".to_owned()];
     render(&ComparisonReport {
@@ -362,4 +374,74 @@ proptest! {
         let back: Comparison = serde_json::from_str(&comparison_json(&evil)).unwrap();
         prop_assert_eq!(&back.candidates[0].datasets[0].dataset, &evil.candidates[0].datasets[0].dataset);
     }
+}
+
+#[test]
+fn the_verdict_stands_before_anything_else_on_a_page_and_in_markdown() {
+    let comparison = two();
+    for (text, rest) in [
+        (render(&comparison, comparison_html), ["<svg", "<table", "<dl class=\"about\"", "<nav"].as_slice()),
+        (render(&comparison, comparison_markdown), ["| Dataset", "<details>"].as_slice()),
+    ] {
+        let verdict = text.find("FAIL").unwrap();
+        let why = text.find("over 812 images").unwrap();
+        let change = text.find("of the lost").unwrap();
+        assert!(verdict < why && why < change);
+        for part in rest {
+            assert!(change < text.find(part).unwrap(), "{part}");
+        }
+    }
+}
+
+#[test]
+fn what_changed_is_a_csv_whose_answers_are_no_formulas() {
+    let mut comparison = two();
+    let dataset = &mut comparison.candidates[0].datasets[0];
+    dataset.lost.truncate(2);
+    dataset.lost[0].said_after = "=HYPERLINK(\"http://x\")".to_owned();
+    dataset.lost[0].sample = "@mnist/test/1".to_owned();
+    dataset.lost[1].scoring = None;
+    dataset.gained = vec![crate::compare::GainedImage {
+        sample: "mnist/test/00009".to_owned(),
+        content: "blake3:9".to_owned(),
+        label: "9".to_owned(),
+        said_before: "+1".to_owned(),
+        said_after: "9".to_owned(),
+        code_before: crate::domain::ErrorCode::Wrong,
+        encoder: Some(("9".to_owned(), true)),
+        scoring: None,
+    }];
+    comparison.candidates[0].datasets[1].lost.clear();
+    let rows = |text: String| -> Vec<std::collections::HashMap<String, String>> {
+        let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+        assert_eq!(reader.headers().unwrap().iter().collect::<Vec<_>>(), CHANGED_COLUMNS);
+        reader.deserialize().map(Result::unwrap).collect()
+    };
+    let lost = rows(lost_csv(&comparison));
+    assert_eq!(lost.len(), 2);
+    assert_eq!((&lost[0]["candidate_answer"][..2], &lost[0]["sample"][..2]), ("'=", "'@"));
+    assert_eq!((&lost[0]["dataset"][..], &lost[0]["baseline_code"][..]), ("mnist", ""));
+    assert!(!lost[0]["candidate_code"].is_empty() && !lost[0]["lost_at"].is_empty());
+    assert_eq!((&lost[1]["score_answer"][..], &lost[1]["lost_at"][..]), ("", ""));
+    let gained = rows(gained_csv(&comparison));
+    assert_eq!((&gained[0]["baseline_answer"][..], &gained[0]["baseline_code"][..]), ("'+1", "wrong"));
+    assert_eq!((&gained[0]["encoder_outcome"][..], &gained[0]["candidate_code"][..]), ("correct", ""));
+}
+
+#[test]
+fn a_chart_beside_the_tables_shows_the_same_accuracies_where_a_run_left_images_unscored() {
+    // The summaries know 731 of 998; the pairs are fewer, since the candidate left some unscored.
+    let mut dataset = compared("mnist", &FLOWS);
+    let table = PairTable { both_correct: 400, lost: 50, gained: 0, both_wrong: 50, ..PairTable::default() };
+    let of_pairs = DatasetComparison::of_table("mnist", 10, table);
+    dataset.baseline_accuracy = of_pairs.baseline_accuracy;
+    dataset.baseline_accuracy_interval = of_pairs.baseline_accuracy_interval;
+    dataset.candidate_accuracy = of_pairs.candidate_accuracy;
+    dataset.candidate_accuracy_interval = of_pairs.candidate_accuracy_interval;
+    dataset.forgetting = of_pairs.forgetting;
+    let comparison = comparison(vec![candidate("lora", vec![dataset])]);
+    let (before, afters) = summaries(&comparison);
+    let refs: Vec<&Summary> = afters.iter().collect();
+    let charts = ComparisonCharts::draw(&comparison, &before, &refs, PLAIN, Some(0.02));
+    assert!(charts.roses[0].contains(">90.0<") && charts.roses[0].contains(">80.0<"), "{}", charts.roses[0]);
 }

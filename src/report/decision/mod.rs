@@ -1,11 +1,13 @@
 //! A decision as a table, JSON, Markdown, JUnit and annotations.
 
 mod annotations;
+mod brief;
 mod junit;
 mod markdown;
 mod table;
 
 pub use annotations::annotations;
+pub use brief::{DatasetBrief, DecisionBrief, decision_brief, verdict_class, verdict_name};
 pub use junit::junit;
 pub use markdown::decision_markdown;
 pub use table::decision_table;

@@ -4,12 +4,13 @@ pub(super) mod page;
 
 use std::fmt::Write as _;
 
-use self::page::{Figures, page, section, write_folded_table, write_notes, write_table};
+use self::page::{Figures, Holds, page_that_holds, section, write_folded_table, write_notes, write_table};
 
+use super::error_gallery::ErrorImage;
 use super::examples::{self, said};
-use super::{ReportInput, kinds, notes, tables};
+use super::{ReportInput, error_gallery, kinds, lead, notes, tables};
 use crate::chart::{escape, words};
-use crate::domain::{DatasetSpec, Trial};
+use crate::domain::{DatasetSpec, Outcome};
 
 /// The report as one HTML file that loads nothing.
 pub fn html(input: &ReportInput<'_>) -> String {
@@ -17,6 +18,8 @@ pub fn html(input: &ReportInput<'_>) -> String {
     let title = escape(&notes::title(summary));
     let mut body = String::new();
     write_header(&mut body, input, &title);
+    write_notes(&mut body, &notes::notes(summary));
+    write_headings(&mut body, input);
     section(&mut body, "accuracy", "Accuracy");
     Figures::default().write(&mut body, input.rose_svg, "The same numbers stand in the table below.");
     write_table(&mut body, &tables::accuracies(summary));
@@ -43,29 +46,36 @@ pub fn html(input: &ReportInput<'_>) -> String {
     write_examples(&mut body, input);
     write_making(&mut body, input);
     let _ = writeln!(body, "<footer>emt {}</footer>", env!("CARGO_PKG_VERSION"));
-    page(&title, &body)
+    page_that_holds(if input.images.is_empty() { Holds::Charts } else { Holds::Images }, &title, &body)
 }
 
 fn write_header(body: &mut String, input: &ReportInput<'_>, title: &str) {
-    let _ = writeln!(body, "<header>\n<h1>{title}</h1>\n<dl>");
+    let _ = writeln!(body, "<header>\n<h1>{title}</h1>\n<ul class=\"verdicts\">");
+    for lead in lead::leads(input.summary) {
+        let _ = writeln!(body, "<li><strong>{}</strong> {}</li>", escape(&lead.dataset), escape(&lead.text));
+    }
+    body.push_str("</ul>\n</header>\n");
+}
+
+fn write_headings(body: &mut String, input: &ReportInput<'_>) {
+    body.push_str("<dl class=\"about\">\n");
     for (name, value) in notes::headings(input.summary) {
         let _ = writeln!(body, "<div><dt>{name}</dt><dd>{}</dd></div>", escape(&value));
     }
     body.push_str("</dl>\n");
-    write_notes(body, &notes::notes(input.summary));
-    body.push_str("</header>\n");
 }
 
 fn write_examples(body: &mut String, input: &ReportInput<'_>) {
     section(body, "examples", "Examples of errors");
     body.push_str("<p>Answers are verbatim. Open a dataset to read them.</p>\n");
     for dataset in &input.spec.datasets {
-        write_dataset_examples(body, input.trials, dataset);
+        write_dataset_examples(body, input, dataset);
     }
     body.push_str("</section>\n");
 }
 
-fn write_dataset_examples(body: &mut String, trials: &[Trial], dataset: &DatasetSpec) {
+fn write_dataset_examples(body: &mut String, input: &ReportInput<'_>, dataset: &DatasetSpec) {
+    let trials = input.trials;
     let by_code = examples::by_code(trials, &dataset.dataset);
     let n_errors: usize = by_code.iter().map(|examples| examples.n_trials).sum();
     let _ = writeln!(
@@ -74,14 +84,27 @@ fn write_dataset_examples(body: &mut String, trials: &[Trial], dataset: &Dataset
         escape(&dataset.dataset),
         if n_errors == 1 { "error" } else { "errors" }
     );
+    let images: Vec<&ErrorImage<'_>> =
+        input.images.iter().filter(|image| image.trial.dataset == dataset.dataset).collect();
+    if by_code.is_empty() && !images.is_empty() {
+        // Label scoring alone: every error is of one code.
+        error_gallery::write(body, &images);
+    }
     for examples in by_code {
         let _ = writeln!(
             body,
-            "<h3>{} <span class=\"count\">{}, {} in all</span></h3>\n<ul class=\"examples\">",
+            "<h3>{} <span class=\"count\">{}, {} in all</span></h3>",
             notes::spaced(examples.code.name()),
             notes::kind_name(examples.code.kind()),
             examples.n_trials
         );
+        let is_of_code = |image: &&&ErrorImage<'_>| image.trial.outcome == Outcome::Incorrect(examples.code);
+        let of_code: Vec<&ErrorImage<'_>> = images.iter().filter(is_of_code).copied().collect();
+        if !of_code.is_empty() {
+            error_gallery::write(body, &of_code);
+            continue;
+        }
+        body.push_str("<ul class=\"examples\">\n");
         for trial in examples.trials {
             let answer = match said(trial) {
                 None => words::MISSING.to_owned(),

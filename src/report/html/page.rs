@@ -74,15 +74,29 @@ pub fn write_table(body: &mut String, table: &Table) {
         for (column, cell) in row.iter().enumerate() {
             let cell = escape(cell);
             let _ = match column {
-                0 => write!(body, "<th scope=\"row\">{cell}</th>"),
+                // A long name may break behind a slash.
+                0 => write!(body, "<th scope=\"row\">{}</th>", cell.replace('/', "/<wbr/>")),
                 // Sentences need room, which a narrow screen makes by scrolling.
                 _ if cell.len() > N_BYTES_LONG => write!(body, "<td class=\"long\">{cell}</td>"),
-                _ => write!(body, "<td{}>{cell}</td>", class(column)),
+                _ if table.numbers.contains(&column) => {
+                    write!(body, "<td class=\"number\">{}</td>", with_kept_interval(&cell))
+                }
+                _ => write!(body, "<td>{cell}</td>"),
             };
         }
         body.push_str("</tr>\n");
     }
     body.push_str("</tbody>\n</table>\n</div>\n");
+}
+
+/// A number's markup, whose interval stays together and may go to a line of its own: so that a screen has room for all
+/// columns. What has a space and no interval, such as `88.9% → 77.4%`, stays on one line.
+fn with_kept_interval(cell: &str) -> String {
+    match cell.split_once(" (") {
+        Some((number, interval)) => format!("{number} <span class=\"interval\">({interval}</span>"),
+        None if cell.contains(' ') => format!("<span class=\"interval\">{cell}</span>"),
+        None => cell.to_owned(),
+    }
 }
 
 /// A table that is folded away until somebody asks for it.
@@ -125,6 +139,39 @@ impl Figures {
             .replace("id=\"rose-", &format!("id=\"{prefix}"))
             .replace("\"url(#rose-", &format!("\"url(#{prefix}"))
             .replacen("\"rose-title rose-desc\"", &format!("\"{prefix}title {prefix}desc\""), 1);
-        let _ = writeln!(body, "<figure class=\"chart\">{svg}<figcaption>{caption}</figcaption></figure>");
+        let svg = match width_px_min(&svg) {
+            Some(width) => svg.replacen("<svg ", &format!("<svg style=\"min-width:{width:.0}px\" "), 1),
+            None => svg,
+        };
+        // It scrolls in its own box where the screen is narrow, and must be reachable by keyboard then.
+        let _ =
+            writeln!(body, "<figure class=\"chart\" tabindex=\"0\">{svg}<figcaption>{caption}</figcaption></figure>");
+    }
+}
+
+/// Texts of a chart are never shown smaller than this.
+const TEXT_PX_MIN: f64 = 9.0;
+
+/// The width at which the smallest text of a chart is as large as [`TEXT_PX_MIN`].
+fn width_px_min(svg: &str) -> Option<f64> {
+    let view_box = svg.split_once("viewBox=\"0 0 ")?.1;
+    let width: f64 = view_box.split(' ').next()?.parse().ok()?;
+    let sizes = svg.split("font-size=\"").skip(1).filter_map(|rest| rest.split('"').next()?.parse::<f64>().ok());
+    let smallest = sizes.min_by(f64::total_cmp)?;
+    Some((width * TEXT_PX_MIN / smallest).ceil())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chart_is_never_so_narrow_that_its_smallest_text_is_below_nine_pixels() {
+        let svg = r#"<svg viewBox="0 0 960 430" width="960"><text font-size="21"/><text font-size="12"/></svg>"#;
+        assert_eq!(width_px_min(svg), Some(720.0));
+        assert_eq!(width_px_min("<svg><text/></svg>"), None);
+        let mut body = String::new();
+        Figures::default().write(&mut body, svg, "caption");
+        assert!(body.contains("style=\"min-width:720px\"") && body.contains("tabindex=\"0\""), "{body}");
     }
 }
