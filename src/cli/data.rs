@@ -36,11 +36,11 @@ enum DataCommand {
 /// Where datasets are, for every command that reads them.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Places {
-    /// Folder of datasets; else EMT_DATA, else the platform's cache folder
-    #[arg(long = "data", value_name = "DIR")]
+    /// Folder of datasets [default: EMT_DATA, then the platform's cache folder]
+    #[arg(long = "data", value_name = "DIR", help_heading = "Data")]
     pub data: Option<PathBuf>,
-    /// Catalog to use instead of the built-in one
-    #[arg(long, value_name = "FILE")]
+    /// Catalog of datasets [default: the built-in one]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Data")]
     pub datasets_file: Option<PathBuf>,
 }
 
@@ -70,25 +70,25 @@ enum Format {
 struct ListArgs {
     #[command(flatten)]
     places: Places,
-    /// How to print
+    /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
 #[derive(Args, Debug)]
 struct VerifyArgs {
-    /// Names of the catalog, paths, or NAME=PATH; without any: what is found here
+    /// Names of the catalog, paths, or NAME=PATH [default: the datasets found on this machine]
     #[arg(value_name = "DATASET", value_delimiter = ',')]
     datasets: Vec<String>,
     #[command(flatten)]
     places: Places,
-    /// Another split than the default one
+    /// Split to check [default: the catalog's default split]
     #[arg(long)]
     split: Option<String>,
-    /// Sheet with names for the classes, as for eval
+    /// Sheet with other names for the classes, as for `emt eval`
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Decode only so many images of each dataset
+    /// Decode at most N images per dataset
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -100,10 +100,10 @@ struct FetchArgs {
     datasets: Vec<String>,
     #[command(flatten)]
     places: Places,
-    /// Only the files of this split, where they are apart
+    /// Fetch only the files of this split, if they are separate
     #[arg(long)]
     split: Option<String>,
-    /// Mirror that has the files under the same names
+    /// Mirror with the same file names
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
 }
