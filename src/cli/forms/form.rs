@@ -69,8 +69,10 @@ pub(in crate::cli) enum Form {
 }
 
 /// Axis, form, what messages call it, and the words by which a test chooses it.
+type Row = (Axis, Form, &'static str, &'static [&'static str]);
+
 #[rustfmt::skip]
-const FORMS: &[(Axis, Form, &str, &[&str])] = &[
+const FORMS: &[Row] = &[
     (Axis::Model, Form::LocalModel, "a checkpoint (--model DIR or ORG/NAME)", &["--model", "checkpoint"]),
     (Axis::Model, Form::EmbeddedModel, "the miniature (--model embedded)", &["--model", "embedded"]),
     (Axis::Model, Form::ServedModel, "a served model (--model http://HOST/v1)", &["--model", "http://localhost:8000/v1"]),
@@ -111,7 +113,7 @@ const FORMS: &[(Axis, Form, &str, &[&str])] = &[
 ];
 
 impl Form {
-    fn row(self) -> Option<&'static (Axis, Form, &'static str, &'static [&'static str])> {
+    fn row(self) -> Option<&'static Row> {
         FORMS.iter().find(|row| row.1 == self)
     }
 

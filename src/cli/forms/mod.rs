@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use anyhow::{Result, bail};
 use clap::ArgMatches;
 
-pub(super) use self::form::Form;
+use self::form::Form;
 use self::table::{COMMANDS, CommandForms, Need, Rule};
 
 /// Refuses what stands in `typed`, the words of the command line, and has no effect in this form of the command.
@@ -39,8 +39,9 @@ pub(super) fn refuse_unused(command: &clap::Command, matches: &ArgMatches, typed
 
 /// Whether one of `words` is the flag `--long`, or `-short`.
 pub(super) fn is_typed(words: &[OsString], long: &str, short: Option<char>) -> bool {
-    let words = words.iter().map_while(|word| word.to_str().map_or(Some(""), |word| (word != "--").then_some(word)));
-    words.into_iter().any(|word| {
+    let mut words =
+        words.iter().map_while(|word| word.to_str().map_or(Some(""), |word| (word != "--").then_some(word)));
+    words.any(|word| {
         let is_short = short.is_some_and(|short| {
             let letters = word.strip_prefix('-').filter(|letters| !letters.starts_with('-'));
             letters.is_some_and(|letters| letters.starts_with(short))

@@ -209,10 +209,7 @@ const GATE_AXES: &[Axis] = &[
     Axis::FeatureCache,
 ];
 
-const DECIDES: &[Need] = &[hinted(
-    &[Form::GateEvaluates, Form::GateOfRuns],
-    "--print-policy writes the default policy and ends; leave one of them out",
-)];
+const DECIDES: &[Need] = &[DECIDES_NEED];
 const EVALUATES: &[Need] = &[
     DECIDES_NEED,
     hinted(&[Form::GateEvaluates], "finished runs are taken as they are; leave it out, or --model DIR --adapter DIR"),
