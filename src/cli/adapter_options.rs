@@ -11,18 +11,22 @@ use crate::eval::AdapterRequest;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Adapters")]
 pub(super) struct AdapterOptions {
-    /// Adapter over the model: a folder of PEFT or of LLaVA's trainer, a projector, or a merged checkpoint; or
-    /// ORG/NAME[@REVISION] on the hub; each is a run of its own, beside the base. Can be repeated
-    #[arg(long = "adapter", value_name = "[NAME=]DIR|ORG/NAME")]
+    /// Adapter over the model; can be repeated
+    ///
+    /// A folder of PEFT or of LLaVA's trainer, a projector, a merged checkpoint, or ORG/NAME[@REVISION] on the hub. Each adapter
+    /// is a run of its own beside the base. NAME= names its run.
+    #[arg(long = "adapter", value_name = "[NAME=]DIR")]
     pub(super) adapters: Vec<String>,
-    /// Leave the model without adapter out
-    #[arg(long, requires = "adapters")]
+    /// Do not evaluate the model without an adapter
+    #[arg(long, hide_short_help = true)]
     pub(super) no_base: bool,
-    /// Add adapters to the weights instead of computing them beside: what a merged checkpoint would answer
-    #[arg(long, requires = "adapters")]
+    /// Merge each adapter into the weights
+    ///
+    /// The answers are those of a merged checkpoint. By default an adapter's updates are computed beside the weights.
+    #[arg(long, hide_short_help = true)]
     pub(super) merge: bool,
-    /// Evaluate an adapter even if it changes nothing
-    #[arg(long, requires = "adapters")]
+    /// Accept an adapter that changes nothing
+    #[arg(long, hide_short_help = true)]
     pub(super) allow_noop_adapter: bool,
 }
 

@@ -20,29 +20,31 @@ pub(super) struct SampleArgs {
     /// The recorded run
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// The sheet: `.csv`, or `.jsonl`; it must not exist, lest marks be lost
+    /// The sheet to write, `.csv` or `.jsonl`; an existing file is refused
     #[arg(long, short, value_name = "SHEET")]
     out: PathBuf,
-    /// Pairs to draw; more where 10 of each stratum are more
+    /// Pairs to draw; at least 10 per stratum are drawn
     #[arg(long, value_name = "N", default_value_t = 300)]
     n: usize,
-    /// Another seed draws other pairs
+    /// Seed of the draw
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct CalibrateArgs {
-    /// The marked sheet: CSV, or JSON lines, with `label`, `answer`, `correct` (true or false; empty is not marked)
+    /// The marked sheet: CSV or JSON lines with `label`, `answer` and `correct`
+    ///
+    /// `correct` is true or false; a row in which it is empty is not marked.
     #[arg(long, value_name = "SHEET")]
     labels: PathBuf,
-    /// The calibration, as JSON
+    /// File for the calibration as JSON
     #[arg(long, short, value_name = "FILE")]
     out: PathBuf,
-    /// The run that the sheet was drawn from: to measure another judge than the run's
+    /// The run that the sheet was drawn from, to measure another judge than the run's
     #[arg(long, value_name = "RUN")]
     run: Option<PathBuf>,
-    /// What standard output gets
+    /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]

@@ -18,8 +18,9 @@ use crate::record::{self, Manifest};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Comparison")]
 pub(super) struct ComparisonOptions {
-    /// Compare although this differs (a field of run.json's `comparable`, or `samples`); the report says so. Can be
-    /// repeated
+    /// Compare runs that differ in this field; can be repeated
+    ///
+    /// A field of `comparable` in run.json, or `samples`. The report names what was allowed.
     #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     pub(super) allow_different: Vec<String>,
 }

@@ -1,30 +1,124 @@
 //! `--config FILE`: TOML keys become flags before those of the command line, which so win.
+//!
+//! A file may be shared between commands and forms of a command: a key that only another command has is passed over, and so is one
+//! whose flag the command line gives, or contradicts by choosing another form. A key that no command has is an error.
 #![expect(clippy::disallowed_methods, reason = "reads the user's configuration file")]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::domain::text;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::error::{ContextKind, ContextValue};
+use toml::de::DeTable;
 use toml::{Table, Value};
 
-/// `args` with the flags of the configuration file that they name put in behind the command's name.
-pub(super) fn with_config(command: &clap::Command, args: Vec<OsString>) -> Result<Vec<OsString>> {
-    let Some(path) = config_path(&args) else { return Ok(args) };
+use super::forms::is_typed;
+use crate::domain::{nearest, text};
+
+/// What a configuration file says of the command that was typed.
+pub(super) struct Config {
+    path: PathBuf,
+    entries: Vec<Entry>,
+    /// Words of the command line before its flags.
+    n_words: usize,
+}
+
+struct Entry {
+    long: String,
+    /// From 1.
+    line: usize,
+    flags: Vec<OsString>,
+}
+
+/// Reads the file that `args` name; `None` where they name none.
+pub(super) fn read(command: &clap::Command, args: &[OsString]) -> Result<Option<Config>> {
+    let Some(path) = config_path(args) else { return Ok(None) };
     let bytes = std::fs::read(&path).with_context(|| format!("failed to read `{}`", path.display()))?;
     let text = text::decode(&bytes).with_context(|| format!("failed to read `{}`", path.display()))?;
     let table: Table = toml::from_str(text).with_context(|| format!("failed to read `{}`", path.display()))?;
-    let (root, (command, n_words)) = (command, innermost(command, &args));
+    let (root, (command, n_words)) = (command, innermost(command, args));
+    let elsewhere = all_longs(root);
     let options: Vec<&clap::Arg> = command.get_arguments().chain(root.get_arguments().filter(is_global)).collect();
-    let mut flags = Vec::new();
+    let typed: Vec<&clap::Arg> = command
+        .get_arguments()
+        .filter(|argument| argument.get_long().is_some_and(|long| is_typed(args, long, argument.get_short())))
+        .collect();
+    let mut entries = Vec::new();
     for (key, value) in &table {
-        flags.extend(
-            flag(command.get_name(), &options, key, value).with_context(|| format!("in `{}`", path.display()))?,
-        );
+        let line = line_of(text, key);
+        let place = || format!("in `{}`, line {line}", path.display());
+        let long = key.replace('_', "-");
+        let Some(argument) = options.iter().find(|argument| argument.get_long() == Some(&long)) else {
+            if elsewhere.contains(&long) {
+                continue;
+            }
+            return Err(unknown(key, &elsewhere)).with_context(place);
+        };
+        let is_contradicted = typed.iter().any(|typed| {
+            typed.get_id() == argument.get_id()
+                || conflict(command, typed, argument)
+                || conflict(command, argument, typed)
+        });
+        if !is_contradicted {
+            let flags = flags(argument, &long, key, value).with_context(place)?;
+            entries.push(Entry { long, line, flags });
+        }
     }
-    let mut all = args;
-    all.splice(n_words..n_words, flags);
-    Ok(all)
+    Ok(Some(Config { path, entries, n_words }))
+}
+
+impl Config {
+    /// `args` with the file's flags put in behind the command's name.
+    pub(super) fn put_into(&self, args: &[OsString]) -> Vec<OsString> {
+        let mut all = args.to_vec();
+        all.splice(self.n_words..self.n_words, self.entries.iter().flat_map(|entry| entry.flags.iter().cloned()));
+        all
+    }
+
+    /// The same error with the file and the line, where a value of the file is what is wrong.
+    pub(super) fn place_of(&self, error: &clap::Error) -> Option<anyhow::Error> {
+        let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
+        let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else { return None };
+        let long = argument.strip_prefix("--")?.split([' ', '=']).next()?;
+        let entry = self.entries.iter().find(|entry| entry.long == long)?;
+        let rendered = error.to_string();
+        let message: Vec<&str> = rendered.lines().take_while(|line| !line.starts_with("For more")).collect();
+        let message = message.join(" ");
+        let message = message.trim().trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+        let key = long.replace('-', "_");
+        Some(anyhow!("in `{}`, line {}: `{key}` cannot be `{value}`: {message}", self.path.display(), entry.line))
+    }
+}
+
+fn conflict(command: &clap::Command, one: &clap::Arg, other: &clap::Arg) -> bool {
+    !one.is_global_set() && command.get_arg_conflicts_with(one).iter().any(|found| found.get_id() == other.get_id())
+}
+
+fn unknown(key: &str, longs: &BTreeSet<String>) -> anyhow::Error {
+    let keys: Vec<String> = longs.iter().map(|long| long.replace('-', "_")).collect();
+    let known: Vec<&str> = keys.iter().map(String::as_str).collect();
+    match nearest(key, &known) {
+        Some(meant) => anyhow!("`{key}` is no flag of any command; hint: is `{meant}` meant?"),
+        None => anyhow!("`{key}` is no flag of any command; hint: the keys are {}", known.join(", ")),
+    }
+}
+
+/// The long names of every command's flags.
+fn all_longs(command: &clap::Command) -> BTreeSet<String> {
+    let own = command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned));
+    let mut longs: BTreeSet<String> =
+        own.filter(|long| !["config", "help", "version"].contains(&long.as_str())).collect();
+    longs.extend(command.get_subcommands().flat_map(all_longs));
+    longs
+}
+
+/// The line of a key at the top of the file, from 1.
+fn line_of(text: &str, key: &str) -> usize {
+    let table = DeTable::parse(text).ok();
+    let mut keys = table.iter().flat_map(|table| table.get_ref().keys());
+    let start = keys.find(|known| known.get_ref() == key).map_or(0, |known| known.span().start);
+    1 + text.get(..start).unwrap_or_default().matches('\n').count()
 }
 
 fn config_path(args: &[OsString]) -> Option<PathBuf> {
@@ -52,25 +146,26 @@ fn is_global(argument: &&clap::Arg) -> bool {
     argument.is_global_set() && argument.get_long() != Some("config")
 }
 
-fn flag(command: &str, options: &[&clap::Arg], key: &str, value: &Value) -> Result<Vec<OsString>> {
-    let long = key.replace('_', "-");
-    let Some(argument) = options.iter().find(|argument| argument.get_long() == Some(&long)) else {
-        let known: Vec<String> =
-            options.iter().filter_map(|a| a.get_long()).map(|name| name.replace('-', "_")).collect();
-        bail!("`{key}` is no option of `emt {command}`; hint: the options are {}", known.join(", "));
-    };
+fn flags(argument: &clap::Arg, long: &str, key: &str, value: &Value) -> Result<Vec<OsString>> {
     if !argument.get_action().takes_values() {
         return match value {
             Value::Boolean(true) => Ok(vec![format!("--{long}").into()]),
             Value::Boolean(false) => Ok(Vec::new()),
-            _ => bail!("`{key}` is a switch: true or false"),
+            other => bail!("`{key}` is a switch, true or false, and is {}", type_name(other)),
         };
     }
-    let text = match value {
-        Value::Array(items) => items.iter().map(|item| scalar(key, item)).collect::<Result<Vec<_>>>()?.join(","),
-        value => scalar(key, value)?,
+    let Value::Array(items) = value else {
+        return Ok(vec![format!("--{long}={}", scalar(key, value)?).into()]);
     };
-    Ok(vec![format!("--{long}={text}").into()])
+    let texts = items.iter().map(|item| scalar(key, item)).collect::<Result<Vec<_>>>()?;
+    let takes_several = argument.get_num_args().is_some_and(|range| range.max_values() > 1);
+    let is_repeated =
+        matches!(argument.get_action(), clap::ArgAction::Append) && argument.get_value_delimiter().is_none();
+    Ok(match (takes_several, is_repeated) {
+        (true, _) => std::iter::once(format!("--{long}")).chain(texts).map(OsString::from).collect(),
+        (false, true) => texts.iter().map(|text| format!("--{long}={text}").into()).collect(),
+        (false, false) => vec![format!("--{long}={}", texts.join(",")).into()],
+    })
 }
 
 fn scalar(key: &str, value: &Value) -> Result<String> {
@@ -79,8 +174,19 @@ fn scalar(key: &str, value: &Value) -> Result<String> {
         Value::Integer(number) => number.to_string(),
         Value::Float(number) => number.to_string(),
         Value::Boolean(on) => on.to_string(),
-        _ => bail!("`{key}` must be a string, a number, or a list of them"),
+        other => bail!("`{key}` is a string, a number, or a list of them, and is {}", type_name(other)),
     })
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a string",
+        Value::Integer(_) | Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
+    }
 }
 
 #[cfg(test)]
@@ -89,32 +195,83 @@ mod tests {
 
     use super::*;
 
-    fn with(text: &str, rest: &[&str]) -> Result<Vec<String>> {
+    fn with_command(name: &str, text: &str, rest: &[&str]) -> Result<Vec<String>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("emt.toml");
         std::fs::write(&path, text).unwrap();
-        let mut args: Vec<OsString> = ["emt", "eval", "--config"].map(OsString::from).into();
+        let mut args: Vec<OsString> = ["emt", name, "--config"].map(OsString::from).into();
         args.push(path.into());
         args.extend(rest.iter().map(OsString::from));
-        let command = <super::super::Cli as clap::CommandFactory>::command();
-        let all = with_config(&command, args)?;
+        let command = super::super::command();
+        let all = read(&command, &args)?.expect("a file is named").put_into(&args);
         Ok(all.into_iter().map(|arg| arg.into_string().unwrap()).collect())
+    }
+
+    fn with(text: &str, rest: &[&str]) -> Result<Vec<String>> {
+        with_command("eval", text, rest)
     }
 
     #[test]
     fn keys_become_flags_before_those_of_the_command_line() {
-        let args = with("limit = 5\ndatasets = [\"mnist\", \"cifar10\"]\nfresh = true\n", &["--limit", "7"]).unwrap();
+        let args = with("limit = 5\ndatasets = [\"mnist\", \"cifar10\"]\nfresh = true\n", &["--seed", "7"]).unwrap();
         let at = |flag: &str| args.iter().position(|arg| arg == flag).unwrap();
-        assert!(at("--limit=5") < at("--limit"));
+        assert!(at("--limit=5") < at("--config"));
         assert!(args.contains(&"--datasets=mnist,cifar10".to_owned()));
         assert!(args.contains(&"--fresh".to_owned()));
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_the_file() {
-        let error = format!("{:#}", with("limmit = 5\n", &[]).unwrap_err());
-        assert!(error.contains("limmit") && error.contains("emt.toml") && error.contains("limit"), "{error}");
+    fn a_flag_of_the_command_line_replaces_its_key() {
+        let args = with("limit = 5\nadapter = [\"a\", \"b\"]\n", &["--limit=7", "--adapter", "c"]).unwrap();
+        assert!(
+            args.iter().all(|arg| !["--limit=5", "--adapter=a", "--adapter=b"].contains(&arg.as_str())),
+            "{args:?}"
+        );
     }
+
+    #[test]
+    fn a_list_repeats_a_flag_that_takes_one_value() {
+        let args = with("adapter = [\"a,1\", \"b\"]\n", &[]).unwrap();
+        assert!(args.contains(&"--adapter=a,1".to_owned()) && args.contains(&"--adapter=b".to_owned()), "{args:?}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_file_the_line_and_the_nearest_key() {
+        let error = format!("{:#}", with("# comment\nlimmit = 5\n", &[]).unwrap_err());
+        for part in ["`limmit`", "emt.toml", "line 2", "is `limit` meant"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_of_other_commands_are_passed_over() {
+        let args = with("epochs = 3\njunit = \"x.xml\"\nlimit = 5\n", &[]).unwrap();
+        assert!(args.contains(&"--limit=5".to_owned()));
+        assert!(args.iter().all(|arg| !arg.contains("epochs") && !arg.contains("junit")), "{args:?}");
+    }
+
+    #[test]
+    fn a_form_that_the_command_line_chooses_is_not_contradicted_by_the_file() {
+        let flags = ["--baseline", "a", "--candidate", "b"];
+        let args = with_command("gate", "model = \"m\"\nmargin = 1\n", &flags);
+        assert!(format!("{:#}", args.unwrap_err()).contains("margin"), "no command has it");
+        let args = with_command("gate", "model = \"m\"\njunit = \"x.xml\"\n", &flags).unwrap();
+        assert!(args.iter().all(|arg| arg != "--model=m"), "{args:?}");
+        assert!(args.contains(&"--junit=x.xml".to_owned()));
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_line() {
+        for (text, parts) in [
+            ("limit = 5\nfresh = \"yes\"\n", ["line 2", "`fresh`", "switch"]),
+            ("\n\nlimit = { n = 5 }\n", ["line 3", "`limit`", "a table"]),
+            ("data = 2024-01-01\n", ["line 1", "`data`", "a date"]),
+        ] {
+            let error = format!("{:#}", with(text, &[]).unwrap_err());
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]

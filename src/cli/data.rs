@@ -39,11 +39,11 @@ enum DataCommand {
 /// Where datasets are, for every command that reads them.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Places {
-    /// Folder of datasets; else EMT_DATA, else the platform's cache folder
-    #[arg(long = "data", value_name = "DIR")]
+    /// Folder of datasets [default: EMT_DATA, then the platform's cache folder]
+    #[arg(long = "data", value_name = "DIR", help_heading = "Data")]
     pub data: Option<PathBuf>,
-    /// Catalog to use instead of the built-in one
-    #[arg(long, value_name = "FILE")]
+    /// Catalog of datasets [default: the built-in one]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Data")]
     pub datasets_file: Option<PathBuf>,
 }
 
@@ -66,16 +66,19 @@ impl Places {
 /// How datasets are read that a person names, for every command that reads images.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ReadingOptions {
-    /// The orientation that an image carries (EXIF): `apply` turns every image upright, `ignore` none; `auto`: as the source's
-    /// reference loader (Python's `datasets` turns images of its tables and of folders with metadata.csv; Pillow and
-    /// torchvision turn a TIFF only)
-    #[arg(long, value_enum, default_value_t = ExifName::Auto)]
+    /// What is done with the orientation that an image carries in its EXIF data
+    ///
+    /// `apply` turns every image upright, `ignore` turns none. `auto` does what the reference loader of the source does: Python's
+    /// `datasets` turns images of its tables and of folders with metadata.csv; Pillow and torchvision turn only TIFF.
+    #[arg(long, value_enum, default_value_t = ExifName::Auto, hide_short_help = true, help_heading = "Data")]
     exif: ExifName,
-    /// Column of images (bytes or paths) of a table: CSV, JSON lines, Parquet, Arrow; default: image, path, file_name, ...
-    #[arg(long, value_name = "NAME")]
+    /// Column of a table that has the images, as bytes or paths [default: image, path, file_name, ...]
+    ///
+    /// Tables are CSV, JSON lines, Parquet and Arrow files.
+    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Data")]
     image_column: Option<String>,
-    /// Column of labels of a table; default: label, fine_label, labels, class
-    #[arg(long, value_name = "NAME")]
+    /// Column of a table that has the labels [default: label, fine_label, labels, class]
+    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Data")]
     label_column: Option<String>,
 }
 
@@ -115,29 +118,29 @@ enum Format {
 struct ListArgs {
     #[command(flatten)]
     places: Places,
-    /// How to print
+    /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }
 
 #[derive(Args, Debug)]
 struct VerifyArgs {
-    /// Names of the catalog, paths, or NAME=PATH; without any: what is found here
+    /// Names of the catalog, paths, or NAME=PATH [default: the datasets found on this machine]
     #[arg(value_name = "DATASET", value_delimiter = ',')]
     datasets: Vec<String>,
     #[command(flatten)]
     places: Places,
-    /// Another split than the default one
+    /// Split to check [default: the catalog's default split]
     #[arg(long)]
     split: Option<String>,
-    /// Sheet with names for the classes, as for eval
+    /// Sheet with other names for the classes, as for `emt eval`
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     #[command(flatten)]
     reading: ReadingOptions,
     #[command(flatten)]
     hub: HubOptions,
-    /// Decode only so many images of each dataset
+    /// Decode at most N images per dataset
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -149,10 +152,10 @@ struct FetchArgs {
     datasets: Vec<String>,
     #[command(flatten)]
     places: Places,
-    /// Only the files of this split, where they are apart
+    /// Fetch only the files of this split, if they are separate
     #[arg(long)]
     split: Option<String>,
-    /// Mirror that has the files under the same names
+    /// Mirror with the same file names
     #[arg(long, value_name = "URL")]
     base_url: Option<String>,
 }

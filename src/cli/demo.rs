@@ -17,16 +17,16 @@ use super::{exit_code, parsed};
 /// Flags of `emt demo`.
 #[derive(Args, Debug)]
 pub(super) struct DemoArgs {
-    /// Folder for runs, adapters, charts and the report; default: reports/demo, with a number where that exists
+    /// Folder for runs, adapters, charts and the report [default: reports/demo, numbered if it exists]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Seed of both fine-tunes
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Held-out images of each dataset at the end
+    /// Held-out images per dataset in the last evaluation
     #[arg(long, value_name = "N", default_value_t = 300)]
     limit: usize,
-    /// Epochs of both fine-tunes; default: 6 for linear, 4 for lora
+    /// Epochs of both fine-tunes [default: linear 6, lora 4]
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
 }
@@ -55,7 +55,9 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         say(err, format!("\n{}/3: fine-tuning `{method}` on {TUNED_ON} ({what})", index + 1))?;
         let command: FinetuneArgs = parsed("finetune", finetune_flags(args, &dir, method))?;
         // Its table is part of the progress here; results are what stands at the end.
-        let code = finetune::run(&command, quiet, &mut *err, &mut std::io::sink())?;
+        let mut nowhere = std::io::sink();
+        let table: &mut dyn Write = if quiet { &mut nowhere } else { &mut *err };
+        let code = finetune::run(&command, quiet, table, &mut std::io::sink())?;
         if code != exit_code::OK {
             return Ok(code);
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::record::FeatureCache;
@@ -16,12 +16,14 @@ const BYTES_PER_GB: f64 = 1e9;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Feature cache")]
 pub(super) struct FeatureCacheOptions {
-    /// Keep what the vision tower and the encoder make of each image in this folder, and look it up there: a run or a training
-    /// over the same images skips them. Answers stay the same. About 1.2 MB an image of LLaVA-1.5 in bf16
-    #[arg(long, value_name = "DIR")]
+    /// Folder in which the features of images are kept
+    ///
+    /// The features are what the vision tower and the encoder compute for each image. A later run or training over the same images
+    /// reads them instead. Answers stay the same. LLaVA-1.5 in bf16 takes about 1.2 MB per image.
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub(super) feature_cache: Option<PathBuf>,
-    /// Size that the folder may reach, in GB (10^9 bytes); what is new is then no longer kept. Default: 20
-    #[arg(long, value_name = "N", requires = "feature_cache")]
+    /// Largest size of that folder, in GB (10^9 bytes); nothing is added beyond it [default: 20]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub(super) feature_cache_gb: Option<f64>,
 }
 
@@ -32,15 +34,5 @@ impl FeatureCacheOptions {
         let gigabytes = self.feature_cache_gb.unwrap_or(DEFAULT_GB);
         ensure!(gigabytes.is_finite() && gigabytes > 0.0, "--feature-cache-gb must be above 0, and is {gigabytes}");
         Ok(Some(Arc::new(FeatureCache::open(dir, (gigabytes * BYTES_PER_GB) as u64)?)))
-    }
-
-    /// Refuses the cache for models that run elsewhere.
-    pub(super) fn refuse_for_served(&self) -> Result<()> {
-        if self.feature_cache.is_some() {
-            bail!(
-                "--feature-cache keeps what towers make of images here, and the model is behind a server; hint: leave it out"
-            );
-        }
-        Ok(())
     }
 }

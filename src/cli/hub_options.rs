@@ -17,9 +17,10 @@ use crate::model::weights::Hub;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model hub")]
 pub(super) struct HubOptions {
-    /// Fetch from the hub (HF_ENDPOINT, HF_TOKEN) what its cache (HF_HUB_CACHE, HF_HOME) lacks of ORG/NAME[@REVISION], be it
-    /// a model, an adapter or a dataset;
-    /// without this flag nothing is asked of the network, and the cache must have it
+    /// Fetch what the hub's cache lacks of ORG/NAME: a model, an adapter or a dataset
+    ///
+    /// Without this flag the hub is not asked, and its cache (HF_HUB_CACHE, HF_HOME) must have everything. HF_ENDPOINT and
+    /// HF_TOKEN are honoured.
     #[arg(long)]
     pub(super) download: bool,
 }

@@ -27,9 +27,9 @@ pub(super) struct JudgeArgs {
 
 #[derive(Subcommand, Debug)]
 enum JudgeCommand {
-    /// Judge the answers of a recorded run again, without the model, into a new run folder
+    /// Judge a run's answers again, without the model, and write a new run
     Score(Box<ScoreArgs>),
-    /// Draw answers of a recorded run as a sheet for people to mark
+    /// Draw answers from a run into a sheet for people to mark
     Sample(SampleArgs),
     /// Measure a judge against a sheet that people marked
     Calibrate(Box<CalibrateArgs>),
@@ -37,19 +37,19 @@ enum JudgeCommand {
 
 #[derive(Args, Debug)]
 struct ScoreArgs {
-    /// The recorded run; it stays as it is
+    /// The recorded run; it is not changed
     #[arg(value_name = "RUN")]
     run: PathBuf,
-    /// The new run's folder; the same command again resumes
+    /// Folder of the new run; the same command resumes it
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
-    /// Refuse a folder that exists
-    #[arg(long)]
+    /// Refuse to resume: fail if the folder exists
+    #[arg(long, hide_short_help = true)]
     fresh: bool,
-    /// Exit with 2 where a larger share of one subject's trials of a dataset is unscored
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    /// Largest share of unscored trials per subject and dataset; above it the exit code is 2
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, hide_short_help = true)]
     max_unscored: f64,
-    /// What standard output gets
+    /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]

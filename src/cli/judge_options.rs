@@ -47,52 +47,56 @@ enum PresetName {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Judging")]
 pub(super) struct JudgeOptions {
-    /// Who decides whether an answer means the label
+    /// Judge that decides whether an answer means the label
     #[arg(long, value_enum, default_value = "rules")]
     judge: Judge,
-    /// Address of an OpenAI-compatible server, with or without /v1; else EMT_JUDGE_BASE_URL, OPENAI_BASE_URL
+    /// Address of the judge's server [default: EMT_JUDGE_BASE_URL, then OPENAI_BASE_URL]
+    ///
+    /// Any OpenAI-compatible server, with or without /v1. The key is in EMT_JUDGE_API_KEY or OPENAI_API_KEY.
     #[arg(long, value_name = "URL")]
     judge_url: Option<String>,
-    /// The judge's model, as the server calls it
+    /// The judge's model by the server's name
     #[arg(long, value_name = "NAME")]
     judge_model: Option<String>,
-    /// `strict`, `emt` (the paper's, verbatim), or a file with {label} and {answer}
-    #[arg(long, value_name = "NAME|FILE", default_value = "strict")]
+    /// Judge prompt: `strict`, `emt` (the paper's, verbatim), or a file with {label} and {answer}
+    #[arg(long, value_name = "NAME|FILE", default_value = "strict", hide_short_help = true)]
     judge_prompt: String,
-    /// Sampling parameters under one name; without, temperature 0
-    #[arg(long, value_enum)]
+    /// Named sampling parameters [default: temperature 0]
+    #[arg(long, value_enum, hide_short_help = true)]
     judge_preset: Option<PresetName>,
-    /// About which pairs the language model is asked beside the rules
-    #[arg(long, value_enum, default_value = "residual")]
+    /// Answers that the language model of `rules+llm` is asked about
+    #[arg(long, value_enum, default_value = "residual", hide_short_help = true)]
     judge_scope: ScopeName,
-    /// Most tokens of one reply, its thoughts included; default: 2048, or fewer where the server takes fewer, and 64 with the
-    /// paper's preset
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Most tokens of one reply of the judge, its thoughts included [default: 2048]
+    ///
+    /// A server that takes fewer gets fewer. With the paper's preset the default is 64.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), hide_short_help = true)]
     judge_reply_tokens: Option<u32>,
-    /// Further fields of each request to the judge, as a JSON object or NAME=VALUE; may be repeated; null leaves a field out.
-    /// `'{"chat_template_kwargs":{"enable_thinking":false}}'` keeps many reasoning models from thinking
-    #[arg(long, value_name = "JSON|NAME=VALUE")]
+    /// Further fields of each request to the judge, as a JSON object or NAME=VALUE; repeatable
+    ///
+    /// null leaves a field out. '{"chat_template_kwargs":{"enable_thinking":false}}' keeps many reasoning models from thinking.
+    #[arg(long, value_name = "JSON|NAME=VALUE", hide_short_help = true)]
     judge_extra_body: Vec<String>,
-    /// Requests under way at once, to a judge as to a served model
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    /// Most requests at the same time, to a judge and to a served model
+    #[arg(long, value_name = "N", default_value_t = 8, hide_short_help = true, help_heading = "Requests")]
     max_connections: usize,
-    /// Seconds for one attempt, of a judge as of a served model
-    #[arg(long, value_name = "SECONDS", default_value_t = 120.0)]
+    /// Seconds per attempt, of a judge and of a served model
+    #[arg(long, value_name = "SECONDS", default_value_t = 120.0, hide_short_help = true, help_heading = "Requests")]
     timeout: f64,
-    /// Seconds before the first retry where the server names none; doubles
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    /// Seconds before the first retry, doubled per retry, unless the server names a time
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, hide_short_help = true, help_heading = "Requests")]
     retry_base: f64,
-    /// Most calls in all; what is left then is unscored
-    #[arg(long, value_name = "N")]
+    /// Most calls of the judge in all; answers beyond them stay unscored
+    #[arg(long, value_name = "N", hide_short_help = true)]
     judge_max_calls: Option<u64>,
-    /// Most tokens in all, prompts and replies
-    #[arg(long, value_name = "N")]
+    /// Most tokens of the judge in all, prompts and replies
+    #[arg(long, value_name = "N", hide_short_help = true)]
     judge_max_tokens: Option<u64>,
-    /// Most requests a minute
-    #[arg(long, value_name = "N")]
+    /// Most requests to the judge per minute
+    #[arg(long, value_name = "N", hide_short_help = true)]
     judge_requests_per_minute: Option<u64>,
-    /// Most tokens a minute
-    #[arg(long, value_name = "N")]
+    /// Most tokens of the judge per minute
+    #[arg(long, value_name = "N", hide_short_help = true)]
     judge_tokens_per_minute: Option<u64>,
 }
 

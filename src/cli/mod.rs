@@ -11,8 +11,10 @@ mod eval;
 mod extra_body;
 mod feature_cache_options;
 mod finetune;
+mod forms;
 mod gallery;
 mod gate;
+mod help;
 mod hub_options;
 mod interrupt;
 mod judge;
@@ -30,7 +32,7 @@ use std::io::Write;
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-/// Exit codes; the whole list stands in the README.
+/// Exit codes; the README has the whole list.
 pub mod exit_code {
     /// Done.
     pub const OK: u8 = 0;
@@ -49,31 +51,34 @@ pub mod exit_code {
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say nothing but errors
+    /// Print results and errors only
     #[arg(long, short, global = true)]
     quiet: bool,
-    /// TOML file with flags as keys (underscores for dashes); flags on the command line win
+    /// TOML file with flags as keys; flags of the command line win
+    ///
+    /// Keys have underscores for dashes (`max_new_tokens = 16`). A file may serve several commands: keys of other commands are
+    /// passed over.
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<std::path::PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Ask a model and its encoder about images; judge, record and report the answers
+    /// Evaluate a model and its encoder on images; judge, record and report the answers
     Eval(Box<eval::EvalArgs>),
     /// Compare runs with a baseline: what was forgotten, per dataset, class and image
     Report(Box<report::ReportArgs>),
     /// Decide whether a fine-tuned model may be released: exit code 0 pass, 1 fail, 3 inconclusive
     Gate(Box<gate::GateArgs>),
-    /// Fine-tune a model, and draw what it forgets epoch by epoch
+    /// Fine-tune a model and show what it forgets epoch by epoch
     Finetune(Box<finetune::FinetuneArgs>),
-    /// Judge a recorded run again, and measure a judge against people
+    /// Judge a recorded run again; measure a judge against people
     Judge(judge::JudgeArgs),
-    /// List the models, encoders, comparators and chat templates that are known, and what was verified how
+    /// List the supported models, encoders, servers and chat templates, and how each was verified
     Models(models::ModelsArgs),
     /// Find, check and download datasets
     Data(data::DataArgs),
-    /// Fine-tune, evaluate and compare the miniature that is part of the program: the whole story, offline
+    /// Fine-tune, evaluate and compare the built-in miniature model, offline
     Demo(demo::DemoArgs),
 }
 
@@ -97,9 +102,21 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
+/// The command line as clap describes it.
+pub fn command() -> clap::Command {
+    help::with_pages(Cli::command())
+}
+
+/// Parsed, with the configuration file; a flag that this form of its command does not use is refused.
 fn parse(args: Vec<OsString>) -> anyhow::Result<Cli> {
-    let args = config_file::with_config(&Cli::command(), args)?;
-    let matches = Cli::command().try_get_matches_from(args)?;
+    let described = command();
+    let config = config_file::read(&described, &args)?;
+    let with_config = config.as_ref().map_or_else(|| args.clone(), |config| config.put_into(&args));
+    let matches = described.clone().try_get_matches_from(with_config).map_err(|error| {
+        let of_config = config.as_ref().and_then(|config| config.place_of(&error));
+        of_config.unwrap_or_else(|| error.into())
+    })?;
+    forms::refuse_unused(&described, &matches, &args)?;
     Ok(Cli::from_arg_matches(&matches)?)
 }
 

@@ -14,7 +14,7 @@ use crate::model::template::BUILT_IN;
 /// `emt models`.
 #[derive(Args, Debug)]
 pub(super) struct ModelsArgs {
-    /// How to print
+    /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }

@@ -2,9 +2,11 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::gallery::Gallery;
 use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
@@ -24,18 +26,28 @@ pub(super) enum Format {
     Json,
 }
 
+/// Understands `names` and nothing else: a slip is answered with the nearest of them.
+pub(super) fn names<T>(names: &'static [&'static str]) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr + Clone + Send + Sync + 'static,
+    T::Err: ToString,
+{
+    PossibleValuesParser::new(names.iter().copied())
+        .try_map(|name| name.parse::<T>().map_err(|error| error.to_string()))
+}
+
 /// How charts look.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Charts")]
 pub(super) struct ChartOptions {
-    /// `radius`: a petal's length is its accuracy; `area`: its area is
-    #[arg(long, value_name = "SCALE", default_value = "radius")]
+    /// What shows the accuracy of a petal: `radius` (its length) or `area`
+    #[arg(long, value_parser = names::<Scale>(&["radius", "area"]), default_value = "radius", hide_short_help = true)]
     rose_scale: Scale,
-    /// `petals`, or the paper's `radar` polygons
-    #[arg(long, value_name = "STYLE", default_value = "petals")]
+    /// Style of the rose chart: `petals`, or the paper's `radar` polygons
+    #[arg(long, value_parser = names::<Style>(&["petals", "radar"]), default_value = "petals", hide_short_help = true)]
     rose_style: Style,
-    /// Show the paper's own rows for the same datasets beside the run's
-    #[arg(long)]
+    /// Show the paper's results on the same datasets beside the run's
+    #[arg(long, hide_short_help = true)]
     paper_rows: bool,
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
-use super::eval::{EvalOptions, GenerationConfigName};
+use super::eval::EvalOptions;
 use super::{environment, extra_body};
 use crate::api::ChatConfig;
 use crate::model::served::{ServedName, ServerRequest};
@@ -18,31 +18,35 @@ const TAKEN_FIELDS: [(&str, &str); 3] =
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Served models")]
 pub(super) struct ServedOptions {
-    /// Model at --model http://HOST/v1, as its server calls it; default: the only one that it has. Several, separated by
-    /// commas or repeated, are a run each, in DIR/NAME. The key is EMT_MODEL_API_KEY, else OPENAI_API_KEY; --max-connections,
-    /// --timeout and --retry-base hold for it as for a judge
+    /// Model by the name of its server [default: the server's only model]
+    ///
+    /// Several are separated by commas or repeated; each is a run in DIR/NAME. The key is in EMT_MODEL_API_KEY or OPENAI_API_KEY.
+    /// --max-connections, --timeout and --retry-base apply to this server as well.
     #[arg(long = "served-model", value_name = "[NAME=]MODEL", value_delimiter = ',')]
     served_models: Vec<String>,
-    /// Ask the server for log-probabilities, for the near-ties in `logit_gap`
-    #[arg(long)]
+    /// Ask the server for log-probabilities, which `logit_gap` needs to show near-ties
+    #[arg(long, hide_short_help = true)]
     logprobs: bool,
-    /// Whether the server's tokenizer adds its special tokens to the rendered chat; `auto`: where vLLM would leave the
-    /// beginning-of-sequence token out, which is asked of it
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    /// Whether the server's tokenizer adds its special tokens to the rendered chat
+    ///
+    /// `auto` asks vLLM whether it would omit the beginning-of-sequence token, and adds the tokens if so.
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", hide_short_help = true)]
     add_special_tokens: SpecialTokens,
-    /// Further fields of each request to the server of --model, as a JSON object or NAME=VALUE; may be repeated; null leaves a
-    /// field out. `'{"chat_template_kwargs":{"enable_thinking":false}}'` keeps many reasoning models from thinking
-    #[arg(long, value_name = "JSON|NAME=VALUE")]
+    /// Further fields of each request to the server of --model, as a JSON object or NAME=VALUE; repeatable
+    ///
+    /// null leaves a field out. '{"chat_template_kwargs":{"enable_thinking":false}}' keeps many reasoning models from thinking.
+    #[arg(long, value_name = "JSON|NAME=VALUE", hide_short_help = true)]
     extra_body: Vec<String>,
-    /// Most requests a minute to the server of --model
-    #[arg(long, value_name = "N")]
+    /// Most requests to the server of --model per minute
+    #[arg(long, value_name = "N", hide_short_help = true)]
     requests_per_minute: Option<u64>,
-    /// Most tokens a minute, prompts and answers, by the server of --model
-    #[arg(long, value_name = "N")]
+    /// Most tokens of the server of --model per minute, prompts and answers
+    #[arg(long, value_name = "N", hide_short_help = true)]
     tokens_per_minute: Option<u64>,
-    /// Samples that the server is asked about again at the end: how often it answers another thing is its own noise, and
-    /// stands in every comparison
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    /// Samples that the server is asked about a second time at the end
+    ///
+    /// How often it changes its answer is the server's own noise. Every comparison shows it.
+    #[arg(long, value_name = "N", default_value_t = 20, hide_short_help = true)]
     server_repeats: usize,
 }
 
@@ -73,24 +77,8 @@ impl ServedOptions {
         self.server_repeats
     }
 
-    /// Refuses flags that only a served model has.
-    pub(super) fn refuse_for_local(&self, model: &Path) -> Result<()> {
-        let is_given = !self.served_models.is_empty()
-            || self.logprobs
-            || !self.extra_body.is_empty()
-            || self.add_special_tokens != SpecialTokens::Auto;
-        ensure!(
-            !is_given,
-            "--served-model, --logprobs, --extra-body and --add-special-tokens are for a model behind a server, and `{}` is a checkpoint; \
-             hint: --model http://HOST:PORT/v1",
-            model.display()
-        );
-        Ok(())
-    }
-
     /// What is asked of the server.
     pub(super) fn request(&self, model: &Path, options: &EvalOptions, scores_labels: bool) -> Result<ServerRequest> {
-        refuse_local_flags(options)?;
         let (api_key_variable, api_key) = environment::model_api_key();
         let connection = options.judging.connection()?;
         let models: Vec<ServedName> = self.served_models.iter().map(|text| name(text)).collect::<Result<_>>()?;
@@ -118,26 +106,6 @@ impl ServedOptions {
             },
             scores_labels,
         })
-    }
-}
-
-/// Flags that say how a checkpoint is loaded would be ignored by a server that loaded it already.
-fn refuse_local_flags(options: &EvalOptions) -> Result<()> {
-    let refused = [
-        ("--adapter", !options.adapters.adapters.is_empty(), "the server loads adapters: name them in --served-model"),
-        ("--template", options.template.is_some(), "the server renders the chat: vLLM takes --chat-template"),
-        ("--dtype", options.dtype != "auto", "the server was started with its own; the encoder runs in f32 on a cpu"),
-        (
-            "--generation-config",
-            options.generation_config != GenerationConfigName::Checkpoint,
-            "the server reads it when it starts: vLLM takes --generation-config",
-        ),
-        ("--min-pixels", options.min_pixels.is_some(), "the server resizes images: vLLM takes --mm-processor-kwargs"),
-        ("--max-pixels", options.max_pixels.is_some(), "the server resizes images: vLLM takes --mm-processor-kwargs"),
-    ];
-    match refused.into_iter().find(|(_, is_given, _)| *is_given) {
-        Some((flag, _, hint)) => bail!("{flag} has no effect on a model behind a server; hint: {hint}"),
-        None => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::compare::{DEFAULT_ALPHA, DEFAULT_MARGIN};
+use crate::domain::nearest;
 
 /// The default policy as a documented file.
 pub const DEFAULT_POLICY: &str = include_str!("default_policy.toml");
@@ -308,29 +309,6 @@ fn set(policy: &mut DatasetPolicy, key: &str, value: &Value, table: &str) -> Res
         }
     }
     Ok(())
-}
-
-/// The name of `known` that differs from `name` by the fewest edits, if by few.
-fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    let name = name.replace('-', "_").to_lowercase();
-    let (distance, found) = known.iter().map(|known| (edits(&name, known), *known)).min()?;
-    (distance <= 2.max(name.len() / 3)).then_some(found)
-}
-
-/// Levenshtein's distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -13,18 +13,10 @@ fn finetune(shared: &Path, method: &str, out: &Path) -> Command {
     let mut command = support::emt();
     command.arg("finetune").arg("--model").arg(shared.join("models/tiny-llava"));
     command.arg("--data").arg(shared.join("data")).args(["--train", "cifar10", "--limit", "16", "--batch-size", "4"]);
-    command.args([
-        "--method",
-        method,
-        "--rank",
-        "4",
-        "--epochs",
-        "2",
-        "--learning-rate",
-        "2e-3",
-        "--warmup-ratio",
-        "0",
-    ]);
+    command.args(["--method", method, "--epochs", "2", "--learning-rate", "2e-3", "--warmup-ratio", "0"]);
+    if method == "lora" {
+        command.args(["--rank", "4"]);
+    }
     command.args(["--micro-batch-size", "2", "--eval-datasets", "none", "--save-every", "3", "--quiet"]);
     command.args(["--answer-template", "The object is a {label}.", "--out"]).arg(out);
     command

@@ -23,6 +23,7 @@ mod eval;
 mod eval_judged;
 mod feature_cache;
 mod finetune;
+mod flags;
 mod folders;
 mod gate;
 mod gate_simulation;

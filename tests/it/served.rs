@@ -207,7 +207,11 @@ fn flags_of_a_checkpoint_are_refused_for_a_server_and_the_other_way_round() {
         // Nothing is asked before flags are understood: there is no server.
         fails(&mut eval("http://127.0.0.1:9", out.path(), &[flag, value]), 2, &[flag, "no effect", "hint"]);
     }
-    fails(&mut eval("embedded", out.path(), &["--served-model", "tiny"]), 2, &["--served-model", "checkpoint"]);
+    fails(
+        &mut eval("embedded", out.path(), &["--served-model", "tiny"]),
+        2,
+        &["--served-model", "no effect", "served model"],
+    );
     fails(&mut eval("http://me:hunter2@127.0.0.1:9", out.path(), &[]), 2, &["EMT_MODEL_API_KEY"]);
     let gone =
         fails(&mut eval("http://127.0.0.1:9/v1", out.path(), &[]), 2, &["http://127.0.0.1:9", "check its address"]);

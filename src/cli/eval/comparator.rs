@@ -4,23 +4,29 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::options::EvalOptions;
+use crate::cli::forms;
 use crate::dataset::{self, Dataset};
 use crate::domain::{ProbeClassifier, ProbeSpec};
 use crate::eval::{EncoderChoice, OpenedSubjects, ProbeRequest, Shots};
 
 /// Flags of the comparison.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Comparator")]
 pub(in crate::cli) struct ComparatorOptions {
-    /// What the model is compared with. `zero-shot`: the encoder and its captions; `probe`: a classifier on the model's own
-    /// tower, which learns from a few images of the training split; `auto`: zero-shot where an encoder is found, else a
-    /// probe where training images are at hand, else nothing
-    #[arg(long, value_enum, default_value = "auto")]
+    /// What the model is compared with
+    ///
+    /// `zero-shot` is the encoder with its captions. `probe` is a classifier on the model's own tower that learns from a few
+    /// images of the training split. `auto` takes zero-shot if an encoder is found, else a probe if training images are found,
+    /// else nothing.
+    #[arg(long, value_enum, default_value = "auto", hide_short_help = true)]
     comparator: ComparatorName,
-    /// How a probe classifies
-    #[arg(long, value_enum, default_value = "nearest-mean")]
+    /// Classifier of a probe
+    #[arg(long, value_enum, default_value = "nearest-mean", hide_short_help = true)]
     probe: ProbeName,
-    /// Training images a class that a probe learns from; the largest number counts, the others are told beside it
-    #[arg(long, value_name = "K,K", value_delimiter = ',', default_values_t = [1, 5, 16])]
+    /// Training images per class for a probe
+    ///
+    /// The largest number is the comparison; the accuracies of the others are reported beside it.
+    #[arg(long, value_name = "K,K", value_delimiter = ',', default_values_t = [1, 5, 16], hide_short_help = true)]
     probe_shots: Vec<usize>,
 }
 
@@ -113,12 +119,16 @@ pub(super) fn choose(
     let request = args.comparator.request()?;
     let missing = match (args.comparator.comparator, subjects.missing_encoder()) {
         (ComparatorName::Auto | ComparatorName::ZeroShot, _) if subjects.has_encoder() => {
+            refuse_flags_of_a_probe()?;
             return Ok(without(Vec::new()));
         }
         (ComparatorName::ZeroShot, missing) => {
             bail!("{}", missing.unwrap_or("--comparator zero-shot needs an encoder"))
         }
-        (ComparatorName::Auto, None) => return Ok(without(vec![NOTHING.to_owned()])),
+        (ComparatorName::Auto, None) => {
+            refuse_flags_of_a_probe()?;
+            return Ok(without(vec![NOTHING.to_owned()]));
+        }
         (ComparatorName::Auto, Some(missing)) => Some(missing),
         (ComparatorName::Probe, _) => None,
     };
@@ -150,6 +160,18 @@ pub(super) fn choose(
         }
     }
     Ok(Comparator { probes, warnings })
+}
+
+/// With `--comparator auto` only the checkpoint says whether there is a probe.
+fn refuse_flags_of_a_probe() -> Result<()> {
+    match ["probe", "probe-shots"].into_iter().find(|flag| forms::was_typed(flag)) {
+        Some(flag) => {
+            bail!(
+                "--{flag} has no effect here, where the comparator is no probe; hint: leave it out, or --comparator probe"
+            )
+        }
+        None => Ok(()),
+    }
 }
 
 /// Paths that were tried follow on more lines.

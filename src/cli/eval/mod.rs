@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
-pub(super) use self::options::{EvalOptions, GenerationConfigName};
+pub(super) use self::options::EvalOptions;
 pub(super) use self::prepare::{
     PlannedRun, Prepared, announce, found_text, open_runs, plan, prepare, prompt_name, warn,
 };
@@ -26,22 +26,25 @@ use crate::eval::{self, Ended, EvalRun};
 /// Flags of `emt eval`.
 #[derive(Args, Debug)]
 pub(super) struct EvalArgs {
-    /// Checkpoint folder of the model; `embedded`: the miniature that is a part of the program; ORG/NAME[@REVISION] on
-    /// the hub, found in its cache (a folder of that name wins); or the address of a server with OpenAI's chat interface, such
-    /// as http://localhost:8000/v1
-    #[arg(long, short, value_name = "DIR|ORG/NAME|URL|embedded")]
+    /// Model: a checkpoint folder, ORG/NAME on the hub, a server's address, or `embedded`
+    ///
+    /// ORG/NAME[@REVISION] is looked up in the hub's cache; a folder of that name wins. A server is one with OpenAI's chat
+    /// interface, such as http://localhost:8000/v1. `embedded` is the miniature model that is part of the program.
+    #[arg(long, short, value_name = "MODEL")]
     model: PathBuf,
-    /// Run folder; default: reports/<model>-<identity>. With adapters the runs lie in DIR/base and DIR/<adapter>. The
-    /// same command again resumes
+    /// Folder of the run [default: reports/<model>-<identity>]
+    ///
+    /// With adapters the runs are in DIR/base and DIR/<adapter>, with several served models in DIR/<name>. The same command
+    /// resumes a run that was interrupted.
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Exit with 2 where a larger share of one subject's trials of a dataset is unscored
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02)]
+    /// Largest share of unscored trials per subject and dataset; above it the exit code is 2
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, hide_short_help = true)]
     max_unscored: f64,
-    /// Errors shown with their images in report.html, at most; 0: none
-    #[arg(long, value_name = "N", default_value_t = N_ERRORS_SHOWN)]
+    /// Most errors shown with their images in report.html; 0 shows none
+    #[arg(long, value_name = "N", default_value_t = N_ERRORS_SHOWN, hide_short_help = true)]
     max_images: usize,
-    /// What standard output gets
+    /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]

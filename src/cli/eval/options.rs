@@ -16,76 +16,99 @@ use crate::cli::served_options::ServedOptions;
 /// What is asked of which model: the flags of every command that evaluates.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct EvalOptions {
-    /// Folder of the encoder to compare with, or its ORG/NAME[@REVISION] on the hub; `auto`: the one that the checkpoint
-    /// names (a served model names none); `embedded`: the miniature's; `none`: no comparison
-    #[arg(long, value_name = "DIR|ORG/NAME|auto|embedded|none", default_value = "auto")]
+    /// Encoder to compare with: a folder, ORG/NAME on the hub, `auto`, `embedded` or `none`
+    ///
+    /// `auto` takes the encoder that the checkpoint names; a served model names none. `embedded` is the miniature's encoder.
+    /// `none` turns the comparison off.
+    #[arg(long, value_name = "ENCODER", default_value = "auto")]
     pub(in crate::cli) encoder: String,
     #[command(flatten)]
     pub(in crate::cli) comparator: ComparatorOptions,
-    /// Names of `emt data list`, folders, archives, tables, or NAME=PATH, separated by commas; default: what is found of mnist,
-    /// cifar10, cifar100, miniimagenet; for the embedded model embedded/mnist, embedded/cifar10, embedded/cifar100
+    /// Datasets: names of `emt data list`, folders, tables, or NAME=PATH [default: those found of four]
+    ///
+    /// Several are separated by commas. Archives, Parquet files, folders of `save_to_disk` and ORG/NAME on the hub are read as
+    /// well. The default is mnist, cifar10, cifar100 and miniimagenet, as far as they are found; for `--model embedded` it is
+    /// embedded/mnist, embedded/cifar10 and embedded/cifar100.
     #[arg(long, value_name = "A,B")]
     pub(in crate::cli) datasets: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) places: Places,
-    /// Split to evaluate; default: the held-out one
-    #[arg(long, value_name = "NAME")]
+    /// Split to evaluate [default: the held-out split]
+    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Data")]
     pub(in crate::cli) split: Option<String>,
-    /// Sheet with other names for the classes of one dataset (CSV with class,name,aliases; or a line a class)
-    #[arg(long, value_name = "FILE")]
+    /// Sheet with other names for the classes of one dataset
+    ///
+    /// The sheet is a CSV file with the columns class, name and aliases, or a text file with one line per class.
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Data")]
     pub(in crate::cli) labels: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) reading: ReadingOptions,
-    /// Evaluate so many samples of each dataset, balanced over its classes; a larger limit goes on with the same run
+    /// Evaluate at most N samples per dataset, balanced over its classes
+    ///
+    /// The same command with a larger limit continues the run.
     #[arg(long, value_name = "N")]
     pub(in crate::cli) limit: Option<usize>,
-    /// Seed of the order of samples
-    #[arg(long, value_name = "N")]
+    /// Seed of the order of samples [default: the catalog's]
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Data")]
     pub(in crate::cli) sample_seed: Option<u64>,
-    /// Refuse a folder that exists
-    #[arg(long)]
+    /// Refuse to resume: fail if the folder exists
+    #[arg(long, hide_short_help = true)]
     pub(in crate::cli) fresh: bool,
-    /// `emt` (the paper's, with the class list), `emt-open` (without), or a file with {noun} and {labels}
+    /// Question: `emt` (the paper's, with the class list), `emt-open` (without), or a file
+    ///
+    /// A file is a template with {noun} and {labels}.
     #[arg(long, value_name = "NAME|FILE", default_value = "emt")]
     pub(in crate::cli) prompt: String,
-    /// The encoder's captions: each dataset's one template, or the mean over its ensemble where it has one
-    #[arg(long, value_enum, default_value = "template")]
+    /// Captions for the encoder: one template per dataset, or the mean over its ensemble of templates
+    #[arg(long, value_enum, default_value = "template", hide_short_help = true, help_heading = "Comparator")]
     pub(in crate::cli) captions: CaptionsName,
-    /// Chat template over the checkpoint's own: a name of `emt models`, or a file: jinja, ms-swift's args.json, or
-    /// LLaMA-Factory's Modelfile
-    #[arg(long, value_name = "NAME|FILE")]
+    /// Chat template [default: the checkpoint's own]
+    ///
+    /// A name of `emt models`, or a file: jinja, ms-swift's args.json, or LLaMA-Factory's Modelfile.
+    #[arg(long, value_name = "NAME|FILE", hide_short_help = true)]
     pub(in crate::cli) template: Option<String>,
-    /// Pixels (height x width) that an image is enlarged to at least, for families that keep its proportions (Qwen);
-    /// default: 256 positions of the language model, since CIFAR's images would otherwise be 4
-    #[arg(long, value_name = "N")]
+    /// Least pixels (height x width) of an image; smaller ones are enlarged [default: 256 positions]
+    ///
+    /// For families that keep an image's proportions (Qwen). Without enlargement an image of CIFAR would take 4 positions of the
+    /// language model.
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub(in crate::cli) min_pixels: Option<u64>,
-    /// Pixels that an image is reduced to at most, for the same families; default: the checkpoint's, at most 1280
-    /// positions
-    #[arg(long, value_name = "N")]
+    /// Most pixels of an image; larger ones are reduced [default: the checkpoint's, at most 1280 positions]
+    ///
+    /// For families that keep an image's proportions (Qwen).
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub(in crate::cli) max_pixels: Option<u64>,
-    /// How the model answers: `generate` (free text), `score` (the label of the highest log-probability), or both,
-    /// separated by a comma
+    /// How the model answers: `generate` (free text), `score` (likeliest label), or both
+    ///
+    /// `score` chooses the label of the highest log-probability. Both are written `generate,score`.
     #[arg(long, value_name = "A,B", default_value = "generate")]
     pub(in crate::cli) modes: String,
-    /// Tokens of an answer at most
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    /// Most tokens per answer
+    #[arg(long, value_name = "N", default_value_t = 32, hide_short_help = true)]
     pub(in crate::cli) max_new_tokens: usize,
-    /// The settings of generation_config.json that change greedy answers, such as `repetition_penalty`: `checkpoint` applies
-    /// them as transformers does, `ignore` leaves them out
-    #[arg(long, value_enum, value_name = "WHICH", default_value = "checkpoint")]
+    /// Which settings of generation_config.json apply
+    ///
+    /// `checkpoint` applies those that change greedy answers, such as `repetition_penalty`, as transformers does; `ignore`
+    /// leaves them out.
+    #[arg(long, value_enum, value_name = "WHICH", default_value = "checkpoint", hide_short_help = true)]
     pub(in crate::cli) generation_config: GenerationConfigName,
-    /// Images in one forward pass; default: what memory allows, at most 32. With a served model: images that the encoder
-    /// sees at once, 16
+    /// Images per forward pass [default: as many as memory allows, at most 32]
+    ///
+    /// With a served model it is the number of images per pass of the encoder [default: 16].
     #[arg(long, value_name = "N")]
     pub(in crate::cli) batch_size: Option<usize>,
-    /// cpu, cuda, cuda:1, metal; auto: the GPU that the binary was built for, else cpu. With a served model: the encoder's
+    /// Device: cpu, cuda, cuda:1, metal, or auto (the GPU that the binary was built for, else cpu)
+    ///
+    /// With a served model it is the encoder's device.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(in crate::cli) device: String,
-    /// f32, bf16, f16; auto: f32 on a cpu, bf16 on a GPU. On a cpu with `+int8` behind it (`f32+int8`) the matrices of the
-    /// language model's layers are rounded to 8 bits: a quarter or half of the memory, and nearly the same answers
+    /// Numbers: f32, bf16, f16, or auto (f32 on a cpu, bf16 on a GPU)
+    ///
+    /// On a cpu, `+int8` (as in `f32+int8`) rounds the matrices of the language model's layers to 8 bits. This takes a quarter
+    /// or half of the memory, and answers stay nearly the same.
     #[arg(long, value_name = "TYPE", default_value = "auto")]
     pub(in crate::cli) dtype: String,
-    /// Datasets that the model was fine-tuned on: an answer from their labels gets the code `leak`
+    /// Datasets that the model was fine-tuned on; answers with their labels get the code `leak`
     #[arg(long, value_name = "A,B")]
     pub(in crate::cli) tuned_on: Option<String>,
     #[command(flatten)]

@@ -126,7 +126,7 @@ pub(in crate::cli) fn prepare(
         panel,
         runs,
         hub_commits,
-        feature_cache: args.feature_cache.open()?,
+        feature_cache: if batching.is_served { None } else { args.feature_cache.open()? },
     })
 }
 
@@ -166,7 +166,6 @@ fn captions(args: &EvalOptions) -> Captions {
 
 fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
     let Wanted { model, args, texts, datasets, sample_seed, template, modes, hub } = *wanted;
-    args.served.refuse_for_local(model)?;
     if args.adapters.merge && placement.rounds_to_int8 {
         bail!(
             "--merge would round to 8 bits what was rounded before; hint: without it updates are computed beside, or leave `+int8` out of --dtype"
@@ -217,7 +216,6 @@ fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
 /// The server renders prompts and knows its own limits; what does not fit, it refuses.
 fn ask_server(wanted: &Wanted<'_>) -> Result<Asked> {
     let Wanted { model, args, datasets, template, modes, hub, .. } = *wanted;
-    args.feature_cache.refuse_for_served()?;
     let encoder = args.comparator.encoder(&args.encoder)?;
     let server = args.served.request(model, args, modes.contains(&Mode::Score))?;
     let subjects = ServedSubjects::open(ServedRequest { server, encoder, hub })?;

@@ -8,90 +8,98 @@ use clap::{Args, ValueEnum};
 use super::super::data::{Places, ReadingOptions};
 use super::super::feature_cache_options::FeatureCacheOptions;
 use super::super::hub_options::HubOptions;
+use super::super::results::names;
 use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
 use crate::model::weights::is_embedded;
 
 /// Flags of `emt finetune`.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct FinetuneArgs {
-    /// Checkpoint folder of the base model; `embedded`: the miniature that is a part of the program; or
-    /// ORG/NAME[@REVISION] on the hub, found in its cache. A folder of that name wins
-    #[arg(long, short, value_name = "DIR|ORG/NAME|embedded")]
+    /// Base model: a checkpoint folder, ORG/NAME on the hub, or `embedded`
+    ///
+    /// ORG/NAME[@REVISION] is looked up in the hub's cache; a folder of that name wins. `embedded` is the miniature model that
+    /// is part of the program.
+    #[arg(long, short, value_name = "MODEL")]
     pub model: PathBuf,
-    /// What trains: linear (the projector), lora (updates of the language model, and the projector), full (language
-    /// model and projector)
-    #[arg(long, value_name = "linear|lora|full")]
+    /// What is trained: linear (the projector), lora (low-rank updates and the projector), or full
+    ///
+    /// `lora` updates the language model. `full` trains the whole language model and the projector.
+    #[arg(long, value_parser = names::<Method>(&["linear", "lora", "full"]))]
     pub method: Method,
     /// Datasets to train on: names of `emt data list`, folders, or NAME=FOLDER, separated by commas
     #[arg(long, value_name = "A,B")]
     pub train: String,
-    /// Folder for the adapter, its checkpoints and the forgetting curve. The same command again resumes
+    /// Folder for the adapter, its checkpoints and the forgetting curve; the same command resumes
     #[arg(long, short, value_name = "DIR")]
     pub out: PathBuf,
     #[command(flatten)]
     pub places: Places,
-    /// Split to train on; default: train
-    #[arg(long, value_name = "NAME")]
+    /// Split to train on [default: train]
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub split: Option<String>,
     /// Sheet with other names for the classes of one dataset
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub labels: Option<PathBuf>,
     #[command(flatten)]
     pub reading: ReadingOptions,
-    /// Train on at most so many samples of each dataset, balanced over its classes
+    /// Train on at most N samples per dataset, balanced over its classes
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Ratios in which the datasets are mixed, as in 0.8,0.2; default: all samples of each
-    #[arg(long, value_name = "R,R")]
+    /// Ratios in which the datasets are mixed, as in 0.8,0.2 [default: all samples]
+    #[arg(long, value_name = "R,R", hide_short_help = true)]
     pub mix: Option<String>,
-    /// lora: leave the projector as it is
-    #[arg(long)]
+    /// Do not train the projector (lora)
+    #[arg(long, hide_short_help = true)]
     pub no_projector: bool,
-    /// Adapter to go on from
-    #[arg(long, value_name = "DIR|ORG/NAME")]
+    /// Adapter to continue from: a folder, or ORG/NAME on the hub
+    #[arg(long, value_name = "ADAPTER", hide_short_help = true)]
     pub from_adapter: Option<PathBuf>,
-    /// The question: `emt`, `emt-open`, or a file with {noun} and {labels}
-    #[arg(long, value_name = "NAME|FILE", default_value = "emt")]
+    /// Question: `emt`, `emt-open`, or a file with {noun} and {labels}
+    #[arg(long, value_name = "NAME|FILE", default_value = "emt", hide_short_help = true)]
     pub prompt: String,
-    /// The answer to learn, with {label} and perhaps {noun}
+    /// Answer to learn, with {label} and optionally {noun}
     #[arg(long, value_name = "TEXT", default_value = AnswerTemplate::DEFAULT)]
     pub answer_template: String,
-    /// Chat template over the checkpoint's own: a name of `emt models`, or a file: jinja, ms-swift's args.json, or
-    /// LLaMA-Factory's Modelfile
-    #[arg(long, value_name = "NAME|FILE")]
+    /// Chat template [default: the checkpoint's own]
+    ///
+    /// A name of `emt models`, or a file: jinja, ms-swift's args.json, or LLaMA-Factory's Modelfile.
+    #[arg(long, value_name = "NAME|FILE", hide_short_help = true)]
     pub template: Option<String>,
-    /// Of initial values, the order of samples and dropout
+    /// Seed of the initial values, the order of samples, and dropout
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Seed of the choice of samples by --limit
-    #[arg(long, value_name = "N")]
+    /// Seed of the choice of samples by --limit [default: the catalog's]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub sample_seed: Option<u64>,
-    /// Refuse a folder that exists
-    #[arg(long)]
+    /// Refuse to resume: fail if the folder exists
+    #[arg(long, hide_short_help = true)]
     pub fresh: bool,
-    /// cpu, cuda, cuda:1, metal; auto: the GPU that the binary was built for, else cpu
+    /// Device: cpu, cuda, cuda:1, metal, or auto (the GPU that the binary was built for, else cpu)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: String,
     #[command(flatten)]
     training: TrainingOptions,
-    /// Datasets to evaluate before training and after each epoch, on held-out images; `none`; default: as in `emt eval`
+    /// Datasets to evaluate before training and after each epoch, or `none` [default: as in `emt eval`]
     #[arg(long, value_name = "A,B|none", help_heading = "Forgetting curve")]
     pub eval_datasets: Option<String>,
-    /// Images of each dataset in those evaluations
+    /// Held-out images per dataset in those evaluations
     #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Forgetting curve")]
     pub eval_limit: usize,
-    /// Encoder of those evaluations: a folder, ORG/NAME[@REVISION] on the hub, or none; also the tower of a checkpoint that
-    /// only names it
-    #[arg(long, value_name = "DIR|ORG/NAME|none", help_heading = "Forgetting curve")]
+    /// Encoder of those evaluations: a folder, ORG/NAME on the hub, or `none` [default: none]
+    ///
+    /// It is also the vision tower of a checkpoint that only names its tower.
+    #[arg(long, value_name = "ENCODER", help_heading = "Forgetting curve", hide_short_help = true)]
     pub encoder: Option<String>,
-    /// Tokens of an answer at most in those evaluations
-    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Forgetting curve")]
+    /// Most tokens per answer in those evaluations
+    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Forgetting curve", hide_short_help = true)]
     pub max_new_tokens: usize,
-    /// Write a checkpoint after so many steps, beside those after each epoch
-    #[arg(long, value_name = "N")]
+    /// Write a checkpoint every N steps as well as after each epoch
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Training")]
     pub save_every: Option<usize>,
-    /// Samples in one forward and backward pass; a step sums over as many as its batch needs. More than 1 helps a GPU
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// Samples per forward and backward pass
+    ///
+    /// A step sums over as many passes as its batch needs. More than 1 helps a GPU.
+    #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Training")]
     pub micro_batch_size: usize,
     #[command(flatten)]
     pub hub: HubOptions,
@@ -103,34 +111,34 @@ pub(in crate::cli) struct FinetuneArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Training")]
 struct TrainingOptions {
-    /// Highest learning rate; default: linear 2e-3, lora 2e-4, full 2e-5
+    /// Highest learning rate [default: linear 2e-3, lora 2e-4, full 2e-5]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
-    /// Samples of one optimizer step; default: linear 128, lora and full 32
+    /// Samples per optimizer step [default: linear 128, lora 32, full 32]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// Passes over the training samples; default: 3
+    /// Passes over the training samples [default: 3]
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
-    /// Share of the steps in which the rate rises; default: 0.03
-    #[arg(long, value_name = "SHARE")]
+    /// Share of the steps in which the learning rate rises [default: 0.03]
+    #[arg(long, value_name = "SHARE", hide_short_help = true)]
     warmup_ratio: Option<f64>,
-    /// How the rate falls afterwards
-    #[arg(long, value_enum, default_value = "cosine")]
+    /// How the learning rate falls afterwards
+    #[arg(long, value_enum, default_value = "cosine", hide_short_help = true)]
     schedule: Schedule,
-    /// Decoupled weight decay; default: 0
-    #[arg(long, value_name = "RATE")]
+    /// Decoupled weight decay [default: 0]
+    #[arg(long, value_name = "RATE", hide_short_help = true)]
     weight_decay: Option<f64>,
-    /// Largest norm of all gradients together, 0 for no limit; default: 1
-    #[arg(long, value_name = "NORM")]
+    /// Largest norm of all gradients together; 0 is no limit [default: 1]
+    #[arg(long, value_name = "NORM", hide_short_help = true)]
     max_grad_norm: Option<f64>,
-    /// lora: rank of the updates; default: 64
+    /// Rank of the updates (lora) [default: 64]
     #[arg(long, value_name = "N")]
     rank: Option<usize>,
-    /// lora: updates are scaled by alpha / rank; default: 16
+    /// Updates are scaled by alpha / rank (lora) [default: 16]
     #[arg(long, value_name = "NUMBER")]
     alpha: Option<f64>,
-    /// lora: share of an update's inputs that each step drops; default: 0.05
+    /// Share of an update's inputs that each step drops (lora) [default: 0.05]
     #[arg(long, value_name = "SHARE")]
     dropout: Option<f64>,
 }

@@ -149,6 +149,11 @@ fn training_sets(
         );
         datasets.push(dataset);
     }
+    ensure!(
+        args.labels.is_none() || datasets.len() < 2,
+        "--labels is for one dataset, and --train names {}; hint: train on them one after the other with --from-adapter",
+        datasets.len()
+    );
     ensure!(!datasets.is_empty(), "--train names no dataset; hint: a name of `emt data list`, or a folder");
     let seed = args.sample_seed.unwrap_or(datasets[0].sample_seed);
     let available: Vec<usize> = datasets

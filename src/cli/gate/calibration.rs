@@ -15,11 +15,11 @@ use crate::record;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Calibration")]
 pub(super) struct CalibrationOptions {
-    /// What `emt judge calibrate` found on answers of the baseline
-    #[arg(long, value_name = "FILE")]
+    /// What `emt judge calibrate` measured on answers of the baseline
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     calibration_baseline: Option<PathBuf>,
-    /// What `emt judge calibrate` found on answers of the candidate
-    #[arg(long, value_name = "FILE")]
+    /// What `emt judge calibrate` measured on answers of the candidate
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     calibration_candidate: Option<PathBuf>,
 }
 

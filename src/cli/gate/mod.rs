@@ -29,14 +29,16 @@ pub(super) struct GateArgs {
     /// Finished run of the model after fine-tuning
     #[arg(long, value_name = "RUN", requires = "baseline")]
     candidate: Option<PathBuf>,
-    /// Checkpoint folder of the base, `embedded`, or ORG/NAME[@REVISION] on the hub, to be evaluated with and without the
-    /// one --adapter, each dataset until it is decided; or a server's address, with --served-model BASE,CANDIDATE. Then
-    /// the flags of `emt eval` hold
-    #[arg(long, short, value_name = "DIR|ORG/NAME|URL|embedded", conflicts_with_all = ["baseline", "candidate"])]
+    /// Base model to evaluate with and without the --adapter, or a server's address
+    ///
+    /// A checkpoint folder, `embedded`, or ORG/NAME[@REVISION] on the hub, with one --adapter; or a server's address with
+    /// --served-model BASE,CANDIDATE. Each dataset is evaluated until it is decided. The flags of `emt eval` apply.
+    #[arg(long, short, value_name = "MODEL", conflicts_with_all = ["baseline", "candidate"])]
     model: Option<PathBuf>,
-    /// Folder of both runs, in DIR/base and DIR/<adapter>; default: reports/<model>-<identity>. The same command again
-    /// resumes
-    #[arg(long, value_name = "DIR", requires = "model")]
+    /// Folder of the two runs that --model evaluates [default: reports/<model>-<identity>]
+    ///
+    /// The runs are in DIR/base and DIR/<adapter>. The same command resumes them.
+    #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
     #[command(flatten)]
     rules: RuleOptions,
@@ -54,17 +56,18 @@ pub(super) struct GateArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Policy")]
 pub(super) struct RuleOptions {
-    /// What a release must satisfy, as TOML; default: what --print-policy writes
+    /// TOML file with what a release must satisfy [default: what --print-policy writes]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Write the documented default policy and end
+    /// Print the default policy, with each key explained, and exit
     #[arg(long)]
     print_policy: bool,
-    /// The number of this candidate among all that were tried against this baseline, from 1: each is tested at a level
-    /// that all together keep
-    #[arg(long, value_name = "K", conflicts_with = "history", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Number of this candidate among those tried against this baseline, from 1
+    ///
+    /// Each attempt is tested at a stricter level, so that all attempts together keep the policy's level.
+    #[arg(long, value_name = "K", hide_short_help = true, conflicts_with = "history", value_parser = clap::value_parser!(u64).range(1..))]
     attempt: Option<u64>,
-    /// Folder of earlier decisions, from which the attempt's number follows; this decision is added to it
+    /// Folder of earlier decisions, which give the attempt's number; this decision is added
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
 }
@@ -73,13 +76,13 @@ pub(super) struct RuleOptions {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputOptions {
-    /// What standard output gets
+    /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = DecisionFormat::Table)]
     format: DecisionFormat,
     /// File for the decision as JSON
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// File for the decision as JUnit XML, one case a dataset and rule
+    /// File for the decision as JUnit XML, one case per dataset and rule
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// File for the decision as Markdown
@@ -107,10 +110,6 @@ pub(super) fn run(args: &GateArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     if let Some(model) = &args.model {
         return sequential::run(args, model, policy, quiet, out, err);
     }
-    ensure!(
-        args.options.adapters.adapters.is_empty() && args.options.limit.is_none(),
-        "--adapter and --limit are for --model, which evaluates; hint: finished runs are taken as they are"
-    );
     let (Some(baseline), Some(candidate)) = (&args.baseline, &args.candidate) else {
         bail!("there is nothing to decide on; hint: --baseline RUN --candidate RUN, or --model DIR --adapter DIR");
     };

@@ -26,42 +26,44 @@ use crate::report::{self, CandidateReport, ComparisonReport, DecisionBrief, Gall
 /// Flags of `emt report`.
 #[derive(Args, Debug)]
 pub(super) struct ReportArgs {
-    /// Recorded runs: each compared with --baseline; without, each reported anew on its own
+    /// Recorded runs, to compare with --baseline or to report each on its own
     #[arg(value_name = "RUN", required_unless_present = "stages")]
     runs: Vec<PathBuf>,
-    /// Run before fine-tuning
+    /// Run of the model before fine-tuning
     #[arg(long, value_name = "RUN")]
     baseline: Option<PathBuf>,
-    /// The run of a base, then of its fine-tunes in the order of training, each with the dataset that it was tuned on:
-    /// the forgetting matrix
+    /// Forgetting matrix of fine-tunes one after the other: a base, then RUN:DATASET per stage
+    ///
+    /// The stages are given in the order of training, each with the dataset that it was tuned on.
     #[arg(long, value_names = ["BASE", "RUN:DATASET"], num_args = 2.., conflicts_with = "baseline")]
     stages: Vec<String>,
-    /// Folder for the report; default: reports/<candidate>-against-<baseline>
+    /// Folder for the report [default: reports/<candidate>-against-<baseline>]
+    ///
+    /// Without --baseline, reports are written into the run's own folder; with --stages, nothing is written.
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Images shown of each run, at most: with --baseline those that were lost, default 200; without, errors of every kind,
-    /// default 60
+    /// Most images shown per run [default: 200 lost ones with --baseline, else 60 errors]
     #[arg(long, value_name = "N")]
     max_images: Option<usize>,
     /// Show no images
     #[arg(long)]
     no_images: bool,
-    /// Where datasets lie that the catalog does not know: folders or NAME=FOLDER, as for `emt eval`
-    #[arg(long, value_name = "A,B")]
+    /// Datasets to take images from that the catalog does not know: folders or NAME=FOLDER
+    #[arg(long, value_name = "A,B", hide_short_help = true)]
     datasets: Option<String>,
-    /// Folder of `emt finetune`, for accuracy over its epochs: one for each RUN, in their order
+    /// Folder of `emt finetune`, to show its curve; one per RUN, in the same order
     #[arg(long, value_name = "DIR")]
     finetune: Vec<PathBuf>,
-    /// What `emt gate --out` wrote, to stand in the report: one for each RUN, in their order
+    /// File of `emt gate --out`, to show its decision; one per RUN, in the same order
     #[arg(long, value_name = "FILE")]
     decision: Vec<PathBuf>,
     /// Heading of the report
     #[arg(long, value_name = "TEXT", default_value = "What was forgotten")]
     title: String,
-    /// Datasets that the candidates were fine-tuned on: answers from their labels get the code `leak`
+    /// Datasets that the candidates were fine-tuned on; answers with their labels get the code `leak`
     #[arg(long, value_name = "A,B")]
     tuned_on: Option<String>,
-    /// What standard output gets
+    /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
     format: ReportFormat,
     #[command(flatten)]

@@ -1,0 +1,209 @@
+//! The forms that commands have, and how a command line chooses among them.
+
+use std::path::Path;
+
+use clap::ArgMatches;
+
+use crate::cli::served_options::is_address;
+use crate::model::weights::is_embedded;
+
+/// A choice that decides which flags have an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::cli) enum Axis {
+    Model,
+    Adapters,
+    Encoder,
+    Comparator,
+    Datasets,
+    Modes,
+    Judge,
+    FeatureCache,
+    Gate,
+    Report,
+    Images,
+    Method,
+    Start,
+    Curve,
+}
+
+/// One possibility on an [`Axis`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::cli) enum Form {
+    LocalModel,
+    EmbeddedModel,
+    ServedModel,
+    WithAdapter,
+    WithoutAdapter,
+    EncoderAuto,
+    EncoderNamed,
+    EncoderNone,
+    ComparatorAuto,
+    ComparatorZeroShot,
+    ComparatorProbe,
+    DatasetsNamed,
+    DatasetsDefault,
+    Generate,
+    Score,
+    GenerateAndScore,
+    JudgeRules,
+    JudgeLlm,
+    JudgeRulesAndLlm,
+    WithFeatureCache,
+    WithoutFeatureCache,
+    PrintsPolicy,
+    GateEvaluates,
+    GateOfRuns,
+    ReportOfOneRun,
+    ReportOfRuns,
+    ReportOfComparison,
+    ReportOfStages,
+    WithImages,
+    WithoutImages,
+    Linear,
+    Lora,
+    Full,
+    FromAdapter,
+    FromBase,
+    WithCurve,
+    WithoutCurve,
+}
+
+/// Axis, form, what messages call it, and the words by which a test chooses it.
+type Row = (Axis, Form, &'static str, &'static [&'static str]);
+
+#[rustfmt::skip]
+const FORMS: &[Row] = &[
+    (Axis::Model, Form::LocalModel, "a checkpoint (--model DIR or ORG/NAME)", &["--model", "checkpoint"]),
+    (Axis::Model, Form::EmbeddedModel, "the miniature (--model embedded)", &["--model", "embedded"]),
+    (Axis::Model, Form::ServedModel, "a served model (--model http://HOST/v1)", &["--model", "http://localhost:8000/v1"]),
+    (Axis::Adapters, Form::WithAdapter, "an adapter (--adapter DIR)", &["--adapter", "lora"]),
+    (Axis::Adapters, Form::WithoutAdapter, "no adapter", &[]),
+    (Axis::Encoder, Form::EncoderAuto, "the encoder that the checkpoint names (--encoder auto)", &[]),
+    (Axis::Encoder, Form::EncoderNamed, "a named encoder (--encoder DIR or ORG/NAME)", &["--encoder", "clip"]),
+    (Axis::Encoder, Form::EncoderNone, "no encoder (--encoder none)", &["--encoder", "none"]),
+    (Axis::Comparator, Form::ComparatorAuto, "--comparator auto", &[]),
+    (Axis::Comparator, Form::ComparatorZeroShot, "--comparator zero-shot", &["--comparator", "zero-shot"]),
+    (Axis::Comparator, Form::ComparatorProbe, "--comparator probe", &["--comparator", "probe"]),
+    (Axis::Datasets, Form::DatasetsNamed, "named datasets (--datasets)", &["--datasets", "mnist"]),
+    (Axis::Datasets, Form::DatasetsDefault, "the default datasets", &[]),
+    (Axis::Modes, Form::Generate, "generated answers (--modes generate)", &[]),
+    (Axis::Modes, Form::Score, "label scoring alone (--modes score)", &["--modes", "score"]),
+    (Axis::Modes, Form::GenerateAndScore, "both modes (--modes generate,score)", &["--modes", "generate,score"]),
+    (Axis::Judge, Form::JudgeRules, "--judge rules", &[]),
+    (Axis::Judge, Form::JudgeLlm, "--judge llm", &["--judge", "llm"]),
+    (Axis::Judge, Form::JudgeRulesAndLlm, "--judge rules+llm", &["--judge", "rules+llm"]),
+    (Axis::FeatureCache, Form::WithFeatureCache, "a feature cache (--feature-cache DIR)", &["--feature-cache", "cache"]),
+    (Axis::FeatureCache, Form::WithoutFeatureCache, "no feature cache", &[]),
+    (Axis::Gate, Form::PrintsPolicy, "--print-policy", &["--print-policy"]),
+    (Axis::Gate, Form::GateEvaluates, "a model to evaluate (--model)", &[]),
+    (Axis::Gate, Form::GateOfRuns, "two finished runs (--baseline, --candidate)", &["--baseline", "base", "--candidate", "tuned"]),
+    (Axis::Report, Form::ReportOfOneRun, "one run", &["base"]),
+    (Axis::Report, Form::ReportOfRuns, "several runs", &["base", "tuned"]),
+    (Axis::Report, Form::ReportOfComparison, "a baseline (--baseline RUN)", &["tuned", "--baseline", "base"]),
+    (Axis::Report, Form::ReportOfStages, "stages (--stages)", &["--stages", "base", "tuned:mnist"]),
+    (Axis::Images, Form::WithImages, "images", &[]),
+    (Axis::Images, Form::WithoutImages, "--no-images", &["--no-images"]),
+    (Axis::Method, Form::Linear, "--method linear", &["--method", "linear"]),
+    (Axis::Method, Form::Lora, "--method lora", &["--method", "lora"]),
+    (Axis::Method, Form::Full, "--method full", &["--method", "full"]),
+    (Axis::Start, Form::FromAdapter, "an adapter to go on from (--from-adapter)", &["--from-adapter", "lora"]),
+    (Axis::Start, Form::FromBase, "no adapter to go on from", &[]),
+    (Axis::Curve, Form::WithCurve, "a forgetting curve (--eval-datasets A,B)", &[]),
+    (Axis::Curve, Form::WithoutCurve, "no forgetting curve (--eval-datasets none)", &["--eval-datasets", "none"]),
+];
+
+impl Form {
+    fn row(self) -> Option<&'static Row> {
+        FORMS.iter().find(|row| row.1 == self)
+    }
+
+    /// What it is a possibility of.
+    pub(super) fn axis(self) -> Option<Axis> {
+        self.row().map(|row| row.0)
+    }
+
+    /// What messages call it.
+    pub(super) fn text(self) -> &'static str {
+        self.row().map_or("", |row| row.2)
+    }
+}
+
+/// The forms of an axis, each with the words by which a test chooses it.
+#[cfg(test)]
+pub(super) fn forms_of(axis: Axis) -> Vec<(Form, &'static [&'static str])> {
+    FORMS.iter().filter(|row| row.0 == axis).map(|row| (row.1, row.3)).collect()
+}
+
+impl Axis {
+    /// The form that `matches` choose; `None` where they choose none.
+    pub(super) fn find(self, matches: &ArgMatches) -> Option<Form> {
+        let text = |id: &str| first(matches, id);
+        let is_given = |id: &str| n_given(matches, id) > 0;
+        let either = |id: &str, with: Form, without: Form| if is_given(id) { with } else { without };
+        Some(match self {
+            Self::Model => match text("model")? {
+                address if is_address(Path::new(&address)) => Form::ServedModel,
+                name if is_embedded(Path::new(&name)) => Form::EmbeddedModel,
+                _ => Form::LocalModel,
+            },
+            Self::Adapters => either("adapters", Form::WithAdapter, Form::WithoutAdapter),
+            Self::Encoder => match text("encoder").as_deref() {
+                None | Some("auto") => Form::EncoderAuto,
+                Some("none") => Form::EncoderNone,
+                Some(_) => Form::EncoderNamed,
+            },
+            Self::Comparator => match text("comparator").as_deref() {
+                Some("zero-shot") => Form::ComparatorZeroShot,
+                Some("probe") => Form::ComparatorProbe,
+                _ => Form::ComparatorAuto,
+            },
+            Self::Datasets => either("datasets", Form::DatasetsNamed, Form::DatasetsDefault),
+            Self::Modes => {
+                let modes = text("modes").unwrap_or_default();
+                let has = |mode: &str| modes.split(',').any(|name| name.trim() == mode);
+                match (has("generate"), has("score")) {
+                    (true, true) => Form::GenerateAndScore,
+                    (false, true) => Form::Score,
+                    _ => Form::Generate,
+                }
+            }
+            Self::Judge => match text("judge").as_deref() {
+                Some("llm") => Form::JudgeLlm,
+                Some("rules+llm") => Form::JudgeRulesAndLlm,
+                _ => Form::JudgeRules,
+            },
+            Self::FeatureCache => either("feature_cache", Form::WithFeatureCache, Form::WithoutFeatureCache),
+            Self::Gate if is_on(matches, "print_policy") => Form::PrintsPolicy,
+            Self::Gate => either("model", Form::GateEvaluates, Form::GateOfRuns),
+            Self::Report if is_given("stages") => Form::ReportOfStages,
+            Self::Report if is_given("baseline") => Form::ReportOfComparison,
+            Self::Report if n_given(matches, "runs") > 1 => Form::ReportOfRuns,
+            Self::Report => Form::ReportOfOneRun,
+            Self::Images if is_on(matches, "no_images") => Form::WithoutImages,
+            Self::Images => Form::WithImages,
+            Self::Method => match text("method").as_deref() {
+                Some("linear") => Form::Linear,
+                Some("full") => Form::Full,
+                _ => Form::Lora,
+            },
+            Self::Start => either("from_adapter", Form::FromAdapter, Form::FromBase),
+            Self::Curve => match text("eval_datasets").as_deref() {
+                Some("none") => Form::WithoutCurve,
+                _ => Form::WithCurve,
+            },
+        })
+    }
+}
+
+fn first(matches: &ArgMatches, id: &str) -> Option<String> {
+    let value = matches.try_get_raw(id).ok().flatten()?.next()?;
+    Some(value.to_string_lossy().into_owned())
+}
+
+fn n_given(matches: &ArgMatches, id: &str) -> usize {
+    matches.try_get_raw(id).ok().flatten().map_or(0, Iterator::count)
+}
+
+fn is_on(matches: &ArgMatches, id: &str) -> bool {
+    matches.try_get_one::<bool>(id).ok().flatten().copied().unwrap_or(false)
+}

@@ -1,0 +1,259 @@
+//! What stands below the flags of every `--help`: examples and exit codes.
+
+use clap::Command;
+
+/// The end of one command's help.
+struct Page {
+    path: &'static [&'static str],
+    /// What an example does, and its command line.
+    examples: &'static [(&'static str, &'static str)],
+    exit_codes: &'static [(u8, &'static str)],
+}
+
+const DONE: (u8, &str) = (0, "done");
+const FAILED: (u8, &str) = (2, "the request or the machinery failed: usage, a missing file, an unreachable server");
+const INTERRUPTED: (u8, &str) = (130, "interrupted; the same command resumes");
+
+const PAGES: &[Page] = &[
+    Page {
+        path: &[],
+        examples: &[
+            ("See everything once, offline, in about a minute", "emt demo"),
+            ("Evaluate a checkpoint on 1,000 images per dataset", "emt eval --model ./llava-1.5-7b --limit 1000"),
+            (
+                "Decide whether an adapter may be released",
+                "emt gate --model ./llava-1.5-7b --adapter ./my-lora --out decision.json",
+            ),
+        ],
+        exit_codes: &[
+            (0, "done; of `emt gate`: the candidate passes"),
+            (1, "the gate failed: the candidate has forgotten"),
+            FAILED,
+            (3, "the gate is inconclusive, for a named reason"),
+            INTERRUPTED,
+        ],
+    },
+    Page {
+        path: &["eval"],
+        examples: &[
+            (
+                "A checkpoint on two datasets, at most 1,000 images each",
+                "emt eval --model ./llava-1.5-7b --datasets mnist,cifar10 --limit 1000 --out runs/base",
+            ),
+            (
+                "A base and its adapter in one pass, into runs/base and runs/tuned",
+                "emt eval --model ./llava-1.5-7b --adapter tuned=./my-lora --tuned-on cifar10 --out runs",
+            ),
+            (
+                "A model behind a server, with a language model as judge",
+                "emt eval --model http://localhost:8000/v1 --judge rules+llm --judge-url http://localhost:8001/v1 \
+                 --judge-model NAME",
+            ),
+        ],
+        exit_codes: &[
+            DONE,
+            (2, "the request or the machinery failed, or more trials than --max-unscored have no verdict"),
+            INTERRUPTED,
+        ],
+    },
+    Page {
+        path: &["report"],
+        examples: &[
+            ("Write the report of one run again", "emt report runs/base"),
+            (
+                "Compare a fine-tuned model with its base",
+                "emt report runs/tuned --baseline runs/base --decision decision.json --out report",
+            ),
+            (
+                "The forgetting matrix of two fine-tunes, one after the other",
+                "emt report --stages runs/base runs/first:cifar10 runs/second:mnist",
+            ),
+        ],
+        exit_codes: &[DONE, FAILED],
+    },
+    Page {
+        path: &["gate"],
+        examples: &[
+            ("Decide on two finished runs", "emt gate --baseline runs/base --candidate runs/tuned --out decision.json"),
+            (
+                "Evaluate a base and its adapter until each dataset is decided",
+                "emt gate --model ./llava-1.5-7b --adapter ./my-lora --policy policy.toml --junit gate.xml",
+            ),
+            ("Write the default policy as a file to change", "emt gate --print-policy"),
+        ],
+        exit_codes: &[
+            (0, "pass: the candidate may be released"),
+            (1, "fail: the candidate has forgotten"),
+            FAILED,
+            (3, "inconclusive, for a named reason"),
+            INTERRUPTED,
+        ],
+    },
+    Page {
+        path: &["finetune"],
+        examples: &[
+            (
+                "Train low-rank updates on CIFAR-10 and show the forgetting curve",
+                "emt finetune --model ./llava-1.5-7b --method lora --train cifar10 --out adapters/lora",
+            ),
+            (
+                "Train the miniature's projector, offline",
+                "emt finetune --model embedded --method linear --train embedded/cifar10 --epochs 2 --out adapters/linear",
+            ),
+        ],
+        exit_codes: &[DONE, FAILED, INTERRUPTED],
+    },
+    Page {
+        path: &["judge"],
+        examples: &[(
+            "Judge a run's answers again by the present rules",
+            "emt judge score runs/base --out runs/base-again",
+        )],
+        exit_codes: &[DONE, FAILED, INTERRUPTED],
+    },
+    Page {
+        path: &["judge", "score"],
+        examples: &[
+            ("Judge a run's answers again by the present rules", "emt judge score runs/base --out runs/base-again"),
+            (
+                "Let a language model judge them with the paper's prompt",
+                "emt judge score runs/base --judge llm --judge-url http://localhost:8001/v1 --judge-model NAME \
+                 --judge-prompt emt --out runs/base-llm",
+            ),
+        ],
+        exit_codes: &[
+            DONE,
+            (2, "the request or the machinery failed, or more trials than --max-unscored have no verdict"),
+            INTERRUPTED,
+        ],
+    },
+    Page {
+        path: &["judge", "sample"],
+        examples: &[("A sheet of 300 answers to mark", "emt judge sample runs/base --n 300 --out sheet.csv")],
+        exit_codes: &[DONE, FAILED],
+    },
+    Page {
+        path: &["judge", "calibrate"],
+        examples: &[(
+            "Measure the rules against the marks, for `emt gate --calibration-baseline`",
+            "emt judge calibrate --labels sheet.csv --judge rules --out calibration.json",
+        )],
+        exit_codes: &[DONE, FAILED, INTERRUPTED],
+    },
+    Page {
+        path: &["models"],
+        examples: &[("The list as JSON", "emt models --format json")],
+        exit_codes: &[DONE, FAILED],
+    },
+    Page {
+        path: &["data"],
+        examples: &[("What is known, and what is on this machine", "emt data list")],
+        exit_codes: &[DONE, FAILED],
+    },
+    Page {
+        path: &["data", "list"],
+        examples: &[("The datasets of one folder", "emt data list --data ./datasets")],
+        exit_codes: &[DONE, FAILED],
+    },
+    Page {
+        path: &["data", "verify"],
+        examples: &[
+            ("Every dataset that is found", "emt data verify"),
+            ("A folder of images, 100 of them", "emt data verify ./photos --limit 100"),
+        ],
+        exit_codes: &[DONE, (2, "the request failed, or a dataset is not good")],
+    },
+    Page {
+        path: &["data", "fetch"],
+        examples: &[("The datasets that `emt eval` uses by default", "emt data fetch mnist cifar10 cifar100")],
+        exit_codes: &[DONE, FAILED],
+    },
+    Page {
+        path: &["demo"],
+        examples: &[("Everything into one folder", "emt demo --out demo")],
+        exit_codes: &[(0, "done, whatever the verdict"), FAILED, INTERRUPTED],
+    },
+];
+
+/// `command` with examples and exit codes below the flags of every `--help`.
+pub(super) fn with_pages(command: Command) -> Command {
+    PAGES.iter().fold(command, |command, page| with_page(command, page.path, page))
+}
+
+fn with_page(command: Command, path: &[&'static str], page: &Page) -> Command {
+    match path.split_first() {
+        None => command.after_long_help(text(page)),
+        Some((first, rest)) => command.mut_subcommand(*first, |inner| with_page(inner, rest, page)),
+    }
+}
+
+fn text(page: &Page) -> String {
+    let mut text = "Examples:\n".to_owned();
+    for (what, line) in page.examples {
+        text.push_str(&format!("  {what}:\n      {line}\n"));
+    }
+    text.push_str("\nExit codes:\n");
+    for (code, what) in page.exit_codes {
+        text.push_str(&format!("  {code:>3}  {what}\n"));
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::cli::{command, parse};
+
+    /// Every command with its path, the program itself included.
+    fn all(command: &Command, path: &str) -> Vec<(String, Command)> {
+        let inner = command.get_subcommands().flat_map(|inner| all(inner, &format!("{path} {}", inner.get_name())));
+        std::iter::once((path.to_owned(), command.clone())).chain(inner).collect()
+    }
+
+    #[test]
+    fn every_command_has_examples_that_are_understood_and_exit_codes() {
+        let commands = all(&command(), "emt");
+        assert_eq!(commands.len(), PAGES.len(), "each command has a page");
+        for (path, command) in commands {
+            let text = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            let (examples, codes) =
+                text.split_once("\nExit codes:\n").unwrap_or_else(|| panic!("`{path}` has no page"));
+            assert!(codes.contains("    0  ") && codes.contains("    2  "), "{path}: {codes}");
+            let lines: Vec<&str> = examples.lines().filter_map(|line| line.strip_prefix("      ")).collect();
+            assert!(!lines.is_empty(), "`{path}` has no example");
+            for line in lines {
+                assert!(line.starts_with(&path), "{path}: {line}");
+                parse(line.split(' ').map(OsString::from).collect())
+                    .unwrap_or_else(|error| panic!("{line}: {error:#}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_short_help_fits_on_a_screen_or_two() {
+        for (path, command) in all(&command(), "emt") {
+            let n_lines = command.term_width(100).render_help().to_string().lines().count();
+            assert!(n_lines <= 66, "`{path} -h` has {n_lines} lines");
+        }
+    }
+
+    #[test]
+    fn defaults_have_one_form_and_flags_one_line() {
+        for (path, command) in all(&command(), "emt") {
+            for flag in command.get_arguments() {
+                let short = flag.get_help().map(ToString::to_string).unwrap_or_default();
+                let long = flag.get_long_help().map(ToString::to_string).unwrap_or_default();
+                assert!(short.chars().count() <= 110, "{path}: {short}");
+                for text in [&short, &long] {
+                    let bare = text.replace("[default: ", "");
+                    assert!(!bare.to_lowercase().contains("default:"), "{path}: {text}");
+                }
+                let is_told_twice = short.contains("[default: ") && !flag.get_default_values().is_empty();
+                assert!(!is_told_twice, "{path}: {short}");
+            }
+        }
+    }
+}
