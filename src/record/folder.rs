@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::journal::{self, Journal, Replay};
 use super::manifest;
-use super::{Difference, Manifest, RecordError, RunState, differences, files, now};
+use super::{Difference, Manifest, RecordError, RunState, differences, files, now, trials_digest};
 use crate::domain::{Trial, TrialKey};
 
 /// Notes of earlier sittings that a later one keeps, unless it has its own.
@@ -155,6 +155,7 @@ impl RunFolder {
         })?;
         manifest.state = RunState::Complete;
         manifest.environment.insert("finished".into(), now().into());
+        trials_digest(&dir)?.note(&mut manifest);
         manifest.write(&dir)?;
         drop(lock);
         Ok(trials)

@@ -24,6 +24,8 @@ mod eval_judged;
 mod feature_cache;
 mod finetune;
 mod gate;
+mod gate_next;
+mod gate_safety;
 mod gate_simulation;
 mod http_server;
 mod hub;

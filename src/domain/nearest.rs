@@ -1,0 +1,31 @@
+//! The name that was probably meant.
+
+/// The name of `known` that differs from `name` by the fewest edits, if by few. Case does not count, nor whether words are joined by
+/// `-` or `_`.
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let plain = |name: &str| name.replace('-', "_").to_lowercase();
+    let name = plain(name);
+    let distances = known.iter().map(|known| (strsim::damerau_levenshtein(&name, &plain(known)), *known));
+    let (distance, found) = distances.min()?;
+    (distance <= 2.max(name.chars().count() / 3)).then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_finds_the_name_and_another_word_finds_none() {
+        let known = ["limit", "datasets", "max_new_tokens", "cifar10", "cifar100"];
+        assert_eq!(nearest("limmit", &known), Some("limit"));
+        assert_eq!(nearest("Max-New-Token", &known), Some("max_new_tokens"));
+        assert_eq!(nearest("cifar1000", &known), Some("cifar100"));
+        assert_eq!(nearest("colour", &known), None);
+        assert_eq!(nearest("x", &[]), None);
+    }
+
+    #[test]
+    fn two_letters_in_the_wrong_order_are_one_slip() {
+        assert_eq!(nearest("mnsit", &["mnist", "mns"]), Some("mnist"));
+    }
+}
