@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
+use super::comparability;
 use super::data::Places;
 use super::results;
 use crate::compare::{self, Candidate, Comparison, FieldDifference, RunView, SAMPLES};
 use crate::domain::{LabelSet, RunSpec, Trial};
 use crate::eval;
-use crate::record::{self, Manifest};
+use crate::record::{self, Manifest, TrialsDigest};
 
 /// What decides which runs may be compared, and how.
 #[derive(Args, Clone, Debug)]
@@ -45,6 +46,43 @@ impl RecordedRun {
     /// The same run, of which only `samples` (by dataset) are looked at.
     pub fn only(self, samples: BTreeMap<String, BTreeSet<String>>) -> Self {
         Self { samples: Some(samples), ..self }
+    }
+
+    /// Where it lies.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its datasets, in their order.
+    pub fn datasets(&self) -> impl Iterator<Item = &str> {
+        self.manifest.spec.datasets.iter().map(|dataset| dataset.dataset.as_str())
+    }
+
+    /// Leaves out all datasets but those of `names`, from what is compared and from what decides whether it may be.
+    pub fn keep_only(&mut self, names: &BTreeSet<String>) {
+        self.manifest.spec.datasets.retain(|dataset| names.contains(&dataset.dataset));
+        record::keep_datasets(&mut self.manifest.comparable, names);
+    }
+
+    /// What its journal holds now. A finished run that lost trials since is refused; one that holds others than it ended
+    /// with is told in the second value.
+    pub fn digest(&self) -> Result<(TrialsDigest, Option<String>)> {
+        let now = record::trials_digest(&self.dir)?;
+        let Some(then) = TrialsDigest::recorded(&self.manifest).filter(|then| *then != now) else {
+            return Ok((now, None));
+        };
+        if now.n_trials < then.n_trials {
+            bail!(
+                "the run `{}` ended with {} trials, and `{}` holds {}; hint: the command that made it asks for those \
+                 that are missing, or restore the file",
+                self.name,
+                then.n_trials,
+                self.dir.join("trials.jsonl").display(),
+                now.n_trials
+            );
+        }
+        let warning = format!("the trials of the run `{}` were changed after it ended", self.name);
+        Ok((now, Some(warning)))
     }
 
     /// Its trials of one dataset.
@@ -197,8 +235,7 @@ fn differing(
     ignored: &dyn Fn(&str) -> bool,
     allowed: &[String],
 ) -> Result<Vec<FieldDifference>> {
-    let differences = compare::field_differences(&baseline.manifest.comparable, &candidate.manifest.comparable);
-    refuse_unlike(baseline, candidate, allowed)?;
+    let differences = comparability::checked(baseline, candidate, allowed)?;
     let mut lacking = baseline
         .manifest
         .spec
@@ -208,28 +245,13 @@ fn differing(
         .filter(|&name| !candidate.has(name) && !ignored(name));
     if let Some(name) = lacking.next() {
         bail!(
-            "`{}` lacks the dataset `{name}`, which `{}` has; hint: evaluate it, too, or ignore it in the policy",
+            "`{}` lacks the dataset `{name}`, which `{}` has; hint: evaluate it, too, or ignore it in the policy of `emt gate`, \
+             or choose with its --datasets",
             candidate.name,
             baseline.name
         );
     }
     Ok(differences)
-}
-
-/// Refuses runs that are not comparable, and names what differs.
-pub(super) fn refuse_unlike(baseline: &RecordedRun, candidate: &RecordedRun, allowed: &[String]) -> Result<()> {
-    let differences = compare::field_differences(&baseline.manifest.comparable, &candidate.manifest.comparable);
-    let refused: Vec<&FieldDifference> =
-        differences.iter().filter(|difference| !allowed.contains(&difference.field)).collect();
-    let Some(first) = refused.first() else { return Ok(()) };
-    let told: Vec<String> = refused.iter().map(|difference| told(difference)).collect();
-    bail!(
-        "`{}` cannot be compared with `{}`: {}; hint: evaluate both with the same flags, or --allow-different {}",
-        candidate.name,
-        baseline.name,
-        told.join("; "),
-        first.field
-    )
 }
 
 /// In what the model of `candidate`, a run called `name`, is configured otherwise than the one of `baseline`; `None` where
@@ -239,19 +261,6 @@ pub(super) fn settings_note(baseline: &RunSpec, candidate: &RunSpec, name: &str)
     let differences = compare::setting_differences(before, after);
     let told = (!differences.is_empty()).then(|| compare::settings_in_words(&differences))?;
     Some(format!("`{name}` runs with settings of its own: {told}"))
-}
-
-/// `prompt_text (mnist.model.generate) is "What …" and "Which …"`.
-fn told(difference: &FieldDifference) -> String {
-    let place = if difference.place.is_empty() { String::new() } else { format!(" ({})", difference.place) };
-    let [before, after] = [&difference.baseline, &difference.candidate].map(|value| {
-        let text = value.to_string();
-        match text.char_indices().nth(80) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        }
-    });
-    format!("`{}`{place} is {before} and {after}", difference.field)
 }
 
 /// The labels of every fine-tuned dataset: from the runs, else from the catalog. One that nobody knows adds no labels.

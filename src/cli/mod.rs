@@ -2,6 +2,7 @@
 
 mod adapter_options;
 mod calibrate;
+mod comparability;
 mod comparison;
 mod config_file;
 pub mod data;

@@ -179,17 +179,24 @@ fn shown_environment(manifest: &Manifest) -> Vec<(String, String)> {
     manifest.environment.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
+/// The command that made a run, as it recorded it.
+pub(super) fn recorded_command(manifest: &Manifest) -> Option<&str> {
+    manifest.environment.get("command")?.as_str()
+}
+
 /// The command that was typed, quoted where a shell would need it. Keys are never given as flags.
 pub(super) fn command_line() -> String {
-    let quote = |word: String| {
-        let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c)) && !word.is_empty();
-        if is_plain { word } else { format!("'{}'", word.replace('\'', r"'\''")) }
-    };
-    let mut words: Vec<String> = std::env::args().map(quote).collect();
+    let mut words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
     if let Some(first) = words.first_mut() {
         *first = "emt".to_owned();
     }
     words.join(" ")
+}
+
+/// `word` as a shell takes it for one word.
+pub(super) fn quoted(word: &str) -> String {
+    let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c)) && !word.is_empty();
+    if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// As messages have it: whose trials, and in which mode.

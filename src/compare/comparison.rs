@@ -173,6 +173,13 @@ pub struct DatasetComparison {
     /// The candidate's model beside its encoder: both right, only the model, only the encoder, neither; absent without an
     /// encoder.
     pub encoder_cells_after: Option<[usize; 4]>,
+    /// Different images among the pairs; not part of the document.
+    #[serde(skip)]
+    pub n_distinct_images: usize,
+    /// Whether every answer of the candidate is the baseline's, its least logit gap to the last digit, too; not part of the
+    /// document.
+    #[serde(skip)]
+    pub is_unchanged: bool,
     /// The pairs that changed from right to wrong; not part of the document, since there may be thousands.
     #[serde(skip)]
     pub lost: Vec<LostImage>,
@@ -433,6 +440,8 @@ impl DatasetComparison {
             judge_agreement: Vec::new(),
             table,
             encoder_cells_after: None,
+            n_distinct_images: table.n_pairs(),
+            is_unchanged: false,
             lost: Vec::new(),
             gained: Vec::new(),
         }

@@ -89,6 +89,16 @@ impl Image<'_> {
         self.model.map(is_correct)
     }
 
+    /// Whether the answer is the same, and the least logit gap to the last digit, where it is known.
+    pub fn is_unchanged(&self) -> bool {
+        let [before, after] = self.model.map(|trial| trial.answer.as_ref());
+        match (before, after) {
+            (Some(before), Some(after)) => before.text == after.text && before.logit_gap == after.logit_gap,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
     /// Right before, wrong after.
     pub fn is_lost(&self) -> bool {
         self.is_correct() == [Some(true), Some(false)]

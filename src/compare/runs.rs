@@ -8,18 +8,11 @@ use super::image_counts::{
 };
 use super::images::{Image, Images, Side, by_dataset, is_correct};
 use super::settings::setting_differences;
-use super::summarise::{constant_answer, retention};
+use super::summarise::{constant_answer, retention, retention_interval};
 use super::{
-    COMPARISON_SCHEMA, CandidateComparison, Comparison, DatasetComparison, FieldDifference, Interval, PairTable,
-    TowerForgetting,
+    COMPARISON_SCHEMA, CandidateComparison, Comparison, DatasetComparison, FieldDifference, PairTable, TowerForgetting,
 };
 use crate::domain::{DatasetSpec, Mode, Outcome, ProbeSpec, RunSpec, Trial};
-use crate::stats::{PairCells, ratio_interval};
-
-const CONFIDENCE: f64 = 0.95;
-const N_RESAMPLES: usize = 2_000;
-/// Fixed, so that the same trials always give the same interval.
-const BOOTSTRAP_SEED: u64 = 0x656d_7401;
 
 /// A recorded run.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +135,8 @@ fn compare_dataset(dataset: &DatasetSpec, is_tuned_on: bool, found: &Images<'_>)
         n_pairs_of_all_judges: n_pairs_of_all_judges(images),
         judge_agreement: judge_agreement(images),
         encoder_cells_after: cells[1].map(|cells| [cells.both, cells.only_first, cells.only_second, cells.neither]),
+        n_distinct_images: images.iter().map(|image| &image.model[0].content).collect::<BTreeSet<_>>().len(),
+        is_unchanged: !images.is_empty() && images.iter().all(Image::is_unchanged),
         lost,
         gained: gained_images(images),
         ..DatasetComparison::of_table(&dataset.dataset, dataset.labels.len(), table)
@@ -161,10 +156,6 @@ fn tower(dataset: &str, probes: (&ProbeSpec, &ProbeSpec), images: &[Image<'_>]) 
     }
     let is_alike = before.classifier == after.classifier && table.n_pairs() > 0;
     is_alike.then(|| TowerForgetting::of_table(shots.n_shots(), before.tower == after.tower, table))
-}
-
-fn retention_interval(cells: PairCells) -> Option<Interval> {
-    ratio_interval(cells, CONFIDENCE, N_RESAMPLES, BOOTSTRAP_SEED)
 }
 
 #[cfg(test)]

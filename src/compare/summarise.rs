@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{
-    ConstantAnswer, DatasetSummary, EncoderHeading, EncoderPairs, JudgeHeading, ModelHeading, ProbeHeading, SCHEMA,
-    ShotsAccuracy, SubjectSummary, Summary, SummaryInput, pair,
+    ConstantAnswer, DatasetSummary, EncoderHeading, EncoderPairs, Interval, JudgeHeading, ModelHeading, ProbeHeading,
+    SCHEMA, ShotsAccuracy, SubjectSummary, Summary, SummaryInput, pair,
 };
 use crate::domain::{
     DatasetSpec, EncoderRelation, ErrorKind, Mode, Outcome, ProbeSpec, RunSpec, Subject, Trial, UnscoredReason,
@@ -116,7 +116,7 @@ fn dataset_summary(dataset: &DatasetSpec, probe: Option<&ProbeSpec>, trials: &[T
             ..summary
         }),
         retention: retention(cells),
-        retention_interval: ratio_interval(cells, CONFIDENCE, N_RESAMPLES, BOOTSTRAP_SEED),
+        retention_interval: retention_interval(cells),
         pairs: has_pairs.then_some(EncoderPairs {
             both_correct: cells.both,
             only_encoder: cells.only_second,
@@ -240,6 +240,11 @@ fn encoder_cells(model: &[&Trial], encoder: &[&Trial]) -> (PairCells, usize) {
 pub(super) fn retention(cells: PairCells) -> Option<f64> {
     let n_encoder = cells.both + cells.only_second;
     (n_encoder > 0).then(|| (cells.both + cells.only_first) as f64 / n_encoder as f64)
+}
+
+/// The interval of [`retention`], by paired bootstrap: of a run alone and in a comparison the same.
+pub(super) fn retention_interval(cells: PairCells) -> Option<Interval> {
+    ratio_interval(cells, CONFIDENCE, N_RESAMPLES, BOOTSTRAP_SEED)
 }
 
 /// The answer that more than [`CONSTANT_SHARE`] of the scored trials share, however cased, spaced or ended.

@@ -74,6 +74,7 @@ pub(super) fn assemble<'a>(policy: &Policy, design: &str, settled: impl Iterator
         warnings: warnings.collect(),
         datasets,
         reasons,
+        next: Vec::new(),
         allowed_different: Vec::new(),
     }
 }

@@ -131,6 +131,9 @@ pub struct Decision {
     pub datasets: Vec<DatasetDecision>,
     /// All reasons, each with its dataset.
     pub reasons: Vec<Reason>,
+    /// What to do next, where it is no pass; set by whoever knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<NextStep>,
     /// What should be known and decides nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -139,13 +142,29 @@ pub struct Decision {
     pub allowed_different: Vec<String>,
 }
 
-/// A run, by name and identity.
+/// A run, by name and identity, and the trials that it had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunName {
     /// Its folder's name.
     pub run: String,
-    /// `blake3:…`.
+    /// `blake3:…`, the hash of its specification.
     pub identity: String,
+    /// Trials that it had when the decision was made; decisions of earlier versions lack it, as the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n_trials: Option<usize>,
+    /// `blake3:…`, the hash of its `trials.jsonl` then: a run may grow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trials: Option<String>,
+}
+
+/// What a person may do next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextStep {
+    /// What it is for, in a sentence.
+    pub message: String,
+    /// The command, quoted for a shell, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// The decision on one dataset.

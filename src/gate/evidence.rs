@@ -58,6 +58,12 @@ pub(super) fn margin_in_force(policy: &DatasetPolicy, table: &PairTable, n_class
     }
 }
 
+/// What the baseline is right in beyond chance, a share of the scored images; `None` where nothing is scored.
+pub(super) fn known_beyond_chance(table: &PairTable, n_classes: usize) -> Option<f64> {
+    let (n_correct, n) = table.baseline();
+    (n > 0).then(|| n_correct as f64 / n as f64 - chance(n_classes))
+}
+
 fn chance(n_classes: usize) -> f64 {
     1.0 / n_classes.max(1) as f64
 }

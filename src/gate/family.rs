@@ -1,6 +1,6 @@
 //! All datasets of a candidate at one look: levels shared out by Holm, then each dataset by the same rules.
 
-use super::evidence::{is_near_chance, needs_exact, shows_any_fall, shows_fail, shows_pass};
+use super::evidence::{is_near_chance, known_beyond_chance, needs_exact, shows_any_fall, shows_fail, shows_pass};
 use super::judges::{Levels, contradiction};
 use super::limits::{Broken, broken};
 use super::sequence::Look;
@@ -36,7 +36,7 @@ impl Member<'_> {
     /// Whether a fall is tested at all.
     pub fn is_tested(&self) -> bool {
         !self.policy.ignore
-            && self.comparison.n_pairs >= self.policy.min_pairs
+            && self.comparison.n_distinct_images >= self.policy.min_pairs
             && (self.policy.tuned_on || !self.is_near_chance())
     }
 
@@ -61,7 +61,7 @@ fn step_down(members: &[Member<'_>], n_family: usize, n_rejected: usize, is_wors
             if *is_shown {
                 continue;
             }
-            *alpha = member.policy.alpha / n_left;
+            *alpha = member.policy.level() / n_left;
             if member.is_tested() && member.shows_fall(*alpha, is_worst_case) {
                 *is_shown = true;
                 n_new += 1;
@@ -87,7 +87,7 @@ pub(super) fn settle(
         .iter()
         .zip(by_scored.iter().zip(&in_worst_case))
         .map(|(member, (&(alpha, is_shown), &(_, is_certain)))| {
-            let levels = Levels { pass: member.look.level(member.policy.alpha), fail: member.look.level(alpha) };
+            let levels = Levels { pass: member.look.level(member.policy.level()), fail: member.look.level(alpha) };
             let fall = Fall { is_shown, is_certain: is_shown && is_certain };
             let corrected = corrections(&member.comparison.dataset, 1.0 - 2.0 * levels.pass);
             let limits = broken(member.comparison, member.policy, levels.fail);
@@ -95,10 +95,42 @@ pub(super) fn settle(
             Settled {
                 decision: numbers(member, levels, corrected, decision, reasons),
                 is_rejected: fall.is_certain,
-                warnings: limits.warnings,
+                warnings: limits.warnings.into_iter().chain(doubts(member, decision)).collect(),
             }
         })
         .collect()
+}
+
+/// What makes a pass mean less than it seems to.
+fn doubts(member: &Member<'_>, decision: Verdict) -> Vec<String> {
+    let Member { comparison, margin, .. } = *member;
+    let mut doubts = Vec::new();
+    if decision != Verdict::Pass {
+        return doubts;
+    }
+    if comparison.is_unchanged {
+        doubts.push(
+            "no answer changed, and neither did a digit of the logits: does the candidate's fine-tuning reach the model?"
+                .to_owned(),
+        );
+    }
+    if let Some(known) = known_beyond_chance(&comparison.table, comparison.n_classes)
+        && known <= margin
+    {
+        doubts.push(format!(
+            "the baseline knows {:.1} points more than chance, no more than the margin of {:.1}: a candidate that only guesses \
+             would pass, too",
+            known * 100.0,
+            margin * 100.0
+        ));
+    }
+    if comparison.n_unpaired > comparison.n_pairs {
+        doubts.push(format!(
+            "{} trials have no partner in the other run, beside {} pairs: they decide nothing",
+            comparison.n_unpaired, comparison.n_pairs
+        ));
+    }
+    doubts
 }
 
 /// What the tests of a fall say.
@@ -121,6 +153,13 @@ fn rule(
     let Member { comparison, policy, margin, .. } = *member;
     if policy.ignore {
         return one(Verdict::NotApplicable, ReasonCode::Ignored, "the policy leaves it out".into());
+    }
+    if comparison.n_distinct_images < policy.min_pairs && comparison.n_pairs >= policy.min_pairs {
+        let message = format!(
+            "{} pairs of only {} different images, and the policy wants at least {}",
+            comparison.n_pairs, comparison.n_distinct_images, policy.min_pairs
+        );
+        return one(Verdict::Inconclusive, ReasonCode::TooFewPairs, message);
     }
     if comparison.n_pairs < policy.min_pairs {
         let n_more = needed(member).unwrap_or(0).max(policy.min_pairs);
@@ -264,7 +303,7 @@ fn forgotten(comparison: &DatasetComparison, margin: f64) -> Vec<Reason> {
 }
 
 fn needed(member: &Member<'_>) -> Option<usize> {
-    n_needed(member.comparison.table.scored(), member.margin, member.policy.alpha)
+    n_needed(member.comparison.table.scored(), member.margin, member.policy.level())
 }
 
 fn numbers(

@@ -33,7 +33,7 @@ pub(super) fn contradiction(
             let (one, other) = (first.table.scored(), second.table.scored());
             let (fall, other_fall) = (first.forgetting?, second.forgetting?);
             let has_other_sign = fall * other_fall < 0.0;
-            if has_other_sign && mcnemar_mid_p(one) < 2.0 * policy.alpha {
+            if has_other_sign && mcnemar_mid_p(one) < 2.0 * policy.level() {
                 return Some(format!(
                     "judged by `{}` the accuracy changes by {:+.1} points, by `{}` by {:+.1}",
                     first.judge,

@@ -27,6 +27,16 @@ pub enum PolicyError {
         /// The key that was probably meant.
         nearest: Option<&'static str>,
     },
+    /// A dataset that nobody knows.
+    #[error("it names the dataset `{dataset}`, which {who}{}", there(nearest))]
+    UnknownDataset {
+        /// The name.
+        dataset: String,
+        /// Who does not know it, such as `neither the runs nor the catalog know`.
+        who: &'static str,
+        /// The dataset that was probably meant.
+        nearest: Option<String>,
+    },
     /// A value that makes no sense.
     #[error("`{key}`{} {reason}", place(table))]
     Value {
@@ -49,6 +59,13 @@ fn suggestion(nearest: &Option<&'static str>) -> String {
         .unwrap_or_else(|| "; hint: `emt gate --print-policy` writes a policy with every key explained".to_owned())
 }
 
+fn there(nearest: &Option<String>) -> String {
+    let meant = nearest.as_ref().map(|name| format!("; hint: is `{name}` meant?"));
+    meant.unwrap_or_else(|| {
+        "; hint: `emt data list` shows the catalog, --datasets-file FILE gives another one".to_owned()
+    })
+}
+
 /// Whether verdicts of several judges must lead to the same decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -68,7 +85,7 @@ pub struct DatasetPolicy {
     pub margin: f64,
     /// The margin as a share of what the baseline knows beyond chance, where that is smaller than `margin`.
     pub relative_margin: Option<f64>,
-    /// The one-sided level of each decision.
+    /// The one-sided level of each decision, as it is written; [`Self::level`] is what is in force.
     pub alpha: f64,
     /// Fewer pairs decide nothing.
     pub min_pairs: usize,
@@ -94,6 +111,16 @@ pub struct DatasetPolicy {
     pub max_class_fall: Option<f64>,
     /// The least accuracy over the encoder's.
     pub min_retention: Option<f64>,
+    /// The number of this candidate against the baseline, from 1, where attempts are counted; no key of the file.
+    #[serde(skip)]
+    attempt: Option<u64>,
+}
+
+impl DatasetPolicy {
+    /// The one-sided level in force: `alpha`, or what all attempts together leave to this one.
+    pub fn level(&self) -> f64 {
+        self.attempt.map_or(self.alpha, |attempt| alpha_of_attempt(self.alpha, attempt))
+    }
 }
 
 impl Default for DatasetPolicy {
@@ -114,6 +141,7 @@ impl Default for DatasetPolicy {
             max_extrinsic_hallucination: None,
             max_class_fall: None,
             min_retention: None,
+            attempt: None,
         }
     }
 }
@@ -201,10 +229,19 @@ impl Policy {
         self.datasets.keys().map(String::as_str)
     }
 
-    /// The policy with every level replaced by that of the `attempt`-th candidate (from 1) against one baseline.
+    /// Refuses the first dataset that the policy names and that is not among `known`, whom `who` stands for: a slip in a
+    /// name would else leave its rules without effect.
+    pub fn check_datasets(&self, known: &BTreeSet<String>, who: &'static str) -> Result<(), PolicyError> {
+        let Some(dataset) = self.named().find(|name| !known.contains(*name)) else { return Ok(()) };
+        let names: Vec<&str> = known.iter().map(String::as_str).collect();
+        let nearest = nearest(dataset, &names).map(str::to_owned);
+        Err(PolicyError::UnknownDataset { dataset: dataset.to_owned(), who, nearest })
+    }
+
+    /// The policy with the levels of the `attempt`-th candidate (from 1) against one baseline.
     pub fn at_attempt(mut self, attempt: u64) -> Self {
         for policy in self.datasets.values_mut().chain([&mut self.defaults]) {
-            policy.alpha = alpha_of_attempt(policy.alpha, attempt);
+            policy.attempt = Some(attempt);
         }
         self
     }
@@ -215,6 +252,9 @@ impl Policy {
             let mut value = serde_json::to_value(policy).expect("a policy is plain data");
             if policy.relative_margin.is_none() {
                 value["relative_margin"] = "off".into();
+            }
+            if policy.attempt.is_some() {
+                value["alpha_in_force"] = policy.level().into();
             }
             value
         };
@@ -305,7 +345,8 @@ fn set(policy: &mut DatasetPolicy, key: &str, value: &Value, table: &str) -> Res
         }
         _ => {
             let (key, table) = (key.to_owned(), table.to_owned());
-            return Err(PolicyError::UnknownKey { nearest: nearest(&key, &KEYS), key, table });
+            let known: Vec<&'static str> = KEYS.into_iter().chain(table.is_empty().then_some("datasets")).collect();
+            return Err(PolicyError::UnknownKey { nearest: nearest(&key, &known), key, table });
         }
     }
     Ok(())
@@ -343,6 +384,15 @@ mod tests {
             ("max-pairs = 10", "is `max_pairs` meant?"),
             ("[datasets.mnist]\nmin_pair = 10", "`min_pair` is no key of a policy in [datasets.mnist]"),
             ("wibble = 1", "--print-policy"),
+            ("[dataset.mnist]\nmargin = 0.1", "is `datasets` meant?"),
+            ("margin = 1.0", "must lie between 0 and 1"),
+            ("margin = -0.02", "must lie between 0 and 1"),
+            ("margin = nan", "must be a number"),
+            ("alpha = inf", "must be a number"),
+            ("min_pairs = 0", "whole number above 0"),
+            ("max_pairs = -5", "whole number above 0"),
+            ("max_unscored = 1.5", "from 0 to 1"),
+            ("margin = 0.1\nmargin = 0.2", "duplicate key"),
             ("margin = 0", "must lie between 0 and 1"),
             ("margin = \"x\"", "must be a number"),
             ("alpha = 0.5", "between 0 and 0.5"),
@@ -356,6 +406,35 @@ mod tests {
             let message = Policy::parse(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn the_written_level_stays_and_the_level_in_force_stands_beside_it() {
+        let written = Policy::parse("alpha = 0.05\n[datasets.mnist]\nalpha = 0.01").unwrap();
+        assert!(written.to_json().get("alpha_in_force").is_none());
+        let policy = written.at_attempt(2);
+        let json = policy.to_json();
+        assert_eq!((&json["alpha"], &json["datasets"]["mnist"]["alpha"]), (&0.05.into(), &0.01.into()));
+        let in_force = |value: &serde_json::Value| value["alpha_in_force"].as_f64().unwrap();
+        assert_eq!(in_force(&json), alpha_of_attempt(0.05, 2));
+        assert_eq!(in_force(&json["datasets"]["mnist"]), policy.of("mnist").level());
+        assert_eq!(policy.of("mnist").level(), alpha_of_attempt(0.01, 2));
+    }
+
+    #[test]
+    fn a_dataset_that_nobody_knows_is_refused_with_the_nearest_name() {
+        let known = BTreeSet::from(["cifar100".to_owned(), "mnist".to_owned(), "embedded/mnist".to_owned()]);
+        for (text, expected) in [
+            ("[datasets.cifar1000]\nmargin = 0.1", "`cifar1000`, which nobody knows; hint: is `cifar100` meant?"),
+            ("ignore = [\"minst\"]", "is `mnist` meant?"),
+            ("tuned_on = [\"Embedded/Mnist\"]", "is `embedded/mnist` meant?"),
+            ("ignore = [\"imagenet\"]", "`imagenet`, which nobody knows; hint: `emt data list`"),
+        ] {
+            let message = Policy::parse(text).unwrap().check_datasets(&known, "nobody knows").unwrap_err().to_string();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+        let policy = Policy::parse("ignore = [\"mnist\"]\n[datasets.cifar100]\nalpha = 0.01").unwrap();
+        assert_eq!(policy.check_datasets(&known, "nobody knows"), Ok(()));
     }
 
     #[test]

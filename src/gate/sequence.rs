@@ -172,7 +172,7 @@ impl Sequence {
             let (policy, n) = (&course.policy, course.look.n_max());
             let last = Look { number: course.look.n_looks(), schedule: course.look.schedule.clone() };
             let is_tested = !policy.ignore && !policy.tuned_on;
-            is_tested && (n < policy.min_pairs || !reachable(n, policy.margin, last.level(policy.alpha)))
+            is_tested && (n < policy.min_pairs || !reachable(n, policy.margin, last.level(policy.level())))
         };
         self.courses.iter().filter(cannot_pass).map(|course| (course.dataset.as_str(), course.look.n_max())).collect()
     }

@@ -1,5 +1,7 @@
 //! The fields that decide whether two runs may be compared.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use crate::compare::GENERATION_CONFIG;
@@ -60,6 +62,15 @@ pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
     let generates = spec.modes.contains(&Mode::Generate) && !spec.model.generation_config.is_null();
     let generation = generates.then(|| (GENERATION_CONFIG, json!({ "generate": spec.model.generation_config })));
     fields.into_iter().chain(generation).chain(served).map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Leaves out what `comparable` holds of datasets other than `names`.
+pub fn keep_datasets(comparable: &mut Map<String, Value>, names: &BTreeSet<String>) {
+    for field in ["split", "label_set", "prompt_text", "prompt_ids", COMPARATOR] {
+        if let Some(Value::Object(datasets)) = comparable.get_mut(field) {
+            datasets.retain(|dataset, _| names.contains(dataset));
+        }
+    }
 }
 
 /// What two servers must do alike. Which model answers, and what it answers to the probe, is no part of it.

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::journal::{self, Journal, Replay};
 use super::manifest;
-use super::{Difference, Manifest, RecordError, Resumption, RunState, differences, files, now, resumption};
+use super::{
+    Difference, Manifest, RecordError, Resumption, RunState, differences, files, now, resumption, trials_digest,
+};
 use crate::domain::{Mode, Trial, TrialKey};
 
 /// Notes of earlier sittings that a later one keeps, unless it has its own.
@@ -167,6 +169,7 @@ impl RunFolder {
         })?;
         manifest.state = RunState::Complete;
         manifest.environment.insert("finished".into(), now().into());
+        trials_digest(&dir)?.note(&mut manifest);
         manifest.write(&dir)?;
         drop(lock);
         Ok(trials)

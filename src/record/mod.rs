@@ -8,6 +8,7 @@
 
 mod comparable;
 mod differences;
+mod digest;
 mod environment;
 mod error;
 mod feature_cache;
@@ -25,8 +26,9 @@ mod property_tests;
 #[cfg(test)]
 mod testing;
 
-pub use comparable::comparable;
+pub use comparable::{comparable, keep_datasets};
 pub use differences::{Difference, differences};
+pub use digest::{TrialsDigest, trials_digest};
 pub use environment::{Sitting, environment, now};
 pub use error::RecordError;
 pub use feature_cache::{FeatureCache, FeatureKey};

@@ -30,6 +30,24 @@ pub fn n_needed(counts: PairedCounts, margin: f64, alpha: f64) -> Option<usize> 
     Some(by_power.max((z * z * (1.0 - margin) / margin).ceil() as usize))
 }
 
+/// The pairs that would show, with power 0.8, on which side of `margin` a true fall lies that is the observed one, at a
+/// one-sided `alpha`: (z_{1 - alpha} + z_power)^2 (discordance - fall^2) / (margin - fall)^2, rounded up, and no fewer than
+/// [`n_needed`] where the fall lies below the margin.
+///
+/// Nam (1997), as [`n_for_power`], with a true fall other than 0. `None` as there, and where the fall is the margin to within
+/// a ten-thousandth: then no number of pairs would do.
+pub fn n_to_decide(counts: PairedCounts, margin: f64, alpha: f64) -> Option<usize> {
+    let at_no_fall = n_needed(counts, margin, alpha)?;
+    let fall = counts.fall().unwrap_or(0.0);
+    let discordance = (counts.n_lost + counts.n_gained + 1) as f64 / (counts.n + 2) as f64;
+    let (z, distance) = (z_sum(alpha, POWER)?, margin - fall);
+    if distance.abs() < 1e-4 {
+        return None;
+    }
+    let n = (z * z * (discordance - fall * fall).max(0.0) / (distance * distance)).ceil() as usize;
+    Some(if distance > 0.0 { n.max(at_no_fall) } else { n })
+}
+
 /// The least true fall that `n` pairs show to be above 0 with `power`, at a one-sided `alpha`:
 /// (z_{1 - alpha} + z_power) sqrt(discordance / n). As well the least margin below which a true fall of 0 is shown to lie.
 ///
@@ -90,6 +108,19 @@ mod tests {
             assert!(non_inferiority_p(counts(0, 0, n), margin).unwrap() <= alpha, "{n}");
             assert!(non_inferiority_p(counts(0, 0, n - 1), margin).unwrap() > alpha, "{n}");
         }
+    }
+
+    #[test]
+    fn what_decides_depends_on_how_near_the_fall_lies_to_the_margin() {
+        // Without a fall as `n_needed`; at half the margin four times as many, less the square of the fall.
+        assert_eq!(n_to_decide(counts(50, 50, 998), 0.02, 0.025), n_needed(counts(50, 50, 998), 0.02, 0.025));
+        let half = n_to_decide(counts(55, 45, 998), 0.02, 0.025).unwrap();
+        assert!((half as f64 / (4.0 * 1981.2) - 1.0).abs() < 0.02, "{half}");
+        // A large fall shows itself with few pairs, one at the margin with no number of them.
+        let large = n_to_decide(counts(30, 5, 100), 0.02, 0.025).unwrap();
+        assert!(large < 60, "{large}");
+        assert_eq!(n_to_decide(counts(20, 0, 1000), 0.02, 0.025), None);
+        assert_eq!(n_to_decide(counts(0, 0, 50), 0.02, 0.025), n_needed(counts(0, 0, 50), 0.02, 0.025));
     }
 
     #[test]

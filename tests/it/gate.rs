@@ -51,11 +51,11 @@ fn gate(adapter: &Path, runs: &Path, arguments: &[&str]) -> (Finished, Value) {
     (finished, decision.unwrap_or(Value::Null))
 }
 
-fn dataset<'a>(decision: &'a Value, name: &str) -> &'a Value {
+pub fn dataset<'a>(decision: &'a Value, name: &str) -> &'a Value {
     decision["datasets"].as_array().unwrap().iter().find(|dataset| dataset["dataset"] == name).unwrap()
 }
 
-fn codes(dataset: &Value) -> Vec<&str> {
+pub fn codes(dataset: &Value) -> Vec<&str> {
     dataset["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap()).collect()
 }
 
@@ -171,7 +171,7 @@ fn an_adapter_that_changes_nothing_is_refused_by_the_gate() {
 }
 
 /// Base and forgetful LoRA on 220 digits each, finished.
-fn finished_runs() -> &'static Path {
+pub fn finished_runs() -> &'static Path {
     static RUNS: OnceLock<PathBuf> = OnceLock::new();
     RUNS.get_or_init(|| {
         let runs = made().path("finished");
@@ -184,13 +184,13 @@ fn finished_runs() -> &'static Path {
     })
 }
 
-fn gate_runs(baseline: &Path, candidate: &Path, arguments: &[&str]) -> Finished {
+pub fn gate_runs(baseline: &Path, candidate: &Path, arguments: &[&str]) -> Finished {
     let mut command = emt();
     command.arg("gate").arg("--baseline").arg(baseline).arg("--candidate").arg(candidate).args(arguments);
     finish(&mut command)
 }
 
-fn decision(finished: &Finished) -> Value {
+pub fn decision(finished: &Finished) -> Value {
     serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{} {}", finished.stdout, finished.stderr))
 }
 
@@ -257,8 +257,11 @@ fn a_decision_is_written_wherever_a_pipeline_looks_for_it() {
         &["--format", "json", "--history", &path("history").display().to_string()],
     );
     assert_eq!(decision(&again)["attempt"], 1);
-    let other =
-        gate_runs(&runs.join("base"), &runs.join("base"), &["--history", &path("history").display().to_string()]);
+    let other = gate_runs(
+        &runs.join("base"),
+        &runs.join("base"),
+        &["--allow-same", "--history", &path("history").display().to_string()],
+    );
     assert!(other.stdout.contains("candidate number 2 against this baseline"), "{}", other.stdout);
     assert!(other.stdout.contains("spent"), "{}", other.stdout);
     fs::write(path("history/other.json"), "{}").unwrap();
@@ -325,7 +328,7 @@ fn five_in_a_hundred_judge_failures_are_inconclusive_for_that_reason() {
     };
     let base = judged("base");
     // The same answers before and after: what is scored would pass.
-    let unchanged = gate_runs(&base, &base, &["--format", "json"]);
+    let unchanged = gate_runs(&base, &base, &["--format", "json", "--allow-same"]);
     assert_eq!(unchanged.code, Some(3), "{}", unchanged.stdout);
     let decided = decision(&unchanged);
     let mnist = dataset(&decided, "embedded/mnist");

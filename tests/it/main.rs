@@ -26,6 +26,8 @@ mod finetune;
 mod flags;
 mod folders;
 mod gate;
+mod gate_next;
+mod gate_safety;
 mod gate_simulation;
 mod generation;
 mod http_server;

@@ -1,8 +1,11 @@
 //! `emt gate`.
 
 mod calibration;
+mod datasets;
 mod history;
+mod next;
 mod output;
+mod recorded;
 mod sequential;
 
 use std::collections::BTreeSet;
@@ -12,13 +15,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use self::calibration::{CalibrationOptions, Calibrations, Outcomes};
-use self::history::History;
-use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
+use self::calibration::CalibrationOptions;
+use super::comparison::{ComparisonOptions, RecordedRun};
 use super::eval::EvalOptions;
-use super::results;
-use crate::gate::{self, Decision, Policy, RunName};
-use crate::{record, report};
+use crate::gate::{self, Policy};
+use crate::record;
 
 /// Flags of `emt gate`.
 #[derive(Args, Debug)]
@@ -67,7 +68,12 @@ pub(super) struct RuleOptions {
     /// Each attempt is tested at a stricter level, so that all attempts together keep the policy's level.
     #[arg(long, value_name = "K", hide_short_help = true, conflicts_with = "history", value_parser = clap::value_parser!(u64).range(1..))]
     attempt: Option<u64>,
-    /// Folder of earlier decisions, which give the attempt's number; this decision is added
+    /// Decide although baseline and candidate are the same model, so that nothing can be found forgotten
+    #[arg(long, hide_short_help = true)]
+    allow_same: bool,
+    /// Folder of earlier decisions, which give the attempt's number
+    ///
+    /// A candidate keeps the number that it first got. This decision is added to the folder.
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
 }
@@ -106,6 +112,7 @@ pub(super) fn run(args: &GateArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         write!(out, "{}", gate::DEFAULT_POLICY)?;
         return Ok(super::exit_code::OK);
     }
+    output::check(&args.output, &args.rules)?;
     let policy = read_policy(&args.rules)?;
     if let Some(model) = &args.model {
         return sequential::run(args, model, policy, quiet, out, err);
@@ -113,9 +120,8 @@ pub(super) fn run(args: &GateArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     let (Some(baseline), Some(candidate)) = (&args.baseline, &args.candidate) else {
         bail!("there is nothing to decide on; hint: --baseline RUN --candidate RUN, or --model DIR --adapter DIR");
     };
-    let baseline = RecordedRun::open(baseline)?;
-    let candidate = RecordedRun::open(candidate)?;
-    let decision = decide_recorded(args, policy, baseline, candidate, quiet, err)?;
+    let runs = [RecordedRun::open(baseline)?, RecordedRun::open(candidate)?];
+    let decision = recorded::decide(args, policy, runs, quiet, err)?;
     output::write(&args.output, &decision, out)?;
     Ok(decision.exit_code)
 }
@@ -125,101 +131,7 @@ fn read_policy(rules: &RuleOptions) -> Result<Policy> {
     Policy::parse(&record::read_text(path)?).with_context(|| format!("in the policy `{}`", path.display()))
 }
 
-/// The fixed design: one look at all pairs of two finished runs.
-fn decide_recorded(
-    args: &GateArgs,
-    mut policy: Policy,
-    baseline: RecordedRun,
-    candidate: RecordedRun,
-    quiet: bool,
-    err: &mut dyn Write,
-) -> Result<Decision> {
-    for run in [&baseline, &candidate] {
-        ensure!(
-            run.manifest.state == record::RunState::Complete,
-            "the run `{}` is not complete; hint: the command that began it goes on with it",
-            run.name
-        );
-    }
-    policy.mark_tuned_on(names(args.options.tuned_on.as_deref()));
-    let named = named(&policy);
-    policy.mark_tuned_on(candidate.tuned_on());
-    let names =
-        [&baseline, &candidate].map(|run| RunName { run: run.name.clone(), identity: run.manifest.identity.clone() });
-    let history = History::open(&args.rules, &names)?;
-    let policy = match history.attempt {
-        Some(attempt) => policy.at_attempt(attempt),
-        None => policy,
-    };
-    let calibrations = Calibrations::read(&args.calibration)?;
-    let candidates = [candidate];
-    calibrations.check(&baseline, &candidates[0])?;
-    let is_ignored = |name: &str| policy.of(name).ignore;
-    let tuned_on = policy.tuned_on();
-    let rules =
-        Rules { tuned_on: &tuned_on, ignored: &is_ignored, options: &args.comparison, places: &args.options.places };
-    let mut outcomes = Outcomes::default();
-    let comparison = comparison::compare(&baseline, &candidates, &rules, &mut |passing| {
-        outcomes.take(&calibrations, passing);
-        Ok(())
-    })?;
-    let [compared] = comparison.candidates.as_slice() else { bail!("one candidate was compared") };
-    if !quiet {
-        say_what_cannot_pass(&policy, compared, err)?;
-    }
-    let mut decision = gate::decide(&policy, compared, &calibrations.corrections(&outcomes));
-    decision.warnings.extend(unknown_datasets(&named, &decision));
-    for run in [&baseline, &candidates[0]] {
-        let flips = results::server_flips(&run.manifest);
-        decision.warnings.extend(flips.map(|flips| report::server_flips_note(&run.name, &flips)));
-    }
-    let [of_baseline, of_candidate] = names;
-    decision.baseline = Some(of_baseline);
-    decision.candidate = Some(of_candidate);
-    decision.attempt = history.attempt;
-    decision.allowed_different.clone_from(&args.comparison.allow_different);
-    history.add(&decision)?;
-    Ok(decision)
-}
-
 pub(super) fn names(list: Option<&str>) -> BTreeSet<String> {
     let names = list.into_iter().flat_map(|list| list.split(','));
     names.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
-}
-
-/// Where even a candidate without a single changed answer could not pass, a person should know before anything else.
-fn say_what_cannot_pass(
-    policy: &Policy,
-    comparison: &crate::compare::CandidateComparison,
-    err: &mut dyn Write,
-) -> Result<()> {
-    for dataset in &comparison.datasets {
-        let of_dataset = policy.of(&dataset.dataset);
-        if of_dataset.ignore || of_dataset.tuned_on {
-            continue;
-        }
-        let n = dataset.n_pairs;
-        if n < of_dataset.min_pairs || !gate::reachable(n, of_dataset.margin, of_dataset.alpha) {
-            writeln!(
-                err,
-                "warning: {}: {n} pairs are too few to pass, even if no answer changed (margin {}, alpha {:.4})",
-                dataset.dataset, of_dataset.margin, of_dataset.alpha
-            )?;
-        }
-    }
-    Ok(())
-}
-
-/// The datasets that a person named, in the policy or by flag.
-fn named(policy: &Policy) -> BTreeSet<String> {
-    policy.named().map(str::to_owned).collect()
-}
-
-/// A policy may speak of datasets that these runs do not have; a slip in a name would else go unnoticed.
-fn unknown_datasets(named: &BTreeSet<String>, decision: &Decision) -> Vec<String> {
-    named
-        .iter()
-        .filter(|name| decision.datasets.iter().all(|dataset| dataset.dataset != **name))
-        .map(|name| format!("the policy or --tuned-on names `{name}`, which was not compared"))
-        .collect()
 }

@@ -2,14 +2,42 @@
 #![expect(clippy::disallowed_methods, reason = "writes the files that a person or a pipeline named")]
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use super::{DecisionFormat, OutputOptions};
+use super::{DecisionFormat, OutputOptions, RuleOptions};
 use crate::gate::Decision;
 use crate::record;
 use crate::report;
+
+/// The files of a run that a decision must not take the place of.
+const OF_A_RUN: [&str; 3] = ["run.json", "trials.jsonl", "summary.json"];
+
+/// Refuses, before anything is computed, to write one file over another that matters.
+pub(super) fn check(options: &OutputOptions, rules: &RuleOptions) -> Result<()> {
+    let flags = [("--out", &options.out), ("--junit", &options.junit), ("--markdown", &options.markdown)];
+    let given: Vec<(&str, &PathBuf)> = flags.iter().filter_map(|(flag, path)| Some((*flag, path.as_ref()?))).collect();
+    for (index, (flag, path)) in given.iter().enumerate() {
+        let shown = path.display();
+        if let Some((other, _)) = given[..index].iter().find(|(_, other)| other == path) {
+            bail!("{other} and {flag} both name `{shown}`; hint: give each a file of its own");
+        }
+        if path.file_name().is_some_and(|name| OF_A_RUN.iter().any(|known| name == *known)) {
+            bail!("{flag} {shown} would take the place of a run's own file; hint: another name, such as decision.json");
+        }
+        if rules.policy.as_ref() == Some(*path) {
+            bail!("{flag} {shown} would overwrite the policy; hint: another name, such as decision.json");
+        }
+        if path.is_dir() {
+            bail!(
+                "{flag} {shown} is a folder; hint: name a file in it, such as {}",
+                path.join("decision.json").display()
+            );
+        }
+    }
+    Ok(())
+}
 
 /// Prints the decision and writes the files that were asked for; in GitHub Actions it also adds to the job's summary and
 /// annotates.

@@ -8,7 +8,8 @@ use anyhow::{Error, Result, bail, ensure};
 
 use super::calibration::{Calibrations, Outcomes};
 use super::history::History;
-use super::{GateArgs, names, output};
+use super::{GateArgs, datasets, names, next, output};
+use crate::cli::comparability;
 use crate::cli::comparison::{self, RecordedRun, Rules};
 use crate::cli::eval::{self, EvalOptions, PlannedRun, Prepared};
 use crate::cli::gallery::Gallery;
@@ -16,7 +17,7 @@ use crate::cli::progress::Progress;
 use crate::cli::results::{self, Format, Results};
 use crate::cli::served_options::is_address;
 use crate::cli::{exit_code, interrupt};
-use crate::compare::CandidateComparison;
+use crate::compare::{self, CandidateComparison};
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, RunSet, Subject, Trial, TrialKey};
 use crate::eval::{Batching, DatasetWork, Ended, EvalRun, LoadedSubjects, Session, settled_keys};
@@ -47,13 +48,20 @@ pub(super) fn run(
         prepared.runs[0].spec.modes.contains(&Mode::Generate),
         "the gate decides on generated answers; hint: --modes generate or --modes generate,score"
     );
-    policy.mark_tuned_on(names(options.tuned_on.as_deref()));
-    let named = super::named(&policy);
+    let tuned_on = names(options.tuned_on.as_deref());
+    let of_runs = prepared.datasets.iter().map(|dataset| dataset.name.as_str());
+    datasets::check(&policy, &args.rules, &tuned_on, &datasets::known(&options.places, of_runs)?)?;
+    policy.mark_tuned_on(tuned_on);
+    let named = datasets::named(&policy);
     policy.mark_tuned_on(prepared.subjects.tuned_on(CANDIDATE));
-    let run_names = [BASELINE, CANDIDATE].map(|run| {
-        let PlannedRun { spec, dir } = &prepared.runs[run];
-        RunName { run: results::name_of(dir), identity: record::identity(spec) }
-    });
+    let mut run_names = [BASELINE, CANDIDATE].map(|run| planned_name(&prepared.runs[run]));
+    if !args.rules.allow_same {
+        let specs = [BASELINE, CANDIDATE].map(|run| &prepared.runs[run].spec);
+        let differences = compare::field_differences(&record::comparable(specs[0]), &record::comparable(specs[1]));
+        comparability::refuse_same([&run_names[BASELINE].run, &run_names[CANDIDATE].run], specs, &differences)?;
+    }
+    let at_hand = prepared.datasets.iter().map(|dataset| (dataset.name.clone(), n_max(dataset, usize::MAX, None)));
+    let at_hand: BTreeMap<String, usize> = at_hand.collect();
     let history = History::open(&args.rules, &run_names)?;
     if let Some(attempt) = history.attempt {
         policy = policy.at_attempt(attempt);
@@ -68,8 +76,10 @@ pub(super) fn run(
     }
     let Some((sequence, runs)) = asked else { return Ok(exit_code::INTERRUPTED) };
     let mut decision = sequence.decision();
-    decision.warnings.extend(super::unknown_datasets(&named, &decision));
-    for run in &runs {
+    decision.warnings.extend(datasets::without_effect(&named, &decision));
+    for (run, name) in runs.iter().zip(&mut run_names) {
+        let digest = record::trials_digest(&run.dir)?;
+        (name.n_trials, name.trials) = (Some(digest.n_trials), Some(digest.trials));
         let flips = results::server_flips(&record::read_manifest(&run.dir)?);
         decision.warnings.extend(flips.map(|flips| report::server_flips_note(&results::name_of(&run.dir), &flips)));
     }
@@ -82,12 +92,22 @@ pub(super) fn run(
     decision.baseline = Some(baseline);
     decision.candidate = Some(candidate);
     decision.attempt = history.attempt;
+    let places = next::Places {
+        runs: [&runs[BASELINE].dir, &runs[CANDIDATE].dir],
+        decision: args.output.out.clone().or_else(|| history.path()),
+    };
+    decision.next = next::of_sequence(args, &policy, &places, &at_hand, &decision);
     history.add(&decision)?;
     output::write(&args.output, &decision, out)?;
     for run in runs {
         progress.say(&format!("{}: report.html, trials.jsonl and the rest of the run", run.dir.display()));
     }
     Ok(decision.exit_code)
+}
+
+/// The run as a decision names it, before it has trials.
+fn planned_name(PlannedRun { spec, dir }: &PlannedRun) -> RunName {
+    RunName { run: results::name_of(dir), identity: record::identity(spec), n_trials: None, trials: None }
 }
 
 const BASELINE: usize = 0;
@@ -190,7 +210,7 @@ fn write_runs(runs: &[PlannedRun], trials: &[Vec<Trial>], options: &EvalOptions)
 /// Refuses runs that may not be compared before anything is asked: a candidate may have an image processor or a template of
 /// its own, and a calibration another judge.
 fn check(args: &GateArgs, calibrations: &Calibrations, baseline: &RecordedRun, candidate: &RecordedRun) -> Result<()> {
-    comparison::refuse_unlike(baseline, candidate, &args.comparison.allow_different)?;
+    comparability::checked(baseline, candidate, &args.comparison.allow_different)?;
     calibrations.check(baseline, candidate)
 }
 

@@ -1,5 +1,6 @@
 //! `emt report`.
 
+mod decisions;
 mod stages;
 mod summaries;
 
@@ -9,7 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
+use self::decisions::Decisions;
 use self::summaries::Summaries;
+use super::comparability;
 use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
 use super::data::Places;
 use super::exit_code;
@@ -17,9 +20,8 @@ use super::gallery::{Gallery, N_ERRORS_SHOWN, Wanted};
 use super::gate::names;
 use super::results::{self, ChartOptions, Results};
 use crate::chart::{self, ComparisonCharts};
-use crate::compare::{Comparison, DEFAULT_MARGIN, Summary};
+use crate::compare::{self, Comparison, DEFAULT_MARGIN, Summary};
 use crate::finetune::Curve;
-use crate::gate::Decision;
 use crate::record;
 use crate::report::{self, CandidateReport, ComparisonReport, DecisionBrief, GalleryImage, StageReport};
 
@@ -105,7 +107,7 @@ impl ReportArgs {
 pub(super) fn run(args: &ReportArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let stages = if args.stages.is_empty() { None } else { Some(stages::read(&args.stages, &args.comparison)?) };
     match (&args.baseline, &stages) {
-        (Some(baseline), _) => compare(args, baseline, quiet, out, err)?,
+        (Some(baseline), _) => compare_runs(args, baseline, quiet, out, err)?,
         (None, Some(stages)) => write_stages(args, stages, quiet, out)?,
         (None, None) => report_each(args, quiet, out, err)?,
     }
@@ -154,7 +156,13 @@ fn report_each(args: &ReportArgs, quiet: bool, out: &mut dyn Write, err: &mut dy
     results::write_all(&results, format, quiet, out)
 }
 
-fn compare(args: &ReportArgs, baseline: &Path, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
+fn compare_runs(
+    args: &ReportArgs,
+    baseline: &Path,
+    quiet: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<()> {
     if args.runs.is_empty() {
         bail!("there is no run to compare with the baseline; hint: emt report RUN --baseline RUN");
     }
@@ -166,22 +174,35 @@ fn compare(args: &ReportArgs, baseline: &Path, quiet: bool, out: &mut dyn Write,
     let before = RecordedRun::open(baseline)?;
     let mut after: Vec<RecordedRun> = args.runs.iter().map(|dir| RecordedRun::open(dir)).collect::<Result<_>>()?;
     comparison::make_names_differ(&mut after, &args.runs);
+    let decisions = Decisions::read(&args.decision, &before, &after)?;
     let mut tuned_on = names(args.tuned_on.as_deref());
     tuned_on.extend(after.iter().flat_map(RecordedRun::tuned_on));
-    let rules = Rules { tuned_on: &tuned_on, ignored: &|_| false, options: &args.comparison, places: &args.places };
+    let rules = Rules {
+        tuned_on: &tuned_on,
+        ignored: &|name| decisions.leave_out(name),
+        options: &args.comparison,
+        places: &args.places,
+    };
     let mut summaries = Summaries::new(1 + after.len());
     let run_names: Vec<&str> = std::iter::once(&before).chain(&after).map(|run| run.name.as_str()).collect();
     let compared = comparison::compare(&before, &after, &rules, &mut |passing| match passing.is_recoded {
         true => summaries.add(passing.run, run_names[passing.run], passing.spec, passing.trials),
         false => Ok(()),
     })?;
+    let mut warnings = oddities(&before, after.iter())?;
+    warnings.extend(decisions.check_numbers(&compared.candidates)?);
+    for warning in warnings.iter().filter(|_| !quiet) {
+        writeln!(err, "warning: {warning}")?;
+    }
     let mut summaries = summaries.finish();
     for (summary, run) in summaries.iter_mut().zip(std::iter::once(&before).chain(&after)) {
         summary.model.server_flips = results::server_flips(&run.manifest);
     }
     let curves = args.finetune.iter().map(|dir| read_curve(dir)).collect::<Result<Vec<Curve>>>()?;
     let dir = args.out.clone().unwrap_or_else(|| default_folder(&before, &after));
-    write_comparison(args, &compared, &summaries, &after, &curves, &dir)?;
+    let decisions: Vec<DecisionBrief> = decisions.all().map(report::decision_brief).collect();
+    let texts = Texts { decisions: &decisions, warnings: &warnings };
+    write_comparison(args, &compared, &summaries, &after, &curves, texts, &dir)?;
     match args.format {
         ReportFormat::Table => write!(out, "{}", report::comparison_table(&compared))?,
         ReportFormat::Json => write!(out, "{}", report::comparison_json(&compared))?,
@@ -197,12 +218,34 @@ fn compare(args: &ReportArgs, baseline: &Path, quiet: bool, out: &mut dyn Write,
     Ok(())
 }
 
+/// What of the runs was changed after they ended, and which of them are one and the same model.
+fn oddities<'a>(before: &RecordedRun, after: impl Iterator<Item = &'a RecordedRun>) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    found.extend(before.digest()?.1);
+    for run in after {
+        found.extend(run.digest()?.1);
+        let differences = compare::field_differences(&before.manifest.comparable, &run.manifest.comparable);
+        let specs = [&before.manifest.spec, &run.manifest.spec];
+        found.extend(comparability::same_model([&before.name, &run.name], specs, &differences));
+    }
+    Ok(found)
+}
+
+/// What stands in a report beside the numbers.
+#[derive(Clone, Copy)]
+struct Texts<'a> {
+    /// By candidate, what was decided.
+    decisions: &'a [DecisionBrief],
+    warnings: &'a [String],
+}
+
 fn write_comparison(
     args: &ReportArgs,
     compared: &Comparison,
     summaries: &[Summary],
     after: &[RecordedRun],
     curves: &[Curve],
+    texts: Texts<'_>,
     dir: &Path,
 ) -> Result<()> {
     let Some((of_baseline, summaries)) = summaries.split_first() else { bail!("the baseline has no summary") };
@@ -213,7 +256,7 @@ fn write_comparison(
     for candidate in &compared.candidates {
         pictures.push(gallery.of(candidate)?);
     }
-    let decisions = args.decision.iter().map(|path| decided(path)).collect::<Result<Vec<DecisionBrief>>>()?;
+    let warnings: Vec<String> = texts.warnings.iter().chain(&gallery.warnings).cloned().collect();
     let candidates: Vec<CandidateReport> = summaries
         .iter()
         .zip(&pictures)
@@ -222,7 +265,7 @@ fn write_comparison(
             after,
             gallery,
             curve: curves.get(index),
-            decision: decisions.get(index),
+            decision: texts.decisions.get(index),
         })
         .collect();
     let report = ComparisonReport {
@@ -232,7 +275,7 @@ fn write_comparison(
         candidates: &candidates,
         charts: &charts,
         stages: None,
-        warnings: &gallery.warnings,
+        warnings: &warnings,
         command: &results::command_line(),
     };
     write_charts(&charts, compared, dir)?;
@@ -279,14 +322,6 @@ fn read_curve(dir: &Path) -> Result<Curve> {
     serde_json::from_str(&text).with_context(|| {
         format!("`{}` is no curve of emt; hint: --finetune takes the folder that `emt finetune` wrote", path.display())
     })
-}
-
-/// What the gate decided, in words.
-fn decided(path: &Path) -> Result<DecisionBrief> {
-    let decision: Decision = serde_json::from_str(&record::read_text(path)?).with_context(|| {
-        format!("`{}` is no decision of emt; hint: --decision takes what `emt gate --out` wrote", path.display())
-    })?;
-    Ok(report::decision_brief(&decision))
 }
 
 fn default_folder(before: &RecordedRun, after: &[RecordedRun]) -> PathBuf {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::super::comparison::{ComparisonOptions, RecordedRun, refuse_unlike};
+use super::super::comparability;
+use super::super::comparison::{ComparisonOptions, RecordedRun};
 use super::summaries::Summaries;
 use crate::compare::Summary;
 use crate::report::{Stage, StageReport};
@@ -21,7 +22,11 @@ pub(super) fn read(texts: &[String], options: &ComparisonOptions) -> Result<Stag
             bail!("--stages {text}: it names no dataset; hint: RUN:DATASET, the dataset that this stage was tuned on");
         };
         let run = RecordedRun::open(Path::new(dir))?;
-        refuse_unlike(&base, &run, &options.allow_different)?;
+        let differences = comparability::checked(&base, &run, &options.allow_different)?;
+        let specs = [&base.manifest.spec, &run.manifest.spec];
+        if let Some(message) = comparability::same_model([&base.name, &run.name], specs, &differences) {
+            bail!("--stages {text}: {message}; hint: leave it out, or give the run of the fine-tuned model");
+        }
         if trained.iter().any(|(known, _)| known == dataset) {
             bail!("--stages: two stages were tuned on `{dataset}`; hint: the matrix has one stage a dataset");
         }

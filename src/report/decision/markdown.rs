@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{attempt_note, fall, headline, interval_note, verdict, why};
-use crate::chart::words;
+use crate::chart::words::{self, printable};
 use crate::gate::{Decision, Verdict};
 use crate::report::markdown::escape;
 
@@ -51,6 +51,13 @@ pub fn decision_markdown(decision: &Decision) -> String {
     }
     if let Some(note) = attempt_note(decision) {
         let _ = writeln!(text, "> {}.\n", capitalised(&note));
+    }
+    for step in &decision.next {
+        let _ = writeln!(text, "Next: {}\n", escape(&step.message));
+        if let Some(command) = &step.command {
+            // Indented and not fenced: a path may hold any fence.
+            let _ = writeln!(text, "    {}\n", printable(command));
+        }
     }
     text
 }

@@ -45,6 +45,12 @@ pub fn decision_table(decision: &Decision) -> String {
     if let Some(note) = attempt_note(decision) {
         let _ = writeln!(text, "note: {note}");
     }
+    for step in &decision.next {
+        let _ = writeln!(text, "\nnext: {}", words::printable(&step.message));
+        if let Some(command) = &step.command {
+            let _ = writeln!(text, "  {}", words::printable(command));
+        }
+    }
     let _ = writeln!(text, "\n{}: {}", verdict(decision.decision), headline(decision));
     text
 }

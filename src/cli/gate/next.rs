@@ -1,0 +1,261 @@
+//! What a person may do after a gate that did not pass.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::GateArgs;
+use crate::cli::comparison::RecordedRun;
+use crate::cli::results::{self, quoted};
+use crate::compare::SAMPLES;
+use crate::dataset::available;
+use crate::gate::{DatasetDecision, Decision, NextStep, Policy, ReasonCode, Verdict};
+use crate::stats::{PairedCounts, n_to_decide};
+
+/// Numbers of pairs are told in multiples of this: they are estimates.
+const N_ROUND: usize = 50;
+
+/// What the looks of a sequential design cost at most (O'Brien-Fleming's boundaries, up to 8 looks).
+const SEQUENTIAL_INFLATION: f64 = 1.05;
+
+/// Where the runs and their decision lie.
+pub(super) struct Places<'a> {
+    /// Baseline and candidate.
+    pub runs: [&'a Path; 2],
+    /// The decision, where it is written to a file.
+    pub decision: Option<PathBuf>,
+}
+
+/// After a gate on finished runs.
+pub(super) fn of_recorded(
+    args: &GateArgs,
+    policy: &Policy,
+    runs: [&RecordedRun; 2],
+    history_file: Option<PathBuf>,
+    decision: &Decision,
+) -> Result<Vec<NextStep>> {
+    let places = Places { runs: [runs[0].dir(), runs[1].dir()], decision: args.output.out.clone().or(history_file) };
+    match decision.decision {
+        Verdict::Fail => Ok(vec![report(args, &places, false)]),
+        Verdict::Inconclusive => {
+            let at_hand = images_at_hand(args, runs, decision)?;
+            let commands = commands(runs);
+            Ok(undecided(policy, decision, &at_hand, &|n, told| longer_runs(&commands, n, told), &|told| {
+                asked_again(&commands, told)
+            }))
+        }
+        Verdict::Pass | Verdict::NotApplicable => Ok(Vec::new()),
+    }
+}
+
+/// After a gate that evaluates; `at_hand` are the images that each dataset could give.
+pub(super) fn of_sequence(
+    args: &GateArgs,
+    policy: &Policy,
+    places: &Places<'_>,
+    at_hand: &BTreeMap<String, usize>,
+    decision: &Decision,
+) -> Vec<NextStep> {
+    let is_relative = decision.datasets.iter().any(|dataset| policy.of(&dataset.dataset).relative_margin.is_some());
+    match decision.decision {
+        Verdict::Fail => vec![report(args, places, is_relative)],
+        Verdict::Inconclusive => {
+            let longer = |n: usize, told: String| longer_sequence(args, policy, decision, n, told);
+            let again = |told| vec![NextStep { message: told, command: Some(results::command_line()) }];
+            undecided(policy, decision, at_hand, &longer, &again)
+        }
+        Verdict::Pass | Verdict::NotApplicable => Vec::new(),
+    }
+}
+
+/// What shows the losses image by image. A relative margin asks the baseline about more images than the candidate.
+fn report(args: &GateArgs, places: &Places<'_>, has_unpaired: bool) -> NextStep {
+    let path = |path: &Path| quoted(&path.display().to_string());
+    let [baseline, candidate] = places.runs.map(path);
+    let mut command = format!("emt report {candidate} --baseline {baseline}");
+    let mut message = "what was lost, class by class and image by image".to_owned();
+    match &places.decision {
+        Some(file) => command.push_str(&format!(" --decision {}", path(file))),
+        None => message.push_str(" (--out FILE keeps the decision, and --decision FILE puts it into the report)"),
+    }
+    let mut allowed = args.comparison.allow_different.clone();
+    if has_unpaired && !allowed.iter().any(|field| field == SAMPLES) {
+        allowed.push(SAMPLES.to_owned());
+    }
+    if !allowed.is_empty() {
+        command.push_str(&format!(" --allow-different {}", quoted(&allowed.join(","))));
+    }
+    if let Some(list) = &args.options.tuned_on {
+        command.push_str(&format!(" --tuned-on {}", quoted(list)));
+    }
+    if let Some(file) = &args.options.places.datasets_file {
+        command.push_str(&format!(" --datasets-file {}", path(file)));
+    }
+    NextStep { message, command: Some(command) }
+}
+
+/// What would decide: `longer` makes the step to a number of images, `again` that to asking once more.
+fn undecided(
+    policy: &Policy,
+    decision: &Decision,
+    at_hand: &BTreeMap<String, usize>,
+    longer: &dyn Fn(usize, String) -> Vec<NextStep>,
+    again: &dyn Fn(String) -> Vec<NextStep>,
+) -> Vec<NextStep> {
+    let (mut steps, mut told, mut n_most) = (Vec::new(), Vec::new(), 0);
+    let undecided = decision.datasets.iter().filter(|dataset| dataset.decision == Verdict::Inconclusive);
+    for dataset in undecided {
+        let has = |codes: &[ReasonCode]| dataset.reasons.iter().any(|reason| codes.contains(&reason.code));
+        if has(&[ReasonCode::TooFewPairs, ReasonCode::Underpowered]) {
+            let wanted = wanted(policy, dataset, decision.design == "sequential");
+            match size(dataset, wanted, at_hand.get(&dataset.dataset).copied()) {
+                Size::Limit(n, message) => {
+                    n_most = n_most.max(n);
+                    told.push(message);
+                }
+                Size::None(message) => steps.push(NextStep { message, command: None }),
+            }
+        }
+        if has(&[ReasonCode::TooManyUnscored, ReasonCode::UnscoredCouldDecide]) {
+            let told = format!(
+                "{}: {} pairs are unscored; the same command asks again for answers and verdicts that failed, another judge \
+                 has to judge both runs (`emt judge score RUN --out NEW`)",
+                dataset.dataset, dataset.n_unscored
+            );
+            steps.extend(again(told));
+        }
+        if has(&[ReasonCode::GraderDependent, ReasonCode::JudgeError]) {
+            let message = format!(
+                "{}: measure the judge against people: `emt judge sample RUN`, mark the sheet, `emt judge calibrate`, then \
+                 --calibration-baseline and --calibration-candidate",
+                dataset.dataset
+            );
+            steps.push(NextStep { message, command: None });
+        }
+    }
+    if n_most > 0 {
+        steps.splice(0..0, longer(n_most, told.join("; ")));
+    }
+    if decision.reasons.iter().any(|reason| reason.code == ReasonCode::NothingPassed) {
+        let message =
+            "compare on a dataset that the baseline knows, and that the candidate was not fine-tuned on".to_owned();
+        steps.push(NextStep { message, command: None });
+    }
+    steps
+}
+
+/// The pairs that would probably decide; `None` where the fall lies at the margin.
+fn wanted(policy: &Policy, dataset: &DatasetDecision, is_sequential: bool) -> Option<usize> {
+    let n = dataset.n_pairs - dataset.n_unscored;
+    let counts = PairedCounts { n_lost: dataset.n_lost, n_gained: dataset.n_gained, n };
+    let of_dataset = policy.of(&dataset.dataset);
+    let n = n_to_decide(counts, dataset.margin, of_dataset.level())?;
+    let inflated = if is_sequential { (n as f64 * SEQUENTIAL_INFLATION).ceil() as usize } else { n };
+    inflated.max(of_dataset.min_pairs).max(dataset.n_pairs + 1).div_ceil(N_ROUND).checked_mul(N_ROUND)
+}
+
+enum Size {
+    /// So many images, and why.
+    Limit(usize, String),
+    /// No number of images at hand would do.
+    None(String),
+}
+
+fn size(dataset: &DatasetDecision, wanted: Option<usize>, at_hand: Option<usize>) -> Size {
+    let name = &dataset.dataset;
+    let n_used = dataset.n_pairs + dataset.n_unreadable;
+    let needs = match wanted {
+        Some(n) => format!("about {n} pairs would decide, as things look at {}", dataset.n_pairs),
+        None => format!("the fall lies at the margin of {:.1} points", dataset.margin * 100.0),
+    };
+    match (wanted, at_hand) {
+        (_, Some(at_hand)) if n_used >= at_hand => Size::None(format!(
+            "{name}: {needs}, and all {at_hand} images at hand are used: this data cannot decide; more images of it can, or \
+             another dataset"
+        )),
+        (None, None) => Size::None(format!("{name}: {needs}: no number of images is likely to decide")),
+        (None, Some(at_hand)) => {
+            Size::Limit(at_hand, format!("{name}: {needs}; {at_hand} images are at hand, and may not decide"))
+        }
+        (Some(n), Some(at_hand)) if n > at_hand => {
+            Size::Limit(at_hand, format!("{name}: {needs}; {at_hand} are at hand, and may not decide"))
+        }
+        (Some(n), _) => Size::Limit(n, format!("{name}: {needs}")),
+    }
+}
+
+/// By dataset, the images that evaluating on could use: the published number, or what was used where nothing limited it.
+/// What is not known is left out.
+fn images_at_hand(args: &GateArgs, runs: [&RecordedRun; 2], decision: &Decision) -> Result<BTreeMap<String, usize>> {
+    let places = &args.options.places;
+    let catalog = available(&places.catalog()?, &places.roots());
+    let is_limited = |run: &RecordedRun| run.manifest.environment.contains_key("limit");
+    let is_unlimited = !runs.into_iter().any(is_limited);
+    let of_dataset = |dataset: &DatasetDecision| {
+        let spec = runs[0].manifest.spec.datasets.iter().find(|spec| spec.dataset == dataset.dataset)?;
+        let published = catalog.iter().find(|known| known.name == spec.dataset && known.split == spec.split);
+        let n_used = dataset.n_pairs + dataset.n_unreadable;
+        if is_unlimited { Some(n_used) } else { published.and_then(|known| known.n_samples_published) }
+    };
+    Ok(decision.datasets.iter().filter_map(|dataset| Some((dataset.dataset.clone(), of_dataset(dataset)?))).collect())
+}
+
+/// The commands that made the runs; one where a lock-step made both.
+fn commands(runs: [&RecordedRun; 2]) -> Vec<String> {
+    let mut commands: Vec<String> =
+        runs.into_iter().filter_map(|run| results::recorded_command(&run.manifest)).map(str::to_owned).collect();
+    commands.dedup();
+    commands
+}
+
+/// Goes on with finished runs. Only `emt eval` and `emt gate` take a larger limit for what they made.
+fn longer_runs(commands: &[String], n: usize, told: String) -> Vec<NextStep> {
+    let takes_limit = |command: &String| command.starts_with("emt eval ") || command.starts_with("emt gate ");
+    if commands.is_empty() || !commands.iter().all(takes_limit) {
+        let message = format!("{told}: evaluate both runs on with --limit {n}, then decide again");
+        return vec![NextStep { message, command: None }];
+    }
+    let step = |(place, command): (usize, &String)| {
+        let message = match (place, commands.len()) {
+            (0, 1) => format!("{told}: this goes on with both runs, then decide again"),
+            (0, _) => format!("{told}: these go on with the runs, then decide again"),
+            _ => "and".to_owned(),
+        };
+        NextStep { message, command: Some(format!("{command} --limit {n}")) }
+    };
+    commands.iter().enumerate().map(step).collect()
+}
+
+fn asked_again(commands: &[String], told: String) -> Vec<NextStep> {
+    if commands.is_empty() {
+        return vec![NextStep { message: told, command: None }];
+    }
+    let step = |(place, command): (usize, &String)| {
+        let message = if place == 0 { told.clone() } else { "and".to_owned() };
+        NextStep { message, command: Some(command.clone()) }
+    };
+    commands.iter().enumerate().map(step).collect()
+}
+
+/// The same gate with a larger `--limit`, and with a larger `max_pairs` in the policy where that is what ends it.
+fn longer_sequence(args: &GateArgs, policy: &Policy, decision: &Decision, n: usize, told: String) -> Vec<NextStep> {
+    let is_capped = |dataset: &&DatasetDecision| {
+        dataset.decision == Verdict::Inconclusive && policy.of(&dataset.dataset).max_pairs < n
+    };
+    let is_policy_too_small = decision.datasets.iter().any(|dataset| is_capped(&dataset));
+    let mut command = results::command_line();
+    let mut message = told;
+    if args.options.limit.is_some_and(|limit| limit < n) {
+        command.push_str(&format!(" --limit {n}"));
+    }
+    if is_policy_too_small {
+        message.push_str(&format!(": `max_pairs = {n}` in the policy lets it ask so many"));
+        if args.rules.policy.is_none() {
+            message.push_str(" (`emt gate --print-policy > policy.toml` writes one)");
+            command.push_str(" --policy policy.toml");
+        }
+    }
+    message.push_str("; this goes on with both runs");
+    vec![NextStep { message, command: Some(command) }]
+}
