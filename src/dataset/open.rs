@@ -502,6 +502,7 @@ fn finish(description: DatasetDescription, id_prefix: &str, opened: Opened) -> a
     let samples = opened.samples.into_iter().map(|(end, label)| Sample { id: format!("{id_prefix}/{end}"), label });
     let mut dataset = description.into_dataset(samples.collect(), opened.reader);
     dataset.warnings = opened.warnings;
+    dataset.warnings.extend(labels::shared_name_warnings(&dataset.labels));
     Ok(dataset)
 }
 

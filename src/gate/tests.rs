@@ -24,6 +24,7 @@ fn candidate(datasets: Vec<DatasetComparison>) -> CandidateComparison {
         datasets,
         only_candidate: Vec::new(),
         differences: Vec::new(),
+        tuned_on: Vec::new(),
     }
 }
 

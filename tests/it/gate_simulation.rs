@@ -101,6 +101,7 @@ fn candidate(tables: &[(String, PairTable)]) -> CandidateComparison {
         datasets: tables.iter().map(|(name, table)| DatasetComparison::of_table(name, 10, *table)).collect(),
         only_candidate: Vec::new(),
         differences: Vec::new(),
+        tuned_on: Vec::new(),
     }
 }
 

@@ -28,6 +28,7 @@ mod http_server;
 mod hub;
 mod hub_data;
 mod judge;
+mod leaks;
 mod leftovers;
 mod model_server;
 mod models;

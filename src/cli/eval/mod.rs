@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
-pub(super) use self::prepare::{PlannedRun, Prepared, announce, open_runs, plan, prepare, prompt_name, warn};
+pub(super) use self::prepare::{PlannedRun, Prepared, announce, open_runs, plan, prepare, prompt_name, tuned_on, warn};
 use super::progress::Progress;
 use super::results::{self, Format, Results};
 use super::{exit_code, interrupt};

@@ -142,9 +142,11 @@ fn decide_recorded(
             run.name
         );
     }
-    policy.mark_tuned_on(names(args.options.tuned_on.as_deref()));
+    let of_candidate = comparison::tuned_on(args.options.tuned_on.as_deref(), std::slice::from_ref(&candidate))?;
+    let of_adapter = candidate.tuned_on();
+    policy.mark_tuned_on(of_candidate.into_iter().flatten().filter(|name| !of_adapter.contains(name)));
     let named = named(&policy);
-    policy.mark_tuned_on(candidate.tuned_on());
+    policy.mark_tuned_on(of_adapter);
     let names =
         [&baseline, &candidate].map(|run| RunName { run: run.name.clone(), identity: run.manifest.identity.clone() });
     let history = History::open(&args.rules, &names)?;
@@ -157,8 +159,12 @@ fn decide_recorded(
     calibrations.check(&baseline, &candidates[0])?;
     let is_ignored = |name: &str| policy.of(name).ignore;
     let tuned_on = policy.tuned_on();
-    let rules =
-        Rules { tuned_on: &tuned_on, ignored: &is_ignored, options: &args.comparison, places: &args.options.places };
+    let rules = Rules {
+        tuned_on: std::slice::from_ref(&tuned_on),
+        ignored: &is_ignored,
+        options: &args.comparison,
+        places: &args.options.places,
+    };
     let mut outcomes = Outcomes::default();
     let comparison = comparison::compare(&baseline, &candidates, &rules, &mut |passing| {
         outcomes.take(&calibrations, passing);

@@ -15,7 +15,6 @@ use self::summaries::Summaries;
 use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
 use super::data::Places;
 use super::exit_code;
-use super::gate::names;
 use super::results::{self, ChartOptions, Results};
 use crate::chart::{self, ComparisonCharts};
 use crate::compare::{Comparison, DEFAULT_MARGIN, Summary};
@@ -58,7 +57,8 @@ pub(super) struct ReportArgs {
     /// Heading of the report
     #[arg(long, value_name = "TEXT", default_value = "What was forgotten")]
     title: String,
-    /// Datasets that the candidates were fine-tuned on: answers from their labels get the code `leak`
+    /// Datasets that the candidates were fine-tuned on: answers from their labels get the code `leak`; RUN:DATASET for
+    /// one candidate alone
     #[arg(long, value_name = "A,B")]
     tuned_on: Option<String>,
     /// What standard output gets
@@ -142,8 +142,7 @@ fn compare(args: &ReportArgs, baseline: &Path, quiet: bool, out: &mut dyn Write,
     let before = RecordedRun::open(baseline)?;
     let mut after: Vec<RecordedRun> = args.runs.iter().map(|dir| RecordedRun::open(dir)).collect::<Result<_>>()?;
     comparison::make_names_differ(&mut after, &args.runs);
-    let mut tuned_on = names(args.tuned_on.as_deref());
-    tuned_on.extend(after.iter().flat_map(RecordedRun::tuned_on));
+    let tuned_on = comparison::tuned_on(args.tuned_on.as_deref(), &after)?;
     let rules = Rules { tuned_on: &tuned_on, ignored: &|_| false, options: &args.comparison, places: &args.places };
     let mut summaries = Summaries::new(1 + after.len());
     let run_names: Vec<&str> = std::iter::once(&before).chain(&after).map(|run| run.name.as_str()).collect();

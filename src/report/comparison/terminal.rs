@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::table::write_aligned;
+use super::notes::LEAKS_UNKNOWN;
 use crate::chart::words;
 use crate::compare::{Comparison, DatasetComparison};
 use crate::domain::ErrorCode;
@@ -29,6 +30,9 @@ pub fn comparison_table(comparison: &Comparison) -> String {
                 words::percent(tower.candidate_accuracy),
                 words::points(tower.forgetting, tower.forgetting_interval)
             );
+        }
+        if candidate.datasets.iter().any(|dataset| !dataset.is_leak_known) {
+            let _ = writeln!(text, "note: {LEAKS_UNKNOWN}");
         }
         for difference in &candidate.differences {
             let _ = writeln!(text, "warning: `{}` differs, and was allowed to", difference.field);
