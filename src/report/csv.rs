@@ -143,7 +143,7 @@ fn row(
     cells.extend(ErrorKind::ALL.map(|kind| n_in(&numbers.kinds, kind.name())));
     let is_known = |code: ErrorCode| code != ErrorCode::Leak || !summary.tuned_on.is_empty();
     cells.extend(
-        ErrorCode::ALL.map(|code| is_known(code).then(|| n_in(&numbers.codes, code.name())).unwrap_or_default()),
+        ErrorCode::ALL.map(|code| if is_known(code) { n_in(&numbers.codes, code.name()) } else { String::new() }),
     );
     cells.extend(REASONS.map(|(_, name)| n_in(&numbers.unscored, name)));
     cells.extend(if mode == "generate" { cells_after(dataset) } else { COLUMNS_AFTER.map(|_| String::new()) });

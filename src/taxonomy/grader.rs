@@ -103,8 +103,12 @@ impl Grader {
         let vocabulary = Vocabulary::new(labels, lexicon);
         let mut names: BTreeMap<String, Option<usize>> = BTreeMap::new();
         for (index, name) in labels.names().enumerate() {
-            let is_same = |known: usize| vocabulary.claims(known) == vocabulary.claims(index);
-            let named = names.entry(fold(name).trim().to_owned()).or_insert(Some(index));
+            let meaning = match vocabulary.meaning(&phrase(name).join(" ")) {
+                Some(Meaning::Label(shared)) if vocabulary.claims(shared).contains(&index) => shared,
+                _ => index,
+            };
+            let is_same = |known: usize| vocabulary.claims(known) == vocabulary.claims(meaning);
+            let named = names.entry(fold(name).trim().to_owned()).or_insert(Some(meaning));
             *named = named.filter(|&known| is_same(known));
         }
         let is_number = labels.answer_type() == AnswerType::Number;
@@ -148,7 +152,7 @@ impl Grader {
         Reading { finding, certain: is_certain(&evidence, &scan), names_ancestor }
     }
 
-    /// The reading of an answer that is a label's name and nothing else.
+    /// The reading of an answer that is a label's name, of this meaning, and nothing else.
     fn plain_reading(&self, label: usize, named: usize) -> Reading {
         let evidence = Evidence {
             has_content: true,
@@ -160,7 +164,8 @@ impl Grader {
             relation: None,
             has_residue: false,
         };
-        Reading { finding: decide(&evidence), certain: true, names_ancestor: self.is_ancestor(named, label) }
+        let names_ancestor = self.vocabulary.claims(named).iter().any(|&named| self.is_ancestor(named, label));
+        Reading { finding: decide(&evidence), certain: true, names_ancestor }
     }
 
     fn scan(&self, answer: &str) -> Scan {

@@ -153,7 +153,7 @@ fn until_next_turn(text: &str) -> String {
             let rest = line[at..].trim_matches('#').trim();
             let is_role = |role: &&str| rest.to_ascii_lowercase().starts_with(*role);
             has_content(&format!("{kept}{}", &line[..at]))
-                && (rest.is_empty() || ROLES.iter().chain(&["instruction"]).any(|role| is_role(role)))
+                && (rest.is_empty() || ROLES.iter().chain(&["instruction"]).any(is_role))
         });
         if let Some(at) = turn {
             kept.push_str(&line[..at]);
