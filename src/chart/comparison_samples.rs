@@ -69,6 +69,7 @@ pub fn compared(name: &str, flows: &[(&str, &str, usize)]) -> DatasetComparison 
         is_training_split: false,
         n_classes: 10,
         is_tuned_on: false,
+        is_leak_known: true,
         n_pairs: table.n_pairs(),
         n_unscored: table.n_unscored(),
         n_unreadable: 1,
@@ -187,6 +188,7 @@ pub fn candidate(name: &str, datasets: Vec<DatasetComparison>) -> CandidateCompa
         only_candidate: Vec::new(),
         differences: Vec::new(),
         settings: Vec::new(),
+        tuned_on: vec!["cifar10".to_owned()],
     }
 }
 

@@ -99,6 +99,7 @@ pub fn summary(datasets: Vec<DatasetSummary>) -> Summary {
             uncertain_share: Some(0.061),
         },
         datasets,
+        tuned_on: vec!["mnist".to_owned()],
     }
 }
 

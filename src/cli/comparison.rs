@@ -115,6 +115,33 @@ impl RecordedRun {
     }
 }
 
+/// By candidate, the datasets that it was fine-tuned on: `--tuned-on`, whose parts `RUN:DATASET` are for one candidate
+/// alone, and what the candidates' adapters say.
+pub(super) fn tuned_on(list: Option<&str>, candidates: &[RecordedRun]) -> Result<Vec<BTreeSet<String>>> {
+    let mut tuned_on: Vec<BTreeSet<String>> = candidates.iter().map(RecordedRun::tuned_on).collect();
+    let parts = list.into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|part| !part.is_empty());
+    for part in parts {
+        let of_run =
+            part.split_once(':').map(|(run, dataset)| (candidates.iter().position(|known| known.name == run), dataset));
+        match of_run {
+            Some((Some(run), dataset)) if !dataset.is_empty() => {
+                tuned_on[run].insert(dataset.to_owned());
+            }
+            Some(_) => {
+                let names: Vec<&str> = candidates.iter().map(|run| run.name.as_str()).collect();
+                bail!(
+                    "--tuned-on {part}: there is no candidate of that name; hint: RUN:DATASET, where RUN is one of {}",
+                    names.join(", ")
+                )
+            }
+            None => tuned_on.iter_mut().for_each(|names| {
+                names.insert(part.to_owned());
+            }),
+        }
+    }
+    Ok(tuned_on)
+}
+
 /// The key of `run.json`'s environment under which the adapter's own fine-tuned datasets stand.
 pub(super) const ADAPTER_TUNED_ON: &str = "adapter_tuned_on";
 
@@ -133,8 +160,8 @@ pub(super) fn make_names_differ(runs: &mut [RecordedRun], dirs: &[PathBuf]) {
 /// How runs are compared.
 #[derive(Clone, Copy)]
 pub(super) struct Rules<'a> {
-    /// The datasets that candidates were fine-tuned on.
-    pub tuned_on: &'a BTreeSet<String>,
+    /// By candidate, the datasets that it was fine-tuned on.
+    pub tuned_on: &'a [BTreeSet<String>],
     /// The datasets that a candidate may lack.
     pub ignored: &'a dyn Fn(&str) -> bool,
     /// What may differ.
@@ -155,8 +182,8 @@ pub(super) struct Passing<'a> {
     pub is_recoded: bool,
 }
 
-/// Compares `candidates` with `baseline`, a dataset at a time, which `watch` sees pass: refuses what is not comparable, makes codes anew with the labels of `tuned_on`, and
-/// refuses trials without a partner.
+/// Compares `candidates` with `baseline`, a dataset at a time, which `watch` sees pass: refuses what is not comparable, makes codes anew, of a
+/// candidate and of the baseline beside it with the labels that the candidate was fine-tuned on, and refuses trials without a partner.
 pub(super) fn compare(
     baseline: &RecordedRun,
     candidates: &[RecordedRun],
@@ -169,34 +196,44 @@ pub(super) fn compare(
     for candidate in candidates.iter() {
         differences.push(differing(baseline, candidate, ignored, &options.allow_different)?);
     }
-    let labels = tuned_labels(baseline, candidates, tuned_on, places)?;
+    let mut labels = Vec::with_capacity(candidates.len());
+    for (candidate, tuned_on) in candidates.iter().zip(tuned_on) {
+        labels.push(tuned_labels(baseline, candidates, candidate, tuned_on, places)?);
+    }
+    let all_labels: BTreeMap<String, LabelSet> =
+        labels.iter().flatten().map(|(name, set)| (name.clone(), set.clone())).collect();
     let runs: Vec<&RecordedRun> = std::iter::once(baseline).chain(candidates).collect();
     let mut comparison: Option<Comparison> = None;
     for dataset in &baseline.manifest.spec.datasets {
         let name = dataset.dataset.as_str();
         let mut parts: Vec<(RunSpec, Vec<Trial>)> = Vec::with_capacity(runs.len());
+        let mut before = Vec::new();
         for (index, run) in runs.iter().enumerate() {
             let (spec, mut trials) = (run.spec_of(name), run.trials_of(name)?);
             watch(Passing { run: index, spec: &spec, trials: &trials, is_recoded: false })?;
-            recode(&spec, &mut trials, &labels)?;
+            let of_run = if index == 0 { &all_labels } else { &labels[index - 1] };
+            if index == 0 && labels.iter().any(|labels| *labels != all_labels) {
+                before.clone_from(&trials);
+            }
+            recode(&spec, &mut trials, of_run)?;
             watch(Passing { run: index, spec: &spec, trials: &trials, is_recoded: true })?;
             parts.push((spec, trials));
         }
-        let views: Vec<RunView> = runs
-            .iter()
-            .zip(&parts)
-            .map(|(run, (spec, trials))| RunView { name: &run.name, identity: &run.manifest.identity, spec, trials })
-            .collect();
-        let compared: Vec<Candidate> =
-            views[1..].iter().zip(&differences).map(|(&run, differences)| Candidate { run, differences }).collect();
-        let part = compare::compare_runs(views[0], &compared, tuned_on, &options.allow_different);
-        match &mut comparison {
-            None => comparison = Some(part),
-            Some(whole) => {
-                for (whole, part) in whole.candidates.iter_mut().zip(part.candidates) {
-                    whole.datasets.extend(part.datasets);
-                }
+        for (index, differences) in differences.iter().enumerate() {
+            let mut own = Vec::new();
+            if labels[index] != all_labels {
+                own.clone_from(&before);
+                recode(&parts[0].0, &mut own, &labels[index])?;
             }
+            let view = |at: usize| RunView {
+                name: &runs[at].name,
+                identity: &runs[at].manifest.identity,
+                spec: &parts[at].0,
+                trials: if at == 0 && labels[index] != all_labels { &own } else { &parts[at].1 },
+            };
+            let compared = Candidate { run: view(index + 1), differences };
+            let part = compare::compare_runs(view(0), &[compared], &tuned_on[index], &options.allow_different);
+            add(&mut comparison, index, part);
         }
     }
     let Some(mut comparison) = comparison else {
@@ -210,6 +247,22 @@ pub(super) fn compare(
         refuse_unpaired(&comparison)?;
     }
     Ok(comparison)
+}
+
+/// Adds what was found of one dataset and the candidate at `index`.
+fn add(comparison: &mut Option<Comparison>, index: usize, part: Comparison) {
+    let Some(whole) = comparison else {
+        *comparison = Some(part);
+        return;
+    };
+    let tuned_on: BTreeSet<String> = whole.tuned_on.drain(..).chain(part.tuned_on).collect();
+    whole.tuned_on = tuned_on.into_iter().collect();
+    for part in part.candidates {
+        match whole.candidates.get_mut(index) {
+            Some(known) => known.datasets.extend(part.datasets),
+            None => whole.candidates.push(part),
+        }
+    }
 }
 
 /// A slip in a field's name would silently allow nothing.
@@ -267,16 +320,22 @@ pub(super) fn settings_note(baseline: &RunSpec, candidate: &RunSpec, name: &str)
 fn tuned_labels(
     baseline: &RecordedRun,
     candidates: &[RecordedRun],
+    candidate: &RecordedRun,
     tuned_on: &BTreeSet<String>,
     places: &Places,
 ) -> Result<BTreeMap<String, LabelSet>> {
     let catalog = places.catalog()?;
     let mut labels = BTreeMap::new();
-    for run in std::iter::once(baseline).chain(candidates) {
+    for run in [baseline, candidate] {
         labels.extend(run.manifest.spec.tuned_on.clone());
     }
     for name in tuned_on {
         if labels.contains_key(name) {
+            continue;
+        }
+        let recorded = candidates.iter().find_map(|run| run.manifest.spec.tuned_on.get(name));
+        if let Some(recorded) = recorded {
+            labels.insert(name.clone(), recorded.clone());
             continue;
         }
         let runs = std::iter::once(baseline).chain(candidates);

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use super::calibrate::{self, CalibrateArgs, SampleArgs};
+use super::data::Places;
 use super::gallery::Gallery;
 use super::judge_options::JudgeOptions;
 use super::progress::Progress;
@@ -52,6 +53,9 @@ struct ScoreArgs {
     /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Datasets that the model was fine-tuned on: an answer from their labels gets the code `leak`; default: as recorded
+    #[arg(long, value_name = "A,B")]
+    tuned_on: Option<String>,
     #[command(flatten)]
     judging: JudgeOptions,
     #[command(flatten)]
@@ -70,6 +74,9 @@ pub(super) fn run(args: &JudgeArgs, quiet: bool, out: &mut dyn Write, err: &mut 
 fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let (old, trials) = results::read_run(&args.run)?;
     let mut spec = old.spec.clone();
+    if args.tuned_on.is_some() {
+        spec.tuned_on = super::eval::tuned_on(args.tuned_on.as_deref(), &Places::default())?;
+    }
     let mut panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
     if args.max_unscored >= 1.0 {
         panel.tolerate_unparsable();

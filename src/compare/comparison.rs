@@ -56,6 +56,9 @@ pub struct CandidateComparison {
     /// What the configurations decide otherwise; as the weights are, this is a part of what is compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<FieldDifference>,
+    /// The fine-tuned datasets with whose labels the codes of this candidate and of the baseline beside it were computed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tuned_on: Vec<String>,
 }
 
 /// A field in which two runs differ.
@@ -86,6 +89,9 @@ pub struct DatasetComparison {
     pub n_classes: usize,
     /// Whether the candidate was fine-tuned on it.
     pub is_tuned_on: bool,
+    /// Whether it is known on what the candidate was fine-tuned: else no answer can have the code `leak`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_leak_known: bool,
     /// Pairs of the models' generated answers to one image.
     pub n_pairs: usize,
     /// Of them, those with either side unscored.
@@ -399,6 +405,7 @@ impl DatasetComparison {
             is_training_split: false,
             n_classes,
             is_tuned_on: false,
+            is_leak_known: false,
             n_pairs: table.n_pairs(),
             n_unscored: table.n_unscored(),
             n_unreadable: 0,
@@ -452,11 +459,12 @@ impl DatasetComparison {
         if self.tower.is_some() { "probe" } else { "encoder" }
     }
 
-    /// Errors with `code` over scored trials, before and after.
+    /// Errors with `code` over scored trials, before and after; of leaks only where it is known what was fine-tuned on.
     pub fn share_of_code(&self, code: ErrorCode) -> [Option<f64>; 2] {
         [&self.errors_before, &self.errors_after].map(|errors| {
             let n = errors.codes.get(code.name()).copied().unwrap_or(0);
-            (errors.n_scored > 0).then(|| n as f64 / errors.n_scored as f64)
+            let is_known = code != ErrorCode::Leak || self.is_leak_known;
+            (errors.n_scored > 0 && is_known).then(|| n as f64 / errors.n_scored as f64)
         })
     }
 }

@@ -81,6 +81,7 @@ fn compare_candidate(
         let probes = baseline.spec.probe.as_ref().zip(run.spec.probe.as_ref());
         DatasetComparison {
             tower: probes.and_then(|probes| tower(name, probes, &images.images)),
+            is_leak_known: !tuned_on.is_empty(),
             ..compare_dataset(dataset, tuned_on.contains(name), &images)
         }
     });
@@ -92,6 +93,7 @@ fn compare_candidate(
         only_candidate: only_candidate.map(|dataset| dataset.dataset.clone()).collect(),
         differences: candidate.differences.to_vec(),
         settings: settings_of(baseline.spec, candidate.run.spec),
+        tuned_on: tuned_on.iter().cloned().collect(),
     }
 }
 
@@ -116,6 +118,7 @@ fn compare_dataset(dataset: &DatasetSpec, is_tuned_on: bool, found: &Images<'_>)
         split: dataset.split.clone(),
         is_training_split: dataset.is_training_split,
         is_tuned_on,
+        is_leak_known: false,
         n_unreadable: found.n_unreadable,
         n_unpaired: found.n_unpaired,
         encoder_knows: cells[1].map(|_| n_known),

@@ -44,6 +44,7 @@ pub fn summarise(input: &SummaryInput<'_>, spec: &RunSpec, trials: &[Trial]) -> 
             uncertain_share: input.uncertain_share,
         },
         datasets: spec.datasets.iter().map(|dataset| dataset_summary(dataset, spec.probe.as_ref(), trials)).collect(),
+        tuned_on: spec.tuned_on.keys().cloned().collect(),
     }
 }
 

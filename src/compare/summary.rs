@@ -27,6 +27,9 @@ pub struct Summary {
     pub judge: JudgeHeading,
     /// One entry a dataset, in evaluation order.
     pub datasets: Vec<DatasetSummary>,
+    /// The fine-tuned datasets whose labels have the code `leak`; where none is known, no answer has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tuned_on: Vec<String>,
 }
 
 /// The model in headings.

@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use super::catalog::{WireDataset, WordnetIds};
 use crate::assets::catalog::IMAGENET_NAMES;
 use crate::domain::{AnswerType, Label, LabelSet, text};
+use crate::taxonomy::{self, SharedName};
 
 /// The label set of a dataset of the catalog.
 pub(super) fn from_catalog(wire: &WireDataset) -> anyhow::Result<LabelSet> {
@@ -57,6 +58,27 @@ fn label_set(mut labels: Vec<Label>, answer_type: AnswerType) -> anyhow::Result<
         label.aliases.retain(|alias| n_owners.get(&alias.to_lowercase()) == Some(&1));
     }
     Ok(LabelSet::new(labels, answer_type)?)
+}
+
+/// How many shared names are told one by one.
+const N_SHARED_TOLD_MAX: usize = 5;
+
+/// What a person should know of names that several classes have.
+pub(super) fn shared_name_warnings(labels: &LabelSet) -> Vec<String> {
+    let shared = taxonomy::shared_names(labels);
+    let name = |&label: &usize| format!("`{}` (class {label})", labels.labels()[label].name);
+    let told = |shared: &SharedName| {
+        format!(
+            "{} share the name `{}`: it counts for each of them; hint: name them apart with --labels",
+            shared.labels.iter().map(name).collect::<Vec<_>>().join(" and "),
+            shared.name
+        )
+    };
+    let mut warnings: Vec<String> = shared.iter().take(N_SHARED_TOLD_MAX).map(told).collect();
+    if let Some(n_more @ 1..) = shared.len().checked_sub(N_SHARED_TOLD_MAX) {
+        warnings.push(format!("{n_more} more names belong to several classes"));
+    }
+    warnings
 }
 
 /// The label of an ImageNet-1k class: CLIP's name, WordNet's synonyms.
@@ -243,6 +265,28 @@ mod tests {
         assert!(error.contains("`b`"), "{error}");
         let error = parse_line_sheet("ant\n", &keys(&["a", "b"])).unwrap_err().to_string();
         assert!(error.contains("1 lines") && error.contains("a, b"), "{error}");
+    }
+
+    #[test]
+    fn imagenets_names_of_the_hub_work_and_the_shared_ones_are_told() {
+        let sheet = "crane\nmaillot\ncrane\nmaillot, tank suit\nCat\ncat \n";
+        let labels = parse_line_sheet(sheet, &keys(&["a", "b", "c", "d", "e", "f"])).unwrap();
+        let warnings = shared_name_warnings(&label_set(labels, AnswerType::Object).unwrap());
+        let parts = [
+            ["`crane` (class 0) and `crane` (class 2)", "`crane`"],
+            ["`maillot` (class 1) and `maillot, tank suit` (class 3)", "`maillot`"],
+            ["`Cat` (class 4) and `cat` (class 5)", "`cat`"],
+        ];
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        for (warning, parts) in warnings.iter().zip(parts) {
+            assert!(parts.iter().all(|part| warning.contains(part)), "{warning}");
+        }
+        let all = imagenet().keys().map(|&id| id.to_owned()).collect::<Vec<_>>();
+        let warnings = shared_name_warnings(&from_keys(&all).unwrap());
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("`sunglass` (class 836) and `sunglasses` (class 837)"),
+            "{warnings:?}"
+        );
     }
 
     #[test]

@@ -475,6 +475,7 @@ pub(super) fn finish(description: DatasetDescription, id_prefix: &str, opened: O
     let mut dataset = description.into_dataset(samples.collect(), opened.reader);
     dataset.warnings = opened.warnings;
     dataset.notes = opened.notes;
+    dataset.warnings.extend(labels::shared_name_warnings(&dataset.labels));
     Ok(dataset)
 }
 

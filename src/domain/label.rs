@@ -38,15 +38,13 @@ pub enum LabelSetError {
     /// Nothing can be classified.
     #[error("a label set needs at least two classes, and this one has {0}")]
     TooFew(usize),
-    /// An answer would mean two classes.
-    #[error("the label `{0}` stands twice in the label set")]
-    Duplicate(String),
     /// An answer could never be matched.
     #[error("label number {0} is empty")]
     Empty(usize),
 }
 
-/// The classes of a dataset, in the order in which prompts list them. At least two, names unique.
+/// The classes of a dataset, in the order in which prompts list them. At least two. Names may
+/// repeat, as `crane` does in ImageNet's list: what no answer can tell apart counts alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedLabelSet")]
 pub struct LabelSet {
@@ -75,14 +73,8 @@ impl LabelSet {
         if labels.len() < 2 {
             return Err(LabelSetError::TooFew(labels.len()));
         }
-        let mut seen = std::collections::HashSet::new();
-        for (index, label) in labels.iter().enumerate() {
-            if label.name.trim().is_empty() {
-                return Err(LabelSetError::Empty(index));
-            }
-            if !seen.insert(label.name.as_str()) {
-                return Err(LabelSetError::Duplicate(label.name.clone()));
-            }
+        if let Some(index) = labels.iter().position(|label| label.name.trim().is_empty()) {
+            return Err(LabelSetError::Empty(index));
         }
         Ok(Self { labels, answer_type })
     }
@@ -131,8 +123,10 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_stands_twice_is_refused() {
-        let twice = LabelSet::new(vec![Label::named("cat"), Label::named("cat")], AnswerType::Object);
-        assert_eq!(twice, Err(LabelSetError::Duplicate("cat".into())));
+    fn a_name_may_stand_twice_and_none_may_be_empty() {
+        let twice = LabelSet::new(vec![Label::named("crane"), Label::named("crane")], AnswerType::Object).unwrap();
+        assert_eq!((twice.len(), twice.index_of("crane")), (2, Some(0)));
+        let empty = LabelSet::new(vec![Label::named("cat"), Label::named(" ")], AnswerType::Object);
+        assert_eq!(empty, Err(LabelSetError::Empty(1)));
     }
 }

@@ -5,6 +5,7 @@ use crate::domain::{
     Answer, ErrorCode, Mode, Outcome, PriorCorrected, ScoredLabel, SplitReply, Stop, Subject, Trial, UnscoredReason,
 };
 use crate::model::subjects::LabelChoice;
+use crate::taxonomy::is_same_name;
 
 /// The prompt's name in an encoder's trials.
 pub(super) const CAPTION: &str = "caption";
@@ -67,7 +68,8 @@ pub(super) fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice
     let Ok(LabelChoice { scores, prior_corrected, n_prompt_tokens }) = choice else {
         return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
     };
-    let corrected = prior_corrected.map(|answer| PriorCorrected { is_correct: answer == trial.label, answer });
+    let corrected =
+        prior_corrected.map(|answer| PriorCorrected { is_correct: is_same_name(&answer, &trial.label), answer });
     let mut trial = Trial { prior_corrected: corrected, ..chosen(trial, scores) };
     if let Some(answer) = &mut trial.answer {
         answer.n_prompt_tokens = Some(n_prompt_tokens as u32);
@@ -77,7 +79,8 @@ pub(super) fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice
 
 /// The trial of a label that was said because nothing else could be.
 pub(super) fn held_trial(trial: Trial, label: String, n_prompt_tokens: Option<u32>) -> Trial {
-    let outcome = if label == trial.label { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
+    let outcome =
+        if is_same_name(&label, &trial.label) { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
     let answer = Answer { text: label, stop: Stop::Eos, n_prompt_tokens, n_answer_tokens: None, logit_gap: None };
     Trial { answer: Some(answer), outcome, ..trial }
 }
@@ -87,7 +90,8 @@ pub(super) fn chosen(trial: Trial, scores: Vec<ScoredLabel>) -> Trial {
     let Some(best) = scores.first().filter(|best| best.score.is_finite()) else {
         return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
     };
-    let outcome = if best.label == trial.label { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
+    let outcome =
+        if is_same_name(&best.label, &trial.label) { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
     let answer = Answer {
         text: best.label.clone(),
         stop: Stop::Eos,

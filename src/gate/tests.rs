@@ -25,6 +25,7 @@ fn candidate(datasets: Vec<DatasetComparison>) -> CandidateComparison {
         only_candidate: Vec::new(),
         differences: Vec::new(),
         settings: Vec::new(),
+        tuned_on: Vec::new(),
     }
 }
 

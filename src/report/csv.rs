@@ -142,7 +142,10 @@ fn row(
         counts.get(name).copied().unwrap_or(0).to_string()
     };
     cells.extend(ErrorKind::ALL.map(|kind| n_in(&numbers.kinds, kind.name())));
-    cells.extend(ErrorCode::ALL.map(|code| n_in(&numbers.codes, code.name())));
+    let is_known = |code: ErrorCode| code != ErrorCode::Leak || !summary.tuned_on.is_empty();
+    cells.extend(
+        ErrorCode::ALL.map(|code| if is_known(code) { n_in(&numbers.codes, code.name()) } else { String::new() }),
+    );
     cells.extend(REASONS.map(|(_, name)| n_in(&numbers.unscored, name)));
     cells.extend(if mode == "generate" { cells_after(dataset) } else { COLUMNS_AFTER.map(|_| String::new()) });
     let [low, high] = ends(numbers.prior_corrected_interval);

@@ -85,10 +85,26 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
     }
     notes.extend(words::tower_change(&summary.encoder).map(remark));
     notes.extend(summary.judge.uncertain_share.filter(|share| share.is_finite()).map(|share| {
-        remark(format!("{} of the model's scored answers are not certain by rules.", words::percent(Some(share))))
+        let told = format!("{} of the model's scored answers are not certain by rules.", words::percent(Some(share)));
+        if misses_names(summary, share) { warning(format!("{told} {OTHER_NAMES}")) } else { remark(told) }
     }));
     notes
 }
+
+/// What to do where the rules may not know what the model calls things.
+const OTHER_NAMES: &str = "The model may use other names for the classes, and the score be too low; hint: name aliases with `--labels`, \
+                           or let a language model judge these answers with `--judge rules+llm`.";
+
+/// Whether the rules alone judged, were certain of few answers, and found few of them right.
+fn misses_names(summary: &Summary, uncertain_share: f64) -> bool {
+    let is_low = |dataset: &DatasetSummary| {
+        dataset.model.as_ref().and_then(|model| model.accuracy).is_some_and(|accuracy| accuracy < LOW_ACCURACY)
+    };
+    summary.judge.name == "rules" && uncertain_share > 0.5 && summary.datasets.iter().any(is_low)
+}
+
+/// A model that answers with the classes' names is seldom below.
+const LOW_ACCURACY: f64 = 0.5;
 
 /// What a reader must know of a probe before setting it beside anything else.
 pub const PROBE: &str = "The probe learnt from a few labelled training images a class, a zero-shot encoder from none: retention \

@@ -25,23 +25,23 @@ pub fn set(names: &str, answer_type: AnswerType) -> LabelSet {
     LabelSet::new(names.split(',').map(|name| Label::named(name.trim())).collect(), answer_type).unwrap()
 }
 
-fn cifar10() -> LabelSet {
+pub fn cifar10() -> LabelSet {
     set(CIFAR10, AnswerType::Object)
 }
 
-fn cifar100() -> LabelSet {
+pub fn cifar100() -> LabelSet {
     set(CIFAR100, AnswerType::Object)
 }
 
-fn mini() -> LabelSet {
+pub fn mini() -> LabelSet {
     set(MINI, AnswerType::Object)
 }
 
-fn digits() -> LabelSet {
+pub fn digits() -> LabelSet {
     set("0,1,2,3,4,5,6,7,8,9", AnswerType::Number)
 }
 
-fn read_tuned(labels: &LabelSet, tuned_on: &[&LabelSet], gold: &str, answer: &str) -> Reading {
+pub fn read_tuned(labels: &LabelSet, tuned_on: &[&LabelSet], gold: &str, answer: &str) -> Reading {
     let gold = labels.index_of(gold).unwrap_or_else(|| panic!("no label {gold}"));
     Grader::new(labels, tuned_on, &LEXICON).grade(gold, answer)
 }
@@ -51,7 +51,7 @@ fn read(labels: &LabelSet, gold: &str, answer: &str) -> Reading {
 }
 
 #[track_caller]
-fn check(labels: &LabelSet, gold: &str, answer: &str, code: ErrorCode) {
+pub fn check(labels: &LabelSet, gold: &str, answer: &str, code: ErrorCode) {
     assert_eq!(read(labels, gold, answer).finding, Finding::Error(code), "{answer:?} for {gold}");
 }
 
@@ -252,7 +252,7 @@ fn a_denial_is_never_correct_and_never_certain() {
         "This is not a cat.",
         "It isn't a cat",
         "no cat",
-        "not a dog, but a cat",
+        "not a cat, but something else",
         "neither a cat nor a dog",
     ] {
         let reading = read(&cifar10(), "cat", answer);

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decide::{Evidence, Finding, Labels, Relation, decide};
+use super::denial::{Denials, denials};
 use super::lexicon::{Lexicon, SynsetIndex};
 use super::tokens::{Token, fold, phrase, tokens};
-use super::vocabulary::{Meaning, Span, Vocabulary, find, leak_phrases, plural};
+use super::vocabulary::{LeakPhrases, Meaning, Span, Vocabulary, find, plural, singular, without_camel_case};
 use super::words::{
-    NUMBER_WORDS, REFUSALS, is_alternative, is_attributive, is_function_word, is_harmless_adjective, is_hedge,
-    is_helping_verb, is_negator, is_pronoun_one, takes_over_as_head,
+    APOLOGIES, CATEGORIES, NUMBER_WORDS, OPTIONS, REFUSALS, WEAK_REFUSALS, is_alternative, is_attributive,
+    is_function_word, is_harmless_adjective, is_hedge, is_helping_verb, is_pronoun_one, takes_over_as_head,
 };
 use crate::domain::{AnswerType, LabelSet, Verdict};
 
@@ -56,7 +57,7 @@ pub struct Grader {
     vocabulary: Vocabulary,
     /// Names as a whole answer; a label without a letter or digit can be matched only so.
     names: BTreeMap<String, Option<usize>>,
-    leaks: BTreeSet<String>,
+    leaks: LeakPhrases,
     /// Things that clash with a number; empty for objects.
     objects: BTreeSet<String>,
     relatives: BTreeMap<String, Vec<SynsetIndex>>,
@@ -71,6 +72,8 @@ struct Kin {
     descendants: BTreeSet<SynsetIndex>,
     /// The ends of its name: `dog` of `African hunting dog`.
     heads: BTreeSet<String>,
+    /// Whether the lexicon knows its name as a noun, in whatever sense.
+    is_noun: bool,
 }
 
 /// A phrase of the vocabulary in an answer, and what part it plays there.
@@ -85,10 +88,11 @@ struct Sighting {
 struct Scan {
     tokens: Vec<Token>,
     sightings: Vec<Sighting>,
-    /// The distinct labels that the answer may mean, in order.
-    mentions: Vec<usize>,
+    /// The labels that the answer may mean, in order; each with those that the answer cannot tell from it.
+    mentions: Vec<Vec<usize>>,
     /// Positions of words of content outside the mentions.
     residue: Vec<usize>,
+    denials: Denials,
     is_refusal: bool,
 }
 
@@ -99,7 +103,13 @@ impl Grader {
         let vocabulary = Vocabulary::new(labels, lexicon);
         let mut names: BTreeMap<String, Option<usize>> = BTreeMap::new();
         for (index, name) in labels.names().enumerate() {
-            names.entry(fold(name).trim().to_owned()).and_modify(|known| *known = None).or_insert(Some(index));
+            let meaning = match vocabulary.meaning(&phrase(name).join(" ")) {
+                Some(Meaning::Label(shared)) if vocabulary.claims(shared).contains(&index) => shared,
+                _ => index,
+            };
+            let is_same = |known: usize| vocabulary.claims(known) == vocabulary.claims(meaning);
+            let named = names.entry(fold(name).trim().to_owned()).or_insert(Some(meaning));
+            *named = named.filter(|&known| is_same(known));
         }
         let is_number = labels.answer_type() == AnswerType::Number;
         let objects = if is_number { lexicon.names().map(str::to_owned).collect() } else { BTreeSet::new() };
@@ -108,7 +118,7 @@ impl Grader {
             n_labels: labels.len(),
             answer_type: labels.answer_type(),
             names,
-            leaks: leak_phrases(tuned_on, &vocabulary, lexicon),
+            leaks: LeakPhrases::new(tuned_on, &vocabulary, lexicon),
             objects,
             relatives: relatives(&kin, lexicon),
             kin,
@@ -127,7 +137,7 @@ impl Grader {
         let labels = self.labels(label, &scan);
         let has_label = matches!(labels, Labels::Right | Labels::Other);
         let evidence = Evidence {
-            has_content: !scan.mentions.is_empty() || !scan.residue.is_empty(),
+            has_content: !scan.mentions.is_empty() || !scan.residue.is_empty() || scan.denials.has_any,
             is_refusal: scan.is_refusal,
             is_unclear: scan.is_unclear(),
             labels,
@@ -138,57 +148,72 @@ impl Grader {
         };
         let finding = decide(&evidence);
         let names_ancestor = relation == Some(Relation::Ancestor)
-            || scan.mentions.iter().any(|&mention| self.is_ancestor(mention, label));
+            || scan.mentions.iter().flatten().any(|&mention| self.is_ancestor(mention, label));
         Reading { finding, certain: is_certain(&evidence, &scan), names_ancestor }
     }
 
-    /// The reading of an answer that is a label's name and nothing else.
+    /// The reading of an answer that is a label's name, of this meaning, and nothing else.
     fn plain_reading(&self, label: usize, named: usize) -> Reading {
         let evidence = Evidence {
             has_content: true,
             is_refusal: false,
             is_unclear: false,
-            labels: if named == label { Labels::Right } else { Labels::Other },
+            labels: if self.vocabulary.claims(named).contains(&label) { Labels::Right } else { Labels::Other },
             has_type_clash: false,
             has_leak: false,
             relation: None,
             has_residue: false,
         };
-        Reading { finding: decide(&evidence), certain: true, names_ancestor: self.is_ancestor(named, label) }
+        let names_ancestor = self.vocabulary.claims(named).iter().any(|&named| self.is_ancestor(named, label));
+        Reading { finding: decide(&evidence), certain: true, names_ancestor }
     }
 
     fn scan(&self, answer: &str) -> Scan {
         let tokens = tokens(answer, self.answer_type == AnswerType::Number);
         let mut found = self.vocabulary.find(&tokens);
         found.retain(|(span, _)| !is_no_noun(&tokens, *span));
-        let is_answer: Vec<bool> = (0..found.len()).map(|i| is_answer(&tokens, &found, i)).collect();
-        let sightings: Vec<Sighting> = found
+        let is_answer: Vec<bool> = (0..found.len()).map(|i| self.is_answer(&tokens, &found, i)).collect();
+        let mut sightings: Vec<Sighting> = found
             .into_iter()
             .zip(is_answer)
             .map(|((span, meaning), is_answer)| Sighting { span, meaning, is_answer })
             .collect();
+        let denials = denials_in(&tokens, &sightings);
+        let mut denied = Vec::new();
         let mut mentions = Vec::new();
-        let mut is_covered = vec![false; tokens.len()];
-        for sighting in sightings.iter().filter(|sighting| sighting.is_answer) {
-            if let Meaning::Label(label) = sighting.meaning {
-                is_covered[sighting.span.start..sighting.span.end].fill(true);
-                if !mentions.contains(&label) {
-                    mentions.push(label);
-                }
+        for sighting in &mut sightings {
+            let Meaning::Label(meaning) = sighting.meaning else { continue };
+            if !sighting.is_answer {
+                continue;
             }
+            if denials.is_denied[sighting.span.start] {
+                sighting.is_answer = false;
+                denied.push(meaning);
+            } else {
+                mention(&mut mentions, self.vocabulary.claims(meaning));
+            }
+        }
+        // `There is no mask` says `without mask`.
+        if mentions.is_empty() && !denials.is_undecided {
+            for opposite in denied.into_iter().filter_map(|label| self.vocabulary.opposite(label)) {
+                mention(&mut mentions, self.vocabulary.claims(opposite));
+            }
+        }
+        let mut is_covered = denials.is_denied.clone();
+        for sighting in sightings.iter().filter(|sighting| sighting.is_answer && sighting.meaning != Meaning::Opaque) {
+            is_covered[sighting.span.start..sighting.span.end].fill(true);
         }
         let residue = (0..tokens.len())
             .filter(|&at| !is_covered[at] && (is_content(&tokens, at) || is_sighted(&sightings, at)))
             .collect();
-        let words = format!(" {} ", phrase(answer).join(" "));
-        let is_refusal = REFUSALS.iter().any(|refusal| words.contains(&format!(" {refusal} ")));
-        Scan { tokens, sightings, mentions, residue, is_refusal }
+        let is_refusal = is_refusal(answer, !mentions.is_empty(), denials.is_sorry);
+        Scan { tokens, sightings, mentions, residue, denials, is_refusal }
     }
 
     fn labels(&self, label: usize, scan: &Scan) -> Labels {
         match scan.mentions[..] {
             [] => Labels::None,
-            [only] if only == label => Labels::Right,
+            [ref only] if only.contains(&label) => Labels::Right,
             [_] => Labels::Other,
             ref several => {
                 let n_echo = (ECHO_SHARE_MIN * self.n_labels as f64).max(N_ECHO_MIN as f64);
@@ -209,9 +234,11 @@ impl Grader {
             // `one` is a pronoun more often than a digit.
             let is_digit = word.len() == 1 && word.as_bytes()[0].is_ascii_digit()
                 || word != "one" && NUMBER_WORDS[..10].contains(&word);
-            let is_list_number = at == 0 && scan.tokens.get(1).is_some_and(|next| next.starts_clause);
+            let is_option = at == 0 || OPTIONS.contains(&scan.tokens[at - 1].text.as_str());
+            let is_list_number = is_option && scan.tokens.get(at + 1).is_some_and(|next| next.starts_clause);
             is_digit
                 && !is_list_number
+                && !scan.denials.is_denied[at]
                 && !scan.tokens[at].is_joined
                 && !scan.is_answer_at(span)
                 && !scan.counts_something(at)
@@ -219,9 +246,19 @@ impl Grader {
         })
     }
 
+    /// Where labels of the fine-tuning sets stand. The longest phrase counts, whoever owns it: an `aircraft carrier` is
+    /// no aircraft. What the answer means by this set's labels stays, or the fine-tuning sets would change outcomes.
     fn leak_spans(&self, scan: &Scan) -> Vec<Span> {
-        let found = find(&scan.tokens, N_PHRASE_WORDS_MAX, |words| self.leaks.contains(words).then_some(()));
-        found.into_iter().map(|(span, ())| span).filter(|span| scan.is_free(*span) && scan.is_head(*span)).collect()
+        let is_longer = |span: Span| {
+            scan.sightings.iter().filter(|sighting| sighting.span.overlaps(span)).all(|sighting| {
+                let (start, end) = (sighting.span.start, sighting.span.end);
+                !sighting.is_answer && span.start <= start && end <= span.end && end - start < span.end - span.start
+            })
+        };
+        let spans = self.leaks.find(&scan.tokens, N_PHRASE_WORDS_MAX).into_iter();
+        spans
+            .filter(|span| (scan.is_free(*span) || is_longer(*span)) && scan.is_head(*span) && !scan.is_denied(*span))
+            .collect()
     }
 
     /// How the first thing of the answer that is kin to the label is related to it.
@@ -236,7 +273,47 @@ impl Grader {
             }
         };
         let found = find(&scan.tokens, N_PHRASE_WORDS_MAX, relation);
-        found.into_iter().find(|(span, _)| scan.is_free(*span) && scan.is_head(*span)).map(|(_, relation)| relation)
+        let is_said = |span: Span| scan.is_free(span) && scan.is_head(span) && !scan.is_denied(span);
+        found.into_iter().find(|(span, _)| is_said(*span)).map(|(_, relation)| relation)
+    }
+
+    /// Whether the phrase at `index` may be what the answer means: no modifier (`bird cage`), no place (`in a tank`).
+    fn is_answer(&self, tokens: &[Token], found: &[(Span, Meaning)], index: usize) -> bool {
+        let (span, meaning) = found[index];
+        let last = &tokens[span.end - 1];
+        // The first word decides: a `through arch bridge` has its preposition in its name.
+        if tokens[span.start].is_background {
+            return false;
+        }
+        let Some(next) = next_in_clause(tokens, span.end) else { return true };
+        let follower = found.get(index + 1).filter(|(other, _)| other.start == span.end).map(|(_, meaning)| *meaning);
+        match follower {
+            Some(same) if same == meaning => true,
+            Some(Meaning::Label(_)) => {
+                let is_one_word = span.end - span.start == 1;
+                !(last.is_possessive || is_one_word && is_attributive(&last.text))
+            }
+            Some(Meaning::Opaque) => false,
+            None => !takes_over_as_head(&next.text) || self.is_category_behind(tokens, span, meaning),
+        }
+    }
+
+    /// Whether the word behind a label only says what kind of thing the label is: `a tulip flower`, `residential area`.
+    fn is_category_behind(&self, tokens: &[Token], span: Span, meaning: Meaning) -> bool {
+        let Meaning::Label(meaning) = meaning else { return false };
+        let word = tokens[span.end].text.as_str();
+        let is_last = next_in_clause(tokens, span.end + 1).is_none_or(|next| !takes_over_as_head(&next.text));
+        let synsets = self.relatives.get(word).map_or(&[][..], Vec::as_slice);
+        let is_above = |&label: &usize| {
+            let kin = &self.kin[label];
+            let is_known = kin.synset.is_some() || kin.is_noun && span.end - span.start == 1;
+            if is_known {
+                synsets.iter().any(|synset| kin.ancestors.contains(synset))
+            } else {
+                CATEGORIES.contains(&word)
+            }
+        };
+        is_last && !tokens[span.end - 1].is_possessive && self.vocabulary.claims(meaning).iter().all(is_above)
     }
 
     fn is_ancestor(&self, candidate: usize, label: usize) -> bool {
@@ -271,12 +348,16 @@ impl Scan {
         next_in_clause(&self.tokens, at + 1).is_some_and(|next| takes_over_as_head(&next.text))
     }
 
+    fn is_denied(&self, span: Span) -> bool {
+        self.denials.is_denied[span.start]
+    }
+
     fn is_unclear(&self) -> bool {
-        let word_is = |test: fn(&str) -> bool| {
-            self.tokens.iter().enumerate().any(|(at, token)| test(&token.text) && !is_sighted(&self.sightings, at))
-        };
-        let offers_something_else = self.mentions.len() == 1 && !self.has_harmless_residue() && word_is(is_alternative);
-        word_is(is_negator) || offers_something_else || self.calls_it_something_else()
+        let is_choice = self.tokens.iter().enumerate().any(|(at, token)| {
+            is_alternative(&token.text) && !is_sighted(&self.sightings, at) && !self.denials.is_denied[at]
+        });
+        let offers_something_else = self.mentions.len() == 1 && !self.has_harmless_residue() && is_choice;
+        self.denials.is_undecided || offers_something_else || self.calls_it_something_else()
     }
 
     /// Whether a label is said to be a stranger: `rocket is a ship` means neither (another label makes it several).
@@ -311,6 +392,38 @@ impl Scan {
     }
 }
 
+/// The labels of one more mention: they narrow down a mention that may mean the same.
+fn mention(mentions: &mut Vec<Vec<usize>>, labels: &[usize]) {
+    for known in &mut *mentions {
+        let both: Vec<usize> = known.iter().copied().filter(|label| labels.contains(label)).collect();
+        if !both.is_empty() {
+            *known = both;
+            return;
+        }
+    }
+    mentions.push(labels.to_vec());
+}
+
+fn denials_in(tokens: &[Token], sightings: &[Sighting]) -> Denials {
+    let covered = |counts: &dyn Fn(&Sighting) -> bool| {
+        let mut covered = vec![false; tokens.len()];
+        for sighting in sightings.iter().filter(|sighting| counts(sighting)) {
+            covered[sighting.span.start..sighting.span.end].fill(true);
+        }
+        covered
+    };
+    let is_name = covered(&|sighting| sighting.is_answer && sighting.meaning != Meaning::Opaque);
+    denials(tokens, &is_name, &covered(&|_| true))
+}
+
+/// Whether the answer declines. An apology that only corrects is none.
+fn is_refusal(answer: &str, has_label: bool, is_correction: bool) -> bool {
+    let words = format!(" {} ", phrase(answer).join(" "));
+    let says = |turns: &[&str]| turns.iter().any(|turn| words.contains(&format!(" {turn} ")));
+    REFUSALS.iter().any(|turn| says(&[turn]) && !(has_label && is_correction && APOLOGIES.contains(turn)))
+        || !has_label && says(WEAK_REFUSALS)
+}
+
 fn is_sighted(sightings: &[Sighting], at: usize) -> bool {
     sightings.iter().any(|sighting| (sighting.span.start..sighting.span.end).contains(&at))
 }
@@ -340,7 +453,7 @@ fn is_certain(evidence: &Evidence, scan: &Scan) -> bool {
     let is_plain = scan.has_harmless_residue() || is_clash_only;
     let is_hedged = scan.tokens.iter().any(|token| is_hedge(&token.text));
     match evidence.labels {
-        _ if evidence.is_unclear => false,
+        _ if evidence.is_unclear || scan.denials.has_any => false,
         Labels::None => false,
         Labels::Several { is_echo: true } => true,
         Labels::Several { is_echo: false } => is_plain && !scan.has_adjacent_labels(),
@@ -360,27 +473,6 @@ fn is_no_noun(tokens: &[Token], span: Span) -> bool {
     is_helping_verb(previous, word, next) || word == "one" && is_pronoun_one(previous, next)
 }
 
-/// Whether the phrase at `index` may be what the answer means: no modifier (`bird cage`), no place (`in a tank`).
-fn is_answer(tokens: &[Token], found: &[(Span, Meaning)], index: usize) -> bool {
-    let (span, meaning) = found[index];
-    let last = &tokens[span.end - 1];
-    // The first word decides: a `through arch bridge` has its preposition in its name.
-    if tokens[span.start].is_background {
-        return false;
-    }
-    let Some(next) = next_in_clause(tokens, span.end) else { return true };
-    let follower = found.get(index + 1).filter(|(other, _)| other.start == span.end).map(|(_, meaning)| *meaning);
-    match follower {
-        Some(same) if same == meaning => true,
-        Some(Meaning::Label(_)) => {
-            let is_one_word = span.end - span.start == 1;
-            !(last.is_possessive || is_one_word && is_attributive(&last.text))
-        }
-        Some(Meaning::Opaque) => false,
-        None => !takes_over_as_head(&next.text),
-    }
-}
-
 fn kin(labels: &LabelSet, vocabulary: &Vocabulary, lexicon: &Lexicon) -> Vec<Kin> {
     let mut kin: Vec<Kin> = labels
         .labels()
@@ -388,7 +480,9 @@ fn kin(labels: &LabelSet, vocabulary: &Vocabulary, lexicon: &Lexicon) -> Vec<Kin
         .map(|label| {
             let synset = lexicon.resolve(label);
             let ancestors = synset.map(|synset| lexicon.ancestors(synset)).unwrap_or_default();
-            Kin { synset, ancestors, descendants: BTreeSet::new(), heads: heads(&label.name, vocabulary) }
+            let name = phrase(&label.name).join(" ");
+            let is_noun = lexicon.knows(&name) || lexicon.knows(&singular(&name).unwrap_or_default());
+            Kin { synset, ancestors, descendants: BTreeSet::new(), heads: heads(&label.name, vocabulary), is_noun }
         })
         .collect();
     let mut labels_of: BTreeMap<SynsetIndex, Vec<usize>> = BTreeMap::new();
@@ -407,8 +501,8 @@ fn kin(labels: &LabelSet, vocabulary: &Vocabulary, lexicon: &Lexicon) -> Vec<Kin
 
 /// The proper ends of a name that are no labels themselves: a fine class named coarsely.
 fn heads(name: &str, vocabulary: &Vocabulary) -> BTreeSet<String> {
-    let name = name.split('(').next().unwrap_or(name);
-    let words = phrase(name.split(',').next().unwrap_or(name));
+    let name = without_camel_case(name.split('(').next().unwrap_or(name));
+    let words = phrase(name.split(',').next().unwrap_or(&name));
     (1..words.len())
         .map(|start| words[start..].join(" "))
         .filter(|end| vocabulary.meaning(end).is_none() && !is_function_word(end))

@@ -118,6 +118,11 @@ impl Lexicon {
         })
     }
 
+    /// Whether the words are a lemma or a class's name.
+    pub(super) fn knows(&self, words: &str) -> bool {
+        self.by_lemma.contains_key(words) || self.by_name.contains_key(words)
+    }
+
     /// What else the label with this synset is called.
     pub(super) fn aliases(&self, synset: SynsetIndex) -> &[String] {
         &self.synsets[synset].aliases

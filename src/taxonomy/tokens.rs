@@ -2,7 +2,24 @@
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::words::{NUMBER_WORDS, TEMPLATES, ends_phrase, is_function_word, is_locative};
+use super::markup;
+use super::words::{NUMBER_WORDS, TEMPLATES, ends_phrase, is_function_word, is_locative, is_score};
+
+/// The strongest mark between a word and the one before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mark {
+    /// Nothing but space, or a quotation mark or bracket.
+    #[default]
+    None,
+    /// A comma or a colon.
+    Comma,
+    /// A semicolon or a dash.
+    Dash,
+    /// The end of a sentence, or three dots.
+    Stop,
+    /// A question mark.
+    Question,
+}
 
 /// One word of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,20 +34,47 @@ pub struct Token {
     pub starts_clause: bool,
     /// It names the place of something else (`tank` in `a fish in a tank`).
     pub is_background: bool,
+    /// What stands before it.
+    pub mark: Mark,
+    /// It is the `/` between two words.
+    pub is_slash: bool,
+    /// A framing phrase was taken out before it, so the clause has its subject already.
+    pub follows_template: bool,
     /// The number of its sentence.
     sentence: usize,
-    /// A framing phrase was taken out before it, so the clause has its subject already.
-    follows_template: bool,
 }
 
-/// NFKC, lower case, typographic apostrophes made plain, invisible characters dropped.
+/// NFKC, lower case, typographic apostrophes made plain, digits and stops of other scripts made ours, invisible
+/// characters dropped.
 pub fn fold(text: &str) -> String {
     let folded: String = text
         .nfkc()
-        .filter(|c| !matches!(c, '\u{200b}'..='\u{200d}' | '\u{feff}' | '\u{ad}'))
-        .map(|c| if matches!(c, '\u{2018}' | '\u{2019}' | '\u{2bc}') { '\'' } else { c })
+        .filter(|c| !matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}' | '\u{ad}' | '\u{2060}'))
+        .map(|c| match c {
+            '\u{2018}' | '\u{2019}' | '\u{2bc}' => '\'',
+            '\u{3002}' | '\u{6d4}' | '\u{964}' => '.',
+            '\u{3001}' | '\u{60c}' => ',',
+            '\u{61b}' => ';',
+            '\u{61f}' => '?',
+            _ => digit(c).unwrap_or(c),
+        })
         .collect();
     folded.to_lowercase().nfkc().collect()
+}
+
+/// The first digits of the scripts whose ten digits follow one another.
+#[rustfmt::skip]
+const ZEROS: &[u32] = &[
+    0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20, 0x1040,
+    0x1090, 0x17e0, 0x1810, 0x1946, 0x19d0, 0x1a80, 0x1a90, 0x1b50, 0x1bb0, 0x1c40, 0x1c50, 0xa620, 0xa8d0, 0xa900, 0xa9d0,
+    0xa9f0, 0xaa50, 0xabf0,
+];
+
+/// The digit that `c` is in another script.
+fn digit(c: char) -> Option<char> {
+    let c = c as u32;
+    let zero = ZEROS.iter().find(|&&zero| (zero..zero + 10).contains(&c))?;
+    char::from_digit(c - zero, 10)
 }
 
 /// The words of a label's name or alias, in the same form as those of an answer.
@@ -53,11 +97,44 @@ pub fn punctuated_phrase(text: &str) -> String {
     words
 }
 
+/// How words are spelled whatever joins them: `lawn mower`, `lawn-mower` and `lawnmower` have one key, and so have
+/// `love in the mist` and `love-in-a-mist`. Words without content keep their places; accents go.
+pub fn key(tokens: &[Token]) -> String {
+    let mut key = String::new();
+    let is_spelled_out = tokens.len() >= 3 && tokens.iter().all(is_letter);
+    for (at, token) in tokens.iter().enumerate() {
+        let is_inner_article = at > 0 && matches!(token.text.as_str(), "a" | "an" | "the");
+        let is_letter_of_code = is_letter(token) && tokens.get(at + 1).is_some_and(|next| next.is_joined);
+        if (token.is_slash || is_inner_article) && !is_spelled_out {
+            continue;
+        }
+        if is_spelled_out || is_letter_of_code {
+            key.push_str(&token.text);
+        } else if is_function_word(&token.text) && !matches!(token.text.as_str(), "no" | "not" | "non") {
+            key.push_str(&format!(" {} ", token.text));
+        } else {
+            key.extend(token.text.nfd().filter(|c| !('\u{300}'..='\u{36f}').contains(c)));
+            key.push_str(if token.is_possessive { "s" } else { "" });
+        }
+    }
+    key.trim().replace("  ", " ")
+}
+
+/// [`key`] of a label's name or alias.
+pub fn key_of(text: &str) -> String {
+    key(&split(&fold(text)))
+}
+
+/// Whether the token is a letter alone.
+pub fn is_letter(token: &Token) -> bool {
+    token.text.chars().count() == 1 && token.text.chars().all(char::is_alphabetic)
+}
+
 /// The words of an answer. `is_number`: the dataset's answers are numbers, so that `number` and `digit` say nothing.
 pub fn tokens(answer: &str, is_number: bool) -> Vec<Token> {
     // The paper's fine-tuning data have a literal "a(n)", and it comes back in answers.
-    let tokens = split(&fold(answer).replace("a(n)", "a "));
-    let tokens = without_repeated_sentences(tokens);
+    let tokens = split(&fold(&markup::plain(answer, is_number)).replace("a(n)", "a "));
+    let tokens = without_scores(without_repeated_sentences(tokens));
     let mut tokens = without_templates(tokens, is_number);
     mark_background(&mut tokens);
     tokens
@@ -66,37 +143,33 @@ pub fn tokens(answer: &str, is_number: bool) -> Vec<Token> {
 fn split(text: &str) -> Vec<Token> {
     let characters: Vec<char> = text.chars().collect();
     let mut tokens: Vec<Token> = Vec::new();
-    let (mut sentence, mut starts_clause) = (0, true);
+    let (mut sentence, mut starts_clause, mut mark) = (0, true, Mark::None);
     let mut at = 0;
     while at < characters.len() {
         let c = characters[at];
         if c.is_alphanumeric() {
-            let end = word_end(&characters, at);
             let previous = at.checked_sub(1).map(|i| characters[i]);
             let before_previous = at.checked_sub(2).map(|i| characters[i]);
             let is_joined = matches!(previous, Some('-' | '\u{2010}' | '\u{2011}' | '\u{2013}' | '\u{2212}'))
                 && (before_previous.is_some_and(char::is_alphanumeric) || c.is_numeric());
-            let mut text: String = characters[at..end].iter().collect();
+            let (mut text, end) = initials(&characters, at).unwrap_or_else(|| {
+                let end = word_end(&characters, at);
+                (characters[at..end].iter().collect(), end)
+            });
             let is_possessive = text.ends_with("'s") && !is_function_word(&text);
             if is_possessive {
                 text.truncate(text.len() - 2);
             }
-            tokens.push(Token {
-                text,
-                is_joined,
-                is_possessive,
-                starts_clause,
-                is_background: false,
-                sentence,
-                follows_template: false,
-            });
-            starts_clause = false;
+            let token = plain_token(&text, sentence);
+            tokens.push(Token { is_joined, is_possessive, starts_clause, mark, ..token });
+            (starts_clause, mark) = (false, Mark::None);
             at = end;
             continue;
         }
         let is_between_letters = at > 0
             && characters[at - 1].is_alphabetic()
             && characters.get(at + 1).is_some_and(|next| next.is_alphabetic());
+        mark = mark.max(mark_of(&characters, at));
         match c {
             '.' | '!' | '?' | '\n' => {
                 sentence += 1;
@@ -104,7 +177,7 @@ fn split(text: &str) -> Vec<Token> {
             }
             ',' | ';' | ':' | '(' | ')' | '[' | ']' | '"' | '|' | '\u{2014}' => starts_clause = true,
             // "cat/dog" offers a choice.
-            '/' if is_between_letters => tokens.push(plain_token("or", sentence)),
+            '/' if is_between_letters => tokens.push(Token { is_slash: true, ..plain_token("or", sentence) }),
             _ => {}
         }
         at += 1;
@@ -119,9 +192,42 @@ fn plain_token(text: &str, sentence: usize) -> Token {
         is_possessive: false,
         starts_clause: false,
         is_background: false,
-        sentence,
+        mark: Mark::None,
+        is_slash: false,
         follows_template: false,
+        sentence,
     }
+}
+
+/// How strongly the character at `at` parts what stands around it.
+fn mark_of(characters: &[char], at: usize) -> Mark {
+    let is_space = |at: Option<usize>| at.and_then(|at| characters.get(at)).is_none_or(|c| c.is_whitespace());
+    match characters[at] {
+        '?' => Mark::Question,
+        '.' | '!' | '\n' | '\u{2026}' => Mark::Stop,
+        ';' | '\u{2014}' => Mark::Dash,
+        '-' | '\u{2013}' if is_space(at.checked_sub(1)) && is_space(Some(at + 1)) => Mark::Dash,
+        ',' | ':' => Mark::Comma,
+        _ => Mark::None,
+    }
+}
+
+/// Letters with full stops between them are one word (`t.v.`); the word and its end.
+fn initials(characters: &[char], start: usize) -> Option<(String, usize)> {
+    let is_letter = |i: usize| characters.get(i).is_some_and(|c| c.is_alphabetic());
+    let is_alphanumeric = |i: usize| characters.get(i).is_some_and(|c| c.is_alphanumeric());
+    let mut text = String::new();
+    let mut at = start;
+    while is_letter(at) && characters.get(at + 1) == Some(&'.') && !is_alphanumeric(at.wrapping_sub(1)) {
+        text.push(characters[at]);
+        at += 2;
+    }
+    // The last letter may lack its full stop: `t.v`.
+    if is_letter(at) && !is_alphanumeric(at + 1) && !text.is_empty() {
+        text.push(characters[at]);
+        at += 1;
+    }
+    (text.chars().count() >= 2).then_some((text, at))
 }
 
 /// The end of the word that begins at `start`: apostrophes between letters and marks between digits belong to it.
@@ -167,14 +273,39 @@ fn without_repeated_sentences(tokens: Vec<Token>) -> Vec<Token> {
     kept
 }
 
+/// Drops how sure the model says it is: `confidence: 1`.
+fn without_scores(tokens: Vec<Token>) -> Vec<Token> {
+    let is_number = |token: &Token| token.text.starts_with(|c: char| c.is_ascii_digit());
+    let mut kept: Vec<Token> = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let named = match &kept[..] {
+            [.., score, copula]
+                if matches!(copula.text.as_str(), "is" | "of" | "level" | "score") && is_score(&score.text) =>
+            {
+                2
+            }
+            [.., score] if is_score(&score.text) => 1,
+            _ => 0,
+        };
+        if named > 0 && is_number(&token) {
+            kept.truncate(kept.len() - named);
+            continue;
+        }
+        kept.push(token);
+    }
+    kept
+}
+
 fn without_templates(tokens: Vec<Token>, is_number: bool) -> Vec<Token> {
     let mut kept: Vec<Token> = Vec::with_capacity(tokens.len());
     let mut at = 0;
     let mut was_template = false;
+    let mut mark = Mark::None;
     while at < tokens.len() {
         let n_words = template_length(&tokens[at..], is_number);
         if n_words > 0 {
             was_template = true;
+            mark = tokens[at..at + n_words].iter().map(|token| token.mark).fold(mark, Mark::max);
             at += n_words;
             continue;
         }
@@ -182,8 +313,9 @@ fn without_templates(tokens: Vec<Token>, is_number: bool) -> Vec<Token> {
         if was_template {
             token.starts_clause = true;
             token.follows_template = true;
+            token.mark = token.mark.max(mark);
         }
-        was_template = false;
+        (was_template, mark) = (false, Mark::None);
         kept.push(token);
         at += 1;
     }

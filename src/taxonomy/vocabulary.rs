@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::lexicon::{Lexicon, SynsetIndex};
-use super::tokens::{CLAUSE_SEPARATOR, Token, phrase, punctuated_phrase};
-use super::words::NUMBER_WORDS;
+use super::same::{owners_of_names, same_names};
+use super::tokens::{CLAUSE_SEPARATOR, Token, is_letter, key, key_of, phrase, punctuated_phrase};
+use super::words::{DENIALS_IN_NAMES, NUMBER_WORDS, NUMERALS};
 use crate::domain::{AnswerType, Label, LabelSet};
 
 /// What a phrase means in a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// The label of that index.
+    /// A label, or labels that this phrase cannot tell apart: see [`Vocabulary::claims`].
     Label(usize),
     /// Nothing that can be told: several labels, or a thing that only has a label in its name (`hot dog`).
     Opaque,
@@ -36,18 +37,29 @@ impl Span {
 #[derive(Clone, Debug, Default)]
 pub struct Vocabulary {
     phrases: BTreeMap<String, Meaning>,
+    /// Other spellings of the phrases, as [`key`] makes them.
+    keys: BTreeMap<String, Meaning>,
     n_words_max: usize,
+    /// By [`Meaning::Label`], the labels that a phrase may mean: one label and what is called the same, then sets of labels.
+    claims: Vec<Vec<usize>>,
+    /// By label, the label that says the opposite: `without mask` for `with mask`.
+    opposites: Vec<Option<usize>>,
+    /// The phrases that are called for themselves, not for a longer name that ends in them.
+    names: BTreeSet<String>,
 }
 
 impl Vocabulary {
-    /// All that the labels are called: names before aliases, aliases before what is derived from either. A phrase
-    /// that means two labels on the same footing means neither.
+    /// All that the labels are called: names before aliases, aliases before what is derived from either. A name, or one
+    /// of the names between commas, that two labels have means both; any other phrase that means two labels on the same footing means neither.
     pub fn new(labels: &LabelSet, lexicon: &Lexicon) -> Self {
         let synsets: Vec<Option<SynsetIndex>> = labels.labels().iter().map(|label| lexicon.resolve(label)).collect();
-        let mut vocabulary = Self::default();
+        let mut vocabulary = Self { claims: same_names(labels), ..Self::default() };
+        vocabulary.opposites = opposites(labels);
         let mut tiers: [Vec<(String, usize)>; 5] = Default::default();
         for (index, label) in labels.labels().iter().enumerate() {
-            let direct = [vec![label.name.clone()], label.aliases.clone(), short_forms(&label.name)];
+            let mut short = short_forms(&label.name);
+            short.extend(bare_name(label, index, &vocabulary.opposites));
+            let direct = [vec![label.name.clone()], label.aliases.clone(), short];
             for (tier, texts) in direct.into_iter().enumerate() {
                 tiers[tier].extend(texts.into_iter().map(|text| (text, index)));
             }
@@ -56,29 +68,73 @@ impl Vocabulary {
             tiers[3].extend(number_words(label, labels.answer_type()).map(|word| (word, index)));
         }
         tiers[4] = tiers[..4].concat().iter().flat_map(|(text, index)| inflections(text, *index)).collect();
+        vocabulary.add_shared_names(labels);
+        let has_keys = labels.answer_type() == AnswerType::Object;
         for tier in tiers {
-            vocabulary.add_tier(tier);
+            vocabulary.add_tier(tier, has_keys);
         }
+        vocabulary.names = vocabulary.phrases.keys().cloned().collect();
         vocabulary.add_compounds(&synsets, lexicon);
+        if has_keys {
+            let keys: Vec<(String, Meaning)> =
+                vocabulary.phrases.iter().map(|(words, meaning)| (key_of(words), *meaning)).collect();
+            for (key, meaning) in keys {
+                vocabulary.keys.entry(key).or_insert(meaning);
+            }
+        }
         vocabulary
     }
 
-    fn add_tier(&mut self, entries: Vec<(String, usize)>) {
+    /// Names, parts of names between commas, and the plurals of either that several labels have.
+    fn add_shared_names(&mut self, labels: &LabelSet) {
+        for (words, owners) in owners_of_names(labels) {
+            let id = self.claims.iter().position(|known| *known == owners).unwrap_or_else(|| {
+                self.claims.push(owners);
+                self.claims.len() - 1
+            });
+            self.add(words, Meaning::Label(id));
+        }
+    }
+
+    /// The labels that the [`Meaning::Label`] of this index accepts.
+    pub fn claims(&self, meaning: usize) -> &[usize] {
+        &self.claims[meaning]
+    }
+
+    /// The meaning of the label's opposite, where the set has one.
+    pub fn opposite(&self, label: usize) -> Option<usize> {
+        self.opposites.get(label).copied().flatten()
+    }
+
+    fn add_tier(&mut self, entries: Vec<(String, usize)>, has_keys: bool) {
         let mut tier: BTreeMap<String, Meaning> = BTreeMap::new();
+        let mut keys: BTreeMap<String, Meaning> = BTreeMap::new();
+        let add = |to: &mut BTreeMap<String, Meaning>, text: String, index: usize| {
+            let meaning = to.entry(text).or_insert(Meaning::Label(index));
+            if *meaning != Meaning::Label(index) && !self.means_the_same(*meaning, index) {
+                *meaning = Meaning::Opaque;
+            }
+        };
         for (text, index) in entries {
             for words in [punctuated_phrase(&text), phrase(&text).join(" ")] {
-                if words.is_empty() || self.phrases.contains_key(&words) {
-                    continue;
+                if !words.is_empty() && !self.phrases.contains_key(&words) {
+                    add(&mut tier, words, index);
                 }
-                let meaning = tier.entry(words).or_insert(Meaning::Label(index));
-                if *meaning != Meaning::Label(index) {
-                    *meaning = Meaning::Opaque;
+            }
+            for key in [key_of(&text), key_of(&text).replace(' ', "")] {
+                if has_keys && !key.is_empty() && !self.keys.contains_key(&key) {
+                    add(&mut keys, key, index);
                 }
             }
         }
         for (words, meaning) in tier {
             self.add(words, meaning);
         }
+        self.keys.extend(keys);
+    }
+
+    fn means_the_same(&self, meaning: Meaning, index: usize) -> bool {
+        matches!(meaning, Meaning::Label(known) if self.claims[known] == self.claims[index])
     }
 
     fn add(&mut self, words: String, meaning: Meaning) {
@@ -97,7 +153,8 @@ impl Vocabulary {
         let mut found = Vec::new();
         for (words, above) in kinds.chain(compounds).filter(|(words, _)| words.contains(' ')) {
             let Some(index) = self.label_at_end(words) else { continue };
-            let is_kind = synsets[index].is_some_and(|synset| above.contains(&synset));
+            let is_kind =
+                self.claims[index].iter().any(|&label| synsets[label].is_some_and(|synset| above.contains(&synset)));
             let meaning = if is_kind { Meaning::Label(index) } else { Meaning::Opaque };
             found.push((words.to_owned(), meaning));
             found.extend(plural(words).map(|words| (words, meaning)));
@@ -132,13 +189,24 @@ impl Vocabulary {
 
     /// The longest phrases of `tokens`, in order, none overlapping.
     pub fn find(&self, tokens: &[Token]) -> Vec<(Span, Meaning)> {
-        find(tokens, self.n_words_max, |words| self.meaning(words))
+        let of_key = |key: &str| self.keys.get(key).copied();
+        find_spelled(tokens, self.n_words_max + N_WORDS_SPLIT_MAX, |words| self.meaning(words), of_key)
     }
 }
 
 /// The phrases that `lookup` knows, longest first, in the order of the answer; none overlaps another, and none
 /// begins or ends inside a hyphenated word (`bee-eater` is no bee). Punctuation has to stand where the phrase has it.
 pub fn find<T>(tokens: &[Token], n_words_max: usize, lookup: impl Fn(&str) -> Option<T>) -> Vec<(Span, T)> {
+    find_spelled(tokens, n_words_max, lookup, |_| None)
+}
+
+/// [`find`], where `lookup` knows no phrase also by its other spellings.
+pub fn find_spelled<T>(
+    tokens: &[Token],
+    n_words_max: usize,
+    lookup: impl Fn(&str) -> Option<T>,
+    lookup_key: impl Fn(&str) -> Option<T>,
+) -> Vec<(Span, T)> {
     let mut candidates: Vec<(Span, T)> = Vec::new();
     for start in 0..tokens.len() {
         if tokens[start].is_joined {
@@ -151,9 +219,13 @@ pub fn find<T>(tokens: &[Token], n_words_max: usize, lookup: impl Fn(&str) -> Op
             }
             words.push_str(&token.text);
             let end = start + offset + 1;
-            let is_cut = tokens.get(end).is_some_and(|next| next.is_joined && !next.starts_clause);
-            if let (false, Some(found)) = (is_cut, lookup(&words)) {
-                candidates.push((Span { start, end }, found));
+            let span = Span { start, end };
+            if tokens.get(end).is_some_and(|next| next.is_joined && !next.starts_clause) {
+                continue;
+            }
+            let spelled = || is_spelling(tokens, span).then(|| lookup_key(&key(&tokens[start..end]))).flatten();
+            if let Some(found) = lookup(&words).or_else(spelled) {
+                candidates.push((span, found));
             }
         }
     }
@@ -168,26 +240,108 @@ pub fn find<T>(tokens: &[Token], n_words_max: usize, lookup: impl Fn(&str) -> Op
     taken
 }
 
-/// The phrases of the fine-tuning sets' labels, without labels that this dataset has too.
-pub fn leak_phrases(tuned_on: &[&LabelSet], own: &Vocabulary, lexicon: &Lexicon) -> BTreeSet<String> {
-    let mut phrases = BTreeSet::new();
-    for set in tuned_on {
-        let vocabulary = Vocabulary::new(set, lexicon);
-        let mut shared = BTreeSet::new();
-        for (words, meaning) in &vocabulary.phrases {
-            if let (Meaning::Label(index), Some(Meaning::Label(_))) = (meaning, own.meaning(words)) {
-                shared.insert(*index);
-            }
-        }
-        for (words, meaning) in &vocabulary.phrases {
-            if let Meaning::Label(index) = meaning
-                && !shared.contains(index)
-            {
-                phrases.insert(words.clone());
-            }
-        }
+/// Whether the words may be one name that is spelled in another way: nothing parts them, and neither end is a filler.
+fn is_spelling(tokens: &[Token], span: Span) -> bool {
+    let words = &tokens[span.start..span.end];
+    let (first, last) = (&words[0], &words[words.len() - 1]);
+    let is_article = |token: &Token| matches!(token.text.as_str(), "a" | "an" | "the");
+    let is_whole = words.windows(2).all(|pair| !pair[1].starts_clause || is_letter(&pair[0]));
+    let letters = words.iter().filter(|token| is_letter(token)).count();
+    // `c a t` is spelled out where no further letter stands beside it.
+    let is_spelled_out = letters == words.len() && letters >= 3;
+    let has_neighbour = span.start.checked_sub(1).is_some_and(|at| is_letter(&tokens[at]))
+        || tokens.get(span.end).is_some_and(is_letter);
+    if is_spelled_out {
+        return !has_neighbour;
     }
-    phrases
+    let is_code = words.get(1).is_some_and(|next| next.is_joined);
+    is_whole
+        && !first.is_slash
+        && !last.is_slash
+        && (!is_article(first) || is_code || words.len() == 1)
+        && !(is_article(last) && words.len() > 1)
+}
+
+/// What the labels of the fine-tuning sets are called.
+#[derive(Clone, Debug, Default)]
+pub struct LeakPhrases {
+    phrases: BTreeSet<String>,
+    keys: BTreeSet<String>,
+}
+
+impl LeakPhrases {
+    /// The phrases of the fine-tuning sets' labels, without labels that this dataset has too.
+    pub fn new(tuned_on: &[&LabelSet], own: &Vocabulary, lexicon: &Lexicon) -> Self {
+        let mut leaks = Self::default();
+        for set in tuned_on {
+            let vocabulary = Vocabulary::new(set, lexicon);
+            let mut shared: BTreeSet<usize> = BTreeSet::new();
+            // A longer name that only ends in the label's (`pickup truck`) makes no label of both sets of it.
+            for words in &vocabulary.names {
+                if let (Some(Meaning::Label(index)), Some(Meaning::Label(_))) =
+                    (vocabulary.meaning(words), own.meaning(words))
+                {
+                    shared.extend(vocabulary.claims(index));
+                }
+            }
+            let is_leak = |meaning: &Meaning| matches!(meaning, Meaning::Label(index) if !vocabulary.claims(*index).iter().any(|label| shared.contains(label)));
+            leaks.phrases.extend(
+                vocabulary.phrases.iter().filter(|(_, meaning)| is_leak(meaning)).map(|(words, _)| words.clone()),
+            );
+            leaks
+                .keys
+                .extend(vocabulary.keys.iter().filter(|(_, meaning)| is_leak(meaning)).map(|(key, _)| key.clone()));
+        }
+        leaks
+    }
+
+    /// Where they stand in an answer.
+    pub fn find(&self, tokens: &[Token], n_words_max: usize) -> Vec<Span> {
+        let of = |known: &BTreeSet<String>, words: &str| known.contains(words).then_some(());
+        let found = find_spelled(tokens, n_words_max, |words| of(&self.phrases, words), |key| of(&self.keys, key));
+        found.into_iter().map(|(span, ())| span).collect()
+    }
+}
+
+/// How many words more than a name has an answer may write it in: `pick up truck`.
+const N_WORDS_SPLIT_MAX: usize = 2;
+
+/// By label, the label that denies it: `not x`, `no x`, `non-x`, and `without x` of `with x`.
+fn opposites(labels: &LabelSet) -> Vec<Option<usize>> {
+    let names: Vec<Vec<String>> = labels.names().map(phrase).collect();
+    names
+        .iter()
+        .map(|words| {
+            let base = words.strip_prefix(&["with".to_owned()][..]).unwrap_or(words);
+            let denies = |other: &Vec<String>| {
+                other.len() == base.len() + 1 && DENIALS_IN_NAMES.contains(&other[0].as_str()) && other[1..] == *base
+            };
+            names.iter().position(denies).filter(|_| !base.is_empty())
+        })
+        .collect()
+}
+
+/// `mask` of `with mask`, where `without mask` is a label, too.
+fn bare_name(label: &Label, index: usize, opposites: &[Option<usize>]) -> Option<String> {
+    opposites[index]?;
+    let words = phrase(&label.name);
+    words.strip_prefix(&["with".to_owned()][..]).map(|base| base.join(" "))
+}
+
+/// `AnnualCrop` is an annual crop.
+pub fn without_camel_case(name: &str) -> String {
+    let characters: Vec<char> = name.chars().collect();
+    let mut split = String::with_capacity(name.len() + 4);
+    for (at, &c) in characters.iter().enumerate() {
+        let before = at.checked_sub(1).map(|at| characters[at]);
+        let begins = before.is_some_and(char::is_lowercase)
+            || before.is_some_and(char::is_uppercase) && characters.get(at + 1).is_some_and(|next| next.is_lowercase());
+        if c.is_uppercase() && begins {
+            split.push(' ');
+        }
+        split.push(c);
+    }
+    split
 }
 
 /// `kite (bird of prey)` is a kite, and `tench, Tinca tinca` and `wool / yarn` are either.
@@ -195,6 +349,9 @@ fn short_forms(name: &str) -> Vec<String> {
     let mut forms: Vec<String> = Vec::new();
     if let Some((before, _)) = name.split_once('(') {
         forms.push(before.trim().to_owned());
+    }
+    if !name.contains(' ') && without_camel_case(name) != name {
+        forms.push(without_camel_case(name));
     }
     for separator in [",", " / "] {
         if name.contains(separator) {
@@ -206,8 +363,10 @@ fn short_forms(name: &str) -> Vec<String> {
 
 fn number_words(label: &Label, answer_type: AnswerType) -> impl Iterator<Item = String> {
     let value: Option<usize> = label.name.trim().parse().ok();
-    let word = value.filter(|_| answer_type == AnswerType::Number).and_then(|value| NUMBER_WORDS.get(value));
-    word.map(|word| (*word).to_owned()).into_iter()
+    let value = value.filter(|_| answer_type == AnswerType::Number);
+    let word = value.and_then(|value| NUMBER_WORDS.get(value).copied());
+    let numeral = value.and_then(|value| NUMERALS.get(value).copied());
+    word.into_iter().chain(numeral).map(str::to_owned)
 }
 
 const IRREGULAR_PLURALS: [(&str, &str); 14] = [
@@ -228,7 +387,7 @@ const IRREGULAR_PLURALS: [(&str, &str); 14] = [
 ];
 
 /// The plural of the last word, and the singular where it is one already.
-fn inflections(text: &str, index: usize) -> Vec<(String, usize)> {
+pub(super) fn inflections(text: &str, index: usize) -> Vec<(String, usize)> {
     let words = phrase(text).join(" ");
     let is_word = words.chars().last().is_some_and(char::is_alphabetic);
     if !is_word || words.chars().count() < 2 {
@@ -258,7 +417,7 @@ pub(super) fn plural(words: &str) -> Option<String> {
     }
 }
 
-fn singular(words: &str) -> Option<String> {
+pub(super) fn singular(words: &str) -> Option<String> {
     let (stem, is_long) = (words.strip_suffix('s')?, words.rsplit(' ').next().is_some_and(|last| last.len() > 3));
     let is_plural = is_long && !stem.ends_with(['s', 'u', 'i']) && !words.ends_with("ies");
     match words.strip_suffix("ies") {

@@ -35,7 +35,7 @@ const NEGATORS: &[&str] = &[
     "not", "no", "never", "neither", "nor", "none", "nothing", "without", "isn't", "aren't", "wasn't", "weren't",
     "doesn't", "don't", "didn't", "can't", "cannot", "couldn't", "won't", "wouldn't", "shouldn't", "hasn't",
     "haven't", "ain't", "unlike", "except", "unclear", "unsure", "uncertain", "instead", "neither's", "hardly",
-    "isnt", "doesnt", "dont", "false", "incorrect", "wrong",
+    "isnt", "doesnt", "dont", "false", "incorrect", "wrong", "non",
 ];
 
 #[rustfmt::skip]
@@ -112,6 +112,72 @@ pub const NUMBER_WORDS: [&str; 21] = [
     "twenty",
 ];
 
+/// Words that turn against what was said before.
+pub const ADVERSATIVES: &[&str] = &["but", "however", "yet", "though"];
+
+/// Turns of phrase that hold a negator and deny nothing.
+#[rustfmt::skip]
+pub const HARMLESS_NEGATIONS: &[&str] = &[
+    "no doubt", "without doubt", "without a doubt", "without any doubt", "no question", "without question",
+    "without a question", "not only", "not just", "not merely", "not simply", "nothing but", "nothing other than",
+    "none other than", "no other than", "not to mention",
+];
+
+/// Turns of phrase with which an answer takes back what it said.
+#[rustfmt::skip]
+pub const CORRECTIONS: &[&str] = &[
+    "or rather", "no wait", "wait", "wait no", "i mean", "i meant", "i mean to say", "i meant to say", "scratch that",
+    "strike that", "make that", "correction", "on second thought", "on second thoughts", "let me correct", "oops", "my mistake",
+    "my bad", "i stand corrected", "sorry", "apologies", "actually no", "i take that back",
+];
+
+/// Turns of phrase that deny the noun behind them.
+#[rustfmt::skip]
+pub const NP_DENIALS: &[&str] = &[
+    "rather than", "instead of", "as opposed to", "in contrast to", "other than", "anything but", "far from", "rule out", "ruled out",
+    "mistaken for", "mistake for", "confused with", "confuse with", "confused for",
+];
+
+/// Words that say that the answer cannot tell.
+pub const UNSURE: &[&str] = &["unclear", "unsure", "uncertain"];
+
+/// Words that say, with a denial before them, that the answer cannot tell.
+#[rustfmt::skip]
+pub const UNDECIDED: &[&str] = &[
+    "sure", "certain", "clear", "possible", "able", "whether", "tell", "know", "determine",
+    "identify", "say", "idea", "enough", "recognize", "recognise",
+];
+
+/// What is said of a thing that is not there: with `not` before them they deny the subject.
+#[rustfmt::skip]
+pub const SETTLING: &[&str] = &[
+    "visible", "present", "shown", "there", "here", "pictured", "seen", "depicted", "correct", "right", "accurate", "true",
+    "case", "included", "found",
+];
+
+/// Words of a belief that was given up.
+#[rustfmt::skip]
+pub const BELIEFS: &[&str] = &[
+    "thought", "i first", "at first", "initially", "first glance", "mistook", "assumed", "guessed", "expected", "i believed",
+    "first impression", "first guess", "originally",
+];
+
+/// Words of a belief that is given up only where something turns against it.
+#[rustfmt::skip]
+pub const WEAK_BELIEFS: &[&str] = &[
+    "looks", "look", "looked", "seems", "seem", "seemed", "appears", "appear", "appeared", "resembles", "resemble", "resembled", "similar",
+    "might", "may", "could", "almost",
+];
+
+/// Words that let a belief stand against what follows: `although it looks like a dog, it is a cat`.
+pub const COMPARISONS: &[&str] = &["although", "though", "while", "despite", "even though", "even if"];
+
+/// Zero to ten in Chinese and Japanese.
+pub const NUMERALS: [&str; 11] = ["零", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十"];
+
+/// Words with which a label's name denies another's.
+pub const DENIALS_IN_NAMES: &[&str] = &["not", "no", "non", "without"];
+
 /// Phrases that frame an answer, as words; longest first within each beginning.
 #[rustfmt::skip]
 pub const TEMPLATES: &[&str] = &[
@@ -137,6 +203,29 @@ pub const REFUSALS: &[&str] = &[
     "i don't see", "cannot be determined", "not possible to",
 ];
 
+/// Those of [`REFUSALS`] that may be a correction as well.
+pub const APOLOGIES: &[&str] = &["sorry", "apologize", "apologise"];
+
+/// Words before the number of an option.
+pub const OPTIONS: &[&str] = &["option", "choice", "class", "label", "answer", "number", "no", "index", "id"];
+
+/// Nouns that only say what kind of thing a name is that the lexicon does not know.
+#[rustfmt::skip]
+pub const CATEGORIES: &[&str] = &[
+    "flower", "flowers", "plant", "plants", "bird", "birds", "fish", "animal", "animals", "dog", "dogs", "insect", "insects",
+    "aircraft", "airplane", "airplanes", "plane", "planes", "car", "cars", "vehicle", "vehicles", "dish", "fruit", "vegetable",
+    "area", "areas", "zone", "region", "land", "landscape", "field", "fields", "scene", "building", "buildings", "texture",
+    "pattern", "sign", "symbol", "character", "mushroom", "disease", "variety",
+];
+
+/// What is said instead of an answer; counts where no label is named.
+#[rustfmt::skip]
+pub const WEAK_REFUSALS: &[&str] = &[
+    "can't make out", "cannot make out", "can not make out", "can't recognize", "cannot recognize", "can't recognise",
+    "cannot recognise", "can't determine", "can't say", "cannot say", "hard to tell", "hard to say", "difficult to tell",
+    "difficult to say", "too blurry to", "too small to tell", "not sure what", "no idea what",
+];
+
 /// Whether `word` carries no content of its own.
 pub fn is_function_word(word: &str) -> bool {
     FUNCTION_WORDS.contains(&word) || is_locative(word) || is_negator(word) || ALTERNATIVES.contains(&word)
@@ -157,9 +246,25 @@ pub fn is_negator(word: &str) -> bool {
     NEGATORS.contains(&word)
 }
 
+/// Whether `word` denies the noun behind it alone (`without a tail`).
+pub fn is_absence(word: &str) -> bool {
+    ["no", "without", "unlike", "except", "nothing", "none"].contains(&word)
+}
+
+/// Whether a denial ends before `word`: a new sentence begins, or, where a noun is denied, its verb.
+pub fn ends_denial(word: &str, is_of_noun: bool) -> bool {
+    ["it's", "that's", "this", "there's", "it", "because", "since", "so", "therefore", "thus"].contains(&word)
+        || is_of_noun && ["is", "are", "was", "were", "shows", "has", "which", "who"].contains(&word)
+}
+
 /// Whether `word` says that the speaker is unsure.
 pub fn is_hedge(word: &str) -> bool {
     HEDGES.contains(&word)
+}
+
+/// Whether `word` names how sure the model is.
+pub fn is_score(word: &str) -> bool {
+    ["confidence", "probability", "certainty", "likelihood", "prob"].contains(&word)
 }
 
 /// Whether `word` offers a choice.

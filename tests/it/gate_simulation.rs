@@ -102,6 +102,7 @@ fn candidate(tables: &[(String, PairTable)]) -> CandidateComparison {
         only_candidate: Vec::new(),
         differences: Vec::new(),
         settings: Vec::new(),
+        tuned_on: Vec::new(),
     }
 }
 

@@ -36,6 +36,7 @@ mod hub_data;
 mod hub_datasets;
 mod judge;
 mod judge_check;
+mod leaks;
 mod leftovers;
 mod model_server;
 mod models;

@@ -12,6 +12,7 @@ use super::comparator::{self, Comparator};
 use super::options::{CaptionsName, EvalOptions, GenerationConfigName};
 use crate::chart::words;
 use crate::cli::comparison::ADAPTER_TUNED_ON;
+use crate::cli::data::Places;
 use crate::cli::progress::Progress;
 use crate::cli::served_options::{is_address, shown};
 use crate::cli::{environment, hub_options, results};
@@ -109,7 +110,7 @@ pub(in crate::cli) fn prepare(
         compute_type,
         device_kind,
         judges: Vec::new(),
-        tuned_on: tuned_on(args)?,
+        tuned_on: tuned_on(args.tuned_on.as_deref(), &args.places)?,
     };
     let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
     spec.judges = panel.specs();
@@ -361,9 +362,10 @@ fn default_datasets(is_miniature: bool, available: Vec<Available>) -> Vec<String
     available.into_iter().filter(|row| row.is_default_split && is_wanted(row)).map(|row| row.name).collect()
 }
 
-fn tuned_on(args: &EvalOptions) -> Result<BTreeMap<String, LabelSet>> {
-    let (catalog, roots) = (args.places.catalog()?, args.places.roots());
-    let names = args.tuned_on.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
+/// The labels of the datasets in `list`, as `--tuned-on` takes them.
+pub(in crate::cli) fn tuned_on(list: Option<&str>, places: &Places) -> Result<BTreeMap<String, LabelSet>> {
+    let (catalog, roots) = (places.catalog()?, places.roots());
+    let names = list.into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
     names
         .map(|text| {
             let labels = match catalog.labels_of(text) {

@@ -1,12 +1,13 @@
 //! The gate on finished runs: one look at all pairs.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::{Result, bail, ensure};
 
 use super::calibration::{Calibrations, Outcomes};
 use super::history::History;
-use super::{GateArgs, datasets, names, next};
+use super::{GateArgs, datasets, next};
 use crate::cli::comparability;
 use crate::cli::comparison::{self, RecordedRun, Rules};
 use crate::cli::results;
@@ -23,13 +24,16 @@ pub(super) fn decide(
     err: &mut dyn Write,
 ) -> Result<Decision> {
     refuse_unfinished(&runs)?;
-    let tuned_on = names(args.options.tuned_on.as_deref());
+    let of_adapter = runs[1].tuned_on();
+    let of_candidate = comparison::tuned_on(args.options.tuned_on.as_deref(), std::slice::from_ref(&runs[1]))?;
+    let tuned_on: BTreeSet<String> =
+        of_candidate.into_iter().flatten().filter(|name| !of_adapter.contains(name)).collect();
     let known = datasets::known(&args.options.places, runs.iter().flat_map(RecordedRun::datasets))?;
     datasets::check(&policy, &args.rules, &tuned_on, &known)?;
     let left_out = datasets::keep_only(&mut runs, args.options.datasets.as_deref())?;
     policy.mark_tuned_on(tuned_on);
     let named = datasets::named(&policy);
-    policy.mark_tuned_on(runs[1].tuned_on());
+    policy.mark_tuned_on(of_adapter);
     let mut warnings: Vec<String> = left_out.into_iter().collect();
     let run_names = [name(&runs[0], &mut warnings)?, name(&runs[1], &mut warnings)?];
     let history = History::open(&args.rules, &run_names)?;
@@ -42,7 +46,7 @@ pub(super) fn decide(
     calibrations.check(&baseline, &candidates[0])?;
     let tuned_on = policy.tuned_on();
     let rules = Rules {
-        tuned_on: &tuned_on,
+        tuned_on: std::slice::from_ref(&tuned_on),
         ignored: &|name| policy.of(name).ignore,
         options: &args.comparison,
         places: &args.options.places,

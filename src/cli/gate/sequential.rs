@@ -362,7 +362,7 @@ impl Looker<'_> {
         let (baseline, candidates) = (opened(BASELINE)?, [opened(CANDIDATE)?]);
         let tuned_on = policy.tuned_on();
         let rules = Rules {
-            tuned_on: &tuned_on,
+            tuned_on: std::slice::from_ref(&tuned_on),
             ignored: &|name| policy.of(name).ignore,
             options: &self.args.comparison,
             places: &self.args.options.places,

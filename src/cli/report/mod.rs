@@ -17,7 +17,6 @@ use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
 use super::data::Places;
 use super::exit_code;
 use super::gallery::{Gallery, N_ERRORS_SHOWN, Wanted};
-use super::gate::names;
 use super::results::{self, ChartOptions, Results};
 use crate::chart::{self, ComparisonCharts};
 use crate::compare::{self, Comparison, DEFAULT_MARGIN, Summary};
@@ -63,6 +62,8 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "TEXT", default_value = "What was forgotten")]
     title: String,
     /// Datasets that the candidates were fine-tuned on; answers with their labels get the code `leak`
+    ///
+    /// RUN:DATASET is for one candidate alone.
     #[arg(long, value_name = "A,B")]
     tuned_on: Option<String>,
     /// Format of the result on standard output
@@ -175,8 +176,7 @@ fn compare_runs(
     let mut after: Vec<RecordedRun> = args.runs.iter().map(|dir| RecordedRun::open(dir)).collect::<Result<_>>()?;
     comparison::make_names_differ(&mut after, &args.runs);
     let decisions = Decisions::read(&args.decision, &before, &after)?;
-    let mut tuned_on = names(args.tuned_on.as_deref());
-    tuned_on.extend(after.iter().flat_map(RecordedRun::tuned_on));
+    let tuned_on = comparison::tuned_on(args.tuned_on.as_deref(), &after)?;
     let rules = Rules {
         tuned_on: &tuned_on,
         ignored: &|name| decisions.leave_out(name),

@@ -123,7 +123,9 @@ fn row(comparison: &Comparison, candidate: &CandidateComparison, dataset: &Datas
             counts.get(name).copied().unwrap_or(0).to_string()
         };
         cells.extend(ErrorKind::ALL.map(|kind| n_in(&errors.kinds, kind.name())));
-        cells.extend(ErrorCode::ALL.map(|code| n_in(&errors.codes, code.name())));
+        let is_known = |code: ErrorCode| code != ErrorCode::Leak || dataset.is_leak_known;
+        let n_of_code = |code: ErrorCode| if is_known(code) { n_in(&errors.codes, code.name()) } else { String::new() };
+        cells.extend(ErrorCode::ALL.map(n_of_code));
         let funnel = dataset.funnel.as_ref().map(|funnel| [&funnel.before, &funnel.after][side]);
         cells.extend(FUNNEL_CELLS.map(|cell| funnel.map(|counts| n_in(counts, cell)).unwrap_or_default()));
     }

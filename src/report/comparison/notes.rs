@@ -6,6 +6,10 @@ use crate::chart::words;
 use crate::compare::{CandidateComparison, ConstantAnswer, DatasetComparison, Summary};
 use crate::domain::EncoderRelation;
 
+/// What a reader must know where nobody said what was fine-tuned on.
+pub const LEAKS_UNKNOWN: &str =
+    "Leaks are unknown, because nobody said what was fine-tuned on; hint: `--tuned-on A,B`.";
+
 /// All notes, warnings first.
 pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
     let mut warnings: Vec<String> = overridden(report).into_iter().collect();
@@ -60,8 +64,12 @@ pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
             _ => remarks.push(format!("{of}The encoder is {}.", words::relation(&with.after.encoder))),
         }
     }
-    if !report.comparison.tuned_on.is_empty() {
-        remarks.push(format!("Leaks are labels of {}, for both runs alike.", report.comparison.tuned_on.join(", ")));
+    for candidate in &report.comparison.candidates {
+        let of = if is_single { String::new() } else { format!("{}: ", candidate.run) };
+        remarks.push(match candidate.tuned_on.is_empty() {
+            true => format!("{of}{LEAKS_UNKNOWN}"),
+            false => format!("{of}Leaks are labels of {}, for both runs alike.", candidate.tuned_on.join(", ")),
+        });
     }
     let warnings = warnings.into_iter().map(|text| Note { weight: Weight::Warning, text });
     warnings.chain(remarks.into_iter().map(|text| Note { weight: Weight::Remark, text })).collect()

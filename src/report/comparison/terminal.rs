@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::table::write_aligned;
+use super::notes::LEAKS_UNKNOWN;
 use crate::chart::words;
 use crate::compare::{Comparison, DatasetComparison, settings_in_words};
 use crate::domain::ErrorCode;
@@ -33,6 +34,9 @@ pub fn comparison_table(comparison: &Comparison) -> String {
         if !candidate.settings.is_empty() {
             let told = settings_in_words(&candidate.settings);
             let _ = writeln!(text, "note: settings of its own: {}", words::printable(&told));
+        }
+        if candidate.datasets.iter().any(|dataset| !dataset.is_leak_known) {
+            let _ = writeln!(text, "note: {LEAKS_UNKNOWN}");
         }
         for difference in &candidate.differences {
             let _ = writeln!(text, "warning: `{}` differs, and was allowed to", difference.field);
