@@ -347,7 +347,10 @@ impl LlmPanel {
         }
         let Ruling { verdict, .. } = Ruling::new(&self.template, completion);
         let error = match &verdict.result {
-            Ok(Verdict::Correct) => return Ok(None),
+            Ok(Verdict::Correct) => {
+                let learned = self.client.learned();
+                return Ok(learned.map(|learned| format!("the judge `{model}`: {learned}")));
+            }
             Ok(_) => {
                 return Ok(Some(format!(
                     "the judge `{model}` calls the answer `cat` to an image of a cat incorrect; hint: `emt judge calibrate` \

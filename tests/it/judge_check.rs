@@ -79,6 +79,20 @@ fn a_wrong_key_model_or_prompt_costs_one_question() {
 }
 
 #[test]
+fn what_the_judges_server_does_not_take_is_told_and_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = HttpServer::start(|request| match request.json().get("temperature") {
+        Some(_) => error(400, "`temperature` is deprecated for this model."),
+        None => completion("CORRECT"),
+    });
+    let finished = score(folder.path(), &server, "llm", &[]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(finished.stderr.contains("requests go without `temperature`"), "{}", finished.stderr);
+    let run: Value = serde_json::from_slice(&std::fs::read(folder.path().join("run.json")).unwrap()).unwrap();
+    assert_eq!(run["environment"]["judge_parameters"]["omitted"], json!(["temperature"]));
+}
+
+#[test]
 fn the_mended_command_may_use_the_same_folder() {
     let folder = tempfile::tempdir().unwrap();
     let server = HttpServer::start(|_| completion("Yes."));

@@ -151,6 +151,11 @@ impl ChatClient {
         lock(&self.shared.negotiated).to_json()
     }
 
+    /// What requests lack or have otherwise than was asked for, since the server refuses them otherwise; for people.
+    pub fn learned(&self) -> Option<String> {
+        lock(&self.shared.negotiated).told()
+    }
+
     /// Why no request can succeed any more, if so.
     pub fn fatal_error(&self) -> Option<ChatError> {
         self.shared.fatal.borrow().clone()

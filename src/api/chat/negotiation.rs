@@ -154,6 +154,16 @@ impl Negotiated {
         self.changed.iter().map(|(name, value)| (*name, value))
     }
 
+    /// What requests lack or have otherwise, for people; `None` where they are as they were asked for.
+    pub(super) fn told(&self) -> Option<String> {
+        let omitted = self.omitted.iter().map(|name| format!("without `{name}`"));
+        let changed = self.changed.iter().map(|(name, value)| format!("with `{name}` {value}"));
+        let most = self.n_tokens_max.map(|n| format!("with at most {n} tokens of a reply"));
+        let least = self.n_tokens_min.map(|n| format!("with room for at least {n} tokens of a reply"));
+        let all: Vec<String> = omitted.chain(changed).chain(most).chain(least).collect();
+        (!all.is_empty()).then(|| format!("requests go {}, since the server refuses them otherwise", all.join(", ")))
+    }
+
     pub(super) fn to_json(&self) -> Value {
         let mut json = json!({"token_limit": self.token_limit(), "omitted": self.omitted});
         if !self.changed.is_empty() {
@@ -538,6 +548,16 @@ mod tests {
         ] {
             assert_eq!(after(body), None, "{body}");
         }
+    }
+
+    #[test]
+    fn what_was_learned_is_told() {
+        assert_eq!(Negotiated::default().told(), None);
+        let second = after("{\"error\":\"`temperature` must be strictly positive\"}").unwrap();
+        assert_eq!(
+            second.told().unwrap(),
+            "requests go with `temperature` 0.01, since the server refuses them otherwise"
+        );
     }
 
     #[test]

@@ -102,6 +102,7 @@ impl Server {
         for model in &models {
             warnings.extend(model.warnings(request.asks_logprobs));
         }
+        warnings.extend(client.learned());
         Ok(Self { client, asks_logprobs: request.asks_logprobs, extra_body, models, warnings })
     }
 
