@@ -8,9 +8,11 @@ use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::dataset::{self, Catalog, DataRoots, Dataset, OpenRequest};
+use crate::domain::RgbImage;
 use crate::model::Placement;
 use crate::model::mllm::{FAMILIES, OpenedModel, Seen};
 use crate::model::overlay::Overlay;
+use crate::model::scoring::score;
 use crate::model::weights::testing::{read_json, shared};
 use crate::model::weights::{Adapter, Checkpoint};
 
@@ -213,4 +215,40 @@ fn a_step_does_not_depend_on_how_its_batch_is_cut_into_passes() {
         })
         .collect();
     assert!(losses.iter().all(|loss| (loss - losses[0]).abs() < 1e-5 * losses[0]), "{losses:?}");
+}
+
+#[test]
+fn every_language_model_of_llava_is_trained_on_the_loss_of_what_it_scores() {
+    let Some(shared) = shared() else { return };
+    let image = RgbImage::new(8, 6, (0..144).map(|value| value as u8).collect()).unwrap();
+    for name in ["llava_qwen2_siglip", "llava_mistral", "llava_layers_list", "llava_gemma"] {
+        let open =
+            || OpenedModel::open(&Checkpoint::open(shared.join("fixtures").join(name)).unwrap(), None, None).unwrap();
+        let model = open().load(&Placement::cpu()).unwrap();
+        let prompt = model.dialogue.render("What is it?").unwrap();
+        let features = model.mllm.see(&[&model.preprocessor.prepare(&image)]).unwrap().remove(0);
+        let embedded = model.mllm.embed_images(std::slice::from_ref(&features)).unwrap();
+        let trie = model.dialogue.label_trie(&prompt, &["frog"]).unwrap();
+        let mut prefix = model.read(None, &[&prompt], &embedded, trie.n_nodes()).unwrap();
+        let score = score(model.mllm.language(), &mut prefix, &trie).unwrap().remove(0).unwrap()[0];
+        let answer = model.dialogue.answer_ids(&prompt, "frog").unwrap();
+        let batch = [Example { prompt: Arc::new(prompt), answer: answer.clone(), features }];
+        // Updates that begin at zero leave the model as it is.
+        for (method, trained) in [(Method::Lora, "lora_B"), (Method::Full, "norm.weight")] {
+            let opened = open();
+            let trainable = Trainable::new(config(method), &opened.weights, Overlay::default(), &Device::Cpu).unwrap();
+            let mut trainer = Trainer::new(opened, trainable, &hyperparameters(1e-3), 1, &Placement::cpu()).unwrap();
+            let (loss, gradients) = trainer.gradients(&batch, answer.len()).unwrap();
+            let of_answer = loss * answer.len() as f64;
+            assert!((of_answer + f64::from(score)).abs() < 1e-3, "{name} {method:?}: {of_answer} and {score}");
+            let mut n_trained = 0;
+            for (parameter, gradient) in trainer.trainable().parameters().iter().zip(&gradients) {
+                let largest = flat(gradient).into_iter().fold(0f32, |largest, value| largest.max(value.abs()));
+                let must_move = parameter.name.contains(trained) && parameter.name.starts_with("language_model.");
+                assert!(largest.is_finite() && (largest > 0.0 || !must_move), "{name} {}: {largest}", parameter.name);
+                n_trained += usize::from(must_move);
+            }
+            assert!(n_trained > 3, "{name}");
+        }
+    }
 }

@@ -1,15 +1,16 @@
 //! Text families against transformers, in full, by steps over a cache, and under adapters.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Value, json};
 
 use super::{Decoder, DecoderConfig, LanguageModel, TokenInput};
 use crate::model::Placement;
 use crate::model::config::Config;
 use crate::model::layers::{KvCache, Loader, causal_mask, left_padded_mask};
-use crate::model::overlay::Overlay;
+use crate::model::overlay::{LowRankUpdate, Overlay};
 use crate::model::weights::testing::read_json;
 use crate::model::weights::{Adapter, Checkpoint, Weights, canonical_llava};
 
@@ -126,4 +127,47 @@ fn a_language_model_that_is_not_read_is_named_with_those_that_are() {
     let value = json!({"model_type": "mamba"});
     let error = DecoderConfig::from_config(&Config::new(&value, "config.json"), false).unwrap_err().to_string();
     assert!(error.contains("`mamba`") && error.contains("Mistral") && error.contains("Phi-3"), "{error}");
+}
+
+#[test]
+fn gradients_reach_every_update_of_joined_maps_and_partly_turned_heads() {
+    let dir = golden("phi3");
+    let ids: Vec<u32> = serde_json::from_value(read_json(&dir.join("reference.json"))["ids"].clone()).unwrap();
+    let random = |shape: (usize, usize)| Tensor::randn(0f32, 0.2, shape, &Device::Cpu).unwrap();
+    let mut updates = BTreeMap::new();
+    for layer in 0..2 {
+        for (module, n_out, n_in) in [
+            ("self_attn.qkv_proj", 64, 32),
+            ("self_attn.o_proj", 32, 32),
+            ("mlp.gate_up_proj", 96, 32),
+            ("mlp.down_proj", 32, 48),
+        ] {
+            let (a, b) = (random((2, n_in)), random((n_out, 2)));
+            let update = LowRankUpdate { a, b, scale: 2.0, b_bias: None, magnitude: None, dropout: None };
+            updates.insert(format!("language_model.layers.{layer}.{module}"), update);
+        }
+    }
+    let variable = |tensor: &Tensor| Var::from_tensor(tensor).unwrap();
+    let variables: Vec<(String, [Var; 2])> =
+        updates.iter().map(|(module, update)| (module.clone(), [variable(&update.a), variable(&update.b)])).collect();
+    let training = variables.iter().map(|(module, [a, b])| {
+        let (a, b) = (a.as_tensor().clone(), b.as_tensor().clone());
+        (module.clone(), LowRankUpdate { a, b, ..updates[module].clone() })
+    });
+    let training = Overlay::new(training.collect(), BTreeMap::new(), false);
+    let logits = |decoder: &Decoder| {
+        let mask = causal_mask(ids.len(), DType::F32, &Device::Cpu).unwrap();
+        decoder.logits(&decoder.forward(&input(decoder, &ids, 0), Some(&mask), None).unwrap()).unwrap()
+    };
+    let asked = logits(&load(&dir, |_| Overlay::new(updates.clone(), BTreeMap::new(), false)));
+    let trained = logits(&load(&dir, |_| training));
+    crate::model::testing::assert_close(&trained, &asked, "the differentiable form");
+    let gradients = trained.sqr().unwrap().mean_all().unwrap().backward().unwrap();
+    for (module, factors) in &variables {
+        for factor in factors {
+            let gradient = gradients.get(factor).unwrap_or_else(|| panic!("{module} has no gradient"));
+            let largest = gradient.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(largest > 0.0, "{module}");
+        }
+    }
 }
