@@ -52,8 +52,11 @@ const APPLIED: [&str; 16] = [
     "stop_strings",
 ];
 
+/// Whether a value of a setting changes nothing.
+type ChangesNothing = fn(&Value) -> bool;
+
 /// Settings under which transformers would answer otherwise than here, each with the values that change nothing.
-const NOT_APPLIED: [(&str, fn(&Value) -> bool); 11] = [
+const NOT_APPLIED: [(&str, ChangesNothing); 11] = [
     ("num_beams", is_one),
     ("num_beam_groups", is_one),
     ("guidance_scale", is_one),
