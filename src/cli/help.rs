@@ -175,8 +175,18 @@ const PAGES: &[Page] = &[
     },
 ];
 
+/// Flags of an evaluation that `emt gate -h` leaves to `emt gate --help`: it has a screen of flags of its own.
+const LONG_HELP_OF_GATE: [&str; 9] =
+    ["prompt", "modes", "batch_size", "device", "dtype", "judge_url", "judge_model", "download", "markdown"];
+
 /// `command` with examples and exit codes below the flags of every `--help`.
 pub(super) fn with_pages(command: Command) -> Command {
+    let command = command.mut_subcommand("gate", |gate| {
+        gate.mut_args(|flag| {
+            let is_long = LONG_HELP_OF_GATE.contains(&flag.get_id().as_str());
+            if is_long { flag.hide_short_help(true) } else { flag }
+        })
+    });
     PAGES.iter().fold(command, |command, page| with_page(command, page.path, page))
 }
 
