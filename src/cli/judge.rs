@@ -53,7 +53,7 @@ struct ScoreArgs {
     /// Format of the result on standard output
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Datasets that the model was fine-tuned on: an answer from their labels gets the code `leak`; default: as recorded
+    /// Datasets that the model was fine-tuned on; an answer from their labels is a leak [default: as recorded]
     #[arg(long, value_name = "A,B")]
     tuned_on: Option<String>,
     #[command(flatten)]

@@ -31,8 +31,10 @@ pub fn resumption(recorded: &Manifest, asked: &RunSpec) -> Resumption {
     if has_all(before, after) && identity(&in_modes(&recorded.spec, after)) == identity(asked) {
         return Resumption::Shrinks;
     }
+    // Where one has all modes of the other, the comparison above was of everything.
+    let is_another_choice = !has_all(after, before) && !has_all(before, after);
     let has_modes_alone = identity(&in_modes(asked, &[])) == identity(&in_modes(&recorded.spec, &[]));
-    if has_modes_alone { Resumption::OtherModes } else { Resumption::Other }
+    if is_another_choice && has_modes_alone { Resumption::OtherModes } else { Resumption::Other }
 }
 
 /// The specification of the same run with its model asked in `modes` alone.

@@ -11,7 +11,8 @@ use super::support;
 /// Writes `settings` beside what the model's generation configuration has.
 fn set(model: &Path, settings: &Value) {
     let path = model.join("generation_config.json");
-    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut config: Value =
+        serde_json::from_str(fs::read_to_string(&path).unwrap().trim_start_matches('\u{feff}')).unwrap();
     config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
     // As an editor on Windows saves it.
     fs::write(&path, format!("\u{feff}{config}")).unwrap();

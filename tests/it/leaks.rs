@@ -15,6 +15,9 @@ fn succeed(command: &mut Command) -> Finished {
     finished
 }
 
+/// What the adapter learns to say: of digits, too.
+const ANSWER: &str = "The object is a {label}.";
+
 /// `base`, and `one` and `two`, copies of a forgetful LoRA whose training nobody tells.
 fn runs() -> &'static Path {
     static RUNS: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -22,7 +25,7 @@ fn runs() -> &'static Path {
         let folder = tempfile::tempdir().unwrap();
         let adapter = folder.path().join("lora");
         let train = ["finetune", "--model", "embedded", "--method", "lora", "--train", "embedded/cifar10"];
-        let how = ["--learning-rate", "2e-3", "--limit", "60", "--epochs", "2", "--out"];
+        let how = ["--learning-rate", "1e-3", "--limit", "100", "--epochs", "4", "--answer-template", ANSWER, "--out"];
         succeed(emt().args(train).args(how).arg(&adapter));
         let eval =
             ["eval", "--model", "embedded", "--encoder", "none", "--datasets", "embedded/mnist", "--limit", "40"];
@@ -62,7 +65,8 @@ fn leaks_are_unknown_in_every_table_where_nobody_says_what_was_fine_tuned_on() {
     let out = tempfile::tempdir().unwrap();
     let finished = report(&["one"], out.path(), &[]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert!(finished.stdout.contains("– → –") && !finished.stdout.contains("0.0 → 0.0"), "{}", finished.stdout);
+    // Without an encoder retention is unknown, too.
+    assert_eq!(finished.stdout.matches("– → –").count(), 2, "{}", finished.stdout);
     assert!(finished.stdout.contains("--tuned-on"), "{}", finished.stdout);
     assert_eq!(column(&out.path().join("comparison.csv"), "after_code_leak"), "");
     let comparison: Value =
@@ -75,7 +79,8 @@ fn leaks_are_unknown_in_every_table_where_nobody_says_what_was_fine_tuned_on() {
     }
 
     let known = report(&["one"], out.path(), &["--tuned-on", "embedded/cifar10"]);
-    assert!(!known.stdout.contains("– → –") && !known.stdout.contains("Leaks are unknown"), "{}", known.stdout);
+    assert_eq!(known.stdout.matches("– → –").count(), 1, "{}", known.stdout);
+    assert!(!known.stdout.contains("Leaks are unknown"), "{}", known.stdout);
     assert!(column(&out.path().join("comparison.csv"), "after_code_leak").parse::<usize>().unwrap() > 0);
 }
 

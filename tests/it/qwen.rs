@@ -98,5 +98,5 @@ fn limits_of_pixels_are_refused_where_a_family_has_none() {
     command.args(["eval", "--model", "embedded", "--datasets", "embedded/mnist", "--limit", "1"]);
     let finished = support::finish(command.args(["--min-pixels", "5000", "--out"]).arg(folder.path().join("run")));
     assert_eq!(finished.code, Some(2));
-    assert!(finished.stderr.contains("--min-pixels") && finished.stderr.contains("LLaVA"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("--min-pixels") && finished.stderr.contains("(Qwen)"), "{}", finished.stderr);
 }

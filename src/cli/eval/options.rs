@@ -20,7 +20,7 @@ pub(in crate::cli) struct EvalOptions {
     ///
     /// `auto` takes the encoder that the checkpoint names; a served model names none. `embedded` is the miniature's encoder.
     /// `none` turns the comparison off.
-    #[arg(long, value_name = "ENCODER", default_value = "auto")]
+    #[arg(long, value_name = "ENCODER", default_value = "auto", help_heading = "Comparator")]
     pub(in crate::cli) encoder: String,
     #[command(flatten)]
     pub(in crate::cli) comparator: ComparatorOptions,
@@ -29,7 +29,7 @@ pub(in crate::cli) struct EvalOptions {
     /// Several are separated by commas. Archives, Parquet files, folders of `save_to_disk` and ORG/NAME on the hub are read as
     /// well. The default is mnist, cifar10, cifar100 and miniimagenet, as far as they are found; for `--model embedded` it is
     /// embedded/mnist, embedded/cifar10 and embedded/cifar100.
-    #[arg(long, value_name = "A,B")]
+    #[arg(long, value_name = "A,B", help_heading = "Data")]
     pub(in crate::cli) datasets: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) places: Places,
@@ -46,7 +46,7 @@ pub(in crate::cli) struct EvalOptions {
     /// Evaluate at most N samples per dataset, balanced over its classes
     ///
     /// The same command with a larger limit continues the run.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Data")]
     pub(in crate::cli) limit: Option<usize>,
     /// Seed of the order of samples [default: the catalog's]
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Data")]
@@ -57,7 +57,7 @@ pub(in crate::cli) struct EvalOptions {
     /// Question: `emt` (the paper's, with the class list), `emt-open` (without), or a file
     ///
     /// A file is a template with {noun} and {labels}.
-    #[arg(long, value_name = "NAME|FILE", default_value = "emt")]
+    #[arg(long, value_name = "NAME|FILE", default_value = "emt", help_heading = "Questions")]
     pub(in crate::cli) prompt: String,
     /// Captions for the encoder: one template per dataset, or the mean over its ensemble of templates
     #[arg(long, value_enum, default_value = "template", hide_short_help = true, help_heading = "Comparator")]
@@ -65,51 +65,58 @@ pub(in crate::cli) struct EvalOptions {
     /// Chat template [default: the checkpoint's own]
     ///
     /// A name of `emt models`, or a file: jinja, ms-swift's args.json, or LLaMA-Factory's Modelfile.
-    #[arg(long, value_name = "NAME|FILE", hide_short_help = true)]
+    #[arg(long, value_name = "NAME|FILE", hide_short_help = true, help_heading = "Questions")]
     pub(in crate::cli) template: Option<String>,
     /// Least pixels (height x width) of an image; smaller ones are enlarged [default: 256 positions]
     ///
     /// For families that keep an image's proportions (Qwen). Without enlargement an image of CIFAR would take 4 positions of the
     /// language model.
-    #[arg(long, value_name = "N", hide_short_help = true)]
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Questions")]
     pub(in crate::cli) min_pixels: Option<u64>,
     /// Most pixels of an image; larger ones are reduced [default: the checkpoint's, at most 1280 positions]
     ///
     /// For families that keep an image's proportions (Qwen).
-    #[arg(long, value_name = "N", hide_short_help = true)]
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Questions")]
     pub(in crate::cli) max_pixels: Option<u64>,
     /// How the model answers: `generate` (free text), `score` (likeliest label), or both
     ///
     /// `score` chooses the label of the highest log-probability. Both are written `generate,score`.
-    #[arg(long, value_name = "A,B", default_value = "generate")]
+    #[arg(long, value_name = "A,B", default_value = "generate", help_heading = "Questions")]
     pub(in crate::cli) modes: String,
     /// Most tokens per answer
-    #[arg(long, value_name = "N", default_value_t = 32, hide_short_help = true)]
+    #[arg(long, value_name = "N", default_value_t = 32, hide_short_help = true, help_heading = "Questions")]
     pub(in crate::cli) max_new_tokens: usize,
     /// Which settings of generation_config.json apply
     ///
     /// `checkpoint` applies those that change greedy answers, such as `repetition_penalty`, as transformers does; `ignore`
     /// leaves them out.
-    #[arg(long, value_enum, value_name = "WHICH", default_value = "checkpoint", hide_short_help = true)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHICH",
+        default_value = "checkpoint",
+        hide_short_help = true,
+        help_heading = "Questions"
+    )]
     pub(in crate::cli) generation_config: GenerationConfigName,
     /// Images per forward pass [default: as many as memory allows, at most 32]
     ///
     /// With a served model it is the number of images per pass of the encoder [default: 16].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Computing")]
     pub(in crate::cli) batch_size: Option<usize>,
     /// Device: cpu, cuda, cuda:1, metal, or auto (the GPU that the binary was built for, else cpu)
     ///
     /// With a served model it is the encoder's device.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Computing")]
     pub(in crate::cli) device: String,
     /// Numbers: f32, bf16, f16, or auto (f32 on a cpu, bf16 on a GPU)
     ///
     /// On a cpu, `+int8` (as in `f32+int8`) rounds the matrices of the language model's layers to 8 bits. This takes a quarter
     /// or half of the memory, and answers stay nearly the same.
-    #[arg(long, value_name = "TYPE", default_value = "auto")]
+    #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Computing")]
     pub(in crate::cli) dtype: String,
     /// Datasets that the model was fine-tuned on; answers with their labels get the code `leak`
-    #[arg(long, value_name = "A,B")]
+    #[arg(long, value_name = "A,B", help_heading = "Questions")]
     pub(in crate::cli) tuned_on: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) adapters: AdapterOptions,

@@ -41,9 +41,11 @@ pub(super) fn of_recorded(
         Verdict::Inconclusive => {
             let at_hand = images_at_hand(args, runs, decision)?;
             let commands = commands(runs);
-            Ok(undecided(policy, decision, &at_hand, &|n, told| longer_runs(&commands, n, told), &|told| {
-                asked_again(&commands, told)
-            }))
+            // Some images that were evaluated have no partner, and so will some of those to come.
+            let n_evaluated = runs.map(limit).into_iter().flatten().max().unwrap_or(0);
+            let n_pairs = decision.datasets.iter().map(|dataset| dataset.n_pairs).max().unwrap_or(0);
+            let longer = |n: usize, told| longer_runs(&commands, n + n_evaluated.saturating_sub(n_pairs), told);
+            Ok(undecided(policy, decision, &at_hand, &longer, &|told| asked_again(&commands, told)))
         }
         Verdict::Pass | Verdict::NotApplicable => Ok(Vec::new()),
     }
@@ -199,6 +201,11 @@ fn images_at_hand(args: &GateArgs, runs: [&RecordedRun; 2], decision: &Decision)
         if is_unlimited { Some(n_used) } else { published.and_then(|known| known.n_samples_published) }
     };
     Ok(decision.datasets.iter().filter_map(|dataset| Some((dataset.dataset.clone(), of_dataset(dataset)?))).collect())
+}
+
+/// How many images of each dataset the command that made a run asked for.
+fn limit(run: &RecordedRun) -> Option<usize> {
+    run.manifest.environment.get("limit")?.as_u64().and_then(|n| usize::try_from(n).ok())
 }
 
 /// The commands that made the runs; one where a lock-step made both.

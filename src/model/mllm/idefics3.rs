@@ -421,6 +421,7 @@ mod tests {
     fn a_processor_of_another_checkpoint_is_refused() {
         let Some(shared) = shared() else { return };
         let folder = copy_of(&shared.join("fixtures/smolvlm"));
+        std::fs::remove_file(folder.path().join("processor_config.json")).unwrap();
         write(&folder.path().join("preprocessor_config.json"), r#"{"max_image_size": {"longest_edge": 64}}"#);
         let error = Plan::of(&Checkpoint::open(folder.path()).unwrap()).map(|_| ()).unwrap_err();
         assert!(error.to_string().contains("tiles of 64") && error.to_string().contains("hint"), "{error}");

@@ -253,6 +253,7 @@ fn limits_of_pixels_lie_in_either_file_and_are_recorded() {
     let dir = shared.join("fixtures/qwen2_vl");
     let tensors: Vec<NamedTensor> = tensors_of(&dir).into_iter().collect();
     let folder = rewritten(&dir, &tensors, &read_json(&dir.join("config.json")));
+    std::fs::remove_file(folder.path().join("processor_config.json")).unwrap();
     let older = json!({"image_processor_type": "Qwen2VLImageProcessor", "min_pixels": 3136, "max_pixels": 12_845_056});
     write(&folder.path().join("preprocessor_config.json"), older.to_string());
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
@@ -273,6 +274,7 @@ fn a_processor_of_another_tower_is_refused() {
     let Some(shared) = shared() else { return };
     let dir = shared.join("fixtures/qwen2_vl");
     let folder = rewritten(&dir, &[], &read_json(&dir.join("config.json")));
+    std::fs::remove_file(folder.path().join("processor_config.json")).unwrap();
     write(&folder.path().join("preprocessor_config.json"), json!({"patch_size": 16}).to_string());
     let error = OpenedModel::open(&Checkpoint::open(folder.path()).unwrap(), None, None).err().unwrap().to_string();
     assert!(error.contains("(16, 2, 2)") && error.contains("(14, 2, 2)"), "{error}");

@@ -312,14 +312,17 @@ fn a_folder_that_is_no_checkpoint_says_what_it_is() {
 
 #[test]
 fn a_shard_that_is_missing_or_of_another_download_is_named() {
-    let (folder, path) = small();
+    let (folder, whole) = small();
+    // A whole file would be read in place of the shards.
+    let path = folder.path().join("model-00001-of-00002.safetensors");
+    std::fs::rename(whole, &path).unwrap();
     let index = |map: &str| {
         write(&folder.path().join("model.safetensors.index.json"), format!("{{\"weight_map\": {map}}}"));
         Checkpoint::open(folder.path())
     };
-    let missing = r#"{"a.weight": "model.safetensors", "x": "model-00002-of-00002.safetensors"}"#;
+    let missing = r#"{"a.weight": "model-00001-of-00002.safetensors", "x": "model-00002-of-00002.safetensors"}"#;
     assert_says(&index(missing).unwrap_err(), &["1 of 2 shards", "model-00002-of-00002.safetensors"]);
-    let other = index(r#"{"z.weight": "model.safetensors"}"#).unwrap().tensor_names().unwrap_err();
+    let other = index(r#"{"z.weight": "model-00001-of-00002.safetensors"}"#).unwrap().tensor_names().unwrap_err();
     assert_says(&other, &["`z.weight`", &path.display().to_string()]);
     assert_says(&index(r#"{"a.weight": "../model.safetensors"}"#).unwrap_err(), &["weight_map", "`a.weight`"]);
     assert_says(&index("{}").unwrap_err(), &["`weight_map` is empty"]);

@@ -91,7 +91,11 @@ fn json_reads_back_equal_and_steers_no_terminal() {
     let mut comparison = two();
     let text = comparison_json(&comparison);
     assert!(!text.contains(['\u{1b}', '\u{202e}']) && text.contains("\\u202e"));
-    comparison.candidates[0].datasets.iter_mut().for_each(|dataset| dataset.lost.clear());
+    // What the file leaves out.
+    for dataset in comparison.candidates.iter_mut().flat_map(|candidate| &mut candidate.datasets) {
+        dataset.lost.clear();
+        dataset.n_distinct_images = 0;
+    }
     assert_eq!(serde_json::from_str::<Comparison>(&text).unwrap(), comparison);
 }
 
@@ -248,7 +252,7 @@ fn every_table_of_a_dataset_is_on_the_page_and_in_markdown() {
         assert_eq!(text.matches(&format!("#### {heading}\n")).count(), 2, "{heading}");
     }
     for words in [
-        "0.955 (0.936 to 0.974)",
+        "0.936 to 0.974",
         "Negative flip rate",
         "Detectable fall",
         "Leak of the fine-tuned labels",
@@ -312,7 +316,8 @@ fn hostile() -> impl Strategy<Value = String> {
 /// lines, so that the number of its texts says nothing.
 fn tags(page: &str) -> Vec<String> {
     let names = page.split('<').skip(1).filter_map(|rest| rest.split(['>', ' ', '\n']).next());
-    names.filter(|name| name.trim_start_matches('/') != "text").map(str::to_owned).collect()
+    // A line may break behind each slash of a name.
+    names.filter(|name| !["text", "wbr/"].contains(&name.trim_start_matches('/'))).map(str::to_owned).collect()
 }
 
 /// Where two lists first differ, with what stands there.
