@@ -102,6 +102,13 @@ impl GenerationConfig {
         let config = Self::parse(settings, &place, eos_ids)?;
         config.check_tokens(tokenizer, &place)?;
         let mut warnings = not_applied(settings, &place);
+        if let Value::Object(applied) = config.recorded() {
+            let told: Vec<String> = applied.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            warnings.push(format!(
+                "greedy answers follow the settings of `{place}`: {}; hint: `--generation-config ignore` leaves them out",
+                told.join(", ")
+            ));
+        }
         if own.is_some() {
             let ignored = Self::parse(&of_model, "config.json", eos_ids).unwrap_or_default();
             let differing: Vec<&str> = (ignored.settings.iter())

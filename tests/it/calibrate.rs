@@ -241,7 +241,7 @@ fn another_judge_is_refused_unless_the_run_is_given_to_judge_anew() {
     let server = HttpServer::start(contains);
     refuse(
         with_llm(&mut calibrate(&sheet, &out), &server, "llm"),
-        &["sheet.csv", "rules (rules version 1)", "llm (model judge-1", "--run RUN"],
+        &["sheet.csv", "rules (rules version 2)", "llm (model judge-1", "--run RUN"],
     );
     assert_eq!(server.n_requests(), 0);
     assert!(!out.exists());
