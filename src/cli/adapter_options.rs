@@ -33,7 +33,8 @@ pub(super) struct AdapterOptions {
 impl AdapterOptions {
     /// Whether the model without adapter is a run.
     pub(super) fn has_base(&self) -> bool {
-        !self.no_base
+        // A configuration file that commands share may say `no_base` where there is no adapter.
+        !self.no_base || self.adapters.is_empty()
     }
 
     /// The adapters by name and path. A path that exists is taken at its word, even with `=` in it.

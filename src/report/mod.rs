@@ -32,8 +32,7 @@ pub use self::comparison::{
 };
 pub use self::csv::{columns, csv};
 pub use self::decision::{
-    DatasetBrief, DecisionBrief, annotations, decision_brief, decision_json, decision_markdown, decision_table,
-    decision_text, junit,
+    DatasetBrief, DecisionBrief, annotations, decision_brief, decision_json, decision_markdown, decision_table, junit,
 };
 pub use self::error_gallery::{ErrorImage, error_choice};
 pub use self::html::html;

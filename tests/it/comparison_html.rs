@@ -149,7 +149,12 @@ fn decision(text: &str) -> DecisionBrief {
         n_scored: 300,
         why: format!("forgetting: {text}"),
     };
-    DecisionBrief { verdict: Verdict::Fail, headline: text.to_owned(), datasets: vec![dataset] }
+    DecisionBrief {
+        verdict: Verdict::Fail,
+        headline: text.to_owned(),
+        datasets: vec![dataset],
+        notes: vec![text.to_owned()],
+    }
 }
 
 fn page_of(comparison: Comparison) -> String {

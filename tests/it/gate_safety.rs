@@ -477,3 +477,16 @@ fn a_decision_never_takes_the_place_of_a_runs_own_file() {
     assert_eq!(gate_runs(&base(), &run, &["--policy", &policy, "--out", &beside]).code, Some(0));
     assert_eq!(gate_runs(&base(), &run, &["--policy", &policy, "--out", &beside]).code, Some(0));
 }
+
+#[test]
+fn a_limit_that_nothing_can_be_held_against_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = night(folder.path(), "unknown", 2);
+    let policy = folder.path().join("policy.toml");
+    let gated = |rules: &str| {
+        fs::write(&policy, format!("margin = 0.08\n{rules}\n")).unwrap();
+        gate_runs(&base(), &run, &["--policy", &text(&policy)])
+    };
+    assert_refused(&gated("max_leak = 0.01"), &["`max_leak`", DIGITS, "--tuned-on"]);
+    assert_eq!(gated("").code, Some(0));
+}

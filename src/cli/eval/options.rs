@@ -52,7 +52,7 @@ pub(in crate::cli) struct EvalOptions {
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Data")]
     pub(in crate::cli) sample_seed: Option<u64>,
     /// Refuse to resume: fail if the folder exists
-    #[arg(long, hide_short_help = true)]
+    #[arg(long, hide_short_help = true, help_heading = "Data")]
     pub(in crate::cli) fresh: bool,
     /// Question: `emt` (the paper's, with the class list), `emt-open` (without), or a file
     ///

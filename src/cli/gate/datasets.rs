@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::{RuleOptions, names};
 use crate::cli::comparison::RecordedRun;
 use crate::cli::data::Places;
+use crate::compare::CandidateComparison;
 use crate::domain::nearest;
 use crate::gate::{Decision, Policy};
 
@@ -94,4 +95,29 @@ pub(super) fn without_effect(named: &BTreeSet<String>, decision: &Decision) -> V
 /// The datasets that a person named, in the policy or by flag.
 pub(super) fn named(policy: &Policy) -> BTreeSet<String> {
     policy.named().map(str::to_owned).collect()
+}
+
+/// Refuses a limit of the policy that nothing in the runs can be held against: unchecked, it would count as kept.
+pub(super) fn refuse_unchecked(policy: &Policy, compared: &CandidateComparison) -> Result<()> {
+    for dataset in &compared.datasets {
+        let of_dataset = policy.of(&dataset.dataset);
+        if of_dataset.ignore || of_dataset.tuned_on {
+            continue;
+        }
+        if of_dataset.max_leak.is_some() && !dataset.is_leak_known {
+            bail!(
+                "the policy has `max_leak` for `{}`, and nobody said what the candidate was fine-tuned on; hint: --tuned-on \
+                 DATASET, or `tuned_on` in the policy",
+                dataset.dataset
+            );
+        }
+        if of_dataset.min_retention.is_some() && dataset.encoder_cells_after.is_none() {
+            bail!(
+                "the policy has `min_retention` for `{}`, and the candidate's run has no encoder beside the model; hint: \
+                 evaluate it with --encoder DIR",
+                dataset.dataset
+            );
+        }
+    }
+    Ok(())
 }

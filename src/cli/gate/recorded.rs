@@ -61,6 +61,7 @@ pub(super) fn decide(
         let specs = [&baseline.manifest.spec, &candidates[0].manifest.spec];
         comparability::refuse_same([&baseline.name, &candidates[0].name], specs, &compared.differences)?;
     }
+    datasets::refuse_unchecked(&policy, compared)?;
     if !quiet {
         say_what_cannot_pass(&policy, compared, err)?;
     }

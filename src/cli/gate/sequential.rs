@@ -375,6 +375,7 @@ impl Looker<'_> {
         let Some(compared): Option<&CandidateComparison> = comparison.candidates.first() else {
             bail!("one candidate was compared");
         };
+        datasets::refuse_unchecked(policy, compared)?;
         sequence.observe(compared, &calibrations.corrections(&outcomes));
         Ok(())
     }

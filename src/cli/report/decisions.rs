@@ -68,6 +68,13 @@ impl Decisions {
         Ok(warnings)
     }
 
+    /// The margin that all of them decided by; `None` where there are none, or several margins.
+    pub fn margin(&self) -> Option<f64> {
+        let mut margins = self.given.iter().flat_map(|(_, decision)| &decision.datasets).map(|dataset| dataset.margin);
+        let first = margins.next()?;
+        margins.all(|margin| margin == first).then_some(first)
+    }
+
     /// The decisions.
     pub fn all(&self) -> impl Iterator<Item = &Decision> {
         self.given.iter().map(|(_, decision)| decision)

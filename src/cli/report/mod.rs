@@ -200,8 +200,9 @@ fn compare_runs(
     }
     let curves = args.finetune.iter().map(|dir| read_curve(dir)).collect::<Result<Vec<Curve>>>()?;
     let dir = args.out.clone().unwrap_or_else(|| default_folder(&before, &after));
+    let margin = decisions.margin().unwrap_or(DEFAULT_MARGIN);
     let decisions: Vec<DecisionBrief> = decisions.all().map(report::decision_brief).collect();
-    let texts = Texts { decisions: &decisions, warnings: &warnings };
+    let texts = Texts { decisions: &decisions, margin, warnings: &warnings };
     write_comparison(args, &compared, &summaries, &after, &curves, texts, &dir)?;
     match args.format {
         ReportFormat::Table => write!(out, "{}", report::comparison_table(&compared))?,
@@ -236,6 +237,8 @@ fn oddities<'a>(before: &RecordedRun, after: impl Iterator<Item = &'a RecordedRu
 struct Texts<'a> {
     /// By candidate, what was decided.
     decisions: &'a [DecisionBrief],
+    /// What the forest shows beside the falls.
+    margin: f64,
     warnings: &'a [String],
 }
 
@@ -250,7 +253,7 @@ fn write_comparison(
 ) -> Result<()> {
     let Some((of_baseline, summaries)) = summaries.split_first() else { bail!("the baseline has no summary") };
     let afters: Vec<&Summary> = summaries.iter().collect();
-    let charts = ComparisonCharts::draw(compared, of_baseline, &afters, args.charts.options(), Some(DEFAULT_MARGIN));
+    let charts = ComparisonCharts::draw(compared, of_baseline, &afters, args.charts.options(), Some(texts.margin));
     let gallery = Gallery::open(args.images(N_LOST_SHOWN), after.iter().map(|run| &run.manifest.spec))?;
     let mut pictures: Vec<Vec<GalleryImage>> = Vec::with_capacity(after.len());
     for candidate in &compared.candidates {

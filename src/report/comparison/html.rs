@@ -92,6 +92,9 @@ fn write_decision(body: &mut String, decision: &DecisionBrief) {
             escape(&dataset.why)
         );
     }
+    for note in &decision.notes {
+        let _ = writeln!(body, "<li class=\"note\">{}</li>", escape(note));
+    }
     body.push_str("</ul>\n</div>\n");
 }
 

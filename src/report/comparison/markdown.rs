@@ -60,6 +60,9 @@ fn write_decision(text: &mut String, decision: &DecisionBrief) {
             escape(&dataset.why)
         );
     }
+    for note in &decision.notes {
+        let _ = writeln!(text, "- {}", escape(note));
+    }
     text.push('\n');
 }
 

@@ -34,6 +34,7 @@ fn render(comparison: &Comparison, render: fn(&ComparisonReport<'_>) -> String) 
             n_scored: 812,
             why: "fail: <forgetting>".to_owned(),
         }],
+        notes: vec!["warning: <cifar10> is left out".to_owned()],
     };
     let candidates: Vec<CandidateReport<'_>> = afters
         .iter()

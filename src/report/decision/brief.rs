@@ -1,6 +1,6 @@
 //! A decision as the head of a page.
 
-use super::{headline, verdict, why};
+use super::{headline, sentence, verdict, why};
 use crate::gate::{Decision, Verdict};
 
 /// What a page says of a decision: the verdict, and why.
@@ -12,6 +12,8 @@ pub struct DecisionBrief {
     pub headline: String,
     /// Of each dataset, what was decided, over how many images, and why.
     pub datasets: Vec<DatasetBrief>,
+    /// What holds for the whole decision: reasons of no one dataset, warnings, and what to do where nothing is decided.
+    pub notes: Vec<String>,
 }
 
 /// What a page says of the decision on one dataset.
@@ -35,7 +37,24 @@ pub fn decision_brief(decision: &Decision) -> DecisionBrief {
         n_scored: dataset.n_pairs.saturating_sub(dataset.n_unscored),
         why: why(dataset),
     });
-    DecisionBrief { verdict: decision.decision, headline: headline(decision).to_owned(), datasets: datasets.collect() }
+    DecisionBrief {
+        verdict: decision.decision,
+        headline: headline(decision).to_owned(),
+        datasets: datasets.collect(),
+        notes: notes(decision),
+    }
+}
+
+fn notes(decision: &Decision) -> Vec<String> {
+    let reasons = decision.reasons.iter().filter(|reason| reason.dataset.is_none()).map(sentence);
+    let warnings = decision.warnings.iter().map(|warning| format!("warning: {warning}"));
+    // After a fail the next step is this page.
+    let is_open = decision.decision == Verdict::Inconclusive;
+    let next = decision.next.iter().filter(|_| is_open).map(|step| match &step.command {
+        Some(command) => format!("next: {}: {command}", step.message),
+        None => format!("next: {}", step.message),
+    });
+    reasons.chain(warnings).chain(next).collect()
 }
 
 /// `PASS`, `FAIL`, `INCONCLUSIVE` or `not applicable`.

@@ -22,16 +22,6 @@ pub fn decision_json(decision: &Decision) -> String {
     text
 }
 
-/// The decision in one paragraph: the verdict and, of each dataset, why.
-pub fn decision_text(decision: &Decision) -> String {
-    let datasets: Vec<String> = decision
-        .datasets
-        .iter()
-        .map(|dataset| format!("{}: {} ({})", dataset.dataset, verdict(dataset.decision).to_lowercase(), why(dataset)))
-        .collect();
-    format!("{}: {}. {}.", verdict(decision.decision), headline(decision), datasets.join(". "))
-}
-
 /// `PASS`, `FAIL`, …
 fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
@@ -45,7 +35,7 @@ fn verdict(verdict: Verdict) -> &'static str {
 /// The decision in one sentence.
 fn headline(decision: &Decision) -> &'static str {
     match decision.decision {
-        Verdict::Pass => "every dataset that says anything is shown to have kept its accuracy within the margin",
+        Verdict::Pass => "every dataset that was decided on is shown to have kept its accuracy within the margin",
         Verdict::Fail => "something was forgotten, or a limit is broken",
         Verdict::Inconclusive | Verdict::NotApplicable => "what the datasets show is not enough to decide",
     }
