@@ -30,7 +30,9 @@ fn the_demo_gains_digits_and_loses_the_rest_and_the_gate_lets_the_gentle_arm_pas
         assert!(dir.join("finetune").join(file).is_file(), "{file}");
     }
     let page = std::fs::read_to_string(dir.join("report.html")).unwrap();
-    for words in ["Before", "After linear", "After lora", "After gentle", "Fall, points", "Fine-tuned on embedded/mnist"] {
+    for words in
+        ["Before", "After linear", "After lora", "After gentle", "Fall, points", "Fine-tuned on embedded/mnist"]
+    {
         assert!(page.contains(words), "{words}");
     }
     let change = |run: &str, dataset: &str| accuracy(&dir, run, dataset) - accuracy(&dir, "base", dataset);
