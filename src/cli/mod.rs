@@ -22,9 +22,11 @@ mod judge;
 mod judge_options;
 mod models;
 mod progress;
+mod recorded_command;
 mod report;
 mod results;
 mod served_options;
+mod tuned_on;
 mod unscored;
 
 use std::ffi::OsString;

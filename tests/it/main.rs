@@ -26,6 +26,8 @@ mod finetune;
 mod flags;
 mod folders;
 mod gate;
+mod gate_history;
+mod gate_messages;
 mod gate_next;
 mod gate_safety;
 mod gate_simulation;

@@ -222,6 +222,10 @@ const GATE_AXES: &[Axis] = &[
 ];
 
 const DECIDES: &[Need] = &[DECIDES_NEED];
+const ALLOW_SAME: &[Need] = &[hinted(
+    &[Form::GateOfRuns, Form::ServedModel],
+    "a base and an adapter over it are two models (--allow-noop-adapter accepts an adapter that changes nothing); leave it out",
+)];
 const EVALUATES: &[Need] = &[
     DECIDES_NEED,
     hinted(&[Form::GateEvaluates], "finished runs are taken as they are; leave it out, or --model DIR --adapter DIR"),
@@ -283,7 +287,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     always("calibration-baseline"),
                     always("calibration-candidate"),
                     always("allow-different"),
-                    always("allow-same"),
+                    only("allow-same", ALLOW_SAME),
                     always("datasets-file"),
                     always("tuned-on"),
                 ],
