@@ -22,9 +22,11 @@ mod judge;
 mod judge_options;
 mod models;
 mod progress;
+mod reading;
 mod report;
 mod results;
 mod served_options;
+mod sources;
 mod unscored;
 
 use std::ffi::OsString;

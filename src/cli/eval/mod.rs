@@ -11,9 +11,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
-pub(super) use self::prepare::{
-    PlannedRun, Prepared, announce, found_text, open_runs, plan, prepare, prompt_name, tuned_on, warn,
-};
+pub(super) use self::prepare::{PlannedRun, Prepared, announce, open_runs, plan, prepare, prompt_name, tuned_on, warn};
 use super::comparison::settings_note;
 use super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::progress::Progress;
