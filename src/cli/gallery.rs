@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use super::data::Places;
 use super::reading::ColumnOptions;
 use super::sources::{self, Source, found, is_embedded};
+use super::{forms, results};
 use crate::compare::CandidateComparison;
 use crate::dataset::{self, Catalog, DataRoots, Dataset, DatasetHub, Exif, OpenRequest, said_name};
 use crate::domain::{DatasetSpec, Outcome, Trial};
@@ -108,7 +109,7 @@ impl Gallery {
         let search = Search { wanted, catalog: wanted.places.catalog()?, roots: wanted.places.roots() };
         let given = search.given()?;
         let mut is_used = vec![false; given.len()];
-        for run in runs {
+        for run in &runs {
             for spec in &run.spec.datasets {
                 if gallery.datasets.contains_key(&spec.dataset) {
                     continue;
@@ -124,20 +125,22 @@ impl Gallery {
                 };
                 match found {
                     Ok(dataset) => drop(gallery.datasets.insert(spec.dataset.clone(), Shown::new(dataset))),
+                    Err(warning) if gallery.warnings.contains(&warning) => {}
                     Err(warning) => gallery.warnings.push(warning),
                 }
             }
         }
-        if let Some((idle, _)) = given.iter().zip(&is_used).find(|(_, is_used)| !**is_used) {
+        let mut idle = given.iter().zip(&is_used).filter(|(_, is_used)| !**is_used && forms::was_typed("datasets"));
+        if let Some((text, _)) = idle.next() {
+            let name = search.name_of(text)?;
             bail!(
-                "--datasets says where images lie, and no run here has the dataset `{}`; hint: NAME=PATH, with NAME among {}",
-                said_name(idle),
+                "--datasets says where images lie, and no run here has the dataset `{name}`; hint: NAME=PATH, with NAME among {}",
                 names.join(", ")
             );
         }
-        let (texts, opened): (Vec<String>, Vec<Dataset>) =
-            gallery.datasets.iter().map(|(name, shown)| (name.clone(), shown.dataset.clone())).unzip();
-        if !opened.is_empty() {
+        if wanted.columns.is_given() && !gallery.datasets.is_empty() {
+            let opened = gallery.datasets.iter().map(|(name, shown)| (name.clone(), shown.dataset.clone()));
+            let (texts, opened): (Vec<String>, Vec<Dataset>) = opened.unzip();
             wanted.columns.refuse_idle(&texts, &opened)?;
         }
         Ok(gallery)
@@ -214,17 +217,25 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// What `--datasets` names.
+    /// What `--datasets` names. A configuration file is shared with commands that choose datasets by it.
     fn given(&self) -> Result<Vec<&'a str>> {
-        let texts = self.wanted.datasets.iter().flat_map(|list| list.split(','));
-        let texts: Vec<&str> = texts.map(str::trim).filter(|text| !text.is_empty()).collect();
-        if let Some(text) = texts.iter().find(|text| is_embedded(text)) {
+        let texts = self.wanted.datasets.into_iter().flat_map(results::list);
+        let (embedded, texts): (Vec<&str>, Vec<&str>) = texts.partition(|text| is_embedded(text));
+        if let Some(text) = embedded.first().filter(|_| forms::was_typed("datasets")) {
             bail!(
                 "--datasets {text} has no effect: its images are part of the program, and --datasets chooses none of a run's \
                  datasets; hint: leave it out"
             );
         }
         Ok(texts)
+    }
+
+    /// The name of what `--datasets` says, which must be there.
+    fn name_of(&self, text: &str) -> Result<String> {
+        let found = found(&self.catalog, self.wanted.hub, text, None)?;
+        let name = said_name(text);
+        let request = OpenRequest { text: &found.text, split: found.split.as_deref(), ..self.request(None, &name) };
+        Ok(dataset::open(&self.catalog, &self.roots, &request)?.name)
     }
 
     /// Whether `--datasets` means a dataset of a run by `text`.

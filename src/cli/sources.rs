@@ -29,6 +29,7 @@ pub(super) struct Source {
     /// The columns of a table, where a person named them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
+    /// See `image_column`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
     /// The sheet of `--labels`, absolute.

@@ -255,7 +255,7 @@ fn choose_data(visible: &[&str], config: Option<&str>, split: Option<&str>) -> R
         let taken = if splits.is_empty() { None } else { Some(take_split(&splits, split)?) };
         let is_of_split = |file: &&&str| {
             let taken = taken.as_ref().map(|taken| taken.split);
-            top(file).is_none_or(|top| taken.is_none_or(|taken| top == taken))
+            top(*file).is_none_or(|top| taken.is_none_or(|taken| top == taken))
         };
         let files = visible.iter().filter(is_of_split).map(|file| (*file).to_owned()).collect();
         return Ok(Choice::new("", files, taken));
@@ -290,7 +290,7 @@ fn of_shards(files: &[&str], config: Option<&str>, split: Option<&str>, is_singl
     let taken = if splits.is_empty() { None } else { Some(take_split(&splits, split)?) };
     if let Some(taken) = &taken {
         // Where nobody names a split, what says none is of the only one.
-        let is_of_only = |file: &Placed| split.is_none() && splits.len() == 1 && file.split.is_none();
+        let is_of_only = |file: &&Placed| split.is_none() && splits.len() == 1 && file.split.is_none();
         of_config.retain(|file| file.split.as_deref() == Some(taken.split) || is_of_only(file));
     }
     let first = of_config.first().context("it has no file of the split")?;

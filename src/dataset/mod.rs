@@ -11,6 +11,7 @@ mod encode;
 mod fetch;
 mod hub;
 mod labels;
+mod missing;
 mod open;
 mod path;
 mod readers;

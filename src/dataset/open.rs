@@ -6,6 +6,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::catalog::{Alternative, Catalog, Entry, ReaderKind};
 use super::labels::{self, ClassFinder};
+use super::missing::{FILE_EXTENSIONS, has_file_extension, missing};
 use super::readers::files::{self, Listing, Source};
 use super::readers::manifest::Columns;
 use super::readers::reach::Reach;
@@ -15,9 +16,6 @@ use super::{Dataset, DatasetDescription, Orientation, path};
 use crate::api::RepositoryId;
 use crate::assets::embedded::WITHOUT_MINIATURE;
 use crate::domain::{LabelSet, Sample, nearest};
-
-/// Extensions of files that are datasets: a dataset's name leaves them out.
-const FILE_EXTENSIONS: [&str; 8] = ["zip", "tar", "csv", "tsv", "jsonl", "ndjson", "parquet", "arrow"];
 
 /// Where datasets are looked for, in this order.
 #[derive(Clone, Debug, Default)]
@@ -186,35 +184,6 @@ pub fn said_name(text: &str) -> String {
         Some((name, _)) if !is_there(Path::new(text)) => name.to_owned(),
         _ if has_file_extension(Path::new(text)) && last_split(Path::new(text)).is_none() => last_part(Path::new(text)),
         _ => text.to_owned(),
-    }
-}
-
-/// Whether a path is called like a file that is a dataset.
-fn has_file_extension(path: &Path) -> bool {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    extension.is_some_and(|extension| FILE_EXTENSIONS.contains(&extension.as_str()))
-}
-
-/// What is said of a file or folder that is not there: which of its folders is, and what lies there instead.
-#[expect(clippy::disallowed_methods, reason = "looks for what may be meant")]
-fn missing(path: &Path) -> String {
-    let kind = if has_file_extension(path) { "file" } else { "folder" };
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let said = format!("there is no such {kind}: `{}`", absolute.display());
-    let Some(above) = absolute.ancestors().skip(1).find(|folder| folder.is_dir()) else { return said };
-    if absolute.parent() != Some(above) {
-        return format!("{said}; hint: `{}` is there, and what follows in the path is not", above.display());
-    }
-    let listed = std::fs::read_dir(above).into_iter().flatten().flatten();
-    let mut names: Vec<String> = listed.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|name| !name.starts_with('.') && (kind == "folder" || has_file_extension(Path::new(name))));
-    names.sort_unstable();
-    let asked = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let known: Vec<&str> = names.iter().map(String::as_str).collect();
-    match nearest(&asked, &known) {
-        Some(meant) => format!("{said}; hint: is `{meant}` meant?"),
-        None if names.is_empty() => format!("{said}; hint: `{}` holds no dataset", above.display()),
-        None => format!("{said}; hint: `{}` holds {}", above.display(), labels::shorten(&names)),
     }
 }
 

@@ -130,12 +130,11 @@ fn read_folder(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     if !keys.is_empty() && keys.iter().all(|key| SPLITS.contains(&key.as_str())) {
         let splits: Vec<&str> = keys.iter().map(String::as_str).collect();
         let taken = take_split(&splits, request.split)?;
-        match &mut source {
-            Source::Archive { .. } => source.enter(Some(taken.split)),
-            Source::Folder { .. } => {
-                place = path.join(taken.split);
-                source = Source::open(&place, None)?;
-            }
+        if matches!(source, Source::Archive { .. }) {
+            source.enter(Some(taken.split));
+        } else {
+            place = path.join(taken.split);
+            source = Source::open(&place, None)?;
         }
         (chosen_of, listing) = (taken.chosen_of, source.list()?);
         keys = files::class_folders(&listing.paths);

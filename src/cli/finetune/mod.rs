@@ -195,13 +195,13 @@ fn open_training_split(
     // The catalog and the hub know several splits; a path says itself which split it is, or holds several.
     let has_splits = found.text != text || catalog.names().any(|name| name == text);
     let split = args.split.as_deref().or(has_splits.then_some("train"));
-    let open = |split| {
+    let open = |split: Option<&str>| {
         let request = args.reading.request_of(text, &found.text, split, args.labels.as_deref());
         dataset::open(catalog, roots, &request).with_context(|| format!("`{text}` cannot be trained on"))
     };
     let mut opened = open(split)?;
-    if let Some(training) = opened.chosen_of.iter().find(|split| *split == "train") {
-        opened = open(Some(&training.clone()))?;
+    if opened.chosen_of.iter().any(|split| split == "train") {
+        opened = open(Some("train"))?;
     }
     if args.split.is_none() && !opened.is_training_split && opened.split != "all" {
         bail!(
