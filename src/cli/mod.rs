@@ -22,10 +22,12 @@ mod judge;
 mod judge_options;
 mod models;
 mod progress;
+mod reading;
 mod recorded_command;
 mod report;
 mod results;
 mod served_options;
+mod sources;
 mod tuned_on;
 mod unscored;
 

@@ -51,6 +51,7 @@ mod report;
 mod resume;
 mod score;
 mod served;
+mod sources;
 mod support;
 mod tables;
 mod text_files;
