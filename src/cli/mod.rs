@@ -7,6 +7,7 @@ mod comparison;
 mod config_file;
 pub mod data;
 mod demo;
+mod demo_story;
 mod environment;
 mod eval;
 mod extra_body;
