@@ -40,6 +40,7 @@ mod judge;
 mod judge_check;
 mod leaks;
 mod leftovers;
+mod manual;
 mod model_server;
 mod models;
 mod package;

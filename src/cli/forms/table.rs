@@ -1,4 +1,4 @@
-//! For every flag of every command, the forms that use it. Who adds a flag adds a line here.
+//! For every flag of every command, the forms that use it. To add a flag, add a line here.
 
 use super::form::{Axis, Form};
 
@@ -6,7 +6,7 @@ use super::form::{Axis, Form};
 #[derive(Debug)]
 pub(super) struct Need {
     pub forms: &'static [Form],
-    /// What to do else.
+    /// What to do instead.
     pub hint: &'static str,
 }
 
@@ -345,7 +345,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                 always("stages"),
                 always("out"),
                 always("format"),
-                only("runs", &[hinted(NOT_STAGES, "the runs stand behind --stages; leave others out")]),
+                only("runs", &[hinted(NOT_STAGES, "give the runs after --stages and leave out the others")]),
                 only("title", COMPARES),
                 only("finetune", COMPARES),
                 only("decision", COMPARES),
@@ -498,6 +498,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
         axes: &[],
         groups: &[Group { rules: &[always("out"), always("seed"), always("limit"), always("epochs")], needs: NOTHING }],
     },
+    CommandForms { path: &["help"], axes: &[], groups: &[Group { rules: &[always("topic")], needs: NOTHING }] },
 ];
 
 const NOT_STAGES: &[Form] = &[Form::ReportOfOneRun, Form::ReportOfRuns, Form::ReportOfComparison];
