@@ -168,8 +168,12 @@ fn eval_flags(args: &DemoArgs, dir: &Path) -> Vec<OsString> {
     flags
 }
 
+/// `decision.json` is that on `lora`: the name that a release's decision usually has.
 fn decision_file(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!("decision-{name}.json"))
+    match name {
+        "lora" => dir.join("decision.json"),
+        _ => dir.join(format!("decision-{name}.json")),
+    }
 }
 
 fn gate_flags(dir: &Path, name: &str) -> Vec<OsString> {
