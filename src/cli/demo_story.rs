@@ -27,7 +27,7 @@ pub(super) fn tell(base: &Summary, outcomes: &[Outcome], tuned_on: &str) -> Stri
         let verdict = match outcome.gate {
             0 => "The gate lets it pass (exit code 0)".to_owned(),
             1 => "The gate stops it (exit code 1)".to_owned(),
-            code => format!("The gate cannot decide, which takes more images (exit code {code})"),
+            code => format!("The gate cannot decide; it needs more images (exit code {code})"),
         };
         let _ = writeln!(text, "`{}` {}. {verdict}.", outcome.name, gains_and_losses(base, &outcome.after));
     }
