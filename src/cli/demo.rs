@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
+use super::demo_folder;
 use super::eval::{self, EvalArgs};
 use super::finetune::{self, FinetuneArgs};
 use super::gate::{self, GateArgs};
@@ -18,6 +19,8 @@ use super::{exit_code, parsed};
 #[derive(Args, Debug)]
 pub(super) struct DemoArgs {
     /// Folder for runs, adapters, charts and the report [default: reports/demo, numbered if it exists]
+    ///
+    /// A demo that was interrupted is resumed in its folder by the same command.
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Seed of both fine-tunes
@@ -48,7 +51,9 @@ const N_IMAGES_PER_EPOCH: usize = 40;
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let started = Instant::now();
-    let dir = args.out.clone().unwrap_or_else(default_folder);
+    let asked = demo_folder::Asked { seed: args.seed, limit: args.limit, epochs: args.epochs };
+    let dir = args.out.clone().unwrap_or_else(|| demo_folder::find(Path::new("reports"), asked));
+    demo_folder::note(&dir, asked)?;
     let say = |err: &mut dyn Write, line: String| if quiet { Ok(()) } else { writeln!(err, "{line}") };
     say(err, format!("everything is computed now and written into {}", dir.display()))?;
     for (index, (method, what)) in METHODS.into_iter().enumerate() {
@@ -79,13 +84,6 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     report::run(&command, true, &mut std::io::sink(), &mut *err)?;
     writeln!(out, "\n{}: report.html, rose.svg, rose.png ({:.0} s)", dir.display(), started.elapsed().as_secs_f64())?;
     Ok(exit_code::OK)
-}
-
-/// `reports/demo`, or the first free `reports/demo-2`, `reports/demo-3`, …
-fn default_folder() -> PathBuf {
-    let reports = Path::new("reports");
-    let named = |number: usize| if number == 1 { "demo".to_owned() } else { format!("demo-{number}") };
-    (1..).map(|number| reports.join(named(number))).find(|dir| !dir.exists()).unwrap_or_else(|| reports.join("demo"))
 }
 
 fn adapter_dir(dir: &Path, method: &str) -> PathBuf {

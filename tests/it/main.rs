@@ -49,6 +49,7 @@ mod report;
 mod resume;
 mod score;
 mod served;
+mod shell;
 mod support;
 mod tables;
 mod text_files;
