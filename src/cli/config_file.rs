@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use toml::de::DeTable;
 use toml::{Table, Value};
 
@@ -118,18 +118,22 @@ impl Config {
         self.unused.iter().map(line).collect()
     }
 
-    /// The same error with the file and the line, where a value of the file is what is wrong.
+    /// The same error with the file and the line, where a value of the file is what is wrong, or two of its keys exclude each other.
     pub(super) fn place_of(&self, error: &clap::Error) -> Option<anyhow::Error> {
         let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
-        let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else { return None };
         let long = argument.strip_prefix("--")?.split([' ', '=']).next()?;
         let entry = self.entries.iter().find(|entry| entry.long == long)?;
+        let what = match error.get(ContextKind::InvalidValue) {
+            Some(ContextValue::String(value)) => format!("`{}` cannot be `{value}`: ", long.replace('-', "_")),
+            _ if error.kind() == ErrorKind::ArgumentConflict => String::new(),
+            _ => return None,
+        };
         let rendered = error.to_string();
-        let message: Vec<&str> = rendered.lines().take_while(|line| !line.starts_with("For more")).collect();
+        let is_message = |line: &&str| !line.starts_with("Usage") && !line.starts_with("For more");
+        let message: Vec<&str> = rendered.lines().take_while(is_message).flat_map(str::split_whitespace).collect();
         let message = message.join(" ");
-        let message = message.trim().trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
-        let key = long.replace('-', "_");
-        Some(anyhow!("in `{}`, line {}: `{key}` cannot be `{value}`: {message}", self.path.display(), entry.line))
+        let message = message.trim_start_matches("error: ");
+        Some(anyhow!("in `{}`, line {}: {what}{message}", self.path.display(), entry.line))
     }
 }
 

@@ -153,6 +153,13 @@ fn no_key_of_a_shared_file_changes_or_hides_a_verdict() {
     for part in ["emt.toml`, line 2", "`print_policy`", "type --print-policy"] {
         assert!(printed.stderr.contains(part), "{part}: {}", printed.stderr);
     }
+    let excluded = gate("history = \"h\"\nattempt = 2\n", &[]);
+    assert_eq!(excluded.code, Some(2), "{}", excluded.stderr);
+    assert!(
+        excluded.stderr.contains("emt.toml`, line ") && excluded.stderr.contains("--attempt"),
+        "{}",
+        excluded.stderr
+    );
     assert_eq!(gate("print_policy = false\n", &[]).stdout, plain.stdout);
 }
 
