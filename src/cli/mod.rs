@@ -1,4 +1,4 @@
-//! The command line: one file a command; all printing, progress and exit codes.
+//! The command line: one file per command; all printing, progress and exit codes.
 
 mod adapter_options;
 mod calibrate;
@@ -9,6 +9,7 @@ mod config_file;
 pub mod data;
 mod demo;
 mod demo_folder;
+mod demo_story;
 mod environment;
 mod eval;
 mod extra_body;
@@ -18,6 +19,7 @@ mod forms;
 mod gallery;
 mod gate;
 mod help;
+mod help_topic;
 mod hub_options;
 mod interrupt;
 mod judge;
@@ -25,9 +27,13 @@ mod judge_options;
 mod man;
 mod models;
 mod progress;
+mod reading;
+mod recorded_command;
 mod report;
 mod results;
 mod served_options;
+mod sources;
+mod tuned_on;
 mod unscored;
 mod version;
 
@@ -49,10 +55,10 @@ pub mod exit_code {
 
 /// May this checkpoint be released, or has it forgotten how to see?
 ///
-/// emt treats a multimodal language model as an image classifier, runs it beside its own bare vision encoder, and
-/// says what it gets right, what it gets wrong, and in which way.
+/// emt shows a multimodal language model labelled images, compares it with its own vision encoder on the same images,
+/// and reports what it gets right, what it gets wrong, and which kind of error it makes.
 #[derive(Parser, Debug)]
-#[command(name = "emt", version, args_override_self = true, max_term_width = 110)]
+#[command(name = "emt", version, args_override_self = true, max_term_width = 110, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -92,6 +98,8 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Print or write manual pages
     Man(man::ManArgs),
+    /// Print the manual page of a topic, or the help of a command
+    Help(help_topic::HelpArgs),
 }
 
 /// Runs the command line `args`, the program's name first, and returns the exit code.
@@ -157,6 +165,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Demo(args) => demo::run(args, cli.quiet, out, err),
         Command::Completions(args) => completions::run(args, out),
         Command::Man(args) => man::run(args, cli.quiet, out),
+        Command::Help(args) => help_topic::run(args, out),
     }
 }
 

@@ -12,7 +12,8 @@ use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
 pub(super) use self::prepare::{
-    PlannedRun, Prepared, announce, found_text, open_runs, plan, prepare, prompt_name, tuned_on, warn,
+    LOGPROB_TOLERANCE, PlannedRun, Prepared, SERVER, announce, logprobs_apart, open_runs, plan, prepare,
+    probe_logprobs, prompt_name, warn,
 };
 use super::comparison::settings_note;
 use super::gallery::{Gallery, N_ERRORS_SHOWN};
