@@ -21,10 +21,13 @@ fn completions_of_every_shell_know_commands_and_flags() {
 
 #[test]
 fn bash_takes_the_script_and_completes_a_flag() {
-    let script = run(["completions", "bash"]).stdout;
-    let ask = "COMP_WORDS=(emt eval --served); COMP_CWORD=2; _emt emt --served eval; echo \"${COMPREPLY[@]}\"";
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("emt.bash");
+    fs::write(&script, run(["completions", "bash"]).stdout).unwrap();
+    let ask =
+        "source \"$0\"; COMP_WORDS=(emt eval --served); COMP_CWORD=2; _emt emt --served eval; echo \"${COMPREPLY[@]}\"";
     let mut command = Command::new("bash");
-    command.args(["--norc", "-c", &format!("{script}\n{ask}")]).stdin(Stdio::null());
+    command.args(["--norc", "-c", ask]).arg(&script).stdin(Stdio::null());
     match command.output() {
         Ok(output) => assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "--served-model"),
         // A system without bash has nothing to show here.
@@ -78,6 +81,8 @@ fn a_family_a_dataset_and_an_encoder_that_were_misspelt_are_answered_with_the_ne
         let dir = folder.path().join(kind);
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("config.json"), format!("{{\"model_type\": \"{kind}\"}}")).unwrap();
+        // Weights without a tensor: the length of the header, and the header.
+        fs::write(dir.join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
         dir.to_str().unwrap().to_owned()
     };
     let (model, encoder) = (config("qwen2_5_vll"), config("siglipp"));
