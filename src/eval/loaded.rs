@@ -464,11 +464,9 @@ fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String
 
 /// What `run.json` shows of the tower beside the relation; `null` without an encoder.
 impl OpenedSubjects {
-    /// The datasets that the adapter of `run` says it was fine-tuned on.
-    pub fn tuned_on(&self, run: usize) -> Vec<String> {
-        let notes = self.adapter(run).and_then(|opened| opened.adapter.provenance.as_ref());
-        let names = notes.and_then(|notes| notes["tuned_on"].as_array());
-        names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    /// What the adapter of `run` says of its training, its `emt.json`.
+    pub fn provenance(&self, run: usize) -> Option<&Value> {
+        self.adapter(run).and_then(|opened| opened.adapter.provenance.as_ref())
     }
 
     /// The version of transformers that saved the model of `run`, or its adapter, where they say so.

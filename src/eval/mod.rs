@@ -36,6 +36,6 @@ pub use pipeline::{Ended, EvalRun, OpenRun, Session, refuse_empty, run};
 pub use plan::{Batching, DatasetWork, SampleWork, plan, settled_keys};
 pub use probe::{ProbeRequest, Shots};
 pub use repeat::SERVER_FLIPS;
-pub use served::{SERVED_BATCH_SIZE, ServedRequest, ServedSubjects};
+pub use served::{SERVED_BATCH_SIZE, ServedRequest, ServedSubjects, refuse_equal_names};
 pub use spec::{Captions, Question, dataset_spec, model_prompts, served_prompts};
 pub use unscored::{UnscoredShare, largest_unscored_share};

@@ -72,11 +72,11 @@ impl AnySubjects {
         }
     }
 
-    /// The datasets that the adapter of `run` says it was fine-tuned on.
-    pub fn tuned_on(&self, run: usize) -> Vec<String> {
+    /// What the adapter of `run` says of its training, its `emt.json`.
+    pub fn provenance(&self, run: usize) -> Option<&Value> {
         match self {
-            Self::Local(local) => local.tuned_on(run),
-            Self::Served(_) => Vec::new(),
+            Self::Local(local) => local.provenance(run),
+            Self::Served(_) => None,
         }
     }
 

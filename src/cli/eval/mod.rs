@@ -11,7 +11,10 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
-pub(super) use self::prepare::{PlannedRun, Prepared, announce, open_runs, plan, prepare, prompt_name, tuned_on, warn};
+pub(super) use self::prepare::{
+    LOGPROB_TOLERANCE, PlannedRun, Prepared, SERVER, announce, found_text, logprobs_apart, open_runs, plan, prepare,
+    probe_logprobs, prompt_name, warn,
+};
 use super::comparison::settings_note;
 use super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::progress::Progress;

@@ -1,6 +1,6 @@
 //! From flags to runs that may begin.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,14 +11,12 @@ use serde_json::{Map, Value};
 use super::comparator::{self, Comparator};
 use super::options::{CaptionsName, EvalOptions, GenerationConfigName};
 use crate::chart::words;
-use crate::cli::comparison::ADAPTER_TUNED_ON;
-use crate::cli::data::Places;
 use crate::cli::progress::Progress;
 use crate::cli::served_options::{is_address, shown};
 use crate::cli::sources::{self, found};
-use crate::cli::{environment, hub_options, results};
+use crate::cli::{environment, hub_options, recorded_command, results, tuned_on};
 use crate::dataset::{self, Available, Dataset, DatasetHub, OpenRequest};
-use crate::domain::{DatasetSpec, LabelSet, Mode, ProbeSpec, RunSpec, Subject, SubjectPrompt};
+use crate::domain::{DatasetSpec, Mode, ProbeSpec, RunSpec, Subject, SubjectPrompt};
 use crate::eval::{
     self, AnySubjects, Batching, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, SERVED_BATCH_SIZE,
     SampleWork, ServedRequest, ServedSubjects, Shots, SubjectsRequest,
@@ -45,6 +43,8 @@ pub(in crate::cli) struct Prepared {
     pub(in crate::cli) batching: Batching,
     pub(in crate::cli) panel: Panel,
     pub(in crate::cli) runs: Vec<PlannedRun>,
+    /// What the runs are said to be fine-tuned on.
+    pub(in crate::cli) tuned_on: tuned_on::Planned,
     /// Which commit each name on the hub meant.
     pub(in crate::cli) hub_commits: Map<String, Value>,
     /// By dataset, how it was opened.
@@ -57,6 +57,16 @@ impl Prepared {
     /// Samples that a server is asked about again.
     pub(in crate::cli) fn n_repeats(&self, args: &EvalOptions) -> usize {
         if self.batching.is_served { args.served.n_repeats() } else { 0 }
+    }
+
+    /// The datasets that a person named as those that the model of `run` was fine-tuned on.
+    pub(in crate::cli) fn said_tuned_on(&self, run: usize) -> BTreeSet<String> {
+        self.tuned_on.said(run)
+    }
+
+    /// The datasets that the model of `run` was fine-tuned on: what a person said, else what its adapter says.
+    pub(in crate::cli) fn tuned_on(&self, run: usize) -> BTreeSet<String> {
+        self.tuned_on.of_run(run, self.subjects.provenance(run))
     }
 }
 
@@ -102,6 +112,7 @@ pub(in crate::cli) fn prepare(
         true => (SERVED.to_owned(), SERVED.to_owned()),
         false => (placement.compute_type(), placement.device_kind().to_owned()),
     };
+    let tuned_on = planned_tuned_on(args, out, &subjects)?;
     let mut spec = RunSpec {
         model: subjects.model_spec(0)?,
         encoder: subjects.encoder_spec(0)?,
@@ -113,7 +124,7 @@ pub(in crate::cli) fn prepare(
         compute_type,
         device_kind,
         judges: Vec::new(),
-        tuned_on: tuned_on(args.tuned_on.as_deref(), &args.places)?,
+        tuned_on: tuned_on.of_all.clone(),
     };
     let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
     spec.judges = panel.specs();
@@ -129,6 +140,7 @@ pub(in crate::cli) fn prepare(
         batching,
         panel,
         runs,
+        tuned_on,
         hub_commits,
         sources,
         feature_cache: if batching.is_served { None } else { args.feature_cache.open()? },
@@ -304,7 +316,7 @@ fn planned_runs(
             }
             let dir = match out {
                 Some(dir) if is_alone => dir.to_owned(),
-                Some(dir) => dir.join(name.as_deref().unwrap_or("base")),
+                Some(dir) => dir.join(name.as_deref().unwrap_or(BASE_NAME)),
                 None => default_folder(&spec),
             };
             Ok(PlannedRun { spec, dir })
@@ -369,29 +381,24 @@ fn default_datasets(is_miniature: bool, available: Vec<Available>) -> Vec<String
     available.into_iter().filter(|row| row.is_default_split && is_wanted(row)).map(|row| row.name).collect()
 }
 
-/// The labels of the datasets in `list`, as `--tuned-on` takes them. Those of the hub are looked up in its cache.
-pub(in crate::cli) fn tuned_on(list: Option<&str>, places: &Places) -> Result<BTreeMap<String, LabelSet>> {
-    let (catalog, roots) = (places.catalog()?, places.roots());
-    let hub = DatasetHub::new(environment::hub_cache(), None, |_| {});
-    let names = list.into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
-    names
-        .map(|text| {
-            let labels = match catalog.labels_of(text) {
-                Ok(labels) => labels.clone(),
-                // Not in the catalog: perhaps a folder, whose classes are its folders, or a dataset of the hub.
-                Err(error) => {
-                    let found = found(&catalog, &hub, text, None)?;
-                    if found.text == text && !Path::new(text).exists() && !text.contains('=') {
-                        return Err(error.context("--tuned-on names a dataset whose labels are not known"));
-                    }
-                    let request =
-                        OpenRequest { text: &found.text, split: found.split.as_deref(), ..OpenRequest::default() };
-                    dataset::open(&catalog, &roots, &request)?.labels
-                }
-            };
-            Ok((text.to_owned(), labels))
-        })
-        .collect()
+/// What the run without an adapter is called beside those of adapters.
+const BASE_NAME: &str = "base";
+
+fn run_names(subjects: &AnySubjects) -> Vec<String> {
+    subjects.runs().into_iter().map(|name| name.unwrap_or_else(|| BASE_NAME.to_owned())).collect()
+}
+
+/// Reads `--tuned-on` for the runs of this command. A run alone may also be named as its folder is.
+fn planned_tuned_on(args: &EvalOptions, out: Option<&Path>, subjects: &AnySubjects) -> Result<tuned_on::Planned> {
+    let mut names = run_names(subjects);
+    if let ([name], Some(dir)) = (names.as_mut_slice(), out) {
+        let folder = results::name_of(dir);
+        if args.tuned_on.as_deref().is_some_and(|list| !list.contains(&format!("{name}:"))) {
+            *name = folder;
+        }
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    tuned_on::Planned::new(args.tuned_on.as_deref(), &names, &args.places)
 }
 
 pub(in crate::cli) fn prompt_name(spec: &RunSpec) -> &str {
@@ -427,6 +434,7 @@ fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::M
         record::environment(&Sitting { n_threads, batch_size: Some(batch_size), limit: args.limit, paths });
     fields.insert("kernels".into(), crate::model::kernels_name().into());
     fields.insert("command".into(), results::command_line().into());
+    fields.extend(recorded_command::directory().map(|dir| (recorded_command::DIRECTORY.to_owned(), dir)));
     fields
 }
 
@@ -479,7 +487,7 @@ pub(in crate::cli) fn announce(
     let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
     if n_calls_max > 0 {
-        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and one fixed question first"));
+        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and two fixed questions first"));
     }
 }
 
@@ -520,10 +528,7 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
             refuse_another_model(dir, spec, &server)?;
             environment.insert(SERVER.into(), server);
         }
-        let tuned_on = prepared.subjects.tuned_on(run);
-        if !tuned_on.is_empty() {
-            environment.insert(ADAPTER_TUNED_ON.into(), tuned_on.into());
-        }
+        environment.extend(prepared.tuned_on.environment(run, prepared.subjects.provenance(run), &args.places)?);
         let manifest = Manifest::new(spec.clone(), environment);
         let (folder, recorded) = RunFolder::create_or_resume(dir, manifest, args.fresh)?;
         open_runs.push(OpenRun { folder, recorded });
@@ -532,11 +537,24 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
 }
 
 /// The key of `run.json`'s environment under which a served model's server stands.
-const SERVER: &str = "server";
+pub(in crate::cli) const SERVER: &str = "server";
 
 /// How far the log-probabilities of one answer of one model may lie apart: what else a server does at the time changes their
 /// digits, an update of the weights changes more.
-const LOGPROB_TOLERANCE: f64 = 0.1;
+pub(in crate::cli) const LOGPROB_TOLERANCE: f64 = 0.1;
+
+/// The log-probabilities of a served model's answer to the probe, where its server tells them.
+pub(in crate::cli) fn probe_logprobs(server: &Value) -> Option<Vec<f64>> {
+    Some(server["probe"]["logprobs"].as_array()?.iter().filter_map(Value::as_f64).collect())
+}
+
+/// How far two answers' log-probabilities lie apart at most; of answers of two lengths, infinitely far.
+pub(in crate::cli) fn logprobs_apart(before: &[f64], now: &[f64]) -> f64 {
+    if before.len() != now.len() {
+        return f64::INFINITY;
+    }
+    before.iter().zip(now).map(|(before, now)| (before - now).abs()).fold(0.0, f64::max)
+}
 
 /// Refuses to go on with a run where another model answers under the name by now: its probe has the same text, and other
 /// log-probabilities.
@@ -546,16 +564,14 @@ fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -> Result<()
     if !matches!(record::resumption(&recorded, spec), Resumption::Same | Resumption::Grows(_)) {
         return Ok(());
     }
-    let logprobs = |server: &Value| -> Option<Vec<f64>> {
-        Some(server["probe"]["logprobs"].as_array()?.iter().filter_map(Value::as_f64).collect())
-    };
-    let before = recorded.environment.get(SERVER).and_then(logprobs);
-    let (Some(before), Some(now)) = (before, logprobs(server)) else { return Ok(()) };
-    let apart = before.iter().zip(&now).map(|(before, now)| (before - now).abs()).fold(0.0, f64::max);
-    if apart > LOGPROB_TOLERANCE || before.len() != now.len() {
+    let before = recorded.environment.get(SERVER).and_then(probe_logprobs);
+    let (Some(before), Some(now)) = (before, probe_logprobs(server)) else { return Ok(()) };
+    let apart = logprobs_apart(&before, &now);
+    if apart > LOGPROB_TOLERANCE {
+        let told = if apart.is_finite() { format!("up to {apart:.2} apart") } else { "of another number".to_owned() };
         bail!(
             "another model answers under this name than when `{}` began: the log-probabilities of its answer to the probe are \
-             up to {apart:.2} apart; hint: give another folder with --out, or serve the first model again",
+             {told}; hint: give another folder with --out, or serve the first model again",
             dir.display()
         );
     }

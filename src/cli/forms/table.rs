@@ -1,4 +1,4 @@
-//! For every flag of every command, the forms that use it. Who adds a flag adds a line here.
+//! For every flag of every command, the forms that use it. To add a flag, add a line here.
 
 use super::form::{Axis, Form};
 
@@ -6,7 +6,7 @@ use super::form::{Axis, Form};
 #[derive(Debug)]
 pub(super) struct Need {
     pub forms: &'static [Form],
-    /// What to do else.
+    /// What to do instead.
     pub hint: &'static str,
 }
 
@@ -245,6 +245,10 @@ const GATE_AXES: &[Axis] = &[
 ];
 
 const DECIDES: &[Need] = &[DECIDES_NEED];
+const ALLOW_SAME: &[Need] = &[hinted(
+    &[Form::GateOfRuns, Form::ServedModel],
+    "a base and an adapter over it are two models (--allow-noop-adapter accepts an adapter that changes nothing); leave it out",
+)];
 const EVALUATES: &[Need] = &[
     DECIDES_NEED,
     hinted(&[Form::GateEvaluates], "finished runs are taken as they are; leave it out, or --model DIR --adapter DIR"),
@@ -306,7 +310,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     always("calibration-baseline"),
                     always("calibration-candidate"),
                     always("allow-different"),
-                    always("allow-same"),
+                    only("allow-same", ALLOW_SAME),
                     always("datasets-file"),
                     always("tuned-on"),
                 ],
@@ -341,7 +345,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                 always("stages"),
                 always("out"),
                 always("format"),
-                only("runs", &[hinted(NOT_STAGES, "the runs stand behind --stages; leave others out")]),
+                only("runs", &[hinted(NOT_STAGES, "give the runs after --stages and leave out the others")]),
                 only("title", COMPARES),
                 only("finetune", COMPARES),
                 only("decision", COMPARES),
@@ -494,6 +498,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
         axes: &[],
         groups: &[Group { rules: &[always("out"), always("seed"), always("limit"), always("epochs")], needs: NOTHING }],
     },
+    CommandForms { path: &["help"], axes: &[], groups: &[Group { rules: &[always("topic")], needs: NOTHING }] },
 ];
 
 const NOT_STAGES: &[Form] = &[Form::ReportOfOneRun, Form::ReportOfRuns, Form::ReportOfComparison];
