@@ -53,6 +53,7 @@ pub(super) struct CalibrateArgs {
 
 pub(super) fn sample(args: &SampleArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let shown = args.out.display();
+    ensure!(args.n > 0, "--n must be at least 1: it is how many pairs are drawn");
     ensure!(!args.out.exists(), "`{shown}` exists, and may hold marks; hint: give another name, or remove it");
     let form = sheet_form(&args.out)?;
     let (manifest, trials) = results::read_run(&args.run)?;

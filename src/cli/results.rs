@@ -194,6 +194,11 @@ pub(super) fn command_line() -> String {
     words.join(" ")
 }
 
+/// The words of a list with commas, as flags take it.
+pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
 /// `word` as a shell takes it for one word.
 pub(super) fn quoted(word: &str) -> String {
     let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c)) && !word.is_empty();

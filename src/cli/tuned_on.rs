@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
 use super::data::Places;
+use super::{environment, sources};
 use crate::compare;
-use crate::dataset::{self, Catalog, OpenRequest};
+use crate::dataset::{self, Catalog, DatasetHub, OpenRequest};
 use crate::domain::{AnswerType, Label, LabelSet, RunSpec, Trial};
 use crate::eval;
 
@@ -46,17 +47,20 @@ pub(super) fn parts<'a>(list: Option<&'a str>, runs: &[&str]) -> Result<Vec<Part
         .collect()
 }
 
-/// The labels of a dataset that `--tuned-on` names: of the catalog, or of what lies at a path.
+/// The labels of a dataset that `--tuned-on` names: of the catalog, of what lies at a path, or of what the hub's cache holds.
 pub(super) fn labels_of(text: &str, places: &Places) -> Result<LabelSet> {
     let (catalog, roots) = (places.catalog()?, places.roots());
-    match catalog.labels_of(text) {
-        Ok(labels) => Ok(labels.clone()),
-        // Not in the catalog: perhaps a folder, whose classes are its folders.
-        Err(error) if !Path::new(text).exists() && !text.contains('=') => {
-            Err(error.context("--tuned-on names a dataset whose labels are not known"))
-        }
-        Err(_) => Ok(dataset::open(&catalog, &roots, &OpenRequest { text, ..OpenRequest::default() })?.labels),
+    let error = match catalog.labels_of(text) {
+        Ok(labels) => return Ok(labels.clone()),
+        Err(error) => error,
+    };
+    let hub = DatasetHub::new(environment::hub_cache(), None, |_| {});
+    let found = sources::found(&catalog, &hub, text, None)?;
+    if found.text == text && !Path::new(text).exists() && !text.contains('=') {
+        return Err(error.context("--tuned-on names a dataset whose labels are not known"));
     }
+    let request = OpenRequest { text: &found.text, split: found.split.as_deref(), ..OpenRequest::default() };
+    Ok(dataset::open(&catalog, &roots, &request)?.labels)
 }
 
 /// What is known of the fine-tuning of the runs that a command makes.

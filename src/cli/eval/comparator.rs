@@ -135,7 +135,8 @@ pub(super) fn choose(
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
     let (mut probes, mut warnings) = (Vec::with_capacity(datasets.len()), Vec::new());
     for (text, dataset) in texts.iter().zip(datasets) {
-        let of_training = args.reading.request(text, args.split.as_deref(), args.labels.as_deref());
+        // The name says which columns are meant, and is part of what was found.
+        let of_training = args.reading.request_of(text, text, args.split.as_deref(), args.labels.as_deref());
         let shots = dataset::open_training(&catalog, &roots, &of_training)
             .and_then(|training| Shots::choose(&request, dataset, training, sample_seed, args.limit));
         match shots {

@@ -6,10 +6,11 @@ use clap::{Args, ValueEnum};
 
 use super::comparator::ComparatorOptions;
 use crate::cli::adapter_options::AdapterOptions;
-use crate::cli::data::{Places, ReadingOptions};
+use crate::cli::data::Places;
 use crate::cli::feature_cache_options::FeatureCacheOptions;
 use crate::cli::hub_options::HubOptions;
 use crate::cli::judge_options::JudgeOptions;
+use crate::cli::reading::ReadingOptions;
 use crate::cli::results::ChartOptions;
 use crate::cli::served_options::ServedOptions;
 

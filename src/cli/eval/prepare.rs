@@ -13,8 +13,9 @@ use super::options::{CaptionsName, EvalOptions, GenerationConfigName};
 use crate::chart::words;
 use crate::cli::progress::Progress;
 use crate::cli::served_options::{is_address, shown};
+use crate::cli::sources::{self, found};
 use crate::cli::{environment, hub_options, recorded_command, results, tuned_on};
-use crate::dataset::{self, Available, Catalog, Dataset, DatasetHub};
+use crate::dataset::{self, Available, Dataset, DatasetHub, OpenRequest};
 use crate::domain::{DatasetSpec, Mode, ProbeSpec, RunSpec, Subject, SubjectPrompt};
 use crate::eval::{
     self, AnySubjects, Batching, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, SERVED_BATCH_SIZE,
@@ -46,6 +47,8 @@ pub(in crate::cli) struct Prepared {
     pub(in crate::cli) tuned_on: tuned_on::Planned,
     /// Which commit each name on the hub meant.
     pub(in crate::cli) hub_commits: Map<String, Value>,
+    /// By dataset, how it was opened.
+    sources: Map<String, Value>,
     /// Where towers' features are kept.
     pub(in crate::cli) feature_cache: Option<Arc<FeatureCache>>,
 }
@@ -85,7 +88,7 @@ pub(in crate::cli) fn prepare(
 ) -> Result<Prepared> {
     check_numbers(args)?;
     let placement = Placement::new(&args.device, &args.dtype)?;
-    let (texts, datasets, mut hub_commits) = open_datasets(model, args, quiet, err)?;
+    let OpenedDatasets { texts, datasets, mut hub_commits, sources } = open_datasets(model, args, quiet, err)?;
     let template = prompting::load(&args.prompt)?;
     let hub = args.hub.hub(quiet, err)?;
     let modes = modes(&args.modes)?;
@@ -139,6 +142,7 @@ pub(in crate::cli) fn prepare(
         runs,
         tuned_on,
         hub_commits,
+        sources,
         feature_cache: if batching.is_served { None } else { args.feature_cache.open()? },
     })
 }
@@ -320,8 +324,15 @@ fn planned_runs(
         .collect()
 }
 
-/// What to open of each dataset, the datasets, and which commit each name on the hub meant.
-type OpenedDatasets = (Vec<String>, Vec<Dataset>, Map<String, Value>);
+struct OpenedDatasets {
+    /// What to open of each dataset.
+    texts: Vec<String>,
+    datasets: Vec<Dataset>,
+    /// Which commit each name on the hub meant.
+    hub_commits: Map<String, Value>,
+    /// By dataset, how it was opened.
+    sources: Map<String, Value>,
+}
 
 fn open_datasets(model: &Path, args: &EvalOptions, quiet: bool, err: &mut dyn Write) -> Result<OpenedDatasets> {
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
@@ -336,33 +347,29 @@ fn open_datasets(model: &Path, args: &EvalOptions, quiet: bool, err: &mut dyn Wr
         bail!("--labels is for one dataset, and --datasets names {}; hint: run them one by one", texts.len());
     }
     let hub = args.hub.datasets(quiet, err)?;
-    let texts = texts.into_iter().map(|text| found_text(&catalog, &hub, text, args.split.as_deref()));
-    let texts = texts.collect::<Result<Vec<_>>>()?;
     let mut names = HashSet::new();
-    let mut datasets = Vec::with_capacity(texts.len());
-    for text in &texts {
-        let request = args.reading.request(text, args.split.as_deref(), args.labels.as_deref());
-        let dataset = dataset::open(&catalog, &roots, &request)?;
+    let (mut texts_found, mut datasets, mut sources) = (Vec::new(), Vec::new(), Map::new());
+    for given in &texts {
+        let found = found(&catalog, &hub, given, args.split.as_deref())?;
+        let request = args.reading.request(given, &found, args.labels.as_deref());
+        let opened = dataset::open(&catalog, &roots, &request);
+        let mut dataset =
+            if texts.len() > 1 { opened.map_err(|error| args.reading.columns().of_one(error))? } else { opened? };
+        if dataset.chosen_of.is_empty() {
+            dataset.chosen_of.clone_from(&found.chosen_of);
+        }
         if !names.insert(dataset.name.clone()) {
             bail!("--datasets names `{}` twice; hint: give one of them a name with NAME=PATH", dataset.name);
         }
+        if let Some(source) = sources::recorded(&catalog, &roots, given, &request) {
+            sources.insert(dataset.name.clone(), source);
+        }
+        texts_found.push(found.text);
         datasets.push(dataset);
     }
+    args.reading.columns().refuse_idle(&texts, &datasets)?;
     eval::refuse_empty(&datasets)?;
-    Ok((texts, datasets, hub_options::found_datasets(&hub)))
-}
-
-/// Names on the hub become paths in its cache; names of the catalog and what lies here stay as they are.
-pub(in crate::cli) fn found_text(
-    catalog: &Catalog,
-    hub: &DatasetHub<'_>,
-    text: String,
-    split: Option<&str>,
-) -> Result<String> {
-    if catalog.names().any(|name| name == text) {
-        return Ok(text);
-    }
-    Ok(hub.find(&text, split)?.unwrap_or(text))
+    Ok(OpenedDatasets { texts: texts_found, datasets, hub_commits: hub_options::found_datasets(&hub), sources })
 }
 
 /// The miniature's datasets for the miniature, else what is found of those that the catalog says.
@@ -507,6 +514,9 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
         if !prepared.hub_commits.is_empty() {
             environment.insert("hub".into(), prepared.hub_commits.clone().into());
         }
+        if !prepared.sources.is_empty() {
+            environment.insert(sources::KEY.into(), prepared.sources.clone().into());
+        }
         if let Some(version) = prepared.subjects.transformers_version(run) {
             environment.insert("transformers_version".into(), version.into());
         }
@@ -571,8 +581,11 @@ fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -> Result<()
 /// What a person should know before anything is asked.
 pub(in crate::cli) fn warn(progress: &mut Progress, prepared: &Prepared) {
     for dataset in &prepared.datasets {
-        for warning in dataset.warnings.iter().chain(&dataset.notes) {
+        for warning in &dataset.warnings {
             progress.say(&format!("warning: {}: {warning}", dataset.name));
+        }
+        for note in dataset.split_note().iter().chain(&dataset.notes) {
+            progress.say(&format!("note: {}: {note}", dataset.name));
         }
         if dataset.is_training_split {
             progress.say(&format!("warning: {}: `{}` is a training split", dataset.name, dataset.split));

@@ -91,6 +91,9 @@ impl<'a, 'p> Epochs<'a, 'p> {
             // A rate of 0 changes nothing, and that is no fault of the training.
             flags.extend(["--no-base".into(), "--allow-noop-adapter".into()]);
         }
+        if args.hub.download && args.eval_datasets.is_some() {
+            flags.push("--download".into());
+        }
         flags
     }
 
