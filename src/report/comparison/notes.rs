@@ -71,7 +71,7 @@ pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
         remarks.push(match (candidate.tuned_on.is_empty(), is_known) {
             (true, _) => format!("{of}{LEAKS_UNKNOWN}"),
             (false, true) => format!("{of}Leaks are labels of {tuned_on}, for both runs alike."),
-            (false, false) => format!("{of}Leaks are unknown: not all labels of {tuned_on} are known."),
+            (false, false) => format!("{of}Leaks are not known: not all labels of {tuned_on} are known."),
         });
     }
     let warnings = warnings.into_iter().map(|text| Note { weight: Weight::Warning, text });
