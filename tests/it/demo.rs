@@ -1,6 +1,7 @@
 //! `emt demo`: the whole story in miniature.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -17,12 +18,21 @@ fn accuracy(dir: &Path, run: &str, dataset: &str) -> f64 {
 #[test]
 fn the_demo_gains_digits_and_loses_the_rest_and_the_gate_lets_the_gentle_arm_pass() {
     let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("reports/demo");
     let mut command = support::emt();
     // Quiet, so that what is printed is the result alone.
     command.current_dir(folder.path()).args(["demo", "--limit", "200", "--quiet"]);
-    let finished = support::finish(&mut command);
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
-    let dir = folder.path().join("reports/demo");
+    // Killed while it trains, the same command goes on in the same folder.
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !dir.join("finetune/linear/training.json").is_file() {
+        assert!(child.try_wait().unwrap().is_none(), "it trains");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let finished = support::finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("learns") && !folder.path().join("reports/demo-2").exists());
     for file in ["report.html", "rose.svg", "rose.png", "base/report.html", "linear/trials.jsonl", "lora/run.json"] {
         assert!(dir.join(file).is_file(), "{file}");
     }
