@@ -32,11 +32,14 @@ impl Asked {
     }
 }
 
-/// The first of `reports/demo`, `reports/demo-2`, … that does not exist, or that holds the same demo, unfinished.
+/// The first of `reports/demo`, `reports/demo-2`, … that does not exist, that holds the same demo, unfinished, or that holds
+/// nothing but the charts that come with the repository.
 pub(super) fn find(reports: &Path, asked: Asked) -> PathBuf {
     let named = |number: usize| if number == 1 { "demo".to_owned() } else { format!("demo-{number}") };
     let mut folders = (1..).map(|number| reports.join(named(number)));
-    folders.find(|dir| !dir.exists() || goes_on(dir, asked)).unwrap_or_else(|| reports.join("demo"))
+    folders
+        .find(|dir| !dir.exists() || goes_on(dir, asked) || is_of_a_clone(dir))
+        .unwrap_or_else(|| reports.join("demo"))
 }
 
 /// Whether the folder holds the demo that is `asked` for, and not its last file; or a demo of which nothing was computed.
@@ -45,6 +48,13 @@ fn goes_on(dir: &Path, asked: Asked) -> bool {
     let Some(recorded) = recorded else { return false };
     let n_entries = std::fs::read_dir(dir).map_or(0, Iterator::count);
     n_entries == 1 || (recorded == asked.value() && !dir.join(LAST_FILE).exists())
+}
+
+/// Whether the folder is as a clone has it: the demo's rose and no run.
+fn is_of_a_clone(dir: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    let names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    !names.is_empty() && names.iter().all(|name| name == "rose.svg" || name == "rose.png")
 }
 
 /// Notes in `dir` which demo it is the folder of.
@@ -73,5 +83,9 @@ mod tests {
         assert_eq!(find(reports.path(), asked), at("demo-2"), "it has ended");
         std::fs::create_dir(at("demo-2")).unwrap();
         assert_eq!(find(reports.path(), asked), at("demo-3"), "a folder of somebody else");
+        std::fs::write(at("demo-2/rose.svg"), "").unwrap();
+        assert_eq!(find(reports.path(), asked), at("demo-2"), "a clone has the charts alone");
+        std::fs::write(at("demo-2/notes.txt"), "").unwrap();
+        assert_eq!(find(reports.path(), asked), at("demo-3"));
     }
 }

@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_a_person_says_stands_in_place_of_what_the_adapter_says() {
-        let planned = Planned::new(Some("two:mnist"), &["one", "two"], &Places::default()).unwrap();
+        let planned = Planned::new(Some("two:cifar100"), &["one", "two"], &Places::default()).unwrap();
         let notes = serde_json::json!({
             "tuned_on": ["photos/train"],
             "datasets": [{"dataset": "photos/train", "labels": ["cat", "dog"]}],
@@ -229,9 +229,9 @@ mod tests {
             labels.iter().map(|(name, labels)| (name.clone(), labels.len())).collect::<Vec<_>>()
         };
         assert_eq!(effective(0, &spec), [("photos/train".to_owned(), 2)], "the adapter's own labels");
-        assert_eq!(effective(1, &spec), [("mnist".to_owned(), 10)]);
-        spec.tuned_on.insert("cifar10".into(), labels_of("cifar10", &Places::default()).unwrap());
-        assert_eq!(effective(0, &spec), [("cifar10".to_owned(), 10)]);
+        assert_eq!(effective(1, &spec), [("cifar100".to_owned(), 100)]);
+        spec.tuned_on.insert("miniimagenet".into(), labels_of("miniimagenet", &Places::default()).unwrap());
+        assert_eq!(effective(0, &spec), [("miniimagenet".to_owned(), 100)]);
         assert_eq!(effective(1, &spec).len(), 2);
         let unknown = serde_json::json!({"tuned_on": ["photos/train", "mnist"]});
         let environment = planned.environment(0, Some(&unknown), &Places::default()).unwrap();

@@ -52,7 +52,7 @@ fn the_demo_gains_digits_and_loses_the_rest_and_the_gate_lets_the_gentle_arm_pas
     }
     for run in ["linear", "lora"] {
         let lost = change(run, "embedded/cifar10");
-        assert!(lost < -0.08, "{run} loses what it is not tuned on: {lost}");
+        assert!(lost < -0.05, "{run} loses what it is not tuned on: {lost}");
     }
     let kept = ["embedded/cifar10", "embedded/cifar100"].map(|dataset| change("gentle", dataset));
     assert!(kept.iter().all(|kept| *kept > -0.03), "gentle loses next to nothing: {kept:?}");

@@ -126,7 +126,7 @@ fn an_undecided_gate_says_how_many_images_would_decide_or_that_none_at_hand_can(
     let found = decided(&few, &[]);
     assert_eq!(codes(dataset(&found, DIGITS)), ["underpowered"]);
     let steps = next(&found);
-    let command = steps[0].1.clone().unwrap();
+    let command = steps[0].1.clone().unwrap_or_else(|| panic!("{steps:?}"));
     let n: usize = command.rsplit_once(" --limit ").unwrap().1.parse().unwrap();
     assert!(command.contains("emt eval --model embedded ") && (250..=600).contains(&n), "{command}");
     assert!(

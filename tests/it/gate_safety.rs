@@ -402,7 +402,8 @@ fn a_run_that_is_not_what_it_was_is_refused_or_told() {
     let edited = with(&|_, lines| lines[0]["answer"] = json!("edited"));
     assert!(edited.stdout.contains("the trials of the run `changed` were changed after it ended"), "{}", edited.stdout);
     let running = with(&|manifest, _| manifest["state"] = json!("running"));
-    assert_refused(&running, &["`changed` is not complete", "`emt eval --model embedded", "goes on with it"]);
+    // It does not lie where the command of the lock-step would look for it.
+    assert_refused(&running, &["`changed` is not complete", "the command that began it goes on with it"]);
     let empty = with(&|manifest, lines| {
         lines.clear();
         manifest["environment"].as_object_mut().unwrap().remove("recorded");

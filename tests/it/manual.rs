@@ -34,9 +34,9 @@ fn a_topic_prints_its_page_and_a_command_its_flags_first() {
 
 #[test]
 fn an_unknown_topic_names_the_nearest() {
-    let unknown = help(&["judgse"]);
+    let unknown = help(&["statistcs"]);
     assert_eq!(unknown.code, Some(2));
-    assert!(unknown.stderr.contains("did you mean `judges`?"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("did you mean `statistics`?"), "{}", unknown.stderr);
 }
 
 /// The commands in blocks that say `sh run`.

@@ -152,7 +152,7 @@ fn two_probed_runs_are_decided_on_and_unlike_comparators_are_refused() {
     assert_eq!(report(&after).code, Some(0));
     let tower = &read(&out, "comparison.json")["candidates"][0]["datasets"][0]["tower"];
     assert_eq!((&tower["is_same_tower"], &tower["n_lost"], &tower["shots"]), (&json!(true), &json!(0), &json!(16)));
-    assert!(text(&out, "report.md").contains("one and the same tower"));
+    assert!(text(&out, "report.md").contains("Both runs have the same tower"));
 
     let fewer = made("fewer", &["--comparator", "probe", "--probe-shots", "1,5"]);
     let knn = made("knn", &["--comparator", "probe", "--probe", "knn"]);
@@ -260,7 +260,7 @@ fn a_tower_that_an_adapter_damaged_is_told_from_a_language_model_that_forgot() {
     assert!(tower(0)["n_lost"].as_u64().unwrap() > tower(0)["n_gained"].as_u64().unwrap(), "{}", tower(0));
     assert_eq!((&tower(1)["n_lost"], &tower(1)["n_gained"]), (&json!(0), &json!(0)));
     let page = text(&out, "report.md");
-    assert!(page.contains("the tower itself forgot") && page.contains("one and the same tower"));
+    assert!(page.contains("the tower itself forgot") && page.contains("Both runs have the same tower"));
     assert!(report.stdout.contains("on the tower itself went from"), "{}", report.stdout);
 
     // Alone it is the run that it is in lock-step.

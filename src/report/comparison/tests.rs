@@ -143,7 +143,7 @@ fn a_tower_that_forgot_is_told_of_everywhere_and_one_that_stayed_is_cleared() {
     let csv = comparison_csv(&changed);
     assert!(csv.lines().nth(1).unwrap().contains(",16,false,0.85,0.81,"), "{csv}");
     let same = comparison(vec![candidate("lora", vec![with_tower(true)])]);
-    assert!(render(&same, comparison_markdown).contains("one and the same tower"));
+    assert!(render(&same, comparison_markdown).contains("Both runs have the same tower"));
     assert!(!comparison_table(&same).contains("tower"));
 }
 
