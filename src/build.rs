@@ -2,7 +2,6 @@
 //!
 //! A debug build looks again only when another branch is checked out, so that a commit does not compile everything again.
 #![expect(clippy::disallowed_methods, reason = "reads the repository")]
-#![expect(clippy::print_stdout, reason = "this is how a build script speaks")]
 
 use std::path::{Path, PathBuf};
 

@@ -173,14 +173,14 @@ fn line_of(text: &str, key: &str) -> usize {
 /// The last file that is named, as clap takes the last value.
 fn config_path(args: &[OsString]) -> Option<PathBuf> {
     let before_dashes = args.iter().position(|arg| arg == "--").unwrap_or(args.len());
-    let found = args[..before_dashes].iter().enumerate().filter_map(|(index, arg)| {
+    let mut found = args[..before_dashes].iter().enumerate().filter_map(|(index, arg)| {
         let text = arg.to_str()?;
         if text == "--config" {
             return args.get(index + 1).map(PathBuf::from);
         }
         text.strip_prefix("--config=").map(PathBuf::from)
     });
-    found.last()
+    found.next_back()
 }
 
 /// The subcommand that was typed, its path from `emt`, and how many words there are up to its name. Flags of every command may stand

@@ -255,7 +255,7 @@ fn choose_data(visible: &[&str], config: Option<&str>, split: Option<&str>) -> R
         let taken = if splits.is_empty() { None } else { Some(take_split(&splits, split)?) };
         let is_of_split = |file: &&&str| {
             let taken = taken.as_ref().map(|taken| taken.split);
-            top(*file).is_none_or(|top| taken.is_none_or(|taken| top == taken))
+            top(file).is_none_or(|top| taken.is_none_or(|taken| top == taken))
         };
         let files = visible.iter().filter(is_of_split).map(|file| (*file).to_owned()).collect();
         return Ok(Choice::new("", files, taken));

@@ -182,7 +182,7 @@ fn bad_input_is_refused_with_the_mend() {
         (&["--train", held_out], &["held out", "--split val"]),
         (&["--split", "dev"], &["dev", "it has"]),
         (&["--mix", "0.5,0.5"], &["--mix", "no effect on one dataset"]),
-        (&["--mix", "much"], &["--mix", "numbers"]),
+        (&["--mix", "much"], &["--mix", "no effect on one dataset"]),
         (&["--answer-template", "It is a thing."], &["{label}"]),
         (&["--learning-rate", "0"], &["--learning-rate", "above 0"]),
         (&["--dropout", "1"], &["--dropout", "below 1"]),

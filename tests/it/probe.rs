@@ -260,7 +260,7 @@ fn a_tower_that_an_adapter_damaged_is_told_from_a_language_model_that_forgot() {
     assert!(tower(0)["n_lost"].as_u64().unwrap() > tower(0)["n_gained"].as_u64().unwrap(), "{}", tower(0));
     assert_eq!((&tower(1)["n_lost"], &tower(1)["n_gained"]), (&json!(0), &json!(0)));
     let page = text(&out, "report.md");
-    assert!(page.contains("the tower itself forgot") && page.contains("Both runs have the same tower"));
+    assert!(page.contains("the tower itself has forgotten") && page.contains("Both runs have the same tower"));
     assert!(report.stdout.contains("on the tower itself went from"), "{}", report.stdout);
 
     // Alone it is the run that it is in lock-step.
