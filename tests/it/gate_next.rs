@@ -129,10 +129,9 @@ fn an_undecided_gate_says_how_many_images_would_decide_or_that_none_at_hand_can(
     let command = steps[0].1.clone().unwrap_or_else(|| panic!("{steps:?}"));
     let n: usize = command.rsplit_once(" --limit ").unwrap().1.parse().unwrap();
     assert!(command.contains("emt eval --model embedded ") && (250..=600).contains(&n), "{command}");
-    assert!(
-        command.contains(&format!(" --out {} --limit ", text(folder.path()))),
-        "the folder that was read: {command}"
-    );
+    // It may be given from the folder above, and is short then.
+    let read = folder.path().file_name().unwrap().to_str().unwrap();
+    assert!(command.contains(&format!("{read} --limit ")), "the folder that was read: {command}");
     assert_eq!(command.matches("--limit").count(), 1, "{command}");
     assert!(steps[0].0.contains("pairs would decide") && steps[0].0.contains("both runs"), "{steps:?}");
     // More than there are.
