@@ -106,9 +106,9 @@ pub(super) fn calibrate(args: &CalibrateArgs, quiet: bool, out: &mut dyn Write, 
             }
             interrupt::listen();
             // How wrong it is is what is measured.
-            panel.tolerate_wrong();
-            if let Some(warning) = panel.check(&interrupt::is_stopped)? {
-                progress.say(&format!("warning: {warning}"));
+            panel.tolerate_inverted();
+            if let Some(notice) = panel.check(&interrupt::is_stopped)? {
+                progress.say(&format!("warning: {}", notice.text));
             }
             match eval::judge_sheet(&sheet, &mut panel, &places.places, &interrupt::is_stopped)
                 .with_context(in_sheet)?

@@ -9,8 +9,8 @@ use super::events::{Event, Observer};
 use super::trials::thought_apart;
 use crate::assets;
 use crate::domain::{Answer, LabelSet, Mode, Outcome, RunSpec, Subject, Trial, UnscoredReason};
-use crate::judging::{JudgeCounters, Judged, JudgedDataset, Panel};
-use crate::record::RunFolder;
+use crate::judging::{JudgeCounters, JudgeNotice, Judged, JudgedDataset, Panel};
+use crate::record::{JUDGE_DOUBT, RunFolder};
 use crate::taxonomy::{Grader, Lexicon};
 
 /// What the judges of a run need to know of its datasets; everything stands in the run's own specification.
@@ -65,7 +65,7 @@ impl Bench {
     }
 
     /// Asks the judge the fixed questions; what a person should know of its replies.
-    pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> Result<Option<String>> {
+    pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> Result<Option<JudgeNotice>> {
         self.panel.check(is_stopped)
     }
 
@@ -221,9 +221,9 @@ pub fn rejudge(
         .collect();
     let todo: Vec<&Trial> = trials.iter().filter(|trial| !settled.contains(&trial.key())).collect();
     if todo.iter().any(|trial| is_judged(trial))
-        && let Some(warning) = bench.check(is_stopped)?
+        && let Some(notice) = bench.check(is_stopped)?
     {
-        observer.event(Event::Warning(warning));
+        tell(notice, std::slice::from_mut(folder), observer);
     }
     for (index, chunk) in todo.chunks(TRIALS_PER_APPEND).enumerate() {
         if is_stopped() {
@@ -249,6 +249,14 @@ pub fn rejudge(
         folder.note("judge_parameters", parameters);
     }
     Ok(bench.fatal_error())
+}
+
+/// Tells what the fixed questions showed, and records a doubt in the runs, so that no gate passes on such verdicts.
+pub(super) fn tell(notice: JudgeNotice, folders: &mut [RunFolder], observer: &mut dyn Observer) {
+    if notice.is_doubt {
+        folders.iter_mut().for_each(|folder| folder.note(JUDGE_DOUBT, notice.text.clone().into()));
+    }
+    observer.event(Event::Warning(notice.text));
 }
 
 /// Whether judges decide on this trial: on a choice among labels equality does.

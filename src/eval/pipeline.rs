@@ -11,7 +11,7 @@ use super::desk::ServerAsker;
 use super::events::{Event, Observer};
 use super::features::RunFeatures;
 use super::images::{Preparation, Prepare, Prepared, PreparedBatch, send_batches};
-use super::judge::{Bench, Tally, append};
+use super::judge::{self, Bench, Tally, append};
 use super::opened::LoadedSubjects;
 use super::plan::{DatasetWork, SampleWork, order, unjudged};
 use super::probe::{Shots, probe_trial};
@@ -22,7 +22,7 @@ use super::timing::{Stage, Stages, TIMING};
 use super::trials::{CAPTION, GENERATED, PROBED, SCORED, ZERO_SHOT, chosen, held_trial, scored_trial, trial};
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, Subject, Trial, UnscoredReason};
-use crate::judging::Panel;
+use crate::judging::{JudgeNotice, Panel};
 use crate::model::subjects::ImageAnswers;
 use crate::record::RunFolder;
 
@@ -108,7 +108,7 @@ pub struct Session<'a> {
     /// Whether the judge was asked the fixed questions.
     is_judge_checked: bool,
     /// What it showed, to be told.
-    judge_warning: Option<String>,
+    judge_notice: Option<JudgeNotice>,
     /// Where towers' features are kept.
     features: Option<Arc<RunFeatures>>,
     stages: Stages,
@@ -129,12 +129,12 @@ impl<'a> Session<'a> {
             bench.remember(&open.recorded)?;
         }
         let mut folders = Vec::with_capacity(run.runs.len());
-        let (mut is_judge_checked, mut judge_warning) = (false, None);
+        let (mut is_judge_checked, mut judge_notice) = (false, None);
         for (index, OpenRun { mut folder, recorded }) in run.runs.into_iter().enumerate() {
             let recorded: BTreeMap<_, _> = recorded.into_iter().map(|trial| (trial.key(), trial)).collect();
             let unjudged = unjudged(&recorded);
             if !unjudged.is_empty() && !std::mem::replace(&mut is_judge_checked, true) {
-                judge_warning = bench.check(run.is_stopped)?;
+                judge_notice = bench.check(run.is_stopped)?;
             }
             for trial in unjudged {
                 let trial = bench.submit(index, trial)?;
@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
             n_repeats: run.n_repeats,
             has_asked: false,
             is_judge_checked,
-            judge_warning,
+            judge_notice,
             features: None,
             stages: Stages::default(),
         })
@@ -178,9 +178,9 @@ impl<'a> Session<'a> {
             let is_generated = self.modes.contains(&Mode::Generate);
             // Before weights are read: a wrong key or model shows in seconds.
             if is_generated && !std::mem::replace(&mut self.is_judge_checked, true) {
-                self.judge_warning = self.bench.check(self.is_stopped)?;
+                self.judge_notice = self.bench.check(self.is_stopped)?;
             }
-            self.judge_warning.take().into_iter().for_each(|warning| observer.event(Event::Warning(warning)));
+            self.tell_of_judge(observer);
             let answerer = match self.asker.take() {
                 Some(loaded) => loaded,
                 None => self.load(works, load)?,
@@ -202,13 +202,19 @@ impl<'a> Session<'a> {
                 }
             });
         }
-        self.judge_warning.take().into_iter().for_each(|warning| observer.event(Event::Warning(warning)));
+        self.tell_of_judge(observer);
         self.bench.drain(&mut self.folders, self.is_stopped, observer)?;
         if (self.is_stopped)() {
             self.folders.iter_mut().try_for_each(RunFolder::sync)?;
             return Ok(false);
         }
         Ok(true)
+    }
+
+    fn tell_of_judge(&mut self, observer: &mut dyn Observer) {
+        if let Some(notice) = self.judge_notice.take() {
+            judge::tell(notice, &mut self.folders, observer);
+        }
     }
 
     /// Lets images flow to `answer`, and its answers into the journal. The thread that answers owns the subjects while it

@@ -61,11 +61,7 @@ pub(super) fn assemble<'a>(policy: &Policy, design: &str, settled: impl Iterator
     Decision {
         schema: DECISION_SCHEMA.to_owned(),
         decision,
-        exit_code: match decision {
-            Verdict::Pass => 0,
-            Verdict::Fail => 1,
-            Verdict::Inconclusive | Verdict::NotApplicable => 3,
-        },
+        exit_code: decision.exit_code(),
         policy: policy.to_json(),
         design: design.to_owned(),
         baseline: None,

@@ -28,6 +28,15 @@ impl Verdict {
     pub fn name(self) -> &'static str {
         self.into()
     }
+
+    /// The exit code of a decision: 0, 1 or 3.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Pass => 0,
+            Self::Fail => 1,
+            Self::Inconclusive | Self::NotApplicable => 3,
+        }
+    }
 }
 
 /// Why; closed in schema 1.
@@ -121,6 +130,16 @@ pub struct Decision {
     /// Fields that differ between the runs, and were allowed to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_different: Vec<String>,
+}
+
+impl Decision {
+    /// A pass that rests on a judge of this doubt is no pass; a fail stays one.
+    pub fn doubt_judge(&mut self, message: String) {
+        self.reasons.push(Reason { code: ReasonCode::JudgeError, message, dataset: None });
+        if self.decision == Verdict::Pass {
+            (self.decision, self.exit_code) = (Verdict::Inconclusive, Verdict::Inconclusive.exit_code());
+        }
+    }
 }
 
 /// A run, by name and identity, and the trials that it had.

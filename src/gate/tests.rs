@@ -172,6 +172,21 @@ fn required_judges_must_have_judged_nearly_all_pairs() {
 }
 
 #[test]
+fn a_pass_on_a_doubted_judge_is_inconclusive_and_a_fail_stays_one() {
+    for (table, before, after) in [
+        (table(2_000, 20, 20, 0.7), Verdict::Pass, (Verdict::Inconclusive, 3)),
+        (table(2_000, 200, 50, 0.7), Verdict::Fail, (Verdict::Fail, 1)),
+    ] {
+        let mut decision = decided("", vec![dataset("d", table)]);
+        assert_eq!(decision.decision, before);
+        decision.doubt_judge("it says yes to everything".to_owned());
+        assert_eq!((decision.decision, decision.exit_code), after);
+        let reason = decision.reasons.last().unwrap();
+        assert_eq!((reason.code, &*reason.message), (ReasonCode::JudgeError, "it says yes to everything"));
+    }
+}
+
+#[test]
 fn a_judges_measured_error_can_take_a_decision_back() {
     let corrected = |interval: [f64; 2], found: PairTable| {
         let policy = Policy::default();

@@ -12,7 +12,7 @@ mod sampling;
 mod sheet;
 
 pub use llm::{JudgePreset, LlmJudge, excerpt, mend_of_reply};
-pub use panel::{JudgeCounters, JudgeMode, Judged, JudgedDataset, Panel, PanelConfig, Scope};
+pub use panel::{JudgeCounters, JudgeMode, JudgeNotice, Judged, JudgedDataset, Panel, PanelConfig, Scope};
 pub use prompt::{JudgePrompt, PromptError, normalise};
 pub use sampling::draw_sheet;
 pub use sheet::{Sheet, SheetError, SheetForm, SheetOrigin, SheetRow};

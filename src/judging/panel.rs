@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::{Value, json};
 
 use super::JudgePrompt;
@@ -106,8 +106,23 @@ enum Tolerance {
     Nothing,
     /// A reply that is no verdict.
     Unparsable,
-    /// A verdict that is not the right one.
-    WrongVerdicts,
+    /// Verdicts the wrong way round.
+    Inverted,
+}
+
+/// What the fixed questions showed that a person should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgeNotice {
+    /// The sentence.
+    pub text: String,
+    /// Whether the judge said the same of a right and of a wrong answer, so that no verdict of it can be trusted.
+    pub is_doubt: bool,
+}
+
+impl From<String> for JudgeNotice {
+    fn from(text: String) -> Self {
+        Self { text, is_doubt: false }
+    }
 }
 
 /// The answers of the fixed questions, with the right verdict on each.
@@ -303,9 +318,9 @@ impl Panel {
         self.tolerance = Tolerance::Unparsable;
     }
 
-    /// Takes it that verdicts may be wrong, since the judge is about to be measured: then [`Panel::check`] warns of that.
-    pub fn tolerate_wrong(&mut self) {
-        self.tolerance = Tolerance::WrongVerdicts;
+    /// Accepts verdicts the wrong way round, since the judge is about to be measured: then [`Panel::check`] warns of them.
+    pub fn tolerate_inverted(&mut self) {
+        self.tolerance = Tolerance::Inverted;
     }
 
     /// Asks the language model two fixed questions, one with a right answer and one with a wrong one, so that a wrong key, model
@@ -313,8 +328,8 @@ impl Panel {
     /// budgets. `Some` is what a person should know; nothing may be open yet.
     ///
     /// # Errors
-    /// The judge cannot be asked, its reply is no verdict, or its verdict is not the right one: so would others be.
-    pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> anyhow::Result<Option<String>> {
+    /// The judge cannot be asked, its reply is no verdict, or both verdicts are the wrong way round: so would others be.
+    pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> anyhow::Result<Option<JudgeNotice>> {
         let Some(llm) = &self.llm else { return Ok(None) };
         let tolerance = self.tolerance;
         let mut verdicts = Vec::with_capacity(FIXED_ANSWERS.len());
@@ -331,7 +346,7 @@ impl Panel {
             match llm.checked(completion, tolerance)? {
                 Checked::Verdict(verdict, reply) => verdicts.push(FixedReply { answer, expected, verdict, reply }),
                 // The other question would tell no more.
-                Checked::Nothing(told) => return Ok(told),
+                Checked::Nothing(told) => return Ok(told.map(JudgeNotice::from)),
             }
         }
         llm.judged_rightly(&verdicts, tolerance)
@@ -400,13 +415,13 @@ impl LlmPanel {
         if tolerance == Tolerance::Unparsable { Ok(Checked::Nothing(Some(message))) } else { bail!("{message}") }
     }
 
-    /// Refuses a judge whose verdicts on the fixed questions are not the right ones.
-    fn judged_rightly(&self, replies: &[FixedReply], tolerance: Tolerance) -> anyhow::Result<Option<String>> {
+    /// Refuses a judge whose verdicts on the fixed questions are the wrong way round, and doubts one that says the same of both.
+    fn judged_rightly(&self, replies: &[FixedReply], tolerance: Tolerance) -> anyhow::Result<Option<JudgeNotice>> {
         let model = &self.judge.chat.model;
         let wrong: Vec<&FixedReply> = replies.iter().filter(|reply| reply.verdict != reply.expected).collect();
         if wrong.is_empty() {
             let learned = self.client.learned();
-            return Ok(learned.map(|learned| format!("the judge `{model}`: {learned}")));
+            return Ok(learned.map(|learned| format!("the judge `{model}`: {learned}").into()));
         }
         let told: Vec<String> = wrong
             .iter()
@@ -432,7 +447,8 @@ impl LlmPanel {
              `emt judge calibrate` measures a judge",
             told.join("; ")
         );
-        if tolerance == Tolerance::WrongVerdicts { Ok(Some(message)) } else { bail!("{message}") }
+        ensure!(wrong.len() < replies.len() || tolerance == Tolerance::Inverted, "{message}");
+        Ok(Some(JudgeNotice { text: message, is_doubt: true }))
     }
 
     fn insert(&mut self, key: PairKey, state: PairState) -> usize {

@@ -16,7 +16,10 @@ use super::{
 use crate::domain::{Mode, Trial, TrialKey};
 
 /// Notes of earlier sittings that a later one keeps, unless it has its own.
-const CARRIED: [&str; 3] = ["server_flips", "timing", EARLIER_IDENTITIES];
+const CARRIED: [&str; 4] = ["server_flips", "timing", JUDGE_DOUBT, EARLIER_IDENTITIES];
+
+/// The key of the environment under which a run records that its judge did not tell a right answer from a wrong one.
+pub const JUDGE_DOUBT: &str = "judge_doubt";
 
 /// The identities that a run had before it grew, the first of them first.
 pub(super) const EARLIER_IDENTITIES: &str = "earlier_identities";

@@ -33,7 +33,7 @@ pub use environment::{Sitting, environment, now};
 pub use error::RecordError;
 pub use feature_cache::{FeatureCache, FeatureKey};
 pub use files::{read_calibration, read_summary, read_text, write_file};
-pub use folder::{Opened, RunFolder, read_manifest, read_outcomes, read_run};
+pub use folder::{JUDGE_DOUBT, Opened, RunFolder, read_manifest, read_outcomes, read_run};
 pub use growth::{Resumption, resumption};
 pub use identity::identity;
 pub use manifest::{Manifest, RUN_SCHEMA, RunState, TRIAL_SCHEMA};

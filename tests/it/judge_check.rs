@@ -10,6 +10,7 @@ use super::chat::{completion, error};
 use super::eval::{succeed, trials};
 use super::http_server::{HttpServer, Reply, Request};
 use super::support::{Finished, emt, finish};
+use super::{gate, gate_safety};
 
 /// A run of the miniature, made once.
 fn recorded() -> &'static Path {
@@ -264,38 +265,68 @@ fn judge_of_two(right: &'static str, wrong: &'static str) -> HttpServer {
 }
 
 #[test]
-fn a_judge_that_always_says_the_same_is_refused_before_anything_is_asked() {
+fn a_judge_that_always_says_the_same_is_doubted_and_no_gate_passes_on_it() {
     let folder = tempfile::tempdir().unwrap();
-    for (right, wrong, parts) in [
-        (
-            "CORRECT",
-            "CORRECT",
-            ["to the answer `dog` it replied `CORRECT`, and INCORRECT was expected", "--judge-model"],
-        ),
-        (
-            "INCORRECT",
-            "INCORRECT",
-            ["to the answer `cat` it replied `INCORRECT`, and CORRECT was expected", "calibrate"],
-        ),
-        ("INCORRECT", "CORRECT", ["`cat` it replied `INCORRECT`", "`dog` it replied `CORRECT`"]),
+    for (verdict, told) in [
+        ("CORRECT", "to the answer `dog` it replied `CORRECT`, and INCORRECT was expected"),
+        ("INCORRECT", "to the answer `cat` it replied `INCORRECT`, and CORRECT was expected"),
     ] {
-        let server = judge_of_two(right, wrong);
-        let out = folder.path().join(format!("{right}-{wrong}"));
-        // Whatever share may be unscored: a wrong verdict is none that is missing.
-        for rest in [&[][..], &["--max-unscored", "1"]] {
-            let finished = score(&out, &server, "llm", rest);
-            let line = error_line(&finished);
-            for part in parts.into_iter().chain(["cannot tell a right answer from a wrong one"]) {
-                assert!(line.contains(part), "`{part}` is not in: {line}");
-            }
-        }
-        assert_eq!(server.n_requests(), 4, "two questions each time");
-        assert_eq!(of_model(&out).len(), 0);
-        let run = folder.path().join(format!("run-{right}-{wrong}"));
-        let finished = finish(with_judge(eval().args(["--limit", "20", "--out"]).arg(&run), &server, "rules+llm", &[]));
-        assert!(error_line(&finished).contains("cannot tell a right answer"), "{}", finished.stderr);
-        assert_eq!(of_model(&run).len(), 0, "no answer was asked for");
+        let server = judge_of_two(verdict, verdict);
+        let out = folder.path().join(verdict);
+        let finished = score(&out, &server, "llm", &[]);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let warning =
+            finished.stderr.lines().find(|line| line.starts_with("warning: the judge `j` cannot tell")).unwrap();
+        assert!(warning.contains(told) && warning.contains("hint: another --judge-model"), "{warning}");
+        let run: Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+        assert!(run["environment"]["judge_doubt"].as_str().unwrap().contains(told), "{run}");
     }
+    // Both runs are judged by the judge that takes everything for right: nothing is lost, and nothing is shown.
+    let server = judge_of_two("CORRECT", "CORRECT");
+    let [base, night] = ["base", "night"].map(|name| folder.path().join(name));
+    for (from, to) in [(gate_safety::base(), &base), (gate_safety::night(folder.path(), "changed", 30), &night)] {
+        let mut command = emt();
+        let command = command.args(["judge", "score"]).arg(from).arg("--out").arg(to);
+        let finished = finish(with_judge(command, &server, "llm", &[]));
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    }
+    let junit = folder.path().join("junit.xml");
+    let policy = gate_safety::wide_policy();
+    let gated = gate::gate_runs(
+        &base,
+        &night,
+        &["--policy", policy, "--format", "json", "--junit", &junit.display().to_string()],
+    );
+    assert_eq!(gated.code, Some(3), "{} {}", gated.stdout, gated.stderr);
+    let decision = gate::decision(&gated);
+    assert_eq!((&decision["decision"], &decision["exit_code"]), (&json!("inconclusive"), &json!(3)));
+    let of_judges: Vec<&Value> =
+        decision["reasons"].as_array().unwrap().iter().filter(|reason| reason["code"] == "judge_error").collect();
+    assert_eq!(of_judges.len(), 2, "one for each run: {decision}");
+    assert!(of_judges[1]["message"].as_str().unwrap().starts_with("of the run `night`: the judge `j` cannot tell"));
+    assert!(decision["next"][0]["message"].as_str().unwrap().contains("emt judge score RUN --out NEW"), "{decision}");
+    let junit = std::fs::read_to_string(junit).unwrap();
+    assert!(junit.contains("name=\"decision\"><skipped message=\"judge_error: of the run `base`"), "{junit}");
+}
+
+#[test]
+fn a_judge_whose_verdicts_are_the_wrong_way_round_is_refused_before_anything_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = judge_of_two("INCORRECT", "CORRECT");
+    let out = folder.path().join("judged");
+    // Whatever share may be unscored: a wrong verdict is none that is missing.
+    for rest in [&[][..], &["--max-unscored", "1"]] {
+        let finished = score(&out, &server, "llm", rest);
+        let line = error_line(&finished);
+        for part in ["cannot tell a right answer", "`cat` it replied `INCORRECT`", "`dog` it replied `CORRECT`"] {
+            assert!(line.contains(part), "`{part}` is not in: {line}");
+        }
+    }
+    assert_eq!((server.n_requests(), of_model(&out).len()), (4, 0), "two questions each time");
+    let run = folder.path().join("run");
+    let finished = finish(with_judge(eval().args(["--limit", "20", "--out"]).arg(&run), &server, "rules+llm", &[]));
+    assert!(error_line(&finished).contains("cannot tell a right answer"), "{}", finished.stderr);
+    assert_eq!(of_model(&run).len(), 0, "no answer was asked for");
 }
 
 #[test]

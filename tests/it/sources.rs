@@ -67,6 +67,40 @@ fn images_on(page: &Path) -> usize {
 }
 
 #[test]
+fn what_is_odd_in_a_folder_is_a_warning() {
+    let folder = Folder::with_images();
+    for split in ["train", "val"] {
+        for class in ["cat", "dog"] {
+            let from = folder.path(&format!("images/{class}/{}.png", if class == "cat" { 0 } else { 1 }));
+            folder.write(&format!("split/{split}/{class}/0.png"), fs::read(&from).unwrap());
+            // As content-addressed stores name files.
+            folder.write(&format!("split/{split}/{class}/5f3a9c"), fs::read(&from).unwrap());
+        }
+    }
+    let said = |datasets: &str, out: &str| {
+        let mut command = emt();
+        command.args(["eval", "--model", "embedded", "--encoder", "none", "--datasets", datasets, "--out", out]);
+        let finished = finish(command.current_dir(folder.0.path()));
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        finished.stderr
+    };
+    let told = said("split/val", "a");
+    assert!(
+        told.lines().any(|line| line.starts_with("warning: ") && line.contains("cat/5f3a9c, dog/5f3a9c")),
+        "{told}"
+    );
+    let mut command = emt();
+    command.args(["finetune", "--model", "embedded", "--method", "lora", "--train", "split/train", "--epochs", "1"]);
+    command.args(["--eval-datasets", "none", "--out", "tuned"]);
+    let tuned = finish(command.current_dir(folder.0.path()));
+    assert!(
+        tuned.stderr.lines().any(|line| line.starts_with("warning: ") && line.contains("5f3a9c")),
+        "{}",
+        tuned.stderr
+    );
+}
+
+#[test]
 fn a_run_records_how_its_datasets_were_opened_and_its_report_shows_their_images() {
     let folder = Folder::with_images();
     for (name, datasets, more) in [

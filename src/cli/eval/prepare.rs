@@ -581,10 +581,10 @@ fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -> Result<()
 /// What a person should know before anything is asked.
 pub(in crate::cli) fn warn(progress: &mut Progress, prepared: &Prepared) {
     for dataset in &prepared.datasets {
-        for warning in &dataset.warnings {
+        for warning in dataset.warnings.iter().chain(&dataset.notes) {
             progress.say(&format!("warning: {}: {warning}", dataset.name));
         }
-        for note in dataset.split_note().iter().chain(&dataset.notes) {
+        if let Some(note) = dataset.split_note() {
             progress.say(&format!("note: {}: {note}", dataset.name));
         }
         if dataset.is_training_split {

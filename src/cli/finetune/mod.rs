@@ -377,11 +377,8 @@ fn announce(
         args.seed
     ));
     for set in sets {
-        for warning in &set.dataset.warnings {
+        for warning in set.dataset.warnings.iter().chain(&set.dataset.notes) {
             progress.say(&format!("warning: {}: {warning}", set.dataset.name));
-        }
-        for note in &set.dataset.notes {
-            progress.say(&format!("note: {}: {note}", set.dataset.name));
         }
         if !set.dataset.is_training_split {
             let (name, split) = (&set.dataset.name, &set.dataset.split);

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use serde_json::Value;
 
 use crate::cli::comparison::{Passing, RecordedRun};
 use crate::compare::{Calibration, Interval, corrected_forgetting, outcome_pairs};
 use crate::domain::{Outcome, Trial};
-use crate::record;
+use crate::gate::Decision;
+use crate::record::{self, Manifest};
 
 /// Where the judge was measured.
 #[derive(Args, Clone, Debug)]
@@ -47,6 +49,16 @@ impl Calibrations {
             }
         }
         Ok(())
+    }
+
+    /// Whether the judge of a run was measured; of another run the decision doubts a judge that could not tell right from wrong.
+    pub fn doubt_unmeasured(&self, decision: &mut Decision, runs: [(&str, &Manifest); 2]) {
+        for (calibration, (name, manifest)) in [&self.baseline, &self.candidate].into_iter().zip(runs) {
+            let doubt = manifest.environment.get(record::JUDGE_DOUBT).and_then(Value::as_str);
+            if let (None, Some(doubt)) = (calibration, doubt) {
+                decision.doubt_judge(format!("of the run `{name}`: {doubt}"));
+            }
+        }
     }
 
     fn is_given(&self) -> bool {

@@ -153,6 +153,12 @@ fn undecided(
     if n_most > 0 {
         steps.splice(0..0, longer(n_most, told.join("; ")));
     }
+    if decision.reasons.iter().any(|reason| reason.code == ReasonCode::JudgeError && reason.dataset.is_none()) {
+        let message = "judge both runs again with a judge that tells a right answer from a wrong one (`emt judge score RUN --out \
+                       NEW`), or measure this one (`emt judge calibrate`)"
+            .to_owned();
+        steps.push(NextStep { message, command: None });
+    }
     if decision.reasons.iter().any(|reason| reason.code == ReasonCode::NothingPassed) {
         let message =
             "compare on a dataset that the baseline knows, and that the candidate was not fine-tuned on".to_owned();

@@ -67,6 +67,8 @@ pub(super) fn decide(
     decision.baseline = Some(of_baseline);
     decision.candidate = Some(of_candidate);
     decision.attempt = history.attempt;
+    let named = [&baseline, &candidates[0]].map(|run| (run.name.as_str(), &run.manifest));
+    calibrations.doubt_unmeasured(&mut decision, named);
     decision.allowed_different.clone_from(&args.comparison.allow_different);
     decision.next = next::of_recorded(args, &policy, [&baseline, &candidates[0]], history.path(), &decision)?;
     history.add(&decision)?;

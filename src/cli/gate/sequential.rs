@@ -21,7 +21,7 @@ use crate::compare::{self, CandidateComparison, FieldDifference};
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, RunSet, Subject, Trial, TrialKey};
 use crate::eval::{Batching, DatasetWork, Ended, EvalRun, LoadedSubjects, Session, settled_keys};
-use crate::gate::{Policy, RunName, Sequence};
+use crate::gate::{Decision, Policy, RunName, Sequence};
 use crate::{record, report};
 
 /// Evaluates and decides; returns the exit code.
@@ -70,12 +70,7 @@ pub(super) fn run(
     let mut decision = sequence.decision();
     decision.warnings.extend(warnings);
     decision.warnings.extend(comparability::allowed(&differences));
-    for (run, name) in runs.iter().zip(&mut run_names) {
-        let digest = record::trials_digest(&run.dir)?;
-        (name.n_trials, name.trials) = (Some(digest.n_trials), Some(digest.trials));
-        let flips = results::server_flips(&record::read_manifest(&run.dir)?);
-        decision.warnings.extend(flips.map(|flips| report::server_flips_note(&results::name_of(&run.dir), &flips)));
-    }
+    take_manifests(&mut decision, &mut run_names, &runs, &calibrations)?;
     decision.warnings.extend(comparison::settings_note(
         &runs[BASELINE].spec,
         &runs[CANDIDATE].spec,
@@ -98,6 +93,25 @@ pub(super) fn run(
         progress.say(&format!("{}: report.html, trials.jsonl and the rest of the run", run.dir.display()));
     }
     Ok(decision.exit_code)
+}
+
+/// What the finished runs' manifests and journals say of the runs themselves.
+fn take_manifests(
+    decision: &mut Decision,
+    names: &mut [RunName; 2],
+    runs: &[PlannedRun],
+    calibrations: &Calibrations,
+) -> Result<()> {
+    let manifests = [record::read_manifest(&runs[BASELINE].dir)?, record::read_manifest(&runs[CANDIDATE].dir)?];
+    for ((run, name), manifest) in runs.iter().zip(names.iter_mut()).zip(&manifests) {
+        let digest = record::trials_digest(&run.dir)?;
+        (name.n_trials, name.trials) = (Some(digest.n_trials), Some(digest.trials));
+        let flips = results::server_flips(manifest);
+        decision.warnings.extend(flips.map(|flips| report::server_flips_note(&name.run, &flips)));
+    }
+    let named = [BASELINE, CANDIDATE].map(|run| (names[run].run.as_str(), &manifests[run]));
+    calibrations.doubt_unmeasured(decision, named);
+    Ok(())
 }
 
 /// In what the runs will differ; two runs of one model are refused.
