@@ -153,7 +153,7 @@ pub(super) fn summary(
     let is_certain = |trial: &Trial| {
         let index = spec.datasets.iter().position(|dataset| dataset.dataset == trial.dataset)?;
         let label = judged[index].labels.index_of(&trial.label)?;
-        Some(judged[index].grader.grade(label, &trial.answer.as_ref()?.text).certain)
+        Some(judged[index].grader.grade(label, trial.text()?).certain)
     };
     let input = SummaryInput { run, uncertain_share: compare::uncertain_share(trials, is_certain), server_flips };
     Ok(compare::summarise(&input, spec, trials))

@@ -1,10 +1,11 @@
 //! The nouns of `emt`, pure: no tensors, files, clocks or sockets.
 //!
 //! Read them in this order: an [`RgbImage`] belongs to a [`Sample`], whose label is one of a
-//! [`LabelSet`]; a [`Subject`] answers a [`Prompt`] with an [`Answer`]; judges give [`JudgeVerdict`]s;
+//! [`LabelSet`]; a [`Subject`] answers a [`Prompt`] with a [`Response`]; judges give [`JudgeVerdict`]s;
 //! together they make an [`Outcome`], and all of it is a [`Trial`].
 
 mod answer;
+mod computing;
 mod error_kind;
 mod image;
 mod label;
@@ -20,7 +21,8 @@ mod thought;
 mod trial;
 mod verdict;
 
-pub use answer::{Answer, Stop};
+pub use answer::{Answer, Response, Stop};
+pub use computing::Computing;
 pub use error_kind::{ErrorCode, ErrorKind};
 pub use image::RgbImage;
 pub use label::{AnswerType, Label, LabelSet, LabelSetError};
@@ -28,7 +30,7 @@ pub use nearest::nearest;
 pub use outcome::{Outcome, UnscoredReason};
 pub use probe::{ProbeClassifier, ProbeShots, ProbeSpec};
 pub use prompt::Prompt;
-pub use run_set::RunSet;
+pub use run_set::{RunId, RunSet};
 pub use run_spec::{
     DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, ServedSpec, SubjectPrompt, TowerChange,
 };

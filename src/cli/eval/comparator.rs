@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 use super::options::EvalOptions;
 use crate::cli::forms;
 use crate::dataset::{self, Dataset};
-use crate::domain::{ProbeClassifier, ProbeSpec};
-use crate::eval::{EncoderChoice, OpenedSubjects, ProbeRequest, Shots};
+use crate::domain::{ProbeClassifier, ProbeSpec, RunId};
+use crate::eval::{EncoderChoice, Opened, OpenedSubjects, ProbeRequest, Shots};
 
 /// Flags of the comparison.
 #[derive(Args, Clone, Debug)]
@@ -62,9 +62,9 @@ impl ComparatorOptions {
         self.comparator != ComparatorName::Probe
     }
 
-    /// What stands beside a model behind a server, which shows nothing of its tower.
-    pub(super) fn of_served(&self, has_encoder: bool, n_datasets: usize) -> Result<Comparator> {
-        let warnings = match (self.comparator, has_encoder) {
+    /// What a person should know of what a model behind a server is compared with; a server shows nothing of its tower.
+    pub(super) fn of_served(&self, has_encoder: bool) -> Result<Vec<String>> {
+        Ok(match (self.comparator, has_encoder) {
             (ComparatorName::Probe, _) => {
                 bail!(
                     "--comparator probe needs the model's own tower, which a server does not show; hint: --comparator \
@@ -74,8 +74,7 @@ impl ComparatorOptions {
             (ComparatorName::ZeroShot, false) => bail!("--comparator zero-shot needs an encoder; hint: --encoder DIR"),
             (_, true) => Vec::new(),
             (ComparatorName::Auto, false) => vec![NOTHING.to_owned()],
-        };
-        Ok(Comparator { probes: vec![None; n_datasets], warnings })
+        })
     }
 
     fn request(&self) -> Result<ProbeRequest> {
@@ -183,7 +182,7 @@ fn first_line(error: &anyhow::Error) -> String {
 /// The probe of one run, as its specification has it; `None` where no dataset has one.
 pub(super) fn probe_spec(
     subjects: &OpenedSubjects,
-    run: usize,
+    run: RunId,
     datasets: &[Dataset],
     probes: &[Option<Shots>],
 ) -> Result<Option<ProbeSpec>> {

@@ -11,9 +11,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
-pub(super) use self::prepare::{
-    PlannedRun, Prepared, announce, found_text, open_runs, plan, prepare, prompt_name, tuned_on, warn,
-};
+pub(super) use self::prepare::{PlannedRun, Prepared, announce, found_text, open_runs, plan, prepare, tuned_on, warn};
 use super::comparison::settings_note;
 use super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::progress::Progress;
@@ -57,25 +55,21 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         bail!("--max-unscored is a share from 0 to 1, and is {}", args.max_unscored);
     }
     let options = &args.options;
-    let prepared = prepare(&args.model, options, args.out.as_deref(), quiet, err)?;
+    let mut prepared = prepare(&args.model, options, args.out.as_deref(), quiet, err)?;
     let mut progress = Progress::new(err, quiet);
     warn(&mut progress, &prepared);
     let open_runs = open_runs(&args.model, options, &prepared)?;
-    let works = plan(options, &prepared, &open_runs);
-    announce(&mut progress, &prepared, &works, &open_runs);
+    plan(options, &mut prepared, &open_runs);
+    announce(&mut progress, &prepared, &open_runs);
     interrupt::listen();
     let n_repeats = prepared.n_repeats(options);
-    let Prepared { placement, subjects, datasets, questions, probes, batching, mut panel, runs, feature_cache, .. } =
-        prepared;
+    let Prepared { placement, subjects, tasks, batching, mut panel, runs, feature_cache, .. } = prepared;
     if args.max_unscored >= 1.0 {
         panel.tolerate_unparsable();
     }
     let run = EvalRun {
-        datasets: &datasets,
-        prompt_name: prompt_name(&runs[0].spec),
-        questions: &questions,
-        probes: &probes,
-        modes: &runs[0].spec.modes,
+        tasks,
+        modes: runs[0].spec.modes.clone(),
         max_new_tokens: options.max_new_tokens,
         batch_size: batching.size,
         n_repeats,
@@ -83,7 +77,7 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         runs: open_runs,
         is_stopped: &interrupt::is_stopped,
     };
-    let ended = eval::run(run, &works, || subjects.load(&placement, feature_cache.clone()), &mut progress);
+    let ended = eval::run(run, || subjects.load(&placement, feature_cache.clone()), &mut progress);
     progress.finish();
     if let Some(cache) = feature_cache {
         progress.say(&cache.summary());
@@ -94,7 +88,8 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
             progress.say(&format!("interrupted; the same command goes on where `{dir}` ends"));
             Ok(exit_code::INTERRUPTED)
         }
-        Ended::Complete { trials, judge_error } => {
+        Ended::Complete { trials, tasks, judge_error } => {
+            let datasets = tasks.into_iter().map(|task| task.dataset).collect();
             let gallery = Gallery::of_datasets(datasets, args.max_images);
             write_results(args, &runs, &trials, &gallery, quiet, out)?;
             for (run, trials) in runs.iter().zip(&trials) {

@@ -17,10 +17,10 @@ use crate::cli::progress::Progress;
 use crate::cli::served_options::{is_address, shown};
 use crate::cli::{environment, hub_options, results};
 use crate::dataset::{self, Available, Catalog, Dataset, DatasetHub, OpenRequest};
-use crate::domain::{DatasetSpec, LabelSet, Mode, ProbeSpec, RunSpec, Subject, SubjectPrompt};
+use crate::domain::{Computing, DatasetSpec, LabelSet, Mode, ProbeSpec, RunId, RunSpec};
 use crate::eval::{
-    self, AnySubjects, Batching, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, SERVED_BATCH_SIZE,
-    SampleWork, ServedRequest, ServedSubjects, Shots, SubjectsRequest,
+    self, Batching, Captions, Description, OpenRun, OpenedSubjects, Question, RunDescription, SERVED_BATCH_SIZE,
+    SERVER, SampleWork, ServedRequest, ServedSubjects, SubjectsRequest, Task,
 };
 use crate::judging::Panel;
 use crate::model::Placement;
@@ -34,11 +34,11 @@ use crate::record::{self, FeatureCache, Manifest, Opened, Resumption, RunFolder,
 /// Everything that is settled before weights are read.
 pub(in crate::cli) struct Prepared {
     pub(in crate::cli) placement: Placement,
-    pub(in crate::cli) subjects: AnySubjects,
-    pub(in crate::cli) datasets: Vec<Dataset>,
-    pub(in crate::cli) questions: Vec<Question>,
-    /// By dataset, the shots of its probe.
-    pub(in crate::cli) probes: Vec<Option<Shots>>,
+    pub(in crate::cli) subjects: Box<dyn eval::Opened>,
+    /// What is known of them.
+    pub(in crate::cli) description: Description,
+    /// The datasets with what is asked of them.
+    pub(in crate::cli) tasks: Vec<Task>,
     /// What a person should know of what the model is compared with.
     comparator_warnings: Vec<String>,
     pub(in crate::cli) batching: Batching,
@@ -80,49 +80,43 @@ pub(in crate::cli) fn prepare(
     let hub = args.hub.hub(quiet, err)?;
     let modes = modes(&args.modes)?;
     let sample_seed = args.sample_seed.unwrap_or(datasets[0].sample_seed);
-    let wanted = Wanted {
-        model,
-        args,
-        texts: &texts,
-        datasets: &datasets,
-        sample_seed,
-        template: &template,
-        modes: &modes,
-        hub: &hub,
-    };
+    let wanted =
+        Wanted { model, args, texts: &texts, datasets, sample_seed, template: &template, modes: &modes, hub: &hub };
     let asked = match is_address(model) {
-        true => ask_server(&wanted)?,
-        false => ask_checkpoint(&wanted, &placement)?,
+        true => ask_server(wanted)?,
+        false => ask_checkpoint(wanted, &placement)?,
     };
-    let Asked { subjects, mut specs, questions, comparator, probe, batching } = asked;
-    let (compute_type, device_kind) = match batching.is_served {
-        true => (SERVED.to_owned(), SERVED.to_owned()),
-        false => (placement.compute_type(), placement.device_kind().to_owned()),
+    let Asked { subjects, mut specs, tasks, comparator_warnings, probe, batching } = asked;
+    let computing = match batching.is_served {
+        true => Computing::Served,
+        false => {
+            Computing::Local { compute_type: placement.compute_type(), device_kind: placement.device_kind().to_owned() }
+        }
     };
+    let description = subjects.describe()?;
+    let first = description.runs.first().context("there is no run to make")?;
     let mut spec = RunSpec {
-        model: subjects.model_spec(0)?,
-        encoder: subjects.encoder_spec(0)?,
+        model: first.model.clone(),
+        encoder: first.encoder.clone(),
         probe,
         datasets: specs.first().cloned().unwrap_or_default(),
         sample_seed,
         modes,
         max_new_tokens: args.max_new_tokens,
-        compute_type,
-        device_kind,
+        computing,
         judges: Vec::new(),
         tuned_on: tuned_on(args.tuned_on.as_deref(), &args.places)?,
     };
     let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
     spec.judges = panel.specs();
-    let runs = planned_runs(out, &subjects, &spec, &mut specs)?;
+    let runs = planned_runs(out, subjects.as_ref(), &description, &spec, &mut specs)?;
     hub_commits.extend(hub_options::found(&hub));
     Ok(Prepared {
         placement,
         subjects,
-        datasets,
-        questions,
-        probes: comparator.probes,
-        comparator_warnings: comparator.warnings,
+        description,
+        tasks,
+        comparator_warnings,
         batching,
         panel,
         runs,
@@ -133,11 +127,11 @@ pub(in crate::cli) fn prepare(
 
 /// Subjects with what they are asked.
 struct Asked {
-    subjects: AnySubjects,
+    subjects: Box<dyn eval::Opened>,
     /// By run.
     specs: Vec<Vec<DatasetSpec>>,
-    questions: Vec<Question>,
-    comparator: Comparator,
+    tasks: Vec<Task>,
+    comparator_warnings: Vec<String>,
     probe: Option<ProbeSpec>,
     batching: Batching,
 }
@@ -148,15 +142,12 @@ struct Wanted<'a> {
     args: &'a EvalOptions,
     /// What a person typed of the datasets.
     texts: &'a [String],
-    datasets: &'a [Dataset],
+    datasets: Vec<Dataset>,
     sample_seed: u64,
     template: &'a PromptTemplate,
     modes: &'a [Mode],
     hub: &'a Hub<'a>,
 }
-
-/// What a server tells neither of its numbers nor of its device.
-const SERVED: &str = "served";
 
 fn captions(args: &EvalOptions) -> Captions {
     match args.captions {
@@ -165,8 +156,8 @@ fn captions(args: &EvalOptions) -> Captions {
     }
 }
 
-fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
-    let Wanted { model, args, texts, datasets, sample_seed, template, modes, hub } = *wanted;
+fn ask_checkpoint(wanted: Wanted<'_>, placement: &Placement) -> Result<Asked> {
+    let Wanted { model, args, texts, datasets, sample_seed, template, modes, hub } = wanted;
     if args.adapters.merge && placement.rounds_to_int8 {
         bail!(
             "--merge would round to 8 bits what was rounded before; hint: without it updates are computed beside, or leave `+int8` out of --dtype"
@@ -190,49 +181,48 @@ fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
         hub,
     };
     let subjects = OpenedSubjects::open(&request)?;
-    let comparator = comparator::choose(args, &subjects, texts, datasets, sample_seed)?;
-    let n_runs = subjects.runs().len();
-    let mut specs: Vec<Vec<DatasetSpec>> = vec![Vec::new(); n_runs];
-    let (mut questions, mut n_tokens_max) = (Vec::new(), 0);
-    for (dataset, shots) in datasets.iter().zip(&comparator.probes) {
+    let Comparator { probes, warnings } = comparator::choose(args, &subjects, texts, &datasets, sample_seed)?;
+    let probe = comparator::probe_spec(&subjects, RunId::new(0), &datasets, &probes)?;
+    let mut specs: Vec<Vec<DatasetSpec>> = vec![Vec::new(); subjects.n_runs()];
+    let (mut tasks, mut n_tokens_max) = (Vec::with_capacity(datasets.len()), 0);
+    for (dataset, shots) in datasets.into_iter().zip(probes) {
         let prompt = template.render(&dataset.noun, &dataset.labels)?;
-        let question = Question { text: prompt.text.clone(), captions: captions(args).of(dataset) };
-        let spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), shots.as_ref());
-        for (run, specs) in specs.iter_mut().enumerate() {
+        let question = Question { prompt: prompt.clone(), captions: captions(args).of(&dataset) };
+        let spec = eval::dataset_spec(&dataset, &question, subjects.has_encoder(), shots.as_ref());
+        for (run, specs) in RunId::all(specs.len()).zip(&mut specs) {
             let rendered = subjects.render(run, &prompt.text)?;
-            let n_new = n_new_positions(args, modes, &subjects, run, dataset, &rendered)?;
+            let n_new = n_new_positions(args, modes, &subjects, run, &dataset, &rendered)?;
             n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
             let mut spec = spec.clone();
             spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, modes));
             specs.push(spec);
         }
-        questions.push(question);
+        tasks.push(Task::new(dataset, question, shots));
     }
     let size = subjects.batch_size(args.batch_size, n_tokens_max, placement)?;
     let batching = Batching { size, is_served: false };
-    let probe = comparator::probe_spec(&subjects, 0, datasets, &comparator.probes)?;
-    Ok(Asked { subjects: AnySubjects::Local(subjects), specs, questions, comparator, probe, batching })
+    Ok(Asked { subjects: Box::new(subjects), specs, tasks, comparator_warnings: warnings, probe, batching })
 }
 
 /// The server renders prompts and knows its own limits; what does not fit, it refuses.
-fn ask_server(wanted: &Wanted<'_>) -> Result<Asked> {
-    let Wanted { model, args, datasets, template, modes, hub, .. } = *wanted;
+fn ask_server(wanted: Wanted<'_>) -> Result<Asked> {
+    let Wanted { model, args, datasets, template, modes, hub, .. } = wanted;
     let encoder = args.comparator.encoder(&args.encoder)?;
     let server = args.served.request(model, args, modes.contains(&Mode::Score))?;
     let subjects = ServedSubjects::open(ServedRequest { server, encoder, hub })?;
-    let comparator = args.comparator.of_served(subjects.has_encoder(), datasets.len())?;
-    let (mut specs, mut questions) = (Vec::new(), Vec::new());
+    let warnings = args.comparator.of_served(subjects.has_encoder())?;
+    let (mut specs, mut tasks) = (Vec::new(), Vec::with_capacity(datasets.len()));
     for dataset in datasets {
         let prompt = template.render(&dataset.noun, &dataset.labels)?;
-        let question = Question { text: prompt.text.clone(), captions: captions(args).of(dataset) };
-        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), None);
+        let question = Question { prompt: prompt.clone(), captions: captions(args).of(&dataset) };
+        let mut spec = eval::dataset_spec(&dataset, &question, subjects.has_encoder(), None);
         spec.prompts.splice(0..0, eval::served_prompts(&prompt, modes));
         specs.push(spec);
-        questions.push(question);
+        tasks.push(Task::new(dataset, question, None));
     }
     let batching = Batching { size: args.batch_size.unwrap_or(SERVED_BATCH_SIZE), is_served: true };
-    let specs = vec![specs; subjects.runs().len()];
-    Ok(Asked { subjects: AnySubjects::Served(subjects), specs, questions, comparator, probe: None, batching })
+    let specs = vec![specs; subjects.n_runs()];
+    Ok(Asked { subjects: Box::new(subjects), specs, tasks, comparator_warnings: warnings, probe: None, batching })
 }
 
 /// The modes that `--modes` names, in the order of a run.
@@ -257,7 +247,7 @@ fn n_new_positions(
     args: &EvalOptions,
     modes: &[Mode],
     subjects: &OpenedSubjects,
-    run: usize,
+    run: RunId,
     dataset: &Dataset,
     rendered: &RenderedPrompt,
 ) -> Result<usize> {
@@ -282,19 +272,17 @@ pub(in crate::cli) struct PlannedRun {
 /// One run without adapters; with them, the base's (unless left out) and one for each.
 fn planned_runs(
     out: Option<&Path>,
-    subjects: &AnySubjects,
+    subjects: &dyn eval::Opened,
+    description: &Description,
     common: &RunSpec,
     datasets: &mut [Vec<DatasetSpec>],
 ) -> Result<Vec<PlannedRun>> {
-    let names = subjects.runs();
-    let is_alone = names.len() == 1;
-    names
-        .iter()
-        .enumerate()
-        .map(|(run, name)| {
-            let (model, encoder) = (subjects.model_spec(run)?, subjects.encoder_spec(run)?);
-            let datasets = datasets.get_mut(run).map(std::mem::take).unwrap_or_default();
-            let mut spec = RunSpec { model, encoder, datasets, ..common.clone() };
+    let is_alone = description.runs.len() == 1;
+    RunId::all(description.runs.len())
+        .zip(&description.runs)
+        .map(|(run, RunDescription { name, model, encoder, .. })| {
+            let datasets = datasets.get_mut(run.place()).map(std::mem::take).unwrap_or_default();
+            let mut spec = RunSpec { model: model.clone(), encoder: encoder.clone(), datasets, ..common.clone() };
             if let Some(probe) = &mut spec.probe {
                 probe.tower = subjects.probe_tower(run)?;
             }
@@ -381,16 +369,6 @@ pub(in crate::cli) fn tuned_on(list: Option<&str>, places: &Places) -> Result<BT
         .collect()
 }
 
-pub(in crate::cli) fn prompt_name(spec: &RunSpec) -> &str {
-    let of_model = |dataset: &'_ DatasetSpec| -> Option<usize> {
-        dataset.prompts.iter().position(|prompt: &SubjectPrompt| prompt.subject == Subject::Model)
-    };
-    spec.datasets
-        .iter()
-        .find_map(|dataset| of_model(dataset).map(|index| dataset.prompts[index].prompt.as_str()))
-        .unwrap_or("emt")
-}
-
 fn default_folder(spec: &RunSpec) -> PathBuf {
     let identity = record::identity(spec);
     let digits = identity.rsplit(':').next().unwrap_or_default();
@@ -417,22 +395,19 @@ fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::M
     fields
 }
 
-pub(in crate::cli) fn plan(args: &EvalOptions, prepared: &Prepared, open_runs: &[OpenRun]) -> Vec<DatasetWork> {
+pub(in crate::cli) fn plan(args: &EvalOptions, prepared: &mut Prepared, open_runs: &[OpenRun]) {
     let recorded: Vec<HashSet<_>> = open_runs.iter().map(|open| eval::settled_keys(&open.recorded)).collect();
     let spec = &prepared.runs[0].spec;
     let plan = |dataset: &Dataset| {
         let comparator = spec.comparator(&dataset.name);
         eval::plan(dataset, spec.sample_seed, args.limit, &spec.modes, comparator, &recorded, prepared.batching)
     };
-    prepared.datasets.iter().map(plan).collect()
+    for task in &mut prepared.tasks {
+        task.work = plan(&task.dataset);
+    }
 }
 
-pub(in crate::cli) fn announce(
-    progress: &mut Progress,
-    prepared: &Prepared,
-    works: &[DatasetWork],
-    open_runs: &[OpenRun],
-) {
+pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &Prepared, open_runs: &[OpenRun]) {
     let is_resumed = open_runs.iter().any(|open| !open.recorded.is_empty());
     for open in open_runs {
         if let Opened::Resumed { added_modes, n_trials, .. } = open.folder.opened()
@@ -446,22 +421,22 @@ pub(in crate::cli) fn announce(
             ));
         }
     }
-    let n_samples: usize = works.iter().map(|work| work.selected.len()).sum();
-    let n_recorded: usize = works.iter().map(|work| work.n_recorded).sum();
+    let n_samples: usize = prepared.tasks.iter().map(|task| task.work.selected.len()).sum();
+    let n_recorded: usize = prepared.tasks.iter().map(|task| task.work.n_recorded).sum();
     let spec = &prepared.runs[0].spec;
     let names: Vec<&str> = prepared.runs.iter().map(|run| run.spec.model.name.as_str()).collect();
     let dirs: Vec<String> = prepared.runs.iter().map(|run| run.dir.display().to_string()).collect();
     progress.say(&format!(
         "{} ({}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
         names.join(", "),
-        words::how_run(&spec.model.family, &spec.compute_type, &spec.device_kind),
+        words::how_run(&spec.model.family, &spec.computing),
         prepared.batching.size,
-        works.len(),
+        prepared.tasks.len(),
         if is_resumed { format!(", {n_recorded} recorded already") } else { String::new() },
         dirs.join(", ")
     ));
     if prepared.batching.is_served {
-        progress.say(&format!("server: {} requests, retries aside", n_requests(prepared, works)));
+        progress.say(&format!("server: {} requests, retries aside", n_requests(prepared)));
     }
     let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
@@ -470,43 +445,31 @@ pub(in crate::cli) fn announce(
     }
 }
 
-/// Requests to a server that `works` need.
-fn n_requests(prepared: &Prepared, works: &[DatasetWork]) -> usize {
-    let of_dataset = |(dataset, work): (&Dataset, &DatasetWork)| -> usize {
+/// Requests to a server that what remains needs.
+fn n_requests(prepared: &Prepared) -> usize {
+    let of_task = |Task { dataset, work, .. }: &Task| -> usize {
         let n_scoring = |run| prepared.subjects.n_requests_per_scoring(run, dataset.labels.len());
         let of_sample =
             |sample: &SampleWork| sample.generate.iter().count() + sample.score.iter().map(n_scoring).sum::<usize>();
         work.remaining.iter().map(of_sample).sum()
     };
-    prepared.datasets.iter().zip(works).map(of_dataset).sum()
+    prepared.tasks.iter().map(of_task).sum()
 }
 
 /// Opens the folders of all runs, new or to go on with.
 pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Prepared) -> Result<Vec<OpenRun>> {
     let mut open_runs = Vec::with_capacity(prepared.runs.len());
-    for (run, PlannedRun { spec, dir }) in prepared.runs.iter().enumerate() {
+    for (PlannedRun { spec, dir }, described) in prepared.runs.iter().zip(&prepared.description.runs) {
         let mut environment = sitting(model, args, prepared.batching.size);
-        environment.insert("tower_change".into(), prepared.subjects.tower_change());
-        if let Some(layers) = prepared.subjects.tower_change_by_layer() {
-            environment.insert("tower_change_by_layer".into(), layers);
-        }
+        environment.extend(described.environment.clone());
         if !prepared.hub_commits.is_empty() {
             environment.insert("hub".into(), prepared.hub_commits.clone().into());
         }
-        if let Some(version) = prepared.subjects.transformers_version(run) {
-            environment.insert("transformers_version".into(), version.into());
+        if let Some(server) = described.environment.get(SERVER) {
+            refuse_another_model(dir, spec, server)?;
         }
-        let warnings = prepared.subjects.warnings_of(run);
-        if !warnings.is_empty() {
-            environment.insert("warnings".into(), warnings.into());
-        }
-        if let Some(server) = prepared.subjects.server(run) {
-            refuse_another_model(dir, spec, &server)?;
-            environment.insert(SERVER.into(), server);
-        }
-        let tuned_on = prepared.subjects.tuned_on(run);
-        if !tuned_on.is_empty() {
-            environment.insert(ADAPTER_TUNED_ON.into(), tuned_on.into());
+        if !described.tuned_on.is_empty() {
+            environment.insert(ADAPTER_TUNED_ON.into(), described.tuned_on.clone().into());
         }
         let manifest = Manifest::new(spec.clone(), environment);
         let (folder, recorded) = RunFolder::create_or_resume(dir, manifest, args.fresh)?;
@@ -514,9 +477,6 @@ pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Pre
     }
     Ok(open_runs)
 }
-
-/// The key of `run.json`'s environment under which a served model's server stands.
-const SERVER: &str = "server";
 
 /// How far the log-probabilities of one answer of one model may lie apart: what else a server does at the time changes their
 /// digits, an update of the weights changes more.
@@ -548,7 +508,7 @@ fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -> Result<()
 
 /// What a person should know before anything is asked.
 pub(in crate::cli) fn warn(progress: &mut Progress, prepared: &Prepared) {
-    for dataset in &prepared.datasets {
+    for Task { dataset, .. } in &prepared.tasks {
         for warning in dataset.warnings.iter().chain(&dataset.notes) {
             progress.say(&format!("warning: {}: {warning}", dataset.name));
         }
@@ -559,7 +519,7 @@ pub(in crate::cli) fn warn(progress: &mut Progress, prepared: &Prepared) {
     for warning in &prepared.comparator_warnings {
         progress.say(&format!("warning: {warning}"));
     }
-    for warning in prepared.subjects.warnings() {
+    for warning in &prepared.description.warnings {
         progress.say(&format!("warning: {warning}"));
     }
 }

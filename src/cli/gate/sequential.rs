@@ -19,8 +19,8 @@ use crate::cli::served_options::is_address;
 use crate::cli::{exit_code, interrupt};
 use crate::compare::{self, CandidateComparison};
 use crate::dataset::Dataset;
-use crate::domain::{Mode, Outcome, RunSet, Subject, Trial, TrialKey};
-use crate::eval::{Batching, DatasetWork, Ended, EvalRun, LoadedSubjects, Session, settled_keys};
+use crate::domain::{Mode, Outcome, RunId, RunSet, Subject, Trial, TrialKey};
+use crate::eval::{Batching, DatasetWork, Ended, EvalRun, Loaded, Session, Task, settled_keys};
 use crate::gate::{Policy, RunName, Sequence};
 use crate::{record, report};
 
@@ -49,18 +49,19 @@ pub(super) fn run(
         "the gate decides on generated answers; hint: --modes generate or --modes generate,score"
     );
     let tuned_on = names(options.tuned_on.as_deref());
-    let of_runs = prepared.datasets.iter().map(|dataset| dataset.name.as_str());
+    let of_runs = prepared.tasks.iter().map(|task| task.dataset.name.as_str());
     datasets::check(&policy, &args.rules, &tuned_on, &datasets::known(&options.places, of_runs)?)?;
     policy.mark_tuned_on(tuned_on);
     let named = datasets::named(&policy);
-    policy.mark_tuned_on(prepared.subjects.tuned_on(CANDIDATE));
+    policy.mark_tuned_on(prepared.description.runs[CANDIDATE].tuned_on.clone());
     let mut run_names = [BASELINE, CANDIDATE].map(|run| planned_name(&prepared.runs[run]));
     if !args.rules.allow_same {
         let specs = [BASELINE, CANDIDATE].map(|run| &prepared.runs[run].spec);
         let differences = compare::field_differences(&record::comparable(specs[0]), &record::comparable(specs[1]));
         comparability::refuse_same([&run_names[BASELINE].run, &run_names[CANDIDATE].run], specs, &differences)?;
     }
-    let at_hand = prepared.datasets.iter().map(|dataset| (dataset.name.clone(), n_max(dataset, usize::MAX, None)));
+    let at_hand =
+        prepared.tasks.iter().map(|Task { dataset, .. }| (dataset.name.clone(), n_max(dataset, usize::MAX, None)));
     let at_hand: BTreeMap<String, usize> = at_hand.collect();
     let history = History::open(&args.rules, &run_names)?;
     if let Some(attempt) = history.attempt {
@@ -127,9 +128,11 @@ fn ask(
     let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&prepared.runs[run].dir));
     check(args, calibrations, &baseline?, &candidate?)?;
     let n_max: Vec<(String, usize)> = prepared
-        .datasets
+        .tasks
         .iter()
-        .map(|dataset| (dataset.name.clone(), n_max(dataset, policy.of(&dataset.name).max_pairs, options.limit)))
+        .map(|Task { dataset, .. }| {
+            (dataset.name.clone(), n_max(dataset, policy.of(&dataset.name).max_pairs, options.limit))
+        })
         .collect();
     let mut sequence = Sequence::new(policy.clone(), &n_max);
     for (dataset, n) in sequence.unreachable() {
@@ -141,14 +144,10 @@ fn ask(
     interrupt::listen();
     let n_repeats = prepared.n_repeats(options);
     let cache = prepared.feature_cache.clone();
-    let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, .. } = prepared;
-    let spec = runs[BASELINE].spec.clone();
+    let Prepared { placement, subjects, tasks, batching, panel, runs, .. } = prepared;
     let session = Session::open(EvalRun {
-        datasets: &datasets,
-        prompt_name: eval::prompt_name(&spec),
-        questions: &questions,
-        probes: &probes,
-        modes: &spec.modes,
+        tasks,
+        modes: runs[BASELINE].spec.modes.clone(),
         max_new_tokens: options.max_new_tokens,
         batch_size: batching.size,
         n_repeats,
@@ -156,7 +155,7 @@ fn ask(
         runs: open_runs,
         is_stopped: &interrupt::is_stopped,
     })?;
-    let mut looker = Looker { args, datasets: &datasets, runs: &runs, batching, asked: BTreeMap::new() };
+    let mut looker = Looker { args, runs: &runs, batching, asked: BTreeMap::new() };
     let mut course = Course { session, load: Some(|| subjects.load(&placement, cache)) };
     if !fix_margins(&mut sequence, policy, &n_max, &mut looker, &mut course, progress)? {
         return Ok(None);
@@ -166,23 +165,24 @@ fn ask(
             sequence.open().into_iter().map(|(dataset, n)| (dataset.to_owned(), n)).collect();
         let told: Vec<String> = open.iter().map(|(dataset, n)| format!("{dataset} at {n}")).collect();
         progress.say(&format!("look: {}", if told.is_empty() { "nothing to ask".to_owned() } else { told.join(", ") }));
-        if !course.ask(&looker.works(&open, None)?, progress)? {
+        looker.plan(&mut course.session, &open, None)?;
+        if !course.ask(progress)? {
             progress.finish();
             progress.say("interrupted; the same command goes on");
             return Ok(None);
         }
-        looker.observe(&mut sequence, policy, calibrations, &open)?;
+        looker.observe(course.session.tasks(), &mut sequence, policy, calibrations, &open)?;
         if sequence.open().is_empty() {
             break;
         }
     }
-    let works = looker.works(&[], None)?;
-    let is_repeated = course.repeat(&works)?;
+    looker.plan(&mut course.session, &[], None)?;
+    let is_repeated = course.repeat()?;
     progress.finish();
     if !is_repeated {
         return Ok(None);
     }
-    let Ended::Complete { trials, .. } = course.session.finish(&works)? else {
+    let Ended::Complete { trials, .. } = course.session.finish()? else {
         bail!("the runs did not end");
     };
     write_runs(&runs, &trials, options)?;
@@ -224,7 +224,7 @@ fn n_max(dataset: &Dataset, max_pairs: usize, limit: Option<usize>) -> usize {
     balanced.min(max_pairs).min(limit.unwrap_or(usize::MAX)).max(1)
 }
 
-fn once<L: FnOnce() -> Result<LoadedSubjects>>(load: &mut Option<L>) -> Result<LoadedSubjects> {
+fn once<L: FnOnce() -> Result<Loaded>>(load: &mut Option<L>) -> Result<Loaded> {
     match load.take() {
         Some(load) => load(),
         None => bail!("the subjects were loaded before"),
@@ -237,21 +237,21 @@ struct Course<'a, L> {
     load: Option<L>,
 }
 
-impl<L: FnOnce() -> Result<LoadedSubjects>> Course<'_, L> {
-    fn ask(&mut self, works: &[DatasetWork], progress: &mut Progress) -> Result<bool> {
+impl<L: FnOnce() -> Result<Loaded>> Course<'_, L> {
+    fn ask(&mut self, progress: &mut Progress) -> Result<bool> {
         let load = &mut self.load;
-        self.session.ask(works, || once(load), progress)
+        self.session.ask(|| once(load), progress)
     }
 
-    fn repeat(&mut self, works: &[DatasetWork]) -> Result<bool> {
+    fn repeat(&mut self) -> Result<bool> {
         let load = &mut self.load;
-        self.session.repeat(works, || once(load))
+        self.session.repeat(|| once(load))
     }
 }
 
 /// A relative margin follows from the baseline alone and must be fixed before the candidate is read: so the baseline is
 /// asked first, about all that may be asked. `false` where somebody interrupted.
-fn fix_margins<L: FnOnce() -> Result<LoadedSubjects>>(
+fn fix_margins<L: FnOnce() -> Result<Loaded>>(
     sequence: &mut Sequence,
     policy: &Policy,
     n_max: &[(String, usize)],
@@ -265,12 +265,14 @@ fn fix_margins<L: FnOnce() -> Result<LoadedSubjects>>(
         return Ok(true);
     }
     progress.say("the margin is relative: the baseline is asked first");
-    if !course.ask(&looker.works(&relative, Some(BASELINE))?, progress)? {
+    looker.plan(&mut course.session, &relative, Some(RunId::new(BASELINE)))?;
+    if !course.ask(progress)? {
         return Ok(false);
     }
     let (_, trials) = record::read_run(&looker.runs[BASELINE].dir)?;
     for (name, n) in &relative {
-        let Some(dataset) = looker.datasets.iter().find(|dataset| &dataset.name == name) else { continue };
+        let found = course.session.tasks().iter().find(|task| &task.dataset.name == name);
+        let Some(Task { dataset, .. }) = found else { continue };
         let samples = looker.samples(dataset, *n);
         let (mut n_correct, mut n_scored) = (0, 0);
         for trial in trials.iter().filter(|trial| {
@@ -290,7 +292,6 @@ fn fix_margins<L: FnOnce() -> Result<LoadedSubjects>>(
 /// Knows which samples a look needs, and reads what was recorded of them.
 struct Looker<'a> {
     args: &'a GateArgs,
-    datasets: &'a [Dataset],
     runs: &'a [PlannedRun],
     batching: Batching,
     /// By dataset, the samples that were asked about so far.
@@ -298,17 +299,16 @@ struct Looker<'a> {
 }
 
 impl Looker<'_> {
-    /// What remains to be asked for each dataset of `open` at its number of samples; of the others nothing. `only` names the
-    /// one run that is asked.
-    fn works(&mut self, open: &[(String, usize)], only: Option<usize>) -> Result<Vec<DatasetWork>> {
+    /// Plans what remains to be asked for each dataset of `open` at its number of samples; of the others nothing. `only` names
+    /// the one run that is asked.
+    fn plan(&mut self, session: &mut Session<'_>, open: &[(String, usize)], only: Option<RunId>) -> Result<()> {
         let mut recorded: Vec<HashSet<TrialKey>> = Vec::with_capacity(self.runs.len());
         for run in self.runs {
             let (_, trials) = record::read_run(&run.dir)?;
             recorded.push(settled_keys(&trials));
         }
         let spec = &self.runs[BASELINE].spec;
-        let mut works = Vec::with_capacity(self.datasets.len());
-        for dataset in self.datasets {
+        session.plan(|dataset| {
             let n_before = self.asked.get(&dataset.name).copied().unwrap_or(0);
             let look = open.iter().find(|(name, _)| *name == dataset.name).map(|(_, n)| *n);
             let n = look.unwrap_or(n_before).max(n_before);
@@ -328,9 +328,8 @@ impl Looker<'_> {
                     self.asked.insert(dataset.name.clone(), n);
                 }
             }
-            works.push(work);
-        }
-        Ok(works)
+            Ok(work)
+        })
     }
 
     /// The ids of the first `n` samples of a dataset.
@@ -344,15 +343,15 @@ impl Looker<'_> {
     /// Compares what was recorded of the samples of `open` and hands it to the sequence.
     fn observe(
         &self,
+        tasks: &[Task],
         sequence: &mut Sequence,
         policy: &Policy,
         calibrations: &Calibrations,
         open: &[(String, usize)],
     ) -> Result<()> {
-        let samples: BTreeMap<String, BTreeSet<String>> = self
-            .datasets
+        let samples: BTreeMap<String, BTreeSet<String>> = tasks
             .iter()
-            .map(|dataset| {
+            .map(|Task { dataset, .. }| {
                 let n = open.iter().find(|(name, _)| *name == dataset.name).map_or(0, |(_, n)| *n);
                 let samples = self.samples(dataset, n).into_iter().map(str::to_owned).collect();
                 (dataset.name.clone(), samples)
@@ -382,7 +381,7 @@ impl Looker<'_> {
 }
 
 /// Leaves only `run` to be asked.
-fn only_run(work: &mut DatasetWork, run: usize, n_runs: usize) {
+fn only_run(work: &mut DatasetWork, run: RunId, n_runs: usize) {
     let kept = RunSet::of(n_runs, |other| other == run);
     work.remaining.iter_mut().for_each(|sample| *sample = sample.only(kept));
     work.remaining.retain(|sample| !sample.runs().is_empty());
