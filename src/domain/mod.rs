@@ -18,6 +18,7 @@ mod run_spec;
 mod sample;
 pub mod text;
 mod thought;
+mod training_spec;
 mod trial;
 mod verdict;
 
@@ -36,5 +37,6 @@ pub use run_spec::{
 };
 pub use sample::{Sample, select};
 pub use thought::{SplitReply, ends_in_thought, with_thought_opened};
+pub use training_spec::{Decay, LoraShape, Method, TrainingDatasetSpec, TrainingNumbers, TrainingSpec};
 pub use trial::{FewerShots, Mode, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
 pub use verdict::{JudgeVerdict, Verdict};
