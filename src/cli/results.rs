@@ -15,6 +15,7 @@ use crate::domain::{Mode, RunSpec, Subject, Trial};
 use crate::eval::UnscoredShare;
 use crate::record;
 use crate::report::{self, ReportInput};
+use crate::study::EvaluatedRun;
 use crate::{eval, record::Manifest};
 
 /// Form of the result on standard output.
@@ -52,6 +53,11 @@ pub(super) struct ChartOptions {
 }
 
 impl ChartOptions {
+    /// Roses as they are drawn where nobody says how.
+    pub(super) fn plain() -> Self {
+        Self { rose_scale: Scale::Radius, rose_style: Style::Petals, paper_rows: false }
+    }
+
     /// The same as the charts take them.
     pub(super) fn options(&self) -> RoseOptions {
         RoseOptions { scale: self.rose_scale, style: self.rose_style, paper_rows: self.paper_rows }
@@ -69,6 +75,13 @@ pub(super) struct Results<'a> {
     pub charts: &'a ChartOptions,
     /// Where images of its errors are found.
     pub gallery: &'a Gallery,
+}
+
+impl<'a> Results<'a> {
+    /// Of a run that was just evaluated, into its own folder.
+    pub(super) fn of(run: &'a EvaluatedRun, charts: &'a ChartOptions, gallery: &'a Gallery) -> Self {
+        Self { dir: &run.dir, run: &run.dir, spec: &run.spec, trials: &run.trials, charts, gallery }
+    }
 }
 
 /// The width of `rose.png`.

@@ -76,6 +76,26 @@ pub struct SubjectsRequest<'a> {
     pub hub: &'a Hub<'a>,
 }
 
+impl<'a> SubjectsRequest<'a> {
+    /// The model alone, with every default.
+    pub fn new(model: &'a Path, hub: &'a Hub<'a>) -> Self {
+        Self {
+            model,
+            encoder: EncoderChoice::Auto,
+            is_zero_shot: true,
+            template: None,
+            pixels: PixelLimits::default(),
+            generation: GenerationChoice::Checkpoint,
+            adapters: &[],
+            has_base: true,
+            is_merged: false,
+            allows_idle: false,
+            hashes: None,
+            hub,
+        }
+    }
+}
+
 /// Model and encoder, opened and compared; no weight is read yet.
 pub struct OpenedSubjects {
     model: OpenedModel,

@@ -42,7 +42,7 @@ const FAMILY: &str = "served";
 
 impl ServedSubjects {
     /// Opens the encoder, and probes the server.
-    pub fn open(request: ServedRequest<'_>) -> Result<Self> {
+    pub fn open(request: &ServedRequest<'_>) -> Result<Self> {
         let encoder = match &request.encoder {
             EncoderChoice::Auto | EncoderChoice::None => None,
             EncoderChoice::Folder(dir) => {
@@ -51,7 +51,7 @@ impl ServedSubjects {
                 Some((opened, hash))
             }
         };
-        let server = Server::open(request.server)?;
+        let server = Server::open(request.server.clone())?;
         let subjects = Self { server, encoder };
         subjects.refuse_equal_names()?;
         Ok(subjects)

@@ -11,7 +11,7 @@ use super::history::History;
 use super::{GateArgs, datasets, names, next, output};
 use crate::cli::comparability;
 use crate::cli::comparison::{self, RecordedRun, Rules};
-use crate::cli::eval::{self, EvalOptions, PlannedRun, Prepared};
+use crate::cli::eval::{self, EvalOptions};
 use crate::cli::gallery::Gallery;
 use crate::cli::progress::Progress;
 use crate::cli::results::{self, Format, Results};
@@ -22,6 +22,7 @@ use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, RunId, RunSet, Subject, Trial, TrialKey};
 use crate::eval::{Batching, DatasetWork, Ended, EvalRun, Loaded, Session, Task, settled_keys};
 use crate::gate::{Policy, RunName, Sequence};
+use crate::study::{PlannedEvaluation, PlannedRun};
 use crate::{record, report};
 
 /// Evaluates and decides; returns the exit code.
@@ -71,7 +72,7 @@ pub(super) fn run(
     let mut progress = Progress::new(err, quiet);
     eval::warn(&mut progress, &prepared);
     let cache = prepared.feature_cache.clone();
-    let asked = ask(args, model, &policy, prepared, &calibrations, &mut progress)?;
+    let asked = ask(args, &policy, prepared, &calibrations, &mut progress)?;
     if let Some(cache) = cache {
         progress.say(&cache.summary());
     }
@@ -107,7 +108,7 @@ pub(super) fn run(
 }
 
 /// The run as a decision names it, before it has trials.
-fn planned_name(PlannedRun { spec, dir }: &PlannedRun) -> RunName {
+fn planned_name(PlannedRun { spec, dir, .. }: &PlannedRun) -> RunName {
     RunName { run: results::name_of(dir), identity: record::identity(spec), n_trials: None, trials: None }
 }
 
@@ -117,17 +118,16 @@ const CANDIDATE: usize = 1;
 /// Asks look by look until nothing is open; `None` where somebody interrupted.
 fn ask(
     args: &GateArgs,
-    model: &Path,
     policy: &Policy,
-    prepared: Prepared,
+    planned: PlannedEvaluation,
     calibrations: &Calibrations,
     progress: &mut Progress,
 ) -> Result<Option<(Sequence, Vec<PlannedRun>)>> {
     let options = &args.options;
-    let open_runs = eval::open_runs(model, options, &prepared)?;
-    let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&prepared.runs[run].dir));
+    let open_runs = planned.open_folders()?;
+    let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&planned.runs[run].dir));
     check(args, calibrations, &baseline?, &candidate?)?;
-    let n_max: Vec<(String, usize)> = prepared
+    let n_max: Vec<(String, usize)> = planned
         .tasks
         .iter()
         .map(|Task { dataset, .. }| {
@@ -142,9 +142,8 @@ fn ask(
         ));
     }
     interrupt::listen();
-    let n_repeats = prepared.n_repeats(options);
-    let cache = prepared.feature_cache.clone();
-    let Prepared { placement, subjects, tasks, batching, panel, runs, .. } = prepared;
+    let PlannedEvaluation { placement, respondent, tasks, batching, panel, runs, feature_cache, n_repeats, .. } =
+        planned;
     let session = Session::open(EvalRun {
         tasks,
         modes: runs[BASELINE].spec.modes.clone(),
@@ -156,7 +155,7 @@ fn ask(
         is_stopped: &interrupt::is_stopped,
     })?;
     let mut looker = Looker { args, runs: &runs, batching, asked: BTreeMap::new() };
-    let mut course = Course { session, load: Some(|| subjects.load(&placement, cache)) };
+    let mut course = Course { session, load: Some(|| respondent.load(&placement, feature_cache)) };
     if !fix_margins(&mut sequence, policy, &n_max, &mut looker, &mut course, progress)? {
         return Ok(None);
     }
