@@ -57,4 +57,6 @@ pub mod chart;
 
 pub mod report;
 
+pub mod manual;
+
 pub mod cli;

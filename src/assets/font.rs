@@ -1,6 +1,6 @@
 //! The font of PNGs: a subset of Inter under the SIL Open Font License 1.1 (`fonts/OFL.txt`, `fonts/README.md`).
 
-/// The family's name, which stands first in the font list of every SVG.
+/// The family's name, which comes first in the font list of every SVG.
 pub const FAMILY: &str = "Inter";
 
 /// Inter Regular, OpenType.

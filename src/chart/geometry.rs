@@ -67,7 +67,7 @@ impl Rect {
     }
 }
 
-/// Where the petals of a chart stand.
+/// Where the petals of a chart are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slots {
     /// The middle of each, clockwise.
@@ -76,7 +76,7 @@ pub struct Slots {
     pub half_encoder: f64,
     /// Half the angle of a model's petal.
     pub half_model: f64,
-    /// Where the ring labels stand.
+    /// Where the ring labels are.
     pub label_angle: f64,
 }
 

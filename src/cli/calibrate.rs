@@ -53,6 +53,7 @@ pub(super) struct CalibrateArgs {
 
 pub(super) fn sample(args: &SampleArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let shown = args.out.display();
+    ensure!(args.n > 0, "--n must be at least 1: it is how many pairs are drawn");
     ensure!(!args.out.exists(), "`{shown}` exists, and may hold marks; hint: give another name, or remove it");
     let form = sheet_form(&args.out)?;
     let (manifest, trials) = results::read_run(&args.run)?;
@@ -100,10 +101,12 @@ pub(super) fn calibrate(args: &CalibrateArgs, quiet: bool, out: &mut dyn Write, 
             let n_calls_max = panel.upper_bound_of_calls(n_marked as u64);
             if n_calls_max > 0 {
                 progress.say(&format!(
-                    "judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and one fixed question first"
+                    "judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and two fixed questions first"
                 ));
             }
             interrupt::listen();
+            // How wrong it is is what is measured.
+            panel.tolerate_wrong();
             if let Some(warning) = panel.check(&interrupt::is_stopped)? {
                 progress.say(&format!("warning: {warning}"));
             }

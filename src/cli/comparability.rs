@@ -132,9 +132,34 @@ fn judged_alike(baseline: &RecordedRun, candidate: &RecordedRun) -> String {
     format!("judge `{}` as `{}` was: {command}", again.name, like.name)
 }
 
-/// `prompt_text (mnist.model.generate) is "What …" and "Which …"`.
-fn told(difference: &FieldDifference) -> String {
+/// What differs between the runs and was allowed to, a line each.
+pub(super) fn allowed(differences: &[FieldDifference]) -> Vec<String> {
+    let lines = |difference: &FieldDifference| match parameters(difference) {
+        Some(lines) => lines.into_iter().map(|line| format!("{} differs: {line}", named(difference))).collect(),
+        None => vec![told(difference)],
+    };
+    differences.iter().flat_map(lines).collect()
+}
+
+/// The parameters in which two objects differ, each with both values, whole.
+fn parameters(difference: &FieldDifference) -> Option<Vec<String>> {
+    let (before, after) = (&difference.baseline, &difference.candidate);
+    (before.is_object() && after.is_object()).then_some(())?;
+    let differences = compare::setting_differences(before, after);
+    let lines = differences.iter().map(|one| compare::settings_in_words(std::slice::from_ref(one)));
+    Some(lines.collect::<Vec<_>>()).filter(|lines| !lines.is_empty())
+}
+
+fn named(difference: &FieldDifference) -> String {
     let place = if difference.place.is_empty() { String::new() } else { format!(" ({})", difference.place) };
+    format!("`{}`{place}", difference.field)
+}
+
+/// `prompt_text (mnist.model.generate) is "What …" and "Which …"`; of objects, each parameter on a line of its own.
+fn told(difference: &FieldDifference) -> String {
+    if let Some(lines) = parameters(difference) {
+        return format!("{} differs:\n  {}", named(difference), lines.join("\n  "));
+    }
     let [before, after] = [&difference.baseline, &difference.candidate].map(|value| {
         let text = value.to_string();
         match text.char_indices().nth(80) {
@@ -142,5 +167,5 @@ fn told(difference: &FieldDifference) -> String {
             None => text,
         }
     });
-    format!("`{}`{place} is {before} and {after}", difference.field)
+    format!("{} is {before} and {after}", named(difference))
 }

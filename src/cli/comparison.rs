@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde_json::Value;
 
 use super::comparability;
 use super::data::Places;
 use super::results;
+use super::tuned_on;
 use crate::compare::{self, Candidate, Comparison, FieldDifference, RunView, SAMPLES};
 use crate::domain::{LabelSet, RunSpec, Trial};
-use crate::eval;
 use crate::record::{self, Manifest, TrialsDigest};
 
 /// What decides which runs may be compared, and how.
@@ -107,43 +106,27 @@ impl RecordedRun {
         self.manifest.spec.datasets.iter().any(|known| known.dataset == dataset)
     }
 
-    /// The datasets that its adapter was fine-tuned on, as far as the run knows.
+    /// The datasets that it was fine-tuned on, as far as the run knows.
     pub fn tuned_on(&self) -> BTreeSet<String> {
-        let recorded = self.manifest.environment.get(ADAPTER_TUNED_ON).and_then(Value::as_array);
-        let of_adapter = recorded.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned));
-        self.manifest.spec.tuned_on.keys().cloned().chain(of_adapter).collect()
+        tuned_on::recorded(&self.manifest.spec, &self.manifest.environment)
     }
 }
 
-/// By candidate, the datasets that it was fine-tuned on: `--tuned-on`, whose parts `RUN:DATASET` are for one candidate
-/// alone, and what the candidates' adapters say.
+/// By candidate, the datasets that it was fine-tuned on: those of `--tuned-on`, whose parts `RUN:DATASET` are for one candidate
+/// alone, and those that a person named when it was evaluated; where there are none, those that its adapter names.
 pub(super) fn tuned_on(list: Option<&str>, candidates: &[RecordedRun]) -> Result<Vec<BTreeSet<String>>> {
-    let mut tuned_on: Vec<BTreeSet<String>> = candidates.iter().map(RecordedRun::tuned_on).collect();
-    let parts = list.into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|part| !part.is_empty());
-    for part in parts {
-        let of_run =
-            part.split_once(':').map(|(run, dataset)| (candidates.iter().position(|known| known.name == run), dataset));
-        match of_run {
-            Some((Some(run), dataset)) if !dataset.is_empty() => {
-                tuned_on[run].insert(dataset.to_owned());
-            }
-            Some(_) => {
-                let names: Vec<&str> = candidates.iter().map(|run| run.name.as_str()).collect();
-                bail!(
-                    "--tuned-on {part}: there is no candidate of that name; hint: RUN:DATASET, where RUN is one of {}",
-                    names.join(", ")
-                )
-            }
-            None => tuned_on.iter_mut().for_each(|names| {
-                names.insert(part.to_owned());
-            }),
+    let names: Vec<&str> = candidates.iter().map(|run| run.name.as_str()).collect();
+    let parts = tuned_on::parts(list, &names)?;
+    let of_candidate = |(index, run): (usize, &RecordedRun)| {
+        let own = parts.iter().filter(|part| part.run.is_none_or(|of| of == index));
+        let said: BTreeSet<String> = own.map(|part| part.dataset.to_owned()).collect();
+        match said.is_empty() {
+            true => run.tuned_on(),
+            false => said.into_iter().chain(tuned_on::said_of(&run.manifest.spec, &run.manifest.environment)).collect(),
         }
-    }
-    Ok(tuned_on)
+    };
+    Ok(candidates.iter().enumerate().map(of_candidate).collect())
 }
-
-/// The key of `run.json`'s environment under which the adapter's own fine-tuned datasets stand.
-pub(super) const ADAPTER_TUNED_ON: &str = "adapter_tuned_on";
 
 /// Gives runs whose folders have one name the name of the folder above, too: `lora/epoch-1`, not twice `epoch-1`.
 pub(super) fn make_names_differ(runs: &mut [RecordedRun], dirs: &[PathBuf]) {
@@ -215,7 +198,7 @@ pub(super) fn compare(
             if index == 0 && labels.iter().any(|labels| *labels != all_labels) {
                 before.clone_from(&trials);
             }
-            recode(&spec, &mut trials, of_run)?;
+            tuned_on::recode(&spec, &mut trials, of_run)?;
             watch(Passing { run: index, spec: &spec, trials: &trials, is_recoded: true })?;
             parts.push((spec, trials));
         }
@@ -223,7 +206,7 @@ pub(super) fn compare(
             let mut own = Vec::new();
             if labels[index] != all_labels {
                 own.clone_from(&before);
-                recode(&parts[0].0, &mut own, &labels[index])?;
+                tuned_on::recode(&parts[0].0, &mut own, &labels[index])?;
             }
             let view = |at: usize| RunView {
                 name: &runs[at].name,
@@ -232,7 +215,12 @@ pub(super) fn compare(
                 trials: if at == 0 && labels[index] != all_labels { &own } else { &parts[at].1 },
             };
             let compared = Candidate { run: view(index + 1), differences };
-            let part = compare::compare_runs(view(0), &[compared], &tuned_on[index], &options.allow_different);
+            let mut part = compare::compare_runs(view(0), &[compared], &tuned_on[index], &options.allow_different);
+            if tuned_on[index].iter().any(|name| !labels[index].contains_key(name)) {
+                // The leaks of those whose labels are known are not all.
+                let datasets = part.candidates.iter_mut().flat_map(|candidate| &mut candidate.datasets);
+                datasets.for_each(|dataset| dataset.is_leak_known = false);
+            }
             add(&mut comparison, index, part);
         }
     }
@@ -311,7 +299,7 @@ fn differing(
 /// nothing differs or a run does not tell.
 pub(super) fn settings_note(baseline: &RunSpec, candidate: &RunSpec, name: &str) -> Option<String> {
     let (before, after) = baseline.model.settings.as_ref().zip(candidate.model.settings.as_ref())?;
-    let differences = compare::setting_differences(before, after);
+    let differences = compare::shown_setting_differences(before, after);
     let told = (!differences.is_empty()).then(|| compare::settings_in_words(&differences))?;
     Some(format!("`{name}` runs with settings of its own: {told}"))
 }
@@ -333,36 +321,14 @@ fn tuned_labels(
         if labels.contains_key(name) {
             continue;
         }
-        let recorded = candidates.iter().find_map(|run| run.manifest.spec.tuned_on.get(name));
-        if let Some(recorded) = recorded {
-            labels.insert(name.clone(), recorded.clone());
-            continue;
-        }
-        let runs = std::iter::once(baseline).chain(candidates);
-        let in_runs = runs.flat_map(|run| &run.manifest.spec.datasets).find(|dataset| &dataset.dataset == name);
-        let found = match in_runs {
-            Some(dataset) => LabelSet::new(dataset.labels.clone(), dataset.answer_type).ok(),
-            None => catalog.labels_of(name).ok().cloned(),
-        };
+        let runs = [candidate, baseline].into_iter().chain(candidates);
+        let found = runs
+            .map(|run| &run.manifest)
+            .find_map(|manifest| tuned_on::labels_in(&manifest.spec, &manifest.environment, name))
+            .or_else(|| catalog.labels_of(name).ok().cloned());
         labels.extend(found.map(|found| (name.clone(), found)));
     }
     Ok(labels)
-}
-
-fn recode(spec: &RunSpec, trials: &mut [Trial], tuned_on: &BTreeMap<String, LabelSet>) -> Result<()> {
-    if &spec.tuned_on == tuned_on {
-        return Ok(());
-    }
-    let mut spec = spec.clone();
-    spec.tuned_on.clone_from(tuned_on);
-    let judged = eval::judged_datasets(&spec)?;
-    let places: BTreeMap<&str, usize> =
-        spec.datasets.iter().enumerate().map(|(place, dataset)| (dataset.dataset.as_str(), place)).collect();
-    compare::recode(trials, |name| {
-        let judged = &judged[*places.get(name)?];
-        Some((&judged.labels, &judged.grader))
-    });
-    Ok(())
 }
 
 fn refuse_unpaired(comparison: &Comparison) -> Result<()> {

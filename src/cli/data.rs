@@ -9,11 +9,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::eval::found_text;
 use super::hub_options::HubOptions;
+use super::reading::ReadingOptions;
+use super::sources::{found, refuse_flags_of_files};
 use crate::dataset::{
-    Available, Catalog, DataRoots, Exif, FetchEvent, FetchRequest, OpenRequest, Verification, available, fetch, open,
-    verify,
+    Available, Catalog, DataRoots, FetchEvent, FetchRequest, FoundOnHub, OpenRequest, Verification, available, fetch,
+    open, verify,
 };
 
 /// Without a terminal a line of progress is written so often.
@@ -60,51 +61,6 @@ impl Places {
     /// The catalog that names datasets.
     pub fn catalog(&self) -> anyhow::Result<Catalog> {
         self.datasets_file.as_deref().map_or_else(|| Ok(Catalog::embedded()), Catalog::from_file)
-    }
-}
-
-/// How datasets are read that a person names, for every command that reads images.
-#[derive(Args, Clone, Debug, Default)]
-pub struct ReadingOptions {
-    /// What is done with the orientation that an image carries in its EXIF data
-    ///
-    /// `apply` turns every image upright, `ignore` turns none. `auto` does what the reference loader of the source does: Python's
-    /// `datasets` turns images of its tables and of folders with metadata.csv; Pillow and torchvision turn only TIFF.
-    #[arg(long, value_enum, default_value_t = ExifName::Auto, hide_short_help = true, help_heading = "Data")]
-    exif: ExifName,
-    /// Column of a table that has the images, as bytes or paths [default: image, path, file_name, ...]
-    ///
-    /// Tables are CSV, JSON lines, Parquet and Arrow files.
-    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Data")]
-    image_column: Option<String>,
-    /// Column of a table that has the labels [default: label, fine_label, labels, class]
-    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Data")]
-    label_column: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ExifName {
-    #[default]
-    Auto,
-    Apply,
-    Ignore,
-}
-
-impl ReadingOptions {
-    /// What to open, read as these flags say.
-    pub fn request<'a>(&'a self, text: &'a str, split: Option<&'a str>, labels: Option<&'a Path>) -> OpenRequest<'a> {
-        OpenRequest {
-            text,
-            split,
-            labels_file: labels,
-            exif: match self.exif {
-                ExifName::Auto => Exif::Auto,
-                ExifName::Apply => Exif::Apply,
-                ExifName::Ignore => Exif::Ignore,
-            },
-            image_column: self.image_column.as_deref(),
-            label_column: self.label_column.as_deref(),
-        }
     }
 }
 
@@ -257,20 +213,34 @@ fn row_json(row: &Available, found: &Option<Result<usize, String>>) -> serde_jso
 fn run_verify(args: &VerifyArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
     let names = if args.datasets.is_empty() { found_names(&catalog, &roots)? } else { args.datasets.clone() };
+    refuse_flags_of_files(names.iter().map(String::as_str), &["data", "download", "exif"])?;
     let hub = args.hub.datasets(quiet, err)?;
-    let names = names.into_iter().map(|name| found_text(&catalog, &hub, name, args.split.as_deref()));
-    let names = names.collect::<anyhow::Result<Vec<_>>>()?;
+    let all = names.iter().map(|name| found(&catalog, &hub, name, args.split.as_deref()));
+    let all: Vec<FoundOnHub> = all.collect::<anyhow::Result<_>>()?;
     drop(hub);
+    let requests = names.iter().zip(&all);
+    let requests = requests.map(|(given, found)| args.reading.request(given, found, args.labels.as_deref()));
+    let requests: Vec<OpenRequest> = requests.collect();
+    if args.reading.columns().is_given() {
+        let opened = requests.iter().map(|request| open(&catalog, &roots, request));
+        // What cannot be opened is told below.
+        if let Ok(opened) = opened.collect::<anyhow::Result<Vec<_>>>() {
+            args.reading.columns().refuse_idle(&names, &opened)?;
+        }
+    }
     let mut exit_code = 0;
-    for name in &names {
-        let request = args.reading.request(name, args.split.as_deref(), args.labels.as_deref());
+    for (request, found) in requests.iter().zip(&all) {
+        let name = request.text;
         let mut progress = Progress::new(name, quiet, "images");
-        let verification = verify(&catalog, &roots, &request, args.limit, &mut |n_done, n_total| {
+        let verification = verify(&catalog, &roots, request, args.limit, &mut |n_done, n_total| {
             progress.show(n_done as u64, Some(n_total as u64), err);
         });
         progress.clear();
         match verification {
-            Ok(verification) => {
+            Ok(mut verification) => {
+                if verification.dataset.chosen_of.is_empty() {
+                    verification.dataset.chosen_of.clone_from(&found.chosen_of);
+                }
                 print_verification(&verification, out)?;
                 exit_code = exit_code.max(if verification.is_good() { 0 } else { 2 });
             }
@@ -308,7 +278,7 @@ fn print_verification(verification: &Verification, out: &mut dyn Write) -> anyho
     for file in verification.files.iter().filter(|file| !file.is_equal()) {
         writeln!(out, "  {}: MD5 {}, published {}", file.path.display(), file.found, file.expected)?;
     }
-    for warning in dataset.warnings.iter().chain(&dataset.notes) {
+    for warning in dataset.warnings.iter().chain(&dataset.split_note()).chain(&dataset.notes) {
         writeln!(out, "  {warning}")?;
     }
     for image in &verification.unreadable {

@@ -2,35 +2,77 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::data::Places;
+use super::reading::ColumnOptions;
+use super::sources::{self, Source, found, is_embedded};
+use super::{forms, results};
 use crate::compare::CandidateComparison;
-use crate::dataset::{self, Dataset, Exif, OpenRequest};
-use crate::domain::{DatasetSpec, Outcome, RunSpec, Trial};
+use crate::dataset::{self, Catalog, DataRoots, Dataset, DatasetHub, Exif, OpenRequest, said_name};
+use crate::domain::{DatasetSpec, Outcome, Trial};
+use crate::record::Manifest;
 use crate::report::{Absence, ErrorImage, GalleryImage, Picture, Thumbnail, error_choice, gallery_choice};
 
 /// Errors of a single run that are shown with their images, where nobody says how many.
 pub(super) const N_ERRORS_SHOWN: usize = 60;
 
-/// Where images are found, and how many are wanted.
+/// Where images are found, and how many are wanted. What is said here goes before what runs recorded.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
     /// At most so many of a run.
     pub n_max: usize,
     /// Whether images are shown at all.
     pub shows_images: bool,
-    /// Where datasets lie that the catalog does not know, as `--datasets` takes them.
+    /// Where datasets lie, as `--datasets` takes them.
     pub datasets: Option<&'a str>,
     /// Where the catalog's lie.
     pub places: &'a Places,
+    /// The columns of tables.
+    pub columns: &'a ColumnOptions,
+    /// Where datasets of the hub are found.
+    pub hub: &'a DatasetHub<'a>,
+}
+
+/// Flags of a report that say how datasets are found and read.
+const FLAGS: [&str; 5] = ["datasets", "data", "download", "image-column", "label-column"];
+
+/// A dataset whose images are at hand.
+struct Shown {
+    dataset: Dataset,
+    /// By id, and by its end, the place of each sample.
+    places: HashMap<String, usize>,
+}
+
+/// What an id says of a sample within its dataset, whatever the dataset is called here: its end, behind name and split.
+fn end_of<'i>(id: &'i str, dataset: &str, split: &str) -> &'i str {
+    let behind =
+        |id: &'i str, start: &str| id.strip_prefix(start).and_then(|rest| rest.strip_prefix('/')).unwrap_or(id);
+    behind(behind(id, dataset), split)
+}
+
+impl Shown {
+    fn new(dataset: Dataset) -> Self {
+        let mut places = HashMap::new();
+        for (place, sample) in dataset.samples.iter().enumerate() {
+            places.insert(sample.id.clone(), place);
+            // An end leads to the first that has it; the content tells whether it is the one.
+            places.entry(format!("*/{}", end_of(&sample.id, &dataset.name, &dataset.split))).or_insert(place);
+        }
+        Self { dataset, places }
+    }
+
+    fn place(&self, dataset: &str, id: &str) -> Option<usize> {
+        let by_end = || self.places.get(&format!("*/{}", end_of(id, dataset, &self.dataset.split)));
+        self.places.get(id).or_else(by_end).copied()
+    }
 }
 
 /// Finds images by sample id, and shows them if their content is what was evaluated.
 pub(super) struct Gallery {
     n_max: usize,
     shows_images: bool,
-    datasets: BTreeMap<String, (Dataset, HashMap<String, usize>)>,
+    datasets: BTreeMap<String, Shown>,
     /// What a reader should know of images that could not be found.
     pub warnings: Vec<String>,
 }
@@ -51,36 +93,55 @@ impl Gallery {
     }
 
     /// Opens the datasets of `runs`, as far as they are at hand.
-    pub fn open<'s>(wanted: Wanted<'_>, runs: impl Iterator<Item = &'s RunSpec>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// What a flag names is not there, or is of no run.
+    pub fn open<'s>(wanted: Wanted<'_>, runs: impl Iterator<Item = &'s Manifest>) -> Result<Self> {
         let shows_images = wanted.shows_images && wanted.n_max > 0;
         let mut gallery = Self { n_max: wanted.n_max, shows_images, ..Self::none() };
         if !gallery.shows_images {
             return Ok(gallery);
         }
-        let (catalog, roots) = (wanted.places.catalog()?, wanted.places.roots());
-        let mut given = Vec::new();
-        for text in
-            wanted.datasets.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|text| !text.is_empty())
-        {
-            given.push(dataset::open(&catalog, &roots, &OpenRequest { text, ..OpenRequest::default() })?);
+        let runs: Vec<&Manifest> = runs.collect();
+        let names = runs.iter().flat_map(|run| &run.spec.datasets).map(|spec| spec.dataset.as_str());
+        sources::refuse_flags_of_files(names.clone(), &FLAGS)?;
+        let names: Vec<&str> = names.collect();
+        let search = Search { wanted, catalog: wanted.places.catalog()?, roots: wanted.places.roots() };
+        let given = search.given()?;
+        let mut is_used = vec![false; given.len()];
+        for run in &runs {
+            for spec in &run.spec.datasets {
+                if gallery.datasets.contains_key(&spec.dataset) {
+                    continue;
+                }
+                let source = Source::of_run(&run.environment, &spec.dataset);
+                let named = given.iter().position(|text| search.is_of(text, spec, source.as_ref()));
+                let found = match named {
+                    Some(place) => {
+                        is_used[place] = true;
+                        Ok(search.open_given(given[place], spec, source.as_ref())?)
+                    }
+                    None => search.open_recorded(spec, source.as_ref()),
+                };
+                match found {
+                    Ok(dataset) => drop(gallery.datasets.insert(spec.dataset.clone(), Shown::new(dataset))),
+                    Err(warning) if gallery.warnings.contains(&warning) => {}
+                    Err(warning) => gallery.warnings.push(warning),
+                }
+            }
         }
-        for spec in runs.flat_map(|run| &run.datasets) {
-            if gallery.datasets.contains_key(&spec.dataset) {
-                continue;
-            }
-            let exif = Exif::of_recorded(spec.exif.as_deref());
-            let request = OpenRequest { text: &spec.dataset, split: Some(&spec.split), exif, ..OpenRequest::default() };
-            let found = match given.iter().position(|dataset| dataset.name == spec.dataset) {
-                Some(place) => Ok(given.swap_remove(place)),
-                None => dataset::open(&catalog, &roots, &request),
-            };
-            match found {
-                Ok(dataset) => gallery.add(dataset),
-                Err(_) => gallery.warnings.push(format!(
-                    "the images of {} are not at hand and are shown as placeholders; --data or --datasets says where they lie",
-                    spec.dataset
-                )),
-            }
+        let mut idle = given.iter().zip(&is_used).filter(|(_, is_used)| !**is_used && forms::was_typed("datasets"));
+        if let Some((text, _)) = idle.next() {
+            let name = search.name_of(text)?;
+            bail!(
+                "--datasets says where images lie, and no run here has the dataset `{name}`; hint: NAME=PATH, with NAME among {}",
+                names.join(", ")
+            );
+        }
+        if wanted.columns.is_given() && !gallery.datasets.is_empty() {
+            let opened = gallery.datasets.iter().map(|(name, shown)| (name.clone(), shown.dataset.clone()));
+            let (texts, opened): (Vec<String>, Vec<Dataset>) = opened.unzip();
+            wanted.columns.refuse_idle(&texts, &opened)?;
         }
         Ok(gallery)
     }
@@ -109,8 +170,7 @@ impl Gallery {
     }
 
     fn add(&mut self, dataset: Dataset) {
-        let places = dataset.samples.iter().enumerate().map(|(place, sample)| (sample.id.clone(), place)).collect();
-        self.datasets.insert(dataset.name.clone(), (dataset, places));
+        self.datasets.insert(dataset.name.clone(), Shown::new(dataset));
     }
 
     /// The lost images of a candidate, shared out over its datasets.
@@ -130,20 +190,134 @@ impl Gallery {
         Ok(images)
     }
 
-    fn picture(&self, dataset: &str, sample: &str, content: &str) -> Result<Picture> {
+    fn picture(&self, name: &str, sample: &str, content: &str) -> Result<Picture> {
         let absent = |why| Ok(Picture::Absent(why));
         if !self.shows_images {
             return absent(Absence::TurnedOff);
         }
-        let Some((dataset, places)) = self.datasets.get(dataset) else { return absent(Absence::NotAtHand) };
+        let Some(shown) = self.datasets.get(name) else { return absent(Absence::NotAtHand) };
+        let dataset = &shown.dataset;
         if !dataset.may_redistribute {
             return absent(Absence::MayNotBeEmbedded);
         }
-        let Some(&place) = places.get(sample) else { return absent(Absence::NotAtHand) };
+        let Some(place) = shown.place(name, sample) else { return absent(Absence::NotAtHand) };
         match dataset.read(place) {
             Ok(image) if image.content() == content => Ok(Picture::Shown(Thumbnail::of(&image)?)),
             Ok(_) => absent(Absence::Differs),
             Err(_) => absent(Absence::Unreadable),
         }
     }
+}
+
+/// Where the datasets of runs are looked for.
+struct Search<'a> {
+    wanted: Wanted<'a>,
+    catalog: Catalog,
+    roots: DataRoots,
+}
+
+impl<'a> Search<'a> {
+    /// What `--datasets` names. A configuration file is shared with commands that choose datasets by it.
+    fn given(&self) -> Result<Vec<&'a str>> {
+        let texts = self.wanted.datasets.into_iter().flat_map(results::list);
+        let (embedded, texts): (Vec<&str>, Vec<&str>) = texts.partition(|text| is_embedded(text));
+        if let Some(text) = embedded.first().filter(|_| forms::was_typed("datasets")) {
+            bail!(
+                "--datasets {text} has no effect: its images are part of the program, and --datasets chooses none of a run's \
+                 datasets; hint: leave it out"
+            );
+        }
+        Ok(texts)
+    }
+
+    /// The name of what `--datasets` says, which must be there.
+    fn name_of(&self, text: &str) -> Result<String> {
+        let found = found(&self.catalog, self.wanted.hub, text, None)?;
+        let name = said_name(text);
+        let request = OpenRequest { text: &found.text, split: found.split.as_deref(), ..self.request(None, &name) };
+        Ok(dataset::open(&self.catalog, &self.roots, &request)?.name)
+    }
+
+    /// Whether `--datasets` means a dataset of a run by `text`.
+    fn is_of(&self, text: &str, spec: &DatasetSpec, source: Option<&Source>) -> bool {
+        let is_called = said_name(text) == spec.dataset || source.is_some_and(|source| source.given == text);
+        is_called || {
+            let request = OpenRequest { text, split: split_of(spec), ..self.request(source, &spec.dataset) };
+            dataset::open(&self.catalog, &self.roots, &request).is_ok_and(|dataset| dataset.name == spec.dataset)
+        }
+    }
+
+    /// Columns and sheets: those of the flags, else those of the run.
+    fn request<'s>(&'s self, source: Option<&'s Source>, name: &str) -> OpenRequest<'s> {
+        let recorded = source.map(|source| (source.image_column.as_deref(), source.label_column.as_deref()));
+        let (image, label) = self.wanted.columns.of(name);
+        let (recorded_image, recorded_label) = recorded.unwrap_or_default();
+        OpenRequest {
+            image_column: image.or(recorded_image),
+            label_column: label.or(recorded_label),
+            // Images need no names of classes.
+            labels_file: source.and_then(|source| source.labels.as_deref()).filter(|sheet| sheet.is_file()),
+            ..OpenRequest::default()
+        }
+    }
+
+    /// Opens a dataset of a run where `--datasets` says that it lies.
+    fn open_given(&self, text: &str, spec: &DatasetSpec, source: Option<&Source>) -> Result<Dataset> {
+        let found = found(&self.catalog, self.wanted.hub, text, split_of(spec))?;
+        let exif = Exif::of_recorded(spec.exif.as_deref());
+        let request = self.request(source, &spec.dataset);
+        let request = OpenRequest { text: &found.text, split: found.split.as_deref(), exif, ..request };
+        dataset::open(&self.catalog, &self.roots, &request)
+    }
+
+    /// Opens a dataset of a run where the run found it, else by its name; the error says where it was looked for.
+    fn open_recorded(&self, spec: &DatasetSpec, source: Option<&Source>) -> std::result::Result<Dataset, String> {
+        let name = &spec.dataset;
+        let exif = Exif::of_recorded(spec.exif.as_deref());
+        let request = OpenRequest { split: split_of(spec), exif, ..self.request(source, name) };
+        let mut failed = None;
+        if let Some(source) = source.filter(|source| source.path.as_ref().is_some_and(|path| path.exists())) {
+            let text = source.text().unwrap_or_default();
+            match dataset::open(&self.catalog, &self.roots, &OpenRequest { text: &text, ..request }) {
+                Ok(dataset) => return Ok(dataset),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let is_of_catalog = self.catalog.names().any(|known| known == name);
+        let texts = [Some(name.as_str()), source.map(|source| source.given.as_str())];
+        for text in texts.into_iter().flatten() {
+            if let Ok(dataset) = self.open_by_name(text, source, request) {
+                return Ok(dataset);
+            }
+        }
+        let what = format!("the images of {name} are not at hand and are shown as placeholders");
+        Err(match (failed, source.and_then(|source| source.path.as_ref())) {
+            (Some(error), _) => format!("{what}: {error:#}; hint: --datasets {name}=PATH says where they lie"),
+            (None, Some(path)) => format!(
+                "{what}: the run read them from `{}`, and nothing lies there; hint: --datasets {name}=PATH says where they lie now",
+                path.display()
+            ),
+            (None, None) if is_of_catalog => format!("{what}; hint: --data DIR says where they lie"),
+            (None, None) => format!("{what}; hint: --datasets {name}=PATH says where they lie"),
+        })
+    }
+
+    /// A dataset of the catalog, below the folders of today or of the run, or one of the hub.
+    fn open_by_name(&self, text: &str, source: Option<&Source>, request: OpenRequest) -> Result<Dataset> {
+        let found = found(&self.catalog, self.wanted.hub, text, request.split)?;
+        let request = OpenRequest { text: &found.text, split: found.split.as_deref(), ..request };
+        let mut opened = dataset::open(&self.catalog, &self.roots, &request);
+        for folder in source.iter().flat_map(|source| &source.data) {
+            opened = opened.or_else(|_| {
+                let roots = DataRoots { data: Some(folder.clone()), ..DataRoots::default() };
+                dataset::open(&self.catalog, &roots, &request)
+            });
+        }
+        opened
+    }
+}
+
+/// The split of a run's dataset, as it is asked for.
+fn split_of(spec: &DatasetSpec) -> Option<&str> {
+    Some(spec.split.as_str()).filter(|split| *split != "all")
 }

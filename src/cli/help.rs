@@ -1,4 +1,4 @@
-//! What stands below the flags of every `--help`: examples and exit codes.
+//! The end of every `--help`: examples and exit codes.
 
 use clap::Command;
 
@@ -24,6 +24,7 @@ const PAGES: &[Page] = &[
                 "Decide whether an adapter may be released",
                 "emt gate --model ./llava-1.5-7b --adapter ./my-lora --out decision.json",
             ),
+            ("List the topics of the manual, and read one", "emt help start"),
         ],
         exit_codes: &[
             (0, "done; of `emt gate`: the candidate passes"),
@@ -172,6 +173,15 @@ const PAGES: &[Page] = &[
         path: &["demo"],
         examples: &[("Everything into one folder", "emt demo --out demo")],
         exit_codes: &[(0, "done, whatever the verdict"), FAILED, INTERRUPTED],
+    },
+    Page {
+        path: &["help"],
+        examples: &[
+            ("All commands and topics", "emt help"),
+            ("The page about policies", "emt help policy"),
+            ("The flags of `emt gate`, then the page about it", "emt help gate"),
+        ],
+        exit_codes: &[DONE, (2, "there is no such command or topic")],
     },
 ];
 

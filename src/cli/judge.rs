@@ -1,5 +1,6 @@
 //! `emt judge`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use super::judge_options::JudgeOptions;
 use super::progress::Progress;
 use super::results::{self, ChartOptions, Format, Results};
 use super::unscored::{self, Finished};
-use super::{exit_code, interrupt};
+use super::{exit_code, interrupt, recorded_command, tuned_on};
 use crate::domain::Trial;
 use crate::eval;
 use crate::judging::Panel;
@@ -73,9 +74,13 @@ pub(super) fn run(args: &JudgeArgs, quiet: bool, out: &mut dyn Write, err: &mut 
 
 fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let (old, trials) = results::read_run(&args.run)?;
-    let mut spec = old.spec.clone();
+    let (mut spec, mut said) = (old.spec.clone(), BTreeMap::new());
     if args.tuned_on.is_some() {
-        spec.tuned_on = super::eval::tuned_on(args.tuned_on.as_deref(), &Places::default())?;
+        let name = results::name_of(&args.run);
+        for part in tuned_on::parts(args.tuned_on.as_deref(), &[&name])? {
+            said.insert(part.dataset.to_owned(), tuned_on::labels_of(part.dataset, &Places::default())?);
+        }
+        spec.tuned_on = said;
     }
     let mut panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
     if args.max_unscored >= 1.0 {
@@ -84,12 +89,14 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     spec.judges = panel.specs();
     let mut environment = old.environment.clone();
     environment.insert("command".into(), results::command_line().into());
+    environment.shift_remove(recorded_command::DIRECTORY);
+    environment.extend(recorded_command::directory().map(|dir| (recorded_command::DIRECTORY.to_owned(), dir)));
     environment.insert("judged_from".into(), old.identity.clone().into());
     let mut progress = Progress::new(err, quiet);
     let n_answers = trials.iter().filter(|trial| eval::is_judged(trial)).count();
     let n_calls_max = panel.upper_bound_of_calls(n_answers as u64);
     if n_calls_max > 0 {
-        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and one fixed question first"));
+        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and two fixed questions first"));
     }
     let manifest = Manifest::new(spec.clone(), environment);
     let (mut folder, recorded) = RunFolder::create_or_resume(&args.out, manifest, args.fresh)?;

@@ -1,4 +1,4 @@
-//! The command line: one file a command; all printing, progress and exit codes.
+//! The command line: one file per command; all printing, progress and exit codes.
 
 mod adapter_options;
 mod calibrate;
@@ -7,6 +7,7 @@ mod comparison;
 mod config_file;
 pub mod data;
 mod demo;
+mod demo_story;
 mod environment;
 mod eval;
 mod extra_body;
@@ -16,15 +17,20 @@ mod forms;
 mod gallery;
 mod gate;
 mod help;
+mod help_topic;
 mod hub_options;
 mod interrupt;
 mod judge;
 mod judge_options;
 mod models;
 mod progress;
+mod reading;
+mod recorded_command;
 mod report;
 mod results;
 mod served_options;
+mod sources;
+mod tuned_on;
 mod unscored;
 
 use std::ffi::OsString;
@@ -45,10 +51,10 @@ pub mod exit_code {
 
 /// May this checkpoint be released, or has it forgotten how to see?
 ///
-/// emt treats a multimodal language model as an image classifier, runs it beside its own bare vision encoder, and
-/// says what it gets right, what it gets wrong, and in which way.
+/// emt shows a multimodal language model labelled images, compares it with its own vision encoder on the same images,
+/// and reports what it gets right, what it gets wrong, and which kind of error it makes.
 #[derive(Parser, Debug)]
-#[command(name = "emt", version, args_override_self = true, max_term_width = 110)]
+#[command(name = "emt", version, args_override_self = true, max_term_width = 110, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -81,6 +87,8 @@ enum Command {
     Data(data::DataArgs),
     /// Fine-tune, evaluate and compare the built-in miniature model, offline
     Demo(demo::DemoArgs),
+    /// Print the manual page of a topic, or the help of a command
+    Help(help_topic::HelpArgs),
 }
 
 /// Runs the command line `args`, the program's name first, and returns the exit code.
@@ -134,6 +142,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Models(args) => models::run(args, out),
         Command::Data(args) => data::run(args, cli.quiet, out, err),
         Command::Demo(args) => demo::run(args, cli.quiet, out, err),
+        Command::Help(args) => help_topic::run(args, out),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Progress on standard error: one bar a dataset on a terminal, else one plain line every few seconds.
+//! Progress on standard error: one bar per dataset on a terminal, else one plain line every few seconds.
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::eval::{Event, Observer};
 use crate::judging::JudgeCounters;
 
-/// Without a terminal a line is written so often.
+/// Without a terminal a line is written at this interval.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Shows a run's events.
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(progress.status(50, 7, 1, &judges), "7 correct, 1 unscored");
         let status = progress.status(60, 9, 1, &judges);
         assert!(status.contains("images/s") && status.contains("left, 9 correct"), "{status}");
-        // The next dataset begins anew.
+        // The next dataset begins again.
         progress.start("cifar10", 100, 0);
         assert_eq!(progress.status(10, 0, 0, &judges), "0 correct, 0 unscored");
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::gallery::Gallery;
+use super::tuned_on;
 use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
 use crate::compare::{self, ServerFlips, Summary, SummaryInput};
 use crate::domain::{Mode, RunSpec, Subject, Trial};
@@ -127,14 +128,19 @@ fn is_base_of(first: &Results<'_>, others: &[Results<'_>]) -> bool {
 /// Writes the files of one run.
 fn write(results: &Results<'_>) -> Result<Summary> {
     let manifest = record::read_manifest(results.run)?;
-    let summary = summary(&name_of(results.run), results.spec, results.trials, server_flips(&manifest))?;
+    let with_leaks = tuned_on::with_leaks(results.spec, &manifest.environment, results.trials)?;
+    let (spec, trials) = match &with_leaks {
+        Some((spec, trials)) => (spec, trials.as_slice()),
+        None => (results.spec, results.trials),
+    };
+    let summary = summary(&name_of(results.run), spec, trials, server_flips(&manifest))?;
     let rose_svg = chart::rose(&RoseChart::of_summary(&summary, results.charts.options()));
     let environment = shown_environment(&manifest);
-    let images = results.gallery.errors_of(&results.spec.datasets, results.trials)?;
+    let images = results.gallery.errors_of(&spec.datasets, trials)?;
     let input = ReportInput {
         summary: &summary,
-        spec: results.spec,
-        trials: results.trials,
+        spec,
+        trials,
         images: &images,
         rose_svg: &rose_svg,
         paper_rows: results.charts.paper_rows,
@@ -192,11 +198,6 @@ fn shown_environment(manifest: &Manifest) -> Vec<(String, String)> {
     manifest.environment.iter().map(|(name, value)| (name.clone(), text(value))).collect()
 }
 
-/// The command that made a run, as it recorded it.
-pub(super) fn recorded_command(manifest: &Manifest) -> Option<&str> {
-    manifest.environment.get("command")?.as_str()
-}
-
 /// The command that was typed, quoted where a shell would need it. Keys are never given as flags.
 pub(super) fn command_line() -> String {
     let mut words: Vec<String> = std::env::args().map(|word| quoted(&word)).collect();
@@ -204,6 +205,11 @@ pub(super) fn command_line() -> String {
         *first = "emt".to_owned();
     }
     words.join(" ")
+}
+
+/// The words of a list with commas, as flags take it.
+pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty())
 }
 
 /// `word` as a shell takes it for one word.

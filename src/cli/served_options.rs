@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use super::eval::EvalOptions;
 use super::{environment, extra_body};
 use crate::api::ChatConfig;
+use crate::eval::refuse_equal_names;
 use crate::model::served::{ServedName, ServerRequest};
 
 /// Fields that a flag of their own sets.
@@ -77,11 +78,18 @@ impl ServedOptions {
         self.server_repeats
     }
 
+    /// How many models are named.
+    pub(super) fn n_named(&self) -> usize {
+        self.served_models.len()
+    }
+
     /// What is asked of the server.
     pub(super) fn request(&self, model: &Path, options: &EvalOptions, scores_labels: bool) -> Result<ServerRequest> {
         let (api_key_variable, api_key) = environment::model_api_key();
         let connection = options.judging.connection()?;
         let models: Vec<ServedName> = self.served_models.iter().map(|text| name(text)).collect::<Result<_>>()?;
+        // Before the server is asked anything.
+        refuse_equal_names(&models)?;
         let first = models.first().map_or_else(String::new, |name| name.model.clone());
         let chat = ChatConfig {
             api_key,

@@ -1,4 +1,4 @@
-//! Answers that differ only in how they are put.
+//! Answers that differ only in their form.
 
 /// `answer` in lower case without outer punctuation, opening phrase and article, at most 80 letters: only to count equal
 /// ones together, it decides nothing.

@@ -205,7 +205,7 @@ impl Judge {
         Self::Calibrated(outcomes.map(of_outcome).collect())
     }
 
-    /// The share of right answers in each outcome, estimated; as judged where nobody looked.
+    /// The share of right answers in each outcome, estimated; as judged if no pair was marked.
     fn share_right(&self) -> [f64; N_OUTCOMES] {
         self.right(|stratum| stratum.error_rate.unwrap_or(0.0))
     }

@@ -17,7 +17,7 @@ mod settings;
 mod summarise;
 mod summary;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use bare_answer::bare_answer;
 pub use calibration::{
@@ -31,7 +31,7 @@ pub use pair_table::PairTable;
 pub use pairing::{Pairing, pair};
 pub use recode::recode;
 pub use runs::{Candidate, RunView, compare_runs, outcome_pairs};
-pub use same_model::is_same_model;
-pub use settings::{setting_differences, settings_in_words};
+pub use same_model::{is_same_model, model_key};
+pub use settings::{setting_differences, settings_in_words, shown_setting_differences};
 pub use summarise::{summarise, uncertain_share};
 pub use summary::*;

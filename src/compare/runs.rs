@@ -7,7 +7,7 @@ use super::image_counts::{
     n_pairs_of_all_judges, transitions,
 };
 use super::images::{Image, Images, Side, by_dataset, is_correct};
-use super::settings::setting_differences;
+use super::settings::shown_setting_differences;
 use super::summarise::{constant_answer, retention, retention_interval};
 use super::{
     COMPARISON_SCHEMA, CandidateComparison, Comparison, DatasetComparison, FieldDifference, PairTable, TowerForgetting,
@@ -100,7 +100,7 @@ fn compare_candidate(
 /// What the configurations of the models of two runs decide otherwise, as far as both tell.
 fn settings_of(before: &RunSpec, after: &RunSpec) -> Vec<FieldDifference> {
     let both = before.model.settings.as_ref().zip(after.model.settings.as_ref());
-    both.map(|(before, after)| setting_differences(before, after)).unwrap_or_default()
+    both.map(|(before, after)| shown_setting_differences(before, after)).unwrap_or_default()
 }
 
 fn compare_dataset(dataset: &DatasetSpec, is_tuned_on: bool, found: &Images<'_>) -> DatasetComparison {

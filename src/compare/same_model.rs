@@ -1,5 +1,7 @@
 //! Whether two runs are of one and the same model.
 
+use serde_json::json;
+
 use super::FieldDifference;
 use crate::domain::{ModelSpec, RunSpec};
 
@@ -16,6 +18,20 @@ const DECIDE_ANSWERS: [&str; 7] =
 /// same each time.
 pub fn is_same_model(baseline: &RunSpec, candidate: &RunSpec, differences: &[FieldDifference]) -> bool {
     has_same_weights(&baseline.model, &candidate.model) && !differences.iter().any(decides_answers)
+}
+
+/// `blake3:…` of what makes the model of `spec`, whatever it is asked and however: its tensors, its adapter, merged or not, and its
+/// settings; of a served model its name and its answer to the probe, behind `served:`. `None` where nothing of it is known.
+pub fn model_key(spec: &RunSpec) -> Option<String> {
+    let model = &spec.model;
+    let (prefix, parts) = match &model.served {
+        Some(served) => ("served:", json!([served.model, served.probe_answer])),
+        None => {
+            model.weights.as_ref()?;
+            ("", json!([model.weights, model.adapter, model.settings, model.generation_config]))
+        }
+    };
+    Some(format!("{prefix}blake3:{}", blake3::hash(parts.to_string().as_bytes()).to_hex()))
 }
 
 /// Whether a difference is one of the model's own answers, and not of the encoder's or of the judges.
@@ -74,6 +90,8 @@ mod tests {
         let tuned = with(|model| model.adapter = Some("blake3:lora".into()));
         let merged = RunSpec { model: ModelSpec { merged: true, ..tuned.model.clone() }, ..tuned.clone() };
         assert!(is_same_model(&tuned, &merged, &[]));
+        assert_eq!(model_key(&tuned), model_key(&merged));
+        assert!(model_key(&tuned).is_some() && model_key(&tuned) != model_key(&base));
         assert!(!is_same_model(&base, &tuned, &[]) && !is_same_model(&tuned, &base, &[]));
         assert!(!is_same_model(&base, &with(|model| model.weights = Some("blake3:other".into())), &[]));
         let set = |base: u64| with(|model| model.settings = Some(json!({ "rotary_base": base })));

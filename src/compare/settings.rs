@@ -29,6 +29,34 @@ pub fn setting_differences(baseline: &Value, candidate: &Value) -> Vec<FieldDiff
         .collect()
 }
 
+/// The same, as people write the settings: a layer of the tower is counted from its end, -2 and not the hidden state 23 of 24.
+pub fn shown_setting_differences(baseline: &Value, candidate: &Value) -> Vec<FieldDifference> {
+    let mut differences = setting_differences(baseline, candidate);
+    for difference in &mut differences {
+        let Some(above) = difference.place.strip_suffix("vision_feature_layer") else { continue };
+        for (value, settings) in [(&mut difference.baseline, baseline), (&mut difference.candidate, candidate)] {
+            let mut found = BTreeMap::new();
+            flatten("", settings, &mut found);
+            let n_layers = found.get(&format!("{above}vision_config.num_hidden_layers")).and_then(Value::as_i64);
+            if let Some(n_layers) = n_layers {
+                *value = from_the_end(value, n_layers);
+            }
+        }
+    }
+    differences
+}
+
+/// Hidden states of a tower, of which the first is its embedding, counted from the end; a list of one is that one.
+fn from_the_end(value: &Value, n_layers: i64) -> Value {
+    match value {
+        Value::Array(states) => match states.as_slice() {
+            [one] => from_the_end(one, n_layers),
+            several => several.iter().map(|state| from_the_end(state, n_layers)).collect(),
+        },
+        state => state.as_i64().map_or_else(|| state.clone(), |state| (state - n_layers - 1).into()),
+    }
+}
+
 /// `text_config.rms_norm_eps 1e-5 -> 0.01`, one after the other.
 pub fn settings_in_words(differences: &[FieldDifference]) -> String {
     let of = |value: &Value| if value.is_null() { "absent".to_owned() } else { shortest(value) };
@@ -75,6 +103,11 @@ mod tests {
         let found = setting_differences(&base, &tuned);
         assert_eq!(settings_in_words(&found), "a.x 1 -> 2, a.z absent -> 0.5");
         assert!(setting_differences(&base, &base).is_empty());
+        let tower =
+            |states: &[usize]| json!({"vision_config": {"num_hidden_layers": 24}, "vision_feature_layer": states});
+        let told = |before, after| settings_in_words(&shown_setting_differences(&tower(before), &tower(after)));
+        assert_eq!(told(&[23], &[22]), "vision_feature_layer -2 -> -3");
+        assert_eq!(told(&[23], &[3, 24]), "vision_feature_layer -2 -> [-22, -1]");
         let of = |mean: f32| json!({"mean": [f64::from(mean), 0.5], "crop": null});
         let found = setting_differences(&of(0.48145467), &json!({"mean": [0.5, 0.5], "crop": {"height": 32}}));
         assert_eq!(settings_in_words(&found), "crop.height absent -> 32, mean [0.48145467, 0.5] -> [0.5, 0.5]");

@@ -1,4 +1,4 @@
-//! Encoding, for a server that must see the very pixels that were decoded.
+//! Encoding, for a server that must see exactly the decoded pixels.
 
 use anyhow::{Context, Result};
 use image::ImageEncoder;

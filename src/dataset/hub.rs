@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::readers::shards::{SPLITS, split_in_name};
+use super::readers::shards::{SPLITS, TakenSplit, split_in_name, take_split};
 use super::readers::{is_image_name, is_of_the_system};
 use crate::api::{HubClient, HubError, HubEvent, HubFetch, RepositoryId, cached_commit};
 
@@ -17,19 +17,32 @@ const COMPANIONS: [&str; 3] = ["README.md", "dataset_infos.json", "classnames.tx
 /// What `datasets` calls a sheet beside images.
 const METADATA: [&str; 3] = ["metadata.csv", "metadata.jsonl", "metadata.parquet"];
 
+/// A dataset of the hub, in the cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundOnHub {
+    /// What to open, as `NAME=PATH`.
+    pub text: String,
+    /// The split to open, where the repository says splits.
+    pub split: Option<String>,
+    /// All splits of the repository, where nobody named one of several.
+    pub chosen_of: Vec<String>,
+}
+
 /// The hub's datasets as this machine sees them: its cache, and a client where something may be fetched.
 pub struct DatasetHub<'a> {
     cache: Option<PathBuf>,
     client: Option<HubClient>,
     on_event: Box<dyn Fn(HubEvent<'_>) + 'a>,
     found: RefCell<BTreeMap<String, (String, String)>>,
+    /// By commit, the splits that the hub lists, where one of several was taken by default.
+    splits_of: RefCell<BTreeMap<String, Vec<String>>>,
 }
 
 impl<'a> DatasetHub<'a> {
     /// `cache` is the folder that holds `datasets--…`. Without a `client` nothing is ever asked of the network.
     pub fn new(cache: Option<PathBuf>, client: Option<HubClient>, on_event: impl Fn(HubEvent<'_>) + 'a) -> Self {
         let client = client.map(HubClient::of_datasets);
-        Self { cache, client, on_event: Box::new(on_event), found: RefCell::default() }
+        Self { cache, client, on_event: Box::new(on_event), found: RefCell::default(), splits_of: RefCell::default() }
     }
 
     /// What was found, by `org/name`: the revision, and the commit that it was.
@@ -37,12 +50,14 @@ impl<'a> DatasetHub<'a> {
         self.found.borrow().clone()
     }
 
-    /// What to open for `org/name[/config][@revision]`, as `NAME=PATH`; `None` where `text` is something else, or nothing of
-    /// this name is in the cache and nothing may be fetched. Of a repository only the files of `split` are fetched.
+    /// What to open for `org/name[/config][@revision]`; `None` where `text` is something else, or nothing of this name is in
+    /// the cache and nothing may be fetched. Of a repository only the files of `split` are fetched, or of the held-out one.
+    /// A split may stand where a configuration does, as in `org/name/test`.
     ///
     /// # Errors
-    /// The repository has several splits or configurations and none is named; it holds no images; it cannot be fetched.
-    pub fn find(&self, text: &str, split: Option<&str>) -> Result<Option<String>> {
+    /// The repository has several configurations, or several splits of which none is known to be held out, and none is named;
+    /// it holds no images; it cannot be fetched.
+    pub fn find(&self, text: &str, split: Option<&str>) -> Result<Option<FoundOnHub>> {
         let (name, wanted) = match text.split_once('=') {
             Some((name, wanted)) => (Some(name), wanted),
             None => (None, text),
@@ -69,12 +84,15 @@ impl<'a> DatasetHub<'a> {
         list(&snapshot, "", &mut files).with_context(failed)?;
         let choice = choose(&files, config.as_deref(), split).with_context(failed)?;
         let path = if choice.place.is_empty() { snapshot } else { snapshot.join(&choice.place) };
-        self.found.borrow_mut().insert(id.repository().to_owned(), (id.revision().to_owned(), commit));
-        let own_name = match &config {
+        self.found.borrow_mut().insert(id.repository().to_owned(), (id.revision().to_owned(), commit.clone()));
+        let own_name = match config.as_deref().filter(|_| !choice.is_split_of_name) {
             Some(config) => format!("{}/{config}", id.repository()),
             None => id.repository().to_owned(),
         };
-        Ok(Some(format!("{}={}", name.unwrap_or(&own_name), path.display())))
+        // What was fetched is of one split, and the repository may have others.
+        let listed = self.splits_of.borrow().get(&commit).cloned().unwrap_or(choice.chosen_of);
+        let text = format!("{}={}", name.unwrap_or(&own_name), path.display());
+        Ok(Some(FoundOnHub { text, split: choice.split, chosen_of: listed }))
     }
 
     /// Fetches what is missing of a split; returns the commit.
@@ -91,6 +109,7 @@ impl<'a> DatasetHub<'a> {
             Err(error) => return self.without_hub(error, cache, id),
         };
         let choice = choose(&listing.files, config, split)?;
+        self.splits_of.borrow_mut().insert(listing.commit.clone(), choice.chosen_of);
         let into = HubFetch { client, cache, id, on_event: &*self.on_event };
         for name in &choice.files {
             into.file(&listing.commit, name)?;
@@ -144,11 +163,24 @@ fn list(folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
 }
 
 /// What is needed of a repository, and what is opened of it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Choice {
     /// A folder or a file of the repository; empty where it is all of it.
     place: String,
     files: Vec<String>,
+    split: Option<String>,
+    /// All splits, where nobody named one of several.
+    chosen_of: Vec<String>,
+    /// Whether what stands where a configuration does is a split.
+    is_split_of_name: bool,
+}
+
+impl Choice {
+    fn new(place: &str, files: Vec<String>, taken: Option<TakenSplit>) -> Self {
+        let (split, chosen_of) =
+            taken.map_or((None, Vec::new()), |taken| (Some(taken.split.to_owned()), taken.chosen_of));
+        Self { place: place.to_owned(), files, split, chosen_of, is_split_of_name: false }
+    }
 }
 
 /// A file with what its place says of it.
@@ -176,9 +208,32 @@ fn choose(files: &[String], config: Option<&str>, split: Option<&str>) -> Result
     let visible: Vec<&str> =
         files.iter().map(String::as_str).filter(|file| !file.split('/').any(is_of_the_system)).collect();
     let companions = COMPANIONS.iter().filter(|name| visible.contains(*name)).map(|name| (*name).to_owned());
-    let mut choice = choose_data(&visible, config, split)?;
+    let is_split_of_name = config.is_some_and(|config| is_split(&visible, config));
+    let mut choice = match config.filter(|_| is_split_of_name) {
+        Some(named) => {
+            let is_asked = split.is_none_or(|split| split == named);
+            ensure!(
+                is_asked,
+                "its name says the split {named}, and --split {}; hint: leave one of them out",
+                split.unwrap_or_default()
+            );
+            Choice { is_split_of_name, ..choose_data(&visible, None, Some(named))? }
+        }
+        None => choose_data(&visible, config, split)?,
+    };
     choice.files.splice(0..0, companions);
     Ok(choice)
+}
+
+/// Whether a word behind a repository's name is none of its configurations, and one of its splits.
+fn is_split(visible: &[&str], word: &str) -> bool {
+    let is_config = || visible.iter().any(|file| Placed::new(file).config == word);
+    let has_split = || {
+        let of_folder = |file: &&str| file.strip_prefix("data/").unwrap_or(file).starts_with(&format!("{word}/"));
+        visible.iter().any(|file| Placed::new(file).split.as_deref() == Some(word))
+            || (SPLITS.contains(&word) && visible.iter().any(of_folder))
+    };
+    has_split() && !is_config()
 }
 
 fn choose_data(visible: &[&str], config: Option<&str>, split: Option<&str>) -> Result<Choice> {
@@ -193,12 +248,17 @@ fn choose_data(visible: &[&str], config: Option<&str>, split: Option<&str>) -> R
         }
     }
     if visible.iter().any(|file| *file == "dataset_dict.json" || *file == "state.json") {
+        let top = |file: &&str| file.split_once('/').map(|(top, _)| top.to_owned());
+        let is_state = |file: &&&str| file.ends_with("/state.json");
+        let splits: BTreeSet<String> = visible.iter().filter(is_state).filter_map(top).collect();
+        let splits: Vec<&str> = splits.iter().map(String::as_str).collect();
+        let taken = if splits.is_empty() { None } else { Some(take_split(&splits, split)?) };
         let is_of_split = |file: &&&str| {
-            let top = file.split_once('/').map(|(top, _)| top);
-            top.is_none() || split.is_none_or(|split| top == Some(split))
+            let taken = taken.as_ref().map(|taken| taken.split);
+            top(*file).is_none_or(|top| taken.is_none_or(|taken| top == taken))
         };
         let files = visible.iter().filter(is_of_split).map(|file| (*file).to_owned()).collect();
-        return Ok(Choice { place: String::new(), files });
+        return Ok(Choice::new("", files, taken));
     }
     let images: Vec<&str> = visible.iter().copied().filter(|file| is_image_name(file)).collect();
     ensure!(!images.is_empty(), "it has neither Parquet files nor archives nor images");
@@ -226,22 +286,18 @@ fn of_shards(files: &[&str], config: Option<&str>, split: Option<&str>, is_singl
     };
     let mut of_config: Vec<&Placed> = placed.iter().filter(|file| file.config == config).collect();
     let splits: BTreeSet<&str> = of_config.iter().filter_map(|file| file.split.as_deref()).collect();
-    let held = splits.iter().copied().collect::<Vec<_>>().join(", ");
-    match split {
-        Some(split) if !splits.is_empty() => {
-            ensure!(splits.contains(split), "it has no split {split}; hint: it has {held}");
-            of_config.retain(|file| file.split.as_deref() == Some(split));
-        }
-        None if splits.len() > 1 => {
-            bail!("it holds the splits {held}; hint: name one, as in --split {}", splits.first().unwrap_or(&"test"))
-        }
-        _ => {}
+    let splits = Vec::from_iter(splits);
+    let taken = if splits.is_empty() { None } else { Some(take_split(&splits, split)?) };
+    if let Some(taken) = &taken {
+        // Where nobody names a split, what says none is of the only one.
+        let is_of_only = |file: &&Placed| split.is_none() && splits.len() == 1 && file.split.is_none();
+        of_config.retain(|file| file.split.as_deref() == Some(taken.split) || is_of_only(file));
     }
     let first = of_config.first().context("it has no file of the split")?;
     ensure!(!is_single || of_config.len() == 1, "its split lies in several archives, which are not read together");
     let place = if is_single { first.file } else { first.folder };
     let of_place = of_config.iter().filter(|file| file.folder == first.folder);
-    Ok(Choice { place: place.to_owned(), files: of_place.map(|file| file.file.to_owned()).collect() })
+    Ok(Choice::new(place, of_place.map(|file| file.file.to_owned()).collect(), taken))
 }
 
 /// An image folder: of splits one, with the sheets of file names.
@@ -255,28 +311,16 @@ fn of_images(
     let top = |file: &str| file.strip_prefix(root).and_then(|rest| rest.split_once('/')).map(|(top, _)| top.to_owned());
     let splits: BTreeSet<String> =
         images.iter().filter_map(|file| top(file)).filter(|top| SPLITS.contains(&top.as_str())).collect();
-    let held = splits.iter().cloned().collect::<Vec<_>>().join(", ");
-    let split = match split {
-        Some(split) if !splits.is_empty() => {
-            ensure!(splits.contains(split), "it has no split {split}; hint: it has {held}");
-            Some(split.to_owned())
-        }
-        None if splits.len() > 1 => {
-            bail!(
-                "it holds the splits {held}; hint: name one, as in --split {}",
-                splits.first().map_or("test", String::as_str)
-            )
-        }
-        _ => splits.first().cloned(),
-    };
-    let start = split.map_or_else(|| root.to_owned(), |split| format!("{root}{split}/"));
+    let splits: Vec<&str> = splits.iter().map(String::as_str).collect();
+    let taken = if splits.is_empty() { None } else { Some(take_split(&splits, split)?) };
+    let start = taken.as_ref().map_or_else(|| root.to_owned(), |taken| format!("{root}{}/", taken.split));
     let is_at_root = |file: &str| is_metadata(file) && file.strip_prefix(root).is_some_and(|rest| !rest.contains('/'));
     let has_sheet_at_root = visible.iter().any(|file| is_at_root(file));
     let is_wanted =
         |file: &&&str| is_at_root(file) || (file.starts_with(&start) && (is_metadata(file) || images.contains(*file)));
     let files = visible.iter().filter(is_wanted).map(|file| (*file).to_owned()).collect();
     let place = if has_sheet_at_root { root } else { start.as_str() };
-    Ok(Choice { place: place.trim_end_matches('/').to_owned(), files })
+    Ok(Choice::new(place.trim_end_matches('/'), files, taken))
 }
 
 #[cfg(test)]
@@ -303,11 +347,8 @@ mod tests {
         ];
         let test = choice("data", &["README.md", files[1], files[2]]);
         assert_eq!(chosen(&files, None, Some("test")), test);
-        assert!(
-            chosen(&files, None, None)
-                .unwrap_err()
-                .contains("the splits test, train; hint: name one, as in --split test")
-        );
+        assert_eq!(chosen(&files, None, None), test);
+        assert_eq!(choose(&files.map(str::to_owned), None, None).unwrap().chosen_of, ["test", "train"]);
         assert!(chosen(&files, None, Some("val")).unwrap_err().contains("it has test, train"));
         assert_eq!(chosen(&files[..3], None, None), test);
     }
@@ -319,6 +360,17 @@ mod tests {
         assert_eq!(chosen(&files, Some("a"), None), choice("a", &files[..1]));
         assert_eq!(chosen(&files, Some("b"), Some("test")), choice("b/test", &files[1..2]));
         assert!(chosen(&files, Some("c"), None).unwrap_err().contains("no configuration c"));
+    }
+
+    #[test]
+    fn a_split_may_stand_behind_the_name_where_no_configuration_is_called_so() {
+        let files = ["data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"];
+        assert_eq!(chosen(&files, Some("train"), None), choice("data", &files[1..]));
+        assert_eq!(chosen(&files, Some("train"), Some("train")), choice("data", &files[1..]));
+        assert!(chosen(&files, Some("train"), Some("test")).unwrap_err().contains("leave one of them out"));
+        assert!(chosen(&files, Some("val"), None).unwrap_err().contains("no configuration val"));
+        let folder = ["test/cat/0.png", "train/cat/1.png"];
+        assert_eq!(chosen(&folder, Some("test"), None), choice("test", &folder[..1]));
     }
 
     #[test]

@@ -161,6 +161,19 @@ fn read_sheet(path: &Path) -> anyhow::Result<String> {
     Ok(text::decode(&bytes).with_context(place)?.to_owned())
 }
 
+/// Classes that are numbers, in the order in which a sheet of `--labels` with one line a class names them: that of the numbers,
+/// from 0 on. A sheet that names its classes may name them in any order, and leaves `keys` as they are.
+pub(super) fn numbers_in_order(mut keys: Vec<String>, sheet: &Path) -> anyhow::Result<Vec<String>> {
+    if sheet.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+        return Ok(keys);
+    }
+    keys.sort_by_key(|key| (key.len(), key.clone()));
+    let n_classes = count_in_sheet(sheet)?;
+    let is_below = |key: &String| key.parse::<usize>().is_ok_and(|number| number < n_classes);
+    // A split may lack some of the classes.
+    Ok(if keys.iter().all(is_below) { (0..n_classes).map(|number| number.to_string()).collect() } else { keys })
+}
+
 /// The number of classes that a sheet of `--labels` names, where nothing else tells it.
 pub(super) fn count_in_sheet(path: &Path) -> anyhow::Result<usize> {
     let text = read_sheet(path)?;

@@ -11,6 +11,7 @@ mod encode;
 mod fetch;
 mod hub;
 mod labels;
+mod missing;
 mod open;
 mod path;
 mod readers;
@@ -25,8 +26,8 @@ pub use catalog::Catalog;
 pub use decode::{Orientation, decode};
 pub use encode::png;
 pub use fetch::{FetchEvent, FetchRequest, fetch};
-pub use hub::DatasetHub;
-pub use open::{Available, DataRoots, Exif, OpenRequest, available, open};
+pub use hub::{DatasetHub, FoundOnHub};
+pub use open::{Available, DataRoots, Exif, OpenRequest, available, open, said_name};
 pub use training::open_training;
 pub use verify::{FileCheck, Verification, verify};
 
@@ -59,6 +60,10 @@ pub struct Dataset {
     pub notes: Vec<String>,
     /// What becomes of the orientation that images carry, where it is not as Pillow has it: `apply` or `ignore`.
     pub exif: Option<String>,
+    /// All splits at hand, where nobody named one and the held-out one was taken; empty otherwise.
+    pub chosen_of: Vec<String>,
+    /// Whether it is a table (CSV, JSON lines, Parquet, Arrow), whose columns a person may name.
+    pub is_table: bool,
     /// All samples of the split, in the order of the file or of the paths' bytes.
     pub samples: Vec<Sample>,
     reader: Arc<dyn readers::ReadImage>,
@@ -68,6 +73,14 @@ impl Dataset {
     /// Reads and decodes the image of `samples[position]`. Many threads may call it at once.
     pub fn read(&self, position: usize) -> Result<RgbImage, UnreadableImage> {
         self.reader.read(position)
+    }
+
+    /// Which split was taken where nobody named one of several.
+    pub fn split_note(&self) -> Option<String> {
+        (!self.chosen_of.is_empty()).then(|| {
+            let (split, all) = (&self.split, self.chosen_of.join(", "));
+            format!("the split `{split}` is taken, of {all}; hint: --split NAME takes another one")
+        })
     }
 }
 
@@ -124,6 +137,8 @@ impl DatasetDescription {
             warnings: Vec::new(),
             notes: Vec::new(),
             exif: None,
+            chosen_of: Vec::new(),
+            is_table: false,
             samples,
             reader,
         }

@@ -6,17 +6,16 @@ use anyhow::{Context, bail, ensure};
 
 use super::catalog::{Alternative, Catalog, Entry, ReaderKind};
 use super::labels::{self, ClassFinder};
+use super::missing::{FILE_EXTENSIONS, has_file_extension, missing};
 use super::readers::files::{self, Listing, Source};
 use super::readers::manifest::Columns;
+use super::readers::reach::Reach;
 use super::readers::shards::{SPLITS, may_mean_shards};
 use super::readers::{Opened, cifar, embedded, idx, manifest, parquet};
 use super::{Dataset, DatasetDescription, Orientation, path};
 use crate::api::RepositoryId;
 use crate::assets::embedded::WITHOUT_MINIATURE;
 use crate::domain::{LabelSet, Sample, nearest};
-
-/// Extensions of files that are datasets: a dataset's name leaves them out.
-const FILE_EXTENSIONS: [&str; 7] = ["zip", "tar", "csv", "jsonl", "ndjson", "parquet", "arrow"];
 
 /// Where datasets are looked for, in this order.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +85,8 @@ pub struct OpenRequest<'a> {
     pub labels_file: Option<&'a Path>,
     /// What becomes of the orientation that images carry.
     pub exif: Exif,
-    /// The column of images of a table (CSV, JSON lines, Parquet, Arrow), where it is not found by its name.
+    /// The column of images of a table (CSV, JSON lines, Parquet, Arrow), where it is not found by its name. What is no table
+    /// has no columns: there it means nothing, see [`Dataset::is_table`].
     pub image_column: Option<&'a str>,
     /// The column of labels of a table.
     pub label_column: Option<&'a str>,
@@ -95,17 +95,6 @@ pub struct OpenRequest<'a> {
 impl<'a> OpenRequest<'a> {
     pub(super) fn columns(&self) -> Columns<'a> {
         Columns { image: self.image_column, label: self.label_column }
-    }
-
-    /// Refuses columns where there are none.
-    pub(super) fn refuse_columns(&self) -> anyhow::Result<()> {
-        let flag = [("--image-column", self.image_column), ("--label-column", self.label_column)];
-        match flag.iter().find(|(_, column)| column.is_some()) {
-            Some((flag, _)) => {
-                bail!("{flag} is for tables (.csv, .jsonl, .parquet, .arrow), and `{}` is none", self.text)
-            }
-            None => Ok(()),
-        }
     }
 }
 
@@ -179,7 +168,7 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
             !name.is_empty() && !name.contains('\\') && !name.split('/').any(|part| matches!(part, "" | "." | "..")),
             "`{name}` is no name for a dataset; hint: NAME=PATH, as in photos=./photos/val"
         );
-        ensure!(is_there(Path::new(path)), "failed to open the dataset `{name}`: there is no folder `{path}`");
+        ensure!(is_there(Path::new(path)), "failed to open the dataset `{name}`: {}", missing(Path::new(path)));
         return path::open_path(catalog, Some(name), Path::new(path), request);
     }
     if request.text.contains(['/', '\\', '.']) {
@@ -189,13 +178,28 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
     bail!("failed to open the dataset `{}`", request.text)
 }
 
+/// The name that a person gave the dataset or that its path gives it, as far as that is known before it is opened.
+pub fn said_name(text: &str) -> String {
+    match text.split_once('=') {
+        Some((name, _)) if !is_there(Path::new(text)) => name.to_owned(),
+        _ if has_file_extension(Path::new(text)) && last_split(Path::new(text)).is_none() => last_part(Path::new(text)),
+        _ => text.to_owned(),
+    }
+}
+
 /// What is said of a path at which nothing lies.
 fn nowhere(catalog: &Catalog, text: &str) -> String {
+    let path = Path::new(text);
+    if has_file_extension(path) || path.is_absolute() || text.starts_with(['.', '~']) {
+        return format!("failed to open the dataset `{text}`: {}", missing(path));
+    }
     let names: Vec<&str> = catalog.names().collect();
-    let is_of_hub = RepositoryId::parse(text).is_some();
+    // ORG/NAME, perhaps with a configuration or a split.
+    let repository = text.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
+    let is_of_hub = text.split('/').count() < 4 && RepositoryId::parse(&repository).is_some();
     let mut said = format!("failed to open the dataset `{text}`: there is no such folder, archive or table");
     if is_of_hub {
-        said.push_str(", and no such dataset in the hub's cache");
+        said.push_str(&format!(", and no `{repository}` in the hub's cache"));
     }
     said.push_str("; hint: ");
     if let Some(meant) = nearest(text, &names) {
@@ -251,7 +255,6 @@ struct Located<'a> {
 fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyhow::Result<Dataset> {
     let entry = catalog.entry(request.text)?;
     let (split_name, split) = entry.split(request.split)?;
-    request.refuse_columns()?;
     let located = locate(entry, split_name, roots)?;
     let orientation = request.exif.orientation(false);
     let opened = read_located(&located, split.n_samples, &entry.labels, orientation)
@@ -401,7 +404,8 @@ fn read_located(
                 image: Some(alternative.path_column.as_deref().unwrap_or("path")),
                 label: Some(alternative.label_column.as_deref().unwrap_or("label")),
             };
-            manifest::samples(&located.folder, manifest::read_csv(sheet, columns)?, &finder, labels, orientation)
+            let rows = manifest::read_csv(sheet, columns, &Reach::within(&located.folder))?;
+            manifest::samples(&located.folder, rows, &finder, labels, orientation)
         }
         (ReaderKind::TinyImagenet, [sheet]) => {
             let images = alternative.images.as_deref().unwrap_or("images");

@@ -9,9 +9,11 @@ use super::catalog::Catalog;
 use super::labels::{self, ClassFinder};
 use super::open::{OpenRequest, finish, is_training, last_part, last_split, last_two_parts, recorded};
 use super::readers::archive::Archive;
+use super::readers::class_names::note_of_numbers;
 use super::readers::files::{self, Source};
 use super::readers::manifest::{self, Rows};
-use super::readers::shards::{SPLITS, ShardFormat, Shards};
+use super::readers::reach::Reach;
+use super::readers::shards::{SPLITS, ShardFormat, Shards, TakenSplit, take_split};
 use super::readers::{Opened, arrow, labelled, parquet, webdataset};
 use super::{Dataset, DatasetDescription};
 use crate::domain::{AnswerType, LabelSet};
@@ -69,6 +71,7 @@ pub(super) fn open_path(
     };
     let mut dataset = finish(description, &id_prefix.unwrap_or(name), found.opened)?;
     dataset.exif = recorded(request.exif, found.is_of_datasets);
+    (dataset.chosen_of, dataset.is_table) = (found.chosen_of, found.is_table);
     Ok(dataset)
 }
 
@@ -85,6 +88,10 @@ struct Found {
     is_named_file: bool,
     /// Whether the library `datasets` is the reference for its images.
     is_of_datasets: bool,
+    /// All splits at hand, where nobody named one of several.
+    chosen_of: Vec<String>,
+    /// Whether it has columns.
+    is_table: bool,
 }
 
 /// Whether a folder lies in the hub's cache of datasets.
@@ -108,28 +115,51 @@ fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     if path.is_file() && !Archive::is_archive(path) {
         return read_sheet(path, request);
     }
-    request.refuse_columns()?;
+    read_folder(path, request)
+}
+
+/// A folder or an archive of `<class>/…/<image>`, or of such folders by split.
+fn read_folder(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     let is_of_datasets = is_in_hub_cache(path);
     let orientation = request.exif.orientation(is_of_datasets);
+    let (mut place, mut chosen_of) = (path.to_owned(), Vec::new());
     let mut source = Source::open(path, None)?;
     source.enter(request.split);
+    let mut listing = source.list()?;
+    let mut keys = files::class_folders(&listing.paths);
+    if !keys.is_empty() && keys.iter().all(|key| SPLITS.contains(&key.as_str())) {
+        let splits: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let taken = take_split(&splits, request.split)?;
+        if matches!(source, Source::Archive { .. }) {
+            source.enter(Some(taken.split));
+        } else {
+            place = path.join(taken.split);
+            source = Source::open(&place, None)?;
+        }
+        (chosen_of, listing) = (taken.chosen_of, source.list()?);
+        keys = files::class_folders(&listing.paths);
+    }
     let inner_split = match &source {
         Source::Archive { prefix, .. } => last_split(Path::new(prefix)),
         Source::Folder { .. } => None,
     };
-    let listing = source.list()?;
-    let keys = files::class_folders(&listing.paths);
-    if !keys.is_empty() && keys.iter().all(|key| SPLITS.contains(&key.as_str())) {
-        bail!("it holds the splits {}; hint: name one, as in {}/{}", keys.join(", "), request.text, keys[0]);
-    }
     let labels = path_labels(&keys, request.labels_file)?;
     let empty = source.folders_without(&keys);
     let mut opened = files::samples(source, listing, &ClassFinder::of_keys(&keys), &labels, orientation)?;
     if !empty.is_empty() {
         opened.warnings.push(format!("without an image, and so no class: {}", labels::shorten(&empty)));
     }
-    let place = path.to_owned();
-    Ok(Found { labels, opened, place, inner_split, is_sharded: false, is_named_file: false, is_of_datasets })
+    Ok(Found {
+        labels,
+        opened,
+        place,
+        inner_split,
+        is_sharded: false,
+        is_named_file: false,
+        is_of_datasets,
+        chosen_of,
+        is_table: false,
+    })
 }
 
 /// The sheet that `datasets` would read of an image folder.
@@ -159,7 +189,7 @@ fn read_metadata(folder: &Path, sheet: &Path, request: &OpenRequest) -> anyhow::
         }
         Err(error) => return Err(error),
     };
-    let (split, rows) = rows_of_split(rows, request)?;
+    let (split, rows, chosen_of) = rows_of_split(rows, request)?;
     let place = split.as_ref().map_or_else(|| folder.to_owned(), |split| folder.join(split));
     let (labels, opened) = of_rows(&place, rows, request, true)?;
     Ok(Some(Found {
@@ -170,31 +200,23 @@ fn read_metadata(folder: &Path, sheet: &Path, request: &OpenRequest) -> anyhow::
         is_sharded: false,
         is_named_file: false,
         is_of_datasets: true,
+        chosen_of,
+        is_table: true,
     }))
 }
 
-/// Where the paths of a sheet begin with splits, the rows of one of them, without it.
-fn rows_of_split(sheet: Rows, request: &OpenRequest) -> anyhow::Result<(Option<String>, Rows)> {
+/// Where the paths of a sheet begin with splits, the rows of one of them, without it; and all splits, where nobody named one.
+fn rows_of_split(sheet: Rows, request: &OpenRequest) -> anyhow::Result<(Option<String>, Rows, Vec<String>)> {
     let tops: BTreeSet<&str> =
         sheet.rows.iter().map(|(path, _)| path.split_once('/').map_or("", |(top, _)| top)).collect();
     if !tops.iter().all(|top| SPLITS.contains(top)) {
-        return Ok((None, sheet));
+        return Ok((None, sheet, Vec::new()));
     }
-    let split = match (request.split, tops.len()) {
-        (Some(asked), _) => {
-            let held = Vec::from_iter(tops.iter().copied()).join(", ");
-            ensure!(tops.contains(asked), "it has no split {asked}; hint: it has {held}");
-            asked.to_owned()
-        }
-        (None, 1) => tops.iter().copied().collect(),
-        (None, _) => {
-            let held = Vec::from_iter(tops.iter().copied());
-            bail!("it holds the splits {}; hint: name one, as in --split {}", held.join(", "), held[0]);
-        }
-    };
+    let TakenSplit { split, chosen_of } = take_split(&Vec::from_iter(tops.iter().copied()), request.split)?;
+    let split = split.to_owned();
     let start = format!("{split}/");
     let rows = sheet.rows.into_iter().filter_map(|(path, label)| Some((path.strip_prefix(&start)?.to_owned(), label)));
-    Ok((Some(split), Rows { rows: rows.collect(), n_without_label: sheet.n_without_label }))
+    Ok((Some(split), Rows { rows: rows.collect(), n_without_label: sheet.n_without_label }, chosen_of))
 }
 
 /// A sheet of images and labels that a person named, CSV or JSON lines.
@@ -213,14 +235,17 @@ fn read_sheet(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
         is_sharded: false,
         is_named_file: !is_metadata,
         is_of_datasets: is_metadata,
+        chosen_of: Vec::new(),
+        is_table: true,
     })
 }
 
 fn read_rows(path: &Path, request: &OpenRequest) -> anyhow::Result<Rows> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let reach = Reach::of_table(path);
     match extension.as_str() {
-        "csv" => manifest::read_csv(path, request.columns()),
-        "jsonl" | "ndjson" => manifest::read_json_lines(path, request.columns()),
+        "csv" | "tsv" => manifest::read_csv(path, request.columns(), &reach),
+        "jsonl" | "ndjson" => manifest::read_json_lines(path, request.columns(), &reach),
         _ => bail!("it is no folder, .zip, .tar, .csv, .jsonl, .parquet or .arrow; hint: unpack other archives first"),
     }
 }
@@ -233,9 +258,15 @@ fn of_rows(
 ) -> anyhow::Result<(LabelSet, Opened)> {
     let keys: BTreeSet<String> = rows.rows.iter().map(|(_, label)| label.clone()).collect();
     let keys: Vec<String> = keys.into_iter().collect();
+    let are_numbers = keys.iter().all(|key| key.parse::<u64>().is_ok_and(|number| number.to_string() == *key));
+    let keys = match request.labels_file {
+        Some(sheet) if are_numbers => labels::numbers_in_order(keys, sheet)?,
+        _ => keys,
+    };
     let labels = path_labels(&keys, request.labels_file)?;
     let orientation = request.exif.orientation(is_of_datasets);
-    let opened = manifest::samples(folder, rows, &ClassFinder::of_keys(&keys), &labels, orientation)?;
+    let mut opened = manifest::samples(folder, rows, &ClassFinder::of_keys(&keys), &labels, orientation)?;
+    opened.notes.extend((are_numbers && request.labels_file.is_none()).then(|| note_of_numbers(&keys)));
     Ok((labels, opened))
 }
 
@@ -247,14 +278,19 @@ fn read_shards(shards: Shards, path: &Path, request: &OpenRequest) -> anyhow::Re
         ShardFormat::Parquet => {
             let (classified, reader) = parquet::open(&shards.files, sheet, request.columns(), orientation)?;
             let ends = (0..classified.classes.len()).map(|row| format!("{row:05}")).collect();
-            (classified.keys, labelled(ends, classified.classes, reader))
+            let note = classified.has_numbers_for_names.then(|| note_of_numbers(&classified.keys));
+            let mut opened = labelled(ends, classified.classes, reader);
+            opened.notes.extend(note);
+            (classified.keys, opened)
         }
         ShardFormat::Webdataset => {
-            request.refuse_columns()?;
             let found = webdataset::open(&shards.files, sheet, orientation)?;
             let mut opened = labelled(found.ends, found.classified.classes, found.reader);
             opened.warnings.extend(found.warnings);
             opened.notes.extend(found.notes);
+            opened
+                .notes
+                .extend(found.classified.has_numbers_for_names.then(|| note_of_numbers(&found.classified.keys)));
             (found.classified.keys, opened)
         }
     };
@@ -269,6 +305,8 @@ fn read_shards(shards: Shards, path: &Path, request: &OpenRequest) -> anyhow::Re
         is_sharded: true,
         is_named_file: shards.is_named_file,
         is_of_datasets,
+        chosen_of: shards.chosen_of,
+        is_table: shards.format == ShardFormat::Parquet,
     })
 }
 
@@ -279,6 +317,7 @@ fn read_saved(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     let (classified, reader) = arrow::open(&saved, request.labels_file, request.columns(), orientation)?;
     let ends = (0..classified.classes.len()).map(|row| format!("{row:05}")).collect();
     let mut opened = labelled(ends, classified.classes, reader);
+    opened.notes.extend(classified.has_numbers_for_names.then(|| note_of_numbers(&classified.keys)));
     let labels = table_labels(&classified.keys, request.labels_file)?;
     opened.warnings.extend(no_image_of(&labels, &opened));
     Ok(Found {
@@ -289,6 +328,8 @@ fn read_saved(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
         is_sharded: true,
         is_named_file: saved.is_named_file,
         is_of_datasets: true,
+        chosen_of: saved.chosen_of,
+        is_table: true,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Verifying what lies on disk: published checksums, and that every image decodes.
+//! Verifying datasets on disk: published checksums, and that every image decodes.
 
 use std::path::PathBuf;
 

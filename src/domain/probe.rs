@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeClassifier {
-    /// The class whose mean is nearest by cosine: nothing to choose, so the best for a gate.
+    /// The class whose mean is nearest by cosine. It has no parameter to choose, so it suits a gate best.
     NearestMean,
     /// The nearest examples by cosine, weighted.
     Knn,
@@ -32,7 +32,7 @@ impl ProbeClassifier {
 pub struct ProbeSpec {
     /// How it classifies.
     pub classifier: ProbeClassifier,
-    /// Hash over the tensors of the tower that it stands on, the adapter's included where it changes them. It follows from
+    /// Hash over the tensors of the tower that it uses, including an adapter's changes. It follows from
     /// weights and adapter, so identity does not depend on it.
     pub tower: String,
     /// Its shots by dataset; a dataset without training images has none and no probe.
@@ -44,7 +44,7 @@ pub struct ProbeSpec {
 pub struct ProbeShots {
     /// The training split that they come from.
     pub split: String,
-    /// Images a class, rising: the last is that of the trials, the others stand beside.
+    /// Images per class, ascending. The last is that of the trials; the others are reported in addition.
     pub shots: Vec<usize>,
     /// Hash over the labels, each with the contents of its images in their order.
     pub content: String,

@@ -1,4 +1,4 @@
-//! Sheets of answers on their way through the judges.
+//! Judges the pairs of a sheet of answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -106,7 +106,7 @@ pub fn recorded_outcomes(sheet: &Sheet, judge: &JudgeIdentity) -> Option<Vec<Out
     if is_same { sheet.rows.iter().map(|row| row.outcome).collect() } else { None }
 }
 
-/// Judges the marked rows anew; the others stay unscored. `None` where `is_stopped` ended it early.
+/// Judges the marked rows again; the others stay unscored. `None` where `is_stopped` ended it early.
 pub fn judge_sheet(
     sheet: &Sheet,
     panel: &mut Panel,

@@ -126,7 +126,7 @@ pub(super) fn adapter_warnings(
 
 /// In what a candidate runs otherwise than its base, where it does.
 fn told_of_own(name: &str, own: &ModelSettings, model: &OpenedModel) -> Option<String> {
-    let mut differences = compare::setting_differences(&model.settings_json(), &own.to_json());
+    let mut differences = compare::shown_setting_differences(&model.settings_json(), &own.to_json());
     let prepared = compare::setting_differences(&model.preprocessor.parameters(), &own.preprocessor.parameters());
     let prepared = prepared.into_iter().map(|one| {
         let place = format!("preprocessing.{}", one.place);

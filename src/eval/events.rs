@@ -1,4 +1,4 @@
-//! What a run tells whoever watches it.
+//! The events of a run, for an observer.
 
 use crate::judging::JudgeCounters;
 
@@ -40,7 +40,7 @@ pub enum Event<'a> {
 
 /// Watches a run.
 pub trait Observer {
-    /// Is told of `event`; must return quickly.
+    /// Receives `event`; must return quickly.
     fn event(&mut self, event: Event<'_>);
 }
 

@@ -64,7 +64,7 @@ impl Bench {
         Self { panel, datasets, waiting: BTreeMap::new(), next_token: 0, tallies: BTreeMap::new() }
     }
 
-    /// Asks the judge one fixed question; what a person should know of its reply.
+    /// Asks the judge the fixed questions; what a person should know of its replies.
     pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> Result<Option<String>> {
         self.panel.check(is_stopped)
     }

@@ -481,11 +481,9 @@ fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String
 }
 
 impl OpenedSubjects {
-    /// The datasets that the adapter of `run` says it was fine-tuned on.
-    fn tuned_on(&self, run: RunId) -> Vec<String> {
-        let notes = self.adapter(run).and_then(|opened| opened.adapter.provenance.as_ref());
-        let names = notes.and_then(|notes| notes["tuned_on"].as_array());
-        names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    /// What the adapter of `run` says of its training, its `emt.json`.
+    fn provenance(&self, run: RunId) -> Option<&Value> {
+        self.adapter(run).and_then(|opened| opened.adapter.provenance.as_ref())
     }
 
     /// The version of transformers that saved the model of `run`, or its adapter, where they say so.
@@ -528,7 +526,7 @@ impl Opened for OpenedSubjects {
                 name: name.map(str::to_owned),
                 model: self.model_spec(run)?,
                 encoder: self.encoder_spec(run)?,
-                tuned_on: self.tuned_on(run),
+                provenance: self.provenance(run).cloned(),
                 environment: self.environment(run),
             })
         };

@@ -37,7 +37,7 @@ pub use plan::{Batching, DatasetWork, SampleWork, plan, settled_keys};
 pub use probe::{ProbeRequest, Shots};
 pub use repeat::SERVER_FLIPS;
 pub use respondent::{Description, Loaded, Opened, RunDescription, SERVER};
-pub use served::{SERVED_BATCH_SIZE, ServedRequest, ServedSubjects};
+pub use served::{SERVED_BATCH_SIZE, ServedRequest, ServedSubjects, refuse_equal_names};
 pub use spec::{Captions, Question, dataset_spec, model_prompts, served_prompts};
 pub use task::{Task, TaskId};
 pub use unscored::{UnscoredShare, largest_unscored_share};

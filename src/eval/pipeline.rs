@@ -93,7 +93,7 @@ pub struct Session<'a> {
     n_repeats: usize,
     /// Whether anything was asked in this sitting.
     has_asked: bool,
-    /// Whether the judge was asked one fixed question.
+    /// Whether the judge was asked the fixed questions.
     is_judge_checked: bool,
     /// What it showed, to be told.
     judge_warning: Option<String>,

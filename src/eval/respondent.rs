@@ -39,8 +39,8 @@ pub struct RunDescription {
     pub model: ModelSpec,
     /// The encoder, as the run's specification has it.
     pub encoder: Option<EncoderSpec>,
-    /// The datasets that the adapter says it was fine-tuned on.
-    pub tuned_on: Vec<String>,
+    /// What its adapter says of its training, its `emt.json`.
+    pub provenance: Option<Value>,
     /// What `run.json` records of them beside the specification.
     pub environment: Map<String, Value>,
 }

@@ -13,7 +13,7 @@ use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunId, RunSet};
 use crate::model::Placement;
 use crate::model::encoders::OpenedEncoder;
 use crate::model::preprocess::ImageProcessor;
-use crate::model::served::{LabelScoring, ProbedModel, Server, ServerRequest};
+use crate::model::served::{LabelScoring, ServedName, Server, ServerRequest};
 use crate::model::weights::{Hub, Miniature, Role};
 use crate::model::zero_shot::ZeroShot;
 use crate::record::FeatureCache;
@@ -40,6 +40,29 @@ pub const SERVED_BATCH_SIZE: usize = 16;
 /// How run.json calls the family of a model of which only a name is known.
 const FAMILY: &str = "served";
 
+/// Refuses models whose runs would have one name, and too many of them.
+pub fn refuse_equal_names(models: &[ServedName]) -> Result<()> {
+    let names: Vec<String> = models.iter().map(run_name).collect();
+    for (index, name) in names.iter().enumerate() {
+        if names[..index].contains(name) {
+            bail!("two runs would be called `{name}`; hint: give one another name, as --served-model NAME=MODEL");
+        }
+    }
+    if names.len() > RunSet::N_RUNS_MAX {
+        bail!("{} models are too many at once; hint: at most {}", names.len(), RunSet::N_RUNS_MAX);
+    }
+    Ok(())
+}
+
+/// What the run of a served model is called, as its folder may be.
+fn run_name(model: &ServedName) -> String {
+    match &model.name {
+        Some(name) => name.clone(),
+        // A repository's name has a slash, and is one folder.
+        None => model.model.replace(['/', '\\'], "--"),
+    }
+}
+
 impl ServedSubjects {
     /// Opens the encoder, and probes the server.
     pub fn open(request: &ServedRequest<'_>) -> Result<Self> {
@@ -52,9 +75,7 @@ impl ServedSubjects {
             }
         };
         let server = Server::open(request.server.clone())?;
-        let subjects = Self { server, encoder };
-        subjects.refuse_equal_names()?;
-        Ok(subjects)
+        Ok(Self { server, encoder })
     }
 
     /// How many runs there are.
@@ -62,27 +83,9 @@ impl ServedSubjects {
         self.server.models().len()
     }
 
-    fn refuse_equal_names(&self) -> Result<()> {
-        let names = self.runs();
-        for (index, name) in names.iter().enumerate() {
-            if names[..index].contains(name) {
-                bail!("two runs would be called `{name}`; hint: give one another name, as --served-model NAME=MODEL");
-            }
-        }
-        if names.len() > RunSet::N_RUNS_MAX {
-            bail!("{} models are too many at once; hint: at most {}", names.len(), RunSet::N_RUNS_MAX);
-        }
-        Ok(())
-    }
-
     /// The names of the runs, in order, as folders may be called.
     fn runs(&self) -> Vec<String> {
-        let name = |model: &ProbedModel| match &model.name.name {
-            Some(name) => name.clone(),
-            // A repository's name has a slash, and is one folder.
-            None => model.name.model.replace(['/', '\\'], "--"),
-        };
-        self.server.models().iter().map(name).collect()
+        self.server.models().iter().map(|model| run_name(&model.name)).collect()
     }
 
     /// What a person should know.
@@ -149,7 +152,7 @@ impl Opened for ServedSubjects {
                 name: Some(name),
                 model: self.model_spec(run),
                 encoder: encoder.clone(),
-                tuned_on: Vec::new(),
+                provenance: None,
                 environment,
             }
         };

@@ -1,11 +1,11 @@
-//! How long the stages of a run were at work.
+//! How long each stage of a run worked.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// The key of `run.json`'s environment under which the times stand.
+/// The key of `run.json`'s environment for the times.
 pub(super) const TIMING: &str = "timing";
 
 /// What a thread is at.

@@ -1,4 +1,4 @@
-//! Accuracy over epochs, and the signs that come before the fall.
+//! Accuracy over epochs, and early warnings of forgetting.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct Curve {
     pub method: String,
     /// The datasets that it trains on.
     pub tuned_on: Vec<String>,
-    /// One entry a dataset, in evaluation order.
+    /// One entry per dataset, in evaluation order.
     pub datasets: Vec<DatasetCurve>,
 }
 

@@ -22,7 +22,7 @@ impl AnswerTemplate {
         let rest = text.replace("{label}", "").replace("{noun}", "");
         ensure!(
             text.contains("{label}") && !rest.contains(['{', '}']),
-            "the answer template `{text}` is not understood; hint: it holds {{label}}, perhaps {{noun}}, and no other brace"
+            "the answer template `{text}` is not understood; hint: use {{label}}, optionally {{noun}}, and no other braces"
         );
         Ok(Self(text.trim().to_owned()))
     }

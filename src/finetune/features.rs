@@ -1,4 +1,4 @@
-//! Hidden states of the frozen tower, computed once an image.
+//! Hidden states of the frozen tower, computed once per image.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::model::mllm::{Model, Seen};
 use crate::model::preprocess::ImageInput;
 use crate::record::{FeatureCache, FeatureKey};
 
-/// Bytes of features that are kept; what does not fit is computed anew each time it is needed.
+/// Bytes of features that are kept; what does not fit is computed again each time it is needed.
 const N_BYTES_KEPT_MAX: usize = 4 << 30;
 
 /// Images in one pass of the tower.

@@ -1,4 +1,4 @@
-//! Fine-tuning: which tensors train, the loop, the schedule, and what it leaves.
+//! Fine-tuning: which tensors train, the loop, the schedule, and its output.
 //!
 //! A training is a function of its specification alone: initial values, the order of samples and dropout follow from
 //! (seed, epoch, step), so that a resumed training needs no generator's state.

@@ -1,4 +1,4 @@
-//! What a training leaves: adapter folders as other tools read them, and the optimizer's state.
+//! The output of a training: adapter folders that other tools read, and the optimizer's state.
 
 use std::path::Path;
 

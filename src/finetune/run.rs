@@ -16,7 +16,7 @@ use super::schedule::Schedule;
 use super::trainer::{Example, StepReport, Trainer};
 use crate::record::{OutputFile, TrainingFolder};
 
-/// What happens while a training goes on.
+/// What happens during a training.
 #[derive(Clone, Copy, Debug)]
 pub enum TrainingEvent {
     /// A step was made.
@@ -43,7 +43,7 @@ pub enum TrainingEvent {
 
 /// Watches a training.
 pub trait Watcher {
-    /// Is told of `event`; must return quickly.
+    /// Receives `event`; must return quickly.
     fn event(&mut self, event: TrainingEvent);
 
     /// Evaluates the model after `epoch` epochs, whose checkpoint is given; epoch 0 is the base. It is called again for
@@ -61,7 +61,7 @@ pub struct Training<'a> {
     pub hyperparameters: Hyperparameters,
     /// Of the order of samples.
     pub seed: u64,
-    /// A checkpoint after so many steps, beside those after each epoch.
+    /// A checkpoint after this many steps, beside those after each epoch.
     pub save_every: Option<usize>,
     /// How it is written.
     pub output: &'a Output,
@@ -78,7 +78,7 @@ pub struct Training<'a> {
 pub enum TrainingEnded {
     /// All steps are made.
     Complete,
-    /// Stopped on request; the same command goes on.
+    /// Stopped on request; the same command resumes.
     Interrupted,
 }
 
@@ -139,7 +139,7 @@ impl Training<'_> {
         Ok(TrainingEnded::Complete)
     }
 
-    /// Reads the optimizer's state of the last checkpoint; the variables were started from it. The step to go on with.
+    /// Reads the optimizer's state of the last checkpoint; the variables were started from it. The step to continue.
     fn restore(&mut self, folder: &TrainingFolder) -> Result<usize> {
         let Some(step) = folder.last_step() else { return Ok(0) };
         let dir = folder.checkpoint_dir(step);
@@ -153,7 +153,7 @@ impl Training<'_> {
     fn save(&self, folder: &TrainingFolder, step: usize, n_per_epoch: usize) -> Result<Vec<OutputFile>> {
         let trainable = self.trainer.trainable();
         let mut files = self.output.files(trainable, step, step / n_per_epoch)?;
-        // There is nothing to go on from before the first step.
+        // There is nothing to continue from before the first step.
         if step > 0 {
             files.push(optimizer_file(trainable, self.trainer.optimizer())?);
             folder.write_checkpoint(step as u64, &files)?;

@@ -1,4 +1,4 @@
-//! The tensors that train, by canonical name, and how they stand over the base.
+//! The tensors that train, by canonical name, as an overlay over the base.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -179,7 +179,7 @@ impl TrainableConfig {
 }
 
 impl LoraShape {
-    /// The factors of an update that training goes on from.
+    /// The factors of an update that training continues from.
     fn factors(&self, module: &str, update: LowRankUpdate) -> Result<(Tensor, Tensor)> {
         let LowRankUpdate { a, b, scale, b_bias, magnitude, .. } = update;
         ensure!(

@@ -13,7 +13,7 @@ use super::method::Hyperparameters;
 use super::optimizer::{self, AdamW};
 use super::trainable::{Parameter, Trainable};
 use crate::model::Placement;
-use crate::model::language::TokenInput;
+use crate::model::language::{Pass, TokenInput};
 use crate::model::layers::{StepCounter, add, causal_mask};
 use crate::model::mllm::{Model, OpenedModel, RenderedPrompt, Seen};
 use crate::model::prefix::{Padding, PromptRow, batch};
@@ -290,7 +290,7 @@ fn loss(model: &Model, examples: &[Example], n_tokens: usize, device: &Device) -
     let images = model.mllm.embed_images(&seen)?;
     let mut rows = Vec::with_capacity(examples.len());
     for (example, image) in examples.iter().zip(&images) {
-        let prompt = model.embed(&example.prompt, image)?;
+        let prompt = model.embed(&example.prompt, std::slice::from_ref(image))?;
         // The terminator is predicted and never seen.
         let (_, seen) = example.answer.split_last().context("an answer has a terminator")?;
         rows.push(if seen.is_empty() { prompt } else { prompt.followed_by(&language.embed(seen)?)? });
@@ -304,7 +304,7 @@ fn loss(model: &Model, examples: &[Example], n_tokens: usize, device: &Device) -
     let n_wanted = n_positions - first_wanted;
     let input = TokenInput { n_wanted: Some(n_wanted), ..batch(&rows, n_positions, Padding::Right)? };
     let mask = causal_mask(n_positions, input.embeddings.dtype(), device)?;
-    let hidden = language.forward(&input, Some(&mask), None)?; // (batch, wanted, hidden)
+    let hidden = language.forward(Pass::new(&input).masked(&mask))?; // (batch, wanted, hidden)
 
     let mut places = Vec::new();
     let mut targets: Vec<u32> = Vec::new();

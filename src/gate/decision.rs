@@ -143,7 +143,7 @@ pub struct Decision {
 }
 
 /// A run, by name and identity, and the trials that it had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunName {
     /// Its folder's name.
     pub run: String,
@@ -155,6 +155,15 @@ pub struct RunName {
     /// `blake3:…`, the hash of its `trials.jsonl` then: a run may grow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trials: Option<String>,
+    /// What it was called before it gained modes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_identities: Vec<String>,
+    /// Which model it is of, however that was asked ([`model_key`](crate::compare::model_key)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Of a served model, the log-probabilities of its answer to the probe: a name may stand for another model by now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probe_logprobs: Vec<f64>,
 }
 
 /// What a person may do next.

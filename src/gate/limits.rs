@@ -1,4 +1,4 @@
-//! Caps and floors: what is broken beyond its one-sided bound, and what only seems so.
+//! Limits of a policy: which are exceeded with confidence, and which only by the measured rate.
 
 use super::{DatasetPolicy, Reason, ReasonCode};
 use crate::compare::{DatasetComparison, Errors};
@@ -26,7 +26,7 @@ impl Broken {
     }
 }
 
-/// Holds the candidate against every cap and floor of `policy` at the one-sided `level`.
+/// Compares the candidate with every limit of `policy` at the one-sided `level`.
 pub(super) fn broken(comparison: &DatasetComparison, policy: &DatasetPolicy, level: f64) -> Broken {
     let mut broken = Broken::default();
     let errors = &comparison.errors_after;

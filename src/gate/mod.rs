@@ -1,4 +1,4 @@
-//! May it ship? A policy and a comparison to a decision; pure.
+//! May it be released? A policy and a comparison give a decision; pure.
 //!
 //! [`decide`] is for finished runs (a fixed design), [`Sequence`] for a comparison that grows look by look and stops as soon
 //! as it may. Both hand each dataset's evidence to the same rules.

@@ -229,6 +229,12 @@ impl Policy {
         self.datasets.keys().map(String::as_str)
     }
 
+    /// Those of [`named`](Self::named) of which more is said than that they were fine-tuned on.
+    pub fn ruled(&self) -> impl Iterator<Item = &str> {
+        let is_ruled = |policy: &DatasetPolicy| DatasetPolicy { tuned_on: false, ..policy.clone() } != self.defaults;
+        self.datasets.iter().filter(move |(_, policy)| is_ruled(policy)).map(|(name, _)| name.as_str())
+    }
+
     /// Refuses the first dataset that the policy names and that is not among `known`, whom `who` stands for: a slip in a
     /// name would else leave its rules without effect.
     pub fn check_datasets(&self, known: &BTreeSet<String>, who: &'static str) -> Result<(), PolicyError> {

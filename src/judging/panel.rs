@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value, json};
 
+use super::JudgePrompt;
 use super::llm::{LlmJudge, Ruling, excerpt, mend_of_reply};
-use super::prompt::{Template, normalise};
+use super::prompt::{FIXED_LABEL, FIXED_WRONG, Template, normalise};
 use crate::api::{ChatClient, ChatCounters, ChatError, ChatReply};
 use crate::domain::{ErrorCode, JudgeSpec, JudgeVerdict, LabelSet, Outcome, Verdict};
 use crate::taxonomy::{Finding, Grader, RULES_VERSION, Reading};
@@ -96,7 +97,36 @@ pub struct Panel {
     datasets: Vec<JudgedDataset>,
     llm: Option<LlmPanel>,
     n_answers: u64,
-    tolerates_unparsable: bool,
+    tolerance: Tolerance,
+}
+
+/// What [`Panel::check`] lets pass with a warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tolerance {
+    Nothing,
+    /// A reply that is no verdict.
+    Unparsable,
+    /// A verdict that is not the right one.
+    WrongVerdicts,
+}
+
+/// The answers of the fixed questions, with the right verdict on each.
+const FIXED_ANSWERS: [(&str, Verdict); 2] = [(FIXED_LABEL, Verdict::Correct), (FIXED_WRONG, Verdict::Incorrect)];
+
+/// What a fixed question showed.
+enum Checked {
+    /// The judge's verdict and its reply.
+    Verdict(Verdict, String),
+    /// There is no verdict; perhaps with what a person should know.
+    Nothing(Option<String>),
+}
+
+/// A verdict on a fixed question.
+struct FixedReply {
+    answer: &'static str,
+    expected: Verdict,
+    verdict: Verdict,
+    reply: String,
 }
 
 /// The language model's part of a panel.
@@ -153,7 +183,7 @@ impl Panel {
             }
             (_, Some(judge)) => Some(LlmPanel::new(judge)?),
         };
-        Ok(Panel { mode: config.mode, scope: config.scope, datasets, llm, n_answers: 0, tolerates_unparsable: false })
+        Ok(Panel { mode: config.mode, scope: config.scope, datasets, llm, n_answers: 0, tolerance: Tolerance::Nothing })
     }
 
     /// What decides verdicts and outcomes, for the run's identity; the deciding judge last.
@@ -262,34 +292,49 @@ impl Panel {
     }
 
     /// The most calls that `n_answers` can lead to, retries not counted: each answer may be a pair of its
-    /// own, one fixed question comes first, and a budget caps them.
+    /// own, two fixed questions come first, and a budget caps them.
     pub fn upper_bound_of_calls(&self, n_answers: u64) -> u64 {
-        let n_calls = if n_answers == 0 { 0 } else { n_answers + 1 };
+        let n_calls = if n_answers == 0 { 0 } else { n_answers + FIXED_ANSWERS.len() as u64 };
         self.llm.as_ref().map_or(0, |llm| llm.judge.chat.max_calls.map_or(n_calls, |most| most.min(n_calls)))
     }
 
     /// Takes it that no reply of the judge may be a verdict: then [`Panel::check`] warns of it, and does not fail.
     pub fn tolerate_unparsable(&mut self) {
-        self.tolerates_unparsable = true;
+        self.tolerance = Tolerance::Unparsable;
     }
 
-    /// Asks the language model one fixed question, so that a wrong key, model or prompt shows before anything else is asked.
-    /// It is a call like others for budgets. `Some` is what a person should know; nothing may be open yet.
+    /// Takes it that verdicts may be wrong, since the judge is about to be measured: then [`Panel::check`] warns of that.
+    pub fn tolerate_wrong(&mut self) {
+        self.tolerance = Tolerance::WrongVerdicts;
+    }
+
+    /// Asks the language model two fixed questions, one with a right answer and one with a wrong one, so that a wrong key, model
+    /// or prompt, and a judge that always says the same, show before anything else is asked. They are calls like others for
+    /// budgets. `Some` is what a person should know; nothing may be open yet.
     ///
     /// # Errors
-    /// The judge cannot be asked, or its reply is no verdict: so would all others be.
+    /// The judge cannot be asked, its reply is no verdict, or its verdict is not the right one: so would others be.
     pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> anyhow::Result<Option<String>> {
         let Some(llm) = &self.llm else { return Ok(None) };
-        const TICKET: u64 = u64::MAX;
-        llm.client.submit(llm.judge.request(llm.template.fixed_question()), TICKET);
-        let completion = loop {
-            match llm.client.recv_timeout(Duration::from_millis(200)) {
-                Some((TICKET, completion)) => break completion,
-                _ if is_stopped() => return Ok(None),
-                _ => {}
+        let tolerance = self.tolerance;
+        let mut verdicts = Vec::with_capacity(FIXED_ANSWERS.len());
+        for (answer, expected) in FIXED_ANSWERS {
+            const TICKET: u64 = u64::MAX;
+            llm.client.submit(llm.judge.request(llm.template.fixed_question(answer)), TICKET);
+            let completion = loop {
+                match llm.client.recv_timeout(Duration::from_millis(200)) {
+                    Some((TICKET, completion)) => break completion,
+                    _ if is_stopped() => return Ok(None),
+                    _ => {}
+                }
+            };
+            match llm.checked(completion, tolerance)? {
+                Checked::Verdict(verdict, reply) => verdicts.push(FixedReply { answer, expected, verdict, reply }),
+                // The other question would tell no more.
+                Checked::Nothing(told) => return Ok(told),
             }
-        };
-        llm.checked(completion, self.tolerates_unparsable)
+        }
+        llm.judged_rightly(&verdicts, tolerance)
     }
 
     /// Why the language model cannot be asked any more, if so: a wrong key, an unknown model, no server.
@@ -324,20 +369,16 @@ impl LlmPanel {
         })
     }
 
-    /// What the completion of the fixed question says of those that would follow.
-    fn checked(
-        &self,
-        completion: Result<ChatReply, ChatError>,
-        tolerates_unparsable: bool,
-    ) -> anyhow::Result<Option<String>> {
+    /// What the completion of a fixed question says of those that would follow.
+    fn checked(&self, completion: Result<ChatReply, ChatError>, tolerance: Tolerance) -> anyhow::Result<Checked> {
         let model = &self.judge.chat.model;
         match &completion {
             // A call that a budget does not allow tells nothing, and neither would the next.
-            Err(ChatError::Budget { .. }) => return Ok(None),
+            Err(ChatError::Budget { .. }) => return Ok(Checked::Nothing(None)),
             Err(error) if error.is_passing() && !error.is_fatal() => {
-                return Ok(Some(format!(
-                    "the judge `{model}` failed on one fixed question: {error}; what it leaves unscored the same command asks again"
-                )));
+                return Ok(Checked::Nothing(Some(format!(
+                    "the judge `{model}` failed on a fixed question: {error}; what it leaves unscored the same command asks again"
+                ))));
             }
             Err(error) if error.is_fatal() => bail!("the judge cannot be asked: {error}"),
             Err(error @ ChatError::Rejected { .. }) => {
@@ -347,16 +388,7 @@ impl LlmPanel {
         }
         let Ruling { verdict, .. } = Ruling::new(&self.template, completion);
         let error = match &verdict.result {
-            Ok(Verdict::Correct) => {
-                let learned = self.client.learned();
-                return Ok(learned.map(|learned| format!("the judge `{model}`: {learned}")));
-            }
-            Ok(_) => {
-                return Ok(Some(format!(
-                    "the judge `{model}` calls the answer `cat` to an image of a cat incorrect; hint: `emt judge calibrate` \
-                     measures a judge"
-                )));
-            }
+            Ok(found) => return Ok(Checked::Verdict(*found, verdict.reply.unwrap_or_default())),
             Err(error) => error,
         };
         let reply = verdict.reply.as_deref().map_or(String::new(), |reply| format!(" with `{}`", excerpt(reply)));
@@ -365,7 +397,42 @@ impl LlmPanel {
             "the judge `{model}` gives no verdict: it replied to one fixed question{reply}, and {} was expected ({error}){hint}",
             self.template.expected()
         );
-        if tolerates_unparsable { Ok(Some(message)) } else { bail!("{message}") }
+        if tolerance == Tolerance::Unparsable { Ok(Checked::Nothing(Some(message))) } else { bail!("{message}") }
+    }
+
+    /// Refuses a judge whose verdicts on the fixed questions are not the right ones.
+    fn judged_rightly(&self, replies: &[FixedReply], tolerance: Tolerance) -> anyhow::Result<Option<String>> {
+        let model = &self.judge.chat.model;
+        let wrong: Vec<&FixedReply> = replies.iter().filter(|reply| reply.verdict != reply.expected).collect();
+        if wrong.is_empty() {
+            let learned = self.client.learned();
+            return Ok(learned.map(|learned| format!("the judge `{model}`: {learned}")));
+        }
+        let told: Vec<String> = wrong
+            .iter()
+            .map(|FixedReply { answer, expected, reply, .. }| {
+                let expected = self.template.words_of(*expected);
+                format!("to the answer `{answer}` it replied `{}`, and {expected} was expected", excerpt(reply))
+            })
+            .collect();
+        let hint = match (wrong.len(), &self.judge.prompt) {
+            (2, JudgePrompt::File(_)) => {
+                let [right, wrong] = [Verdict::Correct, Verdict::Incorrect].map(|of| self.template.words_of(of));
+                format!(
+                    "its verdicts are the wrong way round: --judge-prompt must ask for {right} where the answer is right, and for {wrong} else"
+                )
+            }
+            (_, JudgePrompt::File(_)) => {
+                "another --judge-model, or a --judge-prompt that asks whether {answer} means {label}".to_owned()
+            }
+            _ => "another --judge-model, or a --judge-prompt that it follows".to_owned(),
+        };
+        let message = format!(
+            "the judge `{model}` cannot tell a right answer from a wrong one: of an image of a {FIXED_LABEL}, {}; hint: {hint}; \
+             `emt judge calibrate` measures a judge",
+            told.join("; ")
+        );
+        if tolerance == Tolerance::WrongVerdicts { Ok(Some(message)) } else { bail!("{message}") }
     }
 
     fn insert(&mut self, key: PairKey, state: PairState) -> usize {

@@ -38,6 +38,16 @@ pub(super) struct Template {
     words: &'static [(&'static str, Verdict)],
 }
 
+/// The label of the fixed questions, and the right answer to them.
+pub(super) const FIXED_LABEL: &str = "cat";
+/// The wrong answer to them.
+pub(super) const FIXED_WRONG: &str = "dog";
+
+/// A word of a verdict as the prompts write it.
+fn shown(word: &str) -> String {
+    if word.ends_with("correct") { word.to_uppercase() } else { word.to_owned() }
+}
+
 const CORRECT_INCORRECT: [(&str, Verdict); 2] = [("correct", Verdict::Correct), ("incorrect", Verdict::Incorrect)];
 const YES_NO: [(&str, Verdict); 2] = [("yes", Verdict::Correct), ("no", Verdict::Incorrect)];
 const EITHER: [(&str, Verdict); 4] = [CORRECT_INCORRECT[0], CORRECT_INCORRECT[1], YES_NO[0], YES_NO[1]];
@@ -102,23 +112,25 @@ impl Template {
             .collect()
     }
 
-    /// The words of a verdict, for people.
-    pub(super) fn expected(&self) -> String {
-        let shown: Vec<String> = self
-            .words
-            .iter()
-            .map(|(word, _)| if word.ends_with("correct") { word.to_uppercase() } else { (*word).to_owned() })
-            .collect();
-        shown.join(" or ")
+    /// The words of one verdict, for people.
+    pub(super) fn words_of(&self, verdict: Verdict) -> String {
+        let words = self.words.iter().filter(|(_, of)| *of == verdict).map(|(word, _)| shown(word));
+        words.collect::<Vec<_>>().join(" or ")
     }
 
-    /// A question whose answer is right, of no run: what a judge makes of it shows whether it can be asked at all.
-    pub(super) fn fixed_question(&self) -> String {
+    /// The words of a verdict, for people.
+    pub(super) fn expected(&self) -> String {
+        self.words.iter().map(|(word, _)| shown(word)).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// A question of no run with [`FIXED_LABEL`] as its label, and `answer` as the answer to it: what a judge makes of a right one
+    /// and of a wrong one shows whether it can be asked at all.
+    pub(super) fn fixed_question(&self, answer: &str) -> String {
         const QUESTION: &str = "What is the object in the image? Please only answer a single object in cat, dog.";
-        let labels = ["cat", "dog"].map(Label::named).to_vec();
+        let labels = [FIXED_LABEL, FIXED_WRONG].map(Label::named).to_vec();
         // Two different names are always a label set.
         let Ok(labels) = LabelSet::new(labels, AnswerType::Object) else { return String::new() };
-        self.render_pair(QUESTION, &labels, 0, "cat")
+        self.render_pair(QUESTION, &labels, 0, answer)
     }
 
     /// The verdict that a reply is; `None` where it is anything else, or anything more.
@@ -271,10 +283,13 @@ mod tests {
     #[test]
     fn the_fixed_question_is_one_of_every_prompt() {
         let own = JudgePrompt::File("{label_json}? {answer} of {classes}".into());
-        let text = Template::new(&own).unwrap().fixed_question();
-        assert_eq!(text, "\"cat\"? cat of cat, dog");
+        let template = Template::new(&own).unwrap();
+        assert_eq!(template.fixed_question(FIXED_LABEL), "\"cat\"? cat of cat, dog");
+        assert_eq!(template.fixed_question(FIXED_WRONG), "\"cat\"? dog of cat, dog");
+        assert_eq!(template.words_of(Verdict::Incorrect), "INCORRECT or no");
         let strict = Template::new(&JudgePrompt::Strict).unwrap();
-        assert!(strict.fixed_question().contains("Right label: \"cat\""));
+        assert!(strict.fixed_question(FIXED_LABEL).contains("Right label: \"cat\""));
+        assert_eq!(strict.words_of(Verdict::Correct), "CORRECT");
         assert_eq!(
             (strict.expected().as_str(), Template::new(&JudgePrompt::Emt).unwrap().expected().as_str()),
             ("CORRECT or INCORRECT", "yes or no")

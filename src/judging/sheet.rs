@@ -122,7 +122,7 @@ impl Sheet {
             if index == 0 {
                 sheet.origin = origin;
             } else if origin != sheet.origin {
-                return Err(record.error("it is of another run or judge than the first row; hint: one sheet a run"));
+                return Err(record.error("it is of another run or judge than the first row; hint: one sheet per run"));
             }
             sheet.rows.push(record.row()?);
         }
@@ -206,8 +206,8 @@ fn csv_records(text: &str) -> Result<Vec<Record>, SheetError> {
         problem: match error.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
                 format!(
-                    "it has {len} cells, and the header has {expected_len}; hint: an answer with a comma stands in \
-                     quotation marks"
+                    "it has {len} cells, and the header has {expected_len}; hint: put an answer with a \
+                     comma in quotation marks"
                 )
             }
             _ => error.to_string(),

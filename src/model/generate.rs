@@ -3,8 +3,8 @@
 use anyhow::Result;
 use candle_core::{D, Tensor};
 
-use super::language::{LanguageModel, TokenInput};
-use super::layers::left_padded_mask;
+use super::language::{DecoderState, LanguageModel, Pass, TokenInput};
+use super::layers::{Watched, left_padded_mask};
 use super::logits_processors::{LogitsContext, LogitsProcessors};
 use super::prefix::{Prefix, last_logits};
 use crate::domain::Stop;
@@ -52,8 +52,9 @@ pub fn greedy(
     prefix: Prefix,
     decoding: &Decoding,
     text_of: &dyn Fn(&[u32]) -> Result<String>,
+    mut watch: Watched<'_>,
 ) -> Result<Vec<Result<Generation, NotFinite>>> {
-    let Prefix { lengths, next_positions, prompt_ids, n_tokens, mut caches, last: mut hidden } = prefix;
+    let Prefix { lengths, next_positions, prompt_ids, n_tokens, mut state, last: mut hidden } = prefix;
     let mut rows: Vec<Row> = lengths
         .iter()
         .zip(next_positions.into_iter().zip(prompt_ids))
@@ -84,12 +85,10 @@ pub fn greedy(
             break;
         }
         if kept.len() < choices.len() {
-            let kept = Tensor::new(kept.as_slice(), hidden.device())?;
-            for cache in &mut caches {
-                cache.keep_rows(&kept)?;
-            }
+            watch.keeps(&kept);
+            state.keep_rows(&Tensor::new(kept.as_slice(), hidden.device())?)?;
         }
-        hidden = decode_step(model, &rows, n_tokens + step, &mut caches)?;
+        hidden = decode_step(model, &rows, n_tokens + step, &mut state, &mut watch)?;
     }
     Ok(finished.into_iter().flatten().collect())
 }
@@ -221,7 +220,8 @@ fn decode_step(
     model: &dyn LanguageModel,
     rows: &[Row],
     n_positions_before: usize,
-    caches: &mut [super::layers::KvCache],
+    state: &mut DecoderState,
+    watch: &mut Watched<'_>,
 ) -> Result<Tensor> {
     let last: Vec<u32> = rows.iter().filter_map(|row| row.ids.last().copied()).collect();
     let embeddings = model.embed(&last)?.unsqueeze(1)?; // (batch, 1, hidden)
@@ -234,7 +234,8 @@ fn decode_step(
     } else {
         Some(left_padded_mask(&padding, 1, n_positions_before + 1, embeddings.dtype(), device)?)
     };
-    Ok(model.forward(&TokenInput::new(embeddings, positions), mask.as_ref(), Some(caches))?)
+    let input = TokenInput::new(embeddings, positions);
+    Ok(model.forward(Pass { mask: mask.as_ref(), ..Pass::new(&input).after(state).watched(watch) })?)
 }
 
 fn padding_of(rows: &[Row]) -> Vec<usize> {

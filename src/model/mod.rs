@@ -27,6 +27,7 @@ pub mod prefix;
 pub mod preprocess;
 pub mod scoring;
 pub mod served;
+pub mod spans;
 pub mod subjects;
 pub mod template;
 mod template_environment;

@@ -3,8 +3,9 @@
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
-use super::language::{LanguageModel, TokenInput};
-use super::layers::{KvCache, left_padded_mask};
+use super::language::{DecoderState, LanguageModel, Pass, TokenInput};
+use super::layers::{Watched, left_padded_mask};
+pub use super::spans::TokenSpans;
 
 /// An embedded prompt.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct PromptRow {
     pub deepstack: Vec<Tensor>,
     /// By token, its id, with placeholders for an image; empty where the model is given embeddings alone.
     pub ids: Vec<u32>,
+    /// What its tokens are of.
+    pub spans: TokenSpans,
 }
 
 impl PromptRow {
@@ -26,10 +29,11 @@ impl PromptRow {
     pub fn plain(embeddings: Tensor) -> candle_core::Result<Self> {
         let n_tokens = embeddings.dim(0)?;
         let positions = (0..n_tokens as u32).map(|position| [position; 3]).collect();
-        Ok(Self { embeddings, positions, next_position: n_tokens, deepstack: Vec::new(), ids: Vec::new() })
+        let spans = TokenSpans::of_prompt(n_tokens, false, Vec::new());
+        Ok(Self { embeddings, positions, next_position: n_tokens, deepstack: Vec::new(), ids: Vec::new(), spans })
     }
 
-    /// The same with text after it: embeddings `(tokens, hidden)`.
+    /// The same with an answer's text after it: embeddings `(tokens, hidden)`.
     pub fn followed_by(self, text: &Tensor) -> candle_core::Result<Self> {
         let n_tokens = text.dim(0)?;
         let mut positions = self.positions;
@@ -41,6 +45,7 @@ impl PromptRow {
             next_position: self.next_position + n_tokens,
             deepstack: deepstack.collect::<candle_core::Result<_>>()?,
             ids: self.ids,
+            spans: self.spans.answered(n_tokens),
         })
     }
 
@@ -53,6 +58,7 @@ impl PromptRow {
             next_position: self.next_position,
             deepstack: self.deepstack.iter().map(rest).collect::<candle_core::Result<_>>()?,
             ids: self.ids.clone(),
+            spans: self.spans.clone(),
         })
     }
 
@@ -66,18 +72,18 @@ impl PromptRow {
 pub struct Opening {
     /// Its tokens.
     ids: Vec<u32>,
-    /// One a layer, of one row.
-    caches: Vec<KvCache>,
+    /// Of one row.
+    state: DecoderState,
 }
 
 impl Opening {
     /// Reads the text.
     pub fn read(model: &dyn LanguageModel, ids: &[u32]) -> Result<Self> {
-        let caches = match ids {
-            [] => Vec::new(),
-            ids => Prefix::read(model, None, &[PromptRow::plain(model.embed(ids)?)?], 0)?.caches,
+        let state = match ids {
+            [] => DecoderState::default(),
+            ids => Prefix::read(model, None, &[PromptRow::plain(model.embed(ids)?)?], 0)?.state,
         };
-        Ok(Self { ids: ids.to_vec(), caches })
+        Ok(Self { ids: ids.to_vec(), state })
     }
 
     /// Its tokens.
@@ -105,8 +111,8 @@ pub struct Prefix {
     pub(super) prompt_ids: Vec<Vec<u32>>,
     /// Tokens of the longest prompt.
     pub(super) n_tokens: usize,
-    /// One a layer; positions after the prompts are free.
-    pub(super) caches: Vec<KvCache>,
+    /// Positions after the prompts are free.
+    pub(super) state: DecoderState,
     /// Hidden states of the last positions, `(batch, 1, hidden)`.
     pub(super) last: Tensor,
 }
@@ -123,17 +129,28 @@ impl Prefix {
         prompts: &[PromptRow],
         n_new: usize,
     ) -> Result<Self> {
+        Self::read_watched(model, opening, prompts, n_new, Watched::by_none())
+    }
+
+    /// The same with somebody who looks; what `opening` says is not seen.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_watched(
+        model: &dyn LanguageModel,
+        opening: Option<&Opening>,
+        prompts: &[PromptRow],
+        n_new: usize,
+        mut watch: Watched<'_>,
+    ) -> Result<Self> {
         let lengths: Vec<usize> = prompts.iter().map(PromptRow::n_tokens).collect();
         ensure!(!lengths.is_empty() && !lengths.contains(&0), "a prompt without a token cannot be answered");
         let n_tokens = lengths.iter().copied().max().unwrap_or(0);
         let capacity = n_tokens + n_new;
         let is_padded = lengths.iter().any(|&length| length != n_tokens);
-        let (n_read, mut caches) = match opening.filter(|opening| !is_padded && !opening.ids.is_empty()) {
-            None => (0, model.new_caches(capacity)),
-            Some(Opening { ids, caches }) => {
-                let begun = caches.iter().map(|cache| cache.begun(prompts.len(), capacity));
-                (ids.len(), begun.collect::<candle_core::Result<_>>()?)
-            }
+        let (n_read, mut state) = match opening.filter(|opening| !is_padded && !opening.ids.is_empty()) {
+            None => (0, model.new_state(capacity)),
+            Some(Opening { ids, state }) => (ids.len(), state.begun(prompts.len(), capacity)?),
         };
         ensure!(n_read < n_tokens, "a prompt without a token after its opening cannot be answered");
         let rest = prompts.iter().map(|prompt| prompt.after(n_read)).collect::<candle_core::Result<Vec<_>>>()?;
@@ -141,10 +158,10 @@ impl Prefix {
         let input = TokenInput { n_wanted: Some(1), ..batch(&rest, n_rest, Padding::Left)? };
         let padding = distinct_padding(&lengths, n_tokens);
         let mask = left_padded_mask(&padding, n_rest, n_tokens, input.embeddings.dtype(), input.embeddings.device())?;
-        let last = model.forward(&input, Some(&mask), Some(&mut caches))?;
+        let last = model.forward(Pass::new(&input).masked(&mask).after(&mut state).watched(&mut watch))?;
         let next_positions = prompts.iter().map(|prompt| prompt.next_position).collect();
         let prompt_ids = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
-        Ok(Self { lengths, next_positions, prompt_ids, n_tokens, caches, last })
+        Ok(Self { lengths, next_positions, prompt_ids, n_tokens, state, last })
     }
 
     /// By row, the tokens of its prompt.
@@ -259,7 +276,7 @@ mod tests {
             assert!(opening.ids().len() > 20, "{} tokens", opening.ids().len());
             let logits = |opening: Option<&Opening>| {
                 let prefix = model.read(opening, &[&prompt; 2], &images, 3).unwrap();
-                assert_eq!(prefix.caches[0].n_positions(), prefix.n_tokens);
+                assert_eq!(prefix.state.n_positions(), prefix.n_tokens);
                 prefix.next_logits(model.mllm.language()).unwrap()
             };
             assert_eq!(logits(Some(&opening)), logits(None), "{dtype:?}");
@@ -269,15 +286,15 @@ mod tests {
     /// The bits of the hidden states that `input` wants, and what the last cache holds after it.
     fn read(model: &dyn LanguageModel, input: &TokenInput, mask: &Mask) -> (Tensor, Vec<f32>) {
         let n_tokens = input.embeddings.dim(1).unwrap();
-        let mut caches = model.new_caches(n_tokens + 1);
-        let hidden = model.forward(input, Some(mask), Some(&mut caches)).unwrap();
+        let mut state = model.new_state(n_tokens + 1);
+        let hidden = model.forward(Pass::new(input).masked(mask).after(&mut state)).unwrap();
         let next = batch(&[PromptRow::plain(model.embed(&[5]).unwrap()).unwrap()], 1, Padding::Left).unwrap();
         let next = TokenInput {
             embeddings: next.embeddings.repeat((2, 1, 1)).unwrap(),
             positions: Tensor::full(n_tokens as u32, (2, 1), &Device::Cpu).unwrap(),
             ..next
         };
-        let next = model.forward(&next, None, Some(&mut caches)).unwrap();
+        let next = model.forward(Pass::new(&next).after(&mut state)).unwrap();
         (hidden, floats(&next))
     }
 
@@ -304,7 +321,7 @@ mod tests {
                 assert_eq!(floats(&wanted), expected, "{dtype:?}, {n_wanted}");
                 assert_eq!(next_after, next, "{dtype:?}: keys and values are of all tokens");
                 // Without caches attention keeps nothing.
-                let without = [&all, &some].map(|input| language.forward(input, Some(&mask), None).unwrap());
+                let without = [&all, &some].map(|input| language.forward(Pass::new(input).masked(&mask)).unwrap());
                 let expected = floats(&without[0].narrow(1, 37 - n_wanted, n_wanted).unwrap());
                 assert_eq!(floats(&without[1]), expected, "{dtype:?}, {n_wanted}, without caches");
             }

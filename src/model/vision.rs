@@ -7,7 +7,10 @@ use candle_core::Tensor;
 use serde::Serialize;
 
 use super::config::Config;
-use super::layers::{Activation, Block, BlockConfig, LayerNorm, Loader, PatchEmbedding, PatchEmbeddingShape};
+use super::layers::{
+    Activation, Block, BlockConfig, LayerNorm, LayerWatch, Loader, PassShape, PatchEmbedding, PatchEmbeddingShape,
+    Site, Watched,
+};
 use super::preprocess::ImageInput;
 
 /// Which of the two towers.
@@ -197,30 +200,43 @@ impl VisionTower {
     ///
     /// # Errors
     /// A tile is not of the tower's size.
-    pub fn tile_states(&self, image: &ImageInput, wanted: usize) -> Result<Tensor> {
+    pub fn tile_states(&self, image: &ImageInput, wanted: usize, mut watch: Watched<'_>) -> Result<Tensor> {
         let side = self.config.image_size;
         if !matches!(image.shape[..], [n_tiles, 3, height, width] if n_tiles > 0 && (height, width) == (side, side)) {
             bail!("tiles of {:?} numbers do not fit a tower that takes 3 x {side} x {side}", image.shape);
         }
         let (n_values, device) = (3 * side * side, self.embedding.device());
-        let pass = |values: &[f32]| -> Result<Tensor> {
+        let mut pass = |values: &[f32]| -> Result<Tensor> {
             let tiles = Tensor::from_slice(values, (values.len() / n_values, 3, side, side), device)?;
-            let mut states = self.hidden_states(&tiles, &[wanted])?;
+            let mut states = self.hidden_states_watched(&tiles, &[wanted], watch.again())?;
             Ok(states.swap_remove(0))
         };
-        let parts = image.values.chunks(N_TILES_PER_PASS * n_values).map(pass).collect::<Result<Vec<_>>>()?;
+        let parts = image.values.chunks(N_TILES_PER_PASS * n_values).map(&mut pass).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&parts, 0)?)
     }
 
     /// The hidden states `wanted` (0 is the embedding) of `pixels` `(batch, 3, side, side)`, each `(batch, tokens, hidden)`.
     /// Blocks after the last wanted one are not run.
     pub fn hidden_states(&self, pixels: &Tensor, wanted: &[usize]) -> candle_core::Result<Vec<Tensor>> {
+        self.hidden_states_watched(pixels, wanted, Watched::by_none())
+    }
+
+    /// The same with somebody who looks.
+    pub fn hidden_states_watched(
+        &self,
+        pixels: &Tensor,
+        wanted: &[usize],
+        mut watch: Watched<'_>,
+    ) -> candle_core::Result<Vec<Tensor>> {
         let last = wanted.iter().copied().max().unwrap_or(0);
         let mut states = vec![None; wanted.len()];
         let mut x = self.embed(pixels)?;
+        let (n_rows, n_tokens, _) = x.dims3()?;
+        watch.begins(PassShape { n_rows, n_tokens, n_positions: n_tokens });
+        x = watch.layer(0).at(Site::Embeddings, x)?;
         for index in 0..=last {
             if index > 0 {
-                x = self.blocks[index - 1].forward(&x, None)?;
+                x = self.blocks[index - 1].forward(&x, None, &mut watch.layer(index - 1))?;
             }
             for (state, _) in states.iter_mut().zip(wanted).filter(|(_, wanted)| **wanted == index) {
                 *state = Some(x.clone());
@@ -241,7 +257,7 @@ impl VisionTower {
 
     /// The tokens `wanted` of the last state, `(batch, wanted, hidden)`, of the state before it `(batch, tokens, hidden)`.
     pub fn last_block(&self, x: &Tensor, wanted: Range<usize>) -> candle_core::Result<Tensor> {
-        self.blocks[self.state_before_last()].forward_at(x, wanted, None)
+        self.blocks[self.state_before_last()].forward_at(x, wanted, None, &mut LayerWatch::default())
     }
 
     fn embed(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {

@@ -1,4 +1,4 @@
-//! Features of images on the disk, for whoever asks the same frozen tower again.
+//! Features of images on disk, for later runs with the same frozen tower.
 //!
 //! An entry is a file whose name is the hash of everything that decides its numbers, and which begins with a checksum over that
 //! name and the content: what is damaged, cut short or renamed is no entry. Files are written beside and renamed, so that
@@ -62,7 +62,7 @@ struct Size {
     n_bytes_since_scan: u64,
 }
 
-/// What a person should know, each told once.
+/// Warnings, each reported once.
 #[derive(Debug, Default)]
 struct Warnings {
     untold: Vec<String>,
@@ -90,7 +90,7 @@ impl FeatureCache {
         })
     }
 
-    /// The features under `key`, if they are there and whole. What is damaged is not there, and is told of once.
+    /// The features under `key`, if they are there and whole. What is damaged is not there, and is reported once.
     pub fn get(&self, key: &FeatureKey) -> Option<Vec<u8>> {
         self.n_lookups.fetch_add(1, Ordering::Relaxed);
         let path = self.path(key);
@@ -110,7 +110,7 @@ impl FeatureCache {
         self.reject(&self.path(key));
     }
 
-    /// Keeps `features` under `key`, unless the folder is full. That it cannot be written is told of once, and is no error:
+    /// Keeps `features` under `key`, unless the folder is full. That it cannot be written is reported once, and is no error:
     /// the run has the features.
     pub fn put(&self, key: &FeatureKey, features: &[u8]) {
         let n_bytes = (MAGIC.len() + N_CHECKSUM_BYTES + features.len()) as u64;
@@ -132,7 +132,7 @@ impl FeatureCache {
         }
     }
 
-    /// What a person should know and was not told yet.
+    /// Warnings that have not been reported yet.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.warnings).untold)
     }
@@ -170,7 +170,7 @@ impl FeatureCache {
         let mut warnings = lock(&self.warnings);
         if !std::mem::replace(&mut warnings.is_damage_told, true) {
             warnings.untold.push(format!(
-                "the feature cache's entry `{}` is damaged and is computed anew; of others this is not told again",
+                "the entry `{}` of the feature cache is damaged and is computed again; further damaged entries are not reported",
                 path.display()
             ));
         }

@@ -19,7 +19,7 @@ use crate::domain::{Mode, Trial, TrialKey};
 const CARRIED: [&str; 3] = ["server_flips", "timing", EARLIER_IDENTITIES];
 
 /// The identities that a run had before it grew, the first of them first.
-const EARLIER_IDENTITIES: &str = "earlier_identities";
+pub(super) const EARLIER_IDENTITIES: &str = "earlier_identities";
 
 /// Held by the operating system, so that a killed process leaves no lock behind.
 const LOCK_NAME: &str = ".lock";

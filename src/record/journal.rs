@@ -215,7 +215,7 @@ mod tests {
     use super::super::testing::trial;
     use super::*;
 
-    /// A disk of so many bytes.
+    /// A disk of this many bytes.
     struct SmallDisk {
         bytes: Vec<u8>,
         capacity: usize,

@@ -10,6 +10,7 @@ use serde_json::ser::{Formatter, PrettyFormatter};
 use serde_json::{Map, Value};
 
 use super::comparable::{COMPARATOR, by_subject, comparators};
+use super::folder::EARLIER_IDENTITIES;
 use super::{RecordError, comparable, files, identity};
 use crate::domain::{RunSpec, text};
 
@@ -50,6 +51,12 @@ impl Manifest {
     pub fn new(spec: RunSpec, environment: Map<String, Value>) -> Self {
         let (identity, comparable) = (identity(&spec), comparable(&spec));
         Self { identity, spec, comparable, environment, state: RunState::Running }
+    }
+
+    /// The identities that the run had before it gained modes.
+    pub fn earlier_identities(&self) -> Vec<String> {
+        let earlier = self.environment.get(EARLIER_IDENTITIES).and_then(Value::as_array);
+        earlier.into_iter().flatten().filter_map(|identity| identity.as_str().map(str::to_owned)).collect()
     }
 
     /// The prompts' names, texts, ids and hashes: `{dataset: {subject: {mode: …}}}`.

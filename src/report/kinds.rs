@@ -1,4 +1,4 @@
-//! Right, wrong by kind, unscored: one bar a dataset, in HTML.
+//! Right, wrong by kind, unscored: one bar per dataset, in HTML.
 
 use std::fmt::Write as _;
 

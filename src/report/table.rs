@@ -7,10 +7,10 @@ use crate::chart::words;
 use crate::compare::{DatasetSummary, Summary};
 use crate::domain::ErrorKind;
 
-/// Longer names of datasets are cut after so many characters.
+/// Longer names of datasets are cut after this many characters.
 const NAME_MAX: usize = 36;
 
-/// The run as plain text: headings, notes and one row a dataset, columns aligned.
+/// The run as plain text: headings, notes and one row per dataset, columns aligned.
 ///
 /// Rates are in percent with their 95% intervals in brackets; `–` is what is not defined.
 pub fn table(summary: &Summary) -> String {

@@ -17,7 +17,7 @@ pub struct Kappa {
 ///
 /// Cohen (1960), Educational and Psychological Measurement 20, 37-46; the standard error is that of Fleiss, Cohen and
 /// Everitt (1969), Psychological Bulletin 72, 323-327, as in statsmodels. `None` for a table that is not square, without
-/// items, for a confidence outside (0, 1), or where both graders know one and the same class only.
+/// items, for a confidence outside (0, 1), or where both graders know the same class only.
 pub fn cohen_kappa<Row: AsRef<[usize]>>(table: &[Row], confidence: f64) -> Option<Kappa> {
     let k = table.len();
     let is_level = confidence > 0.0 && confidence < 1.0;

@@ -6,6 +6,6 @@
 mod evaluate;
 
 pub use evaluate::{
-    ComparatorChoice, ComparatorRequest, Evaluate, EvaluatedRun, Evaluation, OpenedEvaluation, PlannedEvaluation,
-    PlannedRun, RespondentRequest,
+    BASE_NAME, ComparatorChoice, ComparatorRequest, Evaluate, EvaluatedRun, Evaluation, LOGPROB_TOLERANCE,
+    OpenedEvaluation, PlannedEvaluation, PlannedRun, RespondentRequest, logprobs_apart, probe_logprobs,
 };

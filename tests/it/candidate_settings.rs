@@ -103,7 +103,7 @@ type Edit = fn(&Path);
 
 /// Each with the setting that the table names.
 const OWN_SETTINGS: [(&str, &str, Edit); 10] = [
-    ("feature-layer", "vision_feature_layer [5] -> [6]", |dir| {
+    ("feature-layer", "vision_feature_layer -2 -> -1", |dir| {
         change(dir, "config.json", |config| config["vision_feature_layer"] = json!(-1));
     }),
     ("strategy", r#"vision_feature_select_strategy "default" -> "full""#, |dir| {

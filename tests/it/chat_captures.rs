@@ -104,7 +104,7 @@ fn only_vllm_tells_of_a_prompts_tokens() {
     let reply = ask("vllm", "chat_prompt_logprobs").0.unwrap();
     let tokens = reply.prompt_logprobs.as_ref().unwrap();
     assert_eq!(tokens[0], None);
-    // The place's own token stands first, the likeliest behind it.
+    // The place's own token comes first, the likeliest behind it.
     let second = tokens[1].as_ref().unwrap();
     assert_eq!((second.id, second.text.as_str()), (476, "U"));
     assert!((second.logprob + 21.006_95).abs() < 1e-4);

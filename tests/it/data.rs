@@ -231,8 +231,9 @@ fn a_folder_is_a_dataset_at_once() {
     assert_eq!((named.name.as_str(), named.samples[0].id.as_str()), ("mine", "mine/Zebra/c.PNG"));
     // The folder above holds a split and no classes.
     let above = folder.path().join("photos").display().to_string();
-    let error = try_open(folder.path(), &above, None).unwrap_err();
-    assert!(error.contains("holds the splits val") && error.contains("hint"), "{error}");
+    let only = opened(folder.path(), &above);
+    assert_eq!((only.name.as_str(), only.samples[0].id.as_str()), ("photos/val", "photos/val/Zebra/c.PNG"));
+    assert!(only.chosen_of.is_empty());
     assert_eq!(try_open(folder.path(), &above, Some("val")).unwrap().name, "photos/val");
     let error = try_open(folder.path(), &text, Some("train")).unwrap_err();
     assert!(error.contains("is of the split val"), "{error}");

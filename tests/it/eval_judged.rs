@@ -50,11 +50,11 @@ fn a_language_model_decides_where_the_rules_are_not_certain_and_each_pair_is_ask
         &server,
         "rules+llm",
     ));
-    assert!(finished.stderr.contains("judge: at most 61 calls"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("judge: at most 62 calls"), "{}", finished.stderr);
     let trials = model_trials(&out);
     let pairs: BTreeSet<(&str, &str)> =
         trials.iter().map(|trial| (trial["label"].as_str().unwrap(), trial["answer"].as_str().unwrap())).collect();
-    assert_eq!(server.n_requests(), pairs.len() + 1, "and one fixed question");
+    assert_eq!(server.n_requests(), pairs.len() + 2, "and two fixed questions");
     assert!(pairs.len() < 60, "no answer was given twice, so nothing was tested");
     for trial in &trials {
         let names: Vec<&str> =
@@ -70,7 +70,7 @@ fn a_language_model_decides_where_the_rules_are_not_certain_and_each_pair_is_ask
         &server,
         "rules+llm",
     ));
-    assert_eq!(server.n_requests(), pairs.len() + 1, "and one fixed question");
+    assert_eq!(server.n_requests(), pairs.len() + 2, "and two fixed questions");
     assert_eq!(fs::read(out.join("trials.jsonl")).unwrap(), before);
 }
 
@@ -81,6 +81,7 @@ fn a_judge_that_fails_leaves_a_complete_run_and_the_same_command_asks_again() {
     let out = folder.path().join("run");
     let refusing = HttpServer::start(|request| match request.index {
         0 => completion("CORRECT"),
+        1 => completion("INCORRECT"),
         _ => error(401, "who are you?"),
     });
     let command = |server: &HttpServer| {
@@ -94,7 +95,7 @@ fn a_judge_that_fails_leaves_a_complete_run_and_the_same_command_asks_again() {
     for part in ["100.0%", "EMT_JUDGE_API_KEY", "complete", "hint: run the same command again", "emt judge score"] {
         assert!(error.contains(part), "`{part}` is missing in: {error}");
     }
-    assert!(refusing.n_requests() <= 9, "a wrong key ends all requests: {}", refusing.n_requests());
+    assert!(refusing.n_requests() <= 10, "a wrong key ends all requests: {}", refusing.n_requests());
     assert!(model_trials(&out).iter().all(|trial| trial["reason"] == "judge_failed"));
     assert!(out.join("report.html").exists(), "what is known is reported all the same");
     assert_no_key(&out, &finished);
@@ -112,10 +113,10 @@ fn a_budget_leaves_the_rest_unscored_and_is_told() {
     let out = folder.path().join("run");
     let server = HttpServer::start(word_for_word);
     let mut command = eval(&shared, "cifar10", &out);
-    let finished = finish(with_judge(command.args(["--limit", "40", "--judge-max-calls", "3"]), &server, "llm"));
+    let finished = finish(with_judge(command.args(["--limit", "40", "--judge-max-calls", "4"]), &server, "llm"));
     assert_eq!(finished.code, Some(2));
-    assert!(finished.stderr.contains("judge: at most 3 calls"), "{}", finished.stderr);
-    assert_eq!(server.n_requests(), 3);
+    assert!(finished.stderr.contains("judge: at most 4 calls"), "{}", finished.stderr);
+    assert_eq!(server.n_requests(), 4);
     let reasons: BTreeSet<String> = model_trials(&out)
         .iter()
         .filter(|trial| trial["outcome"] == "unscored")

@@ -20,6 +20,9 @@ fn a_flag_that_a_form_does_not_use_is_refused_with_the_forms_that_use_it() {
     let eval = ["eval", "--model", "embedded"];
     let served = ["eval", "--model", "http://127.0.0.1:9/v1"];
     let finetune = ["finetune", "--model", "embedded", "--method", "linear", "--train", "mnist", "--out", "x"];
+    let embedded = ["eval", "--model", "embedded", "--datasets", "embedded/mnist"];
+    let local = ["eval", "--model", "x", "--datasets", "embedded/mnist,embedded/cifar10"];
+    let trained = ["finetune", "--model", "embedded", "--method", "linear", "--train", "embedded/mnist", "--out", "x"];
     let score = ["judge", "score", "a", "--out", "b"];
     let cases: &[(&[&str], &[&str], &[&str])] = &[
         (&gate, &["--limit", "5"], &["--limit", "`emt gate` with two finished runs", "--model", "hint: "]),
@@ -38,6 +41,17 @@ fn a_flag_that_a_form_does_not_use_is_refused_with_the_forms_that_use_it() {
         (&eval, &["--merge"], &["--merge has no effect", "no adapter", "--adapter DIR"]),
         (&eval, &["--data", "x"], &["--data has no effect", "--datasets"]),
         (&eval, &["--download"], &["--download has no effect", "ORG/NAME"]),
+        (&embedded, &["--download"], &["--download has no effect", "embedded datasets alone"]),
+        (&embedded, &["--data", "x"], &["--data has no effect", "part of the program"]),
+        (&local, &["--data", "x"], &["--data has no effect", "part of the program"]),
+        (&embedded, &["--exif", "apply"], &["--exif has no effect", "part of the program"]),
+        (&eval, &["--exif", "apply"], &["--exif has no effect", "part of the program"]),
+        (&trained, &["--exif", "apply"], &["--exif has no effect", "--train"]),
+        (&trained, &["--data", "x"], &["--data has no effect", "part of the program"]),
+        (&["data", "verify", "embedded/mnist"], &["--exif", "apply"], &["--exif has no effect", "embedded/mnist"]),
+        (&["data", "verify", "embedded/mnist"], &["--download"], &["--download has no effect", "embedded/mnist"]),
+        (&["judge", "sample", "a", "--out", "b.csv"], &["--n", "0"], &["--n must be at least 1"]),
+        (&trained, &["--mix", "0.1"], &["--mix has no effect on one dataset", "--limit"]),
         (&eval, &["--feature-cache-gb", "5"], &["--feature-cache-gb has no effect", "--feature-cache DIR"]),
         (&served, &["--dtype", "f32"], &["--dtype has no effect", "the server was started with its own"]),
         (&served, &["--feature-cache", "x"], &["--feature-cache has no effect", "behind a server"]),

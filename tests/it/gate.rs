@@ -262,7 +262,7 @@ fn a_decision_is_written_wherever_a_pipeline_looks_for_it() {
         &runs.join("base"),
         &["--allow-same", "--history", &path("history").display().to_string()],
     );
-    assert!(other.stdout.contains("candidate number 2 against this baseline"), "{}", other.stdout);
+    assert!(other.stdout.contains("candidate number 2 on these datasets"), "{}", other.stdout);
     assert!(other.stdout.contains("spent"), "{}", other.stdout);
     fs::write(path("history/other.json"), "{}").unwrap();
     let broken =
@@ -361,8 +361,8 @@ fn policies_are_documented_and_checked() {
         assert!(slip.stderr.contains(words), "{words}: {}", slip.stderr);
     }
     assert_eq!(with("ignore = [\"embedded/mnist\"]").code, Some(3));
-    let unknown = with("margin = 0.5\nignore = [\"embedded/mnist\"]\n[datasets.mnist]\nmargin = 0.1\n");
-    assert!(unknown.stdout.contains("names `mnist`, which was not compared"), "{}", unknown.stdout);
+    let other = with("margin = 0.5\nignore = [\"embedded/mnist\"]\n[datasets.cifar100]\nmargin = 0.1\n");
+    assert!(other.stdout.contains("names `cifar100`, which was not compared"), "{}", other.stdout);
     let nothing = support::run(["gate"]);
     assert!(nothing.code == Some(2) && nothing.stderr.contains("--baseline RUN"), "{}", nothing.stderr);
 }

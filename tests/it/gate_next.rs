@@ -113,25 +113,39 @@ fn next(decision: &Value) -> Vec<(String, Option<String>)> {
 fn an_undecided_gate_says_how_many_images_would_decide_or_that_none_at_hand_can() {
     let folder = tempfile::tempdir().unwrap();
     let decided = |run: &Path, arguments: &[&str]| {
-        let finished = gate_runs(&base(), run, &[arguments, &["--format", "json"]].concat());
+        let baseline = folder.path().join("base");
+        let finished = gate_runs(&baseline, run, &[arguments, &["--format", "json"]].concat());
         assert_eq!(finished.code, Some(3), "{} {}", finished.stdout, finished.stderr);
         decision(&finished)
     };
     // 220 of the miniature's 600 digits were asked about, and about 550 would do.
-    let few = night(folder.path(), "few", 2);
+    // As a lock-step leaves them.
+    copied(&base(), &folder.path().join("base"), |_, _| {});
+    let few = folder.path().join("forgetful");
+    copied(&night(folder.path(), "few", 2), &few, |_, _| {});
     let found = decided(&few, &[]);
     assert_eq!(codes(dataset(&found, DIGITS)), ["underpowered"]);
     let steps = next(&found);
     let command = steps[0].1.clone().unwrap();
     let n: usize = command.rsplit_once(" --limit ").unwrap().1.parse().unwrap();
-    assert!(command.starts_with("emt eval --model embedded ") && (250..=600).contains(&n), "{command}");
+    assert!(command.contains("emt eval --model embedded ") && (250..=600).contains(&n), "{command}");
+    assert!(
+        command.contains(&format!(" --out {} --limit ", text(folder.path()))),
+        "the folder that was read: {command}"
+    );
+    assert_eq!(command.matches("--limit").count(), 1, "{command}");
     assert!(steps[0].0.contains("pairs would decide") && steps[0].0.contains("both runs"), "{steps:?}");
     // More than there are.
     let many = night(folder.path(), "many", 8);
     let found = decided(&many, &["--datasets", DIGITS]);
     let steps = next(&found);
-    assert!(steps[0].0.contains("600 are at hand, and may not decide"), "{steps:?}");
-    assert!(steps[0].1.as_ref().unwrap().ends_with(" --limit 600"), "{steps:?}");
+    assert!(steps[0].0.contains("600 images are at hand: this data cannot decide"), "{steps:?}");
+    assert!(steps.iter().all(|(_, command)| command.is_none()), "{steps:?}");
+    // Where the runs no longer lie beside each other no one command goes on with both.
+    let apart = folder.path().join("elsewhere/few");
+    copied(&few, &apart, |_, _| {});
+    let steps = next(&decided(&apart, &[]));
+    assert!(steps[0].0.contains("evaluate both runs on with --limit") && steps[0].1.is_none(), "{steps:?}");
     // All that there are.
     let unlimited = |run: &Path| {
         copied(run, run, |manifest, _| {
@@ -186,4 +200,80 @@ fn unlike_runs_are_refused_with_the_flag_or_command_that_mends_it() {
     let judged = in_a_shell(command.split(", or --allow").next().unwrap());
     assert_eq!(judged.code, Some(0), "{}", judged.stderr);
     assert_eq!(gate_runs(&folder.path().join("old-judged"), &run, &["--policy", wide_policy()]).code, Some(0));
+}
+
+/// A run of the miniature on `n` digits, made by `emt -q eval` with a relative folder in `directory`.
+fn quiet_run(directory: &Path, name: &str, n: usize) {
+    let mut command = super::support::emt();
+    command.current_dir(directory).args([
+        "-q",
+        "eval",
+        "--model",
+        "embedded",
+        "--datasets",
+        DIGITS,
+        "--encoder",
+        "none",
+    ]);
+    let finished = finish(command.args(["--out", name, "--limit", &n.to_string()]));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+}
+
+#[test]
+fn the_next_command_goes_on_with_a_quiet_run_that_was_moved_from_wherever_it_is_typed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().canonicalize().unwrap();
+    quiet_run(&folder, "made", 20);
+    let [before, after] = ["moved here/before", "moved here/after"].map(|name| folder.join(name));
+    copied(&folder.join("made"), &before, |_, _| {});
+    copied(&folder.join("made"), &after, |_, _| {});
+    let finished = gate_runs(&before, &after, &["--allow-same", "--policy", wide_policy(), "--format", "json"]);
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+    let steps = next(&decision(&finished));
+    assert_eq!(steps.len(), 2, "{steps:?}");
+    for ((_, command), run) in steps.iter().zip([&before, &after]) {
+        let command = command.as_ref().unwrap();
+        assert!(command.contains("emt -q eval ") && command.contains(&format!(" --out '{}'", text(run))), "{command}");
+        let (change, words) = command.split_once(" && ").unwrap();
+        assert_eq!(change, format!("cd {}", text(&folder)));
+        let went_on = in_a_shell(&words.replace(" -q ", " ").replace("--limit 200", "--limit 30"));
+        assert_eq!(went_on.code, Some(0), "{}", went_on.stderr);
+        assert_eq!(trials(run).len(), 30, "{command}");
+    }
+}
+
+#[test]
+fn the_report_after_a_fail_knows_what_the_policy_calls_fine_tuned() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = night(folder.path(), "night", 120);
+    let policy = folder.path().join("policy.toml");
+    fs::write(&policy, "margin = 0.08\ntuned_on = [\"cifar10\"]\n").unwrap();
+    let finished = gate_runs(&base(), &run, &["--policy", &text(&policy)]);
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    assert!(finished.stdout.contains(" --tuned-on cifar10\n"), "{}", finished.stdout);
+    // What the run itself says need not be said again.
+    let own = gate_runs(&base(), &finished_runs().join("forgetful"), &[]);
+    assert!(own.code == Some(1) && !own.stdout.contains("--tuned-on"), "{}", own.stdout);
+}
+
+#[test]
+fn a_stop_with_two_sizes_says_what_each_is_for() {
+    let folder = tempfile::tempdir().unwrap();
+    quiet_run(folder.path(), "base", 20);
+    let run = folder.path().join("lost");
+    copied(&folder.path().join("base"), &run, |manifest, trials| {
+        manifest["spec"]["model"]["adapter"] = json!("blake3:lost");
+        manifest["environment"].as_object_mut().unwrap().remove("recorded");
+        let right = trials.iter_mut().filter(|trial| trial["subject"] == "model" && trial["outcome"] == "correct");
+        for trial in right.take(8) {
+            super::gate_safety::lose(trial);
+        }
+    });
+    let finished = gate_runs(&folder.path().join("base"), &run, &["--format", "json"]);
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+    let found = decision(&finished);
+    let n_needed = dataset(&found, DIGITS)["n_needed"].to_string();
+    let (message, _) = &next(&found)[0];
+    let words = ["if the fall is what it looks like at 20 pairs, about 200", "if nothing was lost, about", &n_needed];
+    assert!(words.iter().all(|word| message.contains(word)), "{message}");
 }

@@ -50,7 +50,7 @@ pub fn night(folder: &Path, name: &str, n_lost: usize) -> PathBuf {
     to
 }
 
-fn lose(trial: &mut Value) {
+pub fn lose(trial: &mut Value) {
     trial["outcome"] = json!("incorrect");
     trial["code"] = json!("wrong");
     trial["kind"] = json!("incorrect_prediction");
@@ -251,7 +251,7 @@ fn a_decision_that_says_less_is_refused_or_told_by_name() {
 }
 
 /// Base and candidate with a second dataset, in which the candidate lost nothing.
-fn two_datasets(folder: &Path, n_lost: usize) -> [PathBuf; 2] {
+pub fn two_datasets(folder: &Path, n_lost: usize) -> [PathBuf; 2] {
     let twice = |from: &Path, name: &str| {
         let to = folder.join(name);
         copied(from, &to, |manifest, lines| {
@@ -323,6 +323,15 @@ fn a_policy_that_names_an_unknown_dataset_is_refused_and_a_shared_one_is_not() {
     }
     assert_refused(&with("", &["--tuned-on", "cifar1O"]), &["--tuned-on cifar1O", "is `cifar10` meant?"]);
     assert_refused(&with("[dataset.mnist]\nmargin = 0.1\n", &[]), &["`dataset`", "is `datasets` meant?"]);
+    // The runs have no `mnist` but `embedded/mnist`: unchecked rules would count as kept.
+    for text in ["[datasets.mnist]\nmax_class_fall = 0.01\n", "ignore = [\"mnist\"]\n"] {
+        let refused = with(text, &[]);
+        assert_refused(&refused, &["policy.toml", "`mnist`, which is not compared", "is `embedded/mnist` meant?"]);
+        assert!(refused.stdout.is_empty(), "{}", refused.stdout);
+    }
+    // With rules of its own the compared one is not what was meant.
+    let both = with("[datasets.mnist]\nmargin = 0.1\n[datasets.\"embedded/mnist\"]\nmargin = 0.08\n", &[]);
+    assert_eq!(both.code, Some(0), "{}", both.stderr);
     // Rules for datasets that another pipeline compares.
     let shared = with("ignore = [\"miniimagenet\"]\n[datasets.cifar100]\nmargin = 0.1\n", &[]);
     assert_eq!(shared.code, Some(0), "{} {}", shared.stdout, shared.stderr);
@@ -368,11 +377,11 @@ fn a_candidate_keeps_the_attempt_that_it_first_got() {
     };
     fs::remove_file(file(&first[0].1)).unwrap();
     assert_eq!(decide(&night(folder.path(), "night5", 5)).1["attempt"], 5);
-    // Against another baseline the same candidate counts anew, and both are remembered.
+    // Against another baseline it is the same candidate on the same images, and both are remembered.
     let other = night(folder.path(), "other-base", 0);
     let against =
         gate_runs(&other, &nights[1], &["--policy", wide_policy(), "--history", &history, "--format", "json"]);
-    assert_eq!(decision(&against)["attempt"], 1);
+    assert_eq!(decision(&against)["attempt"], 2);
     assert_eq!(decide(&nights[1]), first[1]);
 }
 

@@ -113,13 +113,15 @@ fn an_absent_image_is_unreadable_and_names_file_and_row() {
 }
 
 #[test]
-fn splits_are_named_where_there_are_several_and_missing_shards_are_told() {
-    let error = try_open(&hub().join("pets"), None).unwrap_err();
-    assert!(error.contains("holds the splits test, train") && error.contains("--split test"), "{error}");
+fn the_held_out_split_is_taken_of_several_and_missing_shards_are_told() {
+    let held_out = opened(&hub().join("pets"));
+    assert_eq!((held_out.name.as_str(), held_out.split.as_str()), ("pets/test", "test"));
+    assert_eq!(held_out.chosen_of, ["test", "train"]);
+    assert!(held_out.split_note().unwrap().contains("the split `test` is taken, of test, train"));
     let error = try_open(&hub().join("pets"), Some("val")).unwrap_err();
     assert!(error.contains("no split val") && error.contains("test, train"), "{error}");
-    let error = try_open(&hub().join("shapes"), None).unwrap_err();
-    assert!(error.contains("holds the splits test"), "{error}");
+    let only = opened(&hub().join("shapes"));
+    assert_eq!((only.name.as_str(), only.chosen_of.len()), ("shapes/test", 0));
     let error = try_open(&hub().join("shapes/test/{0..3}.tar"), None).unwrap_err();
     assert!(error.contains("no file") && error.contains("2.tar"), "{error}");
     let one = opened(&hub().join("pets/data/test-00001-of-00002.parquet"));
@@ -131,13 +133,14 @@ fn splits_are_named_where_there_are_several_and_missing_shards_are_told() {
 }
 
 #[test]
-fn numbers_are_named_by_dataset_infos_or_by_a_sheet_and_else_refused() {
+fn numbers_are_named_by_dataset_infos_or_by_a_sheet_and_else_by_themselves() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("test-00000-of-00001.parquet");
     fs::copy(hub().join("carded/test-00000-of-00001.parquet"), &file).unwrap();
-    let error = try_open(&file, None).unwrap_err();
-    for part in ["numbers without names", "--labels FILE", "README.md", "dataset_infos.json", "fine_label"] {
-        assert!(error.contains(part), "{part} in {error}");
+    let unnamed = opened(&file);
+    assert_eq!(unnamed.labels.names().collect::<Vec<_>>(), ["0", "1", "2"]);
+    for part in ["numbers without names", "--labels FILE", "README.md", "dataset_infos.json", "0, 1, 2"] {
+        assert!(unnamed.notes[0].contains(part), "{part} in {:?}", unnamed.notes);
     }
     let names = |sheet: &str, text: &str| {
         let sheet = folder.path().join(sheet);
@@ -299,14 +302,17 @@ fn a_wrong_schema_is_refused_with_the_columns_that_are_there() {
     assert!(error.contains("no column of images") && error.contains("it has image, label"), "{error}");
     let error = refused("message schema { optional binary image; optional int64 kind; }", &[two_images(), numbers()]);
     assert!(error.contains("no column of labels") && error.contains("it has image, kind"), "{error}");
-    let doubles = Column::Doubles(vec![0.0, 1.0]);
-    let error = refused("message schema { optional binary image; optional double label; }", &[two_images(), doubles]);
-    assert!(error.contains("`label`") && error.contains("numbers without names"), "{error}");
     let halves = Column::Doubles(vec![0.5, 1.0]);
     let error = refused("message schema { optional binary image; optional double label; }", &[two_images(), halves]);
     assert!(error.contains("`label`") && error.contains("row 0") && error.contains("no whole number"), "{error}");
-    let error = refused(PLAIN, &[two_images(), Column::Numbers(vec![None, None])]);
-    assert!(error.contains("numbers without names"), "{error}");
+    let error = refused(PLAIN, &[two_images(), Column::Numbers(vec![Some(0), Some(-1)])]);
+    assert!(error.contains("(row 1) has the label -1") && error.contains("--split"), "{error}");
+    write_parquet(&file, PLAIN, &[two_images(), Column::Numbers(vec![None, None])]);
+    let error = try_open(&file, None).unwrap_err();
+    assert!(error.contains("no row has a `label`"), "{error}");
+    write_parquet(&file, PLAIN, &[Column::Bytes(Vec::new()), Column::Numbers(Vec::new())]);
+    let error = try_open(&file, None).unwrap_err();
+    assert!(error.contains("mine.parquet` has no row"), "{error}");
     // The exit code of all of these.
     let finished = run(["eval", "--model", "embedded", "--datasets", file.to_str().unwrap()]);
     assert_eq!(finished.code, Some(2), "{}", finished.stderr);
@@ -426,8 +432,8 @@ fn a_tar_that_leads_out_of_itself_or_lacks_labels_is_refused() {
     assert!(error.contains("leads out of it"), "{error}");
     let error = refused(&[("a.cls", b"cat"), ("a.png", &image), ("b.png", &image)]);
     assert!(error.contains("`b` has no label") && error.contains("b.cls"), "{error}");
-    let error = refused(&[("a.cls", b"0"), ("a.png", &image), ("b.cls", b"1"), ("b.png", &image)]);
-    assert!(error.contains("numbers without names") && error.contains("classnames.txt"), "{error}");
+    let error = refused(&[("a.cls", b"0"), ("a.png", &image), ("b.cls", b"-1"), ("b.png", &image)]);
+    assert!(error.contains("has the label -1"), "{error}");
     fs::write(folder.path().join("classnames.txt"), "cat\ndog\n").unwrap();
     let error = refused(&[("a.cls", b"0"), ("a.png", &image), ("b.cls", b"-1"), ("b.png", &image)]);
     assert!(error.contains("`b` of") && error.contains("label -1"), "{error}");

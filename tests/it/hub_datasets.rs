@@ -77,8 +77,8 @@ fn a_dataset_of_the_hub_is_fetched_split_by_split_and_stays() {
     assert!(absent.stdout.contains("--download asks the hub"), "{}", absent.stdout);
     assert!(hub.server.requests().is_empty(), "without the flag nothing is asked");
 
-    let unnamed = hub.verify(&["me/photos", "--download"]);
-    assert!(unnamed.code == Some(2) && unnamed.stderr.contains("the splits test, train"), "{}", unnamed.stderr);
+    let unknown = hub.verify(&["me/photos", "--split", "val", "--download"]);
+    assert!(unknown.code == Some(2) && unknown.stderr.contains("no split val"), "{}", unknown.stderr);
     assert!(!hub.snapshot().exists(), "nothing is fetched of what is not clear");
 
     let fetched = hub.verify(&["me/photos", "--split", "test", "--download"]);
@@ -94,7 +94,10 @@ fn a_dataset_of_the_hub_is_fetched_split_by_split_and_stays() {
     // From the cache alone.
     let n_requests = hub.server.requests().len();
     let again = hub.verify(&["me/photos", "--split", "test"]);
+    let again_text = fetched.stdout.clone();
     assert_eq!((again.code, again.stdout), (Some(0), fetched.stdout));
+    let behind = hub.verify(&["me/photos/test"]);
+    assert_eq!((behind.code, behind.stdout), (Some(0), again_text.clone()));
     let other = hub.verify(&["me/photos", "--split", "train"]);
     assert!(other.code == Some(2) && other.stderr.contains("no split train"), "{}", other.stderr);
     assert_eq!(hub.server.requests().len(), n_requests);
@@ -124,6 +127,43 @@ fn a_run_names_the_dataset_and_its_commit() {
     assert_eq!(run["environment"]["hub"]["datasets/me/photos"]["commit"], COMMIT);
     let trials = fs::read_to_string(out.join("trials.jsonl")).unwrap();
     assert!(trials.lines().all(|line| line.contains("\"sample\":\"me/photos/test/000")), "{trials}");
+}
+
+#[test]
+fn the_held_out_split_is_the_default_and_the_terminal_says_so() {
+    let hub = Hub::start();
+    let out = hub.folder.path().join("run");
+    let mut command = hub.emt();
+    command.args(["eval", "--model", "embedded", "--datasets", "me/photos", "--limit", "3", "--download"]);
+    let finished = finish(command.arg("--out").arg(&out));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("note: me/photos: the split `test` is taken, of test, train"),
+        "{}",
+        finished.stderr
+    );
+    assert!(!hub.snapshot().join("data/train-00000-of-00001.parquet").exists(), "only that split is fetched");
+    let run: Value = serde_json::from_slice(&fs::read(out.join("run.json")).unwrap()).unwrap();
+    assert_eq!(run["spec"]["datasets"][0]["split"], "test");
+    let source = &run["environment"]["datasets"]["me/photos"];
+    assert_eq!((source["given"].as_str(), source["name"].as_str()), (Some("me/photos"), Some("me/photos")));
+
+    // The report finds the images of the cache, and where the cache is another one by now, by the name on the hub.
+    let n_images = |command: &mut Command| {
+        let finished = finish(command.arg("report").arg(&out).arg("--out").arg(hub.folder.path().join("page")));
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let page = fs::read_to_string(hub.folder.path().join("page/report.html")).unwrap();
+        (page.matches("data:image/png;base64,").count(), finished.stderr)
+    };
+    let (n_shown, stderr) = n_images(&mut hub.emt());
+    assert!(n_shown > 0, "{stderr}");
+    fs::rename(hub.folder.path().join("home"), hub.folder.path().join("moved")).unwrap();
+    assert_eq!(n_images(hub.emt().env("HF_HOME", hub.folder.path().join("moved"))).0, n_shown);
+    let (n_left, stderr) = n_images(&mut hub.emt());
+    assert!(
+        n_left == 0 && stderr.contains("nothing lies there") && stderr.contains("--datasets me/photos=PATH"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The one fixed question that a judge is asked before a run, and what a run says of a judge whose replies are no verdicts.
+//! The two fixed questions that a judge is asked before a run, and what a run says of a judge whose replies are no verdicts.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,7 +37,21 @@ fn score(out: &Path, server: &HttpServer, judge: &str, rest: &[&str]) -> Finishe
     finish(with_judge(command.args(["judge", "score"]).arg(recorded()).arg("--out").arg(out), server, judge, rest))
 }
 
-/// Whether the request is the fixed question, by the default prompt.
+/// Whether the request is the fixed question whose answer is wrong, by the default prompt.
+fn is_wrong(request: &Request) -> bool {
+    is_fixed(request) && request.json()["messages"][0]["content"].as_str().unwrap().contains("<answer>\n\"dog\"")
+}
+
+/// A judge that knows the fixed questions, and replies to any other with `reply`.
+fn judge_saying(reply: &'static str) -> HttpServer {
+    HttpServer::start(move |request| match (is_fixed(request), is_wrong(request)) {
+        (true, true) => completion("INCORRECT"),
+        (true, false) => completion("CORRECT"),
+        (false, _) => completion(reply),
+    })
+}
+
+/// Whether the request is a fixed question, by the default prompt.
 fn is_fixed(request: &Request) -> bool {
     request.json()["messages"][0]["content"].as_str().unwrap().contains("Right label: \"cat\"")
 }
@@ -83,7 +97,7 @@ fn what_the_judges_server_does_not_take_is_told_and_recorded() {
     let folder = tempfile::tempdir().unwrap();
     let server = HttpServer::start(|request| match request.json().get("temperature") {
         Some(_) => error(400, "`temperature` is deprecated for this model."),
-        None => completion("CORRECT"),
+        None => completion(if is_wrong(request) { "INCORRECT" } else { "CORRECT" }),
     });
     let finished = score(folder.path(), &server, "llm", &[]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
@@ -95,7 +109,10 @@ fn what_the_judges_server_does_not_take_is_told_and_recorded() {
 #[test]
 fn the_mended_command_may_use_the_same_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let server = HttpServer::start(|_| completion("Yes."));
+    let server = HttpServer::start(|request| {
+        let text = request.json()["messages"].to_string();
+        completion(if text.contains("Label: cat; Prediction: dog") { "No." } else { "Yes." })
+    });
     assert_eq!(score(folder.path(), &server, "llm", &[]).code, Some(2));
     let finished = score(folder.path(), &server, "llm", &["--judge-prompt", "emt"]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
@@ -122,7 +139,7 @@ fn every_command_that_judges_asks_it_first() {
 fn it_is_not_asked_where_nothing_is_left_to_ask() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("judged");
-    let server = HttpServer::start(|_| completion("CORRECT"));
+    let server = judge_saying("CORRECT");
     assert_eq!(score(&out, &server, "llm", &[]).code, Some(0));
     let n_requests = server.n_requests();
     assert!(n_requests > 1);
@@ -157,7 +174,7 @@ fn replies_that_are_no_verdicts_are_shown_with_their_mend_and_without_a_retry() 
         ("Yes, it is.", ["`Yes, it is.`", "CORRECT or INCORRECT was expected", "--judge-prompt emt"]),
         ("<think>hm", ["`<think>hm`", "thought without a verdict", "--judge-reply-tokens"]),
     ] {
-        let server = HttpServer::start(move |request| completion(if is_fixed(request) { "CORRECT" } else { reply }));
+        let server = judge_saying(reply);
         let finished = score(&folder.path().join(reply.len().to_string()), &server, "llm", &[]);
         let line = error_line(&finished);
         for part in parts.into_iter().chain(["100.0%", "complete"]) {
@@ -170,19 +187,22 @@ fn replies_that_are_no_verdicts_are_shown_with_their_mend_and_without_a_retry() 
 #[test]
 fn a_judge_that_fails_for_a_while_is_asked_again_by_the_same_command() {
     let folder = tempfile::tempdir().unwrap();
-    let failing =
-        HttpServer::start(|request| if is_fixed(request) { completion("CORRECT") } else { error(401, "gone") });
+    let failing = HttpServer::start(|request| match (is_fixed(request), is_wrong(request)) {
+        (true, true) => completion("INCORRECT"),
+        (true, false) => completion("CORRECT"),
+        (false, _) => error(401, "gone"),
+    });
     let finished = score(folder.path(), &failing, "llm", &[]);
     assert!(error_line(&finished).contains("hint: run the same command again"), "{}", finished.stderr);
-    let willing = HttpServer::start(|_| completion("CORRECT"));
+    let willing = judge_saying("CORRECT");
     assert_eq!(score(folder.path(), &willing, "llm", &[]).code, Some(0));
     assert!(of_model(folder.path()).iter().all(|trial| trial["outcome"] != "unscored"));
 }
 
 #[test]
-fn it_is_one_of_the_calls_of_a_budget() {
+fn the_fixed_questions_are_calls_of_a_budget() {
     let folder = tempfile::tempdir().unwrap();
-    let server = HttpServer::start(|_| completion("CORRECT"));
+    let server = judge_saying("CORRECT");
     let finished = score(folder.path(), &server, "llm", &["--judge-max-calls", "3"]);
     let line = error_line(&finished);
     assert!(line.contains("a larger --judge-max-calls"), "{line}");
@@ -192,7 +212,7 @@ fn it_is_one_of_the_calls_of_a_budget() {
 #[test]
 fn beside_the_rules_the_language_model_is_asked_only_where_they_are_not_certain() {
     let folder = tempfile::tempdir().unwrap();
-    let server = HttpServer::start(|_| completion("CORRECT"));
+    let server = judge_saying("CORRECT");
     let (residual, all) = (folder.path().join("residual"), folder.path().join("all"));
     assert_eq!(score(&residual, &server, "rules+llm", &[]).code, Some(0));
     let by_llm =
@@ -215,7 +235,8 @@ fn a_reasoning_judge_has_room_by_default_and_flags_for_more() {
         let body = request.json();
         let is_quiet = body["chat_template_kwargs"]["enable_thinking"] == false;
         if is_quiet || body["max_tokens"].as_u64().unwrap() >= 2_000 {
-            return completion("<think>\nA three is a three.\n</think>\n\nCORRECT");
+            let verdict = if is_wrong(request) { "INCORRECT" } else { "CORRECT" };
+            return completion(&format!("<think>\nA three is a three.\n</think>\n\n{verdict}"));
         }
         let thought = json!({"content": null, "reasoning_content": "Let me see"});
         Reply::json(200, &json!({"choices": [{"message": thought, "finish_reason": "length"}]}))
@@ -235,4 +256,74 @@ fn a_reasoning_judge_has_room_by_default_and_flags_for_more() {
     );
     let secret = score(&folder.path().join("secret"), &server, "llm", &["--judge-extra-body", "api_key=sk-1"]);
     assert!(error_line(&secret).contains("EMT_JUDGE_API_KEY"), "{}", secret.stderr);
+}
+
+/// A judge by the default prompt's words whose reply to the right and to the wrong answer are these.
+fn judge_of_two(right: &'static str, wrong: &'static str) -> HttpServer {
+    HttpServer::start(move |request| completion(if is_wrong(request) { wrong } else { right }))
+}
+
+#[test]
+fn a_judge_that_always_says_the_same_is_refused_before_anything_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    for (right, wrong, parts) in [
+        (
+            "CORRECT",
+            "CORRECT",
+            ["to the answer `dog` it replied `CORRECT`, and INCORRECT was expected", "--judge-model"],
+        ),
+        (
+            "INCORRECT",
+            "INCORRECT",
+            ["to the answer `cat` it replied `INCORRECT`, and CORRECT was expected", "calibrate"],
+        ),
+        ("INCORRECT", "CORRECT", ["`cat` it replied `INCORRECT`", "`dog` it replied `CORRECT`"]),
+    ] {
+        let server = judge_of_two(right, wrong);
+        let out = folder.path().join(format!("{right}-{wrong}"));
+        // Whatever share may be unscored: a wrong verdict is none that is missing.
+        for rest in [&[][..], &["--max-unscored", "1"]] {
+            let finished = score(&out, &server, "llm", rest);
+            let line = error_line(&finished);
+            for part in parts.into_iter().chain(["cannot tell a right answer from a wrong one"]) {
+                assert!(line.contains(part), "`{part}` is not in: {line}");
+            }
+        }
+        assert_eq!(server.n_requests(), 4, "two questions each time");
+        assert_eq!(of_model(&out).len(), 0);
+        let run = folder.path().join(format!("run-{right}-{wrong}"));
+        let finished = finish(with_judge(eval().args(["--limit", "20", "--out"]).arg(&run), &server, "rules+llm", &[]));
+        assert!(error_line(&finished).contains("cannot tell a right answer"), "{}", finished.stderr);
+        assert_eq!(of_model(&run).len(), 0, "no answer was asked for");
+    }
+}
+
+#[test]
+fn a_prompt_whose_verdicts_are_the_wrong_way_round_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = folder.path().join("prompt.txt");
+    std::fs::write(&prompt, "Is this WRONG for {label}: {answer}").unwrap();
+    let server = HttpServer::start(|request| {
+        let text = request.json()["messages"].to_string();
+        completion(if text.contains("cat: dog") { "yes" } else { "no" })
+    });
+    let prompt = prompt.display().to_string();
+    let finished = score(&folder.path().join("run"), &server, "llm", &["--judge-prompt", &prompt]);
+    let line = error_line(&finished);
+    for part in ["the wrong way round", "CORRECT or yes", "INCORRECT or no"] {
+        assert!(line.contains(part), "`{part}` is not in: {line}");
+    }
+}
+
+#[test]
+fn a_judge_that_is_measured_may_be_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let sheet = folder.path().join("sheet.csv");
+    std::fs::write(&sheet, "label,answer,correct\ncat,a cat,true\ncat,a dog,false\n").unwrap();
+    let server = judge_of_two("CORRECT", "CORRECT");
+    let mut command = emt();
+    command.args(["judge", "calibrate", "--labels"]).arg(&sheet).arg("--out").arg(folder.path().join("c.json"));
+    let finished = finish(with_judge(&mut command, &server, "llm", &[]));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(finished.stderr.contains("warning: the judge `j` cannot tell"), "{}", finished.stderr);
 }

@@ -122,7 +122,75 @@ fn judging_again_may_say_what_was_fine_tuned_on() {
     assert!(summary["datasets"][0]["model"]["codes"]["leak"].as_u64().unwrap() > 0, "{summary}");
     let before: Value = serde_json::from_str(&fs::read_to_string(runs().join("one/summary.json")).unwrap()).unwrap();
     assert_eq!(before["datasets"][0]["model"]["n_correct"], summary["datasets"][0]["model"]["n_correct"]);
-    assert_eq!(column(&runs().join("one/summary.csv"), "code_leak"), "");
+    assert_eq!(column(&runs().join("base/summary.csv"), "code_leak"), "");
     let refused = score(&["--tuned-on", "cifar1000"]);
     assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}
+
+fn summary(run: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(run.join("summary.json")).unwrap()).unwrap()
+}
+
+fn n_leaks(summary: &Value) -> Option<u64> {
+    summary["datasets"][0]["model"]["codes"]["leak"].as_u64()
+}
+
+#[test]
+fn an_evaluated_adapter_says_itself_what_it_was_fine_tuned_on() {
+    // The manifest of `one` was changed afterwards; its summary is as `emt eval` wrote it.
+    let of_adapter = summary(&runs().join("one"));
+    assert_eq!(of_adapter["tuned_on"], json!(["embedded/cifar10"]));
+    assert!(n_leaks(&of_adapter).unwrap() > 0, "{of_adapter}");
+    assert!(fs::read_to_string(runs().join("one/report.md")).unwrap().contains("embedded/cifar10"));
+    assert_eq!(summary(&runs().join("base"))["tuned_on"], Value::Null, "nobody said so of the base");
+    // The same by flag, recorded: the journals hold the codes of what the run was asked with, and outcomes are equal.
+    let journal = fs::read_to_string(runs().join("one/trials.jsonl")).unwrap();
+    assert!(!journal.contains("\"leak\""), "codes of a journal follow from run.json alone");
+}
+
+#[test]
+fn a_run_and_its_dataset_are_named_together_where_a_model_is_evaluated() {
+    let out = tempfile::tempdir().unwrap();
+    let adapter = format!("one={}", runs().join("lora").display());
+    let evaluated = |list: &str, out: &Path| {
+        let mut command = emt();
+        command.args([
+            "eval",
+            "--model",
+            "embedded",
+            "--encoder",
+            "none",
+            "--datasets",
+            "embedded/mnist",
+            "--limit",
+            "20",
+        ]);
+        finish(command.args(["--adapter", &adapter, "--tuned-on", list, "--out"]).arg(out))
+    };
+    let runs = out.path().join("runs");
+    let finished = evaluated("one:mnist", &runs);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    // A person's word stands in place of the adapter's.
+    assert_eq!(summary(&runs.join("one"))["tuned_on"], json!(["mnist"]));
+    assert_eq!(summary(&runs.join("base"))["tuned_on"], Value::Null);
+    let refused = evaluated("two:mnist", &out.path().join("none"));
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("two:mnist") && refused.stderr.contains("base, one"), "{}", refused.stderr);
+    // The gate that evaluates, and the one of those runs, take the same words.
+    let decided = |command: &mut Command| -> Value {
+        let finished = finish(command.args(["--format", "json"]));
+        assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+        serde_json::from_str(&finished.stdout).unwrap()
+    };
+    let mut gate = emt();
+    gate.args(["gate", "--model", "embedded", "--encoder", "none", "--datasets", "embedded/mnist", "--limit", "20"]);
+    gate.args(["--adapter", &adapter, "--tuned-on", "one:cifar100", "--runs"]).arg(out.path().join("gate"));
+    assert_eq!(decided(&mut gate)["policy"]["tuned_on"], json!(["cifar100"]));
+    let of_runs = |list: &[&str]| {
+        let mut gate = emt();
+        gate.args(["gate", "--baseline"]).arg(runs.join("base")).arg("--candidate").arg(runs.join("one"));
+        decided(gate.args(list))["policy"]["tuned_on"].clone()
+    };
+    assert_eq!(of_runs(&[]), json!(["mnist"]));
+    assert_eq!(of_runs(&["--tuned-on", "one:cifar100"]), json!(["cifar100", "mnist"]));
 }

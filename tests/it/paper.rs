@@ -67,7 +67,7 @@ const LORA_7B_1: [[f64; 4]; 4] =
 const LORA_7B_2: [[f64; 4]; 4] =
     [[99.24, 13.72, 1.18, 0.86], [0.01, 91.89, 1.39, 15.96], [0.01, 2.55, 88.00, 13.59], [0.00, 5.77, 5.61, 92.03]];
 
-/// The fall of every dataset from the base to one stage, in points; the one that was tuned on stands first in a stage.
+/// The fall of every dataset from the base to one stage, in points; the one that was tuned on comes first in a stage.
 fn falls(base: [f64; 4], tuned: [f64; 4], tuned_on: usize) -> Vec<(usize, f64)> {
     let order: Vec<usize> = std::iter::once(tuned_on).chain((0..4).filter(|&at| at != tuned_on)).collect();
     let row = |accuracies: [f64; 4]| order.iter().map(|&at| Some(accuracies[at] / 100.0)).collect();

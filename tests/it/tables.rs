@@ -61,8 +61,10 @@ fn a_saved_dataset_is_read_as_datasets_reads_it() {
         let last = name.rsplit('/').next().unwrap();
         assert!(dataset.name.ends_with(last), "{} {path}", dataset.name);
     }
-    let error = try_open(&tables().join("saved"), &OpenRequest::default()).unwrap_err();
-    assert!(error.contains("the splits test, train") && error.contains("--split test"), "{error}");
+    let held_out = opened("saved", &OpenRequest::default());
+    assert_eq!((found_in(&held_out), held_out.chosen_of.len()), (expected("saved/test"), 2));
+    let error = try_open(&tables().join("saved"), &OpenRequest { split: Some("val"), ..OpenRequest::default() });
+    assert!(error.unwrap_err().contains("it has no split val; hint: it has test, train"));
 }
 
 #[test]
@@ -165,8 +167,9 @@ fn labels_of_every_type_are_read_from_parquet_and_arrow() {
         for label in ["numbers", "bytes", "small", "bools", "floats", "number_list"] {
             let request = OpenRequest { labels_file: Some(&sheet), ..column(None, Some(label)) };
             assert_eq!(found_in(&opened(file, &request)), expected("types"), "{file} {label}");
-            let error = try_open(&tables().join(file), &column(None, Some(label))).unwrap_err();
-            assert!(error.contains("numbers without names") && error.contains("--labels"), "{error}");
+            let unnamed = opened(file, &column(None, Some(label)));
+            assert_eq!(unnamed.labels.names().collect::<Vec<_>>(), ["0", "1"], "{file} {label}");
+            assert!(unnamed.notes[0].contains("numbers without names"), "{:?}", unnamed.notes);
         }
         let long = opened(file, &column(None, Some("long_view")));
         let names: Vec<&str> = long.labels.names().collect();
@@ -225,16 +228,11 @@ fn columns_that_are_no_labels_or_no_images_are_refused_by_their_names() {
         for (image, label, parts) in [
             (None, Some("two"), ["two", "a sample has one"]),
             (None, Some("halves"), ["halves", "no whole number"]),
-            (None, Some("days"), ["labels are numbers", "--labels"]),
             (None, Some("none"), ["no row has a `none`", "--label-column"]),
             (None, Some("kind"), ["no column `kind`", "spaced"]),
             (Some("photo"), Some("text"), ["no column `photo`", "raw"]),
             (Some("numbers"), Some("text"), ["no column `numbers`", "images"]),
         ] {
-            // Arrow's days are no numbers to us; Parquet stores them as such.
-            if (file, label) == ("types.arrow", Some("days")) {
-                continue;
-            }
             let error = try_open(&tables().join(file), &column(image, label)).unwrap_err();
             assert!(parts.iter().all(|part| error.contains(part)), "{file} {label:?}: {error}");
         }
@@ -293,8 +291,8 @@ fn metadata_may_be_json_lines_hold_splits_or_have_no_labels() {
     with_sheet(&root.join("train"), "note.txt", "");
     let sheet = "file_name,label\ntest/0.png,cat\ntest/a/1.png,dog\ntrain/2.png,bird\n";
     fs::write(root.join("metadata.csv"), sheet).unwrap();
-    let error = try_open(&root, &OpenRequest::default()).unwrap_err();
-    assert!(error.contains("the splits test, train"), "{error}");
+    let held_out = try_open(&root, &OpenRequest::default()).unwrap();
+    assert_eq!((held_out.split.as_str(), held_out.chosen_of.join(", ")), ("test", "test, train".to_owned()));
     let test = try_open(&root, &OpenRequest { split: Some("test"), ..OpenRequest::default() }).unwrap();
     assert_eq!((test.name.as_str(), test.samples[0].id.as_str()), ("pets/test", "pets/test/0.png"));
     assert_eq!(found_in(&test), expected("meta/test")[..2]);
@@ -326,11 +324,119 @@ fn a_table_is_called_by_its_own_name_unless_that_is_a_split() {
 }
 
 #[test]
+fn a_sheet_may_name_images_anywhere_and_its_samples_are_called_alike_on_every_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    with_sheet(&folder.path().join("images"), "note.txt", "");
+    let images = folder.path().join("images").canonicalize().unwrap().display().to_string();
+    let sheets = folder.path().join("sheets");
+    fs::create_dir_all(&sheets).unwrap();
+    let rows = ["0.png", "a/1.png", "2.png", "a/3.png"].into_iter().zip(expected("meta/test"));
+    let rows: Vec<(&str, String)> = rows.map(|(path, (label, _))| (path, label)).collect();
+    for (name, start) in [("up.csv", "../images".to_owned()), ("absolute.csv", images.clone())] {
+        let text: String = rows.iter().map(|(path, label)| format!("{start}/{path};{label}\n")).collect();
+        fs::write(sheets.join(name), format!("Path;Label\n{text}")).unwrap();
+        let dataset =
+            try_open(&sheets.join(name), &OpenRequest { exif: Exif::Apply, ..OpenRequest::default() }).unwrap();
+        assert_eq!(found_in(&dataset), expected("meta/test"), "{name}");
+        let stem = name.split('.').next().unwrap();
+        assert_eq!(dataset.samples[1].id, format!("{stem}/a/1.png"));
+        assert!(dataset.notes[0].contains("4 of its images lie outside the table's folder"), "{:?}", dataset.notes);
+        assert!(dataset.is_table);
+    }
+    // What `datasets` calls metadata stays in its folder, and so does what came from the hub.
+    let hub = folder.path().join("datasets--me--pets/snapshots/0a1b");
+    fs::create_dir_all(&hub).unwrap();
+    for sheet in [sheets.join("metadata.csv"), hub.join("pets.csv")] {
+        fs::write(&sheet, format!("file_name,label\n{images}/0.png,cat\n")).unwrap();
+        let error = try_open(&sheet, &OpenRequest::default()).unwrap_err();
+        assert!(
+            error.contains("row 1") && error.contains("leads out of") && error.contains("may only name"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn numbers_in_a_sheet_are_named_in_the_order_of_the_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    with_sheet(folder.path(), "note.txt", "");
+    fs::write(folder.path().join("pets.csv"), "path,label\n0.png,10\na/1.png,9\n2.png,0\na/3.png,2\n").unwrap();
+    let names: Vec<String> = (0..12).map(|number| format!("class {number}")).collect();
+    let sheet = folder.path().join("names.txt");
+    fs::write(&sheet, names.join("\n")).unwrap();
+    let request = OpenRequest { labels_file: Some(&sheet), ..OpenRequest::default() };
+    let dataset = try_open(&folder.path().join("pets.csv"), &request).unwrap();
+    let said: Vec<String> = found_in(&dataset).into_iter().map(|(label, _)| label).collect();
+    assert_eq!(said, ["class 10", "class 9", "class 0", "class 2"]);
+    let unnamed = try_open(&folder.path().join("pets.csv"), &OpenRequest::default()).unwrap();
+    assert!(unnamed.notes[0].contains("numbers without names"), "{:?}", unnamed.notes);
+}
+
+#[test]
+fn a_file_that_is_not_there_says_what_lies_there_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("birds.csv"), "path,label\n").unwrap();
+    for (name, part) in [
+        ("birdz.csv", "is `birds.csv` meant?"),
+        ("photographs.parquet", "holds birds.csv"),
+        ("nowhere/x.jsonl", "is there, and what follows in the path is not"),
+    ] {
+        for text in
+            [folder.path().join(name).display().to_string(), format!("mine={}", folder.path().join(name).display())]
+        {
+            let error = try_open(Path::new(&text), &OpenRequest::default()).unwrap_err();
+            assert!(error.contains("there is no such file") && error.contains(part), "{error}");
+            assert!(!error.contains("hub") && !error.contains("mnist"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn columns_are_those_of_tables_and_of_the_dataset_that_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    with_sheet(folder.path(), "a.csv", "img,label\n0.png,cat\na/1.png,dog\n");
+    with_sheet(folder.path(), "b.csv", "file,label\n2.png,cat\na/3.png,dog\n");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let eval = |datasets: &str, column: &str| {
+        let out = tempfile::tempdir().unwrap();
+        let out = out.path().join("run").display().to_string();
+        run([
+            "eval",
+            "--model",
+            "embedded",
+            "--datasets",
+            datasets,
+            "--image-column",
+            column,
+            "--limit",
+            "2",
+            "--out",
+            &out,
+        ])
+    };
+    let mixed = eval(&format!("embedded/mnist,{}", path("a.csv")), "img");
+    assert_eq!(mixed.code, Some(0), "{}", mixed.stderr);
+    let both = format!("{},mine={}", path("a.csv"), path("b.csv"));
+    let named = eval(&both, "a:img,mine:file");
+    assert_eq!(named.code, Some(0), "{}", named.stderr);
+    let for_all = eval(&both, "img");
+    assert_eq!(for_all.code, Some(2));
+    assert!(
+        for_all.stderr.contains("lacks the column `img`") && for_all.stderr.contains("DATASET:img"),
+        "{}",
+        for_all.stderr
+    );
+    let unknown = eval(&both, "a:img,mime:file");
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.contains("column `path`") || unknown.stderr.contains("`mime`"), "{}", unknown.stderr);
+}
+
+#[test]
 fn a_flag_for_columns_is_refused_where_there_are_none() {
     let path = tables().join("oriented").display().to_string();
     for (data, flag) in [(path.as_str(), "--image-column"), ("embedded/mnist", "--label-column")] {
         let finished = run(["data", "verify", data, flag, "x", "--quiet"]);
         assert_eq!(finished.code, Some(2));
-        assert!(finished.stdout.contains(flag) && finished.stdout.contains("is for tables"), "{}", finished.stdout);
+        assert!(finished.stderr.contains(flag) && finished.stderr.contains("is for tables"), "{}", finished.stderr);
     }
 }

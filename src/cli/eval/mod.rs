@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
-pub(super) use self::prepare::{DatasetFlags, announce, found_text, open_datasets, prepare, sitting, tuned_on, warn};
+pub(super) use self::prepare::{DatasetFlags, Prepared, announce, open_datasets, prepare, sitting, warn};
 use super::comparison::settings_note;
 use super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::progress::Progress;
@@ -54,7 +54,7 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         bail!("--max-unscored is a share from 0 to 1, and is {}", args.max_unscored);
     }
     let options = &args.options;
-    let mut planned = prepare(&args.model, options, args.out.as_deref(), quiet, err)?;
+    let Prepared { mut planned, .. } = prepare(&args.model, options, args.out.as_deref(), quiet, err)?;
     let mut progress = Progress::new(err, quiet);
     warn(&mut progress, &planned);
     let open_runs = planned.open_folders()?;

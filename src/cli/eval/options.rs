@@ -6,10 +6,11 @@ use clap::{Args, ValueEnum};
 
 use super::comparator::ComparatorOptions;
 use crate::cli::adapter_options::AdapterOptions;
-use crate::cli::data::{Places, ReadingOptions};
+use crate::cli::data::Places;
 use crate::cli::feature_cache_options::FeatureCacheOptions;
 use crate::cli::hub_options::HubOptions;
 use crate::cli::judge_options::JudgeOptions;
+use crate::cli::reading::ReadingOptions;
 use crate::cli::results::ChartOptions;
 use crate::cli::served_options::ServedOptions;
 
@@ -115,7 +116,9 @@ pub(in crate::cli) struct EvalOptions {
     /// or half of the memory, and answers stay nearly the same.
     #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Computing")]
     pub(in crate::cli) dtype: String,
-    /// Datasets that the model was fine-tuned on; answers with their labels get the code `leak`
+    /// Datasets that the model was fine-tuned on; answers with their labels get the code `leak` [default: as the adapter says]
+    ///
+    /// RUN:DATASET is for one run alone, which an adapter's or a served model's name names.
     #[arg(long, value_name = "A,B", help_heading = "Questions")]
     pub(in crate::cli) tuned_on: Option<String>,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! From flags to an evaluation that may begin.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write;
 use std::path::Path;
 
@@ -9,22 +9,42 @@ use serde_json::{Map, Value};
 
 use super::options::{CaptionsName, EvalOptions, GenerationConfigName};
 use crate::chart::words;
-use crate::cli::comparison::ADAPTER_TUNED_ON;
-use crate::cli::data::{Places, ReadingOptions};
+use crate::cli::data::Places;
 use crate::cli::hub_options::HubOptions;
 use crate::cli::progress::Progress;
+use crate::cli::reading::ReadingOptions;
 use crate::cli::served_options::{is_address, shown};
-use crate::cli::{environment, hub_options, results};
-use crate::dataset::{self, Available, Catalog, Dataset, DatasetHub, OpenRequest};
-use crate::domain::{LabelSet, Mode};
-use crate::eval::{self, Captions, OpenRun, ServedRequest, SubjectsRequest};
+use crate::cli::sources::{self, found};
+use crate::cli::{environment, hub_options, recorded_command, results, tuned_on};
+use crate::dataset::{self, Available, Dataset};
+use crate::domain::Mode;
+use crate::eval::{self, Captions, Description, OpenRun, ServedRequest, SubjectsRequest, Task};
 use crate::model::Placement;
 use crate::model::generation_config::GenerationChoice;
 use crate::model::preprocess::PixelLimits;
 use crate::model::weights::is_embedded;
 use crate::prompting;
 use crate::record::{self, Opened, Sitting};
-use crate::study::{Evaluate, PlannedEvaluation, RespondentRequest};
+use crate::study::{BASE_NAME, Evaluate, PlannedEvaluation, RespondentRequest};
+
+/// Everything that is settled before weights are read.
+pub(in crate::cli) struct Prepared {
+    pub(in crate::cli) planned: PlannedEvaluation,
+    /// What the runs are said to be fine-tuned on.
+    tuned_on: tuned_on::Planned,
+}
+
+impl Prepared {
+    /// The datasets that a person named as those that the model of `run` was fine-tuned on.
+    pub(in crate::cli) fn said_tuned_on(&self, run: usize) -> BTreeSet<String> {
+        self.tuned_on.said(run)
+    }
+
+    /// The datasets that the model of `run` was fine-tuned on: what a person said, else what its adapter says.
+    pub(in crate::cli) fn tuned_on(&self, run: usize) -> BTreeSet<String> {
+        self.tuned_on.of_run(run, self.planned.description.runs[run].provenance.as_ref())
+    }
+}
 
 fn check_numbers(args: &EvalOptions) -> Result<()> {
     if args.batch_size == Some(0) || args.max_new_tokens == 0 || args.limit == Some(0) {
@@ -41,10 +61,11 @@ pub(in crate::cli) fn prepare(
     out: Option<&Path>,
     quiet: bool,
     err: &mut dyn Write,
-) -> Result<PlannedEvaluation> {
+) -> Result<Prepared> {
     check_numbers(args)?;
     let placement = Placement::new(&args.device, &args.dtype)?;
-    let (texts, datasets, mut hub_commits) = open_datasets(model, &dataset_flags(args), quiet, err)?;
+    let OpenedDatasets { texts, datasets, mut hub_commits, sources } =
+        open_datasets(model, &dataset_flags(args), quiet, err)?;
     let template = prompting::load(&args.prompt)?;
     let hub = args.hub.hub(quiet, err)?;
     let modes = modes(&args.modes)?;
@@ -52,7 +73,8 @@ pub(in crate::cli) fn prepare(
     let typed: BTreeMap<String, String> = datasets.iter().map(|dataset| dataset.name.clone()).zip(texts).collect();
     let open_training = |evaluated: &Dataset| {
         let text = typed.get(&evaluated.name).unwrap_or(&evaluated.name);
-        let of_training = args.reading.request(text, args.split.as_deref(), args.labels.as_deref());
+        // The name says which columns are meant, and is part of what was found.
+        let of_training = args.reading.request_of(text, text, args.split.as_deref(), args.labels.as_deref());
         dataset::open_training(&catalog, &roots, &of_training)
     };
     let (encoder, adapters) = (args.comparator.encoder(&args.encoder)?, args.adapters.requests()?);
@@ -104,17 +126,21 @@ pub(in crate::cli) fn prepare(
         environment: sitting(paths(model, args), args.limit),
     };
     let judges = request.judges.clone();
-    let mut planned = request.open()?.plan(tuned_on(args.tuned_on.as_deref(), &args.places)?, judges)?;
+    let opened = request.open()?;
+    let tuned_on = planned_tuned_on(args, out, opened.description())?;
+    let mut planned = opened.plan(tuned_on.of_all.clone(), judges)?;
     hub_commits.extend(hub_options::found(&hub));
-    for (run, described) in planned.runs.iter_mut().zip(&planned.description.runs) {
+    for (place, run) in planned.runs.iter_mut().enumerate() {
         if !hub_commits.is_empty() {
             run.environment.insert("hub".to_owned(), hub_commits.clone().into());
         }
-        if !described.tuned_on.is_empty() {
-            run.environment.insert(ADAPTER_TUNED_ON.to_owned(), described.tuned_on.clone().into());
+        if !sources.is_empty() {
+            run.environment.insert(sources::KEY.to_owned(), sources.clone().into());
         }
+        let notes = planned.description.runs[place].provenance.as_ref();
+        run.environment.extend(tuned_on.environment(place, notes, &args.places)?);
     }
-    Ok(planned)
+    Ok(Prepared { planned, tuned_on })
 }
 
 /// The modes that `--modes` names, in the order of a run.
@@ -145,8 +171,16 @@ fn dataset_flags(args: &EvalOptions) -> DatasetFlags<'_> {
     }
 }
 
-/// What to open of each dataset, the datasets, and which commit each name on the hub meant.
-pub(in crate::cli) type OpenedDatasets = (Vec<String>, Vec<Dataset>, Map<String, Value>);
+/// Datasets that were opened for an evaluation.
+pub(in crate::cli) struct OpenedDatasets {
+    /// What to open of each dataset.
+    texts: Vec<String>,
+    pub(in crate::cli) datasets: Vec<Dataset>,
+    /// Which commit each name on the hub meant.
+    hub_commits: Map<String, Value>,
+    /// By dataset, how it was opened.
+    sources: Map<String, Value>,
+}
 
 /// Which datasets are opened, and how they are read.
 pub(in crate::cli) struct DatasetFlags<'a> {
@@ -178,33 +212,29 @@ pub(in crate::cli) fn open_datasets(
         bail!("--labels is for one dataset, and --datasets names {}; hint: run them one by one", texts.len());
     }
     let hub = args.hub.datasets(quiet, err)?;
-    let texts = texts.into_iter().map(|text| found_text(&catalog, &hub, text, args.split));
-    let texts = texts.collect::<Result<Vec<_>>>()?;
     let mut names = HashSet::new();
-    let mut datasets = Vec::with_capacity(texts.len());
-    for text in &texts {
-        let request = args.reading.request(text, args.split, args.labels);
-        let dataset = dataset::open(&catalog, &roots, &request)?;
+    let (mut texts_found, mut datasets, mut sources) = (Vec::new(), Vec::new(), Map::new());
+    for given in &texts {
+        let found = found(&catalog, &hub, given, args.split)?;
+        let request = args.reading.request(given, &found, args.labels);
+        let opened = dataset::open(&catalog, &roots, &request);
+        let mut dataset =
+            if texts.len() > 1 { opened.map_err(|error| args.reading.columns().of_one(error))? } else { opened? };
+        if dataset.chosen_of.is_empty() {
+            dataset.chosen_of.clone_from(&found.chosen_of);
+        }
         if !names.insert(dataset.name.clone()) {
             bail!("--datasets names `{}` twice; hint: give one of them a name with NAME=PATH", dataset.name);
         }
+        if let Some(source) = sources::recorded(&catalog, &roots, given, &request) {
+            sources.insert(dataset.name.clone(), source);
+        }
+        texts_found.push(found.text);
         datasets.push(dataset);
     }
+    args.reading.columns().refuse_idle(&texts, &datasets)?;
     eval::refuse_empty(&datasets)?;
-    Ok((texts, datasets, hub_options::found_datasets(&hub)))
-}
-
-/// Names on the hub become paths in its cache; names of the catalog and what lies here stay as they are.
-pub(in crate::cli) fn found_text(
-    catalog: &Catalog,
-    hub: &DatasetHub<'_>,
-    text: String,
-    split: Option<&str>,
-) -> Result<String> {
-    if catalog.names().any(|name| name == text) {
-        return Ok(text);
-    }
-    Ok(hub.find(&text, split)?.unwrap_or(text))
+    Ok(OpenedDatasets { texts: texts_found, datasets, hub_commits: hub_options::found_datasets(&hub), sources })
 }
 
 /// The miniature's datasets for the miniature, else what is found of those that the catalog says.
@@ -216,23 +246,18 @@ fn default_datasets(is_miniature: bool, available: Vec<Available>) -> Vec<String
     available.into_iter().filter(|row| row.is_default_split && is_wanted(row)).map(|row| row.name).collect()
 }
 
-/// The labels of the datasets in `list`, as `--tuned-on` takes them.
-pub(in crate::cli) fn tuned_on(list: Option<&str>, places: &Places) -> Result<BTreeMap<String, LabelSet>> {
-    let (catalog, roots) = (places.catalog()?, places.roots());
-    let names = list.into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|name| !name.is_empty());
-    names
-        .map(|text| {
-            let labels = match catalog.labels_of(text) {
-                Ok(labels) => labels.clone(),
-                // Not in the catalog: perhaps a folder, whose classes are its folders.
-                Err(error) if !Path::new(text).exists() && !text.contains('=') => {
-                    return Err(error.context("--tuned-on names a dataset whose labels are not known"));
-                }
-                Err(_) => dataset::open(&catalog, &roots, &OpenRequest { text, ..OpenRequest::default() })?.labels,
-            };
-            Ok((text.to_owned(), labels))
-        })
-        .collect()
+/// Reads `--tuned-on` for the runs of this command. A run alone may also be named as its folder is.
+fn planned_tuned_on(args: &EvalOptions, out: Option<&Path>, description: &Description) -> Result<tuned_on::Planned> {
+    let names = description.runs.iter().map(|run| run.name.clone().unwrap_or_else(|| BASE_NAME.to_owned()));
+    let mut names: Vec<String> = names.collect();
+    if let ([name], Some(dir)) = (names.as_mut_slice(), out) {
+        let folder = results::name_of(dir);
+        if args.tuned_on.as_deref().is_some_and(|list| !list.contains(&format!("{name}:"))) {
+            *name = folder;
+        }
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    tuned_on::Planned::new(args.tuned_on.as_deref(), &names, &args.places)
 }
 
 fn paths(model: &Path, args: &EvalOptions) -> Map<String, Value> {
@@ -254,6 +279,7 @@ pub(in crate::cli) fn sitting(paths: Map<String, Value>, limit: Option<usize>) -
     let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit, paths });
     fields.insert("kernels".into(), crate::model::kernels_name().into());
     fields.insert("command".into(), results::command_line().into());
+    fields.extend(recorded_command::directory().map(|dir| (recorded_command::DIRECTORY.to_owned(), dir)));
     fields
 }
 
@@ -291,13 +317,24 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &PlannedEvalua
     let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
     if n_calls_max > 0 {
-        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and one fixed question first"));
+        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and two fixed questions first"));
     }
 }
 
 /// What a person should know before anything is asked.
 pub(in crate::cli) fn warn(progress: &mut Progress, planned: &PlannedEvaluation) {
-    for warning in &planned.warnings {
+    for Task { dataset, .. } in &planned.tasks {
+        for warning in &dataset.warnings {
+            progress.say(&format!("warning: {}: {warning}", dataset.name));
+        }
+        for note in dataset.split_note().iter().chain(&dataset.notes) {
+            progress.say(&format!("note: {}: {note}", dataset.name));
+        }
+        if dataset.is_training_split {
+            progress.say(&format!("warning: {}: `{}` is a training split", dataset.name, dataset.split));
+        }
+    }
+    for warning in planned.comparator_warnings.iter().chain(&planned.description.warnings) {
         progress.say(&format!("warning: {warning}"));
     }
 }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Map;
 
-use super::super::data::ReadingOptions;
-use super::super::eval::{DatasetFlags, open_datasets, sitting, tuned_on};
+use super::super::eval::{DatasetFlags, open_datasets, sitting};
 use super::super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::super::progress::Progress;
+use super::super::reading::ReadingOptions;
 use super::super::results::{self, ChartOptions, Format, Results};
-use super::super::{environment, interrupt};
+use super::super::{environment, interrupt, tuned_on};
 use super::FinetuneArgs;
 use crate::chart::{self, LineChart};
 use crate::dataset::Dataset;
@@ -148,8 +148,9 @@ fn open(args: &FinetuneArgs) -> Result<Opened> {
         reading: &ReadingOptions::default(),
         hub: &args.hub,
     };
-    let (_, datasets, _) = open_datasets(&args.model, &flags, true, &mut std::io::sink())?;
-    Ok(Opened { datasets, tuned_on: tuned_on(Some(&args.train), &args.places)? })
+    let datasets = open_datasets(&args.model, &flags, true, &mut std::io::sink())?.datasets;
+    let tuned_on = tuned_on::Planned::new(Some(&args.train), &[], &args.places)?;
+    Ok(Opened { datasets, tuned_on: tuned_on.of_all })
 }
 
 /// Tells the warnings of evaluations, each once in a training.

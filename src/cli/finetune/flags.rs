@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use super::super::data::{Places, ReadingOptions};
+use super::super::data::Places;
 use super::super::feature_cache_options::FeatureCacheOptions;
 use super::super::hub_options::HubOptions;
+use super::super::reading::ReadingOptions;
 use super::super::results::names;
 use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
 use crate::model::weights::is_embedded;

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-use super::eval::found_text;
 use super::progress::Progress;
+use super::sources::found;
 use super::{environment, exit_code, hub_options, interrupt, results};
-use crate::dataset::{self, Catalog, Dataset};
+use crate::dataset::{self, Catalog, Dataset, FoundOnHub};
 use crate::domain::{TrainingDatasetSpec, TrainingSpec};
 use crate::finetune::{
     self, ADAPTER_SCHEMA, AnswerTemplate, Features, Hyperparameters, Method, Output, Trainable, TrainableConfig,
@@ -138,11 +138,10 @@ fn training_sets(
     let mut datasets = Vec::new();
     let hub = args.hub.datasets(quiet, err)?;
     let split = args.split.as_deref().or(Some("train"));
-    for text in args.train.split(',').map(str::trim).filter(|text| !text.is_empty()) {
-        let found = found_text(&catalog, &hub, text.to_owned(), split)?;
-        // The catalog and the hub know several splits.
-        let has_splits = found != text || catalog.names().any(|name| name == text);
-        let dataset = open_training_split(args, &catalog, &roots, &found, has_splits)?;
+    let given: Vec<String> = results::list(&args.train).map(str::to_owned).collect();
+    for text in &given {
+        let found = found(&catalog, &hub, text, split)?;
+        let dataset = open_training_split(args, &catalog, &roots, text, &found)?;
         ensure!(
             datasets.iter().all(|other: &Dataset| other.name != dataset.name),
             "--train names `{}` twice; hint: give one of them a name with NAME=PATH",
@@ -156,6 +155,11 @@ fn training_sets(
         datasets.len()
     );
     ensure!(!datasets.is_empty(), "--train names no dataset; hint: a name of `emt data list`, or a folder");
+    ensure!(
+        args.mix.is_none() || datasets.len() > 1,
+        "--mix has no effect on one dataset: it mixes several; hint: --limit N trains on fewer of its samples"
+    );
+    args.reading.columns().refuse_idle(&given, &datasets)?;
     let seed = args.sample_seed.unwrap_or(datasets[0].sample_seed);
     let available: Vec<usize> = datasets
         .iter()
@@ -187,12 +191,19 @@ fn open_training_split(
     catalog: &Catalog,
     roots: &dataset::DataRoots,
     text: &str,
-    has_splits: bool,
+    found: &FoundOnHub,
 ) -> Result<Dataset> {
-    // A path says itself which split it is.
+    // The catalog and the hub know several splits; a path says itself which split it is, or holds several.
+    let has_splits = found.text != text || catalog.names().any(|name| name == text);
     let split = args.split.as_deref().or(has_splits.then_some("train"));
-    let opened = dataset::open(catalog, roots, &args.reading.request(text, split, args.labels.as_deref()))
-        .with_context(|| format!("`{text}` cannot be trained on"))?;
+    let open = |split: Option<&str>| {
+        let request = args.reading.request_of(text, &found.text, split, args.labels.as_deref());
+        dataset::open(catalog, roots, &request).with_context(|| format!("`{text}` cannot be trained on"))
+    };
+    let mut opened = open(split)?;
+    if opened.chosen_of.iter().any(|split| split == "train") {
+        opened = open(Some("train"))?;
+    }
     if args.split.is_none() && !opened.is_training_split && opened.split != "all" {
         bail!(
             "`{text}` is the split `{}`, which is held out; hint: give its folder to train on, or say --split {} to \
@@ -348,6 +359,9 @@ fn announce(
     for set in sets {
         for warning in &set.dataset.warnings {
             progress.say(&format!("warning: {}: {warning}", set.dataset.name));
+        }
+        for note in &set.dataset.notes {
+            progress.say(&format!("note: {}: {note}", set.dataset.name));
         }
         if !set.dataset.is_training_split {
             let (name, split) = (&set.dataset.name, &set.dataset.split);

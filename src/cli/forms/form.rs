@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::ArgMatches;
 
 use crate::cli::served_options::is_address;
+use crate::cli::sources::is_embedded as is_embedded_dataset;
 use crate::model::weights::is_embedded;
 
 /// A choice that decides which flags have an effect.
@@ -22,6 +23,7 @@ pub(in crate::cli) enum Axis {
     Report,
     Images,
     Method,
+    Train,
     Start,
     Curve,
 }
@@ -41,6 +43,7 @@ pub(in crate::cli) enum Form {
     ComparatorZeroShot,
     ComparatorProbe,
     DatasetsNamed,
+    DatasetsEmbedded,
     DatasetsDefault,
     Generate,
     Score,
@@ -62,9 +65,12 @@ pub(in crate::cli) enum Form {
     Linear,
     Lora,
     Full,
+    TrainNamed,
+    TrainEmbedded,
     FromAdapter,
     FromBase,
     WithCurve,
+    WithNamedCurve,
     WithoutCurve,
 }
 
@@ -85,6 +91,7 @@ const FORMS: &[Row] = &[
     (Axis::Comparator, Form::ComparatorZeroShot, "--comparator zero-shot", &["--comparator", "zero-shot"]),
     (Axis::Comparator, Form::ComparatorProbe, "--comparator probe", &["--comparator", "probe"]),
     (Axis::Datasets, Form::DatasetsNamed, "named datasets (--datasets)", &["--datasets", "mnist"]),
+    (Axis::Datasets, Form::DatasetsEmbedded, "embedded datasets alone (--datasets embedded/mnist)", &["--datasets", "embedded/mnist"]),
     (Axis::Datasets, Form::DatasetsDefault, "the default datasets", &[]),
     (Axis::Modes, Form::Generate, "generated answers (--modes generate)", &[]),
     (Axis::Modes, Form::Score, "label scoring alone (--modes score)", &["--modes", "score"]),
@@ -106,9 +113,12 @@ const FORMS: &[Row] = &[
     (Axis::Method, Form::Linear, "--method linear", &["--method", "linear"]),
     (Axis::Method, Form::Lora, "--method lora", &["--method", "lora"]),
     (Axis::Method, Form::Full, "--method full", &["--method", "full"]),
+    (Axis::Train, Form::TrainNamed, "datasets on disk (--train A,B)", &["--train", "mnist"]),
+    (Axis::Train, Form::TrainEmbedded, "embedded datasets alone (--train embedded/mnist)", &["--train", "embedded/mnist"]),
     (Axis::Start, Form::FromAdapter, "an adapter to go on from (--from-adapter)", &["--from-adapter", "lora"]),
     (Axis::Start, Form::FromBase, "no adapter to go on from", &[]),
-    (Axis::Curve, Form::WithCurve, "a forgetting curve (--eval-datasets A,B)", &[]),
+    (Axis::Curve, Form::WithCurve, "a forgetting curve on the default or embedded datasets", &[]),
+    (Axis::Curve, Form::WithNamedCurve, "a forgetting curve (--eval-datasets A,B)", &["--eval-datasets", "mnist"]),
     (Axis::Curve, Form::WithoutCurve, "no forgetting curve (--eval-datasets none)", &["--eval-datasets", "none"]),
 ];
 
@@ -157,7 +167,11 @@ impl Axis {
                 Some("probe") => Form::ComparatorProbe,
                 _ => Form::ComparatorAuto,
             },
-            Self::Datasets => either("datasets", Form::DatasetsNamed, Form::DatasetsDefault),
+            Self::Datasets => match text("datasets") {
+                None => Form::DatasetsDefault,
+                Some(list) if are_embedded(&list) => Form::DatasetsEmbedded,
+                Some(_) => Form::DatasetsNamed,
+            },
             Self::Modes => {
                 let modes = text("modes").unwrap_or_default();
                 let has = |mode: &str| modes.split(',').any(|name| name.trim() == mode);
@@ -186,13 +200,21 @@ impl Axis {
                 Some("full") => Form::Full,
                 _ => Form::Lora,
             },
+            Self::Train if are_embedded(&text("train")?) => Form::TrainEmbedded,
+            Self::Train => Form::TrainNamed,
             Self::Start => either("from_adapter", Form::FromAdapter, Form::FromBase),
             Self::Curve => match text("eval_datasets").as_deref() {
                 Some("none") => Form::WithoutCurve,
+                Some(list) if !are_embedded(list) => Form::WithNamedCurve,
                 _ => Form::WithCurve,
             },
         })
     }
+}
+
+/// Whether the images of all datasets of a list are part of the program.
+fn are_embedded(list: &str) -> bool {
+    list.split(',').all(|name| is_embedded_dataset(name.trim()))
 }
 
 fn first(matches: &ArgMatches, id: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! For every flag of every command, the forms that use it. Who adds a flag adds a line here.
+//! For every flag of every command, the forms that use it. To add a flag, add a line here.
 
 use super::form::{Axis, Form};
 
@@ -6,7 +6,7 @@ use super::form::{Axis, Form};
 #[derive(Debug)]
 pub(super) struct Need {
     pub forms: &'static [Form],
-    /// What to do else.
+    /// What to do instead.
     pub hint: &'static str,
 }
 
@@ -68,13 +68,7 @@ const EVALUATION: &[Rule] = &[
     always("comparator"),
     only("probe", PROBE),
     only("probe-shots", PROBE),
-    only(
-        "data",
-        &[hinted(
-            &[Form::LocalModel, Form::ServedModel, Form::DatasetsNamed],
-            "the miniature's own images are part of the program; name others with --datasets",
-        )],
-    ),
+    only("data", OF_FILES),
     always("split"),
     always("labels"),
     always("limit"),
@@ -112,8 +106,29 @@ const EVALUATION: &[Rule] = &[
     only("dtype", &[hinted(HERE, "the server was started with its own; the encoder runs in f32 on a cpu")]),
 ];
 
+/// What says where images lie and how they are read, which those of the program need not be told.
+const OF_FILES: &[Need] = &[
+    hinted(
+        &[Form::LocalModel, Form::ServedModel, Form::DatasetsNamed],
+        "the miniature's own images are part of the program; name others with --datasets",
+    ),
+    hinted(
+        &[Form::DatasetsNamed, Form::DatasetsDefault],
+        "the embedded images are part of the program; leave it out, or name other datasets",
+    ),
+];
+
 /// How tables and images are read.
-const READING: &[Rule] = &[always("exif"), always("image-column"), always("label-column")];
+const READING: &[Rule] = &[only("exif", OF_FILES), only("image-column", OF_FILES), only("label-column", OF_FILES)];
+
+/// The same of images to train on.
+const TRAINED_FILES: &[Need] = &[hinted(
+    &[Form::TrainNamed],
+    "the embedded images are part of the program; leave it out, or train on other datasets",
+)];
+
+const TRAINING_READING: &[Rule] =
+    &[only("exif", TRAINED_FILES), only("image-column", TRAINED_FILES), only("label-column", TRAINED_FILES)];
 
 /// Also what a gate of finished runs decides on.
 const DATASETS: &[Rule] = &[always("datasets")];
@@ -156,7 +171,15 @@ const SERVED: &[Rule] = &[
 const DOWNLOAD: &[Rule] = &[only(
     "download",
     &[hinted(
-        &[Form::LocalModel, Form::WithAdapter, Form::EncoderNamed, Form::FromAdapter, Form::DatasetsNamed],
+        &[Form::LocalModel, Form::WithAdapter, Form::EncoderNamed, Form::DatasetsNamed],
+        "nothing is named as on the hub; leave it out, or name something as ORG/NAME",
+    )],
+)];
+
+const TRAINING_DOWNLOAD: &[Rule] = &[only(
+    "download",
+    &[hinted(
+        &[Form::LocalModel, Form::FromAdapter, Form::EncoderNamed, Form::TrainNamed, Form::WithNamedCurve],
         "nothing is named as on the hub; leave it out, or name something as ORG/NAME",
     )],
 )];
@@ -222,6 +245,10 @@ const GATE_AXES: &[Axis] = &[
 ];
 
 const DECIDES: &[Need] = &[DECIDES_NEED];
+const ALLOW_SAME: &[Need] = &[hinted(
+    &[Form::GateOfRuns, Form::ServedModel],
+    "a base and an adapter over it are two models (--allow-noop-adapter accepts an adapter that changes nothing); leave it out",
+)];
 const EVALUATES: &[Need] = &[
     DECIDES_NEED,
     hinted(&[Form::GateEvaluates], "finished runs are taken as they are; leave it out, or --model DIR --adapter DIR"),
@@ -283,7 +310,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     always("calibration-baseline"),
                     always("calibration-candidate"),
                     always("allow-different"),
-                    always("allow-same"),
+                    only("allow-same", ALLOW_SAME),
                     always("datasets-file"),
                     always("tuned-on"),
                 ],
@@ -318,7 +345,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                 always("stages"),
                 always("out"),
                 always("format"),
-                only("runs", &[hinted(NOT_STAGES, "the runs stand behind --stages; leave others out")]),
+                only("runs", &[hinted(NOT_STAGES, "give the runs after --stages and leave out the others")]),
                 only("title", COMPARES),
                 only("finetune", COMPARES),
                 only("decision", COMPARES),
@@ -328,6 +355,9 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                 only("max-images", SHOWS_IMAGES),
                 only("datasets", SHOWS_IMAGES),
                 only("data", SHOWS_IMAGES),
+                only("image-column", SHOWS_IMAGES),
+                only("label-column", SHOWS_IMAGES),
+                only("download", SHOWS_IMAGES),
                 only("allow-different", &[one_of(&[Form::ReportOfComparison, Form::ReportOfStages])]),
                 only("rose-scale", &[one_of(NOT_STAGES)]),
                 only("rose-style", &[one_of(NOT_STAGES)]),
@@ -338,7 +368,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
     },
     CommandForms {
         path: &["finetune"],
-        axes: &[Axis::Model, Axis::Method, Axis::Start, Axis::Encoder, Axis::Curve, Axis::FeatureCache],
+        axes: &[Axis::Model, Axis::Method, Axis::Train, Axis::Start, Axis::Encoder, Axis::Curve, Axis::FeatureCache],
         groups: &[
             Group {
                 rules: &[
@@ -346,7 +376,13 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     always("method"),
                     always("train"),
                     always("out"),
-                    always("data"),
+                    only(
+                        "data",
+                        &[hinted(
+                            &[Form::TrainNamed, Form::LocalModel, Form::WithNamedCurve],
+                            "the embedded images are part of the program; leave it out, or name other datasets",
+                        )],
+                    ),
                     always("datasets-file"),
                     always("split"),
                     always("labels"),
@@ -374,15 +410,15 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     always("eval-datasets"),
                     only("eval-limit", CURVE),
                     // Also the tower of a checkpoint that only names it.
-                    only("encoder", &[one_of(&[Form::LocalModel, Form::WithCurve])]),
+                    only("encoder", &[one_of(&[Form::LocalModel, Form::WithCurve, Form::WithNamedCurve])]),
                     only("max-new-tokens", CURVE),
                     always("save-every"),
                     always("micro-batch-size"),
                 ],
                 needs: NOTHING,
             },
-            Group { rules: READING, needs: NOTHING },
-            Group { rules: DOWNLOAD, needs: NOTHING },
+            Group { rules: TRAINING_READING, needs: NOTHING },
+            Group { rules: TRAINING_DOWNLOAD, needs: NOTHING },
             Group { rules: FEATURE_CACHE, needs: NOTHING },
         ],
     },
@@ -462,10 +498,12 @@ pub(super) const COMMANDS: &[CommandForms] = &[
         axes: &[],
         groups: &[Group { rules: &[always("out"), always("seed"), always("limit"), always("epochs")], needs: NOTHING }],
     },
+    CommandForms { path: &["help"], axes: &[], groups: &[Group { rules: &[always("topic")], needs: NOTHING }] },
 ];
 
 const NOT_STAGES: &[Form] = &[Form::ReportOfOneRun, Form::ReportOfRuns, Form::ReportOfComparison];
 const COMPARES: &[Need] = &[hinted(&[Form::ReportOfComparison], "leave it out, or give --baseline RUN")];
 const SHOWS_IMAGES: &[Need] = &[one_of(NOT_STAGES), hinted(&[Form::WithImages], "leave one of them out")];
 const LORA: &[Need] = &[hinted(&[Form::Lora], "leave it out, or --method lora")];
-const CURVE: &[Need] = &[hinted(&[Form::WithCurve], "leave it out, or name datasets with --eval-datasets")];
+const CURVE: &[Need] =
+    &[hinted(&[Form::WithCurve, Form::WithNamedCurve], "leave it out, or name datasets with --eval-datasets")];

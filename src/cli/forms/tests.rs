@@ -87,7 +87,7 @@ fn a_flag_that_not_every_form_uses_is_used_by_one_and_refused_by_another() {
 fn words(path: &[String], axes: &[Axis], chosen: &[(Axis, Form, &'static [&'static str])]) -> Vec<String> {
     let mut words: Vec<String> = std::iter::once("emt".to_owned()).chain(path.iter().cloned()).collect();
     let fixed: &[&str] = match path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["finetune"] => &["--train", "mnist", "--out", "out"],
+        ["finetune"] => &["--out", "out"],
         ["judge", "score" | "sample"] => &["run", "--out", "out.csv"],
         ["judge", "calibrate"] => &["--labels", "sheet.csv", "--out", "out.json"],
         ["data", "fetch"] => &["mnist"],
@@ -101,6 +101,7 @@ fn words(path: &[String], axes: &[Axis], chosen: &[(Axis, Form, &'static [&'stat
         let default = match axis {
             Axis::Model => Some(Form::LocalModel),
             Axis::Method => Some(Form::Lora),
+            Axis::Train => Some(Form::TrainNamed),
             Axis::Report => Some(Form::ReportOfOneRun),
             _ => None,
         };

@@ -10,7 +10,7 @@ use crate::cli::comparison::RecordedRun;
 use crate::cli::data::Places;
 use crate::compare::CandidateComparison;
 use crate::domain::nearest;
-use crate::gate::{Decision, Policy};
+use crate::gate::Policy;
 
 /// The datasets that somebody knows: those of the runs and of the catalog.
 pub(super) fn known<'a>(places: &Places, of_runs: impl Iterator<Item = &'a str>) -> Result<BTreeSet<String>> {
@@ -38,9 +38,9 @@ pub(super) fn check(
 }
 
 /// The runs with only the datasets of `--datasets`, where it is given; in the order of the runs, whatever that of the flag.
-/// The second value says what was left out.
-pub(super) fn keep_only(runs: &mut [RecordedRun; 2], list: Option<&str>) -> Result<Option<String>> {
-    let Some(list) = list else { return Ok(None) };
+/// Returns what was left out.
+pub(super) fn keep_only(runs: &mut [RecordedRun; 2], list: Option<&str>) -> Result<BTreeSet<String>> {
+    let Some(list) = list else { return Ok(BTreeSet::new()) };
     let asked = names(Some(list));
     if asked.is_empty() {
         bail!("--datasets names no dataset; hint: leave it out, and all of the baseline are decided on");
@@ -56,10 +56,10 @@ pub(super) fn keep_only(runs: &mut [RecordedRun; 2], list: Option<&str>) -> Resu
         }
         kept.insert(name.clone());
     }
-    let left_out: BTreeSet<&str> = runs[0].datasets().filter(|name| !kept.contains(*name)).collect();
-    let told = left_out.into_iter().collect::<Vec<_>>().join(", ");
+    let left_out = runs.iter().flat_map(|run| run.datasets()).filter(|name| !kept.contains(*name));
+    let left_out = left_out.map(str::to_owned).collect();
     runs.iter_mut().for_each(|run| run.keep_only(&kept));
-    Ok((!told.is_empty()).then(|| format!("--datasets leaves out {told}: nothing is decided on it")))
+    Ok(left_out)
 }
 
 /// What a run calls the dataset of a person's words: a path has the name of its last two parts, as for `emt eval`.
@@ -83,18 +83,53 @@ fn meant(name: &str, known: &BTreeSet<String>) -> String {
     }
 }
 
-/// A policy may be shared by pipelines with other datasets; what it says of those that were not compared is told.
-pub(super) fn without_effect(named: &BTreeSet<String>, decision: &Decision) -> Vec<String> {
-    named
-        .iter()
-        .filter(|name| decision.datasets.iter().all(|dataset| dataset.dataset != **name))
-        .map(|name| format!("the policy or --tuned-on names `{name}`, which was not compared"))
-        .collect()
+/// What the policy as it was written says of datasets that are not among `compared`, to be told: its rules for them were not
+/// checked. A policy may be shared by pipelines with other datasets, so names of the catalog, and those that `--datasets` left
+/// out, are told. Any other name is refused, and so is one whose last part is that of a compared dataset without rules:
+/// `mnist` beside `embedded/mnist`.
+pub(super) fn unchecked(
+    policy: &Policy,
+    rules: &RuleOptions,
+    places: &Places,
+    compared: &BTreeSet<String>,
+    left_out: &BTreeSet<String>,
+) -> Result<Vec<String>> {
+    let catalog = places.catalog()?;
+    let named: BTreeSet<&str> = policy.named().collect();
+    let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
+    let shown = rules.policy.as_ref().map_or_else(String::new, |path| format!(" `{}`", path.display()));
+    let mut warnings = Vec::new();
+    for name in policy.ruled().filter(|name| !compared.contains(*name)) {
+        let is_meant = |other: &&String| last(other) == last(name) && !named.contains(other.as_str());
+        if let Some(meant) = compared.iter().find(is_meant) {
+            bail!(
+                "the policy{shown} names `{name}`, which is not compared, so its rules would not be checked; hint: is `{meant}` \
+                 meant?"
+            );
+        }
+        if !left_out.contains(name) && !catalog.names().any(|known| known == name) {
+            bail!(
+                "the policy{shown} names `{name}`, which the baseline lacks, so its rules would not be checked{}, or evaluate \
+                 the baseline on it, too",
+                meant(name, compared)
+            );
+        }
+        warnings.push(format!("the policy names `{name}`, which was not compared: its rules for it were not checked"));
+    }
+    Ok(warnings)
 }
 
-/// The datasets that a person named, in the policy or by flag.
-pub(super) fn named(policy: &Policy) -> BTreeSet<String> {
-    policy.named().map(str::to_owned).collect()
+/// The datasets that are called fine-tuned and are not among `compared`, to be told.
+pub(super) fn only_tuned_on(policy: &Policy, by_flag: &BTreeSet<String>, compared: &BTreeSet<String>) -> Vec<String> {
+    let ruled: BTreeSet<&str> = policy.ruled().collect();
+    let by_policy = policy.named().filter(|name| !ruled.contains(name)).map(str::to_owned);
+    let names: BTreeSet<String> = by_policy.chain(by_flag.iter().cloned()).collect();
+    let of_name = |name: &String| {
+        format!(
+            "the policy or --tuned-on names `{name}`, which was not compared: its labels decide only what is a leak"
+        )
+    };
+    names.difference(compared).map(of_name).collect()
 }
 
 /// Refuses a limit of the policy that nothing in the runs can be held against: unchecked, it would count as kept.
@@ -106,8 +141,8 @@ pub(super) fn refuse_unchecked(policy: &Policy, compared: &CandidateComparison) 
         }
         if of_dataset.max_leak.is_some() && !dataset.is_leak_known {
             bail!(
-                "the policy has `max_leak` for `{}`, and nobody said what the candidate was fine-tuned on; hint: --tuned-on \
-                 DATASET, or `tuned_on` in the policy",
+                "the policy has `max_leak` for `{}`, and nobody said what the candidate was fine-tuned on, or its labels are not \
+                 known; hint: --tuned-on DATASET, or `tuned_on` in the policy",
                 dataset.dataset
             );
         }

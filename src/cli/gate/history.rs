@@ -1,4 +1,4 @@
-//! Earlier decisions against the same baseline.
+//! Earlier decisions on the same test data.
 #![expect(clippy::disallowed_methods, reason = "lists the user's folder of decisions")]
 
 use std::collections::BTreeSet;
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::RuleOptions;
-use crate::gate::{DECISION_SCHEMA, Decision, RunName};
+use super::run_names::is_same_candidate;
+use crate::gate::{DECISION_SCHEMA, DatasetDecision, Decision, ReasonCode, RunName};
 use crate::record;
 use crate::report;
 
@@ -20,20 +21,21 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Finds the candidate of `[baseline, candidate]` among those that were decided on against the same baseline: it keeps
-    /// the number that it first got, so that deciding again changes nothing. A new one gets the next number.
-    pub fn open(rules: &RuleOptions, [baseline, candidate]: &[RunName; 2]) -> Result<Self> {
+    /// Finds the candidate of `[baseline, candidate]` among those that were decided on over the same test data, which are the
+    /// `datasets`: it keeps the number that it first got, so that deciding again changes nothing. A new one gets the next
+    /// number.
+    ///
+    /// Whatever the baseline was and however the candidate was asked: what wears out is the test data.
+    pub fn open(rules: &RuleOptions, [baseline, candidate]: &[RunName; 2], datasets: &[String]) -> Result<Self> {
         let Some(dir) = &rules.history else { return Ok(Self { attempt: rules.attempt, file: None }) };
         let known = decisions(dir)?;
-        let against: Vec<&Decision> = known
-            .iter()
-            .map(|(_, decision)| decision)
-            .filter(|decision| identity(&decision.baseline) == Some(&baseline.identity))
-            .collect();
-        let own = against.iter().filter(|decision| identity(&decision.candidate) == Some(&candidate.identity));
-        let first = own.filter_map(|decision| decision.attempt).min();
-        let attempt = first.unwrap_or_else(|| next_attempt(&against, &candidate.identity));
-        let name = file_name(&known, baseline, candidate);
+        let of_dataset = |dataset: &String| {
+            let on_it: Vec<&Decision> =
+                known.iter().map(|(_, decision)| decision).filter(|decision| has_tested(decision, dataset)).collect();
+            attempt_on(&on_it, candidate)
+        };
+        let attempt = datasets.iter().map(of_dataset).max().unwrap_or(1);
+        let name = file_name(&known, [baseline, candidate], datasets, attempt);
         Ok(Self { attempt: Some(attempt), file: Some((dir.clone(), name)) })
     }
 
@@ -51,38 +53,64 @@ impl History {
     }
 }
 
-fn identity(run: &Option<RunName>) -> Option<&String> {
-    run.as_ref().map(|run| &run.identity)
+/// Whether a decision was about the dataset; one that its policy ignored was not tested.
+fn has_tested(decision: &Decision, name: &str) -> bool {
+    decision.datasets.iter().any(|dataset| dataset.dataset == name && is_tested(dataset))
 }
 
-/// One more than the others that were decided on, and than the greatest number that was given: a decision that somebody
-/// removed must not make room.
-fn next_attempt(against: &[&Decision], candidate: &str) -> u64 {
-    let others: BTreeSet<&String> = against
+fn is_tested(dataset: &DatasetDecision) -> bool {
+    dataset.reasons.iter().all(|reason| reason.code != ReasonCode::Ignored)
+}
+
+/// The number of the candidate among those of `known`, all decided on over one dataset. A new one is one more than the others,
+/// and than the greatest number that was given: a decision that somebody removed must not make room.
+fn attempt_on(known: &[&Decision], candidate: &RunName) -> u64 {
+    let is_own = |decision: &&&Decision| {
+        decision.candidate.as_ref().is_some_and(|decided| is_same_candidate(decided, candidate))
+    };
+    if let Some(first) = known.iter().filter(is_own).filter_map(|decision| decision.attempt).min() {
+        return first;
+    }
+    let others: BTreeSet<&String> = known
         .iter()
-        .filter_map(|decision| identity(&decision.candidate))
-        .filter(|identity| *identity != candidate)
+        .filter(|decision| !is_own(decision))
+        .filter_map(|decision| decision.candidate.as_ref())
+        .map(|decided| decided.model.as_ref().unwrap_or(&decided.identity))
         .collect();
-    let greatest = against.iter().filter_map(|decision| decision.attempt).max().unwrap_or(0);
+    let greatest = known.iter().filter_map(|decision| decision.attempt).max().unwrap_or(0);
     1 + greatest.max(others.len() as u64)
 }
 
-/// The first digits of the candidate's identity; where those are another pair's decision already, the baseline's, too.
-fn file_name(known: &[(PathBuf, Decision)], baseline: &RunName, candidate: &RunName) -> String {
-    let digits = |run: &RunName, n: usize| {
-        let digits = run.identity.rsplit(':').next().unwrap_or_default();
+/// The first digits of the candidate's identity; where those are another decision already, more: no decision takes the place
+/// of one on another pair, on other datasets, or with another number.
+fn file_name(
+    known: &[(PathBuf, Decision)],
+    [baseline, candidate]: [&RunName; 2],
+    datasets: &[String],
+    attempt: u64,
+) -> String {
+    let digits = |identity: &str, n: usize| {
+        let digits = identity.rsplit(':').next().unwrap_or_default();
         digits[..n.min(digits.len())].to_owned()
     };
-    let name = format!("{}.json", digits(candidate, 8));
-    let is_another = |(path, decision): &(PathBuf, Decision)| {
-        let is_named_so = path.file_name().is_some_and(|file| file.to_string_lossy() == name);
-        let pair = [identity(&decision.baseline), identity(&decision.candidate)];
-        is_named_so && pair != [Some(&baseline.identity), Some(&candidate.identity)]
+    let tested: BTreeSet<&str> = datasets.iter().map(String::as_str).collect();
+    let is_free = |name: &String| {
+        let is_named_so = |path: &Path| path.file_name().is_some_and(|file| file.to_string_lossy() == *name);
+        known.iter().filter(|(path, _)| is_named_so(path)).all(|(_, decision)| {
+            let of = |run: &Option<RunName>| run.as_ref().map(|run| run.identity.clone());
+            let tested_then = decision.datasets.iter().filter(|dataset| is_tested(dataset));
+            of(&decision.baseline).as_ref() == Some(&baseline.identity)
+                && of(&decision.candidate).as_ref() == Some(&candidate.identity)
+                && tested_then.map(|dataset| dataset.dataset.as_str()).collect::<BTreeSet<_>>() == tested
+                && decision.attempt == Some(attempt)
+        })
     };
-    match known.iter().any(is_another) {
-        true => format!("{}-{}.json", digits(candidate, 64), digits(baseline, 64)),
-        false => name,
-    }
+    let (short, long) = (digits(&candidate.identity, 8), digits(&candidate.identity, 64));
+    let of_pair = format!("{long}-{}", digits(&baseline.identity, 64));
+    let list: Vec<&str> = tested.iter().copied().collect();
+    let of_all = digits(&blake3::hash(format!("{of_pair} {}", list.join(",")).as_bytes()).to_hex(), 16);
+    let names = [format!("{short}.json"), format!("{of_pair}.json")];
+    names.into_iter().find(is_free).unwrap_or_else(|| format!("{short}-{of_all}-{attempt}.json"))
 }
 
 fn decisions(dir: &Path) -> Result<Vec<(PathBuf, Decision)>> {

@@ -6,6 +6,7 @@ mod history;
 mod next;
 mod output;
 mod recorded;
+mod run_names;
 mod sequential;
 
 use std::collections::BTreeSet;
@@ -63,7 +64,7 @@ pub(super) struct RuleOptions {
     /// Print the default policy, with each key explained, and exit
     #[arg(long)]
     print_policy: bool,
-    /// Number of this candidate among those tried against this baseline, from 1
+    /// Number of this candidate among those tried on the same test data, from 1
     ///
     /// Each attempt is tested at a stricter level, so that all attempts together keep the policy's level.
     #[arg(long, value_name = "K", hide_short_help = true, conflicts_with = "history", value_parser = clap::value_parser!(u64).range(1..))]
@@ -73,7 +74,8 @@ pub(super) struct RuleOptions {
     allow_same: bool,
     /// Folder of earlier decisions, which give the attempt's number
     ///
-    /// A candidate keeps the number that it first got. This decision is added to the folder.
+    /// A candidate keeps the number that it first got, whether its adapter is merged or not, and in whatever modes and numbers it is
+    /// evaluated. All decisions on a dataset count together, whatever their baseline. This decision is added to the folder.
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
 }

@@ -1,12 +1,13 @@
 //! What a person may do after a gate that did not pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::GateArgs;
 use crate::cli::comparison::RecordedRun;
+use crate::cli::recorded_command::RecordedCommand;
 use crate::cli::results::{self, quoted};
 use crate::compare::SAMPLES;
 use crate::dataset::available;
@@ -25,6 +26,8 @@ pub(super) struct Places<'a> {
     pub runs: [&'a Path; 2],
     /// The decision, where it is written to a file.
     pub decision: Option<PathBuf>,
+    /// What the candidate's run itself says of its fine-tuning.
+    pub tuned_on: &'a BTreeSet<String>,
 }
 
 /// After a gate on finished runs.
@@ -35,12 +38,16 @@ pub(super) fn of_recorded(
     history_file: Option<PathBuf>,
     decision: &Decision,
 ) -> Result<Vec<NextStep>> {
-    let places = Places { runs: [runs[0].dir(), runs[1].dir()], decision: args.output.out.clone().or(history_file) };
+    let places = Places {
+        runs: [runs[0].dir(), runs[1].dir()],
+        decision: args.output.out.clone().or(history_file),
+        tuned_on: &runs[1].tuned_on(),
+    };
     match decision.decision {
-        Verdict::Fail => Ok(vec![report(args, &places, false)]),
+        Verdict::Fail => Ok(vec![report(args, &places, tuned_on_flag(policy, places.tuned_on), false)]),
         Verdict::Inconclusive => {
             let at_hand = images_at_hand(args, runs, decision)?;
-            let commands = commands(runs);
+            let commands = commands(runs).unwrap_or_default();
             // Some images that were evaluated have no partner, and so will some of those to come.
             let n_evaluated = runs.map(limit).into_iter().flatten().max().unwrap_or(0);
             let n_pairs = decision.datasets.iter().map(|dataset| dataset.n_pairs).max().unwrap_or(0);
@@ -61,7 +68,7 @@ pub(super) fn of_sequence(
 ) -> Vec<NextStep> {
     let is_relative = decision.datasets.iter().any(|dataset| policy.of(&dataset.dataset).relative_margin.is_some());
     match decision.decision {
-        Verdict::Fail => vec![report(args, places, is_relative)],
+        Verdict::Fail => vec![report(args, places, tuned_on_flag(policy, places.tuned_on), is_relative)],
         Verdict::Inconclusive => {
             let longer = |n: usize, told: String| longer_sequence(args, policy, decision, n, told);
             let again = |told| vec![NextStep { message: told, command: Some(results::command_line()) }];
@@ -71,8 +78,14 @@ pub(super) fn of_sequence(
     }
 }
 
+/// `--tuned-on` of a report that counts the leaks that were decided on: the policy may know of datasets that the run does not.
+fn tuned_on_flag(policy: &Policy, by_run: &BTreeSet<String>) -> Option<String> {
+    let names = policy.tuned_on();
+    (&names != by_run).then(|| names.into_iter().collect::<Vec<_>>().join(",")).filter(|list| !list.is_empty())
+}
+
 /// What shows the losses image by image. A relative margin asks the baseline about more images than the candidate.
-fn report(args: &GateArgs, places: &Places<'_>, has_unpaired: bool) -> NextStep {
+fn report(args: &GateArgs, places: &Places<'_>, tuned_on: Option<String>, has_unpaired: bool) -> NextStep {
     let path = |path: &Path| quoted(&path.display().to_string());
     let [baseline, candidate] = places.runs.map(path);
     let mut command = format!("emt report {candidate} --baseline {baseline}");
@@ -88,8 +101,8 @@ fn report(args: &GateArgs, places: &Places<'_>, has_unpaired: bool) -> NextStep 
     if !allowed.is_empty() {
         command.push_str(&format!(" --allow-different {}", quoted(&allowed.join(","))));
     }
-    if let Some(list) = &args.options.tuned_on {
-        command.push_str(&format!(" --tuned-on {}", quoted(list)));
+    if let Some(list) = tuned_on {
+        command.push_str(&format!(" --tuned-on {}", quoted(&list)));
     }
     if let Some(file) = &args.options.places.datasets_file {
         command.push_str(&format!(" --datasets-file {}", path(file)));
@@ -111,7 +124,8 @@ fn undecided(
         let has = |codes: &[ReasonCode]| dataset.reasons.iter().any(|reason| codes.contains(&reason.code));
         if has(&[ReasonCode::TooFewPairs, ReasonCode::Underpowered]) {
             let wanted = wanted(policy, dataset, decision.design == "sequential");
-            match size(dataset, wanted, at_hand.get(&dataset.dataset).copied()) {
+            let min_pairs = policy.of(&dataset.dataset).min_pairs;
+            match size(dataset, min_pairs, wanted, at_hand.get(&dataset.dataset).copied()) {
                 Size::Limit(n, message) => {
                     n_most = n_most.max(n);
                     told.push(message);
@@ -164,25 +178,27 @@ enum Size {
     None(String),
 }
 
-fn size(dataset: &DatasetDecision, wanted: Option<usize>, at_hand: Option<usize>) -> Size {
+fn size(dataset: &DatasetDecision, min_pairs: usize, wanted: Option<usize>, at_hand: Option<usize>) -> Size {
     let name = &dataset.dataset;
     let n_used = dataset.n_pairs + dataset.n_unreadable;
-    let needs = match wanted {
-        Some(n) => format!("about {n} pairs would decide, as things look at {}", dataset.n_pairs),
-        None => format!("the fall lies at the margin of {:.1} points", dataset.margin * 100.0),
+    let needs = match (wanted, dataset.n_needed.map(|n| n.max(min_pairs))) {
+        // The reason names the other number: each is for its own fall.
+        (Some(n), Some(n_needed)) if n != n_needed => format!(
+            "if the fall is what it looks like at {} pairs, about {n} pairs would decide; if nothing was lost, about {n_needed}",
+            dataset.n_pairs
+        ),
+        (Some(n), _) => format!("about {n} pairs would decide, as things look at {}", dataset.n_pairs),
+        (None, _) => format!("the fall lies at the margin of {:.1} points", dataset.margin * 100.0),
     };
     match (wanted, at_hand) {
         (_, Some(at_hand)) if n_used >= at_hand => Size::None(format!(
             "{name}: {needs}, and all {at_hand} images at hand are used: this data cannot decide; more images of it can, or \
              another dataset"
         )),
-        (None, None) => Size::None(format!("{name}: {needs}: no number of images is likely to decide")),
-        (None, Some(at_hand)) => {
-            Size::Limit(at_hand, format!("{name}: {needs}; {at_hand} images are at hand, and may not decide"))
-        }
-        (Some(n), Some(at_hand)) if n > at_hand => {
-            Size::Limit(at_hand, format!("{name}: {needs}; {at_hand} are at hand, and may not decide"))
-        }
+        (None, _) => Size::None(format!("{name}: {needs}: no number of images is likely to decide")),
+        (Some(n), Some(at_hand)) if n > at_hand => Size::None(format!(
+            "{name}: {needs}; {at_hand} images are at hand: this data cannot decide; more images of it can, or another dataset"
+        )),
         (Some(n), _) => Size::Limit(n, format!("{name}: {needs}")),
     }
 }
@@ -208,39 +224,41 @@ fn limit(run: &RecordedRun) -> Option<usize> {
     run.manifest.environment.get("limit")?.as_u64().and_then(|n| usize::try_from(n).ok())
 }
 
-/// The commands that made the runs; one where a lock-step made both.
-fn commands(runs: [&RecordedRun; 2]) -> Vec<String> {
-    let mut commands: Vec<String> =
-        runs.into_iter().filter_map(|run| results::recorded_command(&run.manifest)).map(str::to_owned).collect();
+/// The commands that made the runs, for where they lie now; one where a lock-step made both. `None` where a run does not tell, or
+/// no longer lies as its command would have it.
+fn commands(runs: [&RecordedRun; 2]) -> Option<Vec<RecordedCommand>> {
+    let mut commands = Vec::with_capacity(runs.len());
+    for run in runs {
+        commands.push(RecordedCommand::of(&run.manifest)?.for_run(run.dir())?);
+    }
     commands.dedup();
-    commands
+    Some(commands)
 }
 
 /// Goes on with finished runs. Only `emt eval` and `emt gate` take a larger limit for what they made.
-fn longer_runs(commands: &[String], n: usize, told: String) -> Vec<NextStep> {
-    let takes_limit = |command: &String| command.starts_with("emt eval ") || command.starts_with("emt gate ");
-    if commands.is_empty() || !commands.iter().all(takes_limit) {
+fn longer_runs(commands: &[RecordedCommand], n: usize, told: String) -> Vec<NextStep> {
+    if commands.is_empty() || !commands.iter().all(RecordedCommand::takes_limit) {
         let message = format!("{told}: evaluate both runs on with --limit {n}, then decide again");
         return vec![NextStep { message, command: None }];
     }
-    let step = |(place, command): (usize, &String)| {
+    let step = |(place, command): (usize, &RecordedCommand)| {
         let message = match (place, commands.len()) {
             (0, 1) => format!("{told}: this goes on with both runs, then decide again"),
             (0, _) => format!("{told}: these go on with the runs, then decide again"),
             _ => "and".to_owned(),
         };
-        NextStep { message, command: Some(format!("{command} --limit {n}")) }
+        NextStep { message, command: Some(command.clone().with_limit(n).text()) }
     };
     commands.iter().enumerate().map(step).collect()
 }
 
-fn asked_again(commands: &[String], told: String) -> Vec<NextStep> {
+fn asked_again(commands: &[RecordedCommand], told: String) -> Vec<NextStep> {
     if commands.is_empty() {
         return vec![NextStep { message: told, command: None }];
     }
-    let step = |(place, command): (usize, &String)| {
+    let step = |(place, command): (usize, &RecordedCommand)| {
         let message = if place == 0 { told.clone() } else { "and".to_owned() };
-        NextStep { message, command: Some(command.clone()) }
+        NextStep { message, command: Some(command.text()) }
     };
     commands.iter().enumerate().map(step).collect()
 }

@@ -7,12 +7,13 @@ use anyhow::{Result, bail, ensure};
 
 use super::calibration::{Calibrations, Outcomes};
 use super::history::History;
-use super::{GateArgs, datasets, next};
+use super::{GateArgs, datasets, next, run_names};
 use crate::cli::comparability;
 use crate::cli::comparison::{self, RecordedRun, Rules};
-use crate::cli::results;
+use crate::cli::recorded_command::RecordedCommand;
+use crate::cli::{results, tuned_on};
 use crate::compare::{self, CandidateComparison};
-use crate::gate::{self, Decision, Policy, RunName};
+use crate::gate::{self, Decision, Policy};
 use crate::{record, report};
 
 /// Decides on two finished runs.
@@ -24,19 +25,12 @@ pub(super) fn decide(
     err: &mut dyn Write,
 ) -> Result<Decision> {
     refuse_unfinished(&runs)?;
-    let of_adapter = runs[1].tuned_on();
-    let of_candidate = comparison::tuned_on(args.options.tuned_on.as_deref(), std::slice::from_ref(&runs[1]))?;
-    let tuned_on: BTreeSet<String> =
-        of_candidate.into_iter().flatten().filter(|name| !of_adapter.contains(name)).collect();
-    let known = datasets::known(&args.options.places, runs.iter().flat_map(RecordedRun::datasets))?;
-    datasets::check(&policy, &args.rules, &tuned_on, &known)?;
-    let left_out = datasets::keep_only(&mut runs, args.options.datasets.as_deref())?;
-    policy.mark_tuned_on(tuned_on);
-    let named = datasets::named(&policy);
-    policy.mark_tuned_on(of_adapter);
-    let mut warnings: Vec<String> = left_out.into_iter().collect();
-    let run_names = [name(&runs[0], &mut warnings)?, name(&runs[1], &mut warnings)?];
-    let history = History::open(&args.rules, &run_names)?;
+    let tuned_on = comparison::tuned_on(args.options.tuned_on.as_deref(), std::slice::from_ref(&runs[1]))?;
+    let mut warnings = checked_names(args, &policy, &mut runs)?;
+    policy.mark_tuned_on(tuned_on.into_iter().flatten());
+    let run_names =
+        [run_names::of_recorded(&runs[0], &mut warnings)?, run_names::of_recorded(&runs[1], &mut warnings)?];
+    let history = History::open(&args.rules, &run_names, &tested(&policy, &runs))?;
     if let Some(attempt) = history.attempt {
         policy = policy.at_attempt(attempt);
     }
@@ -67,8 +61,8 @@ pub(super) fn decide(
     }
     let mut decision = gate::decide(&policy, compared, &calibrations.corrections(&outcomes));
     decision.warnings.splice(0..0, warnings);
+    decision.warnings.extend(comparability::allowed(&compared.differences));
     decision.warnings.extend(oddities(&baseline, &candidates[0], compared));
-    decision.warnings.extend(datasets::without_effect(&named, &decision));
     let [of_baseline, of_candidate] = run_names;
     decision.baseline = Some(of_baseline);
     decision.candidate = Some(of_candidate);
@@ -81,27 +75,41 @@ pub(super) fn decide(
 
 fn refuse_unfinished(runs: &[RecordedRun; 2]) -> Result<()> {
     for run in runs {
-        let command = results::recorded_command(&run.manifest);
+        let command = RecordedCommand::of(&run.manifest).and_then(|command| command.for_run(run.dir()));
         ensure!(
             run.manifest.state == record::RunState::Complete,
             "the run `{}` is not complete; hint: {} goes on with it",
             run.name,
-            command.map_or_else(|| "the command that began it".to_owned(), |command| format!("`{command}`"))
+            command.map_or_else(|| "the command that began it".to_owned(), |command| format!("`{}`", command.text()))
         );
     }
     Ok(())
 }
 
-/// The run as a decision names it.
-fn name(run: &RecordedRun, warnings: &mut Vec<String>) -> Result<RunName> {
-    let (digest, warning) = run.digest()?;
-    warnings.extend(warning);
-    Ok(RunName {
-        run: run.name.clone(),
-        identity: run.manifest.identity.clone(),
-        n_trials: Some(digest.n_trials),
-        trials: Some(digest.trials),
-    })
+/// Checks the names of datasets in policy and flags, and leaves only those of `--datasets` in the runs; returns what should be
+/// told.
+fn checked_names(args: &GateArgs, policy: &Policy, runs: &mut [RecordedRun; 2]) -> Result<Vec<String>> {
+    let places = &args.options.places;
+    let said = tuned_on::parts(args.options.tuned_on.as_deref(), &[&runs[1].name])?;
+    let said: BTreeSet<String> = said.into_iter().map(|part| part.dataset.to_owned()).collect();
+    let mut known = datasets::known(places, runs.iter().flat_map(RecordedRun::datasets))?;
+    known.extend(runs[1].tuned_on());
+    datasets::check(policy, &args.rules, &said, &known)?;
+    let left_out = datasets::keep_only(runs, args.options.datasets.as_deref())?;
+    let compared: BTreeSet<String> = runs[0].datasets().map(str::to_owned).collect();
+    let mut warnings = Vec::new();
+    if !left_out.is_empty() {
+        let list: Vec<&str> = left_out.iter().map(String::as_str).collect();
+        warnings.push(format!("--datasets leaves out {}: nothing is decided on it", list.join(", ")));
+    }
+    warnings.extend(datasets::unchecked(policy, &args.rules, places, &compared, &left_out)?);
+    warnings.extend(datasets::only_tuned_on(policy, &said, &compared));
+    Ok(warnings)
+}
+
+/// The datasets that are decided on.
+fn tested(policy: &Policy, runs: &[RecordedRun; 2]) -> Vec<String> {
+    runs[0].datasets().filter(|name| !policy.of(name).ignore).map(str::to_owned).collect()
 }
 
 /// What should be known of these two runs and decides nothing.

@@ -4,23 +4,23 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Error, Result, bail, ensure};
+use anyhow::{Error, Result, anyhow, bail, ensure};
 
 use super::calibration::{Calibrations, Outcomes};
 use super::history::History;
-use super::{GateArgs, datasets, names, next, output};
+use super::{GateArgs, datasets, next, output, run_names};
 use crate::cli::comparability;
 use crate::cli::comparison::{self, RecordedRun, Rules};
-use crate::cli::eval::{self, EvalOptions};
+use crate::cli::eval::{self, EvalOptions, Prepared};
 use crate::cli::gallery::Gallery;
 use crate::cli::progress::Progress;
 use crate::cli::results::{self, Format, Results};
 use crate::cli::served_options::is_address;
 use crate::cli::{exit_code, interrupt};
-use crate::compare::{self, CandidateComparison};
+use crate::compare::{self, CandidateComparison, FieldDifference};
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, RunId, RunSet, Subject, Trial, TrialKey};
-use crate::eval::{Batching, DatasetWork, Ended, EvalRun, Loaded, Session, Task, settled_keys};
+use crate::eval::{Batching, DatasetWork, Ended, EvalRun, Loaded, SERVER, Session, Task, settled_keys};
 use crate::gate::{Policy, RunName, Sequence};
 use crate::study::{PlannedEvaluation, PlannedRun};
 use crate::{record, report};
@@ -35,50 +35,44 @@ pub(super) fn run(
     err: &mut dyn Write,
 ) -> Result<u8> {
     let options = &args.options;
-    ensure!(
-        is_address(model) || (options.adapters.adapters.len() == 1 && options.adapters.has_base()),
-        "the gate compares a base with one adapter over it; hint: one --adapter, without --no-base; for more, `emt eval` \
-         and `emt gate --baseline RUN --candidate RUN`"
-    );
+    check_models(args, model)?;
     let prepared = eval::prepare(model, options, args.runs.as_deref(), quiet, err)?;
     ensure!(
-        prepared.runs.len() == 2,
+        prepared.planned.runs.len() == 2,
         "the gate compares two served models; hint: --served-model BASE,CANDIDATE, the one before fine-tuning first"
     );
     ensure!(
-        prepared.runs[0].spec.modes.contains(&Mode::Generate),
+        prepared.planned.runs[0].spec.modes.contains(&Mode::Generate),
         "the gate decides on generated answers; hint: --modes generate or --modes generate,score"
     );
-    let tuned_on = names(options.tuned_on.as_deref());
-    let of_runs = prepared.tasks.iter().map(|task| task.dataset.name.as_str());
-    datasets::check(&policy, &args.rules, &tuned_on, &datasets::known(&options.places, of_runs)?)?;
-    policy.mark_tuned_on(tuned_on);
-    let named = datasets::named(&policy);
-    policy.mark_tuned_on(prepared.description.runs[CANDIDATE].tuned_on.clone());
-    let mut run_names = [BASELINE, CANDIDATE].map(|run| planned_name(&prepared.runs[run]));
-    if !args.rules.allow_same {
-        let specs = [BASELINE, CANDIDATE].map(|run| &prepared.runs[run].spec);
-        let differences = compare::field_differences(&record::comparable(specs[0]), &record::comparable(specs[1]));
-        comparability::refuse_same([&run_names[BASELINE].run, &run_names[CANDIDATE].run], specs, &differences)?;
-    }
+    let warnings = checked_names(args, &policy, &prepared)?;
+    policy.mark_tuned_on(prepared.tuned_on(CANDIDATE));
+    let mut run_names = [BASELINE, CANDIDATE].map(|run| {
+        let PlannedRun { spec, dir, .. } = &prepared.planned.runs[run];
+        run_names::of_planned(dir, spec, prepared.planned.description.runs[run].environment.get(SERVER).cloned())
+    });
+    let planned = prepared.planned;
+    let differences = differences(args, &planned, &run_names)?;
     let at_hand =
-        prepared.tasks.iter().map(|Task { dataset, .. }| (dataset.name.clone(), n_max(dataset, usize::MAX, None)));
+        planned.tasks.iter().map(|Task { dataset, .. }| (dataset.name.clone(), n_max(dataset, usize::MAX, None)));
     let at_hand: BTreeMap<String, usize> = at_hand.collect();
-    let history = History::open(&args.rules, &run_names)?;
+    let tested: Vec<String> = at_hand.keys().filter(|name| !policy.of(name).ignore).cloned().collect();
+    let history = History::open(&args.rules, &run_names, &tested)?;
     if let Some(attempt) = history.attempt {
         policy = policy.at_attempt(attempt);
     }
     let calibrations = Calibrations::read(&args.calibration)?;
     let mut progress = Progress::new(err, quiet);
-    eval::warn(&mut progress, &prepared);
-    let cache = prepared.feature_cache.clone();
-    let asked = ask(args, &policy, prepared, &calibrations, &mut progress)?;
+    eval::warn(&mut progress, &planned);
+    let cache = planned.feature_cache.clone();
+    let asked = ask(args, &policy, planned, &calibrations, &mut progress)?;
     if let Some(cache) = cache {
         progress.say(&cache.summary());
     }
     let Some((sequence, runs)) = asked else { return Ok(exit_code::INTERRUPTED) };
     let mut decision = sequence.decision();
-    decision.warnings.extend(datasets::without_effect(&named, &decision));
+    decision.warnings.extend(warnings);
+    decision.warnings.extend(comparability::allowed(&differences));
     for (run, name) in runs.iter().zip(&mut run_names) {
         let digest = record::trials_digest(&run.dir)?;
         (name.n_trials, name.trials) = (Some(digest.n_trials), Some(digest.trials));
@@ -94,9 +88,11 @@ pub(super) fn run(
     decision.baseline = Some(baseline);
     decision.candidate = Some(candidate);
     decision.attempt = history.attempt;
+    let by_run = RecordedRun::open(&runs[CANDIDATE].dir)?.tuned_on();
     let places = next::Places {
         runs: [&runs[BASELINE].dir, &runs[CANDIDATE].dir],
         decision: args.output.out.clone().or_else(|| history.path()),
+        tuned_on: &by_run,
     };
     decision.next = next::of_sequence(args, &policy, &places, &at_hand, &decision);
     history.add(&decision)?;
@@ -107,9 +103,53 @@ pub(super) fn run(
     Ok(decision.exit_code)
 }
 
-/// The run as a decision names it, before it has trials.
-fn planned_name(PlannedRun { spec, dir, .. }: &PlannedRun) -> RunName {
-    RunName { run: results::name_of(dir), identity: record::identity(spec), n_trials: None, trials: None }
+/// In what the runs will differ; two runs of one model are refused.
+fn differences(args: &GateArgs, planned: &PlannedEvaluation, names: &[RunName; 2]) -> Result<Vec<FieldDifference>> {
+    let specs = [BASELINE, CANDIDATE].map(|run| &planned.runs[run].spec);
+    let differences = compare::field_differences(&record::comparable(specs[0]), &record::comparable(specs[1]));
+    if !args.rules.allow_same {
+        comparability::refuse_same([&names[BASELINE].run, &names[CANDIDATE].run], specs, &differences)?;
+    }
+    Ok(differences)
+}
+
+/// Refuses what cannot be a baseline and a candidate, before anything is opened or asked.
+fn check_models(args: &GateArgs, model: &Path) -> Result<()> {
+    let options = &args.options;
+    ensure!(
+        is_address(model) || (options.adapters.adapters.len() == 1 && options.adapters.has_base()),
+        "the gate compares a base with one adapter over it; hint: one --adapter, without --no-base; for more, `emt eval` \
+         and `emt gate --baseline RUN --candidate RUN`"
+    );
+    let n_served = options.served.n_named();
+    ensure!(
+        !is_address(model) || n_served == 0 || n_served == 2,
+        "the gate compares two served models, and --served-model names {n_served}; hint: --served-model BASE,CANDIDATE, the \
+         one before fine-tuning first"
+    );
+    Ok(())
+}
+
+/// The folder of a gate's runs has a flag of its own: `--out` is for the decision.
+fn with_runs_flag(error: Error) -> Error {
+    match format!("{error:#}").rsplit_once("; hint: ") {
+        Some((what, hint)) if hint.contains("--out") => anyhow!("{what}; hint: {}", hint.replace("--out", "--runs")),
+        _ => error,
+    }
+}
+
+/// Checks the names of datasets in policy and flags; returns what should be told.
+fn checked_names(args: &GateArgs, policy: &Policy, prepared: &Prepared) -> Result<Vec<String>> {
+    let places = &args.options.places;
+    let compared: BTreeSet<String> = prepared.planned.tasks.iter().map(|task| task.dataset.name.clone()).collect();
+    let said = prepared.said_tuned_on(CANDIDATE);
+    let mut known = datasets::known(places, compared.iter().map(String::as_str))?;
+    // Their labels are known.
+    known.extend(said.iter().cloned());
+    datasets::check(policy, &args.rules, &said, &known)?;
+    let mut warnings = datasets::unchecked(policy, &args.rules, places, &compared, &BTreeSet::new())?;
+    warnings.extend(datasets::only_tuned_on(policy, &said, &compared));
+    Ok(warnings)
 }
 
 const BASELINE: usize = 0;
@@ -124,7 +164,7 @@ fn ask(
     progress: &mut Progress,
 ) -> Result<Option<(Sequence, Vec<PlannedRun>)>> {
     let options = &args.options;
-    let open_runs = planned.open_folders()?;
+    let open_runs = planned.open_folders().map_err(with_runs_flag)?;
     let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&planned.runs[run].dir));
     check(args, calibrations, &baseline?, &candidate?)?;
     let n_max: Vec<(String, usize)> = planned

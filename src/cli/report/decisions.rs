@@ -23,7 +23,9 @@ impl Decisions {
             let decision = read(path)?;
             check_run(path, "baseline", &decision.baseline, baseline)?;
             if let Err(error) = check_run(path, "candidate", &decision.candidate, candidate) {
-                let about = candidates.iter().find(|run| is_of(&decision.candidate, run));
+                // Of the right run, in which something else is wrong, the order says nothing.
+                let is_here = is_of(&decision.candidate, candidate);
+                let about = candidates.iter().find(|run| !is_here && is_of(&decision.candidate, run));
                 return Err(match about {
                     Some(run) => error.context(format!(
                         "`{}` decides on `{}`, and stands where `{}` does; hint: give --decision in the order of the runs",

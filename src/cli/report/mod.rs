@@ -17,9 +17,12 @@ use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
 use super::data::Places;
 use super::exit_code;
 use super::gallery::{Gallery, N_ERRORS_SHOWN, Wanted};
+use super::hub_options::HubOptions;
+use super::reading::ColumnOptions;
 use super::results::{self, ChartOptions, Results};
 use crate::chart::{self, ComparisonCharts};
 use crate::compare::{self, Comparison, DEFAULT_MARGIN, Summary};
+use crate::dataset::DatasetHub;
 use crate::finetune::Curve;
 use crate::record;
 use crate::report::{self, CandidateReport, ComparisonReport, DecisionBrief, GalleryImage, StageReport};
@@ -49,7 +52,9 @@ pub(super) struct ReportArgs {
     /// Show no images
     #[arg(long)]
     no_images: bool,
-    /// Datasets to take images from that the catalog does not know: folders or NAME=FOLDER
+    /// Where the images of a run's datasets lie: NAME=PATH, or a path that is called as the dataset is
+    ///
+    /// A run records where its datasets lay: this is for images that lie elsewhere by now. ORG/NAME on the hub is taken as well.
     #[arg(long, value_name = "A,B", hide_short_help = true)]
     datasets: Option<String>,
     /// Folder of `emt finetune`, to show its curve; one per RUN, in the same order
@@ -74,6 +79,10 @@ pub(super) struct ReportArgs {
     #[command(flatten)]
     places: Places,
     #[command(flatten)]
+    columns: ColumnOptions,
+    #[command(flatten)]
+    hub: HubOptions,
+    #[command(flatten)]
     charts: ChartOptions,
 }
 
@@ -94,12 +103,14 @@ const N_LOST_SHOWN: usize = 200;
 
 impl ReportArgs {
     /// Which images are shown, `n` where nobody says how many.
-    fn images(&self, n: usize) -> Wanted<'_> {
+    fn images<'a>(&'a self, n: usize, hub: &'a DatasetHub<'a>) -> Wanted<'a> {
         Wanted {
             n_max: self.max_images.unwrap_or(n),
             shows_images: !self.no_images,
             datasets: self.datasets.as_deref(),
             places: &self.places,
+            columns: &self.columns,
+            hub,
         }
     }
 }
@@ -131,7 +142,9 @@ fn report_each(args: &ReportArgs, quiet: bool, out: &mut dyn Write, err: &mut dy
             None => dir.clone(),
         })
         .collect();
-    let gallery = Gallery::open(args.images(N_ERRORS_SHOWN), runs.iter().map(|(_, (manifest, _))| &manifest.spec))?;
+    let hub = args.hub.datasets(quiet, err)?;
+    let gallery = Gallery::open(args.images(N_ERRORS_SHOWN, &hub), runs.iter().map(|(_, (manifest, _))| manifest))?;
+    drop(hub);
     if !quiet {
         for warning in &gallery.warnings {
             writeln!(err, "warning: {warning}")?;
@@ -203,7 +216,13 @@ fn compare_runs(
     let margin = decisions.margin().unwrap_or(DEFAULT_MARGIN);
     let decisions: Vec<DecisionBrief> = decisions.all().map(report::decision_brief).collect();
     let texts = Texts { decisions: &decisions, margin, warnings: &warnings };
-    write_comparison(args, &compared, &summaries, &after, &curves, texts, &dir)?;
+    let hub = args.hub.datasets(quiet, err)?;
+    let gallery = Gallery::open(args.images(N_LOST_SHOWN, &hub), after.iter().map(|run| &run.manifest))?;
+    drop(hub);
+    for warning in gallery.warnings.iter().filter(|_| !quiet) {
+        writeln!(err, "warning: {warning}")?;
+    }
+    write_comparison(args, &compared, &summaries, &gallery, &curves, texts, &dir)?;
     match args.format {
         ReportFormat::Table => write!(out, "{}", report::comparison_table(&compared))?,
         ReportFormat::Json => write!(out, "{}", report::comparison_json(&compared))?,
@@ -227,9 +246,22 @@ fn oddities<'a>(before: &RecordedRun, after: impl Iterator<Item = &'a RecordedRu
         found.extend(run.digest()?.1);
         let differences = compare::field_differences(&before.manifest.comparable, &run.manifest.comparable);
         let specs = [&before.manifest.spec, &run.manifest.spec];
+        if is_one_run(before, run)? {
+            found.push(format!(
+                "baseline `{}` and candidate `{}` are the same model, and one and the same run; nothing could be found \
+                 forgotten; hint: --baseline takes the run of the model before fine-tuning",
+                before.name, run.name
+            ));
+            continue;
+        }
         found.extend(comparability::same_model([&before.name, &run.name], specs, &differences));
     }
     Ok(found)
+}
+
+/// Whether two folders hold the same trials of the same specification.
+fn is_one_run(before: &RecordedRun, after: &RecordedRun) -> Result<bool> {
+    Ok(before.manifest.identity == after.manifest.identity && before.digest()?.0 == after.digest()?.0)
 }
 
 /// What stands in a report beside the numbers.
@@ -246,7 +278,7 @@ fn write_comparison(
     args: &ReportArgs,
     compared: &Comparison,
     summaries: &[Summary],
-    after: &[RecordedRun],
+    gallery: &Gallery,
     curves: &[Curve],
     texts: Texts<'_>,
     dir: &Path,
@@ -254,8 +286,7 @@ fn write_comparison(
     let Some((of_baseline, summaries)) = summaries.split_first() else { bail!("the baseline has no summary") };
     let afters: Vec<&Summary> = summaries.iter().collect();
     let charts = ComparisonCharts::draw(compared, of_baseline, &afters, args.charts.options(), Some(texts.margin));
-    let gallery = Gallery::open(args.images(N_LOST_SHOWN), after.iter().map(|run| &run.manifest.spec))?;
-    let mut pictures: Vec<Vec<GalleryImage>> = Vec::with_capacity(after.len());
+    let mut pictures: Vec<Vec<GalleryImage>> = Vec::with_capacity(compared.candidates.len());
     for candidate in &compared.candidates {
         pictures.push(gallery.of(candidate)?);
     }

@@ -1,4 +1,4 @@
-//! Summaries of runs whose trials come a dataset at a time.
+//! Summaries of runs whose trials are read one dataset at a time.
 
 use anyhow::Result;
 
@@ -10,7 +10,7 @@ use crate::domain::{RunSpec, Trial};
 pub(super) struct Summaries(Vec<Option<Summary>>);
 
 impl Summaries {
-    /// Of so many runs.
+    /// Of this many runs.
     pub fn new(n_runs: usize) -> Self {
         Self((0..n_runs).map(|_| None).collect())
     }

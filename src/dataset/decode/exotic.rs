@@ -1,4 +1,4 @@
-//! Where a format's decoder and Pillow differ by a rounding: brought to Pillow's numbers, or refused.
+//! Formats whose decoder and Pillow differ by rounding: corrected to Pillow's numbers, or refused.
 
 /// Whether a PNG's own colour type is grey (a transparent colour makes its decoder add alpha).
 pub(super) fn is_grey_png(bytes: &[u8]) -> bool {

@@ -1,4 +1,4 @@
-//! What Pillow shows where a GIF's first frame does not reach.
+//! What Pillow shows outside a GIF's first frame.
 
 /// Paints the canvas outside the first frame as Pillow does: in the palette's transparent colour, or in its first.
 pub(super) fn fill_outside_first_frame(bytes: &[u8], width: u32, height: u32, pixels: &mut [u8]) {

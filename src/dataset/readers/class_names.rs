@@ -27,6 +27,8 @@ pub(super) enum RawLabels {
 pub(in crate::dataset) struct Classified {
     pub(in crate::dataset) keys: Vec<String>,
     pub(in crate::dataset) classes: Vec<Option<usize>>,
+    /// Whether the classes are numbers that nothing names.
+    pub(in crate::dataset) has_numbers_for_names: bool,
 }
 
 impl RawLabels {
@@ -56,14 +58,13 @@ impl RawLabels {
 
     /// Finds the class of each sample.
     ///
-    /// `names` are the classes in order, where they are known; else numbers are named by the sheet of `--labels`, and
-    /// texts are their own names, in byte order. `describe` names a sample, and `mend` says how to name numbers.
+    /// `names` are the classes in order, where they are known; else numbers are named by the sheet of `--labels`. Texts, and
+    /// numbers that nothing names, are their own names, in byte order. `describe` names a sample.
     pub(super) fn classify(
         self,
         names: Option<Vec<String>>,
         sheet: Option<&Path>,
         describe: &dyn Fn(usize) -> String,
-        mend: &str,
     ) -> anyhow::Result<Classified> {
         match (self, names, sheet) {
             (RawLabels::Numbers(numbers), Some(keys), _) => number_classes(&numbers, keys, describe),
@@ -71,7 +72,16 @@ impl RawLabels {
                 let n_classes = labels::count_in_sheet(sheet)?;
                 number_classes(&numbers, (0..n_classes).map(|number| number.to_string()).collect(), describe)
             }
-            (RawLabels::Numbers(_), None, None) => bail!("its labels are numbers without names; hint: {mend}"),
+            (RawLabels::Numbers(numbers), None, None) => {
+                if let Some(row) = numbers.iter().position(|number| number.is_some_and(|number| number < 0)) {
+                    let number = numbers[row].unwrap_or_default();
+                    bail!("{} has the label {number}, which is no class{}", describe(row), mend_of(number));
+                }
+                // As a sheet in CSV has them.
+                let texts = numbers.iter().map(|number| number.map(|number| number.to_string()));
+                let classified = RawLabels::of_texts(texts).classify(None, None, describe)?;
+                Ok(Classified { has_numbers_for_names: true, ..classified })
+            }
             (RawLabels::Texts(texts), names, _) => {
                 let distinct: BTreeSet<&String> = texts.iter().flatten().collect();
                 let known = names.filter(|names| distinct.iter().all(|text| names.contains(text)));
@@ -81,10 +91,24 @@ impl RawLabels {
                     text.as_ref().map(|text| finder.find(text).context("a label is no class")).transpose()
                 };
                 let classes = texts.iter().map(class).collect::<anyhow::Result<_>>()?;
-                Ok(Classified { keys, classes })
+                Ok(Classified { keys, classes, has_numbers_for_names: false })
             }
         }
     }
+}
+
+/// What mends a number that is no class.
+fn mend_of(number: i64) -> &'static str {
+    if number == -1 { "; hint: -1 marks a split without labels, choose another one with --split" } else { "" }
+}
+
+/// What a person should know of classes that are called by their numbers.
+pub(in crate::dataset) fn note_of_numbers(keys: &[String]) -> String {
+    format!(
+        "its labels are numbers without names, and its classes are called by them: {}; hint: --labels FILE with one name a \
+         line, in the order of the numbers, or README.md with dataset_info, dataset_infos.json or classnames.txt beside it",
+        labels::shorten(keys)
+    )
 }
 
 fn number_classes(
@@ -96,12 +120,12 @@ fn number_classes(
         let Some(number) = *number else { return Ok(None) };
         let class = usize::try_from(number).ok().filter(|&class| class < keys.len());
         class.map(Some).with_context(|| {
-            let mend = if number == -1 { "; hint: -1 marks a split without labels, choose another one" } else { "" };
-            format!("{} has the label {number}, and there are {} classes, from 0{mend}", describe(index), keys.len())
+            let (of, n, mend) = (describe(index), keys.len(), mend_of(number));
+            format!("{of} has the label {number}, and there are {n} classes, from 0{mend}")
         })
     };
     let classes = numbers.iter().enumerate().map(class).collect::<anyhow::Result<Vec<Option<usize>>>>()?;
-    Ok(Classified { keys, classes })
+    Ok(Classified { keys, classes, has_numbers_for_names: false })
 }
 
 /// The number of a class that was written as a floating-point number.
@@ -115,7 +139,7 @@ pub(super) fn whole(number: f64) -> anyhow::Result<i64> {
 }
 
 /// The names of the classes in a tabular split, whose files agree on `names` of `column`: the files' own, else those of the
-/// card beside them; numbers without names need `sheet`.
+/// card beside them, else those of `sheet`.
 pub(super) fn classify_table(
     all: RawLabels,
     names: Option<Vec<String>>,
@@ -134,11 +158,8 @@ pub(super) fn classify_table(
         }
         (names, _) => names,
     };
-    let mend = format!(
-        "--labels FILE with one name a line, in the order of the numbers, or put the dataset's card (README.md with \
-         dataset_info) or dataset_infos.json, which name the classes of `{column}`, beside the file"
-    );
-    let classified = all.classify(names, sheet, describe, &mend)?;
+    ensure!(all.len() > 0, "`{}` has no row", first.display());
+    let classified = all.classify(names, sheet, describe)?;
     ensure!(
         classified.classes.iter().any(Option::is_some),
         "no row has a `{column}`; hint: --label-column NAME names another column"
@@ -289,16 +310,19 @@ mod tests {
     }
 
     fn classify(raw: RawLabels, names: Option<&[&str]>) -> Result<Classified, String> {
-        raw.classify(names.map(words), None, &|index| format!("row {index}"), "name them")
-            .map_err(|error| format!("{error:#}"))
+        raw.classify(names.map(words), None, &|index| format!("row {index}")).map_err(|error| format!("{error:#}"))
     }
 
     #[test]
-    fn numbers_need_names_and_stay_within_them() {
+    fn numbers_stay_within_their_names_and_are_their_own_where_they_have_none() {
         let found = classify(RawLabels::Numbers(vec![Some(1), None, Some(0)]), Some(&["cat", "dog"])).unwrap();
-        assert_eq!(found, Classified { keys: words(&["cat", "dog"]), classes: vec![Some(1), None, Some(0)] });
-        let error = classify(RawLabels::Numbers(vec![Some(1), Some(0)]), None).unwrap_err();
-        assert!(error.ends_with("hint: name them"), "{error}");
+        let classes = vec![Some(1), None, Some(0)];
+        assert_eq!(found, Classified { keys: words(&["cat", "dog"]), classes, has_numbers_for_names: false });
+        let found = classify(RawLabels::Numbers(vec![Some(7), None, Some(10)]), None).unwrap();
+        let classes = vec![Some(1), None, Some(0)];
+        assert_eq!(found, Classified { keys: words(&["10", "7"]), classes, has_numbers_for_names: true });
+        let error = classify(RawLabels::Numbers(vec![Some(0), Some(-1)]), None).unwrap_err();
+        assert!(error.starts_with("row 1 has the label -1") && error.contains("--split"), "{error}");
         for number in [-1, 2, i64::MIN, i64::MAX] {
             let error = classify(RawLabels::Numbers(vec![Some(0), Some(number)]), Some(&["cat", "dog"])).unwrap_err();
             assert!(error.starts_with(&format!("row 1 has the label {number}, and there are 2 classes")), "{error}");

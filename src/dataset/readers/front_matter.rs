@@ -39,7 +39,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// What follows the dash of a list's item, with the column where it stands.
+    /// What follows the dash of a list's item, with the column where it is.
     fn item(self) -> Option<Line<'a>> {
         let rest = self.content.strip_prefix('-')?;
         let content = rest.trim_start();

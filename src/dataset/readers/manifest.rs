@@ -6,6 +6,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use super::files::{self, Source};
+use super::reach::{Reach, portable_names, shared_folder};
 use super::{Opened, read_data_file};
 use crate::dataset::Orientation;
 use crate::dataset::labels::ClassFinder;
@@ -23,7 +24,7 @@ pub(in crate::dataset) struct Columns<'a> {
 /// The rows of a sheet.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::dataset) struct Rows {
-    /// Path and label, in the sheet's order; paths are relative to the sheet's folder.
+    /// Path and label, in the sheet's order; paths are relative to the sheet's folder, or absolute where they lie outside.
     pub(in crate::dataset) rows: Vec<(String, String)>,
     /// Rows that were left out, because they have no label.
     pub(in crate::dataset) n_without_label: usize,
@@ -40,8 +41,8 @@ impl Columns<'_> {
     fn find<'h>(&self, header: &[&'h str]) -> anyhow::Result<(&'h str, &'h str)> {
         let find = |asked: Option<&str>, known: &[&str], flag: &str| {
             let wanted: Vec<&str> = asked.map_or_else(|| known.to_vec(), |asked| vec![asked]);
-            let found = wanted.iter().find_map(|name| header.iter().find(|cell| *cell == name));
-            found.copied().with_context(|| {
+            let found = wanted.iter().find_map(|name| header.iter().copied().find(|cell| cell == name));
+            found.or_else(|| wanted.iter().find_map(|name| spelled(header, name))).with_context(|| {
                 format!(
                     "it lacks the column `{}`; it has {}; hint: {flag} NAME names another one",
                     wanted[0],
@@ -53,15 +54,55 @@ impl Columns<'_> {
     }
 }
 
-/// Reads path and label from the columns of a CSV with a header.
-pub(in crate::dataset) fn read_csv(csv: &Path, columns: Columns) -> anyhow::Result<Rows> {
-    parse_csv(&read_data_file(csv)?, columns).with_context(|| format!("failed to read the sheet `{}`", csv.display()))
+/// The column of this name among `header`, else the only one that is so called but for capital and small letters.
+pub(super) fn spelled<'h>(header: &[&'h str], name: &str) -> Option<&'h str> {
+    let exact = header.iter().copied().find(|cell| *cell == name);
+    exact.or_else(|| {
+        let mut alike = header.iter().copied().filter(|cell| cell.to_lowercase() == name.to_lowercase());
+        let first = alike.next()?;
+        alike.all(|other| other == first).then_some(first)
+    })
 }
 
-fn parse_csv(bytes: &[u8], columns: Columns) -> anyhow::Result<Rows> {
+/// What separates the cells of a row; where a comma does not part the columns that are wanted, programs write one of the others.
+const SEPARATORS: [u8; 4] = [b',', b';', b'\t', b'|'];
+
+/// Reads path and label from the columns of a CSV with a header.
+pub(in crate::dataset) fn read_csv(csv: &Path, columns: Columns, reach: &Reach) -> anyhow::Result<Rows> {
+    parse_csv(&read_data_file(csv)?, columns, reach)
+        .with_context(|| format!("failed to read the sheet `{}`", csv.display()))
+}
+
+/// A reader of the rows whose cells are parted by the separator that the header uses, and the header.
+fn csv_reader<'t>(text: &'t str, columns: Columns) -> anyhow::Result<(csv::Reader<&'t [u8]>, csv::StringRecord)> {
+    let open = |separator: u8| {
+        let mut builder = csv::ReaderBuilder::new();
+        let mut reader = builder.delimiter(separator).trim(csv::Trim::All).from_reader(text.as_bytes());
+        let header = reader.headers()?.clone();
+        anyhow::Ok((reader, header))
+    };
+    let is_found = |header: &csv::StringRecord| columns.find(&header.iter().collect::<Vec<_>>()).is_ok();
+    let mut first = None;
+    for separator in SEPARATORS {
+        let (reader, header) = open(separator)?;
+        if is_found(&header) {
+            return Ok((reader, header));
+        }
+        // The message names the columns of the separator that parts any.
+        if first.as_ref().is_none_or(|(_, first): &(_, csv::StringRecord)| first.len() < 2 && header.len() > 1) {
+            first = Some((reader, header));
+        }
+    }
+    first.context("it has no header")
+}
+
+fn parse_csv(bytes: &[u8], columns: Columns, reach: &Reach) -> anyhow::Result<Rows> {
     let text = text::decode(bytes)?;
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
-    let header = reader.headers()?.clone();
+    ensure!(
+        !text.trim().is_empty(),
+        "it is empty; hint: a first row with the names of the columns, such as path,label"
+    );
+    let (mut reader, header) = csv_reader(text, columns)?;
     let cells: Vec<&str> = header.iter().collect();
     let (path, label) = columns.find(&cells)?;
     let index = |name: &str| cells.iter().position(|cell| *cell == name).unwrap_or(cells.len());
@@ -69,20 +110,21 @@ fn parse_csv(bytes: &[u8], columns: Columns) -> anyhow::Result<Rows> {
     let mut rows = Vec::new();
     for (number, row) in reader.records().enumerate() {
         let row = row?;
-        let path = plain_path(row.get(path_index).unwrap_or("")).with_context(|| format!("row {}", number + 1))?;
+        let path =
+            plain_path(row.get(path_index).unwrap_or(""), reach).with_context(|| format!("row {}", number + 1))?;
         rows.push((path, row.get(label_index).filter(|label| !label.is_empty()).map(str::to_owned)));
     }
-    ensure!(!rows.is_empty(), "it has no row");
+    ensure!(!rows.is_empty(), "it has a header and no row");
     with_label(rows, label)
 }
 
 /// Reads path and label from JSON lines, `{"path": "a/1.png", "label": "cat"}`.
-pub(in crate::dataset) fn read_json_lines(sheet: &Path, columns: Columns) -> anyhow::Result<Rows> {
-    parse_json_lines(&read_data_file(sheet)?, columns)
+pub(in crate::dataset) fn read_json_lines(sheet: &Path, columns: Columns, reach: &Reach) -> anyhow::Result<Rows> {
+    parse_json_lines(&read_data_file(sheet)?, columns, reach)
         .with_context(|| format!("failed to read the sheet `{}`", sheet.display()))
 }
 
-fn parse_json_lines(bytes: &[u8], columns: Columns) -> anyhow::Result<Rows> {
+fn parse_json_lines(bytes: &[u8], columns: Columns, reach: &Reach) -> anyhow::Result<Rows> {
     let text = text::decode(bytes)?;
     let mut lines: Vec<(usize, Value)> = Vec::new();
     // The columns of all lines: a value that is null may be left out of its line.
@@ -105,7 +147,7 @@ fn parse_json_lines(bytes: &[u8], columns: Columns) -> anyhow::Result<Rows> {
                 || PATH_COLUMNS.iter().filter(|_| columns.image.is_none()).find_map(|&name| row[name].as_str());
             let found = row[path].as_str().or_else(by_name);
             let path = found.with_context(|| format!("it has no text `{path}`, the path of the image"))?;
-            anyhow::Ok((plain_path(path)?, json_label(&row[label])?))
+            anyhow::Ok((plain_path(path, reach)?, json_label(&row[label])?))
         };
         parsed().with_context(|| format!("line {number}"))
     });
@@ -168,15 +210,12 @@ fn parse_annotations(bytes: &[u8], images: &str) -> anyhow::Result<Rows> {
     Ok(Rows { rows, n_without_label: 0 })
 }
 
-/// A path as a sheet has it, with `/` and without `./` before it.
-fn plain_path(path: &str) -> anyhow::Result<String> {
-    let path = path.replace('\\', "/");
-    let path = path.strip_prefix("./").unwrap_or(&path).to_owned();
-    check_inside(&path)?;
-    Ok(path)
+/// A path as a sheet has it, with `/`.
+fn plain_path(path: &str, reach: &Reach) -> anyhow::Result<String> {
+    reach.name(&path.replace('\\', "/"))
 }
 
-/// A path of a sheet stays below the sheet's folder, so that ids are portable and a sheet cannot name other files.
+/// A path of the catalog's annotations stays below the sheet's folder, so that ids are portable and a sheet cannot name other files.
 fn check_inside(path: &str) -> anyhow::Result<()> {
     let is_drive = path.as_bytes().get(1) == Some(&b':');
     ensure!(
@@ -204,8 +243,25 @@ pub(in crate::dataset) fn samples(
     });
     let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
     let mut opened = files::from_rows(Source::folder(folder), rows, labels, orientation)?;
+    shorten_outside(&mut opened);
     opened.warnings.extend(warning_of_unlabelled(sheet.n_without_label, n_rows));
     Ok(opened)
+}
+
+/// Gives images outside the sheet's folder ids that do not depend on where it lies, and says where they are.
+fn shorten_outside(opened: &mut Opened) {
+    let is_outside = |path: &&str| Path::new(path).is_absolute();
+    let (outside, inside): (Vec<&str>, Vec<&str>) =
+        opened.samples.iter().map(|(path, _)| path.as_str()).partition(is_outside);
+    let Some(folder) = shared_folder(&outside) else { return };
+    let note = format!("{} of its images lie outside the table's folder, below `{folder}`", outside.len());
+    let names = portable_names(&outside, &inside).map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>());
+    opened.notes.push(note);
+    let mut names = names.into_iter().flatten();
+    for (end, _) in opened.samples.iter_mut().filter(|(path, _)| is_outside(&path.as_str())) {
+        // Where a shorter name is another file's already, the whole path is a name, too.
+        *end = names.next().unwrap_or_else(|| end.trim_start_matches('/').to_owned());
+    }
 }
 
 #[cfg(test)]
@@ -214,37 +270,63 @@ mod tests {
 
     use super::*;
 
+    fn reach() -> Reach {
+        Reach::of_table(Path::new("/data/pets.csv"))
+    }
+
     #[test]
     fn columns_are_found_by_name_and_quotes_are_understood() {
-        let rows = parse_csv(b"label,words,path\ncat,\"a, b\",x/1.png\n", Columns::default()).unwrap();
+        let rows = parse_csv(b"label,words,path\ncat,\"a, b\",x/1.png\n", Columns::default(), &reach()).unwrap();
         assert_eq!(rows.rows, [("x/1.png".to_owned(), "cat".to_owned())]);
-        let error = parse_csv(b"file,label\n", Columns::default()).unwrap_err().to_string();
+        let error = parse_csv(b"file,label\n", Columns::default(), &reach()).unwrap_err().to_string();
         assert!(error.contains("lacks the column `path`") && error.contains("file, label"), "{error}");
     }
 
     #[test]
-    fn a_sheet_cannot_name_files_outside_its_folder() {
+    fn a_sheet_called_metadata_cannot_name_files_outside_its_folder() {
+        let metadata = Reach::of_table(Path::new("/data/metadata.csv"));
         for path in ["../x.png", "/etc/x.png", "a/../../x.png", "C:\\x.png", ""] {
             let sheet = format!("path,label\n{path},cat\n");
-            assert!(parse_csv(sheet.as_bytes(), Columns::default()).is_err(), "{path}");
+            assert!(parse_csv(sheet.as_bytes(), Columns::default(), &metadata).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_separators_and_capital_letters_are_understood() {
+        let expected = [("1.png".to_owned(), "a, b".to_owned())];
+        for sheet in ["Path;Label\n1.png;\"a, b\"\n", "PATH\tlabel\n1.png\ta, b\n", "x|path|LABEL\n,|1.png|a, b\n"] {
+            assert_eq!(parse_csv(sheet.as_bytes(), Columns::default(), &reach()).unwrap().rows, expected, "{sheet}");
+        }
+        let error = parse_csv(b"file;kind\n1.png;cat\n", Columns::default(), &reach()).unwrap_err().to_string();
+        assert!(error.contains("it has file, kind"), "{error}");
+        // Two columns that differ in capitals alone are told apart, or neither is meant.
+        assert_eq!(spelled(&["Path", "path"], "path"), Some("path"));
+        assert_eq!(spelled(&["Path", "PATH"], "path"), None);
+    }
+
+    #[test]
+    fn an_empty_sheet_says_so() {
+        for (sheet, part) in [("", "it is empty"), ("path,label\n", "a header and no row")] {
+            let error = parse_csv(sheet.as_bytes(), Columns::default(), &reach()).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
         }
     }
 
     #[test]
     fn json_lines_name_image_and_label_and_faults_name_their_line() {
         let text = "{\"path\":\"x/1.png\",\"label\":\"cat\"}\r\n\n{\"file_name\":\"2.png\",\"label\":7}";
-        let rows = parse_json_lines(text.as_bytes(), Columns::default()).unwrap();
+        let rows = parse_json_lines(text.as_bytes(), Columns::default(), &reach()).unwrap();
         assert_eq!(rows.rows, [("x/1.png".to_owned(), "cat".to_owned()), ("2.png".to_owned(), "7".to_owned())]);
         for (line, part) in [
             ("{", "no JSON"),
             ("{\"label\":\"cat\"}", "`path`"),
             ("{\"path\":\"1.png\",\"label\":[1,2]}", "2 labels"),
             ("{\"path\":\"1.png\",\"label\":1.5}", "neither"),
-            ("{\"path\":\"../1.png\",\"label\":\"cat\"}", "no plain path"),
+            ("{\"path\":\"http://x/1.png\",\"label\":\"cat\"}", "an address"),
         ] {
             let error = format!(
                 "{:#}",
-                parse_json_lines(format!("{text}\n{line}").as_bytes(), Columns::default()).unwrap_err()
+                parse_json_lines(format!("{text}\n{line}").as_bytes(), Columns::default(), &reach()).unwrap_err()
             );
             assert!(error.contains("line 4") && error.contains(part), "{error}");
         }
@@ -254,15 +336,15 @@ mod tests {
     fn a_person_names_the_columns_and_rows_without_a_label_are_counted() {
         let columns = Columns { image: Some("file"), label: Some("kind") };
         let expected = Rows { rows: vec![("1.png".to_owned(), "cat".to_owned())], n_without_label: 1 };
-        assert_eq!(parse_csv(b"file,kind,label\n./1.png,cat,x\n2.png,,y\n", columns).unwrap(), expected);
+        assert_eq!(parse_csv(b"file,kind,label\n./1.png,cat,x\n2.png,,y\n", columns, &reach()).unwrap(), expected);
         let lines = b"{\"file\":\"1.png\",\"kind\":[\"cat\"]}\n{\"file\":\"2.png\",\"kind\":null}\n";
-        assert_eq!(parse_json_lines(lines, columns).unwrap(), expected);
-        let error = parse_csv(b"path,label\n1.png,cat\n", columns).unwrap_err().to_string();
+        assert_eq!(parse_json_lines(lines, columns, &reach()).unwrap(), expected);
+        let error = parse_csv(b"path,label\n1.png,cat\n", columns, &reach()).unwrap_err().to_string();
         assert!(error.contains("lacks the column `file`") && error.contains("--image-column"), "{error}");
         // The hub's name for the path of an image.
-        let found = parse_csv(b"file_name,label\n1.png,cat\n2.png,\n", Columns::default()).unwrap();
+        let found = parse_csv(b"file_name,label\n1.png,cat\n2.png,\n", Columns::default(), &reach()).unwrap();
         assert_eq!(found, expected);
-        let error = parse_csv(b"path,label\n1.png,\n", Columns::default()).unwrap_err().to_string();
+        let error = parse_csv(b"path,label\n1.png,\n", Columns::default(), &reach()).unwrap_err().to_string();
         assert!(error.contains("no row has a `label`"), "{error}");
     }
 
@@ -275,10 +357,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_sheet_or_an_error(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = parse_csv(&noise, Columns::default());
-            let _ = parse_json_lines(&noise, Columns::default());
+            let _ = parse_csv(&noise, Columns::default(), &reach());
+            let _ = parse_json_lines(&noise, Columns::default(), &reach());
             let _ = parse_annotations(&noise, "images");
-            let _ = parse_csv(&[b"path,label\n".as_slice(), &noise].concat(), Columns::default());
+            let _ = parse_csv(&[b"path,label\n".as_slice(), &noise].concat(), Columns::default(), &reach());
         }
     }
 }

@@ -3,7 +3,7 @@
 pub(super) mod archive;
 pub(super) mod arrow;
 pub(super) mod cifar;
-mod class_names;
+pub(super) mod class_names;
 pub(super) mod embedded;
 pub(super) mod files;
 mod front_matter;
@@ -12,6 +12,7 @@ pub(super) mod manifest;
 mod names;
 pub(super) mod parquet;
 pub(super) mod pickle;
+pub(super) mod reach;
 pub(super) mod shards;
 pub(super) mod webdataset;
 
@@ -65,20 +66,16 @@ pub(super) fn decode_named(path: &str, bytes: &[u8], orientation: Orientation) -
     decode_turned(bytes, orientation).map_err(|message| unreadable(path, &message, bytes))
 }
 
-/// Reads the image that a table's `file` names by `path`: absolute, or relative to the file's folder.
+/// Reads the image that a table's `file` names by `path`, where it may name it.
 pub(super) fn read_beside(
     file: &Path,
     place: &str,
     path: &str,
     orientation: Orientation,
 ) -> Result<RgbImage, UnreadableImage> {
-    let shown = format!("{place}: {path}");
-    if path.contains("://") {
-        return Err(unreadable(&shown, "its path is an address, which is not read; hint: download the images", &[]));
-    }
-    let path = file.parent().unwrap_or(Path::new("")).join(path);
-    let bytes = files::open_file(&path).and_then(archive::read_limited);
-    let bytes = bytes.map_err(|error| unreadable(&shown, &format!("{error:#}"), &[]))?;
+    let failed = |error: anyhow::Error| unreadable(&format!("{place}: {path}"), &format!("{error:#}"), &[]);
+    let path = reach::Reach::of_table(file).resolve(path).map_err(failed)?;
+    let bytes = files::open_file(&path).and_then(archive::read_limited).map_err(failed)?;
     decode_named(&path.display().to_string(), &bytes, orientation)
 }
 

@@ -11,6 +11,18 @@ use super::webdataset;
 /// Names of folders, and beginnings or ends of file names, that are splits.
 pub(in crate::dataset) const SPLITS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
 
+/// The splits that are taken where nobody names one, the first of them that is there. Those beyond [`SPLITS`] are names that
+/// `datasets` knows for held-out splits.
+const HELD_OUT: [&str; 8] = ["test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev"];
+
+/// The split that is taken of `splits` where nobody names one: the only one, or else the held-out one.
+fn default_split<'s>(splits: &[&'s str]) -> Option<&'s str> {
+    match splits {
+        [only] => Some(only),
+        _ => HELD_OUT.iter().find_map(|held_out| splits.iter().copied().find(|split| split == held_out)),
+    }
+}
+
 /// What the shards are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dataset) enum ShardFormat {
@@ -33,6 +45,8 @@ pub(in crate::dataset) struct Shards {
     pub(in crate::dataset) warnings: Vec<String>,
     /// Whether a person named a table, whose name is the dataset's; not a folder or an archive.
     pub(in crate::dataset) is_named_file: bool,
+    /// All splits at hand, where nobody named one of several.
+    pub(in crate::dataset) chosen_of: Vec<String>,
 }
 
 /// Whether `path` may be shards although nothing of this name exists: `photos-{000000..000003}.tar`, or `cifar10/test` for the
@@ -100,19 +114,20 @@ impl Shards {
         let is_named_file = format == ShardFormat::Parquet && named.is_none() && place != folder;
         let split = named.map(|named| named.split);
         let warnings = missing_shards(&files).into_iter().collect();
-        Ok(Shards { format, files, split, place, warnings, is_named_file })
+        Ok(Shards { format, files, split, place, warnings, is_named_file, chosen_of: Vec::new() })
     }
 
     /// The shards directly in `folder` or in its folder `data`.
     fn of_folder(folder: &Path, asked: Option<&str>) -> anyhow::Result<Option<Shards>> {
         let listed = listed(folder)?;
         let Some(&(format, ref first)) = listed.first() else {
-            return match splits_with_shards(folder).as_slice() {
-                [] => Ok(None),
-                splits => {
-                    bail!("it holds the splits {}; hint: name one, as in --split {}", splits.join(", "), splits[0])
-                }
-            };
+            let splits = splits_with_shards(folder);
+            if splits.is_empty() {
+                return Ok(None);
+            }
+            let taken = take_split(&splits, asked)?;
+            let found = Self::of_folder(&folder.join(taken.split), None)?;
+            return Ok(found.map(|shards| Shards { chosen_of: taken.chosen_of, ..shards }));
         };
         if format == ShardFormat::Webdataset && !webdataset::is_webdataset(first)? {
             return Ok(None);
@@ -126,14 +141,22 @@ impl Shards {
         by_split.retain(|named, _| {
             asked.is_none_or(|asked| all.is_empty() || named.as_ref().is_some_and(|named| named.split == asked))
         });
+        let mut chosen_of = Vec::new();
+        let is_of_one_dataset = by_split.keys().all(|named| {
+            named.as_ref().is_some_and(|named| by_split.keys().flatten().all(|other| other.dataset == named.dataset))
+        });
+        let splits: Vec<&str> = all.iter().map(String::as_str).collect();
+        if let Some(taken) = default_split(&splits).filter(|_| is_of_one_dataset && by_split.len() > 1) {
+            by_split.retain(|named, _| named.as_ref().is_some_and(|named| named.split == taken));
+            chosen_of.clone_from(&all);
+        }
         if let (true, Some((Some(last), _))) = (by_split.len() > 1, by_split.last_key_value()) {
             let say = |named: &Option<NamedSplit>| {
                 named.as_ref().map_or_else(|| "files without a split".to_owned(), NamedSplit::to_string)
             };
             let held: Vec<String> = by_split.keys().map(say).collect();
             // Of several datasets with one split, only the files' names tell which is meant.
-            let is_of_one_dataset = by_split.keys().flatten().all(|named| named.dataset == last.dataset);
-            let mend = if is_of_one_dataset {
+            let mend = if by_split.keys().flatten().all(|named| named.dataset == last.dataset) {
                 format!("name one, as in --split {}", by_split.keys().flatten().next().unwrap_or(last).split)
             } else {
                 "name the files of one, as in NAME-{000..001}.tar".to_owned()
@@ -146,7 +169,7 @@ impl Shards {
         let place = named.as_ref().map_or_else(|| folder.to_owned(), |named| named.place(folder));
         let split = named.map(|named| named.split);
         let warnings = missing_shards(&files).into_iter().collect();
-        Ok(Some(Shards { format, files, split, place, warnings, is_named_file: false }))
+        Ok(Some(Shards { format, files, split, place, warnings, is_named_file: false, chosen_of }))
     }
 }
 
@@ -186,6 +209,33 @@ fn listed(folder: &Path) -> anyhow::Result<Vec<(ShardFormat, PathBuf)>> {
         }
     }
     Ok(Vec::new())
+}
+
+/// One of several splits.
+#[derive(Debug)]
+pub(in crate::dataset) struct TakenSplit<'s> {
+    pub(in crate::dataset) split: &'s str,
+    /// All of them, where nobody named one of several.
+    pub(in crate::dataset) chosen_of: Vec<String>,
+}
+
+/// The split that was `asked` for of `splits`, or else the default one.
+///
+/// # Errors
+/// There is no such split, or none of several is known to be held out.
+pub(in crate::dataset) fn take_split<'s>(splits: &[&'s str], asked: Option<&str>) -> anyhow::Result<TakenSplit<'s>> {
+    let held = splits.join(", ");
+    if let Some(asked) = asked {
+        let found = splits.iter().copied().find(|split| *split == asked);
+        let split = found.with_context(|| format!("it has no split {asked}; hint: it has {held}"))?;
+        return Ok(TakenSplit { split, chosen_of: Vec::new() });
+    }
+    let split = default_split(splits).with_context(|| {
+        let first = splits.first().copied().unwrap_or("test");
+        format!("it holds the splits {held}, and none of them is known to be held out; hint: name one, as in --split {first}")
+    })?;
+    let chosen_of = if splits.len() > 1 { splits.iter().map(|&split| split.to_owned()).collect() } else { Vec::new() };
+    Ok(TakenSplit { split, chosen_of })
 }
 
 /// The folders in `folder` that are named as splits and hold shards.
@@ -320,6 +370,25 @@ mod tests {
         assert_eq!(stem("/x/photos-000000.tar").as_deref(), Some("photos"));
         assert_eq!(stem("/x/cifar10.parquet").as_deref(), Some("cifar10"));
         assert_eq!(stem("/x/0.tar"), None);
+    }
+
+    #[test]
+    fn the_held_out_split_is_taken_where_nobody_names_one() {
+        let taken =
+            |splits: &[&str]| take_split(splits, None).map(|taken| (taken.split.to_owned(), taken.chosen_of.len()));
+        for (splits, split) in [
+            (&["train", "test"][..], "test"),
+            (&["train", "val", "validation"], "validation"),
+            (&["dev", "train"], "dev"),
+            (&["train", "evaluation", "valid"], "evaluation"),
+        ] {
+            assert_eq!(taken(splits).unwrap(), (split.to_owned(), splits.len()), "{splits:?}");
+        }
+        assert_eq!(taken(&["train"]).unwrap(), ("train".to_owned(), 0));
+        assert!(taken(&["train", "extra"]).unwrap_err().to_string().contains("train, extra"));
+        let asked = |split| take_split(&["train", "test"], Some(split)).map(|taken| taken.split.to_owned());
+        assert_eq!(asked("train").unwrap(), "train");
+        assert!(asked("val").unwrap_err().to_string().contains("it has no split val; hint: it has train, test"));
     }
 
     #[test]

@@ -80,12 +80,10 @@ pub(in crate::dataset) fn open(
         Some(numbers) => RawLabels::Numbers(numbers.into_iter().map(Some).collect()),
         None => RawLabels::of_texts(labels.into_iter().map(Some)),
     };
-    let mend = "a file classnames.txt beside the shards with one name a line, in the order of the numbers, or the same \
-                as --labels FILE";
     let describe = |index: usize| {
         keys.get(index).map_or_else(String::new, |(shard, key)| format!("`{key}` of `{}`", shards[*shard].display()))
     };
-    let classified = raw.classify(names, sheet, &describe, mend)?;
+    let classified = raw.classify(names, sheet, &describe)?;
     let of_images = images.places.iter().filter_map(|place| place.member.as_ref()).map(|member| member.name.as_str());
     let warnings = names::warning_of_formats(of_images).into_iter().collect();
     let notes = names_seen.note("Latin-1").into_iter().collect();

@@ -1,4 +1,4 @@
-//! Probes on the models' own towers: which training images they learn from, and what they say of an image.
+//! Probes on the models' own towers: their training images, and what they predict for an image.
 
 mod fitted;
 mod shots;

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::{DualEncoder, EncoderFamily, rows_at, unit_length};
 use crate::model::config::Config;
-use crate::model::layers::{Activation, Block, BlockConfig, LayerNorm, Linear, Loader, causal_mask};
+use crate::model::layers::{Activation, Block, BlockConfig, LayerNorm, LayerWatch, Linear, Loader, causal_mask};
 use crate::model::tokenizer::TextTokenizer;
 use crate::model::vision::{TowerKind, VisionConfig, VisionTower};
 use crate::model::weights::{Checkpoint, Weights, canonical_dual_encoder};
@@ -132,7 +132,7 @@ impl Clip {
         x = x.broadcast_add(&self.positions.narrow(0, 0, n_tokens)?.unsqueeze(0)?)?;
         let mask = causal_mask(n_tokens, x.dtype(), device)?;
         for block in &self.text_blocks {
-            x = block.forward(&x, Some(&mask))?;
+            x = block.forward(&x, Some(&mask), &mut LayerWatch::default())?;
         }
         Ok(self.text_norm.forward(&x)?)
     }

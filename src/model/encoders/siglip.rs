@@ -8,7 +8,7 @@ use candle_core::Tensor;
 
 use super::{DualEncoder, EncoderFamily, unit_length};
 use crate::model::config::Config;
-use crate::model::layers::{Activation, Block, BlockConfig, LayerNorm, Linear, Loader, Mlp};
+use crate::model::layers::{Activation, Block, BlockConfig, LayerNorm, LayerWatch, Linear, Loader, Mlp};
 use crate::model::tokenizer::TextTokenizer;
 use crate::model::vision::{TowerKind, VisionConfig, VisionTower};
 use crate::model::weights::{Checkpoint, Weights, canonical_dual_encoder};
@@ -192,7 +192,7 @@ impl DualEncoder for Siglip {
         for (index, block) in self.text_blocks.iter().enumerate() {
             // SigLIP was trained without masking the padding. After the last block one token is looked at.
             let first = if index + 1 == self.text_blocks.len() { n_tokens - 1 } else { 0 };
-            x = block.forward_at(&x, first..n_tokens, None)?;
+            x = block.forward_at(&x, first..n_tokens, None, &mut LayerWatch::default())?;
         }
         let last = self.text_norm.forward(&x)?.squeeze(1)?;
         Ok(unit_length(&self.text_head.forward(&last)?)?)

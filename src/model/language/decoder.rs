@@ -1,15 +1,18 @@
 //! The decoder that all text families share: LLaMA (Touvron et al. 2023) with what others add to it, as their configuration says.
 
+use std::ops::Range;
+
 use anyhow::{Result, bail};
 use candle_core::Tensor;
 use serde::Serialize;
 
 use super::families::FAMILIES;
-use super::{LanguageModel, TokenInput};
+use super::{DecoderState, LanguageModel, Pass};
 use crate::model::config::Config;
 use crate::model::layers::{
-    Activation, Attention, AttentionNames, AttentionShape, Embedding, GatedMlp, KvCache, Linear, Loader, Mask,
-    MultimodalRotary, MultimodalRotaryConfig, RmsNorm, Rotary, RotaryConfig, load_vocabulary, tokens_at,
+    Activation, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, GatedMlp, LayerWatch, Linear,
+    Loader, MultimodalRotary, MultimodalRotaryConfig, PassShape, RmsNorm, Rotary, RotaryConfig, Site, load_vocabulary,
+    tokens_at,
 };
 
 /// Tables of angles are made for all positions: more would be a table that fills the memory.
@@ -215,6 +218,29 @@ struct Layer {
     mlp: GatedMlp,
 }
 
+impl Layer {
+    /// The residual stream `(batch, tokens, hidden)` after the layer, at the tokens `computed`; `added` is of all tokens.
+    fn forward(
+        &self,
+        x: &Tensor,
+        computed: Range<usize>,
+        context: AttentionContext<'_>,
+        added: Option<&Tensor>,
+        watch: &mut LayerWatch<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let residual = tokens_at(x, &computed)?;
+        let normed = watch.at(Site::AttentionInput, self.attention_norm.forward(x)?)?;
+        let x = self.attention.forward_added(&residual, &normed, computed.clone(), context, watch)?;
+        let normed = watch.at(Site::MlpInput, self.mlp_norm.forward(&x)?)?;
+        let x = watch.added(Site::MlpOutput, &x, |residual| self.mlp.forward_added(residual, &normed))?;
+        let x = match added {
+            Some(added) => (x + tokens_at(added, &computed)?)?,
+            None => x,
+        };
+        watch.at(Site::Residual, x)
+    }
+}
+
 /// Angles by position.
 enum Positions {
     Flat(Rotary),
@@ -287,38 +313,32 @@ impl LanguageModel for Decoder {
         }
     }
 
-    fn forward(
-        &self,
-        input: &TokenInput,
-        mask: Option<&Mask>,
-        caches: Option<&mut [KvCache]>,
-    ) -> candle_core::Result<Tensor> {
+    fn forward(&self, pass: Pass<'_>) -> candle_core::Result<Tensor> {
+        let Pass { input, mask, mut state, mut watch } = pass;
         let rotary = match &self.positions {
             Positions::Flat(rotary) => rotary.rows(&input.positions)?,
             Positions::Multimodal(rotary) => rotary.rows(&input.positions)?,
         };
-        let mut x = input.embeddings.clone(); // (batch, tokens, hidden)
-        let mut caches = caches.map(|caches| caches.iter_mut());
+        let (n_rows, n_tokens, _) = input.embeddings.dims3()?;
+        let n_before = state.as_ref().map_or(0, |state| state.n_positions());
+        watch.begins(PassShape { n_rows, n_tokens, n_positions: n_before + n_tokens });
+        let mut x = watch.layer(0).at(Site::Embeddings, input.embeddings.clone())?; // (batch, tokens, hidden)
         for (index, layer) in self.layers.iter().enumerate() {
-            let cache = caches.as_mut().and_then(Iterator::next);
+            let cache = state.as_mut().and_then(|state| state.own.get_mut(index));
             // After the last layer nothing looks at the tokens that are not wanted.
-            let computed = if index + 1 == self.layers.len() { input.wanted()? } else { 0..x.dim(1)? };
-            let (residual, normed) = (tokens_at(&x, &computed)?, layer.attention_norm.forward(&x)?);
-            x = layer.attention.forward_added(&residual, &normed, computed.clone(), mask, Some(&rotary), cache)?;
-            x = layer.mlp.forward_added(Some(&x), &layer.mlp_norm.forward(&x)?)?;
-            if let Some(added) = input.deepstack.get(index) {
-                x = (x + tokens_at(added, &computed)?)?;
-            }
+            let computed = if index + 1 == self.layers.len() { input.wanted()? } else { 0..n_tokens };
+            let context = AttentionContext { mask, rotary: Some(&rotary), cache };
+            x = layer.forward(&x, computed, context, input.deepstack.get(index), &mut watch.layer(index))?;
         }
-        self.norm.forward(&x)
+        watch.layer(self.layers.len()).at(Site::FinalNorm, self.norm.forward(&x)?)
     }
 
     fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
         self.head.forward(hidden)
     }
 
-    fn new_caches(&self, capacity: usize) -> Vec<KvCache> {
-        self.layers.iter().map(|_| KvCache::new(capacity)).collect()
+    fn new_state(&self, capacity: usize) -> DecoderState {
+        DecoderState::new(self.layers.len(), capacity)
     }
 }
 

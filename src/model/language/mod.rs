@@ -7,15 +7,17 @@ mod llama;
 mod mistral;
 mod phi3;
 mod qwen;
+mod state;
 
 use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::layers::{KvCache, Mask};
+use super::layers::{Mask, Watched};
 
 pub use decoder::{Decoder, DecoderConfig, scaled};
 pub use qwen::QwenText;
+pub use state::DecoderState;
 
 /// Embedded tokens with their places.
 #[derive(Clone, Debug)]
@@ -43,25 +45,53 @@ impl TokenInput {
     }
 }
 
-/// A decoder-only language model.
+/// What one forward pass of a language model reads.
+pub struct Pass<'a> {
+    /// The tokens.
+    pub input: &'a TokenInput,
+    /// What they may see; without one every token sees all positions.
+    pub mask: Option<&'a Mask>,
+    /// What earlier passes left, to which this one adds; without it nothing is kept for later tokens, and gradients flow.
+    pub state: Option<&'a mut DecoderState>,
+    /// Who looks.
+    pub watch: Watched<'a>,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass over tokens that see each other all; nothing is kept, and nobody looks.
+    pub fn new(input: &'a TokenInput) -> Self {
+        Self { input, mask: None, state: None, watch: Watched::by_none() }
+    }
+
+    /// The same under `mask`.
+    pub fn masked(self, mask: &'a Mask) -> Self {
+        Self { mask: Some(mask), ..self }
+    }
+
+    /// The same after the positions of `state`, which keeps these, too.
+    pub fn after(self, state: &'a mut DecoderState) -> Self {
+        Self { state: Some(state), ..self }
+    }
+
+    /// The same with somebody who looks.
+    pub fn watched(self, watch: &'a mut Watched<'_>) -> Self {
+        Self { watch: watch.again(), ..self }
+    }
+}
+
+/// A language model that continues what it has read, token by token.
 pub trait LanguageModel: Send {
     /// Token embeddings `(tokens, hidden)`.
     fn embed(&self, ids: &[u32]) -> candle_core::Result<Tensor>;
 
-    /// Hidden states of the wanted tokens after the last norm, `(batch, wanted, hidden)`. Without `mask` every token sees all positions; without
-    /// `caches` nothing is kept for later tokens, and gradients flow.
-    fn forward(
-        &self,
-        input: &TokenInput,
-        mask: Option<&Mask>,
-        caches: Option<&mut [KvCache]>,
-    ) -> candle_core::Result<Tensor>;
+    /// Hidden states of the wanted tokens after the last norm, `(batch, wanted, hidden)`.
+    fn forward(&self, pass: Pass<'_>) -> candle_core::Result<Tensor>;
 
     /// Logits `(…, vocabulary)` of hidden states.
     fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor>;
 
-    /// One cache a layer, for `capacity` positions.
-    fn new_caches(&self, capacity: usize) -> Vec<KvCache>;
+    /// An empty state for `capacity` positions.
+    fn new_state(&self, capacity: usize) -> DecoderState;
 }
 
 #[cfg(test)]

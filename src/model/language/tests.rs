@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::{Value, json};
 
-use super::{Decoder, DecoderConfig, LanguageModel, TokenInput};
+use super::{Decoder, DecoderConfig, DecoderState, LanguageModel, Pass, TokenInput};
 use crate::model::Placement;
 use crate::model::config::Config;
-use crate::model::layers::{KvCache, Loader, causal_mask, left_padded_mask};
+use crate::model::layers::{Loader, causal_mask, left_padded_mask};
 use crate::model::overlay::{LowRankUpdate, Overlay};
 use crate::model::weights::testing::read_json;
 use crate::model::weights::{Adapter, Checkpoint, Weights, canonical_llava};
@@ -45,17 +45,18 @@ fn rows(decoder: &Decoder, hidden: &Tensor) -> Vec<Vec<f32>> {
 }
 
 fn greedy(decoder: &Decoder, ids: &[u32], n_tokens: usize) -> Vec<u32> {
-    let mut caches = decoder.new_caches(ids.len() + n_tokens);
-    let step = |ids: &[u32], start: usize, caches: &mut [KvCache]| {
+    let mut state = decoder.new_state(ids.len() + n_tokens);
+    let step = |ids: &[u32], start: usize, state: &mut DecoderState| {
         let mask = left_padded_mask(&[0], ids.len(), start + ids.len(), DType::F32, &Device::Cpu).unwrap();
         let input = TokenInput { n_wanted: Some(1), ..input(decoder, ids, start as u32) };
-        let logits = rows(decoder, &decoder.forward(&input, Some(&mask), Some(caches)).unwrap()).pop().unwrap();
+        let logits =
+            rows(decoder, &decoder.forward(Pass::new(&input).masked(&mask).after(state)).unwrap()).pop().unwrap();
         (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32
     };
-    let mut said = vec![step(ids, 0, &mut caches)];
+    let mut said = vec![step(ids, 0, &mut state)];
     while said.len() < n_tokens {
         let last = said[said.len() - 1];
-        said.push(step(&[last], ids.len() + said.len() - 1, &mut caches));
+        said.push(step(&[last], ids.len() + said.len() - 1, &mut state));
     }
     said
 }
@@ -64,7 +65,7 @@ fn greedy(decoder: &Decoder, ids: &[u32], n_tokens: usize) -> Vec<u32> {
 fn check(decoder: &Decoder, ids: &[u32], expected: &Value, what: &str) {
     let wanted: Vec<Vec<f32>> = serde_json::from_value(expected["logits"].clone()).unwrap();
     let mask = causal_mask(ids.len(), DType::F32, &Device::Cpu).unwrap();
-    let found = rows(decoder, &decoder.forward(&input(decoder, ids, 0), Some(&mask), None).unwrap());
+    let found = rows(decoder, &decoder.forward(Pass::new(&input(decoder, ids, 0)).masked(&mask)).unwrap());
     let largest = wanted.iter().flatten().fold(0f32, |largest, value| largest.max(value.abs()));
     for (found, wanted) in found.iter().flatten().zip(wanted.iter().flatten()) {
         assert!((found - wanted).abs() <= 1e-4 * largest, "{what}: {found} {wanted}");
@@ -157,7 +158,7 @@ fn gradients_reach_every_update_of_joined_maps_and_partly_turned_heads() {
     let training = Overlay::new(training.collect(), BTreeMap::new(), false);
     let logits = |decoder: &Decoder| {
         let mask = causal_mask(ids.len(), DType::F32, &Device::Cpu).unwrap();
-        decoder.logits(&decoder.forward(&input(decoder, &ids, 0), Some(&mask), None).unwrap()).unwrap()
+        decoder.logits(&decoder.forward(Pass::new(&input(decoder, &ids, 0)).masked(&mask)).unwrap()).unwrap()
     };
     let asked = logits(&load(&dir, |_| Overlay::new(updates.clone(), BTreeMap::new(), false)));
     let trained = logits(&load(&dir, |_| training));

@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::flash_attention::FlashAttention;
 use super::fused::{self, by_type};
 use super::gradients::{self, AttentionInputs};
 use super::rotary::rotate;
 use super::visible::Visible;
-use super::{KvCache, Linear, Loader, Mask, RmsNorm, needs_gradient};
+use super::{KvCache, LayerWatch, Linear, Loader, Mask, RmsNorm, Site, needs_gradient};
 use crate::model::kernels::{self, Heads, Kernels, RotaryRows};
 
 /// What the projections are called in the checkpoint.
@@ -37,6 +37,17 @@ pub struct AttentionShape {
     pub n_kv_heads: usize,
     /// Width of a head.
     pub head_size: usize,
+}
+
+/// What attention looks at beside its tokens.
+#[derive(Default)]
+pub struct AttentionContext<'a> {
+    /// Of the tokens and of all positions; without one every token sees all positions.
+    pub mask: Option<&'a Mask>,
+    /// Cosines and sines `(batch, tokens, head_size / 2)`.
+    pub rotary: Option<&'a Angles>,
+    /// Keys and values of earlier positions.
+    pub cache: Option<&'a mut KvCache>,
 }
 
 /// An attention layer.
@@ -82,19 +93,19 @@ impl Attention {
     }
 
     /// Attention of the tokens `queries` of `x` `(batch, tokens, size)` over all of them, added to the `residual` of the queries
-    /// `(batch, queries, size)`, whose shape the result has. `mask` is of the tokens of `x` and of all positions; `rotary` are
-    /// cosines and sines `(batch, tokens, head_size / 2)`.
+    /// `(batch, queries, size)`, whose shape the result has.
     pub fn forward_added(
         &self,
         residual: &Tensor,
         x: &Tensor,
         queries: Range<usize>,
-        mask: Option<&Mask>,
-        rotary: Option<&Angles>,
-        cache: Option<&mut KvCache>,
+        context: AttentionContext<'_>,
+        watch: &mut LayerWatch<'_>,
     ) -> candle_core::Result<Tensor> {
+        let AttentionContext { mask, rotary, cache } = context;
         let asks_all = queries == (0..x.dim(1)?);
-        let mask = match mask {
+        let own_mask = watch.mask()?;
+        let mask = match own_mask.as_ref().or(mask) {
             Some(mask) if !asks_all => Some(mask.of_queries(queries.clone())?),
             mask => mask.cloned(),
         };
@@ -111,20 +122,27 @@ impl Attention {
         // Norms of queries and keys come between the projections and the positions, and kernels turn whole heads.
         let turns_a_part = rotary.is_some_and(|rotary| rotary.n_turned() < self.shape.head_size);
         let is_of_kernels = is_of_kernels && self.norms.is_none() && !turns_a_part && fused::serves(&[x]);
+        // Kernels and operations with a way back of their own keep no probabilities.
+        let is_of_kernels = is_of_kernels && !watch.wants_weights();
         let projected = self.projected(x, &queries, is_of_kernels)?;
         let mixed = match projected {
             projected if is_of_kernels && fused::serves(&projected.tensors()) => {
                 self.mixed(&projected, mask, rotary, cache)
             }
             Projected::Apart(inputs)
-                if cache.is_none() && asks_all && !turns_a_part && gradients::serves(&inputs.each_ref()) =>
+                if cache.is_none()
+                    && asks_all
+                    && !turns_a_part
+                    && !watch.wants_weights()
+                    && gradients::serves(&inputs.each_ref()) =>
             {
                 self.mixed_with_gradients(inputs, mask, rotary)
             }
-            Projected::Apart(inputs) => self.mixed_by_heads(inputs, mask, rotary, cache),
+            Projected::Apart(inputs) => self.mixed_by_heads(inputs, mask, rotary, cache, watch),
             Projected::Joined(_) => candle_core::bail!("what the kernels have projected they also mix"),
         };
-        self.output.forward_with(&mixed?, None, Some(residual))
+        let mixed = mixed?;
+        watch.added(Site::AttentionOutput, residual, |residual| self.output.forward_with(&mixed, None, residual))
     }
 
     /// Attention by candle's operations, of queries, keys and values `(batch, tokens, heads * head size)`.
@@ -134,6 +152,7 @@ impl Attention {
         mask: Option<&Mask>,
         rotary: Option<&Rotaries>,
         cache: Option<&mut KvCache>,
+        watch: &mut LayerWatch<'_>,
     ) -> candle_core::Result<Tensor> {
         let (batch, n_queries, width) = query.dims3()?;
         let heads = |y: Tensor, n_heads: usize| {
@@ -154,7 +173,7 @@ impl Attention {
             Some(cache) => cache.append(&key, &value)?,
             None => (key, value),
         };
-        mix(&query, &key, &value, mask)?.transpose(1, 2)?.reshape((batch, n_queries, width))
+        mix_watched([&query, &key, &value], mask, watch)?.transpose(1, 2)?.reshape((batch, n_queries, width))
     }
 
     /// Attention as one operation with its way back, of queries, keys and values `(batch, tokens, heads * head size)`.
@@ -176,7 +195,7 @@ impl Attention {
         check_mask(mask, batch, n_tokens, n_tokens)?;
         let shape = kernels::AttentionShape { n_heads, n_kv_heads, head_size };
         let rotary = rotary.map(|rotary| rotary.keys.clone());
-        let inputs = AttentionInputs { shape, mask: mask.map(Mask::added).cloned(), rotary };
+        let inputs = AttentionInputs { shape, mask: mask.cloned(), rotary };
         gradients::attention([&query, &key, &value], inputs)
     }
 
@@ -221,7 +240,7 @@ impl Attention {
         let (batch, n_queries, _) = first.dims3()?;
         let n_before = cache.as_ref().map_or(0, |cache| cache.n_positions());
         check_mask(mask, batch, n_queries, n_before + n_keys)?;
-        let visible = Visible::of(mask.map(Mask::added))?;
+        let visible = Visible::of(mask)?;
         let floats = |(cos, sin): &Angles| Ok::<_, candle_core::Error>([fused::floats(cos)?, fused::floats(sin)?]);
         let of_keys = rotary.map(|rotary| floats(&rotary.keys)).transpose()?;
         // Mostly all are asked, and turned by the same angles.
@@ -333,18 +352,36 @@ pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Ma
     if fused::serves(&[query, key, value]) {
         return mix_by_kernels(query, key, value, mask);
     }
-    mix_in_steps([query, key, value], mask)
+    Ok(mix_in_steps([query, key, value], mask)?.0)
 }
 
-/// The same by candle's operations, through which gradients flow.
-pub(super) fn mix_in_steps([query, key, value]: [&Tensor; 3], mask: Option<&Mask>) -> candle_core::Result<Tensor> {
+/// The same where a watch may want the probabilities, which are then computed in f32.
+pub(super) fn mix_watched(
+    [query, key, value]: [&Tensor; 3],
+    mask: Option<&Mask>,
+    watch: &mut LayerWatch<'_>,
+) -> candle_core::Result<Tensor> {
+    if !watch.wants_weights() {
+        return mix(query, key, value, mask);
+    }
+    let [of_query, of_key, of_value] = [query, key, value].map(|x| x.to_dtype(DType::F32));
+    let (mixed, weights) = mix_in_steps([&of_query?, &of_key?, &of_value?], mask)?;
+    watch.weights(&weights)?;
+    mixed.to_dtype(query.dtype())
+}
+
+/// The same with the probabilities `(batch, heads, queries, positions)`, by candle's operations, through which gradients flow.
+pub(super) fn mix_in_steps(
+    [query, key, value]: [&Tensor; 3],
+    mask: Option<&Mask>,
+) -> candle_core::Result<(Tensor, Tensor)> {
     let (_, n_heads, _, head_size) = query.dims4()?;
     let (key, value) = (repeat_heads(key, n_heads)?, repeat_heads(value, n_heads)?);
     let scale = (head_size as f64).powf(-0.5);
     let has_gradient = needs_gradient(&[query, &key, &value]);
     let scores = (query.matmul(&key.t()?)? * scale)?; // (batch, heads, tokens, positions)
     let scores = match mask {
-        Some(mask) => scores.broadcast_add(mask.added())?,
+        Some(mask) => scores.broadcast_add(&mask.added().to_dtype(scores.dtype())?)?,
         None => scores,
     };
     let weights = if has_gradient {
@@ -352,7 +389,7 @@ pub(super) fn mix_in_steps([query, key, value]: [&Tensor; 3], mask: Option<&Mask
     } else {
         candle_nn::ops::softmax_last_dim(&scores)?
     };
-    weights.matmul(&value)
+    Ok((weights.matmul(&value)?, weights))
 }
 
 fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
@@ -360,7 +397,7 @@ fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Ma
     let (key, value) = (&repeat_heads(key, n_heads)?, &repeat_heads(value, n_heads)?);
     let n_keys = key.dim(2)?;
     check_mask(mask, batch, n_queries, n_keys)?;
-    let visible = Visible::of(mask.map(Mask::added))?;
+    let visible = Visible::of(mask)?;
     let shape = kernels::AttentionShape { n_heads, n_kv_heads: n_heads, head_size };
     by_type!(query, T => {
         fn of<T>(numbers: &[T], n_tokens: usize, shape: kernels::AttentionShape) -> Heads<'_, T> {

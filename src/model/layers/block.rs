@@ -5,7 +5,10 @@ use std::ops::Range;
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::{Activation, Attention, AttentionNames, AttentionShape, LayerNorm, Loader, Mask, Mlp, tokens_at};
+use super::{
+    Activation, Attention, AttentionContext, AttentionNames, AttentionShape, LayerNorm, LayerWatch, Loader, Mask, Mlp,
+    Site, tokens_at,
+};
 
 /// Sizes of a block.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -54,14 +57,24 @@ impl Block {
     }
 
     /// `(batch, tokens, size)` to the same shape.
-    pub fn forward(&self, x: &Tensor, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
-        self.forward_at(x, 0..x.dim(1)?, mask)
+    pub fn forward(&self, x: &Tensor, mask: Option<&Mask>, watch: &mut LayerWatch<'_>) -> candle_core::Result<Tensor> {
+        self.forward_at(x, 0..x.dim(1)?, mask, watch)
     }
 
     /// The same for the tokens `wanted` alone, which see all: `(batch, wanted, size)`.
-    pub fn forward_at(&self, x: &Tensor, wanted: Range<usize>, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
-        let (residual, normed) = (tokens_at(x, &wanted)?, self.attention_norm.forward(x)?);
-        let x = self.attention.forward_added(&residual, &normed, wanted, mask, None, None)?;
-        self.mlp.forward_added(Some(&x), &self.mlp_norm.forward(&x)?)
+    pub fn forward_at(
+        &self,
+        x: &Tensor,
+        wanted: Range<usize>,
+        mask: Option<&Mask>,
+        watch: &mut LayerWatch<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let residual = tokens_at(x, &wanted)?;
+        let normed = watch.at(Site::AttentionInput, self.attention_norm.forward(x)?)?;
+        let context = AttentionContext { mask, ..AttentionContext::default() };
+        let x = self.attention.forward_added(&residual, &normed, wanted, context, watch)?;
+        let normed = watch.at(Site::MlpInput, self.mlp_norm.forward(&x)?)?;
+        let x = watch.added(Site::MlpOutput, &x, |residual| self.mlp.forward_added(residual, &normed))?;
+        watch.at(Site::Residual, x)
     }
 }

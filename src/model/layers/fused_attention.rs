@@ -3,10 +3,10 @@
 use anyhow::Result;
 use candle_core::Tensor;
 
-use super::attention::mix;
+use super::attention::{mix, mix_watched};
 use super::flash_attention::FlashAttention;
 use super::rotary::rotate;
-use super::{Linear, Loader};
+use super::{LayerWatch, Linear, Loader};
 
 /// Scores are computed for so many numbers at once, unless one token's are more: those of a large image would take
 /// gibibytes.
@@ -31,7 +31,13 @@ impl FusedAttention {
 
     /// `x` `(tokens, size)` to the same shape. `rotary` are cosines and sines `(1, tokens, head size / 2)` in f32;
     /// tokens see those of their own segment, whose lengths are given in order.
-    pub fn forward(&self, x: &Tensor, rotary: &(Tensor, Tensor), segments: &[usize]) -> candle_core::Result<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        rotary: &(Tensor, Tensor),
+        segments: &[usize],
+        watch: &mut LayerWatch<'_>,
+    ) -> candle_core::Result<Tensor> {
         let (n_tokens, size) = x.dims2()?;
         let fused = self.qkv.forward(x)?.reshape((n_tokens, 3, self.n_heads, size / self.n_heads))?;
         let heads = |which: usize| fused.narrow(1, which, 1)?.squeeze(1)?.transpose(0, 1)?.unsqueeze(0)?.contiguous();
@@ -41,12 +47,20 @@ impl FusedAttention {
             rotate(&y.to_dtype(candle_core::DType::F32)?, &rotary.0, &rotary.1)?.to_dtype(dtype)
         };
         let (query, key, value) = (turned(heads(0)?)?, turned(heads(1)?)?, heads(2)?); // (1, heads, tokens, head size)
+        if let Some(mask) = watch.mask()? {
+            let mixed = mix_watched([&query, &key, &value], Some(&mask), watch)?;
+            return self.output.forward(&mixed.transpose(1, 2)?.reshape((n_tokens, size))?);
+        }
         let mut mixed = Vec::new();
         let mut start = 0;
         for run in segments.chunk_by(|a, b| a == b) {
             let (n_segments, length) = (run.len(), run[0]);
             let batch = |y: &Tensor| batch_of(&y.narrow(2, start, n_segments * length)?, n_segments);
-            let part = mix_in_parts(&batch(&query)?, &batch(&key)?, &batch(&value)?)?;
+            let (query, key, value) = (batch(&query)?, batch(&key)?, batch(&value)?);
+            let part = match watch.wants_weights() {
+                true => mix_watched([&query, &key, &value], None, watch)?,
+                false => mix_in_parts(&query, &key, &value)?,
+            };
             mixed.push(part.transpose(1, 2)?.reshape((n_segments * length, size))?);
             start += n_segments * length;
         }

@@ -60,7 +60,7 @@ impl KvCache {
             self.buffers = Some(Buffers::Tensors { keys: new()?, values: new()?, n_positions: 0 });
         }
         let Some(Buffers::Tensors { keys: all_keys, values: all_values, n_positions }) = &mut self.buffers else {
-            bail!("a cache that the kernels filled cannot be gone on from with gradients")
+            bail!("a cache that the kernels filled cannot be gone on from with gradients or probabilities")
         };
         all_keys.slice_set(&keys.contiguous()?, 2, *n_positions)?;
         all_values.slice_set(&values.contiguous()?, 2, *n_positions)?;

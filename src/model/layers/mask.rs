@@ -1,18 +1,23 @@
 //! What a query may see, as numbers that are added to its scores.
 
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Result, Tensor};
+
+use super::visible::Visible;
 
 /// Finite in f16 too, and far below every score.
 pub(super) const MASKED: f32 = -60_000.0;
 
 /// Zero where a query may look, a large negative number where it may not. A mask knows what it is, so that no layer reads it
-/// back from a device.
+/// back from a device, and all layers of a pass share what the kernels read of it.
 #[derive(Clone, Debug)]
 pub struct Mask {
     added: Tensor,
     is_causal: bool,
+    /// What the kernels read, once they did.
+    visible: Arc<OnceLock<Visible>>,
 }
 
 impl Mask {
@@ -25,19 +30,46 @@ impl Mask {
     ) -> Result<Self> {
         let is_causal = is_causal(&added, n_queries, n_positions);
         let added = Tensor::from_vec(added, (n_rows, 1, n_queries, n_positions), device)?.to_dtype(dtype)?;
-        Ok(Self { added, is_causal })
+        Ok(Self { added, is_causal, visible: Arc::default() })
+    }
+
+    /// The mask `(rows, 1, queries, positions)` in which a query sees a position where `is_visible` says so, of row, query
+    /// and position. Each query must see one.
+    pub fn of(
+        [n_rows, n_queries, n_positions]: [usize; 3],
+        dtype: DType,
+        device: &Device,
+        is_visible: impl Fn(usize, usize, usize) -> bool,
+    ) -> Result<Self> {
+        let mut added = Vec::with_capacity(n_rows * n_queries * n_positions);
+        for (row, query) in (0..n_rows).flat_map(|row| (0..n_queries).map(move |query| (row, query))) {
+            added.extend((0..n_positions).map(|key| if is_visible(row, query, key) { 0f32 } else { MASKED }));
+        }
+        Self::new(added, [n_rows, n_queries, n_positions], dtype, device)
     }
 
     /// What the `queries` among its own see.
     pub fn of_queries(&self, queries: Range<usize>) -> Result<Self> {
         // The last queries of a causal mask are as causal as all.
         let is_causal = self.is_causal && queries.end == self.added.dim(2)?;
-        Ok(Self { added: self.added.narrow(2, queries.start, queries.len())?.contiguous()?, is_causal })
+        let added = self.added.narrow(2, queries.start, queries.len())?.contiguous()?;
+        Ok(Self { added, is_causal, visible: Arc::default() })
     }
 
     /// The numbers `(1 or batch, 1, queries, positions)`.
     pub fn added(&self) -> &Tensor {
         &self.added
+    }
+
+    /// What each query may see, read at the first call.
+    pub(super) fn visible(&self) -> Result<&Visible> {
+        match self.visible.get() {
+            Some(visible) => Ok(visible),
+            None => {
+                let read = Visible::read(&self.added)?;
+                Ok(self.visible.get_or_init(|| read))
+            }
+        }
     }
 
     /// Whether in every row the queries are the last of the positions, and each sees all up to its own and no other.
@@ -71,16 +103,11 @@ pub fn left_padded_mask(
     dtype: DType,
     device: &Device,
 ) -> Result<Mask> {
-    let mut added = Vec::with_capacity(n_padding.len() * n_queries * n_positions);
-    for &padding in n_padding {
-        for query in n_positions - n_queries..n_positions {
-            added.extend((0..n_positions).map(|key| {
-                let visible = key == query || (key >= padding && key <= query);
-                if visible { 0f32 } else { MASKED }
-            }));
-        }
-    }
-    Mask::new(added, [n_padding.len(), n_queries, n_positions], dtype, device)
+    let n_before = n_positions - n_queries;
+    Mask::of([n_padding.len(), n_queries, n_positions], dtype, device, |row, query, key| {
+        let query = n_before + query;
+        key == query || (key >= n_padding[row] && key <= query)
+    })
 }
 
 /// The mask of nodes `new` of a tree whose root is the last of `n_before` positions, the first `n_padding[row]` of them

@@ -22,9 +22,10 @@ mod rotary;
 mod update;
 mod visible;
 mod vocabulary;
+mod watch;
 
 pub use activation::Activation;
-pub use attention::{Attention, AttentionNames, AttentionShape, tokens_at};
+pub use attention::{Attention, AttentionContext, AttentionNames, AttentionShape, tokens_at};
 pub use block::{Block, BlockConfig};
 pub use dropout::{Dropout, StepCounter};
 pub use embedding::Embedding;
@@ -40,6 +41,7 @@ pub use patch_embedding::{PatchEmbedding, PatchEmbeddingShape};
 pub use rotary::{Rotary, RotaryConfig};
 pub use update::{AdamWStep, add, sum_of_squares};
 pub use vocabulary::load_vocabulary;
+pub use watch::{LayerWatch, PassShape, Site, Watch, Watched};
 
 /// Whether a layer must be computed in its differentiable form: candle's fused operations drop gradients silently.
 fn needs_gradient(tensors: &[&candle_core::Tensor]) -> bool {

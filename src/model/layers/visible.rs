@@ -1,13 +1,10 @@
 //! What a mask says, as the kernels take it.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use candle_core::{Result, Tensor, TensorId};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::fused;
 use super::mask::MASKED;
+use super::{Mask, fused};
 use crate::model::kernels;
 
 /// A mask `(1 or batch, 1, queries, positions)` that was read.
@@ -22,23 +19,14 @@ pub(super) enum Visible {
 }
 
 impl Visible {
-    /// Reads `mask`. All layers of a pass have the same, which is read once.
-    pub(super) fn of(mask: Option<&Tensor>) -> Result<Rc<Self>> {
-        thread_local! {
-            static LAST: RefCell<Option<(TensorId, Rc<Visible>)>> = const { RefCell::new(None) };
-        }
-        let Some(mask) = mask else { return Ok(Rc::new(Self::All)) };
-        let known =
-            LAST.with_borrow(|last| last.as_ref().filter(|(id, _)| *id == mask.id()).map(|last| last.1.clone()));
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let read = Rc::new(Self::read(mask)?);
-        LAST.set(Some((mask.id(), read.clone())));
-        Ok(read)
+    /// What `mask` says.
+    pub(super) fn of(mask: Option<&Mask>) -> Result<&Self> {
+        static ALL: Visible = Visible::All;
+        mask.map_or(Ok(&ALL), Mask::visible)
     }
 
-    fn read(mask: &Tensor) -> Result<Self> {
+    /// Reads the numbers of a mask.
+    pub(super) fn read(mask: &Tensor) -> Result<Self> {
         let n_positions = mask.dims().last().copied().unwrap_or(0).max(1);
         let mask = fused::floats(mask)?;
         let ranges: Option<Vec<[u32; 2]>> = mask.par_chunks_exact(n_positions).map(range).collect();
@@ -77,13 +65,13 @@ mod tests {
     #[test]
     fn padding_and_order_are_ranges_and_a_tree_is_not() {
         let causal = causal_mask(3, DType::F32, &Device::Cpu).unwrap();
-        assert_eq!(*Visible::of(Some(causal.added())).unwrap(), Visible::Ranges(vec![[0, 1], [0, 2], [0, 3]]));
+        assert_eq!(*Visible::of(Some(&causal)).unwrap(), Visible::Ranges(vec![[0, 1], [0, 2], [0, 3]]));
         let padded = left_padded_mask(&[0, 2], 2, 4, DType::BF16, &Device::Cpu).unwrap();
-        assert_eq!(*Visible::of(Some(padded.added())).unwrap(), Visible::Ranges(vec![[0, 3], [0, 4], [2, 3], [2, 4]]));
+        assert_eq!(*Visible::of(Some(&padded)).unwrap(), Visible::Ranges(vec![[0, 3], [0, 4], [2, 3], [2, 4]]));
         let tree = tree_mask(&[0], 2, &[None, None, Some(0)], 0..3, DType::F32, &Device::Cpu).unwrap();
-        assert!(matches!(*Visible::of(Some(tree.added())).unwrap(), Visible::Added(_)));
+        assert!(matches!(*Visible::of(Some(&tree)).unwrap(), Visible::Added(_)));
         let open = Tensor::zeros((1, 1, 2, 3), DType::F32, &Device::Cpu).unwrap();
-        assert_eq!(*Visible::of(Some(&open)).unwrap(), Visible::All);
+        assert_eq!(Visible::read(&open).unwrap(), Visible::All);
         assert_eq!(*Visible::of(None).unwrap(), Visible::All);
     }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::RgbImage;
+use crate::model::generation_config::GenerationConfig;
 use crate::model::weights::{Miniature, open_checkpoint};
 
 /// Answers of the miniature to three images with prompts of different lengths, side by side and alone, under `settings`.
@@ -63,7 +64,7 @@ fn processors_see_a_placeholder_for_each_position_of_an_image() {
     let input = model.preprocessor.prepare(&RgbImage::blank(8, 8));
     let image = model.mllm.embed_images(&model.mllm.see(&[&input]).unwrap()).unwrap().remove(0);
     let prompt = model.dialogue.render("What is this?").unwrap();
-    let row = model.embed(&prompt, &image).unwrap();
+    let row = model.embed(&prompt, std::slice::from_ref(&image)).unwrap();
     let marker = model.dialogue.tokenizer.token_id(model.dialogue.image_marker);
     match marker {
         // As transformers' processor expands it.

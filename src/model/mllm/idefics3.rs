@@ -10,7 +10,7 @@ use super::llava::refuse_scaled;
 use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, Seen, Verified};
 use crate::model::config::Config;
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
-use crate::model::layers::{LayerNorm, Linear, Loader};
+use crate::model::layers::{LayerNorm, Linear, Loader, Site, Watched};
 use crate::model::preprocess::{Idefics3Processor, ImageInput};
 use crate::model::template::IMAGE_MARKER;
 use crate::model::tokenizer::TextTokenizer;
@@ -250,9 +250,9 @@ fn join_patches(x: &Tensor, n: usize) -> candle_core::Result<Tensor> {
 }
 
 impl Mllm for Idefics3 {
-    fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>> {
+    fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
         let last = self.tower.last_state();
-        let see = |image: &&ImageInput| -> Result<Seen> {
+        let mut see = |image: &&ImageInput| -> Result<Seen> {
             let expected = n_tiles(image.grid);
             ensure!(
                 image.shape.first() == Some(&expected),
@@ -260,9 +260,10 @@ impl Mllm for Idefics3 {
                 image.shape,
                 image.grid
             );
-            Ok(Seen::plain(self.norm.forward(&self.tower.tile_states(image, last)?)?, image))
+            let state = self.norm.forward(&self.tower.tile_states(image, last, watch.again())?)?;
+            Ok(Seen::plain(watch.layer(last).at(Site::FinalNorm, state)?, image))
         };
-        images.iter().map(see).collect()
+        images.iter().map(&mut see).collect()
     }
 
     fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {

@@ -12,7 +12,7 @@ use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verifi
 use crate::model::config::Config;
 use crate::model::encoders;
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel, scaled};
-use crate::model::layers::{Activation, Linear, Loader};
+use crate::model::layers::{Activation, Linear, Loader, Watched};
 use crate::model::preprocess::{ImageInput, ImageProcessor, PixelLimits, Preprocessor};
 use crate::model::template::IMAGE_MARKER;
 use crate::model::vision::{TowerKind, VisionConfig, VisionTower};
@@ -381,8 +381,8 @@ struct Llava {
 }
 
 impl Mllm for Llava {
-    fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>> {
-        let states = self.tower.hidden_states(&self.tower.pixels(images)?, &self.tower_states)?;
+    fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>> {
+        let states = self.tower.hidden_states_watched(&self.tower.pixels(images)?, &self.tower_states, watch)?;
         let state = side_by_side(states)?; // (images, tokens, hidden)
         images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(state.get(row)?, image))).collect()
     }

@@ -9,7 +9,7 @@ use super::llava::{Projector, ProjectorConfig, config_of, load_tower, refuse_sca
 use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, Seen, Verified};
 use crate::model::config::Config;
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
-use crate::model::layers::Loader;
+use crate::model::layers::{Loader, Watched};
 use crate::model::preprocess::{AnyresProcessor, ImageInput, read_pinpoints};
 use crate::model::template::IMAGE_MARKER;
 use crate::model::vision::{TowerKind, VisionConfig, VisionTower};
@@ -275,8 +275,8 @@ struct LlavaOnevision {
 }
 
 impl Mllm for LlavaOnevision {
-    fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>> {
-        let see = |image: &&ImageInput| -> Result<Seen> {
+    fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
+        let mut see = |image: &&ImageInput| -> Result<Seen> {
             let (rows, columns) = image.grid;
             ensure!(
                 image.shape.first() == Some(&(1 + rows * columns)),
@@ -284,9 +284,9 @@ impl Mllm for LlavaOnevision {
                 image.shape,
                 image.grid
             );
-            Ok(Seen::plain(self.tower.tile_states(image, self.tower_state)?, image))
+            Ok(Seen::plain(self.tower.tile_states(image, self.tower_state, watch.again())?, image))
         };
-        images.iter().map(see).collect()
+        images.iter().map(&mut see).collect()
     }
 
     fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {
@@ -306,6 +306,7 @@ impl Mllm for LlavaOnevision {
 mod tests {
     use super::*;
     use crate::model::Placement;
+    use crate::model::language::Pass;
     use crate::model::mllm::tests::{QUESTION, forward_image, generate_about, tile_input};
     use crate::model::mllm::{Model, OpenedModel};
     use crate::model::preprocess::best_pinpoint;
@@ -370,14 +371,16 @@ mod tests {
             // The logits of each step follow from the prompt and the tokens before it.
             let said = model.mllm.language().embed(&generated[0][..7]).unwrap();
             let whole = ImageEmbedding::plain(image.embeddings.clone());
-            let row = model.embed(&prompt, &whole).unwrap().followed_by(&said).unwrap();
+            let row = model.embed(&prompt, std::slice::from_ref(&whole)).unwrap().followed_by(&said).unwrap();
             let steps =
                 crate::model::prefix::batch(&[row], hidden.dim(1).unwrap() + 7, crate::model::prefix::Padding::Left);
             let n = hidden.dim(1).unwrap() + 7;
             let mask =
                 crate::model::layers::left_padded_mask(&[0], n, n, DType::F32, &candle_core::Device::Cpu).unwrap();
             let language = model.mllm.language();
-            let hidden = language.forward(&steps.unwrap(), Some(&mask), Some(&mut language.new_caches(n))).unwrap();
+            let steps = steps.unwrap();
+            let mut state = language.new_state(n);
+            let hidden = language.forward(Pass::new(&steps).masked(&mask).after(&mut state)).unwrap();
             let steps = language.logits(&hidden.narrow(1, n - 8, 8).unwrap().contiguous().unwrap()).unwrap();
             assert_close(&steps, tensor("step_logits"), prefix);
         }

@@ -1,15 +1,18 @@
 //! Multimodal language models. One file a family.
 
+mod dialogue;
 mod idefics3;
 mod leftovers;
 mod llava;
 mod llava_onevision;
+mod prompt;
 mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
 mod qwen_vl;
 mod settings;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -18,42 +21,17 @@ use serde_json::Value;
 
 use super::Placement;
 use super::generate::{Decoding, Generation, NotFinite};
-use super::generation_config::{GenerationChoice, GenerationConfig};
+use super::generation_config::GenerationChoice;
 use super::language::LanguageModel;
-use super::layers::Loader;
+use super::layers::{Loader, Watched};
 use super::overlay::Overlay;
 use super::prefix::{Opening, Prefix, PromptRow};
 use super::preprocess::{ImageInput, ImageProcessor, PixelLimits};
-use super::scoring::LabelTrie;
-use super::template::{AroundAnswer, ChatTemplate};
-use super::tokenizer::{PromptPiece, TextTokenizer};
 use super::vision::{VisionConfig, VisionTower};
 use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
-use crate::domain::Answer;
+pub use dialogue::Dialogue;
+pub use prompt::RenderedPrompt;
 pub use settings::{ModelSettings, Overrides};
-
-/// A prompt after the chat template, tokenised around the image.
-#[derive(Clone, Debug)]
-pub struct RenderedPrompt {
-    /// The text, with the image marker.
-    pub text: String,
-    /// Runs of tokens and the image between them.
-    pub pieces: Vec<PromptPiece>,
-    /// All positions, the image at its largest; `None` is an image position.
-    pub ids: Vec<Option<u32>>,
-    /// What the template writes around an answer.
-    pub around_answer: AroundAnswer,
-}
-
-impl RenderedPrompt {
-    /// The tokens before the image.
-    fn opening(&self) -> &[u32] {
-        match self.pieces.first() {
-            Some(PromptPiece::Text(ids)) => ids,
-            _ => &[],
-        }
-    }
-}
 
 /// What a tower makes of one image, on its way to the projector.
 #[derive(Clone, Debug)]
@@ -87,6 +65,14 @@ pub struct ImageEmbedding {
 }
 
 impl ImageEmbedding {
+    /// The runs of positions that hold features, where the image's first of `n_tokens` stands at `start`.
+    pub(super) fn feature_runs(&self, start: usize, n_tokens: usize) -> Vec<Range<usize>> {
+        let is_feature = |place: &usize| self.ids.get(*place).is_none_or(Option::is_none);
+        let features: Vec<usize> = (0..n_tokens).filter(is_feature).collect();
+        let runs = features.chunk_by(|a, b| a + 1 == *b);
+        runs.map(|run| start + run[0]..start + run[run.len() - 1] + 1).collect()
+    }
+
     /// Features `(positions, hidden)` of which each counts as one position.
     pub fn plain(embeddings: Tensor) -> Self {
         Self { embeddings, grid: None, deepstack: Vec::new(), ids: Vec::new() }
@@ -115,7 +101,12 @@ pub fn side_by_side(mut states: Vec<Tensor>) -> Result<Tensor> {
 /// The forward pass of a family.
 pub trait Mllm: Send {
     /// What the tower makes of `images`, prepared by the family's processor. One image does not depend on its neighbours.
-    fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>>;
+    fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>> {
+        self.see_watched(images, Watched::by_none())
+    }
+
+    /// The same with somebody who looks into the tower. Images that do not pass it together begin a pass each.
+    fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>>;
 
     /// What the language model reads in the place of images.
     fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>>;
@@ -332,146 +323,6 @@ impl OpenedModel {
     }
 }
 
-/// Text in and out of a model.
-pub struct Dialogue {
-    /// For prompts and answers.
-    pub tokenizer: TextTokenizer,
-    /// For prompts.
-    pub template: ChatTemplate,
-    eos_ids: Vec<u32>,
-    generation: GenerationConfig,
-    n_image_positions: usize,
-    image_marker: &'static str,
-}
-
-impl Dialogue {
-    /// Positions of an image in a prompt, at most.
-    pub fn n_image_positions_max(&self) -> usize {
-        self.n_image_positions
-    }
-
-    /// The prompt for one question about one image.
-    pub fn render(&self, question: &str) -> Result<RenderedPrompt> {
-        let text = self.template.render(question)?;
-        let pieces = self.tokenizer.encode_with_image(&text, self.image_marker)?;
-        let n_images = pieces.iter().filter(|piece| matches!(piece, PromptPiece::Image)).count();
-        if n_images != 1 {
-            bail!(
-                "the chat template `{}` puts {n_images} images into the prompt instead of one: {text:?}; hint: choose another with --template",
-                self.template.name()
-            );
-        }
-        let ids = pieces
-            .iter()
-            .flat_map(|piece| match piece {
-                PromptPiece::Text(ids) => ids.iter().copied().map(Some).collect(),
-                PromptPiece::Image => vec![None; self.n_image_positions],
-            })
-            .collect();
-        let around_answer = self.template.around_answer(question, &text).unwrap_or_else(|| AroundAnswer {
-            before: if text.ends_with(char::is_whitespace) { "" } else { " " }.to_owned(),
-            after: String::new(),
-        });
-        Ok(RenderedPrompt { text, pieces, ids, around_answer })
-    }
-
-    /// The tokens of `answer` as a model would go on after `prompt`, with the terminator: what it is trained to say.
-    ///
-    /// They are what is left of the whole conversation's tokens without the prompt's. The terminator is what the chat
-    /// template writes after an answer: one of the tokens that end generation, or a stop string's. Where it writes
-    /// neither (transformers' LLaVA), the first of those tokens.
-    ///
-    /// # Errors
-    /// The answer's first token would swallow the prompt's end, or the answer is empty.
-    pub fn answer_ids(&self, prompt: &RenderedPrompt, answer: &str) -> Result<Vec<u32>> {
-        let AroundAnswer { before, after } = &prompt.around_answer;
-        let terminator = self.terminator(after);
-        let stop = if let Terminator::Text(stop) = terminator { stop } else { "" };
-        let alone = flat(&prompt.pieces);
-        let whole = format!("{}{before}{answer}{stop}", prompt.text);
-        let whole = flat(&self.tokenizer.encode_with_image(&whole, self.image_marker)?);
-        let ids: Option<Vec<u32>> = whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect());
-        let Some(mut ids) = ids.filter(|ids| !ids.is_empty() && !answer.is_empty()) else {
-            bail!(
-                "the answer `{answer}` cannot be told apart from its prompt in tokens; hint: choose other words for it \
-                 (--answer-template, --labels) or another --template"
-            );
-        };
-        if let Terminator::Token(id) = terminator {
-            ids.push(id);
-        }
-        Ok(ids)
-    }
-
-    fn terminator<'a>(&'a self, after: &str) -> Terminator<'a> {
-        let after = after.trim_start();
-        let ends =
-            |id: &u32| self.tokenizer.token(*id).is_some_and(|text| !text.is_empty() && after.starts_with(&text));
-        let stop = self.template.stop_strings().iter().find(|stop| after.starts_with(stop.as_str()));
-        match (self.eos_ids.iter().copied().find(ends), stop) {
-            (Some(id), _) => Terminator::Token(id),
-            (None, Some(stop)) => Terminator::Text(stop),
-            (None, None) => Terminator::Token(self.eos_ids[0]),
-        }
-    }
-
-    /// What a model may answer to `prompt`: each of `labels` with the terminator.
-    ///
-    /// # Errors
-    /// As [`answer_ids`](Self::answer_ids), with the label's name.
-    pub fn label_trie(&self, prompt: &RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
-        let sequences = labels.iter().map(|label| self.answer_ids(prompt, label)).collect::<Result<Vec<_>>>()?;
-        Ok(LabelTrie::new(&sequences))
-    }
-
-    /// When answers of at most `max_new_tokens` end.
-    pub fn decoding(&self, max_new_tokens: usize) -> Decoding {
-        let stop_strings = self.template.stop_strings().iter().chain(self.generation.stop_strings());
-        Decoding {
-            max_new_tokens,
-            eos_ids: self.eos_ids.clone(),
-            stop_strings: stop_strings.cloned().collect(),
-            processors: self.generation.processors().clone(),
-        }
-    }
-
-    /// The settings of greedy decoding that the checkpoint brings.
-    pub fn generation(&self) -> &GenerationConfig {
-        &self.generation
-    }
-
-    /// The text of a generated row; a stop string and what follows it is cut off.
-    pub fn answer(&self, generation: &Generation, decoding: &Decoding) -> Result<Answer> {
-        let mut text = self.tokenizer.decode(&generation.ids)?;
-        if let Some(end) = decoding.stop_strings.iter().filter_map(|stop| text.find(stop.as_str())).min() {
-            text.truncate(end);
-        }
-        Ok(Answer {
-            text,
-            stop: generation.stop,
-            n_prompt_tokens: Some(generation.n_prompt_tokens as u32),
-            n_answer_tokens: Some(generation.ids.len() as u32),
-            // It is none where nothing else could follow.
-            logit_gap: Some(generation.logit_gap).filter(|gap| gap.is_finite()),
-        })
-    }
-}
-
-/// What ends an answer.
-enum Terminator<'a> {
-    Token(u32),
-    Text(&'a str),
-}
-
-/// All tokens of a prompt; `None` is the image.
-fn flat(pieces: &[PromptPiece]) -> Vec<Option<u32>> {
-    let of_piece = |piece: &PromptPiece| match piece {
-        PromptPiece::Text(ids) => ids.iter().copied().map(Some).collect(),
-        PromptPiece::Image => vec![None],
-    };
-    pieces.iter().flat_map(of_piece).collect()
-}
-
 /// A loaded model.
 pub struct Model {
     /// The forward pass.
@@ -502,74 +353,36 @@ impl Model {
         let rows: Vec<PromptRow> = prompts
             .iter()
             .zip(images)
-            .map(|(prompt, image)| self.embed(prompt, image))
-            .collect::<candle_core::Result<_>>()?;
+            .map(|(prompt, image)| self.embed(prompt, std::slice::from_ref(image)))
+            .collect::<Result<_>>()?;
         Prefix::read(self.mllm.language(), opening, &rows, n_new)
     }
 
     /// The answer to each prompt of `prefix`, which has room for it.
     pub fn generate(&self, prefix: Prefix, decoding: &Decoding) -> Result<Vec<Result<Generation, NotFinite>>> {
+        self.generate_watched(prefix, decoding, Watched::by_none())
+    }
+
+    /// The same with somebody who looks at each step.
+    pub fn generate_watched(
+        &self,
+        prefix: Prefix,
+        decoding: &Decoding,
+        watch: Watched<'_>,
+    ) -> Result<Vec<Result<Generation, NotFinite>>> {
         let text_of = |ids: &[u32]| self.dialogue.tokenizer.decode(ids);
-        super::generate::greedy(self.mllm.language(), prefix, decoding, &text_of)
+        super::generate::greedy(self.mllm.language(), prefix, decoding, &text_of, watch)
     }
 
     /// Logits `(vocabulary)` of the first token of an answer.
     pub fn first_logits(&self, prompt: &RenderedPrompt, image: &ImageEmbedding) -> Result<Vec<f32>> {
-        let prefix = Prefix::read(self.mllm.language(), None, &[self.embed(prompt, image)?], 0)?;
+        let prefix = Prefix::read(self.mllm.language(), None, &[self.embed(prompt, std::slice::from_ref(image))?], 0)?;
         prefix.next_logits(self.mllm.language())?.pop().context("one prompt has one row of logits")
     }
 
-    /// The prompt with the image in its place.
-    ///
-    /// Text counts on by one a token. An image with a grid stands at one time, and its positions count its rows and
-    /// columns; the text after it goes on behind the longer side (M-RoPE; Wang et al. 2024, "Qwen2-VL", section 2.1).
-    pub fn embed(&self, prompt: &RenderedPrompt, image: &ImageEmbedding) -> candle_core::Result<PromptRow> {
-        let (mut embeddings, mut positions) = (Vec::new(), Vec::<[u32; 3]>::new());
-        let mut next = 0u32;
-        let mut image_at = 0..0;
-        // A model whose vocabulary has no token for an image is given embeddings, and no ids.
-        let image_id = self.dialogue.tokenizer.token_id(self.dialogue.image_marker);
-        let mut ids = Vec::new();
-        for piece in &prompt.pieces {
-            let part = match piece {
-                PromptPiece::Text(ids) => self.mllm.language().embed(ids)?,
-                PromptPiece::Image => image.embeddings.clone(),
-            };
-            let n_tokens = part.dim(0)?;
-            match (piece, image_id) {
-                (PromptPiece::Text(text), _) => ids.extend(text),
-                (PromptPiece::Image, Some(id)) if image.ids.is_empty() => ids.extend(std::iter::repeat_n(id, n_tokens)),
-                (PromptPiece::Image, Some(id)) => ids.extend(image.ids.iter().map(|token| token.unwrap_or(id))),
-                (PromptPiece::Image, None) => {}
-            }
-            match (piece, image.grid) {
-                (PromptPiece::Image, Some((n_rows, n_columns))) => {
-                    let cells =
-                        (0..n_rows as u32).flat_map(|row| (0..n_columns as u32).map(move |column| (row, column)));
-                    positions.extend(cells.map(|(row, column)| [next, next + row, next + column]));
-                    next += n_rows.max(n_columns) as u32;
-                }
-                _ => {
-                    positions.extend((next..next + n_tokens as u32).map(|position| [position; 3]));
-                    next += n_tokens as u32;
-                }
-            }
-            if matches!(piece, PromptPiece::Image) {
-                image_at = positions.len() - n_tokens..positions.len();
-            }
-            embeddings.push(part);
-        }
-        let deepstack = image.deepstack.iter().map(|added| {
-            let n_after = positions.len() - image_at.end;
-            added.pad_with_zeros(0, image_at.start, n_after)
-        });
-        Ok(PromptRow {
-            deepstack: deepstack.collect::<candle_core::Result<_>>()?,
-            embeddings: Tensor::cat(&embeddings, 0)?,
-            positions,
-            next_position: next as usize,
-            ids: if image_id.is_some() { ids } else { Vec::new() },
-        })
+    /// The prompt with `images` in their places.
+    pub fn embed(&self, prompt: &RenderedPrompt, images: &[ImageEmbedding]) -> Result<PromptRow> {
+        prompt.placed(images, self.mllm.language())
     }
 }
 
@@ -587,3 +400,5 @@ mod llava_space_tests;
 mod qwen_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod watch_tests;

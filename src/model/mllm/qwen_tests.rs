@@ -7,9 +7,11 @@ use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::language::Pass;
 use crate::model::layers::left_padded_mask;
 use crate::model::prefix::{Padding, batch};
 use crate::model::testing::{References, assert_close, ids};
+use crate::model::tokenizer::PromptPiece;
 use crate::model::weights::testing::{read, read_json, rgb_image, shared, write};
 use crate::model::weights::{Adapter, NamedTensor, read_tensors, safetensors_bytes};
 
@@ -56,7 +58,8 @@ fn forward(model: &Model, row: PromptRow) -> (Tensor, Tensor) {
     let n_tokens = row.n_tokens();
     let mask = left_padded_mask(&[0], n_tokens, n_tokens, DType::F32, &Device::Cpu).unwrap();
     let language = model.mllm.language();
-    let hidden = language.forward(&batch(&[row], n_tokens, Padding::Left).unwrap(), Some(&mask), None).unwrap();
+    let input = batch(&[row], n_tokens, Padding::Left).unwrap();
+    let hidden = language.forward(Pass::new(&input).masked(&mask)).unwrap();
     let logits = language.logits(&hidden).unwrap();
     (hidden, logits)
 }
@@ -110,7 +113,7 @@ fn check_case(model: &Model, dir: &Path, (case, image): (&str, &str), expected: 
     let rendered: Vec<u32> = prompt.pieces.iter().flat_map(of_piece).collect();
     assert_eq!(vec![rendered], ids(reference("input_ids")), "{}", what("input_ids"));
 
-    let row = model.embed(&prompt, &embedding).unwrap();
+    let row = model.embed(&prompt, std::slice::from_ref(&embedding)).unwrap();
     let axes: Vec<Vec<u32>> =
         (0..3).map(|axis| row.positions.iter().map(|position| position[axis]).collect()).collect();
     assert_eq!(axes, ids(&reference("position_ids").squeeze(1).unwrap()), "{}", what("position_ids"));

@@ -10,7 +10,7 @@ use super::{ImageEmbedding, Mllm, MllmPlan, Seen};
 use crate::model::Placement;
 use crate::model::config::Config;
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel, QwenText};
-use crate::model::layers::Loader;
+use crate::model::layers::{Loader, Watched};
 use crate::model::preprocess::{ImageInput, ImageProcessor, PatchProcessor, PixelLimits};
 use crate::model::vision_qwen::{MergerConfig, PatchMerger, PatchTower, PatchTowerConfig};
 use crate::model::weights::Checkpoint;
@@ -146,13 +146,14 @@ struct QwenVl {
 
 impl Mllm for QwenVl {
     /// One image after the other: they differ in size, and none sees another.
-    fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>> {
-        let see = |image: &&ImageInput| {
+    fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
+        let mut see = |image: &&ImageInput| {
             let patches = Tensor::from_slice(&image.values, image.shape.as_slice(), &self.placement.device)?;
-            let states = self.tower.forward(&patches.to_dtype(self.placement.dtype)?, image.grid)?;
+            let patches = patches.to_dtype(self.placement.dtype)?;
+            let states = self.tower.forward(&patches, image.grid, watch.again())?;
             Ok(Seen { states, grid: image.grid, original_size: image.original_size })
         };
-        images.iter().map(see).collect()
+        images.iter().map(&mut see).collect()
     }
 
     fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {

@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use super::*;
 use crate::dataset::{self, Catalog, DataRoots, OpenRequest};
 use crate::domain::ProbeClassifier;
+use crate::model::language::Pass;
 use crate::model::layers::left_padded_mask;
 use crate::model::prefix::{Padding, batch};
 use crate::model::testing::{References, assert_close, ids};
@@ -62,13 +63,13 @@ impl Loaded {
 
 /// Last hidden states and logits of the whole prompt.
 pub(super) fn forward_image(model: &Model, prompt: &RenderedPrompt, image: &ImageEmbedding) -> (Tensor, Tensor) {
-    let row = model.embed(prompt, image).unwrap();
+    let row = model.embed(prompt, std::slice::from_ref(image)).unwrap();
     let n_tokens = row.n_tokens();
     let language = model.mllm.language();
     let mask = left_padded_mask(&[0], n_tokens, n_tokens, DType::F32, &Device::Cpu).unwrap();
-    let mut caches = language.new_caches(n_tokens);
+    let mut state = language.new_state(n_tokens);
     let input = batch(&[row], n_tokens, Padding::Left).unwrap();
-    let hidden = language.forward(&input, Some(&mask), Some(&mut caches)).unwrap();
+    let hidden = language.forward(Pass::new(&input).masked(&mask).after(&mut state)).unwrap();
     let logits = language.logits(&hidden).unwrap();
     (hidden, logits)
 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 use anyhow::Result;
 use candle_core::{D, DType, Tensor};
 
-use super::language::{LanguageModel, TokenInput};
+use super::language::{LanguageModel, Pass, TokenInput};
 use super::layers::tree_mask;
 use super::prefix::{Prefix, distinct_padding};
 pub use trie::LabelTrie;
@@ -51,7 +51,7 @@ pub fn score(
         fill(model, &hidden, start + 1, trie, &mut edges)?;
         start = end;
     }
-    prefix.caches.iter_mut().for_each(|cache| cache.truncate(prefix.n_tokens));
+    prefix.state.truncate(prefix.n_tokens);
     let of_row = |edges: Vec<f32>| {
         let scores = trie.sums(&edges);
         match scores.iter().position(|score| !score.is_finite()) {
@@ -74,7 +74,8 @@ fn read(model: &dyn LanguageModel, prefix: &mut Prefix, trie: &LabelTrie, new: R
     let positions = Tensor::from_vec(positions, (batch, n_new), device)?;
     let padding = distinct_padding(&prefix.lengths, prefix.n_tokens);
     let mask = tree_mask(&padding, prefix.n_tokens, trie.parents(), new, embeddings.dtype(), device)?;
-    Ok(model.forward(&TokenInput::new(embeddings, positions), Some(&mask), Some(&mut prefix.caches))?)
+    let input = TokenInput::new(embeddings, positions);
+    Ok(model.forward(Pass::new(&input).masked(&mask).after(&mut prefix.state))?)
 }
 
 /// Writes the log-probability of every edge from the sources whose hidden states `(batch, sources, hidden)` are given;

@@ -9,7 +9,8 @@ use super::*;
 use crate::dataset::{Catalog, DataRoots, Dataset, OpenRequest, open};
 use crate::domain::RgbImage;
 use crate::model::Placement;
-use crate::model::layers::{KvCache, Mask, causal_mask};
+use crate::model::language::{DecoderState, Pass};
+use crate::model::layers::causal_mask;
 use crate::model::mllm::{ImageEmbedding, Model, OpenedModel, RenderedPrompt};
 use crate::model::prefix::{Padding, PromptRow, batch};
 use crate::model::preprocess::ImageInput;
@@ -86,12 +87,13 @@ fn scores_are_those_of_transformers_one_label_at_a_time() {
 /// The sum of log-probabilities of `answer` after `prompt`, in one pass without a cache.
 fn teacher_forced(model: &Model, prompt: &RenderedPrompt, image: &ImageEmbedding, answer: &[u32]) -> f32 {
     let language = model.mllm.language();
-    let before = model.embed(prompt, image).unwrap();
+    let before = model.embed(prompt, std::slice::from_ref(image)).unwrap();
     let n_before = before.n_tokens();
     let row = before.followed_by(&language.embed(answer).unwrap()).unwrap();
     let n_tokens = row.n_tokens();
     let mask = causal_mask(n_tokens, DType::F32, &Device::Cpu).unwrap();
-    let hidden = language.forward(&batch(&[row], n_tokens, Padding::Left).unwrap(), Some(&mask), None).unwrap();
+    let input = batch(&[row], n_tokens, Padding::Left).unwrap();
+    let hidden = language.forward(Pass::new(&input).masked(&mask)).unwrap();
     let logits = language.logits(&hidden).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
     let of_token = |(index, &token): (usize, &u32)| {
         let logits = &logits[n_before - 1 + index];
@@ -144,21 +146,16 @@ impl LanguageModel for Bigram {
         Tensor::from_vec(ids.iter().flat_map(one_hot).collect(), (ids.len(), n_tokens), &Device::Cpu)
     }
 
-    fn forward(
-        &self,
-        input: &TokenInput,
-        _mask: Option<&Mask>,
-        _caches: Option<&mut [KvCache]>,
-    ) -> candle_core::Result<Tensor> {
-        Ok(input.embeddings.clone())
+    fn forward(&self, pass: Pass<'_>) -> candle_core::Result<Tensor> {
+        Ok(pass.input.embeddings.clone())
     }
 
     fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
         hidden.matmul(&self.table)
     }
 
-    fn new_caches(&self, _capacity: usize) -> Vec<KvCache> {
-        Vec::new()
+    fn new_state(&self, _capacity: usize) -> DecoderState {
+        DecoderState::default()
     }
 }
 

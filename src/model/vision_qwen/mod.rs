@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::config::Config;
 use super::layers::{
-    Activation, FusedAttention, GatedMlp, LayerNorm, Linear, Loader, Mlp, RmsNorm, n_attention_numbers, patch_rotary,
+    Activation, FusedAttention, GatedMlp, LayerNorm, LayerWatch, Linear, Loader, Mlp, PassShape, RmsNorm, Site,
+    Watched, n_attention_numbers, patch_rotary,
 };
 use super::preprocess::merged_order;
 pub use merger::{MergerConfig, PatchMerger};
@@ -227,13 +228,23 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, rotary: &(Tensor, Tensor), segments: &[usize]) -> candle_core::Result<Tensor> {
-        let x = (x + self.attention.forward(&self.attention_norm.forward(x)?, rotary, segments)?)?;
-        let normed = self.mlp_norm.forward(&x)?;
-        match &self.mlp {
-            FeedForward::Plain(mlp) => &x + mlp.forward(&normed)?,
-            FeedForward::Gated(mlp) => &x + mlp.forward(&normed)?,
-        }
+    fn forward(
+        &self,
+        x: &Tensor,
+        rotary: &(Tensor, Tensor),
+        segments: &[usize],
+        watch: &mut LayerWatch<'_>,
+    ) -> candle_core::Result<Tensor> {
+        let normed = watch.at(Site::AttentionInput, self.attention_norm.forward(x)?)?;
+        let attended = self.attention.forward(&normed, rotary, segments, watch)?;
+        let x = (x + watch.at(Site::AttentionOutput, attended)?)?;
+        let normed = watch.at(Site::MlpInput, self.mlp_norm.forward(&x)?)?;
+        let added = match &self.mlp {
+            FeedForward::Plain(mlp) => mlp.forward(&normed)?,
+            FeedForward::Gated(mlp) => mlp.forward(&normed)?,
+        };
+        let x = (&x + watch.at(Site::MlpOutput, added)?)?;
+        watch.at(Site::Residual, x)
     }
 }
 
@@ -264,8 +275,9 @@ impl PatchTower {
     }
 
     /// The last hidden state of an image, and those after the tapped blocks, in order: each `(patches, size)`, the patches
-    /// of one merged patch after each other. `patches` is `(patches, numbers)` of a `(rows, columns)` grid.
-    pub fn forward(&self, patches: &Tensor, grid: (usize, usize)) -> Result<Vec<Tensor>> {
+    /// of one merged patch after each other. `patches` is `(patches, numbers)` of a `(rows, columns)` grid. A watch sees
+    /// patches in the order of windows, where the tower has some.
+    pub fn forward(&self, patches: &Tensor, grid: (usize, usize), mut watch: Watched<'_>) -> Result<Vec<Tensor>> {
         let (n_patches, device) = (patches.dim(0)?, patches.device());
         let merge_size = self.config.merge_size;
         ensure!(
@@ -293,6 +305,8 @@ impl PatchTower {
             let inner = |&merged: &u32| places[merged as usize * n_inner..][..n_inner].to_vec();
             places = order.iter().flat_map(inner).collect();
         }
+        watch.begins(PassShape { n_rows: 1, n_tokens: n_patches, n_positions: n_patches });
+        x = watch.layer(0).at(Site::Embeddings, x)?;
         let rotary = patch_rotary(&places, self.config.size / self.config.n_heads, THETA, device)?;
         let whole = [n_patches];
         let mut tapped = Vec::new();
@@ -301,7 +315,7 @@ impl PatchTower {
                 Some((_, lengths, full)) if !full.contains(&index) => lengths.as_slice(),
                 _ => &whole,
             };
-            x = block.forward(&x, &rotary, segments)?;
+            x = block.forward(&x, &rotary, segments, &mut watch.layer(index))?;
             if self.config.tapped.contains(&index) {
                 tapped.push(x.clone());
             }

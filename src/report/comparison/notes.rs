@@ -66,9 +66,12 @@ pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
     }
     for candidate in &report.comparison.candidates {
         let of = if is_single { String::new() } else { format!("{}: ", candidate.run) };
-        remarks.push(match candidate.tuned_on.is_empty() {
-            true => format!("{of}{LEAKS_UNKNOWN}"),
-            false => format!("{of}Leaks are labels of {}, for both runs alike.", candidate.tuned_on.join(", ")),
+        let tuned_on = candidate.tuned_on.join(", ");
+        let is_known = candidate.datasets.iter().all(|dataset| dataset.is_leak_known);
+        remarks.push(match (candidate.tuned_on.is_empty(), is_known) {
+            (true, _) => format!("{of}{LEAKS_UNKNOWN}"),
+            (false, true) => format!("{of}Leaks are labels of {tuned_on}, for both runs alike."),
+            (false, false) => format!("{of}Leaks are unknown: not all labels of {tuned_on} are known."),
         });
     }
     let warnings = warnings.into_iter().map(|text| Note { weight: Weight::Warning, text });

@@ -5,7 +5,7 @@ use super::{CandidateReport, ComparisonReport, notes, summary_of, tables};
 use crate::chart::words;
 use crate::compare::{DatasetComparison, TowerForgetting};
 
-/// A heading and what stands below it.
+/// A heading and its content.
 #[derive(Clone, Debug)]
 pub struct Block {
     /// The id within the dataset.
@@ -111,7 +111,7 @@ fn missing_retention(
         .map(|(who, _)| who)
         .collect();
     Some(match without[..] {
-        [] => "Retention is not defined where the encoder or the model has no scored answer, or the encoder none that is right.".to_owned(),
+        [] => "Retention is not defined if the encoder or the model has no scored answer, or if the encoder has no correct one.".to_owned(),
         _ => format!("Retention is not defined for {}: no encoder was run.", without.join(" and ")),
     })
 }
@@ -140,7 +140,7 @@ fn funnel(report: &ComparisonReport<'_>, with: CandidateReport<'_>, dataset: &Da
             }
             let lacking = if lacking.is_empty() { String::new() } else { format!(" ({})", lacking.join(", ")) };
             block.lead = Some(format!(
-                "Not known: label scoring or the encoder did not run{lacking}; hint: `emt eval --modes generate,score` with an encoder tells lost wording from lost choice."
+                "Not known: label scoring or the encoder did not run{lacking}; hint: `emt eval --modes generate,score` with an encoder distinguishes lost wording from lost choice."
             ));
         }
     }
@@ -161,12 +161,12 @@ fn tower(tower: &TowerForgetting) -> Block {
     let mut block = Block { id: "tower", heading: "The tower itself", lead: None, tables: Vec::new() };
     if tower.is_same_tower {
         block.lead = Some(
-            "Both runs have one and the same tower, so what was lost was not lost there: the probe says the same of both."
+            "Both runs have the same tower, so nothing was lost in it: the probe gives the same result for both."
                 .to_owned(),
         );
     } else {
         block.lead = Some(
-            "Fine-tuning changed the tower. One probe, with the same training images, stands on the tower before and on the tower after: what it loses, the tower itself forgot."
+            "Fine-tuning changed the tower. The same probe, with the same training images, is trained on the tower before and after: what it loses, the tower itself has forgotten."
                 .to_owned(),
         );
         block.tables.push((tables::tower(tower), Fold::Open));
@@ -179,7 +179,7 @@ fn judges(dataset: &DatasetComparison) -> Block {
     all.extend(none_if_empty(tables::agreement(dataset)));
     let lead = match (dataset.judges.len(), dataset.judge_agreement.is_empty()) {
         (0, true) => Some("No verdicts of single judges were recorded.".to_owned()),
-        (_, true) => Some("One judge alone graded these runs: agreement is not defined.".to_owned()),
+        (_, true) => Some("Only one judge graded these runs, so agreement is not defined.".to_owned()),
         _ => None,
     };
     Block { id: "judges", heading: "Judges", lead, tables: all }

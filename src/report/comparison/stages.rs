@@ -17,7 +17,7 @@ pub const STAGES_SCHEMA: &str = "emt.stages/1";
 pub struct StageReport {
     /// The datasets, one a column.
     pub datasets: Vec<String>,
-    /// The base first, then in the order of training; one a row.
+    /// The base first, then in the order of training; one per row.
     pub stages: Vec<Stage>,
     /// ACC: the mean accuracy, after the last stage, over the datasets that were tuned on.
     pub average_accuracy: Option<f64>,
@@ -68,7 +68,7 @@ pub fn write_section(body: &mut String, stages: &StageReport) {
     body.push_str("</section>\n");
 }
 
-/// One row a stage, one column a dataset.
+/// One row per stage, one column per dataset.
 fn matrix(stages: &StageReport) -> Table {
     let mut columns = vec!["Stage", "Tuned on"];
     columns.extend(stages.datasets.iter().map(String::as_str));

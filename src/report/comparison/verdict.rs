@@ -1,4 +1,4 @@
-//! What a comparison says, in a sentence a dataset.
+//! What a comparison says, in a sentence per dataset.
 
 use crate::chart::{Shown, shown, words};
 use crate::compare::{DatasetComparison, Funnel, Interval, LostImage};
@@ -61,7 +61,7 @@ impl LostAt {
         }
     }
 
-    /// What mends it.
+    /// What to do about it.
     pub fn mend(self) -> &'static str {
         match self {
             LostAt::Wording => {

@@ -3,7 +3,7 @@
 use super::{verdict, why};
 use crate::gate::{Decision, Verdict};
 
-/// Workflow commands, one line a dataset that failed or is undecided: standard output in an Actions job shows them beside
+/// Workflow commands, one line per dataset that failed or is undecided: standard output in an Actions job shows them beside
 /// the change.
 pub fn annotations(decision: &Decision) -> String {
     decision

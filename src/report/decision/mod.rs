@@ -82,5 +82,5 @@ fn interval_note(decision: &Decision) -> String {
 fn attempt_note(decision: &Decision) -> Option<String> {
     let attempt = decision.attempt?;
     let spent = if attempt > 1 { ": a test set that was chosen on often is spent" } else { "" };
-    Some(format!("candidate number {attempt} against this baseline, tested at a level that all attempts share{spent}"))
+    Some(format!("candidate number {attempt} on these datasets, tested at a level that all attempts share{spent}"))
 }

@@ -11,7 +11,7 @@ const STRENGTHS: [f64; 6] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5];
 /// Of one example a class none can be held back to choose by.
 const STRENGTH_OF_ONE_SHOT: f64 = 1e2;
 
-/// One part in so many of each class's examples is held back, at least one.
+/// One part in this many of each class's examples is held back, at least one.
 const HELD_BACK: usize = 4;
 
 /// Weights and intercepts.

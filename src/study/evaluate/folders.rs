@@ -10,6 +10,9 @@ use crate::domain::{DatasetSpec, RunId, RunSpec};
 use crate::eval::{Description, Opened, RunDescription, SERVER};
 use crate::record::{self, Resumption};
 
+/// The name of the run without an adapter, beside those of adapters.
+pub const BASE_NAME: &str = "base";
+
 /// Where runs go, and what is recorded of this sitting.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
@@ -35,7 +38,7 @@ pub(super) fn planned_runs(
         }
         let dir = match place.out {
             Some(dir) if is_alone => dir.to_owned(),
-            Some(dir) => dir.join(name.as_deref().unwrap_or("base")),
+            Some(dir) => dir.join(name.as_deref().unwrap_or(BASE_NAME)),
             None => default_folder(&spec),
         };
         let mut environment = place.environment.clone();
@@ -55,7 +58,20 @@ fn default_folder(spec: &RunSpec) -> PathBuf {
 
 /// How far the log-probabilities of one answer of one model may lie apart: what else a server does at the time changes their
 /// digits, an update of the weights changes more.
-const LOGPROB_TOLERANCE: f64 = 0.1;
+pub const LOGPROB_TOLERANCE: f64 = 0.1;
+
+/// The log-probabilities of a served model's answer to the probe, where its server tells them.
+pub fn probe_logprobs(server: &Value) -> Option<Vec<f64>> {
+    Some(server["probe"]["logprobs"].as_array()?.iter().filter_map(Value::as_f64).collect())
+}
+
+/// How far two answers' log-probabilities lie apart at most; of answers of two lengths, infinitely far.
+pub fn logprobs_apart(before: &[f64], now: &[f64]) -> f64 {
+    if before.len() != now.len() {
+        return f64::INFINITY;
+    }
+    before.iter().zip(now).map(|(before, now)| (before - now).abs()).fold(0.0, f64::max)
+}
 
 /// Refuses to go on with a run where another model answers under the name by now: its probe has the same text, and other
 /// log-probabilities.
@@ -65,16 +81,14 @@ pub(super) fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -
     if !matches!(record::resumption(&recorded, spec), Resumption::Same | Resumption::Grows(_)) {
         return Ok(());
     }
-    let logprobs = |server: &Value| -> Option<Vec<f64>> {
-        Some(server["probe"]["logprobs"].as_array()?.iter().filter_map(Value::as_f64).collect())
-    };
-    let before = recorded.environment.get(SERVER).and_then(logprobs);
-    let (Some(before), Some(now)) = (before, logprobs(server)) else { return Ok(()) };
-    let apart = before.iter().zip(&now).map(|(before, now)| (before - now).abs()).fold(0.0, f64::max);
-    if apart > LOGPROB_TOLERANCE || before.len() != now.len() {
+    let before = recorded.environment.get(SERVER).and_then(probe_logprobs);
+    let (Some(before), Some(now)) = (before, probe_logprobs(server)) else { return Ok(()) };
+    let apart = logprobs_apart(&before, &now);
+    if apart > LOGPROB_TOLERANCE {
+        let told = if apart.is_finite() { format!("up to {apart:.2} apart") } else { "of another number".to_owned() };
         bail!(
             "another model answers under this name than when `{}` began: the log-probabilities of its answer to the probe are \
-             up to {apart:.2} apart; hint: give another folder with --out, or serve the first model again",
+             {told}; hint: give another folder with --out, or serve the first model again",
             dir.display()
         );
     }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 pub use self::comparator::{ComparatorChoice, ComparatorRequest};
+pub use self::folders::{BASE_NAME, LOGPROB_TOLERANCE, logprobs_apart, probe_logprobs};
 pub use self::respondents::RespondentRequest;
 use self::respondents::{Asked, Wanted};
 use crate::compare::{self, Summary, SummaryInput};
@@ -87,8 +88,8 @@ pub struct PlannedEvaluation {
     pub panel: Panel,
     /// One entry per run.
     pub runs: Vec<PlannedRun>,
-    /// What a person should know of datasets, comparator and respondents.
-    pub warnings: Vec<String>,
+    /// What a person should know of what the model is compared with.
+    pub comparator_warnings: Vec<String>,
     /// Where models compute.
     pub placement: Placement,
     /// Where features of towers are kept; never of served models.
@@ -174,7 +175,7 @@ impl<'a> Evaluate<'a> {
     ) -> Result<Option<Evaluation>> {
         let (tuned_on, judges) = (std::mem::take(&mut self.tuned_on), self.judges.clone());
         let mut planned = self.open()?.plan(tuned_on, judges)?;
-        planned.warnings.drain(..).for_each(|warning| observer.event(Event::Warning(warning)));
+        planned.warnings().into_iter().for_each(|warning| observer.event(Event::Warning(warning)));
         let open_runs = planned.open_folders()?;
         planned.plan_what_remains(&open_runs);
         planned.run(open_runs, is_stopped, observer)
@@ -246,18 +247,12 @@ impl OpenedEvaluation<'_> {
         environment.insert("batch_size".to_owned(), batching.size.into());
         let place = folders::Place { out: request.out.as_deref(), environment: &environment };
         let runs = folders::planned_runs(place, respondent.as_ref(), &description, &spec, &mut specs)?;
-        let of_datasets = tasks.iter().flat_map(|Task { dataset, .. }| {
-            let warnings = dataset.warnings.iter().chain(&dataset.notes);
-            let of_split = dataset.is_training_split.then(|| format!("`{}` is a training split", dataset.split));
-            warnings.cloned().chain(of_split).map(|warning| format!("{}: {warning}", dataset.name))
-        });
-        let warnings = of_datasets.chain(comparator_warnings).chain(description.warnings.iter().cloned()).collect();
         Ok(PlannedEvaluation {
             respondent,
             tasks,
             panel,
             runs,
-            warnings,
+            comparator_warnings,
             placement: request.placement,
             feature_cache: request.feature_cache.filter(|_| !batching.is_served),
             n_repeats: if batching.is_served { request.n_repeats } else { 0 },
@@ -270,6 +265,16 @@ impl OpenedEvaluation<'_> {
 }
 
 impl PlannedEvaluation {
+    /// What a person should know of datasets, comparator and respondents before anything is asked.
+    pub fn warnings(&self) -> Vec<String> {
+        let of_datasets = self.tasks.iter().flat_map(|Task { dataset, .. }| {
+            let of_split = dataset.is_training_split.then(|| format!("`{}` is a training split", dataset.split));
+            let warnings = dataset.warnings.iter().cloned().chain(of_split);
+            warnings.map(|warning| format!("{}: {warning}", dataset.name))
+        });
+        of_datasets.chain(self.comparator_warnings.clone()).chain(self.description.warnings.clone()).collect()
+    }
+
     /// Opens the folders of all runs, new or to go on with.
     ///
     /// # Errors

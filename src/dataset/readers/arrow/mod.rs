@@ -17,7 +17,8 @@ use serde_json::Value as Json;
 use self::flat::{Column, Field, Kind, Table};
 use self::values::{Body, Dictionaries, Value};
 use super::class_names::{self, Classified, RawLabels};
-use super::manifest::{Columns, LABEL_COLUMNS, PATH_COLUMNS};
+use super::manifest::{Columns, LABEL_COLUMNS, PATH_COLUMNS, spelled};
+use super::shards::{TakenSplit, take_split};
 use super::{ReadImage, decode_named, read_beside, read_data_file, unreadable};
 use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::RgbImage;
@@ -47,6 +48,8 @@ pub(in crate::dataset) struct Saved {
     pub(in crate::dataset) place: PathBuf,
     pub(in crate::dataset) split: Option<String>,
     pub(in crate::dataset) is_named_file: bool,
+    /// All splits at hand, where nobody named one of several.
+    pub(in crate::dataset) chosen_of: Vec<String>,
 }
 
 /// Whether something that `datasets` saved lies at `path`, or an Arrow file.
@@ -60,32 +63,24 @@ pub(in crate::dataset) fn is_saved(path: &Path) -> bool {
 /// The files of a split.
 ///
 /// # Errors
-/// There are several splits and none is named; a file that the folder's `state.json` names is not there.
+/// There are several splits, none is named, and none is known to be held out; a file that the folder's `state.json` names is not there.
 pub(in crate::dataset) fn find(path: &Path, split: Option<&str>) -> Result<Saved> {
     if path.is_file() {
         let (files, indices) = (vec![path.to_owned()], Vec::new());
         let place = path.to_owned();
-        return Ok(Saved { files, indices, features: None, place, split: None, is_named_file: true });
+        let chosen_of = Vec::new();
+        return Ok(Saved { files, indices, features: None, place, split: None, is_named_file: true, chosen_of });
     }
     if path.join(STATE).is_file() {
         return find_split(path);
     }
     let json = read_json(&path.join(SPLITS_FILE))?;
     let splits: Vec<&str> = json["splits"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
-    let split = match (split, splits.as_slice()) {
-        (Some(split), _) => {
-            ensure!(splits.contains(&split), "it has no split {split}; hint: it has {}", splits.join(", "));
-            split
-        }
-        (None, [only]) => only,
-        (None, []) => bail!("its {SPLITS_FILE} names no split"),
-        (None, [first, ..]) => {
-            bail!("it holds the splits {}; hint: name one, as in --split {first}", splits.join(", "))
-        }
-    };
+    ensure!(!splits.is_empty(), "its {SPLITS_FILE} names no split");
+    let TakenSplit { split, chosen_of } = take_split(&splits, split)?;
     ensure!(is_plain(split), "its {SPLITS_FILE} names the split `{split}`, which is no folder's name");
     let mut saved = find_split(&path.join(split))?;
-    saved.split = Some(split.to_owned());
+    (saved.split, saved.chosen_of) = (Some(split.to_owned()), chosen_of);
     Ok(saved)
 }
 
@@ -109,7 +104,8 @@ fn find_split(folder: &Path) -> Result<Saved> {
     let info = folder.join(INFO);
     let features = if info.is_file() { Some(read_json(&info)?["features"].take()) } else { None };
     let split = state["_split"].as_str().map(str::to_owned);
-    Ok(Saved { files, indices, features, place: folder.to_owned(), split, is_named_file: false })
+    let (place, chosen_of) = (folder.to_owned(), Vec::new());
+    Ok(Saved { files, indices, features, place, split, is_named_file: false, chosen_of })
 }
 
 fn is_plain(name: &str) -> bool {
@@ -229,8 +225,10 @@ fn image_column(fields: &[Field], asked: Option<&str>) -> Result<usize> {
         }
     };
     let place = |name: &str| fields.iter().position(|field| field.name == name && is_image(within(field)));
+    let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+    let in_any_case = |name: &&str| place(spelled(&names, name)?);
     if let Some(asked) = asked {
-        return place(asked)
+        return in_any_case(&asked)
             .with_context(|| format!("it has no column `{asked}` of images; it has {}", names_of(fields)));
     }
     let is_struct = |field: &&Field| within(field).kind == Kind::Struct && is_image(within(field));
@@ -238,18 +236,21 @@ fn image_column(fields: &[Field], asked: Option<&str>) -> Result<usize> {
     let only = structs.next().filter(|_| structs.next().is_none());
     let by_name = IMAGE_COLUMNS.iter().find_map(|name| place(name));
     let found = by_name.or_else(|| place(only?)).or_else(|| PATH_COLUMNS.iter().find_map(|name| place(name)));
+    let found = found.or_else(|| IMAGE_COLUMNS.iter().chain(&PATH_COLUMNS).find_map(in_any_case));
     found.with_context(|| format!("it has no column of images; hint: --image-column NAME; it has {}", names_of(fields)))
 }
 
 fn label_column(fields: &[Field], features: Option<&Json>, asked: Option<&str>) -> Result<usize> {
     let place = |name: &str| fields.iter().position(|field| field.name == name);
+    let names: Vec<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+    let in_any_case = |name: &&str| place(spelled(&names, name)?);
     if let Some(asked) = asked {
-        return place(asked)
+        return in_any_case(&asked)
             .with_context(|| format!("it has no column `{asked}` of labels; it has {}", names_of(fields)));
     }
     let by_features = || class_names::only_class_label_of(features?);
     let by_name = LABEL_COLUMNS.iter().find_map(|name| place(name));
-    let found = by_name.or_else(|| place(&by_features()?));
+    let found = by_name.or_else(|| place(&by_features()?)).or_else(|| LABEL_COLUMNS.iter().find_map(in_any_case));
     found.with_context(|| format!("it has no column of labels; hint: --label-column NAME; it has {}", names_of(fields)))
 }
 

@@ -12,7 +12,7 @@ use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use super::pages::BytesColumn;
 use super::shard::ShardFile;
 use crate::dataset::readers::class_names::{self, RawLabels};
-use crate::dataset::readers::manifest::{LABEL_COLUMNS, PATH_COLUMNS};
+use crate::dataset::readers::manifest::{LABEL_COLUMNS, PATH_COLUMNS, spelled};
 
 /// What the hub calls the column of images.
 const IMAGE_COLUMNS: [&str; 3] = ["image", "img", "images"];
@@ -39,6 +39,11 @@ pub(super) struct ImagePlaces {
 /// All columns, for a message.
 fn column_names(schema: &SchemaDescriptor) -> String {
     schema.columns().iter().map(|column| column.path().string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The first part of each column's path.
+fn top_names(schema: &SchemaDescriptor) -> Vec<&str> {
+    schema.columns().iter().filter_map(|column| column.path().parts().first()).map(String::as_str).collect()
 }
 
 /// A column of bytes, perhaps of lists.
@@ -72,8 +77,10 @@ pub(super) fn image_columns(schema: &SchemaDescriptor, asked: Option<&str>) -> a
         let is_path = is_text(&columns[itself]);
         Some(ImagePlaces { bytes: (!is_path).then_some(itself), path: is_path.then_some(itself) })
     };
+    let names = top_names(schema);
+    let in_any_case = |name: &&str| of_name(spelled(&names, name)?);
     if let Some(asked) = asked {
-        return of_name(asked).with_context(|| {
+        return in_any_case(&asked).with_context(|| {
             format!("it has no column `{asked}` of images, bytes or paths; it has {}", column_names(schema))
         });
     }
@@ -85,6 +92,7 @@ pub(super) fn image_columns(schema: &SchemaDescriptor, asked: Option<&str>) -> a
     let only = of_shape.next().filter(|_| of_shape.next().is_none());
     let by_name = IMAGE_COLUMNS.iter().find_map(|&name| of_name(name));
     let found = by_name.or_else(|| of_name(&only?)).or_else(|| PATH_COLUMNS.iter().find_map(|&name| of_name(name)));
+    let found = found.or_else(|| IMAGE_COLUMNS.iter().chain(&PATH_COLUMNS).find_map(in_any_case));
     found.with_context(|| {
         format!(
             "it has no column of images; hint: `image` or `img`, as bytes, as paths or as {{bytes, path}}, or --image-column \
@@ -104,12 +112,15 @@ pub(super) fn label_column(
     let place =
         |name: &str| columns.iter().position(|column| field(column, name).is_some_and(|parts| parts.is_empty()));
     let named = |name: &str| Some((place(name)?, name.to_owned()));
+    let names = top_names(schema);
+    let in_any_case = |name: &&str| named(spelled(&names, name)?);
     if let Some(asked) = asked {
-        return named(asked)
+        return in_any_case(&asked)
             .with_context(|| format!("it has no column `{asked}` of labels; it has {}", column_names(schema)));
     }
     let by_name = LABEL_COLUMNS.iter().find_map(|&name| named(name));
-    by_name.or_else(|| named(&class_names::only_class_label(features?)?)).with_context(|| {
+    let found = by_name.or_else(|| named(&class_names::only_class_label(features?)?));
+    found.or_else(|| LABEL_COLUMNS.iter().find_map(in_any_case)).with_context(|| {
         format!(
             "it has no column of labels; hint: `label` or `fine_label`, numbers or text, or --label-column NAME; it has {}",
             column_names(schema)

@@ -2,8 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
-use super::super::fused;
 use super::super::visible::Visible;
+use super::super::{Mask, fused};
 use super::{borrowed, floats, output};
 use crate::model::kernels::{self, AttentionShape, Heads, Kernels, RotaryRows};
 
@@ -13,7 +13,7 @@ pub(in super::super) struct AttentionInputs {
     /// Sizes.
     pub shape: AttentionShape,
     /// `(1 or batch, 1, tokens, tokens)`.
-    pub mask: Option<Tensor>,
+    pub mask: Option<Mask>,
     /// Cosines and sines `(batch, tokens, head size / 2)`.
     pub rotary: Option<(Tensor, Tensor)>,
 }

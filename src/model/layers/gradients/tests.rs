@@ -158,7 +158,7 @@ fn chain(v: &[Var], inputs: &AttentionInputs) -> Tensor {
     let value = repeated(heads(&v[2], n_kv_heads));
     let scores = (query.matmul(&key.t().unwrap()).unwrap() * (head_size as f64).powf(-0.5)).unwrap();
     let scores = match &inputs.mask {
-        Some(mask) => scores.broadcast_add(mask).unwrap(),
+        Some(mask) => scores.broadcast_add(mask.added()).unwrap(),
         None => scores,
     };
     let mixed = candle_nn::ops::softmax(&scores, D::Minus1).unwrap().matmul(&value).unwrap();
@@ -179,7 +179,7 @@ fn attention_equals_the_chain() {
         let shape = AttentionShape { n_heads: 4, n_kv_heads, head_size: 10 };
         let angles = frozen(&[2, n_tokens, 5], 1);
         let rotary = is_turned.then(|| (angles.cos().unwrap(), angles.sin().unwrap()));
-        let inputs = AttentionInputs { shape, mask: mask.as_ref().map(|mask| mask.added().clone()), rotary };
+        let inputs = AttentionInputs { shape, mask: mask.clone(), rotary };
         let of = |n: usize, seed: u64| random(&[2, n_tokens, n * 10], seed);
         check(
             &[of(4, 2), of(n_kv_heads, 3), of(n_kv_heads, 4)],

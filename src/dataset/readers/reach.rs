@@ -1,0 +1,169 @@
+//! Which files a table may name as its images.
+//!
+//! Python's `datasets` is the model. A table that a person gives may name any image: relative to the table, with `..`, or absolute. A
+//! sheet called metadata, and whatever came from the hub, may only name files of its own folder: such a table was written by
+//! somebody else, and must not read other files of this machine.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+
+/// Where a table lies, and which files it may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::dataset) struct Reach {
+    /// The folder that relative paths begin in.
+    folder: PathBuf,
+    /// The folder that no path may leave, and why.
+    fence: Option<(PathBuf, &'static str)>,
+}
+
+impl Reach {
+    /// What the table in `file` may name.
+    pub(in crate::dataset) fn of_table(file: &Path) -> Reach {
+        let file = plain(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
+        let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+        let is_metadata = file.file_stem().is_some_and(|stem| stem == "metadata");
+        let fence = match hub_snapshot(&file) {
+            Some(snapshot) => Some((snapshot.to_owned(), "a dataset of the hub may only name its own files")),
+            None if is_metadata => {
+                let why = "a sheet called metadata may only name files of its own folder, as in `datasets`; give the sheet \
+                           another name to read images from elsewhere";
+                Some((folder.clone(), why))
+            }
+            None => None,
+        };
+        Reach { folder, fence }
+    }
+
+    /// Files below `folder`, and no others.
+    pub(in crate::dataset) fn within(folder: &Path) -> Reach {
+        let folder = plain(&std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()));
+        Reach { fence: Some((folder.clone(), "this sheet may only name files of its own folder")), folder }
+    }
+
+    /// The absolute path of the file that the table names by `path`, without `.` and `..`.
+    pub(in crate::dataset) fn resolve(&self, path: &str) -> anyhow::Result<PathBuf> {
+        ensure!(!path.is_empty(), "it names no image");
+        if path.contains("://") {
+            bail!("the path `{path}` is an address, which is not read; hint: download the images, and name the files");
+        }
+        let is_drive = path.as_bytes().get(1) == Some(&b':');
+        ensure!(
+            !is_drive || cfg!(windows),
+            "the path `{path}` begins with a drive of Windows; hint: write paths relative to the table"
+        );
+        let found = plain(&self.folder.join(path));
+        if let Some((root, why)) = &self.fence
+            && !found.starts_with(root)
+        {
+            bail!("the path `{path}` leads out of `{}`, and {why}", root.display());
+        }
+        Ok(found)
+    }
+
+    /// The path as a sample's id has it: with `/`, relative to the table's folder where it lies below it, else absolute.
+    pub(super) fn name(&self, path: &str) -> anyhow::Result<String> {
+        let found = self.resolve(path)?;
+        let shown = found.strip_prefix(&self.folder).unwrap_or(&found);
+        let text = shown.to_str().with_context(|| format!("the path `{path}` is no text"))?;
+        Ok(if cfg!(windows) { text.replace('\\', "/") } else { text.to_owned() })
+    }
+}
+
+/// The snapshot of a dataset in the hub's cache (`datasets--org--name/snapshots/<commit>`) in which a file lies.
+fn hub_snapshot(file: &Path) -> Option<&Path> {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    file.ancestors().find(|folder| {
+        let above = folder.parent();
+        let repository = above.and_then(Path::parent);
+        above.and_then(name).is_some_and(|name| name == "snapshots")
+            && repository.and_then(name).is_some_and(|name| name.starts_with("datasets--"))
+    })
+}
+
+/// The path without `.` and `..`, as text: links are not followed.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// Shorter names for what lies outside a table's folder: each path without the folders that all of them share, so that they
+/// are the same on another machine. `None` where two files would share a name, among them those `inside` the folder.
+pub(super) fn portable_names<'p>(outside: &[&'p str], inside: &[&str]) -> Option<Vec<&'p str>> {
+    let folder = |path: &'p str| path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let shared = outside.iter().map(|path| folder(path)).reduce(|a, b| {
+        let n_parts = a.split('/').zip(b.split('/')).take_while(|(a, b)| a == b).count();
+        let n_bytes: usize = a.split('/').take(n_parts).map(|part| part.len() + 1).sum();
+        &a[..n_bytes.saturating_sub(1)]
+    })?;
+    let names: Vec<&str> =
+        outside.iter().map(|path| path.strip_prefix(shared).unwrap_or(path).trim_start_matches('/')).collect();
+    names.iter().all(|name| !inside.contains(name)).then_some(names)
+}
+
+/// The folder that all of `paths` share, for a message.
+pub(super) fn shared_folder<'p>(paths: &[&'p str]) -> Option<&'p str> {
+    let name = portable_names(paths, &[])?.into_iter().next()?;
+    paths.first()?.strip_suffix(name).map(|folder| folder.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_persons_table_may_name_any_file() {
+        let reach = Reach::of_table(Path::new("/data/lists/test.csv"));
+        for (path, name) in [
+            ("a/1.png", "a/1.png"),
+            ("./a/../1.png", "1.png"),
+            ("/data/lists/a/1.png", "a/1.png"),
+            ("../images/1.png", "/data/images/1.png"),
+            ("/photos/1.png", "/photos/1.png"),
+        ] {
+            assert_eq!(reach.name(path).unwrap(), name, "{path}");
+        }
+        for (path, part) in [("", "no image"), ("https://host/1.png", "an address"), ("C:/1.png", "a drive of Windows")]
+        {
+            let error = reach.name(path).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_somebody_else_wrote_may_not() {
+        for (table, inside) in [
+            ("/cache/datasets--me--photos/snapshots/0a1b/data/test.parquet", "../images/1.png"),
+            ("/data/pets/metadata.csv", "images/../1.png"),
+            ("/data/pets/metadata.parquet", "1.png"),
+        ] {
+            let reach = Reach::of_table(Path::new(table));
+            assert!(reach.resolve(inside).is_ok(), "{table}");
+            for outside in ["/etc/1.png", "../../../../1.png", "a/../../../../1.png"] {
+                let error = reach.resolve(outside).unwrap_err().to_string();
+                assert!(error.contains("leads out of"), "{table} {error}");
+            }
+        }
+        assert!(Reach::within(Path::new("/data")).resolve("../1.png").is_err());
+        // A folder that only begins like the fence.
+        assert!(Reach::within(Path::new("/data/pets")).resolve("../pets2/1.png").is_err());
+    }
+
+    #[test]
+    fn names_of_files_outside_are_the_same_on_another_machine() {
+        assert_eq!(portable_names(&["/a/b/x/1.png", "/a/b/y/2.png"], &[]).unwrap(), ["x/1.png", "y/2.png"]);
+        assert_eq!(portable_names(&["/c/x/1.png", "/c/y/2.png"], &[]).unwrap(), ["x/1.png", "y/2.png"]);
+        assert_eq!(portable_names(&["/a/bc/1.png", "/a/bd/1.png"], &[]).unwrap(), ["bc/1.png", "bd/1.png"]);
+        assert_eq!(portable_names(&["/a/b/1.png"], &["1.png"]), None);
+        assert_eq!(shared_folder(&["/a/b/x/1.png", "/a/b/y/2.png"]), Some("/a/b"));
+    }
+}

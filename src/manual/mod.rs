@@ -1,0 +1,89 @@
+//! The manual: one topic per page, as `emt help TOPIC` prints it.
+//!
+//! A page is a Markdown file in this folder and a line in the list of pages below.
+
+mod plain_text;
+
+pub use plain_text::plain_text;
+
+/// A page of the manual.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// The topic, as in `emt help TOPIC`.
+    pub topic: &'static str,
+    /// What the page is about, in one line.
+    pub summary: &'static str,
+    /// The command that the page explains, if it explains one.
+    pub command: Option<&'static str>,
+    /// The page as Markdown.
+    pub text: &'static str,
+}
+
+macro_rules! pages {
+    ($($module:ident $topic:literal, $command:expr, $summary:literal;)*) => {
+        $(
+            #[doc = include_str!(concat!($topic, ".md"))]
+            pub mod $module {}
+        )*
+
+        /// All pages, in reading order.
+        pub const PAGES: &[Page] = &[
+            $(Page { topic: $topic, summary: $summary, command: $command, text: include_str!(concat!($topic, ".md")) },)*
+        ];
+    };
+}
+
+pages! {
+    start "start", Some("demo"), "First steps, with the built-in model";
+    evaluate "evaluate", Some("eval"), "Evaluate a model: questions, outcomes, files of a run, resume";
+    datasets "datasets", Some("data"), "Names and formats of datasets; your own images";
+    models "models", Some("models"), "Families of models, the hub, what was verified";
+    served_models "served-models", None, "Models behind a server: vLLM, llama.cpp, OpenAI";
+    adapters "adapters", None, "LoRA and other adapters";
+    comparators "comparators", None, "What a model is compared with: its encoder or a probe";
+    judges "judges", Some("judge"), "Who decides whether an answer is right; calibration";
+    label_scoring "label-scoring", None, "Choose among the labels by their probability; where an image was lost";
+    compare "compare", Some("report"), "What was forgotten: two runs, or several fine-tunes in a row";
+    gate "gate", Some("gate"), "May the model be released: pass, fail or inconclusive";
+    policy "policy", None, "What a release must satisfy";
+    statistics "statistics", None, "Intervals, tests, and how many images you need";
+    ci "ci", None, "Nightly gates, GitHub Actions, GitLab, exit codes";
+    fine_tune "fine-tune", Some("finetune"), "Train an adapter and watch what is forgotten";
+    performance "performance", None, "Batches, memory, caches, CPU and GPU";
+    configuration "configuration", None, "The configuration file and environment variables";
+    limits "limits", None, "What does not work";
+    glossary "glossary", None, "The words that emt uses";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_has_a_title_and_code_that_rustdoc_does_not_compile() {
+        for page in PAGES {
+            assert!(page.text.starts_with("# "), "{} begins with its title", page.topic);
+            let fences: Vec<&str> = page.text.lines().filter(|line| line.starts_with("```")).collect();
+            for fence in fences.iter().step_by(2) {
+                assert!(fence.len() > 3, "{}: a block of code names its language", page.topic);
+            }
+            assert_eq!(fences.len() % 2, 0, "{}: a block of code is not closed", page.topic);
+        }
+    }
+
+    #[test]
+    fn a_page_names_only_topics_that_exist() {
+        for page in PAGES {
+            for (start, what) in page.text.match_indices("`emt help ") {
+                let named = page.text[start + what.len()..].split('`').next().unwrap_or_default();
+                assert!(PAGES.iter().any(|other| other.topic == named), "{}: `emt help {named}`", page.topic);
+            }
+        }
+    }
+
+    #[test]
+    fn topics_differ() {
+        let topics: std::collections::BTreeSet<&str> = PAGES.iter().map(|page| page.topic).collect();
+        assert_eq!(topics.len(), PAGES.len());
+    }
+}
