@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
+use super::demo_folder;
 use super::demo_story::{self, Outcome};
 use super::eval::{self, EvalArgs};
 use super::finetune::{self, FinetuneArgs};
@@ -20,6 +21,8 @@ use crate::record;
 #[derive(Args, Debug)]
 pub(super) struct DemoArgs {
     /// Folder for runs, adapters, charts and the report [default: reports/demo, numbered if it exists]
+    ///
+    /// A demo that was interrupted is resumed in its folder by the same command.
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Seed of the three fine-tunes
@@ -44,6 +47,8 @@ struct Arm {
     name: &'static str,
     /// What it trains, and how.
     what: &'static str,
+    /// Passes over the training images, where nobody says how many.
+    n_epochs: usize,
     /// Its own flags of `emt finetune`.
     flags: &'static [&'static str],
 }
@@ -54,26 +59,20 @@ const ARMS: [Arm; 3] = [
     Arm {
         name: "linear",
         what: "the projector between encoder and language model, and answers in a sentence",
+        n_epochs: 6,
         flags: &["--method", "linear", "--answer-template", "The object is a {label}."],
     },
     Arm {
         name: "lora",
         what: "the projector and low-rank updates of the language model, and answers in a sentence",
-        flags: &[
-            "--method",
-            "lora",
-            "--learning-rate",
-            "2e-3",
-            "--epochs",
-            "2",
-            "--answer-template",
-            "The object is a {label}.",
-        ],
+        n_epochs: 2,
+        flags: &["--method", "lora", "--learning-rate", "2e-3", "--answer-template", "The object is a {label}."],
     },
     Arm {
         name: "gentle",
         what: "the same updates without the projector, at half the rate, and answers in the model's own words",
-        flags: &["--method", "lora", "--no-projector", "--epochs", "2", "--answer-template", "{label}"],
+        n_epochs: 2,
+        flags: &["--method", "lora", "--no-projector", "--answer-template", "{label}"],
     },
 ];
 
@@ -91,7 +90,9 @@ const N_IMAGES_PER_EPOCH: usize = 40;
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let started = Instant::now();
-    let dir = args.out.clone().unwrap_or_else(default_folder);
+    let asked = demo_folder::Asked { seed: args.seed, limit: args.limit, epochs: args.epochs };
+    let dir = args.out.clone().unwrap_or_else(|| demo_folder::find(Path::new("reports"), asked));
+    demo_folder::note(&dir, asked)?;
     let say = |err: &mut dyn Write, line: String| if quiet { Ok(()) } else { writeln!(err, "{line}") };
     say(err, format!("everything is computed now and written into {}", dir.display()))?;
     let n_parts = ARMS.len() + 1;
@@ -132,13 +133,6 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     Ok(exit_code::OK)
 }
 
-/// `reports/demo`, or the first free `reports/demo-2`, `reports/demo-3`, …
-fn default_folder() -> PathBuf {
-    let reports = Path::new("reports");
-    let named = |number: usize| if number == 1 { "demo".to_owned() } else { format!("demo-{number}") };
-    (1..).map(|number| reports.join(named(number))).find(|dir| !dir.exists()).unwrap_or_else(|| reports.join("demo"))
-}
-
 fn adapter_dir(dir: &Path, method: &str) -> PathBuf {
     dir.join("finetune").join(method)
 }
@@ -146,10 +140,11 @@ fn adapter_dir(dir: &Path, method: &str) -> PathBuf {
 fn finetune_flags(args: &DemoArgs, dir: &Path, arm: &Arm) -> Vec<OsString> {
     let fixed = ["--model", "embedded", "--train", TUNED_ON, "--eval-datasets", DATASETS, "--max-new-tokens", "12"];
     let mut flags: Vec<OsString> = fixed.iter().chain(arm.flags).map(OsString::from).collect();
-    let mut numbers = vec![("--seed", args.seed.to_string())];
-    numbers.push(("--eval-limit", N_IMAGES_PER_EPOCH.min(args.limit).to_string()));
-    // The last one given counts.
-    numbers.extend(args.epochs.map(|n_epochs| ("--epochs", n_epochs.to_string())));
+    let numbers = [
+        ("--seed", args.seed.to_string()),
+        ("--eval-limit", N_IMAGES_PER_EPOCH.min(args.limit).to_string()),
+        ("--epochs", args.epochs.unwrap_or(arm.n_epochs).to_string()),
+    ];
     flags.extend(numbers.into_iter().flat_map(|(flag, number)| [flag.into(), number.into()]));
     flags.extend(["--out".into(), adapter_dir(dir, arm.name).into_os_string()]);
     flags
@@ -168,8 +163,12 @@ fn eval_flags(args: &DemoArgs, dir: &Path) -> Vec<OsString> {
     flags
 }
 
+/// `decision.json` is that on `lora`: the name that a release's decision usually has.
 fn decision_file(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!("decision-{name}.json"))
+    match name {
+        "lora" => dir.join("decision.json"),
+        _ => dir.join(format!("decision-{name}.json")),
+    }
 }
 
 fn gate_flags(dir: &Path, name: &str) -> Vec<OsString> {
