@@ -6,7 +6,7 @@ use crate::compare::{
     DatasetSummary, EncoderHeading, EncoderPairs, JudgeHeading, ModelHeading, ProbeHeading, SCHEMA, ShotsAccuracy,
     SubjectSummary, Summary,
 };
-use crate::domain::{EncoderRelation, ErrorCode, ErrorKind, JudgeSpec, ProbeClassifier};
+use crate::domain::{Computing, EncoderRelation, ErrorCode, ErrorKind, JudgeSpec, ProbeClassifier};
 
 /// A subject with `n_correct` of `n_scored`, its errors `wrong` and `out`, and `n_unscored` more trials.
 pub fn subject(n_correct: usize, n_scored: usize, n_unscored: usize) -> SubjectSummary {
@@ -75,8 +75,7 @@ pub fn summary(datasets: Vec<DatasetSummary>) -> Summary {
             name: "llava-1.5-7b".to_owned(),
             family: "llava".to_owned(),
             adapter: None,
-            compute_type: "f32".to_owned(),
-            device_kind: "cpu".to_owned(),
+            computing: Computing::Local { compute_type: "f32".to_owned(), device_kind: "cpu".to_owned() },
             server_flips: None,
         },
         encoder: EncoderHeading {

@@ -1,7 +1,7 @@
 //! How numbers and headings are worded, on charts and in reports alike.
 
 use crate::compare::{EncoderHeading, Interval, JudgeHeading, ModelHeading, Summary};
-use crate::domain::EncoderRelation;
+use crate::domain::{Computing, EncoderRelation};
 
 /// What stands where nothing is defined.
 pub const MISSING: &str = "–";
@@ -104,11 +104,10 @@ pub fn model(model: &ModelHeading) -> String {
 }
 
 /// How a model was run: `llava, f32 on cpu`; of one behind a server nothing of that is known.
-pub fn how_run(family: &str, compute_type: &str, device_kind: &str) -> String {
-    if device_kind == "served" {
-        "behind a server".to_owned()
-    } else {
-        format!("{family}, {compute_type} on {device_kind}")
+pub fn how_run(family: &str, computing: &Computing) -> String {
+    match computing {
+        Computing::Served => "behind a server".to_owned(),
+        Computing::Local { compute_type, device_kind } => format!("{family}, {compute_type} on {device_kind}"),
     }
 }
 

@@ -159,7 +159,7 @@ impl Gallery {
                         Outcome::Incorrect(_) => false,
                         Outcome::Unscored(_) => return None,
                     };
-                    Some((one.answer.as_ref()?.text.as_str(), is_right))
+                    Some((one.text()?, is_right))
                 });
                 let picture = self.picture(&trial.dataset, &trial.sample, &trial.content)?;
                 images.push(ErrorImage { trial, encoder, picture });

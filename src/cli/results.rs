@@ -16,6 +16,7 @@ use crate::domain::{Mode, RunSpec, Subject, Trial};
 use crate::eval::UnscoredShare;
 use crate::record;
 use crate::report::{self, ReportInput};
+use crate::study::EvaluatedRun;
 use crate::{eval, record::Manifest};
 
 /// Form of the result on standard output.
@@ -53,6 +54,11 @@ pub(super) struct ChartOptions {
 }
 
 impl ChartOptions {
+    /// Roses as they are drawn where nobody says how.
+    pub(super) fn plain() -> Self {
+        Self { rose_scale: Scale::Radius, rose_style: Style::Petals, paper_rows: false }
+    }
+
     /// The same as the charts take them.
     pub(super) fn options(&self) -> RoseOptions {
         RoseOptions { scale: self.rose_scale, style: self.rose_style, paper_rows: self.paper_rows }
@@ -70,6 +76,13 @@ pub(super) struct Results<'a> {
     pub charts: &'a ChartOptions,
     /// Where images of its errors are found.
     pub gallery: &'a Gallery,
+}
+
+impl<'a> Results<'a> {
+    /// Of a run that was just evaluated, into its own folder.
+    pub(super) fn of(run: &'a EvaluatedRun, charts: &'a ChartOptions, gallery: &'a Gallery) -> Self {
+        Self { dir: &run.dir, run: &run.dir, spec: &run.spec, trials: &run.trials, charts, gallery }
+    }
 }
 
 /// The width of `rose.png`.
@@ -159,7 +172,7 @@ pub(super) fn summary(
     let is_certain = |trial: &Trial| {
         let index = spec.datasets.iter().position(|dataset| dataset.dataset == trial.dataset)?;
         let label = judged[index].labels.index_of(&trial.label)?;
-        Some(judged[index].grader.grade(label, &trial.answer.as_ref()?.text).certain)
+        Some(judged[index].grader.grade(label, trial.text()?).certain)
     };
     let input = SummaryInput { run, uncertain_share: compare::uncertain_share(trials, is_certain), server_flips };
     Ok(compare::summarise(&input, spec, trials))

@@ -135,8 +135,8 @@ pub(super) fn confusion_shifts(images: &[Image<'_>]) -> Vec<ConfusionShift> {
     let mut counts: BTreeMap<(&str, String), [usize; 2]> = BTreeMap::new();
     for image in images {
         for (run, trial) in image.model.into_iter().enumerate() {
-            let (Outcome::Incorrect(_), Some(answer)) = (trial.outcome, &trial.answer) else { continue };
-            counts.entry((&trial.label, bare_answer(&answer.text))).or_default()[run] += 1;
+            let (Outcome::Incorrect(_), Some(text)) = (trial.outcome, trial.text()) else { continue };
+            counts.entry((&trial.label, bare_answer(text))).or_default()[run] += 1;
         }
     }
     let mut shifts: Vec<ConfusionShift> = counts
@@ -196,13 +196,13 @@ pub(super) fn gained_images(images: &[Image<'_>]) -> Vec<GainedImage> {
 }
 
 fn said(trial: &Trial) -> String {
-    trial.answer.as_ref().map(|answer| answer.text.clone()).unwrap_or_default()
+    trial.text().unwrap_or_default().to_owned()
 }
 
 /// What was chosen among the labels, and whether that is right.
 fn choice(trial: Option<&Trial>) -> Option<(String, bool)> {
     let trial = trial?;
-    Some((trial.answer.as_ref()?.text.clone(), is_correct(trial)?))
+    Some((trial.text()?.to_owned(), is_correct(trial)?))
 }
 
 /// What `judge` alone makes of a trial: `undecided` is incorrect, no verdict is unscored.

@@ -91,12 +91,11 @@ impl Image<'_> {
 
     /// Whether the answer is the same, and the least logit gap to the last digit, where it is known.
     pub fn is_unchanged(&self) -> bool {
-        let [before, after] = self.model.map(|trial| trial.answer.as_ref());
-        match (before, after) {
-            (Some(before), Some(after)) => before.text == after.text && before.logit_gap == after.logit_gap,
-            (None, None) => true,
-            _ => false,
-        }
+        let [before, after] = self.model.map(|trial| {
+            let logit_gap = trial.answer().and_then(|answer| answer.logit_gap);
+            trial.text().map(|text| (text, logit_gap))
+        });
+        before == after
     }
 
     /// Right before, wrong after.

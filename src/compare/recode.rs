@@ -14,13 +14,13 @@ pub fn recode<'a>(trials: &mut [Trial], of_dataset: impl Fn(&str) -> Option<(&'a
     let mut known: HashMap<(String, usize, String), ErrorCode> = HashMap::new();
     for trial in trials {
         let is_generated = trial.subject == Subject::Model && trial.mode == Mode::Generate;
-        let (true, Outcome::Incorrect(_), Some(answer)) = (is_generated, trial.outcome, &trial.answer) else {
+        let (true, Outcome::Incorrect(_), Some(text)) = (is_generated, trial.outcome, trial.text()) else {
             continue;
         };
         let Some((labels, grader)) = of_dataset(&trial.dataset) else { continue };
         let Some(label) = labels.index_of(&trial.label) else { continue };
-        let code = known.entry((trial.dataset.clone(), label, answer.text.clone())).or_insert_with(|| {
-            match grader.grade(label, &answer.text).finding {
+        let code = known.entry((trial.dataset.clone(), label, text.to_owned())).or_insert_with(|| {
+            match grader.grade(label, text).finding {
                 Finding::Error(code) => code,
                 Finding::Correct { .. } => ErrorCode::Disputed,
             }

@@ -33,8 +33,7 @@ pub fn summarise(input: &SummaryInput<'_>, spec: &RunSpec, trials: &[Trial]) -> 
             name: spec.model.name.clone(),
             family: spec.model.family.clone(),
             adapter: spec.model.adapter.clone(),
-            compute_type: spec.compute_type.clone(),
-            device_kind: spec.device_kind.clone(),
+            computing: spec.computing.clone(),
             server_flips: input.server_flips,
         },
         encoder: encoder_heading(spec, trials),
@@ -253,8 +252,8 @@ pub(super) fn constant_answer(trials: &[&Trial]) -> Option<ConstantAnswer> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut n_scored = 0;
     for trial in trials.iter().filter(|trial| is_correct(trial).is_some()) {
-        let Some(answer) = &trial.answer else { continue };
-        *counts.entry(plain(&answer.text)).or_default() += 1;
+        let Some(text) = trial.text() else { continue };
+        *counts.entry(plain(text)).or_default() += 1;
         n_scored += 1;
     }
     let (answer, count) = counts.into_iter().max_by_key(|&(_, count)| count)?;
@@ -379,7 +378,7 @@ mod tests {
         let mut trials = five_pairs();
         for trial in trials.iter_mut().filter(|trial| trial.subject == Subject::Encoder) {
             trial.mode = Mode::Probe;
-            if trial.answer.is_some() && !matches!(trial.outcome, Outcome::Unscored(_)) {
+            if trial.response.is_some() && !matches!(trial.outcome, Outcome::Unscored(_)) {
                 let choice = |shots, is_correct| FewerShots { shots, answer: "cat".into(), is_correct };
                 trial.fewer_shots = vec![choice(1, false), choice(5, trial.label == "cat")];
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{EncoderRelation, JudgeSpec, ProbeClassifier, TowerChange};
+use crate::domain::{Computing, EncoderRelation, JudgeSpec, ProbeClassifier, TowerChange};
 
 /// The schema that this version writes.
 pub const SCHEMA: &str = "emt.summary/1";
@@ -41,10 +41,9 @@ pub struct ModelHeading {
     pub family: String,
     /// Its adapter's hash, if any.
     pub adapter: Option<String>,
-    /// `f32`, `bf16` or `f16`, with `+int8` behind it where weights are rounded.
-    pub compute_type: String,
-    /// `cpu`, `cuda`, `metal` or `served`.
-    pub device_kind: String,
+    /// Where, and in which numbers, it computes.
+    #[serde(flatten)]
+    pub computing: Computing,
     /// How often a server answered another thing when it was asked again; only of a served model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_flips: Option<ServerFlips>,

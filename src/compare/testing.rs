@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::domain::{
-    Answer, AnswerType, DatasetSpec, EncoderRelation, EncoderSpec, ErrorCode, JudgeSpec, Label, Mode, ModelSpec,
-    Outcome, ProbeClassifier, ProbeShots, ProbeSpec, RunSpec, Stop, Subject, SubjectPrompt, Trial, UnscoredReason,
+    Answer, AnswerType, Computing, DatasetSpec, EncoderRelation, EncoderSpec, ErrorCode, JudgeSpec, Label, Mode,
+    ModelSpec, Outcome, ProbeClassifier, ProbeShots, ProbeSpec, Response, RunSpec, Stop, Subject, SubjectPrompt, Trial,
+    UnscoredReason,
 };
 
 pub const RIGHT: Outcome = Outcome::Correct;
@@ -47,8 +48,7 @@ pub fn spec(with_encoder: bool) -> RunSpec {
         sample_seed: 0,
         modes: vec![Mode::Generate],
         max_new_tokens: 32,
-        compute_type: "f32".into(),
-        device_kind: "cpu".into(),
+        computing: Computing::Local { compute_type: "f32".into(), device_kind: "cpu".into() },
         judges: ["rules", "llm"]
             .map(|judge| JudgeSpec { judge: judge.into(), model: "1".into(), prompt: None, parameters: Value::Null })
             .to_vec(),
@@ -93,12 +93,15 @@ pub fn trial(subject: Subject, n: usize, label: &str, answer: &str, outcome: Out
         subject,
         mode: if subject == Subject::Model { Mode::Generate } else { Mode::ZeroShot },
         prompt: "emt".into(),
-        answer: Some(Answer {
-            text: answer.into(),
-            stop: Stop::Eos,
-            n_prompt_tokens: None,
-            n_answer_tokens: None,
-            logit_gap: None,
+        response: Some(match subject {
+            Subject::Model => Response::Generated(Answer {
+                text: answer.into(),
+                stop: Stop::Eos,
+                n_prompt_tokens: None,
+                n_answer_tokens: None,
+                logit_gap: None,
+            }),
+            Subject::Encoder => Response::Chosen { label: answer.into(), n_prompt_tokens: None },
         }),
         thought: None,
         scores: Vec::new(),

@@ -30,3 +30,35 @@ pub struct Answer {
     /// The least top-1 minus top-2 logit over the answer's steps: it tells near-ties.
     pub logit_gap: Option<f32>,
 }
+
+/// What a subject said: free text, or one of the labels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Response {
+    /// Text that a model wrote.
+    Generated(Answer),
+    /// The label that ranked best, or the one that a server was held to.
+    Chosen {
+        /// The label's name.
+        label: String,
+        /// Tokens of the rendered prompt, image positions included, where one was read.
+        n_prompt_tokens: Option<u32>,
+    },
+}
+
+impl Response {
+    /// The text, or the label's name.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Generated(answer) => &answer.text,
+            Self::Chosen { label, .. } => label,
+        }
+    }
+
+    /// The text that a model wrote, with what is known of it.
+    pub fn generated(&self) -> Option<&Answer> {
+        match self {
+            Self::Generated(answer) => Some(answer),
+            Self::Chosen { .. } => None,
+        }
+    }
+}

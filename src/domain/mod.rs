@@ -1,10 +1,11 @@
 //! The nouns of `emt`, pure: no tensors, files, clocks or sockets.
 //!
 //! Read them in this order: an [`RgbImage`] belongs to a [`Sample`], whose label is one of a
-//! [`LabelSet`]; a [`Subject`] answers a [`Prompt`] with an [`Answer`]; judges give [`JudgeVerdict`]s;
+//! [`LabelSet`]; a [`Subject`] answers a [`Prompt`] with a [`Response`]; judges give [`JudgeVerdict`]s;
 //! together they make an [`Outcome`], and all of it is a [`Trial`].
 
 mod answer;
+mod computing;
 mod error_kind;
 mod image;
 mod label;
@@ -17,10 +18,12 @@ mod run_spec;
 mod sample;
 pub mod text;
 mod thought;
+mod training_spec;
 mod trial;
 mod verdict;
 
-pub use answer::{Answer, Stop};
+pub use answer::{Answer, Response, Stop};
+pub use computing::Computing;
 pub use error_kind::{ErrorCode, ErrorKind};
 pub use image::RgbImage;
 pub use label::{AnswerType, Label, LabelSet, LabelSetError};
@@ -28,11 +31,12 @@ pub use nearest::{closest, nearest};
 pub use outcome::{Outcome, UnscoredReason};
 pub use probe::{ProbeClassifier, ProbeShots, ProbeSpec};
 pub use prompt::Prompt;
-pub use run_set::RunSet;
+pub use run_set::{RunId, RunSet};
 pub use run_spec::{
     DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, ServedSpec, SubjectPrompt, TowerChange,
 };
 pub use sample::{Sample, select};
 pub use thought::{SplitReply, ends_in_thought, with_thought_opened};
+pub use training_spec::{Decay, LoraShape, Method, TrainingDatasetSpec, TrainingNumbers, TrainingSpec};
 pub use trial::{FewerShots, Mode, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
 pub use verdict::{JudgeVerdict, Verdict};

@@ -1,21 +1,42 @@
 //! Which runs of a lock-step.
 
-/// Some of the runs that go on in lock-step, by their number.
+/// One of the runs that go on in lock-step, by its place among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunId(usize);
+
+impl RunId {
+    /// The run at `place`, from 0.
+    pub const fn new(place: usize) -> Self {
+        Self(place)
+    }
+
+    /// Its place, from 0.
+    pub const fn place(self) -> usize {
+        self.0
+    }
+
+    /// The runs at the places `0..n_runs`.
+    pub fn all(n_runs: usize) -> impl Iterator<Item = Self> {
+        (0..n_runs).map(Self)
+    }
+}
+
+/// Some of the runs that go on in lock-step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunSet(u64);
 
 impl RunSet {
-    /// So many runs can go on at once.
+    /// The most runs that can go on at once.
     pub const N_RUNS_MAX: usize = 64;
 
-    /// The runs of `0..n_runs` that `is_in` names.
-    pub fn of(n_runs: usize, is_in: impl Fn(usize) -> bool) -> Self {
-        Self((0..n_runs).filter(|&run| is_in(run)).fold(0, |bits, run| bits | 1 << run))
+    /// Those of `n_runs` runs that `is_in` names.
+    pub fn of(n_runs: usize, is_in: impl Fn(RunId) -> bool) -> Self {
+        Self(RunId::all(n_runs).filter(|&run| is_in(run)).fold(0, |bits, RunId(place)| bits | 1 << place))
     }
 
     /// Whether `run` is one of them.
-    pub fn contains(self, run: usize) -> bool {
-        self.0 >> run & 1 == 1
+    pub fn contains(self, RunId(place): RunId) -> bool {
+        self.0 >> place & 1 == 1
     }
 
     /// The runs of either.
@@ -33,9 +54,9 @@ impl RunSet {
         self.0 == 0
     }
 
-    /// Their numbers, rising.
-    pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..Self::N_RUNS_MAX).filter(move |&run| self.contains(run))
+    /// The runs, rising.
+    pub fn iter(self) -> impl Iterator<Item = RunId> {
+        RunId::all(Self::N_RUNS_MAX).filter(move |&run| self.contains(run))
     }
 }
 
@@ -43,14 +64,18 @@ impl RunSet {
 mod tests {
     use super::*;
 
+    fn places(set: RunSet) -> Vec<usize> {
+        set.iter().map(RunId::place).collect()
+    }
+
     #[test]
     fn a_set_holds_what_it_was_made_of() {
-        let set = RunSet::of(RunSet::N_RUNS_MAX, |run| run % 9 == 0);
-        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 9, 18, 27, 36, 45, 54, 63]);
-        assert!(set.contains(63) && !set.contains(62) && !set.is_empty());
+        let set = RunSet::of(RunSet::N_RUNS_MAX, |run| run.place() % 9 == 0);
+        assert_eq!(places(set), [0, 9, 18, 27, 36, 45, 54, 63]);
+        assert!(set.contains(RunId::new(63)) && !set.contains(RunId::new(62)) && !set.is_empty());
         assert!(RunSet::of(5, |_| false).is_empty());
-        let either = RunSet::of(4, |run| run == 1).union(RunSet::of(4, |run| run == 3));
-        assert_eq!(either.iter().collect::<Vec<_>>(), [1, 3]);
-        assert_eq!(either.intersection(RunSet::of(4, |run| run > 1)).iter().collect::<Vec<_>>(), [3]);
+        let either = RunSet::of(4, |run| run.place() == 1).union(RunSet::of(4, |run| run.place() == 3));
+        assert_eq!(places(either), [1, 3]);
+        assert_eq!(places(either.intersection(RunSet::of(4, |run| run.place() > 1))), [3]);
     }
 }

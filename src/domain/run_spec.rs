@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AnswerType, Label, LabelSet, Mode, ProbeSpec, Subject};
+use super::{AnswerType, Computing, Label, LabelSet, Mode, ProbeSpec, Subject};
 
 /// How the encoder in the headings relates to the model's own vision tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,10 +199,9 @@ pub struct RunSpec {
     pub modes: Vec<Mode>,
     /// Generation stops after as many tokens.
     pub max_new_tokens: usize,
-    /// `f32`, `bf16` or `f16`, with `+int8` behind it where weights are rounded; `served` where a server does not tell.
-    pub compute_type: String,
-    /// `cpu`, `cuda`, `metal` or `served`.
-    pub device_kind: String,
+    /// Where, and in which numbers, the model computes.
+    #[serde(flatten)]
+    pub computing: Computing,
     /// The judges, the deciding one last.
     pub judges: Vec<JudgeSpec>,
     /// The fine-tuned label sets by dataset name, which decide the code `leak` but never an outcome.

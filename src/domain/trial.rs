@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, JudgeVerdict, Outcome};
+use super::{Answer, JudgeVerdict, Outcome, Response};
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -106,7 +106,7 @@ pub struct Trial {
     /// The prompt's name; `caption` for zero-shot, `probe-k` for a probe of k shots.
     pub prompt: String,
     /// What was said; `None` where nothing could be.
-    pub answer: Option<Answer>,
+    pub response: Option<Response>,
     /// What a reasoning model thought before it answered, verbatim; never graded.
     pub thought: Option<String>,
     /// The best labels, best first, where the mode ranks them.
@@ -122,6 +122,16 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// What was said: the text of an answer, or the name of the chosen label.
+    pub fn text(&self) -> Option<&str> {
+        self.response.as_ref().map(Response::text)
+    }
+
+    /// The answer that a model wrote, where it was asked for text and gave some.
+    pub fn answer(&self) -> Option<&Answer> {
+        self.response.as_ref()?.generated()
+    }
+
     /// The key under which a later line replaces an earlier one.
     pub fn key(&self) -> TrialKey {
         TrialKey { dataset: self.dataset.clone(), sample: self.sample.clone(), subject: self.subject, mode: self.mode }

@@ -1,19 +1,19 @@
 //! Requests to a server on their way, and what comes back.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::images::{PreparedBatch, PreparedForServer, PreparedSample, ServerPreparation};
-use super::opened::ReadyServer;
+use super::images::{ImageSource, PreparedBatch, PreparedForServer, PreparedSample, ServerPreparation};
 use super::plan::SampleWork;
-use super::spec::Question;
+use super::respondent::{Asked, Respondent};
 use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Failure, FromServer};
+use super::task::{Task, TaskId};
 use crate::api::{ChatError, ChatReply, ChatRequest, Part};
 use crate::dataset::{Dataset, png};
-use crate::domain::{Mode, ScoredLabel, SplitReply};
+use crate::domain::{Mode, RunId, RunSet, ScoredLabel, SplitReply};
 use crate::model::preprocess::ImageInput;
 use crate::model::scoring::{ranking, shares};
 use crate::model::served::{LabelScoring, LabelTokens, Server, label_tokens, scores};
@@ -25,10 +25,11 @@ const WAIT: Duration = Duration::from_millis(50);
 /// So many labels of a ranking are kept.
 const N_SCORES_KEPT: usize = 5;
 
-/// A server and its encoder with the questions of every dataset.
-pub(super) struct ServerAsker {
+/// Models behind a server, and the encoder beside them.
+pub(super) struct ServedRespondent {
     server: Server,
     encoder: Option<ZeroShot>,
+    /// What they are asked, by task, once that was prepared.
     questions: Vec<ServerQuestion>,
     max_new_tokens: usize,
 }
@@ -40,70 +41,73 @@ struct ServerQuestion {
     for_encoder: Option<EmbeddedLabels>,
 }
 
-impl ServerAsker {
-    /// Prepares the questions: embeds captions.
-    pub fn new(
-        ready: ReadyServer,
-        datasets: &[Dataset],
-        questions: &[Question],
-        max_new_tokens: usize,
-    ) -> Result<Self> {
-        let ReadyServer(loaded) = ready;
-        let question = |(dataset, question): (&Dataset, &Question)| -> Result<ServerQuestion> {
+impl ServedRespondent {
+    /// Of a probed server and a loaded encoder.
+    pub fn new(server: Server, encoder: Option<ZeroShot>) -> Self {
+        Self { server, encoder, questions: Vec::new(), max_new_tokens: 0 }
+    }
+
+    fn question(&self, task: TaskId) -> &ServerQuestion {
+        &self.questions[task.place()]
+    }
+}
+
+impl Respondent for ServedRespondent {
+    /// Embeds captions; prompts are rendered by the server.
+    fn prepare(&mut self, tasks: &[Task], asked: &Asked<'_>) -> Result<()> {
+        let question = |Task { dataset, question, .. }: &Task| -> Result<ServerQuestion> {
             let labels: Vec<&str> = dataset.labels.names().collect();
             let embed = |encoder: &ZeroShot| encoder.embed(&question.captions, &labels);
             Ok(ServerQuestion {
-                text: question.text.clone(),
-                for_encoder: loaded.encoder.as_ref().map(embed).transpose()?,
+                text: question.prompt.text.clone(),
+                for_encoder: self.encoder.as_ref().map(embed).transpose()?,
                 labels: labels.into_iter().map(str::to_owned).collect(),
             })
         };
-        let questions = datasets.iter().zip(questions).map(question).collect::<Result<_>>()?;
-        Ok(Self { server: loaded.server, encoder: loaded.encoder, questions, max_new_tokens })
+        self.questions = tasks.iter().map(question).collect::<Result<_>>()?;
+        self.max_new_tokens = asked.max_new_tokens;
+        Ok(())
     }
 
-    /// How images are prepared.
-    pub fn preparation(&self) -> ServerPreparation {
-        ServerPreparation { encoder: self.encoder.as_ref().map(|encoder| encoder.preprocessor().clone()) }
+    fn answer_all(&mut self, source: &ImageSource<'_>, sender: &SyncSender<Result<AnsweredBatch>>) {
+        let encoder = self.encoder.as_ref().map(|encoder| encoder.preprocessor().clone());
+        let (asker, is_stopped) = (&*self, source.is_stopped);
+        source.ahead(&ServerPreparation { encoder }, |prepared| {
+            let mut desk = Desk { asker, sender, is_stopped, jobs: BTreeMap::new(), samples: BTreeMap::new(), next: 0 };
+            if let Err(error) = desk.work(prepared) {
+                // Where nobody listens any more, nobody needs to know.
+                let _ = sender.send(Err(error));
+            }
+        });
     }
 
-    /// Answers all batches, or what was asked before `is_stopped`, and sends what comes as it comes.
-    pub fn answer_all(
+    fn ask_again(
         &self,
-        prepared: &Receiver<PreparedBatch<PreparedForServer>>,
-        sender: &SyncSender<Result<AnsweredBatch>>,
-        is_stopped: &(dyn Fn() -> bool + Sync),
-    ) {
-        let mut desk = Desk { asker: self, sender, is_stopped, jobs: HashMap::new(), samples: HashMap::new(), next: 0 };
-        if let Err(error) = desk.work(prepared) {
-            // Where nobody listens any more, nobody needs to know.
-            let _ = sender.send(Err(error));
-        }
-    }
-
-    /// Asks again about one image of a dataset, by run; `None` where there is no answer this time. Nothing else may be
-    /// under way.
-    pub fn ask_again(&self, dataset: usize, of: &Dataset, asked: &[(usize, usize)]) -> Result<Vec<Option<String>>> {
+        run: RunId,
+        task: TaskId,
+        dataset: &Dataset,
+        positions: &[usize],
+    ) -> Result<Vec<Option<String>>> {
         let client = self.server.client();
-        let mut answers: Vec<Option<String>> = vec![None; asked.len()];
+        let mut answers: Vec<Option<String>> = vec![None; positions.len()];
         let receive = |answers: &mut [Option<String>], wait| -> Result<()> {
             if let Some((ticket, result)) = client.recv_timeout(wait) {
                 let reply = refuse_fatal(result)?;
-                let run = asked[ticket as usize].0;
-                let said = reply.ok().and_then(|reply| self.server.answer(run, &reply).ok());
+                let said = reply.ok().and_then(|reply| self.server.answer(run.place(), &reply).ok());
                 // What is compared is what was said, not what was thought.
                 answers[ticket as usize] = said.and_then(|said| SplitReply::new(&said.text, false).answer);
             }
             Ok(())
         };
-        for (ticket, &(run, position)) in asked.iter().enumerate() {
-            let Ok(image) = of.read(position) else { continue };
+        for (ticket, &position) in positions.iter().enumerate() {
+            let Ok(image) = dataset.read(position) else { continue };
             let part = Part::png(&png(&image)?);
             while client.n_outstanding() >= client.capacity() {
                 receive(&mut answers, WAIT)?;
             }
-            let question = &self.questions[dataset].text;
-            client.submit(self.server.generate_request(run, question, &part, self.max_new_tokens), ticket as u64);
+            let question = &self.question(task).text;
+            let request = self.server.generate_request(run.place(), question, &part, self.max_new_tokens);
+            client.submit(request, ticket as u64);
         }
         while client.n_outstanding() > 0 {
             receive(&mut answers, WAIT)?;
@@ -115,7 +119,7 @@ impl ServerAsker {
 /// What a ticket is for.
 struct Job {
     sample: u64,
-    run: usize,
+    run: RunId,
     kind: Kind,
 }
 
@@ -130,12 +134,12 @@ enum Kind {
 
 /// A sample of which something is under way.
 struct OpenSample {
-    dataset: usize,
+    task: TaskId,
     work: SampleWork,
     content: String,
     n_open: usize,
     /// By run, what has come of its labels.
-    labels: HashMap<usize, OpenLabels>,
+    labels: BTreeMap<RunId, OpenLabels>,
 }
 
 struct OpenLabels {
@@ -145,11 +149,11 @@ struct OpenLabels {
 }
 
 struct Desk<'a> {
-    asker: &'a ServerAsker,
+    asker: &'a ServedRespondent,
     sender: &'a SyncSender<Result<AnsweredBatch>>,
     is_stopped: &'a (dyn Fn() -> bool + Sync),
-    jobs: HashMap<u64, Job>,
-    samples: HashMap<u64, OpenSample>,
+    jobs: BTreeMap<u64, Job>,
+    samples: BTreeMap<u64, OpenSample>,
     next: u64,
 }
 
@@ -187,13 +191,13 @@ impl Desk<'_> {
 
     /// Sends the requests of a batch, and asks the encoder while they are under way.
     fn take(&mut self, batch: PreparedBatch<PreparedForServer>) -> Result<Result<(), Gone>> {
-        let dataset = batch.dataset;
+        let task = batch.task;
         let (mut settled, mut for_encoder) = (Vec::new(), Vec::new());
         let mut n_done = 0;
         for PreparedSample { work, image } in batch.samples {
             // What is under way is waited for; nothing is added to it.
             if (self.is_stopped)() {
-                return Ok(self.send(AnsweredBatch { dataset, samples: settled, n_done }));
+                return Ok(self.send(AnsweredBatch { task, samples: settled, n_done }));
             }
             let image = match image {
                 Ok(image) => image,
@@ -208,7 +212,7 @@ impl Desk<'_> {
             }
             match image.part {
                 Some(Ok(part)) => {
-                    if self.submit(dataset, work, &image.content, &part)?.is_err() {
+                    if self.submit(task, work, &image.content, &part)?.is_err() {
                         return Ok(Err(Gone));
                     }
                 }
@@ -220,18 +224,18 @@ impl Desk<'_> {
             }
         }
         if let (Some(encoder), false) = (&self.asker.encoder, for_encoder.is_empty()) {
-            settled.extend(self.ask_encoder(encoder, dataset, for_encoder)?);
+            settled.extend(self.ask_encoder(encoder, task, for_encoder)?);
         }
-        Ok(self.send(AnsweredBatch { dataset, samples: settled, n_done }))
+        Ok(self.send(AnsweredBatch { task, samples: settled, n_done }))
     }
 
     fn ask_encoder(
         &self,
         encoder: &ZeroShot,
-        dataset: usize,
+        task: TaskId,
         asked: Vec<(SampleWork, String, ImageInput)>,
     ) -> Result<Vec<AnsweredSample>> {
-        let labels = self.asker.questions[dataset].for_encoder.as_ref().context("the encoder has no captions")?;
+        let labels = self.asker.question(task).for_encoder.as_ref().context("the encoder has no captions")?;
         let inputs: Vec<&ImageInput> = asked.iter().map(|(.., input)| input).collect();
         let ranked = encoder.rank(labels, &inputs)?;
         let answered = asked.into_iter().zip(ranked).map(|((work, content, _), ranking)| {
@@ -245,16 +249,16 @@ impl Desk<'_> {
     }
 
     /// Sends all requests about one sample; takes replies in while the client is full.
-    fn submit(&mut self, dataset: usize, work: SampleWork, content: &str, image: &Part) -> Result<Result<(), Gone>> {
-        let (server, question) = (&self.asker.server, &self.asker.questions[dataset]);
-        let mut jobs: Vec<(usize, Kind, ChatRequest)> = Vec::new();
-        let mut labels = HashMap::new();
+    fn submit(&mut self, task: TaskId, work: SampleWork, content: &str, image: &Part) -> Result<Result<(), Gone>> {
+        let (server, question) = (&self.asker.server, self.asker.question(task));
+        let mut jobs: Vec<(RunId, Kind, ChatRequest)> = Vec::new();
+        let mut labels = BTreeMap::new();
         for run in work.generate.iter() {
-            let request = server.generate_request(run, &question.text, image, self.asker.max_new_tokens);
+            let request = server.generate_request(run.place(), &question.text, image, self.asker.max_new_tokens);
             jobs.push((run, Kind::Generate, request));
         }
         for run in work.score.iter() {
-            let model = &server.models()[run];
+            let model = &server.models()[run.place()];
             let scoring = model.label_scoring.as_ref().context("the labels of a served model were not prepared")?;
             let requests = scoring.requests(model, &question.text, image, &question.labels);
             let is_by_label = matches!(scoring, LabelScoring::PromptLogprobs { .. });
@@ -266,7 +270,7 @@ impl Desk<'_> {
             jobs.extend(requests.into_iter().enumerate().map(|(index, request)| (run, kind(index), request)));
         }
         let sample = self.ticket();
-        let open = OpenSample { dataset, work, content: content.to_owned(), n_open: jobs.len(), labels };
+        let open = OpenSample { task, work, content: content.to_owned(), n_open: jobs.len(), labels };
         self.samples.insert(sample, open);
         for (run, kind, request) in jobs {
             while server.client().n_outstanding() >= server.client().capacity() {
@@ -289,14 +293,13 @@ impl Desk<'_> {
     /// Takes in what has come, and waits for the first of it.
     fn receive(&mut self, wait: Duration) -> Result<Result<(), Gone>> {
         let mut wait = wait;
-        let mut settled: HashMap<usize, AnsweredBatch> = HashMap::new();
+        let mut settled: BTreeMap<TaskId, AnsweredBatch> = BTreeMap::new();
         let mut failure = None;
         while let Some((ticket, result)) = self.asker.server.client().recv_timeout(wait) {
             wait = Duration::ZERO;
             match self.settle(ticket, result) {
-                Ok(Some((dataset, sample, n_done))) => {
-                    let batch =
-                        settled.entry(dataset).or_insert(AnsweredBatch { dataset, samples: Vec::new(), n_done: 0 });
+                Ok(Some((task, sample, n_done))) => {
+                    let batch = settled.entry(task).or_insert(AnsweredBatch { task, samples: Vec::new(), n_done: 0 });
                     batch.samples.push(sample);
                     batch.n_done += n_done;
                 }
@@ -323,12 +326,12 @@ impl Desk<'_> {
         self.sender.send(Ok(batch)).map_err(|_| Gone)
     }
 
-    /// What a completion means: the dataset, what is known now, and whether the sample is done with it.
+    /// What a completion means: the task, what is known now, and whether the sample is done with it.
     fn settle(
         &mut self,
         ticket: u64,
         result: Result<ChatReply, ChatError>,
-    ) -> Result<Option<(usize, AnsweredSample, usize)>> {
+    ) -> Result<Option<(TaskId, AnsweredSample, usize)>> {
         let Some(Job { sample, run, kind }) = self.jobs.remove(&ticket) else { return Ok(None) };
         let reply = refuse_fatal(result)?;
         let Some(open) = self.samples.get_mut(&sample) else {
@@ -338,11 +341,14 @@ impl Desk<'_> {
         let n_done = usize::from(open.n_open == 0);
         let mut answers = ImageAnswers::default();
         let mut from_server = FromServer::default();
-        let question = &self.asker.questions[open.dataset];
+        let question = self.asker.question(open.task);
         match kind {
             Kind::Generate => {
                 let answer = reply.map_err(|error| failed(run, Mode::Generate, &error)).and_then(|reply| {
-                    self.asker.server.answer(run, &reply).map_err(|message| no_answer(run, Mode::Generate, message))
+                    self.asker
+                        .server
+                        .answer(run.place(), &reply)
+                        .map_err(|message| no_answer(run, Mode::Generate, message))
                 });
                 match answer {
                     Ok(answer) => answers.generated.push((run, Ok(answer))),
@@ -354,7 +360,7 @@ impl Desk<'_> {
                 Err(failure) => from_server.failed.push(failure),
             },
             Kind::Label(index) => {
-                let end = match &self.asker.server.models()[run].label_scoring {
+                let end = match &self.asker.server.models()[run.place()].label_scoring {
                     Some(LabelScoring::PromptLogprobs { end }) => end.as_str(),
                     _ => bail!("a label was scored in a way that was not asked for"),
                 };
@@ -366,24 +372,24 @@ impl Desk<'_> {
                 }
             }
         }
-        let (dataset, work, content) = (open.dataset, open.work, open.content.clone());
+        let (task, work, content) = (open.task, open.work, open.content.clone());
         if n_done > 0 {
             self.samples.remove(&sample);
         }
         let result = Ok(Answers { content, answers, probed: Vec::new(), from_server });
-        Ok(Some((dataset, AnsweredSample { work, result }, n_done)))
+        Ok(Some((task, AnsweredSample { work, result }, n_done)))
     }
 }
 
 /// The label that the server was held to.
 fn choice(
     server: &Server,
-    run: usize,
+    run: RunId,
     reply: Result<ChatReply, ChatError>,
     labels: &[String],
 ) -> Result<(String, Option<u32>), Failure> {
     let reply = reply.map_err(|error| failed(run, Mode::Score, &error))?;
-    match &server.models()[run].label_scoring {
+    match &server.models()[run.place()].label_scoring {
         Some(LabelScoring::Constraint(constraint)) => {
             let label = constraint.choice(&reply, labels).map_err(|message| no_answer(run, Mode::Score, message))?;
             Ok((label, reply.n_prompt_tokens))
@@ -396,7 +402,7 @@ impl OpenLabels {
     /// Takes in what was said of one label; with the last of them, the choice.
     fn take(
         &mut self,
-        run: usize,
+        run: RunId,
         index: usize,
         end: &str,
         reply: Result<ChatReply, ChatError>,
@@ -442,17 +448,17 @@ fn refuse_fatal(result: Result<ChatReply, ChatError>) -> Result<Result<ChatReply
     }
 }
 
-fn failed(run: usize, mode: Mode, error: &ChatError) -> Failure {
+fn failed(run: RunId, mode: Mode, error: &ChatError) -> Failure {
     Failure { run, mode, message: error.to_string(), may_pass: error.is_passing() }
 }
 
-fn no_answer(run: usize, mode: Mode, message: String) -> Failure {
+fn no_answer(run: RunId, mode: Mode, message: String) -> Failure {
     Failure { run, mode, message, may_pass: false }
 }
 
 /// A sample whose image cannot be put into a request.
 fn unsendable(work: SampleWork, content: String, message: &str) -> AnsweredSample {
-    let of_mode = |mode, runs: crate::domain::RunSet| runs.iter().map(move |run| (run, mode)).collect::<Vec<_>>();
+    let of_mode = |mode, runs: RunSet| runs.iter().map(move |run| (run, mode)).collect::<Vec<_>>();
     let asked = [of_mode(Mode::Generate, work.generate), of_mode(Mode::Score, work.score)].concat();
     let failed = asked.into_iter().map(|(run, mode)| no_answer(run, mode, message.to_owned())).collect();
     let from_server = FromServer { held: Vec::new(), failed };

@@ -32,7 +32,7 @@ pub(super) struct RunFeatures {
 impl RunFeatures {
     /// Of the towers of `subjects`, which compute at `placement`.
     pub fn new(cache: Arc<FeatureCache>, subjects: &Subjects, origins: Origins, placement: &Placement) -> Self {
-        let of = |tower: RunSet| tower.iter().next().and_then(|run| origins.runs.get(run)).cloned();
+        let of = |tower: RunSet| tower.iter().next().and_then(|run| origins.runs.get(run.place())).cloned();
         let towers = subjects.towers().into_iter().filter_map(|tower| Some((tower, of(tower)?))).collect();
         Self { cache, placement: placement.clone(), towers, encoder: origins.encoder }
     }

@@ -1,15 +1,16 @@
 //! Reads and prepares images ahead of whoever answers.
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rayon::prelude::*;
 
 use super::features::RunFeatures;
 use super::plan::SampleWork;
+use super::task::{Task, TaskId};
 use super::timing::{Stage, Stages};
 use crate::api::Part;
-use crate::dataset::{Dataset, UnreadableImage, png};
+use crate::dataset::{UnreadableImage, png};
 use crate::domain::RgbImage;
 use crate::model::features::Features;
 use crate::model::preprocess::{ImageInput, ImageProcessor, Preprocessor};
@@ -45,7 +46,7 @@ pub(super) struct PreparedSample<I> {
 
 /// A batch on its way to whoever answers.
 pub(super) struct PreparedBatch<I> {
-    pub dataset: usize,
+    pub task: TaskId,
     pub samples: Vec<PreparedSample<I>>,
 }
 
@@ -76,7 +77,7 @@ impl Prepare for Preparation {
         let apart = |encoder: &&Preprocessor| !base.agrees_with(encoder, image.width(), image.height());
         let for_encoder = self.encoder.as_ref().filter(|_| asks_encoder).filter(apart);
         let lookers = work.models().union(work.probe);
-        let is_seen = |view: usize| lookers.iter().any(|run| self.view_of.get(run) == Some(&view));
+        let is_seen = |view: usize| lookers.iter().any(|run| self.view_of.get(run.place()) == Some(&view));
         let serves_encoder = asks_encoder && for_encoder.is_none() && self.encoder.is_some();
         let for_models = self.views.iter().enumerate().map(|(view, processor)| {
             (is_seen(view) || view == BASE_VIEW && serves_encoder).then(|| processor.prepare(image))
@@ -111,31 +112,46 @@ impl Prepare for ServerPreparation {
     }
 }
 
-/// Sends all of `remaining` in batches; ends early where the receiver is gone or `is_stopped`.
-pub(super) fn send_batches<P: Prepare>(
-    preparation: &P,
-    datasets: &[(&Dataset, &[SampleWork])],
-    batch_size: usize,
-    is_stopped: &(dyn Fn() -> bool + Sync),
-    stages: &Stages,
-    sender: SyncSender<PreparedBatch<P::Image>>,
-) {
-    for (index, (dataset, remaining)) in datasets.iter().enumerate() {
-        for chunk in remaining.chunks(batch_size) {
-            if is_stopped() {
-                return;
-            }
-            let prepare = |&work: &SampleWork| {
-                let read = || dataset.read(work.position).map(|image| (image.content(), image));
-                let image = stages.time(Stage::Read, read);
-                let prepare = |(content, image): (String, RgbImage)| {
-                    stages.time(Stage::Prepare, || preparation.prepare(&image, content, &work))
+/// The images that remain to be asked about, in batches.
+pub(super) struct ImageSource<'a> {
+    pub tasks: &'a [Task],
+    pub batch_size: usize,
+    pub is_stopped: &'a (dyn Fn() -> bool + Sync),
+    pub stages: &'a Stages,
+}
+
+/// One batch is prepared while another is answered; more would only hold memory.
+pub(super) const BATCHES_AHEAD: usize = 1;
+
+impl ImageSource<'_> {
+    /// Lets `answer` take batches while a thread of its own reads and prepares images ahead of it.
+    pub fn ahead<P: Prepare>(&self, preparation: &P, answer: impl FnOnce(&Receiver<PreparedBatch<P::Image>>)) {
+        std::thread::scope(|scope| {
+            let (sender, prepared) = sync_channel(BATCHES_AHEAD);
+            scope.spawn(move || self.send(preparation, &sender));
+            answer(&prepared);
+        });
+    }
+
+    /// Sends all that remains; ends early where the receiver is gone or somebody asked to stop.
+    fn send<P: Prepare>(&self, preparation: &P, sender: &SyncSender<PreparedBatch<P::Image>>) {
+        for (place, Task { dataset, work, .. }) in self.tasks.iter().enumerate() {
+            for chunk in work.remaining.chunks(self.batch_size) {
+                if (self.is_stopped)() {
+                    return;
+                }
+                let prepare = |&work: &SampleWork| {
+                    let read = || dataset.read(work.position).map(|image| (image.content(), image));
+                    let image = self.stages.time(Stage::Read, read);
+                    let prepare = |(content, image): (String, RgbImage)| {
+                        self.stages.time(Stage::Prepare, || preparation.prepare(&image, content, &work))
+                    };
+                    PreparedSample { work, image: image.map(prepare) }
                 };
-                PreparedSample { work, image: image.map(prepare) }
-            };
-            let samples = chunk.par_iter().map(prepare).collect();
-            if sender.send(PreparedBatch { dataset: index, samples }).is_err() {
-                return;
+                let samples = chunk.par_iter().map(prepare).collect();
+                if sender.send(PreparedBatch { task: TaskId::new(place), samples }).is_err() {
+                    return;
+                }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Answers on their way through the judges and into the journal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::events::{Event, Observer};
 use super::trials::thought_apart;
 use crate::assets;
-use crate::domain::{Answer, LabelSet, Mode, Outcome, RunSpec, Subject, Trial, UnscoredReason};
+use crate::domain::{Answer, LabelSet, Mode, Outcome, RunId, RunSpec, Subject, Trial, UnscoredReason};
 use crate::judging::{JudgeCounters, JudgeNotice, Judged, JudgedDataset, Panel};
 use crate::record::{JUDGE_DOUBT, RunFolder};
 use crate::taxonomy::{Grader, Lexicon};
@@ -35,11 +35,11 @@ pub fn judged_datasets(spec: &RunSpec) -> Result<Vec<JudgedDataset>> {
 /// The judges at work for all runs of a lock-step: trials that wait for a verdict. Equal pairs are asked once.
 pub(super) struct Bench {
     panel: Panel,
-    datasets: HashMap<String, (usize, HashMap<String, usize>)>,
+    datasets: BTreeMap<String, (usize, BTreeMap<String, usize>)>,
     /// By token, the run and its trial.
-    waiting: HashMap<u64, (usize, Trial)>,
+    waiting: BTreeMap<u64, (RunId, Trial)>,
     next_token: u64,
-    tallies: HashMap<String, Tally>,
+    tallies: BTreeMap<String, Tally>,
 }
 
 /// Model trials of one dataset in this sitting.
@@ -61,7 +61,7 @@ impl Bench {
                 (dataset.dataset.clone(), (index, labels))
             })
             .collect();
-        Self { panel, datasets, waiting: HashMap::new(), next_token: 0, tallies: HashMap::new() }
+        Self { panel, datasets, waiting: BTreeMap::new(), next_token: 0, tallies: BTreeMap::new() }
     }
 
     /// Asks the judge the fixed questions; what a person should know of its replies.
@@ -72,7 +72,7 @@ impl Bench {
     /// Takes over verdicts of an earlier sitting, so that no pair is asked twice.
     pub fn remember(&mut self, trials: &[Trial]) -> Result<()> {
         for trial in trials.iter().filter(|trial| is_judged(trial)) {
-            let Some(answer) = &trial.answer else { continue };
+            let Some(answer) = trial.answer() else { continue };
             let (dataset, label) = self.place(trial)?;
             for verdict in &trial.verdicts {
                 self.panel.remember(dataset, label, &answer.text, verdict);
@@ -82,9 +82,9 @@ impl Bench {
     }
 
     /// Hands in a trial of the model of `run`. It comes back as it should be journalled now: decided, or pending.
-    pub fn submit(&mut self, run: usize, trial: Trial) -> Result<Trial> {
+    pub fn submit(&mut self, run: RunId, trial: Trial) -> Result<Trial> {
         let mut trial = thought_apart(trial);
-        let Some(Answer { text, .. }) = &trial.answer else {
+        let Some(Answer { text, .. }) = trial.answer() else {
             self.tally_mut(&trial).n_unscored += 1;
             return Ok(trial);
         };
@@ -117,7 +117,7 @@ impl Bench {
     }
 
     /// Trials that were decided since, with their runs; waits up to `wait` for the first.
-    pub fn decided(&mut self, wait: Duration) -> Vec<(usize, Trial)> {
+    pub fn decided(&mut self, wait: Duration) -> Vec<(RunId, Trial)> {
         let completed = self.panel.completed(wait);
         let mut trials = Vec::with_capacity(completed.len());
         for (token, judged) in completed {
@@ -214,7 +214,7 @@ pub fn rejudge(
 ) -> Result<Option<String>> {
     let mut bench = Bench::new(panel, spec);
     bench.remember(recorded)?;
-    let settled: std::collections::HashSet<_> = recorded
+    let settled: BTreeSet<_> = recorded
         .iter()
         .filter(|trial| !matches!(trial.outcome, Outcome::Unscored(reason) if reason.is_retried_on_resume()))
         .map(Trial::key)
@@ -231,7 +231,7 @@ pub fn rejudge(
         }
         let mut batch = Vec::with_capacity(chunk.len());
         for &trial in chunk {
-            batch.push(if is_judged(trial) { bench.submit(0, trial.clone())? } else { trial.clone() });
+            batch.push(if is_judged(trial) { bench.submit(ONLY, trial.clone())? } else { trial.clone() });
         }
         folder.append(&batch)?;
         append(std::slice::from_mut(folder), bench.decided(Duration::ZERO))?;
@@ -261,14 +261,14 @@ pub(super) fn tell(notice: JudgeNotice, folders: &mut [RunFolder], observer: &mu
 
 /// Whether judges decide on this trial: on a choice among labels equality does.
 pub fn is_judged(trial: &Trial) -> bool {
-    trial.subject == Subject::Model && trial.mode == Mode::Generate && trial.answer.is_some()
+    trial.subject == Subject::Model && trial.answer().is_some()
 }
 
 /// Appends each trial to the journal of its run.
-pub(super) fn append(folders: &mut [RunFolder], trials: Vec<(usize, Trial)>) -> Result<()> {
+pub(super) fn append(folders: &mut [RunFolder], trials: Vec<(RunId, Trial)>) -> Result<()> {
     let mut by_run: Vec<Vec<Trial>> = folders.iter().map(|_| Vec::new()).collect();
     for (run, trial) in trials {
-        by_run[run].push(trial);
+        by_run[run.place()].push(trial);
     }
     for (folder, trials) in folders.iter_mut().zip(&by_run) {
         if !trials.is_empty() {
@@ -279,3 +279,6 @@ pub(super) fn append(folders: &mut [RunFolder], trials: Vec<(usize, Trial)>) -> 
 }
 
 const TRIALS_PER_APPEND: usize = 256;
+
+/// The run that is judged anew.
+const ONLY: RunId = RunId::new(0);

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::candidates::{Base, OpenedAdapter, Reading, adapter_warnings, open_adapters};
 use super::features::{Origins, RunFeatures};
+use super::respondent::{Description, Loaded, Opened, RunDescription, WARNINGS};
+use super::subjects::LocalRespondent;
 use crate::compare::{self, FieldDifference};
-use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec};
+use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::model::encoders::OpenedEncoder;
 use crate::model::features::computed_by;
@@ -74,6 +76,26 @@ pub struct SubjectsRequest<'a> {
     pub hub: &'a Hub<'a>,
 }
 
+impl<'a> SubjectsRequest<'a> {
+    /// The model alone, with every default.
+    pub fn new(model: &'a Path, hub: &'a Hub<'a>) -> Self {
+        Self {
+            model,
+            encoder: EncoderChoice::Auto,
+            is_zero_shot: true,
+            template: None,
+            pixels: PixelLimits::default(),
+            generation: GenerationChoice::Checkpoint,
+            adapters: &[],
+            has_base: true,
+            is_merged: false,
+            allows_idle: false,
+            hashes: None,
+            hub,
+        }
+    }
+}
+
 /// Model and encoder, opened and compared; no weight is read yet.
 pub struct OpenedSubjects {
     model: OpenedModel,
@@ -88,15 +110,6 @@ pub struct OpenedSubjects {
     missing_encoder: Option<String>,
     /// The hash of the base's tower, once it was asked for.
     tower_hash: OnceCell<String>,
-}
-
-/// The models of all runs and their encoder, loaded.
-pub struct EvalSubjects {
-    pub(super) loaded: Subjects,
-    /// By run, the adapter under which something must differ from the base.
-    pub(super) must_differ: Vec<Option<String>>,
-    /// Where towers' features are kept.
-    pub(super) features: Option<Arc<RunFeatures>>,
 }
 
 impl OpenedSubjects {
@@ -173,25 +186,30 @@ impl OpenedSubjects {
     }
 
     /// The names of the runs, in order: `None` is the model without adapter.
-    pub fn runs(&self) -> Vec<Option<&str>> {
+    fn runs(&self) -> Vec<Option<&str>> {
         let adapters = self.adapters.iter().map(|opened| Some(opened.name.as_str()));
         if self.has_base { std::iter::once(None).chain(adapters).collect() } else { adapters.collect() }
     }
 
     /// What a person should know of the model and the adapters.
-    pub fn warnings(&self) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let of_adapters = self.adapters.iter().flat_map(|opened| opened.warnings.iter());
         self.model.warnings.iter().chain(of_adapters).cloned().collect()
     }
 
-    /// Those of one of [`runs`](Self::runs).
-    pub fn warnings_of(&self, run: usize) -> Vec<String> {
+    /// Those of one of the runs.
+    fn warnings_of(&self, run: RunId) -> Vec<String> {
         let of_adapter = self.adapter(run).into_iter().flat_map(|opened| opened.warnings.iter());
         self.model.warnings.iter().chain(of_adapter).cloned().collect()
     }
 
-    fn adapter(&self, run: usize) -> Option<&OpenedAdapter> {
-        self.adapters.get(run.checked_sub(usize::from(self.has_base))?)
+    fn adapter(&self, run: RunId) -> Option<&OpenedAdapter> {
+        self.adapters.get(run.place().checked_sub(usize::from(self.has_base))?)
+    }
+
+    /// How many runs there are: the model's, unless it is left out, and one for each adapter.
+    pub fn n_runs(&self) -> usize {
+        self.adapters.len() + usize::from(self.has_base)
     }
 
     /// Whether an encoder stands beside the model.
@@ -199,8 +217,8 @@ impl OpenedSubjects {
         self.encoder.is_some()
     }
 
-    /// How the model of one of [`runs`](Self::runs) is configured: as its base, or as it says itself.
-    fn reading(&self, run: usize) -> Reading<'_> {
+    /// How the model of one of the runs is configured: as its base, or as it says itself.
+    fn reading(&self, run: RunId) -> Reading<'_> {
         match self.adapter(run).and_then(|opened| opened.own.as_ref()) {
             Some(own) => Reading {
                 plan: own.plan.as_ref(),
@@ -222,19 +240,19 @@ impl OpenedSubjects {
     }
 
     /// The rendered prompt of a question to the model of `run`, before anything is loaded.
-    pub fn render(&self, run: usize, question: &str) -> Result<mllm::RenderedPrompt> {
+    pub fn render(&self, run: RunId, question: &str) -> Result<mllm::RenderedPrompt> {
         self.reading(run).dialogue.render(question)
     }
 
     /// The labels of a dataset as the model of `run` would say them after its prompt, before anything is loaded.
-    pub fn label_trie(&self, run: usize, prompt: &mllm::RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
+    pub fn label_trie(&self, run: RunId, prompt: &mllm::RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
         self.reading(run).dialogue.label_trie(prompt, labels)
     }
 
     /// Refuses prompts that do not fit in the positions of the model of `run` with answers of up to `n_answer_tokens`.
     pub fn check_length(
         &self,
-        run: usize,
+        run: RunId,
         dataset: &str,
         n_prompt_tokens: usize,
         n_answer_tokens: usize,
@@ -258,7 +276,7 @@ impl OpenedSubjects {
     pub fn batch_size(&self, wanted: Option<usize>, n_tokens_max: usize, placement: &Placement) -> Result<usize> {
         let need = MemoryNeed {
             n_weight_bytes: self.n_weight_bytes(placement)? as u64,
-            n_numbers_per_row: (0..self.runs().len())
+            n_numbers_per_row: RunId::all(self.n_runs())
                 .map(|run| self.reading(run).plan.n_numbers_per_row(n_tokens_max))
                 .fold(self.model.plan.n_numbers_per_row(n_tokens_max), usize::max),
             // Whatever its compute type, a CPU keeps caches and activations in f32.
@@ -288,8 +306,8 @@ impl OpenedSubjects {
         Ok(of(&self.model.weights) + n_encoder + n_added * n_bytes_each)
     }
 
-    /// The model of one of [`runs`](Self::runs), as the run's specification has it.
-    pub fn model_spec(&self, run: usize) -> Result<ModelSpec> {
+    /// The model of one of the runs, as the run's specification has it.
+    fn model_spec(&self, run: RunId) -> Result<ModelSpec> {
         let (model, adapter) = (&self.model, self.adapter(run));
         let Reading { dialogue, preprocessor, .. } = self.reading(run);
         let own: serde_json::Map<String, Value> =
@@ -313,8 +331,8 @@ impl OpenedSubjects {
         })
     }
 
-    /// The encoder, as the specification of one of [`runs`](Self::runs) has it.
-    pub fn encoder_spec(&self, run: usize) -> Result<Option<EncoderSpec>> {
+    /// The encoder, as the specification of one of the runs has it.
+    fn encoder_spec(&self, run: RunId) -> Result<Option<EncoderSpec>> {
         let (Some((encoder, comparison)), Some(weights)) = (&self.encoder, &self.encoder_hash) else { return Ok(None) };
         let is_changed = self.changes_tower(run);
         let relation = match comparison.relation {
@@ -333,8 +351,8 @@ impl OpenedSubjects {
         }))
     }
 
-    /// The tower on which a probe of one of [`runs`](Self::runs) stands: equal for runs with equal towers.
-    pub fn probe_tower(&self, run: usize) -> Result<String> {
+    /// The tower on which a probe of one of the runs stands: equal for runs with equal towers.
+    fn tower_of(&self, run: RunId) -> Result<String> {
         let of_base = self.base_tower()?;
         let changing = self.adapter(run).filter(|opened| opened.adapter.n_touched(TOWER) > 0);
         let tower = changing.map_or_else(|| of_base.to_owned(), |opened| format!("{of_base}+{}", opened.hash));
@@ -347,25 +365,25 @@ impl OpenedSubjects {
 
     /// What decides what each tower makes of an image, so that equal ones are one.
     fn tower_keys(&self) -> Result<TowerKeys> {
-        let of = |run: usize| {
+        let of = |run: RunId| {
             // Beside the weights an update rounds otherwise than in them, and each run has its own copy.
             let merged = if self.is_merged && self.changes_tower(run) { " merged" } else { "" };
-            Ok::<_, anyhow::Error>(format!("{}{merged}", self.probe_tower(run)?))
+            Ok::<_, anyhow::Error>(format!("{}{merged}", self.tower_of(run)?))
         };
         Ok(TowerKeys {
             of_base: self.base_tower()?.to_owned(),
-            of_runs: (0..self.runs().len()).map(of).collect::<Result<_>>()?,
+            of_runs: RunId::all(self.n_runs()).map(of).collect::<Result<_>>()?,
         })
     }
 
     /// What the configuration of the model of `run` decides.
-    fn settings(&self, run: usize) -> Value {
+    fn settings(&self, run: RunId) -> Value {
         let own = self.adapter(run).and_then(|opened| opened.own.as_ref());
         own.map_or_else(|| self.model.settings_json(), ModelSettings::to_json)
     }
 
     /// In which settings the model of `run` differs from the base.
-    fn own_settings(&self, run: usize) -> Vec<FieldDifference> {
+    fn own_settings(&self, run: RunId) -> Vec<FieldDifference> {
         compare::setting_differences(&self.model.settings_json(), &self.settings(run))
     }
 
@@ -377,10 +395,10 @@ impl OpenedSubjects {
             // Beside the weights an update rounds otherwise than in them.
             let is_merged = self.is_merged && self.changes_tower(run);
             let merged = if is_merged { " merged" } else { "" };
-            let tower = format!("{} {} {}{merged}", self.model.family, config_hash, self.probe_tower(run)?);
+            let tower = format!("{} {} {}{merged}", self.model.family, config_hash, self.tower_of(run)?);
             Ok(computed_by(&tower, &preparation, placement, false))
         };
-        let runs = (0..self.runs().len()).map(of_run).collect::<Result<_>>()?;
+        let runs = RunId::all(self.n_runs()).map(of_run).collect::<Result<_>>()?;
         let (Some((encoder, _)), Some(weights)) = (&self.encoder, &self.encoder_hash) else {
             return Ok(Origins { runs, encoder: None });
         };
@@ -402,7 +420,7 @@ impl OpenedSubjects {
         Ok(*config == encoder.vision_config()?)
     }
 
-    fn changes_tower(&self, run: usize) -> bool {
+    fn changes_tower(&self, run: RunId) -> bool {
         self.adapter(run).is_some_and(|opened| opened.adapter.n_touched(TOWER) > 0)
     }
 
@@ -418,7 +436,7 @@ impl OpenedSubjects {
     }
 
     /// Reads the weights. What towers make of images is looked up in `cache`, and kept there.
-    pub fn load(self, placement: &Placement, cache: Option<Arc<FeatureCache>>) -> Result<EvalSubjects> {
+    fn load_all(self, placement: &Placement, cache: Option<Arc<FeatureCache>>) -> Result<LocalRespondent> {
         let origins = cache.as_ref().map(|_| self.origins(placement)).transpose()?;
         let shares_tower = self.shares_tower()?;
         let keys = self.tower_keys()?;
@@ -441,11 +459,11 @@ impl OpenedSubjects {
             loaded.tell_features();
             Arc::new(RunFeatures::new(cache, &loaded, origins, placement))
         });
-        Ok(EvalSubjects { loaded, must_differ, features })
+        Ok(LocalRespondent::new(loaded, must_differ, features))
     }
 
     fn by_run<T>(&self, of: impl Fn(Option<&OpenedAdapter>) -> T) -> Vec<T> {
-        (0..self.runs().len()).map(|run| of(self.adapter(run))).collect()
+        RunId::all(self.n_runs()).map(|run| of(self.adapter(run))).collect()
     }
 }
 
@@ -462,15 +480,14 @@ fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String
     )
 }
 
-/// What `run.json` shows of the tower beside the relation; `null` without an encoder.
 impl OpenedSubjects {
     /// What the adapter of `run` says of its training, its `emt.json`.
-    pub fn provenance(&self, run: usize) -> Option<&Value> {
+    fn provenance(&self, run: RunId) -> Option<&Value> {
         self.adapter(run).and_then(|opened| opened.adapter.provenance.as_ref())
     }
 
     /// The version of transformers that saved the model of `run`, or its adapter, where they say so.
-    pub fn transformers_version(&self, run: usize) -> Option<&str> {
+    fn transformers_version(&self, run: RunId) -> Option<&str> {
         let of_adapter = self.adapter(run).and_then(|opened| opened.adapter.notes.transformers_version.as_deref());
         of_adapter.or(self.model.notes.transformers_version.as_deref())
     }
@@ -480,14 +497,48 @@ impl OpenedSubjects {
         self.missing_encoder.as_deref()
     }
 
-    /// The relative change of each layer of the tower against the encoder's, where they were compared and differ.
-    pub fn tower_change_by_layer(&self) -> Option<Value> {
-        let (_, comparison) = self.encoder.as_ref().filter(|(_, comparison)| !comparison.tower_equal)?;
-        (!comparison.layers.is_empty()).then(|| json!(comparison.layers))
+    /// What `run.json` shows of the model of `run` beside its specification.
+    fn environment(&self, run: RunId) -> Map<String, Value> {
+        let compared = self.encoder.as_ref().map(|(_, comparison)| comparison);
+        // The largest relative change of a tower tensor against the encoder's, and that of each layer; null where they were
+        // not compared.
+        let largest = json!(compared.and_then(|comparison| comparison.largest_change));
+        let mut environment = Map::from_iter([("tower_change".to_owned(), largest)]);
+        if let Some(comparison) = compared.filter(|comparison| !comparison.tower_equal && !comparison.layers.is_empty())
+        {
+            environment.insert("tower_change_by_layer".to_owned(), json!(comparison.layers));
+        }
+        if let Some(version) = self.transformers_version(run) {
+            environment.insert("transformers_version".to_owned(), version.into());
+        }
+        let warnings = self.warnings_of(run);
+        if !warnings.is_empty() {
+            environment.insert(WARNINGS.to_owned(), warnings.into());
+        }
+        environment
+    }
+}
+
+impl Opened for OpenedSubjects {
+    fn describe(&self) -> Result<Description> {
+        let run = |(run, name): (RunId, Option<&str>)| {
+            Ok(RunDescription {
+                name: name.map(str::to_owned),
+                model: self.model_spec(run)?,
+                encoder: self.encoder_spec(run)?,
+                provenance: self.provenance(run).cloned(),
+                environment: self.environment(run),
+            })
+        };
+        let runs = RunId::all(self.n_runs()).zip(self.runs()).map(run).collect::<Result<_>>()?;
+        Ok(Description { runs, warnings: self.warnings() })
     }
 
-    /// The largest relative change of a tower tensor against the encoder's, where they were compared.
-    pub fn tower_change(&self) -> Value {
-        json!(self.encoder.as_ref().and_then(|(_, comparison)| comparison.largest_change))
+    fn probe_tower(&self, run: RunId) -> Result<String> {
+        self.tower_of(run)
+    }
+
+    fn load(self: Box<Self>, placement: &Placement, cache: Option<Arc<FeatureCache>>) -> Result<Loaded> {
+        Ok(Loaded(Box::new(self.load_all(placement, cache)?)))
     }
 }

@@ -1,48 +1,41 @@
 //! One run from prepared subjects to a finished folder.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::desk::ServerAsker;
 use super::events::{Event, Observer};
 use super::features::RunFeatures;
-use super::images::{Preparation, Prepare, Prepared, PreparedBatch, send_batches};
+use super::images::{BATCHES_AHEAD, ImageSource};
 use super::judge::{self, Bench, Tally, append};
-use super::opened::LoadedSubjects;
-use super::plan::{DatasetWork, SampleWork, order, unjudged};
-use super::probe::{Shots, probe_trial};
+use super::plan::{DatasetWork, order, unjudged};
+use super::probe::probe_trial;
 use super::repeat;
-use super::spec::Question;
-use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Asker, Failure, FromServer};
+use super::respondent::{Asked, Loaded, Respondent};
+use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Failure, FromServer};
+use super::task::{Task, TaskId};
 use super::timing::{Stage, Stages, TIMING};
 use super::trials::{CAPTION, GENERATED, PROBED, SCORED, ZERO_SHOT, chosen, held_trial, scored_trial, trial};
 use crate::dataset::Dataset;
-use crate::domain::{Mode, Outcome, Subject, Trial, UnscoredReason};
+use crate::domain::{Mode, Outcome, Response, RunId, Subject, Trial, UnscoredReason};
 use crate::judging::{JudgeNotice, Panel};
 use crate::model::subjects::ImageAnswers;
 use crate::record::RunFolder;
 
 /// Everything that a run needs, ready.
 pub struct EvalRun<'a> {
-    /// The datasets, as the spec lists them.
-    pub datasets: &'a [Dataset],
-    /// The prompt's name.
-    pub prompt_name: &'a str,
-    /// The questions of each dataset.
-    pub questions: &'a [Question],
-    /// The shots of each dataset's probe, where it has one.
-    pub probes: &'a [Option<Shots>],
+    /// The datasets with what is asked of them, as the specification lists them.
+    pub tasks: Vec<Task>,
     /// What the models are asked to do with them.
-    pub modes: &'a [Mode],
-    /// Generation stops after as many tokens.
+    pub modes: Vec<Mode>,
+    /// Generation stops after this many tokens.
     pub max_new_tokens: usize,
     /// Images in one forward pass.
     pub batch_size: usize,
-    /// Samples that a server is asked about again at the end, a run; 0 where the models are here.
+    /// Samples per run that a server is asked about again at the end; 0 where the models run here.
     pub n_repeats: usize,
     /// The judges.
     pub panel: Panel,
@@ -64,8 +57,10 @@ pub struct OpenRun {
 pub enum Ended {
     /// All is asked and recorded.
     Complete {
-        /// Of each run, one trial a key, in dataset order.
+        /// Of each run, one trial per key, in dataset order.
         trials: Vec<Vec<Trial>>,
+        /// The tasks that were done.
+        tasks: Vec<Task>,
         /// Why the language-model judge could not be asked any more, if so.
         judge_error: Option<String>,
     },
@@ -73,35 +68,28 @@ pub enum Ended {
     Interrupted,
 }
 
-/// Runs to the end of `works`, or until stopped. `load` reads the weights; it is not called where nothing is left to ask.
-pub fn run(
-    run: EvalRun<'_>,
-    works: &[DatasetWork],
-    load: impl FnOnce() -> Result<LoadedSubjects>,
-    observer: &mut dyn Observer,
-) -> Result<Ended> {
+/// Runs to the end of what is planned, or until stopped. `load` reads the weights; it is not called where nothing is left to
+/// ask.
+pub fn run(run: EvalRun<'_>, load: impl FnOnce() -> Result<Loaded>, observer: &mut dyn Observer) -> Result<Ended> {
     let mut load = Some(load);
     let mut session = Session::open(run)?;
     let mut take = || load.take().context("the subjects are loaded once")?();
-    if !session.ask(works, &mut take, observer)? || !session.repeat(works, &mut take)? {
+    if !session.ask(&mut take, observer)? || !session.repeat(&mut take)? {
         return Ok(Ended::Interrupted);
     }
-    session.finish(works)
+    session.finish()
 }
 
 /// Runs that go on in lock-step, piece by piece: subjects are loaded once, and everything that was asked is journalled.
 pub struct Session<'a> {
-    datasets: &'a [Dataset],
-    prompt_name: &'a str,
-    questions: &'a [Question],
-    probes: &'a [Option<Shots>],
-    modes: &'a [Mode],
+    tasks: Vec<Task>,
+    modes: Vec<Mode>,
     max_new_tokens: usize,
     batch_size: usize,
     is_stopped: &'a (dyn Fn() -> bool + Sync),
     bench: Bench,
     folders: Vec<RunFolder>,
-    asker: Option<Answerer<'a>>,
+    respondent: Option<Box<dyn Respondent>>,
     n_repeats: usize,
     /// Whether anything was asked in this sitting.
     has_asked: bool,
@@ -114,12 +102,6 @@ pub struct Session<'a> {
     stages: Stages,
 }
 
-/// Whoever answers, with how images are prepared for it.
-enum Answerer<'a> {
-    Local(Box<Asker<'a>>, Preparation),
-    Served(Box<ServerAsker>),
-}
-
 impl<'a> Session<'a> {
     /// Opens the bench of judges, and hands in what earlier sittings left unjudged.
     pub fn open(run: EvalRun<'a>) -> Result<Self> {
@@ -130,14 +112,14 @@ impl<'a> Session<'a> {
         }
         let mut folders = Vec::with_capacity(run.runs.len());
         let (mut is_judge_checked, mut judge_notice) = (false, None);
-        for (index, OpenRun { mut folder, recorded }) in run.runs.into_iter().enumerate() {
+        for (place, OpenRun { mut folder, recorded }) in run.runs.into_iter().enumerate() {
             let recorded: BTreeMap<_, _> = recorded.into_iter().map(|trial| (trial.key(), trial)).collect();
             let unjudged = unjudged(&recorded);
             if !unjudged.is_empty() && !std::mem::replace(&mut is_judge_checked, true) {
                 judge_notice = bench.check(run.is_stopped)?;
             }
             for trial in unjudged {
-                let trial = bench.submit(index, trial)?;
+                let trial = bench.submit(RunId::new(place), trial)?;
                 if !matches!(trial.outcome, Outcome::Unscored(UnscoredReason::Pending)) {
                     folder.append(&[trial])?;
                 }
@@ -145,17 +127,14 @@ impl<'a> Session<'a> {
             folders.push(folder);
         }
         Ok(Self {
-            datasets: run.datasets,
-            prompt_name: run.prompt_name,
-            questions: run.questions,
-            probes: run.probes,
+            tasks: run.tasks,
             modes: run.modes,
             max_new_tokens: run.max_new_tokens,
             batch_size: run.batch_size,
             is_stopped: run.is_stopped,
             bench,
             folders,
-            asker: None,
+            respondent: None,
             n_repeats: run.n_repeats,
             has_asked: false,
             is_judge_checked,
@@ -165,15 +144,26 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Asks what remains of `works`, one a dataset, and waits for its judges; `load` reads the weights where they are needed
-    /// for the first time. `false` where somebody asked to stop: then all that was answered is on the disk.
-    pub fn ask(
-        &mut self,
-        works: &[DatasetWork],
-        load: impl FnOnce() -> Result<LoadedSubjects>,
-        observer: &mut dyn Observer,
-    ) -> Result<bool> {
-        if works.iter().any(|work| !work.remaining.is_empty()) {
+    /// What is asked about.
+    pub fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
+
+    /// Plans anew what remains to be asked of each task.
+    ///
+    /// # Errors
+    /// That of `plan`.
+    pub fn plan(&mut self, mut plan: impl FnMut(&Dataset) -> Result<DatasetWork>) -> Result<()> {
+        for task in &mut self.tasks {
+            task.work = plan(&task.dataset)?;
+        }
+        Ok(())
+    }
+
+    /// Asks what is planned and remains, and waits for its judges; `load` reads the weights where they are needed for the
+    /// first time. `false` where somebody asked to stop: then all that was answered is on the disk.
+    pub fn ask(&mut self, load: impl FnOnce() -> Result<Loaded>, observer: &mut dyn Observer) -> Result<bool> {
+        if self.tasks.iter().any(|task| !task.work.remaining.is_empty()) {
             self.has_asked = true;
             let is_generated = self.modes.contains(&Mode::Generate);
             // Before weights are read: a wrong key or model shows in seconds.
@@ -181,26 +171,8 @@ impl<'a> Session<'a> {
                 self.judge_notice = self.bench.check(self.is_stopped)?;
             }
             self.tell_of_judge(observer);
-            let answerer = match self.asker.take() {
-                Some(loaded) => loaded,
-                None => self.load(works, load)?,
-            };
-            self.asker = Some(match answerer {
-                Answerer::Local(mut asker, preparation) => {
-                    let asker = self.flow(works, &preparation, observer, move |prepared, sender, stages| {
-                        answer_batches(&mut asker, prepared, sender, stages);
-                        asker
-                    })?;
-                    Answerer::Local(asker, preparation)
-                }
-                Answerer::Served(asker) => {
-                    let (preparation, is_stopped) = (asker.preparation(), self.is_stopped);
-                    Answerer::Served(self.flow(works, &preparation, observer, move |prepared, sender, _| {
-                        asker.answer_all(prepared, sender, is_stopped);
-                        asker
-                    })?)
-                }
-            });
+            self.load(load)?;
+            self.flow(observer)?;
         }
         self.tell_of_judge(observer);
         self.bench.drain(&mut self.folders, self.is_stopped, observer)?;
@@ -217,36 +189,24 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Lets images flow to `answer`, and its answers into the journal. The thread that answers owns the subjects while it
-    /// runs, and gives them back.
-    fn flow<P: Prepare, A: Send>(
-        &mut self,
-        works: &[DatasetWork],
-        preparation: &P,
-        observer: &mut dyn Observer,
-        answer: impl FnOnce(&Receiver<PreparedBatch<P::Image>>, &SyncSender<Result<AnsweredBatch>>, &Stages) -> A + Send,
-    ) -> Result<A> {
+    /// Lets images flow to whoever answers, on a thread of its own, and the answers into the journal.
+    fn flow(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        let (tasks, stages) = (self.tasks.as_slice(), &self.stages);
+        let respondent = self.respondent.as_mut().context("the respondent is loaded")?;
         let mut scribe = Scribe {
-            datasets: self.datasets,
-            works,
-            probes: self.probes,
-            prompt_name: self.prompt_name,
+            tasks,
             counts_scores: !self.modes.contains(&Mode::Generate),
             bench: &mut self.bench,
             folders: &mut self.folders,
-            told: HashSet::new(),
+            told: BTreeSet::new(),
             features: self.features.as_deref(),
-            stages: &self.stages,
+            stages,
         };
-        let todo: Vec<(&Dataset, &[SampleWork])> =
-            self.datasets.iter().zip(works).map(|(dataset, work)| (dataset, work.remaining.as_slice())).collect();
-        let (batch_size, is_stopped, stages) = (self.batch_size, self.is_stopped, &self.stages);
+        let source = ImageSource { tasks, batch_size: self.batch_size, is_stopped: self.is_stopped, stages };
         let flow = || {
             std::thread::scope(|scope| {
-                let (prepared_sender, prepared) = sync_channel(BATCHES_AHEAD);
-                let (answered_sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
-                scope.spawn(move || send_batches(preparation, &todo, batch_size, is_stopped, stages, prepared_sender));
-                let answering = scope.spawn(move || answer(&prepared, &answered_sender, stages));
+                let (sender, answered) = sync_channel::<Result<AnsweredBatch>>(BATCHES_AHEAD);
+                let answering = scope.spawn(move || respondent.answer_all(&source, &sender));
                 scribe.write(&answered, observer)?;
                 answering.join().map_err(|_| anyhow!("the thread that answers panicked"))
             })
@@ -254,54 +214,41 @@ impl<'a> Session<'a> {
         stages.time(Stage::Flow, flow)
     }
 
-    /// Asks a server again about some samples, and notes how many answers changed: its own noise. `load` is as in
-    /// [`ask`](Self::ask). `false` where somebody asked to stop.
-    pub fn repeat(&mut self, works: &[DatasetWork], load: impl FnOnce() -> Result<LoadedSubjects>) -> Result<bool> {
+    /// Asks again about some samples where the models are behind a server, and notes how many answers changed: its own
+    /// noise. `load` is as in [`ask`](Self::ask). `false` where somebody asked to stop.
+    pub fn repeat(&mut self, load: impl FnOnce() -> Result<Loaded>) -> Result<bool> {
         let is_noted = |folder: &RunFolder| folder.manifest().environment.contains_key(repeat::SERVER_FLIPS);
         let is_generated = self.modes.contains(&Mode::Generate);
         if self.n_repeats == 0 || !is_generated || (!self.has_asked && self.folders.iter().all(is_noted)) {
             return Ok(true);
         }
-        if self.asker.is_none() {
-            self.asker = Some(self.load(works, load)?);
-        }
-        if let Some(Answerer::Served(asker)) = &self.asker {
-            for run in 0..self.folders.len() {
-                if (self.is_stopped)() {
-                    return Ok(false);
-                }
-                let chosen = repeat::choose(self.folders[run].dir(), self.datasets, works, self.n_repeats)?;
-                let flips = repeat::ask(asker, &mut self.bench, run, self.datasets, &chosen)?;
-                self.folders[run].note(repeat::SERVER_FLIPS, flips);
+        self.load(load)?;
+        let respondent = self.respondent.as_deref().context("the respondent is loaded")?;
+        for run in RunId::all(self.folders.len()) {
+            if (self.is_stopped)() {
+                return Ok(false);
             }
+            let folder = &mut self.folders[run.place()];
+            let chosen = repeat::choose(folder.dir(), &self.tasks, self.n_repeats)?;
+            let flips = repeat::ask(respondent, &mut self.bench, run, &self.tasks, &chosen)?;
+            folder.note(repeat::SERVER_FLIPS, flips);
         }
         Ok(true)
     }
 
-    fn load(&mut self, works: &[DatasetWork], load: impl FnOnce() -> Result<LoadedSubjects>) -> Result<Answerer<'a>> {
-        let subjects = match load()? {
-            LoadedSubjects::Local(local) => local,
-            LoadedSubjects::Served(ready) => {
-                let asker = ServerAsker::new(ready, self.datasets, self.questions, self.max_new_tokens)?;
-                return Ok(Answerer::Served(Box::new(asker)));
-            }
-        };
-        let preparation = Preparation {
-            views: subjects.loaded.views().to_vec(),
-            view_of: subjects.loaded.view_of().to_vec(),
-            encoder: subjects.loaded.encoder_preprocessor().cloned(),
-            features: subjects.features.clone(),
-        };
-        let scores_labels = self.modes.contains(&Mode::Score);
-        let asker =
-            Asker::new(subjects, self.datasets, self.questions, self.probes, self.max_new_tokens, scores_labels)?;
-        asker.refuse_idle_adapters(self.datasets, works)?;
-        self.features = preparation.features.clone();
-        Ok(Answerer::Local(Box::new(asker), preparation))
+    /// Loads whoever answers, where that was not done before.
+    fn load(&mut self, load: impl FnOnce() -> Result<Loaded>) -> Result<()> {
+        if self.respondent.is_none() {
+            let Loaded(mut respondent) = load()?;
+            respondent.prepare(&self.tasks, &Asked { modes: &self.modes, max_new_tokens: self.max_new_tokens })?;
+            self.features = respondent.features();
+            self.respondent = Some(respondent);
+        }
+        Ok(())
     }
 
-    /// Ends the runs: their journals are compacted to the order of `works`' samples.
-    pub fn finish(mut self, works: &[DatasetWork]) -> Result<Ended> {
+    /// Ends the runs: their journals are compacted to the order of the planned samples.
+    pub fn finish(mut self) -> Result<Ended> {
         if let Some(parameters) = self.bench.effective_parameters() {
             self.folders.iter_mut().for_each(|folder| folder.note("judge_parameters", parameters.clone()));
         }
@@ -310,44 +257,23 @@ impl<'a> Session<'a> {
             self.folders.iter_mut().for_each(|folder| folder.note(TIMING, timing.clone()));
         }
         let judge_error = self.bench.fatal_error();
-        let order = order(self.datasets, works);
+        let order = order(&self.tasks);
         let trials: Vec<Vec<Trial>> =
             self.folders.into_iter().map(|folder| folder.finish(&order)).collect::<Result<_, _>>()?;
-        trials.iter().try_for_each(|trials| refuse_unreadable(self.datasets, trials))?;
-        Ok(Ended::Complete { trials, judge_error })
-    }
-}
-
-/// One batch is prepared while another is answered; more would only hold memory.
-const BATCHES_AHEAD: usize = 1;
-
-fn answer_batches(
-    asker: &mut Asker<'_>,
-    prepared: &Receiver<PreparedBatch<Prepared>>,
-    sender: &SyncSender<Result<AnsweredBatch>>,
-    stages: &Stages,
-) {
-    while let Ok(batch) = stages.time(Stage::WaitForImages, || prepared.recv()) {
-        let answered = stages.time(Stage::Answer, || asker.answer(batch));
-        let is_failed = answered.is_err();
-        if sender.send(answered).is_err() || is_failed {
-            return;
-        }
+        trials.iter().try_for_each(|trials| refuse_unreadable(&self.tasks, trials))?;
+        Ok(Ended::Complete { trials, tasks: self.tasks, judge_error })
     }
 }
 
 /// The thread that owns journal and judges.
 struct Scribe<'a> {
-    datasets: &'a [Dataset],
-    works: &'a [DatasetWork],
-    probes: &'a [Option<Shots>],
-    prompt_name: &'a str,
+    tasks: &'a [Task],
     /// Whether progress is told of choices among labels, since nothing is generated.
     counts_scores: bool,
     bench: &'a mut Bench,
     folders: &'a mut [RunFolder],
     /// A server's failures that were told already: it may say the same of every image.
-    told: HashSet<String>,
+    told: BTreeSet<String>,
     /// Where towers' features are kept.
     features: Option<&'a RunFeatures>,
     stages: &'a Stages,
@@ -356,8 +282,9 @@ struct Scribe<'a> {
 impl Scribe<'_> {
     /// Writes down all that is answered.
     fn write(&mut self, answered: &Receiver<Result<AnsweredBatch>>, observer: &mut dyn Observer) -> Result<()> {
-        let mut n_done: Vec<usize> = self.works.iter().map(|work| work.selected.len() - work.remaining.len()).collect();
-        let mut started = HashSet::new();
+        let mut n_done: Vec<usize> =
+            self.tasks.iter().map(|Task { work, .. }| work.selected.len() - work.remaining.len()).collect();
+        let mut started = BTreeSet::new();
         let stages = self.stages;
         while let Ok(batch) = answered.recv() {
             stages.time(Stage::Record, || self.write_batch(batch?, &mut n_done, &mut started, observer))?;
@@ -369,16 +296,16 @@ impl Scribe<'_> {
         &mut self,
         batch: AnsweredBatch,
         n_done: &mut [usize],
-        started: &mut HashSet<usize>,
+        started: &mut BTreeSet<TaskId>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let index = batch.dataset;
-        let dataset = &self.datasets[index];
-        if started.insert(index) {
-            let n_total = self.works[index].selected.len();
-            observer.event(Event::DatasetStarted { dataset: &dataset.name, n_total, n_done: n_done[index] });
+        let Task { dataset, work, .. } = &self.tasks[batch.task.place()];
+        let n_done = &mut n_done[batch.task.place()];
+        if started.insert(batch.task) {
+            let n_total = work.selected.len();
+            observer.event(Event::DatasetStarted { dataset: &dataset.name, n_total, n_done: *n_done });
         }
-        n_done[index] += batch.n_done;
+        *n_done += batch.n_done;
         self.stages.count(batch.n_done);
         let mut trials = Vec::new();
         for sample in batch.samples {
@@ -391,7 +318,7 @@ impl Scribe<'_> {
             if let (Some(features), Ok(Answers { content, answers, .. })) = (self.features, &sample.result) {
                 features.keep(content, &answers.made)?;
             }
-            self.add_trials(index, sample, &mut trials)?;
+            self.add_trials(batch.task, sample, &mut trials)?;
         }
         if let Some(warning) = self.cut_thought(&trials) {
             observer.event(Event::Warning(warning));
@@ -404,7 +331,7 @@ impl Scribe<'_> {
         let Tally { n_correct, n_unscored } = self.bench.tally(&dataset.name);
         observer.event(Event::Progress {
             dataset: &dataset.name,
-            n_done: n_done[index],
+            n_done: *n_done,
             n_correct,
             n_unscored,
             judges: self.bench.counters(),
@@ -412,47 +339,50 @@ impl Scribe<'_> {
         Ok(())
     }
 
-    fn add_trials(&mut self, index: usize, sample: AnsweredSample, trials: &mut Vec<(usize, Trial)>) -> Result<()> {
-        let (work, dataset, prompt_name) = (sample.work, &self.datasets[index], self.prompt_name);
-        let probe_name = self.probes[index].as_ref().map(Shots::prompt_name).unwrap_or_default();
+    fn add_trials(&mut self, task: TaskId, sample: AnsweredSample, trials: &mut Vec<(RunId, Trial)>) -> Result<()> {
+        let Task { dataset, question, probe, .. } = &self.tasks[task.place()];
+        let (work, prompt_name) = (sample.work, question.prompt.name.as_str());
+        let probe_name = probe.as_ref().map(|shots| shots.prompt_name());
         match sample.result {
             Ok(Answers { content, answers: ImageAnswers { generated, scored, encoder, .. }, probed, from_server }) => {
-                let new = |asked, prompt| trial(dataset, work.position, &content, asked, prompt);
+                let new = |asked, prompt: &str| trial(dataset, work.position, &content, asked, prompt);
                 for (run, answer) in generated {
-                    let trial = new(GENERATED, self.prompt_name);
+                    let trial = new(GENERATED, prompt_name);
                     let trial = match answer {
-                        Ok(answer) => Trial { answer: Some(answer), ..trial },
+                        Ok(answer) => Trial { response: Some(Response::Generated(answer)), ..trial },
                         Err(_) => Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial },
                     };
                     trials.push((run, self.bench.submit(run, trial)?));
                 }
                 for (run, choice) in scored {
-                    let trial = scored_trial(new(SCORED, self.prompt_name), choice);
+                    let trial = scored_trial(new(SCORED, prompt_name), choice);
                     trials.push((run, self.count(trial)));
                 }
                 if let Some(scores) = encoder {
-                    let trial = chosen(new(ZERO_SHOT, CAPTION), scores);
+                    let trial = chosen(new(ZERO_SHOT, CAPTION), scores, None);
                     trials.extend(work.encoder.iter().map(|run| (run, trial.clone())));
                 }
-                for (runs, choice) in probed {
-                    let trial = probe_trial(new(PROBED, &probe_name), dataset, choice);
+                for ((runs, choice), name) in probed.into_iter().zip(probe_name.iter().cycle()) {
+                    let trial = probe_trial(new(PROBED, name), dataset, choice);
                     trials.extend(runs.iter().map(|run| (run, trial.clone())));
                 }
                 self.add_from_server(from_server, &|mode| new((Subject::Model, mode), prompt_name), trials)?;
             }
             Err(unreadable) => {
-                let new = |asked, prompt| Trial {
+                let new = |asked, prompt: &str| Trial {
                     outcome: Outcome::Unscored(UnscoredReason::ImageUnreadable),
                     ..trial(dataset, work.position, &unreadable.content, asked, prompt)
                 };
                 for run in work.generate.iter() {
-                    trials.push((run, self.bench.submit(run, new(GENERATED, self.prompt_name))?));
+                    trials.push((run, self.bench.submit(run, new(GENERATED, prompt_name))?));
                 }
                 for run in work.score.iter() {
-                    trials.push((run, self.count(new(SCORED, self.prompt_name))));
+                    trials.push((run, self.count(new(SCORED, prompt_name))));
                 }
                 trials.extend(work.encoder.iter().map(|run| (run, new(ZERO_SHOT, CAPTION))));
-                trials.extend(work.probe.iter().map(|run| (run, new(PROBED, &probe_name))));
+                if let Some(name) = &probe_name {
+                    trials.extend(work.probe.iter().map(|run| (run, new(PROBED, name))));
+                }
             }
         }
         Ok(())
@@ -463,7 +393,7 @@ impl Scribe<'_> {
         &mut self,
         from_server: FromServer,
         new: &dyn Fn(Mode) -> Trial,
-        trials: &mut Vec<(usize, Trial)>,
+        trials: &mut Vec<(RunId, Trial)>,
     ) -> Result<()> {
         for (run, label, n_prompt_tokens) in from_server.held {
             let trial = held_trial(new(Mode::Score), label, n_prompt_tokens);
@@ -491,7 +421,7 @@ impl Scribe<'_> {
     }
 
     /// That a model's thought was cut off, for people, the first time.
-    fn cut_thought(&mut self, trials: &[(usize, Trial)]) -> Option<String> {
+    fn cut_thought(&mut self, trials: &[(RunId, Trial)]) -> Option<String> {
         let is_cut = |trial: &Trial| trial.outcome == Outcome::Unscored(UnscoredReason::ThoughtCutOff);
         let (_, trial) = trials.iter().find(|(_, trial)| is_cut(trial))?;
         let text = "the model's thought was cut off, or never closed, and no answer stands behind it; it counts as unscored; hint: \
@@ -525,8 +455,8 @@ fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
 const N_FAILURES_TOLD: usize = 20;
 
 /// A dataset without a readable image is an error: its accuracy would be nothing at all.
-fn refuse_unreadable(datasets: &[Dataset], trials: &[Trial]) -> Result<()> {
-    for dataset in datasets {
+fn refuse_unreadable(tasks: &[Task], trials: &[Trial]) -> Result<()> {
+    for Task { dataset, .. } in tasks {
         let mut of_model =
             trials.iter().filter(|trial| trial.dataset == dataset.name && trial.subject == Subject::Model).peekable();
         if of_model.peek().is_none() {

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::judge::is_judged;
+use super::task::Task;
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, RunSet, Subject, Trial, TrialKey, UnscoredReason, select};
 
 /// What one dataset still needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatasetWork {
     /// All samples of the run, as positions in the dataset, in evaluation order.
     pub selected: Vec<usize>,
@@ -106,7 +107,7 @@ pub fn plan(
     // The runs that lack a trial of one of the samples.
     let lacking = |samples: &[usize], (subject, mode): (Subject, Mode)| {
         RunSet::of(recorded.len(), |run| {
-            let lacks = |&position: &usize| !recorded[run].contains(&key(dataset, position, subject, mode));
+            let lacks = |&position: &usize| !recorded[run.place()].contains(&key(dataset, position, subject, mode));
             is_asked((subject, mode)) && samples.iter().any(lacks)
         })
     };
@@ -130,9 +131,9 @@ pub fn plan(
 }
 
 /// The order of a finished run: samples as in their dataset; what the model said, then how it scored, then its encoder.
-pub(super) fn order(datasets: &[Dataset], works: &[DatasetWork]) -> Vec<TrialKey> {
+pub(super) fn order(tasks: &[Task]) -> Vec<TrialKey> {
     let mut keys = Vec::new();
-    for (dataset, work) in datasets.iter().zip(works) {
+    for Task { dataset, work, .. } in tasks {
         let mut selected = work.selected.clone();
         selected.sort_unstable();
         for position in selected {
@@ -155,12 +156,15 @@ fn is_open(trial: &Trial) -> bool {
 mod tests {
     use super::*;
     use crate::dataset::{Catalog, DataRoots, OpenRequest, open};
+    use crate::domain::{Prompt, RunId};
+    use crate::eval::Question;
 
     fn digits() -> Dataset {
         let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None, ..OpenRequest::default() };
         open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap()
     }
 
+    const FIRST: RunId = RunId::new(0);
     const GENERATE: [Mode; 1] = [Mode::Generate];
     const FOUR: Batching = Batching { size: 4, is_served: false };
     const ZERO_SHOT: Option<Mode> = Some(Mode::ZeroShot);
@@ -169,11 +173,11 @@ mod tests {
     fn a_probe_is_asked_in_the_encoders_place() {
         let dataset = digits();
         let whole = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[HashSet::new()], FOUR);
-        assert!(whole.remaining.iter().all(|work| work.encoder.is_empty() && work.probe.contains(0)));
+        assert!(whole.remaining.iter().all(|work| work.encoder.is_empty() && work.probe.contains(FIRST)));
         let probed = whole.selected.iter().map(|&at| key(&dataset, at, Subject::Encoder, Mode::Probe)).collect();
         let resumed = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[probed], FOUR);
-        assert!(resumed.remaining.iter().all(|work| work.probe.is_empty() && work.generate.contains(0)));
-        let only = whole.remaining[0].only(RunSet::of(2, |run| run == 1));
+        assert!(resumed.remaining.iter().all(|work| work.probe.is_empty() && work.generate.contains(FIRST)));
+        let only = whole.remaining[0].only(RunSet::of(2, |run| run == RunId::new(1)));
         assert!(only.runs().is_empty() && !whole.remaining[0].runs().is_empty());
     }
 
@@ -200,10 +204,13 @@ mod tests {
         let resumed = plan(&dataset, 7, Some(4), &both, ZERO_SHOT, &[generated], FOUR);
         assert_eq!((resumed.remaining.len(), resumed.n_recorded), (4, 0));
         for (before, after) in whole.remaining.iter().zip(&resumed.remaining) {
-            assert!(before.generate.contains(0) && before.score.contains(0) && before.encoder.contains(0));
-            assert!(after.generate.is_empty() && after.score.contains(0) && after.encoder.contains(0));
+            assert!(before.generate.contains(FIRST) && before.score.contains(FIRST) && before.encoder.contains(FIRST));
+            assert!(after.generate.is_empty() && after.score.contains(FIRST) && after.encoder.contains(FIRST));
         }
-        let keys = order(std::slice::from_ref(&dataset), &[whole]);
+        let prompt = Prompt { name: "emt".to_owned(), text: String::new() };
+        let mut task = Task::new(dataset, Question { prompt, captions: Vec::new() }, None);
+        task.work = whole;
+        let keys = order(&[task]);
         let modes: Vec<Mode> = keys[..4].iter().map(|key| key.mode).collect();
         assert_eq!(modes, [Mode::Generate, Mode::Score, Mode::ZeroShot, Mode::Probe]);
     }
@@ -225,7 +232,7 @@ mod tests {
         let positions: Vec<usize> = resumed.remaining.iter().map(|work| work.position).collect();
         assert_eq!(positions, whole.selected[4..8]);
         for work in &resumed.remaining {
-            assert_eq!(work.generate.iter().collect::<Vec<_>>(), [1]);
+            assert_eq!(work.generate.iter().collect::<Vec<_>>(), [RunId::new(1)]);
             assert!(work.score.is_empty() && work.encoder.is_empty());
         }
         // The scores are there, so nothing is lacking to a run that asks for nothing else.

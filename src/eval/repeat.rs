@@ -1,17 +1,16 @@
 //! A server's own noise: some samples are asked about again, and what changes is counted.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::desk::ServerAsker;
 use super::judge::Bench;
-use super::plan::DatasetWork;
+use super::respondent::Respondent;
+use super::task::{Task, TaskId};
 use crate::compare::ServerFlips;
-use crate::dataset::Dataset;
-use crate::domain::{Mode, Outcome, Subject, Trial};
+use crate::domain::{Outcome, RunId, Subject, Trial};
 use crate::record;
 
 /// The key of `run.json`'s environment under which the counts stand.
@@ -19,22 +18,22 @@ pub const SERVER_FLIPS: &str = "server_flips";
 
 /// A trial that is asked for again.
 pub(super) struct Repeated {
-    dataset: usize,
+    task: TaskId,
     position: usize,
     trial: Trial,
 }
 
 /// `n` answered trials of the run in `dir`, always the same ones of the same samples.
-pub(super) fn choose(dir: &Path, datasets: &[Dataset], works: &[DatasetWork], n: usize) -> Result<Vec<Repeated>> {
+pub(super) fn choose(dir: &Path, tasks: &[Task], n: usize) -> Result<Vec<Repeated>> {
     let mut found: Vec<(blake3::Hash, Repeated)> = Vec::new();
-    for (index, (dataset, work)) in datasets.iter().zip(works).enumerate() {
-        let positions: HashMap<&str, usize> =
+    for (place, Task { dataset, work, .. }) in tasks.iter().enumerate() {
+        let positions: BTreeMap<&str, usize> =
             work.selected.iter().map(|&position| (dataset.samples[position].id.as_str(), position)).collect();
         for trial in record::read_outcomes(dir, &dataset.name)? {
-            let is_answered = trial.subject == Subject::Model && trial.mode == Mode::Generate && trial.answer.is_some();
+            let is_answered = trial.subject == Subject::Model && trial.answer().is_some();
             if let (true, Some(&position)) = (is_answered, positions.get(trial.sample.as_str())) {
                 let hash = blake3::hash(format!("repeat {}", trial.sample).as_bytes());
-                found.push((hash, Repeated { dataset: index, position, trial }));
+                found.push((hash, Repeated { task: TaskId::new(place), position, trial }));
             }
         }
         found.sort_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
@@ -45,18 +44,19 @@ pub(super) fn choose(dir: &Path, datasets: &[Dataset], works: &[DatasetWork], n:
 
 /// Asks the model of `run` about `chosen` again, and counts what changed.
 pub(super) fn ask(
-    asker: &ServerAsker,
+    respondent: &dyn Respondent,
     bench: &mut Bench,
-    run: usize,
-    datasets: &[Dataset],
+    run: RunId,
+    tasks: &[Task],
     chosen: &[Repeated],
 ) -> Result<Value> {
     let (mut n_repeated, mut n_answers_changed, mut n_outcomes_changed) = (0, 0, 0);
-    for (index, dataset) in datasets.iter().enumerate() {
-        let of_dataset: Vec<&Repeated> = chosen.iter().filter(|repeated| repeated.dataset == index).collect();
-        let asked: Vec<(usize, usize)> = of_dataset.iter().map(|repeated| (run, repeated.position)).collect();
-        for (repeated, answer) in of_dataset.iter().zip(asker.ask_again(index, dataset, &asked)?) {
-            let (Some(text), Some(before)) = (answer, &repeated.trial.answer) else { continue };
+    for (place, task) in tasks.iter().enumerate() {
+        let id = TaskId::new(place);
+        let of_task: Vec<&Repeated> = chosen.iter().filter(|repeated| repeated.task == id).collect();
+        let positions: Vec<usize> = of_task.iter().map(|repeated| repeated.position).collect();
+        for (repeated, answer) in of_task.iter().zip(respondent.ask_again(run, id, &task.dataset, &positions)?) {
+            let (Some(text), Some(before)) = (answer, repeated.trial.answer()) else { continue };
             n_repeated += 1;
             if text == before.text {
                 continue;

@@ -1,16 +1,22 @@
 //! Served models as the subjects of a run, and the encoder beside them, which runs here.
 
-use anyhow::{Context, Result};
-use serde_json::Value;
+use std::sync::Arc;
 
+use anyhow::{Context, Result, bail};
+
+use serde_json::{Map, Value};
+
+use super::desk::ServedRespondent;
 use super::loaded::EncoderChoice;
-use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunSet};
+use super::respondent::{Description, Loaded, Opened, RunDescription, SERVER, WARNINGS};
+use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunId, RunSet};
 use crate::model::Placement;
 use crate::model::encoders::OpenedEncoder;
 use crate::model::preprocess::ImageProcessor;
 use crate::model::served::{LabelScoring, ServedName, Server, ServerRequest};
 use crate::model::weights::{Hub, Miniature, Role};
 use crate::model::zero_shot::ZeroShot;
+use crate::record::FeatureCache;
 
 /// What a person asked for.
 pub struct ServedRequest<'a> {
@@ -28,12 +34,6 @@ pub struct ServedSubjects {
     encoder: Option<(OpenedEncoder, String)>,
 }
 
-/// A probed server and a loaded encoder.
-pub(super) struct LoadedServer {
-    pub server: Server,
-    pub encoder: Option<ZeroShot>,
-}
-
 /// Images that are prepared, and seen by the encoder, at once: few, since requests wait meanwhile.
 pub const SERVED_BATCH_SIZE: usize = 16;
 
@@ -45,13 +45,11 @@ pub fn refuse_equal_names(models: &[ServedName]) -> Result<()> {
     let names: Vec<String> = models.iter().map(run_name).collect();
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {
-            anyhow::bail!(
-                "two runs would be called `{name}`; hint: give one another name, as --served-model NAME=MODEL"
-            );
+            bail!("two runs would be called `{name}`; hint: give one another name, as --served-model NAME=MODEL");
         }
     }
     if names.len() > RunSet::N_RUNS_MAX {
-        anyhow::bail!("{} models are too many at once; hint: at most {}", names.len(), RunSet::N_RUNS_MAX);
+        bail!("{} models are too many at once; hint: at most {}", names.len(), RunSet::N_RUNS_MAX);
     }
     Ok(())
 }
@@ -67,7 +65,7 @@ fn run_name(model: &ServedName) -> String {
 
 impl ServedSubjects {
     /// Opens the encoder, and probes the server.
-    pub fn open(request: ServedRequest<'_>) -> Result<Self> {
+    pub fn open(request: &ServedRequest<'_>) -> Result<Self> {
         let encoder = match &request.encoder {
             EncoderChoice::Auto | EncoderChoice::None => None,
             EncoderChoice::Folder(dir) => {
@@ -76,17 +74,22 @@ impl ServedSubjects {
                 Some((opened, hash))
             }
         };
-        let server = Server::open(request.server)?;
+        let server = Server::open(request.server.clone())?;
         Ok(Self { server, encoder })
     }
 
+    /// How many runs there are.
+    pub fn n_runs(&self) -> usize {
+        self.server.models().len()
+    }
+
     /// The names of the runs, in order, as folders may be called.
-    pub fn runs(&self) -> Vec<String> {
+    fn runs(&self) -> Vec<String> {
         self.server.models().iter().map(|model| run_name(&model.name)).collect()
     }
 
     /// What a person should know.
-    pub fn warnings(&self) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let mut warnings = self.server.warnings.clone();
         if self.encoder.is_some() {
             warnings.push(
@@ -103,7 +106,7 @@ impl ServedSubjects {
     }
 
     /// The model of one of the runs, as the run's specification has it: null is what the server does not tell.
-    pub fn model_spec(&self, run: usize) -> ModelSpec {
+    fn model_spec(&self, run: usize) -> ModelSpec {
         ModelSpec {
             name: self.server.models()[run].name.model.clone(),
             family: FAMILY.to_owned(),
@@ -121,7 +124,7 @@ impl ServedSubjects {
     }
 
     /// The encoder, as the specification has it.
-    pub fn encoder_spec(&self) -> Result<Option<EncoderSpec>> {
+    fn encoder_spec(&self) -> Result<Option<EncoderSpec>> {
         let Some((encoder, weights)) = &self.encoder else { return Ok(None) };
         Ok(Some(EncoderSpec {
             name: encoder.name(),
@@ -134,24 +137,43 @@ impl ServedSubjects {
             tower_change: None,
         }))
     }
+}
 
-    /// What `run.json` records of the server and the model of a run.
-    pub fn environment(&self, run: usize) -> Value {
-        self.server.environment(run)
+impl Opened for ServedSubjects {
+    fn describe(&self) -> Result<Description> {
+        let (warnings, encoder) = (self.warnings(), self.encoder_spec()?);
+        let run = |(run, name): (usize, String)| {
+            let mut environment = Map::from_iter([("tower_change".to_owned(), Value::Null)]);
+            if !warnings.is_empty() {
+                environment.insert(WARNINGS.to_owned(), warnings.clone().into());
+            }
+            environment.insert(SERVER.to_owned(), self.server.environment(run));
+            RunDescription {
+                name: Some(name),
+                model: self.model_spec(run),
+                encoder: encoder.clone(),
+                provenance: None,
+                environment,
+            }
+        };
+        Ok(Description { runs: self.runs().into_iter().enumerate().map(run).collect(), warnings: warnings.clone() })
     }
 
-    /// Requests that scoring `n_labels` labels on one image takes.
-    pub fn n_requests_per_scoring(&self, run: usize, n_labels: usize) -> usize {
-        match &self.server.models()[run].label_scoring {
+    fn probe_tower(&self, _run: RunId) -> Result<String> {
+        bail!("a server does not show its model's tower")
+    }
+
+    fn n_requests_per_scoring(&self, run: RunId, n_labels: usize) -> usize {
+        match &self.server.models()[run.place()].label_scoring {
             Some(LabelScoring::PromptLogprobs { .. }) => n_labels,
             Some(LabelScoring::Constraint(_)) => 1,
             None => 0,
         }
     }
 
-    pub(super) fn load(self, placement: &Placement) -> Result<LoadedServer> {
+    fn load(self: Box<Self>, placement: &Placement, _cache: Option<Arc<FeatureCache>>) -> Result<Loaded> {
         let load = |(encoder, _): (OpenedEncoder, String)| ZeroShot::new(encoder.load(placement)?);
         let encoder = self.encoder.map(load).transpose().context("failed to load the encoder")?;
-        Ok(LoadedServer { server: self.server, encoder })
+        Ok(Loaded(Box::new(ServedRespondent::new(self.server, encoder))))
     }
 }

@@ -29,7 +29,7 @@ impl Captions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// Of the model, before any chat template.
-    pub text: String,
+    pub prompt: Prompt,
     /// Of the encoder: templates with `{}` for the label.
     pub captions: Vec<String>,
 }

@@ -1,16 +1,21 @@
 //! The device's side of a run: prepared images in, answers out.
 
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
 use anyhow::{Result, bail};
 
 use super::candidates::idle;
-use super::images::{Prepared, PreparedBatch, PreparedSample};
-use super::loaded::EvalSubjects;
-use super::plan::{DatasetWork, SampleWork};
-use super::probe::{ProbeChoice, Shots, TowerProbes};
-use super::spec::Question;
-use crate::dataset::{Dataset, UnreadableImage};
-use crate::domain::{Mode, RunSet};
-use crate::model::subjects::{ImageAnswers, ImageRow, Questions};
+use super::features::RunFeatures;
+use super::images::{ImageSource, Preparation, Prepared, PreparedBatch, PreparedSample};
+use super::plan::SampleWork;
+use super::probe::{ProbeChoice, TowerProbes};
+use super::respondent::{Asked, Respondent};
+use super::task::{Task, TaskId};
+use super::timing::Stage;
+use crate::dataset::UnreadableImage;
+use crate::domain::{Mode, RunId, RunSet};
+use crate::model::subjects::{ImageAnswers, ImageRow, Questions, Subjects};
 
 /// A sample with what was answered.
 pub(super) struct AnsweredSample {
@@ -33,7 +38,7 @@ pub(super) struct Answers {
 #[derive(Default)]
 pub(super) struct FromServer {
     /// Labels that were said because nothing else could be, by run, with the prompt's tokens.
-    pub held: Vec<(usize, String, Option<u32>)>,
+    pub held: Vec<(RunId, String, Option<u32>)>,
     /// Why there is no answer.
     pub failed: Vec<Failure>,
 }
@@ -41,7 +46,7 @@ pub(super) struct FromServer {
 /// Why a server gave no answer.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
-    pub run: usize,
+    pub run: RunId,
     pub mode: Mode,
     pub message: String,
     /// Whether asking again may bring one.
@@ -50,41 +55,37 @@ pub(super) struct Failure {
 
 /// A batch with its answers; of a served model, what has come so far of some samples.
 pub(super) struct AnsweredBatch {
-    pub dataset: usize,
+    pub task: TaskId,
     pub samples: Vec<AnsweredSample>,
     /// Samples that are answered with this.
     pub n_done: usize,
 }
 
-/// The subjects with the questions of every dataset.
-pub(super) struct Asker<'a> {
-    subjects: EvalSubjects,
-    questions: Vec<Questions>,
-    /// By dataset.
-    probes: Vec<Option<TowerProbes<'a>>>,
+/// Models that run here, and their encoder.
+pub(super) struct LocalRespondent {
+    loaded: Subjects,
+    /// By run, the adapter under which something must differ from the base.
+    must_differ: Vec<Option<String>>,
+    /// Where towers' features are kept.
+    features: Option<Arc<RunFeatures>>,
+    /// What they are asked, once that was prepared.
+    tasks: Vec<PreparedTask>,
 }
 
-impl<'a> Asker<'a> {
-    /// Prepares the questions: renders prompts and embeds captions.
-    pub fn new(
-        subjects: EvalSubjects,
-        datasets: &[Dataset],
-        questions: &[Question],
-        probes: &'a [Option<Shots>],
-        max_new_tokens: usize,
-        scores_labels: bool,
-    ) -> Result<Self> {
-        let questions = datasets.iter().zip(questions).map(|(dataset, question)| {
-            let labels: Vec<&str> = dataset.labels.names().collect();
-            subjects.loaded.questions(&question.text, &question.captions, &labels, max_new_tokens, scores_labels)
-        });
-        let questions = questions.collect::<Result<_>>()?;
-        let probes = probes.iter().map(|shots| Some(TowerProbes::new(shots.as_ref()?, &subjects.loaded))).collect();
-        Ok(Self { subjects, questions, probes })
+/// What is asked of one dataset.
+struct PreparedTask {
+    questions: Questions,
+    probes: Option<TowerProbes>,
+}
+
+impl LocalRespondent {
+    /// Of the models and their encoder, loaded.
+    pub fn new(loaded: Subjects, must_differ: Vec<Option<String>>, features: Option<Arc<RunFeatures>>) -> Self {
+        Self { loaded, must_differ, features, tasks: Vec::new() }
     }
 
     /// Answers one batch.
-    pub fn answer(&mut self, batch: PreparedBatch<Prepared>) -> Result<AnsweredBatch> {
+    fn answer(&mut self, batch: PreparedBatch<Prepared>) -> Result<AnsweredBatch> {
         let rows: &[ImageRow] = &batch
             .samples
             .iter()
@@ -101,18 +102,18 @@ impl<'a> Asker<'a> {
                 })
             })
             .collect::<Vec<_>>();
-        let (loaded, questions) = (&mut self.subjects.loaded, &mut self.questions[batch.dataset]);
+        let PreparedTask { questions, probes } = &mut self.tasks[batch.task.place()];
+        let loaded = &mut self.loaded;
         // On a thread of the pool, which shares its work out without sleeping in between.
         let answers = rayon::scope(move |_| loaded.ask(questions, rows))?;
         let mut answers = answers.into_iter();
-        let probes = self.probes[batch.dataset].as_ref();
         let mut samples = Vec::with_capacity(batch.samples.len());
         for PreparedSample { work, image } in batch.samples {
             let result = match image {
                 Ok(prepared) => {
                     let answers = answers.next().unwrap_or_default();
                     let probed = match probes {
-                        Some(probes) => probes.choose(&self.subjects.loaded, &answers.features)?,
+                        Some(probes) => probes.choose(&self.loaded, &answers.features)?,
                         None => Vec::new(),
                     };
                     Ok(Answers { content: prepared.content, answers, probed, from_server: FromServer::default() })
@@ -122,25 +123,64 @@ impl<'a> Asker<'a> {
             samples.push(AnsweredSample { work, result });
         }
         let n_done = samples.len();
-        Ok(AnsweredBatch { dataset: batch.dataset, samples, n_done })
+        Ok(AnsweredBatch { task: batch.task, samples, n_done })
     }
 
     /// Refuses an adapter under which the first logits of one image of every dataset equal the base's to the bit: it was
     /// not applied, and "nothing forgotten" would be said of the base.
-    pub fn refuse_idle_adapters(&self, datasets: &[Dataset], works: &[DatasetWork]) -> Result<()> {
-        let suspects = &self.subjects.must_differ;
+    fn refuse_idle_adapters(&self, tasks: &[Task]) -> Result<()> {
+        let suspects = &self.must_differ;
         let mut differs: Vec<bool> = suspects.iter().map(Option::is_none).collect();
-        for ((dataset, work), questions) in datasets.iter().zip(works).zip(&self.questions) {
+        for (Task { dataset, work, .. }, PreparedTask { questions, .. }) in tasks.iter().zip(&self.tasks) {
             if differs.iter().all(|&differs| differs) {
                 return Ok(());
             }
             let Some(image) = work.selected.iter().find_map(|&position| dataset.read(position).ok()) else { continue };
-            let found = self.subjects.loaded.differ_from_base(questions, &image)?;
+            let found = self.loaded.differ_from_base(questions, &image)?;
             differs.iter_mut().zip(found).for_each(|(differs, found)| *differs |= found);
         }
         match suspects.iter().zip(&differs).find(|(_, differs)| !**differs) {
             Some((Some(name), _)) => bail!("{}", idle(name)),
             _ => Ok(()),
         }
+    }
+}
+
+impl Respondent for LocalRespondent {
+    /// Renders prompts and embeds captions.
+    fn prepare(&mut self, tasks: &[Task], asked: &Asked<'_>) -> Result<()> {
+        let (loaded, scores_labels) = (&self.loaded, asked.modes.contains(&Mode::Score));
+        let prepared = |Task { dataset, question, probe, .. }: &Task| -> Result<PreparedTask> {
+            let labels: Vec<&str> = dataset.labels.names().collect();
+            let (text, captions) = (&question.prompt.text, &question.captions);
+            Ok(PreparedTask {
+                questions: loaded.questions(text, captions, &labels, asked.max_new_tokens, scores_labels)?,
+                probes: probe.as_ref().map(|shots| TowerProbes::new(shots.clone(), loaded)),
+            })
+        };
+        self.tasks = tasks.iter().map(prepared).collect::<Result<_>>()?;
+        self.refuse_idle_adapters(tasks)
+    }
+
+    fn answer_all(&mut self, source: &ImageSource<'_>, sender: &SyncSender<Result<AnsweredBatch>>) {
+        let preparation = Preparation {
+            views: self.loaded.views().to_vec(),
+            view_of: self.loaded.view_of().to_vec(),
+            encoder: self.loaded.encoder_preprocessor().cloned(),
+            features: self.features.clone(),
+        };
+        source.ahead(&preparation, |prepared| {
+            while let Ok(batch) = source.stages.time(Stage::WaitForImages, || prepared.recv()) {
+                let answered = source.stages.time(Stage::Answer, || self.answer(batch));
+                let is_failed = answered.is_err();
+                if sender.send(answered).is_err() || is_failed {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn features(&self) -> Option<Arc<RunFeatures>> {
+        self.features.clone()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::dataset::Dataset;
 use crate::domain::{
-    Answer, ErrorCode, Mode, Outcome, PriorCorrected, ScoredLabel, SplitReply, Stop, Subject, Trial, UnscoredReason,
+    ErrorCode, Mode, Outcome, PriorCorrected, Response, ScoredLabel, SplitReply, Stop, Subject, Trial, UnscoredReason,
 };
 use crate::model::subjects::LabelChoice;
 use crate::taxonomy::is_same_name;
@@ -33,7 +33,7 @@ pub(super) fn trial(
         subject,
         mode,
         prompt: prompt.to_owned(),
-        answer: None,
+        response: None,
         thought: None,
         scores: Vec::new(),
         prior_corrected: None,
@@ -46,14 +46,17 @@ pub(super) fn trial(
 /// The trial with the model's thought apart from its answer; unscored where the thought was cut off, or nothing but a thought
 /// found room.
 pub(super) fn thought_apart(mut trial: Trial) -> Trial {
-    let Some(mut answer) = trial.answer.take() else { return trial };
+    let mut answer = match trial.response.take() {
+        Some(Response::Generated(answer)) => answer,
+        other => return Trial { response: other, ..trial },
+    };
     let split = SplitReply::new(&answer.text, false);
     let is_cut = |said: &str| answer.stop == Stop::Length && said.is_empty();
     match (split.thought, split.answer) {
-        (None, _) => trial.answer = Some(answer),
+        (None, _) => trial.response = Some(Response::Generated(answer)),
         (Some(thought), Some(said)) if !is_cut(&said) => {
             answer.text = said;
-            (trial.answer, trial.thought) = (Some(answer), Some(thought));
+            (trial.response, trial.thought) = (Some(Response::Generated(answer)), Some(thought));
         }
         (Some(thought), _) => {
             trial.thought = Some(thought);
@@ -70,42 +73,33 @@ pub(super) fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice
     };
     let corrected =
         prior_corrected.map(|answer| PriorCorrected { is_correct: is_same_name(&answer, &trial.label), answer });
-    let mut trial = Trial { prior_corrected: corrected, ..chosen(trial, scores) };
-    if let Some(answer) = &mut trial.answer {
-        answer.n_prompt_tokens = Some(n_prompt_tokens as u32);
-    }
-    trial
+    Trial { prior_corrected: corrected, ..chosen(trial, scores, Some(n_prompt_tokens as u32)) }
 }
 
 /// The trial of a label that was said because nothing else could be.
 pub(super) fn held_trial(trial: Trial, label: String, n_prompt_tokens: Option<u32>) -> Trial {
     let outcome =
         if is_same_name(&label, &trial.label) { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
-    let answer = Answer { text: label, stop: Stop::Eos, n_prompt_tokens, n_answer_tokens: None, logit_gap: None };
-    Trial { answer: Some(answer), outcome, ..trial }
+    Trial { response: Some(Response::Chosen { label, n_prompt_tokens }), outcome, ..trial }
 }
 
-/// `trial` with the best label of `scores` as its answer, and the outcome that follows from it.
-pub(super) fn chosen(trial: Trial, scores: Vec<ScoredLabel>) -> Trial {
+/// `trial` with the best label of `scores` as its response to a prompt of `n_prompt_tokens`, and the outcome that follows from
+/// it.
+pub(super) fn chosen(trial: Trial, scores: Vec<ScoredLabel>, n_prompt_tokens: Option<u32>) -> Trial {
     let Some(best) = scores.first().filter(|best| best.score.is_finite()) else {
         return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
     };
     let outcome =
         if is_same_name(&best.label, &trial.label) { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
-    let answer = Answer {
-        text: best.label.clone(),
-        stop: Stop::Eos,
-        n_prompt_tokens: None,
-        n_answer_tokens: None,
-        logit_gap: None,
-    };
-    Trial { answer: Some(answer), scores, outcome, ..trial }
+    let response = Response::Chosen { label: best.label.clone(), n_prompt_tokens };
+    Trial { response: Some(response), scores, outcome, ..trial }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dataset::{Catalog, DataRoots, OpenRequest, open};
+    use crate::domain::Answer;
 
     fn scored(choice: std::result::Result<LabelChoice, String>) -> Trial {
         let request = OpenRequest { text: "embedded/mnist", split: None, labels_file: None, ..OpenRequest::default() };
@@ -127,7 +121,7 @@ mod tests {
         let right = scored(Ok(choice(&label, Some("none of them"))));
         assert_eq!((right.outcome, right.mode, right.subject), (Outcome::Correct, Mode::Score, Subject::Model));
         assert_eq!(right.prior_corrected.map(|corrected| corrected.is_correct), Some(false));
-        assert_eq!(right.answer.and_then(|answer| answer.n_prompt_tokens), Some(80));
+        assert_eq!(right.response, Some(Response::Chosen { label, n_prompt_tokens: Some(80) }));
         let wrong = scored(Ok(choice("none of them", None)));
         assert_eq!((wrong.outcome, wrong.prior_corrected), (Outcome::Incorrect(ErrorCode::Wrong), None));
     }
@@ -135,20 +129,20 @@ mod tests {
     fn answered(text: &str, stop: Stop) -> Trial {
         let answer =
             Answer { text: text.to_owned(), stop, n_prompt_tokens: None, n_answer_tokens: None, logit_gap: None };
-        thought_apart(Trial { answer: Some(answer), ..scored(Err(String::new())) })
+        thought_apart(Trial { response: Some(Response::Generated(answer)), ..scored(Err(String::new())) })
     }
 
     #[test]
     fn a_thought_stands_apart_and_one_that_was_cut_off_leaves_no_answer() {
         let said = answered("<think>a 3?</think>\n7", Stop::Eos);
-        assert_eq!((said.answer.unwrap().text.as_str(), said.thought.as_deref()), ("7", Some("<think>a 3?</think>")));
+        assert_eq!((said.text(), said.thought.as_deref()), (Some("7"), Some("<think>a 3?</think>")));
         for text in ["<think>a 7", "<think>a 7</think>\n"] {
             let cut = answered(text, Stop::Length);
             assert_eq!(cut.outcome, Outcome::Unscored(UnscoredReason::ThoughtCutOff), "{text}");
-            assert_eq!((cut.answer, cut.thought.as_deref()), (None, Some(text.trim())), "{text}");
+            assert_eq!((cut.response, cut.thought.as_deref()), (None, Some(text.trim())), "{text}");
         }
         // Whoever was done, and said nothing, gave an empty answer.
-        assert_eq!(answered("<think>a 7</think>\n", Stop::Eos).answer.unwrap().text, "");
+        assert_eq!(answered("<think>a 7</think>\n", Stop::Eos).text(), Some(""));
         assert_eq!(answered("7", Stop::Length).thought, None);
     }
 
@@ -156,6 +150,6 @@ mod tests {
     fn logits_that_are_no_numbers_leave_a_model_error_and_no_answer() {
         let failed = scored(Err("not finite".to_owned()));
         assert_eq!(failed.outcome, Outcome::Unscored(UnscoredReason::ModelError));
-        assert!(failed.answer.is_none() && failed.scores.is_empty() && failed.prior_corrected.is_none());
+        assert!(failed.response.is_none() && failed.scores.is_empty() && failed.prior_corrected.is_none());
     }
 }

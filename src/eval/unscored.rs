@@ -53,7 +53,7 @@ mod tests {
             subject: Subject::Model,
             mode,
             prompt: "emt".into(),
-            answer: None,
+            response: None,
             thought: None,
             scores: Vec::new(),
             fewer_shots: Vec::new(),

@@ -1,58 +1,7 @@
 //! What trains, and how fast: the methods with their defaults.
 
-use std::str::FromStr;
-
-/// Which tensors train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub enum Method {
-    /// The projector alone.
-    Linear,
-    /// Low-rank updates of the language model's linear maps but its head, and the projector.
-    Lora,
-    /// Language model and projector.
-    Full,
-}
-
-impl Method {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Linear, Self::Lora, Self::Full];
-
-    /// As flags and files have it.
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-}
-
-impl FromStr for Method {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let names = Self::ALL.map(Self::name).join(", ");
-        let found = Self::ALL.into_iter().find(|method| method.name() == text);
-        found.ok_or_else(|| format!("unknown method `{text}`; hint: {names}"))
-    }
-}
-
-/// How the learning rate falls after its warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decay {
-    /// Half a cosine down to 0.
-    Cosine,
-    /// It does not.
-    Constant,
-}
-
-/// Low-rank updates.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LoraShape {
-    /// Rows of A.
-    pub rank: usize,
-    /// The update is scaled by `alpha / rank`.
-    pub alpha: f64,
-    /// The share of the update's inputs that a step drops.
-    pub dropout: f64,
-}
+use crate::domain::TrainingNumbers;
+pub use crate::domain::{Decay, LoraShape, Method};
 
 /// Everything about a training that is a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -107,16 +56,20 @@ impl Hyperparameters {
         };
         Self { learning_rate, batch_size, n_epochs, lora, ..published }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_unknown_method_is_refused_with_the_choices() {
-        let error = "qlora".parse::<Method>().unwrap_err();
-        assert!(error.contains("qlora") && error.contains("lora, full"), "{error}");
-        assert_eq!("linear".parse(), Ok(Method::Linear));
+    /// As a training's specification has them: those of `lora` only where it is the method.
+    pub fn of_spec(&self, method: Method) -> TrainingNumbers {
+        let Self { learning_rate, batch_size, n_epochs, warmup_ratio, decay, weight_decay, max_grad_norm, lora } =
+            *self;
+        TrainingNumbers {
+            learning_rate,
+            batch_size,
+            n_epochs,
+            warmup_ratio,
+            schedule: decay,
+            weight_decay,
+            max_grad_norm,
+            lora: (method == Method::Lora).then_some(lora),
+        }
     }
 }

@@ -100,9 +100,9 @@ fn drawn(spec: &RunSpec, stratum: &Stratum<'_>) -> Vec<SheetRow> {
 fn strata(trials: &[Trial], seed: u64) -> Vec<Stratum<'_>> {
     let mut strata: BTreeMap<_, (Outcome, Members<'_>)> = BTreeMap::new();
     for trial in trials.iter().filter(|trial| trial.subject == Subject::Model && trial.mode == Mode::Generate) {
-        let (Some(answer), Some(name)) = (&trial.answer, stratum_name(trial.outcome)) else { continue };
+        let (Some(text), Some(name)) = (trial.text(), stratum_name(trial.outcome)) else { continue };
         let (_, members) = strata.entry((trial.dataset.as_str(), name)).or_insert((trial.outcome, BTreeMap::new()));
-        *members.entry((trial.label.as_str(), normalise(&answer.text))).or_default() += 1;
+        *members.entry((trial.label.as_str(), normalise(text))).or_default() += 1;
     }
     let stratum = |((dataset, name), (outcome, members))| stratum(seed, dataset, name, outcome, members);
     strata.into_iter().map(stratum).collect()
@@ -167,7 +167,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Answer, AnswerType, DatasetSpec, ErrorCode, JudgeSpec, Label, ModelSpec, Stop, UnscoredReason,
+        Answer, AnswerType, Computing, DatasetSpec, ErrorCode, JudgeSpec, Label, ModelSpec, Response, Stop,
+        UnscoredReason,
     };
 
     fn spec() -> RunSpec {
@@ -205,8 +206,7 @@ mod tests {
             sample_seed: 0,
             modes: vec![Mode::Generate],
             max_new_tokens: 32,
-            compute_type: "f32".into(),
-            device_kind: "cpu".into(),
+            computing: Computing::Local { compute_type: "f32".into(), device_kind: "cpu".into() },
             judges: vec![rules],
             tuned_on: BTreeMap::new(),
         }
@@ -229,7 +229,7 @@ mod tests {
             subject: Subject::Model,
             mode: Mode::Generate,
             prompt: "emt".into(),
-            answer: Some(answer),
+            response: Some(Response::Generated(answer)),
             thought: None,
             scores: Vec::new(),
             prior_corrected: None,

@@ -14,7 +14,7 @@ use super::prefix::{Opening, Prefix, batches_by_length};
 use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
 use super::zero_shot::{N_SCORES_KEPT, rank};
-use crate::domain::{Answer, RgbImage, RunSet, ScoredLabel, ends_in_thought, with_thought_opened};
+use crate::domain::{Answer, RgbImage, RunId, RunSet, ScoredLabel, ends_in_thought, with_thought_opened};
 
 /// The models of all runs and their encoder, loaded.
 pub struct Subjects {
@@ -111,9 +111,9 @@ impl ImageRow<'_> {
 #[derive(Clone, Debug, Default)]
 pub struct ImageAnswers {
     /// By run: the text, or why the model failed on this image.
-    pub generated: Vec<(usize, Result<Answer, String>)>,
+    pub generated: Vec<(RunId, Result<Answer, String>)>,
     /// By run: the labels' scores, or why the model failed on this image.
-    pub scored: Vec<(usize, Result<LabelChoice, String>)>,
+    pub scored: Vec<(RunId, Result<LabelChoice, String>)>,
     /// By tower that was asked for features: the runs that asked, and what the projector consumes in the mean.
     pub features: Vec<(RunSet, Vec<f32>)>,
     /// The encoder's best labels, best first; `None` where it was not asked.
@@ -145,7 +145,7 @@ impl Subjects {
             view_of.remove(0);
             Some(models.remove(0))
         };
-        let runs_of = |key: &String| RunSet::of(models.len(), |run| keys.of_runs.get(run) == Some(key));
+        let runs_of = |key: &String| RunSet::of(models.len(), |run| keys.of_runs.get(run.place()) == Some(key));
         let mut towers = vec![SharedTower { runs: runs_of(&keys.of_base), is_base: true }];
         for key in keys.of_runs.iter().filter(|key| **key != keys.of_base) {
             let runs = runs_of(key);
@@ -235,13 +235,13 @@ impl Subjects {
     /// What the model of `run` says of the rows that it is asked about, of what its tower saw in `pass`.
     fn answer(
         &self,
-        run: usize,
+        run: RunId,
         questions: &Questions,
         rows: &[ImageRow],
         pass: &TowerPass,
         answers: &mut [ImageAnswers],
     ) -> Result<()> {
-        let model = &self.models[run];
+        let model = &self.models[run.place()];
         let generated = rows_where(rows, |row| row.generate.contains(run));
         let scored = rows_where(rows, |row| row.score.contains(run));
         // Where the same rows are asked both, one reading of the prompt serves both.
@@ -258,7 +258,7 @@ impl Subjects {
                     asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
                 }
                 if is_generated {
-                    let texts = generate(model, &questions.of_runs[run], prefix)?;
+                    let texts = generate(model, &questions.of_runs[run.place()], prefix)?;
                     asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
                 }
             }
@@ -324,7 +324,7 @@ impl Subjects {
     fn model_of(&self, tower: RunSet) -> &Model {
         let is_base = self.towers.iter().any(|shared| shared.is_base && shared.runs == tower);
         let first = if is_base { None } else { tower.iter().next() };
-        first.and_then(|run| self.models.get(run)).unwrap_or_else(|| self.base())
+        first.and_then(|run| self.models.get(run.place())).unwrap_or_else(|| self.base())
     }
 
     /// Adds what `pass` gave to the answers: of the rows for which runs of its tower asked for features, and where what is
@@ -354,21 +354,21 @@ impl Subjects {
     /// The choice among the labels for each row of `prefix`.
     fn choose(
         &self,
-        run: usize,
+        run: RunId,
         questions: &Questions,
         prefix: &mut Prefix,
     ) -> Result<Vec<Result<LabelChoice, String>>> {
-        let trie = questions.of_runs[run].trie.as_ref();
+        let trie = questions.of_runs[run.place()].trie.as_ref();
         let trie = trie.context("the labels of this dataset were not prepared for scoring")?;
-        let prior = match questions.priors[run].get() {
+        let prior = match questions.priors[run.place()].get() {
             Some(prior) => prior,
             None => {
                 let prior = self.prior(run, questions, trie)?;
-                questions.priors[run].get_or_init(|| prior)
+                questions.priors[run.place()].get_or_init(|| prior)
             }
         };
         let lengths = prefix.lengths().to_vec();
-        let rows = scoring::score(self.models[run].mllm.language(), prefix, trie)?;
+        let rows = scoring::score(self.models[run.place()].mllm.language(), prefix, trie)?;
         let choice = |(row, n_prompt_tokens): (Result<Vec<f32>, NotFinite>, usize)| {
             let scores = row.map_err(|error| format!("{error} (`{}`)", questions.labels[error.label]))?;
             let shares = scoring::shares(&scores);
@@ -386,21 +386,21 @@ impl Subjects {
     }
 
     /// Reads the prompt about each of `images`, with room for an answer and for all labels.
-    fn read(&self, run: usize, questions: &Questions, images: &[ImageEmbedding]) -> Result<Prefix> {
-        let (model, asked) = (&self.models[run], &questions.of_runs[run]);
-        let opening = match questions.openings[run].get() {
+    fn read(&self, run: RunId, questions: &Questions, images: &[ImageEmbedding]) -> Result<Prefix> {
+        let (model, asked) = (&self.models[run.place()], &questions.of_runs[run.place()]);
+        let opening = match questions.openings[run.place()].get() {
             Some(opening) => opening,
             None => {
                 let opening = model.opening(&asked.prompt)?;
-                questions.openings[run].get_or_init(|| opening)
+                questions.openings[run.place()].get_or_init(|| opening)
             }
         };
         model.read(Some(opening), &vec![&asked.prompt; images.len()], images, asked.n_new_positions())
     }
 
     /// The labels' scores on an image of the mean colour, which is all zeros once normalised.
-    fn prior(&self, run: usize, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
-        let model = &self.models[run];
+    fn prior(&self, run: RunId, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
+        let model = &self.models[run.place()];
         let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
         let image = model.mllm.embed_images(&model.mllm.see(&[&blank])?)?;
         let mut prefix = self.read(run, questions, &image)?;
@@ -430,7 +430,8 @@ impl Subjects {
             && passing == rows_where(rows, |row| row.asks_encoder)
             && passing.iter().all(|&row| rows[row].for_encoder.is_none());
         let model = self.model_of(runs);
-        let view = if is_base { BASE_VIEW } else { runs.iter().next().map_or(BASE_VIEW, |run| self.view_of[run]) };
+        let view =
+            if is_base { BASE_VIEW } else { runs.iter().next().map_or(BASE_VIEW, |run| self.view_of[run.place()]) };
         let shared = model.mllm.plain_tower().zip(self.encoder.as_ref()).filter(|_| serves_encoder);
         let shared = shared.filter(|(plain, encoder)| Arc::ptr_eq(plain.tower, encoder.towers.tower()));
         let Some((PlainTower { tower, states: wanted }, encoder)) = shared else {

@@ -53,8 +53,8 @@ pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
         ("preprocessing", preprocessing.into()),
         ("sample_seed", spec.sample_seed.into()),
         ("generation_limits", generation_limits.into()),
-        ("compute_type", spec.compute_type.clone().into()),
-        ("device_kind", spec.device_kind.clone().into()),
+        ("compute_type", spec.computing.compute_type().into()),
+        ("device_kind", spec.computing.device_kind().into()),
         ("judges", judges.into()),
         (COMPARATOR, comparators(spec)),
     ];
@@ -137,7 +137,7 @@ fn with_placeholder(ids: &[Option<u32>]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{spec, with_probe};
+    use super::super::testing::{computing, spec, with_probe};
     use super::*;
     use crate::domain::{ProbeClassifier, ProbeSpec};
 
@@ -182,8 +182,8 @@ mod tests {
             ("preprocessing", |spec| spec.model.preprocessing["size"] = 336.into()),
             ("sample_seed", |spec| spec.sample_seed += 1),
             ("generation_limits", |spec| spec.max_new_tokens += 1),
-            ("compute_type", |spec| spec.compute_type = "bf16".into()),
-            ("device_kind", |spec| spec.device_kind = "cuda".into()),
+            ("compute_type", |spec| spec.computing = computing("bf16", "cpu")),
+            ("device_kind", |spec| spec.computing = computing("f32", "cuda")),
             ("judges", |spec| spec.judges[0].model = "rules/2".into()),
             ("comparator", |spec| spec.datasets[0].prompts.truncate(1)),
         ];

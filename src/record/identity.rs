@@ -47,7 +47,7 @@ fn sorted(value: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{probe, spec};
+    use super::super::testing::{computing, probe, spec};
     use super::*;
     use crate::domain::{ProbeClassifier, ProbeSpec};
 
@@ -74,7 +74,7 @@ mod tests {
             |spec| spec.datasets[0].split = "train".into(),
             |spec| spec.datasets[0].prompts[0].text.push('x'),
             |spec| spec.max_new_tokens += 1,
-            |spec| spec.compute_type = "bf16".into(),
+            |spec| spec.computing = computing("bf16", "cpu"),
             |spec| spec.judges[0].model = "rules/2".into(),
             |spec| spec.probe = Some(probe()),
             |spec| spec.probe = Some(ProbeSpec { classifier: ProbeClassifier::Knn, ..probe() }),

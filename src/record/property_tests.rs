@@ -57,6 +57,13 @@ prop_compose! {
     }
 }
 
+fn response(mode: Mode, answer: Answer) -> Response {
+    match mode {
+        Mode::Generate => Response::Generated(answer),
+        _ => Response::Chosen { label: answer.text, n_prompt_tokens: answer.n_prompt_tokens },
+    }
+}
+
 prop_compose! {
     /// Few datasets and samples, so that keys repeat.
     fn any_trial()(
@@ -75,7 +82,6 @@ prop_compose! {
         outcome in outcome(),
     ) -> Trial {
         let [split, content, label, prompt] = names;
-        let stop = if mode == Mode::Generate { answer.stop } else { Stop::Eos };
         let is_scored = !matches!(outcome, Outcome::Unscored(_));
         let fewer = |(shots, answer, is_correct)| FewerShots { shots, answer, is_correct };
         Trial {
@@ -87,7 +93,7 @@ prop_compose! {
             subject,
             mode,
             prompt,
-            answer: (is_answered || is_scored).then_some(Answer { stop, ..answer }),
+            response: (is_answered || is_scored).then(|| response(mode, answer)),
             thought,
             scores: scores.into_iter().map(|(label, score, share)| ScoredLabel { label, score, share }).collect(),
             prior_corrected: prior_corrected.map(|(answer, is_correct)| PriorCorrected { answer, is_correct }),

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::{Manifest, Sitting, environment};
 use crate::domain::{
-    Answer, AnswerType, DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, JudgeVerdict, Label, Mode, ModelSpec,
-    Outcome, ProbeClassifier, ProbeShots, ProbeSpec, RunSpec, Stop, Subject, SubjectPrompt, Trial, Verdict,
+    Answer, AnswerType, Computing, DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, JudgeVerdict, Label, Mode,
+    ModelSpec, Outcome, ProbeClassifier, ProbeShots, ProbeSpec, Response, RunSpec, Stop, Subject, SubjectPrompt, Trial,
+    Verdict,
 };
 
 fn dataset(name: &str) -> DatasetSpec {
@@ -65,8 +66,7 @@ pub(super) fn spec() -> RunSpec {
         sample_seed: 7,
         modes: vec![Mode::Generate],
         max_new_tokens: 32,
-        compute_type: "f32".into(),
-        device_kind: "cpu".into(),
+        computing: computing("f32", "cpu"),
         judges: vec![JudgeSpec {
             judge: "rules".into(),
             model: "rules/1".into(),
@@ -105,6 +105,10 @@ pub(super) fn manifest() -> Manifest {
     Manifest::new(spec(), environment)
 }
 
+pub(super) fn computing(compute_type: &str, device_kind: &str) -> Computing {
+    Computing::Local { compute_type: compute_type.into(), device_kind: device_kind.into() }
+}
+
 /// A correct answer of the model on sample number `index` of MNIST.
 pub(super) fn trial(index: usize) -> Trial {
     Trial {
@@ -116,13 +120,13 @@ pub(super) fn trial(index: usize) -> Trial {
         subject: Subject::Model,
         mode: Mode::Generate,
         prompt: "emt".into(),
-        answer: Some(Answer {
+        response: Some(Response::Generated(Answer {
             text: "1".into(),
             stop: Stop::Eos,
             n_prompt_tokens: Some(20),
             n_answer_tokens: Some(1),
             logit_gap: Some(2.5),
-        }),
+        })),
         thought: None,
         scores: Vec::new(),
         prior_corrected: None,

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::differences::value_differences;
 use super::folder::{is_empty, lock};
 use super::{RecordError, files, now};
+use crate::domain::TrainingSpec;
 
 /// The schema of `training.json`.
 pub const TRAINING_SCHEMA: &str = "emt.training/1";
@@ -25,7 +26,7 @@ pub type OutputFile = (String, Vec<u8>);
 #[derive(Debug)]
 pub struct TrainingFolder {
     dir: PathBuf,
-    spec: Value,
+    spec: TrainingSpec,
     environment: Map<String, Value>,
     was_complete: bool,
     last_step: Option<u64>,
@@ -41,7 +42,7 @@ impl TrainingFolder {
     /// that another process writes to, and with `fresh` one that is not empty.
     pub fn create_or_resume(
         dir: &Path,
-        spec: Value,
+        spec: TrainingSpec,
         environment: Map<String, Value>,
         fresh: bool,
     ) -> Result<Self, RecordError> {
@@ -53,7 +54,7 @@ impl TrainingFolder {
         let recorded = read(dir)?;
         let mut was_complete = false;
         if let Some(recorded) = &recorded {
-            let differences = value_differences(&recorded["spec"], &spec);
+            let differences = value_differences(&recorded["spec"], &plain(&spec));
             if !differences.is_empty() {
                 return Err(RecordError::OtherRun { dir: dir.to_owned(), differences });
             }
@@ -133,10 +134,19 @@ impl TrainingFolder {
     fn write_state(&self, state: &str) -> Result<(), RecordError> {
         let mut environment = self.environment.clone();
         environment.insert("written".to_owned(), now().into());
-        let value = json!({"schema": TRAINING_SCHEMA, "spec": self.spec, "environment": environment, "state": state});
+        let value = json!({
+            "schema": TRAINING_SCHEMA,
+            "spec": plain(&self.spec),
+            "environment": environment,
+            "state": state,
+        });
         let text = serde_json::to_string_pretty(&value).expect("a state is plain data");
         files::write_file(&self.dir, NAME, format!("{text}\n").as_bytes())
     }
+}
+
+fn plain(spec: &TrainingSpec) -> Value {
+    serde_json::to_value(spec).expect("a specification is plain data")
 }
 
 fn write_all(dir: &Path, files: &[OutputFile]) -> Result<(), RecordError> {
@@ -200,7 +210,10 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path, rate: f64) -> Result<TrainingFolder, RecordError> {
-        TrainingFolder::create_or_resume(dir, json!({"learning_rate": rate}), Map::new(), false)
+        let mut spec: TrainingSpec =
+            serde_json::from_str(include_str!("../../tests/golden/training/lora.json")).unwrap();
+        spec.hyperparameters.learning_rate = rate;
+        TrainingFolder::create_or_resume(dir, spec, Map::new(), false)
     }
 
     fn files() -> Vec<OutputFile> {
@@ -232,7 +245,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path(), 0.1).unwrap());
         let error = open(dir.path(), 0.2).unwrap_err().to_string();
-        assert!(error.contains("`learning_rate` is 0.1 there and 0.2 here"), "{error}");
+        assert!(error.contains("`hyperparameters.learning_rate` is 0.1 there and 0.2 here"), "{error}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Answer, ErrorCode, ErrorKind, FewerShots, JudgeVerdict, Mode, Outcome, PriorCorrected, ScoredLabel, Stop, Subject,
-    Trial, UnscoredReason, Verdict,
+    Answer, ErrorCode, ErrorKind, FewerShots, JudgeVerdict, Mode, Outcome, PriorCorrected, Response, ScoredLabel, Stop,
+    Subject, Trial, UnscoredReason, Verdict,
 };
 
 /// Why a line is no trial.
@@ -170,10 +170,15 @@ impl WireTrial {
             Outcome::Incorrect(code) => (WireOutcome::Incorrect, Some(code), None),
             Outcome::Unscored(reason) => (WireOutcome::Unscored, None, Some(reason)),
         };
-        if trial.answer.is_none() && reason.is_none() {
+        if trial.response.is_none() && reason.is_none() {
             return Err(SCORED_WITHOUT_ANSWER);
         }
-        let answer = trial.answer.as_ref();
+        let answer = trial.answer();
+        let n_prompt_tokens = match &trial.response {
+            Some(Response::Generated(answer)) => answer.n_prompt_tokens,
+            Some(Response::Chosen { n_prompt_tokens, .. }) => *n_prompt_tokens,
+            None => None,
+        };
         Ok(Self {
             dataset: trial.dataset.clone(),
             split: trial.split.clone(),
@@ -183,10 +188,10 @@ impl WireTrial {
             subject: trial.subject,
             mode: trial.mode,
             prompt: trial.prompt.clone(),
-            answer: answer.map(|answer| answer.text.clone()),
+            answer: trial.text().map(str::to_owned),
             thought: trial.thought.clone(),
             // Only generation ends for a reason; a choice among labels does not.
-            stop: answer.filter(|_| trial.mode == Mode::Generate).map(|answer| answer.stop),
+            stop: answer.map(|answer| answer.stop),
             scores: trial.scores.clone(),
             prior_corrected: trial.prior_corrected.as_ref().map(WirePriorCorrected::from_choice),
             fewer_shots: trial.fewer_shots.iter().map(WireFewerShots::from_choice).collect(),
@@ -196,7 +201,7 @@ impl WireTrial {
             kind: code.map(ErrorCode::kind),
             reason: reason.map(WireReason::from_reason),
             is_retried: reason == Some(UnscoredReason::ModelUnreachable),
-            n_prompt_tokens: answer.and_then(|answer| answer.n_prompt_tokens),
+            n_prompt_tokens,
             n_answer_tokens: answer.and_then(|answer| answer.n_answer_tokens),
             // An infinite gap is none: JSON has no word for it.
             logit_gap: answer.and_then(|answer| answer.logit_gap).filter(|gap| gap.is_finite()),
@@ -205,17 +210,19 @@ impl WireTrial {
 
     fn into_trial(self) -> Result<Trial, &'static str> {
         let outcome = self.outcome()?;
-        let answer = match (self.answer, self.stop) {
+        let response = match (self.answer, self.mode) {
             (None, _) if !matches!(outcome, Outcome::Unscored(_)) => return Err(SCORED_WITHOUT_ANSWER),
             (None, _) => None,
-            (Some(_), None) if self.mode == Mode::Generate => return Err("a generated answer has no `stop`"),
-            (Some(text), stop) => Some(Answer {
+            (Some(text), Mode::Generate) => Some(Response::Generated(Answer {
                 text,
-                stop: stop.unwrap_or(Stop::Eos),
+                stop: self.stop.ok_or("a generated answer has no `stop`")?,
                 n_prompt_tokens: self.n_prompt_tokens,
                 n_answer_tokens: self.n_answer_tokens,
                 logit_gap: self.logit_gap,
-            }),
+            })),
+            (Some(label), Mode::Score | Mode::ZeroShot | Mode::Probe) => {
+                Some(Response::Chosen { label, n_prompt_tokens: self.n_prompt_tokens })
+            }
         };
         Ok(Trial {
             dataset: self.dataset,
@@ -226,7 +233,7 @@ impl WireTrial {
             subject: self.subject,
             mode: self.mode,
             prompt: self.prompt,
-            answer,
+            response,
             thought: self.thought,
             scores: self.scores,
             prior_corrected: self.prior_corrected.map(WirePriorCorrected::into_choice).transpose()?,
@@ -337,6 +344,10 @@ mod tests {
         String::from_utf8(line).unwrap()
     }
 
+    fn chosen(label: &str) -> Response {
+        Response::Chosen { label: label.into(), n_prompt_tokens: Some(20) }
+    }
+
     #[test]
     fn the_line_of_the_contract_is_written_as_it_is_read() {
         let trial = parse(CONTRACT_LINE.as_bytes()).unwrap();
@@ -348,7 +359,7 @@ mod tests {
     #[test]
     fn what_is_not_defined_is_absent() {
         let mut unreadable = trial(0);
-        (unreadable.answer, unreadable.scores, unreadable.verdicts) = (None, vec![], vec![]);
+        (unreadable.response, unreadable.scores, unreadable.verdicts) = (None, vec![], vec![]);
         unreadable.outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
         let line: Value = serde_json::from_str(&written(&unreadable)).unwrap();
         let keys: Vec<&str> = line.as_object().unwrap().keys().map(String::as_str).collect();
@@ -360,7 +371,7 @@ mod tests {
     #[test]
     fn a_servers_failure_is_a_model_error_that_is_asked_again() {
         let mut failed = trial(0);
-        (failed.answer, failed.scores, failed.verdicts) = (None, vec![], vec![]);
+        (failed.response, failed.scores, failed.verdicts) = (None, vec![], vec![]);
         failed.outcome = Outcome::Unscored(UnscoredReason::ModelUnreachable);
         let line: Value = serde_json::from_str(&written(&failed)).unwrap();
         assert_eq!((&line["reason"], &line["is_retried"]), (&json!("model_error"), &json!(true)));
@@ -372,7 +383,8 @@ mod tests {
     #[test]
     fn an_encoders_choice_has_scores_and_no_stop() {
         let mut choice = trial(0);
-        (choice.subject, choice.mode, choice.verdicts) = (Subject::Encoder, Mode::ZeroShot, vec![]);
+        (choice.response, choice.verdicts) = (Some(chosen("1")), vec![]);
+        (choice.subject, choice.mode) = (Subject::Encoder, Mode::ZeroShot);
         choice.scores = vec![ScoredLabel { label: "cat".into(), score: 0.1, share: None }];
         let line: Value = serde_json::from_str(&written(&choice)).unwrap();
         assert_eq!(line["scores"], json!([{ "label": "cat", "score": 0.1 }]));
@@ -383,7 +395,7 @@ mod tests {
     #[test]
     fn a_scored_choice_has_shares_and_the_choice_without_the_prior() {
         let mut choice = trial(0);
-        (choice.mode, choice.verdicts) = (Mode::Score, vec![]);
+        (choice.mode, choice.response, choice.verdicts) = (Mode::Score, Some(chosen("1")), vec![]);
         choice.scores = vec![ScoredLabel { label: "1".into(), score: -0.5, share: Some(0.75) }];
         choice.prior_corrected = Some(PriorCorrected { answer: "7".into(), is_correct: false });
         let line: Value = serde_json::from_str(&written(&choice)).unwrap();
@@ -395,7 +407,8 @@ mod tests {
     #[test]
     fn a_probes_choice_has_those_of_fewer_shots_beside() {
         let mut choice = trial(0);
-        (choice.subject, choice.mode, choice.verdicts) = (Subject::Encoder, Mode::Probe, vec![]);
+        (choice.response, choice.verdicts) = (Some(chosen("1")), vec![]);
+        (choice.subject, choice.mode) = (Subject::Encoder, Mode::Probe);
         choice.prompt = "probe-16".into();
         choice.fewer_shots = vec![FewerShots { shots: 1, answer: "7".into(), is_correct: false }];
         let line: Value = serde_json::from_str(&written(&choice)).unwrap();
@@ -453,7 +466,8 @@ mod tests {
         broken.scores = vec![ScoredLabel { label: "cat".into(), score: f32::NAN, share: None }];
         assert!(write(&broken, &mut Vec::new()).is_err());
         let mut lonely = trial(0);
-        lonely.answer.as_mut().unwrap().logit_gap = Some(f32::INFINITY);
+        let Some(Response::Generated(answer)) = &mut lonely.response else { panic!("it was generated") };
+        answer.logit_gap = Some(f32::INFINITY);
         assert!(!written(&lonely).contains("logit_gap"));
     }
 }

@@ -83,5 +83,5 @@ fn generated<'a>(trials: &'a [Trial], dataset: &str) -> impl Iterator<Item = &'a
 
 /// The verbatim answer.
 pub fn said(trial: &Trial) -> Option<&str> {
-    trial.answer.as_ref().map(|answer| answer.text.as_str())
+    trial.text()
 }

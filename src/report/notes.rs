@@ -32,14 +32,7 @@ pub fn headings(summary: &Summary) -> Vec<(&'static str, String)> {
     let model = &summary.model;
     let behind = |line: String| line.split_once(": ").map_or(line.clone(), |(_, rest)| rest.to_owned());
     vec![
-        (
-            "Model",
-            format!(
-                "{} ({})",
-                words::model(model),
-                words::how_run(&model.family, &model.compute_type, &model.device_kind)
-            ),
-        ),
+        ("Model", format!("{} ({})", words::model(model), words::how_run(&model.family, &model.computing))),
         ("Encoder", behind(words::encoder_heading(&summary.encoder))),
         ("Judge", behind(words::judge_heading(&summary.judge))),
         ("Run", summary.run.clone()),

@@ -259,7 +259,7 @@ pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
         vec!["probe".to_owned(), spec.probe.as_ref().map_or_else(|| "none".to_owned(), probe)],
         vec!["modes".to_owned(), modes.join(", ")],
         vec!["answers end after".to_owned(), format!("{} tokens", spec.max_new_tokens)],
-        vec!["model run as".to_owned(), words::how_run(&spec.model.family, &spec.compute_type, &spec.device_kind)],
+        vec!["model run as".to_owned(), words::how_run(&spec.model.family, &spec.computing)],
         vec!["sample seed".to_owned(), spec.sample_seed.to_string()],
     ];
     if !spec.tuned_on.is_empty() {

@@ -5,8 +5,8 @@ use crate::chart::samples::{dataset, four, subject, summary, without_encoder};
 use crate::chart::{Drawn, RoseChart, RoseOptions, Scale, Style};
 use crate::compare::{ConstantAnswer, Summary};
 use crate::domain::{
-    Answer, AnswerType, DatasetSpec, ErrorCode, Label, Mode, ModelSpec, Outcome, RunSpec, Stop, Subject, SubjectPrompt,
-    Trial,
+    Answer, AnswerType, Computing, DatasetSpec, ErrorCode, Label, Mode, ModelSpec, Outcome, Response, RunSpec, Stop,
+    Subject, SubjectPrompt, Trial,
 };
 
 fn spec(summary: &Summary) -> RunSpec {
@@ -50,8 +50,7 @@ fn spec(summary: &Summary) -> RunSpec {
         sample_seed: 7,
         modes: vec![Mode::Generate],
         max_new_tokens: 32,
-        compute_type: "f32".to_owned(),
-        device_kind: "cpu".to_owned(),
+        computing: Computing::Local { compute_type: "f32".into(), device_kind: "cpu".into() },
         judges: Vec::new(),
         tuned_on: Default::default(),
     }
@@ -67,13 +66,13 @@ fn trial(dataset: &str, index: usize, label: &str, answer: &str, outcome: Outcom
         subject: Subject::Model,
         mode: Mode::Generate,
         prompt: "emt".to_owned(),
-        answer: Some(Answer {
+        response: Some(Response::Generated(Answer {
             text: answer.to_owned(),
             stop: Stop::Eos,
             n_prompt_tokens: None,
             n_answer_tokens: None,
             logit_gap: None,
-        }),
+        })),
         thought: None,
         scores: Vec::new(),
         prior_corrected: None,

@@ -1,7 +1,7 @@
 //! Runs of a model and a judge of which everything is known, to see whether corrections find it.
 
 use emt::compare::{Calibration, JudgeIdentity, corrected_forgetting};
-use emt::domain::{Answer, ErrorCode, Mode, Outcome, RunSpec, Stop, Subject, Trial};
+use emt::domain::{Answer, ErrorCode, Mode, Outcome, Response, RunSpec, Stop, Subject, Trial};
 use emt::eval::marked_pairs;
 use emt::judging::draw_sheet;
 use emt::stats::SplitMix64;
@@ -63,7 +63,7 @@ fn trial(image: usize, kind: Kind) -> Trial {
         subject: Subject::Model,
         mode: Mode::Generate,
         prompt: "emt".into(),
-        answer: Some(answer),
+        response: Some(Response::Generated(answer)),
         thought: None,
         scores: Vec::new(),
         prior_corrected: None,

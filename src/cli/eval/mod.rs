@@ -11,18 +11,14 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
-pub(super) use self::prepare::{
-    LOGPROB_TOLERANCE, PlannedRun, Prepared, SERVER, announce, logprobs_apart, open_runs, plan, prepare,
-    probe_logprobs, prompt_name, warn,
-};
+pub(super) use self::prepare::{DatasetFlags, Prepared, announce, open_datasets, prepare, sitting, warn};
 use super::comparison::settings_note;
 use super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::progress::Progress;
 use super::results::{self, Format, Results};
 use super::unscored::{self, Finished};
 use super::{exit_code, interrupt};
-use crate::domain::Trial;
-use crate::eval::{self, Ended, EvalRun};
+use crate::study::{EvaluatedRun, Evaluation};
 
 /// Flags of `emt eval`.
 #[derive(Args, Debug)]
@@ -58,63 +54,43 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         bail!("--max-unscored is a share from 0 to 1, and is {}", args.max_unscored);
     }
     let options = &args.options;
-    let prepared = prepare(&args.model, options, args.out.as_deref(), quiet, err)?;
+    let Prepared { mut planned, .. } = prepare(&args.model, options, args.out.as_deref(), quiet, err)?;
     let mut progress = Progress::new(err, quiet);
-    warn(&mut progress, &prepared);
-    let open_runs = open_runs(&args.model, options, &prepared)?;
-    let works = plan(options, &prepared, &open_runs);
-    announce(&mut progress, &prepared, &works, &open_runs);
+    warn(&mut progress, &planned);
+    let open_runs = planned.open_folders()?;
+    planned.plan_what_remains(&open_runs);
+    announce(&mut progress, &planned, &open_runs);
     interrupt::listen();
-    let n_repeats = prepared.n_repeats(options);
-    let Prepared { placement, subjects, datasets, questions, probes, batching, mut panel, runs, feature_cache, .. } =
-        prepared;
     if args.max_unscored >= 1.0 {
-        panel.tolerate_unparsable();
+        planned.panel.tolerate_unparsable();
     }
-    let run = EvalRun {
-        datasets: &datasets,
-        prompt_name: prompt_name(&runs[0].spec),
-        questions: &questions,
-        probes: &probes,
-        modes: &runs[0].spec.modes,
-        max_new_tokens: options.max_new_tokens,
-        batch_size: batching.size,
-        n_repeats,
-        panel,
-        runs: open_runs,
-        is_stopped: &interrupt::is_stopped,
-    };
-    let ended = eval::run(run, &works, || subjects.load(&placement, feature_cache.clone()), &mut progress);
+    let (dir, feature_cache) = (planned.runs[0].dir.clone(), planned.feature_cache.clone());
+    let ended = planned.run(open_runs, &interrupt::is_stopped, &mut progress);
     progress.finish();
     if let Some(cache) = feature_cache {
         progress.say(&cache.summary());
     }
-    match ended? {
-        Ended::Interrupted => {
-            let dir = runs[0].dir.display();
-            progress.say(&format!("interrupted; the same command goes on where `{dir}` ends"));
-            Ok(exit_code::INTERRUPTED)
-        }
-        Ended::Complete { trials, judge_error } => {
-            let gallery = Gallery::of_datasets(datasets, args.max_images);
-            write_results(args, &runs, &trials, &gallery, quiet, out)?;
-            for (run, trials) in runs.iter().zip(&trials) {
-                unscored::refuse_unscored(&Finished {
-                    dir: &run.dir,
-                    trials,
-                    judge_error: judge_error.as_deref(),
-                    max_unscored: args.max_unscored,
-                    judging: &options.judging,
-                    is_rejudged: false,
-                })?;
-            }
-            Ok(exit_code::OK)
-        }
+    let Some(Evaluation { runs, datasets, judge_error }) = ended? else {
+        progress.say(&format!("interrupted; the same command goes on where `{}` ends", dir.display()));
+        return Ok(exit_code::INTERRUPTED);
+    };
+    let gallery = Gallery::of_datasets(datasets, args.max_images);
+    write_results(args, &runs, &gallery, quiet, out)?;
+    for run in &runs {
+        unscored::refuse_unscored(&Finished {
+            dir: &run.dir,
+            trials: &run.trials,
+            judge_error: judge_error.as_deref(),
+            max_unscored: args.max_unscored,
+            judging: &options.judging,
+            is_rejudged: false,
+        })?;
     }
+    Ok(exit_code::OK)
 }
 
 /// In what candidates ran otherwise than the base that stands before them.
-fn write_own_settings(runs: &[PlannedRun], out: &mut dyn Write) -> Result<()> {
+fn write_own_settings(runs: &[EvaluatedRun], out: &mut dyn Write) -> Result<()> {
     let Some((base, candidates)) = runs.split_first().filter(|(base, _)| base.spec.model.adapter.is_none()) else {
         return Ok(());
     };
@@ -129,24 +105,12 @@ fn write_own_settings(runs: &[PlannedRun], out: &mut dyn Write) -> Result<()> {
 /// Writes the files of all runs, and prints their numbers.
 fn write_results(
     args: &EvalArgs,
-    runs: &[PlannedRun],
-    trials: &[Vec<Trial>],
+    runs: &[EvaluatedRun],
     gallery: &Gallery,
     quiet: bool,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let finished: Vec<Results> = runs
-        .iter()
-        .zip(trials)
-        .map(|(run, trials)| Results {
-            dir: &run.dir,
-            run: &run.dir,
-            spec: &run.spec,
-            trials,
-            charts: &args.options.charts,
-            gallery,
-        })
-        .collect();
+    let finished: Vec<Results> = runs.iter().map(|run| Results::of(run, &args.options.charts, gallery)).collect();
     results::write_all(&finished, args.format, quiet, out)?;
     if args.format == Format::Table {
         write_own_settings(runs, out)?;

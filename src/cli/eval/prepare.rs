@@ -1,64 +1,40 @@
-//! From flags to runs that may begin.
+//! From flags to an evaluation that may begin.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
-use super::comparator::{self, Comparator};
 use super::options::{CaptionsName, EvalOptions, GenerationConfigName};
 use crate::chart::words;
+use crate::cli::data::Places;
+use crate::cli::hub_options::HubOptions;
 use crate::cli::progress::Progress;
+use crate::cli::reading::ReadingOptions;
 use crate::cli::served_options::{is_address, shown};
 use crate::cli::sources::{self, found};
 use crate::cli::{environment, hub_options, recorded_command, results, tuned_on};
 use crate::dataset::{self, Available, Dataset};
-use crate::domain::{DatasetSpec, Mode, ProbeSpec, RunSpec, Subject, SubjectPrompt};
-use crate::eval::{
-    self, AnySubjects, Batching, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, SERVED_BATCH_SIZE,
-    SampleWork, ServedRequest, ServedSubjects, Shots, SubjectsRequest,
-};
-use crate::judging::Panel;
+use crate::domain::Mode;
+use crate::eval::{self, Captions, Description, OpenRun, ServedRequest, SubjectsRequest, Task};
 use crate::model::Placement;
 use crate::model::generation_config::GenerationChoice;
-use crate::model::mllm::RenderedPrompt;
 use crate::model::preprocess::PixelLimits;
-use crate::model::weights::{Hub, is_embedded};
-use crate::prompting::{self, PromptTemplate};
-use crate::record::{self, FeatureCache, Manifest, Opened, Resumption, RunFolder, Sitting};
+use crate::model::weights::is_embedded;
+use crate::prompting;
+use crate::record::{self, Opened, Sitting};
+use crate::study::{BASE_NAME, Evaluate, PlannedEvaluation, RespondentRequest};
 
 /// Everything that is settled before weights are read.
 pub(in crate::cli) struct Prepared {
-    pub(in crate::cli) placement: Placement,
-    pub(in crate::cli) subjects: AnySubjects,
-    pub(in crate::cli) datasets: Vec<Dataset>,
-    pub(in crate::cli) questions: Vec<Question>,
-    /// By dataset, the shots of its probe.
-    pub(in crate::cli) probes: Vec<Option<Shots>>,
-    /// What a person should know of what the model is compared with.
-    comparator_warnings: Vec<String>,
-    pub(in crate::cli) batching: Batching,
-    pub(in crate::cli) panel: Panel,
-    pub(in crate::cli) runs: Vec<PlannedRun>,
+    pub(in crate::cli) planned: PlannedEvaluation,
     /// What the runs are said to be fine-tuned on.
-    pub(in crate::cli) tuned_on: tuned_on::Planned,
-    /// Which commit each name on the hub meant.
-    pub(in crate::cli) hub_commits: Map<String, Value>,
-    /// By dataset, how it was opened.
-    sources: Map<String, Value>,
-    /// Where towers' features are kept.
-    pub(in crate::cli) feature_cache: Option<Arc<FeatureCache>>,
+    tuned_on: tuned_on::Planned,
 }
 
 impl Prepared {
-    /// Samples that a server is asked about again.
-    pub(in crate::cli) fn n_repeats(&self, args: &EvalOptions) -> usize {
-        if self.batching.is_served { args.served.n_repeats() } else { 0 }
-    }
-
     /// The datasets that a person named as those that the model of `run` was fine-tuned on.
     pub(in crate::cli) fn said_tuned_on(&self, run: usize) -> BTreeSet<String> {
         self.tuned_on.said(run)
@@ -66,7 +42,7 @@ impl Prepared {
 
     /// The datasets that the model of `run` was fine-tuned on: what a person said, else what its adapter says.
     pub(in crate::cli) fn tuned_on(&self, run: usize) -> BTreeSet<String> {
-        self.tuned_on.of_run(run, self.subjects.provenance(run))
+        self.tuned_on.of_run(run, self.planned.description.runs[run].provenance.as_ref())
     }
 }
 
@@ -88,167 +64,83 @@ pub(in crate::cli) fn prepare(
 ) -> Result<Prepared> {
     check_numbers(args)?;
     let placement = Placement::new(&args.device, &args.dtype)?;
-    let OpenedDatasets { texts, datasets, mut hub_commits, sources } = open_datasets(model, args, quiet, err)?;
+    let OpenedDatasets { texts, datasets, mut hub_commits, sources } =
+        open_datasets(model, &dataset_flags(args), quiet, err)?;
     let template = prompting::load(&args.prompt)?;
     let hub = args.hub.hub(quiet, err)?;
     let modes = modes(&args.modes)?;
-    let sample_seed = args.sample_seed.unwrap_or(datasets[0].sample_seed);
-    let wanted = Wanted {
-        model,
-        args,
-        texts: &texts,
-        datasets: &datasets,
-        sample_seed,
-        template: &template,
-        modes: &modes,
-        hub: &hub,
+    let (catalog, roots) = (args.places.catalog()?, args.places.roots());
+    let typed: BTreeMap<String, String> = datasets.iter().map(|dataset| dataset.name.clone()).zip(texts).collect();
+    let open_training = |evaluated: &Dataset| {
+        let text = typed.get(&evaluated.name).unwrap_or(&evaluated.name);
+        // The name says which columns are meant, and is part of what was found.
+        let of_training = args.reading.request_of(text, text, args.split.as_deref(), args.labels.as_deref());
+        dataset::open_training(&catalog, &roots, &of_training)
     };
-    let asked = match is_address(model) {
-        true => ask_server(&wanted)?,
-        false => ask_checkpoint(&wanted, &placement)?,
+    let (encoder, adapters) = (args.comparator.encoder(&args.encoder)?, args.adapters.requests()?);
+    let is_served = is_address(model);
+    let respondent = match is_served {
+        true => {
+            let server = args.served.request(model, args, modes.contains(&Mode::Score))?;
+            RespondentRequest::Server(ServedRequest { server, encoder, hub: &hub })
+        }
+        false => RespondentRequest::Checkpoint(SubjectsRequest {
+            model,
+            encoder,
+            is_zero_shot: args.comparator.may_be_zero_shot(),
+            template: args.template.as_deref(),
+            pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
+            generation: match args.generation_config {
+                GenerationConfigName::Checkpoint => GenerationChoice::Checkpoint,
+                GenerationConfigName::Ignore => GenerationChoice::Ignored,
+            },
+            adapters: &adapters,
+            has_base: args.adapters.has_base(),
+            is_merged: args.adapters.merge,
+            allows_idle: args.adapters.allow_noop_adapter,
+            hashes: environment::hash_memory(),
+            hub: &hub,
+        }),
     };
-    let Asked { subjects, mut specs, questions, comparator, probe, batching } = asked;
-    let (compute_type, device_kind) = match batching.is_served {
-        true => (SERVED.to_owned(), SERVED.to_owned()),
-        false => (placement.compute_type(), placement.device_kind().to_owned()),
-    };
-    let tuned_on = planned_tuned_on(args, out, &subjects)?;
-    let mut spec = RunSpec {
-        model: subjects.model_spec(0)?,
-        encoder: subjects.encoder_spec(0)?,
-        probe,
-        datasets: specs.first().cloned().unwrap_or_default(),
-        sample_seed,
+    let request = Evaluate {
+        respondent,
+        comparator: args.comparator.request(&open_training)?,
+        datasets,
+        limit: args.limit,
+        sample_seed: args.sample_seed,
+        template,
+        captions: match args.captions {
+            CaptionsName::Template => Captions::Template,
+            CaptionsName::Ensemble => Captions::Ensemble,
+        },
         modes,
         max_new_tokens: args.max_new_tokens,
-        compute_type,
-        device_kind,
-        judges: Vec::new(),
-        tuned_on: tuned_on.of_all.clone(),
-    };
-    let panel = Panel::new(args.judging.panel_config()?, eval::judged_datasets(&spec)?)?;
-    spec.judges = panel.specs();
-    let runs = planned_runs(out, &subjects, &spec, &mut specs)?;
-    hub_commits.extend(hub_options::found(&hub));
-    Ok(Prepared {
+        batch_size: args.batch_size,
+        n_repeats: args.served.n_repeats(),
         placement,
-        subjects,
-        datasets,
-        questions,
-        probes: comparator.probes,
-        comparator_warnings: comparator.warnings,
-        batching,
-        panel,
-        runs,
-        tuned_on,
-        hub_commits,
-        sources,
-        feature_cache: if batching.is_served { None } else { args.feature_cache.open()? },
-    })
-}
-
-/// Subjects with what they are asked.
-struct Asked {
-    subjects: AnySubjects,
-    /// By run.
-    specs: Vec<Vec<DatasetSpec>>,
-    questions: Vec<Question>,
-    comparator: Comparator,
-    probe: Option<ProbeSpec>,
-    batching: Batching,
-}
-
-/// What is asked for, before any of it is opened.
-struct Wanted<'a> {
-    model: &'a Path,
-    args: &'a EvalOptions,
-    /// What a person typed of the datasets.
-    texts: &'a [String],
-    datasets: &'a [Dataset],
-    sample_seed: u64,
-    template: &'a PromptTemplate,
-    modes: &'a [Mode],
-    hub: &'a Hub<'a>,
-}
-
-/// What a server tells neither of its numbers nor of its device.
-const SERVED: &str = "served";
-
-fn captions(args: &EvalOptions) -> Captions {
-    match args.captions {
-        CaptionsName::Template => Captions::Template,
-        CaptionsName::Ensemble => Captions::Ensemble,
-    }
-}
-
-fn ask_checkpoint(wanted: &Wanted<'_>, placement: &Placement) -> Result<Asked> {
-    let Wanted { model, args, texts, datasets, sample_seed, template, modes, hub } = *wanted;
-    if args.adapters.merge && placement.rounds_to_int8 {
-        bail!(
-            "--merge would round to 8 bits what was rounded before; hint: without it updates are computed beside, or leave `+int8` out of --dtype"
-        );
-    }
-    let request = SubjectsRequest {
-        model,
-        encoder: args.comparator.encoder(&args.encoder)?,
-        is_zero_shot: args.comparator.may_be_zero_shot(),
-        template: args.template.as_deref(),
-        pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
-        generation: match args.generation_config {
-            GenerationConfigName::Checkpoint => GenerationChoice::Checkpoint,
-            GenerationConfigName::Ignore => GenerationChoice::Ignored,
-        },
-        adapters: &args.adapters.requests()?,
-        has_base: args.adapters.has_base(),
-        is_merged: args.adapters.merge,
-        allows_idle: args.adapters.allow_noop_adapter,
-        hashes: environment::hash_memory(),
-        hub,
+        tuned_on: BTreeMap::new(),
+        judges: args.judging.panel_config()?,
+        feature_cache: if is_served { None } else { args.feature_cache.open()? },
+        out: out.map(Path::to_owned),
+        is_fresh: args.fresh,
+        environment: sitting(paths(model, args), args.limit),
     };
-    let subjects = OpenedSubjects::open(&request)?;
-    let comparator = comparator::choose(args, &subjects, texts, datasets, sample_seed)?;
-    let n_runs = subjects.runs().len();
-    let mut specs: Vec<Vec<DatasetSpec>> = vec![Vec::new(); n_runs];
-    let (mut questions, mut n_tokens_max) = (Vec::new(), 0);
-    for (dataset, shots) in datasets.iter().zip(&comparator.probes) {
-        let prompt = template.render(&dataset.noun, &dataset.labels)?;
-        let question = Question { text: prompt.text.clone(), captions: captions(args).of(dataset) };
-        let spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), shots.as_ref());
-        for (run, specs) in specs.iter_mut().enumerate() {
-            let rendered = subjects.render(run, &prompt.text)?;
-            let n_new = n_new_positions(args, modes, &subjects, run, dataset, &rendered)?;
-            n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
-            let mut spec = spec.clone();
-            spec.prompts.splice(0..0, eval::model_prompts(&prompt, &rendered, modes));
-            specs.push(spec);
+    let judges = request.judges.clone();
+    let opened = request.open()?;
+    let tuned_on = planned_tuned_on(args, out, opened.description())?;
+    let mut planned = opened.plan(tuned_on.of_all.clone(), judges)?;
+    hub_commits.extend(hub_options::found(&hub));
+    for (place, run) in planned.runs.iter_mut().enumerate() {
+        if !hub_commits.is_empty() {
+            run.environment.insert("hub".to_owned(), hub_commits.clone().into());
         }
-        questions.push(question);
+        if !sources.is_empty() {
+            run.environment.insert(sources::KEY.to_owned(), sources.clone().into());
+        }
+        let notes = planned.description.runs[place].provenance.as_ref();
+        run.environment.extend(tuned_on.environment(place, notes, &args.places)?);
     }
-    let size = subjects.batch_size(args.batch_size, n_tokens_max, placement)?;
-    let batching = Batching { size, is_served: false };
-    let probe = comparator::probe_spec(&subjects, 0, datasets, &comparator.probes)?;
-    Ok(Asked { subjects: AnySubjects::Local(subjects), specs, questions, comparator, probe, batching })
-}
-
-/// The server renders prompts and knows its own limits; what does not fit, it refuses.
-fn ask_server(wanted: &Wanted<'_>) -> Result<Asked> {
-    let Wanted { model, args, datasets, template, modes, hub, .. } = *wanted;
-    let encoder = args.comparator.encoder(&args.encoder)?;
-    let server = args.served.request(model, args, modes.contains(&Mode::Score))?;
-    let subjects = ServedSubjects::open(ServedRequest { server, encoder, hub })?;
-    let comparator = args.comparator.of_served(subjects.has_encoder(), datasets.len())?;
-    let (mut specs, mut questions) = (Vec::new(), Vec::new());
-    for dataset in datasets {
-        let prompt = template.render(&dataset.noun, &dataset.labels)?;
-        let question = Question { text: prompt.text.clone(), captions: captions(args).of(dataset) };
-        let mut spec = eval::dataset_spec(dataset, &question, subjects.has_encoder(), None);
-        spec.prompts.splice(0..0, eval::served_prompts(&prompt, modes));
-        specs.push(spec);
-        questions.push(question);
-    }
-    let batching = Batching { size: args.batch_size.unwrap_or(SERVED_BATCH_SIZE), is_served: true };
-    let specs = vec![specs; subjects.runs().len()];
-    Ok(Asked { subjects: AnySubjects::Served(subjects), specs, questions, comparator, probe: None, batching })
+    Ok(Prepared { planned, tuned_on })
 }
 
 /// The modes that `--modes` names, in the order of a run.
@@ -268,75 +160,48 @@ fn modes(list: &str) -> Result<Vec<Mode>> {
     Ok(modes)
 }
 
-/// Positions that answers to a dataset's prompt need after it, once they are known to fit.
-fn n_new_positions(
-    args: &EvalOptions,
-    modes: &[Mode],
-    subjects: &OpenedSubjects,
-    run: usize,
-    dataset: &Dataset,
-    rendered: &RenderedPrompt,
-) -> Result<usize> {
-    subjects.check_length(run, &dataset.name, rendered.ids.len(), args.max_new_tokens)?;
-    if !modes.contains(&Mode::Score) {
-        return Ok(args.max_new_tokens);
+fn dataset_flags(args: &EvalOptions) -> DatasetFlags<'_> {
+    DatasetFlags {
+        datasets: args.datasets.as_deref(),
+        split: args.split.as_deref(),
+        labels: args.labels.as_deref(),
+        places: &args.places,
+        reading: &args.reading,
+        hub: &args.hub,
     }
-    let labels: Vec<&str> = dataset.labels.names().collect();
-    let trie = subjects
-        .label_trie(run, rendered, &labels)
-        .with_context(|| format!("the labels of `{}` cannot be scored", dataset.name))?;
-    subjects.check_length(run, &dataset.name, rendered.ids.len(), trie.depth())?;
-    Ok(args.max_new_tokens.max(trie.n_nodes()))
 }
 
-/// A run of this command, before its folder is opened.
-pub(in crate::cli) struct PlannedRun {
-    pub(in crate::cli) spec: RunSpec,
-    pub(in crate::cli) dir: PathBuf,
-}
-
-/// One run without adapters; with them, the base's (unless left out) and one for each.
-fn planned_runs(
-    out: Option<&Path>,
-    subjects: &AnySubjects,
-    common: &RunSpec,
-    datasets: &mut [Vec<DatasetSpec>],
-) -> Result<Vec<PlannedRun>> {
-    let names = subjects.runs();
-    let is_alone = names.len() == 1;
-    names
-        .iter()
-        .enumerate()
-        .map(|(run, name)| {
-            let (model, encoder) = (subjects.model_spec(run)?, subjects.encoder_spec(run)?);
-            let datasets = datasets.get_mut(run).map(std::mem::take).unwrap_or_default();
-            let mut spec = RunSpec { model, encoder, datasets, ..common.clone() };
-            if let Some(probe) = &mut spec.probe {
-                probe.tower = subjects.probe_tower(run)?;
-            }
-            let dir = match out {
-                Some(dir) if is_alone => dir.to_owned(),
-                Some(dir) => dir.join(name.as_deref().unwrap_or(BASE_NAME)),
-                None => default_folder(&spec),
-            };
-            Ok(PlannedRun { spec, dir })
-        })
-        .collect()
-}
-
-struct OpenedDatasets {
+/// Datasets that were opened for an evaluation.
+pub(in crate::cli) struct OpenedDatasets {
     /// What to open of each dataset.
     texts: Vec<String>,
-    datasets: Vec<Dataset>,
+    pub(in crate::cli) datasets: Vec<Dataset>,
     /// Which commit each name on the hub meant.
     hub_commits: Map<String, Value>,
     /// By dataset, how it was opened.
     sources: Map<String, Value>,
 }
 
-fn open_datasets(model: &Path, args: &EvalOptions, quiet: bool, err: &mut dyn Write) -> Result<OpenedDatasets> {
+/// Which datasets are opened, and how they are read.
+pub(in crate::cli) struct DatasetFlags<'a> {
+    /// Those that are named, separated by commas.
+    pub(in crate::cli) datasets: Option<&'a str>,
+    pub(in crate::cli) split: Option<&'a str>,
+    pub(in crate::cli) labels: Option<&'a Path>,
+    pub(in crate::cli) places: &'a Places,
+    pub(in crate::cli) reading: &'a ReadingOptions,
+    pub(in crate::cli) hub: &'a HubOptions,
+}
+
+/// Opens the named datasets, or those that `model` is evaluated on by default.
+pub(in crate::cli) fn open_datasets(
+    model: &Path,
+    args: &DatasetFlags<'_>,
+    quiet: bool,
+    err: &mut dyn Write,
+) -> Result<OpenedDatasets> {
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
-    let texts: Vec<String> = match &args.datasets {
+    let texts: Vec<String> = match args.datasets {
         Some(list) => list.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect(),
         None => default_datasets(is_embedded(model), dataset::available(&catalog, &roots)),
     };
@@ -350,8 +215,8 @@ fn open_datasets(model: &Path, args: &EvalOptions, quiet: bool, err: &mut dyn Wr
     let mut names = HashSet::new();
     let (mut texts_found, mut datasets, mut sources) = (Vec::new(), Vec::new(), Map::new());
     for given in &texts {
-        let found = found(&catalog, &hub, given, args.split.as_deref())?;
-        let request = args.reading.request(given, &found, args.labels.as_deref());
+        let found = found(&catalog, &hub, given, args.split)?;
+        let request = args.reading.request(given, &found, args.labels);
         let opened = dataset::open(&catalog, &roots, &request);
         let mut dataset =
             if texts.len() > 1 { opened.map_err(|error| args.reading.columns().of_one(error))? } else { opened? };
@@ -381,16 +246,10 @@ fn default_datasets(is_miniature: bool, available: Vec<Available>) -> Vec<String
     available.into_iter().filter(|row| row.is_default_split && is_wanted(row)).map(|row| row.name).collect()
 }
 
-/// What the run without an adapter is called beside those of adapters.
-const BASE_NAME: &str = "base";
-
-fn run_names(subjects: &AnySubjects) -> Vec<String> {
-    subjects.runs().into_iter().map(|name| name.unwrap_or_else(|| BASE_NAME.to_owned())).collect()
-}
-
 /// Reads `--tuned-on` for the runs of this command. A run alone may also be named as its folder is.
-fn planned_tuned_on(args: &EvalOptions, out: Option<&Path>, subjects: &AnySubjects) -> Result<tuned_on::Planned> {
-    let mut names = run_names(subjects);
+fn planned_tuned_on(args: &EvalOptions, out: Option<&Path>, description: &Description) -> Result<tuned_on::Planned> {
+    let names = description.runs.iter().map(|run| run.name.clone().unwrap_or_else(|| BASE_NAME.to_owned()));
+    let mut names: Vec<String> = names.collect();
     if let ([name], Some(dir)) = (names.as_mut_slice(), out) {
         let folder = results::name_of(dir);
         if args.tuned_on.as_deref().is_some_and(|list| !list.contains(&format!("{name}:"))) {
@@ -401,26 +260,8 @@ fn planned_tuned_on(args: &EvalOptions, out: Option<&Path>, subjects: &AnySubjec
     tuned_on::Planned::new(args.tuned_on.as_deref(), &names, &args.places)
 }
 
-pub(in crate::cli) fn prompt_name(spec: &RunSpec) -> &str {
-    let of_model = |dataset: &'_ DatasetSpec| -> Option<usize> {
-        dataset.prompts.iter().position(|prompt: &SubjectPrompt| prompt.subject == Subject::Model)
-    };
-    spec.datasets
-        .iter()
-        .find_map(|dataset| of_model(dataset).map(|index| dataset.prompts[index].prompt.as_str()))
-        .unwrap_or("emt")
-}
-
-fn default_folder(spec: &RunSpec) -> PathBuf {
-    let identity = record::identity(spec);
-    let digits = identity.rsplit(':').next().unwrap_or_default();
-    // A repository's name has a slash, and is one folder.
-    let name = spec.model.name.replace('/', "--");
-    Path::new("reports").join(format!("{name}-{}", &digits[..8.min(digits.len())]))
-}
-
-fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::Map<String, Value> {
-    let mut paths = serde_json::Map::new();
+fn paths(model: &Path, args: &EvalOptions) -> Map<String, Value> {
+    let mut paths = Map::new();
     paths.insert("model".into(), shown(model).into());
     paths.insert("encoder".into(), args.encoder.clone().into());
     if !args.adapters.adapters.is_empty() {
@@ -429,31 +270,20 @@ fn sitting(model: &Path, args: &EvalOptions, batch_size: usize) -> serde_json::M
     if let Some(data) = &args.places.data {
         paths.insert("data".into(), data.display().to_string().into());
     }
+    paths
+}
+
+/// What is recorded of this sitting.
+pub(in crate::cli) fn sitting(paths: Map<String, Value>, limit: Option<usize>) -> Map<String, Value> {
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut fields =
-        record::environment(&Sitting { n_threads, batch_size: Some(batch_size), limit: args.limit, paths });
+    let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit, paths });
     fields.insert("kernels".into(), crate::model::kernels_name().into());
     fields.insert("command".into(), results::command_line().into());
     fields.extend(recorded_command::directory().map(|dir| (recorded_command::DIRECTORY.to_owned(), dir)));
     fields
 }
 
-pub(in crate::cli) fn plan(args: &EvalOptions, prepared: &Prepared, open_runs: &[OpenRun]) -> Vec<DatasetWork> {
-    let recorded: Vec<HashSet<_>> = open_runs.iter().map(|open| eval::settled_keys(&open.recorded)).collect();
-    let spec = &prepared.runs[0].spec;
-    let plan = |dataset: &Dataset| {
-        let comparator = spec.comparator(&dataset.name);
-        eval::plan(dataset, spec.sample_seed, args.limit, &spec.modes, comparator, &recorded, prepared.batching)
-    };
-    prepared.datasets.iter().map(plan).collect()
-}
-
-pub(in crate::cli) fn announce(
-    progress: &mut Progress,
-    prepared: &Prepared,
-    works: &[DatasetWork],
-    open_runs: &[OpenRun],
-) {
+pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &PlannedEvaluation, open_runs: &[OpenRun]) {
     let is_resumed = open_runs.iter().any(|open| !open.recorded.is_empty());
     for open in open_runs {
         if let Opened::Resumed { added_modes, n_trials, .. } = open.folder.opened()
@@ -467,22 +297,22 @@ pub(in crate::cli) fn announce(
             ));
         }
     }
-    let n_samples: usize = works.iter().map(|work| work.selected.len()).sum();
-    let n_recorded: usize = works.iter().map(|work| work.n_recorded).sum();
+    let n_samples: usize = prepared.tasks.iter().map(|task| task.work.selected.len()).sum();
+    let n_recorded: usize = prepared.tasks.iter().map(|task| task.work.n_recorded).sum();
     let spec = &prepared.runs[0].spec;
     let names: Vec<&str> = prepared.runs.iter().map(|run| run.spec.model.name.as_str()).collect();
     let dirs: Vec<String> = prepared.runs.iter().map(|run| run.dir.display().to_string()).collect();
     progress.say(&format!(
         "{} ({}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
         names.join(", "),
-        words::how_run(&spec.model.family, &spec.compute_type, &spec.device_kind),
+        words::how_run(&spec.model.family, &spec.computing),
         prepared.batching.size,
-        works.len(),
+        prepared.tasks.len(),
         if is_resumed { format!(", {n_recorded} recorded already") } else { String::new() },
         dirs.join(", ")
     ));
     if prepared.batching.is_served {
-        progress.say(&format!("server: {} requests, retries aside", n_requests(prepared, works)));
+        progress.say(&format!("server: {} requests, retries aside", prepared.n_requests()));
     }
     let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
@@ -491,96 +321,9 @@ pub(in crate::cli) fn announce(
     }
 }
 
-/// Requests to a server that `works` need.
-fn n_requests(prepared: &Prepared, works: &[DatasetWork]) -> usize {
-    let of_dataset = |(dataset, work): (&Dataset, &DatasetWork)| -> usize {
-        let n_scoring = |run| prepared.subjects.n_requests_per_scoring(run, dataset.labels.len());
-        let of_sample =
-            |sample: &SampleWork| sample.generate.iter().count() + sample.score.iter().map(n_scoring).sum::<usize>();
-        work.remaining.iter().map(of_sample).sum()
-    };
-    prepared.datasets.iter().zip(works).map(of_dataset).sum()
-}
-
-/// Opens the folders of all runs, new or to go on with.
-pub(in crate::cli) fn open_runs(model: &Path, args: &EvalOptions, prepared: &Prepared) -> Result<Vec<OpenRun>> {
-    let mut open_runs = Vec::with_capacity(prepared.runs.len());
-    for (run, PlannedRun { spec, dir }) in prepared.runs.iter().enumerate() {
-        let mut environment = sitting(model, args, prepared.batching.size);
-        environment.insert("tower_change".into(), prepared.subjects.tower_change());
-        if let Some(layers) = prepared.subjects.tower_change_by_layer() {
-            environment.insert("tower_change_by_layer".into(), layers);
-        }
-        if !prepared.hub_commits.is_empty() {
-            environment.insert("hub".into(), prepared.hub_commits.clone().into());
-        }
-        if !prepared.sources.is_empty() {
-            environment.insert(sources::KEY.into(), prepared.sources.clone().into());
-        }
-        if let Some(version) = prepared.subjects.transformers_version(run) {
-            environment.insert("transformers_version".into(), version.into());
-        }
-        let warnings = prepared.subjects.warnings_of(run);
-        if !warnings.is_empty() {
-            environment.insert("warnings".into(), warnings.into());
-        }
-        if let Some(server) = prepared.subjects.server(run) {
-            refuse_another_model(dir, spec, &server)?;
-            environment.insert(SERVER.into(), server);
-        }
-        environment.extend(prepared.tuned_on.environment(run, prepared.subjects.provenance(run), &args.places)?);
-        let manifest = Manifest::new(spec.clone(), environment);
-        let (folder, recorded) = RunFolder::create_or_resume(dir, manifest, args.fresh)?;
-        open_runs.push(OpenRun { folder, recorded });
-    }
-    Ok(open_runs)
-}
-
-/// The key of `run.json`'s environment under which a served model's server stands.
-pub(in crate::cli) const SERVER: &str = "server";
-
-/// How far the log-probabilities of one answer of one model may lie apart: what else a server does at the time changes their
-/// digits, an update of the weights changes more.
-pub(in crate::cli) const LOGPROB_TOLERANCE: f64 = 0.1;
-
-/// The log-probabilities of a served model's answer to the probe, where its server tells them.
-pub(in crate::cli) fn probe_logprobs(server: &Value) -> Option<Vec<f64>> {
-    Some(server["probe"]["logprobs"].as_array()?.iter().filter_map(Value::as_f64).collect())
-}
-
-/// How far two answers' log-probabilities lie apart at most; of answers of two lengths, infinitely far.
-pub(in crate::cli) fn logprobs_apart(before: &[f64], now: &[f64]) -> f64 {
-    if before.len() != now.len() {
-        return f64::INFINITY;
-    }
-    before.iter().zip(now).map(|(before, now)| (before - now).abs()).fold(0.0, f64::max)
-}
-
-/// Refuses to go on with a run where another model answers under the name by now: its probe has the same text, and other
-/// log-probabilities.
-fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -> Result<()> {
-    let Ok(recorded) = record::read_manifest(dir) else { return Ok(()) };
-    // Any other difference is told field by field.
-    if !matches!(record::resumption(&recorded, spec), Resumption::Same | Resumption::Grows(_)) {
-        return Ok(());
-    }
-    let before = recorded.environment.get(SERVER).and_then(probe_logprobs);
-    let (Some(before), Some(now)) = (before, probe_logprobs(server)) else { return Ok(()) };
-    let apart = logprobs_apart(&before, &now);
-    if apart > LOGPROB_TOLERANCE {
-        let told = if apart.is_finite() { format!("up to {apart:.2} apart") } else { "of another number".to_owned() };
-        bail!(
-            "another model answers under this name than when `{}` began: the log-probabilities of its answer to the probe are \
-             {told}; hint: give another folder with --out, or serve the first model again",
-            dir.display()
-        );
-    }
-    Ok(())
-}
-
 /// What a person should know before anything is asked.
-pub(in crate::cli) fn warn(progress: &mut Progress, prepared: &Prepared) {
-    for dataset in &prepared.datasets {
+pub(in crate::cli) fn warn(progress: &mut Progress, planned: &PlannedEvaluation) {
+    for Task { dataset, .. } in &planned.tasks {
         for warning in dataset.warnings.iter().chain(&dataset.notes) {
             progress.say(&format!("warning: {}: {warning}", dataset.name));
         }
@@ -591,10 +334,7 @@ pub(in crate::cli) fn warn(progress: &mut Progress, prepared: &Prepared) {
             progress.say(&format!("warning: {}: `{}` is a training split", dataset.name, dataset.split));
         }
     }
-    for warning in &prepared.comparator_warnings {
-        progress.say(&format!("warning: {warning}"));
-    }
-    for warning in prepared.subjects.warnings() {
+    for warning in planned.comparator_warnings.iter().chain(&planned.description.warnings) {
         progress.say(&format!("warning: {warning}"));
     }
 }

@@ -1,19 +1,29 @@
 //! What is shown and evaluated while a training goes on.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use serde_json::Map;
 
-use super::super::eval::{self, EvalArgs};
+use super::super::eval::{DatasetFlags, open_datasets, sitting};
+use super::super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::super::progress::Progress;
-use super::super::{exit_code, parsed};
+use super::super::reading::ReadingOptions;
+use super::super::results::{self, ChartOptions, Format, Results};
+use super::super::{environment, interrupt, tuned_on};
 use super::FinetuneArgs;
 use crate::chart::{self, LineChart};
-use crate::compare::Summary;
+use crate::dataset::Dataset;
+use crate::domain::LabelSet;
+use crate::eval::{AdapterRequest, EncoderChoice, Event, Observer, SubjectsRequest};
 use crate::finetune::{Curve, TrainingEvent, Watcher};
+use crate::model::Placement;
+use crate::prompting;
 use crate::record::{self, TrainingFolder};
+use crate::study::{Evaluate, Evaluation, RespondentRequest};
 
 /// Without a terminal a line is written so often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,6 +36,10 @@ pub(super) struct Epochs<'a, 'p> {
     dir: PathBuf,
     progress: &'a mut Progress<'p>,
     curve: Curve,
+    /// What is evaluated, once it was opened.
+    opened: Option<Opened>,
+    /// Warnings of earlier epochs' evaluations.
+    told: BTreeSet<String>,
     last_line: Option<Instant>,
     seconds: f64,
     n_steps: usize,
@@ -35,7 +49,17 @@ impl<'a, 'p> Epochs<'a, 'p> {
     pub fn new(args: &'a FinetuneArgs, folder: &TrainingFolder, progress: &'a mut Progress<'p>) -> Self {
         let tuned_on = args.train.split(',').map(|name| training_name(name.trim())).collect();
         let curve = Curve::new(args.method.name(), tuned_on);
-        Self { args, dir: folder.dir().to_owned(), progress, curve, last_line: None, seconds: 0.0, n_steps: 0 }
+        Self {
+            args,
+            dir: folder.dir().to_owned(),
+            progress,
+            curve,
+            opened: None,
+            told: BTreeSet::new(),
+            last_line: None,
+            seconds: 0.0,
+            n_steps: 0,
+        }
     }
 
     /// Draws the loss of all steps so far.
@@ -55,46 +79,47 @@ impl<'a, 'p> Epochs<'a, 'p> {
         self.args.eval_datasets.as_deref() != Some("none")
     }
 
-    /// The flags of the evaluation after an epoch: what a person would type.
-    fn flags(&self, epoch: usize, checkpoint: Option<&Path>) -> Vec<std::ffi::OsString> {
+    /// Evaluates the base, or the adapter of `checkpoint` over it, into `dir`; `None` where somebody asked to stop.
+    fn evaluate(&mut self, epoch: usize, checkpoint: Option<&Path>, dir: &Path) -> Result<Option<Evaluation>> {
         let args = self.args;
-        let mut flags: Vec<std::ffi::OsString> = vec!["--model".into(), args.model.clone().into()];
-        let mut add = |flag: &str, value: &std::ffi::OsStr| flags.extend([flag.into(), value.to_owned()]);
-        let out = self.dir.join("eval").join(format!("epoch-{epoch}"));
-        add("--out", out.as_os_str());
-        add("--encoder", args.encoder.as_deref().unwrap_or("none").as_ref());
-        add("--prompt", args.prompt.as_ref());
-        add("--limit", args.eval_limit.to_string().as_ref());
-        add("--max-new-tokens", args.max_new_tokens.to_string().as_ref());
-        add("--device", args.device.as_ref());
-        add("--dtype", "f32".as_ref());
-        add("--tuned-on", args.train.as_ref());
-        add("--max-unscored", "1".as_ref());
-        let gigabytes = args.feature_cache.feature_cache_gb.map(|n| n.to_string());
-        let optional = [
-            ("--datasets", args.eval_datasets.as_ref().map(|text| text.as_ref())),
-            ("--data", args.places.data.as_deref().map(Path::as_os_str)),
-            ("--datasets-file", args.places.datasets_file.as_deref().map(Path::as_os_str)),
-            ("--template", args.template.as_ref().map(|text| text.as_ref())),
-            ("--feature-cache", args.feature_cache.feature_cache.as_deref().map(Path::as_os_str)),
-            ("--feature-cache-gb", gigabytes.as_ref().map(|text| text.as_ref())),
-        ];
-        for (flag, value) in optional {
-            if let Some(value) = value {
-                add(flag, value);
-            }
-        }
-        if let Some(checkpoint) = checkpoint {
-            let mut adapter: std::ffi::OsString = format!("epoch-{epoch}=").into();
-            adapter.push(checkpoint);
-            add("--adapter", &adapter);
+        let opened = match self.opened.take() {
+            Some(opened) => opened,
+            None => open(args)?,
+        };
+        let Opened { datasets, tuned_on } = self.opened.insert(opened);
+        let mut nowhere = std::io::sink();
+        let hub = args.hub.hub(true, &mut nowhere)?;
+        let adapter = checkpoint.map(|path| AdapterRequest { name: Some(format!("epoch-{epoch}")), path: path.into() });
+        let encoder = match args.encoder.as_deref().unwrap_or("none") {
+            "none" => EncoderChoice::None,
+            "auto" => EncoderChoice::Auto,
+            dir => EncoderChoice::Folder(dir.into()),
+        };
+        let subjects = SubjectsRequest {
+            encoder,
+            template: args.template.as_deref(),
+            adapters: adapter.as_slice(),
+            has_base: checkpoint.is_none(),
             // A rate of 0 changes nothing, and that is no fault of the training.
-            flags.extend(["--no-base".into(), "--allow-noop-adapter".into()]);
-        }
-        if args.hub.download && args.eval_datasets.is_some() {
-            flags.push("--download".into());
-        }
-        flags
+            allows_idle: true,
+            hashes: environment::hash_memory(),
+            ..SubjectsRequest::new(&args.model, &hub)
+        };
+        let mut paths = Map::from_iter([("model".to_owned(), args.model.display().to_string().into())]);
+        paths.extend(checkpoint.map(|path| ("adapters".to_owned(), vec![path.display().to_string()].into())));
+        let request = Evaluate {
+            respondent: RespondentRequest::Checkpoint(subjects),
+            limit: Some(args.eval_limit),
+            template: prompting::load(&args.prompt)?,
+            max_new_tokens: args.max_new_tokens,
+            placement: Placement::new(&args.device, "f32")?,
+            tuned_on: tuned_on.clone(),
+            feature_cache: args.feature_cache.open()?,
+            environment: sitting(paths, Some(args.eval_limit)),
+            ..Evaluate::new(&args.model, &hub, datasets.clone(), dir)?
+        };
+        let mut observer = WarningsOnly { progress: &mut *self.progress, told: &mut self.told };
+        request.run(&interrupt::is_stopped, &mut observer)
     }
 
     fn write_curve(&self) -> Result<()> {
@@ -104,6 +129,43 @@ impl<'a, 'p> Epochs<'a, 'p> {
         let svg = chart::lines(&chart);
         record::write_file(&self.dir, "curve.png", &chart::png(&svg, PNG_WIDTH_PX)?)?;
         Ok(record::write_file(&self.dir, "curve.svg", svg.as_bytes())?)
+    }
+}
+
+/// What every epoch is evaluated on.
+struct Opened {
+    datasets: Vec<Dataset>,
+    /// The label sets that are trained on, by dataset.
+    tuned_on: BTreeMap<String, LabelSet>,
+}
+
+fn open(args: &FinetuneArgs) -> Result<Opened> {
+    let flags = DatasetFlags {
+        datasets: args.eval_datasets.as_deref(),
+        split: None,
+        labels: None,
+        places: &args.places,
+        reading: &ReadingOptions::default(),
+        hub: &args.hub,
+    };
+    let datasets = open_datasets(&args.model, &flags, true, &mut std::io::sink())?.datasets;
+    let tuned_on = tuned_on::Planned::new(Some(&args.train), &[], &args.places)?;
+    Ok(Opened { datasets, tuned_on: tuned_on.of_all })
+}
+
+/// Tells the warnings of evaluations, each once in a training.
+struct WarningsOnly<'a, 'p> {
+    progress: &'a mut Progress<'p>,
+    told: &'a mut BTreeSet<String>,
+}
+
+impl Observer for WarningsOnly<'_, '_> {
+    fn event(&mut self, event: Event<'_>) {
+        if let Event::Warning(text) = event
+            && self.told.insert(text.clone())
+        {
+            self.progress.say(&format!("warning: {text}"));
+        }
     }
 }
 
@@ -140,15 +202,14 @@ impl Watcher for Epochs<'_, '_> {
         if !self.is_evaluated() {
             return Ok(true);
         }
-        let args: EvalArgs = parsed("eval", self.flags(epoch, checkpoint))?;
+        let dir = self.dir.join("eval").join(format!("epoch-{epoch}"));
+        let evaluated = self.evaluate(epoch, checkpoint, &dir);
         let place = || format!("the evaluation after epoch {epoch} failed");
-        let code = eval::run(&args, true, &mut std::io::sink(), &mut std::io::sink()).with_context(place)?;
-        if code == exit_code::INTERRUPTED {
-            return Ok(false);
-        }
-        ensure!(code == exit_code::OK, "{}", place());
-        let path = self.dir.join("eval").join(format!("epoch-{epoch}"));
-        let summary: Summary = record::read_summary(&path)?;
+        let Some(Evaluation { runs, datasets, .. }) = evaluated.with_context(place)? else { return Ok(false) };
+        let (charts, gallery) = (ChartOptions::plain(), Gallery::of_datasets(datasets, N_ERRORS_SHOWN));
+        let finished: Vec<Results> = runs.iter().map(|run| Results::of(run, &charts, &gallery)).collect();
+        results::write_all(&finished, Format::Table, true, &mut std::io::sink())?;
+        let summary = record::read_summary(&dir)?;
         self.curve.add(epoch, step, &summary);
         let shares: Vec<String> = summary
             .datasets

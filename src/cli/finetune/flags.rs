@@ -156,14 +156,6 @@ enum Schedule {
     Constant,
 }
 
-/// As flags and files have it.
-pub(super) fn decay_name(decay: Decay) -> &'static str {
-    match decay {
-        Decay::Cosine => "cosine",
-        Decay::Constant => "constant",
-    }
-}
-
 impl FinetuneArgs {
     /// The flags over the method's own values.
     pub fn hyperparameters(&self) -> Result<Hyperparameters> {

@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::sources::found;
 use super::{environment, exit_code, hub_options, interrupt, results};
 use crate::dataset::{self, Catalog, Dataset, FoundOnHub};
+use crate::domain::{TrainingDatasetSpec, TrainingSpec};
 use crate::finetune::{
     self, ADAPTER_SCHEMA, AnswerTemplate, Features, Hyperparameters, Method, Output, Trainable, TrainableConfig,
     Trainer, Training, TrainingEnded, TrainingSet,
@@ -250,13 +251,13 @@ fn specification(
     sets: &[TrainingSet],
     hyperparameters: &Hyperparameters,
     placement: &Placement,
-) -> Result<Value> {
+) -> Result<TrainingSpec> {
     let from_adapter = match &base.from_adapter {
         Some(dir) => Some(Adapter::open(dir, base.family.canonical, &base.opened.weights)?.hash()?),
         None => None,
     };
     let dialogue = &base.opened.dialogue;
-    let datasets: Vec<Value> = sets
+    let datasets = sets
         .iter()
         .map(|set| {
             let mut hasher = blake3::Hasher::new();
@@ -264,52 +265,31 @@ fn specification(
                 hasher.update(set.dataset.samples[position].id.as_bytes());
                 hasher.update(b"\n");
             }
-            json!({
-                "dataset": set.dataset.name,
-                "split": set.dataset.split,
-                "label_set": set.dataset.labels.hash(),
-                "n_samples": set.selected.len(),
-                "samples": format!("blake3:{}", hasher.finalize().to_hex()),
-                "prompt": set.prompt.text,
-            })
+            TrainingDatasetSpec {
+                dataset: set.dataset.name.clone(),
+                split: set.dataset.split.clone(),
+                label_set: set.dataset.labels.hash(),
+                n_samples: set.selected.len(),
+                samples: format!("blake3:{}", hasher.finalize().to_hex()),
+                prompt: set.prompt.text.clone(),
+            }
         })
         .collect();
-    Ok(json!({
-        "base": base.weights_hash,
-        "from_adapter": from_adapter,
-        "method": args.method.name(),
-        "trains_projector": args.method != Method::Lora || !args.no_projector,
-        "hyperparameters": shown(hyperparameters, args.method),
-        "micro_batch_size": args.micro_batch_size,
-        "seed": args.seed,
-        "datasets": datasets,
-        "answer_template": args.answer_template,
-        "tokenizer": dialogue.tokenizer.hash()?,
-        "chat_template": dialogue.template.hash(),
-        "preprocessing": base.opened.preprocessor.parameters(),
-        "device_kind": placement.device_kind(),
-    }))
-}
-
-/// The hyperparameters as files have them.
-fn shown(hyperparameters: &Hyperparameters, method: Method) -> Value {
-    let Hyperparameters { learning_rate, batch_size, n_epochs, warmup_ratio, decay, weight_decay, max_grad_norm, lora } =
-        *hyperparameters;
-    let mut fields = json!({
-        "learning_rate": learning_rate,
-        "batch_size": batch_size,
-        "n_epochs": n_epochs,
-        "warmup_ratio": warmup_ratio,
-        "schedule": flags::decay_name(decay),
-        "weight_decay": weight_decay,
-        "max_grad_norm": max_grad_norm,
-    });
-    if method == Method::Lora {
-        fields["rank"] = lora.rank.into();
-        fields["alpha"] = lora.alpha.into();
-        fields["dropout"] = lora.dropout.into();
-    }
-    fields
+    Ok(TrainingSpec {
+        base: base.weights_hash.clone(),
+        from_adapter,
+        method: args.method,
+        trains_projector: args.method != Method::Lora || !args.no_projector,
+        hyperparameters: hyperparameters.of_spec(args.method),
+        micro_batch_size: args.micro_batch_size,
+        seed: args.seed,
+        datasets,
+        answer_template: args.answer_template.clone(),
+        tokenizer: dialogue.tokenizer.hash()?,
+        chat_template: dialogue.template.hash(),
+        preprocessing: base.opened.preprocessor.parameters(),
+        device_kind: placement.device_kind().to_owned(),
+    })
 }
 
 fn output(args: &FinetuneArgs, base: &Base, sets: &[TrainingSet], hyperparameters: &Hyperparameters) -> Output {
@@ -329,7 +309,7 @@ fn output(args: &FinetuneArgs, base: &Base, sets: &[TrainingSet], hyperparameter
         "tuned_on": names,
         "datasets": datasets,
         "seed": args.seed,
-        "hyperparameters": shown(hyperparameters, args.method),
+        "hyperparameters": hyperparameters.of_spec(args.method),
         "answer_template": args.answer_template,
         "prompt": args.prompt,
     });

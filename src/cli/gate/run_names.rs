@@ -6,12 +6,13 @@ use anyhow::Result;
 use serde_json::{Map, Value};
 
 use crate::cli::comparison::RecordedRun;
-use crate::cli::eval::{LOGPROB_TOLERANCE, SERVER, logprobs_apart, probe_logprobs};
 use crate::cli::results;
 use crate::compare;
 use crate::domain::RunSpec;
+use crate::eval::SERVER;
 use crate::gate::RunName;
 use crate::record::{self, TrialsDigest};
+use crate::study::{LOGPROB_TOLERANCE, logprobs_apart, probe_logprobs};
 
 /// How [`RunName::model`] begins of a served model.
 const SERVED_PREFIX: &str = "served:";

@@ -11,7 +11,7 @@ use super::history::History;
 use super::{GateArgs, datasets, next, output, run_names};
 use crate::cli::comparability;
 use crate::cli::comparison::{self, RecordedRun, Rules};
-use crate::cli::eval::{self, EvalOptions, PlannedRun, Prepared};
+use crate::cli::eval::{self, EvalOptions, Prepared};
 use crate::cli::gallery::Gallery;
 use crate::cli::progress::Progress;
 use crate::cli::results::{self, Format, Results};
@@ -19,9 +19,10 @@ use crate::cli::served_options::is_address;
 use crate::cli::{exit_code, interrupt};
 use crate::compare::{self, CandidateComparison, FieldDifference};
 use crate::dataset::Dataset;
-use crate::domain::{Mode, Outcome, RunSet, Subject, Trial, TrialKey};
-use crate::eval::{Batching, DatasetWork, Ended, EvalRun, LoadedSubjects, Session, settled_keys};
+use crate::domain::{Mode, Outcome, RunId, RunSet, Subject, Trial, TrialKey};
+use crate::eval::{Batching, DatasetWork, Ended, EvalRun, Loaded, SERVER, Session, Task, settled_keys};
 use crate::gate::{Decision, Policy, RunName, Sequence};
+use crate::study::{PlannedEvaluation, PlannedRun};
 use crate::{record, report};
 
 /// Evaluates and decides; returns the exit code.
@@ -37,21 +38,23 @@ pub(super) fn run(
     check_models(args, model)?;
     let prepared = eval::prepare(model, options, args.runs.as_deref(), quiet, err)?;
     ensure!(
-        prepared.runs.len() == 2,
+        prepared.planned.runs.len() == 2,
         "the gate compares two served models; hint: --served-model BASE,CANDIDATE, the one before fine-tuning first"
     );
     ensure!(
-        prepared.runs[0].spec.modes.contains(&Mode::Generate),
+        prepared.planned.runs[0].spec.modes.contains(&Mode::Generate),
         "the gate decides on generated answers; hint: --modes generate or --modes generate,score"
     );
     let warnings = checked_names(args, &policy, &prepared)?;
     policy.mark_tuned_on(prepared.tuned_on(CANDIDATE));
     let mut run_names = [BASELINE, CANDIDATE].map(|run| {
-        let PlannedRun { spec, dir } = &prepared.runs[run];
-        run_names::of_planned(dir, spec, prepared.subjects.server(run))
+        let PlannedRun { spec, dir, .. } = &prepared.planned.runs[run];
+        run_names::of_planned(dir, spec, prepared.planned.description.runs[run].environment.get(SERVER).cloned())
     });
-    let differences = differences(args, &prepared, &run_names)?;
-    let at_hand = prepared.datasets.iter().map(|dataset| (dataset.name.clone(), n_max(dataset, usize::MAX, None)));
+    let planned = prepared.planned;
+    let differences = differences(args, &planned, &run_names)?;
+    let at_hand =
+        planned.tasks.iter().map(|Task { dataset, .. }| (dataset.name.clone(), n_max(dataset, usize::MAX, None)));
     let at_hand: BTreeMap<String, usize> = at_hand.collect();
     let tested: Vec<String> = at_hand.keys().filter(|name| !policy.of(name).ignore).cloned().collect();
     let history = History::open(&args.rules, &run_names, &tested)?;
@@ -60,9 +63,9 @@ pub(super) fn run(
     }
     let calibrations = Calibrations::read(&args.calibration)?;
     let mut progress = Progress::new(err, quiet);
-    eval::warn(&mut progress, &prepared);
-    let cache = prepared.feature_cache.clone();
-    let asked = ask(args, model, &policy, prepared, &calibrations, &mut progress)?;
+    eval::warn(&mut progress, &planned);
+    let cache = planned.feature_cache.clone();
+    let asked = ask(args, &policy, planned, &calibrations, &mut progress)?;
     if let Some(cache) = cache {
         progress.say(&cache.summary());
     }
@@ -115,8 +118,8 @@ fn take_manifests(
 }
 
 /// In what the runs will differ; two runs of one model are refused.
-fn differences(args: &GateArgs, prepared: &Prepared, names: &[RunName; 2]) -> Result<Vec<FieldDifference>> {
-    let specs = [BASELINE, CANDIDATE].map(|run| &prepared.runs[run].spec);
+fn differences(args: &GateArgs, planned: &PlannedEvaluation, names: &[RunName; 2]) -> Result<Vec<FieldDifference>> {
+    let specs = [BASELINE, CANDIDATE].map(|run| &planned.runs[run].spec);
     let differences = compare::field_differences(&record::comparable(specs[0]), &record::comparable(specs[1]));
     if !args.rules.allow_same {
         comparability::refuse_same([&names[BASELINE].run, &names[CANDIDATE].run], specs, &differences)?;
@@ -152,7 +155,7 @@ fn with_runs_flag(error: Error) -> Error {
 /// Checks the names of datasets in policy and flags; returns what should be told.
 fn checked_names(args: &GateArgs, policy: &Policy, prepared: &Prepared) -> Result<Vec<String>> {
     let places = &args.options.places;
-    let compared: BTreeSet<String> = prepared.datasets.iter().map(|dataset| dataset.name.clone()).collect();
+    let compared: BTreeSet<String> = prepared.planned.tasks.iter().map(|task| task.dataset.name.clone()).collect();
     let said = prepared.said_tuned_on(CANDIDATE);
     let mut known = datasets::known(places, compared.iter().map(String::as_str))?;
     // Their labels are known.
@@ -169,20 +172,21 @@ const CANDIDATE: usize = 1;
 /// Asks look by look until nothing is open; `None` where somebody interrupted.
 fn ask(
     args: &GateArgs,
-    model: &Path,
     policy: &Policy,
-    prepared: Prepared,
+    planned: PlannedEvaluation,
     calibrations: &Calibrations,
     progress: &mut Progress,
 ) -> Result<Option<(Sequence, Vec<PlannedRun>)>> {
     let options = &args.options;
-    let open_runs = eval::open_runs(model, options, &prepared).map_err(with_runs_flag)?;
-    let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&prepared.runs[run].dir));
+    let open_runs = planned.open_folders().map_err(with_runs_flag)?;
+    let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&planned.runs[run].dir));
     check(args, calibrations, &baseline?, &candidate?)?;
-    let n_max: Vec<(String, usize)> = prepared
-        .datasets
+    let n_max: Vec<(String, usize)> = planned
+        .tasks
         .iter()
-        .map(|dataset| (dataset.name.clone(), n_max(dataset, policy.of(&dataset.name).max_pairs, options.limit)))
+        .map(|Task { dataset, .. }| {
+            (dataset.name.clone(), n_max(dataset, policy.of(&dataset.name).max_pairs, options.limit))
+        })
         .collect();
     let mut sequence = Sequence::new(policy.clone(), &n_max);
     for (dataset, n) in sequence.unreachable() {
@@ -192,16 +196,11 @@ fn ask(
         ));
     }
     interrupt::listen();
-    let n_repeats = prepared.n_repeats(options);
-    let cache = prepared.feature_cache.clone();
-    let Prepared { placement, subjects, datasets, questions, probes, batching, panel, runs, .. } = prepared;
-    let spec = runs[BASELINE].spec.clone();
+    let PlannedEvaluation { placement, respondent, tasks, batching, panel, runs, feature_cache, n_repeats, .. } =
+        planned;
     let session = Session::open(EvalRun {
-        datasets: &datasets,
-        prompt_name: eval::prompt_name(&spec),
-        questions: &questions,
-        probes: &probes,
-        modes: &spec.modes,
+        tasks,
+        modes: runs[BASELINE].spec.modes.clone(),
         max_new_tokens: options.max_new_tokens,
         batch_size: batching.size,
         n_repeats,
@@ -209,8 +208,8 @@ fn ask(
         runs: open_runs,
         is_stopped: &interrupt::is_stopped,
     })?;
-    let mut looker = Looker { args, datasets: &datasets, runs: &runs, batching, asked: BTreeMap::new() };
-    let mut course = Course { session, load: Some(|| subjects.load(&placement, cache)) };
+    let mut looker = Looker { args, runs: &runs, batching, asked: BTreeMap::new() };
+    let mut course = Course { session, load: Some(|| respondent.load(&placement, feature_cache)) };
     if !fix_margins(&mut sequence, policy, &n_max, &mut looker, &mut course, progress)? {
         return Ok(None);
     }
@@ -219,23 +218,24 @@ fn ask(
             sequence.open().into_iter().map(|(dataset, n)| (dataset.to_owned(), n)).collect();
         let told: Vec<String> = open.iter().map(|(dataset, n)| format!("{dataset} at {n}")).collect();
         progress.say(&format!("look: {}", if told.is_empty() { "nothing to ask".to_owned() } else { told.join(", ") }));
-        if !course.ask(&looker.works(&open, None)?, progress)? {
+        looker.plan(&mut course.session, &open, None)?;
+        if !course.ask(progress)? {
             progress.finish();
             progress.say("interrupted; the same command goes on");
             return Ok(None);
         }
-        looker.observe(&mut sequence, policy, calibrations, &open)?;
+        looker.observe(course.session.tasks(), &mut sequence, policy, calibrations, &open)?;
         if sequence.open().is_empty() {
             break;
         }
     }
-    let works = looker.works(&[], None)?;
-    let is_repeated = course.repeat(&works)?;
+    looker.plan(&mut course.session, &[], None)?;
+    let is_repeated = course.repeat()?;
     progress.finish();
     if !is_repeated {
         return Ok(None);
     }
-    let Ended::Complete { trials, .. } = course.session.finish(&works)? else {
+    let Ended::Complete { trials, .. } = course.session.finish()? else {
         bail!("the runs did not end");
     };
     write_runs(&runs, &trials, options)?;
@@ -277,7 +277,7 @@ fn n_max(dataset: &Dataset, max_pairs: usize, limit: Option<usize>) -> usize {
     balanced.min(max_pairs).min(limit.unwrap_or(usize::MAX)).max(1)
 }
 
-fn once<L: FnOnce() -> Result<LoadedSubjects>>(load: &mut Option<L>) -> Result<LoadedSubjects> {
+fn once<L: FnOnce() -> Result<Loaded>>(load: &mut Option<L>) -> Result<Loaded> {
     match load.take() {
         Some(load) => load(),
         None => bail!("the subjects were loaded before"),
@@ -290,21 +290,21 @@ struct Course<'a, L> {
     load: Option<L>,
 }
 
-impl<L: FnOnce() -> Result<LoadedSubjects>> Course<'_, L> {
-    fn ask(&mut self, works: &[DatasetWork], progress: &mut Progress) -> Result<bool> {
+impl<L: FnOnce() -> Result<Loaded>> Course<'_, L> {
+    fn ask(&mut self, progress: &mut Progress) -> Result<bool> {
         let load = &mut self.load;
-        self.session.ask(works, || once(load), progress)
+        self.session.ask(|| once(load), progress)
     }
 
-    fn repeat(&mut self, works: &[DatasetWork]) -> Result<bool> {
+    fn repeat(&mut self) -> Result<bool> {
         let load = &mut self.load;
-        self.session.repeat(works, || once(load))
+        self.session.repeat(|| once(load))
     }
 }
 
 /// A relative margin follows from the baseline alone and must be fixed before the candidate is read: so the baseline is
 /// asked first, about all that may be asked. `false` where somebody interrupted.
-fn fix_margins<L: FnOnce() -> Result<LoadedSubjects>>(
+fn fix_margins<L: FnOnce() -> Result<Loaded>>(
     sequence: &mut Sequence,
     policy: &Policy,
     n_max: &[(String, usize)],
@@ -318,12 +318,14 @@ fn fix_margins<L: FnOnce() -> Result<LoadedSubjects>>(
         return Ok(true);
     }
     progress.say("the margin is relative: the baseline is asked first");
-    if !course.ask(&looker.works(&relative, Some(BASELINE))?, progress)? {
+    looker.plan(&mut course.session, &relative, Some(RunId::new(BASELINE)))?;
+    if !course.ask(progress)? {
         return Ok(false);
     }
     let (_, trials) = record::read_run(&looker.runs[BASELINE].dir)?;
     for (name, n) in &relative {
-        let Some(dataset) = looker.datasets.iter().find(|dataset| &dataset.name == name) else { continue };
+        let found = course.session.tasks().iter().find(|task| &task.dataset.name == name);
+        let Some(Task { dataset, .. }) = found else { continue };
         let samples = looker.samples(dataset, *n);
         let (mut n_correct, mut n_scored) = (0, 0);
         for trial in trials.iter().filter(|trial| {
@@ -343,7 +345,6 @@ fn fix_margins<L: FnOnce() -> Result<LoadedSubjects>>(
 /// Knows which samples a look needs, and reads what was recorded of them.
 struct Looker<'a> {
     args: &'a GateArgs,
-    datasets: &'a [Dataset],
     runs: &'a [PlannedRun],
     batching: Batching,
     /// By dataset, the samples that were asked about so far.
@@ -351,17 +352,16 @@ struct Looker<'a> {
 }
 
 impl Looker<'_> {
-    /// What remains to be asked for each dataset of `open` at its number of samples; of the others nothing. `only` names the
-    /// one run that is asked.
-    fn works(&mut self, open: &[(String, usize)], only: Option<usize>) -> Result<Vec<DatasetWork>> {
+    /// Plans what remains to be asked for each dataset of `open` at its number of samples; of the others nothing. `only` names
+    /// the one run that is asked.
+    fn plan(&mut self, session: &mut Session<'_>, open: &[(String, usize)], only: Option<RunId>) -> Result<()> {
         let mut recorded: Vec<HashSet<TrialKey>> = Vec::with_capacity(self.runs.len());
         for run in self.runs {
             let (_, trials) = record::read_run(&run.dir)?;
             recorded.push(settled_keys(&trials));
         }
         let spec = &self.runs[BASELINE].spec;
-        let mut works = Vec::with_capacity(self.datasets.len());
-        for dataset in self.datasets {
+        session.plan(|dataset| {
             let n_before = self.asked.get(&dataset.name).copied().unwrap_or(0);
             let look = open.iter().find(|(name, _)| *name == dataset.name).map(|(_, n)| *n);
             let n = look.unwrap_or(n_before).max(n_before);
@@ -381,9 +381,8 @@ impl Looker<'_> {
                     self.asked.insert(dataset.name.clone(), n);
                 }
             }
-            works.push(work);
-        }
-        Ok(works)
+            Ok(work)
+        })
     }
 
     /// The ids of the first `n` samples of a dataset.
@@ -397,15 +396,15 @@ impl Looker<'_> {
     /// Compares what was recorded of the samples of `open` and hands it to the sequence.
     fn observe(
         &self,
+        tasks: &[Task],
         sequence: &mut Sequence,
         policy: &Policy,
         calibrations: &Calibrations,
         open: &[(String, usize)],
     ) -> Result<()> {
-        let samples: BTreeMap<String, BTreeSet<String>> = self
-            .datasets
+        let samples: BTreeMap<String, BTreeSet<String>> = tasks
             .iter()
-            .map(|dataset| {
+            .map(|Task { dataset, .. }| {
                 let n = open.iter().find(|(name, _)| *name == dataset.name).map_or(0, |(_, n)| *n);
                 let samples = self.samples(dataset, n).into_iter().map(str::to_owned).collect();
                 (dataset.name.clone(), samples)
@@ -435,7 +434,7 @@ impl Looker<'_> {
 }
 
 /// Leaves only `run` to be asked.
-fn only_run(work: &mut DatasetWork, run: usize, n_runs: usize) {
+fn only_run(work: &mut DatasetWork, run: RunId, n_runs: usize) {
     let kept = RunSet::of(n_runs, |other| other == run);
     work.remaining.iter_mut().for_each(|sample| *sample = sample.only(kept));
     work.remaining.retain(|sample| !sample.runs().is_empty());

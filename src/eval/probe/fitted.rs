@@ -1,6 +1,7 @@
 //! Probes that have learnt, and their trials.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
@@ -14,8 +15,8 @@ use crate::model::subjects::Subjects;
 use crate::stats::Probe;
 
 /// The probes of one dataset: one for each tower, since each run is probed on its own.
-pub(in crate::eval) struct TowerProbes<'a> {
-    shots: &'a Shots,
+pub(in crate::eval) struct TowerProbes {
+    shots: Arc<Shots>,
     /// The runs of a tower, and its probe once it was needed.
     towers: Vec<(RunSet, OnceCell<FittedProbe>)>,
 }
@@ -23,9 +24,9 @@ pub(in crate::eval) struct TowerProbes<'a> {
 /// Training images in one pass of the tower.
 const N_IMAGES_PER_PASS: usize = 32;
 
-impl<'a> TowerProbes<'a> {
+impl TowerProbes {
     /// None has learnt yet.
-    pub fn new(shots: &'a Shots, subjects: &Subjects) -> Self {
+    pub fn new(shots: Arc<Shots>, subjects: &Subjects) -> Self {
         Self { shots, towers: subjects.towers().into_iter().map(|tower| (tower, OnceCell::new())).collect() }
     }
 
@@ -57,14 +58,15 @@ impl<'a> TowerProbes<'a> {
     }
 
     fn learn(&self, subjects: &Subjects, tower: RunSet) -> Result<FittedProbe> {
-        let (positions, processor) = (self.shots.positions(), subjects.tower_preprocessor(tower));
+        let (shots, processor) = (&self.shots, subjects.tower_preprocessor(tower));
+        let positions = shots.positions();
         let mut features = Vec::with_capacity(positions.len());
         for chunk in positions.chunks(N_IMAGES_PER_PASS) {
-            let prepare = |&position: &usize| Ok(processor.prepare(&self.shots.read(position)?));
+            let prepare = |&position: &usize| Ok(processor.prepare(&shots.read(position)?));
             let images: Vec<ImageInput> = chunk.par_iter().map(prepare).collect::<Result<_>>()?;
             features.extend(subjects.tower_features(tower, &images.iter().collect::<Vec<_>>())?);
         }
-        FittedProbe::fit(self.shots, &features)
+        FittedProbe::fit(shots, &features)
     }
 }
 
@@ -133,5 +135,5 @@ pub(in crate::eval) fn probe_trial(trial: Trial, dataset: &Dataset, choice: Opti
         FewerShots { shots, is_correct: answer == trial.label, answer }
     });
     let trial = Trial { fewer_shots: fewer_shots.collect(), ..trial };
-    chosen(trial, scores.collect())
+    chosen(trial, scores.collect(), None)
 }

@@ -1,0 +1,77 @@
+//! Where, and in which numbers, a model computes.
+
+use serde::{Deserialize, Serialize};
+
+/// Where, and in which numbers, a model computes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WireComputing", into = "WireComputing")]
+pub enum Computing {
+    /// In this program.
+    Local {
+        /// `f32`, `bf16` or `f16`, with `+int8` behind it where weights are rounded.
+        compute_type: String,
+        /// `cpu`, `cuda` or `metal`.
+        device_kind: String,
+    },
+    /// Behind a server, which tells neither.
+    Served,
+}
+
+/// The fields as files have them.
+#[derive(Clone, Serialize, Deserialize)]
+struct WireComputing {
+    compute_type: String,
+    device_kind: String,
+}
+
+/// In both fields, where a server does not tell.
+const SERVED: &str = "served";
+
+impl Computing {
+    /// The compute type as files have it: `served` where a server does not tell.
+    pub fn compute_type(&self) -> &str {
+        match self {
+            Self::Local { compute_type, .. } => compute_type,
+            Self::Served => SERVED,
+        }
+    }
+
+    /// The kind of device as files have it: `served` where a server does not tell.
+    pub fn device_kind(&self) -> &str {
+        match self {
+            Self::Local { device_kind, .. } => device_kind,
+            Self::Served => SERVED,
+        }
+    }
+}
+
+impl From<WireComputing> for Computing {
+    fn from(WireComputing { compute_type, device_kind }: WireComputing) -> Self {
+        if device_kind == SERVED { Self::Served } else { Self::Local { compute_type, device_kind } }
+    }
+}
+
+impl From<Computing> for WireComputing {
+    fn from(computing: Computing) -> Self {
+        Self { compute_type: computing.compute_type().to_owned(), device_kind: computing.device_kind().to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn files_have_two_fields_of_either_kind() {
+        let local = Computing::Local { compute_type: "f32+int8".into(), device_kind: "cpu".into() };
+        for (computing, fields) in [
+            (local, json!({"compute_type": "f32+int8", "device_kind": "cpu"})),
+            (Computing::Served, json!({"compute_type": "served", "device_kind": "served"})),
+        ] {
+            assert_eq!(serde_json::to_value(&computing).unwrap(), fields);
+            assert_eq!(serde_json::from_value::<Computing>(fields).unwrap(), computing);
+        }
+    }
+}
