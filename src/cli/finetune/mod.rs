@@ -20,6 +20,7 @@ use crate::finetune::{
 };
 use crate::model::Placement;
 use crate::model::features;
+use crate::model::generation_config::GenerationChoice;
 use crate::model::mllm::{self, MllmFamily, OpenedModel};
 use crate::model::overlay::Overlay;
 use crate::model::tower::{self, TOWER};
@@ -113,7 +114,13 @@ fn open_base(args: &FinetuneArgs, quiet: bool, err: &mut dyn Write) -> Result<Ba
         (None, _) => None,
     };
     let tower = tower.map(|at| at.open(Miniature::Encoder)).transpose()?;
-    let opened = OpenedModel::open(&checkpoint, tower.as_ref(), args.template.as_deref())?;
+    let opened = OpenedModel::open_within(
+        &checkpoint,
+        tower.as_ref(),
+        args.template.as_deref(),
+        &args.pixels(),
+        GenerationChoice::Checkpoint,
+    )?;
     let weights_hash = match environment::hash_memory() {
         Some(memory) => memory.hash(&opened.weights)?,
         None => opened.weights.hash()?,
