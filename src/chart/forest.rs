@@ -1,5 +1,6 @@
 //! The forest plot: one dot with its interval a row, on one scale, beside zero and the margin.
 
+use super::layout::Layout;
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
 use crate::compare::Interval;
@@ -39,12 +40,19 @@ pub struct ForestRow {
     pub remark: Option<String>,
 }
 
-const WIDTH: f64 = 960.0;
-const LEFT: f64 = 250.0;
-const RIGHT: f64 = 190.0;
-const MARGIN: f64 = 32.0;
-const ROW: f64 = 30.0;
 const GROUP: f64 = 34.0;
+
+impl Layout {
+    /// Where the plot begins and ends: between names and values, or below them.
+    fn plot(self) -> [f64; 2] {
+        self.either([250.0, 960.0 - 190.0], [20.0, 340.0])
+    }
+
+    /// The height of a row, and where its dot lies in it.
+    fn row(self) -> (f64, f64) {
+        self.either((30.0, 15.0), (50.0, 33.0))
+    }
+}
 
 /// What an interval says of zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,27 +76,29 @@ pub fn shown(interval: Option<Interval>) -> Shown {
 
 /// From fractions to places.
 struct Frame {
+    layout: Layout,
     low: f64,
     high: f64,
     step: f64,
 }
 
 impl Frame {
-    fn of(chart: &ForestChart) -> Self {
+    fn of(chart: &ForestChart, layout: Layout) -> Self {
         let rows = || chart.groups.iter().flat_map(|group| &group.rows);
         let values = rows().flat_map(|row| row.interval.into_iter().flatten().chain(row.fall)).chain(chart.margin);
         let values: Vec<f64> = values.filter(|value| value.is_finite()).collect();
         let low = values.iter().copied().fold(0.0, f64::min);
         let high = values.iter().copied().fold(0.02, f64::max);
         let step = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5];
-        let step = step.into_iter().find(|step| (high - low) / step <= 9.0).unwrap_or(0.5);
+        let step = step.into_iter().find(|step| (high - low) / step <= layout.either(9.0, 6.0)).unwrap_or(0.5);
         // A little air, so that no whisker touches the frame.
         let air = (high - low) * 0.03;
-        Self { low: low - air, high: high + air, step }
+        Self { layout, low: low - air, high: high + air, step }
     }
 
     fn x(&self, value: f64) -> f64 {
-        LEFT + (value - self.low) / (self.high - self.low) * (WIDTH - LEFT - RIGHT)
+        let [left, right] = self.layout.plot();
+        left + (value - self.low) / (self.high - self.low) * (right - left)
     }
 
     fn ticks(&self) -> Vec<f64> {
@@ -100,28 +110,41 @@ impl Frame {
 
 /// The plot as SVG.
 pub fn forest(chart: &ForestChart) -> String {
-    let frame = Frame::of(chart);
+    forest_in(chart, Layout::Wide)
+}
+
+/// The plot as SVG, for a screen or for a phone.
+pub(super) fn forest_in(chart: &ForestChart, layout: Layout) -> String {
+    let frame = Frame::of(chart, layout);
+    let (margin, row_height) = (layout.margin(), layout.row().0);
     let mut svg = Svg::default();
-    let top = svg.heading(WIDTH, &chart.title, &chart.subtitle) + 34.0;
+    let top = svg.heading(layout, &chart.title, &chart.subtitle) + 34.0;
     let n_rows: usize = chart.groups.iter().map(|group| group.rows.len()).sum();
     let n_heads = chart.groups.iter().filter(|group| !group.name.is_empty()).count();
-    let bottom = top + ROW * n_rows as f64 + GROUP * n_heads as f64;
+    let bottom = top + row_height * n_rows as f64 + GROUP * n_heads as f64;
     draw_frame(&mut svg, chart, &frame, top, bottom);
     let mut y = top;
     for group in &chart.groups {
         if !group.name.is_empty() {
-            let name = text::wrap(&words::printable(&group.name), LEFT - MARGIN - 16.0, 14.0, true, 1).concat();
-            svg.text(MARGIN, y + 23.0, Anchor::Start, ink(14.0, svg::INK, "ink").bold(), &name);
+            let room = layout.either(layout.plot()[0], layout.width()) - margin - 16.0;
+            let name = text::wrap(&words::printable(&group.name), room, 14.0, true, 1).concat();
+            let style = ink(14.0, svg::INK, "ink").bold();
+            let style = layout.either(style, style.halo());
+            svg.text(margin, y + 23.0, Anchor::Start, style, &name);
             y += GROUP;
         }
         for row in &group.rows {
-            draw_row(&mut svg, row, &frame, y + ROW / 2.0, !group.name.is_empty());
-            y += ROW;
+            draw_row(&mut svg, row, &frame, y, !group.name.is_empty());
+            y += row_height;
         }
     }
     let legend = "Filled: the 95% interval lies on one side of zero. Hollow: zero lies in it.";
-    svg.text(MARGIN, bottom + 72.0, Anchor::Start, ink(12.0, svg::MUTED, "muted"), legend);
-    svg.finish(WIDTH, bottom + 90.0, &chart.title, &description(chart))
+    let mut y = bottom + 72.0;
+    for line in text::wrap(legend, layout.width() - 2.0 * margin, 12.0, false, 4) {
+        svg.text(margin, y, Anchor::Start, ink(12.0, svg::MUTED, "muted"), &line);
+        y += 17.0;
+    }
+    svg.finish(layout.width(), y + 1.0, &chart.title, &description(chart))
 }
 
 fn draw_frame(svg: &mut Svg, chart: &ForestChart, frame: &Frame, top: f64, bottom: f64) {
@@ -137,8 +160,9 @@ fn draw_frame(svg: &mut Svg, chart: &ForestChart, frame: &Frame, top: f64, botto
     let zero = frame.x(0.0);
     let data = format!("M{} {}V{}", number(zero), number(top - 6.0), number(bottom));
     svg.path("whisker", &data, &format!(r#"fill="none" stroke="{}" stroke-width="1.4""#, svg::INK), None);
-    let right_of_zero = WIDTH - RIGHT - zero;
-    if zero - LEFT > 60.0 {
+    let [left, right] = frame.layout.plot();
+    let right_of_zero = right - zero;
+    if zero - left > 60.0 {
         svg.text(zero - 8.0, top - 12.0, Anchor::End, small, "← rose");
     }
     if right_of_zero > 60.0 {
@@ -150,25 +174,41 @@ fn draw_frame(svg: &mut Svg, chart: &ForestChart, frame: &Frame, top: f64, botto
         let look = format!(r#"fill="none" stroke="{}" stroke-width="1.6" stroke-dasharray="6 4""#, svg::WARNING);
         svg.path("margin", &data, &look, Some(&format!("margin {} points", words::percent_number(Some(margin)))));
         let label = format!("margin {}", number(margin * 100.0));
+        // No part of the label may lie beyond the picture's edge.
+        let half = text::width(&label, 12.0, true) / 2.0 + 2.0;
+        let x = x.clamp(half, frame.layout.width() - half);
         svg.text(x, bottom + 36.0, Anchor::Middle, ink(12.0, svg::WARNING, "warning").bold(), &label);
     }
-    let middle = f64::midpoint(LEFT, WIDTH - RIGHT);
+    let middle = f64::midpoint(left, right);
     let label = "fall of accuracy, percentage points";
     svg.text(middle, bottom + 54.0, Anchor::Middle, ink(13.0, svg::INK, "ink"), label);
 }
 
-fn draw_row(svg: &mut Svg, row: &ForestRow, frame: &Frame, y: f64, is_indented: bool) {
-    let start = if is_indented { MARGIN + 14.0 } else { MARGIN };
+/// Draws a row whose top is at `top`.
+fn draw_row(svg: &mut Svg, row: &ForestRow, frame: &Frame, top: f64, is_indented: bool) {
+    let (layout, margin) = (frame.layout, frame.layout.margin());
+    let y = top + layout.row().1;
+    // Grid lines run through the words of a narrow chart.
+    let words_ink = |size: f64, fill: &'static str, class: &'static str| {
+        let style = ink(size, fill, class);
+        layout.either(style, style.halo())
+    };
+    let baseline = layout.either(y + 4.5, top + 17.0);
+    let start = if is_indented { margin + 14.0 } else { margin };
+    let value = value(row);
     let remark = row.remark.as_ref().map(|remark| format!(" ({remark})")).unwrap_or_default();
     let name = format!("{}{remark}", words::printable(&row.name));
-    let name = text::wrap(&name, LEFT - start - 16.0, 13.5, false, 1).concat();
-    svg.text(start, y + 4.5, Anchor::Start, ink(13.5, svg::INK, "ink"), &name);
+    let of_value = text::width(&value, 13.0, false);
+    let room = layout.either(layout.plot()[0] - start - 16.0, layout.width() - margin - start - of_value - 10.0);
+    let name = text::wrap(&name, room, 13.5, false, 1).concat();
+    svg.text(start, baseline, Anchor::Start, words_ink(13.5, svg::INK, "ink"), &name);
+    let end = layout.width() - margin;
     let Some(fall) = row.fall.filter(|fall| fall.is_finite()) else {
         // Beside the plot, where no line runs through it.
-        svg.text(WIDTH - MARGIN, y + 4.5, Anchor::End, ink(12.5, svg::WARNING, "warning"), "no scored pairs");
+        svg.text(end, baseline, Anchor::End, words_ink(12.5, svg::WARNING, "warning"), "no scored pairs");
         return;
     };
-    let tooltip = format!("{name}: {}", value(row));
+    let tooltip = format!("{name}: {value}");
     if let Some([low, high]) = row.interval {
         let (low, high) = (number(frame.x(low)), number(frame.x(high)));
         let (top, bottom) = (number(y - 5.0), number(y + 5.0));
@@ -184,7 +224,7 @@ fn draw_row(svg: &mut Svg, row: &ForestRow, frame: &Frame, y: f64, is_indented: 
     };
     let look = format!(r#"fill="{fill}" stroke="{}" stroke-width="1.5" stroke-linejoin="round""#, svg::INK);
     svg.path(class, &data, &look, Some(&tooltip));
-    svg.text(WIDTH - MARGIN, y + 4.5, Anchor::End, ink(13.0, svg::INK, "ink"), &value(row));
+    svg.text(end, baseline, Anchor::End, words_ink(13.0, svg::INK, "ink"), &value);
 }
 
 fn square(x: f64, y: f64) -> String {
@@ -236,10 +276,11 @@ mod tests {
     fn a_dot_stands_between_the_ends_of_its_whisker_and_zero_where_zero_is() {
         let drawn =
             chart(vec![row("a", Some(0.1), Some([0.05, 0.15])), row("b", Some(-0.3), Some([-0.4, -0.2]))], None);
-        let frame = Frame::of(&drawn);
+        let frame = Frame::of(&drawn, Layout::Wide);
         assert!(frame.x(0.05) < frame.x(0.1) && frame.x(0.1) < frame.x(0.15));
         assert!(frame.ticks().iter().any(|tick| tick.abs() < 1e-12));
-        assert!(frame.x(-0.4) > LEFT && frame.x(0.15) < WIDTH - RIGHT);
+        let [left, right] = Layout::Wide.plot();
+        assert!(frame.x(-0.4) > left && frame.x(0.15) < right);
         let svg = forest(&drawn);
         assert_eq!((svg.matches("dot fell").count(), svg.matches("dot rose-up").count()), (1, 1));
         assert!(svg.contains("10.0 (5.0–15.0)") && svg.contains("−30.0 (−40.0 to −20.0)"), "{svg}");

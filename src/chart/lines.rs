@@ -1,5 +1,6 @@
 //! The line chart: values over epochs or steps, each line named at its end.
 
+use super::layout::Layout;
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
 
@@ -56,9 +57,7 @@ const STYLES: [(&str, &str); 6] = [
     ("#1B1F24", "1 3"),
 ];
 
-const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 520.0;
-const LEFT: f64 = 76.0;
+/// The room for names at the right of a wide chart.
 const RIGHT: f64 = 230.0;
 const TOP: f64 = 92.0;
 const BOTTOM: f64 = 72.0;
@@ -75,48 +74,103 @@ struct Frame {
     x_max: f64,
     x_min: f64,
     y_max: f64,
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+    /// About how many places the horizontal axis names at most.
+    n_ticks_max: f64,
 }
 
 impl Frame {
-    fn of(chart: &LineChart) -> Self {
+    fn of(chart: &LineChart, layout: Layout, top: f64) -> Self {
         let points = || chart.lines.iter().flat_map(|line| &line.points);
         let x_max = points().map(|point| point.x).fold(f64::NEG_INFINITY, f64::max);
         let x_min = points().map(|point| point.x).fold(f64::INFINITY, f64::min);
         let y_max = if chart.is_share { 1.0 } else { points().map(|point| point.y).fold(0.0, f64::max) };
-        Self { x_min, x_max: if x_max > x_min { x_max } else { x_min + 1.0 }, y_max: nice_above(y_max) }
+        let [left, right] = layout.either([76.0, 960.0 - RIGHT], [50.0, 344.0]);
+        Self {
+            x_min,
+            x_max: if x_max > x_min { x_max } else { x_min + 1.0 },
+            y_max: nice_above(y_max),
+            left,
+            right,
+            top,
+            bottom: top + layout.either(520.0 - BOTTOM - TOP, 220.0),
+            n_ticks_max: layout.either(12.0, 6.0),
+        }
     }
 
     fn x(&self, x: f64) -> f64 {
-        LEFT + (x - self.x_min) / (self.x_max - self.x_min) * (WIDTH - LEFT - RIGHT)
+        self.left + (x - self.x_min) / (self.x_max - self.x_min) * (self.right - self.left)
     }
 
     fn y(&self, y: f64) -> f64 {
-        TOP + (1.0 - y / self.y_max) * (HEIGHT - TOP - BOTTOM)
+        self.top + (1.0 - y / self.y_max) * (self.bottom - self.top)
     }
 }
 
 /// The chart as SVG.
 pub fn lines(chart: &LineChart) -> String {
-    let frame = Frame::of(chart);
+    lines_in(chart, Layout::Wide)
+}
+
+/// The chart as SVG, for a screen or for a phone.
+pub(super) fn lines_in(chart: &LineChart, layout: Layout) -> String {
     let mut svg = Svg::default();
-    svg.text(24.0, 38.0, Anchor::Start, ink(21.0, svg::INK, "ink").bold(), &chart.title);
-    svg.text(24.0, 60.0, Anchor::Start, ink(13.0, svg::MUTED, "muted"), &chart.subtitle);
+    let top = match layout {
+        Layout::Wide => {
+            svg.text(24.0, 38.0, Anchor::Start, ink(21.0, svg::INK, "ink").bold(), &chart.title);
+            svg.text(24.0, 60.0, Anchor::Start, ink(13.0, svg::MUTED, "muted"), &chart.subtitle);
+            TOP
+        }
+        Layout::Narrow => svg.heading(layout, &chart.title, std::slice::from_ref(&chart.subtitle)) + 34.0,
+    };
+    let frame = Frame::of(chart, layout, top);
     draw_axes(&mut svg, chart, &frame);
     for (index, line) in chart.lines.iter().enumerate() {
         draw_line(&mut svg, line, index, &frame, chart.is_share);
     }
-    draw_names(&mut svg, chart, &frame);
-    for (index, note) in chart.notes.iter().enumerate() {
-        let y = HEIGHT + NOTE_HEIGHT * index as f64;
-        svg.text(24.0, y, Anchor::Start, ink(12.0, svg::MUTED, "muted"), note);
+    let mut y = frame.bottom + BOTTOM - NOTE_HEIGHT;
+    match layout {
+        Layout::Wide => draw_names(&mut svg, chart, &frame),
+        Layout::Narrow => y = draw_key(&mut svg, chart, y - 6.0, layout),
     }
-    let height = HEIGHT + NOTE_HEIGHT * chart.notes.len() as f64;
-    svg.finish(WIDTH, height, &chart.title, &description(chart))
+    let small = ink(12.0, svg::MUTED, "muted");
+    for note in &chart.notes {
+        let shown = match layout {
+            Layout::Wide => vec![note.clone()],
+            Layout::Narrow => text::wrap(note, 0.94 * layout.width() - 2.0 * layout.margin(), small.size, false, 8),
+        };
+        for line in shown {
+            y += NOTE_HEIGHT;
+            svg.text(layout.either(24.0, layout.margin()), y, Anchor::Start, small, &line);
+        }
+    }
+    svg.finish(layout.width(), y + NOTE_HEIGHT, &chart.title, &description(chart))
+}
+
+/// The lines' names below the plot, each behind a piece of its line, from `top`; returns where they end.
+fn draw_key(svg: &mut Svg, chart: &LineChart, top: f64, layout: Layout) -> f64 {
+    let (mut y, left) = (top, layout.margin());
+    for (index, line) in chart.lines.iter().enumerate() {
+        y += 20.0;
+        let (colour, dash) = STYLES[index % STYLES.len()];
+        let width = if line.is_bold { 3.5 } else { 2.0 };
+        let style = format!(r#"fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}""#);
+        svg.path("line", &format!("M{} {}h30", number(left), number(y - 4.0)), &style, None);
+        let ink = ink(12.5, colour, "line-name");
+        let ink = if line.is_bold { ink.bold() } else { ink };
+        let room = layout.width() - 2.0 * left - 38.0;
+        let shown = text::wrap(&line.name, room, ink.size, line.is_bold, 1).concat();
+        svg.text(left + 38.0, y, Anchor::Start, ink, &shown);
+    }
+    y + 6.0
 }
 
 fn draw_axes(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
     let small = ink(12.0, svg::MUTED, "muted");
-    let (left, right, bottom) = (LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM);
+    let (left, right, bottom) = (frame.left, frame.right, frame.bottom);
     for step in 0..=5 {
         let value = frame.y_max * f64::from(step) / 5.0;
         let y = frame.y(value);
@@ -129,13 +183,13 @@ fn draw_axes(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
         svg.text(frame.x(x), bottom + 20.0, Anchor::Middle, small, &number(x));
     }
     svg.text((left + right) / 2.0, bottom + 44.0, Anchor::Middle, ink(13.0, svg::INK, "ink"), &chart.x_label);
-    svg.text(left - 10.0, TOP - 12.0, Anchor::Start, ink(13.0, svg::INK, "ink"), &chart.y_label);
+    svg.text(left - 10.0, frame.top - 12.0, Anchor::Start, ink(13.0, svg::INK, "ink"), &chart.y_label);
 }
 
-/// At most about a dozen round places on the horizontal axis.
+/// A few round places on the horizontal axis.
 fn ticks(frame: &Frame) -> Vec<f64> {
     let span = frame.x_max - frame.x_min;
-    let step = (nice_above(span / 12.0)).max(1.0).round();
+    let step = (nice_above(span / frame.n_ticks_max)).max(1.0).round();
     let first = (frame.x_min / step).ceil();
     let n = ((frame.x_max / step).floor() - first) as usize;
     (0..=n).map(|index| (first + index as f64) * step).collect()
@@ -207,7 +261,7 @@ fn draw_names(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
         .collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut lowest = f64::NEG_INFINITY;
-    let floor = HEIGHT - BOTTOM + 4.0;
+    let floor = frame.bottom + 4.0;
     let overflow = (TOP + NAME_HEIGHT * ends.len() as f64 - floor).max(0.0);
     for (position, (y, index)) in ends.iter().enumerate() {
         // Those below need room, too.
@@ -218,7 +272,7 @@ fn draw_names(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
         let style = ink(13.0, STYLES[*index % STYLES.len()].0, "line-name");
         let style = if line.is_bold { style.bold() } else { style };
         let shown = text::wrap(&line.name, RIGHT - 24.0, 13.0, line.is_bold, 1).concat();
-        svg.text(WIDTH - RIGHT + 14.0, place + 4.0, Anchor::Start, style, &shown);
+        svg.text(frame.right + 14.0, place + 4.0, Anchor::Start, style, &shown);
     }
 }
 
@@ -280,6 +334,17 @@ mod tests {
         let drawn = lines(&chart(true));
         assert!(drawn.contains("&lt;after&gt;") && drawn.contains(">L</text>"), "{drawn}");
         assert!(super::super::png(&drawn, 960).unwrap().len() > 1000);
+    }
+
+    #[test]
+    fn a_narrow_chart_names_its_lines_below_and_keeps_long_words_inside() {
+        let mut long = chart(true);
+        long.lines[1].name = "a-dataset-with-a-rather-long-name/validation, which was not tuned on".to_owned();
+        long.notes = vec!["L: more than a tenth of the answers name a label of what was tuned on".to_owned()];
+        let drawn = lines_in(&long, Layout::Narrow);
+        assert_eq!(drawn.matches("line-name").count(), 2);
+        assert!(drawn.contains("viewBox=\"0 0 360 ") && drawn.contains("…") && !drawn.contains("NaN"), "{drawn}");
+        super::super::raster::parse(&drawn).unwrap();
     }
 
     #[test]

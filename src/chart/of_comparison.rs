@@ -1,26 +1,27 @@
 //! A comparison as charts.
 
-use super::forest::{ForestChart, ForestGroup, ForestRow, forest};
-use super::rose::{Point, Role, RoseChart, RoseOptions, rose};
-use super::small_multiples::{SmallMultiples, SmallRose, small_multiples};
-use super::transitions::{Flow, TransitionChart, TransitionPanel, transitions};
+use super::forest::{ForestChart, ForestGroup, ForestRow};
+use super::layout::Drawn;
+use super::rose::{Point, Role, RoseChart, RoseOptions};
+use super::small_multiples::{SmallMultiples, SmallRose};
+use super::transitions::{Flow, TransitionChart, TransitionPanel};
 use super::words;
 use crate::compare::{CandidateComparison, Comparison, DatasetComparison, Summary};
 
 /// From so many candidates on, small multiples show them side by side.
 const N_MULTIPLES_MIN: usize = 2;
 
-/// All charts of a comparison, as SVG documents.
+/// All charts of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComparisonCharts {
     /// What each dataset lost under each candidate, on one scale.
-    pub forest: String,
+    pub forest: Drawn,
     /// All candidates' roses, small; absent where there is but one.
-    pub small_multiples: Option<String>,
+    pub small_multiples: Option<Drawn>,
     /// Before against after with the encoder behind: one a candidate.
-    pub roses: Vec<String>,
+    pub roses: Vec<Drawn>,
     /// What each image was and is: one a candidate.
-    pub transitions: Vec<String>,
+    pub transitions: Vec<Drawn>,
 }
 
 impl ComparisonCharts {
@@ -35,8 +36,8 @@ impl ComparisonCharts {
     ) -> Self {
         let multiples = SmallMultiples::of_comparison(comparison, before, afters, options);
         Self {
-            forest: forest(&ForestChart::of_comparison(comparison, margin)),
-            small_multiples: (afters.len() >= N_MULTIPLES_MIN).then(|| small_multiples(&multiples)),
+            forest: Drawn::forest(&ForestChart::of_comparison(comparison, margin)),
+            small_multiples: (afters.len() >= N_MULTIPLES_MIN).then(|| Drawn::small_multiples(&multiples)),
             roses: comparison
                 .candidates
                 .iter()
@@ -44,13 +45,13 @@ impl ComparisonCharts {
                 .map(|(candidate, after)| {
                     let mut chart = RoseChart::before_after(before, after, options);
                     chart.show_pairs(candidate);
-                    rose(&chart)
+                    Drawn::rose(&chart)
                 })
                 .collect(),
             transitions: comparison
                 .candidates
                 .iter()
-                .map(|candidate| transitions(&TransitionChart::of_candidate(&comparison.baseline, candidate)))
+                .map(|candidate| Drawn::transitions(&TransitionChart::of_candidate(&comparison.baseline, candidate)))
                 .collect(),
         }
     }

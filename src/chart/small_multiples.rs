@@ -2,6 +2,7 @@
 
 use super::geometry::{RADIUS, Slots, point};
 use super::labels::Obstacles;
+use super::layout::Layout;
 use super::legend;
 use super::petals;
 use super::rose::{Role, RoseChart};
@@ -30,10 +31,6 @@ pub struct SmallRose {
     pub chart: RoseChart,
 }
 
-const WIDTH: f64 = 960.0;
-const MARGIN: f64 = 32.0;
-const N_COLUMNS: usize = 3;
-const CELL: f64 = (WIDTH - 2.0 * MARGIN) / N_COLUMNS as f64;
 /// How a petal of the large rose becomes one of these.
 const SHRINK: f64 = 0.335;
 /// From a cell's top to its rose's centre.
@@ -45,34 +42,44 @@ const NAME_SIZE: f64 = 11.0;
 
 /// The charts as one SVG.
 pub fn small_multiples(multiples: &SmallMultiples) -> String {
+    small_multiples_in(multiples, Layout::Wide)
+}
+
+/// The charts as one SVG, for a screen or for a phone.
+pub(super) fn small_multiples_in(multiples: &SmallMultiples, layout: Layout) -> String {
+    let (margin, n_columns) = (layout.margin(), layout.either(3, 1));
+    let room = layout.width() - 2.0 * margin;
+    let cell_width = room / n_columns as f64;
     let mut svg = Svg::default();
-    let top = svg.heading(WIDTH, &multiples.title, &multiples.subtitle) + 16.0;
+    let top = svg.heading(layout, &multiples.title, &multiples.subtitle) + 16.0;
     for (index, cell) in multiples.cells.iter().enumerate() {
-        let x = MARGIN + CELL * (index % N_COLUMNS) as f64;
-        let y = top + CELL_HEIGHT * (index / N_COLUMNS) as f64;
-        draw_cell(&mut svg, cell, x, y);
+        let x = margin + cell_width * (index % n_columns) as f64;
+        let y = top + CELL_HEIGHT * (index / n_columns) as f64;
+        draw_cell(&mut svg, cell, x, y, cell_width);
     }
-    let mut bottom = top + CELL_HEIGHT * multiples.cells.len().div_ceil(N_COLUMNS) as f64 + 8.0;
+    let mut bottom = top + CELL_HEIGHT * multiples.cells.len().div_ceil(n_columns) as f64 + 8.0;
     if let Some(first) = multiples.cells.first() {
         let mut key = first.chart.clone();
         // The names of all candidates stand above their roses.
         for series in &mut key.series {
             series.name.clone_from(&series.short_name);
         }
-        bottom += legend::draw(&mut svg, &key, WIDTH / 2.0, WIDTH - 2.0 * MARGIN, bottom);
+        bottom += legend::draw(&mut svg, &key, layout.width() / 2.0, room, bottom, 1.0);
     }
-    for line in numbered_names(multiples).iter().flat_map(|key| text::wrap(key, WIDTH - 2.0 * MARGIN, 12.0, false, 6)) {
+    for line in
+        numbered_names(multiples).iter().flat_map(|key| text::wrap(key, room, 12.0, false, layout.either(6, 24)))
+    {
         bottom += 17.0;
-        svg.text(MARGIN, bottom, Anchor::Start, ink(12.0, svg::MUTED, "muted"), &line);
+        svg.text(margin, bottom, Anchor::Start, ink(12.0, svg::MUTED, "muted"), &line);
     }
-    svg.finish(WIDTH, bottom + 22.0, &multiples.title, &description(multiples))
+    svg.finish(layout.width(), bottom + 22.0, &multiples.title, &description(multiples))
 }
 
-fn draw_cell(svg: &mut Svg, cell: &SmallRose, x: f64, y: f64) {
-    let middle = x + CELL / 2.0;
-    let name = text::wrap(&words::printable(&cell.name), CELL - 24.0, 14.0, true, 1).concat();
+fn draw_cell(svg: &mut Svg, cell: &SmallRose, x: f64, y: f64, width: f64) {
+    let middle = x + width / 2.0;
+    let name = text::wrap(&words::printable(&cell.name), width - 24.0, 14.0, true, 1).concat();
     svg.text(middle, y + 14.0, Anchor::Middle, ink(14.0, svg::INK, "ink").bold(), &name);
-    let remark = text::wrap(&words::printable(&cell.remark), CELL - 20.0, 12.0, false, 1).concat();
+    let remark = text::wrap(&words::printable(&cell.remark), width - 20.0, 12.0, false, 1).concat();
     svg.text(middle, y + 31.0, Anchor::Middle, ink(12.0, svg::MUTED, "muted"), &remark);
     let centre = y + CENTRE;
     for share in [0.25, 0.5, 0.75, 1.0] {
@@ -101,7 +108,7 @@ fn draw_cell(svg: &mut Svg, cell: &SmallRose, x: f64, y: f64) {
             dx if dx < -12.0 => Anchor::End,
             _ => Anchor::Middle,
         };
-        let room = if anchor == Anchor::Middle { CELL - 20.0 } else { CELL / 2.0 - dx.abs() - 2.0 };
+        let room = if anchor == Anchor::Middle { width - 20.0 } else { width / 2.0 - dx.abs() - 2.0 };
         let lines = match cell.chart.axes.len() {
             n if n > N_NAMED_MAX => vec![(index + 1).to_string()],
             _ => text::wrap(&axis.name, room, NAME_SIZE, false, 2),

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 /// The three kinds of error of the EMT paper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ErrorKind {
     /// One label of the set, but not the right one.
     IncorrectPrediction,
@@ -15,8 +16,9 @@ pub enum ErrorKind {
 }
 
 /// Exactly one code for each incorrect answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ErrorCode {
     /// Just one label of the set, and it is another.
     Wrong,
@@ -74,19 +76,7 @@ impl ErrorCode {
 
     /// The name in the schema, `too_generic`.
     pub fn name(self) -> &'static str {
-        match self {
-            ErrorCode::Wrong => "wrong",
-            ErrorCode::Disputed => "disputed",
-            ErrorCode::Multi => "multi",
-            ErrorCode::Echo => "echo",
-            ErrorCode::TypeClash => "type_clash",
-            ErrorCode::Leak => "leak",
-            ErrorCode::TooGeneric => "too_generic",
-            ErrorCode::TooSpecific => "too_specific",
-            ErrorCode::Out => "out",
-            ErrorCode::Empty => "empty",
-            ErrorCode::Refusal => "refusal",
-        }
+        self.into()
     }
 }
 
@@ -97,11 +87,7 @@ impl ErrorKind {
 
     /// The name in the schema, `incorrect_prediction`.
     pub fn name(self) -> &'static str {
-        match self {
-            ErrorKind::IncorrectPrediction => "incorrect_prediction",
-            ErrorKind::IntrinsicHallucination => "intrinsic_hallucination",
-            ErrorKind::ExtrinsicHallucination => "extrinsic_hallucination",
-        }
+        self.into()
     }
 }
 

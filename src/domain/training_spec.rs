@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Which tensors train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Method {
     /// The projector alone.
     Linear,
@@ -23,11 +24,7 @@ impl Method {
 
     /// As flags and files have it.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Linear => "linear",
-            Self::Lora => "lora",
-            Self::Full => "full",
-        }
+        self.into()
     }
 }
 

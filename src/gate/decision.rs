@@ -9,8 +9,9 @@ use crate::compare::Interval;
 pub const DECISION_SCHEMA: &str = "emt.decision/1";
 
 /// What is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Verdict {
     /// It may be released.
     Pass,
@@ -25,18 +26,14 @@ pub enum Verdict {
 impl Verdict {
     /// The name in the schema.
     pub fn name(self) -> &'static str {
-        match self {
-            Verdict::Pass => "pass",
-            Verdict::Fail => "fail",
-            Verdict::Inconclusive => "inconclusive",
-            Verdict::NotApplicable => "not_applicable",
-        }
+        self.into()
     }
 }
 
 /// Why; closed in schema 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ReasonCode {
     /// The fall is shown to be above the margin.
     Forgetting,
@@ -73,23 +70,7 @@ pub enum ReasonCode {
 impl ReasonCode {
     /// The name in the schema.
     pub fn name(self) -> &'static str {
-        match self {
-            ReasonCode::Forgetting => "forgetting",
-            ReasonCode::ForgettingWording => "forgetting_wording",
-            ReasonCode::ForgettingChoice => "forgetting_choice",
-            ReasonCode::CapExceeded => "cap_exceeded",
-            ReasonCode::RetentionBelowFloor => "retention_below_floor",
-            ReasonCode::Underpowered => "underpowered",
-            ReasonCode::TooFewPairs => "too_few_pairs",
-            ReasonCode::TooManyUnscored => "too_many_unscored",
-            ReasonCode::UnscoredCouldDecide => "unscored_could_decide",
-            ReasonCode::GraderDependent => "grader_dependent",
-            ReasonCode::JudgeError => "judge_error",
-            ReasonCode::NearChance => "near_chance",
-            ReasonCode::Ignored => "ignored",
-            ReasonCode::TunedDatasetFell => "tuned_dataset_fell",
-            ReasonCode::NothingPassed => "nothing_passed",
-        }
+        self.into()
     }
 }
 
@@ -124,7 +105,7 @@ pub struct Decision {
     /// The same of the candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<RunName>,
-    /// Which candidate against this baseline it is, from 1, where attempts are counted.
+    /// Which candidate on this test data it is, from 1, where attempts are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
     /// One entry a dataset, in the baseline's order.

@@ -52,6 +52,7 @@ mod report;
 mod resume;
 mod score;
 mod served;
+mod shell;
 mod sources;
 mod support;
 mod tables;

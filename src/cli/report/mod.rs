@@ -44,18 +44,18 @@ pub(super) struct ReportArgs {
     /// Folder for the report [default: reports/<candidate>-against-<baseline>]
     ///
     /// Without --baseline, reports are written into the run's own folder; with --stages, nothing is written.
-    #[arg(long, short, value_name = "DIR")]
+    #[arg(long, short, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
     /// Most images shown per run [default: 200 lost ones with --baseline, else 60 errors]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Images")]
     max_images: Option<usize>,
     /// Show no images
-    #[arg(long)]
+    #[arg(long, help_heading = "Images")]
     no_images: bool,
     /// Where the images of a run's datasets lie: NAME=PATH, or a path that is called as the dataset is
     ///
     /// A run records where its datasets lay: this is for images that lie elsewhere by now. ORG/NAME on the hub is taken as well.
-    #[arg(long, value_name = "A,B", hide_short_help = true)]
+    #[arg(long, value_name = "A,B", hide_short_help = true, help_heading = "Images")]
     datasets: Option<String>,
     /// Folder of `emt finetune`, to show its curve; one per RUN, in the same order
     #[arg(long, value_name = "DIR")]
@@ -64,7 +64,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     decision: Vec<PathBuf>,
     /// Heading of the report
-    #[arg(long, value_name = "TEXT", default_value = "What was forgotten")]
+    #[arg(long, value_name = "TEXT", default_value = "What was forgotten", help_heading = "Output")]
     title: String,
     /// Datasets that the candidates were fine-tuned on; answers with their labels get the code `leak`
     ///
@@ -72,7 +72,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "A,B")]
     tuned_on: Option<String>,
     /// Format of the result on standard output
-    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table, help_heading = "Output")]
     format: ReportFormat,
     #[command(flatten)]
     comparison: ComparisonOptions,
@@ -334,14 +334,14 @@ fn write_charts(charts: &ComparisonCharts, compared: &Comparison, dir: &Path) ->
     let rose = charts.small_multiples.as_ref().unwrap_or(first_rose);
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     for (name, svg) in [("rose", rose), ("transitions", first_transitions), ("forest", &charts.forest)] {
-        files.push((format!("{name}.svg"), svg.clone().into_bytes()));
-        files.push((format!("{name}.png"), chart::png(svg, PNG_WIDTH_PX)?));
+        files.push((format!("{name}.svg"), svg.wide.clone().into_bytes()));
+        files.push((format!("{name}.png"), chart::png(&svg.wide, PNG_WIDTH_PX)?));
     }
     if compared.candidates.len() > 1 {
         for (index, candidate) in compared.candidates.iter().enumerate() {
             let name = &candidate.run;
-            files.push((format!("rose-{name}.svg"), charts.roses[index].clone().into_bytes()));
-            files.push((format!("transitions-{name}.svg"), charts.transitions[index].clone().into_bytes()));
+            files.push((format!("rose-{name}.svg"), charts.roses[index].wide.clone().into_bytes()));
+            files.push((format!("transitions-{name}.svg"), charts.transitions[index].wide.clone().into_bytes()));
         }
     }
     for (name, bytes) in files {

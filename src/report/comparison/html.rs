@@ -8,7 +8,7 @@ use super::super::html::page::{
 };
 use super::sections::{self, Fold};
 use super::{CandidateReport, ComparisonReport, gallery, notes, stages, tables, verdict};
-use crate::chart::{LineChart, escape, lines, words};
+use crate::chart::{Drawn, LineChart, escape, words};
 use crate::compare::{CandidateComparison, DatasetComparison};
 
 /// With more datasets over all candidates than these, the details of each are folded.
@@ -159,7 +159,7 @@ fn write_candidate(
     if let Some(curve) = with.curve
         && let Some(chart) = LineChart::of_curve(curve)
     {
-        figures.write(body, &lines(&chart), "Accuracy on held-out images after each epoch of the fine-tune.");
+        figures.write(body, &Drawn::lines(&chart), "Accuracy on held-out images after each epoch of the fine-tune.");
         write_folded_table(body, &tables::curve(curve));
     }
     if let Some(transitions) = report.charts.transitions.get(index) {
