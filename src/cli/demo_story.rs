@@ -25,11 +25,11 @@ pub(super) fn tell(base: &Summary, outcomes: &[Outcome], tuned_on: &str) -> Stri
     let _ = writeln!(text, "All three learnt {tuned_on} and nothing else.\n");
     for outcome in outcomes {
         let verdict = match outcome.gate {
-            0 => "The gate lets it pass.",
-            1 => "The gate stops it.",
-            _ => "The gate cannot decide: this takes more images.",
+            0 => "The gate lets it pass (exit code 0)".to_owned(),
+            1 => "The gate stops it (exit code 1)".to_owned(),
+            code => format!("The gate cannot decide; it needs more images (exit code {code})"),
         };
-        let _ = writeln!(text, "`{}` {}. {verdict}", outcome.name, gains_and_losses(base, &outcome.after));
+        let _ = writeln!(text, "`{}` {}. {verdict}.", outcome.name, gains_and_losses(base, &outcome.after));
     }
     text
 }

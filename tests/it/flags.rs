@@ -255,15 +255,6 @@ fn quiet_commands_print_results_and_nothing_else() {
 }
 
 #[test]
-fn a_quiet_demo_prints_its_verdicts_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("demo");
-    let finished = finish(emt().args(["demo", "--quiet", "--limit", "10", "--epochs", "1", "--out"]).arg(&out));
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
-    assert!(finished.stdout.contains("May `lora` be released?"), "{}", finished.stdout);
-}
-
-#[test]
 fn every_help_has_examples_and_exit_codes_and_the_short_one_fits_two_screens() {
     for command in ["", "eval", "report", "gate", "finetune", "judge score", "judge calibrate", "data fetch", "demo"] {
         let words: Vec<&str> = command.split_whitespace().collect();
