@@ -4,8 +4,10 @@
 //! hands in an [`Observer`](crate::eval::Observer).
 
 mod evaluate;
+mod train;
 
 pub use evaluate::{
     BASE_NAME, ComparatorChoice, ComparatorRequest, Evaluate, EvaluatedRun, Evaluation, LOGPROB_TOLERANCE,
     OpenedEvaluation, PlannedEvaluation, PlannedRun, RespondentRequest, logprobs_apart, probe_logprobs,
 };
+pub use train::{OpenedTraining, ReadyTraining, Train};

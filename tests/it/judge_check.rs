@@ -358,3 +358,30 @@ fn a_judge_that_is_measured_may_be_wrong() {
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     assert!(finished.stderr.contains("warning: the judge `j` cannot tell"), "{}", finished.stderr);
 }
+
+#[test]
+fn the_evaluations_of_a_training_are_judged_by_the_judge_that_was_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, out) = (judge_of_two("CORRECT", "INCORRECT"), folder.path().join("tuned"));
+    let mut command = emt();
+    command.args([
+        "finetune",
+        "--model",
+        "embedded",
+        "--method",
+        "linear",
+        "--train",
+        "embedded/mnist",
+        "--limit",
+        "4",
+    ]);
+    command.args(["--epochs", "1", "--eval-datasets", "embedded/cifar10", "--eval-limit", "4", "--out"]).arg(&out);
+    let finished = finish(with_judge(&mut command, &server, "llm", &[]));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    for epoch in ["epoch-0", "epoch-1"] {
+        let run: Value =
+            serde_json::from_slice(&std::fs::read(out.join("eval").join(epoch).join("run.json")).unwrap()).unwrap();
+        assert_eq!(run["spec"]["judges"].as_array().unwrap().last().unwrap()["model"], "j", "{run:#}");
+        assert!(of_model(&out.join("eval").join(epoch)).iter().all(|trial| trial["outcome"] == "correct"), "{epoch}");
+    }
+}

@@ -23,7 +23,7 @@ use crate::finetune::{Curve, TrainingEvent, Watcher};
 use crate::model::Placement;
 use crate::prompting;
 use crate::record::{self, TrainingFolder};
-use crate::study::{Evaluate, Evaluation, RespondentRequest};
+use crate::study::{ComparatorChoice, ComparatorRequest, Evaluate, Evaluation, RespondentRequest};
 
 /// Without a terminal a line is written so often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -95,9 +95,14 @@ impl<'a, 'p> Epochs<'a, 'p> {
             "auto" => EncoderChoice::Auto,
             dir => EncoderChoice::Folder(dir.into()),
         };
+        let choice = match encoder {
+            EncoderChoice::None => ComparatorChoice::Nothing,
+            EncoderChoice::Auto | EncoderChoice::Folder(_) => ComparatorChoice::Auto,
+        };
         let subjects = SubjectsRequest {
             encoder,
             template: args.template.as_deref(),
+            pixels: args.pixels(),
             adapters: adapter.as_slice(),
             has_base: checkpoint.is_none(),
             // A rate of 0 changes nothing, and that is no fault of the training.
@@ -109,17 +114,20 @@ impl<'a, 'p> Epochs<'a, 'p> {
         paths.extend(checkpoint.map(|path| ("adapters".to_owned(), vec![path.display().to_string()].into())));
         let request = Evaluate {
             respondent: RespondentRequest::Checkpoint(subjects),
+            comparator: ComparatorRequest { choice, ..ComparatorRequest::default() },
             limit: Some(args.eval_limit),
             template: prompting::load(&args.prompt)?,
             max_new_tokens: args.max_new_tokens,
             placement: Placement::new(&args.device, "f32")?,
-            tuned_on: tuned_on.clone(),
             feature_cache: args.feature_cache.open()?,
             environment: sitting(paths, Some(args.eval_limit)),
             ..Evaluate::new(&args.model, &hub, datasets.clone(), dir)?
         };
+        let mut planned = request.open()?.plan(tuned_on.clone(), args.judging.panel_config()?)?;
+        // An answer without a verdict is unscored in the curve, and is no reason to end the training.
+        planned.panel.tolerate_unparsable();
         let mut observer = WarningsOnly { progress: &mut *self.progress, told: &mut self.told };
-        request.run(&interrupt::is_stopped, &mut observer)
+        planned.evaluate(&interrupt::is_stopped, &mut observer)
     }
 
     fn write_curve(&self) -> Result<()> {

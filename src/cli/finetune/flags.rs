@@ -8,9 +8,11 @@ use clap::{Args, ValueEnum};
 use super::super::data::Places;
 use super::super::feature_cache_options::FeatureCacheOptions;
 use super::super::hub_options::HubOptions;
+use super::super::judge_options::JudgeOptions;
 use super::super::reading::ReadingOptions;
 use super::super::results::names;
 use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
+use crate::model::preprocess::PixelLimits;
 use crate::model::weights::is_embedded;
 
 /// Flags of `emt finetune`.
@@ -108,6 +110,18 @@ pub(in crate::cli) struct FinetuneArgs {
     /// A step sums over as many passes as its batch needs. More than 1 helps a GPU.
     #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Training")]
     pub micro_batch_size: usize,
+    /// Least pixels (height x width) of an image, in training and evaluations [default: 256 positions]
+    ///
+    /// For families that keep an image's proportions (Qwen).
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub min_pixels: Option<u64>,
+    /// Most pixels of an image, in training and evaluations [default: the checkpoint's, at most 1280 positions]
+    ///
+    /// For families that keep an image's proportions (Qwen).
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub max_pixels: Option<u64>,
+    #[command(flatten)]
+    pub judging: JudgeOptions,
     #[command(flatten)]
     pub hub: HubOptions,
     #[command(flatten)]
@@ -157,6 +171,11 @@ enum Schedule {
 }
 
 impl FinetuneArgs {
+    /// The limits to the pixels of an image.
+    pub fn pixels(&self) -> PixelLimits {
+        PixelLimits { min_pixels: self.min_pixels, max_pixels: self.max_pixels }
+    }
+
     /// The flags over the method's own values.
     pub fn hyperparameters(&self) -> Result<Hyperparameters> {
         let defaults = if is_embedded(&self.model) {

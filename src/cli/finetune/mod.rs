@@ -4,85 +4,41 @@ mod epochs;
 mod flags;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::progress::Progress;
 use super::sources::found;
 use super::{environment, exit_code, hub_options, interrupt, results};
 use crate::dataset::{self, Catalog, Dataset, FoundOnHub};
-use crate::domain::{TrainingDatasetSpec, TrainingSpec};
-use crate::finetune::{
-    self, ADAPTER_SCHEMA, AnswerTemplate, Features, Hyperparameters, Method, Output, Trainable, TrainableConfig,
-    Trainer, Training, TrainingEnded, TrainingSet,
-};
+use crate::domain::Method;
+use crate::finetune::{Hyperparameters, TrainingEnded};
 use crate::model::Placement;
-use crate::model::features;
-use crate::model::mllm::{self, MllmFamily, OpenedModel};
-use crate::model::overlay::Overlay;
-use crate::model::tower::{self, TOWER};
-use crate::model::weights::{Adapter, Checkpoint, Located, Miniature, Role};
 use crate::prompting;
-use crate::record::{self, Sitting, TrainingFolder};
+use crate::record::{self, FeatureCache, Sitting};
+use crate::study::{OpenedTraining, ReadyTraining, Train};
 
 use epochs::Epochs;
 pub(super) use flags::FinetuneArgs;
-
-/// The base, opened; no weight is read yet.
-struct Base {
-    checkpoint: Checkpoint,
-    family: &'static MllmFamily,
-    opened: OpenedModel,
-    weights_hash: String,
-    /// The adapter to go on from.
-    from_adapter: Option<PathBuf>,
-    /// Which commit each name on the hub meant.
-    hub_commits: Map<String, Value>,
-}
 
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let hyperparameters = args.hyperparameters()?;
     let placement = Placement::new(&args.device, "f32")?;
-    let base = open_base(args, quiet, err)?;
-    let sets = training_sets(args, &base.opened, quiet, err)?;
-    let config = TrainableConfig {
-        method: args.method,
-        lora: hyperparameters.lora,
-        trains_projector: !args.no_projector,
-        seed: args.seed,
-    };
-    let output = output(args, &base, &sets, &hyperparameters);
-    output.check(&config)?;
-    let spec = specification(args, &base, &sets, &hyperparameters, &placement)?;
-    let mut folder = TrainingFolder::create_or_resume(&args.out, spec, sitting(args, &base), args.fresh)?;
-
-    let (start, computed_by) = start(args, &base, &folder, &placement)?;
-    let trainable = Trainable::new(config, &base.opened.weights, start, &placement.device)?;
+    let cache = args.feature_cache.open()?;
+    let (opened, hub_commits) = open(args, hyperparameters, placement, cache.clone(), quiet, err)?;
+    let ready = opened.begin(&args.out, args.fresh, sitting(args, hub_commits))?;
     let mut progress = Progress::new(err, quiet);
-    for warning in &base.opened.warnings {
+    for warning in &ready.warnings {
         progress.say(&format!("warning: {warning}"));
     }
-    announce(&mut progress, args, &hyperparameters, &trainable, &sets, &folder);
-    let cache = args.feature_cache.open()?;
-    let features = Features::new(cache.clone().zip(computed_by), &placement);
-    let trainer = Trainer::new(base.opened, trainable, &hyperparameters, args.micro_batch_size, &placement)?;
+    announce(&mut progress, args, &hyperparameters, &ready);
     interrupt::listen();
-    let training = Training {
-        trainer,
-        sets: &sets,
-        hyperparameters,
-        seed: args.seed,
-        save_every: args.save_every,
-        output: &output,
-        device: placement.device.clone(),
-        features,
-        is_stopped: &interrupt::is_stopped,
-    };
-    let mut epochs = Epochs::new(args, &folder, &mut progress);
-    let ended = training.run(&mut folder, &mut epochs)?;
+    let mut epochs = Epochs::new(args, &ready.folder, &mut progress);
+    let (ended, folder) = ready.run(&interrupt::is_stopped, &mut epochs)?;
     epochs.write_losses(&folder)?;
     let curve = epochs.into_curve();
     progress.finish();
@@ -98,43 +54,49 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
     Ok(exit_code::OK)
 }
 
-fn open_base(args: &FinetuneArgs, quiet: bool, err: &mut dyn Write) -> Result<Base> {
-    let hub = args.hub.hub(quiet, err)?;
-    let checkpoint = hub.find(&args.model, Role::Model)?.open(Miniature::Model)?;
-    let family = mllm::family_of(&checkpoint)?;
-    // Looked for before anything trains, even where only the evaluations need it.
-    let given: Option<Located> = match args.encoder.as_deref().filter(|encoder| !["auto", "none"].contains(encoder)) {
-        Some(encoder) => Some(hub.find(Path::new(encoder), Role::Model)?),
-        None => None,
-    };
-    let tower = match ((family.tower_reference)(&checkpoint), given) {
-        (Some(_), Some(given)) => Some(given),
-        (Some(name), None) => hub.find_tower(&name, &checkpoint.dir, Role::Tower, true)?,
-        (None, _) => None,
-    };
-    let tower = tower.map(|at| at.open(Miniature::Encoder)).transpose()?;
-    let opened = OpenedModel::open(&checkpoint, tower.as_ref(), args.template.as_deref())?;
-    let weights_hash = match environment::hash_memory() {
-        Some(memory) => memory.hash(&opened.weights)?,
-        None => opened.weights.hash()?,
-    };
-    let from_adapter = match &args.from_adapter {
-        Some(adapter) => Some(hub.find(adapter, Role::Adapter)?.path),
-        None => None,
-    };
-    Ok(Base { checkpoint, family, opened, weights_hash, from_adapter, hub_commits: hub_options::found(&hub) })
-}
-
-/// The datasets to train on, their samples chosen and their answers tokenised.
-fn training_sets(
+/// Opens the base and what it is trained on. With it which commit each name on the hub meant.
+fn open(
     args: &FinetuneArgs,
-    opened: &OpenedModel,
+    hyperparameters: Hyperparameters,
+    placement: Placement,
+    feature_cache: Option<Arc<FeatureCache>>,
     quiet: bool,
     err: &mut dyn Write,
-) -> Result<Vec<TrainingSet>> {
+) -> Result<(OpenedTraining, Map<String, Value>)> {
+    let datasets = training_datasets(args, quiet, err)?;
+    let hub = args.hub.hub(quiet, err)?;
+    let request = Train {
+        model: &args.model,
+        // Looked for before anything trains, even where only the evaluations need it.
+        tower: args.encoder.as_deref().filter(|encoder| !["auto", "none"].contains(encoder)).map(Path::new),
+        template: args.template.as_deref(),
+        pixels: args.pixels(),
+        hub: &hub,
+        hashes: environment::hash_memory(),
+        from_adapter: args.from_adapter.as_deref(),
+        datasets,
+        method: args.method,
+        trains_projector: !args.no_projector,
+        hyperparameters,
+        micro_batch_size: args.micro_batch_size,
+        save_every: args.save_every,
+        seed: args.seed,
+        limit: args.limit,
+        mix: args.mix()?,
+        sample_seed: args.sample_seed,
+        question: prompting::load(&args.prompt)?,
+        question_name: &args.prompt,
+        answer: &args.answer_template,
+        placement,
+        feature_cache,
+    };
+    let opened = request.open()?;
+    Ok((opened, hub_options::found(&hub)))
+}
+
+/// The datasets to train on.
+fn training_datasets(args: &FinetuneArgs, quiet: bool, err: &mut dyn Write) -> Result<Vec<Dataset>> {
     let (catalog, roots) = (args.places.catalog()?, args.places.roots());
-    let template = prompting::load(&args.prompt)?;
-    let answer = AnswerTemplate::new(&args.answer_template)?;
     let mut datasets = Vec::new();
     let hub = args.hub.datasets(quiet, err)?;
     let split = args.split.as_deref().or(Some("train"));
@@ -160,30 +122,7 @@ fn training_sets(
         "--mix has no effect on one dataset: it mixes several; hint: --limit N trains on fewer of its samples"
     );
     args.reading.columns().refuse_idle(&given, &datasets)?;
-    let seed = args.sample_seed.unwrap_or(datasets[0].sample_seed);
-    let available: Vec<usize> = datasets
-        .iter()
-        .map(|dataset| args.limit.map_or(dataset.samples.len(), |n| n.min(dataset.samples.len())))
-        .collect();
-    let counts = finetune::mixed(&available, args.mix()?.as_deref())?;
-    let n_positions = opened.plan.n_positions();
-    datasets
-        .into_iter()
-        .zip(counts)
-        .map(|(dataset, count)| {
-            let question = template.render(&dataset.noun, &dataset.labels)?.text;
-            let selected = finetune::chosen(&dataset, seed, Some(count));
-            let set = TrainingSet::new(dataset, selected, &question, &answer, &opened.dialogue)?;
-            ensure!(
-                set.n_positions_max() <= n_positions,
-                "an example of `{}` takes {} positions, and the model has {n_positions}; hint: `--prompt emt-open` \
-                 leaves the class list out",
-                set.dataset.name,
-                set.n_positions_max()
-            );
-            Ok(set)
-        })
-        .collect()
+    Ok(datasets)
 }
 
 fn open_training_split(
@@ -215,108 +154,7 @@ fn open_training_split(
     Ok(opened)
 }
 
-/// Where the variables start: the last checkpoint, else the adapter to go on from, else nowhere. With it what decides the
-/// features of an image, where they are kept.
-fn start(
-    args: &FinetuneArgs,
-    base: &Base,
-    folder: &TrainingFolder,
-    placement: &Placement,
-) -> Result<(Overlay, Option<String>)> {
-    let dir = match folder.last_step() {
-        Some(step) => Some(folder.checkpoint_dir(step)),
-        None => base.from_adapter.clone(),
-    };
-    let open = |dir: PathBuf| Adapter::open(&dir, base.family.canonical, &base.opened.weights);
-    let adapter = dir.map(open).transpose()?;
-    let opened = &base.opened;
-    let computed_by = match args.feature_cache.feature_cache {
-        Some(_) => {
-            let mut of = format!("{} {} {}", opened.family, opened.config_hash, tower::hash(&opened.weights)?);
-            if let Some(adapter) = adapter.as_ref().filter(|adapter| adapter.n_touched(TOWER) > 0) {
-                of.push_str(&format!("+{}", adapter.hash()?));
-            }
-            Some(features::computed_by(&of, &opened.preprocessor.parameters(), placement, true))
-        }
-        None => None,
-    };
-    let overlay = adapter.map(|adapter| adapter.overlay(placement, false)).transpose()?;
-    Ok((overlay.unwrap_or_default(), computed_by))
-}
-
-/// What decides the weights in the end: a training is resumed only by an equal one.
-fn specification(
-    args: &FinetuneArgs,
-    base: &Base,
-    sets: &[TrainingSet],
-    hyperparameters: &Hyperparameters,
-    placement: &Placement,
-) -> Result<TrainingSpec> {
-    let from_adapter = match &base.from_adapter {
-        Some(dir) => Some(Adapter::open(dir, base.family.canonical, &base.opened.weights)?.hash()?),
-        None => None,
-    };
-    let dialogue = &base.opened.dialogue;
-    let datasets = sets
-        .iter()
-        .map(|set| {
-            let mut hasher = blake3::Hasher::new();
-            for &position in &set.selected {
-                hasher.update(set.dataset.samples[position].id.as_bytes());
-                hasher.update(b"\n");
-            }
-            TrainingDatasetSpec {
-                dataset: set.dataset.name.clone(),
-                split: set.dataset.split.clone(),
-                label_set: set.dataset.labels.hash(),
-                n_samples: set.selected.len(),
-                samples: format!("blake3:{}", hasher.finalize().to_hex()),
-                prompt: set.prompt.text.clone(),
-            }
-        })
-        .collect();
-    Ok(TrainingSpec {
-        base: base.weights_hash.clone(),
-        from_adapter,
-        method: args.method,
-        trains_projector: args.method != Method::Lora || !args.no_projector,
-        hyperparameters: hyperparameters.of_spec(args.method),
-        micro_batch_size: args.micro_batch_size,
-        seed: args.seed,
-        datasets,
-        answer_template: args.answer_template.clone(),
-        tokenizer: dialogue.tokenizer.hash()?,
-        chat_template: dialogue.template.hash(),
-        preprocessing: base.opened.preprocessor.parameters(),
-        device_kind: placement.device_kind().to_owned(),
-    })
-}
-
-fn output(args: &FinetuneArgs, base: &Base, sets: &[TrainingSet], hyperparameters: &Hyperparameters) -> Output {
-    let names: Vec<&str> = sets.iter().map(|set| set.dataset.name.as_str()).collect();
-    let datasets: Vec<Value> = sets
-        .iter()
-        .map(|set| {
-            let labels: Vec<&str> = set.dataset.labels.names().collect();
-            json!({"dataset": set.dataset.name, "split": set.dataset.split, "n_samples": set.selected.len(), "labels": labels})
-        })
-        .collect();
-    let provenance = json!({
-        "schema": ADAPTER_SCHEMA,
-        "emt": env!("CARGO_PKG_VERSION"),
-        "base": {"name": base.opened.name, "family": base.opened.family, "weights": base.weights_hash},
-        "method": args.method.name(),
-        "tuned_on": names,
-        "datasets": datasets,
-        "seed": args.seed,
-        "hyperparameters": hyperparameters.of_spec(args.method),
-        "answer_template": args.answer_template,
-        "prompt": args.prompt,
-    });
-    Output { base: base.checkpoint.clone(), canonical: base.family.canonical, provenance }
-}
-
-fn sitting(args: &FinetuneArgs, base: &Base) -> Map<String, Value> {
+fn sitting(args: &FinetuneArgs, hub_commits: Map<String, Value>) -> Map<String, Value> {
     let path = |path: &Path| Value::from(path.display().to_string());
     let mut paths = Map::new();
     paths.insert("model".into(), path(&args.model));
@@ -326,20 +164,14 @@ fn sitting(args: &FinetuneArgs, base: &Base) -> Map<String, Value> {
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit: args.limit, paths });
     fields.insert("command".into(), results::command_line().into());
-    if !base.hub_commits.is_empty() {
-        fields.insert("hub".into(), base.hub_commits.clone().into());
+    if !hub_commits.is_empty() {
+        fields.insert("hub".into(), hub_commits.into());
     }
     fields
 }
 
-fn announce(
-    progress: &mut Progress,
-    args: &FinetuneArgs,
-    hyperparameters: &Hyperparameters,
-    trainable: &Trainable,
-    sets: &[TrainingSet],
-    folder: &TrainingFolder,
-) {
+fn announce(progress: &mut Progress, args: &FinetuneArgs, hyperparameters: &Hyperparameters, ready: &ReadyTraining) {
+    let ReadyTraining { folder, sets, trainable, .. } = ready;
     let Hyperparameters { learning_rate, batch_size, n_epochs, lora, .. } = *hyperparameters;
     let updates = match args.method {
         Method::Lora => format!(", rank {}, alpha {}, dropout {}", lora.rank, lora.alpha, lora.dropout),

@@ -393,7 +393,16 @@ pub(super) const COMMANDS: &[CommandForms] = &[
     },
     CommandForms {
         path: &["finetune"],
-        axes: &[Axis::Model, Axis::Method, Axis::Train, Axis::Start, Axis::Encoder, Axis::Curve, Axis::FeatureCache],
+        axes: &[
+            Axis::Model,
+            Axis::Method,
+            Axis::Train,
+            Axis::Start,
+            Axis::Encoder,
+            Axis::Curve,
+            Axis::Judge,
+            Axis::FeatureCache,
+        ],
         groups: &[
             Group {
                 rules: &[
@@ -439,12 +448,17 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     only("max-new-tokens", CURVE),
                     always("save-every"),
                     always("micro-batch-size"),
+                    only("min-pixels", PIXELS),
+                    only("max-pixels", PIXELS),
+                    only("judge", CURVE),
                 ],
                 needs: NOTHING,
             },
             Group { rules: TRAINING_READING, needs: NOTHING },
             Group { rules: TRAINING_DOWNLOAD, needs: NOTHING },
             Group { rules: FEATURE_CACHE, needs: NOTHING },
+            Group { rules: JUDGE, needs: CURVE },
+            Group { rules: JUDGE_CONNECTION, needs: CURVE },
         ],
     },
     CommandForms {

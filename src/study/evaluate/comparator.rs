@@ -15,6 +15,8 @@ pub enum ComparatorChoice {
     ZeroShot,
     /// A probe on the model's own tower.
     Probe,
+    /// Nothing.
+    Nothing,
 }
 
 /// What the model is compared with, and how.
@@ -66,7 +68,7 @@ pub(super) fn of_served(choice: ComparatorChoice, has_encoder: bool) -> Result<V
             )
         }
         (ComparatorChoice::ZeroShot, false) => bail!("--comparator zero-shot needs an encoder; hint: --encoder DIR"),
-        (_, true) => Vec::new(),
+        (ComparatorChoice::Nothing, _) | (_, true) => Vec::new(),
         (ComparatorChoice::Auto, false) => vec![NOTHING.to_owned()],
     })
 }
@@ -84,6 +86,7 @@ pub(super) fn choose(
 ) -> Result<Comparator> {
     let without = |warnings| Comparator { probes: vec![None; datasets.len()], warnings };
     let missing = match (request.choice, subjects.missing_encoder()) {
+        (ComparatorChoice::Nothing, _) => return Ok(without(Vec::new())),
         (ComparatorChoice::Auto | ComparatorChoice::ZeroShot, _) if subjects.has_encoder() => {
             refuse_flag_of_a_probe(request)?;
             return Ok(without(Vec::new()));

@@ -174,11 +174,7 @@ impl<'a> Evaluate<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Option<Evaluation>> {
         let (tuned_on, judges) = (std::mem::take(&mut self.tuned_on), self.judges.clone());
-        let mut planned = self.open()?.plan(tuned_on, judges)?;
-        planned.warnings().into_iter().for_each(|warning| observer.event(Event::Warning(warning)));
-        let open_runs = planned.open_folders()?;
-        planned.plan_what_remains(&open_runs);
-        planned.run(open_runs, is_stopped, observer)
+        self.open()?.plan(tuned_on, judges)?.evaluate(is_stopped, observer)
     }
 
     /// Opens who is asked, and renders what is asked of each dataset.
@@ -273,6 +269,22 @@ impl PlannedEvaluation {
             warnings.map(|warning| format!("{}: {warning}", dataset.name))
         });
         of_datasets.chain(self.comparator_warnings.clone()).chain(self.description.warnings.clone()).collect()
+    }
+
+    /// Tells what a person should know, opens the folders of all runs, and asks what remains; `None` where somebody asked to
+    /// stop.
+    ///
+    /// # Errors
+    /// A folder cannot be opened, or asking fails on the way; what was answered is recorded.
+    pub fn evaluate(
+        mut self,
+        is_stopped: &(dyn Fn() -> bool + Sync),
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
+        self.warnings().into_iter().for_each(|warning| observer.event(Event::Warning(warning)));
+        let open_runs = self.open_folders()?;
+        self.plan_what_remains(&open_runs);
+        self.run(open_runs, is_stopped, observer)
     }
 
     /// Opens the folders of all runs, new or to go on with.
