@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strum::IntoStaticStr;
 
 use crate::compare::Interval;
 
@@ -9,8 +10,9 @@ use crate::compare::Interval;
 pub const DECISION_SCHEMA: &str = "emt.decision/1";
 
 /// What is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Verdict {
     /// It may be released.
     Pass,
@@ -25,18 +27,15 @@ pub enum Verdict {
 impl Verdict {
     /// The name in the schema.
     pub fn name(self) -> &'static str {
-        match self {
-            Verdict::Pass => "pass",
-            Verdict::Fail => "fail",
-            Verdict::Inconclusive => "inconclusive",
-            Verdict::NotApplicable => "not_applicable",
-        }
+        self.into()
     }
 }
 
 /// Why; closed in schema 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, Serialize, Deserialize)]
+#[cfg_attr(test, derive(strum::VariantArray))]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ReasonCode {
     /// The fall is shown to be above the margin.
     Forgetting,
@@ -73,23 +72,7 @@ pub enum ReasonCode {
 impl ReasonCode {
     /// The name in the schema.
     pub fn name(self) -> &'static str {
-        match self {
-            ReasonCode::Forgetting => "forgetting",
-            ReasonCode::ForgettingWording => "forgetting_wording",
-            ReasonCode::ForgettingChoice => "forgetting_choice",
-            ReasonCode::CapExceeded => "cap_exceeded",
-            ReasonCode::RetentionBelowFloor => "retention_below_floor",
-            ReasonCode::Underpowered => "underpowered",
-            ReasonCode::TooFewPairs => "too_few_pairs",
-            ReasonCode::TooManyUnscored => "too_many_unscored",
-            ReasonCode::UnscoredCouldDecide => "unscored_could_decide",
-            ReasonCode::GraderDependent => "grader_dependent",
-            ReasonCode::JudgeError => "judge_error",
-            ReasonCode::NearChance => "near_chance",
-            ReasonCode::Ignored => "ignored",
-            ReasonCode::TunedDatasetFell => "tuned_dataset_fell",
-            ReasonCode::NothingPassed => "nothing_passed",
-        }
+        self.into()
     }
 }
 
