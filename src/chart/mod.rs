@@ -6,6 +6,7 @@
 //! [`RoseChart::of_summary`] fills; [`ComparisonCharts`] draws all that belong to a comparison. The ids in a picture begin with
 //! `rose-`, so that a page that holds several can tell them apart.
 
+mod axes;
 #[cfg(test)]
 pub(crate) mod comparison_samples;
 mod families;
@@ -33,8 +34,8 @@ pub mod words;
 
 pub use forest::{ForestChart, ForestGroup, ForestRow, Shown, forest, shown};
 pub use lines::{Line, LineChart, LinePoint, lines};
-pub use of_comparison::ComparisonCharts;
-pub use raster::png;
+pub use of_comparison::{ComparisonCharts, Figure};
+pub use raster::{PNG_WIDTH_PX, png};
 pub use rose::{Axis, Point, Role, RoseChart, RoseOptions, Scale, Series, Style, UnknownName, rose};
 pub use small_multiples::{SmallMultiples, SmallRose, small_multiples};
 pub use svg::escape;

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use strum::{EnumCount, IntoStaticStr, VariantArray};
+
 use super::geometry::{RADIUS, Rect, Slots, point};
 use super::labels::{self, AxisLabel, Obstacles};
 use super::svg::{self, Anchor, Svg, ink, number};
@@ -20,7 +22,8 @@ const HEADER_WIDTH: f64 = 0.88 * (WIDTH - 2.0 * MARGIN);
 const RINGS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
 /// How an accuracy becomes a radius.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Scale {
     /// The radius is proportional to the accuracy.
     Radius,
@@ -29,7 +32,8 @@ pub enum Scale {
 }
 
 /// How the series are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Style {
     /// One petal a dataset and subject.
     Petals,
@@ -48,14 +52,11 @@ pub struct UnknownName {
 
 impl Scale {
     /// All scales, in the order in which help lists them.
-    pub const ALL: [Scale; 2] = [Scale::Radius, Scale::Area];
+    pub const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
 
     /// The name that `--rose-scale` takes.
     pub fn name(self) -> &'static str {
-        match self {
-            Scale::Radius => "radius",
-            Scale::Area => "area",
-        }
+        self.into()
     }
 
     /// The share of the outer ring's radius at which `accuracy` (0..1) lies.
@@ -70,14 +71,11 @@ impl Scale {
 
 impl Style {
     /// All styles, in the order in which help lists them.
-    pub const ALL: [Style; 2] = [Style::Petals, Style::Radar];
+    pub const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
 
     /// The name that `--rose-style` takes.
     pub fn name(self) -> &'static str {
-        match self {
-            Style::Petals => "petals",
-            Style::Radar => "radar",
-        }
+        self.into()
     }
 }
 

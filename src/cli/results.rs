@@ -72,9 +72,6 @@ pub(super) struct Results<'a> {
     pub gallery: &'a Gallery,
 }
 
-/// The width of `rose.png`.
-const PNG_WIDTH_PX: u32 = 1600;
-
 /// Writes every file of each run's folder that is made from `run.json` and `trials.jsonl`, and prints the results: a
 /// table each, and of several runs all in one, or one JSON document (of several runs, a list).
 pub(super) fn write_all(runs: &[Results<'_>], format: Format, quiet: bool, out: &mut dyn Write) -> Result<()> {
@@ -139,7 +136,7 @@ fn write(results: &Results<'_>) -> Result<Summary> {
         ("summary.csv", report::csv(&summary).into_bytes()),
         ("report.md", report::markdown(&input).into_bytes()),
         ("report.html", report::html(&input).into_bytes()),
-        ("rose.png", chart::png(&rose_svg, PNG_WIDTH_PX)?),
+        ("rose.png", chart::png(&rose_svg, chart::PNG_WIDTH_PX)?),
         ("rose.svg", rose_svg.clone().into_bytes()),
     ];
     for (name, bytes) in files {

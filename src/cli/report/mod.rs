@@ -96,8 +96,6 @@ enum ReportFormat {
     Markdown,
 }
 
-const PNG_WIDTH_PX: u32 = 1600;
-
 /// Lost images that are shown of a candidate, where nobody says how many.
 const N_LOST_SHOWN: usize = 200;
 
@@ -326,26 +324,21 @@ fn write_comparison(
     Ok(())
 }
 
-/// `rose.svg` is the one candidate's, or all of them side by side; of several each also has charts of its own.
+/// A chart's file is of all candidates side by side, or of the one candidate; of several each also has files of its own.
 fn write_charts(charts: &ComparisonCharts, compared: &Comparison, dir: &Path) -> Result<()> {
-    let (Some(first_rose), Some(first_transitions)) = (charts.roses.first(), charts.transitions.first()) else {
+    if compared.candidates.is_empty() {
         bail!("there is no candidate to draw");
-    };
-    let rose = charts.small_multiples.as_ref().unwrap_or(first_rose);
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for (name, svg) in [("rose", rose), ("transitions", first_transitions), ("forest", &charts.forest)] {
-        files.push((format!("{name}.svg"), svg.clone().into_bytes()));
-        files.push((format!("{name}.png"), chart::png(svg, PNG_WIDTH_PX)?));
+    }
+    for (name, figure) in charts.main() {
+        record::write_file(dir, &format!("{name}.svg"), figure.svg.as_bytes())?;
+        record::write_file(dir, &format!("{name}.png"), &chart::png(&figure.svg, chart::PNG_WIDTH_PX)?)?;
     }
     if compared.candidates.len() > 1 {
         for (index, candidate) in compared.candidates.iter().enumerate() {
-            let name = &candidate.run;
-            files.push((format!("rose-{name}.svg"), charts.roses[index].clone().into_bytes()));
-            files.push((format!("transitions-{name}.svg"), charts.transitions[index].clone().into_bytes()));
+            for (name, figure) in charts.named_of_candidate(index) {
+                record::write_file(dir, &format!("{name}-{}.svg", candidate.run), figure.svg.as_bytes())?;
+            }
         }
-    }
-    for (name, bytes) in files {
-        record::write_file(dir, &name, &bytes)?;
     }
     Ok(())
 }
