@@ -53,6 +53,7 @@ fn spec(summary: &Summary) -> RunSpec {
         compute_type: "f32".to_owned(),
         device_kind: "cpu".to_owned(),
         judges: Vec::new(),
+        label_scoring_version: 1,
         tuned_on: Default::default(),
     }
 }

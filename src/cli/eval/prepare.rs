@@ -26,6 +26,7 @@ use crate::model::Placement;
 use crate::model::generation_config::GenerationChoice;
 use crate::model::mllm::RenderedPrompt;
 use crate::model::preprocess::PixelLimits;
+use crate::model::scoring;
 use crate::model::weights::{Hub, is_embedded};
 use crate::prompting::{self, PromptTemplate};
 use crate::record::{self, FeatureCache, Manifest, Opened, Resumption, RunFolder, Sitting};
@@ -119,6 +120,7 @@ pub(in crate::cli) fn prepare(
         probe,
         datasets: specs.first().cloned().unwrap_or_default(),
         sample_seed,
+        label_scoring_version: scoring::version_in(&modes),
         modes,
         max_new_tokens: args.max_new_tokens,
         compute_type,
