@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
 pub(super) use self::prepare::{
-    LOGPROB_TOLERANCE, PlannedRun, Prepared, SERVER, announce, found_text, logprobs_apart, open_runs, plan, prepare,
+    LOGPROB_TOLERANCE, PlannedRun, Prepared, SERVER, announce, logprobs_apart, open_runs, plan, prepare,
     probe_logprobs, prompt_name, warn,
 };
 use super::comparison::settings_note;

@@ -15,7 +15,7 @@ use crate::cli::progress::Progress;
 use crate::cli::served_options::{is_address, shown};
 use crate::cli::sources::{self, found};
 use crate::cli::{environment, hub_options, recorded_command, results, tuned_on};
-use crate::dataset::{self, Available, Dataset, DatasetHub, OpenRequest};
+use crate::dataset::{self, Available, Dataset};
 use crate::domain::{DatasetSpec, Mode, ProbeSpec, RunSpec, Subject, SubjectPrompt};
 use crate::eval::{
     self, AnySubjects, Batching, Captions, DatasetWork, OpenRun, OpenedSubjects, Question, SERVED_BATCH_SIZE,
