@@ -13,7 +13,7 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::drawing::DrawingAreaErrorKind;
 use plotters::prelude::{
-    Cartesian2d, ChartContext, Color, DrawingArea, FontStyle, IntoFont, RGBColor, ShapeStyle, TextStyle,
+    Cartesian2d, ChartContext, Color, DrawingArea, FontStyle, IntoFont, RGBColor, ShapeStyle, TRANSPARENT, TextStyle,
 };
 pub(super) use plotters_backend::text_anchor::HPos;
 use plotters_backend::text_anchor::{Pos, VPos};
@@ -84,6 +84,11 @@ pub(super) fn colour(hex: &str) -> RGBColor {
 /// A line of this width in pixels.
 pub(super) fn stroke(hex: &str, width: f64) -> ShapeStyle {
     ShapeStyle { color: colour(hex).into(), filled: false, stroke_width: (width * UNITS).round() as u32 }
+}
+
+/// What plotters draws only with its labels, and is not shown: the lines of the axes and their ticks.
+pub(super) fn hidden() -> ShapeStyle {
+    ShapeStyle { color: TRANSPARENT, filled: false, stroke_width: 0 }
 }
 
 /// A filled shape.
@@ -223,7 +228,9 @@ impl DrawingBackend for Paper {
     }
 
     fn draw_path<S: BackendStyle, I: IntoIterator<Item = BackendCoord>>(&mut self, path: I, style: &S) -> Done {
-        self.path(&path_data(path), &self.line(style));
+        if style.color().alpha > 0.0 {
+            self.path(&path_data(path), &self.line(style));
+        }
         Ok(())
     }
 

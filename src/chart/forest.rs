@@ -2,7 +2,7 @@
 
 use plotters::prelude::{ChartBuilder, IntoDrawingArea, PathElement, Polygon};
 
-use super::axes::{Axes, Drawn, HPos, Paper, Pen, Plot, Root, Scale, fill, lettering, pixels, stroke, units};
+use super::axes::{Axes, Drawn, HPos, Paper, Pen, Plot, Root, Scale, fill, hidden, lettering, pixels, stroke, units};
 use super::svg::{self, Svg, number};
 use super::{text, words};
 use crate::compare::Interval;
@@ -158,7 +158,7 @@ fn draw_axes<'a>(paper: &Paper, root: &'a Root, chart: &ForestChart, rows: Rows)
     paper.take_up(Pen { shape: "ring", ..Pen::default() });
     axes.configure_mesh()
         .disable_y_mesh()
-        .disable_axes()
+        .axis_style(hidden())
         .bold_line_style(stroke(svg::GRID, 1.0))
         // Labels keep twice this distance from the axes.
         .set_all_tick_mark_size(units(5.0))
@@ -173,9 +173,13 @@ fn draw_axes<'a>(paper: &Paper, root: &'a Root, chart: &ForestChart, rows: Rows)
 
 /// Zero and the margin.
 fn draw_lines(paper: &Paper, root: &Root, plot: &Plot, chart: &ForestChart, Rows { top, bottom }: Rows) -> Drawn {
-    let upright = |x: f64| [(x, top - 6.0), (x, bottom)];
+    // They begin a little above the plot.
+    let upright = |value: f64| {
+        let (x, bottom) = plot.map_coordinate(&(value, bottom));
+        [(x, units(top - 6.0)), (x, bottom)]
+    };
     paper.take_up(Pen { shape: "whisker", ..Pen::default() });
-    plot.draw(&PathElement::new(upright(0.0), stroke(svg::INK, 1.4)))?;
+    root.draw(&PathElement::new(upright(0.0), stroke(svg::INK, 1.4)))?;
     let zero = pixels(plot.map_coordinate(&(0.0, bottom)).0);
     let beside = |words: &str, x: f64, anchor| {
         root.draw_text(words, &lettering(12.0, svg::MUTED, false, anchor), (units(x), units(top - 16.0)))
@@ -189,7 +193,7 @@ fn draw_lines(paper: &Paper, root: &Root, plot: &Plot, chart: &ForestChart, Rows
     let Some(margin) = chart.margin else { return Ok(()) };
     let tooltip = Some(format!("margin {} points", words::percent_number(Some(margin))));
     paper.take_up(Pen { shape: "margin", dashes: Some("6 4"), tooltip, ..Pen::default() });
-    plot.draw(&PathElement::new(upright(margin), stroke(svg::WARNING, 1.6)))?;
+    root.draw(&PathElement::new(upright(margin), stroke(svg::WARNING, 1.6)))?;
     let (x, y) = plot.map_coordinate(&(margin, bottom));
     let label = format!("margin {}", number(margin * 100.0));
     root.draw_text(&label, &lettering(12.0, svg::WARNING, true, HPos::Center), (x, y + units(32.0)))
@@ -292,6 +296,7 @@ mod tests {
         assert!((dot - f64::midpoint(first[0], first[1])).abs() < 0.2, "it lies in the middle of its interval");
         assert!(whiskers[4][0] > LEFT && whiskers[4][1] < zero && first[1] < WIDTH - RIGHT);
         assert_eq!((svg.matches("dot fell").count(), svg.matches("dot rose-up").count()), (1, 1));
+        assert!(svg.contains(">−40</text>") && svg.contains(">10</text>"), "the axis has numbers: {svg}");
         assert!(svg.contains("10.0 (5.0–15.0)") && svg.contains("−30.0 (−40.0 to −20.0)"), "{svg}");
     }
 

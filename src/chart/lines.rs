@@ -2,7 +2,7 @@
 
 use plotters::prelude::{ChartBuilder, Circle, IntoDrawingArea, PathElement};
 
-use super::axes::{Axes, Drawn, HPos, Paper, Pen, Plot, Root, Scale, fill, lettering, pixels, stroke, units};
+use super::axes::{Axes, Drawn, HPos, Paper, Pen, Plot, Root, Scale, fill, hidden, lettering, pixels, stroke, units};
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
 
@@ -133,7 +133,7 @@ fn draw_axes<'a>(paper: &Paper, root: &'a Root, chart: &LineChart) -> Drawn<Axes
     paper.take_up(Pen { shape: "ring", ..Pen::default() });
     axes.configure_mesh()
         .disable_x_mesh()
-        .disable_axes()
+        .axis_style(hidden())
         .bold_line_style(stroke(svg::GRID, 1.0))
         // Labels keep twice this distance from the axes.
         .set_all_tick_mark_size(units(5.0))
@@ -284,6 +284,7 @@ mod tests {
     fn a_chart_can_be_drawn_and_its_text_is_escaped() {
         let drawn = lines(&chart(true));
         assert!(drawn.contains("&lt;after&gt;") && drawn.contains(">L</text>"), "{drawn}");
+        assert!(drawn.contains(">60%</text>") && drawn.contains(">1</text>"), "both axes have numbers: {drawn}");
         assert!(super::super::png(&drawn, 960).unwrap().len() > 1000);
     }
 
