@@ -204,7 +204,7 @@ pub fn comparison(candidates: Vec<CandidateComparison>) -> Comparison {
     }
 }
 
-/// Summaries that go with a comparison: before, and one a candidate.
+/// Summaries that go with a comparison: before, and one per candidate.
 pub fn summaries(comparison: &Comparison) -> (Summary, Vec<Summary>) {
     let of = |candidate: &CandidateComparison, name: &str, is_after: bool| {
         let datasets = candidate.datasets.iter().map(|one| {

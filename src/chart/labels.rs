@@ -5,9 +5,6 @@ use super::rose::{Role, RoseChart};
 use super::svg::{self, Anchor, Ink, Svg, ink};
 use super::text;
 
-/// Half the width that labels may fill, from the centre.
-const HALF_WIDTH: f64 = 460.0;
-
 /// From the outer ring to a dataset's name.
 const RING_DISTANCE: f64 = 24.0;
 
@@ -26,14 +23,30 @@ pub struct AxisLabel {
     pub rect: Rect,
 }
 
+/// How labels look, and how much room there is for them.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelStyle {
+    /// Half the width that labels may fill, from the centre.
+    pub half_width: f64,
+    /// How many times larger words are than on a wide chart.
+    pub scale: f64,
+    /// With more datasets than these, numbers stand for the names.
+    pub n_named_max: usize,
+    /// Whether a label may leave its angle where there is no room beside the ring.
+    pub may_turn: bool,
+}
+
 /// Places the labels of the datasets of `chart` at their `angles` outside the outer ring.
-pub fn place_axis_labels(chart: &RoseChart, angles: &[f64]) -> Vec<AxisLabel> {
+pub fn place_axis_labels(chart: &RoseChart, angles: &[f64], style: LabelStyle) -> Vec<AxisLabel> {
     let n_axes = chart.axes.len();
-    let name_size = if n_axes > 8 { 14.0 } else { 15.5 };
-    let width_max = if n_axes > 10 { 122.0 } else { 140.0 };
+    let name_size = if n_axes > 8 { 14.0 } else { 15.5 } * style.scale;
+    let width_max = if n_axes > 10 { 122.0 } else { 140.0 } * style.scale.min(1.3);
     let mut placed: Vec<AxisLabel> = Vec::new();
     for (index, &angle) in angles.iter().enumerate() {
-        let lines = axis_lines(chart, index, name_size, width_max);
+        let lines = match n_axes > style.n_named_max {
+            true => vec![((index + 1).to_string(), ink(name_size, svg::INK, "ink").bold())],
+            false => axis_lines(chart, index, name_size, width_max, style.scale),
+        };
         let end = |series: &super::Series| {
             let value = series.points.get(index).copied().flatten()?;
             Some(chart.scale.fraction(value.interval.map_or(value.accuracy, |[_, high]| high)))
@@ -41,36 +54,76 @@ pub fn place_axis_labels(chart: &RoseChart, angles: &[f64]) -> Vec<AxisLabel> {
         let is_near_ring = chart.series.iter().filter(|series| series.role != Role::Reference).filter_map(end);
         let is_near_ring = is_near_ring.fold(0.0, f64::max) > NEAR_RING;
         let distance = if is_near_ring { RING_DISTANCE_BEYOND_NUMBERS } else { RING_DISTANCE };
-        let label = place_axis_label(lines, angle, RADIUS + distance, &placed);
+        let label = place_axis_label(lines, angle, RADIUS + distance, &placed, style);
         placed.push(label);
     }
     placed
 }
 
-fn axis_lines(chart: &RoseChart, index: usize, name_size: f64, width_max: f64) -> Vec<(String, Ink)> {
+fn axis_lines(chart: &RoseChart, index: usize, name_size: f64, width_max: f64, scale: f64) -> Vec<(String, Ink)> {
     let axis = &chart.axes[index];
     let name = ink(name_size, svg::INK, "ink").bold();
-    let remark = ink(12.5, svg::MUTED, "muted");
-    let warning = ink(12.5, svg::WARNING, "warning").bold();
+    let remark = ink(12.5 * scale, svg::MUTED, "muted");
+    let warning = ink(12.5 * scale, svg::WARNING, "warning").bold();
     let broken = |text: &str, style: Ink, n_lines_max: usize| {
         text::wrap(text, width_max, style.size, style.is_bold, n_lines_max).into_iter().map(move |line| (line, style))
     };
     let mut lines: Vec<(String, Ink)> = broken(&axis.name, name, 3).collect();
     lines.extend(axis.remarks.iter().flat_map(|text| broken(text, remark, 2)));
-    // An absent number is said in words: a petal of length 0 would be a claim.
-    for series in chart.series.iter().filter(|series| series.role != Role::Reference) {
-        if series.points.get(index).copied().flatten().is_none() {
-            lines.extend(broken(&format!("{} not scored", series.short_name), warning, 2));
-        }
-    }
+    lines.extend(unscored(chart, index).iter().flat_map(|text| broken(text, warning, 2)));
     lines.extend(axis.warning.iter().flat_map(|text| broken(text, warning, 2)));
     lines
 }
 
-fn place_axis_label(lines: Vec<(String, Ink)>, angle: f64, radius_min: f64, placed: &[AxisLabel]) -> AxisLabel {
+/// An absent number is said in words: a petal of length 0 would be a claim.
+pub fn unscored(chart: &RoseChart, index: usize) -> Vec<String> {
+    let shown = chart.series.iter().filter(|series| series.role != Role::Reference);
+    let absent = shown.filter(|series| series.points.get(index).copied().flatten().is_none());
+    absent.map(|series| format!("{} not scored", series.short_name)).collect()
+}
+
+/// The step by which a label leaves its angle, in radians, and how many steps it may take.
+const TURN: f64 = 0.12;
+const N_TURNS_MAX: usize = 11;
+
+/// How far beyond the ring a label goes before it turns on.
+const OUTWARDS_MAX: f64 = 60.0;
+
+fn place_axis_label(
+    lines: Vec<(String, Ink)>,
+    angle: f64,
+    radius_min: f64,
+    placed: &[AxisLabel],
+    style: LabelStyle,
+) -> AxisLabel {
     let width = lines.iter().map(|(line, ink)| text::width(line, ink.size, ink.is_bold)).fold(0.0, f64::max);
     let height: f64 = lines.iter().map(|(_, ink)| line_height(*ink)).sum();
-    let (sin, cos) = angle.sin_cos();
+    let half_width = style.half_width;
+    let at = |radius: f64, angle: f64| {
+        let (sin, cos) = angle.sin_cos();
+        let (x, y) = point(radius, angle);
+        let x = x + sin * width / 2.0;
+        let x = x.clamp((width / 2.0 - half_width).min(0.0), (half_width - width / 2.0).max(0.0));
+        Rect::centred(x, y - cos * height / 2.0, width, height)
+    };
+    let is_clear = |rect: &Rect| {
+        rect.distance_from_centre() >= radius_min - 4.0
+            && !placed.iter().any(|other| other.rect.grown(5.0).overlaps(rect))
+    };
+    // Outwards until it clears the ring and every label before it; far enough is bound to come.
+    let outwards = |angle: f64, farthest: f64| {
+        let mut radius = radius_min;
+        while radius < farthest && !is_clear(&at(radius, angle)) {
+            radius += 3.0;
+        }
+        at(radius, angle)
+    };
+    let n_turns = if style.may_turn { N_TURNS_MAX } else { 0 };
+    let turned = (0..=n_turns).flat_map(|n| [angle + TURN * n as f64, angle - TURN * n as f64]);
+    let mut near = turned.map(|angle| (angle, outwards(angle, radius_min + OUTWARDS_MAX)));
+    let near = near.find(|(_, rect)| style.may_turn && is_clear(rect));
+    let (angle, rect) = near.unwrap_or_else(|| (angle, outwards(angle, 3.0 * RADIUS)));
+    let sin = angle.sin();
     let anchor = if sin > 0.25 {
         Anchor::Start
     } else if sin < -0.25 {
@@ -78,22 +131,6 @@ fn place_axis_label(lines: Vec<(String, Ink)>, angle: f64, radius_min: f64, plac
     } else {
         Anchor::Middle
     };
-    let at = |radius: f64| {
-        let (x, y) = point(radius, angle);
-        let x = x + sin * width / 2.0;
-        let x = x.clamp(width / 2.0 - HALF_WIDTH, HALF_WIDTH - width / 2.0);
-        Rect::centred(x, y - cos * height / 2.0, width, height)
-    };
-    let mut radius = radius_min;
-    let mut rect = at(radius);
-    // Outwards until it clears the ring and every label before it; far enough is bound to come.
-    while radius < 3.0 * RADIUS
-        && (rect.distance_from_centre() < radius_min - 4.0
-            || placed.iter().any(|other| other.rect.grown(5.0).overlaps(&rect)))
-    {
-        radius += 3.0;
-        rect = at(radius);
-    }
     AxisLabel { lines, anchor, rect }
 }
 
@@ -120,6 +157,8 @@ impl AxisLabel {
 /// A number that wants to stand at the tip of a mark.
 #[derive(Clone, Debug)]
 pub struct TipNumber {
+    /// Whose mark it is.
+    pub role: Role,
     /// What it says.
     pub text: String,
     /// How it looks.
@@ -210,6 +249,8 @@ fn corners(rect: &Rect) -> [(f64, f64); 9] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::Layout;
+    use super::super::rose::label_style;
     use super::*;
     use crate::chart::geometry::Slots;
     use crate::chart::{Axis, Scale, Style};
@@ -235,13 +276,18 @@ mod tests {
 
     #[test]
     fn labels_of_one_to_twenty_datasets_touch_neither_each_other_nor_the_ring() {
-        for n in 1..=20 {
-            let labels = place_axis_labels(&chart(n), &Slots::new(n).angles);
-            for (index, label) in labels.iter().enumerate() {
-                assert!(label.rect.distance_from_centre() > RADIUS + 10.0, "{n}: {index}");
-                assert!(label.rect.x0 >= -HALF_WIDTH - 1e-9 && label.rect.x1 <= HALF_WIDTH + 1e-9, "{n}: {index}");
-                for other in &labels[..index] {
-                    assert!(!label.rect.overlaps(&other.rect), "{n}: {index}");
+        for layout in [Layout::Wide, Layout::Narrow] {
+            let style = label_style(layout);
+            for n in 1..=20 {
+                let labels = place_axis_labels(&chart(n), &Slots::new(n).angles, style);
+                for (index, label) in labels.iter().enumerate() {
+                    let place = format!("{layout:?} {n}: {index}");
+                    assert!(label.rect.distance_from_centre() > RADIUS + 10.0, "{place}");
+                    let edge = style.half_width + 1e-9;
+                    assert!(label.rect.x0 >= -edge && label.rect.x1 <= edge, "{place}");
+                    for other in &labels[..index] {
+                        assert!(!label.rect.overlaps(&other.rect), "{place}");
+                    }
                 }
             }
         }
@@ -250,8 +296,13 @@ mod tests {
     #[test]
     fn two_numbers_of_one_tip_stand_apart() {
         let mut obstacles = Obstacles::default();
-        let number =
-            TipNumber { text: "73.2".into(), ink: ink(14.0, svg::INK, "ink"), radius: 100.0, angles: vec![0.5] };
+        let number = TipNumber {
+            role: Role::Model,
+            text: "73.2".into(),
+            ink: ink(14.0, svg::INK, "ink"),
+            radius: 100.0,
+            angles: vec![0.5],
+        };
         draw_tip_numbers(&mut Svg::default(), &[number.clone(), number], &mut obstacles);
         let [first, second] = obstacles.rects[..] else { panic!("two rects") };
         assert!(!first.overlaps(&second));

@@ -21,8 +21,12 @@ enum Swatch {
     Chance,
 }
 
-/// Draws the legend into rows of at most `width`, centred on `centre`, from `top`; returns its height.
-pub fn draw(svg: &mut Svg, chart: &RoseChart, centre: f64, width: f64, top: f64) -> f64 {
+/// Draws the legend into rows of at most `width`, centred on `centre`, from `top`, everything `scale` times as large as on a wide
+/// chart; returns its height.
+pub fn draw(svg: &mut Svg, chart: &RoseChart, centre: f64, width: f64, top: f64, scale: f64) -> f64 {
+    if scale != 1.0 {
+        return draw_large(svg, chart, [centre - width / 2.0, top], width, scale);
+    }
     let entries = entries(chart, width - SWATCH);
     let entry_width = |words: &str| SWATCH + text::width(words, SIZE, false);
     let mut rows: Vec<Vec<&(Swatch, String)>> = Vec::new();
@@ -51,6 +55,29 @@ pub fn draw(svg: &mut Svg, chart: &RoseChart, centre: f64, width: f64, top: f64)
     }
     svg.close();
     ROW * rows.len() as f64
+}
+
+/// One entry below the other, whose words may take several lines: for a narrow chart.
+fn draw_large(svg: &mut Svg, chart: &RoseChart, [left, top]: [f64; 2], width: f64, scale: f64) -> f64 {
+    let (size, words_x) = (SIZE * scale, left + SWATCH * scale);
+    let mut y = top;
+    svg.open("legend", 0.0, 0.0);
+    for (swatch, words) in entries(chart, f64::INFINITY) {
+        svg.raw(&format!(
+            r#"<g class="swatch" transform="translate({} {}) scale({})">"#,
+            number(left),
+            number(y + ROW * scale / 2.0),
+            number(scale)
+        ));
+        draw_swatch(svg, chart.style, swatch, 0.0, 0.0);
+        svg.close();
+        for (index, line) in text::wrap(&words, width - SWATCH * scale, size, false, 3).iter().enumerate() {
+            y += if index == 0 { ROW * scale } else { 1.25 * size };
+            svg.text(words_x, y - ROW * scale / 2.0 + 0.36 * size, Anchor::Start, ink(size, svg::INK, "ink"), line);
+        }
+    }
+    svg.close();
+    y - top
 }
 
 fn entries(chart: &RoseChart, words_width_max: f64) -> Vec<(Swatch, String)> {

@@ -1,8 +1,6 @@
 //! The line chart: values over epochs or steps, each line named at its end.
 
-use plotters::prelude::{ChartBuilder, Circle, IntoDrawingArea, PathElement};
-
-use super::axes::{Axes, Drawn, HPos, Paper, Pen, Plot, Root, Scale, fill, hidden, lettering, pixels, stroke, units};
+use super::layout::Layout;
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
 
@@ -59,16 +57,11 @@ const STYLES: [(&str, &str); 6] = [
     ("#1B1F24", "1 3"),
 ];
 
-const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 520.0;
-const LEFT: f64 = 76.0;
+/// The room for names at the right of a wide chart.
 const RIGHT: f64 = 230.0;
 const TOP: f64 = 92.0;
 const BOTTOM: f64 = 72.0;
 const NOTE_HEIGHT: f64 = 18.0;
-
-/// The room for the numbers of the horizontal axis and its name.
-const X_LABEL_HEIGHT: f64 = 50.0;
 
 /// The distance that names at the right keep from each other.
 const NAME_HEIGHT: f64 = 17.0;
@@ -76,82 +69,127 @@ const NAME_HEIGHT: f64 = 17.0;
 /// More points than these are drawn without dots.
 const N_DOTS_MAX: usize = 40;
 
-/// The values that the axes span.
+/// Where values lie in the picture.
 struct Frame {
     x_max: f64,
     x_min: f64,
     y_max: f64,
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+    /// About how many places the horizontal axis names at most.
+    n_ticks_max: f64,
 }
 
 impl Frame {
-    fn of(chart: &LineChart) -> Self {
+    fn of(chart: &LineChart, layout: Layout, top: f64) -> Self {
         let points = || chart.lines.iter().flat_map(|line| &line.points);
         let x_max = points().map(|point| point.x).fold(f64::NEG_INFINITY, f64::max);
         let x_min = points().map(|point| point.x).fold(f64::INFINITY, f64::min);
         let y_max = if chart.is_share { 1.0 } else { points().map(|point| point.y).fold(0.0, f64::max) };
-        Self { x_min, x_max: if x_max > x_min { x_max } else { x_min + 1.0 }, y_max: nice_above(y_max) }
+        let [left, right] = layout.either([76.0, 960.0 - RIGHT], [50.0, 344.0]);
+        Self {
+            x_min,
+            x_max: if x_max > x_min { x_max } else { x_min + 1.0 },
+            y_max: nice_above(y_max),
+            left,
+            right,
+            top,
+            bottom: top + layout.either(520.0 - BOTTOM - TOP, 220.0),
+            n_ticks_max: layout.either(12.0, 6.0),
+        }
+    }
+
+    fn x(&self, x: f64) -> f64 {
+        self.left + (x - self.x_min) / (self.x_max - self.x_min) * (self.right - self.left)
+    }
+
+    fn y(&self, y: f64) -> f64 {
+        self.top + (1.0 - y / self.y_max) * (self.bottom - self.top)
     }
 }
 
 /// The chart as SVG.
 pub fn lines(chart: &LineChart) -> String {
+    lines_in(chart, Layout::Wide)
+}
+
+/// The chart as SVG, for a screen or for a phone.
+pub(super) fn lines_in(chart: &LineChart, layout: Layout) -> String {
     let mut svg = Svg::default();
-    svg.text(24.0, 38.0, Anchor::Start, ink(21.0, svg::INK, "ink").bold(), &chart.title);
-    svg.text(24.0, 60.0, Anchor::Start, ink(13.0, svg::MUTED, "muted"), &chart.subtitle);
-    let paper = Paper::new(svg, WIDTH, HEIGHT);
-    draw(&paper, chart).expect("nothing can fail on paper");
-    let mut svg = paper.into_svg();
-    for (index, note) in chart.notes.iter().enumerate() {
-        let y = HEIGHT + NOTE_HEIGHT * index as f64;
-        svg.text(24.0, y, Anchor::Start, ink(12.0, svg::MUTED, "muted"), note);
-    }
-    let height = HEIGHT + NOTE_HEIGHT * chart.notes.len() as f64;
-    svg.finish(WIDTH, height, &chart.title, &description(chart))
-}
-
-fn draw(paper: &Paper, chart: &LineChart) -> Drawn {
-    let root = paper.clone().into_drawing_area();
-    let axes = draw_axes(paper, &root, chart)?;
-    let plot = axes.plotting_area();
+    let top = match layout {
+        Layout::Wide => {
+            svg.text(24.0, 38.0, Anchor::Start, ink(21.0, svg::INK, "ink").bold(), &chart.title);
+            svg.text(24.0, 60.0, Anchor::Start, ink(13.0, svg::MUTED, "muted"), &chart.subtitle);
+            TOP
+        }
+        Layout::Narrow => svg.heading(layout, &chart.title, std::slice::from_ref(&chart.subtitle)) + 34.0,
+    };
+    let frame = Frame::of(chart, layout, top);
+    draw_axes(&mut svg, chart, &frame);
     for (index, line) in chart.lines.iter().enumerate() {
-        draw_line(paper, &root, plot, line, index, chart.is_share)?;
+        draw_line(&mut svg, line, index, &frame, chart.is_share);
     }
-    draw_names(paper, &root, plot, chart)
+    let mut y = frame.bottom + BOTTOM - NOTE_HEIGHT;
+    match layout {
+        Layout::Wide => draw_names(&mut svg, chart, &frame),
+        Layout::Narrow => y = draw_key(&mut svg, chart, y - 6.0, layout),
+    }
+    let small = ink(12.0, svg::MUTED, "muted");
+    for note in &chart.notes {
+        let shown = match layout {
+            Layout::Wide => vec![note.clone()],
+            Layout::Narrow => text::wrap(note, 0.94 * layout.width() - 2.0 * layout.margin(), small.size, false, 8),
+        };
+        for line in shown {
+            y += NOTE_HEIGHT;
+            svg.text(layout.either(24.0, layout.margin()), y, Anchor::Start, small, &line);
+        }
+    }
+    svg.finish(layout.width(), y + NOTE_HEIGHT, &chart.title, &description(chart))
 }
 
-fn draw_axes<'a>(paper: &Paper, root: &'a Root, chart: &LineChart) -> Drawn<Axes<'a>> {
-    let frame = Frame::of(chart);
-    let steps: Vec<f64> = (0..=5).map(|step| frame.y_max * f64::from(step) / 5.0).collect();
-    let small = |anchor| lettering(12.0, svg::MUTED, false, anchor);
-    let mut axes = ChartBuilder::on(root)
-        .margin_top(units(TOP))
-        .margin_right(units(RIGHT))
-        .margin_bottom(units(BOTTOM - X_LABEL_HEIGHT))
-        .x_label_area_size(units(X_LABEL_HEIGHT))
-        .y_label_area_size(units(LEFT))
-        .build_cartesian_2d(Scale::new(frame.x_min..frame.x_max, ticks(&frame)), Scale::new(0.0..frame.y_max, steps))?;
-    paper.take_up(Pen { shape: "ring", ..Pen::default() });
-    axes.configure_mesh()
-        .disable_x_mesh()
-        .axis_style(hidden())
-        .bold_line_style(stroke(svg::GRID, 1.0))
-        // Labels keep twice this distance from the axes.
-        .set_all_tick_mark_size(units(5.0))
-        .label_style(small(HPos::Center))
-        .x_label_formatter(&|x| number(*x))
-        .y_label_formatter(&|y| if chart.is_share { format!("{:.0}%", y * 100.0) } else { number(*y) })
-        .axis_desc_style(lettering(13.0, svg::INK, false, HPos::Center))
-        .x_desc(&chart.x_label)
-        .draw()?;
-    let label = lettering(13.0, svg::INK, false, HPos::Left);
-    root.draw_text(&chart.y_label, &label, (units(LEFT - 10.0), units(TOP - 16.0)))?;
-    Ok(axes)
+/// The lines' names below the plot, each behind a piece of its line, from `top`; returns where they end.
+fn draw_key(svg: &mut Svg, chart: &LineChart, top: f64, layout: Layout) -> f64 {
+    let (mut y, left) = (top, layout.margin());
+    for (index, line) in chart.lines.iter().enumerate() {
+        y += 20.0;
+        let (colour, dash) = STYLES[index % STYLES.len()];
+        let width = if line.is_bold { 3.5 } else { 2.0 };
+        let style = format!(r#"fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}""#);
+        svg.path("line", &format!("M{} {}h30", number(left), number(y - 4.0)), &style, None);
+        let ink = ink(12.5, colour, "line-name");
+        let ink = if line.is_bold { ink.bold() } else { ink };
+        let room = layout.width() - 2.0 * left - 38.0;
+        let shown = text::wrap(&line.name, room, ink.size, line.is_bold, 1).concat();
+        svg.text(left + 38.0, y, Anchor::Start, ink, &shown);
+    }
+    y + 6.0
 }
 
-/// At most about a dozen round places on the horizontal axis.
+fn draw_axes(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
+    let small = ink(12.0, svg::MUTED, "muted");
+    let (left, right, bottom) = (frame.left, frame.right, frame.bottom);
+    for step in 0..=5 {
+        let value = frame.y_max * f64::from(step) / 5.0;
+        let y = frame.y(value);
+        let data = format!("M{} {}H{}", number(left), number(y), number(right));
+        svg.path("ring", &data, &format!(r#"fill="none" stroke="{}" stroke-width="1""#, svg::GRID), None);
+        let label = if chart.is_share { format!("{:.0}%", value * 100.0) } else { number(value) };
+        svg.text(left - 10.0, y + 4.0, Anchor::End, small, &label);
+    }
+    for x in ticks(frame) {
+        svg.text(frame.x(x), bottom + 20.0, Anchor::Middle, small, &number(x));
+    }
+    svg.text((left + right) / 2.0, bottom + 44.0, Anchor::Middle, ink(13.0, svg::INK, "ink"), &chart.x_label);
+    svg.text(left - 10.0, frame.top - 12.0, Anchor::Start, ink(13.0, svg::INK, "ink"), &chart.y_label);
+}
+
+/// A few round places on the horizontal axis.
 fn ticks(frame: &Frame) -> Vec<f64> {
     let span = frame.x_max - frame.x_min;
-    let step = (nice_above(span / 12.0)).max(1.0).round();
+    let step = (nice_above(span / frame.n_ticks_max)).max(1.0).round();
     let first = (frame.x_min / step).ceil();
     let n = ((frame.x_max / step).floor() - first) as usize;
     (0..=n).map(|index| (first + index as f64) * step).collect()
@@ -167,50 +205,63 @@ fn nice_above(value: f64) -> f64 {
     power * steps.into_iter().find(|step| step * power >= value * (1.0 - 1e-9)).unwrap_or(10.0)
 }
 
-fn draw_line(paper: &Paper, root: &Root, plot: &Plot, line: &Line, index: usize, is_share: bool) -> Drawn {
-    let (colour, dashes) = STYLES[index % STYLES.len()];
-    let places: Vec<(f64, f64)> = line.points.iter().map(|point| (point.x, point.y)).collect();
+fn draw_line(svg: &mut Svg, line: &Line, index: usize, frame: &Frame, is_share: bool) {
+    let (colour, dash) = STYLES[index % STYLES.len()];
+    let width = if line.is_bold { 3.5 } else { 2.0 };
+    let places: Vec<String> =
+        line.points.iter().map(|point| format!("{} {}", number(frame.x(point.x)), number(frame.y(point.y)))).collect();
     if places.len() > 1 {
-        let (dashes, tooltip) = (Some(dashes), Some(line.name.clone()));
-        paper.take_up(Pen { shape: "line", dashes, tooltip, ..Pen::default() });
-        plot.draw(&PathElement::new(places, stroke(colour, if line.is_bold { 3.5 } else { 2.0 })))?;
+        let style = format!(
+            r#"fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}" stroke-linejoin="round""#
+        );
+        svg.path("line", &format!("M{}", places.join("L")), &style, Some(&line.name));
     }
     if line.points.len() > N_DOTS_MAX {
-        return Ok(());
+        return;
     }
     for point in &line.points {
+        let (x, y) = (frame.x(point.x), frame.y(point.y));
         if let Some([low, high]) = point.interval {
-            paper.take_up(Pen { shape: "line", ..Pen::default() });
-            plot.draw(&PathElement::new([(point.x, low), (point.x, high)], stroke(colour, 1.0)))?;
+            let data = format!("M{} {}V{}", number(x), number(frame.y(low)), number(frame.y(high)));
+            svg.path("line", &data, &format!(r#"fill="none" stroke="{colour}" stroke-width="1""#), None);
         }
-        let value = if is_share { words::percent(Some(point.y)) } else { number(point.y) };
-        let tooltip = Some(format!("{} at {}: {value}", line.name, number(point.x)));
-        paper.take_up(Pen { shape: "line", rim: Some((svg::BACKGROUND, 1.0)), tooltip, ..Pen::default() });
         let radius = if line.is_bold { 5.0 } else { 3.5 };
-        plot.draw(&Circle::new((point.x, point.y), units(radius), fill(colour)))?;
-        let (x, y) = plot.map_coordinate(&(point.x, point.y));
+        let value = if is_share { words::percent(Some(point.y)) } else { number(point.y) };
+        let tooltip = svg::escape(&format!("{} at {}: {value}", line.name, number(point.x)));
+        svg.raw(&format!(
+            r##"<circle class="line" cx="{}" cy="{}" r="{radius}" fill="{colour}" stroke="#FFFFFF" stroke-width="1"><title>{tooltip}</title></circle>"##,
+            number(x),
+            number(y)
+        ));
         for (position, mark) in point.marks.chars().enumerate() {
-            draw_mark(paper, root, (x + units(17.0 * position as f64), y - units(15.0)), mark)?;
+            draw_mark(svg, x + 17.0 * position as f64, y - 15.0, mark);
         }
     }
-    Ok(())
 }
 
 /// A warning's letter on a disc.
-fn draw_mark(paper: &Paper, root: &Root, place: (i32, i32), mark: char) -> Drawn {
-    paper.take_up(Pen { shape: "warning-disc", text: (svg::BACKGROUND, "warning-letter"), ..Pen::default() });
-    root.draw(&Circle::new(place, units(8.0), fill(svg::WARNING)))?;
-    root.draw_text(&mark.to_string(), &lettering(11.0, svg::BACKGROUND, true, HPos::Center), place)
+fn draw_mark(svg: &mut Svg, x: f64, y: f64, mark: char) {
+    svg.raw(&format!(
+        r#"<circle class="warning-disc" cx="{}" cy="{}" r="8" fill="{}"/>"#,
+        number(x),
+        number(y),
+        svg::WARNING
+    ));
+    let style = ink(11.0, svg::BACKGROUND, "warning-letter").bold();
+    svg.text(x, y + 4.0, Anchor::Middle, style, &mark.to_string());
 }
 
 /// The names at the lines' ends, pushed apart where they would overlap.
-fn draw_names(paper: &Paper, root: &Root, plot: &Plot, chart: &LineChart) -> Drawn {
-    let end = |line: &Line| line.points.last().map(|point| pixels(plot.map_coordinate(&(point.x, point.y)).1));
-    let mut ends: Vec<(f64, usize)> =
-        chart.lines.iter().enumerate().filter_map(|(index, line)| Some((end(line)?, index))).collect();
+fn draw_names(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
+    let mut ends: Vec<(f64, usize)> = chart
+        .lines
+        .iter()
+        .enumerate()
+        .filter_map(|(index, line)| Some((frame.y(line.points.last()?.y), index)))
+        .collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut lowest = f64::NEG_INFINITY;
-    let floor = HEIGHT - BOTTOM + 4.0;
+    let floor = frame.bottom + 4.0;
     let overflow = (TOP + NAME_HEIGHT * ends.len() as f64 - floor).max(0.0);
     for (position, (y, index)) in ends.iter().enumerate() {
         // Those below need room, too.
@@ -218,13 +269,11 @@ fn draw_names(paper: &Paper, root: &Root, plot: &Plot, chart: &LineChart) -> Dra
         let place = y.min(floor - NAME_HEIGHT * n_below).max(lowest + NAME_HEIGHT).max(TOP - overflow);
         lowest = place;
         let line = &chart.lines[*index];
-        let colour = STYLES[*index % STYLES.len()].0;
+        let style = ink(13.0, STYLES[*index % STYLES.len()].0, "line-name");
+        let style = if line.is_bold { style.bold() } else { style };
         let shown = text::wrap(&line.name, RIGHT - 24.0, 13.0, line.is_bold, 1).concat();
-        paper.take_up(Pen { text: (colour, "line-name"), ..Pen::default() });
-        let style = lettering(13.0, colour, line.is_bold, HPos::Left);
-        root.draw_text(&shown, &style, (units(WIDTH - RIGHT + 14.0), units(place)))?;
+        svg.text(frame.right + 14.0, place + 4.0, Anchor::Start, style, &shown);
     }
-    Ok(())
 }
 
 /// The chart in words, for those who cannot see it.
@@ -284,8 +333,18 @@ mod tests {
     fn a_chart_can_be_drawn_and_its_text_is_escaped() {
         let drawn = lines(&chart(true));
         assert!(drawn.contains("&lt;after&gt;") && drawn.contains(">L</text>"), "{drawn}");
-        assert!(drawn.contains(">60%</text>") && drawn.contains(">1</text>"), "both axes have numbers: {drawn}");
         assert!(super::super::png(&drawn, 960).unwrap().len() > 1000);
+    }
+
+    #[test]
+    fn a_narrow_chart_names_its_lines_below_and_keeps_long_words_inside() {
+        let mut long = chart(true);
+        long.lines[1].name = "a-dataset-with-a-rather-long-name/validation, which was not tuned on".to_owned();
+        long.notes = vec!["L: more than a tenth of the answers name a label of what was tuned on".to_owned()];
+        let drawn = lines_in(&long, Layout::Narrow);
+        assert_eq!(drawn.matches("line-name").count(), 2);
+        assert!(drawn.contains("viewBox=\"0 0 360 ") && drawn.contains("…") && !drawn.contains("NaN"), "{drawn}");
+        super::super::raster::parse(&drawn).unwrap();
     }
 
     #[test]

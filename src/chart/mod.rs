@@ -6,13 +6,13 @@
 //! [`RoseChart::of_summary`] fills; [`ComparisonCharts`] draws all that belong to a comparison. The ids in a picture begin with
 //! `rose-`, so that a page that holds several can tell them apart.
 
-mod axes;
 #[cfg(test)]
 pub(crate) mod comparison_samples;
 mod families;
 mod forest;
 mod geometry;
 mod labels;
+mod layout;
 mod legend;
 mod lines;
 mod of_comparison;
@@ -33,10 +33,38 @@ mod transitions;
 pub mod words;
 
 pub use forest::{ForestChart, ForestGroup, ForestRow, Shown, forest, shown};
+pub use layout::{Drawn, Layout};
 pub use lines::{Line, LineChart, LinePoint, lines};
-pub use of_comparison::{ComparisonCharts, Figure};
-pub use raster::{PNG_WIDTH_PX, png};
+pub use of_comparison::ComparisonCharts;
+pub use raster::png;
 pub use rose::{Axis, Point, Role, RoseChart, RoseOptions, Scale, Series, Style, UnknownName, rose};
 pub use small_multiples::{SmallMultiples, SmallRose, small_multiples};
 pub use svg::escape;
 pub use transitions::{Flow, TransitionChart, TransitionPanel, transitions};
+
+impl Drawn {
+    /// A rose.
+    pub fn rose(chart: &RoseChart) -> Self {
+        Self::of(|layout| rose::rose_in(chart, layout))
+    }
+
+    /// A line chart.
+    pub fn lines(chart: &LineChart) -> Self {
+        Self::of(|layout| lines::lines_in(chart, layout))
+    }
+
+    /// A forest plot.
+    pub fn forest(chart: &ForestChart) -> Self {
+        Self::of(|layout| forest::forest_in(chart, layout))
+    }
+
+    /// A transition diagram.
+    pub fn transitions(chart: &TransitionChart) -> Self {
+        Self::of(|layout| transitions::transitions_in(chart, layout))
+    }
+
+    /// Small multiples.
+    pub fn small_multiples(multiples: &SmallMultiples) -> Self {
+        Self::of(|layout| small_multiples::small_multiples_in(multiples, layout))
+    }
+}

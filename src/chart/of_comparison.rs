@@ -1,101 +1,27 @@
 //! A comparison as charts.
 
-use super::forest::{ForestChart, ForestGroup, ForestRow, forest};
-use super::rose::{Point, Role, RoseChart, RoseOptions, rose};
-use super::small_multiples::{SmallMultiples, SmallRose, small_multiples};
-use super::transitions::{Flow, TransitionChart, TransitionPanel, transitions};
+use super::forest::{ForestChart, ForestGroup, ForestRow};
+use super::layout::Drawn;
+use super::rose::{Point, Role, RoseChart, RoseOptions};
+use super::small_multiples::{SmallMultiples, SmallRose};
+use super::transitions::{Flow, TransitionChart, TransitionPanel};
 use super::words;
 use crate::compare::{CandidateComparison, Comparison, DatasetComparison, Summary};
 
 /// From so many candidates on, small multiples show them side by side.
 const N_MULTIPLES_MIN: usize = 2;
 
-/// The charts of a comparison, one a line, in the order in which a page shows them.
-const CHARTS: [ComparisonChart; 3] = [FOREST, ROSE, TRANSITIONS];
-
-/// A chart of a comparison.
-struct ComparisonChart {
-    /// The name of its files.
-    name: &'static str,
-    /// Draws all candidates together.
-    whole: fn(&Basis<'_>) -> Option<Figure>,
-    /// Draws one candidate.
-    of_candidate: fn(&Basis<'_>, &CandidateComparison, &Summary) -> Option<Figure>,
-}
-
-/// What each dataset lost under each candidate, on one scale.
-const FOREST: ComparisonChart = ComparisonChart {
-    name: "forest",
-    whole: |basis| {
-        let svg = forest(&ForestChart::of_comparison(basis.comparison, basis.margin));
-        Some(Figure { svg, caption: "The same numbers stand in the table below.".to_owned() })
-    },
-    of_candidate: |_, _, _| None,
-};
-
-/// Before against after with the encoder behind, and where there are several candidates all roses on one scale.
-const ROSE: ComparisonChart = ComparisonChart {
-    name: "rose",
-    whole: |basis| {
-        let multiples = SmallMultiples::of_comparison(basis.comparison, basis.before, basis.afters, basis.options);
-        (basis.afters.len() >= N_MULTIPLES_MIN).then(|| Figure {
-            svg: small_multiples(&multiples),
-            caption: "All checkpoints on one scale; the numbers stand in the table above.".to_owned(),
-        })
-    },
-    of_candidate: |basis, candidate, after| {
-        let mut chart = RoseChart::before_after(basis.before, after, basis.options);
-        chart.show_pairs(candidate);
-        let caption = format!(
-            "Left half of a petal: before; right half: after; the {} behind. The numbers stand in the table below.",
-            words::encoder_noun(&after.encoder)
-        );
-        Some(Figure { svg: rose(&chart), caption })
-    },
-};
-
-/// What each image was and is.
-const TRANSITIONS: ComparisonChart = ComparisonChart {
-    name: "transitions",
-    whole: |_| None,
-    of_candidate: |basis, candidate, _| {
-        let svg = transitions(&TransitionChart::of_candidate(&basis.comparison.baseline, candidate));
-        let caption = "The same numbers stand under “What became of the images” of each dataset.".to_owned();
-        Some(Figure { svg, caption })
-    },
-};
-
-/// What the charts of a comparison are drawn from.
-struct Basis<'a> {
-    comparison: &'a Comparison,
-    before: &'a Summary,
-    /// In the comparison's order.
-    afters: &'a [&'a Summary],
-    options: RoseOptions,
-    /// The fall that is still accepted, where one is set.
-    margin: Option<f64>,
-}
-
-/// A chart with what a page says below it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Figure {
-    /// An SVG document.
-    pub svg: String,
-    /// A sentence or two.
-    pub caption: String,
-}
-
 /// All charts of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComparisonCharts {
-    drawn: Vec<DrawnChart>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct DrawnChart {
-    name: &'static str,
-    whole: Option<Figure>,
-    by_candidate: Vec<Figure>,
+    /// What each dataset lost under each candidate, on one scale.
+    pub forest: Drawn,
+    /// All candidates' roses, small; absent where there is but one.
+    pub small_multiples: Option<Drawn>,
+    /// Before against after with the encoder behind: one a candidate.
+    pub roses: Vec<Drawn>,
+    /// What each image was and is: one a candidate.
+    pub transitions: Vec<Drawn>,
 }
 
 impl ComparisonCharts {
@@ -108,36 +34,26 @@ impl ComparisonCharts {
         options: RoseOptions,
         margin: Option<f64>,
     ) -> Self {
-        let basis = Basis { comparison, before, afters, options, margin };
-        let candidates = || comparison.candidates.iter().zip(afters);
-        let drawn = CHARTS.iter().map(|chart| DrawnChart {
-            name: chart.name,
-            whole: (chart.whole)(&basis),
-            by_candidate: candidates()
-                .filter_map(|(candidate, after)| (chart.of_candidate)(&basis, candidate, after))
+        let multiples = SmallMultiples::of_comparison(comparison, before, afters, options);
+        Self {
+            forest: Drawn::forest(&ForestChart::of_comparison(comparison, margin)),
+            small_multiples: (afters.len() >= N_MULTIPLES_MIN).then(|| Drawn::small_multiples(&multiples)),
+            roses: comparison
+                .candidates
+                .iter()
+                .zip(afters)
+                .map(|(candidate, after)| {
+                    let mut chart = RoseChart::before_after(before, after, options);
+                    chart.show_pairs(candidate);
+                    Drawn::rose(&chart)
+                })
                 .collect(),
-        });
-        Self { drawn: drawn.collect() }
-    }
-
-    /// The charts of all candidates together.
-    pub fn overview(&self) -> impl Iterator<Item = &Figure> {
-        self.drawn.iter().filter_map(|chart| chart.whole.as_ref())
-    }
-
-    /// The charts of the candidate at `index`.
-    pub fn of_candidate(&self, index: usize) -> impl Iterator<Item = &Figure> {
-        self.drawn.iter().filter_map(move |chart| chart.by_candidate.get(index))
-    }
-
-    /// The charts by the name of their file: each of all candidates together, or of the first one.
-    pub fn main(&self) -> impl Iterator<Item = (&'static str, &Figure)> {
-        self.drawn.iter().filter_map(|chart| Some((chart.name, chart.whole.as_ref().or(chart.by_candidate.first())?)))
-    }
-
-    /// The charts of the candidate at `index`, by the name of their file.
-    pub fn named_of_candidate(&self, index: usize) -> impl Iterator<Item = (&'static str, &Figure)> {
-        self.drawn.iter().filter_map(move |chart| Some((chart.name, chart.by_candidate.get(index)?)))
+            transitions: comparison
+                .candidates
+                .iter()
+                .map(|candidate| Drawn::transitions(&TransitionChart::of_candidate(&comparison.baseline, candidate)))
+                .collect(),
+        }
     }
 }
 

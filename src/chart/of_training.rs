@@ -4,7 +4,7 @@ use super::lines::{Line, LineChart, LinePoint};
 use crate::finetune::{Curve, DatasetCurve, Mark};
 
 impl LineChart {
-    /// Accuracy over epochs, one line a dataset (Figures 6 and 7 of the EMT paper). `None` where nothing was evaluated.
+    /// Accuracy over epochs, one line per dataset (Figures 6 and 7 of the EMT paper). `None` where nothing was evaluated.
     pub fn of_curve(curve: &Curve) -> Option<Self> {
         let lines: Vec<Line> = curve.datasets.iter().map(line).filter(|line| !line.points.is_empty()).collect();
         if lines.is_empty() {

@@ -199,6 +199,7 @@ fn tip_number(mark: &Mark<'_>, chart: &RoseChart, slots: &Slots) -> TipNumber {
         _ => vec![mark.angle, mark.angle - 0.35 * beside, mark.angle + 0.35 * beside, mark.angle - beside],
     };
     TipNumber {
+        role: mark.series.role,
         text: words::percent_number(Some(mark.point.accuracy)),
         ink: number_ink(mark.series.role, chart.axes.len()),
         radius,

@@ -110,6 +110,7 @@ fn tip_number(chart: &RoseChart, series: &Series, value: Point, angle: f64) -> T
     let radius = RADIUS * chart.scale.fraction(value.accuracy);
     let side = 20.0 / radius.max(40.0);
     TipNumber {
+        role: series.role,
         text: words::percent_number(Some(value.accuracy)),
         ink: petals::number_ink(series.role, chart.axes.len()),
         radius,

@@ -9,9 +9,6 @@ use resvg::usvg::{Options, Tree};
 
 use crate::assets::font;
 
-/// The width of every PNG that `emt` writes, in pixels.
-pub const PNG_WIDTH_PX: u32 = 1600;
-
 /// No picture is larger than this to a side, in pixels.
 const SIDE_PX_MAX: u32 = 16_384;
 

@@ -2,27 +2,80 @@
 
 use std::str::FromStr;
 
-use strum::{EnumCount, IntoStaticStr, VariantArray};
-
 use super::geometry::{RADIUS, Rect, Slots, point};
-use super::labels::{self, AxisLabel, Obstacles};
+use super::labels::{self, AxisLabel, LabelStyle, Obstacles};
+use super::layout::Layout;
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{legend, petals, radar, text, words};
-
-/// The width of the picture in user units; its height follows from what it holds.
-const WIDTH: f64 = 960.0;
-
-/// The least distance from the edge.
-const MARGIN: f64 = 40.0;
-
-/// Header lines break early enough for a page whose reader lacks the font and has a wider one.
-const HEADER_WIDTH: f64 = 0.88 * (WIDTH - 2.0 * MARGIN);
 
 /// The accuracies at which rings stand.
 const RINGS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
+/// What differs between a rose for a screen and one for a phone. The plot is the same; a phone shows it smaller, and so its words are
+/// larger beside it.
+struct Look {
+    /// The width of the picture in user units; its height follows from what it holds.
+    width: f64,
+    /// The least distance from the edge.
+    margin: f64,
+    /// How many times larger words are than on a wide chart.
+    scale: f64,
+    /// The same of the title.
+    title_scale: f64,
+    /// How many lines a paragraph of the header may take.
+    n_header_lines_max: usize,
+    /// The rings that say what they are.
+    labelled_rings: &'static [f64],
+    /// With more datasets than these, only the model's numbers stand at the tips.
+    n_all_numbers_max: usize,
+    /// With more than these, none do.
+    n_numbers_max: usize,
+}
+
+impl Look {
+    fn of(layout: Layout) -> Self {
+        match layout {
+            Layout::Wide => Self {
+                width: 960.0,
+                margin: 40.0,
+                scale: 1.0,
+                title_scale: 1.0,
+                n_header_lines_max: 3,
+                labelled_rings: &RINGS,
+                n_all_numbers_max: usize::MAX,
+                n_numbers_max: usize::MAX,
+            },
+            Layout::Narrow => Self {
+                width: 800.0,
+                margin: 16.0,
+                scale: 1.85,
+                title_scale: 1.5,
+                n_header_lines_max: 8,
+                labelled_rings: &[0.5, 1.0],
+                n_all_numbers_max: 4,
+                n_numbers_max: 8,
+            },
+        }
+    }
+
+    /// The width of a line across the whole picture.
+    fn line_width(&self) -> f64 {
+        self.width - 2.0 * self.margin
+    }
+}
+
+/// How the names of datasets look in a layout.
+pub(super) fn label_style(layout: Layout) -> LabelStyle {
+    match layout {
+        Layout::Wide => LabelStyle { half_width: 460.0, scale: 1.0, n_named_max: usize::MAX, may_turn: false },
+        Layout::Narrow => {
+            LabelStyle { half_width: 392.0, scale: Look::of(layout).scale, n_named_max: 4, may_turn: true }
+        }
+    }
+}
+
 /// How an accuracy becomes a radius.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, IntoStaticStr, VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Scale {
     /// The radius is proportional to the accuracy.
@@ -32,7 +85,7 @@ pub enum Scale {
 }
 
 /// How the series are drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumCount, IntoStaticStr, VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Style {
     /// One petal a dataset and subject.
@@ -52,7 +105,7 @@ pub struct UnknownName {
 
 impl Scale {
     /// All scales, in the order in which help lists them.
-    pub const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
+    pub const ALL: [Scale; 2] = [Scale::Radius, Scale::Area];
 
     /// The name that `--rose-scale` takes.
     pub fn name(self) -> &'static str {
@@ -71,7 +124,7 @@ impl Scale {
 
 impl Style {
     /// All styles, in the order in which help lists them.
-    pub const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
+    pub const ALL: [Style; 2] = [Style::Petals, Style::Radar];
 
     /// The name that `--rose-style` takes.
     pub fn name(self) -> &'static str {
@@ -187,59 +240,99 @@ pub struct Point {
 
 /// Draws `chart` as an SVG document.
 pub fn rose(chart: &RoseChart) -> String {
+    rose_in(chart, Layout::Wide)
+}
+
+/// Draws `chart` as an SVG document, for a screen or for a phone.
+pub(super) fn rose_in(chart: &RoseChart, layout: Layout) -> String {
+    let (look, style) = (Look::of(layout), label_style(layout));
     let mut svg = Svg::default();
-    let header = draw_header(&mut svg, chart);
+    let header = draw_header(&mut svg, chart, &look);
     let slots = Slots::new(chart.axes.len());
-    let labels = labels::place_axis_labels(chart, &slots.angles);
+    let labels = labels::place_axis_labels(chart, &slots.angles, style);
     let edge = |side: fn(&AxisLabel) -> f64| labels.iter().map(side).fold(RADIUS + 16.0, f64::max);
     let centre_y = header + 14.0 + edge(|label| -label.rect.y0);
-    svg.open("plot", WIDTH / 2.0, centre_y);
-    draw_plot(&mut svg, chart, &slots, &labels);
+    svg.open("plot", look.width / 2.0, centre_y);
+    draw_plot(&mut svg, chart, &slots, &labels, &look);
     svg.close();
     let legend_top = centre_y + edge(|label| label.rect.y1) + 26.0;
-    let legend_height = legend::draw(&mut svg, chart, WIDTH / 2.0, WIDTH - 2.0 * MARGIN, legend_top);
+    let legend_height = legend::draw(&mut svg, chart, look.width / 2.0, look.line_width(), legend_top, look.scale);
     let mut bottom = legend_top + legend_height + 10.0;
-    for line in chart.footer.iter().flat_map(|text| text::wrap(text, WIDTH - 2.0 * MARGIN, 11.5, false, 4)) {
-        bottom += 16.0;
-        svg.text(WIDTH / 2.0, bottom, Anchor::Middle, ink(11.5, svg::MUTED, "muted"), &line);
+    if chart.axes.len() > style.n_named_max {
+        bottom = draw_key(&mut svg, chart, &look, bottom);
     }
-    svg.finish(WIDTH, (bottom + 22.0).ceil(), &chart.title, &description(chart))
+    let small = ink(11.5 * look.scale, svg::MUTED, "muted");
+    let n_lines_max = layout.either(4, 12);
+    for line in chart.footer.iter().flat_map(|text| text::wrap(text, look.line_width(), small.size, false, n_lines_max))
+    {
+        bottom += 16.0 * look.scale;
+        let (x, anchor) = layout.either((look.width / 2.0, Anchor::Middle), (look.margin, Anchor::Start));
+        svg.text(x, bottom, anchor, small, &line);
+    }
+    svg.finish(look.width, (bottom + 22.0).ceil(), &chart.title, &description(chart))
+}
+
+/// What the numbers at the ring stand for, from `top`; returns where it ends.
+fn draw_key(svg: &mut Svg, chart: &RoseChart, look: &Look, top: f64) -> f64 {
+    let size = 12.5 * look.scale;
+    let mut y = top;
+    for (index, axis) in chart.axes.iter().enumerate() {
+        let unscored = labels::unscored(chart, index);
+        let remarks = axis.remarks.iter().chain(&unscored).chain(&axis.warning);
+        let remarks: String = remarks.map(|remark| format!(" · {remark}")).collect();
+        let words = format!("{}: {}{remarks}", index + 1, axis.name);
+        for line in text::wrap(&words, look.line_width(), size, false, 3) {
+            y += 1.35 * size;
+            svg.text(look.margin, y, Anchor::Start, ink(size, svg::INK, "ink"), &line);
+        }
+    }
+    y + 10.0
 }
 
 /// Title, subtitle and warnings; returns where they end.
-fn draw_header(svg: &mut Svg, chart: &RoseChart) -> f64 {
+fn draw_header(svg: &mut Svg, chart: &RoseChart, look: &Look) -> f64 {
     let blocks = [
-        (std::slice::from_ref(&chart.title), ink(25.0, svg::INK, "ink").bold(), 0.0),
-        (&chart.subtitle[..], ink(14.0, svg::MUTED, "muted"), 5.0),
-        (&chart.warnings[..], ink(14.0, svg::WARNING, "warning").bold(), 2.0),
+        (std::slice::from_ref(&chart.title), ink(25.0 * look.title_scale, svg::INK, "ink").bold(), 0.0),
+        (&chart.subtitle[..], ink(14.0 * look.scale, svg::MUTED, "muted"), 5.0),
+        (&chart.warnings[..], ink(14.0 * look.scale, svg::WARNING, "warning").bold(), 2.0),
     ];
+    // Lines break early enough for a page whose reader lacks the font and has a wider one.
+    let width = 0.88 * look.line_width();
     let mut y = 24.0;
     for (paragraphs, style, space_above) in blocks {
         y += space_above;
-        let broken = |text: &String| text::wrap(text, HEADER_WIDTH, style.size, style.is_bold, 3);
+        let broken = |text: &String| text::wrap(text, width, style.size, style.is_bold, look.n_header_lines_max);
         for line in paragraphs.iter().flat_map(broken) {
             y += style.size * 1.42;
-            svg.text(MARGIN, y, Anchor::Start, style, &line);
+            svg.text(look.margin, y, Anchor::Start, style, &line);
         }
     }
     y + 8.0
 }
 
-fn draw_plot(svg: &mut Svg, chart: &RoseChart, slots: &Slots, axis_labels: &[AxisLabel]) {
+fn draw_plot(svg: &mut Svg, chart: &RoseChart, slots: &Slots, axis_labels: &[AxisLabel], look: &Look) {
     let mut obstacles = Obstacles::default();
     draw_rings(svg, chart.scale);
-    let numbers = match chart.style {
+    let mut numbers = match chart.style {
         Style::Petals => petals::draw(svg, chart, slots, &mut obstacles),
         Style::Radar => radar::draw(svg, chart, slots, &mut obstacles),
     };
+    let n_axes = chart.axes.len();
+    numbers.retain(|number| {
+        n_axes <= look.n_all_numbers_max || (number.role == Role::Model && n_axes <= look.n_numbers_max)
+    });
+    for number in &mut numbers {
+        number.ink.size *= look.scale;
+    }
     obstacles.rects.extend(axis_labels.iter().map(|label| label.rect));
-    draw_ring_labels(svg, chart.scale, slots.label_angle, &mut obstacles);
+    draw_ring_labels(svg, chart.scale, slots.label_angle, &mut obstacles, look);
     labels::draw_tip_numbers(svg, &numbers, &mut obstacles);
     for label in axis_labels {
         label.draw(svg);
     }
     if chart.axes.is_empty() {
-        svg.text(0.0, 5.0, Anchor::Middle, ink(15.0, svg::WARNING, "warning"), "no datasets");
+        let style = ink(15.0 * look.scale, svg::WARNING, "warning");
+        svg.text(0.0, 5.0, Anchor::Middle, style, "no datasets");
     }
 }
 
@@ -259,13 +352,13 @@ fn draw_rings(svg: &mut Svg, scale: Scale) {
     svg.close();
 }
 
-fn draw_ring_labels(svg: &mut Svg, scale: Scale, angle: f64, obstacles: &mut Obstacles) {
-    let style = ink(11.0, svg::MUTED, "muted").halo();
-    for accuracy in RINGS {
+fn draw_ring_labels(svg: &mut Svg, scale: Scale, angle: f64, obstacles: &mut Obstacles, look: &Look) {
+    let style = ink(11.0 * look.scale, svg::MUTED, "muted").halo();
+    for &accuracy in look.labelled_rings {
         let words = words::chance(accuracy).replace("0.0%", "0%");
         let radius = RADIUS * scale.fraction(accuracy);
         let (x, y) = point(radius, angle);
-        svg.text(x, y + 4.0, Anchor::Middle, style, &words);
+        svg.text(x, y + 4.0 * look.scale, Anchor::Middle, style, &words);
         obstacles.rects.push(Rect::centred(x, y, text::width(&words, style.size, false), style.size));
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use super::layout::Layout;
 use super::{text, words};
 use crate::assets::font;
 
@@ -166,19 +167,23 @@ impl Svg {
         self.raw(&line);
     }
 
-    /// A title and lines below it, for a picture of this width; returns where they end.
-    pub fn heading(&mut self, width: f64, title: &str, subtitle: &[String]) -> f64 {
-        let style = ink(21.0, INK, "ink").bold();
+    /// A title and lines below it; returns where they end.
+    pub fn heading(&mut self, layout: Layout, title: &str, subtitle: &[String]) -> f64 {
+        let style = ink(layout.either(21.0, 17.0), INK, "ink").bold();
+        let small = ink(layout.either(13.0, 12.0), MUTED, "muted");
         // A reader without the font may have a wider one.
-        let room = 0.88 * width;
-        let mut y = 12.0;
-        for line in text::wrap(&words::printable(title), room, style.size, true, 2) {
-            y += 26.0;
-            self.text(32.0, y, Anchor::Start, style, &line);
+        let room = 0.88 * layout.width();
+        let mut y = layout.either(12.0, 2.0);
+        for line in text::wrap(&words::printable(title), room, style.size, true, layout.either(2, 4)) {
+            y += layout.either(26.0, 22.0);
+            self.text(layout.margin(), y, Anchor::Start, style, &line);
         }
-        for line in subtitle.iter().flat_map(|line| text::wrap(&words::printable(line), room, 13.0, false, 3)) {
-            y += 20.0;
-            self.text(32.0, y, Anchor::Start, ink(13.0, MUTED, "muted"), &line);
+        let n_lines_max = layout.either(3, 8);
+        for line in
+            subtitle.iter().flat_map(|line| text::wrap(&words::printable(line), room, small.size, false, n_lines_max))
+        {
+            y += layout.either(20.0, 17.0);
+            self.text(layout.margin(), y, Anchor::Start, small, &line);
         }
         y
     }

@@ -3,9 +3,10 @@
 
 use resvg::usvg::roxmltree::{Document, Node};
 
+use super::comparison_samples::{candidate, compared, comparison, summaries};
 use super::geometry::{RADIUS, Rect, petal};
 use super::samples::{dataset, four, many, subject, summary, without_encoder};
-use super::{RoseChart, RoseOptions, Scale, Style, png, raster, rose, text};
+use super::{ComparisonCharts, Drawn, RoseChart, RoseOptions, Scale, Style, png, raster, rose, text};
 use crate::compare::Summary;
 
 const PLAIN: RoseOptions = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
@@ -275,4 +276,80 @@ fn before_and_after_are_the_two_halves_of_a_petal() {
     }
     assert!(svg.contains("fell by 22.0 points"));
     raster::parse(&svg).unwrap();
+}
+
+/// How wide the column of a page is on a phone of 390 pixels.
+const PHONE_COLUMN_PX: f64 = 358.0;
+
+/// Every text with its left and right end and its size, as a phone shows it in pixels, and the width of the picture.
+fn texts_on_a_phone(svg: &str) -> Vec<(String, [f64; 2], f64)> {
+    let document = Document::parse(svg).unwrap();
+    let view_box = document.root_element().attribute("viewBox").unwrap();
+    let scale = PHONE_COLUMN_PX / view_box.split(' ').nth(2).unwrap().parse::<f64>().unwrap();
+    let number = |node: &Node<'_, '_>, name: &str| node.attribute(name).unwrap().parse::<f64>().unwrap();
+    let texts = document.descendants().filter(|node| node.tag_name().name() == "text");
+    texts
+        .map(|node| {
+            let words = node.text().unwrap_or_default();
+            let moved: f64 = node
+                .ancestors()
+                .filter_map(|group| {
+                    group.attribute("transform")?.strip_prefix("translate(")?.split(' ').next()?.parse::<f64>().ok()
+                })
+                .sum();
+            let (x, size) = (number(&node, "x") + moved, number(&node, "font-size"));
+            let width = text::width(words, size, node.attribute("font-weight").is_some());
+            let left = match node.attribute("text-anchor") {
+                Some("middle") => x - width / 2.0,
+                Some("end") => x - width,
+                _ => x,
+            };
+            (words.to_owned(), [left * scale, (left + width) * scale], size * scale)
+        })
+        .collect()
+}
+
+fn assert_fits_a_phone(svg: &str, what: &str) {
+    raster::parse(svg).unwrap();
+    let texts = texts_on_a_phone(svg);
+    assert!(!texts.is_empty(), "{what}");
+    for (words, [left, right], size) in texts {
+        assert!(size >= 9.0, "{what}: `{words}` is {size:.1} px high");
+        assert!(left >= -0.5 && right <= PHONE_COLUMN_PX + 0.5, "{what}: `{words}` from {left:.0} to {right:.0}");
+    }
+}
+
+#[test]
+fn on_a_phone_every_rose_is_legible_and_within_its_column() {
+    for n in 0..=20 {
+        for style in Style::ALL {
+            let run = many(n);
+            let options = RoseOptions { style, ..PLAIN };
+            assert_fits_a_phone(&Drawn::rose(&RoseChart::of_summary(&run, options)).narrow, &format!("{n} {style:?}"));
+            let pair = Drawn::rose(&RoseChart::before_after(&run, &run, options));
+            assert_fits_a_phone(&pair.narrow, &format!("before and after, {n} {style:?}"));
+        }
+    }
+    let paper = RoseOptions { paper_rows: true, ..PLAIN };
+    let drawn = Drawn::rose(&RoseChart::of_summary(&four(), paper));
+    assert_fits_a_phone(&drawn.narrow, "the paper's rows");
+    assert!(drawn.wide == draw(&four(), paper), "the wide one is that of the file");
+}
+
+#[test]
+fn on_a_phone_every_chart_of_a_comparison_is_legible_and_within_its_column() {
+    let flows =
+        [("correct", "correct", 800), ("correct", "leak", 90), ("wrong", "correct", 10), ("wrong", "wrong", 100)];
+    let names = ["embedded/mnist", "embedded/cifar100", "a-dataset-with-a-rather-long-name/validation", "d"];
+    let datasets = || names.map(|name| compared(name, &flows)).to_vec();
+    let runs = ["lora", "checkpoint-with-a-rather-long-name-step-1000", "linear"];
+    let compared = comparison(runs.map(|run| candidate(run, datasets())).to_vec());
+    let (before, afters) = summaries(&compared);
+    let afters: Vec<&Summary> = afters.iter().collect();
+    let charts = ComparisonCharts::draw(&compared, &before, &afters, PLAIN, Some(0.02));
+    assert_fits_a_phone(&charts.forest.narrow, "forest");
+    assert_fits_a_phone(&charts.small_multiples.unwrap().narrow, "overview");
+    for drawn in charts.roses.iter().chain(&charts.transitions) {
+        assert_fits_a_phone(&drawn.narrow, "a candidate's");
+    }
 }

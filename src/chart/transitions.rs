@@ -1,6 +1,7 @@
 //! The transition diagram: what each image was before and is after, as ribbons.
 
 use super::families::{self, Family};
+use super::layout::Layout;
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
 use crate::domain::ErrorCode;
@@ -38,8 +39,6 @@ pub struct Flow {
     pub n: usize,
 }
 
-const WIDTH: f64 = 960.0;
-const MARGIN: f64 = 32.0;
 const GUTTER: f64 = 28.0;
 /// What all images of a panel are high, and more where few images need room for their names.
 const BODY: f64 = 250.0;
@@ -56,25 +55,32 @@ const N_DESCRIBED: usize = 8;
 
 /// The diagram as SVG.
 pub fn transitions(chart: &TransitionChart) -> String {
+    transitions_in(chart, Layout::Wide)
+}
+
+/// The diagram as SVG, for a screen or for a phone.
+pub(super) fn transitions_in(chart: &TransitionChart, layout: Layout) -> String {
+    let margin = layout.margin();
     let mut svg = Svg::default();
     families::define_patterns(&mut svg);
-    let mut top = svg.heading(WIDTH, &chart.title, &chart.subtitle) + 14.0;
-    let n_columns = if chart.panels.len() > 1 { 2 } else { 1 };
-    let width = (WIDTH - 2.0 * MARGIN - GUTTER * (n_columns - 1) as f64) / n_columns as f64;
+    let mut top = svg.heading(layout, &chart.title, &chart.subtitle) + 14.0;
+    let n_columns = if chart.panels.len() > 1 { layout.either(2, 1) } else { 1 };
+    let width = (layout.width() - 2.0 * margin - GUTTER * (n_columns - 1) as f64) / n_columns as f64;
     for row in chart.panels.chunks(n_columns) {
         let mut height: f64 = 0.0;
         for (column, panel) in row.iter().enumerate() {
-            let x = MARGIN + column as f64 * (width + GUTTER);
+            let x = margin + column as f64 * (width + GUTTER);
             height = height.max(draw_panel(&mut svg, panel, x, top, width));
         }
         top += height + PANEL_FOOT;
     }
     if chart.panels.is_empty() {
-        svg.text(WIDTH / 2.0, top + 20.0, Anchor::Middle, ink(15.0, svg::WARNING, "warning"), "no datasets");
+        let middle = layout.width() / 2.0;
+        svg.text(middle, top + 20.0, Anchor::Middle, ink(15.0, svg::WARNING, "warning"), "no datasets");
         top += 50.0;
     }
-    let bottom = draw_legend(&mut svg, chart, top);
-    svg.finish(WIDTH, bottom + 18.0, &chart.title, &description(chart))
+    let bottom = draw_legend(&mut svg, chart, top, layout);
+    svg.finish(layout.width(), bottom + 18.0, &chart.title, &description(chart))
 }
 
 /// One state on one side of a panel.
@@ -146,7 +152,7 @@ fn draw_panel(svg: &mut Svg, panel: &TransitionPanel, x: f64, top: f64, width: f
         svg.text(x, top + 62.0, Anchor::Start, ink(13.0, svg::WARNING, "warning"), "no pairs of answers");
         return 70.0;
     }
-    let names = (width * 0.3).min(150.0);
+    let names = (width * 0.3).clamp(112.0, 150.0);
     let [left, right] = [x + names, x + width - names - BAR];
     let head = ink(12.0, svg::MUTED, "muted");
     svg.text(left + BAR, top + 56.0, Anchor::End, head, "before");
@@ -208,24 +214,32 @@ fn ribbon([left, right]: [f64; 2], [y0, y1]: [f64; 2], [y2, y3]: [f64; 2]) -> St
 }
 
 /// The families that occur, from `top`; returns where the legend ends.
-fn draw_legend(svg: &mut Svg, chart: &TransitionChart, top: f64) -> f64 {
+fn draw_legend(svg: &mut Svg, chart: &TransitionChart, top: f64, layout: Layout) -> f64 {
     let occurs = |family: &Family| {
         let mut flows = chart.panels.iter().flat_map(|panel| &panel.flows).filter(|flow| flow.n > 0);
         flows.any(|flow| [&flow.from, &flow.to].into_iter().any(|state| Family::of_state(state) == *family))
     };
-    let size = 13.0;
-    let mut x = MARGIN;
+    let (size, margin) = (13.0, layout.margin());
+    let (mut x, mut y) = (margin, top);
     svg.open("legend", 0.0, 0.0);
     for family in Family::ALL.into_iter().filter(occurs) {
-        families::bar(svg, family, x, top, 20.0, 13.0, None);
-        svg.text(x + 27.0, top + 11.0, Anchor::Start, ink(size, svg::INK, "ink"), family.name());
-        x += 27.0 + text::width(family.name(), size, false) + 20.0;
+        let needed = 27.0 + text::width(family.name(), size, false);
+        if x > margin && x + needed > layout.width() - margin {
+            (x, y) = (margin, y + 21.0);
+        }
+        families::bar(svg, family, x, y, 20.0, 13.0, None);
+        svg.text(x + 27.0, y + 11.0, Anchor::Start, ink(size, svg::INK, "ink"), family.name());
+        x += needed + 20.0;
     }
     svg.close();
     let note =
         "A ribbon has the colour of what its images became; the strong ones changed between right and not right.";
-    svg.text(MARGIN, top + 35.0, Anchor::Start, ink(12.0, svg::MUTED, "muted"), note);
-    top + 40.0
+    y += 18.0;
+    for line in text::wrap(note, layout.width() - 2.0 * margin, 12.0, false, 5) {
+        y += 17.0;
+        svg.text(margin, y, Anchor::Start, ink(12.0, svg::MUTED, "muted"), &line);
+    }
+    y + 5.0
 }
 
 /// The diagram in words, for those who cannot see it.

@@ -14,7 +14,7 @@ pub(super) struct AdapterOptions {
     /// Adapter over the model; can be repeated
     ///
     /// A folder of PEFT or of LLaVA's trainer, a projector, a merged checkpoint, or ORG/NAME[@REVISION] on the hub. Each adapter
-    /// is a run of its own beside the base. NAME= names its run.
+    /// is its own run, next to the base. NAME= names its run.
     #[arg(long = "adapter", value_name = "[NAME=]DIR")]
     pub(super) adapters: Vec<String>,
     /// Do not evaluate the model without an adapter
@@ -22,7 +22,7 @@ pub(super) struct AdapterOptions {
     pub(super) no_base: bool,
     /// Merge each adapter into the weights
     ///
-    /// The answers are those of a merged checkpoint. By default an adapter's updates are computed beside the weights.
+    /// The answers are those of a merged checkpoint. By default, updates are computed separately, as PEFT does.
     #[arg(long, hide_short_help = true)]
     pub(super) merge: bool,
     /// Accept an adapter that changes nothing

@@ -86,7 +86,7 @@ pub(super) fn calibrate(args: &CalibrateArgs, quiet: bool, out: &mut dyn Write, 
     if let Some(origin) = sheet.origin.as_ref().filter(|origin| origin.judge != judge && run.is_none()) {
         bail!(
             "the sheet `{}` is of a run that was judged by {}, and this is {judge}; hint: give that judge, or \
-             --run RUN to judge its pairs anew",
+             --run RUN to judge its pairs again",
             args.labels.display(),
             origin.judge
         );

@@ -64,7 +64,7 @@ impl RecordedRun {
     }
 
     /// What its journal holds now. A finished run that lost trials since is refused; one that holds others than it ended
-    /// with is told in the second value.
+    /// with is the second value.
     pub fn digest(&self) -> Result<(TrialsDigest, Option<String>)> {
         let now = record::trials_digest(&self.dir)?;
         let Some(then) = TrialsDigest::recorded(&self.manifest).filter(|then| *then != now) else {
@@ -161,11 +161,11 @@ pub(super) struct Passing<'a> {
     /// Of this dataset alone.
     pub spec: &'a RunSpec,
     pub trials: &'a [Trial],
-    /// Whether codes were made anew already.
+    /// Whether codes were made again already.
     pub is_recoded: bool,
 }
 
-/// Compares `candidates` with `baseline`, a dataset at a time, which `watch` sees pass: refuses what is not comparable, makes codes anew, of a
+/// Compares `candidates` with `baseline`, a dataset at a time, which `watch` sees pass: refuses what is not comparable, computes codes again, of a
 /// candidate and of the baseline beside it with the labels that the candidate was fine-tuned on, and refuses trials without a partner.
 pub(super) fn compare(
     baseline: &RecordedRun,
@@ -301,10 +301,10 @@ pub(super) fn settings_note(baseline: &RunSpec, candidate: &RunSpec, name: &str)
     let (before, after) = baseline.model.settings.as_ref().zip(candidate.model.settings.as_ref())?;
     let differences = compare::shown_setting_differences(before, after);
     let told = (!differences.is_empty()).then(|| compare::settings_in_words(&differences))?;
-    Some(format!("`{name}` runs with settings of its own: {told}"))
+    Some(format!("`{name}` runs with its own settings: {told}"))
 }
 
-/// The labels of every fine-tuned dataset: from the runs, else from the catalog. One that nobody knows adds no labels.
+/// The labels of every fine-tuned dataset: from the runs, else from the catalog. One that is not known adds no labels.
 fn tuned_labels(
     baseline: &RecordedRun,
     candidates: &[RecordedRun],
@@ -335,7 +335,7 @@ fn refuse_unpaired(comparison: &Comparison) -> Result<()> {
     for candidate in &comparison.candidates {
         if let Some(dataset) = candidate.datasets.iter().find(|dataset| dataset.n_unpaired > 0) {
             bail!(
-                "{} images of `{}` are only in one of `{}` and `{}`, beside {} in both; hint: evaluate both on the same \
+                "{} images of `{}` are in only one of `{}` and `{}`, and {} in both; hint: evaluate both on the same \
                  images (--limit, --data), or --allow-different samples",
                 dataset.n_unpaired,
                 dataset.dataset,

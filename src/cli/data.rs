@@ -87,17 +87,17 @@ struct VerifyArgs {
     #[command(flatten)]
     places: Places,
     /// Split to check [default: the catalog's default split]
-    #[arg(long)]
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
     split: Option<String>,
     /// Sheet with other names for the classes, as for `emt eval`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Data")]
     labels: Option<PathBuf>,
     #[command(flatten)]
     reading: ReadingOptions,
     #[command(flatten)]
     hub: HubOptions,
     /// Decode at most N images per dataset
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Data")]
     limit: Option<usize>,
 }
 
@@ -109,7 +109,7 @@ struct FetchArgs {
     #[command(flatten)]
     places: Places,
     /// Fetch only the files of this split, if they are separate
-    #[arg(long)]
+    #[arg(long, value_name = "NAME", help_heading = "Data")]
     split: Option<String>,
     /// Mirror with the same file names
     #[arg(long, value_name = "URL")]

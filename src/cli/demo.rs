@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 
+use super::demo_folder;
 use super::demo_story::{self, Outcome};
 use super::eval::{self, EvalArgs};
 use super::finetune::{self, FinetuneArgs};
@@ -20,6 +21,8 @@ use crate::record;
 #[derive(Args, Debug)]
 pub(super) struct DemoArgs {
     /// Folder for runs, adapters, charts and the report [default: reports/demo, numbered if it exists]
+    ///
+    /// A demo that was interrupted is resumed in its folder by the same command.
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Seed of the three fine-tunes
@@ -91,7 +94,9 @@ const N_IMAGES_PER_EPOCH: usize = 40;
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let started = Instant::now();
-    let dir = args.out.clone().unwrap_or_else(default_folder);
+    let asked = demo_folder::Asked { seed: args.seed, limit: args.limit, epochs: args.epochs };
+    let dir = args.out.clone().unwrap_or_else(|| demo_folder::find(Path::new("reports"), asked));
+    demo_folder::note(&dir, asked)?;
     let say = |err: &mut dyn Write, line: String| if quiet { Ok(()) } else { writeln!(err, "{line}") };
     say(err, format!("everything is computed now and written into {}", dir.display()))?;
     let n_parts = ARMS.len() + 1;
@@ -130,13 +135,6 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         writeln!(err, "\n{:.0} s", started.elapsed().as_secs_f64())?;
     }
     Ok(exit_code::OK)
-}
-
-/// `reports/demo`, or the first free `reports/demo-2`, `reports/demo-3`, …
-fn default_folder() -> PathBuf {
-    let reports = Path::new("reports");
-    let named = |number: usize| if number == 1 { "demo".to_owned() } else { format!("demo-{number}") };
-    (1..).map(|number| reports.join(named(number))).find(|dir| !dir.exists()).unwrap_or_else(|| reports.join("demo"))
 }
 
 fn adapter_dir(dir: &Path, method: &str) -> PathBuf {

@@ -29,7 +29,7 @@ pub(super) fn judge_base_url() -> Option<String> {
     value(&["EMT_JUDGE_BASE_URL", "OPENAI_BASE_URL"]).map(|(_, value)| value)
 }
 
-/// The judge's key and the variable that it stands in.
+/// The judge's key and the variable that holds it.
 pub(super) fn judge_api_key() -> (&'static str, Option<Secret>) {
     match value(&["EMT_JUDGE_API_KEY", "OPENAI_API_KEY"]) {
         Some((name, key)) => (name, Secret::new(&key)),
@@ -37,7 +37,7 @@ pub(super) fn judge_api_key() -> (&'static str, Option<Secret>) {
     }
 }
 
-/// The key of the server that `--model` names, and the variable that it stands in.
+/// The key of the server that `--model` names, and the variable that holds it.
 pub(super) fn model_api_key() -> (&'static str, Option<Secret>) {
     match value(&["EMT_MODEL_API_KEY", "OPENAI_API_KEY"]) {
         Some((name, key)) => (name, Secret::new(&key)),

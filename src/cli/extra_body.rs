@@ -1,4 +1,4 @@
-//! Further fields of a server's requests, from the command line.
+//! Additional fields of requests to a server, from the command line.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
@@ -33,7 +33,7 @@ pub(super) fn parse(
         ensure!(!OWN_FIELDS.contains(&name.as_str()), "{flag} has `{name}`, which emt sets itself; hint: leave it out");
         if let Some(secret) = secret_in(name, value, chat) {
             bail!(
-                "{flag} has `{secret}`, which would stand in the run's record; hint: set {} instead",
+                "{flag} has `{secret}`, which would be stored in the run's record; hint: set {} instead",
                 chat.api_key_variable
             );
         }

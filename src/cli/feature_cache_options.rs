@@ -22,7 +22,7 @@ pub(super) struct FeatureCacheOptions {
     /// reads them instead. Answers stay the same. LLaVA-1.5 in bf16 takes about 1.2 MB per image.
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub(super) feature_cache: Option<PathBuf>,
-    /// Largest size of that folder, in GB (10^9 bytes); nothing is added beyond it [default: 20]
+    /// Maximum size of that folder in GB (10^9 bytes); nothing is added beyond it [default: 20]
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub(super) feature_cache_gb: Option<f64>,
 }

@@ -3,11 +3,12 @@
 use clap::Command;
 
 /// The end of one command's help.
-struct Page {
+pub(super) struct Page {
     path: &'static [&'static str],
     /// What an example does, and its command line.
-    examples: &'static [(&'static str, &'static str)],
-    exit_codes: &'static [(u8, &'static str)],
+    pub examples: &'static [(&'static str, &'static str)],
+    /// What they mean.
+    pub exit_codes: &'static [(u8, &'static str)],
 }
 
 const DONE: (u8, &str) = (0, "done");
@@ -183,6 +184,22 @@ const PAGES: &[Page] = &[
         ],
         exit_codes: &[DONE, (2, "there is no such command or topic")],
     },
+    Page {
+        path: &["completions"],
+        examples: &[
+            ("For this session of bash, by `source <(...)`", "emt completions bash"),
+            ("For fish, into ~/.config/fish/completions/emt.fish", "emt completions fish"),
+        ],
+        exit_codes: &[DONE, FAILED],
+    },
+    Page {
+        path: &["man"],
+        examples: &[
+            ("The page of one command, shown by `man -l -`", "emt man judge score"),
+            ("The pages of all commands", "emt man --out ./share/man/man1"),
+        ],
+        exit_codes: &[DONE, FAILED],
+    },
 ];
 
 /// Flags of an evaluation that `emt gate -h` leaves to `emt gate --help`: it has a screen of flags of its own.
@@ -198,6 +215,11 @@ pub(super) fn with_pages(command: Command) -> Command {
         })
     });
     PAGES.iter().fold(command, |command, page| with_page(command, page.path, page))
+}
+
+/// The examples and exit codes of the command with this path.
+pub(super) fn page(path: &[&str]) -> Option<&'static Page> {
+    PAGES.iter().find(|page| page.path == path)
 }
 
 fn with_page(command: Command, path: &[&'static str], page: &Page) -> Command {
@@ -258,6 +280,31 @@ mod tests {
             let n_lines = command.term_width(100).render_help().to_string().lines().count();
             assert!(n_lines <= 66, "`{path} -h` has {n_lines} lines");
         }
+    }
+
+    #[test]
+    fn flags_are_grouped_and_examples_are_few() {
+        for (path, command) in all(&command(), "emt") {
+            // Without a heading of their own, flags stand under one that says nothing.
+            let is_ungrouped = |flag: &&clap::Arg| flag.get_help_heading().is_none() && !flag.is_positional();
+            let n_flags = command.get_arguments().filter(|flag| !flag.is_positional()).count();
+            let ungrouped: Vec<&str> =
+                command.get_arguments().filter(is_ungrouped).filter_map(clap::Arg::get_long).collect();
+            assert!(n_flags <= 6 || ungrouped.len() <= 6, "`{path}`: give {ungrouped:?} a help_heading");
+            let page = PAGES.iter().find(|page| path.split(' ').skip(1).eq(page.path.iter().copied())).unwrap();
+            assert!((1..=3).contains(&page.examples.len()), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_list_as_default_is_written_as_it_is_typed() {
+        for (path, command) in all(&command(), "emt") {
+            for flag in command.get_arguments() {
+                assert!(flag.get_default_values().len() <= 1, "{path}: {}", flag.get_id());
+            }
+        }
+        let help = command().find_subcommand_mut("eval").unwrap().render_long_help().to_string();
+        assert!(help.contains("[default: 1,5,16]"), "{help}");
     }
 
     #[test]

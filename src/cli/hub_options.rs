@@ -17,9 +17,9 @@ use crate::model::weights::Hub;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model hub")]
 pub(super) struct HubOptions {
-    /// Fetch what the hub's cache lacks of ORG/NAME: a model, an adapter or a dataset
+    /// Download missing files of ORG/NAME into the hub's cache: a model, an adapter or a dataset
     ///
-    /// Without this flag the hub is not asked, and its cache (HF_HUB_CACHE, HF_HOME) must have everything. HF_ENDPOINT and
+    /// Without this flag, only the cache (HF_HUB_CACHE, HF_HOME) is used, and it must have everything. HF_ENDPOINT and
     /// HF_TOKEN are honoured.
     #[arg(long)]
     pub(super) download: bool,

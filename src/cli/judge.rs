@@ -48,7 +48,7 @@ struct ScoreArgs {
     /// Refuse to resume: fail if the folder exists
     #[arg(long, hide_short_help = true)]
     fresh: bool,
-    /// Largest share of unscored trials per subject and dataset; above it the exit code is 2
+    /// Maximum share of unscored trials per subject and dataset; above it the exit code is 2
     #[arg(long, value_name = "SHARE", default_value_t = 0.02, hide_short_help = true)]
     max_unscored: f64,
     /// Format of the result on standard output

@@ -4,9 +4,11 @@ mod adapter_options;
 mod calibrate;
 mod comparability;
 mod comparison;
+mod completions;
 mod config_file;
 pub mod data;
 mod demo;
+mod demo_folder;
 mod demo_story;
 mod environment;
 mod eval;
@@ -22,6 +24,7 @@ mod hub_options;
 mod interrupt;
 mod judge;
 mod judge_options;
+mod man;
 mod models;
 mod progress;
 mod reading;
@@ -32,6 +35,7 @@ mod served_options;
 mod sources;
 mod tuned_on;
 mod unscored;
+mod version;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -59,14 +63,17 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Print results and errors only
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Global options")]
     quiet: bool,
     /// TOML file with flags as keys; flags of the command line win
     ///
     /// Keys have underscores for dashes (`max_new_tokens = 16`). A file may serve several commands: keys of other commands are
-    /// passed over.
-    #[arg(long, value_name = "FILE", global = true)]
+    /// passed over, and keys of this command that its present form cannot use are left out with a warning.
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Global options")]
     config: Option<std::path::PathBuf>,
+    /// What the configuration file asks and this form of the command cannot do.
+    #[arg(skip)]
+    warnings: Vec<String>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -89,6 +96,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Print the manual page of a topic, or the help of a command
     Help(help_topic::HelpArgs),
+    /// Print the script with which a shell completes commands and flags
+    Completions(completions::CompletionsArgs),
+    /// Print or write manual pages
+    Man(man::ManArgs),
 }
 
 /// Runs the command line `args`, the program's name first, and returns the exit code.
@@ -113,25 +124,35 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
 
 /// The command line as clap describes it.
 pub fn command() -> clap::Command {
-    help::with_pages(Cli::command())
+    help::with_pages(Cli::command().long_version(version::long()))
 }
 
 /// Parsed, with the configuration file; a flag that this form of its command does not use is refused.
 fn parse(args: Vec<OsString>) -> anyhow::Result<Cli> {
     let described = command();
-    let config = config_file::read(&described, &args)?;
-    let with_config = config.as_ref().map_or_else(|| args.clone(), |config| config.put_into(&args));
-    let matches = described.clone().try_get_matches_from(with_config).map_err(|error| {
-        let of_config = config.as_ref().and_then(|config| config.place_of(&error));
-        of_config.unwrap_or_else(|| error.into())
-    })?;
+    let mut config = config_file::read(&described, &args)?;
+    let matches = loop {
+        let with_config = config.as_ref().map_or_else(|| args.clone(), |config| config.put_into(&args));
+        let matches = described.clone().try_get_matches_from(with_config).map_err(|error| {
+            let of_config = config.as_ref().and_then(|config| config.place_of(&error));
+            of_config.unwrap_or_else(|| error.into())
+        })?;
+        if !config.as_mut().is_some_and(|config| config.take_out_unused(&described, &matches)) {
+            break matches;
+        }
+    };
     forms::refuse_unused(&described, &matches, &args)?;
-    Ok(Cli::from_arg_matches(&matches)?)
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    cli.warnings = config.map(|config| config.warnings()).unwrap_or_default();
+    Ok(cli)
 }
 
 fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     if let Some(name) = environment::kernels() {
         crate::model::choose_kernels(&name).context("EMT_KERNELS cannot be followed")?;
+    }
+    if !cli.quiet {
+        cli.warnings.iter().try_for_each(|warning| writeln!(err, "warning: {warning}"))?;
     }
     match &cli.command {
         Command::Eval(args) => eval::run(args, cli.quiet, out, err),
@@ -143,6 +164,8 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Data(args) => data::run(args, cli.quiet, out, err),
         Command::Demo(args) => demo::run(args, cli.quiet, out, err),
         Command::Help(args) => help_topic::run(args, out),
+        Command::Completions(args) => completions::run(args, out),
+        Command::Man(args) => man::run(args, cli.quiet, out),
     }
 }
 

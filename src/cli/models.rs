@@ -1,4 +1,4 @@
-//! `emt models`: what is read and asked, and what was verified how.
+//! `emt models`: what is supported, and how each part was verified.
 
 use std::io::Write;
 
@@ -59,7 +59,7 @@ const SERVERS: &[Row] = &[
     Row {
         name: "llama-cpp-python",
         about: "the server of llama-cpp-python",
-        verified: "replies recorded from version 0.3.36, which answers much otherwise than others",
+        verified: "replies recorded from version 0.3.36, whose replies differ much from others",
     },
     Row {
         name: "litellm",
@@ -130,8 +130,8 @@ fn table(sections: &[(&str, Vec<Entry>)]) -> String {
         ("models", "--model, --adapter; what each part was verified against"),
         ("encoders", "--encoder"),
         ("servers", "--model http://HOST/v1 --served-model NAME"),
-        ("comparators", "--comparator; what stands beside a model"),
-        ("templates", "--template; else the checkpoint's own"),
+        ("comparators", "--comparator; what a model is compared with"),
+        ("templates", "--template; default: the checkpoint's own"),
     ];
     let mut text = String::new();
     for ((section, entries), (_, heading)) in sections.iter().zip(headings) {

@@ -94,7 +94,7 @@ impl ColumnOptions {
     pub fn of_one(&self, error: Error) -> Error {
         match self.flags().into_iter().find(|(_, column)| column.is_some_and(|column| !column.contains(':'))) {
             Some((flag, Some(column))) => error.context(format!(
-                "{flag} {column} is for all tables of this command; hint: {flag} DATASET:{column} is for one of them"
+                "{flag} {column} is for all tables of this command, and {flag} DATASET:{column} for one"
             )),
             _ => error,
         }

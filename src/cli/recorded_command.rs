@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::results::{name_of, quoted};
 use crate::record::Manifest;
 
-/// The key of `run.json`'s environment under which the working directory of the command stands.
+/// The key of `run.json`'s environment for the working directory of the command.
 pub(super) const DIRECTORY: &str = "directory";
 
 /// What `run.json` records of the working directory, where it is known and can be written.

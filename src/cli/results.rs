@@ -10,7 +10,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::gallery::Gallery;
 use super::tuned_on;
-use crate::chart::{self, RoseChart, RoseOptions, Scale, Style};
+use crate::chart::{self, Drawn, RoseChart, RoseOptions, Scale, Style};
 use crate::compare::{self, ServerFlips, Summary, SummaryInput};
 use crate::domain::{Mode, RunSpec, Subject, Trial};
 use crate::eval::UnscoredShare;
@@ -72,6 +72,9 @@ pub(super) struct Results<'a> {
     pub gallery: &'a Gallery,
 }
 
+/// The width of `rose.png`.
+const PNG_WIDTH_PX: u32 = 1600;
+
 /// Writes every file of each run's folder that is made from `run.json` and `trials.jsonl`, and prints the results: a
 /// table each, and of several runs all in one, or one JSON document (of several runs, a list).
 pub(super) fn write_all(runs: &[Results<'_>], format: Format, quiet: bool, out: &mut dyn Write) -> Result<()> {
@@ -118,7 +121,7 @@ fn write(results: &Results<'_>) -> Result<Summary> {
         None => (results.spec, results.trials),
     };
     let summary = summary(&name_of(results.run), spec, trials, server_flips(&manifest))?;
-    let rose_svg = chart::rose(&RoseChart::of_summary(&summary, results.charts.options()));
+    let rose = Drawn::rose(&RoseChart::of_summary(&summary, results.charts.options()));
     let environment = shown_environment(&manifest);
     let images = results.gallery.errors_of(&spec.datasets, trials)?;
     let input = ReportInput {
@@ -126,7 +129,7 @@ fn write(results: &Results<'_>) -> Result<Summary> {
         spec,
         trials,
         images: &images,
-        rose_svg: &rose_svg,
+        rose: &rose,
         paper_rows: results.charts.paper_rows,
         environment: &environment,
         command: manifest.environment.get("command").and_then(|command| command.as_str()).unwrap_or_default(),
@@ -136,8 +139,8 @@ fn write(results: &Results<'_>) -> Result<Summary> {
         ("summary.csv", report::csv(&summary).into_bytes()),
         ("report.md", report::markdown(&input).into_bytes()),
         ("report.html", report::html(&input).into_bytes()),
-        ("rose.png", chart::png(&rose_svg, chart::PNG_WIDTH_PX)?),
-        ("rose.svg", rose_svg.clone().into_bytes()),
+        ("rose.png", chart::png(&rose.wide, PNG_WIDTH_PX)?),
+        ("rose.svg", rose.wide.clone().into_bytes()),
     ];
     for (name, bytes) in files {
         record::write_file(results.dir, name, &bytes)?;

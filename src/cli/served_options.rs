@@ -33,20 +33,20 @@ pub(super) struct ServedOptions {
     /// `auto` asks vLLM whether it would omit the beginning-of-sequence token, and adds the tokens if so.
     #[arg(long, value_enum, value_name = "WHEN", default_value = "auto", hide_short_help = true)]
     add_special_tokens: SpecialTokens,
-    /// Further fields of each request to the server of --model, as a JSON object or NAME=VALUE; repeatable
+    /// Additional fields of each request to the server of --model, as a JSON object or NAME=VALUE; repeatable
     ///
     /// null leaves a field out. '{"chat_template_kwargs":{"enable_thinking":false}}' keeps many reasoning models from thinking.
     #[arg(long, value_name = "JSON|NAME=VALUE", hide_short_help = true)]
     extra_body: Vec<String>,
-    /// Most requests to the server of --model per minute
+    /// Maximum requests to the server of --model per minute
     #[arg(long, value_name = "N", hide_short_help = true)]
     requests_per_minute: Option<u64>,
-    /// Most tokens of the server of --model per minute, prompts and answers
+    /// Maximum tokens of the server of --model per minute, prompts and answers together
     #[arg(long, value_name = "N", hide_short_help = true)]
     tokens_per_minute: Option<u64>,
-    /// Samples that the server is asked about a second time at the end
+    /// Number of samples that the server is asked a second time at the end
     ///
-    /// How often it changes its answer is the server's own noise. Every comparison shows it.
+    /// The share of changed answers is the server's own noise. Every comparison shows it.
     #[arg(long, value_name = "N", default_value_t = 20, hide_short_help = true)]
     server_repeats: usize,
 }

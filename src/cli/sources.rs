@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::forms;
 use crate::dataset::{Catalog, DataRoots, DatasetHub, FoundOnHub, OpenRequest};
 
-/// The key of `run.json`'s environment under which the sources of a run's datasets stand.
+/// The key of `run.json`'s environment for the sources of a run's datasets.
 pub(super) const KEY: &str = "datasets";
 
 /// How a run opened one of its datasets.

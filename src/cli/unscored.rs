@@ -1,4 +1,4 @@
-//! Why so much of a run is unscored, and what would mend it.
+//! Why many trials of a run are unscored, and what to do about it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,12 +69,12 @@ fn commonest(unscored: &[(UnscoredReason, &Trial)]) -> Option<UnscoredReason> {
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(reason, _)| reason)
 }
 
-/// What happened, behind a colon or in brackets, and what would mend it.
+/// What happened, behind a colon or in brackets, and what to do about it.
 fn told(run: &Finished<'_>, unscored: &[(UnscoredReason, &Trial)], reason: UnscoredReason) -> Result<(String, String)> {
     let dir = run.dir.display();
     let again = match run.is_rejudged {
         true => "run the same command again to retry".to_owned(),
-        false => format!("run the same command again to retry, or `emt judge score {dir} --out NEW` to judge it anew"),
+        false => format!("run the same command again to retry, or `emt judge score {dir} --out NEW` to judge it again"),
     };
     let verdict = first_failure(unscored, reason);
     let error = verdict.and_then(|verdict| verdict.result.as_ref().err());
@@ -102,7 +102,7 @@ fn told(run: &Finished<'_>, unscored: &[(UnscoredReason, &Trial)], reason: Unsco
             (String::new(), "run the same command again with a larger --judge-max-calls or --judge-max-tokens".to_owned())
         }
         UnscoredReason::ThoughtCutOff => (
-            ": the model's thought was cut off, or never closed, and no answer stands behind it".to_owned(),
+            ": the model's thought was cut off or never closed, and no answer follows it".to_owned(),
             "--max-new-tokens N gives thoughts more room, in another --out; a served model may be kept from thinking by \
              --extra-body '{\"chat_template_kwargs\":{\"enable_thinking\":false}}'"
                 .to_owned(),

@@ -21,7 +21,7 @@ pub struct RunView<'a> {
     pub name: &'a str,
     /// Its identity.
     pub identity: &'a str,
-    /// What it is a run of.
+    /// Its specification.
     pub spec: &'a RunSpec,
     /// Its trials, in any order; the codes of all runs must have been made with the same tuned-on labels.
     pub trials: &'a [Trial],

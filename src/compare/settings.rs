@@ -1,4 +1,4 @@
-//! In which settings two models differ.
+//! The settings in which two models differ.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Datasets by the name that they have on the model hub: in its cache, and fetched where that is asked for.
+//! Datasets by their name on the model hub: from its cache, and fetched on request.
 #![expect(clippy::disallowed_methods, reason = "looks into the hub's cache")]
 
 use std::cell::RefCell;
@@ -294,7 +294,7 @@ fn of_shards(files: &[&str], config: Option<&str>, split: Option<&str>, is_singl
         of_config.retain(|file| file.split.as_deref() == Some(taken.split) || is_of_only(file));
     }
     let first = of_config.first().context("it has no file of the split")?;
-    ensure!(!is_single || of_config.len() == 1, "its split lies in several archives, which are not read together");
+    ensure!(!is_single || of_config.len() == 1, "its split is in several archives, which are not read together");
     let place = if is_single { first.file } else { first.folder };
     let of_place = of_config.iter().filter(|file| file.folder == first.folder);
     Ok(Choice::new(place, of_place.map(|file| file.file.to_owned()).collect(), taken))

@@ -1,4 +1,4 @@
-//! Label names: from the catalog, from folder names, from WordNet ids, from a person's sheet.
+//! Label names: from the catalog, folder names, WordNet ids, or a sheet.
 #![expect(clippy::disallowed_methods, reason = "reads a label sheet that a person named")]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -144,8 +144,8 @@ impl ClassFinder {
 
 /// `--labels FILE`: names (and aliases) for the classes `keys`, which are the folder names or the catalog's names.
 ///
-/// A `.csv` has the columns `class`, `name` and perhaps `aliases` (`;` between them), one row a class, in any order.
-/// Any other file has one line a class, in the order of the classes: `name` or `name;alias;alias`.
+/// A `.csv` has the columns `class`, `name` and perhaps `aliases` (`;` between them), one row per class, in any order.
+/// Any other file has one line per class, in the order of the classes: `name` or `name;alias;alias`.
 pub(super) fn from_sheet(path: &Path, keys: &[String], answer_type: AnswerType) -> anyhow::Result<LabelSet> {
     let text = read_sheet(path)?;
     let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
@@ -161,7 +161,7 @@ fn read_sheet(path: &Path) -> anyhow::Result<String> {
     Ok(text::decode(&bytes).with_context(place)?.to_owned())
 }
 
-/// Classes that are numbers, in the order in which a sheet of `--labels` with one line a class names them: that of the numbers,
+/// Classes that are numbers, in the order in which a sheet of `--labels` with one line per class names them: that of the numbers,
 /// from 0 on. A sheet that names its classes may name them in any order, and leaves `keys` as they are.
 pub(super) fn numbers_in_order(mut keys: Vec<String>, sheet: &Path) -> anyhow::Result<Vec<String>> {
     if sheet.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
@@ -187,7 +187,7 @@ fn parse_line_sheet(text: &str, keys: &[String]) -> anyhow::Result<Vec<Label>> {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     ensure!(
         lines.len() == keys.len(),
-        "it has {} lines and the dataset has {} classes; hint: one line a class, in this order: {}",
+        "it has {} lines and the dataset has {} classes; hint: one line per class, in this order: {}",
         lines.len(),
         keys.len(),
         shorten(keys)

@@ -343,7 +343,7 @@ fn table_labels(keys: &[String], sheet: Option<&Path>) -> anyhow::Result<LabelSe
         Some(sheet) => labels::from_sheet(sheet, keys, AnswerType::Object),
         None => labels::from_keys(keys).with_context(|| {
             let keys = labels::shorten(keys);
-            format!("its classes are: {keys}; hint: --labels FILE with one name a line gives them other names")
+            format!("its classes are: {keys}; hint: --labels FILE with one name per line gives them other names")
         }),
     }
 }
@@ -352,7 +352,7 @@ fn table_labels(keys: &[String], sheet: Option<&Path>) -> anyhow::Result<LabelSe
 fn path_labels(keys: &[String], labels_file: Option<&Path>) -> anyhow::Result<LabelSet> {
     let labels = labels::from_keys(keys).with_context(|| {
         format!(
-            "its classes are: {}; hint: one folder a class with images in it (<class>/<image>), or a .csv with the columns path, label",
+            "its classes are: {}; hint: one folder per class with images in it (<class>/<image>), or a .csv with the columns path, label",
             if keys.is_empty() { "none".to_owned() } else { labels::shorten(keys) }
         )
     })?;

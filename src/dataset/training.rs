@@ -1,4 +1,4 @@
-//! The training split beside a dataset that is evaluated.
+//! The training split that belongs to an evaluated dataset.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub fn open_training(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
         Some(beside) => {
             ensure!(
                 is_there(&beside),
-                "there is no training split beside `{}`; hint: its images at `{}`",
+                "there is no training split next to `{}`; hint: its images at `{}`",
                 request.text,
                 beside.display()
             );
@@ -48,7 +48,7 @@ pub fn open_training(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
     };
     ensure!(
         dataset.is_training_split,
-        "`{}` does not say its split, so that its training split cannot be told; hint: name its folders train and test, or \
+        "`{}` does not say its split, so its training split is not known; hint: name its folders train and test, or \
          the like",
         request.text
     );

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of thing a dataset's answers are; a digit and an object in one answer clash.
+/// The type of a dataset's labels. A digit and an object in one answer contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerType {
@@ -44,7 +44,7 @@ pub enum LabelSetError {
 }
 
 /// The classes of a dataset, in the order in which prompts list them. At least two. Names may
-/// repeat, as `crane` does in ImageNet's list: what no answer can tell apart counts alike.
+/// repeat, as `crane` does in ImageNet's list: an answer counts for all classes of its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedLabelSet")]
 pub struct LabelSet {

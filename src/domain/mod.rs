@@ -24,7 +24,7 @@ pub use answer::{Answer, Stop};
 pub use error_kind::{ErrorCode, ErrorKind};
 pub use image::RgbImage;
 pub use label::{AnswerType, Label, LabelSet, LabelSetError};
-pub use nearest::nearest;
+pub use nearest::{closest, nearest};
 pub use outcome::{Outcome, UnscoredReason};
 pub use probe::{ProbeClassifier, ProbeShots, ProbeSpec};
 pub use prompt::Prompt;

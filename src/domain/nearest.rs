@@ -10,6 +10,11 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance <= 2.max(name.chars().count() / 3)).then_some(found)
 }
 
+/// The beginning of a hint that names what was probably meant; empty where no name is near.
+pub fn closest(name: &str, known: &[&str]) -> String {
+    nearest(name, known).map_or_else(String::new, |found| format!("the closest is `{found}`; "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,6 +27,12 @@ mod tests {
         assert_eq!(nearest("cifar1000", &known), Some("cifar100"));
         assert_eq!(nearest("colour", &known), None);
         assert_eq!(nearest("x", &[]), None);
+    }
+
+    #[test]
+    fn a_hint_names_what_is_close_and_is_empty_else() {
+        assert_eq!(closest("qwen2.5_vl", &["llava", "qwen2_5_vl"]), "the closest is `qwen2_5_vl`; ");
+        assert_eq!(closest("t5", &["llava"]), "");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub enum UnscoredReason {
     ModelError,
     /// The model's server could not be reached, or failed; asking again may bring an answer.
     ModelUnreachable,
-    /// The reply is a thought that was cut off or never closed, without an answer behind it.
+    /// The reply is a thought that was cut off or never closed, without an answer after it.
     ThoughtCutOff,
     /// The judge could not be reached or answered with an error.
     JudgeFailed,

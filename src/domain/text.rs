@@ -1,4 +1,4 @@
-//! Text as people's editors save it.
+//! Text files as editors save them: byte order marks, line ends, encodings.
 
 /// Why bytes are no text that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -31,7 +31,7 @@ const THOUGHT_MARKS: [(&str, &str); 17] = [
     ("<|think|>", "<|/think|>"),
 ];
 
-/// Marks that models put around the answer behind a thought, in lower case.
+/// Marks that models put around the answer after a thought, in lower case.
 const ANSWER_MARKS: [(&str, &str); 7] = [
     ("<answer>", "</answer>"),
     ("<response>", "</response>"),
@@ -100,7 +100,7 @@ fn is_bare_channel(reply: &str) -> bool {
     after.is_some_and(|after| after.starts_with(char::is_uppercase) || after.contains(BARE_CHANNELS.1))
 }
 
-/// Where the answer stands beside all thoughts; `None` where the last thought is not closed.
+/// Where the answer is, outside all thoughts; `None` where the last thought is not closed.
 fn marked(lower: &str, begins_in_thought: bool) -> Option<(usize, usize)> {
     let trimmed = lower.trim_start();
     let offset = lower.len() - trimmed.len();
@@ -135,7 +135,7 @@ fn first_opening(lower: &str) -> Option<usize> {
     THOUGHT_MARKS.iter().filter_map(|(opening, _)| lower.find(opening)).min()
 }
 
-/// The inside of the marks of an answer, where they stand around all of it; an answer that was cut off lacks the second.
+/// The inside of the marks of an answer, where they are around all of it; an answer that was cut off lacks the second.
 fn unwrapped(lower: &str, start: usize, end: usize) -> (usize, usize) {
     let said = &lower[start..end];
     let start_of_said = start + (said.len() - said.trim_start().len());

@@ -1,4 +1,4 @@
-//! Adapters over a base: found, named, read with what they say of themselves, and told of.
+//! Adapters over a base: found, named, read with their own settings, and described.
 
 use std::sync::Arc;
 
@@ -82,14 +82,14 @@ impl Reading<'_> {
     }
 }
 
-/// Whether a candidate with these settings answers as `model` does, where their weights are equal.
+/// Whether a candidate with these settings and equal weights answers as `model` does.
 fn is_as_base(own: &ModelSettings, model: &OpenedModel) -> bool {
     own.to_json() == model.settings_json()
         && own.preprocessor.parameters() == model.preprocessor.parameters()
         && own.dialogue.template.hash() == model.dialogue.template.hash()
 }
 
-/// What a person should know of an adapter before it is asked.
+/// Warnings about an adapter before it is evaluated.
 pub(super) fn adapter_warnings(
     opened: &OpenedAdapter,
     model: &OpenedModel,
@@ -124,7 +124,7 @@ pub(super) fn adapter_warnings(
     Ok(warnings)
 }
 
-/// In what a candidate runs otherwise than its base, where it does.
+/// The settings in which a candidate differs from its base, if any.
 fn told_of_own(name: &str, own: &ModelSettings, model: &OpenedModel) -> Option<String> {
     let mut differences = compare::shown_setting_differences(&model.settings_json(), &own.to_json());
     let prepared = compare::setting_differences(&model.preprocessor.parameters(), &own.preprocessor.parameters());
@@ -141,13 +141,13 @@ fn told_of_own(name: &str, own: &ModelSettings, model: &OpenedModel) -> Option<S
         told.push("another chat template".to_owned());
     }
     (!told.is_empty())
-        .then(|| format!("{name} runs with settings of its own, other than the base's: {}", told.join("; ")))
+        .then(|| format!("{name} runs with its own settings, which differ from the base's: {}", told.join("; ")))
 }
 
 /// Why an adapter without any effect is refused.
 pub(super) fn idle(name: &str) -> String {
     format!(
         "the adapter `{name}` changes nothing: the model would be its base, and a comparison would find no forgetting; \
-         hint: it was saved before training or belongs to another model, --allow-noop-adapter evaluates it all the same"
+         hint: it was saved before training or belongs to another model, --allow-noop-adapter evaluates it anyway"
     )
 }

@@ -3,7 +3,8 @@
 use std::str::FromStr;
 
 /// Which tensors train.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Method {
     /// The projector alone.
     Linear,
@@ -19,11 +20,7 @@ impl Method {
 
     /// As flags and files have it.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Linear => "linear",
-            Self::Lora => "lora",
-            Self::Full => "full",
-        }
+        self.into()
     }
 }
 

@@ -107,7 +107,7 @@ pub struct Decision {
     /// The same of the candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<RunName>,
-    /// Which candidate against this baseline it is, from 1, where attempts are counted.
+    /// Which candidate on this test data it is, from 1, where attempts are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
     /// One entry a dataset, in the baseline's order.

@@ -8,10 +8,10 @@ use crate::stats::{
 use super::DatasetPolicy;
 use crate::compare::PairTable;
 
-/// With fewer discordant pairs than these the exact test must agree.
+/// With fewer discordant pairs, the exact test must agree.
 const N_DISCORDANT_EXACT: usize = 20;
 
-/// A baseline whose interval reaches chance plus this knows too little to forget.
+/// A baseline whose interval reaches chance plus this is too close to chance to be tested.
 const NEAR_CHANCE: f64 = 0.02;
 
 /// Whether the fall is shown to be below `margin` at the one-sided `level`.
@@ -58,7 +58,7 @@ pub(super) fn margin_in_force(policy: &DatasetPolicy, table: &PairTable, n_class
     }
 }
 
-/// What the baseline is right in beyond chance, a share of the scored images; `None` where nothing is scored.
+/// The baseline's accuracy beyond chance, as a share of the scored images; `None` where nothing is scored.
 pub(super) fn known_beyond_chance(table: &PairTable, n_classes: usize) -> Option<f64> {
     let (n_correct, n) = table.baseline();
     (n > 0).then(|| n_correct as f64 / n as f64 - chance(n_classes))

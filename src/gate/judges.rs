@@ -1,11 +1,11 @@
-//! Whether the decision is the judge's rather than the model's.
+//! Whether the decision depends on the judge rather than on the model.
 
 use super::evidence::{shows_fail, shows_pass};
 use super::{DatasetPolicy, JudgesMustAgree};
 use crate::compare::DatasetComparison;
 use crate::stats::mcnemar_mid_p;
 
-/// Two judges must have judged this share of the pairs where they are required to agree.
+/// If judges are required to agree, two of them must have judged this share of the pairs.
 const SHARE_REQUIRED: f64 = 0.95;
 
 /// The levels in force at a look.
@@ -17,7 +17,7 @@ pub(super) struct Levels {
     pub fail: f64,
 }
 
-/// In which way the judges contradict each other, in a sentence; `None` where they do not, or need not agree.
+/// How the judges contradict each other, as a sentence; `None` if they do not, or need not agree.
 pub(super) fn contradiction(
     comparison: &DatasetComparison,
     policy: &DatasetPolicy,

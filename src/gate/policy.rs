@@ -27,7 +27,7 @@ pub enum PolicyError {
         /// The key that was probably meant.
         nearest: Option<&'static str>,
     },
-    /// A dataset that nobody knows.
+    /// A dataset that is not known.
     #[error("it names the dataset `{dataset}`, which {who}{}", there(nearest))]
     UnknownDataset {
         /// The name.
@@ -72,7 +72,7 @@ fn there(nearest: &Option<String>) -> String {
 pub enum JudgesMustAgree {
     /// Where two judges gave verdicts.
     WhereMeasured,
-    /// As before, and at least two judges must have judged 95% of the pairs.
+    /// In addition, at least two judges must have judged 95% of the pairs.
     Required,
     /// Not looked at.
     No,
@@ -85,11 +85,11 @@ pub struct DatasetPolicy {
     pub margin: f64,
     /// The margin as a share of what the baseline knows beyond chance, where that is smaller than `margin`.
     pub relative_margin: Option<f64>,
-    /// The one-sided level of each decision, as it is written; [`Self::level`] is what is in force.
+    /// The one-sided level of each decision as written. [`Self::level`] is the level in force.
     pub alpha: f64,
     /// Fewer pairs decide nothing.
     pub min_pairs: usize,
-    /// A sequential design asks about so many images at most.
+    /// A sequential design evaluates at most this many images.
     pub max_pairs: usize,
     /// With a larger share of unscored pairs nothing passes.
     pub max_unscored: f64,
@@ -117,7 +117,7 @@ pub struct DatasetPolicy {
 }
 
 impl DatasetPolicy {
-    /// The one-sided level in force: `alpha`, or what all attempts together leave to this one.
+    /// The one-sided level in force: `alpha`, or this attempt's share of it.
     pub fn level(&self) -> f64 {
         self.attempt.map_or(self.alpha, |attempt| alpha_of_attempt(self.alpha, attempt))
     }
@@ -146,7 +146,7 @@ impl Default for DatasetPolicy {
     }
 }
 
-/// What a release must satisfy: defaults, and what is otherwise for single datasets.
+/// What a release must satisfy: defaults, and exceptions for single datasets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
     /// For datasets that are not named.

@@ -1,4 +1,4 @@
-//! The rules, one after the other, and what holds for all of them.
+//! Tests of each rule, and of what holds for all of them.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! A run's journal as one hash: whether it is as it was.
+//! The hash of a run's journal, which shows whether it has changed.
 #![expect(clippy::disallowed_methods, reason = "record owns the run folder")]
 
 use std::fs::File;
@@ -16,14 +16,14 @@ const RECORDED: &str = "recorded";
 /// What a journal holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialsDigest {
-    /// Lines, one a trial in a finished run.
+    /// Lines, one per trial in a finished run.
     pub n_trials: usize,
     /// `blake3:` and the hash of the file's bytes.
     pub trials: String,
 }
 
 impl TrialsDigest {
-    /// What `manifest` says that its finished run recorded; `None` of a run that goes on, and of one of an earlier version.
+    /// What `manifest` says that its finished run recorded; `None` of a run in progress, and of one of an earlier version.
     pub fn recorded(manifest: &Manifest) -> Option<Self> {
         let recorded = manifest.environment.get(RECORDED).filter(|_| manifest.state == RunState::Complete)?;
         serde_json::from_value(recorded.clone()).ok()

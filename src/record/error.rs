@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Difference;
 use crate::domain::Mode;
 
-/// Everything that can be wrong with a run folder; each message names the file, the place and the mend.
+/// Everything that can be wrong with a run folder; each message names the file, the place and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Another process writes to the folder.

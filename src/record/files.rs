@@ -1,4 +1,4 @@
-//! Files that are either old or new, never half.
+//! Files that are replaced as a whole: a reader sees the old or the new one.
 #![expect(clippy::disallowed_methods, reason = "record owns the run folder")]
 
 use std::fs::{self, File};

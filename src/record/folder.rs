@@ -29,7 +29,7 @@ const LOCK_NAME: &str = ".lock";
 pub enum Opened {
     /// A new run.
     New,
-    /// A run that goes on.
+    /// A run in progress.
     Resumed {
         /// Trials in its journal.
         n_trials: usize,
@@ -55,11 +55,11 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Creates the run of `manifest` in `dir`, or goes on with it; also returns the trials that are there already, one a
+    /// Creates the run of `manifest` in `dir`, or continues it; also returns the trials that are there already, one a
     /// key.
     ///
     /// A torn last line of the journal is cut off. The modes of a run may grow: `run.json` then says so before the first
-    /// trial of such a mode is appended, so that what lies in the folder is at any moment a run to go on with. Another run in the folder is refused with the differing fields
+    /// trial of such a mode is appended, so that what lies in the folder is at any moment a run to continue. Another run in the folder is refused with the differing fields
     /// named, and so are a folder that another process writes to, one of a newer schema, and with `fresh` one that is not
     /// empty.
     pub fn create_or_resume(dir: &Path, manifest: Manifest, fresh: bool) -> Result<(Self, Vec<Trial>), RecordError> {
@@ -118,7 +118,7 @@ impl RunFolder {
         &self.dir
     }
 
-    /// What the run is a run of.
+    /// The specification of the run.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -128,7 +128,7 @@ impl RunFolder {
         &self.opened
     }
 
-    /// Appends one batch of trials to the journal, and syncs it once a second. On an error, such as a full disk,
+    /// Appends one batch of trials to the journal, and syncs it once per second. On an error, such as a full disk,
     /// nothing of the batch stays in the journal.
     pub fn append(&mut self, trials: &[Trial]) -> Result<(), RecordError> {
         if !self.is_manifest_written {
@@ -152,7 +152,7 @@ impl RunFolder {
         self.manifest.environment.insert(name.to_owned(), value);
     }
 
-    /// Ends the run: compacts the journal to one line a trial, datasets in the order in which `order` first names them
+    /// Ends the run: compacts the journal to one line per trial, datasets in the order in which `order` first names them
     /// and samples as in `order`, and marks the run as complete. Returns the trials in that order, for the summary.
     pub fn finish(self, order: &[TrialKey]) -> Result<Vec<Trial>, RecordError> {
         let Self { dir, mut manifest, mut journal, _lock: lock, .. } = self;
@@ -202,7 +202,7 @@ pub fn read_outcomes(dir: &Path, dataset: &str) -> Result<Vec<Trial>, RecordErro
     Ok(trials)
 }
 
-/// Reads only what a run is a run of.
+/// Reads only the specification of a run.
 pub fn read_manifest(dir: &Path) -> Result<Manifest, RecordError> {
     let hint = "give the folder that `emt eval` named with --out";
     Manifest::read(dir)?.ok_or_else(|| RecordError::NoRun { dir: dir.to_owned(), name: manifest::NAME, hint })
@@ -289,7 +289,7 @@ fn refuse_another(dir: &Path, recorded: &Manifest, asked: &Manifest) -> Result<V
     Err(RecordError::OtherRun { dir: dir.to_owned(), differences })
 }
 
-/// The manifest of a run that goes on: it began when it first began, and counts its sittings.
+/// The manifest of a run in progress: it began when it first began, and counts its sittings.
 fn continued(recorded: Manifest, mut asked: Manifest) -> Manifest {
     if let Some(started) = recorded.environment.get("started") {
         let resumed = asked.environment.insert("started".into(), started.clone());

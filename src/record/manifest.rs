@@ -36,7 +36,7 @@ pub enum RunState {
 pub struct Manifest {
     /// The hash of the specification: what may be resumed.
     pub identity: String,
-    /// What the run is a run of.
+    /// The specification of the run.
     pub spec: RunSpec,
     /// The fields that decide whether runs may be compared, by the names that `--allow-different` takes.
     pub comparable: Map<String, Value>,

@@ -1,8 +1,8 @@
 //! The run folder: manifest, journal, and the files that reports leave beside them.
 //!
-//! This module owns two disk formats, `run.json` (`emt.run/1`) and `trials.jsonl` (`emt.trial/1`). While a run goes on
+//! This module owns two disk formats, `run.json` (`emt.run/1`) and `trials.jsonl` (`emt.trial/1`). While a run is in progress
 //! its journal is append-only, and a later line with the same key replaces an earlier one; a finished run is compacted
-//! to one line a trial. A run is a run of a [`RunSpec`](crate::domain::RunSpec), whose [`identity`] decides
+//! to one line per trial. A run has a [`RunSpec`](crate::domain::RunSpec), whose [`identity`] decides
 //! what may be resumed ([`resumption`]: its modes may grow); [`comparable`] are the fields that decide whether two runs may be compared. A [`TrainingFolder`] is
 //! that of a fine-tuning (`training.json`, `emt.training/1`), and a [`FeatureCache`] keeps what frozen towers made of images.
 

@@ -1,4 +1,4 @@
-//! `summary.csv`: one row a dataset and subject, for spreadsheets and data frames.
+//! `summary.csv`: one row per dataset and subject, for spreadsheets and data frames.
 
 use crate::chart::words;
 use crate::compare::{DatasetSummary, SubjectSummary, Summary};
@@ -61,7 +61,7 @@ const COLUMNS_AFTER: [&str; 10] = [
 const COLUMNS_SCORING: [&str; 3] =
     ["prior_corrected_accuracy", "prior_corrected_accuracy_low", "prior_corrected_accuracy_high"];
 
-/// The last column: of a probe alone, its training images a class.
+/// The last column: of a probe alone, its training images per class.
 const COLUMN_SHOTS: &str = "shots";
 
 /// The names of all columns, in order. They are public: new ones are added at the end.

@@ -21,6 +21,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use crate::chart::Drawn;
 use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};
 
@@ -53,8 +54,8 @@ pub struct ReportInput<'a> {
     pub trials: &'a [Trial],
     /// Some of its errors with their images; empty where no images are wanted.
     pub images: &'a [ErrorImage<'a>],
-    /// The rose, as [`crate::chart::rose`] drew it.
-    pub rose_svg: &'a str,
+    /// The rose.
+    pub rose: &'a Drawn,
     /// Whether the paper's own rows for the same datasets are shown.
     pub paper_rows: bool,
     /// Names and values of the environment, in the order in which they are shown.

@@ -7,10 +7,10 @@ use super::table::write_aligned;
 use crate::chart::words;
 use crate::compare::{DatasetSummary, Summary};
 
-/// One row a run and one column a dataset: accuracy in percent, and behind it how far that lies from the first run's in
+/// One row per run and one column per dataset: accuracy in percent, and behind it how far that lies from the first run's in
 /// points, where `has_base` says that the first is what the others were made of.
 ///
-/// Accuracies are over each run's own scored images; where these are not the same number in all runs, the number stands beside.
+/// Accuracies are over each run's own scored images; where these are not the same number in all runs, the number is shown, too.
 pub fn side_by_side(summaries: &[Summary], has_base: bool) -> String {
     let Some(first) = summaries.first() else { return String::new() };
     let mut header = vec!["run".to_owned()];
@@ -42,7 +42,7 @@ pub fn side_by_side(summaries: &[Summary], has_base: bool) -> String {
     text
 }
 
-/// Longer names of datasets are cut after so many characters.
+/// Longer names of datasets are cut after this many characters.
 const NAME_MAX: usize = 30;
 
 fn of_dataset<'a>(summary: &'a Summary, dataset: &str) -> Option<&'a DatasetSummary> {

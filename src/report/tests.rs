@@ -2,7 +2,7 @@
 
 use super::{ReportInput, columns, csv, error_choice, html, json, markdown, side_by_side, table};
 use crate::chart::samples::{dataset, four, subject, summary, without_encoder};
-use crate::chart::{RoseChart, RoseOptions, Scale, Style, rose};
+use crate::chart::{Drawn, RoseChart, RoseOptions, Scale, Style};
 use crate::compare::{ConstantAnswer, Summary};
 use crate::domain::{
     Answer, AnswerType, DatasetSpec, ErrorCode, Label, Mode, ModelSpec, Outcome, RunSpec, Stop, Subject, SubjectPrompt,
@@ -89,7 +89,7 @@ const EVIL: &str = "</q><script>alert(`1`)</script> | a \"cell\"\nand more";
 /// Renders `summary` with a handful of trials through `render`.
 fn render(summary: &Summary, render: fn(&ReportInput<'_>) -> String) -> String {
     let options = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: true };
-    let rose_svg = rose(&RoseChart::of_summary(summary, options));
+    let rose = Drawn::rose(&RoseChart::of_summary(summary, options));
     let wrong = Outcome::Incorrect(ErrorCode::Wrong);
     let mut trials: Vec<Trial> = (0..5).map(|index| trial("mnist", index, "cat", "A dog.", wrong)).collect();
     trials.push(trial("mnist", 5, "dog", "cat", wrong));
@@ -101,7 +101,7 @@ fn render(summary: &Summary, render: fn(&ReportInput<'_>) -> String) -> String {
         spec: &spec(summary),
         trials: &trials,
         images: &[],
-        rose_svg: &rose_svg,
+        rose: &rose,
         paper_rows: true,
         environment: &[("host".to_owned(), "<i>laptop</i>".to_owned())],
         command: "emt eval --model 'a<b' --out run",

@@ -154,7 +154,7 @@ impl Reader<'_> {
         end
     }
 
-    /// Whether what follows the comma before `at` goes on with a list: `not a cat, a dog, or a horse`.
+    /// Whether what follows the comma before `at` continues with a list: `not a cat, a dog, or a horse`.
     fn is_list_item(&self, at: usize) -> bool {
         let rest = &self.tokens[at..];
         let end = rest.iter().position(|token| {

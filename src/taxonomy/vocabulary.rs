@@ -295,7 +295,7 @@ impl LeakPhrases {
         leaks
     }
 
-    /// Where they stand in an answer.
+    /// Where they are in an answer.
     pub fn find(&self, tokens: &[Token], n_words_max: usize) -> Vec<Span> {
         let of = |known: &BTreeSet<String>, words: &str| known.contains(words).then_some(());
         let found = find_spelled(tokens, n_words_max, |words| of(&self.phrases, words), |key| of(&self.keys, key));

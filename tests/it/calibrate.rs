@@ -199,7 +199,7 @@ fn answers_that_look_like_formulas_survive_the_way_through_a_sheet_inert() {
         let mut at = read.iter().filter(|row| row["answer"] == answer);
         assert!(at.next().is_some(), "{answer}");
     }
-    // Judged anew by other eyes, both forms are one sheet.
+    // Judged again by other eyes, both forms are one sheet.
     let judged = |sheet: &Path| {
         let (mut found, _) = calibration(sheet, &[]);
         found["judge"] = Value::Null;

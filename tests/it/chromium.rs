@@ -21,6 +21,8 @@ const AUDIT: &str = r#"(async () => {
     await Promise.all(images.map(image => image.decode().catch(() => {})));
     const all = [...document.querySelectorAll("*")];
     const root = document.documentElement;
+    // Each chart is there in two layouts, one of which is shown.
+    const charts = [...document.querySelectorAll("figure > svg[role=img]")].filter(one => one.getBoundingClientRect().width > 0);
     return {
         n_images: images.length,
         n_broken_images: images.filter(image => !(image.complete && image.naturalWidth > 0)).length,
@@ -28,18 +30,29 @@ const AUDIT: &str = r#"(async () => {
         n_handlers: all.filter(one => [...one.attributes].some(attribute => attribute.name.startsWith("on"))).length,
         foreign: all.filter(one => one.matches("iframe, object, embed, link, form, base, video, audio")).map(one => one.tagName),
         headings: [...document.querySelectorAll("h1, h2, h3, h4")].map(one => one.textContent),
-        n_charts: document.querySelectorAll("figure > svg[role=img]").length,
-        n_titled_charts: [...document.querySelectorAll("figure > svg[role=img]")]
+        n_charts: charts.length,
+        n_titled_charts: charts
             .filter(one => one.getAttribute("aria-labelledby").split(" ").every(id => document.getElementById(id))).length,
         n_tables: document.querySelectorAll("table").length,
         cut_columns: [...document.querySelectorAll(".scroll")].flatMap(box => {
             const edge = box.getBoundingClientRect().right + 1;
             return [...box.querySelectorAll("thead th")].filter(head => head.getBoundingClientRect().right > edge);
         }).map(head => head.textContent),
-        chart_text_px_min: Math.min(...[...document.querySelectorAll("figure > svg[role=img]")].flatMap(svg => {
+        chart_text_px_min: Math.min(...charts.flatMap(svg => {
             const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
             return [...svg.querySelectorAll("text")].map(text => scale * parseFloat(text.getAttribute("font-size")));
         }).filter(size => size > 0)),
+        cut_charts: charts.filter(svg => {
+            const [box, picture] = [svg.closest("figure").getBoundingClientRect(), svg.getBoundingClientRect()];
+            return picture.left < box.left - 1 || picture.right > box.right + 1;
+        }).map(svg => svg.querySelector("title").textContent),
+        cut_words: charts.flatMap(svg => {
+            const picture = svg.getBoundingClientRect();
+            return [...svg.querySelectorAll("text")].filter(text => {
+                const box = text.getBoundingClientRect();
+                return box.left < picture.left - 1 || box.right > picture.right + 1;
+            });
+        }).map(text => text.textContent),
         overflow: root.scrollWidth - root.clientWidth,
         text: document.body.textContent,
         background: getComputedStyle(document.body).backgroundColor,
@@ -70,6 +83,10 @@ pub struct Audit {
     pub n_tables: usize,
     /// Heads of columns that a table's own box does not show without scrolling.
     pub cut_columns: Vec<String>,
+    /// Titles of charts that their own box does not show without scrolling.
+    pub cut_charts: Vec<String>,
+    /// Words of charts that run over a chart's edge.
+    pub cut_words: Vec<String>,
     /// The size of the smallest text of all charts as it is shown; absent without charts.
     pub chart_text_px_min: Option<f64>,
     /// By how many pixels the page is wider than the window.

@@ -161,7 +161,8 @@ fn page_of(comparison: Comparison) -> String {
     let decision = decision(HOSTILE);
     let (before, after, curve) = (summary("base", 0.867), summary("lora", 0.683), curve());
     let options = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
-    let charts = ComparisonCharts::draw(&comparison, &before, &[&after], options, Some(0.02));
+    let afters = vec![&after; comparison.candidates.len()];
+    let charts = ComparisonCharts::draw(&comparison, &before, &afters, options, Some(0.02));
     let small = RgbImage::new(28, 28, (0..28 * 28 * 3).map(|index| (index % 251) as u8).collect()).unwrap();
     let large = RgbImage::new(500, 375, vec![120; 500 * 375 * 3]).unwrap();
     let pictures = [
@@ -174,8 +175,9 @@ fn page_of(comparison: Comparison) -> String {
         lost.map(|(lost, picture)| GalleryImage { dataset: &dataset.dataset, lost, picture: picture.clone() })
     });
     let gallery: Vec<GalleryImage<'_>> = images.collect();
-    let candidates =
-        [CandidateReport { after: &after, gallery: &gallery, curve: Some(&curve), decision: Some(&decision) }];
+    let candidate =
+        CandidateReport { after: &after, gallery: &gallery, curve: Some(&curve), decision: Some(&decision) };
+    let candidates = vec![candidate; comparison.candidates.len()];
     let stage = |run: &str, tuned_on: Option<&str>| Stage {
         run: run.to_owned(),
         tuned_on: tuned_on.map(str::to_owned),
@@ -239,6 +241,7 @@ fn the_page_of_a_comparison_shows_everything_and_loads_and_runs_nothing() {
             audit.text.contains("no image: its file is not at hand") && audit.text.contains("57 more are not shown")
         );
         assert!(audit.chart_text_px_min.unwrap() >= 8.99, "{window:?}: {:?}", audit.chart_text_px_min);
+        assert_eq!((&audit.cut_charts[..], &audit.cut_words[..]), (&[][..], &[][..]), "{window:?}");
         papers.push(audit.background);
     }
     assert!(papers[0] == papers[1] && papers[0] != papers[2], "{papers:?}");
@@ -257,14 +260,24 @@ fn no_column_of_a_comparison_is_cut_off_on_a_screen() {
         wide.candidates[0].datasets.push(dataset);
     }
     wide.candidates[0].differences.clear();
+    let several = folder.path().join("several.html");
+    let mut pair = wide.clone();
+    pair.candidates.push(wide.candidates[0].clone());
+    pair.candidates[1].run = "a-checkpoint-with-a-long-name/step-1000".to_owned();
+    std::fs::write(&several, page_of(pair)).unwrap();
     std::fs::write(&file, page_of(wide)).unwrap();
     for is_dark in [false, true] {
         let audit = browser.audit(&file, Window { is_dark, ..SCREEN });
         assert!(audit.text.contains("Retention"));
         assert_eq!(audit.cut_columns, [""; 0]);
         assert_eq!(audit.overflow, 0);
-        let phone = browser.audit(&file, Window { width: 390, is_dark });
-        assert_eq!(phone.overflow, 0, "tables and charts scroll in their own boxes");
+        for (file, n_charts) in [(&file, 4), (&several, 8)] {
+            let phone = browser.audit(file, Window { width: 390, is_dark });
+            assert_eq!(phone.overflow, 0, "tables scroll in their own boxes");
+            assert_eq!((phone.n_charts, phone.n_titled_charts), (n_charts, n_charts));
+            assert_eq!((&phone.cut_charts[..], &phone.cut_words[..]), (&[][..], &[][..]), "charts fit a phone");
+            assert!(phone.chart_text_px_min.unwrap() >= 8.99, "{:?}", phone.chart_text_px_min);
+        }
     }
 }
 
@@ -294,6 +307,7 @@ fn the_page_of_a_run_shows_its_errors_with_images_and_cuts_nothing_off() {
         assert_eq!((audit.n_images, audit.n_broken_images, audit.overflow), (9, 0, 0), "{window:?}");
         assert_eq!((audit.n_scripts, audit.requests.len(), audit.complaints.len()), (0, 0, 0), "{audit:?}");
         assert!(audit.chart_text_px_min.unwrap() >= 8.99, "{window:?}: {:?}", audit.chart_text_px_min);
+        assert_eq!((&audit.cut_charts[..], &audit.cut_words[..]), (&[][..], &[][..]), "{window:?}");
         if window.width == SCREEN.width {
             assert_eq!(audit.cut_columns, [""; 0]);
         }

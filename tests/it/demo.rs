@@ -1,6 +1,7 @@
 //! `emt demo`: the whole story in miniature.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::Value;
 
@@ -17,11 +18,20 @@ fn accuracy(dir: &Path, run: &str, dataset: &str) -> f64 {
 #[test]
 fn the_demo_forgets_digits_and_tells_the_story_in_files() {
     let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("reports/demo");
     let mut command = support::emt();
     command.current_dir(folder.path()).args(["demo", "--limit", "40", "--epochs", "2"]);
-    let finished = support::finish(&mut command);
+    // Killed while it trains, the same command goes on in the same folder.
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !dir.join("finetune/linear/training.json").is_file() {
+        assert!(child.try_wait().unwrap().is_none(), "it trains");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let finished = support::finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    let dir = folder.path().join("reports/demo");
+    assert!(finished.stderr.contains("written into reports/demo\n"), "{}", finished.stderr);
     for file in ["report.html", "rose.svg", "rose.png", "base/report.html", "linear/trials.jsonl", "lora/run.json"] {
         assert!(dir.join(file).is_file(), "{file}");
     }

@@ -109,6 +109,98 @@ fn a_configuration_file_and_the_environment_serve_several_commands_and_forms() {
 }
 
 #[test]
+fn a_key_that_the_form_at_hand_cannot_use_is_warned_of_once_with_the_file_and_the_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("emt.toml");
+    fs::write(&config, "served_model = \"a\"\njudge_model = \"b\"\nepochs = 3\nmerge = false\nlogprobs = true\n")
+        .unwrap();
+    let out = folder.path().join("run");
+    let finished = finish(emt().args(SMALL).arg("--config").arg(&config).arg("--out").arg(&out));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let warnings: Vec<&str> = finished.stderr.lines().filter(|line| line.contains("no effect")).collect();
+    let [judge, served] = warnings[..] else { panic!("{}", finished.stderr) };
+    assert!(
+        served.contains("emt.toml`, `logprobs` and `served_model` have no effect on `emt eval` with the miniature"),
+        "{served}"
+    );
+    assert!(judge.contains("`judge_model` has no effect on `emt eval` with --judge rules"), "{judge}");
+}
+
+#[test]
+fn no_key_of_a_shared_file_changes_or_hides_a_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("emt.toml");
+    let out = folder.path().join("runs");
+    let names = "embedded/mnist,embedded/cifar10";
+    let flags = ["eval", "--model", "embedded", "--datasets", names, "--limit", "4", "--quiet", "--out"];
+    assert_eq!(finish(emt().args(flags).arg(&out)).code, Some(0));
+    let gate = |text: &str, more: &[&str]| {
+        fs::write(&config, text).unwrap();
+        let mut command = emt();
+        command.args(["gate", "--allow-same", "--format", "json", "--baseline"]).arg(&out).arg("--candidate").arg(&out);
+        finish(command.args(more).arg("--config").arg(&config))
+    };
+    let plain = gate("", &[]);
+    assert_eq!(plain.code, Some(3), "{}", plain.stderr);
+    // Meant for an evaluation: the verdict is the same, and a warning says what was left out.
+    let shared = gate("model = \"embedded\"\ndatasets = [\"embedded/mnist\"]\nlimit = 2\n", &[]);
+    assert!(shared.stdout == plain.stdout && shared.code == plain.code, "{}", shared.stdout);
+    for part in [
+        "`model` has no effect on `emt gate` beside --baseline",
+        "`datasets` has no effect",
+        "two finished runs",
+        "type --datasets",
+    ] {
+        assert!(shared.stderr.contains(part), "{part}: {}", shared.stderr);
+    }
+    assert!(shared.stderr.contains("`limit` has no effect"), "{}", shared.stderr);
+    // Typed, it narrows what is decided on.
+    let typed = gate("datasets = [\"embedded/cifar10\"]\n", &["--datasets", "embedded/mnist"]);
+    assert!(
+        typed.stdout.contains("embedded/mnist") && !typed.stdout.contains("\"dataset\": \"embedded/cifar10\""),
+        "{}",
+        typed.stdout
+    );
+    // A file can never put the policy in the place of a verdict.
+    let printed = gate("limit = 2\nprint_policy = true\n", &[]);
+    assert_eq!((printed.code, &printed.stdout[..]), (Some(2), ""), "{}", printed.stderr);
+    for part in ["emt.toml`, line 2", "`print_policy`", "type --print-policy"] {
+        assert!(printed.stderr.contains(part), "{part}: {}", printed.stderr);
+    }
+    let excluded = gate("history = \"h\"\nattempt = 2\n", &[]);
+    assert_eq!(excluded.code, Some(2), "{}", excluded.stderr);
+    assert!(
+        excluded.stderr.contains("emt.toml`, line ") && excluded.stderr.contains("--attempt"),
+        "{}",
+        excluded.stderr
+    );
+    assert_eq!(gate("print_policy = false\n", &[]).stdout, plain.stdout);
+}
+
+#[test]
+fn a_configuration_file_is_read_wherever_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("k.toml");
+    fs::write(&config, "model = \"embedded\"\ndatasets = \"embedded/mnist\"\nlimit = 2\n").unwrap();
+    let config = config.to_str().unwrap();
+    let joined = format!("--config={config}");
+    let orders: [&[&str]; 5] = [
+        &["eval", "--config", config],
+        &["--config", config, "eval"],
+        &["-q", "eval", "--config", config],
+        &["--quiet", &joined, "eval"],
+        &["-q", "--config", config, "eval", "--limit", "2"],
+    ];
+    let out = folder.path().join("run");
+    for order in orders {
+        let finished = finish(emt().args(order).arg("--out").arg(&out));
+        assert_eq!(finished.code, Some(0), "{order:?}: {}", finished.stderr);
+    }
+    let refused = finish(emt().args(["--config", config, "data", "list", "--format", "yaml"]));
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}
+
+#[test]
 fn a_fault_of_a_configuration_file_is_named_with_the_file_and_the_line() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("emt.toml");
@@ -120,6 +212,7 @@ fn a_fault_of_a_configuration_file_is_named_with_the_file_and_the_line() {
         ("limit = [[1]]\n", ["line 1", "`limit`", "a list"]),
         ("limit = \n", ["emt.toml", "line 1", "failed to read"]),
         ("[gate]\nlimit = 1\n", ["line 1", "`gate`", "no flag of any command"]),
+        ("colour = 1\n", ["line 1", "`colour`", "`emt eval --help`"]),
     ] {
         fs::write(&config, text).unwrap();
         refuse(&["eval", "--model", "embedded", "--config", config.to_str().unwrap()], &parts);

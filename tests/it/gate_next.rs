@@ -141,11 +141,11 @@ fn an_undecided_gate_says_how_many_images_would_decide_or_that_none_at_hand_can(
     let steps = next(&found);
     assert!(steps[0].0.contains("600 images are at hand: this data cannot decide"), "{steps:?}");
     assert!(steps.iter().all(|(_, command)| command.is_none()), "{steps:?}");
-    // Where the runs no longer lie beside each other no one command goes on with both.
+    // Where the runs no longer lie beside each other no one command continues with both.
     let apart = folder.path().join("elsewhere/few");
     copied(&few, &apart, |_, _| {});
     let steps = next(&decided(&apart, &[]));
-    assert!(steps[0].0.contains("evaluate both runs on with --limit") && steps[0].1.is_none(), "{steps:?}");
+    assert!(steps[0].0.contains("continue both runs with --limit") && steps[0].1.is_none(), "{steps:?}");
     // All that there are.
     let unlimited = |run: &Path| {
         copied(run, run, |manifest, _| {

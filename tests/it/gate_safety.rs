@@ -407,7 +407,7 @@ fn a_run_that_is_not_what_it_was_is_refused_or_told() {
         lines.clear();
         manifest["environment"].as_object_mut().unwrap().remove("recorded");
     });
-    assert_refused(&empty, &["220 images", "are only in one of", "--allow-different samples"]);
+    assert_refused(&empty, &["220 images", "are in only one of", "--allow-different samples"]);
     let allowed = gate_runs(&base(), &changed, &["--allow-different", "samples", "--format", "json"]);
     assert_eq!(codes(dataset(&decision(&allowed), DIGITS)), ["too_few_pairs"], "{}", allowed.stderr);
 }

@@ -75,12 +75,12 @@ fn leaks_are_unknown_in_every_table_where_nobody_says_what_was_fine_tuned_on() {
     assert_eq!((&dataset["is_leak_known"], &dataset["errors_after"]["codes"]["leak"]), (&Value::Null, &Value::Null));
     for page in ["report.md", "report.html"] {
         let text = fs::read_to_string(out.path().join(page)).unwrap();
-        assert!(text.contains("Leaks are unknown"), "{page}");
+        assert!(text.contains("Leaks are not known"), "{page}");
     }
 
     let known = report(&["one"], out.path(), &["--tuned-on", "embedded/cifar10"]);
     assert_eq!(known.stdout.matches("– → –").count(), 1, "{}", known.stdout);
-    assert!(!known.stdout.contains("Leaks are unknown"), "{}", known.stdout);
+    assert!(!known.stdout.contains("Leaks are not known"), "{}", known.stdout);
     assert!(column(&out.path().join("comparison.csv"), "after_code_leak").parse::<usize>().unwrap() > 0);
 }
 

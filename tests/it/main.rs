@@ -53,6 +53,7 @@ mod report;
 mod resume;
 mod score;
 mod served;
+mod shell;
 mod sources;
 mod support;
 mod tables;

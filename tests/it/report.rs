@@ -165,6 +165,7 @@ fn open_in_a_browser(page: &Path) {
     assert_eq!((audit.overflow, &audit.cut_columns[..]), (0, &[][..]), "no column is cut off");
     let phone = browser.audit(page, Window { width: 390, is_dark: true });
     assert_eq!(phone.overflow, 0, "the page never scrolls sideways");
+    assert_eq!((&phone.cut_charts[..], &phone.cut_words[..]), (&[][..], &[][..]), "charts fit a phone");
     assert!(phone.chart_text_px_min.unwrap() >= 8.99, "{:?}", phone.chart_text_px_min);
 }
 

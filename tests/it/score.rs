@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::eval::{succeed, trials};
 use super::support::{emt, finish};
 
-/// `emt eval` of the miniature in `modes`, `limit` images a dataset.
+/// `emt eval` of the miniature in `modes`, `limit` images per dataset.
 fn eval(modes: &str, limit: usize, out: &Path) -> Command {
     let mut command = emt();
     command.args(["eval", "--model", "embedded", "--datasets", "embedded/mnist,embedded/cifar10", "--modes", modes]);

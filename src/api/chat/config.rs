@@ -1,4 +1,4 @@
-//! Which server, and how hard it may be asked.
+//! Which server, and the limits on its load.
 
 use reqwest::Url;
 use serde_json::{Map, Value};

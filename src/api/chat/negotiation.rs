@@ -1,4 +1,4 @@
-//! What a server turned out not to take, learned from its error texts once and kept.
+//! Which optional fields a server refuses: learned once from its error texts, and remembered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -229,7 +229,7 @@ impl Negotiated {
         let limit = sent_limit.and_then(|limit| Some((nearness(&TOKEN_LIMITS)?, limit)));
         let fields = OPTIONAL.iter().enumerate().filter(|(_, (name, _))| sent.get(name).is_some() && !wanted(name));
         let field = fields.filter_map(|(rank, (name, others))| {
-            // A word that several fields share stands for one of them only where it stands alone.
+            // A word that several fields share stands for one of them only where it is alone.
             let is_alone = |other: &&str| {
                 !other.starts_with("penalt") || !QUALIFIERS.iter().any(|word| complaint.message.contains(word))
             };

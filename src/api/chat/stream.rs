@@ -1,4 +1,4 @@
-//! Streams of servers that stream although nobody asked them to.
+//! Replies of servers that stream although the request did not ask for it.
 
 use serde_json::{Map, Value, json};
 

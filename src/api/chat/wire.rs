@@ -1,4 +1,4 @@
-//! The interface's own form, apart from ours.
+//! The JSON of the interface, separate from our own types.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Part {
     }
 }
 
-/// English has about four bytes a token; a guess should not be too low.
+/// English has about four bytes per token; a guess should not be too low.
 const BYTES_PER_TOKEN: usize = 3;
 /// A usual image of a usual model; the server's own count replaces the guess.
 const N_TOKENS_PER_IMAGE: u64 = 1_000;
@@ -170,9 +170,9 @@ pub struct ChatReply {
     pub n_prompt_tokens: Option<u32>,
     /// Tokens of the reply alone, where the server tells.
     pub n_reply_tokens: Option<u32>,
-    /// One entry a token of the reply, where they were asked for and the server gives them.
+    /// One entry per token of the reply, where they were asked for and the server gives them.
     pub logprobs: Option<Vec<TokenLogprob>>,
-    /// vLLM's `prompt_logprobs`, where they were asked for: one entry a token of the prompt, `None` for the first.
+    /// vLLM's `prompt_logprobs`, where they were asked for: one entry per token of the prompt, `None` for the first.
     pub prompt_logprobs: Option<Vec<Option<PromptToken>>>,
     /// What the reply says of its server.
     pub server: ReplyServer,

@@ -26,7 +26,7 @@ pub(in crate::cli) struct ComparatorOptions {
     /// Training images per class for a probe
     ///
     /// The largest number is the comparison; the accuracies of the others are reported beside it.
-    #[arg(long, value_name = "K,K", value_delimiter = ',', default_values_t = [1, 5, 16], hide_short_help = true)]
+    #[arg(long, value_name = "K,K", value_delimiter = ',', default_value = "1,5,16", hide_short_help = true)]
     probe_shots: Vec<usize>,
 }
 

@@ -40,13 +40,13 @@ pub(super) struct EvalArgs {
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Largest share of unscored trials per subject and dataset; above it the exit code is 2
-    #[arg(long, value_name = "SHARE", default_value_t = 0.02, hide_short_help = true)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.02, hide_short_help = true, help_heading = "Output")]
     max_unscored: f64,
     /// Most errors shown with their images in report.html; 0 shows none
-    #[arg(long, value_name = "N", default_value_t = N_ERRORS_SHOWN, hide_short_help = true)]
+    #[arg(long, value_name = "N", default_value_t = N_ERRORS_SHOWN, hide_short_help = true, help_heading = "Output")]
     max_images: usize,
     /// Format of the result on standard output
-    #[arg(long, value_enum, default_value_t = Format::Table)]
+    #[arg(long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
     format: Format,
     #[command(flatten)]
     options: EvalOptions,

@@ -116,9 +116,9 @@ pub(in crate::cli) struct EvalOptions {
     /// or half of the memory, and answers stay nearly the same.
     #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Computing")]
     pub(in crate::cli) dtype: String,
-    /// Datasets that the model was fine-tuned on; answers with their labels get the code `leak` [default: as the adapter says]
+    /// Datasets that the model was fine-tuned on, whose labels are leaks [default: as the adapter says]
     ///
-    /// RUN:DATASET is for one run alone, which an adapter's or a served model's name names.
+    /// Answers with their labels get the code `leak`. RUN:DATASET is for one run alone, by the name of its adapter or served model.
     #[arg(long, value_name = "A,B", help_heading = "Questions")]
     pub(in crate::cli) tuned_on: Option<String>,
     #[command(flatten)]

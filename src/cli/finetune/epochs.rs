@@ -18,6 +18,8 @@ use crate::record::{self, TrainingFolder};
 /// Without a terminal a line is written so often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
+const PNG_WIDTH_PX: u32 = 1600;
+
 /// Shows steps, evaluates epochs, and keeps the curve on the disk.
 pub(super) struct Epochs<'a, 'p> {
     args: &'a FinetuneArgs,
@@ -100,7 +102,7 @@ impl<'a, 'p> Epochs<'a, 'p> {
         record::write_file(&self.dir, "curve.json", format!("{json}\n").as_bytes())?;
         let Some(chart) = LineChart::of_curve(&self.curve) else { return Ok(()) };
         let svg = chart::lines(&chart);
-        record::write_file(&self.dir, "curve.png", &chart::png(&svg, chart::PNG_WIDTH_PX)?)?;
+        record::write_file(&self.dir, "curve.png", &chart::png(&svg, PNG_WIDTH_PX)?)?;
         Ok(record::write_file(&self.dir, "curve.svg", svg.as_bytes())?)
     }
 }

@@ -28,7 +28,7 @@ pub(in crate::cli) struct FinetuneArgs {
     #[arg(long, value_parser = names::<Method>(&["linear", "lora", "full"]))]
     pub method: Method,
     /// Datasets to train on: names of `emt data list`, folders, or NAME=FOLDER, separated by commas
-    #[arg(long, value_name = "A,B")]
+    #[arg(long, value_name = "A,B", help_heading = "Training data")]
     pub train: String,
     /// Folder for the adapter, its checkpoints and the forgetting curve; the same command resumes
     #[arg(long, short, value_name = "DIR")]
@@ -36,47 +36,53 @@ pub(in crate::cli) struct FinetuneArgs {
     #[command(flatten)]
     pub places: Places,
     /// Split to train on [default: train]
-    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Training data")]
     pub split: Option<String>,
     /// Sheet with other names for the classes of one dataset
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Training data")]
     pub labels: Option<PathBuf>,
     #[command(flatten)]
     pub reading: ReadingOptions,
     /// Train on at most N samples per dataset, balanced over its classes
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Training data")]
     pub limit: Option<usize>,
     /// Ratios in which the datasets are mixed, as in 0.8,0.2 [default: all samples]
-    #[arg(long, value_name = "R,R", hide_short_help = true)]
+    #[arg(long, value_name = "R,R", hide_short_help = true, help_heading = "Training data")]
     pub mix: Option<String>,
     /// Do not train the projector (lora)
-    #[arg(long, hide_short_help = true)]
+    #[arg(long, hide_short_help = true, help_heading = "Training")]
     pub no_projector: bool,
     /// Adapter to continue from: a folder, or ORG/NAME on the hub
     #[arg(long, value_name = "ADAPTER", hide_short_help = true)]
     pub from_adapter: Option<PathBuf>,
     /// Question: `emt`, `emt-open`, or a file with {noun} and {labels}
-    #[arg(long, value_name = "NAME|FILE", default_value = "emt", hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        default_value = "emt",
+        hide_short_help = true,
+        help_heading = "Training data"
+    )]
     pub prompt: String,
     /// Answer to learn, with {label} and optionally {noun}
-    #[arg(long, value_name = "TEXT", default_value = AnswerTemplate::DEFAULT)]
+    #[arg(long, value_name = "TEXT", default_value = AnswerTemplate::DEFAULT, help_heading = "Training data")]
     pub answer_template: String,
     /// Chat template [default: the checkpoint's own]
     ///
     /// A name of `emt models`, or a file: jinja, ms-swift's args.json, or LLaMA-Factory's Modelfile.
-    #[arg(long, value_name = "NAME|FILE", hide_short_help = true)]
+    #[arg(long, value_name = "NAME|FILE", hide_short_help = true, help_heading = "Training data")]
     pub template: Option<String>,
     /// Seed of the initial values, the order of samples, and dropout
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Training")]
     pub seed: u64,
     /// Seed of the choice of samples by --limit [default: the catalog's]
-    #[arg(long, value_name = "N", hide_short_help = true)]
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Training data")]
     pub sample_seed: Option<u64>,
     /// Refuse to resume: fail if the folder exists
-    #[arg(long, hide_short_help = true)]
+    #[arg(long, hide_short_help = true, help_heading = "Training")]
     pub fresh: bool,
     /// Device: cpu, cuda, cuda:1, metal, or auto (the GPU that the binary was built for, else cpu)
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Training")]
     pub device: String,
     #[command(flatten)]
     training: TrainingOptions,

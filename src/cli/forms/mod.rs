@@ -2,7 +2,8 @@
 //! believe that it took effect.
 //!
 //! `table.rs` says for every flag of every command which forms use it; a test fails for a flag that it lacks. Only what was typed is
-//! refused: a configuration file is shared between commands and forms, and so is the environment.
+//! refused: a configuration file is shared between commands and forms, so its keys are left out with a warning, and the environment is
+//! shared by everything.
 
 mod form;
 mod table;
@@ -15,7 +16,7 @@ use anyhow::{Result, bail};
 use clap::ArgMatches;
 
 use self::form::Form;
-use self::table::{COMMANDS, CommandForms, Need, Rule};
+use self::table::{COMMANDS, CommandForms, NOT_OF_A_FILE, Need, OfFile, Rule};
 
 /// Refuses what stands in `typed`, the words of the command line, and has no effect in this form of the command.
 pub(super) fn refuse_unused(command: &clap::Command, matches: &ArgMatches, typed: &[OsString]) -> Result<()> {
@@ -35,6 +36,31 @@ pub(super) fn refuse_unused(command: &clap::Command, matches: &ArgMatches, typed
         }
     }
     Ok(())
+}
+
+/// Those of `longs`, which a configuration file sets, that this form of the command does not use, each with why it has no effect.
+pub(super) fn unused(command: &clap::Command, matches: &ArgMatches, longs: &[&str]) -> Vec<(String, String)> {
+    let (path, _, matches) = innermost(command, matches);
+    let Some(forms) = COMMANDS.iter().find(|forms| forms.path == path) else { return Vec::new() };
+    let present = forms.present(matches);
+    let why = |long: &str| {
+        let of_file = NOT_OF_A_FILE.iter().find(|rule| rule.path == path && rule.flag == long);
+        if let Some(OfFile { form: Some(form), why, .. }) = of_file
+            && present.contains(form)
+        {
+            return Some(format!("on `emt {}` with {}: {why}", path.join(" "), form.text()));
+        }
+        let need = forms.unmet(long, &present)?;
+        Some(format!("on `emt {}`{}", path.join(" "), need.at_hand(&present)))
+    };
+    longs.iter().filter_map(|long| Some(((*long).to_owned(), why(long)?))).collect()
+}
+
+/// Why a configuration file may not set `--long` of the command with this path, `emt` first; `None` where it may.
+pub(super) fn typed_alone(path: &[&str], long: &str) -> Option<&'static str> {
+    let path = path.get(1..)?;
+    let found = NOT_OF_A_FILE.iter().find(|rule| rule.path == path && rule.flag == long && rule.form.is_none());
+    found.map(|rule| rule.why)
 }
 
 /// Whether one of `words` is the flag `--long`, or `-short`.
@@ -82,20 +108,26 @@ fn shown(argument: &clap::Arg) -> String {
 }
 
 fn refusal(flag: &str, path: &[&str], need: &Need, present: &[Form]) -> String {
-    let at_hand: Vec<&str> = present
-        .iter()
-        .filter(|form| need.forms.iter().any(|needed| needed.axis() == form.axis()))
-        .map(|form| form.text())
-        .collect();
     let needed: Vec<&str> = need.forms.iter().map(|form| form.text()).collect();
-    let command = path.join(" ");
-    let at_hand = if at_hand.is_empty() { String::new() } else { format!(" with {}", at_hand.join(" and ")) };
     let uses = match needed.split_last() {
         None => String::new(),
         Some((last, [])) => format!("; it is for {last}"),
         Some((last, others)) => format!("; it is for {} or {last}", others.join(", ")),
     };
+    let (command, at_hand) = (path.join(" "), need.at_hand(present));
     format!("{flag} has no effect on `emt {command}`{at_hand}{uses}; hint: {}", need.hint)
+}
+
+impl Need {
+    /// Which of the forms that are `present` stand in the place of those that are needed: ` with …`, or nothing.
+    fn at_hand(&self, present: &[Form]) -> String {
+        let at_hand: Vec<&str> = present
+            .iter()
+            .filter(|form| self.forms.iter().any(|needed| needed.axis() == form.axis()))
+            .map(|form| form.text())
+            .collect();
+        if at_hand.is_empty() { String::new() } else { format!(" with {}", at_hand.join(" and ")) }
+    }
 }
 
 impl CommandForms {

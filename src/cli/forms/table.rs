@@ -23,6 +23,31 @@ pub(super) struct Group {
     pub needs: &'static [Need],
 }
 
+/// A flag that means another thing in a configuration file, which commands and forms share, than where it is typed.
+pub(super) struct OfFile {
+    pub path: &'static [&'static str],
+    pub flag: &'static str,
+    /// The form in which a file's key has no effect; `None` where the key is refused in all of them.
+    pub form: Option<Form>,
+    pub why: &'static str,
+}
+
+/// Keys that a file wrote for another purpose, and that would change which verdict is given, or whether one is.
+pub(super) const NOT_OF_A_FILE: &[OfFile] = &[
+    OfFile {
+        path: &["gate"],
+        flag: "print-policy",
+        form: None,
+        why: "would print the default policy instead of a verdict, with exit code 0; hint: type --print-policy",
+    },
+    OfFile {
+        path: &["gate"],
+        flag: "datasets",
+        form: Some(Form::GateOfRuns),
+        why: "all datasets of the baseline are decided on; to decide on fewer, type --datasets",
+    },
+];
+
 /// A command, its axes and its flags.
 pub(super) struct CommandForms {
     pub path: &'static [&'static str],
@@ -499,6 +524,12 @@ pub(super) const COMMANDS: &[CommandForms] = &[
         groups: &[Group { rules: &[always("out"), always("seed"), always("limit"), always("epochs")], needs: NOTHING }],
     },
     CommandForms { path: &["help"], axes: &[], groups: &[Group { rules: &[always("topic")], needs: NOTHING }] },
+    CommandForms { path: &["completions"], axes: &[], groups: &[Group { rules: &[always("shell")], needs: NOTHING }] },
+    CommandForms {
+        path: &["man"],
+        axes: &[],
+        groups: &[Group { rules: &[always("command"), always("out")], needs: NOTHING }],
+    },
 ];
 
 const NOT_STAGES: &[Form] = &[Form::ReportOfOneRun, Form::ReportOfRuns, Form::ReportOfComparison];

@@ -91,6 +91,7 @@ fn words(path: &[String], axes: &[Axis], chosen: &[(Axis, Form, &'static [&'stat
         ["judge", "score" | "sample"] => &["run", "--out", "out.csv"],
         ["judge", "calibrate"] => &["--labels", "sheet.csv", "--out", "out.json"],
         ["data", "fetch"] => &["mnist"],
+        ["completions"] => &["bash"],
         _ => &[],
     };
     words.extend(fixed.iter().map(|word| (*word).to_owned()));

@@ -1,4 +1,4 @@
-//! The judge's measured error, for each run apart.
+//! The judge's measured error, one calibration per run.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

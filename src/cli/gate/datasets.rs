@@ -1,4 +1,4 @@
-//! The datasets that a policy, a flag and the runs speak of.
+//! The datasets that a policy, a flag and the runs name.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(super) fn known<'a>(places: &Places, of_runs: impl Iterator<Item = &'a str>)
     Ok(known)
 }
 
-/// Refuses a policy and a `--tuned-on` that name a dataset of which nobody knows: what they say of it would have no effect.
+/// Refuses a policy and a `--tuned-on` that name a dataset that is not known: what they say of it would have no effect.
 pub(super) fn check(
     policy: &Policy,
     rules: &RuleOptions,
@@ -148,7 +148,7 @@ pub(super) fn refuse_unchecked(policy: &Policy, compared: &CandidateComparison) 
         }
         if of_dataset.min_retention.is_some() && dataset.encoder_cells_after.is_none() {
             bail!(
-                "the policy has `min_retention` for `{}`, and the candidate's run has no encoder beside the model; hint: \
+                "the policy has `min_retention` for `{}`, but the candidate's run has no encoder; hint: \
                  evaluate it with --encoder DIR",
                 dataset.dataset
             );

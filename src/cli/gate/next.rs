@@ -1,4 +1,4 @@
-//! What a person may do after a gate that did not pass.
+//! The next command after a gate that did not pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -172,7 +172,7 @@ fn wanted(policy: &Policy, dataset: &DatasetDecision, is_sequential: bool) -> Op
 }
 
 enum Size {
-    /// So many images, and why.
+    /// This many images, and why.
     Limit(usize, String),
     /// No number of images at hand would do.
     None(String),
@@ -188,7 +188,7 @@ fn size(dataset: &DatasetDecision, min_pairs: usize, wanted: Option<usize>, at_h
             dataset.n_pairs
         ),
         (Some(n), _) => format!("about {n} pairs would decide, as things look at {}", dataset.n_pairs),
-        (None, _) => format!("the fall lies at the margin of {:.1} points", dataset.margin * 100.0),
+        (None, _) => format!("the fall is close to the margin of {:.1} points", dataset.margin * 100.0),
     };
     match (wanted, at_hand) {
         (_, Some(at_hand)) if n_used >= at_hand => Size::None(format!(
@@ -238,13 +238,13 @@ fn commands(runs: [&RecordedRun; 2]) -> Option<Vec<RecordedCommand>> {
 /// Goes on with finished runs. Only `emt eval` and `emt gate` take a larger limit for what they made.
 fn longer_runs(commands: &[RecordedCommand], n: usize, told: String) -> Vec<NextStep> {
     if commands.is_empty() || !commands.iter().all(RecordedCommand::takes_limit) {
-        let message = format!("{told}: evaluate both runs on with --limit {n}, then decide again");
+        let message = format!("{told}: continue both runs with --limit {n}, then decide again");
         return vec![NextStep { message, command: None }];
     }
     let step = |(place, command): (usize, &RecordedCommand)| {
         let message = match (place, commands.len()) {
-            (0, 1) => format!("{told}: this goes on with both runs, then decide again"),
-            (0, _) => format!("{told}: these go on with the runs, then decide again"),
+            (0, 1) => format!("{told}: this continues both runs; then decide again"),
+            (0, _) => format!("{told}: these continue the runs; then decide again"),
             _ => "and".to_owned(),
         };
         NextStep { message, command: Some(command.clone().with_limit(n).text()) }
@@ -275,7 +275,7 @@ fn longer_sequence(args: &GateArgs, policy: &Policy, decision: &Decision, n: usi
         command.push_str(&format!(" --limit {n}"));
     }
     if is_policy_too_small {
-        message.push_str(&format!(": `max_pairs = {n}` in the policy lets it ask so many"));
+        message.push_str(&format!(": `max_pairs = {n}` in the policy allows this number"));
         if args.rules.policy.is_none() {
             message.push_str(" (`emt gate --print-policy > policy.toml` writes one)");
             command.push_str(" --policy policy.toml");

@@ -1,4 +1,4 @@
-//! Where a decision goes.
+//! Where a decision is printed and written.
 #![expect(clippy::disallowed_methods, reason = "writes the files that a person or a pipeline named")]
 
 use std::io::Write;

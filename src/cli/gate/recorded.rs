@@ -112,7 +112,7 @@ fn tested(policy: &Policy, runs: &[RecordedRun; 2]) -> Vec<String> {
     runs[0].datasets().filter(|name| !policy.of(name).ignore).map(str::to_owned).collect()
 }
 
-/// What should be known of these two runs and decides nothing.
+/// Warnings about these two runs, which do not affect the decision.
 fn oddities(baseline: &RecordedRun, candidate: &RecordedRun, compared: &CandidateComparison) -> Vec<String> {
     let mut found = Vec::new();
     let (before, after) = (&baseline.manifest.spec, &candidate.manifest.spec);

@@ -1,4 +1,4 @@
-//! The decisions that stand in a report: of its own runs, and of no others.
+//! The decisions that a report shows: only decisions about its own runs.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ impl Decisions {
                 let about = candidates.iter().find(|run| !is_here && is_of(&decision.candidate, run));
                 return Err(match about {
                     Some(run) => error.context(format!(
-                        "`{}` decides on `{}`, and stands where `{}` does; hint: give --decision in the order of the runs",
+                        "`{}` is a decision about `{}`, and is given for `{}`; hint: give --decision in the order of the runs",
                         path.display(),
                         run.name,
                         candidate.name

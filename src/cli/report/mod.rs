@@ -44,18 +44,18 @@ pub(super) struct ReportArgs {
     /// Folder for the report [default: reports/<candidate>-against-<baseline>]
     ///
     /// Without --baseline, reports are written into the run's own folder; with --stages, nothing is written.
-    #[arg(long, short, value_name = "DIR")]
+    #[arg(long, short, value_name = "DIR", help_heading = "Output")]
     out: Option<PathBuf>,
     /// Most images shown per run [default: 200 lost ones with --baseline, else 60 errors]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Images")]
     max_images: Option<usize>,
     /// Show no images
-    #[arg(long)]
+    #[arg(long, help_heading = "Images")]
     no_images: bool,
     /// Where the images of a run's datasets lie: NAME=PATH, or a path that is called as the dataset is
     ///
     /// A run records where its datasets lay: this is for images that lie elsewhere by now. ORG/NAME on the hub is taken as well.
-    #[arg(long, value_name = "A,B", hide_short_help = true)]
+    #[arg(long, value_name = "A,B", hide_short_help = true, help_heading = "Images")]
     datasets: Option<String>,
     /// Folder of `emt finetune`, to show its curve; one per RUN, in the same order
     #[arg(long, value_name = "DIR")]
@@ -64,7 +64,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     decision: Vec<PathBuf>,
     /// Heading of the report
-    #[arg(long, value_name = "TEXT", default_value = "What was forgotten")]
+    #[arg(long, value_name = "TEXT", default_value = "What was forgotten", help_heading = "Output")]
     title: String,
     /// Datasets that the candidates were fine-tuned on; answers with their labels get the code `leak`
     ///
@@ -72,7 +72,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "A,B")]
     tuned_on: Option<String>,
     /// Format of the result on standard output
-    #[arg(long, value_enum, default_value_t = ReportFormat::Table)]
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table, help_heading = "Output")]
     format: ReportFormat,
     #[command(flatten)]
     comparison: ComparisonOptions,
@@ -95,6 +95,8 @@ enum ReportFormat {
     /// For a pull request
     Markdown,
 }
+
+const PNG_WIDTH_PX: u32 = 1600;
 
 /// Lost images that are shown of a candidate, where nobody says how many.
 const N_LOST_SHOWN: usize = 200;
@@ -324,21 +326,26 @@ fn write_comparison(
     Ok(())
 }
 
-/// A chart's file is of all candidates side by side, or of the one candidate; of several each also has files of its own.
+/// `rose.svg` is the one candidate's, or all of them side by side; of several each also has charts of its own.
 fn write_charts(charts: &ComparisonCharts, compared: &Comparison, dir: &Path) -> Result<()> {
-    if compared.candidates.is_empty() {
+    let (Some(first_rose), Some(first_transitions)) = (charts.roses.first(), charts.transitions.first()) else {
         bail!("there is no candidate to draw");
-    }
-    for (name, figure) in charts.main() {
-        record::write_file(dir, &format!("{name}.svg"), figure.svg.as_bytes())?;
-        record::write_file(dir, &format!("{name}.png"), &chart::png(&figure.svg, chart::PNG_WIDTH_PX)?)?;
+    };
+    let rose = charts.small_multiples.as_ref().unwrap_or(first_rose);
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for (name, svg) in [("rose", rose), ("transitions", first_transitions), ("forest", &charts.forest)] {
+        files.push((format!("{name}.svg"), svg.wide.clone().into_bytes()));
+        files.push((format!("{name}.png"), chart::png(&svg.wide, PNG_WIDTH_PX)?));
     }
     if compared.candidates.len() > 1 {
         for (index, candidate) in compared.candidates.iter().enumerate() {
-            for (name, figure) in charts.named_of_candidate(index) {
-                record::write_file(dir, &format!("{name}-{}.svg", candidate.run), figure.svg.as_bytes())?;
-            }
+            let name = &candidate.run;
+            files.push((format!("rose-{name}.svg"), charts.roses[index].wide.clone().into_bytes()));
+            files.push((format!("transitions-{name}.svg"), charts.transitions[index].wide.clone().into_bytes()));
         }
+    }
+    for (name, bytes) in files {
+        record::write_file(dir, &name, &bytes)?;
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ pub(super) fn read(texts: &[String], options: &ComparisonOptions) -> Result<Stag
             bail!("--stages {text}: {message}; hint: leave it out, or give the run of the fine-tuned model");
         }
         if trained.iter().any(|(known, _)| known == dataset) {
-            bail!("--stages: two stages were tuned on `{dataset}`; hint: the matrix has one stage a dataset");
+            bail!("--stages: two stages were tuned on `{dataset}`; hint: the matrix has one stage per dataset");
         }
         trained.push((dataset.to_owned(), run));
     }

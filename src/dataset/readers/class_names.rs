@@ -1,4 +1,4 @@
-//! What the classes of samples are called, where the samples carry numbers: names as people publish them beside data.
+//! The names of classes whose samples carry only numbers: names as they are published next to data.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -245,8 +245,8 @@ fn choose(
     let named = configs.into_iter().find(|(config, _)| is_in_path(config)).map(|(_, names)| names);
     named.map(Some).with_context(|| {
         format!(
-            "`{}` has several configurations that name the classes of `{column}` unlike one another: {}; hint: --labels \
-             FILE with one name a line, in the order of the numbers",
+            "`{}` has several configurations that name the classes of `{column}` differently: {}; hint: --labels \
+             FILE with one name per line, in the order of the numbers",
             file.display(),
             labels::shorten(&all)
         )
@@ -285,7 +285,7 @@ fn in_order(names: &serde_json::Map<String, Value>) -> Option<Vec<String>> {
     (0..names.len()).map(|number| names.get(&number.to_string())?.as_str().map(str::to_owned)).collect()
 }
 
-/// CLIP benchmark's `classnames.txt`, one name a line in the order of the numbers, beside the shards or one folder above.
+/// CLIP benchmark's `classnames.txt`, one name per line in the order of the numbers, beside the shards or one folder above.
 pub(super) fn in_classnames(folder: &Path) -> anyhow::Result<Option<Vec<String>>> {
     for folder in folder.ancestors().take(2) {
         let path = folder.join("classnames.txt");

@@ -1,4 +1,4 @@
-//! What a file's name says: whether it is an image, a file of the system's, or something else; and how it is shown.
+//! What a file's name says: an image, a file that a system left behind, or something else; and how it is shown.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! A split that lies in shards: which files of a folder belong to it. Parquet and webdataset tars.
+//! A split in shards: which files of a folder belong to it. Parquet and webdataset tars.
 #![expect(clippy::disallowed_methods, reason = "a reader lists its folder")]
 
 use std::collections::BTreeMap;

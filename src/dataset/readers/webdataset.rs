@@ -1,4 +1,4 @@
-//! Webdataset: tars in which the files of one sample share a key, `KEY.jpg` beside `KEY.cls` or `KEY.json`.
+//! Webdataset: tars in which the files of one sample share a key, `KEY.jpg` with `KEY.cls` or `KEY.json`.
 #![expect(clippy::disallowed_methods, reason = "a reader opens its tars")]
 
 use std::collections::{BTreeMap, HashSet};

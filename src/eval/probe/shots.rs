@@ -13,7 +13,7 @@ use crate::domain::{Mode, ProbeClassifier, ProbeShots, RgbImage, Subject, Subjec
 pub struct ProbeRequest {
     /// How it classifies.
     pub classifier: ProbeClassifier,
-    /// Training images a class, rising.
+    /// Training images per class, rising.
     pub shots: Vec<usize>,
 }
 

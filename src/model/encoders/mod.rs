@@ -15,6 +15,7 @@ use super::preprocess::Preprocessor;
 use super::tokenizer::TextTokenizer;
 use super::vision::{VisionConfig, VisionTower};
 use super::weights::{Checkpoint, Weights, config_hash};
+use crate::domain::closest;
 
 /// An image encoder with the text encoder that makes it a zero-shot classifier.
 pub trait DualEncoder: Send {
@@ -62,10 +63,11 @@ pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static EncoderFamily> {
         return Ok(family);
     }
     let known: Vec<_> = ENCODERS.iter().map(|family| family.name).collect();
+    let kind = checkpoint.config().get("model_type").and_then(|v| v.as_str()).unwrap_or("?");
     bail!(
-        "`{}` is not an encoder that emt reads (model_type `{}`); hint: give --encoder a folder of {}, or `none`",
+        "`{}` is not an encoder that emt reads (model_type `{kind}`); hint: {}give --encoder a folder of {}, or `none`",
         checkpoint.dir.display(),
-        checkpoint.config().get("model_type").and_then(|v| v.as_str()).unwrap_or("?"),
+        closest(kind, &known),
         known.join(", ")
     )
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::families::FAMILIES;
 use super::{DecoderState, LanguageModel, Pass};
+use crate::domain::closest;
 use crate::model::config::Config;
 use crate::model::layers::{
     Activation, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, GatedMlp, LayerWatch, Linear,
@@ -98,9 +99,11 @@ impl DecoderConfig {
         let kind = config.str_or("model_type", "llama")?;
         let Some(family) = FAMILIES.iter().find(|family| family.model_types.contains(&kind)) else {
             let known: Vec<&str> = FAMILIES.iter().map(|family| family.about).collect();
+            let types: Vec<&str> = FAMILIES.iter().flat_map(|family| family.model_types).copied().collect();
             bail!(
-                "the language model `{kind}` in {} is not supported; hint: emt reads {} here",
+                "the language model `{kind}` in {} is not supported; hint: {}emt reads {} here",
                 config.place(),
+                closest(kind, &types),
                 known.join(", ")
             );
         };

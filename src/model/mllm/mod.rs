@@ -29,6 +29,7 @@ use super::prefix::{Opening, Prefix, PromptRow};
 use super::preprocess::{ImageInput, ImageProcessor, PixelLimits};
 use super::vision::{VisionConfig, VisionTower};
 use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
+use crate::domain::closest;
 pub use dialogue::Dialogue;
 pub use prompt::RenderedPrompt;
 pub use settings::{ModelSettings, Overrides};
@@ -219,10 +220,12 @@ pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {
         return Ok(family);
     }
     let known: Vec<_> = FAMILIES.iter().map(|family| family.about).collect();
+    let names: Vec<_> = FAMILIES.iter().map(|family| family.name).collect();
+    let kind = checkpoint.config().get("model_type").and_then(|v| v.as_str()).unwrap_or("?");
     bail!(
-        "`{}` is not a model that emt reads (model_type `{}` in config.json); hint: supported are {}",
+        "`{}` is not a model that emt reads (model_type `{kind}` in config.json); hint: {}supported are {}",
         checkpoint.dir.display(),
-        checkpoint.config().get("model_type").and_then(|v| v.as_str()).unwrap_or("?"),
+        closest(kind, &names),
         known.join("; ")
     )
 }

@@ -1,4 +1,4 @@
-//! `comparison.csv`: one row a candidate and dataset, for spreadsheets and data frames.
+//! `comparison.csv`: one row per candidate and dataset, for spreadsheets and data frames.
 
 use super::super::csv::{cell, ends, text_cell};
 use crate::compare::{CandidateComparison, Comparison, DatasetComparison, TowerForgetting};
@@ -91,7 +91,7 @@ pub fn comparison_columns() -> Vec<String> {
     columns
 }
 
-/// `comparison` as CSV with the columns of [`comparison_columns`], one row a candidate and dataset.
+/// `comparison` as CSV with the columns of [`comparison_columns`], one row per candidate and dataset.
 pub fn comparison_csv(comparison: &Comparison) -> String {
     let mut writer = ::csv::Writer::from_writer(Vec::new());
     let in_memory = "a CSV of equally long rows is written to memory without fail";

@@ -17,10 +17,10 @@ use crate::domain::{ErrorCode, RgbImage};
 /// A page shows no more pixels to a side than these of an image.
 const SIDE_PX_MAX: u32 = 160;
 
-/// Images up to so many pixels to a side are shown with sharp pixels.
+/// Images up to this many pixels to a side are shown with sharp pixels.
 const SIDE_PX_CRISP: u32 = 64;
 
-/// So many characters of an answer are shown.
+/// This many characters of an answer are shown.
 const N_ANSWER_MAX: usize = 300;
 
 /// A lost image with its picture, or the reason why there is none.

@@ -8,7 +8,7 @@ use super::super::html::page::{
 };
 use super::sections::{self, Fold};
 use super::{CandidateReport, ComparisonReport, gallery, notes, stages, tables, verdict};
-use crate::chart::{LineChart, escape, lines, words};
+use crate::chart::{Drawn, LineChart, escape, words};
 use crate::compare::{CandidateComparison, DatasetComparison};
 
 /// With more datasets over all candidates than these, the details of each are folded.
@@ -100,10 +100,11 @@ fn write_decision(body: &mut String, decision: &DecisionBrief) {
 
 fn write_overview(body: &mut String, report: &ComparisonReport<'_>, figures: &mut Figures) {
     section(body, "overview", "Overview");
-    let mut charts = report.charts.overview();
-    charts.by_ref().take(1).for_each(|figure| figures.write(body, &figure.svg, &figure.caption));
+    figures.write(body, &report.charts.forest, "The same numbers stand in the table below.");
     write_table(body, &tables::falls(report.comparison));
-    charts.for_each(|figure| figures.write(body, &figure.svg, &figure.caption));
+    if let Some(multiples) = &report.charts.small_multiples {
+        figures.write(body, multiples, "All checkpoints on one scale; the numbers stand in the table above.");
+    }
     body.push_str("</section>\n");
 }
 
@@ -144,16 +145,26 @@ fn write_candidate(
         body.push_str("<h3>Settings of its own</h3>\n");
         write_table(body, &tables::settings(candidate));
     }
-    let mut charts = report.charts.of_candidate(index);
-    charts.by_ref().take(1).for_each(|figure| figures.write(body, &figure.svg, &figure.caption));
+    if let Some(rose) = report.charts.roses.get(index) {
+        figures.write(
+            body,
+            rose,
+            &format!(
+                "Left half of a petal: before; right half: after; the {} behind. The numbers stand in the table below.",
+                words::encoder_noun(&with.after.encoder)
+            ),
+        );
+    }
     write_table(body, &tables::overview(candidate, with.after));
     if let Some(curve) = with.curve
         && let Some(chart) = LineChart::of_curve(curve)
     {
-        figures.write(body, &lines(&chart), "Accuracy on held-out images after each epoch of the fine-tune.");
+        figures.write(body, &Drawn::lines(&chart), "Accuracy on held-out images after each epoch of the fine-tune.");
         write_folded_table(body, &tables::curve(curve));
     }
-    charts.for_each(|figure| figures.write(body, &figure.svg, &figure.caption));
+    if let Some(transitions) = report.charts.transitions.get(index) {
+        figures.write(body, transitions, "The same numbers stand under “What became of the images” of each dataset.");
+    }
     let n_datasets: usize = report.comparison.candidates.iter().map(|one| one.datasets.len()).sum();
     let open = if n_datasets <= N_UNFOLDED_MAX { " open" } else { "" };
     for (place, dataset) in candidate.datasets.iter().enumerate() {

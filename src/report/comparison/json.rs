@@ -4,7 +4,7 @@ use super::{STAGES_SCHEMA, StageReport};
 use crate::chart::words;
 use crate::compare::Comparison;
 
-/// `comparison` as JSON of the schema `emt.comparison/1`, indented, with a final newline.
+/// `comparison` as the public contract writes it, indented, with a final newline.
 pub fn comparison_json(comparison: &Comparison) -> String {
     let text = serde_json::to_string_pretty(comparison).expect("a comparison holds only strings as keys");
     inert(&text)

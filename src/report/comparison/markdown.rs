@@ -9,7 +9,7 @@ use super::{CandidateReport, ComparisonReport, notes, sections, stages, tables, 
 use crate::chart::words;
 use crate::compare::CandidateComparison;
 
-/// The comparison as Markdown: what changed, one table a candidate, and details that unfold.
+/// The comparison as Markdown: what changed, one table per candidate, and details that unfold.
 pub fn comparison_markdown(report: &ComparisonReport<'_>) -> String {
     let mut text = format!("# {}\n\n", escape(report.title));
     let is_single = report.comparison.candidates.len() == 1;

@@ -8,7 +8,7 @@ use crate::domain::EncoderRelation;
 
 /// What a reader must know where nobody said what was fine-tuned on.
 pub const LEAKS_UNKNOWN: &str =
-    "Leaks are unknown, because nobody said what was fine-tuned on; hint: `--tuned-on A,B`.";
+    "Leaks are not known, because the fine-tuned datasets were not named; hint: `--tuned-on A,B`.";
 
 /// All notes, warnings first.
 pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
@@ -71,7 +71,7 @@ pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
         remarks.push(match (candidate.tuned_on.is_empty(), is_known) {
             (true, _) => format!("{of}{LEAKS_UNKNOWN}"),
             (false, true) => format!("{of}Leaks are labels of {tuned_on}, for both runs alike."),
-            (false, false) => format!("{of}Leaks are unknown: not all labels of {tuned_on} are known."),
+            (false, false) => format!("{of}Leaks are not known: not all labels of {tuned_on} are known."),
         });
     }
     let warnings = warnings.into_iter().map(|text| Note { weight: Weight::Warning, text });
@@ -98,7 +98,7 @@ fn overridden(report: &ComparisonReport<'_>) -> Option<String> {
         _ => format!("the runs differ in {}", fields.join(", ")),
     };
     Some(format!(
-        "Compared by order (--allow-different {}): {found}. What follows may come from that and not from fine-tuning.",
+        "Compared although they differ (--allow-different {}): {found}. The results may come from this difference and not from fine-tuning.",
         allowed.join(" --allow-different ")
     ))
 }
@@ -134,7 +134,7 @@ fn only_candidate(candidate: &CandidateComparison) -> Option<String> {
         .then(|| format!("{} left out: the baseline was not evaluated on it.", candidate.only_candidate.join(", ")))
 }
 
-/// Heading lines, each a name and what stands behind it.
+/// Heading lines, each a name and its text.
 pub fn headings(report: &ComparisonReport<'_>) -> Vec<(&'static str, String)> {
     let identity = |identity: &str| words::shortened(identity.strip_prefix("blake3:").unwrap_or(identity), 8);
     let comparison = report.comparison;

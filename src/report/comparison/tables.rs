@@ -15,13 +15,13 @@ use crate::compare::{
 use crate::domain::{ErrorCode, ErrorKind};
 use crate::finetune::Curve;
 
-/// So many classes of a dataset are shown.
+/// This many classes of a dataset are shown.
 const N_CLASSES: usize = 10;
 
-/// So many changed confusions of a dataset are shown.
+/// This many changed confusions of a dataset are shown.
 const N_SHIFTS: usize = 10;
 
-/// A value of a field, or an answer in a table, is cut after so many characters.
+/// A value of a field, or an answer in a table, is cut after this many characters.
 const N_TEXT_MAX: usize = 160;
 
 /// All datasets of a candidate: one row each. What a screen has no room for stands in the datasets' own tables.
@@ -132,7 +132,7 @@ pub fn rates(dataset: &DatasetComparison, encoder: &str) -> Table {
             rate((dataset.retention_after, dataset.retention_after_interval)),
         ),
         row("Leak of the fine-tuned labels", words::percent(leak[0]), words::percent(leak[1])),
-        row("One same answer to most images", before, after),
+        row("The same answer to most images", before, after),
     ];
     let caption = format!(
         "Accuracy over the {} images that are scored in both runs, retention and signs of collapse, with 95% intervals",
@@ -184,7 +184,7 @@ pub fn forgetting(dataset: &DatasetComparison, encoder: &str) -> Table {
         row(
             "Detectable fall",
             words::points(dataset.minimum_detectable_fall, None),
-            "the least fall, in points, that so many pairs show in 4 of 5 cases",
+            "the smallest fall, in points, that this many pairs show in 4 of 5 cases",
         ),
         row("Pairs", dataset.n_pairs.to_string(), "images answered in both runs"),
         row("Unscored", dataset.n_unscored.to_string(), "pairs that count neither way, since a side has no verdict"),
@@ -204,7 +204,7 @@ pub fn funnel(funnel: &Funnel) -> Table {
         "the encoder errs, the model chooses and says it",
         "only scoring is right",
         "only the answer is right",
-        "nobody is right",
+        "none is right",
     ];
     let right = |is_right: bool| if is_right { "right" } else { "wrong" }.to_owned();
     let rows = FUNNEL_CELLS.iter().zip(reads).map(|(cell, reads)| {
@@ -395,7 +395,7 @@ pub fn encoder_cells(cells: [usize; 4], encoder: &str) -> Table {
     let only = format!("Only the {encoder}");
     let names = ["Both right", "Only the model", &only, "Neither"];
     let rows = names.iter().zip(cells).map(|(name, n)| vec![(*name).to_owned(), share(n, cells.iter().sum())]);
-    let caption = format!("The candidate beside its {encoder}, image by image");
+    let caption = format!("The candidate and its {encoder}, image by image");
     table(&caption, &["Who is right", "Images"], 1..2, rows.collect())
 }
 
@@ -421,7 +421,12 @@ pub fn differences(candidate: &CandidateComparison) -> Table {
         let place = if one.place.is_empty() { words::MISSING.to_owned() } else { one.place.clone() };
         vec![one.field.clone(), place, value_text(&one.baseline), value_text(&one.candidate)]
     });
-    table("In what the runs differ, by order", &["Field", "Where", "Baseline", "Candidate"], 0..0, rows.collect())
+    table(
+        "Fields in which the runs differ, as allowed",
+        &["Field", "Where", "Baseline", "Candidate"],
+        0..0,
+        rows.collect(),
+    )
 }
 
 /// What the configurations of the two models decide otherwise.
@@ -441,7 +446,7 @@ fn value_text(value: &serde_json::Value) -> String {
     }
 }
 
-/// Accuracy by epoch: one row an epoch, one column a dataset.
+/// Accuracy by epoch: one row an epoch, one column per dataset.
 pub fn curve(curve: &Curve) -> Table {
     let mut epochs: Vec<usize> =
         curve.datasets.iter().flat_map(|dataset| &dataset.points).map(|point| point.epoch).collect();

@@ -8,7 +8,7 @@ use crate::chart::words;
 use crate::compare::{Comparison, DatasetComparison, settings_in_words};
 use crate::domain::ErrorCode;
 
-/// One table a candidate, columns aligned; rates in percent, falls in points, with their 95% intervals.
+/// One table per candidate, columns aligned; rates in percent, falls in points, with their 95% intervals.
 pub fn comparison_table(comparison: &Comparison) -> String {
     let mut text = String::new();
     for candidate in &comparison.candidates {
@@ -33,7 +33,7 @@ pub fn comparison_table(comparison: &Comparison) -> String {
         }
         if !candidate.settings.is_empty() {
             let told = settings_in_words(&candidate.settings);
-            let _ = writeln!(text, "note: settings of its own: {}", words::printable(&told));
+            let _ = writeln!(text, "note: its own settings: {}", words::printable(&told));
         }
         if candidate.datasets.iter().any(|dataset| !dataset.is_leak_known) {
             let _ = writeln!(text, "note: {LEAKS_UNKNOWN}");

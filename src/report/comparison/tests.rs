@@ -449,6 +449,9 @@ fn a_chart_beside_the_tables_shows_the_same_accuracies_where_a_run_left_images_u
     let (before, afters) = summaries(&comparison);
     let refs: Vec<&Summary> = afters.iter().collect();
     let charts = ComparisonCharts::draw(&comparison, &before, &refs, PLAIN, Some(0.02));
-    let rose = &charts.of_candidate(0).next().unwrap().svg;
-    assert!(rose.contains(">90.0<") && rose.contains(">80.0<"), "{rose}");
+    assert!(
+        charts.roses[0].wide.contains(">90.0<") && charts.roses[0].wide.contains(">80.0<"),
+        "{}",
+        charts.roses[0].wide
+    );
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::notes::{Note, Weight};
 use super::super::tables::Table;
-use crate::chart::escape;
+use crate::chart::{Drawn, escape};
 
 /// The styles, which stand in the page.
 const STYLE: &str = concat!(include_str!("report.css"), include_str!("comparison.css"));
@@ -129,23 +129,31 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// A chart that [`crate::chart`] drew, with a caption, which is markup.
-    pub fn write(&mut self, body: &mut String, svg: &str, caption: &str) {
+    /// A chart with a caption, which is markup. The styles show the layout that the window has room for.
+    pub fn write(&mut self, body: &mut String, chart: &Drawn, caption: &str) {
+        let (wide, narrow) = (self.prepared(&chart.wide, "wide"), self.prepared(&chart.narrow, "narrow"));
+        // It scrolls in its own box where the screen is narrower than any phone, and must be reachable by keyboard then.
+        let _ = writeln!(
+            body,
+            "<figure class=\"chart\" tabindex=\"0\">{wide}{narrow}<figcaption>{caption}</figcaption></figure>"
+        );
+    }
+
+    /// The picture with ids of its own, the class of its layout, and the width below which its words would be too small.
+    fn prepared(&mut self, svg: &str, layout: &str) -> String {
         self.n_written += 1;
         let prefix = format!("chart-{}-", self.n_written);
         // Quotes of texts are escaped in a chart, so that none of these stands in one.
         let svg = svg
             .replacen(SVG_NAMESPACE, "", 1)
+            .replacen("class=\"rose\"", &format!("class=\"rose {layout}\""), 1)
             .replace("id=\"rose-", &format!("id=\"{prefix}"))
             .replace("\"url(#rose-", &format!("\"url(#{prefix}"))
             .replacen("\"rose-title rose-desc\"", &format!("\"{prefix}title {prefix}desc\""), 1);
-        let svg = match width_px_min(&svg) {
+        match width_px_min(&svg) {
             Some(width) => svg.replacen("<svg ", &format!("<svg style=\"min-width:{width:.0}px\" "), 1),
             None => svg,
-        };
-        // It scrolls in its own box where the screen is narrow, and must be reachable by keyboard then.
-        let _ =
-            writeln!(body, "<figure class=\"chart\" tabindex=\"0\">{svg}<figcaption>{caption}</figcaption></figure>");
+        }
     }
 }
 
@@ -171,7 +179,8 @@ mod tests {
         assert_eq!(width_px_min(svg), Some(720.0));
         assert_eq!(width_px_min("<svg><text/></svg>"), None);
         let mut body = String::new();
-        Figures::default().write(&mut body, svg, "caption");
+        let chart = Drawn { wide: svg.to_owned(), narrow: svg.to_owned() };
+        Figures::default().write(&mut body, &chart, "caption");
         assert!(body.contains("style=\"min-width:720px\"") && body.contains("tabindex=\"0\""), "{body}");
     }
 }
