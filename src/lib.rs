@@ -33,6 +33,8 @@ pub mod compare;
 
 pub mod gate;
 
+pub mod pickle;
+
 pub mod assets;
 
 pub mod api;

@@ -12,14 +12,13 @@ use reqwest::header::{
 };
 use reqwest::{Client, Response, StatusCode, Url};
 
-use super::runtime;
+use super::retry::{Attempts, GivenUp, PATIENCE_OF_DOWNLOADS, Transient, with_retries};
 use super::secret::Secret;
+use super::{retry, runtime};
 
-/// Failures in a row, without one byte of progress, after which a download is given up.
-pub(super) const N_FAILURES_MAX: u32 = 5;
-pub(super) const RETRY_BASE_MS: u64 = 300;
-/// A server that asks for a longer wait than this is not worth waiting for.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
+/// An error is one from the start, whether it passes or not.
+type Failure = retry::Failure<DownloadError, DownloadError>;
+
 /// No byte for so long is a broken connection.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -138,41 +137,47 @@ pub fn download(request: &Download, on_progress: &mut dyn FnMut(u64, Option<u64>
         .build()
         .map_err(|error| address_error(runtime::describe(error)))?;
     let mut transfer = Transfer::new(request, url, client)?;
-    let mut n_failures = 0;
     let mut started_over = false;
     loop {
-        let n_before = transfer.n_bytes;
-        match handle.block_on(transfer.attempt(on_progress)) {
-            Ok(()) => match transfer.finish() {
-                // Bytes of an earlier run may be those of another file: one fresh start tells.
-                Err(DownloadError::Checksum { .. } | DownloadError::Size { .. })
-                    if transfer.resumed && !started_over =>
-                {
-                    started_over = true;
-                    transfer.start_over()?;
-                }
-                done => return done,
-            },
-            Err(Failure::Permanent(error)) => return Err(error),
-            Err(Failure::Transient { error, wait }) => {
-                n_failures = if transfer.n_bytes > n_before { 1 } else { n_failures + 1 };
-                if n_failures >= N_FAILURES_MAX || wait.is_some_and(|wait| wait > WAIT_MAX) {
-                    return Err(error);
-                }
-                std::thread::sleep(wait.unwrap_or_else(|| runtime::backoff(RETRY_BASE_MS, n_failures)));
+        handle.block_on(with_retries(
+            &PATIENCE_OF_DOWNLOADS,
+            &mut Fetching { transfer: &mut transfer, on_progress: &mut *on_progress },
+        ))?;
+        match transfer.finish() {
+            // Bytes of an earlier run may be those of another file: one fresh start tells.
+            Err(DownloadError::Checksum { .. } | DownloadError::Size { .. }) if transfer.resumed && !started_over => {
+                started_over = true;
+                transfer.start_over()?;
             }
+            done => return done,
         }
     }
 }
 
-enum Failure {
-    Permanent(DownloadError),
-    Transient { error: DownloadError, wait: Option<Duration> },
+/// A transfer, and who is told of its progress.
+struct Fetching<'t, 'r> {
+    transfer: &'t mut Transfer<'r>,
+    on_progress: &'t mut dyn FnMut(u64, Option<u64>),
 }
 
-impl From<DownloadError> for Failure {
-    fn from(error: DownloadError) -> Self {
-        Failure::Permanent(error)
+impl Attempts for Fetching<'_, '_> {
+    type Output = ();
+    type Error = DownloadError;
+    type Transient = DownloadError;
+
+    async fn attempt(&mut self) -> Result<(), Failure> {
+        let n_before = self.transfer.n_bytes;
+        match self.transfer.attempt(self.on_progress).await {
+            Err(Failure::Transient(transient)) => {
+                let made_progress = self.transfer.n_bytes > n_before;
+                Err(Failure::Transient(Transient { made_progress, ..transient }))
+            }
+            settled => settled,
+        }
+    }
+
+    fn give_up(&self, last: GivenUp<DownloadError>) -> DownloadError {
+        last.error
     }
 }
 
@@ -316,7 +321,7 @@ impl<'a> Transfer<'a> {
         };
         let error = DownloadError::Status { url: self.request.url.to_owned(), status: status.as_u16(), hint };
         match status.as_u16() {
-            408 | 409 | 425 | 429 | 500.. => Failure::Transient { error, wait },
+            408 | 409 | 425 | 429 | 500.. => Failure::Transient(Transient { error, wait, made_progress: false }),
             _ => Failure::Permanent(error),
         }
     }
@@ -331,7 +336,7 @@ impl<'a> Transfer<'a> {
 
     fn connection(&self, message: String) -> Failure {
         let error = DownloadError::Connection { url: self.request.url.to_owned(), message };
-        Failure::Transient { error, wait: None }
+        Failure::Transient(Transient { error, wait: None, made_progress: false })
     }
 
     fn discard(&self) {

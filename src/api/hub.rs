@@ -5,10 +5,9 @@ use std::path::Path;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, LOCATION};
 use reqwest::{Client, Method, Response, Url, redirect};
 
-use super::download::{
-    Checksum, Download, DownloadError, N_FAILURES_MAX, RETRY_BASE_MS, SILENCE_MAX, WAIT_MAX, download,
-};
+use super::download::{Checksum, Download, DownloadError, SILENCE_MAX, download};
 use super::hub_cache::HubKind;
+use super::retry::{Attempts, Failure, GivenUp, PATIENCE_OF_DOWNLOADS, Transient, with_retries};
 use super::runtime;
 use super::secret::Secret;
 
@@ -233,25 +232,7 @@ impl HubClient {
     fn ask(&self, method: Method, url: &Url, asked: &Asked) -> Result<Response, HubError> {
         let handle =
             runtime::handle().map_err(|message| HubError::Endpoint { endpoint: self.endpoint.to_string(), message })?;
-        let mut n_failures = 0;
-        loop {
-            let (error, wait) = match handle.block_on(self.send(&method, url)) {
-                Ok(response) if !is_failure(&response) => return Ok(response),
-                Ok(response) => {
-                    let error = self.refused(url, asked, &response);
-                    if !matches!(response.status().as_u16(), 408 | 425 | 429 | 500..) {
-                        return Err(error);
-                    }
-                    (error, runtime::retry_after(response.headers()))
-                }
-                Err(message) => (HubError::Connection { url: url.to_string(), message }, None),
-            };
-            n_failures += 1;
-            if n_failures >= N_FAILURES_MAX || wait.is_some_and(|wait| wait > WAIT_MAX) {
-                return Err(error);
-            }
-            std::thread::sleep(wait.unwrap_or_else(|| runtime::backoff(RETRY_BASE_MS, n_failures)));
-        }
+        handle.block_on(with_retries(&PATIENCE_OF_DOWNLOADS, &mut Asking { client: self, method, url, asked }))
     }
 
     /// One request, and those that it is redirected to inside the hub.
@@ -312,6 +293,39 @@ impl HubClient {
             }
             _ => HubError::Status { url: url.to_string(), status },
         }
+    }
+}
+
+/// A question that may be asked again.
+struct Asking<'a> {
+    client: &'a HubClient,
+    method: Method,
+    url: &'a Url,
+    asked: &'a Asked<'a>,
+}
+
+impl Attempts for Asking<'_> {
+    type Output = Response;
+    type Error = HubError;
+    type Transient = HubError;
+
+    async fn attempt(&mut self) -> Result<Response, Failure<HubError, HubError>> {
+        let (error, wait) = match self.client.send(&self.method, self.url).await {
+            Ok(response) if !is_failure(&response) => return Ok(response),
+            Ok(response) => {
+                let error = self.client.refused(self.url, self.asked, &response);
+                if !matches!(response.status().as_u16(), 408 | 425 | 429 | 500..) {
+                    return Err(Failure::Permanent(error));
+                }
+                (error, runtime::retry_after(response.headers()))
+            }
+            Err(message) => (HubError::Connection { url: self.url.to_string(), message }, None),
+        };
+        Err(Failure::Transient(Transient { error, wait, made_progress: false }))
+    }
+
+    fn give_up(&self, last: GivenUp<HubError>) -> HubError {
+        last.error
     }
 }
 

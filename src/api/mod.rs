@@ -7,6 +7,7 @@ mod chat;
 mod download;
 mod hub;
 mod hub_cache;
+mod retry;
 mod runtime;
 mod secret;
 

@@ -32,13 +32,66 @@ pub struct SmallRose {
 }
 
 /// How a petal of the large rose becomes one of these.
-const SHRINK: f64 = 0.335;
+const SHRINK: f64 = 0.31;
 /// From a cell's top to its rose's centre.
 const CENTRE: f64 = 162.0;
 const CELL_HEIGHT: f64 = 296.0;
+/// From the outer ring to a name.
+const NAME_GAP: f64 = 9.0;
 /// Beyond so many datasets there is no room for names, and numbers stand for them.
 const N_NAMED_MAX: usize = 8;
-const NAME_SIZE: f64 = 11.0;
+/// The font sizes that names may have, in pixels; the first is also that of numbers.
+const NAME_SIZES: [f64; 3] = [11.0, 10.0, 9.0];
+const N_NAME_LINES_MAX: usize = 3;
+
+/// What stands at a petal's tip.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Naming {
+    /// The dataset's name at this font size.
+    Names(f64),
+    /// A number, which small print explains.
+    Numbers,
+}
+
+impl Naming {
+    /// Names at the largest size at which none of them breaks inside a word, or numbers. `width` is a cell's.
+    fn of(multiples: &SmallMultiples, width: f64) -> Self {
+        let fits = |cell: &SmallRose, size: f64| {
+            let slots = Slots::new(cell.chart.axes.len());
+            cell.chart.axes.len() <= N_NAMED_MAX
+                && cell.chart.axes.iter().zip(&slots.angles).all(|(axis, &angle)| {
+                    let room = Tip::at(angle, width).room;
+                    text::fits(&axis.name, room, size, false)
+                        && text::wrap(&axis.name, room, size, false, usize::MAX).len() <= N_NAME_LINES_MAX
+                })
+        };
+        let size = NAME_SIZES.into_iter().find(|&size| multiples.cells.iter().all(|cell| fits(cell, size)));
+        size.map_or(Self::Numbers, Self::Names)
+    }
+}
+
+/// Where a petal's name stands, seen from the rose's centre.
+struct Tip {
+    dx: f64,
+    dy: f64,
+    anchor: Anchor,
+    /// The width of the longest line.
+    room: f64,
+}
+
+impl Tip {
+    /// In a cell of this width.
+    fn at(angle: f64, width: f64) -> Self {
+        let (dx, dy) = point(SHRINK * RADIUS + NAME_GAP, angle);
+        let anchor = match dx {
+            dx if dx > 12.0 => Anchor::Start,
+            dx if dx < -12.0 => Anchor::End,
+            _ => Anchor::Middle,
+        };
+        let room = if anchor == Anchor::Middle { width - 20.0 } else { width / 2.0 - dx.abs() - 2.0 };
+        Self { dx, dy, anchor, room }
+    }
+}
 
 /// The charts as one SVG.
 pub fn small_multiples(multiples: &SmallMultiples) -> String {
@@ -52,10 +105,11 @@ pub(super) fn small_multiples_in(multiples: &SmallMultiples, layout: Layout) -> 
     let cell_width = room / n_columns as f64;
     let mut svg = Svg::default();
     let top = svg.heading(layout, &multiples.title, &multiples.subtitle) + 16.0;
+    let naming = Naming::of(multiples, cell_width);
     for (index, cell) in multiples.cells.iter().enumerate() {
         let x = margin + cell_width * (index % n_columns) as f64;
         let y = top + CELL_HEIGHT * (index / n_columns) as f64;
-        draw_cell(&mut svg, cell, x, y, cell_width);
+        draw_cell(&mut svg, cell, naming, (x, y), cell_width);
     }
     let mut bottom = top + CELL_HEIGHT * multiples.cells.len().div_ceil(n_columns) as f64 + 8.0;
     if let Some(first) = multiples.cells.first() {
@@ -66,8 +120,9 @@ pub(super) fn small_multiples_in(multiples: &SmallMultiples, layout: Layout) -> 
         }
         bottom += legend::draw(&mut svg, &key, layout.width() / 2.0, room, bottom, 1.0);
     }
-    for line in
-        numbered_names(multiples).iter().flat_map(|key| text::wrap(key, room, 12.0, false, layout.either(6, 24)))
+    for line in numbered_names(multiples, naming)
+        .iter()
+        .flat_map(|key| text::wrap(key, room, 12.0, false, layout.either(6, 24)))
     {
         bottom += 17.0;
         svg.text(margin, bottom, Anchor::Start, ink(12.0, svg::MUTED, "muted"), &line);
@@ -75,7 +130,7 @@ pub(super) fn small_multiples_in(multiples: &SmallMultiples, layout: Layout) -> 
     svg.finish(layout.width(), bottom + 22.0, &multiples.title, &description(multiples))
 }
 
-fn draw_cell(svg: &mut Svg, cell: &SmallRose, x: f64, y: f64, width: f64) {
+fn draw_cell(svg: &mut Svg, cell: &SmallRose, naming: Naming, (x, y): (f64, f64), width: f64) {
     let middle = x + width / 2.0;
     let name = text::wrap(&words::printable(&cell.name), width - 24.0, 14.0, true, 1).concat();
     svg.text(middle, y + 14.0, Anchor::Middle, ink(14.0, svg::INK, "ink").bold(), &name);
@@ -102,16 +157,10 @@ fn draw_cell(svg: &mut Svg, cell: &SmallRose, x: f64, y: f64, width: f64) {
     petals::draw(svg, &cell.chart, &slots, &mut Obstacles::default());
     svg.close();
     for (index, (axis, &angle)) in cell.chart.axes.iter().zip(&slots.angles).enumerate() {
-        let (dx, dy) = point(SHRINK * RADIUS + 9.0, angle);
-        let anchor = match dx {
-            dx if dx > 12.0 => Anchor::Start,
-            dx if dx < -12.0 => Anchor::End,
-            _ => Anchor::Middle,
-        };
-        let room = if anchor == Anchor::Middle { width - 20.0 } else { width / 2.0 - dx.abs() - 2.0 };
-        let lines = match cell.chart.axes.len() {
-            n if n > N_NAMED_MAX => vec![(index + 1).to_string()],
-            _ => text::wrap(&axis.name, room, NAME_SIZE, false, 2),
+        let Tip { dx, dy, anchor, room } = Tip::at(angle, width);
+        let (size, lines) = match naming {
+            Naming::Numbers => (NAME_SIZES[0], vec![(index + 1).to_string()]),
+            Naming::Names(size) => (size, text::wrap(&axis.name, room, size, false, N_NAME_LINES_MAX)),
         };
         // Above the centre the last line is nearest to the ring, below it the first.
         let first = match dy {
@@ -120,18 +169,18 @@ fn draw_cell(svg: &mut Svg, cell: &SmallRose, x: f64, y: f64, width: f64) {
             _ => 0.86 - 0.5 * lines.len() as f64,
         };
         for (place, line) in lines.iter().enumerate() {
-            let y = centre + dy + (first + 1.15 * place as f64) * NAME_SIZE;
-            svg.text(middle + dx, y, anchor, ink(NAME_SIZE, svg::INK, "ink"), line);
+            let y = centre + dy + (first + 1.15 * place as f64) * size;
+            svg.text(middle + dx, y, anchor, ink(size, svg::INK, "ink"), line);
         }
     }
 }
 
-/// What the numbers stand for, where there are too many datasets for names.
-fn numbered_names(multiples: &SmallMultiples) -> Option<String> {
+/// What the numbers stand for, where there is no room for names.
+fn numbered_names(multiples: &SmallMultiples, naming: Naming) -> Option<String> {
     let axes = &multiples.cells.first()?.chart.axes;
     let names: Vec<String> =
         axes.iter().enumerate().map(|(index, axis)| format!("{}: {}", index + 1, axis.name)).collect();
-    (axes.len() > N_NAMED_MAX).then(|| names.join(" · "))
+    (naming == Naming::Numbers).then(|| names.join(" · "))
 }
 
 /// The charts in words, for those who cannot see them.
@@ -158,6 +207,29 @@ mod tests {
     use super::*;
     use crate::chart::samples::many;
     use crate::chart::{RoseOptions, Scale, Style, raster};
+
+    #[test]
+    fn no_name_breaks_inside_a_word() {
+        let options = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
+        let drawn_with = |names: &[&str]| {
+            let run = many(names.len());
+            let mut chart = RoseChart::before_after(&run, &run, options);
+            for (axis, name) in chart.axes.iter_mut().zip(names) {
+                axis.name = (*name).to_owned();
+            }
+            let cell = SmallRose { name: "a".to_owned(), remark: String::new(), chart };
+            small_multiples(&SmallMultiples { title: String::new(), subtitle: Vec::new(), cells: vec![cell] })
+        };
+        let names = ["embedded/mnist", "embedded/cifar10", "embedded/cifar100", "miniimagenet"];
+        let drawn = drawn_with(&names);
+        for word in ["embedded/", "mnist", "cifar10", "cifar100", "miniimagenet"] {
+            assert!(drawn.contains(&format!("{word}</text>")), "{word}: {drawn}");
+        }
+        // What does not fit at any size has a number, and small print has the name.
+        let long = "w".repeat(60);
+        let drawn = drawn_with(&["mnist", &long, "cifar10"]);
+        assert!(drawn.contains(">2</text>") && drawn.contains("1: mnist · 2: w"), "{drawn}");
+    }
 
     #[test]
     fn every_checkpoint_has_its_rose_and_many_datasets_are_numbered() {

@@ -74,6 +74,11 @@ pub fn wrap(text: &str, width_max: f64, size: f64, is_bold: bool, n_lines_max: u
     lines
 }
 
+/// Whether `text` can be broken into lines of at most `width_max` pixels without a break inside a word.
+pub fn fits(text: &str, width_max: f64, size: f64, is_bold: bool) -> bool {
+    parts(text).into_iter().all(|part| width(part.trim_end(), size, is_bold) <= width_max)
+}
+
 /// `text` cut after each place where a line may break.
 fn parts(text: &str) -> Vec<&str> {
     let text = text.trim();
@@ -126,6 +131,14 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[1].ends_with('…'));
         assert!(lines.iter().all(|line| width(line, 15.0, true) <= 100.0));
+    }
+
+    #[test]
+    fn a_name_fits_where_no_line_breaks_inside_a_word() {
+        let room = width("embedded/", 11.0, false);
+        assert!(fits("embedded/cifar100", room, 11.0, false));
+        assert_eq!(wrap("embedded/cifar100", room, 11.0, false, 2), ["embedded/", "cifar100"]);
+        assert!(!fits("embedded/cifar100", room - 1.0, 11.0, false));
     }
 
     #[test]

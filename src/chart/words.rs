@@ -1,7 +1,7 @@
 //! How numbers and headings are worded, on charts and in reports alike.
 
 use crate::compare::{EncoderHeading, Interval, JudgeHeading, ModelHeading, Summary};
-use crate::domain::{Computing, EncoderRelation};
+use crate::domain::{Computing, EncoderRelation, JudgeKind};
 
 /// What stands where nothing is defined.
 pub const MISSING: &str = "–";
@@ -200,7 +200,7 @@ pub fn tower_change(encoder: &EncoderHeading) -> Option<String> {
 
 /// `Judge: rules+llm (rules version 1, llm gpt-4o)`.
 pub fn judge_heading(judge: &JudgeHeading) -> String {
-    let version = |name: &str| if name == "rules" { "version " } else { "" };
+    let version = |name: &str| if name == JudgeKind::Rules.name() { "version " } else { "" };
     let members: Vec<String> =
         judge.judges.iter().map(|one| format!("{} {}{}", one.judge, version(&one.judge), one.model)).collect();
     if members.is_empty() {

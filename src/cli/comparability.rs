@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::comparison::RecordedRun;
 use super::results::quoted;
 use crate::compare::{self, FieldDifference};
-use crate::domain::{JudgeSpec, RunSpec};
+use crate::domain::{JudgeKind, JudgeSpec, RunSpec};
 use crate::taxonomy::RULES_VERSION;
 
 /// What differs between the runs and may; refuses runs that are unlike.
@@ -118,7 +118,11 @@ fn flag(difference: &FieldDifference) -> String {
 /// that older ones judged is the one to judge again.
 fn judged_alike(baseline: &RecordedRun, candidate: &RecordedRun) -> String {
     let is_older = |run: &RecordedRun| {
-        run.manifest.spec.judges.iter().any(|judge| judge.judge == "rules" && judge.model != RULES_VERSION)
+        run.manifest
+            .spec
+            .judges
+            .iter()
+            .any(|judge| judge.judge == JudgeKind::Rules.name() && judge.model != RULES_VERSION)
     };
     let (again, like) = if is_older(baseline) { (baseline, candidate) } else { (candidate, baseline) };
     let judges: &[JudgeSpec] = &like.manifest.spec.judges;
@@ -126,7 +130,7 @@ fn judged_alike(baseline: &RecordedRun, candidate: &RecordedRun) -> String {
     let mut command = format!("emt judge score {}", quoted(&again.dir().display().to_string()));
     let judged = format!("{}-judged", again.dir().display().to_string().trim_end_matches('/'));
     command.push_str(&format!(" --out {} --judge {}", quoted(&judged), names.join("+")));
-    if let Some(language_model) = judges.iter().find(|judge| judge.judge == "llm") {
+    if let Some(language_model) = judges.iter().find(|judge| judge.judge == JudgeKind::Llm.name()) {
         command.push_str(&format!(" --judge-model {} and the same --judge-prompt", quoted(&language_model.model)));
     }
     format!("judge `{}` as `{}` was: {command}", again.name, like.name)

@@ -235,7 +235,7 @@ impl<'a> Search<'a> {
         let found = found(&self.catalog, self.wanted.hub, text, None)?;
         let name = said_name(text);
         let request = OpenRequest { text: &found.text, split: found.split.as_deref(), ..self.request(None, &name) };
-        Ok(dataset::open(&self.catalog, &self.roots, &request)?.name)
+        Ok(dataset::open(&self.catalog, &self.roots, &request)?.description.name)
     }
 
     /// Whether `--datasets` means a dataset of a run by `text`.

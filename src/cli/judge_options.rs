@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
 use super::{environment, extra_body};
@@ -18,15 +19,19 @@ const TAKEN_FIELDS: [(&str, &str); 3] = [
     ("max_completion_tokens", "--judge-reply-tokens"),
 ];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Judge {
-    /// The deterministic taxonomy alone; offline
-    Rules,
-    /// A language model decides; rules give the codes of errors
-    Llm,
-    /// Rules where they are certain, a language model elsewhere
-    #[value(name = "rules+llm")]
-    RulesAndLlm,
+impl ValueEnum for JudgeMode {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let about = match self {
+            Self::Rules => "The deterministic taxonomy alone; offline",
+            Self::Llm => "A language model decides; rules give the codes of errors",
+            Self::RulesAndLlm => "Rules where they are certain, a language model elsewhere",
+        };
+        Some(PossibleValue::new(self.name()).help(about))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,7 +54,7 @@ enum PresetName {
 pub(super) struct JudgeOptions {
     /// Judge that decides whether an answer means the label
     #[arg(long, value_enum, default_value = "rules")]
-    judge: Judge,
+    judge: JudgeMode,
     /// Address of the judge's server [default: EMT_JUDGE_BASE_URL, then OPENAI_BASE_URL]
     ///
     /// Any OpenAI-compatible server, with or without /v1. The key is in EMT_JUDGE_API_KEY or OPENAI_API_KEY.
@@ -110,16 +115,14 @@ pub(super) struct Connection {
 impl JudgeOptions {
     /// The judges that the flags ask for.
     pub fn panel_config(&self) -> Result<PanelConfig> {
-        let mode = match self.judge {
-            Judge::Rules => return Ok(PanelConfig::rules()),
-            Judge::Llm => JudgeMode::Llm,
-            Judge::RulesAndLlm => JudgeMode::RulesAndLlm,
-        };
+        if self.judge == JudgeMode::Rules {
+            return Ok(PanelConfig::rules());
+        }
         let scope = match self.judge_scope {
             ScopeName::All => Scope::All,
             ScopeName::Residual => Scope::Residual,
         };
-        Ok(PanelConfig { mode, scope, llm: Some(self.llm()?) })
+        Ok(PanelConfig { mode: self.judge, scope, llm: Some(self.llm()?) })
     }
 
     /// How hard a server may be asked, be it the judge's or the model's.

@@ -60,7 +60,7 @@ pub(super) fn labels_of(text: &str, places: &Places) -> Result<LabelSet> {
         return Err(error.context("--tuned-on names a dataset whose labels are not known"));
     }
     let request = OpenRequest { text: &found.text, split: found.split.as_deref(), ..OpenRequest::default() };
-    Ok(dataset::open(&catalog, &roots, &request)?.labels)
+    Ok(dataset::open(&catalog, &roots, &request)?.description.labels)
 }
 
 /// What is known of the fine-tuning of the runs that a command makes.

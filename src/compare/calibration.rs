@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Interval;
-use crate::domain::{ErrorCode, JudgeSpec, Outcome, RunSpec};
+use crate::domain::{ErrorCode, JudgeKind, JudgeSpec, Outcome, RunSpec};
 use crate::stats::{JudgeError, JudgedRate, rogan_gladen};
 
 /// The schema that this version writes.
@@ -28,8 +28,8 @@ pub struct JudgeIdentity {
 impl JudgeIdentity {
     /// Of the judges of a run, the deciding one last.
     pub fn of(judges: &[JudgeSpec]) -> Self {
-        let rules = judges.iter().find(|judge| judge.judge == "rules");
-        let llm = judges.iter().find(|judge| judge.judge != "rules");
+        let rules = judges.iter().find(|judge| judge.judge == JudgeKind::Rules.name());
+        let llm = judges.iter().find(|judge| judge.judge != JudgeKind::Rules.name());
         let codes = || Some(llm?.parameters.get("codes")?.as_str()?.to_owned());
         Self {
             judge: judges.iter().map(|judge| judge.judge.as_str()).collect::<Vec<_>>().join("+"),

@@ -21,27 +21,53 @@ fn n_levels(field: &str) -> usize {
 /// subjects and modes that both have.
 pub fn field_differences(baseline: &Map<String, Value>, candidate: &Map<String, Value>) -> Vec<FieldDifference> {
     let mut found = Vec::new();
-    for (field, before) in baseline.iter().filter(|(field, _)| *field != GENERATION_CONFIG) {
+    let is_absent_in_some = |field: &str| [GENERATION_CONFIG, LABEL_SCORING].contains(&field);
+    for (field, before) in baseline.iter().filter(|(field, _)| !is_absent_in_some(field)) {
         let Some(after) = candidate.get(field) else { continue };
         collect(field, &mut Vec::new(), n_levels(field), before, after, &mut found);
     }
     found.extend(generation_difference(baseline, candidate));
+    found.extend(scoring_difference(baseline, candidate));
     found
 }
 
 /// The key of the settings of a checkpoint by which answers are decoded: a run that has none decodes by none.
 pub const GENERATION_CONFIG: &str = "generation_config";
 
+/// The key of the version of label scoring: a run that has none scores by the first.
+pub const LABEL_SCORING: &str = "label_scoring";
+
 /// Whether answers of both runs were decoded by other settings.
 fn generation_difference(baseline: &Map<String, Value>, candidate: &Map<String, Value>) -> Option<FieldDifference> {
-    const MODE: &str = "generate";
-    let of =
-        |fields: &Map<String, Value>, field: &str| fields.get(field).and_then(|by_mode| by_mode.get(MODE)).cloned();
     // A run that generates has limits to it.
-    of(baseline, "generation_limits").and(of(candidate, "generation_limits"))?;
-    let [baseline, candidate] = [baseline, candidate].map(|fields| of(fields, GENERATION_CONFIG).unwrap_or_default());
-    let place = MODE.to_owned();
-    (baseline != candidate).then(|| FieldDifference { field: GENERATION_CONFIG.to_owned(), place, baseline, candidate })
+    let generates = |fields: &Map<String, Value>| {
+        fields.get("generation_limits").is_some_and(|modes| modes.get("generate").is_some())
+    };
+    let generate = generates(baseline) && generates(candidate);
+    generate.then(|| difference_in_mode(GENERATION_CONFIG, "generate", &Value::Null, [baseline, candidate]))?
+}
+
+/// Whether labels of both runs were scored by other versions.
+fn scoring_difference(baseline: &Map<String, Value>, candidate: &Map<String, Value>) -> Option<FieldDifference> {
+    let scores = |fields: &Map<String, Value>| {
+        let datasets = fields.get("prompt_text").and_then(Value::as_object);
+        datasets.is_some_and(|datasets| datasets.values().any(|subjects| subjects.pointer("/model/score").is_some()))
+    };
+    let score = scores(baseline) && scores(candidate);
+    score.then(|| difference_in_mode(LABEL_SCORING, "score", &Value::from(1), [baseline, candidate]))?
+}
+
+/// The difference in a field that a run lacks where it has the value `absent`.
+fn difference_in_mode(
+    field: &str,
+    mode: &str,
+    absent: &Value,
+    runs: [&Map<String, Value>; 2],
+) -> Option<FieldDifference> {
+    let [baseline, candidate] =
+        runs.map(|fields| fields.get(field).and_then(|by_mode| by_mode.get(mode)).unwrap_or(absent).clone());
+    let (field, place) = (field.to_owned(), mode.to_owned());
+    (baseline != candidate).then_some(FieldDifference { field, place, baseline, candidate })
 }
 
 fn collect<'a>(
@@ -97,6 +123,21 @@ mod tests {
         assert!(field_differences(&penalised, &penalised).is_empty());
         let scored = fields(json!({ "generation_limits": {} }));
         assert!(field_differences(&scored, &penalised).is_empty(), "a run that only scores labels decodes nothing");
+    }
+
+    #[test]
+    fn a_run_without_a_version_of_label_scoring_scores_by_the_first() {
+        let scored = |version: Option<u32>| {
+            let mut fields = fields(json!({"prompt_text": {"mnist": {"model": {"score": "What?"}}}}));
+            fields.extend(version.map(|version| (LABEL_SCORING.to_owned(), json!({ "score": version }))));
+            fields
+        };
+        assert!(field_differences(&scored(None), &scored(Some(1))).is_empty());
+        let found = field_differences(&scored(None), &scored(Some(2)));
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].field.as_str(), &found[0].baseline), (LABEL_SCORING, &json!(1)));
+        let generated = fields(json!({"prompt_text": {"mnist": {"model": {"generate": "What?"}}}}));
+        assert!(field_differences(&generated, &scored(Some(2))).is_empty(), "only one of them scores labels");
     }
 
     #[test]

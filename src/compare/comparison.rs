@@ -8,11 +8,12 @@ use serde_json::Value;
 use super::{ConstantAnswer, Interval, PairTable};
 use crate::domain::ErrorCode;
 use crate::stats::{
-    PairedCounts, chance_corrected, inferiority_p, mcnemar_exact, minimum_detectable_fall, n_needed,
+    POWER, PairedCounts, chance_corrected, inferiority_p, mcnemar_exact, minimum_detectable_fall, n_needed,
     negative_flip_rate, non_inferiority_p, tango_interval, wilson,
 };
 
-const CONFIDENCE: f64 = 0.95;
+/// The confidence of every interval of a summary or comparison, two-sided.
+pub const CONFIDENCE: f64 = 0.95;
 
 /// The fall of accuracy that a release may have where no policy says otherwise.
 pub const DEFAULT_MARGIN: f64 = 0.02;
@@ -471,7 +472,6 @@ impl DatasetComparison {
 
 /// The fall that the gate's default level would detect with 80% power.
 fn detectable_fall(scored: PairedCounts) -> Option<f64> {
-    const POWER: f64 = 0.8;
     // One more discordant pair than observed, and two more pairs: with none observed the discordance is not 0.
     let discordance = (scored.n_lost + scored.n_gained + 1) as f64 / (scored.n + 2) as f64;
     minimum_detectable_fall(scored.n, discordance, DEFAULT_ALPHA, POWER)

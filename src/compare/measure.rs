@@ -6,11 +6,9 @@ use super::calibration::{
     CALIBRATION_SCHEMA, CalibratedAccuracy, Calibration, GroupBy, GroupMeasured, JudgeIdentity, MarkedPair, Measured,
     StratumErrors, outcome_name, output_style,
 };
-use super::{Interval, corrected_accuracy};
+use super::{CONFIDENCE, Interval, corrected_accuracy};
 use crate::domain::Outcome;
 use crate::stats::{beta_quantile, cohen_kappa, normal_quantile};
-
-const CONFIDENCE: f64 = 0.95;
 
 impl Calibration {
     /// Measures a judge on `pairs`, whose order does not matter. `run` is the identity of the run that they come from.

@@ -24,7 +24,7 @@ pub use calibration::{
     CALIBRATION_SCHEMA, CalibratedAccuracy, Calibration, GroupBy, GroupMeasured, JudgeIdentity, MarkedPair, Measured,
     OtherJudge, StratumErrors, output_style,
 };
-pub use comparability::{GENERATION_CONFIG, SAMPLES, field_differences};
+pub use comparability::{GENERATION_CONFIG, LABEL_SCORING, SAMPLES, field_differences};
 pub use comparison::*;
 pub use correct::{CorrectedAccuracy, CorrectedForgetting, corrected_accuracy, corrected_forgetting};
 pub use pair_table::PairTable;

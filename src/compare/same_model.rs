@@ -2,12 +2,20 @@
 
 use serde_json::json;
 
-use super::FieldDifference;
+use super::{FieldDifference, LABEL_SCORING};
 use crate::domain::{ModelSpec, RunSpec};
 
 /// The fields of `comparable` that decide what a model answers.
-const DECIDE_ANSWERS: [&str; 7] =
-    ["prompt_text", "prompt_ids", "preprocessing", "generation_limits", "compute_type", "device_kind", "served"];
+const DECIDE_ANSWERS: [&str; 8] = [
+    "prompt_text",
+    "prompt_ids",
+    "preprocessing",
+    "generation_limits",
+    "compute_type",
+    "device_kind",
+    LABEL_SCORING,
+    "served",
+];
 
 /// Whether `baseline` and `candidate` asked one and the same model in the same way, so that a comparison would find no
 /// forgetting whatever the candidate has forgotten. `differences` are those of [`field_differences`](super::field_differences).

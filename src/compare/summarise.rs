@@ -5,15 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{
-    ConstantAnswer, DatasetSummary, EncoderHeading, EncoderPairs, Interval, JudgeHeading, ModelHeading, ProbeHeading,
-    SCHEMA, ShotsAccuracy, SubjectSummary, Summary, SummaryInput, pair,
+    CONFIDENCE, ConstantAnswer, DatasetSummary, EncoderHeading, EncoderPairs, Interval, JudgeHeading, ModelHeading,
+    ProbeHeading, SCHEMA, ShotsAccuracy, SubjectSummary, Summary, SummaryInput, pair,
 };
 use crate::domain::{
     DatasetSpec, EncoderRelation, ErrorKind, Mode, Outcome, ProbeSpec, RunSpec, Subject, Trial, UnscoredReason,
 };
 use crate::stats::{PairCells, ratio_interval, wilson};
-
-const CONFIDENCE: f64 = 0.95;
 
 /// Enough for the second digit of a 95% endpoint (Efron and Tibshirani 1993, section 13.3, ask for 1,000).
 const N_RESAMPLES: usize = 2_000;
@@ -21,7 +19,7 @@ const N_RESAMPLES: usize = 2_000;
 /// Fixed, so that the same trials always give the same interval.
 const BOOTSTRAP_SEED: u64 = 0x656d_7400;
 
-/// An answer is called constant from more than this share of the scored answers (emt-protocol 4.3, case 11).
+/// An answer is called constant from more than this share of the scored answers. The threshold is our own.
 const CONSTANT_SHARE: f64 = 0.5;
 
 /// All numbers of one run, a dataset at a time in the order of `spec`. The order of `trials` does not matter.

@@ -52,6 +52,7 @@ pub fn spec(with_encoder: bool) -> RunSpec {
         judges: ["rules", "llm"]
             .map(|judge| JudgeSpec { judge: judge.into(), model: "1".into(), prompt: None, parameters: Value::Null })
             .to_vec(),
+        label_scoring_version: 1,
         tuned_on: BTreeMap::new(),
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use super::labels;
+use super::readers::{READERS, Reader};
 use crate::assets::catalog::DATASETS_TOML;
 use crate::domain::{AnswerType, LabelSet, nearest, text};
 
@@ -114,7 +115,7 @@ impl Entry {
 
     /// Whether the images of a split are compiled into the program.
     pub(super) fn is_embedded(&self, split: &str) -> bool {
-        let is_embedded = |split: &WireSplit| split.alternatives.iter().any(|a| a.reader == ReaderKind::Embedded);
+        let is_embedded = |split: &WireSplit| split.alternatives.iter().any(|a| a.reader.is_built_in);
         self.wire.splits.get(split).is_some_and(is_embedded)
     }
 
@@ -224,7 +225,8 @@ pub(super) struct WireSplit {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Alternative {
-    pub(super) reader: ReaderKind,
+    #[serde(deserialize_with = "reader")]
+    pub(super) reader: &'static Reader,
     #[serde(default)]
     pub(super) folder: String,
     pub(super) files: Vec<String>,
@@ -242,25 +244,13 @@ pub(super) struct Alternative {
     pub(super) images: Option<String>,
 }
 
-/// One reader a format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum ReaderKind {
-    Idx,
-    CifarPython,
-    CifarBinary,
-    ImageFolder,
-    Manifest,
-    TinyImagenet,
-    Parquet,
-    Embedded,
-}
-
-impl ReaderKind {
-    /// Whether it reads images that were encoded, and may carry an orientation.
-    pub(super) fn is_of_encoded_images(self) -> bool {
-        matches!(self, Self::ImageFolder | Self::Manifest | Self::TinyImagenet | Self::Parquet)
-    }
+/// The reader of this name.
+fn reader<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<&'static Reader, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    READERS.into_iter().find(|reader| reader.name == name).ok_or_else(|| {
+        let known: Vec<String> = READERS.iter().map(|reader| format!("`{}`", reader.name)).collect();
+        serde::de::Error::custom(format!("unknown reader `{name}`, expected one of {}", known.join(", ")))
+    })
 }
 
 /// One file to download.

@@ -32,8 +32,30 @@ pub use training::open_training;
 pub use verify::{FileCheck, Verification, verify};
 
 /// An opened dataset: its samples are known, its images are read one by one when asked for.
+///
+/// It dereferences to its [`DatasetDescription`], so that `dataset.name` is the name.
 #[derive(Clone)]
 pub struct Dataset {
+    /// Everything but samples and images.
+    pub description: DatasetDescription,
+    /// What a person should know: classes without a sample, fewer samples than published.
+    pub warnings: Vec<String>,
+    /// What a person should know although nothing is wrong: images that were told by their first bytes, links in a circle.
+    pub notes: Vec<String>,
+    /// What becomes of the orientation that images carry, where it is not as Pillow has it: `apply` or `ignore`.
+    pub exif: Option<String>,
+    /// All splits at hand, where nobody named one and the held-out one was taken; empty otherwise.
+    pub chosen_of: Vec<String>,
+    /// Whether it is a table (CSV, JSON lines, Parquet, Arrow), whose columns a person may name.
+    pub is_table: bool,
+    /// All samples of the split, in the order of the file or of the paths' bytes.
+    pub samples: Vec<Sample>,
+    reader: Arc<dyn readers::ReadImage>,
+}
+
+/// Everything about a dataset but its samples and images.
+#[derive(Clone, Debug)]
+pub struct DatasetDescription {
     /// `cifar10`, or the last two parts of a path (`imagenet20/val`).
     pub name: String,
     /// `test`, `val`, `train`, or `all` where a path says nothing.
@@ -54,19 +76,14 @@ pub struct Dataset {
     pub licence: String,
     /// The catalog's seed of the order of samples.
     pub sample_seed: u64,
-    /// What a person should know: classes without a sample, fewer samples than published.
-    pub warnings: Vec<String>,
-    /// What a person should know although nothing is wrong: images that were told by their first bytes, links in a circle.
-    pub notes: Vec<String>,
-    /// What becomes of the orientation that images carry, where it is not as Pillow has it: `apply` or `ignore`.
-    pub exif: Option<String>,
-    /// All splits at hand, where nobody named one and the held-out one was taken; empty otherwise.
-    pub chosen_of: Vec<String>,
-    /// Whether it is a table (CSV, JSON lines, Parquet, Arrow), whose columns a person may name.
-    pub is_table: bool,
-    /// All samples of the split, in the order of the file or of the paths' bytes.
-    pub samples: Vec<Sample>,
-    reader: Arc<dyn readers::ReadImage>,
+}
+
+impl std::ops::Deref for Dataset {
+    type Target = DatasetDescription;
+
+    fn deref(&self) -> &DatasetDescription {
+        &self.description
+    }
 }
 
 impl Dataset {
@@ -93,55 +110,6 @@ impl std::fmt::Debug for Dataset {
             .field("n_labels", &self.labels.len())
             .field("n_samples", &self.samples.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// Everything about a dataset but its samples and images.
-#[derive(Clone, Debug)]
-pub struct DatasetDescription {
-    /// See [`Dataset::name`].
-    pub name: String,
-    /// See [`Dataset::split`].
-    pub split: String,
-    /// See [`Dataset::is_training_split`].
-    pub is_training_split: bool,
-    /// See [`Dataset::labels`].
-    pub labels: LabelSet,
-    /// See [`Dataset::noun`].
-    pub noun: String,
-    /// See [`Dataset::caption_template`].
-    pub caption_template: String,
-    /// See [`Dataset::caption_ensemble`].
-    pub caption_ensemble: Vec<String>,
-    /// See [`Dataset::may_redistribute`].
-    pub may_redistribute: bool,
-    /// See [`Dataset::licence`].
-    pub licence: String,
-    /// See [`Dataset::sample_seed`].
-    pub sample_seed: u64,
-}
-
-impl DatasetDescription {
-    fn into_dataset(self, samples: Vec<Sample>, reader: Arc<dyn readers::ReadImage>) -> Dataset {
-        Dataset {
-            name: self.name,
-            split: self.split,
-            is_training_split: self.is_training_split,
-            labels: self.labels,
-            noun: self.noun,
-            caption_template: self.caption_template,
-            caption_ensemble: self.caption_ensemble,
-            may_redistribute: self.may_redistribute,
-            licence: self.licence,
-            sample_seed: self.sample_seed,
-            warnings: Vec::new(),
-            notes: Vec::new(),
-            exif: None,
-            chosen_of: Vec::new(),
-            is_table: false,
-            samples,
-            reader,
-        }
     }
 }
 

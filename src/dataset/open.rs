@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
-use super::catalog::{Alternative, Catalog, Entry, ReaderKind};
-use super::labels::{self, ClassFinder};
+use super::catalog::{Alternative, Catalog, Entry};
+use super::labels;
 use super::missing::{FILE_EXTENSIONS, has_file_extension, missing};
-use super::readers::files::{self, Listing, Source};
+use super::readers::files::{self, Listing};
 use super::readers::manifest::Columns;
-use super::readers::reach::Reach;
 use super::readers::shards::{SPLITS, may_mean_shards};
-use super::readers::{Opened, cifar, embedded, idx, manifest, parquet};
+use super::readers::{Opened, Wanted, embedded};
 use super::{Dataset, DatasetDescription, Orientation, path};
 use crate::api::RepositoryId;
 use crate::assets::embedded::WITHOUT_MINIATURE;
@@ -256,8 +255,15 @@ fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
     let entry = catalog.entry(request.text)?;
     let (split_name, split) = entry.split(request.split)?;
     let located = locate(entry, split_name, roots)?;
-    let orientation = request.exif.orientation(false);
-    let opened = read_located(&located, split.n_samples, &entry.labels, orientation)
+    let wanted = Wanted {
+        alternative: located.alternative,
+        folder: &located.folder,
+        paths: &located.paths,
+        n_samples: split.n_samples,
+        labels: &entry.labels,
+        orientation: request.exif.orientation(false),
+    };
+    let opened = (located.alternative.reader.open)(&wanted)
         .with_context(|| format!("failed to open the dataset `{}` (split {split_name})", entry.name))?;
     let labels = match request.labels_file {
         None => entry.labels.clone(),
@@ -280,7 +286,7 @@ fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
     };
     let mut dataset = finish(description, &format!("{}/{split_name}", entry.name), opened)?;
     // Pixels that were never encoded carry none.
-    dataset.exif = recorded(request.exif, false).filter(|_| located.alternative.reader.is_of_encoded_images());
+    dataset.exif = recorded(request.exif, false).filter(|_| located.alternative.reader.is_of_encoded_images);
     if let Some(n_samples) = split.n_samples
         && n_samples != dataset.samples.len()
     {
@@ -294,7 +300,7 @@ fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
 fn locate<'a>(entry: &'a Entry, split_name: &'a str, roots: &DataRoots) -> anyhow::Result<Located<'a>> {
     let (_, split) = entry.split(Some(split_name))?;
     let (embedded, on_disk): (Vec<&Alternative>, Vec<&Alternative>) =
-        split.alternatives.iter().partition(|alternative| alternative.reader == ReaderKind::Embedded);
+        split.alternatives.iter().partition(|alternative| alternative.reader.is_built_in);
     if let Some(alternative) = embedded.into_iter().find(|a| a.files.iter().all(|sheet| embedded::is_there(sheet))) {
         let paths = alternative.files.iter().map(PathBuf::from).collect();
         return Ok(Located { alternative, folder: PathBuf::new(), paths });
@@ -364,61 +370,10 @@ fn fits(alternative: &Alternative, paths: &[PathBuf], labels: &LabelSet) -> bool
         let has = |key: &String| !key.is_empty() && folder.join(key).is_dir();
         return labels.labels().iter().all(|label| keys(label).iter().any(has));
     }
-    let listed = archive_source(folder, alternative).and_then(|mut source| source.list());
+    let listed = files::source_of(folder, alternative).and_then(|mut source| source.list());
     let Ok(Listing { paths, .. }) = listed else { return false };
     let classes = files::class_folders(&paths);
     labels.labels().iter().all(|label| keys(label).iter().any(|key| classes.contains(key)))
-}
-
-fn archive_source(path: &Path, alternative: &Alternative) -> anyhow::Result<Source> {
-    let mut source = Source::open(path, alternative.inside.as_deref())?;
-    if alternative.inside.is_none() {
-        source.enter(None);
-    }
-    Ok(source)
-}
-
-fn read_located(
-    located: &Located,
-    n_samples: Option<usize>,
-    labels: &LabelSet,
-    orientation: Orientation,
-) -> anyhow::Result<Opened> {
-    let alternative = located.alternative;
-    let finder = ClassFinder::new(labels);
-    let lacks = |key: &str| format!("its reader {:?} lacks `{key}` in the catalog", alternative.reader);
-    match (alternative.reader, located.paths.as_slice()) {
-        (ReaderKind::Idx, [images, classes]) => idx::open(images, classes, labels.len()),
-        (ReaderKind::CifarPython, batches) => cifar::open_python(batches, labels.len()),
-        (ReaderKind::CifarBinary, batches) => {
-            let n_label_bytes = alternative.label_bytes.with_context(|| lacks("label_bytes"))?;
-            cifar::open_binary(batches, n_label_bytes, labels.len())
-        }
-        (ReaderKind::ImageFolder, [folder]) => {
-            let mut source = archive_source(folder, alternative)?;
-            let listing = source.list()?;
-            files::samples(source, listing, &finder, labels, orientation)
-        }
-        (ReaderKind::Manifest, [sheet]) => {
-            let columns = Columns {
-                image: Some(alternative.path_column.as_deref().unwrap_or("path")),
-                label: Some(alternative.label_column.as_deref().unwrap_or("label")),
-            };
-            let rows = manifest::read_csv(sheet, columns, &Reach::within(&located.folder))?;
-            manifest::samples(&located.folder, rows, &finder, labels, orientation)
-        }
-        (ReaderKind::TinyImagenet, [sheet]) => {
-            let images = alternative.images.as_deref().unwrap_or("images");
-            let rows = manifest::read_tiny_imagenet(sheet, images)?;
-            manifest::samples(&located.folder, rows, &finder, labels, orientation)
-        }
-        (ReaderKind::Parquet, shards) => parquet::open_known(shards, &finder, orientation),
-        (ReaderKind::Embedded, [sheet]) => {
-            let n_images = n_samples.with_context(|| lacks("n_samples"))?;
-            embedded::open(&sheet.to_string_lossy(), n_images, labels.len())
-        }
-        (reader, paths) => bail!("its reader {reader:?} does not take {} files; see the catalog's head", paths.len()),
-    }
 }
 
 /// `a{b,c}{,d}` → `ab`, `abd`, `ac`, `acd`.
@@ -475,12 +430,10 @@ pub(super) fn recorded(exif: Exif, is_of_datasets: bool) -> Option<String> {
 
 pub(super) fn finish(description: DatasetDescription, id_prefix: &str, opened: Opened) -> anyhow::Result<Dataset> {
     ensure!(!opened.samples.is_empty(), "the dataset `{}` has no sample", description.name);
-    let samples = opened.samples.into_iter().map(|(end, label)| Sample { id: format!("{id_prefix}/{end}"), label });
-    let mut dataset = description.into_dataset(samples.collect(), opened.reader);
-    dataset.warnings = opened.warnings;
-    dataset.notes = opened.notes;
-    dataset.warnings.extend(labels::shared_name_warnings(&dataset.labels));
-    Ok(dataset)
+    let Opened { samples, reader, mut warnings, notes } = opened;
+    let samples = samples.into_iter().map(|(end, label)| Sample { id: format!("{id_prefix}/{end}"), label }).collect();
+    warnings.extend(labels::shared_name_warnings(&description.labels));
+    Ok(Dataset { description, warnings, notes, exif: None, chosen_of: Vec::new(), is_table: false, samples, reader })
 }
 
 #[cfg(test)]

@@ -1,9 +1,24 @@
 //! The kinds of error (Zhai et al. 2023, section 4.2), and the codes that make them decidable.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 
 /// The three kinds of error of the EMT paper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ErrorKind {
@@ -16,7 +31,21 @@ pub enum ErrorKind {
 }
 
 /// Exactly one code for each incorrect answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ErrorCode {
@@ -46,19 +75,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in the order in which reports show them.
-    pub const ALL: [ErrorCode; 11] = [
-        ErrorCode::Wrong,
-        ErrorCode::Disputed,
-        ErrorCode::Multi,
-        ErrorCode::Echo,
-        ErrorCode::TypeClash,
-        ErrorCode::Leak,
-        ErrorCode::TooGeneric,
-        ErrorCode::TooSpecific,
-        ErrorCode::Out,
-        ErrorCode::Empty,
-        ErrorCode::Refusal,
-    ];
+    pub const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
 
     /// The kind that this code belongs to.
     pub fn kind(self) -> ErrorKind {
@@ -82,8 +99,7 @@ impl ErrorCode {
 
 impl ErrorKind {
     /// All kinds, in the order in which reports show them.
-    pub const ALL: [ErrorKind; 3] =
-        [ErrorKind::IncorrectPrediction, ErrorKind::IntrinsicHallucination, ErrorKind::ExtrinsicHallucination];
+    pub const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
 
     /// The name in the schema, `incorrect_prediction`.
     pub fn name(self) -> &'static str {

@@ -109,7 +109,7 @@ pub struct TowerChange {
 /// One judge.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeSpec {
-    /// `rules` or `llm`.
+    /// The name of a [`JudgeKind`](super::JudgeKind).
     pub judge: String,
     /// The rules' version or the language model's name.
     pub model: String,
@@ -204,9 +204,21 @@ pub struct RunSpec {
     pub computing: Computing,
     /// The judges, the deciding one last.
     pub judges: Vec<JudgeSpec>,
+    /// The version of label scoring that decides which label is chosen; 1 where no labels are scored, and in runs of
+    /// versions that did not write it.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub label_scoring_version: u32,
     /// The fine-tuned label sets by dataset name, which decide the code `leak` but never an outcome.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned_on: BTreeMap<String, LabelSet>,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+fn is_first_version(version: &u32) -> bool {
+    *version == first_version()
 }
 
 impl RunSpec {

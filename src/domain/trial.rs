@@ -73,6 +73,9 @@ pub struct FewerShots {
     pub is_correct: bool,
 }
 
+/// Labels that a trial keeps of a ranking, best first.
+pub const N_SCORES_KEPT: usize = 5;
+
 /// What makes a trial unique in a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrialKey {

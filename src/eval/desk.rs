@@ -13,7 +13,7 @@ use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Failure, FromServe
 use super::task::{Task, TaskId};
 use crate::api::{ChatError, ChatReply, ChatRequest, Part};
 use crate::dataset::{Dataset, png};
-use crate::domain::{Mode, RunId, RunSet, ScoredLabel, SplitReply};
+use crate::domain::{Mode, N_SCORES_KEPT, RunId, RunSet, ScoredLabel, SplitReply};
 use crate::model::preprocess::ImageInput;
 use crate::model::scoring::{ranking, shares};
 use crate::model::served::{LabelScoring, LabelTokens, Server, label_tokens, scores};
@@ -22,8 +22,6 @@ use crate::model::zero_shot::{EmbeddedLabels, ZeroShot};
 
 /// So long a reply is waited for before there is a look at anything else.
 const WAIT: Duration = Duration::from_millis(50);
-/// So many labels of a ranking are kept.
-const N_SCORES_KEPT: usize = 5;
 
 /// Models behind a server, and the encoder beside them.
 pub(super) struct ServedRespondent {

@@ -2,7 +2,7 @@
 
 use super::evidence::margin_in_force;
 use super::family::{Member, Settled, settle};
-use super::sequence::Look;
+use super::sequence::{Look, Spending};
 use super::{DECISION_SCHEMA, Decision, Policy, Reason, ReasonCode, Verdict};
 use crate::compare::{CandidateComparison, Interval};
 
@@ -18,6 +18,7 @@ pub fn no_corrections(_: &str, _: f64) -> Option<Interval> {
 /// Decides on finished runs: one look at all pairs.
 pub fn decide(policy: &Policy, comparison: &CandidateComparison, corrections: Corrections<'_>) -> Decision {
     let looks: Vec<Look> = comparison.datasets.iter().map(|dataset| Look::fixed(dataset.n_pairs)).collect();
+    let spending = Spending::default();
     let members: Vec<Member> = comparison
         .datasets
         .iter()
@@ -25,7 +26,7 @@ pub fn decide(policy: &Policy, comparison: &CandidateComparison, corrections: Co
         .map(|(dataset, look)| {
             let policy = policy.of(&dataset.dataset);
             let margin = margin_in_force(policy, &dataset.table, dataset.n_classes);
-            Member { comparison: dataset, policy, margin, look }
+            Member { comparison: dataset, policy, margin, look, spending: &spending }
         })
         .collect();
     let n_family = members.iter().filter(|member| member.is_tested()).count();

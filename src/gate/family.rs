@@ -3,7 +3,7 @@
 use super::evidence::{is_near_chance, known_beyond_chance, needs_exact, shows_any_fall, shows_fail, shows_pass};
 use super::judges::{Levels, contradiction};
 use super::limits::{Broken, broken};
-use super::sequence::Look;
+use super::sequence::{Look, Spending};
 use super::{Corrections, DatasetDecision, DatasetPolicy, Reason, ReasonCode, Verdict};
 use crate::compare::DatasetComparison;
 use crate::stats::{
@@ -18,9 +18,11 @@ pub(super) struct Member<'a> {
     /// The margin in force.
     pub margin: f64,
     pub look: &'a Look,
+    pub spending: &'a Spending,
 }
 
 /// A dataset's decision, with what only the family needs.
+#[derive(Clone)]
 pub(super) struct Settled {
     pub decision: DatasetDecision,
     /// Whether its fall is shown, in the worst case, too: it counts as rejected for Holm.
@@ -31,6 +33,11 @@ pub(super) struct Settled {
 impl Member<'_> {
     fn is_near_chance(&self) -> bool {
         is_near_chance(&self.comparison.table, self.comparison.n_classes)
+    }
+
+    /// The level of this look's test where the whole schedule may spend `alpha`.
+    fn level(&self, alpha: f64) -> f64 {
+        self.spending.level(self.look, alpha)
     }
 
     /// Whether a fall is tested at all.
@@ -44,7 +51,7 @@ impl Member<'_> {
     fn shows_fall(&self, alpha: f64, is_worst_case: bool) -> bool {
         let table = self.comparison.table;
         let counts = if is_worst_case { table.against_a_fail() } else { table.scored() };
-        let level = self.look.level(alpha);
+        let level = self.level(alpha);
         if self.policy.tuned_on { shows_any_fall(counts, level) } else { shows_fail(counts, self.margin, level) }
     }
 }
@@ -87,7 +94,7 @@ pub(super) fn settle(
         .iter()
         .zip(by_scored.iter().zip(&in_worst_case))
         .map(|(member, (&(alpha, is_shown), &(_, is_certain)))| {
-            let levels = Levels { pass: member.look.level(member.policy.level()), fail: member.look.level(alpha) };
+            let levels = Levels { pass: member.level(member.policy.level()), fail: member.level(alpha) };
             let fall = Fall { is_shown, is_certain: is_shown && is_certain };
             let corrected = corrections(&member.comparison.dataset, 1.0 - 2.0 * levels.pass);
             let limits = broken(member.comparison, member.policy, levels.fail);

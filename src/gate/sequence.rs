@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::decide::assemble;
 use super::evidence::{margin_in_force, reachable};
@@ -80,38 +81,39 @@ impl Look {
         self.number == self.n_looks()
     }
 
-    /// The level of this look's test where the whole schedule may spend `alpha`: Lan and DeMets (1983), of O'Brien-Fleming
-    /// form.
-    pub(super) fn level(&self, alpha: f64) -> f64 {
-        if self.n_looks() == 1 {
-            return alpha;
-        }
-        // The same few schedules are asked for again and again, and a boundary is an integral over all earlier looks.
-        LEVELS.with_borrow_mut(|levels| {
-            if levels.len() >= N_SCHEDULES_KEPT {
-                levels.clear();
-            }
-            let key = (alpha.to_bits(), self.schedule.looks.clone());
-            let levels = levels.entry(key).or_insert_with(|| {
-                let boundaries = obrien_fleming_boundaries(alpha, &self.schedule.information());
-                boundaries.unwrap_or_default().into_iter().map(|boundary| normal_cdf(-boundary)).collect()
-            });
-            // Without a boundary nothing can be shown.
-            levels.get(self.number - 1).copied().unwrap_or(0.0)
-        })
+    /// The levels of all looks where the whole schedule may spend `alpha`; empty where there is no boundary.
+    fn levels(&self, alpha: f64) -> Vec<f64> {
+        let boundaries = obrien_fleming_boundaries(alpha, &self.schedule.information());
+        boundaries.unwrap_or_default().into_iter().map(|boundary| normal_cdf(-boundary)).collect()
     }
 }
 
-/// Levels of all looks by overall level (as bits) and schedule.
-type KnownLevels = BTreeMap<(u64, Vec<usize>), Vec<f64>>;
+/// How levels are spent over looks: Lan and DeMets (1983), of O'Brien-Fleming form.
+///
+/// It remembers what it computed, since the same few schedules are asked for again and again, and a boundary is an integral
+/// over all earlier looks. Clones share what they remember.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spending {
+    /// Levels of all looks by overall level (as bits) and schedule.
+    known: Rc<RefCell<BTreeMap<(u64, Vec<usize>), Vec<f64>>>>,
+}
 
-const N_SCHEDULES_KEPT: usize = 256;
-
-thread_local! {
-    static LEVELS: RefCell<KnownLevels> = const { RefCell::new(BTreeMap::new()) };
+impl Spending {
+    /// The level of the test at `look` where its whole schedule may spend `alpha`.
+    pub(super) fn level(&self, look: &Look, alpha: f64) -> f64 {
+        if look.n_looks() == 1 {
+            return alpha;
+        }
+        let mut known = self.known.borrow_mut();
+        let key = (alpha.to_bits(), look.schedule.looks.clone());
+        let levels = known.entry(key).or_insert_with(|| look.levels(alpha));
+        // Without a boundary nothing can be shown.
+        levels.get(look.number - 1).copied().unwrap_or(0.0)
+    }
 }
 
 /// One dataset of a sequence.
+#[derive(Clone)]
 struct Course {
     dataset: String,
     policy: DatasetPolicy,
@@ -121,6 +123,7 @@ struct Course {
     state: State,
 }
 
+#[derive(Clone)]
 enum State {
     /// Waits for the evidence of its look.
     Open,
@@ -133,9 +136,11 @@ enum State {
 /// The group-sequential gate. Two one-sided boundaries, pass and fail, each spend their own level; the level of a fail is
 /// shared out over the datasets, and that of a failed one goes to the rest (Maurer and Bretz 2013, "Multiple testing in
 /// group sequential trials using graphical approaches", Statistics in Biopharmaceutical Research 5, 311-320).
+#[derive(Clone)]
 pub struct Sequence {
     policy: Policy,
     courses: Vec<Course>,
+    spending: Spending,
     n_family: usize,
     n_rejected: usize,
 }
@@ -154,7 +159,7 @@ impl Sequence {
             })
             .collect();
         let n_family = courses.iter().filter(|course| !course.policy.ignore).count();
-        Self { policy, courses, n_family, n_rejected: 0 }
+        Self { policy, courses, spending: Spending::default(), n_family, n_rejected: 0 }
     }
 
     /// Fixes the margin of `dataset` from the baseline's results `(correct, scored)` over all samples that may be asked.
@@ -172,7 +177,8 @@ impl Sequence {
             let (policy, n) = (&course.policy, course.look.n_max());
             let last = Look { number: course.look.n_looks(), schedule: course.look.schedule.clone() };
             let is_tested = !policy.ignore && !policy.tuned_on;
-            is_tested && (n < policy.min_pairs || !reachable(n, policy.margin, last.level(policy.level())))
+            let level = self.spending.level(&last, policy.level());
+            is_tested && (n < policy.min_pairs || !reachable(n, policy.margin, level))
         };
         self.courses.iter().filter(cannot_pass).map(|course| (course.dataset.as_str(), course.look.n_max())).collect()
     }
@@ -199,7 +205,13 @@ impl Sequence {
                 .margin
                 .unwrap_or_else(|| margin_in_force(&course.policy, &comparison.table, comparison.n_classes));
             places.push(place);
-            members.push(Member { comparison, policy: &course.policy, margin, look: &course.look });
+            members.push(Member {
+                comparison,
+                policy: &course.policy,
+                margin,
+                look: &course.look,
+                spending: &self.spending,
+            });
         }
         let settled = settle(&members, self.n_family, self.n_rejected, corrections);
         let evidence: Vec<DatasetComparison> = members.iter().map(|member| member.comparison.clone()).collect();

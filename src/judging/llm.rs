@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::JudgePrompt;
 use super::prompt::Template;
 use crate::api::{ChatConfig, ChatError, ChatReply, ChatRequest, Finish, Message};
-use crate::domain::{JudgeSpec, JudgeVerdict, SplitReply, UnscoredReason, Verdict};
+use crate::domain::{JudgeKind, JudgeSpec, JudgeVerdict, SplitReply, UnscoredReason, Verdict};
 use crate::taxonomy::RULES_VERSION;
 
 /// So many characters of a reply are kept.
@@ -89,7 +89,7 @@ impl LlmJudge {
         parameters.insert("codes".into(), json!(RULES_VERSION));
         parameters.extend(panel.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         JudgeSpec {
-            judge: "llm".to_owned(),
+            judge: JudgeKind::Llm.name().to_owned(),
             model: self.chat.model.clone(),
             prompt: Some(template.hash()),
             parameters: Value::Object(parameters),
@@ -165,7 +165,7 @@ impl Ruling {
             (Err(_), Some(_)) => Some(UnscoredReason::JudgeUnparsable),
             (Ok(Verdict::Undecided) | Err(_), _) => return None,
         };
-        (verdict.judge == "llm").then(|| Self { verdict: verdict.clone(), unscored })
+        (verdict.judge == JudgeKind::Llm.name()).then(|| Self { verdict: verdict.clone(), unscored })
     }
 
     fn of_reply(template: &Template, reply: &ChatReply) -> Self {
@@ -185,7 +185,7 @@ impl Ruling {
         // A verdict stands behind its thought, and is kept.
         let n_left_out = if split.thought.is_some() { shown.chars().count().saturating_sub(N_CHARS_KEPT) } else { 0 };
         let kept = shown.chars().skip(n_left_out).take(N_CHARS_KEPT).collect();
-        Self { verdict: JudgeVerdict { judge: "llm".to_owned(), result, reply: Some(kept) }, unscored }
+        Self { verdict: JudgeVerdict { judge: JudgeKind::Llm.name().to_owned(), result, reply: Some(kept) }, unscored }
     }
 
     fn of_error(error: &ChatError) -> Self {
@@ -195,7 +195,8 @@ impl Ruling {
             ChatError::NoContent { .. } | ChatError::ContentFilter => UnscoredReason::JudgeUnparsable,
             _ => UnscoredReason::JudgeFailed,
         };
-        let verdict = JudgeVerdict { judge: "llm".to_owned(), result: Err(error.to_string()), reply: None };
+        let verdict =
+            JudgeVerdict { judge: JudgeKind::Llm.name().to_owned(), result: Err(error.to_string()), reply: None };
         Self { verdict, unscored: Some(reason) }
     }
 }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use serde_json::{Value, json};
+use strum::{IntoStaticStr, VariantArray};
 
 use super::JudgePrompt;
 use super::llm::{LlmJudge, Ruling, excerpt, mend_of_reply};
 use super::prompt::{FIXED_LABEL, FIXED_WRONG, Template, normalise};
 use crate::api::{ChatClient, ChatCounters, ChatError, ChatReply};
-use crate::domain::{ErrorCode, JudgeSpec, JudgeVerdict, LabelSet, Outcome, Verdict};
+use crate::domain::{ErrorCode, JudgeKind, JudgeSpec, JudgeVerdict, LabelSet, Outcome, Verdict};
 use crate::taxonomy::{Finding, Grader, RULES_VERSION, Reading};
 
 /// What judging needs to know of a dataset.
@@ -26,14 +27,40 @@ pub struct JudgedDataset {
 }
 
 /// Who decides: `--judge`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum JudgeMode {
     /// The rules alone; nothing is left open.
     Rules,
     /// A language model alone; the rules give the codes of errors.
     Llm,
     /// The rules where they are certain, a language model elsewhere.
+    #[strum(serialize = "rules+llm")]
     RulesAndLlm,
+}
+
+impl JudgeMode {
+    /// All choices, in the order in which help lists them.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The judges that are asked, the deciding one last.
+    pub fn judges(self) -> &'static [JudgeKind] {
+        match self {
+            Self::Rules => &[JudgeKind::Rules],
+            Self::Llm => &[JudgeKind::Llm],
+            Self::RulesAndLlm => &[JudgeKind::Rules, JudgeKind::Llm],
+        }
+    }
+
+    /// What `--judge` calls it: the judges' names with `+` between them.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// The choice that `--judge` calls `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|mode| mode.name() == name)
+    }
 }
 
 /// About which pairs the language model is asked beside the rules: `--judge-scope`.
@@ -204,7 +231,7 @@ impl Panel {
     /// What decides verdicts and outcomes, for the run's identity; the deciding judge last.
     pub fn specs(&self) -> Vec<JudgeSpec> {
         let rules = JudgeSpec {
-            judge: "rules".to_owned(),
+            judge: JudgeKind::Rules.name().to_owned(),
             model: RULES_VERSION.to_owned(),
             prompt: None,
             parameters: Value::Null,
@@ -522,7 +549,8 @@ fn empty() -> Reading {
 
 /// The outcome where no language model is asked.
 fn by_rules(reading: Reading) -> Judged {
-    let verdict = JudgeVerdict { judge: "rules".to_owned(), result: Ok(reading.verdict()), reply: None };
+    let verdict =
+        JudgeVerdict { judge: JudgeKind::Rules.name().to_owned(), result: Ok(reading.verdict()), reply: None };
     Judged { verdicts: vec![verdict], outcome: outcome_of(reading), certain_by_rules: reading.certain }
 }
 
@@ -544,11 +572,30 @@ fn decide(mode: JudgeMode, reading: Reading, ruling: &Ruling) -> Judged {
             Finding::Error(code) => Outcome::Incorrect(code),
         },
     };
-    let rules = JudgeVerdict { judge: "rules".to_owned(), result: Ok(reading.verdict_where_certain()), reply: None };
+    let rules = JudgeVerdict {
+        judge: JudgeKind::Rules.name().to_owned(),
+        result: Ok(reading.verdict_where_certain()),
+        reply: None,
+    };
     let (verdicts, outcome) = match mode {
         JudgeMode::RulesAndLlm if reading.certain => (vec![rules, ruling.verdict.clone()], outcome_of(reading)),
         JudgeMode::RulesAndLlm => (vec![rules, ruling.verdict.clone()], by_llm),
         JudgeMode::Rules | JudgeMode::Llm => (vec![ruling.verdict.clone()], by_llm),
     };
     Judged { verdicts, outcome, certain_by_rules: reading.certain }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_called_by_the_judges_that_it_asks() {
+        for &mode in JudgeMode::ALL {
+            let judges: Vec<&str> = mode.judges().iter().map(|judge| judge.name()).collect();
+            assert_eq!(mode.name(), judges.join("+"));
+            assert_eq!(JudgeMode::named(mode.name()), Some(mode));
+        }
+        assert_eq!(JudgeMode::named("llm+rules"), None);
+    }
 }

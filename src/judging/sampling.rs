@@ -208,6 +208,7 @@ mod tests {
             max_new_tokens: 32,
             computing: Computing::Local { compute_type: "f32".into(), device_kind: "cpu".into() },
             judges: vec![rules],
+            label_scoring_version: 1,
             tuned_on: BTreeMap::new(),
         }
     }

@@ -13,8 +13,10 @@ use super::mllm::{ImageEmbedding, Model, PlainTower, RenderedPrompt, Seen, side_
 use super::prefix::{Opening, Prefix, batches_by_length};
 use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
-use super::zero_shot::{N_SCORES_KEPT, rank};
-use crate::domain::{Answer, RgbImage, RunId, RunSet, ScoredLabel, ends_in_thought, with_thought_opened};
+use super::zero_shot::rank;
+use crate::domain::{
+    Answer, N_SCORES_KEPT, RgbImage, RunId, RunSet, ScoredLabel, ends_in_thought, with_thought_opened,
+};
 
 /// The models of all runs and their encoder, loaded.
 pub struct Subjects {

@@ -6,10 +6,7 @@ use candle_core::{DType, Tensor};
 use super::encoders::Encoder;
 use super::preprocess::{ImageInput, Preprocessor};
 use super::scoring::ranking;
-use crate::domain::ScoredLabel;
-
-/// So many labels of a ranking are kept.
-pub(super) const N_SCORES_KEPT: usize = 5;
+use crate::domain::{N_SCORES_KEPT, ScoredLabel};
 
 /// An encoder beside a model that is somewhere else.
 pub struct ZeroShot {

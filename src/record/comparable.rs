@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use crate::compare::GENERATION_CONFIG;
+use crate::compare::{GENERATION_CONFIG, LABEL_SCORING};
 use crate::domain::{DatasetSpec, Mode, ProbeShots, RunSpec, ServedSpec, SubjectPrompt};
 
 /// What `run.json` holds under `comparable`: one key a field, named as `--allow-different` takes them.
@@ -15,6 +15,8 @@ use crate::domain::{DatasetSpec, Mode, ProbeShots, RunSpec, ServedSpec, SubjectP
 ///
 /// A run that decodes by settings of its checkpoint beside the limits has `generation_config`, by mode: a run without it
 /// decodes by none.
+///
+/// A run that scores labels has `label_scoring`, by mode, where its version is not the first.
 ///
 /// A served model has one more, `served`: how it is asked, and what its server makes of a fixed prompt.
 ///
@@ -61,7 +63,15 @@ pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
     let served = spec.model.served.as_ref().map(|served| ("served", of_server(served)));
     let generates = spec.modes.contains(&Mode::Generate) && !spec.model.generation_config.is_null();
     let generation = generates.then(|| (GENERATION_CONFIG, json!({ "generate": spec.model.generation_config })));
-    fields.into_iter().chain(generation).chain(served).map(|(key, value)| (key.to_owned(), value)).collect()
+    let scores = spec.modes.contains(&Mode::Score) && spec.label_scoring_version != 1;
+    let scoring = scores.then(|| (LABEL_SCORING, json!({ "score": spec.label_scoring_version })));
+    fields
+        .into_iter()
+        .chain(generation)
+        .chain(scoring)
+        .chain(served)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 /// Leaves out what `comparable` holds of datasets other than `names`.

@@ -48,6 +48,9 @@ fn in_modes(spec: &RunSpec, modes: &[Mode]) -> RunSpec {
         // How a server scores labels is found out only where they are scored.
         served.label_scoring = None;
     }
+    if !modes.contains(&Mode::Score) {
+        spec.label_scoring_version = 1;
+    }
     spec
 }
 
@@ -96,6 +99,13 @@ mod tests {
             change(&mut asked);
             assert_eq!(resumption(&manifest(), &asked), Resumption::Other);
         }
+    }
+
+    #[test]
+    fn the_version_of_label_scoring_is_a_part_of_scoring() {
+        let second = || RunSpec { label_scoring_version: 2, ..with_scoring() };
+        assert_eq!(resumption(&manifest(), &second()), Resumption::Grows(vec![Mode::Score]));
+        assert_eq!(resumption(&manifest_of(with_scoring()), &second()), Resumption::Other);
     }
 
     #[test]

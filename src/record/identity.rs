@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn every_other_field_makes_another_run() {
-        let changes: [fn(&mut RunSpec); 14] = [
+        let changes: [fn(&mut RunSpec); 15] = [
             |spec| spec.model.weights = Some("blake3:x".into()),
             |spec| spec.model.adapter = Some("blake3:a".into()),
             |spec| spec.model.merged = true,
@@ -76,6 +76,7 @@ mod tests {
             |spec| spec.max_new_tokens += 1,
             |spec| spec.computing = computing("bf16", "cpu"),
             |spec| spec.judges[0].model = "rules/2".into(),
+            |spec| spec.label_scoring_version = 2,
             |spec| spec.probe = Some(probe()),
             |spec| spec.probe = Some(ProbeSpec { classifier: ProbeClassifier::Knn, ..probe() }),
         ];

@@ -73,6 +73,7 @@ pub(super) fn spec() -> RunSpec {
             prompt: None,
             parameters: json!(null),
         }],
+        label_scoring_version: 1,
         tuned_on: Default::default(),
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn write(trial: &Trial, lines: &mut Vec<u8>) -> Result<(), &'static s
     Ok(())
 }
 
-/// The fields in the order of the contract; what is not defined is absent.
+/// The fields in the order of the schema `emt.trial/1`; what is not defined is absent.
 #[derive(Serialize, Deserialize)]
 struct WireTrial {
     dataset: String,
@@ -110,7 +110,7 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// The reasons of the contract.
+/// The reasons of the schema.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum WireReason {
@@ -330,7 +330,7 @@ mod tests {
     use super::super::testing::trial;
     use super::*;
 
-    /// Verbatim from the public contract, with the hash filled in.
+    /// A line of the schema `emt.trial/1` as other programs may write it.
     const CONTRACT_LINE: &str = concat!(
         r#"{"dataset":"cifar10","split":"test","sample":"cifar10/test/00042","content":"blake3:00","label":"cat","#,
         r#""subject":"model","mode":"generate","prompt":"emt","answer":"a cat.","stop":"eos","#,

@@ -8,7 +8,7 @@ use crate::chart::words;
 use crate::compare::{Calibration, GroupBy, Measured};
 use crate::judging::{Sheet, SheetRow};
 
-/// `calibration` as the public contract writes it, indented, with a final newline.
+/// `calibration` as JSON of the schema `emt.calibration/1`, indented, with a final newline.
 pub fn calibration_json(calibration: &Calibration) -> String {
     let mut text = serde_json::to_string_pretty(calibration).expect("a calibration holds only strings as keys");
     text.push('\n');

@@ -2,7 +2,7 @@
 
 use crate::chart::words;
 use crate::compare::{DatasetSummary, ServerFlips, SubjectSummary, Summary};
-use crate::domain::{EncoderRelation, ErrorCode, ErrorKind};
+use crate::domain::{EncoderRelation, ErrorCode, ErrorKind, JudgeKind};
 
 /// How urgent a note is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ fn misses_names(summary: &Summary, uncertain_share: f64) -> bool {
     let is_low = |dataset: &DatasetSummary| {
         dataset.model.as_ref().and_then(|model| model.accuracy).is_some_and(|accuracy| accuracy < LOW_ACCURACY)
     };
-    summary.judge.name == "rules" && uncertain_share > 0.5 && summary.datasets.iter().any(is_low)
+    summary.judge.name == JudgeKind::Rules.name() && uncertain_share > 0.5 && summary.datasets.iter().any(is_low)
 }
 
 /// A model that answers with the classes' names is seldom below.

@@ -52,6 +52,7 @@ fn spec(summary: &Summary) -> RunSpec {
         max_new_tokens: 32,
         computing: Computing::Local { compute_type: "f32".into(), device_kind: "cpu".into() },
         judges: Vec::new(),
+        label_scoring_version: 1,
         tuned_on: Default::default(),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{PairedCounts, normal_quantile};
 
-/// The power that a sample size is chosen for unless said otherwise.
-const POWER: f64 = 0.8;
+/// The power that a sample size is chosen for where nothing else is said.
+pub const POWER: f64 = 0.8;
 
 /// The pairs needed to show, with `power`, that a true fall of 0 is below `margin`, at a one-sided `alpha`, where a share
 /// `discordance` of the pairs changes: (z_{1 - alpha} + z_power)^2 discordance / margin^2, rounded up.

@@ -1,4 +1,4 @@
-//! The edge cases of emt-protocol 4.3 and more of their kind.
+//! The edge cases of the decision, each with the code that it must get.
 
 use std::sync::LazyLock;
 

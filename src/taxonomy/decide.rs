@@ -1,4 +1,4 @@
-//! The decision itself: evidence to exactly one code (emt-protocol 4.3).
+//! The decision itself: evidence to exactly one [`ErrorCode`]. `cases.rs` holds the edge cases.
 
 use crate::domain::ErrorCode;
 

@@ -13,7 +13,8 @@ use super::words::{
 };
 use crate::domain::{AnswerType, LabelSet, Verdict};
 
-/// From how many labels in prompt order a list is an echo, and from which share of the set (emt-protocol 4.3).
+/// From how many labels in prompt order a list is an echo, and from which share of the set. The thresholds are
+/// our own; no published one is known to us.
 const N_ECHO_MIN: usize = 3;
 const ECHO_SHARE_MIN: f64 = 0.3;
 

@@ -14,8 +14,8 @@ fn eval(shared: &Path, arguments: &[&str]) -> Finished {
     support::finish(&mut command)
 }
 
-fn adapter(shared: &Path, name: &str) -> String {
-    shared.join("models/adapters").join(name).display().to_string()
+fn adapter(name: &str) -> String {
+    support::any_adapters().join(name).display().to_string()
 }
 
 fn text(path: PathBuf) -> String {
@@ -32,10 +32,10 @@ fn assert_fails(finished: &Finished, words: &[&str]) {
 
 #[test]
 fn runs_in_lock_step_equal_the_runs_made_alone() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    let (lora, linear) = (adapter(&shared, "lora-cifar10"), adapter(&shared, "linear-mnist"));
+    let (lora, linear) = (adapter("lora-cifar10"), adapter("linear-mnist"));
     let modes = ["--modes", "generate,score"];
     let arguments = ["--adapter", &lora, "--adapter", &linear, "--out", &at("together")];
     let together = eval(&shared, &[&arguments[..], &modes].concat());
@@ -60,10 +60,10 @@ fn runs_in_lock_step_equal_the_runs_made_alone() {
 
 #[test]
 fn a_lock_step_that_lost_a_run_makes_that_run_again_and_no_other() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("runs");
-    let lora = adapter(&shared, "lora-mnist");
+    let lora = adapter("lora-mnist");
     let arguments = ["--adapter", &format!("tuned={lora}"), "--out", &out.display().to_string()];
     assert_eq!(eval(&shared, &arguments).code, Some(0));
     let (base, tuned) = (text(out.join("base/trials.jsonl")), text(out.join("tuned/trials.jsonl")));
@@ -75,11 +75,11 @@ fn a_lock_step_that_lost_a_run_makes_that_run_again_and_no_other() {
 
 #[test]
 fn an_adapter_that_changes_nothing_is_refused_unless_it_is_wanted() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let idle = folder.path().join("idle");
     std::fs::create_dir_all(&idle).unwrap();
-    let from = shared.join("models/adapters/lora-mnist");
+    let from = support::any_adapters().join("lora-mnist");
     std::fs::copy(from.join("adapter_config.json"), idle.join("adapter_config.json")).unwrap();
     let device = candle_core::Device::Cpu;
     let tensors = candle_core::safetensors::load(from.join("adapter_model.safetensors"), &device).unwrap();
@@ -118,7 +118,7 @@ fn an_adapter_of_another_base_or_of_no_kind_is_refused() {
     let empty = folder.path().join("empty");
     std::fs::create_dir_all(&empty).unwrap();
     assert_fails(&eval(&shared, &["--adapter", &empty.display().to_string(), "--out", &out]), &["adapter_config.json"]);
-    let lora = adapter(&shared, "lora-mnist");
+    let lora = adapter("lora-mnist");
     assert_fails(&eval(&shared, &["--adapter", &format!("base={lora}"), "--out", &out]), &["`base`", "NAME=DIR"]);
     assert_fails(&eval(&shared, &["--adapter", &lora, "--adapter", &lora, "--out", &out]), &["`lora-mnist`"]);
     let merged_and_rounded = ["--adapter", &lora, "--merge", "--dtype", "f32+int8", "--out", &out];
@@ -128,9 +128,9 @@ fn an_adapter_of_another_base_or_of_no_kind_is_refused() {
 
 #[test]
 fn a_merged_adapter_is_another_run_than_the_same_beside_its_base() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
-    let lora = adapter(&shared, "lora-cifar10");
+    let lora = adapter("lora-cifar10");
     let identity = |name: &str, arguments: &[&str]| {
         let out = folder.path().join(name);
         let finished = eval(

@@ -85,7 +85,7 @@ fn zip(path: &Path, files: &[(&str, Vec<u8>)]) {
 
 #[test]
 fn a_damaged_checkpoint_is_refused_with_its_file() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let data = shared.join("data");
     let spoilt = |spoil: &dyn Fn(&Path, Vec<u8>), parts: &[&str]| {
         let folder = tempfile::tempdir().unwrap();
@@ -156,7 +156,7 @@ fn a_damaged_checkpoint_is_refused_with_its_file() {
 
 #[test]
 fn code_in_a_pickled_dataset_is_refused_and_never_run() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let marker = folder.path().join("marker");
     let pickle = format!("cos\nsystem\n(S'touch {}'\ntR.", marker.display());
@@ -169,7 +169,7 @@ fn code_in_a_pickled_dataset_is_refused_and_never_run() {
 
 #[test]
 fn a_dataset_that_cannot_be_evaluated_is_refused_with_its_name() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let model = shared.join("models/tiny-llava");
@@ -209,7 +209,7 @@ fn a_dataset_that_cannot_be_evaluated_is_refused_with_its_name() {
 
 #[test]
 fn what_does_not_fit_the_model_or_the_machine_is_refused_with_both_figures() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (shared.join("models/tiny-llava"), folder.path().join("run"));
     let digits = || eval_alone(&model, &shared.join("data"), "mnist", &out);
@@ -227,7 +227,7 @@ fn what_does_not_fit_the_model_or_the_machine_is_refused_with_both_figures() {
 
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     let (model, data) = (shared.join("models/tiny-llava"), shared.join("data"));
@@ -244,7 +244,7 @@ fn a_folder_that_cannot_be_written_is_named() {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_named_and_the_run_goes_on_once_there_is_room() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (broken, whole) = (folder.path().join("broken/run"), folder.path().join("whole/run"));
     let arguments = ["--limit", "60", "--batch-size", "4"];
@@ -270,7 +270,7 @@ fn a_full_disk_is_named_and_the_run_goes_on_once_there_is_room() {
 
 #[test]
 fn one_bad_image_among_good_ones_is_unscored_with_a_warning() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let good = png(7);
     // A header that promises 60,000 x 60,000 pixels; the checksum of the changed chunk is right.
@@ -337,7 +337,7 @@ fn open_and_load(model: &Path) {
 
 #[test]
 fn any_value_in_a_checkpoints_configuration_is_a_model_or_an_error() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     check_any_value(&copy_of_model(&shared, folder.path()));
 }

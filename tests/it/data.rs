@@ -1,26 +1,17 @@
 //! Datasets as they lie on disk, and `emt data`.
 #![expect(clippy::disallowed_methods, reason = "tests make data sets on disk")]
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Parser;
 use emt::cli::data::DataArgs;
 use emt::dataset::{Catalog, DataRoots, Dataset, OpenRequest, open};
 
 use crate::http_server::{HttpServer, Reply};
-
-/// The folder of real data and references, where the environment names one.
-fn shared() -> Option<PathBuf> {
-    let folder = std::env::var_os("EMT_SHARED").map(PathBuf::from);
-    if folder.is_none() {
-        eprintln!("skipped: EMT_SHARED is not set");
-    }
-    folder
-}
+use crate::support::{any_shared, shared};
 
 fn roots(folder: &Path) -> DataRoots {
     DataRoots { data: Some(folder.to_owned()), ..DataRoots::default() }
@@ -80,7 +71,7 @@ fn samples_labels_and_class_order_are_those_of_the_reference_answers() {
 
 #[test]
 fn every_real_dataset_reads_its_images_from_many_threads() {
-    let Some(shared) = shared() else { return };
+    let shared = any_shared();
     let data = shared.join("data");
     let sides = [("mnist", (28, 28)), ("cifar10", (32, 32)), ("cifar100", (32, 32))];
     for (name, side) in sides {
@@ -125,7 +116,7 @@ fn a_cifar10_image_is_the_same_picture_in_every_format_that_holds_it() {
 
 #[test]
 fn training_splits_open_only_when_asked_for_and_say_so() {
-    let Some(shared) = shared() else { return };
+    let shared = any_shared();
     for name in ["cifar10", "cifar100"] {
         let dataset = try_open(&shared.join("data"), name, Some("train")).unwrap();
         assert!(dataset.is_training_split);
@@ -451,7 +442,7 @@ fn fetch_refuses_the_wrong_bytes_and_an_archive_that_leaves_its_folder() {
 
 #[test]
 fn fetch_takes_the_embedded_catalogs_files_from_a_mirror() {
-    let Some(shared) = shared() else { return };
+    let shared = any_shared();
     let mnist = shared.join("data/mnist");
     let server = HttpServer::start(move |request| {
         fs::read(mnist.join(request.path.trim_start_matches("/mirror/")))
@@ -469,7 +460,7 @@ fn fetch_takes_the_embedded_catalogs_files_from_a_mirror() {
 
 #[test]
 fn list_says_what_is_here_and_what_is_not() {
-    let Some(shared) = shared() else { return };
+    let shared = any_shared();
     let data = shared.join("data").display().to_string();
     let (code, out, _) = emt_data(&["list", "--data", &data, "--format", "json"]);
     let document: serde_json::Value = serde_json::from_str(&out).unwrap();

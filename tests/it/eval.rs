@@ -58,25 +58,23 @@ fn small_folder(shared: &Path, root: &Path, n_per_class: usize) -> PathBuf {
 }
 
 /// One run over all four datasets, made once for the tests that only read it.
-struct SharedRun {
-    shared: PathBuf,
+struct AnyRun {
     _folder: tempfile::TempDir,
     run: PathBuf,
     finished: Finished,
 }
 
-fn shared_run() -> Option<&'static SharedRun> {
-    static RUN: OnceLock<Option<SharedRun>> = OnceLock::new();
+fn any_run() -> &'static AnyRun {
+    static RUN: OnceLock<AnyRun> = OnceLock::new();
     RUN.get_or_init(|| {
-        let shared = support::shared()?;
+        let shared = support::any_shared();
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("run");
         let datasets = format!("mnist,cifar10,cifar100,{}", shared.join("data/imagenet20/val").display());
         let finished =
             succeed(eval(&shared, &datasets, &run).args(["--limit", &LIMIT.to_string(), "--judge", "rules"]));
-        Some(SharedRun { shared, _folder: folder, run, finished })
+        AnyRun { _folder: folder, run, finished }
     })
-    .as_ref()
 }
 
 /// The lines of a reference behind its header, by sample.
@@ -89,7 +87,8 @@ fn reference(path: &Path) -> BTreeMap<String, Value> {
 /// Compares one subject's trials with `models/<folder>`; at most `share_different` may differ, and only where
 /// `gap` of trial and reference says that the two best were nearly equal.
 fn assert_as_transformers(subject: &str, folder: &str, share_different: f64, gap: impl Fn(&Value, &Value) -> f64) {
-    let Some(SharedRun { shared, run, .. }) = shared_run() else { return };
+    let Some(shared) = support::shared() else { return };
+    let run = &any_run().run;
     let mut references = BTreeMap::new();
     for (dataset, file) in
         [("mnist", "mnist"), ("cifar10", "cifar10"), ("cifar100", "cifar100"), ("imagenet20/val", "imagenet20")]
@@ -126,7 +125,7 @@ fn the_encoders_labels_equal_those_of_transformers_but_for_near_ties() {
 
 #[test]
 fn a_finished_run_leaves_every_file_and_the_table_says_what_the_summary_says() {
-    let Some(SharedRun { run, finished, .. }) = shared_run() else { return };
+    let AnyRun { run, finished, .. } = any_run();
     let files =
         ["run.json", "trials.jsonl", "summary.json", "summary.csv", "report.html", "report.md", "rose.svg", "rose.png"];
     for name in files {
@@ -148,7 +147,7 @@ fn a_finished_run_leaves_every_file_and_the_table_says_what_the_summary_says() {
 
 #[test]
 fn an_encoder_that_computes_otherwise_than_the_equal_tower_passes_its_own() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("other-clip");
     fs::create_dir(&other).unwrap();
@@ -176,7 +175,7 @@ fn an_encoder_that_computes_otherwise_than_the_equal_tower_passes_its_own() {
 
 #[test]
 fn an_answer_depends_neither_on_the_batch_size_nor_on_its_neighbours() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let images = small_folder(&shared, folder.path(), 2).display().to_string();
     let run = |name: &str, arguments: &[&str]| {
@@ -217,7 +216,7 @@ fn without_rounding(trial: &Value) -> Value {
 
 #[test]
 fn a_larger_limit_goes_on_and_ends_as_if_it_had_been_asked_for_at_once() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (grown, whole) = (folder.path().join("grown/run"), folder.path().join("whole/run"));
     let limit = |out: &Path, limit: &str| succeed(eval(&shared, "mnist,cifar10", out).args(["--limit", limit]));
@@ -233,7 +232,7 @@ fn a_larger_limit_goes_on_and_ends_as_if_it_had_been_asked_for_at_once() {
 
 #[test]
 fn another_run_in_the_same_folder_is_refused_with_the_name_of_what_differs() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let four = |out: &Path, more: &[&str]| finish(eval(&shared, "mnist", out).args(["--limit", "4"]).args(more));
@@ -263,7 +262,7 @@ fn another_run_in_the_same_folder_is_refused_with_the_name_of_what_differs() {
 
 #[test]
 fn a_configuration_file_gives_flags_and_the_command_line_wins() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("emt.toml");
     let path = |name: &str| shared.join(name).display().to_string();
@@ -294,7 +293,7 @@ fn a_configuration_file_gives_flags_and_the_command_line_wins() {
 
 #[test]
 fn without_an_encoder_what_needs_one_is_null_and_one_warning_says_so() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let arguments = ["--encoder", "none", "--limit", "5"];
@@ -319,7 +318,7 @@ fn without_an_encoder_what_needs_one_is_null_and_one_warning_says_so() {
 fn an_interrupt_stops_cleanly_and_says_how_to_go_on() {
     use std::process::Stdio;
     use std::time::{Duration, Instant};
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let mut command = eval(&shared, "cifar100", &out);

@@ -41,7 +41,7 @@ fn assert_no_key(run: &Path, finished: &Finished) {
 
 #[test]
 fn a_language_model_decides_where_the_rules_are_not_certain_and_each_pair_is_asked_once() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let server = HttpServer::start(word_for_word);
@@ -76,7 +76,7 @@ fn a_language_model_decides_where_the_rules_are_not_certain_and_each_pair_is_ask
 
 #[test]
 fn a_judge_that_fails_leaves_a_complete_run_and_the_same_command_asks_again() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let refusing = HttpServer::start(|request| match request.index {
@@ -108,7 +108,7 @@ fn a_judge_that_fails_leaves_a_complete_run_and_the_same_command_asks_again() {
 
 #[test]
 fn a_budget_leaves_the_rest_unscored_and_is_told() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let server = HttpServer::start(word_for_word);
@@ -127,7 +127,7 @@ fn a_budget_leaves_the_rest_unscored_and_is_told() {
 
 #[test]
 fn an_exported_variable_never_starts_a_paid_service() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let server = HttpServer::start(word_for_word);
     let mut command = eval(&shared, "cifar10", &folder.path().join("run"));
@@ -139,7 +139,7 @@ fn an_exported_variable_never_starts_a_paid_service() {
 
 #[test]
 fn a_recorded_run_is_judged_again_without_the_model_and_stays_as_it_was() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (old, new, copy) = (folder.path().join("old"), folder.path().join("new"), folder.path().join("copy/old"));
     succeed(eval(&shared, "mnist,cifar10", &old).args(["--limit", "20"]));
@@ -171,7 +171,7 @@ fn a_recorded_run_is_judged_again_without_the_model_and_stays_as_it_was() {
 
 #[test]
 fn an_answer_that_is_markup_or_nothing_stays_text_and_is_never_correct() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (old, new) = (folder.path().join("old"), folder.path().join("new"));
     succeed(eval(&shared, "cifar10", &old).args(["--limit", "20"]));

@@ -140,11 +140,11 @@ fn a_model_behind_a_server_has_no_cache() {
 
 #[test]
 fn towers_that_adapters_change_have_entries_of_their_own() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let blind = blinding_adapter(&shared, &at("blind")).display().to_string();
-    let lora = shared.join("models/adapters/lora-cifar10").display().to_string();
+    let lora = support::any_adapters().join("lora-cifar10").display().to_string();
     let cache = at("cache").display().to_string();
     let run = |name: &str, arguments: &[&str]| {
         let mut command = support::emt();

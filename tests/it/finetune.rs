@@ -51,7 +51,7 @@ fn assert_equal_weights(a: &Path, b: &Path, file: &str) {
 
 #[test]
 fn a_training_killed_at_random_steps_ends_with_the_weights_of_one_that_was_not() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     assert_done(&mut finetune(&shared, "lora", &whole));
@@ -84,7 +84,7 @@ fn a_training_killed_at_random_steps_ends_with_the_weights_of_one_that_was_not()
 
 #[test]
 fn every_method_leaves_an_adapter_that_eval_takes() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let mut adapters = Vec::new();
     for (method, files) in [
@@ -123,7 +123,7 @@ fn every_method_leaves_an_adapter_that_eval_takes() {
 
 #[test]
 fn the_curve_begins_with_the_base_and_marks_what_is_tuned_on() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("lora");
     let mut command = finetune(&shared, "lora", &out);
@@ -152,7 +152,7 @@ fn the_curve_begins_with_the_base_and_marks_what_is_tuned_on() {
 
 #[test]
 fn a_training_goes_on_from_an_adapter() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
     assert_done(&mut finetune(&shared, "lora", &first));
@@ -172,7 +172,7 @@ fn a_training_goes_on_from_an_adapter() {
 /// The flags that are wrong, and words that the message must hold.
 #[test]
 fn bad_input_is_refused_with_the_mend() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let held_out = shared.join("data/imagenet20/val");
     let held_out = held_out.to_str().unwrap();
     let cases: [(&[&str], &[&str]); 12] = [
@@ -203,7 +203,7 @@ fn bad_input_is_refused_with_the_mend() {
 
 #[test]
 fn a_training_that_diverges_stops_at_the_step_and_keeps_the_last_checkpoint() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     let mut command = finetune(&shared, "lora", &out);
@@ -215,7 +215,7 @@ fn a_training_that_diverges_stops_at_the_step_and_keeps_the_last_checkpoint() {
 
 #[test]
 fn another_training_in_the_folder_is_refused_with_the_field_named() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     assert_done(finetune(&shared, "linear", &out).args(["--epochs", "1"]));
@@ -231,7 +231,7 @@ fn another_training_in_the_folder_is_refused_with_the_field_named() {
 #[cfg(unix)]
 #[test]
 fn a_checkpoint_that_does_not_fit_is_told_and_the_earlier_one_is_kept() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     assert_done(finetune(&shared, "linear", &out).args(["--epochs", "1"]));

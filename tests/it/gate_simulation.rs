@@ -106,15 +106,20 @@ fn candidate(tables: &[(String, PairTable)]) -> CandidateComparison {
     }
 }
 
-fn release(cell: &Cell, policy: &Policy, random: &mut SplitMix64) -> emt::gate::Decision {
+/// The names of a cell's datasets, each with its number of samples.
+fn datasets(cell: &Cell) -> Vec<(String, usize)> {
+    (0..cell.n_datasets).map(|index| (index.to_string(), cell.n)).collect()
+}
+
+/// One release through the gate; `fresh` is a sequence over the cell's datasets that has seen nothing.
+fn release(cell: &Cell, policy: &Policy, fresh: &Sequence, random: &mut SplitMix64) -> emt::gate::Decision {
     let mut tables: Vec<(String, PairTable)> =
-        (0..cell.n_datasets).map(|index| (index.to_string(), PairTable::default())).collect();
+        datasets(cell).into_iter().map(|(name, _)| (name, PairTable::default())).collect();
     if cell.design == Design::Fixed {
         tables.iter_mut().for_each(|(_, table)| grow(table, cell, cell.n, random));
         return decide(policy, &candidate(&tables), &no_corrections);
     }
-    let names: Vec<(String, usize)> = tables.iter().map(|(name, _)| (name.clone(), cell.n)).collect();
-    let mut sequence = Sequence::new(policy.clone(), &names);
+    let mut sequence = fresh.clone();
     loop {
         let open: Vec<(String, usize)> = sequence.open().into_iter().map(|(name, n)| (name.to_owned(), n)).collect();
         if open.is_empty() {
@@ -132,11 +137,13 @@ fn release(cell: &Cell, policy: &Policy, random: &mut SplitMix64) -> emt::gate::
 
 fn simulate(cell: &Cell, seed: u64, n_releases: usize) -> Rates {
     let policy = Policy::default();
+    // Its clones share the levels that they compute.
+    let fresh = Sequence::new(policy.clone(), &datasets(cell));
     let mut random = SplitMix64::new(seed);
     let mut rates = Rates::default();
     let one = 1.0 / n_releases as f64;
     for _ in 0..n_releases {
-        let decision = release(cell, &policy, &mut random);
+        let decision = release(cell, &policy, &fresh, &mut random);
         let first = &decision.datasets[0];
         rates.pass += one * f64::from(u8::from(first.decision == Verdict::Pass));
         rates.inconclusive += one * f64::from(u8::from(first.decision == Verdict::Inconclusive));

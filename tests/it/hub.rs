@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::http_server::{HttpServer, Reply, Request};
-use super::support::{Finished, emt, finish, shared};
+use super::support::{Finished, any_adapters, any_shared, emt, finish, shared};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const TOKEN: &str = "hf_a_token_that_nobody_may_see";
@@ -423,12 +423,11 @@ fn a_tower_that_is_only_named_is_fetched_with_its_model() {
 
 #[test]
 fn the_gate_and_fine_tuning_take_names_of_the_hub_too() {
-    let Some(shared) = shared() else { return };
-    let models = shared.join("models");
+    let models = any_shared().join("models");
     let servers = HubServers::start(vec![
         ("org/tiny", files_of(&models.join("tiny-llava"))),
         ("org/clip", files_of(&models.join("tiny-clip"))),
-        ("org/lora", files_of(&models.join("adapters/lora-mnist"))),
+        ("org/lora", files_of(&any_adapters().join("lora-mnist"))),
     ]);
     let common = ["--model", "org/tiny", "--encoder", "org/clip", "--download"];
     let mut gate = servers.emt();

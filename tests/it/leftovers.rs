@@ -19,7 +19,7 @@ fn refuse_with_mend(model: &Path, shared: &Path, out: &Path, parts: &[&str]) {
 
 #[test]
 fn quantised_checkpoints_are_refused_by_what_their_configuration_says() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (copy_of_model(&shared, folder.path()), folder.path().join("run"));
     let path = model.join("config.json");
@@ -49,7 +49,7 @@ fn quantised_checkpoints_are_refused_by_what_their_configuration_says() {
 
 #[test]
 fn quantised_tensors_are_refused_without_any_word_in_the_configuration() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (copy_of_model(&shared, folder.path()), folder.path().join("run"));
     let path = model.join("model.safetensors");
@@ -81,7 +81,7 @@ fn quantised_tensors_are_refused_without_any_word_in_the_configuration() {
 
 #[test]
 fn gguf_is_refused_as_a_model_an_encoder_and_an_adapter() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let (data, out) = (shared.join("data"), folder.path().join("run"));
     let dir = folder.path().join("served");
@@ -99,8 +99,8 @@ fn gguf_is_refused_as_a_model_an_encoder_and_an_adapter() {
 }
 
 /// A copy of the adapter `lora-mnist` over another base's name, with `files` beside it.
-fn adapter(shared: &Path, folder: &Path, base: &str, files: &[(&str, String)]) -> PathBuf {
-    let (from, to) = (shared.join("models/adapters/lora-mnist"), folder.join("tuned"));
+fn adapter(folder: &Path, base: &str, files: &[(&str, String)]) -> PathBuf {
+    let (from, to) = (support::any_adapters().join("lora-mnist"), folder.join("tuned"));
     fs::create_dir(&to).unwrap();
     let mut config: Value = serde_json::from_slice(&fs::read(from.join("adapter_config.json")).unwrap()).unwrap();
     config["base_model_name_or_path"] = base.into();
@@ -114,9 +114,9 @@ fn adapter(shared: &Path, folder: &Path, base: &str, files: &[(&str, String)]) -
 
 #[test]
 fn an_adapter_given_as_a_model_names_the_unquantised_base() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
-    let tuned = adapter(&shared, folder.path(), "unsloth/tiny-llava-bnb-4bit", &[]);
+    let tuned = adapter(folder.path(), "unsloth/tiny-llava-bnb-4bit", &[]);
     let out = folder.path().join("run");
     let parts =
         ["`unsloth/tiny-llava`", "`unsloth/tiny-llava-bnb-4bit` is quantised: bitsandbytes, 4 bits", "`--adapter`"];
@@ -125,12 +125,12 @@ fn an_adapter_given_as_a_model_names_the_unquantised_base() {
 
 #[test]
 fn what_was_trained_otherwise_is_warned_of_and_recorded_with_the_run() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let arguments = json!({"template": "llava1_5_hf", "system": null, "max_pixels": 602_112}).to_string();
     let card = "### Framework versions\n\n- PEFT 0.13.2\n- Transformers 4.46.3\n".to_owned();
     let files = [("args.json", arguments), ("README.md", card)];
-    let tuned = adapter(&shared, folder.path(), "unsloth/tiny-llava-bnb-4bit", &files);
+    let tuned = adapter(folder.path(), "unsloth/tiny-llava-bnb-4bit", &files);
     let (model, out) = (shared.join("models/tiny-llava"), folder.path().join("runs"));
     let finished = succeed(eval_alone(&model, &shared.join("data"), "mnist", &out).arg("--adapter").arg(&tuned));
     let expected = [

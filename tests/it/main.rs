@@ -41,6 +41,7 @@ mod judge_check;
 mod leaks;
 mod leftovers;
 mod manual;
+mod miniature;
 mod model_server;
 mod models;
 mod package;

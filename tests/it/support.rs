@@ -14,6 +14,18 @@ pub fn shared() -> Option<PathBuf> {
     Some(PathBuf::from(path))
 }
 
+/// A folder with the shared folder's `models/tiny-llava`, `models/tiny-clip` and `data`, for tests that need a model and images
+/// and no particular ones: the miniature's where there is no shared folder.
+pub fn any_shared() -> PathBuf {
+    std::env::var_os("EMT_SHARED").map_or_else(super::miniature::folder, PathBuf::from)
+}
+
+/// The adapters `lora-mnist`, `lora-cifar10` and `linear-mnist` of [`any_shared`]'s model.
+pub fn any_adapters() -> PathBuf {
+    std::env::var_os("EMT_SHARED")
+        .map_or_else(super::miniature::adapters, |shared| PathBuf::from(shared).join("models/adapters"))
+}
+
 /// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

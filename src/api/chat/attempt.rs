@@ -15,10 +15,11 @@ use super::negotiation::Negotiated;
 use super::refusal::first_message;
 use super::wire::{self, Body};
 use super::{ChatConfig, ChatError, ChatReply, ChatRequest};
+use crate::api::retry::{Attempts, Failure, GivenUp, Patience, Transient, with_retries};
 use crate::api::runtime;
 
 /// A reply of more bytes is none that we asked for.
-const BODY_BYTES_MAX: usize = 8 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 8 << 20;
 /// So many characters of a server's text are shown.
 const N_CHARS_SHOWN: usize = 300;
 /// So many requests in a row must use up all their attempts before a server that worked counts as gone.
@@ -46,11 +47,11 @@ enum Attempt {
     Settled(Result<ChatReply, ChatError>),
     /// The server does not take a field; the next attempt leaves it out.
     Renegotiated,
-    Transient(Transient),
+    Transient(TransientFailure),
 }
 
 /// A failure that may pass.
-struct Transient {
+struct TransientFailure {
     kind: TransientKind,
     /// The wait that the server asks for.
     wait: Option<Duration>,
@@ -106,28 +107,18 @@ impl Shared {
         let Ok(_permit) = self.unless_fatal(self.connections.acquire()).await? else {
             return Err(ChatError::Closed);
         };
-        let deadline = Instant::now() + Duration::from_millis(self.config.total_ms_max);
         let n_tokens = request.n_tokens_estimate();
-        let mut n_attempts = 0;
-        let mut last_fingerprint = None;
-        loop {
-            let booking = self.wait_for_turn(n_tokens).await?;
-            let transient = match self.attempt(request, n_tokens, booking).await {
-                Attempt::Settled(result) => return result,
-                Attempt::Renegotiated => continue,
-                Attempt::Transient(transient) => transient,
-            };
-            n_attempts += 1;
-            let is_repeated = transient.fingerprint.is_some() && transient.fingerprint == last_fingerprint;
-            last_fingerprint = transient.fingerprint;
-            let wait = transient.wait.unwrap_or_else(|| runtime::backoff(self.config.retry_base_ms, n_attempts));
-            let is_too_late = Instant::now() + wait > deadline;
-            if is_repeated || is_too_late || n_attempts >= self.config.max_attempts {
-                let wait = transient.wait.filter(|_| is_too_late);
-                return Err(self.exhausted(transient.kind, n_attempts, wait));
-            }
-            self.unless_fatal(tokio::time::sleep(wait)).await?;
-            self.n_retries.fetch_add(1, Ordering::Relaxed);
+        let mut asking = Asking { shared: self, request, n_tokens, n_failures: 0, last_fingerprint: None };
+        with_retries(&self.patience(), &mut asking).await
+    }
+
+    /// How long the configuration wants a request to be repeated.
+    pub(super) fn patience(&self) -> Patience {
+        Patience {
+            base_ms: self.config.retry_base_ms,
+            n_failures_max: self.config.max_attempts,
+            wait_max: Duration::MAX,
+            total_max: Duration::from_millis(self.config.total_ms_max),
         }
     }
 
@@ -356,14 +347,58 @@ impl Shared {
     }
 }
 
+/// A request under way.
+struct Asking<'a> {
+    shared: &'a Shared,
+    request: &'a ChatRequest,
+    n_tokens: u64,
+    n_failures: u32,
+    last_fingerprint: Option<String>,
+}
+
+impl Attempts for Asking<'_> {
+    type Output = ChatReply;
+    type Error = ChatError;
+    type Transient = TransientKind;
+
+    async fn attempt(&mut self) -> Result<ChatReply, Failure<ChatError, TransientKind>> {
+        let TransientFailure { kind, wait, fingerprint } = loop {
+            let booking = self.shared.wait_for_turn(self.n_tokens).await?;
+            match self.shared.attempt(self.request, self.n_tokens, booking).await {
+                Attempt::Settled(result) => return result.map_err(Failure::Permanent),
+                Attempt::Renegotiated => {}
+                Attempt::Transient(transient) => break transient,
+            }
+        };
+        self.n_failures += 1;
+        let is_repeated = fingerprint.is_some() && fingerprint == self.last_fingerprint;
+        self.last_fingerprint = fingerprint;
+        Err(if is_repeated {
+            Failure::Permanent(self.shared.exhausted(kind, self.n_failures, None))
+        } else {
+            Failure::Transient(Transient { error: kind, wait, made_progress: false })
+        })
+    }
+
+    fn give_up(&self, last: GivenUp<TransientKind>) -> ChatError {
+        self.shared.exhausted(last.error, last.n_failures, last.wait)
+    }
+
+    async fn pause(&mut self, wait: Duration) -> Result<(), ChatError> {
+        self.shared.unless_fatal(tokio::time::sleep(wait)).await?;
+        self.shared.n_retries.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 fn transient(kind: TransientKind, wait: Option<Duration>) -> Attempt {
-    Attempt::Transient(Transient { kind, wait, fingerprint: None })
+    Attempt::Transient(TransientFailure { kind, wait, fingerprint: None })
 }
 
 impl Attempt {
     fn repeating(self, body: String) -> Self {
         match self {
-            Self::Transient(transient) => Self::Transient(Transient { fingerprint: Some(body), ..transient }),
+            Self::Transient(transient) => Self::Transient(TransientFailure { fingerprint: Some(body), ..transient }),
             other => other,
         }
     }

@@ -1,13 +1,14 @@
 //! What a chat server tells beside completions: its models, and how it tokenises.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{RequestBuilder, Url};
 use serde_json::{Value, json};
 
-use super::attempt::Shared;
+use super::attempt::{BODY_BYTES_MAX, Shared};
 use super::{ChatClient, ChatError};
+use crate::api::retry::{Attempts, Failure, GivenUp, Transient, with_retries};
 use crate::api::runtime;
 
 /// A model that a server lists.
@@ -36,9 +37,6 @@ pub enum SideError {
     #[error("{0}")]
     Fatal(ChatError),
 }
-
-/// A body of more bytes is no list of models.
-const BODY_BYTES_MAX: u64 = 8 << 20;
 
 impl ChatClient {
     /// The models that the server lists at `/models`, in its order.
@@ -108,55 +106,53 @@ impl Shared {
 
     /// Asks until there is a JSON body, a refusal, or no attempt left.
     fn tell(&self, request: impl Fn() -> RequestBuilder, url: &Url) -> Result<Value, SideError> {
-        let deadline = Instant::now() + Duration::from_millis(self.config.total_ms_max);
-        let mut n_attempts = 0;
-        loop {
-            let outcome = self.tell_once(&request, url)?;
-            n_attempts += 1;
-            let (failure, wait) = match outcome {
-                Ok(body) => return Ok(body),
-                Err(failure) => failure,
-            };
-            let wait = wait.unwrap_or_else(|| runtime::backoff(self.config.retry_base_ms, n_attempts));
-            if n_attempts >= self.config.max_attempts || Instant::now() + wait > deadline {
-                return Err(SideError::Fatal(ChatError::Unreachable(format!(
-                    "the server at {} is given up: {failure} ({n_attempts} attempts); hint: check its address and that it \
-                     runs",
-                    self.place()
-                ))));
-            }
-            std::thread::sleep(wait);
+        let handle = runtime::handle().map_err(|message| SideError::Fatal(ChatError::Unreachable(message)))?;
+        handle.block_on(with_retries(&self.patience(), &mut Telling { shared: self, request, url }))
+    }
+}
+
+/// A question that may be asked again.
+struct Telling<'a, R> {
+    shared: &'a Shared,
+    request: R,
+    url: &'a Url,
+}
+
+impl<R: Fn() -> RequestBuilder> Attempts for Telling<'_, R> {
+    type Output = Value;
+    type Error = SideError;
+    type Transient = String;
+
+    async fn attempt(&mut self) -> Result<Value, Failure<SideError, String>> {
+        let (shared, url) = (self.shared, self.url);
+        let request = shared.with_key((self.request)().timeout(Duration::from_millis(shared.config.timeout_ms)));
+        let transient = |error: String, wait| Failure::Transient(Transient { error, wait, made_progress: false });
+        let (status, headers, text) =
+            read(request).await.map_err(|error| transient(shared.shown(&runtime::describe(error)), None))?;
+        let message = shared.shown(&text);
+        match status {
+            200..300 => serde_json::from_str(&text)
+                .map_err(|_| transient(format!("it answered {url} with no JSON: {message}"), None)),
+            401 | 403 => Err(Failure::Permanent(SideError::Fatal(shared.key_error(status, &message)))),
+            408 | 409 | 429 | 500.. => Err(transient(format!("{status}: {message}"), runtime::retry_after(&headers))),
+            _ => Err(Failure::Permanent(SideError::Refused { place: url.to_string(), status, message })),
         }
     }
 
-    /// One attempt: a body, or a failure that may pass with the wait that the server asks for.
-    fn tell_once(
-        &self,
-        request: impl Fn() -> RequestBuilder,
-        url: &Url,
-    ) -> Result<Result<Value, (String, Option<Duration>)>, SideError> {
-        let handle = runtime::handle().map_err(|message| SideError::Fatal(ChatError::Unreachable(message)))?;
-        let request = self.with_key(request().timeout(Duration::from_millis(self.config.timeout_ms)));
-        let response = handle.block_on(async {
-            let response = request.send().await?;
-            let (status, headers) = (response.status().as_u16(), response.headers().clone());
-            let is_small = response.content_length().is_none_or(|n_bytes| n_bytes <= BODY_BYTES_MAX);
-            let text = if is_small { response.text().await? } else { String::new() };
-            Ok::<_, reqwest::Error>((status, headers, text))
-        });
-        let (status, headers, text) = match response {
-            Ok(response) => response,
-            Err(error) => return Ok(Err((self.shown(&runtime::describe(error)), None))),
-        };
-        let message = self.shown(&text);
-        match status {
-            200..300 => match serde_json::from_str(&text) {
-                Ok(body) => Ok(Ok(body)),
-                Err(_) => Ok(Err((format!("it answered {url} with no JSON: {message}"), None))),
-            },
-            401 | 403 => Err(SideError::Fatal(self.key_error(status, &message))),
-            408 | 409 | 429 | 500.. => Ok(Err((format!("{status}: {message}"), runtime::retry_after(&headers)))),
-            _ => Err(SideError::Refused { place: url.to_string(), status, message }),
-        }
+    fn give_up(&self, last: GivenUp<String>) -> SideError {
+        SideError::Fatal(ChatError::Unreachable(format!(
+            "the server at {} is given up: {} ({} attempts); hint: check its address and that it runs",
+            self.shared.place(),
+            last.error,
+            last.n_failures
+        )))
     }
+}
+
+/// Status, headers and text of the response; the text is empty where it is too long.
+async fn read(request: RequestBuilder) -> reqwest::Result<(u16, HeaderMap, String)> {
+    let response = request.send().await?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let is_small = response.content_length().is_none_or(|n_bytes| n_bytes <= BODY_BYTES_MAX as u64);
+    Ok((status, headers, if is_small { response.text().await? } else { String::new() }))
 }

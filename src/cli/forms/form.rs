@@ -6,6 +6,7 @@ use clap::ArgMatches;
 
 use crate::cli::served_options::is_address;
 use crate::cli::sources::is_embedded as is_embedded_dataset;
+use crate::judging::JudgeMode;
 use crate::model::weights::is_embedded;
 
 /// A choice that decides which flags have an effect.
@@ -181,10 +182,10 @@ impl Axis {
                     _ => Form::Generate,
                 }
             }
-            Self::Judge => match text("judge").as_deref() {
-                Some("llm") => Form::JudgeLlm,
-                Some("rules+llm") => Form::JudgeRulesAndLlm,
-                _ => Form::JudgeRules,
+            Self::Judge => match text("judge").as_deref().and_then(JudgeMode::named) {
+                Some(JudgeMode::Llm) => Form::JudgeLlm,
+                Some(JudgeMode::RulesAndLlm) => Form::JudgeRulesAndLlm,
+                Some(JudgeMode::Rules) | None => Form::JudgeRules,
             },
             Self::FeatureCache => either("feature_cache", Form::WithFeatureCache, Form::WithoutFeatureCache),
             Self::Gate if is_on(matches, "print_policy") => Form::PrintsPolicy,

@@ -10,11 +10,12 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::dataset::readers::N_SAMPLES_MAX;
+
 /// Images hardly shrink, raw pixels by a few times: an archive that grows more is a bomb.
 const RATIO_MAX: u64 = 100;
 /// Small archives may grow more: text and flat images.
 const GROWTH_FREE_BYTES: u64 = 64 << 20;
-const ENTRIES_MAX: u64 = 20_000_000;
 
 /// The kinds of archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +137,7 @@ impl Sink<'_> {
     /// The place of an entry below the root; an entry that would leave it is an error and not a warning.
     fn admit(&mut self, name: &str) -> anyhow::Result<PathBuf> {
         self.n_entries += 1;
-        ensure!(self.n_entries <= ENTRIES_MAX, "it has more than {ENTRIES_MAX} entries");
+        ensure!(self.n_entries <= N_SAMPLES_MAX as u64, "it has more than {N_SAMPLES_MAX} entries");
         let is_plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
         let is_inside = Path::new(name).components().all(is_plain) && !name.contains(['\\', ':', '\0']);
         ensure!(is_inside, "its entry `{}` would be written outside of the folder: refused", name.escape_debug());

@@ -10,12 +10,9 @@ use std::sync::Mutex;
 use anyhow::{Context, ensure};
 use zip::ZipArchive;
 
-use super::IMAGE_BYTES_MAX;
 use super::files::N_BYTES_SNIFFED;
 use super::names::{self, UniqueNames};
-
-/// More entries than any data set of images has: an index above is refused.
-const ENTRIES_MAX: usize = 20_000_000;
+use super::{IMAGE_BYTES_MAX, N_SAMPLES_MAX};
 
 /// An opened archive.
 pub(in crate::dataset) enum Archive {
@@ -82,7 +79,7 @@ pub(in crate::dataset) struct ZipImages {
 impl ZipImages {
     fn open(path: &Path) -> anyhow::Result<ZipImages> {
         let archive = ZipArchive::new(BufReader::new(File::open(path)?))?;
-        ensure!(archive.len() <= ENTRIES_MAX, "its index says {} entries", archive.len());
+        ensure!(archive.len() <= N_SAMPLES_MAX, "its index says {} entries", archive.len());
         let (mut indices, mut names) = (BTreeMap::new(), UniqueNames::default());
         for (index, raw) in archive.file_names_raw().enumerate() {
             let name = match std::str::from_utf8(raw) {
@@ -165,7 +162,7 @@ fn index_tar(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<(Ranges, 
         let end = start.checked_add(entry.size()).filter(|&end| end <= n_bytes);
         ensure!(end.is_some(), "the entry `{name}` reaches beyond its end; hint: fetch it again");
         ranges.insert(name, (start, entry.size()));
-        ensure!(ranges.len() <= ENTRIES_MAX, "it has more than {ENTRIES_MAX} entries");
+        ensure!(ranges.len() <= N_SAMPLES_MAX, "it has more than {N_SAMPLES_MAX} entries");
     }
     Ok((ranges, names))
 }

@@ -5,25 +5,30 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
-use super::pickle::{Pickle, Value};
-use super::{Opened, RawImages, RawLayout, ReadImage, check_labels, indexed, read_data_file};
+use super::pickle;
+use super::{Opened, RawImages, RawLayout, ReadImage, Reader, check_labels, indexed, read_data_file};
 
 /// 32 x 32 pixels of three colours, plane after plane.
 const IMAGE_BYTES: usize = 3 * 32 * 32;
 
-/// Opens Python batches: dictionaries with `data` (n, 3072) and `labels` or `fine_labels`.
-pub(in crate::dataset) fn open_python(paths: &[PathBuf], n_classes: usize) -> anyhow::Result<Opened> {
-    open(paths, |bytes| parse_python(bytes, n_classes))
-}
+/// Python batches: dictionaries with `data` (n, 3072) and `labels` or `fine_labels`.
+pub(super) const PYTHON: Reader = Reader {
+    name: "cifar-python",
+    is_of_encoded_images: false,
+    is_built_in: false,
+    open: |wanted| open(wanted.paths, |bytes| parse_python(bytes, wanted.labels.len())),
+};
 
-/// Opens binary batches: records of `n_label_bytes`, of which the last is the class, and 3072 pixels.
-pub(in crate::dataset) fn open_binary(
-    paths: &[PathBuf],
-    n_label_bytes: usize,
-    n_classes: usize,
-) -> anyhow::Result<Opened> {
-    open(paths, |bytes| parse_binary(bytes, n_label_bytes, n_classes))
-}
+/// Binary batches: records of `label_bytes`, of which the last is the class, and 3072 pixels.
+pub(super) const BINARY: Reader = Reader {
+    name: "cifar-binary",
+    is_of_encoded_images: false,
+    is_built_in: false,
+    open: |wanted| {
+        let n_label_bytes = wanted.option("label_bytes", wanted.alternative.label_bytes)?;
+        open(wanted.paths, |bytes| parse_binary(bytes, n_label_bytes, wanted.labels.len()))
+    },
+};
 
 /// Labels and images of one batch; the record's last 3072 bytes are the pixels.
 struct Batch {
@@ -46,18 +51,11 @@ fn raw_images(path: &Path, bytes: Vec<u8>, stride: usize) -> RawImages {
 }
 
 fn parse_python(bytes: Vec<u8>, n_classes: usize) -> anyhow::Result<Batch> {
-    let pickle = Pickle::parse(&bytes)?;
+    let pickle = pickle::parse(&bytes)?;
     let root = pickle.root();
     let labels = ["labels", "fine_labels"].iter().find_map(|key| pickle.entry(root, key));
-    let labels = pickle.list(labels.context("it has neither `labels` nor `fine_labels`")?)?;
-    let labels = labels
-        .iter()
-        .map(|&item| match pickle.value(item) {
-            Value::Int(label) => usize::try_from(*label).context("it has a negative label"),
-            other => anyhow::bail!("its labels hold {} where an integer is expected", other.kind()),
-        })
-        .collect::<anyhow::Result<Vec<usize>>>()?;
-    let (shape, data) = pickle.array(pickle.entry(root, "data").context("it has no `data`")?)?;
+    let labels = pickle.sizes(labels.context("it has neither `labels` nor `fine_labels`")?).context("its labels")?;
+    let (shape, data) = pickle::array(&pickle, pickle.entry(root, "data").context("it has no `data`")?)?;
     ensure!(
         shape == [labels.len(), IMAGE_BYTES],
         "its `data` has the shape {shape:?} and there are {} labels; ({}, {IMAGE_BYTES}) is expected",
@@ -65,7 +63,7 @@ fn parse_python(bytes: Vec<u8>, n_classes: usize) -> anyhow::Result<Batch> {
         labels.len()
     );
     check_labels(&labels, n_classes)?;
-    Ok(Batch { labels, bytes: data.to_vec(), stride: IMAGE_BYTES })
+    Ok(Batch { labels, bytes: data.into_owned(), stride: IMAGE_BYTES })
 }
 
 fn parse_binary(bytes: Vec<u8>, n_label_bytes: usize, n_classes: usize) -> anyhow::Result<Batch> {

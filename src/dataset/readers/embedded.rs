@@ -4,11 +4,23 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, ensure};
 
-use super::{Opened, ReadImage, indexed, unreadable};
+use super::{Opened, ReadImage, Reader, indexed, unreadable};
 use crate::assets::embedded::{MINIATURE, WITHOUT_MINIATURE};
 use crate::dataset::UnreadableImage;
 use crate::dataset::decode;
 use crate::domain::RgbImage;
+
+/// Sheets of the miniature; no folder.
+pub(super) const READER: Reader = Reader {
+    name: "embedded",
+    is_of_encoded_images: false,
+    is_built_in: true,
+    open: |wanted| {
+        let n_images = wanted.option("n_samples", wanted.n_samples)?;
+        let name = wanted.path()?.to_string_lossy();
+        open_sheet(&name, find(&name)?, n_images, wanted.labels.len())
+    },
+};
 
 /// Images in a row of a sheet.
 const N_COLUMNS: usize = 25;
@@ -16,11 +28,6 @@ const N_COLUMNS: usize = 25;
 /// Whether the program holds the sheet `name`.
 pub(in crate::dataset) fn is_there(name: &str) -> bool {
     find(name).is_ok()
-}
-
-/// Opens the sheet `name`, on which the classes take turns: image `i` is of class `i` mod `n_classes`.
-pub(in crate::dataset) fn open(name: &str, n_images: usize, n_classes: usize) -> anyhow::Result<Opened> {
-    open_sheet(name, find(name)?, n_images, n_classes)
 }
 
 fn find(name: &str) -> anyhow::Result<&'static [u8]> {
@@ -32,6 +39,7 @@ fn find(name: &str) -> anyhow::Result<&'static [u8]> {
     })
 }
 
+/// Opens the sheet `name`, on which the classes take turns: image `i` is of class `i` mod `n_classes`.
 fn open_sheet(name: &str, bytes: &'static [u8], n_images: usize, n_classes: usize) -> anyhow::Result<Opened> {
     ensure!(
         n_images > 0 && n_images.is_multiple_of(N_COLUMNS),

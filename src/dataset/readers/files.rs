@@ -11,11 +11,33 @@ use anyhow::{Context, bail, ensure};
 
 use super::archive::{Archive, read_limited};
 use super::names::{self, Kind, UniqueNames, is_of_the_system};
-use super::{Opened, ReadImage, decode_named, unreadable};
+use super::{Opened, ReadImage, Reader, decode_named, unreadable};
+use crate::dataset::catalog::Alternative;
 use crate::dataset::decode::looks_like_image;
 use crate::dataset::labels::{ClassFinder, shorten};
 use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::{LabelSet, RgbImage};
+
+/// A folder, or one inside an archive: `<class>/**/<image>`.
+pub(super) const READER: Reader = Reader {
+    name: "image-folder",
+    is_of_encoded_images: true,
+    is_built_in: false,
+    open: |wanted| {
+        let mut source = source_of(wanted.path()?, wanted.alternative)?;
+        let listing = source.list()?;
+        samples(source, listing, &ClassFinder::new(wanted.labels), wanted.labels, wanted.orientation)
+    },
+};
+
+/// The folder or archive of an entry of the catalog.
+pub(in crate::dataset) fn source_of(path: &Path, alternative: &Alternative) -> anyhow::Result<Source> {
+    let mut source = Source::open(path, alternative.inside.as_deref())?;
+    if alternative.inside.is_none() {
+        source.enter(None);
+    }
+    Ok(source)
+}
 
 /// Deeper folders are no data set; loops of links are seen before.
 const DEPTH_MAX: usize = 64;

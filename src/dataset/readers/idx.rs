@@ -6,13 +6,23 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 
-use super::{Opened, RawImages, RawLayout, check_labels, indexed, read_data_file};
+use super::{Opened, RawImages, RawLayout, Reader, check_labels, indexed, read_data_file};
+
+pub(super) const READER: Reader = Reader {
+    name: "idx",
+    is_of_encoded_images: false,
+    is_built_in: false,
+    open: |wanted| {
+        let [images, labels] = wanted.some_paths()?;
+        open(images, labels, wanted.labels.len())
+    },
+};
 
 /// A decompressed file above this is a bomb: MNIST's largest has 47 MB.
 const UNPACKED_BYTES_MAX: u64 = 1 << 31;
 
 /// Opens a pair of files: images `(n, height, width)` and labels `(n)`, unsigned bytes.
-pub(in crate::dataset) fn open(images: &Path, labels: &Path, n_classes: usize) -> anyhow::Result<Opened> {
+fn open(images: &Path, labels: &Path, n_classes: usize) -> anyhow::Result<Opened> {
     let named = |path: &Path| format!("failed to read `{}`", path.display());
     let pixels = gunzip(read_data_file(images)?).and_then(|bytes| parse(bytes, 3)).with_context(|| named(images))?;
     let classes = gunzip(read_data_file(labels)?).and_then(|bytes| parse(bytes, 1)).with_context(|| named(labels))?;

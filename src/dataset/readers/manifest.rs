@@ -7,10 +7,37 @@ use serde_json::Value;
 
 use super::files::{self, Source};
 use super::reach::{Reach, portable_names, shared_folder};
-use super::{Opened, read_data_file};
+use super::{Opened, Reader, read_data_file};
 use crate::dataset::Orientation;
 use crate::dataset::labels::ClassFinder;
 use crate::domain::{LabelSet, text};
+
+/// A CSV with a column of paths and one of labels.
+pub(super) const READER: Reader = Reader {
+    name: "manifest",
+    is_of_encoded_images: true,
+    is_built_in: false,
+    open: |wanted| {
+        let columns = Columns {
+            image: Some(wanted.alternative.path_column.as_deref().unwrap_or("path")),
+            label: Some(wanted.alternative.label_column.as_deref().unwrap_or("label")),
+        };
+        let rows = read_csv(wanted.path()?, columns, &Reach::within(wanted.folder))?;
+        samples(wanted.folder, rows, &ClassFinder::new(wanted.labels), wanted.labels, wanted.orientation)
+    },
+};
+
+/// Tiny ImageNet's annotations, with the images in a folder beside them.
+pub(super) const TINY_IMAGENET: Reader = Reader {
+    name: "tiny-imagenet",
+    is_of_encoded_images: true,
+    is_built_in: false,
+    open: |wanted| {
+        let images = wanted.alternative.images.as_deref().unwrap_or("images");
+        let rows = read_tiny_imagenet(wanted.path()?, images)?;
+        samples(wanted.folder, rows, &ClassFinder::new(wanted.labels), wanted.labels, wanted.orientation)
+    },
+};
 
 /// Where a table has its images and labels, where a person said so.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +59,9 @@ pub(in crate::dataset) struct Rows {
 
 /// What sheets call the path of an image; `file_name` is the name in the hub's `metadata.csv`.
 pub(super) const PATH_COLUMNS: [&str; 5] = ["path", "file_name", "image", "filename", "image_path"];
+
+/// What the hub calls the column of images.
+pub(super) const IMAGE_COLUMNS: [&str; 3] = ["image", "img", "images"];
 
 /// What tables call the label; of CIFAR-100's two the fine one.
 pub(super) const LABEL_COLUMNS: [&str; 4] = ["label", "fine_label", "labels", "class"];

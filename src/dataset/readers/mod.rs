@@ -17,16 +17,92 @@ pub(super) mod shards;
 pub(super) mod webdataset;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
 pub(super) use names::is_of_the_system;
 
+use super::catalog::Alternative;
 use super::decode::{decode_turned, is_tiff};
 use super::{Orientation, UnreadableImage};
-use crate::domain::RgbImage;
+use crate::domain::{LabelSet, RgbImage};
+
+/// The formats that a catalog may name, one a line.
+pub(super) const READERS: [&Reader; 8] = [
+    &idx::READER,
+    &cifar::PYTHON,
+    &cifar::BINARY,
+    &files::READER,
+    &manifest::READER,
+    &manifest::TINY_IMAGENET,
+    &parquet::READER,
+    &embedded::READER,
+];
+
+/// A format that a catalog may name.
+pub(super) struct Reader {
+    /// The name after `reader =`.
+    pub(super) name: &'static str,
+    /// Whether its images were encoded, and so may carry an orientation.
+    pub(super) is_of_encoded_images: bool,
+    /// Whether its files are compiled into the program, and not looked for on disk.
+    pub(super) is_built_in: bool,
+    /// Opens the files of one split.
+    pub(super) open: fn(&Wanted) -> anyhow::Result<Opened>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name)
+    }
+}
+
+/// What a reader of the catalog is asked to open.
+pub(super) struct Wanted<'a> {
+    /// The entry of the catalog, which has the options of each reader.
+    pub(super) alternative: &'a Alternative,
+    /// Where its `folder` was found.
+    pub(super) folder: &'a Path,
+    /// One path for each of its `files`.
+    pub(super) paths: &'a [PathBuf],
+    /// The published number of samples, where the catalog has it.
+    pub(super) n_samples: Option<usize>,
+    /// The classes.
+    pub(super) labels: &'a LabelSet,
+    /// What becomes of the orientation that images carry.
+    pub(super) orientation: Orientation,
+}
+
+impl Wanted<'_> {
+    /// The one file or folder that most readers take.
+    ///
+    /// # Errors
+    /// The catalog names another number of files.
+    fn path(&self) -> anyhow::Result<&Path> {
+        let [path] = self.some_paths()?;
+        Ok(path)
+    }
+
+    /// As many files or folders as the reader takes.
+    ///
+    /// # Errors
+    /// The catalog names another number of files.
+    fn some_paths<const N: usize>(&self) -> anyhow::Result<&[PathBuf; N]> {
+        let (named, n_files) = (self.alternative.reader.name, self.paths.len());
+        <&[PathBuf; N]>::try_from(self.paths)
+            .with_context(|| format!("its reader `{named}` does not take {n_files} files; see the catalog's head"))
+    }
+
+    /// An option of the reader.
+    ///
+    /// # Errors
+    /// The catalog lacks it.
+    fn option<T>(&self, key: &str, value: Option<T>) -> anyhow::Result<T> {
+        value.with_context(|| format!("its reader `{}` lacks `{key}` in the catalog", self.alternative.reader.name))
+    }
+}
 
 /// Whether a file's name says that it is an image.
 pub(super) fn is_image_name(name: &str) -> bool {
@@ -49,6 +125,9 @@ pub(super) struct Opened {
 
 /// An encoded image above this is refused before it is read: no photograph comes near it.
 pub(super) const IMAGE_BYTES_MAX: u64 = 1 << 28;
+
+/// More samples than any data set of images has: an index that names more rows or entries is refused.
+pub(super) const N_SAMPLES_MAX: usize = 20_000_000;
 
 /// A data file (IDX, CIFAR batch, sheet) above this is refused: the largest published one has 184 MB.
 const DATA_FILE_BYTES_MAX: u64 = 1 << 31;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::Shots;
 use crate::dataset::Dataset;
-use crate::domain::{FewerShots, Outcome, RunSet, ScoredLabel, Trial, UnscoredReason};
+use crate::domain::{FewerShots, N_SCORES_KEPT, Outcome, RunSet, ScoredLabel, Trial, UnscoredReason};
 use crate::eval::trials::chosen;
 use crate::model::preprocess::ImageInput;
 use crate::model::subjects::Subjects;
@@ -85,9 +85,6 @@ pub(in crate::eval) struct ProbeChoice {
     /// Of fewer shots, rising: their number and the chosen class.
     fewer: Vec<(usize, usize)>,
 }
-
-/// So many labels of a ranking are kept.
-const N_SCORES_KEPT: usize = 5;
 
 impl FittedProbe {
     /// Learns from `features`, one row an image in the order of the shots' positions.

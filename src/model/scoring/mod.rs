@@ -15,6 +15,7 @@ use candle_core::{D, DType, Tensor};
 use super::language::{LanguageModel, Pass, TokenInput};
 use super::layers::tree_mask;
 use super::prefix::{Prefix, distinct_padding};
+use crate::domain::Mode;
 pub use trie::LabelTrie;
 
 /// A row of which a label's log-probability is no number: an overflow, or broken weights.
@@ -26,6 +27,14 @@ pub use trie::LabelTrie;
 pub struct NotFinite {
     /// The first such label, from 0.
     pub label: usize,
+}
+
+/// The version of label scoring, a part of a run's identity: it rises when the same logits may choose another label.
+const VERSION: u32 = 1;
+
+/// The version that decides what a model answers in `modes`; 1 where no labels are scored.
+pub fn version_in(modes: &[Mode]) -> u32 {
+    if modes.contains(&Mode::Score) { VERSION } else { 1 }
 }
 
 /// At most so many logits are held at once, unless one node's are more.

@@ -1,7 +1,7 @@
 //! Models behind a server with OpenAI's chat interface: how they are asked, and what their replies amount to.
 //!
-//! Servers differ in what they take and in what they silently ignore, so a [`Server`] is [probed](probe) before a run: what
-//! it does with a fixed prompt is recorded, and [label scoring](scoring) is used only where its effect was seen.
+//! Servers differ in what they take and in what they silently ignore, so a [`Server`] is probed (`probe.rs`) before a run:
+//! what it does with a fixed prompt is recorded, and label scoring (`scoring.rs`) is used only where its effect was seen.
 
 mod probe;
 mod scoring;

@@ -2,30 +2,47 @@
 
 use std::fmt::Write as _;
 
+use strum::{EnumCount, IntoStaticStr, VariantArray};
+
 use super::sentence;
 use crate::chart::escape;
 use crate::gate::{DatasetDecision, Decision, Reason, ReasonCode, Verdict};
 
-/// The rules, each a case of every dataset, with the reasons that belong to it.
-const RULES: [(&str, &[ReasonCode]); 6] = [
-    (
-        "forgetting",
-        &[
-            ReasonCode::Forgetting,
-            ReasonCode::ForgettingWording,
-            ReasonCode::ForgettingChoice,
-            ReasonCode::TunedDatasetFell,
-            ReasonCode::Underpowered,
-            ReasonCode::NearChance,
-            ReasonCode::Ignored,
-        ],
-    ),
-    ("pairs", &[ReasonCode::TooFewPairs]),
-    ("unscored", &[ReasonCode::TooManyUnscored, ReasonCode::UnscoredCouldDecide]),
-    ("judges", &[ReasonCode::GraderDependent, ReasonCode::JudgeError]),
-    ("caps", &[ReasonCode::CapExceeded]),
-    ("retention", &[ReasonCode::RetentionBelowFloor]),
-];
+/// A rule, which is a case of every dataset.
+#[derive(Clone, Copy, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+enum Rule {
+    Forgetting,
+    Pairs,
+    Unscored,
+    Judges,
+    Caps,
+    Retention,
+}
+
+impl Rule {
+    const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
+
+    /// The rule whose case shows a reason.
+    fn of(code: ReasonCode) -> Self {
+        match code {
+            ReasonCode::Forgetting
+            | ReasonCode::ForgettingWording
+            | ReasonCode::ForgettingChoice
+            | ReasonCode::TunedDatasetFell
+            | ReasonCode::Underpowered
+            | ReasonCode::NearChance
+            | ReasonCode::Ignored
+            // A reason of the whole decision; of a dataset it would say that there is nothing to decide from.
+            | ReasonCode::NothingPassed => Self::Forgetting,
+            ReasonCode::TooFewPairs => Self::Pairs,
+            ReasonCode::TooManyUnscored | ReasonCode::UnscoredCouldDecide => Self::Unscored,
+            ReasonCode::GraderDependent | ReasonCode::JudgeError => Self::Judges,
+            ReasonCode::CapExceeded => Self::Caps,
+            ReasonCode::RetentionBelowFloor => Self::Retention,
+        }
+    }
+}
 
 /// JUnit XML. A rule that fails is a failure; one that leaves a dataset undecided is skipped with its message, and so is
 /// every case of a dataset to which the question does not apply.
@@ -82,9 +99,9 @@ enum CaseResult {
 
 impl Suite {
     fn of(dataset: &DatasetDecision) -> Self {
-        let cases = RULES.map(|(name, codes)| {
+        let cases = Rule::ALL.map(|rule| {
             let reasons: Vec<String> =
-                dataset.reasons.iter().filter(|reason| codes.contains(&reason.code)).map(sentence).collect();
+                dataset.reasons.iter().filter(|reason| Rule::of(reason.code) == rule).map(sentence).collect();
             let message = reasons.join("; ");
             let result = match (dataset.decision, reasons.is_empty()) {
                 (Verdict::NotApplicable, true) => CaseResult::Skipped("not applicable".to_owned()),
@@ -92,7 +109,7 @@ impl Suite {
                 (Verdict::Fail, false) => CaseResult::Failed(message),
                 (_, false) => CaseResult::Skipped(message),
             };
-            Case { name, result }
+            Case { name: rule.into(), result }
         });
         Self { name: dataset.dataset.clone(), cases: cases.into() }
     }
@@ -128,5 +145,29 @@ impl Suite {
             };
         }
         text.push_str("  </testsuite>\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chart::comparison_samples::{candidate, compared};
+    use crate::gate::{Policy, decide, no_corrections};
+
+    #[test]
+    fn a_dataset_with_any_reason_is_never_shown_as_passed() {
+        let comparison = candidate("tuned", vec![compared("mnist", &[("correct", "correct", 500)])]);
+        let whole = decide(&Policy::default(), &comparison, &no_corrections);
+        for verdict in [Verdict::Fail, Verdict::Inconclusive, Verdict::NotApplicable] {
+            for &code in ReasonCode::VARIANTS {
+                let mut decision = whole.clone();
+                decision.datasets[0].decision = verdict;
+                decision.datasets[0].reasons = vec![Reason { code, message: "because".to_owned(), dataset: None }];
+                let text = junit(&decision);
+                let result = if verdict == Verdict::Fail { "><failure message=" } else { "><skipped message=" };
+                let n_shown = text.lines().filter(|line| line.contains("because") && line.contains(result)).count();
+                assert_eq!(n_shown, 1, "{}: {text}", code.name());
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ pub use table::decision_table;
 use crate::chart::words;
 use crate::gate::{DatasetDecision, Decision, Reason, Verdict};
 
-/// `decision` as the public contract writes it, indented, with a final newline.
+/// `decision` as JSON of the schema `emt.decision/1`, indented, with a final newline.
 pub fn decision_json(decision: &Decision) -> String {
     let mut text = serde_json::to_string_pretty(decision).expect("a decision holds only strings as keys");
     text.push('\n');

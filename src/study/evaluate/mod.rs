@@ -22,6 +22,7 @@ use crate::eval::SubjectsRequest;
 use crate::eval::{self, Batching, Captions, DatasetWork, Description, Ended, EvalRun, Event, Observer, OpenRun, Task};
 use crate::judging::{Panel, PanelConfig};
 use crate::model::Placement;
+use crate::model::scoring;
 use crate::model::weights::Hub;
 use crate::prompting::{self, PromptTemplate};
 use crate::record::{FeatureCache, Manifest, RunFolder};
@@ -231,6 +232,7 @@ impl OpenedEvaluation<'_> {
             probe,
             datasets: specs.first().cloned().unwrap_or_default(),
             sample_seed,
+            label_scoring_version: scoring::version_in(&request.modes),
             modes: request.modes,
             max_new_tokens: request.max_new_tokens,
             computing,

@@ -17,20 +17,14 @@ use serde_json::Value as Json;
 use self::flat::{Column, Field, Kind, Table};
 use self::values::{Body, Dictionaries, Value};
 use super::class_names::{self, Classified, RawLabels};
-use super::manifest::{Columns, LABEL_COLUMNS, PATH_COLUMNS, spelled};
+use super::manifest::{Columns, IMAGE_COLUMNS, LABEL_COLUMNS, PATH_COLUMNS, spelled};
 use super::shards::{TakenSplit, take_split};
-use super::{ReadImage, decode_named, read_beside, read_data_file, unreadable};
+use super::{N_SAMPLES_MAX, ReadImage, decode_named, read_beside, read_data_file, unreadable};
 use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::RgbImage;
 
 /// The metadata of a message above this is none.
 const METADATA_BYTES_MAX: u64 = 64 << 20;
-
-/// More rows than any dataset of images has.
-const ROWS_MAX: u64 = 20_000_000;
-
-/// What the hub calls the column of images.
-const IMAGE_COLUMNS: [&str; 3] = ["image", "img", "images"];
 
 /// What `datasets` calls the files of a saved dataset.
 const STATE: &str = "state.json";
@@ -359,7 +353,7 @@ impl Stream {
                     let n_rows = header.value(0, 8, 0)?;
                     ensure!(
                         columns.iter().all(|column| column.n_rows == n_rows)
-                            && n_rows <= ROWS_MAX.saturating_sub(found.values.len() as u64),
+                            && n_rows <= (N_SAMPLES_MAX as u64).saturating_sub(found.values.len() as u64),
                         "a record batch claims {n_rows} rows"
                     );
                     let mut body = Body { file: &mut self.file, start, n_bytes: self.n_bytes };
@@ -386,7 +380,7 @@ impl Stream {
         let values = Field { dictionary: None, ..field.clone() };
         let columns = flat::columns(batch, std::slice::from_ref(&values))?;
         let column = columns.first().context("a dictionary is empty")?;
-        ensure!(column.n_rows <= ROWS_MAX, "a dictionary claims {} values", column.n_rows);
+        ensure!(column.n_rows <= N_SAMPLES_MAX as u64, "a dictionary claims {} values", column.n_rows);
         let mut body = Body { file: &mut self.file, start, n_bytes: self.n_bytes };
         let none = Dictionaries::new();
         let read = (0..column.n_rows).map(|row| body.label(column, row, &none)).collect::<Result<Vec<_>>>();

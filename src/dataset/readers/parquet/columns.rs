@@ -12,10 +12,7 @@ use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 use super::pages::BytesColumn;
 use super::shard::ShardFile;
 use crate::dataset::readers::class_names::{self, RawLabels};
-use crate::dataset::readers::manifest::{LABEL_COLUMNS, PATH_COLUMNS, spelled};
-
-/// What the hub calls the column of images.
-const IMAGE_COLUMNS: [&str; 3] = ["image", "img", "images"];
+use crate::dataset::readers::manifest::{IMAGE_COLUMNS, LABEL_COLUMNS, PATH_COLUMNS, spelled};
 
 /// Rows that are decoded at once.
 const BATCH_LEN: usize = 8192;

@@ -19,13 +19,18 @@ use self::pages::{BytesColumn, PageCache};
 use self::shard::{ShardFile, guarded};
 use super::class_names::{self, Classified, RawLabels};
 use super::manifest::Columns;
-use super::{Opened, ReadImage, decode_named, read_beside, unreadable};
+use super::{N_SAMPLES_MAX, Opened, ReadImage, Reader, decode_named, read_beside, unreadable};
 use crate::dataset::labels::ClassFinder;
 use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::RgbImage;
 
-/// More rows than any dataset of images has: what a footer says of them is not believed.
-const ROWS_MAX: usize = 20_000_000;
+/// Shards in the hub's image layout, whose classes have the names of the catalog's labels.
+pub(super) const READER: Reader = Reader {
+    name: "parquet",
+    is_of_encoded_images: true,
+    is_built_in: false,
+    open: |wanted| open_known(wanted.paths, &ClassFinder::new(wanted.labels), wanted.orientation),
+};
 
 /// The key under which `datasets` writes the features of a file.
 const FEATURES_KEY: &str = "huggingface";
@@ -115,7 +120,7 @@ impl Shard {
 fn count_rows(metadata: &ParquetMetaData) -> anyhow::Result<usize> {
     let mut n_rows = 0usize;
     for group in metadata.row_groups() {
-        let more = usize::try_from(group.num_rows()).ok().filter(|&more| more <= ROWS_MAX - n_rows);
+        let more = usize::try_from(group.num_rows()).ok().filter(|&more| more <= N_SAMPLES_MAX - n_rows);
         n_rows += more.with_context(|| format!("it claims {} rows in a row group", group.num_rows()))?;
     }
     Ok(n_rows)

@@ -1,0 +1,155 @@
+//! The one loop that asks again after a failure that may pass.
+
+use std::time::{Duration, Instant};
+
+use super::runtime::backoff;
+
+/// How long a file, or what the hub says of it, is worth asking for.
+pub(super) const PATIENCE_OF_DOWNLOADS: Patience =
+    Patience { base_ms: 300, n_failures_max: 5, wait_max: Duration::from_secs(60), total_max: Duration::MAX };
+
+/// How long a request is worth repeating.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// The first wait where the server names none, in milliseconds; it doubles.
+    pub(super) base_ms: u64,
+    /// Failures in a row after which a request is given up.
+    pub(super) n_failures_max: u32,
+    /// The longest wait that a server may ask for.
+    pub(super) wait_max: Duration,
+    /// No attempt begins after so long.
+    pub(super) total_max: Duration,
+}
+
+/// What a failed attempt means: `P` is an error, `T` is what an error is made of once nobody asks again.
+pub(super) enum Failure<P, T> {
+    /// Asking again cannot help.
+    Permanent(P),
+    /// Asking again may help.
+    Transient(Transient<T>),
+}
+
+impl<P, T> From<P> for Failure<P, T> {
+    fn from(error: P) -> Self {
+        Self::Permanent(error)
+    }
+}
+
+/// A failure that may pass.
+pub(super) struct Transient<T> {
+    pub(super) error: T,
+    /// The wait that the server asks for.
+    pub(super) wait: Option<Duration>,
+    /// Whether the attempt got further than the one before: then its failure counts as the first.
+    pub(super) made_progress: bool,
+}
+
+/// The last failure of a request that is not repeated.
+pub(super) struct GivenUp<T> {
+    pub(super) error: T,
+    /// Failures in a row.
+    pub(super) n_failures: u32,
+    /// The wait that the server asked for, where the request is given up because it is too long.
+    pub(super) wait: Option<Duration>,
+}
+
+/// A request that may be made again.
+pub(super) trait Attempts {
+    /// What a good attempt returns.
+    type Output;
+    /// An error that ends the request.
+    type Error;
+    /// A failure that may pass.
+    type Transient;
+
+    /// Makes one attempt.
+    async fn attempt(&mut self) -> Result<Self::Output, Failure<Self::Error, Self::Transient>>;
+
+    /// The error of a request that is given up.
+    fn give_up(&self, last: GivenUp<Self::Transient>) -> Self::Error;
+
+    /// Waits before the next attempt.
+    async fn pause(&mut self, wait: Duration) -> Result<(), Self::Error> {
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// Makes attempts until one is good, one fails for good, or `patience` ends.
+pub(super) async fn with_retries<A: Attempts>(patience: &Patience, attempts: &mut A) -> Result<A::Output, A::Error> {
+    let start = Instant::now();
+    let mut n_failures = 0;
+    loop {
+        let Transient { error, wait, made_progress } = match attempts.attempt().await {
+            Ok(output) => return Ok(output),
+            Err(Failure::Permanent(error)) => return Err(error),
+            Err(Failure::Transient(transient)) => transient,
+        };
+        n_failures = if made_progress { 1 } else { n_failures + 1 };
+        let pause = wait.unwrap_or_else(|| backoff(patience.base_ms, n_failures));
+        let is_too_long = wait.is_some_and(|wait| wait > patience.wait_max)
+            || start.elapsed().saturating_add(pause) > patience.total_max;
+        if is_too_long || n_failures >= patience.n_failures_max {
+            return Err(attempts.give_up(GivenUp { error, n_failures, wait: wait.filter(|_| is_too_long) }));
+        }
+        attempts.pause(pause).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::runtime;
+
+    /// Fails as often as it is told to, then is good.
+    struct Flaky {
+        n_left: u32,
+        wait: Option<Duration>,
+        makes_progress: bool,
+        n_attempts: u32,
+    }
+
+    impl Attempts for Flaky {
+        type Output = u32;
+        type Error = String;
+        type Transient = &'static str;
+
+        async fn attempt(&mut self) -> Result<u32, Failure<String, &'static str>> {
+            self.n_attempts += 1;
+            if self.n_left == 0 {
+                return Ok(self.n_attempts);
+            }
+            self.n_left -= 1;
+            Err(Failure::Transient(Transient { error: "busy", wait: self.wait, made_progress: self.makes_progress }))
+        }
+
+        fn give_up(&self, last: GivenUp<&'static str>) -> String {
+            format!("{} after {} failures, wait {:?}", last.error, last.n_failures, last.wait)
+        }
+    }
+
+    fn ask(n_left: u32, wait: Option<Duration>, makes_progress: bool) -> Result<u32, String> {
+        let patience =
+            Patience { base_ms: 1, n_failures_max: 3, wait_max: Duration::from_secs(60), total_max: Duration::MAX };
+        let mut flaky = Flaky { n_left, wait, makes_progress, n_attempts: 0 };
+        runtime::handle().unwrap().block_on(with_retries(&patience, &mut flaky))
+    }
+
+    #[test]
+    fn a_request_is_repeated_until_it_is_good_or_failed_too_often() {
+        assert_eq!(ask(0, None, false), Ok(1));
+        assert_eq!(ask(2, None, false), Ok(3));
+        assert_eq!(ask(3, None, false).unwrap_err(), "busy after 3 failures, wait None");
+    }
+
+    #[test]
+    fn failures_that_made_progress_do_not_add_up() {
+        assert_eq!(ask(20, None, true), Ok(21));
+    }
+
+    #[test]
+    fn a_server_that_asks_for_a_long_wait_is_given_up_at_once() {
+        let error = ask(1, Some(Duration::from_secs(61)), false).unwrap_err();
+        assert_eq!(error, "busy after 1 failures, wait Some(61s)");
+    }
+}
