@@ -5,6 +5,7 @@
 //! together they make an [`Outcome`], and all of it is a [`Trial`].
 
 mod answer;
+mod conversation;
 mod error_kind;
 mod image;
 mod label;
@@ -21,6 +22,7 @@ mod trial;
 mod verdict;
 
 pub use answer::{Answer, Stop};
+pub use conversation::{Conversation, Turn};
 pub use error_kind::{ErrorCode, ErrorKind};
 pub use image::RgbImage;
 pub use label::{AnswerType, Label, LabelSet, LabelSetError};
