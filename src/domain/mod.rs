@@ -6,6 +6,7 @@
 
 mod answer;
 mod computing;
+mod conversation;
 mod error_kind;
 mod image;
 mod label;
@@ -24,6 +25,7 @@ mod verdict;
 
 pub use answer::{Answer, Response, Stop};
 pub use computing::Computing;
+pub use conversation::{Conversation, Turn};
 pub use error_kind::{ErrorCode, ErrorKind};
 pub use image::RgbImage;
 pub use label::{AnswerType, Label, LabelSet, LabelSetError};

@@ -229,8 +229,8 @@ fn every_language_model_of_llava_is_trained_on_the_loss_of_what_it_scores() {
         let features = model.mllm.see(&[&model.preprocessor.prepare(&image)]).unwrap().remove(0);
         let embedded = model.mllm.embed_images(std::slice::from_ref(&features)).unwrap();
         let trie = model.dialogue.label_trie(&prompt, &["frog"]).unwrap();
-        let mut prefix = model.read(None, &[&prompt], &embedded, trie.n_nodes()).unwrap();
-        let score = score(model.mllm.language(), &mut prefix, &trie).unwrap().remove(0).unwrap()[0];
+        let mut prefix = model.read_about(None, &[&prompt], &embedded, trie.n_nodes()).unwrap();
+        let score = score(model.mllm.decoder(), &mut prefix, &trie).unwrap().remove(0).unwrap()[0];
         let answer = model.dialogue.answer_ids(&prompt, "frog").unwrap();
         let batch = [Example { prompt: Arc::new(prompt), answer: answer.clone(), features }];
         // Updates that begin at zero leave the model as it is.

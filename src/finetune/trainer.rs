@@ -13,10 +13,8 @@ use super::method::Hyperparameters;
 use super::optimizer::{self, AdamW};
 use super::trainable::{Parameter, Trainable};
 use crate::model::Placement;
-use crate::model::language::{Pass, TokenInput};
-use crate::model::layers::{StepCounter, add, causal_mask};
-use crate::model::mllm::{Model, OpenedModel, RenderedPrompt, Seen};
-use crate::model::prefix::{Padding, PromptRow, batch};
+use crate::model::layers::{StepCounter, Watched, add};
+use crate::model::mllm::{ForcedAnswer, ImagePrompt, Model, OpenedModel, RenderedPrompt, Seen};
 
 /// One example of a batch.
 #[derive(Clone, Debug)]
@@ -282,44 +280,20 @@ fn complete(sum: MicroResult, trainable: &Trainable) -> Result<(f64, Vec<Tensor>
     Ok((sum.loss, gradients.collect::<candle_core::Result<_>>()?))
 }
 
-/// The cross-entropy of the answers' tokens, summed and divided by `n_tokens`. Rows are padded on the right, where no
-/// token of theirs looks.
+/// The cross-entropy of the answers' tokens, summed and divided by `n_tokens`.
 fn loss(model: &Model, examples: &[Example], n_tokens: usize, device: &Device) -> Result<Tensor> {
-    let language = model.mllm.language();
-    let seen: Vec<Seen> = examples.iter().map(|example| example.features.clone()).collect();
-    let images = model.mllm.embed_images(&seen)?;
-    let mut rows = Vec::with_capacity(examples.len());
-    for (example, image) in examples.iter().zip(&images) {
-        let prompt = model.embed(&example.prompt, std::slice::from_ref(image))?;
-        // The terminator is predicted and never seen.
-        let (_, seen) = example.answer.split_last().context("an answer has a terminator")?;
-        rows.push(if seen.is_empty() { prompt } else { prompt.followed_by(&language.embed(seen)?)? });
-    }
-    let lengths: Vec<usize> = rows.iter().map(PromptRow::n_tokens).collect();
-    let n_positions = lengths.iter().copied().max().unwrap_or(0);
-    // Where each row's answer is predicted: from the prompt's last token on.
-    let starts: Vec<usize> =
-        lengths.iter().zip(examples).map(|(length, example)| length - example.answer.len()).collect();
-    let first_wanted = starts.iter().copied().min().unwrap_or(0);
-    let n_wanted = n_positions - first_wanted;
-    let input = TokenInput { n_wanted: Some(n_wanted), ..batch(&rows, n_positions, Padding::Right)? };
-    let mask = causal_mask(n_positions, input.embeddings.dtype(), device)?;
-    let hidden = language.forward(Pass::new(&input).masked(&mask))?; // (batch, wanted, hidden)
-
-    let mut places = Vec::new();
-    let mut targets: Vec<u32> = Vec::new();
-    for (row, (example, start)) in examples.iter().zip(&starts).enumerate() {
-        let first = row * n_wanted + start - first_wanted;
-        places.extend((0..example.answer.len()).map(|offset| (first + offset) as u32));
-        targets.extend_from_slice(&example.answer);
-    }
+    let forced: Vec<ForcedAnswer<'_>> = examples
+        .iter()
+        .map(|Example { prompt, answer, features }| ForcedAnswer {
+            prompt: ImagePrompt { prompt, images: std::slice::from_ref(features) },
+            answer,
+        })
+        .collect();
+    let logits = model.mllm.teacher_forced(&forced, Watched::by_none())?; // (targets, vocabulary)
+    let targets: Vec<u32> = examples.iter().flat_map(|example| &example.answer).copied().collect();
     let n_targets = targets.len();
-    let places = Tensor::from_vec(places, n_targets, device)?;
     let targets = Tensor::from_vec(targets, (n_targets, 1), device)?;
-    // Only where an answer's token is predicted: the head is a third of a small model.
-    let chosen = hidden.flatten_to(1)?.index_select(&places, 0)?;
-    let log_probabilities = log_softmax(&language.logits(&chosen)?, D::Minus1)?; // (targets, vocabulary)
-    let total = log_probabilities.gather(&targets, 1)?.sum_all()?;
+    let total = log_softmax(&logits, D::Minus1)?.gather(&targets, 1)?.sum_all()?;
     Ok((total * (-1.0 / n_tokens as f64))?)
 }
 

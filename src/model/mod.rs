@@ -7,6 +7,7 @@
 
 mod built_in_templates;
 pub mod config;
+mod conversation;
 mod duplicates;
 pub mod encoders;
 pub mod features;

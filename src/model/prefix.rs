@@ -22,6 +22,8 @@ pub struct PromptRow {
     pub ids: Vec<u32>,
     /// What its tokens are of.
     pub spans: TokenSpans,
+    /// The tokens before its first image, which an [`Opening`] may have read; none where the prompt was not made of text.
+    pub opening: Vec<u32>,
 }
 
 impl PromptRow {
@@ -30,7 +32,15 @@ impl PromptRow {
         let n_tokens = embeddings.dim(0)?;
         let positions = (0..n_tokens as u32).map(|position| [position; 3]).collect();
         let spans = TokenSpans::of_prompt(n_tokens, false, Vec::new());
-        Ok(Self { embeddings, positions, next_position: n_tokens, deepstack: Vec::new(), ids: Vec::new(), spans })
+        Ok(Self {
+            embeddings,
+            positions,
+            next_position: n_tokens,
+            deepstack: Vec::new(),
+            ids: Vec::new(),
+            spans,
+            opening: Vec::new(),
+        })
     }
 
     /// The same with an answer's text after it: embeddings `(tokens, hidden)`.
@@ -46,6 +56,7 @@ impl PromptRow {
             deepstack: deepstack.collect::<candle_core::Result<_>>()?,
             ids: self.ids,
             spans: self.spans.answered(n_tokens),
+            opening: self.opening,
         })
     }
 
@@ -59,6 +70,7 @@ impl PromptRow {
             deepstack: self.deepstack.iter().map(rest).collect::<candle_core::Result<_>>()?,
             ids: self.ids.clone(),
             spans: self.spans.clone(),
+            opening: self.opening.clone(),
         })
     }
 
@@ -275,9 +287,9 @@ mod tests {
             let opening = model.opening(&prompt).unwrap();
             assert!(opening.ids().len() > 20, "{} tokens", opening.ids().len());
             let logits = |opening: Option<&Opening>| {
-                let prefix = model.read(opening, &[&prompt; 2], &images, 3).unwrap();
+                let prefix = model.read_about(opening, &[&prompt; 2], &images, 3).unwrap();
                 assert_eq!(prefix.state.n_positions(), prefix.n_tokens);
-                prefix.next_logits(model.mllm.language()).unwrap()
+                prefix.next_logits(model.mllm.decoder()).unwrap()
             };
             assert_eq!(logits(Some(&opening)), logits(None), "{dtype:?}");
         }
@@ -308,7 +320,7 @@ mod tests {
             let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Model).unwrap();
             let opened = OpenedModel::open(&checkpoint, None, None).unwrap();
             let model = opened.load(&Placement { dtype, ..Placement::cpu() }).unwrap();
-            let language = model.mllm.language();
+            let language = model.mllm.decoder();
             let rows =
                 [40u32, 33].map(|n| PromptRow::plain(language.embed(&(3..n).collect::<Vec<_>>()).unwrap()).unwrap());
             let all = batch(&rows, 37, Padding::Left).unwrap();

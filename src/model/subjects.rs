@@ -9,8 +9,9 @@ use candle_core::Tensor;
 use super::encoders::Encoder;
 use super::features::{Features, ImageVector};
 use super::generate::Decoding;
-use super::mllm::{ImageEmbedding, Model, PlainTower, RenderedPrompt, Seen, side_by_side};
-use super::prefix::{Opening, Prefix, batches_by_length};
+use super::layers::Watched;
+use super::mllm::{Model, PlainTower, RenderedPrompt, Seen, side_by_side};
+use super::prefix::{Opening, Prefix, PromptRow, batches_by_length};
 use super::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 use super::scoring::{self, LabelTrie, NotFinite, ranking};
 use super::zero_shot::rank;
@@ -252,9 +253,10 @@ impl Subjects {
             false => vec![(generated, true, false), (scored, false, true)],
         };
         for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
-            let images = model.mllm.embed_images(&pass.seen_of(&asked))?;
-            for (asked, images) in by_length(asked, images)? {
-                let mut prefix = self.read(run, questions, &images)?;
+            let prompt = &questions.of_runs[run.place()].prompt;
+            let prompts = model.rows(prompt, &pass.seen_of(&asked))?;
+            for (asked, prompts) in by_length(asked, prompts, prompt.n_text_tokens()) {
+                let mut prefix = self.read(run, questions, &prompts)?;
                 if is_scored {
                     let choices = self.choose(run, questions, &mut prefix)?;
                     asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
@@ -370,7 +372,7 @@ impl Subjects {
             }
         };
         let lengths = prefix.lengths().to_vec();
-        let rows = scoring::score(self.models[run.place()].mllm.language(), prefix, trie)?;
+        let rows = scoring::score(self.models[run.place()].mllm.decoder(), prefix, trie)?;
         let choice = |(row, n_prompt_tokens): (Result<Vec<f32>, NotFinite>, usize)| {
             let scores = row.map_err(|error| format!("{error} (`{}`)", questions.labels[error.label]))?;
             let shares = scoring::shares(&scores);
@@ -387,8 +389,8 @@ impl Subjects {
         Ok(rows.into_iter().zip(lengths).map(choice).collect())
     }
 
-    /// Reads the prompt about each of `images`, with room for an answer and for all labels.
-    fn read(&self, run: RunId, questions: &Questions, images: &[ImageEmbedding]) -> Result<Prefix> {
+    /// Reads `prompts`, with room for an answer and for all labels.
+    fn read(&self, run: RunId, questions: &Questions, prompts: &[PromptRow]) -> Result<Prefix> {
         let (model, asked) = (&self.models[run.place()], &questions.of_runs[run.place()]);
         let opening = match questions.openings[run.place()].get() {
             Some(opening) => opening,
@@ -397,23 +399,23 @@ impl Subjects {
                 questions.openings[run.place()].get_or_init(|| opening)
             }
         };
-        model.read(Some(opening), &vec![&asked.prompt; images.len()], images, asked.n_new_positions())
+        model.mllm.read(Some(opening), prompts, asked.n_new_positions(), Watched::by_none())
     }
 
     /// The labels' scores on an image of the mean colour, which is all zeros once normalised.
     fn prior(&self, run: RunId, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
         let model = &self.models[run.place()];
         let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
-        let image = model.mllm.embed_images(&model.mllm.see(&[&blank])?)?;
-        let mut prefix = self.read(run, questions, &image)?;
-        Ok(scoring::score(model.mllm.language(), &mut prefix, trie)?.pop().and_then(Result::ok))
+        let prompt = model.rows(&questions.of_runs[run.place()].prompt, &model.mllm.see(&[&blank])?)?;
+        let mut prefix = self.read(run, questions, &prompt)?;
+        Ok(scoring::score(model.mllm.decoder(), &mut prefix, trie)?.pop().and_then(Result::ok))
     }
 
     /// By run, whether the first logits of an answer about `image` differ from the base's in any bit.
     pub fn differ_from_base(&self, questions: &Questions, image: &RgbImage) -> Result<Vec<bool>> {
         let first_logits = |model: &Model, asked: &Asked| -> Result<Vec<f32>> {
-            let embedded = model.mllm.embed_images(&model.mllm.see(&[&model.preprocessor.prepare(image)])?)?;
-            model.first_logits(&asked.prompt, &embedded[0])
+            let seen = model.mllm.see(&[&model.preprocessor.prepare(image)])?;
+            model.first_logits(model.rows(&asked.prompt, &seen)?.remove(0))
         };
         let of_base = first_logits(self.base(), &questions.of_base)?;
         let runs = self.models.iter().zip(&questions.of_runs);
@@ -529,12 +531,12 @@ fn rows_where(rows: &[ImageRow], is_wanted: impl Fn(&ImageRow) -> bool) -> Vec<u
     rows.iter().enumerate().filter(|(_, row)| is_wanted(row)).map(|(index, _)| index).collect()
 }
 
-/// Rows with their images in batches of like length.
-fn by_length(rows: Vec<usize>, images: Vec<ImageEmbedding>) -> Result<Vec<(Vec<usize>, Vec<ImageEmbedding>)>> {
-    let lengths = images.iter().map(|image| image.embeddings.dim(0)).collect::<candle_core::Result<Vec<_>>>()?;
+/// Rows with their prompts, which share a text of `n_text_tokens`, in batches whose images are of like length.
+fn by_length(rows: Vec<usize>, prompts: Vec<PromptRow>, n_text_tokens: usize) -> Vec<(Vec<usize>, Vec<PromptRow>)> {
+    let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.n_tokens() - n_text_tokens).collect();
     let batches = batches_by_length(&lengths).into_iter();
-    let of = |batch: Vec<usize>| batch.into_iter().map(|place| (rows[place], images[place].clone())).unzip();
-    Ok(batches.map(of).collect())
+    let of = |batch: Vec<usize>| batch.into_iter().map(|place| (rows[place], prompts[place].clone())).unzip();
+    batches.map(of).collect()
 }
 
 /// What the model says after each prompt of `prefix`.

@@ -12,7 +12,7 @@ use super::template_environment::{CLOCK, TEMPLATE_NAME, TODAY, environment_of, e
 use super::tokenizer::{TextTokenizer, special_names};
 use super::trainer_template::{self, TrainerPrompt};
 use super::weights::{Checkpoint, MODELFILE, SWIFT_ARGUMENTS, SwiftArguments, read_text_file};
-use crate::domain::text;
+use crate::domain::{Conversation, text};
 
 /// What stands for the image in built-in templates, and in those of LLaVA.
 pub const IMAGE_MARKER: &str = "<image>";
@@ -23,20 +23,20 @@ pub(super) const QUESTION: &str = "{question}";
 /// A template that has been compiled.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
-    name: String,
-    source: Source,
+    pub(super) name: String,
+    pub(super) source: Source,
     stop_strings: Vec<String>,
-    image_marker: &'static str,
+    pub(super) image_marker: &'static str,
 }
 
 #[derive(Clone, Debug)]
-enum Source {
+pub(super) enum Source {
     Plain(String),
     Jinja { text: String, environment: Box<Environment<'static>>, special_tokens: SpecialTokens },
 }
 
 /// The tokenizer's own tokens by name, such as `bos_token`; templates see each as a variable.
-type SpecialTokens = BTreeMap<String, String>;
+pub(super) type SpecialTokens = BTreeMap<String, String>;
 
 impl ChatTemplate {
     /// The names of the built-in templates.
@@ -143,33 +143,9 @@ impl ChatTemplate {
     /// for the image.
     ///
     /// # Errors
-    /// The template fails, refuses such a turn, or shows no image or more than one.
+    /// As [`render_conversation`](Self::render_conversation).
     pub fn render(&self, question: &str) -> anyhow::Result<String> {
-        let marker = self.image_marker;
-        anyhow::ensure!(
-            !question.contains(marker),
-            "the question contains `{marker}`, which stands for the image; hint: leave it out, the template places it"
-        );
-        let rendered = match &self.source {
-            Source::Plain(text) => {
-                text.replace(IMAGE_MARKER, &trainer_template::image_text(marker)).replace(QUESTION, question)
-            }
-            Source::Jinja { environment, special_tokens, .. } => {
-                let variables = variables(one_turn(question), true, special_tokens);
-                let template = environment.get_template(TEMPLATE_NAME);
-                template
-                    .and_then(|template| template.render(variables))
-                    .map_err(|error| anyhow::anyhow!("the chat template `{}` failed: {}", self.name, explain(&error)))?
-            }
-        };
-        let n_images = rendered.matches(marker).count();
-        anyhow::ensure!(
-            n_images == 1,
-            "the chat template `{}` shows {n_images} images as `{marker}` for a question with one; hint: choose \
-             another with `--template`",
-            self.name
-        );
-        Ok(rendered)
+        self.render_conversation(&Conversation::about_one_image(question))
     }
 
     /// What to know of the other chat templates that the checkpoint carries beside this one, which is its own: those that
@@ -321,17 +297,17 @@ fn one_turn(question: &str) -> Vec<minijinja::Value> {
     vec![user_turn(vec![image, text].into())]
 }
 
-fn user_turn(content: minijinja::Value) -> minijinja::Value {
+pub(super) fn user_turn(content: minijinja::Value) -> minijinja::Value {
     one_map(vec![("role", "user".into()), ("content", content)])
 }
 
-fn one_map(pairs: Vec<(&str, minijinja::Value)>) -> minijinja::Value {
+pub(super) fn one_map(pairs: Vec<(&str, minijinja::Value)>) -> minijinja::Value {
     minijinja::Value::from_pairs(pairs)
 }
 
 /// What a template sees, as transformers gives it: of tools and documents that there are none, and the special tokens that the
 /// tokenizer has.
-fn variables(
+pub(super) fn variables(
     messages: Vec<minijinja::Value>,
     adds_generation_prompt: bool,
     special_tokens: &SpecialTokens,

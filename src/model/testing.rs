@@ -6,6 +6,10 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::layers::Watched;
+use super::mllm::{ImageEmbedding, Model, RenderedPrompt};
+use super::prefix::{Opening, Prefix, PromptRow};
+
 /// The tensors of a fixture's `reference.safetensors`.
 pub(crate) struct References(HashMap<String, Tensor>);
 
@@ -46,4 +50,35 @@ pub(crate) fn assert_close(actual: &Tensor, expected: &Tensor, what: &str) {
 /// A matrix of ids.
 pub(crate) fn ids(tensor: &Tensor) -> Vec<Vec<u32>> {
     tensor.to_dtype(DType::U32).unwrap().to_vec2().unwrap()
+}
+
+/// Prompts about images that are embedded already.
+impl Model {
+    /// The prompt with `images` in their places.
+    pub(crate) fn place(&self, prompt: &RenderedPrompt, images: &[ImageEmbedding]) -> anyhow::Result<PromptRow> {
+        prompt.placed(images, self.mllm.decoder())
+    }
+
+    /// Reads `prompts`, each about the image beside it.
+    pub(crate) fn read_about(
+        &self,
+        opening: Option<&Opening>,
+        prompts: &[&RenderedPrompt],
+        images: &[ImageEmbedding],
+        n_new: usize,
+    ) -> anyhow::Result<Prefix> {
+        let row =
+            |(prompt, image): (&&RenderedPrompt, &ImageEmbedding)| self.place(prompt, std::slice::from_ref(image));
+        let rows = prompts.iter().zip(images).map(row).collect::<anyhow::Result<Vec<_>>>()?;
+        self.mllm.read(opening, &rows, n_new, Watched::by_none())
+    }
+
+    /// Logits of the first token of an answer about `image`.
+    pub(crate) fn first_logits_about(
+        &self,
+        prompt: &RenderedPrompt,
+        image: &ImageEmbedding,
+    ) -> anyhow::Result<Vec<f32>> {
+        self.first_logits(self.place(prompt, std::slice::from_ref(image))?)
+    }
 }

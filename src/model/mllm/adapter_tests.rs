@@ -123,7 +123,7 @@ fn answers_under_adapters_are_those_of_transformers_and_peft() {
                 let seen = model.mllm.see(&pictures.iter().collect::<Vec<_>>()).unwrap();
                 let features = model.mllm.embed_images(&seen).unwrap();
                 let prompts = vec![&prompt; expected.len()];
-                let prefix = model.read(Some(&opening), &prompts, &features, decoding.max_new_tokens).unwrap();
+                let prefix = model.read_about(Some(&opening), &prompts, &features, decoding.max_new_tokens).unwrap();
                 let rows = model.generate(prefix, &decoding).unwrap();
                 for (row, (_, answer)) in rows.into_iter().zip(expected) {
                     n_asked += 1;

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::RenderedPrompt;
-use crate::domain::Answer;
+use crate::domain::{Answer, Conversation};
 use crate::model::generate::{Decoding, Generation};
 use crate::model::generation_config::GenerationConfig;
 use crate::model::scoring::LabelTrie;
@@ -32,12 +32,31 @@ impl Dialogue {
     pub fn render(&self, question: &str) -> Result<RenderedPrompt> {
         let text = self.template.render(question)?;
         let around_answer = self.template.around_answer(question, &text);
+        self.with_images(text, around_answer, 1)
+    }
+
+    /// The prompt of a conversation of any number of turns and images, up to where the answer to its last turn begins.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render_conversation`]; or the vocabulary cannot express the text.
+    pub fn render_conversation(&self, conversation: &Conversation) -> Result<RenderedPrompt> {
+        let text = self.template.render_conversation(conversation)?;
+        self.with_images(text, None, conversation.n_images())
+    }
+
+    fn with_images(
+        &self,
+        text: String,
+        around_answer: Option<AroundAnswer>,
+        n_images: usize,
+    ) -> Result<RenderedPrompt> {
         let prompt = self.prompt_of(text, around_answer)?;
-        if prompt.n_images() != 1 {
+        if prompt.n_images() != n_images {
             bail!(
-                "the chat template `{}` puts {} images into the prompt instead of one: {:?}; hint: choose another with --template",
+                "the chat template `{}` puts {} images into the prompt instead of {}: {:?}; hint: choose another with --template",
                 self.template.name(),
                 prompt.n_images(),
+                if n_images == 1 { "one".to_owned() } else { n_images.to_string() },
                 prompt.text
             );
         }

@@ -37,7 +37,7 @@ fn results(model: &Model) -> [Tensor; 2] {
     let seen = model.mllm.see(&[&input(&noise(model))]).unwrap();
     let images = model.mllm.embed_images(&seen).unwrap();
     let prompt = model.dialogue.render("What is in the picture?").unwrap();
-    let logits = model.first_logits(&prompt, &images[0]).unwrap();
+    let logits = model.first_logits_about(&prompt, &images[0]).unwrap();
     let n = logits.len();
     [images[0].embeddings.detach(), Tensor::from_vec(logits, n, &candle_core::Device::Cpu).unwrap()]
 }

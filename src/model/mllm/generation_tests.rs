@@ -27,7 +27,7 @@ fn answers_under(settings: &Value) -> [Vec<Generation>; 2] {
     let answer = |rows: &[usize]| -> Vec<Generation> {
         let prompts: Vec<&RenderedPrompt> = rows.iter().map(|&row| &prompts[row]).collect();
         let images: Vec<ImageEmbedding> = rows.iter().map(|&row| images[row].clone()).collect();
-        let prefix = model.read(None, &prompts, &images, 8).unwrap();
+        let prefix = model.read_about(None, &prompts, &images, 8).unwrap();
         model.generate(prefix, &decoding).unwrap().into_iter().map(Result::unwrap).collect()
     };
     [answer(&[0, 1, 2]), (0..3).flat_map(|row| answer(&[row])).collect()]
@@ -64,7 +64,7 @@ fn processors_see_a_placeholder_for_each_position_of_an_image() {
     let input = model.preprocessor.prepare(&RgbImage::blank(8, 8));
     let image = model.mllm.embed_images(&model.mllm.see(&[&input]).unwrap()).unwrap().remove(0);
     let prompt = model.dialogue.render("What is this?").unwrap();
-    let row = model.embed(&prompt, std::slice::from_ref(&image)).unwrap();
+    let row = model.place(&prompt, std::slice::from_ref(&image)).unwrap();
     let marker = model.dialogue.tokenizer.token_id(model.dialogue.image_marker);
     match marker {
         // As transformers' processor expands it.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::llava::refuse_scaled;
-use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, Seen, Verified};
+use super::{DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmFamily, MllmPlan, Seen, Verified};
 use crate::model::config::Config;
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
 use crate::model::layers::{LayerNorm, Linear, Loader, Site, Watched};
@@ -106,19 +106,19 @@ impl Plan {
         n_tiles((self.n_tiles_per_side_max, self.n_tiles_per_side_max))
     }
 
-    fn read(&self, loader: &mut Loader) -> Result<Idefics3> {
+    fn read(&self, loader: &mut Loader) -> Result<DecoderOnly<Idefics3, Decoder>> {
         let (size, epsilon) = (self.vision.size(), self.vision.block().epsilon);
         let n_in = size * self.n_joined.pow(2);
         let projector = Linear::load(&mut loader.at("multi_modal_projector"), "proj", n_in, self.text.size(), false)?;
         let mut here = loader.at("vision_tower");
-        Ok(Idefics3 {
+        let reader = Idefics3 {
             tower: VisionTower::load(&mut here, self.vision.clone())?,
             norm: LayerNorm::load(&mut here, "post_layernorm", size, epsilon)?,
             n_joined: self.n_joined,
             projector,
             markers: self.markers.clone(),
-            language: Decoder::load(loader, self.text.clone())?,
-        })
+        };
+        Ok(DecoderOnly { reader, decoder: Decoder::load(loader, self.text.clone())? })
     }
 }
 
@@ -227,7 +227,6 @@ struct Idefics3 {
     n_joined: usize,
     projector: Linear,
     markers: Markers,
-    language: Decoder,
 }
 
 impl Idefics3 {
@@ -249,7 +248,7 @@ fn join_patches(x: &Tensor, n: usize) -> candle_core::Result<Tensor> {
     ))
 }
 
-impl Mllm for Idefics3 {
+impl ImageReader for Idefics3 {
     fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
         let last = self.tower.last_state();
         let mut see = |image: &&ImageInput| -> Result<Seen> {
@@ -266,13 +265,13 @@ impl Mllm for Idefics3 {
         images.iter().map(&mut see).collect()
     }
 
-    fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {
+    fn embed_images(&self, seen: &[Seen], decoder: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
         let embed = |seen: &Seen| -> Result<ImageEmbedding> {
             let features = self.features(seen.states.first().context("a tower gives a state")?)?;
             let (mut parts, mut ids) = (Vec::new(), Vec::new());
             for (tile, run) in self.markers.around_tiles(seen.grid)?.iter().enumerate() {
                 if !run.is_empty() {
-                    parts.push(self.language.embed(run)?);
+                    parts.push(decoder.embed(run)?);
                     ids.extend(run.iter().copied().map(Some));
                 }
                 if tile < features.dim(0)? {
@@ -283,10 +282,6 @@ impl Mllm for Idefics3 {
             Ok(ImageEmbedding { ids, ..ImageEmbedding::plain(Tensor::cat(&parts, 0)?) })
         };
         seen.iter().map(embed).collect()
-    }
-
-    fn language(&self) -> &dyn LanguageModel {
-        &self.language
     }
 }
 
@@ -338,12 +333,16 @@ mod tests {
             let parts = Plan::of(&checkpoint).unwrap().read(&mut Loader::new(&mut weights, &Placement::cpu())).unwrap();
             let seen = parts.see(&[&tile_input(&pixels, (2, 2), (50, 75))]).unwrap();
             assert_close(&seen[0].states[0], &expected["hook_vision"], "hook_vision");
-            assert_close(&parts.features(&seen[0].states[0]).unwrap(), &expected["hook_connector"], "hook_connector");
+            assert_close(
+                &parts.reader.features(&seen[0].states[0]).unwrap(),
+                &expected["hook_connector"],
+                "hook_connector",
+            );
 
             let opened = open(&dir);
             let prompt = opened.dialogue.render(QUESTION).unwrap();
-            let runs = parts.markers.around_tiles((2, 2)).unwrap();
-            let image = runs.join(&[parts.markers.image_id; 4][..]);
+            let runs = parts.reader.markers.around_tiles((2, 2)).unwrap();
+            let image = runs.join(&[parts.reader.markers.image_id; 4][..]);
             let text = prompt.pieces.iter().flat_map(|piece| match piece {
                 crate::model::tokenizer::PromptPiece::Text(ids) => ids.clone(),
                 crate::model::tokenizer::PromptPiece::Image => image.clone(),

@@ -8,7 +8,9 @@ use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified, side_by_side};
+use super::{
+    DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified, side_by_side,
+};
 use crate::model::config::Config;
 use crate::model::encoders;
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel, scaled};
@@ -276,14 +278,14 @@ impl MllmPlan for Plan {
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {
         let n_in = self.vision.size() * self.tower_states.len();
         let projector = Projector::load(loader, &self.projector, n_in, self.text.size())?;
-        Ok(Box::new(Llava {
+        let reader = Llava {
             tower: Arc::new(load_tower(loader, &self.vision)?),
             tower_states: self.tower_states.clone(),
             n_dropped: self.n_dropped(),
             projector,
             image_scale: self.image_scale,
-            language: Decoder::load(loader, self.text.clone())?,
-        }))
+        };
+        Ok(Box::new(DecoderOnly { reader, decoder: Decoder::load(loader, self.text.clone())? }))
     }
 }
 
@@ -377,17 +379,16 @@ struct Llava {
     projector: Projector,
     /// What image features are multiplied with, where they are.
     image_scale: Option<f64>,
-    language: Decoder,
 }
 
-impl Mllm for Llava {
+impl ImageReader for Llava {
     fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>> {
         let states = self.tower.hidden_states_watched(&self.tower.pixels(images)?, &self.tower_states, watch)?;
         let state = side_by_side(states)?; // (images, tokens, hidden)
         images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(state.get(row)?, image))).collect()
     }
 
-    fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {
+    fn embed_images(&self, seen: &[Seen], _: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
         let hidden: Vec<&Tensor> = seen.iter().flat_map(|seen| seen.states.first()).collect();
         let hidden = Tensor::stack(&hidden, 0)?; // (images, tokens, hidden)
         let n_kept = hidden.dim(1)? - self.n_dropped;
@@ -407,9 +408,5 @@ impl Mllm for Llava {
         let state = seen.states.first().context("a tower gives a state")?; // (tokens, hidden)
         let kept = state.narrow(0, self.n_dropped, state.dim(0)? - self.n_dropped)?;
         Ok(kept.to_dtype(DType::F32)?.mean(0)?.to_vec1()?)
-    }
-
-    fn language(&self) -> &dyn LanguageModel {
-        &self.language
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::llava::{Projector, ProjectorConfig, config_of, load_tower, refuse_scaled};
-use super::{ImageEmbedding, Mllm, MllmFamily, MllmPlan, Seen, Verified};
+use super::{DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmFamily, MllmPlan, Seen, Verified};
 use crate::model::config::Config;
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
 use crate::model::layers::{Loader, Watched};
@@ -81,16 +81,16 @@ impl Plan {
         })
     }
 
-    fn read(&self, loader: &mut Loader) -> Result<LlavaOnevision> {
+    fn read(&self, loader: &mut Loader) -> Result<DecoderOnly<LlavaOnevision, Decoder>> {
         let n_out = self.text.size();
-        Ok(LlavaOnevision {
+        let reader = LlavaOnevision {
             tower: load_tower(loader, &self.vision)?,
             tower_state: self.tower_state,
             projector: Projector::load(loader, &self.projector, self.vision.size(), n_out)?,
             line_end: loader.tensor("image_newline", &[n_out])?,
             packing: self.packing,
-            language: Decoder::load(loader, self.text.clone())?,
-        })
+        };
+        Ok(DecoderOnly { reader, decoder: Decoder::load(loader, self.text.clone())? })
     }
 
     fn n_tiles_max(&self) -> usize {
@@ -271,10 +271,9 @@ struct LlavaOnevision {
     projector: Projector,
     line_end: Tensor, // (hidden)
     packing: Packing,
-    language: Decoder,
 }
 
-impl Mllm for LlavaOnevision {
+impl ImageReader for LlavaOnevision {
     fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
         let mut see = |image: &&ImageInput| -> Result<Seen> {
             let (rows, columns) = image.grid;
@@ -289,16 +288,12 @@ impl Mllm for LlavaOnevision {
         images.iter().map(&mut see).collect()
     }
 
-    fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {
+    fn embed_images(&self, seen: &[Seen], _: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
         let embed = |seen: &Seen| -> Result<ImageEmbedding> {
             let features = self.projector.forward(seen.states.first().context("a tower gives a state")?)?;
             Ok(ImageEmbedding::plain(self.packing.pack(&features, seen, &self.line_end)?))
         };
         seen.iter().map(embed).collect()
-    }
-
-    fn language(&self) -> &dyn LanguageModel {
-        &self.language
     }
 }
 
@@ -335,7 +330,7 @@ mod tests {
     /// Logits of the first token of an answer, `(1, vocabulary)`.
     fn first_logits(model: &Model, image: &ImageEmbedding) -> Tensor {
         let prompt = model.dialogue.render(QUESTION).unwrap();
-        let logits = model.first_logits(&prompt, image).unwrap();
+        let logits = model.first_logits_about(&prompt, image).unwrap();
         Tensor::new(logits, &candle_core::Device::Cpu).unwrap().unsqueeze(0).unwrap()
     }
 
@@ -352,7 +347,7 @@ mod tests {
         for ((prefix, grid, size), input) in IMAGES.into_iter().zip(inputs(&expected)) {
             let tensor = |name: &str| &expected[&format!("{prefix}{name}")];
             let seen = parts.see(&[&input]).unwrap();
-            let features = parts.projector.forward(&seen[0].states[0]).unwrap();
+            let features = parts.reader.projector.forward(&seen[0].states[0]).unwrap();
             assert_close(&features, tensor("tile_features_projected"), prefix);
 
             let image = embed(&model, &input);
@@ -361,7 +356,7 @@ mod tests {
                 crate::model::tokenizer::PromptPiece::Image => vec![434; image.embeddings.dim(0).unwrap()],
             });
             assert_eq!(vec![text.collect::<Vec<u32>>()], ids(tensor("input_ids")), "{prefix}");
-            assert_eq!(parts.packing.n_positions(grid, size), image.embeddings.dim(0).unwrap());
+            assert_eq!(parts.reader.packing.n_positions(grid, size), image.embeddings.dim(0).unwrap());
             let (hidden, logits) = forward_image(&model, &prompt, &image);
             assert_close(&hidden, tensor("last_hidden_state"), prefix);
             let last = logits.narrow(1, logits.dim(1).unwrap() - 1, 1).unwrap().squeeze(1).unwrap();
@@ -369,15 +364,15 @@ mod tests {
             let generated = ids(tensor("generated_ids"));
             assert_eq!(generate_about(&model, &[&prompt], std::slice::from_ref(&image)), generated, "{prefix}");
             // The logits of each step follow from the prompt and the tokens before it.
-            let said = model.mllm.language().embed(&generated[0][..7]).unwrap();
+            let said = model.mllm.decoder().embed(&generated[0][..7]).unwrap();
             let whole = ImageEmbedding::plain(image.embeddings.clone());
-            let row = model.embed(&prompt, std::slice::from_ref(&whole)).unwrap().followed_by(&said).unwrap();
+            let row = model.place(&prompt, std::slice::from_ref(&whole)).unwrap().followed_by(&said).unwrap();
             let steps =
                 crate::model::prefix::batch(&[row], hidden.dim(1).unwrap() + 7, crate::model::prefix::Padding::Left);
             let n = hidden.dim(1).unwrap() + 7;
             let mask =
                 crate::model::layers::left_padded_mask(&[0], n, n, DType::F32, &candle_core::Device::Cpu).unwrap();
-            let language = model.mllm.language();
+            let language = model.mllm.decoder();
             let steps = steps.unwrap();
             let mut state = language.new_state(n);
             let hidden = language.forward(Pass::new(&steps).masked(&mask).after(&mut state)).unwrap();

@@ -22,7 +22,7 @@ fn generated(loaded: &Loaded, prompt: &RenderedPrompt, pixels: &Tensor, n_tokens
         processors: Default::default(),
     };
     let opening = loaded.model.opening(prompt).unwrap();
-    let prefix = loaded.model.read(Some(&opening), &[prompt], &loaded.images(pixels), n_tokens).unwrap();
+    let prefix = loaded.model.read_about(Some(&opening), &[prompt], &loaded.images(pixels), n_tokens).unwrap();
     loaded.model.generate(prefix, &decoding).unwrap().into_iter().map(|row| row.unwrap().ids).collect()
 }
 

@@ -1,5 +1,6 @@
 //! Multimodal language models. One file a family.
 
+mod decoder_only;
 mod dialogue;
 mod idefics3;
 mod leftovers;
@@ -16,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use serde_json::Value;
 
 use super::Placement;
@@ -30,6 +31,7 @@ use super::preprocess::{ImageInput, ImageProcessor, PixelLimits};
 use super::vision::{VisionConfig, VisionTower};
 use super::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
 use crate::domain::closest;
+pub use decoder_only::{DecoderOnly, ImageReader};
 pub use dialogue::Dialogue;
 pub use prompt::RenderedPrompt;
 pub use settings::{ModelSettings, Overrides};
@@ -99,7 +101,28 @@ pub fn side_by_side(mut states: Vec<Tensor>) -> Result<Tensor> {
     Ok(Tensor::cat(&states, candle_core::D::Minus1)?)
 }
 
-/// The forward pass of a family.
+/// A prompt with what a tower made of its images, in their order.
+#[derive(Clone, Copy)]
+pub struct ImagePrompt<'a> {
+    /// The prompt.
+    pub prompt: &'a RenderedPrompt,
+    /// As many as the prompt has places for.
+    pub images: &'a [Seen],
+}
+
+/// A prompt and an answer that the model is held to.
+#[derive(Clone, Copy)]
+pub struct ForcedAnswer<'a> {
+    /// The question.
+    pub prompt: ImagePrompt<'a>,
+    /// The answer's tokens with the terminator.
+    pub answer: &'a [u32],
+}
+
+/// The forward pass of a family: it sees images, reads prompts about them, and continues what it read.
+///
+/// Nothing here says where images enter: among the tokens of a decoder ([`DecoderOnly`]), by layers that attend to them, or
+/// through an encoder. A family whose features depend on the question makes them in [`embed`](Self::embed).
 pub trait Mllm: Send {
     /// What the tower makes of `images`, prepared by the family's processor. One image does not depend on its neighbours.
     fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>> {
@@ -109,11 +132,28 @@ pub trait Mllm: Send {
     /// The same with somebody who looks into the tower. Images that do not pass it together begin a pass each.
     fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>>;
 
-    /// What the language model reads in the place of images.
+    /// What the projector makes of images, whatever is asked about them.
     fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>>;
 
-    /// The language model.
-    fn language(&self) -> &dyn LanguageModel;
+    /// Prompts as the language model reads them, one row each.
+    fn embed(&self, prompts: &[ImagePrompt<'_>]) -> Result<Vec<PromptRow>>;
+
+    /// Reads `prompts`, with room for `n_new` positions after them; what `opening` says is not read again, where all begin
+    /// with it.
+    fn read(
+        &self,
+        opening: Option<&Opening>,
+        prompts: &[PromptRow],
+        n_new: usize,
+        watch: Watched<'_>,
+    ) -> Result<Prefix>;
+
+    /// Logits `(answer tokens of all examples, vocabulary)` that predict the tokens of answers, example by example. Gradients
+    /// flow.
+    fn teacher_forced(&self, examples: &[ForcedAnswer<'_>], watch: Watched<'_>) -> Result<Tensor>;
+
+    /// What continues a [`Prefix`].
+    fn decoder(&self) -> &dyn LanguageModel;
 
     /// The tower, where it takes one square picture an image as an encoder's does.
     fn plain_tower(&self) -> Option<PlainTower<'_>> {
@@ -121,12 +161,7 @@ pub trait Mllm: Send {
     }
 
     /// One vector an image for probes: the mean over the tokens that the projector consumes.
-    fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>> {
-        let state = seen.states.first().context("a tower gives a state")?;
-        let last = state.rank() - 1;
-        let tokens = if last == 0 { state.unsqueeze(0)? } else { state.flatten_to(last - 1)? };
-        Ok(tokens.to_dtype(DType::F32)?.mean(0)?.to_vec1()?)
-    }
+    fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>>;
 }
 
 /// What is known of a model from its configuration alone, before a weight is read.
@@ -339,26 +374,13 @@ pub struct Model {
 impl Model {
     /// Reads what `prompt` says before the image.
     pub fn opening(&self, prompt: &RenderedPrompt) -> Result<Opening> {
-        Opening::read(self.mllm.language(), prompt.opening())
+        Opening::read(self.mllm.decoder(), prompt.opening())
     }
 
-    /// Reads `prompts`, each about the image beside it, with room for `n_new` positions after them; what `opening` says is not
-    /// read again, where all begin with it.
-    pub fn read(
-        &self,
-        opening: Option<&Opening>,
-        prompts: &[&RenderedPrompt],
-        images: &[ImageEmbedding],
-        n_new: usize,
-    ) -> Result<Prefix> {
-        let opening =
-            opening.filter(|opening| prompts.iter().all(|prompt| prompt.opening().starts_with(opening.ids())));
-        let rows: Vec<PromptRow> = prompts
-            .iter()
-            .zip(images)
-            .map(|(prompt, image)| self.embed(prompt, std::slice::from_ref(image)))
-            .collect::<Result<_>>()?;
-        Prefix::read(self.mllm.language(), opening, &rows, n_new)
+    /// `prompt` about each of `seen`, as the model reads it.
+    pub fn rows(&self, prompt: &RenderedPrompt, seen: &[Seen]) -> Result<Vec<PromptRow>> {
+        let about = |seen| ImagePrompt { prompt, images: std::slice::from_ref(seen) };
+        self.mllm.embed(&seen.iter().map(about).collect::<Vec<_>>())
     }
 
     /// The answer to each prompt of `prefix`, which has room for it.
@@ -374,18 +396,13 @@ impl Model {
         watch: Watched<'_>,
     ) -> Result<Vec<Result<Generation, NotFinite>>> {
         let text_of = |ids: &[u32]| self.dialogue.tokenizer.decode(ids);
-        super::generate::greedy(self.mllm.language(), prefix, decoding, &text_of, watch)
+        super::generate::greedy(self.mllm.decoder(), prefix, decoding, &text_of, watch)
     }
 
-    /// Logits `(vocabulary)` of the first token of an answer.
-    pub fn first_logits(&self, prompt: &RenderedPrompt, image: &ImageEmbedding) -> Result<Vec<f32>> {
-        let prefix = Prefix::read(self.mllm.language(), None, &[self.embed(prompt, std::slice::from_ref(image))?], 0)?;
-        prefix.next_logits(self.mllm.language())?.pop().context("one prompt has one row of logits")
-    }
-
-    /// The prompt with `images` in their places.
-    pub fn embed(&self, prompt: &RenderedPrompt, images: &[ImageEmbedding]) -> Result<PromptRow> {
-        prompt.placed(images, self.mllm.language())
+    /// Logits `(vocabulary)` of the first token of an answer to `prompt`.
+    pub fn first_logits(&self, prompt: PromptRow) -> Result<Vec<f32>> {
+        let prefix = self.mllm.read(None, &[prompt], 0, Watched::by_none())?;
+        prefix.next_logits(self.mllm.decoder())?.pop().context("one prompt has one row of logits")
     }
 }
 

@@ -37,6 +37,12 @@ impl RenderedPrompt {
         }
     }
 
+    /// Tokens of its text.
+    pub fn n_text_tokens(&self) -> usize {
+        let of_piece = |piece: &PromptPiece| if let PromptPiece::Text(ids) = piece { ids.len() } else { 0 };
+        self.pieces.iter().map(of_piece).sum()
+    }
+
     /// Images.
     pub fn n_images(&self) -> usize {
         self.pieces.iter().filter(|piece| matches!(piece, PromptPiece::Image)).count()
@@ -55,13 +61,11 @@ impl RenderedPrompt {
         let mut images = images.iter();
         let mut row = Placing::default();
         for piece in &self.pieces {
-            match (piece, images.as_slice().first()) {
-                (PromptPiece::Text(ids), _) => row.add_text(ids, model.embed(ids)?)?,
-                (PromptPiece::Image, Some(image)) => {
-                    row.add_image(image, self.image_id)?;
-                    images.next();
+            match piece {
+                PromptPiece::Text(ids) => row.add_text(ids, model.embed(ids)?),
+                PromptPiece::Image => {
+                    images.next().into_iter().try_for_each(|image| row.add_image(image, self.image_id))?
                 }
-                (PromptPiece::Image, None) => {}
             }
         }
         row.finish(self)
@@ -87,11 +91,10 @@ impl<'a> Placing<'a> {
         self.next += n_tokens as u32;
     }
 
-    fn add_text(&mut self, ids: &[u32], embeddings: Tensor) -> Result<()> {
+    fn add_text(&mut self, ids: &[u32], embeddings: Tensor) {
         self.add_flat(ids.len());
         self.ids.extend(ids);
         self.embeddings.push(embeddings);
-        Ok(())
     }
 
     fn add_image(&mut self, image: &'a ImageEmbedding, image_id: Option<u32>) -> Result<()> {
@@ -140,6 +143,7 @@ impl<'a> Placing<'a> {
             // A model whose vocabulary has no token for an image is given embeddings, and no ids.
             ids: if prompt.image_id.is_some() { self.ids } else { Vec::new() },
             spans: TokenSpans::of_prompt(n_tokens, prompt.has_bos, self.runs),
+            opening: prompt.opening().to_vec(),
         })
     }
 }

@@ -57,7 +57,7 @@ fn embedded(model: &Model, dir: &Path, image: &str) -> ImageEmbedding {
 fn forward(model: &Model, row: PromptRow) -> (Tensor, Tensor) {
     let n_tokens = row.n_tokens();
     let mask = left_padded_mask(&[0], n_tokens, n_tokens, DType::F32, &Device::Cpu).unwrap();
-    let language = model.mllm.language();
+    let language = model.mllm.decoder();
     let input = batch(&[row], n_tokens, Padding::Left).unwrap();
     let hidden = language.forward(Pass::new(&input).masked(&mask)).unwrap();
     let logits = language.logits(&hidden).unwrap();
@@ -67,7 +67,7 @@ fn forward(model: &Model, row: PromptRow) -> (Tensor, Tensor) {
 /// `(1, vocabulary)` of the last position.
 fn first_logits(model: &Model, image: &ImageEmbedding) -> Tensor {
     let prompt = model.dialogue.render(QUESTION).unwrap();
-    let logits = model.first_logits(&prompt, image).unwrap();
+    let logits = model.first_logits_about(&prompt, image).unwrap();
     Tensor::new(vec![logits], &Device::Cpu).unwrap()
 }
 
@@ -80,7 +80,8 @@ fn generate(model: &Model, images: &[ImageEmbedding]) -> Vec<Vec<u32>> {
     };
     let prompt = model.dialogue.render(QUESTION).unwrap();
     let opening = model.opening(&prompt).unwrap();
-    let prefix = model.read(Some(&opening), &vec![&prompt; images.len()], images, decoding.max_new_tokens).unwrap();
+    let prefix =
+        model.read_about(Some(&opening), &vec![&prompt; images.len()], images, decoding.max_new_tokens).unwrap();
     model.generate(prefix, &decoding).unwrap().into_iter().map(|row| row.unwrap().ids).collect()
 }
 
@@ -113,7 +114,7 @@ fn check_case(model: &Model, dir: &Path, (case, image): (&str, &str), expected: 
     let rendered: Vec<u32> = prompt.pieces.iter().flat_map(of_piece).collect();
     assert_eq!(vec![rendered], ids(reference("input_ids")), "{}", what("input_ids"));
 
-    let row = model.embed(&prompt, std::slice::from_ref(&embedding)).unwrap();
+    let row = model.place(&prompt, std::slice::from_ref(&embedding)).unwrap();
     let axes: Vec<Vec<u32>> =
         (0..3).map(|axis| row.positions.iter().map(|position| position[axis]).collect()).collect();
     assert_eq!(axes, ids(&reference("position_ids").squeeze(1).unwrap()), "{}", what("position_ids"));
@@ -126,7 +127,7 @@ fn check_case(model: &Model, dir: &Path, (case, image): (&str, &str), expected: 
     let generated = generate(model, std::slice::from_ref(&embedding));
     assert_eq!(generated, ids(reference("generated_ids")), "{}", what("generated_ids"));
     if case == "prompt." {
-        let said = model.mllm.language().embed(&generated[0][..7]).unwrap();
+        let said = model.mllm.decoder().embed(&generated[0][..7]).unwrap();
         let (_, logits) = forward(model, row.followed_by(&said).unwrap());
         let steps = logits.narrow(1, n_tokens - 1, 8).unwrap();
         assert_close(&steps, reference("step_logits"), &what("step_logits"));

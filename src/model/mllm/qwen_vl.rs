@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{ImageEmbedding, Mllm, MllmPlan, Seen};
+use super::{DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmPlan, Seen};
 use crate::model::Placement;
 use crate::model::config::Config;
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel, QwenText};
@@ -130,8 +130,9 @@ impl MllmPlan for Plan {
             let mut here = projector.at(&format!("deepstack_merger_list.{index}"));
             deepstack.push(PatchMerger::load(&mut here, &self.merger, true)?);
         }
-        let language = Decoder::load(loader, self.text.clone())?;
-        Ok(Box::new(QwenVl { tower, merger, deepstack, language, placement: loader.placement().clone() }))
+        let decoder = Decoder::load(loader, self.text.clone())?;
+        let reader = QwenVl { tower, merger, deepstack, placement: loader.placement().clone() };
+        Ok(Box::new(DecoderOnly { reader, decoder }))
     }
 }
 
@@ -140,11 +141,10 @@ struct QwenVl {
     merger: PatchMerger,
     /// One for each tapped block, in the order of blocks.
     deepstack: Vec<PatchMerger>,
-    language: Decoder,
     placement: Placement,
 }
 
-impl Mllm for QwenVl {
+impl ImageReader for QwenVl {
     /// One image after the other: they differ in size, and none sees another.
     fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
         let mut see = |image: &&ImageInput| {
@@ -156,7 +156,7 @@ impl Mllm for QwenVl {
         images.iter().map(&mut see).collect()
     }
 
-    fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {
+    fn embed_images(&self, seen: &[Seen], _: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
         let merge_size = self.tower.config().merge_size;
         let embed = |seen: &Seen| {
             let (last, tapped) = seen.states.split_first().context("a tower gives a state")?;
@@ -169,9 +169,5 @@ impl Mllm for QwenVl {
             })
         };
         seen.iter().map(embed).collect()
-    }
-
-    fn language(&self) -> &dyn LanguageModel {
-        &self.language
     }
 }

@@ -63,9 +63,9 @@ impl Loaded {
 
 /// Last hidden states and logits of the whole prompt.
 pub(super) fn forward_image(model: &Model, prompt: &RenderedPrompt, image: &ImageEmbedding) -> (Tensor, Tensor) {
-    let row = model.embed(prompt, std::slice::from_ref(image)).unwrap();
+    let row = model.place(prompt, std::slice::from_ref(image)).unwrap();
     let n_tokens = row.n_tokens();
-    let language = model.mllm.language();
+    let language = model.mllm.decoder();
     let mask = left_padded_mask(&[0], n_tokens, n_tokens, DType::F32, &Device::Cpu).unwrap();
     let mut state = language.new_state(n_tokens);
     let input = batch(&[row], n_tokens, Padding::Left).unwrap();
@@ -83,7 +83,7 @@ pub(super) fn generate_about(model: &Model, prompts: &[&RenderedPrompt], images:
         processors: Default::default(),
     };
     let opening = model.opening(prompts[0]).unwrap();
-    let prefix = model.read(Some(&opening), prompts, images, decoding.max_new_tokens).unwrap();
+    let prefix = model.read_about(Some(&opening), prompts, images, decoding.max_new_tokens).unwrap();
     let rows = model.generate(prefix, &decoding).unwrap();
     rows.into_iter().map(|row| row.unwrap().ids).collect()
 }

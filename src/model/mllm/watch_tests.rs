@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::dataset::{self, Catalog, DataRoots, OpenRequest};
+use crate::domain::{Conversation, Turn};
 use crate::model::language::Pass;
 use crate::model::layers::{Mask, PassShape, Site, Watch, causal_mask};
 use crate::model::prefix::{Padding, batch};
@@ -28,8 +29,8 @@ fn row_about(model: &Model, image: &crate::domain::RgbImage) -> PromptRow {
     let seen = model.mllm.see(&[&model.preprocessor.prepare(image)]).unwrap();
     let embedded = model.mllm.embed_images(&seen).unwrap();
     let prompt = model.dialogue.render("What is it?").unwrap();
-    let answer = model.mllm.language().embed(&[5, 9]).unwrap();
-    model.embed(&prompt, &embedded).unwrap().followed_by(&answer).unwrap()
+    let answer = model.mllm.decoder().embed(&[5, 9]).unwrap();
+    model.place(&prompt, &embedded).unwrap().followed_by(&answer).unwrap()
 }
 
 fn picture() -> crate::domain::RgbImage {
@@ -39,7 +40,7 @@ fn picture() -> crate::domain::RgbImage {
 
 /// Logits `(tokens, vocabulary)` of a whole row.
 fn logits(model: &Model, row: &PromptRow, watch: Watched<'_>) -> Tensor {
-    let (language, n_tokens) = (model.mllm.language(), row.n_tokens());
+    let (language, n_tokens) = (model.mllm.decoder(), row.n_tokens());
     let input = batch(std::slice::from_ref(row), n_tokens, Padding::Left).unwrap();
     let mask = causal_mask(n_tokens, input.embeddings.dtype(), input.embeddings.device()).unwrap();
     let mut watch = watch;
@@ -203,7 +204,7 @@ fn what_a_watch_changes_the_pass_goes_on_with_and_a_changed_shape_is_refused() {
     let mut adds =
         Adds { site: Site::Residual, layer: 0, added: Tensor::zeros((2, 1, 1), DType::F32, &Device::Cpu).unwrap() };
     let input = batch(std::slice::from_ref(&row), row.n_tokens(), Padding::Left).unwrap();
-    let error = model.mllm.language().forward(Pass::new(&input).watched(&mut Watched::by(&mut adds))).unwrap_err();
+    let error = model.mllm.decoder().forward(Pass::new(&input).watched(&mut Watched::by(&mut adds))).unwrap_err();
     assert!(error.to_string().contains("Residual of layer 0"), "{error}");
 }
 
@@ -234,11 +235,11 @@ fn a_watch_looks_into_a_prompt_and_into_each_step_of_an_answer() {
     let seen = model.mllm.see(&[&model.preprocessor.prepare(&picture())]).unwrap();
     let images = model.mllm.embed_images(&seen).unwrap();
     let prompt = model.dialogue.render("What is it?").unwrap();
-    let row = model.embed(&prompt, &images).unwrap();
+    let row = model.place(&prompt, &images).unwrap();
     let decoding = Decoding { eos_ids: vec![u32::MAX], ..model.dialogue.decoding(4) };
     let rows = [row.clone(), row.clone()];
     let n = row.n_tokens();
-    let language = model.mllm.language();
+    let language = model.mllm.decoder();
     let plain = model.generate(Prefix::read(language, None, &rows, 4).unwrap(), &decoding).unwrap();
     let mut recorder = Recorder { wants_weights: true, ..Recorder::default() };
     let prefix = Prefix::read_watched(language, None, &rows, 4, Watched::by(&mut recorder)).unwrap();
@@ -346,15 +347,15 @@ fn the_spans_of_prompts_of_every_family_are_those_of_transformers() {
             let images = model.mllm.embed_images(&seen).unwrap();
             let text = case["prompt"].as_str().unwrap();
             let prompt = model.dialogue.prompt_of(text.to_owned(), None).unwrap();
-            if images.len() == 1 {
-                let rendered = model.dialogue.render(spans["question"].as_str().unwrap()).unwrap();
-                assert_eq!((&rendered.text, &rendered.pieces), (&prompt.text, &prompt.pieces), "{family}");
-            }
-            let row = model.embed(&prompt, &images).unwrap();
+            let question = spans["question"].as_str().unwrap().to_owned();
+            let turns = vec![Turn { n_images: images.len(), text: question, answer: None }];
+            let rendered = model.dialogue.render_conversation(&Conversation { turns }).unwrap();
+            assert_eq!((&rendered.text, &rendered.pieces), (&prompt.text, &prompt.pieces), "{family}");
+            let row = model.place(&prompt, &images).unwrap();
             let ids = u32s(&case["ids"]);
             let n_prompt = case["n_prompt"].as_u64().unwrap() as usize;
             assert_eq!(row.ids, ids[..n_prompt], "{family}");
-            let row = row.followed_by(&model.mllm.language().embed(&ids[n_prompt..]).unwrap()).unwrap();
+            let row = row.followed_by(&model.mllm.decoder().embed(&ids[n_prompt..]).unwrap()).unwrap();
             let expected = &case["spans"];
             let images: Vec<_> = expected["images"].as_array().unwrap().iter().map(ranges).collect();
             let found = &row.spans;
@@ -366,7 +367,7 @@ fn the_spans_of_prompts_of_every_family_are_those_of_transformers() {
             }
             assert_eq!(found.between(), ranges(&expected["between"]), "{family}");
             assert_eq!(found.n_tokens(), ids.len());
-            let error = model.embed(&prompt, &[]).unwrap_err();
+            let error = model.place(&prompt, &[]).unwrap_err();
             assert!(error.to_string().contains("0 images do not fill"), "{error}");
         }
     }
@@ -391,8 +392,8 @@ fn prompt_of_ids(ids: &[u32], image_id: u32) -> RenderedPrompt {
 /// A prompt of `ids` about `image`, with `answer` after it.
 fn forced(model: &Model, image: &crate::domain::RgbImage, ids: &[u32], image_id: u32, answer: &[u32]) -> PromptRow {
     let seen = model.mllm.see(&[&model.preprocessor.prepare(image)]).unwrap();
-    let row = model.embed(&prompt_of_ids(ids, image_id), &model.mllm.embed_images(&seen).unwrap()).unwrap();
-    if answer.is_empty() { row } else { row.followed_by(&model.mllm.language().embed(answer).unwrap()).unwrap() }
+    let row = model.place(&prompt_of_ids(ids, image_id), &model.mllm.embed_images(&seen).unwrap()).unwrap();
+    if answer.is_empty() { row } else { row.followed_by(&model.mllm.decoder().embed(answer).unwrap()).unwrap() }
 }
 
 const TINY_LLAVA_IMAGE: u32 = 1000;

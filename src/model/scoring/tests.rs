@@ -40,8 +40,8 @@ fn embedded_images(model: &Model, dataset: &Dataset, n_images: usize) -> Vec<Ima
 fn scores(model: &Model, prompts: &[&RenderedPrompt], images: &[ImageEmbedding], labels: &[&str]) -> Vec<Vec<f32>> {
     let trie = model.dialogue.label_trie(prompts[0], labels).unwrap();
     let opening = model.opening(prompts[0]).unwrap();
-    let mut prefix = model.read(Some(&opening), prompts, images, trie.n_nodes()).unwrap();
-    let rows = score(model.mllm.language(), &mut prefix, &trie).unwrap();
+    let mut prefix = model.read_about(Some(&opening), prompts, images, trie.n_nodes()).unwrap();
+    let rows = score(model.mllm.decoder(), &mut prefix, &trie).unwrap();
     rows.into_iter().map(Result::unwrap).collect()
 }
 
@@ -86,8 +86,8 @@ fn scores_are_those_of_transformers_one_label_at_a_time() {
 
 /// The sum of log-probabilities of `answer` after `prompt`, in one pass without a cache.
 fn teacher_forced(model: &Model, prompt: &RenderedPrompt, image: &ImageEmbedding, answer: &[u32]) -> f32 {
-    let language = model.mllm.language();
-    let before = model.embed(prompt, std::slice::from_ref(image)).unwrap();
+    let language = model.mllm.decoder();
+    let before = model.place(prompt, std::slice::from_ref(image)).unwrap();
     let n_before = before.n_tokens();
     let row = before.followed_by(&language.embed(answer).unwrap()).unwrap();
     let n_tokens = row.n_tokens();
@@ -116,12 +116,12 @@ fn a_tree_over_a_padded_batch_scores_as_one_pass_a_label_and_leaves_generation_a
     assert!(trie.n_nodes() > long.ids.len(), "several passes: {} nodes", trie.n_nodes());
     let decoding = model.dialogue.decoding(8);
 
-    let mut prefix = model.read(None, &prompts, &features, trie.n_nodes().max(8)).unwrap();
-    let rows = score(model.mllm.language(), &mut prefix, &trie).unwrap();
-    let again = score(model.mllm.language(), &mut prefix, &trie).unwrap();
+    let mut prefix = model.read_about(None, &prompts, &features, trie.n_nodes().max(8)).unwrap();
+    let rows = score(model.mllm.decoder(), &mut prefix, &trie).unwrap();
+    let again = score(model.mllm.decoder(), &mut prefix, &trie).unwrap();
     assert_eq!(rows, again, "the prefix is as it was before");
     let generated = model.generate(prefix, &decoding).unwrap();
-    let alone = model.read(None, &prompts, &features, 8).unwrap();
+    let alone = model.read_about(None, &prompts, &features, 8).unwrap();
     assert_eq!(generated, model.generate(alone, &decoding).unwrap());
 
     for (row, (prompt, scores)) in prompts.into_iter().zip(&rows).enumerate() {
@@ -237,7 +237,7 @@ fn a_hundred_labels_cost_at_most_three_generations() {
     const N_IMAGES: usize = 8;
     let features = embedded_images(&model, &images, N_IMAGES);
     let prompts = [&prompt; N_IMAGES];
-    let read = || model.read(None, &prompts, &features, trie.n_nodes().max(32)).unwrap();
+    let read = || model.read_about(None, &prompts, &features, trie.n_nodes().max(32)).unwrap();
     // The least of several times: what else the machine does only ever adds to one.
     let least = |work: &dyn Fn()| -> Duration {
         let time = |_| {
@@ -249,7 +249,7 @@ fn a_hundred_labels_cost_at_most_three_generations() {
     };
     let reading = least(&|| drop(read()));
     let generation = least(&|| drop(model.generate(read(), &decoding).unwrap()));
-    let scoring = least(&|| drop(score(model.mllm.language(), &mut read(), &trie).unwrap()));
+    let scoring = least(&|| drop(score(model.mllm.decoder(), &mut read(), &trie).unwrap()));
     eprintln!(
         "an image: prompt of {} positions {reading:.1?}; with an answer {generation:.1?}; with the scores of {} labels \
          ({} nodes) {scoring:.1?}",
