@@ -1,5 +1,8 @@
 //! The forest plot: one dot with its interval a row, on one scale, beside zero and the margin.
 
+use plotters::prelude::{ChartBuilder, IntoDrawingArea, PathElement, Polygon};
+
+use super::axes::{Axes, HPos, Paper, Pen, Plot, Root, Scale, Sketch, fill, hidden, lettering, pixels, stroke, units};
 use super::layout::Layout;
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
@@ -41,6 +44,10 @@ pub struct ForestRow {
 }
 
 const GROUP: f64 = 34.0;
+/// Below the rows: the axis with its labels, and the legend.
+const FOOT: f64 = 90.0;
+/// The part of it for the numbers of the axis and its name.
+const X_LABEL_HEIGHT: f64 = 58.0;
 
 impl Layout {
     /// Where the plot begins and ends: between names and values, or below them.
@@ -74,7 +81,7 @@ pub fn shown(interval: Option<Interval>) -> Shown {
     }
 }
 
-/// From fractions to places.
+/// The values that the axis spans, in fractions.
 struct Frame {
     layout: Layout,
     low: f64,
@@ -96,16 +103,18 @@ impl Frame {
         Self { layout, low: low - air, high: high + air, step }
     }
 
-    fn x(&self, value: f64) -> f64 {
-        let [left, right] = self.layout.plot();
-        left + (value - self.low) / (self.high - self.low) * (right - left)
-    }
-
     fn ticks(&self) -> Vec<f64> {
         let first = (self.low / self.step).ceil() as i64;
         let last = (self.high / self.step).floor() as i64;
         (first..=last).map(|index| index as f64 * self.step).collect()
     }
+}
+
+/// From where to where the rows reach, in pixels.
+#[derive(Clone, Copy)]
+struct Rows {
+    top: f64,
+    bottom: f64,
 }
 
 /// The plot as SVG.
@@ -122,7 +131,9 @@ pub(super) fn forest_in(chart: &ForestChart, layout: Layout) -> String {
     let n_rows: usize = chart.groups.iter().map(|group| group.rows.len()).sum();
     let n_heads = chart.groups.iter().filter(|group| !group.name.is_empty()).count();
     let bottom = top + row_height * n_rows as f64 + GROUP * n_heads as f64;
-    draw_frame(&mut svg, chart, &frame, top, bottom);
+    let paper = Paper::new(svg, layout.width(), bottom + FOOT);
+    draw(&paper, chart, &frame, Rows { top, bottom }).expect("nothing can fail on paper");
+    let mut svg = paper.into_svg();
     let mut y = top;
     for group in &chart.groups {
         if !group.name.is_empty() {
@@ -134,7 +145,7 @@ pub(super) fn forest_in(chart: &ForestChart, layout: Layout) -> String {
             y += GROUP;
         }
         for row in &group.rows {
-            draw_row(&mut svg, row, &frame, y, !group.name.is_empty());
+            write_row(&mut svg, row, layout, y, !group.name.is_empty());
             y += row_height;
         }
     }
@@ -147,96 +158,146 @@ pub(super) fn forest_in(chart: &ForestChart, layout: Layout) -> String {
     svg.finish(layout.width(), y + 1.0, &chart.title, &description(chart))
 }
 
-fn draw_frame(svg: &mut Svg, chart: &ForestChart, frame: &Frame, top: f64, bottom: f64) {
-    let small = ink(12.0, svg::MUTED, "muted");
-    for tick in frame.ticks() {
-        let x = frame.x(tick);
-        let data = format!("M{} {}V{}", number(x), number(top), number(bottom));
-        svg.path("ring", &data, &format!(r#"fill="none" stroke="{}" stroke-width="1""#, svg::GRID), None);
-        // A true minus sign, as wide as the plus that is not written.
-        let label = number(tick * 100.0).replace('-', "−");
-        svg.text(x, bottom + 19.0, Anchor::Middle, small, &label);
+/// Draws all but the words of the rows.
+fn draw(paper: &Paper, chart: &ForestChart, frame: &Frame, rows: Rows) -> Sketch {
+    let root = paper.clone().into_drawing_area();
+    let axes = draw_axes(paper, &root, frame, rows)?;
+    let plot = axes.plotting_area();
+    draw_lines(paper, &root, plot, (chart, frame), rows)?;
+    let (row_height, to_dot) = frame.layout.row();
+    let mut y = rows.top;
+    for group in &chart.groups {
+        y += if group.name.is_empty() { 0.0 } else { GROUP };
+        for row in &group.rows {
+            draw_row(paper, &root, plot, row, y + to_dot)?;
+            y += row_height;
+        }
     }
-    let zero = frame.x(0.0);
-    let data = format!("M{} {}V{}", number(zero), number(top - 6.0), number(bottom));
-    svg.path("whisker", &data, &format!(r#"fill="none" stroke="{}" stroke-width="1.4""#, svg::INK), None);
-    let [left, right] = frame.layout.plot();
-    let right_of_zero = right - zero;
-    if zero - left > 60.0 {
-        svg.text(zero - 8.0, top - 12.0, Anchor::End, small, "← rose");
-    }
-    if right_of_zero > 60.0 {
-        svg.text(zero + 8.0, top - 12.0, Anchor::Start, small, "fell →");
-    }
-    if let Some(margin) = chart.margin {
-        let x = frame.x(margin);
-        let data = format!("M{} {}V{}", number(x), number(top - 6.0), number(bottom));
-        let look = format!(r#"fill="none" stroke="{}" stroke-width="1.6" stroke-dasharray="6 4""#, svg::WARNING);
-        svg.path("margin", &data, &look, Some(&format!("margin {} points", words::percent_number(Some(margin)))));
-        let label = format!("margin {}", number(margin * 100.0));
-        // No part of the label may lie beyond the picture's edge.
-        let half = text::width(&label, 12.0, true) / 2.0 + 2.0;
-        let x = x.clamp(half, frame.layout.width() - half);
-        svg.text(x, bottom + 36.0, Anchor::Middle, ink(12.0, svg::WARNING, "warning").bold(), &label);
-    }
-    let middle = f64::midpoint(left, right);
-    let label = "fall of accuracy, percentage points";
-    svg.text(middle, bottom + 54.0, Anchor::Middle, ink(13.0, svg::INK, "ink"), label);
+    Ok(())
 }
 
-/// Draws a row whose top is at `top`.
-fn draw_row(svg: &mut Svg, row: &ForestRow, frame: &Frame, top: f64, is_indented: bool) {
-    let (layout, margin) = (frame.layout, frame.layout.margin());
-    let y = top + layout.row().1;
+/// The horizontal axis is the fall; the vertical one counts pixels from the top of the sheet.
+fn draw_axes<'a>(paper: &Paper, root: &'a Root, frame: &Frame, rows: Rows) -> Sketch<Axes<'a>> {
+    let [left, right] = frame.layout.plot();
+    let mut axes = ChartBuilder::on(root)
+        .margin_top(units(rows.top))
+        .margin_right(units(frame.layout.width() - right))
+        .margin_bottom(units(FOOT - X_LABEL_HEIGHT))
+        .x_label_area_size(units(X_LABEL_HEIGHT))
+        .y_label_area_size(units(left))
+        .build_cartesian_2d(
+            Scale::new(frame.low..frame.high, frame.ticks()),
+            Scale::new(rows.bottom..rows.top, Vec::new()),
+        )?;
+    paper.take_up(Pen { shape: "ring", ..Pen::default() });
+    axes.configure_mesh()
+        .disable_y_mesh()
+        .axis_style(hidden())
+        .bold_line_style(stroke(svg::GRID, 1.0))
+        // Labels keep twice this distance from the axes.
+        .set_all_tick_mark_size(units(5.0))
+        .label_style(lettering(12.0, svg::MUTED, false, HPos::Center))
+        // A true minus sign, as wide as the plus that is not written.
+        .x_label_formatter(&|fall| number(fall * 100.0).replace('-', "−"))
+        .axis_desc_style(lettering(13.0, svg::INK, false, HPos::Center))
+        .x_desc("fall of accuracy, percentage points")
+        .draw()?;
+    Ok(axes)
+}
+
+/// Zero and the margin.
+fn draw_lines(
+    paper: &Paper,
+    root: &Root,
+    plot: &Plot,
+    (chart, frame): (&ForestChart, &Frame),
+    Rows { top, bottom }: Rows,
+) -> Sketch {
+    // They begin a little above the plot.
+    let upright = |value: f64| {
+        let (x, bottom) = plot.map_coordinate(&(value, bottom));
+        [(x, units(top - 6.0)), (x, bottom)]
+    };
+    paper.take_up(Pen { shape: "whisker", ..Pen::default() });
+    root.draw(&PathElement::new(upright(0.0), stroke(svg::INK, 1.4)))?;
+    let zero = pixels(plot.map_coordinate(&(0.0, bottom)).0);
+    let [left, right] = frame.layout.plot();
+    let beside = |words: &str, x: f64, anchor| {
+        root.draw_text(words, &lettering(12.0, svg::MUTED, false, anchor), (units(x), units(top - 16.0)))
+    };
+    if zero - left > 60.0 {
+        beside("← rose", zero - 8.0, HPos::Right)?;
+    }
+    if right - zero > 60.0 {
+        beside("fell →", zero + 8.0, HPos::Left)?;
+    }
+    let Some(margin) = chart.margin else { return Ok(()) };
+    let tooltip = Some(format!("margin {} points", words::percent_number(Some(margin))));
+    paper.take_up(Pen { shape: "margin", dashes: Some("6 4"), tooltip, ..Pen::default() });
+    root.draw(&PathElement::new(upright(margin), stroke(svg::WARNING, 1.6)))?;
+    let label = format!("margin {}", number(margin * 100.0));
+    // No part of the label may lie beyond the picture's edge.
+    let half = text::width(&label, 12.0, true) / 2.0 + 2.0;
+    let x = pixels(plot.map_coordinate(&(margin, bottom)).0).clamp(half, frame.layout.width() - half);
+    let style = lettering(12.0, svg::WARNING, true, HPos::Center);
+    root.draw_text(&label, &style, (units(x), units(bottom + 32.0)))
+}
+
+/// The dot and the whisker of a row, at `y`.
+fn draw_row(paper: &Paper, root: &Root, plot: &Plot, row: &ForestRow, y: f64) -> Sketch {
+    let Some(fall) = row.fall.filter(|fall| fall.is_finite()) else { return Ok(()) };
+    if let Some([low, high]) = row.interval {
+        paper.take_up(Pen { shape: "whisker", ..Pen::default() });
+        for line in [[(low, y), (high, y)], [(low, y - 5.0), (low, y + 5.0)], [(high, y - 5.0), (high, y + 5.0)]] {
+            plot.draw(&PathElement::new(line, stroke(svg::INK, 1.6)))?;
+        }
+    }
+    // A fall is a square, a rise a triangle that points to it: they differ without colour, too.
+    let (class, colour, corners) = match shown(row.interval) {
+        Shown::Fall => ("dot fell", svg::WARNING, &SQUARE[..]),
+        Shown::Rise => ("dot rose-up", svg::MODEL_FILL, &TRIANGLE[..]),
+        Shown::Neither => ("dot open", svg::BACKGROUND, &DIAMOND[..]),
+    };
+    let tooltip = Some(format!("{}: {}", named(row), value(row)));
+    paper.take_up(Pen { shape: class, rim: Some((svg::INK, 1.5)), tooltip, ..Pen::default() });
+    let (x, y) = plot.map_coordinate(&(fall, y));
+    let corners: Vec<(i32, i32)> = corners.iter().map(|(dx, dy)| (x + units(*dx), y + units(*dy))).collect();
+    root.draw(&Polygon::new(corners, fill(colour)))
+}
+
+/// Corners of the dots, in pixels from their middle.
+const SQUARE: [(f64, f64); 4] = [(-5.0, -5.0), (5.0, -5.0), (5.0, 5.0), (-5.0, 5.0)];
+const TRIANGLE: [(f64, f64); 3] = [(-6.5, 0.0), (4.5, -6.5), (4.5, 6.5)];
+const DIAMOND: [(f64, f64); 4] = [(0.0, -6.5), (6.5, 0.0), (0.0, 6.5), (-6.5, 0.0)];
+
+/// The name and the value of a row whose top is at `top`.
+fn write_row(svg: &mut Svg, row: &ForestRow, layout: Layout, top: f64, is_indented: bool) {
+    let margin = layout.margin();
     // Grid lines run through the words of a narrow chart.
     let words_ink = |size: f64, fill: &'static str, class: &'static str| {
         let style = ink(size, fill, class);
         layout.either(style, style.halo())
     };
-    let baseline = layout.either(y + 4.5, top + 17.0);
+    let baseline = layout.either(top + layout.row().1 + 4.5, top + 17.0);
     let start = if is_indented { margin + 14.0 } else { margin };
     let value = value(row);
-    let remark = row.remark.as_ref().map(|remark| format!(" ({remark})")).unwrap_or_default();
-    let name = format!("{}{remark}", words::printable(&row.name));
     let of_value = text::width(&value, 13.0, false);
     let room = layout.either(layout.plot()[0] - start - 16.0, layout.width() - margin - start - of_value - 10.0);
-    let name = text::wrap(&name, room, 13.5, false, 1).concat();
+    let name = text::wrap(&named(row), room, 13.5, false, 1).concat();
     svg.text(start, baseline, Anchor::Start, words_ink(13.5, svg::INK, "ink"), &name);
     let end = layout.width() - margin;
-    let Some(fall) = row.fall.filter(|fall| fall.is_finite()) else {
+    if row.fall.is_some_and(f64::is_finite) {
+        svg.text(end, baseline, Anchor::End, words_ink(13.0, svg::INK, "ink"), &value);
+    } else {
         // Beside the plot, where no line runs through it.
         svg.text(end, baseline, Anchor::End, words_ink(12.5, svg::WARNING, "warning"), "no scored pairs");
-        return;
-    };
-    let tooltip = format!("{name}: {value}");
-    if let Some([low, high]) = row.interval {
-        let (low, high) = (number(frame.x(low)), number(frame.x(high)));
-        let (top, bottom) = (number(y - 5.0), number(y + 5.0));
-        let data = format!("M{low} {}H{high}M{low} {top}V{bottom}M{high} {top}V{bottom}", number(y));
-        svg.path("whisker", &data, &format!(r#"fill="none" stroke="{}" stroke-width="1.6""#, svg::INK), None);
     }
-    let x = frame.x(fall);
-    let (class, fill, data) = match shown(row.interval) {
-        // A fall is a square, a rise a triangle that points to it: they differ without colour, too.
-        Shown::Fall => ("dot fell", svg::WARNING, square(x, y)),
-        Shown::Rise => ("dot rose-up", svg::MODEL_FILL, triangle(x, y)),
-        Shown::Neither => ("dot open", svg::BACKGROUND, diamond(x, y)),
-    };
-    let look = format!(r#"fill="{fill}" stroke="{}" stroke-width="1.5" stroke-linejoin="round""#, svg::INK);
-    svg.path(class, &data, &look, Some(&tooltip));
-    svg.text(end, baseline, Anchor::End, words_ink(13.0, svg::INK, "ink"), &value);
 }
 
-fn square(x: f64, y: f64) -> String {
-    format!("M{} {}h10v10h-10Z", number(x - 5.0), number(y - 5.0))
-}
-
-fn triangle(x: f64, y: f64) -> String {
-    format!("M{} {}l11 -6.5v13Z", number(x - 6.5), number(y))
-}
-
-fn diamond(x: f64, y: f64) -> String {
-    format!("M{} {}l6.5 6.5l-6.5 6.5l-6.5 -6.5Z", number(x), number(y - 6.5))
+/// `cifar10 (tuned on)`.
+fn named(row: &ForestRow) -> String {
+    let remark = row.remark.as_ref().map(|remark| format!(" ({remark})")).unwrap_or_default();
+    format!("{}{remark}", words::printable(&row.name))
 }
 
 /// `12.3 (10.1–14.5)`, with true minus signs.
@@ -277,11 +338,24 @@ mod tests {
         let drawn =
             chart(vec![row("a", Some(0.1), Some([0.05, 0.15])), row("b", Some(-0.3), Some([-0.4, -0.2]))], None);
         let frame = Frame::of(&drawn, Layout::Wide);
-        assert!(frame.x(0.05) < frame.x(0.1) && frame.x(0.1) < frame.x(0.15));
         assert!(frame.ticks().iter().any(|tick| tick.abs() < 1e-12));
         let [left, right] = Layout::Wide.plot();
-        assert!(frame.x(-0.4) > left && frame.x(0.15) < right);
         let svg = forest(&drawn);
+        let document = Document::parse(&svg).unwrap();
+        let places = |class: &str| -> Vec<Vec<f64>> {
+            let nodes = document.descendants().filter(|node| node.attribute("class") == Some(class));
+            let x_of = |place: &str| place.split(' ').next().unwrap().parse::<f64>().unwrap();
+            let xs = |data: &str| data.trim_matches(['M', 'Z']).split('L').map(x_of).collect();
+            nodes.map(|node| xs(node.attribute("d").unwrap())).collect()
+        };
+        // Zero first, then of each row the whisker and its two ends.
+        let (whiskers, dots) = (places("whisker"), places("dot fell"));
+        let (zero, first, second) = (whiskers[0][0], &whiskers[1], &whiskers[4]);
+        let dot = f64::midpoint(dots[0][0], dots[0][1]);
+        assert!(zero < first[0] && first[0] < dot && dot < first[1], "{svg}");
+        assert!((dot - f64::midpoint(first[0], first[1])).abs() < 0.2, "it lies in the middle of its interval");
+        assert!(second[0] > left && second[1] < zero && first[1] < right, "{svg}");
+        assert!(svg.contains(">−40</text>") && svg.contains(">10</text>"), "the axis has numbers: {svg}");
         assert_eq!((svg.matches("dot fell").count(), svg.matches("dot rose-up").count()), (1, 1));
         assert!(svg.contains("10.0 (5.0–15.0)") && svg.contains("−30.0 (−40.0 to −20.0)"), "{svg}");
     }

@@ -1,5 +1,8 @@
 //! The line chart: values over epochs or steps, each line named at its end.
 
+use plotters::prelude::{ChartBuilder, Circle, IntoDrawingArea, PathElement};
+
+use super::axes::{Axes, HPos, Paper, Pen, Plot, Root, Scale, Sketch, fill, hidden, lettering, pixels, stroke, units};
 use super::layout::Layout;
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
@@ -63,13 +66,16 @@ const TOP: f64 = 92.0;
 const BOTTOM: f64 = 72.0;
 const NOTE_HEIGHT: f64 = 18.0;
 
+/// The room for the numbers of the horizontal axis and its name.
+const X_LABEL_HEIGHT: f64 = 50.0;
+
 /// The distance that names at the right keep from each other.
 const NAME_HEIGHT: f64 = 17.0;
 
 /// More points than these are drawn without dots.
 const N_DOTS_MAX: usize = 40;
 
-/// Where values lie in the picture.
+/// What the axes span, in values and in the picture.
 struct Frame {
     x_max: f64,
     x_min: f64,
@@ -100,14 +106,6 @@ impl Frame {
             n_ticks_max: layout.either(12.0, 6.0),
         }
     }
-
-    fn x(&self, x: f64) -> f64 {
-        self.left + (x - self.x_min) / (self.x_max - self.x_min) * (self.right - self.left)
-    }
-
-    fn y(&self, y: f64) -> f64 {
-        self.top + (1.0 - y / self.y_max) * (self.bottom - self.top)
-    }
 }
 
 /// The chart as SVG.
@@ -127,14 +125,12 @@ pub(super) fn lines_in(chart: &LineChart, layout: Layout) -> String {
         Layout::Narrow => svg.heading(layout, &chart.title, std::slice::from_ref(&chart.subtitle)) + 34.0,
     };
     let frame = Frame::of(chart, layout, top);
-    draw_axes(&mut svg, chart, &frame);
-    for (index, line) in chart.lines.iter().enumerate() {
-        draw_line(&mut svg, line, index, &frame, chart.is_share);
-    }
+    let paper = Paper::new(svg, layout.width(), frame.bottom + BOTTOM);
+    draw(&paper, chart, &frame, layout).expect("nothing can fail on paper");
+    let mut svg = paper.into_svg();
     let mut y = frame.bottom + BOTTOM - NOTE_HEIGHT;
-    match layout {
-        Layout::Wide => draw_names(&mut svg, chart, &frame),
-        Layout::Narrow => y = draw_key(&mut svg, chart, y - 6.0, layout),
+    if layout == Layout::Narrow {
+        y = draw_key(&mut svg, chart, y - 6.0, layout);
     }
     let small = ink(12.0, svg::MUTED, "muted");
     for note in &chart.notes {
@@ -168,22 +164,45 @@ fn draw_key(svg: &mut Svg, chart: &LineChart, top: f64, layout: Layout) -> f64 {
     y + 6.0
 }
 
-fn draw_axes(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
-    let small = ink(12.0, svg::MUTED, "muted");
-    let (left, right, bottom) = (frame.left, frame.right, frame.bottom);
-    for step in 0..=5 {
-        let value = frame.y_max * f64::from(step) / 5.0;
-        let y = frame.y(value);
-        let data = format!("M{} {}H{}", number(left), number(y), number(right));
-        svg.path("ring", &data, &format!(r#"fill="none" stroke="{}" stroke-width="1""#, svg::GRID), None);
-        let label = if chart.is_share { format!("{:.0}%", value * 100.0) } else { number(value) };
-        svg.text(left - 10.0, y + 4.0, Anchor::End, small, &label);
+fn draw(paper: &Paper, chart: &LineChart, frame: &Frame, layout: Layout) -> Sketch {
+    let root = paper.clone().into_drawing_area();
+    let axes = draw_axes(paper, &root, chart, frame, layout)?;
+    let plot = axes.plotting_area();
+    for (index, line) in chart.lines.iter().enumerate() {
+        draw_line(paper, &root, plot, line, index, chart.is_share)?;
     }
-    for x in ticks(frame) {
-        svg.text(frame.x(x), bottom + 20.0, Anchor::Middle, small, &number(x));
+    match layout {
+        Layout::Wide => draw_names(paper, &root, plot, chart, frame),
+        // They stand in a key below the plot.
+        Layout::Narrow => Ok(()),
     }
-    svg.text((left + right) / 2.0, bottom + 44.0, Anchor::Middle, ink(13.0, svg::INK, "ink"), &chart.x_label);
-    svg.text(left - 10.0, frame.top - 12.0, Anchor::Start, ink(13.0, svg::INK, "ink"), &chart.y_label);
+}
+
+fn draw_axes<'a>(paper: &Paper, root: &'a Root, chart: &LineChart, frame: &Frame, layout: Layout) -> Sketch<Axes<'a>> {
+    let steps: Vec<f64> = (0..=5).map(|step| frame.y_max * f64::from(step) / 5.0).collect();
+    let mut axes = ChartBuilder::on(root)
+        .margin_top(units(frame.top))
+        .margin_right(units(layout.width() - frame.right))
+        .margin_bottom(units(BOTTOM - X_LABEL_HEIGHT))
+        .x_label_area_size(units(X_LABEL_HEIGHT))
+        .y_label_area_size(units(frame.left))
+        .build_cartesian_2d(Scale::new(frame.x_min..frame.x_max, ticks(frame)), Scale::new(0.0..frame.y_max, steps))?;
+    paper.take_up(Pen { shape: "ring", ..Pen::default() });
+    axes.configure_mesh()
+        .disable_x_mesh()
+        .axis_style(hidden())
+        .bold_line_style(stroke(svg::GRID, 1.0))
+        // Labels keep twice this distance from the axes.
+        .set_all_tick_mark_size(units(5.0))
+        .label_style(lettering(12.0, svg::MUTED, false, HPos::Center))
+        .x_label_formatter(&|x| number(*x))
+        .y_label_formatter(&|y| if chart.is_share { format!("{:.0}%", y * 100.0) } else { number(*y) })
+        .axis_desc_style(lettering(13.0, svg::INK, false, HPos::Center))
+        .x_desc(&chart.x_label)
+        .draw()?;
+    let label = lettering(13.0, svg::INK, false, HPos::Left);
+    root.draw_text(&chart.y_label, &label, (units(frame.left - 10.0), units(frame.top - 16.0)))?;
+    Ok(axes)
 }
 
 /// A few round places on the horizontal axis.
@@ -205,60 +224,47 @@ fn nice_above(value: f64) -> f64 {
     power * steps.into_iter().find(|step| step * power >= value * (1.0 - 1e-9)).unwrap_or(10.0)
 }
 
-fn draw_line(svg: &mut Svg, line: &Line, index: usize, frame: &Frame, is_share: bool) {
-    let (colour, dash) = STYLES[index % STYLES.len()];
-    let width = if line.is_bold { 3.5 } else { 2.0 };
-    let places: Vec<String> =
-        line.points.iter().map(|point| format!("{} {}", number(frame.x(point.x)), number(frame.y(point.y)))).collect();
+fn draw_line(paper: &Paper, root: &Root, plot: &Plot, line: &Line, index: usize, is_share: bool) -> Sketch {
+    let (colour, dashes) = STYLES[index % STYLES.len()];
+    let places: Vec<(f64, f64)> = line.points.iter().map(|point| (point.x, point.y)).collect();
     if places.len() > 1 {
-        let style = format!(
-            r#"fill="none" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dash}" stroke-linejoin="round""#
-        );
-        svg.path("line", &format!("M{}", places.join("L")), &style, Some(&line.name));
+        let (dashes, tooltip) = (Some(dashes), Some(line.name.clone()));
+        paper.take_up(Pen { shape: "line", dashes, tooltip, ..Pen::default() });
+        plot.draw(&PathElement::new(places, stroke(colour, if line.is_bold { 3.5 } else { 2.0 })))?;
     }
     if line.points.len() > N_DOTS_MAX {
-        return;
+        return Ok(());
     }
     for point in &line.points {
-        let (x, y) = (frame.x(point.x), frame.y(point.y));
         if let Some([low, high]) = point.interval {
-            let data = format!("M{} {}V{}", number(x), number(frame.y(low)), number(frame.y(high)));
-            svg.path("line", &data, &format!(r#"fill="none" stroke="{colour}" stroke-width="1""#), None);
+            paper.take_up(Pen { shape: "line", ..Pen::default() });
+            plot.draw(&PathElement::new([(point.x, low), (point.x, high)], stroke(colour, 1.0)))?;
         }
-        let radius = if line.is_bold { 5.0 } else { 3.5 };
         let value = if is_share { words::percent(Some(point.y)) } else { number(point.y) };
-        let tooltip = svg::escape(&format!("{} at {}: {value}", line.name, number(point.x)));
-        svg.raw(&format!(
-            r##"<circle class="line" cx="{}" cy="{}" r="{radius}" fill="{colour}" stroke="#FFFFFF" stroke-width="1"><title>{tooltip}</title></circle>"##,
-            number(x),
-            number(y)
-        ));
+        let tooltip = Some(format!("{} at {}: {value}", line.name, number(point.x)));
+        paper.take_up(Pen { shape: "line", rim: Some((svg::BACKGROUND, 1.0)), tooltip, ..Pen::default() });
+        let radius = if line.is_bold { 5.0 } else { 3.5 };
+        plot.draw(&Circle::new((point.x, point.y), units(radius), fill(colour)))?;
+        let (x, y) = plot.map_coordinate(&(point.x, point.y));
         for (position, mark) in point.marks.chars().enumerate() {
-            draw_mark(svg, x + 17.0 * position as f64, y - 15.0, mark);
+            draw_mark(paper, root, (x + units(17.0 * position as f64), y - units(15.0)), mark)?;
         }
     }
+    Ok(())
 }
 
 /// A warning's letter on a disc.
-fn draw_mark(svg: &mut Svg, x: f64, y: f64, mark: char) {
-    svg.raw(&format!(
-        r#"<circle class="warning-disc" cx="{}" cy="{}" r="8" fill="{}"/>"#,
-        number(x),
-        number(y),
-        svg::WARNING
-    ));
-    let style = ink(11.0, svg::BACKGROUND, "warning-letter").bold();
-    svg.text(x, y + 4.0, Anchor::Middle, style, &mark.to_string());
+fn draw_mark(paper: &Paper, root: &Root, place: (i32, i32), mark: char) -> Sketch {
+    paper.take_up(Pen { shape: "warning-disc", text: (svg::BACKGROUND, "warning-letter"), ..Pen::default() });
+    root.draw(&Circle::new(place, units(8.0), fill(svg::WARNING)))?;
+    root.draw_text(&mark.to_string(), &lettering(11.0, svg::BACKGROUND, true, HPos::Center), place)
 }
 
 /// The names at the lines' ends, pushed apart where they would overlap.
-fn draw_names(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
-    let mut ends: Vec<(f64, usize)> = chart
-        .lines
-        .iter()
-        .enumerate()
-        .filter_map(|(index, line)| Some((frame.y(line.points.last()?.y), index)))
-        .collect();
+fn draw_names(paper: &Paper, root: &Root, plot: &Plot, chart: &LineChart, frame: &Frame) -> Sketch {
+    let end = |line: &Line| line.points.last().map(|point| pixels(plot.map_coordinate(&(point.x, point.y)).1));
+    let mut ends: Vec<(f64, usize)> =
+        chart.lines.iter().enumerate().filter_map(|(index, line)| Some((end(line)?, index))).collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut lowest = f64::NEG_INFINITY;
     let floor = frame.bottom + 4.0;
@@ -269,11 +275,13 @@ fn draw_names(svg: &mut Svg, chart: &LineChart, frame: &Frame) {
         let place = y.min(floor - NAME_HEIGHT * n_below).max(lowest + NAME_HEIGHT).max(TOP - overflow);
         lowest = place;
         let line = &chart.lines[*index];
-        let style = ink(13.0, STYLES[*index % STYLES.len()].0, "line-name");
-        let style = if line.is_bold { style.bold() } else { style };
+        let colour = STYLES[*index % STYLES.len()].0;
         let shown = text::wrap(&line.name, RIGHT - 24.0, 13.0, line.is_bold, 1).concat();
-        svg.text(frame.right + 14.0, place + 4.0, Anchor::Start, style, &shown);
+        paper.take_up(Pen { text: (colour, "line-name"), ..Pen::default() });
+        let style = lettering(13.0, colour, line.is_bold, HPos::Left);
+        root.draw_text(&shown, &style, (units(frame.right + 14.0), units(place)))?;
     }
+    Ok(())
 }
 
 /// The chart in words, for those who cannot see it.
@@ -333,6 +341,7 @@ mod tests {
     fn a_chart_can_be_drawn_and_its_text_is_escaped() {
         let drawn = lines(&chart(true));
         assert!(drawn.contains("&lt;after&gt;") && drawn.contains(">L</text>"), "{drawn}");
+        assert!(drawn.contains(">60%</text>") && drawn.contains(">1</text>"), "both axes have numbers: {drawn}");
         assert!(super::super::png(&drawn, 960).unwrap().len() > 1000);
     }
 

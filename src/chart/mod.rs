@@ -6,6 +6,7 @@
 //! [`RoseChart::of_summary`] fills; [`ComparisonCharts`] draws all that belong to a comparison. The ids in a picture begin with
 //! `rose-`, so that a page that holds several can tell them apart.
 
+mod axes;
 #[cfg(test)]
 pub(crate) mod comparison_samples;
 mod families;
