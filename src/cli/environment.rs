@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::api::Secret;
 use crate::domain::text;
-use crate::model::weights::HashMemory;
+use crate::model::checkpoint::weights::HashMemory;
 
 /// The first of `names` that is set and not empty, in the process's environment or else in `.env`.
 fn value(names: &[&'static str]) -> Option<(&'static str, String)> {

@@ -11,7 +11,7 @@ use super::data::Progress;
 use super::{environment, results};
 use crate::api::{HubClient, HubEvent};
 use crate::dataset::DatasetHub;
-use crate::model::weights::Hub;
+use crate::model::checkpoint::weights::Hub;
 
 /// How models, encoders and adapters that are named as on the hub are found.
 #[derive(Args, Clone, Debug)]

@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::results::Format;
-use crate::model::encoders::ENCODERS;
-use crate::model::mllm::FAMILIES;
-use crate::model::template::BUILT_IN;
+use crate::model::families::FAMILIES;
+use crate::model::text::template::BUILT_IN;
+use crate::model::vision::encoders::ENCODERS;
 
 /// `emt models`.
 #[derive(Args, Debug)]

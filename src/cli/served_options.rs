@@ -9,7 +9,7 @@ use super::eval::EvalOptions;
 use super::{environment, extra_body};
 use crate::api::ChatConfig;
 use crate::eval::refuse_equal_names;
-use crate::model::served::{ServedName, ServerRequest};
+use crate::model::run::served::{ServedName, ServerRequest};
 
 /// Fields that a flag of their own sets.
 const TAKEN_FIELDS: [(&str, &str); 3] =

@@ -7,7 +7,7 @@ use super::{
     ClassComparison, ConfusionShift, Errors, Funnel, GainedImage, JudgeAgreement, JudgeComparison, LostImage,
     PairTable, Transition, bare_answer,
 };
-use crate::domain::{DatasetSpec, ErrorKind, Outcome, Trial, Verdict};
+use crate::domain::{DatasetSpec, ErrorKind, Judgement, Outcome, Trial};
 use crate::stats::{PairCells, cohen_kappa, holm, mcnemar_exact};
 
 /// So many shifts of confusion are kept.
@@ -208,7 +208,7 @@ fn choice(trial: Option<&Trial>) -> Option<(String, bool)> {
 /// What `judge` alone makes of a trial: `undecided` is incorrect, no verdict is unscored.
 fn graded_by(trial: &Trial, judge: &str) -> Option<bool> {
     let verdict = trial.verdicts.iter().find(|verdict| verdict.judge == judge)?;
-    verdict.result.as_ref().ok().map(|&verdict| verdict == Verdict::Correct)
+    verdict.result.as_ref().ok().map(|&verdict| verdict == Judgement::Correct)
 }
 
 fn judge_names<'a>(trials: impl Iterator<Item = &'a Trial>) -> BTreeSet<&'a str> {

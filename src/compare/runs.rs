@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
     use crate::compare::testing::{RIGHT, UNREADABLE, WRONG, spec, spec_with_probe, trial};
-    use crate::domain::{ErrorCode, JudgeVerdict, ProbeClassifier, Subject, UnscoredReason, Verdict};
+    use crate::domain::{ErrorCode, JudgeVerdict, Judgement, ProbeClassifier, Subject, UnscoredReason};
 
     const FAILED: Outcome = Outcome::Unscored(UnscoredReason::JudgeFailed);
 
@@ -288,16 +288,16 @@ mod tests {
     #[test]
     fn each_judge_alone_grades_the_same_pairs() {
         let (mut before, mut after) = runs();
-        let give = |trials: &mut [Trial], by_llm: fn(usize) -> Option<Verdict>| {
+        let give = |trials: &mut [Trial], by_llm: fn(usize) -> Option<Judgement>| {
             for (n, trial) in trials.iter_mut().filter(|trial| trial.mode == Mode::Generate).enumerate() {
                 let verdict = |judge: &str, result| JudgeVerdict { judge: judge.into(), result, reply: None };
-                let by_rules = if trial.outcome == RIGHT { Verdict::Correct } else { Verdict::Undecided };
+                let by_rules = if trial.outcome == RIGHT { Judgement::Correct } else { Judgement::Undecided };
                 trial.verdicts.push(verdict("rules", Ok(by_rules)));
                 trial.verdicts.push(verdict("llm", by_llm(n).ok_or_else(|| "no answer".to_owned())));
             }
         };
-        give(&mut before, |_| Some(Verdict::Incorrect));
-        give(&mut after, |n| (n > 0).then_some(Verdict::Correct));
+        give(&mut before, |_| Some(Judgement::Incorrect));
+        give(&mut after, |n| (n > 0).then_some(Judgement::Correct));
         let found = compared(&before, &after);
         let names: Vec<&str> = found.judges.iter().map(|judge| judge.judge.as_str()).collect();
         assert_eq!(names, ["llm", "rules"]);

@@ -41,4 +41,4 @@ pub use sample::{Sample, select};
 pub use thought::{SplitReply, ends_in_thought, with_thought_opened};
 pub use training_spec::{Decay, LoraShape, Method, TrainingDatasetSpec, TrainingNumbers, TrainingSpec};
 pub use trial::{FewerShots, Mode, N_SCORES_KEPT, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
-pub use verdict::{JudgeKind, JudgeVerdict, Verdict};
+pub use verdict::{JudgeKind, JudgeVerdict, Judgement};

@@ -6,7 +6,7 @@ use strum::IntoStaticStr;
 /// Does the answer mean the label?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Judgement {
     /// It does.
     Correct,
     /// It does not.
@@ -38,7 +38,7 @@ pub struct JudgeVerdict {
     /// The name of a [`JudgeKind`].
     pub judge: String,
     /// The verdict, or the error as shown to people.
-    pub result: Result<Verdict, String>,
+    pub result: Result<Judgement, String>,
     /// A language model's reply, verbatim.
     pub reply: Option<String>,
 }

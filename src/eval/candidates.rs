@@ -7,10 +7,10 @@ use anyhow::{Result, bail};
 use super::loaded::{AdapterRequest, SubjectsRequest};
 use crate::compare::{self, FieldDifference};
 use crate::domain::RunSet;
-use crate::model::mllm::{Dialogue, MllmPlan, ModelSettings, OpenedModel, Overrides};
-use crate::model::preprocess::ImageProcessor;
-use crate::model::tower::TOWER;
-use crate::model::weights::{Adapter, Canonical, Checkpoint, Role};
+use crate::model::checkpoint::weights::{Adapter, Canonical, Checkpoint, Role};
+use crate::model::families::{Dialogue, MllmPlan, ModelSettings, OpenedModel, Overrides};
+use crate::model::vision::preprocess::ImageProcessor;
+use crate::model::vision::tower_comparison::TOWER;
 
 /// An adapter that found its base.
 pub(super) struct OpenedAdapter {

@@ -14,11 +14,11 @@ use super::task::{Task, TaskId};
 use crate::api::{ChatError, ChatReply, ChatRequest, Part};
 use crate::dataset::{Dataset, png};
 use crate::domain::{Mode, N_SCORES_KEPT, RunId, RunSet, ScoredLabel, SplitReply};
-use crate::model::preprocess::ImageInput;
-use crate::model::scoring::{ranking, shares};
-use crate::model::served::{LabelScoring, LabelTokens, Server, label_tokens, scores};
-use crate::model::subjects::{ImageAnswers, LabelChoice};
-use crate::model::zero_shot::{EmbeddedLabels, ZeroShot};
+use crate::model::run::scoring::{ranking, shares};
+use crate::model::run::served::{LabelScoring, LabelTokens, Server, label_tokens, scores};
+use crate::model::run::subjects::{ImageAnswers, LabelChoice};
+use crate::model::vision::preprocess::ImageInput;
+use crate::model::vision::zero_shot::{EmbeddedLabels, ZeroShot};
 
 /// So long a reply is waited for before there is a look at anything else.
 const WAIT: Duration = Duration::from_millis(50);

@@ -7,9 +7,9 @@ use anyhow::Result;
 use super::plan::SampleWork;
 use crate::domain::RunSet;
 use crate::model::Placement;
-use crate::model::features::{Features, ImageVector};
-use crate::model::mllm::Seen;
-use crate::model::subjects::Subjects;
+use crate::model::families::Seen;
+use crate::model::run::features::{ImageVector, TowerFeatures};
+use crate::model::run::subjects::Subjects;
 use crate::record::{FeatureCache, FeatureKey};
 
 /// What decides the numbers of features beside the image: see [`computed_by`].
@@ -38,8 +38,8 @@ impl RunFeatures {
     }
 
     /// What is known of what the towers make of an image of this `content`, as far as `work` needs it.
-    pub fn known(&self, content: &str, work: &SampleWork) -> Features {
-        let mut known = Features::default();
+    pub fn known(&self, content: &str, work: &SampleWork) -> TowerFeatures {
+        let mut known = TowerFeatures::default();
         let lookers = work.models().union(work.probe);
         for (number, (_, origin)) in
             self.towers.iter().enumerate().filter(|(_, (runs, _))| !runs.intersection(lookers).is_empty())
@@ -61,7 +61,7 @@ impl RunFeatures {
     }
 
     /// Keeps what was `made` of an image of this `content`.
-    pub fn keep(&self, content: &str, made: &Features) -> Result<()> {
+    pub fn keep(&self, content: &str, made: &TowerFeatures) -> Result<()> {
         for ((_, origin), seen) in self.towers.iter().zip(&made.seen) {
             if let Some(seen) = seen {
                 self.cache.put(&FeatureKey::new(origin, content), &seen.to_bytes()?);

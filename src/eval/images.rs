@@ -12,12 +12,12 @@ use super::timing::{Stage, Stages};
 use crate::api::Part;
 use crate::dataset::{UnreadableImage, png};
 use crate::domain::RgbImage;
-use crate::model::features::Features;
-use crate::model::preprocess::{ImageInput, ImageProcessor, Preprocessor};
-use crate::model::subjects::BASE_VIEW;
+use crate::model::run::features::TowerFeatures;
+use crate::model::run::subjects::BASE_VIEW;
+use crate::model::vision::preprocess::{ImageInput, ImageProcessor, Preprocessor};
 
 /// An image as the subjects see it.
-pub(super) struct Prepared {
+pub(super) struct PreparedImage {
     /// `blake3:…` of the decoded pixels.
     pub content: String,
     /// For the models, by view; `None` where nobody who is asked has it.
@@ -25,7 +25,7 @@ pub(super) struct Prepared {
     /// For the encoder, where it differs from the base's.
     pub for_encoder: Option<ImageInput>,
     /// What is known of what towers make of it.
-    pub known: Features,
+    pub known: TowerFeatures,
 }
 
 /// An image as a server and the encoder beside it see it.
@@ -70,9 +70,9 @@ pub(super) struct Preparation {
 }
 
 impl Prepare for Preparation {
-    type Image = Prepared;
+    type Image = PreparedImage;
 
-    fn prepare(&self, image: &RgbImage, content: String, work: &SampleWork) -> Prepared {
+    fn prepare(&self, image: &RgbImage, content: String, work: &SampleWork) -> PreparedImage {
         let (base, asks_encoder) = (&self.views[BASE_VIEW], !work.encoder.is_empty());
         let apart = |encoder: &&Preprocessor| !base.agrees_with(encoder, image.width(), image.height());
         let for_encoder = self.encoder.as_ref().filter(|_| asks_encoder).filter(apart);
@@ -83,7 +83,7 @@ impl Prepare for Preparation {
             (is_seen(view) || view == BASE_VIEW && serves_encoder).then(|| processor.prepare(image))
         });
         let known = self.features.as_ref().map(|features| features.known(&content, work)).unwrap_or_default();
-        Prepared {
+        PreparedImage {
             content,
             for_models: for_models.collect(),
             for_encoder: for_encoder.map(|encoder| encoder.prepare(image)),

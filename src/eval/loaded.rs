@@ -14,17 +14,19 @@ use super::subjects::LocalRespondent;
 use crate::compare::{self, FieldDifference};
 use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunId};
 use crate::model::Placement;
-use crate::model::encoders::OpenedEncoder;
-use crate::model::features::computed_by;
-use crate::model::generation_config::GenerationChoice;
-use crate::model::memory::{self, MemoryNeed};
-use crate::model::mllm::{self, ModelSettings, OpenedModel};
-use crate::model::overlay::Overlay;
-use crate::model::preprocess::{ImageProcessor, PixelLimits};
-use crate::model::scoring::LabelTrie;
-use crate::model::subjects::{Subjects, TowerKeys};
-use crate::model::tower::{self, TOWER, TowerComparison};
-use crate::model::weights::{Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded};
+use crate::model::checkpoint::overlay::Overlay;
+use crate::model::checkpoint::weights::{Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded};
+use crate::model::families;
+use crate::model::families::{ModelSettings, OpenedModel};
+use crate::model::run::features::computed_by;
+use crate::model::run::generation_config::GenerationChoice;
+use crate::model::run::memory::{self, MemoryNeed};
+use crate::model::run::scoring::LabelTrie;
+use crate::model::run::subjects::{Subjects, TowerKeys};
+use crate::model::vision::encoders::OpenedEncoder;
+use crate::model::vision::preprocess::{ImageProcessor, PixelLimits};
+use crate::model::vision::tower_comparison;
+use crate::model::vision::tower_comparison::{TOWER, TowerComparison};
 use crate::record::FeatureCache;
 
 /// Which encoder stands beside the model.
@@ -117,7 +119,7 @@ impl OpenedSubjects {
     pub fn open(request: &SubjectsRequest) -> Result<Self> {
         let hub = request.hub;
         let checkpoint = hub.find(request.model, Role::Model)?.open(Miniature::Model)?;
-        let family = mllm::family_of(&checkpoint)?;
+        let family = families::family_of(&checkpoint)?;
         let named = (family.tower_reference)(&checkpoint);
         let found = match &named {
             Some(name) => {
@@ -158,7 +160,7 @@ impl OpenedSubjects {
         let encoder = match encoder_at.filter(|_| request.is_zero_shot) {
             Some(at) => {
                 let encoder = OpenedEncoder::open(at.open(Miniature::Encoder)?)?;
-                let comparison = tower::compare(&model.weights, &encoder.weights)?;
+                let comparison = tower_comparison::compare(&model.weights, &encoder.weights)?;
                 Some((encoder, comparison))
             }
             None => None,
@@ -240,12 +242,12 @@ impl OpenedSubjects {
     }
 
     /// The rendered prompt of a question to the model of `run`, before anything is loaded.
-    pub fn render(&self, run: RunId, question: &str) -> Result<mllm::RenderedPrompt> {
+    pub fn render(&self, run: RunId, question: &str) -> Result<families::RenderedPrompt> {
         self.reading(run).dialogue.render(question)
     }
 
     /// The labels of a dataset as the model of `run` would say them after its prompt, before anything is loaded.
-    pub fn label_trie(&self, run: RunId, prompt: &mllm::RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
+    pub fn label_trie(&self, run: RunId, prompt: &families::RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
         self.reading(run).dialogue.label_trie(prompt, labels)
     }
 
@@ -428,7 +430,7 @@ impl OpenedSubjects {
         let hash = match self.tower_hash.get() {
             Some(hash) => hash,
             None => {
-                let hash = tower::hash(&self.model.weights)?;
+                let hash = tower_comparison::hash(&self.model.weights)?;
                 self.tower_hash.get_or_init(|| hash)
             }
         };

@@ -22,7 +22,7 @@ use super::trials::{CAPTION, GENERATED, PROBED, SCORED, ZERO_SHOT, chosen, held_
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, Response, RunId, Subject, Trial, UnscoredReason};
 use crate::judging::{JudgeNotice, Panel};
-use crate::model::subjects::ImageAnswers;
+use crate::model::run::subjects::ImageAnswers;
 use crate::record::RunFolder;
 
 /// Everything that a run needs, ready.

@@ -11,11 +11,11 @@ use super::loaded::EncoderChoice;
 use super::respondent::{Description, Loaded, Opened, RunDescription, SERVER, WARNINGS};
 use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunId, RunSet};
 use crate::model::Placement;
-use crate::model::encoders::OpenedEncoder;
-use crate::model::preprocess::ImageProcessor;
-use crate::model::served::{LabelScoring, ServedName, Server, ServerRequest};
-use crate::model::weights::{Hub, Miniature, Role};
-use crate::model::zero_shot::ZeroShot;
+use crate::model::checkpoint::weights::{Hub, Miniature, Role};
+use crate::model::run::served::{LabelScoring, ServedName, Server, ServerRequest};
+use crate::model::vision::encoders::OpenedEncoder;
+use crate::model::vision::preprocess::ImageProcessor;
+use crate::model::vision::zero_shot::ZeroShot;
 use crate::record::FeatureCache;
 
 /// What a person asked for.

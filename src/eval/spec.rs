@@ -4,7 +4,7 @@ use super::probe::Shots;
 use super::trials::CAPTION;
 use crate::dataset::Dataset;
 use crate::domain::{DatasetSpec, Mode, Prompt, Subject, SubjectPrompt};
-use crate::model::mllm::RenderedPrompt;
+use crate::model::families::RenderedPrompt;
 
 /// Which captions stand for a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use super::candidates::idle;
 use super::features::RunFeatures;
-use super::images::{ImageSource, Preparation, Prepared, PreparedBatch, PreparedSample};
+use super::images::{ImageSource, Preparation, PreparedBatch, PreparedImage, PreparedSample};
 use super::plan::SampleWork;
 use super::probe::{ProbeChoice, TowerProbes};
 use super::respondent::{Asked, Respondent};
@@ -15,7 +15,7 @@ use super::task::{Task, TaskId};
 use super::timing::Stage;
 use crate::dataset::UnreadableImage;
 use crate::domain::{Mode, RunId, RunSet};
-use crate::model::subjects::{ImageAnswers, ImageRow, Questions, Subjects};
+use crate::model::run::subjects::{ImageAnswers, ImageRow, Questions, Subjects};
 
 /// A sample with what was answered.
 pub(super) struct AnsweredSample {
@@ -85,7 +85,7 @@ impl LocalRespondent {
     }
 
     /// Answers one batch.
-    fn answer(&mut self, batch: PreparedBatch<Prepared>) -> Result<AnsweredBatch> {
+    fn answer(&mut self, batch: PreparedBatch<PreparedImage>) -> Result<AnsweredBatch> {
         let rows: &[ImageRow] = &batch
             .samples
             .iter()

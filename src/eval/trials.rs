@@ -4,7 +4,7 @@ use crate::dataset::Dataset;
 use crate::domain::{
     ErrorCode, Mode, Outcome, PriorCorrected, Response, ScoredLabel, SplitReply, Stop, Subject, Trial, UnscoredReason,
 };
-use crate::model::subjects::LabelChoice;
+use crate::model::run::subjects::LabelChoice;
 use crate::taxonomy::is_same_name;
 
 /// The prompt's name in an encoder's trials.

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use super::trainable::seeded;
 use crate::dataset::Dataset;
 use crate::domain::select;
-use crate::model::mllm::{Dialogue, RenderedPrompt};
+use crate::model::families::{Dialogue, RenderedPrompt};
 
 /// The answer that a model is trained to give; `{label}` and `{noun}` stand for the sample's.
 #[derive(Clone, Debug, PartialEq, Eq)]

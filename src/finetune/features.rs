@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::example::{Item, TrainingSet};
 use crate::domain::RgbImage;
 use crate::model::Placement;
-use crate::model::mllm::{Model, Seen};
-use crate::model::preprocess::ImageInput;
+use crate::model::families::{Model, Seen};
+use crate::model::vision::preprocess::ImageInput;
 use crate::record::{FeatureCache, FeatureKey};
 
 /// Bytes of features that are kept; what does not fit is computed again each time it is needed.

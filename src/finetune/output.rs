@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::method::Method;
 use super::optimizer::AdamW;
 use super::trainable::{Trainable, TrainableConfig};
-use crate::model::weights::{
+use crate::model::checkpoint::weights::{
     Canonical, Checkpoint, NamedTensor, Weights, read_tensors, safetensors_bytes, torch_archive_bytes,
 };
 use crate::record::OutputFile;

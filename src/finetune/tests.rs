@@ -10,11 +10,11 @@ use super::*;
 use crate::dataset::{self, Catalog, DataRoots, Dataset, OpenRequest};
 use crate::domain::RgbImage;
 use crate::model::Placement;
-use crate::model::mllm::{FAMILIES, OpenedModel, Seen};
-use crate::model::overlay::Overlay;
-use crate::model::scoring::score;
-use crate::model::weights::testing::{read_json, shared};
-use crate::model::weights::{Adapter, Checkpoint};
+use crate::model::checkpoint::overlay::Overlay;
+use crate::model::checkpoint::weights::testing::{read_json, shared};
+use crate::model::checkpoint::weights::{Adapter, Checkpoint};
+use crate::model::families::{FAMILIES, OpenedModel, Seen};
+use crate::model::run::scoring::score;
 
 const LORA: LoraShape = LoraShape { rank: 4, alpha: 8.0, dropout: 0.0 };
 

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
 
 use super::method::{LoraShape, Method};
+use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
+use crate::model::checkpoint::weights::Weights;
 use crate::model::layers::{Dropout, StepCounter};
-use crate::model::overlay::{LowRankUpdate, Overlay};
-use crate::model::weights::Weights;
 
 const PROJECTOR: &str = "multi_modal_projector.";
 const LAYERS: &str = "language_model.layers.";

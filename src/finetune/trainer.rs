@@ -13,8 +13,8 @@ use super::method::Hyperparameters;
 use super::optimizer::{self, AdamW};
 use super::trainable::{Parameter, Trainable};
 use crate::model::Placement;
+use crate::model::families::{ForcedAnswer, ImagePrompt, Model, OpenedModel, RenderedPrompt, Seen};
 use crate::model::layers::{StepCounter, Watched, add};
-use crate::model::mllm::{ForcedAnswer, ImagePrompt, Model, OpenedModel, RenderedPrompt, Seen};
 
 /// One example of a batch.
 #[derive(Clone, Debug)]

@@ -114,7 +114,7 @@ impl Spending {
 
 /// One dataset of a sequence.
 #[derive(Clone)]
-struct Course {
+struct DatasetCourse {
     dataset: String,
     policy: DatasetPolicy,
     look: Look,
@@ -139,7 +139,7 @@ enum State {
 #[derive(Clone)]
 pub struct Sequence {
     policy: Policy,
-    courses: Vec<Course>,
+    courses: Vec<DatasetCourse>,
     spending: Spending,
     n_family: usize,
     n_rejected: usize,
@@ -148,9 +148,9 @@ pub struct Sequence {
 impl Sequence {
     /// A sequence over `datasets`, each with the most samples that it may ask about.
     pub fn new(policy: Policy, datasets: &[(String, usize)]) -> Self {
-        let courses: Vec<Course> = datasets
+        let courses: Vec<DatasetCourse> = datasets
             .iter()
-            .map(|(dataset, n_max)| Course {
+            .map(|(dataset, n_max)| DatasetCourse {
                 dataset: dataset.clone(),
                 policy: policy.of(dataset).clone(),
                 look: Look { number: 1, schedule: Schedule::sequential(*n_max) },
@@ -173,7 +173,7 @@ impl Sequence {
 
     /// The datasets, with the most samples of each, that could not pass even if no answer changed.
     pub fn unreachable(&self) -> Vec<(&str, usize)> {
-        let cannot_pass = |course: &&Course| {
+        let cannot_pass = |course: &&DatasetCourse| {
             let (policy, n) = (&course.policy, course.look.n_max());
             let last = Look { number: course.look.n_looks(), schedule: course.look.schedule.clone() };
             let is_tested = !policy.ignore && !policy.tuned_on;
@@ -185,7 +185,7 @@ impl Sequence {
 
     /// The datasets whose next look waits for evidence, with the samples that it needs; empty when all is decided.
     pub fn open(&self) -> Vec<(&str, usize)> {
-        let is_open = |course: &&Course| matches!(course.state, State::Open) && !course.policy.ignore;
+        let is_open = |course: &&DatasetCourse| matches!(course.state, State::Open) && !course.policy.ignore;
         self.courses.iter().filter(is_open).map(|course| (course.dataset.as_str(), course.look.n_samples())).collect()
     }
 

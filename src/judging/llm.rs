@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::JudgePrompt;
 use super::prompt::Template;
 use crate::api::{ChatConfig, ChatError, ChatReply, ChatRequest, Finish, Message};
-use crate::domain::{JudgeKind, JudgeSpec, JudgeVerdict, SplitReply, UnscoredReason, Verdict};
+use crate::domain::{JudgeKind, JudgeSpec, JudgeVerdict, Judgement, SplitReply, UnscoredReason};
 use crate::taxonomy::RULES_VERSION;
 
 /// So many characters of a reply are kept.
@@ -161,9 +161,9 @@ impl Ruling {
     /// What an earlier part of the run knew; `None` where that settles nothing.
     pub(super) fn remembered(verdict: &JudgeVerdict) -> Option<Self> {
         let unscored = match (&verdict.result, &verdict.reply) {
-            (Ok(Verdict::Correct | Verdict::Incorrect), _) => None,
+            (Ok(Judgement::Correct | Judgement::Incorrect), _) => None,
             (Err(_), Some(_)) => Some(UnscoredReason::JudgeUnparsable),
-            (Ok(Verdict::Undecided) | Err(_), _) => return None,
+            (Ok(Judgement::Undecided) | Err(_), _) => return None,
         };
         (verdict.judge == JudgeKind::Llm.name()).then(|| Self { verdict: verdict.clone(), unscored })
     }

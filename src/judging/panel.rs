@@ -12,7 +12,7 @@ use super::JudgePrompt;
 use super::llm::{LlmJudge, Ruling, excerpt, mend_of_reply};
 use super::prompt::{FIXED_LABEL, FIXED_WRONG, Template, normalise};
 use crate::api::{ChatClient, ChatCounters, ChatError, ChatReply};
-use crate::domain::{ErrorCode, JudgeKind, JudgeSpec, JudgeVerdict, LabelSet, Outcome, Verdict};
+use crate::domain::{ErrorCode, JudgeKind, JudgeSpec, JudgeVerdict, Judgement, LabelSet, Outcome};
 use crate::taxonomy::{Finding, Grader, RULES_VERSION, Reading};
 
 /// What judging needs to know of a dataset.
@@ -153,12 +153,12 @@ impl From<String> for JudgeNotice {
 }
 
 /// The answers of the fixed questions, with the right verdict on each.
-const FIXED_ANSWERS: [(&str, Verdict); 2] = [(FIXED_LABEL, Verdict::Correct), (FIXED_WRONG, Verdict::Incorrect)];
+const FIXED_ANSWERS: [(&str, Judgement); 2] = [(FIXED_LABEL, Judgement::Correct), (FIXED_WRONG, Judgement::Incorrect)];
 
 /// What a fixed question showed.
 enum Checked {
     /// The judge's verdict and its reply.
-    Verdict(Verdict, String),
+    Judgement(Judgement, String),
     /// There is no verdict; perhaps with what a person should know.
     Nothing(Option<String>),
 }
@@ -166,8 +166,8 @@ enum Checked {
 /// A verdict on a fixed question.
 struct FixedReply {
     answer: &'static str,
-    expected: Verdict,
-    verdict: Verdict,
+    expected: Judgement,
+    verdict: Judgement,
     reply: String,
 }
 
@@ -285,7 +285,7 @@ impl Panel {
         let key = PairKey { dataset, label, answer: text };
         let is_decisive = mode == JudgeMode::Llm || !reading.certain;
         match llm.ask(key, token, reading, is_decisive) {
-            Some(ruling) => Ok(Some(decide(mode, reading, ruling))),
+            Some(ruling) => Ok(Some(judged_by(mode, reading, ruling))),
             None => {
                 llm.collect(mode);
                 llm.send(&self.datasets, false);
@@ -371,7 +371,7 @@ impl Panel {
                 }
             };
             match llm.checked(completion, tolerance)? {
-                Checked::Verdict(verdict, reply) => verdicts.push(FixedReply { answer, expected, verdict, reply }),
+                Checked::Judgement(verdict, reply) => verdicts.push(FixedReply { answer, expected, verdict, reply }),
                 // The other question would tell no more.
                 Checked::Nothing(told) => return Ok(told.map(JudgeNotice::from)),
             }
@@ -430,7 +430,7 @@ impl LlmPanel {
         }
         let Ruling { verdict, .. } = Ruling::new(&self.template, completion);
         let error = match &verdict.result {
-            Ok(found) => return Ok(Checked::Verdict(*found, verdict.reply.unwrap_or_default())),
+            Ok(found) => return Ok(Checked::Judgement(*found, verdict.reply.unwrap_or_default())),
             Err(error) => error,
         };
         let reply = verdict.reply.as_deref().map_or(String::new(), |reply| format!(" with `{}`", excerpt(reply)));
@@ -459,7 +459,7 @@ impl LlmPanel {
             .collect();
         let hint = match (wrong.len(), &self.judge.prompt) {
             (2, JudgePrompt::File(_)) => {
-                let [right, wrong] = [Verdict::Correct, Verdict::Incorrect].map(|of| self.template.words_of(of));
+                let [right, wrong] = [Judgement::Correct, Judgement::Incorrect].map(|of| self.template.words_of(of));
                 format!(
                     "its verdicts are the wrong way round: --judge-prompt must ask for {right} where the answer is right, and for {wrong} else"
                 )
@@ -536,7 +536,7 @@ impl LlmPanel {
         if let PairState::Open { waiting, is_decisive } = &pair.state {
             self.n_waiting -= waiting.len();
             self.n_open_decisive -= usize::from(*is_decisive);
-            self.settled.extend(waiting.iter().map(|(token, reading)| (*token, decide(mode, *reading, &ruling))));
+            self.settled.extend(waiting.iter().map(|(token, reading)| (*token, judged_by(mode, *reading, &ruling))));
         }
         pair.state = PairState::Settled(ruling);
     }
@@ -562,10 +562,10 @@ fn outcome_of(reading: Reading) -> Outcome {
 }
 
 /// The outcome where a language model was asked.
-fn decide(mode: JudgeMode, reading: Reading, ruling: &Ruling) -> Judged {
+fn judged_by(mode: JudgeMode, reading: Reading, ruling: &Ruling) -> Judged {
     let by_llm = match (ruling.unscored, &ruling.verdict.result) {
         (Some(reason), _) => Outcome::Unscored(reason),
-        (None, Ok(Verdict::Correct)) => Outcome::Correct,
+        (None, Ok(Judgement::Correct)) => Outcome::Correct,
         // The code says how it is wrong; where the rules see nothing wrong, that is what is disputed.
         (None, _) => match reading.finding {
             Finding::Correct { .. } => Outcome::Incorrect(ErrorCode::Disputed),

@@ -4,7 +4,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::JudgedDataset;
 use crate::assets::judge_prompts;
-use crate::domain::{AnswerType, Label, LabelSet, Verdict};
+use crate::domain::{AnswerType, Judgement, Label, LabelSet};
 
 /// The prompt of a language-model judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ const NAMES: [&str; 5] = ["question", "label", "aliases", "classes", "answer"];
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     text: String,
-    words: &'static [(&'static str, Verdict)],
+    words: &'static [(&'static str, Judgement)],
 }
 
 /// The label of the fixed questions, and the right answer to them.
@@ -48,9 +48,10 @@ fn shown(word: &str) -> String {
     if word.ends_with("correct") { word.to_uppercase() } else { word.to_owned() }
 }
 
-const CORRECT_INCORRECT: [(&str, Verdict); 2] = [("correct", Verdict::Correct), ("incorrect", Verdict::Incorrect)];
-const YES_NO: [(&str, Verdict); 2] = [("yes", Verdict::Correct), ("no", Verdict::Incorrect)];
-const EITHER: [(&str, Verdict); 4] = [CORRECT_INCORRECT[0], CORRECT_INCORRECT[1], YES_NO[0], YES_NO[1]];
+const CORRECT_INCORRECT: [(&str, Judgement); 2] =
+    [("correct", Judgement::Correct), ("incorrect", Judgement::Incorrect)];
+const YES_NO: [(&str, Judgement); 2] = [("yes", Judgement::Correct), ("no", Judgement::Incorrect)];
+const EITHER: [(&str, Judgement); 4] = [CORRECT_INCORRECT[0], CORRECT_INCORRECT[1], YES_NO[0], YES_NO[1]];
 
 impl Template {
     pub(super) fn new(prompt: &JudgePrompt) -> Result<Self, PromptError> {
@@ -113,7 +114,7 @@ impl Template {
     }
 
     /// The words of one verdict, for people.
-    pub(super) fn words_of(&self, verdict: Verdict) -> String {
+    pub(super) fn words_of(&self, verdict: Judgement) -> String {
         let words = self.words.iter().filter(|(_, of)| *of == verdict).map(|(word, _)| shown(word));
         words.collect::<Vec<_>>().join(" or ")
     }
@@ -134,7 +135,7 @@ impl Template {
     }
 
     /// The verdict that a reply is; `None` where it is anything else, or anything more.
-    pub(super) fn read(&self, reply: &str) -> Option<Verdict> {
+    pub(super) fn read(&self, reply: &str) -> Option<Judgement> {
         let word = bare(reply).to_ascii_lowercase();
         self.words.iter().find(|(verdict_word, _)| *verdict_word == word).map(|(_, verdict)| *verdict)
     }
@@ -232,17 +233,17 @@ mod tests {
 
     use super::*;
 
-    fn check(prompt: &JudgePrompt, reply: &str) -> Option<Verdict> {
+    fn check(prompt: &JudgePrompt, reply: &str) -> Option<Judgement> {
         Template::new(prompt).unwrap().read(reply)
     }
 
     #[test]
     fn the_whole_reply_must_be_a_verdict() {
         for reply in ["Yes", "yes.", " YES \n", "\"Yes\"", "'yes'.", "**Yes**", "**Yes.**", "**Yes**.", "`yes`"] {
-            assert_eq!(check(&JudgePrompt::Emt, reply), Some(Verdict::Correct), "{reply}");
+            assert_eq!(check(&JudgePrompt::Emt, reply), Some(Judgement::Correct), "{reply}");
         }
         for reply in ["No", "no.", "\"No.\""] {
-            assert_eq!(check(&JudgePrompt::Emt, reply), Some(Verdict::Incorrect), "{reply}");
+            assert_eq!(check(&JudgePrompt::Emt, reply), Some(Judgement::Incorrect), "{reply}");
         }
         for reply in [
             "",
@@ -275,7 +276,7 @@ mod tests {
             "CORRECT</s>",
             "CORRECT.<|im_end|>\n",
         ] {
-            assert_eq!(check(&JudgePrompt::Strict, reply), Some(Verdict::Correct), "{reply}");
+            assert_eq!(check(&JudgePrompt::Strict, reply), Some(Judgement::Correct), "{reply}");
         }
         assert_eq!(check(&JudgePrompt::Strict, "\\boxed{CORRECT} or not"), None);
     }
@@ -286,10 +287,10 @@ mod tests {
         let template = Template::new(&own).unwrap();
         assert_eq!(template.fixed_question(FIXED_LABEL), "\"cat\"? cat of cat, dog");
         assert_eq!(template.fixed_question(FIXED_WRONG), "\"cat\"? dog of cat, dog");
-        assert_eq!(template.words_of(Verdict::Incorrect), "INCORRECT or no");
+        assert_eq!(template.words_of(Judgement::Incorrect), "INCORRECT or no");
         let strict = Template::new(&JudgePrompt::Strict).unwrap();
         assert!(strict.fixed_question(FIXED_LABEL).contains("Right label: \"cat\""));
-        assert_eq!(strict.words_of(Verdict::Correct), "CORRECT");
+        assert_eq!(strict.words_of(Judgement::Correct), "CORRECT");
         assert_eq!(
             (strict.expected().as_str(), Template::new(&JudgePrompt::Emt).unwrap().expected().as_str()),
             ("CORRECT or INCORRECT", "yes or no")
@@ -298,13 +299,13 @@ mod tests {
 
     #[test]
     fn each_prompt_has_its_own_words() {
-        assert_eq!(check(&JudgePrompt::Strict, "CORRECT"), Some(Verdict::Correct));
-        assert_eq!(check(&JudgePrompt::Strict, "Incorrect."), Some(Verdict::Incorrect));
+        assert_eq!(check(&JudgePrompt::Strict, "CORRECT"), Some(Judgement::Correct));
+        assert_eq!(check(&JudgePrompt::Strict, "Incorrect."), Some(Judgement::Incorrect));
         assert_eq!(check(&JudgePrompt::Strict, "yes"), None);
         assert_eq!(check(&JudgePrompt::Strict, "not correct"), None);
         let own = JudgePrompt::File("{label} {answer}".into());
-        assert_eq!(check(&own, "yes"), Some(Verdict::Correct));
-        assert_eq!(check(&own, "incorrect"), Some(Verdict::Incorrect));
+        assert_eq!(check(&own, "yes"), Some(Judgement::Correct));
+        assert_eq!(check(&own, "incorrect"), Some(Judgement::Incorrect));
     }
 
     #[test]
@@ -337,8 +338,8 @@ mod tests {
         fn any_reply_is_a_verdict_by_its_one_word_or_none(reply in "[YyEeSsNnOo.*\"'` \n]{0,12}|.{0,40}") {
             let word: String = reply.chars().filter(|c| c.is_alphabetic()).collect();
             match check(&JudgePrompt::Emt, &reply) {
-                Some(Verdict::Correct) => prop_assert!(word.eq_ignore_ascii_case("yes"), "{reply}"),
-                Some(Verdict::Incorrect) => prop_assert!(word.eq_ignore_ascii_case("no"), "{reply}"),
+                Some(Judgement::Correct) => prop_assert!(word.eq_ignore_ascii_case("yes"), "{reply}"),
+                Some(Judgement::Incorrect) => prop_assert!(word.eq_ignore_ascii_case("no"), "{reply}"),
                 _ => {}
             }
         }

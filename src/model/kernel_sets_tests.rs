@@ -4,10 +4,10 @@
 use std::process::Command;
 
 use super::kernels::{Kernels, NAMES};
-use super::weights::testing::shared;
+use crate::model::checkpoint::weights::testing::shared;
 
 /// Where the tests against references live.
-const MODULES: [&str; 2] = ["model::encoders::", "model::mllm::"];
+const MODULES: [&str; 2] = ["model::vision::encoders::", "model::families::"];
 
 #[test]
 fn every_reference_holds_with_every_set_of_kernels_that_the_processor_has() {

@@ -7,8 +7,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::layers::Watched;
-use super::mllm::{ImageEmbedding, Model, RenderedPrompt};
-use super::prefix::{Opening, Prefix, PromptRow};
+use crate::model::families::{ImageEmbedding, Model, RenderedPrompt};
+use crate::model::run::prefix::{Opening, Prefix, PromptRow};
 
 /// The tensors of a fixture's `reference.safetensors`.
 pub(crate) struct References(HashMap<String, Tensor>);

@@ -36,7 +36,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn verdict() -> impl Strategy<Value = JudgeVerdict> {
-    let verdicts = vec![Verdict::Correct, Verdict::Incorrect, Verdict::Undecided];
+    let verdicts = vec![Judgement::Correct, Judgement::Incorrect, Judgement::Undecided];
     let result = prop_oneof![prop::sample::select(verdicts).prop_map(Ok), text().prop_map(Err)];
     (text(), result, prop::option::of(text())).prop_map(|(judge, result, reply)| JudgeVerdict { judge, result, reply })
 }

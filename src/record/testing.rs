@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::{Manifest, Sitting, environment};
 use crate::domain::{
-    Answer, AnswerType, Computing, DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, JudgeVerdict, Label, Mode,
-    ModelSpec, Outcome, ProbeClassifier, ProbeShots, ProbeSpec, Response, RunSpec, Stop, Subject, SubjectPrompt, Trial,
-    Verdict,
+    Answer, AnswerType, Computing, DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, JudgeVerdict, Judgement,
+    Label, Mode, ModelSpec, Outcome, ProbeClassifier, ProbeShots, ProbeSpec, Response, RunSpec, Stop, Subject,
+    SubjectPrompt, Trial,
 };
 
 fn dataset(name: &str) -> DatasetSpec {
@@ -132,7 +132,7 @@ pub(super) fn trial(index: usize) -> Trial {
         scores: Vec::new(),
         prior_corrected: None,
         fewer_shots: Vec::new(),
-        verdicts: vec![JudgeVerdict { judge: "rules".into(), result: Ok(Verdict::Correct), reply: None }],
+        verdicts: vec![JudgeVerdict { judge: "rules".into(), result: Ok(Judgement::Correct), reply: None }],
         outcome: Outcome::Correct,
     }
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Answer, ErrorCode, ErrorKind, FewerShots, JudgeVerdict, Mode, Outcome, PriorCorrected, Response, ScoredLabel, Stop,
-    Subject, Trial, UnscoredReason, Verdict,
+    Answer, ErrorCode, ErrorKind, FewerShots, JudgeVerdict, Judgement, Mode, Outcome, PriorCorrected, Response,
+    ScoredLabel, Stop, Subject, Trial, UnscoredReason,
 };
 
 /// Why a line is no trial.
@@ -86,7 +86,7 @@ struct WireTrial {
 struct WireVerdict {
     judge: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    verdict: Option<Verdict>,
+    verdict: Option<Judgement>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

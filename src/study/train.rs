@@ -13,13 +13,15 @@ use crate::finetune::{
     Training, TrainingEnded, TrainingSet, Watcher,
 };
 use crate::model::Placement;
-use crate::model::features;
-use crate::model::generation_config::GenerationChoice;
-use crate::model::mllm::{self, MllmFamily, OpenedModel};
-use crate::model::overlay::Overlay;
-use crate::model::preprocess::PixelLimits;
-use crate::model::tower::{self, TOWER};
-use crate::model::weights::{Adapter, Checkpoint, HashMemory, Hub, Located, Miniature, Role};
+use crate::model::checkpoint::overlay::Overlay;
+use crate::model::checkpoint::weights::{Adapter, Checkpoint, HashMemory, Hub, Located, Miniature, Role};
+use crate::model::families;
+use crate::model::families::{MllmFamily, OpenedModel};
+use crate::model::run::features;
+use crate::model::run::generation_config::GenerationChoice;
+use crate::model::vision::preprocess::PixelLimits;
+use crate::model::vision::tower_comparison;
+use crate::model::vision::tower_comparison::TOWER;
 use crate::prompting::PromptTemplate;
 use crate::record::{FeatureCache, TrainingFolder};
 
@@ -150,7 +152,7 @@ impl Train<'_> {
     fn open_base(&self) -> Result<Base> {
         let hub = self.hub;
         let checkpoint = hub.find(self.model, Role::Model)?.open(Miniature::Model)?;
-        let family = mllm::family_of(&checkpoint)?;
+        let family = families::family_of(&checkpoint)?;
         let given: Option<Located> = self.tower.map(|tower| hub.find(tower, Role::Model)).transpose()?;
         let tower = match ((family.tower_reference)(&checkpoint), given) {
             (Some(_), Some(given)) => Some(given),
@@ -321,7 +323,8 @@ fn start(
     let adapter = dir.map(open).transpose()?;
     let computed_by = match keeps_features {
         true => {
-            let mut of = format!("{} {} {}", opened.family, opened.config_hash, tower::hash(&opened.weights)?);
+            let mut of =
+                format!("{} {} {}", opened.family, opened.config_hash, tower_comparison::hash(&opened.weights)?);
             if let Some(adapter) = adapter.as_ref().filter(|adapter| adapter.n_touched(TOWER) > 0) {
                 of.push_str(&format!("+{}", adapter.hash()?));
             }

@@ -63,7 +63,7 @@ pub struct Evidence {
 }
 
 /// The one finding for this evidence. `has_leak` changes codes, never whether the answer is correct.
-pub fn decide(evidence: &Evidence) -> Finding {
+pub fn weigh(evidence: &Evidence) -> Finding {
     let code = match evidence {
         Evidence { has_content: false, .. } => ErrorCode::Empty,
         Evidence { is_refusal: true, .. } => ErrorCode::Refusal,
@@ -149,7 +149,7 @@ mod tests {
         let all = every_evidence();
         assert_eq!(all.len(), 64 * 15);
         for evidence in all {
-            let code = match decide(&evidence) {
+            let code = match weigh(&evidence) {
                 Finding::Correct { .. } => None,
                 Finding::Error(code) => Some(code),
             };
@@ -163,9 +163,9 @@ mod tests {
         let mut n_changed = 0;
         for evidence in every_evidence() {
             let (with, without) = (Evidence { has_leak: true, ..evidence }, Evidence { has_leak: false, ..evidence });
-            let is_correct = |evidence: &Evidence| matches!(decide(evidence), Finding::Correct { .. });
+            let is_correct = |evidence: &Evidence| matches!(weigh(evidence), Finding::Correct { .. });
             assert_eq!(is_correct(&with), is_correct(&without));
-            n_changed += usize::from(decide(&with) != decide(&without));
+            n_changed += usize::from(weigh(&with) != weigh(&without));
         }
         assert!(n_changed > 0);
     }

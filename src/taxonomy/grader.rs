@@ -1,8 +1,8 @@
-//! From an answer to its code: the evidence is gathered here and weighed in [`decide`].
+//! From an answer to its code: the evidence is gathered here and weighed in [`weigh`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::decide::{Evidence, Finding, Labels, Relation, decide};
+use super::decide::{Evidence, Finding, Labels, Relation, weigh};
 use super::denial::{Denials, denials};
 use super::lexicon::{Lexicon, SynsetIndex};
 use super::tokens::{Token, fold, phrase, tokens};
@@ -11,7 +11,7 @@ use super::words::{
     APOLOGIES, CATEGORIES, NUMBER_WORDS, OPTIONS, REFUSALS, WEAK_REFUSALS, is_alternative, is_attributive,
     is_function_word, is_harmless_adjective, is_hedge, is_helping_verb, is_pronoun_one, takes_over_as_head,
 };
-use crate::domain::{AnswerType, LabelSet, Verdict};
+use crate::domain::{AnswerType, Judgement, LabelSet};
 
 /// From how many labels in prompt order a list is an echo, and from which share of the set. The thresholds are
 /// our own; no published one is known to us.
@@ -37,16 +37,16 @@ pub struct Reading {
 
 impl Reading {
     /// What the judge `rules` says when it alone decides: nothing is left open.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> Judgement {
         match self.finding {
-            Finding::Correct { .. } => Verdict::Correct,
-            Finding::Error(_) => Verdict::Incorrect,
+            Finding::Correct { .. } => Judgement::Correct,
+            Finding::Error(_) => Judgement::Incorrect,
         }
     }
 
     /// What the judge `rules` says beside another judge: undecided where it is not certain.
-    pub fn verdict_where_certain(&self) -> Verdict {
-        if self.certain { self.verdict() } else { Verdict::Undecided }
+    pub fn verdict_where_certain(&self) -> Judgement {
+        if self.certain { self.verdict() } else { Judgement::Undecided }
     }
 }
 
@@ -147,7 +147,7 @@ impl Grader {
             relation,
             has_residue: scan.residue.iter().any(|&at| !leaks.iter().any(|span| (span.start..span.end).contains(&at))),
         };
-        let finding = decide(&evidence);
+        let finding = weigh(&evidence);
         let names_ancestor = relation == Some(Relation::Ancestor)
             || scan.mentions.iter().flatten().any(|&mention| self.is_ancestor(mention, label));
         Reading { finding, certain: is_certain(&evidence, &scan), names_ancestor }
@@ -166,7 +166,7 @@ impl Grader {
             has_residue: false,
         };
         let names_ancestor = self.vocabulary.claims(named).iter().any(|&named| self.is_ancestor(named, label));
-        Reading { finding: decide(&evidence), certain: true, names_ancestor }
+        Reading { finding: weigh(&evidence), certain: true, names_ancestor }
     }
 
     fn scan(&self, answer: &str) -> Scan {

@@ -21,7 +21,7 @@ mod forms;
 #[cfg(test)]
 mod references;
 
-pub use decide::{Evidence, Finding, Labels, Relation, decide};
+pub use decide::{Evidence, Finding, Labels, Relation, weigh};
 pub use grader::{Grader, Reading};
 pub use lexicon::{Lexicon, LexiconError};
 pub use same::{SharedName, is_same_name, shared_names};

@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use emt::model::kernels::{
-    AttentionShape, Heads, Kernels, Number, PackedWeight, Part, Visible, WeightNumbers, attention_within, linear,
+    HeadShape, Heads, Kernels, Number, PackedWeight, Part, Visible, WeightNumbers, attention_within, linear,
 };
 use half::bf16;
 use rayon::prelude::*;
@@ -70,7 +70,7 @@ fn main() {
             if !is_wanted(&name) {
                 continue;
             }
-            let shape = AttentionShape { n_heads, n_kv_heads, head_size: HEAD_SIZE };
+            let shape = HeadShape { n_heads, n_kv_heads, head_size: HEAD_SIZE };
             let rows = random(batch * n_tokens * shape.row());
             let narrow_rows = narrow(&rows);
             let ranges: Vec<[u32; 2]> = (0..n_tokens as u32).map(|query| [0, query + 1]).collect();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use emt::model::Placement;
-use emt::model::mllm::OpenedModel;
-use emt::model::weights::Checkpoint;
+use emt::model::checkpoint::weights::Checkpoint;
+use emt::model::families::OpenedModel;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

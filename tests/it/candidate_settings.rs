@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use emt::model::weights::{Miniature, open_checkpoint};
+use emt::model::checkpoint::weights::{Miniature, open_checkpoint};
 use serde_json::{Value, json};
 
 use super::support::{self, Finished};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use emt::api::{ChatClient, ChatConfig, ChatError, ChatReply, ChatRequest, Finish, Message};
-use emt::model::served::{Constraint, label_tokens};
+use emt::model::run::served::{Constraint, label_tokens};
 use serde_json::Value;
 
 use super::chat::quick;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use emt::api::ChatConfig;
-use emt::domain::{AnswerType, ErrorCode, JudgeVerdict, Label, LabelSet, Outcome, UnscoredReason, Verdict};
+use emt::domain::{AnswerType, ErrorCode, JudgeVerdict, Judgement, Label, LabelSet, Outcome, UnscoredReason};
 use emt::judging::{JudgeMode, JudgePreset, JudgePrompt, Judged, JudgedDataset, LlmJudge, Panel, PanelConfig, Scope};
 use emt::taxonomy::{Grader, Lexicon};
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ fn each_way_in_which_a_judge_fails_leaves_the_trial_unscored_with_its_reason() {
         assert_eq!(judged.outcome, Outcome::Unscored(reason), "{shown}");
         assert_eq!(n_sent, n_requests, "{shown}");
         let [rules, llm] = judged.verdicts.as_slice() else { panic!("two judges were asked") };
-        assert_eq!((rules.judge.as_str(), &rules.result), ("rules", &Ok(Verdict::Undecided)));
+        assert_eq!((rules.judge.as_str(), &rules.result), ("rules", &Ok(Judgement::Undecided)));
         let text = llm.result.as_ref().expect_err("no verdict");
         assert!(text.contains(message), "{shown}: {text}");
     }
@@ -171,7 +171,7 @@ fn the_language_model_decides_and_the_rules_say_how_an_answer_is_wrong() {
     assert_eq!(judge_one(&mut panel, "a dog").outcome, Outcome::Incorrect(ErrorCode::Wrong));
     let disputed = judge_one(&mut panel, "cat");
     assert_eq!(disputed.outcome, Outcome::Incorrect(ErrorCode::Disputed));
-    let expected = JudgeVerdict { judge: "llm".into(), result: Ok(Verdict::Incorrect), reply: Some("No.".into()) };
+    let expected = JudgeVerdict { judge: "llm".into(), result: Ok(Judgement::Incorrect), reply: Some("No.".into()) };
     assert_eq!(disputed.verdicts, [expected]);
 }
 
@@ -230,7 +230,7 @@ fn what_an_earlier_part_of_the_run_knew_is_not_asked_again() {
     let mut panel = llm_panel(&server);
     let verdict =
         |result, reply: Option<&str>| JudgeVerdict { judge: "llm".into(), result, reply: reply.map(str::to_owned) };
-    panel.remember(0, CAT, " a dog", &verdict(Ok(Verdict::Incorrect), Some("no")));
+    panel.remember(0, CAT, " a dog", &verdict(Ok(Judgement::Incorrect), Some("no")));
     panel.remember(0, CAT, "a thing", &verdict(Err("the reply is not a verdict".into()), Some("maybe")));
     panel.remember(0, CAT, "a pet", &verdict(Err("the connection failed".into()), None));
     let known = panel.submit(1, 0, CAT, "a  dog").unwrap().expect("it is known");
@@ -291,7 +291,7 @@ fn what_a_budget_leaves_over_goes_to_answers_that_the_rules_decide() {
         assert!(panel.submit(token as u64, 0, CAT, answer).unwrap().is_none());
     }
     let all = settle(&mut panel);
-    assert!(all.values().all(|judged| judged.verdicts[1].result == Ok(Verdict::Correct)));
+    assert!(all.values().all(|judged| judged.verdicts[1].result == Ok(Judgement::Correct)));
     // The rules decide all the same.
     assert_eq!(all[&0].outcome, Outcome::Incorrect(ErrorCode::Wrong));
     assert_eq!(all[&2].outcome, Outcome::Correct);

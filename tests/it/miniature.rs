@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use emt::assets::embedded::MINIATURE;
 use emt::dataset::decode;
-use emt::model::weights::{Miniature, open_checkpoint};
+use emt::model::checkpoint::weights::{Miniature, open_checkpoint};
 
 use super::support::{emt, finish};
 

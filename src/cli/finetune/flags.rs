@@ -12,8 +12,8 @@ use super::super::judge_options::JudgeOptions;
 use super::super::reading::ReadingOptions;
 use super::super::results::names;
 use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
-use crate::model::preprocess::PixelLimits;
-use crate::model::weights::is_embedded;
+use crate::model::checkpoint::weights::is_embedded;
+use crate::model::vision::preprocess::PixelLimits;
 
 /// Flags of `emt finetune`.
 #[derive(Args, Debug)]

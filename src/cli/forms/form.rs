@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use crate::cli::served_options::is_address;
 use crate::cli::sources::is_embedded as is_embedded_dataset;
 use crate::judging::JudgeMode;
-use crate::model::weights::is_embedded;
+use crate::model::checkpoint::weights::is_embedded;
 
 /// A choice that decides which flags have an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

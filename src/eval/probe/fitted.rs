@@ -10,8 +10,8 @@ use super::Shots;
 use crate::dataset::Dataset;
 use crate::domain::{FewerShots, N_SCORES_KEPT, Outcome, RunSet, ScoredLabel, Trial, UnscoredReason};
 use crate::eval::trials::chosen;
-use crate::model::preprocess::ImageInput;
-use crate::model::subjects::Subjects;
+use crate::model::run::subjects::Subjects;
+use crate::model::vision::preprocess::ImageInput;
 use crate::stats::Probe;
 
 /// The probes of one dataset: one for each tower, since each run is probed on its own.

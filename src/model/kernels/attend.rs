@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::kept::{Kept, LeftRow, RowsByKept};
-use super::kv_buffer::{AttentionShape, Heads, RotaryRows, turned};
+use super::kv_buffer::{HeadShape, Heads, RotaryRows, turned};
 use super::math::exp;
 use super::memory::Shared;
 use super::simd::{LANES_MAX, Number, Simd, Task, first_lanes};
@@ -71,7 +71,7 @@ impl<'a> Mask<'a> {
 /// Some queries of the heads that share one head of keys.
 pub(super) struct Attend<'a, T, K> {
     pub(super) from: Heads<'a, T>,
-    pub(super) shape: AttentionShape,
+    pub(super) shape: HeadShape,
     pub(super) rotary: Option<RotaryRows<'a>>,
     pub(super) mask: Mask<'a>,
     pub(super) row: usize,

@@ -5,7 +5,7 @@ use super::attend::{Attend, AttendIn, Mask, Visible};
 use super::kept::Kept;
 use super::kept::KeptNumbers;
 use super::kv_append::{Append, KeptHead, head_sizes, n_scratch as n_scratch_of_append};
-use super::kv_buffer::{AttentionShape, Heads, KvBuffer, RotaryRows, check_angles};
+use super::kv_buffer::{HeadShape, Heads, KvBuffer, RotaryRows, check_angles};
 use super::memory::{Shared, n_floats, split_off, with_scratch, written};
 use super::simd::{Number, Simd, Task};
 use super::{Kernels, for_each};
@@ -51,7 +51,7 @@ pub fn attention<T: Number>(
 pub fn attention_within<T: Number>(
     kernels: Kernels,
     batch: usize,
-    shape: AttentionShape,
+    shape: HeadShape,
     [queries, keys, values]: [Heads<T>; 3],
     rotary: Option<[RotaryRows; 2]>,
     visible: Visible,
@@ -80,7 +80,7 @@ pub fn attention_within<T: Number>(
 #[derive(Clone, Copy)]
 struct All<'a, T> {
     batch: usize,
-    shape: AttentionShape,
+    shape: HeadShape,
     queries: Heads<'a, T>,
     rotary: Option<RotaryRows<'a>>,
     visible: Visible<'a>,
@@ -94,7 +94,7 @@ const N_ROWS_OF_A_BLOCK: usize = 60;
 impl<'a, T: Number> All<'a, T> {
     fn new(
         batch: usize,
-        shape: AttentionShape,
+        shape: HeadShape,
         queries: Heads<'a, T>,
         rotary: Option<RotaryRows<'a>>,
         visible: Visible<'a>,

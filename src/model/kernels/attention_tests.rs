@@ -17,8 +17,8 @@ pub(super) struct Case {
 }
 
 impl Case {
-    pub(super) fn shape(&self) -> AttentionShape {
-        AttentionShape { n_heads: self.n_kv_heads * self.group, n_kv_heads: self.n_kv_heads, head_size: self.head_size }
+    pub(super) fn shape(&self) -> HeadShape {
+        HeadShape { n_heads: self.n_kv_heads * self.group, n_kv_heads: self.n_kv_heads, head_size: self.head_size }
     }
 
     pub(super) fn n_positions(&self) -> usize {
@@ -48,7 +48,7 @@ impl Case {
 
     /// The answer to the queries of the added tokens, each of which sees what `added` says.
     pub(super) fn plainly(&self, rows: &[f32], angles: &[f32], added: &dyn Fn(usize, usize, usize) -> f64) -> Vec<f64> {
-        let AttentionShape { n_heads, n_kv_heads, head_size } = self.shape();
+        let HeadShape { n_heads, n_kv_heads, head_size } = self.shape();
         let n = self.n_positions();
         let head = |row: usize, position: usize, head: usize| {
             &rows[((row * n + position) * self.shape().row()) + head * head_size..][..head_size]
@@ -266,7 +266,7 @@ fn long_prompts_pass_block_after_block() {
 
 #[test]
 fn kept_rows_go_on_as_they_would_have_alone() {
-    let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_size: 6 };
+    let shape = HeadShape { n_heads: 2, n_kv_heads: 1, head_size: 6 };
     let mut random = fastrand::Rng::with_seed(9);
     let mut rows = |n: usize| -> Vec<f32> { (0..n * shape.row()).map(|_| random.f32()).collect() };
     let (before, after, scrap) = (rows(3 * 70), rows(2), rows(3));

@@ -385,7 +385,7 @@ fn a_query_that_is_no_number_spoils_its_own_head_alone() {
 }
 
 fn check_traces<T: Stored>(kernels: Kernels, n: usize) {
-    let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_size: 9 };
+    let shape = HeadShape { n_heads: 2, n_kv_heads: 1, head_size: 9 };
     let (good, _) = stored::<T>(&random((n + 1) * shape.row(), n as u64));
     let bad = vec![T::of(f32::NAN); 3 * shape.row()];
     let of = |is_spoilt: bool| {
@@ -418,7 +418,7 @@ fn what_was_forgotten_or_comes_later_leaves_no_trace_even_if_it_is_no_number() {
 }
 
 fn check_begun<T: Stored>(kernels: Kernels, n_before: usize) {
-    let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_size: 9 };
+    let shape = HeadShape { n_heads: 4, n_kv_heads: 2, head_size: 9 };
     let (batch, n_added) = (3, 2);
     let (before, _) = stored::<T>(&random(n_before * shape.row(), n_before as u64));
     let (added, _) = stored::<T>(&random(batch * n_added * shape.row(), 2));
@@ -480,7 +480,7 @@ fn heads_are_the_same_however_they_lie() {
 
 #[test]
 fn of_nothing_comes_nothing() {
-    let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_size: 5 };
+    let shape = HeadShape { n_heads: 2, n_kv_heads: 1, head_size: 5 };
     for kernels in Kernels::available() {
         let packed = PackedWeight::new(kernels, WeightNumbers::F32(&[1.0; 6]), 2, 3).unwrap();
         let part = Part { weight: &packed, bias: None };
@@ -510,7 +510,7 @@ fn of_nothing_comes_nothing() {
 
 #[test]
 fn sizes_that_disagree_are_refused_before_anything_is_read() {
-    let shape = AttentionShape { n_heads: 2, n_kv_heads: 1, head_size: 6 };
+    let shape = HeadShape { n_heads: 2, n_kv_heads: 1, head_size: 6 };
     let (x, angles) = (random(200, 1), random(200, 2));
     for kernels in Kernels::available() {
         let of = |n_out: usize, n_in: usize| {
@@ -559,7 +559,7 @@ fn sizes_that_disagree_are_refused_before_anything_is_read() {
 
 #[test]
 fn an_odd_head_has_no_halves_to_turn() {
-    let shape = AttentionShape { n_heads: 1, n_kv_heads: 1, head_size: 5 };
+    let shape = HeadShape { n_heads: 1, n_kv_heads: 1, head_size: 5 };
     let (rows, angles) = (random(2 * shape.row(), 1), random(5, 2));
     let rotary = Some(RotaryRows { cos: &angles, sin: &angles });
     let [_, keys, values] = Heads::side_by_side(&rows, 2, shape);

@@ -8,7 +8,7 @@ use super::{Kernels, for_each};
 
 /// Sizes of an attention layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttentionShape {
+pub struct HeadShape {
     /// Query heads.
     pub n_heads: usize,
     /// Key and value heads; divides `n_heads`.
@@ -17,7 +17,7 @@ pub struct AttentionShape {
     pub head_size: usize,
 }
 
-impl AttentionShape {
+impl HeadShape {
     /// Numbers of a row of queries, keys and values side by side.
     pub fn row(&self) -> usize {
         (self.n_heads + 2 * self.n_kv_heads) * self.head_size
@@ -39,8 +39,8 @@ pub struct Heads<'a, T> {
 
 impl<'a, T> Heads<'a, T> {
     /// Queries, keys and values of `rows` `(batch, tokens, queries + keys + values)`.
-    pub fn side_by_side(rows: &'a [T], n_tokens: usize, shape: AttentionShape) -> [Self; 3] {
-        let AttentionShape { n_heads, n_kv_heads, head_size } = shape;
+    pub fn side_by_side(rows: &'a [T], n_tokens: usize, shape: HeadShape) -> [Self; 3] {
+        let HeadShape { n_heads, n_kv_heads, head_size } = shape;
         let strides = [n_tokens * shape.row(), shape.row(), head_size];
         [0, n_heads, n_heads + n_kv_heads].map(|head| Self {
             numbers: rows,
@@ -72,7 +72,7 @@ impl<'a, T> Heads<'a, T> {
 pub struct KvBuffer {
     pub(super) kernels: Kernels,
     pub(super) batch: usize,
-    pub(super) shape: AttentionShape,
+    pub(super) shape: HeadShape,
     capacity: usize,
     pub(super) n_positions: usize,
     pub(super) numbers: KvNumbers, // each (batch, kv heads, numbers of a head)
@@ -83,7 +83,7 @@ impl KvBuffer {
     ///
     /// # Panics
     /// There is no such number of numbers.
-    pub fn new<T: Number>(kernels: Kernels, batch: usize, shape: AttentionShape, capacity: usize) -> Self {
+    pub fn new<T: Number>(kernels: Kernels, batch: usize, shape: HeadShape, capacity: usize) -> Self {
         let (keys, values) = head_sizes::<T::Kept>(capacity, shape.head_size, kernels.panel_and_lanes());
         let n_heads = batch.checked_mul(shape.n_kv_heads);
         // A product that wrapped around would give memory for less than is written.
@@ -98,7 +98,7 @@ impl KvBuffer {
     }
 
     /// Whether it is for `batch` rows of a layer of `shape`.
-    pub fn fits(&self, batch: usize, shape: AttentionShape) -> bool {
+    pub fn fits(&self, batch: usize, shape: HeadShape) -> bool {
         self.batch == batch && self.shape == shape
     }
 

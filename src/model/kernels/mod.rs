@@ -49,7 +49,7 @@ pub use backward::{
     Right, Term, activated_backward, attention_backward, column_sums, gated_backward, norm_backward,
     norm_weight_backward, product, transposed,
 };
-pub use kv_buffer::{AttentionShape, Heads, KvBuffer, RotaryRows};
+pub use kv_buffer::{HeadShape, Heads, KvBuffer, RotaryRows};
 pub use linear::{Part, gated, linear};
 pub use math::Activation;
 pub use norm::{layer_norm, rms_norm};

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::families::FAMILIES;
 use super::{DecoderState, LanguageModel, Pass};
 use crate::domain::closest;
-use crate::model::config::Config;
+use crate::model::checkpoint::config::Config;
 use crate::model::layers::{
     Activation, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, GatedMlp, LayerWatch, Linear,
     Loader, MultimodalRotary, MultimodalRotaryConfig, PassShape, RmsNorm, Rotary, RotaryConfig, Site, load_vocabulary,

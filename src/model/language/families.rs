@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::decoder::DecoderConfig;
 use super::{gemma, llama, mistral, phi3, qwen};
-use crate::model::config::Config;
+use crate::model::checkpoint::config::Config;
 
 /// Language models of one class of transformers: one line in [`FAMILIES`].
 pub(super) struct TextFamily {

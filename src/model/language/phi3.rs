@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use super::decoder::{DecoderConfig, Defaults};
 use super::families::TextFamily;
-use crate::model::config::Config;
+use crate::model::checkpoint::config::Config;
 use crate::model::layers::RotaryConfig;
 
 /// The line in the list of text families.

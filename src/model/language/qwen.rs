@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 
 use super::decoder::{DecoderConfig, Defaults, PositionsConfig};
 use super::families::TextFamily;
-use crate::model::config::Config;
+use crate::model::checkpoint::config::Config;
 use crate::model::layers::{Activation, MultimodalRotaryConfig, Sections};
 
 /// The line of Qwen2 in the list of text families.

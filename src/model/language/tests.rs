@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use super::{Decoder, DecoderConfig, DecoderState, LanguageModel, Pass, TokenInput};
 use crate::model::Placement;
-use crate::model::config::Config;
+use crate::model::checkpoint::config::Config;
+use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
+use crate::model::checkpoint::weights::testing::read_json;
+use crate::model::checkpoint::weights::{Adapter, Checkpoint, Weights, canonical_llava};
 use crate::model::layers::{Loader, causal_mask, left_padded_mask};
-use crate::model::overlay::{LowRankUpdate, Overlay};
-use crate::model::weights::testing::read_json;
-use crate::model::weights::{Adapter, Checkpoint, Weights, canonical_llava};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/text_families").join(name)

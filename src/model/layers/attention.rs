@@ -193,7 +193,7 @@ impl Attention {
         }
         let (batch, n_tokens, _) = query.dims3()?;
         check_mask(mask, batch, n_tokens, n_tokens)?;
-        let shape = kernels::AttentionShape { n_heads, n_kv_heads, head_size };
+        let shape = kernels::HeadShape { n_heads, n_kv_heads, head_size };
         let rotary = rotary.map(|rotary| rotary.keys.clone());
         let inputs = AttentionInputs { shape, mask: mask.cloned(), rotary };
         gradients::attention([&query, &key, &value], inputs)
@@ -235,7 +235,7 @@ impl Attention {
         cache: Option<&mut KvCache>,
     ) -> candle_core::Result<Tensor> {
         let AttentionShape { n_heads, n_kv_heads, head_size, .. } = self.shape;
-        let shape = kernels::AttentionShape { n_heads, n_kv_heads, head_size };
+        let shape = kernels::HeadShape { n_heads, n_kv_heads, head_size };
         let (first, n_keys) = (projected.tensors()[0], projected.n_keys()?);
         let (batch, n_queries, _) = first.dims3()?;
         let n_before = cache.as_ref().map_or(0, |cache| cache.n_positions());
@@ -398,9 +398,9 @@ fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Ma
     let n_keys = key.dim(2)?;
     check_mask(mask, batch, n_queries, n_keys)?;
     let visible = Visible::of(mask)?;
-    let shape = kernels::AttentionShape { n_heads, n_kv_heads: n_heads, head_size };
+    let shape = kernels::HeadShape { n_heads, n_kv_heads: n_heads, head_size };
     by_type!(query, T => {
-        fn of<T>(numbers: &[T], n_tokens: usize, shape: kernels::AttentionShape) -> Heads<'_, T> {
+        fn of<T>(numbers: &[T], n_tokens: usize, shape: kernels::HeadShape) -> Heads<'_, T> {
             Heads::by_head(numbers, n_tokens, shape.n_heads, shape.head_size)
         }
         let mixed = fused::with_numbers::<T, _>(query, |query| {

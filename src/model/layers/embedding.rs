@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 
 use super::Loader;
 use super::linear::check_shapes;
-use crate::model::overlay::LowRankUpdate;
+use crate::model::checkpoint::overlay::LowRankUpdate;
 
 /// A table of embeddings.
 pub struct Embedding {

@@ -2,7 +2,7 @@
 
 use candle_core::{Tensor, bail};
 
-use crate::model::kernels::{AttentionShape, Kernels, KvBuffer, Number};
+use crate::model::kernels::{HeadShape, Kernels, KvBuffer, Number};
 
 /// The cache of one attention layer. The buffer is allocated once; appending never copies what is there.
 pub struct KvCache {
@@ -72,7 +72,7 @@ impl KvCache {
     pub(super) fn buffer<T: Number>(
         &mut self,
         batch: usize,
-        shape: AttentionShape,
+        shape: HeadShape,
         n_tokens: usize,
     ) -> candle_core::Result<&mut KvBuffer> {
         let capacity = self.capacity;

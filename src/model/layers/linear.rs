@@ -8,8 +8,8 @@ use candle_core::{DType, Tensor};
 use super::gradients::{self, FrozenMap};
 use super::low_rank::{LowRank, merged, merged_bias};
 use super::{Activation, Dropout, Loader, fused, needs_gradient};
+use crate::model::checkpoint::overlay::LowRankUpdate;
 use crate::model::kernels::{PackedWeight, Part};
-use crate::model::overlay::LowRankUpdate;
 
 /// `x W^T + b`.
 pub struct Linear {

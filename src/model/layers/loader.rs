@@ -7,9 +7,9 @@ use candle_core::{DType, Tensor};
 
 use super::fused;
 use crate::model::Placement;
+use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
+use crate::model::checkpoint::weights::Weights;
 use crate::model::kernels::PackedWeight;
-use crate::model::overlay::{LowRankUpdate, Overlay};
-use crate::model::weights::Weights;
 
 /// A view of [`Weights`], and of the adapter over them, under a name prefix; every tensor comes out in the placement's
 /// type and device.

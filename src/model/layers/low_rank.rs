@@ -3,8 +3,8 @@
 use candle_core::{DType, Tensor};
 
 use super::{Dropout, fused, needs_gradient};
+use crate::model::checkpoint::overlay::LowRankUpdate;
 use crate::model::kernels::{PackedWeight, Part};
-use crate::model::overlay::LowRankUpdate;
 
 /// An update ready to be computed beside its weight.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
 use crate::model::Placement;
-use crate::model::config::Config;
+use crate::model::checkpoint::config::Config;
 
 /// Time, row and column.
 const N_AXES: usize = 3;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::needs_gradient;
 use crate::model::Placement;
-use crate::model::config::Config;
+use crate::model::checkpoint::config::Config;
 
 /// How positions turn into angles.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -80,8 +80,8 @@ mod tests {
 
     use super::*;
     use crate::model::Placement;
-    use crate::model::weights::testing::{golden, read_json};
-    use crate::model::weights::{Adapter, Checkpoint, Weights, canonical_llava};
+    use crate::model::checkpoint::weights::testing::{golden, read_json};
+    use crate::model::checkpoint::weights::{Adapter, Checkpoint, Weights, canonical_llava};
 
     fn rows(tensor: &Tensor) -> Vec<Vec<f32>> {
         tensor.to_dtype(DType::F32).unwrap().to_vec2().unwrap()

@@ -22,8 +22,8 @@ use crate::eval::SubjectsRequest;
 use crate::eval::{self, Batching, Captions, DatasetWork, Description, Ended, EvalRun, Event, Observer, OpenRun, Task};
 use crate::judging::{Panel, PanelConfig};
 use crate::model::Placement;
-use crate::model::scoring;
-use crate::model::weights::Hub;
+use crate::model::checkpoint::weights::Hub;
+use crate::model::run::scoring;
 use crate::prompting::{self, PromptTemplate};
 use crate::record::{FeatureCache, Manifest, RunFolder};
 

@@ -10,7 +10,7 @@ use crate::eval::{
     SubjectsRequest, Task,
 };
 use crate::model::Placement;
-use crate::model::mllm::RenderedPrompt;
+use crate::model::families::RenderedPrompt;
 use crate::prompting::PromptTemplate;
 
 /// Who is asked.

@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 
 use super::super::attend::Visible;
-use super::super::kv_buffer::{AttentionShape, Heads, RotaryRows, Scaled, check_angles, turned};
+use super::super::kv_buffer::{HeadShape, Heads, RotaryRows, Scaled, check_angles, turned};
 use super::super::math::exp;
 use super::super::memory::{Shared, with_scratch, written};
 use super::super::simd::{LANES_MAX, Simd, Task};
@@ -32,13 +32,13 @@ pub struct AttentionGradients {
 /// Sizes disagree.
 pub fn attention_backward(
     kernels: Kernels,
-    shape: AttentionShape,
+    shape: HeadShape,
     inputs: [Heads<f32>; 3],
     dy: &[f32],
     rotary: Option<RotaryRows>,
     visible: Visible,
 ) -> AttentionGradients {
-    let AttentionShape { n_heads, n_kv_heads, head_size } = shape;
+    let HeadShape { n_heads, n_kv_heads, head_size } = shape;
     let n_tokens = inputs[0].n_tokens;
     let batch = dy.len() / (n_tokens * n_heads * head_size).max(1);
     assert_eq!(n_heads % n_kv_heads, 0, "heads are shared evenly");
@@ -95,7 +95,7 @@ const HIDDEN: f32 = -1e30;
 struct Group<'a> {
     inputs: [Heads<'a, f32>; 3],
     dy: Heads<'a, f32>,
-    shape: AttentionShape,
+    shape: HeadShape,
     rotary: Option<RotaryRows<'a>>,
     /// The opposite angles.
     back: Option<RotaryRows<'a>>,
@@ -312,7 +312,7 @@ impl Group<'_> {
 
     #[inline(always)]
     fn store_queries<S: Simd>(&self, simd: S, head: usize, queries: [usize; 2], block: &mut Block) {
-        let AttentionShape { n_heads, head_size, .. } = self.shape;
+        let HeadShape { n_heads, head_size, .. } = self.shape;
         let scale = (head_size as f32).sqrt().recip();
         for (index, query) in (queries[0]..queries[1]).enumerate() {
             let row = &mut block.queries[..head_size];
@@ -327,7 +327,7 @@ impl Group<'_> {
 
     #[inline(always)]
     fn finish<S: Simd>(&self, simd: S, held: &Held) {
-        let AttentionShape { n_kv_heads, head_size, .. } = self.shape;
+        let HeadShape { n_kv_heads, head_size, .. } = self.shape;
         let width = head_size.next_multiple_of(S::LANES);
         let [_, of_keys, of_values] = self.results;
         for token in 0..self.n_tokens {

@@ -117,7 +117,7 @@ proptest! {
         batch in 1usize..3, n_kv_heads in 1usize..3, group in 1usize..3, half_size in 1usize..20, n_tokens in 1usize..150,
         kind in 0usize..4, seed: u64
     ) {
-        let shape = AttentionShape { n_heads: n_kv_heads * group, n_kv_heads, head_size: 2 * half_size };
+        let shape = HeadShape { n_heads: n_kv_heads * group, n_kv_heads, head_size: 2 * half_size };
         let case = Case { shape, batch, n_tokens, seed, kind };
         let [queries, keys, values, dy] = case.inputs();
         let angles = random(batch * n_tokens * half_size, seed ^ 4);
@@ -146,7 +146,7 @@ proptest! {
 }
 
 struct Case {
-    shape: AttentionShape,
+    shape: HeadShape,
     batch: usize,
     n_tokens: usize,
     seed: u64,
@@ -156,7 +156,7 @@ struct Case {
 impl Case {
     /// Queries, keys, values and the gradient of their mixture.
     fn inputs(&self) -> [Vec<f32>; 4] {
-        let AttentionShape { n_heads, n_kv_heads, head_size } = self.shape;
+        let HeadShape { n_heads, n_kv_heads, head_size } = self.shape;
         let mut seed = self.seed;
         [n_heads, n_kv_heads, n_kv_heads, n_heads].map(|n| {
             seed = seed.wrapping_add(1);
@@ -202,7 +202,7 @@ impl Case {
     }
 
     fn plainly(&self, [queries, keys, values, dy]: [&[f32]; 4], rotary: Option<RotaryRows>) -> [Vec<f64>; 3] {
-        let AttentionShape { n_heads, n_kv_heads, head_size } = self.shape;
+        let HeadShape { n_heads, n_kv_heads, head_size } = self.shape;
         let n = self.n_tokens;
         let added = self.masks().1;
         let mut results = [n_heads, n_kv_heads, n_kv_heads].map(|heads| vec![0.0; self.batch * n * heads * head_size]);

@@ -5,13 +5,13 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use super::super::visible::Visible;
 use super::super::{Mask, fused};
 use super::{borrowed, floats, output};
-use crate::model::kernels::{self, AttentionShape, Heads, Kernels, RotaryRows};
+use crate::model::kernels::{self, HeadShape, Heads, Kernels, RotaryRows};
 
 /// What attention is of beside queries, keys and values.
 #[derive(Clone, Debug)]
 pub(in super::super) struct AttentionInputs {
     /// Sizes.
-    pub shape: AttentionShape,
+    pub shape: HeadShape,
     /// `(1 or batch, 1, tokens, tokens)`.
     pub mask: Option<Mask>,
     /// Cosines and sines `(batch, tokens, head size / 2)`.
@@ -31,13 +31,13 @@ impl AttentionInputs {
     }
 
     fn heads<'a>(&self, [queries, keys, values]: [&'a [f32]; 3], n_tokens: usize) -> [Heads<'a, f32>; 3] {
-        let AttentionShape { n_heads, n_kv_heads, head_size } = self.shape;
+        let HeadShape { n_heads, n_kv_heads, head_size } = self.shape;
         let of = |rows, n| Heads::of_rows(rows, n_tokens, n, head_size);
         [of(queries, n_heads), of(keys, n_kv_heads), of(values, n_kv_heads)]
     }
 
     fn check(&self, dims: [&[usize]; 3]) -> Result<(usize, usize)> {
-        let AttentionShape { n_heads, n_kv_heads, head_size } = self.shape;
+        let HeadShape { n_heads, n_kv_heads, head_size } = self.shape;
         let widths = [n_heads, n_kv_heads, n_kv_heads].map(|n| n * head_size);
         match dims {
             [&[batch, n_tokens, _], _, _]

@@ -8,7 +8,7 @@ use super::super::dropout::{Dropout, StepCounter};
 use super::super::rotary::rotate_in_steps;
 use super::super::{Activation, causal_mask, fused, left_padded_mask, tree_mask};
 use super::*;
-use crate::model::kernels::AttentionShape;
+use crate::model::kernels::HeadShape;
 
 fn random(shape: &[usize], seed: u64) -> Var {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -140,7 +140,7 @@ fn activations_and_gates_equal_their_chains() {
 
 /// Attention as a chain, of `(batch, tokens, heads * head size)`.
 fn chain(v: &[Var], inputs: &AttentionInputs) -> Tensor {
-    let AttentionShape { n_heads, n_kv_heads, head_size } = inputs.shape;
+    let HeadShape { n_heads, n_kv_heads, head_size } = inputs.shape;
     let (batch, n_tokens, width) = v[0].dims3().unwrap();
     let heads = |x: &Tensor, n: usize| {
         x.reshape((batch, n_tokens, n, head_size)).unwrap().transpose(1, 2).unwrap().contiguous().unwrap()
@@ -176,7 +176,7 @@ fn attention_equals_the_chain() {
         Some(tree_mask(&[0], 0, &parents, 0..n_tokens, DType::F32, &cpu).unwrap()),
     ];
     for (mask, n_kv_heads, is_turned) in masks.iter().flat_map(|mask| [(mask, 4, true), (mask, 2, false)]) {
-        let shape = AttentionShape { n_heads: 4, n_kv_heads, head_size: 10 };
+        let shape = HeadShape { n_heads: 4, n_kv_heads, head_size: 10 };
         let angles = frozen(&[2, n_tokens, 5], 1);
         let rotary = is_turned.then(|| (angles.cos().unwrap(), angles.sin().unwrap()));
         let inputs = AttentionInputs { shape, mask: mask.clone(), rotary };

@@ -1,0 +1,375 @@
+//! Adapter folders: what trainers leave that changes a base model without being one.
+//!
+//! PEFT's LoRA (`adapter_config.json`), LLaVA's own LoRA folder (the same with `non_lora_trainables`), ms-swift's (the same
+//! with `vit.safetensors`), a projector alone (`mm_projector`), and a whole checkpoint of the same shape. A tensor is
+//! applied by its own name and shape, and never by what the configuration says of modules: patterns differ from version to
+//! version and from tool to tool, tensors do not.
+#![expect(clippy::disallowed_methods, reason = "model/checkpoint owns the files of a checkpoint")]
+
+mod peft;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::candidate::OwnSettings;
+use super::canonical::Canonical;
+pub(super) use super::checkpoint::PEFT_CONFIG;
+use super::checkpoint::{Checkpoint, differ, parse_json, read_optional, read_tensors_of_file, refuse_gguf, twice};
+use super::notes::{TrainerNotes, quantisation_of_base};
+use super::store::{Weights, hash_stored};
+use super::stored::StoredTensor;
+use crate::model::Placement;
+use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
+
+/// An opened adapter: every tensor has a canonical name, none has found its place in a model yet.
+#[derive(Debug)]
+pub struct Adapter {
+    /// The folder or file.
+    pub path: PathBuf,
+    /// What a person should know.
+    pub warnings: Vec<String>,
+    /// What `emt finetune` wrote beside it (`emt.json`).
+    pub provenance: Option<Value>,
+    /// What its trainer wrote beside it.
+    pub notes: TrainerNotes,
+    /// Where its files lie, the innermost folder first; none where it is a file.
+    folders: Vec<PathBuf>,
+    /// Whether it is a whole checkpoint.
+    is_whole: bool,
+    base_name: Option<String>,
+    updates: BTreeMap<String, StoredUpdate>,
+    replaced: BTreeMap<String, StoredTensor>,
+    /// The replaced tensors that PEFT copies for one module, though the base may share them among several.
+    copies: BTreeSet<String>,
+}
+
+/// A low-rank update as it lies in the file.
+#[derive(Debug)]
+struct StoredUpdate {
+    a: StoredTensor,
+    b: StoredTensor,
+    b_bias: Option<StoredTensor>,
+    magnitude: Option<StoredTensor>,
+    scale: f64,
+}
+
+/// The name that a family gives to a stored tensor.
+type Canonicalise = fn(&str) -> Canonical;
+
+pub(super) const ADAPTER_WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+pub(super) const PROJECTORS: [&str; 2] = ["mm_projector.safetensors", "mm_projector.bin"];
+pub(super) const NON_LORA: [&str; 2] = ["non_lora_trainables.safetensors", "non_lora_trainables.bin"];
+/// Tower and aligner, where ms-swift trained them whole beside a LoRA of the language model.
+pub(super) const SWIFT_TOWER: &str = "vit.safetensors";
+
+/// Weights that are one tensor in some models.
+const TIED: [&str; 2] = ["language_model.embed_tokens.weight", "lm_head.weight"];
+
+impl Adapter {
+    /// Opens the folder (or projector file) `path` as an adapter of a base whose family names tensors by
+    /// `canonicalise`; `base` is there for whole checkpoints, of which only what differs is an adapter.
+    pub fn open(path: &Path, canonicalise: Canonicalise, base: &Weights) -> Result<Self> {
+        let place = || format!("failed to open the adapter `{}`", path.display());
+        refuse_gguf(path).with_context(place)?;
+        if path.is_file() {
+            return Self::of_tensors(path, read_tensors_of_file(path)?, canonicalise).with_context(place);
+        }
+        ensure!(path.is_dir(), "{}: there is no such folder", place());
+        // ms-swift keeps the adapter one folder deeper.
+        let nested = path.join("default");
+        let dir = if !path.join(PEFT_CONFIG).is_file() && nested.join(PEFT_CONFIG).is_file() { &nested } else { path };
+        let has = |name: &&str| dir.join(name).is_file();
+        let mut adapter = if dir.join(PEFT_CONFIG).is_file() {
+            Self::of_peft(dir, canonicalise).with_context(place)?
+        } else if let Some(file) = PROJECTORS.into_iter().chain(NON_LORA).find(has) {
+            let path = dir.join(file);
+            let mut adapter = Self::of_tensors(dir, read_tensors_of_file(&path)?, canonicalise).with_context(place)?;
+            adapter.warn_of_twins(dir, PROJECTORS);
+            adapter.warn_of_twins(dir, NON_LORA);
+            adapter
+        } else if dir.join("config.json").is_file() {
+            Self::of_checkpoint(dir, canonicalise, base).with_context(place)?
+        } else {
+            bail!(
+                "{}: it holds none of {PEFT_CONFIG}, {}, {} and config.json; hint: give {}",
+                place(),
+                PROJECTORS.join(", "),
+                NON_LORA.join(", "),
+                what_to_give(dir)
+            )
+        };
+        let notes = dir.join("emt.json");
+        adapter.provenance = read_optional(&notes)?.map(|bytes| parse_json(&notes, &bytes)).transpose()?;
+        adapter.path = path.to_owned();
+        adapter.folders = vec![dir.to_owned(), path.to_owned()];
+        adapter.notes = adapter.find_notes()?;
+        Ok(adapter)
+    }
+
+    /// The file `name` of its folder, path and bytes; `None` where there is none.
+    pub fn read_file(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
+        for path in self.folders.iter().map(|folder| folder.join(name)) {
+            if let Some(bytes) = read_optional(&path)? {
+                return Ok(Some((path, bytes)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What its folder holds of its own in place of the files of `base`, the checkpoint that it is an adapter of; `None` where
+    /// that is nothing. A configuration counts where it `may_configure` that model.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read.
+    pub fn own_settings(
+        &self,
+        base: &Checkpoint,
+        may_configure: &dyn Fn(&Checkpoint) -> bool,
+    ) -> Result<Option<OwnSettings>> {
+        OwnSettings::find(base, &self.folders, self.is_whole, may_configure)
+    }
+
+    fn find_notes(&self) -> Result<TrainerNotes> {
+        let mut notes = TrainerNotes::find(|name| self.read_file(name))?;
+        if let Some(base) = &self.base_name
+            && let Some(method) = quantisation_of_base(base, |name| read_optional(&Path::new(base).join(name)))
+        {
+            notes.quantised_base = Some(method);
+        }
+        Ok(notes)
+    }
+
+    /// The name that a person knows it by: the folder's.
+    pub fn name(&self) -> String {
+        let whole = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let part = if whole.is_dir() { whole.file_name() } else { whole.file_stem() };
+        part.map_or_else(|| "adapter".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// The base model that the adapter says it belongs to.
+    pub fn base_name(&self) -> Option<&str> {
+        self.base_name.as_deref()
+    }
+
+    /// Modules and tensors below `prefix` that the adapter changes.
+    pub fn n_touched(&self, prefix: &str) -> usize {
+        self.updates.keys().chain(self.replaced.keys()).filter(|name| name.starts_with(prefix)).count()
+    }
+
+    /// Numbers that it holds.
+    pub fn n_parameters(&self) -> usize {
+        let of_updates = self.updates.values().flat_map(StoredUpdate::tensors);
+        of_updates.chain(self.replaced.values()).map(StoredTensor::n_elements).sum()
+    }
+
+    /// The identity of what it does, `blake3:…`: over names, scales, types, shapes and bytes, in sorted order.
+    pub fn hash(&self) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |name: &str, scale: f64, tensors: Vec<&StoredTensor>| -> Result<()> {
+            hasher.update(&(name.len() as u64).to_le_bytes());
+            hasher.update(name.as_bytes());
+            hasher.update(&scale.to_le_bytes());
+            for tensor in tensors {
+                hasher.update(hash_stored(tensor)?.as_bytes());
+            }
+            Ok(())
+        };
+        for (name, update) in &self.updates {
+            add(name, update.scale, update.tensors().collect())?;
+        }
+        for (name, tensor) in &self.replaced {
+            add(name, 1.0, vec![tensor])?;
+        }
+        // A copied embedding leaves a head that is the same tensor in the base as it was; most adapters have none.
+        for name in self.copies.iter().filter(|name| TIED.contains(&name.as_str())) {
+            add(name, 0.0, Vec::new())?;
+        }
+        Ok(format!("blake3:{}", hasher.finalize().to_hex()))
+    }
+
+    /// The tensors in the placement's type and on its device.
+    pub fn overlay(&self, placement: &Placement, is_merged: bool) -> Result<Overlay> {
+        let tensor = |stored: &StoredTensor| {
+            let tensor = stored.to_tensor(placement.dtype, &placement.device);
+            tensor.with_context(|| format!("failed to load `{}` of `{}`", stored.key, stored.file.path().display()))
+        };
+        let mut updates = BTreeMap::new();
+        for (module, update) in &self.updates {
+            let update = LowRankUpdate {
+                a: tensor(&update.a)?,
+                b: tensor(&update.b)?,
+                scale: update.scale,
+                b_bias: update.b_bias.as_ref().map(tensor).transpose()?,
+                magnitude: update.magnitude.as_ref().map(tensor).transpose()?,
+                dropout: None,
+            };
+            updates.insert(module.clone(), update);
+        }
+        let replaced: Result<_> =
+            self.replaced.iter().map(|(name, stored)| Ok((name.clone(), tensor(stored)?))).collect();
+        Ok(Overlay::new(updates, replaced?, is_merged).with_copies(self.copies.clone()))
+    }
+
+    /// Whether every product is zero and every tensor equals the base's: the model would be its base.
+    pub fn changes_nothing(&self, base: &Weights) -> Result<bool> {
+        for (module, update) in &self.updates {
+            if update.changes(&base.values(&format!("{module}.weight"))?)? {
+                return Ok(false);
+            }
+        }
+        for (name, stored) in &self.replaced {
+            if stored.to_f32()? != base.values(name)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn of_tensors(path: &Path, tensors: Vec<StoredTensor>, canonicalise: Canonicalise) -> Result<Self> {
+        let mut adapter = Self::empty(path);
+        for stored in tensors {
+            adapter.replace(stored, canonicalise)?;
+        }
+        ensure!(!adapter.replaced.is_empty(), "it holds no tensor");
+        Ok(adapter)
+    }
+
+    fn of_checkpoint(dir: &Path, canonicalise: Canonicalise, base: &Weights) -> Result<Self> {
+        let mut adapter = Self::of_tensors(dir, Checkpoint::open(dir)?.read_tensors()?, canonicalise)?;
+        // A checkpoint without its tower, as the original layout has it, keeps the base's.
+        let missing = base.names().filter(|name| !name.starts_with("vision_tower."));
+        for name in missing {
+            ensure!(adapter.replaced.contains_key(name), "it lacks the tensor `{name}` of the base model");
+        }
+        adapter.is_whole = true;
+        let mut equal = Vec::new();
+        for (name, stored) in &adapter.replaced {
+            if base
+                .tensor_hash(name)?
+                .is_some_and(|hash| hash_stored(stored).is_ok_and(|own| own.to_hex().as_str() == hash))
+            {
+                equal.push(name.clone());
+            }
+        }
+        for name in equal {
+            adapter.replaced.remove(&name);
+        }
+        Ok(adapter)
+    }
+
+    fn empty(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            warnings: Vec::new(),
+            provenance: None,
+            notes: TrainerNotes::default(),
+            folders: Vec::new(),
+            is_whole: false,
+            base_name: None,
+            updates: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            copies: BTreeSet::new(),
+        }
+    }
+
+    /// Tells of two files of `names` in `dir` that hold different tensors; the first is read.
+    fn warn_of_twins(&mut self, dir: &Path, names: [&str; 2]) {
+        let [first, second] = names.map(|name| dir.join(name));
+        if !first.is_file() || !second.is_file() {
+            return;
+        }
+        // What is not read need not be readable.
+        let tensors = [&first, &second].map(|path| read_tensors_of_file(path).unwrap_or_default());
+        if differ(&tensors[0], &tensors[1]) {
+            self.warnings.push(twice(dir, names[0], names[1]));
+        }
+    }
+
+    /// Takes `stored` as a tensor that stands for one of the base's.
+    fn replace(&mut self, stored: StoredTensor, canonicalise: Canonicalise) -> Result<()> {
+        // Raw training dumps hold the base's own module beside the one that stands for it.
+        if stored.key.split('.').any(|part| part == "original_module") {
+            return Ok(());
+        }
+        let named = match canonicalise(&plain_name(&stored.key)) {
+            Canonical::Keep(name) => vec![(name, stored)],
+            Canonical::Ignore => Vec::new(),
+            Canonical::Transposed(name) => {
+                let key = stored.key.clone();
+                vec![(name, stored.transposed().with_context(|| format!("`{key}` is no matrix"))?)]
+            }
+            Canonical::Rows(names) => {
+                let n_parts = names.len();
+                let part = |(index, name)| -> Result<_> {
+                    let rows = stored.clone().rows(index, n_parts);
+                    Ok((name, rows.with_context(|| format!("`{}` cannot be split", stored.key))?))
+                };
+                names.into_iter().enumerate().map(part).collect::<Result<_>>()?
+            }
+        };
+        for (name, stored) in named {
+            if let Some(earlier) = self.replaced.get(&name) {
+                let is_equal = hash_stored(earlier)? == hash_stored(&stored)?;
+                ensure!(is_equal, "`{}` and `{}` are both `{name}`, and differ", earlier.key, stored.key);
+                continue;
+            }
+            self.replaced.insert(name, stored);
+        }
+        Ok(())
+    }
+}
+
+/// What to give in place of a folder that is no adapter: one of the checkpoints in it, where it is a trainer's output folder.
+fn what_to_give(dir: &Path) -> String {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let is_checkpoint = |name: &String| name.starts_with("checkpoint-") && dir.join(name).is_dir();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(is_checkpoint).collect();
+    // The number of a step has no leading zeros.
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    match names.last() {
+        Some(last) => format!("one of its checkpoints, the last is `{}`", dir.join(last).display()),
+        None => "the folder that the trainer wrote at its end".to_owned(),
+    }
+}
+
+impl StoredUpdate {
+    fn tensors(&self) -> impl Iterator<Item = &StoredTensor> {
+        [&self.a, &self.b].into_iter().chain(&self.b_bias).chain(&self.magnitude)
+    }
+
+    /// Whether it changes a weight with the numbers `weight` `(out, in)`.
+    fn changes(&self, weight: &[f32]) -> Result<bool> {
+        let (a, b) = (self.a.to_f32()?, self.b.to_f32()?);
+        let (rank, n_in) = (self.a.shape[0], self.a.shape[1]);
+        let is_zero = b.chunks_exact(rank).all(|row| {
+            (0..n_in).all(|column| row.iter().enumerate().map(|(r, b)| b * a[r * n_in + column]).sum::<f32>() == 0.0)
+        });
+        if !is_zero || self.scale != 0.0 && self.b_bias.as_ref().map(StoredTensor::to_f32).transpose()?.is_some_and(any)
+        {
+            return Ok(true);
+        }
+        let Some(magnitude) = &self.magnitude else { return Ok(false) };
+        let lengths =
+            weight.chunks_exact(n_in).map(|row| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt());
+        // PEFT computes the lengths in f32, so an untrained magnitude is equal up to rounding.
+        Ok(magnitude.to_f32()?.iter().zip(lengths).any(|(m, length)| (f64::from(*m) - length).abs() > 1e-5 * length))
+    }
+}
+
+fn any(values: Vec<f32>) -> bool {
+    values.iter().any(|&value| value != 0.0)
+}
+
+/// The name in the base of a tensor that a trainer saved: without the wrappers' own parts.
+fn plain_name(key: &str) -> String {
+    let key = key.strip_prefix("base_model.").unwrap_or(key);
+    let is_wrapper = |part: &&str| matches!(*part, "modules_to_save" | "base_layer" | "default" | "module");
+    key.split('.').filter(|part| !is_wrapper(part)).collect::<Vec<_>>().join(".")
+}

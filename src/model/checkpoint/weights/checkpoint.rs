@@ -1,0 +1,427 @@
+//! A checkpoint folder and its files.
+#![expect(clippy::disallowed_methods, reason = "model/checkpoint owns the files of a checkpoint")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use super::candidate::Lent;
+use super::mapped::MappedFile;
+use super::notes::TrainerNotes;
+use super::quantised::{self, GGUF, QuantisedName};
+use super::stored::StoredTensor;
+use super::{safetensors_file, torch_archive};
+use crate::domain::text;
+
+/// Files that describe a model, best first, each with where its weights may lie. The single file stands before an index, and
+/// safetensors before PyTorch's, as in transformers (5.24). Repositories on the hub often hold both layouts: a description takes only its own weights.
+const LAYOUTS: [(&str, &[&str]); 2] = [
+    (
+        "config.json",
+        &["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"],
+    ),
+    (OPEN_CLIP_CONFIG, &["open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors"]),
+];
+
+pub(super) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+
+/// PEFT's configuration of an adapter.
+pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
+
+/// The files of a checkpoint that lies in memory, by name.
+pub(super) type Files = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// An opened checkpoint, mostly a folder: its configuration is parsed and its weight files are there.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The folder; of a checkpoint in memory its name.
+    pub dir: PathBuf,
+    /// Of a folder in the hub's cache, the repository (`org/name`).
+    pub(super) repository: Option<String>,
+    /// The files, where they lie in memory and not in `dir`.
+    in_memory: Option<Arc<Files>>,
+    /// Of a candidate, where it lacks files: its base.
+    lent: Option<Arc<Lent>>,
+    config: Value,
+    config_file: &'static str,
+    weight_files: Vec<String>,
+    /// The index's claim of which file holds which tensor; empty without an index.
+    index: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens the folder `dir`.
+    ///
+    /// # Errors
+    /// The folder, its configuration or a shard is missing or unreadable; the weights are quantised or in GGUF.
+    pub fn open(dir: impl AsRef<Path>) -> anyhow::Result<Self> {
+        let dir = dir.as_ref();
+        refuse_what_is_no_folder(dir)?;
+        let Some((config_file, weights_file)) = choose_layout(|name| dir.join(name).is_file()) else {
+            bail!("failed to open `{}`: {}", dir.display(), explain_missing_config(dir));
+        };
+        let path = dir.join(config_file);
+        let config = parse_json(&path, &read_optional(&path)?.unwrap_or_default())?;
+        quantised::refuse_config(&path, &config)?;
+        let Some(weights_file) = weights_file else {
+            bail!("failed to open `{}`: {}", dir.display(), explain_missing_weights(dir));
+        };
+        let (weight_files, index) = list_shards(dir, weights_file)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            repository: None,
+            in_memory: None,
+            lent: None,
+            config,
+            config_file,
+            weight_files,
+            index,
+        })
+    }
+
+    /// A checkpoint of transformers' layout called `name` whose files are in memory, its weights in
+    /// `model.safetensors`.
+    pub(super) fn in_memory(name: &str, files: Files) -> anyhow::Result<Self> {
+        let (config_file, weights_file) = ("config.json", "model.safetensors");
+        let dir = PathBuf::from(name);
+        let bytes = files.get(config_file).map_or(&[][..], |bytes| bytes);
+        let config = parse_json(&dir.join(config_file), bytes)?;
+        ensure!(files.contains_key(weights_file), "the checkpoint `{name}` has no `{weights_file}`");
+        let (weight_files, index) = (vec![weights_file.to_owned()], BTreeMap::new());
+        let in_memory = Some(Arc::new(files));
+        Ok(Self { dir, repository: None, in_memory, lent: None, config, config_file, weight_files, index })
+    }
+
+    /// `config.json`, or `open_clip_config.json` where the folder has only that.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// Which file [`config`](Self::config) came from.
+    pub fn config_file(&self) -> &str {
+        self.config_file
+    }
+
+    /// Whether this is open_clip's layout.
+    pub fn is_open_clip(&self) -> bool {
+        self.config_file == OPEN_CLIP_CONFIG
+    }
+
+    /// Whether this is the layout of the original LLaVA repository, which names its tower instead of configuring it.
+    pub fn is_llava_original(&self) -> bool {
+        self.config.get("mm_vision_tower").is_some() && self.config.get("vision_config").is_none()
+    }
+
+    /// The checkpoint of a candidate over this one that has files of its own in place of some of the base's.
+    pub(super) fn with_own_files(&self, lent: Lent, dir: &Path, config: Option<Value>) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            repository: None,
+            in_memory: None,
+            config: config.unwrap_or_else(|| self.config.clone()),
+            lent: Some(Arc::new(lent)),
+            ..self.clone()
+        }
+    }
+
+    /// The bytes of the file `name`; `None` where there is none.
+    pub fn read_file(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        if let Some(lent) = &self.lent {
+            return lent.read_file(name);
+        }
+        match &self.in_memory {
+            Some(files) => Ok(files.get(name).map(|bytes| bytes.to_vec())),
+            None => read_optional(&self.dir.join(name)),
+        }
+    }
+
+    /// The JSON file `name`; `None` where there is none.
+    pub fn read_json(&self, name: &str) -> anyhow::Result<Option<Value>> {
+        self.read_file(name)?.map(|bytes| parse_json(&self.dir.join(name), &bytes)).transpose()
+    }
+
+    /// What a trainer wrote beside the weights.
+    ///
+    /// # Errors
+    /// A file is there and cannot be read.
+    pub fn trainer_notes(&self) -> anyhow::Result<TrainerNotes> {
+        TrainerNotes::find(|name| Ok(self.read_file(name)?.map(|bytes| (self.dir.join(name), bytes))))
+    }
+
+    /// The names of all stored tensors, sorted.
+    ///
+    /// # Errors
+    /// A weight file is damaged.
+    pub fn tensor_names(&self) -> anyhow::Result<Vec<String>> {
+        let mut names: Vec<String> = self.read_tensors()?.into_iter().map(|tensor| tensor.key).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// The folder's own name, for people; of the hub's the repository's.
+    pub fn name(&self) -> String {
+        if let Some(repository) = &self.repository {
+            return repository.clone();
+        }
+        // What lies in memory has its name, whatever a folder of that name links to.
+        let canonical = if self.in_memory.is_none() { self.dir.canonicalize().ok() } else { None };
+        let dir = canonical.as_deref().unwrap_or(&self.dir);
+        dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Every tensor of every weight file.
+    pub(super) fn read_tensors(&self) -> anyhow::Result<Vec<StoredTensor>> {
+        let mut tensors = Vec::new();
+        for name in &self.weight_files {
+            tensors.extend(self.read_tensors_of(name)?);
+        }
+        self.check_against_index(&tensors)?;
+        quantised::refuse_tensors(&tensors)?;
+        Ok(tensors)
+    }
+
+    /// The tensors of the one file `name` (`.safetensors`, else a PyTorch archive).
+    pub(super) fn read_tensors_of(&self, name: &str) -> anyhow::Result<Vec<StoredTensor>> {
+        let path = self.dir.join(name);
+        match self.in_memory.as_ref().and_then(|files| files.get(name)) {
+            Some(bytes) => safetensors_file::tensors_of(&MappedFile::in_memory(&path, Arc::clone(bytes))),
+            None => read_tensors_of_file(&path),
+        }
+    }
+
+    /// What to know of other files with weights in the folder whose numbers differ from those that are read. Of each tensor
+    /// the first few numbers are compared.
+    ///
+    /// # Errors
+    /// A weight file that is read is damaged.
+    pub fn differing_weights(&self) -> anyhow::Result<Vec<String>> {
+        if self.in_memory.is_some() {
+            return Ok(Vec::new());
+        }
+        let has = |name: &str| self.dir.join(name).is_file();
+        let names = LAYOUTS.iter().find(|(config, _)| *config == self.config_file).map_or(&[][..], |(_, names)| names);
+        let mut present = names.iter().copied().filter(|name| has(name));
+        let (Some(first), others) = (present.next(), present.collect::<Vec<_>>()) else { return Ok(Vec::new()) };
+        if others.is_empty() {
+            return Ok(Vec::new());
+        }
+        let own = self.read_tensors()?;
+        let differs = |name: &&str| {
+            // What is not read need not be readable.
+            let shards = list_shards(&self.dir, name).map(|(shards, _)| shards).unwrap_or_default();
+            let tensors =
+                shards.iter().flat_map(|shard| read_tensors_of_file(&self.dir.join(shard)).unwrap_or_default());
+            differ(&own, &tensors.collect::<Vec<_>>())
+        };
+        let told = others.into_iter().filter(differs).map(|other| twice(&self.dir, first, other));
+        Ok(told.collect())
+    }
+
+    fn check_against_index(&self, tensors: &[StoredTensor]) -> anyhow::Result<()> {
+        let found: BTreeSet<(&str, Option<&str>)> = tensors
+            .iter()
+            .map(|tensor| (tensor.key.as_str(), tensor.file.path().file_name().and_then(|name| name.to_str())))
+            .collect();
+        for (key, file) in &self.index {
+            ensure!(
+                found.contains(&(key.as_str(), Some(file.as_str()))),
+                "failed to read `{}`: the index says that it holds `{key}`, but it does not; hint: index and shards are of different downloads, get them again together",
+                self.dir.join(file).display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The file that describes a checkpoint, and the one that holds its weights or their index, out of those that `has` knows.
+pub(super) fn choose_layout(has: impl Fn(&str) -> bool) -> Option<(&'static str, Option<&'static str>)> {
+    let described: Vec<_> = LAYOUTS.into_iter().filter(|(config, _)| has(config)).collect();
+    let (first_config, _) = described.first()?;
+    let with_weights = described
+        .iter()
+        .find_map(|(config, weights)| Some((*config, Some(weights.iter().copied().find(|name| has(name))?))));
+    Some(with_weights.unwrap_or((first_config, None)))
+}
+
+/// The text of a file that a person named, such as a chat template.
+///
+/// # Errors
+/// The file is missing, unreadable or not UTF-8.
+pub fn read_text_file(path: &Path) -> anyhow::Result<String> {
+    let place = || format!("failed to read `{}`", path.display());
+    let bytes = std::fs::read(path).with_context(place)?;
+    Ok(text::decode(&bytes).with_context(place)?.to_owned())
+}
+
+pub(super) fn parse_json(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
+    let text = text::decode(bytes).with_context(|| format!("failed to read `{}`", path.display()))?;
+    serde_json::from_str(text).map_err(|error| {
+        anyhow::anyhow!("failed to read `{}`: {error}; hint: the file must be JSON, copy it again", path.display())
+    })
+}
+
+/// What is said of the file `other` beside `first`, which is read.
+pub(super) fn twice(dir: &Path, first: &str, other: &str) -> String {
+    format!(
+        "`{}` has weights in `{first}` and other ones in `{other}`: `{first}` is read, as transformers reads it; hint: remove \
+         the one that is wrong",
+        dir.display()
+    )
+}
+
+/// Whether tensors of one name differ in shape, or in the first of their numbers by more than the narrower type rounds.
+pub(super) fn differ(ours: &[StoredTensor], theirs: &[StoredTensor]) -> bool {
+    let ours: BTreeMap<&str, &StoredTensor> = ours.iter().map(|tensor| (tensor.key.as_str(), tensor)).collect();
+    let pairs = theirs.iter().filter_map(|other| Some((*ours.get(other.key.as_str())?, other)));
+    pairs.into_iter().any(|(own, other)| own.shape != other.shape || own.first_numbers_differ(other))
+}
+
+/// The tensors of one file (`.safetensors`, else a PyTorch archive).
+pub(super) fn read_tensors_of_file(path: &Path) -> anyhow::Result<Vec<StoredTensor>> {
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        safetensors_file::read_tensors(path)
+    } else {
+        torch_archive::read_tensors(path)
+    }
+}
+
+pub(super) fn read_optional(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+    }
+}
+
+/// Refuses a file that is GGUF by its name.
+pub(super) fn refuse_gguf(path: &Path) -> anyhow::Result<()> {
+    ensure!(!has_extension(path, "gguf"), "failed to open `{}`: {GGUF}", path.display());
+    Ok(())
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted))
+}
+
+fn refuse_what_is_no_folder(dir: &Path) -> anyhow::Result<()> {
+    refuse_gguf(dir)?;
+    ensure!(
+        dir.exists(),
+        "failed to open `{}`: there is no such folder; hint: give the folder that holds `config.json`",
+        dir.display()
+    );
+    ensure!(
+        dir.is_dir(),
+        "failed to open `{}`: it is a file; hint: give the folder that holds it and `config.json`",
+        dir.display()
+    );
+    Ok(())
+}
+
+fn explain_missing_config(dir: &Path) -> String {
+    if has_file_with_extension(dir, "gguf") {
+        GGUF.to_owned()
+    } else if dir.join(PEFT_CONFIG).is_file() {
+        format!(
+            "it is an adapter, not a model (`{PEFT_CONFIG}`, no `config.json`); hint: give its base model{} and the \
+             folder as `--adapter`",
+            base_of_adapter(dir)
+        )
+    } else {
+        "it has no `config.json`; hint: give the folder of a checkpoint as transformers or open_clip save it".to_owned()
+    }
+}
+
+/// What the adapter in `dir` says of its base, for a hint.
+fn base_of_adapter(dir: &Path) -> String {
+    let config = read_optional(&dir.join(PEFT_CONFIG)).ok().flatten();
+    let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(text::without_mark(&bytes)).ok());
+    let name = config.as_ref().and_then(|config| config.get("base_model_name_or_path")).and_then(Value::as_str);
+    match name.map(|name| (name, QuantisedName::parse(name))) {
+        None => String::new(),
+        Some((name, None)) => format!(" `{name}`"),
+        Some((name, Some(QuantisedName { unquantised, method }))) => {
+            format!(" unquantised, as `{unquantised}` (`{name}` is quantised: {method}, which is not read),")
+        }
+    }
+}
+
+fn has_file_with_extension(dir: &Path, extension: &str) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| has_extension(&entry.path(), extension)))
+}
+
+fn explain_missing_weights(dir: &Path) -> &'static str {
+    if has_file_with_extension(dir, "gguf") {
+        GGUF
+    } else if dir.join(PEFT_CONFIG).is_file() || dir.join("mm_projector.bin").is_file() {
+        "it holds an adapter or a projector, but no model weights; hint: give its base model, and this folder as \
+         `--adapter`"
+    } else {
+        "it has no weights; hint: `model.safetensors` (or its shards with `model.safetensors.index.json`) or \
+         `pytorch_model.bin` must lie beside `config.json`"
+    }
+}
+
+/// The files that hold the weights, and the index's claims: `name` is the one file, or the index of its shards.
+fn list_shards(dir: &Path, name: &str) -> anyhow::Result<(Vec<String>, BTreeMap<String, String>)> {
+    if !name.ends_with(".index.json") {
+        return Ok((vec![name.to_owned()], BTreeMap::new()));
+    }
+    let index = read_index(&dir.join(name))?;
+    let shards: BTreeSet<&String> = index.values().collect();
+    let n_shards = shards.len();
+    let missing: Vec<&str> =
+        shards.iter().filter(|shard| !dir.join(shard).is_file()).map(|shard| shard.as_str()).collect();
+    ensure!(
+        missing.is_empty(),
+        "failed to open `{}`: {} of {n_shards} shards that `{name}` names are missing: {}; hint: copy or download them \
+         into that folder",
+        dir.display(),
+        missing.len(),
+        missing.join(", ")
+    );
+    Ok((shards.into_iter().cloned().collect(), index))
+}
+
+/// The `weight_map` of the index at `path`: tensor name to the name of a file beside it.
+pub(super) fn read_index(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let bytes = read_optional(path)?.unwrap_or_default();
+    let json = parse_json(path, &bytes)?;
+    let map = json.get("weight_map").and_then(Value::as_object).with_context(|| {
+        format!("failed to read `{}`: it has no `weight_map`; hint: copy the index again", path.display())
+    })?;
+    ensure!(!map.is_empty(), "failed to read `{}`: `weight_map` is empty; hint: copy the index again", path.display());
+    map.iter()
+        .map(|(key, file)| {
+            let file = file.as_str().filter(|file| !file.is_empty() && !file.contains(['/', '\\']) && *file != "..");
+            let file = file.with_context(|| {
+                format!(
+                    "failed to read `{}`: `weight_map` of `{key}` is not the name of a file beside it; hint: copy the index again",
+                    path.display()
+                )
+            })?;
+            Ok((key.clone(), file.to_owned()))
+        })
+        .collect()
+}
+
+/// Keys of `config.json` that decide no number, and differ between a model and what was fine-tuned from it.
+const KEYS_OF_PROVENANCE: [&str; 4] = ["_name_or_path", "transformers_version", "dtype", "torch_dtype"];
+
+/// Hash of the configurations of `checkpoints`: with the weights it decides what a tower makes of pixels.
+pub fn config_hash<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for config in checkpoints.map(Checkpoint::config) {
+        let keys = config.as_object().into_iter().flatten();
+        // In the order of names, whatever the file's is.
+        let kept: BTreeMap<_, _> = keys.filter(|(key, _)| !KEYS_OF_PROVENANCE.contains(&key.as_str())).collect();
+        for (key, value) in kept {
+            hasher.update(format!("{key} {value}\n").as_bytes());
+        }
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
+}

@@ -1,0 +1,43 @@
+//! Checkpoint folders: the files of a model on disk, and its tensors by one name whatever wrote them.
+//!
+//! [`Checkpoint`] opens a folder and hands out its files ([`open_checkpoint`] also knows the miniature, whose files
+//! are a part of the program, and [`Hub`] what lies in the hub's cache); [`Weights`] says where each tensor lies, under the
+//! canonical name that a [`canonical`] rule makes of the stored one, and gives every tensor exactly once.
+//! Tensors are read in place (memory-mapped), from safetensors files and from PyTorch archives, whose pickles are
+//! read by an interpreter that can build tensors and refuses everything else by name.
+
+mod adapter;
+mod candidate;
+pub mod canonical;
+mod checkpoint;
+mod embedded;
+mod hub;
+mod mapped;
+mod notes;
+mod pickle;
+mod quantised;
+mod remembered;
+mod safetensors_file;
+mod store;
+mod stored;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod torch_archive;
+mod write;
+
+pub use adapter::Adapter;
+pub use candidate::{OwnFiles, OwnSettings};
+pub use canonical::{
+    Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip, canonical_qwen_vl,
+    is_computed_buffer,
+};
+pub use checkpoint::{Checkpoint, config_hash, read_text_file};
+pub use embedded::{Miniature, is_embedded, open_checkpoint};
+pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
+pub(in crate::model) use notes::{MODELFILE, SWIFT_ARGUMENTS};
+pub use notes::{SwiftArguments, TrainerNotes};
+pub use remembered::HashMemory;
+pub use store::Weights;
+pub use write::{NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};

@@ -1,0 +1,128 @@
+//! Families whose images take places among the tokens of one decoder: all present ones.
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Tensor};
+
+use super::{ForcedAnswer, ImageEmbedding, ImagePrompt, Mllm, PlainTower, Seen};
+use crate::model::language::{LanguageModel, Pass, TokenInput};
+use crate::model::layers::{Watched, causal_mask};
+use crate::model::run::prefix::{Opening, Padding, Prefix, PromptRow, batch};
+use crate::model::vision::preprocess::ImageInput;
+
+/// What such a family has of its own: a tower, and what makes embeddings of its states.
+pub trait ImageReader: Send {
+    /// As [`Mllm::see_watched`].
+    ///
+    /// # Errors
+    /// An image does not fit the tower.
+    fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>>;
+
+    /// What stands in the places of images. `decoder` embeds the tokens that a family writes between tiles.
+    ///
+    /// # Errors
+    /// What was seen is not of this family.
+    fn embed_images(&self, seen: &[Seen], decoder: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>>;
+
+    /// As [`Mllm::plain_tower`].
+    fn plain_tower(&self) -> Option<PlainTower<'_>> {
+        None
+    }
+
+    /// As [`Mllm::probe_features`].
+    ///
+    /// # Errors
+    /// What was seen is not of this family.
+    fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>> {
+        let state = seen.states.first().context("a tower gives a state")?;
+        let last = state.rank() - 1;
+        let tokens = if last == 0 { state.unsqueeze(0)? } else { state.flatten_to(last - 1)? };
+        Ok(tokens.to_dtype(DType::F32)?.mean(0)?.to_vec1()?)
+    }
+}
+
+/// A family's images before a decoder.
+pub struct DecoderOnly<R, D> {
+    /// Makes embeddings of images.
+    pub reader: R,
+    /// Reads and continues prompts.
+    pub decoder: D,
+}
+
+impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
+    fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>> {
+        self.reader.see_watched(images, watch)
+    }
+
+    fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>> {
+        self.reader.embed_images(seen, &self.decoder)
+    }
+
+    fn embed(&self, prompts: &[ImagePrompt<'_>]) -> Result<Vec<PromptRow>> {
+        let seen: Vec<Seen> = prompts.iter().flat_map(|prompt| prompt.images).cloned().collect();
+        // Of no image a projector makes nothing.
+        let embedded = if seen.is_empty() { Vec::new() } else { self.embed_images(&seen)? };
+        let mut rest = embedded.as_slice();
+        let place = |ImagePrompt { prompt, images }: &ImagePrompt<'_>| {
+            let (own, others) = rest.split_at(images.len());
+            rest = others;
+            prompt.placed(own, &self.decoder)
+        };
+        prompts.iter().map(place).collect()
+    }
+
+    fn read(
+        &self,
+        opening: Option<&Opening>,
+        prompts: &[PromptRow],
+        n_new: usize,
+        watch: Watched<'_>,
+    ) -> Result<Prefix> {
+        let opening = opening.filter(|opening| prompts.iter().all(|prompt| prompt.opening.starts_with(opening.ids())));
+        Prefix::read_watched(&self.decoder, opening, prompts, n_new, watch)
+    }
+
+    /// Rows are padded on the right, where no token of theirs looks.
+    fn teacher_forced(&self, examples: &[ForcedAnswer<'_>], mut watch: Watched<'_>) -> Result<Tensor> {
+        let prompts: Vec<ImagePrompt<'_>> = examples.iter().map(|example| example.prompt).collect();
+        let mut rows = Vec::with_capacity(examples.len());
+        for (example, row) in examples.iter().zip(self.embed(&prompts)?) {
+            // The terminator is predicted and never seen.
+            let (_, seen) = example.answer.split_last().context("an answer has a terminator")?;
+            rows.push(if seen.is_empty() { row } else { row.followed_by(&self.decoder.embed(seen)?)? });
+        }
+        let lengths: Vec<usize> = rows.iter().map(PromptRow::n_tokens).collect();
+        let n_positions = lengths.iter().copied().max().unwrap_or(0);
+        // Where each row's answer is predicted: from the prompt's last token on.
+        let starts: Vec<usize> =
+            lengths.iter().zip(examples).map(|(length, example)| length - example.answer.len()).collect();
+        let first_wanted = starts.iter().copied().min().unwrap_or(0);
+        let n_wanted = n_positions - first_wanted;
+        let input = TokenInput { n_wanted: Some(n_wanted), ..batch(&rows, n_positions, Padding::Right)? };
+        let device = input.embeddings.device();
+        let mask = causal_mask(n_positions, input.embeddings.dtype(), device)?;
+        let hidden = self.decoder.forward(Pass::new(&input).masked(&mask).watched(&mut watch))?; // (batch, wanted, hidden)
+
+        let mut places = Vec::new();
+        for (row, (example, start)) in examples.iter().zip(&starts).enumerate() {
+            let first = row * n_wanted + start - first_wanted;
+            places.extend((0..example.answer.len()).map(|offset| (first + offset) as u32));
+        }
+        let n_places = places.len();
+        let places = Tensor::from_vec(places, n_places, device)?;
+        // Only where an answer's token is predicted: the head is a third of a small model.
+        let chosen = hidden.flatten_to(1)?.index_select(&places, 0)?;
+        Ok(self.decoder.logits(&chosen)?)
+    }
+
+    fn decoder(&self) -> &dyn LanguageModel {
+        &self.decoder
+    }
+
+    fn plain_tower(&self) -> Option<PlainTower<'_>> {
+        self.reader.plain_tower()
+    }
+
+    fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>> {
+        self.reader.probe_features(seen)
+    }
+}

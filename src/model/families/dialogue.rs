@@ -1,0 +1,185 @@
+//! Text in and out of a model.
+
+use anyhow::{Result, bail};
+
+use super::RenderedPrompt;
+use crate::domain::{Answer, Conversation};
+use crate::model::run::generate::{Decoding, Generation};
+use crate::model::run::generation_config::GenerationConfig;
+use crate::model::run::scoring::LabelTrie;
+use crate::model::text::template::{AroundAnswer, ChatTemplate};
+use crate::model::text::tokenizer::{PromptPiece, TextTokenizer};
+
+/// Text in and out of a model.
+pub struct Dialogue {
+    /// For prompts and answers.
+    pub tokenizer: TextTokenizer,
+    /// For prompts.
+    pub template: ChatTemplate,
+    pub(super) eos_ids: Vec<u32>,
+    pub(super) generation: GenerationConfig,
+    pub(super) n_image_positions: usize,
+    pub(super) image_marker: &'static str,
+}
+
+impl Dialogue {
+    /// Positions of an image in a prompt, at most.
+    pub fn n_image_positions_max(&self) -> usize {
+        self.n_image_positions
+    }
+
+    /// The prompt for one question about one image.
+    pub fn render(&self, question: &str) -> Result<RenderedPrompt> {
+        let text = self.template.render(question)?;
+        let around_answer = self.template.around_answer(question, &text);
+        self.with_images(text, around_answer, 1)
+    }
+
+    /// The prompt of a conversation of any number of turns and images, up to where the answer to its last turn begins.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render_conversation`]; or the vocabulary cannot express the text.
+    pub fn render_conversation(&self, conversation: &Conversation) -> Result<RenderedPrompt> {
+        let text = self.template.render_conversation(conversation)?;
+        self.with_images(text, None, conversation.n_images())
+    }
+
+    fn with_images(
+        &self,
+        text: String,
+        around_answer: Option<AroundAnswer>,
+        n_images: usize,
+    ) -> Result<RenderedPrompt> {
+        let prompt = self.prompt_of(text, around_answer)?;
+        if prompt.n_images() != n_images {
+            bail!(
+                "the chat template `{}` puts {} images into the prompt instead of {}: {:?}; hint: choose another with --template",
+                self.template.name(),
+                prompt.n_images(),
+                if n_images == 1 { "one".to_owned() } else { n_images.to_string() },
+                prompt.text
+            );
+        }
+        Ok(prompt)
+    }
+
+    /// A prompt whose `text` is there, with an image marker for each image. What is written around an answer follows from
+    /// the text's end, where it is not known.
+    ///
+    /// # Errors
+    /// The text holds what the vocabulary cannot express.
+    pub fn prompt_of(&self, text: String, around_answer: Option<AroundAnswer>) -> Result<RenderedPrompt> {
+        let pieces = self.tokenizer.encode_with_image(&text, self.image_marker)?;
+        let ids: Vec<Option<u32>> = pieces
+            .iter()
+            .flat_map(|piece| match piece {
+                PromptPiece::Text(ids) => ids.iter().copied().map(Some).collect(),
+                PromptPiece::Image => vec![None; self.n_image_positions],
+            })
+            .collect();
+        let around_answer = around_answer.unwrap_or_else(|| AroundAnswer {
+            before: if text.ends_with(char::is_whitespace) { "" } else { " " }.to_owned(),
+            after: String::new(),
+        });
+        let image_id = self.tokenizer.token_id(self.image_marker);
+        let first = ids.first().copied().flatten();
+        let has_bos = first.is_some() && first == self.tokenizer.bos_id();
+        Ok(RenderedPrompt { text, pieces, ids, around_answer, image_id, has_bos })
+    }
+
+    /// The tokens of `answer` as a model would go on after `prompt`, with the terminator: what it is trained to say.
+    ///
+    /// They are what is left of the whole conversation's tokens without the prompt's. The terminator is what the chat
+    /// template writes after an answer: one of the tokens that end generation, or a stop string's. Where it writes
+    /// neither (transformers' LLaVA), the first of those tokens.
+    ///
+    /// # Errors
+    /// The answer's first token would swallow the prompt's end, or the answer is empty.
+    pub fn answer_ids(&self, prompt: &RenderedPrompt, answer: &str) -> Result<Vec<u32>> {
+        let AroundAnswer { before, after } = &prompt.around_answer;
+        let terminator = self.terminator(after);
+        let stop = if let Terminator::Text(stop) = terminator { stop } else { "" };
+        let alone = flat(&prompt.pieces);
+        let whole = format!("{}{before}{answer}{stop}", prompt.text);
+        let whole = flat(&self.tokenizer.encode_with_image(&whole, self.image_marker)?);
+        let ids: Option<Vec<u32>> = whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect());
+        let Some(mut ids) = ids.filter(|ids| !ids.is_empty() && !answer.is_empty()) else {
+            bail!(
+                "the answer `{answer}` cannot be told apart from its prompt in tokens; hint: choose other words for it \
+                 (--answer-template, --labels) or another --template"
+            );
+        };
+        if let Terminator::Token(id) = terminator {
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    fn terminator<'a>(&'a self, after: &str) -> Terminator<'a> {
+        let after = after.trim_start();
+        let ends =
+            |id: &u32| self.tokenizer.token(*id).is_some_and(|text| !text.is_empty() && after.starts_with(&text));
+        let stop = self.template.stop_strings().iter().find(|stop| after.starts_with(stop.as_str()));
+        match (self.eos_ids.iter().copied().find(ends), stop) {
+            (Some(id), _) => Terminator::Token(id),
+            (None, Some(stop)) => Terminator::Text(stop),
+            (None, None) => Terminator::Token(self.eos_ids[0]),
+        }
+    }
+
+    /// What a model may answer to `prompt`: each of `labels` with the terminator.
+    ///
+    /// # Errors
+    /// As [`answer_ids`](Self::answer_ids), with the label's name.
+    pub fn label_trie(&self, prompt: &RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
+        let sequences = labels.iter().map(|label| self.answer_ids(prompt, label)).collect::<Result<Vec<_>>>()?;
+        Ok(LabelTrie::new(&sequences))
+    }
+
+    /// When answers of at most `max_new_tokens` end.
+    pub fn decoding(&self, max_new_tokens: usize) -> Decoding {
+        let stop_strings = self.template.stop_strings().iter().chain(self.generation.stop_strings());
+        Decoding {
+            max_new_tokens,
+            eos_ids: self.eos_ids.clone(),
+            stop_strings: stop_strings.cloned().collect(),
+            processors: self.generation.processors().clone(),
+        }
+    }
+
+    /// The settings of greedy decoding that the checkpoint brings.
+    pub fn generation(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// The text of a generated row; a stop string and what follows it is cut off.
+    pub fn answer(&self, generation: &Generation, decoding: &Decoding) -> Result<Answer> {
+        let mut text = self.tokenizer.decode(&generation.ids)?;
+        if let Some(end) = decoding.stop_strings.iter().filter_map(|stop| text.find(stop.as_str())).min() {
+            text.truncate(end);
+        }
+        Ok(Answer {
+            text,
+            stop: generation.stop,
+            n_prompt_tokens: Some(generation.n_prompt_tokens as u32),
+            n_answer_tokens: Some(generation.ids.len() as u32),
+            // It is none where nothing else could follow.
+            logit_gap: Some(generation.logit_gap).filter(|gap| gap.is_finite()),
+        })
+    }
+}
+
+/// What ends an answer.
+enum Terminator<'a> {
+    Token(u32),
+    Text(&'a str),
+}
+
+/// All tokens of a prompt; `None` is the image.
+fn flat(pieces: &[PromptPiece]) -> Vec<Option<u32>> {
+    let of_piece = |piece: &PromptPiece| match piece {
+        PromptPiece::Text(ids) => ids.iter().copied().map(Some).collect(),
+        PromptPiece::Image => vec![None],
+    };
+    pieces.iter().flat_map(of_piece).collect()
+}

@@ -1,0 +1,141 @@
+//! What trainers' leftovers tell of a model or an adapter: whether it is asked here as it was while it was trained.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{Dialogue, OpenedModel};
+use crate::model::checkpoint::known_bad;
+use crate::model::checkpoint::weights::{Adapter, SwiftArguments, TrainerNotes};
+use crate::model::text::template::ChatTemplate;
+use crate::model::vision::preprocess::ImageProcessor;
+
+/// Any question shows whether two templates ask alike.
+const QUESTION: &str = "What is this?";
+
+impl OpenedModel {
+    /// What a person should know of `adapter`, called `name`, before it is asked through `dialogue` about images that
+    /// `processor` prepares.
+    ///
+    /// # Errors
+    /// A file of the adapter cannot be read.
+    pub fn adapter_warnings(
+        &self,
+        name: &str,
+        adapter: &Adapter,
+        dialogue: &Dialogue,
+        processor: &dyn ImageProcessor,
+    ) -> Result<Vec<String>> {
+        let mut warnings = of_notes(name, &adapter.notes, dialogue, processor);
+        if warnings.is_empty() {
+            // What the trainer says of its prompt says more than the template that lies beside.
+            let Dialogue { template, tokenizer, .. } = dialogue;
+            warnings.extend(template.adapter_template(name, |file| adapter.read_file(file), tokenizer)?);
+        }
+        if let Some(method) = &adapter.notes.quantised_base {
+            let base = adapter.base_name().map(|base| format!(" `{base}`")).unwrap_or_default();
+            warnings.push(format!(
+                "{name} was trained over the quantised base{base} ({method}), and is evaluated over `{}` as it is: its base \
+                 answered with other weights while it was trained; hint: compare it only with runs over the same base",
+                self.name
+            ));
+        }
+        // An adapter that is no checkpoint has its base's architecture.
+        let model_type = adapter.notes.model_type.as_deref().or(self.notes.model_type.as_deref());
+        warnings.extend(of_version(name, model_type, &adapter.notes));
+        Ok(warnings)
+    }
+}
+
+/// What a person should know of the model `name` itself.
+pub(super) fn of_model(
+    name: &str,
+    notes: &TrainerNotes,
+    dialogue: &Dialogue,
+    processor: &dyn ImageProcessor,
+) -> Vec<String> {
+    let mut warnings = of_notes(name, notes, dialogue, processor);
+    if let Some(method) = &notes.quantised_base {
+        warnings.push(format!(
+            "{name} was trained over a quantised base ({method}) and merged into one that is not: what was trained answered \
+             with other weights; hint: compare it only with the unquantised base"
+        ));
+    }
+    warnings.extend(of_version(name, notes.model_type.as_deref(), notes));
+    warnings
+}
+
+fn of_version(name: &str, model_type: Option<&str>, notes: &TrainerNotes) -> Vec<String> {
+    match (model_type, &notes.transformers_version) {
+        (Some(model_type), Some(version)) => known_bad::warnings(name, model_type, version),
+        _ => Vec::new(),
+    }
+}
+
+fn of_notes(name: &str, notes: &TrainerNotes, dialogue: &Dialogue, processor: &dyn ImageProcessor) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some((path, arguments)) = &notes.swift {
+        warnings.extend(of_swift(name, path, arguments, dialogue));
+        warnings.extend(arguments.max_pixels.and_then(|n_pixels| of_pixels(name, n_pixels, processor)));
+    }
+    if let Some((path, modelfile)) = &notes.modelfile {
+        let template = ChatTemplate::of_modelfile("Modelfile", modelfile, &dialogue.tokenizer);
+        let told = match template {
+            Some(template) if dialogue.asks_as(&template) => None,
+            Some(_) => Some(format!(
+                "{name} has a `Modelfile` whose prompt differs from that of `{}`, with which it is asked; hint: `--template \
+                 {}` asks as it shows",
+                dialogue.template.name(),
+                path.display()
+            )),
+            None => Some(format!(
+                "{name} has a `Modelfile` of a form that is not read (`{}`): whether it asks as `{}` does cannot be told; \
+                 hint: compare both",
+                path.display(),
+                dialogue.template.name()
+            )),
+        };
+        warnings.extend(told);
+    }
+    warnings
+}
+
+fn of_swift(name: &str, path: &Path, arguments: &SwiftArguments, dialogue: &Dialogue) -> Option<String> {
+    let SwiftArguments { template, system, .. } = arguments;
+    let with_system = system.as_ref().map(|text| format!(" and the system text {text:?}")).unwrap_or_default();
+    let used = dialogue.template.name();
+    match ChatTemplate::of_swift(template, arguments) {
+        Some(trained) if dialogue.asks_as(&trained) => None,
+        Some(_) => Some(format!(
+            "{name} was trained by ms-swift with its template `{template}`{with_system}, whose prompt differs from that of \
+             `{used}`, with which it is asked; hint: `--template {}` asks as it was trained",
+            path.display()
+        )),
+        None => Some(format!(
+            "{name} was trained by ms-swift with its template `{template}`{with_system}, which is not known here: whether \
+             `{used}` asks alike cannot be told; hint: compare the prompt in run.json with ms-swift's"
+        )),
+    }
+}
+
+/// ms-swift makes larger images smaller, to `n_pixels`, before the model's own processor sees them.
+fn of_pixels(name: &str, n_pixels: u64, processor: &dyn ImageProcessor) -> Option<String> {
+    let told = format!("{name} was trained by ms-swift on images of at most {n_pixels} pixels (`max_pixels`)");
+    match processor.parameters().get("max_pixels").map(|own| own.as_u64()) {
+        Some(Some(own)) if own == n_pixels => None,
+        Some(_) => Some(format!("{told}, which is not the limit here; hint: `--max-pixels {n_pixels}`")),
+        None => Some(format!("{told}, larger ones made smaller first; here images are prepared as they are")),
+    }
+}
+
+impl Dialogue {
+    /// Whether `other` gives the same tokens for a question. A template that fails here asks otherwise.
+    fn asks_as(&self, other: &ChatTemplate) -> bool {
+        let ids = |template: &ChatTemplate| {
+            let text = template.render(QUESTION).ok()?;
+            self.tokenizer.encode_with_image(&text, self.image_marker).ok()
+        };
+        let (own, other) = (ids(&self.template), ids(&other.clone().with_image_marker(self.image_marker)));
+        own.is_some() && own == other
+    }
+}

@@ -1,0 +1,412 @@
+//! LLaVA-1.5 (Liu et al. 2023): a CLIP or SigLIP tower, a projector and a language model of any text family, as the
+//! configuration says, in the layouts of transformers and of the original repository.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{DType, Tensor};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{
+    DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified, side_by_side,
+};
+use crate::model::checkpoint::config::Config;
+use crate::model::checkpoint::weights::{Checkpoint, Weights, canonical_clip_tower, canonical_llava};
+use crate::model::language::{Decoder, DecoderConfig, LanguageModel, scaled};
+use crate::model::layers::{Activation, Linear, Loader, Watched};
+use crate::model::text::template::IMAGE_MARKER;
+use crate::model::vision::encoders;
+use crate::model::vision::preprocess::{ImageInput, ImageProcessor, PixelLimits, Preprocessor};
+use crate::model::vision::square_tower::{TowerKind, VisionConfig, VisionTower};
+
+/// The line in the list of families.
+pub const FAMILY: MllmFamily = MllmFamily {
+    name: "llava",
+    about: "LLaVA-1.5 (transformers layouts, and the original repository's)",
+    verified: Verified {
+        local: "transformers 5.23 and the original repository's code: prompts, hidden states, logits and generated ids; names of \
+                transformers 4.46 to 5.23; answers of a small trained checkpoint on four test sets",
+        adapter: Some(
+            "PEFT 0.21 and the original repository's LoRA, beside the base and merged: logits and generated ids; names of PEFT \
+             0.13 and 0.18; folders in the form of ms-swift, LLaMA-Factory, Unsloth, Axolotl and TRL",
+        ),
+        comparator: "zero_shot, by the CLIP that is its tower",
+    },
+    recognises: |checkpoint| {
+        let config = checkpoint.config();
+        let is = |name: &str| config.get("model_type").is_some_and(|t| t == name);
+        is("llava_llama") || (is("llava") && is_plain_llava(config))
+    },
+    canonical: canonical_llava,
+    weights,
+    plan,
+    tower_reference: |checkpoint| {
+        let name = checkpoint.config().get("mm_vision_tower")?.as_str()?;
+        Some(name.to_owned())
+    },
+    image_marker: IMAGE_MARKER,
+    preprocessor,
+};
+
+/// Other families that call themselves `llava` in the original layout are told apart by their keys.
+fn is_plain_llava(config: &serde_json::Value) -> bool {
+    let any_resolution =
+        config.get("image_aspect_ratio").is_some_and(|ratio| ratio.as_str().is_some_and(|r| r.starts_with("anyres")));
+    !any_resolution && config.get("image_grid_pinpoints").is_none_or(serde_json::Value::is_null)
+}
+
+/// `config.json`.
+pub(super) fn config_of(checkpoint: &Checkpoint) -> Config<'_> {
+    Config::new(checkpoint.config(), checkpoint.dir.join("config.json").display().to_string())
+}
+
+fn weights(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Weights> {
+    let mut weights = Weights::new(checkpoint, canonical_llava)?;
+    if weights.contains("vision_tower.embeddings.patch_embedding.weight") {
+        return Ok(weights);
+    }
+    let Some(tower) = tower else {
+        let name = (FAMILY.tower_reference)(checkpoint).unwrap_or_default();
+        bail!(
+            "`{}` does not contain its vision tower but names `{name}`, which was not found; hint: {}",
+            checkpoint.dir.display(),
+            how_to_get_tower(&name)
+        );
+    };
+    weights.extend(tower, canonical_clip_tower)?;
+    Ok(weights)
+}
+
+fn how_to_get_tower(name: &str) -> String {
+    format!(
+        "give the tower's folder as --encoder DIR; where that is its name on the hub, the same command with --download \
+         fetches it, and so does `hf download {name}`"
+    )
+}
+
+fn preprocessor(
+    checkpoint: &Checkpoint,
+    tower: Option<&Checkpoint>,
+    _: &PixelLimits,
+) -> Result<Box<dyn ImageProcessor>> {
+    let preprocessor = match tower {
+        Some(tower) if checkpoint.is_llava_original() => Preprocessor::for_llava_original(checkpoint, tower),
+        _ => Preprocessor::from_checkpoint(checkpoint),
+    }?;
+    let side = vision_config(checkpoint, tower)?.image_size();
+    preprocessor.check_side(side, "model")?;
+    Ok(Box::new(preprocessor))
+}
+
+fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<VisionConfig> {
+    let config = config_of(checkpoint);
+    if let Some(vision) = config.section("vision_config") {
+        let kind = vision.str_or("model_type", "clip_vision_model")?;
+        return match kind {
+            "clip_vision_model" => VisionConfig::from_config(TowerKind::Clip, &vision),
+            "siglip_vision_model" => VisionConfig::from_config(TowerKind::Siglip, &vision),
+            other => bail!("{}: the vision tower `{other}` is not supported in this family", vision.place()),
+        };
+    }
+    let tower = tower.with_context(|| {
+        let name = (FAMILY.tower_reference)(checkpoint).unwrap_or_default();
+        format!(
+            "{} has no vision_config, and its vision tower `{name}` was not found; hint: {}",
+            config.place(),
+            how_to_get_tower(&name)
+        )
+    })?;
+    (encoders::family_of(tower)?.vision_config)(tower)
+}
+
+/// Everything that config.json decides.
+#[derive(Serialize)]
+struct Plan {
+    #[serde(rename = "vision_config")]
+    vision: VisionConfig,
+    #[serde(rename = "text_config")]
+    text: DecoderConfig,
+    /// The hidden states that the projector reads, side by side.
+    #[serde(rename = "vision_feature_layer")]
+    tower_states: Vec<usize>,
+    #[serde(rename = "vision_feature_select_strategy")]
+    strategy: Strategy,
+    #[serde(flatten)]
+    projector: ProjectorConfig,
+    /// What image features are multiplied with, where they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_scale: Option<f64>,
+    #[serde(skip)]
+    notes: Vec<String>,
+}
+
+/// Which tokens of a tower the projector reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Strategy {
+    /// All but the first: the class token, or the first patch where the tower has none.
+    Default,
+    /// All.
+    Full,
+}
+
+fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn MllmPlan>> {
+    let config = config_of(checkpoint);
+    let vision = vision_config(checkpoint, tower)?;
+    let is_tied = config.bool_or("tie_word_embeddings", false)?;
+    let text = match config.section("text_config") {
+        Some(text) => DecoderConfig::from_config(&text, is_tied)?,
+        None => DecoderConfig::from_config(&config, is_tied)?,
+    };
+    if config.bool_or("mm_use_im_start_end", false)? {
+        bail!(
+            "{}: mm_use_im_start_end (LLaVA v0) is not supported; hint: LLaVA-1.5 checkpoints have it false",
+            config.place()
+        );
+    }
+    let tower_states = tower_states(&config, &vision)?;
+    let strategy = strategy(&config, &vision)?;
+    if strategy == Strategy::Default && vision.n_tokens() < 2 {
+        bail!("{}: the tower has one token, and vision_feature_select_strategy `default` drops it", config.place());
+    }
+    let projector = ProjectorConfig::from_config(&config)?;
+    let (image_scale, notes) = image_scale(&config, &text, &checkpoint.name())?;
+    Ok(Box::new(Plan { vision, text, tower_states, strategy, projector, image_scale, notes }))
+}
+
+/// `vision_feature_layer`, one or several, or `mm_vision_select_layer` of the original repository.
+fn tower_states(config: &Config, vision: &VisionConfig) -> Result<Vec<usize>> {
+    let Some(Value::Array(layers)) = config.get("vision_feature_layer") else {
+        let layer = config.i64_or("vision_feature_layer", config.i64_or("mm_vision_select_layer", -2)?)?;
+        return Ok(vec![vision.hidden_state_index(layer)?]);
+    };
+    ensure!(!layers.is_empty(), "{}: vision_feature_layer names no layer", config.place());
+    let state = |layer: &Value| match layer.as_i64() {
+        Some(layer) => vision.hidden_state_index(layer),
+        None => bail!("`vision_feature_layer` in {} must be whole numbers, and one is {layer}", config.place()),
+    };
+    layers.iter().map(state).collect()
+}
+
+/// `vision_feature_select_strategy`, whose `default` drops the first token of any tower, as transformers does; or
+/// `mm_vision_select_feature` of the original repository, which means the class token.
+fn strategy(config: &Config, vision: &VisionConfig) -> Result<Strategy> {
+    if config.get("vision_feature_select_strategy").is_none()
+        && let Some(feature) = config.get("mm_vision_select_feature")
+    {
+        return Ok(match feature.as_str() {
+            Some("patch") if vision.has_class_token() => Strategy::Default,
+            Some("patch" | "cls_patch") => Strategy::Full,
+            _ => bail!("{}: mm_vision_select_feature {feature} is not known; hint: patch, cls_patch", config.place()),
+        });
+    }
+    match config.str_or("vision_feature_select_strategy", "default")? {
+        // The original repository has no other tower than CLIP's, and no such key.
+        "default" if config.get("mm_vision_tower").is_some() && !vision.has_class_token() => Ok(Strategy::Full),
+        "default" => Ok(Strategy::Default),
+        "full" => Ok(Strategy::Full),
+        other => {
+            bail!("{}: vision_feature_select_strategy `{other}` is not known; hint: default, full", config.place())
+        }
+    }
+}
+
+/// The first version of transformers that multiplies embeddings of tokens alone, for Gemma.
+const FIRST_WITHOUT_IMAGE_SCALE: (u64, u64) = (5, 4);
+
+/// What image features are multiplied with, and what a person should know of it: up to 5.3, transformers multiplied
+/// Gemma's whole input with the root of its width, and checkpoints that it saved were trained so.
+fn image_scale(config: &Config, text: &DecoderConfig, name: &str) -> Result<(Option<f64>, Vec<String>)> {
+    let Some(scale) = text.embedding_scale() else { return Ok((None, Vec::new())) };
+    let version = config.str_or("transformers_version", "")?;
+    let mut parts = version.split('.').map(|part| part.parse::<u64>().ok());
+    let parsed = parts.next().flatten().zip(parts.next().flatten());
+    Ok(match parsed {
+        Some(parsed) if parsed < FIRST_WITHOUT_IMAGE_SCALE => {
+            let note = format!(
+                "{name} was saved by transformers {version}: its image features are multiplied with {scale:.3}, as versions \
+                 before 5.4 do for this language model"
+            );
+            (Some(scale), vec![note])
+        }
+        Some(_) => (None, Vec::new()),
+        None => {
+            let note = format!(
+                "{name} does not say which version of transformers saved it: its image features are not multiplied with \
+                 {scale:.3}, as versions before 5.4 did for this language model; hint: add `transformers_version` to \
+                 config.json where it was trained with one of those"
+            );
+            (None, vec![note])
+        }
+    })
+}
+
+impl MllmPlan for Plan {
+    fn n_image_positions_max(&self) -> usize {
+        self.vision.n_tokens() - self.n_dropped()
+    }
+
+    fn n_positions(&self) -> usize {
+        self.text.n_positions
+    }
+
+    fn limit(&self) -> Option<&str> {
+        self.text.limit()
+    }
+
+    fn settings(&self) -> Value {
+        json!(self)
+    }
+
+    fn tower_settings(&self) -> Value {
+        json!({"vision_config": self.vision, "vision_feature_layer": self.tower_states, "strategy": self.strategy})
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
+        self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations())
+    }
+
+    fn plain_tower(&self) -> Option<&VisionConfig> {
+        Some(&self.vision)
+    }
+
+    fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {
+        let n_in = self.vision.size() * self.tower_states.len();
+        let projector = Projector::load(loader, &self.projector, n_in, self.text.size())?;
+        let reader = Llava {
+            tower: Arc::new(load_tower(loader, &self.vision)?),
+            tower_states: self.tower_states.clone(),
+            n_dropped: self.n_dropped(),
+            projector,
+            image_scale: self.image_scale,
+        };
+        Ok(Box::new(DecoderOnly { reader, decoder: Decoder::load(loader, self.text.clone())? }))
+    }
+}
+
+impl Plan {
+    /// Tokens before those that the projector reads.
+    fn n_dropped(&self) -> usize {
+        usize::from(self.strategy == Strategy::Default)
+    }
+}
+
+/// Refuses a language model that multiplies embeddings in a family where nobody knows whether image features are multiplied, too.
+pub(super) fn refuse_scaled(text: &DecoderConfig, place: &str) -> Result<()> {
+    ensure!(
+        text.embedding_scale().is_none(),
+        "{place}: a Gemma as language model is not supported in this family; hint: LLaVA reads it"
+    );
+    Ok(())
+}
+
+/// Reads the tower; its last norm is in the files and in no forward pass of LLaVA's families.
+pub(super) fn load_tower(loader: &mut Loader, config: &VisionConfig) -> Result<VisionTower> {
+    let mut here = loader.at("vision_tower");
+    for name in ["weight", "bias"] {
+        here.optional(&format!("post_layernorm.{name}"), &[config.size()])?;
+    }
+    VisionTower::load(&mut here, config.clone())
+}
+
+/// What `config.json` says of the projector.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct ProjectorConfig {
+    #[serde(rename = "projector_is_linear")]
+    is_linear: bool,
+    #[serde(rename = "projector_hidden_act")]
+    activation: Activation,
+    #[serde(rename = "multimodal_projector_bias")]
+    has_bias: bool,
+}
+
+impl ProjectorConfig {
+    /// Reads the keys of transformers, or of the original repository.
+    pub(super) fn from_config(config: &Config) -> Result<Self> {
+        let is_linear = match config.str_or("mm_projector_type", "mlp2x_gelu")? {
+            "linear" => true,
+            "mlp2x_gelu" => false,
+            other => bail!(
+                "{}: mm_projector_type `{other}` is not supported; hint: mlp2x_gelu (LLaVA-1.5) and linear are",
+                config.place()
+            ),
+        };
+        Ok(Self {
+            is_linear,
+            activation: Activation::from_name(config.str_or("projector_hidden_act", "gelu")?)?,
+            has_bias: config.bool_or("multimodal_projector_bias", true)?,
+        })
+    }
+}
+
+/// One or two linear maps from the tower's width to the language model's.
+pub(super) enum Projector {
+    Linear(Linear),
+    Mlp { first: Linear, activation: Activation, second: Linear },
+}
+
+impl Projector {
+    /// Reads `multi_modal_projector`.
+    pub(super) fn load(loader: &mut Loader, config: &ProjectorConfig, n_in: usize, n_out: usize) -> Result<Self> {
+        let mut here = loader.at("multi_modal_projector");
+        let first = Linear::load(&mut here, "linear_1", n_in, n_out, config.has_bias)?;
+        if config.is_linear {
+            return Ok(Self::Linear(first));
+        }
+        let second = Linear::load(&mut here, "linear_2", n_out, n_out, config.has_bias)?;
+        Ok(Self::Mlp { first, activation: config.activation, second })
+    }
+
+    /// `(…, tower width)` to `(…, hidden)`.
+    pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Linear(linear) => linear.forward(x),
+            Self::Mlp { first, activation, second } => second.forward(&activation.forward(&first.forward(x)?)?),
+        }
+    }
+}
+
+struct Llava {
+    tower: Arc<VisionTower>,
+    /// The states that the projector reads, side by side.
+    tower_states: Vec<usize>,
+    n_dropped: usize,
+    projector: Projector,
+    /// What image features are multiplied with, where they are.
+    image_scale: Option<f64>,
+}
+
+impl ImageReader for Llava {
+    fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>> {
+        let states = self.tower.hidden_states_watched(&self.tower.pixels(images)?, &self.tower_states, watch)?;
+        let state = side_by_side(states)?; // (images, tokens, hidden)
+        images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(state.get(row)?, image))).collect()
+    }
+
+    fn embed_images(&self, seen: &[Seen], _: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
+        let hidden: Vec<&Tensor> = seen.iter().flat_map(|seen| seen.states.first()).collect();
+        let hidden = Tensor::stack(&hidden, 0)?; // (images, tokens, hidden)
+        let n_kept = hidden.dim(1)? - self.n_dropped;
+        let features = self.projector.forward(&hidden.narrow(1, self.n_dropped, n_kept)?.contiguous()?)?;
+        let features = match self.image_scale {
+            Some(scale) => scaled(&features, scale)?,
+            None => features,
+        };
+        (0..seen.len()).map(|row| Ok(ImageEmbedding::plain(features.get(row)?))).collect()
+    }
+
+    fn plain_tower(&self) -> Option<PlainTower<'_>> {
+        Some(PlainTower { tower: &self.tower, states: &self.tower_states })
+    }
+
+    fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>> {
+        let state = seen.states.first().context("a tower gives a state")?; // (tokens, hidden)
+        let kept = state.narrow(0, self.n_dropped, state.dim(0)? - self.n_dropped)?;
+        Ok(kept.to_dtype(DType::F32)?.mean(0)?.to_vec1()?)
+    }
+}

@@ -1,0 +1,532 @@
+//! LLaVA-OneVision (Li et al. 2024): SigLIP over the whole image and over its tiles, LLaVA's projector, and a Qwen2.
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{DType, Tensor};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::llava::{Projector, ProjectorConfig, config_of, load_tower, refuse_scaled};
+use super::{DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmFamily, MllmPlan, Seen, Verified};
+use crate::model::checkpoint::config::Config;
+use crate::model::checkpoint::weights::{Checkpoint, Weights, canonical_llava};
+use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
+use crate::model::layers::{Loader, Watched};
+use crate::model::text::template::IMAGE_MARKER;
+use crate::model::vision::preprocess::{AnyresProcessor, ImageInput, read_pinpoints};
+use crate::model::vision::square_tower::{TowerKind, VisionConfig, VisionTower};
+
+/// The line in the list of families.
+pub const FAMILY: MllmFamily = MllmFamily {
+    name: "llava_onevision",
+    about: "LLaVA-OneVision",
+    verified: Verified {
+        local: "transformers 5.23 on a tiny checkpoint: tiles, features, packing, logits and generated ids",
+        adapter: Some(
+            "PEFT 0.21: updates of language model and tower, beside the base and merged; packed tiles included",
+        ),
+        comparator: "zero_shot by the SigLIP that its tower comes from (an ancestor), or probe",
+    },
+    recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "llava_onevision"),
+    canonical: canonical_llava,
+    weights: |checkpoint, _| Weights::new(checkpoint, canonical_llava),
+    plan: |checkpoint, _| Ok(Box::new(Plan::of(checkpoint)?)),
+    tower_reference: |_| None,
+    image_marker: IMAGE_MARKER,
+    preprocessor: |checkpoint, _, _| Ok(Box::new(AnyresProcessor::from_checkpoint(checkpoint)?)),
+};
+
+/// Everything that the checkpoint's configuration decides.
+#[derive(Serialize)]
+struct Plan {
+    #[serde(rename = "vision_config")]
+    vision: VisionConfig,
+    #[serde(rename = "text_config")]
+    text: DecoderConfig,
+    #[serde(rename = "vision_feature_layer")]
+    tower_state: usize,
+    #[serde(flatten)]
+    projector: ProjectorConfig,
+    packing: Packing,
+    /// Rows and columns of tiles that images may have.
+    #[serde(rename = "image_grid_pinpoints")]
+    grids: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        let config = config_of(checkpoint);
+        let place = config.place();
+        let vision = config.section("vision_config").with_context(|| format!("{place} has no vision_config"))?;
+        let kind = vision.str_or("model_type", "siglip_vision_model")?;
+        ensure!(kind == "siglip_vision_model", "{place}: the vision tower `{kind}` is not supported in this family");
+        let vision = VisionConfig::from_config(TowerKind::Siglip, &vision)?;
+        let text = config.section("text_config").with_context(|| format!("{place} has no text_config"))?;
+        let text = DecoderConfig::from_config(&text, config.bool_or("tie_word_embeddings", false)?)?;
+        refuse_scaled(&text, place)?;
+        let strategy = config.str_or("vision_feature_select_strategy", "full")?;
+        ensure!(
+            strategy == "full",
+            "{place}: vision_feature_select_strategy `{strategy}` is not supported; hint: `full`"
+        );
+        if matches!(config.get("vision_feature_layer"), Some(serde_json::Value::Array(_))) {
+            bail!("{place}: several vision_feature_layer are not supported; hint: LLaVA-OneVision has one");
+        }
+        Ok(Self {
+            tower_state: vision.hidden_state_index(config.i64_or("vision_feature_layer", -1)?)?,
+            projector: ProjectorConfig::from_config(&config)?,
+            packing: Packing { n_side: vision.n_patches_per_side(), n_tiles_kept: n_tiles_kept(&config)? },
+            grids: grids(checkpoint, &config, vision.image_size() as u32)?,
+            vision,
+            text,
+        })
+    }
+
+    fn read(&self, loader: &mut Loader) -> Result<DecoderOnly<LlavaOnevision, Decoder>> {
+        let n_out = self.text.size();
+        let reader = LlavaOnevision {
+            tower: load_tower(loader, &self.vision)?,
+            tower_state: self.tower_state,
+            projector: Projector::load(loader, &self.projector, self.vision.size(), n_out)?,
+            line_end: loader.tensor("image_newline", &[n_out])?,
+            packing: self.packing,
+        };
+        Ok(DecoderOnly { reader, decoder: Decoder::load(loader, self.text.clone())? })
+    }
+
+    fn n_tiles_max(&self) -> usize {
+        self.grids.iter().map(|(rows, columns)| 1 + rows * columns).max().unwrap_or(1)
+    }
+}
+
+/// The number in `vision_aspect_ratio`, `anyres_max_9`: so many tiles' features are kept of the tiles.
+fn n_tiles_kept(config: &Config) -> Result<usize> {
+    let ratio = config.str_or("vision_aspect_ratio", "anyres_max_9")?;
+    let kept = ratio.strip_prefix("anyres_max_").and_then(|kept| kept.parse().ok()).filter(|&kept| kept > 0);
+    kept.with_context(|| {
+        format!("{}: vision_aspect_ratio `{ratio}` is not supported; hint: `anyres_max_9` is usual", config.place())
+    })
+}
+
+/// Rows and columns of tiles that the image processor may make, which must be those that the model unpacks.
+fn grids(checkpoint: &Checkpoint, config: &Config, side: u32) -> Result<Vec<(usize, usize)>> {
+    let processor = AnyresProcessor::from_checkpoint(checkpoint)?;
+    let parameters = processor.parameters();
+    let mut differing = (parameters.side != side).then_some("the side of a tile");
+    if let Some(pinpoints) = config.get("image_grid_pinpoints")
+        && read_pinpoints(pinpoints, side).with_context(|| config.place().to_owned())? != parameters.pinpoints
+    {
+        differing = differing.or(Some("`image_grid_pinpoints`"));
+    }
+    if let Some(what) = differing {
+        bail!(
+            "{what} differs between {} and the image processor's file; hint: they are of different checkpoints",
+            config.place()
+        );
+    }
+    let grid = |&(height, width): &(u32, u32)| ((height / side) as usize, (width / side) as usize);
+    Ok(parameters.pinpoints.iter().map(grid).collect())
+}
+
+impl MllmPlan for Plan {
+    fn n_image_positions_max(&self) -> usize {
+        self.grids.iter().map(|&grid| self.packing.n_positions_max(grid)).max().unwrap_or(0)
+    }
+
+    fn n_positions(&self) -> usize {
+        self.text.n_positions
+    }
+
+    fn limit(&self) -> Option<&str> {
+        self.text.limit()
+    }
+
+    fn settings(&self) -> Value {
+        json!(self)
+    }
+
+    fn tower_settings(&self) -> Value {
+        json!({"vision_config": self.vision, "vision_feature_layer": self.tower_state})
+    }
+
+    fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
+        let activations = self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations_of_tiles());
+        self.vision.n_numbers_of_tiles(self.n_tiles_max()).saturating_add(activations)
+    }
+
+    fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {
+        Ok(Box::new(self.read(loader)?))
+    }
+}
+
+/// How the features of tiles become one run of positions.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Packing {
+    /// Patches along a side of a tile.
+    n_side: usize,
+    /// Where there are more features than of so many tiles, they are made fewer.
+    n_tiles_kept: usize,
+}
+
+/// The features that are kept of an image's tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kept {
+    /// The part that the image covers: first row and column, rows, columns.
+    top: usize,
+    left: usize,
+    height: usize,
+    width: usize,
+    /// Rows and columns that they are made fewer to.
+    resized: Option<(usize, usize)>,
+}
+
+impl Packing {
+    /// What is kept of a map of `grid` tiles of an image of `original` (height, width): without the padding, as
+    /// transformers' `unpad_image` computes it.
+    fn kept(&self, (rows, columns): (usize, usize), original: (u32, u32)) -> Kept {
+        let (height, width) = (rows * self.n_side, columns * self.n_side);
+        let (original_height, original_width) = (f64::from(original.0), f64::from(original.1));
+        // Python's `int(round(x, 7))`.
+        let whole = |x: f64| ((x * 1e7).round() / 1e7) as usize;
+        let is_wider = original_width / original_height > width as f64 / height as f64;
+        let (mut top, mut left) = (0, 0);
+        if is_wider {
+            top = (height - whole(original_height * (width as f64 / original_width)).min(height)) / 2;
+        } else {
+            left = (width - whole(original_width * (height as f64 / original_height)).min(width)) / 2;
+        }
+        let (height, width) = (height - 2 * top, width - 2 * left);
+        let ratio = (height as f64 * width as f64 / (self.n_tiles_kept * self.n_side.pow(2)) as f64).sqrt();
+        let fewer = |n: usize| ((n as f64 / ratio) as usize).max(1);
+        let resized = (ratio > MAP_RATIO_MAX).then(|| (fewer(height), fewer(width)));
+        Kept { top, left, height, width, resized }
+    }
+
+    /// Positions of such an image: the whole image, then the rows of its tiles, each with a line end.
+    #[cfg(test)]
+    fn n_positions(&self, grid: (usize, usize), original: (u32, u32)) -> usize {
+        let kept = self.kept(grid, original);
+        let (height, width) = kept.resized.unwrap_or((kept.height, kept.width));
+        self.n_side.pow(2) + height * (width + 1)
+    }
+
+    /// As many positions as images of `grid` tiles have at most.
+    fn n_positions_max(&self, (rows, columns): (usize, usize)) -> usize {
+        let of_tile = self.n_side.pow(2);
+        let unresized = (MAP_RATIO_MAX.powi(2) * (self.n_tiles_kept * of_tile) as f64) as usize;
+        of_tile + (rows * columns * of_tile).min(unresized) + rows * self.n_side
+    }
+
+    /// `(positions, hidden)` of the features `(tiles, patches, hidden)` of an image, the whole image's first.
+    fn pack(&self, features: &Tensor, seen: &Seen, line_end: &Tensor) -> candle_core::Result<Tensor> {
+        let (rows, columns) = seen.grid;
+        let (whole, size, n) = (features.get(0)?, features.dim(2)?, self.n_side);
+        let kept = self.kept(seen.grid, seen.original_size);
+        if kept.height == 0 {
+            return Ok(whole);
+        }
+        let line_ends = |n_rows: usize| line_end.reshape((1, 1, size))?.broadcast_as((n_rows, 1, size))?.contiguous();
+        if kept.width == 0 {
+            return Tensor::cat(&[&whole, &line_ends(kept.height)?.squeeze(1)?], 0);
+        }
+        let mut map = features
+            .narrow(0, 1, rows * columns)?
+            .reshape((rows, columns, n, n, size))?
+            .permute([0, 2, 1, 3, 4])?
+            .reshape((rows * n, columns * n, size))?
+            .narrow(0, kept.top, kept.height)?
+            .narrow(1, kept.left, kept.width)?;
+        if let Some((height, width)) = kept.resized {
+            map = interpolated(&interpolated(&map, 0, height)?, 1, width)?;
+        }
+        let lines = Tensor::cat(&[&map.contiguous()?, &line_ends(map.dim(0)?)?], 1)?; // (rows, columns + 1, hidden)
+        Tensor::cat(&[&whole, &lines.flatten_to(1)?], 0)
+    }
+}
+
+/// A map is left as it is up to this ratio of its side to that of the features that are kept.
+const MAP_RATIO_MAX: f64 = 1.1;
+
+/// `(rows, columns, hidden)` with `n` places along `axis`, linear between the centres of neighbours and not antialiased:
+/// one half of torch's bilinear interpolation.
+fn interpolated(x: &Tensor, axis: usize, n: usize) -> candle_core::Result<Tensor> {
+    let n_in = x.dim(axis)?;
+    let scale = n_in as f32 / n as f32;
+    let sources: Vec<f32> = (0..n).map(|place| (scale * (place as f32 + 0.5) - 0.5).max(0.0)).collect();
+    let before: Vec<u32> = sources.iter().map(|&source| (source as u32).min(n_in as u32 - 1)).collect();
+    let after: Vec<u32> = before.iter().map(|&place| (place + 1).min(n_in as u32 - 1)).collect();
+    let shares: Vec<f32> = sources.iter().zip(&before).map(|(source, &place)| source - place as f32).collect();
+    let mut shape = [1, 1, 1];
+    shape[axis] = n;
+    let shares = Tensor::from_vec(shares, &shape[..], x.device())?.to_dtype(DType::F32)?;
+    let x = x.contiguous()?;
+    let rows = |places: Vec<u32>| x.index_select(&Tensor::new(places, x.device())?, axis);
+    let (before, after) = (rows(before)?, rows(after)?);
+    let shares = shares.to_dtype(x.dtype())?;
+    &before + (&after - &before)?.broadcast_mul(&shares)?
+}
+
+struct LlavaOnevision {
+    tower: VisionTower,
+    tower_state: usize,
+    projector: Projector,
+    line_end: Tensor, // (hidden)
+    packing: Packing,
+}
+
+impl ImageReader for LlavaOnevision {
+    fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
+        let mut see = |image: &&ImageInput| -> Result<Seen> {
+            let (rows, columns) = image.grid;
+            ensure!(
+                image.shape.first() == Some(&(1 + rows * columns)),
+                "tiles of {:?} numbers do not fill the rows and columns {:?}",
+                image.shape,
+                image.grid
+            );
+            Ok(Seen::plain(self.tower.tile_states(image, self.tower_state, watch.again())?, image))
+        };
+        images.iter().map(&mut see).collect()
+    }
+
+    fn embed_images(&self, seen: &[Seen], _: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
+        let embed = |seen: &Seen| -> Result<ImageEmbedding> {
+            let features = self.projector.forward(seen.states.first().context("a tower gives a state")?)?;
+            Ok(ImageEmbedding::plain(self.packing.pack(&features, seen, &self.line_end)?))
+        };
+        seen.iter().map(embed).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Placement;
+    use crate::model::checkpoint::weights::Adapter;
+    use crate::model::checkpoint::weights::testing::{
+        copy_of, golden, read_json, reference, rename_tensors, shared, write,
+    };
+    use crate::model::families::tests::{QUESTION, forward_image, generate_about, tile_input};
+    use crate::model::families::{Model, OpenedModel};
+    use crate::model::language::Pass;
+    use crate::model::testing::{References, assert_close, ids};
+    use crate::model::vision::preprocess::best_pinpoint;
+
+    /// The images of the fixture: prefix of its tensors, grid of tiles, height and width.
+    const IMAGES: [(&str, (usize, usize), (u32, u32)); 3] =
+        [("prompt.", (2, 3), (60, 150)), ("image1.", (2, 2), (70, 70)), ("image2.", (3, 1), (91, 33))];
+
+    fn open(dir: &std::path::Path) -> OpenedModel {
+        OpenedModel::open(&Checkpoint::open(dir).unwrap(), None, None).unwrap()
+    }
+
+    fn inputs(expected: &References) -> Vec<ImageInput> {
+        let input =
+            |(prefix, grid, size)| tile_input(&expected[&format!("{prefix}pixel_values")].get(0).unwrap(), grid, size);
+        IMAGES.map(input).into()
+    }
+
+    fn embed(model: &Model, input: &ImageInput) -> ImageEmbedding {
+        model.mllm.embed_images(&model.mllm.see(&[input]).unwrap()).unwrap().remove(0)
+    }
+
+    /// Logits of the first token of an answer, `(1, vocabulary)`.
+    fn first_logits(model: &Model, image: &ImageEmbedding) -> Tensor {
+        let prompt = model.dialogue.render(QUESTION).unwrap();
+        let logits = model.first_logits_about(&prompt, image).unwrap();
+        Tensor::new(logits, &candle_core::Device::Cpu).unwrap().unsqueeze(0).unwrap()
+    }
+
+    #[test]
+    fn every_reference_tensor_of_transformers_is_met() {
+        let Some(shared) = shared() else { return };
+        let dir = shared.join("fixtures/llava_onevision");
+        let expected = References::open(&dir);
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let mut weights = Weights::new(&checkpoint, canonical_llava).unwrap();
+        let parts = Plan::of(&checkpoint).unwrap().read(&mut Loader::new(&mut weights, &Placement::cpu())).unwrap();
+        let model = open(&dir).load(&Placement::cpu()).unwrap();
+        let prompt = model.dialogue.render(QUESTION).unwrap();
+        for ((prefix, grid, size), input) in IMAGES.into_iter().zip(inputs(&expected)) {
+            let tensor = |name: &str| &expected[&format!("{prefix}{name}")];
+            let seen = parts.see(&[&input]).unwrap();
+            let features = parts.reader.projector.forward(&seen[0].states[0]).unwrap();
+            assert_close(&features, tensor("tile_features_projected"), prefix);
+
+            let image = embed(&model, &input);
+            let text = prompt.pieces.iter().flat_map(|piece| match piece {
+                crate::model::text::tokenizer::PromptPiece::Text(ids) => ids.clone(),
+                crate::model::text::tokenizer::PromptPiece::Image => vec![434; image.embeddings.dim(0).unwrap()],
+            });
+            assert_eq!(vec![text.collect::<Vec<u32>>()], ids(tensor("input_ids")), "{prefix}");
+            assert_eq!(parts.reader.packing.n_positions(grid, size), image.embeddings.dim(0).unwrap());
+            let (hidden, logits) = forward_image(&model, &prompt, &image);
+            assert_close(&hidden, tensor("last_hidden_state"), prefix);
+            let last = logits.narrow(1, logits.dim(1).unwrap() - 1, 1).unwrap().squeeze(1).unwrap();
+            assert_close(&last, tensor("first_logits"), prefix);
+            let generated = ids(tensor("generated_ids"));
+            assert_eq!(generate_about(&model, &[&prompt], std::slice::from_ref(&image)), generated, "{prefix}");
+            // The logits of each step follow from the prompt and the tokens before it.
+            let said = model.mllm.decoder().embed(&generated[0][..7]).unwrap();
+            let whole = ImageEmbedding::plain(image.embeddings.clone());
+            let row = model.place(&prompt, std::slice::from_ref(&whole)).unwrap().followed_by(&said).unwrap();
+            let steps = crate::model::run::prefix::batch(
+                &[row],
+                hidden.dim(1).unwrap() + 7,
+                crate::model::run::prefix::Padding::Left,
+            );
+            let n = hidden.dim(1).unwrap() + 7;
+            let mask =
+                crate::model::layers::left_padded_mask(&[0], n, n, DType::F32, &candle_core::Device::Cpu).unwrap();
+            let language = model.mllm.decoder();
+            let steps = steps.unwrap();
+            let mut state = language.new_state(n);
+            let hidden = language.forward(Pass::new(&steps).masked(&mask).after(&mut state)).unwrap();
+            let steps = language.logits(&hidden.narrow(1, n - 8, 8).unwrap().contiguous().unwrap()).unwrap();
+            assert_close(&steps, tensor("step_logits"), prefix);
+        }
+    }
+
+    #[test]
+    fn images_of_other_shapes_answer_in_a_batch_as_alone() {
+        let Some(shared) = shared() else { return };
+        let dir = shared.join("fixtures/llava_onevision");
+        let expected = References::open(&dir);
+        let model = open(&dir).load(&Placement::cpu()).unwrap();
+        let prompt = model.dialogue.render(QUESTION).unwrap();
+        let inputs = inputs(&expected);
+        let seen = model.mllm.see(&inputs.iter().collect::<Vec<_>>()).unwrap();
+        let together = generate_about(&model, &[&prompt; 3], &model.mllm.embed_images(&seen).unwrap());
+        for ((prefix, ..), row) in IMAGES.iter().zip(together) {
+            assert_eq!(vec![row], ids(&expected[&format!("{prefix}generated_ids")]));
+        }
+    }
+
+    #[test]
+    fn maps_of_too_many_features_are_made_smaller_as_transformers_does() {
+        let Some(shared) = shared() else { return };
+        let dir = copy_of(&shared.join("fixtures/llava_onevision"));
+        let mut config = read_json(&dir.path().join("config.json"));
+        config["vision_aspect_ratio"] = "anyres_max_2".into();
+        write(&dir.path().join("config.json"), config.to_string());
+        let model = open(dir.path()).load(&Placement::cpu()).unwrap();
+        let prompt = model.dialogue.render(QUESTION).unwrap();
+        let path = golden("tiled/anyres.safetensors");
+        for ((prefix, ..), input) in IMAGES.into_iter().zip(inputs(&References::open(dir.path()))) {
+            let image = embed(&model, &input);
+            assert_close(&image.embeddings, &reference(&path, &format!("{prefix}features")), prefix);
+            assert_close(&first_logits(&model, &image), &reference(&path, &format!("{prefix}first_logits")), prefix);
+            let generated = ids(&reference(&path, &format!("{prefix}generated_ids")));
+            assert_eq!(generate_about(&model, &[&prompt], &[image]), generated, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn positions_of_real_images_are_counted_as_the_processor_does() {
+        let Some(shared) = shared() else { return };
+        let counts = read_json(&shared.join("fixtures/image_tokens.json"));
+        let counts = counts["llava-onevision (384/14, anyres_max_9)"].as_object().unwrap();
+        let packing = Packing { n_side: 27, n_tiles_kept: 9 };
+        let pinpoints: Vec<(u32, u32)> =
+            (1..=6).flat_map(|rows| (1..=6).map(move |columns| (rows * 384, columns * 384))).collect();
+        let grid = |(height, width): (u32, u32)| ((height / 384) as usize, (width / 384) as usize);
+        let most = pinpoints.iter().map(|&pinpoint| packing.n_positions_max(grid(pinpoint))).max().unwrap();
+        assert_eq!(counts.len(), 6);
+        for (size, count) in counts {
+            let (width, height) = size.split_once('x').unwrap();
+            let original = (height.parse().unwrap(), width.parse().unwrap());
+            let n = packing.n_positions(grid(best_pinpoint(original, &pinpoints)), original);
+            assert_eq!(n as u64, count.as_u64().unwrap(), "{size}");
+            assert!(n <= most);
+        }
+        for (height, width) in [(1, 65_535), (65_535, 1), (2304, 2304), (2304, 2000), (7, 3000)] {
+            let n = packing.n_positions(grid(best_pinpoint((height, width), &pinpoints)), (height, width));
+            assert!((729..=most).contains(&n), "{height} x {width}: {n} of at most {most}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_covers_no_patch_is_its_whole_and_line_ends() {
+        let device = &candle_core::Device::Cpu;
+        let packing = Packing { n_side: 2, n_tiles_kept: 9 };
+        let features = Tensor::zeros((3, 4, 5), DType::F32, device).unwrap();
+        let line_end = Tensor::ones(5, DType::F32, device).unwrap();
+        for (grid, original_size, n_line_ends) in
+            [((1, 2), (1, 9000), 0), ((2, 1), (9000, 1), 4), ((1, 2), (20, 30), 2)]
+        {
+            let seen = Seen { states: Vec::new(), grid, original_size };
+            let packed = packing.pack(&features, &seen, &line_end).unwrap();
+            assert_eq!(packed.dim(0).unwrap(), packing.n_positions(grid, original_size), "{grid:?}");
+            assert_eq!(packed.sum_all().unwrap().to_scalar::<f32>().unwrap(), 5.0 * n_line_ends as f32, "{grid:?}");
+        }
+    }
+
+    #[test]
+    fn adapters_of_peft_on_all_parts_meet_their_reference_beside_the_base_and_merged() {
+        let Some(shared) = shared() else { return };
+        let dir = shared.join("fixtures/llava_onevision");
+        let input = inputs(&References::open(&dir)).remove(0);
+        let folder = golden("tiled/llava_onevision_lora");
+        let expected = References::open(&folder);
+        for (is_merged, logits) in [(false, "adapter.first_logits"), (true, "merged.first_logits")] {
+            let opened = open(&dir);
+            let adapter = Adapter::open(&folder, canonical_llava, &opened.weights).unwrap();
+            for (part, n_modules) in [("language_model.", 6), ("vision_tower.", 9), ("multi_modal_projector.", 1)] {
+                assert_eq!(adapter.n_touched(part), n_modules, "{part}");
+            }
+            let overlay = adapter.overlay(&Placement::cpu(), is_merged).unwrap();
+            let model = opened.load_all(vec![overlay], &Placement::cpu()).unwrap().remove(0);
+            let image = embed(&model, &input);
+            assert_close(&first_logits(&model, &image), &expected[logits], logits);
+            let prompt = model.dialogue.render(QUESTION).unwrap();
+            assert_eq!(generate_about(&model, &[&prompt], &[image]), ids(&expected["adapter.generated_ids"]));
+        }
+    }
+
+    #[test]
+    fn every_layout_of_transformers_is_the_same_model() {
+        let Some(shared) = shared() else { return };
+        let dir = shared.join("fixtures/llava_onevision");
+        let expected = References::open(&dir);
+        let input = inputs(&expected).remove(0);
+        // Language model, head, tower, the rest.
+        for [language, head, tower, rest] in [
+            ["language_model.model.", "language_model.", "vision_tower.vision_model.", ""],
+            ["model.language_model.", "", "model.vision_tower.vision_model.", "model."],
+            ["model.language_model.model.", "language_model.", "model.vision_tower.vision_model.", "model."],
+            ["model.language_model.", "", "model.vision_tower.", "model."],
+        ] {
+            let renamed = copy_of(&dir);
+            rename_tensors(renamed.path(), |key| {
+                let crate::model::checkpoint::weights::Canonical::Keep(name) = canonical_llava(key) else {
+                    return None;
+                };
+                let stem = |part: &str, new: &str| Some(format!("{new}{}", name.strip_prefix(part)?));
+                stem("language_model.", language)
+                    .or_else(|| stem("vision_tower.", tower))
+                    .or_else(|| name.starts_with("lm_head.").then(|| format!("{head}{name}")))
+                    .or_else(|| Some(format!("{rest}{name}")))
+            });
+            let model = open(renamed.path()).load(&Placement::cpu()).unwrap();
+            assert_close(&first_logits(&model, &embed(&model, &input)), &expected["prompt.first_logits"], language);
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_contradicts_its_processor_is_refused() {
+        let Some(shared) = shared() else { return };
+        let folder = copy_of(&shared.join("fixtures/llava_onevision"));
+        let original = read_json(&folder.path().join("config.json"));
+        for (key, value, words) in [
+            ("image_grid_pinpoints", serde_json::json!([[42, 84]]), "image_grid_pinpoints"),
+            ("image_grid_pinpoints", serde_json::json!([[42, 43]]), "multiples of 42"),
+            ("vision_aspect_ratio", "square".into(), "anyres_max_9"),
+            ("vision_feature_select_strategy", "default".into(), "select_strategy"),
+        ] {
+            let mut config = original.clone();
+            config[key] = value;
+            write(&folder.path().join("config.json"), config.to_string());
+            let error = Plan::of(&Checkpoint::open(folder.path()).unwrap()).map(|_| ()).unwrap_err();
+            assert!(format!("{error:#}").contains(words), "{error:#}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Batched greedy generation.
+
+use anyhow::Result;
+use candle_core::{D, Tensor};
+
+use super::logits_processors::{LogitsContext, LogitsProcessors};
+use super::prefix::{Prefix, last_logits};
+use crate::domain::Stop;
+use crate::model::language::{DecoderState, LanguageModel, Pass, TokenInput};
+use crate::model::layers::{Watched, left_padded_mask};
+
+/// When an answer ends.
+#[derive(Clone, Debug)]
+pub struct Decoding {
+    /// At most as many tokens.
+    pub max_new_tokens: usize,
+    /// Any of these ends it.
+    pub eos_ids: Vec<u32>,
+    /// So does one of these in the text; it is cut off.
+    pub stop_strings: Vec<String>,
+    /// What is done to logits before a token is chosen.
+    pub processors: LogitsProcessors,
+}
+
+/// One generated row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// The tokens, without the terminator.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub stop: Stop,
+    /// The least top-1 minus top-2 logit over the steps, of processed logits; infinite where every token was forced.
+    pub logit_gap: f32,
+    /// Tokens of the prompt, image positions included.
+    pub n_prompt_tokens: usize,
+}
+
+/// A row whose logits are not numbers: an overflow, or broken weights.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error(
+    "the model's logits at step {step} are not finite; hint: weights out of range for this --dtype, try --dtype f32"
+)]
+pub struct LogitsNotFinite {
+    /// The step, from 0.
+    pub step: usize,
+}
+
+/// Greedily continues each prompt of `prefix`, which has room for `max_new_tokens`. A finished row leaves the batch.
+/// `text_of` decodes tokens where stop strings must be looked for.
+pub fn greedy(
+    model: &dyn LanguageModel,
+    prefix: Prefix,
+    decoding: &Decoding,
+    text_of: &dyn Fn(&[u32]) -> Result<String>,
+    mut watch: Watched<'_>,
+) -> Result<Vec<Result<Generation, LogitsNotFinite>>> {
+    let Prefix { lengths, next_positions, prompt_ids, n_tokens, mut state, last: mut hidden } = prefix;
+    let mut rows: Vec<Row> = lengths
+        .iter()
+        .zip(next_positions.into_iter().zip(prompt_ids))
+        .enumerate()
+        .map(|(index, (&n, (next_position, prompt)))| Row::new(index, n, n_tokens - n, next_position, prompt))
+        .collect();
+    let mut finished: Vec<Option<Result<Generation, LogitsNotFinite>>> = vec![None; rows.len()];
+    let mut choose = Choose::default();
+    for step in 0..decoding.max_new_tokens {
+        let logits = last_logits(model, &hidden)?;
+        let choices = match decoding.processors.is_empty() {
+            true => choose.of(&logits)?,
+            false => process(&logits, &rows, decoding)?,
+        };
+        let mut kept = Vec::with_capacity(rows.len());
+        let mut remaining = Vec::with_capacity(rows.len());
+        for (position, (mut row, choice)) in rows.into_iter().zip(&choices).enumerate() {
+            match row.advance(*choice, step, decoding, text_of)? {
+                Some(end) => finished[row.index] = Some(end),
+                None => {
+                    kept.push(position as u32);
+                    remaining.push(row);
+                }
+            }
+        }
+        rows = remaining;
+        if rows.is_empty() {
+            break;
+        }
+        if kept.len() < choices.len() {
+            watch.keeps(&kept);
+            state.keep_rows(&Tensor::new(kept.as_slice(), hidden.device())?)?;
+        }
+        hidden = decode_step(model, &rows, n_tokens + step, &mut state, &mut watch)?;
+    }
+    Ok(finished.into_iter().flatten().collect())
+}
+
+/// A row that is still being written.
+struct Row {
+    index: usize,
+    n_prompt_tokens: usize,
+    n_padding: usize,
+    next_position: usize,
+    /// The prompt's tokens, as logits processors see it.
+    prompt: Vec<u32>,
+    ids: Vec<u32>,
+    logit_gap: f32,
+}
+
+impl Row {
+    fn new(index: usize, n_prompt_tokens: usize, n_padding: usize, next_position: usize, prompt: Vec<u32>) -> Self {
+        Self { index, n_prompt_tokens, n_padding, next_position, prompt, ids: Vec::new(), logit_gap: f32::INFINITY }
+    }
+
+    /// Takes the next token; `Some` where the row has ended.
+    fn advance(
+        &mut self,
+        choice: Option<(u32, f32)>,
+        step: usize,
+        decoding: &Decoding,
+        text_of: &dyn Fn(&[u32]) -> Result<String>,
+    ) -> Result<Option<Result<Generation, LogitsNotFinite>>> {
+        let Some((token, gap)) = choice else {
+            return Ok(Some(Err(LogitsNotFinite { step })));
+        };
+        self.logit_gap = self.logit_gap.min(gap);
+        if decoding.eos_ids.contains(&token) {
+            return Ok(Some(Ok(self.end(Stop::Eos))));
+        }
+        self.ids.push(token);
+        if !decoding.stop_strings.is_empty() {
+            let text = text_of(&self.ids)?;
+            if decoding.stop_strings.iter().any(|stop| text.contains(stop.as_str())) {
+                return Ok(Some(Ok(self.end(Stop::StopString))));
+            }
+        }
+        let is_last = step + 1 == decoding.max_new_tokens;
+        Ok(is_last.then(|| Ok(self.end(Stop::Length))))
+    }
+
+    fn end(&mut self, stop: Stop) -> Generation {
+        Generation {
+            ids: std::mem::take(&mut self.ids),
+            stop,
+            logit_gap: self.logit_gap,
+            n_prompt_tokens: self.n_prompt_tokens,
+        }
+    }
+}
+
+/// The token of each row by its processed logits, on the CPU wherever the model is: processors look at single tokens.
+fn process(logits: &Tensor, rows: &[Row], decoding: &Decoding) -> candle_core::Result<Vec<Option<(u32, f32)>>> {
+    let choose = |(row, mut logits): (&Row, Vec<f32>)| {
+        let context = LogitsContext {
+            prompt: &row.prompt,
+            new: &row.ids,
+            max_new_tokens: decoding.max_new_tokens,
+            eos_ids: &decoding.eos_ids,
+        };
+        decoding.processors.choose(context, &mut logits)
+    };
+    Ok(rows.iter().zip(logits.to_vec2::<f32>()?).map(choose).collect())
+}
+
+/// Chooses tokens by logits, where those lie: from a GPU come four numbers a row, and not the vocabulary.
+#[derive(Default)]
+struct Choose {
+    /// The tokens' numbers `(1, vocabulary)` in f32, on the device.
+    tokens: Option<Tensor>,
+}
+
+impl Choose {
+    /// By row of logits `(rows, vocabulary)` in f32, what [`top_two`] says of it.
+    fn of(&mut self, logits: &Tensor) -> candle_core::Result<Vec<Option<(u32, f32)>>> {
+        if logits.device().is_cpu() {
+            return Ok(logits.to_vec2::<f32>()?.iter().map(|row| top_two(row)).collect());
+        }
+        self.on_device(logits)
+    }
+
+    fn on_device(&mut self, logits: &Tensor) -> candle_core::Result<Vec<Option<(u32, f32)>>> {
+        let (_, n_tokens) = logits.dims2()?;
+        let tokens = match self.tokens.take() {
+            Some(tokens) => tokens,
+            None => Tensor::arange(0f32, n_tokens as f32, logits.device())?.unsqueeze(0)?,
+        };
+        let tokens = self.tokens.insert(tokens).broadcast_as(logits.shape())?;
+        let all = |number: f32| Tensor::full(number, logits.shape(), logits.device());
+        let highest = logits.max_keepdim(D::Minus1)?;
+        // A device's argmax promises nothing of equal logits.
+        let is_highest = logits.broadcast_eq(&highest)?;
+        let first = is_highest.where_cond(&tokens, &all(n_tokens as f32)?)?.min_keepdim(D::Minus1)?;
+        let is_first = tokens.broadcast_eq(&first)?;
+        let second = is_first.where_cond(&all(f32::NEG_INFINITY)?, logits)?.max_keepdim(D::Minus1)?;
+        // 0, or NaN where a logit is not finite.
+        let broken = (logits * 0.0)?.sum_keepdim(D::Minus1)?;
+        let numbers = Tensor::cat(&[first, highest, second, broken], 1)?.to_vec2::<f32>()?;
+        let choice = |row: &Vec<f32>| (row[3] == 0.0).then(|| (row[0] as u32, row[1] - row[2]));
+        Ok(numbers.iter().map(choice).collect())
+    }
+}
+
+/// The first highest logit's index and its distance to the second; `None` where a logit is not finite.
+fn top_two(logits: &[f32]) -> Option<(u32, f32)> {
+    let mut best = (0, f32::NEG_INFINITY);
+    let mut second = f32::NEG_INFINITY;
+    for (index, &logit) in logits.iter().enumerate() {
+        if !logit.is_finite() {
+            return None;
+        }
+        if logit > best.1 {
+            second = best.1;
+            best = (index as u32, logit);
+        } else if logit > second {
+            second = logit;
+        }
+    }
+    best.1.is_finite().then_some((best.0, best.1 - second))
+}
+
+fn decode_step(
+    model: &dyn LanguageModel,
+    rows: &[Row],
+    n_positions_before: usize,
+    state: &mut DecoderState,
+    watch: &mut Watched<'_>,
+) -> Result<Tensor> {
+    let last: Vec<u32> = rows.iter().filter_map(|row| row.ids.last().copied()).collect();
+    let embeddings = model.embed(&last)?.unsqueeze(1)?; // (batch, 1, hidden)
+    let device = embeddings.device();
+    let positions: Vec<u32> = rows.iter().map(|row| (row.next_position + row.ids.len() - 1) as u32).collect();
+    let positions = Tensor::from_vec(positions, (rows.len(), 1), device)?;
+    let padding = padding_of(rows);
+    let mask = if padding.iter().all(|&n| n == 0) {
+        None
+    } else {
+        Some(left_padded_mask(&padding, 1, n_positions_before + 1, embeddings.dtype(), device)?)
+    };
+    let input = TokenInput::new(embeddings, positions);
+    Ok(model.forward(Pass { mask: mask.as_ref(), ..Pass::new(&input).after(state).watched(watch) })?)
+}
+
+fn padding_of(rows: &[Row]) -> Vec<usize> {
+    rows.iter().map(|row| row.n_padding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_equal_logits_wins_with_gap_zero() {
+        assert_eq!(top_two(&[1.0, 3.0, 3.0]), Some((1, 0.0)));
+    }
+
+    #[test]
+    fn what_a_device_chooses_is_what_the_plain_loop_chooses() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut rows: Vec<Vec<f32>> =
+            (0..20).map(|_| (0..37).map(|_| random.i8(-9..9) as f32 / 2.0).collect()).collect();
+        rows.extend([vec![1.0; 37], vec![-1e30; 37], vec![0.0; 37]]);
+        rows[0][3] = f32::NAN;
+        rows[1][36] = f32::INFINITY;
+        rows[2][0] = f32::NEG_INFINITY;
+        let expected: Vec<_> = rows.iter().map(|row| top_two(row)).collect();
+        assert!(expected[..3].iter().all(Option::is_none) && expected[3..].iter().all(Option::is_some));
+        let logits = Tensor::new(rows, &candle_core::Device::Cpu).unwrap();
+        let mut choose = Choose::default();
+        assert_eq!(choose.on_device(&logits).unwrap(), expected);
+        // With other rows left.
+        assert_eq!(choose.on_device(&logits.narrow(0, 5, 4).unwrap()).unwrap(), expected[5..9]);
+        assert_eq!(choose.of(&logits).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_logit_that_is_not_finite_is_no_answer() {
+        assert_eq!(top_two(&[1.0, f32::NAN]), None);
+        assert_eq!(top_two(&[1.0, f32::INFINITY]), None);
+    }
+}

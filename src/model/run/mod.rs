@@ -1,0 +1,14 @@
+//! Models at work: what is read of a prompt, how answers are written and labels scored, what subjects share, and what it takes
+//! in memory.
+
+pub mod features;
+pub mod generate;
+pub mod generation_config;
+pub mod logits_processors;
+pub mod memory;
+pub(in crate::model) mod placement;
+pub mod prefix;
+pub mod scoring;
+pub mod served;
+pub mod spans;
+pub mod subjects;

@@ -1,0 +1,373 @@
+//! Prompts that a language model has read: what generation and label scoring both go on from.
+
+use anyhow::{Result, ensure};
+use candle_core::{DType, Tensor};
+
+pub use super::spans::TokenSpans;
+use crate::model::language::{DecoderState, LanguageModel, Pass, TokenInput};
+use crate::model::layers::{Watched, left_padded_mask};
+
+/// An embedded prompt.
+#[derive(Clone, Debug)]
+pub struct PromptRow {
+    /// `(tokens, hidden)`.
+    pub embeddings: Tensor,
+    /// By token: time, row and column; all three are equal outside images of two dimensions.
+    pub positions: Vec<[u32; 3]>,
+    /// The position of the token after the prompt.
+    pub next_position: usize,
+    /// Each `(tokens, hidden)`, zero outside images: added after the first layers of the language model.
+    pub deepstack: Vec<Tensor>,
+    /// By token, its id, with placeholders for an image; empty where the model is given embeddings alone.
+    pub ids: Vec<u32>,
+    /// What its tokens are of.
+    pub spans: TokenSpans,
+    /// The tokens before its first image, which an [`Opening`] may have read; none where the prompt was not made of text.
+    pub opening: Vec<u32>,
+}
+
+impl PromptRow {
+    /// A prompt in which every position counts one.
+    pub fn plain(embeddings: Tensor) -> candle_core::Result<Self> {
+        let n_tokens = embeddings.dim(0)?;
+        let positions = (0..n_tokens as u32).map(|position| [position; 3]).collect();
+        let spans = TokenSpans::of_prompt(n_tokens, false, Vec::new());
+        Ok(Self {
+            embeddings,
+            positions,
+            next_position: n_tokens,
+            deepstack: Vec::new(),
+            ids: Vec::new(),
+            spans,
+            opening: Vec::new(),
+        })
+    }
+
+    /// The same with an answer's text after it: embeddings `(tokens, hidden)`.
+    pub fn followed_by(self, text: &Tensor) -> candle_core::Result<Self> {
+        let n_tokens = text.dim(0)?;
+        let mut positions = self.positions;
+        positions.extend((self.next_position..self.next_position + n_tokens).map(|position| [position as u32; 3]));
+        let deepstack = self.deepstack.iter().map(|added| added.pad_with_zeros(0, 0, n_tokens));
+        Ok(Self {
+            embeddings: Tensor::cat(&[&self.embeddings, text], 0)?,
+            positions,
+            next_position: self.next_position + n_tokens,
+            deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+            ids: self.ids,
+            spans: self.spans.answered(n_tokens),
+            opening: self.opening,
+        })
+    }
+
+    /// What comes after the first `n_tokens`.
+    fn after(&self, n_tokens: usize) -> candle_core::Result<Self> {
+        let rest = |rows: &Tensor| rows.narrow(0, n_tokens, self.n_tokens() - n_tokens);
+        Ok(Self {
+            embeddings: rest(&self.embeddings)?,
+            positions: self.positions[n_tokens..].to_vec(),
+            next_position: self.next_position,
+            deepstack: self.deepstack.iter().map(rest).collect::<candle_core::Result<_>>()?,
+            ids: self.ids.clone(),
+            spans: self.spans.clone(),
+            opening: self.opening.clone(),
+        })
+    }
+
+    /// Tokens.
+    pub fn n_tokens(&self) -> usize {
+        self.positions.len()
+    }
+}
+
+/// A text that a model has read once for all prompts that begin with it.
+pub struct Opening {
+    /// Its tokens.
+    ids: Vec<u32>,
+    /// Of one row.
+    state: DecoderState,
+}
+
+impl Opening {
+    /// Reads the text.
+    pub fn read(model: &dyn LanguageModel, ids: &[u32]) -> Result<Self> {
+        let state = match ids {
+            [] => DecoderState::default(),
+            ids => Prefix::read(model, None, &[PromptRow::plain(model.embed(ids)?)?], 0)?.state,
+        };
+        Ok(Self { ids: ids.to_vec(), state })
+    }
+
+    /// Its tokens.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+}
+
+/// On which side short rows are padded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// So that all rows go on at the same place.
+    Left,
+    /// So that all rows begin at the same place.
+    Right,
+}
+
+/// A batch of prompts with the keys and values of all their positions. Rows are padded on the left.
+pub struct Prefix {
+    /// By row, the tokens of its prompt.
+    pub(in crate::model) lengths: Vec<usize>,
+    /// By row, the position of the token after its prompt.
+    pub(in crate::model) next_positions: Vec<usize>,
+    /// By row, the ids of its prompt, for logits processors.
+    pub(in crate::model) prompt_ids: Vec<Vec<u32>>,
+    /// Tokens of the longest prompt.
+    pub(in crate::model) n_tokens: usize,
+    /// Positions after the prompts are free.
+    pub(in crate::model) state: DecoderState,
+    /// Hidden states of the last positions, `(batch, 1, hidden)`.
+    pub(in crate::model) last: Tensor,
+}
+
+impl Prefix {
+    /// Reads `prompts` of any lengths, and leaves room for `n_new` positions after them. All begin with `opening`, which is not
+    /// read again where they are of one length: padding would come before it.
+    ///
+    /// # Errors
+    /// There is no prompt, or one without a token (after the opening).
+    pub fn read(
+        model: &dyn LanguageModel,
+        opening: Option<&Opening>,
+        prompts: &[PromptRow],
+        n_new: usize,
+    ) -> Result<Self> {
+        Self::read_watched(model, opening, prompts, n_new, Watched::by_none())
+    }
+
+    /// The same with somebody who looks; what `opening` says is not seen.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_watched(
+        model: &dyn LanguageModel,
+        opening: Option<&Opening>,
+        prompts: &[PromptRow],
+        n_new: usize,
+        mut watch: Watched<'_>,
+    ) -> Result<Self> {
+        let lengths: Vec<usize> = prompts.iter().map(PromptRow::n_tokens).collect();
+        ensure!(!lengths.is_empty() && !lengths.contains(&0), "a prompt without a token cannot be answered");
+        let n_tokens = lengths.iter().copied().max().unwrap_or(0);
+        let capacity = n_tokens + n_new;
+        let is_padded = lengths.iter().any(|&length| length != n_tokens);
+        let (n_read, mut state) = match opening.filter(|opening| !is_padded && !opening.ids.is_empty()) {
+            None => (0, model.new_state(capacity)),
+            Some(Opening { ids, state }) => (ids.len(), state.begun(prompts.len(), capacity)?),
+        };
+        ensure!(n_read < n_tokens, "a prompt without a token after its opening cannot be answered");
+        let rest = prompts.iter().map(|prompt| prompt.after(n_read)).collect::<candle_core::Result<Vec<_>>>()?;
+        let n_rest = n_tokens - n_read;
+        let input = TokenInput { n_wanted: Some(1), ..batch(&rest, n_rest, Padding::Left)? };
+        let padding = distinct_padding(&lengths, n_tokens);
+        let mask = left_padded_mask(&padding, n_rest, n_tokens, input.embeddings.dtype(), input.embeddings.device())?;
+        let last = model.forward(Pass::new(&input).masked(&mask).after(&mut state).watched(&mut watch))?;
+        let next_positions = prompts.iter().map(|prompt| prompt.next_position).collect();
+        let prompt_ids = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
+        Ok(Self { lengths, next_positions, prompt_ids, n_tokens, state, last })
+    }
+
+    /// By row, the tokens of its prompt.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Logits of the tokens that would come next, in f32, a row a prompt.
+    pub fn next_logits(&self, model: &dyn LanguageModel) -> Result<Vec<Vec<f32>>> {
+        Ok(last_logits(model, &self.last)?.to_vec2()?)
+    }
+}
+
+/// The share of a batch's positions that may be padding: more costs more than reading the weights for another batch.
+const PADDED_SHARE_MAX: f64 = 0.2;
+
+/// Rows of these `lengths` in batches of like ones, so that little is padded; within a batch, and of batches with equal first
+/// rows, in the order of rows. Rows of one length are one batch.
+pub(in crate::model) fn batches_by_length(lengths: &[usize]) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut n_used = 0;
+    for row in order {
+        // The longest row is the first.
+        let fits = |batch: &&mut Vec<usize>| {
+            let n_padded = lengths[batch[0]] * (batch.len() + 1);
+            (n_padded - n_used - lengths[row]) as f64 <= PADDED_SHARE_MAX * n_padded as f64
+        };
+        match batches.last_mut().filter(fits) {
+            Some(batch) => batch.push(row),
+            None => {
+                batches.push(vec![row]);
+                n_used = 0;
+            }
+        }
+        n_used += lengths[row];
+    }
+    batches.iter_mut().for_each(|batch| batch.sort_unstable());
+    batches
+}
+
+/// The rows of a batch, padded to `n_tokens`.
+pub fn batch(prompts: &[PromptRow], n_tokens: usize, padding: Padding) -> candle_core::Result<TokenInput> {
+    let around = |n_padding: usize| if padding == Padding::Left { (n_padding, 0) } else { (0, n_padding) };
+    let pad = |rows: &mut dyn Iterator<Item = &Tensor>| -> candle_core::Result<Tensor> {
+        let rows = rows.map(|row| {
+            let (before, after) = around(n_tokens - row.dim(0)?);
+            row.pad_with_zeros(0, before, after)
+        });
+        Tensor::stack(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)
+    };
+    let embeddings = pad(&mut prompts.iter().map(|prompt| &prompt.embeddings))?; // (batch, tokens, hidden)
+    let n_deepstack = prompts.iter().map(|prompt| prompt.deepstack.len()).max().unwrap_or(0);
+    let deepstack = (0..n_deepstack)
+        .map(|layer| pad(&mut prompts.iter().filter_map(|prompt| prompt.deepstack.get(layer))))
+        .collect::<candle_core::Result<_>>()?;
+    let axis = |axis: usize| {
+        prompts.iter().flat_map(move |prompt| {
+            let (before, after) = around(n_tokens - prompt.n_tokens());
+            let places = prompt.positions.iter().map(move |position| position[axis]);
+            std::iter::repeat_n(0, before).chain(places).chain(std::iter::repeat_n(0, after))
+        })
+    };
+    let is_flat = prompts.iter().flat_map(|prompt| &prompt.positions).all(|[t, h, w]| t == h && t == w);
+    let device = embeddings.device();
+    let positions = match is_flat {
+        true => Tensor::from_vec(axis(0).collect::<Vec<u32>>(), (prompts.len(), n_tokens), device)?,
+        false => Tensor::from_vec((0..3).flat_map(axis).collect::<Vec<u32>>(), (3, prompts.len(), n_tokens), device)?,
+    };
+    Ok(TokenInput { embeddings, positions, deepstack, n_wanted: None })
+}
+
+/// Positions of padding by row of a mask; one row serves all where no prompt is padded.
+pub(in crate::model) fn distinct_padding(lengths: &[usize], n_tokens: usize) -> Vec<usize> {
+    if lengths.iter().all(|&length| length == n_tokens) {
+        return vec![0];
+    }
+    lengths.iter().map(|length| n_tokens - length).collect()
+}
+
+/// Logits `(batch, vocabulary)` in f32 of the last positions of hidden states `(batch, tokens, hidden)`.
+pub(in crate::model) fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) -> candle_core::Result<Tensor> {
+    let n_tokens = hidden.dim(1)?;
+    let last = hidden.narrow(1, n_tokens - 1, 1)?.squeeze(1)?.contiguous()?;
+    model.logits(&last)?.to_dtype(DType::F32)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::Device;
+
+    use super::*;
+    use crate::domain::RgbImage;
+    use crate::model::Placement;
+    use crate::model::checkpoint::weights::{Miniature, open_checkpoint};
+    use crate::model::families::OpenedModel;
+    use crate::model::layers::Mask;
+
+    #[test]
+    fn a_prompt_whose_opening_was_read_before_is_the_prompt_read_whole() {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Model).unwrap();
+            let opened = OpenedModel::open(&checkpoint, None, Some("vicuna_v1")).unwrap();
+            let model = opened.load(&Placement { dtype, ..Placement::cpu() }).unwrap();
+            let inputs = [40, 90].map(|side| model.preprocessor.prepare(&RgbImage::blank(side, 60)));
+            let images = model.mllm.embed_images(&model.mllm.see(&inputs.each_ref()).unwrap()).unwrap();
+            let prompt = model.dialogue.render("What is it?").unwrap();
+            let opening = model.opening(&prompt).unwrap();
+            assert!(opening.ids().len() > 20, "{} tokens", opening.ids().len());
+            let logits = |opening: Option<&Opening>| {
+                let prefix = model.read_about(opening, &[&prompt; 2], &images, 3).unwrap();
+                assert_eq!(prefix.state.n_positions(), prefix.n_tokens);
+                prefix.next_logits(model.mllm.decoder()).unwrap()
+            };
+            assert_eq!(logits(Some(&opening)), logits(None), "{dtype:?}");
+        }
+    }
+
+    /// The bits of the hidden states that `input` wants, and what the last cache holds after it.
+    fn read(model: &dyn LanguageModel, input: &TokenInput, mask: &Mask) -> (Tensor, Vec<f32>) {
+        let n_tokens = input.embeddings.dim(1).unwrap();
+        let mut state = model.new_state(n_tokens + 1);
+        let hidden = model.forward(Pass::new(input).masked(mask).after(&mut state)).unwrap();
+        let next = batch(&[PromptRow::plain(model.embed(&[5]).unwrap()).unwrap()], 1, Padding::Left).unwrap();
+        let next = TokenInput {
+            embeddings: next.embeddings.repeat((2, 1, 1)).unwrap(),
+            positions: Tensor::full(n_tokens as u32, (2, 1), &Device::Cpu).unwrap(),
+            ..next
+        };
+        let next = model.forward(Pass::new(&next).after(&mut state)).unwrap();
+        (hidden, floats(&next))
+    }
+
+    fn floats(x: &Tensor) -> Vec<f32> {
+        x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn the_last_layer_computes_what_is_wanted_alone_and_to_the_bit_what_it_is_in_all() {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            let checkpoint = open_checkpoint(Path::new("embedded"), Miniature::Model).unwrap();
+            let opened = OpenedModel::open(&checkpoint, None, None).unwrap();
+            let model = opened.load(&Placement { dtype, ..Placement::cpu() }).unwrap();
+            let language = model.mllm.decoder();
+            let rows =
+                [40u32, 33].map(|n| PromptRow::plain(language.embed(&(3..n).collect::<Vec<_>>()).unwrap()).unwrap());
+            let all = batch(&rows, 37, Padding::Left).unwrap();
+            let mask = left_padded_mask(&[0, 7], 37, 37, dtype, &Device::Cpu).unwrap();
+            let (hidden, next) = read(language, &all, &mask);
+            for n_wanted in [1, 5, 36, 37] {
+                let some = TokenInput { n_wanted: Some(n_wanted), ..all.clone() };
+                let expected = floats(&hidden.narrow(1, 37 - n_wanted, n_wanted).unwrap());
+                let (wanted, next_after) = read(language, &some, &mask);
+                assert_eq!(floats(&wanted), expected, "{dtype:?}, {n_wanted}");
+                assert_eq!(next_after, next, "{dtype:?}: keys and values are of all tokens");
+                // Without caches attention keeps nothing.
+                let without = [&all, &some].map(|input| language.forward(Pass::new(input).masked(&mask)).unwrap());
+                let expected = floats(&without[0].narrow(1, 37 - n_wanted, n_wanted).unwrap());
+                assert_eq!(floats(&without[1]), expected, "{dtype:?}, {n_wanted}, without caches");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_one_length_stay_one_batch_in_their_order() {
+        assert_eq!(batches_by_length(&[7; 5]), [[0, 1, 2, 3, 4]]);
+        assert!(batches_by_length(&[]).is_empty());
+    }
+
+    #[test]
+    fn unlike_lengths_are_parted_and_nearly_like_ones_are_not() {
+        assert_eq!(batches_by_length(&[100, 400, 95, 390, 30]), [vec![1, 3], vec![0, 2], vec![4]]);
+        // A row that alone would be padded by a third joins many that are not padded.
+        assert_eq!(batches_by_length(&[60, 90, 90, 90]), [[0, 1, 2, 3]]);
+    }
+
+    #[test]
+    fn no_batch_is_padded_by_more_than_the_share_and_every_row_is_in_one() {
+        let mut random = fastrand::Rng::with_seed(5);
+        for _ in 0..200 {
+            let lengths: Vec<usize> = (0..random.usize(1..40)).map(|_| random.usize(1..900)).collect();
+            let batches = batches_by_length(&lengths);
+            for batch in &batches {
+                let longest = batch.iter().map(|&row| lengths[row]).max().unwrap();
+                let n_used: usize = batch.iter().map(|&row| lengths[row]).sum();
+                let n_padded = longest * batch.len();
+                assert!((n_padded - n_used) as f64 <= PADDED_SHARE_MAX * n_padded as f64, "{lengths:?}: {batches:?}");
+            }
+            let mut rows = batches.concat();
+            rows.sort_unstable();
+            assert!(rows.into_iter().eq(0..lengths.len()));
+        }
+    }
+}

@@ -1,0 +1,558 @@
+//! The subjects on their device: the models of all runs and the encoder beside them, with what they share computed once.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+
+use super::features::{ImageVector, TowerFeatures};
+use super::generate::Decoding;
+use super::prefix::{Opening, Prefix, PromptRow, batches_by_length};
+use super::scoring::{self, LabelTrie, ScoreNotFinite, ranking};
+use crate::domain::{
+    Answer, N_SCORES_KEPT, RgbImage, RunId, RunSet, ScoredLabel, ends_in_thought, with_thought_opened,
+};
+use crate::model::families::{Model, PlainTower, RenderedPrompt, Seen, side_by_side};
+use crate::model::layers::Watched;
+use crate::model::vision::encoders::Encoder;
+use crate::model::vision::preprocess::{ImageInput, ImageProcessor, Preprocessor};
+use crate::model::vision::zero_shot::rank;
+
+/// The models of all runs and their encoder, loaded.
+pub struct Subjects {
+    /// The model without adapter.
+    base: Option<Model>,
+    /// One a run; the first is the base where `base` is `None`.
+    models: Vec<Model>,
+    /// How images are prepared, in all ways that differ; the first is the base's.
+    views: Vec<Arc<dyn ImageProcessor>>,
+    /// By run, its place in `views`.
+    view_of: Vec<usize>,
+    /// Each with the runs that share it.
+    towers: Vec<SharedTower>,
+    /// Where its tower is the base's, one pass serves both if their pixels agree.
+    encoder: Option<Encoder>,
+    /// Whether answers hold what towers made of their image.
+    tells_features: bool,
+}
+
+/// A tower, and the runs that see through it.
+#[derive(Clone, Copy)]
+struct SharedTower {
+    runs: RunSet,
+    /// Whether it is the base's.
+    is_base: bool,
+}
+
+/// What decides what each tower makes of an image: equal texts are one tower.
+pub struct TowerKeys {
+    /// Of the base.
+    pub of_base: String,
+    /// By run.
+    pub of_runs: Vec<String>,
+}
+
+/// What is asked about every image of a dataset.
+pub struct Questions {
+    /// Of the base.
+    of_base: Arc<Asked>,
+    /// Of the models, by run; one for all that speak alike.
+    of_runs: Vec<Arc<Asked>>,
+    /// By run, what the prompt says before the image, once it was read.
+    openings: Vec<OnceCell<Opening>>,
+    /// Of the encoder: unit-length label embeddings `(dimension, labels)`.
+    label_embeddings: Option<Tensor>,
+    /// Their names.
+    labels: Vec<String>,
+    /// By run, each label's score on an image of the mean colour, once it was asked for; `None` where it is no number.
+    priors: Vec<OnceCell<Option<Vec<f32>>>>,
+}
+
+/// What a model is asked.
+struct Asked {
+    prompt: RenderedPrompt,
+    decoding: Decoding,
+    /// What labels are scored by, where they are.
+    trie: Option<LabelTrie>,
+}
+
+impl Asked {
+    /// So many positions an answer needs after its prompt.
+    fn n_new_positions(&self) -> usize {
+        self.decoding.max_new_tokens.max(self.trie.as_ref().map_or(0, LabelTrie::n_nodes))
+    }
+}
+
+/// An image as the subjects see it, and who must answer.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageRow<'a> {
+    /// For the models, by [view](Subjects::views); `None` where nobody who must answer has it.
+    pub for_models: &'a [Option<ImageInput>],
+    /// For the encoder, where it differs from the base's.
+    pub for_encoder: Option<&'a ImageInput>,
+    /// The runs whose model must answer.
+    pub generate: RunSet,
+    /// The runs whose model must score the labels.
+    pub score: RunSet,
+    /// The runs whose tower's features a probe needs.
+    pub probe: RunSet,
+    /// Whether the encoder must answer.
+    pub asks_encoder: bool,
+    /// What is known of what towers make of it.
+    pub known: &'a TowerFeatures,
+}
+
+impl ImageRow<'_> {
+    /// The runs whose tower must see it.
+    fn lookers(&self) -> RunSet {
+        self.generate.union(self.score).union(self.probe)
+    }
+}
+
+/// The answers to one image.
+#[derive(Clone, Debug, Default)]
+pub struct ImageAnswers {
+    /// By run: the text, or why the model failed on this image.
+    pub generated: Vec<(RunId, Result<Answer, String>)>,
+    /// By run: the labels' scores, or why the model failed on this image.
+    pub scored: Vec<(RunId, Result<LabelChoice, String>)>,
+    /// By tower that was asked for features: the runs that asked, and what the projector consumes in the mean.
+    pub features: Vec<(RunSet, Vec<f32>)>,
+    /// The encoder's best labels, best first; `None` where it was not asked.
+    pub encoder: Option<Vec<ScoredLabel>>,
+    /// What towers made of it that was not known, where that is to be told.
+    pub made: TowerFeatures,
+}
+
+/// What label scoring makes of one image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelChoice {
+    /// The best labels, best first, by log-probability.
+    pub scores: Vec<ScoredLabel>,
+    /// The best label where each one's score on an image of the mean colour is taken off; `None` where that is no
+    /// number.
+    pub prior_corrected: Option<String>,
+    /// Tokens of the prompt, image positions included.
+    pub n_prompt_tokens: usize,
+}
+
+impl Subjects {
+    /// `models` is the base and then each adapter's model; without `has_base` the base is no run.
+    pub fn new(mut models: Vec<Model>, has_base: bool, keys: &TowerKeys, encoder: Option<Encoder>) -> Self {
+        let mut views: Vec<Arc<dyn ImageProcessor>> = Vec::new();
+        let mut view_of: Vec<usize> = models.iter().map(|model| view(&mut views, &model.preprocessor)).collect();
+        let base = if has_base {
+            None
+        } else {
+            view_of.remove(0);
+            Some(models.remove(0))
+        };
+        let runs_of = |key: &String| RunSet::of(models.len(), |run| keys.of_runs.get(run.place()) == Some(key));
+        let mut towers = vec![SharedTower { runs: runs_of(&keys.of_base), is_base: true }];
+        for key in keys.of_runs.iter().filter(|key| **key != keys.of_base) {
+            let runs = runs_of(key);
+            if towers.iter().all(|tower| tower.runs != runs) {
+                towers.push(SharedTower { runs, is_base: false });
+            }
+        }
+        towers.retain(|tower| !tower.runs.is_empty());
+        Self { base, models, views, view_of, towers, encoder, tells_features: false }
+    }
+
+    /// Lets answers hold what towers made of their image, for whoever keeps it.
+    pub fn tell_features(&mut self) {
+        self.tells_features = true;
+    }
+
+    /// The model without adapter.
+    fn base(&self) -> &Model {
+        self.base.as_ref().unwrap_or(&self.models[0])
+    }
+
+    /// How images are prepared for the models, in all ways that differ; the first is the base's.
+    pub fn views(&self) -> &[Arc<dyn ImageProcessor>] {
+        &self.views
+    }
+
+    /// By run, its place in [`views`](Self::views).
+    pub fn view_of(&self) -> &[usize] {
+        &self.view_of
+    }
+
+    /// How images are prepared for the encoder.
+    pub fn encoder_preprocessor(&self) -> Option<&Preprocessor> {
+        self.encoder.as_ref().map(|encoder| &encoder.preprocessor)
+    }
+
+    /// Renders the `question` of a dataset and embeds its labels in `captions`, templates with `{}` for the label.
+    /// Where `scores_labels`, models can be asked to score them.
+    pub fn questions(
+        &self,
+        question: &str,
+        captions: &[String],
+        labels: &[&str],
+        max_new_tokens: usize,
+        scores_labels: bool,
+    ) -> Result<Questions> {
+        let label_embeddings = match &self.encoder {
+            Some(encoder) => Some(encoder.label_embeddings(captions, labels)?.t()?.contiguous()?),
+            None => None,
+        };
+        let asked = |model: &Model| -> Result<Arc<Asked>> {
+            let prompt = model.dialogue.render(question)?;
+            let trie = if scores_labels { Some(model.dialogue.label_trie(&prompt, labels)?) } else { None };
+            Ok(Arc::new(Asked { prompt, decoding: model.dialogue.decoding(max_new_tokens), trie }))
+        };
+        let of_base = asked(self.base())?;
+        let of_run = |model: &Model| match Arc::ptr_eq(&model.dialogue, &self.base().dialogue) {
+            true => Ok(of_base.clone()),
+            false => asked(model),
+        };
+        Ok(Questions {
+            of_runs: self.models.iter().map(of_run).collect::<Result<_>>()?,
+            openings: self.models.iter().map(|_| OnceCell::new()).collect(),
+            label_embeddings,
+            labels: labels.iter().map(|&label| label.to_owned()).collect(),
+            priors: self.models.iter().map(|_| OnceCell::new()).collect(),
+            of_base,
+        })
+    }
+
+    /// Answers one batch, one answer a row.
+    pub fn ask(&self, questions: &Questions, rows: &[ImageRow]) -> Result<Vec<ImageAnswers>> {
+        let mut answers: Vec<ImageAnswers> = rows.iter().map(|_| ImageAnswers::default()).collect();
+        let mut vectors = None;
+        for number in 0..self.towers.len() {
+            let Some(pass) = self.pass_tower(number, rows)? else { continue };
+            self.add_features(number, &pass, rows, &mut answers)?;
+            for run in self.towers[number].runs.iter() {
+                self.answer(run, questions, rows, &pass, &mut answers)?;
+            }
+            vectors = vectors.or(pass.vectors);
+        }
+        self.ask_encoder(questions, rows, vectors, &mut answers)?;
+        Ok(answers)
+    }
+
+    /// What the model of `run` says of the rows that it is asked about, of what its tower saw in `pass`.
+    fn answer(
+        &self,
+        run: RunId,
+        questions: &Questions,
+        rows: &[ImageRow],
+        pass: &TowerPass,
+        answers: &mut [ImageAnswers],
+    ) -> Result<()> {
+        let model = &self.models[run.place()];
+        let generated = rows_where(rows, |row| row.generate.contains(run));
+        let scored = rows_where(rows, |row| row.score.contains(run));
+        // Where the same rows are asked both, one reading of the prompt serves both.
+        let readings = match generated == scored {
+            true => vec![(generated, true, true)],
+            false => vec![(generated, true, false), (scored, false, true)],
+        };
+        for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
+            let prompt = &questions.of_runs[run.place()].prompt;
+            let prompts = model.rows(prompt, &pass.seen_of(&asked))?;
+            for (asked, prompts) in by_length(asked, prompts, prompt.n_text_tokens()) {
+                let mut prefix = self.read(run, questions, &prompts)?;
+                if is_scored {
+                    let choices = self.choose(run, questions, &mut prefix)?;
+                    asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
+                }
+                if is_generated {
+                    let texts = generate(model, &questions.of_runs[run.place()], prefix)?;
+                    asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The encoder's choices; `vectors` are its embeddings of the rows that it is asked about, where the models' pass gave them.
+    fn ask_encoder(
+        &self,
+        questions: &Questions,
+        rows: &[ImageRow],
+        vectors: Option<Vec<ImageVector>>,
+        answers: &mut [ImageAnswers],
+    ) -> Result<()> {
+        let asked = rows_where(rows, |row| row.asks_encoder);
+        let (Some(encoder), false) = (&self.encoder, asked.is_empty()) else { return Ok(()) };
+        let vectors = match vectors {
+            Some(vectors) => vectors,
+            None => {
+                let is_new = |row: &usize| rows[*row].known.embedding.is_none();
+                let new: Vec<usize> = asked.iter().copied().filter(is_new).collect();
+                let image = |row: usize| rows[row].for_encoder.map_or_else(|| input(rows, row, BASE_VIEW), Ok);
+                let images = new.iter().map(|&row| image(row)).collect::<Result<Vec<_>>>()?;
+                let tower = encoder.towers.tower();
+                let hidden = |images: &[&ImageInput]| -> Result<Tensor> {
+                    Ok(tower.hidden_states(&tower.pixels(images)?, &[tower.state_before_last()])?.swap_remove(0))
+                };
+                let made = if images.is_empty() { Vec::new() } else { embeddings(encoder, &hidden(&images)?)? };
+                let known = |row: usize| rows[row].known.embedding.clone();
+                merged(&asked, &new, made, known)?
+            }
+        };
+        let labels = questions.label_embeddings.as_ref().context("the encoder has no captions to rank")?;
+        let images: Vec<&Tensor> = vectors.iter().map(|ImageVector(image)| image).collect();
+        let ranked = rank(labels, &questions.labels, &Tensor::stack(&images, 0)?)?;
+        for ((row, ranking), vector) in asked.into_iter().zip(ranked).zip(vectors) {
+            answers[row].encoder = Some(ranking);
+            if self.tells_features && rows[row].known.embedding.is_none() {
+                answers[row].made.embedding = Some(vector);
+            }
+        }
+        Ok(())
+    }
+
+    /// The runs of each tower; those of the base's first.
+    pub fn towers(&self) -> Vec<RunSet> {
+        self.towers.iter().map(|tower| tower.runs).collect()
+    }
+
+    /// How images are prepared for the tower of the runs `tower`, one of [`towers`](Self::towers).
+    pub fn tower_preprocessor(&self, tower: RunSet) -> &Arc<dyn ImageProcessor> {
+        &self.model_of(tower).preprocessor
+    }
+
+    /// The features of `images`, one row each, by the tower of the runs `tower`, one of [`towers`](Self::towers).
+    pub fn tower_features(&self, tower: RunSet, images: &[&ImageInput]) -> Result<Vec<Vec<f32>>> {
+        let mllm = &self.model_of(tower).mllm;
+        mllm.see(images)?.iter().map(|seen| mllm.probe_features(seen)).collect()
+    }
+
+    /// A model on the tower of the runs `tower`: the base where that is its own, whose tower the encoder may share.
+    fn model_of(&self, tower: RunSet) -> &Model {
+        let is_base = self.towers.iter().any(|shared| shared.is_base && shared.runs == tower);
+        let first = if is_base { None } else { tower.iter().next() };
+        first.and_then(|run| self.models.get(run.place())).unwrap_or_else(|| self.base())
+    }
+
+    /// Adds what `pass` gave to the answers: of the rows for which runs of its tower asked for features, and where what is
+    /// new is to be told.
+    fn add_features(
+        &self,
+        number: usize,
+        pass: &TowerPass,
+        rows: &[ImageRow],
+        answers: &mut [ImageAnswers],
+    ) -> Result<()> {
+        let tower = self.towers[number].runs;
+        let mllm = &self.model_of(tower).mllm;
+        let number = Some(number).filter(|_| self.tells_features);
+        for (&row, seen) in pass.rows.iter().zip(&pass.seen) {
+            let runs = rows[row].probe.intersection(tower);
+            if !runs.is_empty() {
+                answers[row].features.push((runs, mllm.probe_features(seen)?));
+            }
+            if let Some(number) = number.filter(|&number| rows[row].known.of_tower(number).is_none()) {
+                answers[row].made.set_tower(number, seen.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The choice among the labels for each row of `prefix`.
+    fn choose(
+        &self,
+        run: RunId,
+        questions: &Questions,
+        prefix: &mut Prefix,
+    ) -> Result<Vec<Result<LabelChoice, String>>> {
+        let trie = questions.of_runs[run.place()].trie.as_ref();
+        let trie = trie.context("the labels of this dataset were not prepared for scoring")?;
+        let prior = match questions.priors[run.place()].get() {
+            Some(prior) => prior,
+            None => {
+                let prior = self.prior(run, questions, trie)?;
+                questions.priors[run.place()].get_or_init(|| prior)
+            }
+        };
+        let lengths = prefix.lengths().to_vec();
+        let rows = scoring::score(self.models[run.place()].mllm.decoder(), prefix, trie)?;
+        let choice = |(row, n_prompt_tokens): (Result<Vec<f32>, ScoreNotFinite>, usize)| {
+            let scores = row.map_err(|error| format!("{error} (`{}`)", questions.labels[error.label]))?;
+            let shares = scoring::shares(&scores);
+            let best = ranking(&scores).into_iter().take(N_SCORES_KEPT);
+            let prior_corrected = prior.as_ref().map(|prior| {
+                let corrected: Vec<f32> = scores.iter().zip(prior).map(|(score, prior)| score - prior).collect();
+                questions.labels[ranking(&corrected)[0]].clone()
+            });
+            let scores = best
+                .map(|i| ScoredLabel { label: questions.labels[i].clone(), score: scores[i], share: Some(shares[i]) })
+                .collect();
+            Ok(LabelChoice { scores, prior_corrected, n_prompt_tokens })
+        };
+        Ok(rows.into_iter().zip(lengths).map(choice).collect())
+    }
+
+    /// Reads `prompts`, with room for an answer and for all labels.
+    fn read(&self, run: RunId, questions: &Questions, prompts: &[PromptRow]) -> Result<Prefix> {
+        let (model, asked) = (&self.models[run.place()], &questions.of_runs[run.place()]);
+        let opening = match questions.openings[run.place()].get() {
+            Some(opening) => opening,
+            None => {
+                let opening = model.opening(&asked.prompt)?;
+                questions.openings[run.place()].get_or_init(|| opening)
+            }
+        };
+        model.mllm.read(Some(opening), prompts, asked.n_new_positions(), Watched::by_none())
+    }
+
+    /// The labels' scores on an image of the mean colour, which is all zeros once normalised.
+    fn prior(&self, run: RunId, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
+        let model = &self.models[run.place()];
+        let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
+        let prompt = model.rows(&questions.of_runs[run.place()].prompt, &model.mllm.see(&[&blank])?)?;
+        let mut prefix = self.read(run, questions, &prompt)?;
+        Ok(scoring::score(model.mllm.decoder(), &mut prefix, trie)?.pop().and_then(Result::ok))
+    }
+
+    /// By run, whether the first logits of an answer about `image` differ from the base's in any bit.
+    pub fn differ_from_base(&self, questions: &Questions, image: &RgbImage) -> Result<Vec<bool>> {
+        let first_logits = |model: &Model, asked: &Asked| -> Result<Vec<f32>> {
+            let seen = model.mllm.see(&[&model.preprocessor.prepare(image)])?;
+            model.first_logits(model.rows(&asked.prompt, &seen)?.remove(0))
+        };
+        let of_base = first_logits(self.base(), &questions.of_base)?;
+        let runs = self.models.iter().zip(&questions.of_runs);
+        runs.map(|(model, asked)| Ok(first_logits(model, asked)? != of_base)).collect()
+    }
+
+    /// One pass of a tower for all models that share it, and for the encoder where it is the base's, the encoder's, too, and
+    /// both see the same pixels; `None` where no model needs it.
+    fn pass_tower(&self, number: usize, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
+        let SharedTower { runs, is_base } = self.towers[number];
+        let passing = rows_where(rows, |row| !row.lookers().intersection(runs).is_empty());
+        if passing.is_empty() {
+            return Ok(None);
+        }
+        let serves_encoder = is_base
+            && passing == rows_where(rows, |row| row.asks_encoder)
+            && passing.iter().all(|&row| rows[row].for_encoder.is_none());
+        let model = self.model_of(runs);
+        let view =
+            if is_base { BASE_VIEW } else { runs.iter().next().map_or(BASE_VIEW, |run| self.view_of[run.place()]) };
+        let shared = model.mllm.plain_tower().zip(self.encoder.as_ref()).filter(|_| serves_encoder);
+        let shared = shared.filter(|(plain, encoder)| Arc::ptr_eq(plain.tower, encoder.towers.tower()));
+        let Some((PlainTower { tower, states: wanted }, encoder)) = shared else {
+            let seen = see(model, number, view, rows, &passing)?;
+            return Ok(Some(TowerPass { rows: passing, seen, vectors: None }));
+        };
+        let is_known = |row: &ImageRow| row.known.of_tower(number).is_some() && row.known.embedding.is_some();
+        let new: Vec<usize> = passing.iter().copied().filter(|&row| !is_known(&rows[row])).collect();
+        let (mut made_seen, mut made_vectors) = (Vec::new(), Vec::new());
+        if !new.is_empty() {
+            let images = inputs(rows, &new, view)?;
+            let wanted: Vec<usize> = wanted.iter().copied().chain([tower.state_before_last()]).collect();
+            let mut states = tower.hidden_states(&tower.pixels(&images)?, &wanted)?;
+            let before_last = states.pop().context("a state is asked for")?;
+            made_vectors = embeddings(encoder, &before_last)?;
+            let hidden = side_by_side(states)?;
+            let seen = images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(hidden.get(row)?, image)));
+            made_seen = seen.collect::<candle_core::Result<_>>()?;
+        }
+        let seen = merged(&passing, &new, made_seen, |row| rows[row].known.of_tower(number).cloned())?;
+        let vectors = merged(&passing, &new, made_vectors, |row| rows[row].known.embedding.clone())?;
+        Ok(Some(TowerPass { rows: passing, seen, vectors: Some(vectors) }))
+    }
+}
+
+/// The place of the base's preparation of images.
+pub const BASE_VIEW: usize = 0;
+
+/// The place in `views` of one that prepares images as `processor` does; it is added where there is none.
+fn view(views: &mut Vec<Arc<dyn ImageProcessor>>, processor: &Arc<dyn ImageProcessor>) -> usize {
+    let is_same =
+        |view: &Arc<dyn ImageProcessor>| Arc::ptr_eq(view, processor) || view.parameters() == processor.parameters();
+    views.iter().position(is_same).unwrap_or_else(|| {
+        views.push(processor.clone());
+        views.len() - 1
+    })
+}
+
+/// What the tower of `model`, of this number, makes of the rows `passing` in its view; those that are known do not pass it.
+fn see(model: &Model, number: usize, view: usize, rows: &[ImageRow], passing: &[usize]) -> Result<Vec<Seen>> {
+    let is_new = |row: &usize| rows[*row].known.of_tower(number).is_none();
+    let new: Vec<usize> = passing.iter().copied().filter(is_new).collect();
+    let made = if new.is_empty() { Vec::new() } else { model.mllm.see(&inputs(rows, &new, view)?)? };
+    merged(passing, &new, made, |row| rows[row].known.of_tower(number).cloned())
+}
+
+/// The encoder's embeddings of images from its hidden states before the last block `(images, tokens, hidden)`.
+fn embeddings(encoder: &Encoder, before_last: &Tensor) -> Result<Vec<ImageVector>> {
+    let rows = encoder.towers.image_embeddings(before_last)?; // (images, dimension)
+    (0..rows.dim(0)?).map(|row| Ok(ImageVector(rows.get(row)?))).collect()
+}
+
+/// For each of `rows` what was made of it, where it is in `new`, else what is known.
+fn merged<T>(rows: &[usize], new: &[usize], made: Vec<T>, known: impl Fn(usize) -> Option<T>) -> Result<Vec<T>> {
+    let mut made = new.iter().copied().zip(made).peekable();
+    let take = |&row: &usize| match made.next_if(|(made_of, _)| *made_of == row) {
+        Some((_, made)) => Ok(made),
+        None => known(row).context("what is not known was made"),
+    };
+    rows.iter().map(take).collect()
+}
+
+/// The side of the image of the mean colour, in pixels, before it is prepared.
+const PRIOR_SIDE: u32 = 224;
+
+fn inputs<'a>(rows: &[ImageRow<'a>], asked: &[usize], view: usize) -> Result<Vec<&'a ImageInput>> {
+    asked.iter().map(|&row| input(rows, row, view)).collect()
+}
+
+fn input<'a>(rows: &[ImageRow<'a>], row: usize, view: usize) -> Result<&'a ImageInput> {
+    let prepared = rows[row].for_models.get(view).and_then(Option::as_ref);
+    prepared.context("an image was not prepared for a model that must answer")
+}
+
+/// What one pass of the tower gave.
+struct TowerPass {
+    /// The rows that passed.
+    rows: Vec<usize>,
+    /// What models read, one a row.
+    seen: Vec<Seen>,
+    /// The encoder's embeddings, where the tower is its own, too.
+    vectors: Option<Vec<ImageVector>>,
+}
+
+impl TowerPass {
+    /// What was seen of `rows`, which are among those that passed.
+    fn seen_of(&self, rows: &[usize]) -> Vec<Seen> {
+        self.rows.iter().zip(&self.seen).filter(|(row, _)| rows.contains(row)).map(|(_, seen)| seen.clone()).collect()
+    }
+}
+
+fn rows_where(rows: &[ImageRow], is_wanted: impl Fn(&ImageRow) -> bool) -> Vec<usize> {
+    rows.iter().enumerate().filter(|(_, row)| is_wanted(row)).map(|(index, _)| index).collect()
+}
+
+/// Rows with their prompts, which share a text of `n_text_tokens`, in batches whose images are of like length.
+fn by_length(rows: Vec<usize>, prompts: Vec<PromptRow>, n_text_tokens: usize) -> Vec<(Vec<usize>, Vec<PromptRow>)> {
+    let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.n_tokens() - n_text_tokens).collect();
+    let batches = batches_by_length(&lengths).into_iter();
+    let of = |batch: Vec<usize>| batch.into_iter().map(|place| (rows[place], prompts[place].clone())).unzip();
+    batches.map(of).collect()
+}
+
+/// What the model says after each prompt of `prefix`.
+fn generate(model: &Model, asked: &Asked, prefix: Prefix) -> Result<Vec<Result<Answer, String>>> {
+    let rows = model.generate(prefix, &asked.decoding)?;
+    let begins_in_thought = ends_in_thought(&asked.prompt.text);
+    rows.into_iter()
+        .map(|row| match row {
+            Ok(generation) => {
+                let mut answer = model.dialogue.answer(&generation, &asked.decoding)?;
+                if begins_in_thought {
+                    answer.text = with_thought_opened(&answer.text);
+                }
+                Ok(Ok(answer))
+            }
+            Err(error) => Ok(Err(error.to_string())),
+        })
+        .collect()
+}

@@ -1,0 +1,115 @@
+//! Conversations of any number of turns and images, in the words of a chat template.
+
+use anyhow::{Result, bail, ensure};
+
+use super::template::{ChatTemplate, IMAGE_MARKER, QUESTION, Source, one_map, user_turn, variables};
+use super::template_environment::{TEMPLATE_NAME, explain};
+use super::trainer_template::image_text;
+use crate::domain::{Conversation, Turn};
+
+impl ChatTemplate {
+    /// The prompt of a conversation, up to where the answer to its last turn begins. An image marker stands for each image,
+    /// before the text of its turn.
+    ///
+    /// # Errors
+    /// The template fails, refuses such turns, takes no more than one of them, or shows more or fewer images.
+    pub fn render_conversation(&self, conversation: &Conversation) -> Result<String> {
+        let marker = self.image_marker;
+        ensure!(
+            conversation.turns.iter().all(|turn| !turn.text.contains(marker)),
+            "the question contains `{marker}`, which stands for the image; hint: leave it out, the template places it"
+        );
+        let rendered = match &self.source {
+            Source::Plain(text) => self.in_plain_text(text, conversation)?,
+            Source::Jinja { environment, special_tokens, .. } => {
+                // Some templates take an answer as a list of parts, as they take questions, others as a text.
+                let render = |is_of_parts| {
+                    let messages = conversation.turns.iter().flat_map(|turn| messages(turn, is_of_parts)).collect();
+                    let variables = variables(messages, true, special_tokens);
+                    environment.get_template(TEMPLATE_NAME).and_then(|template| template.render(variables))
+                };
+                let has_answers = |text: &String| {
+                    conversation.turns.iter().flat_map(|turn| &turn.answer).all(|answer| text.contains(answer.as_str()))
+                };
+                let rendered = match render(true) {
+                    Ok(text) if has_answers(&text) => Ok(text),
+                    Err(error) if conversation.turns.iter().all(|turn| turn.answer.is_none()) => Err(error),
+                    _ => render(false),
+                };
+                rendered
+                    .map_err(|error| anyhow::anyhow!("the chat template `{}` failed: {}", self.name, explain(&error)))?
+            }
+        };
+        let (n_shown, n_images) = (rendered.matches(marker).count(), conversation.n_images());
+        ensure!(
+            n_shown == n_images,
+            "the chat template `{}` shows {n_shown} images as `{marker}` for a question with {}; hint: choose another with \
+             `--template`",
+            self.name,
+            if n_images == 1 { "one".to_owned() } else { n_images.to_string() }
+        );
+        Ok(rendered)
+    }
+
+    /// A plain template has one turn; several images stand on lines of their own, as the original LLaVA writes them.
+    fn in_plain_text(&self, text: &str, conversation: &Conversation) -> Result<String> {
+        let [Turn { n_images, text: question, answer: None }] = conversation.turns.as_slice() else {
+            bail!(
+                "the template `{}` has one question and no answers; hint: give a jinja template with --template",
+                self.name
+            );
+        };
+        let images = vec![image_text(self.image_marker); *n_images].join("\n");
+        Ok(text.replace(IMAGE_MARKER, &images).replace(QUESTION, question))
+    }
+}
+
+/// The messages of a turn: a person's, and the answer where there is one.
+fn messages(turn: &Turn, is_of_parts: bool) -> Vec<minijinja::Value> {
+    let text = |text: &str| one_map(vec![("type", "text".into()), ("text", text.into())]);
+    let mut parts = vec![one_map(vec![("type", "image".into())]); turn.n_images];
+    parts.push(text(&turn.text));
+    let mut messages = vec![user_turn(parts.into())];
+    if let Some(answer) = &turn.answer {
+        let content = if is_of_parts { vec![text(answer)].into() } else { minijinja::Value::from(answer.as_str()) };
+        messages.push(one_map(vec![("role", "assistant".into()), ("content", content)]));
+    }
+    messages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::checkpoint::weights::testing::shared;
+    use crate::model::checkpoint::weights::{Checkpoint, Miniature, open_checkpoint};
+
+    fn turn(n_images: usize, text: &str, answer: Option<&str>) -> Turn {
+        Turn { n_images, text: text.to_owned(), answer: answer.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_plain_template_takes_several_images_and_one_turn() {
+        let checkpoint = open_checkpoint(std::path::Path::new("embedded"), Miniature::Model).unwrap();
+        let template = ChatTemplate::open(&checkpoint, Some("llava_hf")).unwrap();
+        let render = |turns: Vec<Turn>| template.render_conversation(&Conversation { turns });
+        let two = render(vec![turn(2, "Which differs?", None)]).unwrap();
+        assert_eq!(two, "USER: <image>\n<image>\nWhich differs? ASSISTANT:");
+        assert_eq!(render(vec![turn(1, "What?", None)]).unwrap(), template.render("What?").unwrap());
+        let error = render(vec![turn(1, "What?", Some("A cat")), turn(0, "And now?", None)]).unwrap_err();
+        assert!(error.to_string().contains("one question and no answers"), "{error}");
+    }
+
+    #[test]
+    fn a_checkpoints_own_template_takes_turns_with_answers_and_images() {
+        let Some(shared) = shared() else { return };
+        for (name, marker) in [("llava", "<image>"), ("qwen2_5_vl", "<|image_pad|>")] {
+            let checkpoint = Checkpoint::open(shared.join("fixtures").join(name)).unwrap();
+            let template = ChatTemplate::open(&checkpoint, None).unwrap().with_image_marker(marker);
+            let turns = vec![turn(1, "What is it?", Some("A zebra")), turn(2, "And these?", None)];
+            let text = template.render_conversation(&Conversation { turns }).unwrap();
+            assert_eq!(text.matches(marker).count(), 3, "{text}");
+            let places = ["What is it?", "A zebra", "And these?"].map(|part| text.find(part).unwrap());
+            assert!(places.is_sorted(), "{text}");
+        }
+    }
+}

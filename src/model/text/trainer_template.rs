@@ -1,0 +1,184 @@
+//! The prompts that ms-swift and LLaMA-Factory train with, as far as what they leave says so.
+//!
+//! Both have templates of their own, which differ from those of the checkpoints: what a model was asked while it was
+//! fine-tuned is a property of the fine-tune.
+
+use super::built_in_templates::SWIFT_LLAVA;
+use super::template::{IMAGE_MARKER, QUESTION};
+use super::tokenizer::TextTokenizer;
+use crate::model::checkpoint::weights::SwiftArguments;
+
+/// A prompt as a trainer writes it: text with [`QUESTION`] in it, and the texts that end an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::model) struct TrainerPrompt {
+    /// With [`IMAGE_MARKER`] for the image, whatever stands for it in the checkpoint's own; without a begin token.
+    pub text: String,
+    /// Texts that end an answer beside the model's end token.
+    pub stop: Vec<String>,
+}
+
+/// One of ms-swift's templates.
+struct SwiftTemplate {
+    names: &'static [&'static str],
+    /// What stands before the user's turn, with `{system}`.
+    system: &'static str,
+    default_system: Option<&'static str>,
+    user: &'static str,
+    stop: &'static str,
+}
+
+/// Where the system text goes.
+const SYSTEM: &str = "{system}";
+
+const CHATML_SYSTEM: &str = "<|im_start|>system\n{system}<|im_end|>\n";
+
+/// Those of families that are read here (`swift/llm/template/template/{llava,qwen}.py`).
+const SWIFT_TEMPLATES: [SwiftTemplate; 4] = [
+    SwiftTemplate {
+        names: &["llava1_5_hf"],
+        system: "{system}\n",
+        default_system: None,
+        user: SWIFT_LLAVA,
+        stop: "</s>",
+    },
+    SwiftTemplate {
+        names: &["llava_onevision_hf"],
+        system: CHATML_SYSTEM,
+        default_system: None,
+        user: "<|im_start|>user\n<image>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+        stop: "<|im_end|>",
+    },
+    SwiftTemplate {
+        names: &["qwen2_vl", "qwen2_5_vl"],
+        system: CHATML_SYSTEM,
+        default_system: Some("You are a helpful assistant."),
+        user: "<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n",
+        stop: "<|im_end|>",
+    },
+    SwiftTemplate {
+        names: &["qwen3_vl"],
+        system: CHATML_SYSTEM,
+        default_system: None,
+        user: "<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n",
+        stop: "<|im_end|>",
+    },
+];
+
+/// The prompt that ms-swift trained with; `None` where its template is not known here.
+pub(in crate::model) fn of_swift(arguments: &SwiftArguments) -> Option<TrainerPrompt> {
+    let found = SWIFT_TEMPLATES.iter().find(|template| template.names.contains(&arguments.template.as_str()))?;
+    let system = arguments.system.as_deref().or(found.default_system);
+    let system = system.map(|text| found.system.replace(SYSTEM, text)).unwrap_or_default();
+    Some(TrainerPrompt { text: format!("{system}{}", found.user), stop: vec![found.stop.to_owned()] })
+}
+
+/// What stands in a prompt for an image that chat templates show as `image_marker`: with what belongs around it.
+pub(in crate::model) fn image_text(image_marker: &str) -> String {
+    match image_marker {
+        // Qwen's.
+        "<|image_pad|>" => format!("<|vision_start|>{image_marker}<|vision_end|>"),
+        _ => image_marker.to_owned(),
+    }
+}
+
+/// The prompt that a `Modelfile` shows, in the form in which LLaMA-Factory writes it, the image before the question. `None`
+/// of another form.
+///
+/// LLaMA-Factory tokenises system text and user's turn one by one. Where that is not what tokenising the whole gives, as
+/// with sentencepiece, which puts a space before each text, there is a space between them here.
+pub(in crate::model) fn of_modelfile(modelfile: &str, tokenizer: &TextTokenizer) -> Option<TrainerPrompt> {
+    let template = instruction(modelfile, "TEMPLATE")?;
+    let (prefix, rest) = template.split_once("{{ if .System }}")?;
+    let (system, rest) = rest.split_once("{{ end }}{{ range .Messages }}{{ if eq .Role \"user\" }}")?;
+    let (user, _) = rest.split_once("{{ else if eq .Role \"assistant\" }}")?;
+    let system = instruction(modelfile, "SYSTEM").map(|text| system.replace("{{ .System }}", text)).unwrap_or_default();
+    let user = user.replace("{{ .Content }}", &format!("{IMAGE_MARKER}{QUESTION}"));
+    let pieces = [prefix, system.as_str(), user.as_str()];
+    if pieces.iter().any(|piece| piece.contains("{{")) || user.matches(QUESTION).count() != 1 {
+        return None;
+    }
+    let stop =
+        modelfile.lines().filter_map(|line| line.strip_prefix("PARAMETER stop ")).map(|text| unquoted(text.trim()));
+    Some(TrainerPrompt { text: joined(&pieces, tokenizer)?, stop: stop.map(str::to_owned).collect() })
+}
+
+/// The text of an instruction of a `Modelfile`: between three quotes, or a line.
+fn instruction<'a>(modelfile: &'a str, name: &str) -> Option<&'a str> {
+    let starts = modelfile.match_indices(name).map(|(at, _)| at);
+    let at = starts.into_iter().find(|&at| at == 0 || modelfile[..at].ends_with('\n'))?;
+    let rest = modelfile[at + name.len()..].strip_prefix(' ')?;
+    match rest.strip_prefix("\"\"\"") {
+        Some(text) => text.split_once("\"\"\"").map(|(text, _)| text),
+        None => rest.lines().next().map(|line| unquoted(line.trim())),
+    }
+}
+
+fn unquoted(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
+}
+
+/// One text that has the tokens of `pieces` one after the other; `None` where there is no such text. A begin token is
+/// left to the tokenizer.
+fn joined(pieces: &[&str], tokenizer: &TextTokenizer) -> Option<String> {
+    let (mut text, mut expected) = (String::new(), Vec::new());
+    for &piece in pieces.iter().filter(|piece| !piece.is_empty() && tokenizer.bos_token() != Some(piece)) {
+        expected.extend(tokenizer.encode(piece, false).ok()?);
+        let fits = |text: &String| tokenizer.encode(text, false).is_ok_and(|ids| ids == expected);
+        text = [format!("{text}{piece}"), format!("{text} {piece}")].into_iter().find(fits)?;
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::checkpoint::weights::Checkpoint;
+    use crate::model::checkpoint::weights::testing::shared;
+
+    fn arguments(template: &str, system: Option<&str>) -> SwiftArguments {
+        let json = serde_json::json!({"template": template, "system": system});
+        SwiftArguments::from_json(&json).unwrap()
+    }
+
+    #[test]
+    fn ms_swifts_prompt_has_the_system_text_that_it_was_given() {
+        let text = |template, system| of_swift(&arguments(template, system)).unwrap().text;
+        assert_eq!(text("llava1_5_hf", None), "USER: <image>\n{question}\nASSISTANT:");
+        assert_eq!(text("llava1_5_hf", Some("Be brief.")), "Be brief.\nUSER: <image>\n{question}\nASSISTANT:");
+        assert!(text("qwen2_5_vl", None).starts_with("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"));
+        assert!(text("qwen2_5_vl", Some("No.")).starts_with("<|im_start|>system\nNo.<|im_end|>\n<|im_start|>user\n"));
+        assert!(text("qwen3_vl", None).starts_with("<|im_start|>user\n<image>{question}<|im_end|>"));
+        assert_eq!(of_swift(&arguments("ovis2", None)), None);
+    }
+
+    /// As LLaMA-Factory's `get_ollama_modelfile` writes it.
+    fn modelfile(prefix: &str, system_slot: &str, user_slot: &str, system: &str) -> String {
+        format!(
+            "# ollama modelfile auto-generated by llamafactory\n\nFROM .\n\nTEMPLATE \"\"\"{prefix}{{{{ if .System }}}}{system_slot}\
+             {{{{ end }}}}{{{{ range .Messages }}}}{{{{ if eq .Role \"user\" }}}}{user_slot}{{{{ else if eq .Role \"assistant\" }}}}\
+             {{{{ .Content }}}}</s>{{{{ end }}}}{{{{ end }}}}\"\"\"\n\nSYSTEM \"\"\"{system}\"\"\"\n\nPARAMETER stop \"</s>\"\nPARAMETER num_ctx 4096\n"
+        )
+    }
+
+    #[test]
+    fn the_prompt_of_a_modelfile_has_the_tokens_of_its_pieces() {
+        let Some(shared) = shared() else { return };
+        let tokenizer = TextTokenizer::open(&Checkpoint::open(shared.join("fixtures/llava")).unwrap()).unwrap();
+        let (system, user) = ("Be brief.", "USER: {{ .Content }} ASSISTANT:");
+        for prefix in ["", "<s>"] {
+            let text = modelfile(prefix, "{{ .System }}", user, system);
+            let prompt = of_modelfile(&text, &tokenizer).unwrap();
+            assert_eq!(prompt.text, "Be brief. USER: <image>{question} ASSISTANT:");
+            assert_eq!(prompt.stop, ["</s>"]);
+        }
+        let ids = |text: &str| tokenizer.encode(text, false).unwrap();
+        let whole = ids("Be brief. USER: <image>What? ASSISTANT:");
+        assert_eq!(whole, [ids("Be brief."), ids("USER: <image>What? ASSISTANT:")].concat());
+        // The form of Llama 2, whose system text stands inside the user's turn, and no template at all.
+        for other in
+            [modelfile("", "{{ .System }}", "{{ if x }}{{ .Content }}", ""), "FROM .\nTEMPLATE hello\n".to_owned()]
+        {
+            assert_eq!(of_modelfile(&other, &tokenizer), None);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Dual encoders: the bare vision encoder that a model is compared with. One file a family.
+
+mod clip;
+mod open_clip;
+mod siglip;
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+
+use super::preprocess::Preprocessor;
+use crate::domain::closest;
+use crate::model::Placement;
+use crate::model::checkpoint::weights::{Checkpoint, Weights, config_hash};
+use crate::model::layers::Loader;
+use crate::model::text::tokenizer::TextTokenizer;
+use crate::model::vision::square_tower::{VisionConfig, VisionTower};
+
+/// An image encoder with the text encoder that makes it a zero-shot classifier.
+pub trait DualEncoder: Send {
+    /// The vision tower, which may be a model's, too.
+    fn tower(&self) -> &Arc<VisionTower>;
+
+    /// Image embeddings of unit length `(batch, dimension)` from the tower's hidden state before its last block
+    /// ([`VisionTower::state_before_last`]): of the last, a family computes what it looks at.
+    fn image_embeddings(&self, before_last: &Tensor) -> candle_core::Result<Tensor>;
+
+    /// Text embeddings of unit length `(texts, dimension)` of token ids `(texts, context)`.
+    fn text_embeddings(&self, ids: &[Vec<u32>]) -> Result<Tensor>;
+
+    /// Token ids of a text, of the length that the text tower wants.
+    fn text_ids(&self, tokenizer: &TextTokenizer, text: &str) -> Result<Vec<u32>>;
+}
+
+/// A family of encoders: one line in [`ENCODERS`].
+pub struct EncoderFamily {
+    /// What reports call it.
+    pub name: &'static str,
+    /// One sentence for lists.
+    pub about: &'static str,
+    /// For lists, against what it was verified.
+    pub verified: &'static str,
+    /// Whether a checkpoint is of this family.
+    pub recognises: fn(&Checkpoint) -> bool,
+    /// Names the checkpoint's tensors.
+    pub weights: fn(&Checkpoint) -> Result<Weights>,
+    /// Sizes of the vision tower.
+    pub vision_config: fn(&Checkpoint) -> Result<VisionConfig>,
+    /// Reads what is beside the tower; every tensor must find its place.
+    pub load: LoadFn,
+}
+
+/// Reads an encoder around its tower.
+pub type LoadFn = fn(&Checkpoint, &mut Weights, &Placement, Arc<VisionTower>) -> Result<Box<dyn DualEncoder>>;
+
+/// All families; the first that recognises a checkpoint reads it.
+pub const ENCODERS: &[EncoderFamily] = &[clip::FAMILY, open_clip::FAMILY, siglip::FAMILY];
+
+/// The family of a checkpoint, or an error that lists what is known.
+pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static EncoderFamily> {
+    if let Some(family) = ENCODERS.iter().find(|family| (family.recognises)(checkpoint)) {
+        return Ok(family);
+    }
+    let known: Vec<_> = ENCODERS.iter().map(|family| family.name).collect();
+    let kind = checkpoint.config().get("model_type").and_then(|v| v.as_str()).unwrap_or("?");
+    bail!(
+        "`{}` is not an encoder that emt reads (model_type `{kind}`); hint: {}give --encoder a folder of {}, or `none`",
+        checkpoint.dir.display(),
+        closest(kind, &known),
+        known.join(", ")
+    )
+}
+
+/// Where the canonical names of the vision side begin.
+const VISION: &str = "vision_model";
+
+/// An encoder's checkpoint that was opened, with no weight read yet.
+pub struct OpenedEncoder {
+    checkpoint: Checkpoint,
+    family: &'static EncoderFamily,
+    /// Where every tensor lies.
+    pub weights: Weights,
+    /// For captions.
+    pub tokenizer: TextTokenizer,
+    /// For images.
+    pub preprocessor: Preprocessor,
+}
+
+impl OpenedEncoder {
+    /// Opens a checkpoint folder.
+    pub fn open(checkpoint: Checkpoint) -> Result<Self> {
+        let family = family_of(&checkpoint)?;
+        Ok(Self {
+            weights: (family.weights)(&checkpoint)?,
+            tokenizer: TextTokenizer::open(&checkpoint)?,
+            preprocessor: Preprocessor::from_checkpoint(&checkpoint)?,
+            checkpoint,
+            family,
+        })
+    }
+
+    /// The family's name.
+    pub fn family(&self) -> &'static str {
+        self.family.name
+    }
+
+    /// The checkpoint's name.
+    pub fn name(&self) -> String {
+        self.checkpoint.name()
+    }
+
+    /// Hash of its configuration.
+    pub fn config_hash(&self) -> String {
+        config_hash(std::iter::once(&self.checkpoint))
+    }
+
+    /// Sizes of the vision tower.
+    pub fn vision_config(&self) -> Result<VisionConfig> {
+        (self.family.vision_config)(&self.checkpoint)
+    }
+
+    /// The bytes of the weights beside the tower's, as stored.
+    pub fn n_bytes_beside_tower(&self) -> usize {
+        self.weights.n_bytes_where(|name| !name.starts_with(VISION))
+    }
+
+    /// Reads the weights; every tensor must find its place.
+    pub fn load(self, placement: &Placement) -> Result<Encoder> {
+        self.load_around(None, placement)
+    }
+
+    /// The same around a `tower` that is there already, and equal to its own.
+    pub fn load_around(mut self, tower: Option<Arc<VisionTower>>, placement: &Placement) -> Result<Encoder> {
+        let config = self.vision_config()?;
+        let mut loader = Loader::new(&mut self.weights, placement);
+        let mut vision = loader.at(VISION);
+        let tower = match tower {
+            Some(tower) => {
+                VisionTower::pass_over(&mut vision);
+                tower
+            }
+            None => Arc::new(VisionTower::load(&mut vision, config)?),
+        };
+        let towers = (self.family.load)(&self.checkpoint, &mut self.weights, placement, tower)?;
+        self.weights.finish()?;
+        Ok(Encoder { towers, tokenizer: self.tokenizer, preprocessor: self.preprocessor })
+    }
+}
+
+/// A loaded encoder with its text and image preparation.
+pub struct Encoder {
+    /// The towers.
+    pub towers: Box<dyn DualEncoder>,
+    /// For captions.
+    pub tokenizer: TextTokenizer,
+    /// For images.
+    pub preprocessor: Preprocessor,
+}
+
+impl Encoder {
+    /// One embedding of unit length a label, `(labels, dimension)`: the normalised mean over `templates`,
+    /// each with `{}` for the label (Radford et al. 2021, section 3.1.4).
+    pub fn label_embeddings(&self, templates: &[String], labels: &[&str]) -> Result<Tensor> {
+        let mut sum: Option<Tensor> = None;
+        for template in templates {
+            let ids = labels
+                .iter()
+                .map(|label| self.towers.text_ids(&self.tokenizer, &template.replace("{}", label)))
+                .collect::<Result<Vec<_>>>()?;
+            let mut parts = Vec::new();
+            for chunk in ids.chunks(TEXTS_PER_BATCH) {
+                parts.push(self.towers.text_embeddings(chunk)?);
+            }
+            let embeddings = Tensor::cat(&parts, 0)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + embeddings)?,
+                None => embeddings,
+            });
+        }
+        match sum {
+            Some(sum) => Ok(unit_length(&sum)?),
+            None => bail!("the dataset has no caption template"),
+        }
+    }
+}
+
+const TEXTS_PER_BATCH: usize = 64;
+
+/// Rows of `(rows, dimension)` scaled to length one.
+pub fn unit_length(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?)
+}
+
+/// The rows that stand at `positions[row]` of `(rows, tokens, size)`: `(rows, size)`.
+fn rows_at(x: &Tensor, positions: &[usize]) -> candle_core::Result<Tensor> {
+    let picked: Vec<Tensor> = positions
+        .iter()
+        .enumerate()
+        .map(|(row, &position)| x.get(row)?.get(position))
+        .collect::<candle_core::Result<_>>()?;
+    Tensor::stack(&picked, 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,315 @@
+//! From a decoded image to the numbers that a vision tower reads.
+//!
+//! What libraries call an image processor is here five optional steps in a fixed order: pad to a square, resize,
+//! crop, rescale, normalise. Each is what Pillow and numpy do, bit for bit.
+
+mod anyres;
+mod canvas;
+mod config;
+mod idefics3;
+mod levels;
+mod patches;
+mod resize;
+
+use serde::Serialize;
+
+use crate::domain::RgbImage;
+use crate::model::checkpoint::weights::Checkpoint;
+pub use anyres::{AnyresParameters, AnyresProcessor, best_pinpoint, read_pinpoints};
+use canvas::Canvas;
+pub use config::Scale;
+pub use idefics3::{Idefics3Parameters, Idefics3Processor};
+use levels::Levels;
+pub use patches::{PatchParameters, PatchProcessor, merged_order};
+pub use resize::Filter;
+use resize::Span;
+
+/// An image as a family's tower takes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageInput {
+    /// Row-major numbers of `shape`.
+    pub values: Vec<f32>,
+    /// (3, height, width) of one picture; (tiles, 3, side, side); (patches, numbers of a patch).
+    pub shape: Vec<usize>,
+    /// Rows and columns of tiles or patches; (1, 1) where there is one picture.
+    pub grid: (usize, usize),
+    /// Height and width of the decoded image.
+    pub original_size: (u32, u32),
+}
+
+impl ImageInput {
+    /// An input of the same form whose numbers are all zero: the mean colour, once normalised.
+    pub fn blank(&self) -> Self {
+        Self { values: vec![0.0; self.values.len()], ..self.clone() }
+    }
+}
+
+/// How a family prepares images.
+pub trait ImageProcessor: Send + Sync {
+    /// The image as the family's tower takes it.
+    fn prepare(&self, image: &RgbImage) -> ImageInput;
+
+    /// What decides the pixels: recorded with a run, and compared between runs.
+    fn parameters(&self) -> serde_json::Value;
+
+    /// Positions of the language model that an image takes at most, where that follows from how images are prepared.
+    fn n_positions_max(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether [`prepare`](Self::prepare) gives the pixels of `encoder` for an image of this size.
+    fn agrees_with(&self, _encoder: &Preprocessor, _width: u32, _height: u32) -> bool {
+        false
+    }
+}
+
+/// The limits that a person sets to the pixels of an image after its resize, for families that keep its proportions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PixelLimits {
+    /// At least so many pixels (height × width).
+    pub min_pixels: Option<u64>,
+    /// At most so many.
+    pub max_pixels: Option<u64>,
+}
+
+/// What is done to every image; two preprocessors with equal parameters give equal pixels.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Parameters {
+    /// The colour of the square that the image is centred in; none: it keeps its shape.
+    pub pad_to_square: Option<[u8; 3]>,
+    /// How the image is resized.
+    pub resize: Option<Resize>,
+    /// What is cut out of its centre.
+    pub crop: Option<Crop>,
+    /// What a grey level 0..=255 is multiplied by.
+    pub rescale: f64,
+    /// Subtracted from each channel.
+    pub mean: [f32; 3],
+    /// Divides each channel.
+    pub std: [f32; 3],
+}
+
+/// A resize with its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Resize {
+    /// The size to reach.
+    pub to: Target,
+    /// The filter, antialiased when shrinking as Pillow's are.
+    pub filter: Filter,
+}
+
+/// The size that a resize reaches, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The shorter side becomes this long, the other follows in proportion, rounded down.
+    ShortestEdge(u32),
+    /// Both sides, whatever the proportion.
+    Exact {
+        /// Rows.
+        height: u32,
+        /// Columns.
+        width: u32,
+    },
+}
+
+/// A centre crop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Crop {
+    /// Rows.
+    pub height: u32,
+    /// Columns.
+    pub width: u32,
+    /// What happens to half a pixel of margin.
+    pub rounding: Rounding,
+}
+
+/// Where a crop begins when its margin is odd: libraries differ by one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rounding {
+    /// transformers.
+    Down,
+    /// torchvision, so open_clip.
+    HalfToEven,
+}
+
+/// The preprocessing of one checkpoint.
+#[derive(Clone, Debug)]
+pub struct Preprocessor {
+    parameters: Parameters,
+    levels: Levels,
+}
+
+impl Preprocessor {
+    /// Reads `preprocessor_config.json`, the `image_processor` of `processor_config.json`, or open_clip's
+    /// `preprocess_cfg`. An original LLaVA has none of them: see [`for_llava_original`](Self::for_llava_original).
+    ///
+    /// # Errors
+    /// There is no such file, or it describes a step that is not known here.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
+        Ok(Self::new(config::read(checkpoint)?))
+    }
+
+    /// The preprocessing of an original LLaVA: its tower's, with the model's own `image_aspect_ratio`.
+    ///
+    /// # Errors
+    /// As [`from_checkpoint`](Self::from_checkpoint) of the tower; or the aspect ratio is of a family that is not read.
+    pub fn for_llava_original(model: &Checkpoint, tower: &Checkpoint) -> anyhow::Result<Self> {
+        let mut parameters = config::read(tower)?;
+        config::apply_aspect_ratio(&mut parameters, model)?;
+        Ok(Self::new(parameters))
+    }
+
+    /// A preprocessor of these parameters.
+    pub fn new(parameters: Parameters) -> Self {
+        let Parameters { rescale, mean, std, .. } = parameters;
+        Self { parameters, levels: Levels::new(rescale, mean, std) }
+    }
+
+    /// What is done to every image.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// (height, width) of every output; `None` where it depends on the image, which no tower here can read.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        let side = |side: u32| side as usize;
+        match (self.parameters.crop, self.parameters.resize) {
+            (Some(crop), _) => Some((side(crop.height), side(crop.width))),
+            (None, Some(Resize { to: Target::Exact { height, width }, .. })) => Some((side(height), side(width))),
+            _ => None,
+        }
+    }
+
+    /// Refuses a preprocessor that makes other pictures than squares of `side` pixels; `who` is whose it is.
+    ///
+    /// # Errors
+    /// The sizes differ, or depend on the image.
+    pub fn check_side(&self, side: usize, who: &str) -> anyhow::Result<()> {
+        match self.size() {
+            Some((height, width)) if (height, width) == (side, side) => Ok(()),
+            Some((height, width)) => anyhow::bail!(
+                "the {who}'s image processor makes images of {width}x{height} pixels, but its tower takes \
+                 {side}x{side}; hint: config.json and preprocessor_config.json are of different checkpoints"
+            ),
+            None => {
+                anyhow::bail!(
+                    "the {who}'s image processor leaves images at any size, but its tower takes {side}x{side}"
+                )
+            }
+        }
+    }
+
+    /// The image as (3, height, width), row-major.
+    pub fn pixels(&self, image: &RgbImage) -> Vec<f32> {
+        let plan = self.plan(image.width(), image.height());
+        let canvas = Canvas::new(image, plan.pad_to_square);
+        let rows = Span::of(plan.top, plan.window_height, plan.height);
+        let columns = Span::of(plan.left, plan.window_width, plan.width);
+        let filter = plan.filter.unwrap_or(Filter::Bicubic);
+        let inside = resize::resize(&canvas, (plan.width, plan.height), (columns, rows), filter);
+        let (window_height, window_width) = (plan.window_height as usize, plan.window_width as usize);
+        let n_pixels = window_height * window_width;
+        let mut pixels = Vec::with_capacity(3 * n_pixels);
+        for (channel, values) in self.levels.channels().iter().enumerate() {
+            // Outside the image a crop is black.
+            pixels.resize((channel + 1) * n_pixels, values[0]);
+            let plane = &mut pixels[channel * n_pixels..];
+            for (row, levels) in inside.chunks_exact((columns.len() * 3).max(1)).enumerate() {
+                let start = (row + rows.offset()) * window_width + columns.offset();
+                let levels = levels.iter().skip(channel).step_by(3);
+                for (pixel, &level) in plane[start..start + columns.len()].iter_mut().zip(levels) {
+                    *pixel = values[usize::from(level)];
+                }
+            }
+        }
+        pixels
+    }
+
+    /// What the parameters come to for an image of this size.
+    fn plan(&self, width: u32, height: u32) -> Plan {
+        let pad_to_square = self.parameters.pad_to_square.filter(|_| width != height);
+        let side = width.max(height);
+        let (width, height) = if pad_to_square.is_some() { (side, side) } else { (width, height) };
+        let resized = self.parameters.resize.map(|resize| resize.to.of(width, height));
+        let filter = self.parameters.resize.map(|resize| resize.filter).filter(|_| resized != Some((width, height)));
+        let (width, height) = resized.unwrap_or((width, height));
+        let (window_height, window_width, top, left) = match self.parameters.crop {
+            Some(crop) => (crop.height, crop.width, crop.start(height, crop.height), crop.start(width, crop.width)),
+            None => (height, width, 0, 0),
+        };
+        Plan { pad_to_square, filter, width, height, top, left, window_height, window_width }
+    }
+}
+
+impl ImageProcessor for Preprocessor {
+    fn prepare(&self, image: &RgbImage) -> ImageInput {
+        let plan = self.plan(image.width(), image.height());
+        ImageInput {
+            values: self.pixels(image),
+            shape: vec![3, plan.window_height as usize, plan.window_width as usize],
+            grid: (1, 1),
+            original_size: (image.height(), image.width()),
+        }
+    }
+
+    fn parameters(&self) -> serde_json::Value {
+        // Numbers and names are always representable.
+        serde_json::to_value(&self.parameters).unwrap_or_default()
+    }
+
+    fn agrees_with(&self, encoder: &Preprocessor, width: u32, height: u32) -> bool {
+        self.plan(width, height) == encoder.plan(width, height) && self.levels == encoder.levels
+    }
+}
+
+/// The steps of one size of image. Two plans that are equal do the same.
+#[derive(Debug, PartialEq)]
+struct Plan {
+    pad_to_square: Option<[u8; 3]>,
+    /// None where the size stays.
+    filter: Option<Filter>,
+    /// The size after the resize.
+    width: u32,
+    height: u32,
+    /// The window that is kept of it; it may begin outside.
+    top: i64,
+    left: i64,
+    window_height: u32,
+    window_width: u32,
+}
+
+impl Target {
+    /// (width, height) that an image of this size is resized to.
+    fn of(self, width: u32, height: u32) -> (u32, u32) {
+        match self {
+            Self::Exact { height, width } => (width, height),
+            Self::ShortestEdge(short) => {
+                // As Python computes `int(short * long_side / short_side)`.
+                let long = |long_side: u32, short_side: u32| {
+                    (f64::from(short) * f64::from(long_side) / f64::from(short_side)) as u32
+                };
+                if width <= height { (short, long(height, width)) } else { (long(width, height), short) }
+            }
+        }
+    }
+}
+
+impl Crop {
+    /// The first pixel of the window along a side; negative where the window is longer than the side.
+    fn start(self, side: u32, window: u32) -> i64 {
+        let margin = i64::from(side) - i64::from(window);
+        match self.rounding {
+            Rounding::Down => margin.div_euclid(2),
+            // torchvision first pads what is too short, `-margin / 2` of it before; no half is left to round.
+            Rounding::HalfToEven if margin < 0 => -(-margin / 2),
+            Rounding::HalfToEven => (margin as f64 / 2.0).round_ties_even() as i64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tiled_tests;

@@ -1,0 +1,364 @@
+//! Qwen's image processor: an image keeps its proportion, its sides become multiples of a merged patch within limits of
+//! pixels, and what the tower reads is a list of flattened patches.
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::canvas::Canvas;
+use super::resize::{self, Span};
+use super::{Filter, ImageInput, ImageProcessor, Levels, PixelLimits, Scale, config};
+use crate::domain::RgbImage;
+use crate::model::checkpoint::weights::Checkpoint;
+
+/// Merged patches that an image has at least where nobody says otherwise. At the limits of published checkpoints an
+/// image of 32 x 32 pixels would be 4 tokens, of which no model says what it shows.
+const N_MERGED_MIN: u64 = 256;
+
+/// Merged patches that an image has at most where nobody says otherwise: published checkpoints allow 16384, whose
+/// attention alone would take gibibytes an image.
+const N_MERGED_MAX: u64 = 1280;
+
+/// More pixels are a mistake, not an image.
+const N_PIXELS_MAX: u64 = 1 << 31;
+
+/// The sides of an image may differ by this factor; transformers refuses what is longer.
+const RATIO_MAX: f64 = 200.0;
+
+/// What is done to every image; two processors with equal parameters give equal patches.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PatchParameters {
+    /// Pixels of the resized image, at least.
+    pub min_pixels: u64,
+    /// Pixels of the resized image, at most.
+    pub max_pixels: u64,
+    /// Side of a patch, in pixels.
+    pub patch_size: usize,
+    /// Patches along a side of a merged patch, which is one position of the language model.
+    pub merge_size: usize,
+    /// Frames of a patch; an image is repeated.
+    pub n_frames: usize,
+    /// Of the resize.
+    pub filter: Filter,
+    /// From grey levels to numbers.
+    #[serde(flatten)]
+    pub scale: Scale,
+}
+
+/// The image processor of one checkpoint.
+#[derive(Clone, Debug)]
+pub struct PatchProcessor {
+    parameters: PatchParameters,
+    levels: Levels,
+}
+
+impl PatchProcessor {
+    /// Reads `preprocessor_config.json`, or the `image_processor` of `processor_config.json`. Limits of pixels that are
+    /// given stand over the checkpoint's; without, an image has at least 256 merged patches, or as many as the
+    /// checkpoint asks for, and at most 1280, or as few as the checkpoint allows.
+    ///
+    /// # Errors
+    /// There is no such file, it describes another processor, or the limits contradict each other.
+    pub fn open(checkpoint: &Checkpoint, limits: &PixelLimits) -> Result<Self> {
+        Ok(Self::new(config::read_with(checkpoint, |config| read(config, limits))?))
+    }
+
+    /// A processor of these parameters.
+    pub fn new(parameters: PatchParameters) -> Self {
+        let levels = parameters.scale.levels();
+        Self { parameters, levels }
+    }
+
+    /// What is done to every image.
+    pub fn parameters(&self) -> &PatchParameters {
+        &self.parameters
+    }
+}
+
+impl ImageProcessor for PatchProcessor {
+    /// `(patches, 3 * frames * patch size * patch size)`; the patches of one merged patch follow each other.
+    fn prepare(&self, image: &RgbImage) -> ImageInput {
+        let PatchParameters { patch_size, merge_size, n_frames, filter, .. } = self.parameters;
+        let (height, width) = self.parameters.size(image.height(), image.width());
+        let canvas = Canvas::new(image, None);
+        let window = (Span::of(0, width, width), Span::of(0, height, height));
+        let pixels = resize::resize(&canvas, (width, height), window, filter);
+        let width = width as usize;
+        let grid = (height as usize / patch_size, width / patch_size);
+        let mut values = Vec::with_capacity(pixels.len() * n_frames);
+        for (row, column) in merged_order(grid, merge_size) {
+            for (channel, levels) in self.levels.channels().iter().enumerate() {
+                for _ in 0..n_frames {
+                    for y in row * patch_size..(row + 1) * patch_size {
+                        let start = (y * width + column * patch_size) * 3;
+                        let line = &pixels[start..start + patch_size * 3];
+                        values.extend(line.iter().skip(channel).step_by(3).map(|&level| levels[usize::from(level)]));
+                    }
+                }
+            }
+        }
+        let shape = vec![grid.0 * grid.1, 3 * n_frames * patch_size * patch_size];
+        ImageInput { values, shape, grid, original_size: (image.height(), image.width()) }
+    }
+
+    fn parameters(&self) -> Value {
+        // Numbers and names are always representable.
+        serde_json::to_value(&self.parameters).unwrap_or_default()
+    }
+
+    fn n_positions_max(&self) -> Option<usize> {
+        Some(self.parameters.n_merged_max())
+    }
+}
+
+impl PatchParameters {
+    /// (height, width) that an image of these sides is resized to, in pixels.
+    pub fn size(&self, height: u32, width: u32) -> (u32, u32) {
+        let factor = self.merged_side() as f64;
+        let (height, width) = within_ratio(f64::from(height), f64::from(width));
+        let (min, max) = (self.min_pixels as f64, self.max_pixels as f64);
+        // As Python rounds.
+        let rounded = |side: f64| (side / factor).round_ties_even() * factor;
+        let (mut high, mut wide) = (rounded(height), rounded(width));
+        if high * wide > max {
+            let beta = (height * width / max).sqrt();
+            let shrunk = |side: f64| (side / beta / factor).floor() * factor;
+            (high, wide) = (shrunk(height), shrunk(width));
+        } else if high * wide < min {
+            let beta = (min / (height * width)).sqrt();
+            let grown = |side: f64| (side * beta / factor).ceil() * factor;
+            (high, wide) = (grown(height), grown(width));
+        }
+        (high.max(factor) as u32, wide.max(factor) as u32)
+    }
+
+    /// Merged patches of an image of these sides, in pixels: positions of the language model.
+    pub fn n_merged(&self, height: u32, width: u32) -> usize {
+        let (height, width) = self.size(height, width);
+        let side = self.merged_side() as u32;
+        (height / side) as usize * (width / side) as usize
+    }
+
+    /// Merged patches of any image, at most: a side is rounded up where an image is enlarged, and no image is less than
+    /// one merged patch high, however long it is.
+    pub fn n_merged_max(&self) -> usize {
+        let area = (self.merged_side() as f64).powi(2);
+        let (min, max) = (self.min_pixels as f64 / area, self.max_pixels as f64 / area);
+        let rounded_up = min + min.sqrt() * (RATIO_MAX.sqrt() + RATIO_MAX.sqrt().recip()) + 1.0;
+        let strip = (RATIO_MAX * max).sqrt();
+        max.max(strip).max(rounded_up).ceil() as usize
+    }
+
+    fn merged_side(&self) -> usize {
+        self.patch_size * self.merge_size
+    }
+}
+
+/// The places (row, column) of the patches of a grid in the order in which they are listed: merged patches by row, and
+/// within each its patches by row.
+pub fn merged_order((rows, columns): (usize, usize), merge_size: usize) -> impl Iterator<Item = (usize, usize)> {
+    let merged = (0..rows / merge_size).flat_map(move |row| (0..columns / merge_size).map(move |column| (row, column)));
+    merged.flat_map(move |(row, column)| {
+        (0..merge_size * merge_size)
+            .map(move |inner| (row * merge_size + inner / merge_size, column * merge_size + inner % merge_size))
+    })
+}
+
+/// The sides with the longer one cut to what the ratio allows.
+fn within_ratio(height: f64, width: f64) -> (f64, f64) {
+    (height.min(width * RATIO_MAX), width.min(height * RATIO_MAX))
+}
+
+fn read(config: &Value, given: &PixelLimits) -> Result<PatchParameters> {
+    let class = config.get("image_processor_type").and_then(Value::as_str).unwrap_or("Qwen2VLImageProcessor");
+    ensure!(
+        class.starts_with("Qwen"),
+        "the image processor is of class {class}, and this model family's is Qwen2VLImageProcessor; hint: copy the \
+         file of the base model"
+    );
+    let resizes = config.get("do_resize").and_then(Value::as_bool).unwrap_or(true);
+    ensure!(resizes, "`do_resize` is false, and the tower reads whole patches only; hint: set it to true");
+    let count = |key: &str, default: u64| match config.get(key).filter(|value| !value.is_null()) {
+        None => Ok(default),
+        Some(value) => {
+            let count = value.as_u64().filter(|count| (1..=1 << 10).contains(count));
+            count.with_context(|| format!("`{key}` must be a number from 1 to 1024, and is {value}"))
+        }
+    };
+    let (patch_size, merge_size) = (count("patch_size", 14)?, count("merge_size", 2)?);
+    let area = (patch_size * merge_size).pow(2);
+    let own = (
+        own_limit(config, ["min_pixels", "shortest_edge"], 56 * 56)?,
+        own_limit(config, ["max_pixels", "longest_edge"], 28 * 28 * 1280)?,
+    );
+    let (min_pixels, max_pixels) = limits(own, given, area)?;
+    Ok(PatchParameters {
+        min_pixels,
+        max_pixels,
+        patch_size: patch_size as usize,
+        merge_size: merge_size as usize,
+        n_frames: count("temporal_patch_size", 2)? as usize,
+        filter: config::filter(config, Filter::Bicubic)?,
+        scale: Scale::from_config(config, config::CLIP_MEAN, config::CLIP_STD)?,
+    })
+}
+
+/// A limit of the checkpoint's: at the top by the first of `names`, else within `size` by either.
+fn own_limit(config: &Value, names: [&str; 2], default: u64) -> Result<u64> {
+    let within = |name: &str| config.get("size").and_then(|size| size.get(name));
+    let found = [config.get(names[0]), within(names[1]), within(names[0])].into_iter().flatten();
+    match found.into_iter().find(|value| !value.is_null()) {
+        None => Ok(default),
+        Some(value) => {
+            let limit = value.as_u64().filter(|limit| (1..=N_PIXELS_MAX).contains(limit));
+            limit.with_context(|| format!("`{}` must be a number of pixels, and is {value}", names[0]))
+        }
+    }
+}
+
+/// The limits that hold: what is given, else the defaults within the checkpoint's own, where `area` are the pixels of a
+/// merged patch. What is given alone moves the other with it.
+fn limits(own: (u64, u64), given: &PixelLimits, area: u64) -> Result<(u64, u64)> {
+    let (min, max) = match (given.min_pixels, given.max_pixels) {
+        (Some(min), Some(max)) => (min, max),
+        (Some(min), None) => (min, own.1.min(N_MERGED_MAX * area).max(min)),
+        (None, given) => {
+            let max = given.unwrap_or(own.1.min(N_MERGED_MAX * area));
+            (own.0.max(N_MERGED_MIN * area).min(max), max)
+        }
+    };
+    ensure!(
+        max <= N_PIXELS_MAX,
+        "{max} pixels are more than any image is given, {N_PIXELS_MAX}; hint: a smaller --max-pixels or --min-pixels"
+    );
+    ensure!(
+        min <= max && max >= area,
+        "an image cannot have at least {min} and at most {max} pixels; hint: --min-pixels must not exceed --max-pixels, \
+         and {area} pixels are one position of the language model"
+    );
+    Ok((min, max))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::checkpoint::weights::testing::{read_json, reference_values, rgb_image, shared};
+
+    /// Parameters with the limits of the file itself.
+    fn own_parameters(config: &Value) -> PatchParameters {
+        let (min, max) = (
+            own_limit(config, ["min_pixels", "shortest_edge"], 1),
+            own_limit(config, ["max_pixels", "longest_edge"], 1),
+        );
+        read(config, &PixelLimits { min_pixels: Some(min.unwrap()), max_pixels: Some(max.unwrap()) }).unwrap()
+    }
+
+    #[test]
+    fn real_sized_processors_give_pillows_patches() {
+        let Some(shared) = shared() else { return };
+        let folder = shared.join("fixtures/preprocess");
+        let reference = read_json(&folder.join("reference.json"));
+        let mut n_compared = 0;
+        for name in ["qwen2_5_vl", "qwen3_vl"] {
+            let processor = PatchProcessor::new(own_parameters(&reference["processors"][name]["config"]));
+            for path in super::super::tests::IMAGES {
+                let ImageInput { values, grid, .. } = processor.prepare(&rgb_image(&folder.join("images").join(path)));
+                let result = &reference["results"][format!("{name}/{path}/pil")];
+                assert_eq!(result["image_grid_thw"], serde_json::json!([[1, grid.0, grid.1]]), "{name}/{path}");
+                // The reference keeps every 997th value.
+                let sampled: Vec<f32> = values.iter().step_by(997).copied().collect();
+                let expected = reference_values(&folder.join("reference.safetensors"), &format!("{name}/{path}"));
+                assert_eq!(sampled, expected, "{name}/{path}");
+                let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
+                let expected = result["sum"].as_f64().unwrap();
+                assert!((sum - expected).abs() < 1e-4 * expected.abs(), "{name}/{path}: {sum} {expected}");
+                n_compared += 1;
+            }
+        }
+        assert_eq!(n_compared, 14);
+    }
+
+    #[test]
+    fn an_images_positions_are_those_of_the_processors_own_arithmetic() {
+        let Some(shared) = shared() else { return };
+        let counts = read_json(&shared.join("fixtures/image_tokens.json"));
+        let own = |name: &str| {
+            let reference = read_json(&shared.join("fixtures/preprocess/reference.json"));
+            own_parameters(&reference["processors"][name]["config"])
+        };
+        let (qwen2, qwen3) = (own("qwen2_5_vl"), own("qwen3_vl"));
+        let raised = PatchParameters { min_pixels: 256 * 28 * 28, ..qwen2.clone() };
+        for (name, parameters) in [
+            ("qwen2.5-vl (14x2, min 3136, max 12845056)", qwen2),
+            ("qwen2.5-vl (min 256*28*28)", raised),
+            ("qwen3-vl (16x2, min 65536, max 16777216)", qwen3),
+        ] {
+            for (size, expected) in counts[name].as_object().unwrap() {
+                let (width, height) = size.split_once('x').unwrap();
+                let (width, height) = (width.parse().unwrap(), height.parse().unwrap());
+                let (high, wide) = parameters.size(height, width);
+                let described = format!("{} ({wide}x{high})", parameters.n_merged(height, width));
+                assert_eq!(expected, described.as_str(), "{name} {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn limits_are_read_in_every_spelling() {
+        for text in [
+            r#"{"min_pixels": 3136, "max_pixels": 602112}"#,
+            r#"{"size": {"shortest_edge": 3136, "longest_edge": 602112}}"#,
+            r#"{"size": {"min_pixels": 3136, "max_pixels": 602112}}"#,
+            r#"{"min_pixels": 3136, "max_pixels": 602112, "size": {"shortest_edge": 1, "longest_edge": 2}}"#,
+            r#"{"min_pixels": null, "max_pixels": null, "size": {"shortest_edge": 3136, "longest_edge": 602112}}"#,
+        ] {
+            let config: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(own_limit(&config, ["min_pixels", "shortest_edge"], 7).unwrap(), 3136, "{text}");
+            assert_eq!(own_limit(&config, ["max_pixels", "longest_edge"], 7).unwrap(), 602112, "{text}");
+        }
+    }
+
+    fn given(min_pixels: Option<u64>, max_pixels: Option<u64>) -> PixelLimits {
+        PixelLimits { min_pixels, max_pixels }
+    }
+
+    #[test]
+    fn limits_default_to_256_and_1280_merged_patches_within_the_checkpoints_own() {
+        let area = 28 * 28;
+        let hub = (56 * 56, 16384 * area);
+        assert_eq!(limits(hub, &given(None, None), area).unwrap(), (256 * area, 1280 * area));
+        assert_eq!(limits((300 * area, 400 * area), &given(None, None), area).unwrap(), (300 * area, 400 * area));
+        assert_eq!(limits((4 * area, 24 * area), &given(None, None), area).unwrap(), (24 * area, 24 * area));
+        assert_eq!(limits(hub, &given(None, Some(9 * area)), area).unwrap(), (9 * area, 9 * area));
+        assert_eq!(limits(hub, &given(Some(2000 * area), None), area).unwrap(), (2000 * area, 2000 * area));
+        assert_eq!(limits(hub, &given(Some(3136), Some(12845056)), area).unwrap(), (3136, 12845056));
+        assert!(limits(hub, &given(Some(u64::MAX), None), area).unwrap_err().to_string().contains("--min-pixels"));
+        let error = limits(hub, &given(Some(5000), Some(4000)), area).unwrap_err().to_string();
+        assert!(error.contains("5000") && error.contains("4000") && error.contains("--max-pixels"), "{error}");
+    }
+
+    #[test]
+    fn a_foreign_processor_is_refused_by_name() {
+        let error =
+            read(&serde_json::json!({"image_processor_type": "CLIPImageProcessor"}), &given(None, None)).unwrap_err();
+        assert!(error.to_string().contains("CLIPImageProcessor"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_image_has_whole_merged_patches_within_the_bound(
+            height in 1u32..5000, width in 1u32..5000, min in 1u64..400, more in 0u64..2000,
+        ) {
+            let parameters = PatchParameters {
+                min_pixels: min * 784,
+                max_pixels: (min + more) * 784,
+                ..own_parameters(&serde_json::json!({"min_pixels": 784, "max_pixels": 784}))
+            };
+            let (high, wide) = parameters.size(height, width);
+            prop_assert!(high > 0 && wide > 0 && high % 28 == 0 && wide % 28 == 0);
+            prop_assert!(parameters.n_merged(height, width) <= parameters.n_merged_max());
+        }
+    }
+}
