@@ -170,7 +170,7 @@ impl Attempts for Fetching<'_, '_> {
         match self.transfer.attempt(self.on_progress).await {
             Err(Failure::Transient(transient)) => {
                 let made_progress = self.transfer.n_bytes > n_before;
-                Err(Failure::Transient(Transient { made_progress, ..transient }))
+                Err(Failure::Transient(Box::new(Transient { made_progress, ..*transient })))
             }
             settled => settled,
         }
@@ -321,7 +321,7 @@ impl<'a> Transfer<'a> {
         };
         let error = DownloadError::Status { url: self.request.url.to_owned(), status: status.as_u16(), hint };
         match status.as_u16() {
-            408 | 409 | 425 | 429 | 500.. => Failure::Transient(Transient { error, wait, made_progress: false }),
+            408 | 409 | 425 | 429 | 500.. => Failure::transient(error, wait),
             _ => Failure::Permanent(error),
         }
     }
@@ -336,7 +336,7 @@ impl<'a> Transfer<'a> {
 
     fn connection(&self, message: String) -> Failure {
         let error = DownloadError::Connection { url: self.request.url.to_owned(), message };
-        Failure::Transient(Transient { error, wait: None, made_progress: false })
+        Failure::transient(error, None)
     }
 
     fn discard(&self) {

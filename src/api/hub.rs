@@ -7,7 +7,7 @@ use reqwest::{Client, Method, Response, Url, redirect};
 
 use super::download::{Checksum, Download, DownloadError, SILENCE_MAX, download};
 use super::hub_cache::HubKind;
-use super::retry::{Attempts, Failure, GivenUp, PATIENCE_OF_DOWNLOADS, Transient, with_retries};
+use super::retry::{Attempts, Failure, GivenUp, PATIENCE_OF_DOWNLOADS, with_retries};
 use super::runtime;
 use super::secret::Secret;
 
@@ -321,7 +321,7 @@ impl Attempts for Asking<'_> {
             }
             Err(message) => (HubError::Connection { url: self.url.to_string(), message }, None),
         };
-        Err(Failure::Transient(Transient { error, wait, made_progress: false }))
+        Err(Failure::transient(error, wait))
     }
 
     fn give_up(&self, last: GivenUp<HubError>) -> HubError {

@@ -26,7 +26,14 @@ pub(super) enum Failure<P, T> {
     /// Asking again cannot help.
     Permanent(P),
     /// Asking again may help.
-    Transient(Transient<T>),
+    Transient(Box<Transient<T>>),
+}
+
+impl<P, T> Failure<P, T> {
+    /// A failure that may pass, of an attempt that got no further than the one before; `wait` is what the server asks for.
+    pub(super) fn transient(error: T, wait: Option<Duration>) -> Self {
+        Self::Transient(Box::new(Transient { error, wait, made_progress: false }))
+    }
 }
 
 impl<P, T> From<P> for Failure<P, T> {
@@ -83,7 +90,7 @@ pub(super) async fn with_retries<A: Attempts>(patience: &Patience, attempts: &mu
         let Transient { error, wait, made_progress } = match attempts.attempt().await {
             Ok(output) => return Ok(output),
             Err(Failure::Permanent(error)) => return Err(error),
-            Err(Failure::Transient(transient)) => transient,
+            Err(Failure::Transient(transient)) => *transient,
         };
         n_failures = if made_progress { 1 } else { n_failures + 1 };
         let pause = wait.unwrap_or_else(|| backoff(patience.base_ms, n_failures));
@@ -120,7 +127,11 @@ mod tests {
                 return Ok(self.n_attempts);
             }
             self.n_left -= 1;
-            Err(Failure::Transient(Transient { error: "busy", wait: self.wait, made_progress: self.makes_progress }))
+            Err(Failure::Transient(Box::new(Transient {
+                error: "busy",
+                wait: self.wait,
+                made_progress: self.makes_progress,
+            })))
         }
 
         fn give_up(&self, last: GivenUp<&'static str>) -> String {

@@ -110,7 +110,7 @@ pub(super) fn lettering(size: f64, hex: &str, is_bold: bool, anchor: HPos) -> Te
 pub(super) struct Pen {
     /// The class of shapes.
     pub(super) shape: &'static str,
-    /// Colour and class of texts whose colour is none of the paper's: those have a class each.
+    /// Colour and class of texts; those of another colour are the paper's, which have a class each.
     pub(super) text: (&'static str, &'static str),
     /// The dashes of lines, as SVG writes them.
     pub(super) dashes: Option<&'static str>,
@@ -271,7 +271,9 @@ impl DrawingBackend for Paper {
         };
         let shown = hex(style.color());
         let sheet = &mut *self.sheet.borrow_mut();
-        let (fill, class) = INKS.into_iter().find(|(ink, _)| *ink == shown).unwrap_or(sheet.pen.text);
+        // The pen may have a colour of the paper's own, with another class.
+        let mut inks = std::iter::once(sheet.pen.text).chain(INKS);
+        let (fill, class) = inks.find(|(ink, _)| *ink == shown).unwrap_or(sheet.pen.text);
         let ink = Ink { size, is_bold: is_bold(style), fill, class, has_halo: false };
         sheet.svg.text(pixels(x), pixels(y) + to_baseline * size, anchor, ink, content);
         Ok(())

@@ -36,12 +36,15 @@ pub mod words;
 pub use forest::{ForestChart, ForestGroup, ForestRow, Shown, forest, shown};
 pub use layout::{Drawn, Layout};
 pub use lines::{Line, LineChart, LinePoint, lines};
-pub use of_comparison::ComparisonCharts;
+pub use of_comparison::{ComparisonCharts, Figure};
 pub use raster::png;
 pub use rose::{Axis, Point, Role, RoseChart, RoseOptions, Scale, Series, Style, UnknownName, rose};
 pub use small_multiples::{SmallMultiples, SmallRose, small_multiples};
 pub use svg::escape;
 pub use transitions::{Flow, TransitionChart, TransitionPanel, transitions};
+
+/// The width of the PNG files, in pixels.
+pub const PNG_WIDTH_PX: u32 = 1600;
 
 impl Drawn {
     /// A rose.

@@ -11,22 +11,97 @@ use crate::compare::{CandidateComparison, Comparison, DatasetComparison, Summary
 /// From so many candidates on, small multiples show them side by side.
 const N_MULTIPLES_MIN: usize = 2;
 
+/// The charts of a comparison, one per line, in the order in which a page shows them.
+const CHARTS: [ComparisonChart; 3] = [FOREST, ROSE, TRANSITIONS];
+
+/// A chart of a comparison.
+struct ComparisonChart {
+    /// The name of its files.
+    name: &'static str,
+    /// Draws all candidates together.
+    whole: fn(&Basis<'_>) -> Option<Figure>,
+    /// Draws one candidate.
+    of_candidate: fn(&Basis<'_>, &CandidateComparison, &Summary) -> Option<Figure>,
+}
+
+/// What each dataset lost under each candidate, on one scale.
+const FOREST: ComparisonChart = ComparisonChart {
+    name: "forest",
+    whole: |basis| {
+        let chart = ForestChart::of_comparison(basis.comparison, basis.margin);
+        Some(Figure { drawn: Drawn::forest(&chart), caption: "The same numbers stand in the table below.".to_owned() })
+    },
+    of_candidate: |_, _, _| None,
+};
+
+/// Before against after with the encoder behind; with several candidates also all roses on one scale.
+const ROSE: ComparisonChart = ComparisonChart {
+    name: "rose",
+    whole: |basis| {
+        let multiples = SmallMultiples::of_comparison(basis.comparison, basis.before, basis.afters, basis.options);
+        (basis.afters.len() >= N_MULTIPLES_MIN).then(|| Figure {
+            drawn: Drawn::small_multiples(&multiples),
+            caption: "All checkpoints on one scale; the numbers stand in the table above.".to_owned(),
+        })
+    },
+    of_candidate: |basis, candidate, after| {
+        let mut chart = RoseChart::before_after(basis.before, after, basis.options);
+        chart.show_pairs(candidate);
+        let caption = format!(
+            "Left half of a petal: before; right half: after; the {} behind. The numbers stand in the table below.",
+            words::encoder_noun(&after.encoder)
+        );
+        Some(Figure { drawn: Drawn::rose(&chart), caption })
+    },
+};
+
+/// What each image was before, and what it is after.
+const TRANSITIONS: ComparisonChart = ComparisonChart {
+    name: "transitions",
+    whole: |_| None,
+    of_candidate: |basis, candidate, _| {
+        let chart = TransitionChart::of_candidate(&basis.comparison.baseline, candidate);
+        let caption = "The same numbers stand under “What became of the images” of each dataset.".to_owned();
+        Some(Figure { drawn: Drawn::transitions(&chart), caption })
+    },
+};
+
+/// What the charts of a comparison are drawn from.
+struct Basis<'a> {
+    comparison: &'a Comparison,
+    before: &'a Summary,
+    /// In the comparison's order.
+    afters: &'a [&'a Summary],
+    options: RoseOptions,
+    /// The fall that is still accepted, if one is set.
+    margin: Option<f64>,
+}
+
+/// A chart with the caption that a page shows below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// In both layouts.
+    pub drawn: Drawn,
+    /// A sentence or two.
+    pub caption: String,
+}
+
 /// All charts of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComparisonCharts {
-    /// What each dataset lost under each candidate, on one scale.
-    pub forest: Drawn,
-    /// All candidates' roses, small; absent where there is but one.
-    pub small_multiples: Option<Drawn>,
-    /// Before against after with the encoder behind: one a candidate.
-    pub roses: Vec<Drawn>,
-    /// What each image was and is: one a candidate.
-    pub transitions: Vec<Drawn>,
+    drawn: Vec<DrawnChart>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct DrawnChart {
+    name: &'static str,
+    whole: Option<Figure>,
+    by_candidate: Vec<Figure>,
 }
 
 impl ComparisonCharts {
     /// Draws all charts. `afters` are the candidates' summaries, in the comparison's order; `margin` is the fall that is
-    /// still accepted, where one is set.
+    /// still accepted, if one is set.
     pub fn draw(
         comparison: &Comparison,
         before: &Summary,
@@ -34,26 +109,31 @@ impl ComparisonCharts {
         options: RoseOptions,
         margin: Option<f64>,
     ) -> Self {
-        let multiples = SmallMultiples::of_comparison(comparison, before, afters, options);
-        Self {
-            forest: Drawn::forest(&ForestChart::of_comparison(comparison, margin)),
-            small_multiples: (afters.len() >= N_MULTIPLES_MIN).then(|| Drawn::small_multiples(&multiples)),
-            roses: comparison
-                .candidates
-                .iter()
-                .zip(afters)
-                .map(|(candidate, after)| {
-                    let mut chart = RoseChart::before_after(before, after, options);
-                    chart.show_pairs(candidate);
-                    Drawn::rose(&chart)
-                })
+        let basis = Basis { comparison, before, afters, options, margin };
+        let candidates = || comparison.candidates.iter().zip(afters);
+        let drawn = CHARTS.iter().map(|chart| DrawnChart {
+            name: chart.name,
+            whole: (chart.whole)(&basis),
+            by_candidate: candidates()
+                .filter_map(|(candidate, after)| (chart.of_candidate)(&basis, candidate, after))
                 .collect(),
-            transitions: comparison
-                .candidates
-                .iter()
-                .map(|candidate| Drawn::transitions(&TransitionChart::of_candidate(&comparison.baseline, candidate)))
-                .collect(),
-        }
+        });
+        Self { drawn: drawn.collect() }
+    }
+
+    /// The charts of all candidates together. A page shows the first one above its table, the others below.
+    pub fn overview(&self) -> impl Iterator<Item = &Figure> {
+        self.drawn.iter().filter_map(|chart| chart.whole.as_ref())
+    }
+
+    /// The charts of the candidate at `index`, with the names of their files. A page shows the first one above its table.
+    pub fn of_candidate(&self, index: usize) -> impl Iterator<Item = (&'static str, &Figure)> {
+        self.drawn.iter().filter_map(move |chart| Some((chart.name, chart.by_candidate.get(index)?)))
+    }
+
+    /// The charts by the name of their file: each of all candidates together, or else of the first one.
+    pub fn main(&self) -> impl Iterator<Item = (&'static str, &Figure)> {
+        self.drawn.iter().filter_map(|chart| Some((chart.name, chart.whole.as_ref().or(chart.by_candidate.first())?)))
     }
 }
 

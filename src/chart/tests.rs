@@ -347,9 +347,14 @@ fn on_a_phone_every_chart_of_a_comparison_is_legible_and_within_its_column() {
     let (before, afters) = summaries(&compared);
     let afters: Vec<&Summary> = afters.iter().collect();
     let charts = ComparisonCharts::draw(&compared, &before, &afters, PLAIN, Some(0.02));
-    assert_fits_a_phone(&charts.forest.narrow, "forest");
-    assert_fits_a_phone(&charts.small_multiples.unwrap().narrow, "overview");
-    for drawn in charts.roses.iter().chain(&charts.transitions) {
-        assert_fits_a_phone(&drawn.narrow, "a candidate's");
+    assert_eq!(charts.overview().count(), 2);
+    for figure in charts.overview() {
+        assert_fits_a_phone(&figure.drawn.narrow, "overview");
+    }
+    for index in 0..runs.len() {
+        assert_eq!(charts.of_candidate(index).count(), 2);
+        for (name, figure) in charts.of_candidate(index) {
+            assert_fits_a_phone(&figure.drawn.narrow, name);
+        }
     }
 }

@@ -1,21 +1,38 @@
 //! `emt demo`: the whole story in miniature, computed on the spot and offline.
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use serde_json::Map;
 
+use super::data::Places;
 use super::demo_folder;
 use super::demo_story::{self, Outcome};
-use super::eval::{self, EvalArgs};
-use super::finetune::{self, FinetuneArgs};
-use super::gate::{self, GateArgs};
-use super::report::{self, ReportArgs};
-use super::{exit_code, parsed};
+use super::eval::{self, Origin};
+use super::finetune::{self, EpochEvaluations, FineTune};
+use super::gallery::{Gallery, N_ERRORS_SHOWN, Wanted};
+use super::gate::{self, Given};
+use super::reading::ReadingOptions;
+use super::report::{self, ComparisonRequest, Decisions};
+use super::results::{self, ChartOptions, Format, Results};
+use super::{environment, exit_code};
+use crate::dataset::{self, Catalog, DataRoots, Dataset, DatasetHub, OpenRequest};
+use crate::domain::Method;
+use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
+use crate::finetune::{Curve, Hyperparameters};
+use crate::gate::Policy;
+use crate::judging::PanelConfig;
+use crate::model::Placement;
+use crate::model::checkpoint::weights::{EMBEDDED, Hub};
+use crate::model::vision::preprocess::PixelLimits;
 use crate::record;
+use crate::report::decision_json;
+use crate::study::{
+    BASE_NAME, Decide, DecisionRules, Evaluate, Evaluation, RecordedRun, RespondentRequest, Train, tuned_on,
+};
 
 /// Flags of `emt demo`.
 #[derive(Args, Debug)]
@@ -39,7 +56,10 @@ pub(super) struct DemoArgs {
 /// What all fine-tunes learn: the miniature has seen digits drawn with fonts, and none of these.
 const TUNED_ON: &str = "embedded/mnist";
 /// What everything is evaluated on.
-const DATASETS: &str = "embedded/mnist,embedded/cifar10,embedded/cifar100";
+const DATASETS: [&str; 3] = ["embedded/mnist", "embedded/cifar10", "embedded/cifar100"];
+
+/// The question, everywhere.
+const QUESTION: &str = "emt";
 
 /// One fine-tune. `tests/bench/demo_rates.py` chose the numbers on training splits alone.
 struct Arm {
@@ -47,32 +67,47 @@ struct Arm {
     name: &'static str,
     /// What it trains, and how.
     what: &'static str,
+    method: Method,
+    trains_projector: bool,
     /// Passes over the training images, where nobody says how many.
     n_epochs: usize,
-    /// Its own flags of `emt finetune`.
-    flags: &'static [&'static str],
+    /// The highest learning rate; `None` is the method's own.
+    learning_rate: Option<f64>,
+    /// The answer to learn.
+    answer: &'static str,
 }
 
-/// In the order in which they are told. The first two learn to say a sentence, as the paper's models do; the paper's sentence has
-/// `a(n)`, which this small model cannot learn to spell.
+/// A sentence, as the paper's models learn it; the paper's has `a(n)`, which this small model cannot learn to spell.
+const SENTENCE: &str = "The object is a {label}.";
+
+/// In the order in which they are told.
 const ARMS: [Arm; 3] = [
     Arm {
         name: "linear",
         what: "the projector between encoder and language model, and answers in a sentence",
+        method: Method::Linear,
+        trains_projector: true,
         n_epochs: 6,
-        flags: &["--method", "linear", "--answer-template", "The object is a {label}."],
+        learning_rate: None,
+        answer: SENTENCE,
     },
     Arm {
         name: "lora",
         what: "the projector and low-rank updates of the language model, and answers in a sentence",
+        method: Method::Lora,
+        trains_projector: true,
         n_epochs: 2,
-        flags: &["--method", "lora", "--learning-rate", "2e-3", "--answer-template", "The object is a {label}."],
+        learning_rate: Some(2e-3),
+        answer: SENTENCE,
     },
     Arm {
         name: "gentle",
         what: "the same updates without the projector, at half the rate, and answers in the model's own words",
+        method: Method::Lora,
+        trains_projector: false,
         n_epochs: 2,
-        flags: &["--method", "lora", "--no-projector", "--answer-template", "{label}"],
+        learning_rate: None,
+        answer: "{label}",
     },
 ];
 
@@ -87,6 +122,9 @@ const POLICY_FILE: &str = "policy.toml";
 /// Images of each dataset after each epoch, at most.
 const N_IMAGES_PER_EPOCH: usize = 40;
 
+/// Tokens of an answer after each epoch, at most.
+const N_TOKENS_PER_EPOCH: usize = 12;
+
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let started = Instant::now();
@@ -95,35 +133,24 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     demo_folder::note(&dir, asked)?;
     let say = |err: &mut dyn Write, line: String| if quiet { Ok(()) } else { writeln!(err, "{line}") };
     say(err, format!("everything is computed now and written into {}", dir.display()))?;
+    let hub = Hub::new(None, None, String::new(), |_| {});
+    let demo = Demo { args, dir: &dir, hub: &hub, quiet };
     let n_parts = ARMS.len() + 1;
+    let mut curves = Vec::with_capacity(ARMS.len());
     for (index, arm) in ARMS.iter().enumerate() {
         say(err, format!("\n{}/{n_parts}: `{}` learns {TUNED_ON}: it trains {}", index + 1, arm.name, arm.what))?;
-        let command: FinetuneArgs = parsed("finetune", finetune_flags(args, &dir, arm))?;
-        // Its table is part of the progress here; results are what the story tells.
-        let mut nowhere = std::io::sink();
-        let table: &mut dyn Write = if quiet { &mut nowhere } else { &mut *err };
-        let code = finetune::run(&command, quiet, table, &mut std::io::sink())?;
-        if code != exit_code::OK {
-            return Ok(code);
-        }
+        let Some(curve) = demo.fine_tune(arm, err)? else { return Ok(exit_code::INTERRUPTED) };
+        curves.push(curve);
     }
     let n_images = args.limit;
     say(err, format!("\n{n_parts}/{n_parts}: base and all three on {n_images} held-out images of each dataset"))?;
-    let command: EvalArgs = parsed("eval", eval_flags(args, &dir))?;
-    let code = eval::run(&command, quiet, &mut std::io::sink(), &mut *err)?;
-    if code != exit_code::OK {
-        return Ok(code);
+    if !demo.evaluate(err)? {
+        return Ok(exit_code::INTERRUPTED);
     }
     record::write_file(&dir, POLICY_FILE, POLICY.as_bytes())?;
-    let mut outcomes = Vec::with_capacity(ARMS.len());
-    for arm in &ARMS {
-        let command: GateArgs = parsed("gate", gate_flags(&dir, arm.name))?;
-        let code = gate::run(&command, true, &mut std::io::sink(), &mut std::io::sink())?;
-        outcomes.push(Outcome { name: arm.name, after: record::read_summary(&dir.join(arm.name))?, gate: code });
-    }
-    let command: ReportArgs = parsed("report", report_flags(&dir))?;
-    report::run(&command, true, &mut std::io::sink(), &mut *err)?;
-    let base = record::read_summary(&dir.join("base"))?;
+    let outcomes: Vec<Outcome> = ARMS.iter().map(|arm| demo.decide(arm)).collect::<Result<_>>()?;
+    demo.report(curves)?;
+    let base = record::read_summary(&dir.join(BASE_NAME))?;
     say(err, String::new())?;
     write!(out, "{}", demo_story::tell(&base, &outcomes, TUNED_ON))?;
     if !quiet {
@@ -133,58 +160,180 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     Ok(exit_code::OK)
 }
 
-fn adapter_dir(dir: &Path, method: &str) -> PathBuf {
-    dir.join("finetune").join(method)
+/// What all parts of a demo need.
+#[derive(Clone, Copy)]
+struct Demo<'a> {
+    args: &'a DemoArgs,
+    dir: &'a Path,
+    hub: &'a Hub<'a>,
+    quiet: bool,
 }
 
-fn finetune_flags(args: &DemoArgs, dir: &Path, arm: &Arm) -> Vec<OsString> {
-    let fixed = ["--model", "embedded", "--train", TUNED_ON, "--eval-datasets", DATASETS, "--max-new-tokens", "12"];
-    let mut flags: Vec<OsString> = fixed.iter().chain(arm.flags).map(OsString::from).collect();
-    let numbers = [
-        ("--seed", args.seed.to_string()),
-        ("--eval-limit", N_IMAGES_PER_EPOCH.min(args.limit).to_string()),
-        ("--epochs", args.epochs.unwrap_or(arm.n_epochs).to_string()),
-    ];
-    flags.extend(numbers.into_iter().flat_map(|(flag, number)| [flag.into(), number.into()]));
-    flags.extend(["--out".into(), adapter_dir(dir, arm.name).into_os_string()]);
-    flags
-}
-
-fn eval_flags(args: &DemoArgs, dir: &Path) -> Vec<OsString> {
-    let limit = args.limit.to_string();
-    let fixed = ["--model", "embedded", "--datasets", DATASETS, "--limit", &limit, "--tuned-on", TUNED_ON];
-    let mut flags: Vec<OsString> = fixed.iter().map(OsString::from).collect();
-    for Arm { name, .. } in &ARMS {
-        let mut adapter = OsString::from(format!("{name}="));
-        adapter.push(adapter_dir(dir, name));
-        flags.extend(["--adapter".into(), adapter]);
+impl Demo<'_> {
+    /// Trains one arm; `None` where somebody interrupted.
+    fn fine_tune(self, arm: &Arm, err: &mut dyn Write) -> Result<Option<Curve>> {
+        let Self { args, hub, quiet, .. } = self;
+        let model = Path::new(EMBEDDED);
+        let numbers = Hyperparameters::of_miniature(arm.method);
+        let train = Train {
+            hyperparameters: Hyperparameters {
+                n_epochs: args.epochs.unwrap_or(arm.n_epochs),
+                learning_rate: arm.learning_rate.unwrap_or(numbers.learning_rate),
+                ..numbers
+            },
+            trains_projector: arm.trains_projector,
+            seed: args.seed,
+            answer: arm.answer,
+            question_name: QUESTION,
+            hashes: environment::hash_memory(),
+            ..Train::new(model, hub, vec![opened(TUNED_ON, Some("train"))?], arm.method)?
+        };
+        let paths = Map::from_iter([("model".to_owned(), EMBEDDED.into())]);
+        let fine_tune = FineTune {
+            opened: train.open()?,
+            out: &self.adapter(arm),
+            is_fresh: false,
+            environment: finetune::environment_of(paths, None),
+            tuned_on: vec![TUNED_ON.to_owned()],
+            evaluations: Some(EpochEvaluations {
+                model,
+                hub,
+                datasets: held_out()?,
+                tuned_on: [(TUNED_ON.to_owned(), opened(TUNED_ON, None)?.description.labels)].into(),
+                limit: N_IMAGES_PER_EPOCH.min(args.limit),
+                encoder: EncoderChoice::None,
+                template: None,
+                pixels: PixelLimits::default(),
+                question: QUESTION,
+                max_new_tokens: N_TOKENS_PER_EPOCH,
+                device: "auto",
+                judges: PanelConfig::rules(),
+                feature_cache: None,
+            }),
+            feature_cache: None,
+        };
+        let curve = fine_tune.run(quiet, err)?;
+        if let (Some(curve), false) = (&curve, quiet) {
+            // Its table is part of the progress here; results are what the story tells.
+            finetune::print(curve, &self.adapter(arm), quiet, err)?;
+        }
+        Ok(curve)
     }
-    flags.extend(["--out".into(), dir.as_os_str().to_owned()]);
-    flags
-}
 
-/// `decision.json` is that on `lora`: the name that a release's decision usually has.
-fn decision_file(dir: &Path, name: &str) -> PathBuf {
-    match name {
-        "lora" => dir.join("decision.json"),
-        _ => dir.join(format!("decision-{name}.json")),
+    /// Evaluates the base and all arms; `false` where somebody interrupted.
+    fn evaluate(self, err: &mut dyn Write) -> Result<bool> {
+        let Self { args, dir, hub, quiet } = self;
+        let model = Path::new(EMBEDDED);
+        let adapters: Vec<AdapterRequest> = ARMS
+            .iter()
+            .map(|arm| AdapterRequest { name: Some(arm.name.to_owned()), path: self.adapter(arm) })
+            .collect();
+        let subjects = SubjectsRequest {
+            adapters: &adapters,
+            has_base: true,
+            hashes: environment::hash_memory(),
+            ..SubjectsRequest::new(model, hub)
+        };
+        let shown: Vec<String> = adapters
+            .iter()
+            .map(|adapter| format!("{}={}", adapter.name.as_deref().unwrap_or_default(), adapter.path.display()))
+            .collect();
+        let paths = Map::from_iter([
+            ("model".to_owned(), EMBEDDED.into()),
+            ("encoder".to_owned(), "auto".into()),
+            ("adapters".to_owned(), shown.into()),
+        ]);
+        let request = Evaluate {
+            respondent: RespondentRequest::Checkpoint(subjects),
+            limit: Some(args.limit),
+            placement: Placement::new("auto", "auto")?,
+            environment: eval::sitting(paths, Some(args.limit)),
+            ..Evaluate::new(model, hub, held_out()?, dir)?
+        };
+        let origin = Origin {
+            tuned_on: Some(TUNED_ON),
+            places: &Places::default(),
+            sources: Map::new(),
+            hub_commits: Map::new(),
+            hub,
+        };
+        let planned = eval::settle(request, origin)?.planned;
+        let Some(Evaluation { runs, datasets, .. }) = eval::evaluate(planned, quiet, err)? else { return Ok(false) };
+        let (charts, gallery) = (ChartOptions::plain(), Gallery::of_datasets(datasets, N_ERRORS_SHOWN));
+        let finished: Vec<Results> = runs.iter().map(|run| Results::of(run, &charts, &gallery)).collect();
+        results::write_all(&finished, Format::Table, true, &mut std::io::sink())?;
+        Ok(true)
+    }
+
+    /// Decides on one arm, and writes the decision.
+    fn decide(self, arm: &Arm) -> Result<Outcome> {
+        let run = self.dir.join(arm.name);
+        let request = Decide {
+            runs: [RecordedRun::open(&self.dir.join(BASE_NAME))?, RecordedRun::open(&run)?],
+            rules: DecisionRules {
+                policy_file: Some(self.dir.join(POLICY_FILE)),
+                ..DecisionRules::new(Policy::parse(POLICY)?)
+            },
+            datasets: None,
+            tuned_on: Vec::new(),
+        };
+        let file = self.decision_file(arm);
+        let given = Given { allow_different: &[], places: &Places::default(), limit: None, has_policy: true };
+        let decision = gate::decide(request, &given, Some(&file), true, &mut std::io::sink())?;
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        record::write_file(self.dir, &name, decision_json(&decision).as_bytes())?;
+        Ok(Outcome { name: arm.name, after: record::read_summary(&run)?, gate: decision.exit_code })
+    }
+
+    /// Writes the page of the comparison.
+    fn report(self, curves: Vec<Curve>) -> Result<()> {
+        let baseline = RecordedRun::open(&self.dir.join(BASE_NAME))?;
+        let candidates: Vec<RecordedRun> =
+            ARMS.iter().map(|arm| RecordedRun::open(&self.dir.join(arm.name))).collect::<Result<_>>()?;
+        let files: Vec<PathBuf> = ARMS.iter().map(|arm| self.decision_file(arm)).collect();
+        let request = ComparisonRequest {
+            tuned_on: tuned_on::of_candidates(&[], &candidates),
+            decisions: Decisions::read(&files, &baseline, &candidates)?,
+            baseline,
+            candidates,
+            curves,
+            allow_different: &[],
+            charts: ChartOptions::plain().options(),
+            title: &format!("Fine-tuned on {TUNED_ON}: what was forgotten?"),
+            dir: self.dir,
+        };
+        let (reading, hub) = (ReadingOptions::default(), DatasetHub::new(None, None, |_| {}));
+        request.write(Wanted {
+            n_max: report::N_LOST_SHOWN,
+            shows_images: true,
+            datasets: None,
+            places: &Places::default(),
+            columns: reading.columns(),
+            hub: &hub,
+        })?;
+        Ok(())
+    }
+
+    /// The folder of an arm's adapter.
+    fn adapter(self, arm: &Arm) -> PathBuf {
+        self.dir.join("finetune").join(arm.name)
+    }
+
+    /// `decision.json` is that on `lora`: the name that a release's decision usually has.
+    fn decision_file(self, arm: &Arm) -> PathBuf {
+        match arm.name {
+            "lora" => self.dir.join("decision.json"),
+            name => self.dir.join(format!("decision-{name}.json")),
+        }
     }
 }
 
-fn gate_flags(dir: &Path, name: &str) -> Vec<OsString> {
-    let mut flags: Vec<OsString> = vec!["--baseline".into(), dir.join("base").into(), "--candidate".into()];
-    flags.extend([dir.join(name).into(), "--out".into(), decision_file(dir, name).into()]);
-    flags.extend(["--policy".into(), dir.join(POLICY_FILE).into()]);
-    flags
+/// What everything is evaluated on, opened.
+fn held_out() -> Result<Vec<Dataset>> {
+    DATASETS.iter().map(|name| opened(name, None)).collect()
 }
 
-fn report_flags(dir: &Path) -> Vec<OsString> {
-    let mut flags: Vec<OsString> = ARMS.iter().map(|arm| dir.join(arm.name).into()).collect();
-    flags.extend(["--baseline".into(), dir.join("base").into(), "--out".into(), dir.into(), "--title".into()]);
-    flags.push(format!("Fine-tuned on {TUNED_ON}: what was forgotten?").into());
-    for Arm { name, .. } in &ARMS {
-        flags.extend(["--finetune".into(), adapter_dir(dir, name).into()]);
-        flags.extend(["--decision".into(), decision_file(dir, name).into()]);
-    }
-    flags
+fn opened(name: &str, split: Option<&str>) -> Result<Dataset> {
+    let request = OpenRequest { text: name, split, ..OpenRequest::default() };
+    dataset::open(&Catalog::embedded(), &DataRoots::default(), &request)
 }

@@ -18,7 +18,7 @@ use super::{exit_code, interrupt, recorded_command, tuned_on};
 use crate::domain::Trial;
 use crate::eval;
 use crate::judging::Panel;
-use crate::record::{Manifest, RunFolder};
+use crate::record::{self, Manifest, RunFolder};
 
 /// `emt judge`.
 #[derive(Args, Debug)]
@@ -76,7 +76,7 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     let (old, trials) = results::read_run(&args.run)?;
     let (mut spec, mut said) = (old.spec.clone(), BTreeMap::new());
     if args.tuned_on.is_some() {
-        let name = results::name_of(&args.run);
+        let name = record::run_name(&args.run);
         for part in tuned_on::parts(args.tuned_on.as_deref(), &[&name])? {
             said.insert(part.dataset.to_owned(), tuned_on::labels_of(part.dataset, &Places::default())?);
         }

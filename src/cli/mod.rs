@@ -2,8 +2,7 @@
 
 mod adapter_options;
 mod calibrate;
-mod comparability;
-mod comparison;
+mod comparison_options;
 mod completions;
 mod config_file;
 pub mod data;
@@ -167,12 +166,6 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Completions(args) => completions::run(args, out),
         Command::Man(args) => man::run(args, cli.quiet, out),
     }
-}
-
-/// The arguments of the command `name`, as if a person had typed `flags`.
-fn parsed<T: clap::Args>(name: &'static str, flags: Vec<OsString>) -> anyhow::Result<T> {
-    let command = T::augment_args(clap::Command::new(name)).no_binary_name(true);
-    Ok(T::from_arg_matches(&command.try_get_matches_from(flags)?)?)
 }
 
 /// `emt … | head` ends quietly.

@@ -134,6 +134,7 @@ impl Observer for Progress<'_> {
                     None => self.plain(&line),
                 }
             }
+            Event::Note(text) => self.say(&text),
             Event::Warning(text) => {
                 self.n_warnings += 1;
                 if self.n_warnings <= N_WARNINGS_SHOWN_MAX {

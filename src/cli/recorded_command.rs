@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::results::{name_of, quoted};
-use crate::record::Manifest;
+use super::results::command_line;
+use crate::domain::text::quoted;
+use crate::record::{Manifest, run_name};
 
 /// The key of `run.json`'s environment for the working directory of the command.
 pub(super) const DIRECTORY: &str = "directory";
@@ -30,6 +31,11 @@ impl RecordedCommand {
         let words = words(text("command")?);
         let directory = text(DIRECTORY).map(PathBuf::from);
         (!words.is_empty()).then_some(Self { words, directory })
+    }
+
+    /// The command that runs now.
+    pub fn of_this_process() -> Self {
+        Self { words: words(&command_line()), directory: None }
     }
 
     /// Its subcommand, whatever global flags stand before it.
@@ -66,7 +72,7 @@ impl RecordedCommand {
         let runs = self.runs();
         let folder = match runs.is_empty() {
             true => dir.as_path(),
-            false => dir.parent().filter(|_| runs.contains(&name_of(&dir)))?,
+            false => dir.parent().filter(|_| runs.contains(&run_name(&dir)))?,
         };
         let shown = match self.is_given_here() {
             // As short as a person would type it.

@@ -9,15 +9,14 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::gallery::Gallery;
-use super::tuned_on;
 use crate::chart::{self, Drawn, RoseChart, RoseOptions, Scale, Style};
-use crate::compare::{self, ServerFlips, Summary, SummaryInput};
+use crate::compare::Summary;
+use crate::domain::text::quoted;
 use crate::domain::{Mode, RunSpec, Subject, Trial};
 use crate::eval::UnscoredShare;
-use crate::record;
+use crate::record::{self, Manifest};
 use crate::report::{self, ReportInput};
-use crate::study::EvaluatedRun;
-use crate::{eval, record::Manifest};
+use crate::study::{self, EvaluatedRun};
 
 /// Form of the result on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,9 +84,6 @@ impl<'a> Results<'a> {
     }
 }
 
-/// The width of `rose.png`.
-const PNG_WIDTH_PX: u32 = 1600;
-
 /// Writes every file of each run's folder that is made from `run.json` and `trials.jsonl`, and prints the results: a
 /// table each, and of several runs all in one, or one JSON document (of several runs, a list).
 pub(super) fn write_all(runs: &[Results<'_>], format: Format, quiet: bool, out: &mut dyn Write) -> Result<()> {
@@ -128,12 +124,12 @@ fn is_base_of(first: &Results<'_>, others: &[Results<'_>]) -> bool {
 /// Writes the files of one run.
 fn write(results: &Results<'_>) -> Result<Summary> {
     let manifest = record::read_manifest(results.run)?;
-    let with_leaks = tuned_on::with_leaks(results.spec, &manifest.environment, results.trials)?;
+    let with_leaks = study::tuned_on::with_leaks(results.spec, &manifest.environment, results.trials)?;
     let (spec, trials) = match &with_leaks {
         Some((spec, trials)) => (spec, trials.as_slice()),
         None => (results.spec, results.trials),
     };
-    let summary = summary(&name_of(results.run), spec, trials, server_flips(&manifest))?;
+    let summary = study::summary(&record::run_name(results.run), spec, trials, study::server_flips(&manifest))?;
     let rose = Drawn::rose(&RoseChart::of_summary(&summary, results.charts.options()));
     let environment = shown_environment(&manifest);
     let images = results.gallery.errors_of(&spec.datasets, trials)?;
@@ -152,42 +148,13 @@ fn write(results: &Results<'_>) -> Result<Summary> {
         ("summary.csv", report::csv(&summary).into_bytes()),
         ("report.md", report::markdown(&input).into_bytes()),
         ("report.html", report::html(&input).into_bytes()),
-        ("rose.png", chart::png(&rose.wide, PNG_WIDTH_PX)?),
+        ("rose.png", chart::png(&rose.wide, chart::PNG_WIDTH_PX)?),
         ("rose.svg", rose.wide.clone().into_bytes()),
     ];
     for (name, bytes) in files {
         record::write_file(results.dir, name, &bytes)?;
     }
     Ok(summary)
-}
-
-/// All numbers of a recorded run.
-pub(super) fn summary(
-    run: &str,
-    spec: &RunSpec,
-    trials: &[Trial],
-    server_flips: Option<ServerFlips>,
-) -> Result<Summary> {
-    let judged = eval::judged_datasets(spec)?;
-    let is_certain = |trial: &Trial| {
-        let index = spec.datasets.iter().position(|dataset| dataset.dataset == trial.dataset)?;
-        let label = judged[index].labels.index_of(&trial.label)?;
-        Some(judged[index].grader.grade(label, trial.text()?).certain)
-    };
-    let input = SummaryInput { run, uncertain_share: compare::uncertain_share(trials, is_certain), server_flips };
-    Ok(compare::summarise(&input, spec, trials))
-}
-
-/// What became of samples that the run's server was asked about again.
-pub(super) fn server_flips(manifest: &Manifest) -> Option<ServerFlips> {
-    serde_json::from_value(manifest.environment.get(eval::SERVER_FLIPS)?.clone()).ok()
-}
-
-/// A run's name: that of its folder.
-pub(super) fn name_of(dir: &Path) -> String {
-    // `.` and `..` name no folder as they are.
-    let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-    path.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 fn shown_environment(manifest: &Manifest) -> Vec<(String, String)> {
@@ -210,12 +177,6 @@ pub(super) fn command_line() -> String {
 /// The words of a list with commas, as flags take it.
 pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty())
-}
-
-/// `word` as a shell takes it for one word.
-pub(super) fn quoted(word: &str) -> String {
-    let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c)) && !word.is_empty();
-    if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// As messages have it: whose trials, and in which mode.

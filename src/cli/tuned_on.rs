@@ -1,4 +1,4 @@
-//! What a model was fine-tuned on, as people and adapters say it: `--tuned-on`, `run.json`, `emt.json`.
+//! What a model was fine-tuned on, as people and adapters say it: `--tuned-on` and `emt.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,26 +8,9 @@ use serde_json::{Map, Value};
 
 use super::data::Places;
 use super::{environment, sources};
-use crate::compare;
 use crate::dataset::{self, Catalog, DatasetHub, OpenRequest};
-use crate::domain::{AnswerType, Label, LabelSet, RunSpec, Trial};
-use crate::eval;
-
-/// The key of `run.json`'s environment under which the datasets stand that the adapter itself names.
-pub(super) const BY_ADAPTER: &str = "adapter_tuned_on";
-/// The same of the datasets that `--tuned-on RUN:DATASET` named for this run alone.
-pub(super) const BY_FLAG: &str = "tuned_on";
-/// The same of the label sets of both, by dataset, as far as they were known when the run was made.
-pub(super) const LABELS: &str = "tuned_on_labels";
-
-/// One part of `--tuned-on`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part<'a> {
-    /// The run that it is for, `None` of all.
-    pub run: Option<usize>,
-    /// The dataset, by name or path.
-    pub dataset: &'a str,
-}
+use crate::domain::{AnswerType, Label, LabelSet};
+use crate::study::tuned_on::{BY_ADAPTER, BY_FLAG, LABELS, Part, strings};
 
 /// The parts of `--tuned-on`: `DATASET`, or `RUN:DATASET` where RUN is one of `runs`.
 pub(super) fn parts<'a>(list: Option<&'a str>, runs: &[&str]) -> Result<Vec<Part<'a>>> {
@@ -133,77 +116,11 @@ fn of_adapter(notes: Option<&Value>, name: &str, catalog: &Catalog) -> Option<La
     LabelSet::new(labels.into_iter().map(Label::named).collect(), AnswerType::Object).ok()
 }
 
-fn strings(list: Option<&Value>) -> Vec<String> {
-    list.and_then(Value::as_array).into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
-}
-
-/// The datasets that a recorded run was fine-tuned on: what a person said when it was evaluated, else what its adapter says.
-pub(super) fn recorded(spec: &RunSpec, environment: &Map<String, Value>) -> BTreeSet<String> {
-    let said = said_of(spec, environment);
-    if said.is_empty() { strings(environment.get(BY_ADAPTER)).into_iter().collect() } else { said }
-}
-
-/// What a person said of it when it was evaluated.
-pub(super) fn said_of(spec: &RunSpec, environment: &Map<String, Value>) -> BTreeSet<String> {
-    spec.tuned_on.keys().cloned().chain(strings(environment.get(BY_FLAG))).collect()
-}
-
-/// The label set of the fine-tuned dataset `name` as a run knows it.
-pub(super) fn labels_in(spec: &RunSpec, environment: &Map<String, Value>, name: &str) -> Option<LabelSet> {
-    if let Some(recorded) = spec.tuned_on.get(name) {
-        return Some(recorded.clone());
-    }
-    if let Some(dataset) = spec.datasets.iter().find(|dataset| dataset.dataset == name) {
-        return LabelSet::new(dataset.labels.clone(), dataset.answer_type).ok();
-    }
-    serde_json::from_value(environment.get(LABELS)?.get(name)?.clone()).ok()
-}
-
-/// The label sets of all of `names`; `None` where one of them is not known, since leaks would be counted too few.
-fn all_labels(spec: &RunSpec, environment: &Map<String, Value>) -> Option<BTreeMap<String, LabelSet>> {
-    let catalog = Catalog::embedded();
-    recorded(spec, environment)
-        .into_iter()
-        .map(|name| {
-            let found = labels_in(spec, environment, &name).or_else(|| catalog.labels_of(&name).ok().cloned())?;
-            Some((name, found))
-        })
-        .collect()
-}
-
-/// A run with the leaks that its fine-tuning explains: the specification with their labels, and the trials with their codes.
-/// `None` where that is what is recorded.
-pub(super) fn with_leaks(
-    spec: &RunSpec,
-    environment: &Map<String, Value>,
-    trials: &[Trial],
-) -> Result<Option<(RunSpec, Vec<Trial>)>> {
-    let Some(labels) = all_labels(spec, environment).filter(|labels| labels != &spec.tuned_on) else { return Ok(None) };
-    let mut trials = trials.to_vec();
-    recode(spec, &mut trials, &labels)?;
-    Ok(Some((RunSpec { tuned_on: labels, ..spec.clone() }, trials)))
-}
-
-/// Makes the codes of `trials` anew, with the fine-tuned labels `tuned_on` in place of those of `spec`.
-pub(super) fn recode(spec: &RunSpec, trials: &mut [Trial], tuned_on: &BTreeMap<String, LabelSet>) -> Result<()> {
-    if &spec.tuned_on == tuned_on {
-        return Ok(());
-    }
-    let mut spec = spec.clone();
-    spec.tuned_on.clone_from(tuned_on);
-    let judged = eval::judged_datasets(&spec)?;
-    let places: BTreeMap<&str, usize> =
-        spec.datasets.iter().enumerate().map(|(place, dataset)| (dataset.dataset.as_str(), place)).collect();
-    compare::recode(trials, |name| {
-        let judged = &judged[*places.get(name)?];
-        Some((&judged.labels, &judged.grader))
-    });
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::RunSpec;
+    use crate::study::tuned_on::all_labels;
 
     #[test]
     fn a_part_is_for_all_runs_or_for_the_one_that_it_names() {

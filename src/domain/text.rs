@@ -1,4 +1,4 @@
-//! Text files as editors save them: byte order marks, line ends, encodings.
+//! Text files as editors save them (byte order marks, line ends, encodings), and words as shells take them.
 
 /// Why bytes are no text that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,12 @@ pub fn decode(bytes: &[u8]) -> Result<&str, TextError> {
 /// `bytes` without the byte order mark of UTF-8.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// `word` as a shell takes it for one word: quoted if it needs to be.
+pub fn quoted(word: &str) -> String {
+    let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c)) && !word.is_empty();
+    if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub enum Event<'a> {
     },
     /// A person should know.
     Warning(String),
+    /// A person may want to know.
+    Note(String),
 }
 
 /// Watches a run.

@@ -15,7 +15,7 @@ const SHARE_OF_CODE: f64 = 0.05;
 /// `curve.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// [`CURVE_SCHEMA`].
+    /// `emt.curve/1`.
     pub schema: String,
     /// The method.
     pub method: String,

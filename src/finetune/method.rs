@@ -3,6 +3,9 @@
 use crate::domain::TrainingNumbers;
 pub use crate::domain::{Decay, LoraShape, Method};
 
+/// How the canonical names of a projector's tensors begin.
+pub(super) const PROJECTOR: &str = "multi_modal_projector.";
+
 /// Everything about a training that is a number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyperparameters {
@@ -57,7 +60,7 @@ impl Hyperparameters {
         Self { learning_rate, batch_size, n_epochs, lora, ..published }
     }
 
-    /// As a training's specification has them: those of `lora` only where it is the method.
+    /// The numbers as a training's specification has them: those of `lora` only where it is the method.
     pub fn of_spec(&self, method: Method) -> TrainingNumbers {
         let Self { learning_rate, batch_size, n_epochs, warmup_ratio, decay, weight_decay, max_grad_norm, lora } =
             *self;
@@ -69,7 +72,27 @@ impl Hyperparameters {
             schedule: decay,
             weight_decay,
             max_grad_norm,
-            lora: (method == Method::Lora).then_some(lora),
+            lora: method.is_low_rank().then_some(lora),
+        }
+    }
+}
+
+impl Method {
+    /// Whether the base's tensor `name` (a canonical name) trains as a whole.
+    pub(super) fn trains_whole(self, name: &str, trains_projector: bool) -> bool {
+        let is_projector = name.starts_with(PROJECTOR);
+        match self {
+            Self::Linear => is_projector,
+            Self::Lora => is_projector && trains_projector,
+            Self::Full => is_projector || name.starts_with("language_model.") || name.starts_with("lm_head."),
+        }
+    }
+
+    /// Whether the linear maps of the language model's layers get low-rank updates.
+    pub fn is_low_rank(self) -> bool {
+        match self {
+            Self::Lora => true,
+            Self::Linear | Self::Full => false,
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
-use super::method::Method;
+use super::method::{Method, PROJECTOR};
 use super::optimizer::AdamW;
 use super::trainable::{Trainable, TrainableConfig};
 use crate::model::checkpoint::weights::{
@@ -38,7 +38,6 @@ const COMPANIONS: [&str; 14] = [
 const OPTIMIZER: &str = "optimizer.safetensors";
 const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
-const PROJECTOR: &str = "multi_modal_projector.";
 const LLAVA_PROJECTOR: &str = "multi_modal_projector.linear_";
 
 /// PEFT's name for a configuration that targets no module.

@@ -10,7 +10,6 @@ use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
 use crate::model::checkpoint::weights::Weights;
 use crate::model::layers::{Dropout, StepCounter};
 
-const PROJECTOR: &str = "multi_modal_projector.";
 const LAYERS: &str = "language_model.layers.";
 
 /// What a training trains.
@@ -154,17 +153,12 @@ impl Trainable {
 impl TrainableConfig {
     /// Whether the base's tensor `name` trains as a whole.
     fn replaces(&self, name: &str) -> bool {
-        let is_projector = name.starts_with(PROJECTOR);
-        match self.method {
-            Method::Linear => is_projector,
-            Method::Lora => is_projector && self.trains_projector,
-            Method::Full => is_projector || name.starts_with("language_model.") || name.starts_with("lm_head."),
-        }
+        self.method.trains_whole(name, self.trains_projector)
     }
 
     /// The modules that get an update, with the shape of their weights.
     fn modules(&self, base: &Weights) -> Vec<(String, [usize; 2])> {
-        if self.method != Method::Lora {
+        if !self.method.is_low_rank() {
             return Vec::new();
         }
         let of_layers = base.names().filter(|name| name.starts_with(LAYERS));

@@ -94,9 +94,11 @@ impl Look {
 /// over all earlier looks. Clones share what they remember.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spending {
-    /// Levels of all looks by overall level (as bits) and schedule.
-    known: Rc<RefCell<BTreeMap<(u64, Vec<usize>), Vec<f64>>>>,
+    known: Rc<RefCell<KnownLevels>>,
 }
+
+/// Levels of all looks by overall level (as bits) and schedule.
+type KnownLevels = BTreeMap<(u64, Vec<usize>), Vec<f64>>;
 
 impl Spending {
     /// The level of the test at `look` where its whole schedule may spend `alpha`.

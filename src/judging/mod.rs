@@ -6,13 +6,15 @@
 //! [`draw_sheet()`] chooses them from a run.
 
 mod llm;
+mod mode;
 mod panel;
 mod prompt;
 mod sampling;
 mod sheet;
 
 pub use llm::{JudgePreset, LlmJudge, excerpt, mend_of_reply};
-pub use panel::{JudgeCounters, JudgeMode, JudgeNotice, Judged, JudgedDataset, Panel, PanelConfig, Scope};
+pub use mode::{JudgeMode, Scope};
+pub use panel::{JudgeCounters, JudgeNotice, Judged, JudgedDataset, Panel, PanelConfig};
 pub use prompt::{JudgePrompt, PromptError, normalise};
 pub use sampling::draw_sheet;
 pub use sheet::{Sheet, SheetError, SheetForm, SheetOrigin, SheetRow};

@@ -182,6 +182,13 @@ impl Formatter for FlatLists {
     }
 }
 
+/// A run's name: that of its folder.
+pub fn run_name(dir: &Path) -> String {
+    // `.` and `..` name no folder as they are.
+    let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    path.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::manifest;

@@ -1,13 +1,25 @@
 //! Studies: what a user of the library asks for, as typed requests with typed results.
 //!
-//! A request says everything; nothing here reads flags or the environment, and nothing prints. Who wants to see progress
-//! hands in an [`Observer`](crate::eval::Observer).
+//! [`Evaluate`] evaluates models, [`Train`] fine-tunes one, [`Compare`] compares recorded runs, and [`Decide`] and
+//! [`DecideInSequence`] decide whether a candidate may be released. A request says everything: nothing here reads flags or the
+//! environment, and nothing prints. To see progress, hand in an [`Observer`](crate::eval::Observer).
 
+pub mod comparability;
+pub mod compare;
+mod decide;
 mod evaluate;
+mod recorded_run;
 mod train;
+pub mod tuned_on;
 
+pub use compare::{Compare, Passing};
+pub use decide::{
+    Attempts, Calibrations, CheckedSequence, Decide, DecideInSequence, Decided, DecidedInSequence, DecisionRules,
+    History,
+};
 pub use evaluate::{
     BASE_NAME, ComparatorChoice, ComparatorRequest, Evaluate, EvaluatedRun, Evaluation, LOGPROB_TOLERANCE,
-    OpenedEvaluation, PlannedEvaluation, PlannedRun, RespondentRequest, logprobs_apart, probe_logprobs,
+    OpenedEvaluation, PlannedEvaluation, PlannedRun, RespondentRequest, logprobs_apart, probe_logprobs, summary,
 };
+pub use recorded_run::{RecordedRun, make_names_differ, server_flips};
 pub use train::{OpenedTraining, ReadyTraining, Train};

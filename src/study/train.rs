@@ -14,7 +14,7 @@ use crate::finetune::{
 };
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
-use crate::model::checkpoint::weights::{Adapter, Checkpoint, HashMemory, Hub, Located, Miniature, Role};
+use crate::model::checkpoint::weights::{Adapter, Checkpoint, HashMemory, Hub, Located, Miniature, Role, is_embedded};
 use crate::model::families;
 use crate::model::families::{MllmFamily, OpenedModel};
 use crate::model::run::features;
@@ -22,7 +22,7 @@ use crate::model::run::generation_config::GenerationChoice;
 use crate::model::vision::preprocess::PixelLimits;
 use crate::model::vision::tower_comparison;
 use crate::model::vision::tower_comparison::TOWER;
-use crate::prompting::PromptTemplate;
+use crate::prompting::{self, PromptTemplate};
 use crate::record::{FeatureCache, TrainingFolder};
 
 /// A training, as it is asked for.
@@ -97,9 +97,10 @@ pub struct ReadyTraining {
     pub trainable: Trainable,
     /// What a person should know of the base.
     pub warnings: Vec<String>,
+    /// Its numbers.
+    pub hyperparameters: Hyperparameters,
     opened: OpenedModel,
     output: Output,
-    hyperparameters: Hyperparameters,
     micro_batch_size: usize,
     save_every: Option<usize>,
     seed: u64,
@@ -115,6 +116,44 @@ struct Base {
     weights_hash: String,
     /// The adapter to go on from.
     from_adapter: Option<PathBuf>,
+}
+
+impl<'a> Train<'a> {
+    /// A training of `model` by `method` on all samples of `datasets`, with every default: the published recipe's numbers (or
+    /// those of the miniature for the miniature), the paper's question and answer, seed 0, on the CPU or the GPU that the program
+    /// was built for. Names on the hub are looked up in `hub`.
+    ///
+    /// # Errors
+    /// The embedded template is broken.
+    pub fn new(model: &'a Path, hub: &'a Hub<'a>, datasets: Vec<Dataset>, method: Method) -> Result<Self> {
+        Ok(Self {
+            model,
+            tower: None,
+            template: None,
+            pixels: PixelLimits::default(),
+            hub,
+            hashes: None,
+            from_adapter: None,
+            datasets,
+            method,
+            trains_projector: true,
+            hyperparameters: match is_embedded(model) {
+                true => Hyperparameters::of_miniature(method),
+                false => Hyperparameters::of(method),
+            },
+            micro_batch_size: 1,
+            save_every: None,
+            seed: 0,
+            limit: None,
+            mix: None,
+            sample_seed: None,
+            question: prompting::load("emt")?,
+            question_name: "emt",
+            answer: AnswerTemplate::DEFAULT,
+            placement: Placement::new("auto", "f32")?,
+            feature_cache: None,
+        })
+    }
 }
 
 impl Train<'_> {
@@ -214,7 +253,7 @@ impl Train<'_> {
             base: base.weights_hash.clone(),
             from_adapter,
             method: self.method,
-            trains_projector: self.method != Method::Lora || self.trains_projector,
+            trains_projector: !self.method.is_low_rank() || self.trains_projector,
             hyperparameters: self.hyperparameters.of_spec(self.method),
             micro_batch_size: self.micro_batch_size,
             seed: self.seed,

@@ -1,7 +1,7 @@
 //! What an answer means, decided by rules; pure.
 //!
 //! In the order in which an answer passes through it: `markup` takes out what is no part of it, `tokens` makes words of it,
-//! `vocabulary` knows what the labels are called, `denial` what the answer takes back, [`Grader`] gathers the evidence, [`decide()`] gives it exactly one code. The [`Lexicon`]
+//! `vocabulary` knows what the labels are called, `denial` what the answer takes back, [`Grader`] gathers the evidence, [`weigh()`] gives it exactly one code. The [`Lexicon`]
 //! is passed in as text.
 
 mod decide;

@@ -15,7 +15,7 @@ use super::negotiation::Negotiated;
 use super::refusal::first_message;
 use super::wire::{self, Body};
 use super::{ChatConfig, ChatError, ChatReply, ChatRequest};
-use crate::api::retry::{Attempts, Failure, GivenUp, Patience, Transient, with_retries};
+use crate::api::retry::{Attempts, Failure, GivenUp, Patience, with_retries};
 use crate::api::runtime;
 
 /// A reply of more bytes is none that we asked for.
@@ -376,7 +376,7 @@ impl Attempts for Asking<'_> {
         Err(if is_repeated {
             Failure::Permanent(self.shared.exhausted(kind, self.n_failures, None))
         } else {
-            Failure::Transient(Transient { error: kind, wait, made_progress: false })
+            Failure::transient(kind, wait)
         })
     }
 

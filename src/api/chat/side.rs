@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::attempt::{BODY_BYTES_MAX, Shared};
 use super::{ChatClient, ChatError};
-use crate::api::retry::{Attempts, Failure, GivenUp, Transient, with_retries};
+use crate::api::retry::{Attempts, Failure, GivenUp, with_retries};
 use crate::api::runtime;
 
 /// A model that a server lists.
@@ -126,7 +126,7 @@ impl<R: Fn() -> RequestBuilder> Attempts for Telling<'_, R> {
     async fn attempt(&mut self) -> Result<Value, Failure<SideError, String>> {
         let (shared, url) = (self.shared, self.url);
         let request = shared.with_key((self.request)().timeout(Duration::from_millis(shared.config.timeout_ms)));
-        let transient = |error: String, wait| Failure::Transient(Transient { error, wait, made_progress: false });
+        let transient = |error: String, wait| Failure::transient(error, wait);
         let (status, headers, text) =
             read(request).await.map_err(|error| transient(shared.shown(&runtime::describe(error)), None))?;
         let message = shared.shown(&text);

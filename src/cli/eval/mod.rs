@@ -11,14 +11,16 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 pub(super) use self::options::EvalOptions;
-pub(super) use self::prepare::{DatasetFlags, Prepared, announce, open_datasets, prepare, sitting, warn};
-use super::comparison::settings_note;
+use self::prepare::announce;
+pub(super) use self::prepare::{DatasetFlags, Origin, Prepared, open_datasets, prepare, settle, sitting, warn};
 use super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::progress::Progress;
 use super::results::{self, Format, Results};
 use super::unscored::{self, Finished};
 use super::{exit_code, interrupt};
-use crate::study::{EvaluatedRun, Evaluation};
+use crate::record;
+use crate::study::compare::settings_note;
+use crate::study::{EvaluatedRun, Evaluation, PlannedEvaluation};
 
 /// Flags of `emt eval`.
 #[derive(Args, Debug)]
@@ -55,23 +57,10 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     }
     let options = &args.options;
     let Prepared { mut planned, .. } = prepare(&args.model, options, args.out.as_deref(), quiet, err)?;
-    let mut progress = Progress::new(err, quiet);
-    warn(&mut progress, &planned);
-    let open_runs = planned.open_folders()?;
-    planned.plan_what_remains(&open_runs);
-    announce(&mut progress, &planned, &open_runs);
-    interrupt::listen();
     if args.max_unscored >= 1.0 {
         planned.panel.tolerate_unparsable();
     }
-    let (dir, feature_cache) = (planned.runs[0].dir.clone(), planned.feature_cache.clone());
-    let ended = planned.run(open_runs, &interrupt::is_stopped, &mut progress);
-    progress.finish();
-    if let Some(cache) = feature_cache {
-        progress.say(&cache.summary());
-    }
-    let Some(Evaluation { runs, datasets, judge_error }) = ended? else {
-        progress.say(&format!("interrupted; the same command goes on where `{}` ends", dir.display()));
+    let Some(Evaluation { runs, datasets, judge_error }) = evaluate(planned, quiet, err)? else {
         return Ok(exit_code::INTERRUPTED);
     };
     let gallery = Gallery::of_datasets(datasets, args.max_images);
@@ -89,13 +78,34 @@ pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     Ok(exit_code::OK)
 }
 
+/// Asks what remains, and shows how it goes on; `None` where somebody interrupted.
+pub(super) fn evaluate(mut planned: PlannedEvaluation, quiet: bool, err: &mut dyn Write) -> Result<Option<Evaluation>> {
+    let mut progress = Progress::new(err, quiet);
+    warn(&mut progress, &planned);
+    let open_runs = planned.open_folders()?;
+    planned.plan_what_remains(&open_runs);
+    announce(&mut progress, &planned, &open_runs);
+    interrupt::listen();
+    let (dir, feature_cache) = (planned.runs[0].dir.clone(), planned.feature_cache.clone());
+    let ended = planned.run(open_runs, &interrupt::is_stopped, &mut progress);
+    progress.finish();
+    if let Some(cache) = feature_cache {
+        progress.say(&cache.summary());
+    }
+    let ended = ended?;
+    if ended.is_none() {
+        progress.say(&format!("interrupted; the same command goes on where `{}` ends", dir.display()));
+    }
+    Ok(ended)
+}
+
 /// In what candidates ran otherwise than the base that stands before them.
 fn write_own_settings(runs: &[EvaluatedRun], out: &mut dyn Write) -> Result<()> {
     let Some((base, candidates)) = runs.split_first().filter(|(base, _)| base.spec.model.adapter.is_none()) else {
         return Ok(());
     };
     for run in candidates {
-        if let Some(note) = settings_note(&base.spec, &run.spec, &results::name_of(&run.dir)) {
+        if let Some(note) = settings_note(&base.spec, &run.spec, &record::run_name(&run.dir)) {
             writeln!(out, "\n{note}")?;
         }
     }

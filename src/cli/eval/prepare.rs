@@ -20,7 +20,7 @@ use crate::dataset::{self, Available, Dataset};
 use crate::domain::Mode;
 use crate::eval::{self, Captions, Description, OpenRun, ServedRequest, SubjectsRequest, Task};
 use crate::model::Placement;
-use crate::model::checkpoint::weights::is_embedded;
+use crate::model::checkpoint::weights::{Hub, is_embedded};
 use crate::model::run::generation_config::GenerationChoice;
 use crate::model::vision::preprocess::PixelLimits;
 use crate::prompting;
@@ -64,7 +64,7 @@ pub(in crate::cli) fn prepare(
 ) -> Result<Prepared> {
     check_numbers(args)?;
     let placement = Placement::new(&args.device, &args.dtype)?;
-    let OpenedDatasets { texts, datasets, mut hub_commits, sources } =
+    let OpenedDatasets { texts, datasets, hub_commits, sources } =
         open_datasets(model, &dataset_flags(args), quiet, err)?;
     let template = prompting::load(&args.prompt)?;
     let hub = args.hub.hub(quiet, err)?;
@@ -125,11 +125,31 @@ pub(in crate::cli) fn prepare(
         is_fresh: args.fresh,
         environment: sitting(paths(model, args), args.limit),
     };
-    let judges = request.judges.clone();
+    let origin = Origin { tuned_on: args.tuned_on.as_deref(), places: &args.places, sources, hub_commits, hub: &hub };
+    settle(request, origin)
+}
+
+/// Where what is evaluated comes from: `run.json` records it beside the specification.
+pub(in crate::cli) struct Origin<'a> {
+    /// The datasets that models were fine-tuned on, as `--tuned-on` takes them.
+    pub(in crate::cli) tuned_on: Option<&'a str>,
+    pub(in crate::cli) places: &'a Places,
+    /// By dataset, how it was opened.
+    pub(in crate::cli) sources: Map<String, Value>,
+    /// Which commit each name of a dataset on the hub meant.
+    pub(in crate::cli) hub_commits: Map<String, Value>,
+    /// Where models were looked up.
+    pub(in crate::cli) hub: &'a Hub<'a>,
+}
+
+/// Opens who is asked, and settles what is recorded of every run.
+pub(in crate::cli) fn settle(request: Evaluate<'_>, origin: Origin<'_>) -> Result<Prepared> {
+    let Origin { tuned_on: list, places, sources, mut hub_commits, hub } = origin;
+    let (judges, out) = (request.judges.clone(), request.out.clone());
     let opened = request.open()?;
-    let tuned_on = planned_tuned_on(args, out, opened.description())?;
+    let tuned_on = planned_tuned_on(list, places, out.as_deref(), opened.description())?;
     let mut planned = opened.plan(tuned_on.of_all.clone(), judges)?;
-    hub_commits.extend(hub_options::found(&hub));
+    hub_commits.extend(hub_options::found(hub));
     for (place, run) in planned.runs.iter_mut().enumerate() {
         if !hub_commits.is_empty() {
             run.environment.insert("hub".to_owned(), hub_commits.clone().into());
@@ -138,7 +158,7 @@ pub(in crate::cli) fn prepare(
             run.environment.insert(sources::KEY.to_owned(), sources.clone().into());
         }
         let notes = planned.description.runs[place].provenance.as_ref();
-        run.environment.extend(tuned_on.environment(place, notes, &args.places)?);
+        run.environment.extend(tuned_on.environment(place, notes, places)?);
     }
     Ok(Prepared { planned, tuned_on })
 }
@@ -247,17 +267,22 @@ fn default_datasets(is_miniature: bool, available: Vec<Available>) -> Vec<String
 }
 
 /// Reads `--tuned-on` for the runs of this command. A run alone may also be named as its folder is.
-fn planned_tuned_on(args: &EvalOptions, out: Option<&Path>, description: &Description) -> Result<tuned_on::Planned> {
+fn planned_tuned_on(
+    list: Option<&str>,
+    places: &Places,
+    out: Option<&Path>,
+    description: &Description,
+) -> Result<tuned_on::Planned> {
     let names = description.runs.iter().map(|run| run.name.clone().unwrap_or_else(|| BASE_NAME.to_owned()));
     let mut names: Vec<String> = names.collect();
     if let ([name], Some(dir)) = (names.as_mut_slice(), out) {
-        let folder = results::name_of(dir);
-        if args.tuned_on.as_deref().is_some_and(|list| !list.contains(&format!("{name}:"))) {
+        let folder = record::run_name(dir);
+        if list.is_some_and(|list| !list.contains(&format!("{name}:"))) {
             *name = folder;
         }
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    tuned_on::Planned::new(args.tuned_on.as_deref(), &names, &args.places)
+    tuned_on::Planned::new(list, &names, places)
 }
 
 fn paths(model: &Path, args: &EvalOptions) -> Map<String, Value> {

@@ -3,41 +3,114 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Map;
 
-use super::super::eval::{DatasetFlags, open_datasets, sitting};
+use super::super::eval::sitting;
 use super::super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::super::progress::Progress;
-use super::super::reading::ReadingOptions;
 use super::super::results::{self, ChartOptions, Format, Results};
-use super::super::{environment, interrupt, tuned_on};
-use super::FinetuneArgs;
+use super::super::{environment, interrupt};
 use crate::chart::{self, LineChart};
 use crate::dataset::Dataset;
 use crate::domain::LabelSet;
 use crate::eval::{AdapterRequest, EncoderChoice, Event, Observer, SubjectsRequest};
 use crate::finetune::{Curve, TrainingEvent, Watcher};
+use crate::judging::PanelConfig;
 use crate::model::Placement;
+use crate::model::checkpoint::weights::Hub;
+use crate::model::vision::preprocess::PixelLimits;
 use crate::prompting;
-use crate::record::{self, TrainingFolder};
+use crate::record::{self, FeatureCache, TrainingFolder};
 use crate::study::{ComparatorChoice, ComparatorRequest, Evaluate, Evaluation, RespondentRequest};
 
 /// Without a terminal a line is written so often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-const PNG_WIDTH_PX: u32 = 1600;
+/// What is evaluated before training and after each epoch, and how.
+pub(in crate::cli) struct EpochEvaluations<'a> {
+    /// The base.
+    pub model: &'a Path,
+    /// Where names on the hub are looked up.
+    pub hub: &'a Hub<'a>,
+    /// What it is evaluated on.
+    pub datasets: Vec<Dataset>,
+    /// The label sets that are trained on, by dataset.
+    pub tuned_on: BTreeMap<String, LabelSet>,
+    /// Images per dataset, at most.
+    pub limit: usize,
+    /// What it is compared with.
+    pub encoder: EncoderChoice,
+    /// A chat template over the checkpoint's own.
+    pub template: Option<&'a str>,
+    /// Limits to the pixels of an image.
+    pub pixels: PixelLimits,
+    /// The question's name or file.
+    pub question: &'a str,
+    /// Tokens per answer, at most.
+    pub max_new_tokens: usize,
+    /// Where it computes.
+    pub device: &'a str,
+    /// Who judges.
+    pub judges: PanelConfig,
+    /// Where features of the tower are kept.
+    pub feature_cache: Option<Arc<FeatureCache>>,
+}
+
+impl EpochEvaluations<'_> {
+    /// Evaluates the base, or the adapter of `checkpoint` over it, into `dir`; `None` where somebody asked to stop.
+    fn run(
+        &self,
+        epoch: usize,
+        checkpoint: Option<&Path>,
+        dir: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
+        let adapter = checkpoint.map(|path| AdapterRequest { name: Some(format!("epoch-{epoch}")), path: path.into() });
+        let choice = match self.encoder {
+            EncoderChoice::None => ComparatorChoice::Nothing,
+            EncoderChoice::Auto | EncoderChoice::Folder(_) => ComparatorChoice::Auto,
+        };
+        let subjects = SubjectsRequest {
+            encoder: self.encoder.clone(),
+            template: self.template,
+            pixels: self.pixels,
+            adapters: adapter.as_slice(),
+            has_base: checkpoint.is_none(),
+            // A rate of 0 changes nothing, and that is no fault of the training.
+            allows_idle: true,
+            hashes: environment::hash_memory(),
+            ..SubjectsRequest::new(self.model, self.hub)
+        };
+        let mut paths = Map::from_iter([("model".to_owned(), self.model.display().to_string().into())]);
+        paths.extend(checkpoint.map(|path| ("adapters".to_owned(), vec![path.display().to_string()].into())));
+        let request = Evaluate {
+            respondent: RespondentRequest::Checkpoint(subjects),
+            comparator: ComparatorRequest { choice, ..ComparatorRequest::default() },
+            limit: Some(self.limit),
+            template: prompting::load(self.question)?,
+            max_new_tokens: self.max_new_tokens,
+            placement: Placement::new(self.device, "f32")?,
+            feature_cache: self.feature_cache.clone(),
+            environment: sitting(paths, Some(self.limit)),
+            ..Evaluate::new(self.model, self.hub, self.datasets.clone(), dir)?
+        };
+        let mut planned = request.open()?.plan(self.tuned_on.clone(), self.judges.clone())?;
+        // An answer without a verdict is unscored in the curve, and is no reason to end the training.
+        planned.panel.tolerate_unparsable();
+        planned.evaluate(&interrupt::is_stopped, observer)
+    }
+}
 
 /// Shows steps, evaluates epochs, and keeps the curve on the disk.
 pub(super) struct Epochs<'a, 'p> {
-    args: &'a FinetuneArgs,
+    evaluations: Option<EpochEvaluations<'a>>,
     dir: PathBuf,
     progress: &'a mut Progress<'p>,
     curve: Curve,
-    /// What is evaluated, once it was opened.
-    opened: Option<Opened>,
     /// Warnings of earlier epochs' evaluations.
     told: BTreeSet<String>,
     last_line: Option<Instant>,
@@ -46,15 +119,17 @@ pub(super) struct Epochs<'a, 'p> {
 }
 
 impl<'a, 'p> Epochs<'a, 'p> {
-    pub fn new(args: &'a FinetuneArgs, folder: &TrainingFolder, progress: &'a mut Progress<'p>) -> Self {
-        let tuned_on = args.train.split(',').map(|name| training_name(name.trim())).collect();
-        let curve = Curve::new(args.method.name(), tuned_on);
+    pub fn new(
+        evaluations: Option<EpochEvaluations<'a>>,
+        curve: Curve,
+        folder: &TrainingFolder,
+        progress: &'a mut Progress<'p>,
+    ) -> Self {
         Self {
-            args,
+            evaluations,
             dir: folder.dir().to_owned(),
             progress,
             curve,
-            opened: None,
             told: BTreeSet::new(),
             last_line: None,
             seconds: 0.0,
@@ -75,90 +150,14 @@ impl<'a, 'p> Epochs<'a, 'p> {
         self.curve
     }
 
-    fn is_evaluated(&self) -> bool {
-        self.args.eval_datasets.as_deref() != Some("none")
-    }
-
-    /// Evaluates the base, or the adapter of `checkpoint` over it, into `dir`; `None` where somebody asked to stop.
-    fn evaluate(&mut self, epoch: usize, checkpoint: Option<&Path>, dir: &Path) -> Result<Option<Evaluation>> {
-        let args = self.args;
-        let opened = match self.opened.take() {
-            Some(opened) => opened,
-            None => open(args)?,
-        };
-        let Opened { datasets, tuned_on } = self.opened.insert(opened);
-        let mut nowhere = std::io::sink();
-        let hub = args.hub.hub(true, &mut nowhere)?;
-        let adapter = checkpoint.map(|path| AdapterRequest { name: Some(format!("epoch-{epoch}")), path: path.into() });
-        let encoder = match args.encoder.as_deref().unwrap_or("none") {
-            "none" => EncoderChoice::None,
-            "auto" => EncoderChoice::Auto,
-            dir => EncoderChoice::Folder(dir.into()),
-        };
-        let choice = match encoder {
-            EncoderChoice::None => ComparatorChoice::Nothing,
-            EncoderChoice::Auto | EncoderChoice::Folder(_) => ComparatorChoice::Auto,
-        };
-        let subjects = SubjectsRequest {
-            encoder,
-            template: args.template.as_deref(),
-            pixels: args.pixels(),
-            adapters: adapter.as_slice(),
-            has_base: checkpoint.is_none(),
-            // A rate of 0 changes nothing, and that is no fault of the training.
-            allows_idle: true,
-            hashes: environment::hash_memory(),
-            ..SubjectsRequest::new(&args.model, &hub)
-        };
-        let mut paths = Map::from_iter([("model".to_owned(), args.model.display().to_string().into())]);
-        paths.extend(checkpoint.map(|path| ("adapters".to_owned(), vec![path.display().to_string()].into())));
-        let request = Evaluate {
-            respondent: RespondentRequest::Checkpoint(subjects),
-            comparator: ComparatorRequest { choice, ..ComparatorRequest::default() },
-            limit: Some(args.eval_limit),
-            template: prompting::load(&args.prompt)?,
-            max_new_tokens: args.max_new_tokens,
-            placement: Placement::new(&args.device, "f32")?,
-            feature_cache: args.feature_cache.open()?,
-            environment: sitting(paths, Some(args.eval_limit)),
-            ..Evaluate::new(&args.model, &hub, datasets.clone(), dir)?
-        };
-        let mut planned = request.open()?.plan(tuned_on.clone(), args.judging.panel_config()?)?;
-        // An answer without a verdict is unscored in the curve, and is no reason to end the training.
-        planned.panel.tolerate_unparsable();
-        let mut observer = WarningsOnly { progress: &mut *self.progress, told: &mut self.told };
-        planned.evaluate(&interrupt::is_stopped, &mut observer)
-    }
-
     fn write_curve(&self) -> Result<()> {
         let json = serde_json::to_string_pretty(&self.curve)?;
         record::write_file(&self.dir, "curve.json", format!("{json}\n").as_bytes())?;
         let Some(chart) = LineChart::of_curve(&self.curve) else { return Ok(()) };
         let svg = chart::lines(&chart);
-        record::write_file(&self.dir, "curve.png", &chart::png(&svg, PNG_WIDTH_PX)?)?;
+        record::write_file(&self.dir, "curve.png", &chart::png(&svg, chart::PNG_WIDTH_PX)?)?;
         Ok(record::write_file(&self.dir, "curve.svg", svg.as_bytes())?)
     }
-}
-
-/// What every epoch is evaluated on.
-struct Opened {
-    datasets: Vec<Dataset>,
-    /// The label sets that are trained on, by dataset.
-    tuned_on: BTreeMap<String, LabelSet>,
-}
-
-fn open(args: &FinetuneArgs) -> Result<Opened> {
-    let flags = DatasetFlags {
-        datasets: args.eval_datasets.as_deref(),
-        split: None,
-        labels: None,
-        places: &args.places,
-        reading: &ReadingOptions::default(),
-        hub: &args.hub,
-    };
-    let datasets = open_datasets(&args.model, &flags, true, &mut std::io::sink())?.datasets;
-    let tuned_on = tuned_on::Planned::new(Some(&args.train), &[], &args.places)?;
-    Ok(Opened { datasets, tuned_on: tuned_on.of_all })
 }
 
 /// Tells the warnings of evaluations, each once in a training.
@@ -175,11 +174,6 @@ impl Observer for WarningsOnly<'_, '_> {
             self.progress.say(&format!("warning: {text}"));
         }
     }
-}
-
-/// A dataset's name as its runs have it.
-fn training_name(text: &str) -> String {
-    text.split_once('=').map_or(text, |(name, _)| name).to_owned()
 }
 
 impl Watcher for Epochs<'_, '_> {
@@ -207,11 +201,10 @@ impl Watcher for Epochs<'_, '_> {
     }
 
     fn epoch_ended(&mut self, epoch: usize, step: usize, checkpoint: Option<&Path>) -> Result<bool> {
-        if !self.is_evaluated() {
-            return Ok(true);
-        }
+        let Some(evaluations) = &self.evaluations else { return Ok(true) };
         let dir = self.dir.join("eval").join(format!("epoch-{epoch}"));
-        let evaluated = self.evaluate(epoch, checkpoint, &dir);
+        let mut observer = WarningsOnly { progress: &mut *self.progress, told: &mut self.told };
+        let evaluated = evaluations.run(epoch, checkpoint, &dir, &mut observer);
         let place = || format!("the evaluation after epoch {epoch} failed");
         let Some(Evaluation { runs, datasets, .. }) = evaluated.with_context(place)? else { return Ok(false) };
         let (charts, gallery) = (ChartOptions::plain(), Gallery::of_datasets(datasets, N_ERRORS_SHOWN));
@@ -235,7 +228,7 @@ impl Watcher for Epochs<'_, '_> {
 }
 
 /// The curve as a table: a row a dataset, a column an epoch.
-pub(super) fn print(curve: &Curve, dir: &Path, quiet: bool, out: &mut dyn Write) -> Result<()> {
+pub(in crate::cli) fn print(curve: &Curve, dir: &Path, quiet: bool, out: &mut dyn Write) -> Result<()> {
     let width = curve.datasets.iter().map(|curve| curve.dataset.chars().count() + 11).max().unwrap_or(0).max(20);
     let Some(longest) = curve.datasets.iter().max_by_key(|curve| curve.points.len()) else {
         return Ok(());

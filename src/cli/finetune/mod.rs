@@ -10,18 +10,22 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
+use super::eval::{DatasetFlags, open_datasets};
 use super::progress::Progress;
+use super::reading::ReadingOptions;
 use super::sources::found;
-use super::{environment, exit_code, hub_options, interrupt, results};
+use super::{environment, exit_code, hub_options, interrupt, results, tuned_on};
 use crate::dataset::{self, Catalog, Dataset, FoundOnHub};
-use crate::domain::Method;
-use crate::finetune::{Hyperparameters, TrainingEnded};
+use crate::eval::EncoderChoice;
+use crate::finetune::{Curve, Hyperparameters, TrainableConfig, TrainingEnded};
 use crate::model::Placement;
+use crate::model::checkpoint::weights::Hub;
 use crate::prompting;
 use crate::record::{self, FeatureCache, Sitting};
 use crate::study::{OpenedTraining, ReadyTraining, Train};
 
 use epochs::Epochs;
+pub(super) use epochs::{EpochEvaluations, print};
 pub(super) use flags::FinetuneArgs;
 
 /// Runs the command and returns its exit code.
@@ -30,28 +34,66 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
     let placement = Placement::new(&args.device, "f32")?;
     let cache = args.feature_cache.open()?;
     let (opened, hub_commits) = open(args, hyperparameters, placement, cache.clone(), quiet, err)?;
-    let ready = opened.begin(&args.out, args.fresh, sitting(args, hub_commits))?;
-    let mut progress = Progress::new(err, quiet);
-    for warning in &ready.warnings {
-        progress.say(&format!("warning: {warning}"));
-    }
-    announce(&mut progress, args, &hyperparameters, &ready);
-    interrupt::listen();
-    let mut epochs = Epochs::new(args, &ready.folder, &mut progress);
-    let (ended, folder) = ready.run(&interrupt::is_stopped, &mut epochs)?;
-    epochs.write_losses(&folder)?;
-    let curve = epochs.into_curve();
-    progress.finish();
-    if let Some(cache) = cache {
-        cache.take_warnings().iter().for_each(|warning| progress.say(&format!("warning: {warning}")));
-        progress.say(&cache.summary());
-    }
-    if ended == TrainingEnded::Interrupted {
-        progress.say("interrupted; the same command goes on from the last checkpoint");
-        return Ok(exit_code::INTERRUPTED);
-    }
+    let mut nowhere = std::io::sink();
+    let hub = args.hub.hub(true, &mut nowhere)?;
+    let fine_tune = FineTune {
+        opened,
+        out: &args.out,
+        is_fresh: args.fresh,
+        environment: sitting(args, hub_commits),
+        tuned_on: args.train.split(',').map(|name| training_name(name.trim())).collect(),
+        evaluations: evaluations(args, &hub)?,
+        feature_cache: cache,
+    };
+    let Some(curve) = fine_tune.run(quiet, err)? else { return Ok(exit_code::INTERRUPTED) };
     epochs::print(&curve, &args.out, quiet, out)?;
     Ok(exit_code::OK)
+}
+
+/// A training with what is evaluated while it goes on.
+pub(super) struct FineTune<'a> {
+    pub(super) opened: OpenedTraining,
+    /// The folder of the adapter.
+    pub(super) out: &'a Path,
+    /// Whether a folder that is not empty is refused.
+    pub(super) is_fresh: bool,
+    /// What `training.json` records beside the specification.
+    pub(super) environment: Map<String, Value>,
+    /// The names of the datasets to train on.
+    pub(super) tuned_on: Vec<String>,
+    /// `None` evaluates nothing.
+    pub(super) evaluations: Option<EpochEvaluations<'a>>,
+    /// Where features of the tower are kept.
+    pub(super) feature_cache: Option<Arc<FeatureCache>>,
+}
+
+impl FineTune<'_> {
+    /// Trains to the end and returns the curve; `None` where somebody interrupted.
+    pub(super) fn run(self, quiet: bool, err: &mut dyn Write) -> Result<Option<Curve>> {
+        let Self { opened, out, is_fresh, environment, tuned_on, evaluations, feature_cache } = self;
+        let curve = Curve::new(opened.spec().method.name(), tuned_on);
+        let ready = opened.begin(out, is_fresh, environment)?;
+        let mut progress = Progress::new(err, quiet);
+        for warning in &ready.warnings {
+            progress.say(&format!("warning: {warning}"));
+        }
+        announce(&mut progress, &ready);
+        interrupt::listen();
+        let mut epochs = Epochs::new(evaluations, curve, &ready.folder, &mut progress);
+        let (ended, folder) = ready.run(&interrupt::is_stopped, &mut epochs)?;
+        epochs.write_losses(&folder)?;
+        let curve = epochs.into_curve();
+        progress.finish();
+        if let Some(cache) = feature_cache {
+            cache.take_warnings().iter().for_each(|warning| progress.say(&format!("warning: {warning}")));
+            progress.say(&cache.summary());
+        }
+        if ended == TrainingEnded::Interrupted {
+            progress.say("interrupted; the same command goes on from the last checkpoint");
+            return Ok(None);
+        }
+        Ok(Some(curve))
+    }
 }
 
 /// Opens the base and what it is trained on. With it which commit each name on the hub meant.
@@ -66,16 +108,12 @@ fn open(
     let datasets = training_datasets(args, quiet, err)?;
     let hub = args.hub.hub(quiet, err)?;
     let request = Train {
-        model: &args.model,
         // Looked for before anything trains, even where only the evaluations need it.
         tower: args.encoder.as_deref().filter(|encoder| !["auto", "none"].contains(encoder)).map(Path::new),
         template: args.template.as_deref(),
         pixels: args.pixels(),
-        hub: &hub,
         hashes: environment::hash_memory(),
         from_adapter: args.from_adapter.as_deref(),
-        datasets,
-        method: args.method,
         trains_projector: !args.no_projector,
         hyperparameters,
         micro_batch_size: args.micro_batch_size,
@@ -89,9 +127,49 @@ fn open(
         answer: &args.answer_template,
         placement,
         feature_cache,
+        ..Train::new(&args.model, &hub, datasets, args.method)?
     };
     let opened = request.open()?;
     Ok((opened, hub_options::found(&hub)))
+}
+
+/// What is evaluated before training and after each epoch; `None` where nothing is.
+fn evaluations<'a>(args: &'a FinetuneArgs, hub: &'a Hub<'a>) -> Result<Option<EpochEvaluations<'a>>> {
+    if args.eval_datasets.as_deref() == Some("none") {
+        return Ok(None);
+    }
+    let flags = DatasetFlags {
+        datasets: args.eval_datasets.as_deref(),
+        split: None,
+        labels: None,
+        places: &args.places,
+        reading: &ReadingOptions::default(),
+        hub: &args.hub,
+    };
+    Ok(Some(EpochEvaluations {
+        model: &args.model,
+        hub,
+        datasets: open_datasets(&args.model, &flags, true, &mut std::io::sink())?.datasets,
+        tuned_on: tuned_on::Planned::new(Some(&args.train), &[], &args.places)?.of_all,
+        limit: args.eval_limit,
+        encoder: match args.encoder.as_deref().unwrap_or("none") {
+            "none" => EncoderChoice::None,
+            "auto" => EncoderChoice::Auto,
+            dir => EncoderChoice::Folder(dir.into()),
+        },
+        template: args.template.as_deref(),
+        pixels: args.pixels(),
+        question: &args.prompt,
+        max_new_tokens: args.max_new_tokens,
+        device: &args.device,
+        judges: args.judging.panel_config()?,
+        feature_cache: args.feature_cache.open()?,
+    }))
+}
+
+/// A dataset's name as its runs have it.
+fn training_name(text: &str) -> String {
+    text.split_once('=').map_or(text, |(name, _)| name).to_owned()
 }
 
 /// The datasets to train on.
@@ -156,37 +234,40 @@ fn open_training_split(
 
 fn sitting(args: &FinetuneArgs, hub_commits: Map<String, Value>) -> Map<String, Value> {
     let path = |path: &Path| Value::from(path.display().to_string());
-    let mut paths = Map::new();
-    paths.insert("model".into(), path(&args.model));
-    if let Some(data) = &args.places.data {
-        paths.insert("data".into(), path(data));
-    }
-    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit: args.limit, paths });
-    fields.insert("command".into(), results::command_line().into());
+    let mut paths = Map::from_iter([("model".to_owned(), path(&args.model))]);
+    paths.extend(args.places.data.as_deref().map(|data| ("data".to_owned(), path(data))));
+    let mut fields = environment_of(paths, args.limit);
     if !hub_commits.is_empty() {
         fields.insert("hub".into(), hub_commits.into());
     }
     fields
 }
 
-fn announce(progress: &mut Progress, args: &FinetuneArgs, hyperparameters: &Hyperparameters, ready: &ReadyTraining) {
-    let ReadyTraining { folder, sets, trainable, .. } = ready;
+/// What is recorded of a sitting of a training.
+pub(super) fn environment_of(paths: Map<String, Value>, limit: Option<usize>) -> Map<String, Value> {
+    let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit, paths });
+    fields.insert("command".into(), results::command_line().into());
+    fields
+}
+
+fn announce(progress: &mut Progress, ready: &ReadyTraining) {
+    let ReadyTraining { folder, sets, trainable, hyperparameters, .. } = ready;
     let Hyperparameters { learning_rate, batch_size, n_epochs, lora, .. } = *hyperparameters;
-    let updates = match args.method {
-        Method::Lora => format!(", rank {}, alpha {}, dropout {}", lora.rank, lora.alpha, lora.dropout),
-        Method::Linear | Method::Full => String::new(),
+    let TrainableConfig { method, seed, .. } = *trainable.config();
+    let updates = match method.is_low_rank() {
+        true => format!(", rank {}, alpha {}, dropout {}", lora.rank, lora.alpha, lora.dropout),
+        false => String::new(),
     };
     let on: Vec<String> =
         sets.iter().map(|set| format!("{} images of {}", set.selected.len(), set.dataset.name)).collect();
     progress.say(&format!(
         "{}: {} tensors ({} numbers) train on {}; learning rate {learning_rate}, batch {batch_size}, {n_epochs} \
-         epochs{updates}, seed {}",
-        args.method.name(),
+         epochs{updates}, seed {seed}",
+        method.name(),
         trainable.parameters().len(),
         trainable.n_numbers(),
-        on.join(", "),
-        args.seed
+        on.join(", ")
     ));
     for set in sets {
         for warning in set.dataset.warnings.iter().chain(&set.dataset.notes) {

@@ -1,12 +1,8 @@
 //! `emt gate`.
 
-mod calibration;
-mod datasets;
-mod history;
+mod finished;
 mod next;
 mod output;
-mod recorded;
-mod run_names;
 mod sequential;
 
 use std::collections::BTreeSet;
@@ -16,11 +12,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use self::calibration::CalibrationOptions;
-use super::comparison::{ComparisonOptions, RecordedRun};
+pub(super) use self::finished::decide;
+pub(super) use self::next::Given;
+use super::comparison_options::ComparisonOptions;
 use super::eval::EvalOptions;
+use super::{results, tuned_on};
 use crate::gate::{self, Policy};
 use crate::record;
+use crate::study::{Attempts, Calibrations, Decide, DecisionRules, RecordedRun};
 
 /// Flags of `emt gate`.
 #[derive(Args, Debug)]
@@ -80,6 +79,18 @@ pub(super) struct RuleOptions {
     history: Option<PathBuf>,
 }
 
+/// Where the judge was measured.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Calibration")]
+struct CalibrationOptions {
+    /// What `emt judge calibrate` measured on answers of the baseline
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    calibration_baseline: Option<PathBuf>,
+    /// What `emt judge calibrate` measured on answers of the candidate
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    calibration_candidate: Option<PathBuf>,
+}
+
 /// Where the decision goes.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Output")]
@@ -123,9 +134,47 @@ pub(super) fn run(args: &GateArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         bail!("there is nothing to decide on; hint: --baseline RUN --candidate RUN, or --model DIR --adapter DIR");
     };
     let runs = [RecordedRun::open(baseline)?, RecordedRun::open(candidate)?];
-    let decision = recorded::decide(args, policy, runs, quiet, err)?;
+    let candidate = runs[1].name.clone();
+    let request = Decide {
+        runs,
+        rules: args.decision_rules(policy)?,
+        datasets: args.options.datasets.as_deref().map(names),
+        tuned_on: tuned_on::parts(args.options.tuned_on.as_deref(), &[&candidate])?,
+    };
+    let decision = finished::decide(request, &args.given(), args.output.out.as_deref(), quiet, err)?;
     output::write(&args.output, &decision, out)?;
     Ok(decision.exit_code)
+}
+
+impl GateArgs {
+    /// What the next command repeats.
+    fn given(&self) -> Given<'_> {
+        Given {
+            allow_different: &self.comparison.allow_different,
+            places: &self.options.places,
+            limit: self.options.limit,
+            has_policy: self.rules.policy.is_some(),
+        }
+    }
+
+    /// What is decided by.
+    fn decision_rules(&self, policy: Policy) -> Result<DecisionRules> {
+        let attempts = match (&self.rules.history, self.rules.attempt) {
+            (Some(dir), _) => Attempts::CountedIn(dir.clone()),
+            (None, Some(attempt)) => Attempts::Number(attempt),
+            (None, None) => Attempts::Alone,
+        };
+        let CalibrationOptions { calibration_baseline, calibration_candidate } = &self.calibration;
+        Ok(DecisionRules {
+            policy,
+            policy_file: self.rules.policy.clone(),
+            attempts,
+            allows_same: self.rules.allow_same,
+            allow_different: self.comparison.allow_different.clone(),
+            calibrations: Calibrations::read(calibration_baseline.as_deref(), calibration_candidate.as_deref())?,
+            catalog: self.options.places.catalog()?,
+        })
+    }
 }
 
 fn read_policy(rules: &RuleOptions) -> Result<Policy> {
@@ -133,7 +182,7 @@ fn read_policy(rules: &RuleOptions) -> Result<Policy> {
     Policy::parse(&record::read_text(path)?).with_context(|| format!("in the policy `{}`", path.display()))
 }
 
-pub(super) fn names(list: Option<&str>) -> BTreeSet<String> {
-    let names = list.into_iter().flat_map(|list| list.split(','));
-    names.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+/// The names of a list with commas.
+fn names(list: &str) -> BTreeSet<String> {
+    results::list(list).map(str::to_owned).collect()
 }

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::GateArgs;
-use crate::cli::comparison::RecordedRun;
+use crate::cli::data::Places;
 use crate::cli::recorded_command::RecordedCommand;
-use crate::cli::results::{self, quoted};
+use crate::cli::results;
 use crate::compare::SAMPLES;
 use crate::dataset::available;
+use crate::domain::text::quoted;
 use crate::gate::{DatasetDecision, Decision, NextStep, Policy, ReasonCode, Verdict};
 use crate::stats::{PairedCounts, n_to_decide};
+use crate::study::RecordedRun;
 
 /// Numbers of pairs are told in multiples of this: they are estimates.
 const N_ROUND: usize = 50;
@@ -20,8 +21,20 @@ const N_ROUND: usize = 50;
 /// What the looks of a sequential design cost at most (O'Brien-Fleming's boundaries, up to 8 looks).
 const SEQUENTIAL_INFLATION: f64 = 1.05;
 
+/// What was asked for, as far as the next command repeats it.
+pub(in crate::cli) struct Given<'a> {
+    /// The fields that may differ.
+    pub(in crate::cli) allow_different: &'a [String],
+    /// Where datasets are.
+    pub(in crate::cli) places: &'a Places,
+    /// Images per dataset, at most.
+    pub(in crate::cli) limit: Option<usize>,
+    /// Whether a file has the policy.
+    pub(in crate::cli) has_policy: bool,
+}
+
 /// Where the runs and their decision lie.
-pub(super) struct Places<'a> {
+pub(super) struct Found<'a> {
     /// Baseline and candidate.
     pub runs: [&'a Path; 2],
     /// The decision, where it is written to a file.
@@ -32,21 +45,17 @@ pub(super) struct Places<'a> {
 
 /// After a gate on finished runs.
 pub(super) fn of_recorded(
-    args: &GateArgs,
+    given: &Given<'_>,
     policy: &Policy,
     runs: [&RecordedRun; 2],
-    history_file: Option<PathBuf>,
+    decision_file: Option<PathBuf>,
     decision: &Decision,
 ) -> Result<Vec<NextStep>> {
-    let places = Places {
-        runs: [runs[0].dir(), runs[1].dir()],
-        decision: args.output.out.clone().or(history_file),
-        tuned_on: &runs[1].tuned_on(),
-    };
+    let found = Found { runs: runs.map(RecordedRun::dir), decision: decision_file, tuned_on: &runs[1].tuned_on() };
     match decision.decision {
-        Verdict::Fail => Ok(vec![report(args, &places, tuned_on_flag(policy, places.tuned_on), false)]),
+        Verdict::Fail => Ok(vec![report(given, &found, tuned_on_flag(policy, found.tuned_on), false)]),
         Verdict::Inconclusive => {
-            let at_hand = images_at_hand(args, runs, decision)?;
+            let at_hand = images_at_hand(given, runs, decision)?;
             let commands = commands(runs).unwrap_or_default();
             // Some images that were evaluated have no partner, and so will some of those to come.
             let n_evaluated = runs.map(limit).into_iter().flatten().max().unwrap_or(0);
@@ -60,17 +69,17 @@ pub(super) fn of_recorded(
 
 /// After a gate that evaluates; `at_hand` are the images that each dataset could give.
 pub(super) fn of_sequence(
-    args: &GateArgs,
+    given: &Given<'_>,
     policy: &Policy,
-    places: &Places<'_>,
+    found: &Found<'_>,
     at_hand: &BTreeMap<String, usize>,
     decision: &Decision,
 ) -> Vec<NextStep> {
     let is_relative = decision.datasets.iter().any(|dataset| policy.of(&dataset.dataset).relative_margin.is_some());
     match decision.decision {
-        Verdict::Fail => vec![report(args, places, tuned_on_flag(policy, places.tuned_on), is_relative)],
+        Verdict::Fail => vec![report(given, found, tuned_on_flag(policy, found.tuned_on), is_relative)],
         Verdict::Inconclusive => {
-            let longer = |n: usize, told: String| longer_sequence(args, policy, decision, n, told);
+            let longer = |n: usize, told: String| longer_sequence(given, policy, decision, n, told);
             let again = |told| vec![NextStep { message: told, command: Some(results::command_line()) }];
             undecided(policy, decision, at_hand, &longer, &again)
         }
@@ -85,16 +94,16 @@ fn tuned_on_flag(policy: &Policy, by_run: &BTreeSet<String>) -> Option<String> {
 }
 
 /// What shows the losses image by image. A relative margin asks the baseline about more images than the candidate.
-fn report(args: &GateArgs, places: &Places<'_>, tuned_on: Option<String>, has_unpaired: bool) -> NextStep {
+fn report(given: &Given<'_>, found: &Found<'_>, tuned_on: Option<String>, has_unpaired: bool) -> NextStep {
     let path = |path: &Path| quoted(&path.display().to_string());
-    let [baseline, candidate] = places.runs.map(path);
+    let [baseline, candidate] = found.runs.map(path);
     let mut command = format!("emt report {candidate} --baseline {baseline}");
     let mut message = "what was lost, class by class and image by image".to_owned();
-    match &places.decision {
+    match &found.decision {
         Some(file) => command.push_str(&format!(" --decision {}", path(file))),
         None => message.push_str(" (--out FILE keeps the decision, and --decision FILE puts it into the report)"),
     }
-    let mut allowed = args.comparison.allow_different.clone();
+    let mut allowed = given.allow_different.to_vec();
     if has_unpaired && !allowed.iter().any(|field| field == SAMPLES) {
         allowed.push(SAMPLES.to_owned());
     }
@@ -104,7 +113,7 @@ fn report(args: &GateArgs, places: &Places<'_>, tuned_on: Option<String>, has_un
     if let Some(list) = tuned_on {
         command.push_str(&format!(" --tuned-on {}", quoted(&list)));
     }
-    if let Some(file) = &args.options.places.datasets_file {
+    if let Some(file) = &given.places.datasets_file {
         command.push_str(&format!(" --datasets-file {}", path(file)));
     }
     NextStep { message, command: Some(command) }
@@ -211,8 +220,8 @@ fn size(dataset: &DatasetDecision, min_pairs: usize, wanted: Option<usize>, at_h
 
 /// By dataset, the images that evaluating on could use: the published number, or what was used where nothing limited it.
 /// What is not known is left out.
-fn images_at_hand(args: &GateArgs, runs: [&RecordedRun; 2], decision: &Decision) -> Result<BTreeMap<String, usize>> {
-    let places = &args.options.places;
+fn images_at_hand(given: &Given<'_>, runs: [&RecordedRun; 2], decision: &Decision) -> Result<BTreeMap<String, usize>> {
+    let places = given.places;
     let catalog = available(&places.catalog()?, &places.roots());
     let is_limited = |run: &RecordedRun| run.manifest.environment.contains_key("limit");
     let is_unlimited = !runs.into_iter().any(is_limited);
@@ -270,19 +279,18 @@ fn asked_again(commands: &[RecordedCommand], told: String) -> Vec<NextStep> {
 }
 
 /// The same gate with a larger `--limit`, and with a larger `max_pairs` in the policy where that is what ends it.
-fn longer_sequence(args: &GateArgs, policy: &Policy, decision: &Decision, n: usize, told: String) -> Vec<NextStep> {
+fn longer_sequence(given: &Given<'_>, policy: &Policy, decision: &Decision, n: usize, told: String) -> Vec<NextStep> {
     let is_capped = |dataset: &&DatasetDecision| {
         dataset.decision == Verdict::Inconclusive && policy.of(&dataset.dataset).max_pairs < n
     };
     let is_policy_too_small = decision.datasets.iter().any(|dataset| is_capped(&dataset));
-    let mut command = results::command_line();
+    let command = RecordedCommand::of_this_process();
+    let is_limited = given.limit.is_some_and(|limit| limit < n);
+    let mut command = if is_limited { command.with_limit(n) } else { command }.text();
     let mut message = told;
-    if args.options.limit.is_some_and(|limit| limit < n) {
-        command.push_str(&format!(" --limit {n}"));
-    }
     if is_policy_too_small {
         message.push_str(&format!(": `max_pairs = {n}` in the policy allows this number"));
-        if args.rules.policy.is_none() {
+        if !given.has_policy {
             message.push_str(" (`emt gate --print-policy > policy.toml` writes one)");
             command.push_str(" --policy policy.toml");
         }

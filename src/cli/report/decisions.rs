@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::RecordedRun;
 use crate::compare::CandidateComparison;
 use crate::gate::{DECISION_SCHEMA, Decision, ReasonCode, RunName};
 use crate::record;
+use crate::study::RecordedRun;
 
 /// The decisions of the report's candidates, in their order.
-pub(super) struct Decisions {
+pub(in crate::cli) struct Decisions {
     given: Vec<(PathBuf, Decision)>,
 }
 

@@ -1,5 +1,6 @@
 //! `emt report`.
 
+mod comparison;
 mod decisions;
 mod stages;
 mod summaries;
@@ -10,22 +11,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
-use self::decisions::Decisions;
-use self::summaries::Summaries;
-use super::comparability;
-use super::comparison::{self, ComparisonOptions, RecordedRun, Rules};
+pub(super) use self::comparison::ComparisonRequest;
+pub(super) use self::decisions::Decisions;
+use super::comparison_options::ComparisonOptions;
 use super::data::Places;
 use super::exit_code;
 use super::gallery::{Gallery, N_ERRORS_SHOWN, Wanted};
 use super::hub_options::HubOptions;
 use super::reading::ColumnOptions;
 use super::results::{self, ChartOptions, Results};
-use crate::chart::{self, ComparisonCharts};
-use crate::compare::{self, Comparison, DEFAULT_MARGIN, Summary};
+use super::tuned_on;
 use crate::dataset::DatasetHub;
 use crate::finetune::Curve;
 use crate::record;
-use crate::report::{self, CandidateReport, ComparisonReport, DecisionBrief, GalleryImage, StageReport};
+use crate::report::{self, StageReport};
+use crate::study::{self, RecordedRun};
 
 /// Flags of `emt report`.
 #[derive(Args, Debug)]
@@ -96,10 +96,8 @@ enum ReportFormat {
     Markdown,
 }
 
-const PNG_WIDTH_PX: u32 = 1600;
-
 /// Lost images that are shown of a candidate, where nobody says how many.
-const N_LOST_SHOWN: usize = 200;
+pub(super) const N_LOST_SHOWN: usize = 200;
 
 impl ReportArgs {
     /// Which images are shown, `n` where nobody says how many.
@@ -130,7 +128,7 @@ pub(super) fn run(args: &ReportArgs, quiet: bool, out: &mut dyn Write, err: &mut
 fn report_each(args: &ReportArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<()> {
     let mut runs = Vec::with_capacity(args.runs.len());
     for dir in &args.runs {
-        runs.push((results::name_of(dir), results::read_run(dir)?));
+        runs.push((record::run_name(dir), results::read_run(dir)?));
     }
     let into: Vec<PathBuf> = args
         .runs
@@ -185,44 +183,29 @@ fn compare_runs(
             bail!("{flag} is given {n} times for {} runs; hint: once for each", args.runs.len());
         }
     }
-    let before = RecordedRun::open(baseline)?;
-    let mut after: Vec<RecordedRun> = args.runs.iter().map(|dir| RecordedRun::open(dir)).collect::<Result<_>>()?;
-    comparison::make_names_differ(&mut after, &args.runs);
-    let decisions = Decisions::read(&args.decision, &before, &after)?;
-    let tuned_on = comparison::tuned_on(args.tuned_on.as_deref(), &after)?;
-    let rules = Rules {
-        tuned_on: &tuned_on,
-        ignored: &|name| decisions.leave_out(name),
-        options: &args.comparison,
-        places: &args.places,
+    let baseline = RecordedRun::open(baseline)?;
+    let mut candidates: Vec<RecordedRun> = args.runs.iter().map(|dir| RecordedRun::open(dir)).collect::<Result<_>>()?;
+    study::make_names_differ(&mut candidates, &args.runs);
+    let names: Vec<&str> = candidates.iter().map(|run| run.name.as_str()).collect();
+    let said = tuned_on::parts(args.tuned_on.as_deref(), &names)?;
+    let dir = args.out.clone().unwrap_or_else(|| default_folder(&baseline, &candidates));
+    let request = ComparisonRequest {
+        decisions: Decisions::read(&args.decision, &baseline, &candidates)?,
+        tuned_on: study::tuned_on::of_candidates(&said, &candidates),
+        curves: args.finetune.iter().map(|dir| read_curve(dir)).collect::<Result<_>>()?,
+        baseline,
+        candidates,
+        allow_different: &args.comparison.allow_different,
+        charts: args.charts.options(),
+        title: &args.title,
+        dir: &dir,
     };
-    let mut summaries = Summaries::new(1 + after.len());
-    let run_names: Vec<&str> = std::iter::once(&before).chain(&after).map(|run| run.name.as_str()).collect();
-    let compared = comparison::compare(&before, &after, &rules, &mut |passing| match passing.is_recoded {
-        true => summaries.add(passing.run, run_names[passing.run], passing.spec, passing.trials),
-        false => Ok(()),
-    })?;
-    let mut warnings = oddities(&before, after.iter())?;
-    warnings.extend(decisions.check_numbers(&compared.candidates)?);
+    let hub = args.hub.datasets(quiet, err)?;
+    let (compared, warnings) = request.write(args.images(N_LOST_SHOWN, &hub))?;
+    drop(hub);
     for warning in warnings.iter().filter(|_| !quiet) {
         writeln!(err, "warning: {warning}")?;
     }
-    let mut summaries = summaries.finish();
-    for (summary, run) in summaries.iter_mut().zip(std::iter::once(&before).chain(&after)) {
-        summary.model.server_flips = results::server_flips(&run.manifest);
-    }
-    let curves = args.finetune.iter().map(|dir| read_curve(dir)).collect::<Result<Vec<Curve>>>()?;
-    let dir = args.out.clone().unwrap_or_else(|| default_folder(&before, &after));
-    let margin = decisions.margin().unwrap_or(DEFAULT_MARGIN);
-    let decisions: Vec<DecisionBrief> = decisions.all().map(report::decision_brief).collect();
-    let texts = Texts { decisions: &decisions, margin, warnings: &warnings };
-    let hub = args.hub.datasets(quiet, err)?;
-    let gallery = Gallery::open(args.images(N_LOST_SHOWN, &hub), after.iter().map(|run| &run.manifest))?;
-    drop(hub);
-    for warning in gallery.warnings.iter().filter(|_| !quiet) {
-        writeln!(err, "warning: {warning}")?;
-    }
-    write_comparison(args, &compared, &summaries, &gallery, &curves, texts, &dir)?;
     match args.format {
         ReportFormat::Table => write!(out, "{}", report::comparison_table(&compared))?,
         ReportFormat::Json => write!(out, "{}", report::comparison_json(&compared))?,
@@ -234,118 +217,6 @@ fn compare_runs(
             "{}: report.html, report.md, comparison.json, comparison.csv, lost.csv, gained.csv and charts",
             dir.display()
         )?;
-    }
-    Ok(())
-}
-
-/// What of the runs was changed after they ended, and which of them are one and the same model.
-fn oddities<'a>(before: &RecordedRun, after: impl Iterator<Item = &'a RecordedRun>) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    found.extend(before.digest()?.1);
-    for run in after {
-        found.extend(run.digest()?.1);
-        let differences = compare::field_differences(&before.manifest.comparable, &run.manifest.comparable);
-        let specs = [&before.manifest.spec, &run.manifest.spec];
-        if is_one_run(before, run)? {
-            found.push(format!(
-                "baseline `{}` and candidate `{}` are the same model, and one and the same run; nothing could be found \
-                 forgotten; hint: --baseline takes the run of the model before fine-tuning",
-                before.name, run.name
-            ));
-            continue;
-        }
-        found.extend(comparability::same_model([&before.name, &run.name], specs, &differences));
-    }
-    Ok(found)
-}
-
-/// Whether two folders hold the same trials of the same specification.
-fn is_one_run(before: &RecordedRun, after: &RecordedRun) -> Result<bool> {
-    Ok(before.manifest.identity == after.manifest.identity && before.digest()?.0 == after.digest()?.0)
-}
-
-/// What stands in a report beside the numbers.
-#[derive(Clone, Copy)]
-struct Texts<'a> {
-    /// By candidate, what was decided.
-    decisions: &'a [DecisionBrief],
-    /// What the forest shows beside the falls.
-    margin: f64,
-    warnings: &'a [String],
-}
-
-fn write_comparison(
-    args: &ReportArgs,
-    compared: &Comparison,
-    summaries: &[Summary],
-    gallery: &Gallery,
-    curves: &[Curve],
-    texts: Texts<'_>,
-    dir: &Path,
-) -> Result<()> {
-    let Some((of_baseline, summaries)) = summaries.split_first() else { bail!("the baseline has no summary") };
-    let afters: Vec<&Summary> = summaries.iter().collect();
-    let charts = ComparisonCharts::draw(compared, of_baseline, &afters, args.charts.options(), Some(texts.margin));
-    let mut pictures: Vec<Vec<GalleryImage>> = Vec::with_capacity(compared.candidates.len());
-    for candidate in &compared.candidates {
-        pictures.push(gallery.of(candidate)?);
-    }
-    let warnings: Vec<String> = texts.warnings.iter().chain(&gallery.warnings).cloned().collect();
-    let candidates: Vec<CandidateReport> = summaries
-        .iter()
-        .zip(&pictures)
-        .enumerate()
-        .map(|(index, (after, gallery))| CandidateReport {
-            after,
-            gallery,
-            curve: curves.get(index),
-            decision: texts.decisions.get(index),
-        })
-        .collect();
-    let report = ComparisonReport {
-        title: &args.title,
-        comparison: compared,
-        before: of_baseline,
-        candidates: &candidates,
-        charts: &charts,
-        stages: None,
-        warnings: &warnings,
-        command: &results::command_line(),
-    };
-    write_charts(&charts, compared, dir)?;
-    for (name, text) in [
-        ("comparison.json", report::comparison_json(compared)),
-        ("comparison.csv", report::comparison_csv(compared)),
-        ("lost.csv", report::lost_csv(compared)),
-        ("gained.csv", report::gained_csv(compared)),
-        ("report.md", report::comparison_markdown(&report)),
-        ("report.html", report::comparison_html(&report)),
-    ] {
-        record::write_file(dir, name, text.as_bytes())?;
-    }
-    Ok(())
-}
-
-/// `rose.svg` is the one candidate's, or all of them side by side; of several each also has charts of its own.
-fn write_charts(charts: &ComparisonCharts, compared: &Comparison, dir: &Path) -> Result<()> {
-    let (Some(first_rose), Some(first_transitions)) = (charts.roses.first(), charts.transitions.first()) else {
-        bail!("there is no candidate to draw");
-    };
-    let rose = charts.small_multiples.as_ref().unwrap_or(first_rose);
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    for (name, svg) in [("rose", rose), ("transitions", first_transitions), ("forest", &charts.forest)] {
-        files.push((format!("{name}.svg"), svg.wide.clone().into_bytes()));
-        files.push((format!("{name}.png"), chart::png(&svg.wide, PNG_WIDTH_PX)?));
-    }
-    if compared.candidates.len() > 1 {
-        for (index, candidate) in compared.candidates.iter().enumerate() {
-            let name = &candidate.run;
-            files.push((format!("rose-{name}.svg"), charts.roses[index].wide.clone().into_bytes()));
-            files.push((format!("transitions-{name}.svg"), charts.transitions[index].wide.clone().into_bytes()));
-        }
-    }
-    for (name, bytes) in files {
-        record::write_file(dir, &name, &bytes)?;
     }
     Ok(())
 }

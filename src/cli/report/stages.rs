@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::super::comparability;
-use super::super::comparison::{ComparisonOptions, RecordedRun};
+use super::super::comparison_options::ComparisonOptions;
 use super::summaries::Summaries;
 use crate::compare::Summary;
 use crate::report::{Stage, StageReport};
 use crate::stats::StageMatrix;
+use crate::study::{RecordedRun, comparability};
 
 /// Reads the runs of all stages and computes the matrix.
 pub(super) fn read(texts: &[String], options: &ComparisonOptions) -> Result<StageReport> {

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use crate::cli::results;
 use crate::compare::Summary;
 use crate::domain::{RunSpec, Trial};
+use crate::study;
 
 /// By run, the summary of what has come so far.
 pub(super) struct Summaries(Vec<Option<Summary>>);
@@ -17,7 +17,7 @@ impl Summaries {
 
     /// Adds the trials of one dataset, of which alone `spec` speaks, to the run of that number.
     pub fn add(&mut self, run: usize, name: &str, spec: &RunSpec, trials: &[Trial]) -> Result<()> {
-        let part = results::summary(name, spec, trials, None)?;
+        let part = study::summary(name, spec, trials, None)?;
         self.0[run] = Some(match self.0[run].take() {
             None => part,
             Some(whole) => joined(whole, part),

@@ -100,11 +100,10 @@ fn write_decision(body: &mut String, decision: &DecisionBrief) {
 
 fn write_overview(body: &mut String, report: &ComparisonReport<'_>, figures: &mut Figures) {
     section(body, "overview", "Overview");
-    figures.write(body, &report.charts.forest, "The same numbers stand in the table below.");
+    let mut charts = report.charts.overview();
+    charts.by_ref().take(1).for_each(|figure| figures.write(body, &figure.drawn, &figure.caption));
     write_table(body, &tables::falls(report.comparison));
-    if let Some(multiples) = &report.charts.small_multiples {
-        figures.write(body, multiples, "All checkpoints on one scale; the numbers stand in the table above.");
-    }
+    charts.for_each(|figure| figures.write(body, &figure.drawn, &figure.caption));
     body.push_str("</section>\n");
 }
 
@@ -145,16 +144,8 @@ fn write_candidate(
         body.push_str("<h3>Settings of its own</h3>\n");
         write_table(body, &tables::settings(candidate));
     }
-    if let Some(rose) = report.charts.roses.get(index) {
-        figures.write(
-            body,
-            rose,
-            &format!(
-                "Left half of a petal: before; right half: after; the {} behind. The numbers stand in the table below.",
-                words::encoder_noun(&with.after.encoder)
-            ),
-        );
-    }
+    let mut charts = report.charts.of_candidate(index);
+    charts.by_ref().take(1).for_each(|(_, figure)| figures.write(body, &figure.drawn, &figure.caption));
     write_table(body, &tables::overview(candidate, with.after));
     if let Some(curve) = with.curve
         && let Some(chart) = LineChart::of_curve(curve)
@@ -162,9 +153,7 @@ fn write_candidate(
         figures.write(body, &Drawn::lines(&chart), "Accuracy on held-out images after each epoch of the fine-tune.");
         write_folded_table(body, &tables::curve(curve));
     }
-    if let Some(transitions) = report.charts.transitions.get(index) {
-        figures.write(body, transitions, "The same numbers stand under “What became of the images” of each dataset.");
-    }
+    charts.for_each(|(_, figure)| figures.write(body, &figure.drawn, &figure.caption));
     let n_datasets: usize = report.comparison.candidates.iter().map(|one| one.datasets.len()).sum();
     let open = if n_datasets <= N_UNFOLDED_MAX { " open" } else { "" };
     for (place, dataset) in candidate.datasets.iter().enumerate() {

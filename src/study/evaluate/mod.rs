@@ -15,7 +15,7 @@ pub use self::comparator::{ComparatorChoice, ComparatorRequest};
 pub use self::folders::{BASE_NAME, LOGPROB_TOLERANCE, logprobs_apart, probe_logprobs};
 pub use self::respondents::RespondentRequest;
 use self::respondents::{Asked, Wanted};
-use crate::compare::{self, Summary, SummaryInput};
+use crate::compare::{self, ServerFlips, Summary, SummaryInput};
 use crate::dataset::Dataset;
 use crate::domain::{Computing, LabelSet, Mode, Outcome, RunId, RunSpec, Trial};
 use crate::eval::SubjectsRequest;
@@ -370,16 +370,8 @@ impl EvaluatedRun {
     /// # Errors
     /// The specification contradicts itself.
     pub fn summary(&self) -> Result<Summary> {
-        let judged = eval::judged_datasets(&self.spec)?;
-        let is_certain = |trial: &Trial| {
-            let place = self.spec.datasets.iter().position(|dataset| dataset.dataset == trial.dataset)?;
-            let label = judged[place].labels.index_of(&trial.label)?;
-            Some(judged[place].grader.grade(label, trial.text()?).certain)
-        };
         let name = self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let uncertain_share = compare::uncertain_share(&self.trials, is_certain);
-        let input = SummaryInput { run: &name, uncertain_share, server_flips: None };
-        Ok(compare::summarise(&input, &self.spec, &self.trials))
+        summary(&name, &self.spec, &self.trials, None)
     }
 
     /// Correct over scored of the model's generated answers on all datasets; `None` where nothing was scored.
@@ -395,4 +387,19 @@ impl EvaluatedRun {
         let n_correct = scored.iter().filter(|&&is_correct| is_correct).count();
         (!scored.is_empty()).then(|| n_correct as f64 / scored.len() as f64)
     }
+}
+
+/// All numbers of the run of this name; `server_flips` is what became of samples that its server was asked about again.
+///
+/// # Errors
+/// The specification contradicts itself.
+pub fn summary(run: &str, spec: &RunSpec, trials: &[Trial], server_flips: Option<ServerFlips>) -> Result<Summary> {
+    let judged = eval::judged_datasets(spec)?;
+    let is_certain = |trial: &Trial| {
+        let place = spec.datasets.iter().position(|dataset| dataset.dataset == trial.dataset)?;
+        let label = judged[place].labels.index_of(&trial.label)?;
+        Some(judged[place].grader.grade(label, trial.text()?).certain)
+    };
+    let input = SummaryInput { run, uncertain_share: compare::uncertain_share(trials, is_certain), server_flips };
+    Ok(compare::summarise(&input, spec, trials))
 }

@@ -10,7 +10,7 @@ use super::checkpoint::{Checkpoint, Files};
 use crate::assets::embedded::{self as assets, MINIATURE, MiniatureCheckpoint, WITHOUT_MINIATURE};
 
 /// What a person calls the miniature.
-const EMBEDDED: &str = "embedded";
+pub const EMBEDDED: &str = "embedded";
 
 /// Which of the miniature's two checkpoints the word `embedded` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,7 @@ pub use canonical::{
     is_computed_buffer,
 };
 pub use checkpoint::{Checkpoint, config_hash, read_text_file};
-pub use embedded::{Miniature, is_embedded, open_checkpoint};
+pub use embedded::{EMBEDDED, Miniature, is_embedded, open_checkpoint};
 pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
 pub(in crate::model) use notes::{MODELFILE, SWIFT_ARGUMENTS};
 pub use notes::{SwiftArguments, TrainerNotes};

@@ -1,19 +1,18 @@
 //! Earlier decisions on the same test data.
-#![expect(clippy::disallowed_methods, reason = "lists the user's folder of decisions")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::RuleOptions;
+use super::Attempts;
 use super::run_names::is_same_candidate;
 use crate::gate::{DECISION_SCHEMA, DatasetDecision, Decision, ReasonCode, RunName};
 use crate::record;
-use crate::report;
 
 /// Which attempt this is, and where it is remembered.
-pub(super) struct History {
+#[derive(Debug)]
+pub struct History {
     /// From 1; `None` where attempts are not counted.
     pub attempt: Option<u64>,
     /// The folder, and the name of this decision's file in it.
@@ -26,8 +25,12 @@ impl History {
     /// number.
     ///
     /// Whatever the baseline was and however the candidate was asked: what wears out is the test data.
-    pub fn open(rules: &RuleOptions, [baseline, candidate]: &[RunName; 2], datasets: &[String]) -> Result<Self> {
-        let Some(dir) = &rules.history else { return Ok(Self { attempt: rules.attempt, file: None }) };
+    pub(super) fn open(attempts: &Attempts, [baseline, candidate]: &[RunName; 2], datasets: &[String]) -> Result<Self> {
+        let dir = match attempts {
+            Attempts::Alone => return Ok(Self { attempt: None, file: None }),
+            Attempts::Number(attempt) => return Ok(Self { attempt: Some(*attempt), file: None }),
+            Attempts::CountedIn(dir) => dir,
+        };
         let known = decisions(dir)?;
         let of_dataset = |dataset: &String| {
             let on_it: Vec<&Decision> =
@@ -44,10 +47,13 @@ impl History {
         self.file.as_ref().map(|(dir, name)| dir.join(name))
     }
 
-    /// Adds the decision to the folder.
-    pub fn add(&self, decision: &Decision) -> Result<()> {
+    /// Adds the decision, as JSON, to the folder.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&self, decision_json: &str) -> Result<()> {
         if let Some((dir, name)) = &self.file {
-            record::write_file(dir, name, report::decision_json(decision).as_bytes())?;
+            record::write_file(dir, name, decision_json.as_bytes())?;
         }
         Ok(())
     }
@@ -115,19 +121,7 @@ fn file_name(
 
 fn decisions(dir: &Path) -> Result<Vec<(PathBuf, Decision)>> {
     let reading = || format!("failed to read the history `{}`", dir.display());
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(reading),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(reading)?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
+    let paths = record::json_files(dir).with_context(reading)?;
     let mut decisions = Vec::with_capacity(paths.len());
     for path in paths {
         let text = record::read_text(&path)?;

@@ -5,13 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::{Map, Value};
 
-use crate::cli::comparison::RecordedRun;
-use crate::cli::results;
 use crate::compare;
 use crate::domain::RunSpec;
 use crate::eval::SERVER;
 use crate::gate::RunName;
-use crate::record::{self, TrialsDigest};
+use crate::record::{self, TrialsDigest, run_name};
+use crate::study::recorded_run::RecordedRun;
 use crate::study::{LOGPROB_TOLERANCE, logprobs_apart, probe_logprobs};
 
 /// How [`RunName::model`] begins of a served model.
@@ -40,7 +39,7 @@ pub(super) fn of_planned(dir: &Path, spec: &RunSpec, server: Option<Value>) -> R
         earlier = recorded.earlier_identities();
         earlier.extend(Some(recorded.identity).filter(|recorded| *recorded != identity));
     }
-    RunName { earlier_identities: earlier, ..named(results::name_of(dir), identity, spec, &environment, digest) }
+    RunName { earlier_identities: earlier, ..named(run_name(dir), identity, spec, &environment, digest) }
 }
 
 fn named(

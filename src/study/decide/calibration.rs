@@ -4,45 +4,37 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::Args;
 use serde_json::Value;
 
-use crate::cli::comparison::{Passing, RecordedRun};
 use crate::compare::{Calibration, Interval, corrected_forgetting, outcome_pairs};
 use crate::domain::{Outcome, Trial};
 use crate::gate::Decision;
 use crate::record::{self, Manifest};
+use crate::study::compare::Passing;
+use crate::study::recorded_run::RecordedRun;
 
-/// Where the judge was measured.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Calibration")]
-pub(super) struct CalibrationOptions {
-    /// What `emt judge calibrate` measured on answers of the baseline
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
-    calibration_baseline: Option<PathBuf>,
-    /// What `emt judge calibrate` measured on answers of the candidate
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
-    calibration_candidate: Option<PathBuf>,
-}
-
-/// The calibrations that were given.
-pub(super) struct Calibrations {
+/// The calibrations that were given, with their files.
+#[derive(Clone, Debug, Default)]
+pub struct Calibrations {
     baseline: Option<(PathBuf, Calibration)>,
     candidate: Option<(PathBuf, Calibration)>,
 }
 
 impl Calibrations {
-    /// Reads the files.
-    pub fn read(options: &CalibrationOptions) -> Result<Self> {
-        let read = |path: &Option<PathBuf>| -> Result<Option<(PathBuf, Calibration)>> {
+    /// Reads the files of `emt judge calibrate`, of the baseline and of the candidate.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is no calibration.
+    pub fn read(baseline: Option<&Path>, candidate: Option<&Path>) -> Result<Self> {
+        let read = |path: Option<&Path>| -> Result<Option<(PathBuf, Calibration)>> {
             let Some(path) = path else { return Ok(None) };
-            Ok(Some((path.clone(), record::read_calibration(path)?)))
+            Ok(Some((path.to_owned(), record::read_calibration(path)?)))
         };
-        Ok(Self { baseline: read(&options.calibration_baseline)?, candidate: read(&options.calibration_candidate)? })
+        Ok(Self { baseline: read(baseline)?, candidate: read(candidate)? })
     }
 
     /// A calibration of another judge than the run's is refused.
-    pub fn check(&self, baseline: &RecordedRun, candidate: &RecordedRun) -> Result<()> {
+    pub(super) fn check(&self, baseline: &RecordedRun, candidate: &RecordedRun) -> Result<()> {
         for (calibration, run) in [(&self.baseline, baseline), (&self.candidate, candidate)] {
             if let Some((path, calibration)) = calibration {
                 calibration.check(&run.manifest.spec).with_context(|| named(path, &run.name))?;
@@ -52,7 +44,7 @@ impl Calibrations {
     }
 
     /// Whether the judge of a run was measured; of another run the decision doubts a judge that could not tell right from wrong.
-    pub fn doubt_unmeasured(&self, decision: &mut Decision, runs: [(&str, &Manifest); 2]) {
+    pub(super) fn doubt_unmeasured(&self, decision: &mut Decision, runs: [(&str, &Manifest); 2]) {
         for (calibration, (name, manifest)) in [&self.baseline, &self.candidate].into_iter().zip(runs) {
             let doubt = manifest.environment.get(record::JUDGE_DOUBT).and_then(Value::as_str);
             if let (None, Some(doubt)) = (calibration, doubt) {
@@ -66,7 +58,7 @@ impl Calibrations {
     }
 
     /// Corrects the falls between two runs of these outcomes.
-    pub fn corrections<'a>(&'a self, outcomes: &'a Outcomes) -> impl Fn(&str, f64) -> Option<Interval> + 'a {
+    pub(super) fn corrections<'a>(&'a self, outcomes: &'a Outcomes) -> impl Fn(&str, f64) -> Option<Interval> + 'a {
         let [baseline, candidate] =
             [&self.baseline, &self.candidate].map(|given| given.as_ref().map(|(_, calibration)| calibration));
         move |dataset, confidence| {

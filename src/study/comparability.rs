@@ -3,25 +3,24 @@
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use super::comparison::RecordedRun;
-use super::results::quoted;
+use super::recorded_run::RecordedRun;
 use crate::compare::{self, FieldDifference};
+use crate::domain::text::quoted;
 use crate::domain::{JudgeKind, JudgeSpec, RunSpec};
 use crate::taxonomy::RULES_VERSION;
 
-/// What differs between the runs and may; refuses runs that are unlike.
-pub(super) fn checked(
-    baseline: &RecordedRun,
-    candidate: &RecordedRun,
-    allowed: &[String],
-) -> Result<Vec<FieldDifference>> {
+/// What differs between the runs and may.
+///
+/// # Errors
+/// Something else differs.
+pub fn checked(baseline: &RecordedRun, candidate: &RecordedRun, allowed: &[String]) -> Result<Vec<FieldDifference>> {
     let differences = compare::field_differences(&baseline.manifest.comparable, &candidate.manifest.comparable);
     refuse_unlike(baseline, candidate, &differences, allowed)?;
     Ok(differences)
 }
 
 /// What is wrong with two runs of one and the same model, by their names and specifications; `None` of two models.
-pub(super) fn same_model(
+pub fn same_model(
     [baseline, candidate]: [&str; 2],
     specs: [&RunSpec; 2],
     differences: &[FieldDifference],
@@ -37,7 +36,10 @@ pub(super) fn same_model(
 }
 
 /// Refuses two runs of one and the same model.
-pub(super) fn refuse_same(names: [&str; 2], specs: [&RunSpec; 2], differences: &[FieldDifference]) -> Result<()> {
+///
+/// # Errors
+/// They are of one model.
+pub fn refuse_same(names: [&str; 2], specs: [&RunSpec; 2], differences: &[FieldDifference]) -> Result<()> {
     let Some(message) = same_model(names, specs, differences) else { return Ok(()) };
     let mend = match specs[1].model.served {
         Some(_) => "serve base and fine-tune under two names (--served-model BASE,CANDIDATE)",
@@ -137,7 +139,7 @@ fn judged_alike(baseline: &RecordedRun, candidate: &RecordedRun) -> String {
 }
 
 /// What differs between the runs and was allowed to, a line each.
-pub(super) fn allowed(differences: &[FieldDifference]) -> Vec<String> {
+pub fn allowed(differences: &[FieldDifference]) -> Vec<String> {
     let lines = |difference: &FieldDifference| match parameters(difference) {
         Some(lines) => lines.into_iter().map(|line| format!("{} differs: {line}", named(difference))).collect(),
         None => vec![told(difference)],

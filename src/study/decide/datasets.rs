@@ -5,31 +5,27 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{RuleOptions, names};
-use crate::cli::comparison::RecordedRun;
-use crate::cli::data::Places;
+use super::DecisionRules;
 use crate::compare::CandidateComparison;
+use crate::dataset::Catalog;
 use crate::domain::nearest;
 use crate::gate::Policy;
+use crate::study::recorded_run::RecordedRun;
 
 /// The datasets that somebody knows: those of the runs and of the catalog.
-pub(super) fn known<'a>(places: &Places, of_runs: impl Iterator<Item = &'a str>) -> Result<BTreeSet<String>> {
-    let catalog = places.catalog()?;
+pub(super) fn known<'a>(catalog: &Catalog, of_runs: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
     let mut known: BTreeSet<String> = catalog.names().map(str::to_owned).collect();
     known.extend(of_runs.map(str::to_owned));
-    Ok(known)
+    known
 }
 
 /// Refuses a policy and a `--tuned-on` that name a dataset that is not known: what they say of it would have no effect.
-pub(super) fn check(
-    policy: &Policy,
-    rules: &RuleOptions,
-    tuned_on: &BTreeSet<String>,
-    known: &BTreeSet<String>,
-) -> Result<()> {
-    policy.check_datasets(known, "neither the runs nor the catalog know").with_context(|| match &rules.policy {
-        Some(path) => format!("in the policy `{}`", path.display()),
-        None => "in the policy".to_owned(),
+pub(super) fn check(rules: &DecisionRules, tuned_on: &BTreeSet<String>, known: &BTreeSet<String>) -> Result<()> {
+    rules.policy.check_datasets(known, "neither the runs nor the catalog know").with_context(|| {
+        match &rules.policy_file {
+            Some(path) => format!("in the policy `{}`", path.display()),
+            None => "in the policy".to_owned(),
+        }
     })?;
     if let Some(name) = tuned_on.iter().find(|name| !known.contains(*name)) {
         bail!("--tuned-on {name}: neither the runs nor the catalog know this dataset{}", meant(name, known));
@@ -39,14 +35,13 @@ pub(super) fn check(
 
 /// The runs with only the datasets of `--datasets`, where it is given; in the order of the runs, whatever that of the flag.
 /// Returns what was left out.
-pub(super) fn keep_only(runs: &mut [RecordedRun; 2], list: Option<&str>) -> Result<BTreeSet<String>> {
-    let Some(list) = list else { return Ok(BTreeSet::new()) };
-    let asked = names(Some(list));
+pub(super) fn keep_only(runs: &mut [RecordedRun; 2], asked: Option<&BTreeSet<String>>) -> Result<BTreeSet<String>> {
+    let Some(asked) = asked else { return Ok(BTreeSet::new()) };
     if asked.is_empty() {
         bail!("--datasets names no dataset; hint: leave it out, and all of the baseline are decided on");
     }
     let mut kept = BTreeSet::new();
-    for text in &asked {
+    for text in asked {
         let name = &name_in_runs(text, &runs[0]);
         for run in runs.iter() {
             if !run.datasets().any(|known| known == name) {
@@ -88,16 +83,14 @@ fn meant(name: &str, known: &BTreeSet<String>) -> String {
 /// out, are told. Any other name is refused, and so is one whose last part is that of a compared dataset without rules:
 /// `mnist` beside `embedded/mnist`.
 pub(super) fn unchecked(
-    policy: &Policy,
-    rules: &RuleOptions,
-    places: &Places,
+    rules: &DecisionRules,
     compared: &BTreeSet<String>,
     left_out: &BTreeSet<String>,
 ) -> Result<Vec<String>> {
-    let catalog = places.catalog()?;
+    let DecisionRules { policy, catalog, .. } = rules;
     let named: BTreeSet<&str> = policy.named().collect();
     let last = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
-    let shown = rules.policy.as_ref().map_or_else(String::new, |path| format!(" `{}`", path.display()));
+    let shown = rules.policy_file.as_ref().map_or_else(String::new, |path| format!(" `{}`", path.display()));
     let mut warnings = Vec::new();
     for name in policy.ruled().filter(|name| !compared.contains(*name)) {
         let is_meant = |other: &&String| last(other) == last(name) && !named.contains(other.as_str());
