@@ -11,12 +11,11 @@ use super::plan::SampleWork;
 use super::respondent::{Asked, Respondent};
 use super::subjects::{AnsweredBatch, AnsweredSample, Answers, Failure, FromServer};
 use super::task::{Task, TaskId};
-use crate::api::{ChatError, ChatReply, ChatRequest, Part};
-use crate::dataset::{Dataset, png};
+use crate::api::{ChatError, ChatReply, ChatRequest, Message};
 use crate::domain::{Mode, N_SCORES_KEPT, RunId, RunSet, ScoredLabel, SplitReply};
 use crate::model::run::scoring::{ranking, shares};
-use crate::model::run::served::{LabelScoring, LabelTokens, Server, label_tokens, scores};
-use crate::model::run::subjects::{ImageAnswers, LabelChoice};
+use crate::model::run::served::{self, LabelScoring, LabelTokens, Server, label_tokens, scores};
+use crate::model::run::subjects::{ItemAnswers, LabelChoice};
 use crate::model::vision::preprocess::ImageInput;
 use crate::model::vision::zero_shot::{EmbeddedLabels, ZeroShot};
 
@@ -34,7 +33,6 @@ pub(super) struct ServedRespondent {
 
 /// What is asked about every image of a dataset.
 struct ServerQuestion {
-    text: String,
     labels: Vec<String>,
     for_encoder: Option<EmbeddedLabels>,
 }
@@ -57,7 +55,6 @@ impl Respondent for ServedRespondent {
             let labels: Vec<&str> = dataset.labels.names().collect();
             let embed = |encoder: &ZeroShot| encoder.embed(&question.captions, &labels);
             Ok(ServerQuestion {
-                text: question.prompt.text.clone(),
                 for_encoder: self.encoder.as_ref().map(embed).transpose()?,
                 labels: labels.into_iter().map(str::to_owned).collect(),
             })
@@ -79,13 +76,7 @@ impl Respondent for ServedRespondent {
         });
     }
 
-    fn ask_again(
-        &self,
-        run: RunId,
-        task: TaskId,
-        dataset: &Dataset,
-        positions: &[usize],
-    ) -> Result<Vec<Option<String>>> {
+    fn ask_again(&self, run: RunId, task: &Task, positions: &[usize]) -> Result<Vec<Option<String>>> {
         let client = self.server.client();
         let mut answers: Vec<Option<String>> = vec![None; positions.len()];
         let receive = |answers: &mut [Option<String>], wait| -> Result<()> {
@@ -98,13 +89,12 @@ impl Respondent for ServedRespondent {
             Ok(())
         };
         for (ticket, &position) in positions.iter().enumerate() {
-            let Ok(image) = dataset.read(position) else { continue };
-            let part = Part::png(&png(&image)?);
+            let Ok(item) = task.item(position) else { continue };
+            let messages = served::messages(&item)?;
             while client.n_outstanding() >= client.capacity() {
                 receive(&mut answers, WAIT)?;
             }
-            let question = &self.question(task).text;
-            let request = self.server.generate_request(run.place(), question, &part, self.max_new_tokens);
+            let request = self.server.generate_request(run.place(), &messages, self.max_new_tokens);
             client.submit(request, ticket as u64);
         }
         while client.n_outstanding() > 0 {
@@ -192,31 +182,31 @@ impl Desk<'_> {
         let task = batch.task;
         let (mut settled, mut for_encoder) = (Vec::new(), Vec::new());
         let mut n_done = 0;
-        for PreparedSample { work, image } in batch.samples {
+        for PreparedSample { work, item } in batch.samples {
             // What is under way is waited for; nothing is added to it.
             if (self.is_stopped)() {
                 return Ok(self.send(AnsweredBatch { task, samples: settled, n_done }));
             }
-            let image = match image {
-                Ok(image) => image,
+            let item = match item {
+                Ok(item) => item,
                 Err(unreadable) => {
                     n_done += 1;
                     settled.push(AnsweredSample { work, result: Err(unreadable) });
                     continue;
                 }
             };
-            if let Some(input) = image.for_encoder {
-                for_encoder.push((work, image.content.clone(), input));
+            if let Some(input) = item.for_encoder {
+                for_encoder.push((work, item.content.clone(), input));
             }
-            match image.part {
-                Some(Ok(part)) => {
-                    if self.submit(task, work, &image.content, &part)?.is_err() {
+            match item.messages {
+                Some(Ok(messages)) => {
+                    if self.submit(task, work, &item.content, &messages)?.is_err() {
                         return Ok(Err(Gone));
                     }
                 }
                 Some(Err(message)) => {
                     n_done += 1;
-                    settled.push(unsendable(work, image.content, &message));
+                    settled.push(unsendable(work, item.content, &message));
                 }
                 None => n_done += 1,
             }
@@ -237,28 +227,40 @@ impl Desk<'_> {
         let inputs: Vec<&ImageInput> = asked.iter().map(|(.., input)| input).collect();
         let ranked = encoder.rank(labels, &inputs)?;
         let answered = asked.into_iter().zip(ranked).map(|((work, content, _), ranking)| {
-            let answers = ImageAnswers { encoder: Some(ranking), ..ImageAnswers::default() };
+            let answers = ItemAnswers { encoder: Some(ranking), ..ItemAnswers::default() };
             AnsweredSample {
                 work,
-                result: Ok(Answers { content, answers, probed: Vec::new(), from_server: FromServer::default() }),
+                result: Ok(Answers {
+                    content,
+                    images: Vec::new(),
+                    answers,
+                    probed: Vec::new(),
+                    from_server: FromServer::default(),
+                }),
             }
         });
         Ok(answered.collect())
     }
 
     /// Sends all requests about one sample; takes replies in while the client is full.
-    fn submit(&mut self, task: TaskId, work: SampleWork, content: &str, image: &Part) -> Result<Result<(), Gone>> {
+    fn submit(
+        &mut self,
+        task: TaskId,
+        work: SampleWork,
+        content: &str,
+        messages: &[Message],
+    ) -> Result<Result<(), Gone>> {
         let (server, question) = (&self.asker.server, self.asker.question(task));
         let mut jobs: Vec<(RunId, Kind, ChatRequest)> = Vec::new();
         let mut labels = BTreeMap::new();
         for run in work.generate.iter() {
-            let request = server.generate_request(run.place(), &question.text, image, self.asker.max_new_tokens);
+            let request = server.generate_request(run.place(), messages, self.asker.max_new_tokens);
             jobs.push((run, Kind::Generate, request));
         }
         for run in work.score.iter() {
             let model = &server.models()[run.place()];
             let scoring = model.label_scoring.as_ref().context("the labels of a served model were not prepared")?;
-            let requests = scoring.requests(model, &question.text, image, &question.labels);
+            let requests = scoring.requests(model, messages, &question.labels);
             let is_by_label = matches!(scoring, LabelScoring::PromptLogprobs { .. });
             if is_by_label {
                 let tokens = vec![None; requests.len()];
@@ -337,7 +339,7 @@ impl Desk<'_> {
         };
         open.n_open -= 1;
         let n_done = usize::from(open.n_open == 0);
-        let mut answers = ImageAnswers::default();
+        let mut answers = ItemAnswers::default();
         let mut from_server = FromServer::default();
         let question = self.asker.question(open.task);
         match kind {
@@ -374,7 +376,7 @@ impl Desk<'_> {
         if n_done > 0 {
             self.samples.remove(&sample);
         }
-        let result = Ok(Answers { content, answers, probed: Vec::new(), from_server });
+        let result = Ok(Answers { content, images: Vec::new(), answers, probed: Vec::new(), from_server });
         Ok(Some((task, AnsweredSample { work, result }, n_done)))
     }
 }
@@ -462,6 +464,12 @@ fn unsendable(work: SampleWork, content: String, message: &str) -> AnsweredSampl
     let from_server = FromServer { held: Vec::new(), failed };
     AnsweredSample {
         work,
-        result: Ok(Answers { content, answers: ImageAnswers::default(), probed: Vec::new(), from_server }),
+        result: Ok(Answers {
+            content,
+            images: Vec::new(),
+            answers: ItemAnswers::default(),
+            probed: Vec::new(),
+            from_server,
+        }),
     }
 }

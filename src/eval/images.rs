@@ -9,12 +9,20 @@ use super::features::RunFeatures;
 use super::plan::SampleWork;
 use super::task::{Task, TaskId};
 use super::timing::{Stage, Stages};
-use crate::api::Part;
-use crate::dataset::{UnreadableImage, png};
-use crate::domain::RgbImage;
+use crate::api::Message;
+use crate::dataset::UnreadableImage;
+use crate::domain::{Item, RgbImage};
 use crate::model::run::features::TowerFeatures;
+use crate::model::run::served;
 use crate::model::run::subjects::BASE_VIEW;
 use crate::model::vision::preprocess::{ImageInput, ImageProcessor, Preprocessor};
+
+/// An item as the subjects see it.
+pub(super) struct PreparedItem {
+    /// [`Item::content`].
+    pub content: String,
+    pub images: Vec<PreparedImage>,
+}
 
 /// An image as the subjects see it.
 pub(super) struct PreparedImage {
@@ -28,12 +36,12 @@ pub(super) struct PreparedImage {
     pub known: TowerFeatures,
 }
 
-/// An image as a server and the encoder beside it see it.
+/// An item as a server and the encoder beside it see it.
 pub(super) struct PreparedForServer {
-    /// `blake3:…` of the decoded pixels.
+    /// [`Item::content`].
     pub content: String,
-    /// For the server, or why it cannot be sent; `None` where it is not asked.
-    pub part: Option<Result<Part, String>>,
+    /// The conversation for the server, or why it cannot be sent; `None` where it is not asked.
+    pub messages: Option<Result<Vec<Message>, String>>,
     /// For the encoder, where it is asked.
     pub for_encoder: Option<ImageInput>,
 }
@@ -41,7 +49,7 @@ pub(super) struct PreparedForServer {
 /// A sample on its way to whoever answers.
 pub(super) struct PreparedSample<I> {
     pub work: SampleWork,
-    pub image: Result<I, UnreadableImage>,
+    pub item: Result<I, UnreadableImage>,
 }
 
 /// A batch on its way to whoever answers.
@@ -50,11 +58,11 @@ pub(super) struct PreparedBatch<I> {
     pub samples: Vec<PreparedSample<I>>,
 }
 
-/// How images are prepared for the subjects.
+/// How items are prepared for the subjects.
 pub(super) trait Prepare: Sync {
-    /// A prepared image.
-    type Image: Send;
-    fn prepare(&self, image: &RgbImage, content: String, work: &SampleWork) -> Self::Image;
+    /// A prepared item.
+    type Item: Send;
+    fn prepare(&self, item: &Item<'_>, content: String, work: &SampleWork) -> Self::Item;
 }
 
 /// How images are prepared for each subject here.
@@ -70,9 +78,16 @@ pub(super) struct Preparation {
 }
 
 impl Prepare for Preparation {
-    type Image = PreparedImage;
+    type Item = PreparedItem;
 
-    fn prepare(&self, image: &RgbImage, content: String, work: &SampleWork) -> PreparedImage {
+    fn prepare(&self, item: &Item<'_>, content: String, work: &SampleWork) -> PreparedItem {
+        PreparedItem { content, images: item.images.iter().map(|image| self.image(image, work)).collect() }
+    }
+}
+
+impl Preparation {
+    fn image(&self, image: &RgbImage, work: &SampleWork) -> PreparedImage {
+        let content = image.content();
         let (base, asks_encoder) = (&self.views[BASE_VIEW], !work.encoder.is_empty());
         let apart = |encoder: &&Preprocessor| !base.agrees_with(encoder, image.width(), image.height());
         let for_encoder = self.encoder.as_ref().filter(|_| asks_encoder).filter(apart);
@@ -99,15 +114,15 @@ pub(super) struct ServerPreparation {
 }
 
 impl Prepare for ServerPreparation {
-    type Image = PreparedForServer;
+    type Item = PreparedForServer;
 
-    fn prepare(&self, image: &RgbImage, content: String, work: &SampleWork) -> PreparedForServer {
-        let part = || png(image).map(|bytes| Part::png(&bytes)).map_err(|error| format!("{error:#}"));
+    fn prepare(&self, item: &Item<'_>, content: String, work: &SampleWork) -> PreparedForServer {
+        let sent = || served::messages(item).map_err(|error| format!("{error:#}"));
         let for_encoder = self.encoder.as_ref().filter(|_| !work.encoder.is_empty());
         PreparedForServer {
             content,
-            part: (!work.models().is_empty()).then(part),
-            for_encoder: for_encoder.map(|encoder| encoder.prepare(image)),
+            messages: (!work.models().is_empty()).then(sent),
+            for_encoder: for_encoder.zip(item.images.first()).map(|(encoder, image)| encoder.prepare(image)),
         }
     }
 }
@@ -125,7 +140,7 @@ pub(super) const BATCHES_AHEAD: usize = 1;
 
 impl ImageSource<'_> {
     /// Lets `answer` take batches while a thread of its own reads and prepares images ahead of it.
-    pub fn ahead<P: Prepare>(&self, preparation: &P, answer: impl FnOnce(&Receiver<PreparedBatch<P::Image>>)) {
+    pub fn ahead<P: Prepare>(&self, preparation: &P, answer: impl FnOnce(&Receiver<PreparedBatch<P::Item>>)) {
         std::thread::scope(|scope| {
             let (sender, prepared) = sync_channel(BATCHES_AHEAD);
             scope.spawn(move || self.send(preparation, &sender));
@@ -134,19 +149,19 @@ impl ImageSource<'_> {
     }
 
     /// Sends all that remains; ends early where the receiver is gone or somebody asked to stop.
-    fn send<P: Prepare>(&self, preparation: &P, sender: &SyncSender<PreparedBatch<P::Image>>) {
-        for (place, Task { dataset, work, .. }) in self.tasks.iter().enumerate() {
-            for chunk in work.remaining.chunks(self.batch_size) {
+    fn send<P: Prepare>(&self, preparation: &P, sender: &SyncSender<PreparedBatch<P::Item>>) {
+        for (place, task) in self.tasks.iter().enumerate() {
+            for chunk in task.work.remaining.chunks(self.batch_size) {
                 if (self.is_stopped)() {
                     return;
                 }
                 let prepare = |&work: &SampleWork| {
-                    let read = || dataset.read(work.position).map(|image| (image.content(), image));
-                    let image = self.stages.time(Stage::Read, read);
-                    let prepare = |(content, image): (String, RgbImage)| {
-                        self.stages.time(Stage::Prepare, || preparation.prepare(&image, content, &work))
+                    let read = || task.item(work.position).map(|item| (item.content(), item));
+                    let item = self.stages.time(Stage::Read, read);
+                    let prepare = |(content, item): (String, Item<'_>)| {
+                        self.stages.time(Stage::Prepare, || preparation.prepare(&item, content, &work))
                     };
-                    PreparedSample { work, image: image.map(prepare) }
+                    PreparedSample { work, item: item.map(prepare) }
                 };
                 let samples = chunk.par_iter().map(prepare).collect();
                 if sender.send(PreparedBatch { task: TaskId::new(place), samples }).is_err() {

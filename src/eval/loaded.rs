@@ -12,7 +12,7 @@ use super::features::{Origins, RunFeatures};
 use super::respondent::{Description, Loaded, Opened, RunDescription, WARNINGS};
 use super::subjects::LocalRespondent;
 use crate::compare::{self, FieldDifference};
-use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunId};
+use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
 use crate::model::checkpoint::weights::{Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded};
@@ -242,8 +242,8 @@ impl OpenedSubjects {
     }
 
     /// The rendered prompt of a question to the model of `run`, before anything is loaded.
-    pub fn render(&self, run: RunId, question: &str) -> Result<families::RenderedPrompt> {
-        self.reading(run).dialogue.render(question)
+    pub fn render(&self, run: RunId, conversation: &Conversation) -> Result<families::RenderedPrompt> {
+        self.reading(run).dialogue.render_conversation(conversation)
     }
 
     /// The labels of a dataset as the model of `run` would say them after its prompt, before anything is loaded.

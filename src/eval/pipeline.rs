@@ -22,7 +22,7 @@ use super::trials::{CAPTION, GENERATED, PROBED, SCORED, ZERO_SHOT, chosen, held_
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, Response, RunId, Subject, Trial, UnscoredReason};
 use crate::judging::{JudgeNotice, Panel};
-use crate::model::run::subjects::ImageAnswers;
+use crate::model::run::subjects::ItemAnswers;
 use crate::record::RunFolder;
 
 /// Everything that a run needs, ready.
@@ -315,8 +315,8 @@ impl Scribe<'_> {
             if let Some(failure) = self.server_failure(dataset, &sample) {
                 observer.event(Event::Warning(failure));
             }
-            if let (Some(features), Ok(Answers { content, answers, .. })) = (self.features, &sample.result) {
-                features.keep(content, &answers.made)?;
+            if let (Some(features), Ok(Answers { images, answers, .. })) = (self.features, &sample.result) {
+                images.iter().zip(&answers.made).try_for_each(|(content, made)| features.keep(content, made))?;
             }
             self.add_trials(batch.task, sample, &mut trials)?;
         }
@@ -344,7 +344,8 @@ impl Scribe<'_> {
         let (work, prompt_name) = (sample.work, question.prompt.name.as_str());
         let probe_name = probe.as_ref().map(|shots| shots.prompt_name());
         match sample.result {
-            Ok(Answers { content, answers: ImageAnswers { generated, scored, encoder, .. }, probed, from_server }) => {
+            Ok(Answers { content, answers, probed, from_server, .. }) => {
+                let ItemAnswers { generated, scored, encoder, .. } = answers;
                 let new = |asked, prompt: &str| trial(dataset, work.position, &content, asked, prompt);
                 for (run, answer) in generated {
                     let trial = new(GENERATED, prompt_name);

@@ -208,7 +208,7 @@ mod tests {
             assert!(after.generate.is_empty() && after.score.contains(FIRST) && after.encoder.contains(FIRST));
         }
         let prompt = Prompt { name: "emt".to_owned(), text: String::new() };
-        let mut task = Task::new(dataset, Question { prompt, captions: Vec::new() }, None);
+        let mut task = Task::new(dataset, Question::about_one_image(prompt, Vec::new()), None);
         task.work = whole;
         let keys = order(&[task]);
         let modes: Vec<Mode> = keys[..4].iter().map(|key| key.mode).collect();

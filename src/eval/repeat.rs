@@ -55,7 +55,7 @@ pub(super) fn ask(
         let id = TaskId::new(place);
         let of_task: Vec<&Repeated> = chosen.iter().filter(|repeated| repeated.task == id).collect();
         let positions: Vec<usize> = of_task.iter().map(|repeated| repeated.position).collect();
-        for (repeated, answer) in of_task.iter().zip(respondent.ask_again(run, id, &task.dataset, &positions)?) {
+        for (repeated, answer) in of_task.iter().zip(respondent.ask_again(run, task, &positions)?) {
             let (Some(text), Some(before)) = (answer, repeated.trial.answer()) else { continue };
             n_repeated += 1;
             if text == before.text {

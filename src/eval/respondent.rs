@@ -10,8 +10,7 @@ use serde_json::{Map, Value};
 use super::features::RunFeatures;
 use super::images::ImageSource;
 use super::subjects::AnsweredBatch;
-use super::task::{Task, TaskId};
-use crate::dataset::Dataset;
+use super::task::Task;
 use crate::domain::{EncoderSpec, Mode, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::record::FeatureCache;
@@ -96,15 +95,9 @@ pub(super) trait Respondent: Send {
         None
     }
 
-    /// Asks the model of `run` again about images of a task, at their positions in `dataset`; nothing else may be under
-    /// way. `None` where there is no answer this time, or where the same question always gets the same answer.
-    fn ask_again(
-        &self,
-        _run: RunId,
-        _task: TaskId,
-        _dataset: &Dataset,
-        positions: &[usize],
-    ) -> Result<Vec<Option<String>>> {
+    /// Asks the model of `run` again about samples of `task`, given their positions in its dataset; nothing else may be
+    /// under way. `None` where there is no answer this time, or where the same question always gets the same answer.
+    fn ask_again(&self, _run: RunId, _task: &Task, positions: &[usize]) -> Result<Vec<Option<String>>> {
         Ok(vec![None; positions.len()])
     }
 }

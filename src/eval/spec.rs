@@ -3,7 +3,7 @@
 use super::probe::Shots;
 use super::trials::CAPTION;
 use crate::dataset::Dataset;
-use crate::domain::{DatasetSpec, Mode, Prompt, Subject, SubjectPrompt};
+use crate::domain::{Conversation, DatasetSpec, Mode, Prompt, Subject, SubjectPrompt};
 use crate::model::families::RenderedPrompt;
 
 /// Which captions stand for a label.
@@ -30,8 +30,17 @@ impl Captions {
 pub struct Question {
     /// Of the model, before any chat template.
     pub prompt: Prompt,
+    /// The same as a conversation.
+    pub conversation: Conversation,
     /// Of the encoder: templates with `{}` for the label.
     pub captions: Vec<String>,
+}
+
+impl Question {
+    /// The question of a classification: one image, and then the text of `prompt`.
+    pub fn about_one_image(prompt: Prompt, captions: Vec<String>) -> Self {
+        Self { conversation: Conversation::about_one_image(&prompt.text), prompt, captions }
+    }
 }
 
 /// The dataset with its encoder's captions or its probe; the model's prompt is the caller's to add.

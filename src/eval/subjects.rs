@@ -7,15 +7,16 @@ use anyhow::{Result, bail};
 
 use super::candidates::idle;
 use super::features::RunFeatures;
-use super::images::{ImageSource, Preparation, PreparedBatch, PreparedImage, PreparedSample};
+use super::images::{ImageSource, Preparation, PreparedBatch, PreparedImage, PreparedItem, PreparedSample};
 use super::plan::SampleWork;
 use super::probe::{ProbeChoice, TowerProbes};
 use super::respondent::{Asked, Respondent};
+use super::spec::Question;
 use super::task::{Task, TaskId};
 use super::timing::Stage;
 use crate::dataset::UnreadableImage;
 use crate::domain::{Mode, RunId, RunSet};
-use crate::model::run::subjects::{ImageAnswers, ImageRow, Questions, Subjects};
+use crate::model::run::subjects::{ImageRow, ItemAnswers, ItemRow, Questions, Subjects};
 
 /// A sample with what was answered.
 pub(super) struct AnsweredSample {
@@ -23,11 +24,13 @@ pub(super) struct AnsweredSample {
     pub result: Result<Answers, UnreadableImage>,
 }
 
-/// The answers to one image.
+/// The answers about one item.
 pub(super) struct Answers {
-    /// `blake3:…` of the decoded pixels.
+    /// [`Item::content`](crate::domain::Item::content).
     pub content: String,
-    pub answers: ImageAnswers,
+    /// By image, `blake3:…` of the decoded pixels, where what towers made of it is kept.
+    pub images: Vec<String>,
+    pub answers: ItemAnswers,
     /// By tower, the runs whose probe answered, and its choice; `None` where the tower's features are no numbers.
     pub probed: Vec<(RunSet, Option<ProbeChoice>)>,
     /// What only servers do.
@@ -72,6 +75,11 @@ pub(super) struct LocalRespondent {
     tasks: Vec<PreparedTask>,
 }
 
+/// An image on its way to the subjects.
+fn image_row(image: &PreparedImage) -> ImageRow<'_> {
+    ImageRow { for_models: &image.for_models, for_encoder: image.for_encoder.as_ref(), known: &image.known }
+}
+
 /// What is asked of one dataset.
 struct PreparedTask {
     questions: Questions,
@@ -85,38 +93,37 @@ impl LocalRespondent {
     }
 
     /// Answers one batch.
-    fn answer(&mut self, batch: PreparedBatch<PreparedImage>) -> Result<AnsweredBatch> {
-        let rows: &[ImageRow] = &batch
+    fn answer(&mut self, batch: PreparedBatch<PreparedItem>) -> Result<AnsweredBatch> {
+        let items: &[ItemRow] = &batch
             .samples
             .iter()
-            .filter_map(|PreparedSample { work, image }| {
-                let prepared = image.as_ref().ok()?;
-                Some(ImageRow {
-                    for_models: &prepared.for_models,
-                    for_encoder: prepared.for_encoder.as_ref(),
+            .filter_map(|PreparedSample { work, item }| {
+                Some(ItemRow {
+                    images: item.as_ref().ok()?.images.iter().map(image_row).collect(),
                     generate: work.generate,
                     score: work.score,
                     probe: work.probe,
                     asks_encoder: !work.encoder.is_empty(),
-                    known: &prepared.known,
                 })
             })
             .collect::<Vec<_>>();
         let PreparedTask { questions, probes } = &mut self.tasks[batch.task.place()];
         let loaded = &mut self.loaded;
         // On a thread of the pool, which shares its work out without sleeping in between.
-        let answers = rayon::scope(move |_| loaded.ask(questions, rows))?;
+        let answers = rayon::scope(move |_| loaded.ask(questions, items))?;
         let mut answers = answers.into_iter();
         let mut samples = Vec::with_capacity(batch.samples.len());
-        for PreparedSample { work, image } in batch.samples {
-            let result = match image {
+        for PreparedSample { work, item } in batch.samples {
+            let result = match item {
                 Ok(prepared) => {
                     let answers = answers.next().unwrap_or_default();
                     let probed = match probes {
                         Some(probes) => probes.choose(&self.loaded, &answers.features)?,
                         None => Vec::new(),
                     };
-                    Ok(Answers { content: prepared.content, answers, probed, from_server: FromServer::default() })
+                    let PreparedItem { content, images } = prepared;
+                    let images = images.into_iter().map(|image| image.content).collect();
+                    Ok(Answers { content, images, answers, probed, from_server: FromServer::default() })
                 }
                 Err(unreadable) => Err(unreadable),
             };
@@ -131,12 +138,12 @@ impl LocalRespondent {
     fn refuse_idle_adapters(&self, tasks: &[Task]) -> Result<()> {
         let suspects = &self.must_differ;
         let mut differs: Vec<bool> = suspects.iter().map(Option::is_none).collect();
-        for (Task { dataset, work, .. }, PreparedTask { questions, .. }) in tasks.iter().zip(&self.tasks) {
+        for (task, PreparedTask { questions, .. }) in tasks.iter().zip(&self.tasks) {
             if differs.iter().all(|&differs| differs) {
                 return Ok(());
             }
-            let Some(image) = work.selected.iter().find_map(|&position| dataset.read(position).ok()) else { continue };
-            let found = self.loaded.differ_from_base(questions, &image)?;
+            let Some(item) = task.work.selected.iter().find_map(|&position| task.item(position).ok()) else { continue };
+            let found = self.loaded.differ_from_base(questions, &item)?;
             differs.iter_mut().zip(found).for_each(|(differs, found)| *differs |= found);
         }
         match suspects.iter().zip(&differs).find(|(_, differs)| !**differs) {
@@ -152,9 +159,9 @@ impl Respondent for LocalRespondent {
         let (loaded, scores_labels) = (&self.loaded, asked.modes.contains(&Mode::Score));
         let prepared = |Task { dataset, question, probe, .. }: &Task| -> Result<PreparedTask> {
             let labels: Vec<&str> = dataset.labels.names().collect();
-            let (text, captions) = (&question.prompt.text, &question.captions);
+            let Question { conversation, captions, .. } = question;
             Ok(PreparedTask {
-                questions: loaded.questions(text, captions, &labels, asked.max_new_tokens, scores_labels)?,
+                questions: loaded.questions(conversation, captions, &labels, asked.max_new_tokens, scores_labels)?,
                 probes: probe.as_ref().map(|shots| TowerProbes::new(shots.clone(), loaded)),
             })
         };

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::plan::DatasetWork;
 use super::probe::Shots;
 use super::spec::Question;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, UnreadableImage};
+use crate::domain::Item;
 
 /// One of the tasks of a session, by its place among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,5 +41,13 @@ impl Task {
     /// A task of which nothing is planned yet.
     pub fn new(dataset: Dataset, question: Question, probe: Option<Shots>) -> Self {
         Self { dataset, question, probe: probe.map(Arc::new), work: DatasetWork::default() }
+    }
+
+    /// What is asked about the sample at `position`.
+    ///
+    /// # Errors
+    /// Its image cannot be read.
+    pub fn item(&self, position: usize) -> Result<Item<'_>, UnreadableImage> {
+        Ok(Item { images: vec![self.dataset.read(position)?], conversation: &self.question.conversation })
     }
 }

@@ -377,7 +377,13 @@ impl Model {
         Opening::read(self.mllm.decoder(), prompt.opening())
     }
 
-    /// `prompt` about each of `seen`, as the model reads it.
+    /// `prompt` about each item of `seen`, which has the images of one prompt, as the model reads it.
+    pub fn prompt_rows(&self, prompt: &RenderedPrompt, seen: &[Vec<Seen>]) -> Result<Vec<PromptRow>> {
+        let prompts: Vec<ImagePrompt> = seen.iter().map(|images| ImagePrompt { prompt, images }).collect();
+        self.mllm.embed(&prompts)
+    }
+
+    /// `prompt` about each image of `seen`, as the model reads it.
     pub fn rows(&self, prompt: &RenderedPrompt, seen: &[Seen]) -> Result<Vec<PromptRow>> {
         let about = |seen| ImagePrompt { prompt, images: std::slice::from_ref(seen) };
         self.mllm.embed(&seen.iter().map(about).collect::<Vec<_>>())

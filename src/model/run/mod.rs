@@ -12,3 +12,7 @@ pub mod scoring;
 pub mod served;
 pub mod spans;
 pub mod subjects;
+mod tower_pass;
+
+#[cfg(test)]
+mod subjects_tests;

@@ -10,8 +10,10 @@ use super::features::{ImageVector, TowerFeatures};
 use super::generate::Decoding;
 use super::prefix::{Opening, Prefix, PromptRow, batches_by_length};
 use super::scoring::{self, LabelTrie, ScoreNotFinite, ranking};
+use super::tower_pass::{Row, TowerPass, embeddings, input, inputs, merged, places_where, rows_of, see};
 use crate::domain::{
-    Answer, N_SCORES_KEPT, RgbImage, RunId, RunSet, ScoredLabel, ends_in_thought, with_thought_opened,
+    Answer, Conversation, Item, N_SCORES_KEPT, RgbImage, RunId, RunSet, ScoredLabel, ends_in_thought,
+    with_thought_opened,
 };
 use crate::model::families::{Model, PlainTower, RenderedPrompt, Seen, side_by_side};
 use crate::model::layers::Watched;
@@ -24,7 +26,7 @@ pub struct Subjects {
     /// The model without adapter.
     base: Option<Model>,
     /// One a run; the first is the base where `base` is `None`.
-    models: Vec<Model>,
+    pub(super) models: Vec<Model>,
     /// How images are prepared, in all ways that differ; the first is the base's.
     views: Vec<Arc<dyn ImageProcessor>>,
     /// By run, its place in `views`.
@@ -84,48 +86,48 @@ impl Asked {
     }
 }
 
-/// An image as the subjects see it, and who must answer.
+/// An image as the subjects see it.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageRow<'a> {
     /// For the models, by [view](Subjects::views); `None` where nobody who must answer has it.
     pub for_models: &'a [Option<ImageInput>],
     /// For the encoder, where it differs from the base's.
     pub for_encoder: Option<&'a ImageInput>,
-    /// The runs whose model must answer.
-    pub generate: RunSet,
-    /// The runs whose model must score the labels.
-    pub score: RunSet,
-    /// The runs whose tower's features a probe needs.
-    pub probe: RunSet,
-    /// Whether the encoder must answer.
-    pub asks_encoder: bool,
     /// What is known of what towers make of it.
     pub known: &'a TowerFeatures,
 }
 
-impl ImageRow<'_> {
-    /// The runs whose tower must see it.
-    fn lookers(&self) -> RunSet {
-        self.generate.union(self.score).union(self.probe)
-    }
+/// The images of an item, and who must answer.
+#[derive(Clone, Debug)]
+pub struct ItemRow<'a> {
+    /// As many as the prompt has places for.
+    pub images: Vec<ImageRow<'a>>,
+    /// The runs whose model must answer.
+    pub generate: RunSet,
+    /// The runs whose model must score the labels.
+    pub score: RunSet,
+    /// The runs whose tower's features a probe needs; of several images the first one's.
+    pub probe: RunSet,
+    /// Whether the encoder must answer; of several images about the first one.
+    pub asks_encoder: bool,
 }
 
-/// The answers to one image.
+/// The answers about one item.
 #[derive(Clone, Debug, Default)]
-pub struct ImageAnswers {
-    /// By run: the text, or why the model failed on this image.
+pub struct ItemAnswers {
+    /// By run: the text, or why the model failed on this item.
     pub generated: Vec<(RunId, Result<Answer, String>)>,
-    /// By run: the labels' scores, or why the model failed on this image.
+    /// By run: the labels' scores, or why the model failed on this item.
     pub scored: Vec<(RunId, Result<LabelChoice, String>)>,
     /// By tower that was asked for features: the runs that asked, and what the projector consumes in the mean.
     pub features: Vec<(RunSet, Vec<f32>)>,
     /// The encoder's best labels, best first; `None` where it was not asked.
     pub encoder: Option<Vec<ScoredLabel>>,
-    /// What towers made of it that was not known, where that is to be told.
-    pub made: TowerFeatures,
+    /// By image, what towers made of it that was not known, where that is to be told.
+    pub made: Vec<TowerFeatures>,
 }
 
-/// What label scoring makes of one image.
+/// What label scoring makes of one item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelChoice {
     /// The best labels, best first, by log-probability.
@@ -185,11 +187,11 @@ impl Subjects {
         self.encoder.as_ref().map(|encoder| &encoder.preprocessor)
     }
 
-    /// Renders the `question` of a dataset and embeds its labels in `captions`, templates with `{}` for the label.
+    /// Renders the `conversation` of a dataset and embeds its labels in `captions`, templates with `{}` for the label.
     /// Where `scores_labels`, models can be asked to score them.
     pub fn questions(
         &self,
-        question: &str,
+        conversation: &Conversation,
         captions: &[String],
         labels: &[&str],
         max_new_tokens: usize,
@@ -200,7 +202,7 @@ impl Subjects {
             None => None,
         };
         let asked = |model: &Model| -> Result<Arc<Asked>> {
-            let prompt = model.dialogue.render(question)?;
+            let prompt = model.dialogue.render_conversation(conversation)?;
             let trie = if scores_labels { Some(model.dialogue.label_trie(&prompt, labels)?) } else { None };
             Ok(Arc::new(Asked { prompt, decoding: model.dialogue.decoding(max_new_tokens), trie }))
         };
@@ -219,51 +221,57 @@ impl Subjects {
         })
     }
 
-    /// Answers one batch, one answer a row.
-    pub fn ask(&self, questions: &Questions, rows: &[ImageRow]) -> Result<Vec<ImageAnswers>> {
-        let mut answers: Vec<ImageAnswers> = rows.iter().map(|_| ImageAnswers::default()).collect();
+    /// Answers one batch, one answer per item.
+    pub fn ask(&self, questions: &Questions, items: &[ItemRow]) -> Result<Vec<ItemAnswers>> {
+        let rows = rows_of(items);
+        let new = |item: &ItemRow| ItemAnswers {
+            made: vec![TowerFeatures::default(); item.images.len()],
+            ..ItemAnswers::default()
+        };
+        let mut answers: Vec<ItemAnswers> = items.iter().map(new).collect();
         let mut vectors = None;
         for number in 0..self.towers.len() {
-            let Some(pass) = self.pass_tower(number, rows)? else { continue };
-            self.add_features(number, &pass, rows, &mut answers)?;
+            let Some(pass) = self.pass_tower(number, &rows)? else { continue };
+            self.add_features(number, &pass, &rows, &mut answers)?;
             for run in self.towers[number].runs.iter() {
-                self.answer(run, questions, rows, &pass, &mut answers)?;
+                self.answer(run, questions, items, (&rows, &pass), &mut answers)?;
             }
             vectors = vectors.or(pass.vectors);
         }
-        self.ask_encoder(questions, rows, vectors, &mut answers)?;
+        self.ask_encoder(questions, &rows, vectors, &mut answers)?;
         Ok(answers)
     }
 
-    /// What the model of `run` says of the rows that it is asked about, of what its tower saw in `pass`.
+    /// What the model of `run` says of the items that it is asked about, given what its tower saw in `pass`.
     fn answer(
         &self,
         run: RunId,
         questions: &Questions,
-        rows: &[ImageRow],
-        pass: &TowerPass,
-        answers: &mut [ImageAnswers],
+        items: &[ItemRow],
+        (rows, pass): (&[Row], &TowerPass),
+        answers: &mut [ItemAnswers],
     ) -> Result<()> {
         let model = &self.models[run.place()];
-        let generated = rows_where(rows, |row| row.generate.contains(run));
-        let scored = rows_where(rows, |row| row.score.contains(run));
-        // Where the same rows are asked both, one reading of the prompt serves both.
+        let generated = places_where(items, |item| item.generate.contains(run));
+        let scored = places_where(items, |item| item.score.contains(run));
+        // If the same items are asked both, one reading of the prompt serves both.
         let readings = match generated == scored {
             true => vec![(generated, true, true)],
             false => vec![(generated, true, false), (scored, false, true)],
         };
         for (asked, is_generated, is_scored) in readings.into_iter().filter(|(asked, ..)| !asked.is_empty()) {
             let prompt = &questions.of_runs[run.place()].prompt;
-            let prompts = model.rows(prompt, &pass.seen_of(&asked))?;
+            let seen: Vec<Vec<Seen>> = asked.iter().map(|&item| pass.seen_of(rows, item)).collect();
+            let prompts = model.prompt_rows(prompt, &seen)?;
             for (asked, prompts) in by_length(asked, prompts, prompt.n_text_tokens()) {
                 let mut prefix = self.read(run, questions, &prompts)?;
                 if is_scored {
                     let choices = self.choose(run, questions, &mut prefix)?;
-                    asked.iter().zip(choices).for_each(|(&row, choice)| answers[row].scored.push((run, choice)));
+                    asked.iter().zip(choices).for_each(|(&item, choice)| answers[item].scored.push((run, choice)));
                 }
                 if is_generated {
                     let texts = generate(model, &questions.of_runs[run.place()], prefix)?;
-                    asked.iter().zip(texts).for_each(|(&row, text)| answers[row].generated.push((run, text)));
+                    asked.iter().zip(texts).for_each(|(&item, text)| answers[item].generated.push((run, text)));
                 }
             }
         }
@@ -274,25 +282,25 @@ impl Subjects {
     fn ask_encoder(
         &self,
         questions: &Questions,
-        rows: &[ImageRow],
+        rows: &[Row],
         vectors: Option<Vec<ImageVector>>,
-        answers: &mut [ImageAnswers],
+        answers: &mut [ItemAnswers],
     ) -> Result<()> {
-        let asked = rows_where(rows, |row| row.asks_encoder);
+        let asked = places_where(rows, |row| row.asks_encoder);
         let (Some(encoder), false) = (&self.encoder, asked.is_empty()) else { return Ok(()) };
         let vectors = match vectors {
             Some(vectors) => vectors,
             None => {
-                let is_new = |row: &usize| rows[*row].known.embedding.is_none();
+                let is_new = |row: &usize| rows[*row].image.known.embedding.is_none();
                 let new: Vec<usize> = asked.iter().copied().filter(is_new).collect();
-                let image = |row: usize| rows[row].for_encoder.map_or_else(|| input(rows, row, BASE_VIEW), Ok);
+                let image = |row: usize| rows[row].image.for_encoder.map_or_else(|| input(rows, row, BASE_VIEW), Ok);
                 let images = new.iter().map(|&row| image(row)).collect::<Result<Vec<_>>>()?;
                 let tower = encoder.towers.tower();
                 let hidden = |images: &[&ImageInput]| -> Result<Tensor> {
                     Ok(tower.hidden_states(&tower.pixels(images)?, &[tower.state_before_last()])?.swap_remove(0))
                 };
                 let made = if images.is_empty() { Vec::new() } else { embeddings(encoder, &hidden(&images)?)? };
-                let known = |row: usize| rows[row].known.embedding.clone();
+                let known = |row: usize| rows[row].image.known.embedding.clone();
                 merged(&asked, &new, made, known)?
             }
         };
@@ -300,9 +308,10 @@ impl Subjects {
         let images: Vec<&Tensor> = vectors.iter().map(|ImageVector(image)| image).collect();
         let ranked = rank(labels, &questions.labels, &Tensor::stack(&images, 0)?)?;
         for ((row, ranking), vector) in asked.into_iter().zip(ranked).zip(vectors) {
-            answers[row].encoder = Some(ranking);
-            if self.tells_features && rows[row].known.embedding.is_none() {
-                answers[row].made.embedding = Some(vector);
+            let Row { item, place, image, .. } = rows[row];
+            answers[item].encoder = Some(ranking);
+            if self.tells_features && image.known.embedding.is_none() {
+                answers[item].made[place].embedding = Some(vector);
             }
         }
         Ok(())
@@ -333,23 +342,18 @@ impl Subjects {
 
     /// Adds what `pass` gave to the answers: of the rows for which runs of its tower asked for features, and where what is
     /// new is to be told.
-    fn add_features(
-        &self,
-        number: usize,
-        pass: &TowerPass,
-        rows: &[ImageRow],
-        answers: &mut [ImageAnswers],
-    ) -> Result<()> {
+    fn add_features(&self, number: usize, pass: &TowerPass, rows: &[Row], answers: &mut [ItemAnswers]) -> Result<()> {
         let tower = self.towers[number].runs;
         let mllm = &self.model_of(tower).mllm;
         let number = Some(number).filter(|_| self.tells_features);
         for (&row, seen) in pass.rows.iter().zip(&pass.seen) {
-            let runs = rows[row].probe.intersection(tower);
+            let Row { item, place, image, probe, .. } = rows[row];
+            let runs = probe.intersection(tower);
             if !runs.is_empty() {
-                answers[row].features.push((runs, mllm.probe_features(seen)?));
+                answers[item].features.push((runs, mllm.probe_features(seen)?));
             }
-            if let Some(number) = number.filter(|&number| rows[row].known.of_tower(number).is_none()) {
-                answers[row].made.set_tower(number, seen.clone());
+            if let Some(number) = number.filter(|&number| image.known.of_tower(number).is_none()) {
+                answers[item].made[place].set_tower(number, seen.clone());
             }
         }
         Ok(())
@@ -411,11 +415,12 @@ impl Subjects {
         Ok(scoring::score(model.mllm.decoder(), &mut prefix, trie)?.pop().and_then(Result::ok))
     }
 
-    /// By run, whether the first logits of an answer about `image` differ from the base's in any bit.
-    pub fn differ_from_base(&self, questions: &Questions, image: &RgbImage) -> Result<Vec<bool>> {
+    /// By run, whether the first logits of an answer about `item` differ from the base's in any bit.
+    pub fn differ_from_base(&self, questions: &Questions, item: &Item<'_>) -> Result<Vec<bool>> {
         let first_logits = |model: &Model, asked: &Asked| -> Result<Vec<f32>> {
-            let seen = model.mllm.see(&[&model.preprocessor.prepare(image)])?;
-            model.first_logits(model.rows(&asked.prompt, &seen)?.remove(0))
+            let inputs: Vec<ImageInput> = item.images.iter().map(|image| model.preprocessor.prepare(image)).collect();
+            let seen = model.mllm.see(&inputs.iter().collect::<Vec<_>>())?;
+            model.first_logits(model.prompt_rows(&asked.prompt, &[seen])?.remove(0))
         };
         let of_base = first_logits(self.base(), &questions.of_base)?;
         let runs = self.models.iter().zip(&questions.of_runs);
@@ -424,15 +429,15 @@ impl Subjects {
 
     /// One pass of a tower for all models that share it, and for the encoder where it is the base's, the encoder's, too, and
     /// both see the same pixels; `None` where no model needs it.
-    fn pass_tower(&self, number: usize, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
+    fn pass_tower(&self, number: usize, rows: &[Row]) -> Result<Option<TowerPass>> {
         let SharedTower { runs, is_base } = self.towers[number];
-        let passing = rows_where(rows, |row| !row.lookers().intersection(runs).is_empty());
+        let passing = places_where(rows, |row| !row.lookers().intersection(runs).is_empty());
         if passing.is_empty() {
             return Ok(None);
         }
         let serves_encoder = is_base
-            && passing == rows_where(rows, |row| row.asks_encoder)
-            && passing.iter().all(|&row| rows[row].for_encoder.is_none());
+            && passing == places_where(rows, |row| row.asks_encoder)
+            && passing.iter().all(|&row| rows[row].image.for_encoder.is_none());
         let model = self.model_of(runs);
         let view =
             if is_base { BASE_VIEW } else { runs.iter().next().map_or(BASE_VIEW, |run| self.view_of[run.place()]) };
@@ -442,7 +447,7 @@ impl Subjects {
             let seen = see(model, number, view, rows, &passing)?;
             return Ok(Some(TowerPass { rows: passing, seen, vectors: None }));
         };
-        let is_known = |row: &ImageRow| row.known.of_tower(number).is_some() && row.known.embedding.is_some();
+        let is_known = |row: &Row| row.image.known.of_tower(number).is_some() && row.image.known.embedding.is_some();
         let new: Vec<usize> = passing.iter().copied().filter(|&row| !is_known(&rows[row])).collect();
         let (mut made_seen, mut made_vectors) = (Vec::new(), Vec::new());
         if !new.is_empty() {
@@ -455,8 +460,8 @@ impl Subjects {
             let seen = images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(hidden.get(row)?, image)));
             made_seen = seen.collect::<candle_core::Result<_>>()?;
         }
-        let seen = merged(&passing, &new, made_seen, |row| rows[row].known.of_tower(number).cloned())?;
-        let vectors = merged(&passing, &new, made_vectors, |row| rows[row].known.embedding.clone())?;
+        let seen = merged(&passing, &new, made_seen, |row| rows[row].image.known.of_tower(number).cloned())?;
+        let vectors = merged(&passing, &new, made_vectors, |row| rows[row].image.known.embedding.clone())?;
         Ok(Some(TowerPass { rows: passing, seen, vectors: Some(vectors) }))
     }
 }
@@ -474,68 +479,14 @@ fn view(views: &mut Vec<Arc<dyn ImageProcessor>>, processor: &Arc<dyn ImageProce
     })
 }
 
-/// What the tower of `model`, of this number, makes of the rows `passing` in its view; those that are known do not pass it.
-fn see(model: &Model, number: usize, view: usize, rows: &[ImageRow], passing: &[usize]) -> Result<Vec<Seen>> {
-    let is_new = |row: &usize| rows[*row].known.of_tower(number).is_none();
-    let new: Vec<usize> = passing.iter().copied().filter(is_new).collect();
-    let made = if new.is_empty() { Vec::new() } else { model.mllm.see(&inputs(rows, &new, view)?)? };
-    merged(passing, &new, made, |row| rows[row].known.of_tower(number).cloned())
-}
-
-/// The encoder's embeddings of images from its hidden states before the last block `(images, tokens, hidden)`.
-fn embeddings(encoder: &Encoder, before_last: &Tensor) -> Result<Vec<ImageVector>> {
-    let rows = encoder.towers.image_embeddings(before_last)?; // (images, dimension)
-    (0..rows.dim(0)?).map(|row| Ok(ImageVector(rows.get(row)?))).collect()
-}
-
-/// For each of `rows` what was made of it, where it is in `new`, else what is known.
-fn merged<T>(rows: &[usize], new: &[usize], made: Vec<T>, known: impl Fn(usize) -> Option<T>) -> Result<Vec<T>> {
-    let mut made = new.iter().copied().zip(made).peekable();
-    let take = |&row: &usize| match made.next_if(|(made_of, _)| *made_of == row) {
-        Some((_, made)) => Ok(made),
-        None => known(row).context("what is not known was made"),
-    };
-    rows.iter().map(take).collect()
-}
-
 /// The side of the image of the mean colour, in pixels, before it is prepared.
 const PRIOR_SIDE: u32 = 224;
 
-fn inputs<'a>(rows: &[ImageRow<'a>], asked: &[usize], view: usize) -> Result<Vec<&'a ImageInput>> {
-    asked.iter().map(|&row| input(rows, row, view)).collect()
-}
-
-fn input<'a>(rows: &[ImageRow<'a>], row: usize, view: usize) -> Result<&'a ImageInput> {
-    let prepared = rows[row].for_models.get(view).and_then(Option::as_ref);
-    prepared.context("an image was not prepared for a model that must answer")
-}
-
-/// What one pass of the tower gave.
-struct TowerPass {
-    /// The rows that passed.
-    rows: Vec<usize>,
-    /// What models read, one a row.
-    seen: Vec<Seen>,
-    /// The encoder's embeddings, where the tower is its own, too.
-    vectors: Option<Vec<ImageVector>>,
-}
-
-impl TowerPass {
-    /// What was seen of `rows`, which are among those that passed.
-    fn seen_of(&self, rows: &[usize]) -> Vec<Seen> {
-        self.rows.iter().zip(&self.seen).filter(|(row, _)| rows.contains(row)).map(|(_, seen)| seen.clone()).collect()
-    }
-}
-
-fn rows_where(rows: &[ImageRow], is_wanted: impl Fn(&ImageRow) -> bool) -> Vec<usize> {
-    rows.iter().enumerate().filter(|(_, row)| is_wanted(row)).map(|(index, _)| index).collect()
-}
-
-/// Rows with their prompts, which share a text of `n_text_tokens`, in batches whose images are of like length.
-fn by_length(rows: Vec<usize>, prompts: Vec<PromptRow>, n_text_tokens: usize) -> Vec<(Vec<usize>, Vec<PromptRow>)> {
+/// Items with their prompts, which share a text of `n_text_tokens`, in batches whose images are of like length.
+fn by_length(items: Vec<usize>, prompts: Vec<PromptRow>, n_text_tokens: usize) -> Vec<(Vec<usize>, Vec<PromptRow>)> {
     let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.n_tokens() - n_text_tokens).collect();
     let batches = batches_by_length(&lengths).into_iter();
-    let of = |batch: Vec<usize>| batch.into_iter().map(|place| (rows[place], prompts[place].clone())).unzip();
+    let of = |batch: Vec<usize>| batch.into_iter().map(|place| (items[place], prompts[place].clone())).unzip();
     batches.map(of).collect()
 }
 

@@ -69,10 +69,10 @@ fn open_checkpoint(request: &SubjectsRequest<'_>, wanted: Wanted<'_>) -> Result<
     let (mut tasks, mut n_tokens_max) = (Vec::with_capacity(wanted.datasets.len()), 0);
     for (dataset, shots) in wanted.datasets.into_iter().zip(probes) {
         let prompt = wanted.template.render(&dataset.noun, &dataset.labels)?;
-        let question = Question { prompt: prompt.clone(), captions: wanted.captions.of(&dataset) };
+        let question = Question::about_one_image(prompt.clone(), wanted.captions.of(&dataset));
         let spec = eval::dataset_spec(&dataset, &question, subjects.has_encoder(), shots.as_ref());
         for (run, specs) in RunId::all(specs.len()).zip(&mut specs) {
-            let rendered = subjects.render(run, &prompt.text)?;
+            let rendered = subjects.render(run, &question.conversation)?;
             let n_new = n_new_positions(&subjects, run, &dataset, &rendered, wanted.modes, wanted.max_new_tokens)?;
             n_tokens_max = n_tokens_max.max(rendered.ids.len() + n_new);
             let mut spec = spec.clone();
@@ -93,7 +93,7 @@ fn open_server(request: &ServedRequest<'_>, wanted: Wanted<'_>) -> Result<Asked>
     let (mut specs, mut tasks) = (Vec::new(), Vec::with_capacity(wanted.datasets.len()));
     for dataset in wanted.datasets {
         let prompt = wanted.template.render(&dataset.noun, &dataset.labels)?;
-        let question = Question { prompt: prompt.clone(), captions: wanted.captions.of(&dataset) };
+        let question = Question::about_one_image(prompt.clone(), wanted.captions.of(&dataset));
         let mut spec = eval::dataset_spec(&dataset, &question, subjects.has_encoder(), None);
         spec.prompts.splice(0..0, eval::served_prompts(&prompt, wanted.modes));
         specs.push(spec);

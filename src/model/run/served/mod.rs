@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 use crate::api::{
     ChatClient, ChatConfig, ChatError, ChatReply, ChatRequest, Finish, Message, Part, Role, ServedModel, SideError,
 };
-use crate::domain::{Answer, ServedSpec, Stop, with_thought_opened};
+use crate::dataset::png;
+use crate::domain::{Answer, Conversation, Item, ServedSpec, Stop, Turn, with_thought_opened};
 pub use probe::Probe;
 pub use scoring::{Constraint, LabelScoring, LabelTokens, label_tokens, scores};
 
@@ -164,9 +165,9 @@ impl Server {
         names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
     }
 
-    /// Asks one of the models about an image.
-    pub fn generate_request(&self, model: usize, question: &str, image: &Part, max_new_tokens: usize) -> ChatRequest {
-        let mut request = self.models[model].request(question, image, max_new_tokens);
+    /// Asks one of the models to go on with `messages`.
+    pub fn generate_request(&self, model: usize, messages: &[Message], max_new_tokens: usize) -> ChatRequest {
+        let mut request = self.models[model].request(messages, max_new_tokens);
         if self.asks_logprobs {
             request.extra.insert("logprobs".into(), json!(true));
             request.extra.insert("top_logprobs".into(), json!(2));
@@ -201,8 +202,8 @@ impl Server {
 }
 
 impl ProbedModel {
-    fn request(&self, question: &str, image: &Part, max_new_tokens: usize) -> ChatRequest {
-        request(&self.name.model, self.adds_special_tokens, question, image, max_new_tokens)
+    fn request(&self, messages: &[Message], max_new_tokens: usize) -> ChatRequest {
+        request(&self.name.model, self.adds_special_tokens, messages, max_new_tokens)
     }
 
     fn warnings(&self, asks_logprobs: bool) -> Vec<String> {
@@ -229,22 +230,43 @@ impl ProbedModel {
     }
 }
 
-fn request(
-    model: &str,
-    adds_special_tokens: Option<bool>,
-    question: &str,
-    image: &Part,
-    max_new_tokens: usize,
-) -> ChatRequest {
+/// The messages of an item, with its images as PNG.
+///
+/// # Errors
+/// An image cannot be encoded, or the conversation has places for another number of images.
+pub fn messages(item: &Item<'_>) -> Result<Vec<Message>> {
+    let images: Vec<Part> = item.images.iter().map(|image| Ok(Part::png(&png(image)?))).collect::<Result<_>>()?;
+    messages_with(item.conversation, &images)
+}
+
+/// The messages of a conversation about `images`.
+fn messages_with(conversation: &Conversation, images: &[Part]) -> Result<Vec<Message>> {
+    ensure!(
+        conversation.n_images() == images.len(),
+        "a conversation about {} images is given {}",
+        conversation.n_images(),
+        images.len()
+    );
+    let (mut messages, mut images) = (Vec::new(), images.iter().cloned());
+    for Turn { n_images, text, answer } in &conversation.turns {
+        // Images first: most templates put them there whatever the order, and those that keep it were trained so.
+        let mut parts: Vec<Part> = images.by_ref().take(*n_images).collect();
+        parts.push(Part::Text(text.clone()));
+        messages.push(Message { role: Role::User, parts });
+        let said = |text: &String| Message { role: Role::Assistant, parts: vec![Part::Text(text.clone())] };
+        messages.extend(answer.as_ref().map(said));
+    }
+    Ok(messages)
+}
+
+fn request(model: &str, adds_special_tokens: Option<bool>, messages: &[Message], max_new_tokens: usize) -> ChatRequest {
     let mut extra = Map::new();
     if adds_special_tokens == Some(true) {
         extra.insert("add_special_tokens".into(), json!(true));
     }
-    // The image first: most templates put it there whatever the order, and those that keep it were trained so.
-    let parts = vec![image.clone(), Part::Text(question.to_owned())];
     ChatRequest {
         model: Some(model.to_owned()),
-        messages: vec![Message { role: Role::User, parts }],
+        messages: messages.to_vec(),
         temperature: Some(0.0),
         seed: Some(SEED),
         max_tokens: max_new_tokens as u32,

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::{LabelScoring, ProbedModel, ServedName, ask, request, said, scoring};
+use super::{LabelScoring, ProbedModel, ServedName, ask, messages_with, request, said, scoring};
 use crate::api::{ChatClient, ChatError, ChatReply, ChatRequest, Finish, Part, ReplyServer};
 use crate::dataset;
-use crate::domain::{RgbImage, SplitReply};
+use crate::domain::{Conversation, RgbImage, SplitReply};
 
 /// Answers longer than this tell nothing more.
 const N_TOKENS_MAX: usize = 32;
@@ -87,7 +87,8 @@ pub(super) fn open(
         Some(wanted) => Some(*wanted),
         None => lacks_first_token(client, &name.model, &entry)?,
     };
-    let mut asked = request(&name.model, adds_special_tokens, QUESTION, &image, N_TOKENS_MAX);
+    let messages = messages_with(&Conversation::about_one_image(QUESTION), std::slice::from_ref(&image))?;
+    let mut asked = request(&name.model, adds_special_tokens, &messages, N_TOKENS_MAX);
     asked.extra.insert("logprobs".into(), json!(true));
     asked.extra.insert("top_logprobs".into(), json!(2));
     let mut answers = Vec::with_capacity(2);

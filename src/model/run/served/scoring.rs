@@ -8,8 +8,9 @@
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
-use super::{ProbedModel, ask};
+use super::{ProbedModel, ask, messages_with};
 use crate::api::{ChatClient, ChatError, ChatReply, ChatRequest, Finish, Message, Part, PromptToken, Role};
+use crate::domain::Conversation;
 
 /// Nobody says these unasked.
 const UNLIKELY: [&str; 2] = ["quartzite ledger", "umbrella oath"];
@@ -56,21 +57,21 @@ impl LabelScoring {
         }
     }
 
-    /// What is asked about one image: a request a label, or one for all.
-    pub fn requests(&self, model: &ProbedModel, question: &str, image: &Part, labels: &[String]) -> Vec<ChatRequest> {
+    /// What is asked after `messages`: one request per label, or one for all.
+    pub fn requests(&self, model: &ProbedModel, messages: &[Message], labels: &[String]) -> Vec<ChatRequest> {
         match self {
             Self::PromptLogprobs { end } => {
-                let of_label = |label: &String| label_request(model, question, image, &format!("{label}{end}"));
+                let of_label = |label: &String| label_request(model, messages, &format!("{label}{end}"));
                 labels.iter().map(of_label).collect()
             }
-            Self::Constraint(constraint) => vec![constraint.request(model, question, image, labels)],
+            Self::Constraint(constraint) => vec![constraint.request(model, messages, labels)],
         }
     }
 }
 
 impl Constraint {
-    fn request(self, model: &ProbedModel, question: &str, image: &Part, labels: &[String]) -> ChatRequest {
-        let mut request = model.request(question, image, N_TOKENS_MAX);
+    fn request(self, model: &ProbedModel, messages: &[Message], labels: &[String]) -> ChatRequest {
+        let mut request = model.request(messages, N_TOKENS_MAX);
         request.extra.extend(self.fields(labels));
         request
     }
@@ -112,8 +113,8 @@ impl Constraint {
 }
 
 /// The label as the assistant's turn, which the server is to go on with rather than to close.
-fn label_request(model: &ProbedModel, question: &str, image: &Part, turn: &str) -> ChatRequest {
-    let mut request = model.request(question, image, 1);
+fn label_request(model: &ProbedModel, messages: &[Message], turn: &str) -> ChatRequest {
+    let mut request = model.request(messages, 1);
     request.messages.push(Message { role: Role::Assistant, parts: vec![Part::Text(turn.to_owned())] });
     request.extra.insert("continue_final_message".into(), json!(true));
     request.extra.insert("add_generation_prompt".into(), json!(false));
@@ -150,9 +151,10 @@ pub fn scores(labels: &[LabelTokens]) -> Result<(Vec<f32>, usize), String> {
 /// Tries what a server might do, and returns what it was seen to do.
 pub(super) fn find(client: &ChatClient, model: &ProbedModel, image: &Part) -> Result<LabelScoring> {
     let labels = UNLIKELY.map(str::to_owned);
+    let messages = messages_with(&Conversation::about_one_image(QUESTION), std::slice::from_ref(image))?;
     let mut tried = Vec::new();
     for constraint in CONSTRAINTS {
-        let asked = constraint.request(model, QUESTION, image, &labels);
+        let asked = constraint.request(model, &messages, &labels);
         let reply = match ask(client, without_ending(asked)) {
             Ok(reply) => reply,
             Err(error) if error.is_fatal() => return Err(error.into()),
@@ -165,7 +167,7 @@ pub(super) fn find(client: &ChatClient, model: &ProbedModel, image: &Part) -> Re
             Ok(said) => {
                 let end = (constraint == Constraint::Choice).then(|| end_of(&reply, &said)).flatten();
                 let by_logprobs = match end {
-                    Some(end) => prompt_logprobs(client, model, image, &labels, end)?,
+                    Some(end) => prompt_logprobs(client, model, &messages, &labels, end)?,
                     None => None,
                 };
                 return Ok(by_logprobs.unwrap_or(LabelScoring::Constraint(constraint)));
@@ -197,13 +199,13 @@ fn end_of(reply: &ChatReply, said: &str) -> Option<String> {
 fn prompt_logprobs(
     client: &ChatClient,
     model: &ProbedModel,
-    image: &Part,
+    messages: &[Message],
     labels: &[String],
     end: String,
 ) -> Result<Option<LabelScoring>, ChatError> {
     let scoring = LabelScoring::PromptLogprobs { end: end.clone() };
     let mut tokens = Vec::with_capacity(labels.len());
-    for request in scoring.requests(model, QUESTION, image, labels) {
+    for request in scoring.requests(model, messages, labels) {
         match ask(client, request).map(|reply| label_tokens(&reply, &end)) {
             Ok(Ok(of_label)) => tokens.push(of_label),
             Err(error) if error.is_fatal() => return Err(error),
