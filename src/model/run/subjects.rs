@@ -1,4 +1,4 @@
-//! The subjects on their device: the models of all runs and the encoder beside them, with what they share computed once.
+//! The subjects on their device: the models of all runs and the encoder. Shared parts are computed once.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -23,21 +23,21 @@ use crate::model::vision::zero_shot::rank;
 pub struct Subjects {
     /// The model without adapter.
     base: Option<Model>,
-    /// One a run; the first is the base where `base` is `None`.
+    /// One model per run. The first is the base if `base` is `None`.
     models: Vec<Model>,
-    /// How images are prepared, in all ways that differ; the first is the base's.
+    /// The distinct image preparations. The first is the base's.
     views: Vec<Arc<dyn ImageProcessor>>,
-    /// By run, its place in `views`.
+    /// By run, its index in `views`.
     view_of: Vec<usize>,
-    /// Each with the runs that share it.
+    /// Each tower with the runs that share it.
     towers: Vec<SharedTower>,
-    /// Where its tower is the base's, one pass serves both if their pixels agree.
+    /// The encoder. If its tower is the base's, one pass serves both when their pixels are equal.
     encoder: Option<Encoder>,
-    /// Whether answers hold what towers made of their image.
+    /// Whether answers include the tower features of their image.
     tells_features: bool,
 }
 
-/// A tower, and the runs that see through it.
+/// A tower, and the runs that use it.
 #[derive(Clone, Copy)]
 struct SharedTower {
     runs: RunSet,
@@ -45,51 +45,52 @@ struct SharedTower {
     is_base: bool,
 }
 
-/// What decides what each tower makes of an image: equal texts are one tower.
+/// Keys that identify what each tower computes. Runs with equal keys share a tower.
 pub struct TowerKeys {
-    /// Of the base.
+    /// The base's key.
     pub of_base: String,
-    /// By run.
+    /// The keys by run.
     pub of_runs: Vec<String>,
 }
 
-/// What is asked about every image of a dataset.
+/// The questions about every image of a dataset.
 pub struct Questions {
-    /// Of the base.
+    /// For the base.
     of_base: Arc<Asked>,
-    /// Of the models, by run; one for all that speak alike.
+    /// By run. Models with the same prompt share one.
     of_runs: Vec<Arc<Asked>>,
-    /// By run, what the prompt says before the image, once it was read.
+    /// By run, the start of the prompt before the image, once it was read.
     openings: Vec<OnceCell<Opening>>,
-    /// Of the encoder: unit-length label embeddings `(dimension, labels)`.
+    /// For the encoder: unit-length label embeddings `(dimension, labels)`.
     label_embeddings: Option<Tensor>,
-    /// Their names.
+    /// The names of the labels.
     labels: Vec<String>,
-    /// By run, each label's score on an image of the mean colour, once it was asked for; `None` where it is no number.
+    /// By run, each label's score on an image of the mean colour, computed on first use. `None` if a score is not
+    /// finite.
     priors: Vec<OnceCell<Option<Vec<f32>>>>,
 }
 
-/// What a model is asked.
+/// The question for a model.
 struct Asked {
     prompt: RenderedPrompt,
     decoding: Decoding,
-    /// What labels are scored by, where they are.
+    /// The trie of the labels, if labels are scored.
     trie: Option<LabelTrie>,
 }
 
 impl Asked {
-    /// So many positions an answer needs after its prompt.
+    /// Returns the number of positions that an answer needs after its prompt.
     fn n_new_positions(&self) -> usize {
         self.decoding.max_new_tokens.max(self.trie.as_ref().map_or(0, LabelTrie::n_nodes))
     }
 }
 
-/// An image as the subjects see it, and who must answer.
+/// An image prepared for the subjects, and the subjects that must answer.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageRow<'a> {
-    /// For the models, by [view](Subjects::views); `None` where nobody who must answer has it.
+    /// For the models, by [view](Subjects::views). `None` if no subject that must answer uses the view.
     pub for_models: &'a [Option<ImageInput>],
-    /// For the encoder, where it differs from the base's.
+    /// For the encoder, if it differs from the base's.
     pub for_encoder: Option<&'a ImageInput>,
     /// The runs whose model must answer.
     pub generate: RunSet,
@@ -99,12 +100,12 @@ pub struct ImageRow<'a> {
     pub probe: RunSet,
     /// Whether the encoder must answer.
     pub asks_encoder: bool,
-    /// What is known of what towers make of it.
+    /// The tower features of the image that are already known.
     pub known: &'a TowerFeatures,
 }
 
 impl ImageRow<'_> {
-    /// The runs whose tower must see it.
+    /// Returns the runs whose tower features are needed.
     fn lookers(&self) -> RunSet {
         self.generate.union(self.score).union(self.probe)
     }
@@ -113,32 +114,32 @@ impl ImageRow<'_> {
 /// The answers to one image.
 #[derive(Clone, Debug, Default)]
 pub struct ImageAnswers {
-    /// By run: the text, or why the model failed on this image.
+    /// By run: the answer, or why the model failed on this image.
     pub generated: Vec<(RunId, Result<Answer, String>)>,
     /// By run: the labels' scores, or why the model failed on this image.
     pub scored: Vec<(RunId, Result<LabelChoice, String>)>,
-    /// By tower that was asked for features: the runs that asked, and what the projector consumes in the mean.
+    /// By tower whose features were requested: the runs that requested them, and the mean of the projector's input.
     pub features: Vec<(RunSet, Vec<f32>)>,
-    /// The encoder's best labels, best first; `None` where it was not asked.
+    /// The encoder's best labels, best first. `None` if it was not asked.
     pub encoder: Option<Vec<ScoredLabel>>,
-    /// What towers made of it that was not known, where that is to be told.
+    /// The newly computed tower features of the image, if answers include features.
     pub made: TowerFeatures,
 }
 
-/// What label scoring makes of one image.
+/// The result of label scoring for one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelChoice {
     /// The best labels, best first, by log-probability.
     pub scores: Vec<ScoredLabel>,
-    /// The best label where each one's score on an image of the mean colour is taken off; `None` where that is no
-    /// number.
+    /// The best label after each label's score on an image of the mean colour is subtracted. `None` if such a score is
+    /// not finite.
     pub prior_corrected: Option<String>,
-    /// Tokens of the prompt, image positions included.
+    /// The number of prompt tokens, including image positions.
     pub n_prompt_tokens: usize,
 }
 
 impl Subjects {
-    /// `models` is the base and then each adapter's model; without `has_base` the base is no run.
+    /// `models` is the base and then each adapter's model. Without `has_base`, the base is not a run.
     pub fn new(mut models: Vec<Model>, has_base: bool, keys: &TowerKeys, encoder: Option<Encoder>) -> Self {
         let mut views: Vec<Arc<dyn ImageProcessor>> = Vec::new();
         let mut view_of: Vec<usize> = models.iter().map(|model| view(&mut views, &model.preprocessor)).collect();
@@ -160,7 +161,7 @@ impl Subjects {
         Self { base, models, views, view_of, towers, encoder, tells_features: false }
     }
 
-    /// Lets answers hold what towers made of their image, for whoever keeps it.
+    /// Makes answers include the tower features of their image.
     pub fn tell_features(&mut self) {
         self.tells_features = true;
     }
@@ -170,23 +171,23 @@ impl Subjects {
         self.base.as_ref().unwrap_or(&self.models[0])
     }
 
-    /// How images are prepared for the models, in all ways that differ; the first is the base's.
+    /// The distinct image preparations of the models. The first is the base's.
     pub fn views(&self) -> &[Arc<dyn ImageProcessor>] {
         &self.views
     }
 
-    /// By run, its place in [`views`](Self::views).
+    /// By run, its index in [`views`](Self::views).
     pub fn view_of(&self) -> &[usize] {
         &self.view_of
     }
 
-    /// How images are prepared for the encoder.
+    /// The image preparation of the encoder.
     pub fn encoder_preprocessor(&self) -> Option<&Preprocessor> {
         self.encoder.as_ref().map(|encoder| &encoder.preprocessor)
     }
 
     /// Renders the `question` of a dataset and embeds its labels in `captions`, templates with `{}` for the label.
-    /// Where `scores_labels`, models can be asked to score them.
+    /// Models can score the labels only if `scores_labels`.
     pub fn questions(
         &self,
         question: &str,
@@ -219,7 +220,7 @@ impl Subjects {
         })
     }
 
-    /// Answers one batch, one answer a row.
+    /// Answers one batch, with one answer per row.
     pub fn ask(&self, questions: &Questions, rows: &[ImageRow]) -> Result<Vec<ImageAnswers>> {
         let mut answers: Vec<ImageAnswers> = rows.iter().map(|_| ImageAnswers::default()).collect();
         let mut vectors = None;
@@ -235,7 +236,7 @@ impl Subjects {
         Ok(answers)
     }
 
-    /// What the model of `run` says of the rows that it is asked about, of what its tower saw in `pass`.
+    /// Adds the answers of the model of `run` to the rows that need them, given what its tower saw in `pass`.
     fn answer(
         &self,
         run: RunId,
@@ -247,7 +248,7 @@ impl Subjects {
         let model = &self.models[run.place()];
         let generated = rows_where(rows, |row| row.generate.contains(run));
         let scored = rows_where(rows, |row| row.score.contains(run));
-        // Where the same rows are asked both, one reading of the prompt serves both.
+        // If the same rows are generated and scored, one reading of the prompt serves both.
         let readings = match generated == scored {
             true => vec![(generated, true, true)],
             false => vec![(generated, true, false), (scored, false, true)],
@@ -270,7 +271,8 @@ impl Subjects {
         Ok(())
     }
 
-    /// The encoder's choices; `vectors` are its embeddings of the rows that it is asked about, where the models' pass gave them.
+    /// Adds the encoder's choices. `vectors` are its embeddings of the rows that it must answer, if the models' pass
+    /// computed them.
     fn ask_encoder(
         &self,
         questions: &Questions,
@@ -308,31 +310,33 @@ impl Subjects {
         Ok(())
     }
 
-    /// The runs of each tower; those of the base's first.
+    /// Returns the runs of each tower. The base's tower comes first.
     pub fn towers(&self) -> Vec<RunSet> {
         self.towers.iter().map(|tower| tower.runs).collect()
     }
 
-    /// How images are prepared for the tower of the runs `tower`, one of [`towers`](Self::towers).
+    /// The image preparation of the tower of the runs `tower`, one of [`towers`](Self::towers).
     pub fn tower_preprocessor(&self, tower: RunSet) -> &Arc<dyn ImageProcessor> {
         &self.model_of(tower).preprocessor
     }
 
-    /// The features of `images`, one row each, by the tower of the runs `tower`, one of [`towers`](Self::towers).
+    /// Returns the features of `images`, one row each, from the tower of the runs `tower`, one of
+    /// [`towers`](Self::towers).
     pub fn tower_features(&self, tower: RunSet, images: &[&ImageInput]) -> Result<Vec<Vec<f32>>> {
         let mllm = &self.model_of(tower).mllm;
         mllm.see(images)?.iter().map(|seen| mllm.probe_features(seen)).collect()
     }
 
-    /// A model on the tower of the runs `tower`: the base where that is its own, whose tower the encoder may share.
+    /// Returns a model with the tower of the runs `tower`. If the tower is the base's, this is the base, whose tower
+    /// the encoder may share.
     fn model_of(&self, tower: RunSet) -> &Model {
         let is_base = self.towers.iter().any(|shared| shared.is_base && shared.runs == tower);
         let first = if is_base { None } else { tower.iter().next() };
         first.and_then(|run| self.models.get(run.place())).unwrap_or_else(|| self.base())
     }
 
-    /// Adds what `pass` gave to the answers: of the rows for which runs of its tower asked for features, and where what is
-    /// new is to be told.
+    /// Adds the features in `pass` to the answers: those that a probe needs and, if answers include features, those
+    /// that were not known.
     fn add_features(
         &self,
         number: usize,
@@ -355,7 +359,7 @@ impl Subjects {
         Ok(())
     }
 
-    /// The choice among the labels for each row of `prefix`.
+    /// Returns the label choice for each row of `prefix`.
     fn choose(
         &self,
         run: RunId,
@@ -402,7 +406,7 @@ impl Subjects {
         model.mllm.read(Some(opening), prompts, asked.n_new_positions(), Watched::by_none())
     }
 
-    /// The labels' scores on an image of the mean colour, which is all zeros once normalised.
+    /// Returns the labels' scores on an image of the mean colour, which is all zeros after normalisation.
     fn prior(&self, run: RunId, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
         let model = &self.models[run.place()];
         let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
@@ -411,7 +415,7 @@ impl Subjects {
         Ok(scoring::score(model.mllm.decoder(), &mut prefix, trie)?.pop().and_then(Result::ok))
     }
 
-    /// By run, whether the first logits of an answer about `image` differ from the base's in any bit.
+    /// Returns, by run, whether the first logits of an answer about `image` differ from the base's in any bit.
     pub fn differ_from_base(&self, questions: &Questions, image: &RgbImage) -> Result<Vec<bool>> {
         let first_logits = |model: &Model, asked: &Asked| -> Result<Vec<f32>> {
             let seen = model.mllm.see(&[&model.preprocessor.prepare(image)])?;
@@ -422,8 +426,8 @@ impl Subjects {
         runs.map(|(model, asked)| Ok(first_logits(model, asked)? != of_base)).collect()
     }
 
-    /// One pass of a tower for all models that share it, and for the encoder where it is the base's, the encoder's, too, and
-    /// both see the same pixels; `None` where no model needs it.
+    /// Runs a tower once for all models that share it. The pass also serves the encoder if the tower is shared by the
+    /// base and the encoder and both see the same pixels. `None` if no model needs it.
     fn pass_tower(&self, number: usize, rows: &[ImageRow]) -> Result<Option<TowerPass>> {
         let SharedTower { runs, is_base } = self.towers[number];
         let passing = rows_where(rows, |row| !row.lookers().intersection(runs).is_empty());
@@ -461,10 +465,10 @@ impl Subjects {
     }
 }
 
-/// The place of the base's preparation of images.
+/// The index of the base's image preparation.
 pub const BASE_VIEW: usize = 0;
 
-/// The place in `views` of one that prepares images as `processor` does; it is added where there is none.
+/// Returns the index in `views` of one that prepares images as `processor` does. Adds it if there is none.
 fn view(views: &mut Vec<Arc<dyn ImageProcessor>>, processor: &Arc<dyn ImageProcessor>) -> usize {
     let is_same =
         |view: &Arc<dyn ImageProcessor>| Arc::ptr_eq(view, processor) || view.parameters() == processor.parameters();
@@ -474,7 +478,8 @@ fn view(views: &mut Vec<Arc<dyn ImageProcessor>>, processor: &Arc<dyn ImageProce
     })
 }
 
-/// What the tower of `model`, of this number, makes of the rows `passing` in its view; those that are known do not pass it.
+/// Returns what tower `number` of `model` computes for the rows `passing` in its view. Known features are not
+/// recomputed.
 fn see(model: &Model, number: usize, view: usize, rows: &[ImageRow], passing: &[usize]) -> Result<Vec<Seen>> {
     let is_new = |row: &usize| rows[*row].known.of_tower(number).is_none();
     let new: Vec<usize> = passing.iter().copied().filter(is_new).collect();
@@ -482,13 +487,13 @@ fn see(model: &Model, number: usize, view: usize, rows: &[ImageRow], passing: &[
     merged(passing, &new, made, |row| rows[row].known.of_tower(number).cloned())
 }
 
-/// The encoder's embeddings of images from its hidden states before the last block `(images, tokens, hidden)`.
+/// Returns the encoder's embeddings of images from its hidden states before the last block `(images, tokens, hidden)`.
 fn embeddings(encoder: &Encoder, before_last: &Tensor) -> Result<Vec<ImageVector>> {
     let rows = encoder.towers.image_embeddings(before_last)?; // (images, dimension)
     (0..rows.dim(0)?).map(|row| Ok(ImageVector(rows.get(row)?))).collect()
 }
 
-/// For each of `rows` what was made of it, where it is in `new`, else what is known.
+/// For each of `rows`, returns the new value if the row is in `new`, and the known value otherwise.
 fn merged<T>(rows: &[usize], new: &[usize], made: Vec<T>, known: impl Fn(usize) -> Option<T>) -> Result<Vec<T>> {
     let mut made = new.iter().copied().zip(made).peekable();
     let take = |&row: &usize| match made.next_if(|(made_of, _)| *made_of == row) {
@@ -498,7 +503,7 @@ fn merged<T>(rows: &[usize], new: &[usize], made: Vec<T>, known: impl Fn(usize) 
     rows.iter().map(take).collect()
 }
 
-/// The side of the image of the mean colour, in pixels, before it is prepared.
+/// The side of the image of the mean colour, in pixels, before preparation.
 const PRIOR_SIDE: u32 = 224;
 
 fn inputs<'a>(rows: &[ImageRow<'a>], asked: &[usize], view: usize) -> Result<Vec<&'a ImageInput>> {
@@ -510,18 +515,18 @@ fn input<'a>(rows: &[ImageRow<'a>], row: usize, view: usize) -> Result<&'a Image
     prepared.context("an image was not prepared for a model that must answer")
 }
 
-/// What one pass of the tower gave.
+/// The result of one pass of a tower.
 struct TowerPass {
     /// The rows that passed.
     rows: Vec<usize>,
-    /// What models read, one a row.
+    /// The models' input, one per row.
     seen: Vec<Seen>,
-    /// The encoder's embeddings, where the tower is its own, too.
+    /// The encoder's embeddings, if the encoder shares the tower.
     vectors: Option<Vec<ImageVector>>,
 }
 
 impl TowerPass {
-    /// What was seen of `rows`, which are among those that passed.
+    /// Returns what was seen of `rows`, which must be among those that passed.
     fn seen_of(&self, rows: &[usize]) -> Vec<Seen> {
         self.rows.iter().zip(&self.seen).filter(|(row, _)| rows.contains(row)).map(|(_, seen)| seen.clone()).collect()
     }
@@ -531,7 +536,7 @@ fn rows_where(rows: &[ImageRow], is_wanted: impl Fn(&ImageRow) -> bool) -> Vec<u
     rows.iter().enumerate().filter(|(_, row)| is_wanted(row)).map(|(index, _)| index).collect()
 }
 
-/// Rows with their prompts, which share a text of `n_text_tokens`, in batches whose images are of like length.
+/// Groups rows and their prompts, which share a text of `n_text_tokens`, into batches whose images have similar length.
 fn by_length(rows: Vec<usize>, prompts: Vec<PromptRow>, n_text_tokens: usize) -> Vec<(Vec<usize>, Vec<PromptRow>)> {
     let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.n_tokens() - n_text_tokens).collect();
     let batches = batches_by_length(&lengths).into_iter();
@@ -539,7 +544,7 @@ fn by_length(rows: Vec<usize>, prompts: Vec<PromptRow>, n_text_tokens: usize) ->
     batches.map(of).collect()
 }
 
-/// What the model says after each prompt of `prefix`.
+/// Returns the model's answer to each prompt of `prefix`.
 fn generate(model: &Model, asked: &Asked, prefix: Prefix) -> Result<Vec<Result<Answer, String>>> {
     let rows = model.generate(prefix, &asked.decoding)?;
     let begins_in_thought = ends_in_thought(&asked.prompt.text);
