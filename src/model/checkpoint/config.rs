@@ -1,9 +1,9 @@
-//! `config.json`, read with the defaults that transformers' own classes have.
+//! `config.json`, read with the defaults of transformers' own classes.
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-/// One section of a checkpoint's configuration; knows its place for messages.
+/// One section of a checkpoint's configuration, with its place for messages.
 #[derive(Clone, Debug)]
 pub struct Config<'a> {
     value: &'a Value,
@@ -11,32 +11,32 @@ pub struct Config<'a> {
 }
 
 impl<'a> Config<'a> {
-    /// The whole of `value`, which `place` names in messages.
+    /// The whole of `value`, which messages call `place`.
     pub fn new(value: &'a Value, place: impl Into<String>) -> Self {
         Self { value, place: place.into() }
     }
 
-    /// What messages call this section.
+    /// The name of this section in messages.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// The object under `key`; `None` where it is absent or null.
+    /// Returns the object under `key`, or `None` if it is absent or null.
     pub fn section(&self, key: &str) -> Option<Config<'a>> {
         let value = self.get(key)?;
         value.is_object().then(|| Config { value, place: format!("{}: {key}", self.place) })
     }
 
-    /// The raw value under `key`; `None` where it is absent or null.
+    /// Returns the raw value under `key`, or `None` if it is absent or null.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.value.get(key).filter(|value| !value.is_null())
     }
 
-    /// A count.
+    /// Reads a count.
     pub fn usize_or(&self, key: &str, default: usize) -> Result<usize> {
         match self.get(key) {
             None => Ok(default),
-            // Sizes beyond 2^31 are no sizes; refusing them keeps every product of two in range.
+            // Larger counts than 2^31 are not sizes. Refusing them keeps every product of two in range.
             Some(value) => match value.as_u64().filter(|&n| n < 1 << 31) {
                 Some(n) => Ok(n as usize),
                 None => bail!("`{key}` in {} must be a whole number, and is {value}", self.place),
@@ -44,17 +44,17 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// Whether `key` is there, be it null.
+    /// Returns whether `key` exists, even if it is null.
     pub fn has(&self, key: &str) -> bool {
         self.value.get(key).is_some()
     }
 
-    /// A count that must not be zero; `None` where it is absent or null.
+    /// Reads a count that must not be zero, or `None` if it is absent or null.
     pub fn positive_or_none(&self, key: &str) -> Result<Option<usize>> {
         self.get(key).map(|_| self.positive_or(key, 1)).transpose()
     }
 
-    /// A count that must not be zero.
+    /// Reads a count that must not be zero.
     pub fn positive_or(&self, key: &str, default: usize) -> Result<usize> {
         match self.usize_or(key, default)? {
             0 => bail!("`{key}` in {} must be at least 1", self.place),
@@ -62,7 +62,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// A signed number, such as a layer counted from the end.
+    /// Reads a signed number, such as a layer counted from the end.
     pub fn i64_or(&self, key: &str, default: i64) -> Result<i64> {
         match self.get(key) {
             None => Ok(default),
@@ -73,7 +73,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// A real number.
+    /// Reads a real number.
     pub fn f64_or(&self, key: &str, default: f64) -> Result<f64> {
         match self.get(key) {
             None => Ok(default),
@@ -84,7 +84,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// A switch.
+    /// Reads a boolean.
     pub fn bool_or(&self, key: &str, default: bool) -> Result<bool> {
         match self.get(key) {
             None => Ok(default),
@@ -95,7 +95,7 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// A string.
+    /// Reads a string.
     pub fn str_or(&self, key: &str, default: &'a str) -> Result<&'a str> {
         match self.get(key) {
             None => Ok(default),

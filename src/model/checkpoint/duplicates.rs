@@ -1,7 +1,8 @@
-//! What two files of a folder, or two keys of a file, say of one thing.
+//! Warnings about two files of a folder, or two keys of a file, that contradict each other.
 //!
-//! Trainers save into folders that hold something already. Here the order is that of transformers (5.24), and where the two
-//! differ a person is told both names: what was loaded while training may have been the other.
+//! Trainers save into folders that already hold files. Files and keys are used here in the order of transformers
+//! (5.24). If two contradict each other, the user is warned with both names, because training may have used the other
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +12,10 @@ use serde_json::Value;
 use super::weights::Checkpoint;
 use crate::model::text::tokenizer::{TextTokenizer, pieces_elsewhere};
 
-/// What a person should know of `checkpoint`, whose text is read by `tokenizer`.
+/// Returns warnings about `checkpoint`, whose text is read by `tokenizer`.
 ///
 /// # Errors
-/// A file is there and cannot be read.
+/// A file exists and cannot be read.
 pub(in crate::model) fn warnings(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<String>> {
     let mut found = Vec::new();
     found.extend(of_image_processor(checkpoint)?);
@@ -31,7 +32,7 @@ pub(in crate::model) fn warnings(checkpoint: &Checkpoint, tokenizer: &TextTokeni
     Ok(found)
 }
 
-/// `first` counts, `second` says otherwise, of `what`.
+/// Formats a warning that `first` is used and `second` contradicts it about `what`.
 fn told(checkpoint: &Checkpoint, first: &str, second: &str, what: &str) -> String {
     format!(
         "`{first}` and `{second}` of `{}` say different things of {what}: `{first}` counts, as in transformers; hint: remove \
@@ -40,7 +41,7 @@ fn told(checkpoint: &Checkpoint, first: &str, second: &str, what: &str) -> Strin
     )
 }
 
-/// Keys of an image processor that decide no number.
+/// Keys of an image processor that do not affect its output.
 const KEYS_OF_CLASSES: [&str; 8] = [
     "image_processor_type",
     "feature_extractor_type",
@@ -68,7 +69,7 @@ fn of_image_processor(checkpoint: &Checkpoint) -> Result<Option<String>> {
     Ok((!keys.is_empty()).then(|| told(checkpoint, "processor_config.json", "preprocessor_config.json", &what)))
 }
 
-/// Whether two values of a key are one: numbers by value, and a side as a number or by its names.
+/// Returns whether two values of a key mean the same: numbers by value, and a side as a number or by its names.
 fn means_the_same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -109,7 +110,7 @@ fn of_special_tokens(checkpoint: &Checkpoint) -> Result<Option<String>> {
     Ok((!what.is_empty()).then(|| told(checkpoint, first, second, &what)))
 }
 
-/// Where `tokenizer.json` is read, what the forms beside it say of tokens' numbers.
+/// If `tokenizer.json` is used, returns warnings about other tokenizer files with different token ids.
 fn of_tokenizer(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<String>> {
     const FIRST: &str = "tokenizer.json";
     if checkpoint.read_file(FIRST)?.is_none() {
@@ -118,7 +119,7 @@ fn of_tokenizer(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Ve
     let mut found = Vec::new();
     for file in ["tokenizer.model", "vocab.json", "added_tokens.json"] {
         let Some(bytes) = checkpoint.read_file(file)? else { continue };
-        // A file that is not read need not be readable.
+        // A file that is not used need not be readable.
         let Some(tokens) = pieces_elsewhere(file, &bytes) else { continue };
         let n_other = tokens.iter().filter(|(token, id)| tokenizer.token_id(token) != Some(*id)).count();
         if n_other > 0 {
@@ -129,13 +130,13 @@ fn of_tokenizer(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Ve
     Ok(found)
 }
 
-/// Old and new spellings in one section of `config.json` that differ, one sentence each.
+/// Returns one sentence per old and new spelling in one section of `config.json` that differ.
 fn of_keys(section: &Value) -> Vec<String> {
     let get = |path: &[&str]| {
         let value = path.iter().try_fold(section, |value, key| value.get(key))?;
         (!value.is_null()).then_some(value)
     };
-    // The first counts.
+    // The first is used.
     let pairs: [(&[&str], &[&str]); 5] = [
         (&["rope_scaling"], &["rope_parameters"]),
         (&["rope_scaling", "rope_theta"], &["rope_theta"]),
@@ -146,7 +147,7 @@ fn of_keys(section: &Value) -> Vec<String> {
     let differing = pairs.into_iter().filter_map(|(first, second)| {
         let (a, b) = (get(first)?, get(second)?);
         let name = |path: &[&str]| path.join(".");
-        // Qwen's sections are told apart by the type's old name, and are the default by its new one.
+        // The old key distinguishes Qwen's sections, and the new one has the default type instead.
         let is_known_pair = [a, b].iter().any(|value| value.as_str() == Some("mrope"));
         (!means_the_same(a, b) && !is_known_pair).then(|| {
             format!(

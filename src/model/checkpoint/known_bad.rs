@@ -1,16 +1,16 @@
-//! Releases of transformers that are known to compute a kind of model wrongly: what was fine-tuned with one of them
-//! learned on wrong inputs.
+//! Releases of transformers that compute some models wrongly. Models that were fine-tuned with them learned from wrong
+//! inputs.
 
-/// One fault: which models, saved by which versions.
+/// One fault: the models, and the versions that saved them.
 struct Fault {
     /// `model_type` of `config.json`.
     model_types: &'static [&'static str],
     first: Version,
-    /// Inclusive; a patch of [`ANY`] is every patch of that minor version.
+    /// Inclusive. A patch of [`ANY`] means every patch of that minor version.
     last: Version,
     /// What went wrong.
     what: &'static str,
-    /// With what to train again.
+    /// What to use for training again.
     mend: &'static str,
 }
 
@@ -65,8 +65,8 @@ const FAULTS: [Fault; 6] = [
     },
 ];
 
-/// What to know of a model of `model_type` that `version` of transformers saved; `who` names it. Empty where nothing is
-/// known against it.
+/// Returns warnings about a model of `model_type` that `version` of transformers saved. `who` names it. Empty if no
+/// fault is known.
 pub(in crate::model) fn warnings(who: &str, model_type: &str, version: &str) -> Vec<String> {
     let Some(parsed) = parse(version) else { return Vec::new() };
     let is_hit =
@@ -80,7 +80,7 @@ pub(in crate::model) fn warnings(who: &str, model_type: &str, version: &str) -> 
     told.collect()
 }
 
-/// `4.57.6`, `5.3.0.dev0`, `4.57.0rc1`; `None` of anything else.
+/// Parses `4.57.6`, `5.3.0.dev0` or `4.57.0rc1`. `None` for anything else.
 fn parse(version: &str) -> Option<Version> {
     let mut parts = version.split('.').map(|part| {
         let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());

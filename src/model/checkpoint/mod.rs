@@ -1,4 +1,4 @@
-//! What lies in a checkpoint's folder: tensors, adapters over them, and what configurations say.
+//! The contents of a checkpoint's folder: tensors, adapters over them, and configurations.
 
 pub mod config;
 pub(in crate::model) mod duplicates;

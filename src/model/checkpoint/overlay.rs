@@ -1,5 +1,5 @@
-//! What an adapter makes of a base model, as tensors by canonical name: the form in which layers take it, whether it
-//! was read from a folder or is being trained.
+//! The changes of an adapter to a base model, as tensors by canonical name. Layers take them in this form, whether the
+//! adapter was read from a folder or is being trained.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,17 +11,17 @@ use crate::model::layers::Dropout;
 /// A low-rank update of one weight matrix (Hu et al. 2021, equation 3): `W + scale B A`.
 #[derive(Clone, Debug)]
 pub struct LowRankUpdate {
-    /// `(rank, in)`; of an embedding, `(rank, vocabulary)`.
+    /// `(rank, in)`, or `(rank, vocabulary)` for an embedding.
     pub a: Tensor,
     /// `(out, rank)`.
     pub b: Tensor,
     /// `alpha / rank`, or `alpha / sqrt(rank)`.
     pub scale: f64,
-    /// What is added to the product's output, `(out)` (PEFT's `lora_bias`).
+    /// A bias `(out)` added to the product's output (PEFT's `lora_bias`).
     pub b_bias: Option<Tensor>,
     /// The rows' lengths of DoRA, `(out)` (Liu et al. 2024, equation 5).
     pub magnitude: Option<Tensor>,
-    /// Dropout of the update's input; only while training.
+    /// Dropout of the update's input, only while training.
     pub dropout: Option<Dropout>,
 }
 
@@ -31,12 +31,12 @@ impl LowRankUpdate {
     }
 }
 
-/// Updates and replacements, each to be taken once by the layer that it belongs to.
+/// Updates and replacements. Each must be taken once by its layer.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
     updates: BTreeMap<String, LowRankUpdate>,
     replaced: BTreeMap<String, Tensor>,
-    /// The replaced tensors that are copies for one module, where others may share the base's.
+    /// The replaced tensors that are copies for one module. Other modules may share the base's tensor.
     copies: BTreeSet<String>,
     is_merged: bool,
     /// Whether gradients flow to one of its tensors.
@@ -44,51 +44,51 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// `updates` by module (`language_model.layers.0.self_attn.q_proj`), `replaced` by tensor (`….weight`). Where
-    /// `is_merged`, updates are added to the weights when they are read, instead of being computed beside them.
+    /// `updates` are by module (`language_model.layers.0.self_attn.q_proj`), `replaced` by tensor (`….weight`). If
+    /// `is_merged`, updates are added to the weights when they are read, and not computed separately.
     pub fn new(updates: BTreeMap<String, LowRankUpdate>, replaced: BTreeMap<String, Tensor>, is_merged: bool) -> Self {
         let of_updates = updates.values().flat_map(LowRankUpdate::tensors);
         let trains = of_updates.chain(replaced.values()).any(Tensor::track_op);
         Self { updates, replaced, copies: BTreeSet::new(), is_merged, trains }
     }
 
-    /// The same, where the replaced tensors `copies` are copies for their module alone: another module that shares the base's
-    /// keeps it.
+    /// Marks the replaced tensors `copies` as copies for their module only. Another module that shares the base's
+    /// tensor keeps it.
     pub fn with_copies(self, copies: BTreeSet<String>) -> Self {
         Self { copies, ..self }
     }
 
-    /// Whether what stands for the base's tensor `name` does so for its module alone.
+    /// Returns whether the replacement of the base's tensor `name` is only for its module.
     pub fn is_copy(&self, name: &str) -> bool {
         self.copies.contains(name)
     }
 
-    /// Whether it updates `module` or replaces its weight.
+    /// Returns whether it updates `module` or replaces its weight.
     pub fn touches(&self, module: &str) -> bool {
         self.updates.contains_key(module) || self.replaces(&format!("{module}.weight"))
     }
 
-    /// Whether updates are added to the weights.
+    /// Returns whether updates are added to the weights.
     pub fn is_merged(&self) -> bool {
         self.is_merged
     }
 
-    /// Whether gradients flow to one of its tensors, so that the model under it must be differentiable.
+    /// Returns whether gradients flow to one of its tensors. The model under it must then be differentiable.
     pub fn trains(&self) -> bool {
         self.trains
     }
 
-    /// The update of `module`, if it has one.
+    /// Takes the update of `module`, if it has one.
     pub fn take_update(&mut self, module: &str) -> Option<LowRankUpdate> {
         self.updates.remove(module)
     }
 
-    /// Whether something stands for the base's tensor `name`.
+    /// Returns whether the base's tensor `name` is replaced.
     pub fn replaces(&self, name: &str) -> bool {
         self.replaced.contains_key(name)
     }
 
-    /// What stands for the base's tensor `name`, if something does.
+    /// Takes the replacement of the base's tensor `name`, if there is one.
     pub fn take_replaced(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
         let Some(tensor) = self.replaced.remove(name) else { return Ok(None) };
         ensure!(
@@ -99,7 +99,7 @@ impl Overlay {
         Ok(Some(tensor))
     }
 
-    /// Asserts that everything found its place.
+    /// Asserts that every update and replacement was taken.
     pub fn finish(&self) -> Result<()> {
         let left: Vec<&str> = self.updates.keys().chain(self.replaced.keys()).map(String::as_str).collect();
         let Some(first) = left.first() else { return Ok(()) };

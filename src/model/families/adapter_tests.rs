@@ -1,4 +1,4 @@
-//! Adapters against the reference tensors of PEFT and of the original repository.
+//! Adapters compared with reference tensors from PEFT and the original repository.
 
 use super::tests::Loaded;
 use super::*;
@@ -6,7 +6,7 @@ use crate::model::checkpoint::weights::Adapter;
 use crate::model::checkpoint::weights::testing::shared;
 use crate::model::testing::{References, assert_close, ids};
 
-/// The base of `dir` under the adapter `adapter`.
+/// Loads the base in `dir` with the adapter `adapter`.
 fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, adapter: &std::path::Path, is_merged: bool) -> Loaded {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let tower = tower.map(|tower| Checkpoint::open(tower).unwrap());
@@ -71,12 +71,13 @@ fn the_lora_folder_of_the_original_repository_meets_its_own_code() {
     }
 }
 
-/// Images asked of each adapter and dataset; `EMT_TEST_IMAGES=500` asks about all that have a reference answer.
+/// The number of images per adapter and dataset, 24 by default. `EMT_TEST_IMAGES=500` uses all that have a reference
+/// answer.
 fn n_images() -> usize {
     std::env::var("EMT_TEST_IMAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(24)
 }
 
-/// `(sample, answer)` of a file of reference answers, spread over all of it.
+/// `(sample, answer)` pairs spread evenly over a file of reference answers.
 #[expect(clippy::disallowed_methods, reason = "reads reference answers")]
 fn reference_answers(path: &std::path::Path) -> Vec<(String, String)> {
     let text = std::fs::read_to_string(path).unwrap();

@@ -1,4 +1,4 @@
-//! Families whose images take places among the tokens of one decoder: all present ones.
+//! Families that insert images among the tokens of one decoder. All current families do.
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
@@ -9,7 +9,7 @@ use crate::model::layers::{Watched, causal_mask};
 use crate::model::run::prefix::{Opening, Padding, Prefix, PromptRow, batch};
 use crate::model::vision::preprocess::ImageInput;
 
-/// What such a family has of its own: a tower, and what makes embeddings of its states.
+/// The family-specific part: a tower, and the conversion of its states to embeddings.
 pub trait ImageReader: Send {
     /// As [`Mllm::see_watched`].
     ///
@@ -17,10 +17,10 @@ pub trait ImageReader: Send {
     /// An image does not fit the tower.
     fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>>;
 
-    /// What stands in the places of images. `decoder` embeds the tokens that a family writes between tiles.
+    /// Returns the embeddings of images in a prompt. `decoder` embeds the tokens that a family writes between tiles.
     ///
     /// # Errors
-    /// What was seen is not of this family.
+    /// `seen` comes from another family.
     fn embed_images(&self, seen: &[Seen], decoder: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>>;
 
     /// As [`Mllm::plain_tower`].
@@ -31,7 +31,7 @@ pub trait ImageReader: Send {
     /// As [`Mllm::probe_features`].
     ///
     /// # Errors
-    /// What was seen is not of this family.
+    /// `seen` comes from another family.
     fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>> {
         let state = seen.states.first().context("a tower gives a state")?;
         let last = state.rank() - 1;
@@ -40,9 +40,9 @@ pub trait ImageReader: Send {
     }
 }
 
-/// A family's images before a decoder.
+/// A family's image reader in front of a decoder.
 pub struct DecoderOnly<R, D> {
-    /// Makes embeddings of images.
+    /// Converts images to embeddings.
     pub reader: R,
     /// Reads and continues prompts.
     pub decoder: D,
@@ -59,7 +59,7 @@ impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
 
     fn embed(&self, prompts: &[ImagePrompt<'_>]) -> Result<Vec<PromptRow>> {
         let seen: Vec<Seen> = prompts.iter().flat_map(|prompt| prompt.images).cloned().collect();
-        // Of no image a projector makes nothing.
+        // Without images, the projector is not run.
         let embedded = if seen.is_empty() { Vec::new() } else { self.embed_images(&seen)? };
         let mut rest = embedded.as_slice();
         let place = |ImagePrompt { prompt, images }: &ImagePrompt<'_>| {
@@ -81,18 +81,18 @@ impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
         Prefix::read_watched(&self.decoder, opening, prompts, n_new, watch)
     }
 
-    /// Rows are padded on the right, where no token of theirs looks.
+    /// Rows are padded on the right, where none of their tokens attends.
     fn teacher_forced(&self, examples: &[ForcedAnswer<'_>], mut watch: Watched<'_>) -> Result<Tensor> {
         let prompts: Vec<ImagePrompt<'_>> = examples.iter().map(|example| example.prompt).collect();
         let mut rows = Vec::with_capacity(examples.len());
         for (example, row) in examples.iter().zip(self.embed(&prompts)?) {
-            // The terminator is predicted and never seen.
+            // The terminator is predicted but is not an input.
             let (_, seen) = example.answer.split_last().context("an answer has a terminator")?;
             rows.push(if seen.is_empty() { row } else { row.followed_by(&self.decoder.embed(seen)?)? });
         }
         let lengths: Vec<usize> = rows.iter().map(PromptRow::n_tokens).collect();
         let n_positions = lengths.iter().copied().max().unwrap_or(0);
-        // Where each row's answer is predicted: from the prompt's last token on.
+        // The first position that predicts each row's answer: the prompt's last token.
         let starts: Vec<usize> =
             lengths.iter().zip(examples).map(|(length, example)| length - example.answer.len()).collect();
         let first_wanted = starts.iter().copied().min().unwrap_or(0);
@@ -109,7 +109,7 @@ impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
         }
         let n_places = places.len();
         let places = Tensor::from_vec(places, n_places, device)?;
-        // Only where an answer's token is predicted: the head is a third of a small model.
+        // The head runs only on positions that predict an answer's token: it is a third of a small model.
         let chosen = hidden.flatten_to(1)?.index_select(&places, 0)?;
         Ok(self.decoder.logits(&chosen)?)
     }

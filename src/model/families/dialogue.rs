@@ -1,4 +1,4 @@
-//! Text in and out of a model.
+//! Conversion between text and a model's tokens.
 
 use anyhow::{Result, bail};
 
@@ -10,11 +10,11 @@ use crate::model::run::scoring::LabelTrie;
 use crate::model::text::template::{AroundAnswer, ChatTemplate};
 use crate::model::text::tokenizer::{PromptPiece, TextTokenizer};
 
-/// Text in and out of a model.
+/// Converts between text and a model's tokens.
 pub struct Dialogue {
-    /// For prompts and answers.
+    /// Tokenises prompts and decodes answers.
     pub tokenizer: TextTokenizer,
-    /// For prompts.
+    /// Renders prompts.
     pub template: ChatTemplate,
     pub(super) eos_ids: Vec<u32>,
     pub(super) generation: GenerationConfig,
@@ -23,22 +23,23 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    /// Positions of an image in a prompt, at most.
+    /// The maximum number of positions of an image in a prompt.
     pub fn n_image_positions_max(&self) -> usize {
         self.n_image_positions
     }
 
-    /// The prompt for one question about one image.
+    /// Renders the prompt for one question about one image.
     pub fn render(&self, question: &str) -> Result<RenderedPrompt> {
         let text = self.template.render(question)?;
         let around_answer = self.template.around_answer(question, &text);
         self.with_images(text, around_answer, 1)
     }
 
-    /// The prompt of a conversation of any number of turns and images, up to where the answer to its last turn begins.
+    /// Renders the prompt of a conversation with any number of turns and images, up to the start of the answer to its
+    /// last turn.
     ///
     /// # Errors
-    /// As [`ChatTemplate::render_conversation`]; or the vocabulary cannot express the text.
+    /// As [`ChatTemplate::render_conversation`], or the vocabulary cannot express the text.
     pub fn render_conversation(&self, conversation: &Conversation) -> Result<RenderedPrompt> {
         let text = self.template.render_conversation(conversation)?;
         self.with_images(text, None, conversation.n_images())
@@ -63,11 +64,11 @@ impl Dialogue {
         Ok(prompt)
     }
 
-    /// A prompt whose `text` is there, with an image marker for each image. What is written around an answer follows from
-    /// the text's end, where it is not known.
+    /// Builds a prompt from its `text`, which has an image marker for each image. If `around_answer` is `None`, it is
+    /// derived from the end of the text.
     ///
     /// # Errors
-    /// The text holds what the vocabulary cannot express.
+    /// The vocabulary cannot express the text.
     pub fn prompt_of(&self, text: String, around_answer: Option<AroundAnswer>) -> Result<RenderedPrompt> {
         let pieces = self.tokenizer.encode_with_image(&text, self.image_marker)?;
         let ids: Vec<Option<u32>> = pieces
@@ -87,14 +88,15 @@ impl Dialogue {
         Ok(RenderedPrompt { text, pieces, ids, around_answer, image_id, has_bos })
     }
 
-    /// The tokens of `answer` as a model would go on after `prompt`, with the terminator: what it is trained to say.
+    /// Returns the tokens of `answer` as a continuation of `prompt`, with the terminator. Models are trained on these
+    /// tokens.
     ///
-    /// They are what is left of the whole conversation's tokens without the prompt's. The terminator is what the chat
-    /// template writes after an answer: one of the tokens that end generation, or a stop string's. Where it writes
-    /// neither (transformers' LLaVA), the first of those tokens.
+    /// They are the tokens of the whole conversation after those of the prompt. The terminator is what the chat
+    /// template writes after an answer: one of the tokens that end generation, or a stop string. If it writes neither
+    /// (transformers' LLaVA), the terminator is the first token that ends generation.
     ///
     /// # Errors
-    /// The answer's first token would swallow the prompt's end, or the answer is empty.
+    /// The answer's first token would merge with the end of the prompt, or the answer is empty.
     pub fn answer_ids(&self, prompt: &RenderedPrompt, answer: &str) -> Result<Vec<u32>> {
         let AroundAnswer { before, after } = &prompt.around_answer;
         let terminator = self.terminator(after);
@@ -127,7 +129,7 @@ impl Dialogue {
         }
     }
 
-    /// What a model may answer to `prompt`: each of `labels` with the terminator.
+    /// Builds the trie of possible answers to `prompt`: each of `labels` with the terminator.
     ///
     /// # Errors
     /// As [`answer_ids`](Self::answer_ids), with the label's name.
@@ -136,7 +138,7 @@ impl Dialogue {
         Ok(LabelTrie::new(&sequences))
     }
 
-    /// When answers of at most `max_new_tokens` end.
+    /// Returns how answers of at most `max_new_tokens` are decoded.
     pub fn decoding(&self, max_new_tokens: usize) -> Decoding {
         let stop_strings = self.template.stop_strings().iter().chain(self.generation.stop_strings());
         Decoding {
@@ -147,12 +149,12 @@ impl Dialogue {
         }
     }
 
-    /// The settings of greedy decoding that the checkpoint brings.
+    /// The checkpoint's settings for greedy decoding.
     pub fn generation(&self) -> &GenerationConfig {
         &self.generation
     }
 
-    /// The text of a generated row; a stop string and what follows it is cut off.
+    /// Returns the text of a generated row. The first stop string and everything after it are cut off.
     pub fn answer(&self, generation: &Generation, decoding: &Decoding) -> Result<Answer> {
         let mut text = self.tokenizer.decode(&generation.ids)?;
         if let Some(end) = decoding.stop_strings.iter().filter_map(|stop| text.find(stop.as_str())).min() {
@@ -163,19 +165,19 @@ impl Dialogue {
             stop: generation.stop,
             n_prompt_tokens: Some(generation.n_prompt_tokens as u32),
             n_answer_tokens: Some(generation.ids.len() as u32),
-            // It is none where nothing else could follow.
+            // Infinite if every token was forced.
             logit_gap: Some(generation.logit_gap).filter(|gap| gap.is_finite()),
         })
     }
 }
 
-/// What ends an answer.
+/// The terminator of an answer.
 enum Terminator<'a> {
     Token(u32),
     Text(&'a str),
 }
 
-/// All tokens of a prompt; `None` is the image.
+/// Returns all tokens of a prompt. `None` is an image.
 fn flat(pieces: &[PromptPiece]) -> Vec<Option<u32>> {
     let of_piece = |piece: &PromptPiece| match piece {
         PromptPiece::Text(ids) => ids.iter().copied().map(Some).collect(),

@@ -1,4 +1,4 @@
-//! What layers compute fused, and what they compute so that gradients flow, is the same.
+//! Fused layers and the layers through which gradients flow compute the same.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::tests::input;
 use super::*;
 use crate::model::checkpoint::weights::{Miniature, open_checkpoint};
 
-/// An overlay that changes nothing, and to which gradients flow.
+/// An overlay that changes nothing but carries gradients.
 fn trained(weights: &Weights) -> Overlay {
     let name = "multi_modal_projector.linear_1.weight";
     let shape = weights.shape(name).unwrap();
@@ -24,7 +24,7 @@ fn error(a: &Tensor, b: &Tensor) -> f64 {
     f64::from(norm(&(a - b).unwrap()) / norm(b))
 }
 
-/// Pixels for a model's tower.
+/// Random pixels for a model's tower.
 fn noise(model: &Model) -> Tensor {
     let side = model.mllm.plain_tower().unwrap().tower.config().image_size();
     let mut random = fastrand::Rng::with_seed(7);
@@ -32,7 +32,7 @@ fn noise(model: &Model) -> Tensor {
     Tensor::from_vec(pixels, (3, side, side), &candle_core::Device::Cpu).unwrap()
 }
 
-/// What a model sees in an image, and what it would say first.
+/// What a model sees in an image, and the logits of its first token.
 fn results(model: &Model) -> [Tensor; 2] {
     let seen = model.mllm.see(&[&input(&noise(model))]).unwrap();
     let images = model.mllm.embed_images(&seen).unwrap();

@@ -1,4 +1,4 @@
-//! Generation settings, in batches and alone.
+//! Generation settings give the same answers in batches and alone.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::domain::RgbImage;
 use crate::model::checkpoint::weights::{Miniature, open_checkpoint};
 use crate::model::run::generation_config::GenerationConfig;
 
-/// Answers of the miniature to three images with prompts of different lengths, side by side and alone, under `settings`.
+/// The miniature's answers to three images with prompts of different lengths, in a batch and alone, under `settings`.
 fn answers_under(settings: &Value) -> [Vec<Generation>; 2] {
     let checkpoint = open_checkpoint(std::path::Path::new("embedded"), Miniature::Model).unwrap();
     let mut opened = OpenedModel::open(&checkpoint, None, None).unwrap();
@@ -19,7 +19,7 @@ fn answers_under(settings: &Value) -> [Vec<Generation>; 2] {
         model.preprocessor.prepare(&image)
     });
     let images = model.mllm.embed_images(&model.mllm.see(&inputs.each_ref()).unwrap()).unwrap();
-    // Of different lengths, so that rows are padded.
+    // Different lengths, so that rows are padded.
     let prompts =
         ["What is this?", "What is the object in the image? Answer with one object.", "Say it, say it twice."]
             .map(|question| model.dialogue.render(question).unwrap());
@@ -37,7 +37,7 @@ fn answers_under(settings: &Value) -> [Vec<Generation>; 2] {
 fn generation_settings_hold_in_batches_as_alone() {
     let [plain, _] = answers_under(&json!({"min_new_tokens": 5}));
     let said: Vec<u32> = plain.iter().flat_map(|row| row.ids.clone()).collect();
-    // The miniature's answers are a word or two: only longer ones repeat anything.
+    // The miniature answers in one or two words. Only longer answers repeat anything.
     for settings in [
         json!({"min_new_tokens": 5, "repetition_penalty": 1.8}),
         json!({"min_new_tokens": 5, "no_repeat_ngram_size": 1}),
@@ -72,7 +72,7 @@ fn processors_see_a_placeholder_for_each_position_of_an_image() {
             let expected: Vec<u32> = prompt.ids.iter().map(|id| id.unwrap_or(marker)).collect();
             assert_eq!(row.ids, expected);
         }
-        // The original LLaVA hands embeddings over, and no ids.
+        // The original LLaVA passes embeddings and no ids.
         None => assert_eq!(row.ids, Vec::<u32>::new()),
     }
 }

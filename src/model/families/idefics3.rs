@@ -1,5 +1,5 @@
-//! Idefics3 (Laurençon et al. 2024) and SmolVLM (Marafioti et al. 2025): SigLIP over tiles, neighbouring patches joined
-//! and mapped to a LLaMA's width, and tokens between the tiles that say where each lies.
+//! Idefics3 (Laurençon et al. 2024) and SmolVLM (Marafioti et al. 2025): a SigLIP tower reads tiles, neighbouring
+//! patches are joined and projected to a LLaMA's width, and tokens between the tiles give the position of each.
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
@@ -17,7 +17,7 @@ use crate::model::text::tokenizer::TextTokenizer;
 use crate::model::vision::preprocess::{Idefics3Processor, ImageInput};
 use crate::model::vision::square_tower::{TowerKind, VisionConfig, VisionTower};
 
-/// The line in the list of families.
+/// The family's entry in [`FAMILIES`](super::FAMILIES).
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "idefics3",
     about: "SmolVLM, SmolVLM2 and Idefics3",
@@ -60,7 +60,7 @@ struct Plan {
     vision: VisionConfig,
     #[serde(rename = "text_config")]
     text: DecoderConfig,
-    /// Patches along a side that become one position.
+    /// Patches along each side of a square that becomes one position.
     #[serde(rename = "scale_factor")]
     n_joined: usize,
     #[serde(skip)]
@@ -96,12 +96,12 @@ impl Plan {
         Ok(Self { vision, text, n_joined, markers, n_tiles_per_side_max: processor.n_tiles_per_side_max() })
     }
 
-    /// Language-model positions of one tile.
+    /// Returns the number of language-model positions per tile.
     fn n_positions_per_tile(&self) -> usize {
         (self.vision.n_patches_per_side() / self.n_joined).pow(2)
     }
 
-    /// Tiles of the image that has most of them.
+    /// Returns the maximum number of tiles of an image.
     fn n_tiles_max(&self) -> usize {
         n_tiles((self.n_tiles_per_side_max, self.n_tiles_per_side_max))
     }
@@ -122,11 +122,12 @@ impl Plan {
     }
 }
 
-/// The tower's sizes, with the defaults of Idefics3VisionConfig, which are not SigLIP's.
+/// The tower's sizes, with the defaults of Idefics3VisionConfig, which differ from SigLIP's.
 ///
-/// Positions are learned for a square of `image_size`, and transformers places the patches of any picture among them by
-/// their fractions of its sides. The processor fills every tile, so that each patch takes its own position (of 26, 27 and
-/// 32 a side, as published towers have; of 25, 29 and some others torch's rounding gives a few patches a neighbour's).
+/// Positions are learned for a square of `image_size`. Transformers maps the patches of any image to them by their
+/// fractions of its sides. The processor fills every tile, so each patch gets its own position. This holds for 26, 27
+/// and 32 patches per side, as in published towers; for 25, 29 and some others, torch's rounding gives a few patches a
+/// neighbour's position.
 fn vision_config(config: &Config) -> Result<VisionConfig> {
     let mut values = config.get("vision_config").cloned().unwrap_or_else(|| json!({}));
     if let Some(fields) = values.as_object_mut() {
@@ -170,7 +171,7 @@ impl MllmPlan for Plan {
     }
 }
 
-/// Tiles of an image cut into rows and columns, the whole image among them.
+/// Returns the number of tiles of an image cut into rows and columns, including the whole image.
 fn n_tiles((rows, columns): (usize, usize)) -> usize {
     if (rows, columns) == (1, 1) { 1 } else { rows * columns + 1 }
 }
@@ -182,7 +183,7 @@ struct Markers {
     image_id: u32,
 }
 
-/// Before each tile, and after the whole image.
+/// Written before each tile, and after the whole image.
 const AROUND_IMAGE: &str = "<fake_token_around_image>";
 
 impl Markers {
@@ -200,10 +201,10 @@ impl Markers {
         Ok(Self { image_id: id_of(IMAGE_MARKER)?, tokenizer })
     }
 
-    /// Runs of tokens, one before each tile and one after the last.
+    /// Returns runs of tokens: one before each tile and one after the last.
     ///
-    /// The text is the processor's of transformers. It begins and ends with a token of its own, so that it has the
-    /// same ids alone as within a prompt; inside, line ends may become one token or two.
+    /// The text is that of transformers' processor. It begins and ends with a special token, so it has the same ids
+    /// alone as within a prompt. Inside it, line ends may become one token or two.
     fn around_tiles(&self, (rows, columns): (usize, usize)) -> Result<Vec<Vec<u32>>> {
         let mut text = String::new();
         if (rows, columns) != (1, 1) {
@@ -230,14 +231,14 @@ struct Idefics3 {
 }
 
 impl Idefics3 {
-    /// Features `(tiles, positions, hidden)` of the tower's states `(tiles, patches, hidden)`.
+    /// Computes features `(tiles, positions, hidden)` from the tower's states `(tiles, patches, hidden)`.
     fn features(&self, state: &Tensor) -> candle_core::Result<Tensor> {
         self.projector.forward(&join_patches(state, self.n_joined)?)
     }
 }
 
-/// Joins squares of `n` by `n` patches of `(tiles, patches, hidden)`: `(tiles, patches / n², hidden n²)`. A patch's place
-/// in its square decides its place among the joined numbers, rows first.
+/// Joins squares of `n` by `n` patches of `(tiles, patches, hidden)` to `(tiles, patches / n², hidden n²)`. Within a
+/// square, patches are concatenated row by row.
 fn join_patches(x: &Tensor, n: usize) -> candle_core::Result<Tensor> {
     let (n_tiles, n_patches, size) = x.dims3()?;
     let side = n_patches.isqrt() / n;
@@ -295,7 +296,7 @@ mod tests {
     use crate::model::families::{Model, OpenedModel};
     use crate::model::testing::{References, assert_close, ids};
 
-    /// SmolVLM's own template (the fixtures carry another).
+    /// SmolVLM's own template. The fixtures have another.
     const TEMPLATE: &str = "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}\
         {% if message['content'][0]['type'] == 'image' %}{{':'}}{% else %}{{': '}}{% endif %}\
         {% for line in message['content'] %}{% if line['type'] == 'text' %}{{line['text']}}\

@@ -1,4 +1,4 @@
-//! What trainers' leftovers tell of a model or an adapter: whether it is asked here as it was while it was trained.
+//! Checks trainers' leftover files for differences between how a model or adapter is asked here and how it was trained.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::model::vision::preprocess::ImageProcessor;
 const QUESTION: &str = "What is this?";
 
 impl OpenedModel {
-    /// What a person should know of `adapter`, called `name`, before it is asked through `dialogue` about images that
+    /// Returns warnings about `adapter`, called `name`, when it is asked through `dialogue` about images that
     /// `processor` prepares.
     ///
     /// # Errors
@@ -28,7 +28,7 @@ impl OpenedModel {
     ) -> Result<Vec<String>> {
         let mut warnings = of_notes(name, &adapter.notes, dialogue, processor);
         if warnings.is_empty() {
-            // What the trainer says of its prompt says more than the template that lies beside.
+            // The trainer's record of its prompt is more specific than the template in the adapter's folder.
             let Dialogue { template, tokenizer, .. } = dialogue;
             warnings.extend(template.adapter_template(name, |file| adapter.read_file(file), tokenizer)?);
         }
@@ -40,14 +40,14 @@ impl OpenedModel {
                 self.name
             ));
         }
-        // An adapter that is no checkpoint has its base's architecture.
+        // An adapter that is not a checkpoint has its base's architecture.
         let model_type = adapter.notes.model_type.as_deref().or(self.notes.model_type.as_deref());
         warnings.extend(of_version(name, model_type, &adapter.notes));
         Ok(warnings)
     }
 }
 
-/// What a person should know of the model `name` itself.
+/// Returns warnings about the model `name` itself.
 pub(super) fn of_model(
     name: &str,
     notes: &TrainerNotes,
@@ -118,7 +118,7 @@ fn of_swift(name: &str, path: &Path, arguments: &SwiftArguments, dialogue: &Dial
     }
 }
 
-/// ms-swift makes larger images smaller, to `n_pixels`, before the model's own processor sees them.
+/// ms-swift shrinks larger images to `n_pixels` before the model's own processor sees them.
 fn of_pixels(name: &str, n_pixels: u64, processor: &dyn ImageProcessor) -> Option<String> {
     let told = format!("{name} was trained by ms-swift on images of at most {n_pixels} pixels (`max_pixels`)");
     match processor.parameters().get("max_pixels").map(|own| own.as_u64()) {
@@ -129,7 +129,7 @@ fn of_pixels(name: &str, n_pixels: u64, processor: &dyn ImageProcessor) -> Optio
 }
 
 impl Dialogue {
-    /// Whether `other` gives the same tokens for a question. A template that fails here asks otherwise.
+    /// Returns whether `other` gives the same tokens for a question. A template that fails here counts as different.
     fn asks_as(&self, other: &ChatTemplate) -> bool {
         let ids = |template: &ChatTemplate| {
             let text = template.render(QUESTION).ok()?;

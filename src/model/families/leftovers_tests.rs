@@ -1,4 +1,4 @@
-//! What five tools leave loads unchanged, answers as by transformers and peft, and tells how it was trained.
+//! The output of five tools loads unchanged, answers as in transformers and peft, and reports how it was trained.
 #![expect(clippy::disallowed_methods, reason = "tests make and read folders")]
 
 use std::fs;
@@ -25,7 +25,7 @@ fn adapter_of(dir: &Path, base: &OpenedModel) -> Result<Adapter> {
     Adapter::open(dir, llava::FAMILY.canonical, &base.weights)
 }
 
-/// The first logits of `model` under the overlay of `adapter`.
+/// Loads `base` with the overlay of `adapter`.
 fn load(base: OpenedModel, adapter: &Adapter) -> Loaded {
     let overlay = adapter.overlay(&Placement::cpu(), false).unwrap();
     Loaded::new(base.load_all(vec![overlay], &Placement::cpu()).unwrap().pop().unwrap())
@@ -101,7 +101,7 @@ fn what_a_tool_trained_with_is_told_where_it_differs() {
     assert_eq!(warnings(4, None), Vec::<String>::new());
 }
 
-/// A copy of the files of `from` that `is_wanted` names.
+/// Copies the files of `from` whose names `is_wanted` accepts.
 fn copy(from: &Path, to: &Path, is_wanted: impl Fn(&str) -> bool) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -134,12 +134,12 @@ fn a_tower_that_was_trained_and_not_copied_is_missed() {
     copy(&leftovers().join("ms_swift"), folder.path(), |name| name != "vit.safetensors");
     let error = format!("{:#}", adapter_of(folder.path(), &model).unwrap_err());
     assert!(error.contains("vit.safetensors") && error.contains("hint: copy that file"), "{error}");
-    // The folder of a run, whose checkpoints are the adapters.
+    // The folder of a run. Its checkpoints are the adapters.
     let error = format!("{:#}", adapter_of(&leftovers().join("trl"), &model).unwrap_err());
     assert!(error.contains("checkpoint-5"), "{error}");
 }
 
-/// A merged checkpoint in `folder` as transformers saves it, its configuration changed by `change`.
+/// Writes a merged checkpoint to `folder` as transformers saves it, with the configuration changed by `change`.
 fn merged(shared: &Path, folder: &Path, change: impl Fn(&mut Value)) {
     let weights = shared.join("fixtures/llava_peft/merged_float32_regex_projector");
     let is_companion =
@@ -151,7 +151,7 @@ fn merged(shared: &Path, folder: &Path, change: impl Fn(&mut Value)) {
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
 }
 
-/// Its logits must be those of the merged adapter.
+/// Asserts that its logits are those of the merged adapter.
 #[track_caller]
 fn assert_answers_merged(shared: &Path, folder: &Path) {
     let loaded = Loaded::new(opened(folder, Some("llava_v1")).load(&Placement::cpu()).unwrap());
@@ -255,7 +255,7 @@ fn a_merge_of_ms_swift_tells_its_arguments_as_a_model_and_as_an_adapter() {
     let warnings = base.adapter_warnings("merged", &adapter, &base.dialogue, base.preprocessor.as_ref()).unwrap();
     assert_warned(&warnings, &["merged was trained by ms-swift"]);
     assert_warned(&warnings, &["merged was saved by transformers 4.46.3"]);
-    // A template that is not known here is named.
+    // The warning names an unknown template.
     fs::write(dir.join("args.json"), json!({"template": "llava_of_tomorrow"}).to_string()).unwrap();
     assert_warned(&opened(&dir, None).warnings, &["`llava_of_tomorrow`", "not known here"]);
 }

@@ -1,5 +1,5 @@
-//! LLaVA-1.5 (Liu et al. 2023): a CLIP or SigLIP tower, a projector and a language model of any text family, as the
-//! configuration says, in the layouts of transformers and of the original repository.
+//! LLaVA-1.5 (Liu et al. 2023): a CLIP or SigLIP tower, a projector and a language model of any text family, as
+//! configured, in the layouts of transformers and of the original repository.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::model::vision::encoders;
 use crate::model::vision::preprocess::{ImageInput, ImageProcessor, PixelLimits, Preprocessor};
 use crate::model::vision::square_tower::{TowerKind, VisionConfig, VisionTower};
 
-/// The line in the list of families.
+/// The family's entry in [`FAMILIES`](super::FAMILIES).
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "llava",
     about: "LLaVA-1.5 (transformers layouts, and the original repository's)",
@@ -49,7 +49,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
     preprocessor,
 };
 
-/// Other families that call themselves `llava` in the original layout are told apart by their keys.
+/// Distinguishes other families that call themselves `llava` in the original layout by their keys.
 fn is_plain_llava(config: &serde_json::Value) -> bool {
     let any_resolution =
         config.get("image_aspect_ratio").is_some_and(|ratio| ratio.as_str().is_some_and(|r| r.starts_with("anyres")));
@@ -120,34 +120,34 @@ fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<
     (encoders::family_of(tower)?.vision_config)(tower)
 }
 
-/// Everything that config.json decides.
+/// Everything that `config.json` decides.
 #[derive(Serialize)]
 struct Plan {
     #[serde(rename = "vision_config")]
     vision: VisionConfig,
     #[serde(rename = "text_config")]
     text: DecoderConfig,
-    /// The hidden states that the projector reads, side by side.
+    /// The hidden states that the projector reads, concatenated.
     #[serde(rename = "vision_feature_layer")]
     tower_states: Vec<usize>,
     #[serde(rename = "vision_feature_select_strategy")]
     strategy: Strategy,
     #[serde(flatten)]
     projector: ProjectorConfig,
-    /// What image features are multiplied with, where they are.
+    /// The factor of image features, if they are scaled.
     #[serde(skip_serializing_if = "Option::is_none")]
     image_scale: Option<f64>,
     #[serde(skip)]
     notes: Vec<String>,
 }
 
-/// Which tokens of a tower the projector reads.
+/// The tokens of a tower that the projector reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Strategy {
-    /// All but the first: the class token, or the first patch where the tower has none.
+    /// All but the first, which is the class token, or the first patch if the tower has no class token.
     Default,
-    /// All.
+    /// All tokens.
     Full,
 }
 
@@ -175,7 +175,7 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
     Ok(Box::new(Plan { vision, text, tower_states, strategy, projector, image_scale, notes }))
 }
 
-/// `vision_feature_layer`, one or several, or `mm_vision_select_layer` of the original repository.
+/// Reads `vision_feature_layer`, one or several, or `mm_vision_select_layer` of the original repository.
 fn tower_states(config: &Config, vision: &VisionConfig) -> Result<Vec<usize>> {
     let Some(Value::Array(layers)) = config.get("vision_feature_layer") else {
         let layer = config.i64_or("vision_feature_layer", config.i64_or("mm_vision_select_layer", -2)?)?;
@@ -189,8 +189,8 @@ fn tower_states(config: &Config, vision: &VisionConfig) -> Result<Vec<usize>> {
     layers.iter().map(state).collect()
 }
 
-/// `vision_feature_select_strategy`, whose `default` drops the first token of any tower, as transformers does; or
-/// `mm_vision_select_feature` of the original repository, which means the class token.
+/// Reads `vision_feature_select_strategy`, or `mm_vision_select_feature` of the original repository. `default` drops
+/// the first token of any tower, as transformers does; `patch` drops only a class token.
 fn strategy(config: &Config, vision: &VisionConfig) -> Result<Strategy> {
     if config.get("vision_feature_select_strategy").is_none()
         && let Some(feature) = config.get("mm_vision_select_feature")
@@ -202,7 +202,7 @@ fn strategy(config: &Config, vision: &VisionConfig) -> Result<Strategy> {
         });
     }
     match config.str_or("vision_feature_select_strategy", "default")? {
-        // The original repository has no other tower than CLIP's, and no such key.
+        // The original repository only has CLIP towers, and does not have this key.
         "default" if config.get("mm_vision_tower").is_some() && !vision.has_class_token() => Ok(Strategy::Full),
         "default" => Ok(Strategy::Default),
         "full" => Ok(Strategy::Full),
@@ -212,11 +212,11 @@ fn strategy(config: &Config, vision: &VisionConfig) -> Result<Strategy> {
     }
 }
 
-/// The first version of transformers that multiplies embeddings of tokens alone, for Gemma.
+/// The first version of transformers that scales only token embeddings, and not image features, for Gemma.
 const FIRST_WITHOUT_IMAGE_SCALE: (u64, u64) = (5, 4);
 
-/// What image features are multiplied with, and what a person should know of it: up to 5.3, transformers multiplied
-/// Gemma's whole input with the root of its width, and checkpoints that it saved were trained so.
+/// Returns the factor of image features, and warnings. Up to 5.3, transformers multiplied Gemma's whole input by the
+/// square root of its width, and checkpoints that it saved were trained this way.
 fn image_scale(config: &Config, text: &DecoderConfig, name: &str) -> Result<(Option<f64>, Vec<String>)> {
     let Some(scale) = text.embedding_scale() else { return Ok((None, Vec::new())) };
     let version = config.str_or("transformers_version", "")?;
@@ -290,13 +290,14 @@ impl MllmPlan for Plan {
 }
 
 impl Plan {
-    /// Tokens before those that the projector reads.
+    /// The number of tokens before those that the projector reads.
     fn n_dropped(&self) -> usize {
         usize::from(self.strategy == Strategy::Default)
     }
 }
 
-/// Refuses a language model that multiplies embeddings in a family where nobody knows whether image features are multiplied, too.
+/// Refuses a language model that scales embeddings in a family where it is unknown whether image features are scaled,
+/// too.
 pub(super) fn refuse_scaled(text: &DecoderConfig, place: &str) -> Result<()> {
     ensure!(
         text.embedding_scale().is_none(),
@@ -305,7 +306,7 @@ pub(super) fn refuse_scaled(text: &DecoderConfig, place: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads the tower; its last norm is in the files and in no forward pass of LLaVA's families.
+/// Loads the tower. Its last norm is in the files, but LLaVA's families do not use it.
 pub(super) fn load_tower(loader: &mut Loader, config: &VisionConfig) -> Result<VisionTower> {
     let mut here = loader.at("vision_tower");
     for name in ["weight", "bias"] {
@@ -314,7 +315,7 @@ pub(super) fn load_tower(loader: &mut Loader, config: &VisionConfig) -> Result<V
     VisionTower::load(&mut here, config.clone())
 }
 
-/// What `config.json` says of the projector.
+/// The projector's settings in `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct ProjectorConfig {
     #[serde(rename = "projector_is_linear")]
@@ -351,7 +352,7 @@ pub(super) enum Projector {
 }
 
 impl Projector {
-    /// Reads `multi_modal_projector`.
+    /// Loads `multi_modal_projector`.
     pub(super) fn load(loader: &mut Loader, config: &ProjectorConfig, n_in: usize, n_out: usize) -> Result<Self> {
         let mut here = loader.at("multi_modal_projector");
         let first = Linear::load(&mut here, "linear_1", n_in, n_out, config.has_bias)?;
@@ -362,7 +363,7 @@ impl Projector {
         Ok(Self::Mlp { first, activation: config.activation, second })
     }
 
-    /// `(…, tower width)` to `(…, hidden)`.
+    /// Maps `(…, tower width)` to `(…, hidden)`.
     pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::Linear(linear) => linear.forward(x),
@@ -373,11 +374,11 @@ impl Projector {
 
 struct Llava {
     tower: Arc<VisionTower>,
-    /// The states that the projector reads, side by side.
+    /// The states that the projector reads, concatenated.
     tower_states: Vec<usize>,
     n_dropped: usize,
     projector: Projector,
-    /// What image features are multiplied with, where they are.
+    /// The factor of image features, if they are scaled.
     image_scale: Option<f64>,
 }
 

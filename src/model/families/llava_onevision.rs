@@ -1,4 +1,4 @@
-//! LLaVA-OneVision (Li et al. 2024): SigLIP over the whole image and over its tiles, LLaVA's projector, and a Qwen2.
+//! LLaVA-OneVision (Li et al. 2024): SigLIP over the whole image and its tiles, LLaVA's projector, and a Qwen2.
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Tensor};
@@ -15,7 +15,7 @@ use crate::model::text::template::IMAGE_MARKER;
 use crate::model::vision::preprocess::{AnyresProcessor, ImageInput, read_pinpoints};
 use crate::model::vision::square_tower::{TowerKind, VisionConfig, VisionTower};
 
-/// The line in the list of families.
+/// The family's entry in [`FAMILIES`](super::FAMILIES).
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "llava_onevision",
     about: "LLaVA-OneVision",
@@ -47,7 +47,7 @@ struct Plan {
     #[serde(flatten)]
     projector: ProjectorConfig,
     packing: Packing,
-    /// Rows and columns of tiles that images may have.
+    /// The possible rows and columns of tiles.
     #[serde(rename = "image_grid_pinpoints")]
     grids: Vec<(usize, usize)>,
 }
@@ -98,7 +98,7 @@ impl Plan {
     }
 }
 
-/// The number in `vision_aspect_ratio`, `anyres_max_9`: so many tiles' features are kept of the tiles.
+/// Reads the number in `vision_aspect_ratio` `anyres_max_9`: the number of tiles whose features are kept.
 fn n_tiles_kept(config: &Config) -> Result<usize> {
     let ratio = config.str_or("vision_aspect_ratio", "anyres_max_9")?;
     let kept = ratio.strip_prefix("anyres_max_").and_then(|kept| kept.parse().ok()).filter(|&kept| kept > 0);
@@ -107,7 +107,7 @@ fn n_tiles_kept(config: &Config) -> Result<usize> {
     })
 }
 
-/// Rows and columns of tiles that the image processor may make, which must be those that the model unpacks.
+/// Returns the rows and columns of tiles that the image processor may make. They must be those that the model unpacks.
 fn grids(checkpoint: &Checkpoint, config: &Config, side: u32) -> Result<Vec<(usize, usize)>> {
     let processor = AnyresProcessor::from_checkpoint(checkpoint)?;
     let parameters = processor.parameters();
@@ -163,7 +163,7 @@ impl MllmPlan for Plan {
 struct Packing {
     /// Patches along a side of a tile.
     n_side: usize,
-    /// Where there are more features than of so many tiles, they are made fewer.
+    /// More features than those of this many tiles are reduced.
     n_tiles_kept: usize,
 }
 
@@ -175,13 +175,13 @@ struct Kept {
     left: usize,
     height: usize,
     width: usize,
-    /// Rows and columns that they are made fewer to.
+    /// The rows and columns to which they are reduced.
     resized: Option<(usize, usize)>,
 }
 
 impl Packing {
-    /// What is kept of a map of `grid` tiles of an image of `original` (height, width): without the padding, as
-    /// transformers' `unpad_image` computes it.
+    /// Returns what is kept of a map of `grid` tiles of an image of size `original` (height, width): the part without
+    /// padding, as computed by transformers' `unpad_image`.
     fn kept(&self, (rows, columns): (usize, usize), original: (u32, u32)) -> Kept {
         let (height, width) = (rows * self.n_side, columns * self.n_side);
         let (original_height, original_width) = (f64::from(original.0), f64::from(original.1));
@@ -201,7 +201,7 @@ impl Packing {
         Kept { top, left, height, width, resized }
     }
 
-    /// Positions of such an image: the whole image, then the rows of its tiles, each with a line end.
+    /// The number of positions of such an image: the whole image, then the rows of its tiles, each with a line end.
     #[cfg(test)]
     fn n_positions(&self, grid: (usize, usize), original: (u32, u32)) -> usize {
         let kept = self.kept(grid, original);
@@ -209,14 +209,14 @@ impl Packing {
         self.n_side.pow(2) + height * (width + 1)
     }
 
-    /// As many positions as images of `grid` tiles have at most.
+    /// The maximum number of positions of an image of `grid` tiles.
     fn n_positions_max(&self, (rows, columns): (usize, usize)) -> usize {
         let of_tile = self.n_side.pow(2);
         let unresized = (MAP_RATIO_MAX.powi(2) * (self.n_tiles_kept * of_tile) as f64) as usize;
         of_tile + (rows * columns * of_tile).min(unresized) + rows * self.n_side
     }
 
-    /// `(positions, hidden)` of the features `(tiles, patches, hidden)` of an image, the whole image's first.
+    /// Packs the features `(tiles, patches, hidden)` of an image, the whole image's first, into `(positions, hidden)`.
     fn pack(&self, features: &Tensor, seen: &Seen, line_end: &Tensor) -> candle_core::Result<Tensor> {
         let (rows, columns) = seen.grid;
         let (whole, size, n) = (features.get(0)?, features.dim(2)?, self.n_side);
@@ -243,11 +243,11 @@ impl Packing {
     }
 }
 
-/// A map is left as it is up to this ratio of its side to that of the features that are kept.
+/// A map is not resized up to this ratio of its side to the side of the kept features.
 const MAP_RATIO_MAX: f64 = 1.1;
 
-/// `(rows, columns, hidden)` with `n` places along `axis`, linear between the centres of neighbours and not antialiased:
-/// one half of torch's bilinear interpolation.
+/// Resizes `(rows, columns, hidden)` to `n` places along `axis`. Linear between the centres of neighbours, without
+/// antialiasing: one axis of torch's bilinear interpolation.
 fn interpolated(x: &Tensor, axis: usize, n: usize) -> candle_core::Result<Tensor> {
     let n_in = x.dim(axis)?;
     let scale = n_in as f32 / n as f32;
@@ -365,7 +365,7 @@ mod tests {
             assert_close(&last, tensor("first_logits"), prefix);
             let generated = ids(tensor("generated_ids"));
             assert_eq!(generate_about(&model, &[&prompt], std::slice::from_ref(&image)), generated, "{prefix}");
-            // The logits of each step follow from the prompt and the tokens before it.
+            // The logits of each step follow from the prompt and the preceding tokens.
             let said = model.mllm.decoder().embed(&generated[0][..7]).unwrap();
             let whole = ImageEmbedding::plain(image.embeddings.clone());
             let row = model.place(&prompt, std::slice::from_ref(&whole)).unwrap().followed_by(&said).unwrap();

@@ -1,4 +1,5 @@
-//! LLaVA's configuration space against transformers: language models, towers, feature layers and select strategies.
+//! LLaVA's configuration space compared with transformers: language models, towers, feature layers and select
+//! strategies.
 
 use std::path::Path;
 
@@ -9,11 +10,11 @@ use super::*;
 use crate::model::checkpoint::weights::testing::{copy_of, read_json, shared, write};
 use crate::model::testing::{References, assert_close, ids};
 
-/// What the fixtures ask.
+/// The question of the fixtures.
 const QUESTION: &str = "What is the object in the image? Please only answer a single object in airplane, automobile, \
     bird, cat, deer, dog, frog, horse, ship, truck.";
 
-/// As many tokens as the references have after each prompt of `pixels`.
+/// Generates `n_tokens` tokens after the prompt for each of `pixels`.
 fn generated(loaded: &Loaded, prompt: &RenderedPrompt, pixels: &Tensor, n_tokens: usize) -> Vec<Vec<u32>> {
     let decoding = Decoding {
         max_new_tokens: n_tokens,
@@ -26,7 +27,7 @@ fn generated(loaded: &Loaded, prompt: &RenderedPrompt, pixels: &Tensor, n_tokens
     loaded.model.generate(prefix, &decoding).unwrap().into_iter().map(|row| row.unwrap().ids).collect()
 }
 
-/// Meets all tensors of a reference but the pixel values, which are what the model is given.
+/// Compares with all tensors of a reference except the pixel values, which are the model's input.
 fn check_fixture(dir: &Path, expected: &References) {
     let loaded = load(dir, None, None);
     let prompt = loaded.model.dialogue.render(QUESTION).unwrap();
@@ -60,7 +61,7 @@ fn every_part_of_the_configuration_space_meets_transformers() {
     }
 }
 
-/// A copy of the fixture `name` whose `config.json` `edit` changes.
+/// Copies the fixture `name`, with its `config.json` changed by `edit`.
 fn edited(shared: &Path, name: &str, edit: impl FnOnce(&mut Value)) -> tempfile::TempDir {
     let folder = copy_of(&shared.join("fixtures").join(name));
     let path = folder.path().join("config.json");
@@ -90,7 +91,7 @@ fn a_gemma_that_an_older_transformers_saved_has_its_image_features_multiplied_an
         assert_close(&loaded.first_logits(&prompt, pixels), &old[&format!("{image}.last_logits")], "4.x");
         assert_eq!(generated(&loaded, &prompt, pixels, 12), ids(&old[&format!("{image}.generated_ids")]));
     }
-    // Nobody knows of one that does not say.
+    // A checkpoint that does not give its version has an unknown scale.
     let silent = edited(&shared, "llava_gemma", |config| {
         config.as_object_mut().unwrap().remove("transformers_version");
     });

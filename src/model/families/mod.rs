@@ -1,4 +1,4 @@
-//! Multimodal language models. One file a family.
+//! Multimodal language models. One file per family.
 
 mod decoder_only;
 mod dialogue;
@@ -36,10 +36,11 @@ pub use dialogue::Dialogue;
 pub use prompt::RenderedPrompt;
 pub use settings::{ModelSettings, Overrides};
 
-/// What a tower makes of one image, on its way to the projector.
+/// The tower's output for one image, which is the projector's input.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// The first is what the projector consumes, `(tokens, hidden)` or `(tiles, tokens, hidden)`; others are the family's.
+    /// The first is the projector's input, `(tokens, hidden)` or `(tiles, tokens, hidden)`. Others are specific to the
+    /// family.
     pub states: Vec<Tensor>,
     /// Rows and columns of tiles or patches.
     pub grid: (usize, usize),
@@ -48,27 +49,27 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Of a plain tower: one state `(tokens, hidden)` of `image`.
+    /// The output of a plain tower: one state `(tokens, hidden)` of `image`.
     pub fn plain(state: Tensor, image: &ImageInput) -> Self {
         Self { states: vec![state], grid: image.grid, original_size: image.original_size }
     }
 }
 
-/// What stands in the image's place in a prompt.
+/// The embeddings that replace an image in a prompt.
 #[derive(Clone, Debug)]
 pub struct ImageEmbedding {
     /// `(positions, hidden)`: features, and tokens between tiles.
     pub embeddings: Tensor,
     /// Rows and columns of positions, for families that count them in two dimensions.
     pub grid: Option<(usize, usize)>,
-    /// Each `(positions, hidden)`: added after the first layers of the language model.
+    /// Each `(positions, hidden)`, added after the first layers of the language model.
     pub deepstack: Vec<Tensor>,
-    /// By position, a token's id between tiles, or `None` for a feature; empty where all are features.
+    /// By position, the id of a token between tiles, or `None` for a feature. Empty if all are features.
     pub ids: Vec<Option<u32>>,
 }
 
 impl ImageEmbedding {
-    /// The runs of positions that hold features, where the image's first of `n_tokens` stands at `start`.
+    /// Returns the runs of positions that hold features. The image takes `n_tokens` positions from `start` on.
     pub(super) fn feature_runs(&self, start: usize, n_tokens: usize) -> Vec<Range<usize>> {
         let is_feature = |place: &usize| self.ids.get(*place).is_none_or(Option::is_none);
         let features: Vec<usize> = (0..n_tokens).filter(is_feature).collect();
@@ -76,7 +77,7 @@ impl ImageEmbedding {
         runs.map(|run| start + run[0]..start + run[run.len() - 1] + 1).collect()
     }
 
-    /// Features `(positions, hidden)` of which each counts as one position.
+    /// Features `(positions, hidden)` that take one position each.
     pub fn plain(embeddings: Tensor) -> Self {
         Self { embeddings, grid: None, deepstack: Vec::new(), ids: Vec::new() }
     }
@@ -87,11 +88,11 @@ impl ImageEmbedding {
 pub struct PlainTower<'a> {
     /// The tower.
     pub tower: &'a Arc<VisionTower>,
-    /// The hidden states that the projector reads, side by side in this order.
+    /// The hidden states that the projector reads, concatenated in this order.
     pub states: &'a [usize],
 }
 
-/// Hidden states `(…, tokens, hidden)` side by side in their width, as a projector reads several.
+/// Concatenates hidden states `(…, tokens, hidden)` along their width, as a projector reads several.
 pub fn side_by_side(mut states: Vec<Tensor>) -> Result<Tensor> {
     let last = states.pop().context("a state is asked for")?;
     if states.is_empty() {
@@ -101,16 +102,16 @@ pub fn side_by_side(mut states: Vec<Tensor>) -> Result<Tensor> {
     Ok(Tensor::cat(&states, candle_core::D::Minus1)?)
 }
 
-/// A prompt with what a tower made of its images, in their order.
+/// A prompt and the tower's output for its images, in their order.
 #[derive(Clone, Copy)]
 pub struct ImagePrompt<'a> {
     /// The prompt.
     pub prompt: &'a RenderedPrompt,
-    /// As many as the prompt has places for.
+    /// One per image place of the prompt.
     pub images: &'a [Seen],
 }
 
-/// A prompt and an answer that the model is held to.
+/// A prompt and an answer, for teacher forcing.
 #[derive(Clone, Copy)]
 pub struct ForcedAnswer<'a> {
     /// The question.
@@ -119,27 +120,29 @@ pub struct ForcedAnswer<'a> {
     pub answer: &'a [u32],
 }
 
-/// The forward pass of a family: it sees images, reads prompts about them, and continues what it read.
+/// The forward pass of a family: it sees images, reads prompts about them, and continues them.
 ///
-/// Nothing here says where images enter: among the tokens of a decoder ([`DecoderOnly`]), by layers that attend to them, or
-/// through an encoder. A family whose features depend on the question makes them in [`embed`](Self::embed).
+/// The trait does not fix where images enter: among the tokens of a decoder ([`DecoderOnly`]), by layers that attend to
+/// them, or through an encoder. A family whose features depend on the question computes them in [`embed`](Self::embed).
 pub trait Mllm: Send {
-    /// What the tower makes of `images`, prepared by the family's processor. One image does not depend on its neighbours.
+    /// Returns the tower's output for `images`, prepared by the family's processor. Each image is independent of the
+    /// others.
     fn see(&self, images: &[&ImageInput]) -> Result<Vec<Seen>> {
         self.see_watched(images, Watched::by_none())
     }
 
-    /// The same with somebody who looks into the tower. Images that do not pass it together begin a pass each.
+    /// Like [`see`](Self::see), with a watch on the tower. Each group of images that passes the tower together begins a
+    /// new pass.
     fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>>;
 
-    /// What the projector makes of images, whatever is asked about them.
+    /// Returns the projector's output for images, which does not depend on the question.
     fn embed_images(&self, seen: &[Seen]) -> Result<Vec<ImageEmbedding>>;
 
-    /// Prompts as the language model reads them, one row each.
+    /// Embeds prompts for the language model, one row each.
     fn embed(&self, prompts: &[ImagePrompt<'_>]) -> Result<Vec<PromptRow>>;
 
-    /// Reads `prompts`, with room for `n_new` positions after them; what `opening` says is not read again, where all begin
-    /// with it.
+    /// Reads `prompts`, with room for `n_new` positions after them. The `opening` is not read again if all begin with
+    /// it.
     fn read(
         &self,
         opening: Option<&Opening>,
@@ -148,74 +151,75 @@ pub trait Mllm: Send {
         watch: Watched<'_>,
     ) -> Result<Prefix>;
 
-    /// Logits `(answer tokens of all examples, vocabulary)` that predict the tokens of answers, example by example. Gradients
-    /// flow.
+    /// Returns logits `(answer tokens of all examples, vocabulary)` that predict the answers' tokens, example by
+    /// example. Gradients flow.
     fn teacher_forced(&self, examples: &[ForcedAnswer<'_>], watch: Watched<'_>) -> Result<Tensor>;
 
-    /// What continues a [`Prefix`].
+    /// The language model that continues a [`Prefix`].
     fn decoder(&self) -> &dyn LanguageModel;
 
-    /// The tower, where it takes one square picture an image as an encoder's does.
+    /// The tower, if it takes one square picture per image, as an encoder's does.
     fn plain_tower(&self) -> Option<PlainTower<'_>> {
         None
     }
 
-    /// One vector an image for probes: the mean over the tokens that the projector consumes.
+    /// Returns one vector per image for probes: the mean over the tokens that the projector consumes.
     fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>>;
 }
 
-/// What is known of a model from its configuration alone, before a weight is read.
+/// What is known of a model from its configuration, before any weight is read.
 pub trait MllmPlan: Send {
-    /// Language-model positions of an image, at most.
+    /// The maximum number of language-model positions of an image.
     fn n_image_positions_max(&self) -> usize;
 
-    /// Positions that the language model was trained for.
+    /// The number of positions that the language model was trained for.
     fn n_positions(&self) -> usize;
 
-    /// Why the language model has no more positions, where it was trained for more.
+    /// Why the language model has fewer positions than it was trained for, if it has.
     fn limit(&self) -> Option<&str> {
         None
     }
 
-    /// What of the configuration decides answers, under the names of `config.json`, by effect: two spellings of one setting
-    /// are equal.
+    /// The configuration that decides answers, under the names of `config.json` and normalised: two spellings of one
+    /// setting are equal.
     fn settings(&self) -> Value;
 
-    /// What of the configuration decides what a tower makes of pixels and which of it a projector reads; all of it, where
-    /// a family does not say.
+    /// The configuration that decides the tower's output for pixels and which part of it a projector reads. By default
+    /// all [`settings`](Self::settings).
     fn tower_settings(&self) -> Value {
         self.settings()
     }
 
-    /// What a person should know of how the configuration is read.
+    /// Warnings about how the configuration is read.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Numbers (not bytes) that one row of `n_tokens` positions holds while it is answered: cache and activations.
+    /// The number of values (not bytes) that one row of `n_tokens` positions holds while it is answered: cache and
+    /// activations.
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize;
 
-    /// Sizes of the tower, where the model has a [`PlainTower`].
+    /// The tower's sizes, if the model has a [`PlainTower`].
     fn plain_tower(&self) -> Option<&VisionConfig> {
         None
     }
 
-    /// Reads the weights; every tensor must find its place.
+    /// Loads the weights. Every tensor must be used.
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>>;
 }
 
-/// Reads a model's configuration, and its tower's where that is kept apart.
+/// Reads a model's configuration, and its tower's if that is in a separate checkpoint.
 pub type PlanFn = fn(&Checkpoint, Option<&Checkpoint>) -> Result<Box<dyn MllmPlan>>;
 
-/// Reads how a model's images are prepared, or its tower's where that is kept apart.
+/// Reads the image preparation of a model, or of its tower if that is in a separate checkpoint.
 pub type PreprocessorFn = fn(&Checkpoint, Option<&Checkpoint>, &PixelLimits) -> Result<Box<dyn ImageProcessor>>;
 
-/// What of a family was verified, and against what.
+/// What was verified for a family, and against what.
 #[derive(Debug)]
 pub struct Verified {
-    /// Of checkpoints: names, tokens, image preparation, forward pass.
+    /// For checkpoints: names, tokens, image preparation, forward pass.
     pub local: &'static str,
-    /// Of adapters over them; `None` where nothing was.
+    /// For adapters over them; `None` if nothing was verified.
     pub adapter: Option<&'static str>,
     /// What a model can be compared with.
     pub comparator: &'static str,
@@ -223,33 +227,33 @@ pub struct Verified {
 
 /// A family of models: one line in [`FAMILIES`].
 pub struct MllmFamily {
-    /// What reports call it.
+    /// The name in reports.
     pub name: &'static str,
     /// One sentence for lists.
     pub about: &'static str,
-    /// For lists, what was verified.
+    /// What was verified, for lists.
     pub verified: Verified,
-    /// Whether a checkpoint is of this family.
+    /// Returns whether a checkpoint is of this family.
     pub recognises: fn(&Checkpoint) -> bool,
-    /// The one name of a stored tensor, for checkpoints and adapters alike.
+    /// Returns the canonical name of a stored tensor, for checkpoints and adapters alike.
     pub canonical: fn(&str) -> Canonical,
-    /// Names the checkpoint's tensors; the second checkpoint is the tower's, where it is kept apart.
+    /// Names the checkpoint's tensors. The second checkpoint is the tower's, if that is separate.
     pub weights: fn(&Checkpoint, Option<&Checkpoint>) -> Result<Weights>,
     /// Reads the configuration.
     pub plan: PlanFn,
-    /// The folder or hub name of a tower that the checkpoint does not contain.
+    /// Returns the folder or hub name of a tower that the checkpoint does not contain.
     pub tower_reference: fn(&Checkpoint) -> Option<String>,
-    /// What stands for the image in the text of the checkpoint's chat template.
+    /// The image marker in the text of the checkpoint's chat template.
     pub image_marker: &'static str,
-    /// Image preparation, within a person's limits.
+    /// The image preparation, within the user's limits.
     pub preprocessor: PreprocessorFn,
 }
 
-/// All families; the first that recognises a checkpoint reads it.
+/// All families. The first that recognises a checkpoint reads it.
 pub const FAMILIES: &[MllmFamily] =
     &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY];
 
-/// The family of a checkpoint, or an error that lists what is known.
+/// Returns the family of a checkpoint, or an error that lists the known families.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {
     if let Some(family) = FAMILIES.iter().find(|family| (family.recognises)(checkpoint)) {
         return Ok(family);
@@ -265,36 +269,38 @@ pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {
     )
 }
 
-/// A checkpoint that was opened and understood, with no weight read yet.
+/// A checkpoint that was opened and understood, before any weight is read.
 pub struct OpenedModel {
     /// The family's name.
     pub family: &'static str,
     /// The checkpoint's name.
     pub name: String,
-    /// Where every tensor lies.
+    /// The locations of all tensors.
     pub weights: Weights,
-    /// Text in and out.
+    /// Text input and output.
     pub dialogue: Arc<Dialogue>,
-    /// For images.
+    /// Image preparation.
     pub preprocessor: Arc<dyn ImageProcessor>,
-    /// Sizes.
+    /// The model's plan, read from its configuration.
     pub plan: Box<dyn MllmPlan>,
-    /// What a person should know before it is asked.
+    /// Warnings to show before the model is used.
     pub warnings: Vec<String>,
-    /// What was left beside it.
+    /// The trainer's notes in the checkpoint's folder.
     pub notes: TrainerNotes,
-    /// Hash of the configuration, the tower's included: with the tower's weights it decides what the tower makes of pixels.
+    /// Hash of the configuration, including the tower's. With the tower's weights, it decides the tower's output for
+    /// pixels.
     pub config_hash: String,
 }
 
 impl OpenedModel {
-    /// Opens a checkpoint folder. `tower` is where the vision tower lies, for checkpoints that only name it;
-    /// `template` chooses a chat template over the checkpoint's own.
+    /// Opens a checkpoint folder. `tower` is the vision tower's checkpoint, if `checkpoint` only names it. `template`
+    /// is a chat template to use instead of the checkpoint's own.
     pub fn open(checkpoint: &Checkpoint, tower: Option<&Checkpoint>, template: Option<&str>) -> Result<Self> {
         Self::open_within(checkpoint, tower, template, &PixelLimits::default(), GenerationChoice::Checkpoint)
     }
 
-    /// The same with `limits` to the pixels of an image, and a choice of what decides greedy answers.
+    /// Like [`open`](Self::open), with `limits` to the pixels of an image, and a choice of the settings for greedy
+    /// answers.
     pub fn open_within(
         checkpoint: &Checkpoint,
         tower: Option<&Checkpoint>,
@@ -327,19 +333,19 @@ impl OpenedModel {
         })
     }
 
-    /// Reads the weights.
+    /// Loads the weights.
     pub fn load(self, placement: &Placement) -> Result<Model> {
         let mut models = self.load_all(vec![Overlay::default()], placement)?;
         models.pop().context("one overlay makes one model")
     }
 
-    /// Reads the weights once for several models: each is the base under one overlay, and they share what no overlay
-    /// replaces or merges into. An empty overlay is the base itself.
+    /// Loads the weights once for several models. Each is the base under one overlay, and they share what no overlay
+    /// replaces or merges into. An empty overlay gives the base itself.
     pub fn load_all(self, overlays: Vec<Overlay>, placement: &Placement) -> Result<Vec<Model>> {
         self.load_each(overlays.into_iter().map(|overlay| (overlay, None)).collect(), placement)
     }
 
-    /// The same of models that may have settings of their own in place of the base's.
+    /// Like [`load_all`](Self::load_all), for models that may have their own settings instead of the base's.
     pub fn load_each(
         mut self,
         models: Vec<(Overlay, Option<ModelSettings>)>,
@@ -365,36 +371,36 @@ impl OpenedModel {
 pub struct Model {
     /// The forward pass.
     pub mllm: Box<dyn Mllm>,
-    /// Text in and out.
+    /// Text input and output.
     pub dialogue: Arc<Dialogue>,
-    /// For images.
+    /// Image preparation.
     pub preprocessor: Arc<dyn ImageProcessor>,
 }
 
 impl Model {
-    /// Reads what `prompt` says before the image.
+    /// Reads the part of `prompt` before the image.
     pub fn opening(&self, prompt: &RenderedPrompt) -> Result<Opening> {
         Opening::read(self.mllm.decoder(), prompt.opening())
     }
 
-    /// `prompt` about each item of `seen`, which has the images of one prompt, as the model reads it.
+    /// Embeds `prompt` about each item of `seen`, one row per item. An item has the images of one prompt.
     pub fn prompt_rows(&self, prompt: &RenderedPrompt, seen: &[Vec<Seen>]) -> Result<Vec<PromptRow>> {
         let prompts: Vec<ImagePrompt> = seen.iter().map(|images| ImagePrompt { prompt, images }).collect();
         self.mllm.embed(&prompts)
     }
 
-    /// `prompt` about each image of `seen`, as the model reads it.
+    /// Embeds `prompt` about each image of `seen`, one row per image.
     pub fn rows(&self, prompt: &RenderedPrompt, seen: &[Seen]) -> Result<Vec<PromptRow>> {
         let about = |seen| ImagePrompt { prompt, images: std::slice::from_ref(seen) };
         self.mllm.embed(&seen.iter().map(about).collect::<Vec<_>>())
     }
 
-    /// The answer to each prompt of `prefix`, which has room for it.
+    /// Generates the answer to each prompt of `prefix`, which has room for it.
     pub fn generate(&self, prefix: Prefix, decoding: &Decoding) -> Result<Vec<Result<Generation, LogitsNotFinite>>> {
         self.generate_watched(prefix, decoding, Watched::by_none())
     }
 
-    /// The same with somebody who looks at each step.
+    /// Like [`generate`](Self::generate), with a watch on each step.
     pub fn generate_watched(
         &self,
         prefix: Prefix,
@@ -405,7 +411,7 @@ impl Model {
         crate::model::run::generate::greedy(self.mllm.decoder(), prefix, decoding, &text_of, watch)
     }
 
-    /// Logits `(vocabulary)` of the first token of an answer to `prompt`.
+    /// Returns logits `(vocabulary)` of the first token of an answer to `prompt`.
     pub fn first_logits(&self, prompt: PromptRow) -> Result<Vec<f32>> {
         let prefix = self.mllm.read(None, &[prompt], 0, Watched::by_none())?;
         prefix.next_logits(self.mllm.decoder())?.pop().context("one prompt has one row of logits")

@@ -1,4 +1,4 @@
-//! A rendered prompt, and how images take their places in it.
+//! A rendered prompt, and how images are inserted in it.
 
 use std::ops::Range;
 
@@ -18,11 +18,11 @@ pub struct RenderedPrompt {
     pub text: String,
     /// Runs of tokens and the images between them.
     pub pieces: Vec<PromptPiece>,
-    /// All positions, images at their largest; `None` is an image position.
+    /// All positions, with images at their largest. `None` is an image position.
     pub ids: Vec<Option<u32>>,
     /// What the template writes around an answer.
     pub around_answer: AroundAnswer,
-    /// The placeholder's id; `None` where the vocabulary has none, and the model is given embeddings alone.
+    /// The id of the image placeholder. `None` if the vocabulary has none; the model is then given only embeddings.
     pub image_id: Option<u32>,
     /// Whether the first token is the tokenizer's begin token.
     pub has_bos: bool,
@@ -37,24 +37,25 @@ impl RenderedPrompt {
         }
     }
 
-    /// Tokens of its text.
+    /// The number of text tokens.
     pub fn n_text_tokens(&self) -> usize {
         let of_piece = |piece: &PromptPiece| if let PromptPiece::Text(ids) = piece { ids.len() } else { 0 };
         self.pieces.iter().map(of_piece).sum()
     }
 
-    /// Images.
+    /// The number of images.
     pub fn n_images(&self) -> usize {
         self.pieces.iter().filter(|piece| matches!(piece, PromptPiece::Image)).count()
     }
 
-    /// The prompt as `model` reads it, with `images` in their places.
+    /// Embeds the prompt for `model`, with `images` inserted.
     ///
-    /// Text counts on by one a token. An image with a grid stands at one time, and its positions count its rows and
-    /// columns; the text after it goes on behind the longer side (M-RoPE; Wang et al. 2024, "Qwen2-VL", section 2.1).
+    /// Each text token advances the position by one. An image with a grid has one time position, and its positions
+    /// count rows and columns from there. The text after it continues after the longer side (M-RoPE; Wang et al. 2024,
+    /// "Qwen2-VL", section 2.1).
     ///
     /// # Errors
-    /// There are more or fewer images than the prompt has places for.
+    /// The number of images differs from the number of places in the prompt.
     pub fn placed(&self, images: &[ImageEmbedding], model: &dyn LanguageModel) -> Result<PromptRow> {
         let n_images = self.n_images();
         ensure!(n_images == images.len(), "{} images do not fill the {n_images} places of a prompt", images.len());
@@ -72,7 +73,7 @@ impl RenderedPrompt {
     }
 }
 
-/// A prompt on its way to a row.
+/// A prompt that is being converted to a row.
 #[derive(Default)]
 struct Placing<'a> {
     embeddings: Vec<Tensor>,
@@ -140,7 +141,7 @@ impl<'a> Placing<'a> {
             positions: self.positions,
             next_position: self.next as usize,
             deepstack,
-            // A model whose vocabulary has no token for an image is given embeddings, and no ids.
+            // If the vocabulary has no image token, the model is given embeddings and no ids.
             ids: if prompt.image_id.is_some() { self.ids } else { Vec::new() },
             spans: TokenSpans::of_prompt(n_tokens, prompt.has_bos, self.runs),
             opening: prompt.opening().to_vec(),

@@ -1,4 +1,4 @@
-//! Qwen2.5-VL (Bai et al. 2025): most of the tower's blocks see windows only.
+//! Qwen2.5-VL (Bai et al. 2025): most of the tower's blocks attend only within windows.
 
 use anyhow::{Result, ensure};
 
@@ -10,7 +10,7 @@ use crate::model::checkpoint::weights::{Weights, canonical_qwen_vl};
 use crate::model::language::QwenText;
 use crate::model::vision::patch_tower::{FeedForwardKind, MergerConfig, NormKind, PatchTowerConfig, Windows};
 
-/// The line in the list of families.
+/// The family's entry in [`FAMILIES`](super::FAMILIES).
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "qwen2_5_vl",
     about: "Qwen2.5-VL, most of whose tower sees windows",
@@ -31,7 +31,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
     preprocessor: |checkpoint, _, limits| qwen_vl::preprocessor(checkpoint, vision, limits),
 };
 
-/// Tower and projector of a `vision_config`.
+/// Reads tower and projector from a `vision_config`.
 fn vision(config: &Config) -> Result<(PatchTowerConfig, MergerConfig)> {
     let size = config.positive_or("hidden_size", 3584)?;
     let n_hidden = config.positive_or("intermediate_size", 3420)?;

@@ -9,7 +9,7 @@ use crate::model::checkpoint::weights::{Weights, canonical_qwen_vl};
 use crate::model::language::QwenText;
 use crate::model::vision::patch_tower::{MergerConfig, NormKind, PatchTowerConfig};
 
-/// The line in the list of families.
+/// The family's entry in [`FAMILIES`](super::FAMILIES).
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "qwen2_vl",
     about: "Qwen2-VL, which sees images at their own proportions",
@@ -28,10 +28,10 @@ pub const FAMILY: MllmFamily = MllmFamily {
     preprocessor: |checkpoint, _, limits| qwen_vl::preprocessor(checkpoint, vision, limits),
 };
 
-/// Also of Qwen2.5-VL.
+/// The merger's tensor names, shared with Qwen2.5-VL.
 pub(super) const MERGER_NAMES: [&str; 3] = ["ln_q", "mlp.0", "mlp.2"];
 
-/// Tower and projector of a `vision_config`.
+/// Reads tower and projector from a `vision_config`.
 fn vision(config: &Config) -> Result<(PatchTowerConfig, MergerConfig)> {
     let size = config.positive_or("embed_dim", 1280)?;
     let ratio = config.f64_or("mlp_ratio", 4.0)?;
@@ -42,7 +42,7 @@ fn vision(config: &Config) -> Result<(PatchTowerConfig, MergerConfig)> {
     );
     let n_hidden = (size as f64 * ratio) as usize;
     let tower = PatchTowerConfig::from_config(config, size, n_hidden, (32, 14, "quick_gelu"))?;
-    // What is called `hidden_size` here is the language model's width.
+    // Here, `hidden_size` is the language model's width.
     let n_out = config.positive_or("hidden_size", 3584)?;
     let merger = MergerConfig { size, merge_size: tower.merge_size, n_out, norm: NormKind::Layer, names: MERGER_NAMES };
     Ok((tower, merger))

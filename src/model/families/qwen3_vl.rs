@@ -1,8 +1,8 @@
-//! Qwen3-VL (Bai et al. 2025): positions learned on a grid, and features of several depths (DeepStack, Meng et al. 2024).
+//! Qwen3-VL (Bai et al. 2025): positions learned on a grid, and features of several depths (DeepStack, Meng et al.
+//! 2024).
 //!
-//! Thinking variants open `<think>` in their chat templates: what they say first are thoughts, and an answer of
-//! `--max-new-tokens 32` seldom gets past them. Label scoring, which asks for a label at once, is not what they were trained
-//! for.
+//! Thinking variants open `<think>` in their chat templates: their replies begin with a thought, and `--max-new-tokens
+//! 32` is seldom enough to reach an answer. They were not trained for label scoring, which expects a label at once.
 
 use anyhow::{Result, ensure};
 
@@ -13,7 +13,7 @@ use crate::model::checkpoint::weights::{Weights, canonical_qwen_vl};
 use crate::model::language::QwenText;
 use crate::model::vision::patch_tower::{FeedForwardKind, MergerConfig, NormKind, PatchTowerConfig};
 
-/// The line in the list of families.
+/// The family's entry in [`FAMILIES`](super::FAMILIES).
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "qwen3_vl",
     about: "Qwen3-VL, whose tower also feeds the first layers of the language model",
@@ -32,7 +32,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
     preprocessor: |checkpoint, _, limits| qwen_vl::preprocessor(checkpoint, vision, limits),
 };
 
-/// Tower and projector of a `vision_config`.
+/// Reads tower and projector from a `vision_config`.
 fn vision(config: &Config) -> Result<(PatchTowerConfig, MergerConfig)> {
     let size = config.positive_or("hidden_size", 1152)?;
     let n_hidden = config.positive_or("intermediate_size", 4304)?;

@@ -1,4 +1,4 @@
-//! Qwen's families against the reference tensors of transformers and PEFT.
+//! Qwen's families compared with reference tensors from transformers and PEFT.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ const FAMILY_NAMES: [&str; 3] = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"];
 const CASES: [(&str, &str); 3] =
     [("prompt.", "img0_170x113.png"), ("image1.", "img1_64x64.png"), ("image2.", "img2_61x150.png")];
 
-/// The files of a fixture that make a checkpoint, but configuration and weights.
+/// The files of a fixture that make a checkpoint, except configuration and weights.
 const COMPANIONS: [&str; 5] = [
     "chat_template.jinja",
     "generation_config.json",
@@ -33,7 +33,7 @@ const COMPANIONS: [&str; 5] = [
 const QUESTION: &str = "What is the object in the image? Please choose from: airplane, automobile, bird, cat, deer, dog, \
                         frog, horse, ship, truck. Answer with a single word.";
 
-/// The model of `dir`, with the fixtures' own limits of pixels.
+/// Opens the model in `dir`, with the fixtures' own pixel limits.
 fn open(dir: &Path) -> Result<OpenedModel> {
     let own = &read_json(&dir.join("processor_config.json"))["image_processor"]["size"];
     let limits = PixelLimits { min_pixels: own["shortest_edge"].as_u64(), max_pixels: own["longest_edge"].as_u64() };
@@ -64,7 +64,7 @@ fn forward(model: &Model, row: PromptRow) -> (Tensor, Tensor) {
     (hidden, logits)
 }
 
-/// `(1, vocabulary)` of the last position.
+/// Logits `(1, vocabulary)` of the last position.
 fn first_logits(model: &Model, image: &ImageEmbedding) -> Tensor {
     let prompt = model.dialogue.render(QUESTION).unwrap();
     let logits = model.first_logits_about(&prompt, image).unwrap();
@@ -162,7 +162,7 @@ fn images_of_different_sizes_in_one_batch_are_answered_as_each_alone() {
     }
 }
 
-/// A checkpoint like that of `dir` with other weights and another configuration.
+/// Writes a checkpoint like that in `dir`, with other weights and another configuration.
 fn rewritten(dir: &Path, tensors: &[NamedTensor], config: &Value) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in COMPANIONS {
@@ -211,7 +211,8 @@ fn the_names_of_every_version_give_the_same_model() {
     }
 }
 
-/// The configuration as older versions have it: the text's keys at the top, its angles under other names.
+/// The configuration in the form of older versions: the text's keys at the top level, its rotary settings under other
+/// names.
 fn flat_config(config: &Value) -> Value {
     let mut flat = config.clone();
     let text = flat.as_object_mut().unwrap().remove("text_config").unwrap();
@@ -236,7 +237,7 @@ fn the_configurations_of_every_version_give_the_same_model() {
         let mut both = flat.clone();
         both["text_config"] = nested["text_config"].clone();
         both["text_config"]["architectures"] = both.as_object_mut().unwrap().remove("architectures").unwrap();
-        // What is nested holds.
+        // Nested keys take precedence.
         both["num_hidden_layers"] = 2.into();
         let mut unnamed = nested.clone();
         unnamed.as_object_mut().unwrap().remove("model_type");

@@ -1,5 +1,5 @@
-//! What Qwen2-VL, Qwen2.5-VL and Qwen3-VL share: a tower over patches, a merger of patches as projector, and a language
-//! model that counts positions in three dimensions.
+//! The common part of Qwen2-VL, Qwen2.5-VL and Qwen3-VL: a tower over patches, a merger of patches as projector, and a
+//! language model that counts positions in three dimensions.
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
@@ -15,14 +15,14 @@ use crate::model::layers::{Loader, Watched};
 use crate::model::vision::patch_tower::{MergerConfig, PatchMerger, PatchTower, PatchTowerConfig};
 use crate::model::vision::preprocess::{ImageInput, ImageProcessor, PatchProcessor, PixelLimits};
 
-/// What stands for the image in these families' chat templates.
+/// The image marker in these families' chat templates.
 pub(super) const IMAGE_MARKER: &str = "<|image_pad|>";
 
-/// Reads tower and projector of a `vision_config`.
+/// Reads tower and projector from a `vision_config`.
 pub(super) type VisionFn = fn(&Config) -> Result<(PatchTowerConfig, MergerConfig)>;
 
-/// Whether the checkpoint is of `model_type`. Some trainers leave only `architectures`, some versions of transformers
-/// only `model_type`.
+/// Returns whether the checkpoint is of `model_type`. Some trainers write only `architectures`, and some versions of
+/// transformers only `model_type`.
 pub(super) fn is_of(checkpoint: &Checkpoint, model_type: &str, architecture: &str) -> bool {
     let config = checkpoint.config();
     match config.get("model_type").filter(|found| !found.is_null()) {
@@ -34,7 +34,7 @@ pub(super) fn is_of(checkpoint: &Checkpoint, model_type: &str, architecture: &st
     }
 }
 
-/// How images are prepared; the processor must cut patches as the tower reads them.
+/// Reads the image preparation. The processor must cut patches as the tower reads them.
 pub(super) fn preprocessor(
     checkpoint: &Checkpoint,
     vision: VisionFn,
@@ -54,7 +54,7 @@ pub(super) fn preprocessor(
     Ok(Box::new(processor))
 }
 
-/// Everything that config.json decides.
+/// Everything that `config.json` decides.
 #[derive(Serialize)]
 struct Plan {
     #[serde(rename = "vision_config")]
@@ -66,7 +66,8 @@ struct Plan {
     n_image_positions_max: usize,
 }
 
-/// Reads the configuration; the text's is flat in older files, and of two the nested one holds.
+/// Reads the configuration. The text's keys are at the top level in older files. If both exist, the nested ones are
+/// used.
 pub(super) fn plan(checkpoint: &Checkpoint, vision: VisionFn, text: QwenText) -> Result<Box<dyn MllmPlan>> {
     let config = config_of(checkpoint);
     let (tower, merger) = vision(&vision_config(&config)?)?;
@@ -145,7 +146,7 @@ struct QwenVl {
 }
 
 impl ImageReader for QwenVl {
-    /// One image after the other: they differ in size, and none sees another.
+    /// Processes images one by one: they differ in size, and none attends to another.
     fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
         let mut see = |image: &&ImageInput| {
             let patches = Tensor::from_slice(&image.values, image.shape.as_slice(), &self.placement.device)?;

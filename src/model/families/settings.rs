@@ -1,4 +1,5 @@
-//! How a model over a checkpoint's weights is configured: as the checkpoint says, or as a candidate over it says of itself.
+//! The settings of a model over a checkpoint's weights: from the checkpoint, or from a candidate over it that has its
+//! own.
 
 use std::sync::Arc;
 
@@ -13,33 +14,34 @@ use crate::model::text::template::ChatTemplate;
 use crate::model::text::tokenizer::TextTokenizer;
 use crate::model::vision::preprocess::{ImageProcessor, PixelLimits};
 
-/// Everything that decides a model's answers beside its weights.
+/// Everything except the weights that decides a model's answers.
 pub struct ModelSettings {
-    /// Sizes.
+    /// The model's plan, read from its configuration.
     pub plan: Box<dyn MllmPlan>,
-    /// Text in and out.
+    /// Text input and output.
     pub dialogue: Arc<Dialogue>,
-    /// For images.
+    /// Image preparation.
     pub preprocessor: Arc<dyn ImageProcessor>,
-    /// Hash of the configuration, the tower's included: with the tower's weights it decides what the tower makes of pixels.
+    /// Hash of the configuration, including the tower's. With the tower's weights, it decides the tower's output for
+    /// pixels.
     pub config_hash: String,
-    /// What a person should know of the files that they come from.
+    /// Warnings about the files that were read.
     pub warnings: Vec<String>,
 }
 
-/// What a person says over a checkpoint's files.
+/// The user's choices that override a checkpoint's files.
 #[derive(Clone, Copy)]
 pub struct Overrides<'a> {
-    /// A chat template over the checkpoint's own.
+    /// A chat template to use instead of the checkpoint's own.
     pub template: Option<&'a str>,
     /// Limits to the pixels of an image.
     pub limits: &'a PixelLimits,
-    /// Which settings decide greedy answers.
+    /// The choice of settings for greedy answers.
     pub generation: GenerationChoice,
 }
 
 impl ModelSettings {
-    /// Reads the settings of `checkpoint`, whose tower may lie apart; `template_of` is where its chat template lies.
+    /// Reads the settings of `checkpoint`. The `tower` may be separate. The chat template is read from `template_of`.
     pub(super) fn read(
         family: &MllmFamily,
         checkpoint: &Checkpoint,
@@ -78,8 +80,8 @@ impl ModelSettings {
         Ok(Self { plan, dialogue: Arc::new(dialogue), preprocessor, config_hash, warnings })
     }
 
-    /// What of them is no file of its own in a run's specification: what the configuration decides, and which tokens end
-    /// an answer.
+    /// Returns the part that has no file of its own in a run's specification: the effective configuration, and the
+    /// tokens that end an answer.
     pub fn to_json(&self) -> Value {
         settings_json(self.plan.as_ref(), &self.dialogue)
     }
@@ -99,16 +101,16 @@ pub(super) fn settings_json(plan: &dyn MllmPlan, dialogue: &Dialogue) -> Value {
 }
 
 impl OpenedModel {
-    /// As [`ModelSettings::to_json`], of the checkpoint itself.
+    /// As [`ModelSettings::to_json`], for the checkpoint itself.
     pub fn settings_json(&self) -> Value {
         settings_json(self.plan.as_ref(), &self.dialogue)
     }
 
-    /// What `adapter`, called `name`, says of itself over `checkpoint`, which this is, and its `tower`; `None` where it says
-    /// nothing.
+    /// Reads the own settings of `adapter`, called `name`. `checkpoint` is the one that `self` was opened from, and
+    /// `tower` its tower. `None` if the adapter has none.
     ///
     /// # Errors
-    /// One of its files cannot be read, or is of another model.
+    /// One of its files cannot be read, or belongs to another model.
     pub fn own_settings(
         &self,
         name: &str,
@@ -118,7 +120,7 @@ impl OpenedModel {
         overrides: Overrides<'_>,
     ) -> Result<Option<ModelSettings>> {
         let family = FAMILIES.iter().find(|family| family.name == self.family).context("a family is in the list")?;
-        // Of two layouts one would be read by the other's keys.
+        // Different layouts have different keys.
         let may_configure =
             |own: &Checkpoint| (family.recognises)(own) && own.is_llava_original() == checkpoint.is_llava_original();
         let Some(OwnSettings { checkpoint: own, own: files }) = adapter.own_settings(checkpoint, &may_configure)?
@@ -131,8 +133,8 @@ impl OpenedModel {
     }
 }
 
-/// The tokens that end an answer: of generation_config.json, else config.json, else the tokenizer's own, else `</s>`. Ids that
-/// the tokenizer lacks end nothing.
+/// Returns the tokens that end an answer: from `generation_config.json`, else from `config.json`, else the tokenizer's
+/// own, else `</s>`. Ids that the tokenizer lacks are ignored.
 fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
     let generation = checkpoint.read_json("generation_config.json")?;
     let config = checkpoint.config();

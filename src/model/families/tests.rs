@@ -1,4 +1,4 @@
-//! LLaVA against the reference tensors of transformers and of the original repository.
+//! LLaVA compared with reference tensors from transformers and the original repository.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -20,7 +20,7 @@ pub(super) struct Loaded {
     pub(super) question: String,
 }
 
-/// A picture `(3, side, side)` as a processor would give it.
+/// A picture `(3, side, side)` in the form that a processor gives.
 pub(super) fn input(pixels: &Tensor) -> ImageInput {
     let values = pixels.flatten_all().unwrap().to_vec1().unwrap();
     ImageInput { values, shape: pixels.dims().to_vec(), grid: (1, 1), original_size: (1, 1) }
@@ -38,7 +38,7 @@ impl Loaded {
         Self { model, question: QUESTION.to_owned() }
     }
 
-    /// What stands in the place of each picture of `pixels` `(images, 3, side, side)`.
+    /// The embeddings of each picture of `pixels` `(images, 3, side, side)`.
     pub(super) fn images(&self, pixels: &Tensor) -> Vec<ImageEmbedding> {
         let inputs: Vec<ImageInput> = (0..pixels.dim(0).unwrap()).map(|row| input(&pixels.get(row).unwrap())).collect();
         self.model.mllm.embed_images(&self.model.mllm.see(&inputs.iter().collect::<Vec<_>>()).unwrap()).unwrap()
@@ -74,7 +74,7 @@ pub(super) fn forward_image(model: &Model, prompt: &RenderedPrompt, image: &Imag
     (hidden, logits)
 }
 
-/// Eight tokens after each prompt.
+/// Generates eight tokens after each prompt.
 pub(super) fn generate_about(model: &Model, prompts: &[&RenderedPrompt], images: &[ImageEmbedding]) -> Vec<Vec<u32>> {
     let decoding = Decoding {
         max_new_tokens: 8,
@@ -88,7 +88,7 @@ pub(super) fn generate_about(model: &Model, prompts: &[&RenderedPrompt], images:
     rows.into_iter().map(|row| row.unwrap().ids).collect()
 }
 
-/// Tiles `(tiles, 3, side, side)` as a processor would give them.
+/// Tiles `(tiles, 3, side, side)` in the form that a processor gives.
 pub(super) fn tile_input(tiles: &Tensor, grid: (usize, usize), original_size: (u32, u32)) -> ImageInput {
     ImageInput { grid, original_size, ..input(tiles) }
 }

@@ -1,4 +1,4 @@
-//! What a watch sees and does, and what the tokens of a prompt are of, against transformers.
+//! What a watch sees and changes, and the spans of a prompt's tokens, compared with transformers.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -56,12 +56,12 @@ fn furthest(a: &Tensor, b: &Tensor) -> f32 {
     bits(a).iter().zip(bits(b)).fold(0f32, |furthest, (a, b)| furthest.max((a - b).abs()))
 }
 
-/// The same as a share of the largest number.
+/// The largest difference as a share of the largest number.
 fn share(a: &Tensor, b: &Tensor) -> f32 {
     furthest(a, b) / bits(b).iter().fold(f32::MIN_POSITIVE, |largest, number| largest.max(number.abs()))
 }
 
-/// Looks at everything, or at nothing.
+/// Visits everything, or nothing.
 struct Idle {
     visits: bool,
 }
@@ -72,7 +72,7 @@ impl Watch for Idle {
     }
 }
 
-/// Keeps what it sees.
+/// Records what it sees.
 #[derive(Default)]
 struct Recorder {
     wants_weights: bool,
@@ -134,7 +134,7 @@ impl Watch for Cuts {
     }
 }
 
-/// The mask of a prompt of which the rows that `is_cut` says see no position of `hidden`.
+/// The mask of a prompt in which the rows selected by `is_cut` see no position of `hidden`.
 fn cut(n_tokens: usize, hidden: &Range<usize>, is_cut: impl Fn(usize) -> bool) -> Mask {
     Mask::of([1, n_tokens, n_tokens], DType::F32, &Device::Cpu, |_, query, key| {
         key <= query && !(is_cut(query) && hidden.contains(&key))
@@ -178,7 +178,7 @@ fn a_watch_visits_every_site_of_every_layer_and_probabilities_sum_to_one() {
         let of_first = bits(&weights[0].narrow(2, 0, 1).unwrap().narrow(3, 1, n_tokens - 1).unwrap());
         assert!(of_first.iter().all(|&weight| weight == 0.0), "no token sees a later one, layer {layer}");
     }
-    // What a layer adds is the difference of the streams around it.
+    // A layer's contribution is the difference between the streams after and before it.
     let at = |site, layer| recorder.seen[&(site, layer)].clone();
     let sum = (at(Site::Residual, 0) + at(Site::AttentionOutput, 1)).unwrap();
     assert!(share(&(sum + at(Site::MlpOutput, 1)).unwrap(), &at(Site::Residual, 1)) < 1e-5);
@@ -220,7 +220,7 @@ fn gradients_flow_to_what_a_watch_adds_at_any_layer() {
         };
         let gradients = value(zero.as_tensor().clone()).backward().unwrap();
         let gradient = gradients.get(&zero).expect("a gradient");
-        // Along the gradient the logit rises by its square norm.
+        // Along the gradient, the logit rises by its squared norm.
         let step = 1e-2 / gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
         let moved = |sign: f64| value((gradient * (sign * f64::from(step))).unwrap()).to_scalar::<f32>().unwrap();
         let found = (moved(1.0) - moved(-1.0)) / (2.0 * step);
@@ -292,7 +292,7 @@ fn towers_of_every_family_are_watched_without_a_change() {
     }
 }
 
-/// A fixture's model, within its own limits of pixels where it has some.
+/// A fixture's model, within its own pixel limits if it has some.
 fn fixture(dir: &Path) -> Model {
     let processor = dir.join("processor_config.json");
     let size = if processor.exists() { read_json(&processor)["image_processor"]["size"].clone() } else { Value::Null };
@@ -318,7 +318,7 @@ fn ranges(value: &Value) -> Vec<Range<usize>> {
     value.as_array().unwrap().iter().map(range).collect()
 }
 
-/// An image of the shared datasets, `mnist/test/00003`.
+/// An image of the shared datasets, by an id such as `mnist/test/00003`.
 fn sample(shared: &Path, id: &str) -> crate::domain::RgbImage {
     let mut parts = id.split('/');
     let (name, split, number) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
@@ -374,7 +374,7 @@ fn the_spans_of_prompts_of_every_family_are_those_of_transformers() {
     }
 }
 
-/// The prompt of `ids`, in which `image_id` stands for positions of an image.
+/// The prompt of `ids`, in which `image_id` marks image positions.
 fn prompt_of_ids(ids: &[u32], image_id: u32) -> RenderedPrompt {
     let of_run = |run: &[u32]| match run[0] == image_id {
         true => PromptPiece::Image,
@@ -485,7 +485,7 @@ fn rows_that_are_cut_off_from_an_image_answer_as_those_of_transformers() {
                 }
             }
         }
-        // Image rows that see themselves alone.
+        // Image rows that attend only to themselves.
         let row = forced(&model, &sample(&shared, of_set["samples"][0].as_str().unwrap()), &ids, TINY_LLAVA_IMAGE, &[]);
         let n = row.n_tokens();
         for layers in ["all", "early"] {

@@ -1,4 +1,4 @@
-//! The decoder that all text families share: LLaMA (Touvron et al. 2023) with what others add to it, as their configuration says.
+//! The decoder that all text families share: LLaMA (Touvron et al. 2023) with the additions of others, as configured.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::model::layers::{
     tokens_at,
 };
 
-/// Tables of angles are made for all positions: more would be a table that fills the memory.
+/// The maximum number of positions. Tables of angles cover all positions, and a larger table would fill the memory.
 const N_POSITIONS_MAX: usize = 1 << 20;
 
 /// Sizes and kinds of a decoder's parts, under the names of `config.json`.
@@ -37,7 +37,8 @@ pub struct DecoderConfig {
     /// Rows of the embedding.
     #[serde(rename = "vocab_size")]
     pub vocabulary_size: usize,
-    /// Positions that can be computed: those that the model was trained for, or fewer for the reason in `limit`.
+    /// The number of positions that can be computed: those that the model was trained for, or fewer for the reason in
+    /// `limit`.
     #[serde(skip)]
     pub n_positions: usize,
     /// Why there are fewer positions than the model was trained for.
@@ -55,36 +56,36 @@ pub struct DecoderConfig {
     pub(super) mlp_bias: bool,
     /// Whether each head of queries and keys is normalised.
     pub(super) has_head_norms: bool,
-    /// Whether norms multiply with 1 and their weight, as Gemma's.
+    /// Whether norms multiply by 1 plus their weight, as Gemma's do.
     pub(super) has_offset_norms: bool,
-    /// Whether queries, keys and values are one map, and gate and up another, as Phi-3's.
+    /// Whether queries, keys and values are one map, and gate and up another, as in Phi-3.
     pub(super) has_joined_maps: bool,
-    /// What embeddings of tokens are multiplied with, as Gemma's.
+    /// The factor of token embeddings, if they are scaled, as in Gemma.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) embedding_scale: Option<f64>,
     #[serde(skip)]
     pub(super) is_tied: bool,
 }
 
-/// How positions turn heads.
+/// How positions rotate heads.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum PositionsConfig {
-    /// One position a token.
+    /// One position per token.
     Flat(RotaryConfig),
     /// Time, row and column.
     Multimodal(MultimodalRotaryConfig),
 }
 
-/// What a class of transformers has where its configuration is silent.
+/// The defaults of a class of transformers.
 pub(super) struct Defaults {
     pub size: usize,
     pub n_hidden: usize,
     pub n_layers: usize,
     pub n_heads: usize,
-    /// As many as there are heads, where it is `None`.
+    /// `None` means the number of heads.
     pub n_kv_heads: Option<usize>,
-    /// The width shared out among the heads, where it is `None`.
+    /// `None` means the width divided by the number of heads.
     pub head_size: Option<usize>,
     pub vocabulary_size: usize,
     pub n_positions: usize,
@@ -94,7 +95,8 @@ pub(super) struct Defaults {
 }
 
 impl DecoderConfig {
-    /// Reads a `text_config` of any of the text families; `is_tied_outside` is the flag of the section around it.
+    /// Reads a `text_config` of any of the text families. `is_tied_outside` is the `tie_word_embeddings` of the
+    /// enclosing section.
     pub fn from_config(config: &Config, is_tied_outside: bool) -> Result<Self> {
         let kind = config.str_or("model_type", "llama")?;
         let Some(family) = FAMILIES.iter().find(|family| family.model_types.contains(&kind)) else {
@@ -116,7 +118,8 @@ impl DecoderConfig {
         Self::read_with(config, defaults, |_, _| RotaryConfig::from_config(config))
     }
 
-    /// The same with `rotary` read by the family, of the width of a head and the number of positions.
+    /// Like [`read`](Self::read), with the family's own `rotary`, which is given the width of a head and the number of
+    /// positions.
     pub(super) fn read_with(
         config: &Config,
         defaults: &Defaults,
@@ -163,13 +166,13 @@ impl DecoderConfig {
         })
     }
 
-    /// The same where `attention_bias` gives all four maps of attention a bias.
+    /// Gives all four maps of attention a bias if `attention_bias` is set.
     pub(super) fn with_attention_bias(self, config: &Config) -> Result<Self> {
         let has_bias = config.bool_or("attention_bias", false)?;
         Ok(Self { qkv_bias: has_bias, output_bias: has_bias, ..self })
     }
 
-    /// The same with no more than `n_positions` positions, where the model has more; `why` tells of the limit.
+    /// Limits the model to `n_positions` positions, if it has more. `why` gives the reason.
     pub(super) fn limited(self, n_positions: usize, why: impl FnOnce() -> String) -> Self {
         match n_positions < self.n_positions {
             true => Self { n_positions, limit: Some(why()), ..self },
@@ -177,7 +180,8 @@ impl DecoderConfig {
         }
     }
 
-    /// The same within a sliding window of so many positions: all see all within it, and no further is computed here.
+    /// Limits the model to a sliding window of this many positions, if there is one. Within the window, all tokens
+    /// attend to all earlier ones; beyond it, nothing is computed here.
     pub(super) fn within_window(self, n_positions: Option<usize>) -> Self {
         match n_positions {
             None => self,
@@ -185,29 +189,30 @@ impl DecoderConfig {
         }
     }
 
-    /// Why there are fewer positions than the model was trained for, where there are.
+    /// Why there are fewer positions than the model was trained for, if there are.
     pub fn limit(&self) -> Option<&str> {
         self.limit.as_deref()
     }
 
-    /// What embeddings of tokens are multiplied with, where they are.
+    /// The factor of token embeddings, if they are scaled.
     pub fn embedding_scale(&self) -> Option<f64> {
         self.embedding_scale
     }
 
-    /// Decoder layers.
+    /// The number of decoder layers.
     pub fn n_layers(&self) -> usize {
         self.n_layers
     }
 
-    /// Width of the residual stream.
+    /// The width of the residual stream.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Numbers that a row of `n_tokens` positions holds: keys and values of all layers, activations of one.
+    /// The number of values that a row of `n_tokens` positions holds: keys and values of all layers, activations of
+    /// one.
     pub fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
-        // A configuration may claim any size: what overflows does not fit either.
+        // A configuration may claim any size. A size that overflows does not fit either.
         let cache = (2 * self.n_layers).saturating_mul(self.n_kv_heads).saturating_mul(self.head_size);
         let activations = 8 * self.size + 3 * self.n_hidden + 2 * self.n_heads.saturating_mul(n_tokens);
         n_tokens.saturating_mul(cache.saturating_add(activations))
@@ -222,7 +227,8 @@ struct Layer {
 }
 
 impl Layer {
-    /// The residual stream `(batch, tokens, hidden)` after the layer, at the tokens `computed`; `added` is of all tokens.
+    /// Returns the residual stream `(batch, tokens, hidden)` after the layer, at the tokens `computed`. `added` covers
+    /// all tokens.
     fn forward(
         &self,
         x: &Tensor,
@@ -261,7 +267,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Reads `language_model.*` and `lm_head` by their canonical names.
+    /// Loads `language_model.*` and `lm_head` by their canonical names.
     pub fn load(loader: &mut Loader, config: DecoderConfig) -> Result<Self> {
         let (embedding, head) = load_vocabulary(loader, config.vocabulary_size, config.size, config.is_tied)?;
         let shape = AttentionShape {
@@ -328,7 +334,7 @@ impl LanguageModel for Decoder {
         let mut x = watch.layer(0).at(Site::Embeddings, input.embeddings.clone())?; // (batch, tokens, hidden)
         for (index, layer) in self.layers.iter().enumerate() {
             let cache = state.as_mut().and_then(|state| state.own.get_mut(index));
-            // After the last layer nothing looks at the tokens that are not wanted.
+            // The last layer is computed only for the wanted tokens.
             let computed = if index + 1 == self.layers.len() { input.wanted()? } else { 0..n_tokens };
             let context = AttentionContext { mask, rotary: Some(&rotary), cache };
             x = layer.forward(&x, computed, context, input.deepstack.get(index), &mut watch.layer(index))?;
@@ -345,7 +351,7 @@ impl LanguageModel for Decoder {
     }
 }
 
-/// `x` times `scale`, which is rounded to the type of `x` first, as transformers rounds it.
+/// Multiplies `x` by `scale`, which is first rounded to the type of `x`, as in transformers.
 pub fn scaled(x: &Tensor, scale: f64) -> candle_core::Result<Tensor> {
     let scale = Tensor::new(scale as f32, x.device())?.to_dtype(x.dtype())?;
     x.broadcast_mul(&scale)

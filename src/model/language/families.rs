@@ -8,14 +8,14 @@ use crate::model::checkpoint::config::Config;
 
 /// Language models of one class of transformers: one line in [`FAMILIES`].
 pub(super) struct TextFamily {
-    /// What `model_type` calls them.
+    /// The values of `model_type`.
     pub model_types: &'static [&'static str],
-    /// For messages.
+    /// The name in messages.
     pub about: &'static str,
     /// Reads a `text_config`.
     pub read: fn(&Config) -> Result<DecoderConfig>,
 }
 
-/// All text families that stand alone; those of Qwen's vision-language models are read by their own families.
+/// All text families that are used on their own. The families of Qwen's vision-language models read their own.
 pub(super) const FAMILIES: &[TextFamily] =
     &[llama::FAMILY, mistral::FAMILY, qwen::QWEN2, qwen::QWEN3, gemma::FAMILY, phi3::FAMILY];

@@ -1,11 +1,11 @@
-//! Gemma (Gemma Team 2024): norms that multiply with 1 and their weight, embeddings that are multiplied with the root of the
-//! width, and a head that is the embedding.
+//! Gemma (Gemma Team 2024): norms multiply by 1 plus their weight, embeddings are multiplied by the square root of the
+//! width, and the head is the embedding.
 
 use super::decoder::{DecoderConfig, Defaults};
 use super::families::TextFamily;
 use crate::model::layers::Activation;
 
-/// The line in the list of text families.
+/// The family's entry in [`FAMILIES`](super::families::FAMILIES).
 pub(super) const FAMILY: TextFamily = TextFamily {
     model_types: &["gemma"],
     about: "Gemma",

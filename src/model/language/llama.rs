@@ -1,11 +1,11 @@
-//! LLaMA (Touvron et al. 2023), and so Vicuna.
+//! LLaMA (Touvron et al. 2023), and therefore Vicuna.
 
 use super::decoder::{DecoderConfig, Defaults};
 use super::families::TextFamily;
 
-/// The line in the list of text families.
+/// The family's entry in [`FAMILIES`](super::families::FAMILIES).
 pub(super) const FAMILY: TextFamily = TextFamily {
-    // The original repository of LLaVA has the text's configuration beside the model's.
+    // In the original repository of LLaVA, the text's keys are in the model's section.
     model_types: &["llama", "llava", "llava_llama"],
     about: "LLaMA (Vicuna)",
     read: |config| {

@@ -3,12 +3,12 @@
 use super::decoder::{DecoderConfig, Defaults};
 use super::families::TextFamily;
 
-/// The line in the list of text families.
+/// The family's entry in [`FAMILIES`](super::families::FAMILIES).
 pub(super) const FAMILY: TextFamily = TextFamily {
     model_types: &["mistral"],
     about: "Mistral",
     read: |config| {
-        // Absent, the window is the class's; null, there is none.
+        // A missing key means the default of the class; null means no window.
         let window = if config.has("sliding_window") { None } else { Some(4096) };
         let window = config.positive_or_none("sliding_window")?.or(window);
         Ok(DecoderConfig::read(config, &DEFAULTS)?.within_window(window))

@@ -1,4 +1,5 @@
-//! Language models: embeddings in, logits out. One decoder, and one file a family that reads its configuration.
+//! Language models, which turn embeddings into logits. They share one decoder; each family has a file that reads its
+//! configuration.
 
 mod decoder;
 mod families;
@@ -19,61 +20,62 @@ pub use decoder::{Decoder, DecoderConfig, scaled};
 pub use qwen::QwenText;
 pub use state::DecoderState;
 
-/// Embedded tokens with their places.
+/// Embedded tokens with their positions.
 #[derive(Clone, Debug)]
 pub struct TokenInput {
     /// `(batch, tokens, hidden)`.
     pub embeddings: Tensor,
     /// u32: `(batch, tokens)`, or `(3, batch, tokens)` of time, row and column.
     pub positions: Tensor,
-    /// Each `(batch, tokens, hidden)`, zero outside images: the first is added after the first layer, and so on.
+    /// Each `(batch, tokens, hidden)`, zero outside images. The first is added after the first layer, and so on.
     pub deepstack: Vec<Tensor>,
-    /// So many of the last tokens are wanted; the others are what these look back on. `None` wants all.
+    /// The number of last tokens that are wanted. The other tokens are their context. `None` means all.
     pub n_wanted: Option<usize>,
 }
 
 impl TokenInput {
-    /// Tokens to which nothing is added later; all are wanted.
+    /// Tokens without later additions. All are wanted.
     pub fn new(embeddings: Tensor, positions: Tensor) -> Self {
         Self { embeddings, positions, deepstack: Vec::new(), n_wanted: None }
     }
 
-    /// The tokens that are wanted.
+    /// Returns the range of wanted tokens.
     pub fn wanted(&self) -> candle_core::Result<Range<usize>> {
         let n_tokens = self.embeddings.dim(1)?;
         Ok(n_tokens - self.n_wanted.map_or(n_tokens, |n_wanted| n_wanted.min(n_tokens))..n_tokens)
     }
 }
 
-/// What one forward pass of a language model reads.
+/// The input of one forward pass of a language model.
 pub struct Pass<'a> {
     /// The tokens.
     pub input: &'a TokenInput,
-    /// What they may see; without one every token sees all positions.
+    /// The positions that each token may attend to. Without a mask, every token attends to all positions.
     pub mask: Option<&'a Mask>,
-    /// What earlier passes left, to which this one adds; without it nothing is kept for later tokens, and gradients flow.
+    /// The caches of earlier passes, which this pass extends. Without them, nothing is kept for later tokens, and
+    /// gradients flow.
     pub state: Option<&'a mut DecoderState>,
-    /// Who looks.
+    /// The watch on the layers.
     pub watch: Watched<'a>,
 }
 
 impl<'a> Pass<'a> {
-    /// A pass over tokens that see each other all; nothing is kept, and nobody looks.
+    /// A pass over tokens that all attend to each other, without caches or a watch.
     pub fn new(input: &'a TokenInput) -> Self {
         Self { input, mask: None, state: None, watch: Watched::by_none() }
     }
 
-    /// The same under `mask`.
+    /// Adds a `mask`.
     pub fn masked(self, mask: &'a Mask) -> Self {
         Self { mask: Some(mask), ..self }
     }
 
-    /// The same after the positions of `state`, which keeps these, too.
+    /// Continues after the positions of `state`, and adds its own.
     pub fn after(self, state: &'a mut DecoderState) -> Self {
         Self { state: Some(state), ..self }
     }
 
-    /// The same with somebody who looks.
+    /// Adds a watch.
     pub fn watched(self, watch: &'a mut Watched<'_>) -> Self {
         Self { watch: watch.again(), ..self }
     }
@@ -81,16 +83,16 @@ impl<'a> Pass<'a> {
 
 /// A language model that continues what it has read, token by token.
 pub trait LanguageModel: Send {
-    /// Token embeddings `(tokens, hidden)`.
+    /// Returns token embeddings `(tokens, hidden)`.
     fn embed(&self, ids: &[u32]) -> candle_core::Result<Tensor>;
 
-    /// Hidden states of the wanted tokens after the last norm, `(batch, wanted, hidden)`.
+    /// Returns hidden states of the wanted tokens after the last norm, `(batch, wanted, hidden)`.
     fn forward(&self, pass: Pass<'_>) -> candle_core::Result<Tensor>;
 
-    /// Logits `(…, vocabulary)` of hidden states.
+    /// Returns logits `(…, vocabulary)` of hidden states.
     fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor>;
 
-    /// An empty state for `capacity` positions.
+    /// Returns an empty state for `capacity` positions.
     fn new_state(&self, capacity: usize) -> DecoderState;
 }
 

@@ -1,4 +1,4 @@
-//! Phi-3 (Abdin et al. 2024): LLaMA with joined maps, a sliding window, and heads of which a part may be turned.
+//! Phi-3 (Abdin et al. 2024): LLaMA with joined maps, a sliding window, and heads that may be rotated only in part.
 
 use anyhow::{Result, ensure};
 
@@ -7,7 +7,7 @@ use super::families::TextFamily;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::RotaryConfig;
 
-/// The line in the list of text families.
+/// The family's entry in [`FAMILIES`](super::families::FAMILIES).
 pub(super) const FAMILY: TextFamily = TextFamily { model_types: &["phi3"], about: "Phi-3", read };
 
 const DEFAULTS: Defaults = Defaults {
@@ -38,7 +38,7 @@ fn read(config: &Config) -> Result<DecoderConfig> {
         "`partial_rotary_factor` in {} must be above 0 and at most 1, and is {fraction}",
         config.place()
     );
-    // The key beside the scaling holds over one within it, as in transformers.
+    // The key outside the scaling takes precedence over the one within it, as in transformers.
     let n_original = config.positive_or("original_max_position_embeddings", N_ORIGINAL_POSITIONS)?;
     let mut is_long = false;
     let read = DecoderConfig::read_with(config, &DEFAULTS, |head_size, n_positions| {

@@ -1,5 +1,5 @@
-//! Qwen2, which is LLaMA with biases on queries, keys and values, and Qwen3, which has norms of their heads instead; both alone
-//! and, with positions in three dimensions, in Qwen's vision-language models.
+//! Qwen2, which is LLaMA with biases on queries, keys and values, and Qwen3, which has head norms instead. Both exist
+//! on their own and, with positions in three dimensions, in Qwen's vision-language models.
 
 use anyhow::{Result, bail};
 
@@ -8,7 +8,7 @@ use super::families::TextFamily;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::{Activation, MultimodalRotaryConfig, Sections};
 
-/// The line of Qwen2 in the list of text families.
+/// Qwen2's entry in [`FAMILIES`](super::families::FAMILIES).
 pub(super) const QWEN2: TextFamily = TextFamily {
     model_types: &["qwen2"],
     about: "Qwen2",
@@ -18,7 +18,7 @@ pub(super) const QWEN2: TextFamily = TextFamily {
     },
 };
 
-/// The line of Qwen3 in the list of text families.
+/// Qwen3's entry in [`FAMILIES`](super::families::FAMILIES).
 pub(super) const QWEN3: TextFamily = TextFamily {
     model_types: &["qwen3"],
     about: "Qwen3",
@@ -43,7 +43,7 @@ const DEFAULTS: Defaults = Defaults {
     is_tied: false,
 };
 
-/// The sliding window, where some layer has it.
+/// Returns the sliding window, if some layer uses it.
 fn window(config: &Config) -> Result<Option<usize>> {
     if !config.bool_or("use_sliding_window", false)? {
         return Ok(None);
@@ -56,18 +56,18 @@ fn window(config: &Config) -> Result<Option<usize>> {
     Ok(config.positive_or_none("sliding_window")?.or(default).filter(|_| slides))
 }
 
-/// Which language model.
+/// The language model of a vision-language model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QwenText {
-    /// Of Qwen2-VL and Qwen2.5-VL.
+    /// That of Qwen2-VL and Qwen2.5-VL.
     Qwen2,
-    /// Of Qwen3-VL.
+    /// That of Qwen3-VL.
     Qwen3,
 }
 
 impl DecoderConfig {
-    /// Reads a `text_config`, with the defaults of the classes of transformers; `is_tied_outside` is the flag of the
-    /// section around it.
+    /// Reads a `text_config`, with the defaults of the classes of transformers. `is_tied_outside` is the
+    /// `tie_word_embeddings` of the enclosing section.
     pub fn of_qwen_vl(kind: QwenText, config: &Config, is_tied_outside: bool) -> Result<Self> {
         if config.bool_or("use_sliding_window", false)? {
             bail!("{}: use_sliding_window is not supported; hint: no published checkpoint has it on", config.place());

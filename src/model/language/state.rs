@@ -1,4 +1,4 @@
-//! What a language model remembers of the positions that it has read.
+//! The caches of the positions that a language model has read.
 
 use candle_core::{Result, Tensor};
 
@@ -7,25 +7,25 @@ use crate::model::layers::KvCache;
 /// Keys and values of a batch, by layer.
 #[derive(Default)]
 pub struct DecoderState {
-    /// Of the tokens that were read, one for each layer that attends to them.
+    /// For the tokens that were read, one per layer that attends to them.
     pub own: Vec<KvCache>,
-    /// Of what layers attend to beside the tokens (an encoder's output, features of images), one for each such layer.
-    /// They are written once and grow with no token; none of the present families has them.
+    /// For inputs other than the tokens (an encoder's output, features of images), one per layer that attends to them.
+    /// They are written once and do not grow with tokens. None of the current families has them.
     pub cross: Vec<KvCache>,
 }
 
 impl DecoderState {
-    /// Empty caches of `n_layers` layers for `capacity` positions, with nothing beside the tokens.
+    /// Empty caches of `n_layers` layers for `capacity` positions, without inputs other than tokens.
     pub fn new(n_layers: usize, capacity: usize) -> Self {
         Self { own: (0..n_layers).map(|_| KvCache::new(capacity)).collect(), cross: Vec::new() }
     }
 
-    /// Positions held.
+    /// The number of positions held.
     pub fn n_positions(&self) -> usize {
         self.own.first().map_or(0, KvCache::n_positions)
     }
 
-    /// The state for `capacity` positions of `batch` rows, each of which begins as this one's only row.
+    /// Returns a state for `capacity` positions of `batch` rows, each of which begins with the only row of this one.
     ///
     /// # Errors
     /// There is no room for it.
@@ -35,15 +35,15 @@ impl DecoderState {
         Ok(Self { own, cross })
     }
 
-    /// Forgets all tokens but the first `n_positions`.
+    /// Removes all tokens after the first `n_positions`.
     pub fn truncate(&mut self, n_positions: usize) {
         self.own.iter_mut().for_each(|cache| cache.truncate(n_positions));
     }
 
-    /// Keeps only the rows of the batch named by `rows` (u32), in that order.
+    /// Keeps only the rows of the batch listed in `rows` (u32), in that order.
     ///
     /// # Errors
-    /// There is no such row.
+    /// A row does not exist.
     pub fn keep_rows(&mut self, rows: &Tensor) -> Result<()> {
         self.own.iter_mut().chain(&mut self.cross).try_for_each(|cache| cache.keep_rows(rows))
     }

@@ -1,4 +1,4 @@
-//! Text families against transformers, in full, by steps over a cache, and under adapters.
+//! Text families compared with transformers: in full, step by step over a cache, and with adapters.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -114,7 +114,7 @@ fn windows_and_long_positions_limit_the_prompt_and_say_so() {
         "rope_scaling": {"type": "su", "short_factor": [1.0, 1.0, 1.0, 1.0], "long_factor": [2.0, 2.0, 2.0, 2.0]}});
     let (n, why) = limit(long);
     assert!(n == 4096 && why.contains("original_max_position_embeddings"), "{n} {why}");
-    // Only layers from `max_window_layers` on slide.
+    // Only layers from `max_window_layers` on use the window.
     let qwen = |n_full: usize| {
         json!({"model_type": "qwen2", "use_sliding_window": true, "max_window_layers": n_full,
         "num_hidden_layers": 24, "sliding_window": 512})

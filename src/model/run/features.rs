@@ -1,4 +1,4 @@
-//! What towers make of one image, on its way to the disk and back.
+//! Conversion of one image's tower features to bytes and back.
 
 use std::collections::HashMap;
 
@@ -10,23 +10,23 @@ use safetensors::SafeTensors;
 use crate::model::Placement;
 use crate::model::families::Seen;
 
-/// What towers make of one image.
+/// The tower features of one image.
 #[derive(Clone, Debug, Default)]
 pub struct TowerFeatures {
-    /// By tower, in the order of [`Subjects::towers`](super::subjects::Subjects::towers), what the projector reads; shorter
-    /// or `None` where it is not known.
+    /// By tower, in the order of [`Subjects::towers`](super::subjects::Subjects::towers): the projector's input.
+    /// Unknown entries are `None` or missing at the end.
     pub seen: Vec<Option<Seen>>,
-    /// What the encoder's captions are compared with.
+    /// The embedding that the encoder compares with captions.
     pub embedding: Option<ImageVector>,
 }
 
 impl TowerFeatures {
-    /// What the tower of this number makes of the image, where it is known.
+    /// Returns the features from tower number `tower`, if they are known.
     pub(in crate::model) fn of_tower(&self, tower: usize) -> Option<&Seen> {
         self.seen.get(tower)?.as_ref()
     }
 
-    /// Notes what the tower of this number makes of the image.
+    /// Stores the features from tower number `tower`.
     pub fn set_tower(&mut self, tower: usize, seen: Seen) {
         if self.seen.len() <= tower {
             self.seen.resize_with(tower + 1, || None);
@@ -35,12 +35,12 @@ impl TowerFeatures {
     }
 }
 
-/// An encoder's embedding of one image, of unit length.
+/// An encoder's unit-length embedding of one image.
 #[derive(Clone, Debug)]
 pub struct ImageVector(pub(in crate::model) Tensor);
 
-/// What decides the numbers that a tower makes of an image, beside the image: the `tower` (its weights and configuration), how
-/// images are prepared for it, and what computes where; `is_differentiable` where it computes without kernels.
+/// Identifies everything except the image that decides a tower's output: the `tower` (its weights and configuration),
+/// the image `preparation`, the device and compute type, and the kernels (none on a CPU if `is_differentiable`).
 pub fn computed_by(
     tower: &str,
     preparation: &serde_json::Value,
@@ -65,7 +65,7 @@ const GRID: &str = "grid";
 const ORIGINAL_SIZE: &str = "original_size";
 
 impl Seen {
-    /// All of it as bytes, in the types that it was computed in.
+    /// Serialises all fields, in the types in which they were computed.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let pair = |(a, b): (String, String)| format!("{a} {b}");
         let ((rows, columns), (height, width)) = (self.grid, self.original_size);
@@ -77,10 +77,10 @@ impl Seen {
         Ok(safetensors::serialize(states, Some(header))?)
     }
 
-    /// What [`to_bytes`](Self::to_bytes) wrote, where `placement` computes.
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote, onto the device of `placement`.
     ///
     /// # Errors
-    /// It did not write these bytes.
+    /// `bytes` were not written by `to_bytes`.
     pub fn from_bytes(bytes: &[u8], placement: &Placement) -> Result<Self> {
         let stored = SafeTensors::deserialize(bytes)?;
         let (_, metadata) = SafeTensors::read_metadata(bytes)?;
@@ -104,15 +104,15 @@ fn pair(header: &HashMap<String, String>, name: &str) -> Result<(u32, u32)> {
 }
 
 impl ImageVector {
-    /// All of it as bytes, in the type that it was computed in.
+    /// Serialises the vector, in the type in which it was computed.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         Ok(safetensors::serialize([("embedding", &self.0)], None)?)
     }
 
-    /// What [`to_bytes`](Self::to_bytes) wrote, where `placement` computes.
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote, onto the device of `placement`.
     ///
     /// # Errors
-    /// It did not write these bytes.
+    /// `bytes` were not written by `to_bytes`.
     pub fn from_bytes(bytes: &[u8], placement: &Placement) -> Result<Self> {
         Ok(Self(SafeTensors::deserialize(bytes)?.tensor("embedding")?.load(&placement.device)?))
     }
@@ -160,7 +160,7 @@ mod tests {
         assert!(ImageVector::from_bytes(b"", &Placement::cpu()).is_err());
     }
 
-    /// Images of one size with unlike pixels.
+    /// Images of one size with different pixels.
     fn images(n_images: usize) -> Vec<RgbImage> {
         let mut random = fastrand::Rng::with_seed(9);
         let mut pixels = || (0..40 * 32 * 3).map(|_| random.u8(..)).collect();

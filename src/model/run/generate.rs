@@ -9,44 +9,45 @@ use crate::domain::Stop;
 use crate::model::language::{DecoderState, LanguageModel, Pass, TokenInput};
 use crate::model::layers::{Watched, left_padded_mask};
 
-/// When an answer ends.
+/// When an answer ends, and how its tokens are chosen.
 #[derive(Clone, Debug)]
 pub struct Decoding {
-    /// At most as many tokens.
+    /// The maximum number of new tokens.
     pub max_new_tokens: usize,
-    /// Any of these ends it.
+    /// Tokens that end the answer.
     pub eos_ids: Vec<u32>,
-    /// So does one of these in the text; it is cut off.
+    /// Strings that end the answer when its text contains one. The string is cut off.
     pub stop_strings: Vec<String>,
-    /// What is done to logits before a token is chosen.
+    /// The processors applied to logits before a token is chosen.
     pub processors: LogitsProcessors,
 }
 
 /// One generated row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
-    /// The tokens, without the terminator.
+    /// The generated tokens, without the terminator.
     pub ids: Vec<u32>,
-    /// Why it ended.
+    /// Why the answer ended.
     pub stop: Stop,
-    /// The least top-1 minus top-2 logit over the steps, of processed logits; infinite where every token was forced.
+    /// The smallest gap between the highest and the second-highest processed logit over all steps. Infinite if every
+    /// token was forced.
     pub logit_gap: f32,
-    /// Tokens of the prompt, image positions included.
+    /// The number of prompt tokens, including image positions.
     pub n_prompt_tokens: usize,
 }
 
-/// A row whose logits are not numbers: an overflow, or broken weights.
+/// A row whose logits are not finite, because of an overflow or broken weights.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
     "the model's logits at step {step} are not finite; hint: weights out of range for this --dtype, try --dtype f32"
 )]
 pub struct LogitsNotFinite {
-    /// The step, from 0.
+    /// The step, counted from 0.
     pub step: usize,
 }
 
 /// Greedily continues each prompt of `prefix`, which has room for `max_new_tokens`. A finished row leaves the batch.
-/// `text_of` decodes tokens where stop strings must be looked for.
+/// `text_of` decodes tokens and is called only if there are stop strings.
 pub fn greedy(
     model: &dyn LanguageModel,
     prefix: Prefix,
@@ -93,13 +94,13 @@ pub fn greedy(
     Ok(finished.into_iter().flatten().collect())
 }
 
-/// A row that is still being written.
+/// A row that is still being generated.
 struct Row {
     index: usize,
     n_prompt_tokens: usize,
     n_padding: usize,
     next_position: usize,
-    /// The prompt's tokens, as logits processors see it.
+    /// The prompt's tokens, for logits processors.
     prompt: Vec<u32>,
     ids: Vec<u32>,
     logit_gap: f32,
@@ -110,7 +111,7 @@ impl Row {
         Self { index, n_prompt_tokens, n_padding, next_position, prompt, ids: Vec::new(), logit_gap: f32::INFINITY }
     }
 
-    /// Takes the next token; `Some` where the row has ended.
+    /// Adds the next token. Returns `Some` if the row has ended.
     fn advance(
         &mut self,
         choice: Option<(u32, f32)>,
@@ -146,7 +147,7 @@ impl Row {
     }
 }
 
-/// The token of each row by its processed logits, on the CPU wherever the model is: processors look at single tokens.
+/// Chooses each row's token by its processed logits. Always runs on the CPU, because processors address single tokens.
 fn process(logits: &Tensor, rows: &[Row], decoding: &Decoding) -> candle_core::Result<Vec<Option<(u32, f32)>>> {
     let choose = |(row, mut logits): (&Row, Vec<f32>)| {
         let context = LogitsContext {
@@ -160,15 +161,15 @@ fn process(logits: &Tensor, rows: &[Row], decoding: &Decoding) -> candle_core::R
     Ok(rows.iter().zip(logits.to_vec2::<f32>()?).map(choose).collect())
 }
 
-/// Chooses tokens by logits, where those lie: from a GPU come four numbers a row, and not the vocabulary.
+/// Chooses tokens on the device that holds the logits. A GPU transfers four numbers per row instead of the vocabulary.
 #[derive(Default)]
 struct Choose {
-    /// The tokens' numbers `(1, vocabulary)` in f32, on the device.
+    /// The token ids `(1, vocabulary)` in f32, on the device.
     tokens: Option<Tensor>,
 }
 
 impl Choose {
-    /// By row of logits `(rows, vocabulary)` in f32, what [`top_two`] says of it.
+    /// For each row of logits `(rows, vocabulary)` in f32, returns the result of [`top_two`].
     fn of(&mut self, logits: &Tensor) -> candle_core::Result<Vec<Option<(u32, f32)>>> {
         if logits.device().is_cpu() {
             return Ok(logits.to_vec2::<f32>()?.iter().map(|row| top_two(row)).collect());
@@ -185,12 +186,12 @@ impl Choose {
         let tokens = self.tokens.insert(tokens).broadcast_as(logits.shape())?;
         let all = |number: f32| Tensor::full(number, logits.shape(), logits.device());
         let highest = logits.max_keepdim(D::Minus1)?;
-        // A device's argmax promises nothing of equal logits.
+        // A device's argmax does not guarantee an order among equal logits.
         let is_highest = logits.broadcast_eq(&highest)?;
         let first = is_highest.where_cond(&tokens, &all(n_tokens as f32)?)?.min_keepdim(D::Minus1)?;
         let is_first = tokens.broadcast_eq(&first)?;
         let second = is_first.where_cond(&all(f32::NEG_INFINITY)?, logits)?.max_keepdim(D::Minus1)?;
-        // 0, or NaN where a logit is not finite.
+        // 0, or NaN if a logit is not finite.
         let broken = (logits * 0.0)?.sum_keepdim(D::Minus1)?;
         let numbers = Tensor::cat(&[first, highest, second, broken], 1)?.to_vec2::<f32>()?;
         let choice = |row: &Vec<f32>| (row[3] == 0.0).then(|| (row[0] as u32, row[1] - row[2]));
@@ -198,7 +199,8 @@ impl Choose {
     }
 }
 
-/// The first highest logit's index and its distance to the second; `None` where a logit is not finite.
+/// Returns the index of the first highest logit and its distance to the second-highest, or `None` if a logit is not
+/// finite.
 fn top_two(logits: &[f32]) -> Option<(u32, f32)> {
     let mut best = (0, f32::NEG_INFINITY);
     let mut second = f32::NEG_INFINITY;
@@ -265,7 +267,7 @@ mod tests {
         let logits = Tensor::new(rows, &candle_core::Device::Cpu).unwrap();
         let mut choose = Choose::default();
         assert_eq!(choose.on_device(&logits).unwrap(), expected);
-        // With other rows left.
+        // Again with fewer rows.
         assert_eq!(choose.on_device(&logits.narrow(0, 5, 4).unwrap()).unwrap(), expected[5..9]);
         assert_eq!(choose.of(&logits).unwrap(), expected);
     }

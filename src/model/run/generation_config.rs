@@ -1,7 +1,7 @@
-//! What a checkpoint says of how it decodes: `generation_config.json`, or `config.json` where it has none.
+//! A checkpoint's decoding settings: `generation_config.json`, or `config.json` if that file is missing.
 //!
-//! Answers are greedy. Of the settings, those that transformers applies to greedy decoding are applied; those of sampling
-//! have no effect there either; what cannot be applied is told.
+//! Answers are greedy. The settings that transformers applies to greedy decoding are applied here. Sampling settings
+//! have no effect on greedy decoding. Settings that cannot be applied are reported.
 
 use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value};
@@ -10,25 +10,24 @@ use super::logits_processors::{LogitsProcessor, LogitsProcessors};
 use crate::model::checkpoint::weights::Checkpoint;
 use crate::model::text::tokenizer::TextTokenizer;
 
-/// The file's name.
 pub(in crate::model) const GENERATION_CONFIG: &str = "generation_config.json";
 
-/// The settings that decide greedy answers, as far as they change anything.
+/// The settings that change greedy answers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// By name, as they are recorded.
+    /// By name, as recorded in a run's specification.
     settings: Map<String, Value>,
     processors: LogitsProcessors,
     stop_strings: Vec<String>,
 }
 
-/// Which settings decide greedy answers.
+/// Which settings to use for greedy answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GenerationChoice {
-    /// The checkpoint's.
+    /// The checkpoint's settings.
     #[default]
     Checkpoint,
-    /// None: the highest logit is the next token.
+    /// No settings: the next token is the one with the highest logit.
     Ignored,
 }
 
@@ -52,10 +51,11 @@ const APPLIED: [&str; 16] = [
     "stop_strings",
 ];
 
-/// Whether a value of a setting changes nothing.
+/// Returns whether a setting's value has no effect.
 type ChangesNothing = fn(&Value) -> bool;
 
-/// Settings under which transformers would answer otherwise than here, each with the values that change nothing.
+/// Settings that change answers in transformers but are not applied here, each with a test for values that have no
+/// effect.
 const NOT_APPLIED: [(&str, ChangesNothing); 11] = [
     ("num_beams", is_one),
     ("num_beam_groups", is_one),
@@ -82,15 +82,15 @@ fn is_off(value: &Value) -> bool {
     matches!(value, Value::Null | Value::Bool(false)) || value.as_array().is_some_and(Vec::is_empty)
 }
 
-/// Keys of `config.json` that transformers takes for generation settings in a folder without `generation_config.json`, where
-/// its defaults say nothing.
+/// The section of `config.json` from which transformers also takes generation settings, if the folder has no
+/// `generation_config.json`.
 const IN_TEXT_CONFIG: &str = "text_config";
 
 impl GenerationConfig {
-    /// Reads the settings of `checkpoint`, whose answers end with `eos_ids`, and what a person should know of them.
+    /// Reads the settings of `checkpoint`, whose answers end with `eos_ids`, and returns them with warnings.
     ///
     /// # Errors
-    /// The file is no JSON, or a setting is of a form that transformers refuses.
+    /// The file is not JSON, or a setting has a form that transformers refuses.
     pub fn open(checkpoint: &Checkpoint, tokenizer: &TextTokenizer, eos_ids: &[u32]) -> Result<(Self, Vec<String>)> {
         let own = checkpoint.read_json(GENERATION_CONFIG)?;
         let of_model = of_model_config(checkpoint.config());
@@ -127,12 +127,12 @@ impl GenerationConfig {
         Ok((config, warnings))
     }
 
-    /// Reads `settings`, of the file `place`, for answers that end with `eos_ids`.
+    /// Parses `settings` from the file `place`, for answers that end with `eos_ids`.
     pub(in crate::model) fn parse(settings: &Value, place: &str, eos_ids: &[u32]) -> Result<Self> {
         let reader = Reader { settings, place };
         let list = reader.processors(eos_ids)?;
         let stop_strings = reader.texts("stop_strings")?;
-        // Recorded is what has an effect: a penalty of 1 is none.
+        // Only settings with an effect are recorded: a penalty of 1 has none.
         let is_applied = |key: &str| match key {
             "stop_strings" => !stop_strings.is_empty(),
             key => list.iter().any(|(name, _)| *name == key),
@@ -143,7 +143,7 @@ impl GenerationConfig {
         Ok(Self { settings: recorded, processors, stop_strings })
     }
 
-    /// Refuses to force a token that there is not: transformers fails there, too.
+    /// Refuses a forced token that the tokenizer does not have. Transformers fails there, too.
     fn check_tokens(&self, tokenizer: &TextTokenizer, place: &str) -> Result<()> {
         for key in ["forced_bos_token_id", "forced_eos_token_id"] {
             let value = self.settings.get(key).cloned().unwrap_or_default();
@@ -158,23 +158,24 @@ impl GenerationConfig {
         Ok(())
     }
 
-    /// What is done to logits.
+    /// The processors applied to logits.
     pub fn processors(&self) -> &LogitsProcessors {
         &self.processors
     }
 
-    /// Texts that end an answer.
+    /// The strings that end an answer.
     pub fn stop_strings(&self) -> &[String] {
         &self.stop_strings
     }
 
-    /// The settings that change anything, by name, for a run's specification; null where there are none.
+    /// Returns the settings that have an effect, by name, for a run's specification; null if there are none.
     pub fn recorded(&self) -> Value {
         if self.settings.is_empty() { Value::Null } else { self.settings.clone().into() }
     }
 }
 
-/// The generation settings of `config.json`: its own, and those of the language model's section where it has none itself.
+/// Collects the generation settings of `config.json`: its own, and for missing ones those of the language model's
+/// section.
 fn of_model_config(config: &Value) -> Value {
     let inner = config.get(IN_TEXT_CONFIG).and_then(Value::as_object);
     let found = APPLIED.into_iter().chain(NOT_APPLIED.into_iter().map(|(key, _)| key)).filter_map(|key| {
@@ -184,7 +185,7 @@ fn of_model_config(config: &Value) -> Value {
     Value::Object(found.collect())
 }
 
-/// What transformers would do and is not done here, one sentence a setting.
+/// Returns one sentence per setting that transformers would apply and that is not applied here.
 fn not_applied(settings: &Value, place: &str) -> Vec<String> {
     let set = NOT_APPLIED.into_iter().filter_map(|(key, changes_nothing)| {
         let value = settings.get(key).filter(|value| !value.is_null() && !changes_nothing(value))?;
@@ -196,7 +197,7 @@ fn not_applied(settings: &Value, place: &str) -> Vec<String> {
     set.collect()
 }
 
-/// A named setting and what it asks for.
+/// A setting's name and its processor.
 type Named = (&'static str, LogitsProcessor);
 
 struct Reader<'a> {
@@ -227,7 +228,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A penalty; `None` where it is 1.
+    /// Reads a penalty. `None` if it is 1.
     fn penalty(&self, key: &str) -> Result<Option<f64>> {
         match self.get(key) {
             None => Ok(None),
@@ -246,7 +247,7 @@ impl Reader<'_> {
         }
     }
 
-    /// One token or a list of them; empty where there is none.
+    /// Reads one token id or a list of them. Empty if the setting is missing.
     fn tokens(&self, key: &str) -> Result<Vec<u32>> {
         match self.get(key) {
             None => Ok(Vec::new()),
@@ -284,7 +285,7 @@ impl Reader<'_> {
         let Ok(words) = serde_json::from_value::<Vec<Vec<u32>>>(value.clone()) else {
             return self.wrong(KEY, value, "a list of lists of tokens' ids");
         };
-        // An end token alone is never forbidden.
+        // A single end token is never forbidden.
         let is_end = |word: &Vec<u32>| word.len() == 1 && eos_ids.contains(&word[0]);
         let kept = words.into_iter().filter(|word| !word.is_empty() && !is_end(word));
         Ok(last_of_equal(kept.map(|word| (word, f32::NEG_INFINITY)).collect()))
@@ -299,7 +300,7 @@ impl Reader<'_> {
         }
     }
 
-    /// In the order of transformers' `_get_logits_processor`.
+    /// Returns the processors in the order of transformers' `_get_logits_processor`.
     fn processors(&self, eos_ids: &[u32]) -> Result<Vec<Named>> {
         use LogitsProcessor as P;
         let mut list: Vec<Named> = Vec::new();
@@ -315,7 +316,7 @@ impl Reader<'_> {
         add(key, some(self.count(key)?).map(P::EncoderNoRepeatNgram));
         add("bad_words_ids", biases(self.bad_words(eos_ids)?));
         let n_new = some(self.count("min_new_tokens")?);
-        // A length of the answer counts over one of the whole.
+        // `min_new_tokens` takes precedence over `min_length`.
         let length = some(self.count("min_length")?).filter(|_| self.get("min_new_tokens").is_none());
         add("min_length", length.map(P::MinLength));
         add("min_new_tokens", n_new.map(P::MinNewTokens));
@@ -335,7 +336,7 @@ impl Reader<'_> {
     }
 }
 
-/// As a dictionary keeps them: of equal sequences the last counts, in the place of the first.
+/// Keeps the last value of equal sequences, at the place of the first, as a Python dictionary does.
 fn last_of_equal(biases: Vec<(Vec<u32>, f32)>) -> Vec<(Vec<u32>, f32)> {
     let mut kept: Vec<(Vec<u32>, f32)> = Vec::with_capacity(biases.len());
     for (sequence, bias) in biases {
@@ -347,7 +348,7 @@ fn last_of_equal(biases: Vec<(Vec<u32>, f32)>) -> Vec<(Vec<u32>, f32)> {
     kept
 }
 
-/// An id or a list of ids; `None` of anything else.
+/// Reads an id or a list of ids. `None` for anything else.
 fn ids_of(value: &Value) -> Option<Vec<u32>> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
@@ -380,7 +381,7 @@ mod tests {
         let settings = json!({"repetition_penalty": 1.05, "do_sample": true, "min_length": 4, "min_new_tokens": 2,
             "stop_strings": "###"});
         let config = GenerationConfig::parse(&settings, "it", &[2]).unwrap();
-        // The length of the whole does not count beside that of the answer.
+        // `min_new_tokens` takes precedence over `min_length`.
         assert_eq!(config.recorded(), json!({"repetition_penalty": 1.05, "min_new_tokens": 2, "stop_strings": "###"}));
         assert_eq!(config.stop_strings(), ["###"]);
     }

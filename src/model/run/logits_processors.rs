@@ -1,63 +1,65 @@
-//! What transformers does to logits before it chooses a token: the processors that a generation configuration asks for.
+//! The logits processors that a generation configuration requests, as transformers applies them before it chooses a
+//! token.
 //!
-//! Each is its class of `transformers/generation/logits_process.py` (5.24), in the order of `_get_logits_processor`. A row is
-//! processed as if it were alone: padding is no part of its prompt.
+//! Each corresponds to its class in `transformers/generation/logits_process.py` (5.24), in the order of
+//! `_get_logits_processor`. Each row is processed alone: padding is not part of its prompt.
 
 use std::collections::BTreeMap;
 
 /// One processor, with the parameters of its class.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::model) enum LogitsProcessor {
-    /// Adds a number to the last token of a sequence whose other tokens were just said.
+    /// Adds a bias to the last token of a sequence whose other tokens were just generated.
     SequenceBias(Vec<(Vec<u32>, f32)>),
-    /// Makes tokens of the prompt likelier.
+    /// Makes the prompt's tokens more likely.
     EncoderRepetitionPenalty(f64),
-    /// Makes tokens of prompt and answer less likely.
+    /// Makes tokens of the prompt and the answer less likely.
     RepetitionPenalty(f64),
-    /// Forbids what would repeat so many tokens of prompt and answer.
+    /// Forbids repeating an n-gram of this many tokens from the prompt or the answer.
     NoRepeatNgram(usize),
-    /// Forbids what would repeat so many tokens of the prompt.
+    /// Forbids repeating an n-gram of this many tokens from the prompt.
     EncoderNoRepeatNgram(usize),
-    /// Forbids end tokens until prompt and answer have so many tokens.
+    /// Forbids end tokens until prompt and answer together have this many tokens.
     MinLength(usize),
-    /// Forbids end tokens until the answer has so many.
+    /// Forbids end tokens until the answer has this many tokens.
     MinNewTokens(usize),
-    /// Forces the token after a first one.
+    /// Forces this token after a sequence of one token.
     ForcedBos(u32),
-    /// Forces one of these as the last token that there is room for.
+    /// Forces one of these as the last token that `max_new_tokens` allows.
     ForcedEos(Vec<u32>),
-    /// Puts finite numbers in the place of others.
+    /// Replaces values that are not finite with finite ones.
     RemoveInvalidValues,
-    /// Makes end tokens likelier with each token after the first so many.
+    /// Makes end tokens more likely with each token after the first `start`.
     ExponentialDecay {
-        /// Tokens of the answer before it begins.
+        /// The number of answer tokens before the effect begins.
         start: usize,
-        /// Its base.
+        /// The base of the exponential.
         factor: f64,
     },
-    /// Forbids tokens.
+    /// Forbids these tokens.
     SuppressTokens(Vec<u32>),
-    /// Forbids tokens as the first.
+    /// Forbids these tokens as the first of the answer.
     BeginSuppressTokens {
         /// The tokens.
         tokens: Vec<u32>,
-        /// Tokens before the first, where the prompt has one token at most and a begin token is forced.
+        /// Whether a begin token is forced. With a prompt of at most one token, that token comes first and `tokens` are
+        /// forbidden as the second.
         has_forced_bos: bool,
     },
-    /// Logarithms of probabilities in the place of logits.
+    /// Replaces logits by log-probabilities.
     Normalisation,
 }
 
-/// What a row of logits is about.
+/// The sequence to which a row of logits belongs.
 #[derive(Clone, Copy, Debug)]
 pub struct LogitsContext<'a> {
-    /// The prompt's tokens, placeholders of the image included; empty where the model is given embeddings alone.
+    /// The prompt's tokens, including image placeholders. Empty if the model is given only embeddings.
     pub prompt: &'a [u32],
-    /// The answer's so far.
+    /// The answer's tokens so far.
     pub new: &'a [u32],
-    /// Tokens of an answer at most.
+    /// The maximum number of answer tokens.
     pub max_new_tokens: usize,
-    /// What ends an answer.
+    /// The tokens that end an answer.
     pub eos_ids: &'a [u32],
 }
 
@@ -70,14 +72,14 @@ impl LogitsContext<'_> {
         self.prompt.iter().chain(self.new).copied()
     }
 
-    /// The last `n` tokens; `None` where there are fewer.
+    /// Returns the last `n` tokens, or `None` if there are fewer.
     fn last(&self, n: usize) -> Option<Vec<u32>> {
         let skipped = self.n_tokens().checked_sub(n)?;
         Some(self.tokens().skip(skipped).collect())
     }
 }
 
-/// The processors of a generation configuration, in the order in which they are applied.
+/// The processors of a generation configuration, in the order of application.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogitsProcessors {
     list: Vec<LogitsProcessor>,
@@ -88,13 +90,14 @@ impl LogitsProcessors {
         Self { list }
     }
 
-    /// Whether logits stay as they are.
+    /// Returns whether no processor changes the logits.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// The token that follows by `logits`, which are changed, and how far the next one lies below it; `None` where a logit is
-    /// not finite before anything is forbidden, or not a number after. The distance is infinite where nothing else may follow.
+    /// Applies the processors to `logits` in place and chooses a token. Returns the token and its distance to the
+    /// next-highest logit, which is infinite if every other token is forbidden. Returns `None` if a logit is not finite
+    /// before processing (unless invalid values are replaced), or is NaN after it.
     pub fn choose(&self, context: LogitsContext, logits: &mut [f32]) -> Option<(u32, f32)> {
         let repairs = self.list.contains(&LogitsProcessor::RemoveInvalidValues);
         if !repairs && logits.iter().any(|logit| !logit.is_finite()) {
@@ -107,7 +110,7 @@ impl LogitsProcessors {
     }
 }
 
-/// As torch's `argmax` chooses: the first of equal ones, and the very first where all are forbidden.
+/// Chooses as torch's `argmax` does: the first of equal logits, and the first token if all are forbidden.
 fn top_two(logits: &[f32]) -> Option<(u32, f32)> {
     let (mut best, mut highest, mut second) = (0, f32::NEG_INFINITY, f32::NEG_INFINITY);
     for (index, &logit) in logits.iter().enumerate() {
@@ -145,7 +148,7 @@ impl LogitsProcessor {
             Self::ExponentialDecay { start, factor } if context.new.len() > *start => {
                 let raised = (factor.powf((context.new.len() - start) as f64) - 1.0) as f32;
                 for &id in context.eos_ids {
-                    // What is forbidden stays so.
+                    // Forbidden tokens stay forbidden.
                     if let Some(logit) = logits.get_mut(id as usize).filter(|logit| logit.is_finite()) {
                         *logit += logit.abs() * raised;
                     }
@@ -168,10 +171,10 @@ impl LogitsProcessor {
     }
 }
 
-/// Adds each bias whose sequence the token would complete; those of one token at once, as one sum.
+/// Adds each bias whose sequence the token would complete. The biases of one token are summed first.
 fn add_biases(biases: &[(Vec<u32>, f32)], context: LogitsContext, logits: &mut [f32]) {
     let mut sums: BTreeMap<u32, f32> = BTreeMap::new();
-    // Single tokens first, as in transformers: sums of floats depend on their order.
+    // Single tokens first, as in transformers: float sums depend on their order.
     let (single, longer): (Vec<_>, Vec<_>) = biases.iter().partition(|(sequence, _)| sequence.len() == 1);
     for (sequence, bias) in single.into_iter().chain(longer) {
         let Some((&last, before)) = sequence.split_last() else { continue };
@@ -196,7 +199,7 @@ fn penalise(tokens: impl Iterator<Item = u32>, penalty: f32, logits: &mut [f32])
     }
 }
 
-/// Forbids each token that `known` says after the last `size - 1` tokens.
+/// Forbids each token that follows the last `size - 1` tokens somewhere in `known`.
 fn forbid_ngrams(size: usize, known: &[u32], context: LogitsContext, logits: &mut [f32]) {
     let Some(said) = size.checked_sub(1).and_then(|n| context.last(n)) else { return };
     for window in known.windows(size) {
@@ -241,7 +244,7 @@ mod tests {
     use super::super::generation_config::GenerationConfig;
     use super::*;
 
-    /// `tests/golden/make_logits_processors.py` made them with the classes of transformers.
+    /// Compares with scores that `tests/golden/make_logits_processors.py` computed with the classes of transformers.
     #[test]
     fn every_processor_gives_the_scores_of_transformers() {
         let golden: serde_json::Value =

@@ -1,27 +1,30 @@
-//! Will it fit? Asked before a weight is read.
+//! Memory estimates, made before any weight is read.
 
 use anyhow::{Result, bail};
 
-/// What a run will hold in memory.
+/// The memory that a run needs.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryNeed {
-    /// Bytes of the weights of models and encoder.
+    /// Weight bytes of the models and the encoder.
     pub n_weight_bytes: u64,
-    /// One row of a batch: cache and activations.
+    /// Numbers per row of a batch, for cache and activations.
     pub n_numbers_per_row: usize,
-    /// Bytes of a number of a row.
+    /// Bytes per number of a row.
     pub bytes_per_number: usize,
 }
 
 impl MemoryNeed {
-    /// Bytes with a batch of `batch_size` rows.
+    /// Returns the bytes needed with a batch of `batch_size` rows.
     pub fn bytes(&self, batch_size: usize) -> u64 {
         let of_rows = (self.n_numbers_per_row as u64).saturating_mul(batch_size as u64);
         of_rows.saturating_mul(self.bytes_per_number as u64).saturating_add(self.n_weight_bytes)
     }
 
-    /// The batch size to use: `wanted`, else the largest up to [`MAX_BATCH_SIZE`] that fits in `n_free_bytes`.
-    /// An error with both figures where not even one row fits, or where `wanted` rows do not.
+    /// Returns the batch size to use: `wanted`, or else the largest up to [`MAX_BATCH_SIZE`] that fits in
+    /// `n_free_bytes`.
+    ///
+    /// # Errors
+    /// One row does not fit, or `wanted` rows do not. The error has both figures.
     pub fn batch_size(&self, wanted: Option<usize>, n_free_bytes: Option<u64>) -> Result<usize> {
         let Some(n_free_bytes) = n_free_bytes else { return Ok(wanted.unwrap_or(MAX_BATCH_SIZE)) };
         let fits = |rows: usize| self.bytes(rows) <= n_free_bytes;
@@ -46,20 +49,21 @@ impl MemoryNeed {
     }
 }
 
-/// Larger batches gain nothing on the machines that this was measured on, and hold memory.
+/// Larger batches were not faster on the machines measured, and take more memory.
 pub const MAX_BATCH_SIZE: usize = 32;
 
 fn gibibytes(n_bytes: u64) -> String {
     format!("{:.1} GiB", n_bytes as f64 / (1u64 << 30) as f64)
 }
 
-/// Memory that this process may still take, a container's limit included; `None` where the system does not tell.
+/// Returns the bytes that this process may still allocate, within a container's limit, or `None` if the system does not
+/// report them.
 pub fn free_bytes() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     let available = system.available_memory();
     let free = match system.cgroup_limits() {
-        // What it calls free leaves out the files that the system keeps at hand, a checkpoint just written among them.
+        // The limits' free memory excludes the page cache, such as a checkpoint just written.
         Some(limits) if limits.total_memory > 0 => available.min(limits.total_memory.saturating_sub(limits.rss)),
         _ => available,
     };

@@ -1,5 +1,5 @@
-//! Models at work: what is read of a prompt, how answers are written and labels scored, what subjects share, and what it takes
-//! in memory.
+//! Running models: reading prompts, generating answers, scoring labels, sharing work between subjects, and estimating
+//! memory.
 
 pub mod features;
 pub mod generate;

@@ -1,4 +1,4 @@
-//! Where tensors live, and in which type they are computed.
+//! The device that holds tensors, and the compute type.
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
@@ -6,28 +6,29 @@ use candle_core::{DType, Device};
 /// A device and a compute type.
 #[derive(Clone, Debug)]
 pub struct Placement {
-    /// Where tensors live.
+    /// The device that holds tensors.
     pub device: Device,
-    /// In which type they are computed.
+    /// The type in which tensors are computed.
     pub dtype: DType,
-    /// Whether the matrices of a language model's layers are rounded to 8 bits when they are read, as only a CPU has them.
+    /// Whether the matrices of a language model's layers are rounded to 8 bits when they are read. Only on a CPU.
     pub rounds_to_int8: bool,
 }
 
-/// Before the names of a language model's layers.
+/// The prefix of the names of a language model's layers.
 const ROUNDED: &str = "language_model.layers.";
-/// After the name of a compute type.
+/// The suffix of a compute type.
 const INT8: &str = "+int8";
 
 impl Placement {
-    /// `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `metal`; `dtype` is `auto`, `f32`, `bf16` or `f16`, on a CPU also with
-    /// `+int8` behind it.
+    /// `device` is `auto`, `cpu`, `cuda`, `cuda:1` or `metal`. `dtype` is `auto`, `f32`, `bf16` or `f16`, on a CPU also
+    /// with the suffix `+int8`.
     ///
-    /// `auto` is the GPU that the binary was built for, else the CPU; and f32 on a CPU, since without matrix
-    /// instructions for bf16 a CPU is slower in it, whatever type the weights are stored in; bf16 on a GPU.
+    /// The device `auto` is the GPU that the binary was built for, or else the CPU. The type `auto` is bf16 on a GPU
+    /// and f32 on a CPU, whatever type the weights are stored in: without matrix instructions for bf16, a CPU is slower
+    /// in bf16.
     ///
     /// # Errors
-    /// There is no such device or type, or the device cannot be used.
+    /// The device or type does not exist, or the device cannot be used.
     pub fn new(device: &str, dtype: &str) -> Result<Self> {
         let device = parse_device(device)?;
         let (computed, rounds_to_int8) = match dtype.strip_suffix(INT8) {
@@ -55,18 +56,18 @@ impl Placement {
         Self { device: Device::Cpu, dtype: DType::F32, rounds_to_int8: false }
     }
 
-    /// `f32`, `bf16` or `f16`, with `+int8` behind it where weights are rounded.
+    /// Returns `f32`, `bf16` or `f16`, with the suffix `+int8` if weights are rounded.
     pub fn compute_type(&self) -> String {
         format!("{}{}", self.dtype.as_str(), if self.rounds_to_int8 { INT8 } else { "" })
     }
 
-    /// Whether the tensor of that canonical name and shape is rounded to 8 bits: towers, projector, embedding and head, norms
-    /// and biases are not, being few and what answers depend on most.
+    /// Returns whether the tensor of that canonical name and shape is rounded to 8 bits. Towers, projector, embedding,
+    /// head, norms and biases are not: they are few, and answers depend on them most.
     pub fn rounds(&self, name: &str, shape: &[usize]) -> bool {
         self.rounds_to_int8 && shape.len() == 2 && name.starts_with(ROUNDED)
     }
 
-    /// `cpu`, `cuda` or `metal`.
+    /// Returns `cpu`, `cuda` or `metal`.
     pub fn device_kind(&self) -> &'static str {
         match self.device {
             Device::Cpu => "cpu",

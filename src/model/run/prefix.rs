@@ -1,4 +1,4 @@
-//! Prompts that a language model has read: what generation and label scoring both go on from.
+//! Prompts that a language model has read. Generation and label scoring both continue from them.
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
@@ -12,22 +12,23 @@ use crate::model::layers::{Watched, left_padded_mask};
 pub struct PromptRow {
     /// `(tokens, hidden)`.
     pub embeddings: Tensor,
-    /// By token: time, row and column; all three are equal outside images of two dimensions.
+    /// By token: time, row and column. All three are equal outside two-dimensional images.
     pub positions: Vec<[u32; 3]>,
     /// The position of the token after the prompt.
     pub next_position: usize,
-    /// Each `(tokens, hidden)`, zero outside images: added after the first layers of the language model.
+    /// Each `(tokens, hidden)`, zero outside images. Added after the first layers of the language model.
     pub deepstack: Vec<Tensor>,
-    /// By token, its id, with placeholders for an image; empty where the model is given embeddings alone.
+    /// Token ids, with placeholders for an image. Empty if the model is given only embeddings.
     pub ids: Vec<u32>,
-    /// What its tokens are of.
+    /// The parts of the prompt to which its tokens belong.
     pub spans: TokenSpans,
-    /// The tokens before its first image, which an [`Opening`] may have read; none where the prompt was not made of text.
+    /// The tokens before the first image, which an [`Opening`] may have read. Empty if the prompt was not made from
+    /// text.
     pub opening: Vec<u32>,
 }
 
 impl PromptRow {
-    /// A prompt in which every position counts one.
+    /// A prompt in which each token takes one position.
     pub fn plain(embeddings: Tensor) -> candle_core::Result<Self> {
         let n_tokens = embeddings.dim(0)?;
         let positions = (0..n_tokens as u32).map(|position| [position; 3]).collect();
@@ -43,7 +44,7 @@ impl PromptRow {
         })
     }
 
-    /// The same with an answer's text after it: embeddings `(tokens, hidden)`.
+    /// Appends an answer's text: embeddings `(tokens, hidden)`.
     pub fn followed_by(self, text: &Tensor) -> candle_core::Result<Self> {
         let n_tokens = text.dim(0)?;
         let mut positions = self.positions;
@@ -60,7 +61,7 @@ impl PromptRow {
         })
     }
 
-    /// What comes after the first `n_tokens`.
+    /// Returns the part after the first `n_tokens` tokens.
     fn after(&self, n_tokens: usize) -> candle_core::Result<Self> {
         let rest = |rows: &Tensor| rows.narrow(0, n_tokens, self.n_tokens() - n_tokens);
         Ok(Self {
@@ -74,7 +75,7 @@ impl PromptRow {
         })
     }
 
-    /// Tokens.
+    /// The number of tokens.
     pub fn n_tokens(&self) -> usize {
         self.positions.len()
     }
@@ -82,9 +83,8 @@ impl PromptRow {
 
 /// A text that a model has read once for all prompts that begin with it.
 pub struct Opening {
-    /// Its tokens.
     ids: Vec<u32>,
-    /// Of one row.
+    /// The state of one row.
     state: DecoderState,
 }
 
@@ -98,43 +98,43 @@ impl Opening {
         Ok(Self { ids: ids.to_vec(), state })
     }
 
-    /// Its tokens.
+    /// The tokens of the text.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 }
 
-/// On which side short rows are padded.
+/// The side on which short rows are padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
-    /// So that all rows go on at the same place.
+    /// All rows end at the same position.
     Left,
-    /// So that all rows begin at the same place.
+    /// All rows begin at the same position.
     Right,
 }
 
 /// A batch of prompts with the keys and values of all their positions. Rows are padded on the left.
 pub struct Prefix {
-    /// By row, the tokens of its prompt.
+    /// The number of prompt tokens, by row.
     pub(in crate::model) lengths: Vec<usize>,
-    /// By row, the position of the token after its prompt.
+    /// The position of the token after the prompt, by row.
     pub(in crate::model) next_positions: Vec<usize>,
-    /// By row, the ids of its prompt, for logits processors.
+    /// The prompt's token ids, by row, for logits processors.
     pub(in crate::model) prompt_ids: Vec<Vec<u32>>,
-    /// Tokens of the longest prompt.
+    /// The number of tokens of the longest prompt.
     pub(in crate::model) n_tokens: usize,
-    /// Positions after the prompts are free.
+    /// The caches, with free positions after the prompts.
     pub(in crate::model) state: DecoderState,
     /// Hidden states of the last positions, `(batch, 1, hidden)`.
     pub(in crate::model) last: Tensor,
 }
 
 impl Prefix {
-    /// Reads `prompts` of any lengths, and leaves room for `n_new` positions after them. All begin with `opening`, which is not
-    /// read again where they are of one length: padding would come before it.
+    /// Reads `prompts` of any lengths, and leaves room for `n_new` positions after them. All begin with `opening`. It
+    /// is not read again if all prompts have the same length; otherwise padding would come before it.
     ///
     /// # Errors
-    /// There is no prompt, or one without a token (after the opening).
+    /// There are no prompts, or one has no token (after the opening).
     pub fn read(
         model: &dyn LanguageModel,
         opening: Option<&Opening>,
@@ -144,7 +144,7 @@ impl Prefix {
         Self::read_watched(model, opening, prompts, n_new, Watched::by_none())
     }
 
-    /// The same with somebody who looks; what `opening` says is not seen.
+    /// Like [`read`](Self::read), with a watch. The watch does not see the `opening` unless it is read again.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -176,29 +176,30 @@ impl Prefix {
         Ok(Self { lengths, next_positions, prompt_ids, n_tokens, state, last })
     }
 
-    /// By row, the tokens of its prompt.
+    /// The number of prompt tokens, by row.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
     }
 
-    /// Logits of the tokens that would come next, in f32, a row a prompt.
+    /// Returns the logits of the next token in f32, one row per prompt.
     pub fn next_logits(&self, model: &dyn LanguageModel) -> Result<Vec<Vec<f32>>> {
         Ok(last_logits(model, &self.last)?.to_vec2()?)
     }
 }
 
-/// The share of a batch's positions that may be padding: more costs more than reading the weights for another batch.
+/// The largest share of a batch's positions that may be padding. More padding costs more than reading the weights for
+/// another batch.
 const PADDED_SHARE_MAX: f64 = 0.2;
 
-/// Rows of these `lengths` in batches of like ones, so that little is padded; within a batch, and of batches with equal first
-/// rows, in the order of rows. Rows of one length are one batch.
+/// Groups rows of these `lengths` into batches of similar length, to limit padding. Batches with longer rows come
+/// first. Within a batch, rows keep their order. If all rows have one length, there is one batch.
 pub(in crate::model) fn batches_by_length(lengths: &[usize]) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut n_used = 0;
     for row in order {
-        // The longest row is the first.
+        // The first row of a batch is its longest.
         let fits = |batch: &&mut Vec<usize>| {
             let n_padded = lengths[batch[0]] * (batch.len() + 1);
             (n_padded - n_used - lengths[row]) as f64 <= PADDED_SHARE_MAX * n_padded as f64
@@ -216,7 +217,7 @@ pub(in crate::model) fn batches_by_length(lengths: &[usize]) -> Vec<Vec<usize>> 
     batches
 }
 
-/// The rows of a batch, padded to `n_tokens`.
+/// Builds a batch of rows, padded to `n_tokens`.
 pub fn batch(prompts: &[PromptRow], n_tokens: usize, padding: Padding) -> candle_core::Result<TokenInput> {
     let around = |n_padding: usize| if padding == Padding::Left { (n_padding, 0) } else { (0, n_padding) };
     let pad = |rows: &mut dyn Iterator<Item = &Tensor>| -> candle_core::Result<Tensor> {
@@ -247,7 +248,7 @@ pub fn batch(prompts: &[PromptRow], n_tokens: usize, padding: Padding) -> candle
     Ok(TokenInput { embeddings, positions, deepstack, n_wanted: None })
 }
 
-/// Positions of padding by row of a mask; one row serves all where no prompt is padded.
+/// Returns the number of padding positions by row of a mask. One row serves all if no prompt is padded.
 pub(in crate::model) fn distinct_padding(lengths: &[usize], n_tokens: usize) -> Vec<usize> {
     if lengths.iter().all(|&length| length == n_tokens) {
         return vec![0];
@@ -255,7 +256,7 @@ pub(in crate::model) fn distinct_padding(lengths: &[usize], n_tokens: usize) -> 
     lengths.iter().map(|length| n_tokens - length).collect()
 }
 
-/// Logits `(batch, vocabulary)` in f32 of the last positions of hidden states `(batch, tokens, hidden)`.
+/// Logits `(batch, vocabulary)` in f32 at the last positions of hidden states `(batch, tokens, hidden)`.
 pub(in crate::model) fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) -> candle_core::Result<Tensor> {
     let n_tokens = hidden.dim(1)?;
     let last = hidden.narrow(1, n_tokens - 1, 1)?.squeeze(1)?.contiguous()?;
@@ -295,7 +296,7 @@ mod tests {
         }
     }
 
-    /// The bits of the hidden states that `input` wants, and what the last cache holds after it.
+    /// Returns the bits of the hidden states that `input` wants, and the last cache's content after it.
     fn read(model: &dyn LanguageModel, input: &TokenInput, mask: &Mask) -> (Tensor, Vec<f32>) {
         let n_tokens = input.embeddings.dim(1).unwrap();
         let mut state = model.new_state(n_tokens + 1);
@@ -332,7 +333,7 @@ mod tests {
                 let (wanted, next_after) = read(language, &some, &mask);
                 assert_eq!(floats(&wanted), expected, "{dtype:?}, {n_wanted}");
                 assert_eq!(next_after, next, "{dtype:?}: keys and values are of all tokens");
-                // Without caches attention keeps nothing.
+                // Without caches, attention keeps nothing.
                 let without = [&all, &some].map(|input| language.forward(Pass::new(input).masked(&mask)).unwrap());
                 let expected = floats(&without[0].narrow(1, 37 - n_wanted, n_wanted).unwrap());
                 assert_eq!(floats(&without[1]), expected, "{dtype:?}, {n_wanted}, without caches");

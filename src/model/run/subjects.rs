@@ -1,4 +1,4 @@
-//! The subjects on their device: the models of all runs and the encoder beside them, with what they share computed once.
+//! The subjects on their device: the models of all runs and the encoder. Shared parts are computed once.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -25,21 +25,21 @@ use crate::model::vision::zero_shot::rank;
 pub struct Subjects {
     /// The model without adapter.
     base: Option<Model>,
-    /// One a run; the first is the base where `base` is `None`.
+    /// One model per run. The first is the base if `base` is `None`.
     pub(super) models: Vec<Model>,
-    /// How images are prepared, in all ways that differ; the first is the base's.
+    /// The distinct image preparations. The first is the base's.
     views: Vec<Arc<dyn ImageProcessor>>,
-    /// By run, its place in `views`.
+    /// By run, its index in `views`.
     view_of: Vec<usize>,
-    /// Each with the runs that share it.
+    /// Each tower with the runs that share it.
     towers: Vec<SharedTower>,
-    /// Where its tower is the base's, one pass serves both if their pixels agree.
+    /// The encoder. If its tower is the base's, one pass serves both when their pixels are equal.
     encoder: Option<Encoder>,
-    /// Whether answers hold what towers made of their image.
+    /// Whether answers include the tower features of their image.
     tells_features: bool,
 }
 
-/// A tower, and the runs that see through it.
+/// A tower, and the runs that use it.
 #[derive(Clone, Copy)]
 struct SharedTower {
     runs: RunSet,
@@ -47,100 +47,101 @@ struct SharedTower {
     is_base: bool,
 }
 
-/// What decides what each tower makes of an image: equal texts are one tower.
+/// Keys that identify what each tower computes. Runs with equal keys share a tower.
 pub struct TowerKeys {
-    /// Of the base.
+    /// The base's key.
     pub of_base: String,
-    /// By run.
+    /// The keys by run.
     pub of_runs: Vec<String>,
 }
 
-/// What is asked about every image of a dataset.
+/// The questions about every image of a dataset.
 pub struct Questions {
-    /// Of the base.
+    /// For the base.
     of_base: Arc<Asked>,
-    /// Of the models, by run; one for all that speak alike.
+    /// By run. Models with the same prompt share one.
     of_runs: Vec<Arc<Asked>>,
-    /// By run, what the prompt says before the image, once it was read.
+    /// By run, the start of the prompt before the image, once it was read.
     openings: Vec<OnceCell<Opening>>,
-    /// Of the encoder: unit-length label embeddings `(dimension, labels)`.
+    /// For the encoder: unit-length label embeddings `(dimension, labels)`.
     label_embeddings: Option<Tensor>,
-    /// Their names.
+    /// The names of the labels.
     labels: Vec<String>,
-    /// By run, each label's score on an image of the mean colour, once it was asked for; `None` where it is no number.
+    /// By run, each label's score on an image of the mean colour, computed on first use. `None` if a score is not
+    /// finite.
     priors: Vec<OnceCell<Option<Vec<f32>>>>,
 }
 
-/// What a model is asked.
+/// The question for a model.
 struct Asked {
     prompt: RenderedPrompt,
     decoding: Decoding,
-    /// What labels are scored by, where they are.
+    /// The trie of the labels, if labels are scored.
     trie: Option<LabelTrie>,
 }
 
 impl Asked {
-    /// So many positions an answer needs after its prompt.
+    /// Returns the number of positions that an answer needs after its prompt.
     fn n_new_positions(&self) -> usize {
         self.decoding.max_new_tokens.max(self.trie.as_ref().map_or(0, LabelTrie::n_nodes))
     }
 }
 
-/// An image as the subjects see it.
+/// An image prepared for the subjects.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageRow<'a> {
-    /// For the models, by [view](Subjects::views); `None` where nobody who must answer has it.
+    /// For the models, by [view](Subjects::views). `None` if no subject that must answer uses the view.
     pub for_models: &'a [Option<ImageInput>],
-    /// For the encoder, where it differs from the base's.
+    /// For the encoder, if it differs from the base's.
     pub for_encoder: Option<&'a ImageInput>,
-    /// What is known of what towers make of it.
+    /// The tower features of the image that are already known.
     pub known: &'a TowerFeatures,
 }
 
-/// The images of an item, and who must answer.
+/// The images of an item, and the subjects that must answer.
 #[derive(Clone, Debug)]
 pub struct ItemRow<'a> {
-    /// As many as the prompt has places for.
+    /// The images, as many as the prompt has places for.
     pub images: Vec<ImageRow<'a>>,
     /// The runs whose model must answer.
     pub generate: RunSet,
     /// The runs whose model must score the labels.
     pub score: RunSet,
-    /// The runs whose tower's features a probe needs; of several images the first one's.
+    /// The runs whose tower's features a probe needs. A probe sees the first image only.
     pub probe: RunSet,
-    /// Whether the encoder must answer; of several images about the first one.
+    /// Whether the encoder must answer. It sees the first image only.
     pub asks_encoder: bool,
 }
 
 /// The answers about one item.
 #[derive(Clone, Debug, Default)]
 pub struct ItemAnswers {
-    /// By run: the text, or why the model failed on this item.
+    /// By run: the answer, or why the model failed on this item.
     pub generated: Vec<(RunId, Result<Answer, String>)>,
     /// By run: the labels' scores, or why the model failed on this item.
     pub scored: Vec<(RunId, Result<LabelChoice, String>)>,
-    /// By tower that was asked for features: the runs that asked, and what the projector consumes in the mean.
+    /// By tower whose features were requested: the runs that requested them, and the mean of the projector's input.
     pub features: Vec<(RunSet, Vec<f32>)>,
-    /// The encoder's best labels, best first; `None` where it was not asked.
+    /// The encoder's best labels, best first. `None` if it was not asked.
     pub encoder: Option<Vec<ScoredLabel>>,
-    /// By image, what towers made of it that was not known, where that is to be told.
+    /// By image: the newly computed tower features, if answers include features.
     pub made: Vec<TowerFeatures>,
 }
 
-/// What label scoring makes of one item.
+/// The result of label scoring for one item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelChoice {
     /// The best labels, best first, by log-probability.
     pub scores: Vec<ScoredLabel>,
-    /// The best label where each one's score on an image of the mean colour is taken off; `None` where that is no
-    /// number.
+    /// The best label after each label's score on an image of the mean colour is subtracted. `None` if such a score is
+    /// not finite.
     pub prior_corrected: Option<String>,
-    /// Tokens of the prompt, image positions included.
+    /// The number of prompt tokens, including image positions.
     pub n_prompt_tokens: usize,
 }
 
 impl Subjects {
-    /// `models` is the base and then each adapter's model; without `has_base` the base is no run.
+    /// `models` is the base and then each adapter's model. Without `has_base`, the base is not a run.
     pub fn new(mut models: Vec<Model>, has_base: bool, keys: &TowerKeys, encoder: Option<Encoder>) -> Self {
         let mut views: Vec<Arc<dyn ImageProcessor>> = Vec::new();
         let mut view_of: Vec<usize> = models.iter().map(|model| view(&mut views, &model.preprocessor)).collect();
@@ -162,7 +163,7 @@ impl Subjects {
         Self { base, models, views, view_of, towers, encoder, tells_features: false }
     }
 
-    /// Lets answers hold what towers made of their image, for whoever keeps it.
+    /// Makes answers include the tower features of their image.
     pub fn tell_features(&mut self) {
         self.tells_features = true;
     }
@@ -172,23 +173,23 @@ impl Subjects {
         self.base.as_ref().unwrap_or(&self.models[0])
     }
 
-    /// How images are prepared for the models, in all ways that differ; the first is the base's.
+    /// The distinct image preparations of the models. The first is the base's.
     pub fn views(&self) -> &[Arc<dyn ImageProcessor>] {
         &self.views
     }
 
-    /// By run, its place in [`views`](Self::views).
+    /// By run, its index in [`views`](Self::views).
     pub fn view_of(&self) -> &[usize] {
         &self.view_of
     }
 
-    /// How images are prepared for the encoder.
+    /// The image preparation of the encoder.
     pub fn encoder_preprocessor(&self) -> Option<&Preprocessor> {
         self.encoder.as_ref().map(|encoder| &encoder.preprocessor)
     }
 
     /// Renders the `conversation` of a dataset and embeds its labels in `captions`, templates with `{}` for the label.
-    /// Where `scores_labels`, models can be asked to score them.
+    /// Models can score the labels only if `scores_labels`.
     pub fn questions(
         &self,
         conversation: &Conversation,
@@ -221,7 +222,7 @@ impl Subjects {
         })
     }
 
-    /// Answers one batch, one answer per item.
+    /// Answers one batch, with one answer per item.
     pub fn ask(&self, questions: &Questions, items: &[ItemRow]) -> Result<Vec<ItemAnswers>> {
         let rows = rows_of(items);
         let new = |item: &ItemRow| ItemAnswers {
@@ -242,7 +243,7 @@ impl Subjects {
         Ok(answers)
     }
 
-    /// What the model of `run` says of the items that it is asked about, given what its tower saw in `pass`.
+    /// Adds the answers of the model of `run` to the items that need them, given what its tower saw in `pass`.
     fn answer(
         &self,
         run: RunId,
@@ -254,7 +255,7 @@ impl Subjects {
         let model = &self.models[run.place()];
         let generated = places_where(items, |item| item.generate.contains(run));
         let scored = places_where(items, |item| item.score.contains(run));
-        // If the same items are asked both, one reading of the prompt serves both.
+        // If the same items are generated and scored, one reading of the prompt serves both.
         let readings = match generated == scored {
             true => vec![(generated, true, true)],
             false => vec![(generated, true, false), (scored, false, true)],
@@ -278,7 +279,8 @@ impl Subjects {
         Ok(())
     }
 
-    /// The encoder's choices; `vectors` are its embeddings of the rows that it is asked about, where the models' pass gave them.
+    /// Adds the encoder's choices. `vectors` are its embeddings of the rows that it must answer, if the models' pass
+    /// computed them.
     fn ask_encoder(
         &self,
         questions: &Questions,
@@ -317,31 +319,33 @@ impl Subjects {
         Ok(())
     }
 
-    /// The runs of each tower; those of the base's first.
+    /// Returns the runs of each tower. The base's tower comes first.
     pub fn towers(&self) -> Vec<RunSet> {
         self.towers.iter().map(|tower| tower.runs).collect()
     }
 
-    /// How images are prepared for the tower of the runs `tower`, one of [`towers`](Self::towers).
+    /// The image preparation of the tower of the runs `tower`, one of [`towers`](Self::towers).
     pub fn tower_preprocessor(&self, tower: RunSet) -> &Arc<dyn ImageProcessor> {
         &self.model_of(tower).preprocessor
     }
 
-    /// The features of `images`, one row each, by the tower of the runs `tower`, one of [`towers`](Self::towers).
+    /// Returns the features of `images`, one row each, from the tower of the runs `tower`, one of
+    /// [`towers`](Self::towers).
     pub fn tower_features(&self, tower: RunSet, images: &[&ImageInput]) -> Result<Vec<Vec<f32>>> {
         let mllm = &self.model_of(tower).mllm;
         mllm.see(images)?.iter().map(|seen| mllm.probe_features(seen)).collect()
     }
 
-    /// A model on the tower of the runs `tower`: the base where that is its own, whose tower the encoder may share.
+    /// Returns a model with the tower of the runs `tower`. If the tower is the base's, this is the base, whose tower
+    /// the encoder may share.
     fn model_of(&self, tower: RunSet) -> &Model {
         let is_base = self.towers.iter().any(|shared| shared.is_base && shared.runs == tower);
         let first = if is_base { None } else { tower.iter().next() };
         first.and_then(|run| self.models.get(run.place())).unwrap_or_else(|| self.base())
     }
 
-    /// Adds what `pass` gave to the answers: of the rows for which runs of its tower asked for features, and where what is
-    /// new is to be told.
+    /// Adds the features in `pass` to the answers: those that a probe needs and, if answers include features, those
+    /// that were not known.
     fn add_features(&self, number: usize, pass: &TowerPass, rows: &[Row], answers: &mut [ItemAnswers]) -> Result<()> {
         let tower = self.towers[number].runs;
         let mllm = &self.model_of(tower).mllm;
@@ -359,7 +363,7 @@ impl Subjects {
         Ok(())
     }
 
-    /// The choice among the labels for each row of `prefix`.
+    /// Returns the label choice for each row of `prefix`.
     fn choose(
         &self,
         run: RunId,
@@ -406,7 +410,7 @@ impl Subjects {
         model.mllm.read(Some(opening), prompts, asked.n_new_positions(), Watched::by_none())
     }
 
-    /// The labels' scores on an image of the mean colour, which is all zeros once normalised.
+    /// Returns the labels' scores on an image of the mean colour, which is all zeros after normalisation.
     fn prior(&self, run: RunId, questions: &Questions, trie: &LabelTrie) -> Result<Option<Vec<f32>>> {
         let model = &self.models[run.place()];
         let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
@@ -415,7 +419,7 @@ impl Subjects {
         Ok(scoring::score(model.mllm.decoder(), &mut prefix, trie)?.pop().and_then(Result::ok))
     }
 
-    /// By run, whether the first logits of an answer about `item` differ from the base's in any bit.
+    /// Returns, by run, whether the first logits of an answer about `item` differ from the base's in any bit.
     pub fn differ_from_base(&self, questions: &Questions, item: &Item<'_>) -> Result<Vec<bool>> {
         let first_logits = |model: &Model, asked: &Asked| -> Result<Vec<f32>> {
             let inputs: Vec<ImageInput> = item.images.iter().map(|image| model.preprocessor.prepare(image)).collect();
@@ -427,8 +431,8 @@ impl Subjects {
         runs.map(|(model, asked)| Ok(first_logits(model, asked)? != of_base)).collect()
     }
 
-    /// One pass of a tower for all models that share it, and for the encoder where it is the base's, the encoder's, too, and
-    /// both see the same pixels; `None` where no model needs it.
+    /// Runs a tower once for all models that share it. The pass also serves the encoder if the tower is shared by the
+    /// base and the encoder and both see the same pixels. `None` if no model needs it.
     fn pass_tower(&self, number: usize, rows: &[Row]) -> Result<Option<TowerPass>> {
         let SharedTower { runs, is_base } = self.towers[number];
         let passing = places_where(rows, |row| !row.lookers().intersection(runs).is_empty());
@@ -466,10 +470,10 @@ impl Subjects {
     }
 }
 
-/// The place of the base's preparation of images.
+/// The index of the base's image preparation.
 pub const BASE_VIEW: usize = 0;
 
-/// The place in `views` of one that prepares images as `processor` does; it is added where there is none.
+/// Returns the index in `views` of one that prepares images as `processor` does. Adds it if there is none.
 fn view(views: &mut Vec<Arc<dyn ImageProcessor>>, processor: &Arc<dyn ImageProcessor>) -> usize {
     let is_same =
         |view: &Arc<dyn ImageProcessor>| Arc::ptr_eq(view, processor) || view.parameters() == processor.parameters();
@@ -482,7 +486,7 @@ fn view(views: &mut Vec<Arc<dyn ImageProcessor>>, processor: &Arc<dyn ImageProce
 /// The side of the image of the mean colour, in pixels, before it is prepared.
 const PRIOR_SIDE: u32 = 224;
 
-/// Items with their prompts, which share a text of `n_text_tokens`, in batches whose images are of like length.
+/// Groups items with their prompts into batches of similar image length. The prompts share a text of `n_text_tokens`.
 fn by_length(items: Vec<usize>, prompts: Vec<PromptRow>, n_text_tokens: usize) -> Vec<(Vec<usize>, Vec<PromptRow>)> {
     let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.n_tokens() - n_text_tokens).collect();
     let batches = batches_by_length(&lengths).into_iter();
@@ -490,7 +494,7 @@ fn by_length(items: Vec<usize>, prompts: Vec<PromptRow>, n_text_tokens: usize) -
     batches.map(of).collect()
 }
 
-/// What the model says after each prompt of `prefix`.
+/// Returns the model's answer to each prompt of `prefix`.
 fn generate(model: &Model, asked: &Asked, prefix: Prefix) -> Result<Vec<Result<Answer, String>>> {
     let rows = model.generate(prefix, &asked.decoding)?;
     let begins_in_thought = ends_in_thought(&asked.prompt.text);

@@ -10,28 +10,28 @@ use crate::model::families::{Model, Seen};
 use crate::model::vision::encoders::Encoder;
 use crate::model::vision::preprocess::ImageInput;
 
-/// One image of a batch, with what its item needs of it.
+/// One image of a batch, with what its item needs from it.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     pub(super) image: ImageRow<'a>,
-    /// The place of its item in the batch.
+    /// The index of its item in the batch.
     pub(super) item: usize,
-    /// Its own place in the item.
+    /// Its index in the item.
     pub(super) place: usize,
-    /// The runs whose model reads it.
+    /// The runs whose model reads the image.
     pub(super) models: RunSet,
     pub(super) probe: RunSet,
     pub(super) asks_encoder: bool,
 }
 
 impl Row<'_> {
-    /// The runs whose tower must see it.
+    /// Returns the runs whose tower features are needed.
     pub(super) fn lookers(&self) -> RunSet {
         self.models.union(self.probe)
     }
 }
 
-/// The images of all items, one after the other.
+/// Lists the images of all items, item by item.
 pub(super) fn rows_of<'a>(items: &[ItemRow<'a>]) -> Vec<Row<'a>> {
     let of_item = |(item, row): (usize, &ItemRow<'a>)| {
         let (models, probe, asks_encoder) = (row.generate.union(row.score), row.probe, row.asks_encoder);
@@ -45,7 +45,8 @@ pub(super) fn rows_of<'a>(items: &[ItemRow<'a>]) -> Vec<Row<'a>> {
     items.iter().enumerate().flat_map(of_item).collect()
 }
 
-/// What the tower of `model`, of this number, makes of the rows `passing` in its view; those that are known do not pass it.
+/// Returns what tower `number` of `model` computes for the rows `passing` in its view. Known features are not
+/// recomputed.
 pub(super) fn see(model: &Model, number: usize, view: usize, rows: &[Row], passing: &[usize]) -> Result<Vec<Seen>> {
     let is_new = |row: &usize| rows[*row].image.known.of_tower(number).is_none();
     let new: Vec<usize> = passing.iter().copied().filter(is_new).collect();
@@ -53,13 +54,13 @@ pub(super) fn see(model: &Model, number: usize, view: usize, rows: &[Row], passi
     merged(passing, &new, made, |row| rows[row].image.known.of_tower(number).cloned())
 }
 
-/// The encoder's embeddings of images from its hidden states before the last block `(images, tokens, hidden)`.
+/// Computes the encoder's embeddings of images from its hidden states before the last block `(images, tokens, hidden)`.
 pub(super) fn embeddings(encoder: &Encoder, before_last: &Tensor) -> Result<Vec<ImageVector>> {
     let rows = encoder.towers.image_embeddings(before_last)?; // (images, dimension)
     (0..rows.dim(0)?).map(|row| Ok(ImageVector(rows.get(row)?))).collect()
 }
 
-/// For each of `rows` what was made of it, where it is in `new`, else what is known.
+/// Returns for each of `rows` the value in `made` if the row is in `new`, else the known value.
 pub(super) fn merged<T>(
     rows: &[usize],
     new: &[usize],
@@ -83,18 +84,18 @@ pub(super) fn input<'a>(rows: &[Row<'a>], row: usize, view: usize) -> Result<&'a
     prepared.context("an image was not prepared for a model that must answer")
 }
 
-/// What one pass of the tower gave.
+/// The result of one pass of a tower.
 pub(super) struct TowerPass {
-    /// The rows that passed.
+    /// The rows that passed the tower.
     pub(super) rows: Vec<usize>,
-    /// What models read, one a row.
+    /// What models read, one entry per row.
     pub(super) seen: Vec<Seen>,
-    /// The encoder's embeddings, where the tower is its own, too.
+    /// The encoder's embeddings, if the encoder shares the tower.
     pub(super) vectors: Option<Vec<ImageVector>>,
 }
 
 impl TowerPass {
-    /// What was seen of the images of an item, one of those that passed.
+    /// Returns what the tower saw of the images of `item`, which must have passed.
     pub(super) fn seen_of(&self, rows: &[Row], item: usize) -> Vec<Seen> {
         let of_item = self.rows.iter().zip(&self.seen).filter(|(row, _)| rows[**row].item == item);
         of_item.map(|(_, seen)| seen.clone()).collect()

@@ -1,10 +1,10 @@
-//! Chat templates that are part of the program.
+//! The built-in chat templates.
 
 /// ms-swift's prompt for LLaVA-1.5.
 pub(in crate::model) const SWIFT_LLAVA: &str = "USER: <image>\n{question}\nASSISTANT:";
 
-/// Templates that need no file: the original LLaVA repository's conversations (formats of its `conversation.py`), that of
-/// transformers' checkpoints, and those that trainers have of their own.
+/// The built-in templates: conversations of the original LLaVA repository (formats of its `conversation.py`), the
+/// template of transformers' checkpoints, and templates of trainers.
 pub const BUILT_IN: [BuiltIn; 6] = [
     BuiltIn {
         name: "vicuna_v1",
@@ -48,12 +48,12 @@ pub const BUILT_IN: [BuiltIn; 6] = [
     },
 ];
 
-/// A template that is part of the program.
+/// A built-in template.
 #[derive(Debug)]
 pub struct BuiltIn {
-    /// What `--template` calls it.
+    /// The name for `--template`.
     pub name: &'static str,
-    /// One line for lists: who asks so.
+    /// One line for lists: where the template is used.
     pub about: &'static str,
     pub(in crate::model) text: &'static str,
     pub(in crate::model) stop: &'static [&'static str],

@@ -1,4 +1,4 @@
-//! Conversations of any number of turns and images, in the words of a chat template.
+//! Conversations of any number of turns and images, rendered with a chat template.
 
 use anyhow::{Result, bail, ensure};
 
@@ -8,11 +8,11 @@ use super::trainer_template::image_text;
 use crate::domain::{Conversation, Turn};
 
 impl ChatTemplate {
-    /// The prompt of a conversation, up to where the answer to its last turn begins. An image marker stands for each image,
-    /// before the text of its turn.
+    /// Renders the prompt of a conversation, up to the start of the answer to its last turn. One marker for each image
+    /// comes before the text of its turn.
     ///
     /// # Errors
-    /// The template fails, refuses such turns, takes no more than one of them, or shows more or fewer images.
+    /// The template fails, refuses such turns, takes only one turn, or shows more or fewer images.
     pub fn render_conversation(&self, conversation: &Conversation) -> Result<String> {
         let marker = self.image_marker;
         ensure!(
@@ -22,7 +22,7 @@ impl ChatTemplate {
         let rendered = match &self.source {
             Source::Plain(text) => self.in_plain_text(text, conversation)?,
             Source::Jinja { environment, special_tokens, .. } => {
-                // Some templates take an answer as a list of parts, as they take questions, others as a text.
+                // Some templates take an answer as a list of parts, like a question; others take a text.
                 let render = |is_of_parts| {
                     let messages = conversation.turns.iter().flat_map(|turn| messages(turn, is_of_parts)).collect();
                     let variables = variables(messages, true, special_tokens);
@@ -51,7 +51,8 @@ impl ChatTemplate {
         Ok(rendered)
     }
 
-    /// A plain template has one turn; several images stand on lines of their own, as the original LLaVA writes them.
+    /// Renders the one turn that a plain template takes. Several images are put on separate lines, as in the original
+    /// LLaVA.
     fn in_plain_text(&self, text: &str, conversation: &Conversation) -> Result<String> {
         let [Turn { n_images, text: question, answer: None }] = conversation.turns.as_slice() else {
             bail!(
@@ -64,7 +65,7 @@ impl ChatTemplate {
     }
 }
 
-/// The messages of a turn: a person's, and the answer where there is one.
+/// Returns the messages of a turn: the user's, and the answer if there is one.
 fn messages(turn: &Turn, is_of_parts: bool) -> Vec<minijinja::Value> {
     let text = |text: &str| one_map(vec![("type", "text".into()), ("text", text.into())]);
     let mut parts = vec![one_map(vec![("type", "image".into())]); turn.n_images];

@@ -1,4 +1,4 @@
-//! Text in and out: tokenizers, and the chat templates that put a question between a model's own words.
+//! Conversion between text and tokens: tokenizers, and chat templates that turn questions into prompts.
 
 mod built_in_templates;
 mod conversation;

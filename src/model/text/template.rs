@@ -1,4 +1,4 @@
-//! Chat templates: how a question about an image becomes the text that a model was trained to continue.
+//! Chat templates, which turn a question about an image into the text that a model was trained to continue.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use super::trainer_template::{self, TrainerPrompt};
 use crate::domain::{Conversation, text};
 use crate::model::checkpoint::weights::{Checkpoint, MODELFILE, SWIFT_ARGUMENTS, SwiftArguments, read_text_file};
 
-/// What stands for the image in built-in templates, and in those of LLaVA.
+/// The image marker in built-in templates, and in those of LLaVA.
 pub const IMAGE_MARKER: &str = "<image>";
 
-/// Where the question goes in a template that is no jinja.
+/// The place of the question in a template that is not jinja.
 pub(in crate::model) const QUESTION: &str = "{question}";
 
-/// A template that has been compiled.
+/// A compiled template.
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     pub(in crate::model) name: String,
@@ -35,7 +35,7 @@ pub(in crate::model) enum Source {
     Jinja { text: String, environment: Box<Environment<'static>>, special_tokens: SpecialTokens },
 }
 
-/// The tokenizer's own tokens by name, such as `bos_token`; templates see each as a variable.
+/// The tokenizer's special tokens by name, such as `bos_token`. Templates see each as a variable.
 pub(in crate::model) type SpecialTokens = BTreeMap<String, String>;
 
 impl ChatTemplate {
@@ -44,10 +44,10 @@ impl ChatTemplate {
         BUILT_IN.iter().map(|template| template.name)
     }
 
-    /// Opens the template `choice`: a built-in name, or a file, of jinja or with what a trainer left of its own template
-    /// (ms-swift's `args.json`, LLaMA-Factory's `Modelfile`). Without a choice it is the checkpoint's own:
-    /// `processor_config.json`, `chat_template.json`, `chat_template.jinja`, `tokenizer_config.json`, in this order.
-    /// An original LLaVA, which carries none, gets `vicuna_v1`, with which its training scripts format.
+    /// Opens the template `choice`: a built-in name, or a file. The file is jinja or a trainer's record of its own
+    /// template (ms-swift's `args.json`, LLaMA-Factory's `Modelfile`). Without a choice, the checkpoint's own is used,
+    /// from the first of `processor_config.json`, `chat_template.json`, `chat_template.jinja` and
+    /// `tokenizer_config.json`. An original LLaVA has none and gets `vicuna_v1`, the format of its training scripts.
     ///
     /// # Errors
     /// The template is missing, unreadable or not valid jinja.
@@ -107,12 +107,12 @@ impl ChatTemplate {
         })
     }
 
-    /// The template that ms-swift trained with, under the name `name`; `None` where it is not known here.
+    /// Returns the template that ms-swift trained with, under the name `name`, or `None` if it is not known.
     pub fn of_swift(name: &str, arguments: &SwiftArguments) -> Option<Self> {
         Some(Self::of_trainer(name, trainer_template::of_swift(arguments)?))
     }
 
-    /// The template that LLaMA-Factory shows in a `Modelfile`; `None` where that is of another form.
+    /// Returns the template that LLaMA-Factory wrote to a `Modelfile`, or `None` if that has another form.
     pub fn of_modelfile(name: &str, modelfile: &str, tokenizer: &TextTokenizer) -> Option<Self> {
         Some(Self::of_trainer(name, trainer_template::of_modelfile(modelfile, tokenizer)?))
     }
@@ -126,7 +126,7 @@ impl ChatTemplate {
         }
     }
 
-    /// The same, where `image_marker` stands for the image in the checkpoint's own template.
+    /// Sets the image marker of the checkpoint's own template.
     pub fn with_image_marker(self, image_marker: &'static str) -> Self {
         Self { image_marker, ..self }
     }
@@ -139,8 +139,8 @@ impl ChatTemplate {
         Ok(Self { name: name.to_owned(), source, stop_strings: Vec::new(), image_marker: IMAGE_MARKER })
     }
 
-    /// The prompt of one user turn, an image and then `question`, up to where the answer begins. The image marker stands
-    /// for the image.
+    /// Renders the prompt of one user turn, an image and then `question`, up to the start of the answer. The image
+    /// marker takes the place of the image.
     ///
     /// # Errors
     /// As [`render_conversation`](Self::render_conversation).
@@ -148,8 +148,8 @@ impl ChatTemplate {
         self.render_conversation(&Conversation::about_one_image(question))
     }
 
-    /// What to know of the other chat templates that the checkpoint carries beside this one, which is its own: those that
-    /// ask otherwise, as of a tokenizer into which a trainer wrote its own.
+    /// Returns warnings about the checkpoint's other chat templates, if this is its own and they give another prompt.
+    /// For example, a trainer may have written its own template into the tokenizer's files.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -168,7 +168,8 @@ impl ChatTemplate {
         Ok(told.collect())
     }
 
-    /// What to know of the chat template beside the adapter `name`, whose files `read` gives, where it asks otherwise.
+    /// Returns a warning if the chat template in the folder of the adapter `name` gives another prompt. `read` gives
+    /// the folder's files.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -193,8 +194,8 @@ impl ChatTemplate {
         )))
     }
 
-    /// Whether the jinja template `text` asks as this one does. Templates of language models alone take a question as one
-    /// text, with the image's marker in it.
+    /// Returns whether the jinja template `text` gives the same prompt as this one. Templates of text-only models take
+    /// a question as one text that contains the image marker.
     fn agrees(&self, text: &str, tokenizer: &TextTokenizer) -> bool {
         const ANY_QUESTION: &str = "What is this?";
         let bos_token = tokenizer.bos_token().unwrap_or("");
@@ -206,13 +207,13 @@ impl ChatTemplate {
             let variables = variables(messages, true, &special_tokens);
             environment.get_template(TEMPLATE_NAME).and_then(|template| template.render(variables)).ok()
         };
-        // A begin token that is left out is the tokenizer's to add.
+        // A missing begin token is added by the tokenizer.
         let plain = |text: &str| text.strip_prefix(bos_token).unwrap_or(text).to_owned();
         if rendered(one_turn(ANY_QUESTION)).is_some_and(|text| plain(&text) == plain(&own)) {
             return true;
         }
-        // Where a question is one text, a trainer wrote the template, which tokenises texts one by one: a space between
-        // two of them is the tokenizer's to add.
+        // If a question is one text, a trainer wrote the template and tokenises its texts one by one. The tokenizer
+        // then adds spaces between them.
         let bare = |text: &str| plain(text).replace(' ', "");
         let image = trainer_template::image_text(self.image_marker);
         ["\n", ""].into_iter().any(|between| {
@@ -221,17 +222,17 @@ impl ChatTemplate {
         })
     }
 
-    /// What the template writes around the answer to `question`, whose prompt is `prompt`. `None` where it takes no
-    /// answers, or shows them otherwise than after the prompt.
+    /// Returns what the template writes around the answer to `question`, whose prompt is `prompt`. `None` if it takes
+    /// no answers, or does not show them after the prompt.
     pub fn around_answer(&self, question: &str, prompt: &str) -> Option<AroundAnswer> {
         let Source::Jinja { environment, special_tokens, .. } = &self.source else {
             let after = self.stop_strings.first().cloned().unwrap_or_default();
-            // Trainers tokenise the answer by itself; sentencepiece then puts a space before it.
+            // Trainers tokenise the answer on its own; sentencepiece then puts a space before it.
             let before = if prompt.ends_with(char::is_whitespace) { "" } else { " " };
             return Some(AroundAnswer { before: before.to_owned(), after });
         };
         let text = one_map(vec![("type", "text".into()), ("text", PROBE.into())]);
-        // Some templates take an answer as a list of parts, as they take questions, others as a text.
+        // Some templates take an answer as a list of parts, like a question; others take a text.
         [vec![text].into(), minijinja::Value::from(PROBE)].into_iter().find_map(|content| {
             let mut messages = one_turn(question);
             messages.push(one_map(vec![("role", "assistant".into()), ("content", content)]));
@@ -242,12 +243,12 @@ impl ChatTemplate {
         })
     }
 
-    /// The built-in name, or the file that the template came from.
+    /// The built-in name, or the template's file.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What to know of a template that asks for today's date.
+    /// Returns a warning if the template uses today's date.
     pub fn clock_warning(&self) -> Option<String> {
         let is_asked = matches!(&self.source, Source::Jinja { text, .. } if text.contains(CLOCK));
         is_asked.then(|| {
@@ -259,7 +260,7 @@ impl ChatTemplate {
         })
     }
 
-    /// The template itself.
+    /// The template's text.
     pub fn text(&self) -> &str {
         match &self.source {
             Source::Plain(text) => text,
@@ -272,25 +273,25 @@ impl ChatTemplate {
         format!("blake3:{}", blake3::hash(self.text().as_bytes()).to_hex())
     }
 
-    /// Texts that end an answer beside the model's end token.
+    /// Strings that end an answer, in addition to the model's end token.
     pub fn stop_strings(&self) -> &[String] {
         &self.stop_strings
     }
 }
 
-/// What a template writes around an answer.
+/// The text that a template writes around an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AroundAnswer {
     /// Between the prompt and the answer.
     pub before: String,
-    /// After the answer, where it ends the assistant's turn.
+    /// After the answer, if it ends the assistant's turn.
     pub after: String,
 }
 
 /// An answer that no template writes by itself.
 const PROBE: &str = "emtprobeanswer";
 
-/// The messages of one user turn: an image, then `question`.
+/// Returns the messages of one user turn: an image, then `question`.
 fn one_turn(question: &str) -> Vec<minijinja::Value> {
     let image = one_map(vec![("type", "image".into())]);
     let text = one_map(vec![("type", "text".into()), ("text", question.into())]);
@@ -305,8 +306,7 @@ pub(in crate::model) fn one_map(pairs: Vec<(&str, minijinja::Value)>) -> minijin
     minijinja::Value::from_pairs(pairs)
 }
 
-/// What a template sees, as transformers gives it: of tools and documents that there are none, and the special tokens that the
-/// tokenizer has.
+/// The variables of a template, as in transformers: no tools, no documents, and the tokenizer's special tokens.
 pub(in crate::model) fn variables(
     messages: Vec<minijinja::Value>,
     adds_generation_prompt: bool,
@@ -322,7 +322,7 @@ pub(in crate::model) fn variables(
     one_map(tokens.chain(fixed).collect())
 }
 
-/// The checkpoint's template and the file that it came from.
+/// Returns the checkpoint's template and its file.
 fn own_template(checkpoint: &Checkpoint) -> anyhow::Result<Option<(String, String)>> {
     let place = |name: &str| checkpoint.dir.join(name);
     match stored_templates(|name| checkpoint.read_file(name))?.into_iter().next() {
@@ -334,8 +334,8 @@ fn own_template(checkpoint: &Checkpoint) -> anyhow::Result<Option<(String, Strin
     }
 }
 
-/// All chat templates of a folder whose files `read` gives, by file, in the order of transformers' processors (5.24), the one
-/// that counts first; or why one cannot be read.
+/// All chat templates of a folder, by file, or why one cannot be read. They are in the order of transformers'
+/// processors (5.24); the first one is used.
 type StoredTemplates = Vec<(&'static str, anyhow::Result<String>)>;
 
 fn stored_templates(read: impl Fn(&str) -> anyhow::Result<Option<Vec<u8>>>) -> anyhow::Result<StoredTemplates> {
@@ -353,7 +353,7 @@ fn stored_templates(read: impl Fn(&str) -> anyhow::Result<Option<Vec<u8>>>) -> a
     Ok(found)
 }
 
-/// The template that a configuration holds; `None` where it holds none.
+/// Returns the template in a configuration, or `None` if there is none.
 fn stored_in_json(text: &str) -> Option<anyhow::Result<String>> {
     let json = match serde_json::from_str::<Value>(text) {
         Ok(json) => json,
@@ -365,7 +365,7 @@ fn stored_in_json(text: &str) -> Option<anyhow::Result<String>> {
     ))
 }
 
-/// A template is a string, or a list of `{name, template}`.
+/// Reads a template that is a string, or a list of `{name, template}`.
 fn template_text(template: &Value) -> Option<String> {
     if let Some(text) = template.as_str() {
         return Some(text.to_owned());
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
     use crate::model::checkpoint::weights::testing::{read, read_json, shared, write};
 
-    /// A checkpoint folder with these files besides configuration and weights that are never read.
+    /// A checkpoint folder with `config`, these files, and weights that are never read.
     fn checkpoint(config: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Checkpoint) {
         let folder = tempfile::tempdir().unwrap();
         write(&folder.path().join("config.json"), config);
@@ -433,7 +433,7 @@ mod tests {
 
     #[test]
     fn files_are_asked_in_the_order_of_transformers() {
-        // As `AutoProcessor` of transformers 5.24 chooses among them.
+        // `AutoProcessor` of transformers 5.24 chooses in this order.
         let processor = ("processor_config.json", r#"{"chat_template": "one <image>"}"#);
         let json = ("chat_template.json", r#"{"chat_template": "two <image>"}"#);
         let jinja = ("chat_template.jinja", "three <image>");

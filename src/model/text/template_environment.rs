@@ -1,4 +1,5 @@
-//! Jinja as transformers sets it up for chat templates (5.24): tags, functions, filters, and how values are written.
+//! Jinja as transformers configures it for chat templates (5.24): tags, functions, filters, and the formatting of
+//! values.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind, from_args};
@@ -7,14 +8,14 @@ use minijinja::{Environment, Error, ErrorKind};
 /// The name of the only template of an environment.
 pub(in crate::model) const TEMPLATE_NAME: &str = "chat";
 
-/// The day that every template is told, where one asks for today's: a prompt is part of a run's identity, and runs of two days
-/// are compared. It is the day that templates of Llama 3 have for want of a clock.
+/// The date that every template gets as today's. It is fixed because a prompt is part of a run's identity, and runs of
+/// different days are compared. Templates of Llama 3 use the same date if there is no clock.
 pub(in crate::model) const TODAY: &str = "26 Jul 2024";
 
-/// What asks for the day.
+/// The function that returns today's date.
 pub(in crate::model) const CLOCK: &str = "strftime_now";
 
-/// An environment with the template `text`.
+/// Builds an environment with the template `text`.
 pub(in crate::model) fn environment_of(text: &str) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
@@ -30,14 +31,14 @@ pub(in crate::model) fn environment_of(text: &str) -> Result<Environment<'static
     environment.add_function(CLOCK, |format: &str| strftime(format));
     environment.add_filter("tojson", to_json);
     environment.add_filter("string", |value: &Value| written(value));
-    // To Python a text is a sequence of its characters, and an object of its keys.
+    // In Python, a text is a sequence of its characters, and an object of its keys.
     environment.add_test("sequence", |value: &Value| is_iterable(value));
     environment.add_test("iterable", |value: &Value| is_iterable(value));
     environment.add_template_owned(TEMPLATE_NAME, without_generation_tags(text))?;
     Ok(environment)
 }
 
-/// Python's methods of texts that `pycompat` lacks.
+/// Python's text methods that `pycompat` lacks.
 fn of_text(text: &str, method: &str, arguments: &[Value]) -> Result<Value, Error> {
     let (mark, n_splits): (Option<&str>, Option<usize>) = from_args(arguments)?;
     let mark = mark.unwrap_or(" ");
@@ -57,12 +58,13 @@ fn is_iterable(value: &Value) -> bool {
     matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable)
 }
 
-/// transformers' own tag `{% generation %}` marks the answer for training and renders its body: to jinja it is `if true`.
+/// Replaces transformers' own tag `{% generation %}`, which marks the answer for training and renders its body, by `if
+/// true`.
 pub(in crate::model) fn without_generation_tags(text: &str) -> String {
     let mut rest = text;
     let mut out = String::with_capacity(text.len());
     while let Some(start) = rest.find("{%") {
-        // `{%}` is an opened tag and not a closed one.
+        // `{%}` opens a tag and does not close one.
         let Some(end) = rest[start + 2..].find("%}").map(|end| start + 2 + end) else { break };
         let tag = &rest[start + 2..end];
         let name = tag.trim_matches(['-', '+', ' ', '\t', '\n', '\r']);
@@ -80,7 +82,7 @@ pub(in crate::model) fn without_generation_tags(text: &str) -> String {
     out
 }
 
-/// An error in few words, with its line.
+/// Formats an error in few words, with its line.
 pub(in crate::model) fn explain(error: &Error) -> String {
     match (error.detail(), error.line()) {
         (Some(detail), Some(line)) => format!("{} (line {line})", detail),
@@ -89,7 +91,7 @@ pub(in crate::model) fn explain(error: &Error) -> String {
     }
 }
 
-/// Midnight of [`TODAY`], by the directives of C's `strftime`.
+/// Formats midnight of [`TODAY`] with the directives of C's `strftime`.
 fn strftime(format: &str) -> Result<String, Error> {
     let mut out = String::new();
     let mut rest = format.chars();
@@ -99,7 +101,7 @@ fn strftime(format: &str) -> Result<String, Error> {
             continue;
         }
         let directive = match rest.next() {
-            // Without zeros in front.
+            // Without leading zeros.
             Some('-') => format!("-{}", rest.next().unwrap_or_default()),
             Some(letter) => letter.to_string(),
             None => String::new(),
@@ -126,7 +128,7 @@ fn strftime(format: &str) -> Result<String, Error> {
             "p" => "AM",
             "P" => "am",
             "f" => "000000",
-            // A clock without a zone.
+            // A clock without a time zone.
             "z" | "Z" => "",
             "c" => "Fri Jul 26 00:00:00 2024",
             "x" | "D" => "07/26/24",
@@ -146,7 +148,7 @@ fn strftime(format: &str) -> Result<String, Error> {
     Ok(out)
 }
 
-/// `value` as Python's `str` writes it.
+/// Formats `value` as Python's `str` does.
 fn written(value: &Value) -> String {
     match value.kind() {
         ValueKind::Undefined => String::new(),
@@ -155,7 +157,7 @@ fn written(value: &Value) -> String {
     }
 }
 
-/// `value` as Python's `repr` writes it.
+/// Formats `value` as Python's `repr` does.
 fn represented(value: &Value) -> String {
     match value.kind() {
         ValueKind::Undefined => "Undefined".to_owned(),
@@ -181,7 +183,7 @@ fn entries(map: &Value) -> Vec<(Value, Value)> {
     keys.map(|key| (key.clone(), map.get_item(&key).unwrap_or_default())).collect()
 }
 
-/// In Python a float always shows that it is one.
+/// Formats a number as Python does, with a decimal point in floats such as `1.0`.
 fn number(value: &Value) -> String {
     if value.is_integer() {
         return value.to_string();
@@ -200,7 +202,7 @@ fn number(value: &Value) -> String {
     }
 }
 
-/// A text in quotation marks, single ones where it has no other.
+/// Quotes a text, in single quotation marks unless only those occur in it.
 fn quoted(text: &str) -> String {
     let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     let mut out = String::from(mark);
@@ -219,17 +221,17 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// How `json.dumps` writes.
+/// The format of `json.dumps`.
 struct Json {
     is_ascii: bool,
-    /// Spaces of one level, where each entry has a line.
+    /// The spaces of one level, if each entry has its own line.
     indent: Option<String>,
     comma: String,
     colon: String,
     is_sorted: bool,
 }
 
-/// transformers' own filter `tojson`: `json.dumps`, which leaves HTML alone.
+/// transformers' own filter `tojson`: `json.dumps`, which does not escape HTML.
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent = match options.get::<Option<Value>>("indent")? {
         Some(text) if text.as_str().is_some() => text.as_str().map(str::to_owned),
@@ -338,7 +340,7 @@ mod tests {
     use super::*;
     use crate::model::checkpoint::weights::testing::{golden, read_json};
 
-    /// `tests/golden/make_templates.py` rendered them with transformers.
+    /// Compares with texts that `tests/golden/make_templates.py` rendered with transformers.
     #[test]
     fn what_a_template_may_use_renders_as_in_transformers() {
         let golden = read_json(&golden("templates.json"));

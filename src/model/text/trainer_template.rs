@@ -1,38 +1,38 @@
-//! The prompts that ms-swift and LLaMA-Factory train with, as far as what they leave says so.
+//! The prompts that ms-swift and LLaMA-Factory train with, as far as their files record them.
 //!
-//! Both have templates of their own, which differ from those of the checkpoints: what a model was asked while it was
-//! fine-tuned is a property of the fine-tune.
+//! Both have their own templates, which differ from those of the checkpoints. The prompt used in fine-tuning is
+//! therefore a property of the fine-tuned model.
 
 use super::built_in_templates::SWIFT_LLAVA;
 use super::template::{IMAGE_MARKER, QUESTION};
 use super::tokenizer::TextTokenizer;
 use crate::model::checkpoint::weights::SwiftArguments;
 
-/// A prompt as a trainer writes it: text with [`QUESTION`] in it, and the texts that end an answer.
+/// A prompt as a trainer writes it: text that contains [`QUESTION`], and the strings that end an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::model) struct TrainerPrompt {
-    /// With [`IMAGE_MARKER`] for the image, whatever stands for it in the checkpoint's own; without a begin token.
+    /// Contains [`IMAGE_MARKER`] for the image, whatever the checkpoint's own marker is, and no begin token.
     pub text: String,
-    /// Texts that end an answer beside the model's end token.
+    /// Strings that end an answer, in addition to the model's end token.
     pub stop: Vec<String>,
 }
 
 /// One of ms-swift's templates.
 struct SwiftTemplate {
     names: &'static [&'static str],
-    /// What stands before the user's turn, with `{system}`.
+    /// The text before the user's turn, with `{system}`.
     system: &'static str,
     default_system: Option<&'static str>,
     user: &'static str,
     stop: &'static str,
 }
 
-/// Where the system text goes.
+/// The place of the system text.
 const SYSTEM: &str = "{system}";
 
 const CHATML_SYSTEM: &str = "<|im_start|>system\n{system}<|im_end|>\n";
 
-/// Those of families that are read here (`swift/llm/template/template/{llava,qwen}.py`).
+/// The templates of supported families (`swift/llm/template/template/{llava,qwen}.py`).
 const SWIFT_TEMPLATES: [SwiftTemplate; 4] = [
     SwiftTemplate {
         names: &["llava1_5_hf"],
@@ -64,7 +64,7 @@ const SWIFT_TEMPLATES: [SwiftTemplate; 4] = [
     },
 ];
 
-/// The prompt that ms-swift trained with; `None` where its template is not known here.
+/// Returns the prompt that ms-swift trained with, or `None` if its template is not known.
 pub(in crate::model) fn of_swift(arguments: &SwiftArguments) -> Option<TrainerPrompt> {
     let found = SWIFT_TEMPLATES.iter().find(|template| template.names.contains(&arguments.template.as_str()))?;
     let system = arguments.system.as_deref().or(found.default_system);
@@ -72,7 +72,8 @@ pub(in crate::model) fn of_swift(arguments: &SwiftArguments) -> Option<TrainerPr
     Some(TrainerPrompt { text: format!("{system}{}", found.user), stop: vec![found.stop.to_owned()] })
 }
 
-/// What stands in a prompt for an image that chat templates show as `image_marker`: with what belongs around it.
+/// Returns the text of an image in a prompt, for chat templates that mark it with `image_marker`: the marker and what
+/// belongs around it.
 pub(in crate::model) fn image_text(image_marker: &str) -> String {
     match image_marker {
         // Qwen's.
@@ -81,11 +82,11 @@ pub(in crate::model) fn image_text(image_marker: &str) -> String {
     }
 }
 
-/// The prompt that a `Modelfile` shows, in the form in which LLaMA-Factory writes it, the image before the question. `None`
-/// of another form.
+/// Returns the prompt in a `Modelfile` of LLaMA-Factory's form, with the image before the question. `None` if it has
+/// another form.
 ///
-/// LLaMA-Factory tokenises system text and user's turn one by one. Where that is not what tokenising the whole gives, as
-/// with sentencepiece, which puts a space before each text, there is a space between them here.
+/// LLaMA-Factory tokenises the system text and the user's turn one by one. Sentencepiece, for example, puts a space
+/// before each text. If the whole text would get other tokens, a space is inserted between them.
 pub(in crate::model) fn of_modelfile(modelfile: &str, tokenizer: &TextTokenizer) -> Option<TrainerPrompt> {
     let template = instruction(modelfile, "TEMPLATE")?;
     let (prefix, rest) = template.split_once("{{ if .System }}")?;
@@ -102,7 +103,7 @@ pub(in crate::model) fn of_modelfile(modelfile: &str, tokenizer: &TextTokenizer)
     Some(TrainerPrompt { text: joined(&pieces, tokenizer)?, stop: stop.map(str::to_owned).collect() })
 }
 
-/// The text of an instruction of a `Modelfile`: between three quotes, or a line.
+/// Returns the text of an instruction of a `Modelfile`: between triple quotes, or on one line.
 fn instruction<'a>(modelfile: &'a str, name: &str) -> Option<&'a str> {
     let starts = modelfile.match_indices(name).map(|(at, _)| at);
     let at = starts.into_iter().find(|&at| at == 0 || modelfile[..at].ends_with('\n'))?;
@@ -117,7 +118,7 @@ fn unquoted(text: &str) -> &str {
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
 }
 
-/// One text that has the tokens of `pieces` one after the other; `None` where there is no such text. A begin token is
+/// Returns one text that has the tokens of all `pieces` in order, or `None` if there is no such text. A begin token is
 /// left to the tokenizer.
 fn joined(pieces: &[&str], tokenizer: &TextTokenizer) -> Option<String> {
     let (mut text, mut expected) = (String::new(), Vec::new());
@@ -174,7 +175,7 @@ mod tests {
         let ids = |text: &str| tokenizer.encode(text, false).unwrap();
         let whole = ids("Be brief. USER: <image>What? ASSISTANT:");
         assert_eq!(whole, [ids("Be brief."), ids("USER: <image>What? ASSISTANT:")].concat());
-        // The form of Llama 2, whose system text stands inside the user's turn, and no template at all.
+        // The form of Llama 2, with the system text inside the user's turn, and a text that is not a template.
         for other in
             [modelfile("", "{{ .System }}", "{{ if x }}{{ .Content }}", ""), "FROM .\nTEMPLATE hello\n".to_owned()]
         {

@@ -1,5 +1,5 @@
-//! What a candidate says of itself: a checkpoint or an adapter's folder may hold a configuration, an image processor, a
-//! tokenizer, a chat template and generation settings, which hold for it in place of its base's.
+//! A candidate's own settings. A checkpoint or an adapter's folder may contain a configuration, an image processor, a
+//! tokenizer, a chat template and generation settings. They replace those of its base.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use serde_json::Value;
 
 use super::checkpoint::{Checkpoint, parse_json, read_optional};
 
-/// Files that are taken together from one place: a part of them means nothing beside a part of another checkpoint's.
+/// Groups of files that are taken together from one folder, because files of different checkpoints do not fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OwnFiles {
     /// `config.json`.
     Config,
     /// `generation_config.json`.
     Generation,
-    /// How images are prepared.
+    /// The image preparation.
     Processor,
-    /// Text to tokens and back.
+    /// The tokenizer.
     Tokenizer,
     /// The chat template.
     Template,
@@ -29,12 +29,12 @@ const GENERATION: &str = "generation_config.json";
 const PREPROCESSOR: &str = "preprocessor_config.json";
 const PROCESSOR: &str = "processor_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// Each makes a tokenizer; the second pair does so together.
+/// A candidate has its own tokenizer if it has one of these files.
 const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 const TEMPLATES: [&str; 2] = ["chat_template.jinja", "chat_template.json"];
 
 impl OwnFiles {
-    /// Which files `name` goes with; `None` where it stands alone.
+    /// Returns the group of the file `name`, or `None` if it is in no group.
     fn of(name: &str) -> Option<Self> {
         Some(match name {
             CONFIG => Self::Config,
@@ -54,17 +54,17 @@ impl OwnFiles {
     }
 }
 
-/// The files of a candidate, its base's where it lacks them.
+/// The files of a candidate, with its base's for those that it lacks.
 #[derive(Debug)]
 pub(super) struct Lent {
     base: Checkpoint,
-    /// The candidate's, the innermost first.
+    /// The candidate's folders, the innermost first.
     folders: Vec<PathBuf>,
     own: BTreeSet<OwnFiles>,
 }
 
 impl Lent {
-    /// The bytes of the file `name`; `None` where there is none.
+    /// Returns the bytes of the file `name`, or `None` if there is none.
     pub(super) fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match OwnFiles::of(name) {
             Some(kind) if !self.own.contains(&kind) => self.base.read_file(name),
@@ -82,21 +82,22 @@ fn read_from(folders: &[PathBuf], name: &str) -> Result<Option<Vec<u8>>> {
     Ok(None)
 }
 
-/// A candidate's folder with what it says of itself.
+/// A candidate's folder with its own settings.
 #[derive(Debug)]
 pub struct OwnSettings {
-    /// Its files over its base's.
+    /// A checkpoint with its files over its base's.
     pub checkpoint: Checkpoint,
-    /// Those that are its own.
+    /// The groups that are its own.
     pub own: BTreeSet<OwnFiles>,
 }
 
 impl OwnSettings {
-    /// Finds what `folders`, the innermost first, hold of their own; `None` where that is nothing. `is_whole` where they
-    /// hold a checkpoint that could stand alone. A configuration counts where it `may_configure` the base's model.
+    /// Finds the settings files in `folders`, the innermost first, or returns `None` if there are none. `is_whole` is
+    /// whether the folders hold a complete checkpoint. A configuration is used only if it `may_configure` the base's
+    /// model.
     ///
     /// # Errors
-    /// A file is there and cannot be read.
+    /// A file exists and cannot be read.
     pub(super) fn find(
         base: &Checkpoint,
         folders: &[PathBuf],
@@ -122,7 +123,7 @@ impl OwnSettings {
         if config.is_some() {
             own.insert(OwnFiles::Config);
         }
-        // A checkpoint without the file ends as its configuration says, also where its base has one.
+        // A whole checkpoint without the file uses its own configuration, even if its base has the file.
         if has(&GENERATION) || is_whole {
             own.insert(OwnFiles::Generation);
         }

@@ -1,28 +1,28 @@
-//! One name for each tensor, whatever version of whatever library wrote it.
+//! Canonical tensor names, independent of the library and version that wrote the file.
 //!
-//! The stems of one and the same LLaVA differ by the transformers version that saved it (`model.language_model.layers`,
-//! `language_model.model.layers`, `model.layers`…), but only by segments that carry no information. Dropping them
-//! gives one scheme, which the model then must match one to one.
+//! The stems of one LLaVA differ by the transformers version that saved it (`model.language_model.layers`,
+//! `language_model.model.layers`, `model.layers`…), but only in segments that carry no information. Without these
+//! segments, the names follow one scheme, which the model must match one to one.
 
-/// What a family makes of a stored name.
+/// What a family does with a stored name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Canonical {
     /// The tensor, under this name.
     Keep(String),
     /// The tensor with its two axes exchanged, under this name.
     Transposed(String),
-    /// As many equal parts along the first axis as there are names.
+    /// Equal parts along the first axis, one per name.
     Rows(Vec<String>),
     /// A buffer that is computed, or a part that the family does not use.
     Ignore,
 }
 
-/// LLaVA in every layout: transformers' of all versions, and the original repository's.
+/// Names LLaVA's tensors in every layout: transformers' of all versions, and the original repository's.
 ///
-/// Names come out as `language_model.layers.{N}.…`, `language_model.embed_tokens.weight`,
+/// Canonical names are `language_model.layers.{N}.…`, `language_model.embed_tokens.weight`,
 /// `language_model.norm.weight`, `lm_head.weight`, `vision_tower.embeddings.…`, `vision_tower.encoder.layers.{N}.…`,
-/// `vision_tower.pre_layrnorm.…`, `vision_tower.post_layernorm.…`, `multi_modal_projector.linear_{1,2}.…`,
-/// `image_newline`. What matches none of these keeps its stored name, so that errors can show it.
+/// `vision_tower.pre_layrnorm.…`, `vision_tower.post_layernorm.…`, `multi_modal_projector.linear_{1,2}.…` and
+/// `image_newline`. A name that matches none of these is kept, so that errors can show it.
 pub fn canonical_llava(key: &str) -> Canonical {
     if is_computed_buffer(key) {
         return Canonical::Ignore;
@@ -60,7 +60,7 @@ pub fn canonical_llava(key: &str) -> Canonical {
     }
 }
 
-/// The vision half of a CLIP or SigLIP checkpoint as LLaVA's tower: `vision_tower.…`; the rest is left out.
+/// Names the vision half of a CLIP or SigLIP checkpoint as LLaVA's tower, `vision_tower.…`, and ignores the rest.
 pub fn canonical_clip_tower(key: &str) -> Canonical {
     if is_computed_buffer(key) {
         return Canonical::Ignore;
@@ -74,10 +74,10 @@ pub fn canonical_clip_tower(key: &str) -> Canonical {
     }
 }
 
-/// Qwen2-VL, Qwen2.5-VL and Qwen3-VL in every layout of transformers, in files and in memory.
+/// Names the tensors of Qwen2-VL, Qwen2.5-VL and Qwen3-VL in every layout of transformers, in files and in memory.
 ///
-/// Names come out as those of [`canonical_llava`] for the language model; the tower's as `vision_tower.blocks.{N}.…`,
-/// `vision_tower.patch_embed.…` and `vision_tower.pos_embed.…`; the mergers' as `multi_modal_projector.…` and
+/// The language model's names are those of [`canonical_llava`]. The tower's are `vision_tower.blocks.{N}.…`,
+/// `vision_tower.patch_embed.…` and `vision_tower.pos_embed.…`; the mergers' are `multi_modal_projector.…` and
 /// `multi_modal_projector.deepstack_merger_list.{N}.…`.
 pub fn canonical_qwen_vl(key: &str) -> Canonical {
     if is_computed_buffer(key) {
@@ -96,13 +96,14 @@ pub fn canonical_qwen_vl(key: &str) -> Canonical {
     }
 }
 
-/// CLIPModel and SiglipModel, whose names never changed: `vision_model.…`, `text_model.…`, projections, `logit_scale`.
+/// Names the tensors of CLIPModel and SiglipModel, which never changed: `vision_model.…`, `text_model.…`, projections,
+/// `logit_scale`.
 pub fn canonical_dual_encoder(key: &str) -> Canonical {
     if is_computed_buffer(key) { Canonical::Ignore } else { Canonical::Keep(key.to_owned()) }
 }
 
-/// open_clip's CLIP under the names of transformers' CLIPModel: the fused `in_proj` is split into queries, keys and
-/// values, and the projections, stored as (width, embedding), are transposed.
+/// Names the tensors of open_clip's CLIP as transformers' CLIPModel does. The fused `in_proj` is split into queries,
+/// keys and values, and the projections, stored as (width, embedding), are transposed.
 pub fn canonical_open_clip(key: &str) -> Canonical {
     if is_computed_buffer(key) || key == "attn_mask" {
         return Canonical::Ignore;
@@ -153,7 +154,8 @@ fn canonical_block(block: &str, leaves: &[&str]) -> Option<Canonical> {
     Some(Canonical::Keep(format!("{block}.{stem}.{}", leaves.last()?)))
 }
 
-/// Buffers that older versions saved beside the weights and every implementation computes.
+/// Returns whether the key is a buffer that older versions saved with the weights and that every implementation
+/// computes.
 pub fn is_computed_buffer(key: &str) -> bool {
     matches!(key.rsplit('.').next(), Some("position_ids" | "num_batches_tracked"))
         || key.ends_with("rotary_emb.inv_freq")

@@ -17,8 +17,9 @@ use super::stored::StoredTensor;
 use super::{safetensors_file, torch_archive};
 use crate::domain::text;
 
-/// Files that describe a model, best first, each with where its weights may lie. The single file stands before an index, and
-/// safetensors before PyTorch's, as in transformers (5.24). Repositories on the hub often hold both layouts: a description takes only its own weights.
+/// Files that describe a model, best first, each with the possible files of its weights. As in transformers (5.24), the
+/// single file is preferred to an index, and safetensors to PyTorch's files. Repositories on the hub often hold both
+/// layouts: a description takes only its own weights.
 const LAYOUTS: [(&str, &[&str]); 2] = [
     (
         "config.json",
@@ -32,24 +33,24 @@ pub(super) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 /// PEFT's configuration of an adapter.
 pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 
-/// The files of a checkpoint that lies in memory, by name.
+/// The files of a checkpoint in memory, by name.
 pub(super) type Files = BTreeMap<String, Arc<Vec<u8>>>;
 
-/// An opened checkpoint, mostly a folder: its configuration is parsed and its weight files are there.
+/// An opened checkpoint, usually a folder. Its configuration is parsed and its weight files exist.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// The folder; of a checkpoint in memory its name.
+    /// The folder, or the name of a checkpoint in memory.
     pub dir: PathBuf,
-    /// Of a folder in the hub's cache, the repository (`org/name`).
+    /// The repository (`org/name`), if the folder is in the hub's cache.
     pub(super) repository: Option<String>,
-    /// The files, where they lie in memory and not in `dir`.
+    /// The files, if they are in memory and not in `dir`.
     in_memory: Option<Arc<Files>>,
-    /// Of a candidate, where it lacks files: its base.
+    /// The base of a candidate that lacks files.
     lent: Option<Arc<Lent>>,
     config: Value,
     config_file: &'static str,
     weight_files: Vec<String>,
-    /// The index's claim of which file holds which tensor; empty without an index.
+    /// The index's map from tensors to files. Empty without an index.
     index: BTreeMap<String, String>,
 }
 
@@ -83,7 +84,7 @@ impl Checkpoint {
         })
     }
 
-    /// A checkpoint of transformers' layout called `name` whose files are in memory, its weights in
+    /// A checkpoint called `name` in the layout of transformers, with its files in memory and its weights in
     /// `model.safetensors`.
     pub(super) fn in_memory(name: &str, files: Files) -> anyhow::Result<Self> {
         let (config_file, weights_file) = ("config.json", "model.safetensors");
@@ -96,27 +97,28 @@ impl Checkpoint {
         Ok(Self { dir, repository: None, in_memory, lent: None, config, config_file, weight_files, index })
     }
 
-    /// `config.json`, or `open_clip_config.json` where the folder has only that.
+    /// `config.json`, or `open_clip_config.json` if the folder has only that.
     pub fn config(&self) -> &Value {
         &self.config
     }
 
-    /// Which file [`config`](Self::config) came from.
+    /// The file of [`config`](Self::config).
     pub fn config_file(&self) -> &str {
         self.config_file
     }
 
-    /// Whether this is open_clip's layout.
+    /// Returns whether this is open_clip's layout.
     pub fn is_open_clip(&self) -> bool {
         self.config_file == OPEN_CLIP_CONFIG
     }
 
-    /// Whether this is the layout of the original LLaVA repository, which names its tower instead of configuring it.
+    /// Returns whether this is the layout of the original LLaVA repository, which names its tower instead of
+    /// configuring it.
     pub fn is_llava_original(&self) -> bool {
         self.config.get("mm_vision_tower").is_some() && self.config.get("vision_config").is_none()
     }
 
-    /// The checkpoint of a candidate over this one that has files of its own in place of some of the base's.
+    /// The checkpoint of a candidate over this one, with its own files in place of some of the base's.
     pub(super) fn with_own_files(&self, lent: Lent, dir: &Path, config: Option<Value>) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -128,7 +130,7 @@ impl Checkpoint {
         }
     }
 
-    /// The bytes of the file `name`; `None` where there is none.
+    /// Returns the bytes of the file `name`, or `None` if there is none.
     pub fn read_file(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
         if let Some(lent) = &self.lent {
             return lent.read_file(name);
@@ -139,20 +141,20 @@ impl Checkpoint {
         }
     }
 
-    /// The JSON file `name`; `None` where there is none.
+    /// Returns the JSON file `name`, or `None` if there is none.
     pub fn read_json(&self, name: &str) -> anyhow::Result<Option<Value>> {
         self.read_file(name)?.map(|bytes| parse_json(&self.dir.join(name), &bytes)).transpose()
     }
 
-    /// What a trainer wrote beside the weights.
+    /// Returns the trainer's notes in the folder.
     ///
     /// # Errors
-    /// A file is there and cannot be read.
+    /// A file exists and cannot be read.
     pub fn trainer_notes(&self) -> anyhow::Result<TrainerNotes> {
         TrainerNotes::find(|name| Ok(self.read_file(name)?.map(|bytes| (self.dir.join(name), bytes))))
     }
 
-    /// The names of all stored tensors, sorted.
+    /// Returns the names of all stored tensors, sorted.
     ///
     /// # Errors
     /// A weight file is damaged.
@@ -162,18 +164,18 @@ impl Checkpoint {
         Ok(names)
     }
 
-    /// The folder's own name, for people; of the hub's the repository's.
+    /// The name shown to the user: the repository's for a folder in the hub's cache, the folder's otherwise.
     pub fn name(&self) -> String {
         if let Some(repository) = &self.repository {
             return repository.clone();
         }
-        // What lies in memory has its name, whatever a folder of that name links to.
+        // A checkpoint in memory keeps its name, whatever a folder of that name links to.
         let canonical = if self.in_memory.is_none() { self.dir.canonicalize().ok() } else { None };
         let dir = canonical.as_deref().unwrap_or(&self.dir);
         dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// Every tensor of every weight file.
+    /// Returns every tensor of every weight file.
     pub(super) fn read_tensors(&self) -> anyhow::Result<Vec<StoredTensor>> {
         let mut tensors = Vec::new();
         for name in &self.weight_files {
@@ -184,7 +186,7 @@ impl Checkpoint {
         Ok(tensors)
     }
 
-    /// The tensors of the one file `name` (`.safetensors`, else a PyTorch archive).
+    /// Returns the tensors of the file `name` (`.safetensors`, else a PyTorch archive).
     pub(super) fn read_tensors_of(&self, name: &str) -> anyhow::Result<Vec<StoredTensor>> {
         let path = self.dir.join(name);
         match self.in_memory.as_ref().and_then(|files| files.get(name)) {
@@ -193,8 +195,8 @@ impl Checkpoint {
         }
     }
 
-    /// What to know of other files with weights in the folder whose numbers differ from those that are read. Of each tensor
-    /// the first few numbers are compared.
+    /// Returns warnings about other weight files in the folder whose values differ from those that are read. Only the
+    /// first few values of each tensor are compared.
     ///
     /// # Errors
     /// A weight file that is read is damaged.
@@ -211,7 +213,7 @@ impl Checkpoint {
         }
         let own = self.read_tensors()?;
         let differs = |name: &&str| {
-            // What is not read need not be readable.
+            // A file that is not used need not be readable.
             let shards = list_shards(&self.dir, name).map(|(shards, _)| shards).unwrap_or_default();
             let tensors =
                 shards.iter().flat_map(|shard| read_tensors_of_file(&self.dir.join(shard)).unwrap_or_default());
@@ -237,7 +239,8 @@ impl Checkpoint {
     }
 }
 
-/// The file that describes a checkpoint, and the one that holds its weights or their index, out of those that `has` knows.
+/// Chooses the file that describes a checkpoint, and the file of its weights or their index. `has` says which files
+/// exist.
 pub(super) fn choose_layout(has: impl Fn(&str) -> bool) -> Option<(&'static str, Option<&'static str>)> {
     let described: Vec<_> = LAYOUTS.into_iter().filter(|(config, _)| has(config)).collect();
     let (first_config, _) = described.first()?;
@@ -247,7 +250,7 @@ pub(super) fn choose_layout(has: impl Fn(&str) -> bool) -> Option<(&'static str,
     Some(with_weights.unwrap_or((first_config, None)))
 }
 
-/// The text of a file that a person named, such as a chat template.
+/// Reads a text file that the user named, such as a chat template.
 ///
 /// # Errors
 /// The file is missing, unreadable or not UTF-8.
@@ -264,7 +267,7 @@ pub(super) fn parse_json(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
     })
 }
 
-/// What is said of the file `other` beside `first`, which is read.
+/// Formats a warning that the file `other` is ignored and `first` is read.
 pub(super) fn twice(dir: &Path, first: &str, other: &str) -> String {
     format!(
         "`{}` has weights in `{first}` and other ones in `{other}`: `{first}` is read, as transformers reads it; hint: remove \
@@ -273,14 +276,15 @@ pub(super) fn twice(dir: &Path, first: &str, other: &str) -> String {
     )
 }
 
-/// Whether tensors of one name differ in shape, or in the first of their numbers by more than the narrower type rounds.
+/// Returns whether tensors of one name differ in shape, or in their first values by more than the rounding of the
+/// narrower type.
 pub(super) fn differ(ours: &[StoredTensor], theirs: &[StoredTensor]) -> bool {
     let ours: BTreeMap<&str, &StoredTensor> = ours.iter().map(|tensor| (tensor.key.as_str(), tensor)).collect();
     let pairs = theirs.iter().filter_map(|other| Some((*ours.get(other.key.as_str())?, other)));
     pairs.into_iter().any(|(own, other)| own.shape != other.shape || own.first_numbers_differ(other))
 }
 
-/// The tensors of one file (`.safetensors`, else a PyTorch archive).
+/// Returns the tensors of one file (`.safetensors`, else a PyTorch archive).
 pub(super) fn read_tensors_of_file(path: &Path) -> anyhow::Result<Vec<StoredTensor>> {
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         safetensors_file::read_tensors(path)
@@ -297,7 +301,7 @@ pub(super) fn read_optional(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Refuses a file that is GGUF by its name.
+/// Refuses a file whose name ends with `.gguf`.
 pub(super) fn refuse_gguf(path: &Path) -> anyhow::Result<()> {
     ensure!(!has_extension(path, "gguf"), "failed to open `{}`: {GGUF}", path.display());
     Ok(())
@@ -336,7 +340,7 @@ fn explain_missing_config(dir: &Path) -> String {
     }
 }
 
-/// What the adapter in `dir` says of its base, for a hint.
+/// Returns the base that the adapter in `dir` names, for a hint.
 fn base_of_adapter(dir: &Path) -> String {
     let config = read_optional(&dir.join(PEFT_CONFIG)).ok().flatten();
     let config: Option<Value> = config.and_then(|bytes| serde_json::from_slice(text::without_mark(&bytes)).ok());
@@ -366,7 +370,7 @@ fn explain_missing_weights(dir: &Path) -> &'static str {
     }
 }
 
-/// The files that hold the weights, and the index's claims: `name` is the one file, or the index of its shards.
+/// Returns the files of the weights, and the index's map. `name` is the single file, or the index of its shards.
 fn list_shards(dir: &Path, name: &str) -> anyhow::Result<(Vec<String>, BTreeMap<String, String>)> {
     if !name.ends_with(".index.json") {
         return Ok((vec![name.to_owned()], BTreeMap::new()));
@@ -387,7 +391,7 @@ fn list_shards(dir: &Path, name: &str) -> anyhow::Result<(Vec<String>, BTreeMap<
     Ok((shards.into_iter().cloned().collect(), index))
 }
 
-/// The `weight_map` of the index at `path`: tensor name to the name of a file beside it.
+/// Reads the `weight_map` of the index at `path`: tensor name to the name of a file in the same folder.
 pub(super) fn read_index(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let bytes = read_optional(path)?.unwrap_or_default();
     let json = parse_json(path, &bytes)?;
@@ -409,15 +413,15 @@ pub(super) fn read_index(path: &Path) -> anyhow::Result<BTreeMap<String, String>
         .collect()
 }
 
-/// Keys of `config.json` that decide no number, and differ between a model and what was fine-tuned from it.
+/// Keys of `config.json` that do not affect results, and differ between a model and its fine-tuned versions.
 const KEYS_OF_PROVENANCE: [&str; 4] = ["_name_or_path", "transformers_version", "dtype", "torch_dtype"];
 
-/// Hash of the configurations of `checkpoints`: with the weights it decides what a tower makes of pixels.
+/// Returns a hash of the configurations of `checkpoints`. With the weights, it decides the tower's output for pixels.
 pub fn config_hash<'a>(checkpoints: impl Iterator<Item = &'a Checkpoint>) -> String {
     let mut hasher = blake3::Hasher::new();
     for config in checkpoints.map(Checkpoint::config) {
         let keys = config.as_object().into_iter().flatten();
-        // In the order of names, whatever the file's is.
+        // Sorted by name, whatever the order in the file.
         let kept: BTreeMap<_, _> = keys.filter(|(key, _)| !KEYS_OF_PROVENANCE.contains(&key.as_str())).collect();
         for (key, value) in kept {
             hasher.update(format!("{key} {value}\n").as_bytes());

@@ -1,4 +1,4 @@
-//! The miniature's checkpoints, put together in memory from what is compiled into the program.
+//! The miniature's checkpoints, built in memory from data that is compiled into the program.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use super::checkpoint::{Checkpoint, Files};
 use crate::assets::embedded::{self as assets, MINIATURE, MiniatureCheckpoint, WITHOUT_MINIATURE};
 
-/// What a person calls the miniature.
+/// The user's name for the miniature.
 pub const EMBEDDED: &str = "embedded";
 
 /// Which of the miniature's two checkpoints the word `embedded` means.
@@ -17,19 +17,19 @@ pub const EMBEDDED: &str = "embedded";
 pub enum Miniature {
     /// The LLaVA.
     Model,
-    /// The CLIP whose tower it has.
+    /// The CLIP that has its tower.
     Encoder,
 }
 
-/// Whether a person means the miniature. A folder of that name is reached as `./embedded`.
+/// Returns whether the user means the miniature. A folder of that name can be given as `./embedded`.
 pub fn is_embedded(text: &Path) -> bool {
     text.as_os_str() == EMBEDDED
 }
 
-/// Opens what a person named: a folder, or for `embedded` that checkpoint of the miniature.
+/// Opens a folder, or the miniature's checkpoint for `embedded`.
 ///
 /// # Errors
-/// Those of [`Checkpoint::open`]; the program was built without the miniature.
+/// Those of [`Checkpoint::open`]; or the program was built without the miniature.
 pub fn open_checkpoint(text: &Path, miniature: Miniature) -> anyhow::Result<Checkpoint> {
     if is_embedded(text) { open_miniature(MINIATURE.as_ref(), miniature) } else { Checkpoint::open(text) }
 }
@@ -47,7 +47,8 @@ fn open_miniature(assets: Option<&assets::Miniature>, miniature: Miniature) -> a
     Checkpoint::in_memory(name, files)
 }
 
-/// The bytes of `model.safetensors`: the length of the header, the header, the tower's values, the checkpoint's own.
+/// Returns the bytes of `model.safetensors`: the length of the header, the header, the tower's values, and the
+/// checkpoint's own values.
 fn safetensors(own: &MiniatureCheckpoint, tower: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut bytes = (own.header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(own.header);
@@ -57,8 +58,8 @@ fn safetensors(own: &MiniatureCheckpoint, tower: &[u8]) -> anyhow::Result<Vec<u8
     Ok(bytes)
 }
 
-/// Inflates `packed` and puts low and high bytes side by side: apart they are smaller, since only the high ones, with
-/// sign and exponent, repeat.
+/// Inflates `packed` and interleaves low and high bytes. They are stored apart because this compresses better: only the
+/// high bytes, with sign and exponent, repeat.
 fn unpack(packed: &[u8], values: &mut Vec<u8>) -> anyhow::Result<()> {
     let mut planes = Vec::new();
     flate2::read::ZlibDecoder::new(packed).read_to_end(&mut planes)?;
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_weights_are_the_files_that_numpy_rounded() {
-        // What make_embedded.py prints.
+        // The output of `make_embedded.py`.
         let expected = "2dbbedcda9677e3f8722070877b673038c7f4fedd64aafd95b83b8b2ccf84e13";
         assert_eq!(sha256_of_weights(Miniature::Model), expected);
         let expected = "9a9582b1e4cc20cbc29d29695b62a208ce149d6d3d346927a146c324aee7d394";

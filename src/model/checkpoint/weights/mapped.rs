@@ -1,4 +1,4 @@
-//! Files mapped into memory, and files that were made there. The only unsafe code of the crate outside the kernels.
+//! Files mapped into memory, and files created in memory. The only unsafe code of the crate outside the kernels.
 #![expect(unsafe_code, reason = "mapping a file is unsafe: another process could change it while it is read")]
 #![expect(clippy::disallowed_methods, reason = "model/checkpoint owns the files of a checkpoint")]
 
@@ -12,7 +12,7 @@ use memmap2::Mmap;
 #[cfg(unix)]
 use memmap2::UncheckedAdvice;
 
-/// A file's bytes, read as they are touched. Clones share them.
+/// A file's bytes, read on access. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct MappedFile {
     path: Arc<PathBuf>,
@@ -26,7 +26,7 @@ enum Bytes {
 }
 
 impl MappedFile {
-    /// Maps `path`; an empty file is an error.
+    /// Maps `path`. An empty file is an error.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let describe = || format!("failed to read `{}`", path.display());
         let file = File::open(path).with_context(describe)?;
@@ -42,25 +42,25 @@ impl MappedFile {
         Ok(Self { path: Arc::new(path.to_owned()), bytes: Bytes::Mapped(Arc::new(map)) })
     }
 
-    /// A file that lies on no disk; `path` names it in errors.
+    /// A file that exists only in memory. `path` names it in errors.
     pub(super) fn in_memory(path: &Path, bytes: Arc<Vec<u8>>) -> Self {
         Self { path: Arc::new(path.to_owned()), bytes: Bytes::InMemory(bytes) }
     }
 
-    /// Gives the memory of the bytes in `range` back; where they are touched again, they are read again.
+    /// Releases the memory of the bytes in `range`. They are read again on the next access.
     pub(super) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Bytes::Mapped(map) = &self.bytes {
             // SAFETY: the mapping is of a file and never written to, so what is read again is what was there.
             let done = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
-            // Only memory is at stake.
+            // A failure only costs memory.
             drop(done);
         }
         #[cfg(not(unix))]
         drop(range);
     }
 
-    /// Where the file lies, or what it is called.
+    /// The path of the file, or its name.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -1,10 +1,10 @@
-//! Checkpoint folders: the files of a model on disk, and its tensors by one name whatever wrote them.
+//! Checkpoint folders: a model's files, and its tensors by canonical name.
 //!
-//! [`Checkpoint`] opens a folder and hands out its files ([`open_checkpoint`] also knows the miniature, whose files
-//! are a part of the program, and [`Hub`] what lies in the hub's cache); [`Weights`] says where each tensor lies, under the
-//! canonical name that a [`canonical`] rule makes of the stored one, and gives every tensor exactly once.
-//! Tensors are read in place (memory-mapped), from safetensors files and from PyTorch archives, whose pickles are
-//! read by an interpreter that can build tensors and refuses everything else by name.
+//! [`Checkpoint`] opens a folder and returns its files. [`open_checkpoint`] also opens the miniature, whose files are
+//! part of the program, and [`Hub`] finds folders in the hub's cache. [`Weights`] locates each tensor, under the
+//! canonical name that a [`canonical`] rule gives to the stored one, and returns every tensor exactly once. Tensors are
+//! read in place (memory-mapped), from safetensors files and from PyTorch archives. The archives' pickles are read by
+//! an interpreter that can build tensors and refuses everything else by name.
 
 mod adapter;
 mod candidate;

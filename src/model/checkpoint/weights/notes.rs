@@ -1,4 +1,4 @@
-//! What trainers write beside the weights of how they trained: not needed to answer, but telling of how to ask.
+//! Notes of trainers on how they trained. They are not needed to answer, but show how a model should be asked.
 
 use std::path::PathBuf;
 
@@ -11,45 +11,46 @@ use crate::domain::text;
 /// ms-swift's arguments.
 pub(in crate::model) const SWIFT_ARGUMENTS: &str = "args.json";
 
-/// The file from which Ollama makes a model; LLaMA-Factory writes one with the template that it trained with.
+/// The file from which Ollama makes a model. LLaMA-Factory writes one with the template that it trained with.
 pub(in crate::model) const MODELFILE: &str = "Modelfile";
 
 /// The model card.
 const MODEL_CARD: &str = "README.md";
 
-/// What a trainer left beside weights or an adapter. What is not there, or not of the kind that it seems, is absent.
+/// The notes of a trainer in the folder of weights or of an adapter. Missing files, and files of another form, are
+/// treated as absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrainerNotes {
-    /// ms-swift's `args.json`, and what it says.
+    /// ms-swift's `args.json` and its contents.
     pub swift: Option<(PathBuf, SwiftArguments)>,
     /// LLaMA-Factory's `Modelfile`, or another one, and its text.
     pub modelfile: Option<(PathBuf, String)>,
     /// `model_type` of `config.json`.
     pub model_type: Option<String>,
-    /// The version of transformers that saved it, of `config.json`, else of the model card.
+    /// The version of transformers that saved it, from `config.json` or else the model card.
     pub transformers_version: Option<String>,
-    /// How the base was quantised while it was trained over, as in `bitsandbytes, 4 bits`.
+    /// How the base was quantised during training, such as `bitsandbytes, 4 bits`.
     pub quantised_base: Option<String>,
 }
 
-/// What `args.json` says of prompts and images.
+/// The settings of `args.json` for prompts and images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SwiftArguments {
     /// ms-swift's name of the template, such as `llava1_5_hf`.
     pub template: String,
-    /// The system text, where it is not the template's own.
+    /// The system text, if it is not the template's own.
     pub system: Option<String>,
-    /// Larger images were made smaller, to so many pixels.
+    /// The number of pixels to which larger images were shrunk.
     pub max_pixels: Option<u64>,
-    /// Which parts were trained how: `lora`, `full`, `lora_llm`.
+    /// Which parts were trained, and how: `lora`, `full`, `lora_llm`.
     pub(super) tuner: Option<String>,
 }
 
 impl TrainerNotes {
-    /// Looks for the files with `read`, which gives a file's path and bytes.
+    /// Finds the files with `read`, which returns a file's path and bytes.
     ///
     /// # Errors
-    /// A file is there and cannot be read.
+    /// A file exists and cannot be read.
     pub(super) fn find(read: impl Fn(&str) -> Result<Option<(PathBuf, Vec<u8>)>>) -> Result<Self> {
         let text_of = |name: &str| -> Result<Option<(PathBuf, String)>> {
             Ok(read(name)?.and_then(|(path, bytes)| Some((path, text::decode(&bytes).ok()?.to_owned()))))
@@ -72,7 +73,7 @@ impl TrainerNotes {
 }
 
 impl SwiftArguments {
-    /// Reads `args.json`; `None` of what names no template.
+    /// Reads `args.json`. `None` if it names no template.
     pub(in crate::model) fn from_json(arguments: &Value) -> Option<Self> {
         let text =
             |key: &str| arguments.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
@@ -80,13 +81,13 @@ impl SwiftArguments {
             template: text("template")?,
             system: text("system"),
             max_pixels: arguments.get("max_pixels").and_then(Value::as_u64),
-            // The name of the argument changed with version 4.
+            // Version 4 renamed the argument.
             tuner: text("tuner_type").or_else(|| text("train_type")),
         })
     }
 }
 
-/// ms-swift's `quant_method` and `quant_bits`.
+/// Reads ms-swift's `quant_method` and `quant_bits`.
 fn quantisation_of_arguments(arguments: &Value) -> Option<String> {
     let method = arguments.get("quant_method")?.as_str()?;
     let method = if method == "bnb" { "bitsandbytes" } else { method };
@@ -96,14 +97,14 @@ fn quantisation_of_arguments(arguments: &Value) -> Option<String> {
     })
 }
 
-/// `- Transformers 4.46.1` of the trainer's card, `- Transformers: 4.46.1` of TRL's.
+/// Reads `- Transformers 4.46.1` of the trainer's card, or `- Transformers: 4.46.1` of TRL's.
 fn version_of_card(card: &str) -> Option<String> {
     let found = card.lines().find_map(|line| line.trim().strip_prefix("- Transformers"))?;
     let version = found.trim_start_matches(':').trim();
     version.starts_with(|c: char| c.is_ascii_digit()).then(|| version.to_owned())
 }
 
-/// PEFT's card lists what bitsandbytes was told, Axolotl's holds its whole configuration.
+/// PEFT's card lists the settings of bitsandbytes, and Axolotl's contains its whole configuration.
 fn quantisation_of_card(card: &str) -> Option<String> {
     let says = |key: &str, values: [&str; 2]| {
         let value =
@@ -120,7 +121,7 @@ fn quantisation_of_card(card: &str) -> Option<String> {
     }
 }
 
-/// How the base called `name` is quantised: by its name, or by its configuration where `name` is a folder here.
+/// Returns how the base called `name` is quantised: by its name, or by its configuration if `name` is a local folder.
 pub(super) fn quantisation_of_base(name: &str, read: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<String> {
     let by_name = quantised::QuantisedName::parse(name).map(|found| found.method.to_owned());
     let config = || serde_json::from_slice(text::without_mark(&read("config.json").ok()??)).ok();
@@ -152,7 +153,7 @@ mod tests {
         };
         assert_eq!(found.swift, Some((SWIFT_ARGUMENTS.into(), expected)));
         assert_eq!(found.quantised_base.as_deref(), Some("bitsandbytes, 4 bits"));
-        // Another program's file of that name, and a damaged one, say nothing.
+        // Another program's file of that name, and a damaged one, are ignored.
         for other in [r#"{"lr": 1}"#, "[1]", "{", r#"{"template": null}"#] {
             assert_eq!(notes(&[(SWIFT_ARGUMENTS, other)]), TrainerNotes::default(), "{other}");
         }

@@ -5,12 +5,12 @@ use anyhow::{Context, bail, ensure};
 use super::stored::Element;
 use crate::pickle::{Call, Global, Id, Pickle, Value};
 
-/// A description of one tensor, before its bytes are found.
+/// A description of one tensor, before its bytes are located.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PickledTensor {
     /// The name in the dictionary.
     pub(super) key: String,
-    /// Which `data/<key>` of the archive holds the elements.
+    /// The `data/<key>` of the archive that holds the elements.
     pub(super) storage: String,
     pub(super) element: Element,
     pub(super) offset: usize,
@@ -18,7 +18,7 @@ pub(super) struct PickledTensor {
     pub(super) strides: Vec<usize>,
 }
 
-/// The names that PyTorch's tensors are made of.
+/// The callables and types of PyTorch's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Torch {
     OrderedDict,
@@ -49,10 +49,10 @@ impl Global for Torch {
     }
 }
 
-/// Reads the pickle of a dictionary from names to tensors (or one that holds such a dictionary as `state_dict`).
+/// Reads the pickle of a dictionary from names to tensors (or of one that contains such a dictionary as `state_dict`).
 ///
 /// # Errors
-/// The pickle names a callable that is not one of the harmless ones, is damaged, or holds something else.
+/// The pickle names a callable that is not allowed, is damaged, or holds something else.
 pub(super) fn read_state_dict(bytes: &[u8]) -> anyhow::Result<Vec<PickledTensor>> {
     let pickle = Pickle::parse(bytes)?;
     let entries = dictionary(&pickle, pickle.root())
@@ -64,7 +64,8 @@ pub(super) fn read_state_dict(bytes: &[u8]) -> anyhow::Result<Vec<PickledTensor>
     nested.unwrap_or(entries).iter().map(|&(key, value)| tensor(&pickle, key, value)).collect()
 }
 
-/// The entries of a dictionary, ordered or not. The state that PyTorch gives an ordered one (`_metadata`) is not needed.
+/// Returns the entries of a dictionary, ordered or not. The state that PyTorch gives an ordered one (`_metadata`) is
+/// not needed.
 fn dictionary<'p>(pickle: &'p Pickle<'_, Torch>, id: Id) -> Option<&'p [(Id, Id)]> {
     match pickle.value(id) {
         Value::Dict(entries) | Value::Call(Call { function: Torch::OrderedDict, items: entries, .. }) => Some(entries),
@@ -75,7 +76,7 @@ fn dictionary<'p>(pickle: &'p Pickle<'_, Torch>, id: Id) -> Option<&'p [(Id, Id)
 fn tensor(pickle: &Pickle<'_, Torch>, key: Id, value: Id) -> anyhow::Result<PickledTensor> {
     let key = pickle.text(key)?.to_owned();
     let mut value = value;
-    // A parameter is a call around its tensor. A call lies behind its arguments, so this ends.
+    // A parameter is a call around its tensor. A call comes after its arguments, so the loop ends.
     while let Value::Call(Call { function: Torch::RebuildParameter, arguments, .. }) = pickle.value(value) {
         value = *pickle.items(*arguments)?.first().context("the pickle has a parameter without a tensor")?;
     }

@@ -1,4 +1,4 @@
-//! Quantised weights: by what they are known, and what to do instead of reading them.
+//! Quantised weights: how they are recognised, and what to do instead of reading them.
 
 use std::path::Path;
 
@@ -7,15 +7,15 @@ use serde_json::Value;
 
 use super::stored::StoredTensor;
 
-/// What to do about a quantised checkpoint.
+/// The advice for a quantised checkpoint.
 const MEND: &str = "give the unquantised checkpoint that it was made from, or serve it and evaluate the server \
                     (--model http://HOST/v1 --served-model NAME)";
 
-/// What to do about GGUF.
+/// The advice for GGUF.
 pub(super) const GGUF: &str = "GGUF is not read; hint: give the checkpoint it was converted from (`config.json` and safetensors), or serve the \
      GGUF file and evaluate the server (--model http://HOST/v1 --served-model NAME)";
 
-/// Leaves of tensors that only quantised weights have, with the method that writes them.
+/// The last parts of tensor names that only quantised weights have, with the method that writes them.
 const LEAVES: &[(&str, &str)] = &[
     ("qweight", "GPTQ or AWQ"),
     ("qzeros", "GPTQ or AWQ"),
@@ -27,7 +27,7 @@ const LEAVES: &[(&str, &str)] = &[
     ("weight_scale_inv", "FP8"),
 ];
 
-/// Ends of the names of quantised checkpoints on the hub, longest first, with their method.
+/// Suffixes of the names of quantised checkpoints on the hub, longest first, with their method.
 const SUFFIXES: &[(&str, &str)] = &[
     ("-unsloth-bnb-4bit", "bitsandbytes, 4 bits"),
     ("-bnb-4bit", "bitsandbytes, 4 bits"),
@@ -47,17 +47,17 @@ const SUFFIXES: &[(&str, &str)] = &[
     ("-gguf", "GGUF"),
 ];
 
-/// A checkpoint whose name says that it is quantised.
+/// A checkpoint whose name shows that it is quantised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct QuantisedName<'a> {
-    /// The name of the checkpoint that it was made from, as far as names tell.
+    /// The name of the checkpoint that it was made from, derived from its own name.
     pub unquantised: &'a str,
     /// How it was quantised.
     pub method: &'static str,
 }
 
 impl<'a> QuantisedName<'a> {
-    /// Reads `org/name` or a path; `None` of a name that says nothing of the kind.
+    /// Parses `org/name` or a path. `None` if the name does not show a method.
     pub fn parse(name: &'a str) -> Option<Self> {
         let name = name.trim_end_matches('/');
         SUFFIXES.iter().find_map(|(suffix, method)| {
@@ -68,7 +68,8 @@ impl<'a> QuantisedName<'a> {
     }
 }
 
-/// How `config.json` says that weights are quantised, as in `bitsandbytes, 4 bits`; `None` where it does not.
+/// Returns how weights are quantised according to `config.json`, such as `bitsandbytes, 4 bits`. `None` if they are
+/// not.
 pub(super) fn method_of(config: &Value) -> Option<String> {
     let nested = ["text_config", "vision_config", "llm_config"].into_iter().filter_map(|key| config.get(key));
     let parts = std::iter::once(config).chain(nested);
@@ -90,7 +91,7 @@ pub(super) fn method_of(config: &Value) -> Option<String> {
     })
 }
 
-/// Refuses the checkpoint that the configuration at `path` describes where it says that weights are quantised.
+/// Refuses the checkpoint if its configuration at `path` says that the weights are quantised.
 pub(super) fn refuse_config(path: &Path, config: &Value) -> anyhow::Result<()> {
     let Some(method) = method_of(config) else { return Ok(()) };
     bail!(
@@ -99,8 +100,8 @@ pub(super) fn refuse_config(path: &Path, config: &Value) -> anyhow::Result<()> {
     )
 }
 
-/// Refuses tensors that are quantised whatever the configuration says: by their names, or since a weight matrix is of
-/// integers or of floats of 8 bits.
+/// Refuses tensors that are quantised, whatever the configuration says: by their names, or because a weight matrix
+/// holds integers or 8-bit floats.
 pub(super) fn refuse_tensors(tensors: &[StoredTensor]) -> anyhow::Result<()> {
     let leaf = |tensor: &StoredTensor| tensor.key.rsplit('.').next().unwrap_or_default().to_owned();
     let by_name = |tensor| Some((tensor, LEAVES.iter().find(|(name, _)| *name == leaf(tensor))?.1.to_owned()));

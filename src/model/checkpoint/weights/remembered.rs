@@ -1,5 +1,5 @@
-//! Hashes of large weights, remembered by the place, size and time of their files: hashing a checkpoint of many
-//! gigabytes would otherwise be most of a warm start.
+//! Hashes of large weights, remembered by the path, size and time of their files. Otherwise, hashing a checkpoint of
+//! many gigabytes would take most of a warm start.
 #![expect(
     clippy::disallowed_methods,
     reason = "model/checkpoint owns the files of a checkpoint, and the clock that tells fresh ones"
@@ -13,40 +13,41 @@ use serde::{Deserialize, Serialize};
 
 use super::Weights;
 
-/// Weights of fewer bytes are hashed at once; the memory is for those that take seconds.
+/// Smaller weights (in bytes) are always hashed. Only hashes that take seconds are remembered.
 const N_BYTES_MIN: usize = 256 << 20;
 
-/// A file that changed so lately could change again within the resolution of its time (as git has it).
+/// The minimum age of a file. A younger file could change again within the resolution of its time (as in git).
 const AGE_MIN: Duration = Duration::from_secs(2);
 
-/// More are dropped, the oldest first.
+/// The maximum number of hashes. The oldest are dropped first.
 const N_KEPT_MAX: usize = 256;
 
-/// A file of known hashes. What cannot be read or written is no error: then weights are hashed.
+/// A file of known hashes. Failures to read or write it are ignored, and weights are hashed.
 #[derive(Clone, Debug)]
 pub struct HashMemory {
     path: PathBuf,
     n_bytes_min: usize,
 }
 
-/// The file's form.
+/// The file's format.
 #[derive(Default, Deserialize, Serialize)]
 struct Known {
-    /// By what is looked at instead of the content, the content's hash and when it was made (seconds since 1970).
+    /// From a key that identifies the files without their content, to the content's hash and the hash's time (seconds
+    /// since 1970).
     hashes: BTreeMap<String, (String, u64)>,
 }
 
 impl HashMemory {
-    /// The memory in the file at `path`, which need not be there.
+    /// The memory in the file at `path`, which need not exist.
     pub fn new(path: PathBuf) -> Self {
         Self { path, n_bytes_min: N_BYTES_MIN }
     }
 
-    /// As [`Weights::hash`], from memory where all files of `weights` are the same as when they were hashed: of equal
-    /// place, size and time of change. A file whose time was set back by hand would be mistaken for the old one.
+    /// Like [`Weights::hash`], but remembered if all files of `weights` have the same path, size and modification time
+    /// as when they were hashed. A changed file whose time was set back by hand is not detected.
     ///
     /// # Errors
-    /// A file cannot be read any more.
+    /// A file can no longer be read.
     pub fn hash(&self, weights: &Weights) -> anyhow::Result<String> {
         let Some(key) = Some(weights).filter(|weights| weights.n_bytes() >= self.n_bytes_min).and_then(look) else {
             return weights.hash();
@@ -56,7 +57,7 @@ impl HashMemory {
             return Ok(hash.clone());
         }
         let hash = weights.hash()?;
-        // Files that changed meanwhile are not those that were looked at.
+        // The files may have changed during hashing.
         if look(weights).as_ref() == Some(&key) {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
             known.hashes.insert(key, (hash.clone(), now));
@@ -64,7 +65,7 @@ impl HashMemory {
                 let oldest = known.hashes.iter().min_by_key(|(_, (_, made))| *made).map(|(key, _)| key.clone());
                 oldest.map(|key| known.hashes.remove(&key));
             }
-            // Two processes may write at once: one entry is then lost, and hashed again.
+            // Two processes may write at once. One entry is then lost, and hashed again.
             let _ = self.write(&known);
         }
         Ok(hash)
@@ -82,14 +83,14 @@ impl HashMemory {
         }
         std::fs::write(&beside, serde_json::to_vec(known)?)?;
         std::fs::rename(&beside, &self.path).inspect_err(|_| {
-            // What could not take its place is of no use.
+            // Removes a temporary file that could not be renamed.
             let _ = std::fs::remove_file(&beside);
         })
     }
 }
 
-/// What is looked at instead of the content: every tensor's name and place in its file, and every file's place, size
-/// and time. `None` where a file lies on no disk, or changed only now.
+/// Returns a key that identifies the files without their content: every tensor's name and position in its file, and
+/// every file's path, size and time. `None` if a file is not on disk, or changed too recently.
 fn look(weights: &Weights) -> Option<String> {
     let mut hasher = blake3::Hasher::new();
     let mut files = BTreeMap::new();
@@ -147,7 +148,7 @@ mod tests {
         let weights = checkpoint(folder.path(), 0.5, Duration::from_secs(60));
         let first = memory.hash(&weights).unwrap();
         assert_eq!(first, weights.hash().unwrap());
-        // Another content under the same size and time shows that it is the memory that answers.
+        // Different content with the same size and time shows that the memory answers.
         let forged = checkpoint(folder.path(), 0.5, Duration::from_secs(60));
         let mut known = memory.read();
         known.hashes.insert(look(&forged).unwrap(), ("blake3:remembered".to_owned(), 0));

@@ -10,12 +10,12 @@ use super::stored::{Element, StoredTensor, contiguous_strides};
 /// Bytes of the little-endian length before the JSON header.
 const N_LENGTH_BYTES: usize = 8;
 
-/// All tensors of the file at `path`, by rising name.
+/// Returns all tensors of the file at `path`, sorted by name.
 pub(super) fn read_tensors(path: &Path) -> anyhow::Result<Vec<StoredTensor>> {
     tensors_of(&MappedFile::open(path)?)
 }
 
-/// All tensors of an opened file, by rising name.
+/// Returns all tensors of an opened file, sorted by name.
 pub(super) fn tensors_of(file: &MappedFile) -> anyhow::Result<Vec<StoredTensor>> {
     let path = file.path();
     let (n_header_bytes, metadata) = SafeTensors::read_metadata(file.bytes())

@@ -12,10 +12,10 @@ use super::canonical::Canonical;
 use super::checkpoint::Checkpoint;
 use super::stored::{Element, StoredTensor};
 
-/// How many names an error lists before it only counts.
+/// The maximum number of names that an error lists.
 const N_NAMES_SHOWN: usize = 5;
 
-/// Where each tensor lies, by canonical name. Every tensor has to be taken, and none twice.
+/// The location of each tensor, by canonical name. Every tensor must be taken exactly once.
 #[derive(Debug, Default)]
 pub struct Weights {
     entries: BTreeMap<String, Entry>,
@@ -25,13 +25,13 @@ pub struct Weights {
 struct Entry {
     stored: StoredTensor,
     is_taken: bool,
-    /// What was taken, so that the models of several adapters share it.
+    /// The taken tensor, kept so that the models of several adapters share it.
     loaded: Option<Tensor>,
-    /// The same of what a layer made of it.
+    /// What a layer built from the tensor, kept for the same reason.
     made: Option<Made>,
 }
 
-/// What a layer made of a tensor: it knows the type.
+/// What a layer built from a tensor. The layer knows the type.
 type Made = Arc<dyn Any + Send + Sync>;
 
 impl Entry {
@@ -52,7 +52,7 @@ impl Entry {
 }
 
 impl Weights {
-    /// Lists the tensors of `checkpoint` under the names that `canonicalise` gives them. Nothing is read yet.
+    /// Lists the tensors of `checkpoint` under the names that `canonicalise` gives them. No tensor is read yet.
     ///
     /// # Errors
     /// A weight file is damaged, or two stored names have one canonical name.
@@ -62,7 +62,7 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Adds the tensors of another checkpoint, such as a tower that lies elsewhere.
+    /// Adds the tensors of another checkpoint, such as a separate tower.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -115,7 +115,7 @@ impl Weights {
         Ok(())
     }
 
-    /// Gives the tensor `name` as `dtype` (f32, f16 or bf16) on `device`.
+    /// Takes the tensor `name` as `dtype` (f32, f16 or bf16) on `device`.
     ///
     /// # Errors
     /// It is missing, was taken before, has another shape than `shape`, or does not hold floating-point numbers.
@@ -130,10 +130,10 @@ impl Weights {
         }
     }
 
-    /// As [`take`](Self::take), but `None` where the checkpoint has no such tensor.
+    /// Like [`take`](Self::take), but returns `None` if the checkpoint has no such tensor.
     ///
     /// # Errors
-    /// As [`take`](Self::take), but for the missing tensor.
+    /// As [`take`](Self::take), except for a missing tensor.
     pub fn take_optional(
         &mut self,
         name: &str,
@@ -154,11 +154,11 @@ impl Weights {
         Ok(Some(tensor))
     }
 
-    /// Takes the tensor `name` as what `make` makes of it, of the tensor on the CPU in its stored type where `dtype` is
-    /// f32 and it is stored in f16 or bf16, else in `dtype`. The tensor itself is not kept.
+    /// Takes the result of `make` for the tensor `name`. `make` gets the tensor on the CPU, in its stored type if that
+    /// is f16 or bf16 and `dtype` is f32, and in `dtype` otherwise. The tensor itself is not kept.
     ///
     /// # Errors
-    /// As [`take`](Self::take), or it cannot be made.
+    /// As [`take`](Self::take), or `make` fails.
     pub fn take_made<T: Any + Send + Sync>(
         &mut self,
         name: &str,
@@ -167,7 +167,7 @@ impl Weights {
         make: impl FnOnce(&Tensor) -> candle_core::Result<T>,
     ) -> anyhow::Result<Arc<T>> {
         let Some(entry) = self.entries.get_mut(name) else {
-            // It tells what is missing.
+            // The error names what is missing.
             self.take(name, shape, dtype, &Device::Cpu)?;
             bail!("the checkpoint lacks the tensor `{name}`")
         };
@@ -189,7 +189,7 @@ impl Weights {
         Ok(made)
     }
 
-    /// Counts the tensor as taken without reading it: an adapter's stands in its place.
+    /// Counts the tensor as taken without reading it, because an adapter replaces it.
     ///
     /// # Errors
     /// It was taken before, or has another shape than `shape`.
@@ -200,13 +200,13 @@ impl Weights {
         }
     }
 
-    /// Counts all tensors as taken whose names begin with `prefix`: what they would be is there already.
+    /// Counts all tensors whose names begin with `prefix` as taken, because their part of the model exists already.
     pub fn pass_over_all(&mut self, prefix: &str) {
         let below = self.entries.iter_mut().filter(|(name, _)| name.starts_with(prefix));
         below.for_each(|(_, entry)| entry.is_taken = true);
     }
 
-    /// Whether the checkpoint has the tensor, taken or not.
+    /// Returns whether the checkpoint has the tensor, taken or not.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }
@@ -236,13 +236,13 @@ impl Weights {
         self.entries.values().map(|entry| entry.stored.n_bytes()).sum()
     }
 
-    /// The bytes of the tensors of which `is_counted` says so by canonical name, as stored.
+    /// The stored bytes of the tensors whose canonical names `is_counted` accepts.
     pub fn n_bytes_where(&self, is_counted: impl Fn(&str) -> bool) -> usize {
         self.entries.iter().filter(|(name, _)| is_counted(name)).map(|(_, entry)| entry.stored.n_bytes()).sum()
     }
 
-    /// The bytes of all tensors as stored, but for one byte for each number of those of which `is_rounded` says so by
-    /// canonical name and shape.
+    /// The bytes of all tensors. Those that `is_rounded` accepts by canonical name and shape have one byte per element;
+    /// the others are counted as stored.
     pub fn n_bytes_rounded(&self, is_rounded: impl Fn(&str, &[usize]) -> bool) -> usize {
         let of = |(name, entry): (&String, &Entry)| match is_rounded(name, &entry.stored.shape) {
             true => entry.stored.n_elements(),
@@ -256,8 +256,8 @@ impl Weights {
         self.entries.values().map(|entry| entry.stored.n_elements()).sum()
     }
 
-    /// Asserts that nothing is left over. After that all tensors can be taken again, by a model that shares them with
-    /// the first: in the same type and on the same device.
+    /// Asserts that every tensor was taken. After that, all tensors can be taken again by a model that shares them with
+    /// the first, in the same type and on the same device.
     ///
     /// # Errors
     /// Tensors were never taken: their number and the first few, by canonical name, stored name and file.
@@ -283,16 +283,17 @@ impl Weights {
         )
     }
 
-    /// The content of one tensor: blake3 over element type, shape and bytes. `None` where there is no such tensor.
+    /// Returns the hash of one tensor's content: blake3 over element type, shape and bytes. `None` if there is no such
+    /// tensor.
     ///
     /// # Errors
-    /// The file cannot be read any more.
+    /// The file can no longer be read.
     pub fn tensor_hash(&self, name: &str) -> anyhow::Result<Option<String>> {
         self.entries.get(name).map(|entry| Ok(hash_stored(&entry.stored)?.to_hex().to_string())).transpose()
     }
 
-    /// The numbers of one tensor whatever their type: blake3 over shape and values as f32. `None` where there is no
-    /// such tensor. A tower saved in half precision equals its encoder by this only if nothing was lost.
+    /// Returns the hash of one tensor's values, whatever their type: blake3 over shape and values as f32. `None` if
+    /// there is no such tensor. A tower saved in half precision has its encoder's hash only if nothing was lost.
     ///
     /// # Errors
     /// The tensor does not hold floating-point numbers.
@@ -307,7 +308,7 @@ impl Weights {
         self.entries.get(name).map(hash).transpose()
     }
 
-    /// The numbers of one tensor as f32, row-major; empty where there is no such tensor.
+    /// Returns the values of one tensor as f32, row-major. Empty if there is no such tensor.
     ///
     /// # Errors
     /// The tensor does not hold floating-point numbers.
@@ -315,11 +316,11 @@ impl Weights {
         self.entries.get(name).map_or(Ok(Vec::new()), |entry| entry.stored.to_f32())
     }
 
-    /// The identity of the weights, `blake3:…`: over all tensors by sorted canonical name, with element type, shape
-    /// and bytes. It does not depend on file names, shards or layout.
+    /// The identity of the weights, `blake3:…`: over all tensors by sorted canonical name, with element type, shape and
+    /// bytes. It does not depend on file names, shards or layout.
     ///
     /// # Errors
-    /// A file cannot be read any more.
+    /// A file can no longer be read.
     pub fn hash(&self) -> anyhow::Result<String> {
         let hashes = self
             .entries
@@ -335,12 +336,12 @@ impl Weights {
         Ok(format!("blake3:{}", hasher.finalize().to_hex()))
     }
 
-    /// Where each tensor lies, by canonical name.
+    /// Returns the location of each tensor, by canonical name.
     pub(super) fn stored(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
         self.entries.iter().map(|(name, entry)| (name.as_str(), &entry.stored))
     }
 
-    /// A hint for a missing tensor: what the checkpoint has under the same leaf.
+    /// Returns a hint for a missing tensor: a tensor of the checkpoint with the same leaf.
     fn similar(&self, name: &str) -> String {
         let leaf: String = name.rsplit('.').take(2).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join(".");
         let found = self.entries.iter().find(|(other, entry)| !entry.is_taken && other.ends_with(&leaf));

@@ -1,4 +1,4 @@
-//! One tensor as it lies in a file.
+//! One tensor as stored in a file.
 
 use std::ops::Range;
 
@@ -9,17 +9,17 @@ use rayon::prelude::*;
 
 use super::mapped::MappedFile;
 
-/// Elements converted by one task; large enough that splitting costs nothing, small enough to use all cores.
+/// Elements converted by one task: enough that splitting costs nothing, and few enough to use all cores.
 const ELEMENTS_PER_TASK: usize = 1 << 18;
 
-/// What an element is. Only the first four can be taken as weights.
+/// The type of an element. Only the first four can be taken as weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Element {
     F32,
     F16,
     BF16,
     F64,
-    /// Integers, booleans, packed or 8-bit floats: carried along, so that buffers may lie beside weights.
+    /// Integers, booleans, packed or 8-bit floats. They are listed, so that files may contain such buffers.
     Other {
         name: &'static str,
         n_bits: usize,
@@ -46,7 +46,7 @@ impl Element {
         }
     }
 
-    /// Bytes of `n_elements`; `None` on overflow or where they do not fill whole bytes.
+    /// Returns the bytes of `n_elements`. `None` on overflow, or if they do not fill whole bytes.
     pub(super) fn n_bytes(self, n_elements: usize) -> Option<usize> {
         let n_bits = n_elements.checked_mul(self.n_bits())?;
         n_bits.is_multiple_of(8).then_some(n_bits / 8)
@@ -68,7 +68,7 @@ pub(super) struct StoredTensor {
 }
 
 impl StoredTensor {
-    /// Checks that the view lies inside its storage and its storage inside the file.
+    /// Checks that the view is inside its storage and its storage inside the file.
     pub(super) fn checked(self) -> anyhow::Result<Self> {
         let inside = || -> Option<bool> {
             let n_elements = self.shape.iter().try_fold(1usize, |n, &side| n.checked_mul(side))?;
@@ -82,7 +82,7 @@ impl StoredTensor {
             let n_bytes = self.element.n_bytes(end)?;
             Some(n_bytes <= self.bytes.len() && self.bytes.end <= self.file.bytes().len())
         };
-        // Sides and offsets come from the file: an element count that no memory could hold is caught here.
+        // Sizes and offsets come from the file. Element counts that no memory could hold are caught here.
         anyhow::ensure!(
             self.shape.len() == self.strides.len() && inside() == Some(true),
             "`{}` in `{}` reaches beyond its data; hint: the file is damaged, copy or download it again",
@@ -101,7 +101,7 @@ impl StoredTensor {
         self.element.n_bytes(self.n_elements()).unwrap_or(0)
     }
 
-    /// The same tensor with its two axes exchanged; `None` where it has not two.
+    /// Exchanges the tensor's two axes. `None` if it does not have two.
     pub(super) fn transposed(mut self) -> Option<Self> {
         (self.shape.len() == 2).then(|| {
             self.shape.reverse();
@@ -110,7 +110,7 @@ impl StoredTensor {
         })
     }
 
-    /// Part `index` of `n_parts` equal parts along the first axis; `None` where it does not divide.
+    /// Returns part `index` of `n_parts` equal parts along the first axis. `None` if it cannot be divided.
     pub(super) fn rows(mut self, index: usize, n_parts: usize) -> Option<Self> {
         let n_rows = *self.shape.first()?;
         (n_parts > 0 && n_rows.is_multiple_of(n_parts) && index < n_parts).then(|| {
@@ -128,7 +128,7 @@ impl StoredTensor {
         &self.file.bytes()[self.bytes.clone()]
     }
 
-    /// The elements in row-major order, as little-endian bytes. Borrowed where they lie so already.
+    /// Returns the elements in row-major order, as little-endian bytes. Borrowed if they are stored in this form.
     pub(super) fn row_major(&self) -> anyhow::Result<std::borrow::Cow<'_, [u8]>> {
         let n_bytes = self.n_bytes();
         if self.is_contiguous() {
@@ -169,17 +169,17 @@ impl StoredTensor {
             DType::BF16 => Tensor::from_vec(self.convert(&bytes, bf16::from_f32)?, shape, device)?,
             other => anyhow::bail!("weights are taken as f32, f16 or bf16, not {other:?}"),
         };
-        // The tensor takes its place: a checkpoint does not lie in memory twice.
+        // Releases the file's memory, so that a checkpoint is not in memory twice.
         self.release();
         Ok(tensor)
     }
 
-    /// Gives the memory of its bytes back, where they can be read again.
+    /// Releases the memory of its bytes, if they can be read again.
     pub(super) fn release(&self) {
         self.file.release(self.bytes.clone());
     }
 
-    /// Whether the first numbers differ from those of `other`, by more than the narrower of two types rounds.
+    /// Returns whether the first values differ from those of `other` by more than the rounding of the narrower type.
     pub(super) fn first_numbers_differ(&self, other: &Self) -> bool {
         const N_COMPARED: usize = 64;
         let first = |tensor: &Self| {
@@ -187,7 +187,7 @@ impl StoredTensor {
             let is_flat = tensor.is_contiguous();
             is_flat.then(|| Self { shape: vec![n], strides: vec![1], ..tensor.clone() }.to_f32().ok()).flatten()
         };
-        // Where two forms cannot be compared, nothing is known of a difference.
+        // Tensors that cannot be compared count as equal.
         let (Some(own), Some(others)) = (first(self), first(other)) else { return false };
         let rounding = |element: Element| match element {
             Element::BF16 => 1.0 / 128.0,
@@ -198,12 +198,12 @@ impl StoredTensor {
             true => 0.0,
             false => f32::max(rounding(self.element), rounding(other.element)),
         };
-        // Below f16's smallest normal numbers its rounding is absolute.
+        // Below f16's smallest normal number, its rounding is absolute.
         let absolute = if tolerance > 0.0 { 1e-7 } else { 0.0 };
         own.iter().zip(&others).any(|(a, b)| (a - b).abs() > a.abs().max(b.abs()) * tolerance + absolute)
     }
 
-    /// The values as f32, row-major.
+    /// Returns the values as f32, row-major.
     pub(super) fn to_f32(&self) -> anyhow::Result<Vec<f32>> {
         self.convert(&self.row_major()?, |value| value)
     }
@@ -224,7 +224,7 @@ impl StoredTensor {
     }
 }
 
-/// Row-major strides of `shape`.
+/// Returns the row-major strides of `shape`.
 pub(super) fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1usize; shape.len()];
     for axis in (1..shape.len()).rev() {

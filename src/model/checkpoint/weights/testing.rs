@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::domain::RgbImage;
 
-/// The folder of shared fixtures; `None`, with a note, where `EMT_SHARED` is not set.
+/// The folder of shared fixtures. `None`, with a note, if `EMT_SHARED` is not set.
 pub(crate) fn shared() -> Option<PathBuf> {
     let folder = std::env::var("EMT_SHARED").ok().map(PathBuf::from);
     if folder.is_none() {
@@ -66,7 +66,7 @@ pub(crate) fn copy_of(folder: &Path) -> tempfile::TempDir {
     copy
 }
 
-/// Gives the tensors of `folder`'s model.safetensors other names; those without one are left out.
+/// Renames the tensors of `folder`'s `model.safetensors`. Tensors without a new name are left out.
 pub(crate) fn rename_tensors(folder: &Path, new_name: impl Fn(&str) -> Option<String>) {
     let path = folder.join("model.safetensors");
     let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();

@@ -29,7 +29,7 @@ fn take_all(mut weights: Weights) -> BTreeMap<String, Vec<f32>> {
     all
 }
 
-/// A folder with a configuration and nothing else yet.
+/// A folder that has only a configuration.
 fn folder_with_config(config: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("config.json"), config);
@@ -339,7 +339,7 @@ fn a_folder_of_both_layouts_takes_configuration_and_weights_of_one() {
     assert!(!Checkpoint::open(folder.path()).unwrap().is_open_clip());
 }
 
-/// Reads all there is to read of a file, without caring what it says.
+/// Reads everything in a file, whatever it contains.
 fn read_everything(file: &str, bytes: &[u8]) {
     let folder = folder_with_config("{}");
     write(&folder.path().join(file), bytes);

@@ -12,13 +12,13 @@ use super::mapped::MappedFile;
 use super::pickle::{PickledTensor, read_state_dict};
 use super::stored::StoredTensor;
 
-/// The most that the pickle of a checkpoint may unpack to. Real ones have some hundred bytes a tensor.
+/// The maximum unpacked size of a checkpoint's pickle. Real ones have some hundred bytes per tensor.
 const N_PICKLE_BYTES_MAX: u64 = 256 << 20;
 
-/// All tensors of the archive at `path`, by rising name.
+/// Returns all tensors of the archive at `path`, sorted by name.
 ///
 /// # Errors
-/// It is no such archive, is damaged, or its pickle would execute something.
+/// The file is not such an archive, is damaged, or its pickle would execute something.
 pub(super) fn read_tensors(path: &Path) -> anyhow::Result<Vec<StoredTensor>> {
     let file = MappedFile::open(path)?;
     let mut tensors = read_archive(&file).with_context(|| format!("failed to read `{}`", path.display()))?;
@@ -41,7 +41,7 @@ fn read_archive(file: &MappedFile) -> anyhow::Result<Vec<StoredTensor>> {
 
 struct Contents {
     pickle: Vec<u8>,
-    /// Where the bytes of each storage lie in the file.
+    /// The position of each storage's bytes in the file.
     storages: BTreeMap<String, Range<usize>>,
 }
 

@@ -1,4 +1,4 @@
-//! Writing weights: safetensors files and PyTorch archives, as bytes. Whoever asked puts them into place.
+//! Weights as bytes of safetensors files and PyTorch archives. The caller writes the files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Write};
@@ -10,31 +10,31 @@ use safetensors::tensor::{Dtype, TensorView};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-/// A tensor under the name that its file has for it.
+/// A tensor under its name in the file.
 pub type NamedTensor = (String, Tensor);
 
-/// A safetensors file of `tensors`, in f32.
+/// Returns a safetensors file of `tensors`, in f32.
 pub fn safetensors_bytes(tensors: &[NamedTensor]) -> Result<Vec<u8>> {
     let bytes = tensors.iter().map(|(_, tensor)| le_bytes(tensor)).collect::<Result<Vec<_>>>()?;
     let mut views = Vec::with_capacity(tensors.len());
     for ((name, tensor), bytes) in tensors.iter().zip(&bytes) {
         views.push((name.as_str(), TensorView::new(Dtype::F32, tensor.dims().to_vec(), bytes)?));
     }
-    // Python's readers ask which framework wrote the file.
+    // Python's readers need the framework that wrote the file.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(views, Some(metadata)).context("failed to write tensors as safetensors")
 }
 
-/// The tensors of the file at `path` by name, as `dtype` on `device`.
+/// Reads the tensors of the file at `path` by name, as `dtype` on `device`.
 pub fn read_tensors(path: &Path, dtype: DType, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let stored = super::checkpoint::read_tensors_of_file(path)?;
     stored.into_iter().map(|stored| Ok((stored.key.clone(), stored.to_tensor(dtype, device)?))).collect()
 }
 
-/// What `torch.save` writes for a dictionary of `tensors`, in f32; `name` is the folder inside the archive.
+/// Returns what `torch.save` writes for a dictionary of `tensors`, in f32. `name` is the folder inside the archive.
 pub fn torch_archive_bytes(name: &str, tensors: &[NamedTensor]) -> Result<Vec<u8>> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
-    // Readers map the storages, which therefore are not compressed.
+    // Readers map the storages, so they are not compressed.
     let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     let mut add = |path: &str, bytes: &[u8]| -> Result<()> {
         archive.start_file(format!("{name}/{path}"), options)?;
@@ -54,7 +54,8 @@ fn le_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     Ok(values.into_iter().flat_map(f32::to_le_bytes).collect())
 }
 
-/// The pickle (protocol 2) of `{name: torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())}`.
+/// The pickle (protocol 2) of `{name: torch._utils._rebuild_tensor_v2(storage, 0, shape, strides, False,
+/// OrderedDict())}`.
 fn pickled(tensors: &[NamedTensor]) -> Result<Vec<u8>> {
     let mut pickle = b"\x80\x02}(".to_vec();
     for (index, (name, tensor)) in tensors.iter().enumerate() {

@@ -1,9 +1,9 @@
-//! Label scoring: which of the labels would the model most probably say, and say no more?
+//! Label scoring: which of the labels is the model's most probable complete answer?
 //!
-//! The score of a label is the sum of the log-probabilities of its tokens and of the terminator after them: without
-//! it "cat" would be at least as probable as "caterpillar". All labels share the prompt's cache and, as a [`LabelTrie`],
-//! what they have in common: one pass reads all nodes, each of which sees the prompt and its own ancestors (tree
-//! attention, as in SpecInfer, Miao et al. 2024).
+//! The score of a label is the sum of the log-probabilities of its tokens and of the terminator after them. Without the
+//! terminator, "cat" would be at least as probable as "caterpillar". All labels share the prompt's cache and, as a
+//! [`LabelTrie`], their common tokens. Each node attends to the prompt and its own ancestors (tree attention, as in
+//! SpecInfer, Miao et al. 2024), so one pass reads many nodes.
 
 mod trie;
 
@@ -18,33 +18,34 @@ use crate::model::language::{LanguageModel, Pass, TokenInput};
 use crate::model::layers::tree_mask;
 pub use trie::LabelTrie;
 
-/// A row of which a label's log-probability is no number: an overflow, or broken weights.
+/// A row with a label whose log-probability is not finite, because of an overflow or broken weights.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the model's log-probability of label {label} is not finite; hint: weights out of range for this --dtype, try \
      --dtype f32"
 )]
 pub struct ScoreNotFinite {
-    /// The first such label, from 0.
+    /// The first such label, counted from 0.
     pub label: usize,
 }
 
-/// The version of label scoring, a part of a run's identity: it rises when the same logits may choose another label.
+/// The version of label scoring, which is part of a run's identity. It is raised when the same logits may choose
+/// another label.
 const VERSION: u32 = 1;
 
-/// The version that decides what a model answers in `modes`; 1 where no labels are scored.
+/// Returns the version of the code that decides a model's answers in `modes`; 1 if no labels are scored.
 pub fn version_in(modes: &[Mode]) -> u32 {
     if modes.contains(&Mode::Score) { VERSION } else { 1 }
 }
 
-/// At most so many logits are held at once, unless one node's are more.
+/// The maximum number of logits held at once, unless a single node has more.
 const N_LOGITS_MAX: usize = 1 << 24;
 
-/// A pass reads at least so many nodes, and at most as many as the prompt has tokens.
+/// A pass reads at most as many nodes as the prompt has tokens, or this many if that is more.
 const N_NODES_PER_PASS_MIN: usize = 64;
 
-/// By row of `prefix`, the log-probability of every label of `trie`. The prefix must have room for
-/// [`LabelTrie::n_nodes`] positions, and is afterwards as it was before.
+/// Returns the log-probability of every label of `trie`, by row of `prefix`. The prefix must have room for
+/// [`LabelTrie::n_nodes`] positions, and is restored afterwards.
 pub fn score(
     model: &dyn LanguageModel,
     prefix: &mut Prefix,
@@ -71,7 +72,7 @@ pub fn score(
     Ok(edges.into_iter().map(of_row).collect())
 }
 
-/// Hidden states `(batch, nodes, hidden)` of the inner nodes `new`; all before them are in the caches.
+/// Returns hidden states `(batch, nodes, hidden)` of the inner nodes `new`. All earlier nodes are in the caches.
 fn read(model: &dyn LanguageModel, prefix: &mut Prefix, trie: &LabelTrie, new: Range<usize>) -> Result<Tensor> {
     let (batch, n_new) = (prefix.lengths.len(), new.len());
     let embeddings = model.embed(&trie.tokens()[new.clone()])?.unsqueeze(0)?;
@@ -87,8 +88,8 @@ fn read(model: &dyn LanguageModel, prefix: &mut Prefix, trie: &LabelTrie, new: R
     Ok(model.forward(Pass::new(&input).masked(&mask).after(&mut prefix.state))?)
 }
 
-/// Writes the log-probability of every edge from the sources whose hidden states `(batch, sources, hidden)` are given;
-/// the first of them is `first`. `edges` are by row and edge.
+/// Writes the log-probability of every edge from the sources with hidden states `(batch, sources, hidden)`, the first
+/// of which is `first`. `edges` are by row and edge.
 fn fill(
     model: &dyn LanguageModel,
     hidden: &Tensor,
@@ -115,20 +116,20 @@ fn fill(
             edges[index / wanted.len()][numbers.start + index % wanted.len()] = logit - normalisers[row];
         }
         start += n;
-        // The first source tells how large a vocabulary is.
+        // The first source gives the size of the vocabulary.
         n_at_once = (N_LOGITS_MAX / (batch * vocabulary).max(1)).max(1);
     }
     Ok(())
 }
 
-/// Labels by score, the highest first; of equal scores the first label comes first, as argmax has it.
+/// Returns labels by score, the highest first. Equal scores keep the order of labels, as in argmax.
 pub fn ranking(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     order
 }
 
-/// Each label's share of the softmax over the label set.
+/// Returns each label's share of the softmax over the label set.
 pub fn shares(scores: &[f32]) -> Vec<f32> {
     let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weights: Vec<f64> = scores.iter().map(|&score| f64::from(score - highest).exp()).collect();

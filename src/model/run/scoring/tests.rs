@@ -1,4 +1,4 @@
-//! Scores against transformers, against passes without a tree, and what they cost.
+//! Label scores compared with transformers and with passes without a tree, and their cost.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ fn scores_are_those_of_transformers_one_label_at_a_time() {
     }
 }
 
-/// The sum of log-probabilities of `answer` after `prompt`, in one pass without a cache.
+/// Returns the sum of log-probabilities of `answer` after `prompt`, in one pass without a cache.
 fn teacher_forced(model: &Model, prompt: &RenderedPrompt, image: &ImageEmbedding, answer: &[u32]) -> f32 {
     let language = model.mllm.decoder();
     let before = model.place(prompt, std::slice::from_ref(image)).unwrap();
@@ -134,7 +134,7 @@ fn a_tree_over_a_padded_batch_scores_as_one_pass_a_label_and_leaves_generation_a
     }
 }
 
-/// A language model of which only the last token counts: `table` has the logits after each token.
+/// A language model that depends only on the last token: `table` holds the logits after each token.
 struct Bigram {
     table: Tensor, // (vocabulary, vocabulary)
 }
@@ -165,7 +165,7 @@ const ERPILLAR: u32 = 2;
 const DOG: u32 = 3;
 const END: u32 = 4;
 
-/// After the prompt "cat" is most probable, and after "cat" it is `probability` that "erpillar" follows.
+/// After the prompt, "cat" is most probable. After "cat", "erpillar" follows with `probability`.
 fn caterpillars(probability: f32) -> Bigram {
     let rare = 1e-6f32.ln();
     let mut table = vec![vec![rare; 5]; 5];
@@ -238,7 +238,7 @@ fn a_hundred_labels_cost_at_most_three_generations() {
     let features = embedded_images(&model, &images, N_IMAGES);
     let prompts = [&prompt; N_IMAGES];
     let read = || model.read_about(None, &prompts, &features, trie.n_nodes().max(32)).unwrap();
-    // The least of several times: what else the machine does only ever adds to one.
+    // The minimum of several times: other load on the machine only increases a time.
     let least = |work: &dyn Fn()| -> Duration {
         let time = |_| {
             let start = Instant::now();

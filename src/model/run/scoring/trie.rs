@@ -1,19 +1,19 @@
-//! Labels as a tree of tokens: what labels have in common is read once.
+//! Labels as a tree of tokens. Common prefixes are read once.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The token sequences of labels, each with its terminator, as a trie.
 ///
-/// Its *edges* are the tokens. Its *inner nodes* are those after which something still comes: only they must pass the
-/// model, since of a last token nothing but its own probability counts. The root is the end of the prompt.
+/// Its *edges* are the tokens. Its *inner nodes* are the nodes that another token follows. Only inner nodes pass
+/// through the model: of a last token, only its own probability counts. The root is the end of the prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelTrie {
     /// By inner node, the token that leads to it.
     tokens: Vec<u32>,
-    /// By inner node, the one before it; `None` is the root. Parents come before their children.
+    /// By inner node, its parent; `None` is the root. Parents come before their children.
     parents: Vec<Option<usize>>,
-    /// By inner node, tokens between the root and it.
+    /// By inner node, the number of tokens between the root and it.
     depths: Vec<usize>,
     /// In the order of their sources.
     edges: Vec<Edge>,
@@ -24,16 +24,16 @@ pub struct LabelTrie {
 /// A token that may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Edge {
-    /// After what: 0 is the root, and `i + 1` the inner node `i`.
+    /// The node before it: 0 is the root, and `i + 1` is inner node `i`.
     pub source: usize,
     /// The token.
     pub token: u32,
 }
 
 impl LabelTrie {
-    /// The trie of `sequences`, by label the tokens that would come after the prompt; none of them may be empty.
+    /// Builds the trie of `sequences`: by label, the tokens that follow the prompt. None may be empty.
     pub fn new(sequences: &[Vec<u32>]) -> Self {
-        // By node, the root first: its parent and what comes after it.
+        // By node, the root first: its parent and its children.
         let mut parents = vec![0];
         let mut children: Vec<BTreeMap<u32, usize>> = vec![BTreeMap::new()];
         for sequence in sequences {
@@ -80,17 +80,17 @@ impl LabelTrie {
         trie
     }
 
-    /// Labels.
+    /// The number of labels.
     pub fn n_labels(&self) -> usize {
         self.paths.len()
     }
 
-    /// Inner nodes: tokens that a pass over the trie reads, after the prompt.
+    /// The number of inner nodes, which is the number of tokens that a pass over the trie reads after the prompt.
     pub fn n_nodes(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Positions after the prompt that the deepest inner node needs.
+    /// The number of positions after the prompt that the deepest inner node needs.
     pub fn depth(&self) -> usize {
         self.depths.iter().max().map_or(0, |depth| depth + 1)
     }
@@ -112,14 +112,14 @@ impl LabelTrie {
         &self.depths
     }
 
-    /// The edges from `sources`, numbered as everywhere.
+    /// Returns the edges from `sources` and their indices. Sources are numbered as in [`Edge::source`].
     pub(super) fn edges_from(&self, sources: Range<usize>) -> (Range<usize>, &[Edge]) {
         let first = self.edges.partition_point(|edge| edge.source < sources.start);
         let end = self.edges.partition_point(|edge| edge.source < sources.end);
         (first..end, &self.edges[first..end])
     }
 
-    /// By label, the sum over its edges of `values`, which are by edge.
+    /// Returns, by label, the sum of `values` over its edges. `values` are by edge.
     pub(super) fn sums(&self, values: &[f32]) -> Vec<f32> {
         let sum = |path: &Vec<usize>| path.iter().map(|&edge| f64::from(values[edge])).sum::<f64>() as f32;
         self.paths.iter().map(sum).collect()
@@ -162,7 +162,7 @@ mod tests {
             for (sequence, path) in sequences.iter().zip(&trie.paths) {
                 let spelt: Vec<u32> = path.iter().map(|&edge| trie.edges[edge].token).collect();
                 prop_assert_eq!(&spelt, sequence);
-                // The source of each edge is the node to which the edge before it leads.
+                // The source of each edge is the node to which the previous edge leads.
                 for (depth, pair) in path.windows(2).enumerate() {
                     let node = trie.edges[pair[1]].source - 1;
                     prop_assert_eq!(trie.tokens[node], trie.edges[pair[0]].token);

@@ -1,7 +1,8 @@
-//! Models behind a server with OpenAI's chat interface: how they are asked, and what their replies amount to.
+//! Models behind a server with OpenAI's chat interface: requests to them, and how their replies are interpreted.
 //!
-//! Servers differ in what they take and in what they silently ignore, so a [`Server`] is probed (`probe.rs`) before a run:
-//! what it does with a fixed prompt is recorded, and label scoring (`scoring.rs`) is used only where its effect was seen.
+//! Servers differ in what they accept and in what they silently ignore. Each [`Server`] is therefore probed before a
+//! run (`probe.rs`): its reply to a fixed prompt is recorded, and label scoring (`scoring.rs`) uses a method only after
+//! its effect was observed.
 
 mod probe;
 mod scoring;
@@ -19,29 +20,29 @@ use crate::domain::{Answer, Conversation, Item, ServedSpec, Stop, Turn, with_tho
 pub use probe::Probe;
 pub use scoring::{Constraint, LabelScoring, LabelTokens, label_tokens, scores};
 
-/// The seed that every request carries; at temperature 0 it decides nothing that it should not.
+/// The seed of every request. At temperature 0 it should have no effect.
 const SEED: u64 = 0;
 
-/// A model that a person named.
+/// A model that the user named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServedName {
-    /// What its run is called, where it was given a name.
+    /// The name of its run, if the user gave one.
     pub name: Option<String>,
     /// The model's name in requests.
     pub model: String,
 }
 
-/// What a person asked of a server.
+/// The user's request for a server.
 #[derive(Clone, Debug)]
 pub struct ServerRequest {
-    /// Its address, and how hard it may be asked.
+    /// The server's address and its request limits.
     pub chat: ChatConfig,
-    /// The models; none: the only one that the server lists.
+    /// The models. If empty, the only model that the server lists.
     pub models: Vec<ServedName>,
-    /// Whether log-probabilities are asked for with each answer.
+    /// Whether to request log-probabilities with each answer.
     pub asks_logprobs: bool,
-    /// Whether the tokenizer puts its special tokens around the rendered chat; `None`: where vLLM would leave the
-    /// beginning-of-sequence token out.
+    /// Whether the tokenizer puts its special tokens around the rendered chat. If `None`, it does so where vLLM would
+    /// leave out the beginning-of-sequence token.
     pub adds_special_tokens: Option<bool>,
     /// Whether labels will be scored.
     pub scores_labels: bool,
@@ -51,25 +52,25 @@ pub struct ServerRequest {
 pub struct Server {
     client: ChatClient,
     asks_logprobs: bool,
-    /// Fields of every request that a person asked for.
+    /// The fields that the user adds to every request.
     extra_body: Map<String, Value>,
     models: Vec<ProbedModel>,
-    /// What a person should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// One of its models.
+/// One of the server's models.
 #[derive(Clone, Debug)]
 pub struct ProbedModel {
-    /// Which.
+    /// Its name.
     pub name: ServedName,
-    /// Its entry in the server's list; null where it has none.
+    /// Its entry in the server's list; null if it has none.
     pub entry: Value,
-    /// Whether requests ask for the tokenizer's special tokens; `None` where nobody knows whether they are needed.
+    /// Whether requests ask for the tokenizer's special tokens. `None` if it is unknown whether they are needed.
     pub adds_special_tokens: Option<bool>,
-    /// What it makes of a fixed prompt.
+    /// Its reply to a fixed prompt.
     pub probe: Probe,
-    /// How its labels are scored, where they are.
+    /// How its labels are scored, if they are.
     pub label_scoring: Option<LabelScoring>,
 }
 
@@ -107,7 +108,7 @@ impl Server {
         Ok(Self { client, asks_logprobs: request.asks_logprobs, extra_body, models, warnings })
     }
 
-    /// The client, for requests of [`Server::generate_request`] and the like.
+    /// The client, for requests such as those of [`Server::generate_request`].
     pub fn client(&self) -> &ChatClient {
         &self.client
     }
@@ -117,7 +118,7 @@ impl Server {
         &self.models
     }
 
-    /// What decides the answers of one of the models, as far as the server tells.
+    /// Returns what decides the answers of one of the models, as far as the server reports it.
     pub fn spec(&self, model: usize) -> ServedSpec {
         let probed = &self.models[model];
         let (client, omitted) = (&self.client, self.omitted());
@@ -145,7 +146,7 @@ impl Server {
         }
     }
 
-    /// What is recorded and shown of the server and one of its models, and never compared.
+    /// Returns details of the server and one of its models that are recorded and shown, but never compared.
     pub fn environment(&self, model: usize) -> Value {
         let probed = &self.models[model];
         json!({
@@ -165,7 +166,7 @@ impl Server {
         names.filter_map(|name| name.as_str().map(str::to_owned)).collect()
     }
 
-    /// Asks one of the models to go on with `messages`.
+    /// Builds a request to one of the models to continue `messages`.
     pub fn generate_request(&self, model: usize, messages: &[Message], max_new_tokens: usize) -> ChatRequest {
         let mut request = self.models[model].request(messages, max_new_tokens);
         if self.asks_logprobs {
@@ -175,7 +176,8 @@ impl Server {
         request
     }
 
-    /// What a reply of one of the models says, thought included, or why it is no answer.
+    /// Converts a reply of one of the models to an answer, including its thought, or to the reason why it is not an
+    /// answer.
     pub fn answer(&self, model: usize, reply: &ChatReply) -> Result<Answer, String> {
         let stop = match &reply.finish {
             Finish::Stop => Stop::Eos,
@@ -183,7 +185,7 @@ impl Server {
             Finish::Other(reason) if ["tool_calls", "function_call", "error", "abort"].contains(&reason.as_str()) => {
                 return Err(format!("the reply ended with `{reason}`, and is no answer"));
             }
-            // Servers call the end of an answer many names.
+            // Servers use many names for the end of an answer.
             Finish::Other(_) => Stop::Eos,
         };
         let gap = |token: &crate::api::TokenLogprob| Some(token.top.first()? - token.top.get(1)?);
@@ -249,7 +251,8 @@ fn messages_with(conversation: &Conversation, images: &[Part]) -> Result<Vec<Mes
     );
     let (mut messages, mut images) = (Vec::new(), images.iter().cloned());
     for Turn { n_images, text, answer } in &conversation.turns {
-        // Images first: most templates put them there whatever the order, and those that keep it were trained so.
+        // Images come first: most templates put them there whatever the order, and those that keep the order were
+        // trained this way.
         let mut parts: Vec<Part> = images.by_ref().take(*n_images).collect();
         parts.push(Part::Text(text.clone()));
         messages.push(Message { role: Role::User, parts });
@@ -275,8 +278,8 @@ fn request(model: &str, adds_special_tokens: Option<bool>, messages: &[Message],
     }
 }
 
-/// The text of a reply; where nothing was said but a thought, or a chat template opened one, with the mark that opens it, so that
-/// whoever reads it sees a thought.
+/// Returns the text of a reply. If it is only a thought, or a chat template opened a thought, the text begins with the
+/// mark that opens a thought, so that readers recognise it.
 fn said(reply: &ChatReply, begins_in_thought: bool) -> String {
     match &reply.thought {
         Some(thought) if reply.content.trim().is_empty() => with_thought_opened(thought),
@@ -285,7 +288,7 @@ fn said(reply: &ChatReply, begins_in_thought: bool) -> String {
     }
 }
 
-/// Asks one request, and waits for what becomes of it; nothing else may be outstanding.
+/// Sends one request and waits for its result. No other request may be outstanding.
 fn ask(client: &ChatClient, request: ChatRequest) -> Result<ChatReply, ChatError> {
     client.submit(request, 0);
     loop {
@@ -312,7 +315,8 @@ fn list(models: &[ServedModel]) -> String {
     names.join(", ")
 }
 
-/// Two models whose probes agree to the last digit are one model under two names: a comparison would find no forgetting.
+/// Refuses two models whose probes agree to the last digit. They are one model under two names, and a comparison would
+/// find no forgetting.
 fn refuse_twins(models: &[ProbedModel]) -> Result<()> {
     for (index, one) in models.iter().enumerate() {
         for other in &models[..index] {

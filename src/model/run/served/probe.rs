@@ -1,4 +1,4 @@
-//! What a model makes of one fixed image and question.
+//! The reply of a model to one fixed image and question.
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -8,34 +8,36 @@ use crate::api::{ChatClient, ChatError, ChatReply, ChatRequest, Finish, Part, Re
 use crate::dataset;
 use crate::domain::{Conversation, RgbImage, SplitReply};
 
-/// Answers longer than this tell nothing more.
+/// Longer answers give no more information.
 const N_TOKENS_MAX: usize = 32;
 /// Room for a thought about a small image.
 const N_TOKENS_OF_THOUGHT: u32 = 2_048;
 const QUESTION: &str = "What is in this image? Answer in one sentence.";
 const SIDE_PX: u32 = 64;
 
-/// What a model made of it.
+/// A model's reply to the probe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
-    /// What the reply said of its server.
+    /// What the reply reports about its server.
     pub server: ReplyServer,
-    /// Tokens of the prompt, image positions included, where the server counts: another chat template, a lost
-    /// beginning-of-sequence token and another resolution all show in it.
+    /// The number of prompt tokens, including image positions, if the server counts them. Another chat template, a
+    /// missing beginning-of-sequence token or another resolution changes it.
     pub n_prompt_tokens: Option<u32>,
     /// The answer, verbatim.
     pub answer: String,
-    /// The log-probability of each of its tokens, where the server gives them.
+    /// The log-probability of each of its tokens, if the server gives them.
     pub logprobs: Option<Vec<f32>>,
-    /// Whether the same question twice got the same answer.
+    /// Whether the same question got the same answer twice.
     pub is_repeatable: bool,
-    /// Whether the chat template opens a thought, so that replies begin in one and hold only the mark that closes it.
+    /// Whether the chat template opens a thought, so that replies begin inside one and contain only the mark that
+    /// closes it.
     pub begins_in_thought: bool,
 }
 
 impl Probe {
-    /// What decides whether a run is the same: the answer, unless it is another each time. The log-probabilities' last digits
-    /// depend on what else the server does, so they are compared with a tolerance and are no part of it.
+    /// Returns a hash of the answer, which is part of a run's identity, or `None` if the answer is not repeatable. The
+    /// last digits of log-probabilities depend on the server's other load, so they are compared with a tolerance and
+    /// are not part of it.
     pub(super) fn identity(&self) -> Option<String> {
         self.is_repeatable.then(|| format!("blake3:{}", blake3::hash(self.answer.as_bytes()).to_hex()))
     }
@@ -60,7 +62,7 @@ impl Probe {
     }
 }
 
-/// The image that every server is shown: two colour gradients, and a dark square that is not in the middle.
+/// Returns the image of the probe: two colour gradients, and a dark square that is not in the middle.
 pub(super) fn image() -> Result<Part> {
     let mut pixels = Vec::with_capacity((SIDE_PX * SIDE_PX * 3) as usize);
     for y in 0..SIDE_PX {
@@ -74,7 +76,7 @@ pub(super) fn image() -> Result<Part> {
     Ok(Part::png(&dataset::png(&image)?))
 }
 
-/// Probes one model; where `scores_labels`, also how its labels can be scored.
+/// Probes one model. If `scores_labels`, also finds how its labels can be scored.
 pub(super) fn open(
     client: &ChatClient,
     name: ServedName,
@@ -96,7 +98,7 @@ pub(super) fn open(
     for _ in 0..2 {
         answers.push(match ask(client, asked.clone()) {
             Ok(reply) => reply,
-            // To say nothing is an answer, too.
+            // An empty reply is an answer, not an error.
             Err(error) => bail!("{}", refusal(&name.model, &error)),
         });
     }
@@ -118,8 +120,8 @@ pub(super) fn open(
     Ok(probed)
 }
 
-/// Whether the model's replies begin in a thought that the chat template opened. Nothing in a reply that was cut off tells it, so
-/// the question is put once more with room for a thought to end.
+/// Returns whether the model's replies begin in a thought that the chat template opened. A reply that was cut off does
+/// not show it, so the question is sent once more with room for a thought to end.
 fn begins_in_thought(client: &ChatClient, asked: &ChatRequest, first: &ChatReply) -> Result<bool> {
     let is_lone_end = |reply: &ChatReply| {
         let split = SplitReply::new(&reply.content, false);
@@ -135,7 +137,7 @@ fn begins_in_thought(client: &ChatClient, asked: &ChatRequest, first: &ChatReply
     match ask(client, with_room) {
         Ok(reply) => Ok(is_lone_end(&reply)),
         Err(error) if error.is_fatal() => bail!("{error}"),
-        // A server without room for it tells nothing.
+        // A server without room for it gives no information.
         Err(_) => Ok(false),
     }
 }
@@ -156,8 +158,8 @@ fn refusal(model: &str, error: &ChatError) -> String {
     }
 }
 
-/// Whether the tokenizer has a beginning-of-sequence token that the chat template lacks: vLLM renders a chat without it,
-/// where transformers puts it. `None` where the server does not tell.
+/// Returns whether the chat template lacks the tokenizer's beginning-of-sequence token: vLLM renders a chat without it,
+/// and transformers adds it. `None` if the server does not report it.
 fn lacks_first_token(client: &ChatClient, model: &str, entry: &Value) -> Result<Option<bool>> {
     use crate::api::SideError;
     if entry["owned_by"] != "vllm" {

@@ -1,9 +1,9 @@
-//! Which label would the model say? By what a server really does, and not by what it says that it does.
+//! Label choice and label scores from a server, based on what it was observed to do.
 //!
-//! Best are vLLM's `prompt_logprobs`: the label and the end-of-answer token as the assistant's turn, and the sum of
-//! their log-probabilities, as label scoring has it everywhere. Elsewhere a constraint lets the model say nothing but a
-//! label; servers ignore constraints that they do not know, so one is used only where a model was seen to obey it, and every
-//! answer is looked up among the labels.
+//! The best method is vLLM's `prompt_logprobs`: the label and the end-of-answer token form the assistant's turn, and
+//! their log-probabilities are summed, as in local label scoring. On other servers a constraint limits the answer to
+//! the labels. Servers ignore constraints that they do not know, so a constraint is used only after a model was
+//! observed to obey it, and every answer is looked up among the labels.
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
@@ -12,25 +12,25 @@ use super::{ProbedModel, ask, messages_with};
 use crate::api::{ChatClient, ChatError, ChatReply, ChatRequest, Finish, Message, Part, PromptToken, Role};
 use crate::domain::Conversation;
 
-/// Nobody says these unasked.
+/// Labels that no model says unless it is constrained.
 const UNLIKELY: [&str; 2] = ["quartzite ledger", "umbrella oath"];
 const QUESTION: &str = "What is in this image?";
-/// A label of many rare tokens, and room for a model that wraps it in JSON.
+/// Enough tokens for a label of many rare tokens, also wrapped in JSON.
 const N_TOKENS_MAX: usize = 64;
 
 /// How labels are scored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LabelScoring {
-    /// By the log-probabilities of label and end-of-answer token, which has this text.
+    /// By the log-probabilities of the label and of the end-of-answer token.
     PromptLogprobs {
-        /// `</s>`, `<|im_end|>`, …
+        /// The text of the end-of-answer token: `</s>`, `<|im_end|>`, …
         end: String,
     },
-    /// By letting the model say nothing but a label.
+    /// By a constraint that limits the answer to the labels.
     Constraint(Constraint),
 }
 
-/// How a server is told that only labels may be said.
+/// The request field that limits an answer to labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Constraint {
     /// vLLM's, under its names before and since 0.12.
@@ -43,11 +43,12 @@ pub enum Constraint {
 
 const CONSTRAINTS: [Constraint; 3] = [Constraint::Choice, Constraint::JsonSchema, Constraint::Grammar];
 
-/// A label's tokens with those of the prompt before it: their numbers and log-probabilities; nothing for the first.
+/// The token ids and log-probabilities of the prompt and a label after it. The first has no log-probability and is
+/// `None`.
 pub type LabelTokens = Vec<Option<(u32, f32)>>;
 
 impl LabelScoring {
-    /// As `run.json` has it.
+    /// The name in `run.json`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::PromptLogprobs { .. } => "prompt_logprobs",
@@ -57,7 +58,7 @@ impl LabelScoring {
         }
     }
 
-    /// What is asked after `messages`: one request per label, or one for all.
+    /// Builds the requests that score labels after `messages`: one per label, or one for all labels.
     pub fn requests(&self, model: &ProbedModel, messages: &[Message], labels: &[String]) -> Vec<ChatRequest> {
         match self {
             Self::PromptLogprobs { end } => {
@@ -84,7 +85,7 @@ impl Constraint {
                 "schema": {"type": "object", "properties": {"label": {"type": "string", "enum": labels}},
                     "required": ["label"], "additionalProperties": false}}}}),
             Self::Grammar => {
-                // JSON's quoting of strings is GBNF's, too.
+                // JSON's quoting of strings is also valid GBNF.
                 let quoted: Vec<String> = labels.iter().map(|label| json!(label).to_string()).collect();
                 json!({"grammar": format!("root ::= {}", quoted.join(" | "))})
             }
@@ -95,7 +96,7 @@ impl Constraint {
         }
     }
 
-    /// The label that was chosen; a reply that is none of `labels`, or was cut off, is no choice.
+    /// Returns the label that was chosen. A reply that is not one of `labels`, or that was cut off, is an error.
     pub fn choice(self, reply: &ChatReply, labels: &[String]) -> Result<String, String> {
         let said = match self {
             Self::Choice | Self::Grammar => reply.content.trim().to_owned(),
@@ -112,7 +113,7 @@ impl Constraint {
     }
 }
 
-/// The label as the assistant's turn, which the server is to go on with rather than to close.
+/// Builds a request with `turn` as the assistant's turn, which the server must continue and not close.
 fn label_request(model: &ProbedModel, messages: &[Message], turn: &str) -> ChatRequest {
     let mut request = model.request(messages, 1);
     request.messages.push(Message { role: Role::Assistant, parts: vec![Part::Text(turn.to_owned())] });
@@ -122,7 +123,7 @@ fn label_request(model: &ProbedModel, messages: &[Message], turn: &str) -> ChatR
     request
 }
 
-/// The tokens of a reply to a request about one label; an error where they do not end with `end`.
+/// Returns the tokens of a reply to a request about one label. An error if they do not end with `end`.
 pub fn label_tokens(reply: &ChatReply, end: &str) -> Result<LabelTokens, String> {
     let tokens = reply.prompt_logprobs.as_ref().ok_or("the server gave no log-probabilities of the prompt")?;
     if !matches!(tokens.last(), Some(Some(PromptToken { text, .. })) if text == end) {
@@ -131,8 +132,8 @@ pub fn label_tokens(reply: &ChatReply, end: &str) -> Result<LabelTokens, String>
     Ok(tokens.iter().map(|token| token.as_ref().map(|token| (token.id, token.logprob))).collect())
 }
 
-/// Each label's score: the sum of log-probabilities behind what all labels' tokens have in common, which is the prompt and
-/// takes nothing from their order. Also the length of that common part.
+/// Returns each label's score and the length of the tokens that all labels share. A score is the sum of
+/// log-probabilities after these shared tokens, which are the prompt and do not change the ranking.
 pub fn scores(labels: &[LabelTokens]) -> Result<(Vec<f32>, usize), String> {
     let first = labels.first().ok_or("there are no labels")?;
     let id = |token: &Option<(u32, f32)>| token.map(|(id, _)| id);
@@ -148,7 +149,7 @@ pub fn scores(labels: &[LabelTokens]) -> Result<(Vec<f32>, usize), String> {
     Ok((sums.ok_or("a label's token has no log-probability")?, n_common))
 }
 
-/// Tries what a server might do, and returns what it was seen to do.
+/// Tries the known methods, and returns the first that the server was observed to support.
 pub(super) fn find(client: &ChatClient, model: &ProbedModel, image: &Part) -> Result<LabelScoring> {
     let labels = UNLIKELY.map(str::to_owned);
     let messages = messages_with(&Conversation::about_one_image(QUESTION), std::slice::from_ref(image))?;
@@ -187,7 +188,8 @@ fn without_ending(mut request: ChatRequest) -> ChatRequest {
     request
 }
 
-/// The end-of-answer token: what the reply's tokens spell behind its text. A token alone may be told without its space.
+/// Returns the end-of-answer token: the reply's last token, after those that spell its text. Spaces are ignored,
+/// because servers may report a token without its space.
 fn end_of(reply: &ChatReply, said: &str) -> Option<String> {
     let without_spaces = |text: &str| text.split_whitespace().collect::<String>();
     let (last, before) = reply.logprobs.as_ref()?.split_last()?;
@@ -195,7 +197,8 @@ fn end_of(reply: &ChatReply, said: &str) -> Option<String> {
     (without_spaces(&spelled) == without_spaces(said) && !last.token.is_empty()).then(|| last.token.clone())
 }
 
-/// Whether the server gives the log-probabilities of what it is told that it said, `end` included.
+/// Returns [`LabelScoring::PromptLogprobs`] if the server gives the log-probabilities of a given assistant turn, `end`
+/// included.
 fn prompt_logprobs(
     client: &ChatClient,
     model: &ProbedModel,
@@ -228,7 +231,7 @@ mod tests {
         let (sums, n_common) =
             scores(&[tokens(&[5, 6, 1, 2]), tokens(&[5, 6, 1, 3, 2]), tokens(&[5, 6, 4, 2])]).unwrap();
         assert_eq!((sums, n_common), (vec![-3.0, -6.0, -6.0], 3));
-        // One label is the beginning of another: the terminator tells them apart.
+        // One label is the beginning of another. The terminator distinguishes them.
         let (sums, _) = scores(&[tokens(&[9, 1, 2]), tokens(&[9, 1, 3, 2])]).unwrap();
         assert_eq!(sums, [-2.0, -5.0]);
     }

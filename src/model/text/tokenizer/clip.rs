@@ -12,7 +12,7 @@ const EOS: &str = "<|endoftext|>";
 /// Words, contractions, single digits and runs of signs, as OpenAI's tokenizer splits them.
 const PATTERN: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// The same tokenizer as the contents of a `tokenizer.json`.
+/// Converts the tokenizer to the contents of a `tokenizer.json`.
 pub(super) fn tokenizer_json(vocab: &[u8], merges: &[u8]) -> anyhow::Result<Value> {
     let vocab: Value = serde_json::from_slice(text::without_mark(vocab)).context("`vocab.json` is not JSON")?;
     let merges = text::decode(merges).context("failed to read `merges.txt`")?;

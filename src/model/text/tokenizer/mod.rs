@@ -1,7 +1,7 @@
-//! Text to token ids and back, for every form of tokenizer that checkpoints carry.
+//! Conversion between text and token ids, for every form of tokenizer in checkpoints.
 //!
-//! All forms are brought to one: `tokenizer.json` is read as it is; a sentencepiece model or CLIP's vocabulary and
-//! merges are rewritten as such a file in memory.
+//! `tokenizer.json` is read directly. A sentencepiece model, or CLIP's vocabulary and merges, are converted to such a
+//! file in memory.
 
 mod clip;
 mod sentencepiece;
@@ -39,10 +39,10 @@ pub enum PromptPiece {
 }
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json`, else `tokenizer.model` or `spiece.model`, else `vocab.json` with `merges.txt`.
+    /// Reads the first of `tokenizer.json`, `tokenizer.model`, `spiece.model`, and `vocab.json` with `merges.txt`.
     ///
     /// # Errors
-    /// None of them is there, or the one that is cannot be read.
+    /// None of them exists, or the first that exists cannot be read.
     pub fn open(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
         if let Some(bytes) = checkpoint.read_file("tokenizer.json")? {
             let place = || format!("failed to read `{}`", checkpoint.dir.join("tokenizer.json").display());
@@ -70,7 +70,7 @@ impl TextTokenizer {
     fn from_json(bytes: &[u8], checkpoint: &Checkpoint) -> anyhow::Result<Self> {
         let mut inner = Tokenizer::from_bytes(text::decode(bytes)?)
             .map_err(|error| anyhow::anyhow!("{error}; hint: copy the base model's `tokenizer.json` again"))?;
-        // Whoever saved the file may have left a length limit in it; cutting and padding are decided by the caller.
+        // The file may contain a length limit. The caller decides about truncation and padding.
         inner.with_truncation(None).map_err(anyhow::Error::from_boxed)?;
         inner.with_padding(None);
         let names = special_names(checkpoint)?;
@@ -99,20 +99,21 @@ impl TextTokenizer {
         Ok(tokenizer)
     }
 
-    /// Token ids of `text`, with the begin or end tokens of the tokenizer's own template where `add_special`.
+    /// Returns the token ids of `text`. If `add_special`, they include the begin or end tokens of the tokenizer's own
+    /// template.
     ///
     /// # Errors
-    /// The text holds what the vocabulary cannot express.
+    /// The vocabulary cannot express the text.
     pub fn encode(&self, text: &str, add_special: bool) -> anyhow::Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, add_special).map_err(anyhow::Error::from_boxed)?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The pieces of a rendered prompt in which `image_marker` stands for each image.
+    /// Splits a rendered prompt into pieces. `image_marker` marks each image.
     ///
-    /// Where the marker is a token of the vocabulary (transformers' checkpoints), the prompt is encoded whole. Where it
-    /// is not (the original LLaVA), the text between markers is encoded piece by piece, as its code does. A prompt that
-    /// brings its own begin token gets no second one.
+    /// If the marker is a token of the vocabulary (transformers' checkpoints), the whole prompt is encoded at once. If
+    /// it is not (the original LLaVA), the texts between markers are encoded one by one, as in its code. A prompt that
+    /// begins with the begin token does not get a second one.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -134,7 +135,7 @@ impl TextTokenizer {
         Ok(interleave(texts))
     }
 
-    /// The text of `ids` without special tokens.
+    /// Returns the text of `ids` without special tokens.
     ///
     /// # Errors
     /// The decoder fails.
@@ -152,27 +153,27 @@ impl TextTokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// The number of tokens, added ones included.
+    /// The number of tokens, including added ones.
     pub fn n_tokens(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 
-    /// The begin token.
+    /// The id of the begin token.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos.as_ref().map(|token| token.id)
     }
 
-    /// The end token.
+    /// The id of the end token.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos.as_ref().map(|token| token.id)
     }
 
-    /// The padding token.
+    /// The id of the padding token.
     pub fn pad_id(&self) -> Option<u32> {
         self.pad.as_ref().map(|token| token.id)
     }
 
-    /// The token for what is unknown.
+    /// The id of the token for unknown text.
     pub fn unk_id(&self) -> Option<u32> {
         self.unk.as_ref().map(|token| token.id)
     }
@@ -187,10 +188,10 @@ impl TextTokenizer {
         self.eos.as_ref().map(|token| token.text.as_str())
     }
 
-    /// The identity, `blake3:…`: over the tokenizer in its one form, whatever file it came from.
+    /// The identity, `blake3:…`, over the tokenizer in the form of a `tokenizer.json`, whatever file it came from.
     ///
     /// # Errors
-    /// The tokenizer cannot be written out.
+    /// The tokenizer cannot be serialised.
     pub fn hash(&self) -> anyhow::Result<String> {
         let text = self.inner.to_string(false).map_err(anyhow::Error::from_boxed)?;
         Ok(format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex()))
@@ -210,8 +211,8 @@ fn interleave(texts: Vec<Vec<u32>>) -> Vec<PromptPiece> {
     pieces
 }
 
-/// The tokens and ids of a tokenizer's file that is not read because `tokenizer.json` is there; `None` where it is of another
-/// form.
+/// Returns the tokens and ids in a tokenizer file that is ignored because `tokenizer.json` exists. `None` if the file
+/// has another form.
 pub(in crate::model) fn pieces_elsewhere(file: &str, bytes: &[u8]) -> Option<Vec<(String, u32)>> {
     if file.ends_with(".model") {
         let model = sentencepiece::Model::parse(bytes).ok()?;
@@ -222,8 +223,8 @@ pub(in crate::model) fn pieces_elsewhere(file: &str, bytes: &[u8]) -> Option<Vec
     tokens.as_object()?.iter().map(|(token, value)| Some((token.clone(), id(value)?))).collect()
 }
 
-/// `bos_token` and its like as texts. `special_tokens_map.json` counts over `tokenizer_config.json` only where that lists no
-/// added tokens (transformers 5.24).
+/// Returns `bos_token` and similar tokens as texts. `special_tokens_map.json` takes precedence over
+/// `tokenizer_config.json` only if the latter lists no added tokens (transformers 5.24).
 pub(in crate::model) fn special_names(
     checkpoint: &Checkpoint,
 ) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
@@ -231,12 +232,12 @@ pub(in crate::model) fn special_names(
     let config = checkpoint.read_json("tokenizer_config.json")?;
     let is_whole = config.is_some_and(|config| config.get("added_tokens_decoder").is_some());
     let files = ["special_tokens_map.json", "tokenizer_config.json"];
-    // The last counts.
+    // The last file takes precedence.
     let files = if is_whole { files } else { [files[1], files[0]] };
     for file in files {
         let Some(Value::Object(fields)) = checkpoint.read_json(file)? else { continue };
         for (key, value) in fields {
-            // A token is written as a string, or as an object with its stripping rules.
+            // A token is a string, or an object with its stripping rules.
             let text = value.as_str().or_else(|| value.get("content").and_then(Value::as_str));
             if let (true, Some(text)) = (key.ends_with("_token"), text) {
                 names.insert(key, text.to_owned());

@@ -1,4 +1,4 @@
-//! Sentencepiece models (`tokenizer.model`, `spiece.model`), read from their protobuf by hand.
+//! Sentencepiece models (`tokenizer.model`, `spiece.model`), with a small protobuf reader of their own.
 //!
 //! Field numbers are those of sentencepiece's `sentencepiece_model.proto`.
 
@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 use super::added_token;
 use crate::model::checkpoint::weights::Checkpoint;
 
-/// The sign that stands for a space.
+/// The character that represents a space.
 const SPACE: &str = "\u{2581}";
 
-/// What SigLIP removes before it encodes.
+/// The punctuation that SigLIP removes before it encodes.
 const PUNCTUATION: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]\^_`{|}~]"##;
 
 /// `ModelProto.SentencePiece.Type`.
@@ -46,7 +46,7 @@ pub(super) struct Model {
     pub(super) pad_id: Option<u32>,
 }
 
-/// What the files beside the model say.
+/// Options from the files next to the model.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     add_bos: bool,
@@ -84,7 +84,7 @@ impl Model {
     /// Parses the bytes of a `ModelProto`.
     ///
     /// # Errors
-    /// The bytes are no such message, or the model is of a kind other than BPE and unigram.
+    /// The bytes are not such a message, or the model is of a kind other than BPE and unigram.
     pub(super) fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
         let mut model = Self {
             pieces: Vec::new(),
@@ -145,7 +145,7 @@ impl Model {
         self.pieces.get(id as usize).map(|piece| piece.text.as_str())
     }
 
-    /// The same tokenizer as the contents of a `tokenizer.json`.
+    /// Converts the tokenizer to the contents of a `tokenizer.json`.
     pub(super) fn tokenizer_json(&self, options: &Options) -> anyhow::Result<Value> {
         let (normalizer, pre_tokenizer) = self.normalisation(options);
         let decoder = if self.is_unigram {
@@ -176,7 +176,7 @@ impl Model {
         })
     }
 
-    /// Pairs of pieces whose concatenation is a piece, by falling score of the result.
+    /// Returns the pairs of pieces whose concatenation is a piece, by falling score of the result.
     ///
     /// Sentencepiece always merges the neighbours whose result scores best, so the rank of a merge is its result's
     /// score. Splits of one result are ordered by the ids of their halves; the sort by score is stable.
@@ -254,7 +254,7 @@ impl Model {
         json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens})
     }
 
-    /// Control and unknown pieces, then the tokens of the files beside the model.
+    /// Returns the control and unknown pieces, then the tokens from the files next to the model.
     fn added_tokens(&self, options: &Options) -> anyhow::Result<Vec<Value>> {
         let mut tokens = BTreeMap::new();
         for (id, piece) in self.pieces.iter().enumerate() {

@@ -27,7 +27,7 @@ fn with_images(ids: &[u32], image: u32) -> Vec<i64> {
     flat
 }
 
-/// A copy of `from`'s files for a tokenizer, without those named in `without`.
+/// Copies `from`'s tokenizer files, except those named in `without`.
 fn copy_without(from: &Path, without: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in [
@@ -135,7 +135,7 @@ fn a_sentencepiece_model_encodes_as_the_json_made_of_it() {
         let (_, from_model) = open(folder.path());
         for text in TEXTS.iter().filter(|text| !text.is_empty()) {
             let ids = from_model.encode(text, true).unwrap();
-            // The JSON, rewritten by transformers 5, adds no second space sign where the text begins with a space.
+            // The JSON, rewritten by transformers 5, adds no second space character if the text begins with a space.
             if !text.starts_with(' ') {
                 assert_eq!(ids, from_json.encode(text, true).unwrap(), "{family}: {text:?}");
                 assert_eq!(from_model.decode(&ids).unwrap(), *text, "{family}");

@@ -1,9 +1,9 @@
-//! Adapter folders: what trainers leave that changes a base model without being one.
+//! Adapter folders: changes to a base model, as trainers save them.
 //!
-//! PEFT's LoRA (`adapter_config.json`), LLaVA's own LoRA folder (the same with `non_lora_trainables`), ms-swift's (the same
-//! with `vit.safetensors`), a projector alone (`mm_projector`), and a whole checkpoint of the same shape. A tensor is
-//! applied by its own name and shape, and never by what the configuration says of modules: patterns differ from version to
-//! version and from tool to tool, tensors do not.
+//! Supported are PEFT's LoRA (`adapter_config.json`), LLaVA's own LoRA folder (the same with `non_lora_trainables`),
+//! ms-swift's (the same with `vit.safetensors`), a projector only (`mm_projector`), and a whole checkpoint of the same
+//! shape. A tensor is assigned by its own name and shape, and not by the configuration's module patterns: patterns
+//! differ between versions and tools, tensors do not.
 #![expect(clippy::disallowed_methods, reason = "model/checkpoint owns the files of a checkpoint")]
 
 mod peft;
@@ -27,18 +27,18 @@ use super::stored::StoredTensor;
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
 
-/// An opened adapter: every tensor has a canonical name, none has found its place in a model yet.
+/// An opened adapter. Every tensor has a canonical name, but is not yet assigned to a model.
 #[derive(Debug)]
 pub struct Adapter {
     /// The folder or file.
     pub path: PathBuf,
-    /// What a person should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// What `emt finetune` wrote beside it (`emt.json`).
+    /// The provenance that `emt finetune` wrote to the folder (`emt.json`).
     pub provenance: Option<Value>,
-    /// What its trainer wrote beside it.
+    /// The trainer's notes in the folder.
     pub notes: TrainerNotes,
-    /// Where its files lie, the innermost folder first; none where it is a file.
+    /// The folders of its files, the innermost first. Empty if the adapter is a file.
     folders: Vec<PathBuf>,
     /// Whether it is a whole checkpoint.
     is_whole: bool,
@@ -49,7 +49,7 @@ pub struct Adapter {
     copies: BTreeSet<String>,
 }
 
-/// A low-rank update as it lies in the file.
+/// A low-rank update as stored in the file.
 #[derive(Debug)]
 struct StoredUpdate {
     a: StoredTensor,
@@ -59,21 +59,21 @@ struct StoredUpdate {
     scale: f64,
 }
 
-/// The name that a family gives to a stored tensor.
+/// The function that gives a family's name of a stored tensor.
 type Canonicalise = fn(&str) -> Canonical;
 
 pub(super) const ADAPTER_WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 pub(super) const PROJECTORS: [&str; 2] = ["mm_projector.safetensors", "mm_projector.bin"];
 pub(super) const NON_LORA: [&str; 2] = ["non_lora_trainables.safetensors", "non_lora_trainables.bin"];
-/// Tower and aligner, where ms-swift trained them whole beside a LoRA of the language model.
+/// Tower and aligner, if ms-swift fully trained them in addition to a LoRA of the language model.
 pub(super) const SWIFT_TOWER: &str = "vit.safetensors";
 
 /// Weights that are one tensor in some models.
 const TIED: [&str; 2] = ["language_model.embed_tokens.weight", "lm_head.weight"];
 
 impl Adapter {
-    /// Opens the folder (or projector file) `path` as an adapter of a base whose family names tensors by
-    /// `canonicalise`; `base` is there for whole checkpoints, of which only what differs is an adapter.
+    /// Opens the folder (or projector file) `path` as an adapter of a base whose family names tensors with
+    /// `canonicalise`. A whole checkpoint is compared with `base`, and only the differing tensors form the adapter.
     pub fn open(path: &Path, canonicalise: Canonicalise, base: &Weights) -> Result<Self> {
         let place = || format!("failed to open the adapter `{}`", path.display());
         refuse_gguf(path).with_context(place)?;
@@ -112,7 +112,7 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// The file `name` of its folder, path and bytes; `None` where there is none.
+    /// Returns the path and bytes of the file `name` of its folder, or `None` if there is none.
     pub fn read_file(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
         for path in self.folders.iter().map(|folder| folder.join(name)) {
             if let Some(bytes) = read_optional(&path)? {
@@ -122,11 +122,11 @@ impl Adapter {
         Ok(None)
     }
 
-    /// What its folder holds of its own in place of the files of `base`, the checkpoint that it is an adapter of; `None` where
-    /// that is nothing. A configuration counts where it `may_configure` that model.
+    /// Returns the settings files that its folder has in place of those of `base`, the checkpoint that it adapts, or
+    /// `None` if there are none. A configuration is used only if it `may_configure` that model.
     ///
     /// # Errors
-    /// A file is there and cannot be read.
+    /// A file exists and cannot be read.
     pub fn own_settings(
         &self,
         base: &Checkpoint,
@@ -145,30 +145,30 @@ impl Adapter {
         Ok(notes)
     }
 
-    /// The name that a person knows it by: the folder's.
+    /// The name shown to the user, which is the folder's.
     pub fn name(&self) -> String {
         let whole = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let part = if whole.is_dir() { whole.file_name() } else { whole.file_stem() };
         part.map_or_else(|| "adapter".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// The base model that the adapter says it belongs to.
+    /// The base model that the adapter names.
     pub fn base_name(&self) -> Option<&str> {
         self.base_name.as_deref()
     }
 
-    /// Modules and tensors below `prefix` that the adapter changes.
+    /// Returns the number of changed modules and tensors whose names begin with `prefix`.
     pub fn n_touched(&self, prefix: &str) -> usize {
         self.updates.keys().chain(self.replaced.keys()).filter(|name| name.starts_with(prefix)).count()
     }
 
-    /// Numbers that it holds.
+    /// Returns the number of its parameters.
     pub fn n_parameters(&self) -> usize {
         let of_updates = self.updates.values().flat_map(StoredUpdate::tensors);
         of_updates.chain(self.replaced.values()).map(StoredTensor::n_elements).sum()
     }
 
-    /// The identity of what it does, `blake3:…`: over names, scales, types, shapes and bytes, in sorted order.
+    /// The identity, `blake3:…`, over names, scales, types, shapes and bytes, in sorted order.
     pub fn hash(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
         let mut add = |name: &str, scale: f64, tensors: Vec<&StoredTensor>| -> Result<()> {
@@ -186,14 +186,14 @@ impl Adapter {
         for (name, tensor) in &self.replaced {
             add(name, 1.0, vec![tensor])?;
         }
-        // A copied embedding leaves a head that is the same tensor in the base as it was; most adapters have none.
+        // A copied embedding does not change a head that shares the base's tensor. Most adapters have no copies.
         for name in self.copies.iter().filter(|name| TIED.contains(&name.as_str())) {
             add(name, 0.0, Vec::new())?;
         }
         Ok(format!("blake3:{}", hasher.finalize().to_hex()))
     }
 
-    /// The tensors in the placement's type and on its device.
+    /// Loads the tensors in the placement's type and on its device.
     pub fn overlay(&self, placement: &Placement, is_merged: bool) -> Result<Overlay> {
         let tensor = |stored: &StoredTensor| {
             let tensor = stored.to_tensor(placement.dtype, &placement.device);
@@ -216,7 +216,7 @@ impl Adapter {
         Ok(Overlay::new(updates, replaced?, is_merged).with_copies(self.copies.clone()))
     }
 
-    /// Whether every product is zero and every tensor equals the base's: the model would be its base.
+    /// Returns whether every product is zero and every tensor equals the base's, so that the model equals its base.
     pub fn changes_nothing(&self, base: &Weights) -> Result<bool> {
         for (module, update) in &self.updates {
             if update.changes(&base.values(&format!("{module}.weight"))?)? {
@@ -242,7 +242,7 @@ impl Adapter {
 
     fn of_checkpoint(dir: &Path, canonicalise: Canonicalise, base: &Weights) -> Result<Self> {
         let mut adapter = Self::of_tensors(dir, Checkpoint::open(dir)?.read_tensors()?, canonicalise)?;
-        // A checkpoint without its tower, as the original layout has it, keeps the base's.
+        // A checkpoint without its tower, as in the original layout, keeps the base's.
         let missing = base.names().filter(|name| !name.starts_with("vision_tower."));
         for name in missing {
             ensure!(adapter.replaced.contains_key(name), "it lacks the tensor `{name}` of the base model");
@@ -278,22 +278,22 @@ impl Adapter {
         }
     }
 
-    /// Tells of two files of `names` in `dir` that hold different tensors; the first is read.
+    /// Warns if two files of `names` in `dir` hold different tensors. The first is read.
     fn warn_of_twins(&mut self, dir: &Path, names: [&str; 2]) {
         let [first, second] = names.map(|name| dir.join(name));
         if !first.is_file() || !second.is_file() {
             return;
         }
-        // What is not read need not be readable.
+        // A file that is not used need not be readable.
         let tensors = [&first, &second].map(|path| read_tensors_of_file(path).unwrap_or_default());
         if differ(&tensors[0], &tensors[1]) {
             self.warnings.push(twice(dir, names[0], names[1]));
         }
     }
 
-    /// Takes `stored` as a tensor that stands for one of the base's.
+    /// Adds `stored` as a replacement of the base's tensor.
     fn replace(&mut self, stored: StoredTensor, canonicalise: Canonicalise) -> Result<()> {
-        // Raw training dumps hold the base's own module beside the one that stands for it.
+        // Raw training dumps also hold the base's own module.
         if stored.key.split('.').any(|part| part == "original_module") {
             return Ok(());
         }
@@ -325,13 +325,14 @@ impl Adapter {
     }
 }
 
-/// What to give in place of a folder that is no adapter: one of the checkpoints in it, where it is a trainer's output folder.
+/// Returns what to give instead of a folder that is not an adapter: a checkpoint in it, if it is a trainer's output
+/// folder.
 fn what_to_give(dir: &Path) -> String {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let is_checkpoint = |name: &String| name.starts_with("checkpoint-") && dir.join(name).is_dir();
     let mut names: Vec<String> =
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(is_checkpoint).collect();
-    // The number of a step has no leading zeros.
+    // Step numbers have no leading zeros.
     names.sort_by_key(|name| (name.len(), name.clone()));
     match names.last() {
         Some(last) => format!("one of its checkpoints, the last is `{}`", dir.join(last).display()),
@@ -344,7 +345,7 @@ impl StoredUpdate {
         [&self.a, &self.b].into_iter().chain(&self.b_bias).chain(&self.magnitude)
     }
 
-    /// Whether it changes a weight with the numbers `weight` `(out, in)`.
+    /// Returns whether it changes a weight with the values `weight` `(out, in)`.
     fn changes(&self, weight: &[f32]) -> Result<bool> {
         let (a, b) = (self.a.to_f32()?, self.b.to_f32()?);
         let (rank, n_in) = (self.a.shape[0], self.a.shape[1]);
@@ -367,7 +368,7 @@ fn any(values: Vec<f32>) -> bool {
     values.iter().any(|&value| value != 0.0)
 }
 
-/// The name in the base of a tensor that a trainer saved: without the wrappers' own parts.
+/// Returns the base's name of a tensor that a trainer saved: the key without the wrappers' parts.
 fn plain_name(key: &str) -> String {
     let key = key.strip_prefix("base_model.").unwrap_or(key);
     let is_wrapper = |part: &&str| matches!(*part, "modules_to_save" | "base_layer" | "default" | "module");

@@ -13,8 +13,8 @@ use super::super::stored::StoredTensor;
 use super::{ADAPTER_WEIGHTS, Adapter, Canonicalise, NON_LORA, PEFT_CONFIG, SWIFT_TOWER, StoredUpdate, plain_name};
 use crate::domain::text;
 
-/// Keys of `adapter_config.json` that are read here, or that change nothing once the tensors are there. Any other key
-/// that is set is refused by name: newer versions of PEFT keep adding ways to compute an update.
+/// Keys of `adapter_config.json` that are read here, or that have no effect on saved tensors. Any other key that is set
+/// is refused by name, because newer versions of PEFT add ways to compute an update.
 const KNOWN_KEYS: &[&str] = &[
     "alpha_pattern",
     "auto_mapping",
@@ -50,11 +50,12 @@ const KNOWN_KEYS: &[&str] = &[
     "use_rslora",
 ];
 
-/// Initialisations that leave the base's weights as they are (PEFT 0.21, `LoraLayer.update_layer`). Any other changes them, as
-/// pissa, olora, corda, loftq and lora_ga do, or is not known here: the update alone then belongs to a base that nobody has.
+/// Initialisations that do not change the base's weights (PEFT 0.21, `LoraLayer.update_layer`). Any other either
+/// changes them, as pissa, olora, corda, loftq and lora_ga do, or is unknown. The update then belongs to a changed base
+/// that was not saved.
 const HARMLESS_INITS: &[&str] = &["true", "false", "gaussian", "eva", "orthogonal", "mica"];
 
-/// Those of which it is known, for messages.
+/// Initialisations that are known to change the base, for messages.
 const BASE_CHANGING_INITS: &[&str] = &["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 /// The first PEFT that saves trained biases (peft issue 3306).
@@ -94,8 +95,8 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// The saved tensors whose module PEFT copies: those that `modules_to_save` names by the end of their names, unless the
-    /// adapter ties what the base ties.
+    /// Returns the saved tensors whose module PEFT copies: those whose names end with one of `modules_to_save`, unless
+    /// the adapter ties what the base ties.
     fn copied_modules(&self, config: &Map<String, Value>) -> BTreeSet<String> {
         if config.get("ensure_weight_tying").and_then(Value::as_bool).unwrap_or(false) {
             return BTreeSet::new();
@@ -111,7 +112,7 @@ impl Adapter {
         copied.map(|(name, _)| name.clone()).collect()
     }
 
-    /// LLaVA's own folders keep the projector in a file of its own, without which the base's old one would answer.
+    /// LLaVA's own folders keep the projector in a separate file. Without it, the base's old projector would be used.
     fn add_non_lora(&mut self, dir: &Path, canonicalise: Canonicalise) -> Result<()> {
         if let Some(file) = NON_LORA.into_iter().find(|name| dir.join(name).is_file()) {
             return read_tensors_of_file(&dir.join(file))?
@@ -130,7 +131,7 @@ impl Adapter {
         Ok(())
     }
 
-    /// ms-swift's `lora_llm` trains tower and aligner whole and keeps them in a file of their own.
+    /// ms-swift's `lora_llm` fully trains tower and aligner, and keeps them in a separate file.
     fn add_swift_tower(&mut self, dir: &Path, canonicalise: Canonicalise) -> Result<()> {
         let path = dir.join(SWIFT_TOWER);
         if path.is_file() {
@@ -151,7 +152,7 @@ impl Adapter {
         ensure!(!self.updates.is_empty() || !self.replaced.is_empty(), "it holds no tensor");
         for module in config.get("modules_to_save").and_then(Value::as_array).into_iter().flatten() {
             let Some(module) = module.as_str() else { continue };
-            // By the names that the trainer knew: a family may call the module otherwise.
+            // Compares the trainer's names, because a family may name the module differently.
             let wanted = format!(".{module}.");
             let is_there =
                 self.replaced.values().any(|stored| format!(".{}", plain_name(&stored.key)).contains(&wanted));
@@ -172,7 +173,7 @@ impl Adapter {
     }
 }
 
-/// Which part of an update a tensor is.
+/// The part of an update that a tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum UpdatePart {
     A,
@@ -182,7 +183,7 @@ enum UpdatePart {
 }
 
 impl UpdatePart {
-    /// The module and the part that a key names; `None` for a tensor that is saved whole.
+    /// Returns the module and the part of a key, or `None` for a tensor that is saved whole.
     fn of(key: &str) -> Result<Option<(String, Self)>> {
         let name = plain_name(key);
         let segments: Vec<&str> = name.split('.').collect();
@@ -200,7 +201,7 @@ impl UpdatePart {
     }
 }
 
-/// What was found of one module's update.
+/// The parts of one module's update that were found.
 #[derive(Default)]
 struct Parts {
     a: Option<StoredTensor>,
@@ -237,7 +238,7 @@ impl Parts {
             !scaling.is_dora || self.magnitude.is_some(),
             "use_dora is set, and the update of `{module}` has no lora_magnitude_vector"
         );
-        // PEFT has no such adapter either: beside the weight and merged into it, the bias would be scaled differently.
+        // PEFT does not have such adapters either: an unmerged and a merged bias would be scaled differently.
         ensure!(
             self.magnitude.is_none() || self.b_bias.is_none(),
             "the update of `{module}` has both a magnitude (DoRA) and a bias of its own (lora_bias), which is not supported"
@@ -275,8 +276,8 @@ impl Scaling {
         })
     }
 
-    /// `alpha / rank`, or over its root where the adapter is rank-stabilised (Kalajdzievski 2023); the first pattern
-    /// that matches the end of the module's name gives alpha.
+    /// Returns `alpha / rank`, or `alpha / sqrt(rank)` if the adapter is rank-stabilised (Kalajdzievski 2023). The
+    /// first pattern that matches the end of the module's name gives alpha.
     fn of(&self, module: &str, rank: usize) -> Result<f64> {
         // PEFT matches names without its own wrapper, whose one part `model` is still there.
         let module = module.strip_prefix("model.").unwrap_or(module);

@@ -34,7 +34,7 @@ fn b(value: f32) -> Tensor {
     Tensor::new(&[[0f32], [value]], &Device::Cpu).unwrap()
 }
 
-/// Writes an adapter with `config` over a plain one and opens it over [`base`].
+/// Writes an adapter whose configuration is a plain one overridden by `config`, and opens it over [`base`].
 fn open(config: Value, tensors: &[(&str, Tensor)]) -> (Result<Adapter>, Weights) {
     let folder = tempfile::tempdir().unwrap();
     let (base_dir, dir) = (folder.path().join("base"), folder.path().join("adapter"));
@@ -117,7 +117,8 @@ fn what_is_not_supported_is_refused_by_name() {
 
 #[test]
 fn an_initialisation_that_may_have_altered_the_base_is_refused_by_name() {
-    // PEFT 0.21: `LoraLayer.update_layer` subtracts from the base's weight in the first, and in none of the second.
+    // In PEFT 0.21, `LoraLayer.update_layer` subtracts from the base's weight for the first list, and not for the
+    // second.
     for init in ["pissa", "PiSSA", "pissa_niter_4", "olora", "OLoRA", "corda", "loftq", "lora_ga", "LoRA_GA"] {
         assert_refused(json!({ "init_lora_weights": init }), &plain(1.0), &[init, "altered the base model", "hint"]);
     }

@@ -1,4 +1,4 @@
-//! Downloading what is needed of a model's repository into the hub's cache.
+//! Downloads of the needed files of a model's repository into the hub's cache.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::{Hub, RepositoryId, Role};
 use crate::api::{HubClient, HubFetch};
 
-/// A repository at one commit, on its way into the cache.
+/// A repository at one commit that is being downloaded to the cache.
 pub(super) struct Fetch<'a> {
     pub hub: &'a Hub<'a>,
     pub client: &'a HubClient,
@@ -19,8 +19,8 @@ pub(super) struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Fetches what is missing of what `role` needs; returns the commit. The revision's name points to it at the end, so
-    /// that until then it stands for what it stood for before.
+    /// Downloads the missing files that `role` needs, and returns the commit. The revision's name is updated last, so
+    /// that until then it refers to the earlier commit.
     pub fn run(&self, role: Role) -> Result<String> {
         let (repository, revision) = (self.id.repository(), self.id.revision());
         let listing = self.client.revision(repository, revision)?;
@@ -39,7 +39,7 @@ impl Fetch<'_> {
         if role != Role::Adapter
             && let Some(bytes) = read_optional(&config)?
         {
-            // Gigabytes that are not read need not arrive.
+            // Avoids downloading gigabytes that cannot be read.
             quantised::refuse_config(&config, &parse_json(&config, &bytes)?)?;
         }
         for name in &plan.weights {

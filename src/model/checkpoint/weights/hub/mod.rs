@@ -1,8 +1,8 @@
-//! Checkpoints and adapters by the name that they have on the model hub.
+//! Checkpoints and adapters by their name on the model hub.
 //!
-//! The cache is the one of Python's `huggingface_hub`: `models--org--name` holds `refs` (a revision's name to its
-//! commit), `snapshots` (a folder a commit, of links) and `blobs` (the files by what they are). It is read without any
-//! network; only a [`Hub`] with a client fetches what it lacks.
+//! The cache is that of Python's `huggingface_hub`: `models--org--name` holds `refs` (from a revision's name to its
+//! commit), `snapshots` (one folder of links per commit) and `blobs` (the files by content). It is read without network
+//! access; only a [`Hub`] with a client downloads missing files.
 #![expect(clippy::disallowed_methods, reason = "model/checkpoint owns the files of a checkpoint")]
 
 mod fetch;
@@ -26,33 +26,33 @@ use crate::api::{HubClient, HubError, cached_commit};
 
 pub use crate::api::{HubEvent, RepositoryId};
 
-/// What is looked for, and so which files it cannot do without.
+/// The kind of repository, which decides the files that it must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A model or an encoder, with its tokenizer.
     Model,
-    /// A vision tower: no text is put into it.
+    /// A vision tower, which needs no tokenizer.
     Tower,
     /// An adapter.
     Adapter,
 }
 
-/// Where something lies that a person named.
+/// The location of something that the user named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
-    /// Its folder (or an adapter's file); `embedded` for the miniature.
+    /// Its folder (or an adapter's file), or `embedded` for the miniature.
     pub path: PathBuf,
-    /// On the hub, `org/name`.
+    /// The name on the hub, `org/name`.
     pub repository: Option<String>,
 }
 
 impl Located {
-    /// A folder that is no part of the hub's cache, or `embedded`.
+    /// A folder outside the hub's cache, or `embedded`.
     pub fn folder(path: &Path) -> Self {
         Self { path: path.to_owned(), repository: None }
     }
 
-    /// Opens the checkpoint that lies there; `miniature` says which of the miniature's is meant.
+    /// Opens the checkpoint at this location. `miniature` chooses among the miniature's checkpoints.
     ///
     /// # Errors
     /// Those of [`open_checkpoint`].
@@ -71,13 +71,13 @@ impl Located {
 /// A commit that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundRevision {
-    /// As asked for.
+    /// The requested revision.
     pub revision: String,
-    /// What it was.
+    /// The commit of the revision.
     pub commit: String,
 }
 
-/// The hub as this machine sees it: its cache, and a client where something may be fetched.
+/// The hub's cache on this machine, and a client if downloads are allowed.
 pub struct Hub<'a> {
     cache: Option<PathBuf>,
     client: Option<HubClient>,
@@ -93,8 +93,8 @@ impl fmt::Debug for Hub<'_> {
 }
 
 impl<'a> Hub<'a> {
-    /// `cache` is the folder that holds `models--…`. With a `client` what it lacks is fetched; without one nothing is ever
-    /// asked of the network, and messages name `command`, which fetches.
+    /// `cache` is the folder that holds `models--…`. With a `client`, missing files are downloaded. Without one, the
+    /// network is never used, and messages suggest `command`, which downloads them.
     pub fn new(
         cache: Option<PathBuf>,
         client: Option<HubClient>,
@@ -104,16 +104,16 @@ impl<'a> Hub<'a> {
         Self { cache, client, command, on_event: Box::new(on_event), found: RefCell::default() }
     }
 
-    /// What was found on the hub, by `org/name`.
+    /// The revisions that were found on the hub, by `org/name`.
     pub fn found(&self) -> BTreeMap<String, FoundRevision> {
         self.found.borrow().clone()
     }
 
-    /// Where `text` lies. What exists at that path wins; else `org/name[@revision]` is looked for on the hub. What cannot be
-    /// such a name is taken to be a path.
+    /// Locates `text`. An existing path is used first; otherwise `org/name[@revision]` is searched on the hub. A text
+    /// that cannot be such a name is treated as a path.
     ///
     /// # Errors
-    /// The hub's cache lacks it, or a file of it, and it may not or cannot be fetched.
+    /// The hub's cache lacks it, or a file of it, and it may not or cannot be downloaded.
     pub fn find(&self, text: &Path, role: Role) -> Result<Located> {
         let id = if text.exists() { None } else { text.to_str().and_then(RepositoryId::parse) };
         match id {
@@ -122,11 +122,12 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// The checkpoint of a tower that another one names, as original LLaVA does: a folder in or beside `beside`, a path, or
-    /// a repository on the hub. `None` where it is nowhere. It is fetched only where `may_fetch` says so, too.
+    /// Finds the checkpoint of a tower that another one names, as the original LLaVA does: a folder in or next to
+    /// `beside`, a path, or a repository on the hub. `None` if it is not found. It is downloaded only if `may_fetch` is
+    /// also set.
     ///
     /// # Errors
-    /// It lies in the hub's cache, but not whole; it cannot be fetched.
+    /// It is incomplete in the hub's cache, or cannot be downloaded.
     pub fn find_tower(&self, name: &str, beside: &Path, role: Role, may_fetch: bool) -> Result<Option<Located>> {
         let last_part = name.rsplit('/').next().unwrap_or(name);
         let near = [Some(beside.join(name)), beside.parent().map(|parent| parent.join(last_part))];
@@ -144,7 +145,7 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// The words that say how to get `org/name`.
+    /// Returns a hint on how to get `org/name`.
     pub fn how_to_fetch(&self, name: &str) -> Option<String> {
         RepositoryId::parse(name).map(|id| self.hint(&id, &[]))
     }
@@ -173,7 +174,7 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// The snapshot of `commit`, which must hold all that `role` needs.
+    /// Returns the snapshot of `commit`, which must hold all files that `role` needs.
     fn in_cache(&self, id: &RepositoryId, commit: String, role: Role) -> Result<Located> {
         let dir = self.folder(id)?.join("snapshots").join(&commit);
         let missing = missing_files(&dir, role)?;
@@ -191,7 +192,7 @@ impl<'a> Hub<'a> {
         Ok(Located { path: dir, repository: Some(id.repository().to_owned()) })
     }
 
-    /// The commit of the revision, as the cache knows it.
+    /// Returns the commit of the revision in the cache.
     fn cached_commit(&self, id: &RepositoryId) -> Result<String> {
         let folder = self.folder(id)?;
         let cache = self.cache.as_deref().unwrap_or(Path::new(""));
@@ -229,7 +230,7 @@ impl<'a> Hub<'a> {
         Ok(cache.join(id.folder_name()))
     }
 
-    /// Whether a download, ours or Python's, left a part of a file behind.
+    /// Returns whether a download, by this program or by Python, left a part of a file.
     fn has_unfinished(&self, id: &RepositoryId) -> bool {
         let Ok(entries) = self.folder(id).and_then(|folder| Ok(fs::read_dir(folder.join("blobs"))?)) else {
             return false;
@@ -238,7 +239,7 @@ impl<'a> Hub<'a> {
         entries.flatten().any(|entry| is_unfinished(entry.path()))
     }
 
-    /// The commands that fetch `files` of a repository, or all of it.
+    /// Returns the commands that download `files` of a repository, or all of it.
     fn hint(&self, id: &RepositoryId, files: &[String]) -> String {
         let mut other = format!("hf download {}", id.repository());
         for file in files {
@@ -252,7 +253,7 @@ impl<'a> Hub<'a> {
     }
 }
 
-/// The names that a person could have given, sorted.
+/// Returns the names of revisions and the commits in the cache, sorted.
 fn cached_revisions(folder: &Path) -> Vec<String> {
     let names = |part: &str| -> Vec<String> {
         let entries = fs::read_dir(folder.join(part)).into_iter().flatten().flatten();
@@ -267,7 +268,7 @@ fn words_of(revisions: &[String]) -> String {
     if revisions.is_empty() { "none".to_owned() } else { revisions.join(", ") }
 }
 
-/// What a snapshot lacks. A link to a file that is not there is no file.
+/// Returns the files that a snapshot lacks. A link to a missing file counts as missing.
 fn missing_files(dir: &Path, role: Role) -> Result<Vec<String>> {
     let has = |name: &str| dir.join(name).is_file();
     let plan = Plan::new(role, &has);

@@ -1,10 +1,10 @@
-//! Which files of a repository are needed: never images, ONNX, Flax or TensorFlow, and no weights twice.
+//! The files of a repository that are needed: no images, no ONNX, Flax or TensorFlow, and no weights twice.
 
 use super::super::adapter::{ADAPTER_WEIGHTS, NON_LORA, PEFT_CONFIG, PROJECTORS, SWIFT_TOWER};
 use super::super::checkpoint::{OPEN_CLIP_CONFIG, choose_layout};
 use super::Role;
 
-/// What a checkpoint may need beside its weights.
+/// Files that a checkpoint may need in addition to its weights.
 const COMPANIONS: &[&str] = &[
     "config.json",
     OPEN_CLIP_CONFIG,
@@ -25,26 +25,26 @@ const COMPANIONS: &[&str] = &[
     "Modelfile",
 ];
 
-/// What an adapter may need beside its weights.
+/// Files that an adapter may need in addition to its weights.
 const ADAPTER_COMPANIONS: &[&str] = &[PEFT_CONFIG, "config.json", "emt.json", "args.json", "README.md"];
 
 const INDEX_SUFFIX: &str = ".index.json";
 
-/// The files to fetch, or to look for.
+/// The files to download, or to look for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Small files, first.
     pub companions: Vec<&'static str>,
-    /// Weights that are a file each.
+    /// Single weight files.
     pub weights: Vec<&'static str>,
-    /// The index that names the others.
+    /// The index of weight shards.
     pub index: Option<&'static str>,
-    /// What no repository of this kind can do without, and this one has not.
+    /// Required files that this repository lacks.
     pub missing: Vec<&'static str>,
 }
 
 impl Plan {
-    /// The plan for what plays `role`, out of the files that `has` knows.
+    /// Plans the files for `role`. `has` says which files exist.
     pub fn new(role: Role, has: &dyn Fn(&str) -> bool) -> Self {
         match role {
             Role::Adapter => Self::of_adapter(has),
@@ -57,7 +57,7 @@ impl Plan {
         let parts = [first(&NON_LORA), first(&PROJECTORS)];
         let is_peft = has(PEFT_CONFIG);
         if !is_peft && parts.iter().all(Option::is_none) && has("config.json") {
-            // A whole checkpoint is an adapter, too: of what it changes.
+            // A whole checkpoint is also an adapter: of its differences from the base.
             return Self::of_checkpoint(Role::Tower, has);
         }
         let companions = ADAPTER_COMPANIONS.iter().copied().filter(|name| has(name)).collect();

@@ -95,7 +95,7 @@ fn what_lies_at_the_path_wins_over_the_hub() {
     let cache = Cache::new(WHOLE);
     let path = cache.repository();
     assert_eq!(cache.find(path.to_str().unwrap()).unwrap(), Located::folder(&path));
-    // Relative names are looked up from where the tests run, where `src/model` is a folder.
+    // Relative names are resolved in the folder where the tests run, which has a folder `src/model`.
     assert_eq!(cache.find("src/model").unwrap(), Located::folder(Path::new("src/model")));
 }
 
