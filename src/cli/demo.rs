@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use serde_json::Map;
 
@@ -133,6 +133,7 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     demo_folder::note(&dir, asked)?;
     let say = |err: &mut dyn Write, line: String| if quiet { Ok(()) } else { writeln!(err, "{line}") };
     say(err, format!("everything is computed now and written into {}", dir.display()))?;
+    ensure!(args.epochs != Some(0) && args.limit > 0, "--epochs and --limit must be at least 1");
     let hub = Hub::new(None, None, String::new(), |_| {});
     let demo = Demo { args, dir: &dir, hub: &hub, quiet };
     let n_parts = ARMS.len() + 1;

@@ -162,6 +162,11 @@ impl Train<'_> {
     /// # Errors
     /// A file cannot be read, an example does not fit, or the method has no way to write what it trains.
     pub fn open(mut self) -> Result<OpenedTraining> {
+        let Hyperparameters { batch_size, n_epochs, .. } = self.hyperparameters;
+        ensure!(
+            batch_size > 0 && n_epochs > 0 && self.micro_batch_size > 0,
+            "a training needs at least one epoch, and batches of at least one sample"
+        );
         let base = self.open_base()?;
         let datasets = std::mem::take(&mut self.datasets);
         let sets = self.training_sets(datasets, &base.opened)?;
