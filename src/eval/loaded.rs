@@ -150,8 +150,7 @@ impl OpenedSubjects {
             &request.pixels,
             request.generation,
         );
-        // If the checkpoint only names its tower, a missing encoder prevents the model from opening, not just the
-        // comparison.
+        // If the checkpoint only names its tower, a missing encoder may leave the model without one.
         let model = match &missing_encoder {
             Some(missing) if named.is_some() => model.with_context(|| missing.clone())?,
             _ => model?,
