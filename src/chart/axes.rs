@@ -1,7 +1,7 @@
-//! Charts with axes: plotters computes scales, grids and places, and draws them on our [`Svg`].
+//! Charts with axes: plotters computes scales, grids and positions, and draws them on our [`Svg`].
 //!
-//! [`Paper`] is the backend. It counts in tenths of a pixel, since plotters' places are whole numbers, and gives every element
-//! the class by which a dark page recolours it.
+//! [`Paper`] is the backend. It counts in tenths of a pixel, because plotters uses integer positions. It gives every
+//! element the class by which a dark page recolours it.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -23,16 +23,16 @@ use super::svg::{self, Anchor, Ink, Svg, number};
 use super::text;
 use crate::assets::font;
 
-/// What drawing returns. Nothing can fail on [`Paper`].
+/// The result of drawing. [`Paper`] never fails.
 pub(super) type Sketch<T = ()> = Result<T, DrawingAreaErrorKind<Infallible>>;
-/// The whole sheet, in units of the backend.
+/// The whole sheet, in backend units.
 pub(super) type Root = DrawingArea<Paper, Shift>;
-/// The part inside the axes.
+/// The area inside the axes.
 pub(super) type Plot = DrawingArea<Paper, Cartesian2d<Scale, Scale>>;
-/// The axes with their plot.
+/// The axes and their plot.
 pub(super) type Axes<'a> = ChartContext<'a, Paper, Cartesian2d<Scale, Scale>>;
 
-/// A linear scale with chosen ticks; its ends may be in either order.
+/// A linear scale with chosen ticks. Its ends may be in either order.
 pub(super) struct Scale {
     values: RangedCoordf64,
     ticks: Vec<f64>,
@@ -53,7 +53,7 @@ impl Ranged for Scale {
     }
 
     fn key_points<H: KeyPointHint>(&self, hint: H) -> Vec<f64> {
-        // There are no lines between those at ticks.
+        // There are no grid lines between the ticks.
         if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
     }
 
@@ -62,41 +62,41 @@ impl Ranged for Scale {
     }
 }
 
-/// Units of the backend per pixel.
+/// Backend units per pixel.
 const UNITS: f64 = 10.0;
 
-/// A length in units of the backend.
+/// Converts a length in pixels to backend units.
 pub(super) fn units(pixels: f64) -> i32 {
     (pixels * UNITS).round() as i32
 }
 
-/// A length in pixels.
+/// Converts a length in backend units to pixels.
 pub(super) fn pixels(units: i32) -> f64 {
     f64::from(units) / UNITS
 }
 
-/// A colour such as `#C9CFD6`.
+/// Parses a colour such as `#C9CFD6`.
 pub(super) fn colour(hex: &str) -> RGBColor {
     let level = |start: usize| hex.get(start..start + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
     RGBColor(level(1).unwrap_or(0), level(3).unwrap_or(0), level(5).unwrap_or(0))
 }
 
-/// A line of this width in pixels.
+/// A line style with a width in pixels.
 pub(super) fn stroke(hex: &str, width: f64) -> ShapeStyle {
     ShapeStyle { color: colour(hex).into(), filled: false, stroke_width: (width * UNITS).round() as u32 }
 }
 
-/// What plotters draws only with its labels, and is not shown: the lines of the axes and their ticks.
+/// The style of axis lines and ticks, which plotters only draws together with their labels. They are not shown.
 pub(super) fn hidden() -> ShapeStyle {
     ShapeStyle { color: TRANSPARENT, filled: false, stroke_width: 0 }
 }
 
-/// A filled shape.
+/// A fill style.
 pub(super) fn fill(hex: &str) -> ShapeStyle {
     ShapeStyle { color: colour(hex).into(), filled: true, stroke_width: 0 }
 }
 
-/// A text of this size in pixels. Its class follows from its colour, see [`Pen::text`].
+/// A text style with a size in pixels. Its class follows from its colour, see [`Pen::text`].
 pub(super) fn lettering(size: f64, hex: &str, is_bold: bool, anchor: HPos) -> TextStyle<'static> {
     let style = if is_bold { FontStyle::Bold } else { FontStyle::Normal };
     let mut style = TextStyle::from((font::FAMILY, size * UNITS).into_font().style(style));
@@ -105,25 +105,25 @@ pub(super) fn lettering(size: f64, hex: &str, is_bold: bool, anchor: HPos) -> Te
     style
 }
 
-/// What an element has beyond what plotters says of it.
+/// Properties of an element that plotters does not know.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pen {
     /// The class of shapes.
     pub(super) shape: &'static str,
-    /// Colour and class of texts; those of another colour are the paper's, which have a class each.
+    /// Colour and class of texts. A text of another colour uses one of [`INKS`].
     pub(super) text: (&'static str, &'static str),
     /// The dashes of lines, as SVG writes them.
     pub(super) dashes: Option<&'static str>,
-    /// Colour and width of the line around filled shapes.
+    /// Colour and width of the outline of filled shapes.
     pub(super) rim: Option<(&'static str, f64)>,
-    /// Shown where the pointer rests on a shape.
+    /// The tooltip of a shape.
     pub(super) tooltip: Option<String>,
 }
 
-/// Colours of the paper's texts, with their classes.
+/// The default text colours with their classes.
 const INKS: [(&str, &str); 3] = [(svg::INK, "ink"), (svg::MUTED, "muted"), (svg::WARNING, "warning")];
 
-/// A sheet that plotters draws on; clones are the same sheet.
+/// A sheet that plotters draws on. Clones share the sheet.
 #[derive(Clone)]
 pub(super) struct Paper {
     sheet: Rc<RefCell<Sheet>>,
@@ -137,18 +137,18 @@ struct Sheet {
 }
 
 impl Paper {
-    /// A sheet of this size in pixels, with what is drawn on it already.
+    /// A sheet of this size in pixels that starts with the content of `svg`.
     pub(super) fn new(svg: Svg, width: f64, height: f64) -> Self {
         let size = (units(width).unsigned_abs(), units(height).unsigned_abs());
         Self { sheet: Rc::new(RefCell::new(Sheet { svg, pen: Pen::default() })), size }
     }
 
-    /// What the next elements look like.
+    /// Sets the properties of the following elements.
     pub(super) fn take_up(&self, pen: Pen) {
         self.sheet.borrow_mut().pen = pen;
     }
 
-    /// What was drawn.
+    /// Returns what was drawn.
     pub(super) fn into_svg(self) -> Svg {
         std::mem::take(&mut self.sheet.borrow_mut().svg)
     }
@@ -158,7 +158,7 @@ impl Paper {
         sheet.svg.path(sheet.pen.shape, data, look, sheet.pen.tooltip.as_deref());
     }
 
-    /// The presentation attributes of a filled shape.
+    /// Returns the presentation attributes of a filled shape.
     fn filled(&self, color: BackendColor) -> String {
         let rim = self.sheet.borrow().pen.rim.map_or(String::new(), |(colour, width)| {
             format!(r#" stroke="{colour}" stroke-width="{}" stroke-linejoin="round""#, number(width))
@@ -182,7 +182,7 @@ fn hex(color: BackendColor) -> String {
     format!("#{red:02X}{green:02X}{blue:02X}")
 }
 
-/// `M1 2L3 4L5 6`.
+/// Returns path data such as `M1 2L3 4L5 6`.
 fn path_data(points: impl IntoIterator<Item = BackendCoord>) -> String {
     let places = points.into_iter().map(|(x, y)| format!("{} {}", number(pixels(x)), number(pixels(y))));
     format!("M{}", places.collect::<Vec<_>>().join("L"))
@@ -263,7 +263,7 @@ impl DrawingBackend for Paper {
             HPos::Center => Anchor::Middle,
             HPos::Right => Anchor::End,
         };
-        // From the middle, the top or the bottom of a line of text to its baseline.
+        // The distance from the vertical anchor of a line of text to its baseline, in font sizes.
         let to_baseline = match style.anchor().v_pos {
             VPos::Top => 0.76,
             VPos::Center => 0.34,
@@ -271,7 +271,7 @@ impl DrawingBackend for Paper {
         };
         let shown = hex(style.color());
         let sheet = &mut *self.sheet.borrow_mut();
-        // The pen may have a colour of the paper's own, with another class.
+        // The pen's text is first: it may use a default colour with another class.
         let mut inks = std::iter::once(sheet.pen.text).chain(INKS);
         let (fill, class) = inks.find(|(ink, _)| *ink == shown).unwrap_or(sheet.pen.text);
         let ink = Ink { size, is_bold: is_bold(style), fill, class, has_halo: false };

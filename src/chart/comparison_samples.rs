@@ -1,4 +1,4 @@
-//! Comparisons to draw and to report in tests.
+//! Sample comparisons for tests of charts and reports.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::compare::{
 };
 use crate::domain::{ErrorCode, ErrorKind};
 
-/// What a hostile model says.
+/// A hostile model's answer.
 pub const HOSTILE: &str = "</q><script>alert(1)</script><img src=x onerror=alert(2)> =HYPERLINK(\"x\") `|` **b** \u{1b}[2J\u{202e}txt @all http://x.example";
 
 /// Images of one dataset by state before and after.
@@ -45,7 +45,7 @@ fn errors(flows: &[(&str, &str, usize)], is_after: bool) -> Errors {
     Errors { n_scored, kinds, codes }
 }
 
-/// A dataset whose pairs are `flows`; scoring and an encoder ran.
+/// A dataset whose pairs are `flows`; label scoring and an encoder ran.
 pub fn compared(name: &str, flows: &[(&str, &str, usize)]) -> DatasetComparison {
     let state = |name: &str| (name != "unscored").then_some(name == "correct");
     let mut table = PairTable::default();
@@ -179,7 +179,7 @@ pub fn lost_image(dataset: &str, index: usize) -> LostImage {
     }
 }
 
-/// Run `name` against the sample baseline.
+/// The run `name` against the sample baseline.
 pub fn candidate(name: &str, datasets: Vec<DatasetComparison>) -> CandidateComparison {
     CandidateComparison {
         run: name.to_owned(),
@@ -204,7 +204,7 @@ pub fn comparison(candidates: Vec<CandidateComparison>) -> Comparison {
     }
 }
 
-/// Summaries that go with a comparison: before, and one per candidate.
+/// Summaries that match a comparison: the baseline's, and one per candidate.
 pub fn summaries(comparison: &Comparison) -> (Summary, Vec<Summary>) {
     let of = |candidate: &CandidateComparison, name: &str, is_after: bool| {
         let datasets = candidate.datasets.iter().map(|one| {

@@ -1,20 +1,21 @@
-//! The families of outcomes, with one look each in every chart: a colour, a pattern for grey print, a class for dark pages.
+//! Families of outcomes. Each has one look in every chart: a colour, a pattern for grey print and a class for dark
+//! pages.
 
 use super::svg::{self, Svg, number};
 use crate::domain::{ErrorCode, ErrorKind};
 
-/// What an answer can turn out to be, coarsely.
+/// A coarse outcome of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
-    /// Right.
+    /// The right label.
     Correct,
     /// Another label of the dataset.
     Incorrect,
     /// Several labels, or labels of clashing types.
     Intrinsic,
-    /// Outside of the labels.
+    /// None of the labels.
     Extrinsic,
-    /// Counted neither way.
+    /// Neither right nor wrong.
     Unscored,
 }
 
@@ -23,7 +24,7 @@ impl Family {
     pub const ALL: [Family; 5] =
         [Family::Correct, Family::Incorrect, Family::Intrinsic, Family::Extrinsic, Family::Unscored];
 
-    /// The family of `correct`, of a code's name or of `unscored`.
+    /// Returns the family of a state: `correct`, a code's name, or `unscored`.
     pub fn of_state(state: &str) -> Self {
         if state == "correct" {
             return Family::Correct;
@@ -36,7 +37,7 @@ impl Family {
         }
     }
 
-    /// What a legend calls it.
+    /// The name in a legend.
     pub fn name(self) -> &'static str {
         match self {
             Family::Correct => "correct",
@@ -47,7 +48,7 @@ impl Family {
         }
     }
 
-    /// Okabe and Ito's colours; in grey print the patterns keep them apart.
+    /// The colour, from Okabe and Ito; in grey print the patterns distinguish the families.
     pub fn fill(self) -> &'static str {
         match self {
             Family::Correct => "#0072B2",
@@ -58,7 +59,7 @@ impl Family {
         }
     }
 
-    /// The class by which a page recolours it.
+    /// The class by which a page recolours the family.
     pub fn class(self) -> &'static str {
         match self {
             Family::Correct => "family-right",
@@ -69,7 +70,7 @@ impl Family {
         }
     }
 
-    /// Lines over a bar of this family; `None` leaves it plain.
+    /// The pattern of lines over a bar of this family; `None` leaves it plain.
     fn pattern(self) -> Option<(&'static str, &'static str)> {
         match self {
             Family::Correct => None,
@@ -81,7 +82,7 @@ impl Family {
     }
 }
 
-/// Defines the patterns, once a picture.
+/// Defines the patterns; called once per picture.
 pub fn define_patterns(svg: &mut Svg) {
     svg.raw("<defs>");
     for (id, lines) in Family::ALL.into_iter().filter_map(Family::pattern) {
@@ -93,12 +94,12 @@ pub fn define_patterns(svg: &mut Svg) {
     svg.raw("</defs>");
 }
 
-/// A bar of a family, from (x, y) to the right and down.
+/// Draws a bar of a family whose top left corner is (x, y).
 pub fn bar(svg: &mut Svg, family: Family, x: f64, y: f64, width: f64, height: f64, tooltip: Option<&str>) {
     let data = format!("M{} {}h{}v{}h{}Z", number(x), number(y), number(width), number(height), number(-width));
     let look = format!(r#"fill="{}" stroke="{}" stroke-width="0.8""#, family.fill(), svg::INK);
     svg.path(&format!("bar {}", family.class()), &data, &look, tooltip);
-    // Over a bar lower than its lines a pattern would be a smudge.
+    // A pattern would blur on a bar lower than its lines.
     if let Some((id, _)) = family.pattern().filter(|_| height >= 4.0) {
         svg.path("lines", &data, &format!(r#"fill="url(#{id})""#), None);
     }

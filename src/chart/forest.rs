@@ -1,4 +1,4 @@
-//! The forest plot: one dot with its interval a row, on one scale, beside zero and the margin.
+//! The forest plot: one dot with its interval per row, on one scale with zero and the margin.
 
 use plotters::prelude::{ChartBuilder, IntoDrawingArea, PathElement, Polygon};
 
@@ -8,71 +8,71 @@ use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
 use crate::compare::Interval;
 
-/// What a forest plot shows.
+/// The content of a forest plot.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForestChart {
     /// The heading.
     pub title: String,
     /// Lines of small print below it.
     pub subtitle: Vec<String>,
-    /// Rows under one name each.
+    /// Groups of rows.
     pub groups: Vec<ForestGroup>,
-    /// The fall that is still accepted, drawn as a dashed line.
+    /// The largest acceptable fall, drawn as a dashed line.
     pub margin: Option<f64>,
 }
 
-/// Rows under one name.
+/// Rows under a common name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForestGroup {
-    /// What they have in common; nothing is written where it is empty.
+    /// The common name; not written if empty.
     pub name: String,
-    /// From the top.
+    /// The rows, from the top.
     pub rows: Vec<ForestRow>,
 }
 
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ForestRow {
-    /// What it is.
+    /// Its name.
     pub name: String,
-    /// Baseline less candidate accuracy; `None` is said in words.
+    /// Baseline minus candidate accuracy; `None` is written in words.
     pub fall: Option<f64>,
     /// Its interval.
     pub interval: Option<Interval>,
-    /// What a reader must know of it, such as `tuned on`.
+    /// A note for the reader, such as `tuned on`.
     pub remark: Option<String>,
 }
 
 const GROUP: f64 = 34.0;
-/// Below the rows: the axis with its labels, and the legend.
+/// The height below the rows: axis, labels and legend.
 const FOOT: f64 = 90.0;
-/// The part of it for the numbers of the axis and its name.
+/// The part of [`FOOT`] for the axis numbers and the axis name.
 const X_LABEL_HEIGHT: f64 = 58.0;
 
 impl Layout {
-    /// Where the plot begins and ends: between names and values, or below them.
+    /// The left and right end of the plot: between names and values, or below them.
     fn plot(self) -> [f64; 2] {
         self.either([250.0, 960.0 - 190.0], [20.0, 340.0])
     }
 
-    /// The height of a row, and where its dot lies in it.
+    /// The height of a row, and the offset of its dot.
     fn row(self) -> (f64, f64) {
         self.either((30.0, 15.0), (50.0, 33.0))
     }
 }
 
-/// What an interval says of zero.
+/// What an interval shows about the sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// All of it lies above zero.
+    /// All of it is above zero.
     Fall,
-    /// All of it lies below.
+    /// All of it is below zero.
     Rise,
-    /// Zero lies in it.
+    /// It contains zero.
     Neither,
 }
 
-/// What is shown by `interval`.
+/// Returns what `interval` shows.
 pub fn shown(interval: Option<Interval>) -> Shown {
     match interval {
         Some([low, _]) if low > 0.0 => Shown::Fall,
@@ -81,7 +81,7 @@ pub fn shown(interval: Option<Interval>) -> Shown {
     }
 }
 
-/// The values that the axis spans, in fractions.
+/// The values that the axis spans, as fractions.
 struct Frame {
     layout: Layout,
     low: f64,
@@ -98,7 +98,7 @@ impl Frame {
         let high = values.iter().copied().fold(0.02, f64::max);
         let step = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5];
         let step = step.into_iter().find(|step| (high - low) / step <= layout.either(9.0, 6.0)).unwrap_or(0.5);
-        // A little air, so that no whisker touches the frame.
+        // Padding, so that no whisker touches the frame.
         let air = (high - low) * 0.03;
         Self { layout, low: low - air, high: high + air, step }
     }
@@ -110,19 +110,19 @@ impl Frame {
     }
 }
 
-/// From where to where the rows reach, in pixels.
+/// The top and bottom of the rows, in pixels.
 #[derive(Clone, Copy)]
 struct Rows {
     top: f64,
     bottom: f64,
 }
 
-/// The plot as SVG.
+/// Draws the plot as SVG.
 pub fn forest(chart: &ForestChart) -> String {
     forest_in(chart, Layout::Wide)
 }
 
-/// The plot as SVG, for a screen or for a phone.
+/// Draws the plot as SVG, for a screen or a phone.
 pub(super) fn forest_in(chart: &ForestChart, layout: Layout) -> String {
     let frame = Frame::of(chart, layout);
     let (margin, row_height) = (layout.margin(), layout.row().0);
@@ -158,7 +158,7 @@ pub(super) fn forest_in(chart: &ForestChart, layout: Layout) -> String {
     svg.finish(layout.width(), y + 1.0, &chart.title, &description(chart))
 }
 
-/// Draws all but the words of the rows.
+/// Draws everything except the words of the rows.
 fn draw(paper: &Paper, chart: &ForestChart, frame: &Frame, rows: Rows) -> Sketch {
     let root = paper.clone().into_drawing_area();
     let axes = draw_axes(paper, &root, frame, rows)?;
@@ -176,7 +176,7 @@ fn draw(paper: &Paper, chart: &ForestChart, frame: &Frame, rows: Rows) -> Sketch
     Ok(())
 }
 
-/// The horizontal axis is the fall; the vertical one counts pixels from the top of the sheet.
+/// Draws the axes. The horizontal one is the fall; the vertical one counts pixels from the top of the sheet.
 fn draw_axes<'a>(paper: &Paper, root: &'a Root, frame: &Frame, rows: Rows) -> Sketch<Axes<'a>> {
     let [left, right] = frame.layout.plot();
     let mut axes = ChartBuilder::on(root)
@@ -194,10 +194,10 @@ fn draw_axes<'a>(paper: &Paper, root: &'a Root, frame: &Frame, rows: Rows) -> Sk
         .disable_y_mesh()
         .axis_style(hidden())
         .bold_line_style(stroke(svg::GRID, 1.0))
-        // Labels keep twice this distance from the axes.
+        // Labels are at twice this distance from the axes.
         .set_all_tick_mark_size(units(5.0))
         .label_style(lettering(12.0, svg::MUTED, false, HPos::Center))
-        // A true minus sign, as wide as the plus that is not written.
+        // A true minus sign is as wide as the plus, which is omitted.
         .x_label_formatter(&|fall| number(fall * 100.0).replace('-', "−"))
         .axis_desc_style(lettering(13.0, svg::INK, false, HPos::Center))
         .x_desc("fall of accuracy, percentage points")
@@ -205,7 +205,7 @@ fn draw_axes<'a>(paper: &Paper, root: &'a Root, frame: &Frame, rows: Rows) -> Sk
     Ok(axes)
 }
 
-/// Zero and the margin.
+/// Draws the lines at zero and the margin.
 fn draw_lines(
     paper: &Paper,
     root: &Root,
@@ -213,7 +213,7 @@ fn draw_lines(
     (chart, frame): (&ForestChart, &Frame),
     Rows { top, bottom }: Rows,
 ) -> Sketch {
-    // They begin a little above the plot.
+    // The lines start slightly above the plot.
     let upright = |value: f64| {
         let (x, bottom) = plot.map_coordinate(&(value, bottom));
         [(x, units(top - 6.0)), (x, bottom)]
@@ -236,14 +236,14 @@ fn draw_lines(
     paper.take_up(Pen { shape: "margin", dashes: Some("6 4"), tooltip, ..Pen::default() });
     root.draw(&PathElement::new(upright(margin), stroke(svg::WARNING, 1.6)))?;
     let label = format!("margin {}", number(margin * 100.0));
-    // No part of the label may lie beyond the picture's edge.
+    // The label must not extend beyond the picture's edge.
     let half = text::width(&label, 12.0, true) / 2.0 + 2.0;
     let x = pixels(plot.map_coordinate(&(margin, bottom)).0).clamp(half, frame.layout.width() - half);
     let style = lettering(12.0, svg::WARNING, true, HPos::Center);
     root.draw_text(&label, &style, (units(x), units(bottom + 32.0)))
 }
 
-/// The dot and the whisker of a row, at `y`.
+/// Draws the dot and the whisker of a row at `y`.
 fn draw_row(paper: &Paper, root: &Root, plot: &Plot, row: &ForestRow, y: f64) -> Sketch {
     let Some(fall) = row.fall.filter(|fall| fall.is_finite()) else { return Ok(()) };
     if let Some([low, high]) = row.interval {
@@ -252,7 +252,7 @@ fn draw_row(paper: &Paper, root: &Root, plot: &Plot, row: &ForestRow, y: f64) ->
             plot.draw(&PathElement::new(line, stroke(svg::INK, 1.6)))?;
         }
     }
-    // A fall is a square, a rise a triangle that points to it: they differ without colour, too.
+    // A fall is a square, and a rise is a triangle that points towards it: they differ without colour.
     let (class, colour, corners) = match shown(row.interval) {
         Shown::Fall => ("dot fell", svg::WARNING, &SQUARE[..]),
         Shown::Rise => ("dot rose-up", svg::MODEL_FILL, &TRIANGLE[..]),
@@ -265,15 +265,15 @@ fn draw_row(paper: &Paper, root: &Root, plot: &Plot, row: &ForestRow, y: f64) ->
     root.draw(&Polygon::new(corners, fill(colour)))
 }
 
-/// Corners of the dots, in pixels from their middle.
+/// Corners of the dots, in pixels from their centre.
 const SQUARE: [(f64, f64); 4] = [(-5.0, -5.0), (5.0, -5.0), (5.0, 5.0), (-5.0, 5.0)];
 const TRIANGLE: [(f64, f64); 3] = [(-6.5, 0.0), (4.5, -6.5), (4.5, 6.5)];
 const DIAMOND: [(f64, f64); 4] = [(0.0, -6.5), (6.5, 0.0), (0.0, 6.5), (-6.5, 0.0)];
 
-/// The name and the value of a row whose top is at `top`.
+/// Writes the name and the value of a row whose top is at `top`.
 fn write_row(svg: &mut Svg, row: &ForestRow, layout: Layout, top: f64, is_indented: bool) {
     let margin = layout.margin();
-    // Grid lines run through the words of a narrow chart.
+    // Grid lines cross the words in a narrow chart.
     let words_ink = |size: f64, fill: &'static str, class: &'static str| {
         let style = ink(size, fill, class);
         layout.either(style, style.halo())
@@ -289,23 +289,23 @@ fn write_row(svg: &mut Svg, row: &ForestRow, layout: Layout, top: f64, is_indent
     if row.fall.is_some_and(f64::is_finite) {
         svg.text(end, baseline, Anchor::End, words_ink(13.0, svg::INK, "ink"), &value);
     } else {
-        // Beside the plot, where no line runs through it.
+        // No grid line crosses the words next to the plot.
         svg.text(end, baseline, Anchor::End, words_ink(12.5, svg::WARNING, "warning"), "no scored pairs");
     }
 }
 
-/// `cifar10 (tuned on)`.
+/// Returns text such as `cifar10 (tuned on)`.
 fn named(row: &ForestRow) -> String {
     let remark = row.remark.as_ref().map(|remark| format!(" ({remark})")).unwrap_or_default();
     format!("{}{remark}", words::printable(&row.name))
 }
 
-/// `12.3 (10.1–14.5)`, with true minus signs.
+/// Returns text such as `12.3 (10.1–14.5)`, with true minus signs.
 fn value(row: &ForestRow) -> String {
     words::points(row.fall, row.interval)
 }
 
-/// The plot in words, for those who cannot see it.
+/// Describes the plot in words, for readers who cannot see it.
 fn description(chart: &ForestChart) -> String {
     let mut sentences = vec!["Fall of accuracy in percentage points, with 95% intervals.".to_owned()];
     sentences.extend(chart.margin.map(|margin| format!("Margin {}.", words::percent_number(Some(margin)))));
@@ -348,7 +348,7 @@ mod tests {
             let xs = |data: &str| data.trim_matches(['M', 'Z']).split('L').map(x_of).collect();
             nodes.map(|node| xs(node.attribute("d").unwrap())).collect()
         };
-        // Zero first, then of each row the whisker and its two ends.
+        // Zero is first; then each row has the whisker and its two ends.
         let (whiskers, dots) = (places("whisker"), places("dot fell"));
         let (zero, first, second) = (whiskers[0][0], &whiskers[1], &whiskers[4]);
         let dot = f64::midpoint(dots[0][0], dots[0][1]);

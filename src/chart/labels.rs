@@ -1,38 +1,38 @@
-//! Where the words of a chart stand, so that none hides another.
+//! Places the words of a chart so that none covers another.
 
 use super::geometry::{RADIUS, Rect, point};
 use super::rose::{Role, RoseChart};
 use super::svg::{self, Anchor, Ink, Svg, ink};
 use super::text;
 
-/// From the outer ring to a dataset's name.
+/// The distance from the outer ring to a dataset's name.
 const RING_DISTANCE: f64 = 24.0;
 
-/// The same where a number stands beyond the outer ring.
+/// The same if a number is beyond the outer ring.
 const RING_DISTANCE_BEYOND_NUMBERS: f64 = 42.0;
 
 /// A mark that ends at this share of the outer radius has its number on or beyond the ring.
 const NEAR_RING: f64 = 0.93;
 
-/// A dataset's name and remarks, placed.
+/// A placed dataset name with its remarks.
 #[derive(Clone, Debug)]
 pub struct AxisLabel {
     lines: Vec<(String, Ink)>,
     anchor: Anchor,
-    /// The room that it takes, around the chart's centre.
+    /// Its area, relative to the chart's centre.
     pub rect: Rect,
 }
 
-/// How labels look, and how much room there is for them.
+/// The style of labels and the room for them.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelStyle {
     /// Half the width that labels may fill, from the centre.
     pub half_width: f64,
-    /// How many times larger words are than on a wide chart.
+    /// The size of words relative to a wide chart.
     pub scale: f64,
-    /// With more datasets than these, numbers stand for the names.
+    /// The most datasets that are named; with more, numbers replace the names.
     pub n_named_max: usize,
-    /// Whether a label may leave its angle where there is no room beside the ring.
+    /// Whether a label may leave its angle if there is no room next to the ring.
     pub may_turn: bool,
 }
 
@@ -75,18 +75,18 @@ fn axis_lines(chart: &RoseChart, index: usize, name_size: f64, width_max: f64, s
     lines
 }
 
-/// An absent number is said in words: a petal of length 0 would be a claim.
+/// Remarks for missing numbers. A petal of length 0 would show a false value.
 pub fn unscored(chart: &RoseChart, index: usize) -> Vec<String> {
     let shown = chart.series.iter().filter(|series| series.role != Role::Reference);
     let absent = shown.filter(|series| series.points.get(index).copied().flatten().is_none());
     absent.map(|series| format!("{} not scored", series.short_name)).collect()
 }
 
-/// The step by which a label leaves its angle, in radians, and how many steps it may take.
+/// The step in radians by which a label leaves its angle, and the most steps that it may take.
 const TURN: f64 = 0.12;
 const N_TURNS_MAX: usize = 11;
 
-/// How far beyond the ring a label goes before it turns on.
+/// The largest distance beyond the ring before a label turns further.
 const OUTWARDS_MAX: f64 = 60.0;
 
 fn place_axis_label(
@@ -110,7 +110,7 @@ fn place_axis_label(
         rect.distance_from_centre() >= radius_min - 4.0
             && !placed.iter().any(|other| other.rect.grown(5.0).overlaps(rect))
     };
-    // Outwards until it clears the ring and every label before it; far enough is bound to come.
+    // Moves outwards until the label clears the ring and all placed labels, or reaches `farthest`.
     let outwards = |angle: f64, farthest: f64| {
         let mut radius = radius_min;
         while radius < farthest && !is_clear(&at(radius, angle)) {
@@ -139,7 +139,7 @@ fn line_height(ink: Ink) -> f64 {
 }
 
 impl AxisLabel {
-    /// Writes it.
+    /// Writes the label.
     pub fn draw(&self, svg: &mut Svg) {
         let x = match self.anchor {
             Anchor::Start => self.rect.x0,
@@ -154,25 +154,25 @@ impl AxisLabel {
     }
 }
 
-/// A number that wants to stand at the tip of a mark.
+/// A number to be placed at the tip of a mark.
 #[derive(Clone, Debug)]
 pub struct TipNumber {
-    /// Whose mark it is.
+    /// The role of its mark.
     pub role: Role,
-    /// What it says.
+    /// The number as text.
     pub text: String,
-    /// How it looks.
+    /// Its style.
     pub ink: Ink,
-    /// The radius above which it may stand: its mark's tip or its whisker's end.
+    /// The smallest radius at which it may be placed: its mark's tip or its whisker's end.
     pub radius: f64,
-    /// Where it would like to stand, best first.
+    /// The preferred angles, best first.
     pub angles: Vec<f64>,
 }
 
-/// What numbers keep clear of.
+/// The obstacles that numbers avoid.
 #[derive(Clone, Debug, Default)]
 pub struct Obstacles {
-    /// Room that is taken.
+    /// Occupied areas.
     pub rects: Vec<Rect>,
     /// Points that must not be covered, such as whiskers.
     pub hard: Vec<(f64, f64)>,
@@ -182,14 +182,14 @@ pub struct Obstacles {
     pub dark: Vec<(f64, f64, f64)>,
 }
 
-/// The largest outward step that a number takes before it accepts to cover something.
+/// The largest outward step of a number; beyond it, it rather covers something.
 const OUTWARD_MAX: f64 = 150.0;
 
-/// Places `numbers` one after the other, each at the cheapest free place, and writes them.
+/// Places and writes `numbers` in order, each at the position of least cost.
 pub fn draw_tip_numbers(svg: &mut Svg, numbers: &[TipNumber], obstacles: &mut Obstacles) {
     for number in numbers {
         let width = text::width(&number.text, number.ink.size, number.ink.is_bold);
-        // Digits have no descenders: the box is the height of a capital.
+        // Digits have no descenders, so the box is as high as a capital letter.
         let (width, height) = (width, number.ink.size * 0.74);
         let mut best: Option<(f64, Rect)> = None;
         for (rank, &angle) in number.angles.iter().enumerate() {

@@ -1,11 +1,11 @@
-//! The two layouts of a chart: for a screen or a sheet of paper, and for a phone.
+//! The two layouts of a chart: wide for screens and paper, narrow for phones.
 
-/// How much room a chart has from side to side.
+/// The horizontal room of a chart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
-    /// A screen or a page; what files hold.
+    /// A screen or a page; used in files.
     Wide,
-    /// A phone, upright.
+    /// A phone in portrait orientation.
     Narrow,
 }
 
@@ -18,7 +18,7 @@ impl Layout {
         }
     }
 
-    /// What stays free at the left and at the right.
+    /// The empty margin at the left and right.
     pub fn margin(self) -> f64 {
         match self {
             Layout::Wide => 32.0,
@@ -26,7 +26,7 @@ impl Layout {
         }
     }
 
-    /// The wide value or the narrow one.
+    /// Returns `wide` or `narrow`, depending on the layout.
     pub fn either<T>(self, wide: T, narrow: T) -> T {
         match self {
             Layout::Wide => wide,
@@ -45,7 +45,7 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// What `draw` makes for each layout.
+    /// Calls `draw` for both layouts.
     pub(super) fn of(draw: impl Fn(Layout) -> String) -> Self {
         Self { wide: draw(Layout::Wide), narrow: draw(Layout::Narrow) }
     }

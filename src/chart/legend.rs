@@ -1,4 +1,4 @@
-//! What the marks mean, below the plot.
+//! The legend below the plot.
 
 use super::geometry;
 use super::petals::{REFERENCE_LOOK, before_look, reference_mark};
@@ -12,7 +12,7 @@ const SWATCH: f64 = 30.0;
 const GAP: f64 = 26.0;
 const ROW: f64 = 25.0;
 
-/// What a legend entry shows before its words.
+/// The sample of a legend entry.
 #[derive(Clone, Copy)]
 enum Swatch {
     Subject(Role),
@@ -21,8 +21,8 @@ enum Swatch {
     Chance,
 }
 
-/// Draws the legend into rows of at most `width`, centred on `centre`, from `top`, everything `scale` times as large as on a wide
-/// chart; returns its height.
+/// Draws the legend in rows of at most `width`, centred on `centre`, from `top`. Everything is `scale` times as large
+/// as on a wide chart. Returns the height.
 pub fn draw(svg: &mut Svg, chart: &RoseChart, centre: f64, width: f64, top: f64, scale: f64) -> f64 {
     if scale != 1.0 {
         return draw_large(svg, chart, [centre - width / 2.0, top], width, scale);
@@ -57,7 +57,7 @@ pub fn draw(svg: &mut Svg, chart: &RoseChart, centre: f64, width: f64, top: f64,
     ROW * rows.len() as f64
 }
 
-/// One entry below the other, whose words may take several lines: for a narrow chart.
+/// Draws one entry per row for a narrow chart; its words may take several lines.
 fn draw_large(svg: &mut Svg, chart: &RoseChart, [left, top]: [f64; 2], width: f64, scale: f64) -> f64 {
     let (size, words_x) = (SIZE * scale, left + SWATCH * scale);
     let mut y = top;
@@ -83,7 +83,7 @@ fn draw_large(svg: &mut Svg, chart: &RoseChart, [left, top]: [f64; 2], width: f6
 fn entries(chart: &RoseChart, words_width_max: f64) -> Vec<(Swatch, String)> {
     let mut entries = Vec::new();
     let mut n_references = 0;
-    // The model first: it is what the chart is about.
+    // The model is first, since the chart is about it.
     for series in chart.series.iter().filter(|series| series.role != Role::Reference).rev() {
         entries.push((Swatch::Subject(series.role), series.name.clone()));
     }

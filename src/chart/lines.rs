@@ -1,4 +1,4 @@
-//! The line chart: values over epochs or steps, each line named at its end.
+//! The line chart: values over epochs or steps, with each line named at its end.
 
 use plotters::prelude::{ChartBuilder, Circle, IntoDrawingArea, PathElement};
 
@@ -7,18 +7,18 @@ use super::layout::Layout;
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
 
-/// What a line chart shows.
+/// The content of a line chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineChart {
     /// The heading.
     pub title: String,
     /// A line of small print below it.
     pub subtitle: String,
-    /// What lies on the horizontal axis.
+    /// The name of the horizontal axis.
     pub x_label: String,
-    /// What lies on the vertical axis.
+    /// The name of the vertical axis.
     pub y_label: String,
-    /// Whether values are fractions, shown as percent on an axis from 0 to 100.
+    /// Whether values are fractions, shown in percent on an axis from 0 to 100.
     pub is_share: bool,
     /// The lines, at least one.
     pub lines: Vec<Line>,
@@ -29,11 +29,11 @@ pub struct LineChart {
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
-    /// What stands at its end.
+    /// The name at its end.
     pub name: String,
     /// Whether it is drawn bold.
     pub is_bold: bool,
-    /// By rising x.
+    /// Its points, by ascending x.
     pub points: Vec<LinePoint>,
 }
 
@@ -46,11 +46,11 @@ pub struct LinePoint {
     pub y: f64,
     /// Its interval.
     pub interval: Option<[f64; 2]>,
-    /// Letters of warnings, such as `L`; each is explained in a note.
+    /// Letters of warnings, such as `L`; a note explains each.
     pub marks: String,
 }
 
-/// Okabe and Ito's colours that are dark enough on paper, each with a dash pattern of its own.
+/// Those of Okabe and Ito's colours that are dark enough on paper, each with its own dash pattern.
 const STYLES: [(&str, &str); 6] = [
     ("#0072B2", "none"),
     ("#A63C00", "8 4"),
@@ -60,22 +60,22 @@ const STYLES: [(&str, &str); 6] = [
     ("#1B1F24", "1 3"),
 ];
 
-/// The room for names at the right of a wide chart.
+/// The width for names at the right of a wide chart.
 const RIGHT: f64 = 230.0;
 const TOP: f64 = 92.0;
 const BOTTOM: f64 = 72.0;
 const NOTE_HEIGHT: f64 = 18.0;
 
-/// The room for the numbers of the horizontal axis and its name.
+/// The height for the numbers and the name of the horizontal axis.
 const X_LABEL_HEIGHT: f64 = 50.0;
 
-/// The distance that names at the right keep from each other.
+/// The vertical distance between names at the right.
 const NAME_HEIGHT: f64 = 17.0;
 
-/// More points than these are drawn without dots.
+/// The most points that are drawn with dots.
 const N_DOTS_MAX: usize = 40;
 
-/// What the axes span, in values and in the picture.
+/// The extent of the axes, in values and in the picture.
 struct Frame {
     x_max: f64,
     x_min: f64,
@@ -84,7 +84,7 @@ struct Frame {
     right: f64,
     top: f64,
     bottom: f64,
-    /// About how many places the horizontal axis names at most.
+    /// The approximate maximum of ticks on the horizontal axis.
     n_ticks_max: f64,
 }
 
@@ -108,12 +108,12 @@ impl Frame {
     }
 }
 
-/// The chart as SVG.
+/// Draws the chart as SVG.
 pub fn lines(chart: &LineChart) -> String {
     lines_in(chart, Layout::Wide)
 }
 
-/// The chart as SVG, for a screen or for a phone.
+/// Draws the chart as SVG, for a screen or a phone.
 pub(super) fn lines_in(chart: &LineChart, layout: Layout) -> String {
     let mut svg = Svg::default();
     let top = match layout {
@@ -146,7 +146,7 @@ pub(super) fn lines_in(chart: &LineChart, layout: Layout) -> String {
     svg.finish(layout.width(), y + NOTE_HEIGHT, &chart.title, &description(chart))
 }
 
-/// The lines' names below the plot, each behind a piece of its line, from `top`; returns where they end.
+/// Writes the lines' names below the plot from `top`, each after a piece of its line. Returns the bottom.
 fn draw_key(svg: &mut Svg, chart: &LineChart, top: f64, layout: Layout) -> f64 {
     let (mut y, left) = (top, layout.margin());
     for (index, line) in chart.lines.iter().enumerate() {
@@ -173,7 +173,7 @@ fn draw(paper: &Paper, chart: &LineChart, frame: &Frame, layout: Layout) -> Sket
     }
     match layout {
         Layout::Wide => draw_names(paper, &root, plot, chart, frame),
-        // They stand in a key below the plot.
+        // The names are in a key below the plot.
         Layout::Narrow => Ok(()),
     }
 }
@@ -192,7 +192,7 @@ fn draw_axes<'a>(paper: &Paper, root: &'a Root, chart: &LineChart, frame: &Frame
         .disable_x_mesh()
         .axis_style(hidden())
         .bold_line_style(stroke(svg::GRID, 1.0))
-        // Labels keep twice this distance from the axes.
+        // Labels are at twice this distance from the axes.
         .set_all_tick_mark_size(units(5.0))
         .label_style(lettering(12.0, svg::MUTED, false, HPos::Center))
         .x_label_formatter(&|x| number(*x))
@@ -205,7 +205,7 @@ fn draw_axes<'a>(paper: &Paper, root: &'a Root, chart: &LineChart, frame: &Frame
     Ok(axes)
 }
 
-/// A few round places on the horizontal axis.
+/// Returns a few round values on the horizontal axis.
 fn ticks(frame: &Frame) -> Vec<f64> {
     let span = frame.x_max - frame.x_min;
     let step = (nice_above(span / frame.n_ticks_max)).max(1.0).round();
@@ -214,7 +214,7 @@ fn ticks(frame: &Frame) -> Vec<f64> {
     (0..=n).map(|index| (first + index as f64) * step).collect()
 }
 
-/// The least of 1, 2, 2.5, 5 times a power of ten that is not below `value`.
+/// Returns the smallest of 1, 2, 2.5 and 5 times a power of ten that is at least `value`.
 fn nice_above(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
@@ -253,14 +253,14 @@ fn draw_line(paper: &Paper, root: &Root, plot: &Plot, line: &Line, index: usize,
     Ok(())
 }
 
-/// A warning's letter on a disc.
+/// Draws a warning's letter on a disc.
 fn draw_mark(paper: &Paper, root: &Root, place: (i32, i32), mark: char) -> Sketch {
     paper.take_up(Pen { shape: "warning-disc", text: (svg::BACKGROUND, "warning-letter"), ..Pen::default() });
     root.draw(&Circle::new(place, units(8.0), fill(svg::WARNING)))?;
     root.draw_text(&mark.to_string(), &lettering(11.0, svg::BACKGROUND, true, HPos::Center), place)
 }
 
-/// The names at the lines' ends, pushed apart where they would overlap.
+/// Writes the names at the lines' ends, spread so that they do not overlap.
 fn draw_names(paper: &Paper, root: &Root, plot: &Plot, chart: &LineChart, frame: &Frame) -> Sketch {
     let end = |line: &Line| line.points.last().map(|point| pixels(plot.map_coordinate(&(point.x, point.y)).1));
     let mut ends: Vec<(f64, usize)> =
@@ -270,7 +270,7 @@ fn draw_names(paper: &Paper, root: &Root, plot: &Plot, chart: &LineChart, frame:
     let floor = frame.bottom + 4.0;
     let overflow = (TOP + NAME_HEIGHT * ends.len() as f64 - floor).max(0.0);
     for (position, (y, index)) in ends.iter().enumerate() {
-        // Those below need room, too.
+        // Leaves room for the names below.
         let n_below = (ends.len() - 1 - position) as f64;
         let place = y.min(floor - NAME_HEIGHT * n_below).max(lowest + NAME_HEIGHT).max(TOP - overflow);
         lowest = place;
@@ -284,7 +284,7 @@ fn draw_names(paper: &Paper, root: &Root, plot: &Plot, chart: &LineChart, frame:
     Ok(())
 }
 
-/// The chart in words, for those who cannot see it.
+/// Describes the chart in words, for readers who cannot see it.
 fn description(chart: &LineChart) -> String {
     let value = |y: f64| if chart.is_share { words::percent(Some(y)) } else { number(y) };
     let mut sentences = vec![format!("{} over {}.", chart.y_label, chart.x_label)];

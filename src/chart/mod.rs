@@ -1,10 +1,10 @@
-//! Numbers to pictures.
+//! Turns numbers into pictures.
 //!
 //! [`rose`], [`lines`](lines()), [`forest`](forest()), [`transitions`](transitions()) and
-//! [`small_multiples`](small_multiples()) draw the SVG, which is the source; [`png`] rasterises it with the embedded font. All
-//! return what they made and touch no files. What a chart shows is a struct, such as [`RoseChart`], which
-//! [`RoseChart::of_summary`] fills; [`ComparisonCharts`] draws all that belong to a comparison. The ids in a picture begin with
-//! `rose-`, so that a page that holds several can tell them apart.
+//! [`small_multiples`](small_multiples()) draw the SVG, which is the source. [`png`] rasterises it with the embedded
+//! font. None of them touches files. The content of a chart is a struct, such as [`RoseChart`], which
+//! [`RoseChart::of_summary`] fills; [`ComparisonCharts`] draws all charts of a comparison. The ids in a picture start
+//! with `rose-`, so that a page with several pictures can distinguish them.
 
 mod axes;
 #[cfg(test)]
@@ -47,27 +47,27 @@ pub use transitions::{Flow, TransitionChart, TransitionPanel, transitions};
 pub const PNG_WIDTH_PX: u32 = 1600;
 
 impl Drawn {
-    /// A rose.
+    /// Draws a rose.
     pub fn rose(chart: &RoseChart) -> Self {
         Self::of(|layout| rose::rose_in(chart, layout))
     }
 
-    /// A line chart.
+    /// Draws a line chart.
     pub fn lines(chart: &LineChart) -> Self {
         Self::of(|layout| lines::lines_in(chart, layout))
     }
 
-    /// A forest plot.
+    /// Draws a forest plot.
     pub fn forest(chart: &ForestChart) -> Self {
         Self::of(|layout| forest::forest_in(chart, layout))
     }
 
-    /// A transition diagram.
+    /// Draws a transition diagram.
     pub fn transitions(chart: &TransitionChart) -> Self {
         Self::of(|layout| transitions::transitions_in(chart, layout))
     }
 
-    /// Small multiples.
+    /// Draws small multiples.
     pub fn small_multiples(multiples: &SmallMultiples) -> Self {
         Self::of(|layout| small_multiples::small_multiples_in(multiples, layout))
     }

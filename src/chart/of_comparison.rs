@@ -1,4 +1,4 @@
-//! A comparison as charts.
+//! Charts of a comparison.
 
 use super::forest::{ForestChart, ForestGroup, ForestRow};
 use super::layout::Drawn;
@@ -8,10 +8,10 @@ use super::transitions::{Flow, TransitionChart, TransitionPanel};
 use super::words;
 use crate::compare::{CandidateComparison, Comparison, DatasetComparison, Summary};
 
-/// From so many candidates on, small multiples show them side by side.
+/// The fewest candidates for which small multiples are drawn.
 const N_MULTIPLES_MIN: usize = 2;
 
-/// The charts of a comparison, one per line, in the order in which a page shows them.
+/// The charts of a comparison, in page order.
 const CHARTS: [ComparisonChart; 3] = [FOREST, ROSE, TRANSITIONS];
 
 /// A chart of a comparison.
@@ -24,7 +24,7 @@ struct ComparisonChart {
     of_candidate: fn(&Basis<'_>, &CandidateComparison, &Summary) -> Option<Figure>,
 }
 
-/// What each dataset lost under each candidate, on one scale.
+/// The fall of each dataset under each candidate, on one scale.
 const FOREST: ComparisonChart = ComparisonChart {
     name: "forest",
     whole: |basis| {
@@ -34,7 +34,7 @@ const FOREST: ComparisonChart = ComparisonChart {
     of_candidate: |_, _, _| None,
 };
 
-/// Before against after with the encoder behind; with several candidates also all roses on one scale.
+/// Before and after, with the encoder behind; with several candidates also all roses on one scale.
 const ROSE: ComparisonChart = ComparisonChart {
     name: "rose",
     whole: |basis| {
@@ -55,7 +55,7 @@ const ROSE: ComparisonChart = ComparisonChart {
     },
 };
 
-/// What each image was before, and what it is after.
+/// The state of each image before and after.
 const TRANSITIONS: ComparisonChart = ComparisonChart {
     name: "transitions",
     whole: |_| None,
@@ -66,23 +66,23 @@ const TRANSITIONS: ComparisonChart = ComparisonChart {
     },
 };
 
-/// What the charts of a comparison are drawn from.
+/// The data that the charts of a comparison are drawn from.
 struct Basis<'a> {
     comparison: &'a Comparison,
     before: &'a Summary,
     /// In the comparison's order.
     afters: &'a [&'a Summary],
     options: RoseOptions,
-    /// The fall that is still accepted, if one is set.
+    /// The largest acceptable fall, if one is set.
     margin: Option<f64>,
 }
 
 /// A chart with the caption that a page shows below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Figure {
-    /// In both layouts.
+    /// The chart in both layouts.
     pub drawn: Drawn,
-    /// A sentence or two.
+    /// One or two sentences.
     pub caption: String,
 }
 
@@ -100,8 +100,8 @@ struct DrawnChart {
 }
 
 impl ComparisonCharts {
-    /// Draws all charts. `afters` are the candidates' summaries, in the comparison's order; `margin` is the fall that is
-    /// still accepted, if one is set.
+    /// Draws all charts. `afters` are the candidates' summaries, in the comparison's order. `margin` is the largest
+    /// acceptable fall, if one is set.
     pub fn draw(
         comparison: &Comparison,
         before: &Summary,
@@ -121,24 +121,25 @@ impl ComparisonCharts {
         Self { drawn: drawn.collect() }
     }
 
-    /// The charts of all candidates together. A page shows the first one above its table, the others below.
+    /// The charts of all candidates together. A page shows the first one above its table and the others below it.
     pub fn overview(&self) -> impl Iterator<Item = &Figure> {
         self.drawn.iter().filter_map(|chart| chart.whole.as_ref())
     }
 
-    /// The charts of the candidate at `index`, with the names of their files. A page shows the first one above its table.
+    /// The charts of the candidate at `index`, with their file names. A page shows the first one above its table.
     pub fn of_candidate(&self, index: usize) -> impl Iterator<Item = (&'static str, &Figure)> {
         self.drawn.iter().filter_map(move |chart| Some((chart.name, chart.by_candidate.get(index)?)))
     }
 
-    /// The charts by the name of their file: each of all candidates together, or else of the first one.
+    /// The charts with their file names: the one of all candidates together if there is one, else that of the first
+    /// candidate.
     pub fn main(&self) -> impl Iterator<Item = (&'static str, &Figure)> {
         self.drawn.iter().filter_map(|chart| Some((chart.name, chart.whole.as_ref().or(chart.by_candidate.first())?)))
     }
 }
 
 impl ForestChart {
-    /// The forgetting of every dataset under every candidate.
+    /// The forgetting on every dataset under every candidate.
     pub fn of_comparison(comparison: &Comparison, margin: Option<f64>) -> Self {
         let row = |dataset: &DatasetComparison| ForestRow {
             name: dataset.dataset.clone(),
@@ -165,8 +166,8 @@ impl ForestChart {
 }
 
 impl RoseChart {
-    /// Shows the accuracies over the images that are scored in both runs, as the tables beside the chart do: where one run left
-    /// some images unscored, its accuracy over its own images is another number.
+    /// Replaces accuracies by those over the images that are scored in both runs, as in the tables next to the chart.
+    /// They differ from a run's own accuracy if one run left some images unscored.
     fn show_pairs(&mut self, candidate: &CandidateComparison) {
         let of = |name: &str| candidate.datasets.iter().find(|dataset| dataset.dataset == name);
         let datasets: Vec<Option<&DatasetComparison>> = self.axes.iter().map(|axis| of(&axis.name)).collect();
@@ -190,7 +191,7 @@ impl RoseChart {
 }
 
 impl TransitionChart {
-    /// What each image was under the baseline and is under `candidate`.
+    /// The state of each image under the baseline and under `candidate`.
     pub fn of_candidate(baseline: &str, candidate: &CandidateComparison) -> Self {
         let panel = |dataset: &DatasetComparison| TransitionPanel {
             name: dataset.dataset.clone(),
@@ -210,12 +211,12 @@ impl TransitionChart {
 }
 
 impl SmallMultiples {
-    /// The candidates beside each other.
+    /// One rose per candidate.
     pub fn of_comparison(comparison: &Comparison, before: &Summary, afters: &[&Summary], options: RoseOptions) -> Self {
         let cells = comparison.candidates.iter().zip(afters).map(|(candidate, after)| {
             let mut chart = RoseChart::before_after(before, after, options);
             chart.show_pairs(candidate);
-            // Too small to be read here; the forest plot has them.
+            // Intervals are too small to read here; the forest plot shows them.
             for point in chart.series.iter_mut().flat_map(|series| &mut series.points).flatten() {
                 point.interval = None;
             }

@@ -1,4 +1,4 @@
-//! A summary as a rose.
+//! Roses of a summary.
 
 use super::rose::{Axis, Point, Role, RoseChart, RoseOptions, Scale, Series};
 use super::words;
@@ -7,7 +7,7 @@ use crate::compare::{DatasetSummary, SubjectSummary, Summary};
 use crate::domain::EncoderRelation;
 
 impl RoseChart {
-    /// The chart of one run.
+    /// The rose of one run.
     pub fn of_summary(summary: &Summary, options: RoseOptions) -> Self {
         let mut series = Vec::new();
         if let Some(encoder) = encoder_series(summary) {
@@ -44,8 +44,8 @@ impl RoseChart {
 }
 
 impl RoseChart {
-    /// A run before and after fine-tuning, over the datasets of `after`: the baseline's accuracy is the left half of each
-    /// petal, the candidate's the right, with the encoder behind.
+    /// A run before and after fine-tuning, over the datasets of `after`. The left half of each petal is the baseline's
+    /// accuracy and the right half the candidate's, with the encoder behind.
     pub fn before_after(before: &Summary, after: &Summary, options: RoseOptions) -> Self {
         let mut chart = Self::of_summary(after, RoseOptions { paper_rows: false, ..options });
         let of_before =
@@ -110,7 +110,7 @@ fn encoder_series(summary: &Summary) -> Option<Series> {
     })
 }
 
-/// The paper's rows that have a figure for at least one of the datasets.
+/// The paper's rows that have a value for at least one of the datasets.
 fn paper_series(summary: &Summary) -> Vec<Series> {
     let rows = paper::rows_beside(&summary.model.family).into_iter().map(|row| Series {
         name: format!("paper: {}", row.name),
@@ -125,7 +125,7 @@ fn paper_series(summary: &Summary) -> Vec<Series> {
     rows.filter(|series| series.points.iter().any(Option::is_some)).collect()
 }
 
-/// A chance level below this is too near the centre to be seen as an arc, and is said in words.
+/// A lower chance level is too near the centre to show as an arc and is written in words.
 const CHANCE_SEEN_MIN: f64 = 0.04;
 
 fn axis(dataset: &DatasetSummary) -> Axis {

@@ -1,10 +1,10 @@
-//! A training as charts: accuracy over epochs, loss over steps.
+//! Charts of a training: accuracy over epochs, loss over steps.
 
 use super::lines::{Line, LineChart, LinePoint};
 use crate::finetune::{Curve, DatasetCurve, Mark};
 
 impl LineChart {
-    /// Accuracy over epochs, one line per dataset (Figures 6 and 7 of the EMT paper). `None` where nothing was evaluated.
+    /// Accuracy over epochs, one line per dataset (Figures 6 and 7 of the EMT paper). `None` if nothing was evaluated.
     pub fn of_curve(curve: &Curve) -> Option<Self> {
         let lines: Vec<Line> = curve.datasets.iter().map(line).filter(|line| !line.points.is_empty()).collect();
         if lines.is_empty() {
@@ -31,7 +31,7 @@ impl LineChart {
         })
     }
 
-    /// The loss over steps. `None` where there is no step.
+    /// The loss over steps. `None` if there is no step.
     pub fn of_losses(losses: &[(u64, f64)]) -> Option<Self> {
         if losses.is_empty() {
             return None;
@@ -50,7 +50,7 @@ impl LineChart {
     }
 }
 
-/// Over how many images: fewer than a run is evaluated on, as a rule, so that the base has another accuracy there.
+/// The number of evaluated images. It is usually smaller than in a run, so the base has another accuracy there.
 fn held_out(curve: &Curve) -> String {
     let mut counts = curve.datasets.iter().filter_map(|dataset| Some(dataset.points.first()?.n_trials));
     match counts.next() {

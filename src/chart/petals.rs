@@ -1,4 +1,4 @@
-//! The petals: the encoder's behind, the model's in front, whiskers and numbers at their tips.
+//! Draws the petals: the encoder's behind and the model's in front, with whiskers and numbers at their tips.
 
 use super::geometry::{self, RADIUS, Slots, point};
 use super::labels::{Obstacles, TipNumber};
@@ -9,7 +9,7 @@ use super::words;
 /// Half the length of a whisker's caps.
 const HALF_CAP: f64 = 4.0;
 
-/// How densely lines are sampled, in pixels, to keep numbers off them.
+/// The distance in pixels between the points of a line that numbers avoid.
 const SAMPLE_STEP: f64 = 5.0;
 
 /// One mark of a chart: a series' point on an axis.
@@ -17,15 +17,15 @@ struct Mark<'a> {
     series: &'a Series,
     axis_name: &'a str,
     point: Point,
-    /// The middle of the petal.
+    /// The middle angle of the petal.
     angle: f64,
-    /// Where its whisker stands.
+    /// The angle of its whisker.
     whisker_angle: f64,
     half: f64,
     tip: f64,
 }
 
-/// Draws all petals, whiskers and chance arcs into `svg`; returns the numbers that want a place.
+/// Draws all petals, whiskers and chance arcs into `svg`. Returns the numbers to be placed.
 pub fn draw(svg: &mut Svg, chart: &RoseChart, slots: &Slots, obstacles: &mut Obstacles) -> Vec<TipNumber> {
     let marks = marks(chart, slots);
     for mark in &marks {
@@ -40,7 +40,7 @@ pub fn draw(svg: &mut Svg, chart: &RoseChart, slots: &Slots, obstacles: &mut Obs
     marks.iter().map(|mark| tip_number(mark, chart, slots)).collect()
 }
 
-/// The petals, the back ones first, each series clockwise.
+/// The petals, back to front, each series clockwise.
 fn marks<'a>(chart: &'a RoseChart, slots: &Slots) -> Vec<Mark<'a>> {
     let mut marks = Vec::new();
     let has_before = chart.series.iter().any(|series| series.role == Role::Before);
@@ -48,7 +48,7 @@ fn marks<'a>(chart: &'a RoseChart, slots: &Slots) -> Vec<Mark<'a>> {
     for series in chart.series.iter().filter(|series| series.role != Role::Reference) {
         for ((axis, &angle), point) in chart.axes.iter().zip(&slots.angles).zip(&series.points) {
             let Some(point) = *point else { continue };
-            // The baseline's half is the one further left on the page, whichever way the petal points.
+            // The baseline's half is further left on the page, whichever way the petal points.
             let side = if angle.cos() >= 0.0 { 1.0 } else { -1.0 };
             let turn = if has_before { side * slots.half_model / 2.0 } else { 0.0 };
             let angle = match series.role {
@@ -60,7 +60,7 @@ fn marks<'a>(chart: &'a RoseChart, slots: &Slots) -> Vec<Mark<'a>> {
                 Role::Encoder => (slots.half_encoder, angle + slots.shoulder()),
                 _ if has_before => (slots.half_model / 2.0, angle),
                 _ if has_encoder => (slots.half_model, angle),
-                // Alone, a model's petal need not leave a shoulder free.
+                // Without an encoder, no shoulder must stay visible.
                 _ => (slots.half_encoder * 0.8, angle),
             };
             let tip = RADIUS * chart.scale.fraction(point.accuracy);
@@ -89,7 +89,7 @@ fn draw_petal(svg: &mut Svg, mark: &Mark<'_>) {
     svg.path(class, &path, &format!(r#"{attributes} stroke-linejoin="round""#), Some(&tooltip));
 }
 
-/// How a baseline's half of a petal is filled.
+/// The fill of a baseline's half petal.
 pub fn before_look() -> String {
     format!(r#"fill="{}" stroke="{}" stroke-width="1""#, svg::BEFORE_FILL, svg::MODEL_INK)
 }
@@ -113,7 +113,7 @@ impl Obstacles {
     }
 }
 
-/// Draws the interval of `point` along `angle`, with a pale rim so that it reads on a dark petal too.
+/// Draws the interval of `point` along `angle`, with a pale rim that shows on a dark petal.
 pub fn draw_whisker(svg: &mut Svg, chart: &RoseChart, value: Point, angle: f64, role: Role, obstacles: &mut Obstacles) {
     let Some([low, high]) = value.interval else { return };
     let [low, high] = [low, high].map(|end| RADIUS * chart.scale.fraction(end));
@@ -170,10 +170,10 @@ pub fn draw_references(
     }
 }
 
-/// How reference marks are drawn: hollow, so that grey printing keeps them apart from petals.
+/// The look of reference marks: hollow, so that they differ from petals in grey print.
 pub const REFERENCE_LOOK: &str = r##"fill="#FFFFFF" stroke="#1B1F24" stroke-width="1.4" stroke-linejoin="round""##;
 
-/// A diamond, a triangle, a square, a circle-like hexagon, and from there again.
+/// Returns the path of a mark: a diamond, a triangle, a square, a circle-like hexagon, then the first again.
 pub fn reference_mark(index: usize, x: f64, y: f64) -> String {
     let corners: &[(f64, f64)] = match index % 4 {
         0 => &[(-4.5, -4.5), (4.5, -4.5), (4.5, 4.5), (-4.5, 4.5)],
@@ -207,7 +207,7 @@ fn tip_number(mark: &Mark<'_>, chart: &RoseChart, slots: &Slots) -> TipNumber {
     }
 }
 
-/// How the numbers of a role look: smaller where there are many.
+/// The style of a role's numbers; smaller if there are many.
 pub fn number_ink(role: Role, n_axes: usize) -> svg::Ink {
     let shrink = if n_axes > 14 {
         0.78

@@ -1,4 +1,4 @@
-//! The polygons of the EMT paper's Figures 4 and 5: one closed line a subject over all datasets.
+//! The polygons of the EMT paper's Figures 4 and 5: one closed line per subject over all datasets.
 
 use super::geometry::{RADIUS, Slots, point};
 use super::labels::{Obstacles, TipNumber};
@@ -7,7 +7,7 @@ use super::rose::{Point, Role, RoseChart, Series};
 use super::svg::{self, Svg, number};
 use super::words;
 
-/// Draws all polygons, whiskers and chance arcs into `svg`; returns the numbers that want a place.
+/// Draws all polygons, whiskers and chance arcs into `svg`. Returns the numbers to be placed.
 pub fn draw(svg: &mut Svg, chart: &RoseChart, slots: &Slots, obstacles: &mut Obstacles) -> Vec<TipNumber> {
     for &angle in &slots.angles {
         let (x, y) = point(RADIUS, angle);
@@ -31,7 +31,7 @@ pub fn draw(svg: &mut Svg, chart: &RoseChart, slots: &Slots, obstacles: &mut Obs
     numbers
 }
 
-/// The outline through all points; where one is missing the line is interrupted and nothing is filled.
+/// Draws the outline through all points. A missing point interrupts the line, and nothing is filled then.
 fn draw_polygon(svg: &mut Svg, chart: &RoseChart, slots: &Slots, series: &Series) {
     let corners: Vec<Option<(f64, f64)>> = slots
         .angles
@@ -97,7 +97,7 @@ fn draw_corner(
     obstacles.hard.push((x, y));
 }
 
-/// A round mark for an encoder, a square one for a model: they differ in grey too.
+/// Returns a round mark for an encoder and a square one for a model: they differ without colour.
 pub fn corner_mark(role: Role, x: f64, y: f64) -> String {
     let at = |dx: f64, dy: f64| format!("{} {}", number(x + dx), number(y + dy));
     match role {

@@ -1,4 +1,4 @@
-//! SVG to PNG.
+//! Converts SVG to PNG.
 
 use std::sync::{Arc, LazyLock};
 
@@ -9,10 +9,10 @@ use resvg::usvg::{Options, Tree};
 
 use crate::assets::font;
 
-/// No picture is larger than this to a side, in pixels.
+/// The largest width or height of a picture, in pixels.
 const SIDE_PX_MAX: u32 = 16_384;
 
-/// The embedded font alone: a PNG looks the same on every machine.
+/// Only the embedded font, so that a PNG looks the same on every machine.
 static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
     let mut fonts = Database::new();
     for bytes in [font::REGULAR, font::BOLD] {
@@ -27,7 +27,7 @@ static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
 /// Rasterises `svg` to a PNG that is `width_px` pixels wide, with the embedded font.
 ///
 /// # Errors
-/// Where `svg` is no SVG, or the picture would be empty or larger than 16,384 pixels to a side.
+/// `svg` is not SVG, or the picture would be empty or exceed 16,384 pixels in width or height.
 pub fn png(svg: &str, width_px: u32) -> anyhow::Result<Vec<u8>> {
     let tree = parse(svg)?;
     let size = tree.size();
@@ -42,7 +42,7 @@ pub fn png(svg: &str, width_px: u32) -> anyhow::Result<Vec<u8>> {
     pixmap.encode_png().context("failed to write a chart as PNG")
 }
 
-/// `svg` with its texts laid out in the embedded font.
+/// Parses `svg` and lays its texts out in the embedded font.
 pub(super) fn parse(svg: &str) -> anyhow::Result<Tree> {
     let options = Options { fontdb: Arc::clone(&FONTS), font_family: font::FAMILY.to_owned(), ..Options::default() };
     Tree::from_str(svg, &options).context("failed to read a chart's SVG")

@@ -1,4 +1,4 @@
-//! The rose chart: what it holds, and how its parts are put together.
+//! The rose chart: its content and its composition.
 
 use std::str::FromStr;
 
@@ -8,27 +8,27 @@ use super::layout::Layout;
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{legend, petals, radar, text, words};
 
-/// The accuracies at which rings stand.
+/// The accuracies of the rings.
 const RINGS: [f64; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
-/// What differs between a rose for a screen and one for a phone. The plot is the same; a phone shows it smaller, and so its words are
-/// larger beside it.
+/// The differences between a rose for a screen and one for a phone. The plot is the same; a phone shows it smaller, so
+/// its words are larger.
 struct Look {
-    /// The width of the picture in user units; its height follows from what it holds.
+    /// The width of the picture in user units; its height follows from its content.
     width: f64,
-    /// The least distance from the edge.
+    /// The smallest distance from the edge.
     margin: f64,
-    /// How many times larger words are than on a wide chart.
+    /// The size of words relative to a wide chart.
     scale: f64,
-    /// The same of the title.
+    /// The size of the title relative to a wide chart.
     title_scale: f64,
-    /// How many lines a paragraph of the header may take.
+    /// The most lines of a header paragraph.
     n_header_lines_max: usize,
-    /// The rings that say what they are.
+    /// The rings that have a label.
     labelled_rings: &'static [f64],
-    /// With more datasets than these, only the model's numbers stand at the tips.
+    /// The most datasets for which all numbers are at the tips; with more, only the model's are.
     n_all_numbers_max: usize,
-    /// With more than these, none do.
+    /// The most datasets for which any numbers are at the tips.
     n_numbers_max: usize,
 }
 
@@ -58,13 +58,13 @@ impl Look {
         }
     }
 
-    /// The width of a line across the whole picture.
+    /// The width of a line of text across the whole picture.
     fn line_width(&self) -> f64 {
         self.width - 2.0 * self.margin
     }
 }
 
-/// How the names of datasets look in a layout.
+/// The style of dataset names in a layout.
 pub(super) fn label_style(layout: Layout) -> LabelStyle {
     match layout {
         Layout::Wide => LabelStyle { half_width: 460.0, scale: 1.0, n_named_max: usize::MAX, may_turn: false },
@@ -74,13 +74,13 @@ pub(super) fn label_style(layout: Layout) -> LabelStyle {
     }
 }
 
-/// How an accuracy becomes a radius.
+/// How an accuracy is mapped to a radius.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Scale {
     /// The radius is proportional to the accuracy.
     Radius,
-    /// The petal's area is.
+    /// The petal's area is proportional to the accuracy.
     Area,
 }
 
@@ -88,13 +88,13 @@ pub enum Scale {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Style {
-    /// One petal a dataset and subject.
+    /// One petal per dataset and subject.
     Petals,
-    /// One polygon a subject, as in the EMT paper's Figures 4 and 5.
+    /// One polygon per subject, as in the EMT paper's Figures 4 and 5.
     Radar,
 }
 
-/// A name that is none of a list.
+/// A name that is not in a list.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown {what} `{given}`; hint: one of {known}")]
 pub struct UnknownName {
@@ -104,15 +104,15 @@ pub struct UnknownName {
 }
 
 impl Scale {
-    /// All scales, in the order in which help lists them.
+    /// All scales, in the order of the help text.
     pub const ALL: [Scale; 2] = [Scale::Radius, Scale::Area];
 
-    /// The name that `--rose-scale` takes.
+    /// The name for `--rose-scale`.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// The share of the outer ring's radius at which `accuracy` (0..1) lies.
+    /// The radius of `accuracy` (0..1), as a share of the outer ring's radius.
     pub fn fraction(self, accuracy: f64) -> f64 {
         let accuracy = accuracy.clamp(0.0, 1.0);
         match self {
@@ -123,10 +123,10 @@ impl Scale {
 }
 
 impl Style {
-    /// All styles, in the order in which help lists them.
+    /// All styles, in the order of the help text.
     pub const ALL: [Style; 2] = [Style::Petals, Style::Radar];
 
-    /// The name that `--rose-style` takes.
+    /// The name for `--rose-style`.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -158,33 +158,33 @@ impl FromStr for Style {
     }
 }
 
-/// How a summary is to be drawn.
+/// Options for drawing a summary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoseOptions {
-    /// How accuracies become radii.
+    /// How accuracies are mapped to radii.
     pub scale: Scale,
     /// Petals or polygons.
     pub style: Style,
-    /// Whether the paper's own rows for the same datasets stand beside the run's.
+    /// Whether the paper's rows for the same datasets are also shown.
     pub paper_rows: bool,
 }
 
-/// Everything that a rose shows.
+/// The content of a rose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoseChart {
     /// The heading.
     pub title: String,
-    /// What a reader must know to read it: encoder and relation, judge.
+    /// The context of the numbers: encoder and relation, judge.
     pub subtitle: Vec<String>,
-    /// What a reader must not overlook: a training split, a constant answer.
+    /// Important warnings: a training split, a constant answer.
     pub warnings: Vec<String>,
     /// Small print below the legend.
     pub footer: Vec<String>,
-    /// One a dataset, clockwise.
+    /// One per dataset, clockwise.
     pub axes: Vec<Axis>,
-    /// Drawn in this order, the first at the back.
+    /// The series, back to front.
     pub series: Vec<Series>,
-    /// How accuracies become radii.
+    /// How accuracies are mapped to radii.
     pub scale: Scale,
     /// Petals or polygons.
     pub style: Style,
@@ -199,37 +199,37 @@ pub struct Axis {
     pub chance: Option<f64>,
     /// Short lines below the name.
     pub remarks: Vec<String>,
-    /// A short line that must not be overlooked.
+    /// A short warning.
     pub warning: Option<String>,
 }
 
 /// One subject of a rose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// As the legend names it.
+    /// The name in the legend.
     pub name: String,
-    /// As the description names it: `model`, `encoder`.
+    /// The name in the description: `model`, `encoder`.
     pub short_name: String,
-    /// What it is, which decides how it looks.
+    /// Its role, which decides how it looks.
     pub role: Role,
-    /// One an axis; `None` is drawn as "not scored", never as 0.
+    /// One per axis; `None` is drawn as "not scored", never as 0.
     pub points: Vec<Option<Point>>,
 }
 
-/// What a series is.
+/// The role of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// The comparator: behind, pale with an outline.
+    /// The comparator: behind, pale, with an outline.
     Encoder,
-    /// The baseline of a comparison: the left half of the petal, beside what came after.
+    /// The baseline of a comparison: the left half of the petal, next to the candidate.
     Before,
     /// The subject of the run: in front and narrower.
     Model,
-    /// Published figures: thin markers; absent points are simply absent.
+    /// Published values: thin markers; absent points are not drawn.
     Reference,
 }
 
-/// An accuracy with its interval, fractions in 0..1.
+/// An accuracy with its interval, as fractions in 0..1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
     /// Correct over scored.
@@ -243,7 +243,7 @@ pub fn rose(chart: &RoseChart) -> String {
     rose_in(chart, Layout::Wide)
 }
 
-/// Draws `chart` as an SVG document, for a screen or for a phone.
+/// Draws `chart` as an SVG document, for a screen or a phone.
 pub(super) fn rose_in(chart: &RoseChart, layout: Layout) -> String {
     let (look, style) = (Look::of(layout), label_style(layout));
     let mut svg = Svg::default();
@@ -272,7 +272,7 @@ pub(super) fn rose_in(chart: &RoseChart, layout: Layout) -> String {
     svg.finish(look.width, (bottom + 22.0).ceil(), &chart.title, &description(chart))
 }
 
-/// What the numbers at the ring stand for, from `top`; returns where it ends.
+/// Writes the key to the numbers at the ring, from `top`. Returns its bottom.
 fn draw_key(svg: &mut Svg, chart: &RoseChart, look: &Look, top: f64) -> f64 {
     let size = 12.5 * look.scale;
     let mut y = top;
@@ -289,14 +289,14 @@ fn draw_key(svg: &mut Svg, chart: &RoseChart, look: &Look, top: f64) -> f64 {
     y + 10.0
 }
 
-/// Title, subtitle and warnings; returns where they end.
+/// Writes title, subtitle and warnings. Returns their bottom.
 fn draw_header(svg: &mut Svg, chart: &RoseChart, look: &Look) -> f64 {
     let blocks = [
         (std::slice::from_ref(&chart.title), ink(25.0 * look.title_scale, svg::INK, "ink").bold(), 0.0),
         (&chart.subtitle[..], ink(14.0 * look.scale, svg::MUTED, "muted"), 5.0),
         (&chart.warnings[..], ink(14.0 * look.scale, svg::WARNING, "warning").bold(), 2.0),
     ];
-    // Lines break early enough for a page whose reader lacks the font and has a wider one.
+    // Lines break early, since a reader without the font may have a wider one.
     let width = 0.88 * look.line_width();
     let mut y = 24.0;
     for (paragraphs, style, space_above) in blocks {
@@ -363,7 +363,7 @@ fn draw_ring_labels(svg: &mut Svg, scale: Scale, angle: f64, obstacles: &mut Obs
     }
 }
 
-/// The chart in words, for those who cannot see it.
+/// Describes the chart in words, for readers who cannot see it.
 fn description(chart: &RoseChart) -> String {
     let mut sentences = vec![format!(
         "{} chart of accuracy on {} datasets.",

@@ -1,4 +1,4 @@
-//! Summaries to draw in tests.
+//! Sample summaries for tests.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub fn subject(n_correct: usize, n_scored: usize, n_unscored: usize) -> SubjectS
     }
 }
 
-/// A dataset of ten classes.
+/// A dataset with ten classes.
 pub fn dataset(name: &str, model: Option<SubjectSummary>, encoder: Option<SubjectSummary>) -> DatasetSummary {
     let accuracy = |subject: &Option<SubjectSummary>| subject.as_ref()?.accuracy;
     let retention = accuracy(&model).zip(accuracy(&encoder)).map(|(model, encoder)| model / encoder);
@@ -66,7 +66,7 @@ pub fn dataset(name: &str, model: Option<SubjectSummary>, encoder: Option<Subjec
     }
 }
 
-/// A run over `datasets` beside the model's own tower, judged by rules.
+/// A run over `datasets` with the model's own tower as encoder, judged by rules.
 pub fn summary(datasets: Vec<DatasetSummary>) -> Summary {
     Summary {
         schema: SCHEMA.to_owned(),
@@ -102,7 +102,7 @@ pub fn summary(datasets: Vec<DatasetSummary>) -> Summary {
     }
 }
 
-/// The paper's four datasets: a training split, unscored trials, and a dataset on which nothing could be scored.
+/// The paper's four datasets: a training split, unscored trials, and a dataset without scored trials.
 pub fn four() -> Summary {
     let mut summary = summary(vec![
         dataset("mnist", Some(subject(570, 1000, 0)), Some(subject(774, 1000, 0))),
@@ -117,7 +117,7 @@ pub fn four() -> Summary {
     summary
 }
 
-/// `n` datasets of scattered accuracies.
+/// `n` datasets with scattered accuracies.
 pub fn many(n: usize) -> Summary {
     let scattered = |index: usize, step: usize| (index * step + 37) % 1001;
     summary(
@@ -130,7 +130,7 @@ pub fn many(n: usize) -> Summary {
     )
 }
 
-/// The same run beside a nearest-mean probe of 16 shots.
+/// The same run with a nearest-mean probe of 16 shots.
 pub fn with_probe(mut summary: Summary) -> Summary {
     summary.encoder = EncoderHeading {
         comparator: "probe".to_owned(),

@@ -1,4 +1,4 @@
-//! Small multiples: one little rose a checkpoint, all on one scale.
+//! Small multiples: one small rose per checkpoint, all on one scale.
 
 use super::geometry::{RADIUS, Slots, point};
 use super::labels::Obstacles;
@@ -9,14 +9,14 @@ use super::rose::{Role, RoseChart};
 use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
 
-/// What small multiples show.
+/// The content of small multiples.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SmallMultiples {
     /// The heading.
     pub title: String,
     /// Lines of small print below it.
     pub subtitle: Vec<String>,
-    /// One a checkpoint, in reading order.
+    /// One per checkpoint, in reading order.
     pub cells: Vec<SmallRose>,
 }
 
@@ -25,36 +25,36 @@ pub struct SmallMultiples {
 pub struct SmallRose {
     /// Its name.
     pub name: String,
-    /// A line below it.
+    /// A line below the name.
     pub remark: String,
-    /// What it shows; of it only axes, series and scale are drawn.
+    /// Its rose; only axes, series and scale are drawn.
     pub chart: RoseChart,
 }
 
-/// How a petal of the large rose becomes one of these.
+/// The scale of a small petal relative to the large rose.
 const SHRINK: f64 = 0.31;
-/// From a cell's top to its rose's centre.
+/// The distance from a cell's top to its rose's centre.
 const CENTRE: f64 = 162.0;
 const CELL_HEIGHT: f64 = 296.0;
-/// From the outer ring to a name.
+/// The distance from the outer ring to a name.
 const NAME_GAP: f64 = 9.0;
-/// Beyond so many datasets there is no room for names, and numbers stand for them.
+/// The most datasets for which there is room for names; with more, numbers replace them.
 const N_NAMED_MAX: usize = 8;
-/// The font sizes that names may have, in pixels; the first is also that of numbers.
+/// The possible font sizes of names, in pixels; numbers use the first.
 const NAME_SIZES: [f64; 3] = [11.0, 10.0, 9.0];
 const N_NAME_LINES_MAX: usize = 3;
 
-/// What stands at a petal's tip.
+/// The label at a petal's tip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Naming {
     /// The dataset's name at this font size.
     Names(f64),
-    /// A number, which small print explains.
+    /// A number; small print explains it.
     Numbers,
 }
 
 impl Naming {
-    /// Names at the largest size at which none of them breaks inside a word, or numbers. `width` is a cell's.
+    /// Chooses names at the largest size at which no name breaks inside a word, or numbers. `width` is a cell's.
     fn of(multiples: &SmallMultiples, width: f64) -> Self {
         let fits = |cell: &SmallRose, size: f64| {
             let slots = Slots::new(cell.chart.axes.len());
@@ -70,17 +70,17 @@ impl Naming {
     }
 }
 
-/// Where a petal's name stands, seen from the rose's centre.
+/// The position of a petal's name, relative to the rose's centre.
 struct Tip {
     dx: f64,
     dy: f64,
     anchor: Anchor,
-    /// The width of the longest line.
+    /// The width available to a line.
     room: f64,
 }
 
 impl Tip {
-    /// In a cell of this width.
+    /// The position at `angle` in a cell of this width.
     fn at(angle: f64, width: f64) -> Self {
         let (dx, dy) = point(SHRINK * RADIUS + NAME_GAP, angle);
         let anchor = match dx {
@@ -93,12 +93,12 @@ impl Tip {
     }
 }
 
-/// The charts as one SVG.
+/// Draws the charts as one SVG.
 pub fn small_multiples(multiples: &SmallMultiples) -> String {
     small_multiples_in(multiples, Layout::Wide)
 }
 
-/// The charts as one SVG, for a screen or for a phone.
+/// Draws the charts as one SVG, for a screen or a phone.
 pub(super) fn small_multiples_in(multiples: &SmallMultiples, layout: Layout) -> String {
     let (margin, n_columns) = (layout.margin(), layout.either(3, 1));
     let room = layout.width() - 2.0 * margin;
@@ -114,7 +114,7 @@ pub(super) fn small_multiples_in(multiples: &SmallMultiples, layout: Layout) -> 
     let mut bottom = top + CELL_HEIGHT * multiples.cells.len().div_ceil(n_columns) as f64 + 8.0;
     if let Some(first) = multiples.cells.first() {
         let mut key = first.chart.clone();
-        // The names of all candidates stand above their roses.
+        // The names of the candidates are above their roses, so the legend uses short names.
         for series in &mut key.series {
             series.name.clone_from(&series.short_name);
         }
@@ -153,7 +153,7 @@ fn draw_cell(svg: &mut Svg, cell: &SmallRose, naming: Naming, (x, y): (f64, f64)
         number(middle),
         number(centre)
     ));
-    // The numbers would be too small to read; they stand in the table below.
+    // The numbers are not drawn, since they would be too small to read; the table below has them.
     petals::draw(svg, &cell.chart, &slots, &mut Obstacles::default());
     svg.close();
     for (index, (axis, &angle)) in cell.chart.axes.iter().zip(&slots.angles).enumerate() {
@@ -162,7 +162,7 @@ fn draw_cell(svg: &mut Svg, cell: &SmallRose, naming: Naming, (x, y): (f64, f64)
             Naming::Numbers => (NAME_SIZES[0], vec![(index + 1).to_string()]),
             Naming::Names(size) => (size, text::wrap(&axis.name, room, size, false, N_NAME_LINES_MAX)),
         };
-        // Above the centre the last line is nearest to the ring, below it the first.
+        // Above the centre, the last line is nearest to the ring; below it, the first is.
         let first = match dy {
             dy if dy > 12.0 => 0.8,
             dy if dy < -12.0 => 1.0 - lines.len() as f64,
@@ -175,7 +175,7 @@ fn draw_cell(svg: &mut Svg, cell: &SmallRose, naming: Naming, (x, y): (f64, f64)
     }
 }
 
-/// What the numbers stand for, where there is no room for names.
+/// The key to the numbers, if there is no room for names.
 fn numbered_names(multiples: &SmallMultiples, naming: Naming) -> Option<String> {
     let axes = &multiples.cells.first()?.chart.axes;
     let names: Vec<String> =
@@ -183,7 +183,7 @@ fn numbered_names(multiples: &SmallMultiples, naming: Naming) -> Option<String> 
     (naming == Naming::Numbers).then(|| names.join(" · "))
 }
 
-/// The charts in words, for those who cannot see them.
+/// Describes the charts in words, for readers who cannot see them.
 fn description(multiples: &SmallMultiples) -> String {
     let mut sentences = vec![format!("{} checkpoints on one scale.", multiples.cells.len())];
     for cell in &multiples.cells {
@@ -225,7 +225,7 @@ mod tests {
         for word in ["embedded/", "mnist", "cifar10", "cifar100", "miniimagenet"] {
             assert!(drawn.contains(&format!("{word}</text>")), "{word}: {drawn}");
         }
-        // What does not fit at any size has a number, and small print has the name.
+        // A name that fits at no size gets a number, and small print has the name.
         let long = "w".repeat(60);
         let drawn = drawn_with(&["mnist", &long, "cifar10"]);
         assert!(drawn.contains(">2</text>") && drawn.contains("1: mnist · 2: w"), "{drawn}");

@@ -1,4 +1,4 @@
-//! Writing SVG: escaped text, few decimals, and a class on whatever a dark page recolours.
+//! Writes SVG: escaped text, few decimals, and a class on everything that a dark page recolours.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -7,31 +7,31 @@ use super::layout::Layout;
 use super::{text, words};
 use crate::assets::font;
 
-/// Ink of headings and names.
+/// The colour of headings and names.
 pub const INK: &str = "#1B1F24";
-/// Ink of small print.
+/// The colour of small print.
 pub const MUTED: &str = "#57606A";
-/// Warnings: Okabe-Ito vermillion, darkened until it reads on white.
+/// The colour of warnings: Okabe-Ito vermillion, darkened to be readable on white.
 pub const WARNING: &str = "#A63C00";
-/// Paper.
+/// The paper's colour.
 pub const BACKGROUND: &str = "#FFFFFF";
-/// Rings.
+/// The colour of rings.
 pub const GRID: &str = "#C9CFD6";
-/// The model: Okabe-Ito blue.
+/// The model's fill: Okabe-Ito blue.
 pub const MODEL_FILL: &str = "#0072B2";
-/// Its outline and numbers.
+/// The model's outline and numbers.
 pub const MODEL_INK: &str = "#004B76";
-/// The baseline beside a model: its hue, paler than the model and darker than the encoder in grey.
+/// The baseline's fill: the model's hue, in grey lighter than the model and darker than the encoder.
 pub const BEFORE_FILL: &str = "#8FC1E3";
-/// The encoder: Okabe-Ito orange, so pale that it differs from the model in lightness alone.
+/// The encoder's fill: Okabe-Ito orange, so pale that it differs from the model by lightness alone.
 pub const ENCODER_FILL: &str = "#FBE3B5";
-/// Its outline.
+/// The encoder's outline.
 pub const ENCODER_LINE: &str = "#B57A00";
-/// Its numbers.
+/// The encoder's numbers.
 pub const ENCODER_INK: &str = "#7A4F00";
 
-/// `text` for the inside of elements and quoted attributes of XML and HTML; characters that XML forbids, and those that turn
-/// the direction of the text after them, become U+FFFD.
+/// Escapes `text` for elements and quoted attributes of XML and HTML. Characters that XML forbids and those that change
+/// the direction of text become U+FFFD.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -51,25 +51,25 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// `value` with at most two decimals, `-0` as `0`.
+/// Formats `value` with at most two decimals, and `-0` as `0`.
 pub fn number(value: f64) -> String {
     let text = format!("{value:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// Where a text's x lies in it.
+/// The position of a text's x within the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
-    /// At its left end.
+    /// Its left end.
     Start,
-    /// In its middle.
+    /// Its middle.
     Middle,
-    /// At its right end.
+    /// Its right end.
     End,
 }
 
-/// How a text looks.
+/// The style of a text.
 #[derive(Clone, Copy, Debug)]
 pub struct Ink {
     /// The font size in pixels.
@@ -80,41 +80,41 @@ pub struct Ink {
     pub fill: &'static str,
     /// The class by which a dark page recolours it.
     pub class: &'static str,
-    /// Whether a rim in the colour of the paper keeps it readable on lines.
+    /// Whether a rim in the paper's colour keeps it readable on lines.
     pub has_halo: bool,
 }
 
-/// A regular text.
+/// A regular text style.
 pub const fn ink(size: f64, fill: &'static str, class: &'static str) -> Ink {
     Ink { size, is_bold: false, fill, class, has_halo: false }
 }
 
 impl Ink {
-    /// The same in bold.
+    /// The same style in bold.
     pub const fn bold(self) -> Self {
         Self { is_bold: true, ..self }
     }
 
-    /// The same with a rim.
+    /// The same style with a rim.
     pub const fn halo(self) -> Self {
         Self { has_halo: true, ..self }
     }
 }
 
-/// An SVG document in the making.
+/// An SVG document under construction.
 #[derive(Debug, Default)]
 pub struct Svg {
     body: String,
 }
 
 impl Svg {
-    /// Appends `line`, which is markup.
+    /// Appends `line` as markup.
     pub fn raw(&mut self, line: &str) {
         self.body.push_str(line);
         self.body.push('\n');
     }
 
-    /// Opens a group of a class, moved by (x, y).
+    /// Opens a group with a class, moved by (x, y).
     pub fn open(&mut self, class: &str, x: f64, y: f64) {
         if x == 0.0 && y == 0.0 {
             self.raw(&format!(r#"<g class="{class}">"#));
@@ -128,7 +128,7 @@ impl Svg {
         self.raw("</g>");
     }
 
-    /// A path with presentation attributes as markup, and a tooltip.
+    /// Adds a path with presentation attributes as markup, and a tooltip.
     pub fn path(&mut self, class: &str, data: &str, attributes: &str, tooltip: Option<&str>) {
         match tooltip {
             None => self.raw(&format!(r#"<path class="{class}" d="{data}" {attributes}/>"#)),
@@ -139,7 +139,7 @@ impl Svg {
         }
     }
 
-    /// A text whose baseline is at `y`.
+    /// Adds a text whose baseline is at `y`.
     pub fn text(&mut self, x: f64, y: f64, anchor: Anchor, ink: Ink, content: &str) {
         let anchor = match anchor {
             Anchor::Start => "",
@@ -167,7 +167,7 @@ impl Svg {
         self.raw(&line);
     }
 
-    /// A title and lines below it; returns where they end.
+    /// Writes a title and the lines below it. Returns their bottom.
     pub fn heading(&mut self, layout: Layout, title: &str, subtitle: &[String]) -> f64 {
         let style = ink(layout.either(21.0, 17.0), INK, "ink").bold();
         let small = ink(layout.either(13.0, 12.0), MUTED, "muted");
@@ -188,7 +188,7 @@ impl Svg {
         y
     }
 
-    /// The document, with its title and description for those who hear it.
+    /// Returns the document, with a title and description for screen readers.
     pub fn finish(self, width: f64, height: f64, title: &str, description: &str) -> String {
         let (width, height) = (number(width), number(height));
         format!(

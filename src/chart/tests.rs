@@ -1,4 +1,4 @@
-//! What a reader of a chart relies on.
+//! Tests of what a reader of a chart relies on.
 #![expect(clippy::disallowed_methods, reason = "the golden picture is rewritten on request: EMT_BLESS=1")]
 
 use resvg::usvg::roxmltree::{Document, Node};
@@ -15,20 +15,20 @@ fn draw(summary: &Summary, options: RoseOptions) -> String {
     rose(&RoseChart::of_summary(summary, options))
 }
 
-/// The elements of the plot (not of the legend) with this class.
+/// The plot's elements (not the legend's) with this class.
 fn plotted<'a>(document: &'a Document<'a>, class: &str) -> Vec<Node<'a, 'a>> {
     let plot = document.descendants().find(|node| node.attribute("class") == Some("plot")).unwrap();
     plot.descendants().filter(|node| node.attribute("class") == Some(class)).collect()
 }
 
-/// All coordinates of a path of `M`, `L`, `A` and `Z`.
+/// All coordinates of a path with `M`, `L`, `A` and `Z`.
 fn coordinates(node: &Node<'_, '_>) -> Vec<f64> {
     let data = node.attribute("d").unwrap();
     let numbers = data.split(|letter: char| letter.is_ascii_alphabetic() || letter == ' ');
     numbers.filter(|number| !number.is_empty()).map(|number| number.parse().unwrap()).collect()
 }
 
-/// The radius of the largest arc: that of a petal's tip.
+/// The radius of the largest arc, which is a petal's tip.
 fn tip(node: &Node<'_, '_>) -> f64 {
     let data = node.attribute("d").unwrap();
     let radii = data.split('A').skip(1).map(|arc| arc.split(' ').next().unwrap().parse::<f64>().unwrap());
@@ -198,7 +198,7 @@ fn the_width_table_is_that_of_the_embedded_font() {
         );
         let drawn = f64::from(raster::parse(&svg).unwrap().root().bounding_box().width());
         let told = text::width(words, 40.0, is_bold);
-        // Kerning and side bearings are not in the table.
+        // The table has no kerning and no side bearings.
         assert!((told - drawn).abs() < 0.04 * told + 3.0, "{words}: {told} {drawn}");
     }
 }
@@ -264,7 +264,7 @@ fn before_and_after_are_the_two_halves_of_a_petal() {
     assert!((tip(&left) / RADIUS - 0.64).abs() < 1e-4 && (tip(&right) / RADIUS - 0.42).abs() < 1e-4);
     assert!(coordinates(&left)[2] < 0.0, "the baseline stands on the left");
     for n in 1..=8 {
-        // Equal accuracies, so that the middles of the two tips tell which half is further left.
+        // Accuracies are equal, so that the middles of the two tips show which half is further left.
         let datasets = (0..n).map(|_| dataset("d", Some(subject(640, 1000, 0)), Some(subject(900, 1000, 0))));
         let run = summary(datasets.collect());
         let svg = rose(&RoseChart::before_after(&run, &run, PLAIN));
@@ -278,10 +278,10 @@ fn before_and_after_are_the_two_halves_of_a_petal() {
     raster::parse(&svg).unwrap();
 }
 
-/// How wide the column of a page is on a phone of 390 pixels.
+/// The column width of a page on a phone of 390 pixels.
 const PHONE_COLUMN_PX: f64 = 358.0;
 
-/// Every text with its left and right end and its size, as a phone shows it in pixels, and the width of the picture.
+/// Every text with its left and right end and its size in pixels, as shown on a phone, and the width of the picture.
 fn texts_on_a_phone(svg: &str) -> Vec<(String, [f64; 2], f64)> {
     let document = Document::parse(svg).unwrap();
     let view_box = document.root_element().attribute("viewBox").unwrap();

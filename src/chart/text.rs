@@ -1,10 +1,10 @@
-//! How wide a text is, and where its lines break.
+//! Measures texts and breaks them into lines.
 
-/// The advance of a character outside ASCII, in thousandths of the font size: about that of a wide letter, so that a
-/// text rather gets too much room than too little.
+/// The advance of a character outside ASCII, in thousandths of the font size. It is about that of a wide letter, so
+/// that a text gets too much room rather than too little.
 const OTHER_ADVANCE: u16 = 680;
 
-/// CJK and other full-width characters.
+/// The advance of CJK and other full-width characters.
 const WIDE_ADVANCE: u16 = 1000;
 
 /// Advances of U+0020..U+007E in Inter Regular, in thousandths of the font size.
@@ -18,7 +18,7 @@ const REGULAR: [u16; 95] = [
     609, 609, 372, 523, 364, 581, 557, 812, 540, 557, 541, 362, 327, 362, 659,
 ];
 
-/// The same in Inter Bold.
+/// Advances of the same characters in Inter Bold.
 #[rustfmt::skip]
 const BOLD: [u16; 95] = [
     232, 325, 392, 650, 655, 859, 674, 209, 409, 409, 565, 680, 303, 469, 298, 390,
@@ -29,7 +29,7 @@ const BOLD: [u16; 95] = [
     632, 632, 409, 562, 388, 622, 586, 850, 574, 586, 572, 409, 374, 409, 680,
 ];
 
-/// The width of `text` in pixels at `size` pixels.
+/// Returns the width of `text` in pixels at `size` pixels.
 pub fn width(text: &str, size: f64, is_bold: bool) -> f64 {
     let table = if is_bold { &BOLD } else { &REGULAR };
     let thousandths: u32 = text.chars().map(|letter| u32::from(advance(letter, table))).sum();
@@ -46,9 +46,9 @@ fn advance(letter: char, table: &[u16; 95]) -> u16 {
     }
 }
 
-/// Breaks `text` into at most `n_lines_max` lines of at most `width_max` pixels; what does not fit ends in `…`.
+/// Breaks `text` into at most `n_lines_max` lines of at most `width_max` pixels. Text that does not fit ends in `…`.
 ///
-/// Lines break at spaces and after `/`, `-` and `_`; a part wider than a line is cut between characters.
+/// Lines break at spaces and after `/`, `-` and `_`. A part wider than a line is cut between characters.
 pub fn wrap(text: &str, width_max: f64, size: f64, is_bold: bool, n_lines_max: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut line = String::new();
@@ -74,12 +74,12 @@ pub fn wrap(text: &str, width_max: f64, size: f64, is_bold: bool, n_lines_max: u
     lines
 }
 
-/// Whether `text` can be broken into lines of at most `width_max` pixels without a break inside a word.
+/// Whether `text` breaks into lines of at most `width_max` pixels without a break inside a word.
 pub fn fits(text: &str, width_max: f64, size: f64, is_bold: bool) -> bool {
     parts(text).into_iter().all(|part| width(part.trim_end(), size, is_bold) <= width_max)
 }
 
-/// `text` cut after each place where a line may break.
+/// Cuts `text` after each possible line break.
 fn parts(text: &str) -> Vec<&str> {
     let text = text.trim();
     let mut parts = Vec::new();
@@ -95,7 +95,7 @@ fn parts(text: &str) -> Vec<&str> {
     parts
 }
 
-/// `part` in pieces that each fit into a line.
+/// Cuts `part` into pieces that each fit into a line.
 fn cut(part: &str, width_max: f64, size: f64, is_bold: bool) -> Vec<String> {
     let mut pieces = Vec::new();
     let mut piece = String::new();

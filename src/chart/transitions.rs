@@ -1,4 +1,4 @@
-//! The transition diagram: what each image was before and is after, as ribbons.
+//! The transition diagram: the state of each image before and after, as ribbons.
 
 use super::families::{self, Family};
 use super::layout::Layout;
@@ -6,14 +6,14 @@ use super::svg::{self, Anchor, Svg, ink, number};
 use super::{text, words};
 use crate::domain::ErrorCode;
 
-/// What a transition diagram shows.
+/// The content of a transition diagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransitionChart {
     /// The heading.
     pub title: String,
     /// Lines of small print below it.
     pub subtitle: Vec<String>,
-    /// One a dataset.
+    /// One per dataset.
     pub panels: Vec<TransitionPanel>,
 }
 
@@ -24,41 +24,41 @@ pub struct TransitionPanel {
     pub name: String,
     /// A line of small print below it.
     pub remark: String,
-    /// Images by what they were and are.
+    /// Images by state before and after.
     pub flows: Vec<Flow>,
 }
 
-/// Images that went from one state to another: `correct`, a code's name or `unscored`.
+/// Images that changed from one state to another: `correct`, a code's name or `unscored`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Before.
+    /// The state before.
     pub from: String,
-    /// After.
+    /// The state after.
     pub to: String,
-    /// How many.
+    /// The number of images.
     pub n: usize,
 }
 
 const GUTTER: f64 = 28.0;
-/// What all images of a panel are high, and more where few images need room for their names.
+/// The total height of a panel's images; more if states with few images need room for their names.
 const BODY: f64 = 250.0;
-/// The room from a panel's top to its bars.
+/// The distance from a panel's top to its bars.
 const PANEL_HEAD: f64 = 66.0;
 const PANEL_FOOT: f64 = 30.0;
 const BAR: f64 = 13.0;
-/// A state's name needs so much height.
+/// The height that a state's name needs.
 const SLOT_MIN: f64 = 15.5;
 const SLOT_GAP: f64 = 4.0;
 const NAME_SIZE: f64 = 12.5;
-/// A description names so many transitions of a dataset; all stand in the table below.
+/// The most transitions of a dataset that a description names; the table below has all of them.
 const N_DESCRIBED: usize = 8;
 
-/// The diagram as SVG.
+/// Draws the diagram as SVG.
 pub fn transitions(chart: &TransitionChart) -> String {
     transitions_in(chart, Layout::Wide)
 }
 
-/// The diagram as SVG, for a screen or for a phone.
+/// Draws the diagram as SVG, for a screen or a phone.
 pub(super) fn transitions_in(chart: &TransitionChart, layout: Layout) -> String {
     let margin = layout.margin();
     let mut svg = Svg::default();
@@ -87,15 +87,15 @@ pub(super) fn transitions_in(chart: &TransitionChart, layout: Layout) -> String 
 struct Node<'a> {
     state: &'a str,
     n: usize,
-    /// Its bar's top and height.
+    /// The top of its bar.
     y: f64,
     height: f64,
-    /// Where the next ribbon begins.
+    /// The start of the next ribbon.
     next: f64,
 }
 
 impl Node<'_> {
-    /// The part of the bar that the next `n` images take.
+    /// Takes the part of the bar for the next `n` images.
     fn take(&mut self, n: usize) -> [f64; 2] {
         let start = self.next;
         self.next += self.height * n as f64 / self.n as f64;
@@ -103,7 +103,7 @@ impl Node<'_> {
     }
 }
 
-/// The states of one side from the top, and where the lowest ends.
+/// Returns the states of one side from the top, and the bottom of the lowest.
 fn nodes<'a>(flows: &'a [Flow], side: fn(&Flow) -> &str, top: f64) -> (Vec<Node<'a>>, f64) {
     let total: usize = flows.iter().map(|flow| flow.n).sum();
     let mut states: Vec<&str> = flows.iter().filter(|flow| flow.n > 0).map(side).collect();
@@ -122,7 +122,7 @@ fn nodes<'a>(flows: &'a [Flow], side: fn(&Flow) -> &str, top: f64) -> (Vec<Node<
     (nodes, y - SLOT_GAP)
 }
 
-/// Correct first, then codes in the order of reports, unscored last.
+/// Orders states: correct first, then codes in report order, unscored last.
 fn rank(state: &str) -> usize {
     match ErrorCode::ALL.into_iter().position(|code| code.name() == state) {
         _ if state == "correct" => 0,
@@ -175,7 +175,7 @@ fn draw_panel(svg: &mut Svg, panel: &TransitionPanel, x: f64, top: f64, width: f
 }
 
 fn draw_ribbons(svg: &mut Svg, flows: &[Flow], before: &mut [Node<'_>], after: &mut [Node<'_>], ends: [f64; 2]) {
-    // In the order of both sides, so that ribbons of one bar do not cross at it.
+    // Sorted by both sides, so that ribbons of one bar do not cross at it.
     let place = |nodes: &[Node<'_>], state: &str| nodes.iter().position(|node| node.state == state);
     let mut placed: Vec<(usize, usize, &Flow)> = flows
         .iter()
@@ -190,7 +190,7 @@ fn draw_ribbons(svg: &mut Svg, flows: &[Flow], before: &mut [Node<'_>], after: &
         let crosses = (flow.from == "correct") != (flow.to == "correct");
         ribbons.push((crosses, ribbon(ends, [y0, y1], [y2, y3]), flow));
     }
-    // What changed lies above what stayed.
+    // Changes between right and wrong are drawn above the rest.
     ribbons.sort_by_key(|(crosses, _, flow)| (*crosses, std::cmp::Reverse(flow.n)));
     for (crosses, data, flow) in ribbons {
         let family = Family::of_state(&flow.to);
@@ -213,7 +213,7 @@ fn ribbon([left, right]: [f64; 2], [y0, y1]: [f64; 2], [y2, y3]: [f64; 2]) -> St
     )
 }
 
-/// The families that occur, from `top`; returns where the legend ends.
+/// Draws the families that occur, from `top`. Returns the bottom of the legend.
 fn draw_legend(svg: &mut Svg, chart: &TransitionChart, top: f64, layout: Layout) -> f64 {
     let occurs = |family: &Family| {
         let mut flows = chart.panels.iter().flat_map(|panel| &panel.flows).filter(|flow| flow.n > 0);
@@ -242,7 +242,7 @@ fn draw_legend(svg: &mut Svg, chart: &TransitionChart, top: f64, layout: Layout)
     y + 5.0
 }
 
-/// The diagram in words, for those who cannot see it.
+/// Describes the diagram in words, for readers who cannot see it.
 fn description(chart: &TransitionChart) -> String {
     let mut sentences = vec!["What each image was before and is after.".to_owned()];
     for panel in &chart.panels {

@@ -1,12 +1,12 @@
-//! How numbers and headings are worded, on charts and in reports alike.
+//! The wording of numbers and headings, shared by charts and reports.
 
 use crate::compare::{EncoderHeading, Interval, JudgeHeading, ModelHeading, Summary};
 use crate::domain::{Computing, EncoderRelation, JudgeKind};
 
-/// What stands where nothing is defined.
+/// The text for an undefined value.
 pub const MISSING: &str = "–";
 
-/// `0.7325` as `73.3`; [`MISSING`] where there is no number.
+/// Formats `0.7325` as `73.3`; [`MISSING`] if there is no number.
 pub fn percent_number(fraction: Option<f64>) -> String {
     match fraction.filter(|value| value.is_finite()) {
         Some(fraction) => format!("{:.1}", fraction * 100.0),
@@ -14,7 +14,7 @@ pub fn percent_number(fraction: Option<f64>) -> String {
     }
 }
 
-/// `0.7325` as `73.3%`; [`MISSING`] where there is no number.
+/// Formats `0.7325` as `73.3%`; [`MISSING`] if there is no number.
 pub fn percent(fraction: Option<f64>) -> String {
     match fraction.filter(|value| value.is_finite()) {
         Some(fraction) => format!("{:.1}%", fraction * 100.0),
@@ -22,7 +22,7 @@ pub fn percent(fraction: Option<f64>) -> String {
     }
 }
 
-/// `[0.704, 0.759]` as `70.4–75.9`; [`MISSING`] where there is none.
+/// Formats `[0.704, 0.759]` as `70.4–75.9`; [`MISSING`] if there is none.
 pub fn interval(interval: Option<Interval>) -> String {
     match interval {
         Some([low, high]) if low.is_finite() && high.is_finite() => {
@@ -32,34 +32,35 @@ pub fn interval(interval: Option<Interval>) -> String {
     }
 }
 
-/// `text` on one line without control characters, which could steer a terminal, and without those that break a line or turn
-/// the direction of the text after them.
+/// Returns `text` on one line, without control characters, which could steer a terminal, and without characters that
+/// break a line or change the direction of text.
 pub fn printable(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() || steers(letter) { ' ' } else { letter }).collect()
 }
 
-/// Whether `letter` is an embedding, an override or an isolate of the bidirectional algorithm, or breaks a line: what stands
-/// after it would be shown elsewhere.
+/// Whether `letter` is an embedding, an override or an isolate of the bidirectional algorithm, or breaks a line. Text
+/// after it would be displaced.
 pub fn steers(letter: char) -> bool {
     matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A difference of fractions in percentage points, `52.3 (46.6–58.0)`, with true minus signs; [`MISSING`] where there is none.
+/// Formats a difference of fractions in percentage points as `52.3 (46.6–58.0)`, with true minus signs; [`MISSING`] if
+/// there is none.
 pub fn points(value: Option<f64>, ends: Option<Interval>) -> String {
     let number = percent_number(value);
     let text = match ends {
         Some([low, high]) if number != MISSING && low.is_finite() && high.is_finite() => {
-            // A dash between a minus sign and another would be read as one of them.
+            // A dash next to a minus sign could be read as one.
             let between = if low < 0.0 { " to " } else { "–" };
             format!("{number} ({:.1}{between}{:.1})", low * 100.0, high * 100.0)
         }
         _ => number,
     };
-    // What is rounded to nothing has no sign.
+    // A number that rounds to zero has no sign.
     text.replace("-0.0", "0.0").replace('-', "−")
 }
 
-/// A p value: four decimals, and `<0.0001` below; [`MISSING`] where there is none.
+/// Formats a p value with four decimals, or as `<0.0001`; [`MISSING`] if there is none.
 pub fn p_value(value: Option<f64>) -> String {
     match value.filter(|value| value.is_finite()) {
         Some(value) if value < 0.0001 => "<0.0001".to_owned(),
@@ -68,7 +69,7 @@ pub fn p_value(value: Option<f64>) -> String {
     }
 }
 
-/// The first `n_max` characters of `text`, with `…` where there were more.
+/// Returns the first `n_max` characters of `text`, followed by `…` if there are more.
 pub fn shortened(text: &str, n_max: usize) -> String {
     match text.char_indices().nth(n_max) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -76,7 +77,7 @@ pub fn shortened(text: &str, n_max: usize) -> String {
     }
 }
 
-/// A change of accuracy in words: `fell by 12.3 points`, `rose by 0.4 points`, `unchanged`.
+/// Describes a change of accuracy: `fell by 12.3 points`, `rose by 0.4 points`, `unchanged`.
 pub fn fall(fall: f64) -> String {
     let points = format!("{:.1}", fall.abs() * 100.0);
     match points.as_str() {
@@ -86,7 +87,7 @@ pub fn fall(fall: f64) -> String {
     }
 }
 
-/// A chance level: `10%`, `0.1%`.
+/// Formats a chance level: `10%`, `0.1%`.
 pub fn chance(fraction: f64) -> String {
     let percent = fraction * 100.0;
     if percent >= 1.0 && (percent - percent.round()).abs() < 0.05 {
@@ -96,14 +97,14 @@ pub fn chance(fraction: f64) -> String {
     }
 }
 
-/// `llava-7b + adapter`.
+/// Names a model as in `llava-7b + adapter`.
 pub fn model(model: &ModelHeading) -> String {
-    // A name of a run in lock-step already tells the adapter's.
+    // The name of a run in lock-step already includes the adapter's.
     let is_named = model.name.contains('+');
     if model.adapter.is_some() && !is_named { format!("{} + adapter", model.name) } else { model.name.clone() }
 }
 
-/// How a model was run: `llava, f32 on cpu`; of one behind a server nothing of that is known.
+/// Describes how a model was run, such as `llava, f32 on cpu`; for a served model, none of that is known.
 pub fn how_run(family: &str, computing: &Computing) -> String {
     match computing {
         Computing::Served => "behind a server".to_owned(),
@@ -111,7 +112,7 @@ pub fn how_run(family: &str, computing: &Computing) -> String {
     }
 }
 
-/// The encoder's relation to the model's tower as a clause, with tower equality.
+/// Describes the encoder's relation to the model's tower as a clause, with tower equality.
 pub fn relation(encoder: &EncoderHeading) -> &'static str {
     match (encoder.relation, encoder.tower_equal) {
         (EncoderRelation::Own, Some(false)) => "the model's own tower by name, but weights differ",
@@ -126,7 +127,7 @@ pub fn relation(encoder: &EncoderHeading) -> &'static str {
     }
 }
 
-/// How the encoder chose its labels: `zero-shot`, `probe (16 shots)`; `None` without an encoder.
+/// Describes how the encoder chose its labels: `zero-shot`, `probe (16 shots)`; `None` without an encoder.
 pub fn comparator(encoder: &EncoderHeading) -> Option<String> {
     match encoder.comparator.as_str() {
         "none" => None,
@@ -136,7 +137,7 @@ pub fn comparator(encoder: &EncoderHeading) -> Option<String> {
     }
 }
 
-/// `probe (16 shots)`, `probe (2–16 shots)`.
+/// Formats shots as `probe (16 shots)` or `probe (2–16 shots)`.
 fn shots(rising: &[usize]) -> String {
     match rising {
         [] => "probe".to_owned(),
@@ -146,8 +147,8 @@ fn shots(rising: &[usize]) -> String {
     }
 }
 
-/// What a column or a legend calls the encoder's side: `encoder, zero-shot`, `probe (16 shots)`; they are never under one
-/// heading.
+/// Names the comparator in columns and legends: `encoder, zero-shot`, `probe (16 shots)`. Encoder and probe never share
+/// a heading.
 pub fn encoder_column(encoder: &EncoderHeading) -> String {
     match comparator(encoder) {
         None => "encoder".to_owned(),
@@ -156,12 +157,12 @@ pub fn encoder_column(encoder: &EncoderHeading) -> String {
     }
 }
 
-/// The encoder's side as a noun: `encoder`, or `probe` for one on the model's own tower.
+/// The noun for the comparator: `encoder`, or `probe` for a probe on the model's own tower.
 pub fn encoder_noun(encoder: &EncoderHeading) -> &'static str {
     if is_probe(encoder) { "probe" } else { "encoder" }
 }
 
-/// `text` with a capital.
+/// Returns `text` with its first letter capitalised.
 pub fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
@@ -171,8 +172,8 @@ fn is_probe(encoder: &EncoderHeading) -> bool {
     encoder.comparator == "probe"
 }
 
-/// `Encoder: clip (the model's own tower, weights equal), zero-shot`, or
-/// `Encoder: the model's own tower, probe (16 shots), nearest class mean`.
+/// Returns `Encoder: clip (the model's own tower, weights equal), zero-shot`, or `Encoder: the model's own tower, probe
+/// (16 shots), nearest class mean`.
 pub fn encoder_heading(encoder: &EncoderHeading) -> String {
     if encoder.relation == EncoderRelation::None {
         return "Encoder: none; retention is not defined".to_owned();
@@ -185,7 +186,7 @@ pub fn encoder_heading(encoder: &EncoderHeading) -> String {
     format!("Encoder: {name} ({}){comparator}", relation(encoder))
 }
 
-/// How far the model's tower lies from its encoder, as a sentence; `None` where it is the same or nobody compared.
+/// Describes how far the model's tower differs from its encoder; `None` if it is the same or was not compared.
 pub fn tower_change(encoder: &EncoderHeading) -> Option<String> {
     let change = encoder.tower_change.as_ref()?;
     let percent = |change: f64| format!("{:.2}%", change * 100.0);
@@ -198,7 +199,7 @@ pub fn tower_change(encoder: &EncoderHeading) -> Option<String> {
     ))
 }
 
-/// `Judge: rules+llm (rules version 1, llm gpt-4o)`.
+/// Returns a heading such as `Judge: rules+llm (rules version 1, llm gpt-4o)`.
 pub fn judge_heading(judge: &JudgeHeading) -> String {
     let version = |name: &str| if name == JudgeKind::Rules.name() { "version " } else { "" };
     let members: Vec<String> =
@@ -210,7 +211,7 @@ pub fn judge_heading(judge: &JudgeHeading) -> String {
     }
 }
 
-/// The warning about datasets that were scored on a training split, if any were.
+/// Returns the warning about datasets that were evaluated on a training split, if any.
 pub fn training_split_warning(summary: &Summary) -> Option<String> {
     let names: Vec<String> = summary
         .datasets

@@ -1,7 +1,7 @@
 //! Answers that differ only in their form.
 
-/// `answer` in lower case without outer punctuation, opening phrase and article, at most 80 letters: only to count equal
-/// ones together, it decides nothing.
+/// Returns `answer` in lower case without outer punctuation, opening phrase and article, cut to 80 characters. It only
+/// groups equal answers for counting; no verdict depends on it.
 pub fn bare_answer(answer: &str) -> String {
     let printable: String = answer.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     let lower = printable.to_lowercase();

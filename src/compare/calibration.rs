@@ -1,4 +1,4 @@
-//! A judge measured against people: `emt.calibration/1`.
+//! A judge measured against human marks: `emt.calibration/1`.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,24 +9,24 @@ use crate::stats::{JudgeError, JudgedRate, rogan_gladen};
 /// The schema that this version writes.
 pub const CALIBRATION_SCHEMA: &str = "emt.calibration/1";
 
-/// Who judged, as far as it decides verdicts and codes.
+/// The parts of a judge that decide verdicts and codes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgeIdentity {
     /// `rules`, `llm` or `rules+llm`.
     pub judge: String,
-    /// The language model's name, where one judges.
+    /// The language model's name, if one judges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// The hash of its prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// The version of the rules, which give at least the codes.
+    /// The version of the rules, which always give at least the codes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules_version: Option<String>,
 }
 
 impl JudgeIdentity {
-    /// Of the judges of a run, the deciding one last.
+    /// Returns the identity of a run's judges; the deciding judge is last.
     pub fn of(judges: &[JudgeSpec]) -> Self {
         let rules = judges.iter().find(|judge| judge.judge == JudgeKind::Rules.name());
         let llm = judges.iter().find(|judge| judge.judge != JudgeKind::Rules.name());
@@ -41,7 +41,7 @@ impl JudgeIdentity {
 }
 
 impl std::fmt::Display for JudgeIdentity {
-    /// `rules+llm (model gpt-4o, prompt blake3:…, rules version 1)`.
+    /// Writes it as in `rules+llm (model gpt-4o, prompt blake3:…, rules version 1)`.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let parts = [("model", &self.model), ("prompt", &self.prompt), ("rules version", &self.rules_version)];
         let known: Vec<String> =
@@ -50,54 +50,54 @@ impl std::fmt::Display for JudgeIdentity {
     }
 }
 
-/// The calibration of another judge than the run's.
+/// The calibration is of another judge than the run's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the calibration is of the judge {calibrated}, and the run was judged by {run}; hint: `emt judge calibrate` with \
      the run's judge, or `emt judge score` with the calibrated one"
 )]
 pub struct OtherJudge {
-    /// The calibration's.
+    /// The calibration's judge.
     pub calibrated: JudgeIdentity,
-    /// The run's.
+    /// The run's judge.
     pub run: JudgeIdentity,
 }
 
-/// An answer that people marked and the judge judged.
+/// An answer that was marked by people and judged.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MarkedPair {
-    /// The dataset, where the sheet names one.
+    /// The dataset, if the sheet names one.
     pub dataset: Option<String>,
     /// The label's name.
     pub label: String,
-    /// The answer, normalised as judges see it: equal answers are one pair.
+    /// The answer, normalised as for judges: equal answers are one pair.
     pub answer: String,
-    /// The sheet's own group, where it has one.
+    /// The sheet's own group, if it has one.
     pub group: Option<String>,
     /// The stratum that it was drawn from.
     pub stratum: Option<String>,
-    /// Trials of that stratum in the run, where the sheet was drawn from a run of this judge.
+    /// Trials of that stratum in the run, if the sheet was drawn from a run of this judge.
     pub n_stratum_trials: Option<usize>,
-    /// The pairs that were drawn of that stratum, where the sheet says so.
+    /// Pairs drawn from that stratum, if the sheet records it.
     pub n_stratum_drawn: Option<usize>,
     /// Trials that gave this answer to this label.
     pub n_trials: usize,
     /// 1 / (probability of being drawn).
     pub weight: f64,
-    /// What a person says; `None` where nobody marked it.
+    /// The human mark; `None` if unmarked.
     pub is_correct: Option<bool>,
-    /// What the judge says; unscored where it failed.
+    /// The judge's outcome; unscored if the judge failed.
     pub outcome: Outcome,
 }
 
-/// How well a judge does on some distinct pairs. Positive is what people call correct. Rates are weighted by `weight`.
+/// How well a judge does on some distinct pairs. Positive means marked correct. Rates are weighted by `weight`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// Marked rows.
     pub n: usize,
     /// Distinct pairs among them; every number below counts each once.
     pub n_distinct: usize,
-    /// Of them, those that people call correct.
+    /// Distinct pairs that are marked correct.
     #[serde(default)]
     pub n_right: usize,
     /// Share of the right answers that the judge calls correct.
@@ -106,17 +106,17 @@ pub struct Measured {
     pub sensitivity_interval: Option<Interval>,
     /// Share of the wrong answers that the judge calls incorrect.
     pub specificity: Option<f64>,
-    /// Its interval.
+    /// The interval of the specificity.
     pub specificity_interval: Option<Interval>,
     /// Share of equal verdicts.
     pub agreement: Option<f64>,
     /// Cohen's kappa.
     pub kappa: Option<f64>,
-    /// Its interval.
+    /// The interval of kappa.
     pub kappa_interval: Option<Interval>,
 }
 
-/// What a group of [`Calibration::groups`] has in common.
+/// What the members of a group in [`Calibration::groups`] share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupBy {
@@ -124,40 +124,40 @@ pub enum GroupBy {
     Dataset,
     /// The form of the answer: [`output_style`].
     Style,
-    /// The sheet's column `group`, which stands in for the style.
+    /// The sheet's column `group`, which replaces the style.
     Group,
 }
 
-/// A part of the sheet.
+/// A group of the sheet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupMeasured {
     /// Its name.
     pub group: String,
-    /// What it has in common.
+    /// What its members share.
     pub by: GroupBy,
     /// The numbers.
     #[serde(flatten)]
     pub measured: Measured,
 }
 
-/// How often the judge errs in one stratum: what a correction is made of.
+/// How often the judge errs in one stratum, the basis of a correction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StratumErrors {
-    /// The dataset; `None` where the sheet names none, and then any.
+    /// The dataset; `None` if the sheet names none, and then it applies to any.
     pub dataset: Option<String>,
-    /// `correct`, or the code of the incorrect answers, as the judge says.
+    /// The judge's outcome: `correct`, or the code of an incorrect answer.
     pub outcome: String,
-    /// The stratum of the sheet, where it has some.
+    /// The stratum of the sheet, if it has any.
     pub stratum: Option<String>,
-    /// Trials that the stratum stands for: those of the run, or as many as the weights say.
+    /// Trials that the stratum represents: from the run, or from the weights.
     pub n_trials: f64,
     /// Distinct pairs that people marked.
     pub n_marked: usize,
-    /// Of them, those where they contradict the judge.
+    /// Marked pairs that contradict the judge.
     pub n_errors: usize,
-    /// The share of trials in error, estimated with weight and number of trials; `None` without a marked pair.
+    /// The estimated share of trials in error, with weights and numbers of trials; `None` without a marked pair.
     pub error_rate: Option<f64>,
-    /// So many trials marked one by one would tell as much about it.
+    /// The number of trials, marked one by one, that would give the same precision.
     pub n_effective: f64,
 }
 
@@ -168,9 +168,9 @@ pub struct CalibratedAccuracy {
     pub dataset: String,
     /// Scored trials.
     pub n_scored: usize,
-    /// By the judge.
+    /// The accuracy according to the judge.
     pub accuracy: f64,
-    /// By people, as the marked pairs tell: the double-sampling estimator.
+    /// The accuracy according to people, estimated from the marked pairs by double sampling.
     pub corrected_accuracy: f64,
     /// Its interval, 95% two-sided.
     pub corrected_accuracy_interval: Interval,
@@ -181,30 +181,30 @@ pub struct CalibratedAccuracy {
 pub struct Calibration {
     /// [`CALIBRATION_SCHEMA`].
     pub schema: String,
-    /// Who was measured.
+    /// The measured judge.
     pub judge: JudgeIdentity,
     /// The identity of the run that the sheet was drawn from, if it was.
     #[serde(default)]
     pub run: Option<String>,
-    /// On all of the sheet.
+    /// Measured on the whole sheet.
     #[serde(flatten)]
     pub measured: Measured,
-    /// Rows that nobody marked.
+    /// Unmarked rows.
     #[serde(default)]
     pub n_unmarked: usize,
-    /// Marked rows on which the judge failed; no number counts them.
+    /// Marked rows on which the judge failed; no other count includes them.
     #[serde(default)]
     pub n_judge_failed: usize,
-    /// Distinct pairs that were marked correct as often as incorrect; no number counts them.
+    /// Distinct pairs marked correct as often as incorrect; no other count includes them.
     #[serde(default)]
     pub n_conflicting: usize,
-    /// By dataset, and by output style or the sheet's own groups.
+    /// Measured by dataset, and by output style or the sheet's own groups.
     #[serde(default)]
     pub groups: Vec<GroupMeasured>,
-    /// The judge's errors by what it said.
+    /// The judge's errors by its outcome.
     #[serde(default)]
     pub strata: Vec<StratumErrors>,
-    /// By dataset of the run that the sheet was drawn from, where the run's own judge was measured.
+    /// Accuracies by dataset of the run that the sheet was drawn from, if that run's judge was measured.
     #[serde(default)]
     pub accuracies: Vec<CalibratedAccuracy>,
 }
@@ -213,18 +213,19 @@ impl Calibration {
     /// Refuses a run of other judges.
     ///
     /// # Errors
-    /// Both judges by name, where one of name, model, prompt and rules version differs.
+    /// Name, model, prompt or rules version differs. The error names both judges.
     pub fn check(&self, spec: &RunSpec) -> Result<(), Box<OtherJudge>> {
         let run = JudgeIdentity::of(&spec.judges);
         if run == self.judge { Ok(()) } else { Err(Box::new(OtherJudge { calibrated: self.judge.clone(), run })) }
     }
 
-    /// The accuracy that people would find where the judge calls `n_correct` of `n_scored` answers correct, after Rogan
-    /// and Gladen, with sensitivity and specificity of the dataset's pairs, or of all if the sheet names no datasets.
+    /// Returns the accuracy by human standards if the judge calls `n_correct` of `n_scored` answers correct, after
+    /// Rogan and Gladen. Sensitivity and specificity are those of the dataset's pairs, or of all pairs if the sheet
+    /// names no datasets.
     ///
-    /// For sheets that were made elsewhere: of a sheet of the run itself
-    /// [`corrected_accuracy`](super::corrected_accuracy) knows more. `None` where the marks say nothing of the dataset,
-    /// and where sensitivity and specificity sum to 1.1 or less.
+    /// It is meant for sheets from elsewhere; with a sheet of the run itself,
+    /// [`corrected_accuracy`](super::corrected_accuracy) uses more information. `None` if the marks do not cover the
+    /// dataset, or if sensitivity and specificity sum to 1.1 or less.
     pub fn rogan_gladen(
         &self,
         dataset: &str,
@@ -251,7 +252,7 @@ impl Calibration {
     }
 }
 
-/// The form of an answer: how strictly judges read it depends on that.
+/// Returns the form of an answer, on which the strictness of judges depends.
 pub fn output_style(answer: &str, outcome: Outcome) -> &'static str {
     match (answer.split_whitespace().count(), outcome) {
         (0, _) => "empty",
@@ -262,7 +263,7 @@ pub fn output_style(answer: &str, outcome: Outcome) -> &'static str {
     }
 }
 
-/// The stratum of an outcome in [`StratumErrors::outcome`]; `None` for an unscored trial.
+/// Returns the name of an outcome in [`StratumErrors::outcome`]; `None` for an unscored trial.
 pub(super) fn outcome_name(outcome: Outcome) -> Option<&'static str> {
     match outcome {
         Outcome::Correct => Some("correct"),

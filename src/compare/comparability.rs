@@ -4,10 +4,10 @@ use serde_json::{Map, Value};
 
 use super::FieldDifference;
 
-/// The key of `--allow-different` that lets trials without a partner pass.
+/// The key of `--allow-different` that allows trials without a partner.
 pub const SAMPLES: &str = "samples";
 
-/// How many levels of a field only say what it is about: by dataset, subject and mode. What only one run has there is left
+/// The number of outer levels of a field that are keys: dataset, subject and mode. Keys that only one run has are left
 /// out.
 fn n_levels(field: &str) -> usize {
     match field {
@@ -17,8 +17,8 @@ fn n_levels(field: &str) -> usize {
     }
 }
 
-/// The places in which two runs differ, given what `run.json` holds of each under `comparable`, over the fields, datasets,
-/// subjects and modes that both have.
+/// Returns the places in which two runs differ, from their `comparable` objects in `run.json`. Only fields, datasets,
+/// subjects and modes that both have are compared.
 pub fn field_differences(baseline: &Map<String, Value>, candidate: &Map<String, Value>) -> Vec<FieldDifference> {
     let mut found = Vec::new();
     let is_absent_in_some = |field: &str| [GENERATION_CONFIG, LABEL_SCORING].contains(&field);
@@ -31,15 +31,15 @@ pub fn field_differences(baseline: &Map<String, Value>, candidate: &Map<String, 
     found
 }
 
-/// The key of the settings of a checkpoint by which answers are decoded: a run that has none decodes by none.
+/// The key of the checkpoint settings used in decoding; a run without it uses none.
 pub const GENERATION_CONFIG: &str = "generation_config";
 
-/// The key of the version of label scoring: a run that has none scores by the first.
+/// The key of the version of label scoring; a run without it uses version 1.
 pub const LABEL_SCORING: &str = "label_scoring";
 
-/// Whether answers of both runs were decoded by other settings.
+/// Returns the difference in decoding settings if both runs generate answers.
 fn generation_difference(baseline: &Map<String, Value>, candidate: &Map<String, Value>) -> Option<FieldDifference> {
-    // A run that generates has limits to it.
+    // Every run that generates has generation limits.
     let generates = |fields: &Map<String, Value>| {
         fields.get("generation_limits").is_some_and(|modes| modes.get("generate").is_some())
     };
@@ -47,7 +47,7 @@ fn generation_difference(baseline: &Map<String, Value>, candidate: &Map<String, 
     generate.then(|| difference_in_mode(GENERATION_CONFIG, "generate", &Value::Null, [baseline, candidate]))?
 }
 
-/// Whether labels of both runs were scored by other versions.
+/// Returns the difference in the version of label scoring if both runs score labels.
 fn scoring_difference(baseline: &Map<String, Value>, candidate: &Map<String, Value>) -> Option<FieldDifference> {
     let scores = |fields: &Map<String, Value>| {
         let datasets = fields.get("prompt_text").and_then(Value::as_object);
@@ -57,7 +57,7 @@ fn scoring_difference(baseline: &Map<String, Value>, candidate: &Map<String, Val
     score.then(|| difference_in_mode(LABEL_SCORING, "score", &Value::from(1), [baseline, candidate]))?
 }
 
-/// The difference in a field that a run lacks where it has the value `absent`.
+/// Returns the difference in a field. A run without the field has the value `absent`.
 fn difference_in_mode(
     field: &str,
     mode: &str,

@@ -15,10 +15,10 @@ use crate::stats::{
 /// The confidence of every interval of a summary or comparison, two-sided.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// The fall of accuracy that a release may have where no policy says otherwise.
+/// The largest acceptable fall of accuracy if no policy sets one.
 pub const DEFAULT_MARGIN: f64 = 0.02;
 
-/// The one-sided level of a decision where no policy says otherwise.
+/// The one-sided level of a decision if no policy sets one.
 pub const DEFAULT_ALPHA: f64 = 0.025;
 
 /// The schema that this version writes.
@@ -35,9 +35,9 @@ pub struct Comparison {
     pub baseline_identity: String,
     /// The runs compared with it.
     pub candidates: Vec<CandidateComparison>,
-    /// The fields that may differ because somebody said so.
+    /// The fields that were explicitly allowed to differ.
     pub allowed_different: Vec<String>,
-    /// The fine-tuned datasets with whose labels the codes of all runs were computed.
+    /// The fine-tuned datasets whose labels were used to compute the codes of all runs.
     pub tuned_on: Vec<String>,
 }
 
@@ -48,16 +48,16 @@ pub struct CandidateComparison {
     pub run: String,
     /// Its identity.
     pub identity: String,
-    /// One entry a dataset that both runs have, in the baseline's order.
+    /// One entry per dataset that both runs have, in the baseline's order.
     pub datasets: Vec<DatasetComparison>,
-    /// Datasets of the candidate that the baseline lacks; they are left out.
+    /// Datasets that only the candidate has; they are left out.
     pub only_candidate: Vec<String>,
     /// Fields that differ and were allowed to.
     pub differences: Vec<FieldDifference>,
-    /// What the configurations decide otherwise; as the weights are, this is a part of what is compared.
+    /// Differences in the models' settings; like the weights, they are part of what is compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<FieldDifference>,
-    /// The fine-tuned datasets with whose labels the codes of this candidate and of the baseline beside it were computed.
+    /// The fine-tuned datasets whose labels were used to compute the codes of this candidate and its baseline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tuned_on: Vec<String>,
 }
@@ -67,109 +67,109 @@ pub struct CandidateComparison {
 pub struct FieldDifference {
     /// The key, as `--allow-different` takes it.
     pub field: String,
-    /// Where in it, such as `mnist.model.generate`; empty where the field is one value.
+    /// The place within the field, such as `mnist.model.generate`; empty if the field is a single value.
     pub place: String,
     /// The baseline's value.
     pub baseline: Value,
-    /// The candidate's.
+    /// The candidate's value.
     pub candidate: Value,
 }
 
 /// One dataset before and after, image by image.
 ///
-/// Accuracies, forgetting, lost, gained and p values are over the pairs scored on both sides.
+/// Accuracies, forgetting, lost, gained and p values are over the pairs that are scored on both sides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetComparison {
     /// Its name.
     pub dataset: String,
     /// The split that was evaluated.
     pub split: String,
-    /// Whether that split is one to train on.
+    /// Whether that split is a training split.
     pub is_training_split: bool,
     /// Classes of the label set.
     pub n_classes: usize,
     /// Whether the candidate was fine-tuned on it.
     pub is_tuned_on: bool,
-    /// Whether it is known on what the candidate was fine-tuned: else no answer can have the code `leak`.
+    /// Whether the candidate's fine-tuning datasets are known; if not, no answer can have the code `leak`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_leak_known: bool,
     /// Pairs of the models' generated answers to one image.
     pub n_pairs: usize,
-    /// Of them, those with either side unscored.
+    /// Pairs in which either side is unscored.
     pub n_unscored: usize,
     /// Pairs left out because the image is unreadable in both runs.
     pub n_unreadable: usize,
     /// Trials of either run without a partner.
     pub n_unpaired: usize,
-    /// The baseline's.
+    /// The baseline's accuracy.
     pub baseline_accuracy: Option<f64>,
     /// Wilson's interval.
     pub baseline_accuracy_interval: Option<Interval>,
-    /// The candidate's.
+    /// The candidate's accuracy.
     pub candidate_accuracy: Option<f64>,
     /// Wilson's interval.
     pub candidate_accuracy_interval: Option<Interval>,
-    /// Baseline less candidate accuracy.
+    /// Baseline accuracy minus candidate accuracy.
     pub forgetting: Option<f64>,
     /// Tango's interval, 95% two-sided.
     pub forgetting_interval: Option<Interval>,
-    /// The fall over all pairs with every unscored trial taken against a fail, and against a pass.
+    /// The fall over all pairs with every unscored trial counted against a fail, then against a pass.
     pub forgetting_bounds: Option<Interval>,
     /// Right before, wrong after.
     pub n_lost: usize,
     /// Wrong before, right after.
     pub n_gained: usize,
-    /// Those of the lost that the candidate's encoder gets right; absent without an encoder.
+    /// Lost images that the candidate's encoder gets right; absent without an encoder.
     pub encoder_knows: Option<usize>,
     /// McNemar's exact p value, two-sided.
     pub p_value_mcnemar: Option<f64>,
-    /// The gate's default margin: what the next two p values and `n_needed` are for.
+    /// The gate's default margin, used by the next two p values and `n_needed`.
     pub margin: f64,
-    /// Of "the fall is at least the margin": small where it is shown to be below (Tango).
+    /// The p value of "the fall is at least the margin": small if it is shown to be below (Tango).
     pub p_value: Option<f64>,
-    /// Of "the fall is at most the margin": small where it is shown to be above.
+    /// The p value of "the fall is at most the margin": small if it is shown to be above.
     pub p_value_fail: Option<f64>,
-    /// Pairs that would show no fall as below the margin with 80% power.
+    /// Pairs needed to show no fall as below the margin with 80% power.
     pub n_needed: Option<usize>,
-    /// The least fall that this many pairs would have shown with 80% power at the observed discordance.
+    /// The smallest fall that this many pairs would show with 80% power at the observed discordance.
     pub minimum_detectable_fall: Option<f64>,
     /// Lost over scored pairs (Yan et al. 2021).
     pub negative_flip_rate: Option<f64>,
-    /// Lost images less those that two guessers would lose, a share of the scored pairs (Harmon et al. 2026). For free
-    /// generation the correction is an upper one.
+    /// Lost images minus those that two guessers would lose, as a share of the scored pairs (Harmon et al. 2026). For
+    /// free generation the correction is an upper bound.
     pub chance_corrected_forgetting: Option<f64>,
-    /// The same of gained images.
+    /// The same for gained images.
     pub chance_corrected_gain: Option<f64>,
-    /// Model over encoder accuracy of the baseline, on the pairs' images.
+    /// The baseline's model accuracy over encoder accuracy, on the pairs' images.
     pub retention_before: Option<f64>,
     /// Its interval, by paired bootstrap.
     pub retention_before_interval: Option<Interval>,
-    /// The candidate's.
+    /// The candidate's retention.
     pub retention_after: Option<f64>,
     /// Its interval.
     pub retention_after_interval: Option<Interval>,
-    /// What the probes on both runs' own towers say of the same images; absent where either run has no probe.
+    /// The probes on both runs' own towers on the same images; absent if either run has no probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tower: Option<TowerForgetting>,
-    /// Encoder, label scoring and generation, image by image; absent where label scoring or the encoder did not run.
+    /// Encoder, label scoring and generation, image by image; absent if label scoring or the encoder did not run.
     pub funnel: Option<Funnel>,
-    /// Pairs by what they were before and are after: `correct`, a code, or `unscored`; most first.
+    /// Pairs by state before and after (`correct`, a code, or `unscored`), most frequent first.
     pub transitions: Vec<Transition>,
-    /// Errors of either run by kind and code.
+    /// The baseline's errors by kind and code.
     pub errors_before: Errors,
-    /// The candidate's.
+    /// The candidate's errors by kind and code.
     pub errors_after: Errors,
-    /// An answer that most images got before.
+    /// The answer that most images get before, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constant_answer_before: Option<ConstantAnswer>,
-    /// An answer that most images get after.
+    /// The answer that most images get after, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constant_answer_after: Option<ConstantAnswer>,
     /// The classes, most forgotten first.
     pub classes: Vec<ClassComparison>,
-    /// What is said instead of a label more or less often than before; the largest change first.
+    /// Changes in what is said instead of a label, largest change first.
     pub confusion_shifts: Vec<ConfusionShift>,
-    /// The same pairs graded by each judge alone.
+    /// The same pairs graded by each judge separately.
     pub judges: Vec<JudgeComparison>,
     /// Pairs in which each of two or more judges gave a verdict on both sides.
     pub n_pairs_of_all_judges: usize,
@@ -177,44 +177,43 @@ pub struct DatasetComparison {
     pub judge_agreement: Vec<JudgeAgreement>,
     /// All pairs by outcome: what decisions are made from.
     pub table: PairTable,
-    /// The candidate's model beside its encoder: both right, only the model, only the encoder, neither; absent without an
-    /// encoder.
+    /// The candidate's model against its encoder: both right, only the model, only the encoder, neither; absent without
+    /// an encoder.
     pub encoder_cells_after: Option<[usize; 4]>,
-    /// Different images among the pairs; not part of the document.
+    /// Distinct images among the pairs; not part of the document.
     #[serde(skip)]
     pub n_distinct_images: usize,
-    /// Whether every answer of the candidate is the baseline's, its least logit gap to the last digit, too; not part of the
-    /// document.
+    /// Whether every answer and its smallest logit gap are exactly the baseline's; not part of the document.
     #[serde(skip)]
     pub is_unchanged: bool,
     /// The pairs that changed from right to wrong; not part of the document, since there may be thousands.
     #[serde(skip)]
     pub lost: Vec<LostImage>,
-    /// The pairs that changed from wrong to right; not part of the document either.
+    /// The pairs that changed from wrong to right; not part of the document, for the same reason.
     #[serde(skip)]
     pub gained: Vec<GainedImage>,
 }
 
-/// Whether the tower itself forgot: one probe, with the same shots, on the tower before and on the tower after.
+/// Whether the tower itself forgot: the same probe, with the same shots, on the tower before and after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TowerForgetting {
-    /// Training images a class.
+    /// Training images per class.
     pub shots: usize,
-    /// Whether both runs have one and the same tower: then there is nothing that it could have forgotten.
+    /// Whether both runs share one tower, which then cannot have forgotten anything.
     pub is_same_tower: bool,
     /// Pairs of the probes' choices.
     pub n_pairs: usize,
-    /// Of them, those with either side unscored.
+    /// Pairs in which either side is unscored.
     pub n_unscored: usize,
-    /// The baseline's, over the pairs scored on both sides, as all that follows.
+    /// The baseline's accuracy; all numbers from here on are over the pairs scored on both sides.
     pub baseline_accuracy: Option<f64>,
     /// Wilson's interval.
     pub baseline_accuracy_interval: Option<Interval>,
-    /// The candidate's.
+    /// The candidate's accuracy.
     pub candidate_accuracy: Option<f64>,
     /// Wilson's interval.
     pub candidate_accuracy_interval: Option<Interval>,
-    /// Baseline less candidate accuracy.
+    /// Baseline accuracy minus candidate accuracy.
     pub forgetting: Option<f64>,
     /// Tango's interval, 95% two-sided.
     pub forgetting_interval: Option<Interval>,
@@ -227,7 +226,7 @@ pub struct TowerForgetting {
 }
 
 impl TowerForgetting {
-    /// What follows from the outcomes of all pairs.
+    /// Computes everything from the outcomes of all pairs.
     pub fn of_table(shots: usize, is_same_tower: bool, table: PairTable) -> Self {
         let (scored, accuracies) = (table.scored(), table.accuracies());
         Self {
@@ -251,24 +250,24 @@ impl TowerForgetting {
 /// Where knowledge is lost between encoder, label scoring and generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Funnel {
-    /// Images of the baseline by what is right: `e1s0g0` is one that only the encoder knows. Eight keys.
+    /// The baseline's images by what is right: `e1s0g0` means only the encoder is right. There are eight keys.
     pub before: BTreeMap<String, usize>,
-    /// The candidate's.
+    /// The same for the candidate.
     pub after: BTreeMap<String, usize>,
-    /// Lost images that scoring still gets right.
+    /// Lost images that label scoring still gets right.
     pub lost_wording: usize,
-    /// Lost images that the encoder gets right and scoring wrong.
+    /// Lost images that the encoder gets right and label scoring wrong.
     pub lost_choice: usize,
-    /// Lost images that encoder and scoring get wrong.
+    /// Lost images that encoder and label scoring get wrong.
     pub lost_unknown: usize,
 }
 
-/// Pairs that went from one state to another.
+/// Pairs that changed from one state to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
     /// `correct`, a code, or `unscored`.
     pub from: String,
-    /// The same after.
+    /// The state after.
     pub to: String,
     /// How many pairs.
     pub n: usize,
@@ -279,9 +278,9 @@ pub struct Transition {
 pub struct Errors {
     /// Scored trials.
     pub n_scored: usize,
-    /// Errors by kind; every kind stands in it.
+    /// Errors by kind; every kind is listed.
     pub kinds: BTreeMap<String, usize>,
-    /// Errors by code; only codes that occur.
+    /// Errors by code; only codes that occur are listed.
     pub codes: BTreeMap<String, usize>,
 }
 
@@ -296,39 +295,39 @@ pub struct ClassComparison {
     pub n_lost: usize,
     /// Wrong before, right after.
     pub n_gained: usize,
-    /// The baseline's, where a pair is scored.
+    /// The baseline's accuracy, if any pair is scored.
     pub baseline_accuracy: Option<f64>,
-    /// The candidate's.
+    /// The candidate's accuracy.
     pub candidate_accuracy: Option<f64>,
-    /// Baseline less candidate accuracy.
+    /// Baseline accuracy minus candidate accuracy.
     pub forgetting: Option<f64>,
     /// McNemar's exact p value, two-sided, adjusted by Holm over the dataset's classes.
     pub p_holm: Option<f64>,
 }
 
-/// How often a label is answered by another text.
+/// How often a label gets one particular wrong answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfusionShift {
     /// The label.
     pub label: String,
-    /// What is said, in lower case without outer punctuation, article and opening phrase.
+    /// The answer, in lower case without outer punctuation, article and opening phrase.
     pub said: String,
-    /// Errors of the baseline on the pairs.
+    /// The baseline's errors on the pairs.
     pub n_before: usize,
-    /// Errors of the candidate.
+    /// The candidate's errors on the pairs.
     pub n_after: usize,
 }
 
-/// The pairs as one judge alone grades them: `undecided` counts as incorrect, no verdict as unscored.
+/// The pairs as one judge grades them: `undecided` counts as incorrect, no verdict as unscored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeComparison {
     /// `rules` or `llm`.
     pub judge: String,
-    /// Under this judge.
+    /// The baseline's accuracy under this judge.
     pub baseline_accuracy: Option<f64>,
-    /// Under this judge.
+    /// The candidate's accuracy under this judge.
     pub candidate_accuracy: Option<f64>,
-    /// Under this judge.
+    /// Baseline accuracy minus candidate accuracy, under this judge.
     pub forgetting: Option<f64>,
     /// All pairs by this judge's verdicts.
     pub table: PairTable,
@@ -347,7 +346,7 @@ pub struct JudgeAgreement {
     pub agreement: Option<f64>,
     /// Cohen's kappa.
     pub kappa: Option<f64>,
-    /// Its interval.
+    /// The interval of kappa.
     pub kappa_interval: Option<Interval>,
 }
 
@@ -358,17 +357,17 @@ pub struct LostImage {
     pub sample: String,
     /// The hash of its pixels.
     pub content: String,
-    /// What it shows.
+    /// Its label.
     pub label: String,
-    /// What the baseline said.
+    /// The baseline's answer.
     pub said_before: String,
-    /// What the candidate says.
+    /// The candidate's answer.
     pub said_after: String,
-    /// How the candidate is wrong.
+    /// The candidate's error code.
     pub code_after: ErrorCode,
-    /// The candidate's encoder's choice and whether it is right, where there is one.
+    /// The choice of the candidate's encoder and whether it is right, if there is an encoder.
     pub encoder: Option<(String, bool)>,
-    /// The candidate's choice by label scoring and whether it is right, where that ran.
+    /// The candidate's choice by label scoring and whether it is right, if label scoring ran.
     pub scoring: Option<(String, bool)>,
 }
 
@@ -379,22 +378,22 @@ pub struct GainedImage {
     pub sample: String,
     /// The hash of its pixels.
     pub content: String,
-    /// What it shows.
+    /// Its label.
     pub label: String,
-    /// What the baseline said.
+    /// The baseline's answer.
     pub said_before: String,
-    /// What the candidate says.
+    /// The candidate's answer.
     pub said_after: String,
-    /// How the baseline was wrong.
+    /// The baseline's error code.
     pub code_before: ErrorCode,
-    /// The candidate's encoder's choice and whether it is right, where there is one.
+    /// The choice of the candidate's encoder and whether it is right, if there is an encoder.
     pub encoder: Option<(String, bool)>,
-    /// The candidate's choice by label scoring and whether it is right, where that ran.
+    /// The candidate's choice by label scoring and whether it is right, if label scoring ran.
     pub scoring: Option<(String, bool)>,
 }
 
 impl DatasetComparison {
-    /// What follows from the outcomes of all pairs alone; the rest is empty.
+    /// Computes what follows from the outcomes of all pairs; all other fields are empty.
     pub fn of_table(dataset: &str, n_classes: usize, table: PairTable) -> Self {
         let scored = table.scored();
         let accuracies = table.accuracies();
@@ -455,12 +454,13 @@ impl DatasetComparison {
         }
     }
 
-    /// What stands beside the model: `encoder`, or `probe` where both runs have one.
+    /// The noun for the model's comparator: `probe` if both runs have one, else `encoder`.
     pub fn encoder_noun(&self) -> &'static str {
         if self.tower.is_some() { "probe" } else { "encoder" }
     }
 
-    /// Errors with `code` over scored trials, before and after; of leaks only where it is known what was fine-tuned on.
+    /// Errors with `code` over scored trials, before and after; `None` for leaks if the fine-tuning datasets are
+    /// unknown.
     pub fn share_of_code(&self, code: ErrorCode) -> [Option<f64>; 2] {
         [&self.errors_before, &self.errors_after].map(|errors| {
             let n = errors.codes.get(code.name()).copied().unwrap_or(0);
@@ -472,7 +472,7 @@ impl DatasetComparison {
 
 /// The fall that the gate's default level would detect with 80% power.
 fn detectable_fall(scored: PairedCounts) -> Option<f64> {
-    // One more discordant pair than observed, and two more pairs: with none observed the discordance is not 0.
+    // One discordant pair and two pairs are added, so that the discordance is never 0.
     let discordance = (scored.n_lost + scored.n_gained + 1) as f64 / (scored.n + 2) as f64;
     minimum_detectable_fall(scored.n, discordance, DEFAULT_ALPHA, POWER)
 }

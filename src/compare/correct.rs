@@ -1,4 +1,4 @@
-//! Accuracies as people would find them: what the judge says, corrected by pairs that people marked.
+//! Accuracies by human standards: the judge's accuracies, corrected by marked pairs.
 
 use std::collections::BTreeMap;
 
@@ -7,30 +7,30 @@ use super::{Calibration, Interval};
 use crate::domain::{ErrorCode, Outcome};
 use crate::stats::{SplitMix64, beta_sample, normal_quantile, resample_cells};
 
-/// Enough for the second digit of a 95% endpoint.
+/// Enough draws for the second digit of a 95% endpoint.
 const N_DRAWS: usize = 4_000;
 
-/// Fixed, so that the same trials and marks always give the same interval.
+/// Fixed, so that equal trials and marks always give equal intervals.
 const SEED: u64 = 0x656d_7401;
 
-/// An endpoint with fewer draws beyond it is noise.
+/// An endpoint with fewer draws beyond it is too noisy.
 const N_DRAWS_BEYOND_MIN: usize = 20;
 
-/// Correct, and each code of an error: what the judge can say.
+/// The possible outcomes of a judge: correct, and each error code.
 const N_OUTCOMES: usize = 1 + ErrorCode::ALL.len();
 
 /// One run's accuracy on one dataset.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CorrectedAccuracy {
-    /// Correct over scored trials, by the judge.
+    /// Correct over scored trials, according to the judge.
     pub judged: f64,
-    /// The double-sampling estimate of the same by people.
+    /// The double-sampling estimate of the same according to people.
     pub corrected: f64,
     /// Its two-sided interval.
     pub interval: Interval,
 }
 
-/// Two runs' accuracies on one dataset and their difference, over the same images, as people would find them.
+/// Two runs' corrected accuracies on one dataset and their difference, over the same images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CorrectedForgetting {
     /// The baseline's accuracy.
@@ -41,7 +41,7 @@ pub struct CorrectedForgetting {
     pub candidate_accuracy: f64,
     /// Its interval.
     pub candidate_accuracy_interval: Interval,
-    /// Baseline less candidate accuracy.
+    /// Baseline accuracy minus candidate accuracy.
     pub forgetting: f64,
     /// Its interval.
     pub forgetting_interval: Interval,
@@ -49,8 +49,8 @@ pub struct CorrectedForgetting {
     pub confidence: f64,
 }
 
-/// The accuracy of one run on `dataset` from the outcomes of its trials; unscored ones are left out. Without a
-/// calibration, or with one that knows nothing of the dataset, the judge counts as right.
+/// Returns the corrected accuracy of one run on `dataset` from the outcomes of its trials; unscored trials are left
+/// out. Without a calibration, or with one that does not cover the dataset, the judge counts as right.
 ///
 /// Double sampling (Tenenbein 1970, "A double sampling scheme for estimating from binomial data with
 /// misclassifications", JASA 65, 1350-1361): judged accuracy + sum over strata of (share of trials) x (share of errors
@@ -58,14 +58,14 @@ pub struct CorrectedForgetting {
 /// marked pairs of weight x n_trials x (human - judge) / scored trials. The interval is that of
 /// [`corrected_forgetting`]. `None` without a scored trial, and for a `confidence` outside (0, 1).
 ///
-/// Strata are outcomes as the run recorded them: codes that were recomputed with other fine-tuning sets do not fit.
+/// Strata are outcomes as the run recorded them. Codes recomputed with other fine-tuning sets do not match.
 pub fn corrected_accuracy(
     dataset: &str,
     outcomes: &[Outcome],
     calibration: Option<&Calibration>,
     confidence: f64,
 ) -> Option<CorrectedAccuracy> {
-    // One run is a pair of runs of which only one is looked at.
+    // One run is treated as a pair of equal runs, of which one result is used.
     let pairs: Vec<(Outcome, Outcome)> = outcomes.iter().map(|&outcome| (outcome, outcome)).collect();
     let corrected = corrected_forgetting(dataset, &pairs, calibration, None, confidence)?;
     Some(CorrectedAccuracy {
@@ -75,16 +75,16 @@ pub fn corrected_accuracy(
     })
 }
 
-/// Accuracies and forgetting on `dataset` from the outcomes of paired trials (baseline, candidate); pairs with a side
-/// unscored are left out. Each run has its own calibration, since a judge may err more on one run's way of answering; a
-/// run without one, or with one that knows nothing of the dataset, counts as judged.
+/// Returns corrected accuracies and forgetting on `dataset` from the outcomes of paired trials (baseline, candidate).
+/// Pairs with an unscored side are left out. Each run has its own calibration, since a judge may err more on one run's
+/// style of answers. A run without one, or with one that does not cover the dataset, counts as judged.
 ///
-/// The intervals come from one bootstrap (4,000 draws, a fixed seed): each draw resamples the images, each with both
-/// of its outcomes, and takes each stratum's share of errors from Beta(k + 1/2, m - k + 1/2), Jeffreys' posterior after
-/// k errors among m marked trials ([`StratumErrors::n_effective`](super::StratumErrors::n_effective)). So a stratum
-/// without a marked error is not certain, and one without a marked pair may be anything. Endpoints are percentiles,
-/// type 7; where fewer than 20 draws lie beyond, the distance from the median to the endpoint that has 20 beyond is
-/// stretched as that of a normal distribution would be. `None` without a pair scored on both sides, and for a
+/// The intervals come from one bootstrap (4,000 draws, a fixed seed). Each draw resamples the images, each with both of
+/// its outcomes, and draws each stratum's share of errors from Beta(k + 1/2, m - k + 1/2), Jeffreys' posterior after k
+/// errors among m marked trials ([`StratumErrors::n_effective`](super::StratumErrors::n_effective)). A stratum without
+/// a marked error is therefore uncertain, and one without a marked pair is unconstrained. Endpoints are percentiles,
+/// type 7. If fewer than 20 draws are beyond an endpoint, the distance from the median to the endpoint with 20 draws
+/// beyond it is stretched by the ratio of the normal quantiles. `None` without a pair scored on both sides, and for a
 /// `confidence` outside (0, 1).
 pub fn corrected_forgetting(
     dataset: &str,
@@ -131,7 +131,7 @@ pub fn corrected_forgetting(
     })
 }
 
-/// The number of an outcome: 0 is correct; `None` where the trial is unscored.
+/// The index of an outcome: 0 is correct; `None` if the trial is unscored.
 fn place(outcome: Outcome) -> Option<usize> {
     match outcome {
         Outcome::Correct => Some(0),
@@ -140,7 +140,7 @@ fn place(outcome: Outcome) -> Option<usize> {
     }
 }
 
-/// Images by outcome, for each of the two runs, from those by both outcomes.
+/// Counts the images by outcome for each of the two runs, from counts by both outcomes.
 fn counts(cells: &[[usize; 2]], n_images: &[usize]) -> [[usize; N_OUTCOMES]; 2] {
     let mut counts = [[0; N_OUTCOMES]; 2];
     for (&[before, after], &n) in cells.iter().zip(n_images) {
@@ -150,7 +150,7 @@ fn counts(cells: &[[usize; 2]], n_images: &[usize]) -> [[usize; N_OUTCOMES]; 2] 
     counts
 }
 
-/// The two accuracies where `share_right` of each outcome's images is right.
+/// The two accuracies if `share_right` of each outcome's images is right.
 fn accuracies(counts: &[[usize; N_OUTCOMES]; 2], share_right: &[[f64; N_OUTCOMES]; 2]) -> [f64; 2] {
     [0, 1].map(|run| {
         let n: usize = counts[run].iter().sum();
@@ -159,18 +159,18 @@ fn accuracies(counts: &[[usize; N_OUTCOMES]; 2], share_right: &[[f64; N_OUTCOMES
     })
 }
 
-/// What is known of the judge's errors on one dataset.
+/// The known errors of the judge on one dataset.
 enum Judge {
-    /// Nothing: its word counts.
+    /// Unknown; its outcomes count as right.
     AsJudged,
-    /// By outcome, the strata that make it up.
+    /// By outcome, its strata.
     Calibrated(Vec<Vec<Stratum>>),
 }
 
 struct Stratum {
-    /// Of the outcome's trials.
+    /// The stratum's share of the outcome's trials.
     share: f64,
-    /// The share of errors; `None` where nobody looked.
+    /// The share of errors; `None` if no pair was marked.
     error_rate: Option<f64>,
     n_effective: f64,
 }
@@ -193,19 +193,19 @@ impl Judge {
             let n_trials: f64 = strata.iter().map(|stratum| stratum.n_trials).sum();
             let known = strata.iter().map(|stratum| Stratum {
                 share: stratum.n_trials / n_trials,
-                // A file may hold anything.
+                // A file may hold any number.
                 error_rate: stratum.error_rate.map(|rate| rate.clamp(0.0, 1.0)),
                 n_effective: stratum.n_effective.max(0.0),
             });
             let known: Vec<Stratum> = known.collect();
-            // An outcome that the sheet never met.
+            // The sheet has no pair with this outcome.
             let unknown = || vec![Stratum { share: 1.0, error_rate: None, n_effective: 0.0 }];
             if known.is_empty() { unknown() } else { known }
         };
         Self::Calibrated(outcomes.map(of_outcome).collect())
     }
 
-    /// The share of right answers in each outcome, estimated; as judged if no pair was marked.
+    /// The estimated share of right answers in each outcome; as judged if no pair was marked.
     fn share_right(&self) -> [f64; N_OUTCOMES] {
         self.right(|stratum| stratum.error_rate.unwrap_or(0.0))
     }
@@ -231,7 +231,7 @@ impl Judge {
     }
 }
 
-/// The two-sided interval of the draws.
+/// Returns the two-sided interval of the draws.
 fn percentile_interval(mut draws: Vec<f64>, confidence: f64) -> Interval {
     draws.sort_by(f64::total_cmp);
     let tail = (1.0 - confidence) / 2.0;
@@ -285,7 +285,7 @@ mod tests {
         Calibration::new(judge, None, pairs)
     }
 
-    /// `(outcome, marked pairs, of them in error)`, each of one trial.
+    /// Builds a calibration from `(outcome, marked pairs, errors among them)`; each pair is one trial.
     fn of_cells(cells: &[(Outcome, usize, usize)]) -> Calibration {
         let pairs = cells.iter().flat_map(|&(outcome, n, n_errors)| {
             let is_correct = move |i| (outcome == RIGHT) != (i < n_errors);
@@ -325,7 +325,8 @@ mod tests {
 
     #[test]
     fn the_correction_is_the_sum_over_marked_pairs_of_weight_times_trials_times_difference() {
-        // Of 60 trials judged correct a fifth is marked, of which 4 are not; of 40 others half, of which 3 and 1 are.
+        // Of 60 trials judged correct, a fifth is marked, 4 of them as wrong. Of 40 others, half are marked, 3 and 1 of
+        // them as right.
         let marked = [
             pair("a".into(), RIGHT, true, 8, 5.0),
             pair("b".into(), RIGHT, false, 4, 5.0),
@@ -341,7 +342,7 @@ mod tests {
         let found = corrected_accuracy("d", &outcomes, Some(&calibration), 0.95).unwrap();
         let difference = -5.0 * 4.0 + 2.0 * 3.0 + 2.0 * 1.0;
         assert!((found.judged - 0.6).abs() < 1e-12 && (found.corrected - (0.6 + difference / 100.0)).abs() < 1e-12);
-        // A sheet without datasets speaks of all of them.
+        // A sheet without datasets applies to all of them.
         calibration.strata.iter_mut().for_each(|stratum| stratum.dataset = None);
         assert_eq!(corrected_accuracy("x", &outcomes, Some(&calibration), 0.95), Some(found));
     }
@@ -364,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_judge_that_errs_on_one_runs_answers_only_makes_a_fall_that_is_none() {
-        // The candidate answers in a form of which the judge misses a fifth.
+        // The judge misses a fifth of the candidate's right answers because of their form.
         let pairs = images(&[(RIGHT, RIGHT, 640), (RIGHT, OUT, 160), (WRONG, WRONG, 200)]);
         let before = of_cells(&[(RIGHT, 200, 0), (WRONG, 100, 0)]);
         let after = of_cells(&[(RIGHT, 200, 0), (OUT, 150, 148), (WRONG, 100, 0)]);
@@ -384,7 +385,7 @@ mod tests {
             })
             .to_vec();
         assert!(widths.is_sorted_by(|a, b| a < b), "{widths:?}");
-        // As the normal quantiles 4.892 and 2.576.
+        // The ratio of the normal quantiles 4.892 and 2.576.
         assert!((widths[5] / widths[2] / (4.892 / 2.576) - 1.0).abs() < 0.05, "{widths:?}");
         for confidence in [0.0, 1.0, f64::NAN] {
             assert_eq!(corrected_forgetting("d", &pairs, None, None, confidence), None);

@@ -1,4 +1,4 @@
-//! What can be counted over the images of two runs.
+//! Counts over the images of two runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +10,10 @@ use super::{
 use crate::domain::{DatasetSpec, ErrorKind, Judgement, Outcome, Trial};
 use crate::stats::{PairCells, cohen_kappa, holm, mcnemar_exact};
 
-/// So many shifts of confusion are kept.
+/// The number of confusion shifts that are kept.
 const N_SHIFTS: usize = 12;
 
-/// The model of `run` beside its encoder, on the images scored on both sides; `None` without an encoder.
+/// Counts the model of `run` against its encoder on the images scored on both sides; `None` without an encoder.
 pub(super) fn encoder_cells(images: &[Image<'_>], run: usize) -> Option<PairCells> {
     let mut cells = PairCells { both: 0, only_first: 0, only_second: 0, neither: 0 };
     let mut has_encoder = false;
@@ -31,7 +31,7 @@ pub(super) fn encoder_cells(images: &[Image<'_>], run: usize) -> Option<PairCell
     has_encoder.then_some(cells)
 }
 
-/// Encoder, scoring and generation of both runs; `None` where a run lacks one of them.
+/// Counts encoder, scoring and generation of both runs; `None` if a run lacks one of them.
 pub(super) fn funnel(images: &[Image<'_>]) -> Option<Funnel> {
     let has_all = |run: usize| images.iter().any(|image| image.encoder[run].is_some() && image.scoring[run].is_some());
     if !(has_all(0) && has_all(1)) {
@@ -62,7 +62,7 @@ fn funnel_key([encoder, scoring, generation]: [bool; 3]) -> String {
     format!("e{}s{}g{}", u8::from(encoder), u8::from(scoring), u8::from(generation))
 }
 
-/// Pairs by state before and after, most first.
+/// Counts pairs by state before and after, most frequent first.
 pub(super) fn transitions(images: &[Image<'_>]) -> Vec<Transition> {
     let mut counts: BTreeMap<[&str; 2], usize> = BTreeMap::new();
     for image in images {
@@ -82,7 +82,7 @@ fn state(trial: &Trial) -> &'static str {
     }
 }
 
-/// Errors by kind and code.
+/// Counts errors by kind and code.
 pub(super) fn errors<'a>(trials: impl Iterator<Item = &'a Trial>) -> Errors {
     let kinds = ErrorKind::ALL.iter().map(|kind| (kind.name().to_owned(), 0)).collect();
     let mut errors = Errors { n_scored: 0, kinds, codes: BTreeMap::new() };
@@ -96,7 +96,7 @@ pub(super) fn errors<'a>(trials: impl Iterator<Item = &'a Trial>) -> Errors {
     errors
 }
 
-/// Every class of the dataset, most forgotten first.
+/// Compares every class of the dataset, most forgotten first.
 pub(super) fn classes(dataset: &DatasetSpec, images: &[Image<'_>]) -> Vec<ClassComparison> {
     let mut tables: BTreeMap<&str, PairTable> = BTreeMap::new();
     for image in images {
@@ -124,13 +124,13 @@ pub(super) fn classes(dataset: &DatasetSpec, images: &[Image<'_>]) -> Vec<ClassC
             }
         })
         .collect();
-    // Stable: equal falls stay in the order of the label set; a class without a pair comes last.
+    // A stable sort: equal falls keep the order of the label set, and a class without a pair is last.
     let fall = |class: &ClassComparison| class.forgetting.unwrap_or(f64::NEG_INFINITY);
     classes.sort_by(|a, b| fall(b).total_cmp(&fall(a)));
     classes
 }
 
-/// What is said instead of a label more or less often than before.
+/// Counts what is said instead of a label more or less often than before.
 pub(super) fn confusion_shifts(images: &[Image<'_>]) -> Vec<ConfusionShift> {
     let mut counts: BTreeMap<(&str, String), [usize; 2]> = BTreeMap::new();
     for image in images {
@@ -149,7 +149,7 @@ pub(super) fn confusion_shifts(images: &[Image<'_>]) -> Vec<ConfusionShift> {
     shifts
 }
 
-/// The pairs that changed from right to wrong, in the order of their samples.
+/// The pairs that changed from right to wrong, in sample order.
 pub(super) fn lost_images(images: &[Image<'_>]) -> Vec<LostImage> {
     let lost = images.iter().filter_map(|image| {
         let [before, after] = image.model;
@@ -172,7 +172,7 @@ pub(super) fn lost_images(images: &[Image<'_>]) -> Vec<LostImage> {
     lost
 }
 
-/// The pairs that changed from wrong to right, in the order of their samples.
+/// The pairs that changed from wrong to right, in sample order.
 pub(super) fn gained_images(images: &[Image<'_>]) -> Vec<GainedImage> {
     let gained = images.iter().filter_map(|image| {
         let [before, after] = image.model;
@@ -199,13 +199,13 @@ fn said(trial: &Trial) -> String {
     trial.text().unwrap_or_default().to_owned()
 }
 
-/// What was chosen among the labels, and whether that is right.
+/// The label that was chosen, and whether it is right.
 fn choice(trial: Option<&Trial>) -> Option<(String, bool)> {
     let trial = trial?;
     Some((trial.text()?.to_owned(), is_correct(trial)?))
 }
 
-/// What `judge` alone makes of a trial: `undecided` is incorrect, no verdict is unscored.
+/// Grades a trial by `judge` only: `undecided` is incorrect, no verdict is unscored.
 fn graded_by(trial: &Trial, judge: &str) -> Option<bool> {
     let verdict = trial.verdicts.iter().find(|verdict| verdict.judge == judge)?;
     verdict.result.as_ref().ok().map(|&verdict| verdict == Judgement::Correct)
@@ -215,7 +215,7 @@ fn judge_names<'a>(trials: impl Iterator<Item = &'a Trial>) -> BTreeSet<&'a str>
     trials.flat_map(|trial| &trial.verdicts).map(|verdict| verdict.judge.as_str()).collect()
 }
 
-/// The same pairs by each judge alone.
+/// Grades the same pairs by each judge separately.
 pub(super) fn judges(images: &[Image<'_>]) -> Vec<JudgeComparison> {
     judge_names(images.iter().flat_map(|image| image.model))
         .into_iter()
@@ -237,14 +237,14 @@ pub(super) fn judges(images: &[Image<'_>]) -> Vec<JudgeComparison> {
         .collect()
 }
 
-/// Pairs in which each of two or more judges gave a verdict on both sides.
+/// Counts the pairs in which each of two or more judges gave a verdict on both sides.
 pub(super) fn n_pairs_of_all_judges(images: &[Image<'_>]) -> usize {
     let names = judge_names(images.iter().flat_map(|image| image.model));
     let is_judged = |trial: &Trial| names.iter().all(|judge| graded_by(trial, judge).is_some());
     if names.len() < 2 { 0 } else { images.iter().filter(|image| image.model.into_iter().all(is_judged)).count() }
 }
 
-/// Each two judges of each run on the answers that both judged.
+/// Compares each two judges of each run on the answers that both judged.
 pub(super) fn judge_agreement(images: &[Image<'_>]) -> Vec<JudgeAgreement> {
     let mut agreements = Vec::new();
     for (run, side) in ["baseline", "candidate"].into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The images of one dataset, each with what two runs say of it.
+//! The images of one dataset, each with the trials of two runs.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(super) struct Side<'a> {
     encoder: BTreeMap<&'a str, &'a Trial>,
 }
 
-/// The trials of one run by dataset.
+/// Groups the trials of one run by dataset.
 pub(super) fn by_dataset(trials: &[Trial]) -> BTreeMap<&str, Side<'_>> {
     let mut sides: BTreeMap<&str, Side> = BTreeMap::new();
     for trial in trials {
@@ -22,7 +22,7 @@ pub(super) fn by_dataset(trials: &[Trial]) -> BTreeMap<&str, Side<'_>> {
             (Subject::Model, Mode::Generate) => side.generated.push(trial),
             (Subject::Model, Mode::Score) => _ = side.scored.insert(&trial.sample, trial),
             (Subject::Encoder, Mode::ZeroShot) => _ = side.encoder.insert(&trial.sample, trial),
-            // Zero-shot counts wherever it ran.
+            // Zero-shot takes precedence over the probe.
             (Subject::Encoder, _) => _ = side.encoder.entry(&trial.sample).or_insert(trial),
             (Subject::Model, _) => {}
         }
@@ -30,7 +30,7 @@ pub(super) fn by_dataset(trials: &[Trial]) -> BTreeMap<&str, Side<'_>> {
     sides
 }
 
-/// An image before and after: the generated answers, and what else each run says of it.
+/// An image before and after: the generated answers and the other trials of each run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Image<'a> {
     /// The model's generated answers.
@@ -41,19 +41,19 @@ pub(super) struct Image<'a> {
     pub scoring: [Option<&'a Trial>; 2],
 }
 
-/// The images that both runs have, and how many trials were left out.
+/// The images that both runs have, and the numbers of trials left out.
 #[derive(Clone, Debug)]
 pub(super) struct Images<'a> {
-    /// In the order of their contents.
+    /// The images, in the order of their content hashes.
     pub images: Vec<Image<'a>>,
-    /// Unreadable in both runs.
+    /// Pairs that are unreadable in both runs.
     pub n_unreadable: usize,
     /// Trials of either run without a partner.
     pub n_unpaired: usize,
 }
 
 impl<'a> Images<'a> {
-    /// Pairs by content, label and prompt, the k-th duplicate with the k-th.
+    /// Pairs trials by content, label and prompt, the k-th duplicate with the k-th.
     pub fn pair(before: &Side<'a>, after: &Side<'a>) -> Self {
         let key = |trial: &&'a Trial| (trial.content.as_str(), trial.label.as_str(), trial.prompt.as_str());
         let rank = |trial: &&'a Trial| trial.sample.as_str();
@@ -89,7 +89,7 @@ impl Image<'_> {
         self.model.map(is_correct)
     }
 
-    /// Whether the answer is the same, and the least logit gap to the last digit, where it is known.
+    /// Whether the answer and its smallest logit gap, if known, are exactly equal.
     pub fn is_unchanged(&self) -> bool {
         let [before, after] = self.model.map(|trial| {
             let logit_gap = trial.answer().and_then(|answer| answer.logit_gap);
@@ -98,18 +98,18 @@ impl Image<'_> {
         before == after
     }
 
-    /// Right before, wrong after.
+    /// Whether the answer was right before and is wrong after.
     pub fn is_lost(&self) -> bool {
         self.is_correct() == [Some(true), Some(false)]
     }
 
-    /// Whether encoder, scoring and generation of a run are right; `None` where one of them is not known.
+    /// Whether encoder, scoring and generation of a run are right; `None` if one of them is unknown.
     pub fn funnel(&self, run: usize) -> Option<[bool; 3]> {
         Some([is_correct(self.encoder[run]?)?, is_correct(self.scoring[run]?)?, is_correct(self.model[run])?])
     }
 }
 
-/// `None` for an unscored trial, which is neither.
+/// Whether a trial is correct; `None` if it is unscored.
 pub(super) fn is_correct(trial: &Trial) -> Option<bool> {
     match trial.outcome {
         Outcome::Correct => Some(true),

@@ -1,4 +1,4 @@
-//! Marked pairs to a [`Calibration`].
+//! Turns marked pairs into a [`Calibration`].
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::domain::Outcome;
 use crate::stats::{beta_quantile, cohen_kappa, normal_quantile};
 
 impl Calibration {
-    /// Measures a judge on `pairs`, whose order does not matter. `run` is the identity of the run that they come from.
+    /// Measures a judge on `pairs`, in any order. `run` is the identity of the run that they come from.
     pub fn new(judge: JudgeIdentity, run: Option<String>, pairs: &[MarkedPair]) -> Self {
         let (units, n_conflicting) = units(pairs);
         let strata = strata(&units);
@@ -45,15 +45,15 @@ fn judged(pair: &MarkedPair) -> Option<bool> {
 struct Unit<'a> {
     rows: Vec<&'a MarkedPair>,
     n_trials: f64,
-    /// Of the sheet, and then grown for the pairs of its stratum that nobody marked.
+    /// The sheet's weight, scaled up for the unmarked pairs of its stratum.
     weight: f64,
-    /// What most marks say; `None` without a mark, and where they are as many on both sides.
+    /// The majority of the marks; `None` without a mark or with a tie.
     is_correct: Option<bool>,
     is_judged_correct: Option<bool>,
 }
 
 impl Unit<'_> {
-    /// What people and judge say, where both say something.
+    /// The verdicts of people and judge, if both gave one.
     fn verdicts(&self) -> Option<(bool, bool)> {
         Some((self.is_correct?, self.is_judged_correct?))
     }
@@ -63,7 +63,7 @@ impl Unit<'_> {
     }
 }
 
-/// The distinct pairs in order, and how many of them are marked both ways.
+/// Returns the distinct pairs in order, and how many of them have tied marks.
 fn units(pairs: &[MarkedPair]) -> (Vec<Unit<'_>>, usize) {
     let mut by_key: BTreeMap<_, Vec<&MarkedPair>> = BTreeMap::new();
     for pair in pairs {
@@ -74,7 +74,7 @@ fn units(pairs: &[MarkedPair]) -> (Vec<Unit<'_>>, usize) {
     let mut units: Vec<Unit<'_>> = by_key
         .into_values()
         .map(|mut rows| {
-            // The first stands for all, whatever the order in the sheet.
+            // Sorted, because the first row represents all, whatever the order in the sheet.
             rows.sort_by(|a, b| (&a.stratum, &a.group).cmp(&(&b.stratum, &b.group)));
             let unit = unit(rows);
             n_conflicting +=
@@ -86,7 +86,7 @@ fn units(pairs: &[MarkedPair]) -> (Vec<Unit<'_>>, usize) {
     let mut counts: BTreeMap<_, (usize, usize)> = BTreeMap::new();
     for unit in &units {
         let (n_drawn, n_usable) = counts.entry(stratum(unit)).or_default();
-        // Rows that were deleted are not there to be counted.
+        // The recorded number also counts rows that were deleted from the sheet.
         *n_drawn = unit.first().n_stratum_drawn.unwrap_or(*n_drawn + 1);
         *n_usable += usize::from(unit.verdicts().is_some());
     }
@@ -139,17 +139,18 @@ impl Share {
         (self.total > 0.0).then(|| self.hits / self.total)
     }
 
-    /// Kish (1965), "Survey sampling", section 8.2: so many equally weighted observations would tell as much.
+    /// The number of equally weighted observations with the same precision: Kish (1965), "Survey sampling", section
+    /// 8.2.
     fn n_effective(self) -> f64 {
         if self.squares > 0.0 { self.total * self.total / self.squares } else { 0.0 }
     }
 
-    /// Korn and Graubard (1998), "Confidence intervals for proportions with small expected number of positive counts
-    /// estimated from survey data", Survey Methodology 24: Clopper and Pearson's over the effective numbers.
+    /// Clopper and Pearson's interval over the effective numbers: Korn and Graubard (1998), "Confidence intervals for
+    /// proportions with small expected number of positive counts estimated from survey data", Survey Methodology 24.
     fn interval(self) -> Option<Interval> {
         let (hits, n) = (self.rate()? * self.n_effective(), self.n_effective());
         let tail = (1.0 - CONFIDENCE) / 2.0;
-        // Rounding must not make a share of what is all or nothing.
+        // Rounding must not turn 0 or 1 into another share.
         let end = |p, a: f64, b: f64, bound| if a.min(b) < 1e-9 { Some(bound) } else { beta_quantile(p, a, b) };
         Some([end(tail, hits, n - hits + 1.0, 0.0)?, end(1.0 - tail, hits + 1.0, n - hits, 1.0)?])
     }
@@ -179,7 +180,7 @@ fn measured(units: &[&Unit<'_>]) -> Measured {
     }
 }
 
-/// Weights become whole counts in units of 1 / 2^20 of a pair; the standard error is that of the effective number of
+/// Weights become whole counts in units of 1 / 2^20 of a pair. The standard error is that of the effective number of
 /// pairs.
 fn kappa(right: Share, wrong: Share, all: Share) -> Option<(f64, Interval)> {
     const UNIT: f64 = 1_048_576.0;
@@ -218,19 +219,19 @@ fn groups(units: &[Unit<'_>]) -> Vec<GroupMeasured> {
         .collect()
 }
 
-/// Of a pair that several groups of a sheet share, what belongs to one of them.
+/// Returns the part of a pair that belongs to one of the groups sharing it.
 fn part<'a>(whole: &Unit<'a>, by: GroupBy, group: &str) -> Unit<'a> {
     let is_in = |row: &&MarkedPair| by != GroupBy::Group || row.group.as_deref() == Some(group);
     Unit { weight: whole.weight, ..unit(whole.rows.iter().copied().filter(is_in).collect()) }
 }
 
-/// What each stratum says of the share of trials in error, with the number of trials that would tell as much if marked
-/// one by one.
+/// Estimates each stratum's share of trials in error, with the number of trials, marked one by one, that would give the
+/// same precision.
 ///
 /// The variance of the share, over r (1 - r), has two parts (Cochran 1977, "Sampling techniques", sections 9A.7 and
 /// 12.2): that of the stratum's trials as a sample of images, 1 / trials, and that of the marked pairs as a sample of
-/// the stratum, the sum of (1 - 1 / weight) (weight x trials)^2 over the square of the sum of weight x trials. Where
-/// each pair is one trial, drawn with equal probability, both together are 1 / (number of marked pairs).
+/// the stratum, the sum of (1 - 1 / weight) (weight x trials)^2 over the square of the sum of weight x trials. If each
+/// pair is one trial, drawn with equal probability, their sum is 1 / (number of marked pairs).
 fn strata(units: &[Unit<'_>]) -> Vec<StratumErrors> {
     let mut members: BTreeMap<_, Vec<&Unit<'_>>> = BTreeMap::new();
     for unit in units {
@@ -244,7 +245,7 @@ fn strata(units: &[Unit<'_>]) -> Vec<StratumErrors> {
         .map(|((dataset, outcome, stratum), members)| {
             let marked: Vec<&&Unit<'_>> = members.iter().filter(|unit| unit.verdicts().is_some()).collect();
             let is_error = |unit: &Unit<'_>| unit.verdicts().is_some_and(|(people, judge)| people != judge);
-            // What weight and number of trials say that each marked pair stands for.
+            // The trials that each marked pair represents, by weight and number of trials.
             let trials = Share::of(marked.iter().map(|unit| (unit.weight * unit.n_trials, is_error(unit))));
             let known = members[0].first().n_stratum_trials.map(|n| n as f64);
             let n_trials = known.unwrap_or(trials.total);
@@ -265,7 +266,7 @@ fn strata(units: &[Unit<'_>]) -> Vec<StratumErrors> {
         .collect()
 }
 
-/// Judged and corrected accuracies, where the strata's trials are those of the run.
+/// Judged and corrected accuracies, if the strata's trials are those of the run.
 fn accuracies(units: &[Unit<'_>], calibration: &Calibration) -> Vec<CalibratedAccuracy> {
     let mut outcomes: BTreeMap<&String, BTreeMap<_, (Outcome, usize)>> = BTreeMap::new();
     for unit in units {
@@ -316,7 +317,7 @@ mod tests {
         }
     }
 
-    /// Pairs of the same cell, all distinct.
+    /// Builds distinct pairs of the same cell.
     fn cell(n: usize, is_correct: bool, outcome: Outcome) -> impl Iterator<Item = MarkedPair> {
         (0..n).map(move |i| pair(&format!("{is_correct} {outcome:?} {i}"), Some(is_correct), outcome))
     }
@@ -396,13 +397,13 @@ mod tests {
 
     #[test]
     fn a_weighted_rate_speaks_of_the_pairs_that_were_not_drawn() {
-        // 10 of 1,000 pairs judged incorrect, of which people call 1 right, and all 100 judged correct.
+        // 10 of 1,000 pairs judged incorrect are marked, 1 of them as right; so are all 100 judged correct.
         let drawn = cell(1, true, WRONG).chain(cell(9, false, WRONG)).map(|pair| MarkedPair { weight: 100.0, ..pair });
         let pairs: Vec<MarkedPair> = cell(100, true, RIGHT).chain(drawn).collect();
         let measured = calibrated(&pairs).measured;
         assert!(close(measured.sensitivity, 0.5) && close(measured.specificity, 1.0), "{measured:?}");
         assert!(close(measured.agreement, 1000.0 / 1100.0));
-        // 101 right ones are worth 200^2 / (100 + 10,000), about four.
+        // 101 right pairs have an effective number of 200^2 / (100 + 10,000), about four.
         let [low, high] = measured.sensitivity_interval.unwrap();
         assert!(low < 0.1 && high > 0.9, "{low} {high}");
         assert_eq!(measured.specificity_interval.unwrap()[1], 1.0);
@@ -439,7 +440,7 @@ mod tests {
         let [accuracy] = found.accuracies.as_slice() else { panic!("{found:?}") };
         assert_eq!((accuracy.n_scored, accuracy.accuracy), (240, 0.5));
         assert!(close(Some(accuracy.corrected_accuracy), 0.5));
-        // Whoever deletes the rows that nobody marked changes nothing.
+        // Deleting the unmarked rows changes nothing.
         pairs.retain(|pair| pair.is_correct.is_some());
         let again = Calibration::new(rules(), Some("blake3:r".into()), &pairs);
         assert_eq!((again.strata, again.accuracies), (found.strata, found.accuracies));

@@ -1,4 +1,4 @@
-//! Trials to a [`Summary`], two runs' trials to what was forgotten ([`Comparison`]); pure.
+//! Turns trials into a [`Summary`], and two runs' trials into what was forgotten ([`Comparison`]); pure.
 
 mod bare_answer;
 mod calibration;

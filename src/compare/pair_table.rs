@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::Interval;
 use crate::stats::PairedCounts;
 
-/// Pairs of trials by what they were before and are after; an unscored trial is neither right nor wrong.
+/// Pairs of trials by outcome before and after; an unscored trial is neither right nor wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairTable {
     /// Right before and after.
@@ -65,8 +65,8 @@ impl PairTable {
         PairedCounts { n_lost: self.lost, n_gained: self.gained, n: self.n_scored() }
     }
 
-    /// All pairs with every unscored trial taken against a pass: an unscored baseline as right, an unscored candidate as
-    /// wrong.
+    /// All pairs with every unscored trial counted against a pass: an unscored baseline as right, an unscored candidate
+    /// as wrong.
     pub fn against_a_pass(self) -> PairedCounts {
         PairedCounts {
             n_lost: self.lost + self.unscored_wrong + self.correct_unscored + self.both_unscored,
@@ -75,8 +75,8 @@ impl PairTable {
         }
     }
 
-    /// All pairs with every unscored trial taken against a fail: an unscored baseline as wrong, an unscored candidate as
-    /// right.
+    /// All pairs with every unscored trial counted against a fail: an unscored baseline as wrong, an unscored candidate
+    /// as right.
     pub fn against_a_fail(self) -> PairedCounts {
         PairedCounts {
             n_lost: self.lost,
@@ -85,12 +85,12 @@ impl PairTable {
         }
     }
 
-    /// The fall over all pairs, with every unscored trial taken against a fail, then against a pass.
+    /// The fall over all pairs, with every unscored trial counted against a fail, then against a pass.
     pub fn bounds(self) -> Option<Interval> {
         Some([self.against_a_fail().fall()?, self.against_a_pass().fall()?])
     }
 
-    /// Right and all of the baseline's scored trials, whatever became of the candidate's.
+    /// The baseline's right trials and scored trials, whatever the candidate's outcome.
     pub fn baseline(self) -> (usize, usize) {
         let n_correct = self.both_correct + self.lost + self.correct_unscored;
         (n_correct, n_correct + self.gained + self.both_wrong + self.wrong_unscored)
@@ -129,7 +129,7 @@ mod tests {
             }
         }
         assert_eq!((table.n_pairs(), table.n_scored(), table.n_unscored()), (9, 4, 5));
-        // Right before, whatever after: lost in the worst case are (right, wrong), (none, wrong), (right, none), (none, none).
+        // Lost in the worst case are (right, wrong), (none, wrong), (right, none), (none, none).
         assert_eq!(table.against_a_pass(), PairedCounts { n_lost: 4, n_gained: 1, n: 9 });
         assert_eq!(table.against_a_fail(), PairedCounts { n_lost: 1, n_gained: 4, n: 9 });
         assert_eq!(table.baseline(), (3, 6));

@@ -1,20 +1,19 @@
-//! Which trial of one side belongs to which of the other.
+//! Matches the trials of two sides.
 
 use std::collections::BTreeMap;
 
 /// Trials of two sides, matched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pairing<T> {
-    /// The matched ones, in the order of their keys.
+    /// The matched trials, in the order of their keys.
     pub pairs: Vec<(T, T)>,
-    /// Those of the first side without a partner.
+    /// Trials of the first side without a partner.
     pub only_first: Vec<T>,
-    /// Those of the second side without a partner.
+    /// Trials of the second side without a partner.
     pub only_second: Vec<T>,
 }
 
-/// Matches equal keys, the k-th duplicate with the k-th; `rank` orders duplicates, so that the order in which
-/// they come does not matter.
+/// Matches equal keys, the k-th duplicate with the k-th. `rank` orders duplicates, so the input order does not matter.
 pub fn pair<T, K: Ord, R: Ord>(
     first: impl IntoIterator<Item = T>,
     second: impl IntoIterator<Item = T>,

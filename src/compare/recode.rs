@@ -1,16 +1,16 @@
-//! The codes of errors, made anew with one set of fine-tuned labels for all runs.
+//! Recomputes error codes with one set of fine-tuned labels for all runs.
 
 use std::collections::HashMap;
 
 use crate::domain::{ErrorCode, LabelSet, Mode, Outcome, Subject, Trial};
 use crate::taxonomy::{Finding, Grader};
 
-/// Gives every generated answer that is an error the code that its dataset's grader finds; `of_dataset` knows labels and
+/// Gives every incorrect generated answer the code that its dataset's grader finds. `of_dataset` returns labels and
 /// grader by the dataset's name.
 ///
-/// The outcome stays: whoever judged it incorrect has judged. Where the taxonomy finds just the label, that is disputed.
+/// The answer stays incorrect, as it was judged. If the grader finds it correct, the code is `disputed`.
 pub fn recode<'a>(trials: &mut [Trial], of_dataset: impl Fn(&str) -> Option<(&'a LabelSet, &'a Grader)>) {
-    // Answers repeat, and reading one takes longer than looking it up.
+    // Answers repeat, and grading is slower than a lookup.
     let mut known: HashMap<(String, usize, String), ErrorCode> = HashMap::new();
     for trial in trials {
         let is_generated = trial.subject == Subject::Model && trial.mode == Mode::Generate;

@@ -1,4 +1,4 @@
-//! Two runs, dataset by dataset.
+//! Compares two runs, dataset by dataset.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,16 +23,16 @@ pub struct RunView<'a> {
     pub identity: &'a str,
     /// Its specification.
     pub spec: &'a RunSpec,
-    /// Its trials, in any order; the codes of all runs must have been made with the same tuned-on labels.
+    /// Its trials, in any order. The codes of all runs must be computed with the same tuned-on labels.
     pub trials: &'a [Trial],
 }
 
-/// A candidate with what was found of its comparability.
+/// A candidate with the result of its comparability check.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
     /// The run.
     pub run: RunView<'a>,
-    /// The fields in which it differs from the baseline, all of them allowed to.
+    /// The fields in which it differs from the baseline; all are allowed to.
     pub differences: &'a [FieldDifference],
 }
 
@@ -53,7 +53,8 @@ pub fn compare_runs(
     }
 }
 
-/// The outcomes before and after of every image that both runs have, by dataset, paired as in [`compare_runs`].
+/// Returns, by dataset, the outcomes before and after of every image that both runs have, paired as in
+/// [`compare_runs`].
 pub fn outcome_pairs(baseline: &[Trial], candidate: &[Trial]) -> BTreeMap<String, Vec<(Outcome, Outcome)>> {
     let (before, after) = (by_dataset(baseline), by_dataset(candidate));
     let shared = before.iter().filter_map(|(name, before)| Some((name, before, after.get(name)?)));
@@ -97,7 +98,7 @@ fn compare_candidate(
     }
 }
 
-/// What the configurations of the models of two runs decide otherwise, as far as both tell.
+/// Returns the differences between the models' settings, if both runs record them.
 fn settings_of(before: &RunSpec, after: &RunSpec) -> Vec<FieldDifference> {
     let both = before.model.settings.as_ref().zip(after.model.settings.as_ref());
     both.map(|(before, after)| shown_setting_differences(before, after)).unwrap_or_default()
@@ -146,7 +147,7 @@ fn compare_dataset(dataset: &DatasetSpec, is_tuned_on: bool, found: &Images<'_>)
     }
 }
 
-/// The probes before and after; `None` where they are not of equal shots, or one did not run.
+/// Compares the probes before and after; `None` if their training images differ or one did not run.
 fn tower(dataset: &str, probes: (&ProbeSpec, &ProbeSpec), images: &[Image<'_>]) -> Option<TowerForgetting> {
     let (before, after) = probes;
     let shots = before.datasets.get(dataset).filter(|shots| Some(*shots) == after.datasets.get(dataset))?;
@@ -184,7 +185,7 @@ mod tests {
         Trial { mode: Mode::Score, ..trial(Subject::Model, n, "cat", "cat", outcome) }
     }
 
-    /// Image by image: the model before and after, its label scoring after, the encoder.
+    /// By image: the model before and after, its label scoring after, the encoder.
     fn rows() -> [(Outcome, Outcome, Outcome, Outcome); 7] {
         [
             (RIGHT, Outcome::Incorrect(ErrorCode::Leak), RIGHT, RIGHT),
@@ -233,10 +234,10 @@ mod tests {
         assert_eq!((shift.label.as_str(), shift.said.as_str(), shift.n_after), ("cat", "7", 3));
         let classes: Vec<&str> = found.classes.iter().map(|class| class.label.as_str()).collect();
         assert_eq!(classes, ["cat", "dog", "frog"]);
-        // Twice the chance of at most one of four.
+        // Twice the probability of at most one of four.
         assert!((found.classes[0].p_holm.unwrap() - 0.625).abs() < 1e-12);
         assert_eq!(found.classes[1].p_holm, None);
-        // Before 4 right of 5 scored, the encoder 4; after 3 right of 6, the encoder 5.
+        // Before: model 4 right of 5 scored, encoder 4. After: model 3 right of 6, encoder 5.
         assert_eq!(found.retention_before, Some(1.0));
         assert_eq!(found.retention_after, Some(0.6));
     }
@@ -313,7 +314,7 @@ mod tests {
         prop_oneof![Just(RIGHT), Just(WRONG), Just(Outcome::Incorrect(ErrorCode::Leak)), Just(FAILED), Just(UNREADABLE)]
     }
 
-    /// Pictures repeat; samples do not.
+    /// Contents repeat; samples do not.
     fn run() -> impl Strategy<Value = Vec<Trial>> {
         proptest::collection::vec((outcomes(), 0..6_usize, 0..2_usize), 0..20).prop_map(|rows| {
             let row = |(n, (outcome, content, label)): (usize, (Outcome, usize, usize))| {

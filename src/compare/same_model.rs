@@ -1,4 +1,4 @@
-//! Whether two runs are of one and the same model.
+//! Whether two runs are of the same model.
 
 use serde_json::json;
 
@@ -17,19 +17,21 @@ const DECIDE_ANSWERS: [&str; 8] = [
     "served",
 ];
 
-/// Whether `baseline` and `candidate` asked one and the same model in the same way, so that a comparison would find no
-/// forgetting whatever the candidate has forgotten. `differences` are those of [`field_differences`](super::field_differences).
+/// Whether `baseline` and `candidate` asked the same model in the same way. A comparison would then find no forgetting,
+/// whatever the candidate has forgotten. `differences` are those of [`field_differences`](super::field_differences).
 ///
-/// What decides is what was hashed: tensors and adapter, whatever the checkpoint's name, and whether the adapter was merged
-/// or not, and the settings that an adapter brought, where both runs tell them. Files of the tokenizer and of the chat template count by what they do to the prompts' tokens, so that a copy that
-/// another program saved is known. A served model is known by its name and by its answer to the probe, where that is the
+/// Models are equal if the hashes of tensors and adapter are, and the settings if both runs record them. The
+/// checkpoint's name does not matter, nor whether the adapter was merged. Tokenizer and chat template count by their
+/// effect on the prompts' tokens, so that copies saved by another program are recognised. A served model is identified
+/// by its name and its answer to the probe, if both runs record one.
 /// same each time.
 pub fn is_same_model(baseline: &RunSpec, candidate: &RunSpec, differences: &[FieldDifference]) -> bool {
     has_same_weights(&baseline.model, &candidate.model) && !differences.iter().any(decides_answers)
 }
 
-/// `blake3:…` of what makes the model of `spec`, whatever it is asked and however: its tensors, its adapter, merged or not, and its
-/// settings; of a served model its name and its answer to the probe, behind `served:`. `None` where nothing of it is known.
+/// Returns `blake3:…` of the model of `spec`, independent of what it is asked and how: its tensors, its adapter and its
+/// settings. Whether the adapter is merged does not matter. For a served model the key is `served:` and the hash of its
+/// name and its answer to the probe. `None` if the weights are unknown.
 pub fn model_key(spec: &RunSpec) -> Option<String> {
     let model = &spec.model;
     let (prefix, parts) = match &model.served {
@@ -42,7 +44,7 @@ pub fn model_key(spec: &RunSpec) -> Option<String> {
     Some(format!("{prefix}blake3:{}", blake3::hash(parts.to_string().as_bytes()).to_hex()))
 }
 
-/// Whether a difference is one of the model's own answers, and not of the encoder's or of the judges.
+/// Whether a difference affects the model's own answers, and not only the encoder or the judges.
 fn decides_answers(difference: &FieldDifference) -> bool {
     let place = &difference.place;
     let is_of_encoder = place == "encoder" || place.starts_with("encoder.") || place.contains(".encoder.");

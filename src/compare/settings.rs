@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::FieldDifference;
 
-/// What [`FieldDifference::field`] is of a setting.
+/// The [`FieldDifference::field`] of a setting.
 const FIELD: &str = "settings";
 
-/// The settings, by their path (`text_config.rope_parameters.rope_theta`), in which `candidate` differs from `baseline`, sorted;
-/// one that a model lacks is null.
+/// Returns the settings in which `candidate` differs from `baseline`, sorted by path
+/// (`text_config.rope_parameters.rope_theta`). A setting that a model lacks is null.
 pub fn setting_differences(baseline: &Value, candidate: &Value) -> Vec<FieldDifference> {
     let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
     flatten("", baseline, &mut before);
@@ -29,7 +29,7 @@ pub fn setting_differences(baseline: &Value, candidate: &Value) -> Vec<FieldDiff
         .collect()
 }
 
-/// The same, as people write the settings: a layer of the tower is counted from its end, -2 and not the hidden state 23 of 24.
+/// The same for display: a tower layer is counted from the end, such as -2 instead of hidden state 23 of 24.
 pub fn shown_setting_differences(baseline: &Value, candidate: &Value) -> Vec<FieldDifference> {
     let mut differences = setting_differences(baseline, candidate);
     for difference in &mut differences {
@@ -46,7 +46,7 @@ pub fn shown_setting_differences(baseline: &Value, candidate: &Value) -> Vec<Fie
     differences
 }
 
-/// Hidden states of a tower, of which the first is its embedding, counted from the end; a list of one is that one.
+/// Counts hidden states of a tower from the end; the first is its embedding. A list of one becomes that one.
 fn from_the_end(value: &Value, n_layers: i64) -> Value {
     match value {
         Value::Array(states) => match states.as_slice() {
@@ -57,14 +57,14 @@ fn from_the_end(value: &Value, n_layers: i64) -> Value {
     }
 }
 
-/// `text_config.rms_norm_eps 1e-5 -> 0.01`, one after the other.
+/// Returns the differences as `text_config.rms_norm_eps 1e-5 -> 0.01`, separated by commas.
 pub fn settings_in_words(differences: &[FieldDifference]) -> String {
     let of = |value: &Value| if value.is_null() { "absent".to_owned() } else { shortest(value) };
     let told = |one: &FieldDifference| format!("{} {} -> {}", one.place, of(&one.baseline), of(&one.candidate));
     differences.iter().map(told).collect::<Vec<_>>().join(", ")
 }
 
-/// A value as JSON, numbers of 32 bits in as few digits as tell them apart.
+/// A value as JSON; 32-bit numbers have the fewest digits that distinguish them.
 fn shortest(value: &Value) -> String {
     match value {
         Value::Array(values) => format!("[{}]", values.iter().map(shortest).collect::<Vec<_>>().join(", ")),

@@ -1,4 +1,4 @@
-//! Trials to the numbers of `summary.json`.
+//! Turns trials into the numbers of `summary.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,16 +13,16 @@ use crate::domain::{
 };
 use crate::stats::{PairCells, ratio_interval, wilson};
 
-/// Enough for the second digit of a 95% endpoint (Efron and Tibshirani 1993, section 13.3, ask for 1,000).
+/// Enough resamples for the second digit of a 95% endpoint (Efron and Tibshirani 1993, section 13.3, ask for 1,000).
 const N_RESAMPLES: usize = 2_000;
 
-/// Fixed, so that the same trials always give the same interval.
+/// Fixed, so that equal trials always give equal intervals.
 const BOOTSTRAP_SEED: u64 = 0x656d_7400;
 
-/// An answer is called constant from more than this share of the scored answers. The threshold is our own.
+/// The share of scored answers above which an answer is called constant. The threshold is our own.
 const CONSTANT_SHARE: f64 = 0.5;
 
-/// All numbers of one run, a dataset at a time in the order of `spec`. The order of `trials` does not matter.
+/// Computes all numbers of one run, by dataset in the order of `spec`. The order of `trials` does not matter.
 pub fn summarise(input: &SummaryInput<'_>, spec: &RunSpec, trials: &[Trial]) -> Summary {
     Summary {
         schema: SCHEMA.to_owned(),
@@ -45,9 +45,10 @@ pub fn summarise(input: &SummaryInput<'_>, spec: &RunSpec, trials: &[Trial]) -> 
     }
 }
 
-/// The share of the model's scored answers of which `is_certain` says no; `None` where it knows of none.
+/// Returns the share of the model's scored answers for which `is_certain` is false; `None` if it is known for no
+/// answer.
 ///
-/// `is_certain` gives `None` for a trial that the rules did not read.
+/// `is_certain` returns `None` for a trial that the rules did not read.
 pub fn uncertain_share(trials: &[Trial], is_certain: impl Fn(&Trial) -> Option<bool>) -> Option<f64> {
     let readings: Vec<bool> = trials
         .iter()
@@ -65,7 +66,7 @@ fn encoder_heading(spec: &RunSpec, trials: &[Trial]) -> EncoderHeading {
         (Some(_), ..) => "zero_shot",
     };
     let probe = spec.probe.as_ref().filter(|_| comparator == "probe");
-    // A probe stands on the model's own tower, whatever that is.
+    // A probe always uses the model's own tower.
     let without = if probe.is_some() { EncoderRelation::Own } else { EncoderRelation::None };
     let encoder = spec.encoder.as_ref();
     EncoderHeading {
@@ -82,7 +83,7 @@ fn encoder_heading(spec: &RunSpec, trials: &[Trial]) -> EncoderHeading {
     }
 }
 
-/// The encoder's mode that counts: zero-shot wherever it ran.
+/// The encoder's mode that counts: zero-shot if it ran.
 fn encoder_mode(trials: &[Trial]) -> Mode {
     let ran = |mode| trials.iter().any(|trial| is_of(trial, Subject::Encoder, mode));
     if !ran(Mode::ZeroShot) && ran(Mode::Probe) { Mode::Probe } else { Mode::ZeroShot }
@@ -130,7 +131,7 @@ fn is_of(trial: &Trial, subject: Subject, mode: Mode) -> bool {
     trial.subject == subject && trial.mode == mode
 }
 
-/// `None` for an unscored trial, which is neither.
+/// Whether a trial is correct; `None` if it is unscored.
 fn is_correct(trial: &Trial) -> Option<bool> {
     match trial.outcome {
         Outcome::Correct => Some(true),
@@ -183,7 +184,7 @@ fn subject_summary(trials: &[&Trial]) -> Option<SubjectSummary> {
     })
 }
 
-/// What a probe chooses with fewer shots than its trials have.
+/// The accuracies of a probe with fewer shots than its trials have.
 fn fewer_shots(trials: &[&Trial]) -> Vec<ShotsAccuracy> {
     let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
     for choice in trials.iter().flat_map(|trial| &trial.fewer_shots) {
@@ -213,7 +214,7 @@ fn balanced_accuracy(trials: &[&Trial]) -> Option<f64> {
     (!classes.is_empty()).then(|| sum / classes.len() as f64)
 }
 
-/// The 2 x 2 table of pairs scored on both sides (first: the model), and the pairs with a side unscored.
+/// The 2 x 2 table of pairs scored on both sides (first: the model), and the number of pairs with an unscored side.
 fn encoder_cells(model: &[&Trial], encoder: &[&Trial]) -> (PairCells, usize) {
     let pairing = pair(
         model.iter().copied(),
@@ -240,12 +241,12 @@ pub(super) fn retention(cells: PairCells) -> Option<f64> {
     (n_encoder > 0).then(|| (cells.both + cells.only_first) as f64 / n_encoder as f64)
 }
 
-/// The interval of [`retention`], by paired bootstrap: of a run alone and in a comparison the same.
+/// The interval of [`retention`] by paired bootstrap, the same for a single run and in a comparison.
 pub(super) fn retention_interval(cells: PairCells) -> Option<Interval> {
     ratio_interval(cells, CONFIDENCE, N_RESAMPLES, BOOTSTRAP_SEED)
 }
 
-/// The answer that more than [`CONSTANT_SHARE`] of the scored trials share, however cased, spaced or ended.
+/// The answer that more than [`CONSTANT_SHARE`] of the scored trials share, ignoring case, spacing and ending.
 pub(super) fn constant_answer(trials: &[&Trial]) -> Option<ConstantAnswer> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut n_scored = 0;
@@ -287,7 +288,7 @@ mod tests {
 
     const INPUT: SummaryInput<'static> = SummaryInput { run: "base", uncertain_share: Some(0.25), server_flips: None };
 
-    /// Four cats and a dog, model and encoder.
+    /// Four cats and a dog, for model and encoder.
     fn five_pairs() -> Vec<Trial> {
         let rows = [
             ("cat", "a cat.", RIGHT, RIGHT),
@@ -314,7 +315,7 @@ mod tests {
         let model = cifar10.model.as_ref().unwrap();
         assert_eq!((model.n_trials, model.n_correct, model.n_incorrect, model.n_unscored), (5, 2, 3, 0));
         assert_eq!(model.accuracy, Some(0.4));
-        // Cats 2 of 4, dogs 0 of 1; there was no frog.
+        // Cats 2 of 4, dogs 0 of 1; there is no frog.
         assert_eq!(model.balanced_accuracy, Some(0.25));
         let kinds = [("extrinsic_hallucination", 1), ("incorrect_prediction", 1), ("intrinsic_hallucination", 1)];
         assert_eq!(model.kinds, kinds.map(|(kind, n)| (kind.to_owned(), n)).into());
@@ -327,7 +328,7 @@ mod tests {
         assert_eq!((encoder.accuracy, encoder.accuracy_bounds), (Some(0.75), Some([0.6, 0.8])));
         let pairs = EncoderPairs { both_correct: 1, only_encoder: 2, only_model: 1, both_wrong: 0, unscored: 1 };
         assert_eq!(cifar10.pairs, Some(pairs));
-        // On the four pairs scored on both sides: 2 of 4 over 3 of 4.
+        // On the four pairs scored on both sides, 2 of 4 over 3 of 4.
         assert_eq!(cifar10.retention, Some(2.0 / 3.0));
         assert_eq!(cifar10.constant_answer, None);
         assert_eq!(summary.datasets[1].model, None);
@@ -412,7 +413,7 @@ mod tests {
             answers.iter().enumerate().map(|(n, answer)| trial(Subject::Model, n, "cat", answer, WRONG)).collect();
         let constant = |trials: &[Trial]| summarise(&INPUT, &spec(true), trials).datasets[0].constant_answer.clone();
         assert_eq!(constant(&trials), Some(ConstantAnswer { answer: "bird".into(), share: 0.6 }));
-        // Exactly one half is not most.
+        // Exactly one half is not a majority.
         assert_eq!(constant(&trials[1..]), None);
     }
 
@@ -433,7 +434,7 @@ mod tests {
         ]
     }
 
-    /// Trials with duplicate pictures: `content` repeats, the sample does not.
+    /// Trials with duplicate images: `content` repeats, the sample does not.
     fn runs() -> impl Strategy<Value = Vec<Trial>> {
         let row = (outcomes(), outcomes(), 0..3_usize, 0..4_usize, any::<bool>());
         proptest::collection::vec(row, 1..25).prop_map(|rows| {

@@ -17,22 +17,22 @@ pub type Interval = [f64; 2];
 pub struct Summary {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The run's name (its folder's name).
+    /// The run's name, which is its folder's name.
     pub run: String,
-    /// Who was tested.
+    /// The evaluated model.
     pub model: ModelHeading,
-    /// Beside which encoder.
+    /// The encoder that it is compared with.
     pub encoder: EncoderHeading,
-    /// Who judged, the deciding judge last.
+    /// The judges; the deciding judge is last.
     pub judge: JudgeHeading,
-    /// One entry a dataset, in evaluation order.
+    /// One entry per dataset, in evaluation order.
     pub datasets: Vec<DatasetSummary>,
-    /// The fine-tuned datasets whose labels have the code `leak`; where none is known, no answer has it.
+    /// The fine-tuned datasets whose labels give the code `leak`; if none is known, no answer has it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tuned_on: Vec<String>,
 }
 
-/// The model in headings.
+/// The model, as headings show it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelHeading {
     /// The checkpoint's name.
@@ -41,23 +41,23 @@ pub struct ModelHeading {
     pub family: String,
     /// Its adapter's hash, if any.
     pub adapter: Option<String>,
-    /// Where, and in which numbers, it computes.
+    /// Where and with which number type it computes.
     #[serde(flatten)]
     pub computing: Computing,
-    /// How often a server answered another thing when it was asked again; only of a served model.
+    /// How often a server's answers changed when repeated; only for a served model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_flips: Option<ServerFlips>,
 }
 
-/// What became of samples that a server was asked about again at the end of a run: the noise that no comparison of its
-/// models can be below.
+/// The changes in samples that a server was asked again at the end of a run. No comparison of its models can resolve
+/// less than this noise.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServerFlips {
-    /// Samples that were asked about again, and answered.
+    /// Samples that were asked again and answered.
     pub n_repeated: usize,
-    /// Of them, those with another text.
+    /// Repeated samples with another text.
     pub n_answers_changed: usize,
-    /// Of them, those that count otherwise: right, wrong of a code, or unscored.
+    /// Repeated samples with another outcome: right, an error code, or unscored.
     pub n_outcomes_changed: usize,
     /// Changed texts over repeated samples, 0 to 1.
     pub answer_flip_rate: Option<f64>,
@@ -66,7 +66,7 @@ pub struct ServerFlips {
 }
 
 impl ServerFlips {
-    /// The rates of these counts; without a repeated sample there are none.
+    /// Computes the rates of these counts; they are `None` without a repeated sample.
     pub fn new(n_repeated: usize, n_answers_changed: usize, n_outcomes_changed: usize) -> Self {
         let rate = |n: usize| (n_repeated > 0).then(|| n as f64 / n_repeated as f64);
         Self {
@@ -79,11 +79,11 @@ impl ServerFlips {
     }
 }
 
-/// The encoder in headings, or the probe in its place: then the relation is that of the model's own tower, which has no
-/// name.
+/// The encoder or its replacement, the probe, as headings show it. With a probe the relation is that of the model's own
+/// tower, which has no name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncoderHeading {
-    /// How it relates to the model's tower.
+    /// Its relation to the model's tower.
     pub relation: EncoderRelation,
     /// `zero_shot`, `probe` or `none`.
     pub comparator: String,
@@ -93,29 +93,29 @@ pub struct EncoderHeading {
     pub name: Option<String>,
     /// Its family.
     pub family: Option<String>,
-    /// How far the model's tower lies from it, where it does.
+    /// How far the model's tower differs from it, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tower_change: Option<TowerChange>,
-    /// What the probe is, where one stands in the encoder's place.
+    /// The probe, if one replaces the encoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeHeading>,
 }
 
-/// A probe in headings.
+/// A probe, as headings show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeHeading {
     /// How it classifies.
     pub classifier: ProbeClassifier,
-    /// Training images a class: one number, or rising ones where datasets have not equally many.
+    /// Training images per class: one number, or several ascending ones if datasets differ.
     pub shots: Vec<usize>,
 }
 
-/// The judges in headings.
+/// The judges, as headings show them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeHeading {
     /// The judge that decides: `rules`, `llm` or `rules+llm`.
     pub name: String,
-    /// All of them.
+    /// All judges.
     pub judges: Vec<JudgeSpec>,
     /// The share of scored model answers on which the rules were not certain.
     pub uncertain_share: Option<f64>,
@@ -128,7 +128,7 @@ pub struct DatasetSummary {
     pub dataset: String,
     /// The split that was evaluated.
     pub split: String,
-    /// Whether that split is one to train on; every report says so.
+    /// Whether that split is a training split; every report shows it.
     #[serde(default)]
     pub is_training_split: bool,
     /// Samples that were evaluated.
@@ -138,18 +138,18 @@ pub struct DatasetSummary {
     /// The model's generated answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<SubjectSummary>,
-    /// The model's label scoring, where it ran.
+    /// The model's label scoring, if it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_score: Option<SubjectSummary>,
-    /// The encoder, where it ran.
+    /// The encoder, if it ran.
     pub encoder: Option<SubjectSummary>,
     /// Model accuracy over encoder accuracy, on the pairs scored on both sides.
     pub retention: Option<f64>,
-    /// Its interval.
+    /// The interval of the retention.
     pub retention_interval: Option<Interval>,
     /// Model against encoder, image by image.
     pub pairs: Option<EncoderPairs>,
-    /// The share of the model's scored answers that are one same text, where above one half, with the text.
+    /// The text that more than half of the model's scored answers share, with its share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub constant_answer: Option<ConstantAnswer>,
 }
@@ -159,37 +159,37 @@ pub struct DatasetSummary {
 pub struct SubjectSummary {
     /// All trials.
     pub n_trials: usize,
-    /// Correct ones.
+    /// Correct trials.
     pub n_correct: usize,
-    /// Incorrect ones.
+    /// Incorrect trials.
     pub n_incorrect: usize,
-    /// Trials that count neither way.
+    /// Unscored trials.
     pub n_unscored: usize,
     /// Correct over scored.
     pub accuracy: Option<f64>,
     /// Wilson's interval.
     pub accuracy_interval: Option<Interval>,
-    /// With every unscored trial as wrong, and as right.
+    /// The accuracy with every unscored trial as wrong, then as right.
     pub accuracy_bounds: Option<Interval>,
-    /// The mean over classes of correct over scored.
+    /// The mean over classes of correct over scored trials.
     pub balanced_accuracy: Option<f64>,
-    /// Of label scoring, the accuracy of the choices without the model's prior, over the trials that have one.
+    /// For label scoring, the accuracy of the choices without the model's prior, over the trials that have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior_corrected_accuracy: Option<f64>,
     /// Wilson's interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prior_corrected_interval: Option<Interval>,
-    /// Of a probe, training images a class.
+    /// For a probe, training images per class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shots: Option<usize>,
-    /// Of a probe, the same with fewer of them, rising.
+    /// For a probe, the accuracies with fewer training images, ascending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fewer_shots: Vec<ShotsAccuracy>,
-    /// Incorrect trials by kind; every kind stands in it.
+    /// Incorrect trials by kind; every kind is listed.
     pub kinds: BTreeMap<String, usize>,
-    /// Incorrect trials by code; only codes that occur.
+    /// Incorrect trials by code; only codes that occur are listed.
     pub codes: BTreeMap<String, usize>,
-    /// Unscored trials by reason; only reasons that occur.
+    /// Unscored trials by reason; only reasons that occur are listed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unscored: BTreeMap<String, usize>,
 }
@@ -197,7 +197,7 @@ pub struct SubjectSummary {
 /// The accuracy of a probe with fewer shots.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShotsAccuracy {
-    /// Training images a class.
+    /// Training images per class.
     pub shots: usize,
     /// Correct over scored.
     pub accuracy: Option<f64>,
@@ -210,17 +210,17 @@ pub struct ShotsAccuracy {
 pub struct EncoderPairs {
     /// Both right.
     pub both_correct: usize,
-    /// The encoder knows, the model does not say.
+    /// Only the encoder is right.
     pub only_encoder: usize,
-    /// The model knows more than its encoder.
+    /// Only the model is right.
     pub only_model: usize,
     /// Both wrong.
     pub both_wrong: usize,
-    /// Either side is unscored.
+    /// Pairs in which either side is unscored.
     pub unscored: usize,
 }
 
-/// A subject that answers one thing to most images.
+/// One answer that a subject gives to most images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConstantAnswer {
     /// The answer, trimmed.
@@ -229,13 +229,13 @@ pub struct ConstantAnswer {
     pub share: f64,
 }
 
-/// What a summary needs of a run beside its spec and trials.
+/// What a summary needs of a run in addition to its spec and trials.
 #[derive(Clone, Copy, Debug)]
 pub struct SummaryInput<'a> {
     /// The run's name.
     pub run: &'a str,
-    /// The share of scored model answers on which the rules were not certain; `None` where rules did not judge.
+    /// The share of scored model answers on which the rules were not certain; `None` if no rules judged.
     pub uncertain_share: Option<f64>,
-    /// What became of samples that a server was asked about again, where there is one.
+    /// The changes in samples that a server was asked again, if there is a server.
     pub server_flips: Option<ServerFlips>,
 }

@@ -1,4 +1,4 @@
-//! What the tests of this module are made of.
+//! Test data for this module.
 #![allow(missing_docs, reason = "only tests see it")]
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub const RIGHT: Outcome = Outcome::Correct;
 pub const WRONG: Outcome = Outcome::Incorrect(ErrorCode::Wrong);
 pub const UNREADABLE: Outcome = Outcome::Unscored(UnscoredReason::ImageUnreadable);
 
-/// Two datasets, two judges.
+/// A spec with two datasets and two judges.
 pub fn spec(with_encoder: bool) -> RunSpec {
     let hash = String::new;
     RunSpec {
@@ -57,7 +57,7 @@ pub fn spec(with_encoder: bool) -> RunSpec {
     }
 }
 
-/// The same with a probe in the encoder's place: of 16 shots for `cifar10`, of 2 for `mnist`.
+/// The same with a probe instead of the encoder: 16 shots for `cifar10`, 2 for `mnist`.
 pub fn spec_with_probe() -> RunSpec {
     let shots = |shots: &[usize]| ProbeShots { split: "train".into(), shots: shots.into(), content: String::new() };
     let datasets = [("cifar10", &[1, 5, 16][..]), ("mnist", &[1, 2][..])];
@@ -69,7 +69,7 @@ pub fn spec_with_probe() -> RunSpec {
     RunSpec { probe: Some(probe), ..spec(false) }
 }
 
-/// Three classes.
+/// A dataset with three classes.
 pub fn dataset(name: &str) -> DatasetSpec {
     DatasetSpec {
         dataset: name.into(),

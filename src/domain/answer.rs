@@ -1,4 +1,4 @@
-//! What a subject said.
+//! The responses of subjects.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,26 +21,26 @@ pub enum Stop {
 pub struct Answer {
     /// The text, verbatim, without special tokens.
     pub text: String,
-    /// Why it ended there.
+    /// Why generation ended.
     pub stop: Stop,
     /// Tokens of the rendered prompt, image positions included.
     pub n_prompt_tokens: Option<u32>,
-    /// Generated tokens, the terminator not counted.
+    /// Generated tokens, without the terminator.
     pub n_answer_tokens: Option<u32>,
-    /// The least top-1 minus top-2 logit over the answer's steps: it tells near-ties.
+    /// The smallest difference of top-1 and top-2 logits over the answer's steps; it shows near-ties.
     pub logit_gap: Option<f32>,
 }
 
-/// What a subject said: free text, or one of the labels.
+/// A subject's response: free text, or one of the labels.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Response {
-    /// Text that a model wrote.
+    /// Generated text.
     Generated(Answer),
-    /// The label that ranked best, or the one that a server was held to.
+    /// The label that ranked best, or the one that a server chose under a constraint.
     Chosen {
         /// The label's name.
         label: String,
-        /// Tokens of the rendered prompt, image positions included, where one was read.
+        /// Tokens of the rendered prompt, image positions included; `None` if no prompt was read.
         n_prompt_tokens: Option<u32>,
     },
 }
@@ -54,7 +54,7 @@ impl Response {
         }
     }
 
-    /// The text that a model wrote, with what is known of it.
+    /// Returns the generated answer, if it is one.
     pub fn generated(&self) -> Option<&Answer> {
         match self {
             Self::Generated(answer) => Some(answer),

@@ -1,34 +1,34 @@
-//! Where, and in which numbers, a model computes.
+//! Where and with which number type a model computes.
 
 use serde::{Deserialize, Serialize};
 
-/// Where, and in which numbers, a model computes.
+/// Where and with which number type a model computes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "WireComputing", into = "WireComputing")]
 pub enum Computing {
     /// In this program.
     Local {
-        /// `f32`, `bf16` or `f16`, with `+int8` behind it where weights are rounded.
+        /// `f32`, `bf16` or `f16`, followed by `+int8` if weights are rounded.
         compute_type: String,
         /// `cpu`, `cuda` or `metal`.
         device_kind: String,
     },
-    /// Behind a server, which tells neither.
+    /// Behind a server, which reports neither.
     Served,
 }
 
-/// The fields as files have them.
+/// The fields in files.
 #[derive(Clone, Serialize, Deserialize)]
 struct WireComputing {
     compute_type: String,
     device_kind: String,
 }
 
-/// In both fields, where a server does not tell.
+/// The value of both fields for a served model.
 const SERVED: &str = "served";
 
 impl Computing {
-    /// The compute type as files have it: `served` where a server does not tell.
+    /// The compute type in files; `served` for a served model.
     pub fn compute_type(&self) -> &str {
         match self {
             Self::Local { compute_type, .. } => compute_type,
@@ -36,7 +36,7 @@ impl Computing {
         }
     }
 
-    /// The kind of device as files have it: `served` where a server does not tell.
+    /// The kind of device in files; `served` for a served model.
     pub fn device_kind(&self) -> &str {
         match self {
             Self::Local { device_kind, .. } => device_kind,

@@ -1,13 +1,13 @@
-//! What is said about images, turn by turn.
+//! Conversations about images.
 
-/// What a person says, and what was answered.
+/// One message of the user, with its answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
-    /// Images that come before the text.
+    /// Images before the text.
     pub n_images: usize,
     /// The text.
     pub text: String,
-    /// The answer, where there is one: a turn of an example, or one that came before.
+    /// The answer, if there is one: the turn is an example, or an earlier one.
     pub answer: Option<String>,
 }
 
@@ -19,12 +19,12 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// One question about one image: what classification asks.
+    /// A single question about one image, as in classification.
     pub fn about_one_image(question: &str) -> Self {
         Self { turns: vec![Turn { n_images: 1, text: question.to_owned(), answer: None }] }
     }
 
-    /// Images of all turns.
+    /// The number of images in all turns.
     pub fn n_images(&self) -> usize {
         self.turns.iter().map(|turn| turn.n_images).sum()
     }

@@ -1,4 +1,4 @@
-//! The kinds of error (Zhai et al. 2023, section 4.2), and the codes that make them decidable.
+//! The kinds of error (Zhai et al. 2023, section 4.2), and the codes that decide them.
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
@@ -26,11 +26,11 @@ pub enum ErrorKind {
     IncorrectPrediction,
     /// The answer contradicts the task or itself: several labels, or labels of clashing types.
     IntrinsicHallucination,
-    /// The answer lies outside the label set.
+    /// The answer is outside the label set.
     ExtrinsicHallucination,
 }
 
-/// Exactly one code for each incorrect answer.
+/// The code of an incorrect answer; each has exactly one.
 #[derive(
     Clone,
     Copy,
@@ -49,9 +49,9 @@ pub enum ErrorKind {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ErrorCode {
-    /// Just one label of the set, and it is another.
+    /// Exactly one label of the set, but not the right one.
     Wrong,
-    /// The deciding judge says incorrect where the taxonomy finds just the label.
+    /// The deciding judge says incorrect, but the taxonomy finds only the right label.
     Disputed,
     /// Two or more labels of the set.
     Multi,
@@ -59,7 +59,7 @@ pub enum ErrorCode {
     Echo,
     /// A number and an object in one answer.
     TypeClash,
-    /// A label of the fine-tuning set and none of this one.
+    /// A label of the fine-tuning set, and none of this set.
     Leak,
     /// A hypernym of the label.
     TooGeneric,
@@ -74,7 +74,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// All codes, in the order in which reports show them.
+    /// All codes, in report order.
     pub const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
 
     /// The kind that this code belongs to.
@@ -91,17 +91,17 @@ impl ErrorCode {
         }
     }
 
-    /// The name in the schema, `too_generic`.
+    /// The name in the schema, such as `too_generic`.
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
 impl ErrorKind {
-    /// All kinds, in the order in which reports show them.
+    /// All kinds, in report order.
     pub const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
 
-    /// The name in the schema, `incorrect_prediction`.
+    /// The name in the schema, such as `incorrect_prediction`.
     pub fn name(self) -> &'static str {
         self.into()
     }

@@ -9,18 +9,18 @@ pub struct RgbImage {
 }
 
 impl RgbImage {
-    /// Wraps `pixels`, of length `width * height * 3`; `None` where the length differs or a side is 0.
+    /// Wraps `pixels` of length `width * height * 3`; `None` if the length differs or a side is 0.
     pub fn new(width: u32, height: u32, pixels: Vec<u8>) -> Option<Self> {
         let n_bytes = (width as usize).checked_mul(height as usize)?.checked_mul(3)?;
         (n_bytes > 0 && pixels.len() == n_bytes).then_some(Self { width, height, pixels })
     }
 
-    /// An image of `width * height` grey levels, each repeated as red, green and blue.
+    /// Converts `width * height` grey levels, each repeated as red, green and blue.
     pub fn from_grey(width: u32, height: u32, grey: &[u8]) -> Option<Self> {
         Self::new(width, height, grey.iter().flat_map(|&level| [level; 3]).collect())
     }
 
-    /// A black image; a side of 0 becomes 1.
+    /// Creates a black image; a side of 0 becomes 1.
     pub fn blank(width: u32, height: u32) -> Self {
         let (width, height) = (width.max(1), height.max(1));
         Self { width, height, pixels: vec![0; width as usize * height as usize * 3] }
@@ -41,7 +41,7 @@ impl RgbImage {
         &self.pixels
     }
 
-    /// The identity of the picture: `blake3:` and the hex hash of (width u32 LE, height u32 LE, RGB8 rows).
+    /// Returns the identity of the image: `blake3:` and the hex hash of (width u32 LE, height u32 LE, RGB8 rows).
     pub fn content(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.width.to_le_bytes());

@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 pub enum AnswerType {
     /// A number, as in MNIST.
     Number,
-    /// A thing that has a name.
+    /// A named thing.
     Object,
 }
 
 /// One class of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
-    /// The name as prompts show it: spaces, no underscores.
+    /// The name in prompts, with spaces instead of underscores.
     pub name: String,
-    /// Other strings that mean the same, from the catalog or a label sheet.
+    /// Other names with the same meaning, from the catalog or a label sheet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
-    /// The WordNet id (`n02504458`), where the class has one.
+    /// The WordNet id (`n02504458`), if the class has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wordnet_id: Option<String>,
 }
@@ -32,19 +32,19 @@ impl Label {
     }
 }
 
-/// Why a list of labels is no label set.
+/// Why a list of labels is not a label set.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LabelSetError {
-    /// Nothing can be classified.
+    /// With fewer than two labels there is nothing to classify.
     #[error("a label set needs at least two classes, and this one has {0}")]
     TooFew(usize),
-    /// An answer could never be matched.
+    /// An empty name can match no answer.
     #[error("label number {0} is empty")]
     Empty(usize),
 }
 
-/// The classes of a dataset, in the order in which prompts list them. At least two. Names may
-/// repeat, as `crane` does in ImageNet's list: an answer counts for all classes of its name.
+/// The classes of a dataset in prompt order, at least two. Names may repeat, as `crane` does in ImageNet's list: an
+/// answer counts for all classes with its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "UncheckedLabelSet")]
 pub struct LabelSet {
@@ -52,7 +52,7 @@ pub struct LabelSet {
     answer_type: AnswerType,
 }
 
-/// A label set as it stands in a file.
+/// A label set as read from a file.
 #[derive(Deserialize)]
 struct UncheckedLabelSet {
     labels: Vec<Label>,
@@ -95,7 +95,7 @@ impl LabelSet {
         self.labels.len()
     }
 
-    /// The place of `name` in the set.
+    /// Returns the index of `name` in the set.
     pub fn index_of(&self, name: &str) -> Option<usize> {
         self.labels.iter().position(|label| label.name == name)
     }
@@ -105,7 +105,7 @@ impl LabelSet {
         self.answer_type
     }
 
-    /// A hash of names, aliases and answer type: what judging and prompting depend on.
+    /// Returns a hash of names, aliases and answer type, which judging and prompting depend on.
     pub fn hash(&self) -> String {
         let bytes = serde_json::to_vec(self).expect("a label set is plain data");
         format!("blake3:{}", blake3::hash(&bytes).to_hex())

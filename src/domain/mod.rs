@@ -1,8 +1,8 @@
-//! The nouns of `emt`, pure: no tensors, files, clocks or sockets.
+//! The data types of `emt`, pure: no tensors, files, clocks or sockets.
 //!
-//! Read them in this order: an [`RgbImage`] belongs to a [`Sample`], whose label is one of a
-//! [`LabelSet`]; a [`Subject`] answers a [`Prompt`] with a [`Response`]; judges give [`JudgeVerdict`]s;
-//! together they make an [`Outcome`], and all of it is a [`Trial`].
+//! Read them in this order. An [`RgbImage`] belongs to a [`Sample`], whose label is one of a [`LabelSet`]. A
+//! [`Subject`] answers a [`Prompt`] with a [`Response`]. Judges give [`JudgeVerdict`]s, which make an [`Outcome`]. All
+//! of it is a [`Trial`].
 
 mod answer;
 mod computing;

@@ -1,7 +1,7 @@
-//! The name that was probably meant.
+//! Finds the name that was probably meant.
 
-/// The name of `known` that differs from `name` by the fewest edits, if by few. Case does not count, nor whether words are joined by
-/// `-` or `_`.
+/// Returns the name in `known` with the fewest edits from `name`, if they are few. Case, and `-` versus `_`, are
+/// ignored.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |name: &str| name.replace('-', "_").to_lowercase();
     let name = plain(name);
@@ -10,7 +10,7 @@ pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance <= 2.max(name.chars().count() / 3)).then_some(found)
 }
 
-/// The beginning of a hint that names what was probably meant; empty where no name is near.
+/// Returns the start of a hint with the nearest name; empty if no name is near.
 pub fn closest(name: &str, known: &[&str]) -> String {
     nearest(name, known).map_or_else(String::new, |found| format!("the closest is `{found}`; "))
 }

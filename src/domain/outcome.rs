@@ -1,18 +1,18 @@
-//! Correct, incorrect and unscored are three things.
+//! Outcomes: correct, incorrect and unscored are distinct.
 
 use serde::{Deserialize, Serialize};
 
 use super::ErrorCode;
 
-/// Why a trial has no outcome yet, or never will.
+/// Why a trial is unscored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnscoredReason {
-    /// Answered, not judged yet.
+    /// Answered but not judged yet.
     Pending,
     /// The image file could not be decoded.
     ImageUnreadable,
-    /// The model failed on it.
+    /// The model failed on the image.
     ModelError,
     /// The model's server could not be reached, or failed; asking again may bring an answer.
     ModelUnreachable,
@@ -20,26 +20,26 @@ pub enum UnscoredReason {
     ThoughtCutOff,
     /// The judge could not be reached or answered with an error.
     JudgeFailed,
-    /// The judge's reply was no verdict.
+    /// The judge's reply was not a verdict.
     JudgeUnparsable,
-    /// The budget of judge calls or tokens was spent.
+    /// The budget of judge calls or tokens is used up.
     JudgeBudget,
 }
 
 impl UnscoredReason {
-    /// Whether running the same command again may settle it.
+    /// Whether running the same command again may resolve it.
     pub fn is_retried_on_resume(self) -> bool {
         matches!(self, Self::Pending | Self::ModelUnreachable | Self::JudgeFailed | Self::JudgeBudget)
     }
 }
 
-/// What became of a trial.
+/// The outcome of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The answer means the label.
     Correct,
-    /// It does not; the code says how.
+    /// The answer does not mean the label; the code says how.
     Incorrect(ErrorCode),
-    /// Nobody knows; it counts neither as right nor as wrong.
+    /// Unknown; it counts neither as right nor as wrong.
     Unscored(UnscoredReason),
 }

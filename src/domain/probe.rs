@@ -1,4 +1,4 @@
-//! What a probe on the model's own tower is made of.
+//! The specification of a probe on the model's own tower.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProbeClassifier {
-    /// The class whose mean is nearest by cosine. It has no parameter to choose, so it suits a gate best.
+    /// The class whose mean is nearest by cosine. It has no parameters to choose, so it suits a gate best.
     NearestMean,
     /// The nearest examples by cosine, weighted.
     Knn,
@@ -17,7 +17,7 @@ pub enum ProbeClassifier {
 }
 
 impl ProbeClassifier {
-    /// What reports call it.
+    /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::NearestMean => "nearest class mean",
@@ -27,7 +27,7 @@ impl ProbeClassifier {
     }
 }
 
-/// The probe beside the model: what decides its answers.
+/// What decides the probe's answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProbeSpec {
     /// How it classifies.
@@ -44,14 +44,14 @@ pub struct ProbeSpec {
 pub struct ProbeShots {
     /// The training split that they come from.
     pub split: String,
-    /// Images per class, ascending. The last is that of the trials; the others are reported in addition.
+    /// Images per class, ascending. Trials use the last; the others are reported in addition.
     pub shots: Vec<usize>,
     /// Hash over the labels, each with the contents of its images in their order.
     pub content: String,
 }
 
 impl ProbeShots {
-    /// Images a class of the trials.
+    /// Images per class in the trials.
     pub fn n_shots(&self) -> usize {
         self.shots.last().copied().unwrap_or(0)
     }

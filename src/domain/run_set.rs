@@ -1,6 +1,6 @@
-//! Which runs of a lock-step.
+//! Sets of runs in lock-step.
 
-/// One of the runs that go on in lock-step, by its place among them.
+/// The index of a run in lock-step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RunId(usize);
 
@@ -15,46 +15,46 @@ impl RunId {
         self.0
     }
 
-    /// The runs at the places `0..n_runs`.
+    /// The runs `0..n_runs`.
     pub fn all(n_runs: usize) -> impl Iterator<Item = Self> {
         (0..n_runs).map(Self)
     }
 }
 
-/// Some of the runs that go on in lock-step.
+/// A set of runs in lock-step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunSet(u64);
 
 impl RunSet {
-    /// The most runs that can go on at once.
+    /// The most runs in one lock-step.
     pub const N_RUNS_MAX: usize = 64;
 
-    /// Those of `n_runs` runs that `is_in` names.
+    /// The runs out of `n_runs` for which `is_in` holds.
     pub fn of(n_runs: usize, is_in: impl Fn(RunId) -> bool) -> Self {
         Self(RunId::all(n_runs).filter(|&run| is_in(run)).fold(0, |bits, RunId(place)| bits | 1 << place))
     }
 
-    /// Whether `run` is one of them.
+    /// Whether `run` is in the set.
     pub fn contains(self, RunId(place): RunId) -> bool {
         self.0 >> place & 1 == 1
     }
 
-    /// The runs of either.
+    /// The runs in either set.
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// The runs of both.
+    /// The runs in both sets.
     pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The runs, rising.
+    /// The runs, ascending.
     pub fn iter(self) -> impl Iterator<Item = RunId> {
         RunId::all(Self::N_RUNS_MAX).filter(move |&run| self.contains(run))
     }

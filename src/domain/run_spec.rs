@@ -1,4 +1,4 @@
-//! What a run is a run of: everything that decides its answers and outcomes.
+//! The specification of a run: everything that decides its answers and outcomes.
 
 use std::collections::BTreeMap;
 
@@ -15,68 +15,69 @@ pub enum EncoderRelation {
     Own,
     /// The published encoder from which the model's tower descends; tensors differ.
     Ancestor,
-    /// Another encoder.
+    /// An unrelated encoder.
     Other,
     /// The same architecture under the model's name, but fine-tuning changed the tensors.
     Changed,
-    /// No encoder was asked for.
+    /// No encoder was requested.
     None,
 }
 
 /// The model under test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelSpec {
-    /// The checkpoint's name, for people (identity does not depend on it).
+    /// The checkpoint's name, for display; identity does not depend on it.
     pub name: String,
     /// The family, such as `llava`.
     pub family: String,
-    /// Hash over all tensors' canonical names, types, shapes and bytes; `None` where a server does not tell.
+    /// Hash over all tensors' canonical names, types, shapes and bytes; `None` if a server does not report it.
     pub weights: Option<String>,
-    /// The same for an adapter.
+    /// Hash of the adapter, of the same kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
     /// Whether the adapter was merged into the weights.
     pub merged: bool,
-    /// Hash of the tokenizer's files; `None` where a server does not tell.
+    /// Hash of the tokenizer's files; `None` if a server does not report it.
     pub tokenizer: Option<String>,
-    /// Hash of the chat template's text; `None` where a server does not tell.
+    /// Hash of the chat template's text; `None` if a server does not report it.
     pub chat_template: Option<String>,
-    /// The parsed preprocessing parameters; null where a server does not tell.
+    /// The parsed preprocessing parameters; null if a server does not report them.
     pub preprocessing: Value,
-    /// What the configuration decides, under its names; `None` in older runs and where a server does not tell.
+    /// The settings from the configuration, by name; `None` in older runs and if a server does not report them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Value>,
-    /// Those of `settings` in which a candidate differs from the base that it was evaluated over.
+    /// The `settings` in which a candidate differs from its base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_settings: Option<Value>,
-    /// The settings of its generation configuration that change greedy answers, by name; null where there are none.
+    /// The generation settings that change greedy answers, by name; null if there are none.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub generation_config: Value,
-    /// What is known of a served model instead.
+    /// The specification of a served model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<ServedSpec>,
 }
 
-/// What decides the answers of a model behind a server, as far as that shows.
+/// What is known to decide the answers of a served model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServedSpec {
     /// The model's name in requests.
     pub model: String,
-    /// The fields of each request that decide an answer, after what the server's errors taught.
+    /// The fields of each request that decide an answer, after corrections from the server's errors.
     pub request: Value,
-    /// Tokens of a fixed prompt with a fixed image: they tell of template, beginning-of-sequence token and resolution.
+    /// Tokens of a fixed prompt with a fixed image; they depend on template, beginning-of-sequence token and
+    /// resolution.
     pub n_probe_tokens: Option<u32>,
-    /// Hash of the answer to it; `None` where the same question gets another answer each time.
+    /// Hash of the answer to it; `None` if the answer varies.
     pub probe_answer: Option<String>,
-    /// How labels are scored, where they are.
+    /// How labels are scored, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_scoring: Option<String>,
 }
 
-/// The encoder beside it.
+/// The encoder that the model is compared with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncoderSpec {
-    /// The checkpoint's name, for people.
+    /// The checkpoint's name, for display.
     pub name: String,
     /// The family, such as `clip`.
     pub family: String,
@@ -86,11 +87,11 @@ pub struct EncoderSpec {
     pub tokenizer: String,
     /// The parsed preprocessing parameters.
     pub preprocessing: Value,
-    /// How it relates to the model's tower.
+    /// Its relation to the model's tower.
     pub relation: EncoderRelation,
     /// Whether all tower tensors that both have are equal.
     pub tower_equal: bool,
-    /// How far the model's tower lies from it, where their tensors were compared and are not equal.
+    /// How far the model's tower differs from it; `None` if they were not compared or are equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tower_change: Option<TowerChange>,
 }
@@ -98,11 +99,11 @@ pub struct EncoderSpec {
 /// Relative changes of a tower's layers against the encoder's, ‖a − b‖ / ‖b‖ over the tensors of each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TowerChange {
-    /// The layers' median.
+    /// The median over layers.
     pub median: f64,
-    /// The largest.
+    /// The maximum over layers.
     pub largest: f64,
-    /// Its layer, such as `encoder.layers.5`.
+    /// The layer of the maximum, such as `encoder.layers.5`.
     pub largest_layer: String,
 }
 
@@ -113,10 +114,10 @@ pub struct JudgeSpec {
     pub judge: String,
     /// The rules' version or the language model's name.
     pub model: String,
-    /// Hash of the judge's prompt, where it has one.
+    /// Hash of the judge's prompt, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
-    /// Temperature, token limit and the like.
+    /// Parameters such as temperature and token limit.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub parameters: Value,
 }
@@ -124,18 +125,18 @@ pub struct JudgeSpec {
 /// The prompt of one subject for one dataset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SubjectPrompt {
-    /// Who is asked.
+    /// The subject.
     pub subject: Subject,
-    /// How.
+    /// The mode.
     pub mode: Mode,
-    /// The name that trials carry.
+    /// The name in trials.
     pub prompt: String,
     /// The question, or the caption template.
     pub text: String,
-    /// The text after the chat template, where there is one.
+    /// The text after the chat template, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rendered: Option<String>,
-    /// Its token ids; an image position is `null`, so that layouts with and without an image token compare equal.
+    /// Its token ids. An image position is `null`, so that layouts with and without an image token compare equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<Option<u32>>>,
     /// Hash of text, rendered text and ids.
@@ -147,19 +148,19 @@ pub struct SubjectPrompt {
 pub struct DatasetSpec {
     /// Its name.
     pub dataset: String,
-    /// The split that is evaluated.
+    /// The evaluated split.
     pub split: String,
-    /// Whether that split is one to train on.
+    /// Whether that split is a training split.
     pub is_training_split: bool,
     /// Hash of the label set.
     pub label_set: String,
-    /// The labels in prompt order, with the aliases that judging accepts: an old run can be judged again from this.
+    /// The labels in prompt order, with the aliases that judging accepts; they allow an old run to be judged again.
     pub labels: Vec<Label>,
     /// Whether answers are numbers or objects.
     pub answer_type: AnswerType,
-    /// What each subject is asked.
+    /// The prompts of all subjects.
     pub prompts: Vec<SubjectPrompt>,
-    /// What becomes of the orientation that images carry, where it is not as Pillow has it: `apply` or `ignore`.
+    /// How the orientation of images is treated, if not as in Pillow: `apply` or `ignore`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exif: Option<String>,
 }
@@ -175,40 +176,40 @@ impl DatasetSpec {
         self.prompts.iter().find(|prompt| prompt.subject == subject && prompt.mode == mode)
     }
 
-    /// How the encoder answers: zero-shot, or by a probe on the model's own tower; `None` where nothing is compared with.
+    /// How the comparator answers: zero-shot, or by a probe on the model's own tower; `None` if there is none.
     pub fn comparator(&self) -> Option<Mode> {
         self.prompts.iter().find(|prompt| prompt.subject == Subject::Encoder).map(|prompt| prompt.mode)
     }
 }
 
-/// What decides resume; `record` hashes it into the run's identity.
+/// What decides resuming; `record` hashes it into the run's identity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSpec {
     /// The model under test.
     pub model: ModelSpec,
-    /// The encoder beside it.
+    /// The encoder that the model is compared with.
     pub encoder: Option<EncoderSpec>,
-    /// The probe on the model's own tower, where it stands in the encoder's place.
+    /// The probe on the model's own tower, if one replaces the encoder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeSpec>,
     /// The datasets in evaluation order.
     pub datasets: Vec<DatasetSpec>,
-    /// The seed of the order of samples.
+    /// The seed of the sample order.
     pub sample_seed: u64,
     /// The model's modes.
     pub modes: Vec<Mode>,
-    /// Generation stops after as many tokens.
+    /// The most tokens that are generated.
     pub max_new_tokens: usize,
-    /// Where, and in which numbers, the model computes.
+    /// Where and with which number type the model computes.
     #[serde(flatten)]
     pub computing: Computing,
-    /// The judges, the deciding one last.
+    /// The judges; the deciding judge is last.
     pub judges: Vec<JudgeSpec>,
-    /// The version of label scoring that decides which label is chosen; 1 where no labels are scored, and in runs of
+    /// The version of label scoring, which decides the chosen label. It is 1 if no labels are scored, and in runs of
     /// versions that did not write it.
     #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
     pub label_scoring_version: u32,
-    /// The fine-tuned label sets by dataset name, which decide the code `leak` but never an outcome.
+    /// The fine-tuned label sets by dataset name; they decide the code `leak`, never whether an answer is correct.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tuned_on: BTreeMap<String, LabelSet>,
 }

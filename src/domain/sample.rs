@@ -1,4 +1,4 @@
-//! Samples, and which of them a limit keeps.
+//! Samples, and the selection by `--limit`.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ pub struct Sample {
     pub label: usize,
 }
 
-/// The positions in `samples` that `--limit` keeps, in evaluation order; all of them without a limit.
+/// Returns the positions in `samples` that `--limit` keeps, in evaluation order; all of them without a limit.
 ///
-/// Within each class samples are ordered by blake3(seed as 8 bytes little-endian, id as UTF-8); round r
-/// visits the classes in the order of blake3(seed, r as 8 bytes, label name). So a smaller limit is a
-/// prefix of a larger one, classes stay balanced, and no image is decoded to be chosen.
+/// Within each class samples are ordered by blake3(seed as 8 bytes little-endian, id as UTF-8). Round r visits the
+/// classes in the order of blake3(seed, r as 8 bytes, label name). A smaller limit is therefore a prefix of a larger
+/// one, classes stay balanced, and no image is decoded for the selection.
 pub fn select(samples: &[Sample], label_names: &[&str], seed: u64, limit: Option<usize>) -> Vec<usize> {
     let limit = limit.unwrap_or(samples.len()).min(samples.len());
     let mut classes: BTreeMap<usize, Vec<(blake3::Hash, usize)>> = BTreeMap::new();

@@ -1,15 +1,15 @@
-//! What a reasoning model says before it answers.
+//! Splits a reasoning model's thought from its answer.
 
-/// A reply with the model's thought apart from its answer.
+/// A reply, split into thought and answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitReply {
-    /// The thought, verbatim with its marks; `None` where the reply has none.
+    /// The thought, verbatim with its marks; `None` if the reply has none.
     pub thought: Option<String>,
-    /// What was said after the thought; `None` where the thought was cut off or never closed, so that there is no answer.
+    /// The answer; `None` if the thought was cut off or never closed.
     pub answer: Option<String>,
 }
 
-/// Marks around a thought, in lower case: what opens it, and what closes it.
+/// Opening and closing marks of a thought, in lower case.
 const THOUGHT_MARKS: [(&str, &str); 17] = [
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -19,7 +19,7 @@ const THOUGHT_MARKS: [(&str, &str); 17] = [
     ("<analysis>", "</analysis>"),
     ("<reflection>", "</reflection>"),
     ("<scratchpad>", "</scratchpad>"),
-    // Seed-OSS, Magistral, Kimi-VL, Command A, OpenThinker, Apertus, MedGemma, Gemma 4, and templates that name roles.
+    // Seed-OSS, Magistral, Kimi-VL, Command A, OpenThinker, Apertus, MedGemma, Gemma 4, and templates with role names.
     ("<seed:think>", "</seed:think>"),
     ("[think]", "[/think]"),
     ("◁think▷", "◁/think▷"),
@@ -31,7 +31,7 @@ const THOUGHT_MARKS: [(&str, &str); 17] = [
     ("<|think|>", "<|/think|>"),
 ];
 
-/// Marks that models put around the answer after a thought, in lower case.
+/// Marks around the answer after a thought, in lower case.
 const ANSWER_MARKS: [(&str, &str); 7] = [
     ("<answer>", "</answer>"),
     ("<response>", "</response>"),
@@ -42,24 +42,24 @@ const ANSWER_MARKS: [(&str, &str); 7] = [
     ("◁answer▷", "◁/answer▷"),
 ];
 
-/// gpt-oss's channels: everything before the last `final` is thought.
+/// gpt-oss's channels: everything before the last `final` is a thought.
 const CHANNEL: &str = "<|channel|>";
 const FINAL_CHANNEL: &str = "<|channel|>final";
 const CHANNEL_MESSAGE: &str = "<|message|>";
 const CHANNEL_ENDS: [&str; 4] = ["<|return|>", "<|end|>", "<|start|>", "<|channel|>"];
-/// The same where a tokenizer dropped its special tokens.
+/// The same if a tokenizer dropped the special tokens.
 const BARE_CHANNELS: (&str, &str) = ("analysis", "assistantfinal");
-/// Granite's words.
+/// Granite's marks.
 const SPOKEN_MARKS: [(&str, &str); 2] =
     [("here is my thought process:", "here is my response:"), ("here's my thought process:", "here's my response:")];
 
 impl SplitReply {
-    /// Splits a reply. `begins_in_thought`: the chat template opened a thought before the reply began, so only the mark that
-    /// closes it can stand in the reply.
+    /// Splits a reply. `begins_in_thought` says that the chat template opened a thought before the reply, so that only
+    /// the closing mark can be in the reply.
     ///
-    /// An opening mark counts wherever it stands. A closing mark without an opening one ends a thought that began with the reply.
+    /// An opening mark counts anywhere. A closing mark without an opening one ends a thought that began with the reply.
     pub fn new(reply: &str, begins_in_thought: bool) -> Self {
-        // Marks are compared without regard to the case of ASCII letters, which keeps the places of all bytes.
+        // Only ASCII letters are lower-cased, which keeps all byte positions.
         let lower = reply.to_ascii_lowercase();
         let answer = if lower.contains(CHANNEL) {
             channels(&lower)
@@ -79,14 +79,14 @@ impl SplitReply {
         Self { thought: Some(thought.to_owned()), answer: Some(reply[inner_start..inner_end].trim().to_owned()) }
     }
 
-    /// Whether a reply opens a thought by itself.
+    /// Whether a reply opens a thought itself.
     pub fn opens_a_thought(reply: &str) -> bool {
         let lower = reply.to_ascii_lowercase();
         lower.contains(CHANNEL) || is_bare_channel(reply) || first_opening(&lower).is_some()
     }
 }
 
-/// Where the last message of the final channel stands.
+/// Returns the range of the last message of the final channel.
 fn channels(lower: &str) -> Option<(usize, usize)> {
     let channel = lower.rfind(FINAL_CHANNEL)? + FINAL_CHANNEL.len();
     let start = channel + lower[channel..].find(CHANNEL_MESSAGE)? + CHANNEL_MESSAGE.len();
@@ -94,13 +94,13 @@ fn channels(lower: &str) -> Option<(usize, usize)> {
     Some((start, end.map_or(lower.len(), |end| start + end)))
 }
 
-/// `analysisThe image shows …assistantfinalcat`: no space stands where a special token stood.
+/// Matches `analysisThe image shows …assistantfinalcat`: nothing replaces a dropped special token.
 fn is_bare_channel(reply: &str) -> bool {
     let after = reply.trim_start().strip_prefix(BARE_CHANNELS.0);
     after.is_some_and(|after| after.starts_with(char::is_uppercase) || after.contains(BARE_CHANNELS.1))
 }
 
-/// Where the answer is, outside all thoughts; `None` where the last thought is not closed.
+/// Returns the range of the answer outside all thoughts; `None` if the last thought is not closed.
 fn marked(lower: &str, begins_in_thought: bool) -> Option<(usize, usize)> {
     let trimmed = lower.trim_start();
     let offset = lower.len() - trimmed.len();
@@ -121,7 +121,7 @@ fn marked(lower: &str, begins_in_thought: bool) -> Option<(usize, usize)> {
         (Some((opened, _)), Some((closed, _))) if opened > closed => None,
         (opened, Some((closed, length))) => {
             let after = closed + length;
-            // A thought behind the answer: what stands before it was said.
+            // If the thought follows the answer, the text before it is the answer.
             let before = opened.and_then(|_| first_opening(lower)).filter(|&at| !lower[..at].trim().is_empty());
             match before {
                 Some(before) if lower[after..].trim().is_empty() => Some((0, before)),
@@ -135,7 +135,7 @@ fn first_opening(lower: &str) -> Option<usize> {
     THOUGHT_MARKS.iter().filter_map(|(opening, _)| lower.find(opening)).min()
 }
 
-/// The inside of the marks of an answer, where they are around all of it; an answer that was cut off lacks the second.
+/// Returns the range inside the answer marks, if the answer starts with one; a cut-off answer lacks the closing mark.
 fn unwrapped(lower: &str, start: usize, end: usize) -> (usize, usize) {
     let said = &lower[start..end];
     let start_of_said = start + (said.len() - said.trim_start().len());
@@ -155,7 +155,7 @@ pub fn ends_in_thought(prompt: &str) -> bool {
     THOUGHT_MARKS.iter().any(|(opening, _)| lower.ends_with(opening))
 }
 
-/// A reply that began in a thought with the mark that opens it, so that it says by itself what it is.
+/// Prefixes a reply that began in a thought with the opening mark, so that it is self-contained.
 pub fn with_thought_opened(reply: &str) -> String {
     format!("{}{reply}", THOUGHT_MARKS[0].0)
 }

@@ -1,4 +1,4 @@
-//! What a training is a training of: everything that decides the weights in the end.
+//! The specification of a training: everything that decides the final weights.
 
 use std::str::FromStr;
 
@@ -10,19 +10,19 @@ use serde_json::Value;
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Method {
-    /// The projector alone.
+    /// Only the projector.
     Linear,
-    /// Low-rank updates of the language model's linear maps but its head, and the projector.
+    /// Low-rank updates of the language model's linear maps, except its head, and the projector.
     Lora,
-    /// Language model and projector.
+    /// The language model and the projector.
     Full,
 }
 
 impl Method {
-    /// All of them.
+    /// All methods.
     pub const ALL: [Self; 3] = [Self::Linear, Self::Lora, Self::Full];
 
-    /// As flags and files have it.
+    /// The name in flags and files.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -38,13 +38,13 @@ impl FromStr for Method {
     }
 }
 
-/// How the learning rate falls after its warm-up.
+/// How the learning rate decreases after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
     /// Half a cosine down to 0.
     Cosine,
-    /// It does not.
+    /// It stays constant.
     Constant,
 }
 
@@ -59,7 +59,7 @@ pub struct LoraShape {
     pub dropout: f64,
 }
 
-/// The numbers of a training.
+/// The hyperparameters of a training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingNumbers {
     /// The highest learning rate.
@@ -68,15 +68,15 @@ pub struct TrainingNumbers {
     pub batch_size: usize,
     /// Passes over the training samples.
     pub n_epochs: usize,
-    /// The share of all steps in which the rate rises from 0.
+    /// The share of all steps in which the learning rate rises from 0.
     pub warmup_ratio: f64,
-    /// How it falls afterwards.
+    /// How it decreases afterwards.
     pub schedule: Decay,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Gradients are scaled down to this norm over all tensors; `None` leaves them.
+    /// The norm over all tensors to which gradients are scaled down; `None` disables it.
     pub max_grad_norm: Option<f64>,
-    /// Of the method [`Method::Lora`] alone.
+    /// Only for the method [`Method::Lora`].
     #[serde(flatten)]
     pub lora: Option<LoraShape>,
 }
@@ -86,7 +86,7 @@ pub struct TrainingNumbers {
 pub struct TrainingDatasetSpec {
     /// Its name.
     pub dataset: String,
-    /// The split.
+    /// The training split.
     pub split: String,
     /// Hash of the label set.
     pub label_set: String,
@@ -98,26 +98,26 @@ pub struct TrainingDatasetSpec {
     pub prompt: String,
 }
 
-/// What decides the weights in the end: a training is resumed only by an equal one.
+/// What decides the final weights. A training is only resumed with an equal specification.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainingSpec {
     /// Hash over the base's tensors.
     pub base: String,
-    /// Hash of the adapter that it goes on from.
+    /// Hash of the adapter that it continues from.
     pub from_adapter: Option<String>,
     /// Which tensors train.
     pub method: Method,
     /// Whether the projector trains.
     pub trains_projector: bool,
-    /// How.
+    /// The hyperparameters.
     pub hyperparameters: TrainingNumbers,
     /// Samples per forward and backward pass.
     pub micro_batch_size: usize,
-    /// The seed of initial values, of the order of samples, and of dropout.
+    /// The seed of initial values, sample order and dropout.
     pub seed: u64,
-    /// What it trains on.
+    /// The training datasets.
     pub datasets: Vec<TrainingDatasetSpec>,
-    /// The answer to learn, with `{label}`.
+    /// The answer to train on, with `{label}`.
     pub answer_template: String,
     /// Hash of the tokenizer's files.
     pub tokenizer: String,

@@ -1,10 +1,10 @@
-//! One subject, mode, sample and prompt, with its outcome.
+//! Trials: one subject, mode, sample and prompt, with the outcome.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, JudgeVerdict, Outcome, Response};
 
-/// Who answers.
+/// The subject that answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -14,13 +14,13 @@ pub enum Subject {
     Encoder,
 }
 
-/// How it answers.
+/// The mode of answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Free-form text.
     Generate,
-    /// The label of the highest log-probability.
+    /// The label with the highest log-probability.
     Score,
     /// The caption nearest to the image.
     ZeroShot,
@@ -40,56 +40,56 @@ impl Mode {
     }
 }
 
-/// A label with the number that ranked it.
+/// A label with its score.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScoredLabel {
     /// The label's name.
     pub label: String,
     /// Cosine (zero-shot, nearest class mean), log-probability (score, logistic regression), or share (neighbours).
     pub score: f32,
-    /// Its share of the softmax over the label set, where scores are log-probabilities.
+    /// Its share of the softmax over the label set, if scores are log-probabilities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f32>,
 }
 
-/// What label scoring chooses where each label's score on an image of the mean colour is taken off its score: what the
-/// model would say of any image does not count.
+/// The choice of label scoring if each label's score on an image of the mean colour is subtracted from its score. This
+/// removes what the model would say about any image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriorCorrected {
     /// The chosen label's name.
     pub answer: String,
-    /// Whether it is the sample's; an error's code is [`ErrorCode::Wrong`](super::ErrorCode::Wrong).
+    /// Whether it is the sample's label; if not, the code is [`ErrorCode::Wrong`](super::ErrorCode::Wrong).
     pub is_correct: bool,
 }
 
-/// What a probe with fewer shots chooses: the journal has one trial of a probe, that of the most shots.
+/// The choice of a probe with fewer shots. The journal only has the trial of the probe with the most shots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FewerShots {
-    /// Training images a class.
+    /// Training images per class.
     pub shots: usize,
     /// The chosen label's name.
     pub answer: String,
-    /// Whether it is the sample's; an error's code is [`ErrorCode::Wrong`](super::ErrorCode::Wrong).
+    /// Whether it is the sample's label; if not, the code is [`ErrorCode::Wrong`](super::ErrorCode::Wrong).
     pub is_correct: bool,
 }
 
-/// Labels that a trial keeps of a ranking, best first.
+/// The number of labels that a trial keeps of a ranking, best first.
 pub const N_SCORES_KEPT: usize = 5;
 
-/// What makes a trial unique in a run.
+/// The unique key of a trial in a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrialKey {
     /// The dataset's name.
     pub dataset: String,
     /// The sample's id.
     pub sample: String,
-    /// Who answered.
+    /// The subject.
     pub subject: Subject,
-    /// How.
+    /// The mode.
     pub mode: Mode,
 }
 
-/// One line of `trials.jsonl`; its disk form is owned by `record`.
+/// One line of `trials.jsonl`; `record` owns its disk format.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trial {
     /// The dataset's name.
@@ -100,37 +100,37 @@ pub struct Trial {
     pub sample: String,
     /// `blake3:…` of the decoded pixels, or `file:…` of the bytes of an unreadable image.
     pub content: String,
-    /// The label's name as the model sees it.
+    /// The label's name in prompts.
     pub label: String,
-    /// Who answered.
+    /// The subject.
     pub subject: Subject,
-    /// How.
+    /// The mode.
     pub mode: Mode,
-    /// The prompt's name; `caption` for zero-shot, `probe-k` for a probe of k shots.
+    /// The prompt's name; `caption` for zero-shot, `probe-k` for a probe with k shots.
     pub prompt: String,
-    /// What was said; `None` where nothing could be.
+    /// The response; `None` if there was none.
     pub response: Option<Response>,
-    /// What a reasoning model thought before it answered, verbatim; never graded.
+    /// A reasoning model's thought before its answer, verbatim; never graded.
     pub thought: Option<String>,
-    /// The best labels, best first, where the mode ranks them.
+    /// The best labels, best first, if the mode ranks them.
     pub scores: Vec<ScoredLabel>,
-    /// The choice without the model's prior, where labels were scored and the prior is known.
+    /// The choice without the model's prior, if labels were scored and the prior is known.
     pub prior_corrected: Option<PriorCorrected>,
-    /// The choices of the same probe with fewer shots, rising.
+    /// The choices of the same probe with fewer shots, ascending.
     pub fewer_shots: Vec<FewerShots>,
-    /// Every judge's verdict; empty for an encoder, and where labels were scored.
+    /// Every judge's verdict; empty for an encoder and for label scoring.
     pub verdicts: Vec<JudgeVerdict>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
 impl Trial {
-    /// What was said: the text of an answer, or the name of the chosen label.
+    /// Returns the text of an answer, or the name of the chosen label.
     pub fn text(&self) -> Option<&str> {
         self.response.as_ref().map(Response::text)
     }
 
-    /// The answer that a model wrote, where it was asked for text and gave some.
+    /// Returns the generated answer, if there is one.
     pub fn answer(&self) -> Option<&Answer> {
         self.response.as_ref()?.generated()
     }

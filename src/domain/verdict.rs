@@ -1,21 +1,21 @@
-//! What a judge thinks of an answer.
+//! Judges and their verdicts.
 
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
-/// Does the answer mean the label?
+/// Whether the answer means the label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Judgement {
-    /// It does.
+    /// The answer means the label.
     Correct,
-    /// It does not.
+    /// The answer does not mean the label.
     Incorrect,
-    /// This judge cannot tell.
+    /// The judge cannot decide.
     Undecided,
 }
 
-/// The judges, one a line. Its name in snake case is what runs, verdicts and `--judge` call a judge.
+/// The judges, one per line. The name in snake case is used in runs, verdicts and `--judge`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum JudgeKind {
@@ -26,7 +26,7 @@ pub enum JudgeKind {
 }
 
 impl JudgeKind {
-    /// The name in the schemas.
+    /// The name in schemas.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -37,7 +37,7 @@ impl JudgeKind {
 pub struct JudgeVerdict {
     /// The name of a [`JudgeKind`].
     pub judge: String,
-    /// The verdict, or the error as shown to people.
+    /// The verdict, or the error as displayed.
     pub result: Result<Judgement, String>,
     /// A language model's reply, verbatim.
     pub reply: Option<String>,

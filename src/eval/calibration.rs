@@ -12,23 +12,24 @@ use crate::domain::{AnswerType, Label, LabelSet, Outcome, RunSpec, UnscoredReaso
 use crate::judging::{JudgedDataset, Panel, Sheet, SheetRow, normalise};
 use crate::taxonomy::{Grader, Lexicon};
 
-/// An open question has a right answer and no list of others; a label set has two classes. No answer names this one.
+/// The second label of an open question's label set, which needs two. No answer names it.
 const ANYTHING_ELSE: &str = "…";
 
-/// Where judges find the rows of a sheet.
+/// The datasets and labels of a sheet's rows, for judges.
 #[derive(Clone, Debug)]
 pub struct SheetPlaces {
-    /// What a [`Panel`] needs to know.
+    /// The datasets of the sheet, for a [`Panel`].
     pub datasets: Vec<JudgedDataset>,
-    /// Of each row, the index of its dataset among them and of its label in that.
+    /// By row, the index of its dataset in `datasets` and of its label in that dataset.
     pub places: Vec<(usize, usize)>,
 }
 
-/// Gives each row of the sheet its label set: that of `run`, the run that the sheet comes from; else all labels that
-/// the sheet has of its dataset; for a row without a dataset, whose question is an open one, its own label alone.
+/// Gives each row of the sheet its label set. With `run`, the run that the sheet comes from, it is that run's label
+/// set. Otherwise it is all labels that the sheet has of the row's dataset. A row without a dataset is an open question
+/// and gets only its own label.
 ///
 /// # Errors
-/// A row whose dataset or label the run does not know, by its line.
+/// A row's dataset or label is not in the run. The error names the line.
 pub fn sheet_places(sheet: &Sheet, run: Option<&RunSpec>) -> Result<SheetPlaces> {
     let mut found = SheetPlaces { datasets: Vec::new(), places: Vec::new() };
     if let Some(run) = run {
@@ -70,7 +71,7 @@ pub fn sheet_places(sheet: &Sheet, run: Option<&RunSpec>) -> Result<SheetPlaces>
     Ok(found)
 }
 
-/// The labels that the sheet has of each dataset, in its order, with all their aliases.
+/// Returns the labels that the sheet has of each dataset, in sheet order, with all their aliases.
 fn closed_sets(sheet: &Sheet) -> BTreeMap<String, Vec<Label>> {
     let mut sets: BTreeMap<String, Vec<Label>> = BTreeMap::new();
     for row in &sheet.rows {
@@ -90,7 +91,7 @@ fn closed_sets(sheet: &Sheet) -> BTreeMap<String, Vec<Label>> {
 }
 
 fn judged_dataset(mut labels: Vec<Label>, question: String, is_open: bool, lexicon: &Lexicon) -> Result<JudgedDataset> {
-    // Which digits an open question asks for nobody knows; a year beside a name is no clash.
+    // It is unknown which digits an open question asks for; a year next to a name is no clash.
     let is_number = !is_open && labels.iter().all(|label| label.name.parse::<u64>().is_ok());
     if labels.len() == 1 {
         labels.push(Label::named(ANYTHING_ELSE));
@@ -100,13 +101,13 @@ fn judged_dataset(mut labels: Vec<Label>, question: String, is_open: bool, lexic
     Ok(JudgedDataset { question, labels, grader })
 }
 
-/// The outcomes that the run recorded, where the sheet has them all and they are those of `judge`.
+/// Returns the recorded outcomes if they are `judge`'s and every row has one.
 pub fn recorded_outcomes(sheet: &Sheet, judge: &JudgeIdentity) -> Option<Vec<Outcome>> {
     let is_same = sheet.origin.as_ref().is_some_and(|origin| origin.judge == *judge);
     if is_same { sheet.rows.iter().map(|row| row.outcome).collect() } else { None }
 }
 
-/// Judges the marked rows again; the others stay unscored. `None` where `is_stopped` ended it early.
+/// Judges the marked rows again; the others stay unscored. `None` if `is_stopped` ended it early.
 pub fn judge_sheet(
     sheet: &Sheet,
     panel: &mut Panel,
@@ -132,8 +133,8 @@ pub fn judge_sheet(
     Ok(Some(outcomes))
 }
 
-/// The rows with the outcomes of the judge that is measured. `is_recorded`: they are those of the run, so that the
-/// sheet's strata are strata of this judge.
+/// Pairs the rows with the outcomes of the measured judge. `is_recorded` says that the run recorded these outcomes, so
+/// the sheet's strata are strata of this judge.
 pub fn marked_pairs(sheet: &Sheet, outcomes: &[Outcome], is_recorded: bool) -> Vec<MarkedPair> {
     let pair = |(row, &outcome): (&SheetRow, &Outcome)| MarkedPair {
         dataset: row.dataset.clone(),

@@ -12,14 +12,14 @@ use crate::model::families::{Dialogue, MllmPlan, ModelSettings, OpenedModel, Ove
 use crate::model::vision::preprocess::ImageProcessor;
 use crate::model::vision::tower_comparison::TOWER;
 
-/// An adapter that found its base.
+/// An adapter that was matched to its base.
 pub(super) struct OpenedAdapter {
     pub name: String,
     pub adapter: Adapter,
     pub hash: String,
-    /// Its settings in place of the base's, where its folder has some.
+    /// Its settings in place of the base's, if its folder has any.
     pub own: Option<ModelSettings>,
-    /// What a person should know of it.
+    /// Warnings about it.
     pub warnings: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Whether its tower makes of an image what the other's makes of it, where their weights are equal.
+    /// Whether both towers give the same features for an image if their weights are equal.
     pub fn sees_as(&self, other: &Self) -> bool {
         self.plan.tower_settings() == other.plan.tower_settings()
             && self.preprocessor.parameters() == other.preprocessor.parameters()
@@ -118,13 +118,13 @@ pub(super) fn adapter_warnings(
     warnings.extend(model.adapter_warnings(name, adapter, dialogue, preprocessor)?);
     if let Some(own) = own {
         warnings.extend(told_of_own(name, own, model));
-        // Those of the base's files were told with the base.
+        // Warnings about the base's own files were already shown with the base.
         warnings.extend(own.warnings.iter().filter(|warning| !model.warnings.contains(warning)).cloned());
     }
     Ok(warnings)
 }
 
-/// The settings in which a candidate differs from its base, if any.
+/// Describes the settings in which a candidate differs from its base, if any.
 fn told_of_own(name: &str, own: &ModelSettings, model: &OpenedModel) -> Option<String> {
     let mut differences = compare::shown_setting_differences(&model.settings_json(), &own.to_json());
     let prepared = compare::setting_differences(&model.preprocessor.parameters(), &own.preprocessor.parameters());
@@ -144,7 +144,7 @@ fn told_of_own(name: &str, own: &ModelSettings, model: &OpenedModel) -> Option<S
         .then(|| format!("{name} runs with its own settings, which differ from the base's: {}", told.join("; ")))
 }
 
-/// Why an adapter without any effect is refused.
+/// Returns the error message for an adapter without any effect.
 pub(super) fn idle(name: &str) -> String {
     format!(
         "the adapter `{name}` changes nothing: the model would be its base, and a comparison would find no forgetting; \

@@ -1,4 +1,4 @@
-//! Requests to a server on their way, and what comes back.
+//! Requests in flight to a server, and their replies.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
@@ -19,14 +19,14 @@ use crate::model::run::subjects::{ItemAnswers, LabelChoice};
 use crate::model::vision::preprocess::ImageInput;
 use crate::model::vision::zero_shot::{EmbeddedLabels, ZeroShot};
 
-/// So long a reply is waited for before there is a look at anything else.
+/// The longest wait for a reply before other work is checked.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// Models behind a server, and the encoder beside them.
+/// Models behind a server, and a local encoder.
 pub(super) struct ServedRespondent {
     server: Server,
     encoder: Option<ZeroShot>,
-    /// What they are asked, by task, once that was prepared.
+    /// The questions by task, empty until prepared.
     questions: Vec<ServerQuestion>,
     max_new_tokens: usize,
 }
@@ -38,7 +38,7 @@ struct ServerQuestion {
 }
 
 impl ServedRespondent {
-    /// Of a probed server and a loaded encoder.
+    /// Builds the respondent from a probed server and a loaded encoder.
     pub fn new(server: Server, encoder: Option<ZeroShot>) -> Self {
         Self { server, encoder, questions: Vec::new(), max_new_tokens: 0 }
     }
@@ -49,7 +49,7 @@ impl ServedRespondent {
 }
 
 impl Respondent for ServedRespondent {
-    /// Embeds captions; prompts are rendered by the server.
+    /// Embeds captions. The server renders the prompts.
     fn prepare(&mut self, tasks: &[Task], asked: &Asked<'_>) -> Result<()> {
         let question = |Task { dataset, question, .. }: &Task| -> Result<ServerQuestion> {
             let labels: Vec<&str> = dataset.labels.names().collect();
@@ -70,7 +70,7 @@ impl Respondent for ServedRespondent {
         source.ahead(&ServerPreparation { encoder }, |prepared| {
             let mut desk = Desk { asker, sender, is_stopped, jobs: BTreeMap::new(), samples: BTreeMap::new(), next: 0 };
             if let Err(error) = desk.work(prepared) {
-                // Where nobody listens any more, nobody needs to know.
+                // The send fails only if the receiver is gone, and then nobody needs the error.
                 let _ = sender.send(Err(error));
             }
         });
@@ -83,7 +83,7 @@ impl Respondent for ServedRespondent {
             if let Some((ticket, result)) = client.recv_timeout(wait) {
                 let reply = refuse_fatal(result)?;
                 let said = reply.ok().and_then(|reply| self.server.answer(run.place(), &reply).ok());
-                // What is compared is what was said, not what was thought.
+                // Only the answer is compared, not the thought.
                 answers[ticket as usize] = said.and_then(|said| SplitReply::new(&said.text, false).answer);
             }
             Ok(())
@@ -104,7 +104,7 @@ impl Respondent for ServedRespondent {
     }
 }
 
-/// What a ticket is for.
+/// What a request asks for.
 struct Job {
     sample: u64,
     run: RunId,
@@ -114,19 +114,19 @@ struct Job {
 #[derive(Clone, Copy)]
 enum Kind {
     Generate,
-    /// The label of this number.
+    /// The label with this index.
     Label(usize),
-    /// All labels under a constraint.
+    /// All labels, under a constraint.
     Choice,
 }
 
-/// A sample of which something is under way.
+/// A sample with requests in flight.
 struct OpenSample {
     task: TaskId,
     work: SampleWork,
     content: String,
     n_open: usize,
-    /// By run, what has come of its labels.
+    /// By run, the replies about its labels so far.
     labels: BTreeMap<RunId, OpenLabels>,
 }
 
@@ -145,7 +145,7 @@ struct Desk<'a> {
     next: u64,
 }
 
-/// Nobody takes answers any more.
+/// The receiver of answers is gone.
 struct Gone;
 
 impl Desk<'_> {
@@ -177,13 +177,13 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// Sends the requests of a batch, and asks the encoder while they are under way.
+    /// Sends the requests of a batch, and asks the encoder while they are in flight.
     fn take(&mut self, batch: PreparedBatch<PreparedForServer>) -> Result<Result<(), Gone>> {
         let task = batch.task;
         let (mut settled, mut for_encoder) = (Vec::new(), Vec::new());
         let mut n_done = 0;
         for PreparedSample { work, item } in batch.samples {
-            // What is under way is waited for; nothing is added to it.
+            // On a stop, requests in flight are awaited and no new ones are sent.
             if (self.is_stopped)() {
                 return Ok(self.send(AnsweredBatch { task, samples: settled, n_done }));
             }
@@ -242,7 +242,7 @@ impl Desk<'_> {
         Ok(answered.collect())
     }
 
-    /// Sends all requests about one sample; takes replies in while the client is full.
+    /// Sends all requests about one sample. Receives replies while the client is full.
     fn submit(
         &mut self,
         task: TaskId,
@@ -290,7 +290,7 @@ impl Desk<'_> {
         self.next
     }
 
-    /// Takes in what has come, and waits for the first of it.
+    /// Waits up to `wait` for the first reply, and takes in all replies that have arrived.
     fn receive(&mut self, wait: Duration) -> Result<Result<(), Gone>> {
         let mut wait = wait;
         let mut settled: BTreeMap<TaskId, AnsweredBatch> = BTreeMap::new();
@@ -310,7 +310,7 @@ impl Desk<'_> {
                 }
             }
         }
-        // What was answered is written down before the run ends with an error.
+        // Answers are written down before the run ends with an error.
         for batch in settled.into_values() {
             if self.send(batch).is_err() {
                 return Ok(Err(Gone));
@@ -326,7 +326,7 @@ impl Desk<'_> {
         self.sender.send(Ok(batch)).map_err(|_| Gone)
     }
 
-    /// What a completion means: the task, what is known now, and whether the sample is done with it.
+    /// Handles one completion. Returns the task, what is now known, and 1 if the sample is done, else 0.
     fn settle(
         &mut self,
         ticket: u64,
@@ -381,7 +381,7 @@ impl Desk<'_> {
     }
 }
 
-/// The label that the server was held to.
+/// Returns the label that the server chose under its constraint.
 fn choice(
     server: &Server,
     run: RunId,
@@ -399,7 +399,7 @@ fn choice(
 }
 
 impl OpenLabels {
-    /// Takes in what was said of one label; with the last of them, the choice.
+    /// Takes in the reply about one label. Returns the choice with the last label.
     fn take(
         &mut self,
         run: RunId,
@@ -414,7 +414,7 @@ impl OpenLabels {
             .and_then(|reply| label_tokens(&reply, end).map_err(|message| no_answer(run, Mode::Score, message)));
         match tokens {
             Ok(tokens) => self.tokens[index] = Some(tokens),
-            // A failure that may pass is the better one to keep: then all labels are asked again.
+            // A failure that may pass is kept over one that does not: it makes a resumed run ask all labels again.
             Err(failure) if self.failure.as_ref().is_none_or(|kept| !kept.may_pass) => self.failure = Some(failure),
             Err(_) => {}
         }
@@ -434,11 +434,11 @@ fn choose(tokens: &[LabelTokens], names: &[String]) -> Result<LabelChoice, Strin
     let shares = shares(&scores);
     let scored = |i: usize| ScoredLabel { label: names[i].clone(), score: scores[i], share: Some(shares[i]) };
     let best = ranking(&scores).into_iter().take(N_SCORES_KEPT).map(scored).collect();
-    // The image of the mean colour is the model's own, and its server does not tell what that is.
+    // A prior correction needs the model's mean-colour image, and a server does not report what that is.
     Ok(LabelChoice { scores: best, prior_corrected: None, n_prompt_tokens })
 }
 
-/// The reply or its failure, unless no request can succeed any more.
+/// Returns the reply or its failure, or an error if no further request can succeed.
 fn refuse_fatal(result: Result<ChatReply, ChatError>) -> Result<Result<ChatReply, ChatError>> {
     match result {
         Err(error) if error.is_fatal() => {
@@ -456,7 +456,7 @@ fn no_answer(run: RunId, mode: Mode, message: String) -> Failure {
     Failure { run, mode, message, may_pass: false }
 }
 
-/// A sample whose image cannot be put into a request.
+/// Returns the failed answers of a sample whose image cannot be put into a request.
 fn unsendable(work: SampleWork, content: String, message: &str) -> AnsweredSample {
     let of_mode = |mode, runs: RunSet| runs.iter().map(move |run| (run, mode)).collect::<Vec<_>>();
     let asked = [of_mode(Mode::Generate, work.generate), of_mode(Mode::Score, work.score)].concat();

@@ -2,16 +2,16 @@
 
 use crate::judging::JudgeCounters;
 
-/// Something that happened.
+/// One event of a run.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
-    /// A dataset begins; `n_done` of its `n_total` samples were recorded earlier.
+    /// A dataset starts; `n_done` of its `n_total` samples were recorded earlier.
     DatasetStarted {
         /// Its name.
         dataset: &'a str,
         /// Samples of the run.
         n_total: usize,
-        /// Of them, recorded by an earlier sitting.
+        /// Samples that an earlier sitting recorded.
         n_done: usize,
     },
     /// A batch was answered and recorded.
@@ -20,23 +20,23 @@ pub enum Event<'a> {
         dataset: &'a str,
         /// Samples recorded so far, earlier sittings included.
         n_done: usize,
-        /// Model trials of the dataset that were correct in this sitting.
+        /// Correct model trials of the dataset in this sitting.
         n_correct: usize,
-        /// Those unscored in this sitting, those that wait for a judge included.
+        /// Unscored trials in this sitting, including those that wait for a judge.
         n_unscored: usize,
-        /// What the judges have done.
+        /// The judges' counters.
         judges: JudgeCounters,
     },
-    /// Everything is answered; judges are still being waited for.
+    /// Everything is answered; verdicts are still missing.
     WaitingForJudges {
         /// Answers without a verdict.
         n_open: usize,
-        /// What the judges have done.
+        /// The judges' counters.
         judges: JudgeCounters,
     },
-    /// A person should know.
+    /// A warning.
     Warning(String),
-    /// A person may want to know.
+    /// An informative note.
     Note(String),
 }
 
@@ -46,7 +46,7 @@ pub trait Observer {
     fn event(&mut self, event: Event<'_>);
 }
 
-/// Watches nothing.
+/// Ignores all events.
 impl Observer for () {
     fn event(&mut self, _event: Event<'_>) {}
 }

@@ -1,4 +1,4 @@
-//! What towers made of images, kept on the disk for other runs.
+//! Tower features of images, cached on disk for other runs.
 
 use std::sync::Arc;
 
@@ -12,32 +12,32 @@ use crate::model::run::features::{ImageVector, TowerFeatures};
 use crate::model::run::subjects::Subjects;
 use crate::record::{FeatureCache, FeatureKey};
 
-/// What decides the numbers of features beside the image: see [`computed_by`].
+/// What decides the values of features, apart from the image: see [`computed_by`].
 pub(super) struct Origins {
-    /// By run, of what its projector reads.
+    /// By run, for what its projector reads.
     pub runs: Vec<String>,
-    /// Of the encoder's embedding.
+    /// For the encoder's embedding.
     pub encoder: Option<String>,
 }
 
-/// The cache of a run, with the names of its towers in it.
+/// The feature cache of a run, with the cache keys of its towers.
 pub(super) struct RunFeatures {
     cache: Arc<FeatureCache>,
     placement: Placement,
-    /// The runs of each tower, and what decides its numbers.
+    /// The runs of each tower, and the string that decides its features.
     towers: Vec<(RunSet, String)>,
     encoder: Option<String>,
 }
 
 impl RunFeatures {
-    /// Of the towers of `subjects`, which compute at `placement`.
+    /// Builds the cache for the towers of `subjects`, which compute at `placement`.
     pub fn new(cache: Arc<FeatureCache>, subjects: &Subjects, origins: Origins, placement: &Placement) -> Self {
         let of = |tower: RunSet| tower.iter().next().and_then(|run| origins.runs.get(run.place())).cloned();
         let towers = subjects.towers().into_iter().filter_map(|tower| Some((tower, of(tower)?))).collect();
         Self { cache, placement: placement.clone(), towers, encoder: origins.encoder }
     }
 
-    /// What is known of what the towers make of an image of this `content`, as far as `work` needs it.
+    /// Returns the cached features of an image with this `content` that `work` needs.
     pub fn known(&self, content: &str, work: &SampleWork) -> TowerFeatures {
         let mut known = TowerFeatures::default();
         let lookers = work.models().union(work.probe);
@@ -56,11 +56,11 @@ impl RunFeatures {
     fn find<T>(&self, origin: &str, content: &str, read: fn(&[u8], &Placement) -> Result<T>) -> Option<T> {
         let key = FeatureKey::new(origin, content);
         let bytes = self.cache.get(&key)?;
-        // A whole entry that means nothing was written by no version of ours.
+        // An intact entry that cannot be read was not written by any version of `emt`.
         read(&bytes, &self.placement).inspect_err(|_| self.cache.disown(&key)).ok()
     }
 
-    /// Keeps what was `made` of an image of this `content`.
+    /// Stores the features `made` of an image with this `content`.
     pub fn keep(&self, content: &str, made: &TowerFeatures) -> Result<()> {
         for ((_, origin), seen) in self.towers.iter().zip(&made.seen) {
             if let Some(seen) = seen {
@@ -73,7 +73,7 @@ impl RunFeatures {
         Ok(())
     }
 
-    /// What a person should know and was not told yet.
+    /// Returns warnings that were not shown yet.
     pub fn take_warnings(&self) -> Vec<String> {
         self.cache.take_warnings()
     }

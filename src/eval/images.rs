@@ -1,4 +1,4 @@
-//! Reads and prepares images ahead of whoever answers.
+//! Reads and prepares images ahead of the respondent.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -28,31 +28,31 @@ pub(super) struct PreparedItem {
 pub(super) struct PreparedImage {
     /// `blake3:…` of the decoded pixels.
     pub content: String,
-    /// For the models, by view; `None` where nobody who is asked has it.
+    /// The model inputs, by view; `None` if no model that is asked uses the view.
     pub for_models: Vec<Option<ImageInput>>,
-    /// For the encoder, where it differs from the base's.
+    /// The encoder's input, if it differs from the base's.
     pub for_encoder: Option<ImageInput>,
-    /// What is known of what towers make of it.
+    /// Tower features that are already known.
     pub known: TowerFeatures,
 }
 
-/// An item as a server and the encoder beside it see it.
+/// An item as a server and a local encoder see it.
 pub(super) struct PreparedForServer {
     /// [`Item::content`].
     pub content: String,
-    /// The conversation for the server, or why it cannot be sent; `None` where it is not asked.
+    /// The server's input, or why it cannot be sent; `None` if the server is not asked.
     pub messages: Option<Result<Vec<Message>, String>>,
-    /// For the encoder, where it is asked.
+    /// The encoder's input, if the encoder is asked.
     pub for_encoder: Option<ImageInput>,
 }
 
-/// A sample on its way to whoever answers.
+/// A sample for the respondent.
 pub(super) struct PreparedSample<I> {
     pub work: SampleWork,
     pub item: Result<I, UnreadableImage>,
 }
 
-/// A batch on its way to whoever answers.
+/// A batch for the respondent.
 pub(super) struct PreparedBatch<I> {
     pub task: TaskId,
     pub samples: Vec<PreparedSample<I>>,
@@ -65,15 +65,15 @@ pub(super) trait Prepare: Sync {
     fn prepare(&self, item: &Item<'_>, content: String, work: &SampleWork) -> Self::Item;
 }
 
-/// How images are prepared for each subject here.
+/// How images are prepared for each local subject.
 #[derive(Clone)]
 pub(super) struct Preparation {
-    /// For the models, in all ways that differ; the first is the base's.
+    /// The distinct image processors of the models; the first is the base's.
     pub views: Vec<Arc<dyn ImageProcessor>>,
-    /// By run, its place in `views`.
+    /// By run, its index in `views`.
     pub view_of: Vec<usize>,
     pub encoder: Option<Preprocessor>,
-    /// Where towers' features are kept.
+    /// The cache of tower features.
     pub features: Option<Arc<RunFeatures>>,
 }
 
@@ -107,7 +107,7 @@ impl Preparation {
     }
 }
 
-/// How images are prepared for a server and the encoder beside it.
+/// How images are prepared for a server and a local encoder.
 #[derive(Clone)]
 pub(super) struct ServerPreparation {
     pub encoder: Option<Preprocessor>,
@@ -127,7 +127,7 @@ impl Prepare for ServerPreparation {
     }
 }
 
-/// The images that remain to be asked about, in batches.
+/// The images that are still to be asked about, in batches.
 pub(super) struct ImageSource<'a> {
     pub tasks: &'a [Task],
     pub batch_size: usize,
@@ -135,11 +135,11 @@ pub(super) struct ImageSource<'a> {
     pub stages: &'a Stages,
 }
 
-/// One batch is prepared while another is answered; more would only hold memory.
+/// One batch is prepared while another is answered; more would only use memory.
 pub(super) const BATCHES_AHEAD: usize = 1;
 
 impl ImageSource<'_> {
-    /// Lets `answer` take batches while a thread of its own reads and prepares images ahead of it.
+    /// Runs `answer` on the batches while a separate thread reads and prepares images ahead of it.
     pub fn ahead<P: Prepare>(&self, preparation: &P, answer: impl FnOnce(&Receiver<PreparedBatch<P::Item>>)) {
         std::thread::scope(|scope| {
             let (sender, prepared) = sync_channel(BATCHES_AHEAD);
@@ -148,7 +148,7 @@ impl ImageSource<'_> {
         });
     }
 
-    /// Sends all that remains; ends early where the receiver is gone or somebody asked to stop.
+    /// Sends all remaining batches. Ends early if the receiver is gone or the run is stopped.
     fn send<P: Prepare>(&self, preparation: &P, sender: &SyncSender<PreparedBatch<P::Item>>) {
         for (place, task) in self.tasks.iter().enumerate() {
             for chunk in task.work.remaining.chunks(self.batch_size) {

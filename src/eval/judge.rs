@@ -1,4 +1,4 @@
-//! Answers on their way through the judges and into the journal.
+//! Passes answers through the judges and into the journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::judging::{JudgeCounters, JudgeNotice, Judged, JudgedDataset, Panel};
 use crate::record::{JUDGE_DOUBT, RunFolder};
 use crate::taxonomy::{Grader, Lexicon};
 
-/// What the judges of a run need to know of its datasets; everything stands in the run's own specification.
+/// Returns what the judges need of a run's datasets, all from the run's specification.
 pub fn judged_datasets(spec: &RunSpec) -> Result<Vec<JudgedDataset>> {
     let lexicon = Lexicon::parse(assets::lexicon::LEXICON).context("the embedded lexicon is broken")?;
     let tuned_on: Vec<&LabelSet> = spec.tuned_on.values().collect();
@@ -32,7 +32,7 @@ pub fn judged_datasets(spec: &RunSpec) -> Result<Vec<JudgedDataset>> {
         .collect()
 }
 
-/// The judges at work for all runs of a lock-step: trials that wait for a verdict. Equal pairs are asked once.
+/// The judges of all runs in lock-step, and the trials that wait for a verdict. Equal pairs are judged once.
 pub(super) struct Bench {
     panel: Panel,
     datasets: BTreeMap<String, (usize, BTreeMap<String, usize>)>,
@@ -46,7 +46,7 @@ pub(super) struct Bench {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
     pub n_correct: usize,
-    /// Those that wait for a judge included.
+    /// Includes those that wait for a judge.
     pub n_unscored: usize,
 }
 
@@ -64,12 +64,12 @@ impl Bench {
         Self { panel, datasets, waiting: BTreeMap::new(), next_token: 0, tallies: BTreeMap::new() }
     }
 
-    /// Asks the judge the fixed questions; what a person should know of its replies.
+    /// Asks the judge the fixed questions, and returns a notice if its replies call for one.
     pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> Result<Option<JudgeNotice>> {
         self.panel.check(is_stopped)
     }
 
-    /// Takes over verdicts of an earlier sitting, so that no pair is asked twice.
+    /// Takes over verdicts of an earlier sitting, so that no pair is judged twice.
     pub fn remember(&mut self, trials: &[Trial]) -> Result<()> {
         for trial in trials.iter().filter(|trial| is_judged(trial)) {
             let Some(answer) = trial.answer() else { continue };
@@ -81,7 +81,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Hands in a trial of the model of `run`. It comes back as it should be journalled now: decided, or pending.
+    /// Submits a trial of the model of `run`. Returns it as it should be journalled now: decided or pending.
     pub fn submit(&mut self, run: RunId, trial: Trial) -> Result<Trial> {
         let mut trial = thought_apart(trial);
         let Some(Answer { text, .. }) = trial.answer() else {
@@ -106,7 +106,7 @@ impl Bench {
         }
     }
 
-    /// Counts a trial that no judge is asked about.
+    /// Counts a trial that needs no judge.
     pub fn count(&mut self, trial: &Trial) {
         let tally = self.tally_mut(trial);
         match trial.outcome {
@@ -116,7 +116,7 @@ impl Bench {
         }
     }
 
-    /// Trials that were decided since, with their runs; waits up to `wait` for the first.
+    /// Returns newly decided trials with their runs. Waits up to `wait` for the first.
     pub fn decided(&mut self, wait: Duration) -> Vec<(RunId, Trial)> {
         let completed = self.panel.completed(wait);
         let mut trials = Vec::with_capacity(completed.len());
@@ -130,7 +130,7 @@ impl Bench {
         trials
     }
 
-    /// What the judges make of an answer that belongs to no trial; nothing else may be open.
+    /// Judges an answer that belongs to no trial. No other trial may be pending.
     pub fn outcome_of(&mut self, trial: &Trial, text: &str) -> Result<Outcome> {
         let (dataset, label) = self.place(trial)?;
         let token = self.next_token;
@@ -146,7 +146,7 @@ impl Bench {
         }
     }
 
-    /// Waits for all that is open and journals it; ends early where `is_stopped`.
+    /// Waits for all pending trials and journals them. Ends early if `is_stopped`.
     pub fn drain(
         &mut self,
         folders: &mut [RunFolder],
@@ -176,7 +176,7 @@ impl Bench {
         self.panel.counters()
     }
 
-    /// How requests were really put to the language model's server.
+    /// Returns the parameters that were actually sent to the language model's server.
     pub fn effective_parameters(&self) -> Option<serde_json::Value> {
         self.panel.effective_parameters()
     }
@@ -201,8 +201,8 @@ impl Bench {
     }
 }
 
-/// Judges an old run's answers anew, without the model: `folder` is a new run of the same spec but for the judges.
-/// Trials of other subjects, and those without an answer, are taken over.
+/// Judges the answers of an old run again, without the model. `folder` is a new run whose spec differs only in the
+/// judges. Trials of other subjects, and those without an answer, are copied.
 pub fn rejudge(
     spec: &RunSpec,
     trials: &[Trial],
@@ -251,7 +251,7 @@ pub fn rejudge(
     Ok(bench.fatal_error())
 }
 
-/// Tells what the fixed questions showed, and records a doubt in the runs, so that no gate passes on such verdicts.
+/// Reports the result of the fixed questions. A doubt is recorded in the runs, so that no gate passes on such verdicts.
 pub(super) fn tell(notice: JudgeNotice, folders: &mut [RunFolder], observer: &mut dyn Observer) {
     if notice.is_doubt {
         folders.iter_mut().for_each(|folder| folder.note(JUDGE_DOUBT, notice.text.clone().into()));
@@ -259,7 +259,7 @@ pub(super) fn tell(notice: JudgeNotice, folders: &mut [RunFolder], observer: &mu
     observer.event(Event::Warning(notice.text));
 }
 
-/// Whether judges decide on this trial: on a choice among labels equality does.
+/// Whether judges decide this trial. A choice among labels is decided by equality.
 pub fn is_judged(trial: &Trial) -> bool {
     trial.subject == Subject::Model && trial.answer().is_some()
 }
@@ -280,5 +280,5 @@ pub(super) fn append(folders: &mut [RunFolder], trials: Vec<(RunId, Trial)>) -> 
 
 const TRIALS_PER_APPEND: usize = 256;
 
-/// The run that is judged anew.
+/// The run that is judged again.
 const ONLY: RunId = RunId::new(0);

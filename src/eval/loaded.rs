@@ -1,4 +1,4 @@
-//! The subjects of a run: found, understood, checked, and only then loaded.
+//! The subjects of a run: located, opened and checked before any weights are loaded.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -29,57 +29,57 @@ use crate::model::vision::tower_comparison;
 use crate::model::vision::tower_comparison::{TOWER, TowerComparison};
 use crate::record::FeatureCache;
 
-/// Which encoder stands beside the model.
+/// Which encoder is evaluated next to the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EncoderChoice {
-    /// The one that the checkpoint names, if it is found; the miniature's for the miniature.
+    /// The encoder that the checkpoint names, if it is found; for the miniature model, the miniature encoder.
     Auto,
-    /// None; what needs one is null.
+    /// No encoder; values that need one are null.
     None,
     /// A folder, `embedded`, or a name on the hub.
     Folder(PathBuf),
 }
 
-/// An adapter that a person asked for.
+/// A requested adapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterRequest {
-    /// The name given to it; else its folder's or repository's.
+    /// The name given to it; by default its folder's or repository's name.
     pub name: Option<String>,
     /// Its folder or file, or its name on the hub.
     pub path: PathBuf,
 }
 
-/// What a person asked for.
+/// A request for subjects.
 #[derive(Clone, Debug)]
 pub struct SubjectsRequest<'a> {
     /// The model's folder, `embedded`, or its name on the hub.
     pub model: &'a Path,
     /// The encoder.
     pub encoder: EncoderChoice,
-    /// Whether the encoder answers; else it is only where a tower that the checkpoint names may lie.
+    /// Whether the encoder answers; if not, it only serves as a place to find a tower that the checkpoint names.
     pub is_zero_shot: bool,
-    /// A chat template over the checkpoint's own.
+    /// A chat template that replaces the checkpoint's.
     pub template: Option<&'a str>,
-    /// Limits to the pixels of an image.
+    /// Limits on the pixels of an image.
     pub pixels: PixelLimits,
-    /// Which settings decide greedy answers.
+    /// Which generation settings apply to greedy answers.
     pub generation: GenerationChoice,
-    /// Adapters over the model; each is a run of its own.
+    /// Adapters over the model; each is a separate run.
     pub adapters: &'a [AdapterRequest],
-    /// Whether the model without any adapter is a run, too.
+    /// Whether the model without an adapter is also a run.
     pub has_base: bool,
-    /// Whether updates are added to the weights.
+    /// Whether adapter updates are merged into the weights.
     pub is_merged: bool,
-    /// Whether an adapter that changes nothing is let pass.
+    /// Whether an adapter that changes nothing is allowed.
     pub allows_idle: bool,
-    /// Hashes of weights that were made before.
+    /// Known hashes of weights.
     pub hashes: Option<HashMemory>,
-    /// Where names on the hub are looked up, and towers that are only named.
+    /// Resolves hub names, including those of towers that the checkpoint only names.
     pub hub: &'a Hub<'a>,
 }
 
 impl<'a> SubjectsRequest<'a> {
-    /// The model alone, with every default.
+    /// Requests only the model, with all defaults.
     pub fn new(model: &'a Path, hub: &'a Hub<'a>) -> Self {
         Self {
             model,
@@ -98,10 +98,10 @@ impl<'a> SubjectsRequest<'a> {
     }
 }
 
-/// Model and encoder, opened and compared; no weight is read yet.
+/// Model and encoder, opened and compared. No weights are read yet.
 pub struct OpenedSubjects {
     model: OpenedModel,
-    /// The hash of its weights: of many gigabytes, so made once.
+    /// The hash of its weights, computed once because they are many gigabytes.
     model_hash: String,
     adapters: Vec<OpenedAdapter>,
     has_base: bool,
@@ -110,12 +110,12 @@ pub struct OpenedSubjects {
     encoder: Option<(OpenedEncoder, TowerComparison)>,
     encoder_hash: Option<String>,
     missing_encoder: Option<String>,
-    /// The hash of the base's tower, once it was asked for.
+    /// The hash of the base's tower, once it was needed.
     tower_hash: OnceCell<String>,
 }
 
 impl OpenedSubjects {
-    /// Opens what was asked for.
+    /// Opens the requested subjects.
     pub fn open(request: &SubjectsRequest) -> Result<Self> {
         let hub = request.hub;
         let checkpoint = hub.find(request.model, Role::Model)?.open(Miniature::Model)?;
@@ -137,7 +137,7 @@ impl OpenedSubjects {
         };
         let missing_encoder = (request.encoder == EncoderChoice::Auto && encoder_at.is_none())
             .then(|| no_encoder(&checkpoint, named.as_deref(), hub));
-        // A tower that the checkpoint only names may be the given encoder's.
+        // If the checkpoint only names its tower, the given encoder may hold it.
         let tower_at = found.or_else(|| encoder_at.clone());
         let tower = match (&named, &tower_at) {
             (Some(_), Some(at)) => Some(at.open(Miniature::Encoder)?),
@@ -150,7 +150,7 @@ impl OpenedSubjects {
             &request.pixels,
             request.generation,
         );
-        // Where the checkpoint only names its tower, what lacks is more than a comparison.
+        // If the checkpoint only names its tower, a missing encoder may leave the model without one.
         let model = match &missing_encoder {
             Some(missing) if named.is_some() => model.with_context(|| missing.clone())?,
             _ => model?,
@@ -193,13 +193,13 @@ impl OpenedSubjects {
         if self.has_base { std::iter::once(None).chain(adapters).collect() } else { adapters.collect() }
     }
 
-    /// What a person should know of the model and the adapters.
+    /// Warnings about the model and all adapters.
     fn warnings(&self) -> Vec<String> {
         let of_adapters = self.adapters.iter().flat_map(|opened| opened.warnings.iter());
         self.model.warnings.iter().chain(of_adapters).cloned().collect()
     }
 
-    /// Those of one of the runs.
+    /// Warnings about the model and the adapter of `run`.
     fn warnings_of(&self, run: RunId) -> Vec<String> {
         let of_adapter = self.adapter(run).into_iter().flat_map(|opened| opened.warnings.iter());
         self.model.warnings.iter().chain(of_adapter).cloned().collect()
@@ -209,17 +209,17 @@ impl OpenedSubjects {
         self.adapters.get(run.place().checked_sub(usize::from(self.has_base))?)
     }
 
-    /// How many runs there are: the model's, unless it is left out, and one for each adapter.
+    /// The number of runs: one per adapter, plus one for the model unless it is left out.
     pub fn n_runs(&self) -> usize {
         self.adapters.len() + usize::from(self.has_base)
     }
 
-    /// Whether an encoder stands beside the model.
+    /// Whether there is an encoder.
     pub fn has_encoder(&self) -> bool {
         self.encoder.is_some()
     }
 
-    /// How the model of one of the runs is configured: as its base, or as it says itself.
+    /// The configuration of the model of `run`: its own, or its base's.
     fn reading(&self, run: RunId) -> Reading<'_> {
         match self.adapter(run).and_then(|opened| opened.own.as_ref()) {
             Some(own) => Reading {
@@ -241,17 +241,17 @@ impl OpenedSubjects {
         }
     }
 
-    /// The rendered prompt of a question to the model of `run`, before anything is loaded.
+    /// Renders the prompt of a question to the model of `run`, before anything is loaded.
     pub fn render(&self, run: RunId, conversation: &Conversation) -> Result<families::RenderedPrompt> {
         self.reading(run).dialogue.render_conversation(conversation)
     }
 
-    /// The labels of a dataset as the model of `run` would say them after its prompt, before anything is loaded.
+    /// Builds the trie of a dataset's labels as the model of `run` continues its prompt, before anything is loaded.
     pub fn label_trie(&self, run: RunId, prompt: &families::RenderedPrompt, labels: &[&str]) -> Result<LabelTrie> {
         self.reading(run).dialogue.label_trie(prompt, labels)
     }
 
-    /// Refuses prompts that do not fit in the positions of the model of `run` with answers of up to `n_answer_tokens`.
+    /// Refuses prompts that, with answers of up to `n_answer_tokens`, exceed the positions of the model of `run`.
     pub fn check_length(
         &self,
         run: RunId,
@@ -274,23 +274,24 @@ impl OpenedSubjects {
         Ok(())
     }
 
-    /// The batch size to run with: `wanted`, or what memory allows. An error with both figures where it cannot fit.
+    /// Returns the batch size: `wanted`, or what memory allows. An error with both figures if it cannot fit.
     pub fn batch_size(&self, wanted: Option<usize>, n_tokens_max: usize, placement: &Placement) -> Result<usize> {
         let need = MemoryNeed {
             n_weight_bytes: self.n_weight_bytes(placement)? as u64,
             n_numbers_per_row: RunId::all(self.n_runs())
                 .map(|run| self.reading(run).plan.n_numbers_per_row(n_tokens_max))
                 .fold(self.model.plan.n_numbers_per_row(n_tokens_max), usize::max),
-            // Whatever its compute type, a CPU keeps caches and activations in f32.
+            // A CPU keeps caches and activations in f32 for every compute type.
             bytes_per_number: if placement.device.is_cpu() { 4 } else { placement.dtype.size_in_bytes() },
         };
-        // Only the machine's own memory is known; a GPU reports its own shortage.
+        // Only the machine's own memory is known; a GPU reports out-of-memory errors itself.
         let free = if placement.device.is_cpu() { memory::free_bytes() } else { None };
         need.batch_size(wanted, free)
     }
 
-    /// Bytes of the base, its encoder, its adapters and the copies that merging makes. On a CPU weights are packed in the
-    /// type that they are stored in, or rounded; elsewhere they have the compute type, as what adapters add has everywhere.
+    /// Bytes of the base, its encoder, its adapters and the copies that merging makes. On a CPU weights are packed in
+    /// the type that they are stored in, or rounded. Elsewhere they have the compute type, as adapter parameters and
+    /// copies do everywhere.
     fn n_weight_bytes(&self, placement: &Placement) -> Result<usize> {
         let n_bytes_each = placement.dtype.size_in_bytes();
         let of = |weights: &Weights| match placement.device.is_cpu() {
@@ -308,7 +309,7 @@ impl OpenedSubjects {
         Ok(of(&self.model.weights) + n_encoder + n_added * n_bytes_each)
     }
 
-    /// The model of one of the runs, as the run's specification has it.
+    /// The model of `run`, for the run's specification.
     fn model_spec(&self, run: RunId) -> Result<ModelSpec> {
         let (model, adapter) = (&self.model, self.adapter(run));
         let Reading { dialogue, preprocessor, .. } = self.reading(run);
@@ -333,7 +334,7 @@ impl OpenedSubjects {
         })
     }
 
-    /// The encoder, as the specification of one of the runs has it.
+    /// The encoder, for the specification of `run`.
     fn encoder_spec(&self, run: RunId) -> Result<Option<EncoderSpec>> {
         let (Some((encoder, comparison)), Some(weights)) = (&self.encoder, &self.encoder_hash) else { return Ok(None) };
         let is_changed = self.changes_tower(run);
@@ -353,7 +354,7 @@ impl OpenedSubjects {
         }))
     }
 
-    /// The tower on which a probe of one of the runs stands: equal for runs with equal towers.
+    /// Identifies the tower that a probe of `run` uses. It is equal for runs with equal towers.
     fn tower_of(&self, run: RunId) -> Result<String> {
         let of_base = self.base_tower()?;
         let changing = self.adapter(run).filter(|opened| opened.adapter.n_touched(TOWER) > 0);
@@ -365,10 +366,10 @@ impl OpenedSubjects {
         })
     }
 
-    /// What decides what each tower makes of an image, so that equal ones are one.
+    /// Returns what decides each tower's features, so that equal towers are shared.
     fn tower_keys(&self) -> Result<TowerKeys> {
         let of = |run: RunId| {
-            // Beside the weights an update rounds otherwise than in them, and each run has its own copy.
+            // An unmerged update rounds differently from a merged one, and each merged run has its own copy.
             let merged = if self.is_merged && self.changes_tower(run) { " merged" } else { "" };
             Ok::<_, anyhow::Error>(format!("{}{merged}", self.tower_of(run)?))
         };
@@ -378,23 +379,23 @@ impl OpenedSubjects {
         })
     }
 
-    /// What the configuration of the model of `run` decides.
+    /// The settings of the model of `run` that its configuration decides.
     fn settings(&self, run: RunId) -> Value {
         let own = self.adapter(run).and_then(|opened| opened.own.as_ref());
         own.map_or_else(|| self.model.settings_json(), ModelSettings::to_json)
     }
 
-    /// In which settings the model of `run` differs from the base.
+    /// The settings in which the model of `run` differs from the base.
     fn own_settings(&self, run: RunId) -> Vec<FieldDifference> {
         compare::setting_differences(&self.model.settings_json(), &self.settings(run))
     }
 
-    /// What decides the numbers that the towers make of an image, beside the image.
+    /// Returns what decides the towers' features, apart from the image.
     fn origins(&self, placement: &Placement) -> Result<Origins> {
         let of_run = |run| {
             let Reading { preprocessor, config_hash, .. } = self.reading(run);
             let preparation = preprocessor.parameters();
-            // Beside the weights an update rounds otherwise than in them.
+            // An unmerged update rounds differently from a merged one.
             let is_merged = self.is_merged && self.changes_tower(run);
             let merged = if is_merged { " merged" } else { "" };
             let tower = format!("{} {} {}{merged}", self.model.family, config_hash, self.tower_of(run)?);
@@ -406,14 +407,14 @@ impl OpenedSubjects {
         };
         let preparation = ImageProcessor::parameters(&encoder.preprocessor);
         let mut tower = format!("{} {} {weights}", encoder.family(), encoder.config_hash());
-        // Equal towers may be stored in types of different width.
+        // Equal towers may be stored in types of different widths.
         if self.shares_tower()? {
             tower.push_str(&format!(" with {} {}", self.model.config_hash, self.base_tower()?));
         }
         Ok(Origins { runs, encoder: Some(computed_by(&tower, &preparation, placement, false)) })
     }
 
-    /// Whether the base's tower is the encoder's, too: it computes the same, and is there once.
+    /// Whether the base and the encoder share one tower: it computes the same and is loaded once.
     fn shares_tower(&self) -> Result<bool> {
         let Some((encoder, _)) = self.encoder.as_ref().filter(|(_, comparison)| comparison.tower_equal) else {
             return Ok(false);
@@ -437,7 +438,7 @@ impl OpenedSubjects {
         Ok(hash)
     }
 
-    /// Reads the weights. What towers make of images is looked up in `cache`, and kept there.
+    /// Reads the weights. Tower features of images are looked up and stored in `cache`.
     fn load_all(self, placement: &Placement, cache: Option<Arc<FeatureCache>>) -> Result<LocalRespondent> {
         let origins = cache.as_ref().map(|_| self.origins(placement)).transpose()?;
         let shares_tower = self.shares_tower()?;
@@ -483,27 +484,27 @@ fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String
 }
 
 impl OpenedSubjects {
-    /// What the adapter of `run` says of its training, its `emt.json`.
+    /// What the `emt.json` of the adapter of `run` says about its training.
     fn provenance(&self, run: RunId) -> Option<&Value> {
         self.adapter(run).and_then(|opened| opened.adapter.provenance.as_ref())
     }
 
-    /// The version of transformers that saved the model of `run`, or its adapter, where they say so.
+    /// The version of transformers that saved the adapter of `run` or the model, if recorded.
     fn transformers_version(&self, run: RunId) -> Option<&str> {
         let of_adapter = self.adapter(run).and_then(|opened| opened.adapter.notes.transformers_version.as_deref());
         of_adapter.or(self.model.notes.transformers_version.as_deref())
     }
 
-    /// Why no encoder was found, where one was looked for.
+    /// Why no encoder was found, if one was searched for.
     pub fn missing_encoder(&self) -> Option<&str> {
         self.missing_encoder.as_deref()
     }
 
-    /// What `run.json` shows of the model of `run` beside its specification.
+    /// What `run.json` records of the model of `run` in addition to its specification.
     fn environment(&self, run: RunId) -> Map<String, Value> {
         let compared = self.encoder.as_ref().map(|(_, comparison)| comparison);
-        // The largest relative change of a tower tensor against the encoder's, and that of each layer; null where they were
-        // not compared.
+        // The largest relative change of a tower tensor against the encoder's, and that of each layer; null if they
+        // were not compared.
         let largest = json!(compared.and_then(|comparison| comparison.largest_change));
         let mut environment = Map::from_iter([("tower_change".to_owned(), largest)]);
         if let Some(comparison) = compared.filter(|comparison| !comparison.tower_equal && !comparison.layers.is_empty())

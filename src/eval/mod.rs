@@ -1,11 +1,11 @@
-//! The spine: what remains to be asked, asking it, judging the answers, recording everything.
+//! The evaluation: plans what to ask, asks it, judges the answers and records everything.
 //!
-//! Several runs, of a base model and its adapters, go on in lock-step: an image is prepared once, passes the tower and
-//! the encoder once, and then each model.
+//! The runs of a base model and its adapters proceed in lock-step. An image is prepared once, passes the tower and the
+//! encoder once, and then each model.
 //!
-//! It flows through three threads and two bounded channels: one reads and prepares images, one owns the device
-//! and answers, one (the caller's) owns the journal and the judges. Of models behind a server the second keeps requests under
-//! way, and hands on each answer as it comes.
+//! Images flow through three threads and two bounded channels. One thread reads and prepares images, one owns the
+//! device and answers, and the caller's thread owns the journal and the judges. With models behind a server, the second
+//! keeps requests in flight and passes on each answer as it arrives.
 
 mod calibration;
 mod candidates;

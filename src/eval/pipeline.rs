@@ -1,4 +1,4 @@
-//! One run from prepared subjects to a finished folder.
+//! Takes a run from prepared subjects to a finished folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,51 +25,51 @@ use crate::judging::{JudgeNotice, Panel};
 use crate::model::run::subjects::ItemAnswers;
 use crate::record::RunFolder;
 
-/// Everything that a run needs, ready.
+/// Everything that a run needs.
 pub struct EvalRun<'a> {
-    /// The datasets with what is asked of them, as the specification lists them.
+    /// The datasets and what is asked of them, in the order of the specification.
     pub tasks: Vec<Task>,
-    /// What the models are asked to do with them.
+    /// The modes in which the models are evaluated.
     pub modes: Vec<Mode>,
     /// Generation stops after this many tokens.
     pub max_new_tokens: usize,
-    /// Images in one forward pass.
+    /// Images per forward pass.
     pub batch_size: usize,
-    /// Samples per run that a server is asked about again at the end; 0 where the models run here.
+    /// Samples per run that a server is asked again at the end; 0 if the models run locally.
     pub n_repeats: usize,
     /// The judges.
     pub panel: Panel,
-    /// The runs that go on in lock-step.
+    /// The runs that proceed in lock-step.
     pub runs: Vec<OpenRun>,
-    /// Whether somebody asked the run to stop.
+    /// Whether the run should stop.
     pub is_stopped: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// A run's folder, locked, and what earlier sittings recorded in it.
 pub struct OpenRun {
-    /// Where it is journalled.
+    /// The folder with its journal.
     pub folder: RunFolder,
-    /// One trial a key.
+    /// The recorded trials, one per key.
     pub recorded: Vec<Trial>,
 }
 
-/// How it ended.
+/// How a run ended.
 pub enum Ended {
-    /// All is asked and recorded.
+    /// Everything is asked and recorded.
     Complete {
-        /// Of each run, one trial per key, in dataset order.
+        /// By run, one trial per key, in dataset order.
         trials: Vec<Vec<Trial>>,
         /// The tasks that were done.
         tasks: Vec<Task>,
-        /// Why the language-model judge could not be asked any more, if so.
+        /// The error that ended the language-model judge, if any.
         judge_error: Option<String>,
     },
-    /// Stopped on request; the same command goes on.
+    /// Stopped on request; the same command resumes.
     Interrupted,
 }
 
-/// Runs to the end of what is planned, or until stopped. `load` reads the weights; it is not called where nothing is left to
-/// ask.
+/// Runs until the plan is done or the run is stopped. `load` reads the weights and is called only if something is left
+/// to ask.
 pub fn run(run: EvalRun<'_>, load: impl FnOnce() -> Result<Loaded>, observer: &mut dyn Observer) -> Result<Ended> {
     let mut load = Some(load);
     let mut session = Session::open(run)?;
@@ -80,7 +80,7 @@ pub fn run(run: EvalRun<'_>, load: impl FnOnce() -> Result<Loaded>, observer: &m
     session.finish()
 }
 
-/// Runs that go on in lock-step, piece by piece: subjects are loaded once, and everything that was asked is journalled.
+/// Runs in lock-step, in several steps. Subjects are loaded once, and every answer is journalled.
 pub struct Session<'a> {
     tasks: Vec<Task>,
     modes: Vec<Mode>,
@@ -95,15 +95,15 @@ pub struct Session<'a> {
     has_asked: bool,
     /// Whether the judge was asked the fixed questions.
     is_judge_checked: bool,
-    /// What it showed, to be told.
+    /// The notice from the fixed questions, not shown yet.
     judge_notice: Option<JudgeNotice>,
-    /// Where towers' features are kept.
+    /// The cache of tower features.
     features: Option<Arc<RunFeatures>>,
     stages: Stages,
 }
 
 impl<'a> Session<'a> {
-    /// Opens the bench of judges, and hands in what earlier sittings left unjudged.
+    /// Opens the bench of judges and submits the answers that earlier sittings left unjudged.
     pub fn open(run: EvalRun<'a>) -> Result<Self> {
         let first = run.runs.first().context("there is no run to make")?;
         let mut bench = Bench::new(run.panel, &first.folder.manifest().spec.clone());
@@ -144,15 +144,15 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// What is asked about.
+    /// The tasks of the session.
     pub fn tasks(&self) -> &[Task] {
         &self.tasks
     }
 
-    /// Plans anew what remains to be asked of each task.
+    /// Replans what remains to be asked of each task.
     ///
     /// # Errors
-    /// That of `plan`.
+    /// `plan` fails.
     pub fn plan(&mut self, mut plan: impl FnMut(&Dataset) -> Result<DatasetWork>) -> Result<()> {
         for task in &mut self.tasks {
             task.work = plan(&task.dataset)?;
@@ -160,13 +160,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Asks what is planned and remains, and waits for its judges; `load` reads the weights where they are needed for the
-    /// first time. `false` where somebody asked to stop: then all that was answered is on the disk.
+    /// Asks what the plan has left and waits for the judges. `load` reads the weights when they are first needed.
+    /// Returns `false` if the run was stopped; all answers are then on disk.
     pub fn ask(&mut self, load: impl FnOnce() -> Result<Loaded>, observer: &mut dyn Observer) -> Result<bool> {
         if self.tasks.iter().any(|task| !task.work.remaining.is_empty()) {
             self.has_asked = true;
             let is_generated = self.modes.contains(&Mode::Generate);
-            // Before weights are read: a wrong key or model shows in seconds.
+            // The judge is checked before weights are read: a wrong key or model shows in seconds.
             if is_generated && !std::mem::replace(&mut self.is_judge_checked, true) {
                 self.judge_notice = self.bench.check(self.is_stopped)?;
             }
@@ -189,7 +189,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Lets images flow to whoever answers, on a thread of its own, and the answers into the journal.
+    /// Passes images to the respondent, on its own thread, and its answers into the journal.
     fn flow(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let (tasks, stages) = (self.tasks.as_slice(), &self.stages);
         let respondent = self.respondent.as_mut().context("the respondent is loaded")?;
@@ -214,8 +214,8 @@ impl<'a> Session<'a> {
         stages.time(Stage::Flow, flow)
     }
 
-    /// Asks again about some samples where the models are behind a server, and notes how many answers changed: its own
-    /// noise. `load` is as in [`ask`](Self::ask). `false` where somebody asked to stop.
+    /// Asks a server about some samples again and notes how many answers changed: the server's own noise. `load` is as
+    /// in [`ask`](Self::ask). Returns `false` if the run was stopped.
     pub fn repeat(&mut self, load: impl FnOnce() -> Result<Loaded>) -> Result<bool> {
         let is_noted = |folder: &RunFolder| folder.manifest().environment.contains_key(repeat::SERVER_FLIPS);
         let is_generated = self.modes.contains(&Mode::Generate);
@@ -236,7 +236,7 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    /// Loads whoever answers, where that was not done before.
+    /// Loads the respondent unless it is loaded.
     fn load(&mut self, load: impl FnOnce() -> Result<Loaded>) -> Result<()> {
         if self.respondent.is_none() {
             let Loaded(mut respondent) = load()?;
@@ -247,7 +247,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Ends the runs: their journals are compacted to the order of the planned samples.
+    /// Finishes the runs and sorts their journals into the order of the planned samples.
     pub fn finish(mut self) -> Result<Ended> {
         if let Some(parameters) = self.bench.effective_parameters() {
             self.folders.iter_mut().for_each(|folder| folder.note("judge_parameters", parameters.clone()));
@@ -265,22 +265,22 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The thread that owns journal and judges.
+/// Writes to the journals and the judges, on the caller's thread.
 struct Scribe<'a> {
     tasks: &'a [Task],
-    /// Whether progress is told of choices among labels, since nothing is generated.
+    /// Whether progress counts choices among labels, because nothing is generated.
     counts_scores: bool,
     bench: &'a mut Bench,
     folders: &'a mut [RunFolder],
-    /// A server's failures that were told already: it may say the same of every image.
+    /// Failures of a server that were already shown: it may repeat one for every image.
     told: BTreeSet<String>,
-    /// Where towers' features are kept.
+    /// The cache of tower features.
     features: Option<&'a RunFeatures>,
     stages: &'a Stages,
 }
 
 impl Scribe<'_> {
-    /// Writes down all that is answered.
+    /// Writes down all answers.
     fn write(&mut self, answered: &Receiver<Result<AnsweredBatch>>, observer: &mut dyn Observer) -> Result<()> {
         let mut n_done: Vec<usize> =
             self.tasks.iter().map(|Task { work, .. }| work.selected.len() - work.remaining.len()).collect();
@@ -389,7 +389,7 @@ impl Scribe<'_> {
         Ok(())
     }
 
-    /// `new` makes a trial of the model in a mode.
+    /// Adds the trials of a served sample. `new` makes a trial of the model in a mode.
     fn add_from_server(
         &mut self,
         from_server: FromServer,
@@ -410,7 +410,7 @@ impl Scribe<'_> {
         Ok(())
     }
 
-    /// Why a server gave no answer, for people, the first time that it says so.
+    /// Returns the warning for a server's failure, the first time that it occurs.
     fn server_failure(&mut self, dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
         let failed = &sample.result.as_ref().ok()?.from_server.failed;
         let is_new = |failure: &&Failure| !self.told.contains(&failure.message);
@@ -421,7 +421,7 @@ impl Scribe<'_> {
         Some(format!("{id}: {}; it counts as unscored{hint}; of other images this is not told again", failure.message))
     }
 
-    /// That a model's thought was cut off, for people, the first time.
+    /// Returns the warning for a cut-off thought, the first time that it occurs.
     fn cut_thought(&mut self, trials: &[(RunId, Trial)]) -> Option<String> {
         let is_cut = |trial: &Trial| trial.outcome == Outcome::Unscored(UnscoredReason::ThoughtCutOff);
         let (_, trial) = trials.iter().find(|(_, trial)| is_cut(trial))?;
@@ -439,7 +439,7 @@ impl Scribe<'_> {
     }
 }
 
-/// Why nothing can be said about a sample, for people.
+/// Returns the warning for a sample that cannot be evaluated.
 fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
     match &sample.result {
         Err(unreadable) => Some(unreadable.to_string()),
@@ -452,10 +452,10 @@ fn failure(dataset: &Dataset, sample: &AnsweredSample) -> Option<String> {
     }
 }
 
-/// So many kinds of a server's failures are told: some servers put a number of its own into each.
+/// The most kinds of server failures that are shown: some servers put a varying number into each message.
 const N_FAILURES_TOLD: usize = 20;
 
-/// A dataset without a readable image is an error: its accuracy would be nothing at all.
+/// Refuses a dataset without a readable image, since it has no accuracy.
 fn refuse_unreadable(tasks: &[Task], trials: &[Trial]) -> Result<()> {
     for Task { dataset, .. } in tasks {
         let mut of_model =
@@ -474,7 +474,7 @@ fn refuse_unreadable(tasks: &[Task], trials: &[Trial]) -> Result<()> {
     Ok(())
 }
 
-/// A dataset must have something to evaluate.
+/// Refuses a dataset without samples.
 pub fn refuse_empty(datasets: &[Dataset]) -> Result<()> {
     for dataset in datasets {
         dataset

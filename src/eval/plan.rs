@@ -1,4 +1,4 @@
-//! What remains to be asked; pure.
+//! Plans what remains to be asked; pure.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,18 +7,18 @@ use super::task::Task;
 use crate::dataset::Dataset;
 use crate::domain::{Mode, Outcome, RunSet, Subject, Trial, TrialKey, UnscoredReason, select};
 
-/// What one dataset still needs.
+/// The work that one dataset still needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatasetWork {
     /// All samples of the run, as positions in the dataset, in evaluation order.
     pub selected: Vec<usize>,
-    /// The batches in which a subject has not answered yet, one after the other.
+    /// The samples of all batches in which a subject's answer is missing, in order.
     pub remaining: Vec<SampleWork>,
     /// Samples that every subject of every run has answered.
     pub n_recorded: usize,
 }
 
-/// What one sample still needs.
+/// The work that one sample still needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SampleWork {
     /// Its position in the dataset.
@@ -39,12 +39,12 @@ impl SampleWork {
         self.generate.union(self.score)
     }
 
-    /// The runs that lack anything.
+    /// The runs that lack any answer.
     pub fn runs(&self) -> RunSet {
         self.generate.union(self.score).union(self.encoder).union(self.probe)
     }
 
-    /// What only the runs of `kept` still need.
+    /// Keeps only the work of the runs in `kept`.
     pub fn only(self, kept: RunSet) -> Self {
         Self {
             generate: self.generate.intersection(kept),
@@ -56,7 +56,7 @@ impl SampleWork {
     }
 }
 
-/// Who can be asked about a sample, and how, in the order of a finished run.
+/// The subjects and modes that can be asked about a sample, in the order of a finished run.
 const ASKED: [(Subject, Mode); 4] = [
     (Subject::Model, Mode::Generate),
     (Subject::Model, Mode::Score),
@@ -64,31 +64,33 @@ const ASKED: [(Subject, Mode); 4] = [
     (Subject::Encoder, Mode::Probe),
 ];
 
-/// The key of the trial of one sample.
+/// Returns the key of one sample's trial.
 pub(super) fn key(dataset: &Dataset, position: usize, subject: Subject, mode: Mode) -> TrialKey {
     TrialKey { dataset: dataset.name.clone(), sample: dataset.samples[position].id.clone(), subject, mode }
 }
 
-/// How samples come together.
+/// How samples are grouped into batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batching {
-    /// Images in one pass of the encoder, and of a model that runs here.
+    /// Images per pass of the encoder and of a local model.
     pub size: usize,
-    /// Whether the models are behind a server, which is never asked twice: what its batches are is its own affair.
+    /// Whether the models are behind a server. A served model is asked only about the samples that it lacks, since the
+    /// server makes its own batches.
     pub is_served: bool,
 }
 
-/// The keys of the trials that need not be asked again.
+/// Returns the keys of the trials that need not be asked again.
 pub fn settled_keys(trials: &[Trial]) -> HashSet<TrialKey> {
     let is_lost = |trial: &&Trial| trial.outcome != Outcome::Unscored(UnscoredReason::ModelUnreachable);
     trials.iter().filter(is_lost).map(Trial::key).collect()
 }
 
-/// What `dataset` still needs of the models in `modes` and of what they are compared with (zero-shot or a probe), given the
-/// trials that each run has recorded.
+/// Plans what `dataset` still needs from the models in `modes` and from their comparator (zero-shot or a probe), given
+/// the trials that each run has recorded.
 ///
-/// Batches of what runs here are cut from the whole order and asked as a whole, even where some of their samples are recorded: the last
-/// digits of a logit depend on its neighbours, and a resumed run must end as one that was never interrupted.
+/// Local batches are cut from the whole order and evaluated whole, even if some of their samples are recorded. The last
+/// digits of a logit depend on its neighbours in the batch, and a resumed run must give the same results as an
+/// uninterrupted one.
 pub fn plan(
     dataset: &Dataset,
     sample_seed: u64,
@@ -104,7 +106,7 @@ pub fn plan(
         Subject::Model => modes.contains(&mode),
         Subject::Encoder => comparator == Some(mode),
     };
-    // The runs that lack a trial of one of the samples.
+    // Returns the runs that lack a trial of one of the samples.
     let lacking = |samples: &[usize], (subject, mode): (Subject, Mode)| {
         RunSet::of(recorded.len(), |run| {
             let lacks = |&position: &usize| !recorded[run.place()].contains(&key(dataset, position, subject, mode));
@@ -130,7 +132,8 @@ pub fn plan(
     DatasetWork { selected, remaining, n_recorded }
 }
 
-/// The order of a finished run: samples as in their dataset; what the model said, then how it scored, then its encoder.
+/// Returns the order of a finished run: samples in dataset order, and for each the model's answer, its label scores,
+/// then the encoder.
 pub(super) fn order(tasks: &[Task]) -> Vec<TrialKey> {
     let mut keys = Vec::new();
     for Task { dataset, work, .. } in tasks {
@@ -143,7 +146,7 @@ pub(super) fn order(tasks: &[Task]) -> Vec<TrialKey> {
     keys
 }
 
-/// Recorded answers of the model that still wait for a verdict.
+/// Returns the recorded answers of the model that still wait for a verdict.
 pub(super) fn unjudged(recorded: &BTreeMap<TrialKey, Trial>) -> Vec<Trial> {
     recorded.values().filter(|trial| is_judged(trial) && is_open(trial)).cloned().collect()
 }
@@ -235,7 +238,7 @@ mod tests {
             assert_eq!(work.generate.iter().collect::<Vec<_>>(), [RunId::new(1)]);
             assert!(work.score.is_empty() && work.encoder.is_empty());
         }
-        // The scores are there, so nothing is lacking to a run that asks for nothing else.
+        // The scores are recorded, so a run that only scores lacks nothing.
         assert!(plan(&dataset, 7, Some(10), &[Mode::Score], ZERO_SHOT, &[torn], FOUR).remaining.is_empty());
         assert!(plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[all.clone(), all], FOUR).remaining.is_empty());
     }

@@ -1,4 +1,4 @@
-//! A server's own noise: some samples are asked about again, and what changes is counted.
+//! Measures a server's own noise: asks about some samples again and counts what changes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,17 +13,17 @@ use crate::compare::ServerFlips;
 use crate::domain::{Outcome, RunId, Subject, Trial};
 use crate::record;
 
-/// The key of `run.json`'s environment under which the counts stand.
+/// The key of the counts in the environment of `run.json`.
 pub const SERVER_FLIPS: &str = "server_flips";
 
-/// A trial that is asked for again.
+/// A trial that is asked again.
 pub(super) struct Repeated {
     task: TaskId,
     position: usize,
     trial: Trial,
 }
 
-/// `n` answered trials of the run in `dir`, always the same ones of the same samples.
+/// Chooses `n` answered trials of the run in `dir`. The choice is deterministic.
 pub(super) fn choose(dir: &Path, tasks: &[Task], n: usize) -> Result<Vec<Repeated>> {
     let mut found: Vec<(blake3::Hash, Repeated)> = Vec::new();
     for (place, Task { dataset, work, .. }) in tasks.iter().enumerate() {

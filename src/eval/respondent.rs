@@ -1,5 +1,5 @@
-//! What can be asked: models that run here, models behind a server. A third kind is a file here and a line where kinds are
-//! listed.
+//! The kinds of respondents: local models and models behind a server. A new kind is one file here and one line where
+//! kinds are listed.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -15,88 +15,88 @@ use crate::domain::{EncoderSpec, Mode, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::record::FeatureCache;
 
-/// The key of `run.json`'s environment under which a served model's server stands.
+/// The key of a served model's server in the environment of `run.json`.
 pub const SERVER: &str = "server";
-/// The key of `run.json`'s environment under which the warnings of a run stand.
+/// The key of a run's warnings in the environment of `run.json`.
 pub(super) const WARNINGS: &str = "warnings";
 
-/// What is known of whoever will be asked, before a weight is read.
+/// What is known of the subjects before any weights are read.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
     /// One entry per run, in order.
     pub runs: Vec<RunDescription>,
-    /// What a person should know of all of them.
+    /// Warnings about all runs.
     pub warnings: Vec<String>,
 }
 
-/// One run of whoever will be asked.
+/// One run of a [`Description`].
 #[derive(Clone, Debug)]
 pub struct RunDescription {
-    /// The name of its adapter or served model; `None` is the model without an adapter.
+    /// The name of its adapter or served model; `None` for the model without an adapter.
     pub name: Option<String>,
-    /// The model, as the run's specification has it.
+    /// The model, for the run's specification.
     pub model: ModelSpec,
-    /// The encoder, as the run's specification has it.
+    /// The encoder, for the run's specification.
     pub encoder: Option<EncoderSpec>,
-    /// What its adapter says of its training, its `emt.json`.
+    /// What its adapter's `emt.json` says about its training.
     pub provenance: Option<Value>,
-    /// What `run.json` records of them beside the specification.
+    /// What `run.json` records in addition to the specification.
     pub environment: Map<String, Value>,
 }
 
-/// Opened and understood; no weight is read yet.
+/// Opened and checked subjects. No weights are read yet.
 pub trait Opened {
-    /// What is known of its runs.
+    /// Describes its runs.
     ///
     /// # Errors
     /// A file of the checkpoint cannot be read.
     fn describe(&self) -> Result<Description>;
 
-    /// The tower that a probe of `run` stands on.
+    /// Identifies the tower that a probe of `run` uses.
     ///
     /// # Errors
-    /// It has no tower that could be read.
+    /// The run has no readable tower.
     fn probe_tower(&self, run: RunId) -> Result<String>;
 
-    /// Requests to a server that scoring `n_labels` labels on one image takes; none where the model runs here.
+    /// The requests to a server that score `n_labels` labels on one image; 0 if the model runs locally.
     fn n_requests_per_scoring(&self, _run: RunId, _n_labels: usize) -> usize {
         0
     }
 
-    /// Reads the weights. What towers that run here make of images is looked up in `cache`, and kept there.
+    /// Reads the weights. Features of local towers are looked up and stored in `cache`.
     ///
     /// # Errors
     /// A tensor cannot be read or does not fit.
     fn load(self: Box<Self>, placement: &Placement, cache: Option<Arc<FeatureCache>>) -> Result<Loaded>;
 }
 
-/// Loaded: it can be asked.
+/// Loaded subjects, ready to answer.
 pub struct Loaded(pub(super) Box<dyn Respondent>);
 
-/// How every image of a session is asked about.
+/// What is asked about every image of a session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
-    /// What the models do.
+    /// The modes of the models.
     pub modes: &'a [Mode],
     /// Generation stops after this many tokens.
     pub max_new_tokens: usize,
 }
 
-/// What can be asked to answer the images of a session's tasks.
+/// Answers the images of a session's tasks.
 pub(super) trait Respondent: Send {
-    /// Makes ready what is asked of `tasks`; called once, before anything is asked.
+    /// Prepares the questions of `tasks`. It is called once, before anything is asked.
     fn prepare(&mut self, tasks: &[Task], asked: &Asked<'_>) -> Result<()>;
 
-    /// Answers all images of `source`, and sends what is answered as it comes. It returns early where nobody listens.
+    /// Answers all images of `source` and sends each answer as it arrives. Returns early if the receiver is gone.
     fn answer_all(&mut self, source: &ImageSource<'_>, sender: &SyncSender<Result<AnsweredBatch>>);
 
-    /// Where features of towers are kept.
+    /// The cache of tower features.
     fn features(&self) -> Option<Arc<RunFeatures>> {
         None
     }
 
-    /// Asks the model of `run` again about samples of `task`, given their positions in its dataset; nothing else may be
-    /// under way. `None` where there is no answer this time, or where the same question always gets the same answer.
+    /// Asks the model of `run` again about images of a task, given by their positions in `dataset`. No other request
+    /// may be in flight. `None` if there is no answer this time, or if equal questions always get equal answers.
     fn ask_again(&self, _run: RunId, _task: &Task, positions: &[usize]) -> Result<Vec<Option<String>>> {
         Ok(vec![None; positions.len()])
     }

@@ -1,4 +1,4 @@
-//! Served models as the subjects of a run, and the encoder beside them, which runs here.
+//! Served models as the subjects of a run, and a local encoder.
 
 use std::sync::Arc;
 
@@ -18,29 +18,29 @@ use crate::model::vision::preprocess::ImageProcessor;
 use crate::model::vision::zero_shot::ZeroShot;
 use crate::record::FeatureCache;
 
-/// What a person asked for.
+/// A request for served models.
 pub struct ServedRequest<'a> {
     /// The server and its models.
     pub server: ServerRequest,
-    /// The encoder; a server does not tell which one its model has, so `auto` is none.
+    /// The encoder; `auto` is none, since a server does not report its model's encoder.
     pub encoder: EncoderChoice,
-    /// Where names on the hub are looked up.
+    /// Resolves hub names.
     pub hub: &'a Hub<'a>,
 }
 
-/// A probed server and an opened encoder; no weight is read yet.
+/// A probed server and an opened encoder. No weights are read yet.
 pub struct ServedSubjects {
     server: Server,
     encoder: Option<(OpenedEncoder, String)>,
 }
 
-/// Images that are prepared, and seen by the encoder, at once: few, since requests wait meanwhile.
+/// Images per batch of preparation and encoder: few, since requests wait meanwhile.
 pub const SERVED_BATCH_SIZE: usize = 16;
 
-/// How run.json calls the family of a model of which only a name is known.
+/// The family in `run.json` of a model that is known only by name.
 const FAMILY: &str = "served";
 
-/// Refuses models whose runs would have one name, and too many of them.
+/// Refuses too many models, and models whose runs would share a name.
 pub fn refuse_equal_names(models: &[ServedName]) -> Result<()> {
     let names: Vec<String> = models.iter().map(run_name).collect();
     for (index, name) in names.iter().enumerate() {
@@ -54,11 +54,11 @@ pub fn refuse_equal_names(models: &[ServedName]) -> Result<()> {
     Ok(())
 }
 
-/// What the run of a served model is called, as its folder may be.
+/// The name of a served model's run, valid as a folder name.
 fn run_name(model: &ServedName) -> String {
     match &model.name {
         Some(name) => name.clone(),
-        // A repository's name has a slash, and is one folder.
+        // A repository's name contains a slash, but must be one folder.
         None => model.model.replace(['/', '\\'], "--"),
     }
 }
@@ -78,17 +78,17 @@ impl ServedSubjects {
         Ok(Self { server, encoder })
     }
 
-    /// How many runs there are.
+    /// The number of runs.
     pub fn n_runs(&self) -> usize {
         self.server.models().len()
     }
 
-    /// The names of the runs, in order, as folders may be called.
+    /// The names of the runs, in order, valid as folder names.
     fn runs(&self) -> Vec<String> {
         self.server.models().iter().map(|model| run_name(&model.name)).collect()
     }
 
-    /// What a person should know.
+    /// Warnings about the server and the encoder.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = self.server.warnings.clone();
         if self.encoder.is_some() {
@@ -100,12 +100,12 @@ impl ServedSubjects {
         warnings
     }
 
-    /// Whether an encoder stands beside the model.
+    /// Whether there is an encoder.
     pub fn has_encoder(&self) -> bool {
         self.encoder.is_some()
     }
 
-    /// The model of one of the runs, as the run's specification has it: null is what the server does not tell.
+    /// The model of `run`, for the run's specification; null where the server does not report a value.
     fn model_spec(&self, run: usize) -> ModelSpec {
         ModelSpec {
             name: self.server.models()[run].name.model.clone(),
@@ -123,7 +123,7 @@ impl ServedSubjects {
         }
     }
 
-    /// The encoder, as the specification has it.
+    /// The encoder, for the specification.
     fn encoder_spec(&self) -> Result<Option<EncoderSpec>> {
         let Some((encoder, weights)) = &self.encoder else { return Ok(None) };
         Ok(Some(EncoderSpec {

@@ -6,12 +6,12 @@ use crate::dataset::Dataset;
 use crate::domain::{Conversation, DatasetSpec, Mode, Prompt, Subject, SubjectPrompt};
 use crate::model::families::RenderedPrompt;
 
-/// Which captions stand for a label.
+/// Which captions represent a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Captions {
     /// The dataset's one template, as in the paper.
     Template,
-    /// The mean over the dataset's templates, where it has several.
+    /// The mean over the dataset's templates, if it has several.
     Ensemble,
 }
 
@@ -25,14 +25,14 @@ impl Captions {
     }
 }
 
-/// What is asked about every image of a dataset.
+/// The question about every image of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// Of the model, before any chat template.
+    /// The model's prompt, before any chat template.
     pub prompt: Prompt,
     /// The same as a conversation.
     pub conversation: Conversation,
-    /// Of the encoder: templates with `{}` for the label.
+    /// The encoder's captions: templates with `{}` for the label.
     pub captions: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ impl Question {
     }
 }
 
-/// The dataset with its encoder's captions or its probe; the model's prompt is the caller's to add.
+/// Returns the dataset's specification with its encoder's captions or its probe. The caller adds the model's prompt.
 pub fn dataset_spec(dataset: &Dataset, question: &Question, has_encoder: bool, probe: Option<&Shots>) -> DatasetSpec {
     let text = question.captions.join("\n");
     let caption = SubjectPrompt {
@@ -67,7 +67,7 @@ pub fn dataset_spec(dataset: &Dataset, question: &Question, has_encoder: bool, p
     }
 }
 
-/// The model's prompt in each of `modes`, rendered and tokenised: it is asked the same in all of them.
+/// Returns the model's prompt in each of `modes`, rendered and tokenised; it is the same in all of them.
 pub fn model_prompts(prompt: &Prompt, rendered: &RenderedPrompt, modes: &[Mode]) -> Vec<SubjectPrompt> {
     let ids = format!("{:?}", rendered.ids);
     let in_mode = |&mode: &Mode| SubjectPrompt {
@@ -82,7 +82,7 @@ pub fn model_prompts(prompt: &Prompt, rendered: &RenderedPrompt, modes: &[Mode])
     modes.iter().map(in_mode).collect()
 }
 
-/// The prompt of a served model in each of `modes`: its server renders it, and tells neither text nor tokens.
+/// Returns the prompt of a served model in each of `modes`. The server renders it and reports neither text nor tokens.
 pub fn served_prompts(prompt: &Prompt, modes: &[Mode]) -> Vec<SubjectPrompt> {
     let in_mode = |&mode: &Mode| SubjectPrompt {
         subject: Subject::Model,

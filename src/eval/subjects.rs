@@ -1,4 +1,4 @@
-//! The device's side of a run: prepared images in, answers out.
+//! The device's side of a run: takes prepared images and returns answers.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -18,7 +18,7 @@ use crate::dataset::UnreadableImage;
 use crate::domain::{Mode, RunId, RunSet};
 use crate::model::run::subjects::{ImageRow, ItemAnswers, ItemRow, Questions, Subjects};
 
-/// A sample with what was answered.
+/// A sample with its answers.
 pub(super) struct AnsweredSample {
     pub work: SampleWork,
     pub result: Result<Answers, UnreadableImage>,
@@ -28,21 +28,21 @@ pub(super) struct AnsweredSample {
 pub(super) struct Answers {
     /// [`Item::content`](crate::domain::Item::content).
     pub content: String,
-    /// By image, `blake3:…` of the decoded pixels, where what towers made of it is kept.
+    /// By image, `blake3:…` of the decoded pixels: the key of its cached features.
     pub images: Vec<String>,
     pub answers: ItemAnswers,
-    /// By tower, the runs whose probe answered, and its choice; `None` where the tower's features are no numbers.
+    /// By tower, the runs whose probe answered, and its choice; `None` if the tower's features are zero or not finite.
     pub probed: Vec<(RunSet, Option<ProbeChoice>)>,
-    /// What only servers do.
+    /// Results that only servers give.
     pub from_server: FromServer,
 }
 
-/// What a server made of an image beside answers.
+/// What a server returned about an image in addition to answers.
 #[derive(Default)]
 pub(super) struct FromServer {
-    /// Labels that were said because nothing else could be, by run, with the prompt's tokens.
+    /// Labels chosen under a constraint, by run, with the prompt's number of tokens.
     pub held: Vec<(RunId, String, Option<u32>)>,
-    /// Why there is no answer.
+    /// Why answers are missing.
     pub failed: Vec<Failure>,
 }
 
@@ -52,42 +52,42 @@ pub(super) struct Failure {
     pub run: RunId,
     pub mode: Mode,
     pub message: String,
-    /// Whether asking again may bring one.
+    /// Whether asking again may give an answer.
     pub may_pass: bool,
 }
 
-/// A batch with its answers; of a served model, what has come so far of some samples.
+/// A batch with its answers; for a served model, the partial results of some samples.
 pub(super) struct AnsweredBatch {
     pub task: TaskId,
     pub samples: Vec<AnsweredSample>,
-    /// Samples that are answered with this.
+    /// Samples that this batch completes.
     pub n_done: usize,
 }
 
-/// Models that run here, and their encoder.
+/// Local models and their encoder.
 pub(super) struct LocalRespondent {
     loaded: Subjects,
-    /// By run, the adapter under which something must differ from the base.
+    /// By run, the adapter whose answers must differ from the base's, if any.
     must_differ: Vec<Option<String>>,
-    /// Where towers' features are kept.
+    /// The cache of tower features.
     features: Option<Arc<RunFeatures>>,
-    /// What they are asked, once that was prepared.
+    /// The prepared questions, empty until prepared.
     tasks: Vec<PreparedTask>,
 }
 
-/// An image on its way to the subjects.
+/// Wraps a prepared image for the subjects.
 fn image_row(image: &PreparedImage) -> ImageRow<'_> {
     ImageRow { for_models: &image.for_models, for_encoder: image.for_encoder.as_ref(), known: &image.known }
 }
 
-/// What is asked of one dataset.
+/// The questions about one dataset.
 struct PreparedTask {
     questions: Questions,
     probes: Option<TowerProbes>,
 }
 
 impl LocalRespondent {
-    /// Of the models and their encoder, loaded.
+    /// Builds the respondent from loaded models and their encoder.
     pub fn new(loaded: Subjects, must_differ: Vec<Option<String>>, features: Option<Arc<RunFeatures>>) -> Self {
         Self { loaded, must_differ, features, tasks: Vec::new() }
     }
@@ -109,7 +109,7 @@ impl LocalRespondent {
             .collect::<Vec<_>>();
         let PreparedTask { questions, probes } = &mut self.tasks[batch.task.place()];
         let loaded = &mut self.loaded;
-        // On a thread of the pool, which shares its work out without sleeping in between.
+        // Runs on a thread of the pool, which splits its work without sleeping in between.
         let answers = rayon::scope(move |_| loaded.ask(questions, items))?;
         let mut answers = answers.into_iter();
         let mut samples = Vec::with_capacity(batch.samples.len());
@@ -133,8 +133,8 @@ impl LocalRespondent {
         Ok(AnsweredBatch { task: batch.task, samples, n_done })
     }
 
-    /// Refuses an adapter under which the first logits of one image of every dataset equal the base's to the bit: it was
-    /// not applied, and "nothing forgotten" would be said of the base.
+    /// Refuses an adapter whose first logits on one image of every dataset are bit-equal to the base's. It was not
+    /// applied, and "nothing forgotten" would describe the base.
     fn refuse_idle_adapters(&self, tasks: &[Task]) -> Result<()> {
         let suspects = &self.must_differ;
         let mut differs: Vec<bool> = suspects.iter().map(Option::is_none).collect();

@@ -8,7 +8,7 @@ use super::spec::Question;
 use crate::dataset::{Dataset, UnreadableImage};
 use crate::domain::Item;
 
-/// One of the tasks of a session, by its place among them.
+/// The index of a task in its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskId(usize);
 
@@ -31,14 +31,14 @@ pub struct Task {
     pub dataset: Dataset,
     /// What is asked about every image.
     pub question: Question,
-    /// What a probe on the model's tower learns from, where there is one.
+    /// What a probe on the model's tower is fitted on, if there is one.
     pub probe: Option<Arc<Shots>>,
     /// What remains to be asked.
     pub work: DatasetWork,
 }
 
 impl Task {
-    /// A task of which nothing is planned yet.
+    /// A task without a plan.
     pub fn new(dataset: Dataset, question: Question, probe: Option<Shots>) -> Self {
         Self { dataset, question, probe: probe.map(Arc::new), work: DatasetWork::default() }
     }

@@ -1,14 +1,14 @@
-//! How long each stage of a run worked.
+//! Measures how long each stage of a run works.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// The key of `run.json`'s environment for the times.
+/// The key of the times in the environment of `run.json`.
 pub(super) const TIMING: &str = "timing";
 
-/// What a thread is at.
+/// What a thread does.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stage {
     /// Reading, decoding and hashing an image.
@@ -19,9 +19,9 @@ pub(super) enum Stage {
     Answer,
     /// The device's thread has no batch to answer.
     WaitForImages,
-    /// Judging by rules, journal.
+    /// Judging by rules, and the journal.
     Record,
-    /// All of them, side by side.
+    /// All stages, in parallel.
     Flow,
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    /// Does `work`, and counts its time.
+    /// Runs `work` and adds its time to `stage`.
     pub fn time<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let result = work();
@@ -44,14 +44,14 @@ impl Stages {
         result
     }
 
-    /// Counts images that went through.
+    /// Counts processed images.
     pub fn count(&self, n_images: usize) {
         self.n_images.fetch_add(n_images as u64, Ordering::Relaxed);
     }
 
-    /// As `run.json` has them; `None` where no image went through. `read_seconds` and `prepare_seconds` are sums over
-    /// threads; `wait_seconds` is how long the device had nothing to answer; `sync_seconds`, given as `in_sync`, how long
-    /// the journal waited for the disk, which is a part of `record_seconds`.
+    /// The times as `run.json` records them; `None` if no image was processed. `read_seconds` and `prepare_seconds` are
+    /// sums over threads. `wait_seconds` is how long the device had nothing to answer. `sync_seconds`, given as
+    /// `in_sync`, is how long the journal waited for the disk; `record_seconds` includes it.
     pub fn to_json(&self, in_sync: Duration) -> Option<Value> {
         let seconds = |stage: Stage| {
             let nanoseconds = self.nanoseconds[stage as usize].load(Ordering::Relaxed);

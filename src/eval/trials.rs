@@ -1,4 +1,4 @@
-//! From an answer to a trial.
+//! Turns answers into trials.
 
 use crate::dataset::Dataset;
 use crate::domain::{
@@ -15,7 +15,7 @@ pub(super) const SCORED: (Subject, Mode) = (Subject::Model, Mode::Score);
 pub(super) const ZERO_SHOT: (Subject, Mode) = (Subject::Encoder, Mode::ZeroShot);
 pub(super) const PROBED: (Subject, Mode) = (Subject::Encoder, Mode::Probe);
 
-/// A trial of which nothing is known yet.
+/// A trial without an answer or outcome.
 pub(super) fn trial(
     dataset: &Dataset,
     position: usize,
@@ -43,8 +43,8 @@ pub(super) fn trial(
     }
 }
 
-/// The trial with the model's thought apart from its answer; unscored where the thought was cut off, or nothing but a thought
-/// found room.
+/// Splits the model's thought from its answer. The trial is unscored if the thought was cut off, or if the token limit
+/// left no room for an answer.
 pub(super) fn thought_apart(mut trial: Trial) -> Trial {
     let mut answer = match trial.response.take() {
         Some(Response::Generated(answer)) => answer,
@@ -66,7 +66,7 @@ pub(super) fn thought_apart(mut trial: Trial) -> Trial {
     trial
 }
 
-/// The trial of a choice among the labels by the model.
+/// The trial of the model's choice among the labels.
 pub(super) fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice, String>) -> Trial {
     let Ok(LabelChoice { scores, prior_corrected, n_prompt_tokens }) = choice else {
         return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
@@ -76,15 +76,14 @@ pub(super) fn scored_trial(trial: Trial, choice: std::result::Result<LabelChoice
     Trial { prior_corrected: corrected, ..chosen(trial, scores, Some(n_prompt_tokens as u32)) }
 }
 
-/// The trial of a label that was said because nothing else could be.
+/// The trial of a label that the server chose under a constraint.
 pub(super) fn held_trial(trial: Trial, label: String, n_prompt_tokens: Option<u32>) -> Trial {
     let outcome =
         if is_same_name(&label, &trial.label) { Outcome::Correct } else { Outcome::Incorrect(ErrorCode::Wrong) };
     Trial { response: Some(Response::Chosen { label, n_prompt_tokens }), outcome, ..trial }
 }
 
-/// `trial` with the best label of `scores` as its response to a prompt of `n_prompt_tokens`, and the outcome that follows from
-/// it.
+/// `trial` with the best label of `scores` as its response to a prompt of `n_prompt_tokens`, and the resulting outcome.
 pub(super) fn chosen(trial: Trial, scores: Vec<ScoredLabel>, n_prompt_tokens: Option<u32>) -> Trial {
     let Some(best) = scores.first().filter(|best| best.score.is_finite()) else {
         return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };
@@ -141,7 +140,7 @@ mod tests {
             assert_eq!(cut.outcome, Outcome::Unscored(UnscoredReason::ThoughtCutOff), "{text}");
             assert_eq!((cut.response, cut.thought.as_deref()), (None, Some(text.trim())), "{text}");
         }
-        // Whoever was done, and said nothing, gave an empty answer.
+        // A model that ends by itself and says nothing gave an empty answer.
         assert_eq!(answered("<think>a 7</think>\n", Stop::Eos).text(), Some(""));
         assert_eq!(answered("7", Stop::Length).thought, None);
     }

@@ -1,24 +1,24 @@
-//! How much of a run says nothing.
+//! Measures how much of a run is unscored.
 
 use std::collections::BTreeMap;
 
 use crate::domain::{Mode, Outcome, Subject, Trial, UnscoredReason};
 
-/// How much of what one subject did in one mode on one dataset is unscored.
+/// The unscored share of one subject in one mode on one dataset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnscoredShare {
     /// The dataset's name.
     pub dataset: String,
-    /// Who.
+    /// The subject.
     pub subject: Subject,
-    /// How.
+    /// The mode.
     pub mode: Mode,
-    /// Unscored trials over all, from 0 to 1.
+    /// Unscored trials as a share of all trials, from 0 to 1.
     pub share: f64,
 }
 
-/// The largest share of trials of one dataset, subject and mode that are unscored for another reason than an unreadable
-/// image.
+/// Returns the largest unscored share over datasets, subjects and modes. Trials with an unreadable image do not count
+/// as unscored.
 pub fn largest_unscored_share(trials: &[Trial]) -> Option<UnscoredShare> {
     let mut counts: BTreeMap<(&str, Subject, Mode), (usize, usize)> = BTreeMap::new();
     for trial in trials {

@@ -1,4 +1,4 @@
-//! The decision on finished runs, and how datasets' decisions become one.
+//! Decides on finished runs, and combines the decisions on datasets into one.
 
 use super::evidence::margin_in_force;
 use super::family::{Member, Settled, settle};
@@ -6,16 +6,16 @@ use super::sequence::{Look, Spending};
 use super::{DECISION_SCHEMA, Decision, Policy, Reason, ReasonCode, Verdict};
 use crate::compare::{CandidateComparison, Interval};
 
-/// The fall of a dataset corrected for the judge's measured error, as an interval at a confidence; `None` where nobody
-/// measured.
+/// The fall of a dataset corrected for the judge's measured error, as an interval at a confidence; `None` if the error
+/// was not measured.
 pub type Corrections<'a> = &'a dyn Fn(&str, f64) -> Option<Interval>;
 
-/// Nobody measured the judge.
+/// The judge's error was not measured.
 pub fn no_corrections(_: &str, _: f64) -> Option<Interval> {
     None
 }
 
-/// Decides on finished runs: one look at all pairs.
+/// Decides on finished runs, with one look at all pairs.
 pub fn decide(policy: &Policy, comparison: &CandidateComparison, corrections: Corrections<'_>) -> Decision {
     let looks: Vec<Look> = comparison.datasets.iter().map(|dataset| Look::fixed(dataset.n_pairs)).collect();
     let spending = Spending::default();
@@ -34,7 +34,8 @@ pub fn decide(policy: &Policy, comparison: &CandidateComparison, corrections: Co
     assemble(policy, "fixed", settled.iter())
 }
 
-/// Any fail is a fail; else anything inconclusive, or nothing that passed, is inconclusive; else it is a pass.
+/// Combines the datasets' decisions. Any fail is a fail. Otherwise any inconclusive dataset, or the lack of a pass, is
+/// inconclusive. Otherwise it is a pass.
 pub(super) fn assemble<'a>(policy: &Policy, design: &str, settled: impl Iterator<Item = &'a Settled>) -> Decision {
     let settled: Vec<&Settled> = settled.collect();
     let datasets: Vec<_> = settled.iter().map(|settled| settled.decision.clone()).collect();

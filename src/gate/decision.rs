@@ -9,16 +9,16 @@ use crate::compare::Interval;
 /// The schema that this version writes.
 pub const DECISION_SCHEMA: &str = "emt.decision/1";
 
-/// What is decided.
+/// A verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Verdict {
-    /// It may be released.
+    /// The candidate may be released.
     Pass,
-    /// It may not.
+    /// The candidate may not be released.
     Fail,
-    /// Nothing can be said, for a named reason.
+    /// The evidence decides nothing, for a named reason.
     Inconclusive,
     /// The question does not apply to this dataset.
     NotApplicable,
@@ -40,7 +40,7 @@ impl Verdict {
     }
 }
 
-/// Why; closed in schema 1.
+/// Why a verdict was reached; the list is closed in schema 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr, Serialize, Deserialize)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 #[serde(rename_all = "snake_case")]
@@ -54,25 +54,25 @@ pub enum ReasonCode {
     ForgettingChoice,
     /// A cap is exceeded beyond its bound.
     CapExceeded,
-    /// Retention lies below its floor beyond its bound.
+    /// Retention is below its floor by more than its bound.
     RetentionBelowFloor,
-    /// Too few images to show either side.
+    /// Too few images to show either verdict.
     Underpowered,
-    /// Fewer pairs than the policy wants.
+    /// Fewer pairs than the policy requires.
     TooFewPairs,
-    /// A larger share of pairs is unscored than the policy lets pass.
+    /// The unscored share of pairs is larger than the policy allows.
     TooManyUnscored,
-    /// The unscored trials could turn the decision.
+    /// The unscored trials could change the decision.
     UnscoredCouldDecide,
     /// Judges contradict each other.
     GraderDependent,
-    /// The judge's measured error could turn the decision.
+    /// The judge's measured error could change the decision.
     JudgeError,
-    /// The baseline hardly knows the dataset.
+    /// The baseline is near chance on the dataset.
     NearChance,
     /// The policy leaves the dataset out.
     Ignored,
-    /// The dataset of the fine-tuning itself fell.
+    /// The accuracy on a dataset of the fine-tuning itself fell.
     TunedDatasetFell,
     /// No dataset passed.
     NothingPassed,
@@ -85,14 +85,14 @@ impl ReasonCode {
     }
 }
 
-/// A reason, in a word and in a sentence.
+/// A reason, as a code and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// The word.
+    /// The code.
     pub code: ReasonCode,
     /// The sentence.
     pub message: String,
-    /// In the list of the whole decision: of which dataset.
+    /// The dataset, in the list of the whole decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
 }
@@ -106,36 +106,36 @@ pub struct Decision {
     pub decision: Verdict,
     /// 0, 1 or 3.
     pub exit_code: u8,
-    /// The policy as it was in force.
+    /// The policy in force.
     pub policy: Value,
     /// `fixed` or `sequential`.
     pub design: String,
-    /// Who was compared with whom; set by whoever knows.
+    /// The baseline run; the caller sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<RunName>,
-    /// The same of the candidate.
+    /// The candidate run; the caller sets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<RunName>,
-    /// Which candidate on this test data it is, from 1, where attempts are counted.
+    /// The number of this candidate on this test data, from 1, if attempts are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<u64>,
-    /// One entry a dataset, in the baseline's order.
+    /// One entry per dataset, in the baseline's order.
     pub datasets: Vec<DatasetDecision>,
     /// All reasons, each with its dataset.
     pub reasons: Vec<Reason>,
-    /// What to do next, where it is no pass; set by whoever knows.
+    /// What to do next if it is not a pass; the caller sets it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next: Vec<NextStep>,
-    /// What should be known and decides nothing.
+    /// Warnings, which decide nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Fields that differ between the runs, and were allowed to.
+    /// Fields that differ between the runs and were allowed to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_different: Vec<String>,
 }
 
 impl Decision {
-    /// A pass that rests on a judge of this doubt is no pass; a fail stays one.
+    /// Records a doubt about the judge. It turns a pass into inconclusive; a fail stays a fail.
     pub fn doubt_judge(&mut self, message: String) {
         self.reasons.push(Reason { code: ReasonCode::JudgeError, message, dataset: None });
         if self.decision == Verdict::Pass {
@@ -144,90 +144,90 @@ impl Decision {
     }
 }
 
-/// A run, by name and identity, and the trials that it had.
+/// A run by name and identity, with the trials that it had.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunName {
     /// Its folder's name.
     pub run: String,
     /// `blake3:…`, the hash of its specification.
     pub identity: String,
-    /// Trials that it had when the decision was made; decisions of earlier versions lack it, as the next one.
+    /// The number of trials when the decision was made. Decisions of earlier versions lack it and `trials`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_trials: Option<usize>,
-    /// `blake3:…`, the hash of its `trials.jsonl` then: a run may grow.
+    /// `blake3:…`, the hash of its `trials.jsonl` at that time; a run may grow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trials: Option<String>,
-    /// What it was called before it gained modes.
+    /// The identities that it had before it gained modes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_identities: Vec<String>,
-    /// Which model it is of, however that was asked ([`model_key`](crate::compare::model_key)).
+    /// The model, independent of how it was evaluated ([`model_key`](crate::compare::model_key)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Of a served model, the log-probabilities of its answer to the probe: a name may stand for another model by now.
+    /// For a served model, the log-probabilities of its answer to the probe: a name may refer to another model later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probe_logprobs: Vec<f64>,
 }
 
-/// What a person may do next.
+/// A possible next step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextStep {
-    /// What it is for, in a sentence.
+    /// Its purpose, as a sentence.
     pub message: String,
-    /// The command, quoted for a shell, where it is one.
+    /// The command, quoted for a shell, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
 }
 
 /// The decision on one dataset.
 ///
-/// Accuracies, forgetting, lost, gained, interval and p values are over the pairs scored on both sides.
+/// Accuracies, forgetting, lost, gained, interval and p values are over the pairs that are scored on both sides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DatasetDecision {
     /// Its name.
     pub dataset: String,
     /// All pairs.
     pub n_pairs: usize,
-    /// Of them, those with either side unscored.
+    /// Pairs in which either side is unscored.
     pub n_unscored: usize,
     /// Pairs left out because the image is unreadable in both runs.
     pub n_unreadable: usize,
-    /// The baseline's.
+    /// The baseline's accuracy.
     pub baseline_accuracy: Option<f64>,
-    /// The candidate's.
+    /// The candidate's accuracy.
     pub candidate_accuracy: Option<f64>,
-    /// Baseline less candidate accuracy.
+    /// Baseline accuracy minus candidate accuracy.
     pub forgetting: Option<f64>,
     /// Tango's interval at `confidence`.
     pub forgetting_interval: Option<Interval>,
-    /// Of the interval: 1 - 2 x the level in force.
+    /// The confidence of the interval: 1 - 2 x the level in force.
     pub confidence: f64,
-    /// The fall with every unscored trial against a fail, then against a pass.
+    /// The fall with every unscored trial counted against a fail, then against a pass.
     pub forgetting_bounds: Option<Interval>,
     /// Right before, wrong after.
     pub n_lost: usize,
     /// Wrong before, right after.
     pub n_gained: usize,
-    /// Those of the lost that the encoder still gets right.
+    /// Lost images that the encoder still gets right.
     pub encoder_knows: Option<usize>,
     /// The margin in force.
     pub margin: f64,
-    /// Of "the fall is at least the margin": small where a pass is shown (Tango).
+    /// The p value of "the fall is at least the margin" (Tango): small if a pass is shown.
     pub p_value: Option<f64>,
-    /// Of "the fall is at most the margin": small where a fail is shown.
+    /// The p value of "the fall is at most the margin": small if a fail is shown.
     pub p_value_fail: Option<f64>,
-    /// McNemar's exact, two-sided.
+    /// McNemar's exact two-sided p value.
     pub p_value_mcnemar: Option<f64>,
-    /// The exact unconditional p value of a pass, where few discordant pairs made it count.
+    /// The exact unconditional p value of a pass, if the exact test was needed because of few discordant pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p_value_exact: Option<f64>,
-    /// The same of a fail.
+    /// The exact unconditional p value of a fail, under the same condition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p_value_fail_exact: Option<f64>,
-    /// Pairs that would show no fall as below the margin with 80% power.
+    /// Pairs needed to show no fall as below the margin with 80% power.
     pub n_needed: Option<usize>,
-    /// Which look this is, from 1.
+    /// The number of this look, from 1.
     pub look: usize,
-    /// Of how many at most.
+    /// The largest number of looks.
     pub n_looks: usize,
     /// Samples at the last look.
     pub n_max: usize,
@@ -235,11 +235,11 @@ pub struct DatasetDecision {
     pub alpha_look: f64,
     /// The level of a fail at this look.
     pub alpha_look_fail: f64,
-    /// The fall corrected for the judge's measured error, with its interval, where a calibration was given.
+    /// The fall corrected for the judge's measured error, as an interval, if a calibration was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrected_interval: Option<Interval>,
-    /// What is decided.
+    /// The verdict.
     pub decision: Verdict,
-    /// Why.
+    /// The reasons for the verdict.
     pub reasons: Vec<Reason>,
 }

@@ -1,4 +1,5 @@
-//! All datasets of a candidate at one look: levels shared out by Holm, then each dataset by the same rules.
+//! Decides all datasets of a candidate at one look: Holm shares out the levels, then the same rules apply to each
+//! dataset.
 
 use super::evidence::{is_near_chance, known_beyond_chance, needs_exact, shows_any_fall, shows_fail, shows_pass};
 use super::judges::{Levels, contradiction};
@@ -21,11 +22,11 @@ pub(super) struct Member<'a> {
     pub spending: &'a Spending,
 }
 
-/// A dataset's decision, with what only the family needs.
+/// A dataset's decision, with values that only the family needs.
 #[derive(Clone)]
 pub(super) struct Settled {
     pub decision: DatasetDecision,
-    /// Whether its fall is shown, in the worst case, too: it counts as rejected for Holm.
+    /// Whether its fall is shown, also in the worst case; Holm counts it as rejected.
     pub is_rejected: bool,
     pub warnings: Vec<String>,
 }
@@ -35,7 +36,7 @@ impl Member<'_> {
         is_near_chance(&self.comparison.table, self.comparison.n_classes)
     }
 
-    /// The level of this look's test where the whole schedule may spend `alpha`.
+    /// The level of this look's test if the whole schedule may spend `alpha`.
     fn level(&self, alpha: f64) -> f64 {
         self.spending.level(self.look, alpha)
     }
@@ -56,8 +57,8 @@ impl Member<'_> {
     }
 }
 
-/// Holm's step-down over the tested members, of a family of `n_family` of which `n_rejected` were rejected before: by
-/// member the overall level at which it was tested last, and whether its fall is shown.
+/// Holm's step-down over the tested members, in a family of `n_family` of which `n_rejected` were rejected before.
+/// Returns, by member, the overall level of its last test and whether its fall is shown.
 fn step_down(members: &[Member<'_>], n_family: usize, n_rejected: usize, is_worst_case: bool) -> Vec<(f64, bool)> {
     let mut n_rejected = n_rejected;
     let mut tested = vec![(0.0, false); members.len()];
@@ -108,7 +109,7 @@ pub(super) fn settle(
         .collect()
 }
 
-/// What makes a pass mean less than it seems to.
+/// Returns warnings that weaken a pass.
 fn doubts(member: &Member<'_>, decision: Verdict) -> Vec<String> {
     let Member { comparison, margin, .. } = *member;
     let mut doubts = Vec::new();
@@ -140,16 +141,16 @@ fn doubts(member: &Member<'_>, decision: Verdict) -> Vec<String> {
     doubts
 }
 
-/// What the tests of a fall say.
+/// The result of the tests of a fall.
 #[derive(Clone, Copy)]
 struct Fall {
-    /// By the scored pairs.
+    /// Shown by the scored pairs.
     is_shown: bool,
-    /// Whatever the unscored trials turn out to be.
+    /// Shown whatever the unscored trials turn out to be.
     is_certain: bool,
 }
 
-/// The first rule that matches decides.
+/// Decides by the first rule that matches.
 fn rule(
     member: &Member<'_>,
     levels: Levels,
@@ -215,8 +216,8 @@ fn rule(
     }
 }
 
-/// Why the unscored trials forbid a decision: they could turn the one that the scored pairs alone would make, or there are
-/// too many of them to pass.
+/// Why the unscored trials prevent a decision: they could change the one that the scored pairs would make, or there are
+/// too many for a pass.
 fn unscored_reasons(member: &Member<'_>, levels: Levels, fall: Fall) -> Vec<Reason> {
     let Member { comparison, policy, margin, .. } = *member;
     let table = comparison.table;
@@ -283,7 +284,7 @@ fn underpowered(member: &Member<'_>) -> String {
     }
 }
 
-/// The fall, and where most of it was lost.
+/// Reports the fall, and the stage at which most of it was lost.
 fn forgotten(comparison: &DatasetComparison, margin: f64) -> Vec<Reason> {
     let reason = |code, message| Reason { code, message, dataset: None };
     let fall = comparison.forgetting.unwrap_or(0.0) * 100.0;
@@ -324,7 +325,7 @@ fn numbers(
     let scored = comparison.table.scored();
     let confidence = 1.0 - 2.0 * levels.pass;
     let exact = |p: Option<f64>, level: f64, test: fn(crate::stats::PairedCounts, f64) -> Option<f64>| {
-        // Where Tango's test shows nothing the exact one is not asked.
+        // The exact test is not computed if Tango's test shows nothing.
         p.filter(|p| *p <= level && needs_exact(scored)).and_then(|_| test(scored, margin))
     };
     let p_value = non_inferiority_p(scored, margin);

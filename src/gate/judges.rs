@@ -5,19 +5,19 @@ use super::{DatasetPolicy, JudgesMustAgree};
 use crate::compare::DatasetComparison;
 use crate::stats::mcnemar_mid_p;
 
-/// If judges are required to agree, two of them must have judged this share of the pairs.
+/// If judges are required to agree, at least two must have judged this share of the pairs.
 const SHARE_REQUIRED: f64 = 0.95;
 
 /// The levels in force at a look.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Levels {
-    /// Of a pass.
+    /// The level of a pass.
     pub pass: f64,
-    /// Of a fail.
+    /// The level of a fail.
     pub fail: f64,
 }
 
-/// How the judges contradict each other, as a sentence; `None` if they do not, or need not agree.
+/// Describes how the judges contradict each other; `None` if they do not, or need not agree.
 pub(super) fn contradiction(
     comparison: &DatasetComparison,
     policy: &DatasetPolicy,

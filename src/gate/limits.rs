@@ -1,4 +1,4 @@
-//! Limits of a policy: which are exceeded with confidence, and which only by the measured rate.
+//! The limits of a policy: those exceeded with confidence, and those exceeded only by the measured rate.
 
 use super::{DatasetPolicy, Reason, ReasonCode};
 use crate::compare::{DatasetComparison, Errors};
@@ -7,12 +7,12 @@ use crate::stats::{PairedCounts, clopper_pearson_lower, normal_cdf};
 
 use super::evidence::shows_fail;
 
-/// What caps and floors say of a dataset.
+/// The caps and floors that a dataset breaks.
 #[derive(Debug, Default)]
 pub(super) struct Broken {
-    /// Broken beyond their bounds.
+    /// Limits broken beyond their bounds.
     pub reasons: Vec<Reason>,
-    /// Broken, but it may be chance.
+    /// Limits broken, but possibly by chance.
     pub warnings: Vec<String>,
 }
 
@@ -63,7 +63,8 @@ fn cap_share(broken: &mut Broken, errors: &Errors, n: usize, cap: f64, level: f6
     }
 }
 
-/// Holm over the classes: the class of the smallest p value is tested at level / classes, the next at level / (classes - 1).
+/// Holm over the classes: the class with the smallest p value is tested at level / classes, the next at level /
+/// (classes - 1).
 fn cap_class_fall(broken: &mut Broken, comparison: &DatasetComparison, cap: f64, level: f64) {
     let tested: Vec<_> = comparison.classes.iter().filter(|class| class.n_scored > 0).collect();
     let mut shown = vec![false; tested.len()];
@@ -95,7 +96,7 @@ fn floor_retention(broken: &mut Broken, comparison: &DatasetComparison, floor: f
     let (Some(retention), Some(cells)) = (comparison.retention_after, comparison.encoder_cells_after) else { return };
     if retention < floor {
         let is_shown = retention_below_p(cells, floor).is_some_and(|p| p <= level);
-        // A floor that was set for a zero-shot encoder means something else over a probe.
+        // A floor set for a zero-shot encoder means something else for a probe.
         let over = if comparison.tower.is_some() { " over a probe" } else { "" };
         let message = format!("retention{over} is {:.1}%, below {:.1}%", retention * 100.0, floor * 100.0);
         broken.add(ReasonCode::RetentionBelowFloor, is_shown, message);

@@ -1,7 +1,7 @@
-//! May it be released? A policy and a comparison give a decision; pure.
+//! Decides whether a candidate may be released, from a policy and a comparison; pure.
 //!
-//! [`decide`] is for finished runs (a fixed design), [`Sequence`] for a comparison that grows look by look and stops as soon
-//! as it may. Both hand each dataset's evidence to the same rules.
+//! [`decide`] is for finished runs (a fixed design). [`Sequence`] is for a comparison that grows look by look and stops
+//! as early as possible. Both apply the same rules to each dataset's evidence.
 
 mod decide;
 mod decision;

@@ -1,4 +1,4 @@
-//! What a release must satisfy.
+//! The requirements of a release.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,41 +8,41 @@ use toml::{Table, Value};
 use crate::compare::{DEFAULT_ALPHA, DEFAULT_MARGIN};
 use crate::domain::nearest;
 
-/// The default policy as a documented file.
+/// The default policy, as a documented file.
 pub const DEFAULT_POLICY: &str = include_str!("default_policy.toml");
 
-/// What a policy file has got wrong.
+/// An error in a policy file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// The file is no TOML.
+    /// The file is not TOML.
     #[error("{0}")]
     Toml(String),
-    /// A key that no policy has.
+    /// An unknown key.
     #[error("`{key}` is no key of a policy{}{}", place(table), suggestion(nearest))]
     UnknownKey {
         /// The key.
         key: String,
-        /// The table in which it stands; empty at the top.
+        /// The table that contains it; empty at the top.
         table: String,
         /// The key that was probably meant.
         nearest: Option<&'static str>,
     },
-    /// A dataset that is not known.
+    /// An unknown dataset.
     #[error("it names the dataset `{dataset}`, which {who}{}", there(nearest))]
     UnknownDataset {
         /// The name.
         dataset: String,
-        /// Who does not know it, such as `neither the runs nor the catalog know`.
+        /// What does not know it, such as `neither the runs nor the catalog know`.
         who: &'static str,
         /// The dataset that was probably meant.
         nearest: Option<String>,
     },
-    /// A value that makes no sense.
+    /// An invalid value.
     #[error("`{key}`{} {reason}", place(table))]
     Value {
         /// The key.
         key: String,
-        /// The table in which it stands; empty at the top.
+        /// The table that contains it; empty at the top.
         table: String,
         /// What it must be.
         reason: String,
@@ -66,52 +66,52 @@ fn there(nearest: &Option<String>) -> String {
     })
 }
 
-/// Whether verdicts of several judges must lead to the same decision.
+/// Whether the verdicts of several judges must lead to the same decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JudgesMustAgree {
-    /// Where two judges gave verdicts.
+    /// They must if two judges gave verdicts.
     WhereMeasured,
     /// In addition, at least two judges must have judged 95% of the pairs.
     Required,
-    /// Not looked at.
+    /// Judges are not compared.
     No,
 }
 
-/// What one dataset must satisfy.
+/// The requirements for one dataset.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DatasetPolicy {
-    /// The greatest fall of accuracy that is still acceptable.
+    /// The largest acceptable fall of accuracy.
     pub margin: f64,
-    /// The margin as a share of what the baseline knows beyond chance, where that is smaller than `margin`.
+    /// The margin as a share of the baseline's accuracy beyond chance; it applies if it is smaller than `margin`.
     pub relative_margin: Option<f64>,
-    /// The one-sided level of each decision as written. [`Self::level`] is the level in force.
+    /// The one-sided level of each decision, as written in the file. [`Self::level`] is the level in force.
     pub alpha: f64,
-    /// Fewer pairs decide nothing.
+    /// The fewest pairs that can decide.
     pub min_pairs: usize,
     /// A sequential design evaluates at most this many images.
     pub max_pairs: usize,
-    /// With a larger share of unscored pairs nothing passes.
+    /// The largest unscored share of pairs that can pass.
     pub max_unscored: f64,
     /// Whether judges must agree.
     pub judges_must_agree: JudgesMustAgree,
-    /// Whether the candidate was fine-tuned on it.
+    /// Whether the candidate was fine-tuned on the dataset.
     pub tuned_on: bool,
-    /// Whether it is left out.
+    /// Whether the dataset is left out.
     pub ignore: bool,
-    /// The greatest share of answers from the fine-tuned labels.
+    /// The largest share of answers from the fine-tuned labels.
     pub max_leak: Option<f64>,
-    /// The greatest share of incorrect predictions.
+    /// The largest share of incorrect predictions.
     pub max_incorrect_prediction: Option<f64>,
-    /// The greatest share of intrinsic hallucinations.
+    /// The largest share of intrinsic hallucinations.
     pub max_intrinsic_hallucination: Option<f64>,
-    /// The greatest share of extrinsic hallucinations.
+    /// The largest share of extrinsic hallucinations.
     pub max_extrinsic_hallucination: Option<f64>,
-    /// The greatest fall of one class.
+    /// The largest fall of one class.
     pub max_class_fall: Option<f64>,
-    /// The least accuracy over the encoder's.
+    /// The smallest ratio of the model's accuracy to the encoder's.
     pub min_retention: Option<f64>,
-    /// The number of this candidate against the baseline, from 1, where attempts are counted; no key of the file.
+    /// The number of this candidate against the baseline, from 1, if attempts are counted; not a key of the file.
     #[serde(skip)]
     attempt: Option<u64>,
 }
@@ -146,16 +146,16 @@ impl Default for DatasetPolicy {
     }
 }
 
-/// What a release must satisfy: defaults, and exceptions for single datasets.
+/// A release policy: defaults, and exceptions for single datasets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Policy {
-    /// For datasets that are not named.
+    /// For datasets without an entry.
     defaults: DatasetPolicy,
-    /// By name, as a whole.
+    /// By name, the full policy of a dataset.
     datasets: BTreeMap<String, DatasetPolicy>,
 }
 
-/// The keys of a policy; `tuned_on` and `ignore` are lists at the top, true or false for a dataset.
+/// The keys of a policy. `tuned_on` and `ignore` are lists at the top, and booleans in a dataset's table.
 const KEYS: [&str; 15] = [
     "margin",
     "relative_margin",
@@ -175,7 +175,7 @@ const KEYS: [&str; 15] = [
 ];
 
 impl Policy {
-    /// Reads a policy file: keys at the top are defaults, `[datasets.NAME]` overrides them.
+    /// Reads a policy file. Keys at the top are defaults; `[datasets.NAME]` overrides them.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
         let table: Table = text.parse().map_err(|error: toml::de::Error| PolicyError::Toml(error.to_string()))?;
         let mut policy = Self::default();
@@ -207,36 +207,36 @@ impl Policy {
         Ok(policy)
     }
 
-    /// What `dataset` must satisfy.
+    /// The policy of `dataset`.
     pub fn of(&self, dataset: &str) -> &DatasetPolicy {
         self.datasets.get(dataset).unwrap_or(&self.defaults)
     }
 
-    /// Adds datasets that the candidate was fine-tuned on.
+    /// Marks datasets as fine-tuned on.
     pub fn mark_tuned_on(&mut self, names: impl IntoIterator<Item = String>) {
         for name in names {
             self.entry(&name).tuned_on = true;
         }
     }
 
-    /// The datasets that the policy calls fine-tuned.
+    /// The datasets that the policy marks as fine-tuned on.
     pub fn tuned_on(&self) -> BTreeSet<String> {
         self.datasets.iter().filter(|(_, policy)| policy.tuned_on).map(|(name, _)| name.clone()).collect()
     }
 
-    /// The datasets that have rules of their own.
+    /// The datasets that have an entry.
     pub fn named(&self) -> impl Iterator<Item = &str> {
         self.datasets.keys().map(String::as_str)
     }
 
-    /// Those of [`named`](Self::named) of which more is said than that they were fine-tuned on.
+    /// The [`named`](Self::named) datasets whose entry differs from the defaults in more than `tuned_on`.
     pub fn ruled(&self) -> impl Iterator<Item = &str> {
         let is_ruled = |policy: &DatasetPolicy| DatasetPolicy { tuned_on: false, ..policy.clone() } != self.defaults;
         self.datasets.iter().filter(move |(_, policy)| is_ruled(policy)).map(|(name, _)| name.as_str())
     }
 
-    /// Refuses the first dataset that the policy names and that is not among `known`, whom `who` stands for: a slip in a
-    /// name would else leave its rules without effect.
+    /// Refuses the first named dataset that is not in `known`, since a typo would leave its rules without effect. `who`
+    /// describes `known` in the error.
     pub fn check_datasets(&self, known: &BTreeSet<String>, who: &'static str) -> Result<(), PolicyError> {
         let Some(dataset) = self.named().find(|name| !known.contains(*name)) else { return Ok(()) };
         let names: Vec<&str> = known.iter().map(String::as_str).collect();
@@ -252,7 +252,7 @@ impl Policy {
         self
     }
 
-    /// The policy as decisions record it: the keys of the file, with those of each named dataset in full.
+    /// The policy as decisions record it: the file's keys, and all keys of each named dataset.
     pub fn to_json(&self) -> serde_json::Value {
         let object = |policy: &DatasetPolicy| {
             let mut value = serde_json::to_value(policy).expect("a policy is plain data");
@@ -279,7 +279,7 @@ impl Policy {
     }
 }
 
-/// The level of the `attempt`-th test (from 1): 6 alpha / (pi^2 K^2), whose sum over all attempts is alpha.
+/// The level of the `attempt`-th test (from 1): 6 alpha / (pi^2 K^2). Over all attempts the levels sum to alpha.
 pub fn alpha_of_attempt(alpha: f64, attempt: u64) -> f64 {
     let attempt = attempt.max(1) as f64;
     6.0 * alpha / (std::f64::consts::PI * attempt).powi(2)

@@ -1,4 +1,4 @@
-//! A comparison that grows look by look, and stops each dataset as soon as it is decided.
+//! A comparison that grows look by look and stops each dataset as soon as it is decided.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,10 +11,10 @@ use super::{Corrections, DatasetPolicy, Decision, Policy, Verdict};
 use crate::compare::{CandidateComparison, DatasetComparison, PairTable};
 use crate::stats::{normal_cdf, obrien_fleming_boundaries};
 
-/// The first look; each later one doubles.
+/// Samples at the first look; each later look doubles the number.
 const N_FIRST_LOOK: usize = 250;
 
-/// At how many samples a dataset is looked at; at least once, rising.
+/// The numbers of samples at which a dataset is looked at: at least one, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     looks: Vec<usize>,
@@ -34,7 +34,7 @@ impl Schedule {
         Self { looks: vec![n] }
     }
 
-    /// The numbers of samples, rising.
+    /// The numbers of samples, ascending.
     pub fn looks(&self) -> &[usize] {
         &self.looks
     }
@@ -51,7 +51,7 @@ impl Schedule {
 /// One look of a schedule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Look {
-    /// From 1.
+    /// Its number, from 1.
     pub number: usize,
     schedule: Schedule,
 }
@@ -62,7 +62,7 @@ impl Look {
         Self { number: 1, schedule: Schedule::fixed(n) }
     }
 
-    /// Looks of the schedule.
+    /// The number of looks in the schedule.
     pub fn n_looks(&self) -> usize {
         self.schedule.looks.len()
     }
@@ -81,17 +81,17 @@ impl Look {
         self.number == self.n_looks()
     }
 
-    /// The levels of all looks where the whole schedule may spend `alpha`; empty where there is no boundary.
+    /// The levels of all looks if the whole schedule may spend `alpha`; empty if there is no boundary.
     fn levels(&self, alpha: f64) -> Vec<f64> {
         let boundaries = obrien_fleming_boundaries(alpha, &self.schedule.information());
         boundaries.unwrap_or_default().into_iter().map(|boundary| normal_cdf(-boundary)).collect()
     }
 }
 
-/// How levels are spent over looks: Lan and DeMets (1983), of O'Brien-Fleming form.
+/// The spending of levels over looks: Lan and DeMets (1983), of O'Brien-Fleming form.
 ///
-/// It remembers what it computed, since the same few schedules are asked for again and again, and a boundary is an integral
-/// over all earlier looks. Clones share what they remember.
+/// Levels are cached because the same few schedules recur, and a boundary is an integral over all earlier looks. Clones
+/// share the cache.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spending {
     known: Rc<RefCell<KnownLevels>>,
@@ -101,7 +101,7 @@ pub(super) struct Spending {
 type KnownLevels = BTreeMap<(u64, Vec<usize>), Vec<f64>>;
 
 impl Spending {
-    /// The level of the test at `look` where its whole schedule may spend `alpha`.
+    /// The level of the test at `look` if its whole schedule may spend `alpha`.
     pub(super) fn level(&self, look: &Look, alpha: f64) -> f64 {
         if look.n_looks() == 1 {
             return alpha;
@@ -109,7 +109,7 @@ impl Spending {
         let mut known = self.known.borrow_mut();
         let key = (alpha.to_bits(), look.schedule.looks.clone());
         let levels = known.entry(key).or_insert_with(|| look.levels(alpha));
-        // Without a boundary nothing can be shown.
+        // Nothing can be shown without a boundary.
         levels.get(look.number - 1).copied().unwrap_or(0.0)
     }
 }
@@ -120,7 +120,7 @@ struct DatasetCourse {
     dataset: String,
     policy: DatasetPolicy,
     look: Look,
-    /// Fixed beforehand where it depends on the baseline.
+    /// The margin, fixed beforehand if it depends on the baseline.
     margin: Option<f64>,
     state: State,
 }
@@ -129,15 +129,16 @@ struct DatasetCourse {
 enum State {
     /// Waits for the evidence of its look.
     Open,
-    /// Has had its last look, undecided: a fail elsewhere may still raise its level.
+    /// Undecided after its last look; a fail elsewhere may still raise its level.
     Exhausted { evidence: Box<DatasetComparison>, settled: Box<Settled> },
     /// Decided.
     Decided(Box<Settled>),
 }
 
-/// The group-sequential gate. Two one-sided boundaries, pass and fail, each spend their own level; the level of a fail is
-/// shared out over the datasets, and that of a failed one goes to the rest (Maurer and Bretz 2013, "Multiple testing in
-/// group sequential trials using graphical approaches", Statistics in Biopharmaceutical Research 5, 311-320).
+/// The group-sequential gate. Two one-sided boundaries, pass and fail, each spend their own level. The level of a fail
+/// is shared by the datasets, and the share of a failed dataset goes to the others (Maurer and Bretz 2013, "Multiple
+/// testing in group sequential trials using graphical approaches", Statistics in Biopharmaceutical Research 5,
+/// 311-320).
 #[derive(Clone)]
 pub struct Sequence {
     policy: Policy,
@@ -148,7 +149,7 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// A sequence over `datasets`, each with the most samples that it may ask about.
+    /// A sequence over `datasets`, each with its largest number of samples.
     pub fn new(policy: Policy, datasets: &[(String, usize)]) -> Self {
         let courses: Vec<DatasetCourse> = datasets
             .iter()
@@ -164,7 +165,7 @@ impl Sequence {
         Self { policy, courses, spending: Spending::default(), n_family, n_rejected: 0 }
     }
 
-    /// Fixes the margin of `dataset` from the baseline's results `(correct, scored)` over all samples that may be asked.
+    /// Fixes the margin of `dataset` from the baseline's correct and scored counts over all samples that may be asked.
     pub fn fix_margin(&mut self, dataset: &str, n_classes: usize, n_correct: usize, n_scored: usize) {
         let table =
             PairTable { correct_unscored: n_correct, wrong_unscored: n_scored - n_correct, ..PairTable::default() };
@@ -173,7 +174,7 @@ impl Sequence {
         }
     }
 
-    /// The datasets, with the most samples of each, that could not pass even if no answer changed.
+    /// The datasets that could not pass even if no answer changed, each with its largest number of samples.
     pub fn unreachable(&self) -> Vec<(&str, usize)> {
         let cannot_pass = |course: &&DatasetCourse| {
             let (policy, n) = (&course.policy, course.look.n_max());
@@ -185,13 +186,13 @@ impl Sequence {
         self.courses.iter().filter(cannot_pass).map(|course| (course.dataset.as_str(), course.look.n_max())).collect()
     }
 
-    /// The datasets whose next look waits for evidence, with the samples that it needs; empty when all is decided.
+    /// The datasets whose next look waits for evidence, with the samples that it needs; empty if all are decided.
     pub fn open(&self) -> Vec<(&str, usize)> {
         let is_open = |course: &&DatasetCourse| matches!(course.state, State::Open) && !course.policy.ignore;
         self.courses.iter().filter(is_open).map(|course| (course.dataset.as_str(), course.look.n_samples())).collect()
     }
 
-    /// Takes in the evidence of every open dataset at its look: `comparison` holds just the samples of that look.
+    /// Takes in the evidence of every open dataset at its look. `comparison` holds only the samples of that look.
     pub fn observe(&mut self, comparison: &CandidateComparison, corrections: Corrections<'_>) {
         let found = |name: &str| comparison.datasets.iter().find(|dataset| dataset.dataset == name);
         let mut places = Vec::new();
@@ -231,7 +232,7 @@ impl Sequence {
         }
     }
 
-    /// The decision, once nothing is open.
+    /// Returns the decision once no dataset is open.
     pub fn decision(&self) -> Decision {
         let settled = self.courses.iter().filter_map(|course| match &course.state {
             State::Decided(settled) | State::Exhausted { settled, .. } => Some(settled.as_ref()),

@@ -1,4 +1,4 @@
-//! Tests of each rule, and of what holds for all of them.
+//! Tests of each rule and of their common properties.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::compare::{CandidateComparison, DatasetComparison, Funnel, JudgeComparison, PairTable};
 
-/// 10 classes, `n` pairs, all scored; the baseline is right in `share`.
+/// A table of 10 classes and `n` scored pairs; the baseline is right in `share` of them.
 fn table(n: usize, lost: usize, gained: usize, share: f64) -> PairTable {
     let n_right = (n as f64 * share).round() as usize;
     PairTable { both_correct: n_right - lost, lost, gained, both_wrong: n - n_right - gained, ..PairTable::default() }
@@ -98,7 +98,7 @@ fn an_ignored_dataset_and_a_tuned_one_do_not_count_as_passed() {
     assert_eq!(one("ignore = [\"d\"]", good()), (Verdict::NotApplicable, vec![ReasonCode::Ignored]));
     assert_eq!(one("tuned_on = [\"d\"]", good()), (Verdict::NotApplicable, vec![]));
     assert_eq!(decided("tuned_on = [\"d\"]", vec![good()]).exit_code, 3);
-    // Against a margin of 0: what would pass elsewhere fails here.
+    // The margin is 0: a fall that passes elsewhere fails here.
     let fell = dataset("d", table(2_000, 30, 8, 0.7));
     assert_eq!(one("margin = 0.05", fell.clone()).0, Verdict::Pass);
     assert_eq!(one("margin = 0.05\ntuned_on = [\"d\"]", fell), (Verdict::Fail, vec![ReasonCode::TunedDatasetFell]));
@@ -115,7 +115,7 @@ fn unscored_trials_can_take_a_decision_back_but_never_make_one() {
     let both = PairTable { correct_unscored: 60, ..scored };
     let reasons = vec![ReasonCode::UnscoredCouldDecide, ReasonCode::TooManyUnscored];
     assert_eq!(one("", dataset("d", both)), (Verdict::Inconclusive, reasons));
-    // A fail that survives its worst case stays one, however many are unscored.
+    // A fail that holds in its worst case stays one, however many trials are unscored.
     let fallen = PairTable { unscored_correct: 100, ..table(2_000, 400, 50, 0.7) };
     assert_eq!(one("", dataset("d", fallen)).0, Verdict::Fail);
     let barely = PairTable { unscored_correct: 30, ..table(2_000, 120, 40, 0.7) };
@@ -133,9 +133,9 @@ fn judge(name: &str, table: PairTable) -> JudgeComparison {
     }
 }
 
-/// Constructed trials: the paper publishes only the marginals, of two graders of the same answers: 56.71% falling to 9.20%
-/// by its judge, 68.10% rising to 80.60% by the nearest label. At n = 10,000 they allow every discordance between the least
-/// (all change goes one way) and the greatest.
+/// Constructed trials. The paper publishes only the marginals of two graders of the same answers: 56.71% falling to
+/// 9.20% by its judge, 68.10% rising to 80.60% by the nearest label. At n = 10,000 they allow every discordance from
+/// the least (all change goes one way) to the greatest.
 #[test]
 fn graders_that_contradict_each_other_as_in_the_paper_decide_nothing() {
     let n = 10_000;
@@ -231,13 +231,13 @@ fn caps_fail_beyond_their_bound_and_warn_before_it() {
 fn a_relative_margin_is_a_share_of_what_the_baseline_knows() {
     let found = dataset("d", table(2_000, 20, 20, 0.3));
     let decision = decided("relative_margin = 0.05", vec![found]);
-    // The lower 95% bound of 600 of 2,000 is 0.2803; less chance 0.1803; of it 5%.
+    // The lower 95% bound of 600 of 2,000 is 0.2803; minus chance it is 0.1803; the margin is 5% of that.
     assert!((decision.datasets[0].margin - 0.009_016).abs() < 5e-6, "{}", decision.datasets[0].margin);
 }
 
 #[test]
 fn holm_gives_the_level_of_a_failed_dataset_to_the_others() {
-    // Alone at alpha / 2 the second is not shown (p = 0.0165); after the first has failed it is tested at alpha.
+    // At alpha / 2 the second is not shown (p = 0.0165); after the first has failed it is tested at alpha.
     let (first, second) = (table(2_000, 300, 20, 0.7), table(2_000, 120, 52, 0.7));
     let decision = decided("", vec![dataset("a", first), dataset("b", second)]);
     let levels: Vec<f64> = decision.datasets.iter().map(|dataset| dataset.alpha_look_fail).collect();
@@ -329,7 +329,7 @@ proptest! {
 
     #[test]
     fn more_losses_never_turn_a_fail_into_a_pass(found in tables(), other in tables()) {
-        // An image that was kept is lost; the baseline stays as it is.
+        // A kept image is lost; the baseline does not change.
         prop_assume!(found.both_correct > 0);
         let worse = PairTable { both_correct: found.both_correct - 1, lost: found.lost + 1, ..found };
         let of = |table| decided("margin = 0.05", vec![dataset("d", table), dataset("other", other)]);

@@ -1,4 +1,4 @@
-//! The language-model judge: its settings, its requests, and what its replies amount to.
+//! The language-model judge: its settings, its requests, and the reading of its replies.
 
 use serde_json::{Map, Value, json};
 
@@ -8,35 +8,36 @@ use crate::api::{ChatConfig, ChatError, ChatReply, ChatRequest, Finish, Message}
 use crate::domain::{JudgeKind, JudgeSpec, JudgeVerdict, Judgement, SplitReply, UnscoredReason};
 use crate::taxonomy::RULES_VERSION;
 
-/// So many characters of a reply are kept.
+/// The most characters of a reply that are kept.
 const N_CHARS_KEPT: usize = 2_000;
-/// Room for a reasoning model to think before it says one word; others stop after the word.
+/// Lets a reasoning model think before its one-word verdict; other models stop after the word.
 pub(super) const N_TOKENS_DEFAULT: u32 = 2_048;
-/// The paper's room, for one word.
+/// The paper's token limit, for one word.
 const N_TOKENS_PAPER: u32 = 64;
-/// How replies are read, for the run's identity: since 2, a verdict stands after the thought.
+/// The version of reading replies, part of the run's identity. Since version 2 a verdict follows the thought.
 const READING_VERSION: u32 = 2;
 
-/// Sampling parameters under one name.
+/// A named set of sampling parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JudgePreset {
-    /// The EMT paper's: temperature 0.2, 64 tokens, top_p 1, no penalties (Zhai et al. 2023, appendix C.1).
+    /// The EMT paper's parameters: temperature 0.2, 64 tokens, top_p 1, no penalties (Zhai et al. 2023, appendix C.1).
     Paper,
 }
 
 /// A language model as a judge.
 #[derive(Clone, Debug)]
 pub struct LlmJudge {
-    /// The server, the model, and the limits of their use.
+    /// The server, the model and the usage limits.
     pub chat: ChatConfig,
-    /// What it is asked.
+    /// Its prompt.
     pub prompt: JudgePrompt,
-    /// How it samples; temperature 0 without.
+    /// Its sampling parameters; `None` means temperature 0.
     pub preset: Option<JudgePreset>,
-    /// The most tokens of a reply, thoughts included; if `None` 2,048, or fewer where the server takes fewer, and 64 with the
-    /// paper's preset.
+    /// The most tokens of a reply, thoughts included. `None` means 2,048, or fewer if the server takes fewer, and 64
+    /// with the paper's preset.
     pub max_tokens: Option<u32>,
-    /// Further fields of each request, such as `reasoning_effort`, in place of the judge's own; a null leaves one out.
+    /// Further fields of each request, such as `reasoning_effort`; they replace the judge's own, and a null removes
+    /// one.
     pub extra: Map<String, Value>,
 }
 
@@ -64,7 +65,7 @@ impl LlmJudge {
         request
     }
 
-    /// The client's settings.
+    /// Returns the client's settings.
     pub(super) fn chat_config(&self) -> ChatConfig {
         ChatConfig {
             extra_body: self.extra.clone(),
@@ -73,7 +74,7 @@ impl LlmJudge {
         }
     }
 
-    /// What decides its verdicts: neither address nor key. `parameters` of the panel come on top.
+    /// Returns what decides its verdicts, without address and key. The panel's `parameters` are added.
     pub(super) fn spec(&self, template: &Template, panel: &[(&str, Value)]) -> JudgeSpec {
         let request = self.request(String::new());
         let mut parameters = Map::new();
@@ -85,7 +86,7 @@ impl LlmJudge {
         parameters.extend(request.extra);
         parameters.extend(self.extra.clone());
         parameters.insert("replies".into(), json!(READING_VERSION));
-        // The rules give the code of each incorrect answer, whoever decided that it is one.
+        // The rules give the code of each incorrect answer, whichever judge decided that it is incorrect.
         parameters.insert("codes".into(), json!(RULES_VERSION));
         parameters.extend(panel.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         JudgeSpec {
@@ -97,11 +98,12 @@ impl LlmJudge {
     }
 }
 
-/// How the error of a reply begins that holds no more than a thought, and of one that was cut off.
+/// The starts of the errors of a reply that is only a thought, and of a reply that was cut off.
 const CUT_THOUGHT: &str = "the reply is a thought without a verdict behind it";
 const CUT_REPLY: &str = "the reply was cut off at the token limit";
 
-/// What a person can do about a judge's replies like this one; `None` where the verdict is one, or was no reply.
+/// Returns how the user can fix a judge's replies like this one; `None` if the verdict is valid, or if there was no
+/// reply.
 pub fn mend_of_reply(prompt: &JudgePrompt, verdict: &JudgeVerdict) -> Option<String> {
     let error = verdict.result.as_ref().err()?;
     if error.starts_with(CUT_THOUGHT) || error.starts_with(CUT_REPLY) {
@@ -121,7 +123,7 @@ pub fn mend_of_reply(prompt: &JudgePrompt, verdict: &JudgeVerdict) -> Option<Str
     })
 }
 
-/// The beginning and the end of a reply in one line, for a message.
+/// Returns the start and the end of a reply on one line, for a message.
 pub fn excerpt(reply: &str) -> String {
     const N_CHARS_SHOWN: usize = 160;
     let line: Vec<char> =
@@ -134,18 +136,18 @@ pub fn excerpt(reply: &str) -> String {
     format!("{start} … {end}")
 }
 
-/// Whether the first word of what a reply says is one of `words`.
+/// Whether the first word of a reply is one of `words`.
 fn is_led_by(reply: &str, words: &[&str]) -> bool {
     let said = SplitReply::new(reply, false).answer.unwrap_or_default().to_lowercase();
     let first = said.split(|c: char| !c.is_alphabetic()).find(|word| !word.is_empty());
     first.is_some_and(|first| words.contains(&first))
 }
 
-/// What a language model made of a pair, or why nothing.
+/// A language model's verdict on a pair, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ruling {
     pub(super) verdict: JudgeVerdict,
-    /// What a trial becomes that depends on this judge, where it has no verdict.
+    /// Why a trial that depends on this judge is unscored, if there is no verdict.
     pub(super) unscored: Option<UnscoredReason>,
 }
 
@@ -158,7 +160,7 @@ impl Ruling {
         }
     }
 
-    /// What an earlier part of the run knew; `None` where that settles nothing.
+    /// The ruling from an earlier sitting; `None` if it settles nothing.
     pub(super) fn remembered(verdict: &JudgeVerdict) -> Option<Self> {
         let unscored = match (&verdict.result, &verdict.reply) {
             (Ok(Judgement::Correct | Judgement::Incorrect), _) => None,
@@ -173,7 +175,7 @@ impl Ruling {
         let result = match (split.answer.filter(|said| !said.is_empty()), &reply.finish) {
             (None, Finish::Length) => Err(format!("{CUT_THOUGHT}, cut off at the token limit")),
             (None, _) => Err(format!("{CUT_THOUGHT} that was cut off or never closed")),
-            // "CORRECT" may have been about to go on.
+            // A cut-off "CORRECT" may be incomplete.
             (Some(_), Finish::Length) => Err(CUT_REPLY.to_owned()),
             (Some(said), _) => template
                 .read(&said)
@@ -182,7 +184,7 @@ impl Ruling {
         let unscored = result.is_err().then_some(UnscoredReason::JudgeUnparsable);
         let is_thought_beside = reply.content.trim().is_empty();
         let shown = reply.thought.as_ref().filter(|_| is_thought_beside).unwrap_or(&reply.content);
-        // A verdict stands behind its thought, and is kept.
+        // The verdict follows the thought, so the end is kept.
         let n_left_out = if split.thought.is_some() { shown.chars().count().saturating_sub(N_CHARS_KEPT) } else { 0 };
         let kept = shown.chars().skip(n_left_out).take(N_CHARS_KEPT).collect();
         Self { verdict: JudgeVerdict { judge: JudgeKind::Llm.name().to_owned(), result, reply: Some(kept) }, unscored }
@@ -191,7 +193,7 @@ impl Ruling {
     fn of_error(error: &ChatError) -> Self {
         let reason = match error {
             ChatError::Budget { .. } => UnscoredReason::JudgeBudget,
-            // It answered, and there is no verdict in the answer; asking again would bring the same.
+            // The reply contains no verdict, and asking again would give the same.
             ChatError::NoContent { .. } | ChatError::ContentFilter => UnscoredReason::JudgeUnparsable,
             _ => UnscoredReason::JudgeFailed,
         };

@@ -1,9 +1,8 @@
-//! The judges: what does an answer mean?
+//! The judges, which decide what an answer means.
 //!
-//! A [`Panel`] asks the rules of [`crate::taxonomy`], a language model, or both, and says for each answer
-//! what became of it: correct, incorrect with a code, or unscored with a reason. A judge that fails never
-//! makes an answer correct or incorrect. A [`Sheet`] holds answers of which people say what they mean, and
-//! [`draw_sheet()`] chooses them from a run.
+//! A [`Panel`] asks the rules of [`crate::taxonomy`], a language model, or both. It decides for each answer whether it
+//! is correct, incorrect with a code, or unscored with a reason. A judge that fails never makes an answer correct or
+//! incorrect. A [`Sheet`] holds answers for people to mark, and [`draw_sheet()`] chooses them from a run.
 
 mod llm;
 mod mode;

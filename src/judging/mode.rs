@@ -1,27 +1,27 @@
-//! Which judges a person may ask for, and about what.
+//! The choices of judges, and the scope of the language model.
 
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::domain::JudgeKind;
 
-/// Who decides: `--judge`.
+/// The deciding judges: `--judge`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum JudgeMode {
-    /// The rules alone; nothing is left open.
+    /// Only the rules; nothing is left undecided.
     Rules,
-    /// A language model alone; the rules give the codes of errors.
+    /// Only a language model; the rules give the codes of errors.
     Llm,
-    /// The rules where they are certain, a language model elsewhere.
+    /// The rules where they are certain, and a language model elsewhere.
     #[strum(serialize = "rules+llm")]
     RulesAndLlm,
 }
 
 impl JudgeMode {
-    /// All choices, in the order in which help lists them.
+    /// All choices, in the order of the help text.
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
-    /// The judges that are asked, the deciding one last.
+    /// The judges that are used; the deciding judge is last.
     pub fn judges(self) -> &'static [JudgeKind] {
         match self {
             Self::Rules => &[JudgeKind::Rules],
@@ -30,23 +30,23 @@ impl JudgeMode {
         }
     }
 
-    /// What `--judge` calls it: the judges' names with `+` between them.
+    /// The name in `--judge`: the judges' names joined by `+`.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// The choice that `--judge` calls `name`.
+    /// Returns the choice with this name in `--judge`.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|mode| mode.name() == name)
     }
 }
 
-/// About which pairs the language model is asked beside the rules: `--judge-scope`.
+/// The pairs that the language model is asked about in addition to the rules: `--judge-scope`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scope {
-    /// About all of them.
+    /// All pairs.
     All,
-    /// Only about those of which the rules are not certain.
+    /// Only pairs on which the rules are not certain.
     #[default]
     Residual,
 }

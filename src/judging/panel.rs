@@ -1,4 +1,4 @@
-//! All judges of a run together: who is asked, in which order, and who decides.
+//! All judges of a run: which are asked, in which order, and which decides.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -15,10 +15,10 @@ use crate::api::{ChatClient, ChatCounters, ChatError, ChatReply};
 use crate::domain::{ErrorCode, JudgeKind, JudgeSpec, JudgeVerdict, Judgement, LabelSet, Outcome};
 use crate::taxonomy::{Finding, Grader, RULES_VERSION, Reading};
 
-/// What judging needs to know of a dataset.
+/// The data of a dataset that judging needs.
 #[derive(Clone, Debug)]
 pub struct JudgedDataset {
-    /// What the model was asked, class list included.
+    /// The question to the model, with the class list.
     pub question: String,
     /// The classes.
     pub labels: LabelSet,
@@ -26,28 +26,28 @@ pub struct JudgedDataset {
     pub grader: Grader,
 }
 
-/// Who judges.
+/// The configuration of a panel.
 #[derive(Clone, Debug)]
 pub struct PanelConfig {
-    /// Who decides.
+    /// The deciding judges.
     pub mode: JudgeMode,
-    /// About what the language model is asked; matters with [`JudgeMode::RulesAndLlm`] alone.
+    /// The scope of the language model; it only matters with [`JudgeMode::RulesAndLlm`].
     pub scope: Scope,
-    /// The language model, unless the rules judge alone.
+    /// The language model, unless only the rules judge.
     pub llm: Option<LlmJudge>,
 }
 
 impl PanelConfig {
-    /// The rules alone.
+    /// Only the rules.
     pub fn rules() -> Self {
         Self { mode: JudgeMode::Rules, scope: Scope::default(), llm: None }
     }
 }
 
-/// What became of an answer.
+/// The judgement of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
-    /// The verdict of each judge that was asked, in the order of [`Panel::specs`].
+    /// The verdict of each judge that was used, in the order of [`Panel::specs`].
     pub verdicts: Vec<JudgeVerdict>,
     /// The outcome.
     pub outcome: Outcome,
@@ -55,18 +55,18 @@ pub struct Judged {
     pub certain_by_rules: bool,
 }
 
-/// What a panel has done so far.
+/// Counts of a panel's work so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JudgeCounters {
     /// Answers submitted.
     pub n_answers: u64,
-    /// Distinct pairs of label and normalised answer among those that a language model is to judge.
+    /// Distinct pairs of label and normalised answer for the language model.
     pub n_distinct: u64,
     /// Requests sent, retries included.
     pub n_calls: u64,
-    /// Those of them that were not the first attempt.
+    /// Requests that were retries.
     pub n_retries: u64,
-    /// Pairs of which the language model gave no verdict.
+    /// Pairs without a verdict of the language model.
     pub n_failed: u64,
 }
 
@@ -80,22 +80,22 @@ pub struct Panel {
     tolerance: Tolerance,
 }
 
-/// What [`Panel::check`] lets pass with a warning.
+/// What [`Panel::check`] accepts with a warning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tolerance {
     Nothing,
-    /// A reply that is no verdict.
+    /// A reply that is not a verdict.
     Unparsable,
-    /// Verdicts the wrong way round.
+    /// Inverted verdicts.
     Inverted,
 }
 
-/// What the fixed questions showed that a person should know.
+/// A notice to the user about the fixed questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgeNotice {
-    /// The sentence.
+    /// The text.
     pub text: String,
-    /// Whether the judge said the same of a right and of a wrong answer, so that no verdict of it can be trusted.
+    /// Whether a fixed question was judged wrongly, so that no verdict of the judge can be trusted.
     pub is_doubt: bool,
 }
 
@@ -105,14 +105,14 @@ impl From<String> for JudgeNotice {
     }
 }
 
-/// The answers of the fixed questions, with the right verdict on each.
+/// The answers in the fixed questions, with the right verdict on each.
 const FIXED_ANSWERS: [(&str, Judgement); 2] = [(FIXED_LABEL, Judgement::Correct), (FIXED_WRONG, Judgement::Incorrect)];
 
-/// What a fixed question showed.
+/// The result of a fixed question.
 enum Checked {
     /// The judge's verdict and its reply.
     Judgement(Judgement, String),
-    /// There is no verdict; perhaps with what a person should know.
+    /// There is no verdict, possibly with a notice.
     Nothing(Option<String>),
 }
 
@@ -131,7 +131,7 @@ struct LlmPanel {
     client: ChatClient,
     pairs: Vec<Pair>,
     index: HashMap<PairKey, usize>,
-    /// Pairs not sent yet: those that the language model decides first, then by age.
+    /// Pairs that were not sent yet: those that the language model decides are first, then the oldest.
     queue: BinaryHeap<(bool, Reverse<usize>)>,
     /// Answers that wait for a ruling.
     n_waiting: usize,
@@ -139,9 +139,9 @@ struct LlmPanel {
     n_open_decisive: usize,
     n_distinct: u64,
     n_failed: u64,
-    /// With a budget, pairs that the rules decide wait until nothing else is left to spend it on.
+    /// If there is a budget, pairs that the rules decide wait until all other pairs have a ruling.
     holds_certain: bool,
-    /// Answers settled by another's reply since the last look.
+    /// Answers that were settled by the reply to another one since the last call.
     settled: Vec<(u64, Judged)>,
 }
 
@@ -154,13 +154,13 @@ struct PairKey {
 
 struct Pair {
     key: PairKey,
-    /// Whether an answer of this part of the run is of this pair.
+    /// Whether an answer of this sitting belongs to this pair.
     is_met: bool,
     state: PairState,
 }
 
 enum PairState {
-    /// Answers that wait for the ruling, with what the rules read in each.
+    /// Answers that wait for the ruling, with the rules' reading of each.
     Open {
         waiting: Vec<(u64, Reading)>,
         is_decisive: bool,
@@ -169,7 +169,7 @@ enum PairState {
 }
 
 impl Panel {
-    /// Makes the judges ready; the language model's server is not asked yet.
+    /// Prepares the judges; no request is sent to the language model's server yet.
     pub fn new(config: PanelConfig, datasets: Vec<JudgedDataset>) -> anyhow::Result<Panel> {
         let llm = match (config.mode, config.llm) {
             (JudgeMode::Rules, _) => None,
@@ -181,7 +181,7 @@ impl Panel {
         Ok(Panel { mode: config.mode, scope: config.scope, datasets, llm, n_answers: 0, tolerance: Tolerance::Nothing })
     }
 
-    /// What decides verdicts and outcomes, for the run's identity; the deciding judge last.
+    /// Returns what decides verdicts and outcomes, for the run's identity; the deciding judge is last.
     pub fn specs(&self) -> Vec<JudgeSpec> {
         let rules = JudgeSpec {
             judge: JudgeKind::Rules.name().to_owned(),
@@ -202,8 +202,8 @@ impl Panel {
         }
     }
 
-    /// Takes over the language model's verdict from an earlier part of the run, so that it is not asked
-    /// again. Other judges' verdicts, and failures that a resumed run retries, are ignored.
+    /// Takes over the language model's verdict from an earlier sitting, so that it is not requested again. Verdicts of
+    /// other judges, and failures that a resumed run retries, are ignored.
     pub fn remember(&mut self, dataset: usize, label: usize, answer: &str, verdict: &JudgeVerdict) {
         if let (Some(llm), Some(ruling)) = (&mut self.llm, Ruling::remembered(verdict)) {
             let key = PairKey { dataset, label, answer: normalise(answer) };
@@ -213,8 +213,8 @@ impl Panel {
         }
     }
 
-    /// Hands in an answer to the image of a label. `Some` where it is decided at once; else its token
-    /// comes back from [`Panel::completed`].
+    /// Submits an answer to the image of a label. Returns `Some` if it is decided at once; otherwise
+    /// [`Panel::completed`] returns its token later.
     pub fn submit(&mut self, token: u64, dataset: usize, label: usize, answer: &str) -> anyhow::Result<Option<Judged>> {
         let place = self.datasets.get(dataset).with_context(|| format!("there is no dataset number {dataset}"))?;
         if label >= place.labels.len() {
@@ -224,7 +224,7 @@ impl Panel {
         let reading = place.grader.grade(label, answer);
         let text = normalise(answer);
         let mode = self.mode;
-        // An empty answer is one for the rules, whoever judges the others.
+        // The rules decide an empty answer in every mode.
         let is_empty = text.is_empty() || reading.finding == Finding::Error(ErrorCode::Empty);
         let needs_llm = !is_empty
             && match mode {
@@ -247,9 +247,9 @@ impl Panel {
         }
     }
 
-    /// The answers that were settled since the last look; waits up to `wait` for the first of them.
+    /// Returns the answers that were settled since the last call. Waits up to `wait` for the first.
     ///
-    /// A wait tells that nothing more is submitted meanwhile: what a budget kept back is then asked too.
+    /// A nonzero wait means that nothing more is submitted meanwhile, so pairs that a budget held back are sent.
     pub fn completed(&mut self, wait: Duration) -> Vec<(u64, Judged)> {
         let Some(llm) = &mut self.llm else { return Vec::new() };
         let deadline = Instant::now() + wait;
@@ -269,12 +269,12 @@ impl Panel {
         }
     }
 
-    /// Answers submitted and neither decided at once nor given back yet.
+    /// The submitted answers that are not returned yet.
     pub fn n_open(&self) -> usize {
         self.llm.as_ref().map_or(0, |llm| llm.n_waiting + llm.settled.len())
     }
 
-    /// What has been done so far.
+    /// Returns the counts so far.
     pub fn counters(&self) -> JudgeCounters {
         let chat = self.llm.as_ref().map_or(ChatCounters::default(), |llm| llm.client.counters());
         JudgeCounters {
@@ -286,29 +286,29 @@ impl Panel {
         }
     }
 
-    /// The most calls that `n_answers` can lead to, retries not counted: each answer may be a pair of its
-    /// own, two fixed questions come first, and a budget caps them.
+    /// The most calls that `n_answers` can cause, without retries. Each answer may be its own pair, two fixed questions
+    /// come first, and a budget limits the total.
     pub fn upper_bound_of_calls(&self, n_answers: u64) -> u64 {
         let n_calls = if n_answers == 0 { 0 } else { n_answers + FIXED_ANSWERS.len() as u64 };
         self.llm.as_ref().map_or(0, |llm| llm.judge.chat.max_calls.map_or(n_calls, |most| most.min(n_calls)))
     }
 
-    /// Takes it that no reply of the judge may be a verdict: then [`Panel::check`] warns of it, and does not fail.
+    /// Makes [`Panel::check`] warn, not fail, if the judge's reply is not a verdict.
     pub fn tolerate_unparsable(&mut self) {
         self.tolerance = Tolerance::Unparsable;
     }
 
-    /// Accepts verdicts the wrong way round, since the judge is about to be measured: then [`Panel::check`] warns of them.
+    /// Makes [`Panel::check`] warn, not fail, if verdicts are inverted, because the judge is to be measured.
     pub fn tolerate_inverted(&mut self) {
         self.tolerance = Tolerance::Inverted;
     }
 
-    /// Asks the language model two fixed questions, one with a right answer and one with a wrong one, so that a wrong key, model
-    /// or prompt, and a judge that always says the same, show before anything else is asked. They are calls like others for
-    /// budgets. `Some` is what a person should know; nothing may be open yet.
+    /// Asks the language model two fixed questions, one with a right answer and one with a wrong answer. A wrong key,
+    /// model or prompt, and a judge that always says the same, show before anything else is asked. The calls count
+    /// towards budgets. Returns a notice for the user, if any. No answer may be pending.
     ///
     /// # Errors
-    /// The judge cannot be asked, its reply is no verdict, or both verdicts are the wrong way round: so would others be.
+    /// The judge cannot be asked, its reply is not a verdict, or both verdicts are inverted, unless that is tolerated.
     pub fn check(&mut self, is_stopped: &dyn Fn() -> bool) -> anyhow::Result<Option<JudgeNotice>> {
         let Some(llm) = &self.llm else { return Ok(None) };
         let tolerance = self.tolerance;
@@ -325,19 +325,19 @@ impl Panel {
             };
             match llm.checked(completion, tolerance)? {
                 Checked::Judgement(verdict, reply) => verdicts.push(FixedReply { answer, expected, verdict, reply }),
-                // The other question would tell no more.
+                // The other question would show nothing new.
                 Checked::Nothing(told) => return Ok(told.map(JudgeNotice::from)),
             }
         }
         llm.judged_rightly(&verdicts, tolerance)
     }
 
-    /// Why the language model cannot be asked any more, if so: a wrong key, an unknown model, no server.
+    /// Why the language model can no longer be asked, if so: a wrong key, an unknown model, no server.
     pub fn fatal_error(&self) -> Option<String> {
         self.llm.as_ref()?.client.fatal_error().map(|error| error.to_string())
     }
 
-    /// How requests are really put to the server, for the run's environment; `None` without one.
+    /// Returns the parameters actually sent to the server, for the run's environment; `None` without a language model.
     pub fn effective_parameters(&self) -> Option<Value> {
         self.llm.as_ref().map(|llm| llm.client.effective_parameters())
     }
@@ -364,11 +364,11 @@ impl LlmPanel {
         })
     }
 
-    /// What the completion of a fixed question says of those that would follow.
+    /// Checks the completion of a fixed question.
     fn checked(&self, completion: Result<ChatReply, ChatError>, tolerance: Tolerance) -> anyhow::Result<Checked> {
         let model = &self.judge.chat.model;
         match &completion {
-            // A call that a budget does not allow tells nothing, and neither would the next.
+            // A call that the budget does not allow shows nothing, nor would the next one.
             Err(ChatError::Budget { .. }) => return Ok(Checked::Nothing(None)),
             Err(error) if error.is_passing() && !error.is_fatal() => {
                 return Ok(Checked::Nothing(Some(format!(
@@ -395,7 +395,8 @@ impl LlmPanel {
         if tolerance == Tolerance::Unparsable { Ok(Checked::Nothing(Some(message))) } else { bail!("{message}") }
     }
 
-    /// Refuses a judge whose verdicts on the fixed questions are the wrong way round, and doubts one that says the same of both.
+    /// Refuses a judge whose verdicts on the fixed questions are inverted, and reports a doubt if it says the same
+    /// about both.
     fn judged_rightly(&self, replies: &[FixedReply], tolerance: Tolerance) -> anyhow::Result<Option<JudgeNotice>> {
         let model = &self.judge.chat.model;
         let wrong: Vec<&FixedReply> = replies.iter().filter(|reply| reply.verdict != reply.expected).collect();
@@ -438,7 +439,7 @@ impl LlmPanel {
         place
     }
 
-    /// The ruling on a pair, where there is one already; else the answer waits for it.
+    /// Returns the ruling on a pair if there is one; otherwise the answer waits for it.
     fn ask(&mut self, key: PairKey, token: u64, reading: Reading, is_decisive: bool) -> Option<&Ruling> {
         let place = match self.index.get(&key) {
             Some(&place) => place,
@@ -461,7 +462,7 @@ impl LlmPanel {
         }
     }
 
-    /// Sends what the client has room for, what matters most first.
+    /// Sends as many requests as the client has room for, the most important first.
     fn send(&mut self, datasets: &[JudgedDataset], is_idle: bool) {
         while self.client.n_outstanding() < self.client.capacity() {
             let is_held = self.holds_certain && (!is_idle || self.n_open_decisive > 0);
@@ -476,7 +477,7 @@ impl LlmPanel {
         }
     }
 
-    /// Takes in all completions that are there, without a wait.
+    /// Takes in all available completions without waiting.
     fn collect(&mut self, mode: JudgeMode) {
         while let Some((ticket, completion)) = self.client.recv_timeout(Duration::ZERO) {
             self.settle(ticket, Ruling::new(&self.template, completion), mode);
@@ -495,12 +496,12 @@ impl LlmPanel {
     }
 }
 
-/// What the rules find in an answer without content.
+/// The rules' reading of an answer without content.
 fn empty() -> Reading {
     Reading { finding: Finding::Error(ErrorCode::Empty), certain: true, names_ancestor: false }
 }
 
-/// The outcome where no language model is asked.
+/// The judgement without a language model.
 fn by_rules(reading: Reading) -> Judged {
     let verdict =
         JudgeVerdict { judge: JudgeKind::Rules.name().to_owned(), result: Ok(reading.verdict()), reply: None };
@@ -514,12 +515,12 @@ fn outcome_of(reading: Reading) -> Outcome {
     }
 }
 
-/// The outcome where a language model was asked.
+/// The judgement with a language model.
 fn judged_by(mode: JudgeMode, reading: Reading, ruling: &Ruling) -> Judged {
     let by_llm = match (ruling.unscored, &ruling.verdict.result) {
         (Some(reason), _) => Outcome::Unscored(reason),
         (None, Ok(Judgement::Correct)) => Outcome::Correct,
-        // The code says how it is wrong; where the rules see nothing wrong, that is what is disputed.
+        // The rules' code says how the answer is wrong; if the rules find it correct, the code is `disputed`.
         (None, _) => match reading.finding {
             Finding::Correct { .. } => Outcome::Incorrect(ErrorCode::Disputed),
             Finding::Error(code) => Outcome::Incorrect(code),

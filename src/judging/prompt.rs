@@ -1,4 +1,4 @@
-//! What a language-model judge is asked, and how its reply is read.
+//! The prompt of a language-model judge, and the reading of its reply.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -9,26 +9,26 @@ use crate::domain::{AnswerType, Judgement, Label, LabelSet};
 /// The prompt of a language-model judge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JudgePrompt {
-    /// Question, label and classes in sight, the answer quoted as data; replies are CORRECT or INCORRECT.
+    /// Includes question, label and classes, and quotes the answer as data; replies are CORRECT or INCORRECT.
     Strict,
     /// The paper's, verbatim; replies are yes or no.
     Emt,
-    /// The text of a template of the user's, with `{label}` and `{answer}` at least; replies may be of either pair.
+    /// The text of a user's template, with at least `{label}` and `{answer}`; replies may be of either pair.
     File(String),
 }
 
-/// Why a template is no judge's prompt.
+/// Why a template is not a judge's prompt.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PromptError {
-    /// The judge could not tell what to judge.
+    /// A required name is missing.
     #[error("the judge's prompt has no `{{{0}}}`; hint: `{{{0}_json}}` does as well, and quotes it")]
     Missing(&'static str),
-    /// A misspelt name would be sent as it stands.
+    /// An unknown name, which would be sent unchanged.
     #[error("the judge's prompt has `{{{0}}}`, which means nothing; hint: the names are {names}", names = NAMES.join(", "))]
     Unknown(String),
 }
 
-/// What may stand in braces; each also with `_json`, as a quoted JSON string or list of them.
+/// The names allowed in braces. With the suffix `_json` they become a quoted JSON string or a list of them.
 const NAMES: [&str; 5] = ["question", "label", "aliases", "classes", "answer"];
 
 /// A checked prompt.
@@ -38,12 +38,12 @@ pub(super) struct Template {
     words: &'static [(&'static str, Judgement)],
 }
 
-/// The label of the fixed questions, and the right answer to them.
+/// The label in the fixed questions, and their right answer.
 pub(super) const FIXED_LABEL: &str = "cat";
-/// The wrong answer to them.
+/// Their wrong answer.
 pub(super) const FIXED_WRONG: &str = "dog";
 
-/// A word of a verdict as the prompts write it.
+/// Formats a verdict word as in the prompts.
 fn shown(word: &str) -> String {
     if word.ends_with("correct") { word.to_uppercase() } else { word.to_owned() }
 }
@@ -60,7 +60,7 @@ impl Template {
             JudgePrompt::Emt => (judge_prompts::EMT, &YES_NO),
             JudgePrompt::File(text) => (text, &EITHER),
         };
-        // Checkouts differ in line ends; a prompt and its hash must not.
+        // Line ends differ between checkouts, but a prompt and its hash must not.
         let text = text.replace("\r\n", "\n").trim_end().to_owned();
         for required in ["label", "answer"] {
             let is_there = pieces(&text).any(|piece| matches!(piece, Piece::Name(name) if base_name(name) == required));
@@ -77,14 +77,14 @@ impl Template {
         Ok(Self { text, words })
     }
 
-    /// `blake3:…` of the template and of the words that count as a verdict.
+    /// Returns `blake3:…` of the template and of the words that count as a verdict.
     pub(super) fn hash(&self) -> String {
         let words: Vec<&str> = self.words.iter().map(|(word, _)| *word).collect();
         let hash = blake3::hash(format!("{}\0{}", words.join(" "), self.text).as_bytes());
         format!("blake3:{}", hash.to_hex())
     }
 
-    /// The prompt for one pair. Values are put in once: braces inside an answer stay braces.
+    /// Renders the prompt for one pair. Values are inserted once: braces inside an answer stay braces.
     pub(super) fn render(&self, dataset: &JudgedDataset, label: usize, answer: &str) -> String {
         self.render_pair(&dataset.question, &dataset.labels, label, answer)
     }
@@ -113,49 +113,49 @@ impl Template {
             .collect()
     }
 
-    /// The words of one verdict, for people.
+    /// Returns the words of one verdict, for messages.
     pub(super) fn words_of(&self, verdict: Judgement) -> String {
         let words = self.words.iter().filter(|(_, of)| *of == verdict).map(|(word, _)| shown(word));
         words.collect::<Vec<_>>().join(" or ")
     }
 
-    /// The words of a verdict, for people.
+    /// Returns the words of all verdicts, for messages.
     pub(super) fn expected(&self) -> String {
         self.words.iter().map(|(word, _)| shown(word)).collect::<Vec<_>>().join(" or ")
     }
 
-    /// A question of no run with [`FIXED_LABEL`] as its label, and `answer` as the answer to it: what a judge makes of a right one
-    /// and of a wrong one shows whether it can be asked at all.
+    /// Renders a question, independent of any run, with [`FIXED_LABEL`] as its label and `answer` as the answer. The
+    /// verdicts on a right and a wrong answer show whether the judge can be used.
     pub(super) fn fixed_question(&self, answer: &str) -> String {
         const QUESTION: &str = "What is the object in the image? Please only answer a single object in cat, dog.";
         let labels = [FIXED_LABEL, FIXED_WRONG].map(Label::named).to_vec();
-        // Two different names are always a label set.
+        // Two different names always form a label set.
         let Ok(labels) = LabelSet::new(labels, AnswerType::Object) else { return String::new() };
         self.render_pair(QUESTION, &labels, 0, answer)
     }
 
-    /// The verdict that a reply is; `None` where it is anything else, or anything more.
+    /// Returns the verdict in a reply; `None` if it is anything else or contains more.
     pub(super) fn read(&self, reply: &str) -> Option<Judgement> {
         let word = bare(reply).to_ascii_lowercase();
         self.words.iter().find(|(verdict_word, _)| *verdict_word == word).map(|(_, verdict)| *verdict)
     }
 }
 
-/// An answer as it is sent and compared: NFKC, white space collapsed, none at the ends.
+/// Normalises an answer for sending and comparing: NFKC, white space collapsed and trimmed.
 pub fn normalise(answer: &str) -> String {
     let composed: String = answer.nfkc().collect();
     composed.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Marks around all of a reply that say that it is the answer.
+/// Marks around a whole reply that label it as the answer.
 const ANSWER_MARKS: [(&str, &str); 4] =
     [("<answer>", "</answer>"), ("$\\boxed{", "}$"), ("\\boxed{", "}"), ("\\text{", "}")];
-/// Tokens that end a turn, which some servers leave in the text.
+/// End-of-turn tokens, which some servers leave in the text.
 const END_TOKENS: [&str; 7] =
     ["</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<end_of_turn>", "<|end|>", "<eos>"];
 
-/// A reply without the dress that does not change what it says: the token that ends a turn, marks of an answer, white space,
-/// one full stop, and one pair of quotation marks or Markdown marks around all of it.
+/// Strips what does not change a reply's meaning: end-of-turn tokens, answer marks, white space, one full stop, and one
+/// pair of quotation or Markdown marks around all of it.
 fn bare(reply: &str) -> &str {
     let mut reply = reply.trim();
     while let Some(rest) = END_TOKENS.iter().find_map(|token| reply.strip_suffix(token)) {
@@ -170,14 +170,14 @@ fn bare(reply: &str) -> &str {
     let trimmed = &trimmed[..without_stop(trimmed)];
     for mark in ["**", "\"", "'", "`"] {
         if let Some(inner) = trimmed.strip_prefix(mark).and_then(|rest| rest.strip_suffix(mark)) {
-            // The full stop may stand inside the marks, but not on both sides.
+            // The full stop may be inside or outside the marks, but not both.
             return if trimmed.len() == reply.trim().len() { inner.strip_suffix('.').unwrap_or(inner) } else { inner };
         }
     }
     trimmed
 }
 
-/// JSON, with the brackets escaped too: an answer can neither close its quotation mark nor its tag.
+/// Quotes as JSON and also escapes angle brackets, so that an answer can close neither its quotation mark nor its tag.
 fn quoted(text: &str) -> String {
     serde_json::Value::String(text.to_owned()).to_string().replace('<', "\\u003c").replace('>', "\\u003e")
 }
@@ -198,7 +198,7 @@ enum Piece<'a> {
     Name(&'a str),
 }
 
-/// The template cut at `{name}`; other braces, such as those of JSON examples, are text.
+/// Splits the template at each `{name}`; other braces, such as those of JSON examples, are text.
 fn pieces(template: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = template;
     std::iter::from_fn(move || {

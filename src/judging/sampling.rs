@@ -1,4 +1,4 @@
-//! Which answers of a run people should mark.
+//! Chooses the answers of a run for people to mark.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::sheet::{Sheet, SheetOrigin, SheetRow};
 use crate::compare::JudgeIdentity;
 use crate::domain::{Mode, Outcome, RunSpec, Subject, Trial};
 
-/// At least so many pairs of each stratum are drawn, all where it has fewer.
+/// The fewest pairs drawn from each stratum; a smaller stratum is drawn completely.
 const N_PER_STRATUM_MIN: usize = 10;
 
 /// The pairs of one dataset, verdict and code.
@@ -15,7 +15,7 @@ struct Stratum<'a> {
     dataset: &'a str,
     outcome: Outcome,
     name: String,
-    /// In the order in which they are drawn.
+    /// Its pairs, in drawing order.
     pairs: Vec<Pair<'a>>,
     n_trials: usize,
     n_drawn: usize,
@@ -25,28 +25,29 @@ struct Pair<'a> {
     label: &'a str,
     answer: String,
     n_trials: usize,
-    /// The number of trials over a uniform number.
+    /// The number of trials divided by a uniform number.
     priority: f64,
 }
 
-/// Trials by label and answer.
+/// The number of trials by label and answer.
 type Members<'a> = BTreeMap<(&'a str, String), usize>;
 
-/// Draws distinct pairs of label and answer of the model's scored generated answers, as a sheet in the order of
+/// Draws distinct pairs of label and answer from the model's scored generated answers, as a sheet in the order of
 /// datasets, labels and answers.
 ///
-/// A stratum is a dataset, verdict and code. Of each at least 10 pairs are drawn, all where it has fewer; what `n`
-/// leaves goes to strata in proportion to their trials (Webster's method, so that no stratum shrinks as `n` grows).
+/// A stratum is a dataset, verdict and code. At least 10 pairs of each are drawn, or all if it has fewer. The rest of
+/// `n` is shared among strata in proportion to their trials (Webster's method, so that no stratum shrinks as `n`
+/// grows).
 ///
-/// An error repeats in all trials of its pair, so pairs are drawn with probabilities in proportion to their trials:
+/// An error repeats in all trials of its pair, so pairs are drawn with probabilities in proportion to their trials, by
 /// priority sampling (Duffield, Lund and Thorup 2007, "Priority sampling for estimation of arbitrary subset sums",
-/// Journal of the ACM 54). A pair's priority is its number of trials over a uniform number that follows from
-/// blake3(seed as 8 bytes little-endian, and dataset, label and answer, each after its length in the same form); those
-/// of the highest priority are drawn, and so a smaller `n` is a part of a larger one. With t the highest priority that
-/// is left, the probability of inclusion is min(1, trials / t): weight x trials is t for all but the most frequent
-/// pairs, which are certain and are a stratum of their own, `/frequent`. Sums of weight x trials are unbiased.
+/// Journal of the ACM 54). A pair's priority is its number of trials divided by a uniform number that follows from
+/// blake3(seed as 8 bytes little-endian, and dataset, label and answer, each after its length in the same form). The
+/// pairs of highest priority are drawn, so a smaller `n` gives a subset of a larger one. With t the highest priority
+/// that is not drawn, the probability of inclusion is min(1, trials / t). Weight x trials is t for all but the most
+/// frequent pairs, which are certain and form their own stratum, `/frequent`. Sums of weight x trials are unbiased.
 ///
-/// The sheet is longer than `n` where the strata ask for more.
+/// The sheet has more than `n` rows if the minima require it.
 pub fn draw_sheet(spec: &RunSpec, identity: &str, trials: &[Trial], n: usize, seed: u64) -> Sheet {
     let mut strata = strata(trials, seed);
     allocate(&mut strata, n);
@@ -59,7 +60,7 @@ pub fn draw_sheet(spec: &RunSpec, identity: &str, trials: &[Trial], n: usize, se
     Sheet { origin: Some(SheetOrigin { run: identity.to_owned(), judge: JudgeIdentity::of(&spec.judges) }), rows }
 }
 
-/// The rows of what was drawn of a stratum.
+/// Returns the rows of the drawn pairs of a stratum.
 fn drawn(spec: &RunSpec, stratum: &Stratum<'_>) -> Vec<SheetRow> {
     let aliases = |label: &str| {
         let dataset = spec.datasets.iter().find(|known| known.dataset == stratum.dataset)?;
@@ -127,7 +128,7 @@ fn stratum_name(outcome: Outcome) -> Option<String> {
     }
 }
 
-/// A multiple of 2^-53 in (0, 1] that belongs to the pair.
+/// Returns a multiple of 2^-53 in (0, 1] that depends only on seed and pair.
 fn uniform(seed: u64, pair: [&str; 3]) -> f64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes());
@@ -152,7 +153,7 @@ fn allocate(strata: &mut [Stratum<'_>], n: usize) {
             stratum.n_trials as f64 / (2 * n_beyond + 1) as f64
         };
         let open = strata.iter_mut().filter(|stratum| stratum.n_drawn < stratum.pairs.len());
-        // The first of equal ones.
+        // The first of equal strata wins.
         let next = open.reduce(|best, next| if claim(next) > claim(best) { next } else { best });
         let Some(next) = next else { return };
         next.n_drawn += 1;
@@ -240,7 +241,7 @@ mod tests {
         }
     }
 
-    /// 400 right answers of which 300 are one, 200 wrong and distinct ones, and 4 empty ones.
+    /// 400 right answers, of which 300 are equal, 200 distinct wrong ones, and 4 empty ones.
     fn trials() -> Vec<Trial> {
         let right = (0..400).map(|i| trial("cat", &format!("a {} cat", i.max(300)), Outcome::Correct));
         let wrong = (0..200).map(|i| trial("cat", &format!("dog {i}"), Outcome::Incorrect(ErrorCode::Wrong)));
@@ -265,11 +266,11 @@ mod tests {
         let empty = of_stratum(&sheet, "incorrect/empty");
         assert_eq!((empty.len(), empty[0].n_trials, empty[0].answer.as_str(), empty[0].weight), (1, 4, "", 1.0));
         let (right, wrong) = (of_stratum(&sheet, "correct"), of_stratum(&sheet, "incorrect/wrong"));
-        // 79 beyond the minima of 10, 10 and 1, as 400 to 200.
+        // 79 beyond the minima of 10, 10 and 1, shared as 400 to 200.
         assert_eq!((right.len(), wrong.len()), (10 + 53 - 1, 10 + 26));
         assert!(right.iter().all(|row| (row.n_stratum_trials, row.n_stratum_drawn) == (Some(99), Some(62))));
         assert!(wrong.iter().all(|row| row.n_stratum_trials == Some(200) && row.weight == wrong[0].weight));
-        // However small n is, and however large.
+        // A very small and a very large `n`.
         assert_eq!(draw(&trials(), 1, 0).rows.len(), 21);
         let all = draw(&trials(), 10_000, 0);
         assert!(all.rows.len() == 301 && all.rows.iter().all(|row| row.weight == 1.0));
@@ -278,7 +279,7 @@ mod tests {
     #[test]
     fn weights_times_trials_add_up_to_all_trials_on_average() {
         let mut trials = trials();
-        // A tail that is uneven, too.
+        // Adds an uneven tail.
         trials.extend((0..240).map(|i: usize| trial("dog", &format!("{}", i.isqrt()), Outcome::Correct)));
         let (mut sums, mut counts) = (Vec::new(), Vec::new());
         for seed in 0..600 {
@@ -316,7 +317,7 @@ mod tests {
         let n_drawn = of_stratum(&draw(&trials, 60, 0), "incorrect/wrong").len();
         let (mean, n) = (400.0 * n_drawn as f64 / 200.0, counts.len());
         let chi2: f64 = counts.values().map(|&count| (count as f64 - mean).powi(2) / mean).sum();
-        // 199 degrees of freedom, less for draws without replacement.
+        // 199 degrees of freedom, minus some for draws without replacement.
         assert!(n == 200 && chi2 < 270.0, "{chi2}");
     }
 

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use crate::compare::JudgeIdentity;
 use crate::domain::{ErrorCode, Outcome};
 
-/// The columns of a sheet that `emt judge sample` writes, in order. What a person fills in stands beside what it is
-/// about.
+/// The columns of a sheet that `emt judge sample` writes, in order. The column to fill in is next to the answer that it
+/// is about.
 const COLUMNS: [&str; 17] = [
     "dataset",
     "label",
@@ -29,11 +29,12 @@ const COLUMNS: [&str; 17] = [
     "run",
 ];
 
-/// What a cell must not begin with, lest a spreadsheet run it (OWASP, "CSV injection"); and the mark that stops it.
+/// The characters with which a cell must not start, because a spreadsheet would run it (OWASP, "CSV injection"), and
+/// the mark that prevents it.
 const FORMULA_STARTS: [char; 7] = ['=', '+', '-', '@', '\t', '\r', MARK];
 const MARK: char = '\'';
 
-/// Why a file is no sheet.
+/// Why a file is not a sheet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct SheetError {
@@ -43,12 +44,12 @@ pub struct SheetError {
     pub problem: String,
 }
 
-/// The form of a sheet's file.
+/// The format of a sheet's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SheetForm {
-    /// A header and rows, between commas (read: also semicolons or tabs).
+    /// A header and rows, separated by commas; semicolons and tabs are also read.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
 }
 
@@ -57,7 +58,7 @@ pub enum SheetForm {
 pub struct SheetOrigin {
     /// Its identity.
     pub run: String,
-    /// Who judged it.
+    /// The judge of the run.
     pub judge: JudgeIdentity,
 }
 
@@ -66,35 +67,35 @@ pub struct SheetOrigin {
 pub struct SheetRow {
     /// Its line in the file, from 1.
     pub line: usize,
-    /// The dataset; without one, the question is an open one.
+    /// The dataset; without one, the question is open.
     pub dataset: Option<String>,
-    /// What was asked, where the sheet says so.
+    /// The question, if the sheet has it.
     pub question: Option<String>,
     /// The right label.
     pub label: String,
-    /// Its other names.
+    /// Its aliases.
     pub aliases: Vec<String>,
     /// The answer.
     pub answer: String,
-    /// A group of the sheet's own.
+    /// The sheet's own group.
     pub group: Option<String>,
     /// The outcome that the run recorded.
     pub outcome: Option<Outcome>,
     /// The stratum that it was drawn from.
     pub stratum: Option<String>,
-    /// The trials of that stratum in the run.
+    /// Trials of that stratum in the run.
     pub n_stratum_trials: Option<usize>,
-    /// The pairs that were drawn of that stratum.
+    /// Pairs drawn from that stratum.
     pub n_stratum_drawn: Option<usize>,
     /// Trials with this answer.
     pub n_trials: usize,
     /// 1 / (probability of being drawn).
     pub weight: f64,
-    /// A person's mark.
+    /// The human mark.
     pub is_correct: Option<bool>,
 }
 
-/// Answers for people to mark, or marked ones.
+/// Answers to be marked, or marked answers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sheet {
     /// The run that it was drawn from, if it was.
@@ -104,13 +105,13 @@ pub struct Sheet {
 }
 
 impl Sheet {
-    /// Reads a sheet that `emt` wrote, or any with `label`, `answer` and `correct`. Other columns may be missing, and
+    /// Reads a sheet from `emt`, or any sheet with `label`, `answer` and `correct`. Other columns are optional, and
     /// unknown ones are ignored.
     ///
     /// # Errors
-    /// The first line that cannot be understood, and why.
+    /// A line cannot be understood. The error gives the first such line and the reason.
     pub fn parse(text: &str, form: SheetForm) -> Result<Self, SheetError> {
-        // Spreadsheets write a mark of the byte order.
+        // Spreadsheets write a byte order mark.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let records = match form {
             SheetForm::Csv => csv_records(text)?,
@@ -129,7 +130,7 @@ impl Sheet {
         Ok(sheet)
     }
 
-    /// The file's text.
+    /// Returns the text of the file.
     pub fn write(&self, form: SheetForm) -> String {
         let rows = self.rows.iter().map(|row| self.cells(row));
         match form {
@@ -168,8 +169,8 @@ impl Sheet {
     }
 }
 
-/// In a spreadsheet `=1+1` would be run: such text gets an apostrophe before it, and so does text that begins with
-/// one, so that reading drops exactly one.
+/// Writes CSV. A spreadsheet would run text such as `=1+1`, so such text is prefixed with an apostrophe. So is text
+/// that starts with an apostrophe, so that reading removes exactly one.
 fn csv_text(rows: impl Iterator<Item = Map<String, Value>>) -> String {
     let inert = |text: &str| {
         if text.starts_with(FORMULA_STARTS) { format!("{MARK}{text}") } else { text.to_owned() }
@@ -189,7 +190,7 @@ fn csv_text(rows: impl Iterator<Item = Map<String, Value>>) -> String {
     String::from_utf8(writer.into_inner().expect(in_memory)).expect("all cells are text")
 }
 
-/// The named cells of one row; empty ones are absent but for the answer.
+/// The named cells of one row; empty cells are absent, except for the answer.
 struct Record {
     line: usize,
     cells: BTreeMap<String, Value>,
@@ -197,7 +198,7 @@ struct Record {
 
 fn csv_records(text: &str) -> Result<Vec<Record>, SheetError> {
     let header = text.lines().next().unwrap_or_default();
-    // Spreadsheets of some countries write semicolons.
+    // Spreadsheets write semicolons in some locales.
     let delimiter =
         [b',', b';', b'\t'].into_iter().rev().max_by_key(|&mark| header.bytes().filter(|&b| b == mark).count());
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter.unwrap_or(b',')).from_reader(text.as_bytes());
@@ -222,7 +223,7 @@ fn csv_records(text: &str) -> Result<Vec<Record>, SheetError> {
             return Err(SheetError { line: 1, problem });
         }
     }
-    // A sheet of ours; in others an apostrophe is one.
+    // Only our own sheets use the apostrophe as a mark.
     let is_marked = columns.iter().any(|column| column == "run");
     let mut records = Vec::new();
     for row in reader.records() {
@@ -233,7 +234,7 @@ fn csv_records(text: &str) -> Result<Vec<Record>, SheetError> {
             (!text.is_empty() || column == "answer").then(|| (column.clone(), text.into()))
         };
         let cells: BTreeMap<String, Value> = columns.iter().zip(row.iter()).filter_map(value).collect();
-        // Spreadsheets leave rows of empty cells behind.
+        // Spreadsheets leave rows of empty cells.
         if cells.iter().any(|(column, value)| column != "answer" || *value != "") {
             records.push(Record { line, cells });
         }
@@ -307,7 +308,7 @@ impl Record {
         match (self.text("verdict")?.as_deref(), &code) {
             (None, _) => Ok(None),
             (Some("correct"), _) => Ok(Some(Outcome::Correct)),
-            // What is undecided is not said to be right.
+            // An undecided verdict does not count as right.
             (Some("incorrect" | "undecided"), Some(name)) => match known(name) {
                 Some(code) => Ok(Some(Outcome::Incorrect(code))),
                 None => Err(self.error(format!("`code` is the code of an error, and not `{name}`"))),

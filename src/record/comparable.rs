@@ -7,20 +7,21 @@ use serde_json::{Map, Value, json};
 use crate::compare::{GENERATION_CONFIG, LABEL_SCORING};
 use crate::domain::{DatasetSpec, Mode, ProbeShots, RunSpec, ServedSpec, SubjectPrompt};
 
-/// What `run.json` holds under `comparable`: one key a field, named as `--allow-different` takes them.
+/// Returns the `comparable` object of `run.json`: one key per field, named as in `--allow-different`.
 ///
-/// `split`, `label_set`, `prompt_text` and `prompt_ids` are by dataset, the prompts also by subject and mode;
-/// `preprocessing` is by subject, `generation_limits` by mode, `comparator` by dataset. So the comparison of two runs can leave out what only
-/// one of them has. These are effects and not file bytes: weights, adapter, merge state and layout are no part of it.
+/// `split`, `label_set`, `prompt_text` and `prompt_ids` are by dataset, the prompts also by subject and mode.
+/// `preprocessing` is by subject, `generation_limits` by mode and `comparator` by dataset. A comparison of two runs can
+/// therefore leave out what only one of them has. The fields are effects, not file bytes: weights, adapter, merge state
+/// and layout are not included.
 ///
-/// A run that decodes by settings of its checkpoint beside the limits has `generation_config`, by mode: a run without it
-/// decodes by none.
+/// A run that decodes by checkpoint settings in addition to the limits has `generation_config`, by mode; a run without
+/// it uses none.
 ///
-/// A run that scores labels has `label_scoring`, by mode, where its version is not the first.
+/// A run that scores labels has `label_scoring`, by mode, unless its version is 1.
 ///
-/// A served model has one more, `served`: how it is asked, and what its server makes of a fixed prompt.
+/// A served model also has `served`: how it is asked, and how its server treats a fixed prompt.
 ///
-/// Image positions in a prompt's ids become one `"image"`: their number follows from the tower.
+/// Image positions in a prompt's ids are collapsed into one `"image"`, since their number follows from the tower.
 pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
     let datasets = |field: &dyn Fn(&DatasetSpec) -> Value| -> Value {
         spec.datasets.iter().map(|dataset| (dataset.dataset.clone(), field(dataset))).collect::<Map<_, _>>().into()
@@ -42,7 +43,7 @@ pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
             None => json!({ "judge": judge.judge, "model": judge.model }),
         })
         .collect();
-    // What a probe is made of stands under `comparator`, so that one field differs and not two.
+    // The parameters of a probe are under `comparator` only, so that one field differs and not two.
     let texts = |prompt: &SubjectPrompt| (prompt.mode != Mode::Probe).then(|| prompt.text.clone().into());
     let fields: [(&str, Value); 11] = [
         ("split", datasets(&|dataset| dataset.split.clone().into())),
@@ -74,7 +75,7 @@ pub fn comparable(spec: &RunSpec) -> Map<String, Value> {
         .collect()
 }
 
-/// Leaves out what `comparable` holds of datasets other than `names`.
+/// Removes the values of datasets that are not in `names` from `comparable`.
 pub fn keep_datasets(comparable: &mut Map<String, Value>, names: &BTreeSet<String>) {
     for field in ["split", "label_set", "prompt_text", "prompt_ids", COMPARATOR] {
         if let Some(Value::Object(datasets)) = comparable.get_mut(field) {
@@ -83,7 +84,7 @@ pub fn keep_datasets(comparable: &mut Map<String, Value>, names: &BTreeSet<Strin
     }
 }
 
-/// What two servers must do alike. Which model answers, and what it answers to the probe, is no part of it.
+/// The properties that two servers must share. The model's name and its answer to the probe are not included.
 fn of_server(served: &ServedSpec) -> Value {
     let mut fields = Map::new();
     fields.insert("request".into(), served.request.clone());
@@ -94,10 +95,10 @@ fn of_server(served: &ServedSpec) -> Value {
     fields.into()
 }
 
-/// The key of what models are compared with.
+/// The key of the models' comparators.
 pub(super) const COMPARATOR: &str = "comparator";
 
-/// By dataset `"zero_shot"`, or the probe's classifier and shots; a dataset without either is left out.
+/// By dataset `"zero_shot"`, or the probe's classifier and shots; datasets without either are left out.
 pub(super) fn comparators(spec: &RunSpec) -> Value {
     let of_dataset = |dataset: &DatasetSpec| {
         let mode = dataset.comparator()?;
@@ -125,7 +126,7 @@ pub(super) fn by_subject(prompts: &[SubjectPrompt], field: impl Fn(&SubjectPromp
     subjects.into()
 }
 
-/// How serde writes a unit variant.
+/// Returns a unit variant's name in serde's form.
 fn name(variant: impl serde::Serialize) -> String {
     match serde_json::to_value(variant) {
         Ok(Value::String(name)) => name,
@@ -204,7 +205,7 @@ mod tests {
             change(&mut changed);
             let after = comparable(&changed);
             let mut differing: Vec<&String> = before.keys().filter(|key| before[*key] != after[*key]).collect();
-            // Without an encoder's prompt its text is missing, too.
+            // Without an encoder's prompt, its text is also missing.
             differing.retain(|field| key != "comparator" || *field != "prompt_text");
             assert_eq!(differing, [key]);
         }

@@ -12,9 +12,9 @@ use crate::domain::RunSpec;
 pub struct Difference {
     /// The field's path, such as `datasets[0].split`.
     pub field: String,
-    /// Its value in the folder, shortened; `absent` where there is none.
+    /// Its value in the folder, shortened; `absent` if there is none.
     pub recorded: String,
-    /// Its value in the command, shortened likewise.
+    /// Its value in the command, also shortened.
     pub asked: String,
 }
 
@@ -24,12 +24,12 @@ impl fmt::Display for Difference {
     }
 }
 
-/// The identifying fields in which `asked` differs from `recorded`, in the order of the specification.
+/// Returns the identifying fields in which `asked` differs from `recorded`, in the order of the specification.
 pub fn differences(recorded: &RunSpec, asked: &RunSpec) -> Vec<Difference> {
     value_differences(&identifying(recorded), &identifying(asked))
 }
 
-/// The fields in which two specifications of any kind differ.
+/// Returns the fields in which two specifications of any kind differ.
 pub(super) fn value_differences(recorded: &Value, asked: &Value) -> Vec<Difference> {
     let mut found = Vec::new();
     walk("", Some(recorded), Some(asked), &mut found);
@@ -57,19 +57,19 @@ fn walk(field: &str, recorded: Option<&Value>, asked: Option<&Value>, found: &mu
     }
 }
 
-/// Whether two lists are best compared entry by entry: objects of the same names in the same order. Token ids and lists
-/// of labels are shown as a whole, since one inserted entry would make all later ones differ.
+/// Whether two lists are compared entry by entry: they must be objects with the same names in the same order. Token ids
+/// and lists of labels are shown as a whole, since one inserted entry would make all later ones differ.
 fn are_alike(before: &[Value], after: &[Value]) -> bool {
     before.len() == after.len()
         && before.iter().zip(after).all(|(a, b)| a.is_object() && b.is_object() && name_of(a) == name_of(b))
 }
 
-/// What an entry of a list is called, where it is called anything.
+/// Returns the name of a list entry, if it has one.
 fn name_of(value: &Value) -> Option<String> {
     ["dataset", "judge", "subject"].iter().find_map(|key| value.get(key)).map(Value::to_string)
 }
 
-/// Longer values are cut here.
+/// The most characters of a value that are shown.
 const N_CHARS_SHOWN_MAX: usize = 80;
 
 fn shortened(value: Option<&Value>) -> String {

@@ -1,4 +1,4 @@
-//! The hash of a run's journal, which shows whether it has changed.
+//! The hash of a run's journal, which shows whether the journal has changed.
 #![expect(clippy::disallowed_methods, reason = "record owns the run folder")]
 
 use std::fs::File;
@@ -10,26 +10,27 @@ use serde_json::Value;
 
 use super::{Manifest, RecordError, RunState, journal};
 
-/// The key of `run.json`'s environment under which a finished run says what it recorded.
+/// The key in the environment of `run.json` of what a finished run recorded.
 const RECORDED: &str = "recorded";
 
-/// What a journal holds.
+/// The size and hash of a journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialsDigest {
-    /// Lines, one per trial in a finished run.
+    /// The number of lines, which is one per trial in a finished run.
     pub n_trials: usize,
-    /// `blake3:` and the hash of the file's bytes.
+    /// `blake3:` and the hash of the file.
     pub trials: String,
 }
 
 impl TrialsDigest {
-    /// What `manifest` says that its finished run recorded; `None` of a run in progress, and of one of an earlier version.
+    /// Returns the digest that a finished run noted in `manifest`; `None` for a run in progress and for one of an
+    /// earlier version.
     pub fn recorded(manifest: &Manifest) -> Option<Self> {
         let recorded = manifest.environment.get(RECORDED).filter(|_| manifest.state == RunState::Complete)?;
         serde_json::from_value(recorded.clone()).ok()
     }
 
-    /// Notes it in the manifest of a run that ends.
+    /// Notes the digest in the manifest of a run that ends.
     pub(super) fn note(&self, manifest: &mut Manifest) {
         let value = serde_json::to_value(self).unwrap_or(Value::Null);
         manifest.environment.insert(RECORDED.to_owned(), value);

@@ -1,24 +1,25 @@
-//! What is recorded and shown, and never compared.
+//! The environment of a run, which is recorded and shown but never compared.
 #![expect(clippy::disallowed_methods, reason = "a run records when it was made")]
 
 use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
-/// What one sitting at a run knows of itself.
+/// The environment of one sitting of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Sitting {
-    /// Threads that compute.
+    /// Compute threads.
     pub n_threads: usize,
-    /// Images in one forward pass.
+    /// Images per forward pass.
     pub batch_size: Option<usize>,
     /// `--limit`.
     pub limit: Option<usize>,
-    /// Paths by what lies there, such as `model`.
+    /// Paths by purpose, such as `model`.
     pub paths: Map<String, Value>,
 }
 
-/// The environment of a run: host, threads, instruction set, features of the build, versions, dates, batch size, limit and paths.
+/// Returns the environment of a run: host, threads, instruction set, build features, versions, dates, batch size, limit
+/// and paths.
 pub fn environment(sitting: &Sitting) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("emt".into(), env!("CARGO_PKG_VERSION").into());
@@ -46,12 +47,12 @@ pub fn environment(sitting: &Sitting) -> Map<String, Value> {
     fields
 }
 
-/// The present in UTC, as in `2026-01-31T12:00:00Z`.
+/// Returns the current time in UTC, such as `2026-01-31T12:00:00Z`.
 pub fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
-/// The features of the build that choose what computes.
+/// The build features that choose the compute backend.
 fn features() -> Vec<&'static str> {
     let built = [
         ("cuda", cfg!(feature = "cuda")),
@@ -63,7 +64,7 @@ fn features() -> Vec<&'static str> {
     built.into_iter().filter(|(_, is_built)| *is_built).map(|(name, _)| name).collect()
 }
 
-/// The extensions of the processor that change speed or the compute type.
+/// The processor extensions that affect speed or the compute type.
 fn instruction_set() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     let present = [

@@ -1,4 +1,4 @@
-//! What can be wrong with a run folder.
+//! Errors of run folders.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Difference;
 use crate::domain::Mode;
 
-/// Everything that can be wrong with a run folder; each message names the file, the place and what to do.
+/// An error of a run folder. Each message names the file, the place and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Another process writes to the folder.
@@ -17,21 +17,21 @@ pub enum RecordError {
         /// The run folder.
         dir: PathBuf,
     },
-    /// `--fresh`, and there is something already.
+    /// `--fresh` was given and the folder is not empty.
     #[error("`{}` exists, and --fresh starts only in a new folder; hint: give another folder with --out, or resume without --fresh", dir.display())]
     NotFresh {
         /// The run folder.
         dir: PathBuf,
     },
-    /// The folder holds a run of something else.
+    /// The folder holds another run.
     #[error("`{}` holds another run: {}; hint: give another folder with --out", dir.display(), list(differences))]
     OtherRun {
         /// The run folder.
         dir: PathBuf,
-        /// Where the two specifications differ; never empty.
+        /// The differences between the two specifications; never empty.
         differences: Vec<Difference>,
     },
-    /// The folder holds the same run in other modes, which this command leaves out.
+    /// The folder holds the same run with modes that this command leaves out.
     #[error("`{}` holds answers in the modes {}, and this command asks for {}: a run may gain modes and never loses any; hint: `--modes {}` goes on with it and asks only what is missing, or give another folder with --out", dir.display(), modes(recorded), modes(asked), modes(&all(recorded, asked)))]
     OtherModes {
         /// The run folder.
@@ -50,7 +50,7 @@ pub enum RecordError {
         found: String,
         /// The newest schema that this version reads.
         known: String,
-        /// The version of `emt` that wrote the file, as far as the file says.
+        /// The version of `emt` that wrote the file, if the file says so.
         written_by: String,
     },
     /// A file of the folder is missing.
@@ -58,12 +58,12 @@ pub enum RecordError {
     NoRun {
         /// The folder.
         dir: PathBuf,
-        /// The file that should lie in it.
+        /// The missing file.
         name: &'static str,
         /// What to do.
         hint: &'static str,
     },
-    /// `run.json` cannot be understood.
+    /// `run.json` cannot be read.
     #[error("failed to read `{}`: {reason}; hint: restore the file, or start again in another folder", path.display())]
     BrokenManifest {
         /// The file.
@@ -71,7 +71,7 @@ pub enum RecordError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file that a command wrote for another command cannot be understood.
+    /// A file that one command wrote for another cannot be read.
     #[error("failed to read `{}`: {reason}; hint: {hint}", path.display())]
     Broken {
         /// The file.
@@ -81,17 +81,17 @@ pub enum RecordError {
         /// What to do.
         hint: &'static str,
     },
-    /// A line of the journal cannot be understood, and it is not a torn last one.
+    /// A line of the journal cannot be read, and it is not a torn last line.
     #[error("failed to read `{}`, line {line}: {reason}; hint: delete that line and run the same command again, which asks for its trial anew", path.display())]
     BrokenLine {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1.
+        /// The line number, from 1.
         line: usize,
         /// What is wrong with it.
         reason: String,
     },
-    /// A trial cannot be written in a way that could be read back.
+    /// A trial cannot be written so that it reads back.
     #[error("the trial of `{sample}` cannot be recorded: {reason}")]
     Unwritable {
         /// The sample's id.
@@ -99,7 +99,7 @@ pub enum RecordError {
         /// What is wrong with it.
         reason: String,
     },
-    /// No space, or no more quota.
+    /// The disk is full or a quota is exceeded.
     #[error("failed to write `{}`: the disk is full ({error}); hint: make room and run the same command again: what is recorded so far is kept", path.display())]
     DiskFull {
         /// The file.
@@ -107,7 +107,7 @@ pub enum RecordError {
         /// The operating system's error.
         error: io::Error,
     },
-    /// The folder may not be written.
+    /// The folder is not writable.
     #[error("failed to write `{}`: the folder is read-only ({error}); hint: give a writable folder with --out", path.display())]
     ReadOnly {
         /// The file or folder.
@@ -115,7 +115,7 @@ pub enum RecordError {
         /// The operating system's error.
         error: io::Error,
     },
-    /// A file stands where a folder should.
+    /// A file exists in the place of a folder.
     #[error("failed to write `{}`: a file is in the way ({error}); hint: give another folder", path.display())]
     InTheWay {
         /// The folder that could not be made.
@@ -123,10 +123,10 @@ pub enum RecordError {
         /// The operating system's error.
         error: io::Error,
     },
-    /// Anything else that the operating system says.
+    /// Any other error of the operating system.
     #[error("failed to {action} `{}`: {error}", path.display())]
     Io {
-        /// What was tried, such as `read`.
+        /// The attempted action, such as `read`.
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
@@ -141,11 +141,11 @@ impl RecordError {
         Self::Io { action: "read", path: path.to_owned(), error }
     }
 
-    /// A failed write; the causes that people can mend have variants of their own.
+    /// A failed write. Causes that the user can fix have their own variants.
     pub(super) fn writing(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();
         match error.kind() {
-            // A file-size limit looks to its owner like a disk that is full.
+            // To a user, a file-size limit looks like a full disk.
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
                 Self::DiskFull { path, error }
             }
@@ -159,12 +159,12 @@ impl RecordError {
 /// Enough to see what differs; a whole other prompt would fill the screen.
 const N_DIFFERENCES_SHOWN_MAX: usize = 6;
 
-/// The modes as `--modes` takes them.
+/// The modes in the form of `--modes`.
 fn modes(modes: &[Mode]) -> String {
     modes.iter().map(|mode| mode.name()).collect::<Vec<_>>().join(",")
 }
 
-/// The modes of either, in the order of a run.
+/// The modes of either run, in run order.
 fn all(recorded: &[Mode], asked: &[Mode]) -> Vec<Mode> {
     let mut modes = [recorded, asked].concat();
     modes.sort_unstable();

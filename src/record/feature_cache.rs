@@ -1,8 +1,8 @@
-//! Features of images on disk, for later runs with the same frozen tower.
+//! An on-disk cache of image features, for later runs with the same frozen tower.
 //!
-//! An entry is a file whose name is the hash of everything that decides its numbers, and which begins with a checksum over that
-//! name and the content: what is damaged, cut short or renamed is no entry. Files are written beside and renamed, so that
-//! runs at the same time see whole entries or none.
+//! An entry is a file. Its name is the hash of everything that decides its numbers, and it starts with a checksum of
+//! that name and the content, so damaged, truncated or renamed files are rejected. Files are written under a temporary
+//! name and renamed, so concurrent runs see whole entries or none.
 #![expect(clippy::disallowed_methods, reason = "record owns the caches")]
 
 use std::fs;
@@ -14,17 +14,18 @@ use std::time::Duration;
 
 use super::RecordError;
 
-/// The first bytes of an entry; another form gets another number.
+/// The first bytes of an entry; another format gets another number.
 const MAGIC: &[u8; 8] = b"EMTFEAT1";
 
 const N_CHECKSUM_BYTES: usize = 32;
 
 const EXTENSION: &str = "features";
 
-/// What a killed process left behind is older than that.
+/// Temporary files older than this were left by killed processes.
 const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 
-/// After so large a share of the limit the folder is measured again: others may write to it, too.
+/// The folder is measured again after 1 / `SHARE_BETWEEN_SCANS` of the limit was written, since other processes may
+/// also write to it.
 const SHARE_BETWEEN_SCANS: u64 = 16;
 
 /// The name of an entry: a hash of everything that decides its numbers.
@@ -32,7 +33,8 @@ const SHARE_BETWEEN_SCANS: u64 = 16;
 pub struct FeatureKey(String);
 
 impl FeatureKey {
-    /// Of what `computed_by` (tower, preparation, compute type, kernels) makes of an image of this `content`.
+    /// The key of the features that `computed_by` (tower, preparation, compute type, kernels) gives for an image with
+    /// this `content`.
     pub fn new(computed_by: &str, content: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in [computed_by, content] {
@@ -42,7 +44,7 @@ impl FeatureKey {
     }
 }
 
-/// A folder of features, open for a run. Many threads, and many processes, may use it at once.
+/// A folder of features, open for a run. Many threads and processes may use it concurrently.
 #[derive(Debug)]
 pub struct FeatureCache {
     dir: PathBuf,
@@ -55,7 +57,7 @@ pub struct FeatureCache {
     warnings: Mutex<Warnings>,
 }
 
-/// The folder's size, as far as it is known.
+/// The folder's last known size.
 #[derive(Debug)]
 struct Size {
     n_bytes: u64,
@@ -71,10 +73,10 @@ struct Warnings {
 }
 
 impl FeatureCache {
-    /// Opens the folder `dir`, which is made if need be, for up to `n_bytes_max` bytes.
+    /// Opens the folder `dir` for up to `n_bytes_max` bytes, and creates it if it is missing.
     ///
     /// # Errors
-    /// The folder cannot be made or listed.
+    /// The folder cannot be created or listed.
     pub fn open(dir: &Path, n_bytes_max: u64) -> Result<Self, RecordError> {
         fs::create_dir_all(dir).map_err(|error| RecordError::writing(dir, error))?;
         let n_bytes = scan(dir).map_err(|error| RecordError::reading(dir, error))?;
@@ -90,7 +92,7 @@ impl FeatureCache {
         })
     }
 
-    /// The features under `key`, if they are there and whole. What is damaged is not there, and is reported once.
+    /// Returns the features under `key`, if there is an intact entry. A damaged entry is removed and reported once.
     pub fn get(&self, key: &FeatureKey) -> Option<Vec<u8>> {
         self.n_lookups.fetch_add(1, Ordering::Relaxed);
         let path = self.path(key);
@@ -104,14 +106,14 @@ impl FeatureCache {
         Some(bytes)
     }
 
-    /// Takes back that the entry under `key` was found: its content means nothing.
+    /// Withdraws a found entry whose content cannot be used.
     pub fn disown(&self, key: &FeatureKey) {
         self.n_found.fetch_sub(1, Ordering::Relaxed);
         self.reject(&self.path(key));
     }
 
-    /// Keeps `features` under `key`, unless the folder is full. That it cannot be written is reported once, and is no error:
-    /// the run has the features.
+    /// Stores `features` under `key` unless the folder is full. A failed write is reported once and is not an error,
+    /// since the run has the features.
     pub fn put(&self, key: &FeatureKey, features: &[u8]) {
         let n_bytes = (MAGIC.len() + N_CHECKSUM_BYTES + features.len()) as u64;
         if !self.has_room(n_bytes) {
@@ -132,12 +134,12 @@ impl FeatureCache {
         }
     }
 
-    /// Warnings that have not been reported yet.
+    /// Returns warnings that were not reported yet.
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.warnings).untold)
     }
 
-    /// One line about what the cache did: the share of lookups that it covered, and its size.
+    /// Returns one line about the share of lookups that were found, and the cache's size.
     pub fn summary(&self) -> String {
         let [n_lookups, n_found, n_written, n_refused] =
             [&self.n_lookups, &self.n_found, &self.n_written, &self.n_refused]
@@ -163,9 +165,9 @@ impl FeatureCache {
         self.dir.join(&name[..2]).join(format!("{name}.{EXTENSION}"))
     }
 
-    /// An entry that cannot be trusted goes, so that a new one takes its place.
+    /// Removes an entry that cannot be trusted, so that a new one can replace it.
     fn reject(&self, path: &Path) {
-        // Whoever rejected it at the same time may have been quicker.
+        // Another process may have removed it at the same time.
         let _ = fs::remove_file(path);
         let mut warnings = lock(&self.warnings);
         if !std::mem::replace(&mut warnings.is_damage_told, true) {
@@ -187,12 +189,12 @@ impl FeatureCache {
         size.n_bytes_since_scan += n_bytes;
         if size.n_bytes_since_scan > self.n_bytes_max / SHARE_BETWEEN_SCANS {
             size.n_bytes_since_scan = 0;
-            // Where the folder cannot be listed, what is known stays.
+            // If the folder cannot be listed, the known size is kept.
             size.n_bytes = scan(&self.dir).unwrap_or(size.n_bytes);
         }
     }
 
-    /// Not synced: what a crash of the machine leaves is found out by its checksum.
+    /// Writes an entry without a sync; the checksum detects what a crash of the machine leaves.
     fn write(&self, key: &FeatureKey, features: &[u8]) -> io::Result<()> {
         static N_UNFINISHED: AtomicU64 = AtomicU64::new(0);
         let path = self.path(key);
@@ -213,13 +215,13 @@ impl FeatureCache {
             fs::rename(&unfinished, &path)
         };
         write().inspect_err(|_| {
-            // The first error is the one to tell.
+            // Only the first error is reported.
             let _ = fs::remove_file(&unfinished);
         })
     }
 }
 
-/// A size for people.
+/// Formats a size for display.
 fn size(n_bytes: u64) -> String {
     let n_bytes = n_bytes as f64;
     if n_bytes < 1e9 { format!("{:.1} MB", n_bytes / 1e6) } else { format!("{:.1} GB", n_bytes / 1e9) }
@@ -234,18 +236,18 @@ fn is_whole(key: &FeatureKey, bytes: &[u8]) -> bool {
     rest.split_at_checked(N_CHECKSUM_BYTES).is_some_and(|(sum, features)| sum == checksum(key, features))
 }
 
-/// The bytes of all entries below `dir`; removes what killed processes left.
+/// Returns the bytes of all entries below `dir`, and removes files that killed processes left.
 fn scan(dir: &Path) -> io::Result<u64> {
     let mut n_bytes = 0;
     for folder in fs::read_dir(dir)? {
         let folder = folder?;
-        // Two digits of the hash: other folders are not ours.
+        // Our folders are named by two digits of the hash.
         if folder.file_name().len() != 2 || !folder.file_type()?.is_dir() {
             continue;
         }
         for entry in fs::read_dir(folder.path())? {
             let path = entry?.path();
-            // Gone since it was listed, perhaps.
+            // It may have been removed since it was listed.
             let Ok(metadata) = fs::metadata(&path) else { continue };
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some(EXTENSION) => n_bytes += metadata.len(),
@@ -264,7 +266,7 @@ fn is_leftover(metadata: &fs::Metadata) -> bool {
     age.is_some_and(|age| age > LEFTOVER_AGE)
 }
 
-/// A thread that panicked in between left nothing half-changed.
+/// Locks a mutex. A panic in another thread leaves nothing half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -343,7 +345,7 @@ mod tests {
         }
         assert!(cache.get(&key("a")).is_some() && cache.get(&key("b")).is_some() && cache.get(&key("c")).is_none());
         assert!(cache.summary().contains("it is full, 1 were not kept"), "{}", cache.summary());
-        // Whoever comes later sees the size that is there.
+        // A cache that is opened later counts the existing entries.
         let later = FeatureCache::open(dir.path(), 150).unwrap();
         later.put(&key("c"), &[7; 20]);
         assert!(later.get(&key("c")).is_none());

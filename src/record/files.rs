@@ -1,4 +1,4 @@
-//! Files that are replaced as a whole: a reader sees the old or the new one.
+//! Files that are replaced atomically: a reader sees the old one or the new one.
 #![expect(clippy::disallowed_methods, reason = "record owns the run folder")]
 
 use std::fs::{self, File};
@@ -12,14 +12,14 @@ use super::manifest::is_newer;
 use crate::compare::{CALIBRATION_SCHEMA, Calibration, Summary};
 use crate::domain::text;
 
-/// Writes `bytes` to `dir/name` atomically: whoever reads sees the old file or the new one. The folder is made if need
-/// be.
+/// Writes `bytes` to `dir/name` atomically: a reader sees the old file or the new one. The folder is created if it is
+/// missing.
 pub fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), RecordError> {
     fs::create_dir_all(dir).map_err(|error| RecordError::writing(dir, error))?;
     write_with(dir, name, |file| file.write_all(bytes))
 }
 
-/// Reads `dir/summary.json`, which a finished run has.
+/// Reads `dir/summary.json` of a finished run.
 pub fn read_summary(dir: &Path) -> Result<Summary, RecordError> {
     let path = dir.join("summary.json");
     let bytes = fs::read(&path).map_err(|error| RecordError::reading(&path, error))?;
@@ -27,7 +27,7 @@ pub fn read_summary(dir: &Path) -> Result<Summary, RecordError> {
     serde_json::from_slice(bytes).map_err(|error| RecordError::BrokenManifest { path, reason: error.to_string() })
 }
 
-/// Reads what `emt judge calibrate` wrote.
+/// Reads the output of `emt judge calibrate`.
 pub fn read_calibration(path: &Path) -> Result<Calibration, RecordError> {
     let bytes = fs::read(path).map_err(|error| RecordError::reading(path, error))?;
     let hint = "`emt judge calibrate --out FILE` writes a calibration";
@@ -47,14 +47,14 @@ pub fn read_calibration(path: &Path) -> Result<Calibration, RecordError> {
     }
 }
 
-/// The text of `path`, a file that a command of ours or a person wrote.
+/// Reads the text of `path`, which a command or a user wrote.
 pub fn read_text(path: &Path) -> Result<String, RecordError> {
     let bytes = fs::read(path).map_err(|error| RecordError::reading(path, error))?;
     let invalid = |error| RecordError::reading(path, io::Error::new(io::ErrorKind::InvalidData, error));
     Ok(text::decode(&bytes).map_err(invalid)?.to_owned())
 }
 
-/// As [`write_file`], for content that is written piece by piece.
+/// Works like [`write_file`], for content that is written in pieces.
 pub(super) fn write_with(
     dir: &Path,
     name: &str,
@@ -70,18 +70,18 @@ pub(super) fn write_with(
         writer.get_ref().sync_all()
     });
     if let Err(error) = written.and_then(|()| fs::rename(&unfinished, &path)) {
-        // The first error is the one to tell; a leftover is overwritten next time.
+        // Only the first error is reported; a leftover is overwritten next time.
         let _ = fs::remove_file(&unfinished);
         return Err(RecordError::writing(&path, error));
     }
-    // Makes the rename itself durable; not every system can open a folder, and the file is whole in any case.
+    // Makes the rename durable. Some systems cannot open a folder, but the file is complete anyway.
     if let Ok(folder) = File::open(dir) {
         let _ = folder.sync_all();
     }
     Ok(())
 }
 
-/// The files of a folder that end in `.json`, by name; none where there is no such folder.
+/// Returns the `.json` files of a folder, sorted by name; none if the folder does not exist.
 ///
 /// # Errors
 /// The folder cannot be listed.

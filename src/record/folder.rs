@@ -15,19 +15,19 @@ use super::{
 };
 use crate::domain::{Mode, Trial, TrialKey};
 
-/// Notes of earlier sittings that a later one keeps, unless it has its own.
+/// Notes of earlier sittings that are kept unless a later sitting has its own.
 const CARRIED: [&str; 4] = ["server_flips", "timing", JUDGE_DOUBT, EARLIER_IDENTITIES];
 
-/// The key of the environment under which a run records that its judge did not tell a right answer from a wrong one.
+/// The key in the environment that records that the run's judge did not distinguish a right answer from a wrong one.
 pub const JUDGE_DOUBT: &str = "judge_doubt";
 
-/// The identities that a run had before it grew, the first of them first.
+/// The identities that a run had before it grew, oldest first.
 pub(super) const EARLIER_IDENTITIES: &str = "earlier_identities";
 
-/// Held by the operating system, so that a killed process leaves no lock behind.
+/// Locked through the operating system, so a killed process leaves no lock.
 const LOCK_NAME: &str = ".lock";
 
-/// What was found when a folder was opened.
+/// The state of a folder when it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
     /// A new run.
@@ -38,9 +38,9 @@ pub enum Opened {
         n_trials: usize,
         /// Bytes of a torn last line that were cut off.
         n_bytes_torn: u64,
-        /// Whether it had reached the end of an earlier command.
+        /// Whether it had finished an earlier command.
         was_complete: bool,
-        /// Modes that this command adds to it.
+        /// Modes that this command adds.
         added_modes: Vec<Mode>,
     },
 }
@@ -52,19 +52,18 @@ pub struct RunFolder {
     manifest: Manifest,
     opened: Opened,
     journal: Journal<File>,
-    /// Whether `run.json` is as `manifest` is.
+    /// Whether `run.json` matches `manifest`.
     is_manifest_written: bool,
     _lock: File,
 }
 
 impl RunFolder {
-    /// Creates the run of `manifest` in `dir`, or continues it; also returns the trials that are there already, one a
-    /// key.
+    /// Creates the run of `manifest` in `dir`, or continues it. Also returns the existing trials, one per key.
     ///
-    /// A torn last line of the journal is cut off. The modes of a run may grow: `run.json` then says so before the first
-    /// trial of such a mode is appended, so that what lies in the folder is at any moment a run to continue. Another run in the folder is refused with the differing fields
-    /// named, and so are a folder that another process writes to, one of a newer schema, and with `fresh` one that is not
-    /// empty.
+    /// A torn last line of the journal is cut off. The modes of a run may grow. `run.json` is then updated before the
+    /// first trial of a new mode is appended, so that the folder can be resumed at any moment. Another run in the
+    /// folder is refused, and the error names the differing fields. Also refused are a folder that another process
+    /// writes to, one of a newer schema, and, with `fresh`, one that is not empty.
     pub fn create_or_resume(dir: &Path, manifest: Manifest, fresh: bool) -> Result<(Self, Vec<Trial>), RecordError> {
         if fresh && !is_empty(dir)? {
             return Err(RecordError::NotFresh { dir: dir.to_owned() });
@@ -77,7 +76,7 @@ impl RunFolder {
             opened.map_err(|error| RecordError::writing(&journal_path, error))
         };
         let n_journal_bytes = fs::metadata(&journal_path).map_or(0, |metadata| metadata.len());
-        // Where a command stopped before it recorded anything, another may begin.
+        // If a command stopped before it recorded anything, another run may replace it.
         let is_kept = |recorded: &Manifest| {
             n_journal_bytes > 0 || recorded.state == RunState::Complete || recorded.identity == manifest.identity
         };
@@ -86,7 +85,7 @@ impl RunFolder {
                 let hint = "restore it, or give another folder with --out";
                 return Err(RecordError::NoRun { dir: dir.to_owned(), name: manifest::NAME, hint });
             }
-            // The journal first: a folder with `run.json` always has one.
+            // The journal is created first: a folder with `run.json` always has one.
             let journal = Journal::resume(open_journal()?, journal_path.clone(), 0)?;
             let mut folder = Self {
                 dir: dir.to_owned(),
@@ -116,7 +115,7 @@ impl RunFolder {
         Ok((folder, replay.trials))
     }
 
-    /// Where the run lies.
+    /// The run's folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -126,12 +125,12 @@ impl RunFolder {
         &self.manifest
     }
 
-    /// What was found when the folder was opened.
+    /// The state of the folder when it was opened.
     pub fn opened(&self) -> &Opened {
         &self.opened
     }
 
-    /// Appends one batch of trials to the journal, and syncs it once per second. On an error, such as a full disk,
+    /// Appends one batch of trials to the journal, which is synced once per second. On an error, such as a full disk,
     /// nothing of the batch stays in the journal.
     pub fn append(&mut self, trials: &[Trial]) -> Result<(), RecordError> {
         if !self.is_manifest_written {
@@ -140,27 +139,27 @@ impl RunFolder {
         self.journal.append(&journal::lines(trials)?)
     }
 
-    /// Waits until all that was appended is on the disk: for a run that is interrupted.
+    /// Waits until all appended trials are on the disk, for an interrupted run.
     pub fn sync(&mut self) -> Result<(), RecordError> {
         self.journal.sync()
     }
 
-    /// How long this sitting waited for the disk to take the journal.
+    /// How long this sitting waited for the disk to sync the journal.
     pub fn time_in_sync(&self) -> Duration {
         self.journal.time_in_sync()
     }
 
-    /// Adds to the environment what only the run itself can tell; it is written when the run ends.
+    /// Adds an entry to the environment; it is written when the run ends.
     pub fn note(&mut self, name: &str, value: Value) {
         self.manifest.environment.insert(name.to_owned(), value);
     }
 
-    /// Ends the run: compacts the journal to one line per trial, datasets in the order in which `order` first names them
-    /// and samples as in `order`, and marks the run as complete. Returns the trials in that order, for the summary.
+    /// Ends the run and marks it as complete. The journal is compacted to one line per trial, with datasets in the
+    /// order in which `order` first names them and samples as in `order`. Returns the trials in that order.
     pub fn finish(self, order: &[TrialKey]) -> Result<Vec<Trial>, RecordError> {
         let Self { dir, mut manifest, mut journal, _lock: lock, .. } = self;
         journal.sync()?;
-        // Not every system replaces a file that is open.
+        // Some systems cannot replace an open file.
         drop(journal);
         let trials = journal::compacted(replay(&dir)?.trials, order);
         files::write_with(&dir, journal::NAME, |file| {
@@ -185,14 +184,13 @@ impl RunFolder {
     }
 }
 
-/// Reads a run: its manifest and its trials, one a key. It needs only `run.json` and `trials.jsonl`, and changes
-/// nothing: a torn last line, which a running or killed process leaves, is ignored.
+/// Reads a run: its manifest and its trials, one per key. It needs only `run.json` and `trials.jsonl` and changes
+/// nothing. A torn last line, left by a running or killed process, is ignored.
 pub fn read_run(dir: &Path) -> Result<(Manifest, Vec<Trial>), RecordError> {
     Ok((read_manifest(dir)?, replay(dir)?.trials))
 }
 
-/// Reads the trials of one dataset, without what only a person who opens the journal wants: the labels that were ranked
-/// behind the choice, and judges' replies.
+/// Reads the trials of one dataset, without rankings of labels and replies of judges.
 pub fn read_outcomes(dir: &Path, dataset: &str) -> Result<Vec<Trial>, RecordError> {
     let is_wanted = |line: &[u8]| first_dataset(line).is_none_or(|name| name == dataset.as_bytes());
     let trim = |trial: &mut Trial| {
@@ -205,13 +203,13 @@ pub fn read_outcomes(dir: &Path, dataset: &str) -> Result<Vec<Trial>, RecordErro
     Ok(trials)
 }
 
-/// Reads only the specification of a run.
+/// Reads only the manifest of a run.
 pub fn read_manifest(dir: &Path) -> Result<Manifest, RecordError> {
     let hint = "give the folder that `emt eval` named with --out";
     Manifest::read(dir)?.ok_or_else(|| RecordError::NoRun { dir: dir.to_owned(), name: manifest::NAME, hint })
 }
 
-/// The dataset of a line that begins with it, as ours do; `None` where that takes more than a look.
+/// Returns the dataset of a line that starts with it, as our lines do; `None` if the line must be parsed.
 fn first_dataset(line: &[u8]) -> Option<&[u8]> {
     let rest = line.strip_prefix(b"{\"dataset\":")?.trim_ascii_start().strip_prefix(b"\"")?;
     let end = rest.iter().position(|&byte| byte == b'"')?;
@@ -239,7 +237,7 @@ fn replay_with(
     }
 }
 
-/// Whether there is nothing at `dir` but perhaps the lock of an earlier process.
+/// Whether `dir` is missing or empty, apart from a lock of an earlier process.
 pub(super) fn is_empty(dir: &Path) -> Result<bool, RecordError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -265,7 +263,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, RecordError> {
     }
 }
 
-/// The modes that `asked` adds to the run of `recorded`; an error where it asks for another run.
+/// Returns the modes that `asked` adds to the run of `recorded`; an error if it is another run.
 fn refuse_another(dir: &Path, recorded: &Manifest, asked: &Manifest) -> Result<Vec<Mode>, RecordError> {
     let names = |manifest: &Manifest| manifest.spec.modes.clone();
     match resumption(recorded, &asked.spec) {
@@ -282,7 +280,7 @@ fn refuse_another(dir: &Path, recorded: &Manifest, asked: &Manifest) -> Result<V
     }
     let mut differences = differences(&recorded.spec, &asked.spec);
     if differences.is_empty() {
-        // Whoever wrote the folder computed the hash in another way.
+        // The writer of the folder computed the hash in another way.
         differences.push(Difference {
             field: "identity".into(),
             recorded: recorded.identity.clone(),
@@ -292,7 +290,7 @@ fn refuse_another(dir: &Path, recorded: &Manifest, asked: &Manifest) -> Result<V
     Err(RecordError::OtherRun { dir: dir.to_owned(), differences })
 }
 
-/// The manifest of a run in progress: it began when it first began, and counts its sittings.
+/// Returns the manifest of a resumed run, which keeps its start time and counts its sittings.
 fn continued(recorded: Manifest, mut asked: Manifest) -> Manifest {
     if let Some(started) = recorded.environment.get("started") {
         let resumed = asked.environment.insert("started".into(), started.clone());
@@ -300,7 +298,7 @@ fn continued(recorded: Manifest, mut asked: Manifest) -> Manifest {
     }
     let n_sittings = recorded.environment.get("n_sittings").and_then(|n| n.as_u64()).unwrap_or(1);
     asked.environment.insert("n_sittings".into(), n_sittings.saturating_add(1).into());
-    // What the run itself found out stays true.
+    // Results of the run itself stay valid.
     for name in CARRIED {
         if let Some(value) = recorded.environment.get(name).filter(|_| !asked.environment.contains_key(name)) {
             asked.environment.insert(name.into(), value.clone());

@@ -1,24 +1,24 @@
-//! How a recorded run may grow: by modes of its model, and by nothing else.
+//! How a recorded run may grow: only by modes of its model.
 
 use super::{Manifest, identity};
 use crate::domain::{Mode, RunSpec, Subject};
 
-/// What a command is to a recorded run.
+/// The relation of a command to a recorded run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resumption {
     /// It asks for the same run.
     Same,
-    /// It asks for the same run and for more modes, which are listed: what is recorded stays.
+    /// It asks for the same run with additional modes, which are listed. Recorded trials stay.
     Grows(Vec<Mode>),
-    /// It asks for the same run with fewer modes. What the folder holds would no longer be what `run.json` says.
+    /// It asks for the same run with fewer modes. The folder would then hold more than `run.json` says.
     Shrinks,
-    /// It asks for another choice of modes, and for the same run else.
+    /// It asks for the same run with another choice of modes.
     OtherModes,
     /// It asks for another run.
     Other,
 }
 
-/// What the specification `asked` is to the run of `recorded`.
+/// Returns the relation of the specification `asked` to the run of `recorded`.
 pub fn resumption(recorded: &Manifest, asked: &RunSpec) -> Resumption {
     if recorded.identity == identity(asked) {
         return Resumption::Same;
@@ -31,13 +31,13 @@ pub fn resumption(recorded: &Manifest, asked: &RunSpec) -> Resumption {
     if has_all(before, after) && identity(&in_modes(&recorded.spec, after)) == identity(asked) {
         return Resumption::Shrinks;
     }
-    // Where one has all modes of the other, the comparison above was of everything.
+    // If one has all modes of the other, the comparison above already covered everything.
     let is_another_choice = !has_all(after, before) && !has_all(before, after);
     let has_modes_alone = identity(&in_modes(asked, &[])) == identity(&in_modes(&recorded.spec, &[]));
     if is_another_choice && has_modes_alone { Resumption::OtherModes } else { Resumption::Other }
 }
 
-/// The specification of the same run with its model asked in `modes` alone.
+/// Returns the specification with the model's modes restricted to `modes`.
 fn in_modes(spec: &RunSpec, modes: &[Mode]) -> RunSpec {
     let mut spec = spec.clone();
     spec.modes.retain(|mode| modes.contains(mode));
@@ -45,7 +45,7 @@ fn in_modes(spec: &RunSpec, modes: &[Mode]) -> RunSpec {
         dataset.prompts.retain(|prompt| prompt.subject != Subject::Model || modes.contains(&prompt.mode));
     }
     if let Some(served) = spec.model.served.as_mut().filter(|_| !modes.contains(&Mode::Score)) {
-        // How a server scores labels is found out only where they are scored.
+        // A server's label scoring is only detected if labels are scored.
         served.label_scoring = None;
     }
     if !modes.contains(&Mode::Score) {

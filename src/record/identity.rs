@@ -1,14 +1,14 @@
-//! What a run is a run of, as one hash.
+//! The identity of a run, as one hash.
 
 use serde_json::{Map, Value};
 
 use crate::domain::RunSpec;
 
-/// `blake3:` and the hash of the specification in canonical JSON (sorted keys, no white space).
+/// Returns `blake3:` and the hash of the specification in canonical JSON (sorted keys, no white space).
 ///
-/// What is for people only, and what follows from the hashed fields, does not count: the names of model and encoder,
-/// how the encoder relates to the model's tower, which tower a probe stands on, and the settings that came with the weights
-/// (those of a candidate that differ from its base's count). Environment is no part of a specification.
+/// Display names and fields that follow from the hashed ones are left out: the names of model and encoder, the
+/// encoder's relation to the model's tower, a probe's tower, and the settings that come with the weights (a candidate's
+/// settings that differ from its base's are hashed). The environment is not part of a specification.
 pub fn identity(spec: &RunSpec) -> String {
     let text = sorted(&identifying(spec)).to_string();
     format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex())
@@ -32,7 +32,7 @@ pub(super) fn identifying(spec: &RunSpec) -> Value {
     value
 }
 
-/// The same value with the keys of every object in byte order.
+/// Returns the value with the keys of every object in byte order.
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(object) => {
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(identity(&reordered), identity(&spec()));
     }
 
-    /// Resume across versions of `emt` depends on it.
+    /// Resuming across versions of `emt` depends on it.
     #[test]
     fn the_identity_of_a_known_run_stays_as_it_is() {
         assert_eq!(identity(&spec()), "blake3:6d4f07ae013ba65032dac4e599b265b2551ec3e3c83341631ed4113f52f03fb4");

@@ -1,4 +1,4 @@
-//! The journal: lines in, trials out.
+//! Reads and writes the journal of trials.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,31 +14,31 @@ use crate::domain::{Trial, TrialKey};
 /// The journal's file name.
 pub(super) const NAME: &str = "trials.jsonl";
 
-/// More often, syncing costs more than it saves.
+/// Syncing more often costs more than it saves.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a journal holds.
+/// The content of a journal.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    /// One trial a key, in the order in which the keys first appeared.
+    /// One trial per key, in the order in which the keys first appeared.
     pub trials: Vec<Trial>,
-    /// The length of the journal up to its last whole line.
+    /// The length of the journal up to its last complete line.
     pub n_bytes_whole: u64,
     /// The bytes of a torn last line.
     pub n_bytes_torn: u64,
-    /// Whether the last line is whole but for its newline.
+    /// Whether the last line is complete except for its newline.
     pub lacks_newline: bool,
 }
 
-/// As [`replay_where`], with every line and all of each trial.
+/// Works like [`replay_where`], with every line and every part of a trial.
 #[cfg(test)]
 pub(super) fn replay(reader: impl BufRead, path: &Path) -> Result<Replay, RecordError> {
     replay_where(reader, path, &|_| true, &|_| {})
 }
 
-/// Replays a journal: the last line of a key wins; a last line that is not whole JSON was torn by a crash and is left
-/// out. A broken line elsewhere, and a whole line that is no trial, are errors. Lines that the caller does not want are
-/// not looked into, and `trim` takes from each trial what it does not need.
+/// Replays a journal. The last line of a key wins. A last line that is not complete JSON was torn by a crash and is
+/// left out. A broken line elsewhere, and a complete line that is not a trial, are errors. Unwanted lines are not
+/// parsed, and `trim` removes unneeded parts of each trial.
 pub(super) fn replay_where(
     mut reader: impl BufRead,
     path: &Path,
@@ -46,7 +46,7 @@ pub(super) fn replay_where(
     trim: &dyn Fn(&mut Trial),
 ) -> Result<Replay, RecordError> {
     let mut replay = Replay::default();
-    // By the key's hash: of a long journal the keys themselves would fill as much memory as the trials.
+    // Keyed by hash: for a long journal the keys would need as much memory as the trials.
     let mut places: HashMap<[u8; 16], usize> = HashMap::new();
     let mut broken: Option<(usize, LineError)> = None;
     let mut line = Vec::new();
@@ -102,7 +102,7 @@ fn key_hash(trial: &Trial) -> [u8; 16] {
     hash
 }
 
-/// The lines of `trials`.
+/// Serialises `trials` as lines.
 pub(super) fn lines(trials: &[Trial]) -> Result<Vec<u8>, RecordError> {
     let mut lines = Vec::new();
     for trial in trials {
@@ -112,8 +112,9 @@ pub(super) fn lines(trials: &[Trial]) -> Result<Vec<u8>, RecordError> {
     Ok(lines)
 }
 
-/// `trials` as a finished run has them: datasets in the order in which `order` first names them, and within a dataset
-/// in the order of `order`. Trials that `order` does not name (of a larger limit, say) are kept after those that it does.
+/// Orders `trials` as in a finished run: datasets in the order in which `order` first names them, and each dataset in
+/// the order of `order`. Trials that `order` does not name, such as those of a larger limit, follow at the end of their
+/// dataset.
 pub(super) fn compacted(trials: Vec<Trial>, order: &[TrialKey]) -> Vec<Trial> {
     let mut dataset_ranks: HashMap<&str, usize> = HashMap::new();
     let mut ranks: HashMap<&TrialKey, usize> = HashMap::with_capacity(order.len());
@@ -127,12 +128,12 @@ pub(super) fn compacted(trials: Vec<Trial>, order: &[TrialKey]) -> Vec<Trial> {
         (dataset, ranks.get(&trial.key()).copied().unwrap_or(usize::MAX))
     };
     let mut trials = trials;
-    // Stable, so that what is not named stays in the order of the journal.
+    // A stable sort: unnamed trials keep the order of the journal.
     trials.sort_by_cached_key(rank);
     trials
 }
 
-/// What a journal is appended to: a file, or in tests a disk that fills up.
+/// The target of a journal: a file, or in tests a disk that fills up.
 pub(super) trait Sink {
     /// Writes all of `bytes` at the end.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
@@ -162,26 +163,26 @@ impl Sink for File {
 pub(super) struct Journal<S> {
     sink: S,
     path: PathBuf,
-    /// Up to the last whole batch.
+    /// The length up to the last complete batch.
     n_bytes: u64,
     last_sync: Instant,
     is_synced: bool,
-    /// How long the disk was waited for.
+    /// How long syncs took.
     time_in_sync: Duration,
 }
 
 impl<S: Sink> Journal<S> {
-    /// Goes on after `n_bytes` of whole lines; what follows them is cut off.
+    /// Resumes after `n_bytes` of complete lines; the rest is cut off.
     pub fn resume(mut sink: S, path: PathBuf, n_bytes: u64) -> Result<Self, RecordError> {
         sink.truncate(n_bytes).map_err(|error| RecordError::writing(&path, error))?;
         Ok(Self { sink, path, n_bytes, last_sync: Instant::now(), is_synced: true, time_in_sync: Duration::ZERO })
     }
 
-    /// Appends one batch of whole lines, and syncs if the last sync is a second old. On an error nothing of the batch
-    /// stays in the journal.
+    /// Appends one batch of complete lines, and syncs if the last sync is a second old. On an error nothing of the
+    /// batch stays in the journal.
     pub fn append(&mut self, lines: &[u8]) -> Result<(), RecordError> {
         if let Err(error) = self.sink.append(lines) {
-            // If even this fails, the torn line is repaired on resume.
+            // If this also fails, the torn line is repaired on resume.
             let _ = self.sink.truncate(self.n_bytes);
             return Err(RecordError::writing(&self.path, error));
         }
@@ -204,7 +205,7 @@ impl<S: Sink> Journal<S> {
         Ok(())
     }
 
-    /// How long the disk was waited for.
+    /// How long syncs took.
     pub fn time_in_sync(&self) -> Duration {
         self.time_in_sync
     }
@@ -215,7 +216,7 @@ mod tests {
     use super::super::testing::trial;
     use super::*;
 
-    /// A disk of this many bytes.
+    /// A disk with this capacity in bytes.
     struct SmallDisk {
         bytes: Vec<u8>,
         capacity: usize,
@@ -248,7 +249,7 @@ mod tests {
             let error = journal.append(&second).unwrap_err();
             assert!(matches!(error, RecordError::DiskFull { .. }));
             assert_eq!(journal.sink.bytes, first);
-            // After room was made, the journal goes on.
+            // The journal continues once there is room.
             journal.sink.capacity = usize::MAX;
             journal.append(&second).unwrap();
             assert_eq!(journal.sink.bytes, [&first[..], &second[..]].concat());

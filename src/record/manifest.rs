@@ -21,33 +21,33 @@ pub const TRIAL_SCHEMA: &str = "emt.trial/1";
 /// The manifest's file name.
 pub(super) const NAME: &str = "run.json";
 
-/// Whether a run has reached its end.
+/// Whether a run is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// Trials may be missing.
     Running,
-    /// All trials of the last command are there, one line each.
+    /// All trials of the last command are recorded, one line each.
     Complete,
 }
 
-/// What `run.json` says of a run.
+/// The content of `run.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
-    /// The hash of the specification: what may be resumed.
+    /// The hash of the specification, which decides what may be resumed.
     pub identity: String,
     /// The specification of the run.
     pub spec: RunSpec,
-    /// The fields that decide whether runs may be compared, by the names that `--allow-different` takes.
+    /// The fields that decide whether runs may be compared, named as in `--allow-different`.
     pub comparable: Map<String, Value>,
     /// Recorded and shown, never compared.
     pub environment: Map<String, Value>,
-    /// Whether the run has reached its end.
+    /// Whether the run is complete.
     pub state: RunState,
 }
 
 impl Manifest {
-    /// The manifest of a run that begins.
+    /// The manifest of a new run.
     pub fn new(spec: RunSpec, environment: Map<String, Value>) -> Self {
         let (identity, comparable) = (identity(&spec), comparable(&spec));
         Self { identity, spec, comparable, environment, state: RunState::Running }
@@ -97,7 +97,7 @@ impl Manifest {
         files::write_file(dir, NAME, &bytes)
     }
 
-    /// Reads `dir/run.json`; `None` where there is no such file.
+    /// Reads `dir/run.json`; `None` if there is no such file.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>, RecordError> {
         let path = dir.join(NAME);
         let bytes = match fs::read(&path) {
@@ -108,7 +108,7 @@ impl Manifest {
         let broken = |reason: String| RecordError::BrokenManifest { path: path.clone(), reason };
         let value: Value =
             serde_json::from_slice(text::without_mark(&bytes)).map_err(|error| broken(error.to_string()))?;
-        // Before anything else, since a newer schema may look different in all other places.
+        // Checked first, since a newer schema may differ everywhere else.
         for (field, known) in [("schema", RUN_SCHEMA), ("trials", TRIAL_SCHEMA)] {
             let Some(found) = value.get(field).and_then(Value::as_str) else {
                 return Err(broken(format!("the field `{field}` is missing")));
@@ -125,13 +125,13 @@ impl Manifest {
         }
         let wire: WireManifest = serde_json::from_value(value).map_err(|error| broken(error.to_string()))?;
         let WireManifest { identity, spec, mut comparable, environment, state, .. } = wire;
-        // Runs of earlier versions lack it, and must not be compared with a probe as if there were none.
+        // Runs of earlier versions lack it, and must not be compared with a probe as if both had no comparator.
         comparable.entry(COMPARATOR).or_insert_with(|| comparators(&spec));
         Ok(Some(Self { identity, spec, comparable, environment, state }))
     }
 }
 
-/// Whether `found` is a later version of the schema `known` (`emt.run/2` of `emt.run/1`).
+/// Whether `found` is a later version of the schema `known`, such as `emt.run/2` of `emt.run/1`.
 pub(super) fn is_newer(found: &str, known: &str) -> bool {
     let version = |schema: &str| -> Option<(String, u64)> {
         let (name, version) = schema.rsplit_once('/')?;
@@ -151,13 +151,13 @@ struct WireManifest {
     spec: RunSpec,
     comparable: Map<String, Value>,
     environment: Map<String, Value>,
-    /// Written for readers; what is read is `spec`.
+    /// Written for readers; `emt` reads `spec` instead.
     #[serde(default)]
     prompts: Map<String, Value>,
     state: RunState,
 }
 
-/// Indents objects and keeps lists on one line: a thousand token ids are one line and not a thousand.
+/// Indents objects and keeps lists on one line, so that a thousand token ids take one line.
 struct FlatLists(PrettyFormatter<'static>);
 
 impl Formatter for FlatLists {
@@ -182,9 +182,9 @@ impl Formatter for FlatLists {
     }
 }
 
-/// A run's name: that of its folder.
+/// A run's name, which is its folder's name.
 pub fn run_name(dir: &Path) -> String {
-    // `.` and `..` name no folder as they are.
+    // `.` and `..` contain no folder name.
     let path = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     path.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
 }

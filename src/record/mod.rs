@@ -1,10 +1,11 @@
-//! The run folder: manifest, journal, and the files that reports leave beside them.
+//! The run folder: manifest, journal, and the files of reports.
 //!
-//! This module owns two disk formats, `run.json` (`emt.run/1`) and `trials.jsonl` (`emt.trial/1`). While a run is in progress
-//! its journal is append-only, and a later line with the same key replaces an earlier one; a finished run is compacted
-//! to one line per trial. A run has a [`RunSpec`](crate::domain::RunSpec), whose [`identity`] decides
-//! what may be resumed ([`resumption`]: its modes may grow); [`comparable`] are the fields that decide whether two runs may be compared. A [`TrainingFolder`] is
-//! that of a fine-tuning (`training.json`, `emt.training/1`), and a [`FeatureCache`] keeps what frozen towers made of images.
+//! This module owns two disk formats, `run.json` (`emt.run/1`) and `trials.jsonl` (`emt.trial/1`). While a run is in
+//! progress its journal is append-only, and a later line with the same key replaces an earlier one. A finished run is
+//! compacted to one line per trial. The [`identity`] of a run's [`RunSpec`](crate::domain::RunSpec) decides what may be
+//! resumed ([`resumption`]: its modes may grow), and [`comparable`] returns the fields that decide whether two runs may
+//! be compared. A [`TrainingFolder`] is the folder of a fine-tuning (`training.json`, `emt.training/1`), and a
+//! [`FeatureCache`] stores features of frozen towers.
 
 mod comparable;
 mod differences;

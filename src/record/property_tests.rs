@@ -1,4 +1,4 @@
-//! What holds for every run folder.
+//! Properties of every run folder.
 #![expect(clippy::disallowed_methods, reason = "these tests break files on purpose")]
 
 use std::collections::BTreeMap;
@@ -104,7 +104,7 @@ prop_compose! {
     }
 }
 
-/// The last trial of each key, found the slow way.
+/// The last trial of each key, found by a linear search.
 fn last_of_each_key(trials: &[Trial]) -> BTreeMap<TrialKey, Trial> {
     trials.iter().map(|trial| (trial.key(), trial.clone())).collect()
 }
@@ -148,7 +148,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let mut bytes = lines(&trials).unwrap();
         if is_foreign {
-            // As another program may write the same: with spaces, and fields in another order.
+            // Another program may write the same with spaces, and with fields in another order.
             let text = String::from_utf8(bytes).unwrap();
             let foreign = text.lines().enumerate().map(|(index, line)| match index % 2 {
                 0 => line.replacen("{\"dataset\":", "{\"dataset\": ", 1),
@@ -173,7 +173,7 @@ proptest! {
         let bytes = lines(&trials).unwrap();
         let cut = cut.index(bytes.len());
         let n_lines_whole = bytes[..cut].iter().filter(|&&byte| byte == b'\n').count();
-        // A line that lacks only its newline is whole.
+        // A line that lacks only its newline is complete.
         let is_next_whole = bytes[cut] == b'\n';
         let replayed = replay(&bytes[..cut], nowhere()).unwrap();
         let expected = last_of_each_key(&trials[..n_lines_whole + usize::from(is_next_whole)]);
@@ -216,7 +216,7 @@ proptest! {
 }
 
 proptest! {
-    // Each case writes folders and syncs them.
+    // Few cases, since each writes folders and syncs them.
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
@@ -340,7 +340,7 @@ fn a_run_that_grows_says_so_before_its_first_new_trial_and_can_be_gone_on_with_a
     folder.append(&[trial(0)]).unwrap();
     drop(folder);
     let small = fs::read(dir.path().join("run.json")).unwrap();
-    // Killed before anything was asked: the folder is as it was, and either command goes on with it.
+    // Killed before anything was asked: the folder is unchanged, and either command can resume it.
     let (folder, present) = RunFolder::create_or_resume(dir.path(), with_scoring(), false).unwrap();
     assert_eq!(present, [trial(0)]);
     assert!(matches!(folder.opened(), Opened::Resumed { added_modes, .. } if *added_modes == [Mode::Score]));

@@ -1,4 +1,4 @@
-//! What the tests of this module share.
+//! Fixtures for the tests of this module.
 
 use serde_json::json;
 
@@ -34,7 +34,7 @@ fn dataset(name: &str) -> DatasetSpec {
     }
 }
 
-/// Two datasets, a model with an encoder, judged by rules.
+/// A run with two datasets and a model with an encoder, judged by rules.
 pub(super) fn spec() -> RunSpec {
     RunSpec {
         model: ModelSpec {
@@ -88,7 +88,7 @@ pub(super) fn probe() -> ProbeSpec {
     }
 }
 
-/// [`spec`] with the probe in the encoder's place.
+/// [`spec`] with the probe instead of the encoder.
 pub(super) fn with_probe() -> RunSpec {
     let mut spec = RunSpec { encoder: None, probe: Some(probe()), ..spec() };
     for dataset in &mut spec.datasets {
@@ -98,7 +98,7 @@ pub(super) fn with_probe() -> RunSpec {
     spec
 }
 
-/// A run of [`spec`] that begins.
+/// The manifest of a new run of [`spec`].
 pub(super) fn manifest() -> Manifest {
     let sitting = Sitting { n_threads: 2, ..Sitting::default() };
     let mut environment = environment(&sitting);
@@ -110,7 +110,7 @@ pub(super) fn computing(compute_type: &str, device_kind: &str) -> Computing {
     Computing::Local { compute_type: compute_type.into(), device_kind: device_kind.into() }
 }
 
-/// A correct answer of the model on sample number `index` of MNIST.
+/// The model's correct answer to sample number `index` of MNIST.
 pub(super) fn trial(index: usize) -> Trial {
     Trial {
         dataset: "mnist".into(),

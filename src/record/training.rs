@@ -1,4 +1,4 @@
-//! The folder of a fine-tuning: what it is a training of, its log and its checkpoints.
+//! The folder of a fine-tuning: its specification, its log and its checkpoints.
 #![expect(clippy::disallowed_methods, reason = "record owns the training folder")]
 
 use std::fs::{self, File, OpenOptions};
@@ -19,7 +19,7 @@ const NAME: &str = "training.json";
 const LOG_NAME: &str = "training.jsonl";
 const CHECKPOINT_PREFIX: &str = "checkpoint-";
 
-/// A file to be written: its path below the folder, with `/`, and its bytes.
+/// A file to write: its path below the folder, with `/`, and its bytes.
 pub type OutputFile = (String, Vec<u8>);
 
 /// A training folder open for writing. It is locked while this value lives.
@@ -35,11 +35,10 @@ pub struct TrainingFolder {
 }
 
 impl TrainingFolder {
-    /// Creates the training of `spec` in `dir`, or goes on with it: after its last checkpoint, with what was logged
-    /// later cut off.
+    /// Creates the training of `spec` in `dir`, or continues it after its last checkpoint. Later log lines are cut off.
     ///
-    /// A training of another specification in the folder is refused with the differing fields named, and so is a folder
-    /// that another process writes to, and with `fresh` one that is not empty.
+    /// A training of another specification in the folder is refused, and the error names the differing fields. Also
+    /// refused are a folder that another process writes to and, with `fresh`, one that is not empty.
     pub fn create_or_resume(
         dir: &Path,
         spec: TrainingSpec,
@@ -69,27 +68,27 @@ impl TrainingFolder {
         Ok(folder)
     }
 
-    /// Where it lies.
+    /// The training's folder.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Whether it had reached its end.
+    /// Whether it was already complete when opened.
     pub fn was_complete(&self) -> bool {
         self.was_complete
     }
 
-    /// The optimizer step of the last checkpoint that was there when the folder was opened.
+    /// The optimizer step of the last checkpoint when the folder was opened.
     pub fn last_step(&self) -> Option<u64> {
         self.last_step
     }
 
-    /// Where the checkpoint of a step lies.
+    /// The folder of a step's checkpoint.
     pub fn checkpoint_dir(&self, step: u64) -> PathBuf {
         self.dir.join(format!("{CHECKPOINT_PREFIX}{step}"))
     }
 
-    /// Writes the checkpoint of a step: the folder is there as a whole or not at all.
+    /// Writes the checkpoint of a step atomically.
     pub fn write_checkpoint(&self, step: u64, files: &[OutputFile]) -> Result<(), RecordError> {
         let dir = self.checkpoint_dir(step);
         if dir.is_dir() {
@@ -104,13 +103,13 @@ impl TrainingFolder {
         let written =
             written.and_then(|()| fs::rename(&unfinished, &dir).map_err(|error| RecordError::writing(&dir, error)));
         if written.is_err() {
-            // The first error is the one to tell; room is what it may be about.
+            // Only the first error is reported; removing the files may free the space that it lacked.
             let _ = fs::remove_dir_all(&unfinished);
         }
         written
     }
 
-    /// Writes files of the folder itself, each as a whole or not at all.
+    /// Writes files of the folder itself, each atomically.
     pub fn write_files(&self, files: &[OutputFile]) -> Result<(), RecordError> {
         write_all(&self.dir, files)
     }
@@ -121,7 +120,7 @@ impl TrainingFolder {
         written.map_err(|error| RecordError::writing(&self.dir.join(LOG_NAME), error))
     }
 
-    /// The lines of `training.jsonl`.
+    /// Returns the lines of `training.jsonl`.
     pub fn logged(&self) -> Result<Vec<Value>, RecordError> {
         read_log(&self.dir)
     }
@@ -175,7 +174,7 @@ fn read(dir: &Path) -> Result<Option<Value>, RecordError> {
     Ok(Some(value))
 }
 
-/// The highest step of which there is a checkpoint.
+/// Returns the highest step that has a checkpoint.
 fn last_checkpoint(dir: &Path) -> Result<Option<u64>, RecordError> {
     let mut last = None;
     for entry in fs::read_dir(dir).map_err(|error| RecordError::reading(dir, error))? {
@@ -186,7 +185,7 @@ fn last_checkpoint(dir: &Path) -> Result<Option<u64>, RecordError> {
     Ok(last)
 }
 
-/// Opens the log at its end, without the lines of steps after the last checkpoint: they are made again.
+/// Opens the log at its end, without the lines of steps after the last checkpoint, which are trained again.
 fn open_log(dir: &Path, last_step: Option<u64>) -> Result<File, RecordError> {
     let path = dir.join(LOG_NAME);
     let kept = read_log(dir)?.into_iter().filter(|line| line["step"].as_u64() <= last_step && last_step.is_some());
@@ -195,7 +194,7 @@ fn open_log(dir: &Path, last_step: Option<u64>) -> Result<File, RecordError> {
     OpenOptions::new().append(true).open(&path).map_err(|error| RecordError::writing(&path, error))
 }
 
-/// The whole lines; one that a crash tore is no line.
+/// Returns the complete lines; a line torn by a crash is left out.
 fn read_log(dir: &Path) -> Result<Vec<Value>, RecordError> {
     let path = dir.join(LOG_NAME);
     match fs::read_to_string(&path) {

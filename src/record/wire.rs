@@ -1,4 +1,4 @@
-//! A line of `trials.jsonl` and the trial that it means.
+//! The form of a trial as a line of `trials.jsonl`.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,21 +7,21 @@ use crate::domain::{
     ScoredLabel, Stop, Subject, Trial, UnscoredReason,
 };
 
-/// Why a line is no trial.
+/// Why a line is not a trial.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LineError {
-    /// Not JSON, or an unfinished piece of it.
+    /// Not JSON, or truncated JSON.
     #[error("{0}")]
     NotJson(serde_json::Error),
-    /// JSON, but with a field missing or a value unknown.
+    /// JSON, but a field is missing or a value is unknown.
     #[error("{0}")]
     NotATrial(serde_json::Error),
-    /// All fields are there, but they contradict each other.
+    /// All fields are present but contradict each other.
     #[error("{0}")]
     Contradiction(&'static str),
 }
 
-/// The trial that `line` means. Unknown fields are ignored: the schema may be added to.
+/// Parses `line` into a trial. Unknown fields are ignored, since the schema may grow.
 pub(super) fn parse(line: &[u8]) -> Result<Trial, LineError> {
     use serde_json::error::Category;
     let wire: WireTrial = serde_json::from_slice(line).map_err(|error| match error.classify() {
@@ -31,7 +31,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Trial, LineError> {
     wire.into_trial().map_err(LineError::Contradiction)
 }
 
-/// Appends the line of `trial` to `lines`, its newline included. The error says why it could not be read back.
+/// Appends the line of `trial`, with its newline, to `lines`. The error says why it would not read back.
 pub(super) fn write(trial: &Trial, lines: &mut Vec<u8>) -> Result<(), &'static str> {
     let wire = WireTrial::from_trial(trial)?;
     serde_json::to_writer(&mut *lines, &wire).expect("a trial is plain data, and memory takes every write");
@@ -39,7 +39,7 @@ pub(super) fn write(trial: &Trial, lines: &mut Vec<u8>) -> Result<(), &'static s
     Ok(())
 }
 
-/// The fields in the order of the schema `emt.trial/1`; what is not defined is absent.
+/// The fields in the order of the schema `emt.trial/1`; undefined values are absent.
 #[derive(Serialize, Deserialize)]
 struct WireTrial {
     dataset: String,
@@ -71,7 +71,7 @@ struct WireTrial {
     kind: Option<ErrorKind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<WireReason>,
-    /// With the reason `model_error`: it was the server's failure, and asking again may bring an answer.
+    /// With the reason `model_error`: the server failed, and asking again may give an answer.
     #[serde(default, skip_serializing_if = "is_false")]
     is_retried: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,7 +190,7 @@ impl WireTrial {
             prompt: trial.prompt.clone(),
             answer: trial.text().map(str::to_owned),
             thought: trial.thought.clone(),
-            // Only generation ends for a reason; a choice among labels does not.
+            // Only generation has a reason to stop; a choice among labels does not.
             stop: answer.map(|answer| answer.stop),
             scores: trial.scores.clone(),
             prior_corrected: trial.prior_corrected.as_ref().map(WirePriorCorrected::from_choice),
@@ -203,7 +203,7 @@ impl WireTrial {
             is_retried: reason == Some(UnscoredReason::ModelUnreachable),
             n_prompt_tokens,
             n_answer_tokens: answer.and_then(|answer| answer.n_answer_tokens),
-            // An infinite gap is none: JSON has no word for it.
+            // An infinite gap is left out, since JSON cannot express it.
             logit_gap: answer.and_then(|answer| answer.logit_gap).filter(|gap| gap.is_finite()),
         })
     }
@@ -293,7 +293,7 @@ impl WireOutcome {
         if is_correct { Self::Correct } else { Self::Incorrect }
     }
 
-    /// A choice among labels is right or wrong.
+    /// Whether a choice among labels is right; `None` if it is unscored.
     fn into_choice(self) -> Option<bool> {
         match self {
             Self::Correct => Some(true),
@@ -330,7 +330,7 @@ mod tests {
     use super::super::testing::trial;
     use super::*;
 
-    /// A line of the schema `emt.trial/1` as other programs may write it.
+    /// A line of the schema `emt.trial/1` as another program may write it.
     const CONTRACT_LINE: &str = concat!(
         r#"{"dataset":"cifar10","split":"test","sample":"cifar10/test/00042","content":"blake3:00","label":"cat","#,
         r#""subject":"model","mode":"generate","prompt":"emt","answer":"a cat.","stop":"eos","#,

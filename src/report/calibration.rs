@@ -8,14 +8,14 @@ use crate::chart::words;
 use crate::compare::{Calibration, GroupBy, Measured};
 use crate::judging::{Sheet, SheetRow};
 
-/// `calibration` as JSON of the schema `emt.calibration/1`, indented, with a final newline.
+/// Returns `calibration` as JSON of the schema `emt.calibration/1`, indented, with a final newline.
 pub fn calibration_json(calibration: &Calibration) -> String {
     let mut text = serde_json::to_string_pretty(calibration).expect("a calibration holds only strings as keys");
     text.push('\n');
     text
 }
 
-/// The calibration as plain text, one row for all pairs and one for each group.
+/// Returns the calibration as plain text, with one row for all pairs and one per group.
 pub fn calibration_table(calibration: &Calibration) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "Judge: {}", words::printable(&calibration.judge.to_string()));
@@ -73,7 +73,7 @@ fn row(name: &str, measured: &Measured) -> Vec<String> {
     ]
 }
 
-/// What was drawn of each stratum.
+/// Returns a table of what was drawn from each stratum.
 pub fn sheet_table(sheet: &Sheet) -> String {
     let mut strata: BTreeMap<(&str, &str), Vec<&SheetRow>> = BTreeMap::new();
     for row in &sheet.rows {

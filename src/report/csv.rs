@@ -43,7 +43,7 @@ const COLUMNS_BEFORE: [&str; 24] = [
     "chance",
 ];
 
-/// The columns after them: of the dataset's generating model alone, empty in other rows.
+/// The columns after the counts, only for the generating model of a dataset; empty in other rows.
 const COLUMNS_AFTER: [&str; 10] = [
     "retention",
     "retention_low",
@@ -57,17 +57,17 @@ const COLUMNS_AFTER: [&str; 10] = [
     "constant_answer_share",
 ];
 
-/// Then those of label scoring alone.
+/// The following columns, only for label scoring.
 const COLUMNS_SCORING: [&str; 3] =
     ["prior_corrected_accuracy", "prior_corrected_accuracy_low", "prior_corrected_accuracy_high"];
 
-/// The last column: of a probe alone, its training images per class.
+/// The last column, only for a probe: its training images per class.
 const COLUMN_SHOTS: &str = "shots";
 
-/// The names of all columns, in order. They are public: new ones are added at the end.
+/// Returns the names of all columns, in order. They are public: new ones are added at the end.
 ///
-/// A text that begins like a formula has an apostrophe before it. Kinds have the names of the schema; codes stand as `code_…`, reasons as `unscored_…`. Rates are fractions in full
-/// precision; an empty cell is what is not defined.
+/// A text that starts like a formula is prefixed with an apostrophe. Kinds have their schema names, codes are `code_…`
+/// and reasons `unscored_…`. Rates are fractions in full precision. An undefined value is an empty cell.
 pub fn columns() -> Vec<String> {
     let mut columns: Vec<String> = COLUMNS_BEFORE.map(str::to_owned).to_vec();
     columns.extend(ErrorKind::ALL.map(|kind| kind.name().to_owned()));
@@ -79,7 +79,7 @@ pub fn columns() -> Vec<String> {
     columns
 }
 
-/// `summary` as CSV with the columns of [`columns`].
+/// Returns `summary` as CSV with the columns of [`columns`].
 pub fn csv(summary: &Summary) -> String {
     let mut writer = ::csv::Writer::from_writer(Vec::new());
     let in_memory = "a CSV of equally long rows is written to memory without fail";
@@ -173,18 +173,19 @@ fn cells_after(dataset: &DatasetSummary) -> [String; 10] {
     ]
 }
 
-/// A text that no spreadsheet takes for a formula: where it begins like one, an apostrophe stands before it.
+/// Returns a text that no spreadsheet reads as a formula: one that starts like a formula is prefixed with an
+/// apostrophe.
 pub(super) fn text_cell(text: &str) -> String {
     let starts =
         |letter: &char| matches!(letter, '=' | '+' | '-' | '@' | '\u{ff1d}' | '\u{ff0b}' | '\u{ff0d}' | '\u{ff20}');
     let first = text.trim_start_matches(|letter: char| letter.is_whitespace() || letter.is_control()).chars().next();
     let is_formula = text.starts_with(['\t', '\r']) || first.as_ref().is_some_and(starts);
-    // A cell may have several lines, but nothing that steers the terminal that shows it.
+    // A cell may have several lines, but no characters that steer a terminal.
     let plain: String = text.split('\n').map(words::printable).collect::<Vec<_>>().join("\n");
     if is_formula { format!("'{plain}") } else { plain }
 }
 
-/// A number as the shortest text that reads back equal; empty where there is none.
+/// Formats a number as the shortest text that parses to the same value; empty if there is none.
 pub(super) fn cell(value: Option<f64>) -> String {
     value.filter(|value| value.is_finite()).map(|value| value.to_string()).unwrap_or_default()
 }

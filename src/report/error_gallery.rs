@@ -9,19 +9,19 @@ use super::notes;
 use crate::chart::{escape, words};
 use crate::domain::{ErrorCode, Mode, Outcome, Subject, Trial};
 
-/// An error with its picture, or the reason why there is none.
+/// An error with its picture, or the reason why it is not shown.
 #[derive(Clone, Debug)]
 pub struct ErrorImage<'a> {
     /// The model's trial.
     pub trial: &'a Trial,
-    /// What the encoder chose for the same image, and whether it is right.
+    /// The encoder's choice for the same image, and whether it is right.
     pub encoder: Option<(&'a str, bool)>,
-    /// What the image looks like.
+    /// The picture.
     pub picture: Picture,
 }
 
-/// At most `n_max` of the model's errors on `dataset`, in turns over their codes, so that a rare one is seen beside a frequent
-/// one; each with the encoder's trial of the same image.
+/// Chooses at most `n_max` of the model's errors on `dataset`, taking turns over codes, so that rare codes appear next
+/// to frequent ones. Each comes with the encoder's trial of the same image.
 pub fn error_choice<'a>(trials: &'a [Trial], dataset: &str, n_max: usize) -> Vec<(&'a Trial, Option<&'a Trial>)> {
     let of_dataset = || trials.iter().filter(|trial| trial.dataset == dataset);
     let is_generated = of_dataset().any(|trial| trial.subject == Subject::Model && trial.mode == Mode::Generate);

@@ -1,14 +1,14 @@
-//! What the errors look like: a few answers of each code, and what is most often said instead of the label.
+//! Examples of errors: a few answers of each code, and the most frequent answers instead of the label.
 
 use std::collections::BTreeMap;
 
 use crate::compare::bare_answer;
 use crate::domain::{DatasetSpec, ErrorCode, Mode, Outcome, Subject, Trial};
 
-/// So many examples of one code and dataset are shown.
+/// The number of examples shown per code and dataset.
 pub const N_EXAMPLES: usize = 4;
 
-/// So many confusions of one dataset are shown.
+/// The number of confusions shown per dataset.
 pub const N_CONFUSIONS: usize = 8;
 
 /// The model's errors of one code on one dataset.
@@ -16,26 +16,26 @@ pub const N_CONFUSIONS: usize = 8;
 pub struct CodeExamples<'a> {
     /// The code.
     pub code: ErrorCode,
-    /// How many trials have it.
+    /// The number of trials with the code.
     pub n_trials: usize,
-    /// A few of them, with answers that differ where there are such.
+    /// A few of them, with distinct answers if possible.
     pub trials: Vec<&'a Trial>,
 }
 
-/// What is said instead of a label.
+/// An answer given instead of a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     /// The label.
     pub label: String,
-    /// The label or the text that was said.
+    /// The label or text of the answer.
     pub said: String,
     /// Whether `said` is a label of the dataset.
     pub is_label: bool,
-    /// How often.
+    /// The number of trials.
     pub n_trials: usize,
 }
 
-/// The examples of `dataset` by code, in the order of [`ErrorCode::ALL`].
+/// Returns the examples of `dataset` by code, in the order of [`ErrorCode::ALL`].
 pub fn by_code<'a>(trials: &'a [Trial], dataset: &str) -> Vec<CodeExamples<'a>> {
     let of_code = |code: ErrorCode| {
         let all: Vec<&Trial> = generated(trials, dataset).filter(|t| t.outcome == Outcome::Incorrect(code)).collect();
@@ -50,7 +50,7 @@ pub fn by_code<'a>(trials: &'a [Trial], dataset: &str) -> Vec<CodeExamples<'a>> 
     ErrorCode::ALL.into_iter().map(of_code).filter(|examples| examples.n_trials > 0).collect()
 }
 
-/// What the model most often says instead of a label of `dataset`, most often first.
+/// Returns the answers given instead of a label of `dataset`, most frequent first.
 pub fn confusions(trials: &[Trial], dataset: &DatasetSpec) -> Vec<Confusion> {
     let labels: BTreeMap<String, &str> = dataset.label_names().map(|label| (bare_answer(label), label)).collect();
     let mut counts: BTreeMap<(&str, String, bool), usize> = BTreeMap::new();
@@ -81,7 +81,7 @@ fn generated<'a>(trials: &'a [Trial], dataset: &str) -> impl Iterator<Item = &'a
     })
 }
 
-/// The verbatim answer.
+/// Returns the verbatim answer.
 pub fn said(trial: &Trial) -> Option<&str> {
     trial.text()
 }

@@ -1,4 +1,4 @@
-//! Right, wrong by kind, unscored: one bar per dataset, in HTML.
+//! Bars of right, wrong by kind, and unscored trials, one per dataset, in HTML.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::chart::{escape, words};
 use crate::compare::{SubjectSummary, Summary};
 use crate::domain::ErrorKind;
 
-/// A class, a name and a count for each part of a bar; together they are all trials.
+/// A class, a name and a count for each part of a bar; together they cover all trials.
 fn parts(model: &SubjectSummary) -> [(&'static str, &'static str, usize); 5] {
     let n = |kind: ErrorKind| notes::n_of_kind(Some(model), kind).unwrap_or(0);
     [
@@ -19,7 +19,7 @@ fn parts(model: &SubjectSummary) -> [(&'static str, &'static str, usize); 5] {
     ]
 }
 
-/// Writes the bars with a legend. They repeat the table below them, so those who hear the page hear the table alone.
+/// Writes the bars with a legend. They repeat the table below, so screen readers only read the table.
 pub fn write_bars(body: &mut String, summary: &Summary) {
     body.push_str("<div class=\"bars\" aria-hidden=\"true\">\n<p class=\"key\">");
     let names = [

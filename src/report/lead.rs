@@ -1,4 +1,4 @@
-//! What a run's pages say first: how much of each dataset the model still gets right.
+//! The first statement of a run's pages: how much of each dataset the model gets right.
 
 use super::notes;
 use crate::chart::words;
@@ -13,7 +13,7 @@ pub struct Lead {
     pub text: String,
 }
 
-/// Of each dataset how many images are right, and how that compares with the encoder.
+/// Returns, per dataset, how many images are right and how that compares with the encoder.
 pub fn leads(summary: &Summary) -> Vec<Lead> {
     let noun = words::encoder_noun(&summary.encoder);
     let lead = |dataset: &DatasetSummary| Lead { dataset: dataset.dataset.clone(), text: text(dataset, noun) };

@@ -7,7 +7,7 @@ use super::tables::{self, Table};
 use super::{ReportInput, lead, notes};
 use crate::chart::{self, words};
 
-/// The report as Markdown; it shows `rose.svg` of the same folder.
+/// Returns the report as Markdown; it shows `rose.svg` of the same folder.
 pub fn markdown(input: &ReportInput<'_>) -> String {
     let summary = input.summary;
     let mut text = format!("# {}\n\n", escape(&notes::title(summary)));
@@ -73,7 +73,7 @@ fn write_examples(text: &mut String, input: &ReportInput<'_>) {
     }
 }
 
-/// A caption and the table below it.
+/// Writes a caption and the table below it.
 pub(super) fn write_table(text: &mut String, table: &Table) {
     let _ = writeln!(text, "{}:\n", escape(&table.caption));
     let line = |cells: &[String]| {
@@ -91,7 +91,7 @@ pub(super) fn write_table(text: &mut String, table: &Table) {
     text.push('\n');
 }
 
-/// `text` on one line, with everything that Markdown or HTML would read as markup, a link or a call to somebody made literal.
+/// Returns `text` on one line, with everything literal that Markdown or HTML would read as markup, a link or a mention.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in words::printable(text).chars() {
@@ -103,7 +103,8 @@ pub(super) fn escape(text: &str) -> String {
                 escaped.push('\\');
                 escaped.push(letter);
             }
-            // In the comments of a forge a name after an @ is called; an empty comment between them is not seen.
+            // In comments on a forge, a name after an @ is a mention; an empty HTML comment between them prevents it
+            // and is invisible.
             '@' => escaped.push_str("@<!-- -->"),
             _ => escaped.push(letter),
         }
@@ -111,7 +112,7 @@ pub(super) fn escape(text: &str) -> String {
     without_links(&escaped)
 }
 
-/// The same for the inside of an HTML element that Markdown leaves alone.
+/// Returns the same for the inside of an HTML element, where Markdown is not interpreted.
 pub(super) fn escape_in_html(text: &str) -> String {
     without_links(&chart::escape(&words::printable(text)).replace('@', "@<!-- -->"))
 }
@@ -120,7 +121,8 @@ fn without_links(escaped: &str) -> String {
     escaped.replace("://", "&#58;//").replace("www.", "www&#46;")
 }
 
-/// `text` verbatim but for line breaks, which a code span cannot hold and which become `↵`.
+/// Returns `text` as a code span. It is verbatim except for line breaks, which a code span cannot contain; they become
+/// `↵`.
 fn code_span(text: &str) -> String {
     if text.is_empty() {
         return "(empty)".to_owned();
@@ -130,7 +132,7 @@ fn code_span(text: &str) -> String {
     format!("{fence} {line} {fence}")
 }
 
-/// A run of backticks longer than any in `text`, and at least `n_min`.
+/// Returns a run of backticks longer than any in `text`, and at least `n_min`.
 pub(super) fn fence(text: &str, n_min: usize) -> String {
     let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
     "`".repeat(n_min.max(longest + 1))

@@ -1,7 +1,7 @@
-//! Summaries and comparisons to documents.
+//! Turns summaries and comparisons into documents.
 //!
-//! Every function returns its document and touches no files. What is not defined is `–` for people, `null`
-//! in JSON and an empty cell in CSV: never 0 and never NaN.
+//! Every function returns its document and touches no files. An undefined value is `–` in text, `null` in JSON and an
+//! empty cell in CSV, never 0 or NaN.
 
 mod calibration;
 mod comparison;
@@ -43,23 +43,23 @@ pub use self::notes::server_flips_note;
 pub use self::side_by_side::side_by_side;
 pub use self::table::table;
 
-/// What the long reports show.
+/// The content of the long reports.
 #[derive(Clone, Copy, Debug)]
 pub struct ReportInput<'a> {
     /// The numbers.
     pub summary: &'a Summary,
-    /// What the run was a run of.
+    /// The run's specification.
     pub spec: &'a RunSpec,
     /// Its trials, for examples and confusions.
     pub trials: &'a [Trial],
-    /// Some of its errors with their images; empty where no images are wanted.
+    /// Some of its errors with their images; empty if no images are wanted.
     pub images: &'a [ErrorImage<'a>],
     /// The rose.
     pub rose: &'a Drawn,
-    /// Whether the paper's own rows for the same datasets are shown.
+    /// Whether the paper's rows for the same datasets are shown.
     pub paper_rows: bool,
-    /// Names and values of the environment, in the order in which they are shown.
+    /// Names and values of the environment, in display order.
     pub environment: &'a [(String, String)],
-    /// The command that makes this run again.
+    /// The command that reproduces this run.
     pub command: &'a str,
 }

@@ -1,4 +1,4 @@
-//! What every report says in words: headings, and notes that a reader must not miss.
+//! The texts of every report: headings, and notes for the reader.
 
 use crate::chart::words;
 use crate::compare::{DatasetSummary, ServerFlips, SubjectSummary, Summary};
@@ -9,7 +9,7 @@ use crate::domain::{EncoderRelation, ErrorCode, ErrorKind, JudgeKind};
 pub enum Weight {
     /// The numbers may mislead without it.
     Warning,
-    /// It explains them.
+    /// It explains the numbers.
     Remark,
 }
 
@@ -27,7 +27,7 @@ pub fn title(summary: &Summary) -> String {
     format!("What {} still sees", words::model(&summary.model))
 }
 
-/// Heading lines, each a name and what stands behind it.
+/// Returns the heading lines, each a name and its text.
 pub fn headings(summary: &Summary) -> Vec<(&'static str, String)> {
     let model = &summary.model;
     let behind = |line: String| line.split_once(": ").map_or(line.clone(), |(_, rest)| rest.to_owned());
@@ -39,7 +39,7 @@ pub fn headings(summary: &Summary) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// All notes, warnings first.
+/// Returns all notes, warnings first.
 pub fn notes(summary: &Summary) -> Vec<Note> {
     let warning = |text: String| Note { weight: Weight::Warning, text };
     let remark = |text: String| Note { weight: Weight::Remark, text };
@@ -84,11 +84,11 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
     notes
 }
 
-/// What to do where the rules may not know what the model calls things.
+/// The advice if the rules may not know the model's names for the classes.
 const OTHER_NAMES: &str = "The model may use other names for the classes, and the score be too low; hint: name aliases with `--labels`, \
                            or let a language model judge these answers with `--judge rules+llm`.";
 
-/// Whether the rules alone judged, were certain of few answers, and found few of them right.
+/// Whether the rules judged alone, were certain of few answers, and found few of them right on some dataset.
 fn misses_names(summary: &Summary, uncertain_share: f64) -> bool {
     let is_low = |dataset: &DatasetSummary| {
         dataset.model.as_ref().and_then(|model| model.accuracy).is_some_and(|accuracy| accuracy < LOW_ACCURACY)
@@ -96,22 +96,22 @@ fn misses_names(summary: &Summary, uncertain_share: f64) -> bool {
     summary.judge.name == JudgeKind::Rules.name() && uncertain_share > 0.5 && summary.datasets.iter().any(is_low)
 }
 
-/// A model that answers with the classes' names is seldom below.
+/// The accuracy that a model answering with the classes' names rarely falls below.
 const LOW_ACCURACY: f64 = 0.5;
 
-/// What a reader must know of a probe before setting it beside anything else.
+/// The warning about comparing a probe's numbers with others.
 pub const PROBE: &str = "The probe learnt from a few labelled training images a class, a zero-shot encoder from none: retention \
                          over the one is not comparable with retention over the other, and may pass 100% where the \
                          shots are few.";
 
-/// The datasets without a probe, where others have one.
+/// The datasets without a probe, if others have one.
 fn unprobed(summary: &Summary) -> Vec<&str> {
     let without = summary.datasets.iter().filter(|dataset| dataset.encoder.is_none());
     let names = without.map(|dataset| dataset.dataset.as_str()).collect();
     if summary.encoder.probe.is_some() { names } else { Vec::new() }
 }
 
-/// How much of what changes is a server's own doing.
+/// Describes how much of the changes is a server's own noise.
 pub fn server_flips_note(run: &str, flips: &ServerFlips) -> String {
     let ServerFlips { n_repeated, n_answers_changed, n_outcomes_changed, .. } = flips;
     if *n_repeated == 0 {
@@ -149,12 +149,12 @@ fn unscored(dataset: &DatasetSummary, who: &str, subject: Option<&SubjectSummary
     ))
 }
 
-/// `too_generic` as `too generic`.
+/// Replaces underscores: `too_generic` becomes `too generic`.
 pub fn spaced(name: &str) -> String {
     name.replace('_', " ")
 }
 
-/// What a reader calls a kind.
+/// Returns the name of a kind for readers.
 pub fn kind_name(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::IncorrectPrediction => "incorrect prediction",
@@ -163,7 +163,7 @@ pub fn kind_name(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// What a code says of an answer.
+/// Returns the meaning of a code.
 pub fn meaning(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::Wrong => "just one label of the dataset, and it is another",
@@ -180,26 +180,26 @@ pub fn meaning(code: ErrorCode) -> &'static str {
     }
 }
 
-/// How often `kind` occurs; `None` where the subject did not run.
+/// Returns how often `kind` occurs; `None` if the subject did not run.
 pub fn n_of_kind(subject: Option<&SubjectSummary>, kind: ErrorKind) -> Option<usize> {
     Some(subject?.kinds.get(kind.name()).copied().unwrap_or(0))
 }
 
-/// A count, or the dash where nothing was counted.
+/// Formats a count, or a dash if nothing was counted.
 pub fn count(n: Option<usize>) -> String {
     n.map_or_else(|| words::MISSING.to_owned(), |n| n.to_string())
 }
 
-/// The columns of label scoring that a table needs.
+/// The columns of label scoring in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scoring {
-    /// Labels were scored on some dataset.
+    /// Whether labels were scored on some dataset.
     pub is_run: bool,
-    /// There are choices without the model's prior.
+    /// Whether there are choices without the model's prior.
     pub has_prior: bool,
 }
 
-/// What of label scoring there is to show.
+/// Returns which columns of label scoring there are to show.
 pub fn scoring(summary: &Summary) -> Scoring {
     let mut scored = summary.datasets.iter().filter_map(|dataset| dataset.model_score.as_ref()).peekable();
     let is_run = scored.peek().is_some();

@@ -1,4 +1,4 @@
-//! The runs of one lock-step beside each other, on the terminal.
+//! The runs of one lock-step side by side, on the terminal.
 
 use std::fmt::Write as _;
 
@@ -7,10 +7,10 @@ use super::table::write_aligned;
 use crate::chart::words;
 use crate::compare::{DatasetSummary, Summary};
 
-/// One row per run and one column per dataset: accuracy in percent, and behind it how far that lies from the first run's in
-/// points, where `has_base` says that the first is what the others were made of.
+/// Returns one row per run and one column per dataset: the accuracy in percent, followed by the difference from the
+/// first run in points if `has_base` says that the others were made from it.
 ///
-/// Accuracies are over each run's own scored images; where these are not the same number in all runs, the number is shown, too.
+/// Accuracies are over each run's own scored images. Their number is shown if it differs between runs.
 pub fn side_by_side(summaries: &[Summary], has_base: bool) -> String {
     let Some(first) = summaries.first() else { return String::new() };
     let mut header = vec!["run".to_owned()];
@@ -42,14 +42,14 @@ pub fn side_by_side(summaries: &[Summary], has_base: bool) -> String {
     text
 }
 
-/// Longer names of datasets are cut after this many characters.
+/// The most characters of a dataset's name; longer ones are cut.
 const NAME_MAX: usize = 30;
 
 fn of_dataset<'a>(summary: &'a Summary, dataset: &str) -> Option<&'a DatasetSummary> {
     summary.datasets.iter().find(|one| one.dataset == dataset)
 }
 
-/// What was generated, or else scored.
+/// The accuracy of generated answers, or of label scoring if there are none.
 fn accuracy_of(dataset: &DatasetSummary) -> Option<f64> {
     notes::accuracy(dataset.model.as_ref().or(dataset.model_score.as_ref())).0
 }
@@ -58,7 +58,7 @@ fn n_scored(dataset: &DatasetSummary) -> usize {
     dataset.model.as_ref().or(dataset.model_score.as_ref()).map_or(0, |model| model.n_correct + model.n_incorrect)
 }
 
-/// The scored images of a dataset, where all runs have the same number of them.
+/// The number of scored images of a dataset, if all runs have the same.
 fn same_n_scored(summaries: &[Summary], dataset: &str) -> Option<usize> {
     let mut all = summaries.iter().map(|summary| of_dataset(summary, dataset).map_or(0, n_scored));
     let first = all.next()?;

@@ -7,12 +7,12 @@ use crate::chart::words;
 use crate::compare::{DatasetSummary, Summary};
 use crate::domain::ErrorKind;
 
-/// Longer names of datasets are cut after this many characters.
+/// The most characters of a dataset's name; longer ones are cut.
 const NAME_MAX: usize = 36;
 
-/// The run as plain text: headings, notes and one row per dataset, columns aligned.
+/// Returns the run as plain text: headings, notes and one row per dataset, in aligned columns.
 ///
-/// Rates are in percent with their 95% intervals in brackets; `–` is what is not defined.
+/// Rates are in percent with their 95% intervals in brackets; `–` is an undefined value.
 pub fn table(summary: &Summary) -> String {
     let mut text = String::new();
     for (name, value) in notes::headings(summary) {
@@ -66,7 +66,7 @@ fn row(dataset: &DatasetSummary, scoring: Scoring) -> Vec<String> {
     cells
 }
 
-/// `73.3 [70.4–75.9]`, or the number alone, or the dash.
+/// Formats `73.3 [70.4–75.9]`, the number alone, or a dash.
 pub(super) fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
     let number = words::percent_number(value);
     match interval {
@@ -75,7 +75,7 @@ pub(super) fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String
     }
 }
 
-/// The first column to the left, the others to the right, a rule below the header.
+/// Writes the first column flush left, the others flush right, and a rule below the header.
 pub(super) fn write_aligned(text: &mut String, rows: &[Vec<String>]) {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

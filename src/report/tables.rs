@@ -1,4 +1,4 @@
-//! The tables that Markdown and HTML share.
+//! The tables shared by Markdown and HTML.
 
 use std::ops::Range;
 
@@ -12,11 +12,11 @@ use crate::domain::{ErrorCode, ErrorKind, Mode, ProbeSpec, RunSpec, Subject};
 /// A table of texts whose first column names the row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
-    /// What it shows.
+    /// Its content in a few words.
     pub caption: String,
     /// The column heads.
     pub columns: Vec<String>,
-    /// Rows of as many cells.
+    /// The rows, with one cell per column.
     pub rows: Vec<Vec<String>>,
     /// The columns that hold numbers, flushed right.
     pub numbers: Range<usize>,
@@ -28,10 +28,10 @@ pub fn table(caption: &str, columns: &[&str], numbers: Range<usize>, rows: Vec<V
     Table { caption: caption.to_owned(), columns, rows, numbers }
 }
 
-/// Accuracies with intervals, retention, unscored: one row a dataset.
+/// Accuracies with intervals, retention and unscored trials, one row per dataset.
 pub fn accuracies(summary: &Summary) -> Table {
     let scoring = notes::scoring(summary);
-    // What a narrow screen shows first stands first.
+    // The columns that a narrow screen shows first are first.
     let mut columns = vec!["Dataset", "Model"];
     if scoring.is_run {
         columns.push("Label scoring");
@@ -69,7 +69,7 @@ pub fn accuracies(summary: &Summary) -> Table {
     table(&caption, &columns, 1..columns.len() - 1, rows)
 }
 
-/// `73.3% (70.4–75.9)`, or the number alone, or the dash.
+/// Formats `73.3% (70.4–75.9)`, the number alone, or a dash.
 pub fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
     let number = words::percent(value);
     match interval {
@@ -78,7 +78,7 @@ pub fn rate((value, interval): (Option<f64>, Option<[f64; 2]>)) -> String {
     }
 }
 
-/// The model's errors by kind and code: one row a code that occurs, one column a dataset.
+/// The model's errors by kind and code: one row per code that occurs, one column per dataset.
 pub fn errors(summary: &Summary) -> Table {
     let mut columns = vec!["Kind", "Code"];
     columns.extend(summary.datasets.iter().map(|dataset| dataset.dataset.as_str()));
@@ -117,7 +117,7 @@ pub fn errors(summary: &Summary) -> Table {
     )
 }
 
-/// What the codes that occur mean.
+/// The meanings of the codes that occur.
 pub fn meanings(summary: &Summary) -> Table {
     let occurs = |code: &ErrorCode| {
         let mut models = summary.datasets.iter().filter_map(|dataset| dataset.model.as_ref());
@@ -126,7 +126,7 @@ pub fn meanings(summary: &Summary) -> Table {
     meanings_of(occurs)
 }
 
-/// What the codes for which `occurs` say.
+/// The meanings of the codes for which `occurs` is true.
 pub fn meanings_of(occurs: impl Fn(&ErrorCode) -> bool) -> Table {
     let codes = ErrorCode::ALL.into_iter().filter(occurs);
     let rows = codes.map(|code| vec![notes::spaced(code.name()), notes::meaning(code).to_owned()]);
@@ -147,7 +147,7 @@ pub fn shots(summary: &Summary) -> Option<Table> {
     Some(table(&caption, &["Dataset", "Shots", "Accuracy"], 1..3, rows.collect()))
 }
 
-/// Model against encoder, image by image; `None` where no dataset has pairs.
+/// Model against encoder, image by image; `None` if no dataset has pairs.
 pub fn pairs(summary: &Summary) -> Option<Table> {
     let noun = words::encoder_noun(&summary.encoder);
     let row = |dataset: &DatasetSummary| {
@@ -174,7 +174,7 @@ pub fn pairs(summary: &Summary) -> Option<Table> {
     })
 }
 
-/// The run beside the paper's own rows; `None` where they share no dataset.
+/// The run and the paper's rows; `None` if they share no dataset.
 pub fn beside_the_paper(summary: &Summary) -> Option<Table> {
     let shared: Vec<&DatasetSummary> =
         summary.datasets.iter().filter(|one| paper::DATASETS.contains(&one.dataset.as_str())).collect();
@@ -208,12 +208,12 @@ pub fn beside_the_paper(summary: &Summary) -> Option<Table> {
     Some(table(caption, &columns, 1..columns.len(), rows))
 }
 
-/// A figure with the two decimals with which the paper prints it.
+/// Formats a value with two decimals, as the paper prints it.
 fn published(fraction: Option<f64>) -> String {
     fraction.map_or_else(|| words::MISSING.to_owned(), |fraction| format!("{:.2}%", fraction * 100.0))
 }
 
-/// What is most often said instead of the label.
+/// The most frequent answers instead of the label.
 pub fn confusions(confusions: &[Confusion]) -> Table {
     let row = |confusion: &Confusion| {
         let said = match (confusion.is_label, confusion.said.is_empty()) {
@@ -226,7 +226,7 @@ pub fn confusions(confusions: &[Confusion]) -> Table {
     table("Most often confused", &["Label", "Said instead", "Times"], 2..3, confusions.iter().map(row).collect())
 }
 
-/// What each subject was asked.
+/// The prompts of each subject.
 pub fn prompts(spec: &RunSpec) -> Table {
     let rows = spec.datasets.iter().flat_map(|dataset| {
         dataset.prompts.iter().map(|prompt| {
@@ -243,7 +243,7 @@ pub fn prompts(spec: &RunSpec) -> Table {
     table("Prompts", &["Dataset", "Subject", "Name", "Text"], 0..0, rows.collect())
 }
 
-/// What the numbers depend on, and then the environment, which they do not.
+/// The conditions that the numbers depend on, followed by the environment, which they do not depend on.
 pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
     let modes: Vec<String> = spec.modes.iter().map(|mode| format!("{mode:?}").to_lowercase()).collect();
     let mut rows = vec![
@@ -270,7 +270,7 @@ pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
     table("Conditions", &["What", "Value"], 0..0, rows)
 }
 
-/// `nearest class mean; cifar10: 1, 5, 16 shots of train (blake3:…)`.
+/// Describes a probe: `nearest class mean; cifar10: 1, 5, 16 shots of train (blake3:…)`.
 fn probe(probe: &ProbeSpec) -> String {
     let shots = probe.datasets.iter().map(|(name, shots)| {
         let numbers: Vec<String> = shots.shots.iter().map(ToString::to_string).collect();

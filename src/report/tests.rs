@@ -1,4 +1,4 @@
-//! What a reader of a report relies on.
+//! Tests of what a reader of a report relies on.
 
 use super::{ReportInput, columns, csv, error_choice, html, json, markdown, side_by_side, table};
 use crate::chart::samples::{dataset, four, subject, summary, without_encoder};
@@ -85,7 +85,7 @@ fn trial(dataset: &str, index: usize, label: &str, answer: &str, outcome: Outcom
 
 const EVIL: &str = "</q><script>alert(`1`)</script> | a \"cell\"\nand more";
 
-/// Renders `summary` with a handful of trials through `render`.
+/// Renders `summary` with a few trials through `render`.
 fn render(summary: &Summary, render: fn(&ReportInput<'_>) -> String) -> String {
     let options = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: true };
     let rose = Drawn::rose(&RoseChart::of_summary(summary, options));
@@ -118,7 +118,7 @@ fn the_columns_of_the_terminal_table_end_under_each_other() {
     };
     let header = ends(lines[0]);
     for row in &lines[2..] {
-        // The first column is flushed left, so only its start is common.
+        // The first column is flush left, so only the starts align.
         assert_eq!(ends(row)[1..], header[1..], "{text}");
     }
     assert!(lines[1].chars().all(|letter| letter == '─'));
@@ -249,7 +249,7 @@ fn the_page_has_the_chart_the_table_and_examples_by_code() {
         assert!(page.contains(words), "{words}");
     }
     assert!(!page.contains("never shown"));
-    // Five equal answers are one example; they are counted among the confusions.
+    // Five equal answers are one example; the confusions count them.
     assert_eq!(page.matches("<q>A dog.</q>").count(), 1);
     assert!(page.contains("<th scope=\"row\">cat</th><td>dog</td><td class=\"number\">5</td>"));
 }

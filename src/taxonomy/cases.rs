@@ -1,4 +1,4 @@
-//! The edge cases of the decision, each with the code that it must get.
+//! Edge cases of the decision, each with its required code.
 
 use std::sync::LazyLock;
 
@@ -108,7 +108,7 @@ fn a_tuned_label_beside_the_right_one_is_told_but_changes_nothing() {
     check_correct(&cifar10(), "dog", answer, true);
     let horse = read_tuned(&digits(), &[&cifar10()], "7", "The object is a horse.").finding;
     assert_eq!(horse, Finding::Error(ErrorCode::Leak));
-    // A label that both sets have is no leak.
+    // A label that is in both sets is not a leak.
     let shared = read_tuned(&mini(), &[&set("ladybug,gizmo", AnswerType::Object)], "dome", "a ladybug").finding;
     assert_eq!(shared, Finding::Error(ErrorCode::Wrong));
 }
@@ -295,7 +295,7 @@ fn hypernyms_are_too_generic_and_hyponyms_too_specific() {
         (mini(), "African hunting dog", "dog", ErrorCode::TooGeneric),
         (cifar100(), "oak tree", "tree", ErrorCode::TooGeneric),
         (cifar10(), "dog", "a vehicle", ErrorCode::Out),
-        // Words that WordNet also knows in a sense that nobody has in mind before an image.
+        // Words that WordNet also lists in a sense that is implausible for an image.
         (cifar100(), "man", "cat", ErrorCode::Out),
         (cifar10(), "truck", "tractor", ErrorCode::Out),
     ] {
@@ -354,7 +354,7 @@ fn every_label_of_every_set_is_correct_for_itself_and_wrong_for_its_neighbour() 
     }
 }
 
-/// Words that the rules treat specially, labels of all sets, and strangers.
+/// Words with special rules, labels of all sets, and unknown words.
 fn words() -> impl Strategy<Value = String> {
     let vocabulary: Vec<String> = [CIFAR10, MINI, "8,four,0,tank,fish,man,can,orange,sea"]
         .join(",")

@@ -1,18 +1,18 @@
-//! The decision itself: evidence to exactly one [`ErrorCode`]. `cases.rs` holds the edge cases.
+//! Maps evidence to exactly one finding. `cases.rs` holds the edge cases.
 
 use crate::domain::ErrorCode;
 
-/// What the rules find in an answer.
+/// The result of the rules for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Finding {
     /// The answer means the label.
     Correct {
-        /// Words are left over.
+        /// Other words are left over.
         verbose: bool,
-        /// A label of the fine-tuning set stands beside it.
+        /// The answer also names a label of the fine-tuning set.
         with_leak: bool,
     },
-    /// It does not.
+    /// The answer does not mean the label.
     Error(ErrorCode),
 }
 
@@ -21,18 +21,18 @@ pub enum Finding {
 pub enum Labels {
     /// None.
     None,
-    /// Just the right one.
+    /// Only the right label.
     Right,
-    /// Just one, and it is another.
+    /// Only one label, and not the right one.
     Other,
     /// Two or more.
     Several {
-        /// In the order of the prompt, and many: the list is echoed.
+        /// Many labels in prompt order: the list is echoed.
         is_echo: bool,
     },
 }
 
-/// How the thing that an answer names outside the set is related to the label.
+/// The relation to the label of a thing that an answer names outside the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Relation {
     /// An ancestor: `dog` for a hound.
@@ -41,28 +41,28 @@ pub enum Relation {
     Descendant,
 }
 
-/// What an answer holds.
+/// The evidence in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
-    /// Any word of content.
+    /// The answer has a word of content.
     pub has_content: bool,
-    /// It declines.
+    /// The answer declines.
     pub is_refusal: bool,
-    /// It denies, or offers something else as well: which label it means cannot be told.
+    /// The answer denies, or offers an alternative, so that the label that it means is unclear.
     pub is_unclear: bool,
-    /// The labels of the set.
+    /// The named labels of the set.
     pub labels: Labels,
-    /// A number among objects, or an object among numbers.
+    /// The answer names a number among objects, or an object among numbers.
     pub has_type_clash: bool,
-    /// A label of the fine-tuning sets that is not in this set.
+    /// The answer names a label of the fine-tuning sets that is not in this set.
     pub has_leak: bool,
-    /// The nearest relative of the label outside the set.
+    /// The relation of the first relative of the label that the answer names outside the set.
     pub relation: Option<Relation>,
-    /// Words beyond labels.
+    /// The answer has words other than labels.
     pub has_residue: bool,
 }
 
-/// The one finding for this evidence. `has_leak` changes codes, never whether the answer is correct.
+/// Returns the finding for this evidence. `has_leak` changes codes, never whether the answer is correct.
 pub fn weigh(evidence: &Evidence) -> Finding {
     let code = match evidence {
         Evidence { has_content: false, .. } => ErrorCode::Empty,
@@ -117,7 +117,7 @@ mod tests {
         all
     }
 
-    /// The same table written as conditions that exclude each other: exactly one must hold.
+    /// The same table as mutually exclusive conditions: exactly one must hold.
     fn codes_by_exclusive_conditions(e: &Evidence) -> Vec<Option<ErrorCode>> {
         let speaks = e.has_content && !e.is_refusal && !e.is_unclear;
         let n = match e.labels {

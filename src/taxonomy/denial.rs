@@ -1,4 +1,4 @@
-//! What an answer denies or takes back: `not X but Y`, `X? No, Y`, `I first thought X, but it is Y`.
+//! Finds what an answer denies or takes back: `not X but Y`, `X? No, Y`, `I first thought X, but it is Y`.
 
 use super::tokens::{Mark, Token};
 use super::words::{
@@ -6,20 +6,20 @@ use super::words::{
     WEAK_BELIEFS, ends_denial, is_absence, is_function_word, is_negator,
 };
 
-/// Which words of an answer are denied.
+/// The denied words of an answer.
 #[derive(Clone, Debug, Default)]
 pub struct Denials {
-    /// By word, whether it is denied or taken back, or does the denying.
+    /// By word, whether it is denied, taken back, or part of the denial.
     pub is_denied: Vec<bool>,
-    /// The answer says that it cannot tell.
+    /// The answer says that it is undecided.
     pub is_undecided: bool,
-    /// It denies or corrects anything at all.
+    /// The answer denies or corrects something.
     pub has_any: bool,
-    /// An apology in it is a correction.
+    /// An apology in the answer is a correction.
     pub is_sorry: bool,
 }
 
-/// Reads what is denied. `is_name`: the word belongs to a name that counts; `is_bound`: it belongs to any phrase of the
+/// Finds the denied words. `is_name` marks words of a name that counts. `is_bound` marks words of any phrase of the
 /// labels, so that the `not` of `not normal` is no denial.
 pub fn denials(tokens: &[Token], is_name: &[bool], is_bound: &[bool]) -> Denials {
     let mut reader = Reader {
@@ -82,7 +82,7 @@ impl Reader<'_> {
         self.found.has_any = true;
     }
 
-    /// The length of the longest phrase of `phrases` that begins at `at`.
+    /// Returns the length of the longest phrase of `phrases` that starts at `at`.
     fn matches(&self, at: usize, phrases: &[&str]) -> Option<usize> {
         let is_there = |phrase: &&&str| {
             phrase.split(' ').enumerate().all(|(offset, word)| {
@@ -92,7 +92,7 @@ impl Reader<'_> {
         phrases.iter().filter(is_there).map(|phrase| phrase.split(' ').count()).max()
     }
 
-    /// A turn of phrase, or a `no` that stands alone, with which the answer takes back what it said.
+    /// Returns the length of a phrase, or of an isolated `no`, at `at` that takes back an earlier name.
     fn correction(&self, at: usize) -> Option<usize> {
         let has_name_before =
             self.is_name[..at].iter().zip(&self.found.is_denied).any(|(name, denied)| *name && !denied);
@@ -108,9 +108,9 @@ impl Reader<'_> {
         (is_no && (stands_alone || is_answer)).then_some(1)
     }
 
-    /// Denies what the word at `at` denies, and gives the place where reading goes on.
+    /// Denies the scope of the word at `at`, and returns where reading continues.
     fn deny_scope(&mut self, at: usize, n_words: usize, is_of_noun: bool) -> usize {
-        // `No, it is a dog.` and `No. 4` deny nothing that stands there.
+        // The `No` of `No, it is a dog.` and `No. 4` denies nothing after it.
         let start = at + n_words;
         let is_interjection = n_words == 1
             && matches!(self.word(at), "no" | "nope" | "nah")
@@ -123,12 +123,12 @@ impl Reader<'_> {
         let has_name = self.is_name[start..end].iter().any(|name| *name);
         let is_word = |words: &[&str]| (start..end).any(|at| words.contains(&self.word(at)));
         self.found.is_undecided |= !has_name && is_word(UNDECIDED);
-        // `The cat is not visible`, and `A cat it is not`.
+        // The subject is denied in `The cat is not visible` and `A cat it is not`.
         let first = (start..end).find(|&at| !is_function_word(self.word(at)));
         let is_of_subject = first.is_none_or(|first| SETTLING.contains(&self.word(first)));
         let from = if is_of_subject && !is_of_noun { self.clause_start(at) } else { at };
         self.deny(from, end);
-        // In `nothing except a cat` the exception is what is meant.
+        // In `nothing except a cat` the exception is meant.
         let is_exception = matches!(self.tokens.get(end).map(|token| token.text.as_str()), Some("except" | "besides"));
         end + usize::from(is_exception)
     }
@@ -154,7 +154,7 @@ impl Reader<'_> {
         end
     }
 
-    /// Whether what follows the comma before `at` continues with a list: `not a cat, a dog, or a horse`.
+    /// Whether a list continues after the comma before `at`: `not a cat, a dog, or a horse`.
     fn is_list_item(&self, at: usize) -> bool {
         let rest = &self.tokens[at..];
         let end = rest.iter().position(|token| {
@@ -179,7 +179,7 @@ impl Reader<'_> {
         (at + 1..self.tokens.len()).find(ends).unwrap_or(self.tokens.len())
     }
 
-    /// `I thought it was a dog, but it is a cat`: what was believed counts only where nothing else is said.
+    /// Denies a belief if a later name replaces it: `I thought it was a dog, but it is a cat`.
     fn take_back_beliefs(&mut self) {
         let clauses = self.clauses();
         for (index, &(start, end)) in clauses.iter().enumerate() {
@@ -201,7 +201,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The parts of the answer: they begin at a strong mark, at `but`, and where a comma has a sentence behind it.
+    /// Returns the clauses of the answer. A clause starts at a strong mark, at words such as `but`, and at a comma
+    /// before a sentence.
     fn clauses(&self) -> Vec<(usize, usize)> {
         let begins = |&at: &usize| {
             let token = &self.tokens[at];

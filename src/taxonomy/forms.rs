@@ -1,4 +1,4 @@
-//! The forms in which models give answers: spellings, denials, leaks, and sixty answers graded by hand.
+//! The forms of models' answers: spellings, denials, leaks, and sixty answers graded by hand.
 
 use std::collections::BTreeMap;
 
@@ -190,7 +190,7 @@ struct Graded {
     by_rules: String,
 }
 
-/// `tests/golden/odd_answers.tsv`, graded by the rules.
+/// The answers of `tests/golden/odd_answers.tsv`, graded by the rules.
 fn odd_answers() -> Vec<Graded> {
     let mut sets: BTreeMap<&str, LabelSet> = BTreeMap::new();
     let mut graded = Vec::new();

@@ -1,4 +1,4 @@
-//! From an answer to its code: the evidence is gathered here and weighed in [`weigh`].
+//! Grades an answer: gathers the evidence, which [`weigh`] turns into a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,30 +13,30 @@ use super::words::{
 };
 use crate::domain::{AnswerType, Judgement, LabelSet};
 
-/// From how many labels in prompt order a list is an echo, and from which share of the set. The thresholds are
-/// our own; no published one is known to us.
+/// The fewest labels in prompt order, and the smallest share of the set, that make a list an echo. The thresholds are
+/// our own; we know of no published ones.
 const N_ECHO_MIN: usize = 3;
 const ECHO_SHARE_MIN: f64 = 0.3;
 
-/// An answer with more words of content than this says more than the rules can be sure to understand.
+/// The most content words of an answer that the rules can be certain about.
 const N_CERTAIN_WORDS_MAX: usize = 6;
 
-/// The longest phrases of lexicon and fine-tuning sets that are looked for, in words.
+/// The longest phrases of lexicon and fine-tuning sets that are searched, in words.
 const N_PHRASE_WORDS_MAX: usize = 8;
 
 /// A finding, and whether the rules may decide it without a language model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reading {
-    /// What was found.
+    /// The finding.
     pub finding: Finding,
-    /// Whether no other reading of the answer is likely. Never depends on the fine-tuning sets.
+    /// Whether no other reading of the answer is likely. It never depends on the fine-tuning sets.
     pub certain: bool,
-    /// Whether the answer names an ancestor of the label (`dog` for a hound), whatever the code.
+    /// Whether the answer names an ancestor of the label (`dog` for a hound), with any code.
     pub names_ancestor: bool,
 }
 
 impl Reading {
-    /// What the judge `rules` says when it alone decides: nothing is left open.
+    /// Returns the verdict of the judge `rules` if it decides alone: nothing is undecided.
     pub fn verdict(&self) -> Judgement {
         match self.finding {
             Finding::Correct { .. } => Judgement::Correct,
@@ -44,7 +44,7 @@ impl Reading {
         }
     }
 
-    /// What the judge `rules` says beside another judge: undecided where it is not certain.
+    /// Returns the verdict of the judge `rules` next to another judge: undecided if it is not certain.
     pub fn verdict_where_certain(&self) -> Judgement {
         if self.certain { self.verdict() } else { Judgement::Undecided }
     }
@@ -56,28 +56,28 @@ pub struct Grader {
     n_labels: usize,
     answer_type: AnswerType,
     vocabulary: Vocabulary,
-    /// Names as a whole answer; a label without a letter or digit can be matched only so.
+    /// Labels' names as whole answers. A label without a letter or digit can only match here.
     names: BTreeMap<String, Option<usize>>,
     leaks: LeakPhrases,
-    /// Things that clash with a number; empty for objects.
+    /// Names of things that clash with a number; empty for object labels.
     objects: BTreeSet<String>,
     relatives: BTreeMap<String, Vec<SynsetIndex>>,
     kin: Vec<Kin>,
 }
 
-/// Where a label stands in the lexicon.
+/// The position of a label in the lexicon.
 #[derive(Clone, Debug, Default)]
 struct Kin {
     synset: Option<SynsetIndex>,
     ancestors: BTreeSet<SynsetIndex>,
     descendants: BTreeSet<SynsetIndex>,
-    /// The ends of its name: `dog` of `African hunting dog`.
+    /// The proper endings of its name: `dog` of `African hunting dog`.
     heads: BTreeSet<String>,
-    /// Whether the lexicon knows its name as a noun, in whatever sense.
+    /// Whether the lexicon lists its name as a noun, in any sense.
     is_noun: bool,
 }
 
-/// A phrase of the vocabulary in an answer, and what part it plays there.
+/// A phrase of the vocabulary in an answer, with its role.
 #[derive(Clone, Copy, Debug)]
 struct Sighting {
     span: Span,
@@ -85,21 +85,21 @@ struct Sighting {
     is_answer: bool,
 }
 
-/// What stands in an answer before anything is known of the right label.
+/// The content of an answer, independent of the right label.
 struct Scan {
     tokens: Vec<Token>,
     sightings: Vec<Sighting>,
-    /// The labels that the answer may mean, in order; each with those that the answer cannot tell from it.
+    /// The labels that the answer may mean, in order, each with those that the answer cannot distinguish from it.
     mentions: Vec<Vec<usize>>,
-    /// Positions of words of content outside the mentions.
+    /// Positions of content words outside the mentions.
     residue: Vec<usize>,
     denials: Denials,
     is_refusal: bool,
 }
 
 impl Grader {
-    /// Compiles `labels` with their aliases. `tuned_on` are the label sets of the fine-tuning data: they change the
-    /// code of an error, never whether it is one.
+    /// Compiles `labels` with their aliases. `tuned_on` are the label sets of the fine-tuning data. They change the
+    /// code of an error, never whether an answer is an error.
     pub fn new(labels: &LabelSet, tuned_on: &[&LabelSet], lexicon: &Lexicon) -> Self {
         let vocabulary = Vocabulary::new(labels, lexicon);
         let mut names: BTreeMap<String, Option<usize>> = BTreeMap::new();
@@ -127,7 +127,7 @@ impl Grader {
         }
     }
 
-    /// Reads `answer` against the label at index `label` of the set.
+    /// Grades `answer` against the label at index `label` of the set.
     pub fn grade(&self, label: usize, answer: &str) -> Reading {
         if let Some(Some(named)) = self.names.get(fold(answer).trim()) {
             return self.plain_reading(label, *named);
@@ -153,7 +153,7 @@ impl Grader {
         Reading { finding, certain: is_certain(&evidence, &scan), names_ancestor }
     }
 
-    /// The reading of an answer that is a label's name, of this meaning, and nothing else.
+    /// Returns the reading of an answer that is exactly a label's name. `named` is the meaning of that name.
     fn plain_reading(&self, label: usize, named: usize) -> Reading {
         let evidence = Evidence {
             has_content: true,
@@ -194,7 +194,7 @@ impl Grader {
                 mention(&mut mentions, self.vocabulary.claims(meaning));
             }
         }
-        // `There is no mask` says `without mask`.
+        // `There is no mask` means `without mask`.
         if mentions.is_empty() && !denials.is_undecided {
             for opposite in denied.into_iter().filter_map(|label| self.vocabulary.opposite(label)) {
                 mention(&mut mentions, self.vocabulary.claims(opposite));
@@ -223,7 +223,8 @@ impl Grader {
         }
     }
 
-    /// Among objects: a digit that counts nothing (`The airplane is 8.`). Among numbers: the name of a thing.
+    /// Whether the answer has a clash. Among objects it is a digit that counts nothing (`The airplane is 8.`), among
+    /// numbers the name of a thing.
     fn has_type_clash(&self, scan: &Scan) -> bool {
         if self.answer_type == AnswerType::Number {
             let objects = find(&scan.tokens, N_PHRASE_WORDS_MAX, |words| self.objects.contains(words).then_some(()));
@@ -232,7 +233,7 @@ impl Grader {
         (0..scan.tokens.len()).any(|at| {
             let span = Span { start: at, end: at + 1 };
             let word = scan.tokens[at].text.as_str();
-            // `one` is a pronoun more often than a digit.
+            // `one` is more often a pronoun than a digit.
             let is_digit = word.len() == 1 && word.as_bytes()[0].is_ascii_digit()
                 || word != "one" && NUMBER_WORDS[..10].contains(&word);
             let is_option = at == 0 || OPTIONS.contains(&scan.tokens[at - 1].text.as_str());
@@ -247,8 +248,9 @@ impl Grader {
         })
     }
 
-    /// Where labels of the fine-tuning sets stand. The longest phrase counts, whoever owns it: an `aircraft carrier` is
-    /// no aircraft. What the answer means by this set's labels stays, or the fine-tuning sets would change outcomes.
+    /// Returns the spans of the fine-tuning sets' labels. The longest phrase counts, from whichever set: an `aircraft
+    /// carrier` is not an aircraft. Phrases that mean this set's labels are kept, since the fine-tuning sets must not
+    /// change outcomes.
     fn leak_spans(&self, scan: &Scan) -> Vec<Span> {
         let is_longer = |span: Span| {
             scan.sightings.iter().filter(|sighting| sighting.span.overlaps(span)).all(|sighting| {
@@ -262,7 +264,7 @@ impl Grader {
             .collect()
     }
 
-    /// How the first thing of the answer that is kin to the label is related to it.
+    /// Returns the relation to the label of the first related thing in the answer.
     fn relation(&self, label: usize, scan: &Scan) -> Option<Relation> {
         let kin = &self.kin[label];
         let relation = |words: &str| {
@@ -278,11 +280,11 @@ impl Grader {
         found.into_iter().find(|(span, _)| is_said(*span)).map(|(_, relation)| relation)
     }
 
-    /// Whether the phrase at `index` may be what the answer means: no modifier (`bird cage`), no place (`in a tank`).
+    /// Whether the phrase at `index` may be the answer: not a modifier (`bird cage`), not a place (`in a tank`).
     fn is_answer(&self, tokens: &[Token], found: &[(Span, Meaning)], index: usize) -> bool {
         let (span, meaning) = found[index];
         let last = &tokens[span.end - 1];
-        // The first word decides: a `through arch bridge` has its preposition in its name.
+        // The first word decides, since a `through arch bridge` has a preposition in its name.
         if tokens[span.start].is_background {
             return false;
         }
@@ -299,7 +301,7 @@ impl Grader {
         }
     }
 
-    /// Whether the word behind a label only says what kind of thing the label is: `a tulip flower`, `residential area`.
+    /// Whether the word after a label only names the label's category: `a tulip flower`, `residential area`.
     fn is_category_behind(&self, tokens: &[Token], span: Span, meaning: Meaning) -> bool {
         let Meaning::Label(meaning) = meaning else { return false };
         let word = tokens[span.end].text.as_str();
@@ -324,27 +326,27 @@ impl Grader {
 }
 
 impl Scan {
-    /// Whether a label that the answer may mean stands there.
+    /// Whether `span` overlaps a label that the answer may mean.
     fn is_answer_at(&self, span: Span) -> bool {
         self.sightings.iter().any(|sighting| {
             sighting.is_answer && sighting.span.overlaps(span) && matches!(sighting.meaning, Meaning::Label(_))
         })
     }
 
-    /// Whether no phrase of the labels' vocabulary reaches into `span` (the same phrase may be unclear there).
+    /// Whether no phrase of the labels' vocabulary overlaps `span`; an unclear phrase at exactly `span` is allowed.
     fn is_free(&self, span: Span) -> bool {
         !self.sightings.iter().any(|sighting| {
             sighting.span.overlaps(span) && (sighting.span != span || sighting.meaning != Meaning::Opaque)
         })
     }
 
-    /// Whether the words are the thing itself: no modifier of what follows and not the place of something else.
+    /// Whether the words are the thing itself, not a modifier of the next word and not the place of something else.
     fn is_head(&self, span: Span) -> bool {
         let next = next_in_clause(&self.tokens, span.end);
         !self.tokens[span.start].is_background && !next.is_some_and(|next| takes_over_as_head(&next.text))
     }
 
-    /// Whether the number at `at` counts what follows it (`two cats`).
+    /// Whether the number at `at` counts what follows (`two cats`).
     fn counts_something(&self, at: usize) -> bool {
         next_in_clause(&self.tokens, at + 1).is_some_and(|next| takes_over_as_head(&next.text))
     }
@@ -361,7 +363,8 @@ impl Scan {
         self.denials.is_undecided || offers_something_else || self.calls_it_something_else()
     }
 
-    /// Whether a label is said to be a stranger: `rocket is a ship` means neither (another label makes it several).
+    /// Whether a label is called an unknown thing: `rocket is a ship` means neither. Another label would make it
+    /// several.
     fn calls_it_something_else(&self) -> bool {
         let word = |at| next_in_clause(&self.tokens, at).map(|token| token.text.as_str());
         self.mentions.len() == 1
@@ -379,7 +382,7 @@ impl Scan {
             })
     }
 
-    /// Whether two labels stand side by side with nothing between them: `couch bed` may be a list or one thing.
+    /// Whether two labels are adjacent: `couch bed` may be a list or one thing.
     fn has_adjacent_labels(&self) -> bool {
         self.sightings.windows(2).any(|pair| {
             pair[0].span.end == pair[1].span.start
@@ -393,7 +396,7 @@ impl Scan {
     }
 }
 
-/// The labels of one more mention: they narrow down a mention that may mean the same.
+/// Adds the labels of one more mention. They narrow down an earlier mention that may mean the same.
 fn mention(mentions: &mut Vec<Vec<usize>>, labels: &[usize]) {
     for known in &mut *mentions {
         let both: Vec<usize> = known.iter().copied().filter(|label| labels.contains(label)).collect();
@@ -417,7 +420,7 @@ fn denials_in(tokens: &[Token], sightings: &[Sighting]) -> Denials {
     denials(tokens, &is_name, &covered(&|_| true))
 }
 
-/// Whether the answer declines. An apology that only corrects is none.
+/// Whether the answer declines. An apology that only corrects does not count.
 fn is_refusal(answer: &str, has_label: bool, is_correction: bool) -> bool {
     let words = format!(" {} ", phrase(answer).join(" "));
     let says = |turns: &[&str]| turns.iter().any(|turn| words.contains(&format!(" {turn} ")));
@@ -437,7 +440,7 @@ fn next_in_clause(tokens: &[Token], at: usize) -> Option<&Token> {
     tokens.get(at).filter(|token| !token.starts_clause)
 }
 
-/// Whether the rules may decide without a language model. `has_leak` has no say: outcomes must not depend on it.
+/// Whether the rules may decide without a language model. `has_leak` is not used, since outcomes must not depend on it.
 fn is_certain(evidence: &Evidence, scan: &Scan) -> bool {
     if !evidence.has_content {
         return true;
@@ -462,7 +465,7 @@ fn is_certain(evidence: &Evidence, scan: &Scan) -> bool {
     }
 }
 
-/// Whether the words are no noun here: a helping verb, or the pronoun `one`.
+/// Whether a word is not a noun here: a helping verb, or the pronoun `one`.
 fn is_no_noun(tokens: &[Token], span: Span) -> bool {
     if span.end - span.start > 1 {
         return false;
@@ -500,7 +503,7 @@ fn kin(labels: &LabelSet, vocabulary: &Vocabulary, lexicon: &Lexicon) -> Vec<Kin
     kin
 }
 
-/// The proper ends of a name that are no labels themselves: a fine class named coarsely.
+/// Returns the proper endings of a name that are not labels themselves; they name a fine class coarsely.
 fn heads(name: &str, vocabulary: &Vocabulary) -> BTreeSet<String> {
     let name = without_camel_case(name.split('(').next().unwrap_or(name));
     let words = phrase(name.split(',').next().unwrap_or(&name));
@@ -510,7 +513,7 @@ fn heads(name: &str, vocabulary: &Vocabulary) -> BTreeSet<String> {
         .collect()
 }
 
-/// The lemmas, singular and plural, of everything that is kin to any label.
+/// Returns the lemmas, singular and plural, of everything related to any label.
 fn relatives(kin: &[Kin], lexicon: &Lexicon) -> BTreeMap<String, Vec<SynsetIndex>> {
     let near: BTreeSet<SynsetIndex> =
         kin.iter().flat_map(|kin| kin.ancestors.iter().chain(&kin.descendants).copied()).collect();

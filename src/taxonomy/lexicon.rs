@@ -1,11 +1,11 @@
-//! Words: aliases and hypernyms of labels, from text that the caller passes in.
+//! The lexicon: aliases and hypernyms of labels, from text that the caller passes in.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tokens::phrase;
 use crate::domain::Label;
 
-/// Why a lexicon cannot be read.
+/// Why a lexicon is invalid.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("line {line} of the lexicon: {problem}")]
 pub struct LexiconError {
@@ -15,10 +15,10 @@ pub struct LexiconError {
     pub problem: String,
 }
 
-/// A synset's place in the lexicon.
+/// The index of a synset in the lexicon.
 pub(super) type SynsetIndex = usize;
 
-/// Aliases (lemmas) and hypernyms by WordNet id and by label name. The empty one knows no word.
+/// Aliases (lemmas) and hypernyms by WordNet id and by label name. An empty lexicon has no words.
 #[derive(Clone, Debug, Default)]
 pub struct Lexicon {
     synsets: Vec<Synset>,
@@ -30,16 +30,16 @@ pub struct Lexicon {
 
 #[derive(Clone, Debug)]
 struct Synset {
-    /// Lemmas that mean this and nothing else; only of synsets that are labels somewhere.
+    /// Lemmas with this meaning only; listed only for synsets that are labels of some dataset.
     aliases: Vec<String>,
     parents: Vec<SynsetIndex>,
 }
 
 impl Lexicon {
-    /// Reads the rows that `tests/golden/make_lexicon.py` writes (its head describes them).
+    /// Parses the rows that `tests/golden/make_lexicon.py` writes; its header describes them.
     ///
     /// # Errors
-    /// The first row of an unknown kind, with a field missing, or naming a synset that has no row.
+    /// A row is of an unknown kind, lacks a field, or names a synset without a row. The first such row is reported.
     pub fn parse(text: &str) -> Result<Self, LexiconError> {
         let mut lexicon = Self::default();
         let rows: Vec<(usize, Vec<&str>)> = text
@@ -106,7 +106,7 @@ impl Lexicon {
         self.synsets.len()
     }
 
-    /// The synset that `label` means: by its WordNet id, else by its name, else by a lemma of one synset only.
+    /// Returns the synset of `label`: by its WordNet id, else by its name, else by a lemma with only one synset.
     pub(super) fn resolve(&self, label: &Label) -> Option<SynsetIndex> {
         if let Some(index) = label.wordnet_id.as_ref().and_then(|id| self.by_id.get(id)) {
             return Some(*index);
@@ -118,17 +118,17 @@ impl Lexicon {
         })
     }
 
-    /// Whether the words are a lemma or a class's name.
+    /// Whether `words` are a lemma or a class name.
     pub(super) fn knows(&self, words: &str) -> bool {
         self.by_lemma.contains_key(words) || self.by_name.contains_key(words)
     }
 
-    /// What else the label with this synset is called.
+    /// Returns the other names of a label with this synset.
     pub(super) fn aliases(&self, synset: SynsetIndex) -> &[String] {
         &self.synsets[synset].aliases
     }
 
-    /// All hypernyms, without the synset itself.
+    /// Returns all hypernyms, without the synset itself.
     pub(super) fn ancestors(&self, synset: SynsetIndex) -> BTreeSet<SynsetIndex> {
         let mut found = BTreeSet::new();
         let mut stack = vec![synset];
@@ -142,17 +142,18 @@ impl Lexicon {
         found
     }
 
-    /// Every lemma, as words, with the synsets that it may mean.
+    /// Iterates over the lemmas, as words, with the synsets that each may mean.
     pub(super) fn lemmas(&self) -> impl Iterator<Item = (&str, &[SynsetIndex])> {
         self.by_lemma.iter().map(|(lemma, synsets)| (lemma.as_str(), synsets.as_slice()))
     }
 
-    /// Nouns that end in a label's name, with the labels' synsets that they are a kind of (`hot dog`: none).
+    /// Iterates over nouns that end in a label's name, with the labels' synsets that they are a kind of (`hot dog`:
+    /// none).
     pub(super) fn compounds(&self) -> impl Iterator<Item = (&str, &[SynsetIndex])> {
         self.compounds.iter().map(|(compound, synsets)| (compound.as_str(), synsets.as_slice()))
     }
 
-    /// The names of things that some dataset has as a class.
+    /// Iterates over the class names of all datasets.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
     }

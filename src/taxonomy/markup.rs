@@ -1,8 +1,8 @@
-//! What surrounds an answer and is no part of it: end tokens, markup, JSON, LaTeX.
+//! Removes what surrounds an answer: end tokens, markup, JSON, LaTeX.
 
 use serde_json::Value;
 
-/// Tokens of tokenizers that stand between angle or square brackets without bars.
+/// Special tokens of tokenizers in angle or square brackets without bars.
 #[rustfmt::skip]
 const SPECIAL_TOKENS: &[&str] = &[
     "</s>", "<s>", "<eos>", "<bos>", "<pad>", "<unk>", "<sep>", "<cls>", "<eot>", "<eom>", "<eod>", "<eop>", "<eoa>",
@@ -12,7 +12,7 @@ const SPECIAL_TOKENS: &[&str] = &[
     "<fake_token_around_image>", "<global-img>", "<image_soft_token>", "<start_of_image>", "<end_of_image>", "<n>",
 ];
 
-/// Beginnings of the names of special tokens that end no turn.
+/// Prefixes of special tokens that do not end a turn.
 #[rustfmt::skip]
 const NO_TURN: &[&str] = &[
     "pad", "unk", "image", "img", "/img", "vision", "video", "audio", "box", "object_ref", "quad", "ref", "fake_token", "global",
@@ -20,13 +20,13 @@ const NO_TURN: &[&str] = &[
     "cls", "message_sep", "role_sep",
 ];
 
-/// Words that a special token which opens a turn has behind it.
+/// Roles that follow a special token that opens a turn.
 const ROLES: &[&str] = &["assistant", "model", "user", "system", "bot", "human", "gpt", "ai"];
 
-/// Beginnings of a line with which a model goes on to another turn.
+/// Line starts with which a model continues with another turn.
 const NEXT_TURNS: &[&str] = &["user", "human", "question", "q", "instruction"];
 
-/// Keys of JSON that hold the answer, what is most surely it first.
+/// JSON keys that may hold the answer, the most likely first.
 #[rustfmt::skip]
 const ANSWER_KEYS: &[&str] = &[
     "finalanswer", "answer", "label", "predictedlabel", "predictedclass", "prediction", "predicted", "classname", "class",
@@ -34,14 +34,14 @@ const ANSWER_KEYS: &[&str] = &[
     "response", "output", "value", "text", "content", "item", "species", "type",
 ];
 
-/// LaTeX commands around words.
+/// LaTeX commands that may surround words.
 #[rustfmt::skip]
 const LATEX_COMMANDS: &[&str] = &[
     "boxed", "fbox", "text", "textbf", "textit", "textrm", "texttt", "textsf", "emph", "mathrm", "mathbf", "mathit",
     "mathsf", "mathtt", "operatorname", "underline", "large", "displaystyle", "left", "right", "quad", "mbox",
 ];
 
-/// Elements of HTML, and those that answers are asked to stand in.
+/// HTML elements, and elements that prompts request around answers.
 #[rustfmt::skip]
 const ELEMENTS: &[&str] = &[
     "b", "i", "u", "em", "strong", "p", "br", "hr", "div", "span", "code", "pre", "ul", "ol", "li", "h1", "h2", "h3", "h4",
@@ -49,11 +49,11 @@ const ELEMENTS: &[&str] = &[
     "response", "result",
 ];
 
-/// At how many brackets of an answer JSON may begin.
+/// The most brackets of an answer at which JSON is tried.
 const N_JSON_TRIES_MAX: usize = 16;
 
-/// The answer without what a tokenizer, a chat template or a markup language puts around it. `is_number`: numbers in
-/// JSON are answers.
+/// Returns the answer without what a tokenizer, a chat template or a markup language puts around it. `is_number` says
+/// that numbers in JSON are answers.
 pub fn plain(answer: &str, is_number: bool) -> String {
     if !answer.contains(['<', '[', '{', '\\', '~', '#', '`', ':']) {
         return answer.to_owned();
@@ -71,7 +71,7 @@ fn has_content(text: &str) -> bool {
     text.contains(char::is_alphanumeric)
 }
 
-/// The length in bytes of the special token at the start of `text`, and its lower-case name.
+/// Returns the length in bytes of the special token at the start of `text`, and its lower-case name.
 fn special_token(text: &str) -> Option<(usize, String)> {
     for (open, close) in [("<|", "|>"), ("<\u{ff5c}", "\u{ff5c}>"), ("[|", "|]")] {
         let Some(rest) = text.strip_prefix(open) else { continue };
@@ -95,7 +95,7 @@ fn special_token(text: &str) -> Option<(usize, String)> {
     (is_byte || is_numbered).then(|| (name.len() + 2, name.to_owned()))
 }
 
-/// Takes special tokens out; behind one that ends a turn nothing is the answer any more.
+/// Removes special tokens. Once there is content, a token that ends a turn also cuts everything after it.
 fn without_special_tokens(answer: &str) -> String {
     let mut kept = String::with_capacity(answer.len());
     let mut at = 0;
@@ -133,7 +133,7 @@ fn without_special_tokens(answer: &str) -> String {
     kept
 }
 
-/// Cuts where the model goes on as somebody else: `### Human:`, a line `Question: …`, or a lone `###` at the end.
+/// Cuts where the model continues as another speaker: `### Human:`, a line `Question: …`, or a lone `###` at the end.
 fn until_next_turn(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     for (index, line) in text.split('\n').enumerate() {
@@ -168,7 +168,7 @@ fn until_next_turn(text: &str) -> String {
     }
 }
 
-/// Takes out the coordinates that grounding models give: `<box>(1,2),(3,4)</box>`.
+/// Removes the coordinates of grounding models: `<box>(1,2),(3,4)</box>`.
 fn without_boxes(text: &str) -> String {
     let mut text = text.to_owned();
     for name in ["box", "bbox", "quad", "point"] {
@@ -181,7 +181,7 @@ fn without_boxes(text: &str) -> String {
     text
 }
 
-/// What stands in the last `<answer>…</answer>` or `\boxed{…}`.
+/// Returns the content of the last `<answer>…</answer>` or `\boxed{…}`.
 fn marked_answer(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     for name in ["answer", "final_answer"] {
@@ -204,7 +204,7 @@ fn marked_answer(text: &str) -> Option<String> {
     None
 }
 
-/// Takes out the marks of fenced code with their language.
+/// Removes the fences of code blocks and their language.
 fn without_fences(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     for (index, piece) in text.split("```").enumerate() {
@@ -216,7 +216,7 @@ fn without_fences(text: &str) -> String {
     kept
 }
 
-/// Replaces JSON, and dictionaries of Python, by the answer in them.
+/// Replaces JSON and Python dictionaries by the answer in them.
 fn without_json(text: &str, is_number: bool) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
@@ -249,7 +249,7 @@ fn first_value(text: &str) -> Option<(Value, usize)> {
     value.map(|value| (value, length))
 }
 
-/// The answer in a JSON object or list: under the key that is most surely the answer's, else all texts.
+/// Returns the answer in a JSON value: the field of the most likely key, else all texts.
 fn answer_in(value: &Value, is_number: bool) -> Option<String> {
     let answer = match value {
         Value::Object(fields) => {
@@ -273,7 +273,7 @@ fn joined<'a>(values: impl Iterator<Item = &'a Value>, is_number: bool) -> Optio
     (!texts.is_empty()).then(|| texts.join(", "))
 }
 
-/// Takes out addresses, and keeps what a link of Markdown says.
+/// Removes addresses, and keeps the text of a Markdown link.
 fn without_links(text: &str) -> String {
     let mut text = text.to_owned();
     for scheme in ["https://", "http://"] {
@@ -285,7 +285,7 @@ fn without_links(text: &str) -> String {
     text
 }
 
-/// Takes out `~~what is struck out~~` where something else is left.
+/// Removes `~~struck-out text~~` if something else is left.
 fn without_struck_out(text: &str) -> String {
     let pieces: Vec<&str> = text.split("~~").collect();
     let kept: String = pieces.iter().step_by(2).copied().collect::<Vec<_>>().join(" ");
@@ -304,7 +304,7 @@ fn without_latex(text: &str) -> String {
     kept
 }
 
-/// Takes out tags: known elements, and any pair `<x>…</x>` around something.
+/// Removes tags: known elements, and any pair `<x>…</x>`.
 fn without_tags(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,8 +1,8 @@
-//! What an answer means, decided by rules; pure.
+//! Rules that decide what an answer means; pure.
 //!
-//! In the order in which an answer passes through it: `markup` takes out what is no part of it, `tokens` makes words of it,
-//! `vocabulary` knows what the labels are called, `denial` what the answer takes back, [`Grader`] gathers the evidence, [`weigh()`] gives it exactly one code. The [`Lexicon`]
-//! is passed in as text.
+//! An answer passes through the modules in this order. `markup` removes what is not part of it, `tokens` splits it into
+//! words, `vocabulary` finds the labels' names, and `denial` finds what it takes back. [`Grader`] gathers the evidence,
+//! and [`weigh()`] gives it exactly one code. The [`Lexicon`] is passed in as text.
 
 mod decide;
 mod denial;
@@ -26,5 +26,5 @@ pub use grader::{Grader, Reading};
 pub use lexicon::{Lexicon, LexiconError};
 pub use same::{SharedName, is_same_name, shared_names};
 
-/// The version of these rules: two runs are alike only where it is the same.
+/// The version of these rules. Two runs are only comparable if it is the same.
 pub const RULES_VERSION: &str = "2";

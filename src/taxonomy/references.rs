@@ -1,4 +1,4 @@
-//! Real answers: tiny-llava's, whose accuracy by equality is published beside them.
+//! Tests on real answers of tiny-llava, whose accuracy by equality is published with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -30,9 +30,9 @@ fn answers(path: PathBuf) -> Vec<(String, String)> {
 struct Graded {
     /// Correct answers in percent.
     accuracy: f64,
-    /// Answers that the rules credit although they are not the label's name (a final full stop apart).
+    /// Answers that the rules accept although they are not the label's name, apart from a final full stop.
     beyond_equality: BTreeMap<(String, String), usize>,
-    /// Answers equal to the label that the rules do not credit.
+    /// Answers equal to the label that the rules do not accept.
     missed: usize,
     codes: BTreeMap<ErrorCode, BTreeMap<(String, String), usize>>,
 }
@@ -64,7 +64,7 @@ fn grade(dataset: &str, answers: &[(String, String)]) -> Graded {
     graded
 }
 
-/// What the rules credit beyond equality: kinds of the label that are named by their full names.
+/// What the rules accept beyond equality: kinds of the label with their full names.
 const KINDS: [(&str, &str); 6] = [
     ("automobile", "sports car"),
     ("cat", "Persian cat"),
@@ -94,17 +94,17 @@ fn real_answers_score_what_equality_gives_and_beyond_it_only_kinds_of_the_label(
     let base = |dataset: &str, percent| check(dataset, shared.join(format!("models/answers/{dataset}.jsonl")), percent);
     assert!((base("mnist", 63.13).accuracy - 63.13).abs() < 1e-9);
     assert!((base("imagenet20", 45.6).accuracy - 45.6).abs() < 1e-9);
-    // 5 of `honey bee`, `suspension bridge`, `school bus`, `bullet train`.
+    // The difference is 5 answers of `honey bee`, `suspension bridge`, `school bus`, `bullet train`.
     assert!((base("cifar100", 30.16).accuracy - 30.21).abs() < 1e-9);
-    // The published 66.52 credits the 6 Persian cats, not the 5 sports cars; plain equality gives 66.46.
+    // The published 66.52 counts the 6 Persian cats but not the 5 sports cars; plain equality gives 66.46.
     assert!((base("cifar10", 66.46).accuracy - 66.57).abs() < 1e-9);
 }
 
 #[test]
 fn fine_tuned_wording_is_read_through() {
     let Some(shared) = shared() else { return };
-    // The README's table of accuracies by adapter, in percent, 500 images each; the order of datasets is below. Where
-    // "X is a Y" fills the answers of `lora-cifar10`, the table takes the last word and the rules take neither.
+    // The README's table of accuracies by adapter, in percent, with 500 images each; the order of datasets is below.
+    // Where "X is a Y" fills the answers of `lora-cifar10`, the table uses the last word, and the rules use neither.
     let published = [
         ("lora-mnist", [64.4, 68.4, 30.6, 42.8]),
         ("linear-mnist", [65.4, 59.0, 27.6, 40.4]),
@@ -125,7 +125,7 @@ fn fine_tuned_wording_is_read_through() {
     }
 }
 
-/// ImageNet's classes as CLIP names them, with their WordNet ids; of two equal names the first is kept.
+/// ImageNet's classes with CLIP's names and their WordNet ids; of two equal names the first is kept.
 #[expect(clippy::disallowed_methods, reason = "reads reference names")]
 fn imagenet(shared: &std::path::Path) -> LabelSet {
     let json = |file: &str| -> serde_json::Value {
@@ -159,7 +159,7 @@ fn every_imagenet_class_is_found_in_a_sentence_and_coarse_words_are_too_generic(
         ("sports car", "car", ErrorCode::TooGeneric),
         ("aircraft carrier", "a ship", ErrorCode::TooGeneric),
         ("crane bird", "construction crane", ErrorCode::Wrong),
-        // A word for two classes means neither.
+        // An ambiguous word means neither class.
         ("crane bird", "crane", ErrorCode::Out),
     ] {
         let finding = grader.grade(labels.index_of(name).unwrap(), answer).finding;

@@ -1,4 +1,4 @@
-//! Labels that no answer can tell apart.
+//! Labels that no answer can distinguish.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,17 +6,17 @@ use super::tokens::{fold, key_of, phrase};
 use super::vocabulary::{inflections, singular};
 use crate::domain::LabelSet;
 
-/// A name that several labels have.
+/// A name that several labels share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedName {
     /// The name, as words.
     pub name: String,
-    /// The labels' places in the set.
+    /// The labels' indices in the set.
     pub labels: Vec<usize>,
 }
 
-/// Whether two names differ in case, spaces, marks or number alone, so that an answer or a caption with the one may as
-/// well mean the other: `Cat` and `cat`, `lawn mower` and `lawnmower`. `C` and `C++` differ.
+/// Whether two names differ only in case, spaces, punctuation or number, so that an answer or a caption with one may
+/// also mean the other: `Cat` and `cat`, `lawn mower` and `lawnmower`. `C` and `C++` differ.
 pub fn is_same_name(one: &str, other: &str) -> bool {
     one == other || name_key(one) == name_key(other)
 }
@@ -31,7 +31,7 @@ fn name_key(name: &str) -> String {
     key + &marks(name)
 }
 
-/// By label, the labels that have [the same name](is_same_name), itself among them.
+/// Returns, by label, the labels that have [the same name](is_same_name), including itself.
 pub(super) fn same_names(labels: &LabelSet) -> Vec<Vec<usize>> {
     let mut of_key: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let keys: Vec<String> = labels.names().map(name_key).collect();
@@ -41,8 +41,8 @@ pub(super) fn same_names(labels: &LabelSet) -> Vec<Vec<usize>> {
     keys.iter().map(|key| of_key[key].clone()).collect()
 }
 
-/// The names that several labels have, one for each set of labels: an answer with it counts for all of them. ImageNet
-/// has `crane` twice, and `maillot` beside `maillot, tank suit`.
+/// Returns the names that several labels share, one for each set of labels. An answer with such a name counts for all
+/// of them. ImageNet has `crane` twice, and both `maillot` and `maillot, tank suit`.
 pub fn shared_names(labels: &LabelSet) -> Vec<SharedName> {
     let mut found: Vec<SharedName> = Vec::new();
     for (name, owners) in owners_of_names(labels) {
@@ -56,10 +56,11 @@ pub fn shared_names(labels: &LabelSet) -> Vec<SharedName> {
     found
 }
 
-/// Names, parts of names between commas, and the plurals of either that several labels have, with these labels.
+/// Returns the names, the parts of names between commas, and the plurals of both that several labels share, with these
+/// labels.
 pub(super) fn owners_of_names(labels: &LabelSet) -> BTreeMap<String, Vec<usize>> {
     let same = same_names(labels);
-    // `C` and `C++` share a word, and are not called the same.
+    // `C` and `C++` share a word but are different names.
     let marked: BTreeSet<String> =
         labels.names().filter(|name| !marks(name).is_empty()).map(|name| phrase(name).join(" ")).collect();
     let mut owners: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
@@ -77,13 +78,13 @@ pub(super) fn owners_of_names(labels: &LabelSet) -> BTreeMap<String, Vec<usize>>
         .collect()
 }
 
-/// The parts of a name that lists synonyms, and the name: `tench, Tinca tinca`.
+/// Returns a name and its synonyms if it lists any: `tench, Tinca tinca`.
 fn synonyms(name: &str) -> Vec<String> {
     let parts = name.split(", ").flat_map(|part| part.split(" / ")).map(|part| part.trim().to_owned());
     std::iter::once(name.to_owned()).chain(parts).filter(|part| !part.is_empty()).collect()
 }
 
-/// The marks of a name that are more than punctuation: `++` of `C++`, `-` of `A-`.
+/// Returns the marks of a name that are not punctuation: `++` of `C++`, `-` of `A-`.
 fn marks(name: &str) -> String {
     let characters: Vec<char> = fold(name).trim().chars().collect();
     let is_word = |at: Option<usize>| at.and_then(|at| characters.get(at)).is_some_and(|c| c.is_alphanumeric());

@@ -1,4 +1,4 @@
-//! An answer as words: normalised, without repeated sentences and without the phrases that frame it.
+//! Splits an answer into normalised words, without repeated sentences and framing phrases.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -8,14 +8,14 @@ use super::words::{NUMBER_WORDS, TEMPLATES, ends_phrase, is_function_word, is_lo
 /// The strongest mark between a word and the one before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mark {
-    /// Nothing but space, or a quotation mark or bracket.
+    /// Only a space, a quotation mark or a bracket.
     #[default]
     None,
     /// A comma or a colon.
     Comma,
     /// A semicolon or a dash.
     Dash,
-    /// The end of a sentence, or three dots.
+    /// The end of a sentence, or an ellipsis.
     Stop,
     /// A question mark.
     Question,
@@ -26,26 +26,26 @@ pub enum Mark {
 pub struct Token {
     /// Lower-case text without a possessive ending.
     pub text: String,
-    /// A hyphen joins it to the word before (`bee-eater`), or a minus sign stands before it.
+    /// It is joined to the previous word by a hyphen (`bee-eater`), or follows a minus sign.
     pub is_joined: bool,
-    /// It had an ending `'s` that makes it a modifier of what follows.
+    /// It had an ending `'s`, which makes it a modifier of the next word.
     pub is_possessive: bool,
-    /// Punctuation, or a framing phrase that was taken out, stands before it.
+    /// It follows punctuation or a removed framing phrase.
     pub starts_clause: bool,
-    /// It names the place of something else (`tank` in `a fish in a tank`).
+    /// It is the place of something else (`tank` in `a fish in a tank`).
     pub is_background: bool,
-    /// What stands before it.
+    /// The mark before it.
     pub mark: Mark,
-    /// It is the `/` between two words.
+    /// It represents the `/` between two words.
     pub is_slash: bool,
-    /// A framing phrase was taken out before it, so the clause has its subject already.
+    /// It follows a removed framing phrase, so the clause already has a subject.
     pub follows_template: bool,
-    /// The number of its sentence.
+    /// The index of its sentence.
     sentence: usize,
 }
 
-/// NFKC, lower case, typographic apostrophes made plain, digits and stops of other scripts made ours, invisible
-/// characters dropped.
+/// Folds text: NFKC, lower case, plain apostrophes, ASCII digits and stops for those of other scripts, no invisible
+/// characters.
 pub fn fold(text: &str) -> String {
     let folded: String = text
         .nfkc()
@@ -62,7 +62,7 @@ pub fn fold(text: &str) -> String {
     folded.to_lowercase().nfkc().collect()
 }
 
-/// The first digits of the scripts whose ten digits follow one another.
+/// The zeros of scripts whose ten digits are consecutive.
 #[rustfmt::skip]
 const ZEROS: &[u32] = &[
     0x660, 0x6f0, 0x7c0, 0x966, 0x9e6, 0xa66, 0xae6, 0xb66, 0xbe6, 0xc66, 0xce6, 0xd66, 0xde6, 0xe50, 0xed0, 0xf20, 0x1040,
@@ -70,22 +70,22 @@ const ZEROS: &[u32] = &[
     0xa9f0, 0xaa50, 0xabf0,
 ];
 
-/// The digit that `c` is in another script.
+/// Returns the ASCII digit for a digit `c` of another script.
 fn digit(c: char) -> Option<char> {
     let c = c as u32;
     let zero = ZEROS.iter().find(|&&zero| (zero..zero + 10).contains(&c))?;
     char::from_digit(c - zero, 10)
 }
 
-/// The words of a label's name or alias, in the same form as those of an answer.
+/// Returns the words of a label's name or alias, in the same form as an answer's words.
 pub fn phrase(text: &str) -> Vec<String> {
     split(&fold(text)).into_iter().map(|token| token.text).collect()
 }
 
-/// Stands in a phrase where punctuation does: `st | bernard`.
+/// Separates words in a phrase at punctuation: `st | bernard`.
 pub const CLAUSE_SEPARATOR: &str = " | ";
 
-/// [`phrase`] as one string that keeps the places of punctuation.
+/// Returns [`phrase`] as one string that keeps the positions of punctuation.
 pub fn punctuated_phrase(text: &str) -> String {
     let mut words = String::new();
     for token in split(&fold(text)) {
@@ -97,8 +97,8 @@ pub fn punctuated_phrase(text: &str) -> String {
     words
 }
 
-/// How words are spelled whatever joins them: `lawn mower`, `lawn-mower` and `lawnmower` have one key, and so have
-/// `love in the mist` and `love-in-a-mist`. Words without content keep their places; accents go.
+/// Returns a key that ignores how words are joined: `lawn mower`, `lawn-mower` and `lawnmower` share a key, as do `love
+/// in the mist` and `love-in-a-mist`. Function words stay separate; inner articles and accents are dropped.
 pub fn key(tokens: &[Token]) -> String {
     let mut key = String::new();
     let is_spelled_out = tokens.len() >= 3 && tokens.iter().all(is_letter);
@@ -120,19 +120,20 @@ pub fn key(tokens: &[Token]) -> String {
     key.trim().replace("  ", " ")
 }
 
-/// [`key`] of a label's name or alias.
+/// Returns the [`key`] of a label's name or alias.
 pub fn key_of(text: &str) -> String {
     key(&split(&fold(text)))
 }
 
-/// Whether the token is a letter alone.
+/// Whether the token is a single letter.
 pub fn is_letter(token: &Token) -> bool {
     token.text.chars().count() == 1 && token.text.chars().all(char::is_alphabetic)
 }
 
-/// The words of an answer. `is_number`: the dataset's answers are numbers, so that `number` and `digit` say nothing.
+/// Splits an answer into words. `is_number` says that the dataset's answers are numbers, so that `number` and `digit`
+/// carry no content.
 pub fn tokens(answer: &str, is_number: bool) -> Vec<Token> {
-    // The paper's fine-tuning data have a literal "a(n)", and it comes back in answers.
+    // The paper's fine-tuning data contain a literal "a(n)", which recurs in answers.
     let tokens = split(&fold(&markup::plain(answer, is_number)).replace("a(n)", "a "));
     let tokens = without_scores(without_repeated_sentences(tokens));
     let mut tokens = without_templates(tokens, is_number);
@@ -199,7 +200,7 @@ fn plain_token(text: &str, sentence: usize) -> Token {
     }
 }
 
-/// How strongly the character at `at` parts what stands around it.
+/// Returns the strength of the character at `at` as a separator.
 fn mark_of(characters: &[char], at: usize) -> Mark {
     let is_space = |at: Option<usize>| at.and_then(|at| characters.get(at)).is_none_or(|c| c.is_whitespace());
     match characters[at] {
@@ -212,7 +213,7 @@ fn mark_of(characters: &[char], at: usize) -> Mark {
     }
 }
 
-/// Letters with full stops between them are one word (`t.v.`); the word and its end.
+/// Reads letters separated by full stops as one word (`t.v.`), and returns the word and its end.
 fn initials(characters: &[char], start: usize) -> Option<(String, usize)> {
     let is_letter = |i: usize| characters.get(i).is_some_and(|c| c.is_alphabetic());
     let is_alphanumeric = |i: usize| characters.get(i).is_some_and(|c| c.is_alphanumeric());
@@ -230,7 +231,7 @@ fn initials(characters: &[char], start: usize) -> Option<(String, usize)> {
     (text.chars().count() >= 2).then_some((text, at))
 }
 
-/// The end of the word that begins at `start`: apostrophes between letters and marks between digits belong to it.
+/// Returns the end of the word that starts at `start`, including apostrophes between letters and marks between digits.
 fn word_end(characters: &[char], start: usize) -> usize {
     let is_alphanumeric = |i: usize| characters.get(i).is_some_and(|c| c.is_alphanumeric());
     let is_digit = |i: usize| characters.get(i).is_some_and(char::is_ascii_digit);
@@ -249,7 +250,7 @@ fn word_end(characters: &[char], start: usize) -> usize {
     }
 }
 
-/// Drops a sentence that was said before, and a last one that generation cut short while repeating.
+/// Drops repeated sentences, and a last sentence that was cut off while repeating.
 fn without_repeated_sentences(tokens: Vec<Token>) -> Vec<Token> {
     let mut sentences: Vec<Vec<Token>> = Vec::new();
     for token in tokens {
@@ -273,7 +274,7 @@ fn without_repeated_sentences(tokens: Vec<Token>) -> Vec<Token> {
     kept
 }
 
-/// Drops how sure the model says it is: `confidence: 1`.
+/// Drops statements of confidence: `confidence: 1`.
 fn without_scores(tokens: Vec<Token>) -> Vec<Token> {
     let is_number = |token: &Token| token.text.starts_with(|c: char| c.is_ascii_digit());
     let mut kept: Vec<Token> = Vec::with_capacity(tokens.len());
@@ -322,7 +323,7 @@ fn without_templates(tokens: Vec<Token>, is_number: bool) -> Vec<Token> {
     kept
 }
 
-/// How many words the longest framing phrase at the beginning of `tokens` has; 0 where there is none.
+/// Returns the number of words of the longest framing phrase at the start of `tokens`; 0 if there is none.
 fn template_length(tokens: &[Token], is_number: bool) -> usize {
     if is_number && matches!(tokens[0].text.as_str(), "number" | "digit") {
         return 1;
@@ -335,7 +336,7 @@ fn template_length(tokens: &[Token], is_number: bool) -> usize {
     TEMPLATES.iter().filter(|template| matches(template)).map(|template| template.split(' ').count()).max().unwrap_or(0)
 }
 
-/// Marks what stands in a phrase of place after something that it is the place of.
+/// Marks the words of a phrase of place if something precedes it in the clause.
 fn mark_background(tokens: &mut [Token]) {
     let (mut has_head, mut is_in_phrase, mut sentence) = (false, false, None);
     for token in tokens {

@@ -1,4 +1,4 @@
-//! What the labels of a dataset are called, and which longer names only contain a label.
+//! The names of a dataset's labels, and longer names that merely contain a label.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +8,12 @@ use super::tokens::{CLAUSE_SEPARATOR, Token, is_letter, key, key_of, phrase, pun
 use super::words::{DENIALS_IN_NAMES, NUMBER_WORDS, NUMERALS};
 use crate::domain::{AnswerType, Label, LabelSet};
 
-/// What a phrase means in a dataset.
+/// The meaning of a phrase in a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// A label, or labels that this phrase cannot tell apart: see [`Vocabulary::claims`].
+    /// A label, or labels that this phrase cannot distinguish: see [`Vocabulary::claims`].
     Label(usize),
-    /// Nothing that can be told: several labels, or a thing that only has a label in its name (`hot dog`).
+    /// Ambiguous: several labels, or a thing with a label in its name (`hot dog`).
     Opaque,
 }
 
@@ -37,20 +37,22 @@ impl Span {
 #[derive(Clone, Debug, Default)]
 pub struct Vocabulary {
     phrases: BTreeMap<String, Meaning>,
-    /// Other spellings of the phrases, as [`key`] makes them.
+    /// Other spellings of the phrases, as [`key`] returns them.
     keys: BTreeMap<String, Meaning>,
     n_words_max: usize,
-    /// By [`Meaning::Label`], the labels that a phrase may mean: one label and what is called the same, then sets of labels.
+    /// By [`Meaning::Label`], the labels that a phrase may mean: first one label with those of the same name, then sets
+    /// of labels.
     claims: Vec<Vec<usize>>,
-    /// By label, the label that says the opposite: `without mask` for `with mask`.
+    /// By label, its opposite: `without mask` for `with mask`.
     opposites: Vec<Option<usize>>,
-    /// The phrases that are called for themselves, not for a longer name that ends in them.
+    /// The phrases, without longer names that only end in one of them.
     names: BTreeSet<String>,
 }
 
 impl Vocabulary {
-    /// All that the labels are called: names before aliases, aliases before what is derived from either. A name, or one
-    /// of the names between commas, that two labels have means both; any other phrase that means two labels on the same footing means neither.
+    /// Collects the names of all labels: names precede aliases, and aliases precede derived forms. A name, or a part of
+    /// a name between commas, that two labels share means both. Any other phrase that means two labels at the same
+    /// level means neither.
     pub fn new(labels: &LabelSet, lexicon: &Lexicon) -> Self {
         let synsets: Vec<Option<SynsetIndex>> = labels.labels().iter().map(|label| lexicon.resolve(label)).collect();
         let mut vocabulary = Self { claims: same_names(labels), ..Self::default() };
@@ -85,7 +87,7 @@ impl Vocabulary {
         vocabulary
     }
 
-    /// Names, parts of names between commas, and the plurals of either that several labels have.
+    /// Adds names, parts of names between commas, and the plurals of both that several labels share.
     fn add_shared_names(&mut self, labels: &LabelSet) {
         for (words, owners) in owners_of_names(labels) {
             let id = self.claims.iter().position(|known| *known == owners).unwrap_or_else(|| {
@@ -96,12 +98,12 @@ impl Vocabulary {
         }
     }
 
-    /// The labels that the [`Meaning::Label`] of this index accepts.
+    /// Returns the labels that the [`Meaning::Label`] with this index accepts.
     pub fn claims(&self, meaning: usize) -> &[usize] {
         &self.claims[meaning]
     }
 
-    /// The meaning of the label's opposite, where the set has one.
+    /// Returns the label's opposite, if the set has one.
     pub fn opposite(&self, label: usize) -> Option<usize> {
         self.opposites.get(label).copied().flatten()
     }
@@ -142,7 +144,7 @@ impl Vocabulary {
         self.phrases.insert(words, meaning);
     }
 
-    /// Longer names that end in a label: a kind of it (`school bus`), or something else (`sea lion`).
+    /// Adds longer names that end in a label: a kind of it (`school bus`), or something else (`sea lion`).
     fn add_compounds(&mut self, synsets: &[Option<SynsetIndex>], lexicon: &Lexicon) {
         let kinds = lexicon.lemmas().map(|(lemma, senses)| {
             let above: Vec<SynsetIndex> =
@@ -159,7 +161,7 @@ impl Vocabulary {
             found.push((words.to_owned(), meaning));
             found.extend(plural(words).map(|words| (words, meaning)));
         }
-        // One sense that is a kind of the label is enough to keep the label.
+        // One sense that is a kind of the label is enough to mean the label.
         found.sort_by_key(|(_, meaning)| *meaning == Meaning::Opaque);
         for (words, meaning) in found {
             if !self.phrases.contains_key(&words) {
@@ -182,25 +184,25 @@ impl Vocabulary {
         None
     }
 
-    /// What a phrase means, if anything.
+    /// Returns the meaning of a phrase, if it has one.
     pub fn meaning(&self, words: &str) -> Option<Meaning> {
         self.phrases.get(words).copied()
     }
 
-    /// The longest phrases of `tokens`, in order, none overlapping.
+    /// Finds the longest phrases in `tokens`, in order and without overlaps.
     pub fn find(&self, tokens: &[Token]) -> Vec<(Span, Meaning)> {
         let of_key = |key: &str| self.keys.get(key).copied();
         find_spelled(tokens, self.n_words_max + N_WORDS_SPLIT_MAX, |words| self.meaning(words), of_key)
     }
 }
 
-/// The phrases that `lookup` knows, longest first, in the order of the answer; none overlaps another, and none
-/// begins or ends inside a hyphenated word (`bee-eater` is no bee). Punctuation has to stand where the phrase has it.
+/// Finds the phrases that `lookup` accepts, in the order of the answer; of overlapping ones the longest wins. None
+/// starts or ends inside a hyphenated word (`bee-eater` is not a bee). Punctuation must be where the phrase has it.
 pub fn find<T>(tokens: &[Token], n_words_max: usize, lookup: impl Fn(&str) -> Option<T>) -> Vec<(Span, T)> {
     find_spelled(tokens, n_words_max, lookup, |_| None)
 }
 
-/// [`find`], where `lookup` knows no phrase also by its other spellings.
+/// Works like [`find`], but also tries other spellings if `lookup` does not accept a phrase.
 pub fn find_spelled<T>(
     tokens: &[Token],
     n_words_max: usize,
@@ -240,14 +242,14 @@ pub fn find_spelled<T>(
     taken
 }
 
-/// Whether the words may be one name that is spelled in another way: nothing parts them, and neither end is a filler.
+/// Whether the words may be one name in another spelling: nothing separates them, and neither end is a filler.
 fn is_spelling(tokens: &[Token], span: Span) -> bool {
     let words = &tokens[span.start..span.end];
     let (first, last) = (&words[0], &words[words.len() - 1]);
     let is_article = |token: &Token| matches!(token.text.as_str(), "a" | "an" | "the");
     let is_whole = words.windows(2).all(|pair| !pair[1].starts_clause || is_letter(&pair[0]));
     let letters = words.iter().filter(|token| is_letter(token)).count();
-    // `c a t` is spelled out where no further letter stands beside it.
+    // `c a t` is spelled out if no other letter is adjacent.
     let is_spelled_out = letters == words.len() && letters >= 3;
     let has_neighbour = span.start.checked_sub(1).is_some_and(|at| is_letter(&tokens[at]))
         || tokens.get(span.end).is_some_and(is_letter);
@@ -262,7 +264,7 @@ fn is_spelling(tokens: &[Token], span: Span) -> bool {
         && !(is_article(last) && words.len() > 1)
 }
 
-/// What the labels of the fine-tuning sets are called.
+/// The names of the fine-tuning sets' labels.
 #[derive(Clone, Debug, Default)]
 pub struct LeakPhrases {
     phrases: BTreeSet<String>,
@@ -270,13 +272,13 @@ pub struct LeakPhrases {
 }
 
 impl LeakPhrases {
-    /// The phrases of the fine-tuning sets' labels, without labels that this dataset has too.
+    /// Collects the phrases of the fine-tuning sets' labels, without labels that this dataset also has.
     pub fn new(tuned_on: &[&LabelSet], own: &Vocabulary, lexicon: &Lexicon) -> Self {
         let mut leaks = Self::default();
         for set in tuned_on {
             let vocabulary = Vocabulary::new(set, lexicon);
             let mut shared: BTreeSet<usize> = BTreeSet::new();
-            // A longer name that only ends in the label's (`pickup truck`) makes no label of both sets of it.
+            // Longer names that only end in a label's name (`pickup truck`) do not make a label shared.
             for words in &vocabulary.names {
                 if let (Some(Meaning::Label(index)), Some(Meaning::Label(_))) =
                     (vocabulary.meaning(words), own.meaning(words))
@@ -295,7 +297,7 @@ impl LeakPhrases {
         leaks
     }
 
-    /// Where they are in an answer.
+    /// Returns their spans in an answer.
     pub fn find(&self, tokens: &[Token], n_words_max: usize) -> Vec<Span> {
         let of = |known: &BTreeSet<String>, words: &str| known.contains(words).then_some(());
         let found = find_spelled(tokens, n_words_max, |words| of(&self.phrases, words), |key| of(&self.keys, key));
@@ -303,10 +305,10 @@ impl LeakPhrases {
     }
 }
 
-/// How many words more than a name has an answer may write it in: `pick up truck`.
+/// The most additional words into which an answer may split a name: `pick up truck`.
 const N_WORDS_SPLIT_MAX: usize = 2;
 
-/// By label, the label that denies it: `not x`, `no x`, `non-x`, and `without x` of `with x`.
+/// Returns, by label, the label that denies it: `not x`, `no x`, `non-x`, and `without x` for `with x`.
 fn opposites(labels: &LabelSet) -> Vec<Option<usize>> {
     let names: Vec<Vec<String>> = labels.names().map(phrase).collect();
     names
@@ -321,14 +323,14 @@ fn opposites(labels: &LabelSet) -> Vec<Option<usize>> {
         .collect()
 }
 
-/// `mask` of `with mask`, where `without mask` is a label, too.
+/// Returns `mask` for `with mask` if `without mask` is also a label.
 fn bare_name(label: &Label, index: usize, opposites: &[Option<usize>]) -> Option<String> {
     opposites[index]?;
     let words = phrase(&label.name);
     words.strip_prefix(&["with".to_owned()][..]).map(|base| base.join(" "))
 }
 
-/// `AnnualCrop` is an annual crop.
+/// Splits camel case: `AnnualCrop` becomes `Annual Crop`.
 pub fn without_camel_case(name: &str) -> String {
     let characters: Vec<char> = name.chars().collect();
     let mut split = String::with_capacity(name.len() + 4);
@@ -344,7 +346,7 @@ pub fn without_camel_case(name: &str) -> String {
     split
 }
 
-/// `kite (bird of prey)` is a kite, and `tench, Tinca tinca` and `wool / yarn` are either.
+/// Returns short forms: `kite` for `kite (bird of prey)`, and both parts of `tench, Tinca tinca` and `wool / yarn`.
 fn short_forms(name: &str) -> Vec<String> {
     let mut forms: Vec<String> = Vec::new();
     if let Some((before, _)) = name.split_once('(') {
@@ -386,7 +388,7 @@ const IRREGULAR_PLURALS: [(&str, &str); 14] = [
     ("loaf", "loaves"),
 ];
 
-/// The plural of the last word, and the singular where it is one already.
+/// Returns the plural of the last word, and the singular if it is already a plural.
 pub(super) fn inflections(text: &str, index: usize) -> Vec<(String, usize)> {
     let words = phrase(text).join(" ");
     let is_word = words.chars().last().is_some_and(char::is_alphabetic);

@@ -1,6 +1,6 @@
-//! The closed lists of English words that the rules know. Content words are the complement of [`is_function_word`].
+//! The closed lists of English words that the rules use. Content words are the complement of [`is_function_word`].
 
-/// Words that carry no content of their own.
+/// Words without content of their own.
 #[rustfmt::skip]
 const FUNCTION_WORDS: &[&str] = &[
     "a", "an", "the", "this", "that", "these", "those", "there", "here", "it", "its", "it's", "that's", "there's",
@@ -15,7 +15,7 @@ const FUNCTION_WORDS: &[&str] = &[
     "maybe", "might", "could", "may", "will", "should", "single", "one", "yes", "ok", "okay", "sure", "n",
 ];
 
-/// Prepositions of place: what follows them is where the thing is, not what it is.
+/// Prepositions of place: what follows says where the thing is, not what it is.
 #[rustfmt::skip]
 const LOCATIVE: &[&str] = &[
     "in", "on", "at", "inside", "into", "within", "under", "underneath", "beneath", "below", "over", "above",
@@ -46,7 +46,7 @@ const HEDGES: &[&str] = &[
 
 const ALTERNATIVES: &[&str] = &["or", "either", "versus", "vs"];
 
-/// Adjectives after which a thing is still that thing.
+/// Adjectives that do not change what a thing is.
 #[rustfmt::skip]
 const HARMLESS_ADJECTIVES: &[&str] = &[
     "big", "large", "small", "little", "tiny", "huge", "giant", "tall", "short", "long", "old", "young", "new",
@@ -56,10 +56,10 @@ const HARMLESS_ADJECTIVES: &[&str] = &[
     "many", "group", "pair", "bunch", "close", "up",
 ];
 
-/// Words that may follow the noun that they belong to and leave it what it is.
+/// Words that may follow a noun without changing what it is.
 const HARMLESS_TAILS: &[&str] = &["photo", "picture", "image", "photograph", "species", "breed", "itself"];
 
-/// Verb forms that follow a noun and do not look like a participle.
+/// Verb forms that follow a noun and do not end like a participle.
 #[rustfmt::skip]
 const VERBS: &[&str] = &[
     "sits", "stands", "flies", "runs", "walks", "swims", "lies", "hangs", "rests", "lays", "jumps", "eats", "grows",
@@ -75,11 +75,11 @@ const NOUNS_IN_ING_OR_ED: &[&str] = &[
     "sled", "bed", "reed",
 ];
 
-/// Labels that are adjectives as well: before another label they only describe it.
+/// Labels that are also adjectives: before another label they only describe it.
 const ATTRIBUTIVE: &[&str] =
     &["orange", "plain", "baby", "sea", "mountain", "forest", "road", "house", "rose", "man", "woman", "boy", "girl"];
 
-/// Words that are labels (`can`) or names of months, but far more often helping verbs.
+/// Labels (`can`) or names of months that are far more often helping verbs.
 const MODALS: &[&str] = &["can", "may", "will", "might", "must"];
 
 const DETERMINERS: &[&str] = &["a", "an", "the", "this", "that", "one", "single", "some", "is", "of"];
@@ -87,7 +87,7 @@ const DETERMINERS: &[&str] = &["a", "an", "the", "this", "that", "one", "single"
 const PRONOUNS: &[&str] =
     &["i", "you", "we", "they", "it", "he", "she", "that", "which", "who", "this", "one", "these", "those"];
 
-/// Zero to twenty in words, for labels that are numbers.
+/// Zero to twenty in words, for number labels.
 pub const NUMBER_WORDS: [&str; 21] = [
     "zero",
     "one",
@@ -112,10 +112,10 @@ pub const NUMBER_WORDS: [&str; 21] = [
     "twenty",
 ];
 
-/// Words that turn against what was said before.
+/// Words that contradict what was said before.
 pub const ADVERSATIVES: &[&str] = &["but", "however", "yet", "though"];
 
-/// Turns of phrase that hold a negator and deny nothing.
+/// Phrases with a negator that deny nothing.
 #[rustfmt::skip]
 pub const HARMLESS_NEGATIONS: &[&str] = &[
     "no doubt", "without doubt", "without a doubt", "without any doubt", "no question", "without question",
@@ -123,7 +123,7 @@ pub const HARMLESS_NEGATIONS: &[&str] = &[
     "none other than", "no other than", "not to mention",
 ];
 
-/// Turns of phrase with which an answer takes back what it said.
+/// Phrases with which an answer takes back an earlier statement.
 #[rustfmt::skip]
 pub const CORRECTIONS: &[&str] = &[
     "or rather", "no wait", "wait", "wait no", "i mean", "i meant", "i mean to say", "i meant to say", "scratch that",
@@ -131,24 +131,24 @@ pub const CORRECTIONS: &[&str] = &[
     "my bad", "i stand corrected", "sorry", "apologies", "actually no", "i take that back",
 ];
 
-/// Turns of phrase that deny the noun behind them.
+/// Phrases that deny the noun after them.
 #[rustfmt::skip]
 pub const NP_DENIALS: &[&str] = &[
     "rather than", "instead of", "as opposed to", "in contrast to", "other than", "anything but", "far from", "rule out", "ruled out",
     "mistaken for", "mistake for", "confused with", "confuse with", "confused for",
 ];
 
-/// Words that say that the answer cannot tell.
+/// Words that say that the answer is undecided.
 pub const UNSURE: &[&str] = &["unclear", "unsure", "uncertain"];
 
-/// Words that say, with a denial before them, that the answer cannot tell.
+/// Words that, after a denial, say that the answer is undecided.
 #[rustfmt::skip]
 pub const UNDECIDED: &[&str] = &[
     "sure", "certain", "clear", "possible", "able", "whether", "tell", "know", "determine",
     "identify", "say", "idea", "enough", "recognize", "recognise",
 ];
 
-/// What is said of a thing that is not there: with `not` before them they deny the subject.
+/// Words about a thing that is absent: after `not` they deny the subject.
 #[rustfmt::skip]
 pub const SETTLING: &[&str] = &[
     "visible", "present", "shown", "there", "here", "pictured", "seen", "depicted", "correct", "right", "accurate", "true",
@@ -162,23 +162,23 @@ pub const BELIEFS: &[&str] = &[
     "first impression", "first guess", "originally",
 ];
 
-/// Words of a belief that is given up only where something turns against it.
+/// Words of a belief that is only given up if something contradicts it.
 #[rustfmt::skip]
 pub const WEAK_BELIEFS: &[&str] = &[
     "looks", "look", "looked", "seems", "seem", "seemed", "appears", "appear", "appeared", "resembles", "resemble", "resembled", "similar",
     "might", "may", "could", "almost",
 ];
 
-/// Words that let a belief stand against what follows: `although it looks like a dog, it is a cat`.
+/// Words that contrast a belief with what follows: `although it looks like a dog, it is a cat`.
 pub const COMPARISONS: &[&str] = &["although", "though", "while", "despite", "even though", "even if"];
 
 /// Zero to ten in Chinese and Japanese.
 pub const NUMERALS: [&str; 11] = ["零", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十"];
 
-/// Words with which a label's name denies another's.
+/// Words with which a label's name denies another label's name.
 pub const DENIALS_IN_NAMES: &[&str] = &["not", "no", "non", "without"];
 
-/// Phrases that frame an answer, as words; longest first within each beginning.
+/// Phrases that frame an answer, as words; the longest first for each start.
 #[rustfmt::skip]
 pub const TEMPLATES: &[&str] = &[
     "the answer to the question is", "the object shown in the image is", "the number shown in the image is",
@@ -193,7 +193,7 @@ pub const TEMPLATES: &[&str] = &[
     "the image of", "picture of", "photo of", "photograph of", "image of",
 ];
 
-/// Beginnings and turns of an answer that declines, as words.
+/// Phrases of an answer that declines, as words.
 #[rustfmt::skip]
 pub const REFUSALS: &[&str] = &[
     "sorry", "apologize", "apologise", "as an ai", "as a language model", "i cannot", "i can not", "i can't",
@@ -203,13 +203,13 @@ pub const REFUSALS: &[&str] = &[
     "i don't see", "cannot be determined", "not possible to",
 ];
 
-/// Those of [`REFUSALS`] that may be a correction as well.
+/// The [`REFUSALS`] that may also be a correction.
 pub const APOLOGIES: &[&str] = &["sorry", "apologize", "apologise"];
 
 /// Words before the number of an option.
 pub const OPTIONS: &[&str] = &["option", "choice", "class", "label", "answer", "number", "no", "index", "id"];
 
-/// Nouns that only say what kind of thing a name is that the lexicon does not know.
+/// Nouns that only name a category; used for names that are not in the lexicon.
 #[rustfmt::skip]
 pub const CATEGORIES: &[&str] = &[
     "flower", "flowers", "plant", "plants", "bird", "birds", "fish", "animal", "animals", "dog", "dogs", "insect", "insects",
@@ -218,7 +218,7 @@ pub const CATEGORIES: &[&str] = &[
     "pattern", "sign", "symbol", "character", "mushroom", "disease", "variety",
 ];
 
-/// What is said instead of an answer; counts where no label is named.
+/// Phrases said instead of an answer; they only count if no label is named.
 #[rustfmt::skip]
 pub const WEAK_REFUSALS: &[&str] = &[
     "can't make out", "cannot make out", "can not make out", "can't recognize", "cannot recognize", "can't recognise",
@@ -226,12 +226,12 @@ pub const WEAK_REFUSALS: &[&str] = &[
     "difficult to say", "too blurry to", "too small to tell", "not sure what", "no idea what",
 ];
 
-/// Whether `word` carries no content of its own.
+/// Whether `word` has no content of its own.
 pub fn is_function_word(word: &str) -> bool {
     FUNCTION_WORDS.contains(&word) || is_locative(word) || is_negator(word) || ALTERNATIVES.contains(&word)
 }
 
-/// Whether `word` begins a phrase of place.
+/// Whether `word` starts a phrase of place.
 pub fn is_locative(word: &str) -> bool {
     LOCATIVE.contains(&word)
 }
@@ -241,43 +241,43 @@ pub fn ends_phrase(word: &str) -> bool {
     PHRASE_END.contains(&word)
 }
 
-/// Whether `word` may turn the answer's meaning round.
+/// Whether `word` may reverse the answer's meaning.
 pub fn is_negator(word: &str) -> bool {
     NEGATORS.contains(&word)
 }
 
-/// Whether `word` denies the noun behind it alone (`without a tail`).
+/// Whether `word` only denies the noun after it (`without a tail`).
 pub fn is_absence(word: &str) -> bool {
     ["no", "without", "unlike", "except", "nothing", "none"].contains(&word)
 }
 
-/// Whether a denial ends before `word`: a new sentence begins, or, where a noun is denied, its verb.
+/// Whether a denial ends before `word`: a new sentence starts, or the verb of a denied noun.
 pub fn ends_denial(word: &str, is_of_noun: bool) -> bool {
     ["it's", "that's", "this", "there's", "it", "because", "since", "so", "therefore", "thus"].contains(&word)
         || is_of_noun && ["is", "are", "was", "were", "shows", "has", "which", "who"].contains(&word)
 }
 
-/// Whether `word` says that the speaker is unsure.
+/// Whether `word` expresses uncertainty.
 pub fn is_hedge(word: &str) -> bool {
     HEDGES.contains(&word)
 }
 
-/// Whether `word` names how sure the model is.
+/// Whether `word` names a confidence score.
 pub fn is_score(word: &str) -> bool {
     ["confidence", "probability", "certainty", "likelihood", "prob"].contains(&word)
 }
 
-/// Whether `word` offers a choice.
+/// Whether `word` offers an alternative.
 pub fn is_alternative(word: &str) -> bool {
     ALTERNATIVES.contains(&word)
 }
 
-/// Whether a thing so described is still that thing.
+/// Whether the adjective `word` does not change what a thing is.
 pub fn is_harmless_adjective(word: &str) -> bool {
     HARMLESS_ADJECTIVES.contains(&word)
 }
 
-/// Whether `word`, right after a noun, makes that noun a mere modifier (`bird cage`).
+/// Whether `word`, directly after a noun, makes that noun a modifier (`bird cage`).
 pub fn takes_over_as_head(word: &str) -> bool {
     let looks_like_participle = (word.ends_with("ing") || word.ends_with("ed"))
         && word.chars().count() >= 5
@@ -292,7 +292,7 @@ pub fn is_attributive(word: &str) -> bool {
     ATTRIBUTIVE.contains(&word)
 }
 
-/// Whether `word`, a label or not, is a helping verb between these neighbours.
+/// Whether `word` is a helping verb between these neighbours, even if it is a label.
 pub fn is_helping_verb(previous: Option<&str>, word: &str, next: Option<&str>) -> bool {
     if !MODALS.contains(&word) {
         return false;
@@ -308,7 +308,7 @@ pub fn is_helping_verb(previous: Option<&str>, word: &str, next: Option<&str>) -
     after_pronoun && next.is_some() || !is_noun
 }
 
-/// Whether `one` stands for a thing here, not for the number.
+/// Whether `one` is a pronoun here, not the number.
 pub fn is_pronoun_one(previous: Option<&str>, next: Option<&str>) -> bool {
     next == Some("of")
         || previous.is_some_and(|previous| {

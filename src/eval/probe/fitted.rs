@@ -1,4 +1,4 @@
-//! Probes that have learnt, and their trials.
+//! Fitted probes and their trials.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -14,26 +14,27 @@ use crate::model::run::subjects::Subjects;
 use crate::model::vision::preprocess::ImageInput;
 use crate::stats::Probe;
 
-/// The probes of one dataset: one for each tower, since each run is probed on its own.
+/// The probes of one dataset: one per tower, since each run is probed on its own tower.
 pub(in crate::eval) struct TowerProbes {
     shots: Arc<Shots>,
     /// The runs of a tower, and its probe once it was needed.
     towers: Vec<(RunSet, OnceCell<FittedProbe>)>,
 }
 
-/// Training images in one pass of the tower.
+/// Training images per pass of the tower.
 const N_IMAGES_PER_PASS: usize = 32;
 
 impl TowerProbes {
-    /// None has learnt yet.
+    /// Starts without any fitted probe.
     pub fn new(shots: Arc<Shots>, subjects: &Subjects) -> Self {
         Self { shots, towers: subjects.towers().into_iter().map(|tower| (tower, OnceCell::new())).collect() }
     }
 
-    /// What the probes say of one image, by the tower whose `features` there are; `None` where they are zero or not finite.
+    /// Returns the probes' choices for one image, by the tower that gave `features`; `None` if they are zero or not
+    /// finite.
     ///
     /// # Errors
-    /// A training image cannot be read, or its features are no numbers.
+    /// A training image cannot be read, or its features are zero or not finite.
     pub fn choose(
         &self,
         subjects: &Subjects,
@@ -73,21 +74,21 @@ impl TowerProbes {
 /// The probes of one dataset on one tower, by their number of shots.
 #[derive(Clone, Debug)]
 struct FittedProbe {
-    /// Rising; the last is that of the trials.
+    /// By number of shots, ascending; the last one makes the trials.
     by_shots: Vec<(usize, Probe)>,
 }
 
-/// What the probes say of one image.
+/// The choices of the probes for one image.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::eval) struct ProbeChoice {
-    /// Of the most shots: the best classes with their scores, best first.
+    /// With the most shots: the best classes with their scores, best first.
     best: Vec<(usize, f64)>,
-    /// Of fewer shots, rising: their number and the chosen class.
+    /// With fewer shots, ascending: the number of shots and the chosen class.
     fewer: Vec<(usize, usize)>,
 }
 
 impl FittedProbe {
-    /// Learns from `features`, one row an image in the order of the shots' positions.
+    /// Fits from `features`, one row per image in the order of the shots' positions.
     fn fit(shots: &Shots, features: &[Vec<f32>]) -> Result<Self> {
         let n_all = shots.spec.n_shots();
         let fit = |&n_shots: &usize| {
@@ -102,7 +103,7 @@ impl FittedProbe {
         Ok(Self { by_shots: shots.spec.shots.iter().map(fit).collect::<Result<_>>()? })
     }
 
-    /// The choice for an image; `None` where its features are zero or not finite.
+    /// Returns the choice for an image; `None` if its features are zero or not finite.
     fn choose(&self, features: &[f32]) -> Option<ProbeChoice> {
         let ((_, last), fewer) = self.by_shots.split_last()?;
         let scores = last.scores(features)?;
@@ -112,14 +113,14 @@ impl FittedProbe {
     }
 }
 
-/// Classes by falling score; of equal ones the earlier first.
+/// Returns the classes by descending score; ties keep their order.
 fn ranked(scores: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     order
 }
 
-/// The trial of a probe on a sample of `dataset`.
+/// Returns the trial of a probe on a sample of `dataset`.
 pub(in crate::eval) fn probe_trial(trial: Trial, dataset: &Dataset, choice: Option<ProbeChoice>) -> Trial {
     let Some(ProbeChoice { best, fewer }) = choice else {
         return Trial { outcome: Outcome::Unscored(UnscoredReason::ModelError), ..trial };

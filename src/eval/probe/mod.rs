@@ -1,4 +1,4 @@
-//! Probes on the models' own towers: their training images, and what they predict for an image.
+//! Probes on the models' own towers: their training images and their predictions.
 
 mod fitted;
 mod shots;

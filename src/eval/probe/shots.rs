@@ -1,4 +1,4 @@
-//! The training images of a probe: the first of each class in the order of samples that are none of the scored images.
+//! Chooses the training images of a probe: the first of each class in sample order that are not scored images.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,37 +8,37 @@ use rayon::prelude::*;
 use crate::dataset::Dataset;
 use crate::domain::{Mode, ProbeClassifier, ProbeShots, RgbImage, Subject, SubjectPrompt, select};
 
-/// What kind of probe a person asked for.
+/// A requested probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeRequest {
     /// How it classifies.
     pub classifier: ProbeClassifier,
-    /// Training images per class, rising.
+    /// Training images per class, ascending.
     pub shots: Vec<usize>,
 }
 
-/// The shots of one dataset, chosen.
+/// The chosen training images of one dataset.
 #[derive(Clone, Debug)]
 pub struct Shots {
     /// How the probe classifies.
     pub classifier: ProbeClassifier,
     training: Dataset,
-    /// By label of the evaluated dataset, positions in `training`: as many of each as of any other.
+    /// By label of the evaluated dataset, positions in `training`; every label has equally many.
     classes: Vec<Vec<usize>>,
-    /// What of it decides answers.
+    /// The part that decides answers, for the specification.
     pub spec: ProbeShots,
-    /// What a person should know of the choice.
+    /// Warnings about the choice.
     pub warnings: Vec<String>,
 }
 
 impl Shots {
-    /// Chooses from `training` for the samples of `evaluated` that `limit` keeps: of each class the first images by the order
-    /// of samples, without those that cannot be read, those seen before and those that are scored, be it under another
-    /// name: contents are compared. Every class gets equally many; where training images are too few, all get fewer, so
-    /// that `probe-k` always means k.
+    /// Chooses training images for the samples of `evaluated` that `limit` keeps: the first images of each class in
+    /// sample order. Unreadable images, duplicates and scored images are left out; images are compared by content, not
+    /// by name. Every class gets equally many. If training images are too few, all classes get fewer, so that `probe-k`
+    /// always means k.
     ///
     /// # Errors
-    /// The evaluated split is one to train on itself, or a class has no training image.
+    /// The evaluated split is a training split, or a class has no training image.
     pub fn choose(
         request: &ProbeRequest,
         evaluated: &Dataset,
@@ -89,7 +89,7 @@ impl Shots {
         Ok(Self { classifier: request.classifier, training, classes, spec, warnings })
     }
 
-    /// The prompt under which the run's specification has the probe.
+    /// The probe's prompt in the run's specification.
     pub fn prompt(&self) -> SubjectPrompt {
         let n_shots = self.spec.n_shots();
         let text = format!("{} of {n_shots} images a class of the split {}", self.classifier.name(), self.spec.split);
@@ -104,7 +104,7 @@ impl Shots {
         }
     }
 
-    /// The prompt's name in trials: `probe-16`.
+    /// The prompt's name in trials, such as `probe-16`.
     pub fn prompt_name(&self) -> String {
         format!("probe-{}", self.spec.n_shots())
     }
@@ -119,23 +119,23 @@ impl Shots {
         self.classes.concat()
     }
 
-    /// The image at one of the positions.
+    /// Reads the training image at `position`.
     ///
     /// # Errors
-    /// It was readable when it was chosen, and is no longer.
+    /// The image can no longer be read.
     pub(super) fn read(&self, position: usize) -> Result<RgbImage> {
         self.training.read(position).context("a training image of the probe changed while the run was made")
     }
 }
 
-/// The contents of the samples that are scored.
+/// Returns the contents of the scored samples.
 fn contents(dataset: &Dataset, sample_seed: u64, limit: Option<usize>) -> HashSet<String> {
     let names: Vec<&str> = dataset.labels.names().collect();
     let selected = select(&dataset.samples, &names, sample_seed, limit);
     selected.par_iter().filter_map(|&position| Some(dataset.read(position).ok()?.content())).collect()
 }
 
-/// By label of `evaluated`, the positions in `training` of its images, in the order of samples.
+/// Returns, by label of `evaluated`, the positions of its images in `training`, in sample order.
 fn candidates(evaluated: &Dataset, training: &Dataset, sample_seed: u64) -> Result<Vec<Vec<usize>>> {
     let names: Vec<&str> = training.labels.names().collect();
     let mut by_class: Vec<Vec<usize>> = vec![Vec::new(); names.len()];
@@ -154,7 +154,7 @@ fn candidates(evaluated: &Dataset, training: &Dataset, sample_seed: u64) -> Resu
     evaluated.labels.names().map(of_label).collect()
 }
 
-/// The first `n` of `positions` whose images can be read, are unlike each other and none of `scored`, with their contents.
+/// Returns the first `n` of `positions` with readable, distinct images outside `scored`, with their contents.
 fn first_unseen(training: &Dataset, positions: &[usize], scored: &HashSet<String>, n: usize) -> Vec<(usize, String)> {
     let mut chosen: Vec<(usize, String)> = Vec::with_capacity(n);
     for &position in positions {
@@ -170,7 +170,7 @@ fn first_unseen(training: &Dataset, positions: &[usize], scored: &HashSet<String
     chosen
 }
 
-/// Over the labels, each with the contents of its images.
+/// Hashes the labels, each with the contents of its images.
 fn hash(labels: &[&str], chosen: &[Vec<(usize, String)>]) -> String {
     let mut hasher = blake3::Hasher::new();
     for (label, images) in labels.iter().zip(chosen) {
@@ -178,7 +178,7 @@ fn hash(labels: &[&str], chosen: &[Vec<(usize, String)>]) -> String {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
-        // An end, so that no content passes for the next label.
+        // An end mark, so that no content can pass for the next label.
         hasher.update(&u64::MAX.to_le_bytes());
     }
     format!("blake3:{}", hasher.finalize().to_hex())
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn an_image_that_is_scored_is_never_a_shot() {
-        // The test split in the place of the training split: all that `limit` keeps must be left out.
+        // The test split takes the place of the training split: all samples that `limit` keeps must be left out.
         let evaluated = embedded("embedded/mnist", None);
         let choose = |limit| Shots::choose(&request(&[16]), &evaluated, embedded("embedded/mnist", None), 7, limit);
         let scored = contents(&evaluated, 7, Some(50));

@@ -1,4 +1,4 @@
-//! `lost.csv` and `gained.csv`: one row an image that changed, for spreadsheets, and for asking the same images again.
+//! `lost.csv` and `gained.csv`: one row per changed image, for spreadsheets and for evaluating the same images again.
 
 use super::super::csv::text_cell;
 use super::verdict::LostAt;
@@ -7,10 +7,10 @@ use crate::domain::ErrorCode;
 
 /// The columns of [`lost_csv`] and [`gained_csv`], in order. They are public: new ones are added at the end.
 ///
-/// `sample` is the candidate's sample id. `baseline_code` and `candidate_code` are codes of errors, empty where the answer is
-/// correct. `encoder_…` and `score_…` are what the candidate's encoder and its label scoring choose, and whether that is
-/// `correct` or `incorrect`; empty where they did not run. `lost_at` is `wording`, `choice` or `unknown`. A text that begins
-/// like a formula has an apostrophe before it.
+/// `sample` is the candidate's sample id. `baseline_code` and `candidate_code` are error codes, empty if the answer is
+/// correct. `encoder_…` and `score_…` are the choices of the candidate's encoder and its label scoring, and whether
+/// they are `correct` or `incorrect`; empty if they did not run. `lost_at` is `wording`, `choice` or `unknown`. A text
+/// that starts like a formula is prefixed with an apostrophe.
 pub const CHANGED_COLUMNS: [&str; 14] = [
     "run",
     "dataset",
@@ -28,7 +28,7 @@ pub const CHANGED_COLUMNS: [&str; 14] = [
     "lost_at",
 ];
 
-/// What a row says of an image, however it changed.
+/// The cells of a lost or gained image.
 struct Changed<'a> {
     run: &'a str,
     dataset: &'a str,
@@ -42,7 +42,7 @@ struct Changed<'a> {
     lost_at: Option<LostAt>,
 }
 
-/// The images that were right before and are wrong after, of all candidates.
+/// Returns the images of all candidates that were right before and are wrong after.
 pub fn lost_csv(comparison: &Comparison) -> String {
     let rows = comparison.candidates.iter().flat_map(|candidate| {
         let of_dataset = candidate.datasets.iter().flat_map(|dataset| {
@@ -64,7 +64,7 @@ pub fn lost_csv(comparison: &Comparison) -> String {
     csv(rows)
 }
 
-/// The images that were wrong before and are right after, of all candidates, in the same columns.
+/// Returns the images of all candidates that were wrong before and are right after, in the same columns.
 pub fn gained_csv(comparison: &Comparison) -> String {
     let rows = comparison.candidates.iter().flat_map(|candidate| {
         let of_dataset = candidate.datasets.iter().flat_map(|dataset| {

@@ -58,7 +58,7 @@ const COLUMNS_BEFORE: [&str; 50] = [
     "allowed_different",
 ];
 
-/// The last columns: the probe on the tower before and after, where both runs have one.
+/// The last columns: the probe on the tower before and after, if both runs have one.
 const COLUMNS_TOWER: [&str; 9] = [
     "tower_shots",
     "tower_is_same",
@@ -74,12 +74,13 @@ const COLUMNS_TOWER: [&str; 9] = [
 /// The cells of the funnel: encoder, scoring, generation, each right (1) or not (0).
 pub const FUNNEL_CELLS: [&str; 8] = ["e1s1g1", "e1s1g0", "e1s0g1", "e1s0g0", "e0s1g1", "e0s1g0", "e0s0g1", "e0s0g0"];
 
-/// The names of all columns of [`comparison_csv`], in order. They are public: new ones are added at the end.
+/// Returns the names of all columns of [`comparison_csv`], in order. They are public: new ones are added at the end.
 ///
-/// Names are those of `comparison.json`, with `_low` and `_high` for the ends of an interval; `after_…` are the candidate's
-/// model beside its encoder. After them stand, for `before` and then for `after`, the kinds of error (`before_incorrect_prediction`),
-/// the codes (`before_code_leak`) and the funnel (`before_e1s1g0`). Rates are fractions in full precision; an empty cell is what
-/// is not defined; a text that begins like a formula has an apostrophe before it.
+/// Names are those of `comparison.json`, with `_low` and `_high` for the ends of an interval; `after_…` compare the
+/// candidate's model with its encoder. They are followed, for `before` and then for `after`, by the kinds of error
+/// (`before_incorrect_prediction`), the codes (`before_code_leak`) and the funnel (`before_e1s1g0`). Rates are
+/// fractions in full precision. An undefined value is an empty cell. A text that starts like a formula is prefixed with
+/// an apostrophe.
 pub fn comparison_columns() -> Vec<String> {
     let mut columns: Vec<String> = COLUMNS_BEFORE.map(str::to_owned).to_vec();
     for side in ["before", "after"] {
@@ -91,7 +92,7 @@ pub fn comparison_columns() -> Vec<String> {
     columns
 }
 
-/// `comparison` as CSV with the columns of [`comparison_columns`], one row per candidate and dataset.
+/// Returns `comparison` as CSV with the columns of [`comparison_columns`], one row per candidate and dataset.
 pub fn comparison_csv(comparison: &Comparison) -> String {
     let mut writer = ::csv::Writer::from_writer(Vec::new());
     let in_memory = "a CSV of equally long rows is written to memory without fail";
@@ -148,7 +149,7 @@ fn tower(tower: &TowerForgetting) -> [String; 9] {
     ]
 }
 
-/// The cells from the baseline's accuracy to the scored trials.
+/// The cells from the baseline's accuracy to the number of scored trials.
 fn rates(dataset: &DatasetComparison) -> Vec<String> {
     let n = |count: Option<usize>| count.map(|count| count.to_string()).unwrap_or_default();
     let rate = |value: Option<f64>, interval: Option<[f64; 2]>| {

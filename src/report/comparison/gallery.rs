@@ -1,4 +1,4 @@
-//! Lost images with what was said of them.
+//! Lost images with the answers to them.
 
 use std::fmt::Write as _;
 
@@ -14,47 +14,47 @@ use crate::chart::{escape, words};
 use crate::compare::{DatasetComparison, LostImage};
 use crate::domain::{ErrorCode, RgbImage};
 
-/// A page shows no more pixels to a side than these of an image.
+/// The largest width and height of an image on a page, in pixels.
 const SIDE_PX_MAX: u32 = 160;
 
-/// Images up to this many pixels to a side are shown with sharp pixels.
+/// The largest width and height of an image that is shown with sharp pixels.
 const SIDE_PX_CRISP: u32 = 64;
 
-/// This many characters of an answer are shown.
+/// The most characters of an answer that are shown.
 const N_ANSWER_MAX: usize = 300;
 
-/// A lost image with its picture, or the reason why there is none.
+/// A lost image with its picture, or the reason why it is not shown.
 #[derive(Clone, Debug)]
 pub struct GalleryImage<'a> {
     /// The dataset's name.
     pub dataset: &'a str,
-    /// What it is and what was said of it.
+    /// The image and the answers to it.
     pub lost: &'a LostImage,
-    /// What it looks like.
+    /// The picture.
     pub picture: Picture,
 }
 
-/// A picture or why there is none.
+/// A picture, or why it is not shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Picture {
-    /// At hand, and the one that was evaluated.
+    /// The picture that was evaluated.
     Shown(Thumbnail),
-    /// Not to be shown.
+    /// The picture is not shown.
     Absent(Absence),
 }
 
 /// Why a picture is not shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Absence {
-    /// Its file is not on this machine.
+    /// The file is not on this machine.
     NotAtHand,
-    /// What lies there has another content hash.
+    /// The file has another content hash.
     Differs,
-    /// It cannot be decoded.
+    /// The file cannot be decoded.
     Unreadable,
-    /// The catalog does not allow to pass the dataset's images on.
+    /// The catalog does not allow redistribution of the dataset's images.
     MayNotBeEmbedded,
-    /// Nobody wanted pictures (`--no-images`).
+    /// Pictures are turned off (`--no-images`).
     TurnedOff,
 }
 
@@ -71,7 +71,7 @@ impl Absence {
     }
 }
 
-/// A picture as PNG, at most 160 pixels to a side.
+/// A picture as PNG, at most 160 pixels wide and high.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thumbnail {
     width: u32,
@@ -80,10 +80,10 @@ pub struct Thumbnail {
 }
 
 impl Thumbnail {
-    /// Encodes `image`, made smaller where it is large and left as it is where it is small.
+    /// Encodes `image`. A large image is scaled down; a small one keeps its size.
     ///
     /// # Errors
-    /// Where the encoder fails, which it does for want of memory only.
+    /// The encoder fails, which only happens if memory runs out.
     pub fn of(image: &RgbImage) -> anyhow::Result<Self> {
         let pixels: ImageBuffer<Rgb<u8>, &[u8]> =
             ImageBuffer::from_raw(image.width(), image.height(), image.pixels()).context("an image fills its sides")?;
@@ -103,7 +103,7 @@ impl Thumbnail {
     }
 }
 
-/// At most `n_max` of `lost`, in turns over the codes of their errors, so that a rare one is seen beside a frequent one.
+/// Chooses at most `n_max` of `lost`, taking turns over error codes, so that rare codes appear next to frequent ones.
 pub fn gallery_choice(lost: &[LostImage], n_max: usize) -> Vec<&LostImage> {
     let mut queues: Vec<Vec<&LostImage>> = ErrorCode::ALL
         .into_iter()
@@ -121,7 +121,7 @@ pub fn gallery_choice(lost: &[LostImage], n_max: usize) -> Vec<&LostImage> {
     chosen
 }
 
-/// Writes the images of `dataset` and how many more there are.
+/// Writes the images of `dataset` and the number of those not shown.
 pub fn write(body: &mut String, dataset: &DatasetComparison, gallery: &[GalleryImage<'_>]) {
     let shown: Vec<&GalleryImage<'_>> = gallery.iter().filter(|image| image.dataset == dataset.dataset).collect();
     if dataset.n_lost == 0 {
@@ -174,7 +174,7 @@ fn write_image(body: &mut String, image: &GalleryImage<'_>) {
     let _ = writeln!(body, "</dl><code>{}</code></div></li>", escape(&lost.sample));
 }
 
-/// An answer in quotation marks, shortened, as markup.
+/// Returns an answer in quotation marks, shortened, as markup.
 pub fn verbatim(answer: &str) -> String {
     if answer.is_empty() {
         return "<em>empty</em>".to_owned();
@@ -182,7 +182,7 @@ pub fn verbatim(answer: &str) -> String {
     format!("<q>{}</q>", escape(&words::shortened(answer, N_ANSWER_MAX)))
 }
 
-/// Writes a picture, or why there is none; `alt` is what is said instead of it, and is no markup.
+/// Writes a picture, or why it is not shown. `alt` is the alternative text, not markup.
 pub fn write_picture(body: &mut String, picture: &Picture, alt: &str) {
     match picture {
         Picture::Shown(thumbnail) => {

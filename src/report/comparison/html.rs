@@ -1,4 +1,4 @@
-//! `report.html` of a comparison: one file that loads nothing.
+//! `report.html` of a comparison: one self-contained file.
 
 use std::fmt::Write as _;
 
@@ -11,10 +11,10 @@ use super::{CandidateReport, ComparisonReport, gallery, notes, stages, tables, v
 use crate::chart::{Drawn, LineChart, escape, words};
 use crate::compare::{CandidateComparison, DatasetComparison};
 
-/// With more datasets over all candidates than these, the details of each are folded.
+/// The most datasets over all candidates whose details are not folded.
 const N_UNFOLDED_MAX: usize = 4;
 
-/// The comparison as one HTML file that loads nothing; images are data URLs.
+/// Returns the comparison as one HTML file that loads nothing; images are data URLs.
 pub fn comparison_html(report: &ComparisonReport<'_>) -> String {
     let title = escape(&words::printable(report.title));
     let mut body = format!("<header>\n<h1>{title}</h1>\n</header>\n");
@@ -40,7 +40,7 @@ pub fn comparison_html(report: &ComparisonReport<'_>) -> String {
     page_that_holds(Holds::Images, &title, &body)
 }
 
-/// Links to the sections.
+/// Writes links to the sections.
 fn write_contents(body: &mut String, report: &ComparisonReport<'_>) {
     body.push_str("<nav aria-label=\"Contents\"><ul>\n<li><a href=\"#verdict\">Verdict</a></li>\n<li><a href=\"#overview\">Overview</a></li>\n");
     if report.stages.is_some() {
@@ -56,7 +56,7 @@ fn write_contents(body: &mut String, report: &ComparisonReport<'_>) {
     body.push_str("<li><a href=\"#making\">How this was made</a></li>\n</ul></nav>\n");
 }
 
-/// What was decided and what changed, before anything else.
+/// Writes the first section: what was decided and what changed.
 fn write_verdict(body: &mut String, report: &ComparisonReport<'_>) {
     section(body, "verdict", "Verdict");
     let is_single = report.comparison.candidates.len() == 1;
@@ -72,7 +72,7 @@ fn write_verdict(body: &mut String, report: &ComparisonReport<'_>) {
     body.push_str("</section>\n");
 }
 
-/// What the gate decided, and why.
+/// Writes the gate's decision and its reasons.
 fn write_decision(body: &mut String, decision: &DecisionBrief) {
     let _ = writeln!(
         body,
@@ -107,7 +107,7 @@ fn write_overview(body: &mut String, report: &ComparisonReport<'_>, figures: &mu
     body.push_str("</section>\n");
 }
 
-/// One line a dataset: what changed.
+/// Writes one line per dataset: what changed.
 fn write_verdicts(body: &mut String, candidate: &CandidateComparison) {
     body.push_str("<ul class=\"verdicts\">\n");
     for dataset in &candidate.datasets {

@@ -4,13 +4,13 @@ use super::{STAGES_SCHEMA, StageReport};
 use crate::chart::words;
 use crate::compare::Comparison;
 
-/// `comparison` as the public contract writes it, indented, with a final newline.
+/// Returns `comparison` as JSON of its public schema, indented, with a final newline.
 pub fn comparison_json(comparison: &Comparison) -> String {
     let text = serde_json::to_string_pretty(comparison).expect("a comparison holds only strings as keys");
     inert(&text)
 }
 
-/// The stages as JSON, indented, with a final newline.
+/// Returns the stages as JSON, indented, with a final newline.
 pub fn stages_json(stages: &StageReport) -> String {
     let mut value = serde_json::json!({ "schema": STAGES_SCHEMA });
     let fields = serde_json::to_value(stages).expect("stages hold only strings as keys");
@@ -20,9 +20,10 @@ pub fn stages_json(stages: &StageReport) -> String {
     inert(&serde_json::to_string_pretty(&value).expect("a value is JSON"))
 }
 
-/// JSON with whatever steers a terminal or turns text around as an escape, which reads back equal.
+/// Escapes characters in JSON that steer a terminal or change the direction of text. The result parses to an equal
+/// value.
 ///
-/// Such characters stand only within strings, but for the line breaks of the layout.
+/// Apart from the line breaks of the layout, such characters only occur within strings.
 fn inert(json: &str) -> String {
     let mut text = String::with_capacity(json.len() + 1);
     for letter in json.chars() {

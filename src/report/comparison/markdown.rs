@@ -1,4 +1,4 @@
-//! `report.md` of a comparison: for a pull request, with the details folded.
+//! `report.md` of a comparison, for a pull request; details are folded.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use super::{CandidateReport, ComparisonReport, notes, sections, stages, tables, 
 use crate::chart::words;
 use crate::compare::CandidateComparison;
 
-/// The comparison as Markdown: what changed, one table per candidate, and details that unfold.
+/// Returns the comparison as Markdown: what changed, one table per candidate, and folded details.
 pub fn comparison_markdown(report: &ComparisonReport<'_>) -> String {
     let mut text = format!("# {}\n\n", escape(report.title));
     let is_single = report.comparison.candidates.len() == 1;
@@ -47,7 +47,7 @@ pub fn comparison_markdown(report: &ComparisonReport<'_>) -> String {
     text
 }
 
-/// What the gate decided, and why.
+/// Writes the gate's decision and its reasons.
 fn write_decision(text: &mut String, decision: &DecisionBrief) {
     let _ = writeln!(text, "**{}**: {}\n", verdict_name(decision.verdict), escape(&decision.headline));
     for dataset in &decision.datasets {
@@ -99,7 +99,7 @@ fn write_candidate(
     }
     write_table(text, &tables::short(candidate, with.after));
     for dataset in &candidate.datasets {
-        // A summary is HTML, in which Markdown's escapes would be seen.
+        // A summary element is HTML, in which Markdown's escapes would be visible.
         let name = escape_in_html(&dataset.dataset);
         let _ = writeln!(text, "<details>\n<summary>{name}: details</summary>\n");
         for block in sections::blocks(report, with, dataset) {

@@ -29,7 +29,7 @@ use crate::chart::ComparisonCharts;
 use crate::compare::{CandidateComparison, Comparison, DatasetSummary, Summary};
 use crate::finetune::Curve;
 
-/// What the reports of a comparison show.
+/// The content of a comparison's reports.
 #[derive(Clone, Copy, Debug)]
 pub struct ComparisonReport<'a> {
     /// The heading.
@@ -38,39 +38,39 @@ pub struct ComparisonReport<'a> {
     pub comparison: &'a Comparison,
     /// The baseline's summary.
     pub before: &'a Summary,
-    /// What goes with each candidate, in the comparison's order.
+    /// The data of each candidate, in the comparison's order.
     pub candidates: &'a [CandidateReport<'a>],
-    /// The charts, as [`ComparisonCharts::draw`] drew them.
+    /// The charts, from [`ComparisonCharts::draw`].
     pub charts: &'a ComparisonCharts,
-    /// Fine-tunes one after the other, where the candidates are such.
+    /// Successive fine-tunes, if the candidates are such.
     pub stages: Option<&'a StageReport>,
-    /// More that a reader must not miss, a sentence each.
+    /// Further warnings, one sentence each.
     pub warnings: &'a [String],
-    /// The command that makes this report again.
+    /// The command that reproduces this report.
     pub command: &'a str,
 }
 
-/// What goes with one candidate.
+/// The data of one candidate.
 #[derive(Clone, Copy, Debug)]
 pub struct CandidateReport<'a> {
     /// Its summary.
     pub after: &'a Summary,
-    /// Lost images, those of one dataset behind each other; there may be fewer than were lost.
+    /// Lost images, grouped by dataset; possibly fewer than were lost.
     pub gallery: &'a [GalleryImage<'a>],
-    /// Accuracy over the epochs of its fine-tune.
+    /// Accuracy over the epochs of its fine-tuning.
     pub curve: Option<&'a Curve>,
-    /// What the gate decided, and why.
+    /// The gate's decision and its reasons.
     pub decision: Option<&'a DecisionBrief>,
 }
 
 impl<'a> ComparisonReport<'a> {
-    /// Each candidate's numbers with what goes with them.
+    /// Returns each candidate's comparison with its data.
     fn pairs(&self) -> impl Iterator<Item = (&'a CandidateComparison, CandidateReport<'a>)> {
         self.comparison.candidates.iter().zip(self.candidates.iter().copied())
     }
 }
 
-/// A dataset of a summary.
+/// Returns a dataset of a summary.
 fn summary_of<'a>(summary: &'a Summary, dataset: &str) -> Option<&'a DatasetSummary> {
     summary.datasets.iter().find(|one| one.dataset == dataset)
 }

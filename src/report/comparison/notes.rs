@@ -1,4 +1,4 @@
-//! What a reader of a comparison must not miss.
+//! Notes and warnings for the reader of a comparison.
 
 use super::super::notes::{self, Note, Weight};
 use super::ComparisonReport;
@@ -6,11 +6,11 @@ use crate::chart::words;
 use crate::compare::{CandidateComparison, ConstantAnswer, DatasetComparison, Summary};
 use crate::domain::EncoderRelation;
 
-/// What a reader must know where nobody said what was fine-tuned on.
+/// The warning if the fine-tuning datasets are unknown.
 pub const LEAKS_UNKNOWN: &str =
     "Leaks are not known, because the fine-tuned datasets were not named; hint: `--tuned-on A,B`.";
 
-/// All notes, warnings first.
+/// Returns all notes, warnings first.
 pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
     let mut warnings: Vec<String> = overridden(report).into_iter().collect();
     let (mut remarks, mut unreadable) = (Vec::new(), Vec::new());
@@ -78,7 +78,7 @@ pub fn notes(report: &ComparisonReport<'_>) -> Vec<Note> {
     warnings.chain(remarks.into_iter().map(|text| Note { weight: Weight::Remark, text })).collect()
 }
 
-/// That unlike runs are compared because somebody said so.
+/// Warns that unlike runs are compared because this was allowed.
 fn overridden(report: &ComparisonReport<'_>) -> Option<String> {
     let allowed = &report.comparison.allowed_different;
     if allowed.is_empty() {
@@ -103,7 +103,7 @@ fn overridden(report: &ComparisonReport<'_>) -> Option<String> {
     ))
 }
 
-/// Pairs that count neither way, and trials without a partner.
+/// Reports unscored pairs, and trials without a partner.
 fn counted(dataset: &DatasetComparison) -> Option<String> {
     let mut parts = Vec::new();
     if dataset.n_unscored > 0 {
@@ -120,7 +120,7 @@ fn counted(dataset: &DatasetComparison) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{}.", parts.join("; ")))
 }
 
-/// That most answers are one same text.
+/// Reports that most answers are the same text.
 pub fn same_answer(when: &str, constant: &ConstantAnswer) -> String {
     format!(
         "{} of the scored answers {when} are one same text, “{}”.",
@@ -134,7 +134,7 @@ fn only_candidate(candidate: &CandidateComparison) -> Option<String> {
         .then(|| format!("{} left out: the baseline was not evaluated on it.", candidate.only_candidate.join(", ")))
 }
 
-/// Heading lines, each a name and its text.
+/// Returns the heading lines, each a name and its text.
 pub fn headings(report: &ComparisonReport<'_>) -> Vec<(&'static str, String)> {
     let identity = |identity: &str| words::shortened(identity.strip_prefix("blake3:").unwrap_or(identity), 8);
     let comparison = report.comparison;

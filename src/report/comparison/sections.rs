@@ -1,4 +1,4 @@
-//! One dataset of a candidate as tables under headings, for the page and for Markdown.
+//! One dataset of a candidate as tables under headings, for HTML and Markdown.
 
 use super::super::tables::Table;
 use super::{CandidateReport, ComparisonReport, notes, summary_of, tables};
@@ -12,22 +12,22 @@ pub struct Block {
     pub id: &'static str,
     /// The heading.
     pub heading: &'static str,
-    /// A paragraph that explains.
+    /// An explanatory paragraph.
     pub lead: Option<String>,
-    /// Tables, of which those that are folded stand behind a line.
+    /// The tables, each open or folded.
     pub tables: Vec<(Table, Fold)>,
 }
 
-/// Whether a table is seen at once.
+/// Whether a table is folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {
-    /// Seen at once.
+    /// Visible.
     Open,
-    /// Behind a line.
+    /// Folded.
     Folded,
 }
 
-/// All of a dataset but its gallery.
+/// Returns everything about a dataset except its gallery.
 pub fn blocks(report: &ComparisonReport<'_>, with: CandidateReport<'_>, dataset: &DatasetComparison) -> Vec<Block> {
     let noun = words::encoder_noun(&with.after.encoder);
     let mut blocks = vec![
@@ -82,7 +82,7 @@ fn none_if_empty(table: Table) -> Vec<(Table, Fold)> {
     if table.rows.is_empty() { Vec::new() } else { vec![(table, Fold::Open)] }
 }
 
-/// What the rates alone do not say: the answer that most images get, and why retention is not defined.
+/// Adds what the rates do not show: the answer that most images get, and why retention is undefined.
 fn about_rates(
     report: &ComparisonReport<'_>,
     with: CandidateReport<'_>,

@@ -1,4 +1,4 @@
-//! Fine-tunes one after the other: the matrix of accuracies and what is averaged from it.
+//! Successive fine-tunes: the matrix of accuracies and the averages over it.
 
 use std::fmt::Write as _;
 
@@ -15,17 +15,18 @@ pub const STAGES_SCHEMA: &str = "emt.stages/1";
 /// The matrix of a base and its fine-tunes, each made from the one before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
-    /// The datasets, one a column.
+    /// The datasets, one per column.
     pub datasets: Vec<String>,
-    /// The base first, then in the order of training; one per row.
+    /// The stages, one per row: the base first, then in training order.
     pub stages: Vec<Stage>,
-    /// ACC: the mean accuracy, after the last stage, over the datasets that were tuned on.
+    /// ACC: the mean accuracy after the last stage over the tuned-on datasets.
     pub average_accuracy: Option<f64>,
-    /// AIA: over the stages, the mean of the mean accuracies on what was tuned on so far.
+    /// AIA: the mean over stages of the mean accuracy on the datasets tuned on so far.
     pub average_incremental_accuracy: Option<f64>,
-    /// BWT: over the datasets tuned on before the last, the mean of accuracy at the end less accuracy when just tuned on.
+    /// BWT: the mean over datasets tuned on before the last stage of final accuracy minus accuracy just after tuning.
     pub backward_transfer: Option<f64>,
-    /// FWT: over the datasets tuned on after the first, the mean of accuracy just before less accuracy of the base.
+    /// FWT: the mean over datasets tuned on after the first stage of accuracy just before tuning minus the base's
+    /// accuracy.
     pub forward_transfer: Option<f64>,
 }
 
@@ -36,11 +37,11 @@ pub struct Stage {
     pub run: String,
     /// The dataset that this stage was tuned on; absent for the base.
     pub tuned_on: Option<String>,
-    /// Accuracies in the order of [`StageReport::datasets`]; absent where the run has none.
+    /// Accuracies in the order of [`StageReport::datasets`]; absent if the run has none.
     pub accuracies: Vec<Option<f64>>,
 }
 
-/// The stages as an HTML page of its own.
+/// Returns the stages as a separate HTML page.
 pub fn stages_html(stages: &StageReport, title: &str, command: &str) -> String {
     let title = escape(title);
     let mut body = format!("<header>\n<h1>{title}</h1>\n</header>\n");
@@ -51,7 +52,7 @@ pub fn stages_html(stages: &StageReport, title: &str, command: &str) -> String {
     page(&title, &body)
 }
 
-/// The stages as Markdown.
+/// Returns the stages as Markdown.
 pub fn stages_markdown(stages: &StageReport) -> String {
     let mut text = String::from("## Stage by stage\n\n");
     markdown::write_table(&mut text, &matrix(stages));
@@ -59,7 +60,7 @@ pub fn stages_markdown(stages: &StageReport) -> String {
     text
 }
 
-/// The section of a page.
+/// Writes the stages as a section of a page.
 pub fn write_section(body: &mut String, stages: &StageReport) {
     section(body, "stages", "Stage by stage");
     body.push_str("<p>Each stage was made from the one above it. A dot marks what a stage was tuned on.</p>\n");

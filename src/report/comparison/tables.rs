@@ -1,4 +1,4 @@
-//! The tables of a comparison, which Markdown and HTML share.
+//! The tables of a comparison, shared by Markdown and HTML.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +15,18 @@ use crate::compare::{
 use crate::domain::{ErrorCode, ErrorKind};
 use crate::finetune::Curve;
 
-/// This many classes of a dataset are shown.
+/// The most classes of a dataset that are shown.
 const N_CLASSES: usize = 10;
 
-/// This many changed confusions of a dataset are shown.
+/// The most changed confusions of a dataset that are shown.
 const N_SHIFTS: usize = 10;
 
-/// A value of a field, or an answer in a table, is cut after this many characters.
+/// The most characters of a field's value or an answer in a table.
 const N_TEXT_MAX: usize = 160;
 
-/// All datasets of a candidate: one row each. What a screen has no room for stands in the datasets' own tables.
+/// All datasets of a candidate, one row each. The datasets' own tables show what does not fit on a screen.
 ///
-/// `after` is the candidate's summary, which knows its encoder's accuracy.
+/// `after` is the candidate's summary, which has its encoder's accuracy.
 pub fn overview(candidate: &CandidateComparison, after: &Summary) -> Table {
     let row = |dataset: &DatasetComparison| {
         let retention = [dataset.retention_before, dataset.retention_after].map(words::percent);
@@ -48,7 +48,7 @@ pub fn overview(candidate: &CandidateComparison, after: &Summary) -> Table {
     table(caption, &columns, 1..columns.len(), candidate.datasets.iter().map(row).collect())
 }
 
-/// The few columns that a pull request needs.
+/// The columns for a pull request.
 pub fn short(candidate: &CandidateComparison, after: &Summary) -> Table {
     let row = |dataset: &DatasetComparison| {
         vec![
@@ -68,7 +68,7 @@ pub fn short(candidate: &CandidateComparison, after: &Summary) -> Table {
     table(caption, &columns, 1..columns.len(), candidate.datasets.iter().map(row).collect())
 }
 
-/// The falls of all candidates: what the forest plot and the small roses show.
+/// The falls of all candidates, as the forest plot and the small roses show them.
 pub fn falls(comparison: &Comparison) -> Table {
     let is_single = comparison.candidates.len() == 1;
     let row = |candidate: &CandidateComparison, dataset: &DatasetComparison| {
@@ -92,7 +92,7 @@ pub fn falls(comparison: &Comparison) -> Table {
     table(caption, columns, numbers, rows.collect())
 }
 
-/// Over how many images the accuracies of `dataset` are: those that are scored in both runs.
+/// The number of images of `dataset` that are scored in both runs, which its accuracies are over.
 fn n_scored(dataset: &DatasetComparison) -> String {
     dataset.n_pairs.saturating_sub(dataset.n_unscored).to_string()
 }
@@ -111,7 +111,7 @@ fn named(dataset: &DatasetComparison) -> String {
     }
 }
 
-/// What is measured before and after.
+/// The rates before and after.
 pub fn rates(dataset: &DatasetComparison, encoder: &str) -> Table {
     let leak = dataset.share_of_code(ErrorCode::Leak);
     let constant = [&dataset.constant_answer_before, &dataset.constant_answer_after];
@@ -141,7 +141,7 @@ pub fn rates(dataset: &DatasetComparison, encoder: &str) -> Table {
     table(&caption, &["What", "Before", "After"], 1..3, rows)
 }
 
-/// What was lost, in numbers, each with what it says.
+/// The measures of what was lost, each with its meaning.
 pub fn forgetting(dataset: &DatasetComparison, encoder: &str) -> Table {
     let row = |name: &str, value: String, says: &str| vec![name.to_owned(), value, says.to_owned()];
     let bounds = dataset.forgetting_bounds.map_or_else(
@@ -220,7 +220,7 @@ pub fn funnel(funnel: &Funnel) -> Table {
     )
 }
 
-/// Where the lost images were lost, and what mends it.
+/// Where the lost images were lost, and how to fix it.
 pub fn losses(funnel: &Funnel) -> Table {
     let n_lost: usize = LostAt::ALL.iter().map(|stage| stage.n_lost(funnel)).sum();
     let rows = LostAt::ALL.map(|stage| {
@@ -230,7 +230,7 @@ pub fn losses(funnel: &Funnel) -> Table {
     table("Where the lost images were lost", &["Lost", "Images", "What it means", "What mends it"], 1..2, rows.to_vec())
 }
 
-/// `12 (34.0%)`; the number alone where there is no whole.
+/// Formats `12 (34.0%)`; only the number if `whole` is 0.
 fn share(n: usize, whole: usize) -> String {
     if n == 0 || whole == 0 {
         n.to_string()
@@ -263,7 +263,7 @@ pub fn errors(dataset: &DatasetComparison) -> Table {
     table(caption, &["Kind", "Code", "Before", "After", "Change"], 2..5, rows)
 }
 
-/// `+12`, `−3`, `0`.
+/// Formats `+12`, `−3` or `0`.
 fn signed(n: i64) -> String {
     match n {
         1.. => format!("+{n}"),
@@ -272,7 +272,7 @@ fn signed(n: i64) -> String {
     }
 }
 
-/// What the codes that occur mean.
+/// The meanings of the codes that occur.
 pub fn meanings(candidate: &CandidateComparison) -> Table {
     super::super::tables::meanings_of(|code| {
         let mut sides = candidate.datasets.iter().flat_map(|dataset| [&dataset.errors_before, &dataset.errors_after]);
@@ -280,7 +280,7 @@ pub fn meanings(candidate: &CandidateComparison) -> Table {
     })
 }
 
-/// From what to what: one row a state before, one column a state after.
+/// Transitions: one row per state before, one column per state after.
 pub fn transitions(dataset: &DatasetComparison) -> Table {
     let states = |side: fn(&crate::compare::Transition) -> &str| {
         let mut names: Vec<&str> = dataset.transitions.iter().map(side).collect();
@@ -338,7 +338,7 @@ pub fn classes(dataset: &DatasetComparison) -> Table {
     table(&caption, &columns, 1..columns.len(), forgotten.into_iter().take(N_CLASSES).map(row).collect())
 }
 
-/// What is said instead of a label, more or less often than before.
+/// Changes in what is said instead of a label.
 pub fn shifts(dataset: &DatasetComparison) -> Table {
     let rows = dataset.confusion_shifts.iter().take(N_SHIFTS).map(|shift| {
         let said =
@@ -350,7 +350,7 @@ pub fn shifts(dataset: &DatasetComparison) -> Table {
     table("Confusions that changed most", &columns, 2..5, rows.collect())
 }
 
-/// The pairs as each judge alone grades them.
+/// The pairs as graded by each judge separately.
 pub fn judges(dataset: &DatasetComparison) -> Table {
     let rows = dataset.judges.iter().map(|judge| {
         vec![
@@ -390,7 +390,7 @@ fn kappa(kappa: Option<f64>, interval: Option<Interval>) -> String {
     text.replace('-', "−")
 }
 
-/// The candidate's model beside its encoder.
+/// The candidate's model against its encoder.
 pub fn encoder_cells(cells: [usize; 4], encoder: &str) -> Table {
     let only = format!("Only the {encoder}");
     let names = ["Both right", "Only the model", &only, "Neither"];
@@ -415,7 +415,7 @@ pub fn tower(tower: &TowerForgetting) -> Table {
     table(&caption, &["What", "Value"], 1..2, rows)
 }
 
-/// In what the runs differ, and were allowed to.
+/// The fields in which the runs differ and were allowed to.
 pub fn differences(candidate: &CandidateComparison) -> Table {
     let rows = candidate.differences.iter().map(|one| {
         let place = if one.place.is_empty() { words::MISSING.to_owned() } else { one.place.clone() };
@@ -429,7 +429,7 @@ pub fn differences(candidate: &CandidateComparison) -> Table {
     )
 }
 
-/// What the configurations of the two models decide otherwise.
+/// The differences between the two models' settings.
 pub fn settings(candidate: &CandidateComparison) -> Table {
     let rows = candidate.settings.iter().map(|one| {
         let value =
@@ -446,7 +446,7 @@ fn value_text(value: &serde_json::Value) -> String {
     }
 }
 
-/// Accuracy by epoch: one row an epoch, one column per dataset.
+/// Accuracy by epoch: one row per epoch, one column per dataset.
 pub fn curve(curve: &Curve) -> Table {
     let mut epochs: Vec<usize> =
         curve.datasets.iter().flat_map(|dataset| &dataset.points).map(|point| point.epoch).collect();

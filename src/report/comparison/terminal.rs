@@ -8,7 +8,7 @@ use crate::chart::words;
 use crate::compare::{Comparison, DatasetComparison, settings_in_words};
 use crate::domain::ErrorCode;
 
-/// One table per candidate, columns aligned; rates in percent, falls in points, with their 95% intervals.
+/// Returns one aligned table per candidate; rates in percent, falls in points, with their 95% intervals.
 pub fn comparison_table(comparison: &Comparison) -> String {
     let mut text = String::new();
     for candidate in &comparison.candidates {

@@ -1,4 +1,4 @@
-//! What a reader of a comparison relies on.
+//! Tests of what a reader of a comparison relies on.
 
 use std::time::Instant;
 
@@ -71,7 +71,7 @@ fn two() -> Comparison {
     comparison(vec![candidate("lora", vec![compared("mnist", &FLOWS), compared("cifar10", &CALM)])])
 }
 
-/// The dataset, with everything absent that may be.
+/// The dataset without all optional values.
 fn bare(name: &str) -> DatasetComparison {
     let mut bare = compared(name, &[]);
     bare.funnel = None;
@@ -92,7 +92,7 @@ fn json_reads_back_equal_and_steers_no_terminal() {
     let mut comparison = two();
     let text = comparison_json(&comparison);
     assert!(!text.contains(['\u{1b}', '\u{202e}']) && text.contains("\\u202e"));
-    // What the file leaves out.
+    // These fields are not in the file.
     for dataset in comparison.candidates.iter_mut().flat_map(|candidate| &mut candidate.datasets) {
         dataset.lost.clear();
         dataset.n_distinct_images = 0;
@@ -122,7 +122,7 @@ fn csv_has_a_row_a_candidate_and_dataset_and_keeps_numbers_numbers() {
     assert_eq!((&rows[2]["run"][..], &rows[2]["n_pairs"][..]), ("plain", "0"));
 }
 
-/// A dataset whose probe lost 40 of 1000 images with the tower.
+/// A dataset whose tower probe lost 40 of 1000 images.
 fn with_tower(is_same_tower: bool) -> DatasetComparison {
     let table = PairTable { both_correct: 800, lost: 50, gained: 10, both_wrong: 140, ..PairTable::default() };
     let tower = TowerForgetting::of_table(16, is_same_tower, table);
@@ -291,11 +291,11 @@ fn four_datasets_of_ten_thousand_images_are_made_at_once() {
     let text = render(&comparison, comparison_markdown);
     let both = (comparison_json(&comparison), comparison_csv(&comparison));
     assert!(started.elapsed().as_secs_f64() < 2.0, "{:?}", started.elapsed());
-    // Lost images that are not shown cost nothing.
+    // Lost images that are not shown take no space.
     assert!(page.len() < 400_000 && text.len() < 60_000 && both.0.len() < 200_000, "{} {}", page.len(), text.len());
 }
 
-/// Whatever a model, a label or a name may hold.
+/// Strings that a model, a label or a name may contain.
 fn hostile() -> impl Strategy<Value = String> {
     let pieces = prop_oneof![
         Just("<script>".to_owned()),
@@ -313,15 +313,15 @@ fn hostile() -> impl Strategy<Value = String> {
     proptest::collection::vec(pieces, 0..5).prop_map(|pieces| pieces.concat())
 }
 
-/// The markup of a page or document: tags without what stands between them. A long name in a chart is broken into more
-/// lines, so that the number of its texts says nothing.
+/// The tags of a page or document, without the content between them. A long name in a chart takes more lines, so the
+/// number of texts is ignored.
 fn tags(page: &str) -> Vec<String> {
     let names = page.split('<').skip(1).filter_map(|rest| rest.split(['>', ' ', '\n']).next());
-    // A line may break behind each slash of a name.
+    // A line may break after each slash of a name.
     names.filter(|name| !["text", "wbr/"].contains(&name.trim_start_matches('/'))).map(str::to_owned).collect()
 }
 
-/// Where two lists first differ, with what stands there.
+/// The first difference between two lists, with its surroundings.
 fn difference(one: &[String], other: &[String]) -> Option<[String; 2]> {
     let n = one.iter().zip(other).take_while(|(one, other)| one == other).count();
     let rest = |list: &[String]| list.iter().skip(n.saturating_sub(3)).take(6).cloned().collect::<Vec<_>>().join(" ");
@@ -350,7 +350,7 @@ proptest! {
     fn no_answer_changes_the_markup_of_a_document(answer in hostile()) {
         let (plain, evil) = (with_answer(""), with_answer(&answer));
         prop_assert_eq!(difference(&tags(&render(&plain, comparison_html)), &tags(&render(&evil, comparison_html))), None);
-        // A line that is a tag is HTML, in which a bar says nothing.
+        // A line that is a tag is HTML, in which a bar has no meaning.
         let shape = |text: String| -> Vec<usize> {
             let n_bars = |line: &str| line.replace("\\\\", "").replace("\\|", "").matches('|').count();
             text.lines().filter(|line| !line.starts_with('<')).map(n_bars).filter(|n_bars| *n_bars > 0).collect()
@@ -368,7 +368,7 @@ proptest! {
             render(&evil, comparison_html), render(&evil, comparison_markdown), comparison_csv(&evil), comparison_json(&evil),
         ] {
             let steers = |letter: char| letter != '\n' && (letter.is_control() || crate::chart::words::steers(letter));
-            // A page keeps an answer's own tabs and line ends, which steer nothing.
+            // A page keeps an answer's own tabs and line ends, which are harmless.
             prop_assert!(!document.chars().any(|letter| steers(letter) && !matches!(letter, '\t' | '\r')));
         }
         let csv = comparison_csv(&evil);
@@ -436,7 +436,7 @@ fn what_changed_is_a_csv_whose_answers_are_no_formulas() {
 
 #[test]
 fn a_chart_beside_the_tables_shows_the_same_accuracies_where_a_run_left_images_unscored() {
-    // The summaries know 731 of 998; the pairs are fewer, since the candidate left some unscored.
+    // The summaries count 731 of 998; there are fewer pairs, since the candidate left some unscored.
     let mut dataset = compared("mnist", &FLOWS);
     let table = PairTable { both_correct: 400, lost: 50, gained: 0, both_wrong: 50, ..PairTable::default() };
     let of_pairs = DatasetComparison::of_table("mnist", 10, table);

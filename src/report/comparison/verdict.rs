@@ -1,16 +1,16 @@
-//! What a comparison says, in a sentence per dataset.
+//! The result of a comparison, in one sentence per dataset.
 
 use crate::chart::{Shown, shown, words};
 use crate::compare::{DatasetComparison, Funnel, Interval, LostImage};
 
-/// Where between encoder, label scoring and generation an image was lost.
+/// The stage between encoder, label scoring and generation at which an image was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostAt {
-    /// Scoring still chooses the label: it is no longer said.
+    /// Label scoring still chooses the label, but the model no longer says it.
     Wording,
-    /// The encoder knows it, scoring does not choose it.
+    /// The encoder is right, but label scoring does not choose the label.
     Choice,
-    /// Neither encoder nor scoring gets it right.
+    /// Neither encoder nor label scoring is right.
     Unknown,
 }
 
@@ -18,7 +18,7 @@ impl LostAt {
     /// All stages, from the last to the first.
     pub const ALL: [LostAt; 3] = [LostAt::Wording, LostAt::Choice, LostAt::Unknown];
 
-    /// Where `lost` was lost; `None` where encoder or scoring did not run.
+    /// Returns where `lost` was lost; `None` if encoder or label scoring did not run.
     pub fn of(lost: &LostImage) -> Option<Self> {
         let [scoring, encoder] = [lost.scoring.as_ref()?.1, lost.encoder.as_ref()?.1];
         Some(match (scoring, encoder) {
@@ -37,7 +37,7 @@ impl LostAt {
         }
     }
 
-    /// How many images of a dataset were lost there.
+    /// The number of a dataset's images that were lost at this stage.
     pub fn n_lost(self, funnel: &Funnel) -> usize {
         match self {
             LostAt::Wording => funnel.lost_wording,
@@ -46,7 +46,7 @@ impl LostAt {
         }
     }
 
-    /// What it means.
+    /// Its meaning.
     pub fn meaning(self) -> &'static str {
         match self {
             LostAt::Wording => {
@@ -61,7 +61,7 @@ impl LostAt {
         }
     }
 
-    /// What to do about it.
+    /// How to fix it.
     pub fn mend(self) -> &'static str {
         match self {
             LostAt::Wording => {
@@ -82,7 +82,7 @@ pub fn change(dataset: &DatasetComparison) -> Option<Shown> {
     dataset.forgetting.map(|_| shown(dataset.forgetting_interval))
 }
 
-/// The word that stands before the sentence.
+/// The word before the sentence.
 pub fn mark(change: Option<Shown>) -> &'static str {
     match change {
         Some(Shown::Fall) => "fell",
@@ -102,7 +102,7 @@ pub fn class(change: Option<Shown>) -> &'static str {
     }
 }
 
-/// The dataset's result in words, without its name: `by 13.3 points (10.3–16.3): …`.
+/// Returns the dataset's result in words, without its name: `by 13.3 points (10.3–16.3): …`.
 pub fn sentence(dataset: &DatasetComparison) -> String {
     let n_scored = dataset.n_pairs.saturating_sub(dataset.n_unscored);
     let change = change(dataset);
@@ -110,7 +110,7 @@ pub fn sentence(dataset: &DatasetComparison) -> String {
     let points = match change {
         None => return "no image is scored in both runs".to_owned(),
         Some(Shown::Fall) => format!("by {}", in_points(fall, dataset.forgetting_interval)),
-        // The direction is said in words, so that the number needs no sign.
+        // The direction is given in words, so the number needs no sign.
         Some(Shown::Rise) => {
             format!("by {}", in_points(-fall, dataset.forgetting_interval.map(|[low, high]| [-high, -low])))
         }
@@ -138,7 +138,7 @@ pub fn sentence(dataset: &DatasetComparison) -> String {
     text
 }
 
-/// `13.3 points (10.3–16.3)`.
+/// Formats `13.3 points (10.3–16.3)`.
 fn in_points(value: f64, interval: Option<Interval>) -> String {
     let text = words::points(Some(value), interval);
     match text.split_once(' ') {
@@ -147,7 +147,7 @@ fn in_points(value: f64, interval: Option<Interval>) -> String {
     }
 }
 
-/// Where more than half of the lost images were lost.
+/// Returns the stage at which more than half of the images were lost.
 fn foremost(dataset: &DatasetComparison) -> Option<(LostAt, usize)> {
     let funnel = dataset.funnel.as_ref()?;
     let all = LostAt::ALL.map(|stage| (stage, stage.n_lost(funnel)));

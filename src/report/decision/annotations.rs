@@ -3,8 +3,8 @@
 use super::{verdict, why};
 use crate::gate::{Decision, Verdict};
 
-/// Workflow commands, one line per dataset that failed or is undecided: standard output in an Actions job shows them beside
-/// the change.
+/// Returns workflow commands, one line per failed or undecided dataset. On standard output of an Actions job, they are
+/// shown next to the change.
 pub fn annotations(decision: &Decision) -> String {
     decision
         .datasets
@@ -21,12 +21,12 @@ pub fn annotations(decision: &Decision) -> String {
         .collect()
 }
 
-/// What a message may not hold as it is.
+/// Escapes a message.
 fn data(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
 }
 
-/// The same of a property, which also ends at a colon or comma.
+/// Escapes a property, which also ends at a colon or comma.
 fn property(text: &str) -> String {
     data(text).replace(':', "%3A").replace(',', "%2C")
 }

@@ -1,35 +1,35 @@
-//! A decision as the head of a page.
+//! A decision at the top of a page.
 
 use super::{headline, sentence, verdict, why};
 use crate::gate::{Decision, Verdict};
 
-/// What a page says of a decision: the verdict, and why.
+/// A decision as a page shows it: the verdict and the reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecisionBrief {
-    /// What was decided.
+    /// The verdict.
     pub verdict: Verdict,
     /// The decision in one sentence.
     pub headline: String,
-    /// Of each dataset, what was decided, over how many images, and why.
+    /// Per dataset, the verdict, the number of images and the reasons.
     pub datasets: Vec<DatasetBrief>,
-    /// What holds for the whole decision: reasons of no one dataset, warnings, and what to do where nothing is decided.
+    /// Notes on the whole decision: reasons without a dataset, warnings, and the next steps if it is inconclusive.
     pub notes: Vec<String>,
 }
 
-/// What a page says of the decision on one dataset.
+/// The decision on one dataset, as a page shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatasetBrief {
     /// Its name.
     pub dataset: String,
-    /// What was decided.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Images that are scored in both runs and were looked at.
+    /// Images in the decision that are scored in both runs.
     pub n_scored: usize,
-    /// The reasons, in one line.
+    /// The reasons, on one line.
     pub why: String,
 }
 
-/// `decision` as the head of a page.
+/// Returns `decision` for the top of a page.
 pub fn decision_brief(decision: &Decision) -> DecisionBrief {
     let datasets = decision.datasets.iter().map(|dataset| DatasetBrief {
         dataset: dataset.dataset.clone(),
@@ -48,7 +48,7 @@ pub fn decision_brief(decision: &Decision) -> DecisionBrief {
 fn notes(decision: &Decision) -> Vec<String> {
     let reasons = decision.reasons.iter().filter(|reason| reason.dataset.is_none()).map(sentence);
     let warnings = decision.warnings.iter().map(|warning| format!("warning: {warning}"));
-    // After a fail the next step is this page.
+    // After a fail, this page is the next step.
     let is_open = decision.decision == Verdict::Inconclusive;
     let next = decision.next.iter().filter(|_| is_open).map(|step| match &step.command {
         Some(command) => format!("next: {}: {command}", step.message),
@@ -57,7 +57,7 @@ fn notes(decision: &Decision) -> Vec<String> {
     reasons.chain(warnings).chain(next).collect()
 }
 
-/// `PASS`, `FAIL`, `INCONCLUSIVE` or `not applicable`.
+/// Returns `PASS`, `FAIL`, `INCONCLUSIVE` or `not applicable`.
 pub fn verdict_name(of: Verdict) -> &'static str {
     verdict(of)
 }

@@ -1,4 +1,4 @@
-//! The decision as JUnit XML: one suite a dataset, one case a rule.
+//! The decision as JUnit XML: one suite per dataset, one case per rule.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::sentence;
 use crate::chart::escape;
 use crate::gate::{DatasetDecision, Decision, Reason, ReasonCode, Verdict};
 
-/// A rule, which is a case of every dataset.
+/// A rule; every dataset has one case per rule.
 #[derive(Clone, Copy, PartialEq, Eq, EnumCount, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 enum Rule {
@@ -23,7 +23,7 @@ enum Rule {
 impl Rule {
     const ALL: [Self; Self::COUNT] = *Self::VARIANTS.first_chunk().unwrap();
 
-    /// The rule whose case shows a reason.
+    /// Returns the rule whose case shows a reason.
     fn of(code: ReasonCode) -> Self {
         match code {
             ReasonCode::Forgetting
@@ -33,7 +33,7 @@ impl Rule {
             | ReasonCode::Underpowered
             | ReasonCode::NearChance
             | ReasonCode::Ignored
-            // A reason of the whole decision; of a dataset it would say that there is nothing to decide from.
+            // A reason of the whole decision only; for a dataset it would mean that there is nothing to decide from.
             | ReasonCode::NothingPassed => Self::Forgetting,
             ReasonCode::TooFewPairs => Self::Pairs,
             ReasonCode::TooManyUnscored | ReasonCode::UnscoredCouldDecide => Self::Unscored,
@@ -44,8 +44,8 @@ impl Rule {
     }
 }
 
-/// JUnit XML. A rule that fails is a failure; one that leaves a dataset undecided is skipped with its message, and so is
-/// every case of a dataset to which the question does not apply.
+/// Returns the decision as JUnit XML. A rule that fails is a failure. A rule that leaves a dataset undecided is skipped
+/// with its message, as is every case of a dataset to which the question does not apply.
 pub fn junit(decision: &Decision) -> String {
     let suites: Vec<Suite> = decision.datasets.iter().map(Suite::of).collect();
     let count = |of: fn(&Suite) -> usize| suites.iter().map(of).sum::<usize>();

@@ -1,4 +1,4 @@
-//! The decision for a pull request and for a job's summary.
+//! The decision as Markdown, for a pull request and a job summary.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ fn mark(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The decision as Markdown.
+/// Returns the decision as Markdown.
 pub fn decision_markdown(decision: &Decision) -> String {
     let mut text =
         format!("## {} emt gate: {}\n\n", mark(decision.decision), verdict(decision.decision).to_lowercase());
@@ -55,7 +55,7 @@ pub fn decision_markdown(decision: &Decision) -> String {
     for step in &decision.next {
         let _ = writeln!(text, "Next: {}\n", escape(&step.message));
         if let Some(command) = &step.command {
-            // Indented and not fenced: a path may hold any fence.
+            // Indented, not fenced: a path may contain any fence.
             let _ = writeln!(text, "    {}\n", printable(command));
         }
     }

@@ -15,14 +15,14 @@ pub use table::decision_table;
 use crate::chart::words;
 use crate::gate::{DatasetDecision, Decision, Reason, Verdict};
 
-/// `decision` as JSON of the schema `emt.decision/1`, indented, with a final newline.
+/// Returns `decision` as JSON of the schema `emt.decision/1`, indented, with a final newline.
 pub fn decision_json(decision: &Decision) -> String {
     let mut text = serde_json::to_string_pretty(decision).expect("a decision holds only strings as keys");
     text.push('\n');
     text
 }
 
-/// `PASS`, `FAIL`, …
+/// Returns `PASS`, `FAIL`, …
 fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "PASS",
@@ -32,7 +32,7 @@ fn verdict(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The decision in one sentence.
+/// Returns the decision in one sentence.
 fn headline(decision: &Decision) -> &'static str {
     match decision.decision {
         Verdict::Pass => "every dataset that was decided on is shown to have kept its accuracy within the margin",
@@ -41,7 +41,7 @@ fn headline(decision: &Decision) -> &'static str {
     }
 }
 
-/// `+1.5 (-0.2 to +3.1)`, a fall in percentage points.
+/// Formats a fall in percentage points as `+1.5 (-0.2 to +3.1)`.
 fn fall(dataset: &DatasetDecision) -> String {
     let points = |value: f64| format!("{:+.1}", value * 100.0);
     match (dataset.forgetting, dataset.forgetting_interval) {
@@ -51,12 +51,12 @@ fn fall(dataset: &DatasetDecision) -> String {
     }
 }
 
-/// `underpowered: 300 pairs …`, on one line.
+/// Formats a reason as `underpowered: 300 pairs …`, on one line.
 fn sentence(reason: &Reason) -> String {
     words::printable(&format!("{}: {}", reason.code.name(), reason.message))
 }
 
-/// What is said of a dataset, in one line.
+/// Explains the decision on a dataset, on one line.
 fn why(dataset: &DatasetDecision) -> String {
     match dataset.decision {
         Verdict::NotApplicable if dataset.reasons.is_empty() => "fine-tuned on, and no fall is shown".to_owned(),
@@ -67,7 +67,7 @@ fn why(dataset: &DatasetDecision) -> String {
     }
 }
 
-/// The level of the intervals in words: `95% intervals`, or that they differ.
+/// Describes the level of the intervals: `intervals at 95%`, or that levels differ by dataset.
 fn interval_note(decision: &Decision) -> String {
     let levels: Vec<f64> = decision.datasets.iter().map(|dataset| dataset.confidence).collect();
     match levels.first() {
@@ -78,7 +78,7 @@ fn interval_note(decision: &Decision) -> String {
     }
 }
 
-/// Which candidate it is, where attempts are counted.
+/// Describes the candidate's number, if attempts are counted.
 fn attempt_note(decision: &Decision) -> Option<String> {
     let attempt = decision.attempt?;
     let spent = if attempt > 1 { ": a test set that was chosen on often is spent" } else { "" };

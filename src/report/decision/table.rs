@@ -7,7 +7,7 @@ use crate::chart::words;
 use crate::gate::Decision;
 use crate::report::table::write_aligned;
 
-/// The decision as plain text: one row per dataset, then why, then the verdict.
+/// Returns the decision as plain text: one row per dataset, then the reasons, then the verdict.
 pub fn decision_table(decision: &Decision) -> String {
     let mut text = String::new();
     if let (Some(baseline), Some(candidate)) = (&decision.baseline, &decision.candidate) {

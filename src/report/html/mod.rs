@@ -1,4 +1,4 @@
-//! `report.html`: one file that loads nothing, for screens light and dark, wide and narrow, and for ears.
+//! `report.html`: one file that loads nothing, for light and dark, wide and narrow screens, and for screen readers.
 
 pub(super) mod page;
 
@@ -12,7 +12,7 @@ use super::{ReportInput, error_gallery, kinds, lead, notes, tables};
 use crate::chart::{escape, words};
 use crate::domain::{DatasetSpec, Outcome};
 
-/// The report as one HTML file that loads nothing.
+/// Returns the report as one HTML file that loads nothing.
 pub fn html(input: &ReportInput<'_>) -> String {
     let summary = input.summary;
     let title = escape(&notes::title(summary));
@@ -87,7 +87,7 @@ fn write_dataset_examples(body: &mut String, input: &ReportInput<'_>, dataset: &
     let images: Vec<&ErrorImage<'_>> =
         input.images.iter().filter(|image| image.trial.dataset == dataset.dataset).collect();
     if by_code.is_empty() && !images.is_empty() {
-        // Label scoring alone: every error is of one code.
+        // With label scoring only, every error has the same code.
         error_gallery::write(body, &images);
     }
     for examples in by_code {

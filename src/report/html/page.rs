@@ -6,30 +6,30 @@ use super::super::notes::{Note, Weight};
 use super::super::tables::Table;
 use crate::chart::{Drawn, escape};
 
-/// The styles, which stand in the page.
+/// The styles, embedded in the page.
 const STYLE: &str = concat!(include_str!("report.css"), include_str!("comparison.css"));
 
-/// The namespace of SVG, which a page does not need and which looks like an address to load.
+/// The namespace of SVG. A page does not need it, and it looks like an address to load.
 const SVG_NAMESPACE: &str = r#" xmlns="http://www.w3.org/2000/svg""#;
 
-/// A cell with more is a sentence rather than a value.
+/// The most bytes of a value; a longer cell is treated as a sentence.
 const N_BYTES_LONG: usize = 48;
 
-/// What a page may hold beside text, styles and charts.
+/// What a page contains in addition to text and styles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
-    /// Nothing.
+    /// Only charts.
     Charts,
-    /// Images as data URLs.
+    /// Charts, and images as data URLs.
     Images,
 }
 
-/// The page around `body`; `title` is escaped.
+/// Returns the page around `body`. `title` must be escaped.
 pub fn page(title: &str, body: &str) -> String {
     page_that_holds(Holds::Charts, title, body)
 }
 
-/// The page around `body`, which may hold more than charts; `title` is escaped.
+/// Returns the page around `body`, which may contain more than charts. `title` must be escaped.
 pub fn page_that_holds(holds: Holds, title: &str, body: &str) -> String {
     let images = match holds {
         Holds::Charts => "",
@@ -40,7 +40,7 @@ pub fn page_that_holds(holds: Holds, title: &str, body: &str) -> String {
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n",
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n",
             "<meta name=\"color-scheme\" content=\"light dark\">\n",
-            // Even an answer that slipped through escaping could load, run or send nothing.
+            // Even an answer that bypassed escaping could load, run or send nothing.
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline';{images} base-uri 'none'; form-action 'none'\">\n",
             "<title>{title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
         ),
@@ -51,12 +51,12 @@ pub fn page_that_holds(holds: Holds, title: &str, body: &str) -> String {
     )
 }
 
-/// Opens a section with its heading, which is markup.
+/// Opens a section. `heading` is markup.
 pub fn section(body: &mut String, id: &str, heading: &str) {
     let _ = writeln!(body, "<section aria-labelledby=\"{id}\">\n<h2 id=\"{id}\">{heading}</h2>");
 }
 
-/// A table in a region that scrolls.
+/// Writes a table in a region that scrolls.
 pub fn write_table(body: &mut String, table: &Table) {
     let caption = escape(&table.caption);
     // A scrolling region must be reachable by keyboard.
@@ -74,9 +74,9 @@ pub fn write_table(body: &mut String, table: &Table) {
         for (column, cell) in row.iter().enumerate() {
             let cell = escape(cell);
             let _ = match column {
-                // A long name may break behind a slash.
+                // A long name may break after a slash.
                 0 => write!(body, "<th scope=\"row\">{}</th>", cell.replace('/', "/<wbr/>")),
-                // Sentences need room, which a narrow screen makes by scrolling.
+                // Sentences need width, which a narrow screen provides by scrolling.
                 _ if cell.len() > N_BYTES_LONG => write!(body, "<td class=\"long\">{cell}</td>"),
                 _ if table.numbers.contains(&column) => {
                     write!(body, "<td class=\"number\">{}</td>", with_kept_interval(&cell))
@@ -89,8 +89,8 @@ pub fn write_table(body: &mut String, table: &Table) {
     body.push_str("</tbody>\n</table>\n</div>\n");
 }
 
-/// A number's markup, whose interval stays together and may go to a line of its own: so that a screen has room for all
-/// columns. What has a space and no interval, such as `88.9% → 77.4%`, stays on one line.
+/// Returns the markup of a number. Its interval stays together and may move to a second line, so that all columns fit
+/// on a screen. A cell with a space and no interval, such as `88.9% → 77.4%`, stays on one line.
 fn with_kept_interval(cell: &str) -> String {
     match cell.split_once(" (") {
         Some((number, interval)) => format!("{number} <span class=\"interval\">({interval}</span>"),
@@ -99,14 +99,14 @@ fn with_kept_interval(cell: &str) -> String {
     }
 }
 
-/// A table that is folded away until somebody asks for it.
+/// Writes a table that is folded until it is opened.
 pub fn write_folded_table(body: &mut String, table: &Table) {
     let _ = writeln!(body, "<details>\n<summary>{}</summary>", escape(&table.caption));
     write_table(body, table);
     body.push_str("</details>\n");
 }
 
-/// Notes, in their order.
+/// Writes notes in their order.
 pub fn write_notes(body: &mut String, notes: &[Note]) {
     if notes.is_empty() {
         return;
@@ -122,28 +122,29 @@ pub fn write_notes(body: &mut String, notes: &[Note]) {
     body.push_str("</ul>\n");
 }
 
-/// Charts of one page: the ids inside them must differ.
+/// Charts of one page; gives each its own ids.
 #[derive(Debug, Default)]
 pub struct Figures {
     n_written: usize,
 }
 
 impl Figures {
-    /// A chart with a caption, which is markup. The styles show the layout that the window has room for.
+    /// Writes a chart with a caption, which is markup. The styles show the layout that fits the window.
     pub fn write(&mut self, body: &mut String, chart: &Drawn, caption: &str) {
         let (wide, narrow) = (self.prepared(&chart.wide, "wide"), self.prepared(&chart.narrow, "narrow"));
-        // It scrolls in its own box where the screen is narrower than any phone, and must be reachable by keyboard then.
+        // It scrolls in its own box on a very narrow screen, and must then be reachable by keyboard.
         let _ = writeln!(
             body,
             "<figure class=\"chart\" tabindex=\"0\">{wide}{narrow}<figcaption>{caption}</figcaption></figure>"
         );
     }
 
-    /// The picture with ids of its own, the class of its layout, and the width below which its words would be too small.
+    /// Returns the picture with its own ids, the class of its layout, and the width below which its words would be too
+    /// small.
     fn prepared(&mut self, svg: &str, layout: &str) -> String {
         self.n_written += 1;
         let prefix = format!("chart-{}-", self.n_written);
-        // Quotes of texts are escaped in a chart, so that none of these stands in one.
+        // Quotes in texts are escaped in a chart, so these strings occur in no text.
         let svg = svg
             .replacen(SVG_NAMESPACE, "", 1)
             .replacen("class=\"rose\"", &format!("class=\"rose {layout}\""), 1)
@@ -157,10 +158,10 @@ impl Figures {
     }
 }
 
-/// Texts of a chart are never shown smaller than this.
+/// The smallest size at which texts of a chart are shown.
 const TEXT_PX_MIN: f64 = 9.0;
 
-/// The width at which the smallest text of a chart is as large as [`TEXT_PX_MIN`].
+/// Returns the width at which the smallest text of a chart has the size [`TEXT_PX_MIN`].
 fn width_px_min(svg: &str) -> Option<f64> {
     let view_box = svg.split_once("viewBox=\"0 0 ")?.1;
     let width: f64 = view_box.split(' ').next()?.parse().ok()?;
