@@ -7,7 +7,7 @@ pub enum TextError {
     #[error("it is UTF-16, as some editors and shells on Windows write; hint: save it as UTF-8")]
     Utf16,
     /// Neither of the two.
-    #[error("it is no UTF-8 text (byte {at} is wrong); hint: save it as UTF-8")]
+    #[error("it is not UTF-8 text (byte {at} is wrong); hint: save it as UTF-8")]
     NotUtf8 {
         /// The first wrong byte, from 0.
         at: usize,
