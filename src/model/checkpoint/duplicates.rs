@@ -34,7 +34,7 @@ pub(in crate::model) fn warnings(checkpoint: &Checkpoint, tokenizer: &TextTokeni
 /// `first` counts, `second` says otherwise, of `what`.
 fn told(checkpoint: &Checkpoint, first: &str, second: &str, what: &str) -> String {
     format!(
-        "`{first}` and `{second}` of `{}` say different things of {what}: `{first}` counts, as in transformers; hint: remove \
+        "`{first}` and `{second}` of `{}` disagree about {what}: `{first}` counts, as in transformers; hint: remove \
          the one that is wrong",
         checkpoint.dir.display()
     )
