@@ -98,7 +98,7 @@ impl LlmJudge {
 }
 
 /// How the error of a reply begins that holds no more than a thought, and of one that was cut off.
-const CUT_THOUGHT: &str = "the reply is a thought without a verdict behind it";
+const CUT_THOUGHT: &str = "the reply is a thought without a verdict after it";
 const CUT_REPLY: &str = "the reply was cut off at the token limit";
 
 /// What a person can do about a judge's replies like this one; `None` where the verdict is one, or was no reply.
