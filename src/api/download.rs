@@ -50,7 +50,7 @@ pub enum Checksum {
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// Not an address.
-    #[error("`{url}` is no address that can be fetched: {message}")]
+    #[error("`{url}` is not an address that can be fetched: {message}")]
     Address {
         /// The address as given.
         url: String,
@@ -69,7 +69,8 @@ pub enum DownloadError {
     },
     /// The connection failed or broke, and kept doing so.
     #[error(
-        "failed to fetch `{url}`: {message}; hint: what has arrived is kept, and the same command goes on from there"
+        "failed to fetch `{url}`: {message}; hint: the part that arrived is kept; run the same command again to \
+         continue"
     )]
     Connection {
         /// The address as given.
@@ -78,7 +79,7 @@ pub enum DownloadError {
         message: String,
     },
     /// The bytes are not those that were expected.
-    #[error("`{url}` has {kind} {found}, and {expected} was expected{hint}")]
+    #[error("`{url}` has {kind} {found}, but {expected} was expected{hint}")]
     Checksum {
         /// The address as given.
         url: String,
@@ -92,7 +93,7 @@ pub enum DownloadError {
         hint: &'static str,
     },
     /// The file is of another size than it must be.
-    #[error("`{url}` has {found} bytes, and {expected} were expected; hint: something on the way alters it")]
+    #[error("`{url}` has {found} bytes, but {expected} were expected; hint: a proxy may alter the file")]
     Size {
         /// The address as given.
         url: String,
@@ -115,7 +116,7 @@ pub enum DownloadError {
 fn full_disk_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; hint: make room; what has arrived is kept, and the same command goes on from there"
+            "; hint: free some disk space and run the same command again; the part that arrived is kept"
         }
         _ => "",
     }
@@ -280,7 +281,7 @@ impl<'a> Transfer<'a> {
                 Some((Some(n_start), n_total)) if n_start == n_asked => Ok(Some((response, n_total))),
                 _ => {
                     self.start_over()?;
-                    Err(self.connection("the server sent another range than the one asked for".to_owned()))
+                    Err(self.connection("the server sent a range that was not requested".to_owned()))
                 }
             },
             StatusCode::RANGE_NOT_SATISFIABLE if n_asked > 0 => match content_range(&response) {
@@ -316,7 +317,7 @@ impl<'a> Transfer<'a> {
     fn refused(&self, status: StatusCode, wait: Option<Duration>) -> Failure {
         let hint = match status.as_u16() {
             401 | 403 => "; hint: the file may need a token (HF_TOKEN) or the acceptance of its licence",
-            404 | 410 => "; hint: it is not there (any more); fetch it by hand from the dataset's source",
+            404 | 410 => "; hint: the file is not there; fetch it by hand from the dataset's source",
             _ => "",
         };
         let error = DownloadError::Status { url: self.request.url.to_owned(), status: status.as_u16(), hint };
@@ -372,7 +373,7 @@ impl<'a> Transfer<'a> {
                 let hint = if self.is_html {
                     "; hint: the server sent a web page instead of the file"
                 } else {
-                    "; hint: the file has changed at its source, or something on the way alters it"
+                    "; hint: the file has changed at its source, or a proxy alters it"
                 };
                 let (url, expected) = (self.request.url.to_owned(), expected.trim().to_owned());
                 if !self.resumed {

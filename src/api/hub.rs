@@ -47,7 +47,7 @@ pub struct HubFile {
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Not an address.
-    #[error("`{endpoint}` is no address of a hub: {message}; hint: HF_ENDPOINT is an http or https address")]
+    #[error("`{endpoint}` is not the address of a hub: {message}; hint: set HF_ENDPOINT to an http or https address")]
     Endpoint {
         /// As given.
         endpoint: String,
@@ -56,8 +56,8 @@ pub enum HubError {
     },
     /// There is no such repository, or it is not shown to everybody.
     #[error(
-        "`{repository}` is not at {endpoint}, or not for everybody; hint: check its name; a private repository needs a \
-         valid HF_TOKEN"
+        "`{repository}` is not at {endpoint}, or is private; hint: check its name; a private repository needs a valid \
+         HF_TOKEN"
     )]
     NoRepository {
         /// The repository.
@@ -66,7 +66,7 @@ pub enum HubError {
         endpoint: String,
     },
     /// The repository has no such branch, tag or commit.
-    #[error("`{repository}` has no revision `{revision}`; hint: a branch, a tag or a commit of it")]
+    #[error("`{repository}` has no revision `{revision}`; hint: name one of its branches, tags or commits")]
     NoRevision {
         /// The repository.
         repository: String,
@@ -98,7 +98,7 @@ pub enum HubError {
         message: String,
     },
     /// The answer is not the hub's.
-    #[error("`{url}` did not answer as a hub does: {message}; hint: check HF_ENDPOINT, and proxies on the way")]
+    #[error("`{url}` did not answer like a hub: {message}; hint: check HF_ENDPOINT and proxies")]
     Reply {
         /// The address.
         url: String,
@@ -163,7 +163,7 @@ impl HubClient {
         let listing: Listing =
             serde_json::from_slice(&body).map_err(|_| reply("its listing has no sha and siblings"))?;
         if !is_plain(&listing.sha) {
-            return Err(reply("its commit is no hash"));
+            return Err(reply("its commit is not a hash"));
         }
         let files = listing.siblings.into_iter().map(|file| file.rfilename).collect();
         Ok(HubRevision { commit: listing.sha, files })

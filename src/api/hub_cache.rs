@@ -184,7 +184,8 @@ impl HubFetch<'_> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let text = format!("another process fetches `{name}` of `{}`: waiting for it", self.id.repository());
+                let text =
+                    format!("waiting for another process that is fetching `{name}` of `{}`", self.id.repository());
                 (self.on_event)(HubEvent::Warning(&text));
                 file.lock().with_context(place)?;
             }

@@ -29,7 +29,7 @@ const FOREST: ComparisonChart = ComparisonChart {
     name: "forest",
     whole: |basis| {
         let chart = ForestChart::of_comparison(basis.comparison, basis.margin);
-        Some(Figure { drawn: Drawn::forest(&chart), caption: "The same numbers stand in the table below.".to_owned() })
+        Some(Figure { drawn: Drawn::forest(&chart), caption: "The same numbers are in the table below.".to_owned() })
     },
     of_candidate: |_, _, _| None,
 };
@@ -41,14 +41,14 @@ const ROSE: ComparisonChart = ComparisonChart {
         let multiples = SmallMultiples::of_comparison(basis.comparison, basis.before, basis.afters, basis.options);
         (basis.afters.len() >= N_MULTIPLES_MIN).then(|| Figure {
             drawn: Drawn::small_multiples(&multiples),
-            caption: "All checkpoints on one scale; the numbers stand in the table above.".to_owned(),
+            caption: "All checkpoints on one scale; the numbers are in the table above.".to_owned(),
         })
     },
     of_candidate: |basis, candidate, after| {
         let mut chart = RoseChart::before_after(basis.before, after, basis.options);
         chart.show_pairs(candidate);
         let caption = format!(
-            "Left half of a petal: before; right half: after; the {} behind. The numbers stand in the table below.",
+            "Left half of a petal: before; right half: after; the {} behind. The numbers are in the table below.",
             words::encoder_noun(&after.encoder)
         );
         Some(Figure { drawn: Drawn::rose(&chart), caption })
@@ -61,7 +61,7 @@ const TRANSITIONS: ComparisonChart = ComparisonChart {
     whole: |_| None,
     of_candidate: |basis, candidate, _| {
         let chart = TransitionChart::of_candidate(&basis.comparison.baseline, candidate);
-        let caption = "The same numbers stand under “What became of the images” of each dataset.".to_owned();
+        let caption = "The same numbers are under “What became of the images” of each dataset.".to_owned();
         Some(Figure { drawn: Drawn::transitions(&chart), caption })
     },
 };

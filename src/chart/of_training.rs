@@ -78,8 +78,8 @@ fn letter(mark: Mark) -> char {
 
 fn words(mark: Mark) -> &'static str {
     match mark {
-        Mark::Leak => "labels of what is trained on are given elsewhere, by 5 points more than by the base",
-        Mark::Multi => "several labels in one answer, by 5 points more than by the base",
-        Mark::Constant => "most answers are one same text",
+        Mark::Leak => "training labels given on other datasets, 5 points more than by the base",
+        Mark::Multi => "several labels in one answer, 5 points more than by the base",
+        Mark::Constant => "most answers are the same text",
     }
 }

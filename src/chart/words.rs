@@ -191,8 +191,8 @@ pub fn tower_change(encoder: &EncoderHeading) -> Option<String> {
     let change = encoder.tower_change.as_ref()?;
     let percent = |change: f64| format!("{:.2}%", change * 100.0);
     Some(format!(
-        "Against it the layers of the model's tower changed by {} in the median and by {} at most ({}), relative to their \
-         length.",
+        "Compared with it, the layers of the model's tower changed by {} in the median and by {} at most ({}), \
+         relative to their length.",
         percent(change.median),
         percent(change.largest),
         change.largest_layer

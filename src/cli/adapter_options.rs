@@ -49,7 +49,7 @@ impl AdapterOptions {
                 if let Some(name) = name {
                     ensure!(
                         !name.is_empty() && !name.contains(['/', '\\']) && name != "." && name != "..",
-                        "--adapter {text}: `{name}` names a folder of the run, and cannot"
+                        "--adapter {text}: `{name}` cannot be the name of a run's folder"
                     );
                 }
                 if path.is_empty() {

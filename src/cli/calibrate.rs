@@ -53,7 +53,7 @@ pub(super) struct CalibrateArgs {
 
 pub(super) fn sample(args: &SampleArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     let shown = args.out.display();
-    ensure!(args.n > 0, "--n must be at least 1: it is how many pairs are drawn");
+    ensure!(args.n > 0, "--n must be at least 1: it is the number of pairs to draw");
     ensure!(!args.out.exists(), "`{shown}` exists, and may hold marks; hint: give another name, or remove it");
     let form = sheet_form(&args.out)?;
     let (manifest, trials) = results::read_run(&args.run)?;
@@ -85,8 +85,8 @@ pub(super) fn calibrate(args: &CalibrateArgs, quiet: bool, out: &mut dyn Write, 
     let judge = JudgeIdentity::of(&panel.specs());
     if let Some(origin) = sheet.origin.as_ref().filter(|origin| origin.judge != judge && run.is_none()) {
         bail!(
-            "the sheet `{}` is of a run that was judged by {}, and this is {judge}; hint: give that judge, or \
-             --run RUN to judge its pairs again",
+            "the sheet `{}` is from a run that was judged by {}, but the judge here is {judge}; hint: give that judge, \
+             or --run RUN to judge its pairs again",
             args.labels.display(),
             origin.judge
         );
@@ -101,7 +101,8 @@ pub(super) fn calibrate(args: &CalibrateArgs, quiet: bool, out: &mut dyn Write, 
             let n_calls_max = panel.upper_bound_of_calls(n_marked as u64);
             if n_calls_max > 0 {
                 progress.say(&format!(
-                    "judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and two fixed questions first"
+                    "judge: at most {n_calls_max} calls, two fixed questions first, then one for each distinct pair of \
+                     label and answer"
                 ));
             }
             interrupt::listen();
@@ -133,7 +134,7 @@ pub(super) fn calibrate(args: &CalibrateArgs, quiet: bool, out: &mut dyn Write, 
     }
     if calibration.n_judge_failed > 0 {
         let n = calibration.n_judge_failed;
-        progress.say(&format!("warning: on {n} marked rows the judge gave no verdict; no number counts them"));
+        progress.say(&format!("warning: the judge gave no verdict on {n} marked rows; no number counts them"));
     }
     Ok(exit_code::OK)
 }
@@ -151,7 +152,7 @@ fn run_of(sheet: &Sheet, dir: &Path) -> Result<RunSpec> {
     let (manifest, _) = results::read_run(dir)?;
     if let Some(origin) = sheet.origin.as_ref().filter(|origin| origin.run != manifest.identity) {
         bail!(
-            "the sheet was drawn from the run {}, and `{}` is {}; hint: give the run of the sheet with --run",
+            "the sheet was drawn from the run {}, but `{}` is {}; hint: give the run of the sheet with --run",
             origin.run,
             dir.display(),
             manifest.identity
@@ -165,13 +166,13 @@ fn sheet_form(path: &Path) -> Result<SheetForm> {
     match extension.as_deref() {
         Some("csv" | "tsv") => Ok(SheetForm::Csv),
         Some("jsonl" | "ndjson") => Ok(SheetForm::Jsonl),
-        _ => bail!("`{}` is no sheet by its name; hint: a sheet ends in .csv or .jsonl", path.display()),
+        _ => bail!("`{}` is not named like a sheet; hint: the name of a sheet ends in .csv or .jsonl", path.display()),
     }
 }
 
 /// Writes `text` to `path` atomically.
 fn write(path: &Path, text: &str) -> Result<()> {
-    let name = path.file_name().with_context(|| format!("`{}` is no file's name", path.display()))?;
+    let name = path.file_name().with_context(|| format!("`{}` is not a file name", path.display()))?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(record::write_file(dir, &name.to_string_lossy(), text.as_bytes())?)
 }

@@ -145,9 +145,10 @@ fn unknown(key: &str, longs: &BTreeSet<String>, command: &[&str]) -> anyhow::Err
     let keys: Vec<String> = longs.iter().map(|long| long.replace('-', "_")).collect();
     let known: Vec<&str> = keys.iter().map(String::as_str).collect();
     match nearest(key, &known) {
-        Some(meant) => anyhow!("`{key}` is no flag of any command; hint: is `{meant}` meant?"),
+        Some(meant) => anyhow!("`{key}` is not a flag of any command; hint: did you mean `{meant}`?"),
         None => anyhow!(
-            "`{key}` is no flag of any command; hint: the keys are the flags of `{} --help`, with underscores for dashes",
+            "`{key}` is not a flag of any command; hint: the keys are the flags of `{} --help`, with underscores for \
+             dashes",
             command.join(" ")
         ),
     }
@@ -226,7 +227,7 @@ fn flags(argument: &clap::Arg, long: &str, key: &str, value: &Value) -> Result<V
         return match value {
             Value::Boolean(true) => Ok(vec![format!("--{long}").into()]),
             Value::Boolean(false) => Ok(Vec::new()),
-            other => bail!("`{key}` is a switch, true or false, and is {}", type_name(other)),
+            other => bail!("`{key}` must be true or false, but is {}", type_name(other)),
         };
     }
     let Value::Array(items) = value else {
@@ -249,7 +250,7 @@ fn scalar(key: &str, value: &Value) -> Result<String> {
         Value::Integer(number) => number.to_string(),
         Value::Float(number) => number.to_string(),
         Value::Boolean(on) => on.to_string(),
-        other => bail!("`{key}` is a string, a number, or a list of them, and is {}", type_name(other)),
+        other => bail!("`{key}` must be a string, a number or a list of them, but is {}", type_name(other)),
     })
 }
 

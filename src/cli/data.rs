@@ -314,7 +314,7 @@ fn fetch_one(
     let folders = fetch(catalog, &request, &mut |event| {
         let line = match event {
             FetchEvent::Downloading { n_done, n_total, .. } => return progress.show(n_done, n_total, err),
-            FetchEvent::AlreadyThere { path } => format!("{name}: `{}` is there already", path.display()),
+            FetchEvent::AlreadyThere { path } => format!("{name}: `{}` already exists", path.display()),
             FetchEvent::Unchecked { url } => format!("warning: the catalog has no checksum of `{url}`"),
             FetchEvent::Unpacking { path } => format!("{name}: unpacking `{}`", path.display()),
         };

@@ -44,12 +44,12 @@ pub(super) fn parse(
 fn parse_one(flag: &str, text: &str) -> Result<Map<String, Value>> {
     let hint = "hint: a JSON object, such as '{\"top_k\":1}', or NAME=VALUE, such as top_k=1";
     if text.trim_start().starts_with('{') {
-        return serde_json::from_str(text).with_context(|| format!("{flag} `{text}` is no JSON object; {hint}"));
+        return serde_json::from_str(text).with_context(|| format!("{flag} `{text}` is not a JSON object; {hint}"));
     }
     let (name, value) = text.split_once('=').with_context(|| format!("{flag} `{text}` has no value; {hint}"))?;
     let (name, value) = (name.trim(), value.trim());
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
-    ensure!(is_name, "{flag} `{text}`: `{name}` is no name of a field; {hint}");
+    ensure!(is_name, "{flag} `{text}`: `{name}` is not a field name; {hint}");
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
     Ok(Map::from_iter([(name.to_owned(), value)]))
 }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn what_is_no_field_or_not_to_be_set_is_refused_with_the_mend() {
         for (text, expected) in [
-            ("{\"a\":", "no JSON object"),
+            ("{\"a\":", "not a JSON object"),
             ("thinking", "no value"),
             ("=1", "no name"),
             ("messages=[]", "emt sets itself"),

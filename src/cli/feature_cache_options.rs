@@ -32,7 +32,7 @@ impl FeatureCacheOptions {
     pub(super) fn open(&self) -> Result<Option<Arc<FeatureCache>>> {
         let Some(dir) = &self.feature_cache else { return Ok(None) };
         let gigabytes = self.feature_cache_gb.unwrap_or(DEFAULT_GB);
-        ensure!(gigabytes.is_finite() && gigabytes > 0.0, "--feature-cache-gb must be above 0, and is {gigabytes}");
+        ensure!(gigabytes.is_finite() && gigabytes > 0.0, "--feature-cache-gb must be above 0, but is {gigabytes}");
         Ok(Some(Arc::new(FeatureCache::open(dir, (gigabytes * BYTES_PER_GB) as u64)?)))
     }
 }

@@ -134,7 +134,8 @@ impl Gallery {
         if let Some((text, _)) = idle.next() {
             let name = search.name_of(text)?;
             bail!(
-                "--datasets says where images lie, and no run here has the dataset `{name}`; hint: NAME=PATH, with NAME among {}",
+                "--datasets says where images are, but no run here has the dataset `{name}`; hint: NAME=PATH, where \
+                 NAME is one of {}",
                 names.join(", ")
             );
         }
@@ -290,15 +291,16 @@ impl<'a> Search<'a> {
                 return Ok(dataset);
             }
         }
-        let what = format!("the images of {name} are not at hand and are shown as placeholders");
+        let what = format!("the images of {name} were not found and are shown as placeholders");
         Err(match (failed, source.and_then(|source| source.path.as_ref())) {
-            (Some(error), _) => format!("{what}: {error:#}; hint: --datasets {name}=PATH says where they lie"),
+            (Some(error), _) => format!("{what}: {error:#}; hint: --datasets {name}=PATH says where they are"),
             (None, Some(path)) => format!(
-                "{what}: the run read them from `{}`, and nothing lies there; hint: --datasets {name}=PATH says where they lie now",
+                "{what}: the run read them from `{}`, which no longer exists; hint: --datasets {name}=PATH says where \
+                 they are now",
                 path.display()
             ),
-            (None, None) if is_of_catalog => format!("{what}; hint: --data DIR says where they lie"),
-            (None, None) => format!("{what}; hint: --datasets {name}=PATH says where they lie"),
+            (None, None) if is_of_catalog => format!("{what}; hint: --data DIR says where they are"),
+            (None, None) => format!("{what}; hint: --datasets {name}=PATH says where they are"),
         })
     }
 

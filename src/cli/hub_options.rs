@@ -45,7 +45,9 @@ impl HubOptions {
             (false, _) => Ok(None),
             (true, None) => Ok(Some(HubClient::new(&environment::hub_endpoint(), environment::hub_token())?)),
             (true, Some(name)) => {
-                bail!("{name} forbids to ask the hub, and --download does; hint: unset it, or leave --download out")
+                bail!(
+                    "{name} forbids access to the hub, which --download needs; hint: unset it, or leave --download out"
+                )
             }
         }
     }

@@ -96,7 +96,10 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     let n_answers = trials.iter().filter(|trial| eval::is_judged(trial)).count();
     let n_calls_max = panel.upper_bound_of_calls(n_answers as u64);
     if n_calls_max > 0 {
-        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and two fixed questions first"));
+        progress.say(&format!(
+            "judge: at most {n_calls_max} calls, two fixed questions first, then one for each distinct pair of label \
+             and answer"
+        ));
     }
     let manifest = Manifest::new(spec.clone(), environment);
     let (mut folder, recorded) = RunFolder::create_or_resume(&args.out, manifest, args.fresh)?;
@@ -107,7 +110,7 @@ fn score(args: &ScoreArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write
     let judge_error = judge_error?;
     if interrupt::is_stopped() {
         folder.sync()?;
-        progress.say(&format!("interrupted; the same command goes on where `{}` ends", args.out.display()));
+        progress.say(&format!("interrupted; run the same command again to continue `{}`", args.out.display()));
         return Ok(exit_code::INTERRUPTED);
     }
     let order: Vec<_> = trials.iter().map(Trial::key).collect();

@@ -180,6 +180,6 @@ impl JudgeOptions {
 fn milliseconds(flag: &str, seconds: f64) -> Result<u64> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() => Ok((duration.as_millis() as u64).max(1)),
-        _ => bail!("{flag} must be a positive number of seconds, and is {seconds}"),
+        _ => bail!("{flag} must be a positive number of seconds, but is {seconds}"),
     }
 }

@@ -56,7 +56,7 @@ fn unknown(command: &clap::Command, word: &str) -> String {
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     let (name, hint) = (command.get_bin_name().unwrap_or("emt"), nearest(word, &names));
     match hint {
-        Some(meant) => format!("`{name}` has no command `{word}`; hint: is `{meant}` meant?"),
+        Some(meant) => format!("`{name}` has no command `{word}`; hint: did you mean `{meant}`?"),
         None if names.is_empty() => format!("`{name}` has no commands of its own; hint: leave `{word}` out"),
         None => format!("`{name}` has no command `{word}`; hint: its commands are {}", names.join(", ")),
     }
@@ -136,8 +136,8 @@ mod tests {
     #[test]
     fn a_slip_in_a_commands_name_finds_the_command() {
         let root = built();
-        assert!(unknown(&root, "gat").contains("is `gate` meant?"));
-        assert!(unknown(root.find_subcommand("judge").unwrap(), "scor").contains("is `score` meant?"));
+        assert!(unknown(&root, "gat").contains("did you mean `gate`?"));
+        assert!(unknown(root.find_subcommand("judge").unwrap(), "scor").contains("did you mean `score`?"));
         assert!(unknown(root.find_subcommand("eval").unwrap(), "x").contains("no commands of its own"));
     }
 }

@@ -148,7 +148,7 @@ fn parse(args: Vec<OsString>) -> anyhow::Result<Cli> {
 
 fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
     if let Some(name) = environment::kernels() {
-        crate::model::choose_kernels(&name).context("EMT_KERNELS cannot be followed")?;
+        crate::model::choose_kernels(&name).context("failed to apply EMT_KERNELS")?;
     }
     if !cli.quiet {
         cli.warnings.iter().try_for_each(|warning| writeln!(err, "warning: {warning}"))?;

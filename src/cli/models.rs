@@ -37,8 +37,8 @@ const COMPARATORS: &[Row] = &[
     },
     Row {
         name: "probe",
-        about: "nearest class mean, nearest neighbours or logistic regression on the model's own tower, from a few training \
-                images a class; needs no text side",
+        about: "nearest class mean, nearest neighbours or logistic regression on the model's own tower, from a few \
+                training images per class; needs no text side",
         verified: "scikit-learn: predictions and coefficients on the same features; transformers: the features",
     },
 ];
@@ -63,8 +63,8 @@ const SERVERS: &[Row] = &[
     },
     Row {
         name: "litellm",
-        about: "LiteLLM as a gateway before another server",
-        verified: "replies recorded from version 1.106, before vLLM and before a provider of its own",
+        about: "LiteLLM as a gateway in front of another server",
+        verified: "replies recorded from version 1.106, in front of vLLM and in front of a provider of its own",
     },
 ];
 

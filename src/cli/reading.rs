@@ -116,11 +116,11 @@ impl ColumnOptions {
                         match is_table(name) {
                             Some(true) => {}
                             Some(false) => {
-                                bail!("{flag} is for tables (.csv, .jsonl, .parquet, .arrow), and `{name}` is none")
+                                bail!("{flag} is for tables (.csv, .jsonl, .parquet, .arrow), and `{name}` is not one")
                             }
                             None => bail!(
-                                "{flag} names the dataset `{name}`, which is not given; hint: {flag} DATASET:COLUMN, with a \
-                                 dataset among {}",
+                                "{flag} names the dataset `{name}`, which is not given; hint: {flag} DATASET:COLUMN, \
+                                 where DATASET is one of {}",
                                 given.iter().map(|given| said_name(given)).collect::<Vec<_>>().join(", ")
                             ),
                         }
@@ -129,7 +129,8 @@ impl ColumnOptions {
                 Some(Columns::OfAll(_)) if opened.iter().any(|dataset| dataset.is_table) => {}
                 Some(Columns::OfAll(_)) => {
                     bail!(
-                        "{flag} is for tables (.csv, .jsonl, .parquet, .arrow), and there is none among {}; hint: leave it out",
+                        "{flag} is for tables (.csv, .jsonl, .parquet, .arrow), and none of {} is one; hint: leave it \
+                         out",
                         given.join(", ")
                     )
                 }

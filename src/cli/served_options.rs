@@ -127,7 +127,7 @@ fn name(text: &str) -> Result<ServedName> {
     if let Some(name) = name {
         ensure!(
             !name.is_empty() && !name.contains(['/', '\\']) && name != "." && name != "..",
-            "--served-model {text}: `{name}` names a folder of the run, and cannot"
+            "--served-model {text}: `{name}` cannot be the name of a run's folder"
         );
     }
     Ok(ServedName { name: name.map(str::to_owned), model: model.to_owned() })

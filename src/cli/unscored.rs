@@ -96,7 +96,8 @@ fn told(run: &Finished<'_>, unscored: &[(UnscoredReason, &Trial)], reason: Unsco
             let why = error.map_or(String::new(), |error| format!(" ({error})"));
             // What a server refuses it refuses again.
             let is_final = error.is_some_and(|error| error.starts_with("the server refused"));
-            (why, if is_final { "the judge's server takes other requests, or another --judge-model does".to_owned() } else { again })
+            let mend = "change what the judge's server is sent, or give another --judge-model";
+            (why, if is_final { mend.to_owned() } else { again })
         }
         UnscoredReason::JudgeBudget => {
             (String::new(), "run the same command again with a larger --judge-max-calls or --judge-max-tokens".to_owned())
@@ -108,11 +109,12 @@ fn told(run: &Finished<'_>, unscored: &[(UnscoredReason, &Trial)], reason: Unsco
                 .to_owned(),
         ),
         UnscoredReason::ModelError if run.is_rejudged => {
-            (": the model gave no answer".to_owned(), "the recorded run has no answers of them to judge".to_owned())
+            (": the model gave no answer".to_owned(), "the recorded run has no answers to judge for them".to_owned())
         }
-        UnscoredReason::ModelError => {
-            (": the model gave no answer".to_owned(), "the warnings above say why; the same command does not ask again".to_owned())
-        }
+        UnscoredReason::ModelError => (
+            ": the model gave no answer".to_owned(),
+            "the warnings above say why; the same command does not retry them".to_owned(),
+        ),
         _ => (run.judge_error.map(|error| format!(" ({error})")).unwrap_or_default(), again),
     })
 }

@@ -53,7 +53,7 @@ impl std::fmt::Display for JudgeIdentity {
 /// The calibration is of another judge than the run's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the calibration is of the judge {calibrated}, and the run was judged by {run}; hint: `emt judge calibrate` with \
+    "the calibration is for the judge {calibrated}, but the run was judged by {run}; hint: `emt judge calibrate` with \
      the run's judge, or `emt judge score` with the calibrated one"
 )]
 pub struct OtherJudge {

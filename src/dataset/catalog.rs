@@ -57,7 +57,7 @@ impl Catalog {
                 "the catalog `{origin}` names the dataset `{name}` twice"
             );
             let entry = Entry::check(dataset)
-                .with_context(|| format!("the catalog `{origin}` has a fault in the dataset `{name}`"))?;
+                .with_context(|| format!("the catalog `{origin}` has an error in the dataset `{name}`"))?;
             entries.push(entry);
         }
         ensure!(!entries.is_empty(), "the catalog `{origin}` names no dataset");
@@ -84,7 +84,7 @@ impl Catalog {
         self.entries.iter().find(|entry| entry.name == name).with_context(|| {
             let names: Vec<&str> = self.names().collect();
             let mend = match nearest(name, &names) {
-                Some(meant) => format!("is `{meant}` meant?"),
+                Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("a folder of class folders is used by its path, as in ./{name}"),
             };
             format!("unknown dataset `{name}`: {} knows {}; hint: {mend}", self.origin, names.join(", "))
@@ -94,14 +94,14 @@ impl Catalog {
 
 impl Entry {
     fn check(wire: WireDataset) -> anyhow::Result<Entry> {
-        ensure!(!wire.name.is_empty() && !wire.name.contains(['=', '\\']), "a name is not empty and has no `=`");
+        ensure!(!wire.name.is_empty() && !wire.name.contains(['=', '\\']), "a name must not be empty or contain `=`");
         ensure!(
             !wire.name.split('/').any(|part| matches!(part, "" | "." | "..")),
             "the name `{}` has an empty part or `..`",
             wire.name
         );
         for template in std::iter::once(&wire.caption_template).chain(&wire.caption_ensemble) {
-            ensure!(template.contains("{}"), "the caption `{template}` lacks `{{}}`, the place of the label");
+            ensure!(template.contains("{}"), "the caption `{template}` lacks `{{}}`, the placeholder of the label");
         }
         if !wire.splits.contains_key(&wire.default_split) {
             bail!("default_split `{}` is not among its splits", wire.default_split);
@@ -187,7 +187,7 @@ impl WireSubset {
     /// The dataset with the subset's name and splits, everything else as in the dataset that it is `of`.
     fn of_dataset(self, datasets: &[WireDataset]) -> anyhow::Result<WireDataset> {
         let whole = datasets.iter().find(|dataset| dataset.name == self.of).with_context(|| {
-            format!("the subset `{}` is `of` `{}`, which is no dataset of the catalog", self.name, self.of)
+            format!("the subset `{}` is `of` `{}`, which is not a dataset of the catalog", self.name, self.of)
         })?;
         Ok(WireDataset {
             name: self.name,
@@ -295,9 +295,9 @@ mod tests {
     fn an_unknown_dataset_is_answered_with_the_known_names() {
         let error = Catalog::embedded().labels_of("cifar11").unwrap_err().to_string();
         assert!(error.contains("unknown dataset `cifar11`") && error.contains("cifar100"), "{error}");
-        assert!(error.contains("is `cifar10` meant?"), "{error}");
+        assert!(error.contains("did you mean `cifar10`?"), "{error}");
         let error = Catalog::embedded().labels_of("photos").unwrap_err().to_string();
-        assert!(!error.contains("meant") && error.contains("./photos"), "{error}");
+        assert!(!error.contains("did you mean") && error.contains("./photos"), "{error}");
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl<'a> DatasetHub<'a> {
     fn without_hub(&self, error: HubError, cache: &Path, id: &RepositoryId) -> Result<String> {
         match cached_commit(cache, id) {
             Some(commit) if error.is_unreachable() => {
-                (self.on_event)(HubEvent::Warning(&format!("{error:#}; what the cache has is used")));
+                (self.on_event)(HubEvent::Warning(&format!("{error:#}; the cached files are used")));
                 Ok(commit)
             }
             _ => Err(error.into()),
@@ -214,7 +214,7 @@ fn choose(files: &[String], config: Option<&str>, split: Option<&str>) -> Result
             let is_asked = split.is_none_or(|split| split == named);
             ensure!(
                 is_asked,
-                "its name says the split {named}, and --split {}; hint: leave one of them out",
+                "its name gives the split {named}, but --split gives {}; hint: leave one of them out",
                 split.unwrap_or_default()
             );
             Choice { is_split_of_name, ..choose_data(&visible, None, Some(named))? }

@@ -23,14 +23,14 @@ pub(super) fn from_catalog(wire: &WireDataset) -> anyhow::Result<LabelSet> {
         (Some(WordnetIds::Word(word)), true) => bail!("wordnet_ids = \"{word}\" is neither a list nor \"all\""),
         (Some(WordnetIds::List(ids)), true) => ids
             .iter()
-            .map(|id| wordnet_label(id).with_context(|| format!("`{id}` is no WordNet id of ImageNet-1k")))
+            .map(|id| wordnet_label(id).with_context(|| format!("`{id}` is not a WordNet id of ImageNet-1k")))
             .collect::<anyhow::Result<Vec<_>>>()?,
     };
     for (name, aliases) in &wire.aliases {
         let label = labels
             .iter_mut()
             .find(|label| &label.name == name)
-            .with_context(|| format!("`aliases` names `{name}`, which is no label"))?;
+            .with_context(|| format!("`aliases` names `{name}`, which is not a label"))?;
         label.aliases.extend(aliases.iter().cloned());
     }
     label_set(labels, wire.answer_type)
@@ -69,7 +69,7 @@ pub(super) fn shared_name_warnings(labels: &LabelSet) -> Vec<String> {
     let name = |&label: &usize| format!("`{}` (class {label})", labels.labels()[label].name);
     let told = |shared: &SharedName| {
         format!(
-            "{} share the name `{}`: it counts for each of them; hint: name them apart with --labels",
+            "{} share the name `{}`: it counts for each of them; hint: give them different names with --labels",
             shared.labels.iter().map(name).collect::<Vec<_>>().join(" and "),
             shared.name
         )

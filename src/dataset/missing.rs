@@ -22,7 +22,7 @@ pub(super) fn missing(path: &Path) -> String {
     let said = format!("there is no such {kind}: `{}`", absolute.display());
     let Some(above) = absolute.ancestors().skip(1).find(|folder| folder.is_dir()) else { return said };
     if absolute.parent() != Some(above) {
-        return format!("{said}; hint: `{}` is there, and what follows in the path is not", above.display());
+        return format!("{said}; hint: `{}` exists, but the rest of the path does not", above.display());
     }
     let listed = std::fs::read_dir(above).into_iter().flatten().flatten();
     let mut names: Vec<String> = listed.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -31,7 +31,7 @@ pub(super) fn missing(path: &Path) -> String {
     let asked = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let known: Vec<&str> = names.iter().map(String::as_str).collect();
     match nearest(&asked, &known) {
-        Some(meant) => format!("{said}; hint: is `{meant}` meant?"),
+        Some(meant) => format!("{said}; hint: did you mean `{meant}`?"),
         None if names.is_empty() => format!("{said}; hint: `{}` holds no dataset", above.display()),
         None => format!("{said}; hint: `{}` holds {}", above.display(), labels::shorten(&names)),
     }

@@ -96,7 +96,7 @@ impl Dataset {
     pub fn split_note(&self) -> Option<String> {
         (!self.chosen_of.is_empty()).then(|| {
             let (split, all) = (&self.split, self.chosen_of.join(", "));
-            format!("the split `{split}` is taken, of {all}; hint: --split NAME takes another one")
+            format!("using the split `{split}` of {all}; hint: --split NAME chooses another one")
         })
     }
 }

@@ -165,7 +165,7 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
     if let Some((name, path)) = request.text.split_once('=') {
         ensure!(
             !name.is_empty() && !name.contains('\\') && !name.split('/').any(|part| matches!(part, "" | "." | "..")),
-            "`{name}` is no name for a dataset; hint: NAME=PATH, as in photos=./photos/val"
+            "`{name}` cannot be the name of a dataset; hint: NAME=PATH, as in photos=./photos/val"
         );
         ensure!(is_there(Path::new(path)), "failed to open the dataset `{name}`: {}", missing(Path::new(path)));
         return path::open_path(catalog, Some(name), Path::new(path), request);
@@ -202,11 +202,11 @@ fn nowhere(catalog: &Catalog, text: &str) -> String {
     }
     said.push_str("; hint: ");
     if let Some(meant) = nearest(text, &names) {
-        said.push_str(&format!("is `{meant}` meant? "));
+        said.push_str(&format!("did you mean `{meant}`? "));
     }
     said.push_str(&format!("{} knows {}", catalog.origin, names.join(", ")));
     if is_of_hub {
-        said.push_str("; --download asks the hub");
+        said.push_str("; --download looks for it on the hub");
     }
     said
 }
@@ -324,7 +324,7 @@ fn locate<'a>(entry: &'a Entry, split_name: &'a str, roots: &DataRoots) -> anyho
                     }
                     Some(paths) => {
                         let shown = paths.first().unwrap_or(&folder).display();
-                        tried.push(format!("  {shown} (there, but without a folder for each class)"));
+                        tried.push(format!("  {shown} (exists, but has no folder for each class)"));
                     }
                     None => tried.extend(missing_paths(&folder, &candidates)),
                 }

@@ -44,7 +44,7 @@ pub(super) fn open_path(
         && asked != split
     {
         bail!(
-            "the dataset `{}` is of the split {split}, and {asked} was asked for; hint: name its folder {asked}",
+            "the dataset `{}` is the split {split}, but {asked} was requested; hint: name its folder {asked}",
             request.text
         );
     }
@@ -147,7 +147,7 @@ fn read_folder(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     let empty = source.folders_without(&keys);
     let mut opened = files::samples(source, listing, &ClassFinder::of_keys(&keys), &labels, orientation)?;
     if !empty.is_empty() {
-        opened.warnings.push(format!("without an image, and so no class: {}", labels::shorten(&empty)));
+        opened.warnings.push(format!("folders without images, which are not classes: {}", labels::shorten(&empty)));
     }
     Ok(Found {
         labels,
@@ -246,7 +246,9 @@ fn read_rows(path: &Path, request: &OpenRequest) -> anyhow::Result<Rows> {
     match extension.as_str() {
         "csv" | "tsv" => manifest::read_csv(path, request.columns(), &reach),
         "jsonl" | "ndjson" => manifest::read_json_lines(path, request.columns(), &reach),
-        _ => bail!("it is no folder, .zip, .tar, .csv, .jsonl, .parquet or .arrow; hint: unpack other archives first"),
+        _ => {
+            bail!("it is not a folder, .zip, .tar, .csv, .jsonl, .parquet or .arrow; hint: unpack other archives first")
+        }
     }
 }
 

@@ -57,7 +57,7 @@ pub fn open_training(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
 
 /// Where the training split lies if the path itself names another one; `None` where it may hold several.
 fn sibling(path: &Path, split: Option<&str>) -> anyhow::Result<Option<PathBuf>> {
-    let absolute = std::path::absolute(path).with_context(|| format!("`{}` is no path", path.display()))?;
+    let absolute = std::path::absolute(path).with_context(|| format!("`{}` is not a path", path.display()))?;
     let place = match Shards::find(&absolute, split)? {
         // Of shards of several splits in one folder one was chosen by `split`.
         Some(shards) if shards.split.is_some() && split.is_none() => shards.place,

@@ -68,7 +68,7 @@ pub fn verify(
         let opened = open(catalog, roots, request);
         if let Err(error) = opened {
             return Err(error.context(format!(
-                "`{}` is not the published file: its MD5 is {}, {} is published",
+                "`{}` is not the published file: its MD5 is {}, not {}",
                 damaged.path.display(),
                 damaged.found,
                 damaged.expected

@@ -7,7 +7,7 @@ pub enum TextError {
     #[error("it is UTF-16, as some editors and shells on Windows write; hint: save it as UTF-8")]
     Utf16,
     /// Neither UTF-8 nor UTF-16.
-    #[error("it is no UTF-8 text (byte {at} is wrong); hint: save it as UTF-8")]
+    #[error("it is not UTF-8 text (byte {at} is wrong); hint: save it as UTF-8")]
     NotUtf8 {
         /// The position of the first invalid byte, from 0.
         at: usize,

@@ -54,7 +54,7 @@ pub(super) fn open_adapters(
         opened.push(OpenedAdapter { name, adapter, hash, own, warnings: Vec::new() });
     }
     if opened.len() + usize::from(request.has_base) > RunSet::N_RUNS_MAX {
-        bail!("{} adapters are too many at once; hint: at most {}", opened.len(), RunSet::N_RUNS_MAX - 1);
+        bail!("{} adapters are too many at once; hint: give at most {}", opened.len(), RunSet::N_RUNS_MAX - 1);
     }
     Ok(opened)
 }
@@ -100,11 +100,11 @@ pub(super) fn adapter_warnings(
     let mut warnings: Vec<String> = adapter.warnings.iter().map(|warning| format!("{name}: {warning}")).collect();
     let other_base = adapter.base_name().filter(|base| last_part(base) != last_part(&model.name));
     if let (Some(base), None) = (other_base, &adapter.notes.quantised_base) {
-        warnings.push(format!("{name} says that its base is `{base}`, and it is applied to `{}`", model.name));
+        warnings.push(format!("{name} says that its base is `{base}`, but it is applied to `{}`", model.name));
     }
     let trained_over = adapter.provenance.as_ref().and_then(|notes| notes["base"]["weights"].as_str());
     if trained_over.is_some_and(|weights| weights != model_hash) {
-        warnings.push(format!("{name} was trained over other weights than those of `{}`", model.name));
+        warnings.push(format!("{name} was trained on other weights than those of `{}`", model.name));
     }
     let n_tower = adapter.n_touched(TOWER);
     if n_tower > 0 {

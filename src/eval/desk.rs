@@ -335,7 +335,7 @@ impl Desk<'_> {
         let Some(Job { sample, run, kind }) = self.jobs.remove(&ticket) else { return Ok(None) };
         let reply = refuse_fatal(result)?;
         let Some(open) = self.samples.get_mut(&sample) else {
-            bail!("a reply came for a sample that nobody asked about")
+            bail!("a reply came for a sample that was not requested")
         };
         open.n_open -= 1;
         let n_done = usize::from(open.n_open == 0);
@@ -364,7 +364,7 @@ impl Desk<'_> {
                     Some(LabelScoring::PromptLogprobs { end }) => end.as_str(),
                     _ => bail!("a label was scored in a way that was not asked for"),
                 };
-                let labels = open.labels.get_mut(&run).context("a label was scored that nobody asked about")?;
+                let labels = open.labels.get_mut(&run).context("a label was scored that was not requested")?;
                 match labels.take(run, index, end, reply, &question.labels) {
                     Some(Ok(choice)) => answers.scored.push((run, Ok(choice))),
                     Some(Err(failure)) => from_server.failed.push(failure),
@@ -442,7 +442,7 @@ fn choose(tokens: &[LabelTokens], names: &[String]) -> Result<LabelChoice, Strin
 fn refuse_fatal(result: Result<ChatReply, ChatError>) -> Result<Result<ChatReply, ChatError>> {
     match result {
         Err(error) if error.is_fatal() => {
-            Err(anyhow!("{error}; what was answered is recorded, and the same command goes on"))
+            Err(anyhow!("{error}; the answers so far are recorded, and the same command continues"))
         }
         result => Ok(result),
     }

@@ -473,7 +473,7 @@ impl OpenedSubjects {
 fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String {
     let dir = checkpoint.dir.display();
     let why = match named {
-        Some(name) => format!("`{dir}` names its tower `{name}`, which is neither beside it nor in the hub's cache"),
+        Some(name) => format!("`{dir}` names its tower `{name}`, which is neither next to it nor in the hub's cache"),
         None => format!("`{dir}` does not say which encoder its tower comes from"),
     };
     let fetching = named.and_then(|name| hub.how_to_fetch(name)).map(|how| format!("{how}; or ")).unwrap_or_default();

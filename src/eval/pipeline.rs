@@ -417,18 +417,21 @@ impl Scribe<'_> {
         let failure = failed.iter().find(is_new).filter(|_| self.told.len() < N_FAILURES_TOLD)?;
         self.told.insert(failure.message.clone());
         let id = &dataset.samples[sample.work.position].id;
-        let hint = if failure.may_pass { ", and the same command asks again" } else { "" };
-        Some(format!("{id}: {}; it counts as unscored{hint}; of other images this is not told again", failure.message))
+        let hint = if failure.may_pass { ", and the same command retries it" } else { "" };
+        Some(format!(
+            "{id}: {}; it counts as unscored{hint}; this is not reported again for other images",
+            failure.message
+        ))
     }
 
     /// Returns the warning for a cut-off thought, the first time that it occurs.
     fn cut_thought(&mut self, trials: &[(RunId, Trial)]) -> Option<String> {
         let is_cut = |trial: &Trial| trial.outcome == Outcome::Unscored(UnscoredReason::ThoughtCutOff);
         let (_, trial) = trials.iter().find(|(_, trial)| is_cut(trial))?;
-        let text = "the model's thought was cut off, or never closed, and no answer stands behind it; it counts as unscored; hint: \
-                    --max-new-tokens gives thoughts more room";
+        let text = "the model's thought was cut off or never closed, and no answer follows it; it counts as unscored; \
+                    hint: --max-new-tokens gives thoughts more room";
         let is_new = self.told.insert(text.to_owned());
-        is_new.then(|| format!("{}: {text}; of other images this is not told again", trial.sample))
+        is_new.then(|| format!("{}: {text}; this is not reported again for other images", trial.sample))
     }
 
     fn count(&mut self, trial: Trial) -> Trial {

@@ -49,7 +49,7 @@ pub fn refuse_equal_names(models: &[ServedName]) -> Result<()> {
         }
     }
     if names.len() > RunSet::N_RUNS_MAX {
-        bail!("{} models are too many at once; hint: at most {}", names.len(), RunSet::N_RUNS_MAX);
+        bail!("{} models are too many at once; hint: give at most {}", names.len(), RunSet::N_RUNS_MAX);
     }
     Ok(())
 }
@@ -93,8 +93,7 @@ impl ServedSubjects {
         let mut warnings = self.server.warnings.clone();
         if self.encoder.is_some() {
             warnings.push(
-                "a server does not tell which tower its model has: the encoder is taken at its word, as another one"
-                    .to_owned(),
+                "a server does not report which tower its model has: the encoder counts as another one".to_owned(),
             );
         }
         warnings

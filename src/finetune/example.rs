@@ -75,14 +75,14 @@ impl TrainingSet {
 pub fn mixed(n_samples: &[usize], mix: Option<&[f64]>) -> Result<Vec<usize>> {
     let Some(mix) = mix else { return Ok(n_samples.to_vec()) };
     if mix.len() != n_samples.len() {
-        bail!("--mix has {} ratios for {} datasets; hint: one for each of --train", mix.len(), n_samples.len());
+        bail!("--mix has {} ratios for {} datasets; hint: one for each dataset of --train", mix.len(), n_samples.len());
     }
     ensure!(mix.iter().all(|&ratio| ratio > 0.0 && ratio.is_finite()), "--mix takes positive ratios, as in 0.8,0.2");
     let whole = n_samples.iter().zip(mix).map(|(&n, ratio)| n as f64 / ratio).fold(f64::INFINITY, f64::min);
     let counts: Vec<usize> = mix.iter().map(|ratio| (ratio * whole + 1e-9) as usize).collect();
     ensure!(
         counts.iter().all(|&n| n > 0),
-        "--mix leaves a dataset without a sample; hint: ratios nearer to each other"
+        "--mix leaves a dataset without a sample; hint: choose ratios closer to each other"
     );
     Ok(counts)
 }

@@ -73,7 +73,7 @@ impl AdamW {
 
     /// Goes on from a saved state.
     pub fn restore(&mut self, moments: Vec<(Tensor, Tensor)>, n_steps: usize) -> Result<()> {
-        ensure!(moments.len() == self.moments.len(), "the optimizer's state is of another training");
+        ensure!(moments.len() == self.moments.len(), "the optimizer's state belongs to another training");
         for ((first, second), (own, _)) in moments.iter().zip(&self.moments) {
             ensure!(
                 first.dims() == own.dims() && second.dims() == own.dims(),

@@ -143,8 +143,8 @@ impl Output {
         let is_foreign = |name: &&str| name.starts_with(PROJECTOR) && !name.starts_with(LLAVA_PROJECTOR);
         if let Some(name) = weights.names().find(is_foreign).filter(|_| trains_projector) {
             bail!(
-                "`{name}` is no part of a projector that LLaVA's trainer knows, whose files hold a trained projector; hint: \
-                 --method lora --no-projector, or --method full"
+                "`{name}` is not part of a projector that LLaVA's trainer knows, whose files hold a trained projector; \
+                 hint: --method lora --no-projector, or --method full"
             );
         }
         ensure!(
@@ -170,7 +170,7 @@ impl Output {
                 let index: usize = index.parse()?;
                 Ok((format!("{prefix}.{}.{leaf}", 2 * (index - 1)), tensor))
             }
-            None => bail!("`{name}` is no part of a projector that LLaVA's trainer knows"),
+            None => bail!("`{name}` is not part of a projector that LLaVA's trainer knows"),
         };
         trainable.replaced().map(named).collect()
     }
@@ -241,7 +241,7 @@ pub fn read_optimizer(dir: &Path, trainable: &Trainable, device: &Device) -> Res
         let found = found.remove(&format!("{which}.{name}"));
         found.with_context(|| {
             format!(
-                "`{}` lacks the {which} of `{name}`; hint: remove the folder, the checkpoint before it is gone on from",
+                "`{}` lacks the {which} of `{name}`; hint: remove the folder to continue from the checkpoint before it",
                 path.display()
             )
         })

@@ -144,7 +144,7 @@ impl Training<'_> {
         let Some(step) = folder.last_step() else { return Ok(0) };
         let dir = folder.checkpoint_dir(step);
         let moments = read_optimizer(&dir, self.trainer.trainable(), &self.device)
-            .with_context(|| format!("failed to go on from `{}`", dir.display()))?;
+            .with_context(|| format!("failed to continue from `{}`", dir.display()))?;
         self.trainer.restore(moments, step as usize)?;
         Ok(step as usize)
     }

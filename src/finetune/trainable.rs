@@ -76,7 +76,7 @@ impl Trainable {
             values.insert(format!("{module}{SECOND}"), b);
         }
         start.finish().with_context(|| {
-            format!("the adapter to go on from holds what `{}` does not train", config.method.name())
+            format!("the adapter to continue from has parts that `{}` does not train", config.method.name())
         })?;
         ensure!(!values.is_empty(), "the model has no tensor that `{}` trains", config.method.name());
         let parameters = values
@@ -178,13 +178,13 @@ impl LoraShape {
         let LowRankUpdate { a, b, scale, b_bias, magnitude, .. } = update;
         ensure!(
             b_bias.is_none() && magnitude.is_none(),
-            "the update of `{module}` has a bias or DoRA's magnitudes, which are not trained; hint: plain LoRA is"
+            "the update of `{module}` has a bias or DoRA's magnitudes, which cannot be trained; hint: use plain LoRA"
         );
         let rank = a.dim(0)?;
         ensure!(
             rank == self.rank && (scale - self.alpha / self.rank as f64).abs() < 1e-9,
-            "the adapter to go on from has rank {rank} and alpha {} at `{module}`, and this training rank {} and alpha \
-             {}; hint: give --rank {rank} --alpha {}",
+            "the adapter to continue from has rank {rank} and alpha {} at `{module}`, but this training has rank {} \
+             and alpha {}; hint: give --rank {rank} --alpha {}",
             scale * rank as f64,
             self.rank,
             self.alpha,

@@ -43,7 +43,7 @@ pub struct StepReport {
 pub enum Stopped {
     /// The loss or a gradient overflowed.
     #[error(
-        "the {what} is not finite at step {step}: the training diverged and stops; the last checkpoint is as it was; \
+        "the {what} is not finite at step {step}: the training diverged and stops; the last checkpoint is unchanged; \
          hint: a lower --learning-rate, or a longer --warmup-ratio"
     )]
     NotFinite {

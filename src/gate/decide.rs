@@ -52,7 +52,7 @@ pub(super) fn assemble<'a>(policy: &Policy, design: &str, settled: impl Iterator
         () if any(Verdict::Inconclusive) => Verdict::Inconclusive,
         () if any(Verdict::Pass) => Verdict::Pass,
         () => {
-            let message = "no dataset passed: none of them says anything".to_owned();
+            let message = "no dataset passed: none of them is informative".to_owned();
             reasons.push(Reason { code: ReasonCode::NothingPassed, message, dataset: None });
             Verdict::Inconclusive
         }

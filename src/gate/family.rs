@@ -118,7 +118,7 @@ fn doubts(member: &Member<'_>, decision: Verdict) -> Vec<String> {
     }
     if comparison.is_unchanged {
         doubts.push(
-            "no answer changed, and neither did a digit of the logits: does the candidate's fine-tuning reach the model?"
+            "no answer changed, and no digit of the logits: check that the candidate's fine-tuning is applied"
                 .to_owned(),
         );
     }
@@ -126,15 +126,15 @@ fn doubts(member: &Member<'_>, decision: Verdict) -> Vec<String> {
         && known <= margin
     {
         doubts.push(format!(
-            "the baseline knows {:.1} points more than chance, no more than the margin of {:.1}: a candidate that only guesses \
-             would pass, too",
+            "the baseline is {:.1} points above chance, which is not more than the margin of {:.1}: a candidate that \
+             only guesses would pass, too",
             known * 100.0,
             margin * 100.0
         ));
     }
     if comparison.n_unpaired > comparison.n_pairs {
         doubts.push(format!(
-            "{} trials have no partner in the other run, beside {} pairs: they decide nothing",
+            "{} trials have no partner in the other run and decide nothing; {} pairs remain",
             comparison.n_unpaired, comparison.n_pairs
         ));
     }
@@ -164,7 +164,7 @@ fn rule(
     }
     if comparison.n_distinct_images < policy.min_pairs && comparison.n_pairs >= policy.min_pairs {
         let message = format!(
-            "{} pairs of only {} different images, and the policy wants at least {}",
+            "{} pairs of only {} different images, but the policy requires at least {}",
             comparison.n_pairs, comparison.n_distinct_images, policy.min_pairs
         );
         return one(Verdict::Inconclusive, ReasonCode::TooFewPairs, message);
@@ -172,7 +172,8 @@ fn rule(
     if comparison.n_pairs < policy.min_pairs {
         let n_more = needed(member).unwrap_or(0).max(policy.min_pairs);
         let message = format!(
-            "{} pairs, and the policy wants at least {}; about {n_more} would show no fall as below the margin",
+            "{} pairs, but the policy requires at least {}; with no true fall, about {n_more} would show that it is \
+             below the margin",
             comparison.n_pairs, policy.min_pairs
         );
         return one(Verdict::Inconclusive, ReasonCode::TooFewPairs, message);
@@ -203,7 +204,7 @@ fn rule(
         && (passes && high >= margin || fall.is_certain && low <= margin)
     {
         let message = format!(
-            "corrected for the judge's measured error the fall lies between {:+.1} and {:+.1} points",
+            "corrected for the judge's measured error the fall is between {:+.1} and {:+.1} points",
             low * 100.0,
             high * 100.0
         );
@@ -234,7 +235,9 @@ fn unscored_reasons(member: &Member<'_>, levels: Levels, fall: Fall) -> Vec<Reas
         let most = policy.max_unscored * 100.0;
         add(
             ReasonCode::TooManyUnscored,
-            format!("{n_unscored} of {n_pairs} pairs are unscored, more than {most:.1}%: with so many nothing passes"),
+            format!(
+                "{n_unscored} of {n_pairs} pairs are unscored, more than {most:.1}%: with this many no dataset passes"
+            ),
         );
     }
     reasons
@@ -268,7 +271,7 @@ fn near_chance(comparison: &DatasetComparison) -> String {
 
 fn could_decide(comparison: &DatasetComparison, side: &str) -> String {
     format!(
-        "the scored pairs alone would {side}, but the {} unscored ones could turn that; hint: judge them again",
+        "the scored pairs alone would {side}, but the {} unscored ones could change that; hint: judge them again",
         comparison.n_unscored
     )
 }
@@ -280,7 +283,7 @@ fn underpowered(member: &Member<'_>) -> String {
         Some(n_needed) if n_needed > n => format!(
             "{n} pairs show neither a fall above {margin:.1} points nor one below; with no true fall about {n_needed} would"
         ),
-        _ => format!("{n} pairs show neither a fall above {margin:.1} points nor one below: it lies near the margin"),
+        _ => format!("{n} pairs show neither a fall above {margin:.1} points nor one below: it is near the margin"),
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn contradiction(
     let n_both = comparison.n_pairs_of_all_judges;
     if is_required && (n_both as f64) < SHARE_REQUIRED * comparison.n_pairs as f64 {
         return Some(format!(
-            "two judges are required, and {n_both} of {} pairs carry the verdicts of both",
+            "two judges are required, but only {n_both} of {} pairs have the verdicts of both",
             comparison.n_pairs
         ));
     }

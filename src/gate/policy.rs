@@ -18,7 +18,7 @@ pub enum PolicyError {
     #[error("{0}")]
     Toml(String),
     /// An unknown key.
-    #[error("`{key}` is no key of a policy{}{}", place(table), suggestion(nearest))]
+    #[error("`{key}` is not a key of a policy{}{}", place(table), suggestion(nearest))]
     UnknownKey {
         /// The key.
         key: String,
@@ -55,12 +55,12 @@ fn place(table: &str) -> String {
 
 fn suggestion(nearest: &Option<&'static str>) -> String {
     nearest
-        .map(|key| format!("; hint: is `{key}` meant?"))
+        .map(|key| format!("; hint: did you mean `{key}`?"))
         .unwrap_or_else(|| "; hint: `emt gate --print-policy` writes a policy with every key explained".to_owned())
 }
 
 fn there(nearest: &Option<String>) -> String {
-    let meant = nearest.as_ref().map(|name| format!("; hint: is `{name}` meant?"));
+    let meant = nearest.as_ref().map(|name| format!("; hint: did you mean `{name}`?"));
     meant.unwrap_or_else(|| {
         "; hint: `emt data list` shows the catalog, --datasets-file FILE gives another one".to_owned()
     })
@@ -307,7 +307,7 @@ fn set(policy: &mut DatasetPolicy, key: &str, value: &Value, table: &str) -> Res
     };
     let share = || {
         number().and_then(|number| {
-            if (0.0..=1.0).contains(&number) { Ok(number) } else { Err(wrong(key, table, "must lie from 0 to 1")) }
+            if (0.0..=1.0).contains(&number) { Ok(number) } else { Err(wrong(key, table, "must be from 0 to 1")) }
         })
     };
     let count = || match value {
@@ -316,14 +316,14 @@ fn set(policy: &mut DatasetPolicy, key: &str, value: &Value, table: &str) -> Res
     };
     let flag = || value.as_bool().ok_or_else(|| wrong(key, table, "must be true or false"));
     match key {
-        "margin" => policy.margin = within(0.0, 1.0, "must lie between 0 and 1, such as 0.02")?,
+        "margin" => policy.margin = within(0.0, 1.0, "must be between 0 and 1, such as 0.02")?,
         "relative_margin" => {
             policy.relative_margin = match value {
                 Value::String(off) if off == "off" => None,
-                _ => Some(within(0.0, 1.0, "must be \"off\" or lie between 0 and 1")?),
+                _ => Some(within(0.0, 1.0, "must be \"off\" or between 0 and 1")?),
             }
         }
-        "alpha" => policy.alpha = within(0.0, 0.5, "must lie between 0 and 0.5, such as 0.025")?,
+        "alpha" => policy.alpha = within(0.0, 0.5, "must be between 0 and 0.5, such as 0.025")?,
         "min_pairs" => policy.min_pairs = count()?,
         "max_pairs" => policy.max_pairs = count()?,
         "max_unscored" => policy.max_unscored = share()?,
@@ -386,20 +386,20 @@ mod tests {
     #[test]
     fn a_slip_is_named_with_the_key_that_was_meant() {
         for (text, expected) in [
-            ("margins = 0.1", "is `margin` meant?"),
-            ("max-pairs = 10", "is `max_pairs` meant?"),
-            ("[datasets.mnist]\nmin_pair = 10", "`min_pair` is no key of a policy in [datasets.mnist]"),
+            ("margins = 0.1", "did you mean `margin`?"),
+            ("max-pairs = 10", "did you mean `max_pairs`?"),
+            ("[datasets.mnist]\nmin_pair = 10", "`min_pair` is not a key of a policy in [datasets.mnist]"),
             ("wibble = 1", "--print-policy"),
-            ("[dataset.mnist]\nmargin = 0.1", "is `datasets` meant?"),
-            ("margin = 1.0", "must lie between 0 and 1"),
-            ("margin = -0.02", "must lie between 0 and 1"),
+            ("[dataset.mnist]\nmargin = 0.1", "did you mean `datasets`?"),
+            ("margin = 1.0", "must be between 0 and 1"),
+            ("margin = -0.02", "must be between 0 and 1"),
             ("margin = nan", "must be a number"),
             ("alpha = inf", "must be a number"),
             ("min_pairs = 0", "whole number above 0"),
             ("max_pairs = -5", "whole number above 0"),
             ("max_unscored = 1.5", "from 0 to 1"),
             ("margin = 0.1\nmargin = 0.2", "duplicate key"),
-            ("margin = 0", "must lie between 0 and 1"),
+            ("margin = 0", "must be between 0 and 1"),
             ("margin = \"x\"", "must be a number"),
             ("alpha = 0.5", "between 0 and 0.5"),
             ("min_pairs = 2.5", "whole number"),
@@ -431,9 +431,9 @@ mod tests {
     fn a_dataset_that_nobody_knows_is_refused_with_the_nearest_name() {
         let known = BTreeSet::from(["cifar100".to_owned(), "mnist".to_owned(), "embedded/mnist".to_owned()]);
         for (text, expected) in [
-            ("[datasets.cifar1000]\nmargin = 0.1", "`cifar1000`, which nobody knows; hint: is `cifar100` meant?"),
-            ("ignore = [\"minst\"]", "is `mnist` meant?"),
-            ("tuned_on = [\"Embedded/Mnist\"]", "is `embedded/mnist` meant?"),
+            ("[datasets.cifar1000]\nmargin = 0.1", "`cifar1000`, which nobody knows; hint: did you mean `cifar100`?"),
+            ("ignore = [\"minst\"]", "did you mean `mnist`?"),
+            ("tuned_on = [\"Embedded/Mnist\"]", "did you mean `embedded/mnist`?"),
             ("ignore = [\"imagenet\"]", "`imagenet`, which nobody knows; hint: `emt data list`"),
         ] {
             let message = Policy::parse(text).unwrap().check_datasets(&known, "nobody knows").unwrap_err().to_string();

@@ -99,7 +99,7 @@ impl LlmJudge {
 }
 
 /// The starts of the errors of a reply that is only a thought, and of a reply that was cut off.
-const CUT_THOUGHT: &str = "the reply is a thought without a verdict behind it";
+const CUT_THOUGHT: &str = "the reply is a thought without a verdict after it";
 const CUT_REPLY: &str = "the reply was cut off at the token limit";
 
 /// Returns how the user can fix a judge's replies like this one; `None` if the verdict is valid, or if there was no

@@ -372,12 +372,13 @@ impl LlmPanel {
             Err(ChatError::Budget { .. }) => return Ok(Checked::Nothing(None)),
             Err(error) if error.is_passing() && !error.is_fatal() => {
                 return Ok(Checked::Nothing(Some(format!(
-                    "the judge `{model}` failed on a fixed question: {error}; what it leaves unscored the same command asks again"
+                    "the judge `{model}` failed on a fixed question: {error}; the same command retries what it leaves \
+                     unscored"
                 ))));
             }
             Err(error) if error.is_fatal() => bail!("the judge cannot be asked: {error}"),
             Err(error @ ChatError::Rejected { .. }) => {
-                bail!("the judge `{model}` refuses a fixed question, as it would every other: {error}")
+                bail!("the judge `{model}` refuses a fixed question, and would refuse every other: {error}")
             }
             _ => {}
         }
@@ -415,7 +416,8 @@ impl LlmPanel {
             (2, JudgePrompt::File(_)) => {
                 let [right, wrong] = [Judgement::Correct, Judgement::Incorrect].map(|of| self.template.words_of(of));
                 format!(
-                    "its verdicts are the wrong way round: --judge-prompt must ask for {right} where the answer is right, and for {wrong} else"
+                    "its verdicts are the wrong way round: --judge-prompt must ask for {right} if the answer is right, \
+                     and for {wrong} otherwise"
                 )
             }
             (_, JudgePrompt::File(_)) => {

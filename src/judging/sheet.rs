@@ -123,7 +123,7 @@ impl Sheet {
             if index == 0 {
                 sheet.origin = origin;
             } else if origin != sheet.origin {
-                return Err(record.error("it is of another run or judge than the first row; hint: one sheet per run"));
+                return Err(record.error("it has another run or judge than the first row; hint: one sheet per run"));
             }
             sheet.rows.push(record.row()?);
         }
@@ -207,8 +207,8 @@ fn csv_records(text: &str) -> Result<Vec<Record>, SheetError> {
         problem: match error.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
                 format!(
-                    "it has {len} cells, and the header has {expected_len}; hint: put an answer with a \
-                     comma in quotation marks"
+                    "it has {len} cells, but the header has {expected_len}; hint: put an answer with a comma in \
+                     quotation marks"
                 )
             }
             _ => error.to_string(),
@@ -250,7 +250,7 @@ fn json_records(text: &str) -> Result<Vec<Record>, SheetError> {
                 cells.retain(|column, value| !value.is_null() && (*value != "" || column == "answer"));
                 Ok(Record { line, cells })
             }
-            Err(error) => Err(SheetError { line, problem: format!("it is no JSON object: {error}") }),
+            Err(error) => Err(SheetError { line, problem: format!("it is not a JSON object: {error}") }),
         })
         .collect()
 }
@@ -265,7 +265,7 @@ impl Record {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(Some(value.to_string())),
-            Some(other) => Err(self.error(format!("`{column}` is text, and not {other}"))),
+            Some(other) => Err(self.error(format!("`{column}` must be text, not {other}"))),
         }
     }
 
@@ -277,7 +277,7 @@ impl Record {
         let Some(text) = self.text(column)? else { return Ok(None) };
         match text.trim().parse::<T>().ok().filter(is_allowed) {
             Some(number) => Ok(Some(number)),
-            None => Err(self.error(format!("`{column}` is a positive number, and not `{text}`"))),
+            None => Err(self.error(format!("`{column}` must be a positive number, not `{text}`"))),
         }
     }
 
@@ -285,7 +285,7 @@ impl Record {
         let text = match self.cells.get("aliases") {
             Some(Value::Array(items)) => {
                 let items: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
-                items.ok_or_else(|| self.error("`aliases` is a list of text"))?.join(";")
+                items.ok_or_else(|| self.error("`aliases` must be a list of text"))?.join(";")
             }
             _ => self.text("aliases")?.unwrap_or_default(),
         };
@@ -298,7 +298,7 @@ impl Record {
             "" => Ok(None),
             "true" | "yes" | "1" | "t" | "y" | "correct" => Ok(Some(true)),
             "false" | "no" | "0" | "f" | "n" | "incorrect" => Ok(Some(false)),
-            _ => Err(self.error(format!("`correct` is true, false or empty, and not `{text}`"))),
+            _ => Err(self.error(format!("`correct` must be true, false or empty, not `{text}`"))),
         }
     }
 
@@ -311,11 +311,11 @@ impl Record {
             // An undecided verdict does not count as right.
             (Some("incorrect" | "undecided"), Some(name)) => match known(name) {
                 Some(code) => Ok(Some(Outcome::Incorrect(code))),
-                None => Err(self.error(format!("`code` is the code of an error, and not `{name}`"))),
+                None => Err(self.error(format!("`code` must be the code of an error, not `{name}`"))),
             },
             (Some("incorrect" | "undecided"), None) => Ok(None),
             (Some(other), _) => {
-                Err(self.error(format!("`verdict` is correct, incorrect or undecided, and not `{other}`")))
+                Err(self.error(format!("`verdict` must be correct, incorrect or undecided, not `{other}`")))
             }
         }
     }
@@ -453,14 +453,14 @@ mod tests {
         assert!(csv("label,answer\ncat,cat\n").starts_with("line 1: the column `correct` is missing"));
         let good = "label,answer,correct,n_trials,weight,verdict,code\n\"a\ncat\",cat,yes,,,,\n";
         let cases = [
-            ("cat,cat,perhaps,1,1,,", "`correct` is true, false or empty, and not `perhaps`"),
-            ("cat,cat,yes,0,1,,", "`n_trials` is a positive number"),
-            ("cat,cat,yes,1,-1,,", "`weight` is a positive number"),
-            ("cat,cat,yes,1,NaN,,", "`weight` is a positive number"),
+            ("cat,cat,perhaps,1,1,,", "`correct` must be true, false or empty, not `perhaps`"),
+            ("cat,cat,yes,0,1,,", "`n_trials` must be a positive number"),
+            ("cat,cat,yes,1,-1,,", "`weight` must be a positive number"),
+            ("cat,cat,yes,1,NaN,,", "`weight` must be a positive number"),
             (",cat,yes,1,1,,", "`label` is missing"),
-            ("cat,cat,yes,1,1,maybe,", "`verdict` is correct, incorrect or undecided"),
-            ("cat,cat,yes,1,1,incorrect,odd", "`code` is the code of an error"),
-            ("cat,cat,yes", "it has 3 cells, and the header has 7"),
+            ("cat,cat,yes,1,1,maybe,", "`verdict` must be correct, incorrect or undecided"),
+            ("cat,cat,yes,1,1,incorrect,odd", "`code` must be the code of an error"),
+            ("cat,cat,yes", "it has 3 cells, but the header has 7"),
         ];
         for (line, expected) in cases {
             let found = csv(&format!("{good}{line}\n"));
@@ -468,11 +468,11 @@ mod tests {
         }
         assert!(
             problem("{\"label\":\"a\",\"answer\":\"b\"}\n[1]\n", SheetForm::Jsonl)
-                .starts_with("line 2: it is no JSON object")
+                .starts_with("line 2: it is not a JSON object")
         );
         assert!(problem("{\"label\":\"a\"}", SheetForm::Jsonl).contains("`answer` is missing"));
-        assert!(problem("{\"label\":\"a\",\"answer\":{}}", SheetForm::Jsonl).contains("`answer` is text"));
+        assert!(problem("{\"label\":\"a\",\"answer\":{}}", SheetForm::Jsonl).contains("`answer` must be text"));
         let two_runs = "label,answer,correct,run,judge\na,b,1,r1,rules\na,c,1,r2,rules\n";
-        assert!(csv(two_runs).starts_with("line 3: it is of another run"));
+        assert!(csv(two_runs).starts_with("line 3: it has another run"));
     }
 }

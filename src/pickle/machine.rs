@@ -151,7 +151,7 @@ impl<'a, G: Global> Machine<'a, G> {
             let module = self.pop()?;
             match (&self.values[module], &self.values[name]) {
                 (Value::Text(module), Value::Text(name)) => (*module, *name),
-                _ => bail!("it has a name that is no text"),
+                _ => bail!("it has a name that is not text"),
             }
         };
         self.push(Value::Global(G::named(module, name)?))

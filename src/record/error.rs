@@ -32,7 +32,14 @@ pub enum RecordError {
         differences: Vec<Difference>,
     },
     /// The folder holds the same run with modes that this command leaves out.
-    #[error("`{}` holds answers in the modes {}, and this command asks for {}: a run may gain modes and never loses any; hint: `--modes {}` goes on with it and asks only what is missing, or give another folder with --out", dir.display(), modes(recorded), modes(asked), modes(&all(recorded, asked)))]
+    #[error(
+        "`{}` holds answers in the modes {}, and this command asks for {}: a run may gain modes but never loses any; \
+         hint: `--modes {}` continues it and asks only what is missing, or give another folder with --out",
+        dir.display(),
+        modes(recorded),
+        modes(asked),
+        modes(&all(recorded, asked))
+    )]
     OtherModes {
         /// The run folder.
         dir: PathBuf,
@@ -54,7 +61,7 @@ pub enum RecordError {
         written_by: String,
     },
     /// A file of the folder is missing.
-    #[error("`{}` is no run folder: `{name}` is missing; hint: {hint}", dir.display())]
+    #[error("`{}` is not a run folder: `{name}` is missing; hint: {hint}", dir.display())]
     NoRun {
         /// The folder.
         dir: PathBuf,
@@ -82,7 +89,11 @@ pub enum RecordError {
         hint: &'static str,
     },
     /// A line of the journal cannot be read, and it is not a torn last line.
-    #[error("failed to read `{}`, line {line}: {reason}; hint: delete that line and run the same command again, which asks for its trial anew", path.display())]
+    #[error(
+        "failed to read `{}`, line {line}: {reason}; hint: delete that line and run the same command again, which \
+         repeats its trial",
+        path.display()
+    )]
     BrokenLine {
         /// The file.
         path: PathBuf,
@@ -100,7 +111,11 @@ pub enum RecordError {
         reason: String,
     },
     /// The disk is full or a quota is exceeded.
-    #[error("failed to write `{}`: the disk is full ({error}); hint: make room and run the same command again: what is recorded so far is kept", path.display())]
+    #[error(
+        "failed to write `{}`: the disk is full ({error}); hint: free some disk space and run the same command again: \
+         what is recorded so far is kept",
+        path.display()
+    )]
     DiskFull {
         /// The file.
         path: PathBuf,

@@ -128,7 +128,7 @@ impl FeatureCache {
                     let dir = self.dir.display();
                     warnings
                         .untold
-                        .push(format!("the feature cache `{dir}` cannot be written, the run goes on: {error}"));
+                        .push(format!("the feature cache `{dir}` cannot be written, the run continues: {error}"));
                 }
             }
         }

@@ -42,7 +42,7 @@ pub fn read_calibration(path: &Path) -> Result<Calibration, RecordError> {
             known: CALIBRATION_SCHEMA.to_owned(),
             written_by: "of unknown version".to_owned(),
         }),
-        Some(found) => Err(broken(format!("it is `{found}`, and not `{CALIBRATION_SCHEMA}`"))),
+        Some(found) => Err(broken(format!("it is `{found}`, not `{CALIBRATION_SCHEMA}`"))),
         None => Err(broken("it has no field `schema`".to_owned())),
     }
 }

@@ -54,14 +54,14 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
     let without = unprobed(summary);
     if !without.is_empty() {
         notes.push(warning(format!(
-            "No probe for {}: no images of a training split were at hand, so retention is not defined.",
+            "No probe for {}: no images of a training split were available, so retention is not defined.",
             without.join(", ")
         )));
     }
     notes.extend(summary.model.server_flips.map(|flips| remark(server_flips_note(&summary.run, &flips))));
     if scoring(summary).has_prior {
         notes.push(remark(
-            "Prior-corrected: label scoring, with each label's score on an image of the mean colour taken off."
+            "Prior-corrected: label scoring that subtracts each label's score on an image of the mean colour."
                 .to_owned(),
         ));
     }
@@ -85,8 +85,9 @@ pub fn notes(summary: &Summary) -> Vec<Note> {
 }
 
 /// The advice if the rules may not know the model's names for the classes.
-const OTHER_NAMES: &str = "The model may use other names for the classes, and the score be too low; hint: name aliases with `--labels`, \
-                           or let a language model judge these answers with `--judge rules+llm`.";
+const OTHER_NAMES: &str = "The model may use other names for the classes, so its score may be too low; hint: name \
+                           aliases with `--labels`, or let a language model judge these answers with `--judge \
+                           rules+llm`.";
 
 /// Whether the rules judged alone, were certain of few answers, and found few of them right on some dataset.
 fn misses_names(summary: &Summary, uncertain_share: f64) -> bool {
@@ -100,9 +101,9 @@ fn misses_names(summary: &Summary, uncertain_share: f64) -> bool {
 const LOW_ACCURACY: f64 = 0.5;
 
 /// The warning about comparing a probe's numbers with others.
-pub const PROBE: &str = "The probe learnt from a few labelled training images a class, a zero-shot encoder from none: retention \
-                         over the one is not comparable with retention over the other, and may pass 100% where the \
-                         shots are few.";
+pub const PROBE: &str = "The probe learnt from a few labelled training images per class, a zero-shot encoder from \
+                         none: retention over a probe is not comparable with retention over a zero-shot encoder, and \
+                         may exceed 100% if there are few shots.";
 
 /// The datasets without a probe, if others have one.
 fn unprobed(summary: &Summary) -> Vec<&str> {
@@ -115,11 +116,11 @@ fn unprobed(summary: &Summary) -> Vec<&str> {
 pub fn server_flips_note(run: &str, flips: &ServerFlips) -> String {
     let ServerFlips { n_repeated, n_answers_changed, n_outcomes_changed, .. } = flips;
     if *n_repeated == 0 {
-        return format!("{run}: the server answered none of the samples that it was asked about again.");
+        return format!("{run}: the server answered none of the samples that were repeated.");
     }
     format!(
-        "{run}: the server flips {n_answers_changed} of {n_repeated} answers ({}) and {n_outcomes_changed} outcomes ({}) when it is \
-         asked again; no difference below that is the model's.",
+        "{run}: the server flips {n_answers_changed} of {n_repeated} answers ({}) and {n_outcomes_changed} outcomes \
+         ({}) when questions are repeated; differences below that are not the model's.",
         words::percent(flips.answer_flip_rate),
         words::percent(flips.outcome_flip_rate)
     )
@@ -128,7 +129,7 @@ pub fn server_flips_note(run: &str, flips: &ServerFlips) -> String {
 fn constant_answer(dataset: &DatasetSummary) -> Option<String> {
     let constant = dataset.constant_answer.as_ref()?;
     Some(format!(
-        "{}: {} of the model's scored answers are one same text, “{}”.",
+        "{}: {} of the model's scored answers are the same text, “{}”.",
         dataset.dataset,
         words::percent(Some(constant.share)),
         words::shortened(&words::printable(&constant.answer), 80)
@@ -166,14 +167,14 @@ pub fn kind_name(kind: ErrorKind) -> &'static str {
 /// Returns the meaning of a code.
 pub fn meaning(code: ErrorCode) -> &'static str {
     match code {
-        ErrorCode::Wrong => "just one label of the dataset, and it is another",
+        ErrorCode::Wrong => "exactly one label of the dataset, and it is wrong",
         ErrorCode::Disputed => "the label is found in the answer, but the deciding judge says incorrect",
         ErrorCode::Multi => "two or more labels of the dataset",
         ErrorCode::Echo => "the prompt's list of labels, repeated",
         ErrorCode::TypeClash => "a number and an object in one answer",
         ErrorCode::Leak => "a label of the fine-tuning dataset, and none of this one",
         ErrorCode::TooGeneric => "a more general term than the label",
-        ErrorCode::TooSpecific => "a more special term than the label",
+        ErrorCode::TooSpecific => "a more specific term than the label",
         ErrorCode::Out => "none of the labels",
         ErrorCode::Empty => "no content",
         ErrorCode::Refusal => "the model declined to answer",

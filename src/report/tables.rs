@@ -143,7 +143,7 @@ pub fn shots(summary: &Summary) -> Option<Table> {
         let all = encoder.map(|encoder| (encoder.shots, notes::accuracy(Some(encoder))));
         fewer.chain(all).map(|(shots, accuracy)| vec![dataset.dataset.clone(), notes::count(shots), rate(accuracy)])
     });
-    let caption = format!("The probe ({}) by training images a class", probe.classifier.name());
+    let caption = format!("The probe ({}) by training images per class", probe.classifier.name());
     Some(table(&caption, &["Dataset", "Shots", "Accuracy"], 1..3, rows.collect()))
 }
 
@@ -249,7 +249,7 @@ pub fn conditions(spec: &RunSpec, environment: &[(String, String)]) -> Table {
     let mut rows = vec![
         vec![
             "model weights".to_owned(),
-            spec.model.weights.clone().unwrap_or_else(|| "not told by the server".to_owned()),
+            spec.model.weights.clone().unwrap_or_else(|| "not reported by the server".to_owned()),
         ],
         vec!["adapter".to_owned(), spec.model.adapter.clone().unwrap_or_else(|| "none".to_owned())],
         vec![

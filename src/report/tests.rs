@@ -157,7 +157,7 @@ fn an_answer_cannot_steer_the_terminal() {
     let mut run = four();
     run.datasets[0].constant_answer = Some(ConstantAnswer { answer: "\u{1b}[2J8".to_owned(), share: 0.71 });
     let text = table(&run);
-    assert!(text.contains("71.0% of the model's scored answers are one same text, “ [2J8”"), "{text}");
+    assert!(text.contains("71.0% of the model's scored answers are the same text, “ [2J8”"), "{text}");
     assert!(!text.contains('\u{1b}'));
 }
 

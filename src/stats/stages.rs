@@ -26,7 +26,7 @@ pub enum StageError {
         expected: usize,
     },
     /// An accuracy is not between 0 and 1.
-    #[error("stage {stage}: the accuracy on task {task} is {value}, which is no fraction of 0 to 1")]
+    #[error("stage {stage}: the accuracy on task {task} is {value}, which is not a fraction from 0 to 1")]
     NoRate {
         /// The stage, 0 for the initial model.
         stage: usize,
@@ -218,7 +218,7 @@ mod tests {
         let ragged = StageMatrix::new(row(&[0.5, 0.5]), vec![row(&[0.5])]);
         assert_eq!(ragged, Err(StageError::Ragged { stage: 1, found: 1, expected: 2 }));
         let percent = StageMatrix::new(row(&[0.5, 0.5]), vec![row(&[0.5, 56.0])]).unwrap_err();
-        assert_eq!(percent.to_string(), "stage 1: the accuracy on task 2 is 56, which is no fraction of 0 to 1");
+        assert_eq!(percent.to_string(), "stage 1: the accuracy on task 2 is 56, which is not a fraction from 0 to 1");
     }
 
     proptest! {

@@ -29,10 +29,10 @@ pub fn same_model(
         return None;
     }
     let what = match &specs[1].model.served {
-        Some(served) => format!("the served model `{}` twice, as far as its server tells", served.model),
+        Some(served) => format!("the served model `{}` twice, as far as its server reports", served.model),
         None => "the same model: weights, adapter and what decides their answers are equal".to_owned(),
     };
-    Some(format!("baseline `{baseline}` and candidate `{candidate}` are {what}; nothing could be found forgotten"))
+    Some(format!("baseline `{baseline}` and candidate `{candidate}` are {what}; no forgetting could be found"))
 }
 
 /// Refuses two runs of one and the same model.

@@ -67,8 +67,8 @@ impl RecordedRun {
         };
         if now.n_trials < then.n_trials {
             bail!(
-                "the run `{}` ended with {} trials, and `{}` holds {}; hint: the command that made it asks for those \
-                 that are missing, or restore the file",
+                "the run `{}` ended with {} trials, and `{}` holds {}; hint: run the command that made it again to \
+                 fill in the missing ones, or restore the file",
                 self.name,
                 then.n_trials,
                 self.dir.join("trials.jsonl").display(),

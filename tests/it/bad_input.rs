@@ -259,7 +259,7 @@ fn a_full_disk_is_named_and_the_run_goes_on_once_there_is_room() {
             None => limited.env_remove(name),
         };
     }
-    refuse(&mut limited, &["trials.jsonl", "disk is full", "hint: make room"]);
+    refuse(&mut limited, &["trials.jsonl", "disk is full", "hint: free some disk space"]);
     let n_recorded = trials(&broken).len();
     assert!((1..120).contains(&n_recorded), "{n_recorded}");
 

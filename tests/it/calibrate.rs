@@ -268,7 +268,7 @@ fn a_judge_that_fails_is_counted_apart_and_one_that_fails_always_is_an_error() {
         if text.contains("garbage") { completion("perhaps") } else { contains(request) }
     });
     let finished = succeed(with_llm(&mut calibrate(&sheet, &out), &server, "llm"));
-    assert!(finished.stderr.contains("warning: on 1 marked rows"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("warning: the judge gave no verdict on 1 marked rows"), "{}", finished.stderr);
     let found: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
     assert_eq!((&found["n"], &found["n_judge_failed"], &found["agreement"]), (&json!(2), &json!(1), &json!(1.0)));
     let refusing = HttpServer::start(|_| error(401, "who are you?"));
@@ -320,7 +320,7 @@ fn a_broken_sheet_is_named_with_the_line_and_the_mend() {
     with("ragged.csv", b"label,answer,correct\ncat,a, b, c,true\n", &["line 2", "5 cells", "quotation marks"]);
     with("nobody.csv", b"label,answer,correct\ncat,cat,\n", &["no row", "marked", "true or false"]);
     with("binary.csv", &[0x89, b'P', b'N', b'G', 0xff, 0xfe, 0], &["UTF-8", "hint"]);
-    with("list.jsonl", b"[1,2]\n", &["line 1", "no JSON object"]);
+    with("list.jsonl", b"[1,2]\n", &["line 1", "not a JSON object"]);
     with("sheet.xlsx", b"PK", &[".csv or .jsonl"]);
     with("none.jsonl", b"{\"label\":\"cat\",\"correct\":true}\n", &["line 1", "`answer` is missing"]);
     refuse(&mut calibrate(&folder.path().join("absent.csv"), &out), &["absent.csv", "hint"]);

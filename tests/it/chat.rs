@@ -239,7 +239,7 @@ fn silence_is_a_timeout_and_a_server_that_was_never_heard_ends_all_requests() {
     assert_eq!(server.n_requests(), 3);
     let stranger = ChatClient::new(config).unwrap();
     let message = ask(&stranger, "?").unwrap_err().to_string();
-    assert!(message.contains("is given up") && message.contains("no answer within 700 ms"), "{message}");
+    assert!(message.contains("gave up on the server") && message.contains("no answer within 700 ms"), "{message}");
     assert!(stranger.fatal_error().is_some());
 }
 

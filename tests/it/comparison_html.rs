@@ -238,7 +238,7 @@ fn the_page_of_a_comparison_shows_everything_and_loads_and_runs_nothing() {
         }
         assert!(audit.text.contains(HOSTILE), "an answer is shown as it is");
         assert!(
-            audit.text.contains("no image: its file is not at hand") && audit.text.contains("57 more are not shown")
+            audit.text.contains("no image: its file was not found") && audit.text.contains("57 more are not shown")
         );
         assert!(audit.chart_text_px_min.unwrap() >= 8.99, "{window:?}: {:?}", audit.chart_text_px_min);
         assert_eq!((&audit.cut_charts[..], &audit.cut_words[..]), (&[][..], &[][..]), "{window:?}");

@@ -239,6 +239,6 @@ fn a_full_disk_is_an_error_that_says_so() {
     // A device that is always full stands in for the disk.
     std::os::unix::fs::symlink("/dev/full", place.partial()).unwrap();
     let error = place.fetch(&server, None).unwrap_err().to_string();
-    assert!(error.contains("file.bin.partial") && error.contains("hint: make room"), "{error}");
+    assert!(error.contains("file.bin.partial") && error.contains("hint: free some disk space"), "{error}");
     assert!(!place.file().exists());
 }

@@ -334,7 +334,7 @@ fn an_interrupt_stops_cleanly_and_says_how_to_go_on() {
     let output = child.wait_with_output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{error}");
-    assert!(error.contains("interrupted; the same command goes on"), "{error}");
+    assert!(error.contains("interrupted; run the same command again to continue"), "{error}");
     assert!(output.stdout.is_empty(), "an interrupted run has no result");
     let n_recorded = trials(&out).len();
     assert!((1..10_000).contains(&n_recorded), "{n_recorded}");

@@ -33,7 +33,7 @@ fn a_flag_that_a_form_does_not_use_is_refused_with_the_forms_that_use_it() {
         (&eval, &["--server-repeats", "5"], &["--server-repeats has no effect", "miniature", "a served model"]),
         (&eval, &["--judge-url", "http://x"], &["--judge-url", "--judge rules;", "--judge llm or --judge rules+llm"]),
         (&eval, &["--judge", "llm", "--judge-scope", "all"], &["--judge-scope has no effect", "rules+llm"]),
-        (&eval, &["--max-connections", "5"], &["--max-connections has no effect", "no server is asked"]),
+        (&eval, &["--max-connections", "5"], &["--max-connections has no effect", "no server is used"]),
         (&eval, &["--modes", "score", "--max-new-tokens", "5"], &["--max-new-tokens", "label scoring"]),
         (&eval, &["--encoder", "none", "--captions", "ensemble"], &["--captions has no effect", "--encoder none"]),
         (&eval, &["--comparator", "zero-shot", "--probe-shots", "5"], &["--probe-shots", "--comparator probe"]),
@@ -205,13 +205,13 @@ fn a_fault_of_a_configuration_file_is_named_with_the_file_and_the_line() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("emt.toml");
     for (text, parts) in [
-        ("# evaluation\nlimmit = 5\n", ["line 2", "`limmit`", "is `limit` meant?"]),
+        ("# evaluation\nlimmit = 5\n", ["line 2", "`limmit`", "did you mean `limit`?"]),
         ("\nlimit = \"many\"\n", ["line 2", "`limit` cannot be `many`", "invalid"]),
         ("judge = \"ruls\"\n", ["line 1", "`judge` cannot be `ruls`", "rules"]),
         ("limit = 1\nfresh = 1\n", ["line 2", "`fresh`", "true or false"]),
         ("limit = [[1]]\n", ["line 1", "`limit`", "a list"]),
         ("limit = \n", ["emt.toml", "line 1", "failed to read"]),
-        ("[gate]\nlimit = 1\n", ["line 1", "`gate`", "no flag of any command"]),
+        ("[gate]\nlimit = 1\n", ["line 1", "`gate`", "not a flag of any command"]),
         ("colour = 1\n", ["line 1", "`colour`", "`emt eval --help`"]),
     ] {
         fs::write(&config, text).unwrap();

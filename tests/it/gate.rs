@@ -263,12 +263,12 @@ fn a_decision_is_written_wherever_a_pipeline_looks_for_it() {
         &["--allow-same", "--history", &path("history").display().to_string()],
     );
     assert!(other.stdout.contains("candidate number 2 on these datasets"), "{}", other.stdout);
-    assert!(other.stdout.contains("spent"), "{}", other.stdout);
+    assert!(other.stdout.contains("loses its value"), "{}", other.stdout);
     fs::write(path("history/other.json"), "{}").unwrap();
     let broken =
         gate_runs(&runs.join("base"), &runs.join("base"), &["--history", &path("history").display().to_string()]);
     assert_eq!(broken.code, Some(2));
-    assert!(broken.stderr.contains("other.json") && broken.stderr.contains("no decision"), "{}", broken.stderr);
+    assert!(broken.stderr.contains("other.json") && broken.stderr.contains("not a decision"), "{}", broken.stderr);
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn a_decision_whose_run_lost_trials_is_refused_for_that_and_not_for_its_place() 
     fewer.truncate(400);
     write_trials(&run, &fewer);
     let refused = report(&[&run], &base(), &["--decision", &file]);
-    assert_refused(&refused, &["holds 400", "the command that made it asks for those that are missing"]);
+    assert_refused(&refused, &["holds 400", "run the command that made it again to fill in the missing ones"]);
     assert!(refused.stderr.starts_with("error: the run `night` ended with"), "{}", refused.stderr);
 }
 

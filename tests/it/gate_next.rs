@@ -138,7 +138,7 @@ fn an_undecided_gate_says_how_many_images_would_decide_or_that_none_at_hand_can(
     let many = night(folder.path(), "many", 8);
     let found = decided(&many, &["--datasets", DIGITS]);
     let steps = next(&found);
-    assert!(steps[0].0.contains("600 images are at hand: this data cannot decide"), "{steps:?}");
+    assert!(steps[0].0.contains("only 600 images are available: this data cannot decide"), "{steps:?}");
     assert!(steps.iter().all(|(_, command)| command.is_none()), "{steps:?}");
     // Where the runs no longer lie beside each other no one command continues with both.
     let apart = folder.path().join("elsewhere/few");
@@ -158,7 +158,7 @@ fn an_undecided_gate_says_how_many_images_would_decide_or_that_none_at_hand_can(
     let finished = gate_runs(&whole_base, &many, &[]);
     assert_eq!(finished.code, Some(3));
     assert!(
-        finished.stdout.contains("all 220 images at hand are used: this data cannot decide"),
+        finished.stdout.contains("all 220 available images are used: this data cannot decide"),
         "{}",
         finished.stdout
     );
@@ -273,6 +273,7 @@ fn a_stop_with_two_sizes_says_what_each_is_for() {
     let found = decision(&finished);
     let n_needed = dataset(&found, DIGITS)["n_needed"].to_string();
     let (message, _) = &next(&found)[0];
-    let words = ["if the fall is what it looks like at 20 pairs, about 200", "if nothing was lost, about", &n_needed];
+    let words =
+        ["if the true fall is the one measured on 20 pairs, about 200", "if nothing was lost, about", &n_needed];
     assert!(words.iter().all(|word| message.contains(word)), "{message}");
 }

@@ -117,7 +117,7 @@ fn the_held_out_split_is_taken_of_several_and_missing_shards_are_told() {
     let held_out = opened(&hub().join("pets"));
     assert_eq!((held_out.name.as_str(), held_out.split.as_str()), ("pets/test", "test"));
     assert_eq!(held_out.chosen_of, ["test", "train"]);
-    assert!(held_out.split_note().unwrap().contains("the split `test` is taken, of test, train"));
+    assert!(held_out.split_note().unwrap().contains("using the split `test` of test, train"));
     let error = try_open(&hub().join("pets"), Some("val")).unwrap_err();
     assert!(error.contains("no split val") && error.contains("test, train"), "{error}");
     let only = opened(&hub().join("shapes"));
@@ -305,7 +305,7 @@ fn a_wrong_schema_is_refused_with_the_columns_that_are_there() {
     assert!(error.contains("no column of labels") && error.contains("it has image, kind"), "{error}");
     let halves = Column::Doubles(vec![0.5, 1.0]);
     let error = refused("message schema { optional binary image; optional double label; }", &[two_images(), halves]);
-    assert!(error.contains("`label`") && error.contains("row 0") && error.contains("no whole number"), "{error}");
+    assert!(error.contains("`label`") && error.contains("row 0") && error.contains("not a whole number"), "{error}");
     let error = refused(PLAIN, &[two_images(), Column::Numbers(vec![Some(0), Some(-1)])]);
     assert!(error.contains("(row 1) has the label -1") && error.contains("--split"), "{error}");
     write_parquet(&file, PLAIN, &[two_images(), Column::Numbers(vec![None, None])]);
@@ -369,8 +369,8 @@ fn files_that_are_no_parquet_say_what_they_are() {
     let whole = fs::read(hub().join("texts.parquet")).unwrap();
     for (bytes, part) in [
         (&b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n"[..], "git lfs pull"),
-        (&b""[..], "does not begin as Parquet does"),
-        (&b"PK\x03\x04"[..], "does not begin as Parquet does"),
+        (&b""[..], "does not begin like a Parquet file"),
+        (&b"PK\x03\x04"[..], "does not begin like a Parquet file"),
         (&whole[..whole.len() / 2], "fetch it again"),
         (&whole[..whole.len() - 1], "fetch it again"),
     ] {
@@ -430,7 +430,7 @@ fn a_tar_that_leads_out_of_itself_or_lacks_labels_is_refused() {
     };
     let image = png(1);
     let error = refused(&[("a.cls", b"cat"), ("../a.png", &image)]);
-    assert!(error.contains("leads out of it"), "{error}");
+    assert!(error.contains("points outside of it"), "{error}");
     let error = refused(&[("a.cls", b"cat"), ("a.png", &image), ("b.png", &image)]);
     assert!(error.contains("`b` has no label") && error.contains("b.cls"), "{error}");
     let error = refused(&[("a.cls", b"0"), ("a.png", &image), ("b.cls", b"-1"), ("b.png", &image)]);

@@ -74,7 +74,7 @@ fn a_dataset_of_the_hub_is_fetched_split_by_split_and_stays() {
     let hub = Hub::start();
     let absent = hub.verify(&["me/photos", "--split", "test"]);
     assert_eq!(absent.code, Some(2));
-    assert!(absent.stdout.contains("--download asks the hub"), "{}", absent.stdout);
+    assert!(absent.stdout.contains("--download looks for it on the hub"), "{}", absent.stdout);
     assert!(hub.server.requests().is_empty(), "without the flag nothing is asked");
 
     let unknown = hub.verify(&["me/photos", "--split", "val", "--download"]);
@@ -137,11 +137,7 @@ fn the_held_out_split_is_the_default_and_the_terminal_says_so() {
     command.args(["eval", "--model", "embedded", "--datasets", "me/photos", "--limit", "3", "--download"]);
     let finished = finish(command.arg("--out").arg(&out));
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert!(
-        finished.stderr.contains("note: me/photos: the split `test` is taken, of test, train"),
-        "{}",
-        finished.stderr
-    );
+    assert!(finished.stderr.contains("note: me/photos: using the split `test` of test, train"), "{}", finished.stderr);
     assert!(!hub.snapshot().join("data/train-00000-of-00001.parquet").exists(), "only that split is fetched");
     let run: Value = serde_json::from_slice(&fs::read(out.join("run.json")).unwrap()).unwrap();
     assert_eq!(run["spec"]["datasets"][0]["split"], "test");
@@ -161,7 +157,7 @@ fn the_held_out_split_is_the_default_and_the_terminal_says_so() {
     assert_eq!(n_images(hub.emt().env("HF_HOME", hub.folder.path().join("moved"))).0, n_shown);
     let (n_left, stderr) = n_images(&mut hub.emt());
     assert!(
-        n_left == 0 && stderr.contains("nothing lies there") && stderr.contains("--datasets me/photos=PATH"),
+        n_left == 0 && stderr.contains("no longer exists") && stderr.contains("--datasets me/photos=PATH"),
         "{stderr}"
     );
 }

@@ -83,7 +83,7 @@ fn each_way_in_which_a_judge_fails_leaves_the_trial_unscored_with_its_reason() {
         (error(429, "slow"), JudgeFailed, 3, "rate limit"),
         (error(500, "oops"), JudgeFailed, 2, "500 (2 attempts): oops"),
         (error(401, "who?"), JudgeFailed, 1, "EMT_JUDGE_API_KEY"),
-        (completion("Yes").cut_after(30), JudgeFailed, 3, "is given up"),
+        (completion("Yes").cut_after(30), JudgeFailed, 3, "gave up on the server"),
         (Reply::new(200, r#"{"choices":[{"me"#), JudgeFailed, 2, "half a document"),
         (Reply::new(200, "<html>hi</html>"), JudgeFailed, 2, "a web page"),
         (Reply::json(200, &json!({"choices": []})), JudgeFailed, 1, "no choices"),

@@ -102,7 +102,7 @@ fn what_the_judges_server_does_not_take_is_told_and_recorded() {
     });
     let finished = score(folder.path(), &server, "llm", &[]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert!(finished.stderr.contains("requests go without `temperature`"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("requests are sent without `temperature`"), "{}", finished.stderr);
     let run: Value = serde_json::from_slice(&std::fs::read(folder.path().join("run.json")).unwrap()).unwrap();
     assert_eq!(run["environment"]["judge_parameters"]["omitted"], json!(["temperature"]));
 }

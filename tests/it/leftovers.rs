@@ -136,7 +136,7 @@ fn what_was_trained_otherwise_is_warned_of_and_recorded_with_the_run() {
     let expected = [
         "trained by ms-swift with its template `llava1_5_hf`",
         "at most 602112 pixels",
-        "over the quantised base `unsloth/tiny-llava-bnb-4bit` (bitsandbytes, 4 bits), and is evaluated over `tiny-llava`",
+        "on the quantised base `unsloth/tiny-llava-bnb-4bit` (bitsandbytes, 4 bits), but is evaluated on `tiny-llava`",
         "saved by transformers 4.46.3",
     ];
     let run =

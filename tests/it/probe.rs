@@ -51,7 +51,7 @@ fn a_probe_stands_in_the_encoders_place_and_is_never_called_zero_shot() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let finished = succeed(&mut eval(30, &out, &PROBE));
-    assert!(finished.stderr.contains("2 shots a class instead of 16"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("2 shots per class instead of 16"), "{}", finished.stderr);
     let of_probe = probed(&out);
     assert_eq!((of_probe.len(), trials(&out).len()), (60, 120));
     for trial in &of_probe {
@@ -199,7 +199,7 @@ fn without_an_encoder_a_probe_is_taken_where_training_images_are_at_hand() {
     let objects = shared.join("data/imagenet20/val").display().to_string();
     let finished = real(&shared, &format!("mnist,cifar10,{objects}"), &out, &[]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    for words in ["does not say which encoder", "stands in its place", "mnist: no probe without training images"] {
+    for words in ["does not say which encoder", "is used instead", "mnist: no probe without training images"] {
         assert!(finished.stderr.contains(words), "{words}: {}", finished.stderr);
     }
     let summary = read(&out, "summary.json");

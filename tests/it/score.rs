@@ -213,7 +213,7 @@ fn a_run_never_loses_a_mode_and_the_message_says_what_to_ask() {
         let finished = finish(&mut eval(asked, 2, &run(recorded)));
         assert_eq!(finished.code, Some(2), "{recorded} {asked}");
         let error = finished.stderr.lines().last().unwrap();
-        assert!(error.contains("hint: `--modes generate,score` goes on with it"), "{error}");
+        assert!(error.contains("hint: `--modes generate,score` continues it"), "{error}");
         let after = (text(&run(recorded), "run.json"), text(&run(recorded), "trials.jsonl"));
         assert_eq!(before, after, "a refused command changes nothing");
     }

@@ -565,7 +565,7 @@ fn label_scoring_is_added_to_a_recorded_run_of_a_served_model_and_nothing_is_ask
             assert!(read(&both) == read(&grown), "{kind}: `{name}` differs");
         }
         assert_eq!(run_json(&both)["identity"], run_json(&grown)["identity"], "{kind}");
-        fails(&mut eval(&server.url(), &grown, &rest("generate")), 2, &["`--modes generate,score` goes on with it"]);
+        fails(&mut eval(&server.url(), &grown, &rest("generate")), 2, &["`--modes generate,score` continues it"]);
     }
 }
 
@@ -579,5 +579,5 @@ fn a_server_that_ignores_every_constraint_scores_no_labels() {
     };
     let server = ModelServer::start("vllm", &digits(), say);
     let mut command = eval(&server.url(), &folder.path().join("run"), &["--modes", "generate,score"]);
-    fails(&mut command, 2, &["cannot be scored", "did not hold the answer", "--modes generate"]);
+    fails(&mut command, 2, &["cannot be scored", "did not restrict the answer", "--modes generate"]);
 }

@@ -51,7 +51,9 @@ fn a_manual_page_is_printed_and_all_are_written() {
     for name in ["emt", "emt-eval", "emt-gate", "emt-data-fetch", "emt-completions", "emt-man"] {
         assert!(dir.join(format!("{name}.1")).is_file(), "{name}");
     }
-    for (words, hint) in [(&["man", "gat"][..], "is `gate` meant?"), (&["man", "judge", "scor"], "is `score` meant?")] {
+    for (words, hint) in
+        [(&["man", "gat"][..], "did you mean `gate`?"), (&["man", "judge", "scor"], "did you mean `score`?")]
+    {
         let refused = run(words);
         assert_eq!(refused.code, Some(2), "{words:?}");
         assert!(refused.stderr.contains(hint), "{}", refused.stderr);
@@ -90,11 +92,11 @@ fn a_family_a_dataset_and_an_encoder_that_were_misspelt_are_answered_with_the_ne
     let cases: [(&[&str], &str); 5] = [
         (&["eval", "--model", &model, set[0], set[1]], "the closest is `qwen2_5_vl`"),
         (&["eval", "--model", "embedded", "--encoder", &encoder, set[0], set[1]], "the closest is `siglip`"),
-        (&["eval", "--model", "embedded", "--datasets", "mnsit"], "is `mnist` meant?"),
-        (&["data", "fetch", "cifar1000"], "is `cifar100` meant?"),
+        (&["eval", "--model", "embedded", "--datasets", "mnsit"], "did you mean `mnist`?"),
+        (&["data", "fetch", "cifar1000"], "did you mean `cifar100`?"),
         (
             &["finetune", "--model", "embedded", "--method", "lora", "--train", "cifra10", "--out", &model],
-            "is `cifar10` meant?",
+            "did you mean `cifar10`?",
         ),
     ];
     for (words, hint) in cases {
@@ -103,5 +105,5 @@ fn a_family_a_dataset_and_an_encoder_that_were_misspelt_are_answered_with_the_ne
         assert!(refused.stderr.contains(hint), "{words:?}: {}", refused.stderr);
     }
     let tuned = run(["eval", "--model", "embedded", set[0], set[1], "--tuned-on", "cifra10", "--limit", "1"]);
-    assert!(tuned.code == Some(2) && tuned.stderr.contains("is `cifar10` meant?"), "{}", tuned.stderr);
+    assert!(tuned.code == Some(2) && tuned.stderr.contains("did you mean `cifar10`?"), "{}", tuned.stderr);
 }

@@ -123,8 +123,8 @@ fn a_run_records_how_its_datasets_were_opened_and_its_report_shows_their_images(
     let (path, page) = (folder.path("path").display().to_string(), folder.path("both").display().to_string());
     let finished = folder.report(&[&path, "--baseline", &path, "--out", &page]);
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert!(!finished.stderr.contains("not at hand"), "{}", finished.stderr);
-    assert!(finished.stderr.contains("one and the same run"), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("shown as placeholders"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("the same model and the same run"), "{}", finished.stderr);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_folder_that_moved_is_named_with_the_flag_that_says_where_it_lies() {
     let (n_images, stderr) = folder.n_images("named", &[]);
     assert_eq!(n_images, 0);
     let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
-    assert!(lines.len() == 1 && lines[0].contains("images`, and nothing lies there"), "{stderr}");
+    assert!(lines.len() == 1 && lines[0].contains("images`, which no longer exists"), "{stderr}");
     assert!(lines[0].contains("--datasets mine=PATH"), "{stderr}");
     let named = format!("mine={}", folder.path("moved").display());
     assert_eq!(folder.n_images("named", &["--datasets", &named]).0, n_shown);

@@ -76,7 +76,7 @@ fn a_saved_dataset_that_lacks_a_file_says_which() {
     let error = try_open(folder.path(), &OpenRequest::default()).unwrap_err();
     assert!(error.contains("data-00000-of-00001.arrow") && error.contains("state.json"), "{error}");
     fs::write(folder.path().join("state.json"), r#"{"_data_files": [{"filename": "../x.arrow"}]}"#).unwrap();
-    assert!(try_open(folder.path(), &OpenRequest::default()).unwrap_err().contains("names a file that is none"));
+    assert!(try_open(folder.path(), &OpenRequest::default()).unwrap_err().contains("that is not a file name"));
 }
 
 // ---- orientation ----
@@ -225,7 +225,7 @@ fn columns_that_are_no_labels_or_no_images_are_refused_by_their_names() {
     for file in ["types.parquet", "types.arrow"] {
         for (image, label, parts) in [
             (None, Some("two"), ["two", "a sample has one"]),
-            (None, Some("halves"), ["halves", "no whole number"]),
+            (None, Some("halves"), ["halves", "not a whole number"]),
             (None, Some("none"), ["no row has a `none`", "--label-column"]),
             (None, Some("kind"), ["no column `kind`", "spaced"]),
             (Some("photo"), Some("text"), ["no column `photo`", "raw"]),
@@ -338,7 +338,7 @@ fn a_sheet_may_name_images_anywhere_and_its_samples_are_called_alike_on_every_ma
         assert_eq!(found_in(&dataset), expected("meta/test"), "{name}");
         let stem = name.split('.').next().unwrap();
         assert_eq!(dataset.samples[1].id, format!("{stem}/a/1.png"));
-        assert!(dataset.notes[0].contains("4 of its images lie outside the table's folder"), "{:?}", dataset.notes);
+        assert!(dataset.notes[0].contains("4 of its images are outside the table's folder"), "{:?}", dataset.notes);
         assert!(dataset.is_table);
     }
     // What `datasets` calls metadata stays in its folder, and so does what came from the hub.
@@ -348,7 +348,7 @@ fn a_sheet_may_name_images_anywhere_and_its_samples_are_called_alike_on_every_ma
         fs::write(&sheet, format!("file_name,label\n{images}/0.png,cat\n")).unwrap();
         let error = try_open(&sheet, &OpenRequest::default()).unwrap_err();
         assert!(
-            error.contains("row 1") && error.contains("leads out of") && error.contains("may only name"),
+            error.contains("row 1") && error.contains("points outside of") && error.contains("may only name"),
             "{error}"
         );
     }
@@ -375,9 +375,9 @@ fn a_file_that_is_not_there_says_what_lies_there_instead() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("birds.csv"), "path,label\n").unwrap();
     for (name, part) in [
-        ("birdz.csv", "is `birds.csv` meant?"),
+        ("birdz.csv", "did you mean `birds.csv`?"),
         ("photographs.parquet", "holds birds.csv"),
-        ("nowhere/x.jsonl", "is there, and what follows in the path is not"),
+        ("nowhere/x.jsonl", "exists, but the rest of the path does not"),
     ] {
         for text in
             [folder.path().join(name).display().to_string(), format!("mine={}", folder.path().join(name).display())]

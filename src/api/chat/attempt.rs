@@ -92,7 +92,7 @@ impl Shared {
                     && (is_unknown || n_lost >= n_lost_max)
                 {
                     return Err(self.fail_all(ChatError::Unreachable(format!(
-                        "the server at {} is given up: {error}; hint: check its address and that it runs",
+                        "gave up on the server at {}: {error}; hint: check its address and whether it runs",
                         self.place()
                     ))));
                 }

@@ -71,7 +71,9 @@ impl ChatConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The address is none.
-    #[error("`{url}` is no address of a chat server: {message}; hint: it looks like http://localhost:8000/v1")]
+    #[error(
+        "`{url}` is not the address of a chat server: {message}; hint: an address looks like http://localhost:8000/v1"
+    )]
     Address {
         /// The address, without any password in it.
         url: String,
@@ -79,10 +81,10 @@ pub enum ConfigError {
         message: String,
     },
     /// The address holds a password, which messages would show.
-    #[error("the address of the chat server holds a user name or password; hint: set {0} instead")]
+    #[error("the address of the chat server contains a user name or password; hint: set {0} instead")]
     PasswordInAddress(&'static str),
     /// A key that no header can carry.
-    #[error("the key of the chat server holds characters that no key has; hint: check {0}")]
+    #[error("the key of the chat server contains characters that are not allowed in a key; hint: check {0}")]
     Key(&'static str),
     /// A number that allows nothing.
     #[error("{0} must be at least 1")]

@@ -158,10 +158,11 @@ impl Negotiated {
     pub(super) fn told(&self) -> Option<String> {
         let omitted = self.omitted.iter().map(|name| format!("without `{name}`"));
         let changed = self.changed.iter().map(|(name, value)| format!("with `{name}` {value}"));
-        let most = self.n_tokens_max.map(|n| format!("with at most {n} tokens of a reply"));
-        let least = self.n_tokens_min.map(|n| format!("with room for at least {n} tokens of a reply"));
+        let most = self.n_tokens_max.map(|n| format!("with at most {n} reply tokens"));
+        let least = self.n_tokens_min.map(|n| format!("with room for at least {n} reply tokens"));
         let all: Vec<String> = omitted.chain(changed).chain(most).chain(least).collect();
-        (!all.is_empty()).then(|| format!("requests go {}, since the server refuses them otherwise", all.join(", ")))
+        (!all.is_empty())
+            .then(|| format!("requests are sent {}, because the server refuses them otherwise", all.join(", ")))
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -556,7 +557,7 @@ mod tests {
         let second = after("{\"error\":\"`temperature` must be strictly positive\"}").unwrap();
         assert_eq!(
             second.told().unwrap(),
-            "requests go with `temperature` 0.01, since the server refuses them otherwise"
+            "requests are sent with `temperature` 0.01, because the server refuses them otherwise"
         );
     }
 

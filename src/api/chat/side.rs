@@ -132,7 +132,7 @@ impl<R: Fn() -> RequestBuilder> Attempts for Telling<'_, R> {
         let message = shared.shown(&text);
         match status {
             200..300 => serde_json::from_str(&text)
-                .map_err(|_| transient(format!("it answered {url} with no JSON: {message}"), None)),
+                .map_err(|_| transient(format!("its answer to {url} is not JSON: {message}"), None)),
             401 | 403 => Err(Failure::Permanent(SideError::Fatal(shared.key_error(status, &message)))),
             408 | 409 | 429 | 500.. => Err(transient(format!("{status}: {message}"), runtime::retry_after(&headers))),
             _ => Err(Failure::Permanent(SideError::Refused { place: url.to_string(), status, message })),
@@ -141,7 +141,7 @@ impl<R: Fn() -> RequestBuilder> Attempts for Telling<'_, R> {
 
     fn give_up(&self, last: GivenUp<String>) -> SideError {
         SideError::Fatal(ChatError::Unreachable(format!(
-            "the server at {} is given up: {} ({} attempts); hint: check its address and that it runs",
+            "gave up on the server at {}: {} ({} attempts); hint: check its address and whether it runs",
             self.shared.place(),
             last.error,
             last.n_failures

@@ -84,7 +84,7 @@ impl ComparatorOptions {
         shots.sort_unstable();
         shots.dedup();
         if shots.first().is_none_or(|&least| least == 0) {
-            bail!("--probe-shots must name numbers from 1, as in 1,5,16");
+            bail!("--probe-shots must be whole numbers from 1, as in 1,5,16");
         }
         let classifier = match self.probe {
             ProbeName::NearestMean => ProbeClassifier::NearestMean,

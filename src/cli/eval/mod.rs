@@ -53,7 +53,7 @@ pub(super) struct EvalArgs {
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &EvalArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     if !(0.0..=1.0).contains(&args.max_unscored) {
-        bail!("--max-unscored is a share from 0 to 1, and is {}", args.max_unscored);
+        bail!("--max-unscored must be a share from 0 to 1, but is {}", args.max_unscored);
     }
     let options = &args.options;
     let Prepared { mut planned, .. } = prepare(&args.model, options, args.out.as_deref(), quiet, err)?;
@@ -94,7 +94,7 @@ pub(super) fn evaluate(mut planned: PlannedEvaluation, quiet: bool, err: &mut dy
     }
     let ended = ended?;
     if ended.is_none() {
-        progress.say(&format!("interrupted; the same command goes on where `{}` ends", dir.display()));
+        progress.say(&format!("interrupted; run the same command again to continue `{}`", dir.display()));
     }
     Ok(ended)
 }

@@ -316,7 +316,7 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &PlannedEvalua
         {
             let modes: Vec<&str> = added_modes.iter().map(|mode| mode.name()).collect();
             progress.say(&format!(
-                "`{}` gains the mode {}; its {n_trials} recorded trials stay",
+                "`{}` gains the mode {}; its {n_trials} recorded trials are kept",
                 open.folder.dir().display(),
                 modes.join(",")
             ));
@@ -342,7 +342,10 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &PlannedEvalua
     let n_judged = if spec.modes.contains(&Mode::Generate) { n_samples * prepared.runs.len() } else { 0 };
     let n_calls_max = prepared.panel.upper_bound_of_calls(n_judged as u64);
     if n_calls_max > 0 {
-        progress.say(&format!("judge: at most {n_calls_max} calls, one for each distinct pair of label and answer, and two fixed questions first"));
+        progress.say(&format!(
+            "judge: at most {n_calls_max} calls, two fixed questions first, then one for each distinct pair of label \
+             and answer"
+        ));
     }
 }
 

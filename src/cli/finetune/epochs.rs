@@ -188,8 +188,8 @@ impl Watcher for Epochs<'_, '_> {
                     let per_step = self.seconds / self.n_steps as f64;
                     let left = Duration::from_secs((per_step * (n_steps - step) as f64) as u64);
                     self.progress.say(&format!(
-                        "step {step}/{n_steps} (epoch {epoch}): loss {:.4}, gradient norm {:.3}, rate {learning_rate:.2e}, \
-                         {per_step:.2} s a step, {} left",
+                        "step {step}/{n_steps} (epoch {epoch}): loss {:.4}, gradient norm {:.3}, rate \
+                         {learning_rate:.2e}, {per_step:.2} s per step, {} left",
                         report.loss,
                         report.grad_norm,
                         humantime::format_duration(left)

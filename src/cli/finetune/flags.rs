@@ -235,7 +235,9 @@ impl FinetuneArgs {
         let ratios: std::result::Result<Vec<f64>, _> = text.split(',').map(|part| part.trim().parse()).collect();
         match ratios {
             Ok(ratios) => Ok(Some(ratios)),
-            Err(_) => bail!("--mix {text} is no list of numbers; hint: one for each of --train, as in 0.8,0.2"),
+            Err(_) => {
+                bail!("--mix {text} is not a list of numbers; hint: one for each dataset of --train, as in 0.8,0.2")
+            }
         }
     }
 }

@@ -89,7 +89,7 @@ impl FineTune<'_> {
             progress.say(&cache.summary());
         }
         if ended == TrainingEnded::Interrupted {
-            progress.say("interrupted; the same command goes on from the last checkpoint");
+            progress.say("interrupted; run the same command again to continue from the last checkpoint");
             return Ok(None);
         }
         Ok(Some(curve))
@@ -223,8 +223,8 @@ fn open_training_split(
     }
     if args.split.is_none() && !opened.is_training_split && opened.split != "all" {
         bail!(
-            "`{text}` is the split `{}`, which is held out; hint: give its folder to train on, or say --split {} to \
-             train on it all the same",
+            "`{text}` is the split `{}`, which is held out; hint: give the folder of its training split, or --split {} \
+             to train on it anyway",
             opened.split,
             opened.split
         );
@@ -275,11 +275,11 @@ fn announce(progress: &mut Progress, ready: &ReadyTraining) {
         }
         if !set.dataset.is_training_split {
             let (name, split) = (&set.dataset.name, &set.dataset.split);
-            progress.say(&format!("warning: {name}: `{split}` is not known as a split to train on"));
+            progress.say(&format!("warning: {name}: `{split}` is not known as a training split"));
         }
     }
     match folder.last_step() {
-        Some(step) if !folder.was_complete() => progress.say(&format!("goes on after step {step}")),
+        Some(step) if !folder.was_complete() => progress.say(&format!("continues after step {step}")),
         Some(step) => progress.say(&format!("`{}` is complete, {step} steps", folder.dir().display())),
         None => {}
     }

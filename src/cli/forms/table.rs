@@ -214,8 +214,10 @@ const FEATURE_CACHE: &[Rule] = &[
     only("feature-cache-gb", &[hinted(&[Form::WithFeatureCache], "leave it out, or give --feature-cache DIR")]),
 ];
 
-const FEATURE_CACHE_NEEDS: &[Need] =
-    &[hinted(HERE, "the cache keeps what towers make of images here, and the model is behind a server; leave it out")];
+const FEATURE_CACHE_NEEDS: &[Need] = &[hinted(
+    HERE,
+    "the cache keeps features that towers compute here, but the model is behind a server; leave it out",
+)];
 
 /// Of a language model that judges.
 const JUDGE: &[Rule] = &[
@@ -236,7 +238,7 @@ const JUDGE: &[Rule] = &[
 const CONNECTION: &[Rule] = &[only("max-connections", SERVERS), only("timeout", SERVERS), only("retry-base", SERVERS)];
 
 const SERVERS: &[Need] =
-    &[hinted(&[Form::ServedModel, Form::JudgeLlm, Form::JudgeRulesAndLlm], "no server is asked; leave it out")];
+    &[hinted(&[Form::ServedModel, Form::JudgeLlm, Form::JudgeRulesAndLlm], "no server is used; leave it out")];
 
 /// The same, where only a judge may be.
 const JUDGE_CONNECTION: &[Rule] =
@@ -280,7 +282,7 @@ const EVALUATES: &[Need] = &[
 ];
 const DECIDES_NEED: Need = hinted(
     &[Form::GateEvaluates, Form::GateOfRuns],
-    "--print-policy writes the default policy and ends; leave one of them out",
+    "--print-policy writes the default policy and exits; leave one of them out",
 );
 
 /// Every command that has flags.

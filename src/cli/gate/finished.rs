@@ -39,9 +39,9 @@ fn refuse_unfinished(runs: &[RecordedRun; 2]) -> Result<()> {
         let command = RecordedCommand::of(&run.manifest).and_then(|command| command.for_run(run.dir()));
         ensure!(
             run.manifest.state == record::RunState::Complete,
-            "the run `{}` is not complete; hint: {} goes on with it",
+            "the run `{}` is not complete; hint: finish it with {}",
             run.name,
-            command.map_or_else(|| "the command that began it".to_owned(), |command| format!("`{}`", command.text()))
+            command.map_or_else(|| "the command that started it".to_owned(), |command| format!("`{}`", command.text()))
         );
     }
     Ok(())

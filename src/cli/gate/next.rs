@@ -144,8 +144,8 @@ fn undecided(
         }
         if has(&[ReasonCode::TooManyUnscored, ReasonCode::UnscoredCouldDecide]) {
             let told = format!(
-                "{}: {} pairs are unscored; the same command asks again for answers and verdicts that failed, another judge \
-                 has to judge both runs (`emt judge score RUN --out NEW`)",
+                "{}: {} pairs are unscored; the same command retries failed answers and verdicts; another judge must \
+                 judge both runs (`emt judge score RUN --out NEW`)",
                 dataset.dataset, dataset.n_unscored
             );
             steps.extend(again(told));
@@ -199,20 +199,22 @@ fn size(dataset: &DatasetDecision, min_pairs: usize, wanted: Option<usize>, at_h
     let needs = match (wanted, dataset.n_needed.map(|n| n.max(min_pairs))) {
         // The reason names the other number: each is for its own fall.
         (Some(n), Some(n_needed)) if n != n_needed => format!(
-            "if the fall is what it looks like at {} pairs, about {n} pairs would decide; if nothing was lost, about {n_needed}",
+            "if the true fall is the one measured on {} pairs, about {n} pairs would decide; if nothing was lost, \
+             about {n_needed}",
             dataset.n_pairs
         ),
-        (Some(n), _) => format!("about {n} pairs would decide, as things look at {}", dataset.n_pairs),
+        (Some(n), _) => format!("about {n} pairs would decide, judging by the {} so far", dataset.n_pairs),
         (None, _) => format!("the fall is close to the margin of {:.1} points", dataset.margin * 100.0),
     };
     match (wanted, at_hand) {
         (_, Some(at_hand)) if n_used >= at_hand => Size::None(format!(
-            "{name}: {needs}, and all {at_hand} images at hand are used: this data cannot decide; more images of it can, or \
-             another dataset"
+            "{name}: {needs}, and all {at_hand} available images are used: this data cannot decide; more images of it \
+             can, or another dataset"
         )),
         (None, _) => Size::None(format!("{name}: {needs}: no number of images is likely to decide")),
         (Some(n), Some(at_hand)) if n > at_hand => Size::None(format!(
-            "{name}: {needs}; {at_hand} images are at hand: this data cannot decide; more images of it can, or another dataset"
+            "{name}: {needs}; only {at_hand} images are available: this data cannot decide; more images of it can, or \
+             another dataset"
         )),
         (Some(n), _) => Size::Limit(n, format!("{name}: {needs}")),
     }
@@ -295,6 +297,6 @@ fn longer_sequence(given: &Given<'_>, policy: &Policy, decision: &Decision, n: u
             command.push_str(" --policy policy.toml");
         }
     }
-    message.push_str("; this goes on with both runs");
+    message.push_str("; this continues both runs");
     vec![NextStep { message, command: Some(command) }]
 }

@@ -24,7 +24,7 @@ pub(super) fn check(options: &OutputOptions, rules: &RuleOptions) -> Result<()> 
             bail!("{other} and {flag} both name `{shown}`; hint: give each a file of its own");
         }
         if path.file_name().is_some_and(|name| OF_A_RUN.iter().any(|known| name == *known)) {
-            bail!("{flag} {shown} would take the place of a run's own file; hint: another name, such as decision.json");
+            bail!("{flag} {shown} would overwrite a run's own file; hint: another name, such as decision.json");
         }
         if rules.policy.as_ref() == Some(*path) {
             bail!("{flag} {shown} would overwrite the policy; hint: another name, such as decision.json");

@@ -50,7 +50,7 @@ pub(super) fn run(
         progress.say(&cache.summary());
     }
     let Some(DecidedInSequence { mut decision, policy, runs, at_hand, tuned_on, history }) = decided? else {
-        progress.say("interrupted; the same command goes on");
+        progress.say("interrupted; run the same command again to continue");
         return Ok(exit_code::INTERRUPTED);
     };
     write_runs(&runs, options)?;

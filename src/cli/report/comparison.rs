@@ -131,8 +131,8 @@ fn oddities<'a>(before: &RecordedRun, after: impl Iterator<Item = &'a RecordedRu
         let specs = [&before.manifest.spec, &run.manifest.spec];
         if is_one_run(before, run)? {
             found.push(format!(
-                "baseline `{}` and candidate `{}` are the same model, and one and the same run; nothing could be found \
-                 forgotten; hint: --baseline takes the run of the model before fine-tuning",
+                "baseline `{}` and candidate `{}` are the same model and the same run; no forgetting could be found; \
+                 hint: --baseline takes the run of the model before fine-tuning",
                 before.name, run.name
             ));
             continue;

@@ -28,7 +28,8 @@ impl Decisions {
                 let about = candidates.iter().find(|run| !is_here && is_of(&decision.candidate, run));
                 return Err(match about {
                     Some(run) => error.context(format!(
-                        "`{}` is a decision about `{}`, and is given for `{}`; hint: give --decision in the order of the runs",
+                        "`{}` is a decision about `{}`, but is given for `{}`; hint: give --decision in the order of \
+                         the runs",
                         path.display(),
                         run.name,
                         candidate.name
@@ -84,8 +85,12 @@ impl Decisions {
 }
 
 fn read(path: &Path) -> Result<Decision> {
-    let not_ours =
-        || format!("`{}` is no decision of emt; hint: --decision takes what `emt gate --out` wrote", path.display());
+    let not_ours = || {
+        format!(
+            "`{}` is not a decision of emt; hint: --decision takes the file that `emt gate --out` wrote",
+            path.display()
+        )
+    };
     let value: serde_json::Value = serde_json::from_str(&record::read_text(path)?).with_context(not_ours)?;
     match value.get("schema").and_then(serde_json::Value::as_str) {
         Some(DECISION_SCHEMA) => serde_json::from_value(value).with_context(not_ours),
@@ -139,8 +144,8 @@ fn refuse_other_numbers(path: &Path, decision: &Decision, compared: &CandidateCo
         let of_runs = [found.n_pairs, found.n_unscored, found.n_lost, found.n_gained];
         if of_decision != of_runs {
             bail!(
-                "the decision `{}` is about other trials of `{}`: {} pairs, {} lost, {} gained, and the runs have {}, {} and {}; \
-                 hint: decide again",
+                "the decision `{}` is about other trials of `{}`: {} pairs, {} lost, {} gained, but the runs have {}, \
+                 {} and {}; hint: decide again",
                 path.display(),
                 decided.dataset,
                 decided.n_pairs,

@@ -163,7 +163,7 @@ fn report_each(args: &ReportArgs, quiet: bool, out: &mut dyn Write, err: &mut dy
     let format = match args.format {
         ReportFormat::Table => results::Format::Table,
         ReportFormat::Json => results::Format::Json,
-        ReportFormat::Markdown => bail!("--format markdown needs --baseline; hint: report.md lies in the run's folder"),
+        ReportFormat::Markdown => bail!("--format markdown needs --baseline; hint: report.md is in the run's folder"),
     };
     results::write_all(&results, format, quiet, out)
 }
@@ -225,7 +225,10 @@ fn read_curve(dir: &Path) -> Result<Curve> {
     let path = dir.join("curve.json");
     let text = record::read_text(&path)?;
     serde_json::from_str(&text).with_context(|| {
-        format!("`{}` is no curve of emt; hint: --finetune takes the folder that `emt finetune` wrote", path.display())
+        format!(
+            "`{}` is not a curve of emt; hint: --finetune takes the folder that `emt finetune` wrote",
+            path.display()
+        )
     })
 }
 

@@ -41,7 +41,7 @@ pub(super) fn read(texts: &[String], options: &ComparisonOptions) -> Result<Stag
     };
     let of_base = accuracies(&base)?;
     let of_stages: Vec<Vec<Option<f64>>> = trained.iter().map(|(_, run)| accuracies(run)).collect::<Result<_>>()?;
-    let matrix = StageMatrix::new(of_base.clone(), of_stages.clone()).context("the stages make no matrix")?;
+    let matrix = StageMatrix::new(of_base.clone(), of_stages.clone()).context("the stages do not form a matrix")?;
     let mut rows = vec![Stage { run: base.name, tuned_on: None, accuracies: of_base }];
     for ((dataset, run), accuracies) in trained.into_iter().zip(of_stages) {
         rows.push(Stage { run: run.name, tuned_on: Some(dataset), accuracies });

@@ -103,7 +103,8 @@ fn check_size(width: u64, height: u64) -> Result<(u32, u32), String> {
 }
 
 fn rgb_image(width: u32, height: u32, pixels: Vec<u8>) -> Result<RgbImage, String> {
-    RgbImage::new(width, height, pixels).ok_or_else(|| "its pixels do not fill its sides".to_owned())
+    RgbImage::new(width, height, pixels)
+        .ok_or_else(|| "its number of pixels does not match its width and height".to_owned())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const FORMATS: [ImageFormat; 6] =
 /// Decodes anything but JPEG.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     let format = image::guess_format(bytes).ok().filter(|format| FORMATS.contains(format));
-    let format = format.ok_or("it is no JPEG, PNG, GIF, BMP, TIFF, WebP or PNM image")?;
+    let format = format.ok_or("it is not a JPEG, PNG, GIF, BMP, TIFF, WebP or PNM image")?;
     if format == ImageFormat::Tiff && exotic::is_jpeg_tiff(bytes) {
         return Err("it is a TIFF with JPEG compression, which is not read; hint: convert it to PNG".to_owned());
     }

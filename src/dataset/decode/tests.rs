@@ -102,7 +102,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 #[test]
 fn nothing_and_text_are_no_images() {
     assert_eq!(decode(b"").unwrap_err(), "it is empty");
-    assert!(decode(b"<html>not found</html>").unwrap_err().contains("no JPEG"));
+    assert!(decode(b"<html>not found</html>").unwrap_err().contains("not a JPEG"));
 }
 
 #[test]

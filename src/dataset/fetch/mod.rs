@@ -71,7 +71,8 @@ pub fn fetch(
     );
     ensure!(
         !entry.wire.files.is_empty(),
-        "the dataset `{}` cannot be fetched without its owner's leave ({}); hint: get it from {} and put it below {}",
+        "the dataset `{}` cannot be fetched without its owner's permission ({}); hint: get it from {} and put it below \
+         {}",
         entry.name,
         entry.wire.licence,
         entry.wire.source,
@@ -156,7 +157,7 @@ fn is_complete(path: &Path, file: &WireFile) -> anyhow::Result<bool> {
 pub(super) fn check_file(file: &WireFile) -> anyhow::Result<()> {
     ensure!(
         file.folder.components().all(|part| matches!(part, Component::Normal(_))),
-        "the folder `{}` of a file is no plain path below the data root",
+        "the folder `{}` of a file is not a plain path below the data root",
         file.folder.display()
     );
     let name = file_name(&file.url);

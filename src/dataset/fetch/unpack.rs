@@ -67,7 +67,7 @@ fn unpack_into(archive: &Path, name: &str, staging: &Path) -> anyhow::Result<()>
             unpack_tar(unzipped, &mut sink)
         }
         Some(Kind::Zip) => unpack_zip(reader, &mut sink),
-        None => bail!("it is no .tar, .tar.gz, .tgz or .zip"),
+        None => bail!("it is not a .tar, .tar.gz, .tgz or .zip file"),
     }
 }
 

@@ -95,7 +95,7 @@ impl ZipImages {
                 indices.insert(names.add("", checked(&name)?.as_bytes()), index);
             }
         }
-        let note = names.note("the code page 437, as zips have them");
+        let note = names.note("code page 437, the default of zip");
         Ok(ZipImages { path: path.to_owned(), indices, note, handles: Mutex::new(vec![archive]) })
     }
 
@@ -182,7 +182,7 @@ pub(super) fn checked(name: &str) -> anyhow::Result<String> {
     let name = name.replace('\\', "/").trim_start_matches("./").to_owned();
     ensure!(
         !name.starts_with('/') && !name.split('/').any(|part| part == ".."),
-        "its entry `{}` leads out of it: refused; hint: fetch it from a source that you trust, or pack it anew",
+        "its entry `{}` points outside of it: refused; hint: fetch it from a source that you trust, or pack it again",
         name.escape_debug()
     );
     Ok(name)
@@ -255,7 +255,7 @@ mod tests {
     fn an_entry_that_leads_out_of_the_archive_is_refused() {
         for name in ["../cat/1.png", "cat/../../1.png", "/cat/1.png", "..\\cat\\1.png"] {
             let error = format!("{:#}", open_bytes("a.zip", &zip_of(name, b"meow")).err().expect(name));
-            assert!(error.contains("a.zip") && error.contains("leads out of it"), "{error}");
+            assert!(error.contains("a.zip") && error.contains("points outside of it"), "{error}");
         }
     }
 

@@ -71,7 +71,7 @@ fn parse_binary(bytes: Vec<u8>, n_label_bytes: usize, n_classes: usize) -> anyho
     let stride = n_label_bytes + IMAGE_BYTES;
     ensure!(
         !bytes.is_empty() && bytes.len().is_multiple_of(stride),
-        "its {} bytes are no whole number of records of {stride}; hint: fetch it again",
+        "its {} bytes are not a whole number of records of {stride}; hint: fetch it again",
         bytes.len()
     );
     let labels: Vec<usize> = bytes.chunks_exact(stride).map(|record| usize::from(record[n_label_bytes - 1])).collect();

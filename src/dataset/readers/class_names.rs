@@ -51,7 +51,7 @@ impl RawLabels {
         match (self, more) {
             (Self::Numbers(all), Self::Numbers(more)) => all.extend(more),
             (Self::Texts(all), Self::Texts(more)) => all.extend(more),
-            _ => bail!("its labels are of another type than the first file's"),
+            _ => bail!("its labels have a different type than the first file's"),
         }
         Ok(())
     }
@@ -75,7 +75,7 @@ impl RawLabels {
             (RawLabels::Numbers(numbers), None, None) => {
                 if let Some(row) = numbers.iter().position(|number| number.is_some_and(|number| number < 0)) {
                     let number = numbers[row].unwrap_or_default();
-                    bail!("{} has the label {number}, which is no class{}", describe(row), mend_of(number));
+                    bail!("{} has the label {number}, which is not a class{}", describe(row), mend_of(number));
                 }
                 // As a sheet in CSV has them.
                 let texts = numbers.iter().map(|number| number.map(|number| number.to_string()));
@@ -88,7 +88,7 @@ impl RawLabels {
                 let keys = known.unwrap_or_else(|| distinct.into_iter().cloned().collect());
                 let finder = labels::ClassFinder::of_keys(&keys);
                 let class = |text: &Option<String>| {
-                    text.as_ref().map(|text| finder.find(text).context("a label is no class")).transpose()
+                    text.as_ref().map(|text| finder.find(text).context("a label is not a class")).transpose()
                 };
                 let classes = texts.iter().map(class).collect::<anyhow::Result<_>>()?;
                 Ok(Classified { keys, classes, has_numbers_for_names: false })
@@ -105,8 +105,9 @@ fn mend_of(number: i64) -> &'static str {
 /// What a person should know of classes that are called by their numbers.
 pub(in crate::dataset) fn note_of_numbers(keys: &[String]) -> String {
     format!(
-        "its labels are numbers without names, and its classes are called by them: {}; hint: --labels FILE with one name a \
-         line, in the order of the numbers, or README.md with dataset_info, dataset_infos.json or classnames.txt beside it",
+        "its labels are numbers without names, so its classes are named by number: {}; hint: --labels FILE with one \
+         name per line, in the order of the numbers, or README.md with dataset_info, dataset_infos.json or \
+         classnames.txt next to it",
         labels::shorten(keys)
     )
 }
@@ -132,7 +133,7 @@ fn number_classes(
 pub(super) fn whole(number: f64) -> anyhow::Result<i64> {
     ensure!(
         number.fract() == 0.0 && number.abs() < 9e15,
-        "the label {number} is no whole number; hint: --label-column NAME names another column"
+        "the label {number} is not a whole number; hint: --label-column NAME names another column"
     );
     // A whole number below 2^53, by the lines above.
     Ok(number as i64)

@@ -154,7 +154,7 @@ impl Source {
 
 /// Opens a regular file; reading a pipe or a device might never end.
 pub(super) fn open_file(path: &Path) -> anyhow::Result<File> {
-    ensure!(std::fs::metadata(path)?.is_file(), "it is no file");
+    ensure!(std::fs::metadata(path)?.is_file(), "it is not a file");
     Ok(File::open(path)?)
 }
 
@@ -192,7 +192,7 @@ impl Walk {
     /// Images of `folder`, whose paths begin with `prefix`; `above` are the folders in which it lies, without links.
     fn folder(&mut self, folder: &Path, prefix: &str, above: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         let named = || format!("failed to list the folder `{}`", folder.display());
-        ensure!(above.len() <= DEPTH_MAX, "`{}` lies deeper than {DEPTH_MAX} folders", folder.display());
+        ensure!(above.len() <= DEPTH_MAX, "`{}` is deeper than {DEPTH_MAX} folders", folder.display());
         let itself = folder.canonicalize().with_context(named)?;
         if above.contains(&itself) {
             self.loops.push(prefix.trim_end_matches('/').to_owned());

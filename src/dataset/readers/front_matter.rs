@@ -28,7 +28,7 @@ pub(super) fn parse(card: &str) -> anyhow::Result<Option<Value>> {
     }
     let mut parser = Parser { lines: block, at: 0 };
     let indent = parser.lines[0].indent;
-    parser.node(indent, 0).map(Some).with_context(|| format!("its front matter is no YAML (entry {})", parser.at + 1))
+    parser.node(indent, 0).map(Some).with_context(|| format!("its front matter is not YAML (entry {})", parser.at + 1))
 }
 
 /// A line that is neither empty nor a comment.

@@ -56,8 +56,8 @@ struct IdxArray {
 fn parse(mut bytes: Vec<u8>, n_sides: usize) -> anyhow::Result<IdxArray> {
     let header_len = 4 + 4 * n_sides;
     ensure!(bytes.len() >= header_len, "it ends within its header of {header_len} bytes");
-    ensure!(bytes[..3] == [0, 0, 8], "it is no IDX file of unsigned bytes (it starts with {:02x?})", &bytes[..4]);
-    ensure!(usize::from(bytes[3]) == n_sides, "it has {} dimensions where {n_sides} are expected", bytes[3]);
+    ensure!(bytes[..3] == [0, 0, 8], "it is not an IDX file of unsigned bytes (it starts with {:02x?})", &bytes[..4]);
+    ensure!(usize::from(bytes[3]) == n_sides, "it has {} dimensions, but {n_sides} are expected", bytes[3]);
     let sides: Vec<usize> = bytes[4..header_len]
         .chunks_exact(4)
         .map(|side| u32::from_be_bytes([side[0], side[1], side[2], side[3]]) as usize)
@@ -79,7 +79,7 @@ fn gunzip(bytes: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     flate2::read::MultiGzDecoder::new(bytes.as_slice())
         .take(UNPACKED_BYTES_MAX + 1)
         .read_to_end(&mut unpacked)
-        .context("it is no whole gzip file; hint: fetch it again")?;
+        .context("it is not a complete gzip file; hint: fetch it again")?;
     ensure!(unpacked.len() as u64 <= UNPACKED_BYTES_MAX, "it unpacks to more than {UNPACKED_BYTES_MAX} bytes");
     Ok(unpacked)
 }

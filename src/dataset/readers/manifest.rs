@@ -160,8 +160,8 @@ fn parse_json_lines(bytes: &[u8], columns: Columns, reach: &Reach) -> anyhow::Re
     // The columns of all lines: a value that is null may be left out of its line.
     let mut header: Vec<String> = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let row: Value = serde_json::from_str(line).with_context(|| format!("line {number}: it is no JSON"))?;
-        for name in row.as_object().with_context(|| format!("line {number}: it is no JSON object"))?.keys() {
+        let row: Value = serde_json::from_str(line).with_context(|| format!("line {number}: it is not JSON"))?;
+        for name in row.as_object().with_context(|| format!("line {number}: it is not a JSON object"))?.keys() {
             if !header.contains(name) {
                 header.push(name.clone());
             }
@@ -193,17 +193,13 @@ fn json_label(value: &Value) -> anyhow::Result<Option<String>> {
         Value::Number(number) if number.is_i64() => Some(number.to_string()),
         Value::Number(number) => {
             let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15);
-            Some(
-                whole
-                    .with_context(|| format!("the label `{number}` is neither a text nor a whole number"))?
-                    .to_string(),
-            )
+            Some(whole.with_context(|| format!("the label `{number}` is neither text nor a whole number"))?.to_string())
         }
         Value::Bool(label) => Some(label.to_string()),
         Value::Null => None,
         Value::Array(labels) if labels.len() <= 1 => labels.first().map_or(Ok(None), json_label)?,
         Value::Array(labels) => bail!("it has {} labels, and a sample has one", labels.len()),
-        other => bail!("the label `{other}` is neither a text nor a whole number"),
+        other => bail!("the label `{other}` is neither text nor a whole number"),
     })
 }
 
@@ -250,7 +246,7 @@ fn check_inside(path: &str) -> anyhow::Result<()> {
     let is_drive = path.as_bytes().get(1) == Some(&b':');
     ensure!(
         !path.is_empty() && !is_drive && !path.split('/').any(|part| matches!(part, "" | "." | "..")),
-        "the path `{path}` is no plain path below the sheet's folder"
+        "the path `{path}` is not a plain path below the sheet's folder"
     );
     Ok(())
 }
@@ -268,7 +264,7 @@ pub(in crate::dataset) fn samples(
     let rows = sheet.rows.into_iter().map(|(path, label)| {
         ensure!(seen.insert(path.clone()), "the sheet names `{path}` twice");
         let class =
-            finder.find(&label).with_context(|| format!("`{path}` has the label `{label}`, which is no class"))?;
+            finder.find(&label).with_context(|| format!("`{path}` has the label `{label}`, which is not a class"))?;
         Ok((path, class))
     });
     let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
@@ -284,7 +280,7 @@ fn shorten_outside(opened: &mut Opened) {
     let (outside, inside): (Vec<&str>, Vec<&str>) =
         opened.samples.iter().map(|(path, _)| path.as_str()).partition(is_outside);
     let Some(folder) = shared_folder(&outside) else { return };
-    let note = format!("{} of its images lie outside the table's folder, below `{folder}`", outside.len());
+    let note = format!("{} of its images are outside the table's folder, below `{folder}`", outside.len());
     let names = portable_names(&outside, &inside).map(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>());
     opened.notes.push(note);
     let mut names = names.into_iter().flatten();
@@ -348,7 +344,7 @@ mod tests {
         let rows = parse_json_lines(text.as_bytes(), Columns::default(), &reach()).unwrap();
         assert_eq!(rows.rows, [("x/1.png".to_owned(), "cat".to_owned()), ("2.png".to_owned(), "7".to_owned())]);
         for (line, part) in [
-            ("{", "no JSON"),
+            ("{", "not JSON"),
             ("{\"label\":\"cat\"}", "`path`"),
             ("{\"path\":\"1.png\",\"label\":[1,2]}", "2 labels"),
             ("{\"path\":\"1.png\",\"label\":1.5}", "neither"),

@@ -100,8 +100,8 @@ pub(super) fn warning_of_formats<'n>(names: impl Iterator<Item = &'n str>) -> Op
     let each: Vec<String> = counts.iter().map(|(extension, n)| format!("{n} {extension}")).collect();
     (n_not_decoded > 0).then(|| {
         format!(
-            "{n_not_decoded} of {n_images} images are of formats that are not decoded, by their names ({}): they count as \
-             unreadable and are not scored; hint: convert them to PNG or JPEG",
+            "{n_not_decoded} of {n_images} images are in formats that cannot be decoded, judging by their names ({}): \
+             they count as unreadable and are not scored; hint: convert them to PNG or JPEG",
             each.join(", ")
         )
     })
@@ -166,8 +166,8 @@ impl UniqueNames {
         let more = if self.n_odd > self.odd.len() { ", …" } else { "" };
         (self.n_odd > 0).then(|| {
             format!(
-                "{} that are not UTF-8 are read as {code}: {}{more}; hint: where they are classes and look wrong, --labels FILE \
-                 names them",
+                "{} that are not UTF-8 are read as {code}: {}{more}; hint: if they are classes and look wrong, name \
+                 them with --labels FILE",
                 count_of(self.n_odd, "name"),
                 self.odd.join(", ")
             )

@@ -26,8 +26,8 @@ impl Global for Numpy {
             ("numpy", "dtype") => Ok(Self::Dtype),
             ("_codecs", "encode") => Ok(Self::Encode),
             _ => bail!(
-                "it wants to call `{}.{}`, which a data file does not need; nothing was executed; hint: get the file again \
-                 from where it was published",
+                "it wants to call `{}.{}`, which a data file does not need; nothing was executed; hint: get the file \
+                 again from its publisher",
                 module.escape_debug(),
                 name.escape_debug()
             ),
@@ -37,7 +37,7 @@ impl Global for Numpy {
 
 /// Reads a pickle of a data set.
 pub(in crate::dataset) fn parse(bytes: &[u8]) -> anyhow::Result<Pickle<'_, Numpy>> {
-    Pickle::parse(bytes).context("it is no pickle of a data set")
+    Pickle::parse(bytes).context("it is not the pickle of a dataset")
 }
 
 /// Shape and bytes of a numpy array of unsigned bytes.
@@ -56,7 +56,7 @@ pub(in crate::dataset) fn array<'p>(
     let shape = pickle.sizes(shape).context("an array of it has no shape")?;
     check_dtype(pickle, dtype)?;
     let is_row_major = matches!(pickle.value(is_fortran), Value::Bool(false) | Value::Int(0));
-    ensure!(is_row_major || shape.len() < 2, "an array lies in Fortran order, which is not read");
+    ensure!(is_row_major || shape.len() < 2, "an array is in Fortran order, which is not read");
     let data = bytes(pickle, data)?;
     let n_values = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
     ensure!(
@@ -79,7 +79,7 @@ fn check_dtype(pickle: &Pickle<'_, Numpy>, id: Id) -> anyhow::Result<()> {
     let name = String::from_utf8_lossy(name.context("an array has no type")?);
     ensure!(
         matches!(&*name, "u1" | "|u1" | "uint8"),
-        "an array has the type `{}` where u1 is expected",
+        "an array has the type `{}`, but u1 is expected",
         name.escape_debug()
     );
     Ok(())
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn an_array_that_is_not_what_it_says_is_refused() {
-        for (bytes, said) in [(pickled("u1", [2, 3]), "3 bytes"), (pickled("<f4", [1, 3]), "`<f4` where u1")] {
+        for (bytes, said) in [(pickled("u1", [2, 3]), "3 bytes"), (pickled("<f4", [1, 3]), "`<f4`, but u1")] {
             let pickle = parse(&bytes).unwrap();
             let error = format!("{:#}", array(&pickle, pickle.root()).unwrap_err());
             assert!(error.contains(said), "{error}");

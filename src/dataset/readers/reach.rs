@@ -56,7 +56,7 @@ impl Reach {
         if let Some((root, why)) = &self.fence
             && !found.starts_with(root)
         {
-            bail!("the path `{path}` leads out of `{}`, and {why}", root.display());
+            bail!("the path `{path}` points outside of `{}`, and {why}", root.display());
         }
         Ok(found)
     }
@@ -65,7 +65,7 @@ impl Reach {
     pub(super) fn name(&self, path: &str) -> anyhow::Result<String> {
         let found = self.resolve(path)?;
         let shown = found.strip_prefix(&self.folder).unwrap_or(&found);
-        let text = shown.to_str().with_context(|| format!("the path `{path}` is no text"))?;
+        let text = shown.to_str().with_context(|| format!("the path `{path}` is not text"))?;
         Ok(if cfg!(windows) { text.replace('\\', "/") } else { text.to_owned() })
     }
 }
@@ -150,7 +150,7 @@ mod tests {
             assert!(reach.resolve(inside).is_ok(), "{table}");
             for outside in ["/etc/1.png", "../../../../1.png", "a/../../../../1.png"] {
                 let error = reach.resolve(outside).unwrap_err().to_string();
-                assert!(error.contains("leads out of"), "{table} {error}");
+                assert!(error.contains("points outside of"), "{table} {error}");
             }
         }
         assert!(Reach::within(Path::new("/data")).resolve("../1.png").is_err());

@@ -84,7 +84,7 @@ impl Shards {
             Some((folder, inner)) => {
                 ensure!(
                     split.is_none_or(|split| split == inner),
-                    "it is of the split {inner}, and {} was asked for",
+                    "it belongs to the split {inner}, but {} was requested",
                     split.unwrap_or_default()
                 );
                 Self::of_folder(folder, Some(inner))
@@ -100,7 +100,10 @@ impl Shards {
         ensure!(files.iter().all(|file| format_of(file) == Some(format)), "the shards are of different formats");
         let named = split_of(&first);
         if let (Some(asked), Some(NamedSplit { split, .. })) = (asked, &named) {
-            ensure!(asked == split, "it is of the split {split}, and {asked} was asked for; hint: name another file");
+            ensure!(
+                asked == split,
+                "it belongs to the split {split}, but {asked} was requested; hint: name another file"
+            );
         }
         let folder = first.parent().unwrap_or(Path::new("."));
         let is_metadata = first.file_stem().is_some_and(|stem| stem == "metadata");
@@ -232,7 +235,10 @@ pub(in crate::dataset) fn take_split<'s>(splits: &[&'s str], asked: Option<&str>
     }
     let split = default_split(splits).with_context(|| {
         let first = splits.first().copied().unwrap_or("test");
-        format!("it holds the splits {held}, and none of them is known to be held out; hint: name one, as in --split {first}")
+        format!(
+            "it holds the splits {held}, but none of them is known to be held out; hint: name one, as in --split \
+             {first}"
+        )
     })?;
     let chosen_of = if splits.len() > 1 { splits.iter().map(|&split| split.to_owned()).collect() } else { Vec::new() };
     Ok(TakenSplit { split, chosen_of })

@@ -161,7 +161,7 @@ fn index(
     let mut archive = tar::Archive::new(reader);
     let mut samples: BTreeMap<String, Members> = BTreeMap::new();
     for entry in archive.entries_with_seek()? {
-        let entry = entry.context("it is no whole tar; hint: fetch it again")?;
+        let entry = entry.context("it is not a complete tar file; hint: fetch it again")?;
         if !entry.header().entry_type().is_file() {
             continue;
         }
@@ -194,7 +194,10 @@ fn index(
 fn text(entry: impl Read) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
     entry.take(LABEL_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() as u64 <= LABEL_BYTES_MAX, "it is larger than {LABEL_BYTES_MAX} bytes, which no label is");
+    ensure!(
+        bytes.len() as u64 <= LABEL_BYTES_MAX,
+        "it is larger than {LABEL_BYTES_MAX} bytes, which is too large for a label"
+    );
     Ok(text::decode(&bytes)?.to_owned())
 }
 
@@ -206,13 +209,13 @@ fn class(entry: impl Read) -> anyhow::Result<String> {
 
 /// The label in a sample's description; `None` where it has none.
 fn described_class(entry: impl Read) -> anyhow::Result<Option<String>> {
-    let description: Value = serde_json::from_str(&text(entry)?).context("it is no JSON")?;
+    let description: Value = serde_json::from_str(&text(entry)?).context("it is not JSON")?;
     let label = LABEL_KEYS.iter().map(|&key| &description[key]).find(|value| !value.is_null());
     match label {
         None => Ok(None),
         Some(Value::String(label)) if !label.trim().is_empty() => Ok(Some(label.trim().to_owned())),
         Some(Value::Number(number)) if number.is_i64() => Ok(Some(number.to_string())),
-        Some(other) => bail!("the label `{other}` is neither a whole number nor a text"),
+        Some(other) => bail!("the label `{other}` is neither a whole number nor text"),
     }
 }
 
@@ -304,7 +307,7 @@ mod tests {
     #[test]
     fn an_entry_that_leads_out_or_is_no_label_is_refused_by_its_name() {
         for (files, part) in [
-            (&[("../a.jpg", &b"x"[..])], "leads out of it"),
+            (&[("../a.jpg", &b"x"[..])], "points outside of it"),
             (&[("a.cls", &b"\xff\xfe"[..])], "`a.cls`"),
             (&[("a.cls", &b" "[..])], "empty"),
             (&[("a.json", &b"{"[..])], "`a.json`"),

@@ -48,8 +48,8 @@ impl Shots {
     ) -> Result<Self> {
         if evaluated.is_training_split {
             bail!(
-                "the probe of `{}` would learn from the images that it is asked about: `{}` is a training split; hint: \
-                 evaluate a held-out split",
+                "the probe of `{}` would learn from the images that it is evaluated on: `{}` is a training split; \
+                 hint: evaluate a held-out split",
                 evaluated.name,
                 evaluated.split
             );
@@ -79,7 +79,8 @@ impl Shots {
                 shots.push(n);
             }
             warnings.push(format!(
-                "the training split has {n} usable images of `{fewest}`: the probe has {n} shots a class instead of {n_wanted}"
+                "the training split has {n} usable images of `{fewest}`: the probe has {n} shots per class instead of \
+                 {n_wanted}"
             ));
         }
         let chosen: Vec<Vec<(usize, String)>> =
@@ -146,7 +147,7 @@ fn candidates(evaluated: &Dataset, training: &Dataset, sample_seed: u64) -> Resu
     let of_label = |label: &str| {
         by_name.remove(label).with_context(|| {
             format!(
-                "the training split of `{}` has no class `{label}`; hint: both splits need the same",
+                "the training split of `{}` has no class `{label}`; hint: both splits need the same classes",
                 evaluated.name
             )
         })
@@ -230,7 +231,7 @@ mod tests {
         let shots = choose("embedded/cifar100", &[1, 5, 16], 7);
         assert_eq!(shots.spec.shots, [1, 2]);
         assert!(shots.classes.iter().all(|class| class.len() == 2));
-        assert!(shots.warnings[0].contains("2 shots a class instead of 16"), "{:?}", shots.warnings);
+        assert!(shots.warnings[0].contains("2 shots per class instead of 16"), "{:?}", shots.warnings);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl<'a> Config<'a> {
             // Larger counts than 2^31 are not sizes. Refusing them keeps every product of two in range.
             Some(value) => match value.as_u64().filter(|&n| n < 1 << 31) {
                 Some(n) => Ok(n as usize),
-                None => bail!("`{key}` in {} must be a whole number, and is {value}", self.place),
+                None => bail!("`{key}` in {} must be a whole number, but is {value}", self.place),
             },
         }
     }
@@ -68,7 +68,7 @@ impl<'a> Config<'a> {
             None => Ok(default),
             Some(value) => match value.as_i64() {
                 Some(n) => Ok(n),
-                None => bail!("`{key}` in {} must be a whole number, and is {value}", self.place),
+                None => bail!("`{key}` in {} must be a whole number, but is {value}", self.place),
             },
         }
     }
@@ -79,7 +79,7 @@ impl<'a> Config<'a> {
             None => Ok(default),
             Some(value) => match value.as_f64() {
                 Some(x) => Ok(x),
-                None => bail!("`{key}` in {} must be a number, and is {value}", self.place),
+                None => bail!("`{key}` in {} must be a number, but is {value}", self.place),
             },
         }
     }
@@ -90,7 +90,7 @@ impl<'a> Config<'a> {
             None => Ok(default),
             Some(value) => match value.as_bool() {
                 Some(on) => Ok(on),
-                None => bail!("`{key}` in {} must be true or false, and is {value}", self.place),
+                None => bail!("`{key}` in {} must be true or false, but is {value}", self.place),
             },
         }
     }
@@ -101,7 +101,7 @@ impl<'a> Config<'a> {
             None => Ok(default),
             Some(value) => match value.as_str() {
                 Some(text) => Ok(text),
-                None => bail!("`{key}` in {} must be a string, and is {value}", self.place),
+                None => bail!("`{key}` in {} must be a string, but is {value}", self.place),
             },
         }
     }

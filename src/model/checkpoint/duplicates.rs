@@ -35,7 +35,7 @@ pub(in crate::model) fn warnings(checkpoint: &Checkpoint, tokenizer: &TextTokeni
 /// Formats a warning that `first` is used and `second` contradicts it about `what`.
 fn told(checkpoint: &Checkpoint, first: &str, second: &str, what: &str) -> String {
     format!(
-        "`{first}` and `{second}` of `{}` say different things of {what}: `{first}` counts, as in transformers; hint: remove \
+        "`{first}` and `{second}` of `{}` disagree about {what}: `{first}` counts, as in transformers; hint: remove \
          the one that is wrong",
         checkpoint.dir.display()
     )

@@ -93,7 +93,8 @@ impl Overlay {
         let Some(tensor) = self.replaced.remove(name) else { return Ok(None) };
         ensure!(
             tensor.dims() == shape,
-            "the adapter's `{name}` has shape {:?}, and the base model's {shape:?}; hint: it is an adapter of another base",
+            "the adapter's `{name}` has shape {:?}, but the base model's has {shape:?}; hint: it is an adapter of \
+             another base",
             tensor.dims()
         );
         Ok(Some(tensor))

@@ -107,7 +107,7 @@ impl Dialogue {
         let ids: Option<Vec<u32>> = whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect());
         let Some(mut ids) = ids.filter(|ids| !ids.is_empty() && !answer.is_empty()) else {
             bail!(
-                "the answer `{answer}` cannot be told apart from its prompt in tokens; hint: choose other words for it \
+                "the answer `{answer}` cannot be separated from its prompt in tokens; hint: choose other words for it \
                  (--answer-template, --labels) or another --template"
             );
         };

@@ -87,8 +87,8 @@ impl Plan {
         let tile = processor.parameters().side as usize;
         if tile != side {
             bail!(
-                "the image processor of `{}` makes tiles of {tile} pixels, but its tower takes {side}; hint: config.json \
-                 and preprocessor_config.json are of different checkpoints",
+                "the image processor of `{}` makes tiles of {tile} pixels, but its tower takes {side}; hint: \
+                 config.json and preprocessor_config.json belong to different checkpoints",
                 checkpoint.dir.display()
             );
         }

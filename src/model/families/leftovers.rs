@@ -35,8 +35,8 @@ impl OpenedModel {
         if let Some(method) = &adapter.notes.quantised_base {
             let base = adapter.base_name().map(|base| format!(" `{base}`")).unwrap_or_default();
             warnings.push(format!(
-                "{name} was trained over the quantised base{base} ({method}), and is evaluated over `{}` as it is: its base \
-                 answered with other weights while it was trained; hint: compare it only with runs over the same base",
+                "{name} was trained on the quantised base{base} ({method}), but is evaluated on `{}` as it is: its \
+                 base had other weights in training; hint: compare it only with runs on the same base",
                 self.name
             ));
         }
@@ -57,8 +57,8 @@ pub(super) fn of_model(
     let mut warnings = of_notes(name, notes, dialogue, processor);
     if let Some(method) = &notes.quantised_base {
         warnings.push(format!(
-            "{name} was trained over a quantised base ({method}) and merged into one that is not: what was trained answered \
-             with other weights; hint: compare it only with the unquantised base"
+            "{name} was trained on a quantised base ({method}) and merged into one that is not: its base had other \
+             weights in training; hint: compare it only with the unquantised base"
         ));
     }
     warnings.extend(of_version(name, notes.model_type.as_deref(), notes));
@@ -83,14 +83,14 @@ fn of_notes(name: &str, notes: &TrainerNotes, dialogue: &Dialogue, processor: &d
         let told = match template {
             Some(template) if dialogue.asks_as(&template) => None,
             Some(_) => Some(format!(
-                "{name} has a `Modelfile` whose prompt differs from that of `{}`, with which it is asked; hint: `--template \
-                 {}` asks as it shows",
+                "{name} has a `Modelfile` whose prompt differs from that of `{}`, which is used; hint: use it with \
+                 `--template {}`",
                 dialogue.template.name(),
                 path.display()
             )),
             None => Some(format!(
-                "{name} has a `Modelfile` of a form that is not read (`{}`): whether it asks as `{}` does cannot be told; \
-                 hint: compare both",
+                "{name} has a `Modelfile` of a form that is not read (`{}`): its prompt may differ from that of `{}`, \
+                 which is used; hint: compare both",
                 path.display(),
                 dialogue.template.name()
             )),
@@ -107,13 +107,14 @@ fn of_swift(name: &str, path: &Path, arguments: &SwiftArguments, dialogue: &Dial
     match ChatTemplate::of_swift(template, arguments) {
         Some(trained) if dialogue.asks_as(&trained) => None,
         Some(_) => Some(format!(
-            "{name} was trained by ms-swift with its template `{template}`{with_system}, whose prompt differs from that of \
-             `{used}`, with which it is asked; hint: `--template {}` asks as it was trained",
+            "{name} was trained by ms-swift with its template `{template}`{with_system}, whose prompt differs from \
+             that of `{used}`, which is used; hint: `--template {}` gives the prompt of its training",
             path.display()
         )),
         None => Some(format!(
-            "{name} was trained by ms-swift with its template `{template}`{with_system}, which is not known here: whether \
-             `{used}` asks alike cannot be told; hint: compare the prompt in run.json with ms-swift's"
+            "{name} was trained by ms-swift with its template `{template}`{with_system}, which is not known here: its \
+             prompt may differ from that of `{used}`, which is used; hint: compare the prompt in run.json with \
+             ms-swift's"
         )),
     }
 }
@@ -124,7 +125,7 @@ fn of_pixels(name: &str, n_pixels: u64, processor: &dyn ImageProcessor) -> Optio
     match processor.parameters().get("max_pixels").map(|own| own.as_u64()) {
         Some(Some(own)) if own == n_pixels => None,
         Some(_) => Some(format!("{told}, which is not the limit here; hint: `--max-pixels {n_pixels}`")),
-        None => Some(format!("{told}, larger ones made smaller first; here images are prepared as they are")),
+        None => Some(format!("{told}, with larger ones scaled down first; here they are not scaled down")),
     }
 }
 

@@ -80,7 +80,7 @@ fn weights(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Weight
 
 fn how_to_get_tower(name: &str) -> String {
     format!(
-        "give the tower's folder as --encoder DIR; where that is its name on the hub, the same command with --download \
+        "give the tower's folder as --encoder DIR; if that is its name on the hub, the same command with --download \
          fetches it, and so does `hf download {name}`"
     )
 }
@@ -184,7 +184,7 @@ fn tower_states(config: &Config, vision: &VisionConfig) -> Result<Vec<usize>> {
     ensure!(!layers.is_empty(), "{}: vision_feature_layer names no layer", config.place());
     let state = |layer: &Value| match layer.as_i64() {
         Some(layer) => vision.hidden_state_index(layer),
-        None => bail!("`vision_feature_layer` in {} must be whole numbers, and one is {layer}", config.place()),
+        None => bail!("`vision_feature_layer` in {} must be whole numbers, but one is {layer}", config.place()),
     };
     layers.iter().map(state).collect()
 }
@@ -225,17 +225,17 @@ fn image_scale(config: &Config, text: &DecoderConfig, name: &str) -> Result<(Opt
     Ok(match parsed {
         Some(parsed) if parsed < FIRST_WITHOUT_IMAGE_SCALE => {
             let note = format!(
-                "{name} was saved by transformers {version}: its image features are multiplied with {scale:.3}, as versions \
-                 before 5.4 do for this language model"
+                "{name} was saved by transformers {version}: its image features are multiplied by {scale:.3}, as \
+                 versions before 5.4 do for this language model"
             );
             (Some(scale), vec![note])
         }
         Some(_) => (None, Vec::new()),
         None => {
             let note = format!(
-                "{name} does not say which version of transformers saved it: its image features are not multiplied with \
+                "{name} does not say which version of transformers saved it: its image features are not multiplied by \
                  {scale:.3}, as versions before 5.4 did for this language model; hint: add `transformers_version` to \
-                 config.json where it was trained with one of those"
+                 config.json if it was trained with one of those"
             );
             (None, vec![note])
         }
@@ -333,7 +333,8 @@ impl ProjectorConfig {
             "linear" => true,
             "mlp2x_gelu" => false,
             other => bail!(
-                "{}: mm_projector_type `{other}` is not supported; hint: mlp2x_gelu (LLaVA-1.5) and linear are",
+                "{}: mm_projector_type `{other}` is not supported; hint: the supported types are mlp2x_gelu \
+                 (LLaVA-1.5) and linear",
                 config.place()
             ),
         };

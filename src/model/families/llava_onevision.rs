@@ -119,7 +119,7 @@ fn grids(checkpoint: &Checkpoint, config: &Config, side: u32) -> Result<Vec<(usi
     }
     if let Some(what) = differing {
         bail!(
-            "{what} differs between {} and the image processor's file; hint: they are of different checkpoints",
+            "{what} differs between {} and the image processor's file; hint: they belong to different checkpoints",
             config.place()
         );
     }

@@ -41,7 +41,7 @@ fn vision(config: &Config) -> Result<(PatchTowerConfig, MergerConfig)> {
     let side = n_positions.isqrt();
     ensure!(
         side * side == n_positions,
-        "`num_position_embeddings` in {} is {n_positions}, which is no square",
+        "`num_position_embeddings` in {} is {n_positions}, which is not a square",
         config.place()
     );
     let tapped = PatchTowerConfig::blocks(config, "deepstack_visual_indexes", &[8, 16, 24])?;

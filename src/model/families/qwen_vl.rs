@@ -48,7 +48,7 @@ pub(super) fn preprocessor(
     ensure!(
         of_processor == of_tower,
         "`{}`: the image processor cuts patches of {of_processor:?} (side, merged side, frames), and the tower reads \
-         {of_tower:?}; hint: config.json and preprocessor_config.json are of different checkpoints",
+         {of_tower:?}; hint: config.json and preprocessor_config.json belong to different checkpoints",
         checkpoint.dir.display()
     );
     Ok(Box::new(processor))

@@ -55,8 +55,8 @@ impl ModelSettings {
         let preprocessor: Arc<dyn ImageProcessor> = (family.preprocessor)(checkpoint, tower, limits)?.into();
         if *limits != PixelLimits::default() && preprocessor.n_positions_max().is_none() {
             bail!(
-                "--min-pixels and --max-pixels are for families that keep an image's proportions, and `{}` is of {}; hint: \
-                 leave them out",
+                "--min-pixels and --max-pixels are for families that keep an image's proportions, but `{}` belongs to \
+                 {}; hint: leave them out",
                 checkpoint.dir.display(),
                 family.about
             );
@@ -129,7 +129,7 @@ impl OpenedModel {
         };
         let template_of = if files.contains(&OwnFiles::Template) { &own } else { checkpoint };
         let read = ModelSettings::read(family, &own, template_of, tower, overrides);
-        read.map(Some).with_context(|| format!("failed to read the settings of its own that `{name}` has"))
+        read.map(Some).with_context(|| format!("failed to read the settings of `{name}`"))
     }
 }
 

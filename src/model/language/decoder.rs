@@ -131,13 +131,14 @@ impl DecoderConfig {
         let n_positions = config.positive_or("max_position_embeddings", defaults.n_positions)?;
         if n_positions > N_POSITIONS_MAX {
             bail!(
-                "`max_position_embeddings` in {} is {n_positions}, more than {N_POSITIONS_MAX}; hint: a slip in the file?",
+                "`max_position_embeddings` in {} is {n_positions}, more than {N_POSITIONS_MAX}; hint: check the file \
+                 for a slip",
                 config.place()
             );
         }
         if !n_heads.is_multiple_of(n_kv_heads) {
             bail!(
-                "{}: num_attention_heads {n_heads} is no multiple of num_key_value_heads {n_kv_heads}",
+                "{}: num_attention_heads {n_heads} is not a multiple of num_key_value_heads {n_kv_heads}",
                 config.place()
             );
         }
@@ -185,7 +186,7 @@ impl DecoderConfig {
     pub(super) fn within_window(self, n_positions: Option<usize>) -> Self {
         match n_positions {
             None => self,
-            Some(n) => self.limited(n, || format!("its sliding window has {n}, and what slides is not computed here")),
+            Some(n) => self.limited(n, || format!("its sliding window has {n}, and longer inputs are not supported")),
         }
     }
 

@@ -35,7 +35,7 @@ fn read(config: &Config) -> Result<DecoderConfig> {
     };
     ensure!(
         fraction > 0.0 && fraction <= 1.0,
-        "`partial_rotary_factor` in {} must be above 0 and at most 1, and is {fraction}",
+        "`partial_rotary_factor` in {} must be above 0 and at most 1, but is {fraction}",
         config.place()
     );
     // The key outside the scaling takes precedence over the one within it, as in transformers.
@@ -52,8 +52,8 @@ fn read(config: &Config) -> Result<DecoderConfig> {
     Ok(match is_long {
         true => read.limited(n_original, || {
             format!(
-                "what is longer than its `original_max_position_embeddings`, {n_original}, is turned by other frequencies, \
-                 which is not computed here"
+                "inputs longer than its `original_max_position_embeddings`, {n_original}, need other rotary \
+                 frequencies, which are not supported"
             )
         }),
         false => read,

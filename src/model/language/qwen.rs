@@ -79,7 +79,7 @@ impl DecoderConfig {
         let n_kv_heads = config.positive_or("num_key_value_heads", default(8, 32))?;
         if !n_heads.is_multiple_of(n_kv_heads) {
             bail!(
-                "{}: num_attention_heads {n_heads} is no multiple of num_key_value_heads {n_kv_heads}",
+                "{}: num_attention_heads {n_heads} is not a multiple of num_key_value_heads {n_kv_heads}",
                 config.place()
             );
         }

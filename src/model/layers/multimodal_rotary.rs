@@ -77,7 +77,7 @@ fn sections_of(parameters: &Config, default: [usize; N_AXES]) -> Result<[usize; 
         .collect();
     let sections = <[usize; N_AXES]>::try_from(sections).ok();
     sections.ok_or_else(|| {
-        anyhow::anyhow!("`mrope_section` in {} must be three counts, and is {value}", parameters.place())
+        anyhow::anyhow!("`mrope_section` in {} must be three counts, but is {value}", parameters.place())
     })
 }
 

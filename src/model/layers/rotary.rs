@@ -128,7 +128,7 @@ impl RotaryConfig {
         let short_factor = short_factor.with_context(|| format!("{} has no `short_factor`", scaling.place()))?;
         ensure!(
             short_factor.len() == n_turned / 2,
-            "`short_factor` in {} must hold {} numbers, half of what is turned of a head, and holds {}",
+            "`short_factor` in {} must hold {} numbers, half of the rotated width of a head, but holds {}",
             scaling.place(),
             n_turned / 2,
             short_factor.len()

@@ -150,8 +150,8 @@ impl GenerationConfig {
             for id in ids_of(&value).unwrap_or_default() {
                 ensure!(
                     tokenizer.token(id).is_some(),
-                    "`{key}` in {place} is {id}, which is no token of the model; hint: mend it, or leave the settings out \
-                     with `--generation-config ignore`"
+                    "`{key}` in {place} is {id}, which is not a token of the model; hint: correct it, or leave the \
+                     settings out with `--generation-config ignore`"
                 );
             }
         }
@@ -190,8 +190,8 @@ fn not_applied(settings: &Value, place: &str) -> Vec<String> {
     let set = NOT_APPLIED.into_iter().filter_map(|(key, changes_nothing)| {
         let value = settings.get(key).filter(|value| !value.is_null() && !changes_nothing(value))?;
         Some(format!(
-            "`{key}` is {value} in {place}, and is not applied: answers are greedy, where transformers' `generate` would \
-             decode otherwise"
+            "`{key}` is {value} in {place} and is not applied: answers are greedy, but transformers' `generate` would \
+             decode differently"
         ))
     });
     set.collect()
@@ -212,7 +212,7 @@ impl Reader<'_> {
 
     fn wrong<T>(&self, key: &str, value: &Value, expected: &str) -> Result<T> {
         bail!(
-            "`{key}` in {} must be {expected}, and is {value}; hint: mend it, or leave the settings out with \
+            "`{key}` in {} must be {expected}, but is {value}; hint: correct it, or leave the settings out with \
              `--generation-config ignore`",
             self.place
         )
@@ -253,7 +253,7 @@ impl Reader<'_> {
             None => Ok(Vec::new()),
             Some(value) => match ids_of(value) {
                 Some(ids) => Ok(ids),
-                None => self.wrong(key, value, "a token's id or a list of them"),
+                None => self.wrong(key, value, "a token id or a list of them"),
             },
         }
     }
@@ -266,7 +266,7 @@ impl Reader<'_> {
         };
         match texts {
             Some(texts) => Ok(texts.into_iter().filter(|text: &String| !text.is_empty()).collect()),
-            None => self.wrong(key, value, "a text or a list of texts"),
+            None => self.wrong(key, value, "a string or a list of strings"),
         }
     }
 
@@ -283,7 +283,7 @@ impl Reader<'_> {
         const KEY: &str = "bad_words_ids";
         let Some(value) = self.get(KEY) else { return Ok(Vec::new()) };
         let Ok(words) = serde_json::from_value::<Vec<Vec<u32>>>(value.clone()) else {
-            return self.wrong(KEY, value, "a list of lists of tokens' ids");
+            return self.wrong(KEY, value, "a list of lists of token ids");
         };
         // A single end token is never forbidden.
         let is_end = |word: &Vec<u32>| word.len() == 1 && eos_ids.contains(&word[0]);

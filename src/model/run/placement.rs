@@ -78,7 +78,7 @@ impl Placement {
 }
 
 fn parse_device(text: &str) -> Result<Device> {
-    let index = |rest: &str| rest.parse::<usize>().with_context(|| format!("`{rest}` is no device number"));
+    let index = |rest: &str| rest.parse::<usize>().with_context(|| format!("`{rest}` is not a device number"));
     match text.split_once(':') {
         None if text == "auto" => auto_device(),
         None if text == "cpu" => Ok(Device::Cpu),

@@ -64,7 +64,7 @@ impl ChatTemplate {
                 Some(SWIFT_ARGUMENTS) => Self::of_arguments(choice, &text),
                 Some(MODELFILE) => {
                     Self::of_modelfile(choice, &text, &TextTokenizer::open(checkpoint)?).with_context(|| {
-                        format!("the prompt of `{choice}` is of no form that is read; hint: write it as jinja")
+                        format!("the prompt of `{choice}` has a form that is not read; hint: write it as jinja")
                     })
                 }
                 _ => Self::jinja(choice, text, checkpoint),
@@ -159,8 +159,8 @@ impl ChatTemplate {
         let differing = others.filter(|(_, text)| !text.as_ref().is_ok_and(|text| self.agrees(text, tokenizer)));
         let told = differing.map(|(name, _)| {
             format!(
-                "`{name}` of `{}` carries another chat template than `{}`, with which it is asked; hint: choose with \
-                 `--template` the one that it was trained with",
+                "`{name}` of `{}` has another chat template than `{}`, which is used; hint: choose with `--template` \
+                 the one that it was trained with",
                 checkpoint.dir.display(),
                 self.name
             )
@@ -185,11 +185,11 @@ impl ChatTemplate {
             return Ok(None);
         }
         let mend = match (file, read(file)?) {
-            ("chat_template.jinja", Some((path, _))) => format!("`--template {}` asks as it says", path.display()),
+            ("chat_template.jinja", Some((path, _))) => format!("use it with `--template {}`", path.display()),
             _ => "choose with `--template` the one that it was trained with".to_owned(),
         };
         Ok(Some(format!(
-            "{name} carries another chat template (`{file}`) than `{}`, with which it is asked; hint: {mend}",
+            "{name} has another chat template (`{file}`) than `{}`, which is used; hint: {mend}",
             self.name
         )))
     }
@@ -253,8 +253,8 @@ impl ChatTemplate {
         let is_asked = matches!(&self.source, Source::Jinja { text, .. } if text.contains(CLOCK));
         is_asked.then(|| {
             format!(
-                "the chat template `{}` asks for today's date, and is told {TODAY} on every day, so that runs of two days have \
-                 one prompt",
+                "the chat template `{}` contains today's date, which is always {TODAY} here, so that runs on different \
+                 days have the same prompt",
                 self.name
             )
         })
@@ -360,9 +360,11 @@ fn stored_in_json(text: &str) -> Option<anyhow::Result<String>> {
         Err(error) => return Some(Err(error).context("hint: the file must be JSON, copy it again")),
     };
     let template = json.get("chat_template").filter(|template| !template.is_null())?;
-    Some(template_text(template).context(
-        "`chat_template` is neither a text nor a list with one named `default`; hint: choose with `--template`",
-    ))
+    Some(
+        template_text(template).context(
+            "`chat_template` is neither text nor a list with one named `default`; hint: choose with `--template`",
+        ),
+    )
 }
 
 /// Reads a template that is a string, or a list of `{name, template}`.

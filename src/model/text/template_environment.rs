@@ -140,7 +140,7 @@ fn strftime(format: &str) -> Result<String, Error> {
             "t" => "\t",
             "%" => "%",
             other => {
-                let told = format!("{CLOCK} knows no `%{other}`");
+                let told = format!("{CLOCK} does not support `%{other}`");
                 return Err(Error::new(ErrorKind::InvalidOperation, told));
             }
         });
@@ -280,7 +280,7 @@ impl Json {
                 })?;
             }
             kind => {
-                let told = format!("a value of type {kind} is no JSON");
+                let told = format!("a value of type {kind} is not JSON");
                 return Err(Error::new(ErrorKind::InvalidOperation, told));
             }
         }

@@ -62,10 +62,10 @@ impl Absence {
     /// The reason in words.
     pub fn words(&self) -> &'static str {
         match self {
-            Absence::NotAtHand => "its file is not at hand",
-            Absence::Differs => "the file at hand holds another image",
+            Absence::NotAtHand => "its file was not found",
+            Absence::Differs => "its file holds another image",
             Absence::Unreadable => "its file cannot be decoded",
-            Absence::MayNotBeEmbedded => "the catalog does not allow to embed it",
+            Absence::MayNotBeEmbedded => "the catalog does not allow embedding it",
             Absence::TurnedOff => "images are turned off",
         }
     }

@@ -110,7 +110,7 @@ fn counted(dataset: &DatasetComparison) -> Option<String> {
         let bounds = dataset.forgetting_bounds;
         let bounds = bounds.map_or(String::new(), |[low, high]| {
             let [low, high] = [low, high].map(|end| words::points(Some(end), None));
-            format!("; whatever they are, the fall lies between {low} and {high} points")
+            format!("; whatever their outcome, the fall is between {low} and {high} points")
         });
         parts.push(format!("{} of {} pairs are unscored on either side{bounds}", dataset.n_unscored, dataset.n_pairs));
     }
@@ -123,7 +123,7 @@ fn counted(dataset: &DatasetComparison) -> Option<String> {
 /// Reports that most answers are the same text.
 pub fn same_answer(when: &str, constant: &ConstantAnswer) -> String {
     format!(
-        "{} of the scored answers {when} are one same text, “{}”.",
+        "{} of the scored answers {when} are the same text, “{}”.",
         words::percent(Some(constant.share)),
         words::shortened(&words::printable(&constant.answer), 80)
     )

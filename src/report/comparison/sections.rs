@@ -145,9 +145,7 @@ fn funnel(report: &ComparisonReport<'_>, with: CandidateReport<'_>, dataset: &Da
         }
     }
     if let (Some(lead), true) = (&mut block.lead, with.after.encoder.probe.is_some()) {
-        lead.push_str(
-            " The encoder's part is played by a probe on the model's own tower, which learnt from training images.",
-        );
+        lead.push_str(" The encoder here is a probe on the model's own tower, which learnt from training images.");
     }
     if let Some(cells) = dataset.encoder_cells_after {
         let noun = words::encoder_noun(&with.after.encoder);

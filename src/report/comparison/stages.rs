@@ -97,17 +97,19 @@ fn measures(stages: &StageReport) -> Table {
         row(
             "AIA, average incremental accuracy",
             words::percent(stages.average_incremental_accuracy),
-            "after each stage the mean over the datasets tuned on so far; of these the mean over the stages",
+            "after each stage the mean over the datasets tuned on so far, averaged over all stages",
         ),
         row(
             "BWT, backward transfer, points",
             words::points(stages.backward_transfer, None),
-            "accuracy at the end less accuracy when just tuned on, the mean over all but the last dataset; negative is forgetting",
+            "accuracy at the end minus accuracy when just tuned on, the mean over all but the last dataset; negative \
+             is forgetting",
         ),
         row(
             "FWT, forward transfer, points",
             words::points(stages.forward_transfer, None),
-            "accuracy just before a dataset is tuned on less the base's, the mean over all but the first; positive is help from earlier stages",
+            "accuracy just before a dataset is tuned on minus the base's, the mean over all but the first; positive is \
+             help from earlier stages",
         ),
     ];
     table("Measures over all stages (Lopez-Paz and Ranzato 2017)", &["Measure", "Value", "What it says"], 1..2, rows)

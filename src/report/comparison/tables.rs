@@ -155,7 +155,7 @@ pub fn forgetting(dataset: &DatasetComparison, encoder: &str) -> Table {
         row(
             "Forgetting",
             words::points(dataset.forgetting, dataset.forgetting_interval),
-            "accuracy before less accuracy after, in points; interval by Tango for paired answers",
+            "accuracy before minus accuracy after, in points; interval by Tango for paired answers",
         ),
         row("Within bounds", bounds, "the fall with every unscored pair against and for the model, in points"),
         row("Lost", dataset.n_lost.to_string(), "images right before and wrong after"),
@@ -173,13 +173,13 @@ pub fn forgetting(dataset: &DatasetComparison, encoder: &str) -> Table {
         row(
             "Forgetting beyond chance",
             words::percent(dataset.chance_corrected_forgetting),
-            "lost less those that two guessers would lose; for free answers the correction is an upper one",
+            "lost minus those that two guessers would lose; for free answers the correction is an upper bound",
         ),
-        row("Gain beyond chance", words::percent(dataset.chance_corrected_gain), "the same of gained images"),
+        row("Gain beyond chance", words::percent(dataset.chance_corrected_gain), "the same for gained images"),
         row(
             "p (McNemar)",
             words::p_value(dataset.p_value_mcnemar),
-            "exact, two-sided: how likely so unequal losses and gains are where nothing changed",
+            "exact, two-sided: how likely losses and gains this unequal are if nothing changed",
         ),
         row(
             "Detectable fall",
@@ -187,7 +187,11 @@ pub fn forgetting(dataset: &DatasetComparison, encoder: &str) -> Table {
             "the smallest fall, in points, that this many pairs show in 4 of 5 cases",
         ),
         row("Pairs", dataset.n_pairs.to_string(), "images answered in both runs"),
-        row("Unscored", dataset.n_unscored.to_string(), "pairs that count neither way, since a side has no verdict"),
+        row(
+            "Unscored",
+            dataset.n_unscored.to_string(),
+            "pairs that count neither way, because one side has no verdict",
+        ),
         row("Unreadable", dataset.n_unreadable.to_string(), "left out: the image is unreadable in both runs"),
         row("Without partner", dataset.n_unpaired.to_string(), "left out: trials of one run alone"),
     ];

@@ -39,7 +39,7 @@ pub fn comparison_table(comparison: &Comparison) -> String {
             let _ = writeln!(text, "note: {LEAKS_UNKNOWN}");
         }
         for difference in &candidate.differences {
-            let _ = writeln!(text, "warning: `{}` differs, and was allowed to", difference.field);
+            let _ = writeln!(text, "warning: `{}` differs, which was allowed", difference.field);
         }
         if !candidate.only_candidate.is_empty() {
             let names: Vec<String> = candidate.only_candidate.iter().map(|name| words::printable(name)).collect();

@@ -209,7 +209,7 @@ fn the_page_says_what_fell_what_rose_and_what_is_not_shown() {
         "No verdicts of single judges were recorded.",
         "fail: &lt;forgetting&gt;",
         "The test set was &lt;chosen&gt; on often.",
-        "no image: the file at hand holds another image",
+        "no image: its file holds another image",
         "160 more are not shown.",
         "mix general instruction data",
     ] {

@@ -71,7 +71,7 @@ impl LostAt {
                 "train more gently (lower rate, fewer steps, lower rank), keep projector or language model closer to the base, or rehearse old tasks"
             }
             LostAt::Unknown => {
-                "compare the encoder before and after; where the tower was trained, freeze it or rehearse images"
+                "compare the encoder before and after; if the tower was trained, freeze it or rehearse images"
             }
         }
     }

@@ -37,7 +37,7 @@ fn headline(decision: &Decision) -> &'static str {
     match decision.decision {
         Verdict::Pass => "every dataset that was decided on is shown to have kept its accuracy within the margin",
         Verdict::Fail => "something was forgotten, or a limit is broken",
-        Verdict::Inconclusive | Verdict::NotApplicable => "what the datasets show is not enough to decide",
+        Verdict::Inconclusive | Verdict::NotApplicable => "the datasets do not show enough to decide",
     }
 }
 
@@ -81,6 +81,6 @@ fn interval_note(decision: &Decision) -> String {
 /// Describes the candidate's number, if attempts are counted.
 fn attempt_note(decision: &Decision) -> Option<String> {
     let attempt = decision.attempt?;
-    let spent = if attempt > 1 { ": a test set that was chosen on often is spent" } else { "" };
+    let spent = if attempt > 1 { ": a test set that is often used to choose candidates loses its value" } else { "" };
     Some(format!("candidate number {attempt} on these datasets, tested at a level that all attempts share{spent}"))
 }

@@ -21,7 +21,7 @@ pub fn html(input: &ReportInput<'_>) -> String {
     write_notes(&mut body, &notes::notes(summary));
     write_headings(&mut body, input);
     section(&mut body, "accuracy", "Accuracy");
-    Figures::default().write(&mut body, input.rose, "The same numbers stand in the table below.");
+    Figures::default().write(&mut body, input.rose, "The same numbers are in the table below.");
     write_table(&mut body, &tables::accuracies(summary));
     if let Some(shots) = tables::shots(summary) {
         write_folded_table(&mut body, &shots);

@@ -73,8 +73,8 @@ fn name_in_runs(text: &str, run: &RecordedRun) -> String {
 fn meant(name: &str, known: &BTreeSet<String>) -> String {
     let names: Vec<&str> = known.iter().map(String::as_str).collect();
     match nearest(name, &names) {
-        Some(nearest) => format!("; hint: is `{nearest}` meant?"),
-        None => format!("; hint: known are {}", names.join(", ")),
+        Some(nearest) => format!("; hint: did you mean `{nearest}`?"),
+        None => format!("; hint: the known datasets are {}", names.join(", ")),
     }
 }
 
@@ -96,8 +96,8 @@ pub(super) fn unchecked(
         let is_meant = |other: &&String| last(other) == last(name) && !named.contains(other.as_str());
         if let Some(meant) = compared.iter().find(is_meant) {
             bail!(
-                "the policy{shown} names `{name}`, which is not compared, so its rules would not be checked; hint: is `{meant}` \
-                 meant?"
+                "the policy{shown} names `{name}`, which is not compared, so its rules would not be checked; hint: did \
+                 you mean `{meant}`?"
             );
         }
         if !left_out.contains(name) && !catalog.names().any(|known| known == name) {
@@ -134,8 +134,8 @@ pub(super) fn refuse_unchecked(policy: &Policy, compared: &CandidateComparison) 
         }
         if of_dataset.max_leak.is_some() && !dataset.is_leak_known {
             bail!(
-                "the policy has `max_leak` for `{}`, and nobody said what the candidate was fine-tuned on, or its labels are not \
-                 known; hint: --tuned-on DATASET, or `tuned_on` in the policy",
+                "the policy has `max_leak` for `{}`, but it is not known what the candidate was fine-tuned on, or its \
+                 labels are not known; hint: --tuned-on DATASET, or `tuned_on` in the policy",
                 dataset.dataset
             );
         }

@@ -53,7 +53,7 @@ impl Decide<'_> {
         for run in &runs {
             ensure!(
                 run.manifest.state == RunState::Complete,
-                "the run `{}` is not complete; hint: the command that began it goes on with it",
+                "the run `{}` is not complete; hint: finish it with the command that started it",
                 run.name
             );
         }
@@ -138,9 +138,7 @@ fn oddities(baseline: &RecordedRun, candidate: &RecordedRun, compared: &Candidat
     let mut found = Vec::new();
     let (before, after) = (&baseline.manifest.spec, &candidate.manifest.spec);
     if compare::is_same_model(before, after, &compared.differences) {
-        found.push(
-            "baseline and candidate are the same model (--allow-same): nothing could be found forgotten".to_owned(),
-        );
+        found.push("baseline and candidate are the same model (--allow-same): no forgetting could be found".to_owned());
     } else if before.model.weights.is_some()
         && before.model.weights == after.model.weights
         && before.model.adapter.is_some()

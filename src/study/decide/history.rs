@@ -127,7 +127,10 @@ fn decisions(dir: &Path) -> Result<Vec<(PathBuf, Decision)>> {
         let text = record::read_text(&path)?;
         // Counting one too few would make the test too lenient: what cannot be read is an error.
         let decision: Decision = serde_json::from_str(&text).with_context(|| {
-            format!("`{}` is no decision of emt; hint: keep other files out of the folder of --history", path.display())
+            format!(
+                "`{}` is not a decision of emt; hint: keep other files out of the folder of --history",
+                path.display()
+            )
         })?;
         if decision.schema != DECISION_SCHEMA {
             bail!("`{}` has the schema `{}`, and this emt knows `{DECISION_SCHEMA}`", path.display(), decision.schema);

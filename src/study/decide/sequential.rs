@@ -314,7 +314,7 @@ fn fix_margins<L: FnOnce() -> Result<Loaded>>(
     if relative.is_empty() {
         return Ok(true);
     }
-    observer.event(Event::Note("the margin is relative: the baseline is asked first".to_owned()));
+    observer.event(Event::Note("the margin is relative: the baseline is evaluated first".to_owned()));
     looker.plan(&mut course.session, &relative, Some(RunId::new(BASELINE)))?;
     if !course.ask(observer)? {
         return Ok(false);

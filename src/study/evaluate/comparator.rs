@@ -123,7 +123,7 @@ pub(super) fn choose(
         if probes.iter().all(Option::is_none) {
             warnings = vec![format!("{NOTHING}: {missing}")];
         } else {
-            warnings.insert(0, format!("{missing}. A probe on the model's own tower stands in its place"));
+            warnings.insert(0, format!("{missing}. A probe on the model's own tower is used instead"));
         }
     }
     Ok(Comparator { probes, warnings })
@@ -134,7 +134,8 @@ fn refuse_flag_of_a_probe(request: &ComparatorRequest<'_>) -> Result<()> {
     match request.probe_flag {
         Some(flag) => {
             bail!(
-                "--{flag} has no effect here, where the comparator is no probe; hint: leave it out, or --comparator probe"
+                "--{flag} has no effect here, because the comparator is not a probe; hint: leave it out, or \
+                 --comparator probe"
             )
         }
         None => Ok(()),

@@ -85,10 +85,10 @@ pub(super) fn refuse_another_model(dir: &Path, spec: &RunSpec, server: &Value) -
     let (Some(before), Some(now)) = (before, probe_logprobs(server)) else { return Ok(()) };
     let apart = logprobs_apart(&before, &now);
     if apart > LOGPROB_TOLERANCE {
-        let told = if apart.is_finite() { format!("up to {apart:.2} apart") } else { "of another number".to_owned() };
+        let told = if apart.is_finite() { format!("up to {apart:.2} apart") } else { "different in number".to_owned() };
         bail!(
-            "another model answers under this name than when `{}` began: the log-probabilities of its answer to the probe are \
-             {told}; hint: give another folder with --out, or serve the first model again",
+            "another model answers under this name than when `{}` was started: the log-probabilities of its answer to \
+             the probe are {told}; hint: give another folder with --out, or serve the first model again",
             dir.display()
         );
     }

@@ -59,7 +59,8 @@ pub(super) struct Asked {
 fn open_checkpoint(request: &SubjectsRequest<'_>, wanted: Wanted<'_>) -> Result<Asked> {
     ensure!(
         !(request.is_merged && wanted.placement.rounds_to_int8),
-        "--merge would round to 8 bits what was rounded before; hint: without it updates are computed beside, or leave `+int8` out of --dtype"
+        "--merge would round weights to 8 bits a second time; hint: leave --merge out (updates are then computed \
+         separately), or leave `+int8` out of --dtype"
     );
     let subjects = OpenedSubjects::open(request)?;
     let Comparator { probes, warnings } =

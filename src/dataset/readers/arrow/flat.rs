@@ -139,7 +139,7 @@ pub(super) struct Field {
 
 /// The fields of a schema, and the text under `key` in its metadata.
 pub(super) fn schema(table: Table, key: &str) -> Result<(Vec<Field>, Option<String>)> {
-    ensure!(table.value(0, 2, 0)? == 0, "it is of a machine with another order of bytes, which is not read");
+    ensure!(table.value(0, 2, 0)? == 0, "it comes from a machine with another byte order, which is not read");
     let fields = table.tables(1)?.into_iter().map(|table| field(table, 0)).collect::<Result<_>>()?;
     let pairs = table.tables(2)?;
     let found = pairs.into_iter().find(|pair| pair.text(0).is_ok_and(|name| name == key));

@@ -72,7 +72,7 @@ pub(in crate::dataset) fn find(path: &Path, split: Option<&str>) -> Result<Saved
     let splits: Vec<&str> = json["splits"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
     ensure!(!splits.is_empty(), "its {SPLITS_FILE} names no split");
     let TakenSplit { split, chosen_of } = take_split(&splits, split)?;
-    ensure!(is_plain(split), "its {SPLITS_FILE} names the split `{split}`, which is no folder's name");
+    ensure!(is_plain(split), "its {SPLITS_FILE} names the split `{split}`, which is not a folder name");
     let mut saved = find_split(&path.join(split))?;
     (saved.split, saved.chosen_of) = (Some(split.to_owned()), chosen_of);
     Ok(saved)
@@ -85,7 +85,9 @@ fn find_split(folder: &Path) -> Result<Saved> {
         files
             .map(|file| {
                 let name = file["filename"].as_str().filter(|name| is_plain(name));
-                Ok(folder.join(name.with_context(|| format!("its {STATE} names a file that is none under `{key}`"))?))
+                Ok(folder.join(
+                    name.with_context(|| format!("its {STATE} has an entry under `{key}` that is not a file name"))?,
+                ))
             })
             .collect()
     };
@@ -108,7 +110,7 @@ fn is_plain(name: &str) -> bool {
 
 fn read_json(path: &Path) -> Result<Json> {
     let bytes = read_data_file(path)?;
-    serde_json::from_slice(&bytes).with_context(|| format!("`{}` is no JSON", path.display()))
+    serde_json::from_slice(&bytes).with_context(|| format!("`{}` is not JSON", path.display()))
 }
 
 /// Opens the files of a split; `sheet` names numbered classes where nothing else does.
@@ -168,7 +170,7 @@ fn read_indices(files: &[PathBuf]) -> Result<Vec<u64>> {
         for value in found.values {
             match value {
                 Some(Value::Number(row)) => rows.push(u64::try_from(row).with_context(named)?),
-                _ => bail!("{}: an index is no row number", named()),
+                _ => bail!("{}: an index is not a row number", named()),
             }
         }
     }
@@ -313,7 +315,7 @@ impl Stream {
         if len == 0 {
             return Ok(None);
         }
-        let damaged = "it is no whole Arrow stream; hint: is it one, and whole?";
+        let damaged = "it is not a complete Arrow stream; hint: check that it is an Arrow file, and complete";
         ensure!(len <= METADATA_BYTES_MAX && self.at + len <= self.n_bytes, damaged);
         let mut metadata = vec![0; usize::try_from(len)?];
         self.file.seek(SeekFrom::Start(self.at))?;
@@ -366,7 +368,7 @@ impl Stream {
                     let image = BatchColumns(columns);
                     found.batches.push(Batch { file: 0, first_row: 0, n_rows, start, image });
                 }
-                other => bail!("it holds a message of the kind {other}, which no table has"),
+                other => bail!("it holds a message of the kind {other}, which tables do not have"),
             }
         }
         Ok(found)

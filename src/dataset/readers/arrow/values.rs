@@ -62,7 +62,7 @@ impl Body<'_> {
                 (first, first.saturating_add(n_elements))
             }
             Kind::List { is_large } => self.offsets(column, row, is_large)?,
-            _ => bail!("it is no list"),
+            _ => bail!("it is not a list"),
         };
         ensure!(
             end <= first.saturating_add(1),
@@ -141,7 +141,7 @@ impl Body<'_> {
             }
             Kind::Bytes { is_text: true, .. } | Kind::View { is_text: true } => {
                 let Some(text) = self.value(column, row)? else { return Ok(None) };
-                Value::Text(String::from_utf8(text).context("a label is no UTF-8 text")?)
+                Value::Text(String::from_utf8(text).context("a label is not UTF-8 text")?)
             }
             _ => bail!("a label is a whole number or a text"),
         };

@@ -160,7 +160,7 @@ pub(super) fn read_labels(
             }
             ColumnReader::ByteArrayColumnReader(values) => {
                 let text = |value: ByteArray| {
-                    Ok(std::str::from_utf8(value.data()).context("a label is no UTF-8 text")?.to_owned())
+                    Ok(std::str::from_utf8(value.data()).context("a label is not UTF-8 text")?.to_owned())
                 };
                 read_values(values, n_of_group, levels, &mut texts, &text)?;
             }

@@ -52,7 +52,7 @@ pub(in crate::dataset) fn open(
             Some((column, names, all)) => {
                 ensure!(
                     shard.label_column == *column && shard.names == *names,
-                    "`{}` and `{}` have other labels than one another; hint: are they of one dataset?",
+                    "`{}` and `{}` have different labels; hint: check that they belong to one dataset",
                     shards[0].display(),
                     path.display()
                 );
@@ -94,8 +94,7 @@ struct Shard {
 impl Shard {
     fn read(path: &Path, asked: Columns) -> anyhow::Result<Shard> {
         let file = ShardFile::open(path)?;
-        let reader = SerializedFileReader::new(file.clone())
-            .context("its end, which says what lies where, is damaged; hint: fetch it again")?;
+        let reader = SerializedFileReader::new(file.clone()).context("its footer is damaged; hint: fetch it again")?;
         let metadata = reader.metadata();
         let n_rows = count_rows(metadata)?;
         let key_values = metadata.file_metadata().key_value_metadata().into_iter().flatten();

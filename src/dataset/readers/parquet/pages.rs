@@ -116,7 +116,7 @@ impl BytesColumn {
         }
         ensure!(
             n_rows == group.n_rows,
-            "its pages hold {n_rows} {} where {} rows are promised",
+            "its pages hold {n_rows} {}, but {} rows are promised",
             if self.descriptor.max_rep_level() > 0 { "images (a sample has one)" } else { "rows" },
             group.n_rows
         );

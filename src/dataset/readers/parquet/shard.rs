@@ -29,11 +29,11 @@ impl ShardFile {
         let mut start = Vec::new();
         file.take(GIT_LFS.len() as u64).read_to_end(&mut start)?;
         if start == GIT_LFS {
-            bail!("it is a pointer of Git LFS and not the data; hint: git lfs pull");
+            bail!("it is a Git LFS pointer, not the data; hint: git lfs pull");
         }
         ensure!(
             start.starts_with(b"PAR1"),
-            "it does not begin as Parquet does; hint: is it whole, and named as what it is?"
+            "it does not begin like a Parquet file; hint: check that it is complete, and that its extension is right"
         );
         Ok(ShardFile { path: path.to_owned(), n_bytes })
     }

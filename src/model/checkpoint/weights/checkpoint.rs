@@ -231,7 +231,8 @@ impl Checkpoint {
         for (key, file) in &self.index {
             ensure!(
                 found.contains(&(key.as_str(), Some(file.as_str()))),
-                "failed to read `{}`: the index says that it holds `{key}`, but it does not; hint: index and shards are of different downloads, get them again together",
+                "failed to read `{}`: the index says that it holds `{key}`, but it does not; hint: index and shards \
+                 come from different downloads, get them again together",
                 self.dir.join(file).display()
             );
         }
@@ -270,8 +271,8 @@ pub(super) fn parse_json(path: &Path, bytes: &[u8]) -> anyhow::Result<Value> {
 /// Formats a warning that the file `other` is ignored and `first` is read.
 pub(super) fn twice(dir: &Path, first: &str, other: &str) -> String {
     format!(
-        "`{}` has weights in `{first}` and other ones in `{other}`: `{first}` is read, as transformers reads it; hint: remove \
-         the one that is wrong",
+        "`{}` has weights in `{first}` and different ones in `{other}`: `{first}` is read, as transformers reads it; \
+         hint: remove the one that is wrong",
         dir.display()
     )
 }
@@ -366,7 +367,7 @@ fn explain_missing_weights(dir: &Path) -> &'static str {
          `--adapter`"
     } else {
         "it has no weights; hint: `model.safetensors` (or its shards with `model.safetensors.index.json`) or \
-         `pytorch_model.bin` must lie beside `config.json`"
+         `pytorch_model.bin` must be next to `config.json`"
     }
 }
 
@@ -404,7 +405,8 @@ pub(super) fn read_index(path: &Path) -> anyhow::Result<BTreeMap<String, String>
             let file = file.as_str().filter(|file| !file.is_empty() && !file.contains(['/', '\\']) && *file != "..");
             let file = file.with_context(|| {
                 format!(
-                    "failed to read `{}`: `weight_map` of `{key}` is not the name of a file beside it; hint: copy the index again",
+                    "failed to read `{}`: `weight_map` of `{key}` is not the name of a file next to it; hint: copy the \
+                     index again",
                     path.display()
                 )
             })?;

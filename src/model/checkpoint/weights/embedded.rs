@@ -63,7 +63,7 @@ fn safetensors(own: &MiniatureCheckpoint, tower: &[u8]) -> anyhow::Result<Vec<u8
 fn unpack(packed: &[u8], values: &mut Vec<u8>) -> anyhow::Result<()> {
     let mut planes = Vec::new();
     flate2::read::ZlibDecoder::new(packed).read_to_end(&mut planes)?;
-    ensure!(planes.len().is_multiple_of(2), "its {} bytes are no whole number of 16-bit values", planes.len());
+    ensure!(planes.len().is_multiple_of(2), "its {} bytes are not a whole number of 16-bit values", planes.len());
     let (low, high) = planes.split_at(planes.len() / 2);
     values.extend(low.iter().zip(high).flat_map(|(&low, &high)| [low, high]));
     Ok(())

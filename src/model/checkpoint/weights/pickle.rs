@@ -81,7 +81,7 @@ fn tensor(pickle: &Pickle<'_, Torch>, key: Id, value: Id) -> anyhow::Result<Pick
         value = *pickle.items(*arguments)?.first().context("the pickle has a parameter without a tensor")?;
     }
     let Value::Call(Call { function: Torch::RebuildTensor, arguments, .. }) = pickle.value(value) else {
-        bail!("the pickle's entry `{key}` is no tensor; hint: give the file of a state dict");
+        bail!("the pickle's entry `{key}` is not a tensor; hint: give the file of a state dict");
     };
     rebuilt(pickle, key.clone(), *arguments).with_context(|| format!("the pickle's tensor `{key}` is damaged"))
 }

@@ -41,7 +41,7 @@ impl Entry {
         ensure!(
             stored.shape == shape,
             "`{name}` has shape {:?} (`{}` in `{}`), but `config.json` asks for {shape:?}; hint: configuration and \
-             weights are of different models",
+             weights belong to different models",
             stored.shape,
             stored.key,
             stored.file.path().display()
@@ -104,7 +104,7 @@ impl Weights {
     fn insert_as(&mut self, name: String, stored: StoredTensor) -> anyhow::Result<()> {
         if let Some(earlier) = self.entries.get(&name) {
             bail!(
-                "two tensors are both `{name}`: `{}` in `{}` and `{}` in `{}`; hint: remove the file or tensor that is too much",
+                "two tensors are both `{name}`: `{}` in `{}` and `{}` in `{}`; hint: remove the extra file or tensor",
                 earlier.stored.key,
                 earlier.stored.file.path().display(),
                 stored.key,
@@ -123,8 +123,8 @@ impl Weights {
         match self.take_optional(name, shape, dtype, device)? {
             Some(tensor) => Ok(tensor),
             None => bail!(
-                "the checkpoint lacks the tensor `{name}` (shape {shape:?}){}; hint: the weights are incomplete, or of \
-                 another model than `config.json` describes",
+                "the checkpoint lacks the tensor `{name}` (shape {shape:?}){}; hint: the weights are incomplete, or \
+                 belong to another model than `config.json` describes",
                 self.similar(name)
             ),
         }
@@ -276,8 +276,8 @@ impl Weights {
             .collect();
         let dots = if left.len() > N_NAMES_SHOWN { ", …" } else { "" };
         bail!(
-            "{} tensors of the checkpoint have no place in the model: {}{dots}; hint: the weights are of another model \
-             than `config.json` describes, or of a layout that is not read",
+            "{} tensors of the checkpoint have no place in the model: {}{dots}; hint: the weights belong to another \
+             model than `config.json` describes, or have a layout that is not read",
             left.len(),
             shown.join(", ")
         )

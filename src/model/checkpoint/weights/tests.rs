@@ -283,7 +283,7 @@ fn a_pickle_with_code_is_refused_before_anything_runs() {
     let error = Checkpoint::open(folder.path()).unwrap().tensor_names().unwrap_err();
     assert_says(&error, &["pytorch_model.bin", "os.system", "at byte"]);
     write(&folder.path().join("pytorch_model.bin"), b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.");
-    assert_says(&Checkpoint::open(folder.path()).unwrap().tensor_names().unwrap_err(), &["before PyTorch 1.6"]);
+    assert_says(&Checkpoint::open(folder.path()).unwrap().tensor_names().unwrap_err(), &["older than PyTorch 1.6"]);
 }
 
 #[test]

@@ -30,8 +30,8 @@ fn read_archive(file: &MappedFile) -> anyhow::Result<Vec<StoredTensor>> {
     let bytes = file.bytes();
     ensure!(
         bytes.starts_with(b"PK"),
-        "it is no PyTorch archive, or one from before PyTorch 1.6; hint: load and save it once with a newer PyTorch, or \
-         better as safetensors"
+        "it is not a PyTorch archive, or is older than PyTorch 1.6; hint: load and save it once with a newer PyTorch, \
+         or better as safetensors"
     );
     let mut archive = ZipArchive::new(Cursor::new(bytes))
         .map_err(|error| anyhow::anyhow!("{error}; hint: the file is truncated, copy or download it again"))?;
@@ -81,7 +81,7 @@ fn locate(
 ) -> anyhow::Result<StoredTensor> {
     let PickledTensor { key, storage, element, offset, shape, strides } = tensor;
     let bytes = storages.get(&storage).cloned().with_context(|| {
-        format!("`{key}` lies in `data/{storage}`, which the archive lacks; hint: copy or download it again")
+        format!("`{key}` is in `data/{storage}`, which the archive lacks; hint: copy or download it again")
     })?;
     StoredTensor { key, file: file.clone(), bytes, element, offset, shape, strides }.checked()
 }

@@ -92,7 +92,7 @@ impl Server {
             let entry = listed.iter().find(|listed| listed.id == name.model);
             if entry.is_none() && !listed.is_empty() {
                 warnings.push(format!(
-                    "the server does not list `{}`: some servers answer any name with one and the same model; it lists {}",
+                    "the server does not list `{}`: some servers answer any name with the same model; it lists {}",
                     name.model,
                     list(&listed)
                 ));
@@ -183,7 +183,7 @@ impl Server {
             Finish::Stop => Stop::Eos,
             Finish::Length => Stop::Length,
             Finish::Other(reason) if ["tool_calls", "function_call", "error", "abort"].contains(&reason.as_str()) => {
-                return Err(format!("the reply ended with `{reason}`, and is no answer"));
+                return Err(format!("the reply ended with `{reason}`, and is not an answer"));
             }
             // Servers use many names for the end of an answer.
             Finish::Other(_) => Stop::Eos,
@@ -213,13 +213,13 @@ impl ProbedModel {
         let mut warnings = Vec::new();
         if self.adds_special_tokens.is_none() && self.entry["owned_by"] == "vllm" {
             warnings.push(format!(
-                "{model}: the server does not tell whether its chat template begins with the tokenizer's \
+                "{model}: the server does not report whether its chat template begins with the tokenizer's \
                  beginning-of-sequence token, which vLLM leaves out otherwise; hint: --add-special-tokens true or false"
             ));
         }
         if !self.probe.is_repeatable {
             warnings.push(format!(
-                "{model}: the same question gets another answer each time; no run of it can be repeated"
+                "{model}: the same question gets a different answer each time; no run of it can be repeated"
             ));
         }
         if self.probe.n_prompt_tokens.is_none() {
@@ -326,7 +326,8 @@ fn refuse_twins(models: &[ProbedModel]) -> Result<()> {
             ensure!(
                 !is_twin,
                 "`{}` and `{}` answer the probe alike to the last digit: they are one model under two names, and a \
-                 comparison would find no forgetting; hint: was the adapter loaded (vLLM: --enable-lora --lora-modules)?",
+                 comparison would find no forgetting; hint: check that the adapter was loaded (vLLM: --enable-lora \
+                 --lora-modules)",
                 other.name.model,
                 one.name.model
             );

@@ -150,8 +150,8 @@ fn label_scoring(client: &ChatClient, model: &ProbedModel, image: &Part) -> Resu
 fn refusal(model: &str, error: &ChatError) -> String {
     match error {
         ChatError::Rejected { .. } | ChatError::Server { .. } => format!(
-            "`{model}` does not answer a question about a small image: {error}; hint: it must be a model that takes images, \
-             and its server must be started so"
+            "`{model}` does not answer a question about a small image: {error}; hint: give a model that takes images, \
+             and start its server so that it accepts them"
         ),
         error if error.is_fatal() => error.to_string(),
         error => format!("`{model}` does not answer a question about a small image: {error}"),

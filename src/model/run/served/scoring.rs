@@ -108,7 +108,7 @@ impl Constraint {
         match (&reply.finish, labels.contains(&said)) {
             (Finish::Length, _) => Err("the constrained answer was cut off at the token limit".to_owned()),
             (_, true) => Ok(said),
-            (_, false) => Err("the server did not hold the answer to the labels".to_owned()),
+            (_, false) => Err("the server did not restrict the answer to the labels".to_owned()),
         }
     }
 }
@@ -177,7 +177,7 @@ pub(super) fn find(client: &ChatClient, model: &ProbedModel, image: &Part) -> Re
         }
     }
     bail!(
-        "its server neither gives a prompt's log-probabilities nor holds an answer to given labels ({})",
+        "its server neither gives a prompt's log-probabilities nor restricts an answer to given labels ({})",
         tried.join("; ")
     )
 }

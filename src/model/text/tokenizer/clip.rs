@@ -19,7 +19,7 @@ pub(super) fn tokenizer_json(vocab: &[u8], merges: &[u8]) -> anyhow::Result<Valu
     let merges: Vec<&str> =
         merges.lines().filter(|line| !line.starts_with("#version") && !line.trim().is_empty()).collect();
     for line in &merges {
-        ensure!(line.split(' ').count() == 2, "`merges.txt` has the line `{line}`, which is no pair");
+        ensure!(line.split(' ').count() == 2, "`merges.txt` has the line `{line}`, which is not a pair");
     }
     let id_of = |token: &str| {
         let id = vocab.get(token).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok());

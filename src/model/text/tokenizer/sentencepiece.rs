@@ -127,7 +127,7 @@ impl Model {
                 (3, Wire::Integer(kind)) => match kind {
                     1 => self.is_unigram = true,
                     2 => self.is_unigram = false,
-                    _ => bail!("it is neither a BPE nor a unigram model, which are those that are read"),
+                    _ => bail!("it is neither a BPE nor a unigram model; no other kind is read"),
                 },
                 (35, Wire::Integer(value)) => self.has_byte_fallback = value != 0,
                 (40, Wire::Integer(value)) => self.unk_id = id(value),
@@ -265,7 +265,7 @@ impl Model {
         }
         for (&id, (text, rules)) in &options.added {
             if self.piece(id).is_some_and(|piece| piece != text) {
-                bail!("token {id} is `{text}` by the files beside it, but another piece of the model");
+                bail!("token {id} is `{text}` in the files next to it, but another piece in the model");
             }
             let is_special = rules.get("special").and_then(Value::as_bool).unwrap_or(true);
             tokens.insert(id, added_token(id, text, is_special, Some(rules)));
@@ -332,7 +332,7 @@ impl<'a> Fields<'a> {
                 Wire::Bytes(self.slice(n_bytes)?)
             }
             5 => Wire::Fixed32(self.slice(4)?.try_into().expect("the slice has 4 bytes")),
-            kind => bail!("it is no sentencepiece model (wire type {kind}); hint: copy it again"),
+            kind => bail!("it is not a sentencepiece model (wire type {kind}); hint: copy it again"),
         };
         Ok((tag >> 3, value))
     }
@@ -346,7 +346,7 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        bail!("it is no sentencepiece model (an endless integer); hint: copy it again")
+        bail!("it is not a sentencepiece model (an endless integer); hint: copy it again")
     }
 
     fn slice(&mut self, n_bytes: usize) -> anyhow::Result<&'a [u8]> {

@@ -151,7 +151,7 @@ impl PatchTowerConfig {
             let numbers = blocks.iter().map(|block| block.as_u64().map(|block| block as usize));
             numbers.collect::<Option<Vec<_>>>()
         });
-        listed.with_context(|| format!("`{key}` in {} must be a list of blocks, and is {value}", config.place()))
+        listed.with_context(|| format!("`{key}` in {} must be a list of blocks, but is {value}", config.place()))
     }
 
     /// The places in the list of tapped blocks, by block: in which order their states come.

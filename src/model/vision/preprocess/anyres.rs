@@ -78,7 +78,7 @@ fn square(config: &Value, key: &str) -> anyhow::Result<Option<u32>> {
     match config::read_size(size, true)? {
         Target::ShortestEdge(side) => Ok(Some(side)),
         Target::Exact { height, width } if height == width => Ok(Some(height)),
-        Target::Exact { .. } => bail!("`{key}` {size} is no square"),
+        Target::Exact { .. } => bail!("`{key}` {size} is not a square"),
     }
 }
 
@@ -94,7 +94,7 @@ pub fn read_pinpoints(list: &Value, side: u32) -> anyhow::Result<Vec<(u32, u32)>
     };
     let pairs: Option<Vec<_>> = list.as_array().and_then(|pairs| pairs.iter().map(of_pair).collect());
     pairs.filter(|pairs| !pairs.is_empty()).with_context(|| {
-        format!("`image_grid_pinpoints` {list} is no list of heights and widths that are multiples of {side}")
+        format!("`image_grid_pinpoints` {list} is not a list of heights and widths that are multiples of {side}")
     })
 }
 

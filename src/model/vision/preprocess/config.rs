@@ -117,7 +117,7 @@ pub(super) fn filter(config: &Value, default: Filter) -> anyhow::Result<Filter> 
         Some(value) => value
             .as_u64()
             .and_then(Filter::of_pillow)
-            .with_context(|| format!("`resample` {value} is none of Pillow's filters that are read (1 to 5)")),
+            .with_context(|| format!("`resample` {value} is not one of Pillow's filters that are read (1 to 5)")),
     }
 }
 
@@ -194,7 +194,7 @@ pub(super) fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<T
 /// The length of a side.
 pub(super) fn side(value: &Value) -> anyhow::Result<u32> {
     let side = value.as_u64().and_then(|side| u32::try_from(side).ok()).filter(|side| (1..=SIDE_MAX).contains(side));
-    side.with_context(|| format!("{value} is no number of pixels"))
+    side.with_context(|| format!("{value} is not a number of pixels"))
 }
 
 /// open_clip's `preprocess_cfg`, over the image size of its `model_cfg`.
@@ -203,19 +203,19 @@ fn read_open_clip(config: &Value) -> anyhow::Result<Parameters> {
     let size = preprocess
         .get("size")
         .or_else(|| config.pointer("/model_cfg/vision_cfg/image_size"))
-        .context("neither `preprocess_cfg.size` nor `model_cfg.vision_cfg.image_size` is there")?;
+        .context("`preprocess_cfg.size` and `model_cfg.vision_cfg.image_size` are both missing")?;
     let Target::Exact { height, width } = (match size {
         Value::Array(sides) => {
-            let [height, width] = sides.as_slice() else { bail!("the image size {size} has not two sides") };
+            let [height, width] = sides.as_slice() else { bail!("the image size {size} does not have two sides") };
             read_size(&serde_json::json!({"height": height, "width": width}), true)?
         }
         size => read_size(size, true)?,
     }) else {
-        bail!("the image size {size} has not two sides");
+        bail!("the image size {size} does not have two sides");
     };
     let text = |key: &str, default: &'static str| match preprocess.get(key) {
         None | Some(Value::Null) => Ok(default.to_owned()),
-        Some(value) => value.as_str().map(str::to_owned).with_context(|| format!("`{key}` is no text")),
+        Some(value) => value.as_str().map(str::to_owned).with_context(|| format!("`{key}` is not text")),
     };
     let filter = match text("interpolation", "bicubic")?.as_str() {
         "bicubic" => Filter::Bicubic,

@@ -68,7 +68,8 @@ impl Idefics3Processor {
             let Idefics3Parameters { longest_edge, side, .. } = parameters;
             ensure!(
                 longest_edge.div_ceil(side) <= N_TILES_MAX,
-                "images of {longest_edge} pixels would be cut into tiles of {side}; hint: a slip in `max_image_size`?"
+                "images of {longest_edge} pixels would be cut into tiles of {side}; hint: check `max_image_size` for a \
+                 slip"
             );
             Ok(Self::new(parameters))
         })

@@ -191,7 +191,7 @@ impl Preprocessor {
             Some((height, width)) if (height, width) == (side, side) => Ok(()),
             Some((height, width)) => anyhow::bail!(
                 "the {who}'s image processor makes images of {width}x{height} pixels, but its tower takes \
-                 {side}x{side}; hint: config.json and preprocessor_config.json are of different checkpoints"
+                 {side}x{side}; hint: config.json and preprocessor_config.json belong to different checkpoints"
             ),
             None => {
                 anyhow::bail!(

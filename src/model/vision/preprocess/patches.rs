@@ -182,7 +182,7 @@ fn read(config: &Value, given: &PixelLimits) -> Result<PatchParameters> {
         None => Ok(default),
         Some(value) => {
             let count = value.as_u64().filter(|count| (1..=1 << 10).contains(count));
-            count.with_context(|| format!("`{key}` must be a number from 1 to 1024, and is {value}"))
+            count.with_context(|| format!("`{key}` must be a number from 1 to 1024, but is {value}"))
         }
     };
     let (patch_size, merge_size) = (count("patch_size", 14)?, count("merge_size", 2)?);
@@ -211,7 +211,7 @@ fn own_limit(config: &Value, names: [&str; 2], default: u64) -> Result<u64> {
         None => Ok(default),
         Some(value) => {
             let limit = value.as_u64().filter(|limit| (1..=N_PIXELS_MAX).contains(limit));
-            limit.with_context(|| format!("`{}` must be a number of pixels, and is {value}", names[0]))
+            limit.with_context(|| format!("`{}` must be a number of pixels, but is {value}", names[0]))
         }
     }
 }
@@ -229,7 +229,7 @@ fn limits(own: (u64, u64), given: &PixelLimits, area: u64) -> Result<(u64, u64)>
     };
     ensure!(
         max <= N_PIXELS_MAX,
-        "{max} pixels are more than any image is given, {N_PIXELS_MAX}; hint: a smaller --max-pixels or --min-pixels"
+        "{max} pixels exceed the limit of {N_PIXELS_MAX}; hint: a smaller --max-pixels or --min-pixels"
     );
     ensure!(
         min <= max && max >= area,

@@ -150,7 +150,7 @@ fn a_processor_of_another_family_is_refused_by_name() {
     let error = defaults_error(serde_json::json!({"image_processor_type": "Qwen2VLImageProcessor"}));
     assert!(error.contains("Qwen2VL") && error.contains("hint:"), "{error}");
     let error = defaults_error(serde_json::json!({"size": {"shortest_edge": 0}}));
-    assert!(error.contains("no number of pixels"), "{error}");
+    assert!(error.contains("not a number of pixels"), "{error}");
 }
 
 fn defaults_error(config: Value) -> String {

@@ -158,7 +158,7 @@ fn a_tile_that_cannot_be_is_refused_by_name() {
     refused(anyres(&json!({"image_grid_pinpoints": []})).unwrap_err(), &["image_grid_pinpoints"]);
     refused(
         anyres(&json!({"size": {"height": 384, "width": 380}, "image_grid_pinpoints": [[384, 384]]})).unwrap_err(),
-        &["`size`", "no square"],
+        &["`size`", "not a square"],
     );
 }
 

@@ -302,7 +302,7 @@ impl Adapter {
             Canonical::Ignore => Vec::new(),
             Canonical::Transposed(name) => {
                 let key = stored.key.clone();
-                vec![(name, stored.transposed().with_context(|| format!("`{key}` is no matrix"))?)]
+                vec![(name, stored.transposed().with_context(|| format!("`{key}` is not a matrix"))?)]
             }
             Canonical::Rows(names) => {
                 let n_parts = names.len();

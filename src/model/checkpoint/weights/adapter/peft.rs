@@ -66,7 +66,7 @@ impl Adapter {
     pub(super) fn of_peft(dir: &Path, canonicalise: Canonicalise) -> Result<Self> {
         let path = dir.join(PEFT_CONFIG);
         let config = parse_json(&path, &read_optional(&path)?.unwrap_or_default())?;
-        let config = config.as_object().with_context(|| format!("`{}` is no object", path.display()))?;
+        let config = config.as_object().with_context(|| format!("`{}` is not an object", path.display()))?;
         refuse_unsupported(config).with_context(|| format!("`{}`", path.display()))?;
         let file = ADAPTER_WEIGHTS.into_iter().find(|name| dir.join(name).is_file());
         let file = file.context("adapter_model.safetensors (or .bin) is missing; hint: copy the whole folder")?;
@@ -158,7 +158,7 @@ impl Adapter {
                 self.replaced.values().any(|stored| format!(".{}", plain_name(&stored.key)).contains(&wanted));
             ensure!(
                 is_there,
-                "modules_to_save names `{module}`, of which no tensor is saved; hint: copy the adapter again"
+                "modules_to_save names `{module}`, but no tensor of it is saved; hint: copy the adapter again"
             );
         }
         let bias = config.get("bias").and_then(Value::as_str).unwrap_or("none");
@@ -219,7 +219,7 @@ impl Parts {
             UpdatePart::Magnitude => &mut self.magnitude,
         };
         let key = stored.key.clone();
-        ensure!(place.replace(stored).is_none(), "`{key}` is there twice");
+        ensure!(place.replace(stored).is_none(), "`{key}` occurs twice");
         Ok(())
     }
 
@@ -264,12 +264,12 @@ impl Scaling {
             .map(|(pattern, alpha)| {
                 Ok((
                     pattern.clone(),
-                    alpha.as_f64().with_context(|| format!("alpha_pattern `{pattern}` is no number"))?,
+                    alpha.as_f64().with_context(|| format!("alpha_pattern `{pattern}` is not a number"))?,
                 ))
             })
             .collect();
         Ok(Self {
-            alpha: config.get("lora_alpha").and_then(Value::as_f64).context("lora_alpha is missing or no number")?,
+            alpha: config.get("lora_alpha").and_then(Value::as_f64).context("lora_alpha is missing or not a number")?,
             patterns: patterns?,
             is_rank_stabilised: is_set("use_rslora"),
             is_dora: is_set("use_dora"),
@@ -284,7 +284,7 @@ impl Scaling {
         let mut alpha = self.alpha;
         for (pattern, value) in &self.patterns {
             let regex = fancy_regex::Regex::new(&format!(r"^(.*\.)?({pattern})$"))
-                .with_context(|| format!("alpha_pattern `{pattern}` is no pattern that is understood"))?;
+                .with_context(|| format!("alpha_pattern `{pattern}` is not a pattern that is supported"))?;
             if regex.is_match(module)? {
                 alpha = *value;
                 break;
@@ -299,13 +299,13 @@ impl Scaling {
 fn canonical_module(module: &str, canonicalise: Canonicalise) -> Result<String> {
     match canonicalise(&format!("{module}.weight")) {
         Canonical::Keep(name) => Ok(name.strip_suffix(".weight").unwrap_or(&name).to_owned()),
-        _ => bail!("the module `{module}` is updated, and the model computes it otherwise"),
+        _ => bail!("the module `{module}` is updated, but the model computes it differently"),
     }
 }
 
 fn refuse_unsupported(config: &Map<String, Value>) -> Result<()> {
     let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or("LORA");
-    ensure!(kind == "LORA", "the adapter is of type {kind}, which is not supported; hint: LORA is");
+    ensure!(kind == "LORA", "the adapter is of type {kind}, which is not supported; hint: use LORA");
     for (key, value) in config {
         let is_set = match value {
             Value::Null | Value::Bool(false) => false,

@@ -165,7 +165,7 @@ impl<'a> Hub<'a> {
                 let cached = self.cached_commit(id).and_then(|commit| self.in_cache(id, commit, role));
                 match cached {
                     Ok(located) if is_unreachable => {
-                        self.tell(HubEvent::Warning(&format!("{error:#}; what the cache has is used")));
+                        self.tell(HubEvent::Warning(&format!("{error:#}; the cached files are used")));
                         Ok(located)
                     }
                     _ => Err(error),
@@ -182,7 +182,7 @@ impl<'a> Hub<'a> {
             let more = if missing.len() > 1 { format!(" and {} more files", missing.len() - 1) } else { String::new() };
             let begun = if self.has_unfinished(id) { "; a download of it was not finished" } else { "" };
             bail!(
-                "`{}` is not whole in the hub's cache: `{first}`{more} of commit {commit} is missing{begun}; hint: {}",
+                "`{}` is incomplete in the hub's cache: `{first}`{more} of commit {commit} is missing{begun}; hint: {}",
                 id.repository(),
                 self.hint(id, &missing)
             );
@@ -225,7 +225,8 @@ impl<'a> Hub<'a> {
 
     fn folder(&self, id: &RepositoryId) -> Result<PathBuf> {
         let cache = self.cache.as_ref().context(
-            "the hub's cache cannot be told, since there is no home folder; hint: set HF_HOME, or give a folder",
+            "the place of the hub's cache is unknown, because there is no home folder; hint: set HF_HOME, or give a \
+             folder",
         )?;
         Ok(cache.join(id.folder_name()))
     }
