@@ -27,7 +27,6 @@ const NEGLIGIBLE: f64 = 1e-16;
 ///
 /// Loader (2000), "Fast and accurate computation of binomial probabilities": avoids the cancellation of large numbers
 /// in differences of log-factorials.
-/// differences of log-factorials.
 pub fn mass(x: f64, y: f64, p: f64, q: f64) -> f64 {
     let power = |n: f64, share: f64, rest: f64| (n * if rest < 0.5 { (-rest).ln_1p() } else { share.ln() }).exp();
     let n = x + y;

@@ -228,7 +228,8 @@ impl<T: Number, K: Kept> Attend<'_, T, K> {
             result_stride: width,
             accumulates: true,
         };
-        // Safety: scores and mixtures are rows of a block, and the values of a head are a row in whole vectors for each key.
+        // Safety: scores and mixtures are rows of a block, and the values of a head have a row in whole vectors for
+        // each key.
         unsafe { K::multiply(simd, product) };
     }
 

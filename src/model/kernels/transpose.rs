@@ -8,8 +8,8 @@ const N_COLUMNS_AT_ONCE: usize = 16;
 /// Writes `n_rows` rows of `n_columns` numbers as columns. Numbers are only moved, so they may be any 32 bits.
 ///
 /// # Safety
-/// `from` is valid for reads of the rows, which are `from_stride` apart, and `to` for writes of `n_columns` rows of `n_rows`
-/// numbers, which are `to_stride` apart.
+/// `from` is valid for reads of the rows, which are `from_stride` apart, and `to` for writes of `n_columns` rows of
+/// `n_rows` numbers, which are `to_stride` apart.
 #[inline(always)]
 pub(super) unsafe fn transpose_at<S: Simd>(
     simd: S,

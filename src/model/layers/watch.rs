@@ -7,7 +7,8 @@ use candle_core::{Result, Tensor};
 
 use super::Mask;
 
-/// A place in a forward pass. Tensors are `(batch, tokens, size)`, or `(tokens, size)` in towers that take images one by one.
+/// A place in a forward pass. Tensors are `(batch, tokens, size)`, or `(tokens, size)` in towers that take images one
+/// by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
     /// The input of the first layer: embedded tokens and images. Layer 0.

@@ -362,7 +362,8 @@ fn scores<S: Simd>(simd: S, keys: &[f32], across: &[f32], result: &mut [f32], [n
             accumulates: false,
             operands: PhantomData,
         };
-        // Safety: `keys` are `n_keys` rows in whole vectors, `across` a panel for each number of a head, and `result` a row for each key.
+        // Safety: `keys` are `n_keys` rows in whole vectors, `across` a panel for each number of a head, and `result` a
+        // row for each key.
         unsafe { product.run(simd) };
     }
 }

@@ -1,4 +1,5 @@
-//! CLIP in open_clip's layout: `open_clip_config.json` and fused attention tensors, canonicalised to the names of [`super::clip`].
+//! CLIP in open_clip's layout: `open_clip_config.json` and fused attention tensors, renamed to the canonical names of
+//! [`super::clip`].
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
