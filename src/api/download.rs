@@ -1,4 +1,4 @@
-//! A plain download: resumed, checked, and put in its place at once.
+//! A plain download: resumed, checked, and moved into place as a complete file.
 #![expect(clippy::disallowed_methods, reason = "a download writes the file that it is asked for")]
 
 use std::fs::{self, File, OpenOptions};
@@ -16,24 +16,24 @@ use super::retry::{Attempts, GivenUp, PATIENCE_OF_DOWNLOADS, Transient, with_ret
 use super::secret::Secret;
 use super::{retry, runtime};
 
-/// An error is one from the start, whether it passes or not.
+/// Permanent and transient failures both carry a [`DownloadError`].
 type Failure = retry::Failure<DownloadError, DownloadError>;
 
-/// No byte for so long is a broken connection.
+/// A connection without a byte for this long is broken.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// What to fetch, and where it belongs.
+/// A file to download, and its destination.
 #[derive(Clone, Debug)]
 pub struct Download<'a> {
     /// `http` or `https`; redirects are followed.
     pub url: &'a str,
-    /// The file that exists only when it is complete. Until then its bytes lie in `<destination>.partial`.
+    /// The destination, which exists only once it is complete. Until then its bytes are in `<destination>.partial`.
     pub destination: &'a Path,
-    /// What the file must be.
+    /// The expected checksum.
     pub checksum: Option<Checksum>,
-    /// Its size in bytes, where that is known.
+    /// The size in bytes, if known.
     pub n_bytes: Option<u64>,
-    /// Sent to the host of `url` alone, never to where it redirects.
+    /// The token, which is sent only to the host of `url`, never to a redirect's host.
     pub bearer_token: Option<&'a Secret>,
 }
 
@@ -46,15 +46,15 @@ pub enum Checksum {
     Sha256(String),
 }
 
-/// Why a file could not be had.
+/// Why a file could not be downloaded.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// Not an address.
+    /// It is not an address.
     #[error("`{url}` is not an address that can be fetched: {message}")]
     Address {
         /// The address as given.
         url: String,
-        /// What is wrong with it.
+        /// The reason.
         message: String,
     },
     /// The server refused, or kept failing.
@@ -64,10 +64,10 @@ pub enum DownloadError {
         url: String,
         /// The HTTP status.
         status: u16,
-        /// `; hint: …` or nothing.
+        /// `; hint: …` or empty.
         hint: &'static str,
     },
-    /// The connection failed or broke, and kept doing so.
+    /// The connection failed or broke repeatedly.
     #[error(
         "failed to fetch `{url}`: {message}; hint: the part that arrived is kept; run the same command again to \
          continue"
@@ -78,28 +78,28 @@ pub enum DownloadError {
         /// The cause.
         message: String,
     },
-    /// The bytes are not those that were expected.
+    /// The bytes are not the expected ones.
     #[error("`{url}` has {kind} {found}, but {expected} was expected{hint}")]
     Checksum {
         /// The address as given.
         url: String,
         /// `MD5` or `SHA-256`.
         kind: &'static str,
-        /// The hash of what arrived.
+        /// The hash of the downloaded file.
         found: String,
-        /// The hash that was asked for.
+        /// The expected hash.
         expected: String,
-        /// `; hint: …` or nothing.
+        /// `; hint: …` or empty.
         hint: &'static str,
     },
-    /// The file is of another size than it must be.
+    /// The file has another size than expected.
     #[error("`{url}` has {found} bytes, but {expected} were expected; hint: a proxy may alter the file")]
     Size {
         /// The address as given.
         url: String,
-        /// Bytes that it has.
+        /// The size in bytes.
         found: u64,
-        /// Bytes that it must have.
+        /// The expected size in bytes.
         expected: u64,
     },
     /// The file could not be written.
@@ -107,12 +107,12 @@ pub enum DownloadError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
-/// What to do where the disk is full.
+/// Returns a hint for a full disk.
 fn full_disk_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -122,10 +122,10 @@ fn full_disk_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Fetches a file; `on_progress` is told the bytes that are there and, where known, of how many.
+/// Downloads a file. `on_progress` receives the number of bytes so far and, if known, the total.
 ///
-/// Goes on from an earlier `.partial` where that is safe: the file has a checksum, or the server confirms
-/// that its file is still the same. A server that ignores ranges is read from the start.
+/// Resumes an earlier `.partial` if that is safe: the file has a checksum, or the server confirms that its file has not
+/// changed. If a server ignores ranges, the download starts over.
 pub fn download(request: &Download, on_progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<(), DownloadError> {
     let address_error = |message: String| DownloadError::Address { url: request.url.to_owned(), message };
     let url = Url::parse(request.url).map_err(|error| address_error(error.to_string()))?;
@@ -145,7 +145,7 @@ pub fn download(request: &Download, on_progress: &mut dyn FnMut(u64, Option<u64>
             &mut Fetching { transfer: &mut transfer, on_progress: &mut *on_progress },
         ))?;
         match transfer.finish() {
-            // Bytes of an earlier run may be those of another file: one fresh start tells.
+            // Bytes of an earlier run may belong to another file: start over once.
             Err(DownloadError::Checksum { .. } | DownloadError::Size { .. }) if transfer.resumed && !started_over => {
                 started_over = true;
                 transfer.start_over()?;
@@ -155,7 +155,7 @@ pub fn download(request: &Download, on_progress: &mut dyn FnMut(u64, Option<u64>
     }
 }
 
-/// A transfer, and who is told of its progress.
+/// A transfer and its progress callback.
 struct Fetching<'t, 'r> {
     transfer: &'t mut Transfer<'r>,
     on_progress: &'t mut dyn FnMut(u64, Option<u64>),
@@ -182,13 +182,13 @@ impl Attempts for Fetching<'_, '_> {
     }
 }
 
-/// A download under way.
+/// A download in progress.
 struct Transfer<'a> {
     request: &'a Download<'a>,
     url: Url,
     client: Client,
     partial: PathBuf,
-    /// Beside the partial file: what the server calls the version of the file that it belongs to.
+    /// The file next to the partial file that holds the server's version tag of it.
     validator_path: PathBuf,
     validator: Option<String>,
     file: File,
@@ -241,7 +241,7 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// One request, read to its end.
+    /// Makes one request and reads its whole response.
     async fn attempt(&mut self, on_progress: &mut dyn FnMut(u64, Option<u64>)) -> Result<(), Failure> {
         let mut get = self.client.get(self.url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(token) = self.request.bearer_token {
@@ -255,7 +255,7 @@ impl<'a> Transfer<'a> {
         }
         let response = get.send().await.map_err(|error| self.broken(error))?;
         let Some((mut response, n_total)) = self.accept(response)? else { return Ok(()) };
-        // Told before gigabytes arrive for nothing.
+        // Checked before gigabytes are downloaded in vain.
         n_total.map_or(Ok(()), |found| self.check_size(found))?;
         on_progress(self.n_bytes, n_total);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
@@ -272,7 +272,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Decides by the head of a response where its body belongs; `None` where the file is complete already.
+    /// Decides from a response's head where its body belongs; `None` if the file is already complete.
     fn accept(&mut self, response: Response) -> Result<Option<(Response, Option<u64>)>, Failure> {
         let status = response.status();
         let n_asked = self.n_bytes;
@@ -304,7 +304,7 @@ impl<'a> Transfer<'a> {
     fn remember_version(&mut self, response: &Response) -> Result<(), DownloadError> {
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         self.is_html = header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html"));
-        // A weak tag promises equal meaning, not equal bytes.
+        // A weak tag guarantees equal meaning, not equal bytes.
         self.validator = header(ETAG).filter(|tag| !tag.starts_with("W/")).or_else(|| header(LAST_MODIFIED));
         match &self.validator {
             Some(validator) => {
@@ -354,7 +354,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Checks the complete file and gives it its name.
+    /// Checks the complete file and renames it to its destination.
     fn finish(&mut self) -> Result<(), DownloadError> {
         self.file.sync_all().map_err(|source| file_error(&self.partial, source))?;
         if let Err(error) = self.check_size(self.n_bytes) {
@@ -399,7 +399,7 @@ fn file_error(path: &Path, source: io::Error) -> DownloadError {
     DownloadError::File { path: path.to_owned(), source }
 }
 
-/// Start and total of `Content-Range: bytes 5-9/10`; the start is `None` in `bytes */10`.
+/// Returns start and total of `Content-Range: bytes 5-9/10`; the start is `None` in `bytes */10`.
 fn content_range(response: &Response) -> Option<(Option<u64>, Option<u64>)> {
     let value = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = value.trim().strip_prefix("bytes")?.trim().split_once('/')?;

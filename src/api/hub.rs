@@ -1,4 +1,4 @@
-//! The model hub's HTTP interface: which commit a revision is, which files it has, and what each of them must be.
+//! The model hub's HTTP interface: the commit of a revision, its files, and each file's hash and size.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::secret::Secret;
 
 /// Redirects inside the hub, such as to a repository's new name.
 const N_REDIRECTS_MAX: usize = 5;
-/// A listing is small; what is larger is none.
+/// A listing is small; a larger response is not one.
 const LISTING_BYTES_MAX: usize = 64 << 20;
 
 /// A hub, such as `https://huggingface.co` or a mirror of it.
@@ -28,33 +28,33 @@ pub struct HubClient {
 /// A revision of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubRevision {
-    /// The commit that it is now.
+    /// The commit to which the revision currently points.
     pub commit: String,
     /// Paths of its files, with `/`.
     pub files: Vec<String>,
 }
 
-/// What a file must be.
+/// The expected properties of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubFile {
-    /// What the hub calls its contents: of a large file the SHA-256, else the hash by which git knows it.
+    /// The hub's identifier of the contents: SHA-256 for a large file, otherwise git's hash.
     pub etag: String,
-    /// Its size in bytes, where the hub says so.
+    /// The size in bytes, if the hub reports it.
     pub n_bytes: Option<u64>,
 }
 
-/// Why the hub did not give what was asked for.
+/// Why the hub did not return what was requested.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// Not an address.
+    /// It is not an address.
     #[error("`{endpoint}` is not the address of a hub: {message}; hint: set HF_ENDPOINT to an http or https address")]
     Endpoint {
-        /// As given.
+        /// The address as given.
         endpoint: String,
-        /// What is wrong with it.
+        /// The reason.
         message: String,
     },
-    /// There is no such repository, or it is not shown to everybody.
+    /// There is no such repository, or it is not public.
     #[error(
         "`{repository}` is not at {endpoint}, or is private; hint: check its name; a private repository needs a valid \
          HF_TOKEN"
@@ -73,15 +73,15 @@ pub enum HubError {
         /// The revision.
         revision: String,
     },
-    /// Its owner decides who may have it.
+    /// Its owner controls access.
     #[error("access to `{repository}` is restricted; hint: accept its terms at {page} and set HF_TOKEN to your token")]
     Restricted {
         /// The repository.
         repository: String,
-        /// Where its terms stand.
+        /// The page with its terms.
         page: String,
     },
-    /// Another refusal.
+    /// Another HTTP error.
     #[error("failed to ask `{url}`: the hub answered {status}")]
     Status {
         /// The address.
@@ -97,21 +97,21 @@ pub enum HubError {
         /// The cause.
         message: String,
     },
-    /// The answer is not the hub's.
+    /// The response is not the hub's.
     #[error("`{url}` did not answer like a hub: {message}; hint: check HF_ENDPOINT and proxies")]
     Reply {
         /// The address.
         url: String,
-        /// What is missing.
+        /// The missing part.
         message: String,
     },
-    /// A file did not arrive.
+    /// A file could not be downloaded.
     #[error(transparent)]
     Download(#[from] DownloadError),
 }
 
 impl HubError {
-    /// Whether the hub was not there at all, or could not answer anybody: what is on the disk may serve instead.
+    /// Whether the hub was unreachable or unable to answer anyone, so that cached files may be used instead.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Connection { .. } | Self::Download(DownloadError::Connection { .. }) => true,
@@ -124,10 +124,10 @@ impl HubError {
 }
 
 impl HubClient {
-    /// A client of the hub at `endpoint`. `token` goes to that host alone, never to where it redirects.
+    /// Creates a client of the hub at `endpoint`. `token` is sent only to that host, never to a redirect's host.
     ///
     /// # Errors
-    /// `endpoint` is no http or https address.
+    /// `endpoint` is not an http or https address.
     pub fn new(endpoint: &str, token: Option<Secret>) -> Result<Self, HubError> {
         let error = |message: String| HubError::Endpoint { endpoint: endpoint.to_owned(), message };
         let url = Url::parse(endpoint.trim_end_matches('/')).map_err(|cause| error(cause.to_string()))?;
@@ -136,23 +136,23 @@ impl HubClient {
         }
         let client = runtime::client_builder(&url)
             .read_timeout(SILENCE_MAX)
-            // What a redirect says of a file, and whether the token may follow it, is looked at here.
+            // Redirects are handled here: they carry a file's metadata, and the token may not follow all of them.
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|cause| error(runtime::describe(cause)))?;
         Ok(Self { endpoint: url, token, client, kind: HubKind::Model })
     }
 
-    /// The same client, which asks for datasets.
+    /// Returns the same client for datasets.
     #[must_use]
     pub fn of_datasets(self) -> Self {
         Self { kind: HubKind::Dataset, ..self }
     }
 
-    /// The commit and the files of a branch, tag or commit of `repository` (`org/name`).
+    /// Returns the commit and the files of a branch, tag or commit of `repository` (`org/name`).
     ///
     /// # Errors
-    /// It is not there, not for everybody, or the hub cannot be reached.
+    /// It does not exist, is not public, or the hub cannot be reached.
     pub fn revision(&self, repository: &str, revision: &str) -> Result<HubRevision, HubError> {
         let parts = ["api", self.kind.plural()].into_iter().chain(repository.split('/')).chain(["revision", revision]);
         let url = self.url(parts);
@@ -169,10 +169,10 @@ impl HubClient {
         Ok(HubRevision { commit: listing.sha, files })
     }
 
-    /// What the file `name` of a commit must be.
+    /// Returns the expected properties of the file `name` of a commit.
     ///
     /// # Errors
-    /// As [`revision`](Self::revision); the hub does not say what the file is.
+    /// Fails as [`revision`](Self::revision) does, or if the hub does not identify the file.
     pub fn file(&self, repository: &str, commit: &str, name: &str) -> Result<HubFile, HubError> {
         let url = self.file_url(repository, commit, name);
         let response = self.ask(Method::HEAD, &url, &Asked { repository, revision: commit })?;
@@ -184,17 +184,17 @@ impl HubClient {
         let etag = text(headers, "x-linked-etag").or_else(|| text(headers, ETAG.as_str()));
         let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
         let etag = etag.filter(|etag| is_plain(etag)).ok_or_else(|| reply("the file has no ETag"))?;
-        // The length of a redirect's own body is nothing to go by.
+        // The length of a redirect's own body is meaningless.
         let own_length = text(headers, CONTENT_LENGTH.as_str()).filter(|_| response.status().is_success());
         let n_bytes = text(headers, "x-linked-size").or(own_length).and_then(|size| size.parse().ok());
         Ok(HubFile { etag: etag.to_owned(), n_bytes })
     }
 
-    /// Downloads the file `name` of a commit; goes on with what an earlier call left. Size and, of large files, SHA-256
-    /// are checked.
+    /// Downloads the file `name` of a commit, resuming an earlier call. Checks the size and, for large files, the
+    /// SHA-256.
     ///
     /// # Errors
-    /// It did not arrive, is another one, or cannot be written.
+    /// It cannot be downloaded, does not match, or cannot be written.
     pub fn fetch(
         &self,
         (repository, commit, name): (&str, &str, &str),
@@ -215,7 +215,7 @@ impl HubClient {
     }
 
     fn file_url(&self, repository: &str, commit: &str, name: &str) -> Url {
-        // Models stand at the top.
+        // Models have no prefix.
         let kind = Some(self.kind.plural()).filter(|_| self.kind == HubKind::Dataset);
         self.url(kind.into_iter().chain(repository.split('/')).chain(["resolve", commit]).chain(name.split('/')))
     }
@@ -228,14 +228,14 @@ impl HubClient {
         url
     }
 
-    /// Asks until there is an answer that is not worth asking again.
+    /// Sends requests until there is a response that is not worth retrying.
     fn ask(&self, method: Method, url: &Url, asked: &Asked) -> Result<Response, HubError> {
         let handle =
             runtime::handle().map_err(|message| HubError::Endpoint { endpoint: self.endpoint.to_string(), message })?;
         handle.block_on(with_retries(&PATIENCE_OF_DOWNLOADS, &mut Asking { client: self, method, url, asked }))
     }
 
-    /// One request, and those that it is redirected to inside the hub.
+    /// Sends one request and follows redirects inside the hub.
     async fn send(&self, method: &Method, url: &Url) -> Result<Response, String> {
         let mut url = url.clone();
         for _ in 0..N_REDIRECTS_MAX {
@@ -252,8 +252,8 @@ impl HubClient {
         Err(format!("more than {N_REDIRECTS_MAX} redirects"))
     }
 
-    /// Where a redirect leads inside the hub; `None` of other answers, and of those that hand a large file over to
-    /// another server: what they say of the file is the answer.
+    /// Returns the target of a redirect inside the hub. `None` for other responses, and for those that redirect a large
+    /// file to another server, because their headers already describe the file.
     fn next_inside(&self, url: &Url, response: &Response) -> Option<Url> {
         let location = text(response.headers(), LOCATION.as_str()).filter(|_| response.status().is_redirection())?;
         let next = url.join(location).ok()?;
@@ -296,7 +296,7 @@ impl HubClient {
     }
 }
 
-/// A question that may be asked again.
+/// A request that may be retried.
 struct Asking<'a> {
     client: &'a HubClient,
     method: Method,
@@ -329,7 +329,7 @@ impl Attempts for Asking<'_> {
     }
 }
 
-/// What a request is about, for its errors.
+/// The subject of a request, for its errors.
 struct Asked<'a> {
     repository: &'a str,
     revision: &'a str,
@@ -354,7 +354,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// Hashes name files of the cache: nothing else may.
+/// Whether a hash is a plain name: only such hashes may name files of the cache.
 fn is_plain(name: &str) -> bool {
     (1..=128).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }

@@ -8,10 +8,10 @@ use anyhow::{Context, Result};
 
 use super::HubClient;
 
-/// The revision where none is named.
+/// The default revision.
 const MAIN: &str = "main";
 
-/// What a repository holds; its folder of the cache and its addresses begin with this.
+/// The kind of a repository, with which its cache folder and its addresses begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HubKind {
     /// A model, an encoder or an adapter.
@@ -22,7 +22,7 @@ pub enum HubKind {
 }
 
 impl HubKind {
-    /// `models` or `datasets`, in addresses and in the names of the cache's folders.
+    /// Returns `models` or `datasets`, for addresses and the names of cache folders.
     pub fn plural(self) -> &'static str {
         match self {
             HubKind::Model => "models",
@@ -31,7 +31,7 @@ impl HubKind {
     }
 }
 
-/// A repository's name, perhaps with a revision: `org/name[@revision]`.
+/// A repository's name, optionally with a revision: `org/name[@revision]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepositoryId {
     repository: String,
@@ -40,7 +40,7 @@ pub struct RepositoryId {
 }
 
 impl RepositoryId {
-    /// Reads `org/name` or `org/name@revision`; `None` of what cannot be one, such as a path with other slashes.
+    /// Parses `org/name` or `org/name@revision`; `None` for anything else, such as a path with other slashes.
     pub fn parse(text: &str) -> Option<Self> {
         let (repository, revision) = match text.split_once('@') {
             Some((repository, revision)) => (repository, Some(revision)),
@@ -69,7 +69,7 @@ impl RepositoryId {
         is_valid.then_some(Self { repository, revision, kind: HubKind::Model })
     }
 
-    /// The same name among the datasets.
+    /// Returns the same name for a dataset.
     #[must_use]
     pub fn of_dataset(self) -> Self {
         Self { kind: HubKind::Dataset, ..self }
@@ -80,23 +80,23 @@ impl RepositoryId {
         &self.repository
     }
 
-    /// The branch, tag or commit; `main` where none is named.
+    /// Returns the branch, tag or commit; `main` by default.
     pub fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or(MAIN)
     }
 
-    /// The revision, where one is named.
+    /// Returns the revision, if one is given.
     pub fn named_revision(&self) -> Option<&str> {
         self.revision.as_deref()
     }
 
-    /// The repository's folder of the cache.
+    /// Returns the name of the repository's cache folder.
     pub fn folder_name(&self) -> String {
         format!("{}--{}", self.kind.plural(), self.repository.replace('/', "--"))
     }
 }
 
-/// What a person may want to know while something is fetched.
+/// A report to the user during a download.
 #[derive(Clone, Copy, Debug)]
 pub enum HubEvent<'e> {
     /// Bytes arrived.
@@ -105,16 +105,16 @@ pub enum HubEvent<'e> {
         repository: &'e str,
         /// The file.
         file: &'e str,
-        /// Bytes that are there.
+        /// Bytes so far.
         n_done: u64,
-        /// Bytes in all, where the server says so.
+        /// Total bytes, if the server reports them.
         n_total: Option<u64>,
     },
-    /// Something else.
+    /// A warning.
     Warning(&'e str),
 }
 
-/// The commit that the cache in the folder `cache` has for the revision of a repository.
+/// Returns the commit that the cache in the folder `cache` has for a repository's revision.
 pub fn cached_commit(cache: &Path, id: &RepositoryId) -> Option<String> {
     let folder = cache.join(id.folder_name());
     let named = fs::read_to_string(folder.join("refs").join(id.revision())).ok();
@@ -124,15 +124,15 @@ pub fn cached_commit(cache: &Path, id: &RepositoryId) -> Option<String> {
     commit.filter(|commit| commit.chars().all(|c| c.is_ascii_alphanumeric()))
 }
 
-/// A repository on its way into the cache.
+/// A download of a repository into the cache.
 pub struct HubFetch<'a> {
     /// The hub.
     pub client: &'a HubClient,
-    /// The folder of the cache.
+    /// The cache folder.
     pub cache: &'a Path,
     /// The repository.
     pub id: &'a RepositoryId,
-    /// Is told how a download goes on.
+    /// Receives the download's progress.
     pub on_event: &'a dyn Fn(HubEvent<'_>),
 }
 
@@ -141,7 +141,7 @@ impl HubFetch<'_> {
         self.cache.join(self.id.folder_name())
     }
 
-    /// The folder in which the files of a commit stand under their names.
+    /// Returns the folder with the files of a commit under their names.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder().join("snapshots").join(commit)
     }
@@ -150,10 +150,10 @@ impl HubFetch<'_> {
         self.cache.join(".locks").join(self.id.folder_name())
     }
 
-    /// One file: its bytes lie in `blobs` under what they are, and the snapshot links there.
+    /// Fetches one file. Its bytes are stored in `blobs` under their hash, and the snapshot links there.
     ///
     /// # Errors
-    /// The hub does not give it, or it cannot be written.
+    /// The hub does not return it, or it cannot be written.
     pub fn file(&self, commit: &str, name: &str) -> Result<()> {
         let link = self.snapshot(commit).join(name);
         if link.is_file() {
@@ -175,7 +175,7 @@ impl HubFetch<'_> {
         link_to_blob(&blob, &link, name)
     }
 
-    /// Waits until no other process, Python's among them, fetches the same file.
+    /// Waits until no other process, including Python, is fetching the same file.
     fn lock(&self, etag: &str, name: &str) -> Result<File> {
         let path = self.locks().join(format!("{etag}.lock"));
         create_folder_of(&path)?;
@@ -194,7 +194,7 @@ impl HubFetch<'_> {
         Ok(file)
     }
 
-    /// Lets the revision's name mean `commit`.
+    /// Points the revision's name to `commit`.
     ///
     /// # Errors
     /// The cache cannot be written.
@@ -206,7 +206,7 @@ impl HubFetch<'_> {
         let path = self.folder().join("refs").join(revision);
         let place = || format!("failed to write `{}`", path.display());
         create_folder_of(&path)?;
-        // Apart from `refs`, where every file is a revision.
+        // Written outside `refs`, where every file is a revision.
         let beside = self.locks().join(format!("{}.ref", std::process::id()));
         create_folder_of(&beside)?;
         fs::write(&beside, commit).with_context(place)?;
@@ -214,22 +214,22 @@ impl HubFetch<'_> {
     }
 }
 
-/// A relative symbolic link, as Python makes it; where the system has none a second name of the file, else a copy.
+/// Creates a relative symbolic link, as Python does; without symbolic links a hard link, otherwise a copy.
 fn link_to_blob(blob: &Path, link: &Path, name: &str) -> Result<()> {
     create_folder_of(link)?;
     let place = || format!("failed to put `{}` in its place", link.display());
-    // A link that leads nowhere would stand in the way.
+    // A dangling link would be in the way.
     if link.symlink_metadata().is_ok() {
         fs::remove_file(link).with_context(place)?;
     }
     let blob_name = blob.file_name().context("a blob has a name")?;
-    // A file in a folder of the repository lies as much deeper.
+    // A file in a subfolder of the repository needs as many more steps up.
     let up = PathBuf::from_iter(std::iter::repeat_n("..", 2 + name.matches('/').count()));
     let target = up.join("blobs").join(blob_name);
     if symlink(&target, link).is_ok() || fs::hard_link(blob, link).is_ok() {
         return Ok(());
     }
-    // What stands in its place is taken at its word, so it comes there as a whole.
+    // An existing file is trusted, so it must appear complete.
     let copy = blob.with_extension("copy");
     fs::copy(blob, &copy).and_then(|_| fs::rename(&copy, link)).with_context(place)
 }

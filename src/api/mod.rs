@@ -1,7 +1,7 @@
 //! The network: a plain download, the model hub, and a client of OpenAI-compatible chat servers.
 //!
-//! The only user of tokio. One runtime on a thread of its own serves the whole process; every function
-//! here blocks its caller and must not be called from inside an asynchronous task.
+//! This is the only user of tokio. One runtime on its own thread serves the whole process. Every function here blocks
+//! its caller and must not be called from an asynchronous task.
 
 mod chat;
 mod download;

@@ -1,36 +1,36 @@
-//! The one loop that asks again after a failure that may pass.
+//! The only retry loop, for failures that may pass.
 
 use std::time::{Duration, Instant};
 
 use super::runtime::backoff;
 
-/// How long a file, or what the hub says of it, is worth asking for.
+/// The limits on retries of files and of the hub's metadata.
 pub(super) const PATIENCE_OF_DOWNLOADS: Patience =
     Patience { base_ms: 300, n_failures_max: 5, wait_max: Duration::from_secs(60), total_max: Duration::MAX };
 
-/// How long a request is worth repeating.
+/// The limits on retries of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// The first wait where the server names none, in milliseconds; it doubles.
+    /// The first wait if the server names none, in milliseconds; it doubles.
     pub(super) base_ms: u64,
-    /// Failures in a row after which a request is given up.
+    /// Consecutive failures after which a request is given up.
     pub(super) n_failures_max: u32,
-    /// The longest wait that a server may ask for.
+    /// The longest wait that a server may request.
     pub(super) wait_max: Duration,
-    /// No attempt begins after so long.
+    /// No attempt begins after this time.
     pub(super) total_max: Duration,
 }
 
-/// What a failed attempt means: `P` is an error, `T` is what an error is made of once nobody asks again.
+/// A failed attempt. `P` is an error; `T` becomes an error once the request is given up.
 pub(super) enum Failure<P, T> {
-    /// Asking again cannot help.
+    /// A retry cannot help.
     Permanent(P),
-    /// Asking again may help.
+    /// A retry may help.
     Transient(Box<Transient<T>>),
 }
 
 impl<P, T> Failure<P, T> {
-    /// A failure that may pass, of an attempt that got no further than the one before; `wait` is what the server asks for.
+    /// Returns a transient failure of an attempt without progress; `wait` is the wait that the server requests.
     pub(super) fn transient(error: T, wait: Option<Duration>) -> Self {
         Self::Transient(Box::new(Transient { error, wait, made_progress: false }))
     }
@@ -45,24 +45,24 @@ impl<P, T> From<P> for Failure<P, T> {
 /// A failure that may pass.
 pub(super) struct Transient<T> {
     pub(super) error: T,
-    /// The wait that the server asks for.
+    /// The wait that the server requests.
     pub(super) wait: Option<Duration>,
-    /// Whether the attempt got further than the one before: then its failure counts as the first.
+    /// Whether the attempt made progress over the one before; its failure then counts as the first.
     pub(super) made_progress: bool,
 }
 
-/// The last failure of a request that is not repeated.
+/// The last failure of a request that is given up.
 pub(super) struct GivenUp<T> {
     pub(super) error: T,
-    /// Failures in a row.
+    /// Consecutive failures.
     pub(super) n_failures: u32,
-    /// The wait that the server asked for, where the request is given up because it is too long.
+    /// The wait that the server requested, if it is too long and the request is given up for it.
     pub(super) wait: Option<Duration>,
 }
 
-/// A request that may be made again.
+/// A request that may be retried.
 pub(super) trait Attempts {
-    /// What a good attempt returns.
+    /// The result of a successful attempt.
     type Output;
     /// An error that ends the request.
     type Error;
@@ -72,7 +72,7 @@ pub(super) trait Attempts {
     /// Makes one attempt.
     async fn attempt(&mut self) -> Result<Self::Output, Failure<Self::Error, Self::Transient>>;
 
-    /// The error of a request that is given up.
+    /// Returns the error of a request that is given up.
     fn give_up(&self, last: GivenUp<Self::Transient>) -> Self::Error;
 
     /// Waits before the next attempt.
@@ -82,7 +82,7 @@ pub(super) trait Attempts {
     }
 }
 
-/// Makes attempts until one is good, one fails for good, or `patience` ends.
+/// Makes attempts until one succeeds, one fails permanently, or `patience` ends.
 pub(super) async fn with_retries<A: Attempts>(patience: &Patience, attempts: &mut A) -> Result<A::Output, A::Error> {
     let start = Instant::now();
     let mut n_failures = 0;
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::api::runtime;
 
-    /// Fails as often as it is told to, then is good.
+    /// Fails as often as configured, then succeeds.
     struct Flaky {
         n_left: u32,
         wait: Option<Duration>,

@@ -1,4 +1,4 @@
-//! The one runtime of the process.
+//! The process's only runtime.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
 
-/// The handle of the process's runtime, started at its first use.
+/// Returns the handle of the process's runtime, which is started at its first use.
 ///
-/// It is never shut down: a process that ends has no request that is still wanted.
+/// It is never shut down: no request is still needed when a process ends.
 pub(super) fn handle() -> Result<&'static Handle, String> {
     let runtime = RUNTIME.get_or_init(|| {
         Builder::new_multi_thread()
@@ -22,8 +22,8 @@ pub(super) fn handle() -> Result<&'static Handle, String> {
     runtime.as_ref().map(Runtime::handle).map_err(Clone::clone)
 }
 
-/// Settings that every client shares: `emt` names itself, and a server on this machine is never asked
-/// through a proxy, which could not reach it.
+/// Returns the settings that every client shares. The user agent names `emt`, and servers on this machine are not
+/// accessed through a proxy, which could not reach them.
 pub(super) fn client_builder(url: &reqwest::Url) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("emt/", env!("CARGO_PKG_VERSION")))
@@ -36,7 +36,7 @@ fn is_loopback(url: &reqwest::Url) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// What went wrong on the way, down to its cause, without the address (which may carry a signature).
+/// Describes a request error down to its cause, without the address (which may carry a signature).
 pub(super) fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
@@ -51,7 +51,7 @@ pub(super) fn describe(error: reqwest::Error) -> String {
     text
 }
 
-/// How long a `retry-after-ms` or `Retry-After` header (seconds or an HTTP date) asks to wait.
+/// Returns the wait requested by a `retry-after-ms` or `Retry-After` header (seconds or an HTTP date).
 pub(super) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     if let Some(ms) = text("retry-after-ms").and_then(|value| value.parse::<f64>().ok()) {
@@ -67,7 +67,7 @@ pub(super) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Durati
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-/// The wait before attempt `n_failed + 1`: exponential, with jitter so that many clients do not knock together.
+/// Returns the wait before attempt `n_failed + 1`: exponential, with jitter so that many clients do not retry at once.
 pub(super) fn backoff(base_ms: u64, n_failed: u32) -> Duration {
     const WAIT_MS_MAX: u64 = 30_000;
     let full = base_ms.saturating_mul(1 << n_failed.saturating_sub(1).min(20)).min(WAIT_MS_MAX);

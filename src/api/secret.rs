@@ -9,18 +9,18 @@ const SHOWN_AS: &str = "[redacted]";
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a key, without the line end that a key file tends to have; `None` where nothing is left.
+    /// Wraps a key, without the line end that key files often have; `None` if nothing is left.
     pub fn new(key: &str) -> Option<Self> {
         let key = key.trim();
         (!key.is_empty()).then(|| Self(key.to_owned()))
     }
 
-    /// The key itself, for the one header that carries it.
+    /// Returns the key, for the only header that carries it.
     pub(super) fn expose(&self) -> &str {
         &self.0
     }
 
-    /// `text` without the key, also where a server echoes it as JSON escapes it.
+    /// Returns `text` without the key, even if a server echoes it with JSON escapes.
     pub(super) fn redact(&self, text: &str) -> String {
         let plain = text.replace(&self.0, SHOWN_AS);
         let quoted = serde_json::Value::String(self.0.clone()).to_string();
@@ -28,13 +28,13 @@ impl Secret {
         if escaped == self.0 { plain } else { plain.replace(escaped, SHOWN_AS) }
     }
 
-    /// Whether `text` holds the key.
+    /// Whether `text` contains the key.
     pub fn is_in(&self, text: &str) -> bool {
         self.is_distinctive() && text.contains(&self.0)
     }
 
-    /// Whether a text may be searched for the key without harm: keys such as `x` are placeholders that
-    /// local servers ask for, and also ordinary words.
+    /// Whether texts may safely be searched for the key. Keys such as `x` are placeholders for local servers, and also
+    /// ordinary words.
     pub(super) fn is_distinctive(&self) -> bool {
         self.0.len() >= 8
     }

@@ -1,4 +1,4 @@
-//! `datasets.toml`: what is known about datasets without looking at the disk.
+//! `datasets.toml`: what is known about datasets without reading the disk.
 #![expect(clippy::disallowed_methods, reason = "reads a catalog that a person named")]
 
 use std::collections::BTreeMap;
@@ -29,12 +29,12 @@ pub(super) struct Entry {
 }
 
 impl Catalog {
-    /// The catalog that is compiled into the binary.
+    /// Returns the catalog that is compiled into the binary.
     pub fn embedded() -> Catalog {
         Self::parse(DATASETS_TOML, "the embedded datasets.toml").expect("a test parses the embedded catalog")
     }
 
-    /// A person's own catalog (`--datasets-file`), which replaces the embedded one.
+    /// Reads the user's own catalog (`--datasets-file`), which replaces the embedded one.
     pub fn from_file(path: &Path) -> anyhow::Result<Catalog> {
         let place = || format!("failed to read the catalog `{}`", path.display());
         let bytes = std::fs::read(path).with_context(place)?;
@@ -64,22 +64,22 @@ impl Catalog {
         Ok(Catalog { sample_seed: wire.sample_seed, entries, origin: origin.to_owned() })
     }
 
-    /// The names of all datasets in the catalog's order.
+    /// Returns the names of all datasets in the catalog's order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.name.as_str())
     }
 
-    /// The seed of the order of samples, for datasets of the catalog and given by path alike.
+    /// Returns the seed of the order of samples, both for datasets of the catalog and for those given by path.
     pub fn sample_seed(&self) -> u64 {
         self.sample_seed
     }
 
-    /// The labels of the dataset `name`, as for `--tuned-on`; nothing needs to be on disk.
+    /// Returns the labels of the dataset `name`, as for `--tuned-on`; nothing needs to be on disk.
     pub fn labels_of(&self, name: &str) -> anyhow::Result<&LabelSet> {
         Ok(&self.entry(name)?.labels)
     }
 
-    /// The dataset `name`, or an error that lists the known names.
+    /// Returns the dataset `name`, or an error that lists the known names.
     pub(super) fn entry(&self, name: &str) -> anyhow::Result<&Entry> {
         self.entries.iter().find(|entry| entry.name == name).with_context(|| {
             let names: Vec<&str> = self.names().collect();
@@ -119,7 +119,7 @@ impl Entry {
         self.wire.splits.get(split).is_some_and(is_embedded)
     }
 
-    /// The split that was asked for, or the default one.
+    /// Returns the requested split, or the default one.
     pub(super) fn split<'a>(&'a self, asked: Option<&'a str>) -> anyhow::Result<(&'a str, &'a WireSplit)> {
         let name = asked.unwrap_or(&self.wire.default_split);
         let split = self.wire.splits.get(name).with_context(|| {
@@ -140,7 +140,7 @@ struct WireCatalog {
     subset: Vec<WireSubset>,
 }
 
-/// The embedded catalog's value: a person's own catalog keeps the order unless it says otherwise.
+/// Returns the embedded catalog's value, so that a user's own catalog keeps the order by default.
 fn default_sample_seed() -> u64 {
     230_910_313
 }
@@ -174,7 +174,7 @@ pub(super) struct WireDataset {
     pub(super) files: Vec<WireFile>,
 }
 
-/// One `[[subset]]` table: other splits of a dataset, under a name of their own.
+/// One `[[subset]]` table: other splits of a dataset, under their own name.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WireSubset {
@@ -184,7 +184,7 @@ struct WireSubset {
 }
 
 impl WireSubset {
-    /// The dataset with the subset's name and splits, everything else as in the dataset that it is `of`.
+    /// Returns the dataset with the subset's name and splits; everything else is as in the dataset that it is `of`.
     fn of_dataset(self, datasets: &[WireDataset]) -> anyhow::Result<WireDataset> {
         let whole = datasets.iter().find(|dataset| dataset.name == self.of).with_context(|| {
             format!("the subset `{}` is `of` `{}`, which is not a dataset of the catalog", self.name, self.of)
@@ -195,14 +195,14 @@ impl WireSubset {
             evaluated_by_default: false,
             checksums: BTreeMap::new(),
             files: Vec::new(),
-            // Its images are a part of the program already.
+            // Its images are already compiled into the program.
             may_redistribute: true,
             ..whole.clone()
         })
     }
 }
 
-/// Which classes of ImageNet.
+/// The classes of ImageNet.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum WordnetIds {
@@ -212,7 +212,7 @@ pub(super) enum WordnetIds {
     List(Vec<String>),
 }
 
-/// One split with the places where it may lie.
+/// One split with its possible places.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WireSplit {
@@ -221,7 +221,7 @@ pub(super) struct WireSplit {
     pub(super) alternatives: Vec<Alternative>,
 }
 
-/// A place below a data root, and how to read what lies there.
+/// A place below a data root, and the reader for it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Alternative {
@@ -244,7 +244,7 @@ pub(super) struct Alternative {
     pub(super) images: Option<String>,
 }
 
-/// The reader of this name.
+/// Returns the reader of this name.
 fn reader<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<&'static Reader, D::Error> {
     let name = String::deserialize(deserializer)?;
     READERS.into_iter().find(|reader| reader.name == name).ok_or_else(|| {

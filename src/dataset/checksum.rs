@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context;
 use md5::{Digest, Md5};
 
-/// The MD5 of a file in lower-case hex, read piece by piece.
+/// Returns the MD5 of a file in lower-case hex, read in pieces.
 pub(super) fn md5_of_file(path: &Path) -> anyhow::Result<String> {
     let named = || format!("failed to read `{}`", path.display());
     let mut file = File::open(path).with_context(named)?;

@@ -1,4 +1,4 @@
-//! Encoding, for a server that must see exactly the decoded pixels.
+//! Image encoding, for a server that must receive exactly the decoded pixels.
 
 use anyhow::{Context, Result};
 use image::ImageEncoder;
@@ -6,7 +6,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 
 use crate::domain::RgbImage;
 
-/// The image as a PNG, which is lossless: decoded again it has the same pixels.
+/// Encodes the image as PNG, which is lossless.
 pub fn png(image: &RgbImage) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)

@@ -1,4 +1,4 @@
-//! Datasets by their name on the model hub: from its cache, and fetched on request.
+//! Datasets by their name on the model hub: from its cache, or fetched on request.
 #![expect(clippy::disallowed_methods, reason = "looks into the hub's cache")]
 
 use std::cell::RefCell;
@@ -11,52 +11,52 @@ use super::readers::shards::{SPLITS, TakenSplit, split_in_name, take_split};
 use super::readers::{is_image_name, is_of_the_system};
 use crate::api::{HubClient, HubError, HubEvent, HubFetch, RepositoryId, cached_commit};
 
-/// Files at the top that name classes.
+/// Top-level files that name classes.
 const COMPANIONS: [&str; 3] = ["README.md", "dataset_infos.json", "classnames.txt"];
 
-/// What `datasets` calls a sheet beside images.
+/// The names in `datasets` of a sheet next to images.
 const METADATA: [&str; 3] = ["metadata.csv", "metadata.jsonl", "metadata.parquet"];
 
-/// A dataset of the hub, in the cache.
+/// A dataset of the hub that is in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundOnHub {
     /// What to open, as `NAME=PATH`.
     pub text: String,
-    /// The split to open, where the repository says splits.
+    /// The split to open, if the repository names splits.
     pub split: Option<String>,
-    /// All splits of the repository, where nobody named one of several.
+    /// All splits of the repository, if the user did not choose among several.
     pub chosen_of: Vec<String>,
 }
 
-/// The hub's datasets as this machine sees them: its cache, and a client where something may be fetched.
+/// The hub's datasets on this machine: its cache, and a client if fetching is allowed.
 pub struct DatasetHub<'a> {
     cache: Option<PathBuf>,
     client: Option<HubClient>,
     on_event: Box<dyn Fn(HubEvent<'_>) + 'a>,
     found: RefCell<BTreeMap<String, (String, String)>>,
-    /// By commit, the splits that the hub lists, where one of several was taken by default.
+    /// By commit, the splits that the hub lists, if one of several was taken by default.
     splits_of: RefCell<BTreeMap<String, Vec<String>>>,
 }
 
 impl<'a> DatasetHub<'a> {
-    /// `cache` is the folder that holds `datasets--…`. Without a `client` nothing is ever asked of the network.
+    /// `cache` is the folder that contains `datasets--…`. Without a `client` the network is never used.
     pub fn new(cache: Option<PathBuf>, client: Option<HubClient>, on_event: impl Fn(HubEvent<'_>) + 'a) -> Self {
         let client = client.map(HubClient::of_datasets);
         Self { cache, client, on_event: Box::new(on_event), found: RefCell::default(), splits_of: RefCell::default() }
     }
 
-    /// What was found, by `org/name`: the revision, and the commit that it was.
+    /// Returns what was found, by `org/name`: the revision, and its commit.
     pub fn found(&self) -> BTreeMap<String, (String, String)> {
         self.found.borrow().clone()
     }
 
-    /// What to open for `org/name[/config][@revision]`; `None` where `text` is something else, or nothing of this name is in
-    /// the cache and nothing may be fetched. Of a repository only the files of `split` are fetched, or of the held-out one.
-    /// A split may stand where a configuration does, as in `org/name/test`.
+    /// Returns what to open for `org/name[/config][@revision]`. `None` if `text` is something else, or if the cache has
+    /// nothing of this name and fetching is not allowed. Only the files of `split`, or of the held-out split, are
+    /// fetched. A split may take the place of a configuration, as in `org/name/test`.
     ///
     /// # Errors
-    /// The repository has several configurations, or several splits of which none is known to be held out, and none is named;
-    /// it holds no images; it cannot be fetched.
+    /// The repository has several configurations, or several splits of which none is known to be held out, and none is
+    /// named; it contains no images; or it cannot be fetched.
     pub fn find(&self, text: &str, split: Option<&str>) -> Result<Option<FoundOnHub>> {
         let (name, wanted) = match text.split_once('=') {
             Some((name, wanted)) => (Some(name), wanted),
@@ -89,13 +89,13 @@ impl<'a> DatasetHub<'a> {
             Some(config) => format!("{}/{config}", id.repository()),
             None => id.repository().to_owned(),
         };
-        // What was fetched is of one split, and the repository may have others.
+        // Only one split was fetched; the repository may have others.
         let listed = self.splits_of.borrow().get(&commit).cloned().unwrap_or(choice.chosen_of);
         let text = format!("{}={}", name.unwrap_or(&own_name), path.display());
         Ok(Some(FoundOnHub { text, split: choice.split, chosen_of: listed }))
     }
 
-    /// Fetches what is missing of a split; returns the commit.
+    /// Fetches the missing files of a split; returns the commit.
     fn fetch(
         &self,
         client: &HubClient,
@@ -118,7 +118,7 @@ impl<'a> DatasetHub<'a> {
         Ok(listing.commit)
     }
 
-    /// What the cache has, where the hub cannot be reached.
+    /// Returns the cached commit if the hub cannot be reached.
     fn without_hub(&self, error: HubError, cache: &Path, id: &RepositoryId) -> Result<String> {
         match cached_commit(cache, id) {
             Some(commit) if error.is_unreachable() => {
@@ -130,7 +130,7 @@ impl<'a> DatasetHub<'a> {
     }
 }
 
-/// `org/name`, perhaps with a configuration and a revision.
+/// Parses `org/name`, optionally with a configuration and a revision.
 fn parse(text: &str) -> Option<(RepositoryId, Option<String>)> {
     let (name, revision) = text.split_once('@').map_or((text, None), |(name, revision)| (name, Some(revision)));
     let parts: Vec<&str> = name.split('/').collect();
@@ -145,7 +145,7 @@ fn parse(text: &str) -> Option<(RepositoryId, Option<String>)> {
     Some((RepositoryId::parse(&text)?.of_dataset(), config))
 }
 
-/// The paths of all files below a folder, with `/`.
+/// Lists the paths of all files below a folder, with `/`.
 fn list(folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
     let named = || format!("failed to list the folder `{}`", folder.display());
     let mut entries =
@@ -162,16 +162,16 @@ fn list(folder: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// What is needed of a repository, and what is opened of it.
+/// The files needed from a repository, and what to open.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Choice {
-    /// A folder or a file of the repository; empty where it is all of it.
+    /// A folder or a file of the repository; empty for the whole repository.
     place: String,
     files: Vec<String>,
     split: Option<String>,
-    /// All splits, where nobody named one of several.
+    /// All splits, if the user did not choose among several.
     chosen_of: Vec<String>,
-    /// Whether what stands where a configuration does is a split.
+    /// Whether the word in the place of a configuration is a split.
     is_split_of_name: bool,
 }
 
@@ -183,7 +183,7 @@ impl Choice {
     }
 }
 
-/// A file with what its place says of it.
+/// A file, with the configuration and split in its path.
 struct Placed<'f> {
     file: &'f str,
     folder: &'f str,
@@ -225,7 +225,7 @@ fn choose(files: &[String], config: Option<&str>, split: Option<&str>) -> Result
     Ok(choice)
 }
 
-/// Whether a word behind a repository's name is none of its configurations, and one of its splits.
+/// Whether a word after a repository's name is one of its splits and not a configuration.
 fn is_split(visible: &[&str], word: &str) -> bool {
     let is_config = || visible.iter().any(|file| Placed::new(file).config == word);
     let has_split = || {
@@ -265,7 +265,7 @@ fn choose_data(visible: &[&str], config: Option<&str>, split: Option<&str>) -> R
     of_images(visible, &images, split, &is_metadata)
 }
 
-/// Parquet files, webdatasets or archives of one split of one configuration.
+/// Chooses the Parquet files, webdatasets or archives of one split of one configuration.
 fn of_shards(files: &[&str], config: Option<&str>, split: Option<&str>, is_single: bool) -> Result<Choice> {
     let placed: Vec<Placed> = files.iter().map(|file| Placed::new(file)).collect();
     let configs: BTreeSet<&str> = placed.iter().map(|file| file.config.as_str()).collect();
@@ -289,7 +289,7 @@ fn of_shards(files: &[&str], config: Option<&str>, split: Option<&str>, is_singl
     let splits = Vec::from_iter(splits);
     let taken = if splits.is_empty() { None } else { Some(take_split(&splits, split)?) };
     if let Some(taken) = &taken {
-        // Where nobody names a split, what says none is of the only one.
+        // If the user names no split, files without one belong to the only split.
         let is_of_only = |file: &&Placed| split.is_none() && splits.len() == 1 && file.split.is_none();
         of_config.retain(|file| file.split.as_deref() == Some(taken.split) || is_of_only(file));
     }
@@ -300,7 +300,7 @@ fn of_shards(files: &[&str], config: Option<&str>, split: Option<&str>, is_singl
     Ok(Choice::new(place, of_place.map(|file| file.file.to_owned()).collect(), taken))
 }
 
-/// An image folder: of splits one, with the sheets of file names.
+/// Chooses an image folder: one split if there are splits, with the sheets of file names.
 fn of_images(
     visible: &[&str],
     images: &[&str],

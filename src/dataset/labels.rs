@@ -12,7 +12,7 @@ use crate::assets::catalog::IMAGENET_NAMES;
 use crate::domain::{AnswerType, Label, LabelSet, text};
 use crate::taxonomy::{self, SharedName};
 
-/// The label set of a dataset of the catalog.
+/// Returns the label set of a dataset of the catalog.
 pub(super) fn from_catalog(wire: &WireDataset) -> anyhow::Result<LabelSet> {
     let mut labels = match (&wire.wordnet_ids, wire.labels.is_empty()) {
         (None, _) => wire.labels.iter().map(Label::named).collect::<Vec<_>>(),
@@ -36,7 +36,8 @@ pub(super) fn from_catalog(wire: &WireDataset) -> anyhow::Result<LabelSet> {
     label_set(labels, wire.answer_type)
 }
 
-/// The label set of class folders (or of a sheet's labels): underscores become spaces, WordNet ids names.
+/// Returns the label set of class folders (or of a sheet's labels): underscores become spaces, WordNet ids become
+/// names.
 pub(super) fn from_keys(keys: &[String]) -> anyhow::Result<LabelSet> {
     let of_key = |key: &String| Label { name: key.replace('_', " "), ..synonyms_of(key) };
     let labels = keys.iter().map(|key| wordnet_label(key).unwrap_or_else(|| of_key(key)));
@@ -60,10 +61,10 @@ fn label_set(mut labels: Vec<Label>, answer_type: AnswerType) -> anyhow::Result<
     Ok(LabelSet::new(labels, answer_type)?)
 }
 
-/// How many shared names are told one by one.
+/// The most shared names that are listed individually.
 const N_SHARED_TOLD_MAX: usize = 5;
 
-/// What a person should know of names that several classes have.
+/// Returns warnings about names that several classes share.
 pub(super) fn shared_name_warnings(labels: &LabelSet) -> Vec<String> {
     let shared = taxonomy::shared_names(labels);
     let name = |&label: &usize| format!("`{}` (class {label})", labels.labels()[label].name);
@@ -81,18 +82,18 @@ pub(super) fn shared_name_warnings(labels: &LabelSet) -> Vec<String> {
     warnings
 }
 
-/// The label of an ImageNet-1k class: CLIP's name, WordNet's synonyms.
+/// Returns the label of an ImageNet-1k class: CLIP's name with WordNet's synonyms.
 pub(super) fn wordnet_label(id: &str) -> Option<Label> {
     let (name, synonyms) = imagenet().get(id)?;
     let aliases = synonyms.split(';').filter(|synonym| !synonym.is_empty()).map(str::to_owned).collect();
     Some(Label { name: (*name).to_owned(), aliases, wordnet_id: Some(id.to_owned()) })
 }
 
-/// The aliases of a class that is called by several names of one of ImageNet's classes, as the hub's ImageNet calls them
-/// (`tench, Tinca tinca`); the name is left to the caller.
+/// Returns the aliases of a class whose key lists several names of an ImageNet class, as the hub's ImageNet has them
+/// (`tench, Tinca tinca`). The name is left to the caller.
 fn synonyms_of(key: &str) -> Label {
     let words: Vec<&str> = key.split(", ").collect();
-    // WordNet's list may be longer than the one that is kept here.
+    // WordNet's list may be longer than the one stored here.
     let is_of = |(name, synonyms): &(&str, &str)| {
         let is_known = |word: &&&str| **word == *name || synonyms.split(';').any(|synonym| synonym == **word);
         2 * words.iter().filter(is_known).count() >= words.len()
@@ -115,13 +116,13 @@ fn imagenet() -> &'static BTreeMap<&'static str, (&'static str, &'static str)> {
     })
 }
 
-/// Finds the class that a folder name or a sheet's cell means.
+/// Finds the class for a folder name or a sheet's cell.
 pub(super) struct ClassFinder {
     index_by_key: HashMap<String, usize>,
 }
 
 impl ClassFinder {
-    /// A class is found by its name, with spaces or underscores, and by its WordNet id.
+    /// Finds a class by its name, with spaces or underscores, and by its WordNet id.
     pub(super) fn new(labels: &LabelSet) -> Self {
         let mut index_by_key = HashMap::new();
         for (index, label) in labels.labels().iter().enumerate() {
@@ -132,7 +133,7 @@ impl ClassFinder {
         Self { index_by_key }
     }
 
-    /// Classes found by exactly `keys`, in this order.
+    /// Finds classes by exactly `keys`, in this order.
     pub(super) fn of_keys(keys: &[String]) -> Self {
         Self { index_by_key: keys.iter().enumerate().map(|(index, key)| (key.clone(), index)).collect() }
     }
@@ -142,10 +143,10 @@ impl ClassFinder {
     }
 }
 
-/// `--labels FILE`: names (and aliases) for the classes `keys`, which are the folder names or the catalog's names.
+/// Reads `--labels FILE`: names (and aliases) for the classes `keys`, which are folder names or the catalog's names.
 ///
-/// A `.csv` has the columns `class`, `name` and perhaps `aliases` (`;` between them), one row per class, in any order.
-/// Any other file has one line per class, in the order of the classes: `name` or `name;alias;alias`.
+/// A `.csv` has the columns `class`, `name` and optionally `aliases` (separated by `;`), one row per class, in any
+/// order. Any other file has one line per class, in the order of the classes: `name` or `name;alias;alias`.
 pub(super) fn from_sheet(path: &Path, keys: &[String], answer_type: AnswerType) -> anyhow::Result<LabelSet> {
     let text = read_sheet(path)?;
     let is_csv = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv"));
@@ -161,8 +162,8 @@ fn read_sheet(path: &Path) -> anyhow::Result<String> {
     Ok(text::decode(&bytes).with_context(place)?.to_owned())
 }
 
-/// Classes that are numbers, in the order in which a sheet of `--labels` with one line per class names them: that of the numbers,
-/// from 0 on. A sheet that names its classes may name them in any order, and leaves `keys` as they are.
+/// Returns numeric classes in the order of a `--labels` sheet with one line per class, which is numeric from 0 on. A
+/// sheet that names its classes may have any order and leaves `keys` unchanged.
 pub(super) fn numbers_in_order(mut keys: Vec<String>, sheet: &Path) -> anyhow::Result<Vec<String>> {
     if sheet.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
         return Ok(keys);
@@ -174,7 +175,7 @@ pub(super) fn numbers_in_order(mut keys: Vec<String>, sheet: &Path) -> anyhow::R
     Ok(if keys.iter().all(is_below) { (0..n_classes).map(|number| number.to_string()).collect() } else { keys })
 }
 
-/// The number of classes that a sheet of `--labels` names, where nothing else tells it.
+/// Returns the number of classes in a `--labels` sheet, if nothing else determines it.
 pub(super) fn count_in_sheet(path: &Path) -> anyhow::Result<usize> {
     let text = read_sheet(path)?;
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
@@ -223,7 +224,7 @@ fn sheet_label(key: &str, line: &str) -> Label {
     Label { name, aliases, wordnet_id: imagenet().contains_key(key).then(|| key.to_owned()) }
 }
 
-/// The first few of many, for a message.
+/// Returns the first few of many keys, for a message.
 pub(super) fn shorten(keys: &[String]) -> String {
     let shown = keys.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
     if keys.len() > 10 { format!("{shown}, … ({} in all)", keys.len()) } else { shown }

@@ -1,4 +1,4 @@
-//! What is said of a dataset's file or folder that is not there.
+//! Messages about a dataset's missing file or folder.
 #![expect(clippy::disallowed_methods, reason = "looks for what may be meant")]
 
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::path::Path;
 use super::labels;
 use crate::domain::nearest;
 
-/// Extensions of files that are datasets: a dataset's name leaves them out.
+/// Extensions of files that are datasets; a dataset's name omits them.
 pub(super) const FILE_EXTENSIONS: [&str; 8] = ["zip", "tar", "csv", "tsv", "jsonl", "ndjson", "parquet", "arrow"];
 
-/// Whether a path is called like a file that is a dataset.
+/// Whether a path has the extension of a dataset file.
 pub(super) fn has_file_extension(path: &Path) -> bool {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     extension.is_some_and(|extension| FILE_EXTENSIONS.contains(&extension.as_str()))
 }
 
-/// What is said of a file or folder that is not there: which of its folders is, and what lies there instead.
+/// Describes a missing file or folder: which of its parent folders exists, and what is in it.
 pub(super) fn missing(path: &Path) -> String {
     let kind = if has_file_extension(path) { "file" } else { "folder" };
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

@@ -1,8 +1,8 @@
-//! Datasets: the catalog, one reader a format, decoding, fetching.
+//! Datasets: the catalog, one reader per format, decoding, fetching.
 //!
-//! [`open`] turns what a person typed (`cifar10`, `photos/val`, `mine=photos`) into a [`Dataset`]: a list of
-//! samples that is known without decoding an image, and [`Dataset::read`], which decodes one of them.
-//! Decoding equals Pillow's `convert("RGB")` bit for bit, see [`decode`](decode()).
+//! [`open`] turns the user's text (`cifar10`, `photos/val`, `mine=photos`) into a [`Dataset`]. Its samples are listed
+//! without decoding an image, and [`Dataset::read`] decodes one of them. Decoding equals Pillow's `convert("RGB")` bit
+//! for bit, see [`decode`](decode()).
 
 mod catalog;
 mod checksum;
@@ -31,48 +31,48 @@ pub use open::{Available, DataRoots, Exif, OpenRequest, available, open, said_na
 pub use training::open_training;
 pub use verify::{FileCheck, Verification, verify};
 
-/// An opened dataset: its samples are known, its images are read one by one when asked for.
+/// An open dataset: its samples are known, and its images are read one by one on demand.
 ///
 /// It dereferences to its [`DatasetDescription`], so that `dataset.name` is the name.
 #[derive(Clone)]
 pub struct Dataset {
-    /// Everything but samples and images.
+    /// Everything except samples and images.
     pub description: DatasetDescription,
-    /// What a person should know: classes without a sample, fewer samples than published.
+    /// Warnings: classes without samples, fewer samples than published.
     pub warnings: Vec<String>,
-    /// What a person should know although nothing is wrong: images that were told by their first bytes, links in a circle.
+    /// Notes that are not problems: images that were recognised by their first bytes, link loops.
     pub notes: Vec<String>,
-    /// What becomes of the orientation that images carry, where it is not as Pillow has it: `apply` or `ignore`.
+    /// How to treat stored orientations, if not as Pillow does: `apply` or `ignore`.
     pub exif: Option<String>,
-    /// All splits at hand, where nobody named one and the held-out one was taken; empty otherwise.
+    /// All available splits, if the held-out one was taken by default; empty otherwise.
     pub chosen_of: Vec<String>,
-    /// Whether it is a table (CSV, JSON lines, Parquet, Arrow), whose columns a person may name.
+    /// Whether it is a table (CSV, JSON lines, Parquet, Arrow), whose columns the user may name.
     pub is_table: bool,
-    /// All samples of the split, in the order of the file or of the paths' bytes.
+    /// All samples of the split, in the order of the file or in byte order of paths.
     pub samples: Vec<Sample>,
     reader: Arc<dyn readers::ReadImage>,
 }
 
-/// Everything about a dataset but its samples and images.
+/// Everything about a dataset except its samples and images.
 #[derive(Clone, Debug)]
 pub struct DatasetDescription {
     /// `cifar10`, or the last two parts of a path (`imagenet20/val`).
     pub name: String,
-    /// `test`, `val`, `train`, or `all` where a path says nothing.
+    /// `test`, `val`, `train`, or `all` if a path names none.
     pub split: String,
-    /// Whether the split is one to train on; every report says so.
+    /// Whether it is a training split; every report says so.
     pub is_training_split: bool,
     /// The classes as the model sees them.
     pub labels: LabelSet,
-    /// What the prompt asks for: `object` or `number`.
+    /// The noun in the prompt: `object` or `number`.
     pub noun: String,
-    /// The encoder's caption, `{}` stands for the label: `a photo of a {}.`
+    /// The encoder's caption with `{}` for the label: `a photo of a {}.`
     pub caption_template: String,
     /// Further captions for a prompt ensemble; may be empty.
     pub caption_ensemble: Vec<String>,
     /// Whether reports may show the images.
     pub may_redistribute: bool,
-    /// The licence in words.
+    /// The licence, as text.
     pub licence: String,
     /// The catalog's seed of the order of samples.
     pub sample_seed: u64,
@@ -92,7 +92,7 @@ impl Dataset {
         self.reader.read(position)
     }
 
-    /// Which split was taken where nobody named one of several.
+    /// Returns a note on which split was taken by default among several.
     pub fn split_note(&self) -> Option<String> {
         (!self.chosen_of.is_empty()).then(|| {
             let (split, all) = (&self.split, self.chosen_of.join(", "));
@@ -113,7 +113,7 @@ impl std::fmt::Debug for Dataset {
     }
 }
 
-/// An image that could not be decoded: it becomes an unscored trial, never an answer.
+/// An image that could not be decoded; it becomes an unscored trial, never an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to read the image `{path}`: {message}")]
 pub struct UnreadableImage {

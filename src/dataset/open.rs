@@ -1,4 +1,4 @@
-//! From what a person typed to an opened dataset.
+//! Opens a dataset from the user's text.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::api::RepositoryId;
 use crate::assets::embedded::WITHOUT_MINIATURE;
 use crate::domain::{LabelSet, Sample, nearest};
 
-/// Where datasets are looked for, in this order.
+/// The folders in which datasets are searched, in this order.
 #[derive(Clone, Debug, Default)]
 pub struct DataRoots {
     /// `--data DIR`.
@@ -28,32 +28,32 @@ pub struct DataRoots {
 }
 
 impl DataRoots {
-    /// The folders that are searched.
+    /// Returns the folders that are searched.
     pub fn folders(&self) -> impl Iterator<Item = &Path> {
         [&self.data, &self.env, &self.cache].into_iter().filter_map(|root| root.as_deref())
     }
 
-    /// Where `emt data fetch` puts what it downloads: the first of them.
+    /// Returns the destination of `emt data fetch`: the first folder.
     pub fn destination(&self) -> Option<&Path> {
         self.folders().next()
     }
 }
 
-/// What a person wants of the orientation that images carry.
+/// How to treat the orientation stored in images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Exif {
-    /// As the reference loader of the source: the library `datasets` turns images upright (tables of the hub's, folders with
-    /// `metadata.csv`, what it saved), Pillow and torchvision turn a TIFF only (everything else).
+    /// Like the source's reference loader. The library `datasets` turns images upright (tables from the hub, folders
+    /// with `metadata.csv`, datasets that it saved). Pillow and torchvision turn only TIFF (everything else).
     #[default]
     Auto,
-    /// Every image is turned upright.
+    /// Turns every image upright.
     Apply,
-    /// No image is turned.
+    /// Turns no image.
     Ignore,
 }
 
 impl Exif {
-    /// What was asked for, by what a run's record has of it.
+    /// Returns the option for a run record's value.
     pub fn of_recorded(exif: Option<&str>) -> Self {
         match exif {
             Some("apply") => Exif::Apply,
@@ -62,7 +62,7 @@ impl Exif {
         }
     }
 
-    /// What a reader does, whose reference turns images upright if `is_of_datasets`.
+    /// Returns the orientation for a reader; its reference turns images upright if `is_of_datasets`.
     pub(super) fn orientation(self, is_of_datasets: bool) -> Orientation {
         match self {
             Exif::Auto if is_of_datasets => Orientation::Applied,
@@ -73,19 +73,20 @@ impl Exif {
     }
 }
 
-/// What to open.
+/// A dataset to open.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpenRequest<'a> {
-    /// A name of the catalog (`cifar10`), a path (`photos/val`, `photos.zip`, `sheet.csv`, `test.parquet`), or `NAME=PATH`.
+    /// A name in the catalog (`cifar10`), a path (`photos/val`, `photos.zip`, `sheet.csv`, `test.parquet`), or
+    /// `NAME=PATH`.
     pub text: &'a str,
-    /// Another split than the default one.
+    /// A split other than the default.
     pub split: Option<&'a str>,
     /// A sheet with other names for the classes.
     pub labels_file: Option<&'a Path>,
-    /// What becomes of the orientation that images carry.
+    /// How to treat the orientation stored in images.
     pub exif: Exif,
-    /// The column of images of a table (CSV, JSON lines, Parquet, Arrow), where it is not found by its name. What is no table
-    /// has no columns: there it means nothing, see [`Dataset::is_table`].
+    /// The column of images of a table (CSV, JSON lines, Parquet, Arrow), if its name does not identify it. Other
+    /// datasets have no columns and ignore it, see [`Dataset::is_table`].
     pub image_column: Option<&'a str>,
     /// The column of labels of a table.
     pub label_column: Option<&'a str>,
@@ -97,30 +98,30 @@ impl<'a> OpenRequest<'a> {
     }
 }
 
-/// A split of the catalog, and where it lies, if it does.
+/// A split of the catalog, and its location if it is found.
 #[derive(Clone, Debug)]
 pub struct Available {
     /// The dataset's name.
     pub name: String,
     /// The split.
     pub split: String,
-    /// Whether it is the one that is evaluated unless another is asked for.
+    /// Whether it is the default split for evaluation.
     pub is_default_split: bool,
-    /// Whether it is one to train on.
+    /// Whether it is a training split.
     pub is_training_split: bool,
     /// Whether `emt eval` without `--datasets` takes the dataset.
     pub is_evaluated_by_default: bool,
     /// The number of classes.
     pub n_classes: usize,
-    /// The number of published samples, where it is known.
+    /// The number of published samples, if known.
     pub n_samples_published: Option<usize>,
-    /// Whether its images are at hand.
+    /// Whether its images are available.
     pub is_found: bool,
-    /// Whether its images are a part of the program, or would be with the feature `demo-assets`.
+    /// Whether its images are compiled into the program, or would be with the feature `demo-assets`.
     pub is_embedded: bool,
-    /// The file or folder that was found; `None` where the images are a part of the program.
+    /// The file or folder that was found; `None` if the images are compiled into the program.
     pub found_at: Option<PathBuf>,
-    /// The licence in words.
+    /// The licence, as text.
     pub licence: String,
     /// Whether images may be shown in published reports.
     pub may_redistribute: bool,
@@ -128,7 +129,7 @@ pub struct Available {
     pub can_be_fetched: bool,
 }
 
-/// All splits of the catalog in its order; nothing is read, only looked for.
+/// Returns all splits of the catalog in its order. Reads nothing; only checks what exists.
 pub fn available(catalog: &Catalog, roots: &DataRoots) -> Vec<Available> {
     let mut rows = Vec::new();
     for entry in &catalog.entries {
@@ -154,7 +155,7 @@ pub fn available(catalog: &Catalog, roots: &DataRoots) -> Vec<Available> {
     rows
 }
 
-/// Opens a dataset: lists its samples, decodes none of them.
+/// Opens a dataset: lists its samples and decodes none.
 pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyhow::Result<Dataset> {
     if catalog.names().any(|name| name == request.text) {
         return open_from_catalog(catalog, roots, request);
@@ -177,7 +178,7 @@ pub fn open(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyh
     bail!("failed to open the dataset `{}`", request.text)
 }
 
-/// The name that a person gave the dataset or that its path gives it, as far as that is known before it is opened.
+/// Returns the name that the user gave the dataset or that its path gives it, as far as it is known before opening.
 pub fn said_name(text: &str) -> String {
     match text.split_once('=') {
         Some((name, _)) if !is_there(Path::new(text)) => name.to_owned(),
@@ -186,14 +187,14 @@ pub fn said_name(text: &str) -> String {
     }
 }
 
-/// What is said of a path at which nothing lies.
+/// Returns the message for a path at which nothing exists.
 fn nowhere(catalog: &Catalog, text: &str) -> String {
     let path = Path::new(text);
     if has_file_extension(path) || path.is_absolute() || text.starts_with(['.', '~']) {
         return format!("failed to open the dataset `{text}`: {}", missing(path));
     }
     let names: Vec<&str> = catalog.names().collect();
-    // ORG/NAME, perhaps with a configuration or a split.
+    // ORG/NAME, optionally with a configuration or a split.
     let repository = text.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
     let is_of_hub = text.split('/').count() < 4 && RepositoryId::parse(&repository).is_some();
     let mut said = format!("failed to open the dataset `{text}`: there is no such folder, archive or table");
@@ -211,22 +212,22 @@ fn nowhere(catalog: &Catalog, text: &str) -> String {
     said
 }
 
-/// Whether a path means something, be it by a pattern of shards.
+/// Whether a path exists or may be a pattern of shards.
 pub(super) fn is_there(path: &Path) -> bool {
     path.exists() || may_mean_shards(path)
 }
 
-/// Whether a split of this name is one to train on.
+/// Whether a split of this name is a training split.
 pub(super) fn is_training(split: &str) -> bool {
     split == "train" || split.starts_with("train_") || split.starts_with("train-")
 }
 
-/// Whether a split lies below one of the roots.
+/// Whether a split is below one of the roots.
 pub(super) fn is_located(entry: &Entry, split: &str, roots: &DataRoots) -> bool {
     locate(entry, split, roots).is_ok()
 }
 
-/// The files of a split that have a published MD5, with it; none for a dataset given by path.
+/// Returns the files of a split that have a published MD5, with it; empty for a dataset given by path.
 pub(super) fn located_files(
     catalog: &Catalog,
     roots: &DataRoots,
@@ -285,7 +286,7 @@ fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
         sample_seed: catalog.sample_seed,
     };
     let mut dataset = finish(description, &format!("{}/{split_name}", entry.name), opened)?;
-    // Pixels that were never encoded carry none.
+    // Raw pixels have no orientation.
     dataset.exif = recorded(request.exif, false).filter(|_| located.alternative.reader.is_of_encoded_images);
     if let Some(n_samples) = split.n_samples
         && n_samples != dataset.samples.len()
@@ -296,7 +297,8 @@ fn open_from_catalog(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
     Ok(dataset)
 }
 
-/// The first alternative that is in the program or below one of the roots, or an error that names every path that was tried.
+/// Returns the first alternative that is in the program or below one of the roots, or an error that names every tried
+/// path.
 fn locate<'a>(entry: &'a Entry, split_name: &'a str, roots: &DataRoots) -> anyhow::Result<Located<'a>> {
     let (_, split) = entry.split(Some(split_name))?;
     let (embedded, on_disk): (Vec<&Alternative>, Vec<&Alternative>) =
@@ -334,7 +336,7 @@ fn locate<'a>(entry: &'a Entry, split_name: &'a str, roots: &DataRoots) -> anyho
     bail!("{}", not_found(entry, split_name, roots, &tried))
 }
 
-/// The paths of which none exists, one line for each file that is wanted.
+/// Returns the missing paths, one line for each required file.
 fn missing_paths(folder: &Path, candidates: &[Vec<String>]) -> Vec<String> {
     let is_missing = |names: &&Vec<String>| !names.iter().any(|name| folder.join(name).exists());
     candidates
@@ -360,7 +362,7 @@ fn not_found(entry: &Entry, split_name: &str, roots: &DataRoots, tried: &[String
     format!("{head}; tried:\n{}\nhint: {mend}", tried.join("\n"))
 }
 
-/// Whether an image folder has all the classes, where the alternative demands it.
+/// Whether an image folder has all classes, if the alternative requires it.
 fn fits(alternative: &Alternative, paths: &[PathBuf], labels: &LabelSet) -> bool {
     let Some(folder) = paths.first().filter(|_| alternative.all_classes) else { return true };
     let keys = |label: &crate::domain::Label| {
@@ -384,7 +386,7 @@ fn expand(pattern: &str) -> Vec<String> {
     choices.split(',').flat_map(|choice| tails.iter().map(move |tail| format!("{head}{choice}{tail}"))).collect()
 }
 
-/// The plain parts of a path, `..` resolved by text, the extension of an archive or sheet removed.
+/// Returns the plain parts of a path, with `..` resolved as text and without the extension of an archive or sheet.
 fn parts(path: &Path) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     for component in path.components() {
@@ -404,7 +406,7 @@ fn parts(path: &Path) -> Vec<String> {
     parts
 }
 
-/// The split that a path's last part names, without its extension.
+/// Returns the split named by a path's last part, without its extension.
 pub(super) fn last_split(path: &Path) -> Option<String> {
     parts(path).pop().filter(|part| SPLITS.contains(&part.as_str()))
 }
@@ -414,12 +416,12 @@ pub(super) fn last_two_parts(path: &Path) -> String {
     parts[parts.len().saturating_sub(2)..].join("/")
 }
 
-/// The name of a file without its extension.
+/// Returns the name of a file without its extension.
 pub(super) fn last_part(path: &Path) -> String {
     parts(path).pop().unwrap_or_default()
 }
 
-/// What the run's record has of an orientation, where it is not Pillow's.
+/// Returns the run record's value for an orientation, if it differs from Pillow's.
 pub(super) fn recorded(exif: Exif, is_of_datasets: bool) -> Option<String> {
     match exif.orientation(is_of_datasets) {
         Orientation::AsPillow => None,

@@ -1,4 +1,4 @@
-//! Datasets given by a path: folders, archives, sheets, shards, and what Python's `datasets` saved.
+//! Datasets given by path: folders, archives, sheets, shards, and those saved by Python's `datasets`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use super::readers::{Opened, arrow, labelled, parquet, webdataset};
 use super::{Dataset, DatasetDescription};
 use crate::domain::{AnswerType, LabelSet};
 
-/// What `datasets` calls the sheet beside images of its image folders; `metadata.parquet` is one, too, and read as Parquet is.
+/// The names in `datasets` of the sheet in an image folder; `metadata.parquet` is also one, and is read as Parquet.
 const METADATA: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 
-/// Opens what lies at `path` under `name`, or under the name that the path gives it.
+/// Opens the dataset at `path` as `name`, or under a name derived from the path.
 pub(super) fn open_path(
     catalog: &Catalog,
     name: Option<&str>,
@@ -48,10 +48,10 @@ pub(super) fn open_path(
             request.text
         );
     }
-    // A path says its split already; rows and keys of a named one would be the same in each split.
+    // A path already contains its split; rows and keys of a named dataset would be equal in every split.
     let id_prefix = name.filter(|_| found.is_sharded && split != "all").map(|name| format!("{name}/{split}"));
     let by_path = || {
-        // A file has a name of its own, unless that is the split's; a folder is named with the one above it.
+        // A file has its own name, unless that is the split's; a folder is named with its parent.
         let is_own = found.is_named_file && last_split(&found.place).is_none();
         if is_own { last_part(&found.place) } else { last_two_parts(&found.place) }
     };
@@ -63,7 +63,7 @@ pub(super) fn open_path(
         noun: "object".to_owned(),
         caption_template: "a photo of a {}.".to_owned(),
         caption_ensemble: Vec::new(),
-        // They are a person's own, and so are the reports.
+        // The images are the user's own, and so are the reports.
         may_redistribute: true,
         licence: "unknown".to_owned(),
         sample_seed: catalog.sample_seed(),
@@ -75,31 +75,31 @@ pub(super) fn open_path(
     Ok(dataset)
 }
 
-/// What lies at a path.
+/// The dataset at a path.
 struct Found {
     labels: LabelSet,
     opened: Opened,
-    /// The path that the dataset is named by.
+    /// The path that names the dataset.
     place: PathBuf,
-    /// The split that an archive was entered by, or that shards are named by.
+    /// The split that was entered in an archive, or that names the shards.
     inner_split: Option<String>,
     is_sharded: bool,
-    /// Whether a person named one file, such as a sheet.
+    /// Whether the user named one file, such as a sheet.
     is_named_file: bool,
     /// Whether the library `datasets` is the reference for its images.
     is_of_datasets: bool,
-    /// All splits at hand, where nobody named one of several.
+    /// All available splits, if the user did not choose among several.
     chosen_of: Vec<String>,
     /// Whether it has columns.
     is_table: bool,
 }
 
-/// Whether a folder lies in the hub's cache of datasets.
+/// Whether a folder is in the hub's cache of datasets.
 fn is_in_hub_cache(path: &Path) -> bool {
     path.iter().any(|part| part.to_str().is_some_and(|part| part.starts_with("datasets--")))
 }
 
-/// The labels and samples of a folder, an archive, a sheet or of shards.
+/// Reads the labels and samples of a folder, an archive, a sheet or shards.
 fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     if arrow::is_saved(path) {
         return read_saved(path, request);
@@ -118,7 +118,7 @@ fn read_path(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     read_folder(path, request)
 }
 
-/// A folder or an archive of `<class>/…/<image>`, or of such folders by split.
+/// Reads a folder or an archive of `<class>/…/<image>`, or of such folders by split.
 fn read_folder(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     let is_of_datasets = is_in_hub_cache(path);
     let orientation = request.exif.orientation(is_of_datasets);
@@ -162,7 +162,7 @@ fn read_folder(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     })
 }
 
-/// The sheet that `datasets` would read of an image folder.
+/// Returns the sheet that `datasets` would read for an image folder.
 fn metadata_of(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     if !folder.is_dir() {
         return Ok(None);
@@ -176,11 +176,11 @@ fn metadata_of(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(found.into_iter().next())
 }
 
-/// An image folder with a sheet, as `datasets` reads it; `None` where the sheet has no labels and folders may be classes.
+/// Reads an image folder with a sheet as `datasets` does; `None` if the sheet has no labels and folders may be classes.
 fn read_metadata(folder: &Path, sheet: &Path, request: &OpenRequest) -> anyhow::Result<Option<Found>> {
     let rows = match read_rows(sheet, request) {
         Ok(rows) => rows,
-        // Captions, boxes and the like: the folders tell the classes.
+        // The sheet has captions, boxes or similar: the folders are the classes.
         Err(error)
             if request.columns().label.is_none() && format!("{error:#}").contains("lacks the column `label`") =>
         {
@@ -205,7 +205,8 @@ fn read_metadata(folder: &Path, sheet: &Path, request: &OpenRequest) -> anyhow::
     }))
 }
 
-/// Where the paths of a sheet begin with splits, the rows of one of them, without it; and all splits, where nobody named one.
+/// If the paths of a sheet begin with splits, returns one split and its rows without that prefix, and all splits if the
+/// user named none.
 fn rows_of_split(sheet: Rows, request: &OpenRequest) -> anyhow::Result<(Option<String>, Rows, Vec<String>)> {
     let tops: BTreeSet<&str> =
         sheet.rows.iter().map(|(path, _)| path.split_once('/').map_or("", |(top, _)| top)).collect();
@@ -219,13 +220,13 @@ fn rows_of_split(sheet: Rows, request: &OpenRequest) -> anyhow::Result<(Option<S
     Ok((Some(split), Rows { rows: rows.collect(), n_without_label: sheet.n_without_label }, chosen_of))
 }
 
-/// A sheet of images and labels that a person named, CSV or JSON lines.
+/// Reads a sheet of images and labels that the user named, CSV or JSON lines.
 fn read_sheet(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let is_metadata = METADATA.iter().any(|name| path.ends_with(name));
     let rows = read_rows(path, request)?;
     let (labels, opened) = of_rows(folder, rows, request, is_metadata)?;
-    // The hub's sheet is its folder's.
+    // The hub's sheet takes its folder's name.
     let place = if is_metadata { folder } else { path }.to_owned();
     Ok(Found {
         labels,
@@ -312,7 +313,7 @@ fn read_shards(shards: Shards, path: &Path, request: &OpenRequest) -> anyhow::Re
     })
 }
 
-/// What `datasets` saved with `save_to_disk`, or an Arrow file.
+/// Reads what `datasets` saved with `save_to_disk`, or an Arrow file.
 fn read_saved(path: &Path, request: &OpenRequest) -> anyhow::Result<Found> {
     let saved = arrow::find(path, request.split)?;
     let orientation = request.exif.orientation(true);
@@ -339,7 +340,7 @@ fn no_image_of(labels: &LabelSet, opened: &Opened) -> Option<String> {
     files::warning_of(&files::without_image(labels, opened.samples.iter().map(|(_, class)| *class)))
 }
 
-/// The labels of classes that a table or its card names.
+/// Returns the labels of classes that a table or its card names.
 fn table_labels(keys: &[String], sheet: Option<&Path>) -> anyhow::Result<LabelSet> {
     match sheet {
         Some(sheet) => labels::from_sheet(sheet, keys, AnswerType::Object),
@@ -350,7 +351,7 @@ fn table_labels(keys: &[String], sheet: Option<&Path>) -> anyhow::Result<LabelSe
     }
 }
 
-/// The labels of classes that are folders or stand in a sheet; `labels_file` gives them other names.
+/// Returns the labels of classes that are folders or sheet entries; `labels_file` renames them.
 fn path_labels(keys: &[String], labels_file: Option<&Path>) -> anyhow::Result<LabelSet> {
     let labels = labels::from_keys(keys).with_context(|| {
         format!(

@@ -1,4 +1,4 @@
-//! The training split that belongs to an evaluated dataset.
+//! The training split of an evaluated dataset.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,12 @@ use super::readers::shards::Shards;
 
 const TRAIN: &str = "train";
 
-/// Opens the training split of the dataset that `request` opens: another split of the catalog's, or what lies beside the path
-/// under the name `train` (`photos/train` for `photos/val`, `train.csv` for `val.csv`, `train-*.parquet` for `test-*.parquet`).
+/// Opens the training split of the dataset that `request` opens: another split in the catalog, or what is next to the
+/// path under the name `train` (`photos/train` for `photos/val`, `train.csv` for `val.csv`, `train-*.parquet` for
+/// `test-*.parquet`).
 ///
 /// # Errors
-/// There is none at hand, or it cannot be opened; the message says where it was looked for and how to get it.
+/// There is none, or it cannot be opened; the message says where it was searched and how to get it.
 pub fn open_training(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest) -> anyhow::Result<Dataset> {
     if catalog.names().any(|name| name == request.text) {
         let entry = catalog.entry(request.text)?;
@@ -42,7 +43,7 @@ pub fn open_training(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
             );
             open(catalog, roots, &OpenRequest { text: &named(&beside), split: None, ..*request })?
         }
-        // The path holds several splits.
+        // The path contains several splits.
         None => open(catalog, roots, &OpenRequest { split: Some(TRAIN), ..*request })
             .with_context(|| format!("`{}` has no training split", request.text))?,
     };
@@ -55,11 +56,12 @@ pub fn open_training(catalog: &Catalog, roots: &DataRoots, request: &OpenRequest
     Ok(dataset)
 }
 
-/// Where the training split lies if the path itself names another one; `None` where it may hold several.
+/// Returns the place of the training split if the path itself names another one; `None` if the path may contain
+/// several.
 fn sibling(path: &Path, split: Option<&str>) -> anyhow::Result<Option<PathBuf>> {
     let absolute = std::path::absolute(path).with_context(|| format!("`{}` is not a path", path.display()))?;
     let place = match Shards::find(&absolute, split)? {
-        // Of shards of several splits in one folder one was chosen by `split`.
+        // `split` chose one of several splits' shards in one folder.
         Some(shards) if shards.split.is_some() && split.is_none() => shards.place,
         _ => absolute,
     };

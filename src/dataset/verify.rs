@@ -1,4 +1,4 @@
-//! Verifying datasets on disk: published checksums, and that every image decodes.
+//! Verification of datasets on disk: published checksums, and whether every image decodes.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,17 @@ use super::open::{DataRoots, OpenRequest, located_files, open};
 use super::{Dataset, UnreadableImage};
 use crate::domain::select;
 
-/// Images that are decoded between two reports of progress.
+/// Images decoded between two progress reports.
 const CHUNK_LEN: usize = 512;
 
-/// A file whose checksum is published.
+/// A file with a published checksum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileCheck {
     /// The file.
     pub path: PathBuf,
     /// The published MD5.
     pub expected: String,
-    /// The MD5 of what lies on disk.
+    /// The MD5 of the file on disk.
     pub found: String,
 }
 
@@ -31,27 +31,27 @@ impl FileCheck {
     }
 }
 
-/// What verifying a split found.
+/// The result of verifying a split.
 #[derive(Clone, Debug)]
 pub struct Verification {
     /// The opened dataset.
     pub dataset: Dataset,
     /// Files with a published checksum.
     pub files: Vec<FileCheck>,
-    /// Images that were decoded or tried.
+    /// Images that were decoded or failed.
     pub n_tried: usize,
-    /// Those that failed.
+    /// The images that failed.
     pub unreadable: Vec<UnreadableImage>,
 }
 
 impl Verification {
-    /// Whether nothing is wrong.
+    /// Whether no problem was found.
     pub fn is_good(&self) -> bool {
         self.files.iter().all(FileCheck::is_equal) && self.unreadable.is_empty() && self.dataset.warnings.is_empty()
     }
 }
 
-/// Opens a dataset, checks its files and decodes its images, `limit` of them where a limit is given.
+/// Opens a dataset, checks its files and decodes its images, at most `limit` of them if given.
 pub fn verify(
     catalog: &Catalog,
     roots: &DataRoots,
@@ -59,7 +59,7 @@ pub fn verify(
     limit: Option<usize>,
     on_progress: &mut dyn FnMut(usize, usize),
 ) -> anyhow::Result<Verification> {
-    // First the checksums: a damaged file may not even open, and then its checksum says why.
+    // Checksums come first: a damaged file may not even open, and its checksum explains why.
     let mut files = Vec::new();
     for (path, expected) in located_files(catalog, roots, request)? {
         files.push(FileCheck { found: md5_of_file(&path)?, path, expected });

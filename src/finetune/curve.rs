@@ -9,7 +9,7 @@ use crate::compare::{DatasetSummary, Interval, Summary};
 /// The schema of `curve.json`.
 pub const CURVE_SCHEMA: &str = "emt.curve/1";
 
-/// A code or an answer that makes up so much of a dataset is a sign, where the base does not show it as much.
+/// A code or an answer with this share of a dataset is a warning sign, unless the base shows it as much.
 const SHARE_OF_CODE: f64 = 0.05;
 
 /// `curve.json`.
@@ -19,7 +19,7 @@ pub struct Curve {
     pub schema: String,
     /// The method.
     pub method: String,
-    /// The datasets that it trains on.
+    /// The datasets on which it trains.
     pub tuned_on: Vec<String>,
     /// One entry per dataset, in evaluation order.
     pub datasets: Vec<DatasetCurve>,
@@ -32,7 +32,7 @@ pub struct DatasetCurve {
     pub dataset: String,
     /// Whether it is trained on.
     pub is_tuned_on: bool,
-    /// By rising epoch; epoch 0 is the base.
+    /// Sorted by epoch; epoch 0 is the base.
     pub points: Vec<EpochPoint>,
 }
 
@@ -41,9 +41,9 @@ pub struct DatasetCurve {
 pub struct EpochPoint {
     /// The epoch.
     pub epoch: usize,
-    /// Optimizer steps made.
+    /// Optimizer steps so far.
     pub step: usize,
-    /// All trials.
+    /// The number of trials.
     pub n_trials: usize,
     /// Correct over scored.
     pub accuracy: Option<f64>,
@@ -55,25 +55,25 @@ pub struct EpochPoint {
     pub marks: Vec<Mark>,
 }
 
-/// A sign of forgetting, before or beside a fall of accuracy.
+/// A sign of forgetting, before or along with a fall of accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
-    /// Labels of what is trained on are answered elsewhere.
+    /// Answers elsewhere use labels of the training data.
     Leak,
-    /// Several labels are answered.
+    /// Answers contain several labels.
     Multi,
-    /// Most answers are one same text.
+    /// Most answers are the same text.
     Constant,
 }
 
 impl Curve {
-    /// A curve without a point.
+    /// Creates a curve without points.
     pub fn new(method: &str, tuned_on: Vec<String>) -> Self {
         Self { schema: CURVE_SCHEMA.to_owned(), method: method.to_owned(), tuned_on, datasets: Vec::new() }
     }
 
-    /// Adds the evaluation after an epoch; epochs come in rising order, the base first.
+    /// Adds the evaluation after an epoch; epochs are added in rising order, starting with the base.
     pub fn add(&mut self, epoch: usize, step: usize, summary: &Summary) {
         for dataset in &summary.datasets {
             let Some(model) = &dataset.model else { continue };
@@ -105,14 +105,14 @@ fn marks(dataset: &DatasetSummary, base: Option<&EpochPoint>) -> Vec<Mark> {
     };
     let mut marks = Vec::new();
     for (mark, code) in [(Mark::Leak, "leak"), (Mark::Multi, "multi")] {
-        // The base is what others are measured by.
+        // Other epochs are compared with the base.
         let Some(base) = base else { continue };
         let before = share(&base.codes, base.n_trials, code);
         if share(&model.codes, model.n_trials, code) >= before + SHARE_OF_CODE {
             marks.push(mark);
         }
     }
-    // Of two classes one half may rightly be one answer.
+    // With two classes, half of the answers may rightly be equal.
     if dataset.n_classes > 2 && dataset.constant_answer.is_some() {
         marks.push(Mark::Constant);
     }

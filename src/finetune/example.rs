@@ -1,4 +1,4 @@
-//! Training examples: which samples, in which order, as which tokens.
+//! Training examples: the choice of samples, their order, and their tokens.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use crate::dataset::Dataset;
 use crate::domain::select;
 use crate::model::families::{Dialogue, RenderedPrompt};
 
-/// The answer that a model is trained to give; `{label}` and `{noun}` stand for the sample's.
+/// The answer that a model is trained to give; `{label}` and `{noun}` are replaced by the sample's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerTemplate(String);
 
 impl AnswerTemplate {
-    /// The paper's.
+    /// The paper's template.
     pub const DEFAULT: &str = "The {noun} is a(n) {label}.";
 
-    /// Checks that the template shows the label.
+    /// Checks that the template contains the label.
     pub fn new(text: &str) -> Result<Self> {
         let rest = text.replace("{label}", "").replace("{noun}", "");
         ensure!(
@@ -27,7 +27,7 @@ impl AnswerTemplate {
         Ok(Self(text.trim().to_owned()))
     }
 
-    /// The text with its placeholders.
+    /// Returns the text with its placeholders.
     pub fn text(&self) -> &str {
         &self.0
     }
@@ -41,11 +41,11 @@ impl AnswerTemplate {
 pub struct TrainingSet {
     /// Its samples.
     pub dataset: Dataset,
-    /// Which of them train, as positions in the dataset.
+    /// The positions in the dataset of the samples that train.
     pub selected: Vec<usize>,
     /// The rendered question.
     pub prompt: Arc<RenderedPrompt>,
-    /// By label, the tokens of the answer with the terminator.
+    /// For each label, the tokens of the answer with the terminator.
     pub answers: Vec<Vec<u32>>,
 }
 
@@ -64,14 +64,14 @@ impl TrainingSet {
         Ok(Self { dataset, selected, prompt, answers })
     }
 
-    /// Positions of the longest example.
+    /// Returns the number of positions of the longest example.
     pub fn n_positions_max(&self) -> usize {
         self.prompt.ids.len() + self.answers.iter().map(Vec::len).max().unwrap_or(0)
     }
 }
 
-/// How many samples of datasets with `n_samples` an epoch takes where they are mixed in the ratios `mix`: as many as
-/// the scarcest allows. Without ratios it takes all.
+/// Returns how many samples an epoch takes from datasets with `n_samples`, mixed in the ratios `mix`: as many as the
+/// scarcest dataset allows. Without ratios it takes all.
 pub fn mixed(n_samples: &[usize], mix: Option<&[f64]>) -> Result<Vec<usize>> {
     let Some(mix) = mix else { return Ok(n_samples.to_vec()) };
     if mix.len() != n_samples.len() {
@@ -87,13 +87,13 @@ pub fn mixed(n_samples: &[usize], mix: Option<&[f64]>) -> Result<Vec<usize>> {
     Ok(counts)
 }
 
-/// The positions of `dataset` that train: a balanced choice of `n_samples`, or of all.
+/// Returns the positions of `dataset` that train: a balanced choice of `n_samples`, or all.
 pub fn chosen(dataset: &Dataset, sample_seed: u64, limit: Option<usize>) -> Vec<usize> {
     let names: Vec<&str> = dataset.labels.names().collect();
     select(&dataset.samples, &names, sample_seed, limit)
 }
 
-/// One sample of an epoch: which training set, and which of its selected samples.
+/// One sample of an epoch: its training set, and its index among the selected samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Item {
     /// The index of the training set.
@@ -102,7 +102,7 @@ pub struct Item {
     pub index: usize,
 }
 
-/// All samples of epoch `epoch` in the order in which they train: a function of seed and epoch.
+/// Returns all samples of epoch `epoch` in training order, a function of seed and epoch.
 pub fn epoch_order(sets: &[TrainingSet], seed: u64, epoch: usize) -> Vec<Item> {
     let mut keyed: Vec<(u64, Item)> = Vec::new();
     for (set, training) in sets.iter().enumerate() {

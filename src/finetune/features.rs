@@ -13,31 +13,31 @@ use crate::model::families::{Model, Seen};
 use crate::model::vision::preprocess::ImageInput;
 use crate::record::{FeatureCache, FeatureKey};
 
-/// Bytes of features that are kept; what does not fit is computed again each time it is needed.
+/// The most bytes of features to keep. Features beyond it are recomputed when needed.
 const N_BYTES_KEPT_MAX: usize = 4 << 30;
 
 /// Images in one pass of the tower.
 const N_IMAGES_PER_PASS: usize = 32;
 
-/// What the tower made of training images.
+/// The tower's outputs for training images.
 pub struct Features {
     kept: HashMap<Item, Seen>,
     n_bytes_kept: usize,
-    /// On the disk, for other trainings, and what decides its numbers.
+    /// The cache on disk, shared with other trainings, and what determines its numbers.
     cache: Option<(Arc<FeatureCache>, String)>,
     placement: Placement,
 }
 
 impl Features {
-    /// None yet; those that `cache` has for what computes them need not be computed, and new ones are kept there.
+    /// Starts empty. Features in `cache` from the same computation are not recomputed, and new ones are stored there.
     pub fn new(cache: Option<(Arc<FeatureCache>, String)>, placement: &Placement) -> Self {
         Self { kept: HashMap::new(), n_bytes_kept: 0, cache, placement: placement.clone() }
     }
 
-    /// The features of `items`, in their order.
+    /// Returns the features of `items`, in order.
     ///
     /// # Errors
-    /// An image cannot be read: nothing can be learnt from it, and leaving it out silently would be another training.
+    /// An image cannot be read. Silently leaving it out would change the training.
     pub fn of(&mut self, items: &[Item], sets: &[TrainingSet], model: &Model) -> Result<Vec<Seen>> {
         let missing: Vec<Item> = items.iter().copied().filter(|item| !self.kept.contains_key(item)).collect();
         let mut fresh = HashMap::new();
@@ -67,7 +67,7 @@ impl Features {
             let keyed = keyed(&image);
             let found = keyed.as_ref().and_then(|(cache, key)| {
                 let seen = Seen::from_bytes(&cache.get(key)?, &self.placement);
-                // A whole entry that means nothing was written by no version of ours.
+                // No version of ours wrote a complete entry with invalid content.
                 seen.inspect_err(|_| cache.disown(key)).ok()
             });
             let input = if found.is_none() { Some(preprocessor.prepare(&image)) } else { None };
@@ -101,7 +101,7 @@ fn read(item: &Item, sets: &[TrainingSet]) -> Result<RgbImage> {
     }
 }
 
-/// A copy, since a row of a batch would keep the whole batch in memory.
+/// Copies, because a row of a batch would keep the whole batch in memory.
 fn copied(seen: Seen) -> Result<Seen> {
     let states = seen.states.iter().map(|state| state.detach().copy());
     Ok(Seen { states: states.collect::<candle_core::Result<_>>()?, ..seen })

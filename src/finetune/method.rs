@@ -1,34 +1,34 @@
-//! What trains, and how fast: the methods with their defaults.
+//! The methods, which decide what trains, with their default hyperparameters.
 
 use crate::domain::TrainingNumbers;
 pub use crate::domain::{Decay, LoraShape, Method};
 
-/// How the canonical names of a projector's tensors begin.
+/// The prefix of the canonical names of a projector's tensors.
 pub(super) const PROJECTOR: &str = "multi_modal_projector.";
 
-/// Everything about a training that is a number.
+/// The numeric settings of a training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Hyperparameters {
     /// The highest learning rate.
     pub learning_rate: f64,
-    /// Samples of one optimizer step.
+    /// Samples per optimizer step.
     pub batch_size: usize,
     /// Passes over the training samples.
     pub n_epochs: usize,
     /// The share of all steps in which the rate rises from 0.
     pub warmup_ratio: f64,
-    /// How it falls afterwards.
+    /// The decay of the rate after the warm-up.
     pub decay: Decay,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Gradients are scaled down to this norm over all tensors; `None` leaves them.
+    /// Gradients are scaled down to this norm over all tensors; `None` leaves them unchanged.
     pub max_grad_norm: Option<f64>,
-    /// Of `lora`.
+    /// The shape of updates with `lora`.
     pub lora: LoraShape,
 }
 
 impl Hyperparameters {
-    /// The published recipes' values.
+    /// Returns the values of published recipes.
     pub fn of(method: Method) -> Self {
         let (learning_rate, batch_size) = match method {
             Method::Linear => (2e-3, 128),
@@ -47,8 +47,8 @@ impl Hyperparameters {
         }
     }
 
-    /// Values for a miniature of a few million parameters and a few hundred images, which the published batches would hardly
-    /// move. `tests/bench/demo_rates.py` measures them on training splits.
+    /// Returns values for a miniature of a few million parameters and a few hundred images, which published batch sizes
+    /// would hardly change. `tests/bench/demo_rates.py` measures them on training splits.
     pub fn of_miniature(method: Method) -> Self {
         let published = Self::of(method);
         let lora = LoraShape { rank: 8, alpha: 16.0, dropout: 0.05 };
@@ -60,7 +60,7 @@ impl Hyperparameters {
         Self { learning_rate, batch_size, n_epochs, lora, ..published }
     }
 
-    /// The numbers as a training's specification has them: those of `lora` only where it is the method.
+    /// Returns the numbers for a training's specification; those of `lora` only if it is the method.
     pub fn of_spec(&self, method: Method) -> TrainingNumbers {
         let Self { learning_rate, batch_size, n_epochs, warmup_ratio, decay, weight_decay, max_grad_norm, lora } =
             *self;

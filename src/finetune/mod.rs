@@ -1,7 +1,7 @@
 //! Fine-tuning: which tensors train, the loop, the schedule, and its output.
 //!
-//! A training is a function of its specification alone: initial values, the order of samples and dropout follow from
-//! (seed, epoch, step), so that a resumed training needs no generator's state.
+//! A training is a function of its specification alone. Initial values, the order of samples and dropout follow from
+//! (seed, epoch, step). A resumed training therefore needs no generator state.
 
 mod curve;
 mod example;

@@ -5,15 +5,15 @@ use candle_core::{Tensor, Var};
 
 use crate::model::layers::{AdamWStep, sum_of_squares};
 
-/// Decay rates of the two moments and the number that keeps the quotient finite: torch's defaults.
+/// Decay rates of the two moments, and the epsilon of the quotient: torch's defaults.
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
-/// What torch adds to the norm before it divides by it.
+/// torch adds this to the norm before it divides by the norm.
 const NORM_EPSILON: f64 = 1e-6;
 
-/// The state of the optimizer: two moments a tensor, and how often it stepped.
+/// The optimizer's state: two moments per tensor, and the number of steps.
 #[derive(Debug)]
 pub struct AdamW {
     moments: Vec<(Tensor, Tensor)>,
@@ -22,7 +22,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    /// For `variables`, all moments 0.
+    /// Creates the state for `variables`, with all moments 0.
     pub fn new<'a>(variables: impl IntoIterator<Item = &'a Var>, weight_decay: f64) -> candle_core::Result<Self> {
         let moments = variables
             .into_iter()
@@ -31,7 +31,7 @@ impl AdamW {
         Ok(Self { moments, n_steps: 0, weight_decay })
     }
 
-    /// One step of all `variables`, whose gradients stand in the same order and are multiplied with `gradient_scale`.
+    /// Steps all `variables`; gradients are in the same order and are multiplied by `gradient_scale`.
     pub fn step(
         &mut self,
         variables: &[&Var],
@@ -53,7 +53,7 @@ impl AdamW {
             let values = variable.as_detached_tensor();
             let moved;
             [moved, *first, *second] = step.apply(&values, [first, second], gradient)?;
-            // On a CPU it has moved in its place.
+            // On a CPU it was updated in place.
             if moved.id() != values.id() {
                 variable.set(&moved)?;
             }
@@ -61,17 +61,17 @@ impl AdamW {
         Ok(())
     }
 
-    /// Steps made.
+    /// The number of steps so far.
     pub fn n_steps(&self) -> usize {
         self.n_steps
     }
 
-    /// The two moments of each variable, in their order.
+    /// Returns the two moments of each variable, in order.
     pub fn moments(&self) -> &[(Tensor, Tensor)] {
         &self.moments
     }
 
-    /// Goes on from a saved state.
+    /// Continues from a saved state.
     pub fn restore(&mut self, moments: Vec<(Tensor, Tensor)>, n_steps: usize) -> Result<()> {
         ensure!(moments.len() == self.moments.len(), "the optimizer's state belongs to another training");
         for ((first, second), (own, _)) in moments.iter().zip(&self.moments) {
@@ -87,13 +87,14 @@ impl AdamW {
     }
 }
 
-/// The norm of one gradient, summed in f64; `None` where it is not finite.
+/// Returns the norm of one gradient, summed in f64; `None` if it is not finite.
 pub fn norm(gradient: &Tensor) -> Result<Option<f64>> {
     let norm = sum_of_squares(gradient).context("a gradient is not in f32")?.sqrt();
     Ok(norm.is_finite().then_some(norm))
 }
 
-/// What brings gradients of norm `total_norm` over all of them down to `max_norm`, as torch's `clip_grad_norm_`.
+/// Returns the factor that reduces gradients of the total norm `total_norm` to `max_norm`, as torch's `clip_grad_norm_`
+/// does.
 pub fn clipping(total_norm: f64, max_norm: f64) -> f64 {
     (max_norm / (total_norm + NORM_EPSILON)).min(1.0)
 }
@@ -104,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    /// Three steps of `torch.optim.AdamW(lr=0.1, weight_decay=0.01)` after `clip_grad_norm_(…, 1.0)`.
+    /// Expected values: three steps of `torch.optim.AdamW(lr=0.1, weight_decay=0.01)` after `clip_grad_norm_(…, 1.0)`.
     #[test]
     fn steps_equal_those_of_torch() {
         let golden: serde_json::Value =

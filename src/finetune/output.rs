@@ -17,7 +17,7 @@ use crate::record::OutputFile;
 /// The schema of `emt.json`.
 pub const ADAPTER_SCHEMA: &str = "emt.adapter/1";
 
-/// Files of a checkpoint that describe it and hold no weight.
+/// Files of a checkpoint that describe it and hold no weights.
 const COMPANIONS: [&str; 14] = [
     "generation_config.json",
     "tokenizer.json",
@@ -43,18 +43,18 @@ const LLAVA_PROJECTOR: &str = "multi_modal_projector.linear_";
 /// PEFT's name for a configuration that targets no module.
 const NO_TARGET: &str = "dummy-target-modules";
 
-/// Writes the folder of one training at any of its steps.
+/// Writes the output folder of a training at any of its steps.
 pub struct Output {
-    /// The base, for what `full` writes.
+    /// The base checkpoint, for the method `full`.
     pub base: Checkpoint,
-    /// The family's rule for names.
+    /// The family's rule for canonical names.
     pub canonical: fn(&str) -> Canonical,
-    /// What `emt.json` says of the training, without the step.
+    /// The training's entry in `emt.json`, without the step.
     pub provenance: Value,
 }
 
 impl Output {
-    /// The adapter's files after `step` optimizer steps, `epoch` epochs of which are whole.
+    /// Returns the adapter's files after `step` optimizer steps and `epoch` complete epochs.
     pub fn files(&self, trainable: &Trainable, step: usize, epoch: usize) -> Result<Vec<OutputFile>> {
         let mut files = match trainable.config().method {
             Method::Linear => self.linear(trainable)?,
@@ -132,7 +132,7 @@ impl Output {
         Ok(files)
     }
 
-    /// Refuses what [`files`](Self::files) could not write, before anything trains.
+    /// Refuses, before training, what [`files`](Self::files) could not write.
     pub fn check(&self, config: &TrainableConfig) -> Result<()> {
         let trains_projector = match config.method {
             Method::Linear => true,
@@ -156,7 +156,7 @@ impl Output {
         Ok(())
     }
 
-    /// The projector by the names of LLaVA's own trainer.
+    /// Returns the projector under the names of LLaVA's own trainer.
     fn llava_projector(&self, trainable: &Trainable) -> Result<Vec<NamedTensor>> {
         let prefix = if self.base.is_llava_original() && trainable.config().method == Method::Lora {
             "base_model.model.model.mm_projector"
@@ -175,11 +175,11 @@ impl Output {
         trainable.replaced().map(named).collect()
     }
 
-    /// What PEFT keeps whole beside the updates.
+    /// Returns the modules that PEFT stores whole, in addition to the updates.
     fn saved_modules(&self, trainable: &Trainable) -> Vec<NamedTensor> {
         let replaced = trainable.replaced();
         if self.base.is_llava_original() {
-            // There they lie in a file of their own, as that trainer has it.
+            // LLaVA's trainer stores them in a separate file.
             return Vec::new();
         }
         replaced.map(|(name, tensor)| (self.peft_name(name), tensor)).collect()
@@ -191,7 +191,7 @@ impl Output {
         format!("base_model.model.model.{name}")
     }
 
-    /// `adapter_config.json`, with the keys that every version of PEFT knows.
+    /// Returns `adapter_config.json`, with the keys that every version of PEFT knows.
     fn peft_config(&self, trainable: &Trainable, targets: Value) -> Value {
         let config = trainable.config();
         let saves_projector = trainable.replaced().next().is_some() && !self.base.is_llava_original();
@@ -222,7 +222,7 @@ impl Output {
     }
 }
 
-/// The optimizer's state as a file beside the adapter.
+/// Returns the optimizer's state as a file next to the adapter.
 pub fn optimizer_file(trainable: &Trainable, optimizer: &AdamW) -> Result<OutputFile> {
     let mut tensors = Vec::new();
     for (parameter, (first, second)) in trainable.parameters().iter().zip(optimizer.moments()) {
@@ -233,7 +233,7 @@ pub fn optimizer_file(trainable: &Trainable, optimizer: &AdamW) -> Result<Output
     Ok((OPTIMIZER.to_owned(), safetensors_bytes(&tensors)?))
 }
 
-/// Reads the moments of `trainable`'s tensors back from a checkpoint.
+/// Reads the moments of `trainable`'s tensors from a checkpoint.
 pub fn read_optimizer(dir: &Path, trainable: &Trainable, device: &Device) -> Result<Vec<(Tensor, Tensor)>> {
     let path = dir.join(OPTIMIZER);
     let mut found = read_tensors(&path, DType::F32, device)?;

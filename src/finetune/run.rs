@@ -16,74 +16,74 @@ use super::schedule::Schedule;
 use super::trainer::{Example, StepReport, Trainer};
 use crate::record::{OutputFile, TrainingFolder};
 
-/// What happens during a training.
+/// An event of a training.
 #[derive(Clone, Copy, Debug)]
 pub enum TrainingEvent {
     /// A step was made.
     Step {
-        /// Which, from 1.
+        /// The number of the step, from 1.
         step: usize,
-        /// Of how many.
+        /// The number of steps in the training.
         n_steps: usize,
-        /// The epoch that it belongs to, from 1.
+        /// The step's epoch, from 1.
         epoch: usize,
-        /// What it did.
+        /// The step's report.
         report: StepReport,
-        /// The rate that it was made at.
+        /// The learning rate of the step.
         learning_rate: f64,
-        /// How long it took, images included.
+        /// The duration, including image loading.
         duration: Duration,
     },
-    /// A checkpoint is on the disk.
+    /// A checkpoint was written.
     Saved {
-        /// The step after which.
+        /// The step of the checkpoint.
         step: usize,
     },
 }
 
-/// Watches a training.
+/// Observes a training.
 pub trait Watcher {
     /// Receives `event`; must return quickly.
     fn event(&mut self, event: TrainingEvent);
 
-    /// Evaluates the model after `epoch` epochs, whose checkpoint is given; epoch 0 is the base. It is called again for
-    /// epochs of earlier sittings. `false` stops the training.
+    /// Evaluates the model after `epoch` epochs, whose checkpoint is given; epoch 0 is the base. On resumption it is
+    /// called again for earlier epochs. Returning `false` stops the training.
     fn epoch_ended(&mut self, epoch: usize, step: usize, checkpoint: Option<&Path>) -> Result<bool>;
 }
 
-/// Everything that a training needs, ready.
+/// The inputs of a training.
 pub struct Training<'a> {
-    /// Model and variables.
+    /// The model and its variables.
     pub trainer: Trainer,
-    /// What it trains on.
+    /// The training data.
     pub sets: &'a [TrainingSet],
-    /// How.
+    /// The hyperparameters.
     pub hyperparameters: Hyperparameters,
-    /// Of the order of samples.
+    /// The seed of the order of samples.
     pub seed: u64,
-    /// A checkpoint after this many steps, beside those after each epoch.
+    /// Steps between checkpoints, in addition to one after each epoch.
     pub save_every: Option<usize>,
-    /// How it is written.
+    /// The writer of the output.
     pub output: &'a Output,
-    /// Where the tensors live.
+    /// The device of the tensors.
     pub device: Device,
-    /// What the tower made of images.
+    /// The tower's outputs for the images.
     pub features: Features,
-    /// Whether somebody asked it to stop.
+    /// Whether a stop was requested.
     pub is_stopped: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// How it ended.
+/// How a training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrainingEnded {
-    /// All steps are made.
+    /// All steps are complete.
     Complete,
     /// Stopped on request; the same command resumes.
     Interrupted,
 }
 
 impl Training<'_> {
-    /// Optimizer steps of one epoch.
+    /// Returns the optimizer steps per epoch.
     pub fn n_steps_per_epoch(&self) -> usize {
         let n_samples: usize = self.sets.iter().map(|set| set.selected.len()).sum();
         n_samples.div_ceil(self.hyperparameters.batch_size)
@@ -117,7 +117,7 @@ impl Training<'_> {
             let batch = self.examples(items.context("an epoch has as many batches as steps")?)?;
             let learning_rate = schedule.rate(step);
             let (trainer, batch) = (&mut self.trainer, batch.as_slice());
-            // On a thread of the pool, which shares its work out without sleeping in between.
+            // Runs on a pool thread, which shares its work without sleeping in between.
             let report = rayon::scope(move |_| trainer.step(batch, learning_rate))?;
             let duration = started.elapsed();
             let (step, epoch) = (step + 1, epoch + 1);
@@ -139,7 +139,8 @@ impl Training<'_> {
         Ok(TrainingEnded::Complete)
     }
 
-    /// Reads the optimizer's state of the last checkpoint; the variables were started from it. The step to continue.
+    /// Reads the optimizer's state of the last checkpoint, from which the variables were started, and returns the step
+    /// to continue from.
     fn restore(&mut self, folder: &TrainingFolder) -> Result<usize> {
         let Some(step) = folder.last_step() else { return Ok(0) };
         let dir = folder.checkpoint_dir(step);
@@ -153,7 +154,7 @@ impl Training<'_> {
     fn save(&self, folder: &TrainingFolder, step: usize, n_per_epoch: usize) -> Result<Vec<OutputFile>> {
         let trainable = self.trainer.trainable();
         let mut files = self.output.files(trainable, step, step / n_per_epoch)?;
-        // There is nothing to continue from before the first step.
+        // Before the first step there is no state to save.
         if step > 0 {
             files.push(optimizer_file(trainable, self.trainer.optimizer())?);
             folder.write_checkpoint(step as u64, &files)?;
@@ -173,7 +174,7 @@ impl Training<'_> {
     }
 }
 
-/// A line of `training.jsonl`.
+/// Returns a line of `training.jsonl`.
 fn line(step: usize, epoch: usize, report: &StepReport, learning_rate: f64, duration: Duration) -> Value {
     json!({
         "step": step,

@@ -4,8 +4,8 @@ use std::f64::consts::PI;
 
 use super::method::{Decay, Hyperparameters};
 
-/// The rate over a training of known length: `get_cosine_schedule_with_warmup` and
-/// `get_constant_schedule_with_warmup` of transformers. The first step of a warm-up has the rate 0.
+/// The learning rate over a training of known length, as in transformers' `get_cosine_schedule_with_warmup` and
+/// `get_constant_schedule_with_warmup`. The first step of a warm-up has the rate 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     learning_rate: f64,
@@ -15,13 +15,13 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of `n_steps` optimizer steps.
+    /// Creates the schedule of `n_steps` optimizer steps.
     pub fn new(hyperparameters: &Hyperparameters, n_steps: usize) -> Self {
         let n_warmup = (hyperparameters.warmup_ratio * n_steps as f64).ceil() as usize;
         Self { learning_rate: hyperparameters.learning_rate, decay: hyperparameters.decay, n_warmup, n_steps }
     }
 
-    /// The rate of step `step`, counted from 0.
+    /// Returns the rate of step `step`, counted from 0.
     pub fn rate(&self, step: usize) -> f64 {
         if step < self.n_warmup {
             return self.learning_rate * step as f64 / self.n_warmup as f64;
@@ -41,7 +41,8 @@ mod tests {
     use super::super::method::Method;
     use super::*;
 
-    /// Rates by transformers' `get_cosine_schedule_with_warmup` and `get_constant_schedule_with_warmup`.
+    /// Expected values: rates of transformers' `get_cosine_schedule_with_warmup` and
+    /// `get_constant_schedule_with_warmup`.
     #[test]
     fn rates_equal_those_of_transformers() {
         let golden: serde_json::Value =

@@ -1,4 +1,4 @@
-//! Training against twenty steps by transformers and PEFT.
+//! Compares training with twenty steps by transformers and PEFT.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -85,7 +85,7 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
     tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// PEFT's name of a parameter, in `training.json` and in a saved adapter.
+/// Returns PEFT's names of a parameter, in `training.json` and in a saved adapter.
 fn peft_names(name: &str) -> (String, String) {
     let stem = format!("base_model.model.model.{name}");
     match (name.strip_prefix("multi_modal_projector."), name.ends_with(".lora_A") || name.ends_with(".lora_B")) {
@@ -151,7 +151,7 @@ fn features_of_an_image_are_the_same_to_the_bit_whatever_passes_the_tower_beside
     }
 }
 
-/// Prompts and answers are the tokens that transformers trained on.
+/// Asserts that prompts and answers are the tokens on which transformers trained.
 fn assert_tokens(batch: &[Example], batches: &HashMap<String, Tensor>, step: usize) {
     const IMAGE: i64 = 1000;
     let ids: Vec<Vec<i64>> = batches[&format!("step{step:02}.input_ids")].to_vec2().unwrap();
@@ -164,7 +164,7 @@ fn assert_tokens(batch: &[Example], batches: &HashMap<String, Tensor>, step: usi
     }
 }
 
-/// The loss of a batch and its gradients' values, at the trainer's present weights.
+/// Returns the loss of a batch at the trainer's current weights.
 fn loss(trainer: &mut Trainer, sets: &[TrainingSet]) -> f64 {
     let items: Vec<Item> = (0..4).map(|index| Item { set: 0, index }).collect();
     let batch = examples(trainer, sets, &mut Features::new(None, &Placement::cpu()), &items);
@@ -233,7 +233,7 @@ fn every_language_model_of_llava_is_trained_on_the_loss_of_what_it_scores() {
         let score = score(model.mllm.decoder(), &mut prefix, &trie).unwrap().remove(0).unwrap()[0];
         let answer = model.dialogue.answer_ids(&prompt, "frog").unwrap();
         let batch = [Example { prompt: Arc::new(prompt), answer: answer.clone(), features }];
-        // Updates that begin at zero leave the model as it is.
+        // Updates that begin at zero do not change the model.
         for (method, trained) in [(Method::Lora, "lora_B"), (Method::Full, "norm.weight")] {
             let opened = open();
             let trainable = Trainable::new(config(method), &opened.weights, Overlay::default(), &Device::Cpu).unwrap();

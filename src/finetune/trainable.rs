@@ -12,30 +12,30 @@ use crate::model::layers::{Dropout, StepCounter};
 
 const LAYERS: &str = "language_model.layers.";
 
-/// What a training trains.
+/// Which tensors a training trains.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainableConfig {
     /// The method.
     pub method: Method,
-    /// Of `lora`.
+    /// The shape of updates with `lora`.
     pub lora: LoraShape,
-    /// Whether `lora` trains the projector, too.
+    /// Whether `lora` also trains the projector.
     pub trains_projector: bool,
-    /// Of initial values and dropout.
+    /// The seed of initial values and dropout.
     pub seed: u64,
 }
 
-/// One tensor that trains.
+/// One trained tensor.
 #[derive(Debug)]
 pub struct Parameter {
-    /// `<module>.lora_A`, `<module>.lora_B`, or the name of the base's tensor that it stands for.
+    /// `<module>.lora_A`, `<module>.lora_B`, or the name of the base's tensor that it replaces.
     pub name: String,
     /// Its values, shared with every model that computes with them.
     pub variable: Var,
 }
 
 impl Parameter {
-    /// Whether it is the first factor of an update: while the second is 0 its gradient is 0, too.
+    /// Whether it is the first factor of an update. While the second factor is 0, its gradient is also 0.
     pub fn is_first_factor(&self) -> bool {
         self.name.ends_with(FIRST)
     }
@@ -44,7 +44,7 @@ impl Parameter {
 const FIRST: &str = ".lora_A";
 const SECOND: &str = ".lora_B";
 
-/// All tensors that train, sorted by name.
+/// All trained tensors, sorted by name.
 #[derive(Debug)]
 pub struct Trainable {
     config: TrainableConfig,
@@ -52,11 +52,11 @@ pub struct Trainable {
 }
 
 impl Trainable {
-    /// Takes start values from `start` where it has them, else from the base, else draws them from the seed as PEFT
+    /// Takes initial values from `start` if present, then from the base, and otherwise draws them from the seed as PEFT
     /// does: A uniform in ±1/√in, B zero.
     ///
     /// # Errors
-    /// `start` holds what this method does not train, or updates of another rank or scale.
+    /// `start` has tensors that this method does not train, or updates of another rank or scale.
     pub fn new(config: TrainableConfig, base: &Weights, mut start: Overlay, device: &Device) -> Result<Self> {
         let mut values: BTreeMap<String, Tensor> = BTreeMap::new();
         for name in base.names().filter(|name| config.replaces(name)) {
@@ -81,13 +81,13 @@ impl Trainable {
         ensure!(!values.is_empty(), "the model has no tensor that `{}` trains", config.method.name());
         let parameters = values
             .into_iter()
-            // A copy: the start may be a view of tensors that somebody else holds.
+            // A copy, because the start may be a view of tensors in use elsewhere.
             .map(|(name, value)| Ok(Parameter { name, variable: Var::from_tensor(&value.copy()?)? }))
             .collect::<Result<_>>()?;
         Ok(Self { config, parameters })
     }
 
-    /// What trains.
+    /// Returns which tensors train.
     pub fn config(&self) -> &TrainableConfig {
         &self.config
     }
@@ -97,7 +97,7 @@ impl Trainable {
         &self.parameters
     }
 
-    /// Numbers that train.
+    /// The number of trained numbers.
     pub fn n_numbers(&self) -> usize {
         self.parameters.iter().map(|parameter| parameter.variable.elem_count()).sum()
     }
@@ -107,26 +107,26 @@ impl Trainable {
         self.parameters.iter().filter_map(|parameter| parameter.name.strip_suffix(FIRST))
     }
 
-    /// The values of one tensor, detached.
+    /// Returns the values of one tensor, detached.
     pub fn value(&self, name: &str) -> Option<Tensor> {
         let index = self.parameters.binary_search_by(|parameter| parameter.name.as_str().cmp(name)).ok()?;
         Some(self.parameters[index].variable.as_detached_tensor())
     }
 
-    /// The two factors of a module's update, detached.
+    /// Returns the two factors of a module's update, detached.
     pub fn factors(&self, module: &str) -> Option<(Tensor, Tensor)> {
         Some((self.value(&format!("{module}{FIRST}"))?, self.value(&format!("{module}{SECOND}"))?))
     }
 
-    /// The tensors that stand for one of the base's, by its name.
+    /// Returns the tensors that replace the base's, by the base's names.
     pub fn replaced(&self) -> impl Iterator<Item = (&str, Tensor)> {
         let is_whole = |parameter: &&Parameter| !parameter.name.ends_with(FIRST) && !parameter.name.ends_with(SECOND);
         let whole = self.parameters.iter().filter(is_whole);
         whole.map(|parameter| (parameter.name.as_str(), parameter.variable.as_detached_tensor()))
     }
 
-    /// The overlay whose tensors are the variables themselves: a model under it computes with their present values,
-    /// and gradients reach them. `step` is what its dropouts are at.
+    /// Returns an overlay of the variables themselves. A model under it computes with their current values, and
+    /// gradients reach them. `step` is the step counter of its dropouts.
     pub fn overlay(&self, step: &StepCounter) -> Overlay {
         let variable = |name: &str| {
             let index = self.parameters.binary_search_by(|parameter| parameter.name.as_str().cmp(name)).ok()?;
@@ -156,7 +156,7 @@ impl TrainableConfig {
         self.method.trains_whole(name, self.trains_projector)
     }
 
-    /// The modules that get an update, with the shape of their weights.
+    /// Returns the modules that get an update, with the shapes of their weights.
     fn modules(&self, base: &Weights) -> Vec<(String, [usize; 2])> {
         if !self.method.is_low_rank() {
             return Vec::new();
@@ -173,7 +173,7 @@ impl TrainableConfig {
 }
 
 impl LoraShape {
-    /// The factors of an update that training continues from.
+    /// Returns the factors of an update from which training continues.
     fn factors(&self, module: &str, update: LowRankUpdate) -> Result<(Tensor, Tensor)> {
         let LowRankUpdate { a, b, scale, b_bias, magnitude, .. } = update;
         ensure!(
@@ -195,7 +195,7 @@ impl LoraShape {
 
     fn initial(&self, module: &str, n_in: usize, n_out: usize, seed: u64, device: &Device) -> Result<(Tensor, Tensor)> {
         let mut random = fastrand::Rng::with_seed(seeded(seed, &[b"lora_A", module.as_bytes()]));
-        // Kaiming's uniform distribution with a = √5 (He et al. 2015), which PEFT draws A from.
+        // Kaiming's uniform distribution with a = √5 (He et al. 2015), from which PEFT draws A.
         let bound = 1.0 / (n_in as f32).sqrt();
         let values: Vec<f32> = (0..self.rank * n_in).map(|_| (2.0 * random.f32() - 1.0) * bound).collect();
         let a = Tensor::from_vec(values, (self.rank, n_in), device)?;
@@ -204,7 +204,7 @@ impl LoraShape {
     }
 }
 
-/// A number that follows from the seed and the parts alone.
+/// Returns a number that depends only on the seed and the parts.
 pub(super) fn seeded(seed: u64, parts: &[&[u8]]) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes());

@@ -21,24 +21,24 @@ use crate::model::layers::{StepCounter, Watched, add};
 pub struct Example {
     /// The question.
     pub prompt: Arc<RenderedPrompt>,
-    /// The answer's tokens with the terminator, on which the loss is.
+    /// The tokens of the answer with the terminator, on which the loss is computed.
     pub answer: Vec<u32>,
-    /// What the tower made of the image.
+    /// The tower's output for the image.
     pub features: Seen,
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// The mean cross-entropy over the batch's answer tokens, in nats.
     pub loss: f64,
-    /// Of all gradients together, before clipping.
+    /// The norm of all gradients together, before clipping.
     pub grad_norm: f64,
-    /// Tokens that the loss is the mean of.
+    /// The number of tokens over which the loss is averaged.
     pub n_answer_tokens: usize,
 }
 
-/// A training that cannot go on.
+/// Why a training cannot continue.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Stopped {
     /// The loss or a gradient overflowed.
@@ -60,7 +60,7 @@ pub enum Stopped {
     NoGradient {
         /// The first such tensor.
         name: String,
-        /// How many more.
+        /// The number of other such tensors.
         n_others: usize,
         /// The step, from 1.
         step: usize,
@@ -84,15 +84,15 @@ pub struct Trainer {
     sofar: Sofar,
 }
 
-/// Larger models keep all cores busy by themselves, and their activations would not fit twice.
+/// Larger models keep all cores busy alone, and two copies of their activations would not fit.
 const N_PARAMETERS_OF_ONE_WORKER: usize = 200_000_000;
 
-/// Micro-batches of a step are told apart by their dropout; no step has as many.
+/// A micro-batch's dropout depends on its number within the step; no step has this many.
 const N_MICRO_BATCHES_MAX: u64 = 1 << 20;
 
 impl Trainer {
-    /// Loads `opened` under the variables of `trainable`. `micro_batch_size` examples pass the model at once; a step
-    /// sums over as many such passes as its batch needs.
+    /// Loads `opened` with the variables of `trainable`. One pass takes `micro_batch_size` examples; a step sums over
+    /// as many passes as its batch needs.
     pub fn new(
         opened: OpenedModel,
         trainable: Trainable,
@@ -121,30 +121,30 @@ impl Trainer {
         })
     }
 
-    /// The model with the variables' present values.
+    /// Returns the model with the variables' current values.
     pub fn model(&self) -> &Model {
         &self.workers[0].model
     }
 
-    /// What trains.
+    /// Returns the trained tensors.
     pub fn trainable(&self) -> &Trainable {
         &self.trainable
     }
 
-    /// The optimizer's state.
+    /// Returns the optimizer's state.
     pub fn optimizer(&self) -> &AdamW {
         &self.optimizer
     }
 
-    /// Goes on from a saved state of the optimizer; the variables have their values already.
+    /// Continues from a saved optimizer state; the variables must already have their values.
     pub fn restore(&mut self, moments: Vec<(Tensor, Tensor)>, n_steps: usize) -> Result<()> {
         self.optimizer.restore(moments, n_steps)
     }
 
-    /// One optimizer step at the given rate. Nothing has changed where it fails.
+    /// Makes one optimizer step at the given rate. On failure nothing has changed.
     ///
     /// # Errors
-    /// [`Stopped`], or a failure of the device.
+    /// [`Stopped`], or a device failure.
     pub fn step(&mut self, batch: &[Example], learning_rate: f64) -> Result<StepReport> {
         let step = self.optimizer.n_steps() + 1;
         let n_answer_tokens: usize = batch.iter().map(|example| example.answer.len()).sum();
@@ -161,7 +161,7 @@ impl Trainer {
         Ok(StepReport { loss, grad_norm, n_answer_tokens })
     }
 
-    /// The loss of a batch and its gradients, one a parameter.
+    /// Returns the loss of a batch and its gradients, one per parameter.
     pub fn gradients(&mut self, batch: &[Example], n_answer_tokens: usize) -> Result<(f64, Vec<Tensor>)> {
         ensure!(n_answer_tokens > 0, "a batch without an answer has no loss");
         let step = self.optimizer.n_steps() as u64;
@@ -179,14 +179,14 @@ impl Trainer {
                 sum.lock().unwrap_or_else(PoisonError::into_inner).add(index, result)?;
             }
         };
-        // On the pool that products of matrices use, too: threads of our own would compete with it.
+        // Runs on the pool that matrix products also use; separate threads would compete with it.
         workers.par_iter_mut().try_for_each(work)?;
         let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
         complete(sum.sum.context("a batch has an example")?, trainable)
     }
 }
 
-/// How far the training of this sitting is.
+/// The progress of the training since it was last started.
 #[derive(Clone, Copy, Debug)]
 struct Sofar {
     /// Steps made.
@@ -195,8 +195,8 @@ struct Sofar {
     n_moved: usize,
 }
 
-/// The norm over all gradients. Every tensor must get one: an operation without a backward pass drops it silently, and
-/// a tensor that does not train looks like one that has not forgotten.
+/// Returns the norm over all gradients. Every tensor must get a gradient: an operation without a backward pass drops it
+/// silently, and an untrained tensor looks like one that forgot nothing.
 fn checked_norm(parameters: &[Parameter], gradients: &[Tensor], step: usize, sofar: Sofar) -> Result<f64> {
     let mut sum = 0.0;
     let mut without = Vec::new();
@@ -205,7 +205,7 @@ fn checked_norm(parameters: &[Parameter], gradients: &[Tensor], step: usize, sof
             bail!(Stopped::NotFinite { what: format!("gradient of `{}`", parameter.name), step });
         };
         sum += norm * norm;
-        // Before B has moved away from 0, the gradient of A is 0 by right.
+        // The gradient of A is rightly 0 until B has moved away from 0.
         let must_move = (sofar.n_steps == 0 && !parameter.is_first_factor()) || sofar.n_moved == 1;
         if norm == 0.0 && must_move {
             without.push(parameter.name.clone());
@@ -217,7 +217,7 @@ fn checked_norm(parameters: &[Parameter], gradients: &[Tensor], step: usize, sof
     Ok(sum.sqrt())
 }
 
-/// What one pass gives; a gradient is absent where nothing reached the variable.
+/// The result of one pass. A gradient is absent if nothing reached the variable.
 struct MicroResult {
     loss: f64,
     gradients: Vec<Option<Tensor>>,
@@ -237,17 +237,17 @@ fn micro_batch(
     Ok(MicroResult { loss: f64::from(loss.to_scalar::<f32>()?), gradients })
 }
 
-/// The sum of passes in the order of the batch, so that it does not depend on which thread was first.
+/// Sums passes in the order of the batch, so that the sum does not depend on thread timing.
 #[derive(Default)]
 struct SumInOrder {
     sum: Option<MicroResult>,
     n_added: usize,
-    /// Those that came before their turn.
+    /// Passes that came before their turn.
     waiting: BTreeMap<usize, MicroResult>,
 }
 
 impl SumInOrder {
-    /// Adds the pass `index` once all before it are added.
+    /// Adds the pass `index` after all earlier ones have been added.
     fn add(&mut self, index: usize, result: MicroResult) -> Result<()> {
         self.waiting.insert(index, result);
         while let Some(result) = self.waiting.remove(&self.n_added) {
@@ -271,7 +271,7 @@ impl MicroResult {
     }
 }
 
-/// Loss and gradients of all passes; a gradient that nothing reached is 0.
+/// Returns loss and gradients of all passes; a gradient that nothing reached is 0.
 fn complete(sum: MicroResult, trainable: &Trainable) -> Result<(f64, Vec<Tensor>)> {
     let gradients = trainable.parameters().iter().zip(sum.gradients).map(|(parameter, gradient)| match gradient {
         Some(gradient) => Ok(gradient),
@@ -280,7 +280,7 @@ fn complete(sum: MicroResult, trainable: &Trainable) -> Result<(f64, Vec<Tensor>
     Ok((sum.loss, gradients.collect::<candle_core::Result<_>>()?))
 }
 
-/// The cross-entropy of the answers' tokens, summed and divided by `n_tokens`.
+/// Returns the cross-entropy of the answers' tokens, summed and divided by `n_tokens`.
 fn loss(model: &Model, examples: &[Example], n_tokens: usize, device: &Device) -> Result<Tensor> {
     let forced: Vec<ForcedAnswer<'_>> = examples
         .iter()
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn the_first_factor_may_stand_still_until_the_second_has_moved() {
         assert_eq!(check([0.0, 2.0], 0, 0).unwrap(), 2.0);
-        // A warm-up begins with a rate of 0, which moves nothing.
+        // A warm-up begins with a rate of 0, which changes nothing.
         assert_eq!(check([0.0, 2.0], 1, 0).unwrap(), 2.0);
         assert!(check([0.0, 2.0], 2, 1).unwrap_err().to_string().contains("lora_A"));
     }

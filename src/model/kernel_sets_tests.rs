@@ -1,17 +1,17 @@
-//! All references hold with every set of kernels: those that this process does not compute with are forced in processes of
-//! their own, since a process chooses once.
+//! Checks all references with every set of kernels. A process chooses its kernels once, so the other sets run in
+//! separate processes.
 
 use std::process::Command;
 
 use super::kernels::{Kernels, NAMES};
 use crate::model::checkpoint::weights::testing::shared;
 
-/// Where the tests against references live.
+/// The modules with the tests against references.
 const MODULES: [&str; 2] = ["model::vision::encoders::", "model::families::"];
 
 #[test]
 fn every_reference_holds_with_every_set_of_kernels_that_the_processor_has() {
-    // Without references there is nothing to run again.
+    // Without references there is nothing to run.
     let Some(_) = shared() else { return };
     let chosen = Kernels::chosen().name();
     for name in NAMES.into_iter().filter(|name| *name != chosen) {
@@ -27,7 +27,7 @@ fn every_reference_holds_with_every_set_of_kernels_that_the_processor_has() {
     }
 }
 
-/// What the harness says at its end.
+/// Returns the number of passed tests that the harness reports.
 fn n_passed(text: &str) -> usize {
     let line = text.lines().find_map(|line| line.strip_prefix("test result: ok. "));
     line.and_then(|line| line.split(' ').next()).and_then(|n| n.parse().ok()).unwrap_or(0)

@@ -1,8 +1,8 @@
-//! Checkpoints and forward passes: the only module, beside training and diagnostics, that knows of tensors.
+//! Checkpoints and forward passes: the only module, apart from training and diagnostics, that uses tensors.
 //!
-//! From disk to answer: [`checkpoint`] opens a folder, [`text`] and [`vision`] prepare what is asked and what is seen,
-//! [`layers`], over [`kernels`] on a CPU, make the towers of [`vision`], the decoders of [`language`] and, of both, the
-//! [`families`]; [`run`] reads prompts, writes answers, ranks labels, and asks models that run elsewhere.
+//! [`checkpoint`] opens a folder; [`text`] and [`vision`] prepare text and images. [`layers`], which run on [`kernels`]
+//! on a CPU, form the towers of [`vision`] and the decoders of [`language`]. [`families`] combine both. [`run`] reads
+//! prompts, writes answers, ranks labels, and queries remote models.
 
 pub mod checkpoint;
 pub mod families;

@@ -35,7 +35,7 @@ impl Index<&String> for References {
     }
 }
 
-/// Relative error ‖a − b‖ / ‖b‖ below 1e-4, the limit of the fixtures.
+/// Asserts a relative error ‖a − b‖ / ‖b‖ below 1e-4, the limit of the fixtures.
 #[track_caller]
 pub(crate) fn assert_close(actual: &Tensor, expected: &Tensor, what: &str) {
     assert_eq!(actual.dims(), expected.dims(), "{what}: shape");
@@ -47,19 +47,19 @@ pub(crate) fn assert_close(actual: &Tensor, expected: &Tensor, what: &str) {
     assert!(error < 1e-4, "{what}: relative error {error:e}");
 }
 
-/// A matrix of ids.
+/// Returns a matrix of ids.
 pub(crate) fn ids(tensor: &Tensor) -> Vec<Vec<u32>> {
     tensor.to_dtype(DType::U32).unwrap().to_vec2().unwrap()
 }
 
-/// Prompts about images that are embedded already.
+/// Prompts with embedded images.
 impl Model {
-    /// The prompt with `images` in their places.
+    /// Returns the prompt with `images` in their places.
     pub(crate) fn place(&self, prompt: &RenderedPrompt, images: &[ImageEmbedding]) -> anyhow::Result<PromptRow> {
         prompt.placed(images, self.mllm.decoder())
     }
 
-    /// Reads `prompts`, each about the image beside it.
+    /// Reads `prompts`, each with its image.
     pub(crate) fn read_about(
         &self,
         opening: Option<&Opening>,
@@ -73,7 +73,7 @@ impl Model {
         self.mllm.read(opening, &rows, n_new, Watched::by_none())
     }
 
-    /// Logits of the first token of an answer about `image`.
+    /// Returns the logits of the first token of an answer about `image`.
     pub(crate) fn first_logits_about(
         &self,
         prompt: &RenderedPrompt,

@@ -1,4 +1,4 @@
-//! The stack machine that a pickle is a program for.
+//! The stack machine that executes pickles.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ impl<'a, G: Global> Machine<'a, G> {
         Self { bytes, at: 0, values: Vec::new(), stack: Vec::new(), memo: HashMap::new() }
     }
 
-    /// Runs to the STOP opcode, and returns all values and the number of the last one.
+    /// Runs to the STOP opcode. Returns all values and the number of the last one.
     pub(super) fn run(mut self) -> anyhow::Result<(Vec<Value<'a, G>>, Id)> {
         loop {
             let start = self.at;
@@ -106,7 +106,7 @@ impl<'a, G: Global> Machine<'a, G> {
                 let n_bytes = usize::from(self.byte()?);
                 ensure!(n_bytes <= 8, "it has an integer of {n_bytes} bytes, and at most 8 are read");
                 let digits = self.take(n_bytes)?;
-                // Two's complement of any length: the last byte's sign fills the rest.
+                // Two's complement of any length: the sign of the last byte fills the rest.
                 let fill = if digits.last().is_some_and(|last| last & 0x80 != 0) { 0xff } else { 0 };
                 let mut wide = [fill; 8];
                 wide[..n_bytes].copy_from_slice(digits);

@@ -1,9 +1,9 @@
-//! A restricted reader of Python pickles: data only, nothing is ever called.
+//! A restricted reader of Python pickles that reads data only and never calls anything.
 //!
-//! A pickle is a program for a stack machine, and Python's machine calls whatever the program names. This one writes down
-//! the call as a [`Call`] value and calls nothing. The reader of a format lists the names that have a meaning for it
-//! ([`Global`]); every other name is an error. Values lie in an arena and refer to one another by number, so a cyclic or
-//! deeply nested pickle costs memory in proportion to its length, and no recursion.
+//! A pickle is a program for a stack machine, and Python's machine calls whatever the program names. This one records
+//! the call as a [`Call`] value and calls nothing. The reader of a format lists the names that it understands
+//! ([`Global`]); every other name is an error. Values are in an arena and refer to each other by number. A cyclic or
+//! deeply nested pickle therefore needs memory in proportion to its length, and no recursion.
 
 mod machine;
 
@@ -14,19 +14,19 @@ use machine::Machine;
 /// The number of a value in its pickle.
 pub type Id = usize;
 
-/// The names (`module.name`) that a format may use, and what they mean to its reader.
+/// The names (`module.name`) that a format may use, and their meaning to its reader.
 pub trait Global: Copy {
-    /// Whether a value may refer to something outside the pickle, as the storages of PyTorch do.
+    /// Whether a value may refer to something outside the pickle, as PyTorch's storages do.
     const HAS_OUTSIDE: bool;
 
-    /// The meaning of `module.name`.
+    /// Returns the meaning of `module.name`.
     ///
     /// # Errors
-    /// The format has no use for the name. The message repeats the name and says that nothing was executed.
+    /// The format does not use the name. The message repeats the name and says that nothing was executed.
     fn named(module: &str, name: &str) -> anyhow::Result<Self>;
 }
 
-/// One value. Text and bytes lie in the pickle itself.
+/// One value. Text and bytes are borrowed from the pickle.
 #[derive(Debug)]
 pub enum Value<'a, G> {
     /// `None`.
@@ -35,9 +35,9 @@ pub enum Value<'a, G> {
     Bool(bool),
     /// An integer of at most 8 bytes.
     Int(i64),
-    /// A float, whose value no format here needs.
+    /// A float; no format here needs its value.
     Float,
-    /// Bytes, or text of Python 2.
+    /// Bytes, or Python 2 text.
     Bytes(&'a [u8]),
     /// Text.
     Text(&'a str),
@@ -56,7 +56,7 @@ pub enum Value<'a, G> {
 }
 
 impl<G> Value<'_, G> {
-    /// What it is, for a message: `a list`.
+    /// Returns the kind of value for messages, such as `a list`.
     pub fn kind(&self) -> &'static str {
         match self {
             Value::None => "None",
@@ -75,12 +75,12 @@ impl<G> Value<'_, G> {
     }
 }
 
-/// A call that Python would make, and what it would do to the result.
+/// A call that Python would make, with its changes to the result.
 #[derive(Debug)]
 pub struct Call<G> {
-    /// What would be called.
+    /// The function.
     pub function: G,
-    /// A tuple.
+    /// The arguments, a tuple.
     pub arguments: Id,
     /// Entries that would be set in the result.
     pub items: Vec<(Id, Id)>,
@@ -98,24 +98,24 @@ impl<'a, G: Global> Pickle<'a, G> {
     /// Reads `bytes` to the STOP opcode.
     ///
     /// # Errors
-    /// The pickle is damaged, has an opcode that no data needs, or names what [`Global::named`] refuses. The message holds
-    /// the position of the opcode in bytes.
+    /// The pickle is damaged, has an opcode that no data needs, or names what [`Global::named`] refuses. The message
+    /// has the position of the opcode in bytes.
     pub fn parse(bytes: &'a [u8]) -> anyhow::Result<Self> {
         let (values, root) = Machine::new(bytes).run()?;
         Ok(Self { values, root })
     }
 
-    /// The value that Python's `load` would return.
+    /// Returns the number of the value that Python's `load` would return.
     pub fn root(&self) -> Id {
         self.root
     }
 
-    /// The value with this number.
+    /// Returns the value with this number.
     pub fn value(&self, id: Id) -> &Value<'a, G> {
         &self.values[id]
     }
 
-    /// The bytes of text or bytes.
+    /// Returns the bytes of text or bytes.
     pub fn raw(&self, id: Id) -> Option<&'a [u8]> {
         match self.value(id) {
             Value::Bytes(bytes) => Some(bytes),
@@ -124,13 +124,13 @@ impl<'a, G: Global> Pickle<'a, G> {
         }
     }
 
-    /// The value of `key` in a dictionary, whether its keys are text or bytes.
+    /// Returns the value of `key` in a dictionary with text or bytes keys.
     pub fn entry(&self, id: Id, key: &str) -> Option<Id> {
         let Value::Dict(pairs) = self.value(id) else { return None };
         pairs.iter().rev().find(|(name, _)| self.raw(*name) == Some(key.as_bytes())).map(|(_, value)| *value)
     }
 
-    /// The items of a list or tuple.
+    /// Returns the items of a list or tuple.
     ///
     /// # Errors
     /// The value is something else.
@@ -141,7 +141,7 @@ impl<'a, G: Global> Pickle<'a, G> {
         }
     }
 
-    /// Text.
+    /// Returns text.
     ///
     /// # Errors
     /// The value is something else.
@@ -152,10 +152,10 @@ impl<'a, G: Global> Pickle<'a, G> {
         }
     }
 
-    /// A size in units of whatever it counts.
+    /// Returns a size, in units of what it counts.
     ///
     /// # Errors
-    /// The value is no integer, or a negative one.
+    /// The value is not an integer, or is negative.
     pub fn size(&self, id: Id) -> anyhow::Result<usize> {
         match self.value(id) {
             Value::Int(value) => match usize::try_from(*value) {
@@ -166,10 +166,10 @@ impl<'a, G: Global> Pickle<'a, G> {
         }
     }
 
-    /// The items of a list or tuple of sizes.
+    /// Returns the items of a list or tuple of sizes.
     ///
     /// # Errors
-    /// The value is no such list.
+    /// The value is not such a list.
     pub fn sizes(&self, id: Id) -> anyhow::Result<Vec<usize>> {
         self.items(id)?.iter().map(|&side| self.size(side)).collect()
     }
@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// A format that knows one name and refers to nothing outside.
+    /// A format that knows one name and has no outside references.
     #[derive(Clone, Copy, Debug, PartialEq)]
     struct Echo;
 
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_other_way_to_run_code_is_an_unknown_opcode() {
-        // INST, OBJ, NEWOBJ, NEWOBJ_EX, EXT1, PERSID, BINPERSID, FROZENSET's kin.
+        // INST, OBJ, NEWOBJ, NEWOBJ_EX, EXT1, PERSID, BINPERSID.
         for opcode in [b'i', b'o', 0x81, 0x92, 0x82, b'P', b'Q'] {
             let error = error(&[b'(', b'N', b'N', opcode, b'\n', b'.']);
             assert!(error.contains("opcode"), "{error}");
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn text_keys_and_byte_keys_are_the_same_key() {
-        // {'labels': [3, 8]} by protocols 2 of Python 2 (SHORT_BINSTRING) and of Python 3 (BINUNICODE).
+        // {'labels': [3, 8]} in protocol 2 by Python 2 (SHORT_BINSTRING) and by Python 3 (BINUNICODE).
         for key in [&b"U\x06labels"[..], &b"X\x06\0\0\0labels"[..]] {
             let bytes = [b"\x80\x02}".as_slice(), key, b"](K\x03K\x08es."].concat();
             let pickle = Pickle::<Echo>::parse(&bytes).unwrap();

@@ -1,4 +1,4 @@
-//! One template: text with `{noun}`, `{labels}` and `{n_labels}`.
+//! A template: text with `{noun}`, `{labels}` and `{n_labels}`.
 #![expect(clippy::disallowed_methods, reason = "reads the user's own prompt file")]
 
 use anyhow::{Context, bail, ensure};
@@ -8,7 +8,7 @@ use crate::domain::{LabelSet, Prompt, text};
 
 const PLACEHOLDERS: &str = "{noun}, {labels}, {n_labels} (a literal brace is written twice)";
 
-/// A question whose dataset is not chosen yet.
+/// A question for a dataset that is not chosen yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptTemplate {
     name: String,
@@ -34,16 +34,16 @@ struct PromptFile {
     text: String,
 }
 
-/// The names of the built-in prompts, in the order in which help lists them.
+/// Returns the names of the built-in prompts, in the order of the help.
 pub fn names() -> impl Iterator<Item = &'static str> {
     PROMPTS.iter().map(|(name, _)| *name)
 }
 
-/// The built-in prompt of that name, or else the file at that path: TOML with `text` (and `about`) where it
-/// ends in `.toml`, otherwise the file's whole text.
+/// Loads the built-in prompt of that name, or otherwise the file at that path. A file that ends in `.toml` is TOML with
+/// `text` (and `about`); of any other file the whole text is used.
 ///
 /// # Errors
-/// Where neither exists, the file cannot be read, or a placeholder is unknown.
+/// Neither exists, the file cannot be read, or a placeholder is unknown.
 pub fn load(name_or_path: &str) -> anyhow::Result<PromptTemplate> {
     if let Some((name, toml)) = PROMPTS.iter().find(|(name, _)| *name == name_or_path) {
         return PromptTemplate::from_toml(name, toml).with_context(|| format!("in the built-in prompt `{name}`"));
@@ -74,25 +74,25 @@ impl PromptTemplate {
         Ok(Self { name: name.to_owned(), about: about.to_owned(), text: text.to_owned(), pieces })
     }
 
-    /// The name that trials carry: the built-in name, or the file's name without its extension.
+    /// Returns the name for trials: the built-in name, or the file's name without its extension.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// One line for help; empty for a user's own file that has none.
+    /// Returns a line for help; empty for a user's own file without one.
     pub fn about(&self) -> &str {
         &self.about
     }
 
-    /// `blake3:` and the hex hash of the template's text (its name does not count).
+    /// Returns `blake3:` and the hex hash of the template's text (without its name).
     pub fn hash(&self) -> String {
         format!("blake3:{}", blake3::hash(self.text.as_bytes()).to_hex())
     }
 
-    /// The question for a dataset whose answers are called `noun`; labels are joined by comma and space.
+    /// Returns the question for a dataset whose answers are called `noun`; labels are joined by comma and space.
     ///
     /// # Errors
-    /// Where `noun` is blank: the question would be broken.
+    /// `noun` is blank, which would break the question.
     pub fn render(&self, noun: &str, labels: &LabelSet) -> anyhow::Result<Prompt> {
         ensure!(!noun.trim().is_empty(), "prompt `{}`: the dataset's noun is empty; hint: `object`", self.name);
         let mut text = String::new();
@@ -239,7 +239,7 @@ mod tests {
             let _ = PromptTemplate::from_toml("mine", &text);
             if let Ok(template) = PromptTemplate::new("mine", "", &text) {
                 let shown = template.render("object", &pair()).unwrap().text;
-                // Without a placeholder a prompt is its text, but for doubled braces.
+                // Without a placeholder a prompt is its text, except for doubled braces.
                 prop_assert_eq!(shown, text.trim().replace("{{", "{").replace("}}", "}"));
             }
         }

@@ -1,11 +1,11 @@
-//! How far two graders agree beyond chance.
+//! The agreement of two graders beyond chance.
 
 use super::normal_quantile;
 
 /// Cohen's kappa with its asymptotic standard error and interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kappa {
-    /// 1 for full agreement, 0 for as much as chance gives.
+    /// 1 for full agreement, 0 for agreement by chance.
     pub kappa: f64,
     /// Its standard error.
     pub standard_error: f64,
@@ -13,11 +13,12 @@ pub struct Kappa {
     pub interval: [f64; 2],
 }
 
-/// Cohen's kappa of a square table: `table[i][j]` items that the first grader put in class i and the second in class j.
+/// Returns Cohen's kappa of a square table: `table[i][j]` items that the first grader put in class i and the second in
+/// class j.
 ///
-/// Cohen (1960), Educational and Psychological Measurement 20, 37-46; the standard error is that of Fleiss, Cohen and
-/// Everitt (1969), Psychological Bulletin 72, 323-327, as in statsmodels. `None` for a table that is not square, without
-/// items, for a confidence outside (0, 1), or where both graders know the same class only.
+/// Cohen (1960), Educational and Psychological Measurement 20, 37-46. The standard error is that of Fleiss, Cohen and
+/// Everitt (1969), Psychological Bulletin 72, 323-327, as in statsmodels. `None` for a table that is not square,
+/// without items, for a confidence outside (0, 1), or if both graders use only the same single class.
 pub fn cohen_kappa<Row: AsRef<[usize]>>(table: &[Row], confidence: f64) -> Option<Kappa> {
     let k = table.len();
     let is_level = confidence > 0.0 && confidence < 1.0;
@@ -33,7 +34,7 @@ pub fn cohen_kappa<Row: AsRef<[usize]>>(table: &[Row], confidence: f64) -> Optio
     let second: Vec<f64> = (0..k).map(|j| (0..k).map(|i| share(i, j)).sum()).collect();
     let agreed: f64 = (0..k).map(|i| share(i, i)).sum();
     let by_chance: f64 = (0..k).map(|i| first[i] * second[i]).sum();
-    // Whole counts decide: a sum of shares may miss 1 by rounding.
+    // Compares whole counts, because a sum of shares may miss 1 by rounding.
     if (0..k).any(|i| table[i].as_ref()[i] as f64 == n) {
         return None;
     }

@@ -2,20 +2,20 @@
 
 use super::binomial::mass;
 
-/// Enough for shapes up to about 1e7: the fraction needs some square roots of the larger shape.
+/// Enough for shapes up to about 1e7: the number of steps grows with the square root of the larger shape.
 const N_STEPS_MAX: usize = 20_000;
 
-/// The probability that a Beta(`a`, `b`) variable lies below `x`: the regularised incomplete beta function.
+/// Returns the probability that a Beta(`a`, `b`) variable is below `x`: the regularised incomplete beta function.
 ///
 /// The continued fraction of DLMF 8.17.22, evaluated by Lentz's method (Thompson and Barnett 1986, Journal of
-/// Computational Physics 64, 490-509). `None` unless both shapes are finite and above 0, and where `x` is no number.
+/// Computational Physics 64, 490-509). `None` unless both shapes are finite and above 0, or if `x` is NaN.
 pub fn cdf(x: f64, a: f64, b: f64) -> Option<f64> {
     (are_shapes(a, b) && !x.is_nan()).then(|| lower(x, a, b))
 }
 
-/// The value below which a Beta(`a`, `b`) variable lies with probability `p`, to 1e-10 or better.
+/// Returns the value below which a Beta(`a`, `b`) variable is with probability `p`, to 1e-10 or better.
 ///
-/// Newton's steps between bounds that close in. `None` unless both shapes are finite and above 0, and 0 <= p <= 1.
+/// Newton's method within shrinking bounds. `None` unless both shapes are finite and above 0, and 0 <= p <= 1.
 pub fn quantile(p: f64, a: f64, b: f64) -> Option<f64> {
     if !(are_shapes(a, b) && (0.0..=1.0).contains(&p)) {
         return None;
@@ -50,19 +50,19 @@ fn lower(x: f64, a: f64, b: f64) -> f64 {
     match x {
         _ if x <= 0.0 => 0.0,
         _ if x >= 1.0 => 1.0,
-        // The fraction converges fast below the mean only.
+        // The fraction converges fast only below the mean.
         _ if x < (a + 1.0) / (a + b + 2.0) => front(x, a, b) * fraction(x, a, b) / a,
         _ => 1.0 - front(x, a, b) * fraction(1.0 - x, b, a) / b,
     }
 }
 
-/// x^a (1 - x)^b over the complete beta function.
+/// Returns x^a (1 - x)^b divided by the complete beta function.
 fn front(x: f64, a: f64, b: f64) -> f64 {
     mass(a, b, x, 1.0 - x) * a / (a + b) * b
 }
 
 fn fraction(x: f64, a: f64, b: f64) -> f64 {
-    // A denominator of 0 would end the recurrence; Lentz puts a tiny number in its place.
+    // A denominator of 0 would end the recurrence; Lentz replaces it by a tiny number.
     let away_from_0 = |value: f64| if value.abs() < 1e-300 { 1e-300 } else { value };
     let mut c = 1.0;
     let mut d = 1.0 / away_from_0(1.0 - (a + b) * x / (a + 1.0));

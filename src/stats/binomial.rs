@@ -19,14 +19,14 @@ const STIRLING_ERRORS: [f64; 15] = [
     0.005554733551962801,
 ];
 
-/// Values less probable than this share of the likeliest are left out of [`bulk`].
+/// Values whose probability is below this share of the mode's are left out of [`bulk`].
 const NEGLIGIBLE: f64 = 1e-16;
 
-/// The probability of `x` successes and `y` failures, each with probability `p` and `q` = 1 - `p`; also between whole
-/// numbers, where factorials are gamma functions.
+/// Returns the probability of `x` successes and `y` failures, with probabilities `p` and `q` = 1 - `p`. `x` and `y` may
+/// be fractional; factorials are then gamma functions.
 ///
-/// Loader (2000), "Fast and accurate computation of binomial probabilities": no large numbers cancel, as they do in
-/// differences of log-factorials.
+/// Loader (2000), "Fast and accurate computation of binomial probabilities": avoids the cancellation of large numbers
+/// in differences of log-factorials.
 pub fn mass(x: f64, y: f64, p: f64, q: f64) -> f64 {
     let power = |n: f64, share: f64, rest: f64| (n * if rest < 0.5 { (-rest).ln_1p() } else { share.ln() }).exp();
     let n = x + y;
@@ -43,16 +43,16 @@ pub fn mass(x: f64, y: f64, p: f64, q: f64) -> f64 {
     }
 }
 
-/// P(X <= `k`) for X of Binomial(`n`, `p`).
+/// Returns P(X <= `k`) for X of Binomial(`n`, `p`).
 pub fn lower_tail(k: usize, n: usize, p: f64) -> f64 {
     if k >= n {
         return 1.0;
     }
-    // The tail that does not hold the mean: its terms fall as fast as a geometric series.
+    // The tail without the mean: its terms fall as fast as a geometric series.
     if (k as f64) < n as f64 * p { tail(k, n, p) } else { 1.0 - tail(n - k - 1, n, 1.0 - p) }
 }
 
-/// P(X <= `k`) where `k` lies below the mean.
+/// Returns P(X <= `k`) for `k` below the mean.
 fn tail(k: usize, n: usize, p: f64) -> f64 {
     let odds = (1.0 - p) / p;
     let mut term = mass(k as f64, (n - k) as f64, p, 1.0 - p);
@@ -67,7 +67,8 @@ fn tail(k: usize, n: usize, p: f64) -> f64 {
     sum
 }
 
-/// The probabilities of the values that Binomial(`n`, `p`) takes but for a mass of about 1e-15, and the first of them.
+/// Returns the probabilities of the values of Binomial(`n`, `p`), except for a mass of about 1e-15, and the first of
+/// these values.
 pub fn bulk(n: usize, p: f64) -> (usize, Vec<f64>) {
     let mode = (((n + 1) as f64 * p) as usize).min(n);
     let peak = mass(mode as f64, (n - mode) as f64, p, 1.0 - p);
@@ -95,7 +96,7 @@ pub fn bulk(n: usize, p: f64) -> (usize, Vec<f64>) {
     (first, masses)
 }
 
-/// ln(gamma(`n` + 1)) less Stirling's approximation, for `n` above 0.
+/// Returns ln(gamma(`n` + 1)) less Stirling's approximation, for `n` above 0.
 pub fn stirling_error(n: f64) -> f64 {
     if n > 15.0 {
         let square = n * n;
@@ -109,7 +110,7 @@ pub fn stirling_error(n: f64) -> f64 {
     libm::lgamma(n + 1.0) - (n + 0.5) * n.ln() + n - 0.5 * std::f64::consts::TAU.ln()
 }
 
-/// x ln(x / mean) + mean - x, which is 0 where they are equal, without cancellation near it.
+/// Returns x ln(x / mean) + mean - x, which is 0 at x = mean, without cancellation near it.
 fn deviance(x: f64, mean: f64) -> f64 {
     if (x - mean).abs() >= 0.1 * (x + mean) {
         return x * (x / mean).ln() + mean - x;

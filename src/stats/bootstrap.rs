@@ -1,8 +1,8 @@
-//! The paired bootstrap over images: whoever answers an image in a resample, answers it with all its outcomes.
+//! The paired bootstrap over images: a resample takes an image with all its outcomes.
 
 use super::{SplitMix64, binomial_sample, normal_cdf, normal_quantile};
 
-/// Counts of the images that two subjects both answered.
+/// Counts of the images that both subjects answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairCells {
     /// Both right.
@@ -22,12 +22,13 @@ impl PairCells {
     }
 }
 
-/// The interval of (accuracy of the first) / (accuracy of the second), `[low, high]`, two-sided at `confidence`.
+/// Returns the interval of (accuracy of the first) / (accuracy of the second), `[low, high]`, two-sided at
+/// `confidence`.
 ///
-/// By [`bca_interval`]. A resample in which the second is never right has an infinite ratio; where that reaches the upper
-/// endpoint, where leaving one image out makes it so, or where the second is never right at all, there is no interval,
-/// and none with fewer than two images. With few errors the interval is too short, and with none it is a point: the
-/// bootstrap knows only what it has seen.
+/// By [`bca_interval`]. A resample in which the second is never right has an infinite ratio. There is no interval if
+/// that reaches the upper endpoint, if leaving one image out makes the ratio infinite, if the second is never right at
+/// all, or with fewer than two images. With few errors the interval is too short, and with none it is a point, because
+/// the bootstrap uses only the observed images.
 pub fn ratio_interval(cells: PairCells, confidence: f64, n_resamples: usize, seed: u64) -> Option<[f64; 2]> {
     let ratio = |cells: &[usize]| {
         let (first, second) = (cells[0] + cells[1], cells[0] + cells[2]);
@@ -37,16 +38,17 @@ pub fn ratio_interval(cells: PairCells, confidence: f64, n_resamples: usize, see
     bca_interval(&cells, ratio, confidence, n_resamples, seed)
 }
 
-/// The bootstrap interval `[low, high]` of a statistic of images that fall into cells, two-sided at `confidence`,
-/// corrected for bias and acceleration.
+/// Returns the bootstrap interval `[low, high]` of a statistic of images in cells, two-sided at `confidence`, corrected
+/// for bias and acceleration.
 ///
-/// Efron (1987), "Better bootstrap confidence intervals", JASA 82, 171-185 (BCa). `cells` counts the images of each kind.
-/// The acceleration comes from leaving out one image of each kind in turn, the bias from the resamples below the observed
-/// value, ties as half; endpoints interpolate linearly between order statistics (Hyndman and Fan 1996, type 7).
+/// Efron (1987), "Better bootstrap confidence intervals", JASA 82, 171-185 (BCa). `cells` counts the images of each
+/// kind. The acceleration comes from leaving out one image of each kind in turn. The bias comes from the resamples
+/// below the observed value, with ties counted as half. Endpoints interpolate linearly between order statistics
+/// (Hyndman and Fan 1996, type 7).
 ///
-/// A resample without a value might have had any, and counts against both endpoints; where an endpoint falls on such or
-/// on an infinite one, there is no interval. `None` as well where the statistic has no finite value of all images or of
-/// all but one, with fewer than two images, without resamples, or for a confidence outside (0, 1).
+/// A resample without a value could have any value, so it counts against both endpoints. `None` if an endpoint falls on
+/// such a resample or on an infinite one, if the statistic has no finite value of all images or of all but one, with
+/// fewer than two images, without resamples, or for a confidence outside (0, 1).
 pub fn bca_interval(
     cells: &[usize],
     statistic: impl Fn(&[usize]) -> Option<f64>,
@@ -72,16 +74,16 @@ pub fn bca_interval(
     (low.is_finite() && high.is_finite()).then_some([low, high])
 }
 
-/// As many images as `cells` counts, drawn from them with replacement, counted by cell.
+/// Draws as many images as `cells` counts, with replacement, and returns the counts by cell.
 ///
-/// A multinomial draw as binomial ones, each of what the earlier cells left (Davis 1993, "The computer generation of
-/// multinomial random variates", Computational Statistics and Data Analysis 16, 205-217): its time does not grow with
+/// A multinomial draw as binomial draws, each from what the earlier cells left (Davis 1993, "The computer generation of
+/// multinomial random variates", Computational Statistics and Data Analysis 16, 205-217). Its time does not grow with
 /// the number of images.
 pub fn resample_cells(generator: &mut SplitMix64, cells: &[usize]) -> Vec<usize> {
     let n: usize = cells.iter().sum();
     let (mut n_left, mut to_draw) = (n, n);
     let draw = |&cell: &usize| {
-        // The last cell with images takes all that is left to draw.
+        // The last cell with images takes all remaining draws.
         let share = if n_left > 0 { cell as f64 / n_left as f64 } else { 0.0 };
         let drawn = binomial_sample(generator, to_draw, share).unwrap_or(0);
         n_left -= cell;
@@ -91,7 +93,7 @@ pub fn resample_cells(generator: &mut SplitMix64, cells: &[usize]) -> Vec<usize>
     cells.iter().map(draw).collect()
 }
 
-/// Efron's acceleration: a sixth of the skewness of the jackknife's influences. 0 where no image matters.
+/// Returns Efron's acceleration: a sixth of the skewness of the jackknife influences; 0 if no image matters.
 fn acceleration(cells: &[usize], statistic: impl Fn(&[usize]) -> Option<f64>) -> Option<f64> {
     let mut left = cells.to_vec();
     let mut without = Vec::new();
@@ -107,7 +109,8 @@ fn acceleration(cells: &[usize], statistic: impl Fn(&[usize]) -> Option<f64>) ->
     Some(if spread > 0.0 { moment(3) / (6.0 * spread) } else { 0.0 })
 }
 
-/// The normal quantile of the share of resamples below the observed value; never infinite. `None` without resamples.
+/// Returns the normal quantile of the share of resamples below the observed value, never infinite. `None` without
+/// resamples.
 fn bias(sorted: &[f64], observed: f64) -> Option<f64> {
     if sorted.is_empty() {
         return None;
@@ -119,15 +122,15 @@ fn bias(sorted: &[f64], observed: f64) -> Option<f64> {
     normal_quantile(share.clamp(0.5 / n, 1.0 - 0.5 / n))
 }
 
-/// The share of resamples below the endpoint that without correction would stand at `z`.
+/// Returns the share of resamples below the endpoint that would be at `z` without correction.
 fn corrected(z: f64, bias: f64, acceleration: f64) -> f64 {
     let moved = bias + z;
     let stretch = 1.0 - acceleration * moved;
-    // Beyond the pole the endpoint has left the resamples on its own side.
+    // Beyond the pole the endpoint is outside the resamples, on its own side.
     if stretch > 0.0 { normal_cdf(bias + moved / stretch) } else { f64::from(u8::from(moved > 0.0)) }
 }
 
-/// The quantile of `n` values, of which `n_missing` lie below `sorted` and the rest that is missing above.
+/// Returns the quantile of `n` values, `n_missing` of which are below `sorted` and the other missing ones above.
 fn endpoint(sorted: &[f64], n_missing: usize, n: usize, p: f64) -> f64 {
     let at = |place: usize| match place.checked_sub(n_missing) {
         Some(place) => sorted.get(place).copied().unwrap_or(f64::INFINITY),
@@ -135,7 +138,7 @@ fn endpoint(sorted: &[f64], n_missing: usize, n: usize, p: f64) -> f64 {
     };
     let place = p * (n - 1) as f64;
     let (below, above) = (at(place.floor() as usize), at(place.ceil() as usize));
-    // Equal ends first: infinity minus infinity is no number.
+    // Equal ends are handled first, because infinity minus infinity is NaN.
     if below == above { below } else { below + (above - below) * place.fract() }
 }
 
@@ -177,9 +180,9 @@ mod tests {
     fn without_an_encoder_that_is_ever_right_there_is_no_interval() {
         assert_eq!(ratio_interval(cells([0, 5, 0, 5]), 0.95, 100, 1), None);
         assert_eq!(ratio_interval(cells([0, 0, 0, 0]), 0.95, 100, 1), None);
-        // Right once in ten: a third of the resamples has an infinite ratio.
+        // One right answer in ten: a third of the resamples have an infinite ratio.
         assert_eq!(ratio_interval(cells([1, 3, 0, 6]), 0.95, 2_000, 1), None);
-        // Right twice: leaving one out is possible, but an eighth of the resamples has an infinite ratio.
+        // Two right answers: leaving one out is possible, but an eighth of the resamples have an infinite ratio.
         assert_eq!(ratio_interval(cells([2, 3, 0, 6]), 0.95, 2_000, 1), None);
         assert_eq!(ratio_interval(cells([10, 0, 0, 0]), 0.95, 100, 1), Some([1.0, 1.0]));
     }
@@ -220,10 +223,10 @@ mod tests {
 
     #[test]
     fn resamples_without_a_value_count_against_both_ends() {
-        // The mean place of two kinds of images, unknown where one kind is missing from a resample.
+        // The mean place of two kinds of images, unknown if one kind is missing from a resample.
         let known = |cells: &[usize]| (cells[0] > 0).then(|| cells[1] as f64 / (cells[0] + cells[1]) as f64);
         let interval = |few| bca_interval(&[few, 100], known, 0.95, 2_000, 1);
-        // None of 8 in a resample: 3 in 10,000. None of 2: an eighth.
+        // None of 8 in a resample: probability 3 in 10,000. None of 2: an eighth.
         assert!(interval(8).is_some());
         assert_eq!(interval(2), None);
     }

@@ -1,4 +1,4 @@
-//! What a model forgot, item by item, beyond what guessing explains.
+//! Forgetting by item, beyond what guessing explains.
 
 use super::PairedCounts;
 
@@ -9,24 +9,24 @@ pub struct ChanceCorrected {
     pub forgetting: f64,
     /// Wrong before, right after.
     pub backward_transfer: f64,
-    /// What of each a model that guesses where it does not know would show.
+    /// The part of each that a model would show by guessing where it does not know.
     pub by_chance: f64,
     /// Forgetting less chance, at least 0.
     pub true_forgetting: f64,
     /// Backward transfer less chance, at least 0.
     pub true_backward_transfer: f64,
-    /// What could be forgotten at all: what was known before.
+    /// The largest possible forgetting: the share that was known before.
     pub max_forgetting: f64,
 }
 
-/// Forgetting and backward transfer corrected for guessing among `n_choices` labels, of which `n_right_before` items were
-/// right before.
+/// Returns forgetting and backward transfer corrected for guessing among `n_choices` labels; `n_right_before` items
+/// were right before.
 ///
-/// Harmon et al. (2025), "Mapping post-training forgetting in language models at scale", arXiv 2510.17776: chance is
-/// (1 - before) (1 - after) / (choices - 1), and the most that can be forgotten (choices * before - 1) / (choices - 1).
-/// It presumes uniform guesses among the labels: for free generation, which guesses among more, the correction is an
-/// upper bound, and true forgetting a lower one. `None` without items, for counts that contradict each other, or for
-/// fewer than two choices.
+/// Harmon et al. (2025), "Mapping post-training forgetting in language models at scale", arXiv 2510.17776: chance is (1
+/// - before) (1 - after) / (choices - 1), and the most that can be forgotten (choices * before - 1) / (choices - 1). It
+/// assumes uniform guesses among the labels. Free generation guesses among more, so there the correction is an upper
+/// bound and true forgetting a lower bound. `None` without items, for contradictory counts, or for fewer than two
+/// choices.
 pub fn chance_corrected(counts: PairedCounts, n_right_before: usize, n_choices: usize) -> Option<ChanceCorrected> {
     let PairedCounts { n_lost, n_gained, n } = counts;
     let is_possible = n_lost <= n_right_before && n_right_before <= n && n_gained <= n - n_right_before;
@@ -48,15 +48,15 @@ pub fn chance_corrected(counts: PairedCounts, n_right_before: usize, n_choices: 
     })
 }
 
-/// The share of items that were right before and are wrong after.
+/// Returns the share of items that were right before and are wrong after.
 ///
-/// Yan et al. (2021), "Positive-congruent training", CVPR. `None` without items or for counts that do not fit in `n`.
+/// Yan et al. (2021), "Positive-congruent training", CVPR. `None` without items or if the counts exceed `n`.
 pub fn negative_flip_rate(counts: PairedCounts) -> Option<f64> {
     counts.is_possible().then(|| counts.n_lost as f64 / counts.n as f64)
 }
 
-/// A model's accuracy over its encoder's (Zhai et al. 2023, arXiv 2309.10313: what of the encoder's skill is left).
-/// `None` where the encoder's is 0 or either is no rate.
+/// Returns a model's accuracy divided by its encoder's, the retained share of the encoder's skill (Zhai et al. 2023,
+/// arXiv 2309.10313). `None` if the encoder's is 0 or either is not a rate.
 pub fn retention(accuracy: f64, encoder_accuracy: f64) -> Option<f64> {
     let are_rates = [accuracy, encoder_accuracy].iter().all(|rate| (0.0..=1.0).contains(rate));
     (are_rates && encoder_accuracy > 0.0).then(|| accuracy / encoder_accuracy)
@@ -76,14 +76,14 @@ mod tests {
     /// Worked by hand from the paper's formulas.
     #[test]
     fn forgetting_beyond_chance_meets_worked_vectors() {
-        // Ten choices, .8 to .7 with 15% lost: .2 * .3 / 9 is chance.
+        // Ten choices, 0.8 to 0.7 with 15% lost: chance is 0.2 * 0.3 / 9.
         let found = chance_corrected(counts(150, 50, 1000), 800, 10).unwrap();
         assert!(close(found.true_forgetting, 0.143_333_333_333, 1e-10), "{found:?}");
         assert!(close(found.true_backward_transfer, 0.043_333_333_333, 1e-10) && close(found.forgetting, 0.15, 1e-15));
         assert!(close(found.max_forgetting, 7.0 / 9.0, 1e-12));
         let found = chance_corrected(counts(100, 0, 1000), 800, 4).unwrap();
         assert!(close(found.true_forgetting, 0.08, 1e-12), "{found:?}");
-        // Two coins.
+        // Two choices, both at chance.
         let found = chance_corrected(counts(25, 25, 100), 50, 2).unwrap();
         assert_eq!((found.true_forgetting, found.true_backward_transfer, found.max_forgetting), (0.0, 0.0, 0.0));
     }

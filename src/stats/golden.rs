@@ -10,7 +10,7 @@ pub fn numbers(case: &Value) -> Vec<f64> {
     case.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-/// Equal within `tolerance`, relative to values above 1.
+/// Whether two values are equal within `tolerance`, relative for values above 1.
 pub fn close(a: f64, b: f64, tolerance: f64) -> bool {
     (a - b).abs() <= tolerance * b.abs().max(1.0)
 }

@@ -1,27 +1,27 @@
-//! An accuracy as a fallible judge sees it, and what it says of the true one.
+//! Estimates the true accuracy behind that of a fallible judge.
 
 use super::normal_quantile;
 
-/// How a judge did on answers that people have marked.
+/// A judge's results on answers that people have marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JudgeError {
     /// Answers that are right.
     pub n_right: usize,
-    /// Of them, those that the judge called correct.
+    /// Right answers that the judge called correct.
     pub n_right_accepted: usize,
     /// Answers that are wrong.
     pub n_wrong: usize,
-    /// Of them, those that the judge called incorrect.
+    /// Wrong answers that the judge called incorrect.
     pub n_wrong_rejected: usize,
 }
 
 impl JudgeError {
-    /// The share of right answers that the judge calls correct.
+    /// Returns the share of right answers that the judge calls correct.
     pub fn sensitivity(self) -> Option<f64> {
         share(self.n_right_accepted, self.n_right)
     }
 
-    /// The share of wrong answers that the judge calls incorrect.
+    /// Returns the share of wrong answers that the judge calls incorrect.
     pub fn specificity(self) -> Option<f64> {
         share(self.n_wrong_rejected, self.n_wrong)
     }
@@ -32,20 +32,21 @@ impl JudgeError {
 pub struct JudgedRate {
     /// The corrected accuracy.
     pub rate: f64,
-    /// `[low, high]`: it carries the noise of the marked answers, too.
+    /// `[low, high]`, including the uncertainty of the marked answers.
     pub interval: [f64; 2],
 }
 
-/// A judge whose sensitivity and specificity sum to no more than this hardly tells right from wrong.
+/// A judge whose sensitivity and specificity sum to no more than this hardly distinguishes right from wrong.
 const LEAST_SKILL: f64 = 1.1;
 
-/// The accuracy behind `n_judged_correct` of `n` answers, corrected for the judge's errors, two-sided at `confidence`.
+/// Returns the accuracy behind `n_judged_correct` of `n` answers, corrected for the judge's errors, two-sided at
+/// `confidence`.
 ///
 /// (judged + specificity - 1) / (sensitivity + specificity - 1): Rogan and Gladen (1978), American Journal of
-/// Epidemiology 107, 71-76. The interval is that of Lang and Reiczigel (2014), Preventive Veterinary Medicine 113, 13-22,
-/// as used for judges by Lee et al. (2025), arXiv 2511.21140. Both are cut to [0, 1]. It presumes that the judge errs on
-/// these answers as on the marked ones. `None` without answers or marked answers of either sort, where sensitivity and
-/// specificity sum to 1.1 or less, or for a confidence outside (0, 1).
+/// Epidemiology 107, 71-76. The interval is that of Lang and Reiczigel (2014), Preventive Veterinary Medicine 113,
+/// 13-22, as used for judges by Lee et al. (2025), arXiv 2511.21140. Both are clamped to [0, 1]. It assumes that the
+/// judge errs on these answers as on the marked ones. `None` without answers or without marked answers of either kind,
+/// if sensitivity and specificity sum to 1.1 or less, or for a confidence outside (0, 1).
 pub fn rogan_gladen(n_judged_correct: usize, n: usize, error: JudgeError, confidence: f64) -> Option<JudgedRate> {
     let is_level = confidence > 0.0 && confidence < 1.0;
     let (sensitivity, specificity) = (error.sensitivity()?, error.specificity()?);
@@ -54,7 +55,8 @@ pub fn rogan_gladen(n_judged_correct: usize, n: usize, error: JudgeError, confid
     }
     let z = normal_quantile(0.5 + confidence / 2.0)?;
     let rate = (share(n_judged_correct, n)? + specificity - 1.0) / (sensitivity + specificity - 1.0);
-    // Counts that are moved towards the middle, as Agresti and Coull's are, and one success and one failure a judge's rate.
+    // Counts are moved towards the middle, as in Agresti and Coull's interval, with one success and one failure added
+    // to each of the judge's rates.
     let size = n as f64 + z * z;
     let judged = (n_judged_correct as f64 + z * z / 2.0) / size;
     let (n_wrong, n_right) = (error.n_wrong as f64 + 2.0, error.n_right as f64 + 2.0);
@@ -106,7 +108,7 @@ mod tests {
     fn a_judge_that_hardly_tells_right_from_wrong_corrects_nothing() {
         assert_eq!(rogan_gladen(600, 1000, error(60, 100, 50, 100), 0.95), None);
         assert!(rogan_gladen(600, 1000, error(60, 100, 51, 100), 0.95).is_some());
-        // Perfect on one marked answer of each sort: the interval is nearly everything.
+        // Perfect on one marked answer of each kind: the interval is nearly everything.
         let [low, high] = rogan_gladen(600, 1000, error(1, 1, 1, 1), 0.95).unwrap().interval;
         assert!(low < 0.1 && high > 0.9, "{low} {high}");
     }
@@ -133,7 +135,7 @@ mod tests {
             prop_assert!(close(found.interval[0], 1.0 - mirrored.interval[1], 1e-12));
             let more = rogan_gladen(judged + 1, 1000, judge, 0.9).unwrap();
             prop_assert!(more.rate >= found.rate && more.interval[0] >= found.interval[0] - 1e-12);
-            // A perfect judge, marked without end, is believed.
+            // A perfect judge with endless marked answers leaves the rate unchanged.
             let believed = rogan_gladen(judged, 1000, error(1 << 40, 1 << 40, 1 << 40, 1 << 40), 0.9).unwrap();
             prop_assert!(close(believed.rate, judged as f64 / 1000.0, 1e-9));
         }

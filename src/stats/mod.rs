@@ -1,10 +1,10 @@
-//! Pure numbers: distributions, proportions, paired and sequential tests, the bootstrap, agreement, classifiers on features,
-//! forgetting measures.
+//! Statistics as pure functions: distributions, proportions, paired and sequential tests, the bootstrap, agreement,
+//! classifiers on features, forgetting measures.
 //!
-//! Every function names its source; vectors from scipy, statsmodels and published tables are in `tests/golden`. What is
-//! not defined (no observations, a level outside (0, 1), counts that contradict each other) is `None`.
+//! Every function names its source. Vectors from scipy, statsmodels and published tables are in `tests/golden`. An
+//! undefined result (no observations, a level outside (0, 1), contradictory counts) is `None`.
 
-// Distributions and chance.
+// Distributions and random numbers.
 mod beta;
 mod binomial;
 mod normal;
@@ -24,7 +24,7 @@ mod agreement;
 mod judged;
 // Classifiers on features.
 mod probe;
-// What was forgotten.
+// Forgetting.
 mod forgetting;
 mod stages;
 

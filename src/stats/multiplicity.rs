@@ -1,9 +1,9 @@
-//! Many tests at once: p values adjusted so that each may be compared with the level of the whole family.
+//! Multiple testing: p values adjusted so that each can be compared with the level of the whole family.
 
-/// Holm's adjusted p values, in the order given: the chance of any false rejection stays below the level.
+/// Returns Holm's adjusted p values, in the given order. The chance of any false rejection stays below the level.
 ///
 /// Holm (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 65-70.
-/// What is no probability counts as 1.
+/// A value that is not a probability counts as 1.
 pub fn holm(p_values: &[f64]) -> Vec<f64> {
     let n = p_values.len();
     let mut adjusted = vec![1.0; n];
@@ -15,11 +15,11 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// Benjamini and Hochberg's adjusted p values, in the order given: of the rejected, the expected share of false ones
-/// stays below the level, for independent tests.
+/// Returns Benjamini and Hochberg's adjusted p values, in the given order. For independent tests, the expected share of
+/// false rejections among all rejections stays below the level.
 ///
-/// Benjamini and Hochberg (1995), "Controlling the false discovery rate", JRSS B 57, 289-300. What is no probability
-/// counts as 1.
+/// Benjamini and Hochberg (1995), "Controlling the false discovery rate", JRSS B 57, 289-300. A value that is not a
+/// probability counts as 1.
 pub fn benjamini_hochberg(p_values: &[f64]) -> Vec<f64> {
     let n = p_values.len();
     let mut adjusted = vec![1.0; n];

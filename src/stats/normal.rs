@@ -64,7 +64,7 @@ const TAIL_DEN: [f64; 8] = [
     1.0,
 ];
 
-/// The value below which a standard normal variable lies with probability `p`; `None` unless 0 < p < 1.
+/// Returns the value below which a standard normal variable is with probability `p`; `None` unless 0 < p < 1.
 pub fn quantile(p: f64) -> Option<f64> {
     if !(p > 0.0 && p < 1.0) {
         return None;
@@ -83,7 +83,7 @@ pub fn quantile(p: f64) -> Option<f64> {
     Some(distance.copysign(q))
 }
 
-/// The probability that a standard normal variable lies below `z`.
+/// Returns the probability that a standard normal variable is below `z`.
 pub fn cdf(z: f64) -> f64 {
     0.5 * libm::erfc(-z / std::f64::consts::SQRT_2)
 }

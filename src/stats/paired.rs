@@ -1,63 +1,65 @@
-//! Two graders' or two models' results on the same items: a 2 x 2 table of which only the discordant cells matter.
+//! Results of two graders or two models on the same items: a 2 x 2 table of which only the discordant cells matter.
 
 use super::binomial::{lower_tail, mass};
 use super::{normal_cdf, normal_quantile};
 
-/// What changed between a first and a second result on the same `n` items.
+/// The changes between a first and a second result on the same `n` items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PairedCounts {
-    /// Right at first, wrong then.
+    /// Right first, wrong second.
     pub n_lost: usize,
-    /// Wrong at first, right then.
+    /// Wrong first, right second.
     pub n_gained: usize,
-    /// All pairs.
+    /// The number of pairs.
     pub n: usize,
 }
 
 impl PairedCounts {
-    /// The first rate less the second: (lost - gained) / n. `None` without pairs.
+    /// Returns the first rate less the second: (lost - gained) / n. `None` without pairs.
     pub fn fall(self) -> Option<f64> {
         (self.n > 0).then(|| (self.n_lost as f64 - self.n_gained as f64) / self.n as f64)
     }
 
-    /// Whether there are pairs, and no more discordant ones than pairs.
+    /// Whether there are pairs, and not more discordant pairs than pairs.
     pub(super) fn is_possible(self) -> bool {
         self.n > 0 && self.n_lost.checked_add(self.n_gained).is_some_and(|discordant| discordant <= self.n)
     }
 }
 
-/// McNemar's exact two-sided p value: twice the binomial tail of the rarer direction among the discordant pairs, at
-/// most 1 (McNemar 1947, Psychometrika 12, 153-157; exact form as in statsmodels).
+/// Returns McNemar's exact two-sided p value: twice the binomial tail of the rarer direction among the discordant
+/// pairs, at most 1 (McNemar 1947, Psychometrika 12, 153-157; exact form as in statsmodels).
 pub fn mcnemar_exact(counts: PairedCounts) -> f64 {
     (2.0 * discordant_tail(counts).0).min(1.0)
 }
 
-/// The mid-p form, which counts half of the observed table: less conservative (Fagerland et al. 2013, BMC Medical
-/// Research Methodology 13:91).
+/// Returns the mid-p form, which counts half of the observed table and is less conservative (Fagerland et al. 2013, BMC
+/// Medical Research Methodology 13:91).
 pub fn mcnemar_mid_p(counts: PairedCounts) -> f64 {
     let (tail, point) = discordant_tail(counts);
     (2.0 * tail - point).min(1.0)
 }
 
-/// McNemar's exact one-sided p value: the probability that of as many discordant pairs as many or more are lost, were
-/// losing and gaining equally likely. Small where more was lost than chance explains; 1 without discordant pairs.
+/// Returns McNemar's exact one-sided p value: the probability that at least as many of the discordant pairs are lost,
+/// if losing and gaining are equally likely. It is small if more was lost than chance explains; 1 without discordant
+/// pairs.
 pub fn mcnemar_exact_one_sided(counts: PairedCounts) -> f64 {
-    // As many lost is as few gained.
+    // At least this many lost is the same as at most this many gained.
     lower_tail(counts.n_gained, counts.n_lost + counts.n_gained, 0.5)
 }
 
-/// P(X <= least) and P(X = least) for X of Binomial(lost + gained, 1/2) and the lesser of the two counts.
+/// Returns P(X <= least) and P(X = least) for X of Binomial(lost + gained, 1/2), where least is the lesser of the two
+/// counts.
 fn discordant_tail(counts: PairedCounts) -> (f64, f64) {
     let n = counts.n_lost + counts.n_gained;
     let least = counts.n_lost.min(counts.n_gained);
     (lower_tail(least, n, 0.5), mass(least as f64, (n - least) as f64, 0.5, 0.5))
 }
 
-/// Tango's score interval `[low, high]` for the fall, two-sided at `confidence`.
+/// Returns Tango's score interval `[low, high]` for the fall, two-sided at `confidence`.
 ///
 /// Tango (1998), "Equivalence test and confidence interval for the difference in proportions for the paired-sample
-/// design", Statistics in Medicine 17, 891-908. It holds without discordant pairs, too. `None` without pairs, for counts
-/// that do not fit in `n`, or a confidence outside (0, 1).
+/// design", Statistics in Medicine 17, 891-908. It is also valid without discordant pairs. `None` without pairs, if the
+/// counts exceed `n`, or for a confidence outside (0, 1).
 pub fn tango_interval(counts: PairedCounts, confidence: f64) -> Option<[f64; 2]> {
     if !(counts.is_possible() && confidence > 0.0 && confidence < 1.0) {
         return None;
@@ -70,26 +72,27 @@ pub fn tango_interval(counts: PairedCounts, confidence: f64) -> Option<[f64; 2]>
     Some([low, high])
 }
 
-/// The one-sided p value of "the fall is at least `margin`" against "it is less" (Tango 1998): small where the second
-/// result is shown to be non-inferior. `None` without pairs or for a margin outside (0, 1).
+/// Returns the one-sided p value of "the fall is at least `margin`" against "it is less" (Tango 1998). It is small if
+/// the second result is shown to be non-inferior. `None` without pairs or for a margin outside (0, 1).
 pub fn non_inferiority_p(counts: PairedCounts, margin: f64) -> Option<f64> {
     tango_z(counts, margin).filter(|_| margin > 0.0).map(normal_cdf)
 }
 
-/// The one-sided p value of "the fall is at most `margin`" against "it is more" (Tango 1998): small where the second
-/// result is shown to be inferior. `None` without pairs or for a margin outside [0, 1).
+/// Returns the one-sided p value of "the fall is at most `margin`" against "it is more" (Tango 1998). It is small if
+/// the second result is shown to be inferior. `None` without pairs or for a margin outside [0, 1).
 pub fn inferiority_p(counts: PairedCounts, margin: f64) -> Option<f64> {
     tango_z(counts, margin).filter(|_| margin >= 0.0).map(|z| normal_cdf(-z))
 }
 
-/// Tango's z of the observed fall against a supposed one: positive where more fell than supposed, standard normal for
-/// many pairs where the supposition is true. `None` without pairs or for a supposed fall outside (-1, 1).
+/// Returns Tango's z of the observed fall against a supposed one. It is positive if the observed fall is greater, and
+/// standard normal for many pairs if the supposition is true. `None` without pairs or for a supposed fall outside (-1,
+/// 1).
 pub fn tango_z(counts: PairedCounts, supposed_fall: f64) -> Option<f64> {
     let is_valid = counts.is_possible() && supposed_fall > -1.0 && supposed_fall < 1.0;
     is_valid.then(|| tango_score(counts, supposed_fall))
 }
 
-/// [`tango_z`] of counts and a fall that are known to be possible.
+/// Returns [`tango_z`] of counts and a fall that are known to be possible.
 pub(super) fn tango_score(counts: PairedCounts, supposed: f64) -> f64 {
     // Tango's difference is the gain, c - b; the fall is its negative.
     let (b, c, n) = (counts.n_lost as f64, counts.n_gained as f64, counts.n as f64);
@@ -108,7 +111,7 @@ pub(super) fn tango_score(counts: PairedCounts, supposed: f64) -> f64 {
     }
 }
 
-/// Where the falling function `f` crosses 0 between `low` and `high`; an end where it does not.
+/// Returns where the falling function `f` crosses 0 between `low` and `high`, or an end if it does not cross.
 fn root(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
     for _ in 0..200 {
         let middle = 0.5 * (low + high);
@@ -145,7 +148,7 @@ mod tests {
         }
     }
 
-    /// By R's PropCIs (`scoreci.mp`) and Tango's own formula.
+    /// Expected values: R's PropCIs (`scoreci.mp`) and Tango's own formula.
     #[test]
     fn tango_meets_published_vectors() {
         for (lost, gained, n, low, high) in
@@ -191,7 +194,7 @@ mod tests {
         assert_eq!((tango_z(found, 1.0), tango_z(found, -1.0), tango_z(found, f64::NAN)), (None, None, None));
         assert_eq!((non_inferiority_p(found, 0.0), inferiority_p(found, -0.01)), (None, None));
         assert_eq!((inferiority_p(counts(3, 1, 2), 0.1), inferiority_p(counts(0, 0, 0), 0.1)), (None, None));
-        // Nothing changed, and nothing is supposed to have.
+        // No change, and none supposed.
         assert_eq!(inferiority_p(counts(0, 0, 50), 0.0), Some(0.5));
     }
 

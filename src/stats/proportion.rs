@@ -2,11 +2,11 @@
 
 use super::{beta_quantile, normal_quantile};
 
-/// Wilson's score interval `[low, high]` for `n_successes` of `n`, two-sided at `confidence` (such as 0.95).
+/// Returns Wilson's score interval `[low, high]` for `n_successes` of `n`, two-sided at `confidence` (such as 0.95).
 ///
-/// Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA 22, 209-212;
-/// without continuity correction. `None` without observations, for more successes than observations, or for a
-/// confidence outside (0, 1).
+/// Wilson (1927), "Probable inference, the law of succession, and statistical inference", JASA 22, 209-212; without
+/// continuity correction. `None` without observations, for more successes than observations, or for a confidence
+/// outside (0, 1).
 pub fn wilson(n_successes: usize, n: usize, confidence: f64) -> Option<[f64; 2]> {
     if !is_observed(n_successes, n, confidence) {
         return None;
@@ -16,11 +16,13 @@ pub fn wilson(n_successes: usize, n: usize, confidence: f64) -> Option<[f64; 2]>
     let z2 = z * z / n;
     let centre = (p + z2 / 2.0) / (1.0 + z2);
     let half = z * (p * (1.0 - p) / n + z2 / (4.0 * n)).sqrt() / (1.0 + z2);
-    // Rounding must not leave the observed rate, or [0, 1], outside at 0 and at n successes.
+    // At 0 and at n successes, rounding must not move the observed rate outside the interval, or the interval outside
+    // [0, 1].
     Some([(centre - half).clamp(0.0, p), (centre + half).clamp(p, 1.0)])
 }
 
-/// The exact interval `[low, high]` for `n_successes` of `n`, two-sided at `confidence`: never covers less.
+/// Returns the exact interval `[low, high]` for `n_successes` of `n`, two-sided at `confidence`; its coverage is never
+/// lower.
 ///
 /// Clopper and Pearson (1934), "The use of confidence or fiducial limits illustrated in the case of the binomial",
 /// Biometrika 26, 404-413. `None` as for [`wilson`].
@@ -29,7 +31,7 @@ pub fn clopper_pearson(n_successes: usize, n: usize, confidence: f64) -> Option<
     Some([clopper_pearson_lower(n_successes, n, one_sided)?, clopper_pearson_upper(n_successes, n, one_sided)?])
 }
 
-/// The exact one-sided lower bound: the rate at which `n_successes` or more have probability 1 - `confidence`.
+/// Returns the exact one-sided lower bound: the rate at which `n_successes` or more have probability 1 - `confidence`.
 pub fn clopper_pearson_lower(n_successes: usize, n: usize, confidence: f64) -> Option<f64> {
     match n_successes {
         _ if !is_observed(n_successes, n, confidence) => None,
@@ -38,7 +40,7 @@ pub fn clopper_pearson_lower(n_successes: usize, n: usize, confidence: f64) -> O
     }
 }
 
-/// The exact one-sided upper bound: the rate at which `n_successes` or fewer have probability 1 - `confidence`.
+/// Returns the exact one-sided upper bound: the rate at which `n_successes` or fewer have probability 1 - `confidence`.
 pub fn clopper_pearson_upper(n_successes: usize, n: usize, confidence: f64) -> Option<f64> {
     match n_successes {
         _ if !is_observed(n_successes, n, confidence) => None,
@@ -96,7 +98,7 @@ mod tests {
         assert_eq!(wilson(1, 2, 1.0), None);
     }
 
-    /// P(the interval holds the rate), summed over all counts.
+    /// P(the interval contains the rate), summed over all counts.
     #[test]
     fn clopper_pearson_covers_at_least_its_level() {
         for n in [1, 5, 30] {

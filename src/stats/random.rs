@@ -1,6 +1,6 @@
-//! Seeded chance: one generator, and the distributions drawn from it.
+//! Seeded random numbers: one generator, and the distributions drawn from it.
 //!
-//! Logarithms and powers are libm's, not the platform's, so that equal seeds give equal draws everywhere.
+//! Logarithms and powers come from libm instead of the platform, so that equal seeds give equal draws on every machine.
 
 use super::binomial::stirling_error;
 
@@ -14,12 +14,12 @@ pub struct SplitMix64 {
 }
 
 impl SplitMix64 {
-    /// The generator whose first value is that of counter 1.
+    /// Creates the generator whose first value is that of counter 1.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
-    /// The next of 2^64 equally likely values.
+    /// Returns the next of 2^64 equally likely values.
     pub fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -28,22 +28,22 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// A value in `0..n`, by multiplication (Lemire 2019); the bias is below n / 2^64. 0 where `n` is 0.
+    /// Returns a value in `0..n`, by multiplication (Lemire 2019); the bias is below n / 2^64. 0 if `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
     }
 
-    /// A multiple of 2^-53 in [0, 1).
+    /// Returns a multiple of 2^-53 in [0, 1).
     pub fn uniform(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// The logarithm of a uniform value, which is never 0.
+    /// Returns the logarithm of a uniform value, which is never 0.
     fn ln_uniform(&mut self) -> f64 {
         libm::log(1.0 - self.uniform())
     }
 
-    /// A standard normal value, by the polar method (Marsaglia and Bray 1964, SIAM Review 6, 260-264).
+    /// Returns a standard normal value, by the polar method (Marsaglia and Bray 1964, SIAM Review 6, 260-264).
     fn normal(&mut self) -> f64 {
         loop {
             let (u, v) = (2.0 * self.uniform() - 1.0, 2.0 * self.uniform() - 1.0);
@@ -54,7 +54,7 @@ impl SplitMix64 {
         }
     }
 
-    /// The logarithm of a Gamma(`shape`, 1) value. Of small shapes the value itself would often underflow.
+    /// Returns the logarithm of a Gamma(`shape`, 1) value. For small shapes the value itself would often underflow.
     ///
     /// Marsaglia and Tsang (2000), "A simple method for generating gamma variables", ACM Transactions on Mathematical
     /// Software 26(3), 363-372; below shape 1 by their section 6.
@@ -78,7 +78,7 @@ impl SplitMix64 {
     }
 }
 
-/// A Beta(`a`, `b`) value: X / (X + Y) of two gamma values. `None` unless both shapes are finite and above 0.
+/// Returns a Beta(`a`, `b`) value: X / (X + Y) of two gamma values. `None` unless both shapes are finite and above 0.
 pub fn beta_sample(generator: &mut SplitMix64, a: f64, b: f64) -> Option<f64> {
     let are_shapes = a > 0.0 && b > 0.0 && a.is_finite() && b.is_finite();
     are_shapes.then(|| {
@@ -87,10 +87,10 @@ pub fn beta_sample(generator: &mut SplitMix64, a: f64, b: f64) -> Option<f64> {
     })
 }
 
-/// A Binomial(`n`, `p`) value. `None` unless 0 <= p <= 1.
+/// Returns a Binomial(`n`, `p`) value. `None` unless 0 <= p <= 1.
 ///
 /// Hörmann (1993), "The generation of binomial random variates", Journal of Statistical Computation and Simulation 46,
-/// 101-110: transformed rejection (BTRS), and inversion where fewer than ten successes or failures are expected.
+/// 101-110: transformed rejection (BTRS), or inversion if fewer than ten successes or failures are expected.
 pub fn binomial_sample(generator: &mut SplitMix64, n: usize, p: f64) -> Option<usize> {
     match p {
         _ if !(0.0..=1.0).contains(&p) => None,
@@ -154,7 +154,7 @@ mod tests {
     use crate::stats::golden::golden;
     use crate::stats::{beta_cdf, normal_cdf};
 
-    /// The greatest distance between the sample's and the supposed distribution function (Kolmogorov).
+    /// Returns the greatest distance between the distribution functions of the sample and of `cdf` (Kolmogorov).
     fn distance(mut sample: Vec<f64>, cdf: impl Fn(f64) -> f64) -> f64 {
         sample.sort_by(f64::total_cmp);
         let n = sample.len() as f64;
@@ -162,7 +162,7 @@ mod tests {
         sample.iter().enumerate().map(at).fold(0.0, f64::max)
     }
 
-    /// A distance that a right sampler exceeds once in a million seeds: sqrt(ln(2e6) / 2n).
+    /// Returns a distance that a correct sampler exceeds for one in a million seeds: sqrt(ln(2e6) / 2n).
     fn limit(n: usize) -> f64 {
         (2e6_f64.ln() / (2.0 * n as f64)).sqrt()
     }
@@ -174,7 +174,7 @@ mod tests {
         for expected in golden["splitmix64"]["first"].as_array().unwrap() {
             assert_eq!(generator.next_u64().to_string(), expected.as_str().unwrap());
         }
-        // The stream of seed 1234567 that implementations of splitmix64 are commonly checked against.
+        // The stream of seed 1234567, which commonly verifies implementations of splitmix64.
         let mut known = SplitMix64::new(1_234_567);
         assert_eq!(known.next_u64(), 6_457_827_717_110_365_317);
         assert_eq!(known.next_u64(), 3_203_168_211_198_807_973);
@@ -196,7 +196,7 @@ mod tests {
             let mut generator = SplitMix64::new(7);
             let sample = (0..20_000).map(|_| beta_sample(&mut generator, a, b).unwrap()).collect();
             let found = distance(sample, |x| beta_cdf(x, a, b).unwrap());
-            // Of tiny shapes nearly all values round to 0 or 1, where the distribution function has no jump.
+            // With tiny shapes nearly all values round to 0 or 1, where the distribution function has no jump.
             assert!(found < limit(20_000) || a < 0.1, "{a} {b} {found}");
         }
         assert_eq!(beta_sample(&mut SplitMix64::new(1), 0.0, 1.0), None);

@@ -1,27 +1,27 @@
-//! How many pairs a decision about a fall needs, and how small a fall a number of pairs can show.
+//! How many pairs a decision about a fall needs, and the smallest fall that a number of pairs can show.
 
 use super::{PairedCounts, normal_quantile};
 
-/// The power that a sample size is chosen for where nothing else is said.
+/// The default power for choosing a sample size.
 pub const POWER: f64 = 0.8;
 
-/// The pairs needed to show, with `power`, that a true fall of 0 is below `margin`, at a one-sided `alpha`, where a share
-/// `discordance` of the pairs changes: (z_{1 - alpha} + z_power)^2 discordance / margin^2, rounded up.
+/// Returns the pairs needed to show, with `power`, that a true fall of 0 is below `margin` at a one-sided `alpha`, if a
+/// share `discordance` of the pairs changes: (z_{1 - alpha} + z_power)^2 discordance / margin^2, rounded up.
 ///
 /// Nam (1997), "Establishing equivalence of two treatments and sample size requirements in matched-pairs design",
-/// Biometrics 53, 1422-1430, in its large-sample form. `None` unless 0 < alpha < 0.5 <= power < 1,
-/// 0 <= discordance <= 1 and 0 < margin < 1.
+/// Biometrics 53, 1422-1430, in its large-sample form. `None` unless 0 < alpha < 0.5 <= power < 1, 0 <= discordance <=
+/// 1 and 0 < margin < 1.
 pub fn n_for_power(discordance: f64, margin: f64, alpha: f64, power: f64) -> Option<usize> {
     let is_valid = (0.0..=1.0).contains(&discordance) && margin > 0.0 && margin < 1.0;
     let z = z_sum(alpha, power).filter(|_| is_valid)?;
     Some((z * z * discordance / (margin * margin)).ceil() as usize)
 }
 
-/// The pairs that a decision at `margin` and one-sided `alpha` is likely to need, going by the discordance seen so far.
+/// Returns the pairs that a decision at `margin` and one-sided `alpha` is likely to need, given the discordance so far.
 ///
-/// The greater of [`n_for_power`] at power 0.8, with discordance (lost + gained + 1) / (n + 2), and of
-/// z_{1 - alpha}^2 (1 - margin) / margin, below which even no change at all would not show that the fall is below the
-/// margin. `None` for counts that do not fit in `n`, or levels and margins as there.
+/// The greater of [`n_for_power`] at power 0.8, with discordance (lost + gained + 1) / (n + 2), and of z_{1 - alpha}^2
+/// (1 - margin) / margin. Below the latter, even no change at all would not show that the fall is below the margin.
+/// `None` if the counts exceed `n`, or for levels and margins that [`n_for_power`] rejects.
 pub fn n_needed(counts: PairedCounts, margin: f64, alpha: f64) -> Option<usize> {
     let n_discordant = counts.n_lost.checked_add(counts.n_gained).filter(|discordant| *discordant <= counts.n)?;
     let discordance = (n_discordant + 1) as f64 / (counts.n + 2) as f64;
@@ -30,12 +30,12 @@ pub fn n_needed(counts: PairedCounts, margin: f64, alpha: f64) -> Option<usize> 
     Some(by_power.max((z * z * (1.0 - margin) / margin).ceil() as usize))
 }
 
-/// The pairs that would show, with power 0.8, on which side of `margin` a true fall lies that is the observed one, at a
-/// one-sided `alpha`: (z_{1 - alpha} + z_power)^2 (discordance - fall^2) / (margin - fall)^2, rounded up, and no fewer than
-/// [`n_needed`] where the fall lies below the margin.
+/// Returns the pairs that would show, with power 0.8 at a one-sided `alpha`, on which side of `margin` the true fall
+/// is, if it equals the observed one: (z_{1 - alpha} + z_power)^2 (discordance - fall^2) / (margin - fall)^2, rounded
+/// up, and at least [`n_needed`] if the fall is below the margin.
 ///
-/// Nam (1997), as [`n_for_power`], with a true fall other than 0. `None` as there, and where the fall is the margin to within
-/// a ten-thousandth: then no number of pairs would do.
+/// Nam (1997), as [`n_for_power`], with a true fall other than 0. `None` as there, and if the fall is within a
+/// ten-thousandth of the margin: then no number of pairs is enough.
 pub fn n_to_decide(counts: PairedCounts, margin: f64, alpha: f64) -> Option<usize> {
     let at_no_fall = n_needed(counts, margin, alpha)?;
     let fall = counts.fall().unwrap_or(0.0);
@@ -48,8 +48,8 @@ pub fn n_to_decide(counts: PairedCounts, margin: f64, alpha: f64) -> Option<usiz
     Some(if distance > 0.0 { n.max(at_no_fall) } else { n })
 }
 
-/// The least true fall that `n` pairs show to be above 0 with `power`, at a one-sided `alpha`:
-/// (z_{1 - alpha} + z_power) sqrt(discordance / n). As well the least margin below which a true fall of 0 is shown to lie.
+/// Returns the smallest true fall that `n` pairs show to be above 0 with `power` at a one-sided `alpha`: (z_{1 - alpha}
+/// + z_power) sqrt(discordance / n). It is also the smallest margin below which a true fall of 0 can be shown.
 ///
 /// Connor (1987), "Sample size for testing differences in proportions for the paired-sample design", Biometrics 43,
 /// 207-211, in its large-sample form. `None` without pairs, or as [`n_for_power`].
@@ -97,7 +97,7 @@ mod tests {
     fn what_is_needed_follows_the_discordance_seen() {
         // (99 + 1) / (998 + 2) is a tenth.
         assert_eq!(n_needed(counts(50, 49, 998), 0.02, 0.025), Some(1963));
-        // Without a flip the second bound rules: 1.96^2 * 49 is 188.2.
+        // Without a flip the second bound applies: 1.96^2 * 49 is 188.2.
         assert_eq!(n_needed(counts(0, 0, 5000), 0.02, 0.025), Some(189));
     }
 
@@ -112,11 +112,12 @@ mod tests {
 
     #[test]
     fn what_decides_depends_on_how_near_the_fall_lies_to_the_margin() {
-        // Without a fall as `n_needed`; at half the margin four times as many, less the square of the fall.
+        // Without a fall it equals `n_needed`; at half the margin it needs four times as many, less the square of the
+        // fall.
         assert_eq!(n_to_decide(counts(50, 50, 998), 0.02, 0.025), n_needed(counts(50, 50, 998), 0.02, 0.025));
         let half = n_to_decide(counts(55, 45, 998), 0.02, 0.025).unwrap();
         assert!((half as f64 / (4.0 * 1981.2) - 1.0).abs() < 0.02, "{half}");
-        // A large fall shows itself with few pairs, one at the margin with no number of them.
+        // A large fall needs few pairs; no number of pairs decides one at the margin.
         let large = n_to_decide(counts(30, 5, 100), 0.02, 0.025).unwrap();
         assert!(large < 60, "{large}");
         assert_eq!(n_to_decide(counts(20, 0, 1000), 0.02, 0.025), None);

@@ -10,23 +10,23 @@ const GAUSS_LEGENDRE: [(f64, f64); 4] = [
     (0.960_289_856_497_536_3, 0.101_228_536_290_376_3),
 ];
 
-/// Panels of the rule are this many standard deviations wide, of the narrowest of the functions that are multiplied.
+/// The width of the rule's panels, in standard deviations of the narrowest multiplied function.
 const PANEL: f64 = 2.0;
 
-/// Standard deviations below 0 beyond which a path no longer counts for an upper boundary.
+/// Standard deviations below 0 beyond which a path no longer matters for an upper boundary.
 const FLOOR: f64 = 6.5;
 
-/// Standard deviations of an increment beyond which it does not happen.
+/// Standard deviations beyond which an increment is treated as impossible.
 const REACH: f64 = 8.5;
 
-/// A look that has spent less than this share of alpha leaves the later ones as they were.
+/// A look that has spent less than this share of alpha does not affect later ones.
 const NEGLIGIBLE: f64 = 1e-12;
 
-/// The least step of information between two looks.
+/// The smallest step of information between two looks.
 const LEAST_STEP: f64 = 1e-6;
 
-/// What of a one-sided `alpha` is spent up to `information` (a share from 0 to 1): 2 (1 - cdf(z_{1 - alpha/2} /
-/// sqrt(information))).
+/// Returns the part of a one-sided `alpha` that is spent up to `information` (a share from 0 to 1): 2 (1 - cdf(z_{1 -
+/// alpha/2} / sqrt(information))).
 ///
 /// Lan and DeMets (1983), "Discrete sequential boundaries for clinical trials", Biometrika 70, 659-663: their first
 /// function, near O'Brien and Fleming's boundary. `None` unless 0 < alpha < 0.5 and 0 <= information <= 1.
@@ -36,14 +36,14 @@ pub fn obrien_fleming_spent(alpha: f64, information: f64) -> Option<f64> {
     Some(if information > 0.0 { 2.0 * normal_cdf(z / information.sqrt()) } else { 0.0 })
 }
 
-/// The boundaries of z, one a look, that together are crossed with probability `alpha` where the true effect is 0, each
-/// look spending by [`obrien_fleming_spent`].
+/// Returns the boundaries of z, one per look, that are together crossed with probability `alpha` if the true effect is
+/// 0. Each look spends by [`obrien_fleming_spent`].
 ///
-/// `information` are the looks' shares of the whole, rising and at most 1. One-sided: nothing stops below. By recursive
-/// integration over the independent increments (Armitage, McPherson and Rowe 1969, JRSS A 132, 235-244; Jennison and
-/// Turnbull 2000, "Group sequential methods", chapter 19), right to about 1e-8. A look that may spend next to nothing
-/// has a boundary so high that it is never crossed, at most 38. `None` unless 0 < alpha < 0.5 and the looks are in
-/// (0, 1] and rise by 1e-6 or more.
+/// `information` has each look's share of the whole, rising and at most 1. One-sided: there is no lower boundary.
+/// Computed by recursive integration over the independent increments (Armitage, McPherson and Rowe 1969, JRSS A 132,
+/// 235-244; Jennison and Turnbull 2000, "Group sequential methods", chapter 19), with an error of about 1e-8. A look
+/// that may spend almost nothing has a boundary of at most 38, which is never crossed. `None` unless 0 < alpha < 0.5
+/// and the looks are in (0, 1] and rise by at least 1e-6.
 pub fn obrien_fleming_boundaries(alpha: f64, information: &[f64]) -> Option<Vec<f64>> {
     let rise = information.windows(2).all(|pair| pair[1] - pair[0] >= LEAST_STEP);
     if !rise || information.first().is_some_and(|first| *first < LEAST_STEP) {
@@ -54,7 +54,7 @@ pub fn obrien_fleming_boundaries(alpha: f64, information: &[f64]) -> Option<Vec<
     let mut spent_before = 0.0;
     for (look, &share) in information.iter().enumerate() {
         let spent = obrien_fleming_spent(alpha, share)?;
-        // The smallest normal number where so little is spent that it rounds to nothing.
+        // The smallest normal number, if the spent part rounds to nothing.
         let spend = (spent - spent_before).max(f64::MIN_POSITIVE);
         spent_before = spent;
         let free = -normal_quantile(spend)?;
@@ -84,7 +84,7 @@ struct Paths {
 }
 
 impl Paths {
-    /// Those that at time `information` lie below `boundary`. The places suit functions as narrow as `narrowest`.
+    /// Returns the paths below `boundary` at time `information`. The places suit functions as narrow as `narrowest`.
     fn below(boundary: f64, information: f64, narrowest: f64, density: impl Fn(f64) -> f64) -> Self {
         let low = (-FLOOR * information.sqrt()).min(boundary);
         let n_panels = ((boundary - low) / (PANEL * narrowest)).ceil().max(1.0) as usize;
@@ -103,7 +103,7 @@ impl Paths {
         Self { information, places, masses }
     }
 
-    /// The density at `place` at a later time of the paths that were left.
+    /// Returns the density at `place`, at a later time, of the remaining paths.
     fn density(&self, place: f64, information: f64) -> f64 {
         let step = (information - self.information).sqrt();
         let first = self.places.partition_point(|from| *from < place - REACH * step);
@@ -112,7 +112,8 @@ impl Paths {
         near.map(|(from, mass)| mass * normal_density((place - from) / step) / step).sum()
     }
 
-    /// The z at time `information` above which lie paths of probability `spend`; `free` is it were none gone.
+    /// Returns the z at time `information` above which paths have probability `spend`. `free` is this z if no paths had
+    /// been removed.
     fn boundary(&self, spend: f64, information: f64, free: f64) -> f64 {
         let scale = information.sqrt();
         let (mut low, mut high) = (-40.0 * scale, free * scale);
@@ -154,7 +155,7 @@ mod tests {
     use crate::stats::SplitMix64;
     use crate::stats::golden::{close, golden, numbers};
 
-    /// As R's gsDesign prints them (`sfLDOF`).
+    /// Expected values: as printed by R's gsDesign (`sfLDOF`).
     #[test]
     fn boundaries_equal_published_ones() {
         let published: [(&[f64], &[f64]); 2] =

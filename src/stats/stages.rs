@@ -1,28 +1,28 @@
-//! Forgetting over several stages of training, each on one task: the accuracy matrix and the measures that the continual
-//! learning literature draws from it.
+//! Forgetting over several stages of training, each on one task: the accuracy matrix and the measures that the
+//! continual learning literature derives from it.
 
-/// Why accuracies do not make a matrix.
+/// Why accuracies do not form a matrix.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum StageError {
-    /// There is no stage.
+    /// There are no stages.
     #[error("a forgetting matrix needs at least one stage")]
     NoStage,
-    /// There are fewer tasks than stages that train one each.
+    /// There are fewer tasks than stages, each of which trains one task.
     #[error("{n_stages} stages train a task each, but the matrix has only {n_tasks}")]
     TooFewTasks {
-        /// Stages given.
+        /// The number of stages.
         n_stages: usize,
-        /// Tasks of the initial model.
+        /// The number of tasks of the initial model.
         n_tasks: usize,
     },
-    /// A stage has another number of accuracies than the initial model.
+    /// A stage and the initial model have different numbers of accuracies.
     #[error("stage {stage} has {found} accuracies, the initial model {expected}")]
     Ragged {
         /// The stage, from 1.
         stage: usize,
-        /// Its accuracies.
+        /// The number of its accuracies.
         found: usize,
-        /// Those of the initial model.
+        /// The number of accuracies of the initial model.
         expected: usize,
     },
     /// An accuracy is not between 0 and 1.
@@ -32,16 +32,16 @@ pub enum StageError {
         stage: usize,
         /// The task, from 1.
         task: usize,
-        /// What stands there.
+        /// The value.
         value: f64,
     },
 }
 
 /// Accuracies of a model before and after each stage of training, on every task.
 ///
-/// Stage i trains task i; tasks beyond the number of stages are never trained on and only forgotten. A cell that was not
-/// measured is `None`, and so is every measure that needs it. With one stage it is EMT's case (Zhai et al. 2023), and
-/// the measures over stages are `None`.
+/// Stage i trains task i; tasks beyond the number of stages are never trained and can only be forgotten. A cell that
+/// was not measured is `None`, and so is every measure that needs it. One stage is EMT's case (Zhai et al. 2023); the
+/// measures over stages are then `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageMatrix {
     initial: Vec<Option<f64>>,
@@ -49,7 +49,8 @@ pub struct StageMatrix {
 }
 
 impl StageMatrix {
-    /// `initial[j]` is the initial model's accuracy on task j, `stages[i][j]` that after stage i, both from 0.
+    /// `initial[j]` is the initial model's accuracy on task j and `stages[i][j]` the accuracy after stage i, both from
+    /// 0.
     pub fn new(initial: Vec<Option<f64>>, stages: Vec<Vec<Option<f64>>>) -> Result<Self, StageError> {
         let (n_stages, n_tasks) = (stages.len(), initial.len());
         if n_stages == 0 {
@@ -71,22 +72,22 @@ impl StageMatrix {
         Ok(Self { initial, stages })
     }
 
-    /// Stages of training.
+    /// The number of stages.
     pub fn n_stages(&self) -> usize {
         self.stages.len()
     }
 
-    /// Tasks, those that are never trained on among them.
+    /// The number of tasks, including those that are never trained.
     pub fn n_tasks(&self) -> usize {
         self.initial.len()
     }
 
-    /// The initial model's accuracy on task `task` (from 0).
+    /// Returns the initial model's accuracy on task `task` (from 0).
     pub fn initial(&self, task: usize) -> Option<f64> {
         self.initial.get(task).copied().flatten()
     }
 
-    /// The accuracy on task `task` after stage `stage` (both from 0).
+    /// Returns the accuracy on task `task` after stage `stage` (both from 0).
     pub fn accuracy(&self, stage: usize, task: usize) -> Option<f64> {
         self.stages.get(stage)?.get(task).copied().flatten()
     }
@@ -102,33 +103,34 @@ impl StageMatrix {
         mean((0..self.n_stages()).map(|stage| self.mean_until(stage)))
     }
 
-    /// BWT: what the last stage's model gains (negative: loses) on each earlier task since that was trained, on average
-    /// (Lopez-Paz and Ranzato 2017). `None` with one stage.
+    /// BWT: the mean change in accuracy on each earlier task, from the task's own stage to the last stage (Lopez-Paz
+    /// and Ranzato 2017). Negative means loss. `None` with one stage.
     pub fn backward_transfer(&self) -> Option<f64> {
         mean((0..self.last()).map(|task| Some(self.accuracy(self.last(), task)? - self.accuracy(task, task)?)))
     }
 
-    /// FWT: what earlier stages bring to a task just before it is trained, against the initial model, on average
-    /// (Lopez-Paz and Ranzato 2017). `None` with one stage.
+    /// FWT: the mean change in accuracy on a task from the initial model to just before the task is trained (Lopez-Paz
+    /// and Ranzato 2017). `None` with one stage.
     pub fn forward_transfer(&self) -> Option<f64> {
         mean((1..self.n_stages()).map(|task| Some(self.accuracy(task - 1, task)? - self.initial(task)?)))
     }
 
-    /// Forgetting: the mean over the tasks before the last of [`Self::task_forgetting`] (Chaudhry et al. 2018,
+    /// Forgetting: the mean of [`Self::task_forgetting`] over the tasks before the last (Chaudhry et al. 2018,
     /// "Riemannian walk for incremental learning", ECCV). `None` with one stage.
     pub fn forgetting(&self) -> Option<f64> {
         mean((0..self.last()).map(|task| self.task_forgetting(task)))
     }
 
-    /// The best accuracy on a trained task from its own stage to the last but one, less that after the last stage.
-    /// `None` for the last stage's task, of which nothing can be forgotten yet, and for tasks never trained on.
+    /// Returns the best accuracy on a trained task from its own stage to the last but one, less that after the last
+    /// stage. `None` for the last stage's task, which cannot be forgotten yet, and for tasks that are never trained.
     pub fn task_forgetting(&self, task: usize) -> Option<f64> {
         let earlier: Option<Vec<f64>> = (task..self.last()).map(|stage| self.accuracy(stage, task)).collect();
         let best = earlier?.into_iter().reduce(f64::max)?;
         Some(best - self.accuracy(self.last(), task)?)
     }
 
-    /// What the last stage's model lost on a task against the initial model: EMT's forgetting, of any task.
+    /// Returns how much accuracy on a task the last stage's model lost against the initial model: EMT's forgetting, for
+    /// any task.
     pub fn fall(&self, task: usize) -> Option<f64> {
         Some(self.initial(task)? - self.accuracy(self.last(), task)?)
     }
@@ -137,13 +139,13 @@ impl StageMatrix {
         self.n_stages() - 1
     }
 
-    /// The mean after stage `stage` over the tasks trained so far.
+    /// Returns the mean over the tasks trained so far, after stage `stage`.
     fn mean_until(&self, stage: usize) -> Option<f64> {
         mean((0..=stage).map(|task| self.accuracy(stage, task)))
     }
 }
 
-/// `None` where a value is missing or there is none.
+/// Returns `None` if a value is missing or there are no values.
 fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let values: Vec<f64> = values.collect::<Option<_>>()?;
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
@@ -160,7 +162,7 @@ mod tests {
         values.iter().copied().map(Some).collect()
     }
 
-    /// Three stages, and a fourth task that is never trained on.
+    /// Three stages, and a fourth task that is never trained.
     fn three_stages() -> StageMatrix {
         let stages = [[0.9, 0.3, 0.25, 0.55], [0.7, 0.8, 0.4, 0.5], [0.75, 0.6, 0.95, 0.35]];
         StageMatrix::new(row(&[0.2, 0.4, 0.3, 0.6]), stages.iter().map(|stage| row(stage)).collect()).unwrap()
@@ -175,9 +177,9 @@ mod tests {
         let matrix = three_stages();
         assert!(is(matrix.average_accuracy(), (0.75 + 0.6 + 0.95) / 3.0));
         assert!(is(matrix.average_incremental_accuracy(), (0.9 + 0.75 + 2.3 / 3.0) / 3.0));
-        // Task 1 from .9 to .75, task 2 from .8 to .6.
+        // Task 1 from 0.9 to 0.75, task 2 from 0.8 to 0.6.
         assert!(is(matrix.backward_transfer(), (-0.15 - 0.2) / 2.0));
-        // Task 2 before its stage .3 against .4, task 3 .4 against .3.
+        // Before its stage, task 2 has 0.3 against 0.4 and task 3 has 0.4 against 0.3.
         assert!(is(matrix.forward_transfer(), 0.0));
         assert!(is(matrix.forgetting(), (0.15 + 0.2) / 2.0));
         assert!(is(matrix.task_forgetting(0), 0.15) && is(matrix.task_forgetting(1), 0.2));

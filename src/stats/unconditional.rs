@@ -1,36 +1,35 @@
-//! Exact unconditional tests of a fall, for tables with so few discordant pairs that the normal limit is not to be
-//! trusted.
+//! Exact unconditional tests of a fall, for tables with so few discordant pairs that the normal limit is unreliable.
 
 use super::binomial::{bulk, lower_tail};
 use super::paired::tango_score;
 use super::{PairedCounts, clopper_pearson};
 
-/// What the confidence interval of the discordance may miss, and what the p value gains for it.
+/// The error probability of the discordance's confidence interval, which is added to the p value.
 const NUISANCE_ERROR: f64 = 0.001;
 
 /// Steps of the grid over that interval.
 const N_STEPS: usize = 100;
 
-/// Scores closer than this are tied: they differ by rounding only.
+/// Scores closer than this are tied; they differ only by rounding.
 const TIE: f64 = 1e-9;
 
-/// The exact one-sided p value of "the fall is at least `margin`" against "it is less".
+/// Returns the exact one-sided p value of "the fall is at least `margin`" against "it is less".
 ///
-/// Berger and Boos (1994), "P values maximized over a confidence set for the nuisance parameter", JASA 89, 1012-1016:
-/// the greatest probability, at a fall of `margin`, of a table whose Tango's z is not above the observed one's, over the
-/// discordances (shares of discordant pairs) on a grid of their 99.9% Clopper-Pearson interval, plus 0.001. A
-/// discordance below `margin` does not admit such a fall: where all of the interval lies there, 0.001 remains. `None`
-/// without pairs or for a margin outside (0, 1).
+/// Berger and Boos (1994), "P values maximized over a confidence set for the nuisance parameter", JASA 89, 1012-1016.
+/// It is the greatest probability, at a fall of `margin`, of a table whose Tango's z is not above the observed one's,
+/// plus 0.001. The maximum is over discordances (shares of discordant pairs) on a grid of their 99.9% Clopper-Pearson
+/// interval. A discordance below `margin` does not allow such a fall; if the whole interval is below it, the p value is
+/// 0.001. `None` without pairs or for a margin outside (0, 1).
 pub fn exact_non_inferiority_p(counts: PairedCounts, margin: f64) -> Option<f64> {
     let is_valid = counts.is_possible() && margin > 0.0 && margin < 1.0;
     is_valid.then(|| greatest_p(counts, margin)).flatten()
 }
 
-/// The exact one-sided p value of "the fall is at most `margin`" against "it is more", as
-/// [`exact_non_inferiority_p`].
+/// Returns the exact one-sided p value of "the fall is at most `margin`" against "it is more", as
+/// [`exact_non_inferiority_p`] does.
 ///
-/// A discordance below `margin` admits only smaller falls, all of them as supposed; the greatest, where all discordant
-/// pairs are lost, is the least favourable. `None` without pairs or for a margin outside [0, 1).
+/// A discordance below `margin` allows only smaller falls, which all satisfy the hypothesis. The greatest, with all
+/// discordant pairs lost, is the least favourable. `None` without pairs or for a margin outside [0, 1).
 pub fn exact_inferiority_p(counts: PairedCounts, margin: f64) -> Option<f64> {
     let is_valid = counts.is_possible() && (0.0..1.0).contains(&margin);
     // The fall of the first result against the second is at least -margin.
@@ -38,7 +37,7 @@ pub fn exact_inferiority_p(counts: PairedCounts, margin: f64) -> Option<f64> {
     is_valid.then(|| greatest_p(swapped, -margin)).flatten()
 }
 
-/// The p value of "the fall is at least `supposed`".
+/// Returns the p value of "the fall is at least `supposed`".
 fn greatest_p(counts: PairedCounts, supposed: f64) -> Option<f64> {
     let observed = tango_score(counts, supposed) + TIE;
     let n_discordant = counts.n_lost + counts.n_gained;
@@ -69,13 +68,13 @@ fn greatest_p(counts: PairedCounts, supposed: f64) -> Option<f64> {
     Some((greatest + NUISANCE_ERROR).min(1.0))
 }
 
-/// The share of lost ones among discordant pairs where the fall is `supposed`, or as near to it as can be.
+/// Returns the share of lost pairs among discordant pairs if the fall is `supposed`, or as near to it as possible.
 fn lost_share(discordance: f64, supposed: f64) -> f64 {
     if discordance > 0.0 { (0.5 + 0.5 * supposed / discordance).clamp(0.0, 1.0) } else { 0.5 }
 }
 
-/// Of the tables with `n_discordant` pairs, how many, from none lost on, have a score of `observed` or less. The score
-/// rises with each pair that is lost instead of gained.
+/// Returns how many tables with `n_discordant` pairs, counting from none lost, have a score of at most `observed`. The
+/// score rises with each pair that is lost instead of gained.
 fn count_extreme(n_discordant: usize, n: usize, supposed: f64, observed: f64) -> usize {
     let (mut low, mut high) = (0, n_discordant + 1);
     while low < high {
@@ -106,7 +105,7 @@ mod tests {
         (0..=n).flat_map(move |lost| (0..=n - lost).map(move |gained| counts(lost, gained, n)))
     }
 
-    /// The trinomial probability of a table.
+    /// Returns the trinomial probability of a table.
     fn probability(table: PairedCounts, lost: f64, gained: f64) -> f64 {
         let (b, c, n) = (table.n_lost as f64, table.n_gained as f64, table.n as f64);
         let discordance = lost + gained;
@@ -114,7 +113,7 @@ mod tests {
         mass(b + c, n - b - c, discordance, 1.0 - discordance) * mass(b, c, share, 1.0 - share)
     }
 
-    /// All tables at every point of the grid, with nothing sorted, cut or searched.
+    /// Sums over all tables at every point of the grid, without sorting, cutting or searching.
     fn brute_force(observed: PairedCounts, margin: f64, is_inferiority: bool) -> f64 {
         let n = observed.n;
         let [low, high] = clopper_pearson(observed.n_lost + observed.n_gained, n, 0.999).unwrap();
@@ -163,7 +162,7 @@ mod tests {
         }
     }
 
-    /// What makes it a test: at every discordance, a p value of alpha or less has at most probability alpha.
+    /// The defining property of a test: at every discordance, a p value of alpha or less has at most probability alpha.
     #[test]
     fn the_size_never_exceeds_the_level() {
         for (n, margin) in [(15, 0.1), (40, 0.05)] {
@@ -185,11 +184,11 @@ mod tests {
 
     #[test]
     fn a_discordance_below_the_margin_is_no_fall_of_that_size() {
-        // Five of a hundred thousand: 2% cannot have been lost.
+        // With 5 lost of a hundred thousand, a fall of 2% is impossible.
         let few = counts(5, 0, 100_000);
         assert_eq!(exact_non_inferiority_p(few, 0.02), Some(0.001));
         assert_eq!(exact_inferiority_p(few, 0.02), Some(1.0));
-        // With none of 500 neither side is shown at 1 percent, but 2 percent are ruled out.
+        // With no flips in 500, neither side is shown at 1 percent, but 2 percent is ruled out.
         let none = counts(0, 0, 500);
         assert!(exact_non_inferiority_p(none, 0.005).unwrap() > 0.05);
         assert!(exact_non_inferiority_p(none, 0.02).unwrap() < 0.0011);

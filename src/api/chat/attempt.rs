@@ -1,4 +1,4 @@
-//! One request from its first attempt to what became of it.
+//! One request, from its first attempt to its result.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -18,14 +18,14 @@ use super::{ChatConfig, ChatError, ChatReply, ChatRequest};
 use crate::api::retry::{Attempts, Failure, GivenUp, Patience, with_retries};
 use crate::api::runtime;
 
-/// A reply of more bytes is none that we asked for.
+/// A larger response is not a reply to our request.
 pub(super) const BODY_BYTES_MAX: usize = 8 << 20;
-/// So many characters of a server's text are shown.
+/// The number of characters shown of a server's text.
 const N_CHARS_SHOWN: usize = 300;
-/// So many requests in a row must use up all their attempts before a server that worked counts as gone.
+/// This many consecutive requests must use up all attempts before a server that has worked counts as gone.
 const N_LOST_MIN: u32 = 8;
 
-/// What all requests of a client share.
+/// State that all requests of a client share.
 pub(super) struct Shared {
     pub(super) config: ChatConfig,
     pub(super) http: Client,
@@ -36,16 +36,16 @@ pub(super) struct Shared {
     /// Set once, when no request can succeed any more.
     pub(super) fatal: watch::Sender<Option<ChatError>>,
     pub(super) n_retries: AtomicU64,
-    /// Whether any HTTP response ever came.
+    /// Whether any HTTP response was ever received.
     pub(super) was_reached: AtomicBool,
-    /// Requests that used up their attempts since the last that did not.
+    /// Consecutive requests that used up their attempts.
     pub(super) n_lost_in_row: AtomicU32,
 }
 
-/// What one attempt led to.
+/// The result of one attempt.
 enum Attempt {
     Settled(Result<ChatReply, ChatError>),
-    /// The server does not take a field; the next attempt leaves it out.
+    /// The server rejects a field; the next attempt leaves it out.
     Renegotiated,
     Transient(TransientFailure),
 }
@@ -53,9 +53,9 @@ enum Attempt {
 /// A failure that may pass.
 struct TransientFailure {
     kind: TransientKind,
-    /// The wait that the server asks for.
+    /// The wait that the server requests.
     wait: Option<Duration>,
-    /// Equal in two attempts in a row: the failure is permanent.
+    /// If equal in two consecutive attempts, the failure is permanent.
     fingerprint: Option<String>,
 }
 
@@ -75,7 +75,7 @@ struct Response {
 }
 
 impl Shared {
-    /// Asks until there is a reply, a permanent failure, or no attempt left.
+    /// Sends the request until there is a reply, a permanent failure, or no attempt left.
     pub(super) async fn ask(&self, request: &ChatRequest) -> Result<ChatReply, ChatError> {
         let result = self.ask_until_settled(request).await;
         match &result {
@@ -112,7 +112,7 @@ impl Shared {
         with_retries(&self.patience(), &mut asking).await
     }
 
-    /// How long the configuration wants a request to be repeated.
+    /// Returns the configured limits on retries.
     pub(super) fn patience(&self) -> Patience {
         Patience {
             base_ms: self.config.retry_base_ms,
@@ -122,7 +122,7 @@ impl Shared {
         }
     }
 
-    /// Books a call and waits until the rate limits let it go.
+    /// Books a call and waits until the rate limits allow it.
     async fn wait_for_turn(&self, n_tokens: u64) -> Result<Booking, ChatError> {
         if let Some(error) = self.fatal.borrow().clone() {
             return Err(error);
@@ -141,7 +141,7 @@ impl Shared {
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let response = tokio::time::timeout(timeout, self.post(&sent)).await;
         let (attempt, n_tokens_used) = match response {
-            // A server that went silent may have done the work: the guess is counted.
+            // A server that went silent may have done the work, so the estimate is counted.
             Err(_) => (transient(TransientKind::Timeout, None), n_tokens),
             Ok(Err(message)) => (transient(TransientKind::Connection { message: self.shown(&message) }, None), 0),
             Ok(Ok(response)) => {
@@ -153,7 +153,7 @@ impl Shared {
         attempt
     }
 
-    /// The key as the server takes it: Azure's deployments have a header of their own.
+    /// Adds the key as the server expects it; Azure deployments use another header.
     pub(super) fn with_key(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.config.api_key {
             None => request,
@@ -163,7 +163,7 @@ impl Shared {
     }
 
     async fn post(&self, body: &Value) -> Result<Response, String> {
-        // A value of strings, numbers and lists is always representable.
+        // A value of strings, numbers and lists can always be represented.
         let bytes = serde_json::to_vec(body).map_err(|error| error.to_string())?;
         let post = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(bytes);
         let mut response = self.with_key(post).send().await.map_err(runtime::describe)?;
@@ -236,15 +236,14 @@ impl Shared {
                 self.place()
             ))),
             429 => transient(TransientKind::RateLimited, wait),
-            // Overload (503 and the like) is told in the same words each time; only a 500 that repeats itself
-            // has to do with the request.
+            // Overload (503 and similar) has the same text each time. Only a repeated 500 is about the request.
             500 => transient(TransientKind::Server { status, message }, wait).repeating(text.to_owned()),
             408 | 409 | 501.. => transient(TransientKind::Server { status, message }, wait),
             _ => Attempt::Settled(Err(ChatError::Rejected { status, message })),
         }
     }
 
-    /// Whether the next attempt will differ, because this error or that of another request taught something.
+    /// Whether the next attempt will differ, because this error or another request's taught something.
     fn renegotiate(&self, text: &str, sent: &Value, used: &Negotiated) -> bool {
         let mut current = lock(&self.negotiated);
         if *current != *used {
@@ -271,7 +270,7 @@ impl Shared {
         }
     }
 
-    /// Ends the client's work: the first such error is what all others get.
+    /// Ends the client's work. All other requests fail with the first such error.
     fn fail_all(&self, error: ChatError) -> ChatError {
         self.fatal.send_if_modified(|fatal| match fatal {
             Some(_) => false,
@@ -283,7 +282,7 @@ impl Shared {
         self.fatal.borrow().clone().unwrap_or(error)
     }
 
-    /// The result of `future`, unless an error that is everyone's comes first.
+    /// Returns the result of `future`, unless an error that ends all requests comes first.
     async fn unless_fatal<F: Future>(&self, future: F) -> Result<F::Output, ChatError> {
         let mut fatal = self.fatal.subscribe();
         let fatal = async move {
@@ -313,19 +312,19 @@ impl Shared {
         ))
     }
 
-    /// The address without its query, which may hold a key.
+    /// Returns the address without its query, which may hold a key.
     pub(super) fn place(&self) -> String {
         let mut url = self.url.clone();
         url.set_query(None);
         url.to_string()
     }
 
-    /// What is shown of a server's text: its error message where it has one, in one line, never the key.
+    /// Returns a server's text for messages: its error message if it has one, on one line, never with the key.
     pub(super) fn shown(&self, text: &str) -> String {
-        // The key goes first: a cut through its middle would leave half of it.
+        // The key is removed first, because cutting the text could leave half of it.
         let text = self.config.api_key.as_ref().map_or_else(|| text.to_owned(), |key| key.redact(text));
         let shown = excerpt(&first_message(&text));
-        // A message inside JSON was unescaped only now.
+        // A message inside JSON is unescaped only here.
         self.config.api_key.as_ref().map_or_else(|| shown.clone(), |key| key.redact(&shown))
     }
 
@@ -347,7 +346,7 @@ impl Shared {
     }
 }
 
-/// A request under way.
+/// A request in progress.
 struct Asking<'a> {
     shared: &'a Shared,
     request: &'a ChatRequest,
@@ -404,19 +403,19 @@ impl Attempt {
     }
 }
 
-/// Whether an error of this status may be about a field that a request can do without. Servers refuse fields with any status of
-/// a bad request, some with 403 or 500; waiting helps with 408 and 429, and 5xx others are a gateway's.
+/// Whether an error of this status may be about an optional field. Servers refuse fields with any bad-request status,
+/// and some with 403 or 500. Waiting helps with 408 and 429, and other 5xx come from gateways.
 fn may_be_about_a_field(status: u16) -> bool {
     matches!(status, 400..=422 | 500 | 501) && status != 408
 }
 
-/// Whether a 400 means that the model is unknown (LiteLLM answers so).
+/// Whether a 400 means that the model is unknown (as LiteLLM answers).
 fn is_about_model(text: &str) -> bool {
     let text = text.to_lowercase();
     text.contains("model_not_found") || text.contains("invalid model name")
 }
 
-/// The first characters of a text, in one line.
+/// Returns the first characters of a text, on one line.
 pub(super) fn excerpt(text: &str) -> String {
     let mut line = String::new();
     for (index, c) in text.split_whitespace().collect::<Vec<_>>().join(" ").chars().enumerate() {
@@ -429,7 +428,7 @@ pub(super) fn excerpt(text: &str) -> String {
     line
 }
 
-/// A lock that a panic elsewhere cannot take away: what it guards is valid after each statement.
+/// Locks despite poisoning: the guarded value is valid after each statement.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

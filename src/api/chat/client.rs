@@ -1,4 +1,4 @@
-//! Tickets in, completions out.
+//! The client's queue: it takes requests with tickets and returns completions.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,25 +17,25 @@ use super::negotiation::Negotiated;
 use super::{ChatConfig, ChatError, ChatReply, ChatRequest, ConfigError};
 use crate::api::runtime;
 
-/// What a client has done so far.
+/// The client's totals so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChatCounters {
     /// Requests sent, retries included.
     pub n_calls: u64,
-    /// Those of them that were not the first attempt.
+    /// Requests that were not the first attempt.
     pub n_retries: u64,
-    /// Tokens of prompts and replies, estimated where the server does not count.
+    /// Tokens of prompts and replies, estimated if the server does not count them.
     pub n_tokens: u64,
 }
 
-/// More connections than this are more than any server takes.
+/// The most connections; no server accepts more.
 const N_CONNECTIONS_MAX: usize = 4_096;
 
 type Completion = (u64, Result<ChatReply, ChatError>);
 
 /// A client of one chat server and model.
 ///
-/// Of the tickets submitted, at most [`ChatClient::capacity`] are without a received completion; then
+/// At most [`ChatClient::capacity`] submitted tickets can be without a received completion; after that
 /// [`ChatClient::submit`] waits for a [`ChatClient::recv_timeout`]. Dropping the client abandons the rest.
 pub struct ChatClient {
     pub(super) shared: Arc<Shared>,
@@ -48,7 +48,7 @@ pub struct ChatClient {
 }
 
 impl ChatClient {
-    /// Checks the configuration; the server is not asked yet.
+    /// Checks the configuration; does not contact the server.
     pub fn new(config: ChatConfig) -> Result<Self, ConfigError> {
         let url = completions_url(&config)?;
         check_numbers(&config)?;
@@ -65,7 +65,7 @@ impl ChatClient {
             .pool_max_idle_per_host(config.max_connections)
             .build()
             .map_err(|error| ConfigError::Network(runtime::describe(error)))?;
-        // One request under way for each connection, and as many ready to follow.
+        // One request in progress per connection, and as many queued.
         let capacity = config.max_connections * 2;
         let (sender, receiver) = sync_channel(capacity);
         let shared = Shared {
@@ -91,18 +91,18 @@ impl ChatClient {
         })
     }
 
-    /// Submitted tickets whose completion may be outstanding at once.
+    /// The most submitted tickets with an outstanding completion.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Submitted tickets whose completion was not received yet.
+    /// The number of submitted tickets without a received completion.
     pub fn n_outstanding(&self) -> usize {
         *lock(&self.n_outstanding)
     }
 
-    /// Hands in a request; waits while the client is full. Whoever submits from the thread that also
-    /// receives must keep [`ChatClient::n_outstanding`] below [`ChatClient::capacity`].
+    /// Submits a request; waits while the client is full. A thread that both submits and receives must keep
+    /// [`ChatClient::n_outstanding`] below [`ChatClient::capacity`].
     pub fn submit(&self, request: ChatRequest, ticket: u64) {
         let mut n_outstanding = lock(&self.n_outstanding);
         while *n_outstanding >= self.capacity {
@@ -113,7 +113,7 @@ impl ChatClient {
         let (shared, sender) = (Arc::clone(&self.shared), self.sender.clone());
         let task = async move {
             let result = shared.ask(&request).await;
-            // Never waits: the channel has room for all that is outstanding.
+            // Never waits, because the channel has room for everything outstanding.
             let _ = sender.send((ticket, result));
         };
         let mut tasks = lock(&self.tasks);
@@ -128,7 +128,7 @@ impl ChatClient {
         }
     }
 
-    /// The next completion, in the order in which they came about; `None` after `timeout`.
+    /// Returns the next completion, in order of completion; `None` after `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<(u64, Result<ChatReply, ChatError>)> {
         let completion = lock(&self.receiver).recv_timeout(timeout).ok()?;
         *lock(&self.n_outstanding) -= 1;
@@ -136,7 +136,7 @@ impl ChatClient {
         Some(completion)
     }
 
-    /// What has been done so far.
+    /// Returns the totals so far.
     pub fn counters(&self) -> ChatCounters {
         let ledger = lock(&self.shared.ledger);
         ChatCounters {
@@ -146,17 +146,17 @@ impl ChatClient {
         }
     }
 
-    /// How requests are put to this server after what its errors taught: for the run record.
+    /// Returns, for the run record, how requests are sent to this server after what its errors taught.
     pub fn effective_parameters(&self) -> Value {
         lock(&self.shared.negotiated).to_json()
     }
 
-    /// What requests lack or have otherwise than was asked for, since the server refuses them otherwise; for people.
+    /// Describes for the user what requests omit or change because the server would refuse them.
     pub fn learned(&self) -> Option<String> {
         lock(&self.shared.negotiated).told()
     }
 
-    /// Why no request can succeed any more, if so.
+    /// Returns the error if no request can succeed any more.
     pub fn fatal_error(&self) -> Option<ChatError> {
         self.shared.fatal.borrow().clone()
     }

@@ -1,4 +1,4 @@
-//! Which server, and the limits on its load.
+//! The server, and the limits on its load.
 
 use reqwest::Url;
 use serde_json::{Map, Value};
@@ -8,43 +8,43 @@ use crate::api::Secret;
 /// A chat server and the limits of its use.
 #[derive(Clone, Debug)]
 pub struct ChatConfig {
-    /// With or without `/v1`, or the whole address of `…/chat/completions`.
+    /// With or without `/v1`, or the full address of `…/chat/completions`.
     pub base_url: String,
     /// Sent as a bearer token.
     pub api_key: Option<Secret>,
-    /// The variable that a message about a missing or wrong key names.
+    /// The environment variable that is named in messages about a missing or wrong key.
     pub api_key_variable: &'static str,
-    /// The model's name as the server knows it.
+    /// The model's name on the server.
     pub model: String,
-    /// Requests under way at once, at least 1.
+    /// The most requests in progress, at least 1.
     pub max_connections: usize,
-    /// The time for one attempt, from the first byte sent to the last received.
+    /// The time limit of one attempt, from the first byte sent to the last received.
     pub timeout_ms: u64,
-    /// The first wait between attempts where the server names none; it doubles.
+    /// The first wait between attempts if the server names none; it doubles.
     pub retry_base_ms: u64,
-    /// Attempts for one request, the first included.
+    /// Attempts per request, including the first.
     pub max_attempts: u32,
-    /// After so long no further attempt is made for a request.
+    /// No attempt of a request begins after this time.
     pub total_ms_max: u64,
-    /// Requests a minute, evenly spaced; no limit if `None`.
+    /// Requests per minute, evenly spaced; no limit if `None`.
     pub requests_per_minute: Option<u64>,
-    /// Tokens a minute, by estimate and corrected by what the server counts; no limit if `None`.
+    /// Tokens per minute, estimated and corrected by the server's counts; no limit if `None`.
     pub tokens_per_minute: Option<u64>,
-    /// Requests sent in all, retries included.
+    /// The most requests in total, retries included.
     pub max_calls: Option<u64>,
-    /// Tokens of prompts and replies in all.
+    /// The most tokens of prompts and replies in total.
     pub max_tokens_total: Option<u64>,
-    /// Whether an empty text is a reply: of a model under test it is an answer, of a judge it is none.
+    /// Whether an empty text is a reply. It is an answer from a model under test, but not from a judge.
     pub takes_empty_replies: bool,
-    /// Fields of every request that a person asked for, in place of the client's own; a null leaves one out. A server that
-    /// refuses one of them refuses the request.
+    /// Fields of every request that the user set, in place of the client's own; null omits a field. If a server refuses
+    /// one of them, the request fails.
     pub extra_body: Map<String, Value>,
-    /// Whether fewer tokens of a reply may be asked for than a request says, where the server takes no more.
+    /// Whether the token limit may be lowered if the server accepts no more.
     pub may_lower_token_limit: bool,
 }
 
 impl ChatConfig {
-    /// A server without key, rate limit or budget.
+    /// Creates the configuration of a server without key, rate limit or budget.
     pub fn new(base_url: impl Into<String>, model: impl Into<String>) -> Self {
         Self {
             base_url: base_url.into(),
@@ -67,26 +67,26 @@ impl ChatConfig {
     }
 }
 
-/// Why a client cannot be made.
+/// Why a client cannot be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// The address is none.
+    /// The address is invalid.
     #[error(
         "`{url}` is not the address of a chat server: {message}; hint: an address looks like http://localhost:8000/v1"
     )]
     Address {
-        /// The address, without any password in it.
+        /// The address, without any password.
         url: String,
-        /// What is wrong with it.
+        /// The reason.
         message: String,
     },
-    /// The address holds a password, which messages would show.
+    /// The address contains a password, which messages would show.
     #[error("the address of the chat server contains a user name or password; hint: set {0} instead")]
     PasswordInAddress(&'static str),
-    /// A key that no header can carry.
+    /// The key cannot be sent in a header.
     #[error("the key of the chat server contains characters that are not allowed in a key; hint: check {0}")]
     Key(&'static str),
-    /// A number that allows nothing.
+    /// A limit of zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
     /// The network cannot be used.
@@ -94,7 +94,7 @@ pub enum ConfigError {
     Network(String),
 }
 
-/// The address to post to. `/v1` is added where the path names no version itself.
+/// Returns the address to post to. Adds `/v1` if the path has no version.
 pub(super) fn completions_url(config: &ChatConfig) -> Result<Url, ConfigError> {
     let text = config.base_url.trim();
     let mut url = Url::parse(text).map_err(|error| address_error(text, error.to_string()))?;
@@ -123,7 +123,7 @@ pub(super) fn completions_url(config: &ChatConfig) -> Result<Url, ConfigError> {
 }
 
 fn address_error(text: &str, message: String) -> ConfigError {
-    // What cannot be parsed may still hold a password.
+    // An unparsable address may still contain a password.
     let shown = match text.rsplit_once('@') {
         Some((_, host)) => format!("…@{host}"),
         None => text.to_owned(),

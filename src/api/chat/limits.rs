@@ -6,18 +6,18 @@ use super::{ChatConfig, ChatError};
 
 const MINUTE_S: f64 = 60.0;
 
-/// A call that was booked.
+/// A booked call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Booking {
-    /// The time at which it may be sent.
+    /// The earliest time to send it.
     pub(super) start: Instant,
-    /// The most tokens that it may use: so many are held back from the budget.
+    /// The most tokens that it may use; this many are reserved from the budget.
     n_tokens: u64,
-    /// Tokens by which the next call waits: no more than any call has used, once one has.
+    /// Tokens that delay the next call; at most the most that any call has used, once one has finished.
     n_tokens_paced: u64,
 }
 
-/// What has been spent, and when the next request may go.
+/// What has been spent, and when the next request may be sent.
 #[derive(Debug)]
 pub(super) struct Ledger {
     seconds_per_request: Option<f64>,
@@ -26,7 +26,7 @@ pub(super) struct Ledger {
     max_tokens_total: Option<u64>,
     n_calls: u64,
     n_tokens_used: u64,
-    /// Guessed tokens of requests under way.
+    /// Estimated tokens of requests in progress.
     n_tokens_reserved: u64,
     /// The most tokens that a call has used.
     n_tokens_used_most: Option<u64>,
@@ -51,7 +51,7 @@ impl Ledger {
         }
     }
 
-    /// Books one call of at most `n_tokens`, or answers that the budget does not allow it.
+    /// Books one call of at most `n_tokens`, or fails if the budget does not allow it.
     pub(super) fn book(&mut self, n_tokens: u64, now: Instant) -> Result<Booking, ChatError> {
         if let Some(limit) = self.max_calls.filter(|&limit| self.n_calls >= limit) {
             return Err(ChatError::Budget { limit, unit: "calls" });
@@ -73,14 +73,14 @@ impl Ledger {
         Ok(Booking { start, n_tokens, n_tokens_paced })
     }
 
-    /// Takes back a booking that was never sent.
+    /// Cancels a booking that was never sent.
     pub(super) fn cancel(&mut self, booking: Booking) {
         self.n_calls -= 1;
         self.n_tokens_reserved -= booking.n_tokens;
     }
 
-    /// Replaces the guess of a call by what it used; a failed call uses 0, and where the server does not
-    /// count the guess stands.
+    /// Replaces the estimate of a call by its use. A failed call uses 0; if the server does not count, the estimate
+    /// remains.
     pub(super) fn settle(&mut self, booking: Booking, n_tokens_used: u64) {
         self.n_tokens_reserved -= booking.n_tokens;
         self.n_tokens_used = self.n_tokens_used.saturating_add(n_tokens_used);
@@ -103,7 +103,7 @@ impl Ledger {
     }
 }
 
-/// A wait of more than a year is as good as none ending; it must not overflow a clock.
+/// A wait of more than a year is as good as endless, and must not overflow a clock.
 fn seconds_f64(seconds: f64) -> Duration {
     const YEAR_S: f64 = 365.0 * 86_400.0;
     Duration::from_secs_f64(seconds.clamp(0.0, YEAR_S))

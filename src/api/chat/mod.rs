@@ -1,7 +1,7 @@
 //! A client of any server with OpenAI's chat interface.
 //!
-//! [`ChatClient`] takes requests under tickets and gives back, under the same tickets, what became of
-//! them: every ticket exactly once. What is retried, and what is permanent, is decided in [`attempt`].
+//! [`ChatClient`] takes requests with tickets and returns the result of every ticket exactly once. [`attempt`] decides
+//! what is retried and what is permanent.
 
 mod attempt;
 mod client;
@@ -18,7 +18,7 @@ pub use config::{ChatConfig, ConfigError};
 pub use side::{ServedModel, SideError};
 pub use wire::{ChatReply, ChatRequest, Finish, Message, Part, PromptToken, ReplyServer, Role, TokenLogprob};
 
-/// What became of a request that has no reply. No text here ever holds the key.
+/// Why a request has no reply. No text here ever contains the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChatError {
     /// 401 or 403, not about a field of the request: no request can succeed, and no further one is sent.
@@ -30,8 +30,7 @@ pub enum ChatError {
     /// `insufficient_quota`: no further request is sent.
     #[error("{0}")]
     Quota(String),
-    /// The server was never reached with all attempts, or failed for many requests in a row: no further
-    /// request is sent.
+    /// The server was never reached in any attempt, or failed for many requests in a row: no further request is sent.
     #[error("{0}")]
     Unreachable(String),
     /// The server refuses this request (another 4xx).
@@ -39,7 +38,7 @@ pub enum ChatError {
     Rejected {
         /// The HTTP status.
         status: u16,
-        /// What the server said.
+        /// The server's message.
         message: String,
     },
     /// 429 until attempts or time ran out.
@@ -47,7 +46,7 @@ pub enum ChatError {
     RateLimited {
         /// Attempts made.
         n_attempts: u32,
-        /// `; …` why no further one was made, or nothing.
+        /// `; …` with why no further attempt was made, or empty.
         reason: String,
     },
     /// 408, 409 or 5xx until attempts or time ran out, or the same 500 twice.
@@ -57,18 +56,18 @@ pub enum ChatError {
         status: u16,
         /// Attempts made.
         n_attempts: u32,
-        /// What the server said.
+        /// The server's message.
         message: String,
     },
-    /// No answer in time, in each attempt.
+    /// Every attempt timed out.
     #[error("no answer within {timeout_ms} ms ({n_attempts} attempts)")]
     Timeout {
-        /// The time each attempt was given.
+        /// The time limit of each attempt.
         timeout_ms: u64,
         /// Attempts made.
         n_attempts: u32,
     },
-    /// The connection failed or broke, in each attempt.
+    /// The connection failed or broke in every attempt.
     #[error("the connection failed ({n_attempts} attempts): {message}")]
     Connection {
         /// Attempts made.
@@ -76,12 +75,12 @@ pub enum ChatError {
         /// The cause.
         message: String,
     },
-    /// 200 with something that is no chat completion: a web page, text, half a JSON document.
+    /// 200 with something that is not a chat completion: a web page, text, or half a JSON document.
     #[error("the server answered 200 with {what} instead of a chat completion: {start}")]
     NotACompletion {
         /// `a web page`, `text` or `half a document`.
         what: &'static str,
-        /// How the body begins.
+        /// The beginning of the body.
         start: String,
     },
     /// A completion without a choice.
@@ -90,15 +89,15 @@ pub enum ChatError {
     /// A choice without text: a refusal, or a tool call.
     #[error("the reply has no text (finish_reason `{finish_reason}`){hint}")]
     NoContent {
-        /// As the server gave it.
+        /// The reason, as the server gave it.
         finish_reason: String,
-        /// `; hint: …` or nothing.
+        /// `; hint: …` or empty.
         hint: String,
     },
-    /// The server's content filter stepped in.
+    /// The server's content filter intervened.
     #[error("the server's content filter withheld the reply")]
     ContentFilter,
-    /// The budget of calls or tokens is spent; the request was not sent (again).
+    /// The budget of calls or tokens is spent; the request was not sent or not retried.
     #[error("the budget of {limit} {unit} is spent")]
     Budget {
         /// The budget.
@@ -112,7 +111,7 @@ pub enum ChatError {
 }
 
 impl ChatError {
-    /// Whether the server, or the way to it, failed: the same request may succeed another time.
+    /// Whether the server or the connection failed, so that the same request may succeed later.
     pub fn is_passing(&self) -> bool {
         matches!(
             self,

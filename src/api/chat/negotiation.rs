@@ -1,4 +1,4 @@
-//! Which optional fields a server refuses: learned once from its error texts, and remembered.
+//! Optional fields that a server refuses: learned once from its error texts, and remembered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::refusal::{Complaint, complaints};
 
-/// Fields that a request can do without, with other words that servers have for them. Where two exclude each other, the one
-/// further down goes.
+/// Fields that a request can omit, with other words that servers use for them. If two exclude each other, the later one
+/// is omitted.
 const OPTIONAL: [(&str, &[&str]); 12] = [
     ("temperature", &[]),
     ("top_p", &["nucleus"]),
@@ -22,10 +22,10 @@ const OPTIONAL: [(&str, &[&str]); 12] = [
     ("n", &[]),
     ("stream", &[]),
 ];
-/// The reply's token limit under the names that servers have for it.
+/// The names of the reply's token limit.
 const TOKEN_LIMITS: [&str; 5] =
     ["max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "maximum_tokens"];
-/// Words of a server that does not know a field, or has no such feature.
+/// Words of a server that does not know a field or lacks a feature.
 const UNSUPPORTED: [&str; 25] = [
     "unsupported",
     "not supported",
@@ -53,7 +53,7 @@ const UNSUPPORTED: [&str; 25] = [
     "not accept",
     "不支持",
 ];
-/// Words of a server that does not take this value, or not beside another field.
+/// Words of a server that does not accept a value, or not together with another field.
 const WRONG_VALUE: [&str; 26] = [
     "must be",
     "must in",
@@ -82,9 +82,9 @@ const WRONG_VALUE: [&str; 26] = [
     "only the default",
     "参数非法",
 ];
-/// Words that name two fields of which one has to go.
+/// Words for two fields of which one must be omitted.
 const EXCLUSIVE: [&str; 6] = ["both", "mutually exclusive", "only one", "one of", "together with", "either"];
-/// Words of an error about something else, whatever fields it names besides.
+/// Words of an error about something else, whatever fields it also names.
 const ELSEWHERE: [&str; 18] = [
     "context length",
     "context window",
@@ -105,7 +105,7 @@ const ELSEWHERE: [&str; 18] = [
     "invalid model",
     "does not exist",
 ];
-/// Lists of what a server does take follow these words.
+/// Words that precede lists of what a server accepts.
 const LISTS_OF_TAKEN: [&str; 6] = [
     "supported parameters",
     "supported fields",
@@ -114,23 +114,23 @@ const LISTS_OF_TAKEN: [&str; 6] = [
     "supported params",
     "did you mean",
 ];
-/// Words that say which penalty is meant.
+/// Words that specify which penalty is meant.
 const QUALIFIERS: [&str; 5] = ["presence", "frequency", "repetition", "repeat", "length"];
-/// A word and the field that it is about stand no further apart, in bytes.
+/// The largest distance in bytes between a word and the field that it is about.
 const DISTANCE_MAX: usize = 120;
-/// So close to greedy decoding that only near-ties show it.
+/// So close to greedy decoding that only near-ties differ.
 const LEAST_TEMPERATURE: f64 = 0.01;
-/// A judge's default room for a reply is not lowered further: one word and a little more.
+/// A judge's default token limit is not lowered below this: one word and a little more.
 const N_TOKENS_LEAST: u32 = 64;
 
-/// How requests are put to this server.
+/// How requests are sent to this server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Negotiated {
     takes_max_completion_tokens: bool,
     omitted: BTreeSet<&'static str>,
-    /// Fields that are sent with another value than was asked for.
+    /// Fields that are sent with another value than requested.
     changed: BTreeMap<&'static str, Value>,
-    /// The least and the most tokens of a reply that the server lets be asked for.
+    /// The smallest and largest token limits that the server accepts.
     n_tokens_min: Option<u32>,
     n_tokens_max: Option<u32>,
 }
@@ -140,13 +140,13 @@ impl Negotiated {
         if self.takes_max_completion_tokens { "max_completion_tokens" } else { "max_tokens" }
     }
 
-    /// The token limit that is sent where `wanted` is asked for.
+    /// Returns the token limit that is sent for `wanted`.
     pub(super) fn n_tokens(&self, wanted: u32) -> u32 {
         wanted.min(self.n_tokens_max.unwrap_or(u32::MAX)).max(self.n_tokens_min.unwrap_or(0))
     }
 
     pub(super) fn omits(&self, name: &str) -> bool {
-        // The one means nothing without the other.
+        // `top_logprobs` is meaningless without `logprobs`.
         self.omitted.contains(name) || (name == "top_logprobs" && self.omitted.contains("logprobs"))
     }
 
@@ -154,7 +154,7 @@ impl Negotiated {
         self.changed.iter().map(|(name, value)| (*name, value))
     }
 
-    /// What requests lack or have otherwise, for people; `None` where they are as they were asked for.
+    /// Describes for the user what requests omit or change; `None` if they are sent as requested.
     pub(super) fn told(&self) -> Option<String> {
         let omitted = self.omitted.iter().map(|name| format!("without `{name}`"));
         let changed = self.changed.iter().map(|(name, value)| format!("with `{name}` {value}"));
@@ -178,9 +178,9 @@ impl Negotiated {
         json
     }
 
-    /// What to send instead after an error with this body to a request of these fields; `None` where the error is about
-    /// something else, or about a field that was not sent or that a person asked for (`wanted`).
-    /// `may_lower`: whether the token limit may be lowered where the server takes fewer.
+    /// Returns what to send after an error with this body to a request of these fields. `None` if the error is about
+    /// something else, about a field that was not sent, or about one that the user requested (`wanted`). `may_lower`:
+    /// whether the token limit may be lowered if the server accepts fewer.
     pub(super) fn after_refusal(
         &self,
         sent: &Value,
@@ -221,7 +221,7 @@ impl Negotiated {
         let named = complaint.field.as_deref().map(|field| folded(&snake(field)));
         let places =
             |names: &[&str]| names.iter().flat_map(|name| mentions(&complaint.message, name)).collect::<Vec<_>>();
-        // How near the words of a refusal stand; a field that the error names by itself needs none.
+        // The distance of a refusal's words. A field that the error itself names needs none.
         let nearness = |names: &[&str]| match &named {
             Some(field) if names.iter().any(|name| folded(name) == *field) => Some(0),
             Some(field) if is_field(field) => None,
@@ -230,7 +230,7 @@ impl Negotiated {
         let limit = sent_limit.and_then(|limit| Some((nearness(&TOKEN_LIMITS)?, limit)));
         let fields = OPTIONAL.iter().enumerate().filter(|(_, (name, _))| sent.get(name).is_some() && !wanted(name));
         let field = fields.filter_map(|(rank, (name, others))| {
-            // A word that several fields share stands for one of them only where it is alone.
+            // A word that several fields share means one of them only if nothing qualifies it.
             let is_alone = |other: &&str| {
                 !other.starts_with("penalt") || !QUALIFIERS.iter().any(|word| complaint.message.contains(word))
             };
@@ -252,7 +252,7 @@ impl Negotiated {
         }
     }
 
-    /// The field changed where another value may do, and left out else.
+    /// Changes the field if another value may work, and otherwise omits it.
     fn without(&self, name: &'static str, complaint: &Complaint, sent: &Value) -> Option<Negotiated> {
         let mut next = self.clone();
         let message = &complaint.message;
@@ -265,7 +265,7 @@ impl Negotiated {
             next.changed.insert(name, json!(LEAST_TEMPERATURE));
             return Some(next);
         }
-        // A server that gives the likeliest token alone: its log-probability is better than none.
+        // If a server returns only the likeliest token, its log-probability is better than none.
         let is_of_logprobs = name == "logprobs" || name == "top_logprobs";
         let is_limited = ["maximum", "max ", "at most", "greater than", "less than", "<= 1"]
             .iter()
@@ -282,7 +282,7 @@ impl Negotiated {
         next.omitted.insert(name).then_some(next)
     }
 
-    /// The token limit under its other name, or within the server's bounds.
+    /// Sends the token limit under its other name, or within the server's bounds.
     fn with_another_limit(&self, complaint: &Complaint, sent: u32, may_lower: bool) -> Option<Negotiated> {
         let message = &complaint.message;
         let mut next = self.clone();
@@ -328,18 +328,18 @@ impl Negotiated {
     }
 }
 
-/// A message without what it says that the server does take.
+/// Returns a message without its list of what the server accepts.
 fn without_lists(message: &str) -> String {
     let end = LISTS_OF_TAKEN.iter().filter_map(|words| {
         let at = message.find(words)?;
-        // "Unsupported parameters: …" names what is refused.
+        // "Unsupported parameters: …" lists what is refused.
         (!message[..at].ends_with("un")).then_some(at)
     });
     message[..end.min().unwrap_or(message.len())].to_owned()
 }
 
-/// Whether a server's name of a field is one that this module knows how to change, or any other that a request has: then the
-/// error is about that one.
+/// Whether a server's name for a field is one that this module can change, or another field of a request. The error is
+/// then about that field.
 fn is_field(folded_name: &str) -> bool {
     let is_known = |name: &str| folded(name) == folded_name;
     let optional = OPTIONAL.iter().any(|(name, others)| is_known(name) || others.iter().any(|other| is_known(other)));
@@ -347,7 +347,7 @@ fn is_field(folded_name: &str) -> bool {
     optional || TOKEN_LIMITS.iter().any(|name| is_known(name)) || rest.into_iter().any(is_known)
 }
 
-/// `presencePenalty` as `presence_penalty`.
+/// Converts `presencePenalty` to `presence_penalty`.
 fn snake(name: &str) -> String {
     let mut snake = String::new();
     for c in name.chars() {
@@ -359,12 +359,13 @@ fn snake(name: &str) -> String {
     snake
 }
 
-/// A name without what joins its words.
+/// Returns a name without its word separators.
 fn folded(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Where `name` stands in a message in lower case, as words of its own: joined by `_`, `-`, a space, or nothing (`topP`).
+/// Returns the places of `name` in a lower-case message, as separate words joined by `_`, `-`, a space, or nothing
+/// (`topP`).
 fn mentions(message: &str, name: &str) -> Vec<(usize, usize)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     // A single letter is a word only in quotation marks.
@@ -381,7 +382,7 @@ fn mentions(message: &str, name: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// The distance in bytes between one of `places` and the nearest words of a refusal; `None` where none is near.
+/// Returns the distance in bytes between one of `places` and the nearest words of a refusal; `None` if none is near.
 fn nearest(message: &str, places: &[(usize, usize)], code: &str) -> Option<usize> {
     if !places.is_empty() && (code.contains("unsupported_") || code.contains("extra_forbidden")) {
         return places.iter().map(|&(start, _)| start).min();
@@ -394,7 +395,7 @@ fn nearest(message: &str, places: &[(usize, usize)], code: &str) -> Option<usize
     distances.min().filter(|distance| *distance <= DISTANCE_MAX)
 }
 
-/// The whole numbers of a message.
+/// Returns the whole numbers in a message.
 fn numbers(message: &str) -> impl Iterator<Item = u32> + Clone + '_ {
     message.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok())
 }
@@ -417,7 +418,7 @@ mod tests {
         Negotiated::default().after_refusal(&sent(), body, &|_| false, false)
     }
 
-    /// The field that is left out after `message` in the form of OpenAI's errors.
+    /// Returns the field that is omitted after `message` in the form of OpenAI's errors.
     fn omitted(message: &str) -> Vec<&'static str> {
         let body = json!({"error": {"message": message, "type": "t", "param": null, "code": null}}).to_string();
         after(&body).unwrap_or_else(|| panic!("{message}")).omitted.into_iter().collect()

@@ -1,28 +1,28 @@
-//! What a server's error says, in whatever form servers put it.
+//! Reads a server's error in the forms that servers use.
 
 use serde_json::Value;
 
-/// One complaint of an error: what is said, and the request's field that it names by itself.
+/// One complaint of an error: its text, and the request's field if it names one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Complaint {
-    /// The words.
+    /// The text.
     pub(super) message: String,
     /// The field, as the server writes it.
     pub(super) field: Option<String>,
-    /// The kind of error, by the server's own name.
+    /// The kind of error, as the server names it.
     pub(super) code: String,
 }
 
-/// Names under which servers put the words.
+/// Keys of the text.
 const MESSAGES: [&str; 8] = ["message", "msg", "detail", "error", "error_message", "description", "reason", "errors"];
-/// Names under which they put the field.
+/// Keys of the field.
 const FIELDS: [&str; 5] = ["param", "field", "parameter", "loc", "property"];
-/// Lists of complaints: pydantic's, Google's, and others'.
+/// Keys of lists of complaints: pydantic's, Google's, and others'.
 const LISTS: [&str; 6] = ["detail", "details", "errors", "fieldViolations", "issues", "choices"];
-/// Errors are nested three deep at most, and one deeper where a gateway wraps them.
+/// Errors are nested at most three deep, and deeper if a gateway wraps them.
 const DEPTH_MAX: usize = 6;
 
-/// All complaints of a body; a body that is no JSON is one.
+/// Returns all complaints of a body; a body that is not JSON is one complaint.
 pub(super) fn complaints(body: &str) -> Vec<Complaint> {
     let mut found = Vec::new();
     match parse(body) {
@@ -32,7 +32,7 @@ pub(super) fn complaints(body: &str) -> Vec<Complaint> {
     found
 }
 
-/// The words of a body's first complaint; the body itself where it has none.
+/// Returns the text of a body's first complaint, or the body itself if there is none.
 pub(super) fn first_message(body: &str) -> String {
     let found = complaints(body);
     match found.iter().find(|complaint| !complaint.message.is_empty()) {
@@ -44,7 +44,7 @@ pub(super) fn first_message(body: &str) -> String {
     }
 }
 
-/// A JSON object or list, also where text stands around it, as in what a gateway wraps.
+/// Parses a JSON object or list, even with text around it, as gateways add.
 fn parse(text: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(text.trim()).ok()?;
     (value.is_object() || value.is_array()).then_some(value)
@@ -65,7 +65,7 @@ fn collect(value: &Value, found: &mut Vec<Complaint>, depth: usize) {
             None => found.push(plain(text)),
         },
         Value::Object(fields) => {
-            // What is more exact comes first: a list of complaints before the words that sum it up.
+            // The more precise comes first: a list of complaints before the text that summarises it.
             for name in LISTS {
                 if let Some(list) = fields.get(name).filter(|list| list.is_array()) {
                     collect(list, found, depth + 1);
@@ -93,7 +93,7 @@ fn collect(value: &Value, found: &mut Vec<Complaint>, depth: usize) {
     }
 }
 
-/// An error in JSON that a gateway put into its own as text.
+/// Returns a JSON error that a gateway embedded as text.
 fn inner(text: &str) -> Option<Value> {
     let (start, end) = (text.find('{')?, text.rfind('}')?);
     parse(text.get(start..=end)?).filter(|value| {
@@ -103,7 +103,7 @@ fn inner(text: &str) -> Option<Value> {
     })
 }
 
-/// The last part of `generationConfig.seed`, and of pydantic's `["body", "seed"]`.
+/// Returns the last part of `generationConfig.seed`, or of pydantic's `["body", "seed"]`.
 fn field_name(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.as_str(),
@@ -111,7 +111,7 @@ fn field_name(value: &Value) -> Option<String> {
         _ => return None,
     };
     let last = text.rsplit('.').next()?.trim_matches(|c: char| !c.is_alphanumeric() && c != '_');
-    // LiteLLM writes Python's word for nothing.
+    // LiteLLM writes Python's `None`.
     (!last.is_empty() && last != "None" && last != "null" && last != "body").then(|| last.to_owned())
 }
 

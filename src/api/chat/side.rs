@@ -1,4 +1,4 @@
-//! What a chat server tells beside completions: its models, and how it tokenises.
+//! A chat server's endpoints other than completions: its models and its tokenizer.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use crate::api::runtime;
 pub struct ServedModel {
     /// Its name in requests.
     pub id: String,
-    /// The entry as the server gave it.
+    /// The entry, as the server returned it.
     pub entry: Value,
 }
 
-/// Why a server told nothing.
+/// Why a server returned nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SideError {
-    /// It has nothing of the kind, as many servers: nothing can be concluded.
+    /// It lacks the endpoint, as many servers do; nothing can be concluded.
     #[error("{place} answered {status}: {message}")]
     Refused {
         /// The address.
         place: String,
         /// The HTTP status.
         status: u16,
-        /// What it said.
+        /// The server's message.
         message: String,
     },
     /// No completion can succeed either.
@@ -39,7 +39,7 @@ pub enum SideError {
 }
 
 impl ChatClient {
-    /// The models that the server lists at `/models`, in its order.
+    /// Returns the models that the server lists at `/models`, in its order.
     pub fn models(&self) -> Result<Vec<ServedModel>, SideError> {
         let url = self.shared.base_url(&["models"]);
         let body = self.shared.tell(|| self.shared.http.get(url.clone()), &url)?;
@@ -48,19 +48,19 @@ impl ChatClient {
         Ok(entries.into_iter().filter_map(model).collect())
     }
 
-    /// The tokens of a user's message `text` after the model's chat template, by vLLM's `/tokenize`, which does not stand
-    /// below `/v1`.
+    /// Returns the tokens of a user's message `text` after the model's chat template, by vLLM's `/tokenize`, which is
+    /// outside `/v1`.
     pub fn chat_tokens(&self, model: &str, text: &str) -> Result<Vec<u64>, SideError> {
         let messages = json!([{"role": "user", "content": text}]);
         self.tokens(&json!({"model": model, "messages": messages, "add_special_tokens": false}))
     }
 
-    /// The tokens of a plain text, with or without those that the tokenizer adds by itself.
+    /// Returns the tokens of a plain text, with or without those that the tokenizer adds.
     pub fn text_tokens(&self, model: &str, text: &str, adds_special: bool) -> Result<Vec<u64>, SideError> {
         self.tokens(&json!({"model": model, "prompt": text, "add_special_tokens": adds_special}))
     }
 
-    /// The server's address without path and query.
+    /// Returns the server's address without path and query.
     pub fn address(&self) -> String {
         self.shared.url.origin().ascii_serialization()
     }
@@ -80,14 +80,14 @@ impl ChatClient {
 }
 
 impl Shared {
-    /// Below the address of which `chat/completions` is a part.
+    /// Returns an address next to `chat/completions`.
     fn base_url(&self, path: &[&str]) -> Url {
         let segments: Vec<&str> = self.url.path_segments().into_iter().flatten().collect();
         let base = &segments[..segments.len().saturating_sub(2)];
         self.url_of(&[base, path].concat())
     }
 
-    /// The same without the version.
+    /// Returns an address without the version.
     fn root_url(&self, path: &[&str]) -> Url {
         let segments: Vec<&str> = self.url.path_segments().into_iter().flatten().collect();
         let base = &segments[..segments.len().saturating_sub(2)];
@@ -104,14 +104,14 @@ impl Shared {
         url
     }
 
-    /// Asks until there is a JSON body, a refusal, or no attempt left.
+    /// Sends requests until there is a JSON body, a refusal, or no attempt left.
     fn tell(&self, request: impl Fn() -> RequestBuilder, url: &Url) -> Result<Value, SideError> {
         let handle = runtime::handle().map_err(|message| SideError::Fatal(ChatError::Unreachable(message)))?;
         handle.block_on(with_retries(&self.patience(), &mut Telling { shared: self, request, url }))
     }
 }
 
-/// A question that may be asked again.
+/// A request that may be retried.
 struct Telling<'a, R> {
     shared: &'a Shared,
     request: R,
@@ -149,7 +149,7 @@ impl<R: Fn() -> RequestBuilder> Attempts for Telling<'_, R> {
     }
 }
 
-/// Status, headers and text of the response; the text is empty where it is too long.
+/// Returns status, headers and text of the response; the text is empty if it is too long.
 async fn read(request: RequestBuilder) -> reqwest::Result<(u16, HeaderMap, String)> {
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());

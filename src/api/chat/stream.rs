@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-/// The completion that a stream of server-sent events adds up to, in the form of one that is not streamed; `None` where the
-/// bytes are no such stream, or one that broke off.
+/// Assembles a stream of server-sent events into a completion, in the form of one that is not streamed. `None` if the
+/// bytes are not such a stream, or if it broke off.
 pub(super) fn completion(bytes: &[u8]) -> Option<Value> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut events = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).peekable();
@@ -39,7 +39,7 @@ pub(super) fn completion(bytes: &[u8]) -> Option<Value> {
     (is_done || !finish.is_null()).then(|| whole.into())
 }
 
-/// Text is appended to what came before; anything else takes its place.
+/// Appends text to earlier text; anything else is replaced.
 fn add(message: &mut Map<String, Value>, name: &str, value: &Value) {
     match (message.get_mut(name), value) {
         (Some(Value::String(before)), Value::String(more)) => before.push_str(more),

@@ -11,7 +11,7 @@ use super::negotiation::Negotiated;
 use super::stream;
 use super::{ChatConfig, ChatError};
 
-/// Who speaks.
+/// The speaker of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Instructions.
@@ -28,12 +28,12 @@ pub enum Role {
 pub enum Part {
     /// Text.
     Text(String),
-    /// An image as a `data:` address; shared, since it is asked about more than once.
+    /// An image as a `data:` address, shared because several requests use it.
     Image(Arc<str>),
 }
 
 impl Part {
-    /// An image of these PNG bytes.
+    /// Returns an image with these PNG bytes.
     pub fn png(bytes: &[u8]) -> Self {
         Self::Image(format!("data:image/png;base64,{}", STANDARD.encode(bytes)).into())
     }
@@ -41,7 +41,7 @@ impl Part {
     fn to_json(&self) -> Value {
         match self {
             Self::Text(text) => json!({"type": "text", "text": text}),
-            // As an object: some servers refuse a plain string, and one fails on it.
+            // Sent as an object, because some servers refuse a plain string and one fails on it.
             Self::Image(url) => json!({"type": "image_url", "image_url": {"url": &**url}}),
         }
     }
@@ -54,22 +54,22 @@ impl Part {
     }
 }
 
-/// English has about four bytes per token; a guess should not be too low.
+/// English has about four bytes per token; an estimate should not be too low.
 const BYTES_PER_TOKEN: usize = 3;
-/// A usual image of a usual model; the server's own count replaces the guess.
+/// A typical image for a typical model; the server's own count replaces the estimate.
 const N_TOKENS_PER_IMAGE: u64 = 1_000;
 
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks.
+    /// The speaker.
     pub role: Role,
-    /// What.
+    /// The parts.
     pub parts: Vec<Part>,
 }
 
 impl Message {
-    /// A user's message of plain text.
+    /// Returns a user's message of plain text.
     pub fn user(text: impl Into<String>) -> Self {
         Self { role: Role::User, parts: vec![Part::Text(text.into())] }
     }
@@ -80,7 +80,7 @@ impl Message {
             Role::User => "user",
             Role::Assistant => "assistant",
         };
-        // Plain text goes as a string: older servers know nothing else.
+        // Plain text is sent as a string, because older servers accept nothing else.
         let content = match self.parts.as_slice() {
             [Part::Text(text)] => json!(text),
             parts => parts.iter().map(Part::to_json).collect(),
@@ -89,27 +89,27 @@ impl Message {
     }
 }
 
-/// One question to a chat server.
+/// A request to a chat server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatRequest {
-    /// The model, where it is another than the client's own.
+    /// The model, if it is not the client's own.
     pub model: Option<String>,
     /// The conversation so far.
     pub messages: Vec<Message>,
-    /// Left out if `None`, or where the server does not take it.
+    /// Omitted if `None` or if the server refuses it.
     pub temperature: Option<f64>,
-    /// The most tokens of the reply; sent under the name that the server takes.
+    /// The most tokens of the reply; sent under the name that the server accepts.
     pub max_tokens: u32,
-    /// Left out if `None`, or where the server does not take it.
+    /// Omitted if `None` or if the server refuses it.
     pub seed: Option<u64>,
-    /// Left out if `None`, or where the server does not take it.
+    /// Omitted if `None` or if the server refuses it.
     pub top_p: Option<f64>,
-    /// Further fields, sent as they are, in place of those above where they have their names.
+    /// Further fields, sent unchanged; they replace the fields above of the same name.
     pub extra: Map<String, Value>,
 }
 
 impl ChatRequest {
-    /// The request as the server is to get it.
+    /// Returns the request as it is sent to the server.
     pub(super) fn to_json(&self, config: &ChatConfig, negotiated: &Negotiated) -> Value {
         let mut body = Map::new();
         body.insert("model".into(), json!(self.model.as_deref().unwrap_or(&config.model)));
@@ -137,7 +137,7 @@ impl ChatRequest {
         Value::Object(body)
     }
 
-    /// An upper guess at the tokens of prompt and reply.
+    /// Estimates the tokens of prompt and reply from above.
     pub(super) fn n_tokens_estimate(&self) -> u64 {
         let parts = self.messages.iter().flat_map(|message| &message.parts);
         parts.map(Part::n_tokens_estimate).sum::<u64>() + u64::from(self.max_tokens)
@@ -147,34 +147,34 @@ impl ChatRequest {
 /// Why a reply ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The model was done.
+    /// The model finished.
     Stop,
     /// `max_tokens` cut it off.
     Length,
-    /// Anything else, or nothing, as the server gave it.
+    /// Any other reason, as the server gave it, or none.
     Other(String),
 }
 
 /// A reply with text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatReply {
-    /// The text, verbatim; empty where the whole reply is a thought.
+    /// The text, verbatim; empty if the whole reply is a thought.
     pub content: String,
-    /// What the model thought, where the server tells it apart from the text.
+    /// The model's thought, if the server separates it from the text.
     pub thought: Option<String>,
-    /// Why it ended.
+    /// Why the reply ended.
     pub finish: Finish,
-    /// Tokens of prompt and reply, where the server counts them.
+    /// Tokens of prompt and reply, if the server counts them.
     pub n_tokens: Option<u64>,
-    /// Tokens of the prompt alone, where the server tells.
+    /// Tokens of the prompt, if the server reports them.
     pub n_prompt_tokens: Option<u32>,
-    /// Tokens of the reply alone, where the server tells.
+    /// Tokens of the reply, if the server reports them.
     pub n_reply_tokens: Option<u32>,
-    /// One entry per token of the reply, where they were asked for and the server gives them.
+    /// One entry per token of the reply, if they were requested and the server returns them.
     pub logprobs: Option<Vec<TokenLogprob>>,
-    /// vLLM's `prompt_logprobs`, where they were asked for: one entry per token of the prompt, `None` for the first.
+    /// vLLM's `prompt_logprobs`, if they were requested: one entry per token of the prompt, `None` for the first.
     pub prompt_logprobs: Option<Vec<Option<PromptToken>>>,
-    /// What the reply says of its server.
+    /// What the reply reveals about its server.
     pub server: ReplyServer,
 }
 
@@ -185,22 +185,22 @@ pub struct TokenLogprob {
     pub token: String,
     /// Its log-probability.
     pub logprob: f32,
-    /// The log-probabilities of the likeliest tokens in its place, as many as were asked for or fewer, falling.
+    /// The log-probabilities of the likeliest tokens in its place, falling, at most as many as requested.
     pub top: Vec<f32>,
 }
 
-/// A token of a prompt, as vLLM tells of it.
+/// A token of a prompt, as vLLM reports it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptToken {
     /// Its number in the vocabulary.
     pub id: u32,
-    /// Its log-probability after all tokens before it.
+    /// Its log-probability given all tokens before it.
     pub logprob: f32,
     /// Its text.
     pub text: String,
 }
 
-/// What a reply says of its server.
+/// What a reply reveals about its server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplyServer {
     /// The `Server` header.
@@ -209,13 +209,13 @@ pub struct ReplyServer {
     pub system_fingerprint: Option<String>,
 }
 
-/// What the body of a 200 is.
+/// The kind of body of a 200.
 pub(super) enum Body {
-    /// A completion, with a reply or the reason for none.
+    /// A completion, with a reply or the reason why there is none.
     Completion(Result<ChatReply, ChatError>, Option<u64>),
-    /// An error that a gateway put into a 200.
+    /// An error that a gateway sent with a 200.
     Error { status: u16 },
-    /// No completion at all.
+    /// Not a completion.
     Other(&'static str),
 }
 
@@ -241,7 +241,7 @@ struct WireChoice {
     finish_reason: Option<Value>,
     #[serde(default)]
     logprobs: Option<Value>,
-    /// A gateway's: the upstream server failed.
+    /// A gateway's error: the upstream server failed.
     #[serde(default)]
     error: Option<Value>,
 }
@@ -252,7 +252,7 @@ struct WireMessage {
     content: Option<Value>,
     #[serde(default)]
     refusal: Option<Value>,
-    /// What a reasoning model thought, by the names of vLLM and DeepSeek, OpenRouter and vLLM, and Ollama.
+    /// A reasoning model's thought, as named by vLLM and DeepSeek, by OpenRouter and vLLM, and by Ollama.
     #[serde(default)]
     reasoning_content: Option<Value>,
     #[serde(default)]
@@ -271,7 +271,7 @@ struct WireUsage {
     completion_tokens: Option<u64>,
 }
 
-/// Reads the body of a 200. Where `takes_empty`, an empty text is a reply like any other; a missing one never is.
+/// Reads the body of a 200. If `takes_empty`, an empty text is a valid reply; a missing text never is.
 pub(super) fn read_body(bytes: &[u8], takes_empty: bool) -> Body {
     let streamed = stream::completion(bytes);
     let parsed = match &streamed {
@@ -316,7 +316,7 @@ pub(super) fn read_body(bytes: &[u8], takes_empty: bool) -> Body {
     Body::Completion(reply, n_tokens)
 }
 
-/// The tokens of `logprobs.content`; `None` where there are none or one is not as it should be.
+/// Returns the tokens of `logprobs.content`; `None` if there are none or one is malformed.
 fn token_logprobs(logprobs: &Value) -> Option<Vec<TokenLogprob>> {
     let tokens = logprobs["content"].as_array().filter(|tokens| !tokens.is_empty())?.iter();
     tokens
@@ -333,7 +333,8 @@ fn logprob(entry: &Value) -> Option<f32> {
     entry["logprob"].as_f64().map(|logprob| logprob as f32).filter(|logprob| logprob.is_finite())
 }
 
-/// Each place's own token: the first of an object whose further entries are the likeliest ones in its place.
+/// Returns each place's own token: the first entry of an object whose other entries are the likeliest tokens in its
+/// place.
 fn prompt_logprobs(places: &Value) -> Option<Vec<Option<PromptToken>>> {
     let place = |(index, place): (usize, &Value)| match place {
         Value::Null if index == 0 => Some(None),
@@ -346,7 +347,7 @@ fn prompt_logprobs(places: &Value) -> Option<Vec<Option<PromptToken>>> {
     places.as_array()?.iter().enumerate().map(place).collect()
 }
 
-/// The text of a message's parts: of those that are thoughts, or of all others.
+/// Returns the text of a message's parts: either of its thoughts or of all others.
 fn said(parts: &[Value], are_thoughts: bool) -> String {
     let is_thought = |part: &Value| {
         let kind = part["type"].as_str().unwrap_or_default();
@@ -360,7 +361,7 @@ fn said(parts: &[Value], are_thoughts: bool) -> String {
     parts.iter().filter(|part| is_thought(part) == are_thoughts).map(text).collect()
 }
 
-/// The text of a part of a message, or of a list of parts, whatever its field is called.
+/// Returns the text of a part of a message, or of a list of parts, whatever the field's name.
 fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

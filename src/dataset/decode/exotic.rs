@@ -1,4 +1,4 @@
-//! Formats whose decoder and Pillow differ by rounding: corrected to Pillow's numbers, or refused.
+//! Formats whose decoder differs from Pillow by rounding: corrected to Pillow's numbers, or refused.
 
 /// Whether a PNG's own colour type is grey (a transparent colour makes its decoder add alpha).
 pub(super) fn is_grey_png(bytes: &[u8]) -> bool {
@@ -26,8 +26,8 @@ pub(super) fn widen_16_bit_bmp(bytes: &[u8], pixels: &mut [u8]) {
     }
 }
 
-/// The grey levels or colours of a binary PNM whose largest value is below 255, scaled as Pillow does: `round(value / maximum
-/// * 255)`, halves to even. `None` for any other PNM, `Some(None)` where it is too short.
+/// Returns the grey levels or colours of a binary PNM whose largest value is below 255, scaled as Pillow does:
+/// `round(value / maximum * 255)`, halves to even. `None` for any other PNM, `Some(None)` if it is too short.
 pub(super) fn scaled_pnm(bytes: &[u8], n_pixels: usize) -> Option<Option<Vec<u8>>> {
     let n_channels = match bytes.get(..2)? {
         b"P5" => 1,
@@ -64,12 +64,12 @@ pub(super) fn scaled_pnm(bytes: &[u8], n_pixels: usize) -> Option<Option<Vec<u8>
     Some(scaled)
 }
 
-/// Whether the first image of a TIFF is JPEG-compressed: its decoder's arithmetic is not libjpeg's.
+/// Whether the first image of a TIFF is JPEG-compressed, because its decoder's arithmetic is not libjpeg's.
 pub(super) fn is_jpeg_tiff(bytes: &[u8]) -> bool {
     first_compression(bytes).is_some_and(|compression| matches!(compression, 6 | 7))
 }
 
-/// The compression tag (259) of the first directory.
+/// Returns the compression tag (259) of the first directory.
 fn first_compression(bytes: &[u8]) -> Option<u16> {
     let is_little = bytes.starts_with(b"II");
     let word = |at: usize| {

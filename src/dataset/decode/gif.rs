@@ -1,4 +1,4 @@
-//! What Pillow shows outside a GIF's first frame.
+//! The part of a GIF's canvas outside its first frame, as Pillow shows it.
 
 /// Paints the canvas outside the first frame as Pillow does: in the palette's transparent colour, or in its first.
 pub(super) fn fill_outside_first_frame(bytes: &[u8], width: u32, height: u32, pixels: &mut [u8]) {
@@ -18,7 +18,7 @@ struct FirstFrame {
     outside: [u8; 3],
 }
 
-/// Reads the blocks before the first frame's data; `None` where they are not as they should be.
+/// Reads the blocks before the first frame's data; `None` if they are malformed.
 fn first_frame(bytes: &[u8]) -> Option<FirstFrame> {
     let word = |at: usize| Some(usize::from(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?])));
     let global_flags = *bytes.get(10)?;

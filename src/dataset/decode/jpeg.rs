@@ -1,4 +1,4 @@
-//! JPEG by libjpeg-turbo's arithmetic, which is Pillow's.
+//! JPEG by libjpeg-turbo's arithmetic, which Pillow also uses.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
@@ -12,7 +12,7 @@ use crate::domain::RgbImage;
 
 /// Decodes a JPEG of one, three or four components.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
-    // libjpeg reports errors by unwinding; nothing of ours is left half-changed, the decoder is dropped.
+    // libjpeg reports errors by unwinding. The decoder is then dropped, and no state of ours is left half-changed.
     catch_unwind(AssertUnwindSafe(|| decode_unwinding(bytes))).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("libjpeg failed");
@@ -49,8 +49,8 @@ fn decode_unwinding(bytes: &[u8]) -> Result<RgbImage, String> {
     rgb_image(width, height, pixels)
 }
 
-/// Pillow takes every CMYK JPEG for Adobe's, whose inks are inverted, and then subtracts inks from white:
-/// `(255 - ink) * (255 - black) / 255`, the division rounded in integers.
+/// Pillow assumes that every CMYK JPEG is Adobe's, with inverted inks, and then subtracts inks from white: `(255 - ink)
+/// * (255 - black) / 255`, with the division rounded in integers.
 fn rgb_of_inverted_cmyk(pixel: &[u8]) -> [u8; 3] {
     let white = u32::from(pixel[3]);
     [0, 1, 2].map(|channel| {
@@ -61,8 +61,8 @@ fn rgb_of_inverted_cmyk(pixel: &[u8]) -> [u8; 3] {
     })
 }
 
-/// The bytes of a file, and whether the decoder asked for more than there are. libjpeg then makes up an end of image and
-/// fills the rest with grey; Pillow refuses such a file, and so do we.
+/// The bytes of a file, and whether the decoder read past their end. libjpeg then invents an end of image and fills the
+/// rest with grey; Pillow refuses such a file, and so does emt.
 struct Watched<'a> {
     rest: &'a [u8],
     ran_dry: Rc<Cell<bool>>,

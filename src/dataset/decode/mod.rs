@@ -1,8 +1,8 @@
 //! Decoding, bit for bit as Pillow's `Image.open(file).convert("RGB")`.
 //!
-//! That means: the orientation that EXIF tells is applied to a TIFF and to no other format (unless [`Orientation`] says
-//! otherwise), colour profiles and gamma are not applied, transparency is dropped and not
-//! blended, 16-bit grey is clipped at 255 and not scaled, and of an animation the first frame counts.
+//! In particular: the EXIF orientation is applied to TIFF and to no other format (unless [`Orientation`] says
+//! otherwise), colour profiles and gamma are not applied, transparency is dropped and not blended, 16-bit grey is
+//! clipped at 255 and not scaled, and an animation gives its first frame.
 
 mod exotic;
 mod gif;
@@ -14,7 +14,7 @@ use crate::domain::RgbImage;
 
 pub use orientation::Orientation;
 
-/// Pillow's limit against decompression bombs (twice its `MAX_IMAGE_PIXELS`), held before any pixel is allocated.
+/// Pillow's limit against decompression bombs (twice its `MAX_IMAGE_PIXELS`), checked before any pixel is allocated.
 const PIXELS_MAX: u64 = 178_956_970;
 
 /// Decodes an encoded image (JPEG, PNG, GIF, BMP, TIFF, WebP, PNM); the error says what is wrong with it.
@@ -22,7 +22,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     decode_turned(bytes, Orientation::AsPillow)
 }
 
-/// The same, turned as `orientation` says.
+/// Like [`decode`], with the given orientation.
 pub(super) fn decode_turned(bytes: &[u8], orientation: Orientation) -> Result<RgbImage, String> {
     let image = decode_as_stored(bytes)?;
     let is_turned = match orientation {
@@ -51,7 +51,7 @@ fn decode_as_stored(bytes: &[u8]) -> Result<RgbImage, String> {
     std::panic::catch_unwind(|| raster::decode(bytes)).unwrap_or_else(|_| Err("its decoder gave up".to_owned()))
 }
 
-/// Whether a file that begins with `start` is an image, be it of a format that is not read.
+/// Whether a file that begins with `start` is an image, even of an unsupported format.
 pub(super) fn looks_like_image(start: &[u8]) -> bool {
     let is_bmp = || {
         let header_len = start.get(14).copied().unwrap_or(0);
@@ -70,7 +70,7 @@ pub(super) fn looks_like_image(start: &[u8]) -> bool {
         || unread_format(start).is_some()
 }
 
-/// The name of an image format that is known and not read.
+/// Returns the name of a known but unsupported image format.
 fn unread_format(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand.get(..4)? {
@@ -87,7 +87,7 @@ fn unread_format(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Whether the bytes are built as a TIFF is, as most cameras' raw pictures are.
+/// Whether the bytes have TIFF structure, as most cameras' raw pictures do.
 pub(super) fn is_tiff(bytes: &[u8]) -> bool {
     orientation::is_tiff(bytes)
 }

@@ -1,4 +1,4 @@
-//! The orientation that an image carries (EXIF, or XMP where EXIF has none), read where Pillow reads it.
+//! The orientation stored in an image (EXIF, or XMP if EXIF has none), read from where Pillow reads it.
 
 use std::io::Read;
 
@@ -10,13 +10,13 @@ const ORIENTATION: u16 = 0x0112;
 /// The TIFF tag of XMP.
 const XMP: u16 = 700;
 
-/// A text in a PNG above this holds no orientation.
+/// A larger text in a PNG holds no orientation.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
 
-/// What becomes of the orientation that an image carries.
+/// How to treat the orientation stored in an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Orientation {
-    /// As Pillow's `Image.open(file).convert("RGB")`, and so torchvision's `ImageFolder`: a TIFF is turned, nothing else.
+    /// Like Pillow's `Image.open(file).convert("RGB")` and torchvision's `ImageFolder`: only TIFF is turned.
     #[default]
     AsPillow,
     /// Every image is turned upright, as the library `datasets` and `PIL.ImageOps.exif_transpose` do.
@@ -25,7 +25,7 @@ pub enum Orientation {
     Ignored,
 }
 
-/// The orientation of an encoded image, 2 to 8; `None` where it is upright or does not say.
+/// Returns the orientation of an encoded image, 2 to 8; `None` if it is upright or not stored.
 pub(super) fn of(bytes: &[u8]) -> Option<u8> {
     let found = if bytes.starts_with(&[0xff, 0xd8]) {
         of_jpeg(bytes)
@@ -50,12 +50,12 @@ pub(super) fn of(bytes: &[u8]) -> Option<u8> {
     orientation.filter(|orientation| (2..=8).contains(orientation))
 }
 
-/// Whether the bytes are a TIFF's, or those of what is built upon it.
+/// Whether the bytes are a TIFF, or a format built on it.
 pub(super) fn is_tiff(bytes: &[u8]) -> bool {
     ["II*\0", "MM\0*", "II+\0", "MM\0+"].iter().any(|magic| bytes.starts_with(magic.as_bytes()))
 }
 
-/// The image turned upright, as `PIL.ImageOps.exif_transpose` turns it.
+/// Returns the image turned upright, as `PIL.ImageOps.exif_transpose` turns it.
 pub(super) fn turned(image: RgbImage, orientation: u8) -> RgbImage {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let (columns, rows) = if orientation >= 5 { (height, width) } else { (width, height) };
@@ -81,7 +81,7 @@ pub(super) fn turned(image: RgbImage, orientation: u8) -> RgbImage {
     RgbImage::new(new_width, new_height, pixels).unwrap_or(image)
 }
 
-/// What an image's file holds beside its pixels.
+/// The metadata of an image file.
 #[derive(Default)]
 struct Found {
     exif: Option<Vec<u8>>,
@@ -109,7 +109,7 @@ fn of_jpeg(bytes: &[u8]) -> Found {
         let Some(segment) = bytes.get(at + 2..at + len) else { break };
         if marker == 0xe1 {
             if let Some(exif) = segment.strip_prefix(b"Exif\0\0") {
-                // A long one lies in several segments.
+                // Long EXIF data is divided among several segments.
                 found.exif.get_or_insert_default().extend_from_slice(exif);
             } else if let Some(xmp) = segment.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0") {
                 found.xmp = Some(xmp.to_vec());
@@ -141,13 +141,13 @@ fn of_png(bytes: &[u8]) -> Found {
             b"IEND" => break,
             _ => {}
         }
-        // The checksum lies behind the body.
+        // The checksum follows the body.
         at += 12 + len;
     }
     found
 }
 
-/// Keyword and text of a PNG's text chunk, where the keyword is one of those that are looked for.
+/// Returns keyword and text of a PNG's text chunk, if the keyword may hold an orientation.
 fn png_text<'b>(kind: &[u8], body: &'b [u8]) -> Option<(&'b [u8], Vec<u8>)> {
     let end = body.iter().position(|&byte| byte == 0)?;
     let (key, rest) = (&body[..end], &body[end + 1..]);
@@ -173,7 +173,7 @@ fn inflated(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// ImageMagick's form: an empty line, the kind, the length, then hexadecimal digits in lines.
+/// Decodes ImageMagick's form: an empty line, the kind, the length, then hexadecimal digits in lines.
 fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
     let lines = text.split(|&byte| byte == b'\n').skip(3);
     let digits: Vec<u8> = lines.flatten().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -198,7 +198,7 @@ fn of_webp(bytes: &[u8]) -> Found {
     found
 }
 
-/// `tiff:Orientation="6"` or `<tiff:Orientation>6<`.
+/// Reads `tiff:Orientation="6"` or `<tiff:Orientation>6<`.
 fn in_xmp(xmp: &[u8]) -> Option<u8> {
     const NAME: &[u8] = b"tiff:Orientation";
     let places =
@@ -211,7 +211,7 @@ fn in_xmp(xmp: &[u8]) -> Option<u8> {
     places.into_iter().find_map(digit)
 }
 
-/// The first directory of a TIFF structure, which EXIF is.
+/// The first directory of a TIFF structure, which EXIF uses.
 struct Directory<'b> {
     bytes: &'b [u8],
     is_little: bool,
@@ -241,14 +241,14 @@ impl<'b> Directory<'b> {
         Some(directory)
     }
 
-    /// The whole number of `n_bytes` at `at`.
+    /// Returns the integer of `n_bytes` at `at`.
     fn value(&self, at: usize, n_bytes: usize) -> Option<u64> {
         let raw = self.bytes.get(at..at.checked_add(n_bytes)?)?;
         let fold = |number: u64, byte: &u8| (number << 8) | u64::from(*byte);
         Some(if self.is_little { raw.iter().rev().fold(0, fold) } else { raw.iter().fold(0, fold) })
     }
 
-    /// Where the entry of `tag` lies: its type, how many values it has, and the place of the first or of its offset.
+    /// Returns the entry of `tag`: its type, its number of values, and the place of the first value or of its offset.
     fn entry(&self, tag: u16) -> Option<(u64, u64, usize)> {
         let n_entry_bytes = if self.is_big_tiff { 20 } else { 12 };
         (0..self.n_entries).find_map(|index| {
@@ -262,7 +262,7 @@ impl<'b> Directory<'b> {
         })
     }
 
-    /// The only value of `tag`, a whole number of 16 or 32 bits.
+    /// Returns the only value of `tag`, an integer of 16 or 32 bits.
     fn number(&self, tag: u16) -> Option<u64> {
         match self.entry(tag)? {
             (3 | 8, 1, at) => self.value(at, 2),
@@ -271,7 +271,7 @@ impl<'b> Directory<'b> {
         }
     }
 
-    /// The bytes of `tag`.
+    /// Returns the bytes of `tag`.
     fn bytes(&self, tag: u16) -> Option<&'b [u8]> {
         let (_, n_bytes, at) = self.entry(tag).filter(|(kind, ..)| matches!(kind, 1 | 2 | 7))?;
         let n_bytes = usize::try_from(n_bytes).ok()?;

@@ -1,4 +1,4 @@
-//! PNG, GIF, BMP, TIFF, WebP and PNM, brought to RGB by Pillow's rules.
+//! PNG, GIF, BMP, TIFF, WebP and PNM, converted to RGB by Pillow's rules.
 
 use std::io::Cursor;
 
@@ -7,14 +7,14 @@ use image::{ColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 use super::{check_size, exotic, gif, rgb_image};
 use crate::domain::RgbImage;
 
-/// A decoder's own working memory; the pixels are checked by `check_size`.
+/// The limit on a decoder's working memory; `check_size` checks the pixels.
 const DECODER_BYTES_MAX: u64 = 2 << 30;
 
 /// The formats that are read.
 const FORMATS: [ImageFormat; 6] =
     [ImageFormat::Png, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP, ImageFormat::Pnm];
 
-/// Decodes anything but JPEG.
+/// Decodes all formats except JPEG.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     let format = image::guess_format(bytes).ok().filter(|format| FORMATS.contains(format));
     let format = format.ok_or("it is not a JPEG, PNG, GIF, BMP, TIFF, WebP or PNM image")?;
@@ -53,9 +53,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
 
 fn to_rgb(samples: &[u8], color: ColorType, is_grey_png: bool, format: ImageFormat) -> Result<Vec<u8>, String> {
     let word = |pair: &[u8]| u16::from_ne_bytes([pair[0], pair[1]]);
-    // Pillow opens 16-bit grey as integers, and their way to RGB clips.
+    // Pillow opens 16-bit grey as integers, and clips when it converts them to RGB.
     let clip = |pair: &[u8]| u8::try_from(word(pair)).unwrap_or(u8::MAX);
-    // Of 16-bit colours it reads the high byte, but scales those of PNM.
+    // Pillow reads the high byte of 16-bit colours, but scales those of PNM.
     let narrow = |pair: &[u8]| {
         let value = u32::from(word(pair));
         let narrowed = if format == ImageFormat::Pnm { (value * 255 + 32767) / 65535 } else { value >> 8 };

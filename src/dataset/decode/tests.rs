@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
-/// The folder of real data and references, where the environment names one.
+/// The folder of real data and references, if the environment names one.
 fn shared() -> Option<PathBuf> {
     let folder = std::env::var("EMT_SHARED").ok().map(PathBuf::from);
     if folder.is_none() {
@@ -74,7 +74,7 @@ fn a_jpeg_that_lost_its_end_is_truncated_and_no_grey_image() {
     for n_lost in [1, 2, 10, 100] {
         assert!(decode(&whole[..whole.len() - n_lost]).is_err(), "{n_lost} bytes lost");
     }
-    // What follows the end of the image does not matter.
+    // Bytes after the end of the image are ignored.
     assert!(decode(&[whole, vec![0; 9]].concat()).is_ok());
 }
 

@@ -1,4 +1,4 @@
-//! Fetching published datasets: download, check, unpack.
+//! Fetching of published datasets: download, check, unpack.
 
 mod unpack;
 
@@ -12,39 +12,39 @@ use super::checksum::md5_of_file;
 use super::open::{DataRoots, is_located};
 use crate::api::{Checksum, Download, download};
 
-/// What to fetch.
+/// A dataset to fetch.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchRequest<'a> {
     /// The dataset's name in the catalog.
     pub name: &'a str,
-    /// Only the files of this split, where they are apart.
+    /// Fetch only the files of this split, if they are separate.
     pub split: Option<&'a str>,
     /// Another server or mirror that has the files under the same names.
     pub base_url: Option<&'a str>,
-    /// The folder below which datasets lie.
+    /// The folder below which datasets are stored.
     pub root: &'a Path,
 }
 
-/// What happens while fetching.
+/// An event during fetching.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FetchEvent<'a> {
-    /// The file is there already, and is what it must be.
+    /// The file already exists and is correct.
     AlreadyThere {
         /// The file.
         path: &'a Path,
     },
     /// Bytes arrived.
     Downloading {
-        /// Where from.
+        /// The address.
         url: &'a str,
-        /// Bytes that are there.
+        /// Bytes so far.
         n_done: u64,
-        /// Bytes in all, where the server says so.
+        /// Total bytes, if the server reports them.
         n_total: Option<u64>,
     },
     /// The catalog has no checksum for this file.
     Unchecked {
-        /// Where from.
+        /// The address.
         url: &'a str,
     },
     /// The archive is being unpacked.
@@ -54,7 +54,7 @@ pub enum FetchEvent<'a> {
     },
 }
 
-/// Downloads and unpacks a dataset below `root`; what is there already is left alone. Returns the folders that were filled.
+/// Downloads and unpacks a dataset below `root`; existing files are left alone. Returns the folders that were filled.
 pub fn fetch(
     catalog: &Catalog,
     request: &FetchRequest,
@@ -127,13 +127,13 @@ fn fetch_file(
     if file.unpack {
         on_event(FetchEvent::Unpacking { path: &path });
         unpack::unpack(&path, folder)?;
-        // What it held lies beside it now, and a second copy would only take room.
+        // Its contents are now next to it, and a second copy would only take space.
         fs::remove_file(&path).with_context(|| format!("failed to remove `{}`", path.display()))?;
     }
     Ok(())
 }
 
-/// Whether the splits that are asked for already lie below the root.
+/// Whether the requested splits are already below the root.
 fn is_unpacked(entry: &Entry, request: &FetchRequest) -> bool {
     let roots = DataRoots { data: Some(request.root.to_owned()), ..DataRoots::default() };
     match request.split {
@@ -142,7 +142,7 @@ fn is_unpacked(entry: &Entry, request: &FetchRequest) -> bool {
     }
 }
 
-/// Whether an earlier download is there and right; one without a published checksum is believed.
+/// Whether an earlier download exists and is correct; one without a published checksum is trusted.
 fn is_complete(path: &Path, file: &WireFile) -> anyhow::Result<bool> {
     if !path.is_file() {
         return Ok(false);
@@ -153,7 +153,7 @@ fn is_complete(path: &Path, file: &WireFile) -> anyhow::Result<bool> {
     }
 }
 
-/// Checks what a catalog says of a file to download.
+/// Checks a catalog's entry for a file to download.
 pub(super) fn check_file(file: &WireFile) -> anyhow::Result<()> {
     ensure!(
         file.folder.components().all(|part| matches!(part, Component::Normal(_))),
@@ -172,7 +172,7 @@ pub(super) fn check_file(file: &WireFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The last part of an address, without a query; empty where it is no plain file name.
+/// Returns the last part of an address, without a query; empty if it is not a plain file name.
 fn file_name(url: &str) -> &str {
     let path = url.split(['?', '#']).next().unwrap_or("");
     let name = path.rsplit_once('/').map_or("", |(_, name)| name);

@@ -1,7 +1,7 @@
-//! Unpacking archives that are not trusted.
+//! Unpacking of untrusted archives.
 //!
-//! Only plain files and folders come out, only below a fresh folder of our own (so no link can lie in the way), and no more
-//! bytes than images can shrink to. The result is moved into place when all of it is there.
+//! Only plain files and folders are written, only below a fresh folder of our own (so no link can be in the way), and
+//! only up to a limit on the total size. The result is moved into place once it is complete.
 #![expect(clippy::disallowed_methods, reason = "unpacking writes below the data root")]
 
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::dataset::readers::N_SAMPLES_MAX;
 
-/// Images hardly shrink, raw pixels by a few times: an archive that grows more is a bomb.
+/// Images hardly compress, and raw pixels only a few times: an archive that grows more is a bomb.
 const RATIO_MAX: u64 = 100;
 /// Small archives may grow more: text and flat images.
 const GROWTH_FREE_BYTES: u64 = 64 << 20;
@@ -26,7 +26,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// By the end of the file's name.
+    /// Returns the kind by the end of the file's name.
     pub(super) fn of(name: &str) -> Option<Kind> {
         let name = name.to_ascii_lowercase();
         match name.as_str() {
@@ -38,7 +38,7 @@ impl Kind {
     }
 }
 
-/// Unpacks `archive` into `folder`; on an error nothing of it is left.
+/// Unpacks `archive` into `folder`; on an error nothing is left behind.
 pub(super) fn unpack(archive: &Path, folder: &Path) -> anyhow::Result<()> {
     let name = archive.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let staging = folder.join(format!(".{name}.unpacking"));
@@ -62,7 +62,8 @@ fn unpack_into(archive: &Path, name: &str, staging: &Path) -> anyhow::Result<()>
     match Kind::of(name) {
         Some(Kind::Tar) => unpack_tar(reader, &mut sink),
         Some(Kind::TarGz) => {
-            // Bounds what is decompressed and skipped over, too; twice, so that a file that grows meets its own limit first.
+            // Also bounds what is decompressed and skipped. Twice the limit, so that a growing file reaches its own
+            // limit first.
             let unzipped = flate2::read::MultiGzDecoder::new(reader).take(n_bytes_max.saturating_mul(2));
             unpack_tar(unzipped, &mut sink)
         }
@@ -104,7 +105,7 @@ fn unpack_zip(reader: BufReader<File>, sink: &mut Sink) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where entries go, and how much more may come.
+/// The destination of entries, and how many more bytes are allowed.
 struct Sink<'a> {
     root: &'a Path,
     n_bytes_left: u64,
@@ -125,7 +126,7 @@ impl Sink<'_> {
             fs::create_dir_all(parent)?;
         }
         let mut file = File::create_new(&path).with_context(|| format!("its entry `{}`", name.escape_debug()))?;
-        // One byte more than may come tells a full measure from an overflow.
+        // One byte more than allowed distinguishes a full file from an overflow.
         let n_bytes = io::copy(&mut content.take(self.n_bytes_left.saturating_add(1)), &mut file)?;
         self.n_bytes_left = self
             .n_bytes_left
@@ -134,7 +135,7 @@ impl Sink<'_> {
         Ok(())
     }
 
-    /// The place of an entry below the root; an entry that would leave it is an error and not a warning.
+    /// Returns the place of an entry below the root. An entry that would leave the root is an error, not a warning.
     fn admit(&mut self, name: &str) -> anyhow::Result<PathBuf> {
         self.n_entries += 1;
         ensure!(self.n_entries <= N_SAMPLES_MAX as u64, "it has more than {N_SAMPLES_MAX} entries");
@@ -148,7 +149,7 @@ impl Sink<'_> {
     }
 }
 
-/// Moves everything below `from` into `to`, into folders that are there and over files that are there.
+/// Moves everything below `from` into `to`, merging folders and replacing files.
 fn move_into(from: &Path, to: &Path) -> anyhow::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -170,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    /// A tar whose headers are written by hand, since the crate would refuse to write them.
+    /// A tar with hand-written headers, because the crate would refuse to write them.
     fn tar_entry(name: &str, kind: u8, link: &str, content: &[u8]) -> Vec<u8> {
         let mut header = [0u8; 512];
         header[..name.len()].copy_from_slice(name.as_bytes());
@@ -197,7 +198,7 @@ mod tests {
         writer.finish().unwrap().into_inner()
     }
 
-    /// Unpacks into `root/data`; returns the outcome and every path below `root` afterwards.
+    /// Unpacks into `root/data`; returns the result and every path below `root` afterwards.
     fn check(name: &str, bytes: &[u8]) -> (anyhow::Result<()>, Vec<String>) {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("data");

@@ -1,4 +1,4 @@
-//! Images inside `.zip` and `.tar`: the index is read once, an image when it is asked for.
+//! Images inside `.zip` and `.tar`: the index is read once, and each image on demand.
 #![expect(clippy::disallowed_methods, reason = "a reader opens its archive")]
 
 use std::collections::BTreeMap;
@@ -14,14 +14,14 @@ use super::files::N_BYTES_SNIFFED;
 use super::names::{self, UniqueNames};
 use super::{IMAGE_BYTES_MAX, N_SAMPLES_MAX};
 
-/// An opened archive.
+/// An open archive.
 pub(in crate::dataset) enum Archive {
     Zip(ZipImages),
     Tar(TarImages),
 }
 
 impl Archive {
-    /// Whether the name says that `path` is an archive whose images can be read in place.
+    /// Whether the name of `path` is that of an archive whose images can be read in place.
     pub(in crate::dataset) fn is_archive(path: &Path) -> bool {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
         extension.eq_ignore_ascii_case("zip") || extension.eq_ignore_ascii_case("tar")
@@ -35,7 +35,7 @@ impl Archive {
         opened.with_context(|| format!("failed to read the archive `{}`", path.display()))
     }
 
-    /// The names of all files in it, with `/`, in byte order.
+    /// Returns the names of all files in it, with `/`, in byte order.
     pub(in crate::dataset) fn names(&self) -> Vec<String> {
         match self {
             Archive::Zip(zip) => zip.indices.keys().cloned().collect(),
@@ -43,7 +43,7 @@ impl Archive {
         }
     }
 
-    /// The bytes of one file.
+    /// Returns the bytes of one file.
     pub(in crate::dataset) fn read(&self, name: &str) -> anyhow::Result<Vec<u8>> {
         match self {
             Archive::Zip(zip) => zip.read(name, u64::MAX),
@@ -51,7 +51,7 @@ impl Archive {
         }
     }
 
-    /// The first bytes of one file.
+    /// Returns the first bytes of one file.
     pub(super) fn start_of(&self, name: &str) -> anyhow::Result<Vec<u8>> {
         match self {
             Archive::Zip(zip) => zip.read(name, N_BYTES_SNIFFED),
@@ -59,7 +59,7 @@ impl Archive {
         }
     }
 
-    /// What a person should know of its names.
+    /// Returns a note on its file names, if there is one.
     pub(super) fn note_of_names(&self) -> Option<String> {
         match self {
             Archive::Zip(zip) => zip.note.clone(),
@@ -68,7 +68,7 @@ impl Archive {
     }
 }
 
-/// A zip with a pool of open handles, one for each thread that reads at the same time.
+/// A zip with a pool of open handles, one per concurrent reader.
 pub(in crate::dataset) struct ZipImages {
     path: PathBuf,
     indices: BTreeMap<String, usize>,
@@ -83,7 +83,7 @@ impl ZipImages {
         let (mut indices, mut names) = (BTreeMap::new(), UniqueNames::default());
         for (index, raw) in archive.file_names_raw().enumerate() {
             let name = match std::str::from_utf8(raw) {
-                // Many programs write UTF-8 and do not say so.
+                // Many programs write UTF-8 without declaring it.
                 Ok(name) => name.to_owned(),
                 Err(_) => {
                     let Some(Ok(name)) = archive.name_for_index(index) else { continue };
@@ -99,7 +99,7 @@ impl ZipImages {
         Ok(ZipImages { path: path.to_owned(), indices, note, handles: Mutex::new(vec![archive]) })
     }
 
-    /// At most `n_bytes_max` of its bytes.
+    /// Reads at most `n_bytes_max` bytes of a file.
     fn read(&self, name: &str, n_bytes_max: u64) -> anyhow::Result<Vec<u8>> {
         let &index = self.indices.get(name).context("it has no such entry")?;
         let pooled = self.handles.lock().ok().and_then(|mut handles| handles.pop());
@@ -118,7 +118,7 @@ impl ZipImages {
     }
 }
 
-/// An uncompressed tar: each image is a range of its bytes.
+/// An uncompressed tar; each image is a range of its bytes.
 pub(in crate::dataset) struct TarImages {
     path: PathBuf,
     ranges: Ranges,
@@ -133,7 +133,7 @@ impl TarImages {
         Ok(TarImages { path: path.to_owned(), ranges, note: names.note("Latin-1") })
     }
 
-    /// At most `n_bytes_max` of its bytes.
+    /// Reads at most `n_bytes_max` bytes of a file.
     fn read(&self, name: &str, n_bytes_max: u64) -> anyhow::Result<Vec<u8>> {
         let &(start, len) = self.ranges.get(name).context("it has no such entry")?;
         let mut file = File::open(&self.path)?;
@@ -142,14 +142,14 @@ impl TarImages {
     }
 }
 
-/// Start and length of each file's bytes.
+/// The start and length of each file's bytes.
 type Ranges = BTreeMap<String, (u64, u64)>;
 
-/// Where the regular files of a tar of `n_bytes` lie; a later entry of the same name replaces an earlier one.
+/// Indexes the regular files of a tar of `n_bytes`; a later entry of the same name replaces an earlier one.
 fn index_tar(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<(Ranges, UniqueNames)> {
     let mut archive = tar::Archive::new(reader);
     let (mut ranges, mut names) = (BTreeMap::new(), UniqueNames::default());
-    // The name that each entry's bytes were given.
+    // The name assigned to each entry's bytes.
     let mut given: BTreeMap<Vec<u8>, String> = BTreeMap::new();
     for entry in archive.entries_with_seek()? {
         let entry = entry?;
@@ -167,7 +167,7 @@ fn index_tar(reader: impl Read + Seek, n_bytes: u64) -> anyhow::Result<(Ranges, 
     Ok((ranges, names))
 }
 
-/// The same of a name that need not be UTF-8.
+/// Like [`checked`], for a name that need not be UTF-8.
 fn checked_bytes(name: &[u8]) -> anyhow::Result<Vec<u8>> {
     if let Ok(name) = std::str::from_utf8(name) {
         return checked(name).map(String::into_bytes);
@@ -177,7 +177,8 @@ fn checked_bytes(name: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(name.strip_prefix(b"./").unwrap_or(name).to_owned())
 }
 
-/// An entry's name with `/`. Reading in place cannot leave the archive, but whoever packed a way out of it meant harm.
+/// Returns an entry's name with `/`. Reading in place cannot leave the archive, but a name that leads out of it is
+/// malicious.
 pub(super) fn checked(name: &str) -> anyhow::Result<String> {
     let name = name.replace('\\', "/").trim_start_matches("./").to_owned();
     ensure!(
@@ -188,7 +189,7 @@ pub(super) fn checked(name: &str) -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// All of `reader`, unless it is larger than an image may be; what a header says of its size is not believed.
+/// Reads all of `reader`, unless it is larger than an image may be. The size in a header is not trusted.
 pub(in crate::dataset) fn read_limited(reader: impl Read) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(IMAGE_BYTES_MAX + 1).read_to_end(&mut bytes)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use super::pickle;
 use super::{Opened, RawImages, RawLayout, ReadImage, Reader, check_labels, indexed, read_data_file};
 
-/// 32 x 32 pixels of three colours, plane after plane.
+/// 32 x 32 pixels in three colour planes.
 const IMAGE_BYTES: usize = 3 * 32 * 32;
 
 /// Python batches: dictionaries with `data` (n, 3072) and `labels` or `fine_labels`.
@@ -19,7 +19,7 @@ pub(super) const PYTHON: Reader = Reader {
     open: |wanted| open(wanted.paths, |bytes| parse_python(bytes, wanted.labels.len())),
 };
 
-/// Binary batches: records of `label_bytes`, of which the last is the class, and 3072 pixels.
+/// Binary batches: records of `label_bytes`, the last of which is the class, and 3072 pixels.
 pub(super) const BINARY: Reader = Reader {
     name: "cifar-binary",
     is_of_encoded_images: false,
@@ -30,7 +30,7 @@ pub(super) const BINARY: Reader = Reader {
     },
 };
 
-/// Labels and images of one batch; the record's last 3072 bytes are the pixels.
+/// Labels and images of one batch; the last 3072 bytes of a record are the pixels.
 struct Batch {
     labels: Vec<usize>,
     bytes: Vec<u8>,

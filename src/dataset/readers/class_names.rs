@@ -1,4 +1,4 @@
-//! The names of classes whose samples carry only numbers: names as they are published next to data.
+//! The names of classes whose samples carry only numbers, as published next to the data.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,35 +10,35 @@ use super::{front_matter, read_data_file};
 use crate::dataset::labels;
 use crate::domain::text;
 
-/// How many folders above the data a dataset card may lie: `card/config/split/shard`.
+/// The number of folders above the data in which a dataset card may be: `card/config/split/shard`.
 const N_FOLDERS_UP: usize = 3;
 
-/// The labels of all samples, as they stand in the data; `None` where a sample has none.
+/// The labels of all samples, as stored; `None` if a sample has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RawLabels {
-    /// Numbers of classes.
+    /// Class numbers.
     Numbers(Vec<Option<i64>>),
-    /// Names of classes.
+    /// Class names.
     Texts(Vec<Option<String>>),
 }
 
-/// The classes, and which of them each sample is of; `None` where a sample has no label.
+/// The classes, and the class of each sample; `None` if a sample has no label.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::dataset) struct Classified {
     pub(in crate::dataset) keys: Vec<String>,
     pub(in crate::dataset) classes: Vec<Option<usize>>,
-    /// Whether the classes are numbers that nothing names.
+    /// Whether the classes are numbers without names.
     pub(in crate::dataset) has_numbers_for_names: bool,
 }
 
 impl RawLabels {
-    /// Texts with spaces around them are the same without.
+    /// Texts that differ only in surrounding spaces are equal.
     pub(super) fn of_texts(texts: impl Iterator<Item = Option<String>>) -> Self {
         let trimmed = |text: String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         Self::Texts(texts.map(|text| text.and_then(trimmed)).collect())
     }
 
-    /// How many samples they are of.
+    /// The number of samples.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Numbers(numbers) => numbers.len(),
@@ -46,7 +46,7 @@ impl RawLabels {
         }
     }
 
-    /// Adds those of the next file.
+    /// Adds the labels of the next file.
     pub(super) fn extend(&mut self, more: Self) -> anyhow::Result<()> {
         match (self, more) {
             (Self::Numbers(all), Self::Numbers(more)) => all.extend(more),
@@ -58,8 +58,8 @@ impl RawLabels {
 
     /// Finds the class of each sample.
     ///
-    /// `names` are the classes in order, where they are known; else numbers are named by the sheet of `--labels`. Texts, and
-    /// numbers that nothing names, are their own names, in byte order. `describe` names a sample.
+    /// `names` are the classes in order, if known; otherwise the sheet of `--labels` names numbers. Texts, and numbers
+    /// without names, are their own names, in byte order. `describe` names a sample.
     pub(super) fn classify(
         self,
         names: Option<Vec<String>>,
@@ -77,7 +77,7 @@ impl RawLabels {
                     let number = numbers[row].unwrap_or_default();
                     bail!("{} has the label {number}, which is not a class{}", describe(row), mend_of(number));
                 }
-                // As a sheet in CSV has them.
+                // As a CSV sheet has them.
                 let texts = numbers.iter().map(|number| number.map(|number| number.to_string()));
                 let classified = RawLabels::of_texts(texts).classify(None, None, describe)?;
                 Ok(Classified { has_numbers_for_names: true, ..classified })
@@ -97,12 +97,12 @@ impl RawLabels {
     }
 }
 
-/// What mends a number that is no class.
+/// Returns the hint for a number that is not a class.
 fn mend_of(number: i64) -> &'static str {
     if number == -1 { "; hint: -1 marks a split without labels, choose another one with --split" } else { "" }
 }
 
-/// What a person should know of classes that are called by their numbers.
+/// Returns a note on classes that are called by their numbers.
 pub(in crate::dataset) fn note_of_numbers(keys: &[String]) -> String {
     format!(
         "its labels are numbers without names, so its classes are named by number: {}; hint: --labels FILE with one \
@@ -129,18 +129,18 @@ fn number_classes(
     Ok(Classified { keys, classes, has_numbers_for_names: false })
 }
 
-/// The number of a class that was written as a floating-point number.
+/// Returns the class number that was written as a floating-point number.
 pub(super) fn whole(number: f64) -> anyhow::Result<i64> {
     ensure!(
         number.fract() == 0.0 && number.abs() < 9e15,
         "the label {number} is not a whole number; hint: --label-column NAME names another column"
     );
-    // A whole number below 2^53, by the lines above.
+    // A whole number below 2^53, as checked above.
     Ok(number as i64)
 }
 
-/// The names of the classes in a tabular split, whose files agree on `names` of `column`: the files' own, else those of the
-/// card beside them, else those of `sheet`.
+/// Returns the class names of a tabular split, whose files agree on `names` of `column`: the files' own, otherwise
+/// those of the card next to them, otherwise those of `sheet`.
 pub(super) fn classify_table(
     all: RawLabels,
     names: Option<Vec<String>>,
@@ -152,7 +152,7 @@ pub(super) fn classify_table(
     let names = match (names, &all) {
         (None, RawLabels::Numbers(_)) => {
             match beside(first.parent().unwrap_or(Path::new(".")), column) {
-                // A person's sheet stands in for a card that cannot be read.
+                // The user's sheet replaces an unreadable card.
                 Err(_) if sheet.is_some() => None,
                 found => found?,
             }
@@ -168,19 +168,20 @@ pub(super) fn classify_table(
     Ok(classified)
 }
 
-/// The names of a ClassLabel `column` in `datasets`' features, as they stand in a file's metadata (`{"info": {"features": …}}`).
+/// Returns the names of a ClassLabel `column` in `datasets`' features in a file's metadata (`{"info": {"features":
+/// …}}`).
 pub(super) fn in_metadata(text: &str, column: &str) -> Option<Vec<String>> {
     let metadata: Value = serde_json::from_str(text).ok()?;
     in_features(&metadata["info"]["features"], column)
 }
 
-/// The only ClassLabel column of the features in a file's metadata.
+/// Returns the only ClassLabel column of the features in a file's metadata.
 pub(super) fn only_class_label(text: &str) -> Option<String> {
     let metadata: Value = serde_json::from_str(text).ok()?;
     only_class_label_of(&metadata["info"]["features"])
 }
 
-/// The only ClassLabel column of some features.
+/// Returns the only ClassLabel column of some features.
 pub(super) fn only_class_label_of(features: &Value) -> Option<String> {
     let features = features.as_object()?;
     let is_class_label = |feature: &Value| element_of(feature)["_type"] == "ClassLabel";
@@ -189,12 +190,13 @@ pub(super) fn only_class_label_of(features: &Value) -> Option<String> {
     only.filter(|_| columns.next().is_none())
 }
 
-/// The names of a ClassLabel `column` in some features.
+/// Returns the names of a ClassLabel `column` in some features.
 pub(super) fn in_features(features: &Value, column: &str) -> Option<Vec<String>> {
     texts(element_of(&features[column])["names"].as_array()?)
 }
 
-/// The feature of a list's elements, which `datasets` has written in two ways; any other feature itself.
+/// Returns the feature of a list's elements, which `datasets` has written in two forms; any other feature is returned
+/// itself.
 fn element_of(feature: &Value) -> &Value {
     match feature {
         Value::Array(elements) if elements.len() == 1 => &elements[0],
@@ -207,7 +209,8 @@ fn texts(values: &[Value]) -> Option<Vec<String>> {
     values.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>().filter(|it| !it.is_empty())
 }
 
-/// The names of `column` in the dataset card (`README.md`) or `dataset_infos.json` beside the data or above it.
+/// Returns the names of `column` in the dataset card (`README.md`) or `dataset_infos.json` next to the data or above
+/// it.
 pub(super) fn beside(data: &Path, column: &str) -> anyhow::Result<Option<Vec<String>>> {
     for folder in data.ancestors().take(N_FOLDERS_UP) {
         for (file, find) in [("README.md", in_card as FindConfigs), ("dataset_infos.json", in_infos)] {
@@ -227,10 +230,10 @@ pub(super) fn beside(data: &Path, column: &str) -> anyhow::Result<Option<Vec<Str
     Ok(None)
 }
 
-/// From a file's text, the configurations that have names for the column.
+/// Finds in a file's text the configurations with names for the column.
 type FindConfigs = fn(&str, &str) -> anyhow::Result<Vec<(String, Vec<String>)>>;
 
-/// Of several configurations that differ, the one that is named in the path of the data.
+/// Chooses, among several different configurations, the one named in the path of the data.
 fn choose(
     configs: Vec<(String, Vec<String>)>,
     folder: &Path,
@@ -281,12 +284,12 @@ fn in_card(text: &str, column: &str) -> anyhow::Result<Vec<(String, Vec<String>)
     Ok(found)
 }
 
-/// `{"0": "cat", "1": "dog"}` in the order of the numbers, which leave none out.
+/// Returns the names of `{"0": "cat", "1": "dog"}` in numeric order, if no number is missing.
 fn in_order(names: &serde_json::Map<String, Value>) -> Option<Vec<String>> {
     (0..names.len()).map(|number| names.get(&number.to_string())?.as_str().map(str::to_owned)).collect()
 }
 
-/// CLIP benchmark's `classnames.txt`, one name per line in the order of the numbers, beside the shards or one folder above.
+/// Reads CLIP benchmark's `classnames.txt`, one name per line in numeric order, next to the shards or one folder above.
 pub(super) fn in_classnames(folder: &Path) -> anyhow::Result<Option<Vec<String>>> {
     for folder in folder.ancestors().take(2) {
         let path = folder.join("classnames.txt");
@@ -349,7 +352,7 @@ mod tests {
         assert!(in_card(card, "fine_label").unwrap().is_empty());
         let infos = r#"{"a": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}, "b": 3}"#;
         assert_eq!(in_infos(infos, "label").unwrap(), expected);
-        // Numbers that leave one out name nothing.
+        // Numbers with a gap name nothing.
         assert!(in_card(&card.replace("'1'", "'2'"), "label").unwrap().is_empty());
     }
 
@@ -369,7 +372,7 @@ mod tests {
         assert_eq!(in_metadata(text, "label"), None);
         assert_eq!(only_class_label(text).as_deref(), Some("kind"));
         assert_eq!(only_class_label("{"), None);
-        // A list of labels, as older and newer files have it.
+        // A list of labels, as in older and newer files.
         for list in [
             r#"{"feature": {"names": ["a"], "_type": "ClassLabel"}, "_type": "List"}"#,
             r#"[{"names": ["a"], "_type": "ClassLabel"}]"#,

@@ -1,4 +1,4 @@
-//! Images that are compiled into the program: many of one size on a sheet, decoded as a whole when the first is read.
+//! Images compiled into the program: many of one size on a sheet, which is decoded as a whole when the first is read.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use crate::dataset::UnreadableImage;
 use crate::dataset::decode;
 use crate::domain::RgbImage;
 
-/// Sheets of the miniature; no folder.
+/// Sheets of the miniature; they have no folder.
 pub(super) const READER: Reader = Reader {
     name: "embedded",
     is_of_encoded_images: false,
@@ -22,10 +22,10 @@ pub(super) const READER: Reader = Reader {
     },
 };
 
-/// Images in a row of a sheet.
+/// Images per row of a sheet.
 const N_COLUMNS: usize = 25;
 
-/// Whether the program holds the sheet `name`.
+/// Whether the program contains the sheet `name`.
 pub(in crate::dataset) fn is_there(name: &str) -> bool {
     find(name).is_ok()
 }
@@ -39,7 +39,7 @@ fn find(name: &str) -> anyhow::Result<&'static [u8]> {
     })
 }
 
-/// Opens the sheet `name`, on which the classes take turns: image `i` is of class `i` mod `n_classes`.
+/// Opens the sheet `name`, on which the classes alternate: image `i` is of class `i` mod `n_classes`.
 fn open_sheet(name: &str, bytes: &'static [u8], n_images: usize, n_classes: usize) -> anyhow::Result<Opened> {
     ensure!(
         n_images > 0 && n_images.is_multiple_of(N_COLUMNS),
@@ -51,7 +51,7 @@ fn open_sheet(name: &str, bytes: &'static [u8], n_images: usize, n_classes: usiz
 }
 
 struct Sheet {
-    /// For errors.
+    /// The path for errors.
     path: String,
     bytes: &'static [u8],
     n_images: usize,
@@ -59,7 +59,7 @@ struct Sheet {
 }
 
 impl Sheet {
-    /// The whole sheet: square images, [`N_COLUMNS`] in a row.
+    /// Returns the whole sheet: square images, [`N_COLUMNS`] per row.
     fn pixels(&self) -> Result<&RgbImage, String> {
         let decode_whole = || {
             let sheet = decode(self.bytes)?;

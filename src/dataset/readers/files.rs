@@ -1,4 +1,4 @@
-//! Image folders, as folders on disk or inside an archive.
+//! Image folders on disk or inside an archive.
 #![expect(clippy::disallowed_methods, reason = "a reader lists and reads its folder")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::dataset::labels::{ClassFinder, shorten};
 use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::{LabelSet, RgbImage};
 
-/// A folder, or one inside an archive: `<class>/**/<image>`.
+/// A folder on disk or inside an archive: `<class>/**/<image>`.
 pub(super) const READER: Reader = Reader {
     name: "image-folder",
     is_of_encoded_images: true,
@@ -30,7 +30,7 @@ pub(super) const READER: Reader = Reader {
     },
 };
 
-/// The folder or archive of an entry of the catalog.
+/// Opens the folder or archive of a catalog entry.
 pub(in crate::dataset) fn source_of(path: &Path, alternative: &Alternative) -> anyhow::Result<Source> {
     let mut source = Source::open(path, alternative.inside.as_deref())?;
     if alternative.inside.is_none() {
@@ -39,36 +39,36 @@ pub(in crate::dataset) fn source_of(path: &Path, alternative: &Alternative) -> a
     Ok(source)
 }
 
-/// Deeper folders are no data set; loops of links are seen before.
+/// Deeper folders are not a dataset; link loops are detected earlier.
 const DEPTH_MAX: usize = 64;
 
-/// So many bytes tell whether a file is an image.
+/// This many bytes decide whether a file is an image.
 pub(super) const N_BYTES_SNIFFED: u64 = 32;
 
-/// Where encoded images lie.
+/// The location of encoded images.
 pub(in crate::dataset) enum Source {
     /// A folder on disk.
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// Where those files lie whose names are no UTF-8, by the names that they are given here.
+        /// The paths of files whose names are not UTF-8, by the names assigned to them.
         odd: BTreeMap<String, PathBuf>,
     },
-    /// An archive, and the folder in it (empty, or with a `/` at its end).
+    /// An archive, and the folder in it (empty, or ending with `/`).
     Archive { path: PathBuf, archive: Archive, prefix: String, images: Listing },
 }
 
 /// The images below a folder or in an archive.
 #[derive(Clone, Default)]
 pub(in crate::dataset) struct Listing {
-    /// Their paths with `/`, in byte order.
+    /// Paths with `/`, in byte order.
     pub(in crate::dataset) paths: Vec<String>,
-    /// What a person should know of what was found.
+    /// Notes for the user.
     pub(in crate::dataset) notes: Vec<String>,
 }
 
 impl Source {
-    /// Images below `folder`, named one by one.
+    /// Returns the images below `folder`, which are named individually.
     pub(in crate::dataset) fn folder(folder: &Path) -> Source {
         Source::Folder { folder: folder.to_owned(), odd: BTreeMap::new() }
     }
@@ -84,7 +84,7 @@ impl Source {
         Ok(Source::Archive { path: path.to_owned(), archive, prefix, images })
     }
 
-    /// Steps into the folders that enclose everything in an archive (`photos/val/<class>/…`), and into `split` where there is one.
+    /// Enters the folders that enclose everything in an archive (`photos/val/<class>/…`), and `split` if it exists.
     pub(in crate::dataset) fn enter(&mut self, split: Option<&str>) {
         let Source::Archive { prefix, images, .. } = self else { return };
         let mut inside = prefix.clone();
@@ -106,7 +106,7 @@ impl Source {
         *prefix = inside;
     }
 
-    /// The paths of all images below it; what systems leave in people's folders is left out.
+    /// Returns the paths of all images below it, without files that operating systems leave behind.
     pub(in crate::dataset) fn list(&mut self) -> anyhow::Result<Listing> {
         match self {
             Source::Folder { folder, odd } => {
@@ -122,7 +122,7 @@ impl Source {
         }
     }
 
-    /// The folders directly in it that are none of `keys`, in byte order.
+    /// Returns the immediate subfolders that are not in `keys`, in byte order.
     pub(in crate::dataset) fn folders_without(&self, keys: &[String]) -> Vec<String> {
         let Source::Folder { folder, .. } = self else { return Vec::new() };
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -133,7 +133,7 @@ impl Source {
         others
     }
 
-    /// How people find the file: its path, or the archive and the entry.
+    /// Returns the file's place for users: its path, or the archive and the entry.
     pub(in crate::dataset) fn describe(&self, inside: &str) -> String {
         match self {
             Source::Folder { folder, .. } => folder.join(inside).display().to_string(),
@@ -158,7 +158,7 @@ pub(super) fn open_file(path: &Path) -> anyhow::Result<File> {
     Ok(File::open(path)?)
 }
 
-/// The images of an archive. Files whose names say nothing are images if they begin as one.
+/// Returns the images of an archive. Files whose names are inconclusive are images if their first bytes are an image's.
 fn list_archive(archive: &Archive) -> Listing {
     let (mut paths, mut sniffed) = (Vec::new(), Vec::new());
     for name in archive.names() {
@@ -178,7 +178,7 @@ fn list_archive(archive: &Archive) -> Listing {
     Listing { paths, notes }
 }
 
-/// A way through a folder and all below it.
+/// A walk through a folder and everything below it.
 #[derive(Default)]
 struct Walk {
     paths: Vec<String>,
@@ -189,7 +189,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Images of `folder`, whose paths begin with `prefix`; `above` are the folders in which it lies, without links.
+    /// Adds images of `folder`, whose paths begin with `prefix`; `above` are its parent folders, with links resolved.
     fn folder(&mut self, folder: &Path, prefix: &str, above: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         let named = || format!("failed to list the folder `{}`", folder.display());
         ensure!(above.len() <= DEPTH_MAX, "`{}` is deeper than {DEPTH_MAX} folders", folder.display());
@@ -201,7 +201,7 @@ impl Walk {
         above.push(itself);
         let mut entries =
             std::fs::read_dir(folder).with_context(named)?.collect::<Result<Vec<_>, _>>().with_context(named)?;
-        // Which of two names that read alike is given which text must not depend on the order on disk.
+        // Two names that read alike must not be assigned texts by their order on disk.
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let (path, name) = (entry.path(), entry.file_name());
@@ -209,7 +209,7 @@ impl Walk {
             if is_of_the_system(&shown) {
                 continue;
             }
-            // Links are followed: data sets are often linked together.
+            // Links are followed, because datasets are often linked together.
             if path.is_dir() {
                 let inside = format!("{prefix}{shown}");
                 if name.to_str().is_none() {
@@ -218,7 +218,7 @@ impl Walk {
                 self.folder(&path, &format!("{inside}/"), above)?;
             } else if self.is_image(&path, &shown, prefix) {
                 let inside = self.names.add(prefix, name.as_encoded_bytes());
-                // Where a part of the path is no UTF-8, or the text was given to another name, it does not lead to the file.
+                // If part of the path is not UTF-8, or the text belongs to another name, it does not lead to the file.
                 if name.to_str().is_none() || folder.to_str().is_none() || !inside.ends_with(shown.as_str()) {
                     self.odd.insert(inside.clone(), path);
                 }
@@ -257,7 +257,7 @@ impl Walk {
     }
 }
 
-/// Encoded images, read when asked for.
+/// Encoded images, read on demand.
 pub(in crate::dataset) struct ImageFiles {
     source: Source,
     paths: Vec<String>,
@@ -275,14 +275,15 @@ impl ReadImage for ImageFiles {
     }
 }
 
-/// The class folders of `paths` (`<class>/…/<image>`), in byte order.
+/// Returns the class folders of `paths` (`<class>/…/<image>`), in byte order.
 pub(in crate::dataset) fn class_folders(paths: &[String]) -> Vec<String> {
     let folders: BTreeSet<&str> =
         paths.iter().filter_map(|path| path.split_once('/')).map(|(class, _)| class).collect();
     folders.into_iter().map(str::to_owned).collect()
 }
 
-/// Samples of `<class>/…/<image>`; folders that are no class of `finder` are left out (a subset of ImageNet in all of it).
+/// Returns samples of `<class>/…/<image>`. Folders that are no class of `finder` are left out (for a subset of ImageNet
+/// in the whole).
 pub(in crate::dataset) fn samples(
     source: Source,
     listing: Listing,
@@ -299,7 +300,7 @@ pub(in crate::dataset) fn samples(
     Ok(opened)
 }
 
-/// Samples of known classes.
+/// Returns samples of known classes.
 pub(in crate::dataset) fn from_rows(
     source: Source,
     rows: Vec<(String, usize)>,
@@ -317,14 +318,14 @@ pub(in crate::dataset) fn from_rows(
     Ok(Opened { samples: rows, reader, warnings, notes: Vec::new() })
 }
 
-/// The names of the classes that none of the samples is of.
+/// Returns the names of the classes without samples.
 pub(in crate::dataset) fn without_image(labels: &LabelSet, classes: impl Iterator<Item = usize>) -> Vec<String> {
     let mut n_of_class = vec![0usize; labels.len()];
     classes.for_each(|class| n_of_class[class] += 1);
     labels.names().zip(&n_of_class).filter(|(_, n)| **n == 0).map(|(name, _)| name.to_owned()).collect()
 }
 
-/// What a person should know of classes without an image.
+/// Returns a warning about classes without images.
 pub(in crate::dataset) fn warning_of(missing: &[String]) -> Option<String> {
     (!missing.is_empty()).then(|| format!("no image of {}: {}", n_classes(missing.len()), shorten(missing)))
 }

@@ -1,15 +1,15 @@
-//! The front matter of a dataset card (`README.md`): the part of YAML in which it is written.
+//! The front matter of a dataset card (`README.md`), which is written in a subset of YAML.
 //!
-//! Block maps, block lists, plain and quoted scalars on one line. Anything else (anchors, flow collections, folded text)
-//! becomes a string or is stepped over: a card is read for the names of its classes alone.
+//! Reads block maps, block lists, and plain and quoted scalars on one line. Anything else (anchors, flow collections,
+//! folded text) becomes a string or is skipped, because a card is read only for its class names.
 
 use anyhow::{Context, ensure};
 use serde_json::{Map, Value};
 
-/// Deeper nesting is no card.
+/// Deeper nesting is not a card.
 const DEPTH_MAX: usize = 32;
 
-/// The front matter of `card`, between its first two lines of `---`; `None` where there is none.
+/// Returns the front matter of `card`, between its first two lines of `---`, if there is one.
 pub(super) fn parse(card: &str) -> anyhow::Result<Option<Value>> {
     let card = card.strip_prefix('\u{feff}').unwrap_or(card);
     let mut lines = card.lines();
@@ -39,7 +39,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// What follows the dash of a list's item, with the column where it is.
+    /// Returns what follows the dash of a list item, with its column.
     fn item(self) -> Option<Line<'a>> {
         let rest = self.content.strip_prefix('-')?;
         let content = rest.trim_start();
@@ -58,7 +58,7 @@ impl<'a> Parser<'a> {
         self.lines.get(self.at).copied()
     }
 
-    /// A list or a map whose entries begin at `indent`.
+    /// Parses a list or a map whose entries begin at `indent`.
     fn node(&mut self, indent: usize, depth: usize) -> anyhow::Result<Value> {
         ensure!(depth <= DEPTH_MAX, "it is nested deeper than {DEPTH_MAX}");
         match self.peek() {
@@ -81,7 +81,7 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 items.push(self.child(indent, false, depth)?);
             } else {
-                // The rest of the line is the first line of what the item holds.
+                // The rest of the line is the first line of the item's content.
                 self.lines[self.at] = item;
                 items.push(self.node(item.indent, depth + 1)?);
             }
@@ -94,7 +94,7 @@ impl<'a> Parser<'a> {
         let mut map = Map::new();
         while let Some(line) = self.peek().filter(|line| line.indent == indent && line.item().is_none()) {
             self.at += 1;
-            // What is no `key: value` is the rest of a text over several lines.
+            // A line that is not `key: value` continues a multi-line text.
             let Some((key, rest)) = key_and_rest(line.content) else { continue };
             let value = if rest.is_empty() {
                 self.child(indent, true, depth)?
@@ -108,7 +108,7 @@ impl<'a> Parser<'a> {
         Ok(Value::Object(map))
     }
 
-    /// What stands below a key or a dash: deeper lines, or (below a key) a list at the same column.
+    /// Parses what is below a key or a dash: deeper lines, or (below a key) a list at the same column.
     fn child(&mut self, indent: usize, is_below_key: bool, depth: usize) -> anyhow::Result<Value> {
         match self.peek() {
             Some(line) if line.indent > indent => self.node(line.indent, depth + 1),
@@ -119,7 +119,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Steps over the lines of a folded text, and over what is indented without a reason.
+    /// Skips the lines of a folded text, and unexpected indentation.
     fn skip_deeper(&mut self, indent: usize) {
         while self.peek().is_some_and(|line| line.indent > indent) {
             self.at += 1;
@@ -127,7 +127,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// `key: rest`, where the key may be quoted.
+/// Splits `key: rest`; the key may be quoted.
 fn key_and_rest(content: &str) -> Option<(String, &str)> {
     if let Some(quote) = content.chars().next().filter(|c| matches!(c, '\'' | '"')) {
         let end = content[1..].find(quote)? + 1;
@@ -139,7 +139,7 @@ fn key_and_rest(content: &str) -> Option<(String, &str)> {
     is_key.then(|| (key.trim().to_owned(), without_comment(rest)))
 }
 
-/// A comment begins after a space, and not within quotes.
+/// Removes a comment, which begins after a space and outside quotes.
 fn without_comment(rest: &str) -> &str {
     let rest = rest.trim();
     if rest.starts_with('#') {
@@ -151,7 +151,7 @@ fn without_comment(rest: &str) -> &str {
     rest.find(" #").map_or(rest, |start| rest[..start].trim_end())
 }
 
-/// A scalar as text: names of classes are texts even where they look like numbers.
+/// Returns a scalar as text: class names are texts even if they look like numbers.
 fn scalar(text: &str) -> Value {
     let inner = |quote: char| text.strip_prefix(quote).and_then(|rest| rest.find(quote).map(|_| rest));
     if let Some(rest) = inner('\'') {
@@ -167,7 +167,7 @@ fn scalar(text: &str) -> Value {
         return Value::String(value);
     }
     if text.starts_with('"') {
-        // Double quotes escape as JSON does, but for escapes that no name of a class has.
+        // Double quotes escape as in JSON, except for escapes that no class name has.
         let mut values = serde_json::Deserializer::from_str(text).into_iter::<String>();
         if let Some(Ok(value)) = values.next() {
             return Value::String(value);

@@ -18,7 +18,7 @@ pub(super) const READER: Reader = Reader {
     },
 };
 
-/// A decompressed file above this is a bomb: MNIST's largest has 47 MB.
+/// A larger decompressed file is a bomb; MNIST's largest has 47 MB.
 const UNPACKED_BYTES_MAX: u64 = 1 << 31;
 
 /// Opens a pair of files: images `(n, height, width)` and labels `(n)`, unsigned bytes.
@@ -52,7 +52,7 @@ struct IdxArray {
     data: Vec<u8>,
 }
 
-/// Magic (0, 0, type, number of sides), the sides as big-endian u32, then the data.
+/// Parses the magic (0, 0, type, number of sides), the sides as big-endian u32, and the data.
 fn parse(mut bytes: Vec<u8>, n_sides: usize) -> anyhow::Result<IdxArray> {
     let header_len = 4 + 4 * n_sides;
     ensure!(bytes.len() >= header_len, "it ends within its header of {header_len} bytes");

@@ -1,4 +1,4 @@
-//! Sheets that say which image has which label: CSV, JSON lines, and Tiny ImageNet's annotations.
+//! Sheets of images and their labels: CSV, JSON lines, and Tiny ImageNet's annotations.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(super) const READER: Reader = Reader {
     },
 };
 
-/// Tiny ImageNet's annotations, with the images in a folder beside them.
+/// Tiny ImageNet's annotations, with the images in a folder next to them.
 pub(super) const TINY_IMAGENET: Reader = Reader {
     name: "tiny-imagenet",
     is_of_encoded_images: true,
@@ -39,7 +39,7 @@ pub(super) const TINY_IMAGENET: Reader = Reader {
     },
 };
 
-/// Where a table has its images and labels, where a person said so.
+/// The columns of a table's images and labels, if the user named them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::dataset) struct Columns<'a> {
     /// `--image-column`.
@@ -51,23 +51,23 @@ pub(in crate::dataset) struct Columns<'a> {
 /// The rows of a sheet.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::dataset) struct Rows {
-    /// Path and label, in the sheet's order; paths are relative to the sheet's folder, or absolute where they lie outside.
+    /// Path and label, in the sheet's order; paths are relative to the sheet's folder, or absolute if they are outside.
     pub(in crate::dataset) rows: Vec<(String, String)>,
-    /// Rows that were left out, because they have no label.
+    /// Rows left out because they have no label.
     pub(in crate::dataset) n_without_label: usize,
 }
 
-/// What sheets call the path of an image; `file_name` is the name in the hub's `metadata.csv`.
+/// Names of the path column; `file_name` is the name in the hub's `metadata.csv`.
 pub(super) const PATH_COLUMNS: [&str; 5] = ["path", "file_name", "image", "filename", "image_path"];
 
-/// What the hub calls the column of images.
+/// Names of the image column on the hub.
 pub(super) const IMAGE_COLUMNS: [&str; 3] = ["image", "img", "images"];
 
-/// What tables call the label; of CIFAR-100's two the fine one.
+/// Names of the label column; of CIFAR-100's two the fine one.
 pub(super) const LABEL_COLUMNS: [&str; 4] = ["label", "fine_label", "labels", "class"];
 
 impl Columns<'_> {
-    /// The column of paths and that of labels among `header`.
+    /// Finds the columns of paths and labels in `header`.
     fn find<'h>(&self, header: &[&'h str]) -> anyhow::Result<(&'h str, &'h str)> {
         let find = |asked: Option<&str>, known: &[&str], flag: &str| {
             let wanted: Vec<&str> = asked.map_or_else(|| known.to_vec(), |asked| vec![asked]);
@@ -84,7 +84,7 @@ impl Columns<'_> {
     }
 }
 
-/// The column of this name among `header`, else the only one that is so called but for capital and small letters.
+/// Finds the column of this name in `header`, otherwise the only one that differs just in case.
 pub(super) fn spelled<'h>(header: &[&'h str], name: &str) -> Option<&'h str> {
     let exact = header.iter().copied().find(|cell| *cell == name);
     exact.or_else(|| {
@@ -94,7 +94,7 @@ pub(super) fn spelled<'h>(header: &[&'h str], name: &str) -> Option<&'h str> {
     })
 }
 
-/// What separates the cells of a row; where a comma does not part the columns that are wanted, programs write one of the others.
+/// Cell separators. If a comma does not separate the wanted columns, one of the others is tried.
 const SEPARATORS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 /// Reads path and label from the columns of a CSV with a header.
@@ -103,7 +103,7 @@ pub(in crate::dataset) fn read_csv(csv: &Path, columns: Columns, reach: &Reach) 
         .with_context(|| format!("failed to read the sheet `{}`", csv.display()))
 }
 
-/// A reader of the rows whose cells are parted by the separator that the header uses, and the header.
+/// Returns a reader of the rows with the separator that the header uses, and the header.
 fn csv_reader<'t>(text: &'t str, columns: Columns) -> anyhow::Result<(csv::Reader<&'t [u8]>, csv::StringRecord)> {
     let open = |separator: u8| {
         let mut builder = csv::ReaderBuilder::new();
@@ -118,7 +118,7 @@ fn csv_reader<'t>(text: &'t str, columns: Columns) -> anyhow::Result<(csv::Reade
         if is_found(&header) {
             return Ok((reader, header));
         }
-        // The message names the columns of the separator that parts any.
+        // The message names the columns of the first separator that splits the header.
         if first.as_ref().is_none_or(|(_, first): &(_, csv::StringRecord)| first.len() < 2 && header.len() > 1) {
             first = Some((reader, header));
         }
@@ -157,7 +157,7 @@ pub(in crate::dataset) fn read_json_lines(sheet: &Path, columns: Columns, reach:
 fn parse_json_lines(bytes: &[u8], columns: Columns, reach: &Reach) -> anyhow::Result<Rows> {
     let text = text::decode(bytes)?;
     let mut lines: Vec<(usize, Value)> = Vec::new();
-    // The columns of all lines: a value that is null may be left out of its line.
+    // The columns of all lines: a line may omit a null value.
     let mut header: Vec<String> = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         let row: Value = serde_json::from_str(line).with_context(|| format!("line {number}: it is not JSON"))?;
@@ -172,7 +172,7 @@ fn parse_json_lines(bytes: &[u8], columns: Columns, reach: &Reach) -> anyhow::Re
     let (path, label) = columns.find(&header.iter().map(String::as_str).collect::<Vec<_>>())?;
     let rows = lines.iter().map(|(number, row)| {
         let parsed = || {
-            // Lines of several origins may call it by several names.
+            // Lines of different origins may use different names.
             let by_name =
                 || PATH_COLUMNS.iter().filter(|_| columns.image.is_none()).find_map(|&name| row[name].as_str());
             let found = row[path].as_str().or_else(by_name);
@@ -185,11 +185,11 @@ fn parse_json_lines(bytes: &[u8], columns: Columns, reach: &Reach) -> anyhow::Re
     with_label(rows, label)
 }
 
-/// `None` of what is null; a list of one label is that label.
+/// Returns `None` for null; a list of one label is that label.
 fn json_label(value: &Value) -> anyhow::Result<Option<String>> {
     Ok(match value {
         Value::String(label) => Some(label.trim().to_owned()).filter(|label| !label.is_empty()),
-        // As a CSV has it: a number is the name of its class, such as a digit.
+        // As in a CSV: a number is the name of its class, such as a digit.
         Value::Number(number) if number.is_i64() => Some(number.to_string()),
         Value::Number(number) => {
             let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15);
@@ -203,7 +203,7 @@ fn json_label(value: &Value) -> anyhow::Result<Option<String>> {
     })
 }
 
-/// Leaves rows without a label out and counts them.
+/// Drops rows without a label and counts them.
 fn with_label(rows: Vec<(String, Option<String>)>, column: &str) -> anyhow::Result<Rows> {
     let n_rows = rows.len();
     let rows: Vec<(String, String)> = rows.into_iter().filter_map(|(path, label)| Some((path, label?))).collect();
@@ -211,12 +211,12 @@ fn with_label(rows: Vec<(String, Option<String>)>, column: &str) -> anyhow::Resu
     Ok(Rows { n_without_label: n_rows - rows.len(), rows })
 }
 
-/// What a person should know of rows that were left out.
+/// Returns a warning about rows that were left out.
 pub(in crate::dataset) fn warning_of_unlabelled(n_without_label: usize, n_rows: usize) -> Option<String> {
     (n_without_label > 0).then(|| format!("{n_without_label} of {n_rows} rows have no label and are left out"))
 }
 
-/// Tiny ImageNet's `val_annotations.txt`: file, WordNet id and a box, tab-separated.
+/// Reads Tiny ImageNet's `val_annotations.txt`: file, WordNet id and a box, tab-separated.
 pub(in crate::dataset) fn read_tiny_imagenet(sheet: &Path, images: &str) -> anyhow::Result<Rows> {
     parse_annotations(&read_data_file(sheet)?, images)
         .with_context(|| format!("failed to read the sheet `{}`", sheet.display()))
@@ -236,12 +236,13 @@ fn parse_annotations(bytes: &[u8], images: &str) -> anyhow::Result<Rows> {
     Ok(Rows { rows, n_without_label: 0 })
 }
 
-/// A path as a sheet has it, with `/`.
+/// Returns a path as a sheet has it, with `/`.
 fn plain_path(path: &str, reach: &Reach) -> anyhow::Result<String> {
     reach.name(&path.replace('\\', "/"))
 }
 
-/// A path of the catalog's annotations stays below the sheet's folder, so that ids are portable and a sheet cannot name other files.
+/// Checks that a path of the catalog's annotations is below the sheet's folder, so that ids are portable and a sheet
+/// cannot name other files.
 fn check_inside(path: &str) -> anyhow::Result<()> {
     let is_drive = path.as_bytes().get(1) == Some(&b':');
     ensure!(
@@ -251,7 +252,7 @@ fn check_inside(path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Samples of the rows, in the sheet's order; every row's label must be a class.
+/// Returns samples of the rows, in the sheet's order; every row's label must be a class.
 pub(in crate::dataset) fn samples(
     folder: &Path,
     sheet: Rows,
@@ -274,7 +275,7 @@ pub(in crate::dataset) fn samples(
     Ok(opened)
 }
 
-/// Gives images outside the sheet's folder ids that do not depend on where it lies, and says where they are.
+/// Gives images outside the sheet's folder ids that do not depend on its location, and notes where they are.
 fn shorten_outside(opened: &mut Opened) {
     let is_outside = |path: &&str| Path::new(path).is_absolute();
     let (outside, inside): (Vec<&str>, Vec<&str>) =
@@ -285,7 +286,7 @@ fn shorten_outside(opened: &mut Opened) {
     opened.notes.push(note);
     let mut names = names.into_iter().flatten();
     for (end, _) in opened.samples.iter_mut().filter(|(path, _)| is_outside(&path.as_str())) {
-        // Where a shorter name is another file's already, the whole path is a name, too.
+        // If another file already has the shorter name, the whole path is the name.
         *end = names.next().unwrap_or_else(|| end.trim_start_matches('/').to_owned());
     }
 }
@@ -325,7 +326,7 @@ mod tests {
         }
         let error = parse_csv(b"file;kind\n1.png;cat\n", Columns::default(), &reach()).unwrap_err().to_string();
         assert!(error.contains("it has file, kind"), "{error}");
-        // Two columns that differ in capitals alone are told apart, or neither is meant.
+        // Two columns that differ only in case are distinguished, or neither is chosen.
         assert_eq!(spelled(&["Path", "path"], "path"), Some("path"));
         assert_eq!(spelled(&["Path", "PATH"], "path"), None);
     }

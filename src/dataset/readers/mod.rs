@@ -1,4 +1,4 @@
-//! One reader a format. A reader lists samples without decoding them; images are read when asked for.
+//! One reader per format. A reader lists samples without decoding them; images are read on demand.
 
 pub(super) mod archive;
 pub(super) mod arrow;
@@ -29,7 +29,7 @@ use super::decode::{decode_turned, is_tiff};
 use super::{Orientation, UnreadableImage};
 use crate::domain::{LabelSet, RgbImage};
 
-/// The formats that a catalog may name, one a line.
+/// The formats that a catalog may name.
 pub(super) const READERS: [&Reader; 8] = [
     &idx::READER,
     &cifar::PYTHON,
@@ -45,9 +45,9 @@ pub(super) const READERS: [&Reader; 8] = [
 pub(super) struct Reader {
     /// The name after `reader =`.
     pub(super) name: &'static str,
-    /// Whether its images were encoded, and so may carry an orientation.
+    /// Whether its images were encoded, and may therefore carry an orientation.
     pub(super) is_of_encoded_images: bool,
-    /// Whether its files are compiled into the program, and not looked for on disk.
+    /// Whether its files are compiled into the program instead of being on disk.
     pub(super) is_built_in: bool,
     /// Opens the files of one split.
     pub(super) open: fn(&Wanted) -> anyhow::Result<Opened>,
@@ -59,24 +59,24 @@ impl std::fmt::Debug for Reader {
     }
 }
 
-/// What a reader of the catalog is asked to open.
+/// What a catalog reader must open.
 pub(super) struct Wanted<'a> {
-    /// The entry of the catalog, which has the options of each reader.
+    /// The catalog entry, with the options of each reader.
     pub(super) alternative: &'a Alternative,
-    /// Where its `folder` was found.
+    /// The place where its `folder` was found.
     pub(super) folder: &'a Path,
     /// One path for each of its `files`.
     pub(super) paths: &'a [PathBuf],
-    /// The published number of samples, where the catalog has it.
+    /// The published number of samples, if the catalog has it.
     pub(super) n_samples: Option<usize>,
     /// The classes.
     pub(super) labels: &'a LabelSet,
-    /// What becomes of the orientation that images carry.
+    /// How to treat the orientation stored in images.
     pub(super) orientation: Orientation,
 }
 
 impl Wanted<'_> {
-    /// The one file or folder that most readers take.
+    /// Returns the single file or folder that most readers take.
     ///
     /// # Errors
     /// The catalog names another number of files.
@@ -85,7 +85,7 @@ impl Wanted<'_> {
         Ok(path)
     }
 
-    /// As many files or folders as the reader takes.
+    /// Returns as many files or folders as the reader takes.
     ///
     /// # Errors
     /// The catalog names another number of files.
@@ -95,7 +95,7 @@ impl Wanted<'_> {
             .with_context(|| format!("its reader `{named}` does not take {n_files} files; see the catalog's head"))
     }
 
-    /// An option of the reader.
+    /// Returns an option of the reader.
     ///
     /// # Errors
     /// The catalog lacks it.
@@ -104,7 +104,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Whether a file's name says that it is an image.
+/// Whether a file's name is that of an image.
 pub(super) fn is_image_name(name: &str) -> bool {
     names::kind_of(name) == names::Kind::Image
 }
@@ -114,25 +114,25 @@ pub(super) trait ReadImage: Send + Sync {
     fn read(&self, position: usize) -> Result<RgbImage, UnreadableImage>;
 }
 
-/// What a reader found: for each sample the end of its id and its class, and the images in the same order.
+/// What a reader found: for each sample the suffix of its id and its class, and the images in the same order.
 pub(super) struct Opened {
     pub(super) samples: Vec<(String, usize)>,
     pub(super) reader: Arc<dyn ReadImage>,
     pub(super) warnings: Vec<String>,
-    /// What a person should know, and nothing is wrong with.
+    /// Notes for the user that are not problems.
     pub(super) notes: Vec<String>,
 }
 
-/// An encoded image above this is refused before it is read: no photograph comes near it.
+/// A larger encoded image is refused before it is read; no photograph comes near it.
 pub(super) const IMAGE_BYTES_MAX: u64 = 1 << 28;
 
-/// More samples than any data set of images has: an index that names more rows or entries is refused.
+/// An index with more rows or entries is refused; no image dataset has as many.
 pub(super) const N_SAMPLES_MAX: usize = 20_000_000;
 
-/// A data file (IDX, CIFAR batch, sheet) above this is refused: the largest published one has 184 MB.
+/// A larger data file (IDX, CIFAR batch, sheet) is refused; the largest published one has 184 MB.
 const DATA_FILE_BYTES_MAX: u64 = 1 << 31;
 
-/// Decodes `bytes`; the error carries their hash.
+/// Decodes `bytes`; the error contains their hash.
 pub(super) fn decode_named(path: &str, bytes: &[u8], orientation: Orientation) -> Result<RgbImage, UnreadableImage> {
     // The first picture of such a file is a thumbnail.
     if names::is_raw(path) && is_tiff(bytes) {
@@ -145,7 +145,7 @@ pub(super) fn decode_named(path: &str, bytes: &[u8], orientation: Orientation) -
     decode_turned(bytes, orientation).map_err(|message| unreadable(path, &message, bytes))
 }
 
-/// Reads the image that a table's `file` names by `path`, where it may name it.
+/// Reads the image at `path` from a table's `file`, if the table may name it.
 pub(super) fn read_beside(
     file: &Path,
     place: &str,
@@ -158,13 +158,13 @@ pub(super) fn read_beside(
     decode_named(&path.display().to_string(), &bytes, orientation)
 }
 
-/// Samples of the rows that have a class, numbered by row, as `00042`.
+/// Returns samples of the rows that have a class, numbered by row, as `00042`.
 pub(super) fn labelled_rows(classes: Vec<Option<usize>>, reader: Arc<dyn ReadImage>) -> Opened {
     let ends = (0..classes.len()).map(|row| format!("{row:05}"));
     labelled(ends.collect(), classes, reader)
 }
 
-/// Samples of those of `ends` that have a class.
+/// Returns samples of those of `ends` that have a class.
 pub(super) fn labelled(ends: Vec<String>, classes: Vec<Option<usize>>, reader: Arc<dyn ReadImage>) -> Opened {
     let n_rows = classes.len();
     let rows: Vec<(usize, (String, usize))> = std::iter::zip(ends, classes)
@@ -177,7 +177,7 @@ pub(super) fn labelled(ends: Vec<String>, classes: Vec<Option<usize>>, reader: A
     Opened { samples, reader, warnings, notes: Vec::new() }
 }
 
-/// Some of another reader's images.
+/// A selection of another reader's images.
 struct Chosen {
     reader: Arc<dyn ReadImage>,
     places: Vec<usize>,
@@ -192,7 +192,7 @@ impl ReadImage for Chosen {
     }
 }
 
-/// An unreadable image whose raw bytes are `bytes`.
+/// Returns an unreadable image whose raw bytes are `bytes`.
 pub(super) fn unreadable(path: &str, message: &str, bytes: &[u8]) -> UnreadableImage {
     UnreadableImage {
         path: path.to_owned(),
@@ -201,18 +201,18 @@ pub(super) fn unreadable(path: &str, message: &str, bytes: &[u8]) -> UnreadableI
     }
 }
 
-/// Images that lie as rows of raw bytes in memory.
+/// Images stored as rows of raw bytes in memory.
 pub(super) struct RawImages {
     pub(super) path: String,
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) layout: RawLayout,
-    /// All images, one after the other, each `stride` bytes of which the last `n_channels * height * width` are pixels.
+    /// All images consecutively, each `stride` bytes, the last `n_channels * height * width` of which are pixels.
     pub(super) bytes: Vec<u8>,
     pub(super) stride: usize,
 }
 
-/// How the pixels of one raw image lie.
+/// The layout of a raw image's pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RawLayout {
     /// `(height, width)`.
@@ -240,7 +240,7 @@ impl ReadImage for RawImages {
     }
 }
 
-/// Batches that follow one another; their samples are numbered through.
+/// Consecutive batches with continuous sample numbers.
 pub(super) struct Concatenated {
     parts: Vec<(usize, Arc<dyn ReadImage>)>,
 }
@@ -258,7 +258,7 @@ impl ReadImage for Concatenated {
     }
 }
 
-/// Numbers the labels of batches through, as `00042`.
+/// Numbers the labels of batches continuously, as `00042`.
 pub(super) fn indexed(batches: Vec<(Vec<usize>, Arc<dyn ReadImage>)>) -> Opened {
     let labels: Vec<usize> = batches.iter().flat_map(|(labels, _)| labels.iter().copied()).collect();
     let samples = labels.into_iter().enumerate().map(|(index, label)| (format!("{index:05}"), label)).collect();
@@ -274,7 +274,7 @@ pub(super) fn check_labels(labels: &[usize], n_classes: usize) -> anyhow::Result
     Ok(())
 }
 
-/// A whole data file, refused above a size that no data set has.
+/// Reads a whole data file; refuses a size that no dataset has.
 #[expect(clippy::disallowed_methods, reason = "a reader reads its data file")]
 pub(super) fn read_data_file(path: &Path) -> anyhow::Result<Vec<u8>> {
     let file = std::fs::File::open(path).with_context(|| format!("failed to read `{}`", path.display()))?;

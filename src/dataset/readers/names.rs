@@ -1,24 +1,24 @@
-//! What a file's name says: an image, a file that a system left behind, or something else; and how it is shown.
+//! File names: whether they are images, operating system files or something else, and how they are shown.
 
 use std::collections::HashSet;
 
-/// Formats that are decoded, by the name's end.
+/// Extensions of formats that are decoded.
 const DECODED: [&str; 15] =
     ["jpg", "jpeg", "jpe", "jfif", "png", "apng", "bmp", "gif", "tif", "tiff", "webp", "ppm", "pgm", "pbm", "pnm"];
 
-/// Formats of images that are not decoded, by the name's end.
+/// Extensions of image formats that are not decoded.
 const NOT_DECODED: [&str; 24] = [
     "avif", "avifs", "heic", "heif", "hif", "jp2", "j2k", "j2c", "jpc", "jpf", "jpx", "jxl", "jxr", "svg", "svgz",
     "psd", "psb", "tga", "eps", "pcx", "exr", "dds", "xcf", "dcm",
 ];
 
-/// What cameras write before they develop a picture. Many are TIFF files whose first picture is a thumbnail.
+/// Extensions of cameras' raw pictures. Many are TIFF files whose first picture is a thumbnail.
 const RAW: [&str; 22] = [
     "raw", "cr2", "cr3", "crw", "nef", "nrw", "arw", "srf", "sr2", "dng", "orf", "rw2", "raf", "pef", "srw", "x3f",
     "3fr", "kdc", "dcr", "mrw", "erf", "iiq",
 ];
 
-/// What lies beside images and is none: such files are not opened to see.
+/// Extensions of other files found next to images, which are not opened.
 const OTHERS: [&str; 50] = [
     "txt", "json", "jsonl", "ndjson", "csv", "tsv", "xml", "yaml", "yml", "toml", "md", "html", "htm", "pdf", "db",
     "ini", "log", "py", "sh", "npy", "npz", "mat", "pkl", "pickle", "pt", "pth", "h5", "hdf5", "zip", "tar", "gz",
@@ -26,8 +26,8 @@ const OTHERS: [&str; 50] = [
     "xmp", "aae", "md5", "ico",
 ];
 
-/// Folders and files that systems and devices leave in people's folders, in small letters; names that begin with a dot are
-/// left out, too.
+/// Folders and files that operating systems and devices leave behind, in lower case; names that begin with a dot are
+/// also left out.
 const OF_THE_SYSTEM: [&str; 16] = [
     "__macosx",
     "@eadir",
@@ -47,18 +47,18 @@ const OF_THE_SYSTEM: [&str; 16] = [
     "__pycache__",
 ];
 
-/// What a file is by its name.
+/// The kind of a file by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// An image, of a format that is decoded or of another one.
+    /// An image, in a format that is decoded or in another one.
     Image,
     /// Known to be something else.
     Other,
-    /// Its first bytes must tell.
+    /// Its first bytes must be read.
     Unknown,
 }
 
-/// What the file `name` is, as far as its name says.
+/// Returns the kind of the file `name`.
 pub(super) fn kind_of(name: &str) -> Kind {
     let extension = extension_of(name);
     let is_of = |list: &[&str]| list.contains(&extension.as_str());
@@ -69,23 +69,24 @@ pub(super) fn kind_of(name: &str) -> Kind {
     }
 }
 
-/// In small letters; empty where there is none.
+/// Returns the extension in lower case; empty if there is none.
 fn extension_of(path: &str) -> String {
     let name = path.rsplit('/').next().unwrap_or(path);
     name.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase()
 }
 
-/// Whether the name says that it is a camera's raw picture.
+/// Whether the name is that of a camera's raw picture.
 pub(super) fn is_raw(name: &str) -> bool {
     RAW.contains(&extension_of(name).as_str())
 }
 
-/// Whether a part of a path is a system's or device's own: `.DS_Store`, `._cat.jpg`, `__MACOSX`, `@eaDir`, `Thumbs.db`.
+/// Whether a part of a path belongs to an operating system or device: `.DS_Store`, `._cat.jpg`, `__MACOSX`, `@eaDir`,
+/// `Thumbs.db`.
 pub(in crate::dataset) fn is_of_the_system(part: &str) -> bool {
     part.starts_with('.') || OF_THE_SYSTEM.contains(&part.trim_end_matches('\r').to_ascii_lowercase().as_str())
 }
 
-/// What a person should know of images whose names say that they cannot be decoded.
+/// Returns a warning about images whose names say that they cannot be decoded.
 pub(super) fn warning_of_formats<'n>(names: impl Iterator<Item = &'n str>) -> Option<String> {
     let mut counts: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
     let mut n_images = 0;
@@ -107,7 +108,7 @@ pub(super) fn warning_of_formats<'n>(names: impl Iterator<Item = &'n str>) -> Op
     })
 }
 
-/// A name as text: UTF-8, else every byte that is not ASCII as the character of Latin-1 that it is.
+/// Returns a name as text: UTF-8, or otherwise Latin-1 for every non-ASCII byte.
 pub(super) fn readable(name: &[u8]) -> String {
     let of_byte = |&byte: &u8| match byte {
         0x80..=0x9f => format!("\\x{byte:02x}"),
@@ -116,7 +117,7 @@ pub(super) fn readable(name: &[u8]) -> String {
     std::str::from_utf8(name).map_or_else(|_| name.iter().map(of_byte).collect(), str::to_owned)
 }
 
-/// A name as text in which every byte that is no UTF-8 stands as `\xe9`.
+/// Returns a name as text in which every byte that is not UTF-8 is written as `\xe9`.
 fn escaped(name: &[u8]) -> String {
     let mut text = String::new();
     for chunk in name.utf8_chunks() {
@@ -126,17 +127,17 @@ fn escaped(name: &[u8]) -> String {
     text
 }
 
-/// Gives each path a text of its own: several names may be read as the same one.
+/// Assigns each path a unique text, because several names may read alike.
 #[derive(Default)]
 pub(super) struct UniqueNames {
     seen: HashSet<String>,
-    /// A few of those that are no UTF-8, and how many there are.
+    /// A few of the names that are not UTF-8, and their number.
     odd: Vec<String>,
     n_odd: usize,
 }
 
 impl UniqueNames {
-    /// The text of the file `name` in the folder of the text `prefix`.
+    /// Returns the text of the file `name` in the folder of the text `prefix`.
     pub(super) fn add(&mut self, prefix: &str, name: &[u8]) -> String {
         let text = format!("{prefix}{}", readable(name));
         if std::str::from_utf8(name).is_err() {
@@ -153,7 +154,7 @@ impl UniqueNames {
         text
     }
 
-    /// Remembers that a name, shown as `text`, is no UTF-8.
+    /// Records that a name, shown as `text`, is not UTF-8.
     pub(super) fn count(&mut self, text: &str) {
         self.n_odd += 1;
         if self.odd.len() < 3 {
@@ -161,7 +162,7 @@ impl UniqueNames {
         }
     }
 
-    /// What a person should know of names that are no UTF-8, read as `code`.
+    /// Returns a note on names that are not UTF-8, read as `code`.
     pub(super) fn note(&self, code: &str) -> Option<String> {
         let more = if self.n_odd > self.odd.len() { ", …" } else { "" };
         (self.n_odd > 0).then(|| {
@@ -175,12 +176,12 @@ impl UniqueNames {
     }
 }
 
-/// `1 name`, `2 names`.
+/// Returns `1 name`, `2 names`.
 pub(super) fn count_of(n: usize, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") }
 }
 
-/// What a person should know of files that are images by their first bytes alone.
+/// Returns a note on files that are images only by their first bytes.
 pub(super) fn note_of_sniffed(paths: &[String]) -> Option<String> {
     let shown: Vec<&str> = paths.iter().take(3).map(String::as_str).collect();
     let more = if paths.len() > shown.len() { ", …" } else { "" };

@@ -1,4 +1,4 @@
-//! The pickles of data sets: numbers, text, and numpy arrays of unsigned bytes.
+//! The pickles of datasets: numbers, text, and numpy arrays of unsigned bytes.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,13 @@ use anyhow::{Context, bail, ensure};
 
 use crate::pickle::{Call, Global, Id, Pickle, Value};
 
-/// The names that numpy's arrays are made of.
+/// The names that numpy's arrays are built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dataset) enum Numpy {
     Reconstruct,
     NdArray,
     Dtype,
-    /// `_codecs.encode`, by which Python 3 writes bytes as latin-1 text.
+    /// `_codecs.encode`, with which Python 3 writes bytes as latin-1 text.
     Encode,
 }
 
@@ -35,12 +35,12 @@ impl Global for Numpy {
     }
 }
 
-/// Reads a pickle of a data set.
+/// Reads a pickle of a dataset.
 pub(in crate::dataset) fn parse(bytes: &[u8]) -> anyhow::Result<Pickle<'_, Numpy>> {
     Pickle::parse(bytes).context("it is not the pickle of a dataset")
 }
 
-/// Shape and bytes of a numpy array of unsigned bytes.
+/// Returns shape and bytes of a numpy array of unsigned bytes.
 pub(in crate::dataset) fn array<'p>(
     pickle: &'p Pickle<'_, Numpy>,
     id: Id,
@@ -49,7 +49,7 @@ pub(in crate::dataset) fn array<'p>(
     let is_array = arguments.first().is_some_and(|&class| matches!(pickle.value(class), Value::Global(Numpy::NdArray)));
     ensure!(is_array, "the pickle rebuilds something other than an array");
     let Value::Call(Call { state: Some(state), .. }) = pickle.value(id) else { bail!("an array of it has no data") };
-    // The version, the shape, the type of the numbers, whether columns lie together, and the numbers.
+    // The version, the shape, the dtype, whether the order is Fortran's, and the numbers.
     let &[_, shape, dtype, is_fortran, data] = pickle.items(*state)? else {
         bail!("the state of an array is not five values");
     };
@@ -67,13 +67,13 @@ pub(in crate::dataset) fn array<'p>(
     Ok((shape, data))
 }
 
-/// The arguments of a call of `function`; `None` where the value is no such call.
+/// Returns the arguments of a call of `function`; `None` if the value is not such a call.
 fn arguments<'p>(pickle: &'p Pickle<'_, Numpy>, id: Id, function: Numpy) -> Option<&'p [Id]> {
     let Value::Call(call) = pickle.value(id) else { return None };
     if call.function == function { pickle.items(call.arguments).ok() } else { None }
 }
 
-/// A dtype's state (the order of bytes) says nothing about single bytes.
+/// A dtype's state (byte order) is irrelevant for single bytes.
 fn check_dtype(pickle: &Pickle<'_, Numpy>, id: Id) -> anyhow::Result<()> {
     let name = arguments(pickle, id, Numpy::Dtype).and_then(|arguments| pickle.raw(*arguments.first()?));
     let name = String::from_utf8_lossy(name.context("an array has no type")?);
@@ -85,7 +85,7 @@ fn check_dtype(pickle: &Pickle<'_, Numpy>, id: Id) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes as they lie in the file, or encoded as latin-1 text.
+/// Returns bytes as stored, or decoded from latin-1 text.
 fn bytes<'p>(pickle: &'p Pickle<'_, Numpy>, id: Id) -> anyhow::Result<Cow<'p, [u8]>> {
     if let Some(raw) = pickle.raw(id) {
         return Ok(Cow::Borrowed(raw));
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// `numpy.array([[1, 2, 255]], dtype)` by protocol 2 of Python 3, whose data is latin-1 text.
+    /// `numpy.array([[1, 2, 255]], dtype)` in protocol 2 of Python 3, whose data is latin-1 text.
     fn pickled(dtype: &str, sides: [u8; 2]) -> Vec<u8> {
         let mut bytes = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R".to_vec();
         bytes.extend([b'(', b'K', 1, b'K', sides[0], b'K', sides[1], 0x86]);

@@ -1,24 +1,24 @@
-//! Which files a table may name as its images.
+//! The files that a table may name as its images.
 //!
-//! Python's `datasets` is the model. A table that a person gives may name any image: relative to the table, with `..`, or absolute. A
-//! sheet called metadata, and whatever came from the hub, may only name files of its own folder: such a table was written by
-//! somebody else, and must not read other files of this machine.
+//! The rules follow Python's `datasets`. A table that the user gives may name any image: relative to the table, with
+//! `..`, or absolute. A sheet called metadata, and any table from the hub, may only name files of its own folder. Such
+//! a table was written by someone else, and must not read other files of this machine.
 
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
-/// Where a table lies, and which files it may name.
+/// A table's place, and the files that it may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::dataset) struct Reach {
-    /// The folder that relative paths begin in.
+    /// The folder to which relative paths refer.
     folder: PathBuf,
-    /// The folder that no path may leave, and why.
+    /// The folder that no path may leave, and the reason.
     fence: Option<(PathBuf, &'static str)>,
 }
 
 impl Reach {
-    /// What the table in `file` may name.
+    /// Returns what the table in `file` may name.
     pub(in crate::dataset) fn of_table(file: &Path) -> Reach {
         let file = plain(&std::path::absolute(file).unwrap_or_else(|_| file.to_owned()));
         let folder = file.parent().unwrap_or(Path::new("")).to_owned();
@@ -35,13 +35,13 @@ impl Reach {
         Reach { folder, fence }
     }
 
-    /// Files below `folder`, and no others.
+    /// Allows only files below `folder`.
     pub(in crate::dataset) fn within(folder: &Path) -> Reach {
         let folder = plain(&std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()));
         Reach { fence: Some((folder.clone(), "this sheet may only name files of its own folder")), folder }
     }
 
-    /// The absolute path of the file that the table names by `path`, without `.` and `..`.
+    /// Returns the absolute path of the file that the table names by `path`, without `.` and `..`.
     pub(in crate::dataset) fn resolve(&self, path: &str) -> anyhow::Result<PathBuf> {
         ensure!(!path.is_empty(), "it names no image");
         if path.contains("://") {
@@ -61,7 +61,8 @@ impl Reach {
         Ok(found)
     }
 
-    /// The path as a sample's id has it: with `/`, relative to the table's folder where it lies below it, else absolute.
+    /// Returns the path for a sample's id: with `/`, relative to the table's folder if it is below it, otherwise
+    /// absolute.
     pub(super) fn name(&self, path: &str) -> anyhow::Result<String> {
         let found = self.resolve(path)?;
         let shown = found.strip_prefix(&self.folder).unwrap_or(&found);
@@ -70,7 +71,8 @@ impl Reach {
     }
 }
 
-/// The snapshot of a dataset in the hub's cache (`datasets--org--name/snapshots/<commit>`) in which a file lies.
+/// Returns the snapshot of a dataset in the hub's cache (`datasets--org--name/snapshots/<commit>`) that contains a
+/// file.
 fn hub_snapshot(file: &Path) -> Option<&Path> {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     file.ancestors().find(|folder| {
@@ -81,7 +83,7 @@ fn hub_snapshot(file: &Path) -> Option<&Path> {
     })
 }
 
-/// The path without `.` and `..`, as text: links are not followed.
+/// Returns the path without `.` and `..`, as text: links are not followed.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -96,8 +98,8 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Shorter names for what lies outside a table's folder: each path without the folders that all of them share, so that they
-/// are the same on another machine. `None` where two files would share a name, among them those `inside` the folder.
+/// Returns shorter names for files outside a table's folder: each path without the folders that all share, which makes
+/// names equal on other machines. `None` if two files would share a name, including those `inside` the folder.
 pub(super) fn portable_names<'p>(outside: &[&'p str], inside: &[&str]) -> Option<Vec<&'p str>> {
     let folder = |path: &'p str| path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let shared = outside.iter().map(|path| folder(path)).reduce(|a, b| {
@@ -110,7 +112,7 @@ pub(super) fn portable_names<'p>(outside: &[&'p str], inside: &[&str]) -> Option
     names.iter().all(|name| !inside.contains(name)).then_some(names)
 }
 
-/// The folder that all of `paths` share, for a message.
+/// Returns the folder that all of `paths` share, for a message.
 pub(super) fn shared_folder<'p>(paths: &[&'p str]) -> Option<&'p str> {
     let name = portable_names(paths, &[])?.into_iter().next()?;
     paths.first()?.strip_suffix(name).map(|folder| folder.trim_end_matches('/'))
@@ -154,7 +156,7 @@ mod tests {
             }
         }
         assert!(Reach::within(Path::new("/data")).resolve("../1.png").is_err());
-        // A folder that only begins like the fence.
+        // A folder whose name only begins like the fence's.
         assert!(Reach::within(Path::new("/data/pets")).resolve("../pets2/1.png").is_err());
     }
 

@@ -1,4 +1,4 @@
-//! A split in shards: which files of a folder belong to it. Parquet and webdataset tars.
+//! Splits in shards: which files of a folder belong to a split. Parquet and webdataset tars.
 #![expect(clippy::disallowed_methods, reason = "a reader lists its folder")]
 
 use std::collections::BTreeMap;
@@ -8,14 +8,14 @@ use anyhow::{Context, bail, ensure};
 
 use super::webdataset;
 
-/// Names of folders, and beginnings or ends of file names, that are splits.
+/// Split names, as folder names and as beginnings or ends of file names.
 pub(in crate::dataset) const SPLITS: [&str; 5] = ["train", "val", "valid", "validation", "test"];
 
-/// The splits that are taken where nobody names one, the first of them that is there. Those beyond [`SPLITS`] are names that
-/// `datasets` knows for held-out splits.
+/// The default splits; the first one that exists is taken. Names beyond [`SPLITS`] are those that `datasets` knows for
+/// held-out splits.
 const HELD_OUT: [&str; 8] = ["test", "testing", "eval", "evaluation", "validation", "valid", "val", "dev"];
 
-/// The split that is taken of `splits` where nobody names one: the only one, or else the held-out one.
+/// Returns the default split of `splits`: the only one, or otherwise the held-out one.
 fn default_split<'s>(splits: &[&'s str]) -> Option<&'s str> {
     match splits {
         [only] => Some(only),
@@ -23,7 +23,7 @@ fn default_split<'s>(splits: &[&'s str]) -> Option<&'s str> {
     }
 }
 
-/// What the shards are.
+/// The format of shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dataset) enum ShardFormat {
     /// Parquet in the hub's image layout.
@@ -36,21 +36,21 @@ pub(in crate::dataset) enum ShardFormat {
 #[derive(Debug)]
 pub(in crate::dataset) struct Shards {
     pub(in crate::dataset) format: ShardFormat,
-    /// In the order of their names.
+    /// Sorted by name.
     pub(in crate::dataset) files: Vec<PathBuf>,
-    /// What the names of files or folders say; `None` where they say nothing.
+    /// The split in the names of files or folders; `None` if they name none.
     pub(in crate::dataset) split: Option<String>,
-    /// What the dataset is named by: as if the split were a folder of the dataset's (`cifar10/test`).
+    /// The path that names the dataset, as if the split were one of its folders (`cifar10/test`).
     pub(in crate::dataset) place: PathBuf,
     pub(in crate::dataset) warnings: Vec<String>,
-    /// Whether a person named a table, whose name is the dataset's; not a folder or an archive.
+    /// Whether the user named a table, whose name is the dataset's; not a folder or an archive.
     pub(in crate::dataset) is_named_file: bool,
-    /// All splits at hand, where nobody named one of several.
+    /// All available splits, if the user did not choose among several.
     pub(in crate::dataset) chosen_of: Vec<String>,
 }
 
-/// Whether `path` may be shards although nothing of this name exists: `photos-{000000..000003}.tar`, or `cifar10/test` for the
-/// files `test-*` in the folder `cifar10`.
+/// Whether `path` may be shards although nothing of this name exists: `photos-{000000..000003}.tar`, or `cifar10/test`
+/// for the files `test-*` in the folder `cifar10`.
 pub(in crate::dataset) fn may_mean_shards(path: &Path) -> bool {
     expand(path).is_some()
         || split_below(path).is_some_and(|(folder, split)| {
@@ -61,7 +61,7 @@ pub(in crate::dataset) fn may_mean_shards(path: &Path) -> bool {
 }
 
 impl Shards {
-    /// The shards that `path` and `split` mean; `None` where it is something else, such as a folder of class folders.
+    /// Finds the shards of `path` and `split`; `None` if it is something else, such as a folder of class folders.
     pub(in crate::dataset) fn find(path: &Path, split: Option<&str>) -> anyhow::Result<Option<Shards>> {
         if let Some(files) = expand(path) {
             let missing = files.iter().find(|file| !file.is_file());
@@ -93,7 +93,7 @@ impl Shards {
         }
     }
 
-    /// Files that a person named.
+    /// Returns the shards of files that the user named.
     fn of_files(files: Vec<PathBuf>, asked: Option<&str>) -> anyhow::Result<Shards> {
         let first = files.first().context("no file is named")?.clone();
         let format = format_of(&first).context("a shard is a .parquet or a .tar")?;
@@ -109,9 +109,9 @@ impl Shards {
         let is_metadata = first.file_stem().is_some_and(|stem| stem == "metadata");
         let place = match &named {
             Some(named) => named.place(folder),
-            // The hub's sheet of an image folder is the folder's.
+            // The hub's sheet of an image folder takes the folder's name.
             None if is_metadata => folder.to_owned(),
-            // `test/0.tar` is named by its folder, `photos/cats.tar` by itself.
+            // `test/0.tar` takes its folder's name, `photos/cats.tar` its own.
             None => stem_of_shards(&first).map_or_else(|| folder.to_owned(), |stem| folder.join(stem)),
         };
         let is_named_file = format == ShardFormat::Parquet && named.is_none() && place != folder;
@@ -120,7 +120,7 @@ impl Shards {
         Ok(Shards { format, files, split, place, warnings, is_named_file, chosen_of: Vec::new() })
     }
 
-    /// The shards directly in `folder` or in its folder `data`.
+    /// Returns the shards directly in `folder` or in its folder `data`.
     fn of_folder(folder: &Path, asked: Option<&str>) -> anyhow::Result<Option<Shards>> {
         let listed = listed(folder)?;
         let Some(&(format, ref first)) = listed.first() else {
@@ -140,7 +140,7 @@ impl Shards {
             by_split.entry(split_of(&file)).or_default().push(file);
         }
         let all: Vec<String> = by_split.keys().flatten().map(|named| named.split.clone()).collect();
-        // Where no name says a split, the folder does, or nothing.
+        // If no name has a split, the folder's does, or there is none.
         by_split.retain(|named, _| {
             asked.is_none_or(|asked| all.is_empty() || named.as_ref().is_some_and(|named| named.split == asked))
         });
@@ -158,7 +158,7 @@ impl Shards {
                 named.as_ref().map_or_else(|| "files without a split".to_owned(), NamedSplit::to_string)
             };
             let held: Vec<String> = by_split.keys().map(say).collect();
-            // Of several datasets with one split, only the files' names tell which is meant.
+            // For several datasets with one split, only file names can specify which is meant.
             let mend = if by_split.keys().flatten().all(|named| named.dataset == last.dataset) {
                 format!("name one, as in --split {}", by_split.keys().flatten().next().unwrap_or(last).split)
             } else {
@@ -185,7 +185,7 @@ fn format_of(path: &Path) -> Option<ShardFormat> {
     }
 }
 
-/// The shards of one format in a folder or in `data` below it, in the order of their names: Parquet where there is any.
+/// Lists the shards of one format in a folder or in `data` below it, sorted by name: Parquet if there is any.
 fn listed(folder: &Path) -> anyhow::Result<Vec<(ShardFormat, PathBuf)>> {
     for folder in [folder.to_owned(), folder.join("data")] {
         if !folder.is_dir() {
@@ -218,11 +218,11 @@ fn listed(folder: &Path) -> anyhow::Result<Vec<(ShardFormat, PathBuf)>> {
 #[derive(Debug)]
 pub(in crate::dataset) struct TakenSplit<'s> {
     pub(in crate::dataset) split: &'s str,
-    /// All of them, where nobody named one of several.
+    /// All splits, if the user did not choose among several.
     pub(in crate::dataset) chosen_of: Vec<String>,
 }
 
-/// The split that was `asked` for of `splits`, or else the default one.
+/// Returns the split `asked` of `splits`, or otherwise the default one.
 ///
 /// # Errors
 /// There is no such split, or none of several is known to be held out.
@@ -244,19 +244,20 @@ pub(in crate::dataset) fn take_split<'s>(splits: &[&'s str], asked: Option<&str>
     Ok(TakenSplit { split, chosen_of })
 }
 
-/// The folders in `folder` that are named as splits and hold shards.
+/// Returns the folders in `folder` that are named as splits and contain shards.
 fn splits_with_shards(folder: &Path) -> Vec<&'static str> {
     let has_shards = |split: &&str| listed(&folder.join(split)).is_ok_and(|listed| !listed.is_empty());
     SPLITS.into_iter().filter(has_shards).collect()
 }
 
-/// `cifar10/test` → (`cifar10`, `test`).
+/// Splits `cifar10/test` into (`cifar10`, `test`).
 fn split_below(path: &Path) -> Option<(&Path, &str)> {
     let split = path.file_name()?.to_str().filter(|name| SPLITS.contains(name))?;
     Some((path.parent()?, split))
 }
 
-/// What a shard's name says: `cifar10-test-000000.tar` is of `test` of `cifar10`, `test-00000-of-00002.parquet` of `test`.
+/// The split and dataset in a shard's name: `cifar10-test-000000.tar` is of `test` of `cifar10`,
+/// `test-00000-of-00002.parquet` of `test`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct NamedSplit {
     dataset: Option<String>,
@@ -264,7 +265,8 @@ struct NamedSplit {
 }
 
 impl NamedSplit {
-    /// As if dataset and split were folders. A folder `data` is the hub's custom and says nothing.
+    /// Returns the path as if dataset and split were folders. A folder `data` is the hub's convention and names
+    /// nothing.
     fn place(&self, folder: &Path) -> PathBuf {
         let is_named = |folder: &Path, name: &str| folder.file_name().is_some_and(|last| last == name);
         let folder = if is_named(folder, "data") { folder.parent().unwrap_or(folder) } else { folder };
@@ -285,7 +287,8 @@ impl std::fmt::Display for NamedSplit {
     }
 }
 
-/// The name without its end of numbers: `photos-000000.tar` → `photos`, `cifar10.parquet` → `cifar10`; `None` where it is a number.
+/// Returns the name without its trailing number: `photos-000000.tar` → `photos`, `cifar10.parquet` → `cifar10`; `None`
+/// if it is a number.
 fn stem_of_shards(file: &Path) -> Option<String> {
     let stem = file.file_stem()?.to_str()?;
     let start = stem.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -297,12 +300,12 @@ fn stem_of_shards(file: &Path) -> Option<String> {
 fn numbered(stem: &str) -> Option<(&str, usize)> {
     let (start, rest) = stem.rsplit_once("-of-")?;
     let (prefix, number) = start.rsplit_once('-')?;
-    // Older files have a hash behind the number.
+    // Older files have a hash after the number.
     let n_shards = rest.split('-').next()?.parse().ok()?;
     (number.parse::<usize>().is_ok() && !prefix.is_empty()).then_some((prefix, n_shards))
 }
 
-/// All before `-00000-of-00002`, or a first or last word that is a split.
+/// Returns everything before `-00000-of-00002`, or a first or last word that is a split.
 fn split_of(file: &Path) -> Option<NamedSplit> {
     let stem = file.file_stem()?.to_str()?;
     if let Some((split, _)) = numbered(stem) {
@@ -318,7 +321,7 @@ fn split_of(file: &Path) -> Option<NamedSplit> {
     SPLITS.contains(&last).then(|| NamedSplit { dataset: Some(dataset.to_owned()), split: last.to_owned() })
 }
 
-/// The split that a file's name says.
+/// Returns the split in a file's name.
 pub(in crate::dataset) fn split_in_name(file: &Path) -> Option<String> {
     split_of(file).map(|named| named.split)
 }
@@ -329,9 +332,9 @@ fn missing_shards(files: &[PathBuf]) -> Option<String> {
     (files.len() != n_shards).then(|| format!("{} of the {n_shards} shards of `{split}` are here", files.len()))
 }
 
-/// `photos-{000000..000003}.tar` → its four files; `None` without such braces in the file's name.
+/// Expands `photos-{000000..000003}.tar` to its four files; `None` without such braces in the file's name.
 fn expand(path: &Path) -> Option<Vec<PathBuf>> {
-    /// More shards than a person means.
+    /// More shards are a mistake.
     const N_SHARDS_MAX: usize = 1_000_000;
     let name = path.file_name()?.to_str()?;
     let (head, rest) = name.split_once('{')?;

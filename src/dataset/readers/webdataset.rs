@@ -1,4 +1,4 @@
-//! Webdataset: tars in which the files of one sample share a key, `KEY.jpg` with `KEY.cls` or `KEY.json`.
+//! Webdataset: tars in which the files of a sample share a key, `KEY.jpg` with `KEY.cls` or `KEY.json`.
 #![expect(clippy::disallowed_methods, reason = "a reader opens its tars")]
 
 use std::collections::{BTreeMap, HashSet};
@@ -17,25 +17,25 @@ use super::{ReadImage, decode_named, unreadable};
 use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::{RgbImage, text};
 
-/// A label or a sample's description above this is neither.
+/// A larger file is not a label or a description.
 const LABEL_BYTES_MAX: u64 = 1 << 20;
 
-/// More samples than any dataset of images has.
+/// More samples than any image dataset has.
 const SAMPLES_MAX: usize = 20_000_000;
 
-/// Entries among which a webdataset shows its first label.
+/// The number of entries among which a webdataset must have its first label.
 const N_ENTRIES_LOOKED_AT: usize = 100;
 
-/// Where a sample's description has its label.
+/// The keys of the label in a sample's description.
 const LABEL_KEYS: [&str; 3] = ["label", "cls", "class"];
 
-/// Whether the tar at `path` has labels beside its images, and not class folders.
+/// Whether the tar at `path` has labels next to its images instead of class folders.
 pub(super) fn is_webdataset(path: &Path) -> anyhow::Result<bool> {
     let named = || format!("failed to read the archive `{}`", path.display());
     let file = File::open(path).with_context(named)?;
     let mut archive = tar::Archive::new(BufReader::new(file));
     for entry in archive.entries_with_seek().with_context(named)?.take(N_ENTRIES_LOOKED_AT) {
-        // What is damaged further on is told by whoever reads all of it.
+        // Later damage is reported when the whole tar is read.
         let Ok(entry) = entry else { break };
         let name = names::readable(&entry.path_bytes());
         let is_label = match key_and_kind(&name) {
@@ -50,7 +50,7 @@ pub(super) fn is_webdataset(path: &Path) -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// Opens the shards of one split: the ends of the samples' ids, their classes, and their images.
+/// Opens the shards of one split: the suffixes of the samples' ids, their classes, and their images.
 pub(in crate::dataset) fn open(
     shards: &[PathBuf],
     sheet: Option<&Path>,
@@ -90,9 +90,9 @@ pub(in crate::dataset) fn open(
     Ok(Samples { ends: ends_of_ids(shards, keys), classified, reader: Arc::new(images), warnings, notes })
 }
 
-/// What the shards of a split hold.
+/// The contents of a split's shards.
 pub(in crate::dataset) struct Samples {
-    /// The ends of the samples' ids.
+    /// The suffixes of the samples' ids.
     pub(in crate::dataset) ends: Vec<String>,
     pub(in crate::dataset) classified: Classified,
     pub(in crate::dataset) reader: Arc<dyn ReadImage>,
@@ -100,7 +100,7 @@ pub(in crate::dataset) struct Samples {
     pub(in crate::dataset) notes: Vec<String>,
 }
 
-/// The keys; where shards share keys, with the shard's name before them.
+/// Returns the keys, prefixed with the shard's name if shards share keys.
 fn ends_of_ids(shards: &[PathBuf], keys: Vec<(usize, String)>) -> Vec<String> {
     let mut seen = HashSet::new();
     let is_shared = !keys.iter().all(|(_, key)| seen.insert(key.as_str()));
@@ -112,7 +112,7 @@ fn ends_of_ids(shards: &[PathBuf], keys: Vec<(usize, String)>) -> Vec<String> {
     keys.into_iter().map(|(shard, key)| format!("{}/{key}", stems[shard])).collect()
 }
 
-/// What an entry is to its sample.
+/// The role of an entry in its sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Image,
@@ -137,7 +137,7 @@ fn key_and_kind(name: &str) -> Option<(&str, Kind)> {
     (dot > file).then_some((&name[..dot], kind))
 }
 
-/// What a tar holds of one sample.
+/// The entries of one sample in a tar.
 #[derive(Default)]
 struct Members {
     image: Option<Member>,
@@ -152,7 +152,7 @@ struct Member {
     len: u64,
 }
 
-/// The samples of a tar of `n_bytes` by their keys; labels are read, images are not.
+/// Indexes the samples of a tar of `n_bytes` by key; reads labels but not images.
 fn index(
     reader: impl Read + Seek,
     n_bytes: u64,
@@ -176,7 +176,7 @@ fn index(
         ensure!(is_inside, "the entry `{name}` reaches beyond its end; hint: fetch it again");
         let members = samples.entry(key.to_owned()).or_default();
         match kind {
-            // Of several images of a sample (`0001.jpg`, `0001.mask.png`) the first is the sample's.
+            // The first of several images (`0001.jpg`, `0001.mask.png`) belongs to the sample.
             Kind::Image if members.image.is_none() => members.image = Some(Member { name, start, len }),
             Kind::Image => {}
             Kind::Class => members.class = Some(class(entry).with_context(|| format!("in `{name}`"))?),
@@ -186,7 +186,7 @@ fn index(
         }
         ensure!(samples.len() <= SAMPLES_MAX, "it has more than {SAMPLES_MAX} samples");
     }
-    // A sample of a label alone keeps its place and is unreadable, but descriptions of the whole tar are no samples.
+    // A sample with only a label keeps its place and is unreadable, but descriptions of the whole tar are not samples.
     samples.retain(|_, members| members.image.is_some() || members.class.is_some());
     Ok(samples)
 }
@@ -207,7 +207,7 @@ fn class(entry: impl Read) -> anyhow::Result<String> {
     Ok(class)
 }
 
-/// The label in a sample's description; `None` where it has none.
+/// Returns the label in a sample's description, if it has one.
 fn described_class(entry: impl Read) -> anyhow::Result<Option<String>> {
     let description: Value = serde_json::from_str(&text(entry)?).context("it is not JSON")?;
     let label = LABEL_KEYS.iter().map(|&key| &description[key]).find(|value| !value.is_null());
@@ -264,7 +264,7 @@ mod tests {
         for (name, bytes) in files {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
-            // By hand, since the builder refuses names that lead out of the archive.
+            // Written by hand, because the builder refuses names that lead out of the archive.
             header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
             header.set_cksum();
             builder.append(&header, *bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Some queries over the keys and values of one head.
+//! Attention of some queries over the keys and values of one head.
 
 use std::marker::PhantomData;
 
@@ -8,14 +8,14 @@ use super::math::exp;
 use super::memory::Shared;
 use super::simd::{LANES_MAX, Number, Simd, Task, first_lanes};
 
-/// What a query sees.
+/// The positions that a query sees.
 #[derive(Clone, Copy, Debug)]
 pub enum Visible<'a> {
     /// All positions.
     All,
-    /// By query, or by row of the batch and query, the first position that it sees and the one after the last.
+    /// By query, or by batch row and query, the first position that it sees and the one after the last.
     Ranges(&'a [[u32; 2]]),
-    /// The same as numbers that are added to the scores, `(1 or batch, queries, positions)`.
+    /// Numbers that are added to the scores, `(1 or batch, queries, positions)`.
     Added(&'a [f32]),
 }
 
@@ -29,27 +29,27 @@ impl Visible<'_> {
     }
 }
 
-/// Keys between which softmax is kept up.
+/// The number of keys between updates of the softmax.
 const N_KEYS_OF_A_BLOCK: usize = 256;
-/// The score of what is not seen: finite, so that differences of it are numbers.
+/// The score of a hidden position: finite, so that differences are not NaN.
 const HIDDEN: f32 = -1e30;
 
 #[derive(Clone, Copy)]
 pub(super) struct Mask<'a> {
     visible: Visible<'a>,
-    /// Of the masks.
+    /// The row of the masks.
     row: usize,
     n_tokens: usize,
     n_positions: usize,
 }
 
 impl<'a> Mask<'a> {
-    /// Row `row` of the masks, for `n_tokens` queries of `n_positions` positions.
+    /// Returns row `row` of the masks, for `n_tokens` queries of `n_positions` positions.
     pub(super) fn new(visible: Visible<'a>, row: usize, n_tokens: usize, n_positions: usize) -> Self {
         Self { visible, row, n_tokens, n_positions }
     }
 
-    /// The positions that `query` may see.
+    /// Returns the positions that `query` may see.
     fn range(&self, query: usize) -> [usize; 2] {
         match self.visible {
             Visible::Ranges(ranges) => {
@@ -59,7 +59,7 @@ impl<'a> Mask<'a> {
         }
     }
 
-    /// What is added to the scores of `query` at `n` positions from `first` on.
+    /// Returns what is added to the scores of `query` at `n` positions from `first` on.
     fn added(&self, query: usize, first: usize, n: usize) -> Option<&'a [f32]> {
         match self.visible {
             Visible::Added(mask) => Some(&mask[(self.row * self.n_tokens + query) * self.n_positions + first..][..n]),
@@ -76,15 +76,15 @@ pub(super) struct Attend<'a, T, K> {
     pub(super) mask: Mask<'a>,
     pub(super) row: usize,
     pub(super) kv_head: usize,
-    /// The first, and the one after the last.
+    /// The first query, and the one after the last.
     pub(super) queries: [usize; 2],
-    /// As [`KeptHead`](super::kv_append::KeptHead) says.
+    /// In the layout of [`KeptHead`](super::kv_append::KeptHead).
     pub(super) keys: &'a [K],
     pub(super) values: &'a [K],
     pub(super) result: Shared<T>,
 }
 
-/// What is kept of the rows of scores while keys pass.
+/// The state of the rows of scores while keys pass.
 struct Running<'a> {
     queries: &'a mut [f32], // (rows, head size)
     scores: &'a mut [f32],  // (rows, keys of a block)
@@ -93,7 +93,7 @@ struct Running<'a> {
     sums: &'a mut [f32],    // (rows)
 }
 
-/// The same with the memory that it needs.
+/// The same with its memory.
 pub(super) struct AttendIn<'a, T, K> {
     pub(super) attend: Attend<'a, T, K>,
     pub(super) scratch: &'a mut [f32],
@@ -108,7 +108,7 @@ impl<T: Number, K: Kept> Task for AttendIn<'_, T, K> {
         let head_size = attend.shape.head_size;
         let width = head_size.next_multiple_of(S::LANES);
         let n_rows = attend.n_rows();
-        // All but the last two at whole vectors: loads that cross lines of the cache cost twice.
+        // All but the last two begin at whole vectors, because loads that cross cache lines cost twice.
         let (queries, rest) = scratch.split_at_mut((n_rows * head_size).next_multiple_of(LANES_MAX));
         let (scores, rest) = rest.split_at_mut(n_rows * N_KEYS_OF_A_BLOCK);
         let (mixed, rest) = rest.split_at_mut(n_rows * width);
@@ -131,25 +131,25 @@ impl<T: Number, K: Kept> Attend<'_, T, K> {
         self.shape.n_heads / self.shape.n_kv_heads
     }
 
-    /// Rows of scores.
+    /// The number of rows of scores.
     fn n_rows(&self) -> usize {
         (self.queries[1] - self.queries[0]) * self.group()
     }
 
-    /// Numbers of scratch memory.
+    /// The size of the scratch memory, in numbers.
     pub(super) fn n_scratch(&self) -> usize {
         let width = self.shape.head_size.next_multiple_of(LANES_MAX);
         self.n_rows() * (N_KEYS_OF_A_BLOCK + 2 * width + 2) + LANES_MAX
     }
 
-    /// The first position that any of the queries sees, and the one after the last.
+    /// Returns the first position that any of the queries sees, and the one after the last.
     fn seen(&self) -> [usize; 2] {
         let ranges = (self.queries[0]..self.queries[1]).map(|query| self.mask.range(query));
         let seen = ranges.filter(|[start, end]| start < end);
         seen.reduce(|[first, last], [start, end]| [first.min(start), last.max(end)]).unwrap_or([0, 0])
     }
 
-    /// The query and the head of a row of scores.
+    /// Returns the query and the head of a row of scores.
     fn query_and_head(&self, row: usize) -> (usize, usize) {
         (self.queries[0] + row / self.group(), self.kv_head * self.group() + row % self.group())
     }
@@ -170,7 +170,7 @@ impl<T: Number, K: Kept> Attend<'_, T, K> {
         running.mixed.fill(0.0);
     }
 
-    /// Takes `n_keys` keys from `start` on, which is the first of a panel, into the softmax and its mixture.
+    /// Adds `n_keys` keys from `start` on, which begins a panel, to the softmax and its mixture.
     #[inline(always)]
     fn add_keys<S: Simd>(&self, simd: S, running: &mut Running, start: usize, n_keys: usize) {
         let head_size = self.shape.head_size;
@@ -209,8 +209,8 @@ impl<T: Number, K: Kept> Attend<'_, T, K> {
                 };
                 softmax.add::<S, K>(simd);
             }
-            // Safety: they are the row's scores. Those that are seen were read: narrow weights lie where their neighbours
-            // in front lay.
+            // Safety: these are the row's scores. The visible ones have been read; narrow weights occupy memory of
+            // earlier neighbours.
             unsafe {
                 K::clear_left::<S>(scores, 0, first);
                 K::clear_left::<S>(scores, last, n_keys);
@@ -228,7 +228,8 @@ impl<T: Number, K: Kept> Attend<'_, T, K> {
             result_stride: width,
             accumulates: true,
         };
-        // Safety: scores and mixtures are rows of a block, and the values of a head are a row in whole vectors for each key.
+        // Safety: scores and mixtures are rows of a block, and the values of a head have a row in whole vectors for
+        // each key.
         unsafe { K::multiply(simd, product) };
     }
 
@@ -241,7 +242,7 @@ impl<T: Number, K: Kept> Attend<'_, T, K> {
             let inverse = simd.splat(1.0 / running.sums[row]);
             for offset in (0..head_size).step_by(S::LANES) {
                 let n = S::LANES.min(head_size - offset);
-                // Safety: the head's numbers lie in `mixed` and in the result, where no other task writes them.
+                // Safety: the head's numbers are within `mixed` and within the result, where no other task writes them.
                 unsafe {
                     let y = simd.multiply(simd.load(mixed.as_ptr().add(offset)), inverse);
                     let token = self.row * self.from.n_tokens + query;
@@ -253,12 +254,12 @@ impl<T: Number, K: Kept> Attend<'_, T, K> {
     }
 }
 
-/// One row of scores of some keys, which becomes weights over the highest score so far; what was mixed before is scaled
-/// down to it.
+/// One row of scores of some keys. It becomes weights relative to the highest score so far, and the earlier mixture is
+/// rescaled to match.
 struct Softmax<'a> {
-    /// Scores before they are scaled; weights take their place as [`Kept::store_left`] puts them.
+    /// Unscaled scores, which are overwritten by weights as [`Kept::store_left`] writes them.
     scores: *mut f32,
-    /// The first that is seen, and the one after the last; some are.
+    /// The first visible position, and the one after the last; at least one is visible.
     seen: [usize; 2],
     scale: f32,
     added: Option<&'a [f32]>,
@@ -274,7 +275,7 @@ impl Softmax<'_> {
         let top = self.top(simd);
         let before = *self.highest;
         *self.highest = before.max(top);
-        // Nothing was mixed before the first that is seen.
+        // Nothing was mixed before the first visible position.
         if *self.highest > before && *self.sum > 0.0 {
             let scale = (before - *self.highest).exp();
             *self.sum *= scale;
@@ -289,7 +290,7 @@ impl Softmax<'_> {
         let mut total = simd.splat(0.0);
         for place in (first..last).step_by(S::LANES) {
             let n = S::LANES.min(last - place);
-            // Safety: `n` scores from `place` on are the row's; a narrow weight lies no later than its score.
+            // Safety: `n` scores from `place` on belong to the row; a narrow weight is no later than its score.
             unsafe {
                 let score = f32::load(simd, self.scores.add(place), n);
                 let weight = exp(simd, simd.multiply_add(score, scale, shift));
@@ -302,14 +303,15 @@ impl Softmax<'_> {
         *self.sum += simd.sum(total);
     }
 
-    /// The highest score. Where something is added to scores, they are scaled here, else only it is.
+    /// Returns the highest scaled score. If a mask is added, this also scales the scores in place; otherwise it scales
+    /// only the result.
     #[inline(always)]
     fn top<S: Simd>(&self, simd: S) -> f32 {
         let [first, last] = self.seen;
         let mut top = simd.splat(f32::NEG_INFINITY);
         for place in (first..last).step_by(S::LANES) {
             let n = S::LANES.min(last - place);
-            // Safety: `n` scores from `place` on are the row's, and as many numbers are added to them.
+            // Safety: `n` scores from `place` on belong to the row, and the mask has as many numbers.
             unsafe {
                 let mut score = f32::load(simd, self.scores.add(place), n);
                 if let Some(added) = self.added {

@@ -1,5 +1,5 @@
-//! Attention that never holds all scores: softmax is kept up block by block of keys (Milakov and Gimelshein 2018; Dao et
-//! al. 2022), over keys and values in the order in which products read them.
+//! Attention that never holds all scores. Softmax is updated block by block of keys (Milakov and Gimelshein 2018; Dao
+//! et al. 2022), over keys and values in the order in which products read them.
 
 use super::attend::{Attend, AttendIn, Mask, Visible};
 use super::kept::Kept;
@@ -10,8 +10,8 @@ use super::memory::{Shared, n_floats, split_off, with_scratch, written};
 use super::simd::{Number, Simd, Task};
 use super::{Kernels, for_each};
 
-/// `softmax(query key^T / √head size + mask) value` of `queries`, turned by `rotary`, over all positions of `buffer`:
-/// `(batch, tokens, heads * head size)`.
+/// Computes `softmax(query key^T / √head size + mask) value` of `queries`, rotated by `rotary`, over all positions of
+/// `buffer`: `(batch, tokens, heads * head size)`.
 ///
 /// # Panics
 /// Sizes disagree, or the buffer is for another type.
@@ -27,11 +27,11 @@ pub fn attention<T: Number>(
     let n_heads = (batch * shape.n_kv_heads).max(1);
     let (key_size, value_size) = (keys.as_slice().len() / n_heads, values.as_slice().len() / n_heads);
     let n_blocks = all.n_blocks();
-    // Safety: the tasks are all heads of all queries, and each pair of them writes its own places.
+    // Safety: the tasks cover all heads of all queries, and each pair of them writes its own places.
     unsafe {
         written(all.n_results(), |result| {
             for_each(n_heads * n_blocks, all.n_products(), |task| {
-                // The last queries of a row see the most: they come first.
+                // The last queries of a row see the most, so they come first.
                 let block = n_blocks - 1 - task % n_blocks;
                 let head = task / n_blocks;
                 let keys = &keys.as_slice()[head * key_size..][..key_size];
@@ -43,8 +43,8 @@ pub fn attention<T: Number>(
     }
 }
 
-/// The same over `keys` and `values` of `batch` rows that nothing else needs: each head's are put in order where they are
-/// used. `rotary` turns queries and keys, each by their own angles.
+/// Like [`attention`], over `keys` and `values` of `batch` rows that are not kept. Each head's are put in order where
+/// they are used. `rotary` rotates queries and keys, each by their own angles.
 ///
 /// # Panics
 /// Sizes disagree.
@@ -61,9 +61,9 @@ pub fn attention_within<T: Number>(
     check_angles(of_keys, batch * keys.n_tokens, shape.head_size);
     let all = All::new(batch, shape, queries, rotary.map(|[of_queries, _]| of_queries), visible, keys.n_tokens);
     let n_heads = batch * shape.n_kv_heads;
-    // With fewer heads than threads, a head's queries are shared out.
+    // With fewer heads than threads, the queries of a head are split.
     let n_parts = rayon::current_num_threads().div_ceil(n_heads.max(1)).min(all.n_blocks()).max(1);
-    // Safety: the tasks are all heads, their parts all queries, and each pair of them writes its own places.
+    // Safety: the tasks cover all heads, their parts cover all queries, and each pair of them writes its own places.
     unsafe {
         written(all.n_results(), |result| {
             for_each(n_heads * n_parts, all.n_products(), |task| {
@@ -76,7 +76,7 @@ pub fn attention_within<T: Number>(
     }
 }
 
-/// What all heads have in common.
+/// What all heads share.
 #[derive(Clone, Copy)]
 struct All<'a, T> {
     batch: usize,
@@ -88,7 +88,7 @@ struct All<'a, T> {
     n_positions: usize,
 }
 
-/// Rows of scores, of queries and the heads that share their keys, that are computed at once.
+/// Rows of scores that are computed at once: queries times the heads that share their keys.
 const N_ROWS_OF_A_BLOCK: usize = 60;
 
 impl<'a, T: Number> All<'a, T> {
@@ -107,12 +107,12 @@ impl<'a, T: Number> All<'a, T> {
         Self { batch, shape, queries, rotary, visible, n_masks, n_positions }
     }
 
-    /// Queries of a block.
+    /// Queries per block.
     fn n_queries(&self) -> usize {
         (N_ROWS_OF_A_BLOCK * self.shape.n_kv_heads / self.shape.n_heads).max(1)
     }
 
-    /// Blocks of the queries of a head.
+    /// Blocks of queries per head.
     fn n_blocks(&self) -> usize {
         self.queries.n_tokens.div_ceil(self.n_queries())
     }
@@ -125,7 +125,7 @@ impl<'a, T: Number> All<'a, T> {
         self.n_results() * self.n_positions
     }
 
-    /// One block of the queries of one head of keys, counted through the batch.
+    /// Computes one block of queries for one head of keys, which counts through the batch.
     fn attend<K>(
         &self,
         head: usize,
@@ -156,18 +156,18 @@ struct Within<'a, T> {
     all: All<'a, T>,
     keys: Heads<'a, T>,
     values: Heads<'a, T>,
-    /// By which keys are turned.
+    /// The angles by which keys are rotated.
     of_keys: Option<RotaryRows<'a>>,
-    /// Of keys, counted through the batch.
+    /// The head of keys, counted through the batch.
     head: usize,
-    /// Which of how many parts of its queries.
+    /// The part of the head's queries, and the number of parts.
     part: [usize; 2],
     kernels: Kernels,
     result: Shared<T>,
 }
 
 impl<T: Number> Within<'_, T> {
-    /// Numbers of all keys, of all values, and of the scratch memory that puts them in order.
+    /// Returns the sizes of all keys, all values and the scratch memory that orders them, in numbers.
     fn sizes(&self) -> [usize; 3] {
         let head_size = self.all.shape.head_size;
         let (keys, values) = head_sizes::<T::Kept>(self.keys.n_tokens, head_size, self.kernels.panel_and_lanes());
@@ -181,7 +181,7 @@ impl<T: Number> Within<'_, T> {
     }
 }
 
-/// The same with the memory that it needs.
+/// The same with its memory.
 struct WithinIn<'a, T> {
     within: Within<'a, T>,
     scratch: &'a mut [f32],

@@ -1,17 +1,17 @@
-//! Attention against plain sums in f64, over sizes that fit nothing evenly.
+//! Compares attention with plain sums in f64, over sizes that are multiples of nothing.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Sizes of one case.
+/// The sizes of a case.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Case {
     pub(super) batch: usize,
     pub(super) n_kv_heads: usize,
     pub(super) group: usize,
     pub(super) head_size: usize,
-    /// Tokens that were there before, and that are added.
+    /// Earlier tokens, and added tokens.
     pub(super) n_tokens: [usize; 2],
     pub(super) seed: u64,
 }
@@ -25,7 +25,7 @@ impl Case {
         self.n_tokens[0] + self.n_tokens[1]
     }
 
-    /// Queries, keys and values `(batch, positions, …)` and angles `(batch, positions, head size / 2)`.
+    /// Returns queries, keys and values `(batch, positions, …)` and angles `(batch, positions, head size / 2)`.
     pub(super) fn inputs(&self) -> (Vec<f32>, Vec<f32>) {
         let mut random = fastrand::Rng::with_seed(self.seed);
         let n = self.batch * self.n_positions();
@@ -33,7 +33,7 @@ impl Case {
         (rows, (0..n * self.head_size / 2).map(|_| random.f32() * 6.0).collect())
     }
 
-    /// One head turned by the angles of its token.
+    /// Returns one head rotated by the angles of its token.
     fn turned(&self, x: &[f32], angles: &[f32]) -> Vec<f64> {
         let half = self.head_size / 2;
         let at = |i: usize| f64::from(x[i]);
@@ -46,7 +46,7 @@ impl Case {
             .collect()
     }
 
-    /// The answer to the queries of the added tokens, each of which sees what `added` says.
+    /// Computes the result for the queries of the added tokens, with `added` added to the scores.
     pub(super) fn plainly(&self, rows: &[f32], angles: &[f32], added: &dyn Fn(usize, usize, usize) -> f64) -> Vec<f64> {
         let HeadShape { n_heads, n_kv_heads, head_size } = self.shape();
         let n = self.n_positions();
@@ -80,13 +80,13 @@ impl Case {
         result
     }
 
-    /// Numbers of the tokens `start..start + n_tokens` of each row.
+    /// Returns the numbers of the tokens `start..start + n_tokens` of each row.
     fn part(&self, numbers: &[f32], width: usize, start: usize, n_tokens: usize) -> Vec<f32> {
         let rows = numbers.chunks_exact(self.n_positions() * width);
         rows.flat_map(|row| row[start * width..(start + n_tokens) * width].to_vec()).collect()
     }
 
-    /// The same by the kernels, the tokens that were there before in one piece and the others in another.
+    /// Computes the same by the kernels, with the earlier tokens in one piece and the others in another.
     fn by_kernels(&self, kernels: Kernels, rows: &[f32], angles: &[f32], visible: Visible) -> Vec<f32> {
         let shape = self.shape();
         let mut buffer = KvBuffer::new::<f32>(kernels, self.batch, shape, self.n_positions());
@@ -136,7 +136,7 @@ proptest! {
         let (rows, angles) = case.inputs();
         let n = case.n_positions();
         let expected = case.plainly(&rows, &angles, &|_, _, _| 0.0);
-        // Left padding that differs from row to row, later keys hidden; a padded query sees itself.
+        // Left padding that differs from row to row, and hidden later keys; a padded query sees itself.
         let first = |row: usize| (row * 7) % n;
         let ranges: Vec<[u32; 2]> = (0..case.batch)
             .flat_map(|row| (case.n_tokens[0]..n).map(move |query| {
@@ -182,7 +182,7 @@ fn some_queries_turned_by_their_own_angles_are_answered_as_over_a_buffer() {
     }
 }
 
-/// Numbers rounded to bf16, and the same as f32.
+/// Returns numbers rounded to bf16, and the same as f32.
 fn rounded(numbers: &[f32]) -> (Vec<half::bf16>, Vec<f32>) {
     let narrow: Vec<half::bf16> = numbers.iter().copied().map(half::bf16::from_f32).collect();
     let wide = narrow.iter().map(|x| x.to_f32()).collect();
@@ -225,7 +225,7 @@ fn attention_that_keeps_nothing_is_attention_over_a_buffer() {
     }
 }
 
-/// Tokens `start..start + n` of each row.
+/// Returns tokens `start..start + n` of each row.
 fn part_of<T>(heads: Heads<'_, T>, start: usize, n: usize, row: usize) -> Heads<'_, T> {
     Heads { numbers: heads.numbers, strides: heads.strides, start: heads.start + start * row, n_tokens: n }
 }
@@ -243,7 +243,7 @@ fn blocks_of_numbers_are_transposed() {
         }
     }
     let stride = 19;
-    // Among them are patterns that are no numbers.
+    // Includes NaN patterns.
     let from: Vec<u32> = (0..16 * stride as u32).map(|i| i.wrapping_mul(0x9e37_79b9) | 0x7f80_0000).collect();
     for kernels in Kernels::available() {
         let mut to = vec![1; 16 * stride];
@@ -281,7 +281,7 @@ fn kept_rows_go_on_as_they_would_have_alone() {
     for kernels in Kernels::available() {
         let mut buffer = KvBuffer::new::<f32>(kernels, 3, shape, 80);
         step(&mut buffer, &before, 70);
-        // What is forgotten leaves no trace.
+        // Dropped positions leave no trace.
         step(&mut buffer, &scrap, 1);
         buffer.truncate(70);
         buffer.keep_rows(&[2, 0]);

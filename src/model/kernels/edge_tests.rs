@@ -1,5 +1,5 @@
-//! The edges of every kernel in every instruction set that the processor has: no rows, one row and odd sizes, numbers of
-//! two bytes, slices that begin anywhere, and what is no number. The reference is plain sums in f64.
+//! The edges of every kernel in every instruction set of the processor: no rows, one row and odd sizes, two-byte
+//! numbers, slices at any offset, and NaN. The reference is plain sums in f64.
 
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use super::*;
 
 /// A type that activations are stored in.
 trait Stored: Number + PartialEq + Debug {
-    /// Half the distance of neighbours, relative.
+    /// Half the relative distance between neighbouring numbers.
     const ROUNDING: f64;
     fn of(x: f32) -> Self;
     fn wide(self) -> f32;
@@ -38,38 +38,38 @@ stored!(f32, 0.0, |x| x, |x| x);
 stored!(f16, 1.0 / 2048.0, f16::from_f32, f16::to_f32);
 stored!(bf16, 1.0 / 256.0, bf16::from_f32, bf16::to_f32);
 
-/// The numbers in `T`, and what they are then.
+/// Returns the numbers in `T`, and their values after rounding.
 fn stored<T: Stored>(x: &[f32]) -> (Vec<T>, Vec<f32>) {
     let x: Vec<T> = x.iter().map(|&x| T::of(x)).collect();
     let values = x.iter().map(|x| x.wide()).collect();
     (x, values)
 }
 
-/// The bits in which numbers of either sign of zero, or that are none, are told apart.
+/// Returns the bits, which distinguish signed zeros and NaNs.
 fn bits<T: Stored>(x: &[T]) -> Vec<u32> {
     x.iter().map(|x| x.wide().to_bits()).collect()
 }
 
-/// Each number within a millionth of `scale` and one rounding of what it should be.
+/// Asserts that each number is within a millionth of `scale` plus one rounding of its expected value.
 #[track_caller]
 fn assert_near<T: Stored>(kernels: Kernels, actual: &[T], expected: &[f64], scale: &[f64]) {
     assert_eq!(actual.len(), expected.len(), "{}", kernels.name());
     for (index, ((y, expected), scale)) in actual.iter().zip(expected).zip(scale).enumerate() {
-        // Below its normal numbers a half is rounded to a multiple of 2^-24.
+        // Subnormal halves are rounded to multiples of 2^-24.
         let bound = 1e-6 * scale + T::ROUNDING * expected.abs() + if T::ROUNDING > 0.0 { 6e-8 } else { 0.0 };
         let error = (f64::from(y.wide()) - expected).abs();
         assert!(error <= bound, "{} {}: {y:?} at {index} instead of {expected}", kernels.name(), size_of::<T>());
     }
 }
 
-/// `x W^T + b`, and the sum of the terms' sizes, by which rounding is measured.
+/// Computes `x W^T + b`, and the sum of the terms' magnitudes, which scales the rounding error.
 fn affine(x: &[f32], weight: &[f32], bias: &[f32], n_in: usize) -> Vec<[f64; 2]> {
     let sizes = |x: &[f32]| x.iter().map(|x| x.abs()).collect::<Vec<_>>();
     let sums = product(x, weight, n_in).into_iter().zip(product(&sizes(x), &sizes(weight), n_in));
     sums.zip(bias.iter().cycle()).map(|((sum, size), &b)| [sum + f64::from(b), size + f64::from(b.abs())]).collect()
 }
 
-/// A map's sizes; the inputs around the ends of blocks, too.
+/// A map's sizes, including inputs around the ends of blocks.
 fn sizes() -> impl Strategy<Value = [usize; 3]> {
     let n_in = prop_oneof![1usize..70, 250usize..262, 510usize..516];
     (0usize..15, n_in, 1usize..140).prop_map(|(n_rows, n_in, n_out)| [n_rows, n_in, n_out])
@@ -131,10 +131,10 @@ fn check_activations<T: Stored>(n: usize, seed: u64) {
     }
 }
 
-/// Queries, keys and values of some tokens.
+/// Queries, keys and values.
 type Three<'a, T> = [Heads<'a, T>; 3];
 
-/// The answer of a buffer that holds the tokens' keys and values, in two pieces as in the case.
+/// Returns the result for a buffer that receives the keys and values in two pieces, as the case says.
 fn answer<T: Number>(kernels: Kernels, case: &Case, three: &dyn Fn([usize; 2]) -> Vec<T>, visible: Visible) -> Vec<T> {
     let [before, added] = case.n_tokens;
     let mut buffer = KvBuffer::new::<T>(kernels, case.batch, case.shape(), case.n_positions());
@@ -150,7 +150,7 @@ fn answer<T: Number>(kernels: Kernels, case: &Case, three: &dyn Fn([usize; 2]) -
     last
 }
 
-/// The tokens `start..end` of rows `(batch, positions, queries + keys + values)`.
+/// Returns the tokens `start..end` of rows `(batch, positions, queries + keys + values)`.
 fn tokens<T: Copy>(case: &Case, rows: &[T], [start, end]: [usize; 2]) -> Vec<T> {
     let width = case.shape().row();
     rows.chunks_exact(case.n_positions() * width).flat_map(|row| row[start * width..end * width].to_vec()).collect()
@@ -168,7 +168,7 @@ fn check_attention<T: Stored>(case: &Case) {
     let ranges: Vec<[u32; 2]> = queries.clone().map(|query| [0, (before + query + 1) as u32]).collect();
     let hidden = |query: usize, key: usize| if causal(query, key) { 0.0 } else { f32::NEG_INFINITY };
     let added: Vec<f32> = queries.flat_map(|query| (0..n).map(move |key| hidden(query, key))).collect();
-    // Products of bf16 take the weights rounded, too; values are below 2.
+    // bf16 products also round the weights; values are below 2.
     let of_weights = if T::ROUNDING == bf16::ROUNDING { 2.0 * T::ROUNDING / 1e-6 } else { 0.0 };
     let scale = vec![10.0 + of_weights; expected.len()];
     for kernels in Kernels::available() {
@@ -180,7 +180,7 @@ fn check_attention<T: Stored>(case: &Case) {
 }
 
 fn attention_case(head_sizes: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Case> {
-    // Around the ends of panels and of blocks of keys, too.
+    // Includes sizes around the ends of panels and of blocks of keys.
     let before = prop_oneof![0usize..20, 60usize..68, 253usize..259];
     (1usize..3, 1usize..3, 1usize..4, head_sizes, before, 1usize..12, any::<u64>()).prop_map(
         |(batch, n_kv_heads, group, head_size, before, added, seed)| Case {
@@ -266,7 +266,7 @@ proptest! {
     }
 }
 
-/// `x` from element `offset` of other memory on.
+/// Copies `x` to element `offset` of other memory.
 fn moved<T: Stored>(x: &[T], offset: usize) -> Vec<T> {
     let mut memory = vec![T::of(f32::NAN); offset];
     memory.extend_from_slice(x);
@@ -370,7 +370,7 @@ fn a_query_that_is_no_number_spoils_its_own_head_alone() {
     let case = Case { batch: 2, n_kv_heads: 2, group: 2, head_size: 20, n_tokens: [0, 13], seed: 3 };
     let (rows, _) = case.inputs();
     let mut spoilt = rows.clone();
-    // The second row's token 5, its third head.
+    // The second row's token 5, third head.
     spoilt[(13 + 5) * case.shape().row() + 2 * 20 + 7] = f32::NAN;
     for kernels in Kernels::available() {
         let of = |rows: &[f32]| answer(kernels, &case, &|range| tokens(&case, rows, range), Visible::All);
@@ -409,7 +409,7 @@ fn check_traces<T: Stored>(kernels: Kernels, n: usize) {
 fn what_was_forgotten_or_comes_later_leaves_no_trace_even_if_it_is_no_number() {
     for kernels in Kernels::available() {
         let (panel, _) = kernels.panel_and_lanes();
-        // Before, at and behind the end of a panel.
+        // Before, at and after the end of a panel.
         for n in [1, panel - 1, panel, panel + 1, 256, 257] {
             check_traces::<f32>(kernels, n);
             check_traces::<bf16>(kernels, n);
@@ -454,7 +454,7 @@ fn heads_are_the_same_however_they_lie() {
     let case = Case { batch: 2, n_kv_heads: 3, group: 2, head_size: 13, n_tokens: [0, 21], seed: 8 };
     let shape = case.shape();
     let (rows, _) = case.inputs();
-    // (batch, tokens, heads, head size) of queries, keys and values, and with heads before tokens.
+    // Queries, keys and values as (batch, tokens, heads, head size), and with heads before tokens.
     let apart = [0..6, 6..9, 9..12].map(|heads| {
         let of_token = |token: &[f32]| token[heads.start * 13..heads.end * 13].to_vec();
         (rows.chunks_exact(shape.row()).flat_map(of_token).collect::<Vec<f32>>(), heads.len())

@@ -1,8 +1,8 @@
-//! Weights of 8 bits: whole numbers, and for each output what they are multiplied with.
+//! Weights of 8 bits: whole numbers, and a scale per output.
 //!
-//! Symmetric and by output channel (Jacob et al. 2018, section 2.1, with a zero point of 0; as LLM.int8(), Dettmers et al.
-//! 2022, stores weights). Only weights are narrow: whole numbers up to 127 are exact in f32 and in bf16, so products are
-//! those of the activations' type, and the scale comes after the sum.
+//! Symmetric and per output channel (Jacob et al. 2018, section 2.1, with a zero point of 0; as LLM.int8(), Dettmers et
+//! al. 2022, stores weights). Only weights are narrow. Whole numbers up to 127 are exact in f32 and in bf16, so
+//! products are those of the activations' type, and the scale is applied after the sum.
 #![expect(clippy::needless_range_loop, reason = "with iterators the compiler keeps some of the sums in memory")]
 
 use rayon::prelude::*;
@@ -13,16 +13,16 @@ use super::packed::WeightNumbers;
 use super::simd::{LANES_MAX, Simd};
 use super::tile::Operands;
 
-/// A weight's numbers in panels, and a scale for each output.
+/// A weight's numbers in panels, and a scale per output.
 ///
-/// Two inputs of as many outputs as a vector has lanes lie together, first all of the one: a panel is
+/// Two inputs of as many outputs as a vector has lanes are stored together, first all outputs of one input: a panel is
 /// `(n_in / 2, vectors, 2, lanes)`.
 pub(super) struct Int8Panels {
     pub(super) numbers: Aligned<i8>,
     pub(super) scales: Vec<f32>,
 }
 
-/// Of a panel, and of a vector.
+/// The widths of a panel and of a vector.
 #[derive(Clone, Copy)]
 pub(super) struct Widths {
     pub(super) panel: usize,
@@ -35,7 +35,7 @@ impl Widths {
         Self { panel, lanes }
     }
 
-    /// Where the number of `input` and `column` lies in a panel.
+    /// Returns the place of the number of `input` and `column` in a panel.
     #[inline(always)]
     pub(super) fn place(self, input: usize, column: usize) -> usize {
         let Self { panel, lanes } = self;
@@ -43,13 +43,14 @@ impl Widths {
     }
 }
 
-/// The greatest number of a weight is this one.
+/// The greatest absolute number of a weight.
 const HIGHEST: f32 = 127.0;
 
 impl Int8Panels {
-    /// Rounds `(n_out, n_in)` to the nearest multiples of the outputs' scales, of which the greatest number of each is 127.
+    /// Rounds `(n_out, n_in)` to the nearest multiples of the outputs' scales. Each scale makes the output's greatest
+    /// number 127.
     ///
-    /// An output with a number that is none has no scale, so that none of its results is a number.
+    /// An output that contains NaN has a NaN scale, so that all its results are NaN.
     pub(super) fn new(kernels: Kernels, weight: WeightNumbers, n_in: usize) -> Self {
         let widths = Widths::of(kernels);
         let n_out = weight.len() / n_in;
@@ -63,7 +64,7 @@ impl Int8Panels {
                 weight.widen(index * widths.panel + column, &mut row);
                 *scale = scale_of(&row);
                 for (input, x) in row.iter().enumerate() {
-                    // Of 0 by 0, and of what is no number, the cast makes 0.
+                    // The cast turns NaN (from 0 / 0 or the input) into 0.
                     panel[widths.place(input, column)] = (x / *scale).round_ties_even() as i8;
                 }
             }
@@ -71,7 +72,7 @@ impl Int8Panels {
         Self { numbers, scales }
     }
 
-    /// The weight `(n_out, n_in)` as it is computed with.
+    /// Returns the weight `(n_out, n_in)` as kernels compute with it.
     pub(super) fn unpacked(&self, kernels: Kernels, n_in: usize) -> Vec<f32> {
         let widths = Widths::of(kernels);
         let panel_len = n_in.next_multiple_of(2) * widths.panel;
@@ -110,7 +111,7 @@ impl Operands for Int8Weights {
         stride: usize,
         right: *const i8,
     ) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe {
             add_step(simd, sums, left, stride, right);
             add_step(simd, sums, left.add(1), stride, right.add(S::LANES));
@@ -125,12 +126,12 @@ impl Operands for Int8Weights {
         stride: usize,
         right: *const i8,
     ) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { add_step(simd, sums, left, stride, right) }
     }
 }
 
-/// Adds the products of one step, whose numbers lie two vectors apart.
+/// Adds the products of one step, whose numbers are two vectors apart.
 ///
 /// # Safety
 /// `left` is valid for reads of an element in each of `M` rows that are `stride` apart, `right` for `N` such vectors.
@@ -143,7 +144,7 @@ unsafe fn add_step<S: Simd, const M: usize, const N: usize>(
     right: *const i8,
 ) {
     for vector in 0..N {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe {
             let right = simd.load_i8(right.add(2 * vector * S::LANES));
             for row in 0..M {
@@ -167,7 +168,7 @@ impl Operands for Int8Dots {
         stride: usize,
         right: *const i8,
     ) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { add_dots(simd, sums, right, |row| left.add(row * stride).cast::<[u16; 2]>().read_unaligned()) }
     }
 
@@ -179,7 +180,7 @@ impl Operands for Int8Dots {
         stride: usize,
         right: *const i8,
     ) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { add_dots(simd, sums, right, |row| [*left.add(row * stride), 0]) }
     }
 }
@@ -197,19 +198,19 @@ unsafe fn add_dots<S: Simd, const M: usize, const N: usize>(
 ) {
     for vector in 0..N {
         let mut wide = [0u16; 2 * LANES_MAX];
-        // Safety: the caller's, and there is room for a vector's pairs.
+        // Safety: guaranteed by the caller; `wide` has room for a vector's pairs.
         unsafe { simd.widen_i8_pairs(right.add(2 * vector * S::LANES), wide.as_mut_ptr()) };
         for row in 0..M {
-            // Safety: they are a vector's pairs.
+            // Safety: `wide` holds a vector's pairs.
             sums[row][vector] = unsafe { simd.dot_bf16(sums[row][vector], pair(row), wide.as_ptr()) };
         }
     }
 }
 
-/// Some steps of a panel as f32, `(steps, panel)`.
+/// Returns some steps of a panel as f32, `(steps, panel)`.
 ///
 /// # Panics
-/// `to` is shorter.
+/// `to` is too short.
 #[inline(always)]
 pub(super) fn widened<'a, S: Simd>(simd: S, panel: &[i8], to: &'a mut [f32]) -> &'a [f32] {
     let to = &mut to[..panel.len()];
@@ -226,10 +227,10 @@ pub(super) fn widened<'a, S: Simd>(simd: S, panel: &[i8], to: &'a mut [f32]) -> 
     to
 }
 
-/// The same as pairs of bf16, `(steps / 2, panel, 2)`, in memory of f32.
+/// Returns some steps of a panel as pairs of bf16, `(steps / 2, panel, 2)`, in memory of f32.
 ///
 /// # Panics
-/// As above.
+/// `to` is too short.
 #[inline(always)]
 pub(super) fn widened_to_pairs<'a, S: Simd>(simd: S, panel: &[i8], to: &'a mut [f32]) -> &'a [u16] {
     let (to, _) = split_off::<u16>(to, panel.len());

@@ -1,4 +1,4 @@
-//! The numbers that keys, values and the rows that meet them are kept in.
+//! The number types of kept keys and values, and of the rows that are multiplied by them.
 
 use std::marker::PhantomData;
 
@@ -9,13 +9,14 @@ use super::memory::{Aligned, Plain};
 use super::simd::{Number, Simd};
 use super::tile::{Bf16Dots, Bf16Weights, Floats, Operands, Product};
 
-/// Numbers of keys and values: f32, or bf16, which halves what attention reads and is what the processor's products of
-/// bf16 take.
+/// A number type of keys and values: f32, or bf16, which halves what attention reads and is the input of the
+/// processor's bf16 products.
 pub trait Kept: Number + Plain {
-    /// Steps along the shared dimension that lie together.
+    /// Steps along the shared dimension that are stored together.
     const TOGETHER: usize;
 
-    /// Writes the first `n` lanes to place `offset` of a row that meets keys or values, whose memory begins at `row`.
+    /// Writes the first `n` lanes to place `offset` of a row that is multiplied by keys or values, whose memory begins
+    /// at `row`.
     ///
     /// # Safety
     /// `row` is valid for reads and writes of `offset + n` numbers of f32.
@@ -27,29 +28,29 @@ pub trait Kept: Number + Plain {
     /// `row` is valid for writes of `end` numbers of f32.
     unsafe fn clear_left<S: Simd>(row: *mut f32, start: usize, end: usize);
 
-    /// Multiplies such rows with keys or values.
+    /// Multiplies such rows by keys or values.
     ///
     /// # Safety
     /// The pointers are valid for the rows, steps and vectors of `product`.
     unsafe fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>);
 
-    /// What a buffer for such numbers holds.
+    /// Returns the contents of a buffer for such numbers.
     ///
     /// # Panics
-    /// It is for others.
+    /// The buffer is for another type.
     fn of_buffer(buffer: &KvNumbers) -> &KeptNumbers<Self>;
 
-    /// The same, to be written.
+    /// The mutable form of [`of_buffer`](Self::of_buffer).
     ///
     /// # Panics
     /// As above.
     fn of_buffer_mut(buffer: &mut KvNumbers) -> &mut KeptNumbers<Self>;
 
-    /// A buffer's, of these.
+    /// Wraps numbers of this type as a buffer's.
     fn into_buffer(numbers: KeptNumbers<Self>) -> KvNumbers;
 }
 
-/// A row that meets keys or values.
+/// A row that is multiplied by keys or values.
 #[derive(Clone, Copy)]
 pub(super) struct LeftRow<K> {
     pub(super) row: *mut f32,
@@ -59,7 +60,7 @@ pub(super) struct LeftRow<K> {
 impl<K: Kept> HeadTo for LeftRow<K> {
     #[inline(always)]
     unsafe fn store<S: Simd>(self, simd: S, offset: usize, x: S::V, n: usize) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { K::store_left(simd, self.row, offset, x, n) }
     }
 }
@@ -70,17 +71,17 @@ pub struct KeptNumbers<K> {
     pub(super) values: Aligned<K>,
 }
 
-/// Keys and values of either type.
+/// Keys and values of either number type.
 pub enum KvNumbers {
-    /// Those of models that compute in f32 or f16.
+    /// Keys and values of models that compute in f32 or f16.
     F32(KeptNumbers<f32>),
-    /// Those of models that compute in bf16.
+    /// Keys and values of models that compute in bf16.
     Bf16(KeptNumbers<bf16>),
 }
 
-/// What [`Product`] needs, for rows that [`Kept::store_left`] wrote.
+/// The fields of [`Product`], for rows that [`Kept::store_left`] wrote.
 pub struct RowsByKept<K> {
-    /// The rows, `left_stride` numbers of f32 from each other.
+    /// The rows, `left_stride` f32 numbers apart.
     pub(super) left: *const f32,
     pub(super) left_stride: usize,
     pub(super) n_rows: usize,
@@ -94,10 +95,10 @@ pub struct RowsByKept<K> {
 }
 
 impl<K> RowsByKept<K> {
-    /// The same over numbers as `O` reads them.
+    /// Runs the product over numbers as `O` reads them.
     ///
     /// # Safety
-    /// Rows and what is kept hold such numbers, and the pointers are valid for the rows, steps and vectors.
+    /// Rows and kept numbers have these types, and the pointers are valid for the rows, steps and vectors.
     #[inline(always)]
     unsafe fn run<S: Simd, O: Operands>(self, simd: S) {
         let product = Product::<O> {
@@ -113,7 +114,7 @@ impl<K> RowsByKept<K> {
             accumulates: self.accumulates,
             operands: PhantomData,
         };
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { product.run(simd) };
     }
 }
@@ -123,13 +124,13 @@ impl Kept for f32 {
 
     #[inline(always)]
     unsafe fn store_left<S: Simd>(simd: S, row: *mut f32, offset: usize, x: S::V, n: usize) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { Self::store(simd, row.add(offset), x, n) }
     }
 
     #[inline(always)]
     unsafe fn clear_left<S: Simd>(row: *mut f32, start: usize, end: usize) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { row.add(start).write_bytes(0, end - start) }
     }
 
@@ -153,7 +154,7 @@ impl Kept for f32 {
 
     #[inline(always)]
     unsafe fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { product.run::<S, Floats>(simd) };
     }
 }
@@ -161,10 +162,10 @@ impl Kept for f32 {
 impl Kept for bf16 {
     const TOGETHER: usize = 2;
 
-    /// Narrow numbers lie at the front of the row's memory.
+    /// Narrow numbers are at the front of the row's memory.
     #[inline(always)]
     unsafe fn store_left<S: Simd>(simd: S, row: *mut f32, offset: usize, x: S::V, n: usize) {
-        // Safety: the caller's; a narrow number ends before a wide one of the same place.
+        // Safety: guaranteed by the caller; a narrow number ends before a wide one of the same place.
         unsafe {
             if S::DOTS_BF16 {
                 Self::store(simd, row.cast::<Self>().add(offset), x, n);
@@ -206,7 +207,7 @@ impl Kept for bf16 {
 
     #[inline(always)]
     unsafe fn multiply<S: Simd>(simd: S, product: RowsByKept<Self>) {
-        // Safety: the caller's; `store_left` writes narrow numbers under the same condition.
+        // Safety: guaranteed by the caller; `store_left` writes narrow numbers under the same condition.
         unsafe {
             if S::DOTS_BF16 {
                 product.run::<S, Bf16Dots>(simd);

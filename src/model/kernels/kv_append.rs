@@ -1,25 +1,25 @@
-//! Putting keys and values into the order in which attention reads them.
+//! Puts keys and values into the order in which attention reads them.
 
 use super::kept::Kept;
 use super::kv_buffer::{Heads, RotaryRows, turned};
 use super::simd::{Number, PANEL_MAX, Simd, Task};
 use super::transpose::transpose_at;
 
-/// Where the keys and the values of one head are kept.
+/// The memory of the keys and of the values of one head.
 ///
-/// Keys lie in panels `(panels, head size in whole steps / together, panel, together)`, as the packed weights of a product
-/// with queries; values `(positions in whole steps / together, head size in whole vectors, together)`, as those of a
-/// product with the softmax's weights.
+/// Keys are stored in panels `(panels, head size in whole steps / together, panel, together)`, like packed weights of a
+/// product with queries. Values are `(positions in whole steps / together, head size in whole vectors, together)`, like
+/// packed weights of a product with the softmax weights.
 #[derive(Clone, Copy)]
 pub(super) struct KeptHead<K> {
     pub(super) keys: *mut K,
     pub(super) values: *mut K,
 }
 
-/// Numbers that the keys and the values of one head take for `n_positions` positions.
+/// Returns how many numbers the keys and the values of one head take for `n_positions` positions.
 ///
 /// # Panics
-/// They cannot be counted.
+/// The count overflows.
 pub(super) fn head_sizes<K: Kept>(
     n_positions: usize,
     head_size: usize,
@@ -33,12 +33,12 @@ pub(super) fn head_sizes<K: Kept>(
     sizes.expect("keys and values can be counted")
 }
 
-/// Numbers of scratch memory for [`Append`].
+/// Returns the size of the scratch memory of [`Append`], in numbers.
 pub(super) fn n_scratch<K: Kept>(head_size: usize) -> usize {
     PANEL_MAX * head_size.next_multiple_of(K::TOGETHER)
 }
 
-/// Puts the keys and values of one head into their places.
+/// Writes the keys and values of one head to their places.
 pub(super) struct Append<'a, T, K> {
     pub(super) from_keys: Heads<'a, T>,
     pub(super) from_values: Heads<'a, T>,
@@ -48,7 +48,7 @@ pub(super) struct Append<'a, T, K> {
     pub(super) head: usize,
     /// The position of the first token.
     pub(super) first: usize,
-    /// Valid for writes of what [`head_sizes`] says for all positions.
+    /// Valid for writes of the sizes of [`head_sizes`] for all positions.
     pub(super) to: KeptHead<K>,
     /// Scratch memory for the keys of a panel.
     pub(super) panel: &'a mut [K],
@@ -62,7 +62,7 @@ impl<T: Number<Kept = K>, K: Kept> Task for Append<'_, T, K> {
         let n_tokens = self.from_keys.n_tokens;
         let mut token = 0;
         while token < n_tokens {
-            // The tokens that fall into one panel.
+            // The tokens that belong to one panel.
             let column = (self.first + token) % S::PANEL;
             let n = (S::PANEL - column).min(n_tokens - token);
             self.add_keys(simd, token, n, column);
@@ -73,7 +73,7 @@ impl<T: Number<Kept = K>, K: Kept> Task for Append<'_, T, K> {
 }
 
 impl<T: Number<Kept = K>, K: Kept> Append<'_, T, K> {
-    /// The keys of `n` tokens from `token` on, which lie in one panel from `column` on.
+    /// Adds the keys of `n` tokens from `token` on, which are in one panel from `column` on.
     #[inline(always)]
     fn add_keys<S: Simd>(&mut self, simd: S, token: usize, n: usize, column: usize) {
         let n_numbers = self.head_size.next_multiple_of(K::TOGETHER);
@@ -91,10 +91,10 @@ impl<T: Number<Kept = K>, K: Kept> Append<'_, T, K> {
             }
         }
         let start = (self.first + token) / S::PANEL * S::PANEL * n_numbers;
-        // Numbers that lie together move together.
+        // Numbers that are stored together move together.
         let n_moved = n_numbers / K::TOGETHER;
-        // Safety: the panel of these positions lies in the head's memory, `n` keys of whole steps in the scratch memory;
-        // a step of numbers is four bytes, or a number alone is.
+        // Safety: the panel of these positions is within the head's memory, and `n` keys of whole steps are within the
+        // scratch memory. A step of numbers, or a single number, is four bytes.
         unsafe {
             let to = self.to.keys.add(start).cast::<u32>().add(column);
             transpose_at(simd, self.panel.as_ptr().cast(), n_moved, [n, n_moved], to, S::PANEL);
@@ -131,7 +131,7 @@ impl<T: Number<Kept = K>, K: Kept> Append<'_, T, K> {
                     let second = bits(token + 1);
                     first.zip(second).for_each(|((place, &first), &second)| *pairs.add(place) = [first, second]);
                 } else {
-                    // What lies beside the last is multiplied with 0, and must be a number.
+                    // The padding after the last value is multiplied by 0, so it must not be NaN.
                     first.for_each(|(place, &first)| *pairs.add(place) = [first, 0]);
                 }
                 token += 2;

@@ -18,27 +18,27 @@ pub struct HeadShape {
 }
 
 impl HeadShape {
-    /// Numbers of a row of queries, keys and values side by side.
+    /// Numbers of a row of queries, keys and values.
     pub fn row(&self) -> usize {
         (self.n_heads + 2 * self.n_kv_heads) * self.head_size
     }
 }
 
-/// Heads of all tokens of a batch, wherever they lie.
+/// Heads of all tokens of a batch, in any memory layout.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads<'a, T> {
-    /// The numbers of all.
+    /// The memory with the numbers.
     pub numbers: &'a [T],
-    /// Numbers from row to row of the batch, from token to token, and from head to head.
+    /// The distance in numbers from row to row of the batch, from token to token, and from head to head.
     pub strides: [usize; 3],
-    /// Where the first begins.
+    /// The place of the first number.
     pub start: usize,
-    /// Tokens of a row.
+    /// Tokens per row.
     pub n_tokens: usize,
 }
 
 impl<'a, T> Heads<'a, T> {
-    /// Queries, keys and values of `rows` `(batch, tokens, queries + keys + values)`.
+    /// Returns queries, keys and values of `rows` `(batch, tokens, queries + keys + values)`.
     pub fn side_by_side(rows: &'a [T], n_tokens: usize, shape: HeadShape) -> [Self; 3] {
         let HeadShape { n_heads, n_kv_heads, head_size } = shape;
         let strides = [n_tokens * shape.row(), shape.row(), head_size];
@@ -50,13 +50,13 @@ impl<'a, T> Heads<'a, T> {
         })
     }
 
-    /// The heads of `rows` `(batch, tokens, heads * head size)`.
+    /// Returns the heads of `rows` `(batch, tokens, heads * head size)`.
     pub fn of_rows(rows: &'a [T], n_tokens: usize, n_heads: usize, head_size: usize) -> Self {
         let row = n_heads * head_size;
         Self { numbers: rows, strides: [n_tokens * row, row, head_size], start: 0, n_tokens }
     }
 
-    /// The heads of `numbers` `(batch, heads, tokens, head size)`.
+    /// Returns the heads of `numbers` `(batch, heads, tokens, head size)`.
     pub fn by_head(numbers: &'a [T], n_tokens: usize, n_heads: usize, head_size: usize) -> Self {
         let head = n_tokens * head_size;
         Self { numbers, strides: [n_heads * head, head_size, head], start: 0, n_tokens }
@@ -79,14 +79,14 @@ pub struct KvBuffer {
 }
 
 impl KvBuffer {
-    /// An empty buffer for `capacity` positions of `batch` rows of a model that computes in `T`.
+    /// Creates an empty buffer for `capacity` positions of `batch` rows, for a model that computes in `T`.
     ///
     /// # Panics
-    /// There is no such number of numbers.
+    /// The size overflows.
     pub fn new<T: Number>(kernels: Kernels, batch: usize, shape: HeadShape, capacity: usize) -> Self {
         let (keys, values) = head_sizes::<T::Kept>(capacity, shape.head_size, kernels.panel_and_lanes());
         let n_heads = batch.checked_mul(shape.n_kv_heads);
-        // A product that wrapped around would give memory for less than is written.
+        // If the product wrapped around, less memory would be allocated than is written.
         let of_all = |size| n_heads.and_then(|n| n.checked_mul(size)).expect("keys and values can be counted");
         let numbers = KeptNumbers { keys: Aligned::zeros(of_all(keys)), values: Aligned::zeros(of_all(values)) };
         Self { kernels, batch, shape, capacity, n_positions: 0, numbers: T::Kept::into_buffer(numbers) }
@@ -102,7 +102,7 @@ impl KvBuffer {
         self.batch == batch && self.shape == shape
     }
 
-    /// Forgets all but the first `n_positions`; what is appended next takes their place.
+    /// Drops all but the first `n_positions`; appended positions replace the rest.
     pub fn truncate(&mut self, n_positions: usize) {
         self.n_positions = self.n_positions.min(n_positions);
         let (panel, lanes) = self.kernels.panel_and_lanes();
@@ -110,7 +110,7 @@ impl KvBuffer {
         if let KvNumbers::Bf16(numbers) = &mut self.numbers
             && !self.n_positions.is_multiple_of(2)
         {
-            // What lies beside the last value is multiplied with 0, and must be a number.
+            // The padding after the last value is multiplied by 0, so it must not be NaN.
             let width = self.shape.head_size.next_multiple_of(lanes);
             for values in numbers.values.as_mut_slice().chunks_exact_mut(value_size.max(1)) {
                 let pairs = values[(self.n_positions - 1) * width..][..2 * width].chunks_exact_mut(2);
@@ -119,7 +119,8 @@ impl KvBuffer {
         }
     }
 
-    /// A buffer for `capacity` positions of `batch` rows, each of which begins with the positions of this one's only row.
+    /// Returns a buffer for `capacity` positions of `batch` rows, each of which begins with the positions of this
+    /// buffer's only row.
     ///
     /// # Panics
     /// There are more rows, or more positions than `capacity`.
@@ -143,7 +144,7 @@ impl KvBuffer {
         begun
     }
 
-    /// Keeps only the rows of the batch named by `rows`, in that order.
+    /// Keeps only the batch rows named by `rows`, in that order.
     ///
     /// # Panics
     /// There is no such row.
@@ -155,7 +156,7 @@ impl KvBuffer {
         self.batch = rows.len();
     }
 
-    /// Appends keys, turned by `rotary`, and values.
+    /// Appends keys, rotated by `rotary`, and values.
     ///
     /// # Panics
     /// There is no room for them, sizes disagree, or the buffer is for another type.
@@ -204,7 +205,8 @@ impl<K: Plain> KeptNumbers<K> {
     }
 }
 
-/// Copies the first `used` numbers of each head of one row, `from_size` numbers apart, to each row of heads `to_size` apart.
+/// Copies the first `used` numbers of each head of one row, `from_size` numbers apart, to each row, whose heads are
+/// `to_size` numbers apart.
 fn copy_heads<K: Plain>(from: &Aligned<K>, to: &mut Aligned<K>, [from_size, to_size, used]: [usize; 3]) {
     let heads = from.as_slice().chunks_exact(from_size.max(1)).cycle();
     for (head, of_row) in to.as_mut_slice().chunks_exact_mut(to_size.max(1)).zip(heads) {
@@ -219,7 +221,7 @@ pub(super) fn check_angles(rotary: Option<RotaryRows>, n_tokens: usize, head_siz
     }
 }
 
-/// The angles by which the pairs `(i, i + head size / 2)` of a head are turned.
+/// The angles by which the pairs `(i, i + head size / 2)` of a head are rotated.
 #[derive(Clone, Copy, Debug)]
 pub struct RotaryRows<'a> {
     /// Cosines `(batch, tokens, head size / 2)`.
@@ -228,9 +230,9 @@ pub struct RotaryRows<'a> {
     pub sin: &'a [f32],
 }
 
-/// Where the numbers of a head go.
+/// The destination of a head's numbers.
 ///
-/// A trait and not a closure, which would be compiled without the instruction set.
+/// This is a trait because a closure would be compiled without the instruction set.
 pub(super) trait HeadTo: Copy {
     /// # Safety
     /// Places `offset..offset + n` are valid for writes, `n <= LANES`.
@@ -240,24 +242,24 @@ pub(super) trait HeadTo: Copy {
 impl<U: Number> HeadTo for *mut U {
     #[inline(always)]
     unsafe fn store<S: Simd>(self, simd: S, offset: usize, x: S::V, n: usize) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { U::store(simd, self.add(offset), x, n) }
     }
 }
 
-/// The same numbers times a scale.
+/// A destination that multiplies the numbers by a scale.
 #[derive(Clone, Copy)]
 pub(super) struct Scaled<U>(pub(super) *mut U, pub(super) f32);
 
 impl<U: Number> HeadTo for Scaled<U> {
     #[inline(always)]
     unsafe fn store<S: Simd>(self, simd: S, offset: usize, x: S::V, n: usize) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { U::store(simd, self.0.add(offset), simd.multiply(x, simd.splat(self.1)), n) }
     }
 }
 
-/// Writes `x` of one head to `to`, turned by the angles of `token`, counted through the batch.
+/// Writes `x` of one head to `to`, rotated by the angles of `token`, which counts through the batch.
 ///
 /// # Safety
 /// `to` is valid for writes of as many numbers as `x` has, and `rotary` passed [`check_angles`] with `token` counted.
@@ -273,7 +275,7 @@ pub(super) unsafe fn turned<S: Simd, T: Number>(
     let n_turned = if rotary.is_some() { size / 2 } else { size };
     for offset in (0..n_turned).step_by(S::LANES) {
         let n = S::LANES.min(n_turned - offset);
-        // Safety: `n` numbers from `offset` on lie in (half of) the head and in the token's angles.
+        // Safety: `n` numbers from `offset` on are within (half of) the head and within the token's angles.
         unsafe {
             let first = T::load(simd, x.as_ptr().add(offset), n);
             let Some(rotary) = rotary else {

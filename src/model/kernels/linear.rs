@@ -1,4 +1,4 @@
-//! Affine maps with packed weights, and what follows them in the same pass.
+//! Affine maps with packed weights, and the operations that follow them in the same pass.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -11,17 +11,17 @@ use super::simd::{Number, Simd, Task};
 use super::tile::{Bf16Dots, Bf16Weights, Floats, HalfWeights, N_ROWS_OF_A_TILE, Operands, Product};
 use super::{Activation, Kernels, for_each};
 
-/// One of the maps that are computed side by side of the same inputs.
+/// One of several maps that are computed together from the same inputs.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
     /// The weight.
     pub weight: &'a PackedWeight,
-    /// The bias, as many numbers as the weight has outputs.
+    /// The bias, one number per output.
     pub bias: Option<&'a [f32]>,
 }
 
-/// `activation(x W^T + b) + residual` of rows `x` `(rows, n_in)`, the outputs of all `parts` side by side:
-/// `(rows, sum of n_out)`, as `residual` is.
+/// Computes `activation(x W^T + b) + residual` of rows `x` `(rows, n_in)`. The outputs of all `parts` are concatenated:
+/// `(rows, sum of n_out)`, which is also the shape of `residual`.
 ///
 /// # Panics
 /// Sizes disagree: the parts' inputs, kernels or biases, the numbers of `x` or of the residual.
@@ -39,10 +39,10 @@ pub fn linear<T: Number>(x: &[T], parts: &[Part], activation: Option<Activation>
     Map { x, parts, n_out, activation, residual }.compute(&columns)
 }
 
-/// `activation(x G^T + g) * (x U^T + u)` of rows `x` `(rows, n_in)`: `(rows, n_out)`.
+/// Computes `activation(x G^T + g) * (x U^T + u)` of rows `x` `(rows, n_in)`: `(rows, n_out)`.
 ///
 /// # Panics
-/// Sizes disagree, as in [`linear`], or both parts have not as many outputs.
+/// Sizes disagree, as in [`linear`], or the two parts have different numbers of outputs.
 pub fn gated<T: Number>(x: &[T], gate: Part, up: Part, activation: Activation) -> Vec<T> {
     let n_out = gate.weight.n_out();
     assert_eq!(n_out, up.weight.n_out(), "gate and up have the same outputs");
@@ -51,12 +51,12 @@ pub fn gated<T: Number>(x: &[T], gate: Part, up: Part, activation: Activation) -
     Map { x, parts: &[gate, up], n_out, activation: Some(activation), residual: None }.compute(&columns)
 }
 
-/// A panel of a part, and where its outputs go.
+/// A panel of a part, and the place of its outputs.
 #[derive(Clone, Copy)]
 struct Column<'a> {
     part: Part<'a>,
     panel: usize,
-    /// The first of its columns in the result.
+    /// The first of the panel's columns in the result.
     start: usize,
     n_columns: usize,
 }
@@ -83,13 +83,14 @@ struct Map<'a, T> {
     residual: Option<&'a [T]>,
 }
 
-/// Rows that a thread computes at once: a step's part of them stays in the second cache while panels pass over it.
+/// Rows that a thread computes at once. Their numbers for a block of steps stay in the L2 cache while panels pass over
+/// them.
 const N_ROWS_OF_A_BLOCK: usize = 192;
-/// Outputs that a thread computes at once, where there are enough for all: the rows are read once for all of them.
+/// Outputs that a thread computes at once, if there are enough for all threads. The rows are read once for all of them.
 const N_COLUMNS_OF_A_BLOCK: usize = 128;
-/// Enough that no thread waits long for the last.
+/// Enough that no thread waits long for the last task.
 const N_TASKS_OF_A_THREAD: usize = 8;
-/// Steps along the inputs between which sums go through memory, so that this part of a panel stays near.
+/// Steps along the inputs between which sums are stored, so that this part of a panel stays in the cache.
 const N_STEPS_OF_A_BLOCK: usize = 192;
 
 impl<T: Number> Map<'_, T> {
@@ -107,7 +108,8 @@ impl<T: Number> Map<'_, T> {
         assert!(self.residual.is_none_or(|residual| residual.len() == n_rows * self.n_out), "a residual an output");
     }
 
-    /// One of the results' columns for each of `columns`, which are of all parts together or of each one after the other.
+    /// Computes one column of the result for each of `columns`: each takes one panel of all parts together, or panels
+    /// of one part after the other.
     fn compute<const P: usize>(&self, columns: &[[Column; P]]) -> Vec<T> {
         let n_in = self.parts.first().map_or(1, |part| part.weight.n_in());
         let n_rows = self.x.len() / n_in;
@@ -123,7 +125,7 @@ impl<T: Number> Map<'_, T> {
         let n_groups = columns.len().div_ceil(n_together);
         let is_narrow = self.parts.iter().any(|part| part.weight.scales().is_some());
         let n_wide = if is_narrow { N_STEPS_OF_A_BLOCK * panel } else { 0 };
-        // Safety: the blocks are all rows, the groups all columns, and each pair of them writes its own places.
+        // Safety: the blocks cover all rows, the groups cover all columns, and each pair of them writes its own places.
         unsafe {
             written(n_rows * self.n_out, |result| {
                 for_each(n_blocks * n_groups, n_rows * n_in * self.n_out, |task| {
@@ -142,7 +144,7 @@ impl<T: Number> Map<'_, T> {
     }
 }
 
-/// The inputs in the types that the parts' products take.
+/// The inputs in the types that the products of the parts take.
 struct Left<'a> {
     n_in: usize,
     floats: Cow<'a, [f32]>,
@@ -163,7 +165,7 @@ impl<'a> Left<'a> {
     }
 }
 
-/// Some rows of the outputs of some groups of `P` panels, of which each becomes one.
+/// Some rows of the outputs of some groups of `P` panels, each of which becomes one output panel.
 struct Block<'a, T, const P: usize> {
     map: &'a Map<'a, T>,
     left: &'a Left<'a>,
@@ -173,7 +175,8 @@ struct Block<'a, T, const P: usize> {
     result: Shared<T>,
 }
 
-/// The same with memory for the sums, and for some steps of a panel as they are multiplied where that is not as they are stored.
+/// A block with memory for the sums, and for steps of a panel if they are multiplied in another type than they are
+/// stored in.
 struct BlockIn<'a, T, const P: usize> {
     block: Block<'a, T, P>,
     wide: &'a mut [f32],
@@ -201,8 +204,8 @@ impl<T: Number, const P: usize> Task for BlockIn<'_, T, P> {
 }
 
 impl<T: Number, const P: usize> Block<'_, T, P> {
-    /// Writes the products of the rows with some steps of one panel to `sums` `(rows, panel)`, or adds them where the
-    /// steps are not the first.
+    /// Writes the products of the rows and some steps of one panel to `sums` `(rows, panel)`; adds them unless the
+    /// steps are the first.
     #[inline(always)]
     fn multiply<S: Simd>(&self, simd: S, column: &Column, steps: [usize; 2], wide: &mut [f32], sums: &mut [f32]) {
         let weight = column.part.weight;
@@ -217,7 +220,7 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
             Panels::F16(panels) => {
                 self.product::<S, HalfWeights>(simd, column, steps, floats, &panels.as_slice()[start..], sums);
             }
-            // A constant first: for other sets no such product is compiled.
+            // The constant comes first, so that this product is not compiled for other sets.
             Panels::Bf16(panels) if S::DOTS_BF16 && is_dots => {
                 self.product::<S, Bf16Dots>(simd, column, steps, dots, &panels.as_slice()[start..], sums);
             }
@@ -227,7 +230,7 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
             Panels::Int8(panels) => {
                 let n_numbers = (steps[1] - steps[0]).next_multiple_of(2) * S::PANEL;
                 let panel = &panels.numbers.as_slice()[start..][..n_numbers];
-                // One tile meets each number once; more would widen it again and again.
+                // One tile reads each number once; more tiles would widen it repeatedly.
                 let is_one_tile = self.n_rows <= N_ROWS_OF_A_TILE;
                 if S::DOTS_BF16 && is_dots {
                     if is_one_tile {
@@ -246,7 +249,7 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
         }
     }
 
-    /// The same with the panel's steps as `right`.
+    /// Like `multiply`, with the panel's steps as `right`.
     #[inline(always)]
     fn product<S: Simd, O: Operands>(
         &self,
@@ -259,7 +262,7 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
     ) {
         let n_in = self.left.n_in;
         let product = Product::<O> {
-            // `Map::check` saw that x is whole rows; blocks begin at whole steps.
+            // `Map::check` verified that x is whole rows; blocks begin at whole steps.
             left: left.wrapping_add(self.first_row * n_in + first),
             left_stride: n_in,
             n_rows: self.n_rows,
@@ -272,11 +275,12 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
             accumulates: first > 0,
             operands: PhantomData,
         };
-        // Safety: `Map::check` saw that `x` is whole rows and the panels are of the weight; `sums` has a panel for each row of the block.
+        // Safety: `Map::check` verified that `x` is whole rows and that the panels belong to the weight; `sums` has a
+        // panel for each row of the block.
         unsafe { product.run(simd) };
     }
 
-    /// What follows the products: bias, activation, gate, residual, and the type of the result. `sums` are by panel,
+    /// Applies bias, activation, gate and residual, and converts to the type of the result. `sums` are by panel,
     /// `(rows, panel)`.
     #[inline(always)]
     fn finish<S: Simd>(&self, simd: S, columns: &[Column; P], sums: &[f32]) {
@@ -287,8 +291,8 @@ impl<T: Number, const P: usize> Block<'_, T, P> {
             let mut offset = 0;
             while offset < n_columns {
                 let n = S::LANES.min(n_columns - offset);
-                // Safety: the row and `n` columns from `offset` on lie in sums, biases, residual and result, whose sizes
-                // `Map::check` compared; no other block writes them.
+                // Safety: the row and `n` columns from `offset` on are within sums, biases, residual and result, whose
+                // sizes `Map::check` compared. No other block writes them.
                 unsafe {
                     let value = |part: usize| {
                         let sum = sums.as_ptr().add((part * n_rows + row) * S::PANEL + offset);

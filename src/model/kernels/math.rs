@@ -29,13 +29,13 @@ impl Activation {
         }
     }
 
-    /// The derivative at `x`.
+    /// Returns the derivative at `x`.
     #[inline(always)]
     pub(super) fn slope<S: Simd>(self, simd: S, x: S::V) -> S::V {
         let (zero, one) = (simd.splat(0.0), simd.splat(1.0));
         match self {
             Self::Gelu => {
-                // The normal distribution and its density.
+                // The normal distribution function and its density.
                 let e = exp(simd, simd.multiply(simd.multiply(x, x), simd.splat(-0.5)));
                 let density = simd.multiply(e, simd.splat(0.398_942_3));
                 simd.multiply_add(x, density, simd.multiply(doubled_normal(simd, x), simd.splat(0.5)))
@@ -56,13 +56,13 @@ impl Activation {
                 gate_slope(simd, argument, argument)
             }
             Self::Silu => gate_slope(simd, x, x),
-            // 0 at 0, as everywhere.
+            // The derivative at 0 is 0, by convention.
             Self::Relu => simd.select_not_less(zero, x, zero, one),
         }
     }
 }
 
-/// The derivative of `x sigmoid(argument)`, of the argument and `x` times the argument's derivative.
+/// Returns the derivative of `x sigmoid(argument)`, given the argument and `x` times the argument's derivative.
 #[inline(always)]
 fn gate_slope<S: Simd>(s: S, argument: S::V, x_times_slope: S::V) -> S::V {
     let one = s.splat(1.0);
@@ -70,18 +70,18 @@ fn gate_slope<S: Simd>(s: S, argument: S::V, x_times_slope: S::V) -> S::V {
     s.multiply(sigmoid, s.multiply_add(x_times_slope, s.subtract(one, sigmoid), one))
 }
 
-/// Where e^x is no longer a normal number of f32: below, it is 0.
+/// Below this, e^x is not a normal f32 and the result is 0.
 const LOWEST: f32 = -87.336_54;
-/// Where 2^n of the reduced exponent would overflow: above, e^x stays at 1.7e38.
+/// Above this, 2^n of the reduced exponent would overflow; e^x stays at 1.7e38.
 const HIGHEST: f32 = 88.029_69;
 
-/// e^x, by the reduction and the polynomial of Cephes' `expf` (Moshier 1989). Not a number stays so.
+/// Computes e^x by the reduction and the polynomial of Cephes' `expf` (Moshier 1989). NaN stays NaN.
 #[inline(always)]
 pub(super) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
-    // Of two operands the second is returned where one is no number.
+    // If an operand is NaN, the second operand is returned.
     let clamped = s.max(s.splat(LOWEST), s.min(s.splat(HIGHEST), x));
     let n = s.round(s.multiply(clamped, s.splat(std::f32::consts::LOG2_E)));
-    // ln 2 in two parts, so that the remainder is exact.
+    // ln 2 is split in two parts, so that the remainder is exact.
     let r = s.multiply_add(n, s.splat(-0.693_359_4), clamped);
     let r = s.multiply_add(n, s.splat(2.121_944_4e-4), r);
     let coefficients = [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
@@ -93,14 +93,14 @@ pub(super) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     s.select_not_less(s.splat(LOWEST), x, s.splat(0.0), s.times_power_of_two(y, n))
 }
 
-/// `x / (1 + e^(-slope x))`.
+/// Computes `x / (1 + e^(-slope x))`.
 #[inline(always)]
 fn sloped_silu<S: Simd>(s: S, x: S::V, slope: f32) -> S::V {
     let e = exp(s, s.multiply(x, s.splat(-slope)));
     s.divide(x, s.add(s.splat(1.0), e))
 }
 
-/// `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`, which is `x sigmoid` of twice the argument.
+/// Computes `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`, which is `x sigmoid` of twice the argument.
 #[inline(always)]
 fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let cubic = s.multiply_add(s.multiply(x, x), s.splat(0.044_715), s.splat(1.0));
@@ -108,14 +108,14 @@ fn gelu_tanh<S: Simd>(s: S, x: S::V) -> S::V {
     s.divide(x, s.add(s.splat(1.0), e))
 }
 
-/// `x (1 + erf(x / √2)) / 2`.
+/// Computes `x (1 + erf(x / √2)) / 2`.
 #[inline(always)]
 fn gelu<S: Simd>(s: S, x: S::V) -> S::V {
     s.multiply(s.multiply(x, s.splat(0.5)), doubled_normal(s, x))
 }
 
-/// `1 + erf(x / √2)`, by the complementary error function of Numerical Recipes (Press et al. 1992, `erfcc`), whose
-/// relative error is small in the tail, too.
+/// Computes `1 + erf(x / √2)`, by the complementary error function of Numerical Recipes (Press et al. 1992, `erfcc`),
+/// whose relative error is small even in the tail.
 #[inline(always)]
 fn doubled_normal<S: Simd>(s: S, x: S::V) -> S::V {
     let one = s.splat(1.0);

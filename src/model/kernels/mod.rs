@@ -1,14 +1,14 @@
-//! Where a model's time goes on a CPU: products with packed weights, norms, gates and attention.
+//! The code where a model spends its time on a CPU: products with packed weights, norms, gates and attention.
 //!
-//! [`Kernels`] is the instruction set, chosen once when the program runs: the best that the processor has, or the one
-//! that [`choose`] was told. Every kernel is written once, over vectors of f32 (`simd.rs`), and compiled for each
-//! instruction set (`scalar.rs`, `x86.rs`). They compute in f32 whatever numbers are stored in, but for products of bf16
-//! with bf16 where the processor has an instruction for them.
+//! [`Kernels`] is the instruction set, chosen once per process: the best that the processor has, or the argument of
+//! [`choose`]. Every kernel is written once, over vectors of f32 (`simd.rs`), and compiled for each instruction set
+//! (`scalar.rs`, `x86.rs`). Kernels compute in f32 whatever the storage type, except for products of bf16 with bf16 if
+//! the processor has an instruction for them.
 //!
 //! # Safety
-//! `unsafe` stays within this module, and has three reasons: intrinsics (the proof that they are there is a value of the
-//! instruction set's type, which only detection makes), pointers inside the loops (every public function checks the
-//! lengths of its slices before), and results written in pieces by several threads (the pieces are disjoint).
+//! `unsafe` stays within this module, and has three reasons: intrinsics (a value of the instruction set's type, which
+//! only detection creates, proves that they are available), pointers inside the loops (every public function first
+//! checks the lengths of its slices), and results written in pieces by several threads (the pieces are disjoint).
 #![allow(unsafe_code, reason = "intrinsics, and results that many threads write")]
 
 mod attend;
@@ -57,7 +57,7 @@ pub use packed::{PackedWeight, WeightNumbers};
 pub use pointwise::activated;
 pub use waiting::let_waiting_threads_sleep;
 
-/// The instruction set that kernels are compiled for.
+/// The instruction set for which kernels are compiled.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels(Set);
 
@@ -72,7 +72,7 @@ enum Set {
     Avx512Bf16(x86::Avx512Bf16),
 }
 
-/// The instruction sets by their names, from the plainest on.
+/// The names of the instruction sets, simplest first.
 pub const NAMES: [&str; 4] = ["scalar", "avx2", "avx512", "avx512bf16"];
 
 /// An instruction set that cannot be used.
@@ -81,46 +81,46 @@ pub enum Unusable {
     /// No such name.
     #[error("there are no kernels `{name}`; hint: {}", NAMES.join(", "))]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
     /// The processor lacks it.
     #[error("this processor lacks the instructions of the kernels `{name}`; hint: it has {has}")]
     Missing {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What there is.
+        /// The sets that the processor has.
         has: String,
     },
 }
 
 static CHOSEN: OnceLock<Kernels> = OnceLock::new();
 
-/// Has all models of this process compute with the kernels `name`. It must be said before the first computes.
+/// Makes all models of this process compute with the kernels `name`. Must be called before the first one computes.
 ///
 /// # Errors
-/// The name is none of [`NAMES`], or the processor lacks the instructions.
+/// The name is not in [`NAMES`], or the processor lacks the instructions.
 pub fn choose(name: &str) -> Result<(), Unusable> {
     let kernels = Kernels::named(name)?;
     CHOSEN.get_or_init(|| kernels);
     Ok(())
 }
 
-/// The name of the kernels that models of this process compute with on a CPU.
+/// Returns the name of the kernels with which models of this process compute on a CPU.
 pub fn chosen_name() -> &'static str {
     Kernels::chosen().name()
 }
 
 impl Kernels {
-    /// Those that were chosen, else the best that the processor has.
+    /// Returns the chosen kernels, or the best that the processor has.
     pub fn chosen() -> Self {
         *CHOSEN.get_or_init(default)
     }
 
-    /// The kernels `name`.
+    /// Returns the kernels `name`.
     ///
     /// # Errors
-    /// As [`choose`].
+    /// Fails as [`choose`] does.
     pub fn named(name: &str) -> Result<Self, Unusable> {
         if !NAMES.contains(&name) {
             return Err(Unusable::Unknown { name: name.to_owned() });
@@ -133,7 +133,7 @@ impl Kernels {
         })
     }
 
-    /// All that the processor has, from the plainest on.
+    /// Returns all kernels that the processor has, simplest first.
     pub fn available() -> Vec<Self> {
         #[cfg(target_arch = "x86_64")]
         let of_processor = [
@@ -146,7 +146,7 @@ impl Kernels {
         std::iter::once(Set::Scalar(scalar::Scalar)).chain(of_processor.into_iter().flatten()).map(Self).collect()
     }
 
-    /// One of [`NAMES`].
+    /// Returns one of [`NAMES`].
     pub fn name(self) -> &'static str {
         match self.0 {
             Set::Scalar(_) => NAMES[0],
@@ -171,19 +171,19 @@ impl Kernels {
         }
     }
 
-    /// Columns of a panel of packed weights, and numbers of a vector.
+    /// Returns the columns of a panel of packed weights, and the numbers of a vector.
     fn panel_and_lanes(self) -> (usize, usize) {
         let Sizes { panel, lanes, .. } = self.run(AskSizes);
         (panel, lanes)
     }
 
-    /// Whether products of bf16 are instructions.
+    /// Whether there is an instruction for bf16 products.
     fn dots_bf16(self) -> bool {
         self.run(AskSizes).dots_bf16
     }
 }
 
-/// What an instruction set says of itself.
+/// The properties of an instruction set.
 struct Sizes {
     panel: usize,
     lanes: usize,
@@ -202,19 +202,19 @@ impl Task for AskSizes {
 }
 
 fn default() -> Kernels {
-    // Tests are run again with each set.
+    // Tests are repeated with each set.
     #[cfg(test)]
     if let Ok(name) = std::env::var("EMT_KERNELS") {
         return Kernels::named(&name).unwrap_or_else(|error| panic!("{error}"));
     }
-    // The plainest is always there.
+    // The scalar set is always available.
     Kernels::available().pop().unwrap_or(Kernels(Set::Scalar(scalar::Scalar)))
 }
 
-/// Fewer multiply-adds are not worth waking other threads for.
+/// Work below this many multiply-adds is not worth waking other threads for.
 const N_PRODUCTS_OF_ONE_THREAD: usize = 1 << 16;
 
-/// Runs `task` for `0..n_tasks`, on all threads where there is enough to do.
+/// Runs `task` for `0..n_tasks`, on all threads if there is enough to do.
 fn for_each(n_tasks: usize, n_products: usize, task: impl Fn(usize) + Send + Sync) {
     use rayon::prelude::*;
     if n_tasks < 2 || n_products < N_PRODUCTS_OF_ONE_THREAD {

@@ -4,7 +4,7 @@ use super::memory::{Shared, written};
 use super::simd::{Number, Simd, Task, first_lanes};
 use super::{Kernels, for_each};
 
-/// Layer normalisation of rows of as many numbers as `weight` and `bias` have.
+/// Computes layer normalisation of rows as long as `weight` and `bias`.
 ///
 /// # Panics
 /// `x` is not whole rows, or bias and weight differ in length.
@@ -13,7 +13,7 @@ pub fn layer_norm<T: Number>(kernels: Kernels, x: &[T], weight: &[f32], bias: &[
     normed(kernels, x, weight, Some(bias), epsilon)
 }
 
-/// Root-mean-square normalisation of rows of as many numbers as `weight` has.
+/// Computes root-mean-square normalisation of rows as long as `weight`.
 ///
 /// # Panics
 /// `x` is not whole rows.
@@ -27,7 +27,7 @@ fn normed<T: Number>(kernels: Kernels, x: &[T], weight: &[f32], bias: Option<&[f
     let size = weight.len().max(1);
     assert_eq!(x.len() % size, 0, "x is whole rows");
     let n_numbers = size * N_ROWS_AT_ONCE;
-    // Safety: the pieces are all rows.
+    // Safety: the pieces cover all rows.
     unsafe {
         written(x.len(), |result| {
             // A number costs about as much as four multiply-adds.
@@ -45,7 +45,7 @@ struct Norm<'a, T> {
     weight: &'a [f32],
     bias: Option<&'a [f32]>,
     epsilon: f32,
-    /// Where the rows begin in the result.
+    /// The place in the result where the rows begin.
     start: usize,
     result: Shared<T>,
 }
@@ -63,7 +63,7 @@ impl<T: Number> Task for Norm<'_, T> {
             };
             let mean = simd.splat(mean);
             let squares = total(simd, row, |x, lanes| {
-                // Lanes after the row's end are 0 before the mean is taken off, and must be so after it.
+                // Lanes after the row's end are 0 before the mean is subtracted, and must be 0 after it.
                 let centred = simd.subtract(x, mean);
                 let squared = simd.multiply(centred, centred);
                 if lanes == S::LANES { squared } else { first_lanes(simd, squared, lanes) }
@@ -72,7 +72,8 @@ impl<T: Number> Task for Norm<'_, T> {
             let to = self.result.at(self.start + index * size);
             for offset in (0..size).step_by(S::LANES) {
                 let n = S::LANES.min(size - offset);
-                // Safety: `n` numbers from `offset` on lie in row, weight, bias and the row's place in the result.
+                // Safety: `n` numbers from `offset` on are within the row, the weight, the bias and the row's place in
+                // the result.
                 unsafe {
                     let x = T::load(simd, row.as_ptr().add(offset), n);
                     let y = simd.multiply(simd.subtract(x, mean), inverse);
@@ -88,14 +89,14 @@ impl<T: Number> Task for Norm<'_, T> {
     }
 }
 
-/// The sum over a row of `f` of its vectors and their number of lanes.
+/// Returns the sum over a row of `f` of its vectors and their number of lanes.
 #[inline(always)]
 fn total<S: Simd, T: Number>(simd: S, row: &[T], f: impl Fn(S::V, usize) -> S::V) -> f32 {
     // Several chains, so that additions need not wait for each other.
     let mut sums = [simd.splat(0.0); 4];
     for (index, offset) in (0..row.len()).step_by(S::LANES).enumerate() {
         let n = S::LANES.min(row.len() - offset);
-        // Safety: `n` numbers from `offset` on lie in the row.
+        // Safety: `n` numbers from `offset` on are within the row.
         let x = unsafe { T::load(simd, row.as_ptr().add(offset), n) };
         sums[index % 4] = simd.add(sums[index % 4], f(x, n));
     }

@@ -1,4 +1,4 @@
-//! Weights in the order in which a product reads them.
+//! Weights in the order in which products read them.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -8,11 +8,11 @@ use super::Kernels;
 use super::int8::Int8Panels;
 use super::memory::Aligned;
 
-/// A weight `(n_out, n_in)`, packed once: panels of as many outputs as a tile has columns, in each the inputs one after
-/// the other. Outputs that fill no panel are filled up with 0.
+/// A weight `(n_out, n_in)`, packed once into panels. A panel has as many outputs as a tile has columns and stores its
+/// inputs one after the other. The last panel is padded with outputs of 0.
 ///
-/// Numbers keep the type that they came in. bf16 numbers of two inputs lie together, as the processor's products of
-/// bf16 take them: in a panel `(n_in / 2, columns, 2)`.
+/// Numbers keep their type. bf16 numbers of two inputs are stored in pairs, as the processor's bf16 products take them:
+/// `(n_in / 2, columns, 2)` in a panel.
 pub struct PackedWeight {
     kernels: Kernels,
     n_out: usize,
@@ -39,7 +39,7 @@ pub enum WeightNumbers<'a> {
 }
 
 impl WeightNumbers<'_> {
-    /// Writes one row of them as f32.
+    /// Writes one row as f32.
     pub(super) fn widen(&self, row: usize, to: &mut [f32]) {
         let start = row * to.len();
         let end = start + to.len();
@@ -65,11 +65,11 @@ impl std::fmt::Debug for PackedWeight {
     }
 }
 
-/// Inputs that are packed at once: their places in a panel stay in the first cache.
+/// Inputs packed at once: their places in a panel stay in the L1 cache.
 const N_INPUTS_AT_ONCE: usize = 32;
 
 impl PackedWeight {
-    /// Packs `(n_out, n_in)`; `None` where there are not as many numbers.
+    /// Packs `(n_out, n_in)`; `None` if the number of numbers differs.
     pub fn new(kernels: Kernels, weight: WeightNumbers, n_out: usize, n_in: usize) -> Option<Self> {
         check(weight, n_out, n_in)?;
         let (panel, _) = kernels.panel_and_lanes();
@@ -81,28 +81,28 @@ impl PackedWeight {
         Some(Self { kernels, n_out, n_in, panels })
     }
 
-    /// The same rounded to 8 bits a number.
+    /// Packs a weight rounded to 8 bits per number.
     pub fn rounded_to_int8(kernels: Kernels, weight: WeightNumbers, n_out: usize, n_in: usize) -> Option<Self> {
         check(weight, n_out, n_in)?;
         Some(Self { kernels, n_out, n_in, panels: Panels::Int8(Int8Panels::new(kernels, weight, n_in)) })
     }
 
-    /// Outputs.
+    /// The number of outputs.
     pub fn n_out(&self) -> usize {
         self.n_out
     }
 
-    /// Inputs.
+    /// The number of inputs.
     pub fn n_in(&self) -> usize {
         self.n_in
     }
 
-    /// The kernels that it is packed for.
+    /// The kernels for which the weight is packed.
     pub fn kernels(&self) -> Kernels {
         self.kernels
     }
 
-    /// The weight as it is computed with, `(n_out, n_in)`, widened to f32.
+    /// Returns the weight `(n_out, n_in)` as kernels compute with it, widened to f32.
     pub fn unpacked(&self) -> Vec<f32> {
         let (panel, _) = self.kernels.panel_and_lanes();
         let (n_out, n_in) = (self.n_out, self.n_in);
@@ -114,12 +114,12 @@ impl PackedWeight {
         }
     }
 
-    /// Whether its numbers can be multiplied with bf16 as such.
+    /// Whether the numbers can be multiplied by bf16 without conversion.
     pub(super) fn meets_bf16(&self) -> bool {
         matches!(self.panels, Panels::Bf16(_) | Panels::Int8(_))
     }
 
-    /// What the sums of each output are multiplied with, where they are.
+    /// Returns the factor of each output's sum; `None` if there is none.
     pub(super) fn scales(&self) -> Option<&[f32]> {
         match &self.panels {
             Panels::Int8(panels) => Some(&panels.scales),
@@ -127,7 +127,7 @@ impl PackedWeight {
         }
     }
 
-    /// Numbers of one panel.
+    /// Returns the number of numbers in one panel.
     pub(super) fn panel_len(&self, panel: usize) -> usize {
         match self.panels {
             Panels::Bf16(_) | Panels::Int8(_) => self.n_in.next_multiple_of(2) * panel,
@@ -140,7 +140,7 @@ fn check(weight: WeightNumbers, n_out: usize, n_in: usize) -> Option<()> {
     (n_out.checked_mul(n_in) == Some(weight.len()) && n_in > 0).then_some(())
 }
 
-/// Where the number of `input` and `column` lies in a panel in which `together` inputs lie together.
+/// Returns the place of the number of `input` and `column` in a panel that stores `together` inputs together.
 #[inline(always)]
 fn place(input: usize, column: usize, panel: usize, together: usize) -> usize {
     (input / together * panel + column) * together + input % together

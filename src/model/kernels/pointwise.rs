@@ -1,4 +1,4 @@
-//! What is computed number by number.
+//! Operations on single numbers.
 
 use super::memory::{Shared, written};
 use super::simd::{Number, Simd, Task};
@@ -7,13 +7,13 @@ use super::{Activation, Kernels, for_each};
 /// Numbers that one thread computes at once.
 const N_AT_ONCE: usize = 1 << 13;
 
-/// `activation(x)`, multiplied with `factor` where there is one.
+/// Computes `activation(x)`, multiplied by `factor` if there is one.
 ///
 /// # Panics
 /// `x` and `factor` differ in length.
 pub fn activated<T: Number>(kernels: Kernels, x: &[T], activation: Activation, factor: Option<&[T]>) -> Vec<T> {
     assert!(factor.is_none_or(|factor| factor.len() == x.len()), "there is a factor for every number");
-    // Safety: the pieces are all numbers.
+    // Safety: the pieces cover all numbers.
     unsafe {
         written(x.len(), |result| {
             // A number costs about as much as sixteen multiply-adds.
@@ -41,7 +41,7 @@ impl<T: Number> Task for Activate<'_, T> {
         let [start, end] = self.range;
         for place in (start..end).step_by(S::LANES) {
             let n = S::LANES.min(end - place);
-            // Safety: `n` numbers from `place` on lie in x, in the factor and in the result.
+            // Safety: `n` numbers from `place` on are within x, the factor and the result.
             unsafe {
                 let mut y = self.activation.of(simd, T::load(simd, self.x.as_ptr().add(place), n));
                 if let Some(factor) = self.factor {
@@ -53,9 +53,9 @@ impl<T: Number> Task for Activate<'_, T> {
     }
 }
 
-/// `x` as f32.
+/// Returns `x` as f32.
 pub(super) fn widened<T: Number>(kernels: Kernels, x: &[T]) -> Vec<f32> {
-    // Safety: the pieces are all numbers.
+    // Safety: the pieces cover all numbers.
     unsafe {
         written(x.len(), |result| {
             for_each(x.len().div_ceil(N_AT_ONCE), x.len(), |piece| {
@@ -80,7 +80,7 @@ impl<T: Number> Task for Widen<'_, T> {
         let [start, end] = self.range;
         for place in (start..end).step_by(S::LANES) {
             let n = S::LANES.min(end - place);
-            // Safety: `n` numbers from `place` on lie in x and in the result.
+            // Safety: `n` numbers from `place` on are within x and the result.
             unsafe {
                 let x = T::load(simd, self.x.as_ptr().add(place), n);
                 f32::store(simd, self.result.at(place), x, n);

@@ -1,18 +1,18 @@
-//! Vectors of f32 as one interface over all instruction sets.
+//! Vectors of f32 behind one interface for all instruction sets.
 //!
-//! A value of a type that implements [`Simd`] is the proof that the processor has its instructions: there is no other
-//! way to a value than [`Kernels`](super::Kernels), which asked. So arithmetic is safe, and only reads and writes through
-//! pointers are not.
+//! A value of a type that implements [`Simd`] proves that the processor has its instructions: only
+//! [`Kernels`](super::Kernels) creates one, after detection. So arithmetic is safe, and only reads and writes through
+//! pointers are unsafe.
 
 use half::slice::HalfFloatSliceExt;
 
 use super::kept::Kept;
 
-/// Something to compute with one instruction set. `run` must be `#[inline(always)]`, so that it is compiled with it.
+/// A computation for one instruction set. `run` must be `#[inline(always)]` to be compiled for that set.
 pub trait Task {
-    /// What comes out.
+    /// The result.
     type Output;
-    /// Computes.
+    /// Runs the computation.
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
@@ -20,11 +20,11 @@ pub trait Task {
 ///
 /// The pointers of all methods need no alignment.
 pub trait Simd: Copy + Send + Sync + 'static {
-    /// `LANES` numbers.
+    /// A vector of `LANES` numbers.
     type V: Copy;
-    /// Numbers of a vector.
+    /// Numbers per vector.
     const LANES: usize;
-    /// Vectors side by side in a tile of a product.
+    /// Vectors next to each other in a tile of a product.
     const VECTORS: usize;
     /// Whether [`dot_bf16`](Self::dot_bf16) is an instruction.
     const DOTS_BF16: bool = false;
@@ -34,12 +34,12 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Runs `task` compiled for these instructions.
     fn vectorise<T: Task>(self, task: T) -> T::Output;
 
-    /// All lanes equal.
+    /// Sets all lanes to `x`.
     fn splat(self, x: f32) -> Self::V;
     /// # Safety
     /// `from` is valid for reads of `LANES` numbers.
     unsafe fn load(self, from: *const f32) -> Self::V;
-    /// The other lanes are 0.
+    /// Loads the first `n` lanes; the other lanes are 0.
     /// # Safety
     /// `from` is valid for reads of `n` numbers, `n <= LANES`.
     unsafe fn load_first(self, from: *const f32, n: usize) -> Self::V;
@@ -49,26 +49,27 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `to` is valid for writes of `n` numbers, `n <= LANES`.
     unsafe fn store_first(self, to: *mut f32, x: Self::V, n: usize);
-    /// Halves, widened.
+    /// Loads halves and widens them.
     /// # Safety
     /// `from` is valid for reads of `LANES` halves.
     unsafe fn load_f16(self, from: *const u16) -> Self::V;
-    /// Rounded to halves.
+    /// Rounds to halves.
     /// # Safety
     /// `to` is valid for writes of `LANES` halves.
     unsafe fn store_f16(self, to: *mut u16, x: Self::V);
-    /// Whole numbers as f32.
+    /// Loads whole numbers as f32.
     /// # Safety
     /// `from` is valid for reads of `LANES` numbers.
     unsafe fn load_i8(self, from: *const i8) -> Self::V;
-    /// Writes `LANES` pairs of bf16 of whole numbers, all first ones of which lie before all second ones.
+    /// Writes `LANES` pairs of whole numbers as bf16. In `from`, all first numbers of the pairs come before all second
+    /// ones.
     /// # Safety
     /// `from` is valid for reads of `2 * LANES` numbers, `to` for writes of as many.
     #[inline(always)]
     unsafe fn widen_i8_pairs(self, from: *const i8, to: *mut u16) {
         for lane in 0..Self::LANES {
             for half in 0..2 {
-                // Safety: the caller's.
+                // Safety: guaranteed by the caller.
                 unsafe {
                     let number = half::bf16::from_f32(f32::from(*from.add(half * Self::LANES + lane)));
                     *to.add(2 * lane + half) = number.to_bits();
@@ -76,29 +77,29 @@ pub trait Simd: Copy + Send + Sync + 'static {
             }
         }
     }
-    /// bf16 numbers, widened.
+    /// Loads and widens bf16 numbers.
     /// # Safety
     /// `from` is valid for reads of `LANES` numbers.
     unsafe fn load_bf16(self, from: *const u16) -> Self::V;
-    /// Rounded to bf16.
+    /// Rounds to bf16.
     /// # Safety
     /// `to` is valid for writes of `LANES` numbers.
     unsafe fn store_bf16(self, to: *mut u16, x: Self::V);
-    /// The first of each of `LANES` pairs of bf16 numbers, widened.
+    /// Loads and widens the first of each of `LANES` pairs of bf16 numbers.
     /// # Safety
     /// `from` is valid for reads of `LANES` pairs.
     unsafe fn load_bf16_first_of_pairs(self, from: *const u16) -> Self::V;
-    /// The second of each of `LANES` pairs of bf16 numbers, widened.
+    /// Loads and widens the second of each of `LANES` pairs of bf16 numbers.
     /// # Safety
     /// `from` is valid for reads of `LANES` pairs.
     unsafe fn load_bf16_second_of_pairs(self, from: *const u16) -> Self::V;
-    /// Adds to each lane of `sum` the product of the pair `a` with the lane's pair.
+    /// Adds to each lane of `sum` the dot product of the pair `a` and the lane's pair.
     /// # Safety
     /// `b` is valid for reads of `LANES` pairs.
     #[inline(always)]
     unsafe fn dot_bf16(self, sum: Self::V, a: [u16; 2], b: *const u16) -> Self::V {
         let widen = |a: u16| self.splat(f32::from_bits(u32::from(a) << 16));
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         let (first, second) = unsafe { (self.load_bf16_first_of_pairs(b), self.load_bf16_second_of_pairs(b)) };
         let sum = self.multiply_add(widen(a[0]), first, sum);
         self.multiply_add(widen(a[1]), second, sum)
@@ -112,19 +113,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn multiply(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a / b`.
     fn divide(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `a * b + c`, rounded once where the processor can.
+    /// `a * b + c`, rounded once if the processor can.
     fn multiply_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// The greater of each lane.
+    /// The greater number in each lane.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The lesser of each lane.
+    /// The lesser number in each lane.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// To the nearest whole number, for |x| < 2^22.
+    /// Rounds to the nearest whole number, for |x| < 2^22.
     fn round(self, x: Self::V) -> Self::V;
     /// `x * 2^n` for whole `n` in -126..=127.
     fn times_power_of_two(self, x: Self::V, n: Self::V) -> Self::V;
     /// `then` in lanes where `a >= b`, else `otherwise`.
     fn select_not_less(self, a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
-    /// Writes the columns of `LANES` rows of `LANES` numbers as rows. Numbers are only moved: they may be any 32 bits.
+    /// Transposes `LANES` rows of `LANES` numbers. Numbers are only moved, so they may be any 32 bits.
     /// # Safety
     /// `from` is valid for reads of `LANES` numbers in each of `LANES` rows that are `from_stride` apart, and `to` for
     /// writes of such rows that are `to_stride` apart.
@@ -132,33 +133,33 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn transpose(self, from: *const u32, from_stride: usize, to: *mut u32, to_stride: usize) {
         for row in 0..Self::LANES {
             for column in 0..Self::LANES {
-                // Safety: the caller's.
+                // Safety: guaranteed by the caller.
                 unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
             }
         }
     }
-    /// Of all lanes.
+    /// The sum of all lanes.
     fn sum(self, x: Self::V) -> f32;
-    /// Of all lanes.
+    /// The greatest of all lanes.
     fn highest(self, x: Self::V) -> f32;
 }
 
-/// Numbers that activations are stored in; computing is always in f32.
+/// Number types of activations; computation is always in f32.
 pub trait Number: Copy + Send + Sync + 'static {
-    /// What keys and values of such numbers are kept in.
+    /// The type in which keys and values of such numbers are kept.
     type Kept: Kept;
-    /// Up to `LANES` numbers, the other lanes 0.
+    /// Loads up to `LANES` numbers; the other lanes are 0.
     /// # Safety
     /// `from` is valid for reads of `n` numbers, `n <= LANES`.
     unsafe fn load<S: Simd>(simd: S, from: *const Self, n: usize) -> S::V;
     /// # Safety
     /// `to` is valid for writes of `n` numbers, `n <= LANES`.
     unsafe fn store<S: Simd>(simd: S, to: *mut Self, x: S::V, n: usize);
-    /// The numbers, where they are f32.
+    /// Returns the numbers if they are f32.
     fn as_floats(_: &[Self]) -> Option<&[f32]> {
         None
     }
-    /// Their bits, where they are bf16.
+    /// Returns the bits if the numbers are bf16.
     fn as_bf16(_: &[Self]) -> Option<&[u16]> {
         None
     }
@@ -173,20 +174,20 @@ impl Number for f32 {
 
     #[inline(always)]
     unsafe fn load<S: Simd>(simd: S, from: *const Self, n: usize) -> S::V {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { if n == S::LANES { simd.load(from) } else { simd.load_first(from, n) } }
     }
 
     #[inline(always)]
     unsafe fn store<S: Simd>(simd: S, to: *mut Self, x: S::V, n: usize) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { if n == S::LANES { simd.store(to, x) } else { simd.store_first(to, x, n) } }
     }
 }
 
-/// The widest vector of all instruction sets.
+/// The lanes of the widest vector of all instruction sets.
 pub(super) const LANES_MAX: usize = 16;
-/// The widest panel.
+/// The columns of the widest panel.
 pub(super) const PANEL_MAX: usize = 64;
 
 macro_rules! half_number {
@@ -203,11 +204,11 @@ macro_rules! half_number {
             unsafe fn load<S: Simd>(simd: S, from: *const Self, n: usize) -> S::V {
                 let from = from.cast::<u16>();
                 if n == S::LANES {
-                    // Safety: the caller's; the type is two bytes of the same meaning.
+                    // Safety: guaranteed by the caller; the type is two bytes with the same meaning.
                     return unsafe { simd.$load(from) };
                 }
                 let mut whole = [0u16; LANES_MAX];
-                // Safety: `n <= LANES <= LANES_MAX`, and the caller's.
+                // Safety: `n <= LANES <= LANES_MAX`; the caller guarantees the rest.
                 unsafe {
                     std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), n);
                     simd.$load(whole.as_ptr())
@@ -218,11 +219,11 @@ macro_rules! half_number {
             unsafe fn store<S: Simd>(simd: S, to: *mut Self, x: S::V, n: usize) {
                 let to = to.cast::<u16>();
                 if n == S::LANES {
-                    // Safety: the caller's; the type is two bytes of the same meaning.
+                    // Safety: guaranteed by the caller; the type is two bytes with the same meaning.
                     return unsafe { simd.$store(to, x) };
                 }
                 let mut whole = [0u16; LANES_MAX];
-                // Safety: `n <= LANES <= LANES_MAX`, and the caller's.
+                // Safety: `n <= LANES <= LANES_MAX`; the caller guarantees the rest.
                 unsafe {
                     simd.$store(whole.as_mut_ptr(), x);
                     std::ptr::copy_nonoverlapping(whole.as_ptr(), to, n);
@@ -235,7 +236,7 @@ macro_rules! half_number {
 half_number!(half::f16, f32, load_f16, store_f16, |_| None);
 half_number!(half::bf16, half::bf16, load_bf16, store_bf16, |x| Some(x.reinterpret_cast()));
 
-/// `x` with all but the first `n` lanes 0.
+/// Returns `x` with all but the first `n` lanes set to 0.
 #[inline(always)]
 pub(super) fn first_lanes<S: Simd>(simd: S, x: S::V, n: usize) -> S::V {
     let mut lanes = [0f32; LANES_MAX];

@@ -1,4 +1,4 @@
-//! Every instruction set that the processor has against plain sums in f64, over sizes that fit nothing evenly.
+//! Compares every instruction set of the processor with plain sums in f64, over sizes that are multiples of nothing.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use super::simd::{LANES_MAX, Number, Simd, Task};
 use super::*;
 
-/// `n` cases, or as many as `PROPTEST_CASES` says: valgrind takes long for each.
+/// `n` cases, or `PROPTEST_CASES`: each case takes long under valgrind.
 pub(super) fn cases(n: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
     ProptestConfig::with_cases(asked.unwrap_or(n))
 }
 
-/// Numbers in -1..1.
+/// Random numbers in -1..1.
 pub(super) fn random(n: usize, seed: u64) -> Vec<f32> {
     let mut random = fastrand::Rng::with_seed(seed);
     (0..n).map(|_| random.f32() * 2.0 - 1.0).collect()
@@ -48,13 +48,13 @@ pub(super) fn exact(activation: Activation, x: f64) -> f64 {
 pub(super) const ACTIVATIONS: [Activation; 5] =
     [Activation::Gelu, Activation::GeluTanh, Activation::QuickGelu, Activation::Silu, Activation::Relu];
 
-/// `x W^T`, plainly.
+/// Computes `x W^T` with plain sums.
 pub(super) fn product(x: &[f32], weight: &[f32], n_in: usize) -> Vec<f64> {
     let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
     x.chunks_exact(n_in).flat_map(|x| weight.chunks_exact(n_in).map(move |w| dot(x, w))).collect()
 }
 
-/// The weight in each type that it can be stored in, with its values.
+/// Returns the weight in each type in which it can be stored, with its values.
 pub(super) fn in_all_types(
     kernels: Kernels,
     weight: &[f32],
@@ -94,7 +94,7 @@ proptest! {
                     exact(activation, sum + f64::from(bias[index % n_out])) + f64::from(residual[index])
                 }).collect();
                 let y = linear(&x, &[part], Some(activation), Some(&residual));
-                // Terms that cancel are rounded by their own sizes.
+                // The rounding of terms that cancel depends on their own sizes.
                 let sizes = |x: &[f32]| x.iter().map(|x| x.abs()).collect::<Vec<_>>();
                 let error = error_against(&y, &expected, &product(&sizes(&x), &sizes(&values), n_in));
                 prop_assert!(error < 1e-6, "{} {:?}: {error:e}", kernels.name(), packed);
@@ -104,7 +104,7 @@ proptest! {
 
     #[test]
     fn a_weight_of_8_bits_lies_within_half_a_step_of_what_it_was(n_out in 1usize..150, n_in in 1usize..300, seed: u64) {
-        // Outputs of unlike size, one of which is 0 throughout.
+        // Outputs of different sizes, one of which is all 0.
         let size = |output: usize| if output == 1 { 0.0 } else { 10f32.powi(output as i32 % 7 - 3) };
         let weight: Vec<f32> = random(n_out * n_in, seed).iter().enumerate().map(|(i, x)| x * size(i / n_in)).collect();
         let narrow: Vec<bf16> = weight.iter().map(|&x| bf16::from_f32(x)).collect();
@@ -195,7 +195,7 @@ proptest! {
     }
 }
 
-/// `tests/golden/make_int8.py`.
+/// Expected values come from `tests/golden/make_int8.py`.
 #[test]
 fn weights_are_rounded_to_8_bits_as_torch_rounds_them() {
     let lines = include_str!("../../../tests/golden/int8.tsv").lines();
@@ -226,14 +226,14 @@ impl Task for Pass<'_> {
     fn run<S: Simd>(self, simd: S) {
         fn copy<S: Simd, T: Number>(simd: S, from: &[f32], to: &mut [T]) {
             for (from, to) in from.chunks(S::LANES).zip(to.chunks_mut(S::LANES)) {
-                // Safety: both are of the same length, at most a vector's.
+                // Safety: both have the same length, at most one vector.
                 unsafe { T::store(simd, to.as_mut_ptr(), f32::load(simd, from.as_ptr(), from.len()), from.len()) };
             }
         }
         match self {
             Self::Exp(x) => {
                 for x in x.chunks_mut(S::LANES) {
-                    // Safety: `x` is at most a vector.
+                    // Safety: `x` is at most one vector.
                     unsafe {
                         let y = math::exp(simd, f32::load(simd, x.as_ptr(), x.len()));
                         f32::store(simd, x.as_mut_ptr(), y, x.len());
@@ -272,7 +272,7 @@ fn activations_are_right_to_a_millionth() {
                 let expected = exact(activation, f64::from(*x));
                 (f64::from(*y) - expected).abs() / expected.abs().max(1e-9)
             };
-            // In the tails the argument's own rounding is what is seen.
+            // In the tails the rounding of the argument dominates.
             let worst = x.iter().zip(&y).filter(|(x, _)| x.abs() < 4.0).map(of).fold(0.0, f64::max);
             assert!(worst < 2e-6, "{} {activation:?}: {worst:e}", kernels.name());
             let all = x.iter().zip(&y).map(of).fold(0.0, f64::max);
@@ -284,7 +284,7 @@ fn activations_are_right_to_a_millionth() {
 #[test]
 fn numbers_are_rounded_as_everywhere() {
     let mut x = vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 3.4e38, 65_519.0, 65_520.0, 1e-8];
-    // Halfway between two numbers of bf16, to the even one.
+    // Halfway between two bf16 numbers: rounds to the even one.
     x.extend([0x3f80_8000, 0x3f81_8000, 0xbf80_8000].map(f32::from_bits));
     x.extend(random(1000, 3));
     let brains: Vec<u16> = x.iter().map(|&x| bf16::from_f32(x).to_bits()).collect();

@@ -1,14 +1,14 @@
-//! The product of some rows with a panel of columns, from which every larger product is made.
+//! The product of some rows and a panel of columns, the building block of every larger product.
 //!
-//! Each number of the result is one chain of multiply-adds over the shared dimension, in order. So it does not depend on
-//! how many rows are computed beside it.
+//! Each number of the result is one chain of multiply-adds over the shared dimension, in order. So it does not depend
+//! on how many rows are computed with it.
 #![expect(clippy::needless_range_loop, reason = "with iterators the compiler keeps some of the sums in memory")]
 
 use std::marker::PhantomData;
 
 use super::simd::{Simd, Task};
 
-/// Rows of a tile: with the vectors of a panel, as many sums as registers hold.
+/// Rows of a tile. Times the vectors of a panel, they give as many sums as registers hold.
 pub(super) const N_ROWS_OF_A_TILE: usize = 6;
 
 /// How the two sides of a product are stored.
@@ -17,7 +17,7 @@ pub(super) trait Operands: 'static {
     type Left: Copy;
     /// An element of the right side.
     type Right: Copy;
-    /// Steps along the shared dimension that lie together on the right side.
+    /// Steps along the shared dimension that are stored together on the right side.
     const STEPS: usize;
 
     /// Adds to `sums` the products of `STEPS` steps.
@@ -32,9 +32,10 @@ pub(super) trait Operands: 'static {
         right: *const Self::Right,
     );
 
-    /// The same of the first of `STEPS` steps alone, where the shared dimension ends within them; it never does where they are one.
+    /// Like [`add`](Self::add) for only the first of `STEPS` steps, when the shared dimension ends within them. Never
+    /// called if `STEPS` is 1.
     /// # Safety
-    /// As [`add`](Self::add), but for one element of the left side.
+    /// As for [`add`](Self::add), but for one element of the left side.
     #[inline(always)]
     unsafe fn add_last<S: Simd, const M: usize, const N: usize>(
         _: S,
@@ -55,7 +56,7 @@ pub(super) struct Bf16Weights;
 /// bf16 times pairs of bf16.
 pub(super) struct Bf16Dots;
 
-/// Adds `left * right` to the sums, the right vectors read by `$load`.
+/// Adds `left * right` to the sums; `$load` reads the right vectors.
 macro_rules! add_step {
     ($simd:ident, $sums:ident, $left:expr, $stride:ident, |$vector:ident| $load:expr) => {{
         let mut right = [$simd.splat(0.0); N];
@@ -84,7 +85,7 @@ impl Operands for Floats {
         stride: usize,
         right: *const f32,
     ) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { add_step!(simd, sums, left, stride, |vector| simd.load(right.add(vector * S::LANES))) }
     }
 }
@@ -102,7 +103,7 @@ impl Operands for HalfWeights {
         stride: usize,
         right: *const u16,
     ) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe { add_step!(simd, sums, left, stride, |vector| simd.load_f16(right.add(vector * S::LANES))) }
     }
 }
@@ -120,10 +121,10 @@ impl Operands for Bf16Weights {
         stride: usize,
         right: *const u16,
     ) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe {
             Self::add_last::<S, M, N>(simd, sums, left, stride, right);
-            // Read a second time: both halves at once would not fit the registers.
+            // Read twice: both halves at once would not fit the registers.
             add_step!(simd, sums, left.add(1), stride, |vector| {
                 simd.load_bf16_second_of_pairs(right.add(2 * vector * S::LANES))
             });
@@ -138,7 +139,7 @@ impl Operands for Bf16Weights {
         stride: usize,
         right: *const u16,
     ) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe {
             add_step!(simd, sums, left, stride, |vector| {
                 simd.load_bf16_first_of_pairs(right.add(2 * vector * S::LANES))
@@ -161,7 +162,7 @@ impl Operands for Bf16Dots {
         right: *const u16,
     ) {
         for row in 0..M {
-            // Safety: the caller's.
+            // Safety: guaranteed by the caller.
             unsafe {
                 let pair = left.add(row * stride).cast::<[u16; 2]>().read_unaligned();
                 for vector in 0..N {
@@ -181,7 +182,7 @@ impl Operands for Bf16Dots {
         right: *const u16,
     ) {
         for (row, sums) in sums.iter_mut().enumerate() {
-            // Safety: the caller's.
+            // Safety: guaranteed by the caller.
             unsafe {
                 let pair = [*left.add(row * stride), 0];
                 for (vector, sum) in sums.iter_mut().enumerate() {
@@ -192,18 +193,18 @@ impl Operands for Bf16Dots {
     }
 }
 
-/// `result = left * right`, or added to `result` where `accumulates`.
+/// Computes `result = left * right`, or adds to `result` if `accumulates`.
 pub(super) struct Product<O: Operands> {
     pub(super) left: *const O::Left,
-    /// Elements from row to row.
+    /// The distance from row to row in elements.
     pub(super) left_stride: usize,
     pub(super) n_rows: usize,
     /// The shared dimension.
     pub(super) n_steps: usize,
     pub(super) right: *const O::Right,
-    /// Columns from step to step; there are as many elements as steps that lie together.
+    /// The distance from step to step in columns; each column has as many elements as steps are stored together.
     pub(super) right_stride: usize,
-    /// Columns, in vectors.
+    /// The columns, counted in vectors.
     pub(super) n_vectors: usize,
     pub(super) result: *mut f32,
     pub(super) result_stride: usize,
@@ -211,7 +212,7 @@ pub(super) struct Product<O: Operands> {
     pub(super) operands: PhantomData<O>,
 }
 
-/// A product that is being computed: only [`Product::run`] makes one.
+/// A product in progress; only [`Product::run`] creates one.
 struct Running<'a, O: Operands>(&'a Product<O>);
 
 impl<O: Operands> Task for Running<'_, O> {
@@ -223,7 +224,7 @@ impl<O: Operands> Task for Running<'_, O> {
         let mut first = 0;
         while first < product.n_vectors {
             let n = S::VECTORS.min(product.n_vectors - first);
-            // Safety: whoever called `run` answers for the pointers.
+            // Safety: the caller of `run` guarantees the pointers.
             unsafe {
                 match n {
                     4.. => product.columns::<S, 4>(simd, first),
@@ -238,7 +239,7 @@ impl<O: Operands> Task for Running<'_, O> {
 }
 
 impl<O: Operands> Product<O> {
-    /// Computes it.
+    /// Computes the product.
     ///
     /// # Safety
     /// The pointers are valid for the rows, steps and vectors of the product.
@@ -247,7 +248,7 @@ impl<O: Operands> Product<O> {
         simd.vectorise(Running(self));
     }
 
-    /// All rows of the `N` vectors from `first` on.
+    /// Computes all rows of the `N` vectors from `first` on.
     /// # Safety
     /// The pointers are valid for the rows, steps and vectors of the product, and `first + N <= n_vectors`.
     #[inline(always)]
@@ -255,7 +256,7 @@ impl<O: Operands> Product<O> {
         let mut row = 0;
         let mut n_tiles = self.n_rows.div_ceil(N_ROWS_OF_A_TILE);
         while row < self.n_rows {
-            // Tiles of as many rows as each other: few rows keep the units waiting.
+            // Tiles have nearly equal numbers of rows, because tiles of few rows leave execution units idle.
             let n = (self.n_rows - row).div_ceil(n_tiles);
             n_tiles -= 1;
             // Safety: as in `run`.
@@ -273,13 +274,13 @@ impl<O: Operands> Product<O> {
         }
     }
 
-    /// `M` rows of `N` vectors.
+    /// Computes `M` rows of `N` vectors.
     /// # Safety
-    /// As [`columns`](Self::columns), and `row + M <= n_rows`.
+    /// As for [`columns`](Self::columns), and `row + M <= n_rows`.
     #[inline(always)]
     unsafe fn tile<S: Simd, const M: usize, const N: usize>(&self, simd: S, row: usize, first: usize) {
         let column = first * S::LANES;
-        // Safety: as in `run`; rows, steps and columns lie within the product's.
+        // Safety: as in `run`; rows, steps and columns are within the product's.
         unsafe {
             let result = self.result.add(row * self.result_stride + column);
             let mut sums = [[simd.splat(0.0); N]; M];

@@ -1,23 +1,24 @@
-//! How threads beside the kernels wait.
+//! How threads outside the kernels wait.
 
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// Candle's name for how often one of its threads looks for work before it sleeps.
+/// The environment variable for how often a candle thread polls for work before it sleeps.
 const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
 
-/// Lets the threads that candle keeps for large sums of tensors sleep as soon as they have nothing to do, unless the
-/// environment says otherwise. They would watch for work for some tenths of a millisecond each time, on a core that the
-/// kernels compute on: a fifth of a training step.
+/// Lets the threads that candle keeps for large tensor sums sleep as soon as they are idle, unless the environment says
+/// otherwise. Otherwise they would poll for some tenths of a millisecond each time on a core that the kernels use,
+/// which costs a fifth of a training step.
 ///
-/// To be called first of all: nothing is done where the process has a second thread, or the system does not tell.
+/// Must be called before anything else: it does nothing if the process has a second thread, or if the system does not
+/// report threads.
 pub fn let_waiting_threads_sleep() {
     if std::env::var_os(SPIN_LIMIT).is_none() && is_alone() {
-        // Safety: no other thread is there to read the environment at the same time.
+        // Safety: no other thread exists that could read the environment.
         unsafe { std::env::set_var(SPIN_LIMIT, "1") };
     }
 }
 
-/// Whether this is the only thread of the process; false where only Linux would tell.
+/// Whether this is the only thread of the process. Always false outside Linux.
 fn is_alone() -> bool {
     if !cfg!(target_os = "linux") {
         return false;
@@ -26,7 +27,7 @@ fn is_alone() -> bool {
     let mut system = System::new();
     let what = ProcessRefreshKind::nothing().with_tasks();
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[id]), false, what);
-    // Among the tasks is the first thread itself, or it is not: there is no other in either case.
+    // The list of tasks may or may not contain the main thread; either way there is no other.
     system.process(id).is_some_and(|process| process.tasks().is_none_or(|tasks| tasks.iter().all(|task| *task == id)))
 }
 

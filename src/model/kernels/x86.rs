@@ -1,7 +1,7 @@
 //! AVX2 with FMA, and AVX-512.
 //!
-//! An intrinsic needs an instruction set, and a value of the type is the proof that the processor has it: only `detect`
-//! makes one.
+//! An intrinsic needs an instruction set. A value of the type proves that the processor has it, because only `detect`
+//! creates one.
 
 use std::arch::x86_64::*;
 
@@ -15,12 +15,12 @@ pub(super) struct Avx2(());
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx512(());
 
-/// The same with bf16 products.
+/// AVX-512 with bf16 products.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx512Bf16(Avx512);
 
 impl Avx2 {
-    /// `None` where the processor lacks it.
+    /// Returns `None` if the processor lacks it.
     pub(super) fn detect() -> Option<Self> {
         let is_there =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
@@ -29,7 +29,7 @@ impl Avx2 {
 }
 
 impl Avx512 {
-    /// `None` where the processor lacks it.
+    /// Returns `None` if the processor lacks it.
     pub(super) fn detect() -> Option<Self> {
         let is_there = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
@@ -43,19 +43,19 @@ impl Avx512 {
 }
 
 impl Avx512Bf16 {
-    /// `None` where the processor lacks it.
+    /// Returns `None` if the processor lacks it.
     pub(super) fn detect() -> Option<Self> {
         is_x86_feature_detected!("avx512bf16").then(Avx512::detect).flatten().map(Self)
     }
 }
 
-/// The arithmetic that is one intrinsic each.
+/// The arithmetic that takes one intrinsic.
 macro_rules! arithmetic {
     ($($name:ident($($argument:ident),+) = $intrinsic:ident;)+) => {
         $(
             #[inline(always)]
             fn $name(self, $($argument: Self::V),+) -> Self::V {
-                // Safety: the instructions are there, as `self` proves.
+                // Safety: `self` proves that the processor has the instructions.
                 unsafe { $intrinsic($($argument),+) }
             }
         )+
@@ -65,10 +65,10 @@ macro_rules! arithmetic {
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 impl Avx2 {
-    /// All bits set in the first `n` lanes.
+    /// Sets all bits in the first `n` lanes.
     #[inline(always)]
     fn mask(self, n: usize) -> __m256i {
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)) }
     }
 }
@@ -86,61 +86,61 @@ impl Simd for Avx2 {
         fn compiled<T: Task>(simd: Avx2, task: T) -> T::Output {
             task.run(simd)
         }
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe { compiled(self, task) }
     }
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe { _mm256_set1_ps(x) }
     }
 
     #[inline(always)]
     unsafe fn load(self, from: *const f32) -> __m256 {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm256_loadu_ps(from) }
     }
 
     #[inline(always)]
     unsafe fn load_first(self, from: *const f32, n: usize) -> __m256 {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm256_maskload_ps(from, self.mask(n)) }
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32, x: __m256) {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm256_storeu_ps(to, x) }
     }
 
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, x: __m256, n: usize) {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm256_maskstore_ps(to, self.mask(n), x) }
     }
 
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> __m256 {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
     }
 
     #[inline(always)]
     unsafe fn store_f16(self, to: *mut u16, x: __m256) {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)) }
     }
 
     #[inline(always)]
     unsafe fn load_i8(self, from: *const i8) -> __m256 {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
     }
 
     #[inline(always)]
     unsafe fn load_bf16(self, from: *const u16) -> __m256 {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe {
             let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
@@ -149,13 +149,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn store_bf16(self, to: *mut u16, x: __m256) {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe {
             let bits = _mm256_castps_si256(x);
-            // To the nearest, of two equally near the even one.
+            // Rounds to nearest, ties to even.
             let is_odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
             let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(is_odd, _mm256_set1_epi32(0x7fff)));
-            // Rounding could make an infinity of a NaN.
+            // Rounding could turn a NaN into an infinity.
             let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
             let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
             let high = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, is_nan));
@@ -166,13 +166,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn load_bf16_first_of_pairs(self, from: *const u16) -> __m256 {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_loadu_si256(from.cast()))) }
     }
 
     #[inline(always)]
     unsafe fn load_bf16_second_of_pairs(self, from: *const u16) -> __m256 {
-        // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+        // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
         unsafe {
             let high = _mm256_set1_epi32(0xffff_0000_u32 as i32);
             _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(from.cast()), high))
@@ -191,13 +191,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn round(self, x: __m256) -> __m256 {
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe { _mm256_round_ps::<NEAREST>(x) }
     }
 
     #[inline(always)]
     fn times_power_of_two(self, x: __m256, n: __m256) -> __m256 {
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe {
             let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
             _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
@@ -206,13 +206,13 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn select_not_less(self, a: __m256, b: __m256, then: __m256, otherwise: __m256) -> __m256 {
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe { _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) }
     }
 
     #[inline(always)]
     unsafe fn transpose(self, from: *const u32, from_stride: usize, to: *mut u32, to_stride: usize) {
-        // Safety: the caller's.
+        // Safety: guaranteed by the caller.
         unsafe {
             let mut fours: [__m256; 8] = std::array::from_fn(|row| self.load(from.add(row * from_stride).cast()));
             // In each half, one column of four rows.
@@ -237,7 +237,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn sum(self, x: __m256) -> f32 {
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe {
             let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
@@ -247,7 +247,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn highest(self, x: __m256) -> f32 {
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe {
             let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
             let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
@@ -263,7 +263,7 @@ impl Avx512 {
     }
 }
 
-/// What `Avx512` and `Avx512Bf16` have in common.
+/// What `Avx512` and `Avx512Bf16` share.
 macro_rules! avx512 {
     () => {
         type V = __m512;
@@ -272,66 +272,66 @@ macro_rules! avx512 {
 
         #[inline(always)]
         fn splat(self, x: f32) -> __m512 {
-            // Safety: the instructions are there, as `self` proves.
+            // Safety: `self` proves that the processor has the instructions.
             unsafe { _mm512_set1_ps(x) }
         }
 
         #[inline(always)]
         unsafe fn load(self, from: *const f32) -> __m512 {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe { _mm512_loadu_ps(from) }
         }
 
         #[inline(always)]
         unsafe fn load_first(self, from: *const f32, n: usize) -> __m512 {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe { _mm512_maskz_loadu_ps(Avx512::mask(n), from) }
         }
 
         #[inline(always)]
         unsafe fn store(self, to: *mut f32, x: __m512) {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe { _mm512_storeu_ps(to, x) }
         }
 
         #[inline(always)]
         unsafe fn store_first(self, to: *mut f32, x: __m512, n: usize) {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe { _mm512_mask_storeu_ps(to, Avx512::mask(n), x) }
         }
 
         #[inline(always)]
         unsafe fn load_f16(self, from: *const u16) -> __m512 {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
         }
 
         #[inline(always)]
         unsafe fn store_f16(self, to: *mut u16, x: __m512) {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<NEAREST>(x)) }
         }
 
         #[inline(always)]
         unsafe fn load_i8(self, from: *const i8) -> __m512 {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
         }
 
         #[inline(always)]
         unsafe fn widen_i8_pairs(self, from: *const i8, to: *mut u16) {
-            // Safety: the instructions are there, as `self` proves; the pointers are the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointers.
             unsafe {
                 let first = _mm512_castps_si512(self.load_i8(from));
                 let second = _mm512_castps_si512(self.load_i8(from.add(16)));
-                // Numbers of 8 bits leave the lower half of their f32 empty.
+                // 8-bit numbers leave the lower half of their f32 empty.
                 _mm512_storeu_si512(to.cast(), _mm512_or_si512(_mm512_srli_epi32::<16>(first), second));
             }
         }
 
         #[inline(always)]
         unsafe fn load_bf16(self, from: *const u16) -> __m512 {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe {
                 let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
@@ -340,13 +340,13 @@ macro_rules! avx512 {
 
         #[inline(always)]
         unsafe fn store_bf16(self, to: *mut u16, x: __m512) {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe {
                 let bits = _mm512_castps_si512(x);
-                // To the nearest, of two equally near the even one.
+                // Rounds to nearest, ties to even.
                 let is_odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
                 let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(is_odd, _mm512_set1_epi32(0x7fff)));
-                // Rounding could make an infinity of a NaN.
+                // Rounding could turn a NaN into an infinity.
                 let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
                 let chosen = _mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(0x40_0000));
                 _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(chosen)));
@@ -355,13 +355,13 @@ macro_rules! avx512 {
 
         #[inline(always)]
         unsafe fn load_bf16_first_of_pairs(self, from: *const u16) -> __m512 {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_loadu_si512(from.cast()))) }
         }
 
         #[inline(always)]
         unsafe fn load_bf16_second_of_pairs(self, from: *const u16) -> __m512 {
-            // Safety: the instructions are there, as `self` proves; the pointer is the caller's.
+            // Safety: `self` proves that the processor has the instructions; the caller guarantees the pointer.
             unsafe {
                 let high = _mm512_set1_epi32(0xffff_0000_u32 as i32);
                 _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(from.cast()), high))
@@ -381,19 +381,19 @@ macro_rules! avx512 {
 
         #[inline(always)]
         fn round(self, x: __m512) -> __m512 {
-            // Safety: the instructions are there, as `self` proves.
+            // Safety: `self` proves that the processor has the instructions.
             unsafe { _mm512_roundscale_ps::<NEAREST>(x) }
         }
 
         #[inline(always)]
         fn select_not_less(self, a: __m512, b: __m512, then: __m512, otherwise: __m512) -> __m512 {
-            // Safety: the instructions are there, as `self` proves.
+            // Safety: `self` proves that the processor has the instructions.
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), otherwise, then) }
         }
 
         #[inline(always)]
         unsafe fn transpose(self, from: *const u32, from_stride: usize, to: *mut u32, to_stride: usize) {
-            // Safety: the caller's.
+            // Safety: guaranteed by the caller.
             unsafe {
                 let mut fours: [__m512; 16] = std::array::from_fn(|row| self.load(from.add(row * from_stride).cast()));
                 // In each quarter, one column of four rows.
@@ -424,13 +424,13 @@ macro_rules! avx512 {
 
         #[inline(always)]
         fn sum(self, x: __m512) -> f32 {
-            // Safety: the instructions are there, as `self` proves.
+            // Safety: `self` proves that the processor has the instructions.
             unsafe { _mm512_reduce_add_ps(x) }
         }
 
         #[inline(always)]
         fn highest(self, x: __m512) -> f32 {
-            // Safety: the instructions are there, as `self` proves.
+            // Safety: `self` proves that the processor has the instructions.
             unsafe { _mm512_reduce_max_ps(x) }
         }
     };
@@ -447,7 +447,7 @@ impl Simd for Avx512 {
         fn compiled<T: Task>(simd: Avx512, task: T) -> T::Output {
             task.run(simd)
         }
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe { compiled(self, task) }
     }
 }
@@ -464,14 +464,14 @@ impl Simd for Avx512Bf16 {
         fn compiled<T: Task>(simd: Avx512Bf16, task: T) -> T::Output {
             task.run(simd)
         }
-        // Safety: the instructions are there, as `self` proves.
+        // Safety: `self` proves that the processor has the instructions.
         unsafe { compiled(self, task) }
     }
 
     #[inline(always)]
     unsafe fn dot_bf16(self, sum: __m512, a: [u16; 2], b: *const u16) -> __m512 {
         let pair = i32::from_le_bytes([a[0] as u8, (a[0] >> 8) as u8, a[1] as u8, (a[1] >> 8) as u8]);
-        // Safety: both types are 512 bits of any value; the rest is the caller's.
+        // Safety: both types are 512 bits of any value; the caller guarantees the rest.
         unsafe {
             let a = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair));
             let b = std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(b.cast()));

@@ -7,7 +7,7 @@ use super::{fused, gradients};
 pub use crate::model::kernels::Activation;
 
 impl Activation {
-    /// The activation that transformers calls `name`.
+    /// Returns the activation that transformers calls `name`.
     pub fn from_name(name: &str) -> Result<Self> {
         Ok(match name {
             "gelu" => Self::Gelu,
@@ -21,7 +21,7 @@ impl Activation {
         })
     }
 
-    /// What transformers calls it.
+    /// Returns the name in transformers.
     pub fn name(self) -> &'static str {
         match self {
             Self::Gelu => "gelu",
@@ -32,7 +32,7 @@ impl Activation {
         }
     }
 
-    /// Any shape to the same shape.
+    /// Maps any shape to the same shape.
     pub fn forward(self, x: &Tensor) -> candle_core::Result<Tensor> {
         if fused::serves(&[x]) {
             return fused::activated(x, self, None);

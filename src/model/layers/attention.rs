@@ -1,4 +1,4 @@
-//! Multi-head attention, with grouped keys and values, rotary positions and a cache where a family has them.
+//! Multi-head attention, with grouped keys and values, rotary positions and a cache if a family has them.
 
 use std::ops::Range;
 
@@ -13,14 +13,14 @@ use super::visible::Visible;
 use super::{KvCache, LayerWatch, Linear, Loader, Mask, RmsNorm, Site, needs_gradient};
 use crate::model::kernels::{self, Heads, Kernels, RotaryRows};
 
-/// What the projections are called in the checkpoint.
+/// The names of the projections in the checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionNames {
     /// The output projection: `out_proj` or `o_proj`.
     pub output: &'static str,
     /// Whether queries, keys and values have a bias.
     pub qkv_bias: bool,
-    /// Whether the output has one.
+    /// Whether the output projection has a bias.
     pub output_bias: bool,
     /// Whether queries, keys and values are one map, `qkv_proj`.
     pub is_joined: bool,
@@ -39,10 +39,10 @@ pub struct AttentionShape {
     pub head_size: usize,
 }
 
-/// What attention looks at beside its tokens.
+/// The inputs of attention in addition to its tokens.
 #[derive(Default)]
 pub struct AttentionContext<'a> {
-    /// Of the tokens and of all positions; without one every token sees all positions.
+    /// The mask of the tokens over all positions; without it every token attends to all positions.
     pub mask: Option<&'a Mask>,
     /// Cosines and sines `(batch, tokens, head_size / 2)`.
     pub rotary: Option<&'a Angles>,
@@ -55,19 +55,19 @@ pub struct Attention {
     inputs: Inputs,
     output: Linear,
     shape: AttentionShape,
-    /// Of the heads of queries and of keys, before they turn.
+    /// The norms of each query and key head, applied before the rotation.
     norms: Option<(RmsNorm, RmsNorm)>,
 }
 
 /// The maps to queries, keys and values.
 enum Inputs {
     Apart([Linear; 3]),
-    /// One above the other in one map.
+    /// One map with the three stacked.
     Joined(Linear),
 }
 
 impl Attention {
-    /// Reads `q_proj`, `k_proj`, `v_proj`, or `qkv_proj` in their place, and the output projection.
+    /// Reads `q_proj`, `k_proj` and `v_proj`, or `qkv_proj` instead of them, and the output projection.
     pub fn load(loader: &mut Loader, shape: AttentionShape, names: AttentionNames) -> Result<Self> {
         let AttentionShape { size, n_heads, n_kv_heads, head_size } = shape;
         let (n_queries, n_keys) = (n_heads * head_size, n_kv_heads * head_size);
@@ -84,7 +84,7 @@ impl Attention {
         })
     }
 
-    /// The same with `q_norm` and `k_norm`, which normalise each head of queries and keys.
+    /// Adds `q_norm` and `k_norm`, which normalise each head of queries and keys.
     pub fn with_head_norms(self, loader: &mut Loader, epsilon: f64) -> Result<Self> {
         let head_size = self.shape.head_size;
         let query = RmsNorm::load(loader, "q_norm", head_size, epsilon)?;
@@ -92,8 +92,8 @@ impl Attention {
         Ok(Self { norms: Some((query, key)), ..self })
     }
 
-    /// Attention of the tokens `queries` of `x` `(batch, tokens, size)` over all of them, added to the `residual` of the queries
-    /// `(batch, queries, size)`, whose shape the result has.
+    /// Computes attention of the tokens `queries` of `x` `(batch, tokens, size)` over all of them and adds it to the
+    /// `residual` of the queries `(batch, queries, size)`. The result has that shape.
     pub fn forward_added(
         &self,
         residual: &Tensor,
@@ -119,10 +119,10 @@ impl Attention {
         };
         let rotary = rotary.as_ref();
         let is_of_kernels = cache.as_ref().is_none_or(|cache| !cache.holds_tensors());
-        // Norms of queries and keys come between the projections and the positions, and kernels turn whole heads.
+        // Head norms come between projections and rotation, and kernels rotate only whole heads.
         let turns_a_part = rotary.is_some_and(|rotary| rotary.n_turned() < self.shape.head_size);
         let is_of_kernels = is_of_kernels && self.norms.is_none() && !turns_a_part && fused::serves(&[x]);
-        // Kernels and operations with a way back of their own keep no probabilities.
+        // Kernels and operations with their own backward pass keep no probabilities.
         let is_of_kernels = is_of_kernels && !watch.wants_weights();
         let projected = self.projected(x, &queries, is_of_kernels)?;
         let mixed = match projected {
@@ -145,7 +145,7 @@ impl Attention {
         watch.added(Site::AttentionOutput, residual, |residual| self.output.forward_with(&mixed, None, residual))
     }
 
-    /// Attention by candle's operations, of queries, keys and values `(batch, tokens, heads * head size)`.
+    /// Computes attention by candle's operations on queries, keys and values `(batch, tokens, heads * head size)`.
     fn mixed_by_heads(
         &self,
         [query, key, value]: [Tensor; 3],
@@ -176,7 +176,8 @@ impl Attention {
         mix_watched([&query, &key, &value], mask, watch)?.transpose(1, 2)?.reshape((batch, n_queries, width))
     }
 
-    /// Attention as one operation with its way back, of queries, keys and values `(batch, tokens, heads * head size)`.
+    /// Computes attention as one operation with its own backward pass on queries, keys and values `(batch, tokens,
+    /// heads * head size)`.
     fn mixed_with_gradients(
         &self,
         [mut query, mut key, value]: [Tensor; 3],
@@ -199,8 +200,8 @@ impl Attention {
         gradients::attention([&query, &key, &value], inputs)
     }
 
-    /// Queries of the tokens `queries` of `x`, keys and values of all; in one pass where `may_join`, all are asked and the
-    /// kernels compute all three.
+    /// Projects the tokens `queries` of `x` to queries and all tokens to keys and values. This is one pass if
+    /// `may_join`, `queries` is all tokens and the kernels can compute all three maps.
     fn projected(&self, x: &Tensor, queries: &Range<usize>, may_join: bool) -> candle_core::Result<Projected> {
         let may_join = may_join && *queries == (0..x.dim(1)?);
         let [query, key, value] = match &self.inputs {
@@ -217,7 +218,7 @@ impl Attention {
         Ok(Projected::Apart([query, key.forward(x)?, value.forward(x)?]))
     }
 
-    /// What lies side by side in `rows` apart, the queries of the tokens `queries` alone.
+    /// Splits joined `rows` into queries of the tokens `queries`, keys and values.
     fn parted(&self, rows: &Tensor, queries: &Range<usize>) -> candle_core::Result<Projected> {
         let AttentionShape { n_heads, n_kv_heads, head_size, .. } = self.shape;
         let (n_queries, n_keys) = (n_heads * head_size, n_kv_heads * head_size);
@@ -226,7 +227,7 @@ impl Attention {
         Ok(Projected::Apart([query, part(n_queries, n_keys)?, part(n_queries + n_keys, n_keys)?]))
     }
 
-    /// Attention by the kernels: `(batch, queries, heads * head size)`.
+    /// Computes attention by the kernels: `(batch, queries, heads * head size)`.
     fn mixed(
         &self,
         projected: &Projected,
@@ -243,7 +244,7 @@ impl Attention {
         let visible = Visible::of(mask)?;
         let floats = |(cos, sin): &Angles| Ok::<_, candle_core::Error>([fused::floats(cos)?, fused::floats(sin)?]);
         let of_keys = rotary.map(|rotary| floats(&rotary.keys)).transpose()?;
-        // Mostly all are asked, and turned by the same angles.
+        // Usually `queries` is all tokens, and queries and keys share the angles.
         let of_queries = rotary.filter(|_| n_queries != n_keys).map(|rotary| floats(&rotary.queries)).transpose()?;
         let rotary = of_keys
             .as_ref()
@@ -285,20 +286,20 @@ impl Attention {
 /// Cosines and sines, each `(batch, tokens, head size / 2)`.
 pub type Angles = (Tensor, Tensor);
 
-/// By which queries and keys are turned.
+/// The angles by which queries and keys are rotated.
 struct Rotaries {
     queries: Angles,
     keys: Angles,
 }
 
 impl Rotaries {
-    /// So many numbers of each head are turned, from its first on.
+    /// The number of leading dimensions of each head that are rotated.
     fn n_turned(&self) -> usize {
         2 * self.keys.0.dims().last().copied().unwrap_or(0)
     }
 }
 
-/// The `tokens` of `x` `(batch, tokens, width)`.
+/// Returns the `tokens` of `x` `(batch, tokens, width)`.
 pub fn tokens_at(x: &Tensor, tokens: &Range<usize>) -> candle_core::Result<Tensor> {
     match *tokens == (0..x.dim(1)?) {
         true => Ok(x.clone()),
@@ -306,9 +307,9 @@ pub fn tokens_at(x: &Tensor, tokens: &Range<usize>) -> candle_core::Result<Tenso
     }
 }
 
-/// Queries, keys and values `(batch, tokens, heads * head size)`; there may be fewer queries.
+/// Queries, keys and values `(batch, tokens, heads * head size)`; queries may be of fewer tokens.
 enum Projected {
-    /// Side by side in one tensor.
+    /// Concatenated along the last dimension of one tensor.
     Joined(Tensor),
     Apart([Tensor; 3]),
 }
@@ -343,8 +344,8 @@ fn check_mask(mask: Option<&Mask>, batch: usize, n_queries: usize, n_positions: 
     }
 }
 
-/// `softmax(query key^T / √head size + mask) value`, each `(batch, heads, tokens, head size)`; keys and values may be of fewer
-/// heads, which are shared by as many of the queries'.
+/// Computes `softmax(query key^T / √head size + mask) value` of tensors `(batch, heads, tokens, head size)`. Keys and
+/// values may have fewer heads; each is then shared by several query heads.
 pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
     if let Some(flash) = FlashAttention::serving([query, key, value], mask) {
         return flash.mix([query, key, value]);
@@ -355,7 +356,7 @@ pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Ma
     Ok(mix_in_steps([query, key, value], mask)?.0)
 }
 
-/// The same where a watch may want the probabilities, which are then computed in f32.
+/// Like [`mix`], for a watch that may want the probabilities, which are then computed in f32.
 pub(super) fn mix_watched(
     [query, key, value]: [&Tensor; 3],
     mask: Option<&Mask>,
@@ -370,7 +371,7 @@ pub(super) fn mix_watched(
     mixed.to_dtype(query.dtype())
 }
 
-/// The same with the probabilities `(batch, heads, queries, positions)`, by candle's operations, through which gradients flow.
+/// Like [`mix`], by candle's differentiable operations, with the probabilities `(batch, heads, queries, positions)`.
 pub(super) fn mix_in_steps(
     [query, key, value]: [&Tensor; 3],
     mask: Option<&Mask>,
@@ -415,7 +416,7 @@ fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Ma
     })
 }
 
-/// `x` `(batch, heads, positions, head size)` with each head as often as makes `n_heads`.
+/// Repeats each head of `x` `(batch, heads, positions, head size)` so that there are `n_heads`.
 fn repeat_heads(x: &Tensor, n_heads: usize) -> candle_core::Result<Tensor> {
     let (batch, n_kv_heads, n_positions, head_size) = x.dims4()?;
     if n_kv_heads == n_heads {

@@ -22,10 +22,10 @@ pub struct BlockConfig {
     /// Attention heads; divides `size`.
     #[serde(rename = "num_attention_heads")]
     pub n_heads: usize,
-    /// Of the feed-forward half.
+    /// The activation of the feed-forward half.
     #[serde(rename = "hidden_act")]
     pub activation: Activation,
-    /// Of the norms.
+    /// The epsilon of the norms.
     #[serde(rename = "layer_norm_eps")]
     pub epsilon: f64,
 }
@@ -56,12 +56,12 @@ impl Block {
         })
     }
 
-    /// `(batch, tokens, size)` to the same shape.
+    /// Maps `(batch, tokens, size)` to the same shape.
     pub fn forward(&self, x: &Tensor, mask: Option<&Mask>, watch: &mut LayerWatch<'_>) -> candle_core::Result<Tensor> {
         self.forward_at(x, 0..x.dim(1)?, mask, watch)
     }
 
-    /// The same for the tokens `wanted` alone, which see all: `(batch, wanted, size)`.
+    /// Computes only the tokens `wanted`, which attend to all tokens: `(batch, wanted, size)`.
     pub fn forward_at(
         &self,
         x: &Tensor,

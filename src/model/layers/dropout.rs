@@ -1,4 +1,4 @@
-//! Dropout as a function of seed, step and place, so that a resumed training needs no generator's state.
+//! Dropout as a function of seed, step and place. A resumed training needs no generator state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-/// Numbers that one thread takes at least.
+/// The fewest numbers per thread.
 pub(super) const N_AT_ONCE: usize = 1 << 14;
 
-/// The step that a training is at; all its dropouts share one.
+/// The current step of a training, shared by all its dropouts.
 pub type StepCounter = Arc<AtomicU64>;
 
-/// Inverted dropout (Srivastava et al. 2014): a share of the numbers becomes zero, the others grow to keep the mean.
+/// Inverted dropout (Srivastava et al. 2014): sets a share of the numbers to zero and scales the others to keep the
+/// mean.
 #[derive(Clone, Debug)]
 pub struct Dropout {
     rate: f64,
@@ -21,12 +22,12 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// `seed` must differ from place to place, `rate` lies in 0..1.
+    /// `seed` must differ from place to place; `rate` is in 0..1.
     pub fn new(rate: f64, seed: u64, step: StepCounter) -> Self {
         Self { rate, seed, step }
     }
 
-    /// Any shape to the same shape; equal seeds at equal steps drop equal places.
+    /// Maps any shape to the same shape. Equal seeds at equal steps drop equal places.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         if self.rate == 0.0 {
             return Ok(x.clone());
@@ -39,7 +40,7 @@ impl Dropout {
         x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
     }
 
-    /// What it multiplies with at the present step.
+    /// Returns the mask of the current step.
     pub(super) fn mask(&self) -> Mask {
         let state = mixed(self.seed ^ mixed(self.step.load(Ordering::Relaxed)));
         let threshold = (self.rate * 65_536.0).round() as u64;
@@ -47,7 +48,7 @@ impl Dropout {
     }
 }
 
-/// What the elements of one tensor are multiplied with; the gradient is multiplied with the same.
+/// The factors of one tensor's elements; the gradient is multiplied by the same factors.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mask {
     state: u64,
@@ -56,7 +57,7 @@ pub(super) struct Mask {
 }
 
 impl Mask {
-    /// `x` with what is dropped 0.
+    /// Returns `x` with the dropped numbers set to 0.
     pub(super) fn applied(&self, x: &[f32]) -> Vec<f32> {
         let mut dropped = x.to_vec();
         dropped.par_chunks_mut(N_AT_ONCE).enumerate().for_each(|(piece, numbers)| {
@@ -71,7 +72,7 @@ impl Mask {
         dropped
     }
 
-    /// The factor of the number `index`: four share one hash.
+    /// Returns the factor of the number `index`. Four numbers share one hash.
     fn of(&self, index: usize) -> f32 {
         let hash = mixed(self.state.wrapping_add((index / 4) as u64));
         self.factor(hash, index % 4)
@@ -97,7 +98,7 @@ impl CustomOp1 for Mask {
     }
 }
 
-/// The finaliser of SplitMix64 (Steele et al. 2014): neighbouring numbers come out unrelated.
+/// The finaliser of SplitMix64 (Steele et al. 2014): neighbouring inputs give unrelated outputs.
 fn mixed(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

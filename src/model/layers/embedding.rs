@@ -1,4 +1,4 @@
-//! Token embeddings, with the update of an adapter where they have one.
+//! Token embeddings, with the adapter's update if there is one.
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -9,7 +9,7 @@ use crate::model::checkpoint::overlay::LowRankUpdate;
 
 /// A table of embeddings.
 pub struct Embedding {
-    weight: Tensor, // (vocabulary, hidden), in the stored type where that is narrower than `dtype`
+    weight: Tensor, // (vocabulary, hidden), in the stored type if that is narrower than `dtype`
     dtype: DType,
     update: Option<TokenUpdate>,
 }
@@ -29,7 +29,7 @@ impl Embedding {
         Self::updated(&mut here, weight, &[n_tokens, size])
     }
 
-    /// The table of a tensor that was read from `here`, with the adapter's update of `here`.
+    /// Builds the table from a tensor that was read at `here`, with the adapter's update of `here`.
     pub(super) fn updated(here: &mut Loader, weight: Tensor, shape: &[usize; 2]) -> Result<Self> {
         let dtype = here.placement().dtype;
         let Some(update) = here.take_update() else {
@@ -45,12 +45,13 @@ impl Embedding {
         Ok(Self { weight, dtype, update: Some(update) })
     }
 
-    /// The table, in its stored type where that is narrower than the placement's, for a tied head: an update beside it is the embedding's alone, as in PEFT.
+    /// Returns the table for a tied head, in its stored type if that is narrower than the placement's. It excludes an
+    /// unmerged update, which belongs only to the embedding, as in PEFT.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
 
-    /// Embeddings `(tokens, hidden)` of ids.
+    /// Returns the embeddings `(tokens, hidden)` of ids.
     pub fn forward(&self, ids: &[u32]) -> candle_core::Result<Tensor> {
         let ids = Tensor::new(ids, self.weight.device())?;
         let rows = self.weight.index_select(&ids, 0)?.to_dtype(self.dtype)?;
@@ -61,7 +62,7 @@ impl Embedding {
     }
 }
 
-/// Whether `update` is of a table `(n_tokens, size)`.
+/// Fails if `update` is not of a table `(n_tokens, size)`.
 pub(super) fn check_update(update: &LowRankUpdate, [n_tokens, size]: &[usize; 2], module: &str) -> Result<()> {
     let LowRankUpdate { a, b, scale, .. } = update;
     let (a, b, scale) = (a.clone(), b.clone(), *scale);

@@ -1,7 +1,7 @@
-//! Attention on a CUDA device that never holds scores: candle's flash attention, where the program was built with it.
+//! Attention on a CUDA device that never holds scores: candle's flash attention, if the program was built with it.
 //!
-//! Its launches drop their errors, so that a GPU that the kernels were not compiled for leaves in the result what lay in
-//! memory. Therefore each kernel is tried before it is trusted.
+//! Its launches drop their errors. On a GPU for which the kernels were not compiled, the result is uninitialised
+//! memory. Therefore each kernel is checked before its first use.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,8 +10,8 @@ use candle_core::{DType, Device, DeviceLocation, Result, Tensor, bail};
 use super::attention::mix_in_steps;
 use super::{Mask, left_padded_mask, needs_gradient};
 
-/// Attention of queries, keys and values `(batch, tokens, heads, head size)`, the scores multiplied with a number; where the
-/// switch is set, the queries are the last of the positions and each sees those up to its own.
+/// Attention of queries, keys and values `(batch, tokens, heads, head size)`; the number scales the scores. If the
+/// switch is set, the queries are the last positions and each attends up to its own position.
 type Kernel = fn(&Tensor, &Tensor, &Tensor, f32, bool) -> Result<Tensor>;
 
 #[cfg(feature = "flash-attn")]
@@ -22,40 +22,40 @@ const COMPILED: Option<Kernel> = None;
 /// The largest head that kernels are compiled for.
 const HEAD_SIZE_MAX: usize = 512;
 
-/// Numbers are read so many at a time: heads and rows begin at multiples of it.
+/// Heads and rows begin at multiples of this many numbers, which are read at once.
 const N_AT_ONCE: usize = 8;
 
-/// A launch has at most so many rows of a batch, and as many heads.
+/// The most rows of a batch, and the most heads, in one launch.
 const GRID_MAX: usize = 65_535;
 
-/// What is compared when a kernel is tried: more than a block of queries and of positions.
+/// The size of the check: more than one block of queries and of positions.
 const N_QUERIES_TRIED: usize = 70;
 const N_POSITIONS_TRIED: usize = 200;
 
-/// By how much numbers up to 1 differ at most from those of attention in f32. Weights and result are rounded to 8 bits.
+/// The largest difference from attention in f32 for numbers up to 1. Weights and result are rounded to 8 bits.
 const TOLERANCE: f32 = 0.01;
 
-/// Flash attention for some queries, keys and values.
+/// Flash attention for given queries, keys and values.
 pub(super) struct FlashAttention {
     kernel: Kernel,
     is_causal: bool,
 }
 
 impl FlashAttention {
-    /// Where it computes what [`mix`](super::attention::mix) does of these: on a CUDA device, in 16 bits, without gradients,
-    /// and where all positions are seen or those up to each query. A mask is not read.
+    /// Returns `Some` if it can compute what [`mix`](super::attention::mix) does: on a CUDA device, in 16 bits, without
+    /// gradients, and with all positions visible or those up to each query. It does not read the mask.
     pub(super) fn serving(inputs: [&Tensor; 3], mask: Option<&Mask>) -> Option<Self> {
         let kernel = COMPILED?;
         let is_served = inputs.iter().all(|x| x.device().is_cuda()) && !needs_gradient(&inputs) && fits(inputs, mask);
-        // One query sees all that is before it.
+        // One query attends to everything before it.
         let is_causal = mask.is_some_and(Mask::is_causal) && inputs[0].dims()[2] > 1;
         is_served.then_some(Self { kernel, is_causal })
     }
 
-    /// `softmax(query key^T / √head size + mask) value`: `(batch, heads, queries, head size)`.
+    /// Computes `softmax(query key^T / √head size + mask) value`: `(batch, heads, queries, head size)`.
     ///
     /// # Errors
-    /// This device does not compute it.
+    /// The device does not compute it.
     pub(super) fn mix(&self, inputs: [&Tensor; 3]) -> Result<Tensor> {
         self.try_once(inputs[0])?;
         self.launch(inputs)
@@ -68,7 +68,7 @@ impl FlashAttention {
         (self.kernel)(&query, &key?, &value?, scale, self.is_causal)?.transpose(1, 2)
     }
 
-    /// Tries the kernel that serves `query`, once in a process.
+    /// Checks the kernel that serves `query`, once per process.
     fn try_once(&self, query: &Tensor) -> Result<()> {
         static TRIED: Mutex<Vec<(DeviceLocation, DType, usize, bool)>> = Mutex::new(Vec::new());
         let (dtype, head_size) = (query.dtype(), query.dim(3)?);
@@ -81,7 +81,7 @@ impl FlashAttention {
         Ok(())
     }
 
-    /// Fails where it does not compute on `device` what attention in steps does.
+    /// Fails if the kernel's result on `device` differs from attention in steps.
     fn check(&self, head_size: usize, dtype: DType, device: &Device) -> Result<()> {
         let mut random = fastrand::Rng::with_seed(1);
         let mut numbers = |n_heads: usize, n_tokens: usize| {
@@ -128,13 +128,13 @@ fn fits([query, key, value]: [&Tensor; 3], mask: Option<&Mask>) -> bool {
         && mask.is_none_or(|mask| mask.is_causal() && mask.added().dims()[2..] == [n_queries, n_positions])
 }
 
-/// Attention in f32, of the numbers as they were rounded.
+/// Computes attention in f32 on the rounded numbers.
 fn in_steps(inputs: [&Tensor; 3], mask: Option<&Mask>) -> Result<Tensor> {
     let [query, key, value] = inputs.map(|x| x.to_dtype(DType::F32));
     Ok(mix_in_steps([&query?, &key?, &value?], mask)?.0)
 }
 
-/// The greatest distance of two numbers at one place; infinite where one is no number.
+/// Returns the largest difference at one place; infinity if one is NaN.
 fn furthest(x: &Tensor, y: &Tensor) -> Result<f32> {
     let differences = (x.to_dtype(DType::F32)? - y.to_dtype(DType::F32)?)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
     Ok(differences.into_iter().fold(0.0, |most, n| if n.is_nan() { f32::INFINITY } else { n.max(most) }))
@@ -151,7 +151,7 @@ mod tests {
         Tensor::from_vec(numbers, &shape, device).unwrap().to_dtype(dtype).unwrap()
     }
 
-    /// What a kernel promises, number by number on a CPU.
+    /// Computes what a kernel must return, number by number on a CPU.
     fn by_hand(query: &Tensor, key: &Tensor, value: &Tensor, scale: f32, is_causal: bool) -> Result<Tensor> {
         let (batch, n_queries, n_heads, head_size) = query.dims4()?;
         let (_, n_positions, n_kv_heads, _) = key.dims4()?;
@@ -172,7 +172,7 @@ mod tests {
         Tensor::from_vec(mixed, (batch, n_queries, n_heads, head_size), query.device())?.to_dtype(query.dtype())
     }
 
-    /// Queries, keys and values as layers make them.
+    /// Queries, keys and values as layers pass them.
     struct Case {
         name: &'static str,
         inputs: [Tensor; 3],
@@ -180,7 +180,7 @@ mod tests {
     }
 
     impl Case {
-        /// The mask that comes with them.
+        /// The mask of the case.
         fn mask(&self, dtype: DType) -> Option<Mask> {
             let [query, key, _] = &self.inputs;
             let mask = || left_padded_mask(&[0], query.dim(2)?, key.dim(2)?, dtype, query.device());
@@ -198,7 +198,7 @@ mod tests {
             let query = random([2, n_heads, n_queries, head_size], dtype, device);
             let key = random([2, n_kv_heads, n_positions, head_size], dtype, device);
             let value = random([2, n_kv_heads, n_positions, head_size], dtype, device).neg().unwrap();
-            // From a cache that has room for more, as rows that do not follow each other.
+            // From a cache with spare room: rows that are not contiguous.
             let (key, value) = KvCache::new(n_positions + 5).append(&key, &value).unwrap();
             Case { name, inputs: [query, key, value], is_causal }
         };
@@ -311,7 +311,7 @@ mod tests {
                 assert_eq!((mixed.dims(), mixed.dtype()), (inputs[0].dims(), dtype), "{name}");
                 let exact = case.furthest_from_steps(&mixed);
                 assert!(exact <= TOLERANCE, "{name} in {dtype:?}: {exact} from attention in f32");
-                // In steps scores are rounded, too.
+                // Attention in steps also rounds its scores.
                 let rounded = furthest(&mixed, &mix_in_steps(inputs, mask).unwrap().0).unwrap();
                 assert!(rounded <= 4.0 * TOLERANCE, "{name} in {dtype:?}: {rounded} from attention in steps");
             }

@@ -1,11 +1,11 @@
-//! Tensors to and from the kernels, which compute on a CPU what needs no gradient.
+//! Converts tensors to and from the kernels, which compute on a CPU whatever needs no gradient.
 
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, WithDType, bail};
 
 use super::{Activation, needs_gradient};
 use crate::model::kernels::{self, Kernels, PackedWeight, Part, WeightNumbers};
 
-/// Whether kernels compute with `tensors`: on a CPU, in a type that they have, without gradients.
+/// Whether kernels serve `tensors`: all are on a CPU, in a type that the kernels have, without gradients.
 pub(super) fn serves(tensors: &[&Tensor]) -> bool {
     let is_served =
         |tensor: &&Tensor| tensor.device().is_cpu() && matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16);
@@ -22,7 +22,7 @@ pub(super) fn with_numbers<T: WithDType, R>(x: &Tensor, compute: impl FnOnce(&[T
     }
 }
 
-/// The numbers of a tensor as f32.
+/// Returns the numbers of a tensor as f32.
 pub(super) fn floats(x: &Tensor) -> Result<Vec<f32>> {
     with_numbers(&x.to_dtype(DType::F32)?, <[f32]>::to_vec)
 }
@@ -49,17 +49,17 @@ macro_rules! by_type {
 }
 pub(super) use by_type;
 
-/// A tensor of what a kernel computed.
+/// Returns a kernel's result as a tensor.
 pub(super) fn tensor<T: WithDType>(numbers: Vec<T>, shape: impl Into<Shape>) -> Result<Tensor> {
     Tensor::from_vec(numbers, shape.into(), &Device::Cpu)
 }
 
-/// Packs a weight `(n_out, …)` as the matrix `(n_out, n_in)` that it is.
+/// Packs a weight `(n_out, …)` as the matrix `(n_out, n_in)`.
 pub(super) fn packed(weight: &Tensor) -> Result<PackedWeight> {
     packed_by(weight, PackedWeight::new)
 }
 
-/// The same rounded to 8 bits a number.
+/// Packs a weight rounded to 8 bits per number.
 pub(super) fn rounded_to_int8(weight: &Tensor) -> Result<PackedWeight> {
     packed_by(weight, PackedWeight::rounded_to_int8)
 }
@@ -87,12 +87,12 @@ fn packed_by(
     }
 }
 
-/// The weight `(n_out, n_in)` as it is computed with, in the type `dtype`.
+/// Returns the weight `(n_out, n_in)` as the kernels compute with it, in the type `dtype`.
 pub(super) fn unpacked(weight: &PackedWeight, dtype: DType) -> Result<Tensor> {
     tensor(weight.unpacked(), (weight.n_out(), weight.n_in()))?.to_dtype(dtype)
 }
 
-/// `activation(x W^T + b) + residual` of all `parts` side by side: `(…, in)` to `(…, sum of out)`.
+/// Computes `activation(x W^T + b) + residual` of all `parts` concatenated: `(…, in)` to `(…, sum of out)`.
 pub(super) fn linear(
     x: &Tensor,
     parts: &[Part],
@@ -116,14 +116,14 @@ pub(super) fn linear(
     })
 }
 
-/// `activation(x G^T + g) * (x U^T + u)`.
+/// Computes `activation(x G^T + g) * (x U^T + u)`.
 pub(super) fn gated(x: &Tensor, gate: Part, up: Part, activation: Activation) -> Result<Tensor> {
     check_inputs(x, &[gate, up])?;
     let shape = with_last(x, gate.weight.n_out())?;
     by_type!(x, T => tensor(with_numbers::<T, _>(x, |x| kernels::gated(x, gate, up, activation))?, shape))
 }
 
-/// `activation(x)`, multiplied with `factor` where there is one.
+/// Computes `activation(x)`, multiplied by `factor` if there is one.
 pub(super) fn activated(x: &Tensor, activation: Activation, factor: Option<&Tensor>) -> Result<Tensor> {
     if factor.is_some_and(|factor| factor.dims() != x.dims() || factor.dtype() != x.dtype()) {
         bail!("a factor has the shape and the type of what it is multiplied with");
@@ -138,7 +138,7 @@ pub(super) fn activated(x: &Tensor, activation: Activation, factor: Option<&Tens
     })
 }
 
-/// Layer normalisation, or root-mean-square normalisation where there is no `bias`.
+/// Computes layer normalisation, or root-mean-square normalisation if there is no `bias`.
 pub(super) fn norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, epsilon: f32) -> Result<Tensor> {
     if x.dims().last() != weight.dims().last() || weight.rank() != 1 {
         bail!("a norm of {:?} does not fit {:?}", weight.dims(), x.dims());

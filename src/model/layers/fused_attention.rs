@@ -1,4 +1,4 @@
-//! Attention of a vision tower whose queries, keys and values are one map, within segments of the tokens.
+//! Attention of a vision tower with one map for queries, keys and values, within segments of the tokens.
 
 use anyhow::Result;
 use candle_core::Tensor;
@@ -8,11 +8,10 @@ use super::flash_attention::FlashAttention;
 use super::rotary::rotate;
 use super::{LayerWatch, Linear, Loader};
 
-/// Scores are computed for so many numbers at once, unless one token's are more: those of a large image would take
-/// gibibytes.
+/// The most scores computed at once, unless one token has more. All scores of a large image would take gibibytes.
 const N_SCORES_MAX: usize = 1 << 24;
 
-/// An attention layer without mask and cache.
+/// An attention layer without mask or cache.
 pub struct FusedAttention {
     qkv: Linear,
     output: Linear,
@@ -29,8 +28,8 @@ impl FusedAttention {
         })
     }
 
-    /// `x` `(tokens, size)` to the same shape. `rotary` are cosines and sines `(1, tokens, head size / 2)` in f32;
-    /// tokens see those of their own segment, whose lengths are given in order.
+    /// Maps `x` `(tokens, size)` to the same shape. `rotary` are cosines and sines `(1, tokens, head size / 2)` in f32.
+    /// Tokens attend within their own segment; segment lengths are given in order.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -41,7 +40,7 @@ impl FusedAttention {
         let (n_tokens, size) = x.dims2()?;
         let fused = self.qkv.forward(x)?.reshape((n_tokens, 3, self.n_heads, size / self.n_heads))?;
         let heads = |which: usize| fused.narrow(1, which, 1)?.squeeze(1)?.transpose(0, 1)?.unsqueeze(0)?.contiguous();
-        // As in transformers, angles are applied in f32 whatever the type.
+        // As in transformers, angles are applied in f32 in any type.
         let turned = |y: Tensor| {
             let dtype = y.dtype();
             rotate(&y.to_dtype(candle_core::DType::F32)?, &rotary.0, &rotary.1)?.to_dtype(dtype)
@@ -68,14 +67,14 @@ impl FusedAttention {
     }
 }
 
-/// Segments of equal length as the rows of a batch: `(1, heads, segments * length, head size)` to
-/// `(segments, heads, length, head size)`.
+/// Turns segments of equal length into rows of a batch: `(1, heads, segments * length, head size)` to `(segments,
+/// heads, length, head size)`.
 fn batch_of(x: &Tensor, n_segments: usize) -> candle_core::Result<Tensor> {
     let (_, n_heads, n_tokens, head_size) = x.dims4()?;
     x.reshape((n_heads, n_segments, n_tokens / n_segments, head_size))?.transpose(0, 1)?.contiguous()
 }
 
-/// Attention a few queries at a time: each sees all keys, so that the parts are independent.
+/// Computes attention for a few queries at a time. Each query attends to all keys, so the parts are independent.
 fn mix_in_parts(query: &Tensor, key: &Tensor, value: &Tensor) -> candle_core::Result<Tensor> {
     let (batch, n_heads, n_queries, _) = query.dims4()?;
     let n_at_once = (N_SCORES_MAX / (batch * n_heads * key.dim(2)?)).clamp(1, n_queries);
@@ -92,7 +91,7 @@ fn mix_in_parts(query: &Tensor, key: &Tensor, value: &Tensor) -> candle_core::Re
     Tensor::cat(&parts, 2)
 }
 
-/// Numbers that attention over `n_tokens` holds at most beside its inputs.
+/// The most numbers that attention over `n_tokens` holds in addition to its inputs.
 pub fn n_attention_numbers(n_heads: usize, n_tokens: usize) -> usize {
     let per_query = n_heads.saturating_mul(n_tokens);
     2 * per_query.saturating_mul(n_tokens).min(N_SCORES_MAX.max(per_query))
@@ -111,7 +110,7 @@ mod tests {
                 (0..2 * 3 * n_tokens * 4).map(|i| ((i * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0).collect();
             Tensor::from_vec(values, (2, 3, n_tokens, 4), &Device::Cpu).unwrap()
         };
-        // Two times three heads and 2048 keys: 1365 of 2048 queries fit.
+        // 2 × 3 heads × 2048 keys: 1365 of the 2048 queries fit at once.
         let (query, key, value) = (random(1, 2048), random(2, 2048), random(3, 2048));
         let at_once = mix(&query, &key, &value, None).unwrap();
         let in_parts = mix_in_parts(&query, &key, &value).unwrap();

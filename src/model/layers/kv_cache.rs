@@ -4,7 +4,7 @@ use candle_core::{Tensor, bail};
 
 use crate::model::kernels::{HeadShape, Kernels, KvBuffer, Number};
 
-/// The cache of one attention layer. The buffer is allocated once; appending never copies what is there.
+/// The cache of one attention layer. The buffer is allocated once; appending never copies its contents.
 pub struct KvCache {
     buffers: Option<Buffers>,
     capacity: usize,
@@ -13,7 +13,7 @@ pub struct KvCache {
 enum Buffers {
     /// Each `(batch, kv heads, capacity, head size)`.
     Tensors { keys: Tensor, values: Tensor, n_positions: usize },
-    /// As the kernels have them.
+    /// In the kernels' layout.
     Packed(KvBuffer),
 }
 
@@ -23,7 +23,8 @@ impl KvCache {
         Self { buffers: None, capacity }
     }
 
-    /// A cache for `capacity` positions of `batch` rows, each of which begins with the positions of this one's only row.
+    /// Returns a cache for `capacity` positions of `batch` rows, each of which begins with the positions of this
+    /// cache's only row.
     pub fn begun(&self, batch: usize, capacity: usize) -> candle_core::Result<Self> {
         let buffers = match &self.buffers {
             None => None,
@@ -51,7 +52,7 @@ impl KvCache {
         }
     }
 
-    /// Appends keys and values `(batch, kv heads, tokens, head size)` and returns all so far.
+    /// Appends keys and values `(batch, kv heads, tokens, head size)` and returns all of them so far.
     pub fn append(&mut self, keys: &Tensor, values: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
         let (batch, n_heads, n_tokens, head_size) = keys.dims4()?;
         if self.buffers.is_none() {
@@ -68,7 +69,8 @@ impl KvCache {
         Ok((all_keys.narrow(2, 0, *n_positions)?, all_values.narrow(2, 0, *n_positions)?))
     }
 
-    /// The buffer of the kernels with room for `n_tokens` more positions of `batch` rows of a model that computes in `T`.
+    /// Returns the kernels' buffer with room for `n_tokens` more positions of `batch` rows, for a model that computes
+    /// in `T`.
     pub(super) fn buffer<T: Number>(
         &mut self,
         batch: usize,
@@ -89,12 +91,12 @@ impl KvCache {
         }
     }
 
-    /// Whether it holds keys and values that the kernels cannot go on from.
+    /// Whether it holds keys and values in a form that the kernels cannot continue.
     pub(super) fn holds_tensors(&self) -> bool {
         matches!(self.buffers, Some(Buffers::Tensors { .. }))
     }
 
-    /// Forgets all but the first `n_positions`; what is appended next takes their place.
+    /// Drops all but the first `n_positions`; appended positions replace the rest.
     pub fn truncate(&mut self, new_n_positions: usize) {
         match &mut self.buffers {
             None => {}
@@ -103,7 +105,7 @@ impl KvCache {
         }
     }
 
-    /// Keeps only the rows of the batch named by `rows` (u32), in that order.
+    /// Keeps only the batch rows named by `rows` (u32), in that order.
     pub fn keep_rows(&mut self, rows: &Tensor) -> candle_core::Result<()> {
         match &mut self.buffers {
             None => {}

@@ -1,4 +1,4 @@
-//! An affine map, with the update of an adapter where it has one.
+//! An affine map, with the adapter's update if there is one.
 
 use std::sync::Arc;
 
@@ -20,25 +20,25 @@ pub struct Linear {
 
 /// A weight `(out, in)`.
 enum Weight {
-    /// As stored: for gradients, and for devices that have products of their own.
+    /// As stored: for gradients, and for devices with their own matrix products.
     Plain(Tensor),
     /// For the kernels.
     Packed {
         weight: Arc<PackedWeight>,
-        /// The map's bias as they take it.
+        /// The map's bias in f32, for the kernels.
         bias: Option<Arc<[f32]>>,
-        /// The type that the map computes in.
+        /// The type in which the map computes.
         dtype: DType,
     },
 }
 
 impl Linear {
-    /// Reads `name.weight` `(n_out, n_in)` and, where `has_bias`, `name.bias` `(n_out)`.
+    /// Reads `name.weight` `(n_out, n_in)` and, if `has_bias`, `name.bias` `(n_out)`.
     pub fn load(loader: &mut Loader, name: &str, n_in: usize, n_out: usize, has_bias: bool) -> Result<Self> {
         Self::load_shaped(loader, name, &[n_out, n_in], has_bias)
     }
 
-    /// The same of a weight `(n_out, …)` that is a matrix `(n_out, n_in)` in another shape.
+    /// Reads a weight `(n_out, …)` as the matrix `(n_out, n_in)`.
     pub fn load_shaped(loader: &mut Loader, name: &str, shape: &[usize], has_bias: bool) -> Result<Self> {
         let mut here = loader.at(name);
         let n_out = shape.first().copied().unwrap_or(0);
@@ -58,7 +58,7 @@ impl Linear {
         Ok(Self { update: Some(Box::new(update)), ..Self::of_packed(weight, bias, dtype)? })
     }
 
-    /// The map of tensors that were read from `here`, with the adapter's update of `here`.
+    /// Builds the map from tensors that were read at `here`, with the adapter's update of `here`.
     pub fn updated(here: &mut Loader, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let packed_as = (here.packs() && !needs_gradient(&[&weight])).then_some(here.placement().dtype);
         let Some(update) = here.take_update() else { return Ok(Self::new(weight, bias, packed_as)?) };
@@ -80,12 +80,12 @@ impl Linear {
         Ok(Self::new(merged(update, weight)?, bias, packed_as)?)
     }
 
-    /// A map from tensors that are there already, such as a part of a larger one.
+    /// Builds a map from loaded tensors, such as a part of a larger one.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight: Weight::Plain(weight), bias, update: None }
     }
 
-    /// A map in the type `packed_as` for the kernels, or of the tensor itself.
+    /// Builds a map packed for the kernels in the type `packed_as`, or from the tensor itself if that is `None`.
     fn new(weight: Tensor, bias: Option<Tensor>, packed_as: Option<DType>) -> candle_core::Result<Self> {
         match packed_as {
             Some(dtype) => Self::of_packed(Arc::new(fused::packed(&weight)?), bias, dtype),
@@ -98,12 +98,12 @@ impl Linear {
         Ok(Self { weight: Weight::Packed { weight, bias: floats, dtype }, bias, update: None })
     }
 
-    /// `(…, in)` to `(…, out)`.
+    /// Maps `(…, in)` to `(…, out)`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.forward_with(x, None, None)
     }
 
-    /// `activation(x W^T + b) + residual`.
+    /// Computes `activation(x W^T + b) + residual`.
     pub(super) fn forward_with(
         &self,
         x: &Tensor,
@@ -128,7 +128,7 @@ impl Linear {
         }
     }
 
-    /// What the kernels need of the map, where they compute all of it.
+    /// Returns the map's parts for the kernels, if they can compute all of it.
     pub(super) fn part(&self, x: &Tensor) -> Option<Part<'_>> {
         match &self.weight {
             Weight::Packed { weight, bias, .. }
@@ -144,7 +144,7 @@ impl Linear {
         self.bias.as_ref().is_some_and(|bias| needs_gradient(&[bias]))
     }
 
-    /// The map as one operation with its way back, where there is one.
+    /// Computes the map as one operation with its own backward pass, if there is one.
     fn forward_with_gradients(&self, x: &Tensor) -> candle_core::Result<Option<Tensor>> {
         match (&self.weight, &self.update) {
             (Weight::Packed { .. }, _) if self.trains_bias() => Ok(None),
@@ -173,7 +173,7 @@ impl Linear {
     fn forward_in_steps(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let mut shape = x.dims().to_vec();
         let n_in = shape.pop().unwrap_or(0);
-        // One two-dimensional product: candle would otherwise multiply the batch's matrices one after the other.
+        // One two-dimensional product: candle would otherwise multiply the matrices of the batch one at a time.
         let x = x.reshape(((), n_in))?;
         let y = self.product(&x)?;
         let y = match &self.update {
@@ -188,7 +188,7 @@ impl Linear {
         y.reshape(shape)
     }
 
-    /// The rows `x W^T`.
+    /// Computes the rows `x W^T`.
     fn product(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let weight = match &self.weight {
             Weight::Packed { weight, .. } if fused::serves(&[x]) => {
@@ -204,7 +204,7 @@ impl Linear {
     }
 }
 
-/// `A` `(rank, in)`, `B` `(out, rank)` and, with DoRA, magnitudes `(out)`, of a weight `(out, in)`.
+/// Checks `A` `(rank, in)`, `B` `(out, rank)` and, with DoRA, magnitudes `(out)` against a weight `(out, in)`.
 pub(super) fn check_shapes(update: &LowRankUpdate, [n_out, n_in]: [usize; 2], module: &str) -> Result<()> {
     let rank = update.a.dim(0)?;
     let is_vector = |tensor: &Option<Tensor>| tensor.as_ref().is_none_or(|tensor| tensor.dims() == [n_out]);

@@ -1,4 +1,4 @@
-//! Hands a family its tensors by name, under a prefix.
+//! Gives a family its tensors by name, under a prefix.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
 use crate::model::checkpoint::weights::Weights;
 use crate::model::kernels::PackedWeight;
 
-/// A view of [`Weights`], and of the adapter over them, under a name prefix; every tensor comes out in the placement's
-/// type and device.
+/// A view of [`Weights`], and of the adapter over them, under a name prefix. Every tensor is returned in the
+/// placement's type and on its device.
 pub struct Loader<'a> {
     weights: &'a mut Weights,
     overlay: Option<&'a mut Overlay>,
@@ -21,24 +21,24 @@ pub struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    /// The whole checkpoint.
+    /// Views the whole checkpoint.
     pub fn new(weights: &'a mut Weights, placement: &'a Placement) -> Self {
         Self { weights, overlay: None, placement, prefix: String::new() }
     }
 
-    /// The whole checkpoint with an adapter over it.
+    /// Views the whole checkpoint with an adapter over it.
     pub fn with_overlay(weights: &'a mut Weights, overlay: &'a mut Overlay, placement: &'a Placement) -> Self {
         Self { weights, overlay: Some(overlay), placement, prefix: String::new() }
     }
 
-    /// The part below `name`.
+    /// Returns the view below `name`.
     pub fn at(&mut self, name: &str) -> Loader<'_> {
         let prefix = self.path(name);
         Loader { weights: self.weights, overlay: self.overlay.as_deref_mut(), placement: self.placement, prefix }
     }
 
-    /// The tensor `name` of exactly `shape`, the adapter's where it replaces the base's; an error names it where it is
-    /// missing or differs.
+    /// Returns the tensor `name` of exactly `shape`, from the adapter if it replaces the base's. An error names the
+    /// tensor if it is missing or differs.
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let path = self.path(name);
         if let Some(overlay) = &mut self.overlay
@@ -50,7 +50,7 @@ impl<'a> Loader<'a> {
         self.weights.take(&path, shape, self.placement.dtype, &self.placement.device)
     }
 
-    /// The same, where checkpoint and adapter may both lack it.
+    /// Like [`tensor`](Self::tensor), but `None` if checkpoint and adapter both lack it.
     pub fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
         if self.has(name) { self.tensor(name, shape).map(Some) } else { Ok(None) }
     }
@@ -61,14 +61,15 @@ impl<'a> Loader<'a> {
         is_replaced || self.contains(name)
     }
 
-    /// Whether layers pack their weights for the kernels: on a CPU, and where gradients flow in f32 alone.
+    /// Whether layers pack their weights for the kernels: on a CPU, and in training only in f32.
     pub(super) fn packs(&self) -> bool {
         let trains = self.overlay.as_ref().is_some_and(|overlay| overlay.trains());
         self.placement.device.is_cpu() && (!trains || self.placement.dtype == DType::F32)
     }
 
-    /// The weight `name` packed for the kernels, in its stored type where that is narrower than the placement's or rounded
-    /// where the placement says so, and one for all models of these weights; `None` where weights are not packed, or the adapter's tensor stands in its place.
+    /// Returns the weight `name` packed for the kernels and shared by all models of these weights. It keeps its stored
+    /// type if that is narrower than the placement's, or is rounded if the placement says so. `None` if weights are not
+    /// packed or the adapter replaces the tensor.
     pub(super) fn packed(&mut self, name: &str, shape: &[usize]) -> Result<Option<Arc<PackedWeight>>> {
         let path = self.path(name);
         if !self.packs() || self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&path)) {
@@ -78,7 +79,8 @@ impl<'a> Loader<'a> {
         self.weights.take_made(&path, shape, self.placement.dtype, pack).map(Some)
     }
 
-    /// As [`tensor`](Self::tensor), but in the stored type where that is narrower, unless it is the adapter's.
+    /// Like [`tensor`](Self::tensor), but keeps the stored type if that is narrower and the tensor is not the
+    /// adapter's.
     pub(super) fn tensor_as_stored(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let path = self.path(name);
         if !self.packs() || self.overlay.as_ref().is_some_and(|overlay| overlay.replaces(&path)) {
@@ -88,20 +90,20 @@ impl<'a> Loader<'a> {
         Ok(tensor.as_ref().clone())
     }
 
-    /// Whether the adapter changes the module `name` or stands for its weight.
+    /// Whether the adapter changes the module `name` or replaces its weight.
     pub(super) fn is_touched(&self, name: &str) -> bool {
         let path = self.path(name);
         self.overlay.as_ref().is_some_and(|overlay| overlay.touches(&path))
     }
 
-    /// Whether the checkpoint has one tensor for `name` and `other`: only `name`, or both with the same numbers.
+    /// Whether the checkpoint has one tensor for `name` and `other`: only `name`, or both with equal numbers.
     pub(super) fn is_one_tensor(&self, name: &str, other: &str) -> Result<bool> {
         let [name, other] = [self.path(name), self.path(other)];
         let hash = |name: &str| self.weights.value_hash(name);
         Ok(!self.weights.contains(&other) || hash(&name)? == hash(&other)?)
     }
 
-    /// The adapter's own copy of `name`, beside which the base's tensor stays, if it has one.
+    /// Returns the adapter's own copy of `name`, if it has one. The base's tensor remains in use elsewhere.
     pub(super) fn take_copy(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {
         let path = self.path(name);
         match &mut self.overlay {
@@ -110,7 +112,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The tensor that both `name` and `other` are; the adapter's under either name where it replaces it.
+    /// Returns the tensor shared by `name` and `other`; the adapter's if it replaces either name.
     pub(super) fn one_tensor(&mut self, name: &str, other: &str, shape: &[usize]) -> Result<Tensor> {
         let path = self.path(other);
         let of_other = match &mut self.overlay {
@@ -128,22 +130,22 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The adapter's update of the weight at this prefix, if it has one.
+    /// Takes the adapter's update of the weight at this prefix, if it has one.
     pub fn take_update(&mut self) -> Option<LowRankUpdate> {
         self.overlay.as_mut()?.take_update(&self.prefix)
     }
 
-    /// Counts all tensors at this prefix as taken: what they would be is there already.
+    /// Counts all tensors at this prefix as taken, because they are already loaded.
     pub fn pass_over_all(&mut self) {
         self.weights.pass_over_all(&format!("{}.", self.prefix));
     }
 
-    /// Whether updates are added to the weights instead of being computed beside them.
+    /// Whether updates are added to the weights instead of being computed separately.
     pub fn is_merged(&self) -> bool {
         self.overlay.as_ref().is_some_and(|overlay| overlay.is_merged())
     }
 
-    /// The names before those that are asked for here.
+    /// The prefix of all names.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -158,7 +160,7 @@ impl<'a> Loader<'a> {
         self.weights.shape(&self.path(name))
     }
 
-    /// Where tensors go.
+    /// Where tensors are placed, and in which type.
     pub fn placement(&self) -> &Placement {
         self.placement
     }

@@ -1,4 +1,4 @@
-//! A low-rank update beside a weight, or added to it.
+//! A low-rank update that is computed separately from its weight, or added to it.
 
 use candle_core::{DType, Tensor};
 
@@ -6,14 +6,14 @@ use super::{Dropout, fused, needs_gradient};
 use crate::model::checkpoint::overlay::LowRankUpdate;
 use crate::model::kernels::{PackedWeight, Part};
 
-/// An update ready to be computed beside its weight.
+/// An update that is computed separately from its weight.
 #[derive(Debug)]
 pub(super) struct LowRank {
     a: Tensor, // (rank, in)
     b: Tensor, // (out, rank)
     scale: f64,
     b_bias: Option<Tensor>,
-    /// What DoRA multiplies each output with, `(out)`: magnitude over the updated row's length.
+    /// DoRA's factor of each output, `(out)`: magnitude divided by the length of the updated row.
     row_scale: Option<Tensor>,
     dropout: Option<Dropout>,
     /// `scale A` and `B` for the kernels.
@@ -21,7 +21,7 @@ pub(super) struct LowRank {
 }
 
 impl LowRank {
-    /// `update` of `weight` `(out, in)`, which only DoRA asks for.
+    /// Builds `update` of `weight` `(out, in)`, which is only computed for DoRA.
     pub fn new(
         update: LowRankUpdate,
         weight: impl FnOnce() -> candle_core::Result<Tensor>,
@@ -34,7 +34,7 @@ impl LowRank {
         Ok(Self { a, b, scale, b_bias, row_scale, dropout, packed: None })
     }
 
-    /// The same for the kernels, where it does not train.
+    /// Packs the update for the kernels, unless it trains.
     pub fn packed(self) -> candle_core::Result<Self> {
         if needs_gradient(&[&self.a, &self.b]) {
             return Ok(self);
@@ -43,13 +43,14 @@ impl LowRank {
         Ok(Self { packed: Some(packed), ..self })
     }
 
-    /// `A`, `B`, scale and dropout, where the update is no more than that and is not packed.
+    /// Returns `A`, `B`, scale and dropout if the update has nothing else and is not packed.
     pub fn plain(&self) -> Option<([&Tensor; 2], f64, Option<&Dropout>)> {
         let is_plain = self.packed.is_none() && self.b_bias.is_none() && self.row_scale.is_none();
         is_plain.then_some(([&self.a, &self.b], self.scale, self.dropout.as_ref()))
     }
 
-    /// The outputs `(rows, out)` of the updated map, of its inputs `(rows, in)` and the base's outputs without bias.
+    /// Returns the outputs `(rows, out)` of the updated map, given its inputs `(rows, in)` and the base's outputs
+    /// without bias.
     pub fn forward(&self, x: &Tensor, base: &Tensor) -> candle_core::Result<Tensor> {
         let x = match &self.dropout {
             Some(dropout) => dropout.forward(x)?,
@@ -63,7 +64,7 @@ impl LowRank {
                 None => Ok(y),
             };
         }
-        // Scaled where it is narrow.
+        // The narrow product is the cheaper one to scale.
         let update = (x.matmul(&self.a.t()?)? * self.scale)?.matmul(&self.b.t()?)?;
         let update = match &self.b_bias {
             Some(bias) => update.broadcast_add(&(bias * self.scale)?)?,
@@ -77,7 +78,7 @@ impl LowRank {
     }
 }
 
-/// The weight `(out, in)` with `update` added; computed in f32 and rounded once to the weight's type.
+/// Returns the weight `(out, in)` with `update` added, computed in f32 and rounded once to the weight's type.
 pub(super) fn merged(update: &LowRankUpdate, weight: &Tensor) -> candle_core::Result<Tensor> {
     let sum = updated(update, weight)?;
     let merged = match row_scale(update, weight)? {
@@ -87,18 +88,18 @@ pub(super) fn merged(update: &LowRankUpdate, weight: &Tensor) -> candle_core::Re
     merged.to_dtype(weight.dtype())
 }
 
-/// What merging adds to a bias: the product's own, scaled.
+/// Returns what merging adds to a bias: the update's own bias, scaled.
 pub(super) fn merged_bias(update: &LowRankUpdate) -> candle_core::Result<Option<Tensor>> {
     update.b_bias.as_ref().map(|bias| bias * update.scale).transpose()
 }
 
-/// `W + scale B A` in f32.
+/// Computes `W + scale B A` in f32.
 fn updated(update: &LowRankUpdate, weight: &Tensor) -> candle_core::Result<Tensor> {
     let product = update.b.to_dtype(DType::F32)?.matmul(&update.a.to_dtype(DType::F32)?)?;
     weight.to_dtype(DType::F32)? + (product * update.scale)?
 }
 
-/// DoRA's magnitude over the lengths of the updated rows, `(out)`.
+/// Returns DoRA's magnitude divided by the lengths of the updated rows, `(out)`.
 fn row_scale(update: &LowRankUpdate, weight: &Tensor) -> candle_core::Result<Option<Tensor>> {
     let Some(magnitude) = &update.magnitude else { return Ok(None) };
     let lengths = updated(update, weight)?.sqr()?.sum(1)?.sqrt()?;

@@ -1,4 +1,4 @@
-//! What a query may see, as numbers that are added to its scores.
+//! Attention masks: which positions a query may see, as numbers that are added to its scores.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -7,21 +7,21 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::visible::Visible;
 
-/// Finite in f16 too, and far below every score.
+/// Finite even in f16, and far below every score.
 pub(super) const MASKED: f32 = -60_000.0;
 
-/// Zero where a query may look, a large negative number where it may not. A mask knows what it is, so that no layer reads it
-/// back from a device, and all layers of a pass share what the kernels read of it.
+/// Zero where a query may look, a large negative number where it may not. A mask records its structure, so that no
+/// layer reads it back from a device. All layers of a pass share what the kernels read of it.
 #[derive(Clone, Debug)]
 pub struct Mask {
     added: Tensor,
     is_causal: bool,
-    /// What the kernels read, once they did.
+    /// What the kernels read, after the first read.
     visible: Arc<OnceLock<Visible>>,
 }
 
 impl Mask {
-    /// Of the numbers `(rows, 1, queries, positions)`.
+    /// Builds a mask from the numbers `(rows, 1, queries, positions)`.
     fn new(
         added: Vec<f32>,
         [n_rows, n_queries, n_positions]: [usize; 3],
@@ -33,8 +33,8 @@ impl Mask {
         Ok(Self { added, is_causal, visible: Arc::default() })
     }
 
-    /// The mask `(rows, 1, queries, positions)` in which a query sees a position where `is_visible` says so, of row, query
-    /// and position. Each query must see one.
+    /// Builds the mask `(rows, 1, queries, positions)` in which a query sees a position if `is_visible` returns true
+    /// for row, query and position. Each query must see at least one.
     pub fn of(
         [n_rows, n_queries, n_positions]: [usize; 3],
         dtype: DType,
@@ -48,20 +48,20 @@ impl Mask {
         Self::new(added, [n_rows, n_queries, n_positions], dtype, device)
     }
 
-    /// What the `queries` among its own see.
+    /// Returns the mask of only the `queries`.
     pub fn of_queries(&self, queries: Range<usize>) -> Result<Self> {
-        // The last queries of a causal mask are as causal as all.
+        // The last queries of a causal mask form a causal mask.
         let is_causal = self.is_causal && queries.end == self.added.dim(2)?;
         let added = self.added.narrow(2, queries.start, queries.len())?.contiguous()?;
         Ok(Self { added, is_causal, visible: Arc::default() })
     }
 
-    /// The numbers `(1 or batch, 1, queries, positions)`.
+    /// Returns the numbers `(1 or batch, 1, queries, positions)`.
     pub fn added(&self) -> &Tensor {
         &self.added
     }
 
-    /// What each query may see, read at the first call.
+    /// Returns what each query may see, which is read at the first call.
     pub(super) fn visible(&self) -> Result<&Visible> {
         match self.visible.get() {
             Some(visible) => Ok(visible),
@@ -72,7 +72,7 @@ impl Mask {
         }
     }
 
-    /// Whether in every row the queries are the last of the positions, and each sees all up to its own and no other.
+    /// Whether in every row the queries are the last positions and each sees exactly the positions up to its own.
     pub fn is_causal(&self) -> bool {
         self.is_causal
     }
@@ -87,15 +87,15 @@ fn is_causal(added: &[f32], n_queries: usize, n_positions: usize) -> bool {
         })
 }
 
-/// The mask of text that is read in order, `(1, 1, tokens, tokens)`.
+/// Returns the mask of causal text, `(1, 1, tokens, tokens)`.
 pub fn causal_mask(n_tokens: usize, dtype: DType, device: &Device) -> Result<Mask> {
     left_padded_mask(&[0], n_tokens, n_tokens, dtype, device)
 }
 
-/// The mask of `n_queries` last positions of `n_positions`, where the first `n_padding[row]` positions of a
-/// row are padding: `(batch, 1, queries, positions)`.
+/// Returns the mask of the last `n_queries` of `n_positions` positions, in which the first `n_padding[row]` positions
+/// of a row are padding: `(batch, 1, queries, positions)`.
 ///
-/// A padded query sees itself alone: with nothing to see its softmax would be NaN and spread through the values.
+/// A padded query sees only itself. With no visible position its softmax would be NaN and spread through the values.
 pub fn left_padded_mask(
     n_padding: &[usize],
     n_queries: usize,
@@ -110,9 +110,10 @@ pub fn left_padded_mask(
     })
 }
 
-/// The mask of nodes `new` of a tree whose root is the last of `n_before` positions, the first `n_padding[row]` of them
-/// padding: a node sees those before the tree, its ancestors and itself. `parents` are by node, each before its
-/// children; `None` is the root. `(batch, 1, new, n_before + new.end)`.
+/// Returns the mask of the nodes `new` of a tree whose root is the last of `n_before` positions, the first
+/// `n_padding[row]` of which are padding. A node sees the positions before the tree, its ancestors and itself.
+/// `parents` is indexed by node, each before its children; `None` is the root. The shape is `(batch, 1, new, n_before +
+/// new.end)`.
 pub fn tree_mask(
     n_padding: &[usize],
     n_before: usize,
@@ -139,7 +140,7 @@ pub fn tree_mask(
 mod tests {
     use super::*;
 
-    /// By number, whether it is zero.
+    /// Returns for each number whether it is zero.
     fn visible(mask: &Mask) -> Vec<bool> {
         let added = mask.added().to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         added.iter().map(|&added| added == 0.0).collect()
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_node_sees_the_prompt_its_ancestors_and_itself() {
-        // Two children of the root, and two of the first of them.
+        // Two children of the root, and two children of the first of them.
         let parents = [None, None, Some(0), Some(0)];
         let mask = tree_mask(&[0, 1], 2, &parents, 1..4, DType::F32, &Device::Cpu).unwrap();
         assert_eq!(mask.added().dims(), [2, 1, 3, 6]);
@@ -191,7 +192,7 @@ mod tests {
             check(left_padded_mask(&[1, 0], 1, 8, dtype, &cpu), false);
             check(tree_mask(&[0], 2, &[None, None, Some(0)], 0..3, dtype, &cpu), false);
             check(tree_mask(&[0, 1], 2, &[None, Some(0)], 0..2, dtype, &cpu), false);
-            // One label is no tree.
+            // A single label is not a tree.
             check(tree_mask(&[0], 2, &[None, Some(0), Some(1)], 1..3, dtype, &cpu), true);
         }
     }

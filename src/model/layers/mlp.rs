@@ -5,7 +5,7 @@ use candle_core::{D, Tensor};
 
 use super::{Activation, Linear, Loader, fused, gradients};
 
-/// `fc2(act(fc1(x)))`.
+/// Computes `fc2(act(fc1(x)))`.
 pub struct Mlp {
     fc1: Linear,
     fc2: Linear,
@@ -18,7 +18,7 @@ impl Mlp {
         Self::load_named(loader, ["fc1", "fc2"], [size, n_hidden, size], activation)
     }
 
-    /// Reads the two maps by `names`, both with bias, of widths from first to last.
+    /// Reads the two maps by `names`, both with bias. The widths are given from first to last.
     pub fn load_named(
         loader: &mut Loader,
         names: [&str; 2],
@@ -32,31 +32,31 @@ impl Mlp {
         })
     }
 
-    /// `(…, size)` to `(…, out)`, mostly the same width.
+    /// Maps `(…, size)` to `(…, out)`, usually of the same width.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.forward_added(None, x)
     }
 
-    /// The same added to `residual`, where there is one.
+    /// Like `forward`, and adds `residual` if there is one.
     pub fn forward_added(&self, residual: Option<&Tensor>, x: &Tensor) -> candle_core::Result<Tensor> {
         self.fc2.forward_with(&self.fc1.forward_with(x, Some(self.activation), None)?, None, residual)
     }
 }
 
-/// `down(act(gate(x)) * up(x))`.
+/// Computes `down(act(gate(x)) * up(x))`.
 pub struct GatedMlp {
     gate_up: GateUp,
     down: Linear,
     activation: Activation,
 }
 
-/// The two maps into the middle.
+/// The two maps to the hidden width.
 enum GateUp {
     Apart {
         gate: Linear,
         up: Linear,
     },
-    /// One above the other in one map.
+    /// One map with the two stacked.
     Joined(Linear),
 }
 
@@ -79,7 +79,7 @@ impl GatedMlp {
         })
     }
 
-    /// Reads `gate_up_proj`, one above the other in one map, and `down_proj`.
+    /// Reads `gate_up_proj`, the two maps stacked, and `down_proj`.
     pub fn load_joined(
         loader: &mut Loader,
         size: usize,
@@ -94,17 +94,17 @@ impl GatedMlp {
         })
     }
 
-    /// `(…, size)` to the same shape.
+    /// Maps `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.forward_added(None, x)
     }
 
-    /// The same added to `residual`, where there is one.
+    /// Like `forward`, and adds `residual` if there is one.
     pub fn forward_added(&self, residual: Option<&Tensor>, x: &Tensor) -> candle_core::Result<Tensor> {
         self.down.forward_with(&self.gated(x)?, None, residual)
     }
 
-    /// `act(gate(x)) * up(x)`.
+    /// Computes `act(gate(x)) * up(x)`.
     fn gated(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (gate, up) = match &self.gate_up {
             GateUp::Apart { gate, up } => {

@@ -1,4 +1,4 @@
-//! The parts of which every family is built. A layer decides by itself how it computes; no family file knows.
+//! The parts of which every family is built. A layer chooses how it computes; family files do not know.
 
 mod activation;
 mod attention;
@@ -43,7 +43,7 @@ pub use update::{AdamWStep, add, sum_of_squares};
 pub use vocabulary::load_vocabulary;
 pub use watch::{LayerWatch, PassShape, Site, Watch, Watched};
 
-/// Whether a layer must be computed in its differentiable form: candle's fused operations drop gradients silently.
+/// Whether a layer must use its differentiable form. candle's fused operations drop gradients silently.
 fn needs_gradient(tensors: &[&candle_core::Tensor]) -> bool {
     tensors.iter().any(|tensor| tensor.track_op())
 }

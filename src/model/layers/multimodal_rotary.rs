@@ -1,5 +1,5 @@
-//! Rotary positions in two and three dimensions: of patches in a tower, and of tokens around images (M-RoPE, Wang et al.
-//! 2024, "Qwen2-VL").
+//! Rotary positions in two and three dimensions: of patches in a vision tower, and of tokens around images (M-RoPE,
+//! Wang et al. 2024, "Qwen2-VL").
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -10,12 +10,12 @@ use crate::model::checkpoint::config::Config;
 /// Time, row and column.
 const N_AXES: usize = 3;
 
-/// How the frequencies of a head are shared out among the three axes.
+/// How the frequencies of a head are divided among the three axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sections {
-    /// One run of frequencies an axis.
+    /// One run of frequencies per axis.
     InRuns,
-    /// In turns, as far as rows and columns have some; the rest is time's.
+    /// The axes alternate while rows and columns have frequencies left; time takes the rest.
     Interleaved,
 }
 
@@ -24,7 +24,7 @@ pub enum Sections {
 pub struct MultimodalRotaryConfig {
     #[serde(rename = "rope_theta")]
     theta: f64,
-    /// By frequency, its axis.
+    /// The axis of each frequency.
     #[serde(rename = "mrope_axes")]
     axes: Vec<usize>,
 }
@@ -90,14 +90,14 @@ fn axes_of(sections: [usize; N_AXES], layout: Sections) -> Vec<usize> {
     }
 }
 
-/// The frequencies of each axis, zero where they are another's.
+/// The frequencies of each axis; zero if the frequency belongs to another axis.
 pub struct MultimodalRotary {
-    frequencies: Vec<Tensor>, // three times (head size / 2), f32
+    frequencies: Vec<Tensor>, // three tensors (head size / 2), f32
     dtype: DType,
 }
 
 impl MultimodalRotary {
-    /// Frequencies where heads live.
+    /// Builds the frequencies on the placement's device.
     pub fn new(config: &MultimodalRotaryConfig, placement: &Placement) -> Result<Self> {
         let n_frequencies = config.axes.len();
         let frequencies = frequencies(config.theta, n_frequencies);
@@ -110,14 +110,14 @@ impl MultimodalRotary {
         Ok(Self { frequencies, dtype: placement.dtype })
     }
 
-    /// Cosines and sines `(batch, tokens, head size / 2)` of `positions` `(3, batch, tokens)`, or `(batch, tokens)` where
-    /// the three are equal.
+    /// Returns cosines and sines `(batch, tokens, head size / 2)` of `positions` `(3, batch, tokens)`, or `(batch,
+    /// tokens)` if the three axes are equal.
     pub fn rows(&self, positions: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
         let positions = positions.to_dtype(DType::F32)?;
         let mut angles: Option<Tensor> = None;
         for (axis, frequencies) in self.frequencies.iter().enumerate() {
             let positions = if positions.rank() == 2 { positions.clone() } else { positions.get(axis)? };
-            // Each frequency is zero in all axes but its own, so the sum is exact.
+            // Each frequency is zero in all axes but its own. The sum is therefore exact.
             let part = positions.unsqueeze(2)?.broadcast_mul(frequencies)?;
             angles = Some(match angles {
                 None => part,
@@ -129,8 +129,8 @@ impl MultimodalRotary {
     }
 }
 
-/// Cosines and sines `(1, patches, head size / 2)` in f32 of patches at `places` (row, column): the first half of a
-/// head's frequencies turns by rows, the second by columns.
+/// Returns cosines and sines `(1, patches, head size / 2)` in f32 of patches at `places` (row, column). The first half
+/// of a head's frequencies encodes rows, the second columns.
 pub fn patch_rotary(
     places: &[(usize, usize)],
     head_size: usize,

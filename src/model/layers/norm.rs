@@ -23,7 +23,7 @@ impl LayerNorm {
         })
     }
 
-    /// `(…, size)` to the same shape.
+    /// Maps `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         if fused::serves(&[x, &self.weight, &self.bias]) {
             return fused::norm(x, &self.weight, Some(&self.bias), self.epsilon);
@@ -41,7 +41,7 @@ impl LayerNorm {
 /// Root-mean-square normalisation with scale (Zhang and Sennrich 2019).
 pub struct RmsNorm {
     weight: Tensor,
-    /// Whether 1 is added to the weight each time: while it trains, its values change.
+    /// Whether 1 is added to the weight in each pass, because the weight's values change while it trains.
     adds_one: bool,
     epsilon: f32,
 }
@@ -52,14 +52,14 @@ impl RmsNorm {
         Ok(Self { weight: loader.at(name).tensor("weight", &[size])?, adds_one: false, epsilon: epsilon as f32 })
     }
 
-    /// The same of a norm that multiplies with 1 and its weight, as Gemma's.
+    /// Reads a norm that multiplies by 1 plus its weight, as Gemma's does.
     pub fn load_offset(loader: &mut Loader, name: &str, size: usize, epsilon: f64) -> Result<Self> {
         let weight = loader.at(name).tensor("weight", &[size])?;
         let (weight, adds_one) = if needs_gradient(&[&weight]) { (weight, true) } else { ((weight + 1.0)?, false) };
         Ok(Self { weight, adds_one, epsilon: epsilon as f32 })
     }
 
-    /// `(…, size)` to the same shape.
+    /// Maps `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let weight = &if self.adds_one { (&self.weight + 1.0)? } else { self.weight.clone() };
         if fused::serves(&[x, weight]) {

@@ -1,5 +1,5 @@
-//! The beginning of a vision transformer (Dosovitskiy et al. 2021, equation 1): patches as rows, mapped, a class token before
-//! them, and positions added.
+//! The input of a vision transformer (Dosovitskiy et al. 2021, equation 1): patches are flattened to rows and mapped, a
+//! class token is prepended, and positions are added.
 
 use anyhow::Result;
 use candle_core::{DType, Device, Tensor, WithDType};
@@ -13,17 +13,17 @@ use super::{Linear, Loader};
 pub struct PatchEmbeddingShape {
     /// Width of the residual stream.
     pub size: usize,
-    /// Of a picture.
+    /// Channels of a picture.
     pub n_channels: usize,
     /// Side of a patch.
     pub patch_size: usize,
-    /// Positions, the class token's among them.
+    /// Positions, including the class token's.
     pub n_tokens: usize,
-    /// Whether a class token comes first; patches have a bias where none does.
+    /// Whether a class token comes first. Patches have a bias only without one.
     pub has_class_token: bool,
 }
 
-/// Pictures to rows.
+/// Turns pictures into rows.
 pub struct PatchEmbedding {
     patches: Linear,
     class_token: Option<Tensor>, // (1, 1, hidden)
@@ -32,10 +32,10 @@ pub struct PatchEmbedding {
 }
 
 impl PatchEmbedding {
-    /// Reads `patch_embedding`, `position_embedding` and, where there is one, `class_embedding`.
+    /// Reads `patch_embedding`, `position_embedding` and, if there is one, `class_embedding`.
     pub fn load(loader: &mut Loader, shape: PatchEmbeddingShape) -> Result<Self> {
         let PatchEmbeddingShape { size, n_channels, patch_size, n_tokens, has_class_token } = shape;
-        // A convolution whose stride is its size is one product over flattened patches.
+        // A convolution whose stride equals its kernel size is one product over flattened patches.
         let kernel = [size, n_channels, patch_size, patch_size];
         let patches = Linear::load_shaped(loader, "patch_embedding", &kernel, !has_class_token)?;
         let class_token = match has_class_token {
@@ -46,17 +46,17 @@ impl PatchEmbedding {
         Ok(Self { patches, class_token, positions, shape })
     }
 
-    /// Where it computes.
+    /// The device on which it computes.
     pub fn device(&self) -> &Device {
         self.positions.device()
     }
 
-    /// `(batch, channels, height, width)`, of which what fills no patch is left out, to `(batch, tokens, hidden)`.
+    /// Maps `(batch, channels, height, width)` to `(batch, tokens, hidden)`. Pixels that fill no patch are dropped.
     pub fn forward(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {
         self.placed(&self.patches.forward(&self.rows(pixels)?)?)
     }
 
-    /// `(batch, patches, channels * patch * patch)`.
+    /// Returns the patches as rows, `(batch, patches, channels * patch * patch)`.
     fn rows(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {
         let (batch, n_channels, height, width) = pixels.dims4()?;
         let patch = self.shape.patch_size;
@@ -78,7 +78,7 @@ impl PatchEmbedding {
             .reshape(shape)
     }
 
-    /// Puts the class token before `patches` `(batch, patches, hidden)`, and adds the positions.
+    /// Prepends the class token to `patches` `(batch, patches, hidden)` and adds the positions.
     fn placed(&self, patches: &Tensor) -> candle_core::Result<Tensor> {
         let (batch, _, size) = patches.dims3()?;
         let shape = (batch, self.positions.dim(1)?, size);
@@ -116,7 +116,7 @@ struct Picture {
 }
 
 impl Picture {
-    /// The numbers of each patch side by side: channel after channel, line after line.
+    /// Returns the numbers of each patch in order of channel, then line.
     fn patches<T: WithDType>(self, pixels: &[f32]) -> Vec<T> {
         let Self { n_channels, height, width, patch } = self;
         let (n_rows, n_columns) = (height / patch, width / patch);
@@ -141,7 +141,7 @@ impl Picture {
     }
 }
 
-/// `first`, where it is a row of `size`, and the rows of each picture, plus `positions`.
+/// Returns `first`, if it is a row of `size`, and the rows of each picture, plus `positions`.
 fn placed<T: WithDType>(patches: &[T], first: &[T], positions: &[T], size: usize) -> Vec<T> {
     let n_tokens = positions.len() / size.max(1);
     let n_first = usize::from(!first.is_empty());
@@ -177,7 +177,7 @@ mod tests {
     fn patches_in_pieces_are_those_of_tensor_operations_to_the_bit() {
         for has_class_token in [true, false] {
             for dtype in [DType::F32, DType::BF16, DType::F16] {
-                // Height and width with a rest that fills no patch.
+                // Height and width leave a rest that fills no patch.
                 let shape = PatchEmbeddingShape {
                     size: 8,
                     n_channels: 3,
@@ -193,7 +193,7 @@ mod tests {
                     shape,
                 };
                 let pixels = random(&[5, 3, 9, 14], 4);
-                // What tracks operations is computed by tensor operations.
+                // Tracked tensors are computed by tensor operations.
                 let tracked = Var::from_tensor(&pixels).unwrap();
                 let bits =
                     |x: &Tensor| x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

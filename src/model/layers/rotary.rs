@@ -15,10 +15,10 @@ pub struct RotaryConfig {
     theta: f64,
     #[serde(flatten)]
     scaling: Scaling,
-    /// So many numbers of each head are turned, from its first on; all of them where it is `None`.
+    /// How many leading dimensions of each head are rotated; `None` rotates all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     n_turned: Option<usize>,
-    /// What cosines and sines are multiplied with.
+    /// The factor that multiplies cosines and sines.
     attention_factor: f64,
 }
 
@@ -44,7 +44,7 @@ enum Scaling {
         truncate: bool,
         n_original_positions: f64,
     },
-    /// Ding et al. 2024, "LongRoPE": by frequency what divides it, for prompts of the original length.
+    /// Ding et al. 2024, "LongRoPE": a divisor per frequency, for prompts within the original length.
     LongRope {
         short_factor: Vec<f64>,
     },
@@ -53,7 +53,7 @@ enum Scaling {
 impl RotaryConfig {
     /// Reads `rope_theta` and `rope_scaling` (transformers 4) or `rope_parameters` (5).
     pub fn from_config(config: &Config) -> Result<Self> {
-        // The old name counts where both are given, and the base beside them where they say none (transformers 5.24).
+        // As in transformers 5.24, `rope_scaling` wins if both exist, and `rope_theta` outside is the fallback base.
         let parameters = config.section("rope_scaling").or_else(|| config.section("rope_parameters"));
         let outside = config.f64_or("rope_theta", 10_000.0)?;
         let theta = parameters.as_ref().map_or(Ok(outside), |parameters| parameters.f64_or("rope_theta", outside))?;
@@ -61,7 +61,7 @@ impl RotaryConfig {
             return Ok(Self::plain(theta));
         };
         let scaling = match kind_of(&scaling)? {
-            // Only what is longer than all of a model's positions is scaled.
+            // `dynamic` scales only prompts longer than all of a model's positions.
             "default" | "dynamic" => Scaling::None,
             "linear" => Scaling::Linear { factor: scaling.f64_or("factor", 1.0)? },
             "llama3" => Scaling::Llama3 {
@@ -105,8 +105,8 @@ impl RotaryConfig {
         Ok(Self { scaling, attention_factor, ..Self::plain(theta) })
     }
 
-    /// Reads the same keys for a Phi-3: `n_turned` numbers of a head are turned, and prompts longer than `n_original` of
-    /// the `n_positions` positions would be turned by other frequencies.
+    /// Reads the same keys for Phi-3, where `n_turned` dimensions of a head are rotated. Prompts longer than
+    /// `n_original` of the `n_positions` positions would need other frequencies.
     pub fn of_phi3(config: &Config, n_turned: usize, n_original: usize, n_positions: usize) -> Result<Self> {
         let parameters = config.section("rope_parameters").or_else(|| config.section("rope_scaling"));
         let outside = config.f64_or("rope_theta", 10_000.0)?;
@@ -116,7 +116,7 @@ impl RotaryConfig {
         let Some(scaling) = parameters else { return Ok(plain) };
         match kind_of(&scaling)? {
             "default" => return Ok(plain),
-            // Older names of the same.
+            // Older names of `longrope`.
             "longrope" | "su" | "yarn" => {}
             other => bail!(
                 "the rope type `{other}` in {} is not supported; hint: default and longrope are in this family",
@@ -166,7 +166,7 @@ impl RotaryConfig {
                 let (low, high) = (turning(*beta_fast), turning(*beta_slow));
                 let (low, high) = if *truncate { (low.floor(), high.ceil()) } else { (low, high) };
                 let (low, high) = (low.max(0.0), high.min(n_turned as f64 - 1.0));
-                // The same value would divide by zero.
+                // Equal bounds would divide by zero.
                 let width = if low == high { 1e-3 } else { high - low };
                 let interpolated = ((i as f64 - low) / width).clamp(0.0, 1.0);
                 frequency / factor * interpolated + frequency * (1.0 - interpolated)
@@ -177,7 +177,7 @@ impl RotaryConfig {
     }
 }
 
-/// `rope_type`, or `type` in older files.
+/// Returns `rope_type`, or `type` in older files.
 fn kind_of<'a>(scaling: &Config<'a>) -> Result<&'a str> {
     match scaling.str_or("rope_type", "")? {
         "" => scaling.str_or("type", "default"),
@@ -185,9 +185,9 @@ fn kind_of<'a>(scaling: &Config<'a>) -> Result<&'a str> {
     }
 }
 
-/// The table of cosines and sines for all positions of a model.
+/// The cosines and sines of all positions of a model.
 pub struct Rotary {
-    cos: Tensor, // (positions, what is turned of a head / 2)
+    cos: Tensor, // (positions, rotated dimensions / 2)
     sin: Tensor,
 }
 
@@ -196,7 +196,7 @@ impl Rotary {
     pub fn new(config: &RotaryConfig, head_size: usize, n_positions: usize, placement: &Placement) -> Result<Self> {
         let frequencies = config.inverse_frequencies(head_size);
         let table = |f: fn(f32) -> f32| -> Result<Tensor> {
-            // transformers multiplies position and frequency in f32; so do we.
+            // As in transformers, position and frequency are multiplied in f32.
             let factor = config.attention_factor as f32;
             let values: Vec<f32> = (0..n_positions)
                 .flat_map(|position| {
@@ -209,7 +209,7 @@ impl Rotary {
         Ok(Self { cos: table(f32::cos)?, sin: table(f32::sin)? })
     }
 
-    /// The rows for `positions` of shape `(batch, tokens)`: cosines and sines `(batch, tokens, what is turned of a head / 2)`.
+    /// Returns the rows for `positions` `(batch, tokens)`: cosines and sines `(batch, tokens, rotated dimensions / 2)`.
     pub fn rows(&self, positions: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
         let (batch, n_tokens) = positions.dims2()?;
         let flat = positions.to_dtype(DType::U32)?.flatten_all()?;
@@ -218,8 +218,8 @@ impl Rotary {
     }
 }
 
-/// Turns `x` `(batch, heads, tokens, head size)` by `cos` and `sin` `(batch, tokens, head size / 2)`; where these are narrower,
-/// the first numbers of each head alone.
+/// Rotates `x` `(batch, heads, tokens, head size)` by `cos` and `sin` `(batch, tokens, head size / 2)`. If these are
+/// narrower, only the leading dimensions of each head are rotated.
 pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Result<Tensor> {
     let (head_size, n_turned) = (x.dim(D::Minus1)?, 2 * cos.dim(D::Minus1)?);
     if n_turned < head_size {
@@ -232,7 +232,7 @@ pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Res
     rotate_in_steps(x, cos, sin)
 }
 
-/// The same as candle's own operations, each with its backward pass.
+/// The same computed by candle's differentiable operations.
 pub(super) fn rotate_in_steps(x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Result<Tensor> {
     let n_half = x.dim(D::Minus1)? / 2;
     let (cos, sin) = (cos.unsqueeze(1)?, sin.unsqueeze(1)?); // (batch, 1, tokens, head size / 2)
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn old_and_new_spellings_count_as_in_transformers() {
-        // What LlamaConfig of transformers 5.24 makes of them.
+        // Expected values: what LlamaConfig of transformers 5.24 returns.
         for (json, theta, factor) in [
             (json!({}), 1e4, None),
             (json!({"rope_theta": 5e5}), 5e5, None),

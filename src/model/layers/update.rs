@@ -1,4 +1,5 @@
-//! What an optimizer does with a tensor's numbers: in place and by all threads on a CPU in f32, else as candle's operations.
+//! What an optimizer does with a tensor's numbers: in place on all threads for f32 on a CPU, otherwise by candle's
+//! operations.
 
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
@@ -6,7 +7,7 @@ use rayon::prelude::*;
 use super::fused;
 use super::gradients::{floats, is_served};
 
-/// Numbers that one thread takes at once. Sums are made of so many first, whatever the threads.
+/// Numbers per thread at once. Sums are first made of this many numbers, whatever the number of threads.
 const N_AT_ONCE: usize = 1 << 14;
 
 /// One step of AdamW (Loshchilov and Hutter 2019).
@@ -14,21 +15,21 @@ const N_AT_ONCE: usize = 1 << 14;
 pub struct AdamWStep {
     /// Decay rates of the two moments.
     pub betas: [f64; 2],
-    /// What the gradient is multiplied with before.
+    /// The factor of the gradient.
     pub gradient_scale: f64,
-    /// What values are multiplied with before they move.
+    /// The factor of the values before they move (weight decay).
     pub kept: f64,
-    /// The rate over the correction of the first moment.
+    /// The learning rate divided by the correction of the first moment.
     pub rate: f64,
-    /// The root of the second moment's correction.
+    /// The square root of the second moment's correction.
     pub correction: f64,
     /// Keeps the quotient finite.
     pub epsilon: f64,
 }
 
 impl AdamWStep {
-    /// The values and the two moments after a step by `gradient`, all of one shape. Their own tensors change where that is
-    /// possible, and are then what is returned.
+    /// Returns the values and the two moments after a step by `gradient`, all of one shape. If possible, the given
+    /// tensors change in place and are returned.
     pub fn apply(&self, values: &Tensor, moments: [&Tensor; 2], gradient: &Tensor) -> Result<[Tensor; 3]> {
         let [first, second] = moments;
         if [values, first, second, gradient].iter().all(|x| is_served(x) && x.is_contiguous()) {
@@ -99,7 +100,7 @@ impl InplaceOp3 for AdamWStep {
     }
 }
 
-/// `sum + added`, in the place of `sum` where that is possible.
+/// Returns `sum + added`, in the memory of `sum` if possible.
 pub fn add(sum: Tensor, added: &Tensor) -> Result<Tensor> {
     if [&sum, added].iter().all(|x| is_served(x) && x.is_contiguous()) && sum.dims() == added.dims() {
         sum.inplace_op2(added, &Add)?;
@@ -116,13 +117,14 @@ impl InplaceOp2 for Add {
     }
 
     fn cpu_fwd(&self, s1: &mut CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<()> {
-        // By one thread: it may hold a lock that work of others, which it could take up meanwhile, waits for.
+        // On one thread: it may hold a lock that other work is waiting for, and a helper thread might pick up that
+        // work.
         floats_mut(s1, l1)?.iter_mut().zip(floats(s2, l2)?).for_each(|(sum, added)| *sum += added);
         Ok(())
     }
 }
 
-/// The sum of all squares, in f64.
+/// Returns the sum of all squares, in f64.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
     let sum = |numbers: &[f32]| numbers.iter().map(|&number| f64::from(number).powi(2)).sum::<f64>();
     let sums = |numbers: &[f32]| numbers.par_chunks(N_AT_ONCE).map(sum).collect::<Vec<f64>>();

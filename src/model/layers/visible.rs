@@ -1,4 +1,4 @@
-//! What a mask says, as the kernels take it.
+//! The content of a mask, in the form that the kernels take.
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -7,19 +7,19 @@ use super::mask::MASKED;
 use super::{Mask, fused};
 use crate::model::kernels;
 
-/// A mask `(1 or batch, 1, queries, positions)` that was read.
+/// The content of a mask `(1 or batch, 1, queries, positions)`.
 #[derive(Debug, PartialEq)]
 pub(super) enum Visible {
     /// Nothing is hidden.
     All,
-    /// By query, the first position that it sees and the one after the last.
+    /// For each query, the first position that it sees and the one after the last.
     Ranges(Vec<[u32; 2]>),
-    /// What is added to the scores.
+    /// The numbers that are added to the scores.
     Added(Vec<f32>),
 }
 
 impl Visible {
-    /// What `mask` says.
+    /// Returns the content of `mask`.
     pub(super) fn of(mask: Option<&Mask>) -> Result<&Self> {
         static ALL: Visible = Visible::All;
         mask.map_or(Ok(&ALL), Mask::visible)
@@ -46,11 +46,11 @@ impl Visible {
     }
 }
 
-/// Where a row of a mask is 0, if that is one run and all else is hidden.
+/// Returns the range in which a row of a mask is 0, if it is one run and everything else is hidden.
 fn range(row: &[f32]) -> Option<[u32; 2]> {
     let start = row.iter().position(|&added| added == 0.0)?;
     let n = row[start..].iter().take_while(|&&added| added == 0.0).count();
-    // In a narrow type the number is rounded.
+    // A narrow type rounds the number.
     let is_hidden = |row: &[f32]| row.iter().all(|&added| added <= MASKED / 2.0);
     (is_hidden(&row[..start]) && is_hidden(&row[start + n..])).then_some([start as u32, (start + n) as u32])
 }

@@ -1,8 +1,8 @@
 //! Input embedding and head, which may be one tensor.
 //!
-//! Where they are one, an adapter may change it, or give one of the two a copy of its own, as PEFT does (0.21): a module that
-//! `modules_to_save` names is copied, and the other keeps the base's tensor; an update beside the weight is its module's alone;
-//! an update that is merged goes into the one tensor, and so into both.
+//! If they are one, an adapter may change it or give one of the two its own copy, as PEFT does (0.21). A module named
+//! in `modules_to_save` is copied, and the other keeps the base's tensor. An unmerged update belongs only to its
+//! module. A merged update goes into the shared tensor, and so into both.
 
 use anyhow::{Result, bail};
 use candle_core::Tensor;
@@ -17,8 +17,8 @@ const HEAD: &str = "lm_head";
 const EMBEDDING_WEIGHT: &str = "language_model.embed_tokens.weight";
 const HEAD_WEIGHT: &str = "lm_head.weight";
 
-/// Reads embedding and head of `n_tokens` tokens and `size` numbers; `is_tied` where the configuration makes them one. A stored
-/// head that differs from the embedding is a head of its own whatever the configuration says, as in transformers.
+/// Reads embedding and head of `n_tokens` tokens and `size` numbers. `is_tied` means that the configuration makes them
+/// one tensor. As in transformers, a stored head that differs from the embedding is a separate head even then.
 ///
 /// # Errors
 /// A tensor is missing or of another shape.
@@ -43,7 +43,7 @@ pub fn load_vocabulary(
     Ok((embedding, head))
 }
 
-/// The same of one tensor that an adapter changes.
+/// Like [`load_vocabulary`], for one tensor that an adapter changes.
 fn load_tied(loader: &mut Loader, n_tokens: usize, size: usize) -> Result<(Embedding, Linear)> {
     let shape = [n_tokens, size];
     let own_embedding = loader.take_copy(EMBEDDING_WEIGHT, &shape)?;
@@ -56,7 +56,7 @@ fn load_tied(loader: &mut Loader, n_tokens: usize, size: usize) -> Result<(Embed
             && let Some(update) = loader.at(EMBEDDING).take_update()
         {
             check_update(&update, &shape, EMBEDDING)?;
-            // Its product is of the transposed weight.
+            // The update of an embedding is of the transposed weight.
             let added = (update.b.matmul(&update.a)?.t()? * update.scale)?;
             shared = (shared.to_dtype(dtype)? + added)?;
         }
@@ -87,7 +87,8 @@ mod tests {
         tensor.to_dtype(DType::F32).unwrap().to_vec2().unwrap()
     }
 
-    /// A folder with the base of `tests/golden/make_tied.py`, its head stored beside its embedding where `stores_head`.
+    /// A folder with the base of `tests/golden/make_tied.py`; its head is stored in addition to its embedding if
+    /// `stores_head`.
     fn base(stores_head: bool) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let mut tensors =

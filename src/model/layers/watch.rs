@@ -1,16 +1,17 @@
-//! Who looks into a forward pass, and may change it: what diagnostics are made of.
+//! Watches, which observe and may change a forward pass. Diagnostics are built on them.
 //!
-//! A [`Watch`] is handed to a pass beside its inputs. Every layer asks it at its sites; a pass without one computes as if
-//! there were no sites.
+//! A [`Watch`] is passed to a forward pass next to its inputs. Every layer calls it at its sites. A pass without one
+//! computes as if there were no sites.
 
 use candle_core::{Result, Tensor};
 
 use super::Mask;
 
-/// A place in a forward pass. Tensors are `(batch, tokens, size)`, or `(tokens, size)` in towers that take images one by one.
+/// A place in a forward pass. Tensors are `(batch, tokens, size)`, or `(tokens, size)` in towers that take images one
+/// by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Site {
-    /// What the first layer reads: tokens and images embedded. Layer 0.
+    /// The input of the first layer: embedded tokens and images. Layer 0.
     Embeddings,
     /// The norm's output before attention.
     AttentionInput,
@@ -20,9 +21,9 @@ pub enum Site {
     MlpInput,
     /// What the feed-forward half adds to the residual stream.
     MlpOutput,
-    /// The residual stream after the layer, with all that is added there: what the next layer reads.
+    /// The residual stream after the layer, with everything added to it: the input of the next layer.
     Residual,
-    /// After the last norm. The layer is the number of layers.
+    /// The output of the last norm. The layer is the number of layers.
     FinalNorm,
 }
 
@@ -46,64 +47,64 @@ pub struct PassShape {
     pub n_rows: usize,
     /// Tokens of a row, padding included.
     pub n_tokens: usize,
-    /// Positions of a row: the tokens, and those that the caches hold.
+    /// Positions of a row: the tokens and the cached positions.
     pub n_positions: usize,
 }
 
-/// Looks into a forward pass and may change it. By default it looks at every site and changes nothing.
+/// Observes a forward pass and may change it. By default it visits every site and changes nothing.
 ///
-/// Layers count from 0. Where a pass computes only the last tokens in its last layer
-/// ([`TokenInput::n_wanted`](crate::model::language::TokenInput::n_wanted)), the tensors of that layer hold those tokens,
-/// except [`Site::AttentionInput`], which holds all.
+/// Layers count from 0. If a pass computes only the last tokens in its last layer
+/// ([`TokenInput::n_wanted`](crate::model::language::TokenInput::n_wanted)), the tensors of that layer hold those
+/// tokens, except [`Site::AttentionInput`], which holds all.
 pub trait Watch {
     /// A pass of this size begins.
     fn begins(&mut self, shape: PassShape) {
         let _ = shape;
     }
 
-    /// Whether [`at`](Self::at) is called there. Where it is not, the layer computes as without a watch.
+    /// Whether [`at`](Self::at) is called at the site. If not, the layer computes as without a watch.
     fn visits(&self, site: Site, layer: usize) -> bool {
         let _ = (site, layer);
         true
     }
 
-    /// Takes the tensor of a site and gives the one with which the pass goes on, of the same shape.
+    /// Takes the tensor of a site and returns the tensor with which the pass continues, of the same shape.
     ///
     /// # Errors
-    /// The pass cannot go on.
+    /// The pass cannot continue.
     fn at(&mut self, site: Site, layer: usize, x: Tensor) -> Result<Tensor> {
         let _ = (site, layer);
         Ok(x)
     }
 
-    /// Whether [`weights`](Self::weights) is called for the layer, whose attention then computes its probabilities. Where
+    /// Whether [`weights`](Self::weights) is called for the layer, whose attention then computes its probabilities. If
     /// the pass has caches, the answer must be the same from their first pass on.
     fn wants_weights(&self, layer: usize) -> bool {
         let _ = layer;
         false
     }
 
-    /// Takes the layer's attention probabilities in f32, `(batch, heads, queries, positions)`. A tower that attends within
-    /// windows gives `(windows, heads, tokens, tokens)` for each run of windows of one size.
+    /// Takes the layer's attention probabilities in f32, `(batch, heads, queries, positions)`. A tower that attends
+    /// within windows passes `(windows, heads, tokens, tokens)` for each run of windows of one size.
     ///
     /// # Errors
-    /// The pass cannot go on.
+    /// The pass cannot continue.
     fn weights(&mut self, layer: usize, probabilities: &Tensor) -> Result<()> {
         let _ = (layer, probabilities);
         Ok(())
     }
 
-    /// The mask of the layer in place of the pass's, of all tokens of the pass. In a tower that attends within windows, it
-    /// replaces the windows.
+    /// Returns a mask for the layer that replaces the pass's mask and covers all tokens of the pass. In a tower that
+    /// attends within windows, it replaces the windows.
     ///
     /// # Errors
-    /// The mask cannot be made.
+    /// The mask cannot be built.
     fn mask(&mut self, layer: usize) -> Result<Option<Mask>> {
         let _ = layer;
         Ok(None)
     }
 
-    /// Of the rows of the last pass, these (by place, in this order) go on in the next one.
+    /// Reports that the next pass continues with these rows of the last pass, in this order.
     fn keeps(&mut self, rows: &[u32]) {
         let _ = rows;
     }
@@ -114,17 +115,17 @@ pub trait Watch {
 pub struct Watched<'a>(Option<&'a mut dyn Watch>);
 
 impl<'a> Watched<'a> {
-    /// Nobody looks.
+    /// No watch.
     pub fn by_none() -> Self {
         Self(None)
     }
 
-    /// `watch` looks.
+    /// Wraps `watch`.
     pub fn by(watch: &'a mut dyn Watch) -> Self {
         Self(Some(watch))
     }
 
-    /// The same for a shorter time.
+    /// Reborrows the watch for a shorter time.
     pub fn again(&mut self) -> Watched<'_> {
         match &mut self.0 {
             Some(watch) => Watched::by(&mut **watch),
@@ -137,14 +138,14 @@ impl<'a> Watched<'a> {
         LayerWatch { watched: self.again(), layer }
     }
 
-    /// Says that a pass begins.
+    /// Reports that a pass begins.
     pub fn begins(&mut self, shape: PassShape) {
         if let Some(watch) = &mut self.0 {
             watch.begins(shape);
         }
     }
 
-    /// Says which rows go on.
+    /// Reports which rows continue.
     pub fn keeps(&mut self, rows: &[u32]) {
         if let Some(watch) = &mut self.0 {
             watch.keeps(rows);
@@ -160,15 +161,15 @@ pub struct LayerWatch<'a> {
 }
 
 impl LayerWatch<'_> {
-    /// Whether the watch looks at the site.
+    /// Whether the watch visits the site.
     pub fn visits(&self, site: Site) -> bool {
         self.watched.0.as_ref().is_some_and(|watch| watch.visits(site, self.layer))
     }
 
-    /// What the pass goes on with at the site.
+    /// Returns the tensor with which the pass continues at the site.
     ///
     /// # Errors
-    /// As [`Watch::at`]; or the shape changed.
+    /// Fails as [`Watch::at`] does, or if the shape changed.
     pub fn at(&mut self, site: Site, x: Tensor) -> Result<Tensor> {
         match &mut self.watched.0 {
             Some(watch) if watch.visits(site, self.layer) => {
@@ -183,10 +184,10 @@ impl LayerWatch<'_> {
         }
     }
 
-    /// `residual` plus what `compute` gives without one; in one step where nobody looks at what is added.
+    /// Returns `residual` plus what `compute` returns without one. This is one step if no watch visits the site.
     ///
     /// # Errors
-    /// As [`at`](Self::at).
+    /// Fails as [`at`](Self::at) does.
     pub fn added(
         &mut self,
         site: Site,
@@ -204,10 +205,10 @@ impl LayerWatch<'_> {
         self.watched.0.as_ref().is_some_and(|watch| watch.wants_weights(self.layer))
     }
 
-    /// Gives them.
+    /// Passes the probabilities to the watch.
     ///
     /// # Errors
-    /// As [`Watch::weights`].
+    /// Fails as [`Watch::weights`] does.
     pub fn weights(&mut self, probabilities: &Tensor) -> Result<()> {
         match &mut self.watched.0 {
             Some(watch) => watch.weights(self.layer, probabilities),
@@ -218,7 +219,7 @@ impl LayerWatch<'_> {
     /// The layer's own mask.
     ///
     /// # Errors
-    /// As [`Watch::mask`].
+    /// Fails as [`Watch::mask`] does.
     pub fn mask(&mut self) -> Result<Option<Mask>> {
         match &mut self.watched.0 {
             Some(watch) => watch.mask(self.layer),

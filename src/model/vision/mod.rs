@@ -1,4 +1,4 @@
-//! Images in: their preparation, the towers that see them, and the bare encoders that a model is compared with.
+//! Image preparation, vision towers, and the bare encoders with which a model is compared.
 
 pub mod encoders;
 pub mod patch_tower;

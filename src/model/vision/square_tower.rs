@@ -13,7 +13,7 @@ use crate::model::layers::{
     Site, Watched,
 };
 
-/// Which of the two towers.
+/// The kind of tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TowerKind {
@@ -23,7 +23,7 @@ pub enum TowerKind {
     Siglip,
 }
 
-/// Tiles that pass a tower together.
+/// Tiles per pass of the tower.
 const N_TILES_PER_PASS: usize = 4;
 
 /// Sizes of a tower.
@@ -88,12 +88,13 @@ impl VisionConfig {
         self.block.size
     }
 
-    /// Patches along a side; pixels right and below that fill none are not seen (6 of 384, where a patch has 14).
+    /// Returns the patches along a side. Pixels on the right and below that fill no patch are ignored (6 of 384 with
+    /// patches of 14).
     pub fn n_patches_per_side(&self) -> usize {
         self.image_size / self.patch_size
     }
 
-    /// Patches of an image, the class token not counted.
+    /// Returns the patches of an image, without the class token.
     pub fn n_patches(&self) -> usize {
         self.n_patches_per_side().pow(2)
     }
@@ -103,7 +104,7 @@ impl VisionConfig {
         self.kind == TowerKind::Clip
     }
 
-    /// Tokens of an image, the class token included.
+    /// Returns the tokens of an image, including the class token.
     pub fn n_tokens(&self) -> usize {
         self.n_patches() + usize::from(self.has_class_token())
     }
@@ -113,7 +114,8 @@ impl VisionConfig {
         &self.block
     }
 
-    /// Which hidden state `layer` is, counted as transformers does: 0 is the embedding, negative from the end.
+    /// Returns the index of the hidden state `layer`, counted as in transformers: 0 is the embedding, negative from the
+    /// end.
     pub fn hidden_state_index(&self, layer: i64) -> Result<usize> {
         let n_states = self.n_layers as i64 + 1;
         let index = if layer < 0 { n_states + layer } else { layer };
@@ -123,26 +125,26 @@ impl VisionConfig {
         Ok(index as usize)
     }
 
-    /// Numbers of activations for one image in flight, roughly: what memory planning needs.
+    /// Returns roughly how many numbers the activations of one image take, for memory planning.
     pub fn n_activations(&self) -> usize {
         let n_tokens = self.n_tokens();
         n_tokens * (6 * self.block.size + self.block.n_hidden) + self.block.n_heads * n_tokens * n_tokens
     }
 
-    /// Numbers that an image of `n_tiles` tiles holds: the pixels of three such images (one is prepared and one waits
-    /// while one is seen), and what the tower makes of one.
+    /// Returns how many numbers an image of `n_tiles` tiles holds: the pixels of three such images (one in preparation,
+    /// one waiting, one in the tower), and the tower's output for one.
     pub fn n_numbers_of_tiles(&self, n_tiles: usize) -> usize {
         let n_pixels = 3 * self.image_size.pow(2);
         n_tiles.saturating_mul(3 * n_pixels + self.n_tokens() * self.block.size)
     }
 
-    /// Numbers of activations while tiles pass, roughly.
+    /// Returns roughly how many numbers the activations of one pass of tiles take.
     pub fn n_activations_of_tiles(&self) -> usize {
         N_TILES_PER_PASS.saturating_mul(self.n_activations())
     }
 }
 
-/// The blocks of a tower with its embeddings; what comes after the last block is the family's.
+/// A tower's embeddings and blocks. What follows the last block belongs to the family.
 pub struct VisionTower {
     config: VisionConfig,
     embedding: PatchEmbedding,
@@ -171,20 +173,20 @@ impl VisionTower {
         Ok(Self { config, embedding, norm_before, blocks })
     }
 
-    /// Counts the tensors that [`load`](Self::load) takes as taken, where the tower is there already.
+    /// Counts the tensors that [`load`](Self::load) reads as taken, if the tower is already loaded.
     pub fn pass_over(loader: &mut Loader) {
         ["embeddings", "pre_layrnorm", "encoder"].iter().for_each(|part| loader.at(part).pass_over_all());
     }
 
-    /// Sizes.
+    /// The configuration.
     pub fn config(&self) -> &VisionConfig {
         &self.config
     }
 
-    /// The pictures of `images` as `(images, 3, side, side)` where the tower lives.
+    /// Returns the pictures of `images` as `(images, 3, side, side)` on the tower's device.
     ///
     /// # Errors
-    /// A picture is not of the tower's size.
+    /// A picture does not have the tower's size.
     pub fn pixels(&self, images: &[&ImageInput]) -> Result<Tensor> {
         let side = self.config.image_size;
         if let Some(other) = images.iter().find(|image| image.shape != [3, side, side]) {
@@ -194,12 +196,13 @@ impl VisionTower {
         Ok(Tensor::from_vec(values, (images.len(), 3, side, side), self.embedding.device())?)
     }
 
-    /// The hidden state `wanted` of every tile of `image`, `(tiles, tokens, hidden)`.
+    /// Returns the hidden state `wanted` of every tile of `image`, `(tiles, tokens, hidden)`.
     ///
-    /// A few tiles at a time: an image may be dozens of them, and each pass needs room for their attention.
+    /// Tiles are processed a few at a time, because an image may have dozens and each pass needs memory for their
+    /// attention.
     ///
     /// # Errors
-    /// A tile is not of the tower's size.
+    /// A tile does not have the tower's size.
     pub fn tile_states(&self, image: &ImageInput, wanted: usize, mut watch: Watched<'_>) -> Result<Tensor> {
         let side = self.config.image_size;
         if !matches!(image.shape[..], [n_tiles, 3, height, width] if n_tiles > 0 && (height, width) == (side, side)) {
@@ -215,13 +218,13 @@ impl VisionTower {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// The hidden states `wanted` (0 is the embedding) of `pixels` `(batch, 3, side, side)`, each `(batch, tokens, hidden)`.
-    /// Blocks after the last wanted one are not run.
+    /// Returns the hidden states `wanted` (0 is the embedding) of `pixels` `(batch, 3, side, side)`, each `(batch,
+    /// tokens, hidden)`. Blocks after the last wanted one are not run.
     pub fn hidden_states(&self, pixels: &Tensor, wanted: &[usize]) -> candle_core::Result<Vec<Tensor>> {
         self.hidden_states_watched(pixels, wanted, Watched::by_none())
     }
 
-    /// The same with somebody who looks.
+    /// Like [`hidden_states`](Self::hidden_states), with a watch.
     pub fn hidden_states_watched(
         &self,
         pixels: &Tensor,
@@ -245,17 +248,18 @@ impl VisionTower {
         Ok(states.into_iter().flatten().collect())
     }
 
-    /// The index of the state after the last block.
+    /// Returns the index of the state after the last block.
     pub fn last_state(&self) -> usize {
         self.blocks.len()
     }
 
-    /// The index of the state before the last block.
+    /// Returns the index of the state before the last block.
     pub fn state_before_last(&self) -> usize {
         self.blocks.len() - 1
     }
 
-    /// The tokens `wanted` of the last state, `(batch, wanted, hidden)`, of the state before it `(batch, tokens, hidden)`.
+    /// Computes the tokens `wanted` of the last state, `(batch, wanted, hidden)`, from the state before it `(batch,
+    /// tokens, hidden)`.
     pub fn last_block(&self, x: &Tensor, wanted: Range<usize>) -> candle_core::Result<Tensor> {
         self.blocks[self.state_before_last()].forward_at(x, wanted, None, &mut LayerWatch::default())
     }

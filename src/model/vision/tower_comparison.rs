@@ -1,4 +1,4 @@
-//! Is the encoder the model's own tower? Decided by the tensors' content, never by names.
+//! Whether the encoder is the model's own tower, decided by the content of the tensors and never by names.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,22 @@ use anyhow::Result;
 use crate::domain::{EncoderRelation, TowerChange};
 use crate::model::checkpoint::weights::Weights;
 
-/// The answer.
+/// The result of the comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TowerComparison {
     /// How the encoder relates to the tower.
     pub relation: EncoderRelation,
-    /// Whether all tensors that both have are equal.
+    /// Whether all shared tensors are equal.
     pub tower_equal: bool,
-    /// The largest relative change of a tensor, ‖a − b‖ / ‖b‖; `None` where shapes differ.
+    /// The largest relative change of a tensor, ‖a − b‖ / ‖b‖; `None` if shapes differ.
     pub largest_change: Option<f64>,
-    /// The relative change of each layer over all its tensors, by the layer's name (`encoder.layers.5`); empty where shapes
-    /// differ.
+    /// The relative change of each layer over all its tensors, by the layer's name (`encoder.layers.5`); empty if
+    /// shapes differ.
     pub layers: BTreeMap<String, f64>,
 }
 
 impl TowerComparison {
-    /// The layers' changes in short; `None` where the towers are equal or were not compared.
+    /// Summarises the layers' changes; `None` if the towers are equal or were not compared.
     pub fn change(&self) -> Option<TowerChange> {
         let mut changes: Vec<(f64, &String)> = self.layers.iter().map(|(layer, &change)| (change, layer)).collect();
         changes.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -33,11 +33,11 @@ impl TowerComparison {
     }
 }
 
-/// A fine-tuned tower stays near its origin; another training run shares nothing but the shapes, and differs by
-/// about √2 of the norm.
+/// A fine-tuned tower stays near its origin. A separately trained one shares only the shapes, and differs by about √2
+/// of the norm.
 const ANCESTOR_CHANGE_MAX: f64 = 0.7;
 
-/// Where the tensors of a model's tower lie.
+/// The prefix of the tensors of a model's tower.
 pub const TOWER: &str = "vision_tower.";
 
 /// Compares the tensors of `model` below `vision_tower.` with those of `encoder` below `vision_model.`.
@@ -48,7 +48,7 @@ pub fn compare(model: &Weights, encoder: &Weights) -> Result<TowerComparison> {
         largest_change: None,
         layers: BTreeMap::new(),
     };
-    // By layer the tensors that both have, and whether they are equal.
+    // By layer, the shared tensors and whether they are equal.
     let mut shared: BTreeMap<String, Vec<(String, &str, bool)>> = BTreeMap::new();
     for name in encoder.names() {
         let Some(rest) = name.strip_prefix("vision_model.") else { continue };
@@ -71,7 +71,7 @@ pub fn compare(model: &Weights, encoder: &Weights) -> Result<TowerComparison> {
     let mut layers = BTreeMap::new();
     for (layer, tensors) in shared {
         let mut of_layer = Squares::default();
-        // Equal layers need not be read; in others equal tensors are a part of the length.
+        // Equal layers need not be read. In other layers, equal tensors count towards the norm.
         if tensors.iter().any(|(.., is_equal)| !is_equal) {
             for (own, theirs, _) in &tensors {
                 let squares = squares(model, own, encoder, theirs)?;
@@ -90,7 +90,8 @@ pub fn compare(model: &Weights, encoder: &Weights) -> Result<TowerComparison> {
     Ok(TowerComparison { relation, tower_equal: largest_change == 0.0, largest_change: Some(largest_change), layers })
 }
 
-/// Hash over the names and contents of the tower's tensors: equal for equal towers, whatever else the models are.
+/// Returns a hash over the names and contents of the tower's tensors: equal for equal towers, whatever the rest of the
+/// models.
 pub fn hash(model: &Weights) -> Result<String> {
     let mut names: Vec<&str> = model.names().filter(|name| name.starts_with(TOWER)).collect();
     names.sort_unstable();
@@ -102,7 +103,8 @@ pub fn hash(model: &Weights) -> Result<String> {
     Ok(format!("blake3:{}", hasher.finalize().to_hex()))
 }
 
-/// `encoder.layers.5.mlp.fc1.weight` is of `encoder.layers.5`, `embeddings.class_embedding` of `embeddings`.
+/// Returns the layer of a tensor: `encoder.layers.5` for `encoder.layers.5.mlp.fc1.weight`, `embeddings` for
+/// `embeddings.class_embedding`.
 fn layer_of(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').collect();
     let numbered = parts.iter().position(|part| part.parse::<usize>().is_ok());
@@ -112,20 +114,20 @@ fn layer_of(name: &str) -> String {
 /// Sums of squares over tensors.
 #[derive(Clone, Copy, Debug, Default)]
 struct Squares {
-    /// Of a − b.
+    /// The sum for a − b.
     difference: f64,
-    /// Of b.
+    /// The sum for b.
     length: f64,
 }
 
 impl Squares {
-    /// ‖a − b‖ / ‖b‖.
+    /// Returns ‖a − b‖ / ‖b‖.
     fn change(self) -> f64 {
         if self.difference == 0.0 { 0.0 } else { (self.difference / self.length.max(f64::MIN_POSITIVE)).sqrt() }
     }
 }
 
-/// Both are rounded to the narrower stored type: a half-precision copy is the same tower.
+/// Rounds both to the narrower stored type, so that a half-precision copy is the same tower.
 fn squares(model: &Weights, own: &str, encoder: &Weights, theirs: &str) -> Result<Squares> {
     let (a, b) = (model.values(own)?, encoder.values(theirs)?);
     let round = narrower(model.stored_dtype(own), encoder.stored_dtype(theirs));

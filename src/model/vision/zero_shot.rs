@@ -1,4 +1,4 @@
-//! An encoder alone: the caption that is nearest to an image.
+//! Zero-shot classification by an encoder: the caption nearest to an image.
 
 use anyhow::Result;
 use candle_core::{DType, Tensor};
@@ -8,14 +8,14 @@ use super::preprocess::{ImageInput, Preprocessor};
 use crate::domain::{N_SCORES_KEPT, ScoredLabel};
 use crate::model::run::scoring::ranking;
 
-/// An encoder beside a model that is somewhere else.
+/// An encoder that runs without the compared model, which is elsewhere.
 pub struct ZeroShot {
     encoder: Encoder,
 }
 
-/// The labels of a dataset, embedded in its captions.
+/// The labels of a dataset, embedded with its captions.
 pub struct EmbeddedLabels {
-    /// Of unit length, `(dimension, labels)`.
+    /// Unit length, `(dimension, labels)`.
     embeddings: Tensor,
     names: Vec<String>,
 }
@@ -27,7 +27,7 @@ impl ZeroShot {
         Ok(Self { encoder })
     }
 
-    /// How images are prepared for it.
+    /// Returns the preprocessor of the encoder's images.
     pub fn preprocessor(&self) -> &Preprocessor {
         &self.encoder.preprocessor
     }
@@ -38,7 +38,7 @@ impl ZeroShot {
         Ok(EmbeddedLabels { embeddings, names: labels.iter().map(|&label| label.to_owned()).collect() })
     }
 
-    /// The best labels by cosine of each image, best first.
+    /// Returns the best labels of each image by cosine, best first.
     pub fn rank(&self, labels: &EmbeddedLabels, images: &[&ImageInput]) -> Result<Vec<Vec<ScoredLabel>>> {
         let tower = self.encoder.towers.tower();
         let hidden = tower.hidden_states(&tower.pixels(images)?, &[tower.state_before_last()])?.swap_remove(0);
@@ -46,7 +46,7 @@ impl ZeroShot {
     }
 }
 
-/// The best labels by cosine of each row of `images` `(rows, dimension)`; `labels` is `(dimension, labels)`.
+/// Returns the best labels by cosine of each row of `images` `(rows, dimension)`; `labels` is `(dimension, labels)`.
 pub(in crate::model) fn rank(labels: &Tensor, names: &[String], images: &Tensor) -> Result<Vec<Vec<ScoredLabel>>> {
     let cosines = images.matmul(labels)?.to_dtype(DType::F32)?.to_vec2::<f32>()?; // (rows, labels)
     Ok(cosines

@@ -1,4 +1,4 @@
-//! Minimising a smooth convex function: L-BFGS (Nocedal and Wright 2006, "Numerical optimization", algorithm 7.4).
+//! Minimisation of a smooth convex function: L-BFGS (Nocedal and Wright 2006, "Numerical optimization", algorithm 7.4).
 
 use std::collections::VecDeque;
 
@@ -7,12 +7,12 @@ use super::dot;
 /// Pairs of steps and gradient changes that approximate the curvature.
 const N_PAIRS: usize = 10;
 
-/// It ends where no part of the gradient is larger.
+/// Stops when no part of the gradient is larger.
 const GRADIENT_MAX: f64 = 1e-8;
 
 const N_STEPS_MAX: usize = 2_000;
 
-/// Halvings of a step before it is given up: then rounding hides all descent.
+/// The most halvings of a step; beyond that, rounding hides any descent.
 const N_HALVINGS_MAX: usize = 40;
 
 /// Armijo's condition.
@@ -25,7 +25,8 @@ struct Pair {
     inverse: f64,
 }
 
-/// The place of the minimum, from `start`. `function` gives the value at a place and fills in the gradient.
+/// Returns the place of the minimum, starting from `start`. `function` returns the value at a place and fills in the
+/// gradient.
 pub(super) fn minimise(start: Vec<f64>, mut function: impl FnMut(&[f64], &mut [f64]) -> f64) -> Vec<f64> {
     let mut place = start;
     let mut gradient = vec![0.0; place.len()];
@@ -38,7 +39,7 @@ pub(super) fn minimise(start: Vec<f64>, mut function: impl FnMut(&[f64], &mut [f
         let mut direction = direction(&gradient, &pairs);
         let mut slope = dot(&direction, &gradient);
         if slope >= 0.0 {
-            // Rounding spoilt the curvature: start again from the gradient alone.
+            // Rounding spoilt the curvature: restart from the gradient.
             pairs.clear();
             direction = gradient.iter().map(|part| -part).collect();
             slope = -dot(&gradient, &gradient);

@@ -4,14 +4,14 @@
 use super::lbfgs::minimise;
 use super::{Rows, dot};
 
-/// The strengths that are tried, weakest penalty last. Unit vectors of one tower lie close together, so that weights must
-/// be large.
+/// The candidate strengths, strongest penalty first. Unit vectors of one tower are close together, so weights must be
+/// large.
 const STRENGTHS: [f64; 6] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5];
 
-/// Of one example a class none can be held back to choose by.
+/// With one example per class, none can be held back for the choice.
 const STRENGTH_OF_ONE_SHOT: f64 = 1e2;
 
-/// One part in this many of each class's examples is held back, at least one.
+/// One part in this many of each class's examples is held back, at least one example.
 const HELD_BACK: usize = 4;
 
 /// Weights and intercepts.
@@ -23,13 +23,13 @@ pub(super) struct Logistic {
 }
 
 impl Logistic {
-    /// Learns from all examples with the strength that [`strength`](Self::strength) chooses.
+    /// Fits all examples with the strength that [`strength`](Self::strength) chooses.
     pub(super) fn fit(rows: &Rows) -> Self {
         Self::fit_at(rows, Self::strength(rows), None)
     }
 
-    /// The strength under which the last quarter of each class's examples is most probable given the others; of equal ones
-    /// the strongest penalty.
+    /// Returns the strength under which the last quarter of each class's examples is most probable given the others;
+    /// among equals the strongest penalty.
     pub(super) fn strength(rows: &Rows) -> f64 {
         let n_held = (rows.n_shots / HELD_BACK).max(1);
         if n_held == rows.n_shots {
@@ -39,7 +39,7 @@ impl Logistic {
         let mut best = (f64::INFINITY, STRENGTH_OF_ONE_SHOT);
         let mut last: Option<Self> = None;
         for strength in STRENGTHS {
-            // From the minimum of the stronger penalty it is not far.
+            // The minimum of the stronger penalty is a close starting point.
             let fitted = Self::fit_at(&known, strength, last.as_ref());
             let loss: f64 = held.iter().map(|(class, row)| -log_probabilities(&fitted.parameters, row)[class]).sum();
             if loss < best.0 {
@@ -50,7 +50,7 @@ impl Logistic {
         best.1
     }
 
-    /// The minimum of mean log-loss + ‖weights‖² / (2 strength n), from where `start` is.
+    /// Returns the minimum of mean log-loss + ‖weights‖² / (2 strength n), starting from `start`.
     fn fit_at(rows: &Rows, strength: f64, start: Option<&Self>) -> Self {
         let n_columns = rows.n_columns;
         let start = start.map_or_else(|| vec![0.0; rows.n_classes * (n_columns + 1)], |other| other.parameters.clone());
@@ -80,12 +80,12 @@ impl Logistic {
         Self { n_columns, parameters }
     }
 
-    /// The log-probability of each class.
+    /// Returns the log-probability of each class.
     pub(super) fn scores(&self, features: &[f64]) -> Option<Vec<f64>> {
         (features.len() == self.n_columns).then(|| log_probabilities(&self.parameters, features))
     }
 
-    /// Each class's weights and intercept.
+    /// Returns each class's weights and intercept.
     #[cfg(test)]
     pub(super) fn classes(&self) -> Vec<&[f64]> {
         self.parameters.chunks_exact(self.n_columns + 1).collect()

@@ -1,7 +1,7 @@
 //! Classifiers on frozen features: nearest class mean, nearest neighbours, logistic regression.
 //!
-//! Features are scaled to unit length first, and all arithmetic is in f64 with libm's functions: equal features give equal
-//! answers everywhere. Checked against scikit-learn on real features (`tests/golden/make_probe.py`).
+//! Features are first scaled to unit length, and all arithmetic is in f64 with libm's functions, so equal features give
+//! equal results on every machine. Checked against scikit-learn on real features (`tests/golden/make_probe.py`).
 
 mod lbfgs;
 mod logistic;
@@ -28,9 +28,9 @@ enum Fitted {
 }
 
 impl Probe {
-    /// Learns from `examples`: by class, the features of its examples, as many of each class as of any other.
+    /// Fits `examples`, the features of each class's examples, with equally many per class.
     ///
-    /// `None` where there are fewer than two classes, classes without an example or of unlike numbers, features of unlike
+    /// Returns `None` for fewer than two classes, classes without examples or of different sizes, features of different
     /// lengths, and features that are zero or not finite.
     pub fn fit(classifier: ProbeClassifier, examples: &[Vec<&[f32]>]) -> Option<Self> {
         let rows = Rows::of(examples)?;
@@ -41,10 +41,10 @@ impl Probe {
         }))
     }
 
-    /// Each class's score of an image with these `features`, the highest for the class that is chosen: the cosine to the
-    /// class mean, the neighbours' share, or the log-probability.
+    /// Returns each class's score of an image with these `features`: the cosine to the class mean, the neighbours'
+    /// share, or the log-probability. The chosen class has the highest score.
     ///
-    /// `None` where the features are zero, not finite, or not as long as those of the examples.
+    /// Returns `None` if the features are zero, not finite, or not as long as those of the examples.
     pub fn scores(&self, features: &[f32]) -> Option<Vec<f64>> {
         let features = unit(features)?;
         match &self.0 {
@@ -61,7 +61,7 @@ struct Rows {
     n_classes: usize,
     /// Examples of each class.
     n_shots: usize,
-    /// Numbers of a row.
+    /// Numbers per row.
     n_columns: usize,
     /// `(classes, shots, columns)`.
     values: Vec<f64>,
@@ -78,7 +78,7 @@ impl Rows {
         (examples.len() > 1 && is_balanced).then_some(Self { n_classes: examples.len(), n_shots, n_columns, values })
     }
 
-    /// Each row with its class.
+    /// Returns each row with its class.
     fn iter(&self) -> impl Iterator<Item = (usize, &[f64])> {
         self.values.chunks_exact(self.n_columns).enumerate().map(|(row, values)| (row / self.n_shots, values))
     }
@@ -87,7 +87,7 @@ impl Rows {
         self.n_classes * self.n_shots
     }
 
-    /// Of each class, the examples in `shots`.
+    /// Returns the examples in `shots` of each class.
     fn part(&self, shots: std::ops::Range<usize>) -> Self {
         let of_class = |class: &[f64]| class[shots.start * self.n_columns..shots.end * self.n_columns].to_vec();
         let values = self.values.chunks_exact(self.n_shots * self.n_columns).flat_map(of_class).collect();
@@ -95,13 +95,13 @@ impl Rows {
     }
 }
 
-/// `features` at unit length; `None` where they have none.
+/// Returns `features` at unit length; `None` if that is not defined.
 fn unit(features: &[f32]) -> Option<Vec<f64>> {
     let mut row: Vec<f64> = features.iter().map(|&value| f64::from(value)).collect();
     normalise(&mut row).then_some(row)
 }
 
-/// Scales to unit length; `false` where that is not defined.
+/// Scales to unit length; returns `false` if that is not defined.
 fn normalise(row: &mut [f64]) -> bool {
     let length = dot(row, row).sqrt();
     let is_defined = length > 0.0 && length.is_finite();

@@ -2,7 +2,7 @@
 
 use super::{Rows, dot, normalise};
 
-/// The means of unit vectors, at unit length again.
+/// The means of unit vectors, scaled to unit length.
 #[derive(Clone, Debug)]
 pub(super) struct NearestMean {
     n_columns: usize,
@@ -11,7 +11,7 @@ pub(super) struct NearestMean {
 }
 
 impl NearestMean {
-    /// `None` where the examples of a class cancel out.
+    /// Returns `None` if the examples of a class cancel out.
     pub(super) fn fit(rows: &Rows) -> Option<Self> {
         let mut means = vec![0.0; rows.n_classes * rows.n_columns];
         for (class, row) in rows.iter() {
@@ -21,7 +21,7 @@ impl NearestMean {
         means.chunks_exact_mut(rows.n_columns).all(normalise).then_some(Self { n_columns: rows.n_columns, means })
     }
 
-    /// The cosine to each class's mean.
+    /// Returns the cosine to each class's mean.
     pub(super) fn scores(&self, features: &[f64]) -> Option<Vec<f64>> {
         (features.len() == self.n_columns)
             .then(|| self.means.chunks_exact(self.n_columns).map(|mean| dot(mean, features)).collect())

@@ -1,5 +1,5 @@
-//! Weighted nearest neighbours as features of self-supervised towers are judged by: Wu et al. 2018, "Unsupervised feature
-//! learning via non-parametric instance discrimination", section 3.4; Caron et al. 2021 (DINO), section 4.1.
+//! Weighted nearest neighbours, as used to evaluate features of self-supervised towers: Wu et al. 2018, "Unsupervised
+//! feature learning via non-parametric instance discrimination", section 3.4; Caron et al. 2021 (DINO), section 4.1.
 
 use super::{Rows, dot};
 
@@ -20,7 +20,7 @@ impl Neighbours {
         Self { rows }
     }
 
-    /// Each class's share of the votes. Of examples equally near, the earlier ones are neighbours.
+    /// Returns each class's share of the votes. Among equally near examples the earlier ones are neighbours.
     pub(super) fn scores(&self, features: &[f64]) -> Option<Vec<f64>> {
         if features.len() != self.rows.n_columns {
             return None;

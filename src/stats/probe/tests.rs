@@ -1,11 +1,11 @@
-//! Against scikit-learn on real features: `tests/golden/make_probe.py`.
+//! Compares probes with scikit-learn on real features: `tests/golden/make_probe.py`.
 
 use serde_json::Value;
 
 use super::*;
 use crate::stats::golden::{close, numbers};
 
-/// scikit-learn's answers, and the features of the shots (by class) and of the test images.
+/// scikit-learn's results, and the features of the shots (by class) and of the test images.
 struct Golden {
     expected: Value,
     shots: Vec<Vec<Vec<f32>>>,
@@ -25,12 +25,12 @@ fn golden() -> Golden {
 }
 
 impl Golden {
-    /// The first `n_shots` of each class.
+    /// Returns the first `n_shots` examples of each class.
     fn examples(&self, n_shots: usize) -> Vec<Vec<&[f32]>> {
         self.shots.iter().map(|class| class[..n_shots].iter().map(Vec::as_slice).collect()).collect()
     }
 
-    /// Whether a classifier chooses what scikit-learn's does, and how sure it is of the first image.
+    /// Checks that a classifier makes scikit-learn's choices, and its score of the first image.
     fn check(&self, classifier: ProbeClassifier, name: &str, tolerance: f64) {
         for n_shots in [1, 5, 16] {
             let expected = &self.expected[name][n_shots.to_string()];

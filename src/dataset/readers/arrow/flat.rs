@@ -1,13 +1,13 @@
-//! The metadata of an Arrow stream: flatbuffers, of which the few tables that are needed are read by their place.
+//! The metadata of an Arrow stream: flatbuffers, of which only the required tables are read.
 //!
-//! Every place is checked against the bytes, so that a damaged file is an error.
+//! Every place is checked against the length, so a damaged file is an error.
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Fields within fields that a schema may have.
+/// The deepest nesting of a schema's fields.
 const DEPTH_MAX: usize = 16;
 
-/// A table among the bytes of a message.
+/// A table within the bytes of a message.
 #[derive(Clone, Copy)]
 pub(super) struct Table<'b> {
     bytes: &'b [u8],
@@ -15,25 +15,25 @@ pub(super) struct Table<'b> {
 }
 
 impl<'b> Table<'b> {
-    /// The table that the bytes are.
+    /// Returns the root table of the bytes.
     pub(super) fn root(bytes: &'b [u8]) -> Result<Self> {
         Self { bytes, at: 0 }.at(0)
     }
 
-    /// The table that is pointed to from `place`.
+    /// Returns the table to which `place` points.
     fn at(self, place: usize) -> Result<Self> {
         let table = Self { at: place.checked_add(self.number(place, 4)? as usize).context(DAMAGED)?, ..self };
         ensure!(table.at < self.bytes.len(), DAMAGED);
         Ok(table)
     }
 
-    /// The whole number of `n_bytes` at `place`, its low byte first.
+    /// Returns the little-endian integer of `n_bytes` at `place`.
     fn number(self, place: usize, n_bytes: usize) -> Result<u64> {
         let raw = place.checked_add(n_bytes).and_then(|end| self.bytes.get(place..end)).context(DAMAGED)?;
         Ok(raw.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte)))
     }
 
-    /// Where the field number `index` lies; `None` where it is not written.
+    /// Returns the place of the field number `index`; `None` if it is not stored.
     fn field(self, index: usize) -> Result<Option<usize>> {
         let back = self.number(self.at, 4)? as u32 as i32;
         let directory = i64::try_from(self.at)? - i64::from(back);
@@ -46,17 +46,17 @@ impl<'b> Table<'b> {
         Ok((offset > 0).then_some(self.at + offset))
     }
 
-    /// The number in the field `index`, `default` where it is not written.
+    /// Returns the number in the field `index`, or `default` if it is not stored.
     pub(super) fn value(self, index: usize, n_bytes: usize, default: u64) -> Result<u64> {
         self.field(index)?.map_or(Ok(default), |place| self.number(place, n_bytes))
     }
 
-    /// The table in the field `index`.
+    /// Returns the table in the field `index`.
     pub(super) fn table(self, index: usize) -> Result<Option<Self>> {
         self.field(index)?.map(|place| self.at(place)).transpose()
     }
 
-    /// The place of the first element of a list, and how many there are.
+    /// Returns the place of a list's first element, and the number of elements.
     fn list(self, index: usize) -> Result<(usize, usize)> {
         let Some(place) = self.field(index)? else { return Ok((0, 0)) };
         let start = place.checked_add(self.number(place, 4)? as usize).context(DAMAGED)?;
@@ -65,26 +65,26 @@ impl<'b> Table<'b> {
         Ok((start + 4, n_elements))
     }
 
-    /// The tables of a list.
+    /// Returns the tables of a list.
     pub(super) fn tables(self, index: usize) -> Result<Vec<Self>> {
         let (start, n_elements) = self.list(index)?;
         (0..n_elements).map(|element| self.at(start + 4 * element)).collect()
     }
 
-    /// The pairs of 64-bit numbers of a list.
+    /// Returns the pairs of 64-bit numbers of a list.
     pub(super) fn pairs(self, index: usize) -> Result<Vec<(u64, u64)>> {
         let (start, n_elements) = self.list(index)?;
         let pair = |element| Ok((self.number(start + 16 * element, 8)?, self.number(start + 16 * element + 8, 8)?));
         (0..n_elements).map(pair).collect()
     }
 
-    /// The 64-bit numbers of a list.
+    /// Returns the 64-bit numbers of a list.
     pub(super) fn numbers(self, index: usize) -> Result<Vec<u64>> {
         let (start, n_elements) = self.list(index)?;
         (0..n_elements).map(|element| self.number(start + 8 * element, 8)).collect()
     }
 
-    /// The text in the field `index`.
+    /// Returns the text in the field `index`.
     pub(super) fn text(self, index: usize) -> Result<&'b str> {
         let (start, n_bytes) = self.list(index)?;
         let raw = start.checked_add(n_bytes).and_then(|end| self.bytes.get(start..end)).context(DAMAGED)?;
@@ -92,10 +92,10 @@ impl<'b> Table<'b> {
     }
 }
 
-/// What is said where a place leads out of the bytes.
+/// The message for a place outside the bytes.
 const DAMAGED: &str = "its metadata is damaged; hint: save it again";
 
-/// What the values of a field are, as far as it matters here.
+/// The types of a field's values, as far as they matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Null,
@@ -123,7 +123,7 @@ pub(super) enum Kind {
         n_elements: usize,
     },
     Struct,
-    /// Two buffers that are not looked into.
+    /// Two buffers that are not read.
     Other,
 }
 
@@ -133,11 +133,11 @@ pub(super) struct Field {
     pub(super) name: String,
     pub(super) kind: Kind,
     pub(super) children: Vec<Field>,
-    /// The number of the dictionary, and what its indices are.
+    /// The number of the dictionary, and the type of its indices.
     pub(super) dictionary: Option<(u64, Kind)>,
 }
 
-/// The fields of a schema, and the text under `key` in its metadata.
+/// Returns the fields of a schema, and the text under `key` in its metadata.
 pub(super) fn schema(table: Table, key: &str) -> Result<(Vec<Field>, Option<String>)> {
     ensure!(table.value(0, 2, 0)? == 0, "it comes from a machine with another byte order, which is not read");
     let fields = table.tables(1)?.into_iter().map(|table| field(table, 0)).collect::<Result<_>>()?;
@@ -173,7 +173,7 @@ fn kind(number: u64, table: Table) -> Result<Kind> {
         4 => Kind::Bytes { is_large: false, is_text: false },
         5 => Kind::Bytes { is_large: false, is_text: true },
         6 => Kind::Bool,
-        // Decimals, dates, times, intervals, bytes of one length.
+        // Decimals, dates, times, intervals, fixed-size bytes.
         7..=11 | 15 | 18 => Kind::Other,
         12 | 17 => Kind::List { is_large: false },
         13 => Kind::Struct,
@@ -189,21 +189,21 @@ fn kind(number: u64, table: Table) -> Result<Kind> {
     })
 }
 
-/// Where the parts of a column lie in the body of a record batch.
+/// The places of a column's parts in the body of a record batch.
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     pub(super) kind: Kind,
-    /// The number of the dictionary that its values are indices of.
+    /// The number of the dictionary to which its values are indices.
     pub(super) dictionary: Option<u64>,
     pub(super) n_rows: u64,
-    /// Start and length of the bits that say which values are there; no length where all are.
+    /// Start and length of the validity bits; the length is 0 if all values are present.
     pub(super) validity: (u64, u64),
     /// Start and length of each further buffer.
     pub(super) buffers: Vec<(u64, u64)>,
     pub(super) children: Vec<Column>,
 }
 
-/// The columns of a record batch, in the order of `fields`.
+/// Returns the columns of a record batch, in the order of `fields`.
 pub(super) fn columns(batch: Table, fields: &[Field]) -> Result<Vec<Column>> {
     ensure!(
         batch.table(3)?.is_none(),
@@ -242,7 +242,7 @@ impl Parts {
             Kind::View { .. } => 1 + self.n_view_buffers.next().context(DAMAGED)?,
         };
         let buffers = (0..n_buffers).map(|_| self.buffer()).collect::<Result<_>>()?;
-        // The values of a dictionary lie elsewhere.
+        // A dictionary's values are stored elsewhere.
         let below: &[Field] = if dictionary.is_some() { &[] } else { &field.children };
         let children = below.iter().map(|field| self.column(field)).collect::<Result<_>>()?;
         let validity = if n_absent == 0 { (0, 0) } else { bits };

@@ -1,6 +1,7 @@
-//! What Python's `datasets` saves with `save_to_disk`: Arrow streams beside `state.json` and `dataset_info.json`.
+//! Datasets that Python's `datasets` saved with `save_to_disk`: Arrow streams next to `state.json` and
+//! `dataset_info.json`.
 //!
-//! Opening reads the metadata of each record batch and the labels; of an image, only its own bytes are read.
+//! Opening reads the metadata of each record batch and the labels. Reading an image reads only its own bytes.
 #![expect(clippy::disallowed_methods, reason = "a reader opens its files")]
 
 mod flat;
@@ -23,10 +24,10 @@ use super::{N_SAMPLES_MAX, ReadImage, decode_named, read_beside, read_data_file,
 use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::RgbImage;
 
-/// The metadata of a message above this is none.
+/// Larger metadata of a message is damaged.
 const METADATA_BYTES_MAX: u64 = 64 << 20;
 
-/// What `datasets` calls the files of a saved dataset.
+/// The names that `datasets` gives the files of a saved dataset.
 const STATE: &str = "state.json";
 const INFO: &str = "dataset_info.json";
 const SPLITS_FILE: &str = "dataset_dict.json";
@@ -34,30 +35,31 @@ const SPLITS_FILE: &str = "dataset_dict.json";
 /// The files of one saved split.
 pub(in crate::dataset) struct Saved {
     files: Vec<PathBuf>,
-    /// Files of row numbers, where only those rows are of the dataset.
+    /// Files of row numbers, if only those rows belong to the dataset.
     indices: Vec<PathBuf>,
     /// The features of `dataset_info.json`.
     features: Option<Json>,
-    /// What the dataset is named by.
+    /// The path that names the dataset.
     pub(in crate::dataset) place: PathBuf,
     pub(in crate::dataset) split: Option<String>,
     pub(in crate::dataset) is_named_file: bool,
-    /// All splits at hand, where nobody named one of several.
+    /// All available splits, if the user did not choose among several.
     pub(in crate::dataset) chosen_of: Vec<String>,
 }
 
-/// Whether something that `datasets` saved lies at `path`, or an Arrow file.
+/// Whether `path` is an Arrow file or was saved by `datasets`.
 pub(in crate::dataset) fn is_saved(path: &Path) -> bool {
     let is_arrow = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("arrow"));
     let has = |name: &str| path.join(name).is_file();
-    // Much else is called `state.json`.
+    // Many other files are called `state.json`.
     (is_arrow && path.is_file()) || (has(STATE) && has(INFO)) || has(SPLITS_FILE)
 }
 
-/// The files of a split.
+/// Finds the files of a split.
 ///
 /// # Errors
-/// There are several splits, none is named, and none is known to be held out; a file that the folder's `state.json` names is not there.
+/// There are several splits, none is named, and none is known to be held out; or a file that the folder's `state.json`
+/// names is missing.
 pub(in crate::dataset) fn find(path: &Path, split: Option<&str>) -> Result<Saved> {
     if path.is_file() {
         let (files, indices) = (vec![path.to_owned()], Vec::new());
@@ -113,7 +115,7 @@ fn read_json(path: &Path) -> Result<Json> {
     serde_json::from_slice(&bytes).with_context(|| format!("`{}` is not JSON", path.display()))
 }
 
-/// Opens the files of a split; `sheet` names numbered classes where nothing else does.
+/// Opens the files of a split; `sheet` names numbered classes if nothing else does.
 pub(in crate::dataset) fn open(
     saved: &Saved,
     sheet: Option<&Path>,
@@ -159,7 +161,7 @@ fn chosen(labels: RawLabels, rows: &[u64]) -> Result<RawLabels> {
     })
 }
 
-/// The rows that are of the dataset, in its order.
+/// Returns the rows that belong to the dataset, in its order.
 fn read_indices(files: &[PathBuf]) -> Result<Vec<u64>> {
     let mut rows = Vec::new();
     for path in files {
@@ -192,7 +194,7 @@ fn read_file(path: &Path, features: Option<&Json>, asked: Columns) -> Result<Par
     let image = image_column(&stream.fields, asked.image)?;
     let mut found = stream.labels(asked, features.as_ref())?;
     for batch in &mut found.batches {
-        // Of the columns only the images are asked for later.
+        // Only the image column is needed later.
         batch.image.retain_column(image)?;
     }
     let names = features.and_then(|features| class_names::in_features(&features, &found.column));
@@ -203,7 +205,7 @@ fn names_of(fields: &[Field]) -> String {
     fields.iter().map(|field| field.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The field within lists.
+/// Returns the field within lists.
 fn within(field: &Field) -> &Field {
     match (field.kind, field.children.first()) {
         (Kind::List { .. } | Kind::FixedList { .. }, Some(element)) => within(element),
@@ -255,7 +257,7 @@ struct Batch {
     file: usize,
     first_row: u64,
     n_rows: u64,
-    /// Where its body lies in the file.
+    /// The place of its body in the file.
     start: u64,
     image: BatchColumns,
 }
@@ -277,7 +279,7 @@ struct Stream {
     n_bytes: u64,
     at: u64,
     fields: Vec<Field>,
-    /// What stands under `huggingface` in its schema.
+    /// The value of `huggingface` in the schema's metadata.
     features: Option<String>,
 }
 
@@ -294,7 +296,7 @@ impl Stream {
         let n_bytes = file.metadata()?.len();
         let mut start = Vec::new();
         (&mut file).take(8).read_to_end(&mut start)?;
-        // A file with a footer holds a stream behind its first bytes.
+        // A file with a footer contains a stream after its first bytes.
         let at = if start.starts_with(b"ARROW1") { 8 } else { 0 };
         let mut stream = Stream { file, n_bytes, at, fields: Vec::new(), features: None };
         let (metadata, _) = stream.next()?.context("it is empty")?;
@@ -305,10 +307,10 @@ impl Stream {
         Ok(stream)
     }
 
-    /// The metadata of the next message, and where its body begins; `None` at the end.
+    /// Returns the metadata of the next message, and the place of its body; `None` at the end.
     fn next(&mut self) -> Result<Option<(Vec<u8>, u64)>> {
         let Some(mut len) = self.number()? else { return Ok(None) };
-        // Older streams lack the mark before the length.
+        // Older streams lack the marker before the length.
         if len == u64::from(u32::MAX) {
             len = self.number()?.unwrap_or(0);
         }
@@ -327,7 +329,7 @@ impl Stream {
         Ok(Some((metadata, start)))
     }
 
-    /// The next 32 bits; `None` at the end of the file.
+    /// Returns the next 32 bits; `None` at the end of the file.
     fn number(&mut self) -> Result<Option<u64>> {
         if self.at + 4 > self.n_bytes {
             return Ok(None);
@@ -339,7 +341,7 @@ impl Stream {
         Ok(Some(u64::from(u32::from_le_bytes(raw))))
     }
 
-    /// Reads all record batches' places, and the labels of all rows.
+    /// Reads the places of all record batches, and the labels of all rows.
     fn labels(&mut self, asked: Columns, features: Option<&Json>) -> Result<Labels> {
         let place = label_column(&self.fields, features, asked.label)?;
         let column = self.fields[place].name.clone();
@@ -386,7 +388,7 @@ impl Stream {
         let mut body = Body { file: &mut self.file, start, n_bytes: self.n_bytes };
         let none = Dictionaries::new();
         let read = (0..column.n_rows).map(|row| body.label(column, row, &none)).collect::<Result<Vec<_>>>();
-        // Dictionaries of what is no label are not looked at.
+        // Dictionaries that do not hold labels are ignored.
         let Ok(read) = read else { return Ok(()) };
         let all = dictionaries.entry(number).or_default();
         if !is_addition {
@@ -408,16 +410,16 @@ fn find_dictionary(fields: &[Field], number: u64) -> Option<&Field> {
 struct Images {
     files: Vec<PathBuf>,
     batches: Vec<Batch>,
-    /// The rows that are of the dataset, where not all are.
+    /// The rows that belong to the dataset, if not all do.
     rows: Option<Vec<u64>>,
     orientation: Orientation,
 }
 
-/// An image as it stands in a table: its bytes, and its path.
+/// An image as stored in a table: its bytes, and its path.
 type Cell = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl Images {
-    /// The batch of a sample, and the row in it.
+    /// Returns the batch of a sample, and the row in it.
     fn find(&self, position: usize) -> Option<(&Batch, u64)> {
         let row = match &self.rows {
             Some(rows) => *rows.get(position)?,
@@ -428,7 +430,7 @@ impl Images {
         (row - batch.first_row < batch.n_rows).then_some((batch, row - batch.first_row))
     }
 
-    /// How people find the image: the file, and the row among all files.
+    /// Returns the image's place for users: the file, and the row among all files.
     fn describe(&self, position: usize) -> String {
         match self.find(position) {
             Some((batch, row)) => format!("{} (row {})", self.files[batch.file].display(), batch.first_row + row),
@@ -436,7 +438,7 @@ impl Images {
         }
     }
 
-    /// An image's cell.
+    /// Returns an image's cell.
     fn cell(&self, batch: &Batch, row: u64) -> Result<Cell> {
         let mut file = File::open(&self.files[batch.file])?;
         let n_bytes = file.metadata()?.len();

@@ -10,14 +10,14 @@ use super::flat::{Column, Kind};
 use crate::dataset::readers::class_names::whole;
 use crate::dataset::readers::{IMAGE_BYTES_MAX, class_names::RawLabels};
 
-/// A label as it is written.
+/// A label as stored.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Number(i64),
     Text(String),
 }
 
-/// The values of the dictionaries that were read so far, by their numbers.
+/// The values of the dictionaries read so far, by dictionary number.
 pub(super) type Dictionaries = BTreeMap<u64, Vec<Option<Value>>>;
 
 /// The body of a record batch in a file of `n_bytes`.
@@ -28,7 +28,7 @@ pub(super) struct Body<'f> {
 }
 
 impl Body<'_> {
-    /// `len` bytes at `start` of the buffer, as far as they lie in it and in the file.
+    /// Reads `len` bytes at `start` of the buffer, if they are within it and the file.
     pub(super) fn bytes(&mut self, buffer: (u64, u64), start: u64, len: u64) -> Result<Vec<u8>> {
         let is_inside = start.checked_add(len).is_some_and(|end| end <= buffer.1);
         let place = self.start.checked_add(buffer.0).and_then(|place| place.checked_add(start));
@@ -45,7 +45,7 @@ impl Body<'_> {
         of_bytes(&self.bytes(buffer, start, n_bytes as u64)?, is_signed)
     }
 
-    /// Whether the value of `row` is there.
+    /// Whether the value of `row` is present.
     fn is_there(&mut self, column: &Column, row: u64) -> Result<bool> {
         if column.validity.1 == 0 {
             return Ok(column.kind != Kind::Null);
@@ -53,7 +53,7 @@ impl Body<'_> {
         Ok(self.bytes(column.validity, row / 8, 1)?[0] >> (row % 8) & 1 == 1)
     }
 
-    /// The only element of the list in `row`, as a row of the column of elements; `None` of an empty list.
+    /// Returns the only element of the list in `row`, as a row of the element column; `None` for an empty list.
     fn element(&mut self, column: &Column, row: u64) -> Result<Option<u64>> {
         let (first, end) = match column.kind {
             Kind::FixedList { n_elements } => {
@@ -72,7 +72,7 @@ impl Body<'_> {
         Ok((end > first).then_some(first))
     }
 
-    /// Two neighbouring offsets.
+    /// Returns two neighbouring offsets.
     fn offsets(&mut self, column: &Column, row: u64, is_large: bool) -> Result<(u64, u64)> {
         let buffer = *column.buffers.first().context("it is damaged")?;
         let n_bytes = if is_large { 8 } else { 4 };
@@ -81,7 +81,7 @@ impl Body<'_> {
         Ok((u64::try_from(first)?, u64::try_from(end)?))
     }
 
-    /// The bytes or the text in `row`; `None` where it is absent.
+    /// Returns the bytes or the text in `row`; `None` if it is absent.
     pub(super) fn value(&mut self, column: &Column, row: u64) -> Result<Option<Vec<u8>>> {
         if !self.is_there(column, row)? {
             return Ok(None);
@@ -97,7 +97,7 @@ impl Body<'_> {
         }
     }
 
-    /// A short value lies in its view, a longer one where the view says.
+    /// Returns a view's value: a short value is in the view itself, a longer one where the view points.
     fn view(&mut self, column: &Column, row: u64) -> Result<Vec<u8>> {
         let views = *column.buffers.first().context("it is damaged")?;
         let view = self.bytes(views, row.checked_mul(16).context("it is damaged")?, 16)?;
@@ -111,7 +111,7 @@ impl Body<'_> {
         self.bytes(buffer, u64::try_from(of_bytes(&view[12..], true)?)?, len)
     }
 
-    /// The row of the column below that holds the value of `row`, through lists of one element.
+    /// Returns the child column and row with the value of `row`, through lists of one element.
     pub(super) fn below<'c>(&mut self, column: &'c Column, row: u64) -> Result<Option<(&'c Column, u64)>> {
         let (mut column, mut row) = (column, row);
         while matches!(column.kind, Kind::List { .. } | Kind::FixedList { .. }) {
@@ -124,7 +124,7 @@ impl Body<'_> {
         Ok(self.is_there(column, row)?.then_some((column, row)))
     }
 
-    /// The label in `row`; `None` where it is absent.
+    /// Returns the label in `row`; `None` if it is absent.
     pub(super) fn label(&mut self, column: &Column, row: u64, dictionaries: &Dictionaries) -> Result<Option<Value>> {
         let Some((column, row)) = self.below(column, row)? else { return Ok(None) };
         let first = column.buffers.first().copied().context("it is damaged");
@@ -156,13 +156,13 @@ fn of_bytes(raw: &[u8], is_signed: bool) -> Result<i64> {
     let number = raw.iter().rev().fold(0u64, |number, byte| (number << 8) | u64::from(*byte));
     let n_bits = 8 * u32::try_from(raw.len())?;
     if is_signed {
-        // The sign lies in the highest of the bits that were read.
+        // The sign is the highest of the bits that were read.
         return Ok((number << (64 - n_bits)) as i64 >> (64 - n_bits));
     }
     i64::try_from(number).context("a number is larger than any label")
 }
 
-/// All labels, which are of one type.
+/// Returns all labels, which have one type.
 pub(super) fn raw_labels(values: Vec<Option<Value>>) -> Result<RawLabels> {
     if values.iter().flatten().next().is_some_and(|value| matches!(value, Value::Number(_))) {
         let number = |value| match value {

@@ -1,4 +1,4 @@
-//! Which columns of a Parquet file are its images and its labels, and the labels' values.
+//! Finds the image and label columns of a Parquet file, and reads the labels.
 
 use std::path::PathBuf;
 
@@ -14,36 +14,36 @@ use super::shard::ShardFile;
 use crate::dataset::readers::class_names::{self, RawLabels};
 use crate::dataset::readers::manifest::{IMAGE_COLUMNS, LABEL_COLUMNS, PATH_COLUMNS, spelled};
 
-/// Rows that are decoded at once.
+/// Rows decoded at once.
 const BATCH_LEN: usize = 8192;
 
 /// The images of one file: encoded, or as paths.
 pub(super) struct ImageColumns {
     /// Encoded images.
     pub(super) bytes: Option<BytesColumn>,
-    /// Paths of images, where there are no bytes.
+    /// Paths of images, if there are no bytes.
     pub(super) path: Option<BytesColumn>,
     /// The file.
     pub(super) file: PathBuf,
 }
 
-/// The places of the columns of images.
+/// The indices of the image columns.
 pub(super) struct ImagePlaces {
     pub(super) bytes: Option<usize>,
     pub(super) path: Option<usize>,
 }
 
-/// All columns, for a message.
+/// Returns all column names, for a message.
 fn column_names(schema: &SchemaDescriptor) -> String {
     schema.columns().iter().map(|column| column.path().string()).collect::<Vec<_>>().join(", ")
 }
 
-/// The first part of each column's path.
+/// Returns the first part of each column's path.
 fn top_names(schema: &SchemaDescriptor) -> Vec<&str> {
     schema.columns().iter().filter_map(|column| column.path().parts().first()).map(String::as_str).collect()
 }
 
-/// A column of bytes, perhaps of lists.
+/// Whether a column holds bytes, or lists of bytes.
 fn is_bytes(column: &ColumnDescriptor) -> bool {
     column.physical_type() == Type::BYTE_ARRAY && column.max_rep_level() <= 1
 }
@@ -52,14 +52,14 @@ fn is_text(column: &ColumnDescriptor) -> bool {
     matches!(column.logical_type_ref(), Some(LogicalType::String)) || column.converted_type() == ConvertedType::UTF8
 }
 
-/// The parts of a column's path below its name, without those that say that it is a list.
+/// Returns the parts of a column's path below its name, without list wrappers.
 fn field<'c>(column: &'c ColumnDescriptor, name: &str) -> Option<Vec<&'c str>> {
     let (_, rest) = column.path().parts().split_first().filter(|(first, _)| *first == name)?;
     let n_of_list = if column.max_rep_level() == 1 { 2.min(rest.len()) } else { 0 };
     Some(rest[n_of_list..].iter().map(String::as_str).collect())
 }
 
-/// The columns of images: by their name, else the only one of the hub's shape, else paths.
+/// Finds the columns of images: by name, otherwise the only one of the hub's shape, otherwise paths.
 pub(super) fn image_columns(schema: &SchemaDescriptor, asked: Option<&str>) -> anyhow::Result<ImagePlaces> {
     let columns = schema.columns();
     let place = |name: &str, wanted: &[&str]| {
@@ -99,7 +99,7 @@ pub(super) fn image_columns(schema: &SchemaDescriptor, asked: Option<&str>) -> a
     })
 }
 
-/// The column of labels and its name: by its name, else the only ClassLabel.
+/// Finds the column of labels and its name: by name, otherwise the only ClassLabel.
 pub(super) fn label_column(
     schema: &SchemaDescriptor,
     features: Option<&str>,
@@ -125,7 +125,7 @@ pub(super) fn label_column(
     })
 }
 
-/// The labels of all rows.
+/// Reads the labels of all rows.
 pub(super) fn read_labels(
     reader: &SerializedFileReader<ShardFile>,
     column: usize,
@@ -172,7 +172,7 @@ pub(super) fn read_labels(
     Ok(labels)
 }
 
-/// Adds the values of the `n_rows` rows of one row group to `all`, absent ones and those of empty lists as `None`.
+/// Adds the values of the `n_rows` rows of one row group to `all`; absent values and empty lists are `None`.
 fn read_values<T: DataType, V>(
     mut reader: ColumnReaderImpl<T>,
     n_rows: usize,

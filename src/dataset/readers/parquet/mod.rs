@@ -1,7 +1,7 @@
-//! Parquet in the image layout of the Hugging Face hub: a column of images (`{bytes, path}`, bytes or paths, or lists of one of
-//! them) and one of labels.
+//! Parquet in the image layout of the Hugging Face hub: a column of images (`{bytes, path}`, bytes or paths, or lists
+//! of one of them) and one of labels.
 //!
-//! Opening reads the footers and the label column; an image is read when it is asked for, see [`pages`].
+//! Opening reads the footers and the label column. Images are read on demand, see [`pages`].
 
 mod columns;
 mod pages;
@@ -24,7 +24,7 @@ use crate::dataset::labels::ClassFinder;
 use crate::dataset::{Orientation, UnreadableImage};
 use crate::domain::RgbImage;
 
-/// Shards in the hub's image layout, whose classes have the names of the catalog's labels.
+/// Shards in the hub's image layout, whose class names are the catalog's labels.
 pub(super) const READER: Reader = Reader {
     name: "parquet",
     is_of_encoded_images: true,
@@ -32,10 +32,11 @@ pub(super) const READER: Reader = Reader {
     open: |wanted| open_known(wanted.paths, &ClassFinder::new(wanted.labels), wanted.orientation),
 };
 
-/// The key under which `datasets` writes the features of a file.
+/// The metadata key of the features that `datasets` writes into a file.
 const FEATURES_KEY: &str = "huggingface";
 
-/// Opens the shards of one split; their rows are numbered through. `sheet` names numbered classes where nothing else does.
+/// Opens the shards of one split and numbers their rows consecutively. `sheet` names numbered classes if nothing else
+/// does.
 pub(in crate::dataset) fn open(
     shards: &[PathBuf],
     sheet: Option<&Path>,
@@ -68,13 +69,13 @@ pub(in crate::dataset) fn open(
     Ok((classified, Arc::new(images)))
 }
 
-/// Opens the shards of a split of the catalog, whose classes are known: they are found by their names, in whatever order.
+/// Opens the shards of a catalog split, whose known classes are matched by name in any order.
 pub(in crate::dataset) fn open_known(
     shards: &[PathBuf],
     finder: &ClassFinder,
     orientation: Orientation,
 ) -> anyhow::Result<Opened> {
-    // Its images are the same in every format that holds them, and so Pillow's.
+    // Its images are equal in every format that holds them, so the orientation is Pillow's.
     let (classified, reader) = open(shards, None, Columns::default(), orientation)?;
     let class = |key: &String| finder.find(key).with_context(|| format!("it has the class `{key}`, which is unknown"));
     let known = classified.keys.iter().map(class).collect::<anyhow::Result<Vec<usize>>>()?;
@@ -132,7 +133,7 @@ struct Images {
     orientation: Orientation,
 }
 
-/// One shard among others.
+/// One of the shards.
 struct Part {
     first_row: usize,
     n_rows: usize,
@@ -147,7 +148,7 @@ impl Images {
         (row < part.n_rows).then_some((shard, row, &part.images))
     }
 
-    /// How people find the image: the file, and the row in it.
+    /// Returns the image's place for users: the file, and the row in it.
     fn describe(&self, position: usize) -> String {
         match self.find(position) {
             Some((_, row, images)) => format!("{} (row {row})", images.file.display()),
@@ -162,7 +163,7 @@ impl ReadImage for Images {
         let Some((shard, row, images)) = self.find(position) else {
             return Err(unreadable(&place, "there is no such row", &[]));
         };
-        // Two columns of a file have two numbers in the cache.
+        // Two columns of a file have different numbers in the cache.
         let value = |column: &Option<BytesColumn>, number: usize| match column {
             Some(column) => column.value(row, 2 * shard + number, &self.cache),
             None => Ok(None),

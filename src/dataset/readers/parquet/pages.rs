@@ -1,9 +1,9 @@
 //! Single values of a Parquet column of bytes, in any order.
 //!
-//! A column lies in row groups, and in each of them in pages, of which one is compressed as a whole: about 1 MB, or all images of
-//! a row group. The samples of an evaluation come in an order that is as good as random. So a row group's page headers are
-//! read once, when an image of it is first asked for, and after that an image costs its page and no other; decoded pages
-//! are kept within a limit, so that a dataset of small images is decoded once.
+//! A column is divided into row groups, and these into pages. A page is compressed as a whole, and is about 1 MB or all
+//! images of a row group. An evaluation reads samples in practically random order. So a row group's page headers are
+//! read once, when one of its images is first read. After that an image costs only its page. Decoded pages are kept
+//! within a limit, so that a dataset of small images is decoded once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -22,10 +22,10 @@ use parquet::schema::types::ColumnDescPtr;
 
 use super::shard::{ShardFile, guarded};
 
-/// Decoded pages are kept up to this size: all of CIFAR-10, and little beside a model.
+/// The most bytes of decoded pages to keep: enough for all of CIFAR-10, and little compared with a model.
 const CACHE_BYTES_MAX: usize = 128 << 20;
 
-/// The values of one page, absent ones as `None`.
+/// The values of one page; absent ones are `None`.
 type Values = Arc<Vec<Option<ByteArray>>>;
 
 /// A column of bytes in one file.
@@ -44,7 +44,7 @@ struct Group {
 }
 
 impl BytesColumn {
-    /// The column number `column` of a file with `metadata`; no page is read.
+    /// Opens the column number `column` of a file with `metadata`; reads no page.
     pub(super) fn new(file: Arc<ShardFile>, metadata: &ParquetMetaData, column: usize) -> anyhow::Result<BytesColumn> {
         let mut groups = Vec::new();
         let mut first_row = 0;
@@ -63,7 +63,7 @@ impl BytesColumn {
         Ok(BytesColumn { file, descriptor, groups })
     }
 
-    /// The value of `row`, through `cache`, where it is known under the number `shard`; `None` where it is absent.
+    /// Returns the value of `row`, or `None` if it is absent. `shard` is the column's number in `cache`.
     pub(super) fn value(&self, row: usize, shard: usize, cache: &PageCache) -> anyhow::Result<Option<ByteArray>> {
         let number =
             self.groups.partition_point(|group| group.first_row <= row).checked_sub(1).context("no such row")?;
@@ -86,7 +86,7 @@ impl BytesColumn {
         values.get(row_in_page).cloned().context("its page ends before the row")
     }
 
-    /// Where the data pages of a row group lie, and with which row each begins; only page headers are read.
+    /// Returns the locations of a row group's data pages, with the first row of each; reads only page headers.
     fn index(&self, group: &Group) -> anyhow::Result<Vec<PageLocation>> {
         let recorder = Arc::new(Recorder { file: Arc::clone(&self.file), starts: Mutex::default() });
         let mut reader = SerializedPageReader::new(Arc::clone(&recorder), &group.chunk, group.n_rows, None)?;
@@ -95,7 +95,7 @@ impl BytesColumn {
         let mut n_rows = 0;
         loop {
             let header = reader.peek_next_page()?;
-            // The page reader asks for the place of each header, and for nothing else while it peeks.
+            // While peeking, the page reader asks only for the place of each header.
             let starts = recorder.take();
             if let Some(page) = pages.last_mut().filter(|page| page.compressed_page_size == 0) {
                 let end = starts.first().copied().unwrap_or(start + len);
@@ -109,7 +109,7 @@ impl BytesColumn {
                     compressed_page_size: 0,
                     first_row_index: i64::try_from(n_rows)?,
                 });
-                // The column is not nested, or its lists have one element at most: each level is a row.
+                // The column is not nested, or its lists have at most one element, so each level is a row.
                 n_rows += header.num_rows.or(header.num_levels).context("a page does not say how many rows it has")?;
             }
             reader.skip_next_page()?;
@@ -123,12 +123,12 @@ impl BytesColumn {
         Ok(pages)
     }
 
-    /// Reads and decodes a page; its values, and the bytes that they keep in memory.
+    /// Reads and decodes a page; returns its values and their size in memory in bytes.
     fn decode(&self, group: &Group, pages: &[PageLocation], page: usize) -> anyhow::Result<(Values, usize)> {
         let open = |locations: Vec<PageLocation>| {
             SerializedPageReader::new(Arc::clone(&self.file), &group.chunk, group.n_rows, Some(locations))
         };
-        // What lies before the first page is the dictionary, and so the first page is named even where another one is read.
+        // The dictionary is before the first page, so the first page is passed even if another one is read.
         let first = pages[0].clone();
         let has_dictionary = u64::try_from(first.offset)? != group.chunk.byte_range().0;
         let n_skipped = usize::from(has_dictionary) + usize::from(page > 0);
@@ -164,14 +164,14 @@ impl BytesColumn {
     }
 }
 
-/// A file that remembers where reading began.
+/// A file that records where reads begin.
 struct Recorder {
     file: Arc<ShardFile>,
     starts: Mutex<Vec<u64>>,
 }
 
 impl Recorder {
-    /// The places since the last call.
+    /// Returns the places since the last call.
     fn take(&self) -> Vec<u64> {
         self.starts.lock().map(|mut starts| std::mem::take(&mut *starts)).unwrap_or_default()
     }
@@ -198,7 +198,7 @@ impl ChunkReader for Recorder {
     }
 }
 
-/// Pages that were read already.
+/// Pages that were already read.
 struct InMemory(VecDeque<Page>);
 
 impl Iterator for InMemory {
@@ -227,10 +227,10 @@ impl PageReader for InMemory {
     }
 }
 
-/// A page by its shard, row group and place in it.
+/// A page's shard, row group and index in the row group.
 type Key = (usize, usize, usize);
 
-/// Decoded pages of all shards, the least recently used of which goes first.
+/// Decoded pages of all shards; the least recently used one is dropped first.
 #[derive(Default)]
 pub(super) struct PageCache(Mutex<Pages>);
 
@@ -286,7 +286,7 @@ mod tests {
         cache.put((0, 0, 3), &Values::default(), third);
         let kept: Vec<bool> = (0..4).map(|page| cache.get((0, 0, page)).is_some()).collect();
         assert_eq!(kept, [true, false, true, true]);
-        // The same page twice, as two threads may put it, counts once.
+        // The same page put twice, as two threads may do, counts once.
         cache.put((0, 0, 3), &Values::default(), third);
         assert!((0..4).filter(|&page| cache.get((0, 0, page)).is_some()).count() == 3);
     }

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, Length};
 
-/// How a pointer begins that Git leaves where large files were not downloaded.
+/// The beginning of the pointer that Git leaves if large files were not downloaded.
 const GIT_LFS: &[u8] = b"version https://git-lfs";
 
-/// A file that is opened for each read: threads read different places at the same time.
+/// A file that is opened for each read, because threads read different places at once.
 #[derive(Clone)]
 pub(super) struct ShardFile {
     path: PathBuf,
@@ -22,7 +22,7 @@ pub(super) struct ShardFile {
 }
 
 impl ShardFile {
-    /// Checks that it looks like Parquet.
+    /// Opens a file and checks that it looks like Parquet.
     pub(super) fn open(path: &Path) -> anyhow::Result<ShardFile> {
         let file = File::open(path)?;
         let n_bytes = file.metadata()?.len();
@@ -60,7 +60,7 @@ impl ChunkReader for ShardFile {
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
         let end = u64::try_from(length).ok().and_then(|length| start.checked_add(length));
-        // Before anything is allocated: a damaged header may promise any length.
+        // Checked before anything is allocated, because a damaged header may claim any length.
         if end.is_none_or(|end| end > self.n_bytes) {
             return Err(ParquetError::EOF(format!("{length} bytes from {start} reach beyond the end of the file")));
         }
@@ -70,7 +70,7 @@ impl ChunkReader for ShardFile {
     }
 }
 
-/// Runs `work` over a file that may be hostile: where the `parquet` crate gives up, that is an error.
+/// Runs `work` on an untrusted file and turns panics of the `parquet` crate into errors.
 pub(super) fn guarded<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| bail!("it is damaged: its decoder gave up; hint: fetch it again"))

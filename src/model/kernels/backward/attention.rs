@@ -1,8 +1,8 @@
-//! The way back through attention. No scores are kept from the way there: those of some queries are computed again, all
-//! keys of them at once, so that their softmax is at hand without its sums (after Dao et al. 2022).
+//! The backward pass of attention. The forward pass keeps no scores. They are recomputed for some queries and all keys
+//! at once, so that their softmax is available without stored sums (after Dao et al. 2022).
 //!
-//! Scores stand here with a row a key and a column a query. So softmax runs down the lanes of vectors, and of the five
-//! products all left sides lie as they are.
+//! Scores have one row per key and one column per query. So softmax runs down the lanes of vectors, and the left sides
+//! of all five products need no transposition.
 
 use std::marker::PhantomData;
 
@@ -17,16 +17,17 @@ use super::super::{Kernels, for_each};
 /// Gradients of queries, keys and values, each `(batch, tokens, heads * head size)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttentionGradients {
-    /// Of the queries.
+    /// The gradient of the queries.
     pub queries: Vec<f32>,
-    /// Of the keys.
+    /// The gradient of the keys.
     pub keys: Vec<f32>,
-    /// Of the values.
+    /// The gradient of the values.
     pub values: Vec<f32>,
 }
 
-/// What the gradient `dy` `(batch, tokens, heads * head size)` of [`attention`](super::super::attention()) is to
-/// queries, keys and values, which are as many, before they are turned by `rotary`.
+/// Returns the gradients of queries, keys and values before their rotation by `rotary`, from the gradient `dy` `(batch,
+/// tokens, heads * head size)` of [`attention`](super::super::attention()). Queries, keys and values have equal numbers
+/// of tokens.
 ///
 /// # Panics
 /// Sizes disagree.
@@ -51,13 +52,13 @@ pub fn attention_backward(
         Visible::Added(mask) => mask.len() / (n_tokens * n_tokens).max(1),
     };
     assert!(n_masks == 1 || n_masks == batch, "a mask is for all rows or for each");
-    // The way back turns by the opposite angle.
+    // The backward pass rotates by the opposite angles.
     let opposite: Vec<f32> = rotary.iter().flat_map(|rotary| rotary.sin).map(|sin| -sin).collect();
     let back = rotary.map(|rotary| RotaryRows { cos: rotary.cos, sin: &opposite });
     let n_products = 5 * batch * n_heads * n_tokens * n_tokens * head_size;
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     let n_of_keys = batch * n_tokens * n_kv_heads * head_size;
-    // Safety: the tasks are all heads of keys with the heads of queries that see them, and each writes its own places.
+    // Safety: the tasks cover all heads of keys with the query heads that share them, and each writes its own places.
     let queries = unsafe {
         written(dy.len(), |of_queries| {
             keys = written(n_of_keys, |of_keys| {
@@ -86,12 +87,12 @@ pub fn attention_backward(
     AttentionGradients { queries, keys, values }
 }
 
-/// Queries that are computed at once: whole panels of every instruction set.
+/// Queries computed at once: whole panels of every instruction set.
 const N_QUERIES: usize = 64;
-/// The score of what is not seen: finite, so that differences of it are numbers.
+/// The score of a hidden position: finite, so that differences are not NaN.
 const HIDDEN: f32 = -1e30;
 
-/// A head of keys and values of one row, with the heads of queries that see it.
+/// A head of keys and values of one row, with the query heads that share it.
 struct Group<'a> {
     inputs: [Heads<'a, f32>; 3],
     dy: Heads<'a, f32>,
@@ -100,7 +101,7 @@ struct Group<'a> {
     /// The opposite angles.
     back: Option<RotaryRows<'a>>,
     visible: Visible<'a>,
-    /// Of the masks.
+    /// The row of the masks.
     mask_row: usize,
     n_tokens: usize,
     row: usize,
@@ -113,7 +114,7 @@ struct GroupIn<'a> {
     scratch: &'a mut [f32],
 }
 
-/// What is there for all queries. Rows are heads in whole vectors, the numbers after the head 0.
+/// Memory for all queries. Rows are heads padded to whole vectors; the numbers after the head are 0.
 struct Held<'a> {
     keys: &'a mut [f32],        // (tokens, row)
     values: &'a mut [f32],      // (tokens, row)
@@ -122,7 +123,7 @@ struct Held<'a> {
     of_values: &'a mut [f32],   // (tokens, row)
 }
 
-/// What is there for some queries, `N_QUERIES` columns where they lie across.
+/// Memory for some queries, in `N_QUERIES` columns where it is transposed.
 struct Block<'a> {
     queries: &'a mut [f32],        // (queries, row)
     queries_across: &'a mut [f32], // panels of (head size, queries)
@@ -141,7 +142,7 @@ impl Task for GroupIn<'_> {
         let Self { heads, mut scratch } = self;
         let head_size = heads.shape.head_size;
         let (n_tokens, width) = (heads.n_tokens, head_size.next_multiple_of(S::LANES));
-        // At whole vectors: loads that cross lines of the cache cost twice.
+        // Begins at whole vectors, because loads that cross cache lines cost twice.
         let mut take = |n: usize| {
             let (taken, rest) = std::mem::take(&mut scratch).split_at_mut(n.next_multiple_of(LANES_MAX));
             scratch = rest;
@@ -177,13 +178,13 @@ impl Task for GroupIn<'_> {
 }
 
 impl Group<'_> {
-    /// Numbers of scratch memory.
+    /// The size of the scratch memory, in numbers.
     fn n_scratch(&self) -> usize {
         let width = self.shape.head_size.next_multiple_of(LANES_MAX);
         self.n_tokens * (5 * width + 2 * N_QUERIES) + 5 * N_QUERIES * width + 12 * LANES_MAX
     }
 
-    /// The token's place in angles.
+    /// Returns the token's place in the angles.
     fn place(&self, token: usize) -> usize {
         self.row * self.n_tokens + token
     }
@@ -211,7 +212,7 @@ impl Group<'_> {
         }
     }
 
-    /// The positions that `query` may see.
+    /// Returns the positions that `query` may see.
     fn range(&self, query: usize) -> [usize; 2] {
         match self.visible {
             Visible::Ranges(ranges) => {
@@ -221,7 +222,8 @@ impl Group<'_> {
         }
     }
 
-    /// Adds what comes back through `queries` of `head` to the gradients of keys and values, and writes that of the queries.
+    /// Adds the contribution of `queries` of `head` to the gradients of keys and values, and writes the gradient of the
+    /// queries.
     #[inline(always)]
     fn add_queries<S: Simd>(&self, simd: S, head: usize, queries: [usize; 2], held: &mut Held, block: &mut Block) {
         let head_size = self.shape.head_size;
@@ -264,7 +266,7 @@ impl Group<'_> {
         let head_size = self.shape.head_size;
         let width = head_size.next_multiple_of(S::LANES);
         let scale = (head_size as f32).sqrt().recip();
-        // Columns without a query are 0, and nothing comes back through them.
+        // Columns without a query are 0 and contribute nothing.
         for numbers in [&mut *block.queries, block.queries_across, block.dy, block.dy_across] {
             numbers.fill(0.0);
         }
@@ -302,7 +304,7 @@ impl Group<'_> {
         for lanes in (0..N_QUERIES).step_by(S::LANES) {
             let weights = &mut block.weights[lanes..(last - first - 1) * N_QUERIES + lanes + S::LANES];
             let slopes = &mut block.slopes[lanes..(last - first - 1) * N_QUERIES + lanes + S::LANES];
-            // Safety: rows of the slices are `N_QUERIES` numbers apart and hold a vector, and so do the ranges.
+            // Safety: rows of the slices, and the ranges, are `N_QUERIES` numbers apart and hold a vector.
             unsafe {
                 let [start, end] = [0, 1].map(|which: usize| simd.load(ranges[which][lanes..].as_ptr()));
                 weigh_lanes(simd, weights.as_mut_ptr(), slopes.as_mut_ptr(), [first, last], [start, end]);
@@ -320,7 +322,7 @@ impl Group<'_> {
                 *to = block.of_queries[number * N_QUERIES + index];
             }
             let to = self.results[0].at((self.place(query) * n_heads + head) * head_size);
-            // Safety: the head's place in the result, which no other task writes.
+            // Safety: this is the head's place in the result, which no other task writes.
             unsafe { turned(simd, row, self.back, self.place(query), Scaled(to, scale)) };
         }
     }
@@ -343,7 +345,7 @@ impl Group<'_> {
     }
 }
 
-/// The products of `n_keys` rows of keys with all columns of the queries: `(keys, queries)`.
+/// Computes the products of `n_keys` rows of keys and all columns of the queries: `(keys, queries)`.
 #[inline(always)]
 fn scores<S: Simd>(simd: S, keys: &[f32], across: &[f32], result: &mut [f32], [n_keys, head_size]: [usize; 2]) {
     for column in (0..N_QUERIES).step_by(S::PANEL) {
@@ -360,12 +362,13 @@ fn scores<S: Simd>(simd: S, keys: &[f32], across: &[f32], result: &mut [f32], [n
             accumulates: false,
             operands: PhantomData,
         };
-        // Safety: `keys` are `n_keys` rows in whole vectors, `across` a panel for each number of a head, and `result` a row for each key.
+        // Safety: `keys` are `n_keys` rows in whole vectors, `across` a panel for each number of a head, and `result` a
+        // row for each key.
         unsafe { product.run(simd) };
     }
 }
 
-/// Adds to rows of `result` what rows of `weights` `(keys, queries)` take of `rows` `(queries, row)`.
+/// Adds the product of `weights` `(keys, queries)` and `rows` `(queries, row)` to the rows of `result`.
 #[inline(always)]
 fn mixed<S: Simd>(simd: S, weights: &[f32], rows: &[f32], result: &mut [f32], [n_keys, n_queries, width]: [usize; 3]) {
     let product = Product::<Floats> {
@@ -385,7 +388,8 @@ fn mixed<S: Simd>(simd: S, weights: &[f32], rows: &[f32], result: &mut [f32], [n
     unsafe { product.run(simd) };
 }
 
-/// A vector of queries: softmax down its lanes over the keys `first..last`, of which each lane sees `start..end`.
+/// Computes softmax down the lanes of one vector of queries over the keys `first..last`, of which each lane sees
+/// `start..end`.
 ///
 /// # Safety
 /// `weights` and `slopes` are valid for a vector in each of `last - first` rows that are `N_QUERIES` apart.
@@ -399,7 +403,7 @@ unsafe fn weigh_lanes<S: Simd>(
 ) {
     let hidden = simd.splat(HIDDEN);
     let n_keys = last - first;
-    // Safety: the caller's.
+    // Safety: guaranteed by the caller.
     unsafe {
         let mut highest = hidden;
         for key in 0..n_keys {

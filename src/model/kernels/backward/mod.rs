@@ -1,7 +1,8 @@
-//! What training needs beside the ways forward: products with matrices that are not packed beforehand, and the ways back.
+//! The kernels that training needs in addition to the forward passes: backward passes, and products of matrices that
+//! are not packed in advance.
 //!
-//! Everything is f32: training computes in nothing else. Sums over rows are made in an order that does not depend on the
-//! number of threads.
+//! All of them are f32, the only type of training on kernels. Sums over rows are added in an order that does not depend
+//! on the number of threads.
 
 mod attention;
 mod norm;

@@ -1,13 +1,14 @@
-//! The ways back through norms.
+//! The backward passes of norms.
 
 use super::super::memory::{Shared, written};
 use super::super::simd::{Number, Simd, Task};
 use super::super::{Kernels, for_each};
 
-/// Rows that one thread takes at once. Sums over rows are made of so many first, whatever the threads.
+/// Rows per thread at once. Sums over rows are first made of this many rows, whatever the number of threads.
 const N_ROWS_AT_ONCE: usize = 16;
 
-/// What the gradient `dy` of a norm of `x` is to `x`: of a layer norm where `is_centred`, else of a root-mean-square norm.
+/// Returns the gradient of `x` from the gradient `dy` of its norm: a layer norm if `is_centred`, otherwise a
+/// root-mean-square norm.
 ///
 /// # Panics
 /// `x` is not whole rows of as many numbers as `weight` has, or `dy` is of another length.
@@ -20,7 +21,7 @@ pub fn norm_backward(
     is_centred: bool,
 ) -> Vec<f32> {
     check(x, dy, weight.len());
-    // Safety: the pieces are all rows.
+    // Safety: the pieces cover all rows.
     unsafe {
         written(x.len(), |dx| {
             in_pieces(x, dy, weight.len(), |start, x, dy| {
@@ -30,10 +31,10 @@ pub fn norm_backward(
     }
 }
 
-/// What the gradient `dy` is to the norm's weight and, where it has one, to its bias: both `(size)`.
+/// Returns the gradients of the norm's weight and, if it has one, its bias, both `(size)`, from the gradient `dy`.
 ///
 /// # Panics
-/// As [`norm_backward`].
+/// As for [`norm_backward`].
 pub fn norm_weight_backward(
     kernels: Kernels,
     x: &[f32],
@@ -78,7 +79,7 @@ struct ToInput<'a> {
     weight: &'a [f32],
     epsilon: f32,
     is_centred: bool,
-    /// Where the rows begin in the result.
+    /// The place in the result where the rows begin.
     start: usize,
     dx: Shared<f32>,
 }
@@ -91,14 +92,14 @@ impl Task for ToInput<'_> {
         let size = self.weight.len();
         for (index, (x, dy)) in self.x.chunks_exact(size).zip(self.dy.chunks_exact(size)).enumerate() {
             let (mean, inverse) = moments(simd, x, self.epsilon, self.is_centred);
-            // Of the gradient at the normalised numbers: its mean, and the mean of its product with them.
+            // The mean of the gradient at the normalised numbers, and the mean of their product.
             let of_gradient = |place: usize, n: usize| {
-                // Safety: `n` numbers from `place` on lie in the row and in the weight.
+                // Safety: `n` numbers from `place` on are within the row and the weight.
                 unsafe { simd.multiply(f32::load(simd, dy[place..].as_ptr(), n), load(simd, self.weight, place, n)) }
             };
             let along = total(simd, size, |place, n| {
                 let centred = simd.subtract(load(simd, x, place, n), simd.splat(mean));
-                // Where the row ends the gradient is 0.
+                // After the end of the row the gradient is 0.
                 simd.multiply(of_gradient(place, n), centred)
             });
             let along = simd.splat(along * inverse * inverse / size as f32);
@@ -112,7 +113,7 @@ impl Task for ToInput<'_> {
                 let centred = simd.subtract(load(simd, x, place, n), simd.splat(mean));
                 let pulled = simd.multiply(centred, along);
                 let dx = simd.subtract(simd.subtract(of_gradient(place, n), level), pulled);
-                // Safety: the row's place in the result.
+                // Safety: this is the row's place in the result.
                 unsafe { f32::store(simd, to.add(place), simd.multiply(dx, simd.splat(inverse)), n) };
             }
         }
@@ -125,7 +126,7 @@ struct ToWeight<'a> {
     size: usize,
     epsilon: f32,
     is_centred: bool,
-    /// Sums for the weight and for the bias.
+    /// The sums for the weight and for the bias.
     to: *mut f32,
 }
 
@@ -154,7 +155,7 @@ impl Task for ToWeight<'_> {
     }
 }
 
-/// The mean (0 where it is not taken off) and the inverse of the deviation of a row.
+/// Returns the mean (0 if it is not subtracted) and the inverse of the deviation of a row.
 #[inline(always)]
 fn moments<S: Simd>(simd: S, row: &[f32], epsilon: f32, is_centred: bool) -> (f32, f32) {
     let size = row.len() as f32;
@@ -162,7 +163,8 @@ fn moments<S: Simd>(simd: S, row: &[f32], epsilon: f32, is_centred: bool) -> (f3
     (mean, 1.0 / (centred_squares(simd, row, mean) / size + epsilon).sqrt())
 }
 
-/// The sum of `(x - mean)²`; the numbers after the last whole vector one by one, since lanes without one are 0 too early.
+/// Returns the sum of `(x - mean)²`. Numbers after the last whole vector are added one by one, because empty lanes
+/// would not be 0 after the subtraction.
 #[inline(always)]
 fn centred_squares<S: Simd>(simd: S, row: &[f32], mean: f32) -> f32 {
     let n_whole = row.len() / S::LANES * S::LANES;
@@ -173,14 +175,15 @@ fn centred_squares<S: Simd>(simd: S, row: &[f32], mean: f32) -> f32 {
     row[n_whole..].iter().fold(whole, |sum, x| sum + (x - mean) * (x - mean))
 }
 
-/// `n` numbers from `place` on.
+/// Loads `n` numbers from `place` on.
 #[inline(always)]
 fn load<S: Simd>(simd: S, numbers: &[f32], place: usize, n: usize) -> S::V {
     // Safety: the slice holds them.
     unsafe { f32::load(simd, numbers[place..place + n].as_ptr(), n) }
 }
 
-/// The sum of `f` over the vectors of `size` numbers, each by its place and its number of lanes; `f` is 0 in other lanes.
+/// Returns the sum of `f` over the vectors of `size` numbers. `f` takes the place and number of lanes of a vector and
+/// is 0 in other lanes.
 #[inline(always)]
 fn total<S: Simd>(simd: S, size: usize, f: impl Fn(usize, usize) -> S::V) -> f32 {
     // Several chains, so that additions need not wait for each other.

@@ -1,4 +1,4 @@
-//! The ways back through activations and gates.
+//! The backward passes of activations and gates.
 
 use super::super::memory::{Shared, written};
 use super::super::simd::{Number, Simd, Task};
@@ -7,13 +7,13 @@ use super::super::{Activation, Kernels, for_each};
 /// Numbers that one thread computes at once.
 const N_AT_ONCE: usize = 1 << 13;
 
-/// What the gradient `dy` of `activation(x)` is to `x`.
+/// Returns the gradient of `x` from the gradient `dy` of `activation(x)`.
 ///
 /// # Panics
 /// `x` and `dy` differ in length.
 pub fn activated_backward(kernels: Kernels, x: &[f32], activation: Activation, dy: &[f32]) -> Vec<f32> {
     assert_eq!(x.len(), dy.len(), "a gradient has the shape of what it is of");
-    // Safety: the pieces are all numbers.
+    // Safety: the pieces cover all numbers.
     unsafe {
         written(x.len(), |dx| {
             in_pieces(x.len(), |range| kernels.run(Backward { x, factor: None, dy, activation, range, dx, df: dx }));
@@ -21,14 +21,14 @@ pub fn activated_backward(kernels: Kernels, x: &[f32], activation: Activation, d
     }
 }
 
-/// What the gradient `dy` of `activation(gate) * up` is to `gate` and to `up`.
+/// Returns the gradients of `gate` and `up` from the gradient `dy` of `activation(gate) * up`.
 ///
 /// # Panics
 /// They differ in length.
 pub fn gated_backward(kernels: Kernels, gate: &[f32], up: &[f32], activation: Activation, dy: &[f32]) -> [Vec<f32>; 2] {
     assert!(gate.len() == up.len() && gate.len() == dy.len(), "a gradient has the shape of what it is of");
     let mut of_up = Vec::new();
-    // Safety: the pieces are all numbers.
+    // Safety: the pieces cover all numbers.
     let of_gate = unsafe {
         written(gate.len(), |dx| {
             of_up = written(gate.len(), |df| {
@@ -53,7 +53,7 @@ struct Backward<'a> {
     activation: Activation,
     range: [usize; 2],
     dx: Shared<f32>,
-    /// Of the factor; not written where there is none.
+    /// The gradient of the factor; not written if there is no factor.
     df: Shared<f32>,
 }
 
@@ -65,7 +65,7 @@ impl Task for Backward<'_> {
         let [start, end] = self.range;
         for place in (start..end).step_by(S::LANES) {
             let n = S::LANES.min(end - place);
-            // Safety: `n` numbers from `place` on lie in all slices and results.
+            // Safety: `n` numbers from `place` on are within all slices and results.
             unsafe {
                 let x = f32::load(simd, self.x[place..].as_ptr(), n);
                 let mut dx = f32::load(simd, self.dy[place..].as_ptr(), n);

@@ -1,4 +1,4 @@
-//! Products whose right side is packed while they are computed, a slab at a time.
+//! Products whose right side is packed during the computation, one slab at a time.
 
 use std::marker::PhantomData;
 
@@ -17,24 +17,24 @@ use super::super::{Kernels, for_each};
 pub enum Right<'a> {
     /// Row-major.
     Rows(&'a [f32]),
-    /// Column after column: `(columns, steps)`, row-major.
+    /// Transposed: `(columns, steps)`, row-major.
     Columns(&'a [f32]),
     /// A weight `(n_out, n_in)`: its outputs are the steps, its inputs the columns.
     Weight(&'a PackedWeight),
 }
 
-/// A product of a sum.
+/// One product of a sum of products.
 #[derive(Clone, Copy, Debug)]
 pub struct Term<'a> {
     /// `(rows, steps)`, row-major.
     pub left: &'a [f32],
     /// `(steps, columns)`.
     pub right: Right<'a>,
-    /// The dimension that both sides share.
+    /// The shared dimension.
     pub n_steps: usize,
 }
 
-/// `scale (left_1 right_1 + left_2 right_2 + …) + bias`: `(n_rows, n_columns)`.
+/// Computes `scale (left_1 right_1 + left_2 right_2 + …) + bias`: `(n_rows, n_columns)`.
 ///
 /// # Panics
 /// Sizes disagree: the numbers of a side, or those of the bias.
@@ -67,7 +67,7 @@ pub fn product(
     let n_rows_of_block = n_rows.div_ceil(n_blocks.max(1)).next_multiple_of(N_ROWS_OF_A_TILE);
     let n_blocks = n_rows.div_ceil(n_rows_of_block.max(1));
     let n_steps: usize = terms.iter().map(|term| term.n_steps).sum();
-    // Safety: the blocks are all rows, the panels all columns, and each pair of them writes its own places.
+    // Safety: the blocks cover all rows, the panels cover all columns, and each pair of them writes its own places.
     unsafe {
         written(n_rows * n_columns, |result| {
             for_each(n_blocks * n_panels, n_rows * n_columns * n_steps, |task| {
@@ -89,27 +89,27 @@ pub fn product(
     }
 }
 
-/// Rows that pass over a slab: enough that packing it costs little beside the product.
+/// Rows that pass over a slab: enough that packing it costs little compared with the product.
 const N_ROWS_OF_A_BLOCK: usize = 384;
-/// With fewer tasks the blocks are shared out evenly, so that no thread waits for the last.
+/// With fewer tasks per thread, blocks are divided evenly, so that no thread waits for the last.
 const N_TASKS_OF_A_THREAD: usize = 8;
-/// Steps that are packed at once: whole panels of every instruction set.
+/// Steps packed at once: whole panels of every instruction set.
 const N_STEPS_OF_A_SLAB: usize = 256;
 
 /// Some rows of some columns of the result.
 struct Block<'a> {
     terms: &'a [Term<'a>],
     n_columns_of_all: usize,
-    /// The first, and the one after the last.
+    /// The first row, and the one after the last.
     rows: [usize; 2],
-    /// The same, of at most one panel.
+    /// The first column, and the one after the last; at most one panel.
     columns: [usize; 2],
     scale: f32,
     bias: Option<&'a [f32]>,
     result: Shared<f32>,
 }
 
-/// The same with memory for sums and slab.
+/// A block with memory for sums and slab.
 struct BlockIn<'a> {
     block: Block<'a>,
     scratch: &'a mut [f32],
@@ -145,7 +145,8 @@ impl Task for BlockIn<'_> {
                     accumulates,
                     operands: PhantomData,
                 };
-                // Safety: `left` holds the rows of the block, the slab a panel for each step, and `sums` one for each row.
+                // Safety: `left` holds the rows of the block, the slab a panel for each step, and `sums` a panel for
+                // each row.
                 unsafe { product.run(simd) };
                 accumulates = true;
             }
@@ -165,7 +166,7 @@ impl Block<'_> {
         for (sums, row) in sums.chunks_exact(S::PANEL).zip(self.rows[0]..self.rows[1]) {
             for column in (first..end).step_by(S::LANES) {
                 let n = S::LANES.min(end - column);
-                // Safety: `n` columns from `column` on lie in the sums, in the bias and in the row of the result.
+                // Safety: `n` columns from `column` on are within the sums, the bias and the row of the result.
                 unsafe {
                     let mut y = simd.multiply(simd.load(sums[column - first..].as_ptr()), scale);
                     if let Some(bias) = self.bias {
@@ -237,7 +238,7 @@ fn unpack<S: Simd>(
                 }
             }
             Panels::Bf16(panels) => {
-                // Two inputs lie together.
+                // Two inputs are stored together.
                 let numbers = &panels.as_slice()[start..];
                 for input in 0..n_columns {
                     let place = columns[0] + input;
@@ -261,7 +262,8 @@ fn unpack<S: Simd>(
     }
 }
 
-/// Writes `from` `(rows, columns)`, its rows `from_stride` apart, to `to` `(columns, rows)`, its rows `to_stride` apart.
+/// Writes `from` `(rows, columns)`, with rows `from_stride` apart, to `to` `(columns, rows)`, with rows `to_stride`
+/// apart.
 #[inline(always)]
 fn transpose<S: Simd>(
     simd: S,
@@ -275,7 +277,7 @@ fn transpose<S: Simd>(
         assert!(
             from.len() >= (n_rows - 1) * from_stride + n_columns && to.len() >= (n_columns - 1) * to_stride + n_rows
         );
-        // Safety: so all numbers lie in the slices.
+        // Safety: given that, all numbers are within the slices.
         unsafe {
             let (from, to) = (from.as_ptr().cast(), to.as_mut_ptr().cast());
             transpose_at(simd, from, from_stride, [n_rows, n_columns], to, to_stride);
@@ -283,14 +285,14 @@ fn transpose<S: Simd>(
     }
 }
 
-/// `x` `(rows, columns)` as `(columns, rows)`.
+/// Transposes `x` `(rows, columns)` to `(columns, rows)`.
 ///
 /// # Panics
 /// `x` is not whole rows.
 pub fn transposed(kernels: Kernels, x: &[f32], n_columns: usize) -> Vec<f32> {
     assert_eq!(x.len() % n_columns.max(1), 0, "x is whole rows");
     let n_rows = x.len() / n_columns.max(1);
-    // Safety: the tasks are all rows, and each writes the places of its own.
+    // Safety: the tasks cover all rows, and each writes its own places.
     unsafe {
         written(x.len(), |result| {
             for_each(n_rows.div_ceil(N_ROWS_OF_A_TASK), x.len(), |task| {
@@ -323,7 +325,7 @@ impl Task for Transpose<'_> {
     }
 }
 
-/// The sums of the columns of `x` `(rows, n_columns)`.
+/// Returns the sums of the columns of `x` `(rows, n_columns)`.
 ///
 /// # Panics
 /// `x` is not whole rows.

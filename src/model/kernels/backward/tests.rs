@@ -1,11 +1,11 @@
-//! Every instruction set that the processor has against plain sums in f64, over sizes that fit nothing evenly.
+//! Compares every instruction set of the processor with plain sums in f64, over sizes that are multiples of nothing.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::super::*;
 
-/// Numbers in -1..1.
+/// Random numbers in -1..1.
 fn random(n: usize, seed: u64) -> Vec<f32> {
     let mut random = fastrand::Rng::with_seed(seed);
     (0..n).map(|_| random.f32() * 2.0 - 1.0).collect()
@@ -81,7 +81,7 @@ proptest! {
         prop_assert!(error(&column_sums(&x, n_columns), &plain_product(&ones, &wide(&x), [1, n_rows, n_columns])) < 1e-5);
     }
 
-    // A norm of two numbers is 1 and -1 whatever they are: nothing but rounding goes back through it.
+    // The norm of two numbers is always 1 and -1, so the gradient through it is only rounding.
     #[test]
     fn norms_go_back_as_plain_sums_do(n_rows in 1usize..40, size in 8usize..150, seed: u64) {
         let x: Vec<f32> = random(n_rows * size, seed).into_iter().map(|x| 3.0 * x + 0.5).collect();
@@ -136,7 +136,7 @@ proptest! {
             let inputs = [of(&queries, shape.n_heads), of(&keys, n_kv_heads), of(&values, n_kv_heads)];
             let found = attention_backward(kernels, shape, inputs, &dy, rotary, visible);
             for (found, expected) in [found.queries, found.keys, found.values].iter().zip(&expected) {
-                // Where one key is seen the first two are 0.
+                // With one visible key, the first two are 0.
                 let norm = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
                 let error = error(found, expected) * norm / norm.max(1e-3);
                 prop_assert!(error < 3e-6, "{} {error:e}", kernels.name());
@@ -154,7 +154,7 @@ struct Case {
 }
 
 impl Case {
-    /// Queries, keys, values and the gradient of their mixture.
+    /// Returns queries, keys, values and the gradient of their mixture.
     fn inputs(&self) -> [Vec<f32>; 4] {
         let HeadShape { n_heads, n_kv_heads, head_size } = self.shape;
         let mut seed = self.seed;
@@ -164,7 +164,8 @@ impl Case {
         })
     }
 
-    /// The first and the last position that a query sees, causally; in kind 2 without the first ones of later rows.
+    /// Returns the first and the last position that a query sees, causally. Kind 2 hides the first positions of later
+    /// rows.
     fn range(&self, row: usize, query: usize) -> [usize; 2] {
         match self.kind {
             0 => [0, self.n_tokens],
@@ -183,7 +184,7 @@ impl Case {
         (ranges.clone().map(|range| range.map(|end| end as u32)).collect(), added.collect())
     }
 
-    /// `x` `(tokens, heads * head size)` of one row and one head, turned.
+    /// Returns one rotated head of one row of `x` `(tokens, heads * head size)`.
     fn head(&self, x: &[f32], [row, head, n_heads]: [usize; 3], rotary: Option<RotaryRows>, sign: f64) -> Vec<f64> {
         let size = self.shape.head_size;
         let token = |token: usize| &x[((row * self.n_tokens + token) * n_heads + head) * size..][..size];

@@ -1,4 +1,4 @@
-//! Attention with its rotary embedding, from projection to projection.
+//! Attention with its rotary embedding, between the input and output projections.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
@@ -7,7 +7,7 @@ use super::super::{Mask, fused};
 use super::{borrowed, floats, output};
 use crate::model::kernels::{self, HeadShape, Heads, Kernels, RotaryRows};
 
-/// What attention is of beside queries, keys and values.
+/// The inputs of attention in addition to queries, keys and values.
 #[derive(Clone, Debug)]
 pub(in super::super) struct AttentionInputs {
     /// Sizes.
@@ -18,8 +18,8 @@ pub(in super::super) struct AttentionInputs {
     pub rotary: Option<(Tensor, Tensor)>,
 }
 
-/// `softmax(query key^T / √head size + mask) value`, queries and keys turned before, of queries, keys and values
-/// `(batch, tokens, heads * head size)`: the shape of the queries.
+/// Computes `softmax(query key^T / √head size + mask) value` with rotated queries and keys. Queries, keys and values
+/// are `(batch, tokens, heads * head size)`; the result has the shape of the queries.
 pub(in super::super) fn attention([query, key, value]: [&Tensor; 3], inputs: AttentionInputs) -> Result<Tensor> {
     query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, inputs)
 }

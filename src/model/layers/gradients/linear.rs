@@ -1,4 +1,4 @@
-//! Affine maps: frozen, frozen with a low-rank update that trains, and trained as a whole.
+//! Affine maps: frozen, frozen with a trained low-rank update, and fully trained.
 
 use std::sync::{Arc, OnceLock};
 
@@ -32,7 +32,7 @@ impl FrozenMap {
     }
 }
 
-/// `x W^T + b` of `x` `(…, in)`: `(…, out)`.
+/// Computes `x W^T + b` of `x` `(…, in)`: `(…, out)`.
 pub(in super::super) fn frozen_linear(x: &Tensor, map: FrozenMap) -> Result<Tensor> {
     x.contiguous()?.apply_op1(FrozenLinear(map))
 }
@@ -61,7 +61,7 @@ impl CustomOp1 for FrozenLinear {
     }
 }
 
-/// `x W^T + b + scale (mask x) A^T B^T` of `x` `(…, in)`, `a` `(rank, in)` and `b` `(out, rank)`: `(…, out)`.
+/// Computes `x W^T + b + scale (mask x) A^T B^T` of `x` `(…, in)`, `a` `(rank, in)` and `b` `(out, rank)`: `(…, out)`.
 pub(in super::super) fn low_rank_linear(
     x: &Tensor,
     map: FrozenMap,
@@ -77,12 +77,12 @@ struct LowRankLinear {
     map: FrozenMap,
     scale: f32,
     dropout: Option<Mask>,
-    /// `scale (mask x) A^T` `(rows, rank)`, which the way back needs again.
+    /// `scale (mask x) A^T` `(rows, rank)`, kept for the backward pass.
     narrow: OnceLock<Vec<f32>>,
 }
 
 impl LowRankLinear {
-    /// `x` as the update sees it.
+    /// Returns `x` after dropout, as the update reads it.
     fn dropped<'a>(&self, x: &'a [f32], memory: &'a mut Vec<f32>) -> &'a [f32] {
         match &self.dropout {
             Some(mask) => {
@@ -120,7 +120,7 @@ impl CustomOp3 for LowRankLinear {
         let term = Term { left: &narrow, right: Right::Columns(b), n_steps: rank };
         let update = kernels::product(kernels, &[term], [n_rows, n_out], 1.0, None);
         let y = kernels::linear(x, &[self.map.part()], None, Some(&update));
-        // The same operation is never computed twice.
+        // `set` cannot fail: one operation computes its forward pass only once.
         let _ = self.narrow.set(narrow);
         Ok(output(y, with_last(l1.dims(), n_out)))
     }
@@ -143,7 +143,7 @@ impl CustomOp3 for LowRankLinear {
         let term = Term { left: dy, right: Right::Rows(of_b.get()?), n_steps: n_out };
         let d_narrow = kernels::product(kernels, &[term], [n_rows, rank], self.scale, None);
 
-        // The narrow side of each product over rows is the one that is turned round.
+        // Each product over rows transposes its narrow side.
         let across = kernels::transposed(kernels, narrow, rank);
         let term = Term { left: &across, right: Right::Rows(dy), n_steps: n_rows };
         let db = kernels::transposed(kernels, &kernels::product(kernels, &[term], [rank, n_out], 1.0, None), n_out);
@@ -173,7 +173,7 @@ impl CustomOp3 for LowRankLinear {
     }
 }
 
-/// `x W^T + b` of `x` `(…, in)`, a weight `(out, in)` and a bias `(out)` that may all train: `(…, out)`.
+/// Computes `x W^T + b` of `x` `(…, in)`, a weight `(out, in)` and a bias `(out)`, all of which may train: `(…, out)`.
 pub(in super::super) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
@@ -200,7 +200,7 @@ impl Linear {
         Ok(output(y, with_last(l1.dims(), n_out)))
     }
 
-    /// Gradients of `x` and of the weight, each where it tracks.
+    /// Returns the gradients of `x` and of the weight, each only if it is tracked.
     fn backward(x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
         let kernels = Kernels::chosen();
         let (n_out, n_in) = weight.dims2()?;

@@ -1,8 +1,8 @@
-//! Operations with a way back of their own, for training on a CPU in f32.
+//! Operations with their own backward pass, for training on a CPU in f32.
 //!
-//! candle's differentiable forms are chains of passes over memory, each with passes of its own on the way back, and they
-//! compute gradients of what does not train. Each operation here is one pass there and one back, by the kernels, and keeps
-//! its inputs alone. What it does not cover (other devices and types) takes candle's form.
+//! candle's differentiable forms are chains of passes over memory in both directions, and they also compute gradients
+//! of frozen tensors. Each operation here is one forward and one backward pass of the kernels, and keeps only its
+//! inputs. Other devices and types use candle's form.
 
 mod attention;
 mod linear;
@@ -22,17 +22,17 @@ pub(super) use pointwise::{activated, gated};
 
 use super::needs_gradient;
 
-/// Whether the operations here compute with `tensors`: on a CPU in f32, where gradients flow to one of them.
+/// Whether the operations here serve `tensors`: all are f32 on a CPU and one of them needs a gradient.
 pub(super) fn serves(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|x| is_served(x)) && needs_gradient(tensors)
 }
 
-/// Whether they could, if gradients flowed to it.
+/// Whether the operations here could serve `x` if it needed a gradient.
 pub(super) fn is_served(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 
-/// The numbers of a contiguous storage.
+/// Returns the numbers of a contiguous storage.
 pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
@@ -40,13 +40,13 @@ pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
     }
 }
 
-/// A tensor's numbers, borrowed.
+/// The borrowed numbers of a tensor.
 struct Numbers<S> {
     storage: S,
     range: Range<usize>,
 }
 
-/// The numbers of a contiguous tensor.
+/// Borrows the numbers of a contiguous tensor.
 fn borrowed(x: &Tensor) -> Result<Numbers<impl Deref<Target = Storage>>> {
     let (storage, layout) = x.storage_and_layout();
     match layout.contiguous_offsets() {
@@ -64,12 +64,12 @@ impl<S: Deref<Target = Storage>> Numbers<S> {
     }
 }
 
-/// What a forward pass gives to candle.
+/// Returns the result of a forward pass as candle takes it.
 fn output(values: Vec<f32>, shape: impl Into<Shape>) -> (CpuStorage, Shape) {
     (CpuStorage::F32(values), shape.into())
 }
 
-/// `dims` with the last one replaced.
+/// Returns `dims` with the last one replaced.
 fn with_last(dims: &[usize], size: usize) -> Vec<usize> {
     let (_, before) = dims.split_last().unwrap_or((&0, &[]));
     before.iter().copied().chain([size]).collect()

@@ -28,7 +28,7 @@ impl Norm {
         }
     }
 
-    /// Gradients of `x`, weight and bias, each where it tracks.
+    /// Returns the gradients of `x`, weight and bias, each only if it is tracked.
     fn backward(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, dy: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let kernels = Kernels::chosen();
         let dy = dy.contiguous()?;

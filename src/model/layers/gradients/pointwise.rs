@@ -6,12 +6,12 @@ use super::super::{Activation, fused};
 use super::{borrowed, floats, output};
 use crate::model::kernels::{self, Kernels};
 
-/// `activation(x)`.
+/// Computes `activation(x)`.
 pub(in super::super) fn activated(x: &Tensor, activation: Activation) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Activate(activation))
 }
 
-/// `activation(gate) * up` of two tensors of one shape.
+/// Computes `activation(gate) * up` of two tensors of one shape.
 pub(in super::super) fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
     gate.contiguous()?.apply_op2(&up.contiguous()?, Activate(activation))
 }

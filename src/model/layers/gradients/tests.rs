@@ -1,4 +1,4 @@
-//! Values and gradients against those of candle's own chains of operations.
+//! Compares values and gradients with those of candle's own operations.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn frozen(shape: &[usize], seed: u64) -> Tensor {
     random(shape, seed).as_detached_tensor()
 }
 
-/// ‖a − b‖ / ‖b‖ is below 1e-5.
+/// Asserts that ‖a − b‖ / ‖b‖ is below 1e-5.
 #[track_caller]
 fn assert_close(a: &Tensor, b: &Tensor) {
     assert_eq!(a.dims(), b.dims());
@@ -29,7 +29,7 @@ fn assert_close(a: &Tensor, b: &Tensor) {
     assert!(difference <= 1e-5 * norm && norm > 0.0, "{difference} of {norm}");
 }
 
-/// Values and gradients of `ours` equal those of candle's own chain of operations.
+/// Asserts that values and gradients of `ours` equal those of candle's own operations.
 #[track_caller]
 fn check(variables: &[Var], ours: impl Fn(&[Var]) -> Tensor, candles: impl Fn(&[Var]) -> Tensor) {
     let (y, expected) = (ours(variables), candles(variables));
@@ -138,7 +138,7 @@ fn activations_and_gates_equal_their_chains() {
     }
 }
 
-/// Attention as a chain, of `(batch, tokens, heads * head size)`.
+/// Attention by candle's operations, on `(batch, tokens, heads * head size)`.
 fn chain(v: &[Var], inputs: &AttentionInputs) -> Tensor {
     let HeadShape { n_heads, n_kv_heads, head_size } = inputs.shape;
     let (batch, n_tokens, width) = v[0].dims3().unwrap();

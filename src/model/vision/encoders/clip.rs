@@ -12,7 +12,7 @@ use crate::model::layers::{Activation, Block, BlockConfig, LayerNorm, LayerWatch
 use crate::model::text::tokenizer::TextTokenizer;
 use crate::model::vision::square_tower::{TowerKind, VisionConfig, VisionTower};
 
-/// The line in the list of families.
+/// The entry in the list of families.
 pub const FAMILY: EncoderFamily = EncoderFamily {
     name: "clip",
     about: "CLIP in the transformers layout (CLIPModel)",
@@ -38,19 +38,19 @@ fn config_of(checkpoint: &Checkpoint) -> Config<'_> {
     Config::new(checkpoint.config(), checkpoint.dir.join("config.json").display().to_string())
 }
 
-/// Where the text tower's output is read.
+/// The token at which the text tower's output is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
     /// At the first end-of-text token.
     FirstEos(u32),
-    /// At the highest token id: OpenAI's files say `eos_token_id: 2`, which is not the end-of-text token.
+    /// At the highest token id: OpenAI's files have `eos_token_id: 2`, which is not the end-of-text token.
     HighestId,
 }
 
 /// Sizes of the text tower.
 #[derive(Clone, Debug)]
 pub struct TextConfig {
-    /// Of the blocks.
+    /// The sizes of the blocks.
     pub block: BlockConfig,
     /// Number of blocks.
     pub n_layers: usize,
@@ -58,7 +58,7 @@ pub struct TextConfig {
     pub vocabulary_size: usize,
     /// Positions.
     pub n_positions: usize,
-    /// Where its output is read.
+    /// The token at which the output is read.
     pub pooling: Pooling,
 }
 
@@ -95,7 +95,7 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Reads what is beside the vision tower by its canonical names.
+    /// Reads everything except the vision tower, by canonical names.
     fn load(loader: &mut Loader, tower: Arc<VisionTower>, text: TextConfig, dimension: usize) -> Result<Self> {
         let (vision_size, size) = (tower.config().size(), text.block.size);
         let epsilon = tower.config().block().epsilon;
@@ -123,7 +123,7 @@ impl Clip {
         })
     }
 
-    /// Hidden states after the last norm, `(texts, tokens, hidden)`.
+    /// Returns the hidden states after the last norm, `(texts, tokens, hidden)`.
     fn text_hidden(&self, ids: &[&[u32]]) -> Result<Tensor> {
         let (n_texts, n_tokens) = (ids.len(), ids.first().map_or(0, |row| row.len()));
         let device = self.token_embedding.device();
@@ -150,7 +150,7 @@ impl DualEncoder for Clip {
 
     fn text_embeddings(&self, ids: &[Vec<u32>]) -> Result<Tensor> {
         let ends: Vec<usize> = ids.iter().map(|row| end_of_text(row, self.text.pooling)).collect();
-        // No token looks at one after it: behind the longest text there is nothing to compute.
+        // No token attends to a later one, so nothing after the longest text is computed.
         let n_tokens = ends.iter().max().map_or(0, |end| end + 1);
         let ids: Vec<&[u32]> = ids.iter().map(|row| &row[..n_tokens]).collect();
         let pooled = rows_at(&self.text_hidden(&ids)?, &ends)?;
@@ -160,12 +160,12 @@ impl DualEncoder for Clip {
     fn text_ids(&self, tokenizer: &TextTokenizer, text: &str) -> Result<Vec<u32>> {
         let mut ids = tokenizer.encode(text, true)?;
         if ids.len() > self.text.n_positions {
-            // A caption that is too long keeps its end, without which it would be pooled elsewhere.
+            // A caption that is too long keeps its end token, at which it is pooled.
             let end = ids[ids.len() - 1];
             ids.truncate(self.text.n_positions);
             ids[self.text.n_positions - 1] = end;
         }
-        // Padding comes after the end-of-text token, where the causal mask hides it, so any id lower than that will do.
+        // Padding follows the end-of-text token, where the causal mask hides it, so any lower id works.
         ids.resize(self.text.n_positions, 0);
         Ok(ids)
     }
@@ -179,7 +179,7 @@ fn end_of_text(ids: &[u32], pooling: Pooling) -> usize {
     }
 }
 
-/// A CLIP whose folder is in another layout, under the same canonical names.
+/// Loads a CLIP from a folder in another layout, under the same canonical names.
 pub(super) fn load_canonical(
     loader: &mut Loader,
     tower: Arc<VisionTower>,

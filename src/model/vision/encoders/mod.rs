@@ -1,4 +1,4 @@
-//! Dual encoders: the bare vision encoder that a model is compared with. One file a family.
+//! Dual encoders: the bare vision encoders with which a model is compared. One file per family.
 
 mod clip;
 mod open_clip;
@@ -17,29 +17,29 @@ use crate::model::layers::Loader;
 use crate::model::text::tokenizer::TextTokenizer;
 use crate::model::vision::square_tower::{VisionConfig, VisionTower};
 
-/// An image encoder with the text encoder that makes it a zero-shot classifier.
+/// An image encoder with its text encoder, together a zero-shot classifier.
 pub trait DualEncoder: Send {
-    /// The vision tower, which may be a model's, too.
+    /// The vision tower, which may be shared with a model.
     fn tower(&self) -> &Arc<VisionTower>;
 
-    /// Image embeddings of unit length `(batch, dimension)` from the tower's hidden state before its last block
-    /// ([`VisionTower::state_before_last`]): of the last, a family computes what it looks at.
+    /// Returns image embeddings of unit length `(batch, dimension)` from the tower's hidden state before its last block
+    /// ([`VisionTower::state_before_last`]). A family computes only the tokens of the last state that it reads.
     fn image_embeddings(&self, before_last: &Tensor) -> candle_core::Result<Tensor>;
 
-    /// Text embeddings of unit length `(texts, dimension)` of token ids `(texts, context)`.
+    /// Returns text embeddings of unit length `(texts, dimension)` of token ids `(texts, context)`.
     fn text_embeddings(&self, ids: &[Vec<u32>]) -> Result<Tensor>;
 
-    /// Token ids of a text, of the length that the text tower wants.
+    /// Returns the token ids of a text, of the length that the text tower takes.
     fn text_ids(&self, tokenizer: &TextTokenizer, text: &str) -> Result<Vec<u32>>;
 }
 
 /// A family of encoders: one line in [`ENCODERS`].
 pub struct EncoderFamily {
-    /// What reports call it.
+    /// The name in reports.
     pub name: &'static str,
-    /// One sentence for lists.
+    /// A one-sentence description for lists.
     pub about: &'static str,
-    /// For lists, against what it was verified.
+    /// What the family was verified against, for lists.
     pub verified: &'static str,
     /// Whether a checkpoint is of this family.
     pub recognises: fn(&Checkpoint) -> bool,
@@ -47,7 +47,7 @@ pub struct EncoderFamily {
     pub weights: fn(&Checkpoint) -> Result<Weights>,
     /// Sizes of the vision tower.
     pub vision_config: fn(&Checkpoint) -> Result<VisionConfig>,
-    /// Reads what is beside the tower; every tensor must find its place.
+    /// Reads everything except the tower; fails if a tensor is left over.
     pub load: LoadFn,
 }
 
@@ -57,7 +57,7 @@ pub type LoadFn = fn(&Checkpoint, &mut Weights, &Placement, Arc<VisionTower>) ->
 /// All families; the first that recognises a checkpoint reads it.
 pub const ENCODERS: &[EncoderFamily] = &[clip::FAMILY, open_clip::FAMILY, siglip::FAMILY];
 
-/// The family of a checkpoint, or an error that lists what is known.
+/// Returns the family of a checkpoint, or an error that lists the known families.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static EncoderFamily> {
     if let Some(family) = ENCODERS.iter().find(|family| (family.recognises)(checkpoint)) {
         return Ok(family);
@@ -72,18 +72,18 @@ pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static EncoderFamily> {
     )
 }
 
-/// Where the canonical names of the vision side begin.
+/// The prefix of the canonical names of the vision side.
 const VISION: &str = "vision_model";
 
-/// An encoder's checkpoint that was opened, with no weight read yet.
+/// An opened encoder checkpoint; no weight is read yet.
 pub struct OpenedEncoder {
     checkpoint: Checkpoint,
     family: &'static EncoderFamily,
-    /// Where every tensor lies.
+    /// The location of every tensor.
     pub weights: Weights,
-    /// For captions.
+    /// The tokenizer of captions.
     pub tokenizer: TextTokenizer,
-    /// For images.
+    /// The preprocessor of images.
     pub preprocessor: Preprocessor,
 }
 
@@ -110,7 +110,7 @@ impl OpenedEncoder {
         self.checkpoint.name()
     }
 
-    /// Hash of its configuration.
+    /// Returns the hash of the checkpoint's configuration.
     pub fn config_hash(&self) -> String {
         config_hash(std::iter::once(&self.checkpoint))
     }
@@ -120,17 +120,17 @@ impl OpenedEncoder {
         (self.family.vision_config)(&self.checkpoint)
     }
 
-    /// The bytes of the weights beside the tower's, as stored.
+    /// Returns the bytes of the weights outside the tower, as stored.
     pub fn n_bytes_beside_tower(&self) -> usize {
         self.weights.n_bytes_where(|name| !name.starts_with(VISION))
     }
 
-    /// Reads the weights; every tensor must find its place.
+    /// Reads the weights; fails if a tensor is left over.
     pub fn load(self, placement: &Placement) -> Result<Encoder> {
         self.load_around(None, placement)
     }
 
-    /// The same around a `tower` that is there already, and equal to its own.
+    /// Like [`load`](Self::load), but reuses `tower` if it is given; it must equal the encoder's own.
     pub fn load_around(mut self, tower: Option<Arc<VisionTower>>, placement: &Placement) -> Result<Encoder> {
         let config = self.vision_config()?;
         let mut loader = Loader::new(&mut self.weights, placement);
@@ -152,14 +152,14 @@ impl OpenedEncoder {
 pub struct Encoder {
     /// The towers.
     pub towers: Box<dyn DualEncoder>,
-    /// For captions.
+    /// The tokenizer of captions.
     pub tokenizer: TextTokenizer,
-    /// For images.
+    /// The preprocessor of images.
     pub preprocessor: Preprocessor,
 }
 
 impl Encoder {
-    /// One embedding of unit length a label, `(labels, dimension)`: the normalised mean over `templates`,
+    /// Returns one embedding of unit length per label, `(labels, dimension)`: the normalised mean over `templates`,
     /// each with `{}` for the label (Radford et al. 2021, section 3.1.4).
     pub fn label_embeddings(&self, templates: &[String], labels: &[&str]) -> Result<Tensor> {
         let mut sum: Option<Tensor> = None;
@@ -187,12 +187,12 @@ impl Encoder {
 
 const TEXTS_PER_BATCH: usize = 64;
 
-/// Rows of `(rows, dimension)` scaled to length one.
+/// Scales the rows of `(rows, dimension)` to unit length.
 pub fn unit_length(x: &Tensor) -> candle_core::Result<Tensor> {
     x.broadcast_div(&x.sqr()?.sum_keepdim(1)?.sqrt()?)
 }
 
-/// The rows that stand at `positions[row]` of `(rows, tokens, size)`: `(rows, size)`.
+/// Returns the rows at `positions[row]` of `(rows, tokens, size)`: `(rows, size)`.
 fn rows_at(x: &Tensor, positions: &[usize]) -> candle_core::Result<Tensor> {
     let picked: Vec<Tensor> = positions
         .iter()

@@ -1,4 +1,5 @@
-//! CLIP in open_clip's layout: `open_clip_config.json` and fused attention tensors, canonicalised to the names of [`super::clip`].
+//! CLIP in open_clip's layout: `open_clip_config.json` and fused attention tensors, renamed to the canonical names of
+//! [`super::clip`].
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -10,7 +11,7 @@ use crate::model::checkpoint::weights::{Checkpoint, Weights, canonical_open_clip
 use crate::model::layers::{Activation, BlockConfig, Loader};
 use crate::model::vision::square_tower::{TowerKind, VisionConfig};
 
-/// The line in the list of families.
+/// The entry in the list of families.
 pub const FAMILY: EncoderFamily = EncoderFamily {
     name: "open_clip",
     about: "CLIP in the open_clip layout (open_clip_config.json)",

@@ -13,7 +13,7 @@ use crate::model::layers::{Activation, Block, BlockConfig, LayerNorm, LayerWatch
 use crate::model::text::tokenizer::TextTokenizer;
 use crate::model::vision::square_tower::{TowerKind, VisionConfig, VisionTower};
 
-/// The line in the list of families.
+/// The entry in the list of families.
 pub const FAMILY: EncoderFamily = EncoderFamily {
     name: "siglip",
     about: "SigLIP, and SigLIP 2 of fixed resolution, in the transformers layout (SiglipModel)",
@@ -44,7 +44,7 @@ pub const FAMILY: EncoderFamily = EncoderFamily {
     },
 };
 
-/// Why a SigLIP 2 that takes images of any shape is refused.
+/// Explains why a SigLIP 2 that takes images of any shape is refused.
 fn naflex(checkpoint: &Checkpoint) -> String {
     format!(
         "`{}` is a SigLIP 2 NaFlex, whose images keep their proportions, which is not read; hint: give one of fixed \
@@ -63,7 +63,7 @@ struct TextConfig {
     vocabulary_size: usize,
     n_positions: usize,
     dimension: usize,
-    /// The padding of a tokenizer that has none of its own.
+    /// The padding token if the tokenizer has none.
     pad: u32,
     pads_left: bool,
 }
@@ -121,7 +121,7 @@ impl PoolingHead {
         })
     }
 
-    /// `(batch, patches, hidden)` to `(batch, hidden)`.
+    /// Maps `(batch, patches, hidden)` to `(batch, hidden)`.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (batch, _, size) = x.dims3()?;
         let head_size = size / self.n_heads;
@@ -190,7 +190,7 @@ impl DualEncoder for Siglip {
         let mut x = self.token_embedding.index_select(&flat, 0)?.reshape((n_texts, n_tokens, ()))?;
         x = x.broadcast_add(&self.positions.narrow(0, 0, n_tokens)?.unsqueeze(0)?)?;
         for (index, block) in self.text_blocks.iter().enumerate() {
-            // SigLIP was trained without masking the padding. After the last block one token is looked at.
+            // SigLIP was trained without masking the padding. Only one token of the last block's output is read.
             let first = if index + 1 == self.text_blocks.len() { n_tokens - 1 } else { 0 };
             x = block.forward_at(&x, first..n_tokens, None, &mut LayerWatch::default())?;
         }
@@ -199,7 +199,8 @@ impl DualEncoder for Siglip {
     }
 
     fn text_ids(&self, tokenizer: &TextTokenizer, text: &str) -> Result<Vec<u32>> {
-        // Both were trained on lower case. SigLIP's tokenizer files see to it, those of SigLIP 2 leave it to the caller.
+        // Both were trained on lower case. SigLIP's tokenizer files lower the case; those of SigLIP 2 leave it to the
+        // caller.
         let mut ids = tokenizer.encode(&text.to_lowercase(), true)?;
         if ids.len() > self.text.n_positions {
             let end = ids[ids.len() - 1];

@@ -1,4 +1,4 @@
-//! Encoders against the reference tensors of transformers and open_clip.
+//! Compares encoders with the reference tensors of transformers and open_clip.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::model::vision::tower_comparison;
 
 const CLASSES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-/// `template` is what the reference's texts were made with.
+/// Checks a fixture; `template` is the template of the reference's texts.
 fn check(fixture: &str, template: &str) {
     let Some(shared) = shared() else { return };
     check_dir(&shared.join("fixtures").join(fixture), template);
@@ -24,7 +24,7 @@ fn check_dir(dir: &Path, template: &str) {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let encoder = OpenedEncoder::open(checkpoint).unwrap().load(&Placement::cpu()).unwrap();
     let tower = encoder.towers.tower();
-    // open_clip's embeddings were computed from the pixels of transformers' preprocessing, one crop row apart.
+    // open_clip's embeddings were computed from pixels of transformers' preprocessing, which differ by one crop row.
     let is_open_clip = dir.ends_with("open_clip");
     let pixels = match is_open_clip {
         true => References::open(&dir.with_file_name("clip"))["pixel_values"].clone(),
@@ -42,7 +42,7 @@ fn check_dir(dir: &Path, template: &str) {
         texts.iter().map(|text| encoder.towers.text_ids(&encoder.tokenizer, text).unwrap()).collect();
     let expected_ids = ids(&expected["input_ids"]);
     for (row, expected) in rows.iter().zip(&expected_ids) {
-        // What follows the end-of-text token is padding, which the libraries fill differently and no tower sees.
+        // Tokens after end-of-text are padding, which libraries fill differently and no tower sees.
         let n_text = encoder.tokenizer.encode(&texts[0], true).unwrap().len().min(expected.len());
         assert_eq!(row[..n_text.min(4)], expected[..n_text.min(4)]);
     }
@@ -115,7 +115,7 @@ fn an_encoder_around_a_tower_that_is_there_already_reads_no_other() {
     assert!(Arc::ptr_eq(first.towers.tower(), second.towers.tower()));
     let opened = open();
     assert_eq!(opened.vision_config().unwrap(), *first.towers.tower().config());
-    // Text side, last norm and projections are left.
+    // The text side, the last norm and the projections remain.
     let n_beside = opened.n_bytes_beside_tower();
     assert!((1..opened.weights.n_bytes()).contains(&n_beside), "{n_beside}");
     let labels = |encoder: &Encoder| {
@@ -164,7 +164,7 @@ fn siglip_2_of_fixed_resolution_meets_transformers_under_both_names() {
         check_dir(folder.path(), "This is a photo of {}.");
         let encoder = OpenedEncoder::open(Checkpoint::open(folder.path()).unwrap()).unwrap();
         let encoder = encoder.load(&Placement::cpu()).unwrap();
-        // The tokenizer's padding (0) and not the configuration's (1), and every text in lower case.
+        // Padding is the tokenizer's (0), not the configuration's (1), and all texts are lower case.
         let expected = ids(&References::open(folder.path())["input_ids"]);
         for (class, expected) in CLASSES.iter().zip(&expected) {
             let text = format!("This is a photo of {class}.");

@@ -1,8 +1,8 @@
-//! Where the patches of an image lie: windows, and positions learned on another grid.
+//! The places of the patches of an image: windows, and positions learned on another grid.
 
-/// The order in which merged patches of a `(rows, columns)` grid are listed by windows of `side` merged patches, and how
-/// many merged patches each window holds: windows by row, and within each its merged patches by row. Windows at the
-/// right and lower edges hold what is left.
+/// Returns the merged patches of a `(rows, columns)` grid in the order of windows of `side` merged patches, and the
+/// size of each window in merged patches. Windows are in row order, and so are the merged patches within each. Windows
+/// at the right and lower edges hold the rest.
 pub(super) fn windows((rows, columns): (usize, usize), side: usize) -> (Vec<u32>, Vec<usize>) {
     let mut order = Vec::with_capacity(rows * columns);
     let mut lengths = Vec::new();
@@ -18,7 +18,7 @@ pub(super) fn windows((rows, columns): (usize, usize), side: usize) -> (Vec<u32>
     (order, lengths)
 }
 
-/// The permutation that undoes `order`.
+/// Returns the permutation that undoes `order`.
 pub(super) fn inverse(order: &[u32]) -> Vec<u32> {
     let mut inverse = vec![0; order.len()];
     for (place, &from) in (0..).zip(order) {
@@ -27,15 +27,16 @@ pub(super) fn inverse(order: &[u32]) -> Vec<u32> {
     inverse
 }
 
-/// For the patches at `places` (row, column) of a `(rows, columns)` grid, the four nearest of the positions learned on a
-/// square grid of `side`, whose corners lie on the image's corners, and their bilinear weights: by patch.
+/// Returns, per patch, the four nearest learned positions and their bilinear weights, for the patches at `places` (row,
+/// column) of a `(rows, columns)` grid. Positions are learned on a square grid of `side` whose corners are on the
+/// image's corners.
 pub(super) fn interpolation(
     places: &[(usize, usize)],
     (rows, columns): (usize, usize),
     side: usize,
 ) -> (Vec<u32>, Vec<f32>) {
     let along = |index: usize, n: usize| {
-        // In the order and width of transformers.
+        // Order and precision as in transformers.
         let at = index as f32 * (side - 1) as f32 / n.saturating_sub(1).max(1) as f32;
         let floor = at.floor();
         let next = (floor as usize + 1).min(side - 1);

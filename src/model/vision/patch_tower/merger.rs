@@ -1,4 +1,4 @@
-//! The projector of Qwen's models: it makes one position of the language model out of the patches of a square.
+//! The projector of Qwen's models: it turns the patches of a square into one position of the language model.
 
 use anyhow::Result;
 use candle_core::Tensor;
@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::{Norm, NormKind};
 use crate::model::layers::{Activation, Loader, Mlp};
 
-/// What a merger is like.
+/// The configuration of a merger.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct MergerConfig {
     /// Width of the tower.
@@ -15,7 +15,7 @@ pub struct MergerConfig {
     pub merge_size: usize,
     /// Width of the language model.
     pub n_out: usize,
-    /// Of its norm.
+    /// The kind of norm.
     pub norm: NormKind,
     /// Names of the norm and of the two maps.
     pub names: [&'static str; 3],
@@ -30,7 +30,7 @@ pub struct PatchMerger {
 }
 
 impl PatchMerger {
-    /// Reads a merger at `loader`; `normalises_merged` where its norm spans all of a merged patch, not each patch.
+    /// Reads a merger at `loader`. `normalises_merged` if its norm spans a merged patch instead of each patch.
     pub fn load(loader: &mut Loader, config: &MergerConfig, normalises_merged: bool) -> Result<Self> {
         let n_merged = config.size * config.merge_size.pow(2);
         let [norm, first, second] = config.names;
@@ -43,7 +43,7 @@ impl PatchMerger {
         })
     }
 
-    /// `(patches, size)`, those of one merged patch after each other, to `(merged patches, out)`.
+    /// Maps `(patches, size)`, with the patches of a merged patch consecutive, to `(merged patches, out)`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let merged = |x: &Tensor| x.reshape(((), self.n_merged));
         let x = match self.normalises_merged {

@@ -15,13 +15,13 @@ use crate::model::layers::{
 };
 pub use merger::{MergerConfig, PatchMerger};
 
-/// Of all norms in these towers, whatever the configuration says.
+/// The epsilon of all norms in these towers, whatever the configuration says.
 const EPSILON: f64 = 1e-6;
 
-/// Of the turning of patches.
+/// The base of the rotary embedding of patches.
 const THETA: f64 = 10_000.0;
 
-/// Which norm.
+/// The kind of norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NormKind {
@@ -31,13 +31,13 @@ pub enum NormKind {
     Rms,
 }
 
-/// What stands in a block after attention.
+/// The part of a block after attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeedForwardKind {
     /// Two maps of these names.
     Plain([&'static str; 2]),
-    /// A gated one, with biases.
+    /// A gated part with biases.
     Gated,
 }
 
@@ -46,11 +46,11 @@ pub enum FeedForwardKind {
 pub struct Windows {
     /// Merged patches along a side of a window.
     pub side: usize,
-    /// Blocks whose tokens see the whole image, from 0.
+    /// The indices of blocks whose tokens see the whole image.
     pub full: Vec<usize>,
 }
 
-/// What a tower is like.
+/// The configuration of a tower.
 #[derive(Clone, Debug, Serialize)]
 pub struct PatchTowerConfig {
     /// Width of the hidden states.
@@ -73,28 +73,28 @@ pub struct PatchTowerConfig {
     /// Patches along a side of a merged patch.
     #[serde(rename = "spatial_merge_size")]
     pub merge_size: usize,
-    /// Of the feed-forward half.
+    /// The activation of the feed-forward half.
     #[serde(rename = "hidden_act")]
     pub activation: Activation,
-    /// Of all norms.
+    /// The kind of all norms.
     pub norm: NormKind,
     /// The feed-forward half.
     pub feed_forward: FeedForwardKind,
     /// Whether patches are embedded with a bias.
     pub has_patch_bias: bool,
-    /// The side of the square grid of learned positions, where there are any.
+    /// The side of the square grid of learned positions, if there are any.
     pub positions_side: Option<usize>,
-    /// Where most blocks see windows only.
+    /// Windows, if most blocks attend within windows.
     pub windows: Option<Windows>,
-    /// Blocks after which the state is handed out, too (DeepStack), from 0.
+    /// The indices of blocks after which the state is also returned (DeepStack).
     #[serde(rename = "deepstack_visual_indexes")]
     pub tapped: Vec<usize>,
 }
 
 impl PatchTowerConfig {
-    /// Reads what the three families have in common of a `vision_config`: `size` is the tower's width, `n_layers` the
-    /// default of `depth`, `patch_size` that of `patch_size`, `activation` that of `hidden_act`. Norms are layer norms,
-    /// the feed-forward half is plain, patches have no bias, and there are no learned positions, windows and taps.
+    /// Reads what the three families share from a `vision_config`. `size` is the tower's width; `n_layers`,
+    /// `patch_size` and `activation` are the defaults of `depth`, `patch_size` and `hidden_act`. Norms are layer norms,
+    /// the feed-forward half is plain, patches have no bias, and there are no learned positions, windows or taps.
     pub fn from_config(
         config: &Config,
         size: usize,
@@ -117,7 +117,7 @@ impl PatchTowerConfig {
             windows: None,
             tapped: Vec::new(),
         };
-        // Sizes beyond this are a mistake in the file, and products of them would overflow.
+        // Larger sizes are a mistake in the file, and their products would overflow.
         const SIDE_MAX: usize = 1 << 10;
         ensure!(
             [this.patch_size, this.merge_size, this.n_frames].iter().all(|&side| side <= SIDE_MAX),
@@ -144,7 +144,7 @@ impl PatchTowerConfig {
         Ok(this)
     }
 
-    /// Blocks listed under `key`, from 0.
+    /// Returns the indices of blocks listed under `key`.
     pub fn blocks(config: &Config, key: &str, default: &[usize]) -> Result<Vec<usize>> {
         let Some(value) = config.get(key) else { return Ok(default.to_vec()) };
         let listed = value.as_array().and_then(|blocks| {
@@ -154,26 +154,26 @@ impl PatchTowerConfig {
         listed.with_context(|| format!("`{key}` in {} must be a list of blocks, but is {value}", config.place()))
     }
 
-    /// The places in the list of tapped blocks, by block: in which order their states come.
+    /// Returns the places in the list of tapped blocks, sorted by block: the order in which their states are computed.
     pub fn tapped_in_order(&self) -> Vec<usize> {
         let mut places: Vec<usize> = (0..self.tapped.len()).collect();
         places.sort_by_key(|&place| self.tapped[place]);
         places
     }
 
-    /// Numbers of activations of one image of `n_patches` patches in flight, roughly: what memory planning needs.
+    /// Returns roughly how many numbers the activations of an image of `n_patches` patches take, for memory planning.
     pub fn n_activations(&self, n_patches: usize) -> usize {
         let linear = n_patches.saturating_mul(8 * self.size + 3 * self.n_hidden + self.n_patch_numbers());
         linear.saturating_add(n_attention_numbers(self.n_heads, n_patches))
     }
 
-    /// Numbers of a flattened patch.
+    /// Returns the number of numbers in a flattened patch.
     pub fn n_patch_numbers(&self) -> usize {
         3 * self.n_frames * self.patch_size * self.patch_size
     }
 }
 
-/// Either norm.
+/// A norm of either kind.
 enum Norm {
     Layer(LayerNorm),
     Rms(RmsNorm),
@@ -261,7 +261,7 @@ impl PatchTower {
     pub fn load(loader: &mut Loader, config: PatchTowerConfig) -> Result<Self> {
         let PatchTowerConfig { size, patch_size, n_frames, .. } = config;
         let mut embedding = loader.at("patch_embed.proj");
-        // A convolution whose stride is its size is one product over flattened patches.
+        // A convolution whose stride equals its kernel size is one product over flattened patches.
         let kernel = embedding.tensor("weight", &[size, 3, n_frames, patch_size, patch_size])?.flatten_from(1)?;
         let bias = if config.has_patch_bias { Some(embedding.tensor("bias", &[size])?) } else { None };
         let positions = match config.positions_side {
@@ -274,9 +274,9 @@ impl PatchTower {
         Ok(Self { config, patches: Linear::from_tensors(kernel, bias), positions, blocks })
     }
 
-    /// The last hidden state of an image, and those after the tapped blocks, in order: each `(patches, size)`, the patches
-    /// of one merged patch after each other. `patches` is `(patches, numbers)` of a `(rows, columns)` grid. A watch sees
-    /// patches in the order of windows, where the tower has some.
+    /// Returns the last hidden state of an image and those after the tapped blocks, in order: each `(patches, size)`,
+    /// with the patches of a merged patch consecutive. `patches` is `(patches, numbers)` of a `(rows, columns)` grid.
+    /// If the tower has windows, a watch sees patches in the order of windows.
     pub fn forward(&self, patches: &Tensor, grid: (usize, usize), mut watch: Watched<'_>) -> Result<Vec<Tensor>> {
         let (n_patches, device) = (patches.dim(0)?, patches.device());
         let merge_size = self.config.merge_size;
@@ -328,12 +328,12 @@ impl PatchTower {
         }
     }
 
-    /// Sizes.
+    /// The configuration.
     pub fn config(&self) -> &PatchTowerConfig {
         &self.config
     }
 
-    /// Whole merged patches of `x` `(patches, size)` in another order.
+    /// Reorders whole merged patches of `x` `(patches, size)`.
     fn permuted(&self, x: &Tensor, order: &[u32]) -> Result<Tensor> {
         let (n_patches, size) = x.dims2()?;
         let n_inner = self.config.merge_size.pow(2);

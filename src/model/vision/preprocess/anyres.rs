@@ -1,5 +1,5 @@
-//! LLaVA-NeXT and LLaVA-OneVision: the whole image in one square, then as it is, padded to the size that suits it best, cut
-//! into squares.
+//! LLaVA-NeXT and LLaVA-OneVision: the whole image in one square, followed by the image padded to the best-fitting size
+//! and cut into squares.
 
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::{ImageInput, ImageProcessor, Target};
 use crate::domain::RgbImage;
 use crate::model::checkpoint::weights::Checkpoint;
 
-/// What is done to every image.
+/// The parameters of the processor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "scheme", rename = "anyres")]
 pub struct AnyresParameters {
@@ -20,9 +20,9 @@ pub struct AnyresParameters {
     pub pinpoints: Vec<(u32, u32)>,
     /// The side of a tile.
     pub side: u32,
-    /// How the image is resized.
+    /// The filter of the resize.
     pub filter: Filter,
-    /// From grey levels to numbers.
+    /// The conversion of grey levels to numbers.
     #[serde(flatten)]
     pub scale: Scale,
 }
@@ -38,7 +38,7 @@ impl AnyresProcessor {
     /// Reads the image processor of `checkpoint`.
     ///
     /// # Errors
-    /// There is none, it is of another class, or it describes a step that is not known here.
+    /// There is none, it is of another class, or it describes an unknown step.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
         config::read_with(checkpoint, |config| {
             config::expect_class(config, &["LlavaOnevision", "LlavaNext"])?;
@@ -60,19 +60,19 @@ impl AnyresProcessor {
         })
     }
 
-    /// A processor of these parameters.
+    /// Builds a processor with these parameters.
     pub fn new(parameters: AnyresParameters) -> Self {
         let levels = parameters.scale.levels();
         Self { parameters, levels }
     }
 
-    /// What is done to every image.
+    /// The parameters.
     pub fn parameters(&self) -> &AnyresParameters {
         &self.parameters
     }
 }
 
-/// The side of the square that `key` asks for.
+/// Returns the side of the square under `key`.
 fn square(config: &Value, key: &str) -> anyhow::Result<Option<u32>> {
     let Some(size) = config.get(key).filter(|size| !size.is_null()) else { return Ok(None) };
     match config::read_size(size, true)? {
@@ -82,10 +82,10 @@ fn square(config: &Value, key: &str) -> anyhow::Result<Option<u32>> {
     }
 }
 
-/// A list of (height, width), each a multiple of `side`.
+/// Reads a list of (height, width), each a multiple of `side`.
 ///
 /// # Errors
-/// It is no such list, or empty.
+/// It is not such a list, or it is empty.
 pub fn read_pinpoints(list: &Value, side: u32) -> anyhow::Result<Vec<(u32, u32)>> {
     let of_pair = |pair: &Value| {
         let [height, width] = pair.as_array()?.as_slice() else { return None };
@@ -122,8 +122,8 @@ impl ImageProcessor for AnyresProcessor {
     }
 }
 
-/// The size of `pinpoints` (which is not empty) that keeps most of an image's pixels, and of those with as many the
-/// smallest; the first of equals. All sizes are (height, width).
+/// Returns the size of `pinpoints` (which is not empty) that keeps the most pixels of an image; among equals the
+/// smallest, then the first. All sizes are (height, width).
 pub fn best_pinpoint((height, width): (u32, u32), pinpoints: &[(u32, u32)]) -> (u32, u32) {
     let score = |&(to_height, to_width): &(u32, u32)| {
         let scale = (f64::from(to_width) / f64::from(width)).min(f64::from(to_height) / f64::from(height));
@@ -140,7 +140,8 @@ pub fn best_pinpoint((height, width): (u32, u32), pinpoints: &[(u32, u32)]) -> (
     best
 }
 
-/// (width, height) of an image of (height, width) in proportion inside `target`, (height, width), rounded up.
+/// Returns (width, height) of an image of (height, width) scaled in proportion to fit `target`, (height, width),
+/// rounded up.
 fn fitted((height, width): (u32, u32), (to_height, to_width): (u32, u32)) -> (u32, u32) {
     let across = f64::from(to_width) / f64::from(width);
     let down = f64::from(to_height) / f64::from(height);
@@ -152,7 +153,7 @@ fn fitted((height, width): (u32, u32), (to_height, to_width): (u32, u32)) -> (u3
     }
 }
 
-/// `image` in the middle of a black one; an odd pixel of margin is right and below.
+/// Centres `image` on a black one; an odd pixel of margin is on the right and below.
 fn on_black(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     let mut pixels = vec![0; (width * height * 3) as usize];
     let (left, top) = ((width - image.width()) / 2, (height - image.height()) / 2);

@@ -1,22 +1,22 @@
-//! The image that is resized: as decoded, or in the middle of a square.
+//! The image to resize: as decoded, or in the middle of a square.
 
 use std::ops::Range;
 
 use crate::domain::RgbImage;
 
-/// An image on a ground. The ground is never laid out in memory: of a long strip it would be a hundred times the strip.
+/// An image on a background. The background is not stored: for a long strip it would be a hundred times the strip.
 pub(super) struct Canvas<'a> {
     image: &'a RgbImage,
     ground: [u8; 3],
     width: usize,
     height: usize,
-    /// Where the image begins.
+    /// The place where the image begins.
     left: usize,
     top: usize,
 }
 
 impl<'a> Canvas<'a> {
-    /// The image itself; or centred on a square of its longer side, of colour `ground`.
+    /// Returns the image itself, or centred on a square of its longer side in the colour `ground`.
     pub(super) fn new(image: &'a RgbImage, ground: Option<[u8; 3]>) -> Self {
         let (width, height) = (image.width() as usize, image.height() as usize);
         match ground {
@@ -34,7 +34,7 @@ impl<'a> Canvas<'a> {
         (self.width, self.height)
     }
 
-    /// Whether nothing of the image lies in row `row`.
+    /// Whether row `row` contains nothing of the image.
     pub(super) fn is_ground(&self, row: usize) -> bool {
         row < self.top || row >= self.top + self.image.height() as usize
     }

@@ -1,4 +1,4 @@
-//! What checkpoints say about preprocessing, in all its spellings.
+//! Reads the preprocessing of checkpoints in all its formats.
 
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
@@ -12,12 +12,12 @@ use crate::model::checkpoint::weights::Checkpoint;
 pub(super) const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 pub(super) const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
-/// Sides beyond this are a mistake in the file, not a tower.
+/// Larger sides are a mistake in the file.
 const SIDE_MAX: u32 = 1 << 14;
 
-/// What a class of transformers does where its file is silent.
+/// The defaults of a transformers class.
 struct Defaults {
-    /// What a bare number as `size` means.
+    /// Whether a bare number as `size` sets both sides.
     is_size_exact: bool,
     side: u32,
     has_crop: bool,
@@ -34,7 +34,7 @@ pub(super) fn read(checkpoint: &Checkpoint) -> anyhow::Result<Parameters> {
     read_with(checkpoint, read_processor)
 }
 
-/// What `read` makes of the image processor's configuration: a part of `processor_config.json`, else
+/// Applies `read` to the image processor's configuration: a part of `processor_config.json` if present, otherwise
 /// `preprocessor_config.json`, as in transformers (5.24).
 pub(super) fn read_with<T>(
     checkpoint: &Checkpoint,
@@ -60,10 +60,10 @@ pub(super) fn read_with<T>(
     )
 }
 
-/// From grey levels to numbers.
+/// The conversion of grey levels to numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Scale {
-    /// What a grey level 0..=255 is multiplied by.
+    /// The factor of a grey level 0..=255.
     pub rescale: f64,
     /// Subtracted from each channel.
     pub mean: [f32; 3],
@@ -85,13 +85,13 @@ impl Scale {
         })
     }
 
-    /// The value of each grey level.
+    /// Returns the value of each grey level.
     pub(super) fn levels(&self) -> Levels {
         Levels::new(self.rescale, self.mean, self.std)
     }
 }
 
-/// The class of transformers that wrote `config`, without what all of them end in.
+/// Returns the transformers class that wrote `config`, without the common suffix.
 fn class_of(config: &Value) -> &str {
     let class =
         ["image_processor_type", "feature_extractor_type"].into_iter().find_map(|key| config.get(key)?.as_str());
@@ -99,7 +99,7 @@ fn class_of(config: &Value) -> &str {
     class.trim_end_matches("ImageProcessor").trim_end_matches("FeatureExtractor")
 }
 
-/// Refuses a configuration of another class than those of `known`; one that names none is taken.
+/// Refuses a configuration of a class not in `known`; one without a class is accepted.
 pub(super) fn expect_class(config: &Value, known: &[&str]) -> anyhow::Result<()> {
     let class = class_of(config);
     ensure!(
@@ -110,7 +110,7 @@ pub(super) fn expect_class(config: &Value, known: &[&str]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The filter that `resample` names, Pillow's number.
+/// Returns the filter for `resample`, Pillow's number.
 pub(super) fn filter(config: &Value, default: Filter) -> anyhow::Result<Filter> {
     match config.get("resample") {
         None | Some(Value::Null) => Ok(default),
@@ -121,7 +121,7 @@ pub(super) fn filter(config: &Value, default: Filter) -> anyhow::Result<Filter> 
     }
 }
 
-/// Adds the padding that an original LLaVA's `image_aspect_ratio` asks for.
+/// Adds the padding for an original LLaVA's `image_aspect_ratio`.
 pub(super) fn apply_aspect_ratio(parameters: &mut Parameters, model: &Checkpoint) -> anyhow::Result<()> {
     match model.config().get("image_aspect_ratio").and_then(Value::as_str) {
         Some("pad") => parameters.pad_to_square = Some(mean_colour(&parameters.mean.map(f64::from))),
@@ -163,7 +163,7 @@ fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
     };
     let Target::Exact { height, width } = crop else { bail!("`crop_size` gives no height and width") };
     let Scale { rescale, mean, std } = Scale::from_config(config, defaults.mean, defaults.std)?;
-    // Other classes have a `do_pad` too, which means something else there.
+    // Other classes also have `do_pad`, with another meaning.
     let has_padding = class == "Llava" && flag("do_pad", false);
     Ok(Parameters {
         pad_to_square: has_padding
@@ -178,7 +178,7 @@ fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
     })
 }
 
-/// A number, or one of the dictionaries that took its place.
+/// Reads a number, or one of the dictionaries that replaced it.
 pub(super) fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<Target> {
     if size.is_number() {
         let side = side(size)?;
@@ -191,13 +191,13 @@ pub(super) fn read_size(size: &Value, is_number_exact: bool) -> anyhow::Result<T
     }
 }
 
-/// The length of a side.
+/// Reads the length of a side.
 pub(super) fn side(value: &Value) -> anyhow::Result<u32> {
     let side = value.as_u64().and_then(|side| u32::try_from(side).ok()).filter(|side| (1..=SIDE_MAX).contains(side));
     side.with_context(|| format!("{value} is not a number of pixels"))
 }
 
-/// open_clip's `preprocess_cfg`, over the image size of its `model_cfg`.
+/// Reads open_clip's `preprocess_cfg`, on top of the image size of its `model_cfg`.
 fn read_open_clip(config: &Value) -> anyhow::Result<Parameters> {
     let preprocess = config.get("preprocess_cfg").unwrap_or(&Value::Null);
     let size = preprocess
@@ -249,7 +249,7 @@ fn channels(config: &Value, key: &str, default: [f64; 3]) -> anyhow::Result<[f64
     Ok(values)
 }
 
-/// The mean colour as LLaVA computes it: `int(255 * mean)`.
+/// Returns the mean colour as LLaVA computes it: `int(255 * mean)`.
 fn mean_colour(mean: &[f64; 3]) -> [u8; 3] {
     mean.map(|value| (value * 255.0) as u8)
 }

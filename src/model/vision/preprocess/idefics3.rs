@@ -1,4 +1,4 @@
-//! Idefics3 and SmolVLM: an image is enlarged, cut into squares of the tower's size, and followed by the whole image in
+//! Idefics3 and SmolVLM: an image is enlarged and cut into squares of the tower's size, followed by the whole image in
 //! one such square.
 
 use anyhow::{Context, ensure};
@@ -11,25 +11,25 @@ use super::{ImageInput, ImageProcessor};
 use crate::domain::RgbImage;
 use crate::model::checkpoint::weights::Checkpoint;
 
-/// No image becomes longer than this, whatever the configuration says.
+/// The longest possible side of an image, whatever the configuration says.
 const EDGE_MAX: u32 = 4096;
 
-/// Squares beside the whole image along a side; more are a mistake in the file.
+/// The most tiles along a side, in addition to the whole image; more are a mistake in the file.
 const N_TILES_MAX: u32 = 64;
 
-/// What is done to every image.
+/// The parameters of the processor.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "scheme", rename = "idefics3")]
 pub struct Idefics3Parameters {
-    /// What the longer side becomes first, in pixels.
+    /// The length of the longer side after the first resize, in pixels.
     pub longest_edge: u32,
     /// The side of a tile.
     pub side: u32,
-    /// Whether the image is cut into tiles; else it is one alone.
+    /// Whether the image is cut into tiles; otherwise it is a single tile.
     pub is_split: bool,
-    /// How it is resized.
+    /// The filter of the resize.
     pub filter: Filter,
-    /// From grey levels to numbers.
+    /// The conversion of grey levels to numbers.
     #[serde(flatten)]
     pub scale: Scale,
 }
@@ -45,7 +45,7 @@ impl Idefics3Processor {
     /// Reads the image processor of `checkpoint`.
     ///
     /// # Errors
-    /// There is none, it is of another class, or it describes a step that is not known here.
+    /// There is none, it is of another class, or it describes an unknown step.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
         config::read_with(checkpoint, |config| {
             config::expect_class(config, &["Idefics3", "SmolVLM"])?;
@@ -75,24 +75,24 @@ impl Idefics3Processor {
         })
     }
 
-    /// A processor of these parameters.
+    /// Builds a processor with these parameters.
     pub fn new(parameters: Idefics3Parameters) -> Self {
         let levels = parameters.scale.levels();
         Self { parameters, levels }
     }
 
-    /// What is done to every image.
+    /// The parameters.
     pub fn parameters(&self) -> &Idefics3Parameters {
         &self.parameters
     }
 
-    /// Rows, and columns, of tiles of the image that has most of them.
+    /// Returns the largest number of rows, and of columns, of tiles of an image.
     pub fn n_tiles_per_side_max(&self) -> usize {
         let Idefics3Parameters { longest_edge, side, is_split, .. } = self.parameters;
         if is_split { longest_edge.div_ceil(side) as usize } else { 1 }
     }
 
-    /// `image` in a size that tiles fill, and their rows and columns.
+    /// Returns `image` in a size that tiles fill, and their rows and columns.
     fn enlarged(&self, image: &RgbImage) -> (RgbImage, (u32, u32)) {
         let Idefics3Parameters { longest_edge, side, is_split, filter, .. } = self.parameters;
         let (width, height) = to_longest_edge(image.width(), image.height(), longest_edge);
@@ -129,8 +129,8 @@ impl ImageProcessor for Idefics3Processor {
     }
 }
 
-/// (width, height) with the longer side `edge`, at most [`EDGE_MAX`], and the other in proportion and even: Python's
-/// arithmetic, step by step.
+/// Returns (width, height) with the longer side `edge`, at most [`EDGE_MAX`], and the other in proportion and even, by
+/// Python's arithmetic step by step.
 fn to_longest_edge(width: u32, height: u32, edge: u32) -> (u32, u32) {
     let aspect = f64::from(width) / f64::from(height);
     let even = |side: u32| (side + side % 2).max(1);
@@ -141,7 +141,7 @@ fn to_longest_edge(width: u32, height: u32, edge: u32) -> (u32, u32) {
     }
 }
 
-/// (width, height), both multiples of `side`.
+/// Returns (width, height), both multiples of `side`.
 fn to_multiples(width: u32, height: u32, side: u32) -> (u32, u32) {
     let aspect = f64::from(width) / f64::from(height);
     let up = |length: u32| length.max(1).div_ceil(side) * side;

@@ -1,4 +1,4 @@
-//! From grey levels to the numbers that a tower reads.
+//! Converts grey levels to the numbers that a tower reads.
 
 use crate::domain::RgbImage;
 
@@ -7,12 +7,12 @@ use crate::domain::RgbImage;
 pub(super) struct Levels(Box<[[f32; 256]; 3]>);
 
 impl Levels {
-    /// Levels times `rescale`, less `mean`, over `std`.
+    /// Computes `(level * rescale - mean) / std`.
     pub(super) fn new(rescale: f64, mean: [f32; 3], std: [f32; 3]) -> Self {
         let mut levels = Box::new([[0f32; 256]; 3]);
         for (channel, values) in levels.iter_mut().enumerate() {
             for (level, value) in values.iter_mut().enumerate() {
-                // The order and widths of transformers: rescale in f64, round to f32, then normalise in f32.
+                // Order and precision as in transformers: rescale in f64, round to f32, then normalise in f32.
                 let rescaled = (level as f64 * rescale) as f32;
                 *value = (rescaled - mean[channel]) / std[channel];
             }
@@ -20,13 +20,13 @@ impl Levels {
         Self(levels)
     }
 
-    /// By channel, the value of each level.
+    /// Returns the value of each level, by channel.
     pub(super) fn channels(&self) -> &[[f32; 256]; 3] {
         &self.0
     }
 
-    /// Appends the square of `side` pixels at row `top` and column `left` of `image`, which contains it, as
-    /// `(3, side, side)`.
+    /// Appends the square of `side` pixels at row `top` and column `left` of `image` to `out` as `(3, side, side)`.
+    /// `image` contains the square.
     pub(super) fn extend_with_square(&self, image: &RgbImage, (top, left): (u32, u32), side: u32, out: &mut Vec<f32>) {
         let (width, side) = (image.width() as usize, side as usize);
         let (top, left) = (top as usize, left as usize);

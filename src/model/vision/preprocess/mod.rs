@@ -1,7 +1,7 @@
-//! From a decoded image to the numbers that a vision tower reads.
+//! Converts a decoded image to the numbers that a vision tower reads.
 //!
-//! What libraries call an image processor is here five optional steps in a fixed order: pad to a square, resize,
-//! crop, rescale, normalise. Each is what Pillow and numpy do, bit for bit.
+//! An image processor, as libraries call it, is five optional steps in a fixed order: pad to a square, resize, crop,
+//! rescale, normalise. Each matches Pillow and numpy bit for bit.
 
 mod anyres;
 mod canvas;
@@ -24,21 +24,21 @@ pub use patches::{PatchParameters, PatchProcessor, merged_order};
 pub use resize::Filter;
 use resize::Span;
 
-/// An image as a family's tower takes it.
+/// An image in the form that a family's tower takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImageInput {
     /// Row-major numbers of `shape`.
     pub values: Vec<f32>,
-    /// (3, height, width) of one picture; (tiles, 3, side, side); (patches, numbers of a patch).
+    /// (3, height, width) for one picture, (tiles, 3, side, side), or (patches, numbers of a patch).
     pub shape: Vec<usize>,
-    /// Rows and columns of tiles or patches; (1, 1) where there is one picture.
+    /// Rows and columns of tiles or patches; (1, 1) for one picture.
     pub grid: (usize, usize),
     /// Height and width of the decoded image.
     pub original_size: (u32, u32),
 }
 
 impl ImageInput {
-    /// An input of the same form whose numbers are all zero: the mean colour, once normalised.
+    /// Returns an input of the same form whose numbers are all zero, which is the mean colour after normalisation.
     pub fn blank(&self) -> Self {
         Self { values: vec![0.0; self.values.len()], ..self.clone() }
     }
@@ -46,42 +46,42 @@ impl ImageInput {
 
 /// How a family prepares images.
 pub trait ImageProcessor: Send + Sync {
-    /// The image as the family's tower takes it.
+    /// Converts the image to the form that the family's tower takes.
     fn prepare(&self, image: &RgbImage) -> ImageInput;
 
-    /// What decides the pixels: recorded with a run, and compared between runs.
+    /// Returns the parameters that decide the pixels. They are recorded with a run and compared between runs.
     fn parameters(&self) -> serde_json::Value;
 
-    /// Positions of the language model that an image takes at most, where that follows from how images are prepared.
+    /// Returns the most positions of the language model that an image takes, if the preparation bounds it.
     fn n_positions_max(&self) -> Option<usize> {
         None
     }
 
-    /// Whether [`prepare`](Self::prepare) gives the pixels of `encoder` for an image of this size.
+    /// Whether [`prepare`](Self::prepare) returns the same pixels as `encoder` for an image of this size.
     fn agrees_with(&self, _encoder: &Preprocessor, _width: u32, _height: u32) -> bool {
         false
     }
 }
 
-/// The limits that a person sets to the pixels of an image after its resize, for families that keep its proportions.
+/// The user's limits on the pixels of a resized image, for families that keep its aspect ratio.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PixelLimits {
-    /// At least so many pixels (height × width).
+    /// The fewest pixels (height × width).
     pub min_pixels: Option<u64>,
-    /// At most so many.
+    /// The most pixels.
     pub max_pixels: Option<u64>,
 }
 
-/// What is done to every image; two preprocessors with equal parameters give equal pixels.
+/// The parameters of a preprocessor. Two preprocessors with equal parameters return equal pixels.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Parameters {
-    /// The colour of the square that the image is centred in; none: it keeps its shape.
+    /// The colour of the square in which the image is centred; `None` keeps its shape.
     pub pad_to_square: Option<[u8; 3]>,
     /// How the image is resized.
     pub resize: Option<Resize>,
-    /// What is cut out of its centre.
+    /// The centre crop.
     pub crop: Option<Crop>,
-    /// What a grey level 0..=255 is multiplied by.
+    /// The factor of a grey level 0..=255.
     pub rescale: f64,
     /// Subtracted from each channel.
     pub mean: [f32; 3],
@@ -94,17 +94,17 @@ pub struct Parameters {
 pub struct Resize {
     /// The size to reach.
     pub to: Target,
-    /// The filter, antialiased when shrinking as Pillow's are.
+    /// The filter, which antialiases as Pillow's do when shrinking.
     pub filter: Filter,
 }
 
-/// The size that a resize reaches, in pixels.
+/// The target size of a resize, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
-    /// The shorter side becomes this long, the other follows in proportion, rounded down.
+    /// The shorter side becomes this long; the other follows in proportion, rounded down.
     ShortestEdge(u32),
-    /// Both sides, whatever the proportion.
+    /// Both sides, regardless of the aspect ratio.
     Exact {
         /// Rows.
         height: u32,
@@ -120,17 +120,17 @@ pub struct Crop {
     pub height: u32,
     /// Columns.
     pub width: u32,
-    /// What happens to half a pixel of margin.
+    /// The rounding of a margin with half a pixel.
     pub rounding: Rounding,
 }
 
-/// Where a crop begins when its margin is odd: libraries differ by one row.
+/// Where a crop begins if its margin is odd: libraries differ by one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rounding {
     /// transformers.
     Down,
-    /// torchvision, so open_clip.
+    /// torchvision, and therefore open_clip.
     HalfToEven,
 }
 
@@ -143,36 +143,37 @@ pub struct Preprocessor {
 
 impl Preprocessor {
     /// Reads `preprocessor_config.json`, the `image_processor` of `processor_config.json`, or open_clip's
-    /// `preprocess_cfg`. An original LLaVA has none of them: see [`for_llava_original`](Self::for_llava_original).
+    /// `preprocess_cfg`. An original LLaVA has none of them; see [`for_llava_original`](Self::for_llava_original).
     ///
     /// # Errors
-    /// There is no such file, or it describes a step that is not known here.
+    /// There is no such file, or it describes an unknown step.
     pub fn from_checkpoint(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
         Ok(Self::new(config::read(checkpoint)?))
     }
 
-    /// The preprocessing of an original LLaVA: its tower's, with the model's own `image_aspect_ratio`.
+    /// Reads the preprocessing of an original LLaVA: its tower's, with the model's own `image_aspect_ratio`.
     ///
     /// # Errors
-    /// As [`from_checkpoint`](Self::from_checkpoint) of the tower; or the aspect ratio is of a family that is not read.
+    /// Fails as [`from_checkpoint`](Self::from_checkpoint) of the tower does, or if the aspect ratio belongs to an
+    /// unsupported family.
     pub fn for_llava_original(model: &Checkpoint, tower: &Checkpoint) -> anyhow::Result<Self> {
         let mut parameters = config::read(tower)?;
         config::apply_aspect_ratio(&mut parameters, model)?;
         Ok(Self::new(parameters))
     }
 
-    /// A preprocessor of these parameters.
+    /// Builds a preprocessor with these parameters.
     pub fn new(parameters: Parameters) -> Self {
         let Parameters { rescale, mean, std, .. } = parameters;
         Self { parameters, levels: Levels::new(rescale, mean, std) }
     }
 
-    /// What is done to every image.
+    /// The parameters.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// (height, width) of every output; `None` where it depends on the image, which no tower here can read.
+    /// Returns (height, width) of every output; `None` if it depends on the image, which no tower here can read.
     pub fn size(&self) -> Option<(usize, usize)> {
         let side = |side: u32| side as usize;
         match (self.parameters.crop, self.parameters.resize) {
@@ -182,7 +183,7 @@ impl Preprocessor {
         }
     }
 
-    /// Refuses a preprocessor that makes other pictures than squares of `side` pixels; `who` is whose it is.
+    /// Refuses a preprocessor whose output is not a square of `side` pixels; `who` names its owner.
     ///
     /// # Errors
     /// The sizes differ, or depend on the image.
@@ -201,7 +202,7 @@ impl Preprocessor {
         }
     }
 
-    /// The image as (3, height, width), row-major.
+    /// Returns the image as (3, height, width), row-major.
     pub fn pixels(&self, image: &RgbImage) -> Vec<f32> {
         let plan = self.plan(image.width(), image.height());
         let canvas = Canvas::new(image, plan.pad_to_square);
@@ -227,7 +228,7 @@ impl Preprocessor {
         pixels
     }
 
-    /// What the parameters come to for an image of this size.
+    /// Resolves the parameters for an image of this size.
     fn plan(&self, width: u32, height: u32) -> Plan {
         let pad_to_square = self.parameters.pad_to_square.filter(|_| width != height);
         let side = width.max(height);
@@ -255,7 +256,7 @@ impl ImageProcessor for Preprocessor {
     }
 
     fn parameters(&self) -> serde_json::Value {
-        // Numbers and names are always representable.
+        // Numbers and names can always be represented.
         serde_json::to_value(&self.parameters).unwrap_or_default()
     }
 
@@ -264,16 +265,16 @@ impl ImageProcessor for Preprocessor {
     }
 }
 
-/// The steps of one size of image. Two plans that are equal do the same.
+/// The steps for one image size. Equal plans have equal results.
 #[derive(Debug, PartialEq)]
 struct Plan {
     pad_to_square: Option<[u8; 3]>,
-    /// None where the size stays.
+    /// `None` if the size does not change.
     filter: Option<Filter>,
     /// The size after the resize.
     width: u32,
     height: u32,
-    /// The window that is kept of it; it may begin outside.
+    /// The window that is kept; it may begin outside the image.
     top: i64,
     left: i64,
     window_height: u32,
@@ -281,12 +282,12 @@ struct Plan {
 }
 
 impl Target {
-    /// (width, height) that an image of this size is resized to.
+    /// Returns the (width, height) to which an image of this size is resized.
     fn of(self, width: u32, height: u32) -> (u32, u32) {
         match self {
             Self::Exact { height, width } => (width, height),
             Self::ShortestEdge(short) => {
-                // As Python computes `int(short * long_side / short_side)`.
+                // Computed as in Python, `int(short * long_side / short_side)`.
                 let long = |long_side: u32, short_side: u32| {
                     (f64::from(short) * f64::from(long_side) / f64::from(short_side)) as u32
                 };
@@ -297,12 +298,12 @@ impl Target {
 }
 
 impl Crop {
-    /// The first pixel of the window along a side; negative where the window is longer than the side.
+    /// Returns the first pixel of the window along a side; negative if the window is longer than the side.
     fn start(self, side: u32, window: u32) -> i64 {
         let margin = i64::from(side) - i64::from(window);
         match self.rounding {
             Rounding::Down => margin.div_euclid(2),
-            // torchvision first pads what is too short, `-margin / 2` of it before; no half is left to round.
+            // torchvision first pads a short side, by `-margin / 2` before it; no half remains to round.
             Rounding::HalfToEven if margin < 0 => -(-margin / 2),
             Rounding::HalfToEven => (margin as f64 / 2.0).round_ties_even() as i64,
         }

@@ -1,5 +1,5 @@
-//! Qwen's image processor: an image keeps its proportion, its sides become multiples of a merged patch within limits of
-//! pixels, and what the tower reads is a list of flattened patches.
+//! Qwen's image processor. An image keeps its aspect ratio. Its sides become multiples of a merged patch within pixel
+//! limits, and the tower reads a list of flattened patches.
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -11,36 +11,36 @@ use super::{Filter, ImageInput, ImageProcessor, Levels, PixelLimits, Scale, conf
 use crate::domain::RgbImage;
 use crate::model::checkpoint::weights::Checkpoint;
 
-/// Merged patches that an image has at least where nobody says otherwise. At the limits of published checkpoints an
-/// image of 32 x 32 pixels would be 4 tokens, of which no model says what it shows.
+/// The default minimum of merged patches per image. At the limits of published checkpoints an image of 32 x 32 pixels
+/// would be 4 tokens, from which no model can name its content.
 const N_MERGED_MIN: u64 = 256;
 
-/// Merged patches that an image has at most where nobody says otherwise: published checkpoints allow 16384, whose
-/// attention alone would take gibibytes an image.
+/// The default maximum of merged patches per image. Published checkpoints allow 16384, whose attention alone would take
+/// gibibytes per image.
 const N_MERGED_MAX: u64 = 1280;
 
-/// More pixels are a mistake, not an image.
+/// An image with more pixels is a mistake.
 const N_PIXELS_MAX: u64 = 1 << 31;
 
-/// The sides of an image may differ by this factor; transformers refuses what is longer.
+/// The largest ratio of an image's sides; transformers refuses longer images.
 const RATIO_MAX: f64 = 200.0;
 
-/// What is done to every image; two processors with equal parameters give equal patches.
+/// The parameters of the processor. Two processors with equal parameters return equal patches.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PatchParameters {
-    /// Pixels of the resized image, at least.
+    /// The fewest pixels of the resized image.
     pub min_pixels: u64,
-    /// Pixels of the resized image, at most.
+    /// The most pixels of the resized image.
     pub max_pixels: u64,
     /// Side of a patch, in pixels.
     pub patch_size: usize,
     /// Patches along a side of a merged patch, which is one position of the language model.
     pub merge_size: usize,
-    /// Frames of a patch; an image is repeated.
+    /// Frames of a patch; the image is repeated for each.
     pub n_frames: usize,
-    /// Of the resize.
+    /// The filter of the resize.
     pub filter: Filter,
-    /// From grey levels to numbers.
+    /// The conversion of grey levels to numbers.
     #[serde(flatten)]
     pub scale: Scale,
 }
@@ -53,9 +53,9 @@ pub struct PatchProcessor {
 }
 
 impl PatchProcessor {
-    /// Reads `preprocessor_config.json`, or the `image_processor` of `processor_config.json`. Limits of pixels that are
-    /// given stand over the checkpoint's; without, an image has at least 256 merged patches, or as many as the
-    /// checkpoint asks for, and at most 1280, or as few as the checkpoint allows.
+    /// Reads `preprocessor_config.json`, or the `image_processor` of `processor_config.json`. Given pixel limits
+    /// override the checkpoint's. By default an image has at least 256 merged patches, or the checkpoint's minimum if
+    /// that is larger, and at most 1280, or the checkpoint's maximum if that is smaller.
     ///
     /// # Errors
     /// There is no such file, it describes another processor, or the limits contradict each other.
@@ -63,20 +63,20 @@ impl PatchProcessor {
         Ok(Self::new(config::read_with(checkpoint, |config| read(config, limits))?))
     }
 
-    /// A processor of these parameters.
+    /// Builds a processor with these parameters.
     pub fn new(parameters: PatchParameters) -> Self {
         let levels = parameters.scale.levels();
         Self { parameters, levels }
     }
 
-    /// What is done to every image.
+    /// The parameters.
     pub fn parameters(&self) -> &PatchParameters {
         &self.parameters
     }
 }
 
 impl ImageProcessor for PatchProcessor {
-    /// `(patches, 3 * frames * patch size * patch size)`; the patches of one merged patch follow each other.
+    /// Returns `(patches, 3 * frames * patch size * patch size)`, with the patches of a merged patch consecutive.
     fn prepare(&self, image: &RgbImage) -> ImageInput {
         let PatchParameters { patch_size, merge_size, n_frames, filter, .. } = self.parameters;
         let (height, width) = self.parameters.size(image.height(), image.width());
@@ -102,7 +102,7 @@ impl ImageProcessor for PatchProcessor {
     }
 
     fn parameters(&self) -> Value {
-        // Numbers and names are always representable.
+        // Numbers and names can always be represented.
         serde_json::to_value(&self.parameters).unwrap_or_default()
     }
 
@@ -112,12 +112,12 @@ impl ImageProcessor for PatchProcessor {
 }
 
 impl PatchParameters {
-    /// (height, width) that an image of these sides is resized to, in pixels.
+    /// Returns the (height, width), in pixels, to which an image of these sides is resized.
     pub fn size(&self, height: u32, width: u32) -> (u32, u32) {
         let factor = self.merged_side() as f64;
         let (height, width) = within_ratio(f64::from(height), f64::from(width));
         let (min, max) = (self.min_pixels as f64, self.max_pixels as f64);
-        // As Python rounds.
+        // Rounds as Python does.
         let rounded = |side: f64| (side / factor).round_ties_even() * factor;
         let (mut high, mut wide) = (rounded(height), rounded(width));
         if high * wide > max {
@@ -132,15 +132,15 @@ impl PatchParameters {
         (high.max(factor) as u32, wide.max(factor) as u32)
     }
 
-    /// Merged patches of an image of these sides, in pixels: positions of the language model.
+    /// Returns the merged patches of an image of these sides (in pixels), which are positions of the language model.
     pub fn n_merged(&self, height: u32, width: u32) -> usize {
         let (height, width) = self.size(height, width);
         let side = self.merged_side() as u32;
         (height / side) as usize * (width / side) as usize
     }
 
-    /// Merged patches of any image, at most: a side is rounded up where an image is enlarged, and no image is less than
-    /// one merged patch high, however long it is.
+    /// Returns the most merged patches of any image. A side is rounded up if an image is enlarged, and no image is less
+    /// than one merged patch high, however long it is.
     pub fn n_merged_max(&self) -> usize {
         let area = (self.merged_side() as f64).powi(2);
         let (min, max) = (self.min_pixels as f64 / area, self.max_pixels as f64 / area);
@@ -154,8 +154,8 @@ impl PatchParameters {
     }
 }
 
-/// The places (row, column) of the patches of a grid in the order in which they are listed: merged patches by row, and
-/// within each its patches by row.
+/// Returns the places (row, column) of a grid's patches in the order of the list: merged patches by row, and the
+/// patches of each by row.
 pub fn merged_order((rows, columns): (usize, usize), merge_size: usize) -> impl Iterator<Item = (usize, usize)> {
     let merged = (0..rows / merge_size).flat_map(move |row| (0..columns / merge_size).map(move |column| (row, column)));
     merged.flat_map(move |(row, column)| {
@@ -164,7 +164,7 @@ pub fn merged_order((rows, columns): (usize, usize), merge_size: usize) -> impl 
     })
 }
 
-/// The sides with the longer one cut to what the ratio allows.
+/// Returns the sides, with the longer one cut to the largest allowed ratio.
 fn within_ratio(height: f64, width: f64) -> (f64, f64) {
     (height.min(width * RATIO_MAX), width.min(height * RATIO_MAX))
 }
@@ -203,7 +203,7 @@ fn read(config: &Value, given: &PixelLimits) -> Result<PatchParameters> {
     })
 }
 
-/// A limit of the checkpoint's: at the top by the first of `names`, else within `size` by either.
+/// Reads a limit of the checkpoint: the first of `names` at the top level, otherwise either name within `size`.
 fn own_limit(config: &Value, names: [&str; 2], default: u64) -> Result<u64> {
     let within = |name: &str| config.get("size").and_then(|size| size.get(name));
     let found = [config.get(names[0]), within(names[1]), within(names[0])].into_iter().flatten();
@@ -216,8 +216,8 @@ fn own_limit(config: &Value, names: [&str; 2], default: u64) -> Result<u64> {
     }
 }
 
-/// The limits that hold: what is given, else the defaults within the checkpoint's own, where `area` are the pixels of a
-/// merged patch. What is given alone moves the other with it.
+/// Returns the effective limits: the given ones, or the defaults clamped to the checkpoint's own. `area` is the number
+/// of pixels of a merged patch. If only one limit is given, the other moves with it if necessary.
 fn limits(own: (u64, u64), given: &PixelLimits, area: u64) -> Result<(u64, u64)> {
     let (min, max) = match (given.min_pixels, given.max_pixels) {
         (Some(min), Some(max)) => (min, max),
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use crate::model::checkpoint::weights::testing::{read_json, reference_values, rgb_image, shared};
 
-    /// Parameters with the limits of the file itself.
+    /// Returns parameters with the limits of the file itself.
     fn own_parameters(config: &Value) -> PatchParameters {
         let (min, max) = (
             own_limit(config, ["min_pixels", "shortest_edge"], 1),

@@ -1,7 +1,7 @@
-//! Pillow's `Image.resize`, bit for bit, over the part of the output that is needed.
+//! Pillow's `Image.resize`, bit for bit, for the required part of the output.
 //!
-//! Two passes, each rounded and clipped to 8 bits; weights are normalised in f64 and then fixed to 22 bits (as in
-//! Pillow 13's `Resample.c`).
+//! It makes two passes, each rounded and clipped to 8 bits. Weights are normalised in f64 and then fixed to 22 bits (as
+//! in Pillow 13's `Resample.c`).
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ const N_WEIGHT_BITS: u32 = 32 - 8 - 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
-    /// Mean of what an output pixel covers.
+    /// The mean of the pixels that an output pixel covers.
     Box,
     /// Triangle.
     Bilinear,
@@ -30,7 +30,7 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// The filter of Pillow's `resample` number; `None` for nearest (0) and numbers that it lacks.
+    /// Returns the filter of Pillow's `resample` number; `None` for nearest (0) and unknown numbers.
     pub fn of_pillow(resample: u64) -> Option<Self> {
         Some(match resample {
             1 => Self::Lanczos,
@@ -42,7 +42,7 @@ impl Filter {
         })
     }
 
-    /// Half the width, in pixels of the coarser image.
+    /// Returns half the width, in pixels of the coarser image.
     fn support(self) -> f64 {
         match self {
             Self::Box => 0.5,
@@ -77,10 +77,10 @@ impl Filter {
     }
 }
 
-/// The part of a window that lies on the image, along one side.
+/// The part of a window within the image, along one side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
-    /// First output pixel of the image.
+    /// The window's first output pixel within the image.
     start: usize,
     len: usize,
     /// Pixels of the window before the image begins.
@@ -88,7 +88,7 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// A window of `window` pixels from `start` (which may be negative) on a side of `side` pixels.
+    /// Returns the span of a window of `window` pixels from `start` (which may be negative) on a side of `side` pixels.
     pub(super) fn of(start: i64, window: u32, side: u32) -> Self {
         let end = (start + i64::from(window)).clamp(0, i64::from(side));
         let first = start.clamp(0, end);
@@ -129,7 +129,7 @@ pub(super) fn resize(canvas: &Canvas, (width, height): (u32, u32), window: (Span
     } else {
         let mut narrowed = Vec::with_capacity(n_rows * columns.len * 3);
         let mut source = Vec::with_capacity(across.source.len() * 3);
-        // Rows above and below a padded image are all alike.
+        // Rows above and below a padded image are identical.
         let mut ground_start = None;
         for row in down.source.clone() {
             let row_start = narrowed.len();
@@ -146,26 +146,26 @@ pub(super) fn resize(canvas: &Canvas, (width, height): (u32, u32), window: (Span
     }
 }
 
-/// The whole of `image` resized to (width, height), neither of them 0.
+/// Resizes the whole `image` to (width, height), neither of which is 0.
 pub(super) fn resized(image: &RgbImage, (width, height): (u32, u32), filter: Filter) -> RgbImage {
     let whole = (Span::of(0, width, width), Span::of(0, height, height));
     let levels = resize(&Canvas::new(image, None), (width, height), whole, filter);
     RgbImage::new(width, height, levels).expect("a resize fills its size")
 }
 
-/// Which pass comes first shows in the last bit, because each rounds. Pillow 13 begins with the rows where it takes away
-/// more than twice as many of them as of the columns; earlier versions always began with the columns.
+/// Whether the vertical pass comes first, which changes the last bit because each pass rounds. Pillow 13 begins with
+/// the rows if it shrinks them more than twice as much as the columns; earlier versions always began with the columns.
 fn is_vertical_first((in_width, in_height): (usize, usize), (width, height): (u32, u32)) -> bool {
     let n_rows_less = in_height as i64 - i64::from(height);
     let n_columns_less = in_width as i64 - i64::from(width);
     n_rows_less > 0 && n_rows_less > 2 * n_columns_less
 }
 
-/// What happens along one side.
+/// The resize along one side.
 struct Axis {
     /// The input pixels that are read.
     source: Range<usize>,
-    /// One tap for each output pixel of the window, counted from `source.start`; none where nothing changes.
+    /// One tap per output pixel of the window, counted from `source.start`; `None` if nothing changes.
     taps: Option<Vec<Tap>>,
 }
 
@@ -182,7 +182,7 @@ impl Axis {
     }
 }
 
-/// What one output pixel takes from the input: weights from input pixel `first` on.
+/// The weights of the input pixels from `first` on for one output pixel.
 struct Tap {
     first: usize,
     weights: Vec<i32>,
@@ -196,7 +196,7 @@ fn weights(n_in: usize, n_out: usize, wanted: Range<usize>, filter: Filter) -> V
     wanted
         .map(|index| {
             let centre = (index as f64 + 0.5) * scale;
-            // Casts to integers saturate at 0 where C's would be clipped to it.
+            // Casts to integers saturate at 0; the C code clips there.
             let first = (centre - support + 0.5) as usize;
             let end = ((centre + support + 0.5) as usize).min(n_in);
             let mut exact: Vec<f64> =
@@ -205,7 +205,7 @@ fn weights(n_in: usize, n_out: usize, wanted: Range<usize>, filter: Filter) -> V
             if sum != 0.0 {
                 exact.iter_mut().for_each(|weight| *weight /= sum);
             }
-            // Rounded half away from zero.
+            // Rounds half away from zero.
             let fixed = |weight: &f64| (weight * f64::from(1 << N_WEIGHT_BITS) + 0.5f64.copysign(*weight)) as i32;
             Tap { first, weights: exact.iter().map(fixed).collect() }
         })
@@ -253,8 +253,8 @@ fn pass_rows(source: Vec<u8>, width: usize, axis: &Axis) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// (width, height), new (width, height), Pillow's filter number, seed, and the checksum of what Pillow 13.0.0 makes
-    /// of the pattern below: the sum of level times (position mod 251) plus one.
+    /// (width, height), new (width, height), Pillow's filter number, seed, and the checksum of Pillow 13.0.0's result
+    /// for the pattern below: the sum of level times (position mod 251) plus one.
     #[rustfmt::skip]
     const PILLOW: [(u32, u32, u32, u32, u64, u64, u64); 60] = [
         (81, 34, 47, 90, 5, 0, 202267243),

@@ -1,4 +1,4 @@
-//! Images cut into tiles, against the image processors of transformers with Pillow.
+//! Compares images cut into tiles with the image processors of transformers with Pillow.
 
 use serde_json::{Value, json};
 
@@ -112,7 +112,7 @@ fn a_long_strip_is_cut_into_one_row() {
 
 #[test]
 fn pinpoints_are_chosen_as_transformers_does() {
-    // Of 36 sizes up to six tiles a side; computed with `select_best_resolution`.
+    // Covers 36 sizes of up to six tiles per side; computed with `select_best_resolution`.
     let sides: Vec<u32> = (1..=6).map(|n| n * 384).collect();
     let pinpoints: Vec<(u32, u32)> = sides.iter().flat_map(|&height| sides.iter().map(move |&w| (height, w))).collect();
     for ((height, width), expected) in PINPOINTS {
@@ -162,7 +162,7 @@ fn a_tile_that_cannot_be_is_refused_by_name() {
     );
 }
 
-/// ((height, width), the size that is chosen).
+/// ((height, width), the chosen size).
 const PINPOINTS: [((u32, u32), (u32, u32)); 16] = [
     ((32, 32), (384, 384)),
     ((28, 28), (384, 384)),
