@@ -22,9 +22,9 @@ pub struct ChanceCorrected {
 /// Returns forgetting and backward transfer corrected for guessing among `n_choices` labels; `n_right_before` items
 /// were right before.
 ///
-/// Harmon et al. (2025), "Mapping post-training forgetting in language models at scale", arXiv 2510.17776: chance is (1
-/// - before) (1 - after) / (choices - 1), and the most that can be forgotten (choices * before - 1) / (choices - 1). It
-/// assumes uniform guesses among the labels. Free generation guesses among more, so there the correction is an upper
+/// Harmon et al. (2025), "Mapping post-training forgetting in language models at scale", arXiv 2510.17776: chance is
+/// (1 - before) (1 - after) / (choices - 1), and the most that can be forgotten (choices * before - 1) / (choices - 1).
+/// It assumes uniform guesses among the labels. Free generation guesses among more, so there the correction is an upper
 /// bound and true forgetting a lower bound. `None` without items, for contradictory counts, or for fewer than two
 /// choices.
 pub fn chance_corrected(counts: PairedCounts, n_right_before: usize, n_choices: usize) -> Option<ChanceCorrected> {
