@@ -55,7 +55,7 @@ impl AdapterOptions {
                 if path.is_empty() {
                     bail!("--adapter {text} names no folder; hint: --adapter NAME=DIR");
                 }
-                Ok(AdapterRequest { name: name.map(str::to_owned), path: path.into() })
+                Ok(AdapterRequest::new(name.map(str::to_owned), path.into()))
             })
             .collect()
     }

@@ -227,7 +227,7 @@ impl Demo<'_> {
         let model = Path::new(EMBEDDED);
         let adapters: Vec<AdapterRequest> = ARMS
             .iter()
-            .map(|arm| AdapterRequest { name: Some(arm.name.to_owned()), path: self.adapter(arm) })
+            .map(|arm| AdapterRequest::new(Some(arm.name.to_owned()), self.adapter(arm)))
             .collect();
         let subjects = SubjectsRequest {
             adapters: &adapters,

@@ -32,6 +32,7 @@ pub fn spec(with_encoder: bool) -> RunSpec {
             own_settings: None,
             generation_config: serde_json::Value::Null,
             served: None,
+            part: None,
         },
         encoder: with_encoder.then(|| EncoderSpec {
             name: "tiny-clip".into(),

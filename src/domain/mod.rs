@@ -5,6 +5,7 @@
 //! of it is a [`Trial`].
 
 mod answer;
+mod component;
 mod computing;
 mod conversation;
 mod error_kind;
@@ -25,6 +26,7 @@ mod trial;
 mod verdict;
 
 pub use answer::{Answer, Response, Stop};
+pub use component::{Component, ModelPart, layer_of};
 pub use computing::Computing;
 pub use conversation::{Conversation, Turn};
 pub use error_kind::{ErrorCode, ErrorKind};

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::loaded::{AdapterRequest, SubjectsRequest};
 use crate::compare::{self, FieldDifference};
-use crate::domain::RunSet;
+use crate::domain::{ModelPart, RunSet};
 use crate::model::checkpoint::weights::{Adapter, Canonical, Checkpoint, Role};
 use crate::model::families::{Dialogue, MllmPlan, ModelSettings, OpenedModel, Overrides};
 use crate::model::vision::preprocess::ImageProcessor;
@@ -19,6 +19,8 @@ pub(super) struct OpenedAdapter {
     pub hash: String,
     /// Its settings in place of the base's, if its folder has any.
     pub own: Option<ModelSettings>,
+    /// The part of it that is used.
+    pub part: ModelPart,
     /// Warnings about it.
     pub warnings: Vec<String>,
 }
@@ -37,21 +39,27 @@ pub(super) fn open_adapters(
     let overrides = Overrides { template: request.template, limits: &request.pixels, generation: request.generation };
 
     let mut opened: Vec<OpenedAdapter> = Vec::with_capacity(request.adapters.len());
-    for AdapterRequest { name, path } in request.adapters {
+    for AdapterRequest { name, path, part } in request.adapters {
         let at = request.hub.find(path, Role::Adapter)?;
-        let adapter = Adapter::open(&at.path, canonicalise, &model.weights)?;
+        let mut adapter = Adapter::open(&at.path, canonicalise, &model.weights)?;
         let name = name.clone().or_else(|| at.short_name().map(str::to_owned)).unwrap_or_else(|| adapter.name());
         let is_taken = opened.iter().any(|other| other.name == name) || (request.has_base && name == "base");
         if is_taken {
             bail!("two runs would be called `{name}`; hint: give the adapter another name, as --adapter NAME=DIR");
         }
-        let own = model.own_settings(&name, &adapter, checkpoint, tower, overrides)?;
+        let own = match part.has_base_settings {
+            true => None,
+            false => model.own_settings(&name, &adapter, checkpoint, tower, overrides)?,
+        };
+        if !part.is_whole() {
+            adapter.keep(|module_or_tensor| part.uses(module_or_tensor));
+        }
         let is_base = own.as_ref().is_none_or(|own| is_as_base(own, model));
         if !request.allows_idle && is_base && adapter.changes_nothing(&model.weights)? {
             bail!("{}", idle(&name));
         }
         let hash = adapter.hash()?;
-        opened.push(OpenedAdapter { name, adapter, hash, own, warnings: Vec::new() });
+        opened.push(OpenedAdapter { name, adapter, hash, own, part: part.clone(), warnings: Vec::new() });
     }
     if opened.len() + usize::from(request.has_base) > RunSet::N_RUNS_MAX {
         bail!("{} adapters are too many at once; hint: give at most {}", opened.len(), RunSet::N_RUNS_MAX - 1);

@@ -12,7 +12,7 @@ use super::features::{Origins, RunFeatures};
 use super::respondent::{Description, Loaded, Opened, RunDescription, WARNINGS};
 use super::subjects::LocalRespondent;
 use crate::compare::{self, FieldDifference};
-use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ModelSpec, RunId};
+use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ModelPart, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
 use crate::model::checkpoint::weights::{Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded};
@@ -47,6 +47,15 @@ pub struct AdapterRequest {
     pub name: Option<String>,
     /// Its folder or file, or its name on the hub.
     pub path: PathBuf,
+    /// The part of it that is used.
+    pub part: ModelPart,
+}
+
+impl AdapterRequest {
+    /// Requests all of the adapter in `path`, under `name` if one is given.
+    pub fn new(name: Option<String>, path: PathBuf) -> Self {
+        Self { name, path, part: ModelPart::default() }
+    }
 }
 
 /// A request for subjects.
@@ -331,6 +340,7 @@ impl OpenedSubjects {
             own_settings: (!own.is_empty()).then_some(Value::Object(own)),
             generation_config: dialogue.generation().recorded(),
             served: None,
+            part: adapter.map(|adapter| adapter.part.clone()).filter(|part| !part.is_whole()),
         })
     }
 
@@ -446,11 +456,14 @@ impl OpenedSubjects {
         let must_differ =
             self.by_run(|adapter| adapter.filter(|_| !self.allows_idle).map(|opened| opened.name.clone()));
         let mut wanted = vec![(Overlay::default(), None)];
-        for OpenedAdapter { name, adapter, own, .. } in self.adapters {
+        let mut are_blind = vec![false];
+        for OpenedAdapter { name, adapter, own, part, .. } in self.adapters {
             let overlay = adapter.overlay(placement, self.is_merged);
             wanted.push((overlay.with_context(|| format!("failed to load the adapter `{name}`"))?, own));
+            are_blind.push(part.is_blind);
         }
-        let models = self.model.load_each(wanted, placement)?;
+        let mut models = self.model.load_each(wanted, placement)?;
+        models.iter_mut().zip(are_blind).for_each(|(model, is_blind)| model.is_blind = is_blind);
         let tower = models.first().and_then(|base| base.mllm.plain_tower()).filter(|_| shares_tower);
         let tower = tower.map(|plain| plain.tower.clone());
         let encoder = self.encoder.map(|(encoder, _)| encoder.load_around(tower, placement)).transpose()?;

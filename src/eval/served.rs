@@ -119,6 +119,7 @@ impl ServedSubjects {
             own_settings: None,
             generation_config: Value::Null,
             served: Some(self.server.spec(run)),
+            part: None,
         }
     }
 

@@ -196,6 +196,7 @@ mod tests {
             own_settings: None,
             generation_config: serde_json::Value::Null,
             served: None,
+            part: None,
         };
         let rules =
             JudgeSpec { judge: "rules".into(), model: "1".into(), prompt: None, parameters: serde_json::Value::Null };

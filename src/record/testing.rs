@@ -50,6 +50,7 @@ pub(super) fn spec() -> RunSpec {
             own_settings: None,
             generation_config: serde_json::Value::Null,
             served: None,
+            part: None,
         },
         encoder: Some(EncoderSpec {
             name: "tower".into(),

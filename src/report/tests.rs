@@ -43,6 +43,7 @@ fn spec(summary: &Summary) -> RunSpec {
             own_settings: None,
             generation_config: serde_json::Value::Null,
             served: None,
+            part: None,
         },
         encoder: None,
         probe: None,

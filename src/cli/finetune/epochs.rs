@@ -69,7 +69,7 @@ impl EpochEvaluations<'_> {
         dir: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Option<Evaluation>> {
-        let adapter = checkpoint.map(|path| AdapterRequest { name: Some(format!("epoch-{epoch}")), path: path.into() });
+        let adapter = checkpoint.map(|path| AdapterRequest::new(Some(format!("epoch-{epoch}")), path.into()));
         let choice = match self.encoder {
             EncoderChoice::None => ComparatorChoice::Nothing,
             EncoderChoice::Auto | EncoderChoice::Folder(_) => ComparatorChoice::Auto,

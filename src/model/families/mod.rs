@@ -361,7 +361,7 @@ impl OpenedModel {
                 Some(own) => (own.dialogue, own.preprocessor),
                 None => (self.dialogue.clone(), self.preprocessor.clone()),
             };
-            loaded.push(Model { mllm, dialogue, preprocessor });
+            loaded.push(Model { mllm, dialogue, preprocessor, is_blind: false });
         }
         Ok(loaded)
     }
@@ -375,6 +375,8 @@ pub struct Model {
     pub dialogue: Arc<Dialogue>,
     /// Image preparation.
     pub preprocessor: Arc<dyn ImageProcessor>,
+    /// Whether it reads prompts without their images.
+    pub is_blind: bool,
 }
 
 impl Model {
@@ -386,7 +388,11 @@ impl Model {
     /// Embeds `prompt` about each item of `seen`, one row per item. An item has the images of one prompt.
     pub fn prompt_rows(&self, prompt: &RenderedPrompt, seen: &[Vec<Seen>]) -> Result<Vec<PromptRow>> {
         let prompts: Vec<ImagePrompt> = seen.iter().map(|images| ImagePrompt { prompt, images }).collect();
-        self.mllm.embed(&prompts)
+        let rows = self.mllm.embed(&prompts)?;
+        match self.is_blind {
+            true => rows.into_iter().map(|row| Ok(row.without_images()?)).collect(),
+            false => Ok(rows),
+        }
     }
 
     /// Embeds `prompt` about each image of `seen`, one row per image.

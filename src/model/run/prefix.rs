@@ -1,5 +1,7 @@
 //! Prompts that a language model has read. Generation and label scoring both continue from them.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
@@ -41,6 +43,28 @@ impl PromptRow {
             ids: Vec::new(),
             spans,
             opening: Vec::new(),
+        })
+    }
+
+    /// Removes the positions of images. The other tokens keep their positions, so that they are read as if no token
+    /// could attend to an image in any layer.
+    pub fn without_images(self) -> candle_core::Result<Self> {
+        let hidden: BTreeSet<usize> = self.spans.image_positions().into_iter().collect();
+        if hidden.is_empty() {
+            return Ok(self);
+        }
+        let kept: Vec<u32> = (0..self.n_tokens()).filter(|at| !hidden.contains(at)).map(|at| at as u32).collect();
+        let index = Tensor::from_slice(&kept, kept.len(), self.embeddings.device())?;
+        let n_bos = self.spans.bos.len();
+        let ids = kept.iter().filter_map(|&at| self.ids.get(at as usize).copied()).collect();
+        Ok(Self {
+            embeddings: self.embeddings.index_select(&index, 0)?,
+            positions: kept.iter().map(|&at| self.positions[at as usize]).collect(),
+            // They are zero outside images.
+            deepstack: Vec::new(),
+            ids,
+            spans: TokenSpans::of_prompt(kept.len(), n_bos > 0, Vec::new()),
+            ..self
         })
     }
 

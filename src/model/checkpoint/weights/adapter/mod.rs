@@ -162,6 +162,18 @@ impl Adapter {
         self.updates.keys().chain(self.replaced.keys()).filter(|name| name.starts_with(prefix)).count()
     }
 
+    /// Keeps only the updates and replacements of the modules and tensors that `is_kept` accepts.
+    pub fn keep(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.updates.retain(|module, _| is_kept(module));
+        self.replaced.retain(|name, _| is_kept(name));
+        self.copies.retain(|name| is_kept(name));
+    }
+
+    /// Lists the changed modules and tensors.
+    pub fn touched(&self) -> impl Iterator<Item = &str> {
+        self.updates.keys().chain(self.replaced.keys()).map(String::as_str)
+    }
+
     /// Returns the number of its parameters.
     pub fn n_parameters(&self) -> usize {
         let of_updates = self.updates.values().flat_map(StoredUpdate::tensors);

@@ -1,0 +1,137 @@
+//! The parts of a model that a fine-tune may change, and which of them a run uses.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
+
+/// A part of a multimodal model.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Component {
+    /// The vision tower.
+    Tower,
+    /// The projector between tower and language model (Qwen: the merger).
+    Projector,
+    /// The token embeddings of the language model.
+    Embeddings,
+    /// The attention of the language model's layers.
+    Attention,
+    /// The MLPs of the language model's layers.
+    Mlp,
+    /// The norms of the language model.
+    Norms,
+    /// The language model's head.
+    Head,
+}
+
+impl Component {
+    /// All components, in the order of a forward pass.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The name, as files have it.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// The component of a module or tensor, given its canonical name; `None` for a name of no known part.
+    pub fn of(name: &str) -> Option<Self> {
+        if name.starts_with("vision_tower.") {
+            return Some(Self::Tower);
+        }
+        if name.starts_with("multi_modal_projector.") {
+            return Some(Self::Projector);
+        }
+        if name.starts_with("lm_head") {
+            return Some(Self::Head);
+        }
+        let rest = name.strip_prefix("language_model.")?;
+        if rest.starts_with("embed_tokens") {
+            return Some(Self::Embeddings);
+        }
+        if rest.contains(".self_attn.") {
+            return Some(Self::Attention);
+        }
+        if rest.contains(".mlp.") {
+            return Some(Self::Mlp);
+        }
+        rest.contains("norm").then_some(Self::Norms)
+    }
+}
+
+/// The layer of the language model that a module or tensor belongs to, from 0.
+pub fn layer_of(name: &str) -> Option<usize> {
+    let rest = name.strip_prefix("language_model.layers.")?;
+    rest.split('.').next()?.parse().ok()
+}
+
+/// The part of a candidate that a run of a diagnosis uses. By default it is all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelPart {
+    /// The components whose changes are used; `None` is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub components: Option<BTreeSet<Component>>,
+    /// The layers of the language model whose changes are left out.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub without_layers: BTreeSet<usize>,
+    /// Whether the base's template, preprocessing and configuration replace the candidate's own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_base_settings: bool,
+    /// Whether the language model reads the prompt without the image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_blind: bool,
+}
+
+impl ModelPart {
+    /// Whether it is the whole candidate.
+    pub fn is_whole(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether the change of this module or tensor is used.
+    pub fn uses(&self, name: &str) -> bool {
+        let is_of = |components: &BTreeSet<Component>| Component::of(name).is_some_and(|one| components.contains(&one));
+        let is_left_out = layer_of(name).is_some_and(|layer| self.without_layers.contains(&layer));
+        self.components.as_ref().is_none_or(is_of) && !is_left_out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_canonical_name_has_its_component_and_layer() {
+        for (name, component, layer) in [
+            ("vision_tower.vision_model.encoder.layers.2.mlp.fc1", Some(Component::Tower), None),
+            ("multi_modal_projector.linear_1.weight", Some(Component::Projector), None),
+            ("language_model.embed_tokens", Some(Component::Embeddings), None),
+            ("language_model.layers.11.self_attn.q_proj", Some(Component::Attention), Some(11)),
+            ("language_model.layers.0.mlp.down_proj.weight", Some(Component::Mlp), Some(0)),
+            ("language_model.layers.3.input_layernorm.weight", Some(Component::Norms), Some(3)),
+            ("language_model.norm.weight", Some(Component::Norms), None),
+            ("lm_head.weight", Some(Component::Head), None),
+            ("something.else", None, None),
+        ] {
+            assert_eq!((Component::of(name), layer_of(name)), (component, layer), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_part_uses_its_components_and_leaves_layers_out() {
+        let attention = "language_model.layers.1.self_attn.q_proj";
+        let part = |components: &[Component], layers: &[usize]| ModelPart {
+            components: Some(components.iter().copied().collect()),
+            without_layers: layers.iter().copied().collect(),
+            ..ModelPart::default()
+        };
+        assert!(ModelPart::default().is_whole() && ModelPart::default().uses(attention));
+        assert!(part(&[Component::Attention], &[]).uses(attention));
+        assert!(!part(&[Component::Mlp], &[]).uses(attention));
+        assert!(!part(&[Component::Attention], &[1]).uses(attention));
+        assert_eq!(serde_json::to_value(ModelPart::default()).unwrap(), serde_json::json!({}));
+    }
+}
