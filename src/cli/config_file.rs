@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_the_file_the_line_and_the_nearest_key() {
         let error = format!("{:#}", with("# comment\nlimmit = 5\n", &[]).unwrap_err());
-        for part in ["`limmit`", "emt.toml", "line 2", "is `limit` meant"] {
+        for part in ["`limmit`", "emt.toml", "line 2", "did you mean `limit`"] {
             assert!(error.contains(part), "{error}");
         }
     }
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_wrong_type_is_named_with_its_line() {
         for (text, parts) in [
-            ("limit = 5\nfresh = \"yes\"\n", ["line 2", "`fresh`", "switch"]),
+            ("limit = 5\nfresh = \"yes\"\n", ["line 2", "`fresh`", "true or false"]),
             ("\n\nlimit = { n = 5 }\n", ["line 3", "`limit`", "a table"]),
             ("data = 2024-01-01\n", ["line 1", "`data`", "a date"]),
         ] {

@@ -97,7 +97,7 @@ mod tests {
         for (text, expected) in [
             ("{\"a\":", "not a JSON object"),
             ("thinking", "no value"),
-            ("=1", "no name"),
+            ("=1", "not a field name"),
             ("messages=[]", "emt sets itself"),
             ("max_tokens=9", "--judge-reply-tokens"),
             ("api_key=x", "EMT_JUDGE_API_KEY"),

@@ -123,7 +123,7 @@ mod tests {
         let cases = [
             ("[]", "no field `schema`"),
             ("{", "EOF"),
-            (r#"{"schema":"emt.summary/1"}"#, "`emt.summary/1`, and not `emt.calibration/1`"),
+            (r#"{"schema":"emt.summary/1"}"#, "`emt.summary/1`, not `emt.calibration/1`"),
             (r#"{"schema":"emt.calibration/1","n":3}"#, "judge"),
             (r#"{"schema":"emt.calibration/2"}"#, "has the schema `emt.calibration/2`"),
         ];

@@ -27,6 +27,9 @@ mod probe;
 // Forgetting.
 mod forgetting;
 mod stages;
+// Causes.
+mod shapley;
+mod spectrum;
 
 #[cfg(test)]
 mod golden;
@@ -47,5 +50,7 @@ pub use proportion::{clopper_pearson, clopper_pearson_lower, clopper_pearson_upp
 pub use random::{SplitMix64, beta_sample, binomial_sample};
 pub use sample_size::{POWER, minimum_detectable_fall, n_for_power, n_needed, n_to_decide};
 pub use sequential::{obrien_fleming_boundaries, obrien_fleming_spent};
+pub use shapley::shapley;
+pub use spectrum::{effective_rank, singular_values_of_product, symmetric_eigen};
 pub use stages::{StageError, StageMatrix};
 pub use unconditional::{exact_inferiority_p, exact_non_inferiority_p};

@@ -78,6 +78,16 @@ impl Overlay {
         self.trains
     }
 
+    /// Lists the updates by module.
+    pub fn updates(&self) -> impl Iterator<Item = (&str, &LowRankUpdate)> {
+        self.updates.iter().map(|(module, update)| (module.as_str(), update))
+    }
+
+    /// Lists the replacements by tensor.
+    pub fn replacements(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.replaced.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
     /// Takes the update of `module`, if it has one.
     pub fn take_update(&mut self, module: &str) -> Option<LowRankUpdate> {
         self.updates.remove(module)

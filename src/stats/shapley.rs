@@ -1,0 +1,44 @@
+//! Shapley values of a few players.
+
+/// Returns each player's Shapley value, given the worth of every coalition.
+///
+/// Shapley (1953), "A value for n-person games". `worth[mask]` is the worth of the players whose bits are set in `mask`,
+/// so it has `2^n` entries. The values add up to `worth[all] - worth[none]`. `None` if the number of entries is not a
+/// power of two.
+pub fn shapley(worth: &[f64]) -> Option<Vec<f64>> {
+    if !worth.len().is_power_of_two() {
+        return None;
+    }
+    let n = worth.len().trailing_zeros() as usize;
+    let factorial = |k: usize| (1..=k).map(|i| i as f64).product::<f64>();
+    let value = |player: usize| -> f64 {
+        let without = (0..worth.len()).filter(|mask| mask & (1 << player) == 0);
+        without
+            .map(|mask| {
+                let n_before = mask.count_ones() as usize;
+                let weight = factorial(n_before) * factorial(n - n_before - 1) / factorial(n);
+                weight * (worth[mask | (1 << player)] - worth[mask])
+            })
+            .sum()
+    };
+    Some((0..n).map(value).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_glove_game_has_its_known_values() {
+        // Players 0 and 1 have a left glove, player 2 a right one; a pair is worth 1.
+        let worth: Vec<f64> =
+            (0..8_usize).map(|mask| f64::from(u8::from(mask & 4 != 0 && mask & 3 != 0))).collect();
+        let values = shapley(&worth).unwrap();
+        for (value, expected) in values.iter().zip([1.0 / 6.0, 1.0 / 6.0, 2.0 / 3.0]) {
+            assert!((value - expected).abs() < 1e-12, "{values:?}");
+        }
+        assert_eq!(shapley(&[0.0, 0.4]), Some(vec![0.4]));
+        assert_eq!(shapley(&[0.5]), Some(Vec::new()), "nobody plays");
+        assert_eq!(shapley(&[0.0, 1.0, 2.0]), None);
+    }
+}
