@@ -53,6 +53,8 @@ pub mod eval;
 
 pub mod finetune;
 
+pub mod diagnose;
+
 pub mod study;
 
 pub mod chart;

@@ -225,10 +225,8 @@ impl Demo<'_> {
     fn evaluate(self, err: &mut dyn Write) -> Result<bool> {
         let Self { args, dir, hub, quiet } = self;
         let model = Path::new(EMBEDDED);
-        let adapters: Vec<AdapterRequest> = ARMS
-            .iter()
-            .map(|arm| AdapterRequest::new(Some(arm.name.to_owned()), self.adapter(arm)))
-            .collect();
+        let adapters: Vec<AdapterRequest> =
+            ARMS.iter().map(|arm| AdapterRequest::new(Some(arm.name.to_owned()), self.adapter(arm))).collect();
         let subjects = SubjectsRequest {
             adapters: &adapters,
             has_base: true,

@@ -1,0 +1,183 @@
+//! The cause of each lost image, and the causes of a dataset.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
+
+use super::diagnosis::{CauseShare, SwapShare};
+use crate::domain::Component;
+use crate::stats::wilson;
+
+/// Why an image was lost. The first cause that holds is an image's cause.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Cause {
+    /// The template, pixels or configuration differ, and the base's bring the answer back.
+    Setup,
+    /// The tower changed, and restoring it brings the answer back.
+    Perception,
+    /// Restoring the projector brings the answer back.
+    Alignment,
+    /// The candidate still chooses the right label when labels are scored.
+    Wording,
+    /// The candidate gives the same answer without the image, and the base does not.
+    Prior,
+    /// Restoring a part of the language model brings the answer back.
+    Language,
+    /// None of these.
+    Unexplained,
+}
+
+impl Cause {
+    /// All causes, in the order in which they are tried.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The name, as files have it.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// The cause of a loss that `component` carries.
+    pub fn of(component: Component) -> Self {
+        match component {
+            Component::Tower => Self::Perception,
+            Component::Projector => Self::Alignment,
+            Component::Embeddings | Component::Attention | Component::Mlp | Component::Norms | Component::Head => {
+                Self::Language
+            }
+        }
+    }
+
+    /// What to try. It is a hypothesis.
+    fn mend(self) -> &'static str {
+        match self {
+            Self::Setup => "Try the base's template, preprocessing and precision for the candidate.",
+            Self::Perception => "Try to keep the vision tower frozen.",
+            Self::Alignment => {
+                "Try to leave the projector frozen (`emt finetune --no-projector`), or a lower rate for it."
+            }
+            Self::Wording => {
+                "Try more varied answers in the training data, such as the plain label (`--answer-template`)."
+            }
+            Self::Prior => "Try other data in the mix (`--mix`), so that answers depend on the image.",
+            Self::Language => "Try a lower strength of the adapter (`--alpha`, `--learning-rate`), or fewer targets.",
+            Self::Unexplained => "Try `emt report` on the two runs, which shows these images.",
+        }
+    }
+
+    /// What the images of this cause have in common.
+    fn evidence(self) -> &'static str {
+        match self {
+            Self::Setup => "are right with the base's settings",
+            Self::Perception => "are right with the base's vision tower",
+            Self::Alignment => "are right with the base's projector",
+            Self::Wording => "still have the right label as the candidate's choice when labels are scored",
+            Self::Prior => "get the same answer without the image",
+            Self::Language => "are right with a part of the base's language model",
+            Self::Unexplained => "are brought back by nothing that was tried",
+        }
+    }
+}
+
+/// Which causes hold for a lost image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Indicators(BTreeSet<Cause>);
+
+impl Indicators {
+    /// Notes that `cause` holds if `holds`.
+    pub fn note(&mut self, cause: Cause, holds: bool) {
+        if holds {
+            self.0.insert(cause);
+        }
+    }
+
+    /// The first cause that holds.
+    pub fn cause(&self) -> Cause {
+        self.0.first().copied().unwrap_or(Cause::Unexplained)
+    }
+}
+
+/// Returns the share of each cause among the lost images, largest first. Causes without an image are left out.
+pub fn shares(causes: &[Cause]) -> Vec<CauseShare> {
+    let n_lost = causes.len();
+    let mut found: Vec<CauseShare> = Cause::ALL
+        .iter()
+        .map(|&cause| {
+            let n = causes.iter().filter(|&&other| other == cause).count();
+            CauseShare {
+                cause,
+                n,
+                share: n as f64 / n_lost.max(1) as f64,
+                share_interval: wilson(n, n_lost, 0.95),
+                evidence: format!("{n} of {n_lost} lost images {}.", cause.evidence()),
+                mend: cause.mend().to_owned(),
+            }
+        })
+        .filter(|share| share.n > 0)
+        .collect();
+    found.sort_by(|a, b| b.n.cmp(&a.n).then(a.cause.cmp(&b.cause)));
+    found
+}
+
+/// A cause of this share of the lost images is the dataset's cause.
+const SHARE_OF_ONE: f64 = 0.5;
+/// Each component with this share of the fall is named.
+const SHARE_OF_EACH: f64 = 0.25;
+
+/// Names the causes of a dataset's fall.
+///
+/// Causes that are no component come first: one that explains half of the lost images is the cause. Otherwise every component
+/// with a Shapley value of at least a quarter of the fall is named by its cause, so that two that act together are both
+/// named.
+pub fn named(shares: &[CauseShare], swap: &[SwapShare], changed: &BTreeSet<Component>) -> Vec<Cause> {
+    let of = |cause: Cause| shares.iter().find(|share| share.cause == cause).map_or(0.0, |share| share.share);
+    let alone = [Cause::Setup, Cause::Wording, Cause::Prior].into_iter().find(|&cause| of(cause) >= SHARE_OF_ONE);
+    if let Some(cause) = alone {
+        return vec![cause];
+    }
+    let carries = |component: &&Component| {
+        let found = swap.iter().find(|share| share.component == component.name());
+        found.and_then(|share| share.shapley.or(share.restore.recovered)).is_some_and(|share| share >= SHARE_OF_EACH)
+    };
+    let causes: BTreeSet<Cause> = changed.iter().filter(carries).map(|&component| Cause::of(component)).collect();
+    causes.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::diagnosis::Restore;
+    use super::*;
+
+    #[test]
+    fn the_first_cause_that_holds_is_the_cause() {
+        let mut indicators = Indicators::default();
+        assert_eq!(indicators.cause(), Cause::Unexplained);
+        indicators.note(Cause::Language, true);
+        indicators.note(Cause::Perception, false);
+        indicators.note(Cause::Wording, true);
+        assert_eq!(indicators.cause(), Cause::Wording);
+    }
+
+    #[test]
+    fn shares_sum_to_one_and_two_components_that_act_are_both_named() {
+        let causes = [Cause::Alignment, Cause::Alignment, Cause::Alignment, Cause::Wording];
+        let found = shares(&causes);
+        assert_eq!(found[0].cause, Cause::Alignment);
+        assert_eq!(found.iter().map(|share| share.n).sum::<usize>(), 4);
+        assert!(found[0].evidence.starts_with("3 of 4 lost images are right with"), "{}", found[0].evidence);
+        let swap = |component: Component, shapley: f64| SwapShare {
+            component: component.name().to_owned(),
+            restore: Restore { accuracy: 0.5, recovered: Some(0.7), recovered_interval: None },
+            keep: None,
+            shapley: Some(shapley),
+        };
+        let changed: BTreeSet<_> = [Component::Projector, Component::Mlp, Component::Attention].into();
+        let both = [swap(Component::Projector, 0.6), swap(Component::Mlp, 0.3), swap(Component::Attention, 0.1)];
+        assert_eq!(named(&found, &both, &changed), [Cause::Alignment, Cause::Language]);
+        assert_eq!(named(&shares(&[Cause::Wording]), &both, &changed), [Cause::Wording]);
+    }
+}

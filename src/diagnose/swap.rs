@@ -1,0 +1,171 @@
+//! What components and layers give back and take away: parts of the candidate over the base, on the same images.
+//!
+//! Restoring a component and keeping it alone are two questions: parts interact, and neither share adds up over the
+//! components. The Shapley value does.
+
+use std::collections::BTreeSet;
+
+use super::diagnosis::{Keep, Restore, SwapShare};
+use super::variants::{Role, Variant};
+use crate::domain::Component;
+use crate::stats::{bca_interval, shapley};
+
+const N_RESAMPLES: usize = 2000;
+const CONFIDENCE: f64 = 0.95;
+
+/// Which images the base and every variant answered right. All lists have one entry per image, in the same order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Of the base.
+    pub base: Vec<bool>,
+    /// Of each variant, the candidate first.
+    pub variants: Vec<Vec<bool>>,
+}
+
+impl Rights {
+    /// The number of images.
+    pub fn n(&self) -> usize {
+        self.base.len()
+    }
+
+    /// Of the candidate.
+    pub fn candidate(&self) -> &[bool] {
+        &self.variants[0]
+    }
+
+    /// The accuracy over `rights`; 0 without images.
+    pub fn accuracy(rights: &[bool]) -> f64 {
+        rights.iter().filter(|&&is_right| is_right).count() as f64 / rights.len().max(1) as f64
+    }
+
+    /// The share of the fall that is missing at `rights`, and its interval over images. 0 is the base, 1 the candidate.
+    fn share_of_fall(&self, rights: &[bool], seed: u64) -> (Option<f64>, Option<[f64; 2]>) {
+        let mut cells = [0_usize; 8];
+        for ((&base, &candidate), &variant) in self.base.iter().zip(self.candidate()).zip(rights) {
+            cells[usize::from(base) << 2 | usize::from(candidate) << 1 | usize::from(variant)] += 1;
+        }
+        let share = |cells: &[usize]| {
+            let right =
+                |bit: usize| -> f64 { (0..8).filter(|cell| cell & bit != 0).map(|cell| cells[cell] as f64).sum() };
+            let fall = right(4) - right(2);
+            (fall > 0.0).then(|| (right(4) - right(1)) / fall)
+        };
+        (share(&cells), bca_interval(&cells, share, CONFIDENCE, N_RESAMPLES, seed))
+    }
+
+    fn restore(&self, rights: &[bool], seed: u64) -> Restore {
+        let (missing, interval) = self.share_of_fall(rights, seed);
+        Restore {
+            accuracy: Self::accuracy(rights),
+            recovered: missing.map(|missing| 1.0 - missing),
+            recovered_interval: interval.map(|[low, high]| [1.0 - high, 1.0 - low]),
+        }
+    }
+
+    fn keep(&self, rights: &[bool], seed: u64) -> Keep {
+        let (caused, caused_interval) = self.share_of_fall(rights, seed);
+        Keep { accuracy: Self::accuracy(rights), caused, caused_interval }
+    }
+}
+
+/// The place of the variant that uses exactly `components`; `None` is the base.
+fn place_of(variants: &[Variant], components: &BTreeSet<Component>) -> Option<usize> {
+    variants.iter().position(|variant| variant.role == Role::Components(components.clone()))
+}
+
+/// Which images are right with exactly `components` of the candidate; `None` if that was not evaluated.
+pub fn rights_with<'a>(
+    variants: &[Variant],
+    rights: &'a Rights,
+    components: &BTreeSet<Component>,
+) -> Option<&'a [bool]> {
+    match components.is_empty() {
+        true => Some(&rights.base),
+        false => Some(&rights.variants[place_of(variants, components)?]),
+    }
+}
+
+/// Returns the shares of all changed components, and of the layers. `seed` is that of the bootstrap.
+pub fn shares(changed: &BTreeSet<Component>, variants: &[Variant], rights: &Rights, seed: u64) -> Vec<SwapShare> {
+    let with = |components: &BTreeSet<Component>| rights_with(variants, rights, components);
+    let values = shapley_shares(changed, &with);
+    let of_component = |(place, &component): (usize, &Component)| {
+        let without: BTreeSet<Component> = changed.iter().copied().filter(|&other| other != component).collect();
+        Some(SwapShare {
+            component: component.name().to_owned(),
+            restore: rights.restore(with(&without)?, seed),
+            keep: with(&[component].into()).map(|alone| rights.keep(alone, seed)),
+            shapley: values.as_ref().map(|values| values[place]),
+        })
+    };
+    let of_layer = |(place, variant): (usize, &Variant)| {
+        let Role::WithoutLayer(layer) = variant.role else { return None };
+        Some(SwapShare {
+            component: format!("layer.{layer}"),
+            restore: rights.restore(&rights.variants[place], seed),
+            keep: None,
+            shapley: None,
+        })
+    };
+    let components = changed.iter().enumerate().filter_map(of_component);
+    components.chain(variants.iter().enumerate().filter_map(of_layer)).collect()
+}
+
+/// The Shapley values of the components as shares of the fall; `None` if nothing fell or a subset was not evaluated.
+fn shapley_shares<'a>(
+    changed: &BTreeSet<Component>,
+    with: &dyn Fn(&BTreeSet<Component>) -> Option<&'a [bool]>,
+) -> Option<Vec<f64>> {
+    let all: Vec<Component> = changed.iter().copied().collect();
+    let before = Rights::accuracy(with(&BTreeSet::new())?);
+    let lost = |mask: usize| {
+        let subset = (0..all.len()).filter(|at| mask & (1 << at) != 0).map(|at| all[at]).collect();
+        Some(before - Rights::accuracy(with(&subset)?))
+    };
+    let worth: Vec<f64> = (0..1_usize << all.len()).map(lost).collect::<Option<_>>()?;
+    let fall = *worth.last()?;
+    let values = shapley(&worth).filter(|_| fall > 0.0)?;
+    Some(values.into_iter().map(|value| value / fall).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::variants::plan_variants;
+    use super::*;
+
+    #[test]
+    fn parts_that_lose_only_together_share_the_fall_and_each_restores_all_of_it() {
+        let changed: BTreeSet<_> = [Component::Attention, Component::Mlp].into();
+        let variants = plan_variants("lora", &changed, &[0].into(), false, 5);
+        let right = |n: usize| (0..10).map(|image| image < n).collect::<Vec<bool>>();
+        let n_right = |variant: &Variant| match &variant.role {
+            Role::Components(components) if components.len() == 2 => 2,
+            _ => 8,
+        };
+        let rights = Rights { base: right(8), variants: variants.iter().map(|it| right(n_right(it))).collect() };
+        let shares = shares(&changed, &variants, &rights, 7);
+        assert_eq!(shares.len(), 2);
+        for share in shares {
+            assert_eq!(share.restore.recovered, Some(1.0));
+            assert_eq!(share.keep.unwrap().caused, Some(0.0));
+            assert!((share.shapley.unwrap() - 0.5).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn without_a_fall_there_are_no_shares_and_the_interval_holds_the_share() {
+        let changed: BTreeSet<_> = [Component::Projector].into();
+        let variants = plan_variants("linear", &changed, &BTreeSet::new(), false, 5);
+        let same = vec![true; 6];
+        let rights = Rights { base: same.clone(), variants: variants.iter().map(|_| same.clone()).collect() };
+        let found = shares(&changed, &variants, &rights, 7);
+        assert_eq!((found[0].restore.recovered, found[0].shapley), (None, None));
+        let lost: Vec<bool> = (0..60).map(|image| image % 3 == 0).collect();
+        let half: Vec<bool> = (0..60).map(|image| image % 3 == 0 || image % 2 == 0).collect();
+        let mut rights = Rights { base: vec![true; 60], variants: variants.iter().map(|_| lost.clone()).collect() };
+        rights.variants[1] = half.clone();
+        let Restore { recovered, recovered_interval, .. } = rights.restore(&half, 7);
+        let ([low, high], recovered) = (recovered_interval.unwrap(), recovered.unwrap());
+        assert!((recovered - 0.5).abs() < 1e-12 && low < 0.5 && high > 0.5, "{low} {recovered} {high}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Which parts of the candidate are evaluated.
+
+use std::collections::BTreeSet;
+
+use crate::domain::{Component, ModelPart};
+
+/// What a variant shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The base with the candidate's changes of these components; all of them is the candidate itself.
+    Components(BTreeSet<Component>),
+    /// The candidate with the base's weights of one layer of the language model.
+    WithoutLayer(usize),
+    /// The candidate's weights with the base's template, pixels and configuration.
+    BaseSettings,
+    /// The base, or the candidate, without the image.
+    Blind {
+        /// Whether it is the candidate.
+        is_candidate: bool,
+    },
+}
+
+/// A part of the candidate that is evaluated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variant {
+    /// The name of its run's folder.
+    pub name: String,
+    /// The part of the candidate that it uses.
+    pub part: ModelPart,
+    /// What it shows.
+    pub role: Role,
+}
+
+/// Plans the variants of a candidate called `name` that changes `changed` in `layers`. The candidate itself comes first; the
+/// base is no variant.
+///
+/// With up to `n_all_subsets` changed components, every subset is evaluated, so that Shapley values exist. With more, each
+/// component is restored and kept alone.
+pub fn plan_variants(
+    name: &str,
+    changed: &BTreeSet<Component>,
+    layers: &BTreeSet<usize>,
+    has_own_settings: bool,
+    n_all_subsets: usize,
+) -> Vec<Variant> {
+    let all: Vec<Component> = changed.iter().copied().collect();
+    let mut variants =
+        vec![Variant { name: name.to_owned(), part: ModelPart::default(), role: Role::Components(changed.clone()) }];
+    for subset in subsets(&all, all.len() <= n_all_subsets) {
+        let names: Vec<&str> = subset.iter().map(|component| component.name()).collect();
+        // Restoring is asked of the candidate with its own settings, and so is keeping: settings are a cause of their own.
+        let part = ModelPart { components: Some(subset.clone()), ..ModelPart::default() };
+        variants.push(Variant { name: format!("only-{}", names.join("+")), part, role: Role::Components(subset) });
+    }
+    // With one layer, or one in which everything lies, restoring it is restoring all of the language model.
+    if layers.len() > 1 {
+        variants.extend(layers.iter().map(|&layer| Variant {
+            name: format!("without-layer.{layer}"),
+            part: ModelPart { without_layers: [layer].into(), ..ModelPart::default() },
+            role: Role::WithoutLayer(layer),
+        }));
+    }
+    if has_own_settings {
+        let part = ModelPart { has_base_settings: true, ..ModelPart::default() };
+        variants.push(Variant { name: "base-settings".to_owned(), part, role: Role::BaseSettings });
+    }
+    let blind = ModelPart { is_blind: true, ..ModelPart::default() };
+    let blind_base = ModelPart { components: Some(BTreeSet::new()), has_base_settings: true, ..blind.clone() };
+    let role = |is_candidate| Role::Blind { is_candidate };
+    variants.push(Variant { name: "blind-base".to_owned(), part: blind_base, role: role(false) });
+    variants.push(Variant { name: "blind-candidate".to_owned(), part: blind, role: role(true) });
+    variants
+}
+
+/// The proper non-empty subsets of `all`: every one, or those of one component and of all but one.
+fn subsets(all: &[Component], is_every: bool) -> Vec<BTreeSet<Component>> {
+    if is_every {
+        let masks = 1..(1_usize << all.len()) - 1;
+        let of = |mask: usize| (0..all.len()).filter(|at| mask & (1 << at) != 0).map(|at| all[at]).collect();
+        return masks.map(of).collect();
+    }
+    let alone = all.iter().map(|&one| BTreeSet::from([one]));
+    let without = all.iter().map(|&one| all.iter().copied().filter(|&other| other != one).collect());
+    alone.chain(without).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subset_of_few_components_is_evaluated_and_of_many_only_those_next_to_the_ends() {
+        let three: BTreeSet<_> = [Component::Projector, Component::Attention, Component::Mlp].into();
+        let variants = plan_variants("lora", &three, &[0, 1].into(), false, 5);
+        let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+        assert_eq!(names[0], "lora");
+        assert_eq!(names.iter().filter(|name| name.starts_with("only-")).count(), 6);
+        assert!(names.contains(&"only-projector+mlp") && names.contains(&"without-layer.1"), "{names:?}");
+        assert!(!names.contains(&"base-settings") && names.ends_with(&["blind-base", "blind-candidate"]));
+        let all: BTreeSet<_> = Component::ALL.iter().copied().collect();
+        let variants = plan_variants("full", &all, &[0].into(), true, 5);
+        assert_eq!(variants.iter().filter(|variant| variant.name.starts_with("only-")).count(), 14);
+        assert!(variants.iter().any(|variant| variant.role == Role::BaseSettings));
+        assert!(variants.iter().all(|variant| !matches!(variant.role, Role::WithoutLayer(_))), "one layer is all");
+    }
+}
