@@ -37,26 +37,26 @@ impl AdapterOptions {
         !self.no_base || self.adapters.is_empty()
     }
 
-    /// The adapters by name and path. A path that exists is taken at its word, even with `=` in it.
+    /// The adapters by name and path.
     pub(super) fn requests(&self) -> Result<Vec<AdapterRequest>> {
-        self.adapters
-            .iter()
-            .map(|text| {
-                let (name, path) = match text.split_once('=') {
-                    Some((name, path)) if !Path::new(text).exists() => (Some(name), path),
-                    _ => (None, text.as_str()),
-                };
-                if let Some(name) = name {
-                    ensure!(
-                        !name.is_empty() && !name.contains(['/', '\\']) && name != "." && name != "..",
-                        "--adapter {text}: `{name}` cannot be the name of a run's folder"
-                    );
-                }
-                if path.is_empty() {
-                    bail!("--adapter {text} names no folder; hint: --adapter NAME=DIR");
-                }
-                Ok(AdapterRequest::new(name.map(str::to_owned), path.into()))
-            })
-            .collect()
+        self.adapters.iter().map(|text| request(text)).collect()
     }
+}
+
+/// The adapter that `DIR` or `NAME=DIR` asks for. A path that exists is taken at its word, even with `=` in it.
+pub(super) fn request(text: &str) -> Result<AdapterRequest> {
+    let (name, path) = match text.split_once('=') {
+        Some((name, path)) if !Path::new(text).exists() => (Some(name), path),
+        _ => (None, text),
+    };
+    if let Some(name) = name {
+        ensure!(
+            !name.is_empty() && !name.contains(['/', '\\']) && name != "." && name != "..",
+            "--adapter {text}: `{name}` cannot be the name of a run's folder"
+        );
+    }
+    if path.is_empty() {
+        bail!("--adapter {text} names no folder; hint: --adapter NAME=DIR");
+    }
+    Ok(AdapterRequest::new(name.map(str::to_owned), path.into()))
 }

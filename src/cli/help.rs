@@ -92,6 +92,20 @@ const PAGES: &[Page] = &[
         ],
     },
     Page {
+        path: &["diagnose"],
+        examples: &[
+            (
+                "Find out why an adapter forgot, on 200 images of each dataset",
+                "emt diagnose --model ./llava-1.5-7b --adapter ./my-lora --datasets mnist,cifar10 --out diagnosis",
+            ),
+            (
+                "The same with the built-in model, offline",
+                "emt diagnose --model embedded --adapter adapters/lora --limit 60 --out diagnosis",
+            ),
+        ],
+        exit_codes: &[(0, "done, also if nothing was lost"), FAILED, INTERRUPTED],
+    },
+    Page {
         path: &["finetune"],
         examples: &[
             (

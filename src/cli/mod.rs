@@ -9,6 +9,7 @@ pub mod data;
 mod demo;
 mod demo_folder;
 mod demo_story;
+mod diagnose;
 mod environment;
 mod eval;
 mod extra_body;
@@ -83,6 +84,8 @@ enum Command {
     Report(Box<report::ReportArgs>),
     /// Decide whether a fine-tuned model may be released: exit code 0 pass, 1 fail, 3 inconclusive
     Gate(Box<gate::GateArgs>),
+    /// Find out why a fine-tune forgot: which part carries the loss, and what kind of loss it is
+    Diagnose(Box<diagnose::DiagnoseArgs>),
     /// Fine-tune a model and show what it forgets epoch by epoch
     Finetune(Box<finetune::FinetuneArgs>),
     /// Judge a recorded run again; measure a judge against people
@@ -157,6 +160,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Eval(args) => eval::run(args, cli.quiet, out, err),
         Command::Report(args) => report::run(args, cli.quiet, out, err),
         Command::Gate(args) => gate::run(args, cli.quiet, out, err),
+        Command::Diagnose(args) => diagnose::run(args, cli.quiet, out, err),
         Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),
         Command::Models(args) => models::run(args, out),

@@ -121,7 +121,7 @@ pub struct DatasetDiagnosis {
 /// What a component or layer gives back and takes away.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SwapShare {
-    /// `projector`, `attention`, …, or `layer.K`.
+    /// `projector`, `attention`, …, or `layer.K`, or a block of layers, `layers.A-B`.
     pub component: String,
     /// The candidate with the base's component.
     pub restore: Restore,

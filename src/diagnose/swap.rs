@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::diagnosis::{Keep, Restore, SwapShare};
-use super::variants::{Role, Variant};
+use super::variants::{Role, Variant, name_of_layers};
 use crate::domain::Component;
 use crate::stats::{bca_interval, shapley};
 
@@ -99,9 +99,9 @@ pub fn shares(changed: &BTreeSet<Component>, variants: &[Variant], rights: &Righ
         })
     };
     let of_layer = |(place, variant): (usize, &Variant)| {
-        let Role::WithoutLayer(layer) = variant.role else { return None };
+        let Role::WithoutLayers(block) = &variant.role else { return None };
         Some(SwapShare {
-            component: format!("layer.{layer}"),
+            component: name_of_layers(block),
             restore: rights.restore(&rights.variants[place], seed),
             keep: None,
             shapley: None,

@@ -9,8 +9,8 @@ use crate::domain::{Component, ModelPart};
 pub enum Role {
     /// The base with the candidate's changes of these components; all of them is the candidate itself.
     Components(BTreeSet<Component>),
-    /// The candidate with the base's weights of one layer of the language model.
-    WithoutLayer(usize),
+    /// The candidate with the base's weights of these consecutive layers of the language model.
+    WithoutLayers(BTreeSet<usize>),
     /// The candidate's weights with the base's template, pixels and configuration.
     BaseSettings,
     /// The base, or the candidate, without the image.
@@ -52,12 +52,12 @@ pub fn plan_variants(
         let part = ModelPart { components: Some(subset.clone()), ..ModelPart::default() };
         variants.push(Variant { name: format!("only-{}", names.join("+")), part, role: Role::Components(subset) });
     }
-    // With one layer, or one in which everything lies, restoring it is restoring all of the language model.
+    // Restoring the only changed layer is restoring all of the language model.
     if layers.len() > 1 {
-        variants.extend(layers.iter().map(|&layer| Variant {
-            name: format!("without-layer.{layer}"),
-            part: ModelPart { without_layers: [layer].into(), ..ModelPart::default() },
-            role: Role::WithoutLayer(layer),
+        variants.extend(blocks(layers).into_iter().map(|block| Variant {
+            name: format!("without-{}", name_of_layers(&block)),
+            part: ModelPart { without_layers: block.clone(), ..ModelPart::default() },
+            role: Role::WithoutLayers(block),
         }));
     }
     if has_own_settings {
@@ -70,6 +70,24 @@ pub fn plan_variants(
     variants.push(Variant { name: "blind-base".to_owned(), part: blind_base, role: role(false) });
     variants.push(Variant { name: "blind-candidate".to_owned(), part: blind, role: role(true) });
     variants
+}
+
+/// At most this many blocks of layers are restored.
+const N_BLOCKS_MAX: usize = 8;
+
+/// Cuts `layers` into at most eight blocks of neighbours, of nearly equal size.
+fn blocks(layers: &BTreeSet<usize>) -> Vec<BTreeSet<usize>> {
+    let layers: Vec<usize> = layers.iter().copied().collect();
+    layers.chunks(layers.len().div_ceil(N_BLOCKS_MAX)).map(|block| block.iter().copied().collect()).collect()
+}
+
+/// `layer.3`, or `layers.4-7`.
+pub(super) fn name_of_layers(block: &BTreeSet<usize>) -> String {
+    match (block.first(), block.last()) {
+        (Some(first), Some(last)) if first != last => format!("layers.{first}-{last}"),
+        (Some(only), _) => format!("layer.{only}"),
+        _ => "layers".to_owned(),
+    }
 }
 
 /// The proper non-empty subsets of `all`: every one, or those of one component and of all but one.
@@ -101,6 +119,8 @@ mod tests {
         let variants = plan_variants("full", &all, &[0].into(), true, 5);
         assert_eq!(variants.iter().filter(|variant| variant.name.starts_with("only-")).count(), 14);
         assert!(variants.iter().any(|variant| variant.role == Role::BaseSettings));
-        assert!(variants.iter().all(|variant| !matches!(variant.role, Role::WithoutLayer(_))), "one layer is all");
+        assert_eq!(blocks(&(0..32).collect()).len(), 8);
+        assert_eq!(name_of_layers(&[4, 5, 6, 7].into()), "layers.4-7");
+        assert!(variants.iter().all(|variant| !matches!(variant.role, Role::WithoutLayers(_))), "one layer is all");
     }
 }

@@ -15,7 +15,9 @@ use crate::compare::{self, FieldDifference};
 use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ModelPart, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
-use crate::model::checkpoint::weights::{Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded};
+use crate::model::checkpoint::weights::{
+    Adapter, Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded,
+};
 use crate::model::families;
 use crate::model::families::{ModelSettings, OpenedModel};
 use crate::model::run::features::computed_by;
@@ -216,6 +218,32 @@ impl OpenedSubjects {
 
     fn adapter(&self, run: RunId) -> Option<&OpenedAdapter> {
         self.adapters.get(run.place().checked_sub(usize::from(self.has_base))?)
+    }
+
+    /// The first adapter with the base's weights, and the settings in which its model differs from the base.
+    pub fn candidate(&self) -> Option<(&Adapter, &Weights, Vec<FieldDifference>)> {
+        let run = RunId::new(usize::from(self.has_base));
+        Some((&self.adapter(run)?.adapter, &self.model.weights, self.own_differences(run)))
+    }
+
+    /// The settings, preparation of images and chat template in which the model of `run` differs from the base.
+    fn own_differences(&self, run: RunId) -> Vec<FieldDifference> {
+        let (base, own) = (self.base_reading(), self.reading(run));
+        let mut differences = self.own_settings(run);
+        let prepared = compare::setting_differences(&base.preprocessor.parameters(), &own.preprocessor.parameters());
+        differences
+            .extend(prepared.into_iter().map(|one| FieldDifference { field: "preprocessing".to_owned(), ..one }));
+        let templates = [&base, &own].map(|reading| Value::from(reading.dialogue.template.hash()));
+        if templates[0] != templates[1] {
+            let [baseline, candidate] = templates;
+            differences.push(FieldDifference {
+                field: "chat_template".to_owned(),
+                place: String::new(),
+                baseline,
+                candidate,
+            });
+        }
+        differences
     }
 
     /// The number of runs: one per adapter, plus one for the model unless it is left out.

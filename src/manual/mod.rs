@@ -45,6 +45,7 @@ pages! {
     label_scoring "label-scoring", None, "Choose among the labels by their probability; where an image was lost";
     compare "compare", Some("report"), "What was forgotten: two runs, or several fine-tunes in a row";
     gate "gate", Some("gate"), "May the model be released: pass, fail or inconclusive";
+    diagnose "diagnose", Some("diagnose"), "Why a fine-tune forgot: which part carries the loss, and what to try";
     policy "policy", None, "What a release must satisfy";
     statistics "statistics", None, "Intervals, tests, and how many images you need";
     ci "ci", None, "Nightly gates, GitHub Actions, GitLab, exit codes";

@@ -7,6 +7,7 @@ mod calibration;
 mod comparison;
 mod csv;
 mod decision;
+mod diagnosis;
 mod error_gallery;
 mod examples;
 mod html;
@@ -35,6 +36,7 @@ pub use self::csv::{columns, csv};
 pub use self::decision::{
     DatasetBrief, DecisionBrief, annotations, decision_brief, decision_json, decision_markdown, decision_table, junit,
 };
+pub use self::diagnosis::{diagnosed_images, diagnosis_html, diagnosis_json, diagnosis_markdown, diagnosis_text};
 pub use self::error_gallery::{ErrorImage, error_choice};
 pub use self::html::html;
 pub use self::json::json;

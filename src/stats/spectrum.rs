@@ -93,10 +93,10 @@ mod tests {
     fn eigenvalues_and_vectors_make_the_matrix_again() {
         let matrix = [4.0, 1.0, -2.0, 1.0, 2.0, 0.5, -2.0, 0.5, 3.0];
         let (values, vectors) = symmetric_eigen(&matrix, 3).unwrap();
-        for at in 0..9 {
+        for (at, expected) in matrix.iter().enumerate() {
             let (i, j) = (at / 3, at % 3);
             let made: f64 = (0..3).map(|k| vectors[i * 3 + k] * values[k] * vectors[j * 3 + k]).sum();
-            assert!((made - matrix[at]).abs() < 1e-12, "{made} for {}", matrix[at]);
+            assert!((made - expected).abs() < 1e-12, "{made} for {expected}");
         }
         assert!((values.iter().sum::<f64>() - 9.0).abs() < 1e-12, "the trace");
         assert_eq!(symmetric_eigen(&[1.0, f64::NAN, 0.0, 1.0], 2), None);

@@ -17,6 +17,7 @@ mod chromium;
 mod comparison_html;
 mod data;
 mod demo;
+mod diagnose;
 mod download;
 mod embedded;
 mod eval;

@@ -202,6 +202,13 @@ pub(in crate::cli) struct OpenedDatasets {
     sources: Map<String, Value>,
 }
 
+impl OpenedDatasets {
+    /// The datasets, how each was opened, and which commit each name on the hub meant.
+    pub(in crate::cli) fn into_parts(self) -> (Vec<Dataset>, Map<String, Value>, Map<String, Value>) {
+        (self.datasets, self.sources, self.hub_commits)
+    }
+}
+
 /// Which datasets are opened, and how they are read.
 pub(in crate::cli) struct DatasetFlags<'a> {
     /// Those that are named, separated by commas.

@@ -394,6 +394,37 @@ pub(super) const COMMANDS: &[CommandForms] = &[
         }],
     },
     CommandForms {
+        path: &["diagnose"],
+        axes: &[Axis::Model, Axis::Datasets],
+        groups: &[
+            Group {
+                rules: &[
+                    always("model"),
+                    always("adapter"),
+                    always("out"),
+                    always("datasets"),
+                    only("data", OF_FILES),
+                    always("datasets-file"),
+                    always("split"),
+                    always("labels"),
+                    always("limit"),
+                    always("prompt"),
+                    always("max-new-tokens"),
+                    always("min-pixels"),
+                    always("max-pixels"),
+                    always("batch-size"),
+                    always("device"),
+                    always("dtype"),
+                    always("fresh"),
+                    always("format"),
+                    always("download"),
+                ],
+                needs: NOTHING,
+            },
+            Group { rules: READING, needs: NOTHING },
+        ],
+    },
+    CommandForms {
         path: &["finetune"],
         axes: &[
             Axis::Model,

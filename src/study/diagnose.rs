@@ -1,0 +1,271 @@
+//! A diagnosis: parts of a candidate are evaluated over its base, and what they show is put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{EvaluatedRun, Evaluation};
+use crate::diagnose::causes::{self, Cause, Indicators};
+use crate::diagnose::swap::{self, Rights, rights_with};
+use crate::diagnose::{
+    Accuracy, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, ImageDiagnosis, Reliance, Role,
+    SetupDifference, Variant, WeightChanges, plan_variants, weights,
+};
+use crate::domain::{Component, Mode, Outcome, Subject, Trial, layer_of};
+use crate::eval::{AdapterRequest, OpenedSubjects, SubjectsRequest};
+use crate::record;
+use crate::stats::{PairedCounts, mcnemar_exact_one_sided};
+
+/// Components of which every subset is evaluated, at most.
+const N_ALL_SUBSETS: usize = 5;
+/// The seed of the bootstrap.
+const SEED: u64 = 0;
+/// A fall with a larger p-value is within noise.
+const ALPHA: f64 = 0.05;
+
+/// What a diagnosis evaluates, and what it knows before any image is seen.
+#[derive(Clone, Debug)]
+pub struct DiagnosisPlan {
+    /// The adapters to evaluate over the base, the candidate first: each is a part of the candidate.
+    pub adapters: Vec<AdapterRequest>,
+    variants: Vec<Variant>,
+    changed: BTreeSet<Component>,
+    weights: WeightChanges,
+    setup: Vec<SetupDifference>,
+}
+
+impl DiagnosisPlan {
+    /// Opens the base and its one adapter, and plans which parts of it are evaluated. No weights are loaded.
+    ///
+    /// # Errors
+    /// There is not exactly one adapter, a file cannot be read, or the adapter changes nothing.
+    pub fn new(request: &SubjectsRequest<'_>) -> Result<Self> {
+        let [adapter] = request.adapters else {
+            bail!("a diagnosis compares a base with one adapter, but {} are given", request.adapters.len());
+        };
+        let opened = OpenedSubjects::open(request)?;
+        let (changes, base, differences) = opened.candidate().context("the adapter was opened")?;
+        let changed: BTreeSet<Component> = changes.touched().filter_map(Component::of).collect();
+        let layers: BTreeSet<usize> = changes.touched().filter_map(layer_of).collect();
+        let name = adapter.name.clone().unwrap_or_else(|| changes.name());
+        let setup = differences.into_iter().map(|one| SetupDifference {
+            field: [one.field.as_str(), one.place.as_str()]
+                .iter()
+                .filter(|part| !part.is_empty())
+                .copied()
+                .collect::<Vec<_>>()
+                .join("."),
+            baseline: one.baseline,
+            candidate: one.candidate,
+        });
+        let setup: Vec<SetupDifference> = setup.collect();
+        let variants = plan_variants(&name, &changed, &layers, !setup.is_empty(), N_ALL_SUBSETS);
+        let part_of = |variant: &Variant| AdapterRequest {
+            name: Some(variant.name.clone()),
+            path: adapter.path.clone(),
+            part: variant.part.clone(),
+        };
+        Ok(Self {
+            adapters: variants.iter().map(part_of).collect(),
+            weights: weights::changes(changes, base)?,
+            variants,
+            changed,
+            setup,
+        })
+    }
+
+    /// The number of models that answer about each image, the base included.
+    pub fn n_models(&self) -> usize {
+        1 + self.variants.len()
+    }
+
+    /// The changed components.
+    pub fn changed(&self) -> &BTreeSet<Component> {
+        &self.changed
+    }
+
+    /// Puts together what `evaluation` shows: its runs are the base, and then [`Self::adapters`] in order.
+    ///
+    /// # Errors
+    /// A run is missing, or no image of a dataset was answered by all models.
+    pub fn conclude(&self, evaluation: &Evaluation) -> Result<(Diagnosis, Vec<ImageDiagnosis>)> {
+        let runs = &evaluation.runs;
+        ensure!(runs.len() == self.n_models(), "{} models were planned, and {} answered", self.n_models(), runs.len());
+        let (mut datasets, mut images) = (Vec::new(), Vec::new());
+        for dataset in &runs[0].spec.datasets {
+            let answers = Answers::of(&dataset.dataset, runs)?;
+            let (found, of_images) = self.of_dataset(&answers);
+            datasets.push(found);
+            images.extend(of_images);
+        }
+        let diagnosis = Diagnosis {
+            schema: DIAGNOSIS_SCHEMA.to_owned(),
+            baseline: diagnosed(&runs[0]),
+            candidate: diagnosed(&runs[1]),
+            probes: ["weights", "swap", "reliance"].map(str::to_owned).to_vec(),
+            setup: self.setup.clone(),
+            weights: Some(self.weights.clone()),
+            datasets,
+            warnings: Vec::new(),
+        };
+        Ok((diagnosis, images))
+    }
+
+    fn of_dataset(&self, answers: &Answers<'_>) -> (DatasetDiagnosis, Vec<ImageDiagnosis>) {
+        let rights = answers.rights();
+        let images: Vec<ImageDiagnosis> = (0..rights.n()).map(|at| self.of_image(answers, &rights, at)).collect();
+        let causes: Vec<Cause> = images.iter().filter_map(|image| image.cause).collect();
+        let n_gained = (0..rights.n()).filter(|&at| !rights.base[at] && rights.candidate()[at]).count();
+        let shares = causes::shares(&causes);
+        let swap = swap::shares(&self.changed, &self.variants, &rights, SEED);
+        let p = mcnemar_exact_one_sided(PairedCounts { n_lost: causes.len(), n_gained, n: rights.n() });
+        let named = if p <= ALPHA { causes::named(&shares, &swap, &self.changed) } else { Vec::new() };
+        let blind = |is_candidate: bool| {
+            let at = self.variants.iter().position(|variant| variant.role == Role::Blind { is_candidate })?;
+            Some(Rights::accuracy(&rights.variants[at]))
+        };
+        let accuracies = [Rights::accuracy(&rights.base), Rights::accuracy(rights.candidate())];
+        let reliance = blind(false).zip(blind(true)).map(|(of_base, of_candidate)| Reliance {
+            baseline: Accuracy { accuracy: accuracies[0], blind_accuracy: of_base },
+            candidate: Accuracy { accuracy: accuracies[1], blind_accuracy: of_candidate },
+        });
+        let found = DatasetDiagnosis {
+            dataset: answers.dataset.to_owned(),
+            n_images: rights.n(),
+            n_lost: causes.len(),
+            n_gained,
+            baseline_accuracy: accuracies[0],
+            candidate_accuracy: accuracies[1],
+            swap,
+            reliance,
+            causes: shares,
+            named,
+        };
+        (found, images)
+    }
+
+    fn of_image(&self, answers: &Answers<'_>, rights: &Rights, at: usize) -> ImageDiagnosis {
+        let is_lost = rights.base[at] && !rights.candidate()[at];
+        let restored: BTreeMap<String, bool> = self.restored(rights, at);
+        let base = answers.trial(0, at);
+        let blind = |is_candidate: bool| {
+            let place = self.variants.iter().position(|variant| variant.role == Role::Blind { is_candidate })?;
+            Some(answers.text(1 + place, at))
+        };
+        let (blind_baseline, blind_candidate) = (blind(false), blind(true));
+        let chosen = answers.chosen(at);
+        let candidate_answer = answers.text(1, at);
+        let mut indicators = Indicators::default();
+        let is_restored = |name: &str| restored.get(name).copied().unwrap_or(false);
+        indicators.note(Cause::Setup, is_restored(SETUP));
+        for &component in &self.changed {
+            indicators.note(Cause::of(component), is_restored(component.name()));
+        }
+        indicators.note(Cause::Language, is_restored(LANGUAGE_MODEL));
+        indicators.note(Cause::Wording, chosen.is_some_and(|trial| trial.outcome == Outcome::Correct));
+        let is_same = blind_candidate.as_deref() == Some(candidate_answer.as_str());
+        indicators.note(Cause::Prior, is_same && blind_baseline.as_deref() != Some(answers.text(0, at).as_str()));
+        ImageDiagnosis {
+            dataset: answers.dataset.to_owned(),
+            sample: base.sample.clone(),
+            content: base.content.clone(),
+            label: base.label.clone(),
+            baseline_answer: answers.text(0, at),
+            candidate_answer,
+            lost: is_lost,
+            cause: is_lost.then(|| indicators.cause()),
+            restored,
+            score_choice: chosen.and_then(Trial::text).map(str::to_owned),
+            blind_baseline,
+            blind_candidate,
+        }
+    }
+
+    /// By what was restored: whether the answer about one image is right then.
+    fn restored(&self, rights: &Rights, at: usize) -> BTreeMap<String, bool> {
+        let mut found = BTreeMap::new();
+        let mut note = |name: &str, without: &dyn Fn(Component) -> bool| {
+            let rest: BTreeSet<Component> = self.changed.iter().copied().filter(|&one| !without(one)).collect();
+            if let Some(rights) = rights_with(&self.variants, rights, &rest) {
+                found.insert(name.to_owned(), rights[at]);
+            }
+        };
+        for &component in &self.changed {
+            note(component.name(), &|other| other == component);
+        }
+        let is_language = |component: Component| Cause::of(component) == Cause::Language;
+        if self.changed.iter().filter(|&&component| is_language(component)).count() > 1 {
+            note(LANGUAGE_MODEL, &is_language);
+        }
+        for (variant, rights) in self.variants.iter().zip(&rights.variants) {
+            match &variant.role {
+                Role::BaseSettings => found.insert(SETUP.to_owned(), rights[at]),
+                Role::WithoutLayers(_) => {
+                    found.insert(variant.name.trim_start_matches("without-").to_owned(), rights[at])
+                }
+                Role::Components(_) | Role::Blind { .. } => None,
+            };
+        }
+        found
+    }
+}
+
+/// The name in `restored` of the base's settings.
+const SETUP: &str = "setup";
+/// The name in `restored` of all changed components of the language model together.
+const LANGUAGE_MODEL: &str = "language_model";
+
+fn diagnosed(run: &EvaluatedRun) -> Diagnosed {
+    let dir = run.dir.file_name().map(|name| format!("runs/{}", name.to_string_lossy())).unwrap_or_default();
+    Diagnosed { run: record::run_name(&run.dir), identity: record::identity(&run.spec), dir }
+}
+
+/// The answers of all models about the images of one dataset that all of them answered.
+struct Answers<'a> {
+    dataset: &'a str,
+    /// By model, the generated answers, one per image.
+    trials: Vec<Vec<&'a Trial>>,
+    /// By sample, the candidate's choice among the labels.
+    choices: BTreeMap<&'a str, &'a Trial>,
+}
+
+impl<'a> Answers<'a> {
+    fn of(dataset: &'a str, runs: &'a [EvaluatedRun]) -> Result<Self> {
+        let in_mode = |run: &'a EvaluatedRun, mode: Mode| {
+            let of_dataset = run.trials.iter().filter(move |trial| trial.dataset == dataset && trial.mode == mode);
+            of_dataset.filter(|trial| trial.subject == Subject::Model && !matches!(trial.outcome, Outcome::Unscored(_)))
+        };
+        let by_sample = |run: &'a EvaluatedRun| -> BTreeMap<&'a str, &'a Trial> {
+            in_mode(run, Mode::Generate).map(|trial| (trial.sample.as_str(), trial)).collect()
+        };
+        let found: Vec<BTreeMap<&str, &Trial>> = runs.iter().map(by_sample).collect();
+        // In the order of the journal, which is that of the samples.
+        let samples: Vec<&str> = in_mode(&runs[0], Mode::Generate)
+            .map(|trial| trial.sample.as_str())
+            .filter(|sample| found.iter().all(|of_run| of_run.contains_key(sample)))
+            .collect();
+        ensure!(!samples.is_empty(), "no image of `{dataset}` was answered by all models; hint: see the runs' reports");
+        let trials = found.iter().map(|of_run| samples.iter().map(|sample| of_run[sample]).collect()).collect();
+        let choices = in_mode(&runs[1], Mode::Score).map(|trial| (trial.sample.as_str(), trial)).collect();
+        Ok(Self { dataset, trials, choices })
+    }
+
+    fn rights(&self) -> Rights {
+        let right = |trials: &Vec<&Trial>| trials.iter().map(|trial| trial.outcome == Outcome::Correct).collect();
+        let mut all: Vec<Vec<bool>> = self.trials.iter().map(right).collect();
+        let base = all.remove(0);
+        Rights { base, variants: all }
+    }
+
+    fn trial(&self, model: usize, at: usize) -> &'a Trial {
+        self.trials[model][at]
+    }
+
+    fn text(&self, model: usize, at: usize) -> String {
+        self.trial(model, at).text().unwrap_or_default().to_owned()
+    }
+
+    fn chosen(&self, at: usize) -> Option<&'a Trial> {
+        self.choices.get(self.trial(0, at).sample.as_str()).copied()
+    }
+}
