@@ -128,7 +128,8 @@ pub struct SwapShare {
     /// The base with only the candidate's component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
-    /// The Shapley value as a share of the fall; the shares of all components sum to 1. `None` if nothing fell.
+    /// The Shapley value as a share of the fall; the shares of all components sum to
+    /// 1, or to less if the candidate has settings of its own. `None` if nothing fell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shapley: Option<f64>,
 }

@@ -68,7 +68,7 @@ impl Rights {
     }
 }
 
-/// The place of the variant that uses exactly `components`; `None` is the base.
+/// The place of the variant that uses exactly `components`.
 fn place_of(variants: &[Variant], components: &BTreeSet<Component>) -> Option<usize> {
     variants.iter().position(|variant| variant.role == Role::Components(components.clone()))
 }
@@ -79,16 +79,17 @@ pub fn rights_with<'a>(
     rights: &'a Rights,
     components: &BTreeSet<Component>,
 ) -> Option<&'a [bool]> {
-    match components.is_empty() {
-        true => Some(&rights.base),
-        false => Some(&rights.variants[place_of(variants, components)?]),
+    match place_of(variants, components) {
+        Some(place) => Some(&rights.variants[place]),
+        // Without settings of its own, the candidate without its components is the base.
+        None => components.is_empty().then_some(rights.base.as_slice()),
     }
 }
 
 /// Returns the shares of all changed components, and of the layers. `seed` is that of the bootstrap.
 pub fn shares(changed: &BTreeSet<Component>, variants: &[Variant], rights: &Rights, seed: u64) -> Vec<SwapShare> {
     let with = |components: &BTreeSet<Component>| rights_with(variants, rights, components);
-    let values = shapley_shares(changed, &with);
+    let values = shapley_shares(changed, Rights::accuracy(&rights.base), &with);
     let of_component = |(place, &component): (usize, &Component)| {
         let without: BTreeSet<Component> = changed.iter().copied().filter(|&other| other != component).collect();
         Some(SwapShare {
@@ -111,13 +112,14 @@ pub fn shares(changed: &BTreeSet<Component>, variants: &[Variant], rights: &Righ
     components.chain(variants.iter().enumerate().filter_map(of_layer)).collect()
 }
 
-/// The Shapley values of the components as shares of the fall; `None` if nothing fell or a subset was not evaluated.
+/// The Shapley values of the components as shares of the fall; `None` if nothing fell or a subset was not evaluated. With
+/// settings of its own, the rest of the fall is that of the settings.
 fn shapley_shares<'a>(
     changed: &BTreeSet<Component>,
+    before: f64,
     with: &dyn Fn(&BTreeSet<Component>) -> Option<&'a [bool]>,
 ) -> Option<Vec<f64>> {
     let all: Vec<Component> = changed.iter().copied().collect();
-    let before = Rights::accuracy(with(&BTreeSet::new())?);
     let lost = |mask: usize| {
         let subset = (0..all.len()).filter(|at| mask & (1 << at) != 0).map(|at| all[at]).collect();
         Some(before - Rights::accuracy(with(&subset)?))

@@ -7,7 +7,8 @@ use crate::domain::{Component, ModelPart};
 /// What a variant shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The base with the candidate's changes of these components; all of them is the candidate itself.
+    /// The base with the candidate's changes of these components, and with the candidate's settings. All components are the
+    /// candidate itself.
     Components(BTreeSet<Component>),
     /// The candidate with the base's weights of these consecutive layers of the language model.
     WithoutLayers(BTreeSet<usize>),
@@ -48,7 +49,6 @@ pub fn plan_variants(
         vec![Variant { name: name.to_owned(), part: ModelPart::default(), role: Role::Components(changed.clone()) }];
     for subset in subsets(&all, all.len() <= n_all_subsets) {
         let names: Vec<&str> = subset.iter().map(|component| component.name()).collect();
-        // Restoring is asked of the candidate with its own settings, and so is keeping: settings are a cause of their own.
         let part = ModelPart { components: Some(subset.clone()), ..ModelPart::default() };
         variants.push(Variant { name: format!("only-{}", names.join("+")), part, role: Role::Components(subset) });
     }
@@ -63,6 +63,10 @@ pub fn plan_variants(
     if has_own_settings {
         let part = ModelPart { has_base_settings: true, ..ModelPart::default() };
         variants.push(Variant { name: "base-settings".to_owned(), part, role: Role::BaseSettings });
+        // Without own settings, the base itself is the candidate without any component.
+        let part = ModelPart { components: Some(BTreeSet::new()), ..ModelPart::default() };
+        let role = Role::Components(BTreeSet::new());
+        variants.push(Variant { name: "only-settings".to_owned(), part, role });
     }
     let blind = ModelPart { is_blind: true, ..ModelPart::default() };
     let blind_base = ModelPart { components: Some(BTreeSet::new()), has_base_settings: true, ..blind.clone() };

@@ -88,6 +88,7 @@ fn words(path: &[String], axes: &[Axis], chosen: &[(Axis, Form, &'static [&'stat
     let mut words: Vec<String> = std::iter::once("emt".to_owned()).chain(path.iter().cloned()).collect();
     let fixed: &[&str] = match path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["finetune"] => &["--out", "out"],
+        ["diagnose"] => &["--adapter", "lora", "--out", "out"],
         ["judge", "score" | "sample"] => &["run", "--out", "out.csv"],
         ["judge", "calibrate"] => &["--labels", "sheet.csv", "--out", "out.json"],
         ["data", "fetch"] => &["mnist"],
