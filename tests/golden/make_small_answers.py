@@ -2,10 +2,12 @@
 
     python make_small_answers.py        (torch, transformers, tokenizers, numpy, pillow, safetensors)
 
-`prompts.json`: the prompt about each data set by the checkpoint's own chat template, and its token ids. `<data set>.tsv`: label and
-answer of the first 200 test images; the first line has how many are right by equality, after the phrase that the answers
-begin with. The rounded weights are unpacked from src/assets/embedded, and computed with in f32.
+`prompts.json`: the prompt about each data set by the checkpoint's own chat template, and its token ids.
+`<data set>.tsv`: label and answer of the first 200 test images; the first line has how many are right by equality,
+after the phrase that the answers begin with. The rounded weights are unpacked from src/assets/embedded, and computed
+with in f32.
 """
+
 import json
 import sys
 import tempfile
@@ -72,7 +74,11 @@ def answers(model, tokenizer, processor, name, ids):
         pixels = processor(pictures[start : start + 50], return_tensors="pt")["pixel_values"]
         rows = row.repeat(len(pixels), 1)
         new = model.generate(
-            input_ids=rows, attention_mask=torch.ones_like(rows), pixel_values=pixels, do_sample=False, max_new_tokens=32
+            input_ids=rows,
+            attention_mask=torch.ones_like(rows),
+            pixel_values=pixels,
+            do_sample=False,
+            max_new_tokens=32,
         )
         said += tokenizer.batch_decode(new[:, rows.shape[1] :], skip_special_tokens=True)
     labels = CLASSES[name]

@@ -1,11 +1,12 @@
 """Tiny encoders with a text tower: writes into the folder fixtures/ beside itself.
 
-    python make_small_encoders.py        (torch, transformers, open_clip, sentencepiece, tokenizers, pillow, safetensors)
+    python make_small_encoders.py        (torch, transformers, open_clip, sentencepiece, tokenizers, pillow)
 
-`clip/` and `clip_legacy_eos/` (whose configuration has the end-of-text id of old files) by transformers, `open_clip/`: the
-numbers of `clip/` under open_clip's names and its own pixels and embeddings, `siglip/` by transformers with a unigram
-tokenizer whose ids are sentencepiece's.
+`clip/` and `clip_legacy_eos/` (whose configuration has the end-of-text id of old files) by transformers, `open_clip/`:
+the numbers of `clip/` under open_clip's names and its own pixels and embeddings, `siglip/` by transformers with a
+unigram tokenizer whose ids are sentencepiece's.
 """
+
 import re
 import shutil
 
@@ -13,13 +14,28 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 from small_fixtures import (
-    CLASSES, OUT, clip_tokenizer, pictures, randomise, save, save_in_bfloat16, sentencepiece_model, write_json,
+    CLASSES,
+    OUT,
+    clip_tokenizer,
+    pictures,
+    randomise,
+    save,
+    save_in_bfloat16,
+    sentencepiece_model,
+    write_json,
 )
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, SiglipConfig, SiglipImageProcessorPil, SiglipModel
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
 
 SIDE, N_TEXT = 24, 32
-IMAGES = ["img0_75x50.png", "img1_40x66.png", "img2_24x24.png"]
+IMAGES = ["img0_75x50.png", "img1_40x66.png"]
 CAPTIONS = [f"a photo of a {name}." for name in CLASSES]
 SIDES = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
 
@@ -46,10 +62,15 @@ def clip(name, is_legacy):
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer = clip_tokenizer(folder, with_files=not is_legacy)
     start, end = map(tokenizer.token_to_id, ("<|startoftext|>", "<|endoftext|>"))
-    text = SIDES | {"num_hidden_layers": 2, "vocab_size": end + 1, "max_position_embeddings": N_TEXT, "bos_token_id": start}
-    vision = SIDES | {"num_hidden_layers": 3, "image_size": SIDE, "patch_size": 8}
+    text = SIDES | {
+        "num_hidden_layers": 2,
+        "vocab_size": end + 1,
+        "max_position_embeddings": N_TEXT,
+        "bos_token_id": start,
+    }
+    vision = SIDES | {"num_hidden_layers": 2, "image_size": SIDE, "patch_size": 8}
     text |= {"eos_token_id": 2 if is_legacy else end, "pad_token_id": 1}
-    model = randomise(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)), 20261130)
+    model = randomise(CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)), 5)
     save_in_bfloat16(model, folder)
     processor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     processor.save_pretrained(folder)
@@ -66,16 +87,19 @@ def open_clip_names(state):
     """The tensors of transformers' CLIP under open_clip's names."""
     out = {"logit_scale": state["logit_scale"]}
     for side, stem in (("vision_model", "visual."), ("text_model", "")):
-        for index in range(3):
+        for index in range(2):
             of = f"{side}.encoder.layers.{index}."
-            if of + "layer_norm1.weight" not in state:
-                continue
             to = f"{stem}transformer.resblocks.{index}."
             for leaf in ("weight", "bias"):
                 parts = [state[f"{of}self_attn.{part}_proj.{leaf}"] for part in "qkv"]
                 out[f"{to}attn.in_proj_{leaf}"] = torch.cat(parts)
                 out[f"{to}attn.out_proj.{leaf}"] = state[f"{of}self_attn.out_proj.{leaf}"]
-                for theirs, ours in (("layer_norm1", "ln_1"), ("layer_norm2", "ln_2"), ("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj")):
+                for theirs, ours in (
+                    ("layer_norm1", "ln_1"),
+                    ("layer_norm2", "ln_2"),
+                    ("mlp.fc1", "mlp.c_fc"),
+                    ("mlp.fc2", "mlp.c_proj"),
+                ):
                     out[f"{to}{ours}.{leaf}"] = state[f"{of}{theirs}.{leaf}"]
     for leaf in ("weight", "bias"):
         out[f"visual.ln_pre.{leaf}"] = state[f"vision_model.pre_layrnorm.{leaf}"]
@@ -97,7 +121,7 @@ def with_open_clip(model, drawn, rows):
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer = clip_tokenizer(folder, with_files=False)
     state = model.state_dict()
-    vision = dict(image_size=SIDE, layers=3, width=8, head_width=4, patch_size=8, mlp_ratio=2.0)
+    vision = dict(image_size=SIDE, layers=2, width=8, head_width=4, patch_size=8, mlp_ratio=2.0)
     text = dict(context_length=N_TEXT, vocab_size=tokenizer.get_vocab_size(), width=8, heads=2, layers=2, mlp_ratio=2.0)
     cfg = dict(embed_dim=6, vision_cfg=vision, text_cfg=text, quick_gelu=True)
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
@@ -129,11 +153,16 @@ def siglip_tokenizer(folder):
     (folder / "spiece.model").write_bytes(raw)
     scores = [(pieces.id_to_piece(i), 0.0 if i < 3 else pieces.get_score(i)) for i in range(len(pieces))]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=2))
-    tokenizer.normalizer = normalizers.Sequence([
-        normalizers.Lowercase(), normalizers.Replace(Regex(f"[{re.escape(SIGNS)}]"), ""),
-        normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(),
-        normalizers.Strip(left=False), normalizers.Replace(Regex(" {2,}"), "▁"),
-    ])
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(f"[{re.escape(SIGNS)}]"), ""),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+            normalizers.Strip(left=False),
+            normalizers.Replace(Regex(" {2,}"), "▁"),
+        ]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
@@ -160,8 +189,13 @@ def siglip():
     texts = [f"This is a photo of {name}." for name in CLASSES]
     rows = [encode(text) for text in texts]
     ids = torch.tensor([row + [1] * (N_TEXT - len(row)) for row in rows])
-    text = SIDES | {"num_hidden_layers": 2, "vocab_size": n_pieces, "max_position_embeddings": N_TEXT, "projection_size": 8}
-    vision = SIDES | {"num_hidden_layers": 3, "image_size": SIDE, "patch_size": 8}
+    text = SIDES | {
+        "num_hidden_layers": 2,
+        "vocab_size": n_pieces,
+        "max_position_embeddings": N_TEXT,
+        "projection_size": 8,
+    }
+    vision = SIDES | {"num_hidden_layers": 2, "image_size": SIDE, "patch_size": 8}
     model = randomise(SiglipModel(SiglipConfig(text_config=text, vision_config=vision)), 20261130)
     save_in_bfloat16(model, folder)
     processor = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}, resample=3)

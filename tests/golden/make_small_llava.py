@@ -1,15 +1,16 @@
-"""A tiny LLaVA in the layouts of transformers and of the original repository: writes into the folder fixtures/ beside itself.
+"""A tiny LLaVA in the layouts of transformers and of the original repository: writes into fixtures/ beside itself.
 
     python make_small_llava.py        (torch, transformers, peft, sentencepiece, tokenizers, pillow, safetensors)
 
-`llava/` is transformers' layout. `llava_original/` has the same numbers under the names of the original code, whole, in
-half precision and pickled, as a LoRA and as a projector alone. Its references are by transformers, for the token ids that
-the original code makes (texts around the image, by sentencepiece). `llava_peft/` holds two adapters and a merged model.
+`llava/` is transformers' layout. `llava_original/` has the same numbers under the names of the original code, whole,
+in half precision and pickled, as a LoRA and as a projector alone. Its references are by transformers, for the token
+ids that the original code makes (texts around the image, by sentencepiece). `llava_peft/` holds adapters of every
+variant of PEFT, and one of them merged.
 """
+
 import json
 import shutil
 
-import sentencepiece  # noqa: F401
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
@@ -32,17 +33,39 @@ CASES = [
 
 def config(n_tokens, image, pad):
     vision = dict(
-        model_type="clip_vision_model", hidden_size=8, intermediate_size=12, num_attention_heads=2, image_size=SIDE,
-        num_hidden_layers=3, patch_size=8, projection_dim=6, hidden_act="quick_gelu",
+        model_type="clip_vision_model",
+        hidden_size=8,
+        intermediate_size=16,
+        num_attention_heads=2,
+        image_size=SIDE,
+        num_hidden_layers=2,
+        patch_size=8,
+        projection_dim=6,
+        hidden_act="quick_gelu",
     )
     text = dict(
-        model_type="llama", vocab_size=padded(n_tokens), hidden_size=8, intermediate_size=12, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512, rms_norm_eps=1e-5, bos_token_id=1,
-        eos_token_id=2, pad_token_id=pad,
+        model_type="llama",
+        vocab_size=padded(n_tokens),
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        rms_norm_eps=1e-5,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=pad,
     )
     return LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=image, image_seq_length=N_IMAGE, pad_token_id=pad, vision_feature_layer=-2,
-        vision_feature_select_strategy="default", tie_word_embeddings=False,
+        vision_config=vision,
+        text_config=text,
+        image_token_index=image,
+        image_seq_length=N_IMAGE,
+        pad_token_id=pad,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=False,
     )
 
 
@@ -84,7 +107,11 @@ def make_llava():
     size = {"height": SIDE, "width": SIDE}
     processor = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=size)
     whole = LlavaProcessor(
-        processor, tokenizer, patch_size=8, vision_feature_select_strategy="default", chat_template=template,
+        processor,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        chat_template=template,
         num_additional_image_tokens=1,
     )
     tokens = {name: (LLAVA / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json")}
@@ -128,7 +155,11 @@ def reference_of_llava(model, tokenizer, processor, drawn, pixels):
     out["batch.generated_ids"] = answer(model, ids, pixels, mask)[2]
     square = processor(squared(drawn[0]), return_tensors="pt")["pixel_values"]
     logits, _, new = answer(model, of_text(tokenizer, VICUNA), square)
-    out |= {"pad_square.pixel_values": square, "pad_square.first_logits": logits[:, -1], "pad_square.generated_ids": new}
+    out |= {
+        "pad_square.pixel_values": square,
+        "pad_square.first_logits": logits[:, -1],
+        "pad_square.generated_ids": new,
+    }
     save(LLAVA / "reference.safetensors", out)
     prompts = {"batch": [own, short], "hf_chat_template": own, "vicuna_v1_original": VICUNA}
     write_json(LLAVA / "reference.json", {"question": QUESTION, "prompts": prompts, "generated_text": texts})
@@ -136,6 +167,7 @@ def reference_of_llava(model, tokenizer, processor, drawn, pixels):
 
 def around_image(pieces, prompt, image=-200, knows_end=False):
     """The original code's `tokenizer_image_token`: each text by itself, one begin token."""
+
     def of_part(text):
         parts = text.split("</s>") if knows_end else [text]
         ids = [id for part in parts for id in [2, *pieces.encode(part)]][1:]
@@ -151,7 +183,10 @@ def tokenizer_cases(tokenizer, pieces):
     image = tokenizer.convert_tokens_to_ids("<image>")
     cases = []
     for prompt in CASES:
-        of_pieces = {"original": around_image(pieces, prompt, image), "json_legacy": around_image(pieces, prompt, image, True)}
+        of_pieces = {
+            "original": around_image(pieces, prompt, image),
+            "json_legacy": around_image(pieces, prompt, image, True),
+        }
         cases.append({"prompt": prompt, **of_pieces, "v5_resaved": tokenizer(prompt)["input_ids"]})
     text = ",\n ".join(json.dumps(case) for case in cases)
     (OUT / "llava_tokenizer_cases.json").write_text(f"[{text}]\n")
@@ -168,13 +203,35 @@ def original_name(name):
 
 def original_config(n_tokens):
     return dict(
-        architectures=["LlavaLlamaForCausalLM"], bos_token_id=1, eos_token_id=2, hidden_act="silu", hidden_size=8,
-        image_aspect_ratio="pad", intermediate_size=12, max_position_embeddings=512, mm_hidden_size=8,
-        mm_projector_type="mlp2x_gelu", mm_use_im_patch_token=False, mm_use_im_start_end=False,
-        mm_vision_select_feature="patch", mm_vision_select_layer=-2, mm_vision_tower="clip-tower",
-        model_type="llava_llama", num_attention_heads=2, num_hidden_layers=2, num_key_value_heads=2, pad_token_id=0,
-        rms_norm_eps=1e-5, tie_word_embeddings=False, tokenizer_padding_side="right", torch_dtype="float32",
-        transformers_version="4.37.2", tune_mm_mlp_adapter=False, use_cache=True, use_mm_proj=True, vocab_size=n_tokens,
+        architectures=["LlavaLlamaForCausalLM"],
+        bos_token_id=1,
+        eos_token_id=2,
+        hidden_act="silu",
+        hidden_size=8,
+        image_aspect_ratio="pad",
+        intermediate_size=12,
+        max_position_embeddings=512,
+        mm_hidden_size=8,
+        mm_projector_type="mlp2x_gelu",
+        mm_use_im_patch_token=False,
+        mm_use_im_start_end=False,
+        mm_vision_select_feature="patch",
+        mm_vision_select_layer=-2,
+        mm_vision_tower="clip-tower",
+        model_type="llava_llama",
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        tokenizer_padding_side="right",
+        torch_dtype="float32",
+        transformers_version="4.37.2",
+        tune_mm_mlp_adapter=False,
+        use_cache=True,
+        use_mm_proj=True,
+        vocab_size=n_tokens,
     )
 
 
@@ -219,7 +276,9 @@ def original_layouts(stored, n_tokens):
     write_json(tower / "config.json", {"architectures": ["CLIPVisionModel"], **of_port})
     settings = json.loads((LLAVA / "processor_config.json").read_text())["image_processor"]
     older = dict(crop_size=SIDE, size=SIDE, do_center_crop=True, do_normalize=True, do_resize=True, resample=3)
-    older |= {"feature_extractor_type": "CLIPFeatureExtractor"} | {key: settings[key] for key in ("image_mean", "image_std")}
+    older |= {"feature_extractor_type": "CLIPFeatureExtractor"} | {
+        key: settings[key] for key in ("image_mean", "image_std")
+    }
     write_json(tower / "preprocessor_config.json", older)
     projector = ORIGINAL / "pretrain_projector"
     write_json(projector / "config.json", original_config(n_tokens))
@@ -266,8 +325,15 @@ def original_lora(ids, pixels, n_tokens):
     torch.save(adapter, folder / "adapter_model.bin")
     torch.save(rest, folder / "non_lora_trainables.bin")
     settings = dict(
-        base_model_name_or_path="lmsys/vicuna-7b-v1.5", bias="none", lora_alpha=4, r=2, peft_type="LORA",
-        target_modules=leaves.split("|"), task_type="CAUSAL_LM", modules_to_save=None, inference_mode=True,
+        base_model_name_or_path="lmsys/vicuna-7b-v1.5",
+        bias="none",
+        lora_alpha=4,
+        r=2,
+        peft_type="LORA",
+        target_modules=leaves.split("|"),
+        task_type="CAUSAL_LM",
+        modules_to_save=None,
+        inference_mode=True,
     )
     write_json(folder / "adapter_config.json", settings)
     logits, _, new = answer(model.merge_and_unload(), ids, pixels)
@@ -304,8 +370,10 @@ ADAPTERS = {
         target_modules=rf".*language_model.*\.({'|'.join(LINEAR)})$", modules_to_save=["multi_modal_projector"]
     ),
     "rslora_patterns": dict(
-        target_modules=["v_proj", "q_proj", "linear_1", "down_proj"], use_rslora=True,
-        rank_pattern={r"layers\.1\..*down_proj": 3, "q_proj": 1}, alpha_pattern={"q_proj": 3},
+        target_modules=["v_proj", "q_proj", "linear_1", "down_proj"],
+        use_rslora=True,
+        rank_pattern={r"layers\.1\..*down_proj": 3, "q_proj": 1},
+        alpha_pattern={"q_proj": 3},
     ),
     "dora": dict(target_modules=["o_proj", "q_proj"], use_dora=True),
     "all_linear_exclude": dict(target_modules="all-linear", exclude_modules=".*vision_tower.*"),

@@ -2,22 +2,29 @@
 
     python make_small_pictures.py        (torch, transformers, numpy, pillow, safetensors)
 
-They go into the folder fixtures/ beside itself. The processors are those of real checkpoints (but for the tiles of SmolVLM,
-of which there are four at most). `reference.safetensors` keeps every `step`-th value and `reference.json` the sum of all.
-`image_tokens.json` counts the positions that images of many sizes take in a language model.
+They go into the folder fixtures/ beside itself. The processors are those of real checkpoints (but for the tiles of
+SmolVLM, of which there are four at most). `reference.safetensors` keeps every `step`-th value and `reference.json` the
+sum of all. `image_tokens.json` counts the positions that images of many sizes take in a language model.
 """
+
 import shutil
 
 import torch
 from PIL import Image
 from small_fixtures import OUT, pictures, save, write_json
 from transformers import (
-    BlipImageProcessorPil, CLIPImageProcessorPil, LlavaNextImageProcessorPil, LlavaOnevisionImageProcessorPil,
-    LlavaOnevisionProcessor, Qwen2VLImageProcessorPil, SiglipImageProcessorPil, SmolVLMImageProcessorPil,
+    BlipImageProcessorPil,
+    CLIPImageProcessorPil,
+    LlavaNextImageProcessorPil,
+    LlavaOnevisionImageProcessorPil,
+    LlavaOnevisionProcessor,
+    Qwen2VLImageProcessorPil,
+    SiglipImageProcessorPil,
+    SmolVLMImageProcessorPil,
 )
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-STEP = 1999
+STEP = 3989
 IMAGES = ["p0_225x301.png", "p1_32x32.png", "p2_28x28_L.png", "p3_128x85.png"]
 COLOURS = {
     "clip": dict(image_mean=[0.48145466, 0.4578275, 0.40821073], image_std=[0.26862954, 0.26130258, 0.27577711]),
@@ -47,7 +54,8 @@ PROCESSORS = {
         dict(size={"longest_edge": 1024}, max_image_size={"longest_edge": 512}, resample=1, **COLOURS["half"]),
     ),
     "llava_next_336": (
-        LlavaNextImageProcessorPil, dict(image_grid_pinpoints=PINPOINTS, do_pad=True, **clip(336)),
+        LlavaNextImageProcessorPil,
+        dict(image_grid_pinpoints=PINPOINTS, do_pad=True, **clip(336)),
     ),
 }
 

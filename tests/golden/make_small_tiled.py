@@ -4,19 +4,39 @@
 
 `smolvlm/` (one image of 2 x 2 tiles) and `llava_onevision/` (three images), with what transformers computes.
 """
+
 import shutil
 
 import torch
 from small_fixtures import (
-    OUT, QUESTION, padded, pictures, qwen_tokenizer, randomise, save, save_in_bfloat16, write_json,
+    OUT,
+    QUESTION,
+    padded,
+    pictures,
+    qwen_tokenizer,
+    randomise,
+    save,
+    save_in_bfloat16,
+    write_json,
 )
 from transformers import (
-    AutoModelForImageTextToText, AutoTokenizer, Idefics3Processor,
-    LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, LlavaOnevisionImageProcessorPil, SmolVLMConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    Idefics3Processor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessorPil,
+    SmolVLMConfig,
     SmolVLMImageProcessorPil,
 )
 
-TEXT = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+TEXT = {
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 TOWER = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
@@ -25,8 +45,14 @@ HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 def answer(model, given):
     passed = model(**given, output_hidden_states=True)
     new = model.generate(
-        **given, do_sample=False, max_new_tokens=8, min_new_tokens=8, eos_token_id=None, pad_token_id=0,
-        output_logits=True, return_dict_in_generate=True,
+        **given,
+        do_sample=False,
+        max_new_tokens=8,
+        min_new_tokens=8,
+        eos_token_id=None,
+        pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
     )
     n = given["input_ids"].shape[1]
     return passed, new.sequences[:, n:], torch.stack(new.logits, 1)
@@ -44,15 +70,19 @@ def smolvlm():
     text |= {"tie_word_embeddings": False, "pad_token_id": id_of("<|endoftext|>")}
     vision = TOWER | {"image_size": 16, "patch_size": 4}
     config = SmolVLMConfig(
-        text_config=text, vision_config=vision, scale_factor=2, image_token_id=id_of("<image>"), tie_word_embeddings=False,
+        text_config=text,
+        vision_config=vision,
+        scale_factor=2,
+        image_token_id=id_of("<image>"),
+        tie_word_embeddings=False,
         pad_token_id=id_of("<|endoftext|>"),
     )
     model = randomise(AutoModelForImageTextToText.from_config(config), 20261130)
     model.generation_config.eos_token_id = id_of("<|im_end|>")
     save_in_bfloat16(model, folder)
     template = (
-        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>"
-        "{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}"
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}{% if c['type'] == 'image' %}"
+        "<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}"
         "<|im_start|>assistant\n{% endif %}"
     )
     (folder / "chat_template.jinja").write_text(template)
@@ -95,20 +125,35 @@ def onevision():
     image_id = tokens.token_to_id("<image>")
     side, pinpoints = 12, [[12 * rows, 12 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)]
     text = TEXT | {"model_type": "qwen2", "vocab_size": padded(tokens.get_vocab_size()), "max_position_embeddings": 512}
-    vision = TOWER | {"model_type": "siglip_vision_model", "image_size": side, "patch_size": 4, "vision_use_head": False}
+    vision = TOWER | {
+        "model_type": "siglip_vision_model",
+        "image_size": side,
+        "patch_size": 4,
+        "vision_use_head": False,
+    }
     config = LlavaOnevisionConfig(
-        text_config=text, vision_config=vision, image_token_index=image_id, video_token_index=image_id + 1,
-        image_grid_pinpoints=pinpoints, vision_feature_layer=-1, vision_feature_select_strategy="full",
-        vision_aspect_ratio="anyres_max_9", tie_word_embeddings=False,
+        text_config=text,
+        vision_config=vision,
+        image_token_index=image_id,
+        video_token_index=image_id + 1,
+        image_grid_pinpoints=pinpoints,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio="anyres_max_9",
+        tie_word_embeddings=False,
     )
-    model = randomise(LlavaOnevisionForConditionalGeneration(config), 20261130)
+    model = randomise(LlavaOnevisionForConditionalGeneration(config), 3)
     model.generation_config.pad_token_id = tokens.token_to_id("<|endoftext|>")
     save_in_bfloat16(model, folder)
     sizes = dict(size={"height": side, "width": side}, image_grid_pinpoints=pinpoints)
     processor = LlavaOnevisionImageProcessorPil(resample=3, do_pad=True, **sizes, **HALF)
     settings = {"image_processor_type": "LlavaOnevisionImageProcessor", "resample": 3, "do_pad": True, **sizes, **HALF}
     of_family = {"image_processor": settings, "num_image_tokens": 9, "processor_class": "LlavaOnevisionProcessor"}
-    of_family |= {"vision_aspect_ratio": "anyres_max_9", "vision_feature_select_strategy": "full", "image_token": "<image>"}
+    of_family |= {
+        "vision_aspect_ratio": "anyres_max_9",
+        "vision_feature_select_strategy": "full",
+        "image_token": "<image>",
+    }
     write_json(folder / "processor_config.json", of_family)
     template = (
         "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}{% for content in message['content'] | "

@@ -1,11 +1,13 @@
 """What the scripts make_small_*.py share: pictures, tokenizers, random weights, and the folder fixtures/ beside itself.
 
-The folder is laid out as the fixtures of EMT_SHARED are, under the same names, so that a test runs over both. All in it is
-made here: pictures are drawn, tokenizers learn from the lines below, weights come from a seed.
+The folder is laid out as the fixtures of EMT_SHARED are, under the same names, so that a test runs over both. All in it
+is made here: pictures are drawn, tokenizers learn from the lines below, weights come from a seed.
 """
+
 import copy
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import sentencepiece
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 OUT = Path(__file__).parent / "fixtures"
 QUESTION = (
@@ -26,8 +28,15 @@ SYSTEM = (
     "and polite answers to the human's questions."
 )
 LINES = [
-    QUESTION, SYSTEM, "USER: ASSISTANT:", "a photo of a", "This is a photo of", "The object is a(n)", ", ".join(CLASSES),
-    "It's 0123456789 #$%&+-/;<=>@[]^_{|}~ Who? Why! A B C D E F G H I J K L M N O P Q R S T U V W X Y Z", "African elephant",
+    QUESTION,
+    SYSTEM,
+    "USER: ASSISTANT:",
+    "a photo of a",
+    "This is a photo of",
+    "The object is a(n)",
+    ", ".join(CLASSES),
+    "It's 0123456789 #$%&+-/;<=>@[]^_{|}~ Who? Why! A B C D E F G H I J K L M N O P Q R S T U V W X Y Z",
+    "African elephant",
 ]
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 QWEN_WORDS = (
@@ -97,20 +106,46 @@ def byte_letters():
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
 
 
-def learned_merges(tokenizer, n, **options):
-    trainer = trainers.BpeTrainer(
-        vocab_size=n, show_progress=False, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), **options
-    )
-    tokenizer.train_from_iterator(LINES, trainer)
-    merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
+def learned_merges(tokenizer, n, suffix=""):
+    """The `n` pairs that a BPE joins first, of equally frequent ones the first in the order of letters."""
+    words = Counter()
+    for line in LINES:
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(line)):
+            words[(*word[:-1], word[-1] + suffix)] += 1
+    merges = []
+    for _ in range(n):
+        pairs = Counter()
+        for word, count in words.items():
+            for pair in zip(word, word[1:]):
+                pairs[pair] += count
+        first, second = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append((first, second))
+        joined = Counter()
+        for word, count in words.items():
+            parts = []
+            for part in word:
+                if parts and (parts[-1], part) == (first, second):
+                    parts[-1] += part
+                else:
+                    parts.append(part)
+            joined[tuple(parts)] += count
+        words = joined
+    return merges
 
 
 def sentencepiece_model(n, kind, **options):
     raw = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES), model_writer=raw, vocab_size=n, model_type=kind, num_threads=1, minloglevel=2,
-        hard_vocab_limit=False, character_coverage=1.0, normalization_rule_name="identity", **options,
+        sentence_iterator=iter(LINES),
+        model_writer=raw,
+        vocab_size=n,
+        model_type=kind,
+        num_threads=1,
+        minloglevel=2,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        **options,
     )
     return raw.getvalue(), sentencepiece.SentencePieceProcessor(model_proto=raw.getvalue())
 
@@ -121,8 +156,17 @@ def llama_tokenizer(folder):
 
     folder.mkdir(parents=True, exist_ok=True)
     raw, pieces = sentencepiece_model(
-        352, "bpe", byte_fallback=True, unk_id=0, bos_id=1, eos_id=2, pad_id=-1, add_dummy_prefix=True,
-        remove_extra_whitespaces=False, split_digits=True, allow_whitespace_only_pieces=True,
+        352,
+        "bpe",
+        byte_fallback=True,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        add_dummy_prefix=True,
+        remove_extra_whitespaces=False,
+        split_digits=True,
+        allow_whitespace_only_pieces=True,
     )
     vocabulary = {pieces.id_to_piece(i): i for i in range(pieces.get_piece_size())}
     merges = []
@@ -153,6 +197,7 @@ def llama_tokenizer(folder):
 
 def clip_tokenizer(folder, with_files=True):
     """CLIP's byte-level BPE, as its vocabulary and merges and as a JSON."""
+
     def prepared(model):
         tokenizer = Tokenizer(model)
         tokenizer.normalizer = normalizers.Sequence(
@@ -163,12 +208,14 @@ def clip_tokenizer(folder, with_files=True):
         return tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    merges = learned_merges(prepared(models.BPE(end_of_word_suffix="</w>")), 360, end_of_word_suffix="</w>")
+    merges = learned_merges(prepared(models.BPE()), 50, "</w>")
     letters = byte_letters()
     tokens = dict.fromkeys(letters + [letter + "</w>" for letter in letters] + [a + b for a, b in merges])
     start, end = "<|startoftext|>", "<|endoftext|>"
     vocabulary = {token: index for index, token in enumerate([*tokens, start, end])}
-    tokenizer = prepared(models.BPE(vocabulary, merges, unk_token=end, continuing_subword_prefix="", end_of_word_suffix="</w>"))
+    tokenizer = prepared(
+        models.BPE(vocabulary, merges, unk_token=end, continuing_subword_prefix="", end_of_word_suffix="</w>")
+    )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(start, special=True, normalized=True), AddedToken(end, special=True)])
     tokenizer.post_processor = processors.RobertaProcessing(
@@ -189,6 +236,7 @@ def clip_tokenizer(folder, with_files=True):
 def qwen_tokenizer(folder, extra=()):
     """A byte-level BPE of Qwen's kind with its special tokens, of which some are images', and `extra`."""
     folder.mkdir(parents=True, exist_ok=True)
+
     def prepared(model):
         tokenizer = Tokenizer(model)
         tokenizer.normalizer = normalizers.NFC()
@@ -197,7 +245,7 @@ def qwen_tokenizer(folder, extra=()):
         )
         return tokenizer
 
-    merges = learned_merges(prepared(models.BPE()), 300)
+    merges = learned_merges(prepared(models.BPE()), 44)
     tokens = dict.fromkeys(byte_letters() + [a + b for a, b in merges])
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = prepared(models.BPE(vocabulary, merges))
@@ -208,8 +256,15 @@ def qwen_tokenizer(folder, extra=()):
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = dict(
-        add_prefix_space=False, bos_token=None, eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token=None,
-        errors="replace", model_max_length=32768, tokenizer_class="Qwen2Tokenizer", extra_special_tokens=special[1:],
+        add_prefix_space=False,
+        bos_token=None,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token=None,
+        errors="replace",
+        model_max_length=32768,
+        tokenizer_class="Qwen2Tokenizer",
+        extra_special_tokens=special[1:],
     )
     write_json(folder / "tokenizer_config.json", config)
     compact(folder)

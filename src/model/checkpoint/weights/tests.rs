@@ -57,14 +57,14 @@ fn llava_tensors(dir: &Path) -> Vec<(String, Tensor)> {
 fn every_fixture_loads_one_to_one() {
     // The small fixtures have fewer layers, and a tower without text beside the original layouts.
     let cases: [(&str, Rule, [usize; 2]); 8] = [
-        ("llava", canonical_llava, [80, 105]),
+        ("llava", canonical_llava, [64, 105]),
         ("llava_original/full_safetensors_sharded", canonical_llava, [25, 34]),
         ("llava_original/full_bin_sharded", canonical_llava, [25, 34]),
-        ("llava_original/full_with_tower", canonical_llava, [80, 105]),
-        ("clip", canonical_dual_encoder, [94, 126]),
-        ("clip_legacy_eos", canonical_dual_encoder, [94, 126]),
-        ("open_clip", canonical_open_clip, [94, 126]),
-        ("siglip", canonical_dual_encoder, [104, 136]),
+        ("llava_original/full_with_tower", canonical_llava, [64, 105]),
+        ("clip", canonical_dual_encoder, [78, 126]),
+        ("clip_legacy_eos", canonical_dual_encoder, [78, 126]),
+        ("open_clip", canonical_open_clip, [78, 126]),
+        ("siglip", canonical_dual_encoder, [88, 136]),
     ];
     for (name, rule, n_tensors) in cases {
         for (dir, n_tensors) in fixtures(name).into_iter().zip(n_tensors) {
