@@ -273,7 +273,7 @@ def original_layouts(stored, n_tokens):
     tower.mkdir(exist_ok=True)
     save_file(vision, tower / "model.safetensors")
     of_port = json.loads((LLAVA / "config.json").read_text())["vision_config"]
-    write_json(tower / "config.json", {"architectures": ["CLIPVisionModel"], **of_port})
+    write_json(tower / "config.json", {"model_type": "clip", "projection_dim": 6, "vision_config": of_port})
     settings = json.loads((LLAVA / "processor_config.json").read_text())["image_processor"]
     older = dict(crop_size=SIDE, size=SIDE, do_center_crop=True, do_normalize=True, do_resize=True, resample=3)
     older |= {"feature_extractor_type": "CLIPFeatureExtractor"} | {
