@@ -70,7 +70,9 @@ FAMILIES = {
             num_position_embeddings=36,
             deepstack_visual_indexes=[0, 1, 2],
         ),
+        # As many layers as depths of the tower are added to.
         text=dict(
+            num_hidden_layers=3,
             head_dim=8,
             rope_parameters={
                 "rope_type": "default",

@@ -169,7 +169,7 @@ def onevision():
         pixels, sizes = seen["pixel_values"], torch.as_tensor(seen["image_sizes"])
         with torch.no_grad():
             packed = model.model.get_image_features(pixels, sizes).pooler_output[0]
-            states = model.model.vision_tower(pixels[0]).last_hidden_state
+            states = model.model.vision_tower(pixels[0], output_hidden_states=True).hidden_states[-1]
             projected = model.model.multi_modal_projector(states)
         ids = [i for one in tokens.encode(prompt).ids for i in ([one] * len(packed) if one == image_id else [one])]
         ids = torch.tensor([ids])

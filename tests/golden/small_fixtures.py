@@ -186,13 +186,20 @@ def llama_tokenizer(folder):
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
     special = dict(bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
-    config = dict(model_max_length=2048, padding_side="left", tokenizer_class="LlamaTokenizer", **special)
+    config = dict(model_max_length=2048, padding_side="left", tokenizer_class="LlamaTokenizer", legacy=True, **special)
     write_json(folder / "tokenizer_config.json", config)
     AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    write_json(
+        folder / "tokenizer_config.json", json.loads((folder / "tokenizer_config.json").read_text()) | {"legacy": True}
+    )
     compact(folder)
     (folder / "tokenizer.model").write_bytes(raw)
     write_json(folder / "special_tokens_map.json", special)
-    return AutoTokenizer.from_pretrained(folder), pieces
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    assert json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] == saved["pre_tokenizer"]
+    assert saved["pre_tokenizer"]["prepend_scheme"] == "always"
+    return tokenizer, pieces
 
 
 def clip_tokenizer(folder, with_files=True):
