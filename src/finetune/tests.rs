@@ -11,7 +11,7 @@ use crate::dataset::{self, Catalog, DataRoots, Dataset, OpenRequest};
 use crate::domain::RgbImage;
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
-use crate::model::checkpoint::weights::testing::{read_json, shared};
+use crate::model::checkpoint::weights::testing::{read_json, shared, unpacked};
 use crate::model::checkpoint::weights::{Adapter, Checkpoint, Miniature, open_checkpoint};
 use crate::model::families::{FAMILIES, OpenedModel, Seen};
 use crate::model::run::scoring::score;
@@ -30,6 +30,16 @@ fn config(method: Method) -> TrainableConfig {
 /// The miniature, which most tests train.
 fn miniature() -> Checkpoint {
     open_checkpoint(Path::new("embedded"), Miniature::Model).unwrap()
+}
+
+/// The miniature in 32 bits, as a trained checkpoint is stored.
+fn in_32_bits() -> tempfile::TempDir {
+    let folder = unpacked(Miniature::Model);
+    let path = folder.path().join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let widened = tensors.into_iter().map(|(name, tensor)| (name, tensor.to_dtype(DType::F32).unwrap()));
+    candle_core::safetensors::save(&widened.collect(), &path).unwrap();
+    folder
 }
 
 /// Test images of CIFAR-10: the embedded ones, or those in `data`.
@@ -173,8 +183,10 @@ fn loss(trainer: &mut Trainer, sets: &[TrainingSet]) -> f64 {
 
 #[test]
 fn what_is_written_reads_back_to_equal_weights_and_losses() {
+    let stored = in_32_bits();
+    let base = || Checkpoint::open(stored.path()).unwrap();
     for method in Method::ALL {
-        let mut trained = trainer(&miniature(), method, None, 2);
+        let mut trained = trainer(&base(), method, None, 2);
         let sets = [training_set(&trained, cifar10(None), 4)];
         let items: Vec<Item> = (0..4).map(|index| Item { set: 0, index }).collect();
         let before = loss(&mut trained, &sets);
@@ -182,15 +194,14 @@ fn what_is_written_reads_back_to_equal_weights_and_losses() {
             let batch = examples(&trained, &sets, &mut Features::new(None, &Placement::cpu()), &items);
             trained.step(&batch, 1e-3).unwrap();
         }
-        let base = miniature();
         let provenance = serde_json::json!({"schema": ADAPTER_SCHEMA});
-        let output = Output { base, canonical: FAMILIES[0].canonical, provenance };
+        let output = Output { base: base(), canonical: FAMILIES[0].canonical, provenance };
         let folder = tempfile::tempdir().unwrap();
         for (path, bytes) in output.files(trained.trainable(), 2, 1).unwrap() {
             let (below, name) = path.rsplit_once('/').unwrap_or((".", &path));
             crate::record::write_file(&folder.path().join(below), name, &bytes).unwrap();
         }
-        let mut read = trainer(&miniature(), method, Some(folder.path()), 2);
+        let mut read = trainer(&base(), method, Some(folder.path()), 2);
         for (a, b) in read.trainable().parameters().iter().zip(trained.trainable().parameters()) {
             assert_eq!(a.name, b.name);
             assert_eq!(flat(a.variable.as_tensor()), flat(b.variable.as_tensor()), "{}", a.name);
