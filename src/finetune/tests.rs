@@ -11,8 +11,8 @@ use crate::dataset::{self, Catalog, DataRoots, Dataset, OpenRequest};
 use crate::domain::RgbImage;
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
-use crate::model::checkpoint::weights::testing::{read_json, shared};
-use crate::model::checkpoint::weights::{Adapter, Checkpoint};
+use crate::model::checkpoint::weights::testing::{read_json, shared, unpacked};
+use crate::model::checkpoint::weights::{Adapter, Checkpoint, Miniature, open_checkpoint};
 use crate::model::families::{FAMILIES, OpenedModel, Seen};
 use crate::model::run::scoring::score;
 
@@ -27,23 +27,32 @@ fn config(method: Method) -> TrainableConfig {
     TrainableConfig { method, lora: LORA, trains_projector: true, seed: 1 }
 }
 
-fn opened(shared: &Path) -> OpenedModel {
-    OpenedModel::open(&Checkpoint::open(shared.join("models/tiny-llava")).unwrap(), None, None).unwrap()
+/// The miniature, which most tests train.
+fn miniature() -> Checkpoint {
+    open_checkpoint(Path::new("embedded"), Miniature::Model).unwrap()
 }
 
-fn cifar10(shared: &Path) -> Dataset {
+/// The miniature in 32 bits, as a trained checkpoint is stored.
+fn in_32_bits() -> tempfile::TempDir {
+    let folder = unpacked(Miniature::Model);
+    let path = folder.path().join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let widened = tensors.into_iter().map(|(name, tensor)| (name, tensor.to_dtype(DType::F32).unwrap()));
+    candle_core::safetensors::save(&widened.collect(), &path).unwrap();
+    folder
+}
+
+/// Test images of CIFAR-10: the embedded ones, or those in `data`.
+fn cifar10(data: Option<&Path>) -> Dataset {
     let catalog = Catalog::embedded();
-    let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
-    dataset::open(
-        &catalog,
-        &roots,
-        &OpenRequest { text: "cifar10", split: Some("test"), labels_file: None, ..OpenRequest::default() },
-    )
-    .unwrap()
+    let roots = DataRoots { data: data.map(Path::to_path_buf), ..DataRoots::default() };
+    let text = if data.is_some() { "cifar10" } else { "embedded/cifar10" };
+    let request = OpenRequest { text, split: Some("test"), labels_file: None, ..OpenRequest::default() };
+    dataset::open(&catalog, &roots, &request).unwrap()
 }
 
-fn trainer(shared: &Path, method: Method, start: Option<&Path>, micro_batch_size: usize) -> Trainer {
-    let opened = opened(shared);
+fn trainer(base: &Checkpoint, method: Method, start: Option<&Path>, micro_batch_size: usize) -> Trainer {
+    let opened = OpenedModel::open(base, None, None).unwrap();
     let start = match start {
         Some(path) => {
             let adapter = Adapter::open(path, FAMILIES[0].canonical, &opened.weights).unwrap();
@@ -104,8 +113,9 @@ fn twenty_steps_equal_those_of_transformers_and_peft() {
     let folder = shared.join("models/train_ref");
     let expected = read_json(&folder.join("training.json"));
     let batches = candle_core::safetensors::load(folder.join("batches.safetensors"), &Device::Cpu).unwrap();
-    let mut trainer = trainer(&shared, Method::Lora, Some(&folder.join("start")), 3);
-    let sets = [training_set(&trainer, cifar10(&shared), 160)];
+    let base = Checkpoint::open(shared.join("models/tiny-llava")).unwrap();
+    let mut trainer = trainer(&base, Method::Lora, Some(&folder.join("start")), 3);
+    let sets = [training_set(&trainer, cifar10(Some(&shared.join("data"))), 160)];
     let mut features = Features::new(None, &Placement::cpu());
     for (index, step) in expected["steps"].as_array().unwrap().iter().enumerate() {
         let items: Vec<Item> = (8 * index..8 * index + 8).map(|index| Item { set: 0, index }).collect();
@@ -136,9 +146,8 @@ fn twenty_steps_equal_those_of_transformers_and_peft() {
 
 #[test]
 fn features_of_an_image_are_the_same_to_the_bit_whatever_passes_the_tower_beside_it() {
-    let Some(shared) = shared() else { return };
-    let trainer = trainer(&shared, Method::Linear, None, 1);
-    let sets = [training_set(&trainer, cifar10(&shared), 40)];
+    let trainer = trainer(&miniature(), Method::Linear, None, 1);
+    let sets = [training_set(&trainer, cifar10(None), 40)];
     let items: Vec<Item> = (0..40).map(|index| Item { set: 0, index }).collect();
     let of = |items: &[Item]| {
         let seen = Features::new(None, &Placement::cpu()).of(items, &sets, trainer.model()).unwrap();
@@ -174,25 +183,25 @@ fn loss(trainer: &mut Trainer, sets: &[TrainingSet]) -> f64 {
 
 #[test]
 fn what_is_written_reads_back_to_equal_weights_and_losses() {
-    let Some(shared) = shared() else { return };
+    let stored = in_32_bits();
+    let base = || Checkpoint::open(stored.path()).unwrap();
     for method in Method::ALL {
-        let mut trained = trainer(&shared, method, None, 2);
-        let sets = [training_set(&trained, cifar10(&shared), 4)];
+        let mut trained = trainer(&base(), method, None, 2);
+        let sets = [training_set(&trained, cifar10(None), 4)];
         let items: Vec<Item> = (0..4).map(|index| Item { set: 0, index }).collect();
         let before = loss(&mut trained, &sets);
         for _ in 0..2 {
             let batch = examples(&trained, &sets, &mut Features::new(None, &Placement::cpu()), &items);
             trained.step(&batch, 1e-3).unwrap();
         }
-        let base = Checkpoint::open(shared.join("models/tiny-llava")).unwrap();
         let provenance = serde_json::json!({"schema": ADAPTER_SCHEMA});
-        let output = Output { base, canonical: FAMILIES[0].canonical, provenance };
+        let output = Output { base: base(), canonical: FAMILIES[0].canonical, provenance };
         let folder = tempfile::tempdir().unwrap();
         for (path, bytes) in output.files(trained.trainable(), 2, 1).unwrap() {
             let (below, name) = path.rsplit_once('/').unwrap_or((".", &path));
             crate::record::write_file(&folder.path().join(below), name, &bytes).unwrap();
         }
-        let mut read = trainer(&shared, method, Some(folder.path()), 2);
+        let mut read = trainer(&base(), method, Some(folder.path()), 2);
         for (a, b) in read.trainable().parameters().iter().zip(trained.trainable().parameters()) {
             assert_eq!(a.name, b.name);
             assert_eq!(flat(a.variable.as_tensor()), flat(b.variable.as_tensor()), "{}", a.name);
@@ -205,12 +214,11 @@ fn what_is_written_reads_back_to_equal_weights_and_losses() {
 
 #[test]
 fn a_step_does_not_depend_on_how_its_batch_is_cut_into_passes() {
-    let Some(shared) = shared() else { return };
     let losses: Vec<f64> = [1, 3, 4]
         .into_iter()
         .map(|micro_batch_size| {
-            let mut trainer = trainer(&shared, Method::Lora, None, micro_batch_size);
-            let sets = [training_set(&trainer, cifar10(&shared), 4)];
+            let mut trainer = trainer(&miniature(), Method::Lora, None, micro_batch_size);
+            let sets = [training_set(&trainer, cifar10(None), 4)];
             loss(&mut trainer, &sets)
         })
         .collect();

@@ -4,15 +4,13 @@
 use std::process::Command;
 
 use super::kernels::{Kernels, NAMES};
-use crate::model::checkpoint::weights::testing::shared;
 
 /// The modules with the tests against references.
 const MODULES: [&str; 2] = ["model::vision::encoders::", "model::families::"];
 
 #[test]
 fn every_reference_holds_with_every_set_of_kernels_that_the_processor_has() {
-    // Without references there is nothing to run.
-    let Some(_) = shared() else { return };
+    let has_all = std::env::var_os("EMT_SHARED").is_some();
     let chosen = Kernels::chosen().name();
     for name in NAMES.into_iter().filter(|name| *name != chosen) {
         if let Err(error) = Kernels::named(name) {
@@ -23,7 +21,8 @@ fn every_reference_holds_with_every_set_of_kernels_that_the_processor_has() {
         let output = command.args(MODULES).arg("--show-output").env("EMT_KERNELS", name).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "with the kernels `{name}`:\n{text}");
-        assert!(!text.contains("skipped: ") && n_passed(&text) > 20, "with the kernels `{name}`:\n{text}");
+        assert!(!(has_all && text.contains("skipped: ")), "with the kernels `{name}`:\n{text}");
+        assert!(n_passed(&text) > 60, "with the kernels `{name}`:\n{text}");
     }
 }
 

@@ -75,9 +75,8 @@ const KINDS: [(&str, &str); 6] = [
 ];
 
 #[track_caller]
-fn check(dataset: &str, path: PathBuf, published_percent: f64) -> Graded {
-    let answers = answers(path);
-    let graded = grade(dataset, &answers);
+fn check(dataset: &str, answers: &[(String, String)], published_percent: f64) -> Graded {
+    let graded = grade(dataset, answers);
     assert_eq!(graded.missed, 0, "{dataset}: an answer that is the label's name is not credited");
     for (label, answer) in graded.beyond_equality.keys() {
         assert!(KINDS.contains(&(label, answer.trim_end_matches('.'))), "{dataset}: {answer} for {label}");
@@ -90,14 +89,32 @@ fn check(dataset: &str, path: PathBuf, published_percent: f64) -> Graded {
 
 #[test]
 fn real_answers_score_what_equality_gives_and_beyond_it_only_kinds_of_the_label() {
-    let Some(shared) = shared() else { return };
-    let base = |dataset: &str, percent| check(dataset, shared.join(format!("models/answers/{dataset}.jsonl")), percent);
+    for dataset in ["mnist", "cifar10", "cifar100"] {
+        let (answers, n_equal) = answers_of_miniature(dataset);
+        assert_eq!(answers.len(), 200);
+        check(dataset, &answers, n_equal / 2.0);
+    }
+    let Some(shared) = std::env::var_os("EMT_SHARED").map(PathBuf::from) else { return };
+    let base = |dataset: &str, percent| {
+        check(dataset, &answers(shared.join(format!("models/answers/{dataset}.jsonl"))), percent)
+    };
     assert!((base("mnist", 63.13).accuracy - 63.13).abs() < 1e-9);
     assert!((base("imagenet20", 45.6).accuracy - 45.6).abs() < 1e-9);
     // The difference is 5 answers of `honey bee`, `suspension bridge`, `school bus`, `bullet train`.
     assert!((base("cifar100", 30.16).accuracy - 30.21).abs() < 1e-9);
     // The published 66.52 counts the 6 Persian cats but not the 5 sports cars; plain equality gives 66.46.
     assert!((base("cifar10", 66.46).accuracy - 66.57).abs() < 1e-9);
+}
+
+/// Label and answer of images of an embedded data set by transformers, and how many are equal by its own count.
+#[expect(clippy::disallowed_methods, reason = "reads reference answers")]
+fn answers_of_miniature(dataset: &str) -> (Vec<(String, String)>, f64) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/miniature");
+    let text = std::fs::read_to_string(folder.join(format!("{dataset}.tsv"))).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    let n_equal = first.split(' ').nth(1).unwrap().parse().unwrap();
+    let pair = |line: &str| line.split_once('\t').map(|(label, answer)| (label.to_owned(), answer.to_owned())).unwrap();
+    (rest.lines().map(pair).collect(), n_equal)
 }
 
 #[test]
@@ -169,9 +186,12 @@ fn every_imagenet_class_is_found_in_a_sentence_and_coarse_words_are_too_generic(
 
 #[test]
 fn what_is_left_outside_names_no_label_of_the_set() {
-    let Some(shared) = shared() else { return };
-    for dataset in ["cifar10", "cifar100", "imagenet20"] {
-        let answers = answers(shared.join(format!("models/answers/{dataset}.jsonl")));
+    let of_miniature = ["cifar10", "cifar100"].map(|dataset| (dataset, answers_of_miniature(dataset).0)).into_iter();
+    let of_shared = std::env::var_os("EMT_SHARED").into_iter().flat_map(|shared| {
+        let answers = move |dataset| answers(PathBuf::from(&shared).join(format!("models/answers/{dataset}.jsonl")));
+        ["cifar10", "cifar100", "imagenet20"].map(|dataset| (dataset, answers(dataset)))
+    });
+    for (dataset, answers) in of_miniature.chain(of_shared) {
         let names: BTreeSet<&str> = answers.iter().map(|(label, _)| label.as_str()).collect();
         let graded = grade(dataset, &answers);
         let out = graded.codes.get(&ErrorCode::Out).unwrap();

@@ -1,6 +1,6 @@
 """Adapters as five tools leave them, over the tiny LLaVA: writes leftovers/ beside itself, with what each answers.
 
-    python make_leftovers.py SHARED        (torch, transformers, peft, safetensors; SHARED as in EMT_SHARED)
+    python make_leftovers.py        (torch, transformers, peft, safetensors; after make_small_llava.py, whose LLaVA they adapt)
 
 Saved by peft with each tool's own `target_modules` and with the files that it writes beside the weights; the tools
 themselves are not run. `leftovers/reference.safetensors` holds, by tool, the first logits and eight greedy ids of
@@ -10,28 +10,26 @@ transformers + peft for one image and question, in the prompt that the tool trai
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-SHARED = Path(sys.argv[1])
-BASE = SHARED / "fixtures/llava"
+BASE = Path(__file__).parent / "fixtures/llava"
 OUT = Path(__file__).parent / "leftovers"
 FIXTURE = load_file(BASE / "reference.safetensors")
 QUESTION = json.loads((BASE / "reference.json").read_text())["question"]
-IMAGE_TOKEN, N_IMAGE, BOS = 480, 9, 1
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 
-tokenizer = AutoProcessor.from_pretrained(BASE).tokenizer
+tokenizer = AutoTokenizer.from_pretrained(BASE)
+IMAGE_TOKEN, N_IMAGE = tokenizer.convert_tokens_to_ids("<image>"), 9
 
 
 def base_model():

@@ -1,6 +1,6 @@
 """Small adapters of Qwen's families by PEFT, and what transformers computes under them: writes qwen_adapters/ beside itself.
 
-    python make_qwen_adapters.py SHARED        (torch, transformers, peft, pillow; SHARED as in EMT_SHARED)
+    python make_qwen_adapters.py        (torch, transformers, peft, pillow; after make_small_qwen.py, whose models they adapt)
 
 `<family>-regex` is what ms-swift writes: a pattern over the language model's modules. `<family>-list` is a list of leaf
 names, which also match within the tower, whose queries, keys and values are one map; `qwen3_vl-list` reaches into the
@@ -9,7 +9,6 @@ to matter. `reference.safetensors` holds the logits of the first answer token ab
 into it, and eight greedy tokens.
 """
 
-import sys
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer, Qwen2VLImageProcessorPil
 
-SHARED = Path(sys.argv[1])
+FIXTURES = Path(__file__).parent / "fixtures"
 OUT = Path(__file__).parent / "qwen_adapters"
 REGEX = r"^(model.language_model(?=\.).*\.(k_proj|v_proj|down_proj|q_proj|up_proj|gate_proj|o_proj))$"
 ADAPTERS = {
@@ -60,7 +59,7 @@ def generated(model, given):
 
 
 for name, options in ADAPTERS.items():
-    folder = SHARED / "fixtures" / name.split("-")[0]
+    folder = FIXTURES / name.split("-")[0]
     given = inputs(folder)
     torch.manual_seed(20261125)
     base = AutoModelForImageTextToText.from_pretrained(folder).float().eval()

@@ -1,6 +1,6 @@
 """References of models that see an image in tiles, and of SigLIP 2: writes the folder tiled/ beside itself.
 
-    python make_tiled.py SHARED        (torch, transformers, peft, tokenizers, safetensors; SHARED as in EMT_SHARED)
+    python make_tiled.py        (torch, transformers, peft, tokenizers, safetensors; after make_small_tiled.py)
 
 - `siglip2/`: a tiny SigLIP 2 of fixed resolution with random weights, in the layout of the hub (model_type `siglip`, a
   Gemma tokenizer whose file does not lower-case), and what transformers computes with it. Texts are lower-cased and padded
@@ -12,7 +12,6 @@
 """
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ from transformers import (
     SmolVLMForConditionalGeneration,
 )
 
-FIXTURES = Path(sys.argv[1]) / "fixtures"
+FIXTURES = Path(__file__).parent / "fixtures"
 OUT = Path(__file__).parent / "tiled"
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 TEXTS = [f"This is a photo of {name}." for name in CLASSES]

@@ -107,10 +107,10 @@ fn an_adapter_that_changes_nothing_is_refused_unless_it_is_wanted() {
 
 #[test]
 fn an_adapter_of_another_base_or_of_no_kind_is_refused() {
-    let Some(shared) = support::shared() else { return };
+    let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out").display().to_string();
-    let other = shared.join("fixtures/llava_peft/regex_projector").display().to_string();
+    let other = support::root().join("tests/golden/fixtures/llava_peft/regex_projector").display().to_string();
     assert_fails(
         &eval(&shared, &["--adapter", &other, "--out", &out]),
         &["multi_modal_projector.linear_1.weight", "[128, 128]", "another base"],

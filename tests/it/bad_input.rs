@@ -344,10 +344,9 @@ fn any_value_in_a_checkpoints_configuration_is_a_model_or_an_error() {
 
 #[test]
 fn any_value_in_the_configuration_of_a_qwen_is_a_model_or_an_error() {
-    let Some(shared) = support::shared() else { return };
     for family in ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"] {
         let folder = tempfile::tempdir().unwrap();
-        let fixture = shared.join("fixtures").join(family);
+        let fixture = support::root().join("tests/golden/fixtures").join(family);
         for name in ["chat_template.jinja", "config.json", "generation_config.json", "model.safetensors"] {
             fs::copy(fixture.join(name), folder.path().join(name)).unwrap();
         }

@@ -166,13 +166,13 @@ fn towers_that_adapters_change_have_entries_of_their_own() {
 
 #[test]
 fn families_whose_images_keep_their_proportions_are_covered() {
-    let Some(shared) = support::shared() else { return };
-    for family in ["qwen2_5_vl", "qwen3_vl", "idefics3", "llava_onevision"] {
+    for model in ["qwen2_5_vl", "qwen3_vl", "smolvlm", "llava_onevision"].into_iter().flat_map(support::fixtures) {
+        let family = model.display();
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let run = |name: &str, cache: &str| {
             let mut command = support::emt();
-            command.arg("eval").arg("--model").arg(shared.join("fixtures").join(family)).args(["--encoder", "none"]);
+            command.arg("eval").arg("--model").arg(&model).args(["--encoder", "none"]);
             command.args(["--datasets", "embedded/mnist", "--limit", "3", "--modes", "generate,score"]);
             done(command.args(["--feature-cache"]).arg(at(cache)).arg("--out").arg(at(name)))
         };

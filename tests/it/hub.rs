@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::http_server::{HttpServer, Reply, Request};
-use super::support::{Finished, any_adapters, any_shared, emt, finish, shared};
+use super::support::{Finished, any_adapters, any_shared, emt, finish, root};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const TOKEN: &str = "hf_a_token_that_nobody_may_see";
@@ -392,14 +392,15 @@ fn a_run_of_a_repository_is_one_folder_below_reports() {
 
 #[test]
 fn a_tower_that_is_only_named_is_fetched_with_its_model() {
-    let Some(shared) = shared() else { return };
-    let fixtures = shared.join("fixtures/llava_original");
+    let golden = root().join("tests/golden/fixtures");
+    let fixtures = golden.join("llava_original");
     let mut model = files_of(&fixtures.join("full_safetensors_sharded"));
     let mut config: Value = serde_json::from_slice(&model["config.json"]).unwrap();
     config["mm_vision_tower"] = "org/tower".into();
     model.insert("config.json".to_owned(), config.to_string().into_bytes());
     let projector = files_of(&fixtures.join("pretrain_projector"));
-    let tower = files_of(&fixtures.join("clip-tower"));
+    // Of the same shape as the one that the model was made with, and with a text tower.
+    let tower = files_of(&golden.join("clip"));
     let servers = HubServers::start(vec![("org/llava", model), ("org/tower", tower), ("org/projector", projector)]);
     let eval = |out: &str, encoder: &str| {
         let mut command = servers.emt();

@@ -26,6 +26,14 @@ pub fn any_adapters() -> PathBuf {
         .map_or_else(super::miniature::adapters, |shared| PathBuf::from(shared).join("models/adapters"))
 }
 
+/// The folders `name` of reference checkpoints: the small one of the repository, and the one of the shared folder if there is
+/// one.
+pub fn fixtures(name: &str) -> Vec<PathBuf> {
+    let shared = std::env::var_os("EMT_SHARED").map(|shared| PathBuf::from(shared).join("fixtures"));
+    let folders = [Some(root().join("tests/golden/fixtures")), shared].into_iter().flatten();
+    folders.map(|folder| folder.join(name)).filter(|folder| folder.exists()).collect()
+}
+
 /// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::eval::{succeed, trials};
-use super::support::{emt, root, shared};
+use super::support::{any_shared, emt, fixtures, root};
 
-/// `emt eval` of a fixture on small images of one size and on photographs of many, `batch_size` at a time.
-fn eval(shared: &Path, family: &str, batch_size: usize, arguments: &[&str], out: &Path) {
+/// `emt eval` of a fixture on digits and on images in colour, `batch_size` at a time.
+fn eval(model: &Path, batch_size: usize, arguments: &[&str], out: &Path) {
     let mut command = emt();
-    command.arg("eval").arg("--model").arg(shared.join("fixtures").join(family)).args(["--encoder", "none"]);
-    let photographs = shared.join("data/imagenet20/val");
+    command.arg("eval").arg("--model").arg(model).args(["--encoder", "none"]);
+    let photographs = any_shared().join("data/imagenet20/val");
     command.args(["--datasets", &format!("embedded/mnist,{}", photographs.display()), "--limit", "4"]);
     command.args(["--modes", "generate,score", "--max-new-tokens", "4", "--quiet"]);
     command.args(["--batch-size", &batch_size.to_string()]).args(arguments).arg("--out").arg(out);
@@ -32,12 +32,15 @@ fn answers(run: &Path) -> Vec<Value> {
 
 #[test]
 fn each_family_answers_one_image_at_a_time_as_four() {
-    let Some(shared) = shared() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    for (family, scheme) in [("smolvlm", "idefics3"), ("idefics3", "idefics3"), ("llava_onevision", "anyres")] {
+    let schemes = [("smolvlm", "idefics3"), ("idefics3", "idefics3"), ("llava_onevision", "anyres")];
+    let models =
+        schemes.into_iter().flat_map(|(family, scheme)| fixtures(family).into_iter().map(move |dir| (dir, scheme)));
+    for (model, scheme) in models {
+        let folder = tempfile::tempdir().unwrap();
+        let family = model.display();
         let of_size = |batch_size: usize| {
-            let out = folder.path().join(format!("{family}-{batch_size}"));
-            eval(&shared, family, batch_size, &[], &out);
+            let out = folder.path().join(batch_size.to_string());
+            eval(&model, batch_size, &[], &out);
             out
         };
         let (alone, together) = (of_size(1), of_size(4));
@@ -51,13 +54,13 @@ fn each_family_answers_one_image_at_a_time_as_four() {
 
 #[test]
 fn an_adapter_on_tower_and_language_model_runs_beside_its_base() {
-    let Some(shared) = shared() else { return };
     let folder = tempfile::tempdir().unwrap();
     for family in ["smolvlm", "llava_onevision"] {
         let adapter = root().join(format!("tests/golden/tiled/{family}_lora")).display().to_string();
         let (both, alone) = (folder.path().join(family), folder.path().join(format!("{family}-alone")));
-        eval(&shared, family, 4, &["--adapter", &adapter], &both);
-        eval(&shared, family, 4, &["--adapter", &adapter, "--no-base"], &alone);
+        let model = root().join("tests/golden/fixtures").join(family);
+        eval(&model, 4, &["--adapter", &adapter], &both);
+        eval(&model, 4, &["--adapter", &adapter, "--no-base"], &alone);
         let adapted = answers(&both.join(format!("{family}_lora")));
         assert_eq!(adapted, answers(&alone), "{family}");
         assert_ne!(adapted, answers(&both.join("base")), "{family}");

@@ -165,7 +165,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::checkpoint::weights::testing::{copy_of, shared, write};
+    use crate::model::checkpoint::weights::Miniature;
+    use crate::model::checkpoint::weights::testing::{unpacked, write};
 
     #[test]
     fn sides_are_one_whatever_their_spelling() {
@@ -213,8 +214,7 @@ mod tests {
 
     #[test]
     fn files_that_say_one_thing_twice_are_told_by_both_names_where_they_differ() {
-        let Some(shared) = shared() else { return };
-        let folder = copy_of(&shared.join("models/tiny-llava"));
+        let folder = unpacked(Miniature::Model);
         let dir = folder.path();
         let told = || {
             let checkpoint = Checkpoint::open(dir).unwrap();

@@ -1,9 +1,11 @@
 //! Adapters compared with reference tensors from PEFT and the original repository.
 
+use candle_core::{DType, Device, Tensor};
+
 use super::tests::Loaded;
 use super::*;
 use crate::model::checkpoint::weights::Adapter;
-use crate::model::checkpoint::weights::testing::shared;
+use crate::model::checkpoint::weights::testing::{copy_of, fixture_roots, fixtures, shared};
 use crate::model::testing::{References, assert_close, ids};
 
 /// Loads the base in `dir` with the adapter `adapter`.
@@ -20,54 +22,71 @@ fn load(dir: &std::path::Path, tower: Option<&std::path::Path>, adapter: &std::p
 
 #[test]
 fn every_variant_of_peft_meets_its_reference_beside_the_base_and_merged() {
-    let Some(shared) = shared() else { return };
-    let base = shared.join("fixtures/llava");
-    let pixels = &References::open(&base)["pixel_values"];
-    for variant in
-        ["list", "regex_projector", "rslora_patterns", "dora", "all_linear_exclude", "bias_lora_only", "embeddings"]
-    {
-        let dir = shared.join("fixtures/llava_peft").join(variant);
-        let expected = References::open(&dir);
-        for (is_merged, name) in [(false, "adapter.first_logits"), (true, "merged_float32.first_logits")] {
-            let loaded = load(&base, None, &dir, is_merged);
-            let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
-            let first = loaded.first_logits(&prompt, pixels);
-            assert_close(&first, &expected[name], &format!("{variant} {name}"));
-            let generated = loaded.generate(&[&prompt], pixels);
-            assert_eq!(generated, ids(&expected["adapter.generated_ids"]), "{variant}");
+    for fixtures in fixture_roots() {
+        let base = fixtures.join("llava");
+        let pixels = &References::open(&base)["pixel_values"];
+        for variant in
+            ["list", "regex_projector", "rslora_patterns", "dora", "all_linear_exclude", "bias_lora_only", "embeddings"]
+        {
+            let dir = fixtures.join("llava_peft").join(variant);
+            let expected = References::open(&dir);
+            for (is_merged, name) in [(false, "adapter.first_logits"), (true, "merged_float32.first_logits")] {
+                let loaded = load(&base, None, &dir, is_merged);
+                let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
+                let first = loaded.first_logits(&prompt, pixels);
+                assert_close(&first, &expected[name], &format!("{variant} {name}"));
+                let generated = loaded.generate(&[&prompt], pixels);
+                assert_eq!(generated, ids(&expected["adapter.generated_ids"]), "{variant}");
+            }
         }
     }
 }
 
+/// A copy of the merged model, rounded.
+fn rounded(merged: &std::path::Path, dtype: DType) -> tempfile::TempDir {
+    let folder = copy_of(merged);
+    let path = folder.path().join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let tensors = tensors.into_iter().map(|(name, tensor)| (name, tensor.to_dtype(dtype).unwrap()));
+    candle_core::safetensors::save(&tensors.collect(), &path).unwrap();
+    folder
+}
+
 #[test]
 fn a_merged_checkpoint_is_an_adapter_of_what_differs() {
-    let Some(shared) = shared() else { return };
-    let base = shared.join("fixtures/llava");
-    let pixels = &References::open(&base)["pixel_values"];
-    let expected = References::open(&shared.join("fixtures/llava_peft/regex_projector"));
-    for kind in ["float32", "bfloat16", "float16"] {
-        let dir = shared.join(format!("fixtures/llava_peft/merged_{kind}_regex_projector"));
-        let loaded = load(&base, None, &dir, false);
-        let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
-        let first = loaded.first_logits(&prompt, pixels);
-        if kind == "float32" {
-            assert_close(&first, &expected["merged_float32.first_logits"], kind);
+    for fixtures in fixture_roots() {
+        let base = fixtures.join("llava");
+        let pixels = &References::open(&base)["pixel_values"];
+        let expected = References::open(&fixtures.join("llava_peft/regex_projector"));
+        let expected = &expected["merged_float32.first_logits"];
+        let merged = fixtures.join("llava_peft/merged_float32_regex_projector");
+        let first_logits = |dir: &std::path::Path| {
+            let loaded = load(&base, None, dir, false);
+            let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
+            loaded.first_logits(&prompt, pixels)
+        };
+        assert_close(&first_logits(&merged), expected, "float32");
+        for dtype in [DType::BF16, DType::F16] {
+            let of_rounded = first_logits(rounded(&merged, dtype).path());
+            let norm = |x: &Tensor| x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+            let error = norm(&(of_rounded - expected).unwrap()) / norm(expected);
+            assert!(error > 0.0 && error < 0.1, "{dtype:?}: {error}");
         }
     }
 }
 
 #[test]
 fn the_lora_folder_of_the_original_repository_meets_its_own_code() {
-    let Some(shared) = shared() else { return };
-    let root = shared.join("fixtures/llava_original");
-    let expected = References::open(&root);
-    let base = root.join("full_safetensors_sharded");
-    for is_merged in [false, true] {
-        let loaded = load(&base, Some(&root.join("clip-tower")), &root.join("llava-tiny-lora"), is_merged);
-        let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
-        let pixels = &expected["pixel_values"];
-        assert_close(&loaded.first_logits(&prompt, pixels), &expected["lora_merged.first_logits"], "lora_merged");
-        assert_eq!(loaded.generate(&[&prompt], pixels), ids(&expected["lora_merged.generated_ids"]));
+    for root in fixtures("llava_original") {
+        let expected = References::open(&root);
+        let base = root.join("full_safetensors_sharded");
+        for is_merged in [false, true] {
+            let loaded = load(&base, Some(&root.join("clip-tower")), &root.join("llava-tiny-lora"), is_merged);
+            let prompt = loaded.model.dialogue.render(&loaded.question).unwrap();
+            let pixels = &expected["pixel_values"];
+            assert_close(&loaded.first_logits(&prompt, pixels), &expected["lora_merged.first_logits"], "lora_merged");
+            assert_eq!(loaded.generate(&[&prompt], pixels), ids(&expected["lora_merged.generated_ids"]));
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::dataset::{self, Catalog, DataRoots, OpenRequest};
 use crate::domain::{Conversation, Turn};
-use crate::model::checkpoint::weights::testing::{read_json, rgb_image, shared};
+use crate::model::checkpoint::weights::testing::{fixtures, read_json, rgb_image, shared};
 use crate::model::checkpoint::weights::{Miniature, open_checkpoint};
 use crate::model::language::Pass;
 use crate::model::layers::{Mask, PassShape, Site, Watch, causal_mask};
@@ -274,9 +274,9 @@ fn a_tower_is_watched_as_a_language_model_is() {
 
 #[test]
 fn towers_of_every_family_are_watched_without_a_change() {
-    let Some(shared) = shared() else { return };
-    for name in ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "llava_onevision"] {
-        let model = fixture(&shared.join("fixtures").join(name));
+    for dir in ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "llava_onevision"].into_iter().flat_map(fixtures) {
+        let name = dir.display();
+        let model = fixture(&dir);
         let input = model.preprocessor.prepare(&picture());
         let plain = model.mllm.see(&[&input]).unwrap().remove(0);
         let mut recorder = Recorder { wants_weights: true, ..Recorder::default() };

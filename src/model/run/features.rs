@@ -120,12 +120,14 @@ impl ImageVector {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use candle_core::{DType, Device};
 
     use super::*;
     use crate::domain::RgbImage;
-    use crate::model::checkpoint::weights::Checkpoint;
-    use crate::model::checkpoint::weights::testing::shared;
+    use crate::model::checkpoint::weights::testing::golden;
+    use crate::model::checkpoint::weights::{Miniature, open_checkpoint};
     use crate::model::families::OpenedModel;
     use crate::model::vision::encoders::OpenedEncoder;
     use crate::model::vision::preprocess::{ImageInput, ImageProcessor};
@@ -169,11 +171,10 @@ mod tests {
 
     #[test]
     fn no_image_depends_on_those_that_pass_a_tower_beside_it() {
-        let Some(shared) = shared() else { return };
-        let folders =
-            ["models/tiny-llava", "fixtures/qwen2_vl", "fixtures/qwen2_5_vl", "fixtures/qwen3_vl", "fixtures/idefics3"];
-        for folder in folders {
-            let checkpoint = Checkpoint::open(shared.join(folder)).unwrap();
+        let folders = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm"].map(|name| golden("fixtures").join(name));
+        for folder in std::iter::once(PathBuf::from("embedded")).chain(folders) {
+            let checkpoint = open_checkpoint(&folder, Miniature::Model).unwrap();
+            let folder = folder.display();
             let model = OpenedModel::open(&checkpoint, None, None).unwrap().load(&Placement::cpu()).unwrap();
             let inputs: Vec<ImageInput> = images(5).iter().map(|image| model.preprocessor.prepare(image)).collect();
             let inputs: Vec<&ImageInput> = inputs.iter().collect();
@@ -190,8 +191,7 @@ mod tests {
 
     #[test]
     fn no_embedding_depends_on_the_images_beside_it() {
-        let Some(shared) = shared() else { return };
-        let opened = OpenedEncoder::open(Checkpoint::open(shared.join("models/tiny-clip")).unwrap()).unwrap();
+        let opened = OpenedEncoder::open(open_checkpoint(Path::new("embedded"), Miniature::Encoder).unwrap()).unwrap();
         let encoder = opened.load(&Placement::cpu()).unwrap();
         let inputs: Vec<ImageInput> = images(7).iter().map(|image| encoder.preprocessor.prepare(image)).collect();
         let inputs: Vec<&ImageInput> = inputs.iter().collect();

@@ -383,7 +383,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::checkpoint::weights::testing::{read, read_json, shared, write};
+    use crate::model::checkpoint::weights::testing::{fixtures, miniature_prompts, read_json, write};
+    use crate::model::checkpoint::weights::{Miniature, open_checkpoint};
 
     /// A checkpoint folder with `config`, these files, and weights that are never read.
     fn checkpoint(config: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, Checkpoint) {
@@ -399,28 +400,27 @@ mod tests {
 
     #[test]
     fn the_checkpoints_own_template_gives_the_prompt_of_transformers() {
-        let Some(shared) = shared() else { return };
-        let dir = shared.join("fixtures/llava");
-        let reference = read_json(&dir.join("reference.json"));
-        let question = reference["question"].as_str().unwrap();
-        let llava = Checkpoint::open(&dir).unwrap();
-        let own = ChatTemplate::open(&llava, None).unwrap();
-        assert_eq!(own.name(), "chat_template.jinja");
-        assert_eq!(own.render(question).unwrap(), reference["prompts"]["hf_chat_template"]);
-        let llava_v1 = ChatTemplate::open(&llava, Some("llava_v1")).unwrap();
-        assert_eq!(llava_v1.render(question).unwrap(), reference["prompts"]["vicuna_v1_original"]);
+        for dir in fixtures("llava") {
+            let reference = read_json(&dir.join("reference.json"));
+            let question = reference["question"].as_str().unwrap();
+            let llava = Checkpoint::open(&dir).unwrap();
+            let own = ChatTemplate::open(&llava, None).unwrap();
+            assert_eq!(own.name(), "chat_template.jinja");
+            assert_eq!(own.render(question).unwrap(), reference["prompts"]["hf_chat_template"]);
+            let llava_v1 = ChatTemplate::open(&llava, Some("llava_v1")).unwrap();
+            assert_eq!(llava_v1.render(question).unwrap(), reference["prompts"]["vicuna_v1_original"]);
+        }
     }
 
     #[test]
     fn the_small_pairs_prompts_are_those_of_its_answers() {
-        let Some(shared) = shared() else { return };
-        let template = ChatTemplate::open(&Checkpoint::open(shared.join("models/tiny-llava")).unwrap(), None).unwrap();
-        for name in ["cifar10", "cifar100", "imagenet20", "mnist"] {
-            let lines = read(&shared.join(format!("models/answers/{name}.jsonl")));
-            let header: Value = serde_json::from_slice(lines.split(|&byte| byte == b'\n').next().unwrap()).unwrap();
-            let prompt = header["prompt"].as_str().unwrap();
-            let question = prompt.strip_prefix("USER: <image>\n").unwrap().strip_suffix(" ASSISTANT:").unwrap();
-            assert_eq!(template.render(question).unwrap(), prompt);
+        let checkpoint = open_checkpoint(std::path::Path::new("embedded"), Miniature::Model).unwrap();
+        let template = ChatTemplate::open(&checkpoint, None).unwrap();
+        let prompts = miniature_prompts();
+        assert_eq!(prompts.len(), 4);
+        for (name, known) in prompts {
+            let question = known["question"].as_str().unwrap();
+            assert_eq!(template.render(question).unwrap(), known["prompt"].as_str().unwrap(), "{name}");
         }
     }
 

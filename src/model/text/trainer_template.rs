@@ -134,7 +134,7 @@ fn joined(pieces: &[&str], tokenizer: &TextTokenizer) -> Option<String> {
 mod tests {
     use super::*;
     use crate::model::checkpoint::weights::Checkpoint;
-    use crate::model::checkpoint::weights::testing::shared;
+    use crate::model::checkpoint::weights::testing::golden;
 
     fn arguments(template: &str, system: Option<&str>) -> SwiftArguments {
         let json = serde_json::json!({"template": template, "system": system});
@@ -163,8 +163,7 @@ mod tests {
 
     #[test]
     fn the_prompt_of_a_modelfile_has_the_tokens_of_its_pieces() {
-        let Some(shared) = shared() else { return };
-        let tokenizer = TextTokenizer::open(&Checkpoint::open(shared.join("fixtures/llava")).unwrap()).unwrap();
+        let tokenizer = TextTokenizer::open(&Checkpoint::open(golden("fixtures/llava")).unwrap()).unwrap();
         let (system, user) = ("Be brief.", "USER: {{ .Content }} ASSISTANT:");
         for prefix in ["", "<s>"] {
             let text = modelfile(prefix, "{{ .System }}", user, system);

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
+use super::{Miniature, open_checkpoint};
+use crate::assets::embedded::MINIATURE;
 use crate::domain::RgbImage;
 
 /// The folder of shared fixtures. `None`, with a note, if `EMT_SHARED` is not set.
@@ -14,6 +16,48 @@ pub(crate) fn shared() -> Option<PathBuf> {
         eprintln!("skipped: EMT_SHARED is not set");
     }
     folder
+}
+
+/// The folders `name` of reference checkpoints: the small one in `tests/golden`, and the one of the shared folder if
+/// `EMT_SHARED` is set.
+pub(crate) fn fixtures(name: &str) -> Vec<PathBuf> {
+    let shared = std::env::var_os("EMT_SHARED").map(|shared| PathBuf::from(shared).join("fixtures"));
+    let folders = [Some(golden("fixtures")), shared].into_iter().flatten().map(|root| root.join(name));
+    let found: Vec<PathBuf> = folders.filter(|folder| folder.exists()).collect();
+    assert!(!found.is_empty(), "no fixture has the name {name}");
+    found
+}
+
+/// The folders that hold fixtures, the small ones first.
+pub(crate) fn fixture_roots() -> Vec<PathBuf> {
+    fixtures("")
+}
+
+/// The pictures of a fixture, in the order of their names.
+pub(crate) fn pictures(fixture: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(fixture.join("images")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// A checkpoint of the miniature as a folder.
+pub(crate) fn unpacked(miniature: Miniature) -> tempfile::TempDir {
+    let checkpoint = open_checkpoint(Path::new("embedded"), miniature).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let assets = MINIATURE.as_ref().unwrap();
+    let files = if miniature == Miniature::Model { assets.llava.files } else { assets.clip.files };
+    for (name, bytes) in files {
+        write(&folder.path().join(name), bytes);
+    }
+    let weights = checkpoint.read_file("model.safetensors").unwrap().unwrap();
+    write(&folder.path().join("model.safetensors"), &*weights);
+    folder
+}
+
+/// The prompts about the data sets that `tests/golden/make_small_answers.py` rendered for the miniature, by name.
+pub(crate) fn miniature_prompts() -> serde_json::Map<String, serde_json::Value> {
+    read_json(&golden("miniature/prompts.json")).as_object().unwrap().clone()
 }
 
 pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
-use super::testing::{read, shared, write};
+use super::testing::{fixture_roots, fixtures, golden, read, write};
 use super::*;
 
 type Rule = fn(&str) -> Canonical;
@@ -42,9 +42,9 @@ fn save(path: &Path, tensors: &[(String, Tensor)]) {
     candle_core::safetensors::save(&tensors, path).unwrap();
 }
 
-/// The tensors of `fixtures/llava` by canonical name.
-fn llava_tensors(shared: &Path) -> Vec<(String, Tensor)> {
-    let mut weights = load(shared.join("fixtures/llava"), canonical_llava);
+/// The tensors of a LLaVA by canonical name.
+fn llava_tensors(dir: &Path) -> Vec<(String, Tensor)> {
+    let mut weights = load(dir, canonical_llava);
     let mut tensors = Vec::new();
     for name in names(&weights) {
         let shape = weights.shape(&name).unwrap();
@@ -55,49 +55,57 @@ fn llava_tensors(shared: &Path) -> Vec<(String, Tensor)> {
 
 #[test]
 fn every_fixture_loads_one_to_one() {
-    let Some(shared) = shared() else { return };
-    let cases: [(&str, Rule, usize); 10] = [
-        ("fixtures/llava", canonical_llava, 105),
-        ("fixtures/llava_original/full_safetensors_sharded", canonical_llava, 34),
-        ("fixtures/llava_original/full_bin_sharded", canonical_llava, 34),
-        ("fixtures/llava_original/full_with_tower", canonical_llava, 105),
-        ("fixtures/clip", canonical_dual_encoder, 126),
-        ("fixtures/clip_legacy_eos", canonical_dual_encoder, 126),
-        ("fixtures/open_clip", canonical_open_clip, 126),
-        ("fixtures/siglip", canonical_dual_encoder, 136),
-        ("models/tiny-clip", canonical_dual_encoder, 142),
-        ("models/tiny-llava", canonical_llava, 146),
+    // The small fixtures have fewer layers, and a tower without text beside the original layouts.
+    let cases: [(&str, Rule, [usize; 2]); 8] = [
+        ("llava", canonical_llava, [64, 105]),
+        ("llava_original/full_safetensors_sharded", canonical_llava, [25, 34]),
+        ("llava_original/full_bin_sharded", canonical_llava, [25, 34]),
+        ("llava_original/full_with_tower", canonical_llava, [64, 105]),
+        ("clip", canonical_dual_encoder, [78, 126]),
+        ("clip_legacy_eos", canonical_dual_encoder, [78, 126]),
+        ("open_clip", canonical_open_clip, [78, 126]),
+        ("siglip", canonical_dual_encoder, [88, 136]),
     ];
-    for (dir, rule, n_tensors) in cases {
-        let tensors = take_all(load(shared.join(dir), rule));
-        assert_eq!(tensors.len(), n_tensors, "{dir}");
-        assert!(tensors.values().flatten().all(|value| value.is_finite()), "{dir}");
+    for (name, rule, n_tensors) in cases {
+        for (dir, n_tensors) in fixtures(name).into_iter().zip(n_tensors) {
+            let tensors = take_all(load(&dir, rule));
+            assert_eq!(tensors.len(), n_tensors, "{}", dir.display());
+            assert!(tensors.values().flatten().all(|value| value.is_finite()), "{}", dir.display());
+        }
+    }
+    for (miniature, rule, n_tensors) in
+        [(Miniature::Model, canonical_llava as Rule, 146), (Miniature::Encoder, canonical_dual_encoder, 142)]
+    {
+        let checkpoint = open_checkpoint(Path::new("embedded"), miniature).unwrap();
+        let tensors = take_all(Weights::new(&checkpoint, rule).unwrap());
+        assert_eq!(tensors.len(), n_tensors, "{miniature:?}");
+        assert!(tensors.values().flatten().all(|value| value.is_finite()), "{miniature:?}");
     }
 }
 
 #[test]
 fn the_original_layouts_hold_the_numbers_of_the_port() {
-    let Some(shared) = shared() else { return };
-    let fixtures = shared.join("fixtures");
-    let port = take_all(load(fixtures.join("llava"), canonical_llava));
-    let original = fixtures.join("llava_original");
-    let tower = Checkpoint::open(original.join("clip-tower")).unwrap();
-    for (layout, is_half) in
-        [("full_with_tower", false), ("full_safetensors_sharded", false), ("full_bin_sharded", true)]
-    {
-        let mut weights = load(original.join(layout), canonical_llava);
-        if layout != "full_with_tower" {
-            weights.extend(&tower, canonical_clip_tower).unwrap();
-        }
-        let found = take_all(weights);
-        assert_eq!(found.keys().collect::<Vec<_>>(), port.keys().collect::<Vec<_>>(), "{layout}");
-        for (name, values) in &found {
-            // The port padded the vocabulary from 480 to 512 rows.
-            let round = |value: f32| half::f16::from_f32(value).to_f32();
-            let is_rounded = is_half && !name.starts_with("vision_tower");
-            for (value, expected) in values.iter().zip(&port[name]) {
-                let expected = if is_rounded { round(*expected) } else { *expected };
-                assert_eq!(*value, expected, "{layout}: {name}");
+    for fixtures in fixture_roots() {
+        let port = take_all(load(fixtures.join("llava"), canonical_llava));
+        let original = fixtures.join("llava_original");
+        let tower = Checkpoint::open(original.join("clip-tower")).unwrap();
+        for (layout, is_half) in
+            [("full_with_tower", false), ("full_safetensors_sharded", false), ("full_bin_sharded", true)]
+        {
+            let mut weights = load(original.join(layout), canonical_llava);
+            if layout != "full_with_tower" {
+                weights.extend(&tower, canonical_clip_tower).unwrap();
+            }
+            let found = take_all(weights);
+            assert_eq!(found.keys().collect::<Vec<_>>(), port.keys().collect::<Vec<_>>(), "{layout}");
+            for (name, values) in &found {
+                // The port padded the vocabulary with more rows.
+                let round = |value: f32| half::f16::from_f32(value).to_f32();
+                let is_rounded = is_half && !name.starts_with("vision_tower");
+                for (value, expected) in values.iter().zip(&port[name]) {
+                    let expected = if is_rounded { round(*expected) } else { *expected };
+                    assert_eq!(*value, expected, "{layout}: {name}");
+                }
             }
         }
     }
@@ -105,9 +113,9 @@ fn the_original_layouts_hold_the_numbers_of_the_port() {
 
 #[test]
 fn every_version_of_transformers_gives_one_canonical_set_and_hash() {
-    let Some(shared) = shared() else { return };
-    let expected = load(shared.join("fixtures/llava"), canonical_llava);
-    let tensors = llava_tensors(&shared);
+    let dir = golden("fixtures/llava");
+    let expected = load(&dir, canonical_llava);
+    let tensors = llava_tensors(&dir);
     // Stems of language model, head, vision tower, projector (formats by version of the library that saved).
     let layouts = [
         ["language_model.model.", "language_model.lm_head.", "vision_tower.vision_model.", ""],
@@ -155,23 +163,23 @@ fn save_in_two_shards(dir: &Path, tensors: &[(String, Tensor)]) {
 
 #[test]
 fn open_clip_holds_the_numbers_of_transformers_under_its_names() {
-    let Some(shared) = shared() else { return };
-    let clip = load(shared.join("fixtures/clip"), canonical_dual_encoder);
-    let open_clip = load(shared.join("fixtures/open_clip"), canonical_open_clip);
-    assert_eq!(names(&open_clip), names(&clip));
-    for name in clip.names() {
-        assert_eq!(open_clip.shape(name), clip.shape(name), "{name}");
-        assert_eq!(open_clip.value_hash(name).unwrap(), clip.value_hash(name).unwrap(), "{name}");
+    for fixtures in fixture_roots() {
+        let clip = load(fixtures.join("clip"), canonical_dual_encoder);
+        let open_clip = load(fixtures.join("open_clip"), canonical_open_clip);
+        assert_eq!(names(&open_clip), names(&clip));
+        for name in clip.names() {
+            assert_eq!(open_clip.shape(name), clip.shape(name), "{name}");
+            assert_eq!(open_clip.value_hash(name).unwrap(), clip.value_hash(name).unwrap(), "{name}");
+        }
+        assert_eq!(open_clip.hash().unwrap(), clip.hash().unwrap());
     }
-    assert_eq!(open_clip.hash().unwrap(), clip.hash().unwrap());
 }
 
 #[test]
 fn the_small_pair_shares_its_tower() {
-    let Some(shared) = shared() else { return };
-    let clip = Checkpoint::open(shared.join("models/tiny-clip")).unwrap();
-    let tower = Weights::new(&clip, canonical_clip_tower).unwrap();
-    let llava = load(shared.join("models/tiny-llava"), canonical_llava);
+    let of = |miniature| open_checkpoint(Path::new("embedded"), miniature).unwrap();
+    let tower = Weights::new(&of(Miniature::Encoder), canonical_clip_tower).unwrap();
+    let llava = Weights::new(&of(Miniature::Model), canonical_llava).unwrap();
     assert!(tower.names().count() > 50);
     for name in tower.names() {
         assert_eq!(tower.tensor_hash(name).unwrap(), llava.tensor_hash(name).unwrap(), "{name}");
@@ -185,35 +193,37 @@ fn the_small_pair_shares_its_tower() {
 
 #[test]
 fn half_precision_is_read_as_it_is_stored() {
-    let Some(shared) = shared() else { return };
-    let dir = shared.join("fixtures/llava_original/full_bin_sharded");
-    let name = "multi_modal_projector.linear_1.weight";
-    let take = |dtype| {
-        let mut weights = load(&dir, canonical_llava);
-        assert_eq!(weights.stored_dtype(name), Some("F16"));
-        let tensor = weights.take(name, &[48, 32], dtype, &Device::Cpu).unwrap();
-        assert_eq!(tensor.dtype(), dtype);
-        tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
-    };
-    let exact = take(DType::F32);
-    assert_eq!(take(DType::F16), exact);
-    let as_bf16: Vec<f32> = exact.iter().map(|&value| half::bf16::from_f32(value).to_f32()).collect();
-    assert_eq!(take(DType::BF16), as_bf16);
+    for dir in fixtures("llava_original/full_bin_sharded") {
+        let name = "multi_modal_projector.linear_1.weight";
+        let take = |dtype| {
+            let mut weights = load(&dir, canonical_llava);
+            assert_eq!(weights.stored_dtype(name), Some("F16"));
+            let shape = weights.shape(name).unwrap();
+            let tensor = weights.take(name, &shape, dtype, &Device::Cpu).unwrap();
+            assert_eq!(tensor.dtype(), dtype);
+            tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let exact = take(DType::F32);
+        assert_eq!(take(DType::F16), exact);
+        let as_bf16: Vec<f32> = exact.iter().map(|&value| half::bf16::from_f32(value).to_f32()).collect();
+        assert_eq!(take(DType::BF16), as_bf16);
+        assert_ne!(as_bf16, exact);
+    }
 }
 
 #[test]
 fn a_projector_file_joins_the_weights_it_belongs_to() {
-    let Some(shared) = shared() else { return };
-    let original = shared.join("fixtures/llava_original");
-    let mut weights = load(original.join("clip-tower"), canonical_clip_tower);
-    let folder = folder_with_config("{}");
-    let file = "mm_projector.bin";
-    write(&folder.path().join(file), read(&original.join("pretrain_projector").join(file)));
-    write(&folder.path().join("model.safetensors"), read(&original.join("clip-tower/model.safetensors")));
-    let checkpoint = Checkpoint::open(folder.path()).unwrap();
-    weights.extend_from_file(&checkpoint, file, canonical_llava).unwrap();
-    let tensor = weights.take("multi_modal_projector.linear_2.bias", &[48], DType::F32, &Device::Cpu);
-    assert_eq!(tensor.unwrap().dims(), [48]);
+    for (original, n_hidden) in fixtures("llava_original").into_iter().zip([8, 48]) {
+        let mut weights = load(original.join("clip-tower"), canonical_clip_tower);
+        let folder = folder_with_config("{}");
+        let file = "mm_projector.bin";
+        write(&folder.path().join(file), read(&original.join("pretrain_projector").join(file)));
+        write(&folder.path().join("model.safetensors"), read(&original.join("clip-tower/model.safetensors")));
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        weights.extend_from_file(&checkpoint, file, canonical_llava).unwrap();
+        let tensor = weights.take("multi_modal_projector.linear_2.bias", &[n_hidden], DType::F32, &Device::Cpu);
+        assert_eq!(tensor.unwrap().dims(), [n_hidden]);
+    }
 }
 
 #[track_caller]
@@ -374,8 +384,7 @@ proptest! {
 
 #[test]
 fn a_damaged_pytorch_archive_never_panics() {
-    let Some(shared) = shared() else { return };
-    let whole = read(&shared.join("fixtures/llava_original/pretrain_projector/mm_projector.bin"));
+    let whole = read(&golden("fixtures/llava_original/pretrain_projector/mm_projector.bin"));
     let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..300 {
         let mut bytes = whole.clone();

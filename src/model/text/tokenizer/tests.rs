@@ -1,12 +1,20 @@
 use std::path::Path;
 
 use super::*;
-use crate::model::checkpoint::weights::testing::{read_json, reference_ids, shared, write};
+use crate::model::checkpoint::weights::testing::{
+    fixture_roots, fixtures, golden, miniature_prompts, read_json, reference_ids, write,
+};
+use crate::model::checkpoint::weights::{Miniature, open_checkpoint};
 
 fn open(dir: impl AsRef<Path>) -> (Checkpoint, TextTokenizer) {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let tokenizer = TextTokenizer::open(&checkpoint).unwrap();
     (checkpoint, tokenizer)
+}
+
+/// The tokenizer of one of the miniature's checkpoints.
+fn of_miniature(miniature: Miniature) -> TextTokenizer {
+    TextTokenizer::open(&open_checkpoint(Path::new("embedded"), miniature).unwrap()).unwrap()
 }
 
 /// Pieces with each image as -1.
@@ -50,66 +58,69 @@ fn copy_without(from: &Path, without: &[&str]) -> tempfile::TempDir {
 
 #[test]
 fn prompts_of_llava_have_the_ids_of_transformers() {
-    let Some(shared) = shared() else { return };
-    let dir = shared.join("fixtures/llava");
-    let (_, tokenizer) = open(&dir);
-    let prompts = &read_json(&dir.join("reference.json"))["prompts"];
-    for name in ["hf_chat_template", "vicuna_v1_original"] {
-        let pieces = tokenizer.encode_with_image(prompts[name].as_str().unwrap(), "<image>").unwrap();
-        let expected = reference_ids(&dir.join("reference.safetensors"), &format!("{name}.input_ids"));
-        assert_eq!(flat(pieces), with_images(&expected[0], 480), "{name}");
+    for dir in fixtures("llava") {
+        let (_, tokenizer) = open(&dir);
+        let prompts = &read_json(&dir.join("reference.json"))["prompts"];
+        let image = tokenizer.token_id("<image>").unwrap();
+        for name in ["hf_chat_template", "vicuna_v1_original"] {
+            let pieces = tokenizer.encode_with_image(prompts[name].as_str().unwrap(), "<image>").unwrap();
+            let expected = reference_ids(&dir.join("reference.safetensors"), &format!("{name}.input_ids"));
+            assert_eq!(flat(pieces), with_images(&expected[0], image), "{name}");
+        }
+        // The token for padding was added after the image's.
+        assert_eq!((tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()), (Some(1), Some(2), Some(image + 1)));
     }
-    assert_eq!((tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.pad_id()), (Some(1), Some(2), Some(481)));
 }
 
 #[test]
 fn prompts_of_the_small_pair_have_the_ids_of_transformers() {
-    let Some(shared) = shared() else { return };
-    let (_, tokenizer) = open(shared.join("models/tiny-llava"));
-    for name in ["cifar10", "cifar100", "imagenet20", "mnist"] {
-        let lines =
-            crate::model::checkpoint::weights::testing::read(&shared.join(format!("models/answers/{name}.jsonl")));
-        let header: Value = serde_json::from_slice(lines.split(|&byte| byte == b'\n').next().unwrap()).unwrap();
-        let expected: Vec<u32> = serde_json::from_value(header["prompt_ids"].clone()).unwrap();
-        let pieces = tokenizer.encode_with_image(header["prompt"].as_str().unwrap(), "<image>").unwrap();
+    let tokenizer = of_miniature(Miniature::Model);
+    let prompts = miniature_prompts();
+    assert_eq!(prompts.len(), 4);
+    for (name, known) in prompts {
+        let expected: Vec<u32> = serde_json::from_value(known["prompt_ids"].clone()).unwrap();
+        let pieces = tokenizer.encode_with_image(known["prompt"].as_str().unwrap(), "<image>").unwrap();
         assert_eq!(flat(pieces), with_images(&expected, 1000), "{name}");
     }
 }
 
 #[test]
 fn the_original_llava_is_tokenised_around_the_image() {
-    let Some(shared) = shared() else { return };
-    let fixtures = shared.join("fixtures");
-    let (_, tokenizer) = open(fixtures.join("llava_original/full_with_tower"));
-    let reference = read_json(&fixtures.join("llava_original/reference.json"));
-    let pieces = tokenizer.encode_with_image(reference["prompt"].as_str().unwrap(), "<image>").unwrap();
-    let expected: Vec<Vec<i64>> = crate::model::checkpoint::weights::testing::reference(
-        &fixtures.join("llava_original/reference.safetensors"),
-        "input_ids_original",
-    )
-    .to_vec2()
-    .unwrap();
-    let expected: Vec<i64> = expected[0].iter().map(|&id| if id == -200 { -1 } else { id }).collect();
-    assert_eq!(flat(pieces), expected);
+    for fixtures in fixture_roots() {
+        let (_, tokenizer) = open(fixtures.join("llava_original/full_with_tower"));
+        let reference = read_json(&fixtures.join("llava_original/reference.json"));
+        let pieces = tokenizer.encode_with_image(reference["prompt"].as_str().unwrap(), "<image>").unwrap();
+        let expected: Vec<Vec<i64>> = crate::model::checkpoint::weights::testing::reference(
+            &fixtures.join("llava_original/reference.safetensors"),
+            "input_ids_original",
+        )
+        .to_vec2()
+        .unwrap();
+        let expected: Vec<i64> = expected[0].iter().map(|&id| if id == -200 { -1 } else { id }).collect();
+        assert_eq!(flat(pieces), expected);
 
-    for case in read_json(&fixtures.join("llava_tokenizer_cases.json")).as_array().unwrap() {
-        let prompt = case["prompt"].as_str().unwrap();
-        // `</s>` inside a prompt: the raw sentencepiece model spells it out, a tokenizer knows it as a token.
-        let key = if prompt.contains("</s>") { "json_legacy" } else { "original" };
-        let expected: Vec<u32> = serde_json::from_value(case[key].clone()).unwrap();
-        let pieces = tokenizer.encode_with_image(prompt, "<image>").unwrap();
-        assert_eq!(flat(pieces), with_images(&expected, 480), "{prompt}");
+        let (_, of_port) = open(fixtures.join("llava"));
+        let image = of_port.token_id("<image>").unwrap();
+        for case in read_json(&fixtures.join("llava_tokenizer_cases.json")).as_array().unwrap() {
+            let prompt = case["prompt"].as_str().unwrap();
+            // `</s>` inside a prompt: the raw sentencepiece model spells it out, a tokenizer knows it as a token.
+            let key = if prompt.contains("</s>") { "json_legacy" } else { "original" };
+            let expected: Vec<u32> = serde_json::from_value(case[key].clone()).unwrap();
+            let pieces = tokenizer.encode_with_image(prompt, "<image>").unwrap();
+            assert_eq!(flat(pieces), with_images(&expected, image), "{prompt}");
+        }
     }
 }
 
 #[test]
 fn a_tokenizer_json_is_taken_at_its_word() {
-    let Some(shared) = shared() else { return };
-    let (_, tokenizer) = open(shared.join("fixtures/llava"));
-    for case in read_json(&shared.join("fixtures/llava_tokenizer_cases.json")).as_array().unwrap() {
-        let prompt = case["prompt"].as_str().unwrap();
-        let expected: Vec<u32> = serde_json::from_value(case["v5_resaved"].clone()).unwrap();
-        assert_eq!(tokenizer.encode(prompt, true).unwrap(), expected, "{prompt}");
+    for fixtures in fixture_roots() {
+        let (_, tokenizer) = open(fixtures.join("llava"));
+        for case in read_json(&fixtures.join("llava_tokenizer_cases.json")).as_array().unwrap() {
+            let prompt = case["prompt"].as_str().unwrap();
+            let expected: Vec<u32> = serde_json::from_value(case["v5_resaved"].clone()).unwrap();
+            assert_eq!(tokenizer.encode(prompt, true).unwrap(), expected, "{prompt}");
+        }
     }
 }
 
@@ -127,9 +138,8 @@ const TEXTS: [&str; 9] = [
 
 #[test]
 fn a_sentencepiece_model_encodes_as_the_json_made_of_it() {
-    let Some(shared) = shared() else { return };
-    for family in ["fixtures/llava", "models/tiny-llava"] {
-        let dir = shared.join(family);
+    for dir in fixtures("llava") {
+        let family = dir.display();
         let (_, from_json) = open(&dir);
         let folder = copy_without(&dir, &["tokenizer.json"]);
         let (_, from_model) = open(folder.path());
@@ -147,21 +157,19 @@ fn a_sentencepiece_model_encodes_as_the_json_made_of_it() {
 
 #[test]
 fn siglips_sentencepiece_model_encodes_as_its_json() {
-    let Some(shared) = shared() else { return };
-    let dir = shared.join("fixtures/siglip");
-    let (_, from_json) = open(&dir);
-    let folder = copy_without(&dir, &["tokenizer.json"]);
-    let (_, from_model) = open(folder.path());
-    for text in TEXTS {
-        assert_eq!(from_model.encode(text, true).unwrap(), from_json.encode(text, true).unwrap(), "{text:?}");
+    for dir in fixtures("siglip") {
+        let (_, from_json) = open(&dir);
+        let folder = copy_without(&dir, &["tokenizer.json"]);
+        let (_, from_model) = open(folder.path());
+        for text in TEXTS {
+            assert_eq!(from_model.encode(text, true).unwrap(), from_json.encode(text, true).unwrap(), "{text:?}");
+        }
     }
 }
 
 #[test]
 fn clips_vocabulary_and_merges_encode_as_its_json() {
-    let Some(shared) = shared() else { return };
-    for family in ["fixtures/clip", "models/tiny-clip"] {
-        let dir = shared.join(family);
+    for dir in fixtures("clip") {
         let (_, from_json) = open(&dir);
         let folder = copy_without(&dir, &["tokenizer.json"]);
         let (_, from_files) = open(folder.path());
@@ -174,9 +182,8 @@ fn clips_vocabulary_and_merges_encode_as_its_json() {
 
 #[test]
 fn captions_have_the_ids_of_the_references() {
-    let Some(shared) = shared() else { return };
-    for family in ["clip", "clip_legacy_eos", "siglip"] {
-        let dir = shared.join("fixtures").join(family);
+    for dir in ["clip", "clip_legacy_eos", "siglip"].into_iter().flat_map(fixtures) {
+        let family = dir.display();
         let (_, tokenizer) = open(&dir);
         let texts: Vec<String> =
             serde_json::from_value(read_json(&dir.join("reference.json"))["texts"].clone()).unwrap();
@@ -192,49 +199,49 @@ fn captions_have_the_ids_of_the_references() {
 
 #[test]
 fn open_clips_captions_have_the_ids_of_the_reference() {
-    let Some(shared) = shared() else { return };
-    let fixtures = shared.join("fixtures");
-    let (_, tokenizer) = open(fixtures.join("open_clip"));
-    let texts: Vec<String> =
-        serde_json::from_value(read_json(&fixtures.join("clip/reference.json"))["texts"].clone()).unwrap();
-    let expected = reference_ids(&fixtures.join("open_clip/reference.safetensors"), "input_ids");
-    for (text, expected) in texts.iter().zip(expected) {
-        let ids = tokenizer.encode(text, true).unwrap();
-        assert_eq!(ids, expected[..ids.len()], "{text}");
-        assert!(expected[ids.len()..].iter().all(|&id| id == 0), "open_clip pads with 0");
+    for fixtures in fixture_roots() {
+        let (_, tokenizer) = open(fixtures.join("open_clip"));
+        let texts: Vec<String> =
+            serde_json::from_value(read_json(&fixtures.join("clip/reference.json"))["texts"].clone()).unwrap();
+        let expected = reference_ids(&fixtures.join("open_clip/reference.safetensors"), "input_ids");
+        for (text, expected) in texts.iter().zip(expected) {
+            let ids = tokenizer.encode(text, true).unwrap();
+            assert_eq!(ids, expected[..ids.len()], "{text}");
+            assert!(expected[ids.len()..].iter().all(|&id| id == 0), "open_clip pads with 0");
+        }
     }
 }
 
 #[test]
 fn answers_are_decoded_as_transformers_decodes_them() {
-    let Some(shared) = shared() else { return };
-    let dir = shared.join("fixtures/llava");
-    let (_, tokenizer) = open(&dir);
-    let texts = &read_json(&dir.join("reference.json"))["generated_text"];
-    for name in ["hf_chat_template", "vicuna_v1_original"] {
-        let ids = reference_ids(&dir.join("reference.safetensors"), &format!("{name}.generated_ids"));
-        assert_eq!(tokenizer.decode(&ids[0]).unwrap(), texts[name][0], "{name}");
+    for dir in fixtures("llava") {
+        let (_, tokenizer) = open(&dir);
+        let texts = &read_json(&dir.join("reference.json"))["generated_text"];
+        for name in ["hf_chat_template", "vicuna_v1_original"] {
+            let ids = reference_ids(&dir.join("reference.safetensors"), &format!("{name}.generated_ids"));
+            assert_eq!(tokenizer.decode(&ids[0]).unwrap(), texts[name][0], "{name}");
+        }
     }
-    let (_, tokenizer) = open(shared.join("models/tiny-llava"));
+    let tokenizer = of_miniature(Miniature::Model);
     let ids = tokenizer.encode("The object is a cat.", true).unwrap();
     assert_eq!(tokenizer.decode(&[ids, vec![2]].concat()).unwrap(), "The object is a cat.");
 }
 
 #[test]
 fn a_prompt_that_brings_its_begin_token_gets_no_second_one() {
-    let Some(shared) = shared() else { return };
-    let (_, tokenizer) = open(shared.join("fixtures/llava"));
-    let with = flat(tokenizer.encode_with_image("<s>USER: <image>\nWhat?", "<image>").unwrap());
-    let without = flat(tokenizer.encode_with_image("USER: <image>\nWhat?", "<image>").unwrap());
-    assert_eq!(with, without);
+    for dir in fixtures("llava") {
+        let (_, tokenizer) = open(dir);
+        let with = flat(tokenizer.encode_with_image("<s>USER: <image>\nWhat?", "<image>").unwrap());
+        let without = flat(tokenizer.encode_with_image("USER: <image>\nWhat?", "<image>").unwrap());
+        assert_eq!(with, without);
+    }
 }
 
 #[test]
 fn the_hash_follows_the_content() {
-    let Some(shared) = shared() else { return };
-    let (_, llava) = open(shared.join("fixtures/llava"));
-    let (_, clip) = open(shared.join("fixtures/clip"));
-    let folder = copy_without(&shared.join("fixtures/llava"), &["tokenizer.model"]);
+    let (_, llava) = open(golden("fixtures/llava"));
+    let (_, clip) = open(golden("fixtures/clip"));
+    let folder = copy_without(&golden("fixtures/llava"), &["tokenizer.model"]);
     let (_, copy) = open(folder.path());
     assert_eq!(llava.hash().unwrap(), copy.hash().unwrap());
     assert_ne!(llava.hash().unwrap(), clip.hash().unwrap());
@@ -242,8 +249,7 @@ fn the_hash_follows_the_content() {
 
 #[test]
 fn a_folder_without_tokenizer_says_what_is_missing() {
-    let Some(shared) = shared() else { return };
-    let folder = copy_without(&shared.join("fixtures/clip"), &["tokenizer.json", "vocab.json"]);
+    let folder = copy_without(&golden("fixtures/clip"), &["tokenizer.json", "vocab.json"]);
     let error = TextTokenizer::open(&Checkpoint::open(folder.path()).unwrap()).unwrap_err().to_string();
     assert!(error.contains("no tokenizer") && error.contains("hint:"), "{error}");
 }

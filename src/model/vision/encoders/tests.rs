@@ -6,17 +6,18 @@ use candle_core::{DType, Device};
 
 use super::*;
 use crate::domain::EncoderRelation;
-use crate::model::checkpoint::weights::testing::{copy_of, golden, read_json, shared, write};
+use crate::model::checkpoint::weights::testing::{copy_of, fixtures, golden, read_json, write};
 use crate::model::checkpoint::weights::{Miniature, open_checkpoint};
 use crate::model::testing::{References, assert_close, ids};
 use crate::model::vision::tower_comparison;
 
 const CLASSES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-/// Checks a fixture; `template` is the template of the reference's texts.
+/// Checks the fixtures of a name; `template` is the template of the reference's texts.
 fn check(fixture: &str, template: &str) {
-    let Some(shared) = shared() else { return };
-    check_dir(&shared.join("fixtures").join(fixture), template);
+    for dir in fixtures(fixture) {
+        check_dir(&dir, template);
+    }
 }
 
 fn check_dir(dir: &Path, template: &str) {
@@ -140,15 +141,14 @@ fn a_caption_is_the_same_beside_a_longer_one() {
 
 #[test]
 fn a_tower_is_known_by_its_content() {
-    let Some(shared) = shared() else { return };
-    let open = |dir: &str| Checkpoint::open(shared.join(dir)).unwrap();
-    let model = open("models/tiny-llava");
-    let own = open("models/tiny-clip");
+    let open = |miniature| open_checkpoint(Path::new("embedded"), miniature).unwrap();
+    let model = open(Miniature::Model);
+    let own = open(Miniature::Encoder);
     let model = crate::model::families::OpenedModel::open(&model, None, None).unwrap().weights;
     let comparison = tower_comparison::compare(&model, &OpenedEncoder::open(own).unwrap().weights).unwrap();
     assert!(comparison.tower_equal);
     assert_eq!(comparison.relation, EncoderRelation::Own);
-    let stranger = open("fixtures/clip");
+    let stranger = Checkpoint::open(golden("fixtures/clip")).unwrap();
     let comparison = tower_comparison::compare(&model, &OpenedEncoder::open(stranger).unwrap().weights).unwrap();
     assert!(!comparison.tower_equal);
     assert_eq!(comparison.relation, EncoderRelation::Other);

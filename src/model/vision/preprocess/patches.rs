@@ -243,8 +243,9 @@ fn limits(own: (u64, u64), given: &PixelLimits, area: u64) -> Result<(u64, u64)>
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::tests::Sampled;
     use super::*;
-    use crate::model::checkpoint::weights::testing::{read_json, reference_values, rgb_image, shared};
+    use crate::model::checkpoint::weights::testing::{fixture_roots, fixtures, read_json};
 
     /// Returns parameters with the limits of the file itself.
     fn own_parameters(config: &Value) -> PatchParameters {
@@ -257,50 +258,45 @@ mod tests {
 
     #[test]
     fn real_sized_processors_give_pillows_patches() {
-        let Some(shared) = shared() else { return };
-        let folder = shared.join("fixtures/preprocess");
-        let reference = read_json(&folder.join("reference.json"));
-        let mut n_compared = 0;
-        for name in ["qwen2_5_vl", "qwen3_vl"] {
-            let processor = PatchProcessor::new(own_parameters(&reference["processors"][name]["config"]));
-            for path in super::super::tests::IMAGES {
-                let ImageInput { values, grid, .. } = processor.prepare(&rgb_image(&folder.join("images").join(path)));
-                let result = &reference["results"][format!("{name}/{path}/pil")];
-                assert_eq!(result["image_grid_thw"], serde_json::json!([[1, grid.0, grid.1]]), "{name}/{path}");
-                // The reference keeps every 997th value.
-                let sampled: Vec<f32> = values.iter().step_by(997).copied().collect();
-                let expected = reference_values(&folder.join("reference.safetensors"), &format!("{name}/{path}"));
-                assert_eq!(sampled, expected, "{name}/{path}");
-                let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
-                let expected = result["sum"].as_f64().unwrap();
-                assert!((sum - expected).abs() < 1e-4 * expected.abs(), "{name}/{path}: {sum} {expected}");
-                n_compared += 1;
+        for (folder, n_pictures) in fixtures("preprocess").iter().zip([4, 7]) {
+            let reference = read_json(&folder.join("reference.json"));
+            let mut n_compared = 0;
+            for name in ["qwen2_5_vl", "qwen3_vl"] {
+                let processor = PatchProcessor::new(own_parameters(&reference["processors"][name]["config"]));
+                for expected in Sampled::of(folder, name) {
+                    let ImageInput { values, grid, .. } = processor.prepare(&expected.image);
+                    let grid = serde_json::json!([[1, grid.0, grid.1]]);
+                    assert_eq!(expected.result["image_grid_thw"], grid, "{}", expected.name);
+                    expected.check(&values);
+                    n_compared += 1;
+                }
             }
+            assert_eq!(n_compared, 2 * n_pictures);
         }
-        assert_eq!(n_compared, 14);
     }
 
     #[test]
     fn an_images_positions_are_those_of_the_processors_own_arithmetic() {
-        let Some(shared) = shared() else { return };
-        let counts = read_json(&shared.join("fixtures/image_tokens.json"));
-        let own = |name: &str| {
-            let reference = read_json(&shared.join("fixtures/preprocess/reference.json"));
-            own_parameters(&reference["processors"][name]["config"])
-        };
-        let (qwen2, qwen3) = (own("qwen2_5_vl"), own("qwen3_vl"));
-        let raised = PatchParameters { min_pixels: 256 * 28 * 28, ..qwen2.clone() };
-        for (name, parameters) in [
-            ("qwen2.5-vl (14x2, min 3136, max 12845056)", qwen2),
-            ("qwen2.5-vl (min 256*28*28)", raised),
-            ("qwen3-vl (16x2, min 65536, max 16777216)", qwen3),
-        ] {
-            for (size, expected) in counts[name].as_object().unwrap() {
-                let (width, height) = size.split_once('x').unwrap();
-                let (width, height) = (width.parse().unwrap(), height.parse().unwrap());
-                let (high, wide) = parameters.size(height, width);
-                let described = format!("{} ({wide}x{high})", parameters.n_merged(height, width));
-                assert_eq!(expected, described.as_str(), "{name} {size}");
+        for fixtures in fixture_roots() {
+            let counts = read_json(&fixtures.join("image_tokens.json"));
+            let own = |name: &str| {
+                let reference = read_json(&fixtures.join("preprocess/reference.json"));
+                own_parameters(&reference["processors"][name]["config"])
+            };
+            let (qwen2, qwen3) = (own("qwen2_5_vl"), own("qwen3_vl"));
+            let raised = PatchParameters { min_pixels: 256 * 28 * 28, ..qwen2.clone() };
+            for (name, parameters) in [
+                ("qwen2.5-vl (14x2, min 3136, max 12845056)", qwen2),
+                ("qwen2.5-vl (min 256*28*28)", raised),
+                ("qwen3-vl (16x2, min 65536, max 16777216)", qwen3),
+            ] {
+                for (size, expected) in counts[name].as_object().unwrap() {
+                    let (width, height) = size.split_once('x').unwrap();
+                    let (width, height) = (width.parse().unwrap(), height.parse().unwrap());
+                    let (high, wide) = parameters.size(height, width);
+                    let described = format!("{} ({wide}x{high})", parameters.n_merged(height, width));
+                    assert_eq!(expected, described.as_str(), "{name} {size}");
+                }
             }
         }
     }

@@ -1,10 +1,12 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::model::checkpoint::weights::testing::{read_json, reference_values, rgb_image, shared};
+use crate::model::checkpoint::weights::testing::{
+    fixture_roots, fixtures, pictures, read_json, reference_values, rgb_image,
+};
 
 fn parameters(config: &Value) -> Parameters {
     let folder = tempfile::tempdir().unwrap();
@@ -23,79 +25,93 @@ pub(super) fn assert_close(actual: &[f32], expected: &[f32], what: &str) {
     assert_eq!(worst, 0.0, "{what}: largest difference {worst}");
 }
 
-#[test]
-fn real_sized_processors_give_pillows_pixels() {
-    let Some(shared) = shared() else { return };
-    let folder = shared.join("fixtures/preprocess");
-    let reference = read_json(&folder.join("reference.json"));
-    let mut n_compared = 0;
-    for name in ["clip_224", "clip_336", "clip_336_pad", "siglip_384", "blip_224"] {
-        let mut parameters = parameters(&reference["processors"][name.trim_end_matches("_pad")]["config"]);
-        if name.ends_with("_pad") {
-            parameters.pad_to_square = Some([122, 116, 104]);
-        }
-        let preprocessor = Preprocessor::new(parameters);
-        for path in IMAGES {
-            let pixels = preprocessor.pixels(&rgb_image(&folder.join("images").join(path)));
-            // The reference keeps every 997th value.
-            let sampled: Vec<f32> = pixels.iter().step_by(997).copied().collect();
-            let expected = reference_values(&folder.join("reference.safetensors"), &format!("{name}/{path}"));
-            assert_close(&sampled, &expected, &format!("{name}/{path}"));
-            let result = &reference["results"][format!("{name}/{path}/pil")];
-            let result = if result.is_null() { &reference["results"][format!("{name}/{path}")] } else { result };
-            let sum: f64 = pixels.iter().map(|&value| f64::from(value)).sum();
-            let expected_sum = result["sum"].as_f64().unwrap();
-            assert!(
-                (sum - expected_sum).abs() < 1e-4 * expected_sum.abs().max(1.0),
-                "{name}/{path}: {sum} {expected_sum}"
-            );
-            n_compared += 1;
-        }
-    }
-    assert_eq!(n_compared, 35);
+/// What a processor of real size makes of the pictures in `preprocess`.
+pub(super) struct Sampled {
+    /// Name of the picture.
+    pub(super) name: String,
+    pub(super) image: RgbImage,
+    /// Every `step`-th value.
+    pub(super) values: Vec<f32>,
+    pub(super) step: usize,
+    /// Shape and sum of all values, and the grid of patches.
+    pub(super) result: Value,
 }
 
-pub(super) const IMAGES: [&str; 7] = [
-    "p0_500x375.png",
-    "p1_333x500.png",
-    "p2_32x32.png",
-    "p3_28x28_L.png",
-    "p4_640x427.png",
-    "p5_96x96.png",
-    "p6_225x301.png",
-];
+impl Sampled {
+    /// The references of `processor` in a folder `preprocess`.
+    pub(super) fn of(folder: &Path, processor: &str) -> Vec<Self> {
+        let known = read_json(&folder.join("reference.json"));
+        let of_picture = |path: &PathBuf| {
+            let name = format!("{processor}/{}", path.file_name().unwrap().to_str().unwrap());
+            let result = [format!("{name}/pil"), name.clone()].map(|key| known["results"][key].clone());
+            let result = result.into_iter().find(|result| !result.is_null()).unwrap();
+            let values = reference_values(&folder.join("reference.safetensors"), &name);
+            let step = known["step"].as_u64().unwrap_or(997) as usize;
+            Self { name, image: rgb_image(path), values, step, result }
+        };
+        pictures(folder).iter().map(of_picture).collect()
+    }
 
-const FIXTURE_IMAGES: [&str; 3] = ["img0_75x50.png", "img1_40x66.png", "img2_42x42.png"];
+    #[track_caller]
+    pub(super) fn check(&self, values: &[f32]) {
+        let sampled: Vec<f32> = values.iter().step_by(self.step).copied().collect();
+        assert_close(&sampled, &self.values, &self.name);
+        let sum: f64 = values.iter().map(|&value| f64::from(value)).sum();
+        let expected = self.result["sum"].as_f64().unwrap();
+        assert!((sum - expected).abs() < 1e-4 * expected.abs().max(1.0), "{}: {sum} {expected}", self.name);
+    }
+}
 
-fn pixels_of(folder: &Path, preprocessor: &Preprocessor, images: &[&str]) -> Vec<f32> {
-    images.iter().flat_map(|name| preprocessor.pixels(&rgb_image(&folder.join("images").join(name)))).collect()
+#[test]
+fn real_sized_processors_give_pillows_pixels() {
+    for (folder, n_pictures) in fixtures("preprocess").iter().zip([4, 7]) {
+        let reference = read_json(&folder.join("reference.json"));
+        let mut n_compared = 0;
+        for name in ["clip_224", "clip_336", "clip_336_pad", "siglip_384", "blip_224"] {
+            let mut parameters = parameters(&reference["processors"][name.trim_end_matches("_pad")]["config"]);
+            if name.ends_with("_pad") {
+                parameters.pad_to_square = Some([122, 116, 104]);
+            }
+            let preprocessor = Preprocessor::new(parameters);
+            for expected in Sampled::of(folder, name) {
+                expected.check(&preprocessor.pixels(&expected.image));
+                n_compared += 1;
+            }
+        }
+        assert_eq!(n_compared, 5 * n_pictures);
+    }
+}
+
+fn pixels_of(folder: &Path, preprocessor: &Preprocessor, n_images: usize) -> Vec<f32> {
+    pictures(folder).iter().take(n_images).flat_map(|path| preprocessor.pixels(&rgb_image(path))).collect()
 }
 
 #[test]
 fn checkpoints_of_every_layout_give_their_reference_pixels() {
-    let Some(shared) = shared() else { return };
     for family in ["clip", "clip_legacy_eos", "siglip", "open_clip", "llava"] {
-        let folder = shared.join("fixtures").join(family);
-        let preprocessor = Preprocessor::from_checkpoint(&Checkpoint::open(&folder).unwrap()).unwrap();
-        let expected = reference_values(&folder.join("reference.safetensors"), "pixel_values");
-        let n_images = expected.len() / (3 * 42 * 42);
-        assert_close(&pixels_of(&folder, &preprocessor, &FIXTURE_IMAGES[..n_images]), &expected, family);
-        assert_eq!(preprocessor.size(), Some((42, 42)));
+        for (folder, side) in fixtures(family).iter().zip([24, 42]) {
+            let preprocessor = Preprocessor::from_checkpoint(&Checkpoint::open(folder).unwrap()).unwrap();
+            let expected = reference_values(&folder.join("reference.safetensors"), "pixel_values");
+            let n_images = expected.len() / (3 * side * side);
+            assert_close(&pixels_of(folder, &preprocessor, n_images), &expected, family);
+            assert_eq!(preprocessor.size(), Some((side, side)));
+        }
     }
 }
 
 #[test]
 fn the_original_llava_pads_to_a_square_of_the_mean_colour() {
-    let Some(shared) = shared() else { return };
-    let folder = shared.join("fixtures/llava_original");
-    let model = Checkpoint::open(folder.join("full_with_tower")).unwrap();
-    let tower = Checkpoint::open(folder.join("clip-tower")).unwrap();
-    let preprocessor = Preprocessor::for_llava_original(&model, &tower).unwrap();
-    assert_eq!(preprocessor.parameters().pad_to_square, Some([122, 116, 104]));
-    let pixels = pixels_of(&folder, &preprocessor, &FIXTURE_IMAGES[..1]);
-    assert_close(&pixels, &reference_values(&folder.join("reference.safetensors"), "pixel_values"), "original");
-    let padded = reference_values(&shared.join("fixtures/llava/reference.safetensors"), "pad_square.pixel_values");
-    assert_close(&pixels, &padded, "padded");
+    for fixtures in fixture_roots() {
+        let folder = fixtures.join("llava_original");
+        let model = Checkpoint::open(folder.join("full_with_tower")).unwrap();
+        let tower = Checkpoint::open(folder.join("clip-tower")).unwrap();
+        let preprocessor = Preprocessor::for_llava_original(&model, &tower).unwrap();
+        assert_eq!(preprocessor.parameters().pad_to_square, Some([122, 116, 104]));
+        let pixels = pixels_of(&folder, &preprocessor, 1);
+        assert_close(&pixels, &reference_values(&folder.join("reference.safetensors"), "pixel_values"), "original");
+        let padded = reference_values(&fixtures.join("llava/reference.safetensors"), "pad_square.pixel_values");
+        assert_close(&pixels, &padded, "padded");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
-use super::super::testing::{read_json, shared};
+use super::super::testing::{golden, read_json};
 use super::*;
 use crate::model::checkpoint::weights::canonical_llava;
 
@@ -168,13 +168,12 @@ fn a_folder_that_is_no_adapter_says_what_it_lacks() {
 
 #[test]
 fn a_lora_folder_of_llava_without_its_projector_is_refused() {
-    let Some(shared) = shared() else { return };
-    let from = shared.join("fixtures/llava_original/llava-tiny-lora");
+    let from = golden("fixtures/llava_original/llava-tiny-lora");
     let folder = tempfile::tempdir().unwrap();
     for name in ["adapter_config.json", "adapter_model.bin", "config.json"] {
         fs::copy(from.join(name), folder.path().join(name)).unwrap();
     }
-    let checkpoint = Checkpoint::open(shared.join("fixtures/llava_original/full_with_tower")).unwrap();
+    let checkpoint = Checkpoint::open(golden("fixtures/llava_original/full_with_tower")).unwrap();
     let base = Weights::new(&checkpoint, canonical_llava).unwrap();
     let error = format!("{:#}", Adapter::open(folder.path(), canonical_llava, &base).unwrap_err());
     assert!(error.contains("non_lora_trainables.bin"), "{error}");
@@ -185,9 +184,8 @@ fn a_lora_folder_of_llava_without_its_projector_is_refused() {
 
 #[test]
 fn stems_of_every_version_name_the_same_modules() {
-    let Some(shared) = shared() else { return };
-    let dir = shared.join("fixtures/llava_peft/list");
-    let checkpoint = Checkpoint::open(shared.join("fixtures/llava")).unwrap();
+    let dir = golden("fixtures/llava_peft/list");
+    let checkpoint = Checkpoint::open(golden("fixtures/llava")).unwrap();
     let base = Weights::new(&checkpoint, canonical_llava).unwrap();
     let reference = Adapter::open(&dir, canonical_llava, &base).unwrap();
     let stored = candle_core::safetensors::load(dir.join("adapter_model.safetensors"), &Device::Cpu).unwrap();
