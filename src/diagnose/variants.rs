@@ -121,8 +121,12 @@ mod tests {
         assert!(!names.contains(&"base-settings") && names.ends_with(&["blind-base", "blind-candidate"]));
         let all: BTreeSet<_> = Component::ALL.iter().copied().collect();
         let variants = plan_variants("full", &all, &[0].into(), true, 5);
-        assert_eq!(variants.iter().filter(|variant| variant.name.starts_with("only-")).count(), 14);
-        assert!(variants.iter().any(|variant| variant.role == Role::BaseSettings));
+        let is_of_components =
+            |variant: &&Variant| variant.name.starts_with("only-") && variant.name != "only-settings";
+        assert_eq!(variants.iter().filter(is_of_components).count(), 14);
+        for role in [Role::BaseSettings, Role::Components(BTreeSet::new())] {
+            assert!(variants.iter().any(|variant| variant.role == role), "{role:?}");
+        }
         assert_eq!(blocks(&(0..32).collect()).len(), 8);
         assert_eq!(name_of_layers(&[4, 5, 6, 7].into()), "layers.4-7");
         assert!(variants.iter().all(|variant| !matches!(variant.role, Role::WithoutLayers(_))), "one layer is all");
