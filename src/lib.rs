@@ -7,7 +7,7 @@
 //! ```
 //! # fn main() -> anyhow::Result<()> {
 //! use emt::dataset::{Catalog, DataRoots, OpenRequest, open};
-//! use emt::{model::weights::Hub, study::Evaluate};
+//! use emt::{model::checkpoint::weights::Hub, study::Evaluate};
 //!
 //! let digits = OpenRequest { text: "embedded/mnist", ..OpenRequest::default() };
 //! let digits = open(&Catalog::embedded(), &DataRoots::default(), &digits)?;
