@@ -442,7 +442,8 @@ fn fetch_refuses_the_wrong_bytes_and_an_archive_that_leaves_its_folder() {
 
 #[test]
 fn fetch_takes_the_embedded_catalogs_files_from_a_mirror() {
-    let shared = any_shared();
+    // The published checksums are those of the whole files.
+    let Some(shared) = shared() else { return };
     let mnist = shared.join("data/mnist");
     let server = HttpServer::start(move |request| {
         fs::read(mnist.join(request.path.trim_start_matches("/mirror/")))
