@@ -126,7 +126,7 @@ pub fn shares(causes: &[Cause]) -> Vec<CauseShare> {
 /// A cause of this share of the lost images is the dataset's cause.
 const SHARE_OF_ONE: f64 = 0.5;
 /// Each component with this share of the fall is named.
-const SHARE_OF_EACH: f64 = 0.25;
+pub const SHARE_OF_EACH: f64 = 0.25;
 
 /// Names the causes of a dataset's fall.
 ///

@@ -28,9 +28,6 @@ pub struct Diagnosis {
     pub weights: Option<WeightChanges>,
     /// One entry per dataset.
     pub datasets: Vec<DatasetDiagnosis>,
-    /// Warnings about models and datasets.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<String>,
 }
 
 /// One of the two models.

@@ -49,12 +49,7 @@ impl DiagnosisPlan {
         let layers: BTreeSet<usize> = changes.touched().filter_map(layer_of).collect();
         let name = adapter.name.clone().unwrap_or_else(|| changes.name());
         let setup = differences.into_iter().map(|one| SetupDifference {
-            field: [one.field.as_str(), one.place.as_str()]
-                .iter()
-                .filter(|part| !part.is_empty())
-                .copied()
-                .collect::<Vec<_>>()
-                .join("."),
+            field: if one.place.is_empty() { one.field } else { format!("{}.{}", one.field, one.place) },
             baseline: one.baseline,
             candidate: one.candidate,
         });
@@ -106,7 +101,6 @@ impl DiagnosisPlan {
             setup: self.setup.clone(),
             weights: Some(self.weights.clone()),
             datasets,
-            warnings: Vec::new(),
         };
         Ok((diagnosis, images))
     }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use super::html::page::{page, section, write_table};
 use super::markdown;
 use crate::chart::{escape, words};
+use crate::diagnose::causes::SHARE_OF_EACH;
 use crate::diagnose::{CauseShare, DatasetDiagnosis, Diagnosis, ImageDiagnosis};
 
 /// `diagnosis.json`.
@@ -41,14 +42,15 @@ fn headline(dataset: &DatasetDiagnosis) -> String {
         return format!("{fall} The fall is within noise, or no part carries it.");
     }
     let names: Vec<&str> = dataset.named.iter().map(|cause| cause.name()).collect();
-    let lead = dataset.swap.iter().filter(|share| share.shapley.is_some_and(|value| value >= 0.25)).map(|share| {
-        let recovered = words::percent(share.restore.recovered);
-        let interval = match share.restore.recovered_interval {
-            Some([low, high]) => format!(" [{} to {}]", words::percent(Some(low)), words::percent(Some(high))),
-            None => String::new(),
-        };
-        format!(" {recovered}{interval} of the fall comes back with the base's {}.", share.component)
-    });
+    let lead =
+        dataset.swap.iter().filter(|share| share.shapley.is_some_and(|value| value >= SHARE_OF_EACH)).map(|share| {
+            let recovered = words::percent(share.restore.recovered);
+            let interval = match share.restore.recovered_interval {
+                Some([low, high]) => format!(" [{} to {}]", words::percent(Some(low)), words::percent(Some(high))),
+                None => String::new(),
+            };
+            format!(" {recovered}{interval} of the fall comes back with the base's {}.", share.component)
+        });
     format!("{fall} Cause: {}.{}", names.join(" and "), lead.collect::<String>())
 }
 
