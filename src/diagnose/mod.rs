@@ -5,12 +5,16 @@
 
 pub mod causes;
 mod diagnosis;
+mod probe;
 pub mod swap;
 mod variants;
 pub mod weights;
 
 pub use diagnosis::{
-    Accuracy, CauseShare, ComponentChange, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, ImageDiagnosis,
-    Keep, ModuleChange, Reliance, Restore, SetupDifference, SwapShare, WeightChanges,
+    Accuracy, CauseShare, ComponentChange, Composite, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis,
+    FlowShares, ImageDiagnosis, IntegrationOfLayer, Keep, LayerDiagnosis, MapSimilarity, MergedAnswers,
+    ModalityIntegration, ModuleChange, PositionDrift, Reliance, Restore, SetupDifference, SwapShare, Truncation,
+    WeightChanges,
 };
+pub use probe::Probe;
 pub use variants::{Role, Variant, plan_variants};

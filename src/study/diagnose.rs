@@ -100,6 +100,7 @@ impl DiagnosisPlan {
             probes: ["weights", "swap", "reliance"].map(str::to_owned).to_vec(),
             setup: self.setup.clone(),
             weights: Some(self.weights.clone()),
+            mir: None,
             datasets,
         };
         Ok((diagnosis, images))
@@ -134,6 +135,7 @@ impl DiagnosisPlan {
             reliance,
             causes: shares,
             named,
+            ..DatasetDiagnosis::default()
         };
         (found, images)
     }
@@ -170,6 +172,7 @@ impl DiagnosisPlan {
             cause: is_lost.then(|| indicators.cause()),
             restored,
             score_choice: chosen.and_then(Trial::text).map(str::to_owned),
+            prefix_answer: None,
             blind_baseline,
             blind_candidate,
         }
