@@ -1,5 +1,5 @@
 //! Statistics as pure functions: distributions, proportions, paired and sequential tests, the bootstrap, agreement,
-//! classifiers on features, forgetting measures.
+//! classifiers on features, forgetting measures, what diagnostics compute from hidden states, attention and gradients.
 //!
 //! Every function names its source. Vectors from scipy, statsmodels and published tables are in `tests/golden`. An
 //! undefined result (no observations, a level outside (0, 1), contradictory counts) is `None`.
@@ -28,6 +28,11 @@ mod probe;
 mod forgetting;
 mod stages;
 // Causes.
+mod attention_shares;
+mod centered_kernel_alignment;
+mod dense;
+mod maps;
+mod modality_integration;
 mod shapley;
 mod spectrum;
 
@@ -35,10 +40,16 @@ mod spectrum;
 mod golden;
 
 pub use agreement::{Kappa, cohen_kappa};
+pub use attention_shares::{AttentionShares, HeadRule, PromptParts, ShareOf, attention_shares, mean_attention_shares};
 pub use beta::{cdf as beta_cdf, quantile as beta_quantile};
 pub use bootstrap::{PairCells, bca_interval, ratio_interval, resample_cells};
+pub use centered_kernel_alignment::{KernelAlignment, centered_kernel_alignment};
 pub use forgetting::{ChanceCorrected, chance_corrected, negative_flip_rate, retention};
 pub use judged::{JudgeError, JudgedRate, rogan_gladen};
+pub use maps::{CamHeat, CamWeights, cam_heat, overlap, rank_correlation};
+pub use modality_integration::{
+    CrossTerm, ModalityIntegration, Outliers, modality_integration, modality_integration_rate,
+};
 pub use multiplicity::{benjamini_hochberg, holm};
 pub use normal::{cdf as normal_cdf, quantile as normal_quantile};
 pub use paired::{
