@@ -11,15 +11,20 @@ use super::data::Places;
 use super::eval::{self, DatasetFlags, Origin, open_datasets, sitting};
 use super::gallery::{Gallery, N_ERRORS_SHOWN};
 use super::hub_options::HubOptions;
+use super::progress::InsideBar;
 use super::reading::ReadingOptions;
 use super::results::{self, ChartOptions, Format, Results};
 use super::served_options::is_address;
-use super::{adapter_options, environment, exit_code};
+use super::{adapter_options, environment, exit_code, interrupt};
+use crate::diagnose::Probe;
 use crate::domain::Mode;
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
 use crate::model::Placement;
 use crate::model::vision::preprocess::PixelLimits;
-use crate::study::{ComparatorChoice, ComparatorRequest, DiagnosisPlan, Evaluate, Evaluation, RespondentRequest};
+use crate::study::{
+    ComparatorChoice, ComparatorRequest, DiagnosisPlan, Evaluate, Evaluation, InsideOfDatasets, LookInside,
+    RespondentRequest,
+};
 use crate::{prompting, record, report};
 
 /// Flags of `emt diagnose`.
@@ -50,6 +55,9 @@ pub(super) struct DiagnoseArgs {
     /// Diagnose on at most N images per dataset, balanced over its classes
     #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Data")]
     limit: usize,
+    /// Probes: `quick` (weights, swap, reliance, drift, lens), `all`, or names (see `emt help diagnose`)
+    #[arg(long, value_name = "quick|all|A,B", default_value = "quick", help_heading = "Questions")]
+    probes: String,
     /// Question: `emt`, `emt-open`, or a file with {noun} and {labels}
     #[arg(long, value_name = "NAME|FILE", default_value = "emt", help_heading = "Questions")]
     prompt: String,
@@ -114,7 +122,8 @@ pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &m
     let mut nowhere = std::io::sink();
     let hub = args.hub.hub(true, &mut nowhere)?;
     let candidate = SubjectsRequest { adapters: std::slice::from_ref(&adapter), ..subjects(args, &[], &hub) };
-    let plan = DiagnosisPlan::new(&candidate)?;
+    let probes = Probe::parse_list(&args.probes)?;
+    let plan = DiagnosisPlan::new(&candidate, probes)?;
     if !quiet {
         let changed: Vec<&str> = plan.changed().iter().map(|component| component.name()).collect();
         writeln!(
@@ -124,17 +133,18 @@ pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &m
             plan.n_models()
         )?;
     }
+    let (template, placement) = (prompting::load(&args.prompt)?, Placement::new(&args.device, &args.dtype)?);
     let runs = args.out.join("runs");
     let (datasets, sources, hub_commits) = datasets.into_parts();
     let request = Evaluate {
         respondent: RespondentRequest::Checkpoint(subjects(args, &plan.adapters, &hub)),
         comparator: ComparatorRequest { choice: ComparatorChoice::Nothing, ..ComparatorRequest::default() },
         limit: Some(args.limit),
-        template: prompting::load(&args.prompt)?,
-        modes: vec![Mode::Generate, Mode::Score],
+        template: template.clone(),
+        modes: vec![Mode::Generate],
         max_new_tokens: args.max_new_tokens,
         batch_size: args.batch_size,
-        placement: Placement::new(&args.device, &args.dtype)?,
+        placement: placement.clone(),
         is_fresh: args.fresh,
         environment: sitting(paths(args, &adapter), Some(args.limit)),
         ..Evaluate::new(&args.model, &hub, datasets, &runs)?
@@ -142,7 +152,21 @@ pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &m
     let origin = Origin { tuned_on: None, places: &args.places, sources, hub_commits, hub: &hub };
     let planned = eval::settle(request, origin)?.planned;
     let Some(evaluation) = eval::evaluate(planned, quiet, err)? else { return Ok(exit_code::INTERRUPTED) };
-    write(args, &plan, evaluation, quiet, out)?;
+    let request = LookInside {
+        subjects: candidate,
+        template: &template,
+        max_new_tokens: args.max_new_tokens,
+        batch_size: args.batch_size,
+        placement: &placement,
+        dir: &args.out,
+    };
+    let mut progress = InsideBar::new(quiet);
+    let inside = plan.look_inside(request, &evaluation, &mut |at| {
+        progress.show(at.dataset, at.n_done, at.n_total);
+        !interrupt::is_stopped()
+    })?;
+    let Some(inside) = inside else { return Ok(exit_code::INTERRUPTED) };
+    write(args, &plan, evaluation, &inside, quiet, out)?;
     Ok(exit_code::OK)
 }
 
@@ -174,10 +198,11 @@ fn write(
     args: &DiagnoseArgs,
     plan: &DiagnosisPlan,
     evaluation: Evaluation,
+    inside: &InsideOfDatasets,
     quiet: bool,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let (diagnosis, images) = plan.conclude(&evaluation)?;
+    let (diagnosis, images) = plan.conclude(&evaluation, inside)?;
     let (charts, gallery) = (ChartOptions::plain(), Gallery::of_datasets(evaluation.datasets, N_ERRORS_SHOWN));
     // The base and the candidate are runs like any others; the parts keep their journals alone.
     let finished: Vec<Results> =

@@ -110,6 +110,37 @@ impl<'a> Progress<'a> {
     }
 }
 
+/// The bar of a diagnosis while passes are read, one dataset after the other. Without a terminal, nothing is shown.
+pub(super) struct InsideBar {
+    is_shown: bool,
+    bar: Option<(String, ProgressBar)>,
+}
+
+impl InsideBar {
+    pub(super) fn new(quiet: bool) -> Self {
+        Self { is_shown: !quiet && std::io::stderr().is_terminal(), bar: None }
+    }
+
+    /// Shows that `n_done` of `n_total` images of `dataset` were read.
+    pub(super) fn show(&mut self, dataset: &str, n_done: usize, n_total: usize) {
+        if !self.is_shown {
+            return;
+        }
+        let is_new = self.bar.as_ref().is_none_or(|(shown, _)| shown != dataset);
+        if is_new {
+            let bar = ProgressBar::with_draw_target(Some(n_total as u64), ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("{prefix:16} {wide_bar} {pos}/{len}  inside the passes") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(dataset.to_owned());
+            self.bar = Some((dataset.to_owned(), bar));
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_position(n_done as u64);
+        }
+    }
+}
+
 impl Observer for Progress<'_> {
     fn event(&mut self, event: Event<'_>) {
         match event {

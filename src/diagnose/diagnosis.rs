@@ -114,6 +114,9 @@ pub struct DatasetDiagnosis {
     /// The first state at which the lenses of base and candidate part for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parting_layer: Option<usize>,
+    /// Linear CKA of base and candidate at the tower's output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub similarity_tower: Option<f64>,
     /// One entry per position of the base's answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<PositionDrift>,

@@ -7,6 +7,7 @@ pub mod causes;
 mod diagnosis;
 mod probe;
 pub mod swap;
+pub mod taps;
 mod variants;
 pub mod weights;
 

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::loaded::{AdapterRequest, SubjectsRequest};
 use crate::compare::{self, FieldDifference};
 use crate::domain::{ModelPart, RunSet};
-use crate::model::checkpoint::weights::{Adapter, Canonical, Checkpoint, Role};
+use crate::model::checkpoint::weights::{Adapter, Canonical, Checkpoint, Hub, Role};
 use crate::model::families::{Dialogue, MllmPlan, ModelSettings, OpenedModel, Overrides};
 use crate::model::vision::preprocess::ImageProcessor;
 use crate::model::vision::tower_comparison::TOWER;
@@ -157,5 +157,19 @@ pub(super) fn idle(name: &str) -> String {
     format!(
         "the adapter `{name}` changes nothing: the model would be its base, and a comparison would find no forgetting; \
          hint: it was saved before training or belongs to another model, --allow-noop-adapter evaluates it anyway"
+    )
+}
+
+/// Says why there is no encoder for `checkpoint`, whose tower is called `named`.
+pub(super) fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String {
+    let dir = checkpoint.dir.display();
+    let why = match named {
+        Some(name) => format!("`{dir}` names its tower `{name}`, which is neither next to it nor in the hub's cache"),
+        None => format!("`{dir}` does not say which encoder its tower comes from"),
+    };
+    let fetching = named.and_then(|name| hub.how_to_fetch(name)).map(|how| format!("{how}; or ")).unwrap_or_default();
+    format!(
+        "{why}; hint: {fetching}give its CLIP as --encoder DIR, --comparator probe for a probe on the tower itself, or \
+         --encoder none to go without the comparison"
     )
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-use super::candidates::{Base, OpenedAdapter, Reading, adapter_warnings, open_adapters};
+use super::candidates::{Base, OpenedAdapter, Reading, adapter_warnings, no_encoder, open_adapters};
 use super::features::{Origins, RunFeatures};
 use super::respondent::{Description, Loaded, Opened, RunDescription, WARNINGS};
 use super::subjects::LocalRespondent;
@@ -15,11 +15,9 @@ use crate::compare::{self, FieldDifference};
 use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ModelPart, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
-use crate::model::checkpoint::weights::{
-    Adapter, Checkpoint, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded,
-};
+use crate::model::checkpoint::weights::{Adapter, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded};
 use crate::model::families;
-use crate::model::families::{ModelSettings, OpenedModel};
+use crate::model::families::{Model, ModelSettings, OpenedModel};
 use crate::model::run::features::computed_by;
 use crate::model::run::generation_config::GenerationChoice;
 use crate::model::run::memory::{self, MemoryNeed};
@@ -483,15 +481,7 @@ impl OpenedSubjects {
         let keys = self.tower_keys()?;
         let must_differ =
             self.by_run(|adapter| adapter.filter(|_| !self.allows_idle).map(|opened| opened.name.clone()));
-        let mut wanted = vec![(Overlay::default(), None)];
-        let mut are_blind = vec![false];
-        for OpenedAdapter { name, adapter, own, part, .. } in self.adapters {
-            let overlay = adapter.overlay(placement, self.is_merged);
-            wanted.push((overlay.with_context(|| format!("failed to load the adapter `{name}`"))?, own));
-            are_blind.push(part.is_blind);
-        }
-        let mut models = self.model.load_each(wanted, placement)?;
-        models.iter_mut().zip(are_blind).for_each(|(model, is_blind)| model.is_blind = is_blind);
+        let models = load_models(self.model, self.adapters, self.is_merged, placement)?;
         let tower = models.first().and_then(|base| base.mllm.plain_tower()).filter(|_| shares_tower);
         let tower = tower.map(|plain| plain.tower.clone());
         let encoder = self.encoder.map(|(encoder, _)| encoder.load_around(tower, placement)).transpose()?;
@@ -506,22 +496,35 @@ impl OpenedSubjects {
         Ok(LocalRespondent::new(loaded, must_differ, features))
     }
 
+    /// Loads the base and its adapters' models, and says whether all see the same pixels with the same tower.
+    pub fn load_pair(self, placement: &Placement) -> Result<(Vec<Model>, bool)> {
+        let keys = self.tower_keys()?;
+        let shares_tower = keys.of_runs.iter().all(|key| *key == keys.of_base);
+        Ok((load_models(self.model, self.adapters, self.is_merged, placement)?, shares_tower))
+    }
+
     fn by_run<T>(&self, of: impl Fn(Option<&OpenedAdapter>) -> T) -> Vec<T> {
         RunId::all(self.n_runs()).map(|run| of(self.adapter(run))).collect()
     }
 }
 
-fn no_encoder(checkpoint: &Checkpoint, named: Option<&str>, hub: &Hub) -> String {
-    let dir = checkpoint.dir.display();
-    let why = match named {
-        Some(name) => format!("`{dir}` names its tower `{name}`, which is neither next to it nor in the hub's cache"),
-        None => format!("`{dir}` does not say which encoder its tower comes from"),
-    };
-    let fetching = named.and_then(|name| hub.how_to_fetch(name)).map(|how| format!("{how}; or ")).unwrap_or_default();
-    format!(
-        "{why}; hint: {fetching}give its CLIP as --encoder DIR, --comparator probe for a probe on the tower itself, or \
-         --encoder none to go without the comparison"
-    )
+/// Loads the base, and then each adapter's model.
+fn load_models(
+    base: OpenedModel,
+    adapters: Vec<OpenedAdapter>,
+    is_merged: bool,
+    placement: &Placement,
+) -> Result<Vec<Model>> {
+    let mut wanted = vec![(Overlay::default(), None)];
+    let mut are_blind = vec![false];
+    for OpenedAdapter { name, adapter, own, part, .. } in adapters {
+        let overlay = adapter.overlay(placement, is_merged);
+        wanted.push((overlay.with_context(|| format!("failed to load the adapter `{name}`"))?, own));
+        are_blind.push(part.is_blind);
+    }
+    let mut models = base.load_each(wanted, placement)?;
+    models.iter_mut().zip(are_blind).for_each(|(model, is_blind)| model.is_blind = is_blind);
+    Ok(models)
 }
 
 impl OpenedSubjects {

@@ -33,7 +33,7 @@ pub(super) fn identifying(spec: &RunSpec) -> Value {
 }
 
 /// Returns the value with the keys of every object in byte order.
-fn sorted(value: &Value) -> Value {
+pub(super) fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(object) => {
             let mut entries: Vec<_> = object.iter().collect();

@@ -19,6 +19,7 @@ mod growth;
 mod identity;
 mod journal;
 mod manifest;
+mod parts;
 mod training;
 mod wire;
 
@@ -38,4 +39,5 @@ pub use folder::{JUDGE_DOUBT, Opened, RunFolder, read_manifest, read_outcomes, r
 pub use growth::{Resumption, resumption};
 pub use identity::identity;
 pub use manifest::{Manifest, RUN_SCHEMA, RunState, TRIAL_SCHEMA, run_name};
+pub use parts::{part_key, read_part, write_part};
 pub use training::{OutputFile, TRAINING_SCHEMA, TrainingFolder};

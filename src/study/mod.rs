@@ -1,15 +1,14 @@
 //! Studies: what a user of the library asks for, as typed requests with typed results.
 //!
-//! [`Evaluate`] evaluates models, [`Train`] fine-tunes one, [`Compare`] compares recorded runs, and [`Decide`] and
-//! [`DecideInSequence`] decide whether a candidate may be released, and [`DiagnosisPlan`] finds why it forgot. A request says everything: nothing here reads flags or the
-//! environment, and nothing prints. To see progress, hand in an [`Observer`](crate::eval::Observer).
+//! [`Evaluate`] evaluates models, [`Train`] fine-tunes one, [`Compare`] compares recorded runs, [`Decide`] and
+//! [`DecideInSequence`] decide whether a candidate may be released, and [`DiagnosisPlan`] finds why it forgot. A request says
+//! everything: nothing here reads flags or the environment, and nothing prints. To see progress, hand in an
+//! [`Observer`](crate::eval::Observer).
 
 pub mod comparability;
 pub mod compare;
 mod decide;
 mod diagnose;
-#[cfg(test)]
-mod diagnose_tests;
 mod evaluate;
 mod recorded_run;
 mod train;
@@ -20,7 +19,7 @@ pub use decide::{
     Attempts, Calibrations, CheckedSequence, Decide, DecideInSequence, Decided, DecidedInSequence, DecisionRules,
     History,
 };
-pub use diagnose::DiagnosisPlan;
+pub use diagnose::{DiagnosisPlan, InsideOfDatasets, LookInside};
 pub use evaluate::{
     BASE_NAME, ComparatorChoice, ComparatorRequest, Evaluate, EvaluatedRun, Evaluation, LOGPROB_TOLERANCE,
     OpenedEvaluation, PlannedEvaluation, PlannedRun, RespondentRequest, logprobs_apart, probe_logprobs, summary,

@@ -347,6 +347,14 @@ impl LanguageModel for Decoder {
         self.head.forward(hidden)
     }
 
+    fn lens(&self, residual: &Tensor) -> candle_core::Result<Tensor> {
+        self.head.forward(&self.norm.forward(residual)?)
+    }
+
+    fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
     fn new_state(&self, capacity: usize) -> DecoderState {
         DecoderState::new(self.layers.len(), capacity)
     }

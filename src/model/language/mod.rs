@@ -92,6 +92,12 @@ pub trait LanguageModel: Send {
     /// Returns logits `(…, vocabulary)` of hidden states.
     fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor>;
 
+    /// Returns logits `(…, vocabulary)` of a residual stream `(…, hidden)`: the last norm and the head.
+    fn lens(&self, residual: &Tensor) -> candle_core::Result<Tensor>;
+
+    /// The number of layers.
+    fn n_layers(&self) -> usize;
+
     /// Returns an empty state for `capacity` positions.
     fn new_state(&self, capacity: usize) -> DecoderState;
 }

@@ -154,6 +154,14 @@ impl LanguageModel for Bigram {
         hidden.matmul(&self.table)
     }
 
+    fn lens(&self, residual: &Tensor) -> candle_core::Result<Tensor> {
+        self.logits(residual)
+    }
+
+    fn n_layers(&self) -> usize {
+        0
+    }
+
     fn new_state(&self, _capacity: usize) -> DecoderState {
         DecoderState::default()
     }

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::DiagnosisPlan;
+use super::{DiagnosisPlan, LookInside};
 use crate::dataset::{Catalog, DataRoots, Dataset, OpenRequest, open};
-use crate::diagnose::{DatasetDiagnosis, Diagnosis, ImageDiagnosis, SwapShare, WeightChanges, weights};
-use crate::domain::Mode;
+use crate::diagnose::{DatasetDiagnosis, Diagnosis, ImageDiagnosis, Probe, SwapShare, WeightChanges, weights};
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
+use crate::model::Placement;
 use crate::model::checkpoint::weights::testing::{read_json, shared};
 use crate::model::checkpoint::weights::{Adapter, Checkpoint, Hub};
 use crate::model::families::{FAMILIES, OpenedModel};
+use crate::prompting;
 use crate::study::{ComparatorChoice, ComparatorRequest, Evaluate, RespondentRequest};
 
 /// The first 64 samples in the order of the file, as the references have them.
@@ -25,7 +26,7 @@ fn first_samples(shared: &Path, name: &str) -> Dataset {
     dataset
 }
 
-fn diagnosed(shared: &Path, adapter: PathBuf, datasets: &[&str]) -> (Diagnosis, Vec<ImageDiagnosis>) {
+fn diagnosed(shared: &Path, adapter: PathBuf, datasets: &[&str], probes: &str) -> (Diagnosis, Vec<ImageDiagnosis>) {
     let (model, hub) = (shared.join("models/tiny-llava"), Hub::new(None, None, String::new(), |_| {}));
     let subjects = |adapters, allows_idle| SubjectsRequest {
         encoder: EncoderChoice::None,
@@ -35,17 +36,25 @@ fn diagnosed(shared: &Path, adapter: PathBuf, datasets: &[&str]) -> (Diagnosis, 
         ..SubjectsRequest::new(&model, &hub)
     };
     let adapter = [AdapterRequest::new(Some("candidate".to_owned()), adapter)];
-    let plan = DiagnosisPlan::new(&subjects(&adapter, false)).unwrap();
+    let plan = DiagnosisPlan::new(&subjects(&adapter, false), Probe::parse_list(probes).unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let datasets = datasets.iter().map(|name| first_samples(shared, name)).collect();
     let request = Evaluate {
         respondent: RespondentRequest::Checkpoint(subjects(&plan.adapters, true)),
         comparator: ComparatorRequest { choice: ComparatorChoice::Nothing, ..ComparatorRequest::default() },
-        modes: vec![Mode::Generate, Mode::Score],
         ..Evaluate::new(&model, &hub, datasets, folder.path()).unwrap()
     };
     let evaluation = request.run(&|| false, &mut ()).unwrap().unwrap();
-    plan.conclude(&evaluation).unwrap()
+    let request = LookInside {
+        subjects: subjects(&adapter, false),
+        template: &prompting::load("emt").unwrap(),
+        max_new_tokens: 32,
+        batch_size: None,
+        placement: &Placement::cpu(),
+        dir: folder.path(),
+    };
+    let inside = plan.look_inside(request, &evaluation, &mut |_| true).unwrap().unwrap();
+    plan.conclude(&evaluation, &inside).unwrap()
 }
 
 fn share<'a>(dataset: &'a DatasetDiagnosis, component: &str) -> &'a SwapShare {
@@ -79,7 +88,7 @@ fn every_planted_cause_is_named_and_its_restores_are_those_of_the_reference() {
         let reference = read_json(&planted.join(name).join("planted.json"));
         let judged: Vec<&str> =
             reference["judge_on"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-        let (diagnosis, images) = diagnosed(&shared, planted.join(name), &judged);
+        let (diagnosis, images) = diagnosed(&shared, planted.join(name), &judged, "swap,reliance");
         for (dataset, set) in diagnosis.datasets.iter().zip(&judged) {
             let expected = &reference["datasets"][set];
             let what = format!("{name} on {set}");
@@ -107,7 +116,7 @@ fn restoring_and_keeping_components_gives_the_answers_of_transformers() {
     let Some(shared) = shared() else { return };
     let reference = read_json(&shared.join("fixtures/diagnose/swap.json"));
     let (name, adapter) = ("lora-cifar10", shared.join("models/adapters/lora-cifar10"));
-    let (diagnosis, images) = diagnosed(&shared, adapter, &["mnist"]);
+    let (diagnosis, images) = diagnosed(&shared, adapter, &["mnist"], "swap,reliance");
     let variants = &reference["adapters"][name]["variants"];
     let answers = |variant: &str| variants[variant]["mnist"]["answer"].as_array().unwrap().clone();
     let gaps = |variant: &str| variants[variant]["mnist"]["min_gap"].as_array().unwrap().clone();

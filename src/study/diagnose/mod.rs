@@ -1,5 +1,8 @@
 //! A diagnosis: parts of a candidate are evaluated over its base, and what they show is put together.
 
+mod answers;
+mod inside;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -7,14 +10,17 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{EvaluatedRun, Evaluation};
 use crate::diagnose::causes::{self, Cause, Indicators};
 use crate::diagnose::swap::{self, Rights, rights_with};
+use crate::diagnose::taps::Inside;
 use crate::diagnose::{
-    Accuracy, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, ImageDiagnosis, Reliance, Role,
+    Accuracy, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, ImageDiagnosis, Probe, Reliance, Role,
     SetupDifference, Variant, WeightChanges, plan_variants, weights,
 };
-use crate::domain::{Component, Mode, Outcome, Subject, Trial, layer_of};
+use crate::domain::{Component, layer_of};
 use crate::eval::{AdapterRequest, OpenedSubjects, SubjectsRequest};
 use crate::record;
 use crate::stats::{PairedCounts, mcnemar_exact_one_sided};
+use answers::Answers;
+pub use inside::{InsideOfDatasets, LookInside};
 
 /// Components of which every subset is evaluated, at most.
 const N_ALL_SUBSETS: usize = 5;
@@ -32,14 +38,15 @@ pub struct DiagnosisPlan {
     changed: BTreeSet<Component>,
     weights: WeightChanges,
     setup: Vec<SetupDifference>,
+    probes: BTreeSet<Probe>,
 }
 
 impl DiagnosisPlan {
-    /// Opens the base and its one adapter, and plans which parts of it are evaluated. No weights are loaded.
+    /// Opens the base and its one adapter, and plans which parts of it are evaluated for `probes`. No weights are loaded.
     ///
     /// # Errors
     /// There is not exactly one adapter, a file cannot be read, or the adapter changes nothing.
-    pub fn new(request: &SubjectsRequest<'_>) -> Result<Self> {
+    pub fn new(request: &SubjectsRequest<'_>, probes: BTreeSet<Probe>) -> Result<Self> {
         let [adapter] = request.adapters else {
             bail!("a diagnosis compares a base with one adapter, but {} are given", request.adapters.len());
         };
@@ -66,6 +73,7 @@ impl DiagnosisPlan {
             variants,
             changed,
             setup,
+            probes,
         })
     }
 
@@ -79,17 +87,23 @@ impl DiagnosisPlan {
         &self.changed
     }
 
-    /// Puts together what `evaluation` shows: its runs are the base, and then [`Self::adapters`] in order.
+    /// Puts together what `evaluation` shows, whose runs are the base and then [`Self::adapters`] in order, and what was read
+    /// `inside` passes.
     ///
     /// # Errors
     /// A run is missing, or no image of a dataset was answered by all models.
-    pub fn conclude(&self, evaluation: &Evaluation) -> Result<(Diagnosis, Vec<ImageDiagnosis>)> {
+    pub fn conclude(
+        &self,
+        evaluation: &Evaluation,
+        inside: &InsideOfDatasets,
+    ) -> Result<(Diagnosis, Vec<ImageDiagnosis>)> {
         let runs = &evaluation.runs;
         ensure!(runs.len() == self.n_models(), "{} models were planned, and {} answered", self.n_models(), runs.len());
         let (mut datasets, mut images) = (Vec::new(), Vec::new());
         for dataset in &runs[0].spec.datasets {
             let answers = Answers::of(&dataset.dataset, runs)?;
-            let (found, of_images) = self.of_dataset(&answers);
+            let nothing = Inside::default();
+            let (found, of_images) = self.of_dataset(&answers, inside.get(&dataset.dataset).unwrap_or(&nothing));
             datasets.push(found);
             images.extend(of_images);
         }
@@ -97,7 +111,7 @@ impl DiagnosisPlan {
             schema: DIAGNOSIS_SCHEMA.to_owned(),
             baseline: diagnosed(&runs[0]),
             candidate: diagnosed(&runs[1]),
-            probes: ["weights", "swap", "reliance"].map(str::to_owned).to_vec(),
+            probes: self.probes.iter().map(|probe| probe.name().to_owned()).collect(),
             setup: self.setup.clone(),
             weights: Some(self.weights.clone()),
             mir: None,
@@ -106,9 +120,10 @@ impl DiagnosisPlan {
         Ok((diagnosis, images))
     }
 
-    fn of_dataset(&self, answers: &Answers<'_>) -> (DatasetDiagnosis, Vec<ImageDiagnosis>) {
+    fn of_dataset(&self, answers: &Answers<'_>, inside: &Inside) -> (DatasetDiagnosis, Vec<ImageDiagnosis>) {
         let rights = answers.rights();
-        let images: Vec<ImageDiagnosis> = (0..rights.n()).map(|at| self.of_image(answers, &rights, at)).collect();
+        let images: Vec<ImageDiagnosis> =
+            (0..rights.n()).map(|at| self.of_image(answers, &rights, inside, at)).collect();
         let causes: Vec<Cause> = images.iter().filter_map(|image| image.cause).collect();
         let n_gained = (0..rights.n()).filter(|&at| !rights.base[at] && rights.candidate()[at]).count();
         let shares = causes::shares(&causes);
@@ -124,7 +139,7 @@ impl DiagnosisPlan {
             baseline: Accuracy { accuracy: accuracies[0], blind_accuracy: of_base },
             candidate: Accuracy { accuracy: accuracies[1], blind_accuracy: of_candidate },
         });
-        let found = DatasetDiagnosis {
+        let mut found = DatasetDiagnosis {
             dataset: answers.dataset.to_owned(),
             n_images: rights.n(),
             n_lost: causes.len(),
@@ -137,10 +152,11 @@ impl DiagnosisPlan {
             named,
             ..DatasetDiagnosis::default()
         };
+        inside.complete(&mut found);
         (found, images)
     }
 
-    fn of_image(&self, answers: &Answers<'_>, rights: &Rights, at: usize) -> ImageDiagnosis {
+    fn of_image(&self, answers: &Answers<'_>, rights: &Rights, inside: &Inside, at: usize) -> ImageDiagnosis {
         let is_lost = rights.base[at] && !rights.candidate()[at];
         let restored: BTreeMap<String, bool> = self.restored(rights, at);
         let base = answers.trial(0, at);
@@ -149,7 +165,7 @@ impl DiagnosisPlan {
             Some(answers.text(1 + place, at))
         };
         let (blind_baseline, blind_candidate) = (blind(false), blind(true));
-        let chosen = answers.chosen(at);
+        let wording = inside.wording.get(at).and_then(Option::as_ref);
         let candidate_answer = answers.text(1, at);
         let mut indicators = Indicators::default();
         let is_restored = |name: &str| restored.get(name).copied().unwrap_or(false);
@@ -158,7 +174,7 @@ impl DiagnosisPlan {
             indicators.note(Cause::of(component), is_restored(component.name()));
         }
         indicators.note(Cause::Language, is_restored(LANGUAGE_MODEL));
-        indicators.note(Cause::Wording, chosen.is_some_and(|trial| trial.outcome == Outcome::Correct));
+        indicators.note(Cause::Wording, wording.is_some_and(|of| of.is_choice_right || of.is_prefix_right));
         let is_same = blind_candidate.as_deref() == Some(candidate_answer.as_str());
         indicators.note(Cause::Prior, is_same && blind_baseline.as_deref() != Some(answers.text(0, at).as_str()));
         ImageDiagnosis {
@@ -171,8 +187,8 @@ impl DiagnosisPlan {
             lost: is_lost,
             cause: is_lost.then(|| indicators.cause()),
             restored,
-            score_choice: chosen.and_then(Trial::text).map(str::to_owned),
-            prefix_answer: None,
+            score_choice: wording.and_then(|of| of.choice.clone()),
+            prefix_answer: wording.and_then(|of| of.prefix_answer.clone()),
             blind_baseline,
             blind_candidate,
         }
@@ -217,52 +233,5 @@ fn diagnosed(run: &EvaluatedRun) -> Diagnosed {
     Diagnosed { run: record::run_name(&run.dir), identity: record::identity(&run.spec), dir }
 }
 
-/// The answers of all models about the images of one dataset that all of them answered.
-struct Answers<'a> {
-    dataset: &'a str,
-    /// By model, the generated answers, one per image.
-    trials: Vec<Vec<&'a Trial>>,
-    /// By sample, the candidate's choice among the labels.
-    choices: BTreeMap<&'a str, &'a Trial>,
-}
-
-impl<'a> Answers<'a> {
-    fn of(dataset: &'a str, runs: &'a [EvaluatedRun]) -> Result<Self> {
-        let in_mode = |run: &'a EvaluatedRun, mode: Mode| {
-            let of_dataset = run.trials.iter().filter(move |trial| trial.dataset == dataset && trial.mode == mode);
-            of_dataset.filter(|trial| trial.subject == Subject::Model && !matches!(trial.outcome, Outcome::Unscored(_)))
-        };
-        let by_sample = |run: &'a EvaluatedRun| -> BTreeMap<&'a str, &'a Trial> {
-            in_mode(run, Mode::Generate).map(|trial| (trial.sample.as_str(), trial)).collect()
-        };
-        let found: Vec<BTreeMap<&str, &Trial>> = runs.iter().map(by_sample).collect();
-        // In the order of the journal, which is that of the samples.
-        let samples: Vec<&str> = in_mode(&runs[0], Mode::Generate)
-            .map(|trial| trial.sample.as_str())
-            .filter(|sample| found.iter().all(|of_run| of_run.contains_key(sample)))
-            .collect();
-        ensure!(!samples.is_empty(), "no image of `{dataset}` was answered by all models; hint: see the runs' reports");
-        let trials = found.iter().map(|of_run| samples.iter().map(|sample| of_run[sample]).collect()).collect();
-        let choices = in_mode(&runs[1], Mode::Score).map(|trial| (trial.sample.as_str(), trial)).collect();
-        Ok(Self { dataset, trials, choices })
-    }
-
-    fn rights(&self) -> Rights {
-        let right = |trials: &Vec<&Trial>| trials.iter().map(|trial| trial.outcome == Outcome::Correct).collect();
-        let mut all: Vec<Vec<bool>> = self.trials.iter().map(right).collect();
-        let base = all.remove(0);
-        Rights { base, variants: all }
-    }
-
-    fn trial(&self, model: usize, at: usize) -> &'a Trial {
-        self.trials[model][at]
-    }
-
-    fn text(&self, model: usize, at: usize) -> String {
-        self.trial(model, at).text().unwrap_or_default().to_owned()
-    }
-
-    fn chosen(&self, at: usize) -> Option<&'a Trial> {
-        self.choices.get(self.trial(0, at).sample.as_str()).copied()
-    }
-}
+#[cfg(test)]
+mod tests;

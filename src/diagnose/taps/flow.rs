@@ -1,0 +1,49 @@
+//! Where the answer's rows attend: shares of the system text, the image and the question, by layer (From Redundancy to
+//! Relevance, equation 9 and figure 2).
+
+use anyhow::{Context, Result};
+
+use super::numbers::mean;
+use super::{BASE, Batch, CANDIDATE, Inside, Tap};
+use crate::diagnose::FlowShares;
+
+/// The probe: by model, layer and kind of token, the share of each image.
+#[derive(Default)]
+pub(super) struct Flow {
+    shares: [Vec<[Vec<f64>; 3]>; 2],
+}
+
+impl Tap for Flow {
+    fn reads_forced(&self) -> bool {
+        true
+    }
+
+    fn reads_flow(&self) -> bool {
+        true
+    }
+
+    fn visit(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let readings = batch.readings.as_ref().context("flow needs the forced passes")?;
+        for at in [BASE, CANDIDATE] {
+            self.shares[at].resize_with(readings[at].flow.len(), Default::default);
+            for (kept, images) in self.shares[at].iter_mut().zip(&readings[at].flow) {
+                for shares in images {
+                    kept.iter_mut().zip(shares).for_each(|(kept, share)| kept.push(*share));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn conclude(self: Box<Self>, inside: &mut Inside) {
+        let shares = |kinds: &[Vec<f64>; 3]| {
+            let [system, image, user] = kinds.each_ref().map(|values| mean(values));
+            Some(FlowShares { system: system?, image: image?, user: user? })
+        };
+        for layer in 0..self.shares[BASE].len() {
+            let found = [BASE, CANDIDATE].map(|at| self.shares[at].get(layer).and_then(shares));
+            let layer = inside.layer(layer);
+            [layer.flow_baseline, layer.flow_candidate] = found;
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The logit lens: what each layer would answer (nostalgebraist 2020). The last norm and the head are applied to every state
+//! of the residual stream.
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+
+use super::numbers::{interval, log_probability_and_rank, mean, rows};
+use super::passes::{followed, pass};
+use super::watches::StateTap;
+use super::{BASE, Batch, CANDIDATE, Inside, Tap};
+use crate::model::families::Model;
+
+/// The log-probabilities and ranks of the label's token, by state and image.
+#[derive(Default)]
+struct Curve {
+    log_probabilities: Vec<Vec<f64>>,
+    ranks: Vec<Vec<f64>>,
+}
+
+impl Curve {
+    /// Adds the states `(batch, hidden)` of a few images whose label has the token of `tokens`.
+    fn add(&mut self, model: &Model, states: &[Tensor], tokens: &[u32]) -> Result<()> {
+        self.log_probabilities.resize_with(states.len(), Vec::new);
+        self.ranks.resize_with(states.len(), Vec::new);
+        for (state, hidden) in states.iter().enumerate() {
+            let logits = rows(&model.mllm.decoder().lens(hidden)?)?;
+            for (logits, &token) in logits.iter().zip(tokens) {
+                let (log_probability, rank) = log_probability_and_rank(logits, token);
+                self.log_probabilities[state].push(log_probability);
+                self.ranks[state].push(rank as f64);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The probe.
+#[derive(Default)]
+pub(super) struct Lens {
+    first: [Curve; 2],
+    decision: [Curve; 2],
+}
+
+impl Tap for Lens {
+    fn reads_forced(&self) -> bool {
+        true
+    }
+
+    fn visit(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let readings = batch.readings.as_ref().context("the lens needs the forced passes")?;
+        for at in [BASE, CANDIDATE] {
+            let (model, question, prompts) = batch.of(at);
+            let tokens = |of: &[u32]| batch.images.iter().map(|image| of[image.label]).collect::<Vec<u32>>();
+            self.first[at].add(model, &readings[at].last, &tokens(&question.first))?;
+            if question.shared.is_empty() {
+                self.decision[at].add(model, &readings[at].last, &tokens(&question.decision))?;
+                continue;
+            }
+            let rows = followed(model, prompts, &vec![question.shared.as_slice(); prompts.len()])?;
+            let mut tap = StateTap::new(&rows, None);
+            pass(model, &rows, &mut tap)?;
+            self.decision[at].add(model, &tap.last, &tokens(&question.decision))?;
+        }
+        Ok(())
+    }
+
+    fn conclude(self: Box<Self>, inside: &mut Inside) {
+        let [base, candidate] = &self.first;
+        for state in 0..base.log_probabilities.len() {
+            let layer = inside.layer(state);
+            layer.lens_baseline = mean(&base.log_probabilities[state]);
+            layer.lens_candidate = mean(&candidate.log_probabilities[state]);
+            layer.lens_baseline_interval = interval(&base.log_probabilities[state]);
+            layer.lens_candidate_interval = interval(&candidate.log_probabilities[state]);
+            layer.rank_baseline = mean(&base.ranks[state]);
+            layer.rank_candidate = mean(&candidate.ranks[state]);
+            layer.decision_baseline = mean(&self.decision[BASE].log_probabilities[state]);
+            layer.decision_candidate = mean(&self.decision[CANDIDATE].log_probabilities[state]);
+        }
+        inside.parting_layer = parting(&base.log_probabilities, &candidate.log_probabilities);
+    }
+}
+
+/// The first state from which on the curves differ: the interval of their mean difference excludes 0 there and in every later
+/// state.
+fn parting(base: &[Vec<f64>], candidate: &[Vec<f64>]) -> Option<usize> {
+    let differs = |(base, candidate): (&Vec<f64>, &Vec<f64>)| {
+        let differences: Vec<f64> = base.iter().zip(candidate).map(|(base, candidate)| candidate - base).collect();
+        interval(&differences).is_some_and(|[low, high]| low > 0.0 || high < 0.0)
+    };
+    let differing: Vec<bool> = base.iter().zip(candidate).map(differs).collect();
+    let n_last = differing.iter().rev().take_while(|&&differs| differs).count();
+    (n_last > 0).then(|| differing.len() - n_last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curves_part_where_they_differ_to_the_end() {
+        let same = vec![-1.0, -1.1, -0.9];
+        let other = vec![-3.0, -3.2, -2.9];
+        let base = vec![same.clone(); 4];
+        let candidate = [&other, &same, &other, &other].map(Clone::clone).to_vec();
+        assert_eq!(parting(&base, &candidate), Some(2));
+        assert_eq!(parting(&base, &base), None);
+    }
+}

@@ -1,0 +1,261 @@
+//! Passes of base and candidate over the same images, read inside.
+//!
+//! Both models read each prompt followed by the *base's* answer (teacher forcing), so that every position of one pass has its
+//! counterpart in the other. Probes take what they need from these passes ([`Reading`]) or make passes of their own. Each probe is
+//! one file and one line in [`probes_of`].
+
+mod drift;
+mod flow;
+mod knockout;
+mod lens;
+mod numbers;
+mod passes;
+mod patch;
+mod question;
+mod similarity;
+mod watches;
+mod wording;
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{DatasetDiagnosis, LayerDiagnosis, PositionDrift, Probe};
+use crate::domain::{Conversation, RgbImage};
+use crate::model::families::{Model, Seen};
+use crate::model::run::prefix::PromptRow;
+use passes::forced_reading;
+pub use question::Question;
+pub use wording::{ImageWording, own_wording};
+
+/// The two models, loaded.
+pub struct Pair {
+    /// The base, then the candidate.
+    pub models: [Model; 2],
+    /// Whether both see the same pixels with the same tower, so that one pass of the tower serves both.
+    pub shares_tower: bool,
+}
+
+/// The images of one dataset, and what is asked about them.
+pub struct TappedDataset<'a> {
+    /// The question.
+    pub conversation: &'a Conversation,
+    /// The labels.
+    pub labels: Vec<String>,
+    /// The images.
+    pub images: Vec<TappedImage>,
+    /// The text before the label in the candidate's own answers; empty if they are plain labels or name none.
+    pub wording: String,
+    /// Reads the image at a position of the dataset.
+    pub read: &'a dyn Fn(usize) -> Result<RgbImage>,
+    /// Whether a text is a right answer for the label at an index.
+    pub is_right: &'a dyn Fn(usize, &str) -> bool,
+    /// The greatest number of tokens of an answer.
+    pub max_new_tokens: usize,
+    /// Images per pass.
+    pub batch_size: usize,
+}
+
+/// One image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TappedImage {
+    /// Its position in the dataset.
+    pub position: usize,
+    /// The index of its label.
+    pub label: usize,
+    /// Whether the base was right and the candidate is not.
+    pub is_lost: bool,
+}
+
+/// What was read on one dataset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Inside {
+    /// By state of the residual stream.
+    pub layers: Vec<LayerDiagnosis>,
+    /// The first state from which the lenses differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parting_layer: Option<usize>,
+    /// By position of the base's answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drift: Vec<PositionDrift>,
+    /// Linear CKA of the towers' output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub similarity_tower: Option<f64>,
+    /// By image: how the candidate words its answer. `None` for images that were not lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wording: Vec<Option<ImageWording>>,
+}
+
+impl Inside {
+    /// The layer at state `state`, which is added if it is missing.
+    fn layer(&mut self, state: usize) -> &mut LayerDiagnosis {
+        while self.layers.len() <= state {
+            self.layers.push(LayerDiagnosis { layer: self.layers.len(), ..LayerDiagnosis::default() });
+        }
+        &mut self.layers[state]
+    }
+
+    /// Adds what was read to the diagnosis of the dataset.
+    pub fn complete(&self, dataset: &mut DatasetDiagnosis) {
+        dataset.layers.clone_from(&self.layers);
+        dataset.parting_layer = self.parting_layer;
+        dataset.drift.clone_from(&self.drift);
+        dataset.similarity_tower = self.similarity_tower;
+    }
+}
+
+/// What a model's pass over prompts with the base's answers shows.
+struct Reading {
+    /// By state, the residual stream at the prompt's last position: `(batch, hidden)`.
+    last: Vec<Tensor>,
+    /// By state, its mean over the positions of the image: `(batch, hidden)`.
+    image: Vec<Tensor>,
+    /// By image, the logits that predict the answer's tokens: `(answer tokens, vocabulary)`.
+    answer_logits: Vec<Tensor>,
+    /// By layer and image, the shares of attention to system, image and user. Empty if they were not asked for.
+    flow: Vec<Vec<[f64; 3]>>,
+}
+
+/// A few images and both models' prompts about them.
+struct Batch<'a> {
+    pair: &'a Pair,
+    questions: &'a [Question; 2],
+    dataset: &'a TappedDataset<'a>,
+    images: &'a [TappedImage],
+    /// By model, the output of its tower for each image.
+    seen: [Vec<Seen>; 2],
+    /// By model, the prompts.
+    prompts: [Vec<PromptRow>; 2],
+    /// By image, the tokens of the base's answer with the terminator.
+    answers: Vec<Vec<u32>>,
+    /// By model, what its pass over the base's answers shows; `None` if no probe reads it.
+    readings: Option<[Reading; 2]>,
+}
+
+/// The models by their place in pairs.
+const BASE: usize = 0;
+const CANDIDATE: usize = 1;
+
+/// A probe that reads passes of both models.
+trait Tap {
+    /// Whether it reads [`Batch::readings`].
+    fn reads_forced(&self) -> bool {
+        false
+    }
+
+    /// Whether it reads [`Reading::flow`].
+    fn reads_flow(&self) -> bool {
+        false
+    }
+
+    /// Takes one batch.
+    fn visit(&mut self, batch: &Batch<'_>) -> Result<()>;
+
+    /// Adds what all batches showed.
+    fn conclude(self: Box<Self>, inside: &mut Inside);
+}
+
+/// The probes that read passes, in the order of the report.
+fn probes_of(wanted: &BTreeSet<Probe>) -> Vec<Box<dyn Tap>> {
+    let make = |probe: &Probe| -> Option<Box<dyn Tap>> {
+        match probe {
+            Probe::Lens => Some(Box::new(lens::Lens::default())),
+            Probe::Drift => Some(Box::new(drift::Drift::default())),
+            Probe::Flow => Some(Box::new(flow::Flow::default())),
+            Probe::Similarity => Some(Box::new(similarity::Similarity::default())),
+            Probe::Patch => Some(Box::new(patch::Patching::default())),
+            Probe::Knockout => Some(Box::new(knockout::Knockout::default())),
+            // How answers are worded decides causes.
+            Probe::Swap => Some(Box::new(wording::Wording::default())),
+            Probe::Weights
+            | Probe::Reliance
+            | Probe::Truncation
+            | Probe::Cam
+            | Probe::Mir
+            | Probe::Composite
+            | Probe::Merge => None,
+        }
+    };
+    wanted.iter().filter_map(make).collect()
+}
+
+/// The forward passes per image that `wanted` probes make, both models together; `n_layers` is the language model's.
+pub fn n_passes(wanted: &BTreeSet<Probe>, n_layers: usize) -> usize {
+    let of = |probe: &Probe| match probe {
+        Probe::Lens => 2,
+        Probe::Patch => 6 * (n_layers + 1),
+        Probe::Knockout => 4 * n_layers,
+        _ => 0,
+    };
+    let is_forced =
+        |probe: &Probe| matches!(probe, Probe::Lens | Probe::Drift | Probe::Flow | Probe::Similarity | Probe::Patch);
+    let shared = if wanted.iter().any(is_forced) { 3 } else { 0 };
+    shared + wanted.iter().map(of).sum::<usize>()
+}
+
+/// Reads the passes of both models over the images of `dataset`. After each batch, `goes_on` is told how many images are done
+/// and whether to continue; `None` if it says no.
+///
+/// # Errors
+/// An image cannot be read, a prompt cannot be rendered, or a pass fails.
+pub fn look_inside(
+    pair: &Pair,
+    dataset: &TappedDataset<'_>,
+    wanted: &BTreeSet<Probe>,
+    goes_on: &mut dyn FnMut(usize) -> bool,
+) -> Result<Option<Inside>> {
+    let mut probes = probes_of(wanted);
+    let mut inside = Inside::default();
+    if probes.is_empty() || dataset.images.is_empty() {
+        return Ok(Some(inside));
+    }
+    let question = |model: &Model| Question::new(model, dataset.conversation, &dataset.labels, &dataset.wording);
+    let questions = [question(&pair.models[BASE])?, question(&pair.models[CANDIDATE])?];
+    let mut n_done = 0;
+    for images in dataset.images.chunks(dataset.batch_size.max(1)) {
+        let batch = Batch::read(pair, &questions, dataset, images, &probes)?;
+        probes.iter_mut().try_for_each(|probe| probe.visit(&batch))?;
+        n_done += images.len();
+        if !goes_on(n_done) {
+            return Ok(None);
+        }
+    }
+    probes.into_iter().for_each(|probe| probe.conclude(&mut inside));
+    Ok(Some(inside))
+}
+
+impl<'a> Batch<'a> {
+    fn read(
+        pair: &'a Pair,
+        questions: &'a [Question; 2],
+        dataset: &'a TappedDataset<'a>,
+        images: &'a [TappedImage],
+        probes: &[Box<dyn Tap>],
+    ) -> Result<Self> {
+        let pixels = images.iter().map(|image| (dataset.read)(image.position)).collect::<Result<Vec<RgbImage>>>()?;
+        let see = |model: &Model| -> Result<Vec<Seen>> {
+            let inputs: Vec<_> = pixels.iter().map(|image| model.preprocessor.prepare(image)).collect();
+            model.mllm.see(&inputs.iter().collect::<Vec<_>>())
+        };
+        let base = see(&pair.models[BASE])?;
+        let candidate = if pair.shares_tower { base.clone() } else { see(&pair.models[CANDIDATE])? };
+        let seen = [base, candidate];
+        let rows = |at: usize| pair.models[at].rows(&questions[at].prompt, &seen[at]);
+        let prompts = [rows(BASE)?, rows(CANDIDATE)?];
+        let mut batch = Self { pair, questions, dataset, images, seen, prompts, answers: Vec::new(), readings: None };
+        if probes.iter().any(|probe| probe.reads_forced()) {
+            let has_flow = probes.iter().any(|probe| probe.reads_flow());
+            batch.answers = passes::answers(&pair.models[BASE], &batch.prompts[BASE], dataset.max_new_tokens)?;
+            let reading = |at: usize| forced_reading(&pair.models[at], &batch.prompts[at], &batch.answers, has_flow);
+            batch.readings = Some([reading(BASE)?, reading(CANDIDATE)?]);
+        }
+        Ok(batch)
+    }
+
+    /// The model, its question and its prompts, by its place.
+    fn of(&self, at: usize) -> (&'a Model, &'a Question, &[PromptRow]) {
+        (&self.pair.models[at], &self.questions[at], &self.prompts[at])
+    }
+}

@@ -1,0 +1,83 @@
+//! Forward passes over batches of prompts.
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+
+use super::Reading;
+use super::watches::StateTap;
+use crate::domain::Stop;
+use crate::model::families::Model;
+use crate::model::language::Pass;
+use crate::model::layers::{Watch, Watched, causal_mask};
+use crate::model::run::prefix::{Padding, PromptRow, batch};
+
+/// Hidden states `(batch, positions, hidden)` after the last norm. Rows are padded on the right, where none of their positions
+/// attends.
+pub(super) fn pass(model: &Model, rows: &[PromptRow], watch: &mut dyn Watch) -> Result<Tensor> {
+    let n_positions = rows.iter().map(PromptRow::n_tokens).max().context("a pass needs a prompt")?;
+    let input = batch(rows, n_positions, Padding::Right)?;
+    let mask = causal_mask(n_positions, input.embeddings.dtype(), input.embeddings.device())?;
+    let mut watch = Watched::by(watch);
+    Ok(model.mllm.decoder().forward(Pass::new(&input).masked(&mask).watched(&mut watch))?)
+}
+
+/// Each row, followed by its tokens.
+pub(super) fn followed(model: &Model, rows: &[PromptRow], tokens: &[&[u32]]) -> Result<Vec<PromptRow>> {
+    let follow = |(row, tokens): (&PromptRow, &&[u32])| match tokens.is_empty() {
+        true => Ok(row.clone()),
+        false => Ok(row.clone().followed_by(&model.mllm.decoder().embed(tokens)?)?),
+    };
+    rows.iter().zip(tokens).map(follow).collect()
+}
+
+/// The row `(hidden)` of each image in `states` `(batch, positions, hidden)`: `(batch, hidden)`.
+pub(super) fn rows_at(states: &Tensor, places: &[usize]) -> candle_core::Result<Tensor> {
+    let rows = places.iter().enumerate().map(|(image, &place)| states.get(image)?.get(place));
+    Tensor::stack(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)
+}
+
+/// The last position of each row.
+pub(super) fn last_places(rows: &[PromptRow]) -> Vec<usize> {
+    rows.iter().map(|row| row.n_tokens() - 1).collect()
+}
+
+/// The logits at the last position of each row, in f32.
+pub(super) fn last_logits(model: &Model, rows: &[PromptRow], watch: &mut dyn Watch) -> Result<Vec<Vec<f32>>> {
+    let hidden = pass(model, rows, watch)?;
+    super::numbers::rows(&model.mllm.decoder().logits(&rows_at(&hidden, &last_places(rows))?)?)
+}
+
+/// The greedy answers to `prompts`, as tokens with the terminator if the model wrote one.
+pub(super) fn answers(model: &Model, prompts: &[PromptRow], max_new_tokens: usize) -> Result<Vec<Vec<u32>>> {
+    let decoding = model.dialogue.decoding(max_new_tokens);
+    let prefix = model.mllm.read(None, prompts, max_new_tokens, Watched::by_none())?;
+    let generated = model.generate(prefix, &decoding)?;
+    let tokens = |generation: crate::model::run::generate::Generation| {
+        let mut ids = generation.ids;
+        let is_ended = generation.stop == Stop::Eos || ids.is_empty();
+        ids.extend(decoding.eos_ids.first().filter(|_| is_ended));
+        ids
+    };
+    generated.into_iter().map(|generation| Ok(tokens(generation?))).collect()
+}
+
+/// What the pass of `model` over `prompts`, each followed by its answer, shows.
+pub(super) fn forced_reading(
+    model: &Model,
+    prompts: &[PromptRow],
+    answers: &[Vec<u32>],
+    has_flow: bool,
+) -> Result<Reading> {
+    // The last token is predicted and is no input.
+    let inputs: Vec<&[u32]> = answers.iter().map(|answer| &answer[..answer.len().saturating_sub(1)]).collect();
+    let rows = followed(model, prompts, &inputs)?;
+    let mut tap = StateTap::new(prompts, has_flow.then_some(answers));
+    let hidden = pass(model, &rows, &mut tap)?; // (batch, positions, hidden)
+    let decoder = model.mllm.decoder();
+    let logits = |((image, prompt), answer): ((usize, &PromptRow), &Vec<u32>)| {
+        Ok(decoder.logits(&hidden.get(image)?.narrow(0, prompt.n_tokens() - 1, answer.len())?.contiguous()?)?)
+    };
+    let answer_logits = prompts.iter().enumerate().zip(answers).map(logits).collect::<Result<_>>()?;
+    let StateTap { last, image, flow, .. } = tap;
+    Ok(Reading { last, image, answer_logits, flow })
+}

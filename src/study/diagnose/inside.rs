@@ -1,0 +1,172 @@
+//! What is read inside the passes of base and candidate, dataset by dataset. Each dataset is read once and then recorded.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::answers::Answers;
+use super::{DiagnosisPlan, Evaluation};
+use crate::dataset::Dataset;
+use crate::diagnose::taps::{self, Inside, Pair, TappedDataset, TappedImage, own_wording};
+use crate::eval::{self, OpenedSubjects, SubjectsRequest};
+use crate::judging::JudgedDataset;
+use crate::model::Placement;
+use crate::model::families::Model;
+use crate::prompting::PromptTemplate;
+use crate::record;
+use crate::taxonomy::Finding;
+
+/// By dataset, what was read inside the passes.
+pub type InsideOfDatasets = BTreeMap<String, Inside>;
+
+/// The version of what is recorded. It is raised when a probe computes something else.
+const VERSION: u32 = 1;
+/// Images per pass, at most: their residual streams are kept.
+const N_IMAGES_PER_PASS: usize = 8;
+
+/// A request to read inside the passes of both models.
+pub struct LookInside<'a> {
+    /// The base with the candidate as its one adapter.
+    pub subjects: SubjectsRequest<'a>,
+    /// The question.
+    pub template: &'a PromptTemplate,
+    /// Tokens per answer, at most.
+    pub max_new_tokens: usize,
+    /// Images per pass; `None` is 8.
+    pub batch_size: Option<usize>,
+    /// Where, and in which numbers, models compute.
+    pub placement: &'a Placement,
+    /// The folder of the diagnosis.
+    pub dir: &'a Path,
+}
+
+/// Images of one dataset that were read, and how many there are.
+#[derive(Clone, Copy, Debug)]
+pub struct InsideProgress<'a> {
+    /// The dataset.
+    pub dataset: &'a str,
+    /// Images that were read.
+    pub n_done: usize,
+    /// All images.
+    pub n_total: usize,
+}
+
+/// The images of one dataset that are read, and where the result is recorded.
+struct Planned<'a> {
+    dataset: &'a Dataset,
+    judged: &'a JudgedDataset,
+    images: Vec<TappedImage>,
+    wording: String,
+    key: String,
+}
+
+impl DiagnosisPlan {
+    /// Reads inside the passes of base and candidate over the images of `evaluation`. After each batch, `goes_on` says whether
+    /// to continue; `None` if it says no. What was recorded by an earlier call is not read again.
+    ///
+    /// # Errors
+    /// A model cannot be loaded, an image cannot be read, or a pass fails.
+    pub fn look_inside(
+        &self,
+        request: LookInside<'_>,
+        evaluation: &Evaluation,
+        goes_on: &mut dyn FnMut(InsideProgress<'_>) -> bool,
+    ) -> Result<Option<InsideOfDatasets>> {
+        let judged = eval::judged_datasets(&evaluation.runs[0].spec)?;
+        let mut found = InsideOfDatasets::new();
+        let mut pair = None;
+        for (dataset, judged) in evaluation.datasets.iter().zip(&judged) {
+            let planned = self.plan_inside(evaluation, dataset, judged, request.max_new_tokens)?;
+            if let Some(recorded) = record::read_part(request.dir, &planned.key)? {
+                found.insert(dataset.name.clone(), recorded);
+                continue;
+            }
+            if pair.is_none() {
+                pair = Some(load_pair(&request.subjects, request.placement)?);
+            }
+            let pair = pair.as_ref().context("the models are loaded")?;
+            let Some(inside) = self.read_inside(pair, &planned, &request, goes_on)? else { return Ok(None) };
+            record::write_part(request.dir, &planned.key, &inside)?;
+            found.insert(dataset.name.clone(), inside);
+        }
+        Ok(Some(found))
+    }
+
+    fn plan_inside<'a>(
+        &self,
+        evaluation: &Evaluation,
+        dataset: &'a Dataset,
+        judged: &'a JudgedDataset,
+        max_new_tokens: usize,
+    ) -> Result<Planned<'a>> {
+        let runs = &evaluation.runs[..2];
+        let answers = Answers::of(&dataset.name, &evaluation.runs)?;
+        let rights = answers.rights();
+        let positions: BTreeMap<&str, usize> =
+            dataset.samples.iter().enumerate().map(|(position, sample)| (sample.id.as_str(), position)).collect();
+        let image = |at: usize| -> Result<TappedImage> {
+            let trial = answers.trial(0, at);
+            let position = positions.get(trial.sample.as_str()).copied();
+            let label = judged.labels.index_of(&trial.label);
+            Ok(TappedImage {
+                position: position.with_context(|| format!("`{}` has no sample `{}`", dataset.name, trial.sample))?,
+                label: label.with_context(|| format!("`{}` has no label `{}`", dataset.name, trial.label))?,
+                is_lost: rights.base[at] && !rights.candidate()[at],
+            })
+        };
+        let images = (0..rights.n()).map(image).collect::<Result<Vec<_>>>()?;
+        let texts: Vec<String> = (0..rights.n()).map(|at| answers.text(1, at)).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let labels: Vec<&str> = judged.labels.names().collect();
+        let wording = own_wording(&texts, &labels);
+        let samples: Vec<(&str, bool)> =
+            images.iter().map(|image| (dataset.samples[image.position].id.as_str(), image.is_lost)).collect();
+        let identity = json!({
+            "version": VERSION,
+            "runs": runs.iter().map(|run| record::identity(&run.spec)).collect::<Vec<_>>(),
+            "dataset": dataset.name,
+            "probes": self.probes.iter().map(|probe| probe.name()).collect::<Vec<_>>(),
+            "samples": samples,
+            "wording": wording,
+            "max_new_tokens": max_new_tokens,
+        });
+        Ok(Planned { dataset, judged, images, wording, key: record::part_key(&identity) })
+    }
+
+    fn read_inside(
+        &self,
+        pair: &Pair,
+        planned: &Planned<'_>,
+        request: &LookInside<'_>,
+        goes_on: &mut dyn FnMut(InsideProgress<'_>) -> bool,
+    ) -> Result<Option<Inside>> {
+        let Planned { dataset, judged, images, wording, .. } = planned;
+        let prompt = request.template.render(&dataset.noun, &dataset.labels)?;
+        let question = eval::Question::about_one_image(prompt, Vec::new());
+        let n_total = images.len();
+        let tapped = TappedDataset {
+            conversation: &question.conversation,
+            labels: judged.labels.names().map(str::to_owned).collect(),
+            images: images.clone(),
+            wording: wording.clone(),
+            read: &|position| Ok(dataset.read(position)?),
+            is_right: &|label, text| matches!(judged.grader.grade(label, text).finding, Finding::Correct { .. }),
+            max_new_tokens: request.max_new_tokens,
+            batch_size: request.batch_size.unwrap_or(N_IMAGES_PER_PASS),
+        };
+        let name = dataset.name.as_str();
+        taps::look_inside(pair, &tapped, &self.probes, &mut |n_done| {
+            goes_on(InsideProgress { dataset: name, n_done, n_total })
+        })
+    }
+}
+
+/// Loads the base and its one adapter's model.
+fn load_pair(request: &SubjectsRequest<'_>, placement: &Placement) -> Result<Pair> {
+    let (models, shares_tower) = OpenedSubjects::open(request)?.load_pair(placement)?;
+    ensure!(models.len() == 2, "a diagnosis compares a base with one adapter, but {} models are loaded", models.len());
+    let models: [Model; 2] = models.try_into().ok().context("there are two models")?;
+    Ok(Pair { models, shares_tower })
+}
