@@ -246,7 +246,7 @@ impl Demo<'_> {
             respondent: RespondentRequest::Checkpoint(subjects),
             limit: Some(args.limit),
             placement: Placement::new("auto", "auto")?,
-            environment: eval::sitting(paths, Some(args.limit)),
+            environment: eval::sitting(paths, Some(args.limit), None),
             ..Evaluate::new(model, hub, held_out()?, dir)?
         };
         let origin = Origin {
@@ -274,10 +274,12 @@ impl Demo<'_> {
                 ..DecisionRules::new(Policy::parse(POLICY)?)
             },
             datasets: None,
+            samples: None,
             tuned_on: Vec::new(),
         };
         let file = self.decision_file(arm);
-        let given = Given { allow_different: &[], places: &Places::default(), limit: None, has_policy: true };
+        let places = Places::default();
+        let given = Given { allow_different: &[], places: &places, limit: None, has_samples: false, has_policy: true };
         let decision = gate::decide(request, &given, Some(&file), true, &mut std::io::sink())?;
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         record::write_file(self.dir, &name, decision_json(&decision).as_bytes())?;

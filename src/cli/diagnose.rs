@@ -14,6 +14,7 @@ use super::hub_options::HubOptions;
 use super::progress::InsideBar;
 use super::reading::ReadingOptions;
 use super::results::{self, ChartOptions, Format, Results};
+use super::sample_options::SampleOptions;
 use super::served_options::is_address;
 use super::{adapter_options, environment, exit_code, interrupt};
 use crate::diagnose::Probe;
@@ -26,6 +27,9 @@ use crate::study::{
     RespondentRequest,
 };
 use crate::{prompting, record, report};
+
+/// Images of each dataset, at most, where neither a number nor samples are given.
+const N_IMAGES: usize = 200;
 
 /// Flags of `emt diagnose`.
 #[derive(Args, Debug)]
@@ -52,9 +56,11 @@ pub(super) struct DiagnoseArgs {
     labels: Option<PathBuf>,
     #[command(flatten)]
     reading: ReadingOptions,
-    /// Diagnose on at most N images per dataset, balanced over its classes
-    #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Data")]
-    limit: usize,
+    /// Diagnose on at most N images per dataset, balanced over its classes [default: 200, or all of --samples]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    samples: SampleOptions,
     /// Probes: `quick` (weights, swap, reliance, drift, lens), `all`, or names (see `emt help diagnose`)
     #[arg(long, value_name = "quick|all|A,B", default_value = "quick", help_heading = "Questions")]
     probes: String,
@@ -108,8 +114,9 @@ pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &m
             args.model.display()
         );
     }
-    ensure!(args.limit > 0 && args.max_new_tokens > 0, "--limit and --max-new-tokens must be at least 1");
-    let adapter = adapter_options::request(&args.adapter)?;
+    ensure!(args.limit != Some(0) && args.max_new_tokens > 0, "--limit and --max-new-tokens must be at least 1");
+    let (adapter, samples) = (adapter_options::request(&args.adapter)?, args.samples.read()?);
+    let limit = args.limit.or_else(|| samples.is_none().then_some(N_IMAGES));
     let flags = DatasetFlags {
         datasets: args.datasets.as_deref(),
         split: args.split.as_deref(),
@@ -139,14 +146,15 @@ pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &m
     let request = Evaluate {
         respondent: RespondentRequest::Checkpoint(subjects(args, &plan.adapters, &hub)),
         comparator: ComparatorRequest { choice: ComparatorChoice::Nothing, ..ComparatorRequest::default() },
-        limit: Some(args.limit),
+        limit,
+        samples,
         template: template.clone(),
         modes: vec![Mode::Generate],
         max_new_tokens: args.max_new_tokens,
         batch_size: args.batch_size,
         placement: placement.clone(),
         is_fresh: args.fresh,
-        environment: sitting(paths(args, &adapter), Some(args.limit)),
+        environment: sitting(paths(args, &adapter), limit, args.samples.path()),
         ..Evaluate::new(&args.model, &hub, datasets, &runs)?
     };
     let origin = Origin { tuned_on: None, places: &args.places, sources, hub_commits, hub: &hub };

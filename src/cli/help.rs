@@ -102,6 +102,10 @@ const PAGES: &[Page] = &[
                 "The same with the built-in model, offline",
                 "emt diagnose --model embedded --adapter adapters/lora --limit 60 --out diagnosis",
             ),
+            (
+                "The images that a report lists as lost",
+                "emt diagnose --model ./llava-1.5-7b --adapter ./my-lora --datasets mnist --samples report/lost.csv --out lost",
+            ),
         ],
         exit_codes: &[(0, "done, also if nothing was lost"), FAILED, INTERRUPTED],
     },

@@ -31,6 +31,7 @@ mod reading;
 mod recorded_command;
 mod report;
 mod results;
+mod sample_options;
 mod served_options;
 mod sources;
 mod tuned_on;

@@ -64,6 +64,12 @@ impl RecordedCommand {
         self
     }
 
+    /// The same with all samples.
+    pub fn without_samples(mut self) -> Self {
+        self.remove(&["--samples"]);
+        self
+    }
+
     /// The same for the run that lies in `dir` by now. Of a command that makes several runs that is the folder above, and
     /// `None` where `dir` is not called as the command would call it.
     pub fn for_run(mut self, dir: &Path) -> Option<Self> {
@@ -135,6 +141,13 @@ impl RecordedCommand {
 
     /// Gives a flag, the first of its spellings, this one value.
     fn set(&mut self, spellings: &[&str], value: &str) {
+        self.remove(spellings);
+        self.words.extend(spellings.first().map(|flag| (*flag).to_owned()));
+        self.words.push(value.to_owned());
+    }
+
+    /// Takes out a flag in all of its spellings, with its values.
+    fn remove(&mut self, spellings: &[&str]) {
         let mut kept = Vec::with_capacity(self.words.len() + 2);
         let mut words = std::mem::take(&mut self.words).into_iter();
         while let Some(word) = words.next() {
@@ -148,8 +161,6 @@ impl RecordedCommand {
                 kept.push(word);
             }
         }
-        kept.extend(spellings.first().map(|flag| (*flag).to_owned()));
-        kept.push(value.to_owned());
         self.words = kept;
     }
 }
@@ -225,5 +236,7 @@ mod tests {
         let served = "emt gate --served-model me/base,tuned --runs old";
         assert_eq!(for_run(served, "/new/me--base"), told("emt gate --served-model me/base,tuned --runs /new"));
         assert_eq!(command("emt eval --limit 3").with_limit(600).text(), "emt eval --limit 600");
+        let all = command("emt eval --samples lost.csv --limit 3 --samples=x").without_samples();
+        assert_eq!(all.text(), "emt eval --limit 3");
     }
 }

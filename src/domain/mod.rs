@@ -19,6 +19,7 @@ mod prompt;
 mod run_set;
 mod run_spec;
 mod sample;
+mod sample_names;
 pub mod text;
 mod thought;
 mod training_spec;
@@ -42,6 +43,7 @@ pub use run_spec::{
     DatasetSpec, EncoderRelation, EncoderSpec, JudgeSpec, ModelSpec, RunSpec, ServedSpec, SubjectPrompt, TowerChange,
 };
 pub use sample::{Sample, select};
+pub use sample_names::{SampleNames, SampleNamesError, SampleSet};
 pub use thought::{SplitReply, ends_in_thought, with_thought_opened};
 pub use training_spec::{Decay, LoraShape, Method, TrainingDatasetSpec, TrainingNumbers, TrainingSpec};
 pub use trial::{FewerShots, Mode, N_SCORES_KEPT, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};

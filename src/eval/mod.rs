@@ -33,7 +33,7 @@ pub use events::{Event, Observer};
 pub use judge::{is_judged, judged_datasets, rejudge};
 pub use loaded::{AdapterRequest, EncoderChoice, OpenedSubjects, SubjectsRequest};
 pub use pipeline::{Ended, EvalRun, OpenRun, Session, refuse_empty, run};
-pub use plan::{Batching, DatasetWork, SampleWork, plan, settled_keys};
+pub use plan::{Batching, DatasetWork, SampleWork, Selection, plan, settled_keys};
 pub use probe::{ProbeRequest, Shots};
 pub use repeat::SERVER_FLIPS;
 pub use respondent::{Description, Loaded, Opened, RunDescription, SERVER};

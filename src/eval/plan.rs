@@ -5,7 +5,32 @@ use std::collections::{BTreeMap, HashSet};
 use super::judge::is_judged;
 use super::task::Task;
 use crate::dataset::Dataset;
-use crate::domain::{Mode, Outcome, RunSet, Subject, Trial, TrialKey, UnscoredReason, select};
+use crate::domain::{Mode, Outcome, RunSet, SampleSet, Subject, Trial, TrialKey, UnscoredReason, select};
+
+/// Which samples of a dataset are evaluated.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Selection<'a> {
+    /// The seed of their order.
+    pub sample_seed: u64,
+    /// So many at most; `None` is all.
+    pub limit: Option<usize>,
+    /// Only these; `None` is all.
+    pub samples: Option<&'a SampleSet>,
+}
+
+impl Selection<'_> {
+    /// The samples as positions in `dataset`, in evaluation order. Named ones keep the order that they have among all, and the limit
+    /// counts within them.
+    pub fn of(&self, dataset: &Dataset) -> Vec<usize> {
+        let Self { sample_seed, limit, samples } = *self;
+        let names: Vec<&str> = dataset.labels.names().collect();
+        let Some(samples) = samples else { return select(&dataset.samples, &names, sample_seed, limit) };
+        let mut selected = select(&dataset.samples, &names, sample_seed, None);
+        selected.retain(|&position| samples.contains(&dataset.name, &dataset.samples[position].id));
+        selected.truncate(limit.unwrap_or(usize::MAX));
+        selected
+    }
+}
 
 /// The work that one dataset still needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +110,7 @@ pub fn settled_keys(trials: &[Trial]) -> HashSet<TrialKey> {
     trials.iter().filter(is_lost).map(Trial::key).collect()
 }
 
-/// Plans what `dataset` still needs from the models in `modes` and from their comparator (zero-shot or a probe), given
+/// Plans what `dataset` still needs of the samples of `selection` from the models in `modes` and from their comparator (zero-shot or a probe), given
 /// the trials that each run has recorded.
 ///
 /// Local batches are cut from the whole order and evaluated whole, even if some of their samples are recorded. The last
@@ -93,15 +118,13 @@ pub fn settled_keys(trials: &[Trial]) -> HashSet<TrialKey> {
 /// uninterrupted one.
 pub fn plan(
     dataset: &Dataset,
-    sample_seed: u64,
-    limit: Option<usize>,
+    selection: Selection<'_>,
     modes: &[Mode],
     comparator: Option<Mode>,
     recorded: &[HashSet<TrialKey>],
     batching: Batching,
 ) -> DatasetWork {
-    let names: Vec<&str> = dataset.labels.names().collect();
-    let selected = select(&dataset.samples, &names, sample_seed, limit);
+    let selected = selection.of(dataset);
     let is_asked = |(subject, mode): (Subject, Mode)| match subject {
         Subject::Model => modes.contains(&mode),
         Subject::Encoder => comparator == Some(mode),
@@ -167,6 +190,10 @@ mod tests {
         open(&Catalog::embedded(), &DataRoots::default(), &request).unwrap()
     }
 
+    fn first(limit: usize) -> Selection<'static> {
+        Selection { sample_seed: 7, limit: Some(limit), samples: None }
+    }
+
     const FIRST: RunId = RunId::new(0);
     const GENERATE: [Mode; 1] = [Mode::Generate];
     const FOUR: Batching = Batching { size: 4, is_served: false };
@@ -175,10 +202,10 @@ mod tests {
     #[test]
     fn a_probe_is_asked_in_the_encoders_place() {
         let dataset = digits();
-        let whole = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[HashSet::new()], FOUR);
+        let whole = plan(&dataset, first(4), &GENERATE, Some(Mode::Probe), &[HashSet::new()], FOUR);
         assert!(whole.remaining.iter().all(|work| work.encoder.is_empty() && work.probe.contains(FIRST)));
         let probed = whole.selected.iter().map(|&at| key(&dataset, at, Subject::Encoder, Mode::Probe)).collect();
-        let resumed = plan(&dataset, 7, Some(4), &GENERATE, Some(Mode::Probe), &[probed], FOUR);
+        let resumed = plan(&dataset, first(4), &GENERATE, Some(Mode::Probe), &[probed], FOUR);
         assert!(resumed.remaining.iter().all(|work| work.probe.is_empty() && work.generate.contains(FIRST)));
         let only = whole.remaining[0].only(RunSet::of(2, |run| run == RunId::new(1)));
         assert!(only.runs().is_empty() && !whole.remaining[0].runs().is_empty());
@@ -187,11 +214,11 @@ mod tests {
     #[test]
     fn a_server_is_asked_only_about_what_is_lacking_and_the_encoder_about_whole_batches() {
         let dataset = digits();
-        let whole = plan(&dataset, 7, Some(8), &GENERATE, ZERO_SHOT, &[HashSet::new()], FOUR);
+        let whole = plan(&dataset, first(8), &GENERATE, ZERO_SHOT, &[HashSet::new()], FOUR);
         let of = |&position: &usize| key(&dataset, position, Subject::Model, Mode::Generate);
         let recorded: HashSet<TrialKey> = whole.selected[..3].iter().map(of).collect();
         let served = Batching { is_served: true, ..FOUR };
-        let resumed = plan(&dataset, 7, Some(8), &GENERATE, ZERO_SHOT, &[recorded], served);
+        let resumed = plan(&dataset, first(8), &GENERATE, ZERO_SHOT, &[recorded], served);
         let asked: Vec<bool> = resumed.remaining.iter().map(|work| !work.generate.is_empty()).collect();
         assert_eq!(asked, [false, false, false, true, true, true, true, true]);
         assert!(resumed.remaining.iter().all(|work| !work.encoder.is_empty()));
@@ -201,10 +228,10 @@ mod tests {
     fn modes_are_planned_apart_and_ordered_with_the_encoder_last() {
         let dataset = digits();
         let both = [Mode::Generate, Mode::Score];
-        let whole = plan(&dataset, 7, Some(4), &both, ZERO_SHOT, &[HashSet::new()], FOUR);
+        let whole = plan(&dataset, first(4), &both, ZERO_SHOT, &[HashSet::new()], FOUR);
         let generated: HashSet<TrialKey> =
             whole.selected.iter().map(|&at| key(&dataset, at, Subject::Model, Mode::Generate)).collect();
-        let resumed = plan(&dataset, 7, Some(4), &both, ZERO_SHOT, &[generated], FOUR);
+        let resumed = plan(&dataset, first(4), &both, ZERO_SHOT, &[generated], FOUR);
         assert_eq!((resumed.remaining.len(), resumed.n_recorded), (4, 0));
         for (before, after) in whole.remaining.iter().zip(&resumed.remaining) {
             assert!(before.generate.contains(FIRST) && before.score.contains(FIRST) && before.encoder.contains(FIRST));
@@ -221,7 +248,7 @@ mod tests {
     #[test]
     fn a_batch_that_lacks_one_trial_is_asked_as_a_whole_by_the_runs_that_lack_it() {
         let dataset = digits();
-        let whole = plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[HashSet::new(), HashSet::new()], FOUR);
+        let whole = plan(&dataset, first(10), &GENERATE, ZERO_SHOT, &[HashSet::new(), HashSet::new()], FOUR);
         assert_eq!(whole.remaining.len(), 10);
         let all: HashSet<TrialKey> = whole
             .selected
@@ -230,7 +257,7 @@ mod tests {
             .collect();
         let mut torn = all.clone();
         torn.remove(&key(&dataset, whole.selected[5], Subject::Model, Mode::Generate));
-        let resumed = plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[all.clone(), torn.clone()], FOUR);
+        let resumed = plan(&dataset, first(10), &GENERATE, ZERO_SHOT, &[all.clone(), torn.clone()], FOUR);
         assert_eq!(resumed.n_recorded, 9);
         let positions: Vec<usize> = resumed.remaining.iter().map(|work| work.position).collect();
         assert_eq!(positions, whole.selected[4..8]);
@@ -239,18 +266,45 @@ mod tests {
             assert!(work.score.is_empty() && work.encoder.is_empty());
         }
         // The scores are recorded, so a run that only scores lacks nothing.
-        assert!(plan(&dataset, 7, Some(10), &[Mode::Score], ZERO_SHOT, &[torn], FOUR).remaining.is_empty());
-        assert!(plan(&dataset, 7, Some(10), &GENERATE, ZERO_SHOT, &[all.clone(), all], FOUR).remaining.is_empty());
+        assert!(plan(&dataset, first(10), &[Mode::Score], ZERO_SHOT, &[torn], FOUR).remaining.is_empty());
+        assert!(plan(&dataset, first(10), &GENERATE, ZERO_SHOT, &[all.clone(), all], FOUR).remaining.is_empty());
     }
 
     #[test]
     fn a_larger_limit_asks_the_last_batch_of_the_smaller_one_again() {
         let dataset = digits();
-        let small = plan(&dataset, 7, Some(10), &GENERATE, None, &[HashSet::new()], FOUR);
+        let small = plan(&dataset, first(10), &GENERATE, None, &[HashSet::new()], FOUR);
         let of = |&position: &usize| key(&dataset, position, Subject::Model, Mode::Generate);
         let recorded = small.selected.iter().map(of).collect();
-        let larger = plan(&dataset, 7, Some(20), &GENERATE, None, &[recorded], FOUR);
+        let larger = plan(&dataset, first(20), &GENERATE, None, &[recorded], FOUR);
         let positions: Vec<usize> = larger.remaining.iter().map(|work| work.position).collect();
         assert_eq!(positions, larger.selected[8..], "its batch has other neighbours now");
+    }
+
+    #[test]
+    fn named_samples_keep_their_order_among_all_and_the_limit_counts_within_them() {
+        let dataset = digits();
+        let all = Selection { sample_seed: 7, ..Selection::default() }.of(&dataset);
+        let places = [3, 40, 41, 599];
+        let ids = places.iter().map(|&place| dataset.samples[all[place]].id.clone()).collect();
+        let set: SampleSet = [(dataset.name.clone(), ids)].into_iter().collect();
+        let of = |limit| Selection { sample_seed: 7, limit, samples: Some(&set) };
+        let planned = |limit| plan(&dataset, of(limit), &GENERATE, None, &[HashSet::new()], FOUR).selected;
+        assert_eq!(planned(None), places.map(|place| all[place]));
+        assert_eq!(planned(Some(2)), [all[3], all[40]]);
+        assert_eq!(planned(Some(9)).len(), 4);
+        let none = SampleSet::default();
+        assert!(Selection { samples: Some(&none), ..of(None) }.of(&dataset).is_empty());
+    }
+
+    #[test]
+    fn after_named_samples_only_batches_that_are_recorded_as_a_whole_are_not_asked_again() {
+        let dataset = digits();
+        let all = plan(&dataset, first(12), &GENERATE, None, &[HashSet::new()], FOUR);
+        let of = |place: usize| key(&dataset, all.selected[place], Subject::Model, Mode::Generate);
+        let recorded: HashSet<TrialKey> = [0, 1, 2, 3, 9].map(of).into_iter().collect();
+        let resumed = plan(&dataset, first(12), &GENERATE, None, &[recorded], FOUR);
+        let positions: Vec<usize> = resumed.remaining.iter().map(|work| work.position).collect();
+        assert_eq!((positions, resumed.n_recorded), (all.selected[4..].to_vec(), 5));
     }
 }

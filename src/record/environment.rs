@@ -14,12 +14,14 @@ pub struct Sitting {
     pub batch_size: Option<usize>,
     /// `--limit`.
     pub limit: Option<usize>,
+    /// The file of `--samples`.
+    pub samples: Option<String>,
     /// Paths by purpose, such as `model`.
     pub paths: Map<String, Value>,
 }
 
-/// Returns the environment of a run: host, threads, instruction set, build features, versions, dates, batch size, limit
-/// and paths.
+/// Returns the environment of a run: host, threads, instruction set, build features, versions, dates, batch size, limit,
+/// named samples and paths.
 pub fn environment(sitting: &Sitting) -> Map<String, Value> {
     let mut fields = Map::new();
     fields.insert("emt".into(), env!("CARGO_PKG_VERSION").into());
@@ -42,6 +44,9 @@ pub fn environment(sitting: &Sitting) -> Map<String, Value> {
     }
     if let Some(limit) = sitting.limit {
         fields.insert("limit".into(), limit.into());
+    }
+    if let Some(samples) = &sitting.samples {
+        fields.insert("samples".into(), samples.clone().into());
     }
     fields.insert("paths".into(), sitting.paths.clone().into());
     fields

@@ -1,13 +1,13 @@
 //! A finished or unfinished run, as it was recorded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use super::tuned_on;
 use crate::compare::ServerFlips;
-use crate::domain::{RunSpec, Trial};
+use crate::domain::{RunSpec, SampleSet, Trial};
 use crate::eval;
 use crate::record::{self, Manifest, TrialsDigest, run_name};
 
@@ -19,8 +19,8 @@ pub struct RecordedRun {
     /// What its `run.json` holds.
     pub manifest: Manifest,
     dir: PathBuf,
-    /// By dataset, the only samples that are looked at, where not all are.
-    samples: Option<BTreeMap<String, BTreeSet<String>>>,
+    /// The only samples that are looked at, where not all are.
+    samples: Option<SampleSet>,
 }
 
 impl RecordedRun {
@@ -34,8 +34,8 @@ impl RecordedRun {
         Ok(Self { name: run_name(dir), manifest, dir: dir.to_owned(), samples: None })
     }
 
-    /// The same run, of which only `samples` (by dataset) are looked at.
-    pub fn only(self, samples: BTreeMap<String, BTreeSet<String>>) -> Self {
+    /// The same run, of which only `samples` are looked at.
+    pub fn only(self, samples: SampleSet) -> Self {
         Self { samples: Some(samples), ..self }
     }
 
@@ -87,8 +87,7 @@ impl RecordedRun {
         let mut trials = record::read_outcomes(&self.dir, dataset)
             .with_context(|| format!("failed to read the run `{}`", self.dir.display()))?;
         if let Some(samples) = &self.samples {
-            let of_dataset = samples.get(dataset);
-            trials.retain(|trial| of_dataset.is_some_and(|samples| samples.contains(&trial.sample)));
+            trials.retain(|trial| samples.contains(dataset, &trial.sample));
         }
         Ok(trials)
     }

@@ -154,6 +154,8 @@ fn no_key_of_a_shared_file_changes_or_hides_a_verdict() {
         assert!(shared.stderr.contains(part), "{part}: {}", shared.stderr);
     }
     assert!(shared.stderr.contains("`limit` has no effect"), "{}", shared.stderr);
+    let named = gate("samples = \"lost.csv\"\n", &[]);
+    assert!(named.stdout == plain.stdout && named.stderr.contains("type --samples"), "{}", named.stderr);
     // Typed, it narrows what is decided on.
     let typed = gate("datasets = [\"embedded/cifar10\"]\n", &["--datasets", "embedded/mnist"]);
     assert!(

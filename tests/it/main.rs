@@ -52,6 +52,7 @@ mod qwen;
 mod refused_fields;
 mod report;
 mod resume;
+mod samples;
 mod score;
 mod served;
 mod shell;

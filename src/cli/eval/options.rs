@@ -12,6 +12,7 @@ use crate::cli::hub_options::HubOptions;
 use crate::cli::judge_options::JudgeOptions;
 use crate::cli::reading::ReadingOptions;
 use crate::cli::results::ChartOptions;
+use crate::cli::sample_options::SampleOptions;
 use crate::cli::served_options::ServedOptions;
 
 /// What is asked of which model: the flags of every command that evaluates.
@@ -49,6 +50,8 @@ pub(in crate::cli) struct EvalOptions {
     /// The same command with a larger limit continues the run.
     #[arg(long, value_name = "N", help_heading = "Data")]
     pub(in crate::cli) limit: Option<usize>,
+    #[command(flatten)]
+    pub(in crate::cli) samples: SampleOptions,
     /// Seed of the order of samples [default: the catalog's]
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Data")]
     pub(in crate::cli) sample_seed: Option<u64>,

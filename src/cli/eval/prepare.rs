@@ -107,6 +107,7 @@ pub(in crate::cli) fn prepare(
         comparator: args.comparator.request(&open_training)?,
         datasets,
         limit: args.limit,
+        samples: args.samples.read()?,
         sample_seed: args.sample_seed,
         template,
         captions: match args.captions {
@@ -123,7 +124,7 @@ pub(in crate::cli) fn prepare(
         feature_cache: if is_served { None } else { args.feature_cache.open()? },
         out: out.map(Path::to_owned),
         is_fresh: args.fresh,
-        environment: sitting(paths(model, args), args.limit),
+        environment: sitting(paths(model, args), args.limit, args.samples.path()),
     };
     let origin = Origin { tuned_on: args.tuned_on.as_deref(), places: &args.places, sources, hub_commits, hub: &hub };
     settle(request, origin)
@@ -305,10 +306,15 @@ fn paths(model: &Path, args: &EvalOptions) -> Map<String, Value> {
     paths
 }
 
-/// What is recorded of this sitting.
-pub(in crate::cli) fn sitting(paths: Map<String, Value>, limit: Option<usize>) -> Map<String, Value> {
+/// What is recorded of this sitting; `samples` is the file that names them.
+pub(in crate::cli) fn sitting(
+    paths: Map<String, Value>,
+    limit: Option<usize>,
+    samples: Option<&Path>,
+) -> Map<String, Value> {
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit, paths });
+    let samples = samples.map(|path| path.display().to_string());
+    let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit, samples, paths });
     fields.insert("kernels".into(), crate::model::kernels_name().into());
     fields.insert("command".into(), results::command_line().into());
     fields.extend(recorded_command::directory().map(|dir| (recorded_command::DIRECTORY.to_owned(), dir)));

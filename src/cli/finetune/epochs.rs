@@ -95,7 +95,7 @@ impl EpochEvaluations<'_> {
             max_new_tokens: self.max_new_tokens,
             placement: Placement::new(self.device, "f32")?,
             feature_cache: self.feature_cache.clone(),
-            environment: sitting(paths, Some(self.limit)),
+            environment: sitting(paths, Some(self.limit), None),
             ..Evaluate::new(self.model, self.hub, self.datasets.clone(), dir)?
         };
         let mut planned = request.open()?.plan(self.tuned_on.clone(), self.judges.clone())?;

@@ -246,7 +246,7 @@ fn sitting(args: &FinetuneArgs, hub_commits: Map<String, Value>) -> Map<String, 
 /// What is recorded of a sitting of a training.
 pub(super) fn environment_of(paths: Map<String, Value>, limit: Option<usize>) -> Map<String, Value> {
     let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit, paths });
+    let mut fields = record::environment(&Sitting { n_threads, batch_size: None, limit, samples: None, paths });
     fields.insert("command".into(), results::command_line().into());
     fields
 }

@@ -46,6 +46,12 @@ pub(super) const NOT_OF_A_FILE: &[OfFile] = &[
         form: Some(Form::GateOfRuns),
         why: "all datasets of the baseline are decided on; to decide on fewer, type --datasets",
     },
+    OfFile {
+        path: &["gate"],
+        flag: "samples",
+        form: Some(Form::GateOfRuns),
+        why: "all samples of the runs are decided on; to decide on fewer, type --samples",
+    },
 ];
 
 /// A command, its axes and its flags.
@@ -156,7 +162,7 @@ const TRAINING_READING: &[Rule] =
     &[only("exif", TRAINED_FILES), only("image-column", TRAINED_FILES), only("label-column", TRAINED_FILES)];
 
 /// Also what a gate of finished runs decides on.
-const DATASETS: &[Rule] = &[always("datasets")];
+const DATASETS: &[Rule] = &[always("datasets"), always("samples")];
 
 const PROBE: &[Need] = &[
     hinted(HERE, "a server does not show its model's tower; leave it out"),
@@ -408,6 +414,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     always("split"),
                     always("labels"),
                     always("limit"),
+                    always("samples"),
                     always("prompt"),
                     always("max-new-tokens"),
                     always("min-pixels"),

@@ -139,6 +139,7 @@ pub(super) fn run(args: &GateArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         runs,
         rules: args.decision_rules(policy)?,
         datasets: args.options.datasets.as_deref().map(names),
+        samples: args.options.samples.read()?,
         tuned_on: tuned_on::parts(args.options.tuned_on.as_deref(), &[&candidate])?,
     };
     let decision = finished::decide(request, &args.given(), args.output.out.as_deref(), quiet, err)?;
@@ -153,6 +154,7 @@ impl GateArgs {
             allow_different: &self.comparison.allow_different,
             places: &self.options.places,
             limit: self.options.limit,
+            has_samples: self.options.samples.path().is_some(),
             has_policy: self.rules.policy.is_some(),
         }
     }

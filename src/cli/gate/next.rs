@@ -29,6 +29,8 @@ pub(in crate::cli) struct Given<'a> {
     pub(in crate::cli) places: &'a Places,
     /// Images per dataset, at most.
     pub(in crate::cli) limit: Option<usize>,
+    /// Whether a file names the samples.
+    pub(in crate::cli) has_samples: bool,
     /// Whether a file has the policy.
     pub(in crate::cli) has_policy: bool,
 }
@@ -220,13 +222,14 @@ fn size(dataset: &DatasetDecision, min_pairs: usize, wanted: Option<usize>, at_h
     }
 }
 
-/// By dataset, the images that evaluating on could use: the published number, or what was used where nothing limited it.
-/// What is not known is left out.
+/// By dataset, the images that evaluating on could use: the published number, or what was used where nothing limited it or samples
+/// were named. What is not known is left out.
 fn images_at_hand(given: &Given<'_>, runs: [&RecordedRun; 2], decision: &Decision) -> Result<BTreeMap<String, usize>> {
     let places = given.places;
     let catalog = available(&places.catalog()?, &places.roots());
-    let is_limited = |run: &RecordedRun| run.manifest.environment.contains_key("limit");
-    let is_unlimited = !runs.into_iter().any(is_limited);
+    let has = |run: &RecordedRun, key: &str| run.manifest.environment.contains_key(key);
+    let is_limited = |run: &RecordedRun| has(run, "limit") || has(run, "samples");
+    let is_unlimited = given.has_samples || !runs.into_iter().any(is_limited);
     let of_dataset = |dataset: &DatasetDecision| {
         let spec = runs[0].manifest.spec.datasets.iter().find(|spec| spec.dataset == dataset.dataset)?;
         let published = catalog.iter().find(|known| known.name == spec.dataset && known.split == spec.split);
@@ -264,7 +267,7 @@ fn longer_runs(commands: &[RecordedCommand], n: usize, told: String) -> Vec<Next
             (0, _) => format!("{told}: these continue the runs; then decide again"),
             _ => "and".to_owned(),
         };
-        NextStep { message, command: Some(command.clone().with_limit(n).text()) }
+        NextStep { message, command: Some(command.clone().without_samples().with_limit(n).text()) }
     };
     commands.iter().enumerate().map(step).collect()
 }

@@ -6,8 +6,9 @@ use anyhow::{Result, bail, ensure};
 
 use super::calibration::Outcomes;
 use super::history::History;
-use super::{DecisionRules, datasets, run_names};
+use super::{DecisionRules, datasets, only_named, run_names};
 use crate::compare::{self, CandidateComparison};
+use crate::domain::{SampleNames, SampleSet};
 use crate::gate::{self, Decision, Policy};
 use crate::record::RunState;
 use crate::study::comparability;
@@ -24,6 +25,8 @@ pub struct Decide<'a> {
     pub rules: DecisionRules,
     /// The datasets that are decided on, by name or path; `None` is all of the baseline.
     pub datasets: Option<BTreeSet<String>>,
+    /// The samples that are decided on; `None` is all.
+    pub samples: Option<SampleNames>,
     /// The datasets that the candidate was fine-tuned on, as far as somebody says so.
     pub tuned_on: Vec<Part<'a>>,
 }
@@ -47,9 +50,10 @@ impl Decide<'_> {
     /// Compares the runs and decides.
     ///
     /// # Errors
-    /// A run is not finished, the runs are not comparable, a name of the policy is not known, or a file cannot be read.
+    /// A run is not finished, the runs are not comparable, a name of the policy or of a sample is not known, or a file cannot be
+    /// read.
     pub fn run(self) -> Result<Decided> {
-        let Self { mut runs, rules, datasets: asked, tuned_on: said } = self;
+        let Self { mut runs, rules, datasets: asked, samples, tuned_on: said } = self;
         for run in &runs {
             ensure!(
                 run.manifest.state == RunState::Complete,
@@ -59,6 +63,11 @@ impl Decide<'_> {
         }
         let tuned_on = tuned_on::of_candidates(&said, std::slice::from_ref(&runs[1]));
         let mut warnings = checked_names(&rules, &said, asked.as_ref(), &mut runs)?;
+        if let Some(names) = samples {
+            let samples = found(&names, &runs)?;
+            warnings.push(only_named(&samples));
+            runs = runs.map(|run| run.only(samples.clone()));
+        }
         let DecisionRules { mut policy, attempts, calibrations, .. } = rules.clone();
         policy.mark_tuned_on(tuned_on.into_iter().flatten());
         let run_names =
@@ -126,6 +135,21 @@ fn checked_names(
     warnings.extend(datasets::unchecked(rules, &compared, &left_out)?);
     warnings.extend(datasets::only_tuned_on(&rules.policy, &said, &compared));
     Ok(warnings)
+}
+
+/// Finds the named samples in the trials of either run: what only one of them has is no pair, and told as such.
+fn found(names: &SampleNames, runs: &[RecordedRun; 2]) -> Result<SampleSet> {
+    let mut ids: Vec<(&str, BTreeSet<String>)> = Vec::new();
+    for dataset in runs[0].datasets() {
+        let mut of_dataset = BTreeSet::new();
+        for run in runs {
+            of_dataset.extend(run.trials_of(dataset)?.into_iter().map(|trial| trial.sample));
+        }
+        ids.push((dataset, of_dataset));
+    }
+    let known: Vec<(&str, Vec<&str>)> =
+        ids.iter().map(|(dataset, ids)| (*dataset, ids.iter().map(String::as_str).collect())).collect();
+    Ok(names.among(&known)?)
 }
 
 /// The datasets that are decided on.

@@ -14,6 +14,7 @@ pub use self::finished::{Decide, Decided};
 pub use self::history::History;
 pub use self::sequential::{CheckedSequence, DecideInSequence, DecidedInSequence};
 use crate::dataset::Catalog;
+use crate::domain::SampleSet;
 use crate::gate::Policy;
 
 /// What is decided by.
@@ -48,6 +49,15 @@ impl DecisionRules {
             catalog: Catalog::embedded(),
         }
     }
+}
+
+/// What should be told of a decision on `samples` alone.
+fn only_named(samples: &SampleSet) -> String {
+    format!(
+        "--samples: only the named samples ({}) are decided on; the policy's error rates hold only if their choice does not \
+         depend on answers",
+        samples.n_samples()
+    )
 }
 
 /// How candidates that were tried on the same test data are counted. Each attempt is tested at a stricter level.

@@ -6,12 +6,13 @@ use anyhow::{Error, Result, bail, ensure};
 
 use super::calibration::{Calibrations, Outcomes};
 use super::history::History;
-use super::{DecisionRules, datasets, run_names};
+use super::{DecisionRules, datasets, only_named, run_names};
 use crate::compare::{self, CandidateComparison, FieldDifference};
 use crate::dataset::Dataset;
-use crate::domain::{Mode, Outcome, RunId, RunSet, Subject, Trial, TrialKey};
+use crate::domain::{Mode, Outcome, RunId, RunSet, SampleSet, Subject, Trial, TrialKey};
 use crate::eval::{
-    Batching, DatasetWork, Ended, EvalRun, Event, Loaded, Observer, OpenRun, SERVER, Session, Task, settled_keys,
+    Batching, DatasetWork, Ended, EvalRun, Event, Loaded, Observer, OpenRun, SERVER, Selection, Session, Task,
+    settled_keys,
 };
 use crate::gate::{Decision, Policy, RunName, Sequence};
 use crate::record;
@@ -83,7 +84,8 @@ impl DecideInSequence {
             planned.runs[BASELINE].spec.modes.contains(&Mode::Generate),
             "the gate decides on generated answers; hint: --modes generate or --modes generate,score"
         );
-        let warnings = checked_names(&rules, &said_tuned_on, &planned)?;
+        let mut warnings = checked_names(&rules, &said_tuned_on, &planned)?;
+        warnings.extend(planned.samples.as_ref().map(only_named));
         let mut policy = rules.policy.clone();
         policy.mark_tuned_on(tuned_on);
         let run_names = [BASELINE, CANDIDATE].map(|run| {
@@ -94,7 +96,7 @@ impl DecideInSequence {
         let at_hand: BTreeMap<String, usize> = planned
             .tasks
             .iter()
-            .map(|Task { dataset, .. }| (dataset.name.clone(), n_max(dataset, usize::MAX, None)))
+            .map(|Task { dataset, .. }| (dataset.name.clone(), n_at_hand(dataset, planned.samples.as_ref())))
             .collect();
         let tested: Vec<String> = at_hand.keys().filter(|name| !policy.of(name).ignore).cloned().collect();
         let history = History::open(&rules.attempts, &run_names, &tested)?;
@@ -123,7 +125,8 @@ impl CheckedSequence {
         observer: &mut dyn Observer,
     ) -> Result<Option<DecidedInSequence>> {
         let Self { planned, rules, policy, limit, mut run_names, differences, at_hand, history, warnings } = self;
-        let basis = Basis { rules: &rules, policy: &policy, limit };
+        let samples = planned.samples.clone();
+        let basis = Basis { rules: &rules, policy: &policy, limit, samples: samples.as_ref() };
         let Some((sequence, runs)) = ask(basis, planned, open_runs, is_stopped, observer)? else { return Ok(None) };
         let mut decision = sequence.decision();
         decision.warnings.extend(warnings);
@@ -145,6 +148,7 @@ struct Basis<'a> {
     rules: &'a DecisionRules,
     policy: &'a Policy,
     limit: Option<usize>,
+    samples: Option<&'a SampleSet>,
 }
 
 /// What the finished runs' manifests and journals say of the runs themselves.
@@ -198,14 +202,14 @@ fn ask(
     is_stopped: &(dyn Fn() -> bool + Sync),
     observer: &mut dyn Observer,
 ) -> Result<Option<(Sequence, Vec<EvaluatedRun>)>> {
-    let Basis { rules, policy, limit } = basis;
+    let Basis { rules, policy, limit, samples } = basis;
     let [baseline, candidate] = [BASELINE, CANDIDATE].map(|run| RecordedRun::open(&planned.runs[run].dir));
     check(rules, &baseline?, &candidate?)?;
-    let n_max: Vec<(String, usize)> = planned
-        .tasks
-        .iter()
-        .map(|Task { dataset, .. }| (dataset.name.clone(), n_max(dataset, policy.of(&dataset.name).max_pairs, limit)))
-        .collect();
+    let n_max = |Task { dataset, .. }: &Task| {
+        let n = n_at_hand(dataset, samples).min(policy.of(&dataset.name).max_pairs);
+        (dataset.name.clone(), n.min(limit.unwrap_or(usize::MAX)).max(1))
+    };
+    let n_max: Vec<(String, usize)> = planned.tasks.iter().map(n_max).collect();
     let mut sequence = Sequence::new(policy.clone(), &n_max);
     for (dataset, n) in sequence.unreachable() {
         observer.event(Event::Warning(format!(
@@ -264,14 +268,17 @@ fn check(rules: &DecisionRules, baseline: &RecordedRun, candidate: &RecordedRun)
     rules.calibrations.check(baseline, candidate)
 }
 
-/// The largest balanced prefix of a dataset that may be asked about.
-fn n_max(dataset: &Dataset, max_pairs: usize, limit: Option<usize>) -> usize {
+/// The samples of a dataset that could be asked about: the largest prefix that is balanced over its classes, or all that were
+/// named.
+fn n_at_hand(dataset: &Dataset, samples: Option<&SampleSet>) -> usize {
+    if let Some(samples) = samples {
+        return samples.n_of(&dataset.name);
+    }
     let mut counts = BTreeMap::new();
     for sample in &dataset.samples {
         *counts.entry(sample.label).or_insert(0_usize) += 1;
     }
-    let balanced = counts.len() * counts.values().copied().min().unwrap_or(0);
-    balanced.min(max_pairs).min(limit.unwrap_or(usize::MAX)).max(1)
+    (counts.len() * counts.values().copied().min().unwrap_or(0)).max(1)
 }
 
 fn once<L: FnOnce() -> Result<Loaded>>(load: &mut Option<L>) -> Result<Loaded> {
@@ -364,8 +371,7 @@ impl Looker<'_> {
             let n = look.unwrap_or(n_before).max(n_before);
             let plan = |n: usize| {
                 let comparator = spec.comparator(&dataset.name);
-                let limit = Some(n);
-                crate::eval::plan(dataset, spec.sample_seed, limit, &spec.modes, comparator, &recorded, self.batching)
+                crate::eval::plan(dataset, self.first(n), &spec.modes, comparator, &recorded, self.batching)
             };
             let mut work = plan(n);
             match (look, only) {
@@ -384,17 +390,20 @@ impl Looker<'_> {
 
     /// The ids of the first `n` samples of a dataset.
     fn samples<'d>(&self, dataset: &'d Dataset, n: usize) -> BTreeSet<&'d str> {
-        let names: Vec<&str> = dataset.labels.names().collect();
-        let seed = self.runs[BASELINE].spec.sample_seed;
-        let selected = crate::domain::select(&dataset.samples, &names, seed, Some(n));
-        selected.into_iter().map(|position| dataset.samples[position].id.as_str()).collect()
+        self.first(n).of(dataset).into_iter().map(|position| dataset.samples[position].id.as_str()).collect()
+    }
+
+    /// The first `n` samples.
+    fn first(&self, n: usize) -> Selection<'_> {
+        let sample_seed = self.runs[BASELINE].spec.sample_seed;
+        Selection { sample_seed, limit: Some(n), samples: self.basis.samples }
     }
 
     /// Compares what was recorded of the samples of `open` and hands it to the sequence.
     fn observe(&self, tasks: &[Task], sequence: &mut Sequence, open: &[(String, usize)]) -> Result<()> {
         let Basis { rules, policy, .. } = self.basis;
         let calibrations = &rules.calibrations;
-        let samples: BTreeMap<String, BTreeSet<String>> = tasks
+        let samples: SampleSet = tasks
             .iter()
             .map(|Task { dataset, .. }| {
                 let n = open.iter().find(|(name, _)| *name == dataset.name).map_or(0, |(_, n)| *n);

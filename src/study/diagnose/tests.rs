@@ -16,13 +16,13 @@ use crate::model::families::{FAMILIES, OpenedModel};
 use crate::prompting;
 use crate::study::{ComparatorChoice, ComparatorRequest, Evaluate, RespondentRequest};
 
-/// The first 64 samples in the order of the file, as the references have them.
-fn first_samples(shared: &Path, name: &str) -> Dataset {
+/// The first samples in the order of the file, as the references have them.
+fn first_samples(shared: &Path, name: &str, n: usize) -> Dataset {
     let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
     let request = OpenRequest { text: name, split: Some("test"), ..OpenRequest::default() };
     let mut dataset = open(&Catalog::embedded(), &roots, &request).unwrap();
-    dataset.samples.truncate(64);
-    assert!(dataset.samples[63].id.ends_with("00063"), "{}", dataset.samples[63].id);
+    dataset.samples.truncate(n);
+    assert!(dataset.samples[n - 1].id.ends_with(&format!("{:05}", n - 1)), "{}", dataset.samples[n - 1].id);
     dataset
 }
 
@@ -38,7 +38,7 @@ fn diagnosed(shared: &Path, adapter: PathBuf, datasets: &[&str], probes: &str) -
     let adapter = [AdapterRequest::new(Some("candidate".to_owned()), adapter)];
     let plan = DiagnosisPlan::new(&subjects(&adapter, false), Probe::parse_list(probes).unwrap()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let datasets = datasets.iter().map(|name| first_samples(shared, name)).collect();
+    let datasets = datasets.iter().map(|name| first_samples(shared, name, n)).collect();
     let request = Evaluate {
         respondent: RespondentRequest::Checkpoint(subjects(&plan.adapters, true)),
         comparator: ComparatorRequest { choice: ComparatorChoice::Nothing, ..ComparatorRequest::default() },
@@ -88,7 +88,7 @@ fn every_planted_cause_is_named_and_its_restores_are_those_of_the_reference() {
         let reference = read_json(&planted.join(name).join("planted.json"));
         let judged: Vec<&str> =
             reference["judge_on"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-        let (diagnosis, images) = diagnosed(&shared, planted.join(name), &judged, "swap,reliance");
+        let (diagnosis, images) = diagnosed(&shared, planted.join(name), (&judged, 64), "swap,reliance");
         for (dataset, set) in diagnosis.datasets.iter().zip(&judged) {
             let expected = &reference["datasets"][set];
             let what = format!("{name} on {set}");
@@ -116,7 +116,7 @@ fn restoring_and_keeping_components_gives_the_answers_of_transformers() {
     let Some(shared) = shared() else { return };
     let reference = read_json(&shared.join("fixtures/diagnose/swap.json"));
     let (name, adapter) = ("lora-cifar10", shared.join("models/adapters/lora-cifar10"));
-    let (diagnosis, images) = diagnosed(&shared, adapter, &["mnist"], "swap,reliance");
+    let (diagnosis, images) = diagnosed(&shared, adapter, (&["mnist"], 64), "swap,reliance");
     let variants = &reference["adapters"][name]["variants"];
     let answers = |variant: &str| variants[variant]["mnist"]["answer"].as_array().unwrap().clone();
     let gaps = |variant: &str| variants[variant]["mnist"]["min_gap"].as_array().unwrap().clone();
@@ -168,5 +168,107 @@ fn changes_of_weights_are_those_of_the_reference() {
             assert!(is_close(module.relative_change, "relative_change"), "{name} {module:?} {of_reference}");
             assert!(is_close(module.effective_rank, "effective_rank_change"), "{name} {module:?} {of_reference}");
         }
+    }
+}
+
+fn numbers(values: &Value) -> Vec<f64> {
+    values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+}
+
+fn mean(values: &Value) -> f64 {
+    let values = numbers(values);
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Asserts that a mean of log-probabilities, or a share, is the reference's.
+fn assert_value(found: Option<f64>, expected: f64, what: &str) {
+    let found = found.unwrap_or_else(|| panic!("{what} is missing"));
+    assert!(
+        (found - expected).abs() < 1e-4 + 1e-4 * expected.abs(),
+        "{what}: {found}, and the reference has {expected}"
+    );
+}
+
+#[test]
+fn lens_patch_and_knockout_are_those_of_transformers() {
+    let Some(shared) = shared() else { return };
+    let folder = shared.join("fixtures/diagnose");
+    let [lens, patch, knockout] =
+        ["lens", "patch", "knockout"].map(|name| read_json(&folder.join(format!("{name}.json"))));
+    let sets = ["mnist", "cifar10"];
+    for (name, adapter) in [
+        ("lora-cifar10", shared.join("models/adapters/lora-cifar10")),
+        ("both-cifar10", folder.join("adapters/both-cifar10")),
+    ] {
+        let (diagnosis, _) = diagnosed(&shared, adapter, (&sets, 16), "lens,patch,knockout");
+        for dataset in &diagnosis.datasets {
+            let of = |reference: &Value| reference["sets"][dataset.dataset.as_str()].clone();
+            let (lens, patch, knockout) = (of(&lens), of(&patch), of(&knockout));
+            assert_eq!(dataset.layers.len(), 5);
+            for layer in &dataset.layers {
+                let (state, at) =
+                    (layer.layer, |what: &str| format!("{name} {} {what} {}", dataset.dataset, layer.layer));
+                let (base, tuned) = (&lens["base"][state], &lens[name][state]);
+                assert_value(layer.lens_baseline, mean(&base["first_log_prob"]), &at("lens of the base"));
+                assert_value(layer.lens_candidate, mean(&tuned["first_log_prob"]), &at("lens"));
+                assert_value(layer.decision_baseline, mean(&base["decision_log_prob"]), &at("decision of the base"));
+                assert_value(layer.decision_candidate, mean(&tuned["decision_log_prob"]), &at("decision"));
+                assert_value(layer.rank_baseline, mean(&base["first_rank"]), &at("rank of the base"));
+                assert_value(layer.rank_candidate, mean(&tuned["first_rank"]), &at("rank"));
+                let patched = |rows: &str, of: &str| mean(&patch[name]["into_tuned"][rows][state][of]);
+                assert_value(layer.patch_image, patched("image", "first_log_prob"), &at("patched image"));
+                assert_value(layer.patch_last, patched("last", "first_log_prob"), &at("patched last row"));
+                let decision = patched("image", "decision_log_prob");
+                assert_value(layer.patch_image_decision, decision, &at("patched image, decision"));
+                let decision = patched("last", "decision_log_prob");
+                assert_value(layer.patch_last_decision, decision, &at("patched last row, decision"));
+                if state < 4 {
+                    assert_eq!(layer.knockout_layers, Some(1));
+                    let cut = |model: &str, of: &str| mean(&knockout[model]["last"][state][of]);
+                    let window = &knockout[name]["last"][state]["window"];
+                    assert_eq!(*window, serde_json::json!([state, state + 1]));
+                    assert_value(layer.knockout_baseline, cut("base", "first_log_prob"), &at("knockout of the base"));
+                    assert_value(layer.knockout_candidate, cut(name, "first_log_prob"), &at("knockout"));
+                    let decision = cut(name, "decision_log_prob");
+                    assert_value(layer.knockout_candidate_decision, decision, &at("knockout, decision"));
+                } else {
+                    assert_eq!(layer.knockout_baseline, None);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn drift_flow_and_similarity_are_those_of_transformers() {
+    let Some(shared) = shared() else { return };
+    let folder = shared.join("fixtures/diagnose");
+    let [drift, flow] = ["drift", "flow"].map(|name| read_json(&folder.join(format!("{name}.json"))));
+    let adapter = |name: &str| shared.join("models/adapters").join(name);
+    let name = "lora-cifar10";
+    let (diagnosis, _) = diagnosed(&shared, adapter(name), (&["mnist", "cifar10"], 4), "flow");
+    for dataset in &diagnosis.datasets {
+        for layer in dataset.layers.iter().take(4) {
+            for (model, found) in [("base", layer.flow_baseline), (name, layer.flow_candidate)] {
+                let expected =
+                    &flow["content_mean"][model][dataset.dataset.as_str()]["heads=mean, sink=kept"]["renorm"];
+                let (found, expected) = (found.unwrap(), numbers(&expected[layer.layer]));
+                for (found, expected) in [found.system, found.image, found.user].into_iter().zip(expected) {
+                    assert_value(Some(found), expected, &format!("{model} {} {}", dataset.dataset, layer.layer));
+                }
+            }
+        }
+    }
+    let (diagnosis, _) = diagnosed(&shared, adapter(name), (&["mnist", "cifar10"], 64), "similarity");
+    for dataset in &diagnosis.datasets {
+        let expected = &drift["sets"][dataset.dataset.as_str()]["cka"][name];
+        eprintln!("{expected}");
+        for layer in &dataset.layers {
+            eprintln!("{} {:?} {:?}", layer.layer, layer.similarity_image, layer.similarity_last);
+        }
+    }
+    let (diagnosis, _) = diagnosed(&shared, adapter(name), (&["mnist", "cifar10"], 16), "drift");
+    for dataset in &diagnosis.datasets {
+        eprintln!("{:?}", dataset.drift);
     }
 }

@@ -17,9 +17,11 @@ pub use self::respondents::RespondentRequest;
 use self::respondents::{Asked, Wanted};
 use crate::compare::{self, ServerFlips, Summary, SummaryInput};
 use crate::dataset::Dataset;
-use crate::domain::{Computing, LabelSet, Mode, Outcome, RunId, RunSpec, Trial};
+use crate::domain::{Computing, LabelSet, Mode, Outcome, RunId, RunSpec, SampleNames, SampleSet, Trial};
 use crate::eval::SubjectsRequest;
-use crate::eval::{self, Batching, Captions, DatasetWork, Description, Ended, EvalRun, Event, Observer, OpenRun, Task};
+use crate::eval::{
+    self, Batching, Captions, DatasetWork, Description, Ended, EvalRun, Event, Observer, OpenRun, Selection, Task,
+};
 use crate::judging::{Panel, PanelConfig};
 use crate::model::Placement;
 use crate::model::checkpoint::weights::Hub;
@@ -37,6 +39,8 @@ pub struct Evaluate<'a> {
     pub datasets: Vec<Dataset>,
     /// Samples per dataset, balanced over its classes; `None` is all.
     pub limit: Option<usize>,
+    /// Only these samples; `None` is all. Like the limit they are no part of a run's identity.
+    pub samples: Option<SampleNames>,
     /// The seed of the order of samples; `None` is that of the first dataset.
     pub sample_seed: Option<u64>,
     /// The question.
@@ -73,6 +77,7 @@ pub struct OpenedEvaluation<'a> {
     asked: Asked,
     description: Description,
     sample_seed: u64,
+    samples: Option<SampleSet>,
 }
 
 /// An evaluation of which everything is settled before weights are read.
@@ -97,6 +102,8 @@ pub struct PlannedEvaluation {
     pub feature_cache: Option<Arc<FeatureCache>>,
     /// Samples per run that a server is asked about again at the end; 0 where the models run here.
     pub n_repeats: usize,
+    /// Only these samples are asked about; `None` is all.
+    pub samples: Option<SampleSet>,
     limit: Option<usize>,
     is_fresh: bool,
 }
@@ -147,6 +154,7 @@ impl<'a> Evaluate<'a> {
             comparator: ComparatorRequest::default(),
             datasets,
             limit: None,
+            samples: None,
             sample_seed: None,
             template: prompting::load("emt")?,
             captions: Captions::Template,
@@ -181,16 +189,18 @@ impl<'a> Evaluate<'a> {
     /// Opens who is asked, and renders what is asked of each dataset.
     ///
     /// # Errors
-    /// A checkpoint, an adapter or a server cannot be opened, or a prompt does not fit.
+    /// A checkpoint, an adapter or a server cannot be opened, a prompt does not fit, or no dataset has a named sample.
     pub fn open(mut self) -> Result<OpenedEvaluation<'a>> {
         let datasets = std::mem::take(&mut self.datasets);
         eval::refuse_empty(&datasets)?;
         let first = datasets.first().context("an evaluation needs a dataset")?;
         let sample_seed = self.sample_seed.unwrap_or(first.sample_seed);
+        let samples = self.samples.as_ref().map(|names| found(names, &datasets)).transpose()?;
         let wanted = Wanted {
             datasets,
             sample_seed,
-            limit: self.limit,
+            // A probe learns from no image that the run may be asked about later. After named samples that is any.
+            limit: self.limit.filter(|_| samples.is_none()),
             template: &self.template,
             captions: self.captions,
             modes: &self.modes,
@@ -201,7 +211,7 @@ impl<'a> Evaluate<'a> {
         };
         let asked = self.respondent.open(wanted)?;
         let description = asked.respondent.describe()?;
-        Ok(OpenedEvaluation { request: self, asked, description, sample_seed })
+        Ok(OpenedEvaluation { request: self, asked, description, sample_seed, samples })
     }
 }
 
@@ -216,7 +226,7 @@ impl OpenedEvaluation<'_> {
     /// # Errors
     /// A judge cannot be made, or a run is no run of its dataset.
     pub fn plan(self, tuned_on: BTreeMap<String, LabelSet>, judges: PanelConfig) -> Result<PlannedEvaluation> {
-        let Self { request, asked, description, sample_seed } = self;
+        let Self { request, asked, description, sample_seed, samples } = self;
         let Asked { respondent, mut specs, tasks, comparator_warnings, probe, batching } = asked;
         let first = description.runs.first().context("there is no run to make")?;
         let computing = match batching.is_served {
@@ -256,6 +266,7 @@ impl OpenedEvaluation<'_> {
             n_repeats: if batching.is_served { request.n_repeats } else { 0 },
             batching,
             description,
+            samples,
             limit: request.limit,
             is_fresh: request.is_fresh,
         })
@@ -309,10 +320,11 @@ impl PlannedEvaluation {
     pub fn plan_what_remains(&mut self, open_runs: &[OpenRun]) {
         let recorded: Vec<HashSet<_>> = open_runs.iter().map(|open| eval::settled_keys(&open.recorded)).collect();
         let Some(PlannedRun { spec, .. }) = self.runs.first() else { return };
-        let (limit, batching) = (self.limit, self.batching);
+        let selection = Selection { sample_seed: spec.sample_seed, limit: self.limit, samples: self.samples.as_ref() };
+        let batching = self.batching;
         let plan = |dataset: &Dataset| -> DatasetWork {
             let comparator = spec.comparator(&dataset.name);
-            eval::plan(dataset, spec.sample_seed, limit, &spec.modes, comparator, &recorded, batching)
+            eval::plan(dataset, selection, &spec.modes, comparator, &recorded, batching)
         };
         for task in &mut self.tasks {
             task.work = plan(&task.dataset);
@@ -387,6 +399,15 @@ impl EvaluatedRun {
         let n_correct = scored.iter().filter(|&&is_correct| is_correct).count();
         (!scored.is_empty()).then(|| n_correct as f64 / scored.len() as f64)
     }
+}
+
+/// Finds the named samples in the datasets.
+fn found(names: &SampleNames, datasets: &[Dataset]) -> Result<SampleSet> {
+    let mut known: Vec<(&str, Vec<&str>)> = Vec::with_capacity(datasets.len());
+    for dataset in datasets {
+        known.push((&dataset.name, dataset.samples.iter().map(|sample| sample.id.as_str()).collect()));
+    }
+    Ok(names.among(&known)?)
 }
 
 /// All numbers of the run of this name; `server_flips` is what became of samples that its server was asked about again.
