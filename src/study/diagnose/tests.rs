@@ -26,7 +26,12 @@ fn first_samples(shared: &Path, name: &str, n: usize) -> Dataset {
     dataset
 }
 
-fn diagnosed(shared: &Path, adapter: PathBuf, datasets: &[&str], probes: &str) -> (Diagnosis, Vec<ImageDiagnosis>) {
+fn diagnosed(
+    shared: &Path,
+    adapter: PathBuf,
+    (datasets, n): (&[&str], usize),
+    probes: &str,
+) -> (Diagnosis, Vec<ImageDiagnosis>) {
     let (model, hub) = (shared.join("models/tiny-llava"), Hub::new(None, None, String::new(), |_| {}));
     let subjects = |adapters, allows_idle| SubjectsRequest {
         encoder: EncoderChoice::None,
@@ -259,16 +264,37 @@ fn drift_flow_and_similarity_are_those_of_transformers() {
             }
         }
     }
-    let (diagnosis, _) = diagnosed(&shared, adapter(name), (&["mnist", "cifar10"], 64), "similarity");
-    for dataset in &diagnosis.datasets {
-        let expected = &drift["sets"][dataset.dataset.as_str()]["cka"][name];
-        eprintln!("{expected}");
-        for layer in &dataset.layers {
-            eprintln!("{} {:?} {:?}", layer.layer, layer.similarity_image, layer.similarity_last);
+    for name in ["lora-cifar10", "linear-mnist"] {
+        let (diagnosis, _) = diagnosed(&shared, adapter(name), (&["mnist", "cifar10"], 64), "similarity");
+        for dataset in &diagnosis.datasets {
+            let expected = &drift["sets"][dataset.dataset.as_str()][name]["cka"];
+            assert_value(dataset.similarity_tower, expected["tower"].as_f64().unwrap(), "tower");
+            for layer in &dataset.layers {
+                let found = [("image_mean", layer.similarity_image), ("last", layer.similarity_last)];
+                for (rows, found) in found {
+                    let site = format!("{rows} {}", layer.layer);
+                    match expected[&site].as_f64() {
+                        Some(expected) => assert_value(found, expected, &format!("{name} {} {site}", dataset.dataset)),
+                        None => assert_eq!(found, None, "{site}"),
+                    }
+                }
+            }
         }
-    }
-    let (diagnosis, _) = diagnosed(&shared, adapter(name), (&["mnist", "cifar10"], 16), "drift");
-    for dataset in &diagnosis.datasets {
-        eprintln!("{:?}", dataset.drift);
+        let (diagnosis, _) = diagnosed(&shared, adapter(name), (&["mnist", "cifar10"], 16), "drift");
+        for dataset in &diagnosis.datasets {
+            let expected = &drift["sets"][dataset.dataset.as_str()][name];
+            for at in &dataset.drift {
+                let of = |kind: &str| -> Vec<f64> {
+                    let images = expected[kind].as_array().unwrap();
+                    images.iter().filter_map(|rows| rows.get(at.position)?.as_f64()).collect()
+                };
+                let (forward, reverse) = (of("kl_base_tuned"), of("kl_tuned_base"));
+                assert_eq!(at.n, forward.len());
+                let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+                assert_value(Some(at.kl), mean(&forward), &format!("{name} {} {}", dataset.dataset, at.position));
+                assert_value(Some(at.kl_reverse), mean(&reverse), &format!("{name} {}", dataset.dataset));
+            }
+            assert!(dataset.drift.len() > 1);
+        }
     }
 }
