@@ -132,13 +132,16 @@ fn shapley_shares<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::Probe;
     use super::super::variants::plan_variants;
+    use super::super::variants::tests::candidate;
     use super::*;
 
     #[test]
     fn parts_that_lose_only_together_share_the_fall_and_each_restores_all_of_it() {
         let changed: BTreeSet<_> = [Component::Attention, Component::Mlp].into();
-        let variants = plan_variants("lora", &changed, &[0].into(), false, 5);
+        let layers = [0].into();
+        let variants = plan_variants(&candidate(&changed, &layers, false), &[Probe::Swap].into());
         let right = |n: usize| (0..10).map(|image| image < n).collect::<Vec<bool>>();
         let n_right = |variant: &Variant| match &variant.role {
             Role::Components(components) if components.len() == 2 => 2,
@@ -157,7 +160,8 @@ mod tests {
     #[test]
     fn without_a_fall_there_are_no_shares_and_the_interval_holds_the_share() {
         let changed: BTreeSet<_> = [Component::Projector].into();
-        let variants = plan_variants("linear", &changed, &BTreeSet::new(), false, 5);
+        let layers = BTreeSet::new();
+        let variants = plan_variants(&candidate(&changed, &layers, false), &[Probe::Swap].into());
         let same = vec![true; 6];
         let rights = Rights { base: same.clone(), variants: variants.iter().map(|_| same.clone()).collect() };
         let found = shares(&changed, &variants, &rights, 7);

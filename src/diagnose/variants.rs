@@ -1,8 +1,9 @@
-//! Which parts of the candidate are evaluated.
+//! Which models a diagnosis evaluates: parts of the candidate, and both models with restricted attention.
 
 use std::collections::BTreeSet;
 
-use crate::domain::{Component, ModelPart};
+use super::Probe;
+use crate::domain::{Component, ImageAttention, MergedType, ModelPart};
 
 /// What a variant shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,9 +20,25 @@ pub enum Role {
         /// Whether it is the candidate.
         is_candidate: bool,
     },
+    /// The base, or the candidate, with fewer positions of the image from a layer on.
+    Truncated {
+        /// Whether it is the candidate.
+        is_candidate: bool,
+        /// The first layer that sees fewer.
+        from_layer: usize,
+        /// The positions that are kept.
+        n_kept: usize,
+    },
+    /// The base, or the candidate, if positions of the image attend to themselves only.
+    Composite {
+        /// Whether it is the candidate.
+        is_candidate: bool,
+    },
+    /// The candidate with merged weights.
+    Merged(MergedType),
 }
 
-/// A part of the candidate that is evaluated.
+/// A model that is evaluated next to the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
     /// The name of its run's folder.
@@ -32,35 +49,104 @@ pub struct Variant {
     pub role: Role,
 }
 
-/// Plans the variants of a candidate called `name` that changes `changed` in `layers`. The candidate itself comes first; the
-/// base is no variant.
-///
-/// With up to `n_all_subsets` changed components, every subset is evaluated, so that Shapley values exist. With more, each
-/// component is restored and kept alone.
-pub fn plan_variants(
-    name: &str,
-    changed: &BTreeSet<Component>,
-    layers: &BTreeSet<usize>,
-    has_own_settings: bool,
-    n_all_subsets: usize,
-) -> Vec<Variant> {
-    let all: Vec<Component> = changed.iter().copied().collect();
-    let mut variants =
-        vec![Variant { name: name.to_owned(), part: ModelPart::default(), role: Role::Components(changed.clone()) }];
+/// What is known of a candidate before it is evaluated.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    /// The name of its run's folder.
+    pub name: &'a str,
+    /// The components that it changes.
+    pub changed: &'a BTreeSet<Component>,
+    /// The layers of the language model that it changes.
+    pub layers: &'a BTreeSet<usize>,
+    /// Whether it has a template, pixels or a configuration of its own.
+    pub has_own_settings: bool,
+    /// Whether it has an update that can be merged.
+    pub has_update: bool,
+    /// The layers of the language model.
+    pub n_layers: usize,
+    /// The greatest number of positions of an image.
+    pub n_image_positions: usize,
+}
+
+/// With up to this many changed components, every subset of them is evaluated, so that Shapley values exist.
+const N_ALL_SUBSETS: usize = 5;
+/// The same without other probes that need models of their own.
+const N_ALL_SUBSETS_QUICK: usize = 3;
+/// Blocks of layers that are restored, at most.
+const N_BLOCKS: usize = 8;
+/// The same without other probes that need models of their own.
+const N_BLOCKS_QUICK: usize = 2;
+
+/// Plans the variants of `candidate` for `probes`. The candidate itself comes first; the base is no variant.
+pub fn plan_variants(candidate: &Candidate<'_>, probes: &BTreeSet<Probe>) -> Vec<Variant> {
+    let role = Role::Components(candidate.changed.clone());
+    let mut variants = vec![Variant { name: candidate.name.to_owned(), part: ModelPart::default(), role }];
+    let is_quick = probes.iter().all(|probe| Probe::QUICK.contains(probe));
+    if probes.contains(&Probe::Swap) {
+        let (n_all_subsets, n_blocks) =
+            if is_quick { (N_ALL_SUBSETS_QUICK, N_BLOCKS_QUICK) } else { (N_ALL_SUBSETS, N_BLOCKS) };
+        variants.extend(swaps(candidate, n_all_subsets, n_blocks));
+    }
+    // Causes need the answers without the image.
+    if probes.contains(&Probe::Swap) || probes.contains(&Probe::Reliance) || probes.contains(&Probe::Truncation) {
+        variants.extend([false, true].map(|is_candidate| Variant {
+            name: format!("blind-{}", side(is_candidate)),
+            part: ModelPart { is_blind: true, ..whole(is_candidate) },
+            role: Role::Blind { is_candidate },
+        }));
+    }
+    if probes.contains(&Probe::Truncation) {
+        variants.extend(truncations(candidate.n_layers, candidate.n_image_positions));
+    }
+    if probes.contains(&Probe::Composite) {
+        variants.extend([false, true].map(|is_candidate| Variant {
+            name: format!("composite-{}", side(is_candidate)),
+            part: ModelPart { image_attention: ImageAttention::SelfOnly(None), ..whole(is_candidate) },
+            role: Role::Composite { is_candidate },
+        }));
+    }
+    if probes.contains(&Probe::Merge) && candidate.has_update {
+        variants.extend(MergedType::ALL.iter().map(|&merged_as| Variant {
+            name: format!("merged-{}", merged_as.name()),
+            part: ModelPart { merged_as: Some(merged_as), ..ModelPart::default() },
+            role: Role::Merged(merged_as),
+        }));
+    }
+    variants
+}
+
+fn side(is_candidate: bool) -> &'static str {
+    if is_candidate { "candidate" } else { "base" }
+}
+
+/// All of the candidate, or nothing of it: the base.
+fn whole(is_candidate: bool) -> ModelPart {
+    match is_candidate {
+        true => ModelPart::default(),
+        false => {
+            ModelPart { components: Some(BTreeSet::new()), has_base_settings: true, ..ModelPart::default() }
+        }
+    }
+}
+
+/// Parts of the candidate over the base.
+fn swaps(candidate: &Candidate<'_>, n_all_subsets: usize, n_blocks: usize) -> Vec<Variant> {
+    let all: Vec<Component> = candidate.changed.iter().copied().collect();
+    let mut variants = Vec::new();
     for subset in subsets(&all, all.len() <= n_all_subsets) {
         let names: Vec<&str> = subset.iter().map(|component| component.name()).collect();
         let part = ModelPart { components: Some(subset.clone()), ..ModelPart::default() };
         variants.push(Variant { name: format!("only-{}", names.join("+")), part, role: Role::Components(subset) });
     }
     // Restoring the only changed layer is restoring all of the language model.
-    if layers.len() > 1 {
-        variants.extend(blocks(layers).into_iter().map(|block| Variant {
+    if candidate.layers.len() > 1 {
+        variants.extend(blocks(candidate.layers, n_blocks).into_iter().map(|block| Variant {
             name: format!("without-{}", name_of_layers(&block)),
             part: ModelPart { without_layers: block.clone(), ..ModelPart::default() },
             role: Role::WithoutLayers(block),
         }));
     }
-    if has_own_settings {
+    if candidate.has_own_settings {
         let part = ModelPart { has_base_settings: true, ..ModelPart::default() };
         variants.push(Variant { name: "base-settings".to_owned(), part, role: Role::BaseSettings });
         // Without own settings, the base itself is the candidate without any component.
@@ -68,21 +154,50 @@ pub fn plan_variants(
         let role = Role::Components(BTreeSet::new());
         variants.push(Variant { name: "only-settings".to_owned(), part, role });
     }
-    let blind = ModelPart { is_blind: true, ..ModelPart::default() };
-    let blind_base = ModelPart { components: Some(BTreeSet::new()), has_base_settings: true, ..blind.clone() };
-    let role = |is_candidate| Role::Blind { is_candidate };
-    variants.push(Variant { name: "blind-base".to_owned(), part: blind_base, role: role(false) });
-    variants.push(Variant { name: "blind-candidate".to_owned(), part: blind, role: role(true) });
     variants
 }
 
-/// At most this many blocks of layers are restored.
-const N_BLOCKS_MAX: usize = 8;
+/// Both models with fewer positions of the image. Nothing kept from layer 0 on is the blind model, and all kept is the whole.
+fn truncations(n_layers: usize, n_image_positions: usize) -> Vec<Variant> {
+    let mut variants = Vec::new();
+    for is_candidate in [false, true] {
+        for from_layer in truncated_layers(n_layers).into_iter().filter(|&layer| layer > 0) {
+            for n_kept in kept_positions(n_image_positions).into_iter().filter(|&n| n < n_image_positions) {
+                variants.push(Variant {
+                    name: format!("{}-from-{from_layer}-{n_kept}", side(is_candidate)),
+                    part: ModelPart {
+                        image_attention: ImageAttention::Truncated { from_layer, n_kept },
+                        ..whole(is_candidate)
+                    },
+                    role: Role::Truncated { is_candidate, from_layer, n_kept },
+                });
+            }
+        }
+    }
+    variants
+}
 
-/// Cuts `layers` into at most eight blocks of neighbours, of nearly equal size.
-fn blocks(layers: &BTreeSet<usize>) -> Vec<BTreeSet<usize>> {
+/// The layers from which on fewer positions are seen: 0, 1, and the quarters of the model.
+pub fn truncated_layers(n_layers: usize) -> Vec<usize> {
+    let mut layers: Vec<usize> = [0, 1, n_layers / 4, n_layers / 2, 3 * n_layers / 4].to_vec();
+    layers.retain(|&layer| layer < n_layers);
+    layers.sort_unstable();
+    layers.dedup();
+    layers
+}
+
+/// The numbers of positions that are kept: none, an eighth, a quarter, half, and all.
+pub fn kept_positions(n_image_positions: usize) -> Vec<usize> {
+    let mut kept: Vec<usize> =
+        [0, n_image_positions / 8, n_image_positions / 4, n_image_positions / 2, n_image_positions].to_vec();
+    kept.dedup();
+    kept
+}
+
+/// Cuts `layers` into at most `n_blocks` blocks of neighbours, of nearly equal size.
+fn blocks(layers: &BTreeSet<usize>, n_blocks: usize) -> Vec<BTreeSet<usize>> {
     let layers: Vec<usize> = layers.iter().copied().collect();
-    layers.chunks(layers.len().div_ceil(N_BLOCKS_MAX)).map(|block| block.iter().copied().collect()).collect()
+    layers.chunks(layers.len().div_ceil(n_blocks)).map(|block| block.iter().copied().collect()).collect()
 }
 
 /// `layer.3`, or `layers.4-7`.
@@ -107,28 +222,59 @@ fn subsets(all: &[Component], is_every: bool) -> Vec<BTreeSet<Component>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A candidate of two layers that changes `changed`.
+    pub(in super::super) fn candidate<'a>(
+        changed: &'a BTreeSet<Component>,
+        layers: &'a BTreeSet<usize>,
+        has_own_settings: bool,
+    ) -> Candidate<'a> {
+        Candidate { name: "lora", changed, layers, has_own_settings, has_update: true, n_layers: 4, n_image_positions: 64 }
+    }
 
     #[test]
     fn every_subset_of_few_components_is_evaluated_and_of_many_only_those_next_to_the_ends() {
         let three: BTreeSet<_> = [Component::Projector, Component::Attention, Component::Mlp].into();
-        let variants = plan_variants("lora", &three, &[0, 1].into(), false, 5);
+        let quick: BTreeSet<_> = Probe::QUICK.iter().copied().collect();
+        let variants = plan_variants(&candidate(&three, &[0, 1].into(), false), &quick);
         let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
         assert_eq!(names[0], "lora");
         assert_eq!(names.iter().filter(|name| name.starts_with("only-")).count(), 6);
         assert!(names.contains(&"only-projector+mlp") && names.contains(&"without-layer.1"), "{names:?}");
         assert!(!names.contains(&"base-settings") && names.ends_with(&["blind-base", "blind-candidate"]));
         let all: BTreeSet<_> = Component::ALL.iter().copied().collect();
-        let variants = plan_variants("full", &all, &[0].into(), true, 5);
+        let variants = plan_variants(&candidate(&all, &[0].into(), true), &quick);
         let is_of_components =
             |variant: &&Variant| variant.name.starts_with("only-") && variant.name != "only-settings";
         assert_eq!(variants.iter().filter(is_of_components).count(), 14);
         for role in [Role::BaseSettings, Role::Components(BTreeSet::new())] {
             assert!(variants.iter().any(|variant| variant.role == role), "{role:?}");
         }
-        assert_eq!(blocks(&(0..32).collect()).len(), 8);
+        assert_eq!(blocks(&(0..32).collect(), 8).len(), 8);
         assert_eq!(name_of_layers(&[4, 5, 6, 7].into()), "layers.4-7");
         assert!(variants.iter().all(|variant| !matches!(variant.role, Role::WithoutLayers(_))), "one layer is all");
+    }
+
+    #[test]
+    fn each_probe_adds_its_models_and_all_probes_of_a_full_fine_tune_fit_into_one_evaluation() {
+        let two: BTreeSet<_> = [Component::Attention, Component::Mlp].into();
+        let layers = [0, 1].into();
+        let names = |probes: &[Probe]| -> Vec<String> {
+            let probes = probes.iter().copied().collect();
+            plan_variants(&candidate(&two, &layers, false), &probes).into_iter().map(|one| one.name).collect()
+        };
+        assert_eq!(names(&[Probe::Lens]), ["lora"]);
+        assert_eq!(names(&[Probe::Composite]), ["lora", "composite-base", "composite-candidate"]);
+        assert_eq!(names(&[Probe::Merge]), ["lora", "merged-f32", "merged-bf16", "merged-f16"]);
+        let truncated = names(&[Probe::Truncation]);
+        assert!(truncated.contains(&"base-from-1-8".to_owned()) && truncated.contains(&"blind-base".to_owned()));
+        assert_eq!(truncated.len(), 1 + 2 + 2 * 3 * 4);
+        assert_eq!((truncated_layers(32), kept_positions(576)), (vec![0, 1, 8, 16, 24], vec![0, 72, 144, 288, 576]));
+        let five: BTreeSet<_> = Component::ALL[..5].iter().copied().collect();
+        let all = Probe::ALL.iter().copied().collect();
+        let variants = plan_variants(&Candidate { n_layers: 32, ..candidate(&five, &(0..32).collect(), true) }, &all);
+        assert!(variants.len() > 60, "{}", variants.len());
     }
 }

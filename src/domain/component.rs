@@ -68,6 +68,56 @@ pub fn layer_of(name: &str) -> Option<usize> {
     rest.split('.').next()?.parse().ok()
 }
 
+/// How the language model attends to the positions of images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageAttention {
+    /// As the model was trained.
+    #[default]
+    Full,
+    /// Positions of images attend to themselves only, in these layers: the first, and the one after the last (EE-MLLM). `None`
+    /// is all layers.
+    SelfOnly(Option<[usize; 2]>),
+    /// From a layer on, all tokens see only some positions of an image: those to which the prompt's last token attends most in
+    /// the layer before (From Redundancy to Relevance).
+    Truncated {
+        /// The first layer that sees fewer.
+        from_layer: usize,
+        /// The positions that are kept. From layer 0 on, only 0 is defined.
+        n_kept: usize,
+    },
+}
+
+impl ImageAttention {
+    /// Whether nothing is restricted.
+    pub fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
+}
+
+/// The type of merged weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum MergedType {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the exponent of f32.
+    Bf16,
+    /// 16 bits.
+    F16,
+}
+
+impl MergedType {
+    /// All types.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The name, as files have it.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The part of a candidate that a run of a diagnosis uses. By default it is all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelPart {
@@ -83,6 +133,12 @@ pub struct ModelPart {
     /// Whether the language model reads the prompt without the image.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_blind: bool,
+    /// How the language model attends to images.
+    #[serde(default, skip_serializing_if = "ImageAttention::is_full")]
+    pub image_attention: ImageAttention,
+    /// The type of the weights into which the adapter is merged; `None` is next to the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged_as: Option<MergedType>,
 }
 
 impl ModelPart {

@@ -27,7 +27,7 @@ mod trial;
 mod verdict;
 
 pub use answer::{Answer, Response, Stop};
-pub use component::{Component, ModelPart, layer_of};
+pub use component::{Component, ImageAttention, MergedType, ModelPart, layer_of};
 pub use computing::Computing;
 pub use conversation::{Conversation, Turn};
 pub use error_kind::{ErrorCode, ErrorKind};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use super::loaded::{AdapterRequest, SubjectsRequest};
+use super::subjects_request::{AdapterRequest, SubjectsRequest};
 use crate::compare::{self, FieldDifference};
 use crate::domain::{ModelPart, RunSet};
 use crate::model::checkpoint::weights::{Adapter, Canonical, Checkpoint, Hub, Role};
@@ -59,7 +59,11 @@ pub(super) fn open_adapters(
             bail!("{}", idle(&name));
         }
         let hash = adapter.hash()?;
-        opened.push(OpenedAdapter { name, adapter, hash, own, part: part.clone(), warnings: Vec::new() });
+        let mut part = part.clone();
+        if !request.image_attention.is_full() {
+            part.image_attention = request.image_attention;
+        }
+        opened.push(OpenedAdapter { name, adapter, hash, own, part, warnings: Vec::new() });
     }
     if opened.len() + usize::from(request.has_base) > RunSet::N_RUNS_MAX {
         bail!("{} adapters are too many at once; hint: give at most {}", opened.len(), RunSet::N_RUNS_MAX - 1);

@@ -9,10 +9,11 @@ use serde_json::{Map, Value, json};
 
 use super::candidates::{Base, OpenedAdapter, Reading, adapter_warnings, no_encoder, open_adapters};
 use super::features::{Origins, RunFeatures};
+use super::subjects_request::{EncoderChoice, SubjectsRequest};
 use super::respondent::{Description, Loaded, Opened, RunDescription, WARNINGS};
 use super::subjects::LocalRespondent;
 use crate::compare::{self, FieldDifference};
-use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ModelPart, ModelSpec, RunId};
+use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ImageAttention, ModelPart, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
 use crate::model::checkpoint::weights::{Adapter, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded};
@@ -29,84 +30,6 @@ use crate::model::vision::tower_comparison;
 use crate::model::vision::tower_comparison::{TOWER, TowerComparison};
 use crate::record::FeatureCache;
 
-/// Which encoder is evaluated next to the model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EncoderChoice {
-    /// The encoder that the checkpoint names, if it is found; for the miniature model, the miniature encoder.
-    Auto,
-    /// No encoder; values that need one are null.
-    None,
-    /// A folder, `embedded`, or a name on the hub.
-    Folder(PathBuf),
-}
-
-/// A requested adapter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdapterRequest {
-    /// The name given to it; by default its folder's or repository's name.
-    pub name: Option<String>,
-    /// Its folder or file, or its name on the hub.
-    pub path: PathBuf,
-    /// The part of it that is used.
-    pub part: ModelPart,
-}
-
-impl AdapterRequest {
-    /// Requests all of the adapter in `path`, under `name` if one is given.
-    pub fn new(name: Option<String>, path: PathBuf) -> Self {
-        Self { name, path, part: ModelPart::default() }
-    }
-}
-
-/// A request for subjects.
-#[derive(Clone, Debug)]
-pub struct SubjectsRequest<'a> {
-    /// The model's folder, `embedded`, or its name on the hub.
-    pub model: &'a Path,
-    /// The encoder.
-    pub encoder: EncoderChoice,
-    /// Whether the encoder answers; if not, it only serves as a place to find a tower that the checkpoint names.
-    pub is_zero_shot: bool,
-    /// A chat template that replaces the checkpoint's.
-    pub template: Option<&'a str>,
-    /// Limits on the pixels of an image.
-    pub pixels: PixelLimits,
-    /// Which generation settings apply to greedy answers.
-    pub generation: GenerationChoice,
-    /// Adapters over the model; each is a separate run.
-    pub adapters: &'a [AdapterRequest],
-    /// Whether the model without an adapter is also a run.
-    pub has_base: bool,
-    /// Whether adapter updates are merged into the weights.
-    pub is_merged: bool,
-    /// Whether an adapter that changes nothing is allowed.
-    pub allows_idle: bool,
-    /// Known hashes of weights.
-    pub hashes: Option<HashMemory>,
-    /// Resolves hub names, including those of towers that the checkpoint only names.
-    pub hub: &'a Hub<'a>,
-}
-
-impl<'a> SubjectsRequest<'a> {
-    /// Requests only the model, with all defaults.
-    pub fn new(model: &'a Path, hub: &'a Hub<'a>) -> Self {
-        Self {
-            model,
-            encoder: EncoderChoice::Auto,
-            is_zero_shot: true,
-            template: None,
-            pixels: PixelLimits::default(),
-            generation: GenerationChoice::Checkpoint,
-            adapters: &[],
-            has_base: true,
-            is_merged: false,
-            allows_idle: false,
-            hashes: None,
-            hub,
-        }
-    }
-}
-
 /// Model and encoder, opened and compared. No weights are read yet.
 pub struct OpenedSubjects {
     model: OpenedModel,
@@ -115,6 +38,8 @@ pub struct OpenedSubjects {
     adapters: Vec<OpenedAdapter>,
     has_base: bool,
     is_merged: bool,
+    /// What is used of the model itself.
+    part: ModelPart,
     allows_idle: bool,
     encoder: Option<(OpenedEncoder, TowerComparison)>,
     encoder_hash: Option<String>,
@@ -188,6 +113,7 @@ impl OpenedSubjects {
             adapters,
             has_base,
             is_merged,
+            part: ModelPart { image_attention: request.image_attention, ..ModelPart::default() },
             allows_idle,
             encoder,
             encoder_hash,
@@ -333,7 +259,8 @@ impl OpenedSubjects {
             true => weights.n_bytes_rounded(|name, shape| placement.rounds(name, shape)),
             false => weights.n_parameters() * n_bytes_each,
         };
-        let n_copies = if self.is_merged { self.adapters.len() } else { 0 };
+        let is_copy = |opened: &&OpenedAdapter| self.is_merged || opened.part.merged_as.is_some();
+        let n_copies = self.adapters.iter().filter(is_copy).count();
         let n_adapters: usize = self.adapters.iter().map(|opened| opened.adapter.n_parameters()).sum();
         let n_added = self.model.weights.n_parameters() * n_copies + n_adapters;
         let n_encoder = match &self.encoder {
@@ -358,7 +285,7 @@ impl OpenedSubjects {
             family: model.family.to_owned(),
             weights: Some(self.model_hash.clone()),
             adapter: adapter.map(|adapter| adapter.hash.clone()),
-            merged: adapter.is_some() && self.is_merged,
+            merged: adapter.is_some_and(|adapter| self.is_merged || adapter.part.merged_as.is_some()),
             tokenizer: Some(dialogue.tokenizer.hash()?),
             chat_template: Some(dialogue.template.hash()),
             preprocessing: preprocessor.parameters(),
@@ -366,7 +293,7 @@ impl OpenedSubjects {
             own_settings: (!own.is_empty()).then_some(Value::Object(own)),
             generation_config: dialogue.generation().recorded(),
             served: None,
-            part: adapter.map(|adapter| adapter.part.clone()).filter(|part| !part.is_whole()),
+            part: Some(adapter.map_or(&self.part, |adapter| &adapter.part)).filter(|part| !part.is_whole()).cloned(),
         })
     }
 
@@ -405,14 +332,23 @@ impl OpenedSubjects {
     /// Returns what decides each tower's features, so that equal towers are shared.
     fn tower_keys(&self) -> Result<TowerKeys> {
         let of = |run: RunId| {
-            // An unmerged update rounds differently from a merged one, and each merged run has its own copy.
-            let merged = if self.is_merged && self.changes_tower(run) { " merged" } else { "" };
-            Ok::<_, anyhow::Error>(format!("{}{merged}", self.tower_of(run)?))
+            Ok::<_, anyhow::Error>(format!("{}{}", self.tower_of(run)?, self.merging(run)))
         };
         Ok(TowerKeys {
             of_base: self.base_tower()?.to_owned(),
             of_runs: RunId::all(self.n_runs()).map(of).collect::<Result<_>>()?,
         })
+    }
+
+    /// How the tower of `run` is merged: an unmerged update rounds differently from a merged one, and each merged run has its
+    /// own copy.
+    fn merging(&self, run: RunId) -> String {
+        let merged_as = self.adapter(run).and_then(|opened| opened.part.merged_as);
+        match (self.changes_tower(run), merged_as, self.is_merged) {
+            (true, Some(merged_as), _) => format!(" merged {}", merged_as.name()),
+            (true, None, true) => " merged".to_owned(),
+            _ => String::new(),
+        }
     }
 
     /// The settings of the model of `run` that its configuration decides.
@@ -431,10 +367,8 @@ impl OpenedSubjects {
         let of_run = |run| {
             let Reading { preprocessor, config_hash, .. } = self.reading(run);
             let preparation = preprocessor.parameters();
-            // An unmerged update rounds differently from a merged one.
-            let is_merged = self.is_merged && self.changes_tower(run);
-            let merged = if is_merged { " merged" } else { "" };
-            let tower = format!("{} {} {}{merged}", self.model.family, config_hash, self.tower_of(run)?);
+            let (tower, merging) = (self.tower_of(run)?, self.merging(run));
+            let tower = format!("{} {config_hash} {tower}{merging}", self.model.family);
             Ok(computed_by(&tower, &preparation, placement, false))
         };
         let runs = RunId::all(self.n_runs()).map(of_run).collect::<Result<_>>()?;
@@ -481,7 +415,7 @@ impl OpenedSubjects {
         let keys = self.tower_keys()?;
         let must_differ =
             self.by_run(|adapter| adapter.filter(|_| !self.allows_idle).map(|opened| opened.name.clone()));
-        let models = load_models(self.model, self.adapters, self.is_merged, placement)?;
+        let models = load_models((self.model, self.part), self.adapters, self.is_merged, placement)?;
         let tower = models.first().and_then(|base| base.mllm.plain_tower()).filter(|_| shares_tower);
         let tower = tower.map(|plain| plain.tower.clone());
         let encoder = self.encoder.map(|(encoder, _)| encoder.load_around(tower, placement)).transpose()?;
@@ -500,7 +434,7 @@ impl OpenedSubjects {
     pub fn load_pair(self, placement: &Placement) -> Result<(Vec<Model>, bool)> {
         let keys = self.tower_keys()?;
         let shares_tower = keys.of_runs.iter().all(|key| *key == keys.of_base);
-        Ok((load_models(self.model, self.adapters, self.is_merged, placement)?, shares_tower))
+        Ok((load_models((self.model, self.part), self.adapters, self.is_merged, placement)?, shares_tower))
     }
 
     fn by_run<T>(&self, of: impl Fn(Option<&OpenedAdapter>) -> T) -> Vec<T> {
@@ -510,20 +444,26 @@ impl OpenedSubjects {
 
 /// Loads the base, and then each adapter's model.
 fn load_models(
-    base: OpenedModel,
+    (base, base_part): (OpenedModel, ModelPart),
     adapters: Vec<OpenedAdapter>,
     is_merged: bool,
     placement: &Placement,
 ) -> Result<Vec<Model>> {
     let mut wanted = vec![(Overlay::default(), None)];
-    let mut are_blind = vec![false];
+    let mut parts = vec![base_part];
     for OpenedAdapter { name, adapter, own, part, .. } in adapters {
-        let overlay = adapter.overlay(placement, is_merged);
-        wanted.push((overlay.with_context(|| format!("failed to load the adapter `{name}`"))?, own));
-        are_blind.push(part.is_blind);
+        let overlay = adapter.overlay(placement, is_merged || part.merged_as.is_some());
+        let mut overlay = overlay.with_context(|| format!("failed to load the adapter `{name}`"))?;
+        if let Some(merged_as) = part.merged_as {
+            overlay = overlay.rounded_to(merged_as)?;
+        }
+        wanted.push((overlay, own));
+        parts.push(part);
     }
     let mut models = base.load_each(wanted, placement)?;
-    models.iter_mut().zip(are_blind).for_each(|(model, is_blind)| model.is_blind = is_blind);
+    for (model, part) in models.iter_mut().zip(parts) {
+        (model.is_blind, model.image_attention) = (part.is_blind, part.image_attention);
+    }
     Ok(models)
 }
 

@@ -97,6 +97,7 @@ pub(in crate::cli) fn prepare(
             adapters: &adapters,
             has_base: args.adapters.has_base(),
             is_merged: args.adapters.merge,
+            image_attention: args.visual_attention.0,
             allows_idle: args.adapters.allow_noop_adapter,
             hashes: environment::hash_memory(),
             hub: &hub,

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail, ensure};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
+use crate::domain::MergedType;
 use crate::model::layers::Dropout;
 
 /// A low-rank update of one weight matrix (Hu et al. 2021, equation 3): `W + scale B A`.
@@ -31,6 +32,14 @@ impl LowRankUpdate {
     }
 }
 
+/// Returns `tensor` after a conversion to `dtype` and back.
+pub fn rounded(tensor: &Tensor, dtype: Option<DType>) -> candle_core::Result<Tensor> {
+    match dtype {
+        Some(dtype) => tensor.to_dtype(dtype)?.to_dtype(tensor.dtype()),
+        None => Ok(tensor.clone()),
+    }
+}
+
 /// Updates and replacements. Each must be taken once by its layer.
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
@@ -39,6 +48,8 @@ pub struct Overlay {
     /// The replaced tensors that are copies for one module. Other modules may share the base's tensor.
     copies: BTreeSet<String>,
     is_merged: bool,
+    /// The type to which merged and replaced weights are rounded, if that is not the compute type.
+    rounded_to: Option<DType>,
     /// Whether gradients flow to one of its tensors.
     trains: bool,
 }
@@ -49,13 +60,33 @@ impl Overlay {
     pub fn new(updates: BTreeMap<String, LowRankUpdate>, replaced: BTreeMap<String, Tensor>, is_merged: bool) -> Self {
         let of_updates = updates.values().flat_map(LowRankUpdate::tensors);
         let trains = of_updates.chain(replaced.values()).any(Tensor::track_op);
-        Self { updates, replaced, copies: BTreeSet::new(), is_merged, trains }
+        Self { updates, replaced, copies: BTreeSet::new(), is_merged, rounded_to: None, trains }
     }
 
     /// Marks the replaced tensors `copies` as copies for their module only. Another module that shares the base's
     /// tensor keeps it.
     pub fn with_copies(self, copies: BTreeSet<String>) -> Self {
         Self { copies, ..self }
+    }
+
+    /// Rounds merged and replaced weights, as if they were stored in `merged_as`.
+    ///
+    /// # Errors
+    /// A tensor cannot be converted.
+    pub fn rounded_to(self, merged_as: MergedType) -> Result<Self> {
+        let dtype = match merged_as {
+            MergedType::F32 => DType::F32,
+            MergedType::Bf16 => DType::BF16,
+            MergedType::F16 => DType::F16,
+        };
+        let round = |(name, tensor): (String, Tensor)| Ok((name, rounded(&tensor, Some(dtype))?));
+        let replaced = self.replaced.into_iter().map(round).collect::<Result<_>>()?;
+        Ok(Self { replaced, rounded_to: Some(dtype), ..self })
+    }
+
+    /// The type to which merged weights are rounded, if any.
+    pub fn merged_type(&self) -> Option<DType> {
+        self.rounded_to
     }
 
     /// Returns whether the replacement of the base's tensor `name` is only for its module.

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Tensor;
 use serde_json::Value;
 
-use crate::domain::closest;
+use crate::domain::{ImageAttention, closest};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
 use crate::model::checkpoint::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
@@ -361,7 +361,8 @@ impl OpenedModel {
                 Some(own) => (own.dialogue, own.preprocessor),
                 None => (self.dialogue.clone(), self.preprocessor.clone()),
             };
-            loaded.push(Model { mllm, dialogue, preprocessor, is_blind: false });
+            let (is_blind, image_attention) = (false, ImageAttention::Full);
+            loaded.push(Model { mllm, dialogue, preprocessor, is_blind, image_attention });
         }
         Ok(loaded)
     }
@@ -377,6 +378,8 @@ pub struct Model {
     pub preprocessor: Arc<dyn ImageProcessor>,
     /// Whether it reads prompts without their images.
     pub is_blind: bool,
+    /// How it attends to images.
+    pub image_attention: ImageAttention,
 }
 
 impl Model {

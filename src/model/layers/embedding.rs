@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 
 use super::Loader;
 use super::linear::check_shapes;
-use crate::model::checkpoint::overlay::LowRankUpdate;
+use crate::model::checkpoint::overlay::{LowRankUpdate, rounded};
 
 /// A table of embeddings.
 pub struct Embedding {
@@ -40,7 +40,8 @@ impl Embedding {
         let update = TokenUpdate { a: a.t()?.contiguous()?, b: b.t()?.contiguous()?, scale };
         if here.is_merged() {
             let added = (update.a.matmul(&update.b)? * scale)?;
-            return Ok(Self { weight: (weight.to_dtype(dtype)? + added)?, dtype, update: None });
+            let sum = (weight.to_dtype(dtype)? + added)?;
+            return Ok(Self { weight: rounded(&sum, here.merged_type())?, dtype, update: None });
         }
         Ok(Self { weight, dtype, update: Some(update) })
     }

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use super::gradients::{self, FrozenMap};
 use super::low_rank::{LowRank, merged, merged_bias};
 use super::{Activation, Dropout, Loader, fused, needs_gradient};
-use crate::model::checkpoint::overlay::LowRankUpdate;
+use crate::model::checkpoint::overlay::{LowRankUpdate, rounded};
 use crate::model::kernels::{PackedWeight, Part};
 
 /// `x W^T + b`.
@@ -52,7 +52,7 @@ impl Linear {
         let Some(update) = here.take_update() else { return Ok(Self::of_packed(weight, bias, dtype)?) };
         check_shapes(&update, [weight.n_out(), weight.n_in()], here.prefix())?;
         if here.is_merged() {
-            return Self::merged(&update, &fused::unpacked(&weight, dtype)?, bias, Some(dtype));
+            return Self::merged((&update, here.merged_type()), &fused::unpacked(&weight, dtype)?, bias, Some(dtype));
         }
         let update = LowRank::new(update, || fused::unpacked(&weight, dtype))?.packed()?;
         Ok(Self { update: Some(Box::new(update)), ..Self::of_packed(weight, bias, dtype)? })
@@ -65,19 +65,25 @@ impl Linear {
         check_shapes(&update, weight.dims2()?.into(), here.prefix())?;
         let dtype = here.placement().dtype;
         if here.is_merged() {
-            return Self::merged(&update, &weight.to_dtype(dtype)?, bias, packed_as);
+            return Self::merged((&update, here.merged_type()), &weight.to_dtype(dtype)?, bias, packed_as);
         }
         let update = LowRank::new(update, || weight.to_dtype(dtype))?;
         let update = if packed_as.is_some() { update.packed()? } else { update };
         Ok(Self { update: Some(Box::new(update)), ..Self::new(weight, bias, packed_as)? })
     }
 
-    fn merged(update: &LowRankUpdate, weight: &Tensor, bias: Option<Tensor>, packed_as: Option<DType>) -> Result<Self> {
+    /// Adds the update to the weight, and rounds the sum if a type is given with it.
+    fn merged(
+        (update, rounding): (&LowRankUpdate, Option<DType>),
+        weight: &Tensor,
+        bias: Option<Tensor>,
+        packed_as: Option<DType>,
+    ) -> Result<Self> {
         let bias = match (bias, merged_bias(update)?) {
             (Some(bias), Some(added)) => Some((bias + added)?),
             (bias, added) => bias.or(added),
         };
-        Ok(Self::new(merged(update, weight)?, bias, packed_as)?)
+        Ok(Self::new(rounded(&merged(update, weight)?, rounding)?, bias, packed_as)?)
     }
 
     /// Builds a map from loaded tensors, such as a part of a larger one.

@@ -145,6 +145,11 @@ impl<'a> Loader<'a> {
         self.overlay.as_ref().is_some_and(|overlay| overlay.is_merged())
     }
 
+    /// The type to which merged weights are rounded, if any.
+    pub fn merged_type(&self) -> Option<DType> {
+        self.overlay.as_ref().and_then(|overlay| overlay.merged_type())
+    }
+
     /// The prefix of all names.
     pub fn prefix(&self) -> &str {
         &self.prefix

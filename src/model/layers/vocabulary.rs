@@ -11,6 +11,7 @@ use super::embedding::check_update;
 use super::linear::check_shapes;
 use super::low_rank::{merged, merged_bias};
 use super::{Embedding, Linear, Loader};
+use crate::model::checkpoint::overlay::rounded;
 
 const EMBEDDING: &str = "language_model.embed_tokens";
 const HEAD: &str = "lm_head";
@@ -67,6 +68,7 @@ fn load_tied(loader: &mut Loader, n_tokens: usize, size: usize) -> Result<(Embed
             shared = merged(&update, &shared.to_dtype(dtype)?)?;
             bias = merged_bias(&update)?;
         }
+        shared = rounded(&shared, loader.merged_type())?;
     }
     let of = |own: Option<Tensor>| own.unwrap_or_else(|| shared.clone());
     let embedding = Embedding::updated(&mut loader.at(EMBEDDING), of(own_embedding), &shape)?;

@@ -4,6 +4,7 @@
 pub mod features;
 pub mod generate;
 pub mod generation_config;
+pub mod image_attention;
 pub mod logits_processors;
 pub mod memory;
 pub(in crate::model) mod placement;

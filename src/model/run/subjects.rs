@@ -8,6 +8,7 @@ use candle_core::Tensor;
 
 use super::features::{ImageVector, TowerFeatures};
 use super::generate::Decoding;
+use super::image_attention::RestrictedAttention;
 use super::prefix::{Opening, Prefix, PromptRow, batches_by_length};
 use super::scoring::{self, LabelTrie, ScoreNotFinite, ranking};
 use super::tower_pass::{Row, TowerPass, embeddings, input, inputs, merged, places_where, rows_of, see};
@@ -265,13 +266,14 @@ impl Subjects {
             let seen: Vec<Vec<Seen>> = asked.iter().map(|&item| pass.seen_of(rows, item)).collect();
             let prompts = model.prompt_rows(prompt, &seen)?;
             for (asked, prompts) in by_length(asked, prompts, prompt.n_text_tokens()) {
-                let mut prefix = self.read(run, questions, &prompts)?;
+                let mut watch = RestrictedAttention::new(model.image_attention, &prompts);
+                let mut prefix = self.read(run, questions, &prompts, watch.as_mut())?;
                 if is_scored {
                     let choices = self.choose(run, questions, &mut prefix)?;
                     asked.iter().zip(choices).for_each(|(&item, choice)| answers[item].scored.push((run, choice)));
                 }
                 if is_generated {
-                    let texts = generate(model, &questions.of_runs[run.place()], prefix)?;
+                    let texts = generate(model, &questions.of_runs[run.place()], prefix, watch.as_mut())?;
                     asked.iter().zip(texts).for_each(|(&item, text)| answers[item].generated.push((run, text)));
                 }
             }
@@ -397,9 +399,18 @@ impl Subjects {
         Ok(rows.into_iter().zip(lengths).map(choice).collect())
     }
 
-    /// Reads `prompts`, with room for an answer and for all labels.
-    fn read(&self, run: RunId, questions: &Questions, prompts: &[PromptRow]) -> Result<Prefix> {
+    /// Reads `prompts`, with room for an answer and for all labels. A `watch` must see whole prompts.
+    fn read(
+        &self,
+        run: RunId,
+        questions: &Questions,
+        prompts: &[PromptRow],
+        watch: Option<&mut RestrictedAttention>,
+    ) -> Result<Prefix> {
         let (model, asked) = (&self.models[run.place()], &questions.of_runs[run.place()]);
+        if let Some(watch) = watch {
+            return model.mllm.read(None, prompts, asked.n_new_positions(), Watched::by(watch));
+        }
         let opening = match questions.openings[run.place()].get() {
             Some(opening) => opening,
             None => {
@@ -415,7 +426,8 @@ impl Subjects {
         let model = &self.models[run.place()];
         let blank = model.preprocessor.prepare(&RgbImage::blank(PRIOR_SIDE, PRIOR_SIDE)).blank();
         let prompt = model.rows(&questions.of_runs[run.place()].prompt, &model.mllm.see(&[&blank])?)?;
-        let mut prefix = self.read(run, questions, &prompt)?;
+        let mut watch = RestrictedAttention::new(model.image_attention, &prompt);
+        let mut prefix = self.read(run, questions, &prompt, watch.as_mut())?;
         Ok(scoring::score(model.mllm.decoder(), &mut prefix, trie)?.pop().and_then(Result::ok))
     }
 
@@ -495,8 +507,14 @@ fn by_length(items: Vec<usize>, prompts: Vec<PromptRow>, n_text_tokens: usize) -
 }
 
 /// Returns the model's answer to each prompt of `prefix`.
-fn generate(model: &Model, asked: &Asked, prefix: Prefix) -> Result<Vec<Result<Answer, String>>> {
-    let rows = model.generate(prefix, &asked.decoding)?;
+fn generate(
+    model: &Model,
+    asked: &Asked,
+    prefix: Prefix,
+    watch: Option<&mut RestrictedAttention>,
+) -> Result<Vec<Result<Answer, String>>> {
+    let watch = watch.map_or_else(Watched::by_none, |watch| Watched::by(watch));
+    let rows = model.generate_watched(prefix, &asked.decoding, watch)?;
     let begins_in_thought = ends_in_thought(&asked.prompt.text);
     rows.into_iter()
         .map(|row| match row {
