@@ -11,7 +11,7 @@ const CHARTS: [DiagnosisChart; 3] = [CAUSES, SWAP, LAYERS];
 
 /// A chart of a diagnosis.
 struct DiagnosisChart {
-    /// The name of its files.
+    /// The name of its file.
     name: &'static str,
     /// What a page says below it.
     caption: &'static str,
@@ -21,21 +21,21 @@ struct DiagnosisChart {
 
 /// The causes of lost images.
 const CAUSES: DiagnosisChart = DiagnosisChart {
-    name: "causes",
+    name: "causes.svg",
     caption: "Each lost image has one cause, so the bars sum to 100%.",
     draw: |diagnosis, datasets| BarChart::of_causes(diagnosis, datasets).as_ref().map(Drawn::bars),
 };
 
 /// What each part gives back and takes away.
 const SWAP: DiagnosisChart = DiagnosisChart {
-    name: "swap",
+    name: "swap.svg",
     caption: "100% is the whole fall; the numbers are in the table of parts below.",
     draw: |diagnosis, datasets| BarChart::of_swap(diagnosis, datasets).as_ref().map(Drawn::bars),
 };
 
 /// What was read layer by layer.
 const LAYERS: DiagnosisChart = DiagnosisChart {
-    name: "layers",
+    name: "layers.svg",
     caption: "The numbers are in the table of layers below.",
     draw: |diagnosis, datasets| PanelChart::of_layers(diagnosis, datasets).as_ref().map(Drawn::panels),
 };
@@ -324,10 +324,10 @@ mod tests {
         let whole = diagnosis(vec![dataset("parts"), with_all_probes(dataset("all"), 4), nothing]);
         let charts = DiagnosisCharts::draw(&whole);
         let names = |index: usize| charts.of_dataset(index).map(|(name, _)| name).collect::<Vec<_>>();
-        assert_eq!(names(0), ["causes", "swap"]);
-        assert_eq!(names(1), ["causes", "swap", "layers"]);
+        assert_eq!(names(0), ["causes.svg", "swap.svg"]);
+        assert_eq!(names(1), ["causes.svg", "swap.svg", "layers.svg"]);
         assert!(names(2).is_empty() && names(3).is_empty());
-        assert_eq!(charts.main().map(|(name, _)| name).collect::<Vec<_>>(), ["causes", "swap", "layers"]);
+        assert_eq!(charts.main().map(|(name, _)| name).collect::<Vec<_>>(), ["causes.svg", "swap.svg", "layers.svg"]);
         let (_, of_all) = charts.main().next().unwrap();
         assert!(of_all.drawn.wide.contains(">parts</text>") && of_all.drawn.wide.contains(">all</text>"));
         let (_, of_one) = charts.of_dataset(0).next().unwrap();

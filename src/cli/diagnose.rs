@@ -15,6 +15,7 @@ use super::reading::ReadingOptions;
 use super::results::{self, ChartOptions, Format, Results};
 use super::served_options::is_address;
 use super::{adapter_options, environment, exit_code};
+use crate::chart::DiagnosisCharts;
 use crate::domain::Mode;
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
 use crate::model::Placement;
@@ -183,14 +184,20 @@ fn write(
     let finished: Vec<Results> =
         evaluation.runs.iter().take(2).map(|run| Results::of(run, &charts, &gallery)).collect();
     results::write_all(&finished, Format::Table, true, &mut std::io::sink())?;
+    let (drawn, lost) = (DiagnosisCharts::draw(&diagnosis), gallery.of_diagnosis(&diagnosis, &images)?);
     let (json, markdown) = (report::diagnosis_json(&diagnosis), report::diagnosis_markdown(&diagnosis));
     for (name, text) in [
         ("images.jsonl", &report::diagnosed_images(&images)),
         ("diagnosis.md", &markdown),
-        ("diagnosis.html", &report::diagnosis_html(&diagnosis, &results::command_line())),
+        ("diagnosis.html", &report::diagnosis_html(&diagnosis, &drawn, &lost, &results::command_line())),
         ("diagnosis.json", &json),
     ] {
         record::write_file(&args.out, name, text.as_bytes())?;
+    }
+    let mut written = vec!["diagnosis.html", "diagnosis.md", "diagnosis.json", "images.jsonl"];
+    for (name, figure) in drawn.main() {
+        record::write_file(&args.out, name, figure.drawn.wide.as_bytes())?;
+        written.push(name);
     }
     match args.format {
         DiagnosisFormat::Text => write!(out, "{}", report::diagnosis_text(&diagnosis))?,
@@ -198,7 +205,7 @@ fn write(
         DiagnosisFormat::Markdown => write!(out, "{markdown}")?,
     }
     if !quiet && args.format == DiagnosisFormat::Text {
-        writeln!(out, "{}: diagnosis.html, diagnosis.md, diagnosis.json, images.jsonl, runs/", args.out.display())?;
+        writeln!(out, "{}: {}, runs/", args.out.display(), written.join(", "))?;
     }
     Ok(())
 }
