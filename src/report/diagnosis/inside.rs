@@ -34,8 +34,8 @@ const COLUMNS: [Column; 14] = [
     ("Patch last at decision", |layer| words::decimal(layer.patch_last_decision, 2)),
     ("Knockout", |layer| change(layer.knockout_baseline, layer.knockout_candidate, 2)),
     ("Knockout at decision", |layer| change(layer.knockout_baseline_decision, layer.knockout_candidate_decision, 2)),
-    ("Attention of base to before / image / after", |layer| flow(layer.flow_baseline)),
-    ("Attention of candidate", |layer| flow(layer.flow_candidate)),
+    ("Attention, base: text before / image / text after", |layer| flow(layer.flow_baseline)),
+    ("Attention, candidate: the same", |layer| flow(layer.flow_candidate)),
     ("CKA image", |layer| words::decimal(layer.similarity_image, 3)),
     ("CKA last", |layer| words::decimal(layer.similarity_last, 3)),
 ];
@@ -56,9 +56,14 @@ fn layers(layers: &[LayerDiagnosis]) -> Option<Table> {
         Some(n) if n > 1 => format!("; a knockout cuts {n} layers from this one on"),
         _ => String::new(),
     };
+    let decision = if names.iter().any(|name| name.ends_with("at decision")) {
+        "; decision is the first token that tells the label from the other labels"
+    } else {
+        ""
+    };
     let caption = format!(
         "Log-probabilities of the label by state, where 0 is the embeddings and k is after k layers; an arrow leads from the \
-         base to the candidate, and nearer to 0 is better{cut}"
+         base to the candidate, and nearer to 0 is better{decision}{cut}"
     );
     Some(table(&caption, &names, 1..names.len(), layers.iter().map(row).collect()))
 }

@@ -59,7 +59,7 @@ fn write_image(body: &mut String, DiagnosedImage { image, picture }: &DiagnosedI
     let right: Vec<&str> =
         image.restored.iter().filter(|(_, is_right)| **is_right).map(|(part, _)| part.as_str()).collect();
     if !right.is_empty() {
-        line("right with", &escape(&format!("the base's {}", right.join(", "))));
+        line("parts", &escape(&format!("right with the base's {}", right.join(", "))));
     }
     let _ = writeln!(body, "</dl><code>{}</code></div></li>", escape(&image.sample));
 }

@@ -41,7 +41,7 @@ fn reliance(baseline: Accuracy, candidate: Accuracy) -> Table {
         vec![name.to_owned(), words::percent(Some(of.accuracy)), words::percent(Some(of.blind_accuracy))]
     };
     table(
-        "Accuracy with and without the image; a model that is right without it does not look",
+        "Accuracy with and without the image; where both are alike, the answers do not depend on it",
         &["Model", "With image", "Without"],
         1..3,
         vec![row("base", baseline), row("candidate", candidate)],
@@ -75,7 +75,7 @@ fn integration(mir: &ModalityIntegration) -> [Table; 2] {
     let rates = [("base", mir.baseline), ("candidate", mir.candidate)];
     let rows = rates.map(|(name, rate)| vec![name.to_owned(), words::decimal(rate, 3)]).to_vec();
     let caption = format!(
-        "Modality Integration Rate over {} pairs of an image and a text ({} method); lower is better: images lie nearer to texts",
+        "Modality Integration Rate over {} pairs of an image and a text ({} method); lower means that images lie nearer to texts",
         mir.n_pairs, mir.method
     );
     let rates = table(&caption, &["Model", "Rate"], 1..2, rows);

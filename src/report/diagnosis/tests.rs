@@ -56,7 +56,9 @@ fn lost_images_take_turns_over_causes_and_no_more_than_twelve_are_shown() {
     assert!(diagnosed_choice(&images, "mnist").is_empty());
     let page = page(&everything(), &images);
     assert!(page.contains("28 more are in <code>images.jsonl</code>."), "40 were lost");
-    for words in ["<dt>before</dt><dd><q>A cat.</q></dd>", "<q>&lt;b&gt;7&lt;/b&gt;</q>", "the base&#39;s projector<"] {
+    for words in
+        ["<dt>before</dt><dd><q>A cat.</q></dd>", "<q>&lt;b&gt;7&lt;/b&gt;</q>", "right with the base&#39;s projector<"]
+    {
         assert_eq!(page.matches(words).count(), 12, "{words}");
     }
 }
