@@ -357,7 +357,8 @@ fn y_scale(panel: &Panel) -> ([f64; 2], Vec<f64>, usize) {
     let points = panel.curves.iter().flat_map(|curve| &curve.points);
     let of_points = points.flat_map(|point| point.interval.into_iter().flatten().chain([point.y]));
     let values: Vec<f64> = of_points.chain(panel.levels.iter().map(|level| level.y)).collect();
-    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    // A share of nothing belongs to the picture of shares.
+    let low = values.iter().copied().fold(if panel.is_share { 0.0 } else { f64::INFINITY }, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let span = if high - low > 1e-6 {
         high - low
