@@ -96,6 +96,11 @@ pub(super) fn fill(hex: &str) -> ShapeStyle {
     ShapeStyle { color: colour(hex).into(), filled: true, stroke_width: 0 }
 }
 
+/// A fill style that shows what is behind it.
+pub(super) fn tint(hex: &str, opacity: f64) -> ShapeStyle {
+    ShapeStyle { color: colour(hex).mix(opacity), filled: true, stroke_width: 0 }
+}
+
 /// A text style with a size in pixels. Its class follows from its colour, see [`Pen::text`].
 pub(super) fn lettering(size: f64, hex: &str, is_bold: bool, anchor: HPos) -> TextStyle<'static> {
     let style = if is_bold { FontStyle::Bold } else { FontStyle::Normal };
@@ -163,7 +168,9 @@ impl Paper {
         let rim = self.sheet.borrow().pen.rim.map_or(String::new(), |(colour, width)| {
             format!(r#" stroke="{colour}" stroke-width="{}" stroke-linejoin="round""#, number(width))
         });
-        format!(r#"fill="{}"{rim}"#, hex(color))
+        let opacity =
+            if color.alpha < 1.0 { format!(r#" fill-opacity="{}""#, number(color.alpha)) } else { String::new() };
+        format!(r#"fill="{}"{opacity}{rim}"#, hex(color))
     }
 
     fn line(&self, style: &impl BackendStyle) -> String {

@@ -215,7 +215,7 @@ fn ticks(frame: &Frame) -> Vec<f64> {
 }
 
 /// Returns the smallest of 1, 2, 2.5 and 5 times a power of ten that is at least `value`.
-fn nice_above(value: f64) -> f64 {
+pub(super) fn nice_above(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
     }

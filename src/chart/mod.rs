@@ -1,14 +1,18 @@
 //! Turns numbers into pictures.
 //!
-//! [`rose`], [`lines`](lines()), [`forest`](forest()), [`transitions`](transitions()) and
-//! [`small_multiples`](small_multiples()) draw the SVG, which is the source. [`png`] rasterises it with the embedded
-//! font. None of them touches files. The content of a chart is a struct, such as [`RoseChart`], which
-//! [`RoseChart::of_summary`] fills; [`ComparisonCharts`] draws all charts of a comparison. The ids in a picture start
-//! with `rose-`, so that a page with several pictures can distinguish them.
+//! [`rose`], [`lines`](lines()), [`forest`](forest()), [`bars`](bars()), [`panels`](panels()),
+//! [`transitions`](transitions()) and [`small_multiples`](small_multiples()) draw the SVG, which is the source. [`png`]
+//! rasterises it with the embedded font. None of them touches files. The content of a chart is a struct, such as
+//! [`RoseChart`], which [`RoseChart::of_summary`] fills; [`ComparisonCharts`] draws all charts of a comparison, and
+//! [`DiagnosisCharts`] those of a diagnosis. The ids in a picture start with `rose-`, so that a page with several
+//! pictures can distinguish them.
 
 mod axes;
+mod bars;
 #[cfg(test)]
 pub(crate) mod comparison_samples;
+#[cfg(test)]
+pub(crate) mod diagnosis_samples;
 mod families;
 mod forest;
 mod geometry;
@@ -17,8 +21,10 @@ mod layout;
 mod legend;
 mod lines;
 mod of_comparison;
+mod of_diagnosis;
 mod of_summary;
 mod of_training;
+mod panels;
 mod petals;
 mod radar;
 mod raster;
@@ -33,10 +39,13 @@ mod text;
 mod transitions;
 pub mod words;
 
+pub use bars::{Bar, BarChart, BarGroup, BarLook, BarRow, bars};
 pub use forest::{ForestChart, ForestGroup, ForestRow, Shown, forest, shown};
 pub use layout::{Drawn, Layout};
 pub use lines::{Line, LineChart, LinePoint, lines};
 pub use of_comparison::{ComparisonCharts, Figure};
+pub use of_diagnosis::DiagnosisCharts;
+pub use panels::{CurveLook, Panel, PanelChart, PanelCurve, PanelGroup, PanelLevel, PanelPoint, panels};
 pub use raster::png;
 pub use rose::{Axis, Point, Role, RoseChart, RoseOptions, Scale, Series, Style, UnknownName, rose};
 pub use small_multiples::{SmallMultiples, SmallRose, small_multiples};
@@ -60,6 +69,16 @@ impl Drawn {
     /// Draws a forest plot.
     pub fn forest(chart: &ForestChart) -> Self {
         Self::of(|layout| forest::forest_in(chart, layout))
+    }
+
+    /// Draws a bar chart.
+    pub fn bars(chart: &BarChart) -> Self {
+        Self::of(|layout| bars::bars_in(chart, layout))
+    }
+
+    /// Draws a panel chart.
+    pub fn panels(chart: &PanelChart) -> Self {
+        Self::of(|layout| panels::panels_in(chart, layout))
     }
 
     /// Draws a transition diagram.

@@ -4,9 +4,10 @@
 use resvg::usvg::roxmltree::{Document, Node};
 
 use super::comparison_samples::{candidate, compared, comparison, summaries};
+use super::diagnosis_samples::{dataset as diagnosed, diagnosis, with_all_probes};
 use super::geometry::{RADIUS, Rect, petal};
 use super::samples::{dataset, four, many, subject, summary, without_encoder};
-use super::{ComparisonCharts, Drawn, RoseChart, RoseOptions, Scale, Style, png, raster, rose, text};
+use super::{ComparisonCharts, DiagnosisCharts, Drawn, RoseChart, RoseOptions, Scale, Style, png, raster, rose, text};
 use crate::compare::Summary;
 
 const PLAIN: RoseOptions = RoseOptions { scale: Scale::Radius, style: Style::Petals, paper_rows: false };
@@ -356,5 +357,20 @@ fn on_a_phone_every_chart_of_a_comparison_is_legible_and_within_its_column() {
         for (name, figure) in charts.of_candidate(index) {
             assert_fits_a_phone(&figure.drawn.narrow, name);
         }
+    }
+}
+
+#[test]
+fn on_a_phone_every_chart_of_a_diagnosis_is_legible_and_within_its_column() {
+    let mut long = with_all_probes(diagnosed("a-dataset-with-a-rather-long-name/validation"), 32);
+    long.swap[0].component = "a-component-with-a-rather-long-name".to_owned();
+    for layer in &mut long.layers {
+        (layer.decision_baseline, layer.decision_candidate) = (layer.lens_baseline, layer.lens_candidate);
+    }
+    let charts = DiagnosisCharts::draw(&diagnosis(vec![long, with_all_probes(diagnosed("mnist"), 4)]));
+    assert_eq!(charts.main().count(), 3);
+    for (name, figure) in charts.main().chain(charts.of_dataset(0)).chain(charts.of_dataset(1)) {
+        assert_fits_a_phone(&figure.drawn.narrow, name);
+        raster::parse(&figure.drawn.wide).unwrap();
     }
 }

@@ -60,6 +60,44 @@ pub fn points(value: Option<f64>, ends: Option<Interval>) -> String {
     text.replace("-0.0", "0.0").replace('-', "−")
 }
 
+/// Formats `-2.314` with two decimals as `−2.31`, with a true minus sign; [`MISSING`] if there is no number.
+pub fn decimal(value: Option<f64>, n_decimals: usize) -> String {
+    let Some(value) = value.filter(|value| value.is_finite()) else { return MISSING.to_owned() };
+    let text = format!("{value:.n_decimals$}");
+    match text.strip_prefix('-') {
+        // A number that rounds to zero has no sign.
+        Some(digits) if digits.bytes().all(|digit| matches!(digit, b'0' | b'.')) => digits.to_owned(),
+        Some(digits) => format!("−{digits}"),
+        None => text,
+    }
+}
+
+/// Formats a number with its interval as `−2.31 (−2.50 to −2.12)`; [`MISSING`] if there is no number.
+pub fn decimal_within(value: Option<f64>, ends: Option<Interval>, n_decimals: usize) -> String {
+    let number = decimal(value, n_decimals);
+    match ends {
+        Some([low, high]) if number != MISSING && low.is_finite() && high.is_finite() => {
+            format!("{number} ({} to {})", decimal(Some(low), n_decimals), decimal(Some(high), n_decimals))
+        }
+        _ => number,
+    }
+}
+
+/// Formats floating-point operations as `1.53 TFLOP`; [`MISSING`] if there is no number.
+pub fn operations(n: f64) -> String {
+    let units = [(1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP")];
+    match units.into_iter().find(|(unit, _)| n.is_finite() && n >= *unit) {
+        Some((unit, name)) => format!("{} {name}", decimal(Some(n / unit), 2)),
+        None if n.is_finite() => format!("{} FLOP", decimal(Some(n), 0)),
+        None => MISSING.to_owned(),
+    }
+}
+
+/// Formats a value before and after as `71.0% → 40.0%`; [`MISSING`] alone if both are missing.
+pub fn change(before: &str, after: &str) -> String {
+    if before == MISSING && after == MISSING { MISSING.to_owned() } else { format!("{before} → {after}") }
+}
+
 /// Formats a p value with four decimals, or as `<0.0001`; [`MISSING`] if there is none.
 pub fn p_value(value: Option<f64>) -> String {
     match value.filter(|value| value.is_finite()) {
@@ -248,6 +286,15 @@ mod tests {
         assert_eq!(points(Some(0.123), Some([0.1, 0.146])), "12.3 (10.0–14.6)");
         assert_eq!(points(Some(-0.02), Some([-0.03, -0.0001])), "−2.0 (−3.0 to 0.0)");
         assert_eq!(points(None, Some([0.1, 0.2])), "–");
+    }
+
+    #[test]
+    fn a_plain_number_has_its_decimals_and_operations_have_a_unit() {
+        assert_eq!((decimal(Some(-2.314), 2), decimal(Some(-0.004), 2)), ("−2.31".into(), "0.00".into()));
+        assert_eq!((decimal(None, 2), decimal(Some(f64::NAN), 2)), ("–".into(), "–".into()));
+        assert_eq!(decimal_within(Some(-2.314), Some([-2.5, -2.1]), 2), "−2.31 (−2.50 to −2.10)");
+        assert_eq!((operations(1.534e12), operations(120.0)), ("1.53 TFLOP".into(), "120 FLOP".into()));
+        assert_eq!((change("1", "2"), change("–", "–")), ("1 → 2".into(), "–".into()));
     }
 
     #[test]

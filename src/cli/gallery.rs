@@ -10,9 +10,13 @@ use super::sources::{self, Source, found, is_embedded};
 use super::{forms, results};
 use crate::compare::CandidateComparison;
 use crate::dataset::{self, Catalog, DataRoots, Dataset, DatasetHub, Exif, OpenRequest, said_name};
+use crate::diagnose::{Diagnosis, ImageDiagnosis};
 use crate::domain::{DatasetSpec, Outcome, Trial};
 use crate::record::Manifest;
-use crate::report::{Absence, ErrorImage, GalleryImage, Picture, Thumbnail, error_choice, gallery_choice};
+use crate::report::{
+    Absence, DiagnosedImage, ErrorImage, GalleryImage, Picture, Thumbnail, diagnosed_choice, error_choice,
+    gallery_choice,
+};
 
 /// Errors of a single run that are shown with their images, where nobody says how many.
 pub(super) const N_ERRORS_SHOWN: usize = 60;
@@ -189,6 +193,21 @@ impl Gallery {
         }
         images.truncate(self.n_max);
         Ok(images)
+    }
+
+    /// Lost images of a diagnosis, some of each of its datasets.
+    pub fn of_diagnosis<'a>(
+        &self,
+        diagnosis: &Diagnosis,
+        images: &'a [ImageDiagnosis],
+    ) -> Result<Vec<DiagnosedImage<'a>>> {
+        let chosen = diagnosis.datasets.iter().flat_map(|dataset| diagnosed_choice(images, &dataset.dataset));
+        chosen
+            .map(|image| {
+                let picture = self.picture(&image.dataset, &image.sample, &image.content)?;
+                Ok(DiagnosedImage { image, picture })
+            })
+            .collect()
     }
 
     fn picture(&self, name: &str, sample: &str, content: &str) -> Result<Picture> {

@@ -18,4 +18,4 @@ pub use diagnosis::{
     WeightChanges,
 };
 pub use probe::Probe;
-pub use variants::{Role, Variant, plan_variants};
+pub use variants::{Candidate, Role, Variant, kept_positions, plan_variants, truncated_layers};

@@ -123,9 +123,7 @@ fn side(is_candidate: bool) -> &'static str {
 fn whole(is_candidate: bool) -> ModelPart {
     match is_candidate {
         true => ModelPart::default(),
-        false => {
-            ModelPart { components: Some(BTreeSet::new()), has_base_settings: true, ..ModelPart::default() }
-        }
+        false => ModelPart { components: Some(BTreeSet::new()), has_base_settings: true, ..ModelPart::default() },
     }
 }
 
@@ -231,7 +229,15 @@ pub(super) mod tests {
         layers: &'a BTreeSet<usize>,
         has_own_settings: bool,
     ) -> Candidate<'a> {
-        Candidate { name: "lora", changed, layers, has_own_settings, has_update: true, n_layers: 4, n_image_positions: 64 }
+        Candidate {
+            name: "lora",
+            changed,
+            layers,
+            has_own_settings,
+            has_update: true,
+            n_layers: 4,
+            n_image_positions: 64,
+        }
     }
 
     #[test]

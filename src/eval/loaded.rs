@@ -1,7 +1,6 @@
 //! The subjects of a run: located, opened and checked before any weights are loaded.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -9,23 +8,22 @@ use serde_json::{Map, Value, json};
 
 use super::candidates::{Base, OpenedAdapter, Reading, adapter_warnings, no_encoder, open_adapters};
 use super::features::{Origins, RunFeatures};
-use super::subjects_request::{EncoderChoice, SubjectsRequest};
 use super::respondent::{Description, Loaded, Opened, RunDescription, WARNINGS};
 use super::subjects::LocalRespondent;
+use super::subjects_request::{EncoderChoice, SubjectsRequest};
 use crate::compare::{self, FieldDifference};
-use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ImageAttention, ModelPart, ModelSpec, RunId};
+use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ModelPart, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
-use crate::model::checkpoint::weights::{Adapter, HashMemory, Hub, Located, Miniature, Role, Weights, is_embedded};
+use crate::model::checkpoint::weights::{Adapter, Located, Miniature, Role, Weights, is_embedded};
 use crate::model::families;
 use crate::model::families::{Model, ModelSettings, OpenedModel};
 use crate::model::run::features::computed_by;
-use crate::model::run::generation_config::GenerationChoice;
 use crate::model::run::memory::{self, MemoryNeed};
 use crate::model::run::scoring::LabelTrie;
 use crate::model::run::subjects::{Subjects, TowerKeys};
 use crate::model::vision::encoders::OpenedEncoder;
-use crate::model::vision::preprocess::{ImageProcessor, PixelLimits};
+use crate::model::vision::preprocess::ImageProcessor;
 use crate::model::vision::tower_comparison;
 use crate::model::vision::tower_comparison::{TOWER, TowerComparison};
 use crate::record::FeatureCache;
@@ -173,6 +171,11 @@ impl OpenedSubjects {
     /// The number of runs: one per adapter, plus one for the model unless it is left out.
     pub fn n_runs(&self) -> usize {
         self.adapters.len() + usize::from(self.has_base)
+    }
+
+    /// The number of layers of the language model, and the greatest number of positions of an image.
+    pub fn n_layers_and_image_positions(&self) -> (usize, usize) {
+        (self.model.plan.n_layers(), self.model.plan.n_image_positions_max())
     }
 
     /// Whether there is an encoder.
@@ -331,9 +334,7 @@ impl OpenedSubjects {
 
     /// Returns what decides each tower's features, so that equal towers are shared.
     fn tower_keys(&self) -> Result<TowerKeys> {
-        let of = |run: RunId| {
-            Ok::<_, anyhow::Error>(format!("{}{}", self.tower_of(run)?, self.merging(run)))
-        };
+        let of = |run: RunId| Ok::<_, anyhow::Error>(format!("{}{}", self.tower_of(run)?, self.merging(run)));
         Ok(TowerKeys {
             of_base: self.base_tower()?.to_owned(),
             of_runs: RunId::all(self.n_runs()).map(of).collect::<Result<_>>()?,

@@ -33,7 +33,6 @@ pub use calibration::{SheetPlaces, judge_sheet, marked_pairs, recorded_outcomes,
 pub use events::{Event, Observer};
 pub use judge::{is_judged, judged_datasets, rejudge};
 pub use loaded::OpenedSubjects;
-pub use subjects_request::{AdapterRequest, EncoderChoice, SubjectsRequest};
 pub use pipeline::{Ended, EvalRun, OpenRun, Session, refuse_empty, run};
 pub use plan::{Batching, DatasetWork, SampleWork, Selection, plan, settled_keys};
 pub use probe::{ProbeRequest, Shots};
@@ -41,5 +40,6 @@ pub use repeat::SERVER_FLIPS;
 pub use respondent::{Description, Loaded, Opened, RunDescription, SERVER};
 pub use served::{SERVED_BATCH_SIZE, ServedRequest, ServedSubjects, refuse_equal_names};
 pub use spec::{Captions, Question, dataset_spec, model_prompts, served_prompts};
+pub use subjects_request::{AdapterRequest, EncoderChoice, SubjectsRequest};
 pub use task::{Task, TaskId};
 pub use unscored::{UnscoredShare, largest_unscored_share};

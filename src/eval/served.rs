@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use super::desk::ServedRespondent;
-use super::loaded::EncoderChoice;
 use super::respondent::{Description, Loaded, Opened, RunDescription, SERVER, WARNINGS};
+use super::subjects_request::EncoderChoice;
 use crate::domain::{EncoderRelation, EncoderSpec, ModelSpec, RunId, RunSet};
 use crate::model::Placement;
 use crate::model::checkpoint::weights::{Hub, Miniature, Role};

@@ -36,7 +36,10 @@ pub use self::csv::{columns, csv};
 pub use self::decision::{
     DatasetBrief, DecisionBrief, annotations, decision_brief, decision_json, decision_markdown, decision_table, junit,
 };
-pub use self::diagnosis::{diagnosed_images, diagnosis_html, diagnosis_json, diagnosis_markdown, diagnosis_text};
+pub use self::diagnosis::{
+    DiagnosedImage, diagnosed_choice, diagnosed_images, diagnosis_html, diagnosis_json, diagnosis_markdown,
+    diagnosis_text,
+};
 pub use self::error_gallery::{ErrorImage, error_choice};
 pub use self::html::html;
 pub use self::json::json;

@@ -3,8 +3,12 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use serde_json::Value;
+use emt::chart::DiagnosisCharts;
+use emt::diagnose::{Diagnosis, ImageDiagnosis};
+use emt::report::{Absence, DiagnosedImage, Picture, diagnosed_choice, diagnosis_html};
+use serde_json::{Value, json};
 
+use super::chromium::{Browser, Window};
 use super::support;
 
 /// Trains low-rank updates of the built-in model for one epoch at `rate`.
@@ -47,6 +51,12 @@ fn a_diagnosis_that_was_killed_ends_equal_to_one_that_was_not() {
     for file in ["diagnosis.md", "diagnosis.html", "images.jsonl", "runs/base/report.html", "runs/lora/run.json"] {
         assert!(folder.path().join("whole").join(file).is_file(), "{file}");
     }
+    for (file, words) in [("causes.svg", ">Why images were lost<"), ("swap.svg", ">projector<")] {
+        let svg = std::fs::read_to_string(folder.path().join("whole").join(file)).unwrap();
+        assert!(svg.contains(words) && !svg.contains("NaN"), "{file}: {svg}");
+    }
+    assert!(!folder.path().join("whole/layers.svg").exists(), "no probe read inside a pass");
+    open_in_a_browser(&folder.path().join("whole/diagnosis.html"), 2);
 
     let mut command = diagnose(folder.path(), "killed");
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -77,4 +87,89 @@ fn a_candidate_that_lost_nothing_says_so_and_a_served_model_is_refused() {
     let refused = support::run(served);
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("served model") && refused.stderr.contains("--adapter DIR"), "{}", refused.stderr);
+}
+
+/// Opens a page on a screen and on a phone. Nothing of it is loaded from elsewhere, overflows or is cut off.
+fn open_in_a_browser(page: &Path, n_charts: usize) {
+    let Some(mut browser) = Browser::start_or_skip() else { return };
+    for window in [Window { width: 1280, is_dark: false }, Window { width: 390, is_dark: true }] {
+        let audit = browser.audit(page, window);
+        assert_eq!((audit.requests.len(), audit.complaints.len()), (0, 0), "{audit:?}");
+        assert_eq!((audit.n_scripts, audit.n_handlers, audit.was_taken_over), (0, 0, false), "{window:?}");
+        assert_eq!((audit.n_charts, audit.n_titled_charts), (n_charts, n_charts), "{window:?}");
+        assert_eq!((audit.n_broken_images, audit.overflow), (0, 0), "{window:?}");
+        assert_eq!((&audit.cut_charts[..], &audit.cut_words[..]), (&[][..], &[][..]), "{window:?}");
+        assert!(audit.chart_text_px_min.unwrap() >= 8.99, "{window:?}: {:?}", audit.chart_text_px_min);
+        for words in ["Why images were lost", "Which part carries the fall", "Lost images", "Right before, wrong after"]
+        {
+            assert!(audit.text.contains(words), "{window:?}: {words}");
+        }
+    }
+}
+
+/// A dataset with something from every probe.
+fn probed(name: &str) -> Value {
+    let layer = |layer: usize| {
+        let share = layer as f64 / 24.0;
+        let flow = |image: f64| json!({ "system": 0.3, "image": image, "user": 0.7 - image });
+        json!({
+            "layer": layer, "lens_baseline": -9.0 + 8.0 * share, "lens_candidate": -9.0 + 4.0 * share,
+            "lens_baseline_interval": [-9.2 + 8.0 * share, -8.7 + 8.0 * share],
+            "decision_baseline": -9.0 + 8.5 * share, "decision_candidate": -9.0 + 5.0 * share,
+            "patch_image": -5.0 + share, "patch_last": -5.0 + 3.0 * share, "knockout_baseline": -2.0,
+            "knockout_candidate": -4.0, "flow_baseline": flow(0.2), "flow_candidate": flow(0.1),
+            "similarity_image": 1.0 - 0.1 * share, "similarity_last": 1.0 - 0.5 * share,
+        })
+    };
+    let part = |component: &str, recovered: f64, keep: Value| {
+        json!({
+            "component": component, "shapley": 0.5, "keep": keep,
+            "restore": { "accuracy": 0.5, "recovered": recovered, "recovered_interval": [recovered - 0.3, recovered + 0.4] },
+        })
+    };
+    json!({
+        "dataset": name, "n_images": 200, "n_lost": 40, "n_gained": 4, "baseline_accuracy": 0.8, "candidate_accuracy": 0.62,
+        "swap": [
+            part("projector", 0.6, json!({ "accuracy": 0.7, "caused": -0.4, "caused_interval": [-0.8, 0.1] })),
+            part("layers.28-31", 1.4, Value::Null),
+        ],
+        "layers": (0..=24).map(layer).collect::<Vec<_>>(), "parting_layer": 12,
+        "drift": [{ "position": 0, "n": 200, "kl": 0.4, "kl_reverse": 0.3 }],
+        "truncation": {
+            "from_layer": [0, 8], "n_kept": [0, 64], "accuracy_baseline": [[0.1, null], [0.2, 0.7]],
+            "accuracy_candidate": [[0.1, null], [0.2, 0.5]], "cliff_layer_baseline": 8, "cliff_layer_candidate": null,
+        },
+        "causes": [{
+            "cause": "alignment", "n": 40, "share": 1.0, "share_interval": [0.9, 1.0], "evidence": "40 of 40.", "mend": "Try.",
+        }],
+        "named": ["alignment"],
+    })
+}
+
+#[test]
+fn the_page_of_a_diagnosis_with_every_probe_fits_a_screen_and_a_phone() {
+    let hostile = "<img src=x onerror='window.hostile = 1'>";
+    let model = |run: &str| json!({ "run": run, "identity": "blake3:0", "dir": run });
+    let whole: Diagnosis = serde_json::from_value(json!({
+        "schema": "emt.diagnosis/1", "baseline": model("base"), "candidate": model(hostile), "probes": [], "setup": [],
+        "datasets": [probed("embedded/cifar10"), probed("a-dataset-with-a-rather-long-name/validation")],
+    }))
+    .unwrap();
+    let image = |index: usize| -> ImageDiagnosis {
+        serde_json::from_value(json!({
+            "dataset": "embedded/cifar10", "sample": format!("embedded/cifar10/{index}"), "content": "blake3:0", "label": "cat",
+            "baseline_answer": "A cat.", "candidate_answer": hostile, "lost": true, "cause": "alignment",
+            "restored": { "projector": true },
+        }))
+        .unwrap()
+    };
+    let images: Vec<ImageDiagnosis> = (0..20).map(image).collect();
+    let lost: Vec<DiagnosedImage<'_>> = diagnosed_choice(&images, "embedded/cifar10")
+        .into_iter()
+        .map(|image| DiagnosedImage { image, picture: Picture::Absent(Absence::NotAtHand) })
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("diagnosis.html");
+    std::fs::write(&page, diagnosis_html(&whole, &DiagnosisCharts::draw(&whole), &lost, hostile)).unwrap();
+    open_in_a_browser(&page, 6);
 }

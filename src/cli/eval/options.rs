@@ -14,6 +14,7 @@ use crate::cli::reading::ReadingOptions;
 use crate::cli::results::ChartOptions;
 use crate::cli::sample_options::SampleOptions;
 use crate::cli::served_options::ServedOptions;
+use crate::domain::ImageAttention;
 
 /// What is asked of which model: the flags of every command that evaluates.
 #[derive(Args, Debug)]
@@ -63,6 +64,11 @@ pub(in crate::cli) struct EvalOptions {
     /// A file is a template with {noun} and {labels}.
     #[arg(long, value_name = "NAME|FILE", default_value = "emt", help_heading = "Questions")]
     pub(in crate::cli) prompt: String,
+    /// How image positions attend in the language model: `full`, `self` (to themselves only), or `self:A-B` (in layers A to B)
+    ///
+    /// `self` shows what the model keeps if images are read as EE-MLLM reads them. Layers count from 0.
+    #[arg(long, value_name = "full|self", default_value = "full", value_parser = visual_attention, hide_short_help = true, help_heading = "Questions")]
+    pub(in crate::cli) visual_attention: ImageAttention,
     /// Captions for the encoder: one template per dataset, or the mean over its ensemble of templates
     #[arg(long, value_enum, default_value = "template", hide_short_help = true, help_heading = "Comparator")]
     pub(in crate::cli) captions: CaptionsName,
@@ -148,4 +154,35 @@ pub(in crate::cli) enum GenerationConfigName {
 pub(in crate::cli) enum CaptionsName {
     Template,
     Ensemble,
+}
+
+/// Reads `full`, `self`, or `self:A-B`: the layers from A to B, both included.
+fn visual_attention(text: &str) -> Result<ImageAttention, String> {
+    let layers = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        (first <= last).then_some([first, last + 1])
+    };
+    match text.split_once(':') {
+        None if text == "full" => Ok(ImageAttention::Full),
+        None if text == "self" => Ok(ImageAttention::SelfOnly(None)),
+        Some(("self", range)) if let Some(layers) = layers(range) => Ok(ImageAttention::SelfOnly(Some(layers))),
+        _ => Err("it is `full`, `self`, or `self:A-B` for layers A to B, counted from 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn image_attention_is_full_of_all_layers_or_of_some() {
+        assert_eq!(visual_attention("full"), Ok(ImageAttention::Full));
+        assert_eq!(visual_attention("self"), Ok(ImageAttention::SelfOnly(None)));
+        assert_eq!(visual_attention("self:0-1"), Ok(ImageAttention::SelfOnly(Some([0, 2]))));
+        assert_eq!(visual_attention("self:3"), Ok(ImageAttention::SelfOnly(Some([3, 4]))));
+        for broken in ["none", "self:", "self:2-1", "full:1"] {
+            assert!(visual_attention(broken).is_err(), "{broken}");
+        }
+    }
 }

@@ -97,7 +97,7 @@ pub(in crate::cli) fn prepare(
             adapters: &adapters,
             has_base: args.adapters.has_base(),
             is_merged: args.adapters.merge,
-            image_attention: args.visual_attention.0,
+            image_attention: args.visual_attention,
             allows_idle: args.adapters.allow_noop_adapter,
             hashes: environment::hash_memory(),
             hub: &hub,
@@ -132,6 +132,7 @@ pub(in crate::cli) fn prepare(
 }
 
 /// Where what is evaluated comes from: `run.json` records it beside the specification.
+#[derive(Clone)]
 pub(in crate::cli) struct Origin<'a> {
     /// The datasets that models were fine-tuned on, as `--tuned-on` takes them.
     pub(in crate::cli) tuned_on: Option<&'a str>,

@@ -9,6 +9,7 @@ mod flow;
 mod knockout;
 mod lens;
 mod numbers;
+mod operations;
 mod passes;
 mod patch;
 mod question;
@@ -80,6 +81,9 @@ pub struct Inside {
     /// By position of the base's answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<PositionDrift>,
+    /// Floating-point operations of reading one prompt: as trained, and if positions of the image attend to themselves only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations: Option<[f64; 2]>,
     /// Linear CKA of the towers' output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub similarity_tower: Option<f64>,
@@ -169,13 +173,8 @@ fn probes_of(wanted: &BTreeSet<Probe>) -> Vec<Box<dyn Tap>> {
             Probe::Knockout => Some(Box::new(knockout::Knockout::default())),
             // How answers are worded decides causes.
             Probe::Swap => Some(Box::new(wording::Wording::default())),
-            Probe::Weights
-            | Probe::Reliance
-            | Probe::Truncation
-            | Probe::Cam
-            | Probe::Mir
-            | Probe::Composite
-            | Probe::Merge => None,
+            Probe::Composite => Some(Box::new(operations::Operations::default())),
+            Probe::Weights | Probe::Reliance | Probe::Truncation | Probe::Cam | Probe::Mir | Probe::Merge => None,
         }
     };
     wanted.iter().filter_map(make).collect()

@@ -136,6 +136,10 @@ impl MllmPlan for Plan {
         self.text.n_positions
     }
 
+    fn n_layers(&self) -> usize {
+        self.text.n_layers()
+    }
+
     fn limit(&self) -> Option<&str> {
         self.text.limit()
     }

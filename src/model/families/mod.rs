@@ -175,6 +175,9 @@ pub trait MllmPlan: Send {
     /// The number of positions that the language model was trained for.
     fn n_positions(&self) -> usize;
 
+    /// The number of layers of the language model.
+    fn n_layers(&self) -> usize;
+
     /// Why the language model has fewer positions than it was trained for, if it has.
     fn limit(&self) -> Option<&str> {
         None

@@ -109,6 +109,10 @@ impl MllmPlan for Plan {
         self.text.n_positions
     }
 
+    fn n_layers(&self) -> usize {
+        self.text.n_layers()
+    }
+
     fn settings(&self) -> Value {
         json!(self)
     }

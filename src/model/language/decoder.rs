@@ -265,6 +265,8 @@ pub struct Decoder {
     norm: RmsNorm,
     head: Linear,
     positions: Positions,
+    /// The widths of the residual stream, of all queries, of all keys, and inside the MLP.
+    widths: [usize; 4],
 }
 
 impl Decoder {
@@ -310,7 +312,9 @@ impl Decoder {
             }
             PositionsConfig::Multimodal(rotary) => Positions::Multimodal(MultimodalRotary::new(rotary, placement)?),
         };
-        Ok(Self { embedding, embedding_scale: config.embedding_scale, layers, norm, head, positions })
+        let widths =
+            [config.size, config.n_heads * config.head_size, config.n_kv_heads * config.head_size, config.n_hidden];
+        Ok(Self { embedding, embedding_scale: config.embedding_scale, layers, norm, head, positions, widths })
     }
 }
 
@@ -353,6 +357,20 @@ impl LanguageModel for Decoder {
 
     fn n_layers(&self) -> usize {
         self.layers.len()
+    }
+
+    fn n_operations(&self, n_image: usize, n_text: usize) -> [f64; 2] {
+        let [size, queries, keys, hidden] = self.widths.map(|width| width as f64);
+        let all = (n_image + n_text) as f64;
+        // Queries; keys and values; the output map; attention; the feed-forward half.
+        let of = |n_queries: f64| {
+            2.0 * n_queries * size * queries
+                + 4.0 * all * size * keys
+                + 2.0 * all * size * queries
+                + 4.0 * n_queries * all * queries
+                + 6.0 * all * size * hidden
+        };
+        [of(all), of(n_text as f64)].map(|of_layer| of_layer * self.layers.len() as f64)
     }
 
     fn new_state(&self, capacity: usize) -> DecoderState {

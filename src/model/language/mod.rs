@@ -98,6 +98,11 @@ pub trait LanguageModel: Send {
     /// The number of layers.
     fn n_layers(&self) -> usize;
 
+    /// Returns the floating-point operations of reading `n_image` positions of images and `n_text` others, two per
+    /// multiplication with addition: as trained, and if positions of images attend to themselves only and compute no queries
+    /// (EE-MLLM).
+    fn n_operations(&self, n_image: usize, n_text: usize) -> [f64; 2];
+
     /// Returns an empty state for `capacity` positions.
     fn new_state(&self, capacity: usize) -> DecoderState;
 }

@@ -1,14 +1,26 @@
 //! A diagnosis as JSON, Markdown, HTML and text.
 
+mod inside;
+mod lost;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write as _;
 
-use super::html::page::{page, section, write_table};
+pub use self::lost::{DiagnosedImage, diagnosed_choice};
+use super::html::page::{Figures, Holds, page_that_holds, section, write_folded_table, write_table};
 use super::markdown;
-use crate::chart::{escape, words};
+use super::tables::Table;
+use crate::chart::{DiagnosisCharts, escape, words};
 use crate::diagnose::causes::SHARE_OF_EACH;
 use crate::diagnose::{CauseShare, DatasetDiagnosis, Diagnosis, ImageDiagnosis};
+
+/// The most rows of a table in Markdown; `diagnosis.json` has them all.
+const N_ROWS_MARKDOWN: usize = 40;
+
+/// The most rows of a table that a page does not fold.
+const N_ROWS_OPEN: usize = 16;
 
 /// `diagnosis.json`.
 pub fn diagnosis_json(diagnosis: &Diagnosis) -> String {
@@ -112,16 +124,29 @@ pub fn diagnosis_markdown(diagnosis: &Diagnosis) -> String {
             let _ = writeln!(text, "\n{}", markdown::escape(&interaction));
         }
         text.push('\n');
-        tables::of_dataset(dataset).iter().for_each(|table| markdown::write_table(&mut text, table));
+        write_tables_of_markdown(&mut text, &tables::of_dataset(dataset));
     }
-    tables::of_models(diagnosis).iter().for_each(|table| markdown::write_table(&mut text, table));
+    write_tables_of_markdown(&mut text, &tables::of_models(diagnosis));
     text
 }
 
-/// `diagnosis.html`: one page that needs no network.
-pub fn diagnosis_html(diagnosis: &Diagnosis, command: &str) -> String {
+fn write_tables_of_markdown(text: &mut String, tables: &[Table]) {
+    tables
+        .iter()
+        .filter(|table| table.rows.len() <= N_ROWS_MARKDOWN)
+        .for_each(|table| markdown::write_table(text, table));
+}
+
+/// `diagnosis.html`: one page that needs no network. `lost` are images as [`diagnosed_choice`] chooses them.
+pub fn diagnosis_html(
+    diagnosis: &Diagnosis,
+    charts: &DiagnosisCharts,
+    lost: &[DiagnosedImage<'_>],
+    command: &str,
+) -> String {
     let title = escape(&format!("Why {} forgot", diagnosis.candidate.run));
     let mut body = format!("<header>\n<h1>{title}</h1>\n</header>\n");
+    let mut figures = Figures::default();
     for (place, dataset) in diagnosis.datasets.iter().enumerate() {
         section(&mut body, &format!("d{place}"), &escape(&dataset.dataset));
         let _ = writeln!(body, "<p><strong>{}</strong></p>", escape(&headline(dataset)));
@@ -133,12 +158,24 @@ pub fn diagnosis_html(diagnosis: &Diagnosis, command: &str) -> String {
         if let Some(interaction) = interaction(dataset) {
             let _ = writeln!(body, "<p>{}</p>", escape(&interaction));
         }
-        tables::of_dataset(dataset).iter().for_each(|table| write_table(&mut body, table));
+        for (_, figure) in charts.of_dataset(place) {
+            figures.write(&mut body, &figure.drawn, &escape(&figure.caption));
+        }
+        write_tables(&mut body, &tables::of_dataset(dataset));
+        lost::write(&mut body, dataset, lost);
         body.push_str("</section>\n");
     }
     section(&mut body, "models", "The models");
-    tables::of_models(diagnosis).iter().for_each(|table| write_table(&mut body, table));
+    write_tables(&mut body, &tables::of_models(diagnosis));
     let _ = writeln!(body, "<pre tabindex=\"0\"><code>{}</code></pre>\n</section>", escape(command));
     let _ = writeln!(body, "<footer>emt {}</footer>", env!("CARGO_PKG_VERSION"));
-    page(&title, &body)
+    page_that_holds(if lost.is_empty() { Holds::Charts } else { Holds::Images }, &title, &body)
+}
+
+/// Writes tables; long ones are folded.
+fn write_tables(body: &mut String, tables: &[Table]) {
+    for table in tables {
+        let write = if table.rows.len() > N_ROWS_OPEN { write_folded_table } else { write_table };
+        write(body, table);
+    }
 }

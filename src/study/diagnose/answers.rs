@@ -45,6 +45,11 @@ impl<'a> Answers<'a> {
         Rights { base, variants: all }
     }
 
+    /// The number of images.
+    pub fn n(&self) -> usize {
+        self.trials[0].len()
+    }
+
     /// The trial of one model about one image.
     pub fn trial(&self, model: usize, at: usize) -> &'a Trial {
         self.trials[model][at]

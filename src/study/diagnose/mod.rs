@@ -2,6 +2,7 @@
 
 mod answers;
 mod inside;
+mod restricted;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +11,10 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{EvaluatedRun, Evaluation};
 use crate::diagnose::causes::{self, Cause, Indicators};
 use crate::diagnose::swap::{self, Rights, rights_with};
-use crate::diagnose::taps::Inside;
+use crate::diagnose::taps::{self, Inside};
 use crate::diagnose::{
-    Accuracy, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, ImageDiagnosis, Probe, Reliance, Role,
-    SetupDifference, Variant, WeightChanges, plan_variants, weights,
+    Accuracy, Candidate, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, ImageDiagnosis, MergedAnswers,
+    Probe, Reliance, Role, SetupDifference, Variant, WeightChanges, plan_variants, weights,
 };
 use crate::domain::{Component, layer_of};
 use crate::eval::{AdapterRequest, OpenedSubjects, SubjectsRequest};
@@ -22,8 +23,8 @@ use crate::stats::{PairedCounts, mcnemar_exact_one_sided};
 use answers::Answers;
 pub use inside::{InsideOfDatasets, LookInside};
 
-/// Components of which every subset is evaluated, at most.
-const N_ALL_SUBSETS: usize = 5;
+/// Models that are evaluated in lock-step, at most. The rest are evaluated after them.
+const N_IN_LOCK_STEP: usize = 48;
 /// The seed of the bootstrap.
 const SEED: u64 = 0;
 /// A fall with a larger p-value is within noise.
@@ -39,6 +40,8 @@ pub struct DiagnosisPlan {
     weights: WeightChanges,
     setup: Vec<SetupDifference>,
     probes: BTreeSet<Probe>,
+    n_layers: usize,
+    n_image_positions: usize,
 }
 
 impl DiagnosisPlan {
@@ -61,7 +64,17 @@ impl DiagnosisPlan {
             candidate: one.candidate,
         });
         let setup: Vec<SetupDifference> = setup.collect();
-        let variants = plan_variants(&name, &changed, &layers, !setup.is_empty(), N_ALL_SUBSETS);
+        let (n_layers, n_image_positions) = opened.n_layers_and_image_positions();
+        let candidate = Candidate {
+            name: &name,
+            changed: &changed,
+            layers: &layers,
+            has_own_settings: !setup.is_empty(),
+            has_update: changes.has_updates(),
+            n_layers,
+            n_image_positions,
+        };
+        let variants = plan_variants(&candidate, &probes);
         let part_of = |variant: &Variant| AdapterRequest {
             name: Some(variant.name.clone()),
             path: adapter.path.clone(),
@@ -74,12 +87,34 @@ impl DiagnosisPlan {
             changed,
             setup,
             probes,
+            n_layers,
+            n_image_positions,
         })
     }
 
     /// The number of models that answer about each image, the base included.
     pub fn n_models(&self) -> usize {
         1 + self.variants.len()
+    }
+
+    /// [`Self::adapters`] in groups that are evaluated one after the other, each in lock-step. The base goes with the first.
+    pub fn groups(&self) -> impl Iterator<Item = &[AdapterRequest]> {
+        let n_groups = self.adapters.len().div_ceil(N_IN_LOCK_STEP).max(1);
+        self.adapters.chunks(self.adapters.len().div_ceil(n_groups).max(1))
+    }
+
+    /// What the diagnosis costs, in one sentence.
+    pub fn cost(&self) -> String {
+        let changed: Vec<&str> = self.changed.iter().map(|component| component.name()).collect();
+        let inside = match taps::n_passes(&self.probes, self.n_layers) {
+            0 => String::new(),
+            n => format!(", and {n} passes per image are read inside"),
+        };
+        format!(
+            "the candidate changes {}: {} models answer about each image, of which the base is one{inside}",
+            changed.join(", "),
+            self.n_models()
+        )
     }
 
     /// The changed components.
@@ -152,8 +187,24 @@ impl DiagnosisPlan {
             named,
             ..DatasetDiagnosis::default()
         };
+        if self.probes.contains(&Probe::Truncation) {
+            found.truncation = Some(restricted::truncation(self, &rights));
+        }
+        found.composite = restricted::composite(self, &rights, inside.operations);
+        found.merge = self.merged(answers);
         inside.complete(&mut found);
         (found, images)
+    }
+
+    /// Equal answers of the candidate with merged weights, by type.
+    fn merged(&self, answers: &Answers<'_>) -> Vec<MergedAnswers> {
+        let n = answers.n();
+        let of = |(place, variant): (usize, &Variant)| {
+            let Role::Merged(merged_as) = variant.role else { return None };
+            let n_equal = (0..n).filter(|&at| answers.text(1 + place, at) == answers.text(1, at)).count();
+            Some(MergedAnswers { dtype: merged_as.name().to_owned(), n_equal, n })
+        };
+        self.variants.iter().enumerate().filter_map(of).collect()
     }
 
     fn of_image(&self, answers: &Answers<'_>, rights: &Rights, inside: &Inside, at: usize) -> ImageDiagnosis {
@@ -216,7 +267,11 @@ impl DiagnosisPlan {
                 Role::WithoutLayers(_) => {
                     found.insert(variant.name.trim_start_matches("without-").to_owned(), rights[at])
                 }
-                Role::Components(_) | Role::Blind { .. } => None,
+                Role::Components(_)
+                | Role::Blind { .. }
+                | Role::Truncated { .. }
+                | Role::Composite { .. }
+                | Role::Merged(_) => None,
             };
         }
         found

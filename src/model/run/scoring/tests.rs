@@ -162,6 +162,10 @@ impl LanguageModel for Bigram {
         0
     }
 
+    fn n_operations(&self, _: usize, _: usize) -> [f64; 2] {
+        [0.0; 2]
+    }
+
     fn new_state(&self, _capacity: usize) -> DecoderState {
         DecoderState::default()
     }

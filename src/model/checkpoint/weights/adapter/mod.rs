@@ -169,6 +169,11 @@ impl Adapter {
         self.copies.retain(|name| is_kept(name));
     }
 
+    /// Whether it has updates, which can be merged or computed next to the weights.
+    pub fn has_updates(&self) -> bool {
+        !self.updates.is_empty()
+    }
+
     /// Lists the changed modules and tensors.
     pub fn touched(&self) -> impl Iterator<Item = &str> {
         self.updates.keys().chain(self.replaced.keys()).map(String::as_str)

@@ -1,32 +1,25 @@
 //! `emt diagnose`.
 
+mod engine;
+
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use serde_json::Map;
 
 use super::data::Places;
-use super::eval::{self, DatasetFlags, Origin, open_datasets, sitting};
-use super::gallery::{Gallery, N_ERRORS_SHOWN};
+use super::eval::{DatasetFlags, Origin, open_datasets};
 use super::hub_options::HubOptions;
-use super::progress::InsideBar;
 use super::reading::ReadingOptions;
-use super::results::{self, ChartOptions, Format, Results};
 use super::sample_options::SampleOptions;
 use super::served_options::is_address;
-use super::{adapter_options, environment, exit_code, interrupt};
+use super::{adapter_options, exit_code};
 use crate::diagnose::Probe;
-use crate::domain::Mode;
-use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
 use crate::model::Placement;
 use crate::model::vision::preprocess::PixelLimits;
-use crate::study::{
-    ComparatorChoice, ComparatorRequest, DiagnosisPlan, Evaluate, Evaluation, InsideOfDatasets, LookInside,
-    RespondentRequest,
-};
-use crate::{prompting, record, report};
+use crate::{prompting, report};
+use engine::Diagnose;
 
 /// Images of each dataset, at most, where neither a number nor samples are given.
 const N_IMAGES: usize = 200;
@@ -128,110 +121,34 @@ pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &m
     let datasets = open_datasets(&args.model, &flags, quiet, err)?;
     let mut nowhere = std::io::sink();
     let hub = args.hub.hub(true, &mut nowhere)?;
-    let candidate = SubjectsRequest { adapters: std::slice::from_ref(&adapter), ..subjects(args, &[], &hub) };
-    let probes = Probe::parse_list(&args.probes)?;
-    let plan = DiagnosisPlan::new(&candidate, probes)?;
-    if !quiet {
-        let changed: Vec<&str> = plan.changed().iter().map(|component| component.name()).collect();
-        writeln!(
-            err,
-            "the candidate changes {}: {} models answer about each image, of which the base is one",
-            changed.join(", "),
-            plan.n_models()
-        )?;
-    }
-    let (template, placement) = (prompting::load(&args.prompt)?, Placement::new(&args.device, &args.dtype)?);
-    let runs = args.out.join("runs");
     let (datasets, sources, hub_commits) = datasets.into_parts();
-    let request = Evaluate {
-        respondent: RespondentRequest::Checkpoint(subjects(args, &plan.adapters, &hub)),
-        comparator: ComparatorRequest { choice: ComparatorChoice::Nothing, ..ComparatorRequest::default() },
+    let wanted = Diagnose {
+        model: &args.model,
+        adapter,
+        probes: Probe::parse_list(&args.probes)?,
+        datasets,
+        origin: Origin { tuned_on: None, places: &args.places, sources, hub_commits, hub: &hub },
         limit,
         samples,
-        template: template.clone(),
-        modes: vec![Mode::Generate],
+        samples_file: args.samples.path(),
+        template: prompting::load(&args.prompt)?,
         max_new_tokens: args.max_new_tokens,
-        batch_size: args.batch_size,
-        placement: placement.clone(),
-        is_fresh: args.fresh,
-        environment: sitting(paths(args, &adapter), limit, args.samples.path()),
-        ..Evaluate::new(&args.model, &hub, datasets, &runs)?
-    };
-    let origin = Origin { tuned_on: None, places: &args.places, sources, hub_commits, hub: &hub };
-    let planned = eval::settle(request, origin)?.planned;
-    let Some(evaluation) = eval::evaluate(planned, quiet, err)? else { return Ok(exit_code::INTERRUPTED) };
-    let request = LookInside {
-        subjects: candidate,
-        template: &template,
-        max_new_tokens: args.max_new_tokens,
-        batch_size: args.batch_size,
-        placement: &placement,
-        dir: &args.out,
-    };
-    let mut progress = InsideBar::new(quiet);
-    let inside = plan.look_inside(request, &evaluation, &mut |at| {
-        progress.show(at.dataset, at.n_done, at.n_total);
-        !interrupt::is_stopped()
-    })?;
-    let Some(inside) = inside else { return Ok(exit_code::INTERRUPTED) };
-    write(args, &plan, evaluation, &inside, quiet, out)?;
-    Ok(exit_code::OK)
-}
-
-/// The base with `adapters` over it, without an encoder.
-fn subjects<'a>(
-    args: &'a DiagnoseArgs,
-    adapters: &'a [AdapterRequest],
-    hub: &'a crate::model::checkpoint::weights::Hub<'a>,
-) -> SubjectsRequest<'a> {
-    SubjectsRequest {
-        encoder: EncoderChoice::None,
         pixels: PixelLimits { min_pixels: args.min_pixels, max_pixels: args.max_pixels },
-        adapters,
-        has_base: true,
-        // Parts of a candidate may change nothing.
-        allows_idle: !adapters.is_empty(),
-        hashes: environment::hash_memory(),
-        ..SubjectsRequest::new(&args.model, hub)
-    }
-}
-
-fn paths(args: &DiagnoseArgs, adapter: &AdapterRequest) -> Map<String, serde_json::Value> {
-    let text = |path: &Path| path.display().to_string().into();
-    Map::from_iter([("model".to_owned(), text(&args.model)), ("adapters".to_owned(), text(&adapter.path))])
-}
-
-/// Writes all files, and prints what was found.
-fn write(
-    args: &DiagnoseArgs,
-    plan: &DiagnosisPlan,
-    evaluation: Evaluation,
-    inside: &InsideOfDatasets,
-    quiet: bool,
-    out: &mut dyn Write,
-) -> Result<()> {
-    let (diagnosis, images) = plan.conclude(&evaluation, inside)?;
-    let (charts, gallery) = (ChartOptions::plain(), Gallery::of_datasets(evaluation.datasets, N_ERRORS_SHOWN));
-    // The base and the candidate are runs like any others; the parts keep their journals alone.
-    let finished: Vec<Results> =
-        evaluation.runs.iter().take(2).map(|run| Results::of(run, &charts, &gallery)).collect();
-    results::write_all(&finished, Format::Table, true, &mut std::io::sink())?;
-    let (json, markdown) = (report::diagnosis_json(&diagnosis), report::diagnosis_markdown(&diagnosis));
-    for (name, text) in [
-        ("images.jsonl", &report::diagnosed_images(&images)),
-        ("diagnosis.md", &markdown),
-        ("diagnosis.html", &report::diagnosis_html(&diagnosis, &results::command_line())),
-        ("diagnosis.json", &json),
-    ] {
-        record::write_file(&args.out, name, text.as_bytes())?;
-    }
+        batch_size: args.batch_size,
+        placement: Placement::new(&args.device, &args.dtype)?,
+        is_fresh: args.fresh,
+        out: &args.out,
+    };
+    let Some(diagnosed) = engine::diagnose(wanted, quiet, err)? else { return Ok(exit_code::INTERRUPTED) };
+    let written = engine::write(&args.out, &diagnosed)?;
+    let diagnosis = &diagnosed.diagnosis;
     match args.format {
-        DiagnosisFormat::Text => write!(out, "{}", report::diagnosis_text(&diagnosis))?,
-        DiagnosisFormat::Json => write!(out, "{json}")?,
-        DiagnosisFormat::Markdown => write!(out, "{markdown}")?,
+        DiagnosisFormat::Text => write!(out, "{}", report::diagnosis_text(diagnosis))?,
+        DiagnosisFormat::Json => write!(out, "{}", report::diagnosis_json(diagnosis))?,
+        DiagnosisFormat::Markdown => write!(out, "{}", report::diagnosis_markdown(diagnosis))?,
     }
     if !quiet && args.format == DiagnosisFormat::Text {
-        writeln!(out, "{}: diagnosis.html, diagnosis.md, diagnosis.json, images.jsonl, runs/", args.out.display())?;
+        writeln!(out, "{}: {}, runs/", args.out.display(), written.join(", "))?;
     }
-    Ok(())
+    Ok(exit_code::OK)
 }

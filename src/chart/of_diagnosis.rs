@@ -1,0 +1,336 @@
+//! Charts of a diagnosis: causes of lost images, shares of the fall, and curves over the layers.
+
+use super::bars::{Bar, BarChart, BarGroup, BarLook, BarRow};
+use super::layout::Drawn;
+use super::of_comparison::Figure;
+use super::panels::{CurveLook, Panel, PanelChart, PanelCurve, PanelGroup, PanelLevel, PanelPoint};
+use crate::diagnose::{DatasetDiagnosis, Diagnosis, LayerDiagnosis};
+
+/// The charts of a diagnosis, in page order.
+const CHARTS: [DiagnosisChart; 3] = [CAUSES, SWAP, LAYERS];
+
+/// A chart of a diagnosis.
+struct DiagnosisChart {
+    /// The name of its file.
+    name: &'static str,
+    /// What a page says below it.
+    caption: &'static str,
+    /// Draws it for some datasets of the diagnosis.
+    draw: fn(&Diagnosis, &[DatasetDiagnosis]) -> Option<Drawn>,
+}
+
+/// The causes of lost images.
+const CAUSES: DiagnosisChart = DiagnosisChart {
+    name: "causes.svg",
+    caption: "Each lost image has one cause, so the bars sum to 100%.",
+    draw: |diagnosis, datasets| BarChart::of_causes(diagnosis, datasets).as_ref().map(Drawn::bars),
+};
+
+/// What each part gives back and takes away.
+const SWAP: DiagnosisChart = DiagnosisChart {
+    name: "swap.svg",
+    caption: "100% is the whole fall; the numbers are in the table of parts below.",
+    draw: |diagnosis, datasets| BarChart::of_swap(diagnosis, datasets).as_ref().map(Drawn::bars),
+};
+
+/// What was read layer by layer.
+const LAYERS: DiagnosisChart = DiagnosisChart {
+    name: "layers.svg",
+    caption: "The numbers are in the table of layers below.",
+    draw: |diagnosis, datasets| PanelChart::of_layers(diagnosis, datasets).as_ref().map(Drawn::panels),
+};
+
+/// All charts of a diagnosis. A chart that would be empty is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiagnosisCharts {
+    whole: Vec<(&'static str, Figure)>,
+    by_dataset: Vec<Vec<(&'static str, Figure)>>,
+}
+
+impl DiagnosisCharts {
+    /// Draws all charts.
+    pub fn draw(diagnosis: &Diagnosis) -> Self {
+        let of = |datasets: &[DatasetDiagnosis]| -> Vec<(&'static str, Figure)> {
+            let figure = |chart: &DiagnosisChart| {
+                let drawn = (chart.draw)(diagnosis, datasets)?;
+                Some((chart.name, Figure { drawn, caption: chart.caption.to_owned() }))
+            };
+            CHARTS.iter().filter_map(figure).collect()
+        };
+        let by_dataset = diagnosis.datasets.iter().map(|dataset| of(std::slice::from_ref(dataset))).collect();
+        Self { whole: of(&diagnosis.datasets), by_dataset }
+    }
+
+    /// The charts of all datasets together, with their file names.
+    pub fn main(&self) -> impl Iterator<Item = (&'static str, &Figure)> {
+        self.whole.iter().map(|(name, figure)| (*name, figure))
+    }
+
+    /// The charts of the dataset at `index`, in page order.
+    pub fn of_dataset(&self, index: usize) -> impl Iterator<Item = (&'static str, &Figure)> {
+        self.by_dataset.get(index).into_iter().flatten().map(|(name, figure)| (*name, figure))
+    }
+}
+
+/// The name of a group of rows or panels: a single dataset is named in the subtitle.
+fn group_name(dataset: &DatasetDiagnosis, datasets: &[DatasetDiagnosis]) -> String {
+    if datasets.len() > 1 { dataset.dataset.clone() } else { String::new() }
+}
+
+/// The first line of small print: `lora against base` and the dataset, if there is only one.
+fn subtitle(diagnosis: &Diagnosis, datasets: &[DatasetDiagnosis], rest: &str) -> Vec<String> {
+    let of = match datasets {
+        [single] => format!("{}: ", single.dataset),
+        _ => String::new(),
+    };
+    vec![format!("{of}{} against {}; {rest}", diagnosis.candidate.run, diagnosis.baseline.run)]
+}
+
+fn finite(value: Option<f64>) -> Option<f64> {
+    value.filter(|value| value.is_finite())
+}
+
+/// An interval whose ends are numbers.
+fn finite_interval(interval: Option<[f64; 2]>) -> Option<[f64; 2]> {
+    interval.filter(|ends| ends.iter().all(|end| end.is_finite()))
+}
+
+impl BarChart {
+    /// The share of each cause among the lost images, by dataset; `None` if no image was lost.
+    pub fn of_causes(diagnosis: &Diagnosis, datasets: &[DatasetDiagnosis]) -> Option<Self> {
+        let group = |dataset: &DatasetDiagnosis| {
+            let found = dataset.causes.iter().filter(|cause| cause.n > 0 && cause.share.is_finite());
+            let rows = found.map(|cause| BarRow {
+                name: format!("{}, {} {}", cause.cause.name(), cause.n, if cause.n == 1 { "image" } else { "images" }),
+                bars: vec![Bar {
+                    look: BarLook::After,
+                    value: cause.share,
+                    interval: finite_interval(cause.share_interval),
+                }],
+                diamond: None,
+            });
+            BarGroup { name: group_name(dataset, datasets), rows: rows.collect() }
+        };
+        let groups: Vec<BarGroup> = datasets.iter().map(group).filter(|group| !group.rows.is_empty()).collect();
+        (!groups.is_empty()).then(|| Self {
+            title: "Why images were lost".to_owned(),
+            subtitle: subtitle(diagnosis, datasets, "images that were right before and are wrong after"),
+            groups,
+            x_label: "share of the lost images".to_owned(),
+            lines: vec![0.0],
+            key: Vec::new(),
+            diamond: None,
+        })
+    }
+
+    /// The share of the fall that each part gives back and causes, by dataset; `None` if no part has a share.
+    pub fn of_swap(diagnosis: &Diagnosis, datasets: &[DatasetDiagnosis]) -> Option<Self> {
+        let group = |dataset: &DatasetDiagnosis| {
+            let rows = dataset.swap.iter().map(|share| {
+                let bar = |look, value: Option<f64>, interval| {
+                    Some(Bar { look, value: finite(value)?, interval: finite_interval(interval) })
+                };
+                let restored = bar(BarLook::Before, share.restore.recovered, share.restore.recovered_interval);
+                let kept = share.keep.as_ref();
+                let kept = kept.and_then(|keep| bar(BarLook::After, keep.caused, keep.caused_interval));
+                BarRow {
+                    name: share.component.clone(),
+                    bars: restored.into_iter().chain(kept).collect(),
+                    diamond: finite(share.shapley),
+                }
+            });
+            let rows = rows.filter(|row| !row.bars.is_empty()).collect();
+            BarGroup { name: group_name(dataset, datasets), rows }
+        };
+        let groups: Vec<BarGroup> = datasets.iter().map(group).filter(|group| !group.rows.is_empty()).collect();
+        if groups.is_empty() {
+            return None;
+        }
+        let rows = || groups.iter().flat_map(|group| &group.rows);
+        let has_kept = rows().flat_map(|row| &row.bars).any(|bar| bar.look == BarLook::After);
+        let mut key = vec![(BarLook::Before, "comes back with the base's part".to_owned())];
+        key.extend(has_kept.then(|| (BarLook::After, "the candidate's part alone causes".to_owned())));
+        let has_diamond = rows().any(|row| row.diamond.is_some());
+        Some(Self {
+            title: "Which part carries the fall".to_owned(),
+            subtitle: subtitle(diagnosis, datasets, "one part of the model exchanged at a time"),
+            groups,
+            x_label: "share of the fall of accuracy".to_owned(),
+            lines: vec![0.0, 1.0],
+            key,
+            diamond: has_diamond.then(|| "Shapley value".to_owned()),
+        })
+    }
+}
+
+/// A value of a layer, and where it is read.
+type Field = fn(&LayerDiagnosis) -> Option<f64>;
+
+/// A curve by its name, its look and its values.
+type Wanted<'a> = (&'a str, CurveLook, Field);
+
+const STATE: &str = "state (0: the embeddings, k: after k layers)";
+const LAYER: &str = "layer";
+
+impl PanelChart {
+    /// What was read layer by layer, by dataset; `None` if nothing was.
+    pub fn of_layers(diagnosis: &Diagnosis, datasets: &[DatasetDiagnosis]) -> Option<Self> {
+        let group = |dataset: &DatasetDiagnosis| {
+            let panels = [lens(dataset), patch(dataset), knockout(dataset), flow(dataset), similarity(dataset)];
+            PanelGroup { name: group_name(dataset, datasets), panels: panels.into_iter().flatten().collect() }
+        };
+        let groups: Vec<PanelGroup> = datasets.iter().map(group).filter(|group| !group.panels.is_empty()).collect();
+        (!groups.is_empty()).then(|| Self {
+            title: "Layer by layer".to_owned(),
+            subtitle: subtitle(diagnosis, datasets, "log-probabilities are natural and of the label"),
+            groups,
+        })
+    }
+}
+
+fn any(dataset: &DatasetDiagnosis, fields: [Field; 2]) -> bool {
+    dataset.layers.iter().any(|layer| fields.iter().any(|field| finite(field(layer)).is_some()))
+}
+
+/// A small panel of those of `wanted` that have values; `None` if none has.
+fn panel(dataset: &DatasetDiagnosis, title: &str, x_label: &str, wanted: &[Wanted<'_>]) -> Option<Panel> {
+    let curve = |(name, look, field): &Wanted<'_>| {
+        let point = |layer: &LayerDiagnosis| {
+            Some(PanelPoint { x: layer.layer as f64, y: finite(field(layer))?, interval: None })
+        };
+        let points: Vec<PanelPoint> = dataset.layers.iter().filter_map(point).collect();
+        (!points.is_empty()).then(|| PanelCurve { name: (*name).to_owned(), look: *look, points })
+    };
+    let curves: Vec<PanelCurve> = wanted.iter().filter_map(curve).collect();
+    (!curves.is_empty()).then(|| Panel {
+        title: title.to_owned(),
+        x_label: x_label.to_owned(),
+        is_large: false,
+        is_share: false,
+        curves,
+        levels: Vec::new(),
+        mark: None,
+    })
+}
+
+/// The words for the token that is read.
+fn token(is_decision: bool) -> &'static str {
+    if is_decision { "the token that tells the label from others" } else { "the label's first token" }
+}
+
+/// The lens of both models. The intervals are those of the first token.
+fn lens(dataset: &DatasetDiagnosis) -> Option<Panel> {
+    let is_decision = any(dataset, [|layer| layer.decision_baseline, |layer| layer.decision_candidate]);
+    let fields: [Field; 2] = if is_decision {
+        [|layer| layer.decision_baseline, |layer| layer.decision_candidate]
+    } else {
+        [|layer| layer.lens_baseline, |layer| layer.lens_candidate]
+    };
+    let title = format!("Lens: log-probability of {}", token(is_decision));
+    let wanted = [("base", CurveLook::Before, fields[0]), ("candidate", CurveLook::After, fields[1])];
+    let mut panel = panel(dataset, &title, STATE, &wanted)?;
+    panel.is_large = true;
+    if !is_decision {
+        for curve in &mut panel.curves {
+            for point in &mut curve.points {
+                let layer = dataset.layers.iter().find(|layer| layer.layer as f64 == point.x);
+                let interval = layer.and_then(|layer| match curve.look {
+                    CurveLook::Before => layer.lens_baseline_interval,
+                    _ => layer.lens_candidate_interval,
+                });
+                point.interval = finite_interval(interval);
+            }
+        }
+    }
+    panel.mark = dataset.parting_layer.map(|layer| (layer as f64, format!("base and candidate part at {layer}")));
+    Some(panel)
+}
+
+/// The candidate with a state of the base, next to both models as they are.
+fn patch(dataset: &DatasetDiagnosis) -> Option<Panel> {
+    let is_decision = any(dataset, [|layer| layer.patch_image_decision, |layer| layer.patch_last_decision]);
+    let fields: [Field; 4] = if is_decision {
+        [
+            |layer| layer.patch_image_decision,
+            |layer| layer.patch_last_decision,
+            |layer| layer.decision_baseline,
+            |layer| layer.decision_candidate,
+        ]
+    } else {
+        [|layer| layer.patch_image, |layer| layer.patch_last, |layer| layer.lens_baseline, |layer| layer.lens_candidate]
+    };
+    let wanted = [
+        ("base's state at the image", CurveLook::Image, fields[0]),
+        ("base's state at the last position", CurveLook::Last, fields[1]),
+    ];
+    let title = "Patch: log-probability of the candidate with a state of the base";
+    let mut panel = panel(dataset, title, STATE, &wanted)?;
+    // The lens of the last state is what the model says.
+    let last = dataset.layers.last();
+    let level = |name: &str, look, field: Field| {
+        let y = last.and_then(field).filter(|value| value.is_finite())?;
+        Some(PanelLevel { name: name.to_owned(), look, y })
+    };
+    let levels = [
+        level("base as it is", CurveLook::Before, fields[2]),
+        level("candidate as it is", CurveLook::After, fields[3]),
+    ];
+    panel.levels = levels.into_iter().flatten().collect();
+    Some(panel)
+}
+
+/// Both models without attention from the last position to the image.
+fn knockout(dataset: &DatasetDiagnosis) -> Option<Panel> {
+    let decision: [Field; 2] = [|layer| layer.knockout_baseline_decision, |layer| layer.knockout_candidate_decision];
+    let first: [Field; 2] = [|layer| layer.knockout_baseline, |layer| layer.knockout_candidate];
+    let fields = if any(dataset, decision) { decision } else { first };
+    let wanted = [("base", CurveLook::Before, fields[0]), ("candidate", CurveLook::After, fields[1])];
+    let n_cut = dataset.layers.iter().find_map(|layer| layer.knockout_layers);
+    let x_label = match n_cut {
+        None | Some(1) => "layer without attention from the last position to the image".to_owned(),
+        Some(n) => format!("first of {n} layers without attention to the image"),
+    };
+    panel(dataset, "Knockout: log-probability with the image cut off", &x_label, &wanted)
+}
+
+/// The share of attention that goes to the image.
+fn flow(dataset: &DatasetDiagnosis) -> Option<Panel> {
+    let wanted: [Wanted<'_>; 2] = [
+        ("base", CurveLook::Before, |layer| Some(layer.flow_baseline?.image)),
+        ("candidate", CurveLook::After, |layer| Some(layer.flow_candidate?.image)),
+    ];
+    let panel = panel(dataset, "Attention: share that goes to the image", LAYER, &wanted)?;
+    Some(Panel { is_share: true, ..panel })
+}
+
+/// How alike the states of both models are.
+fn similarity(dataset: &DatasetDiagnosis) -> Option<Panel> {
+    let wanted: [Wanted<'_>; 2] = [
+        ("image", CurveLook::Image, |layer| layer.similarity_image),
+        ("last position", CurveLook::Last, |layer| layer.similarity_last),
+    ];
+    panel(dataset, "Similarity of base and candidate (linear CKA)", STATE, &wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chart::diagnosis_samples::{dataset, diagnosis, with_all_probes};
+
+    #[test]
+    fn a_dataset_has_the_charts_that_it_has_numbers_for() {
+        let mut nothing = dataset("nothing");
+        (nothing.n_lost, nothing.causes, nothing.swap) = (0, Vec::new(), Vec::new());
+        let whole = diagnosis(vec![dataset("parts"), with_all_probes(dataset("all"), 4), nothing]);
+        let charts = DiagnosisCharts::draw(&whole);
+        let names = |index: usize| charts.of_dataset(index).map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(0), ["causes.svg", "swap.svg"]);
+        assert_eq!(names(1), ["causes.svg", "swap.svg", "layers.svg"]);
+        assert!(names(2).is_empty() && names(3).is_empty());
+        assert_eq!(charts.main().map(|(name, _)| name).collect::<Vec<_>>(), ["causes.svg", "swap.svg", "layers.svg"]);
+        let (_, of_all) = charts.main().next().unwrap();
+        assert!(of_all.drawn.wide.contains(">parts</text>") && of_all.drawn.wide.contains(">all</text>"));
+        let (_, of_one) = charts.of_dataset(0).next().unwrap();
+        assert!(of_one.drawn.wide.contains(">parts: lora against base; "), "{}", of_one.drawn.wide);
+    }
+}
