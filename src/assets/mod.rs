@@ -6,4 +6,5 @@ pub mod font;
 pub mod judge_prompts;
 pub mod lexicon;
 pub mod paper;
+pub mod passages;
 pub mod prompts;

@@ -1,11 +1,11 @@
 //! Sample diagnoses for tests.
 
-use crate::diagnose::causes::Cause;
 use crate::diagnose::{
-    Accuracy, CauseShare, Composite, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, FlowShares,
-    ImageDiagnosis, IntegrationOfLayer, Keep, LayerDiagnosis, MapSimilarity, MergedAnswers, ModalityIntegration,
-    PositionDrift, Reliance, Restore, SwapShare, Truncation,
+    Accuracy, Composite, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, FlowShares, ImageDiagnosis,
+    IntegrationOfLayer, Keep, LayerDiagnosis, MapSimilarity, MergedAnswers, ModalityIntegration, PositionDrift,
+    Reliance, Restore, SwapShare, Truncation,
 };
+use crate::domain::{Cause, CauseShare};
 
 /// A diagnosis of `datasets` without anything about the models.
 pub fn diagnosis(datasets: Vec<DatasetDiagnosis>) -> Diagnosis {

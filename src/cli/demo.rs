@@ -11,28 +11,35 @@ use serde_json::Map;
 use super::data::Places;
 use super::demo_folder;
 use super::demo_story::{self, Outcome};
+use super::diagnose::Mir;
+use super::diagnose::recorded::{self, OfRuns};
 use super::eval::{self, Origin};
 use super::finetune::{self, EpochEvaluations, FineTune};
 use super::gallery::{Gallery, N_ERRORS_SHOWN, Wanted};
 use super::gate::{self, Given};
+use super::hub_options::HubOptions;
 use super::reading::ReadingOptions;
 use super::report::{self, ComparisonRequest, Decisions};
 use super::results::{self, ChartOptions, Format, Results};
 use super::{environment, exit_code};
 use crate::dataset::{self, Catalog, DataRoots, Dataset, DatasetHub, OpenRequest};
+use crate::diagnose::{Diagnosis, Probe};
 use crate::domain::Method;
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
 use crate::finetune::{Curve, Hyperparameters};
-use crate::gate::Policy;
+use crate::gate::{Policy, Verdict};
 use crate::judging::PanelConfig;
 use crate::model::Placement;
 use crate::model::checkpoint::weights::{EMBEDDED, Hub};
 use crate::model::vision::preprocess::PixelLimits;
 use crate::record;
-use crate::report::decision_json;
+use crate::report::{decision_json, diagnosis_text};
 use crate::study::{
     BASE_NAME, Decide, DecisionRules, Evaluate, Evaluation, RecordedRun, RespondentRequest, Train, tuned_on,
 };
+
+/// Images on which the failed fine-tune is diagnosed, at most.
+const N_DIAGNOSED: usize = 100;
 
 /// Flags of `emt demo`.
 #[derive(Args, Debug)]
@@ -151,9 +158,14 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     record::write_file(&dir, POLICY_FILE, POLICY.as_bytes())?;
     let outcomes: Vec<Outcome> = ARMS.iter().map(|arm| demo.decide(arm)).collect::<Result<_>>()?;
     demo.report(curves)?;
+    say(err, "\nwhy the last fine-tune that failed forgot".to_owned())?;
+    let diagnosis = demo.diagnose(&outcomes, quiet, err)?;
     let base = record::read_summary(&dir.join(BASE_NAME))?;
     say(err, String::new())?;
     write!(out, "{}", demo_story::tell(&base, &outcomes, TUNED_ON))?;
+    if let Some(diagnosis) = &diagnosis {
+        write!(out, "\nWhy `{}` forgot:\n{}", diagnosis.candidate.run, diagnosis_text(diagnosis))?;
+    }
     if !quiet {
         write!(out, "{}", demo_story::what_next(&dir, POLICY_FILE, "gentle"))?;
         writeln!(err, "\n{:.0} s", started.elapsed().as_secs_f64())?;
@@ -284,6 +296,35 @@ impl Demo<'_> {
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         record::write_file(self.dir, &name, decision_json(&decision).as_bytes())?;
         Ok(Outcome { name: arm.name, after: record::read_summary(&run)?, gate: decision.exit_code })
+    }
+
+    /// Finds out why an arm that failed forgot, on the dataset that lost most; `None` if nothing failed, or if the user stopped.
+    fn diagnose(self, outcomes: &[Outcome], quiet: bool, err: &mut dyn Write) -> Result<Option<Diagnosis>> {
+        let Some(failed) = outcomes.iter().rfind(|outcome| outcome.gate == Verdict::Fail.exit_code()) else {
+            return Ok(None);
+        };
+        let (base, hub) = (record::read_summary(&self.dir.join(BASE_NAME))?, HubOptions { download: false });
+        let Some(dataset) = demo_story::most_lost(&base, &failed.after) else { return Ok(None) };
+        let (baseline, candidate, out) =
+            (self.dir.join(BASE_NAME), self.dir.join(failed.name), self.dir.join("diagnosis"));
+        let wanted = OfRuns {
+            baseline: &baseline,
+            candidate: &candidate,
+            probes: Probe::QUICK.iter().copied().collect(),
+            datasets: Some([dataset].into()),
+            limit: Some(N_DIAGNOSED),
+            samples: None,
+            batch_size: None,
+            placement: None,
+            is_fresh: false,
+            places: &Places::default(),
+            hub: &hub,
+            mir: Mir::default(),
+            out: &out,
+        };
+        let Some(diagnosed) = recorded::diagnose(wanted, quiet, err)? else { return Ok(None) };
+        recorded::write(&out, &diagnosed)?;
+        Ok(Some(diagnosed.diagnosis))
     }
 
     /// Writes the page of the comparison.

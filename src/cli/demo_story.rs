@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::chart::words::printable;
-use crate::compare::Summary;
+use crate::compare::{DatasetSummary, Summary};
 use crate::report;
 
 /// What became of one fine-tune.
@@ -34,6 +34,17 @@ pub(super) fn tell(base: &Summary, outcomes: &[Outcome], tuned_on: &str) -> Stri
     text
 }
 
+/// The dataset on which accuracy fell most; `None` if it fell on none.
+pub(super) fn most_lost(base: &Summary, after: &Summary) -> Option<String> {
+    let fall = |before: &DatasetSummary| {
+        let now = after.datasets.iter().find(|dataset| dataset.dataset == before.dataset)?;
+        let fall = before.model.as_ref()?.accuracy? - now.model.as_ref()?.accuracy?;
+        (fall > 0.0).then_some((fall, before.dataset.clone()))
+    };
+    let falls = base.datasets.iter().filter_map(fall);
+    falls.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, dataset)| dataset)
+}
+
 /// Where the results are, and what to type next; `passed` is the run of the example.
 pub(super) fn what_next(dir: &Path, policy_file: &str, passed: &str) -> String {
     let at = |name: &str| printable(&dir.join(name).display().to_string());
@@ -41,6 +52,7 @@ pub(super) fn what_next(dir: &Path, policy_file: &str, passed: &str) -> String {
         "\n\
          The page: {page} (every lost image, class by class)\n\
          The rose: {rose}, {svg}\n\
+         Why it forgot: {why}\n\
          \n\
          Next, the decision on `{passed}` in full:\n    \
          emt gate --baseline {base} --candidate {candidate} --policy {policy}\n\
@@ -50,6 +62,7 @@ pub(super) fn what_next(dir: &Path, policy_file: &str, passed: &str) -> String {
         page = at("report.html"),
         rose = at("rose.png"),
         svg = at("rose.svg"),
+        why = at("diagnosis/diagnosis.html"),
         base = at("base"),
         candidate = at(passed),
         policy = at(policy_file),

@@ -96,6 +96,11 @@ impl Gallery {
         gallery
     }
 
+    /// The datasets that it opened, in the order of `specs`.
+    pub fn into_datasets(mut self, specs: &[DatasetSpec]) -> Vec<Dataset> {
+        specs.iter().filter_map(|spec| Some(self.datasets.remove(&spec.dataset)?.dataset)).collect()
+    }
+
     /// Opens the datasets of `runs`, as far as they are at hand.
     ///
     /// # Errors

@@ -127,7 +127,7 @@ impl RecordedCommand {
     }
 
     /// What was given with a flag, in order.
-    fn values(&self, flag: &str) -> Vec<String> {
+    pub(super) fn values(&self, flag: &str) -> Vec<String> {
         let mut found = Vec::new();
         for (place, word) in self.words.iter().enumerate() {
             if word == flag {

@@ -2,84 +2,37 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-use strum::{IntoStaticStr, VariantArray};
-
-use super::diagnosis::{CauseShare, SwapShare};
-use crate::domain::Component;
+use super::diagnosis::SwapShare;
+use crate::domain::{Cause, CauseShare, Component};
 use crate::stats::wilson;
 
-/// Why an image was lost. The first cause that holds is an image's cause.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray,
-)]
-#[serde(rename_all = "snake_case")]
-#[strum(serialize_all = "snake_case")]
-pub enum Cause {
-    /// The template, pixels or configuration differ, and the base's bring the answer back.
-    Setup,
-    /// The tower changed, and restoring it brings the answer back.
-    Perception,
-    /// Restoring the projector brings the answer back.
-    Alignment,
-    /// The candidate still chooses the right label when labels are scored.
-    Wording,
-    /// The candidate gives the same answer without the image, and the base does not.
-    Prior,
-    /// Restoring a part of the language model brings the answer back.
-    Language,
-    /// None of these.
-    Unexplained,
+/// What to try. It is a hypothesis.
+fn mend(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Setup => "Try the base's template, preprocessing and precision for the candidate.",
+        Cause::Perception => "Try to keep the vision tower frozen.",
+        Cause::Alignment => {
+            "Try to leave the projector frozen (`emt finetune --no-projector`), or a lower rate for it."
+        }
+        Cause::Wording => {
+            "Try more varied answers in the training data, such as the plain label (`--answer-template`)."
+        }
+        Cause::Prior => "Try other data in the mix (`--mix`), so that answers depend on the image.",
+        Cause::Language => "Try a lower strength of the adapter (`--alpha`, `--learning-rate`), or fewer targets.",
+        Cause::Unexplained => "Try `emt report` on the two runs, which shows these images.",
+    }
 }
 
-impl Cause {
-    /// All causes, in the order in which they are tried.
-    pub const ALL: &'static [Self] = Self::VARIANTS;
-
-    /// The name, as files have it.
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-
-    /// The cause of a loss that `component` carries.
-    pub fn of(component: Component) -> Self {
-        match component {
-            Component::Tower => Self::Perception,
-            Component::Projector => Self::Alignment,
-            Component::Embeddings | Component::Attention | Component::Mlp | Component::Norms | Component::Head => {
-                Self::Language
-            }
-        }
-    }
-
-    /// What to try. It is a hypothesis.
-    fn mend(self) -> &'static str {
-        match self {
-            Self::Setup => "Try the base's template, preprocessing and precision for the candidate.",
-            Self::Perception => "Try to keep the vision tower frozen.",
-            Self::Alignment => {
-                "Try to leave the projector frozen (`emt finetune --no-projector`), or a lower rate for it."
-            }
-            Self::Wording => {
-                "Try more varied answers in the training data, such as the plain label (`--answer-template`)."
-            }
-            Self::Prior => "Try other data in the mix (`--mix`), so that answers depend on the image.",
-            Self::Language => "Try a lower strength of the adapter (`--alpha`, `--learning-rate`), or fewer targets.",
-            Self::Unexplained => "Try `emt report` on the two runs, which shows these images.",
-        }
-    }
-
-    /// What the images of this cause have in common.
-    fn evidence(self) -> &'static str {
-        match self {
-            Self::Setup => "are right with the base's settings",
-            Self::Perception => "are right with the base's vision tower",
-            Self::Alignment => "are right with the base's projector",
-            Self::Wording => "still have the right label as the candidate's choice when labels are scored",
-            Self::Prior => "get the same answer without the image",
-            Self::Language => "are right with a part of the base's language model",
-            Self::Unexplained => "are brought back by nothing that was tried",
-        }
+/// What the images of this cause have in common.
+fn evidence(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Setup => "are right with the base's settings",
+        Cause::Perception => "are right with the base's vision tower",
+        Cause::Alignment => "are right with the base's projector",
+        Cause::Wording => "still have the right label as the candidate's choice when labels are scored",
+        Cause::Prior => "get the same answer without the image",
+        Cause::Language => "are right with a part of the base's language model",
+        Cause::Unexplained => "are brought back by nothing that was tried",
     }
 }
 
@@ -113,8 +66,8 @@ pub fn shares(causes: &[Cause]) -> Vec<CauseShare> {
                 n,
                 share: n as f64 / n_lost.max(1) as f64,
                 share_interval: wilson(n, n_lost, 0.95),
-                evidence: format!("{n} of {n_lost} lost images {}.", cause.evidence()),
-                mend: cause.mend().to_owned(),
+                evidence: format!("{n} of {n_lost} lost images {}.", evidence(cause)),
+                mend: mend(cause).to_owned(),
             }
         })
         .filter(|share| share.n > 0)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::causes::Cause;
+use crate::domain::{Cause, CauseShare};
 
 /// The schema of `diagnosis.json`.
 pub const DIAGNOSIS_SCHEMA: &str = "emt.diagnosis/1";
@@ -381,23 +381,6 @@ pub struct IntegrationOfLayer {
     pub terms_baseline: [f64; 4],
     /// The candidate's.
     pub terms_candidate: [f64; 4],
-}
-
-/// A cause with its share of the lost images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CauseShare {
-    /// The cause.
-    pub cause: Cause,
-    /// Lost images with this cause.
-    pub n: usize,
-    /// Their share of all lost images.
-    pub share: f64,
-    /// Its interval, 95%, by Wilson's method.
-    pub share_interval: Option<[f64; 2]>,
-    /// What supports it.
-    pub evidence: String,
-    /// What to try.
-    pub mend: String,
 }
 
 /// A line of `images.jsonl`.

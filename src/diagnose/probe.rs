@@ -44,7 +44,7 @@ pub enum Probe {
 impl Probe {
     /// All probes.
     pub const ALL: &'static [Self] = Self::VARIANTS;
-    /// The probes that run by default.
+    /// The probes that run by default, in the order of all.
     pub const QUICK: &'static [Self] = &[Self::Weights, Self::Swap, Self::Reliance, Self::Drift, Self::Lens];
 
     /// The name, as flags and files have it.

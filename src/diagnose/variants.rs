@@ -81,7 +81,7 @@ const N_BLOCKS_QUICK: usize = 2;
 pub fn plan_variants(candidate: &Candidate<'_>, probes: &BTreeSet<Probe>) -> Vec<Variant> {
     let role = Role::Components(candidate.changed.clone());
     let mut variants = vec![Variant { name: candidate.name.to_owned(), part: ModelPart::default(), role }];
-    let is_quick = probes.iter().all(|probe| Probe::QUICK.contains(probe));
+    let is_quick = probes.iter().eq(Probe::QUICK);
     if probes.contains(&Probe::Swap) {
         let (n_all_subsets, n_blocks) =
             if is_quick { (N_ALL_SUBSETS_QUICK, N_BLOCKS_QUICK) } else { (N_ALL_SUBSETS, N_BLOCKS) };

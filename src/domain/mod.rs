@@ -5,6 +5,7 @@
 //! of it is a [`Trial`].
 
 mod answer;
+mod cause;
 mod component;
 mod computing;
 mod conversation;
@@ -27,6 +28,7 @@ mod trial;
 mod verdict;
 
 pub use answer::{Answer, Response, Stop};
+pub use cause::{Cause, CauseShare};
 pub use component::{Component, ImageAttention, MergedType, ModelPart, layer_of};
 pub use computing::Computing;
 pub use conversation::{Conversation, Turn};

@@ -5,6 +5,7 @@ use serde_json::Value;
 use strum::IntoStaticStr;
 
 use crate::compare::Interval;
+use crate::domain::CauseShare;
 
 /// The schema that this version writes.
 pub const DECISION_SCHEMA: &str = "emt.decision/1";
@@ -242,4 +243,7 @@ pub struct DatasetDecision {
     pub decision: Verdict,
     /// The reasons for the verdict.
     pub reasons: Vec<Reason>,
+    /// Why images were lost, if a diagnosis was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<CauseShare>,
 }

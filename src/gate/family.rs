@@ -362,5 +362,6 @@ fn numbers(
         corrected_interval: corrected,
         decision,
         reasons,
+        causes: Vec::new(),
     }
 }

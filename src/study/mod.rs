@@ -19,7 +19,7 @@ pub use decide::{
     Attempts, Calibrations, CheckedSequence, Decide, DecideInSequence, Decided, DecidedInSequence, DecisionRules,
     History,
 };
-pub use diagnose::{DiagnosisPlan, InsideOfDatasets, LookInside};
+pub use diagnose::{DiagnosisPlan, LookInside, LookedInside, MirPairs};
 pub use evaluate::{
     BASE_NAME, ComparatorChoice, ComparatorRequest, Evaluate, EvaluatedRun, Evaluation, LOGPROB_TOLERANCE,
     OpenedEvaluation, PlannedEvaluation, PlannedRun, RespondentRequest, logprobs_apart, probe_logprobs, summary,

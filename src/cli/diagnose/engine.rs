@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Map;
 
+use crate::assets::passages::passages;
 use crate::chart::DiagnosisCharts;
 use crate::cli::eval::{self, Origin, sitting};
 use crate::cli::gallery::{Gallery, N_ERRORS_SHOWN};
@@ -14,6 +15,7 @@ use crate::cli::progress::InsideBar;
 use crate::cli::results::{self, ChartOptions, Format, Results};
 use crate::cli::{environment, interrupt};
 use crate::dataset::Dataset;
+use crate::diagnose::taps::MirMethod;
 use crate::diagnose::{Diagnosis, ImageDiagnosis, Probe};
 use crate::domain::{Mode, SampleNames};
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
@@ -21,7 +23,7 @@ use crate::model::Placement;
 use crate::model::vision::preprocess::PixelLimits;
 use crate::prompting::PromptTemplate;
 use crate::study::{
-    ComparatorChoice, ComparatorRequest, DiagnosisPlan, Evaluate, Evaluation, LookInside, RespondentRequest,
+    ComparatorChoice, ComparatorRequest, DiagnosisPlan, Evaluate, Evaluation, LookInside, MirPairs, RespondentRequest,
 };
 use crate::{record, report};
 
@@ -41,8 +43,24 @@ pub(in crate::cli) struct Diagnose<'a> {
     pub batch_size: Option<usize>,
     pub placement: Placement,
     pub is_fresh: bool,
+    pub mir: Mir<'a>,
     /// The folder of the diagnosis.
     pub out: &'a Path,
+}
+
+/// What the Modality Integration Rate is computed from. By default: exactly, from the passages of `prompts/mir` and the images
+/// of the diagnosis.
+#[derive(Clone)]
+pub(in crate::cli) struct Mir<'a> {
+    pub method: MirMethod,
+    pub texts: Vec<String>,
+    pub images: Option<&'a Dataset>,
+}
+
+impl Default for Mir<'_> {
+    fn default() -> Self {
+        Self { method: MirMethod::Exact, texts: passages(), images: None }
+    }
 }
 
 /// A finished diagnosis.
@@ -87,6 +105,7 @@ pub(in crate::cli) fn diagnose(
         max_new_tokens: wanted.max_new_tokens,
         batch_size: wanted.batch_size,
         placement: &wanted.placement,
+        mir: MirPairs { method: wanted.mir.method, texts: wanted.mir.texts.clone(), images: wanted.mir.images },
         dir: wanted.out,
     };
     let mut progress = InsideBar::new(quiet);

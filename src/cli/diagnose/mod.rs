@@ -1,9 +1,10 @@
 //! `emt diagnose`.
 
 mod engine;
+pub(super) mod recorded;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -14,25 +15,39 @@ use super::hub_options::HubOptions;
 use super::reading::ReadingOptions;
 use super::sample_options::SampleOptions;
 use super::served_options::is_address;
-use super::{adapter_options, exit_code};
+use super::{adapter_options, exit_code, results};
+use crate::dataset::{self, Dataset, OpenRequest};
 use crate::diagnose::Probe;
+use crate::diagnose::taps::MirMethod;
 use crate::model::Placement;
 use crate::model::vision::preprocess::PixelLimits;
-use crate::{prompting, report};
-use engine::Diagnose;
+use crate::{prompting, record, report};
+pub(super) use engine::Mir;
+use engine::{Diagnose, Diagnosed};
+use recorded::OfRuns;
 
 /// Images of each dataset, at most, where neither a number nor samples are given.
 const N_IMAGES: usize = 200;
+
+/// What recorded runs say themselves.
+const NOT_OF_RUNS: [&str; 9] =
+    ["model", "adapter", "split", "labels", "prompt", "max_new_tokens", "min_pixels", "max_pixels", "image_column"];
 
 /// Flags of `emt diagnose`.
 #[derive(Args, Debug)]
 pub(super) struct DiagnoseArgs {
     /// Base model: a checkpoint folder, ORG/NAME on the hub, or `embedded`
-    #[arg(long, short, value_name = "MODEL")]
-    model: PathBuf,
+    #[arg(long, short, value_name = "MODEL", required_unless_present = "baseline", requires = "adapter")]
+    model: Option<PathBuf>,
     /// Fine-tune to diagnose: an adapter, a projector or a merged checkpoint; DIR, NAME=DIR, or ORG/NAME on the hub
-    #[arg(long, value_name = "ADAPTER")]
-    adapter: String,
+    #[arg(long, value_name = "ADAPTER", requires = "model")]
+    adapter: Option<String>,
+    /// Run of the base, as `emt eval` recorded it; models, datasets, images and questions come from the runs
+    #[arg(long, value_name = "RUN", requires = "candidate", conflicts_with_all = NOT_OF_RUNS)]
+    baseline: Option<PathBuf>,
+    /// Run of the fine-tune
+    #[arg(long, value_name = "RUN", requires = "baseline")]
+    candidate: Option<PathBuf>,
     /// Folder for the diagnosis and its runs; the same command resumes
     #[arg(long, short, value_name = "DIR")]
     out: PathBuf,
@@ -78,6 +93,22 @@ pub(super) struct DiagnoseArgs {
     /// Numbers: f32, bf16, f16, or auto (f32 on a cpu, bf16 on a GPU)
     #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Computing")]
     dtype: String,
+    /// How the probe `mir` computes: as the paper defines it, or as its released code does
+    #[arg(
+        long,
+        value_enum,
+        value_name = "exact|published",
+        default_value = "exact",
+        hide_short_help = true,
+        help_heading = "Questions"
+    )]
+    mir: MirName,
+    /// Texts for `mir`, one per line [default: a hundred passages of our own]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Data")]
+    mir_texts: Option<PathBuf>,
+    /// Images for `mir`: a dataset, as in --datasets [default: those of the diagnosis]
+    #[arg(long, value_name = "NAME|PATH", hide_short_help = true, help_heading = "Data")]
+    mir_images: Option<String>,
     /// Refuse to resume: fail if the folder exists
     #[arg(long, hide_short_help = true, help_heading = "Data")]
     fresh: bool,
@@ -98,17 +129,112 @@ enum DiagnosisFormat {
     Markdown,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MirName {
+    /// The formula of the paper
+    Exact,
+    /// The released code, whose square root of a matrix returns the matrix
+    Published,
+}
+
+/// What the Modality Integration Rate is computed from, opened.
+struct OpenedMir {
+    method: MirMethod,
+    texts: Vec<String>,
+    images: Option<Dataset>,
+}
+
+impl OpenedMir {
+    fn open(args: &DiagnoseArgs) -> Result<Self> {
+        let method = match args.mir {
+            MirName::Exact => MirMethod::Exact,
+            MirName::Published => MirMethod::Published,
+        };
+        let texts = match &args.mir_texts {
+            Some(file) => {
+                let text = record::read_text(file)?;
+                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+            }
+            None => Mir::default().texts,
+        };
+        let open = |name: &String| {
+            let request = OpenRequest { text: name, split: None, labels_file: None, ..OpenRequest::default() };
+            dataset::open(&args.places.catalog()?, &args.places.roots(), &request)
+        };
+        Ok(Self { method, texts, images: args.mir_images.as_ref().map(open).transpose()? })
+    }
+
+    fn get(&self) -> Mir<'_> {
+        Mir { method: self.method, texts: self.texts.clone(), images: self.images.as_ref() }
+    }
+}
+
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
-    if is_address(&args.model) {
+    ensure!(args.limit != Some(0) && args.max_new_tokens > 0, "--limit and --max-new-tokens must be at least 1");
+    let diagnosed = match (&args.model, &args.adapter, &args.baseline, &args.candidate) {
+        (Some(model), Some(adapter), ..) => of_models(args, model, adapter, quiet, err)?,
+        (.., Some(baseline), Some(candidate)) => of_runs(args, baseline, candidate, quiet, err)?,
+        _ => bail!("there is nothing to diagnose; hint: --model DIR --adapter DIR, or --baseline RUN --candidate RUN"),
+    };
+    let Some(diagnosed) = diagnosed else { return Ok(exit_code::INTERRUPTED) };
+    let written = engine::write(&args.out, &diagnosed)?;
+    let diagnosis = &diagnosed.diagnosis;
+    match args.format {
+        DiagnosisFormat::Text => write!(out, "{}", report::diagnosis_text(diagnosis))?,
+        DiagnosisFormat::Json => write!(out, "{}", report::diagnosis_json(diagnosis))?,
+        DiagnosisFormat::Markdown => write!(out, "{}", report::diagnosis_markdown(diagnosis))?,
+    }
+    if !quiet && args.format == DiagnosisFormat::Text {
+        writeln!(out, "{}: {}, runs/", args.out.display(), written.join(", "))?;
+    }
+    Ok(exit_code::OK)
+}
+
+/// Diagnoses what two recorded runs show.
+fn of_runs(
+    args: &DiagnoseArgs,
+    baseline: &Path,
+    candidate: &Path,
+    quiet: bool,
+    err: &mut dyn Write,
+) -> Result<Option<Diagnosed>> {
+    let mir = OpenedMir::open(args)?;
+    let is_placed = args.device != "auto" || args.dtype != "auto";
+    let wanted = OfRuns {
+        baseline,
+        candidate,
+        probes: Probe::parse_list(&args.probes)?,
+        datasets: args.datasets.as_deref().map(|list| results::list(list).map(str::to_owned).collect()),
+        limit: args.limit,
+        samples: args.samples.read()?,
+        batch_size: args.batch_size,
+        placement: if is_placed { Some(Placement::new(&args.device, &args.dtype)?) } else { None },
+        is_fresh: args.fresh,
+        places: &args.places,
+        hub: &args.hub,
+        mir: mir.get(),
+        out: &args.out,
+    };
+    recorded::diagnose(wanted, quiet, err)
+}
+
+/// Diagnoses a fine-tune over its base.
+fn of_models(
+    args: &DiagnoseArgs,
+    model: &Path,
+    adapter: &str,
+    quiet: bool,
+    err: &mut dyn Write,
+) -> Result<Option<Diagnosed>> {
+    if is_address(model) {
         bail!(
             "`{}` is a served model, and a diagnosis needs its weights; hint: give the checkpoint with --model DIR and \
              the fine-tune with --adapter DIR",
-            args.model.display()
+            model.display()
         );
     }
-    ensure!(args.limit != Some(0) && args.max_new_tokens > 0, "--limit and --max-new-tokens must be at least 1");
-    let (adapter, samples) = (adapter_options::request(&args.adapter)?, args.samples.read()?);
+    let (adapter, samples) = (adapter_options::request(adapter)?, args.samples.read()?);
     let limit = args.limit.or_else(|| samples.is_none().then_some(N_IMAGES));
     let flags = DatasetFlags {
         datasets: args.datasets.as_deref(),
@@ -118,12 +244,13 @@ pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &m
         reading: &args.reading,
         hub: &args.hub,
     };
-    let datasets = open_datasets(&args.model, &flags, quiet, err)?;
+    let datasets = open_datasets(model, &flags, quiet, err)?;
     let mut nowhere = std::io::sink();
     let hub = args.hub.hub(true, &mut nowhere)?;
+    let mir = OpenedMir::open(args)?;
     let (datasets, sources, hub_commits) = datasets.into_parts();
     let wanted = Diagnose {
-        model: &args.model,
+        model,
         adapter,
         probes: Probe::parse_list(&args.probes)?,
         datasets,
@@ -137,18 +264,8 @@ pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &m
         batch_size: args.batch_size,
         placement: Placement::new(&args.device, &args.dtype)?,
         is_fresh: args.fresh,
+        mir: mir.get(),
         out: &args.out,
     };
-    let Some(diagnosed) = engine::diagnose(wanted, quiet, err)? else { return Ok(exit_code::INTERRUPTED) };
-    let written = engine::write(&args.out, &diagnosed)?;
-    let diagnosis = &diagnosed.diagnosis;
-    match args.format {
-        DiagnosisFormat::Text => write!(out, "{}", report::diagnosis_text(diagnosis))?,
-        DiagnosisFormat::Json => write!(out, "{}", report::diagnosis_json(diagnosis))?,
-        DiagnosisFormat::Markdown => write!(out, "{}", report::diagnosis_markdown(diagnosis))?,
-    }
-    if !quiet && args.format == DiagnosisFormat::Text {
-        writeln!(out, "{}: {}, runs/", args.out.display(), written.join(", "))?;
-    }
-    Ok(exit_code::OK)
+    engine::diagnose(wanted, quiet, err)
 }

@@ -64,9 +64,9 @@ pub(in crate::cli) struct EvalOptions {
     /// A file is a template with {noun} and {labels}.
     #[arg(long, value_name = "NAME|FILE", default_value = "emt", help_heading = "Questions")]
     pub(in crate::cli) prompt: String,
-    /// How image positions attend in the language model: `full`, `self` (to themselves only), or `self:A-B` (in layers A to B)
+    /// What positions of images attend to: `full`, or `self` (themselves only, as in EE-MLLM)
     ///
-    /// `self` shows what the model keeps if images are read as EE-MLLM reads them. Layers count from 0.
+    /// `self:A-B` is `self` in the language model's layers A to B, counted from 0.
     #[arg(long, value_name = "full|self", default_value = "full", value_parser = visual_attention, hide_short_help = true, help_heading = "Questions")]
     pub(in crate::cli) visual_attention: ImageAttention,
     /// Captions for the encoder: one template per dataset, or the mean over its ensemble of templates

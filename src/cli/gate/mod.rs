@@ -1,5 +1,6 @@
 //! `emt gate`.
 
+mod causes;
 mod finished;
 mod next;
 mod output;
@@ -107,6 +108,12 @@ pub(super) struct OutputOptions {
     /// File for the decision as Markdown
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Find out why images were lost on datasets that failed or stayed inconclusive, on the images of the runs
+    ///
+    /// The causes join the decision, the Markdown and the JUnit file. The whole diagnosis is in the folder `diagnosis` of the
+    /// candidate's run. It costs about ten evaluations of these images.
+    #[arg(long)]
+    diagnose: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -134,6 +141,7 @@ pub(super) fn run(args: &GateArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         bail!("there is nothing to decide on; hint: --baseline RUN --candidate RUN, or --model DIR --adapter DIR");
     };
     let runs = [RecordedRun::open(baseline)?, RecordedRun::open(candidate)?];
+    let candidate_dir = candidate;
     let candidate = runs[1].name.clone();
     let request = Decide {
         runs,
@@ -142,7 +150,10 @@ pub(super) fn run(args: &GateArgs, quiet: bool, out: &mut dyn Write, err: &mut d
         samples: args.options.samples.read()?,
         tuned_on: tuned_on::parts(args.options.tuned_on.as_deref(), &[&candidate])?,
     };
-    let decision = finished::decide(request, &args.given(), args.output.out.as_deref(), quiet, err)?;
+    let mut decision = finished::decide(request, &args.given(), args.output.out.as_deref(), quiet, err)?;
+    if args.output.diagnose && !causes::find(&mut decision, args, [baseline, candidate_dir], quiet, err)? {
+        return Ok(super::exit_code::INTERRUPTED);
+    }
     output::write(&args.output, &decision, out)?;
     Ok(decision.exit_code)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Error, Result, anyhow, ensure};
 
-use super::{GateArgs, next, output};
+use super::{GateArgs, causes, next, output};
 use crate::cli::eval::{self, EvalOptions, Prepared};
 use crate::cli::gallery::Gallery;
 use crate::cli::progress::Progress;
@@ -53,6 +53,7 @@ pub(super) fn run(
         progress.say("interrupted; run the same command again to continue");
         return Ok(exit_code::INTERRUPTED);
     };
+    drop(progress);
     write_runs(&runs, options)?;
     for run in &runs {
         let flips = study::server_flips(&record::read_manifest(&run.dir)?);
@@ -66,9 +67,13 @@ pub(super) fn run(
     };
     decision.next = next::of_sequence(&args.given(), &policy, &found, &at_hand, &decision);
     history.add(&report::decision_json(&decision))?;
+    let dirs = [runs[0].dir.as_path(), runs[CANDIDATE].dir.as_path()];
+    if args.output.diagnose && !causes::find(&mut decision, args, dirs, quiet, err)? {
+        return Ok(exit_code::INTERRUPTED);
+    }
     output::write(&args.output, &decision, out)?;
-    for run in runs {
-        progress.say(&format!("{}: report.html, trials.jsonl and the rest of the run", run.dir.display()));
+    for run in runs.iter().filter(|_| !quiet) {
+        writeln!(err, "{}: report.html, trials.jsonl and the rest of the run", run.dir.display())?;
     }
     Ok(decision.exit_code)
 }

@@ -4,10 +4,12 @@
 //! counterpart in the other. Probes take what they need from these passes ([`Reading`]) or make passes of their own. Each probe is
 //! one file and one line in [`probes_of`].
 
+mod cam;
 mod drift;
 mod flow;
 mod knockout;
 mod lens;
+mod mir;
 mod numbers;
 mod operations;
 mod passes;
@@ -23,10 +25,12 @@ use anyhow::Result;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{DatasetDiagnosis, LayerDiagnosis, PositionDrift, Probe};
+use super::{DatasetDiagnosis, LayerDiagnosis, MapSimilarity, PositionDrift, Probe};
 use crate::domain::{Conversation, RgbImage};
 use crate::model::families::{Model, Seen};
 use crate::model::run::prefix::PromptRow;
+use crate::model::vision::preprocess::ImageInput;
+pub use mir::{MirMethod, N_PAIRS_MAX, N_PAIRS_RELIABLE, mir};
 use passes::forced_reading;
 pub use question::Question;
 pub use wording::{ImageWording, own_wording};
@@ -87,6 +91,9 @@ pub struct Inside {
     /// Linear CKA of the towers' output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub similarity_tower: Option<f64>,
+    /// By site and weighting, how alike the gradient maps are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cam: Vec<MapSimilarity>,
     /// By image: how the candidate words its answer. `None` for images that were not lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wording: Vec<Option<ImageWording>>,
@@ -107,6 +114,7 @@ impl Inside {
         dataset.parting_layer = self.parting_layer;
         dataset.drift.clone_from(&self.drift);
         dataset.similarity_tower = self.similarity_tower;
+        dataset.cam.clone_from(&self.cam);
     }
 }
 
@@ -128,6 +136,8 @@ struct Batch<'a> {
     questions: &'a [Question; 2],
     dataset: &'a TappedDataset<'a>,
     images: &'a [TappedImage],
+    /// By model, its images.
+    inputs: [Vec<ImageInput>; 2],
     /// By model, the output of its tower for each image.
     seen: [Vec<Seen>; 2],
     /// By model, the prompts.
@@ -171,10 +181,11 @@ fn probes_of(wanted: &BTreeSet<Probe>) -> Vec<Box<dyn Tap>> {
             Probe::Similarity => Some(Box::new(similarity::Similarity::default())),
             Probe::Patch => Some(Box::new(patch::Patching::default())),
             Probe::Knockout => Some(Box::new(knockout::Knockout::default())),
+            Probe::Cam => Some(Box::new(cam::Cam::default())),
             // How answers are worded decides causes.
             Probe::Swap => Some(Box::new(wording::Wording::default())),
             Probe::Composite => Some(Box::new(operations::Operations::default())),
-            Probe::Weights | Probe::Reliance | Probe::Truncation | Probe::Cam | Probe::Mir | Probe::Merge => None,
+            Probe::Weights | Probe::Reliance | Probe::Truncation | Probe::Mir | Probe::Merge => None,
         }
     };
     wanted.iter().filter_map(make).collect()
@@ -183,7 +194,10 @@ fn probes_of(wanted: &BTreeSet<Probe>) -> Vec<Box<dyn Tap>> {
 /// The forward passes per image that `wanted` probes make, both models together; `n_layers` is the language model's.
 pub fn n_passes(wanted: &BTreeSet<Probe>, n_layers: usize) -> usize {
     let of = |probe: &Probe| match probe {
+        // Most labels need no second pass.
         Probe::Lens => 2,
+        // A backward pass costs two.
+        Probe::Cam => 6,
         Probe::Patch => 6 * (n_layers + 1),
         Probe::Knockout => 4 * n_layers,
         _ => 0,
@@ -234,16 +248,16 @@ impl<'a> Batch<'a> {
         probes: &[Box<dyn Tap>],
     ) -> Result<Self> {
         let pixels = images.iter().map(|image| (dataset.read)(image.position)).collect::<Result<Vec<RgbImage>>>()?;
-        let see = |model: &Model| -> Result<Vec<Seen>> {
-            let inputs: Vec<_> = pixels.iter().map(|image| model.preprocessor.prepare(image)).collect();
-            model.mllm.see(&inputs.iter().collect::<Vec<_>>())
-        };
-        let base = see(&pair.models[BASE])?;
-        let candidate = if pair.shares_tower { base.clone() } else { see(&pair.models[CANDIDATE])? };
+        let prepare = |model: &Model| pixels.iter().map(|image| model.preprocessor.prepare(image)).collect::<Vec<_>>();
+        let inputs = [BASE, CANDIDATE].map(|at| prepare(&pair.models[at]));
+        let see = |at: usize| pair.models[at].mllm.see(&inputs[at].iter().collect::<Vec<_>>());
+        let base = see(BASE)?;
+        let candidate = if pair.shares_tower { base.clone() } else { see(CANDIDATE)? };
         let seen = [base, candidate];
         let rows = |at: usize| pair.models[at].rows(&questions[at].prompt, &seen[at]);
         let prompts = [rows(BASE)?, rows(CANDIDATE)?];
-        let mut batch = Self { pair, questions, dataset, images, seen, prompts, answers: Vec::new(), readings: None };
+        let mut batch =
+            Self { pair, questions, dataset, images, inputs, seen, prompts, answers: Vec::new(), readings: None };
         if probes.iter().any(|probe| probe.reads_forced()) {
             let has_flow = probes.iter().any(|probe| probe.reads_flow());
             batch.answers = passes::answers(&pair.models[BASE], &batch.prompts[BASE], dataset.max_new_tokens)?;
@@ -258,3 +272,6 @@ impl<'a> Batch<'a> {
         (&self.pair.models[at], &self.questions[at], &self.prompts[at])
     }
 }
+
+#[cfg(test)]
+mod tests;

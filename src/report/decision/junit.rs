@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 
-use super::sentence;
+use super::{causes, sentence};
 use crate::chart::escape;
 use crate::gate::{DatasetDecision, Decision, Reason, ReasonCode, Verdict};
 
@@ -100,8 +100,11 @@ enum CaseResult {
 impl Suite {
     fn of(dataset: &DatasetDecision) -> Self {
         let cases = Rule::ALL.map(|rule| {
-            let reasons: Vec<String> =
+            let mut reasons: Vec<String> =
                 dataset.reasons.iter().filter(|reason| Rule::of(reason.code) == rule).map(sentence).collect();
+            if rule == Rule::Forgetting && !reasons.is_empty() {
+                reasons.extend(causes(dataset));
+            }
             let message = reasons.join("; ");
             let result = match (dataset.decision, reasons.is_empty()) {
                 (Verdict::NotApplicable, true) => CaseResult::Skipped("not applicable".to_owned()),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{attempt_note, fall, headline, interval_note, verdict, why};
+use super::{attempt_note, causes, fall, headline, interval_note, verdict, why};
 use crate::chart::words::{self, printable};
 use crate::gate::{Decision, Verdict};
 use crate::report::markdown::escape;
@@ -43,6 +43,14 @@ pub fn decision_markdown(decision: &Decision) -> String {
         );
     }
     let _ = writeln!(text, "\n{} by Tango; a positive fall is a loss.\n", capitalised(&interval_note(decision)));
+    for dataset in &decision.datasets {
+        for cause in causes(dataset) {
+            let _ = writeln!(text, "- {}: {}", escape(&dataset.dataset), escape(&cause));
+        }
+        if !dataset.causes.is_empty() {
+            text.push('\n');
+        }
+    }
     for field in &decision.allowed_different {
         let _ = writeln!(text, "> **Warning.** The runs were compared although `{field}` differs.\n");
     }

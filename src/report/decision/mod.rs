@@ -13,6 +13,7 @@ pub use markdown::decision_markdown;
 pub use table::decision_table;
 
 use crate::chart::words;
+use crate::domain::CauseShare;
 use crate::gate::{DatasetDecision, Decision, Reason, Verdict};
 
 /// Returns `decision` as JSON of the schema `emt.decision/1`, indented, with a final newline.
@@ -54,6 +55,19 @@ fn fall(dataset: &DatasetDecision) -> String {
 /// Formats a reason as `underpowered: 300 pairs …`, on one line.
 fn sentence(reason: &Reason) -> String {
     words::printable(&format!("{}: {}", reason.code.name(), reason.message))
+}
+
+/// Says why images were lost, one line per cause; empty without a diagnosis.
+fn causes(dataset: &DatasetDecision) -> Vec<String> {
+    let of = |share: &CauseShare| {
+        let interval = match share.share_interval {
+            Some([low, high]) => format!(" [{} to {}]", words::percent(Some(low)), words::percent(Some(high))),
+            None => String::new(),
+        };
+        let percent = words::percent(Some(share.share));
+        format!("cause {}: {percent}{interval} of the lost images. {}", share.cause.name(), share.mend)
+    };
+    dataset.causes.iter().map(of).collect()
 }
 
 /// Explains the decision on a dataset, on one line.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{attempt_note, fall, headline, interval_note, verdict, why};
+use super::{attempt_note, causes, fall, headline, interval_note, verdict, why};
 use crate::chart::words;
 use crate::gate::Decision;
 use crate::report::table::write_aligned;
@@ -35,6 +35,7 @@ pub fn decision_table(decision: &Decision) -> String {
     let _ = writeln!(text, "\nPercent; {} by Tango. A positive fall is a loss.\n", interval_note(decision));
     for dataset in &decision.datasets {
         let _ = writeln!(text, "{}: {}", words::printable(&dataset.dataset), why(dataset));
+        causes(dataset).iter().for_each(|cause| _ = writeln!(text, "  {cause}"));
     }
     for field in &decision.allowed_different {
         let _ = writeln!(text, "warning: the runs were compared although `{field}` differs");

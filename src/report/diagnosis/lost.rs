@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::super::comparison::{Picture, verbatim, write_picture};
 use crate::chart::escape;
-use crate::diagnose::causes::Cause;
 use crate::diagnose::{DatasetDiagnosis, ImageDiagnosis};
+use crate::domain::Cause;
 
 /// The most lost images of a dataset that a page shows.
 const N_SHOWN: usize = 12;

@@ -14,7 +14,8 @@ use super::markdown;
 use super::tables::Table;
 use crate::chart::{DiagnosisCharts, escape, words};
 use crate::diagnose::causes::SHARE_OF_EACH;
-use crate::diagnose::{CauseShare, DatasetDiagnosis, Diagnosis, ImageDiagnosis};
+use crate::diagnose::{DatasetDiagnosis, Diagnosis, ImageDiagnosis};
+use crate::domain::CauseShare;
 
 /// The most rows of a table in Markdown; `diagnosis.json` has them all.
 const N_ROWS_MARKDOWN: usize = 40;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chart::diagnosis_samples::{dataset, diagnosis, integration, lost_images, with_all_probes, with_lens};
-use crate::diagnose::causes::Cause;
+use crate::domain::Cause;
 use crate::report::{Absence, Picture};
 
 /// Two datasets, one of them with every probe, and what is known of the models.

@@ -9,7 +9,8 @@ use serde_json::json;
 use super::answers::Answers;
 use super::{DiagnosisPlan, Evaluation};
 use crate::dataset::Dataset;
-use crate::diagnose::taps::{self, Inside, Pair, TappedDataset, TappedImage, own_wording};
+use crate::diagnose::taps::{self, Inside, MirMethod, N_PAIRS_MAX, Pair, TappedDataset, TappedImage, own_wording};
+use crate::diagnose::{ModalityIntegration, Probe};
 use crate::eval::{self, OpenedSubjects, SubjectsRequest};
 use crate::judging::JudgedDataset;
 use crate::model::Placement;
@@ -18,8 +19,24 @@ use crate::prompting::PromptTemplate;
 use crate::record;
 use crate::taxonomy::Finding;
 
-/// By dataset, what was read inside the passes.
-pub type InsideOfDatasets = BTreeMap<String, Inside>;
+/// What was read inside the passes.
+#[derive(Clone, Debug, Default)]
+pub struct LookedInside {
+    /// By dataset.
+    pub datasets: BTreeMap<String, Inside>,
+    /// The Modality Integration Rate, if it was asked for.
+    pub mir: Option<ModalityIntegration>,
+}
+
+/// What the Modality Integration Rate is computed from.
+pub struct MirPairs<'a> {
+    /// How it is computed.
+    pub method: MirMethod,
+    /// Texts without a relation to the images.
+    pub texts: Vec<String>,
+    /// The images; `None` is those of the diagnosis, the datasets by turns.
+    pub images: Option<&'a Dataset>,
+}
 
 /// The version of what is recorded. It is raised when a probe computes something else.
 const VERSION: u32 = 1;
@@ -38,6 +55,8 @@ pub struct LookInside<'a> {
     pub batch_size: Option<usize>,
     /// Where, and in which numbers, models compute.
     pub placement: &'a Placement,
+    /// What the Modality Integration Rate is computed from.
+    pub mir: MirPairs<'a>,
     /// The folder of the diagnosis.
     pub dir: &'a Path,
 }
@@ -73,25 +92,61 @@ impl DiagnosisPlan {
         request: LookInside<'_>,
         evaluation: &Evaluation,
         goes_on: &mut dyn FnMut(InsideProgress<'_>) -> bool,
-    ) -> Result<Option<InsideOfDatasets>> {
+    ) -> Result<Option<LookedInside>> {
         let judged = eval::judged_datasets(&evaluation.runs[0].spec)?;
-        let mut found = InsideOfDatasets::new();
+        let mut found = LookedInside::default();
         let mut pair = None;
+        let mut images: Vec<Vec<(&Dataset, usize)>> = Vec::new();
         for (dataset, judged) in evaluation.datasets.iter().zip(&judged) {
             let planned = self.plan_inside(evaluation, dataset, judged, request.max_new_tokens)?;
+            images.push(planned.images.iter().map(|image| (dataset, image.position)).collect());
             if let Some(recorded) = record::read_part(request.dir, &planned.key)? {
-                found.insert(dataset.name.clone(), recorded);
+                found.datasets.insert(dataset.name.clone(), recorded);
                 continue;
             }
-            if pair.is_none() {
-                pair = Some(load_pair(&request.subjects, request.placement)?);
-            }
-            let pair = pair.as_ref().context("the models are loaded")?;
+            let pair = loaded(&mut pair, &request)?;
             let Some(inside) = self.read_inside(pair, &planned, &request, goes_on)? else { return Ok(None) };
             record::write_part(request.dir, &planned.key, &inside)?;
-            found.insert(dataset.name.clone(), inside);
+            found.datasets.insert(dataset.name.clone(), inside);
+        }
+        if self.probes.contains(&Probe::Mir) {
+            let images = match request.mir.images {
+                Some(dataset) => (0..dataset.samples.len()).map(|position| (dataset, position)).collect(),
+                None => by_turns(&images),
+            };
+            found.mir = Some(self.mir(&request, evaluation, &images, &mut pair)?);
         }
         Ok(Some(found))
+    }
+
+    /// The Modality Integration Rate over pairs of `images` and texts, computed or recorded.
+    fn mir(
+        &self,
+        request: &LookInside<'_>,
+        evaluation: &Evaluation,
+        images: &[(&Dataset, usize)],
+        pair: &mut Option<Pair>,
+    ) -> Result<ModalityIntegration> {
+        let MirPairs { method, texts, .. } = &request.mir;
+        let chosen: Vec<_> = images.iter().zip(texts).take(N_PAIRS_MAX).collect();
+        let sample = |(dataset, position): &(&Dataset, usize)| dataset.samples[*position].id.clone();
+        let identity = json!({
+            "version": VERSION,
+            "runs": evaluation.runs[..2].iter().map(|run| record::identity(&run.spec)).collect::<Vec<_>>(),
+            "method": method.name(),
+            "pairs": chosen.iter().map(|(image, text)| (sample(image), text)).collect::<Vec<_>>(),
+        });
+        let key = record::part_key(&identity);
+        if let Some(recorded) = record::read_part(request.dir, &key)? {
+            return Ok(recorded);
+        }
+        let read = |((dataset, position), text): &(&(&Dataset, usize), &String)| {
+            Ok((dataset.read(*position)?, (*text).clone()))
+        };
+        let pairs = chosen.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let found = taps::mir(loaded(pair, request)?, &pairs, *method)?;
+        record::write_part(request.dir, &key, &found)?;
+        Ok(found)
     }
 
     fn plan_inside<'a>(
@@ -161,6 +216,20 @@ impl DiagnosisPlan {
             goes_on(InsideProgress { dataset: name, n_done, n_total })
         })
     }
+}
+
+/// The models, which are loaded at the first call.
+fn loaded<'p>(pair: &'p mut Option<Pair>, request: &LookInside<'_>) -> Result<&'p Pair> {
+    if pair.is_none() {
+        *pair = Some(load_pair(&request.subjects, request.placement)?);
+    }
+    pair.as_ref().context("the models are loaded")
+}
+
+/// The first of each list, then the second of each, and so on.
+fn by_turns<T: Copy>(lists: &[Vec<T>]) -> Vec<T> {
+    let longest = lists.iter().map(Vec::len).max().unwrap_or(0);
+    (0..longest).flat_map(|at| lists.iter().filter_map(move |list| list.get(at).copied())).collect()
 }
 
 /// Loads the base and its one adapter's model.

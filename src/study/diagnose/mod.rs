@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{EvaluatedRun, Evaluation};
-use crate::diagnose::causes::{self, Cause, Indicators};
+use crate::diagnose::causes::{self, Indicators};
 use crate::diagnose::swap::{self, Rights, rights_with};
 use crate::diagnose::taps::{self, Inside};
 use crate::diagnose::{
     Accuracy, Candidate, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, ImageDiagnosis, MergedAnswers,
     Probe, Reliance, Role, SetupDifference, Variant, WeightChanges, plan_variants, weights,
 };
-use crate::domain::{Component, layer_of};
+use crate::domain::{Cause, Component, layer_of};
 use crate::eval::{AdapterRequest, OpenedSubjects, SubjectsRequest};
 use crate::record;
 use crate::stats::{PairedCounts, mcnemar_exact_one_sided};
 use answers::Answers;
-pub use inside::{InsideOfDatasets, LookInside};
+pub use inside::{LookInside, LookedInside, MirPairs};
 
 /// Models that are evaluated in lock-step, at most. The rest are evaluated after them.
 const N_IN_LOCK_STEP: usize = 48;
@@ -127,18 +127,15 @@ impl DiagnosisPlan {
     ///
     /// # Errors
     /// A run is missing, or no image of a dataset was answered by all models.
-    pub fn conclude(
-        &self,
-        evaluation: &Evaluation,
-        inside: &InsideOfDatasets,
-    ) -> Result<(Diagnosis, Vec<ImageDiagnosis>)> {
+    pub fn conclude(&self, evaluation: &Evaluation, inside: &LookedInside) -> Result<(Diagnosis, Vec<ImageDiagnosis>)> {
         let runs = &evaluation.runs;
         ensure!(runs.len() == self.n_models(), "{} models were planned, and {} answered", self.n_models(), runs.len());
         let (mut datasets, mut images) = (Vec::new(), Vec::new());
         for dataset in &runs[0].spec.datasets {
             let answers = Answers::of(&dataset.dataset, runs)?;
             let nothing = Inside::default();
-            let (found, of_images) = self.of_dataset(&answers, inside.get(&dataset.dataset).unwrap_or(&nothing));
+            let (found, of_images) =
+                self.of_dataset(&answers, inside.datasets.get(&dataset.dataset).unwrap_or(&nothing));
             datasets.push(found);
             images.extend(of_images);
         }
@@ -149,7 +146,7 @@ impl DiagnosisPlan {
             probes: self.probes.iter().map(|probe| probe.name().to_owned()).collect(),
             setup: self.setup.clone(),
             weights: Some(self.weights.clone()),
-            mir: None,
+            mir: inside.mir.clone(),
             datasets,
         };
         Ok((diagnosis, images))

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{DiagnosisPlan, LookInside};
+use super::{DiagnosisPlan, LookInside, MirPairs};
+use crate::assets::passages::passages;
 use crate::dataset::{Catalog, DataRoots, Dataset, OpenRequest, open};
+use crate::diagnose::taps::MirMethod;
 use crate::diagnose::{DatasetDiagnosis, Diagnosis, ImageDiagnosis, Probe, SwapShare, WeightChanges, weights};
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
 use crate::model::Placement;
@@ -56,6 +58,7 @@ fn diagnosed(
         max_new_tokens: 32,
         batch_size: None,
         placement: &Placement::cpu(),
+        mir: MirPairs { method: MirMethod::Exact, texts: passages(), images: None },
         dir: folder.path(),
     };
     let inside = plan.look_inside(request, &evaluation, &mut |_| true).unwrap().unwrap();
@@ -296,5 +299,51 @@ fn drift_flow_and_similarity_are_those_of_transformers() {
             }
             assert!(dataset.drift.len() > 1);
         }
+    }
+}
+
+/// Greedy answers by a reference's rule: the set of labels that are named as whole words is the gold label.
+fn reference_accuracy(answers: &Value, labels: &Value) -> f64 {
+    let (answers, labels) = (answers.as_array().unwrap(), labels.as_array().unwrap());
+    let is_right = |(answer, label): (&Value, &Value)| answer.as_str().unwrap().trim() == label.as_str().unwrap();
+    answers.iter().zip(labels).filter(|pair| is_right(*pair)).count() as f64 / labels.len() as f64
+}
+
+#[test]
+fn truncated_and_composite_models_answer_as_those_of_transformers() {
+    let Some(shared) = shared() else { return };
+    let folder = shared.join("fixtures/diagnose");
+    let [truncation, composite] = ["truncation", "ee"].map(|name| read_json(&folder.join(format!("{name}.json"))));
+    let adapter = shared.join("models/adapters/lora-cifar10");
+    let (diagnosis, _) = diagnosed(&shared, adapter.clone(), (&["mnist", "cifar10"], 16), "truncation");
+    for dataset in &diagnosis.datasets {
+        let (of_set, found) = (&truncation["sets"][dataset.dataset.as_str()], dataset.truncation.as_ref().unwrap());
+        assert_eq!(
+            (found.from_layer.as_slice(), found.n_kept.as_slice()),
+            (&[0, 1, 2, 3][..], &[0, 8, 16, 32, 64][..])
+        );
+        for case in of_set["base"].as_array().unwrap() {
+            let at = |name: &str| case[name].as_u64().unwrap() as usize;
+            let place = |list: &[usize], value: usize| list.iter().position(|&other| other == value).unwrap();
+            let (row, column) = (place(&found.from_layer, at("L")), place(&found.n_kept, at("K")));
+            let accuracy = found.accuracy_baseline[row][column].unwrap();
+            let expected = reference_accuracy(&case["answer"], &of_set["labels"]);
+            // The rules also accept an answer in other words.
+            assert!((accuracy - expected).abs() * 16.0 <= 1.01, "{} {case}: {accuracy}", dataset.dataset);
+        }
+        assert_eq!(found.accuracy_baseline[0][1], None, "layer 0 has nothing to choose by");
+        let blind = dataset.reliance.as_ref().unwrap().baseline.blind_accuracy;
+        assert_eq!(found.accuracy_baseline[0][0], Some(blind));
+    }
+    let (diagnosis, _) = diagnosed(&shared, adapter, (&["mnist", "cifar10"], 8), "composite,merge");
+    for dataset in &diagnosis.datasets {
+        let of_set = &composite["sets"][dataset.dataset.as_str()];
+        let found = dataset.composite.unwrap();
+        let expected = reference_accuracy(&of_set["base.all"]["answer"], &of_set["labels"]);
+        assert!((found.accuracy_baseline - expected).abs() * 8.0 <= 1.01, "{found:?}, {expected}");
+        assert!(found.operations_self < found.operations_full && found.operations_self > 0.5 * found.operations_full);
+        let merged: Vec<(&str, usize)> = dataset.merge.iter().map(|of| (of.dtype.as_str(), of.n_equal)).collect();
+        assert_eq!(merged[0], ("f32", 8));
+        assert_eq!(merged.len(), 3);
     }
 }

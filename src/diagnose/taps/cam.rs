@@ -1,0 +1,174 @@
+//! Gradient maps of the base's answer over the image (LLaVA-CAM, From Redundancy to Relevance, section 3.3): at the input of the
+//! feed-forward half of every layer of language model and tower.
+//!
+//! Every site gets a zero-valued probe, whose gradient is that of the site's activations, so that one backward pass serves all
+//! sites. The last layer of the language model has no map: its image positions reach no answer.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Tensor, Var};
+
+use super::passes::{followed, pass};
+use super::{BASE, Batch, CANDIDATE, Inside, Tap, TappedImage};
+use crate::diagnose::MapSimilarity;
+use crate::model::families::{Model, RenderedPrompt};
+use crate::model::layers::{Site, Watch, Watched};
+use crate::model::vision::preprocess::ImageInput;
+use crate::stats::{CamWeights, cam_heat, overlap, rank_correlation};
+
+/// At most this many images of a dataset are mapped, lost ones first.
+const N_IMAGES_MAX: usize = 16;
+
+/// Adds a zero-valued probe at every site.
+#[derive(Default)]
+struct ZeroProbes {
+    /// By layer: the probe, and the activations.
+    sites: BTreeMap<usize, (Var, Tensor)>,
+}
+
+impl Watch for ZeroProbes {
+    fn visits(&self, site: Site, _: usize) -> bool {
+        site == Site::MlpInput
+    }
+
+    fn at(&mut self, _: Site, layer: usize, x: Tensor) -> candle_core::Result<Tensor> {
+        let probe = Var::zeros(x.shape(), x.dtype(), x.device())?;
+        let probed = (&x + probe.as_tensor())?;
+        self.sites.insert(layer, (probe, x.detach()));
+        Ok(probed)
+    }
+}
+
+/// Activations and gradients at one site: `(positions, channels)`, row by row.
+pub(super) struct SiteValues {
+    /// `tower.K` or `language.K`.
+    pub site: String,
+    pub activations: Vec<f64>,
+    pub gradients: Vec<f64>,
+    pub n_channels: usize,
+}
+
+/// The values at all sites from which `answer`, without a terminator, depends on the image.
+pub(super) fn site_values(
+    model: &Model,
+    prompt: &RenderedPrompt,
+    image: &ImageInput,
+    answer: &[u32],
+) -> Result<Vec<SiteValues>> {
+    let (mut tower, mut language) = (ZeroProbes::default(), ZeroProbes::default());
+    let seen = model.mllm.see_watched(&[image], Watched::by(&mut tower))?;
+    let rows = model.rows(prompt, &seen)?;
+    let (_, inputs) = answer.split_last().context("an answer has a token")?;
+    let forced = followed(model, &rows, &[inputs])?;
+    let hidden = pass(model, &forced, &mut language)?.squeeze(0)?; // (positions, hidden)
+    let first = rows[0].n_tokens() - 1;
+    let logits = model.mllm.decoder().logits(&hidden.narrow(0, first, answer.len())?.contiguous()?)?;
+    let tokens = Tensor::new(answer, logits.device())?.unsqueeze(1)?;
+    let gradients = logits.to_dtype(DType::F32)?.gather(&tokens, 1)?.sum_all()?.backward()?;
+
+    let mut found = Vec::new();
+    let mut add = |name: String, probe: &Var, activations: &Tensor, places: &dyn Fn(&Tensor) -> Result<Tensor>| {
+        let gradient = gradients.get(probe).with_context(|| format!("no gradient reaches {name}"))?;
+        let (activations, gradient) = (places(activations)?, places(gradient)?);
+        let values = |x: &Tensor| -> Result<Vec<f64>> { Ok(x.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?) };
+        let n_channels = activations.dim(candle_core::D::Minus1)?;
+        found.push(SiteValues {
+            site: name,
+            activations: values(&activations)?,
+            gradients: values(&gradient)?,
+            n_channels,
+        });
+        Ok::<_, anyhow::Error>(())
+    };
+    let states = seen[0].states.first().context("a tower gives a state")?;
+    let n_patches = states.dim(candle_core::D::Minus2)?;
+    let patches = |x: &Tensor| -> Result<Tensor> {
+        let tokens = x.dim(candle_core::D::Minus2)?;
+        // The class token is no patch.
+        let n_class = usize::from(tokens == n_patches + 1);
+        Ok(x.narrow(candle_core::D::Minus2, n_class, tokens - n_class)?)
+    };
+    for (layer, (probe, activations)) in &tower.sites {
+        add(format!("tower.{layer}"), probe, activations, &patches)?;
+    }
+    let positions: Vec<u32> = rows[0].spans.image_positions().into_iter().map(|at| at as u32).collect();
+    let of_image = |x: &Tensor| -> Result<Tensor> {
+        Ok(x.squeeze(0)?.index_select(&Tensor::new(positions.as_slice(), x.device())?, 0)?)
+    };
+    // The image positions of the last layer reach no answer.
+    for (layer, (probe, activations)) in language.sites.iter().take(language.sites.len().saturating_sub(1)) {
+        add(format!("language.{layer}"), probe, activations, &of_image)?;
+    }
+    Ok(found)
+}
+
+/// Similarities of the maps of base and candidate, one per image.
+#[derive(Default)]
+struct Similarities {
+    rank_correlations: Vec<f64>,
+    overlaps: Vec<f64>,
+    n: usize,
+}
+
+/// The probe: by site and weighting.
+#[derive(Default)]
+pub(super) struct Cam {
+    n_images: usize,
+    found: BTreeMap<(String, &'static str), Similarities>,
+}
+
+const WEIGHTINGS: [(&str, CamWeights); 2] = [("paper", CamWeights::Paper), ("code", CamWeights::Code)];
+
+impl Cam {
+    fn add(&mut self, base: &[SiteValues], candidate: &[SiteValues]) {
+        for (base, candidate) in base.iter().zip(candidate) {
+            for (name, weights) in WEIGHTINGS {
+                let heat = |of: &SiteValues| {
+                    cam_heat(&of.activations, &of.gradients, of.n_channels, weights).filter(|heat| heat.max > 0.0)
+                };
+                let Some((base_heat, heat)) = heat(base).zip(heat(candidate)) else { continue };
+                let kept = self.found.entry((base.site.clone(), name)).or_default();
+                kept.n += 1;
+                kept.rank_correlations.extend(rank_correlation(&base_heat.map, &heat.map));
+                kept.overlaps.extend(overlap(&base_heat.map, &heat.map));
+            }
+        }
+    }
+}
+
+impl Tap for Cam {
+    fn reads_forced(&self) -> bool {
+        true
+    }
+
+    fn visit(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let is_wanted = |image: &TappedImage| image.is_lost || batch.dataset.images.len() <= N_IMAGES_MAX;
+        for (at, image) in batch.images.iter().enumerate() {
+            let answer = &batch.answers[at];
+            let content = &answer[..answer.len().saturating_sub(1)];
+            if self.n_images == N_IMAGES_MAX || !is_wanted(image) || content.is_empty() {
+                continue;
+            }
+            let values = |which: usize| {
+                let (model, question, _) = batch.of(which);
+                site_values(model, &question.prompt, &batch.inputs[which][at], content)
+            };
+            let (base, candidate) = (values(BASE)?, values(CANDIDATE)?);
+            self.add(&base, &candidate);
+            self.n_images += 1;
+        }
+        Ok(())
+    }
+
+    fn conclude(self: Box<Self>, inside: &mut Inside) {
+        let similarity = |((site, weighting), of): ((String, &str), Similarities)| MapSimilarity {
+            site,
+            weighting: weighting.to_owned(),
+            n: of.n,
+            rank_correlation: super::numbers::mean(&of.rank_correlations),
+            overlap: super::numbers::mean(&of.overlaps),
+        };
+        inside.cam = self.found.into_iter().map(similarity).collect();
+    }
+}

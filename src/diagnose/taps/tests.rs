@@ -1,0 +1,129 @@
+//! Gradient maps and the Modality Integration Rate against transformers.
+
+use std::path::Path;
+
+use candle_core::Device;
+use serde_json::Value;
+
+use super::cam::site_values;
+use super::*;
+use crate::dataset::{self, Catalog, DataRoots, OpenRequest};
+use crate::domain::Prompt;
+use crate::model::Placement;
+use crate::model::checkpoint::weights::testing::{read_json, shared};
+use crate::model::checkpoint::weights::{Adapter, Checkpoint};
+use crate::model::families::{FAMILIES, OpenedModel};
+use crate::prompting;
+use crate::stats::{CamWeights, cam_heat};
+
+/// An image of the shared datasets, by an id such as `mnist/test/00003` or `imagenet20/val/alp/val_2354.JPEG`, with its dataset.
+fn sample(shared: &Path, id: &str) -> (dataset::Dataset, RgbImage) {
+    let mut parts = id.splitn(3, '/');
+    let (name, split, rest) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+    let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
+    let data = shared.join("data").join(name);
+    let place = if name == "cifar100" { data.join("cifar100_test_png.zip") } else { data.join(split) };
+    let folder = place.display().to_string();
+    let (text, split) = if rest.contains('/') { (folder.as_str(), None) } else { (name, Some(split)) };
+    let request = OpenRequest { text, split, labels_file: None, ..OpenRequest::default() };
+    let dataset = dataset::open(&Catalog::embedded(), &roots, &request).unwrap();
+    let position = dataset.samples.iter().position(|sample| sample.id.ends_with(&format!("/{rest}"))).unwrap();
+    let image = dataset.read(position).unwrap();
+    (dataset, image)
+}
+
+/// The small LLaVA, and the same with an adapter.
+fn pair(shared: &Path, adapter: &Path) -> Pair {
+    let base = Checkpoint::open(&shared.join("models/tiny-llava")).unwrap();
+    let opened = OpenedModel::open(&base, None, None).unwrap();
+    let family = FAMILIES.iter().find(|family| family.name == opened.family).unwrap();
+    let adapter = Adapter::open(adapter, family.canonical, &opened.weights).unwrap();
+    let overlay = adapter.overlay(&Placement::cpu(), true).unwrap();
+    let models =
+        opened.load_all(vec![crate::model::checkpoint::overlay::Overlay::default(), overlay], &Placement::cpu());
+    Pair { models: models.unwrap().try_into().ok().unwrap(), shares_tower: true }
+}
+
+fn u32s(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn assert_near(found: f64, expected: f64, largest: f64, what: &str) {
+    assert!((found - expected).abs() < 1e-4 * largest, "{what}: {found}, and the reference has {expected}");
+}
+
+#[test]
+fn gradient_maps_are_those_of_transformers_and_agree_with_finite_differences() {
+    let Some(shared) = shared() else { return };
+    let folder = shared.join("fixtures/diagnose");
+    let reference = read_json(&folder.join("cam.json"));
+    let tensors = candle_core::safetensors::load(folder.join("cam.safetensors"), &Device::Cpu).unwrap();
+    let pair = pair(&shared, &shared.join("models/adapters/lora-cifar10"));
+    for (number, image) in reference["images"].as_array().unwrap().iter().enumerate() {
+        let (dataset, pixels) = sample(&shared, image["sample"].as_str().unwrap());
+        let prompt: Prompt = prompting::load("emt").unwrap().render(&dataset.noun, &dataset.labels).unwrap();
+        for (name, model) in ["base", "lora-cifar10"].into_iter().zip(&pair.models) {
+            let rendered = model.dialogue.render_conversation(&Conversation::about_one_image(&prompt.text)).unwrap();
+            let input = model.preprocessor.prepare(&pixels);
+            let found = site_values(model, &rendered, &input, &u32s(&image["content_ids"])).unwrap();
+            let sites: Vec<&str> = found.iter().map(|of| of.site.as_str()).collect();
+            let expected =
+                ["tower.0", "tower.1", "tower.2", "tower.3", "tower.4", "language.0", "language.1", "language.2"];
+            assert_eq!(sites, expected);
+            for (place, of) in found.iter().enumerate() {
+                // The reference has the language model first.
+                let at = (place + 3) % 8;
+                let heats = tensors[&format!("{name}.{number}.logit.heat")].get(at).unwrap();
+                for (kind, weights) in [(0, CamWeights::Paper), (1, CamWeights::Code)] {
+                    let heat = cam_heat(&of.activations, &of.gradients, of.n_channels, weights).unwrap();
+                    let expected = heats.get(kind).unwrap().to_vec1::<f32>().unwrap();
+                    assert_eq!(heat.map.len(), expected.len());
+                    for (found, expected) in heat.map.iter().zip(expected) {
+                        // Maps are divided by their largest value, which may be small.
+                        assert!((found - f64::from(expected)).abs() < 2e-3, "{name} {number} {} {kind}", of.site);
+                    }
+                }
+                let short = of.site.replace("tower.", "vision").replace("language.", "lm");
+                let Some(gradient) = tensors.get(&format!("{name}.{number}.logit.{short}.grad")) else { continue };
+                let expected = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+                for (found, expected) in of.gradients.iter().zip(expected) {
+                    assert_near(*found, f64::from(expected), f64::from(largest), &of.site);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_modality_integration_rate_is_that_of_the_reference_by_both_methods() {
+    let Some(shared) = shared() else { return };
+    let reference = read_json(&shared.join("fixtures/diagnose/mir.json"));
+    let pairs: Vec<(RgbImage, String)> = reference["pairs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pair| (sample(&shared, pair["sample"].as_str().unwrap()).1, pair["text"].as_str().unwrap().to_owned()))
+        .collect();
+    let name = "lora-cifar10";
+    let models = pair(&shared, &shared.join("models/adapters").join(name));
+    for (method, key) in [(MirMethod::Exact, "exact_replace"), (MirMethod::Published, "fast_replace")] {
+        let found = mir(&models, &pairs, method).unwrap();
+        for (model, rate) in [("base", found.baseline), (name, found.candidate)] {
+            let expected = reference["models"][model]["mir"][key].as_f64().unwrap();
+            assert_near(rate.unwrap(), expected, 1.0, &format!("{model} {key}"));
+        }
+        for (layer, expected) in found.layers.iter().zip(reference["models"][name]["layers"].as_array().unwrap()) {
+            let of = &expected["replace"];
+            let terms = ["mean_gap", "trace_vision", "trace_text"].map(|term| of[term].as_f64().unwrap());
+            for (found, expected) in layer.terms_candidate.iter().zip(terms) {
+                assert_near(*found, expected, expected.abs().max(1e-3), &format!("layer {} {key}", layer.layer));
+            }
+        }
+        if method == MirMethod::Exact {
+            let expected = reference["models"]["base"]["fid_0"].as_f64().unwrap();
+            assert_near(found.layers[0].baseline, expected, expected, "fid of the embeddings");
+        }
+    }
+    assert!(mir(&models, &pairs[..1], MirMethod::Exact).unwrap_err().to_string().contains("too few"));
+}
