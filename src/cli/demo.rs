@@ -336,6 +336,7 @@ impl Demo<'_> {
         let request = ComparisonRequest {
             tuned_on: tuned_on::of_candidates(&[], &candidates),
             decisions: Decisions::read(&files, &baseline, &candidates)?,
+            diagnoses: Vec::new(),
             baseline,
             candidates,
             curves,

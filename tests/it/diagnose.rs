@@ -51,12 +51,15 @@ fn a_diagnosis_that_was_killed_ends_equal_to_one_that_was_not() {
     for file in ["diagnosis.md", "diagnosis.html", "images.jsonl", "runs/base/report.html", "runs/lora/run.json"] {
         assert!(folder.path().join("whole").join(file).is_file(), "{file}");
     }
-    for (file, words) in [("causes.svg", ">Why images were lost<"), ("swap.svg", ">projector<")] {
+    let charts = [("causes.svg", ">Why images were lost<"), ("swap.svg", ">projector<"), ("layers.svg", ">base<")];
+    for (file, words) in charts {
         let svg = std::fs::read_to_string(folder.path().join("whole").join(file)).unwrap();
         assert!(svg.contains(words) && !svg.contains("NaN"), "{file}: {svg}");
     }
-    assert!(!folder.path().join("whole/layers.svg").exists(), "no probe read inside a pass");
-    open_in_a_browser(&folder.path().join("whole/diagnosis.html"), 2);
+    let lens = |layer: &Value| layer["lens_baseline"].as_f64().unwrap() < 0.0 && layer["rank_candidate"].is_f64();
+    assert!(dataset["layers"].as_array().unwrap().iter().all(lens), "{dataset:#}");
+    assert!(dataset["drift"][0]["kl"].as_f64().unwrap() > 0.0, "{dataset:#}");
+    open_in_a_browser(&folder.path().join("whole/diagnosis.html"), 3);
 
     let mut command = diagnose(folder.path(), "killed");
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -87,6 +90,92 @@ fn a_candidate_that_lost_nothing_says_so_and_a_served_model_is_refused() {
     let refused = support::run(served);
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("served model") && refused.stderr.contains("--adapter DIR"), "{}", refused.stderr);
+}
+
+#[test]
+fn all_probes_of_recorded_runs_are_diagnosed_and_the_gate_names_the_causes() {
+    let folder = tempfile::tempdir().unwrap();
+    trained(&folder.path().join("lora"), "2e-2");
+    let evaluate = ["eval", "--model", "embedded", "--adapter", "lora", "--datasets", "embedded/cifar10,embedded/mnist"];
+    let numbers = ["--limit", "10", "--max-new-tokens", "8", "--encoder", "none", "--out", "runs"];
+    let finished = support::finish(support::emt().current_dir(folder.path()).args(evaluate).args(numbers));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+
+    let runs = ["--baseline", "runs/base", "--candidate", "runs/lora"];
+    let all = ["diagnose", "--probes", "all", "--datasets", "embedded/cifar10", "--out", "all"];
+    // From another folder, as a pipeline does.
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let absolute = runs.map(|word| match word.strip_prefix("runs/") {
+        Some(name) => folder.path().join("runs").join(name).display().to_string(),
+        None => word.to_owned(),
+    });
+    let finished = support::finish(support::emt().current_dir(&elsewhere).args(all).args(absolute));
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let diagnosis = read(&elsewhere.join("all/diagnosis.json"));
+    assert_eq!(diagnosis["probes"].as_array().unwrap().len(), 14);
+    assert_eq!(diagnosis["datasets"].as_array().unwrap().len(), 1);
+    let dataset = &diagnosis["datasets"][0];
+    assert_eq!(dataset["n_images"], 10);
+    for probe in ["swap", "layers", "drift", "reliance", "truncation", "composite", "merge", "cam", "causes"] {
+        assert!(!dataset[probe].is_null(), "{probe} is missing: {dataset:#}");
+    }
+    let layer = &dataset["layers"][1];
+    for value in ["patch_image", "patch_last", "knockout_baseline", "flow_candidate", "similarity_image"] {
+        assert!(!layer[value].is_null(), "{value} is missing: {layer:#}");
+    }
+    assert_eq!(diagnosis["mir"]["n_pairs"], 10);
+
+    let gate = ["gate", "--diagnose", "--format", "json", "--junit", "junit.xml", "--markdown", "gate.md"];
+    let finished = support::finish(support::emt().current_dir(folder.path()).args(gate).args(runs));
+    assert!(matches!(finished.code, Some(1 | 3)), "{}", finished.stderr);
+    let decision: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let lossy = decision["datasets"].as_array().unwrap().iter().find(|dataset| dataset["n_lost"].as_u64() > Some(0));
+    let cause = &lossy.unwrap()["causes"][0];
+    assert!(cause["mend"].as_str().unwrap().starts_with("Try "), "{cause}");
+    let name = cause["cause"].as_str().unwrap();
+    for file in ["junit.xml", "gate.md"] {
+        let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
+        assert!(text.contains(&format!("cause {name}: ")), "{file}: {text}");
+    }
+    assert!(folder.path().join("runs/lora/diagnosis/diagnosis.html").is_file());
+
+    let report = ["report", "runs/lora", "--baseline", "runs/base", "--out", "report", "--diagnosis"];
+    let report = |dir: &str| support::finish(support::emt().current_dir(folder.path()).args(report).arg(dir));
+    let finished = report("runs/lora/diagnosis");
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    for file in ["report.html", "report.md"] {
+        let text = std::fs::read_to_string(folder.path().join("report").join(file)).unwrap();
+        assert!(text.contains("Why images were lost"), "{file}");
+    }
+    let refused = report("runs/base");
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("diagnosis.json"), "{}", refused.stderr);
+}
+
+#[test]
+fn composite_attention_is_a_run_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluate = |attention: &str, out: &str| {
+        let words = ["eval", "--model", "embedded", "--datasets", "embedded/cifar10", "--limit", "8", "--encoder", "none"];
+        let mut command = support::emt();
+        command.current_dir(folder.path()).args(words).args(["--visual-attention", attention, "--out", out]);
+        support::finish(&mut command)
+    };
+    for (attention, out) in [("full", "full"), ("self", "self"), ("self:0-1", "early")] {
+        let finished = evaluate(attention, out);
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    }
+    let part = |out: &str| read(&folder.path().join(out).join("run.json"))["spec"]["model"]["part"].clone();
+    assert_eq!(part("full"), Value::Null);
+    assert_ne!(part("self"), part("early"));
+    let refused = evaluate("self", "full");
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("part"), "{}", refused.stderr);
+    assert!(evaluate("half", "half").stderr.contains("`full`, `self`"), "the choices are named");
+    let compared = ["report", "self", "--baseline", "full", "--out", "report"];
+    let compared = support::finish(support::emt().current_dir(folder.path()).args(compared));
+    assert_eq!(compared.code, Some(0), "{}", compared.stderr);
 }
 
 /// Opens a page on a screen and on a phone. Nothing of it is loaded from elsewhere, overflows or is cut off.

@@ -6,6 +6,7 @@
 //! shared by everything.
 
 mod form;
+mod of_file;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,8 @@ use anyhow::{Result, bail};
 use clap::ArgMatches;
 
 use self::form::Form;
-use self::table::{COMMANDS, CommandForms, NOT_OF_A_FILE, Need, OfFile, Rule};
+use self::of_file::{NOT_OF_A_FILE, OfFile};
+use self::table::{COMMANDS, CommandForms, Need, Rule};
 
 /// Refuses what stands in `typed`, the words of the command line, and has no effect in this form of the command.
 pub(super) fn refuse_unused(command: &clap::Command, matches: &ArgMatches, typed: &[OsString]) -> Result<()> {

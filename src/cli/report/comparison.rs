@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::decisions::Decisions;
 use super::summaries::Summaries;
+use crate::diagnose::Diagnosis;
 use crate::chart::{self, ComparisonCharts, RoseOptions};
 use crate::cli::gallery::{Gallery, Wanted};
 use crate::cli::results;
@@ -24,6 +25,8 @@ pub(in crate::cli) struct ComparisonRequest<'a> {
     pub(in crate::cli) tuned_on: Vec<BTreeSet<String>>,
     /// By candidate, what was decided, where that is shown.
     pub(in crate::cli) decisions: Decisions,
+    /// Why the candidates forgot, in their order; none, or one each.
+    pub(in crate::cli) diagnoses: Vec<Diagnosis>,
     /// By candidate, the curve of its fine-tune, where that is shown.
     pub(in crate::cli) curves: Vec<Curve>,
     /// The fields that may differ.
@@ -94,6 +97,7 @@ impl ComparisonRequest<'_> {
                 gallery,
                 curve: self.curves.get(index),
                 decision: decisions.get(index),
+                diagnosis: self.diagnoses.get(index),
             })
             .collect();
         let page = ComparisonReport {

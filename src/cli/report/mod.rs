@@ -2,6 +2,7 @@
 
 mod comparison;
 mod decisions;
+mod diagnoses;
 mod stages;
 mod summaries;
 
@@ -63,6 +64,9 @@ pub(super) struct ReportArgs {
     /// File of `emt gate --out`, to show its decision; one per RUN, in the same order
     #[arg(long, value_name = "FILE")]
     decision: Vec<PathBuf>,
+    /// Folder of `emt diagnose`, to show why images were lost; one per RUN, in the same order
+    #[arg(long, value_name = "DIR")]
+    diagnosis: Vec<PathBuf>,
     /// Heading of the report
     #[arg(long, value_name = "TEXT", default_value = "What was forgotten", help_heading = "Output")]
     title: String,
@@ -178,7 +182,11 @@ fn compare_runs(
     if args.runs.is_empty() {
         bail!("there is no run to compare with the baseline; hint: emt report RUN --baseline RUN");
     }
-    for (flag, n) in [("--finetune", args.finetune.len()), ("--decision", args.decision.len())] {
+    for (flag, n) in [
+        ("--finetune", args.finetune.len()),
+        ("--decision", args.decision.len()),
+        ("--diagnosis", args.diagnosis.len()),
+    ] {
         if n > 0 && n != args.runs.len() {
             bail!("{flag} is given {n} times for {} runs; hint: once for each", args.runs.len());
         }
@@ -191,6 +199,7 @@ fn compare_runs(
     let dir = args.out.clone().unwrap_or_else(|| default_folder(&baseline, &candidates));
     let request = ComparisonRequest {
         decisions: Decisions::read(&args.decision, &baseline, &candidates)?,
+        diagnoses: diagnoses::read(&args.diagnosis, &candidates)?,
         tuned_on: study::tuned_on::of_candidates(&said, &candidates),
         curves: args.finetune.iter().map(|dir| read_curve(dir)).collect::<Result<_>>()?,
         baseline,

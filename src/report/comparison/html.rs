@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use super::super::decision::{DecisionBrief, verdict_class, verdict_name};
+use super::super::diagnosis::brief;
+use crate::diagnose::Diagnosis;
 use super::super::html::page::{
     Figures, Holds, page_that_holds, section, write_folded_table, write_notes, write_table,
 };
@@ -67,9 +69,27 @@ fn write_verdict(body: &mut String, report: &ComparisonReport<'_>) {
         if let Some(decision) = with.decision {
             write_decision(body, decision);
         }
+        if let Some(diagnosis) = with.diagnosis {
+            write_diagnosis(body, diagnosis);
+        }
         write_verdicts(body, candidate);
     }
     body.push_str("</section>\n");
+}
+
+/// Writes why images were lost.
+fn write_diagnosis(body: &mut String, diagnosis: &Diagnosis) {
+    body.push_str("<div class=\"decision\">\n<p><strong>Why images were lost</strong></p>\n<ul>\n");
+    for dataset in &diagnosis.datasets {
+        let (headline, lines) = brief(dataset);
+        let _ = writeln!(body, "<li>{}", escape(&headline));
+        if !lines.is_empty() {
+            let lines: Vec<String> = lines.iter().map(|line| format!("<li>{}</li>", escape(line))).collect();
+            let _ = writeln!(body, "<ul>\n{}\n</ul>", lines.join("\n"));
+        }
+        body.push_str("</li>\n");
+    }
+    body.push_str("</ul>\n</div>\n");
 }
 
 /// Writes the gate's decision and its reasons.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::decision::{DecisionBrief, verdict_name};
+use super::super::diagnosis::brief;
 use super::super::markdown::{escape, escape_in_html, fence, write_table};
 use super::super::notes::Weight;
 use super::{CandidateReport, ComparisonReport, notes, sections, stages, tables, verdict};
@@ -19,6 +20,12 @@ pub fn comparison_markdown(report: &ComparisonReport<'_>) -> String {
         }
         if let Some(decision) = with.decision {
             write_decision(&mut text, decision);
+        }
+        for dataset in with.diagnosis.iter().flat_map(|diagnosis| &diagnosis.datasets) {
+            let (headline, lines) = brief(dataset);
+            let _ = writeln!(text, "Why images were lost on {}\n", escape(&headline));
+            lines.iter().for_each(|line| _ = writeln!(text, "- {}", escape(line)));
+            text.push('\n');
         }
         write_verdicts(&mut text, candidate);
     }

@@ -25,6 +25,7 @@ pub use self::markdown::comparison_markdown;
 pub use self::stages::{STAGES_SCHEMA, Stage, StageReport, stages_html, stages_markdown};
 pub use self::terminal::comparison_table;
 use super::decision::DecisionBrief;
+use crate::diagnose::Diagnosis;
 use crate::chart::ComparisonCharts;
 use crate::compare::{CandidateComparison, Comparison, DatasetSummary, Summary};
 use crate::finetune::Curve;
@@ -61,6 +62,8 @@ pub struct CandidateReport<'a> {
     pub curve: Option<&'a Curve>,
     /// The gate's decision and its reasons.
     pub decision: Option<&'a DecisionBrief>,
+    /// Why it forgot.
+    pub diagnosis: Option<&'a Diagnosis>,
 }
 
 impl<'a> ComparisonReport<'a> {

@@ -39,7 +39,7 @@ fn render(comparison: &Comparison, render: fn(&ComparisonReport<'_>) -> String) 
     let candidates: Vec<CandidateReport<'_>> = afters
         .iter()
         .zip(&galleries)
-        .map(|(after, gallery)| CandidateReport { after, gallery, curve: None, decision: Some(&decision) })
+        .map(|(after, gallery)| CandidateReport { after, gallery, curve: None, decision: Some(&decision), diagnosis: None })
         .collect();
     let warnings = ["The test set was <chosen> on often.".to_owned()];
     render(&ComparisonReport {

@@ -97,6 +97,12 @@ fn cause_line(cause: &CauseShare) -> String {
     )
 }
 
+/// What a page says of one dataset: the headline, and a line per cause.
+pub(super) fn brief(dataset: &DatasetDiagnosis) -> (String, Vec<String>) {
+    let lines = dataset.causes.iter().map(cause_line).chain(interaction(dataset));
+    (headline(dataset), lines.collect())
+}
+
 /// The diagnosis for a terminal.
 pub fn diagnosis_text(diagnosis: &Diagnosis) -> String {
     let mut text = String::new();
