@@ -13,7 +13,7 @@ pub fn diagnosis(datasets: Vec<DatasetDiagnosis>) -> Diagnosis {
     Diagnosis {
         schema: DIAGNOSIS_SCHEMA.to_owned(),
         baseline: of("base"),
-        candidate: of("lora"),
+        candidate: Some(of("lora")),
         probes: Vec::new(),
         setup: Vec::new(),
         weights: None,
@@ -49,7 +49,7 @@ pub fn dataset(name: &str) -> DatasetDiagnosis {
         n_lost: 40,
         n_gained: 4,
         baseline_accuracy: 0.8,
-        candidate_accuracy: 0.62,
+        candidate_accuracy: Some(0.62),
         swap: swaps.map(swap).to_vec(),
         causes: vec![
             cause(Cause::Alignment, 24, [0.45, 0.74]),
@@ -116,7 +116,7 @@ pub fn with_all_probes(dataset: DatasetDiagnosis, n_layers: usize) -> DatasetDia
         .map(|position| PositionDrift { position, n: 200 - 30 * position, kl: 0.4 + position as f64, kl_reverse: 0.3 })
         .collect();
     let accuracy = |accuracy, blind_accuracy| Accuracy { accuracy, blind_accuracy };
-    dataset.reliance = Some(Reliance { baseline: accuracy(0.8, 0.1), candidate: accuracy(0.62, 0.25) });
+    dataset.reliance = Some(Reliance { baseline: accuracy(0.8, 0.1), candidate: Some(accuracy(0.62, 0.25)) });
     dataset.truncation = Some(Truncation {
         from_layer: vec![0, 8, 16],
         n_kept: vec![0, 64, 288],
@@ -127,7 +127,7 @@ pub fn with_all_probes(dataset: DatasetDiagnosis, n_layers: usize) -> DatasetDia
     });
     dataset.composite = Some(Composite {
         accuracy_baseline: 0.74,
-        accuracy_candidate: 0.4,
+        accuracy_candidate: Some(0.4),
         operations_full: 8.1e12,
         operations_self: 3.9e12,
     });
@@ -147,9 +147,9 @@ pub fn integration(n_layers: usize) -> ModalityIntegration {
     let layer = |layer: usize| IntegrationOfLayer {
         layer,
         baseline: 120.0 + layer as f64,
-        candidate: 150.0 + layer as f64,
+        candidate: Some(150.0 + layer as f64),
         terms_baseline: [100.0, 30.0, 20.0, -30.0],
-        terms_candidate: [130.0, 30.0, 20.0, -30.0],
+        terms_candidate: Some([130.0, 30.0, 20.0, -30.0]),
     };
     ModalityIntegration {
         n_pairs: 100,

@@ -83,7 +83,11 @@ fn subtitle(diagnosis: &Diagnosis, datasets: &[DatasetDiagnosis], rest: &str) ->
         [single] => format!("{}: ", single.dataset),
         _ => String::new(),
     };
-    vec![format!("{of}{} against {}; {rest}", diagnosis.candidate.run, diagnosis.baseline.run)]
+    let base = &diagnosis.baseline.run;
+    vec![match &diagnosis.candidate {
+        Some(candidate) => format!("{of}{} against {base}; {rest}", candidate.run),
+        None => format!("{of}{base}; {rest}"),
+    }]
 }
 
 fn finite(value: Option<f64>) -> Option<f64> {

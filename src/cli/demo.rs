@@ -164,7 +164,8 @@ pub(super) fn run(args: &DemoArgs, quiet: bool, out: &mut dyn Write, err: &mut d
     say(err, String::new())?;
     write!(out, "{}", demo_story::tell(&base, &outcomes, TUNED_ON))?;
     if let Some(diagnosis) = &diagnosis {
-        write!(out, "\nWhy `{}` forgot:\n{}", diagnosis.candidate.run, diagnosis_text(diagnosis))?;
+        let name = diagnosis.candidate.as_ref().map_or(BASE_NAME, |candidate| candidate.run.as_str());
+        write!(out, "\nWhy `{name}` forgot:\n{}", diagnosis_text(diagnosis))?;
     }
     if !quiet {
         write!(out, "{}", demo_story::what_next(&dir, POLICY_FILE, "gentle"))?;
@@ -247,7 +248,10 @@ impl Demo<'_> {
         };
         let shown: Vec<String> = adapters
             .iter()
-            .map(|adapter| format!("{}={}", adapter.name.as_deref().unwrap_or_default(), adapter.path.display()))
+            .map(|adapter| {
+                let path = adapter.path.as_ref().map(|path| path.display().to_string());
+                format!("{}={}", adapter.name.as_deref().unwrap_or_default(), path.unwrap_or_default())
+            })
             .collect();
         let paths = Map::from_iter([
             ("model".to_owned(), EMBEDDED.into()),

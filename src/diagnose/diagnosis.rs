@@ -17,8 +17,9 @@ pub struct Diagnosis {
     pub schema: String,
     /// The model before fine-tuning.
     pub baseline: Diagnosed,
-    /// The model after it.
-    pub candidate: Diagnosed,
+    /// The model after it; absent if one checkpoint was diagnosed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Diagnosed>,
     /// The probes that ran.
     pub probes: Vec<String>,
     /// The settings in which the candidate differs from its base.
@@ -103,8 +104,9 @@ pub struct DatasetDiagnosis {
     pub n_gained: usize,
     /// Right over all images, before.
     pub baseline_accuracy: f64,
-    /// Right over all images, after.
-    pub candidate_accuracy: f64,
+    /// Right over all images, after; absent without a candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate_accuracy: Option<f64>,
     /// One entry per changed component, then one per layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub swap: Vec<SwapShare>,
@@ -186,7 +188,8 @@ pub struct Reliance {
     /// Of the model before.
     pub baseline: Accuracy,
     /// Of the model after.
-    pub candidate: Accuracy,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Accuracy>,
 }
 
 /// Accuracy with and without the image.
@@ -306,7 +309,8 @@ pub struct Truncation {
     pub n_kept: Vec<usize>,
     /// The base's accuracies. `None` where nothing says which positions to keep.
     pub accuracy_baseline: Vec<Vec<Option<f64>>>,
-    /// The candidate's.
+    /// The candidate's; empty without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accuracy_candidate: Vec<Vec<Option<f64>>>,
     /// The first layer from which the base needs no image: its accuracy is within 2 points of the full one.
     pub cliff_layer_baseline: Option<usize>,
@@ -320,7 +324,8 @@ pub struct Composite {
     /// The base's accuracy.
     pub accuracy_baseline: f64,
     /// The candidate's.
-    pub accuracy_candidate: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_candidate: Option<f64>,
     /// Floating-point operations of reading one prompt, two per multiplication with addition.
     pub operations_full: f64,
     /// The same if positions of the image compute no queries.
@@ -376,11 +381,39 @@ pub struct IntegrationOfLayer {
     /// The base's distance.
     pub baseline: f64,
     /// The candidate's.
-    pub candidate: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<f64>,
     /// Squared distance of the means, trace of the images' covariance, of the texts', and the cross term.
     pub terms_baseline: [f64; 4],
     /// The candidate's.
-    pub terms_candidate: [f64; 4],
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms_candidate: Option<[f64; 4]>,
+}
+
+impl DatasetDiagnosis {
+    /// Takes out what is said of a candidate, of which there is none.
+    pub fn without_candidate(mut self) -> Self {
+        (self.candidate_accuracy, self.parting_layer, self.similarity_tower) = (None, None, None);
+        for layer in &mut self.layers {
+            *layer = LayerDiagnosis {
+                lens_candidate: None,
+                lens_candidate_interval: None,
+                rank_candidate: None,
+                decision_candidate: None,
+                knockout_candidate: None,
+                knockout_candidate_decision: None,
+                flow_candidate: None,
+                ..layer.clone()
+            };
+        }
+        self.reliance.iter_mut().for_each(|reliance| reliance.candidate = None);
+        self.composite.iter_mut().for_each(|composite| composite.accuracy_candidate = None);
+        if let Some(truncation) = &mut self.truncation {
+            truncation.accuracy_candidate.clear();
+            truncation.cliff_layer_candidate = None;
+        }
+        self
+    }
 }
 
 /// A line of `images.jsonl`.

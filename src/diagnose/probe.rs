@@ -47,6 +47,10 @@ impl Probe {
     /// The probes that run by default, in the order of all.
     pub const QUICK: &'static [Self] = &[Self::Weights, Self::Swap, Self::Reliance, Self::Drift, Self::Lens];
 
+    /// The probes that say something of one checkpoint.
+    pub const OF_ONE: &'static [Self] =
+        &[Self::Reliance, Self::Lens, Self::Knockout, Self::Flow, Self::Truncation, Self::Mir, Self::Composite];
+
     /// The name, as flags and files have it.
     pub fn name(self) -> &'static str {
         self.into()

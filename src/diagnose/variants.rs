@@ -66,6 +66,8 @@ pub struct Candidate<'a> {
     pub n_layers: usize,
     /// The greatest number of positions of an image.
     pub n_image_positions: usize,
+    /// Whether there is no candidate: the base stands for both.
+    pub is_alone: bool,
 }
 
 /// With up to this many changed components, every subset of them is evaluated, so that Shapley values exist.
@@ -111,6 +113,17 @@ pub fn plan_variants(candidate: &Candidate<'_>, probes: &BTreeSet<Probe>) -> Vec
             part: ModelPart { merged_as: Some(merged_as), ..ModelPart::default() },
             role: Role::Merged(merged_as),
         }));
+    }
+    if candidate.is_alone {
+        let is_of_candidate = |role: &Role| {
+            matches!(
+                role,
+                Role::Blind { is_candidate: true }
+                    | Role::Truncated { is_candidate: true, .. }
+                    | Role::Composite { is_candidate: true }
+            )
+        };
+        variants.retain(|variant| !is_of_candidate(&variant.role));
     }
     variants
 }
@@ -237,6 +250,7 @@ pub(super) mod tests {
             has_update: true,
             n_layers: 4,
             n_image_positions: 64,
+            is_alone: false,
         }
     }
 

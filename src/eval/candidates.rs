@@ -40,14 +40,20 @@ pub(super) fn open_adapters(
 
     let mut opened: Vec<OpenedAdapter> = Vec::with_capacity(request.adapters.len());
     for AdapterRequest { name, path, part } in request.adapters {
-        let at = request.hub.find(path, Role::Adapter)?;
-        let mut adapter = Adapter::open(&at.path, canonicalise, &model.weights)?;
-        let name = name.clone().or_else(|| at.short_name().map(str::to_owned)).unwrap_or_else(|| adapter.name());
+        let (mut adapter, short_name) = match path {
+            Some(path) => {
+                let at = request.hub.find(path, Role::Adapter)?;
+                let adapter = Adapter::open(&at.path, canonicalise, &model.weights)?;
+                (adapter, at.short_name().map(str::to_owned))
+            }
+            None => (Adapter::none(), None),
+        };
+        let name = name.clone().or(short_name).unwrap_or_else(|| adapter.name());
         let is_taken = opened.iter().any(|other| other.name == name) || (request.has_base && name == "base");
         if is_taken {
             bail!("two runs would be called `{name}`; hint: give the adapter another name, as --adapter NAME=DIR");
         }
-        let own = match part.has_base_settings {
+        let own = match part.has_base_settings || path.is_none() {
             true => None,
             false => model.own_settings(&name, &adapter, checkpoint, tower, overrides)?,
         };

@@ -23,8 +23,8 @@ pub enum EncoderChoice {
 pub struct AdapterRequest {
     /// The name given to it; by default its folder's or repository's name.
     pub name: Option<String>,
-    /// Its folder or file, or its name on the hub.
-    pub path: PathBuf,
+    /// Its folder or file, or its name on the hub; `None` if nothing is put over the model.
+    pub path: Option<PathBuf>,
     /// The part of it that is used.
     pub part: ModelPart,
 }
@@ -32,7 +32,7 @@ pub struct AdapterRequest {
 impl AdapterRequest {
     /// Requests all of the adapter in `path`, under `name` if one is given.
     pub fn new(name: Option<String>, path: PathBuf) -> Self {
-        Self { name, path, part: ModelPart::default() }
+        Self { name, path: Some(path), part: ModelPart::default() }
     }
 }
 

@@ -175,8 +175,13 @@ fn page_of(comparison: Comparison) -> String {
         lost.map(|(lost, picture)| GalleryImage { dataset: &dataset.dataset, lost, picture: picture.clone() })
     });
     let gallery: Vec<GalleryImage<'_>> = images.collect();
-    let candidate =
-        CandidateReport { after: &after, gallery: &gallery, curve: Some(&curve), decision: Some(&decision) };
+    let candidate = CandidateReport {
+        after: &after,
+        gallery: &gallery,
+        curve: Some(&curve),
+        decision: Some(&decision),
+        diagnosis: None,
+    };
     let candidates = vec![candidate; comparison.candidates.len()];
     let stage = |run: &str, tuned_on: Option<&str>| Stage {
         run: run.to_owned(),

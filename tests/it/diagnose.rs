@@ -96,7 +96,8 @@ fn a_candidate_that_lost_nothing_says_so_and_a_served_model_is_refused() {
 fn all_probes_of_recorded_runs_are_diagnosed_and_the_gate_names_the_causes() {
     let folder = tempfile::tempdir().unwrap();
     trained(&folder.path().join("lora"), "2e-2");
-    let evaluate = ["eval", "--model", "embedded", "--adapter", "lora", "--datasets", "embedded/cifar10,embedded/mnist"];
+    let evaluate =
+        ["eval", "--model", "embedded", "--adapter", "lora", "--datasets", "embedded/cifar10,embedded/mnist"];
     let numbers = ["--limit", "10", "--max-new-tokens", "8", "--encoder", "none", "--out", "runs"];
     let finished = support::finish(support::emt().current_dir(folder.path()).args(evaluate).args(numbers));
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
@@ -154,10 +155,34 @@ fn all_probes_of_recorded_runs_are_diagnosed_and_the_gate_names_the_causes() {
 }
 
 #[test]
+fn one_checkpoint_is_diagnosed_without_a_comparison() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = ["diagnose", "--model", "embedded", "--datasets", "embedded/cifar10", "--limit", "8", "--out", "one"];
+    let run = |more: &[&str]| support::finish(support::emt().current_dir(folder.path()).args(words).args(more));
+    let finished = run(&["--probes", "all"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let diagnosis = read(&folder.path().join("one/diagnosis.json"));
+    assert!(diagnosis.get("candidate").is_none() && diagnosis.get("weights").is_none(), "{diagnosis:#}");
+    let dataset = &diagnosis["datasets"][0];
+    for probe in ["reliance", "truncation", "composite", "layers"] {
+        assert!(!dataset[probe].is_null(), "{probe} is missing: {dataset:#}");
+    }
+    let text = diagnosis.to_string();
+    let named: Vec<&str> = text.split('"').filter(|word| word.contains("candidate")).collect();
+    assert!(named.iter().all(|word| ["candidate", "cliff_layer_candidate"].contains(word)), "{named:?}");
+    assert!(diagnosis["mir"]["baseline"].is_f64() && diagnosis["mir"]["candidate"].is_null(), "{}", diagnosis["mir"]);
+    assert!(finished.stdout.contains("without the image"), "{}", finished.stdout);
+    let refused = run(&["--probes", "swap"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("these probes compare two models"), "{}", refused.stderr);
+}
+
+#[test]
 fn composite_attention_is_a_run_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let evaluate = |attention: &str, out: &str| {
-        let words = ["eval", "--model", "embedded", "--datasets", "embedded/cifar10", "--limit", "8", "--encoder", "none"];
+        let words =
+            ["eval", "--model", "embedded", "--datasets", "embedded/cifar10", "--limit", "8", "--encoder", "none"];
         let mut command = support::emt();
         command.current_dir(folder.path()).args(words).args(["--visual-attention", attention, "--out", out]);
         support::finish(&mut command)

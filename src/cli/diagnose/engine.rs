@@ -30,7 +30,8 @@ use crate::{record, report};
 /// What is diagnosed, and how.
 pub(in crate::cli) struct Diagnose<'a> {
     pub model: &'a Path,
-    pub adapter: AdapterRequest,
+    /// `None` if one checkpoint is diagnosed.
+    pub adapter: Option<AdapterRequest>,
     pub probes: BTreeSet<Probe>,
     pub datasets: Vec<Dataset>,
     pub origin: Origin<'a>,
@@ -77,7 +78,7 @@ pub(in crate::cli) fn diagnose(
     quiet: bool,
     err: &mut dyn Write,
 ) -> Result<Option<Diagnosed>> {
-    let adapter = [wanted.adapter.clone()];
+    let adapter: Vec<AdapterRequest> = wanted.adapter.iter().cloned().collect();
     let plan = DiagnosisPlan::new(&subjects(&wanted, &adapter, true, false), wanted.probes.clone())?;
     if !quiet {
         writeln!(err, "{}", plan.cost())?;
@@ -98,7 +99,7 @@ pub(in crate::cli) fn diagnose(
             None => next,
         });
     }
-    let evaluation = whole.context("a diagnosis evaluates the candidate")?;
+    let evaluation = plan.completed(whole.context("a diagnosis evaluates the base")?);
     let request = LookInside {
         subjects: subjects(&wanted, &adapter, true, false),
         template: &wanted.template,
@@ -128,7 +129,9 @@ fn evaluate(
 ) -> Result<Option<Evaluation>> {
     let runs = wanted.out.join("runs");
     let text = |path: &Path| path.display().to_string().into();
-    let paths = [("model".to_owned(), text(wanted.model)), ("adapters".to_owned(), text(&wanted.adapter.path))];
+    let adapter = wanted.adapter.as_ref().and_then(|adapter| adapter.path.as_deref());
+    let adapter = adapter.map(|path| ("adapters".to_owned(), text(path)));
+    let paths = std::iter::once(("model".to_owned(), text(wanted.model))).chain(adapter);
     let request = Evaluate {
         respondent: RespondentRequest::Checkpoint(subjects(wanted, adapters, has_base, true)),
         comparator: ComparatorRequest { choice: ComparatorChoice::Nothing, ..ComparatorRequest::default() },

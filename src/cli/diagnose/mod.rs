@@ -37,9 +37,11 @@ const NOT_OF_RUNS: [&str; 9] =
 #[derive(Args, Debug)]
 pub(super) struct DiagnoseArgs {
     /// Base model: a checkpoint folder, ORG/NAME on the hub, or `embedded`
-    #[arg(long, short, value_name = "MODEL", required_unless_present = "baseline", requires = "adapter")]
+    #[arg(long, short, value_name = "MODEL", required_unless_present = "baseline")]
     model: Option<PathBuf>,
     /// Fine-tune to diagnose: an adapter, a projector or a merged checkpoint; DIR, NAME=DIR, or ORG/NAME on the hub
+    ///
+    /// Without it, only --model is diagnosed: reliance, lens, knockout, flow, truncation, mir and composite.
     #[arg(long, value_name = "ADAPTER", requires = "model")]
     adapter: Option<String>,
     /// Run of the base, as `emt eval` recorded it; models, datasets, images and questions come from the runs
@@ -173,7 +175,7 @@ impl OpenedMir {
 pub(super) fn run(args: &DiagnoseArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
     ensure!(args.limit != Some(0) && args.max_new_tokens > 0, "--limit and --max-new-tokens must be at least 1");
     let diagnosed = match (&args.model, &args.adapter, &args.baseline, &args.candidate) {
-        (Some(model), Some(adapter), ..) => of_models(args, model, adapter, quiet, err)?,
+        (Some(model), adapter, ..) => of_models(args, model, adapter.as_deref(), quiet, err)?,
         (.., Some(baseline), Some(candidate)) => of_runs(args, baseline, candidate, quiet, err)?,
         _ => bail!("there is nothing to diagnose; hint: --model DIR --adapter DIR, or --baseline RUN --candidate RUN"),
     };
@@ -223,7 +225,7 @@ fn of_runs(
 fn of_models(
     args: &DiagnoseArgs,
     model: &Path,
-    adapter: &str,
+    adapter: Option<&str>,
     quiet: bool,
     err: &mut dyn Write,
 ) -> Result<Option<Diagnosed>> {
@@ -234,7 +236,7 @@ fn of_models(
             model.display()
         );
     }
-    let (adapter, samples) = (adapter_options::request(adapter)?, args.samples.read()?);
+    let (adapter, samples) = (adapter.map(adapter_options::request).transpose()?, args.samples.read()?);
     let limit = args.limit.or_else(|| samples.is_none().then_some(N_IMAGES));
     let flags = DatasetFlags {
         datasets: args.datasets.as_deref(),

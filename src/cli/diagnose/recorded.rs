@@ -88,7 +88,7 @@ pub(in crate::cli) fn diagnose(wanted: OfRuns<'_>, quiet: bool, err: &mut dyn Wr
     };
     let request = Diagnose {
         model: &model,
-        adapter,
+        adapter: Some(adapter),
         probes: wanted.probes,
         datasets,
         origin: Origin {
@@ -127,10 +127,11 @@ fn models(runs: &[RecordedRun; 2]) -> Result<(PathBuf, AdapterRequest)> {
     let adapters = candidate.manifest.environment.get("paths").and_then(|paths| paths["adapters"].as_array());
     for text in adapters.into_iter().flatten().filter_map(Value::as_str) {
         let request = adapter_options::request(text)?;
-        let last = request.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let Some(path) = &request.path else { continue };
+        let last = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let name = request.name.clone().or(last).unwrap_or_default();
         if name == candidate.name || adapters.is_some_and(|all| all.len() == 1) {
-            let path = found_from(&candidate.manifest, &request.path.to_string_lossy());
+            let path = found_from(&candidate.manifest, &path.to_string_lossy());
             return Ok((base, AdapterRequest::new(Some(name), path)));
         }
     }

@@ -340,16 +340,16 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &PlannedEvalua
     let n_samples: usize = prepared.tasks.iter().map(|task| task.work.selected.len()).sum();
     let n_recorded: usize = prepared.tasks.iter().map(|task| task.work.n_recorded).sum();
     let spec = &prepared.runs[0].spec;
-    let names: Vec<&str> = prepared.runs.iter().map(|run| run.spec.model.name.as_str()).collect();
+    let names: Vec<String> = prepared.runs.iter().map(|run| run.spec.model.name.clone()).collect();
     let dirs: Vec<String> = prepared.runs.iter().map(|run| run.dir.display().to_string()).collect();
     progress.say(&format!(
         "{} ({}), batches of {}: {n_samples} images of {} dataset(s){}, into {}",
-        names.join(", "),
+        some(&names),
         words::how_run(&spec.model.family, &spec.computing),
         prepared.batching.size,
         prepared.tasks.len(),
         if is_resumed { format!(", {n_recorded} recorded already") } else { String::new() },
-        dirs.join(", ")
+        some(&dirs)
     ));
     if prepared.batching.is_served {
         progress.say(&format!("server: {} requests, retries aside", prepared.n_requests()));
@@ -361,6 +361,19 @@ pub(in crate::cli) fn announce(progress: &mut Progress, prepared: &PlannedEvalua
             "judge: at most {n_calls_max} calls, two fixed questions first, then one for each distinct pair of label \
              and answer"
         ));
+    }
+}
+
+/// Names of a list that are shown, at most.
+const N_NAMES_SHOWN: usize = 4;
+
+/// The list, or its beginning and how many more there are.
+fn some(names: &[String]) -> String {
+    match names.len() {
+        n if n > N_NAMES_SHOWN + 1 => {
+            format!("{} and {} more", names[..N_NAMES_SHOWN].join(", "), n - N_NAMES_SHOWN)
+        }
+        _ => names.join(", "),
     }
 }
 

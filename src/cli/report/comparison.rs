@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 
 use super::decisions::Decisions;
 use super::summaries::Summaries;
-use crate::diagnose::Diagnosis;
 use crate::chart::{self, ComparisonCharts, RoseOptions};
 use crate::cli::gallery::{Gallery, Wanted};
 use crate::cli::results;
 use crate::compare::{self, Comparison, DEFAULT_MARGIN, Summary};
+use crate::diagnose::Diagnosis;
 use crate::finetune::Curve;
 use crate::record;
 use crate::report::{self, CandidateReport, ComparisonReport, DecisionBrief, GalleryImage};

@@ -15,7 +15,10 @@ use crate::study::RecordedRun;
 pub(super) fn read(dirs: &[PathBuf], candidates: &[RecordedRun]) -> Result<Vec<Diagnosis>> {
     let of = |(dir, candidate): (&PathBuf, &RecordedRun)| {
         let diagnosis = parse(dir)?;
-        let run = dir.join(&diagnosis.candidate.dir);
+        let named = diagnosis.candidate.as_ref().with_context(|| {
+            format!("the diagnosis `{}` is of one checkpoint, and says nothing of a fine-tune", dir.display())
+        })?;
+        let run = dir.join(&named.dir);
         let diagnosed = record::read_manifest(&run)
             .with_context(|| format!("the diagnosis `{}` has lost the run that it is about", dir.display()))?;
         let [theirs, ours] = [&diagnosed.spec.model, &candidate.manifest.spec.model];
@@ -24,7 +27,7 @@ pub(super) fn read(dirs: &[PathBuf], candidates: &[RecordedRun]) -> Result<Vec<D
             "the diagnosis `{}` is about `{}`, which is another model than that of the run `{}`; hint: give --diagnosis in \
              the order of the runs",
             dir.display(),
-            diagnosis.candidate.run,
+            named.run,
             candidate.name
         );
         Ok(diagnosis)

@@ -81,18 +81,17 @@ pub(super) fn site_values(
         });
         Ok::<_, anyhow::Error>(())
     };
-    let states = seen[0].states.first().context("a tower gives a state")?;
-    let n_patches = states.dim(candle_core::D::Minus2)?;
+    let positions: Vec<u32> = rows[0].spans.image_positions().into_iter().map(|at| at as u32).collect();
+    let n_positions = positions.len().max(1);
     let patches = |x: &Tensor| -> Result<Tensor> {
         let tokens = x.dim(candle_core::D::Minus2)?;
-        // The class token is no patch.
-        let n_class = usize::from(tokens == n_patches + 1);
+        // Positions hold one patch or a fixed number of them; the class token is none.
+        let n_class = usize::from(tokens > n_positions && tokens % n_positions == 1);
         Ok(x.narrow(candle_core::D::Minus2, n_class, tokens - n_class)?)
     };
     for (layer, (probe, activations)) in &tower.sites {
         add(format!("tower.{layer}"), probe, activations, &patches)?;
     }
-    let positions: Vec<u32> = rows[0].spans.image_positions().into_iter().map(|at| at as u32).collect();
     let of_image = |x: &Tensor| -> Result<Tensor> {
         Ok(x.squeeze(0)?.index_select(&Tensor::new(positions.as_slice(), x.device())?, 0)?)
     };

@@ -4,8 +4,8 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
 
+use super::Pair;
 use super::passes::{followed, pass};
-use super::{BASE, CANDIDATE, Pair};
 use crate::diagnose::{IntegrationOfLayer, ModalityIntegration};
 use crate::domain::{Conversation, RgbImage, Turn};
 use crate::model::families::Model;
@@ -105,8 +105,11 @@ pub fn mir(pair: &Pair, pairs: &[(RgbImage, String)], method: MirMethod) -> Resu
          a larger --limit, more lines in --mir-texts, or more images in --mir-images",
         pairs.len()
     );
-    let [base, candidate] = [BASE, CANDIDATE].map(|at| of_model(&pair.models[at], pairs, method));
-    let (base, candidate) = (base?, candidate?);
+    let base = of_model(&pair.base, pairs, method)?;
+    let candidate = match &pair.candidate {
+        Some(candidate) => of_model(candidate, pairs, method)?,
+        None => base.clone(),
+    };
     // State 0, the embeddings, is no part of the rate.
     let rate = |layers: &[LayerIntegration]| {
         let distances: Vec<f64> = layers.iter().skip(1).map(LayerIntegration::fid).collect();
@@ -116,15 +119,15 @@ pub fn mir(pair: &Pair, pairs: &[(RgbImage, String)], method: MirMethod) -> Resu
     let layer = |(layer, (base, candidate)): (usize, (&LayerIntegration, &LayerIntegration))| IntegrationOfLayer {
         layer,
         baseline: base.fid(),
-        candidate: candidate.fid(),
+        candidate: pair.candidate.is_some().then(|| candidate.fid()),
         terms_baseline: terms(base),
-        terms_candidate: terms(candidate),
+        terms_candidate: pair.candidate.is_some().then(|| terms(candidate)),
     };
     Ok(ModalityIntegration {
         n_pairs: pairs.len(),
         method: method.name().to_owned(),
         baseline: rate(&base),
-        candidate: rate(&candidate),
+        candidate: rate(&candidate).filter(|_| pair.candidate.is_some()),
         layers: base.iter().zip(&candidate).enumerate().map(layer).collect(),
     })
 }

@@ -37,10 +37,19 @@ pub use wording::{ImageWording, own_wording};
 
 /// The two models, loaded.
 pub struct Pair {
-    /// The base, then the candidate.
-    pub models: [Model; 2],
+    /// The base.
+    pub base: Model,
+    /// The candidate; `None` if there is only one model, which then stands for both.
+    pub candidate: Option<Model>,
     /// Whether both see the same pixels with the same tower, so that one pass of the tower serves both.
     pub shares_tower: bool,
+}
+
+impl Pair {
+    /// The model at a place of pairs.
+    fn model(&self, at: usize) -> &Model {
+        self.candidate.as_ref().filter(|_| at == CANDIDATE).unwrap_or(&self.base)
+    }
 }
 
 /// The images of one dataset, and what is asked about them.
@@ -119,6 +128,7 @@ impl Inside {
 }
 
 /// What a model's pass over prompts with the base's answers shows.
+#[derive(Clone)]
 struct Reading {
     /// By state, the residual stream at the prompt's last position: `(batch, hidden)`.
     last: Vec<Tensor>,
@@ -225,7 +235,7 @@ pub fn look_inside(
         return Ok(Some(inside));
     }
     let question = |model: &Model| Question::new(model, dataset.conversation, &dataset.labels, &dataset.wording);
-    let questions = [question(&pair.models[BASE])?, question(&pair.models[CANDIDATE])?];
+    let questions = [question(pair.model(BASE))?, question(pair.model(CANDIDATE))?];
     let mut n_done = 0;
     for images in dataset.images.chunks(dataset.batch_size.max(1)) {
         let batch = Batch::read(pair, &questions, dataset, images, &probes)?;
@@ -249,27 +259,29 @@ impl<'a> Batch<'a> {
     ) -> Result<Self> {
         let pixels = images.iter().map(|image| (dataset.read)(image.position)).collect::<Result<Vec<RgbImage>>>()?;
         let prepare = |model: &Model| pixels.iter().map(|image| model.preprocessor.prepare(image)).collect::<Vec<_>>();
-        let inputs = [BASE, CANDIDATE].map(|at| prepare(&pair.models[at]));
-        let see = |at: usize| pair.models[at].mllm.see(&inputs[at].iter().collect::<Vec<_>>());
+        let inputs = [BASE, CANDIDATE].map(|at| prepare(pair.model(at)));
+        let see = |at: usize| pair.model(at).mllm.see(&inputs[at].iter().collect::<Vec<_>>());
         let base = see(BASE)?;
         let candidate = if pair.shares_tower { base.clone() } else { see(CANDIDATE)? };
         let seen = [base, candidate];
-        let rows = |at: usize| pair.models[at].rows(&questions[at].prompt, &seen[at]);
+        let rows = |at: usize| pair.model(at).rows(&questions[at].prompt, &seen[at]);
         let prompts = [rows(BASE)?, rows(CANDIDATE)?];
         let mut batch =
             Self { pair, questions, dataset, images, inputs, seen, prompts, answers: Vec::new(), readings: None };
         if probes.iter().any(|probe| probe.reads_forced()) {
             let has_flow = probes.iter().any(|probe| probe.reads_flow());
-            batch.answers = passes::answers(&pair.models[BASE], &batch.prompts[BASE], dataset.max_new_tokens)?;
-            let reading = |at: usize| forced_reading(&pair.models[at], &batch.prompts[at], &batch.answers, has_flow);
-            batch.readings = Some([reading(BASE)?, reading(CANDIDATE)?]);
+            batch.answers = passes::answers(&pair.base, &batch.prompts[BASE], dataset.max_new_tokens)?;
+            let reading = |at: usize| forced_reading(pair.model(at), &batch.prompts[at], &batch.answers, has_flow);
+            let base = reading(BASE)?;
+            let candidate = if pair.candidate.is_some() { reading(CANDIDATE)? } else { base.clone() };
+            batch.readings = Some([base, candidate]);
         }
         Ok(batch)
     }
 
     /// The model, its question and its prompts, by its place.
     fn of(&self, at: usize) -> (&'a Model, &'a Question, &[PromptRow]) {
-        (&self.pair.models[at], &self.questions[at], &self.prompts[at])
+        (self.pair.model(at), &self.questions[at], &self.prompts[at])
     }
 }
 

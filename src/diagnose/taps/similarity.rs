@@ -36,7 +36,7 @@ impl Tap for Similarity {
         for at in [BASE, CANDIDATE] {
             keep(&mut self.last[at], &readings[at].last, n_new)?;
             keep(&mut self.image[at], &readings[at].image, n_new)?;
-            let mllm = &batch.pair.models[at].mllm;
+            let mllm = &batch.pair.model(at).mllm;
             for seen in &batch.seen[at][..n_new] {
                 self.tower[at].extend(mllm.probe_features(seen)?.into_iter().map(f64::from));
             }

@@ -69,7 +69,10 @@ impl ChatTemplate {
 fn messages(turn: &Turn, is_of_parts: bool) -> Vec<minijinja::Value> {
     let text = |text: &str| one_map(vec![("type", "text".into()), ("text", text.into())]);
     let mut parts = vec![one_map(vec![("type", "image".into())]); turn.n_images];
-    parts.push(text(&turn.text));
+    // A turn may be images alone.
+    if !turn.text.is_empty() || turn.n_images == 0 {
+        parts.push(text(&turn.text));
+    }
     let mut messages = vec![user_turn(parts.into())];
     if let Some(answer) = &turn.answer {
         let content = if is_of_parts { vec![text(answer)].into() } else { minijinja::Value::from(answer.as_str()) };

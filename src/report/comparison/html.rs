@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use super::super::decision::{DecisionBrief, verdict_class, verdict_name};
 use super::super::diagnosis::brief;
-use crate::diagnose::Diagnosis;
 use super::super::html::page::{
     Figures, Holds, page_that_holds, section, write_folded_table, write_notes, write_table,
 };
@@ -12,6 +11,7 @@ use super::sections::{self, Fold};
 use super::{CandidateReport, ComparisonReport, gallery, notes, stages, tables, verdict};
 use crate::chart::{Drawn, LineChart, escape, words};
 use crate::compare::{CandidateComparison, DatasetComparison};
+use crate::diagnose::Diagnosis;
 
 /// The most datasets over all candidates whose details are not folded.
 const N_UNFOLDED_MAX: usize = 4;

@@ -25,9 +25,9 @@ pub use self::markdown::comparison_markdown;
 pub use self::stages::{STAGES_SCHEMA, Stage, StageReport, stages_html, stages_markdown};
 pub use self::terminal::comparison_table;
 use super::decision::DecisionBrief;
-use crate::diagnose::Diagnosis;
 use crate::chart::ComparisonCharts;
 use crate::compare::{CandidateComparison, Comparison, DatasetSummary, Summary};
+use crate::diagnose::Diagnosis;
 use crate::finetune::Curve;
 
 /// The content of a comparison's reports.

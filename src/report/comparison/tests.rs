@@ -39,7 +39,13 @@ fn render(comparison: &Comparison, render: fn(&ComparisonReport<'_>) -> String) 
     let candidates: Vec<CandidateReport<'_>> = afters
         .iter()
         .zip(&galleries)
-        .map(|(after, gallery)| CandidateReport { after, gallery, curve: None, decision: Some(&decision), diagnosis: None })
+        .map(|(after, gallery)| CandidateReport {
+            after,
+            gallery,
+            curve: None,
+            decision: Some(&decision),
+            diagnosis: None,
+        })
         .collect();
     let warnings = ["The test set was <chosen> on often.".to_owned()];
     render(&ComparisonReport {

@@ -122,11 +122,10 @@ fn composite(of: &Composite, dataset: &DatasetDiagnosis) -> Table {
         vec![name.to_owned(), shown(full), shown(own), words::percent(ratio)]
     };
     let percent = |value| words::percent(Some(value));
-    let rows = vec![
-        row("accuracy of the base", [dataset.baseline_accuracy, of.accuracy_baseline], percent),
-        row("accuracy of the candidate", [dataset.candidate_accuracy, of.accuracy_candidate], percent),
-        row("operations of reading a prompt", [of.operations_full, of.operations_self], words::operations),
-    ];
+    let mut rows = vec![row("accuracy of the base", [dataset.baseline_accuracy, of.accuracy_baseline], percent)];
+    let candidate = dataset.candidate_accuracy.zip(of.accuracy_candidate);
+    rows.extend(candidate.map(|(full, own)| row("accuracy of the candidate", [full, own], percent)));
+    rows.push(row("operations of reading a prompt", [of.operations_full, of.operations_self], words::operations));
     table(
         "What happens if positions of the image attend to themselves only; the ratio says how much of the full attention's \
          accuracy and work is left",

@@ -39,9 +39,24 @@ pub fn diagnosed_images(images: &[ImageDiagnosis]) -> String {
     images.iter().map(line).collect()
 }
 
+/// The heading of a page.
+fn title(diagnosis: &Diagnosis) -> String {
+    match &diagnosis.candidate {
+        Some(candidate) => format!("Why {} forgot", candidate.run),
+        None => format!("How {} reads images", diagnosis.baseline.run),
+    }
+}
+
 /// The answer first: one or more sentences on a dataset.
 fn headline(dataset: &DatasetDiagnosis) -> String {
     let DatasetDiagnosis { n_images, n_lost, n_gained, baseline_accuracy, candidate_accuracy, .. } = dataset;
+    let Some(candidate_accuracy) = candidate_accuracy else {
+        let accuracy = words::percent(Some(*baseline_accuracy));
+        let blind = dataset.reliance.as_ref().map(|reliance| reliance.baseline.blind_accuracy);
+        let blind =
+            blind.map_or_else(String::new, |blind| format!(", {} without the image", words::percent(Some(blind))));
+        return format!("{}: {accuracy} right on {n_images} images{blind}.", dataset.dataset);
+    };
     let fall = format!(
         "{}: {} before, {} after, on {n_images} images ({n_lost} lost, {n_gained} gained).",
         dataset.dataset,
@@ -121,7 +136,7 @@ pub fn diagnosis_text(diagnosis: &Diagnosis) -> String {
 
 /// `diagnosis.md`.
 pub fn diagnosis_markdown(diagnosis: &Diagnosis) -> String {
-    let mut text = format!("# Why {} forgot\n\n", markdown::escape(&diagnosis.candidate.run));
+    let mut text = format!("# {}\n\n", markdown::escape(&title(diagnosis)));
     for dataset in &diagnosis.datasets {
         let _ = writeln!(text, "{}\n", markdown::escape(&headline(dataset)));
         for cause in &dataset.causes {
@@ -151,7 +166,7 @@ pub fn diagnosis_html(
     lost: &[DiagnosedImage<'_>],
     command: &str,
 ) -> String {
-    let title = escape(&format!("Why {} forgot", diagnosis.candidate.run));
+    let title = escape(&title(diagnosis));
     let mut body = format!("<header>\n<h1>{title}</h1>\n</header>\n");
     let mut figures = Figures::default();
     for (place, dataset) in diagnosis.datasets.iter().enumerate() {

@@ -36,7 +36,7 @@ fn share_of_fall(share: Option<f64>, interval: Option<[f64; 2]>) -> String {
     words::points(share, interval)
 }
 
-fn reliance(baseline: Accuracy, candidate: Accuracy) -> Table {
+fn reliance(baseline: Accuracy, candidate: Option<Accuracy>) -> Table {
     let row = |name: &str, of: Accuracy| {
         vec![name.to_owned(), words::percent(Some(of.accuracy)), words::percent(Some(of.blind_accuracy))]
     };
@@ -44,7 +44,7 @@ fn reliance(baseline: Accuracy, candidate: Accuracy) -> Table {
         "Accuracy with and without the image; where both are alike, the answers do not depend on it",
         &["Model", "With image", "Without"],
         1..3,
-        vec![row("base", baseline), row("candidate", candidate)],
+        std::iter::once(row("base", baseline)).chain(candidate.map(|of| row("candidate", of))).collect(),
     )
 }
 
@@ -80,11 +80,13 @@ fn integration(mir: &ModalityIntegration) -> [Table; 2] {
     );
     let rates = table(&caption, &["Model", "Rate"], 1..2, rows);
     let row = |layer: &IntegrationOfLayer| {
-        let change =
-            |before: f64, after: f64| words::change(&words::decimal(Some(before), 1), &words::decimal(Some(after), 1));
+        let change = |before: f64, after: Option<f64>| {
+            let before = words::decimal(Some(before), 1);
+            after.map_or_else(|| before.clone(), |after| words::change(&before, &words::decimal(Some(after), 1)))
+        };
         let mut cells = vec![layer.layer.to_string(), change(layer.baseline, layer.candidate)];
-        let terms = layer.terms_baseline.iter().zip(&layer.terms_candidate);
-        cells.extend(terms.map(|(before, after)| change(*before, *after)));
+        let after = |term: usize| layer.terms_candidate.map(|terms| terms[term]);
+        cells.extend(layer.terms_baseline.iter().enumerate().map(|(term, before)| change(*before, after(term))));
         cells
     };
     let of_layers = table(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::answers::Answers;
@@ -14,7 +14,6 @@ use crate::diagnose::{ModalityIntegration, Probe};
 use crate::eval::{self, OpenedSubjects, SubjectsRequest};
 use crate::judging::JudgedDataset;
 use crate::model::Placement;
-use crate::model::families::Model;
 use crate::prompting::PromptTemplate;
 use crate::record;
 use crate::taxonomy::Finding;
@@ -232,10 +231,9 @@ fn by_turns<T: Copy>(lists: &[Vec<T>]) -> Vec<T> {
     (0..longest).flat_map(|at| lists.iter().filter_map(move |list| list.get(at).copied())).collect()
 }
 
-/// Loads the base and its one adapter's model.
+/// Loads the base, and its one adapter's model if there is one.
 fn load_pair(request: &SubjectsRequest<'_>, placement: &Placement) -> Result<Pair> {
-    let (models, shares_tower) = OpenedSubjects::open(request)?.load_pair(placement)?;
-    ensure!(models.len() == 2, "a diagnosis compares a base with one adapter, but {} models are loaded", models.len());
-    let models: [Model; 2] = models.try_into().ok().context("there are two models")?;
-    Ok(Pair { models, shares_tower })
+    let (mut models, shares_tower) = OpenedSubjects::open(request)?.load_pair(placement)?;
+    let candidate = if request.adapters.is_empty() { None } else { models.pop() };
+    Ok(Pair { candidate, base: models.pop().context("the base is loaded")?, shares_tower })
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{EvaluatedRun, Evaluation};
+use super::{BASE_NAME, EvaluatedRun, Evaluation};
 use crate::diagnose::causes::{self, Indicators};
 use crate::diagnose::swap::{self, Rights, rights_with};
 use crate::diagnose::taps::{self, Inside};
@@ -37,7 +37,9 @@ pub struct DiagnosisPlan {
     pub adapters: Vec<AdapterRequest>,
     variants: Vec<Variant>,
     changed: BTreeSet<Component>,
-    weights: WeightChanges,
+    weights: Option<WeightChanges>,
+    /// Whether there is no candidate: the base stands for both.
+    is_alone: bool,
     setup: Vec<SetupDifference>,
     probes: BTreeSet<Probe>,
     n_layers: usize,
@@ -50,8 +52,10 @@ impl DiagnosisPlan {
     /// # Errors
     /// There is not exactly one adapter, a file cannot be read, or the adapter changes nothing.
     pub fn new(request: &SubjectsRequest<'_>, probes: BTreeSet<Probe>) -> Result<Self> {
-        let [adapter] = request.adapters else {
-            bail!("a diagnosis compares a base with one adapter, but {} are given", request.adapters.len());
+        let adapter = match request.adapters {
+            [] => return Self::of_one(request, probes),
+            [adapter] => adapter,
+            more => bail!("a diagnosis compares a base with one adapter, but {} are given", more.len()),
         };
         let opened = OpenedSubjects::open(request)?;
         let (changes, base, differences) = opened.candidate().context("the adapter was opened")?;
@@ -73,6 +77,7 @@ impl DiagnosisPlan {
             has_update: changes.has_updates(),
             n_layers,
             n_image_positions,
+            is_alone: false,
         };
         let variants = plan_variants(&candidate, &probes);
         let part_of = |variant: &Variant| AdapterRequest {
@@ -82,7 +87,8 @@ impl DiagnosisPlan {
         };
         Ok(Self {
             adapters: variants.iter().map(part_of).collect(),
-            weights: weights::changes(changes, base)?,
+            weights: Some(weights::changes(changes, base)?),
+            is_alone: false,
             variants,
             changed,
             setup,
@@ -92,9 +98,57 @@ impl DiagnosisPlan {
         })
     }
 
+    /// Plans the diagnosis of one checkpoint: those of `probes` that say something without a candidate.
+    fn of_one(request: &SubjectsRequest<'_>, probes: BTreeSet<Probe>) -> Result<Self> {
+        let probes: BTreeSet<Probe> = probes.into_iter().filter(|probe| Probe::OF_ONE.contains(probe)).collect();
+        if probes.is_empty() {
+            let names: Vec<&str> = Probe::OF_ONE.iter().map(|probe| probe.name()).collect();
+            bail!("these probes compare two models; hint: give --adapter, or some of {}", names.join(", "));
+        }
+        let opened = OpenedSubjects::open(request)?;
+        let (n_layers, n_image_positions) = opened.n_layers_and_image_positions();
+        let (changed, layers) = (BTreeSet::new(), BTreeSet::new());
+        let candidate = Candidate {
+            name: BASE_NAME,
+            changed: &changed,
+            layers: &layers,
+            has_own_settings: false,
+            has_update: false,
+            n_layers,
+            n_image_positions,
+            is_alone: true,
+        };
+        let variants = plan_variants(&candidate, &probes);
+        let part_of = |variant: &Variant| AdapterRequest {
+            name: Some(variant.name.clone()),
+            path: None,
+            part: variant.part.clone(),
+        };
+        Ok(Self {
+            // The first is the base itself.
+            adapters: variants.iter().skip(1).map(part_of).collect(),
+            weights: None,
+            is_alone: true,
+            variants,
+            changed,
+            setup: Vec::new(),
+            probes,
+            n_layers,
+            n_image_positions,
+        })
+    }
+
+    /// The evaluation in which the base also stands for the candidate, if there is none.
+    pub fn completed(&self, mut evaluation: Evaluation) -> Evaluation {
+        if let Some(base) = evaluation.runs.first().filter(|_| self.is_alone).cloned() {
+            evaluation.runs.insert(1, base);
+        }
+        evaluation
+    }
+
     /// The number of models that answer about each image, the base included.
     pub fn n_models(&self) -> usize {
-        1 + self.variants.len()
+        self.variants.len() + usize::from(!self.is_alone)
     }
 
     /// [`Self::adapters`] in groups that are evaluated one after the other, each in lock-step. The base goes with the first.
@@ -110,11 +164,16 @@ impl DiagnosisPlan {
             0 => String::new(),
             n => format!(", and {n} passes per image are read inside"),
         };
-        format!(
-            "the candidate changes {}: {} models answer about each image, of which the base is one{inside}",
-            changed.join(", "),
-            self.n_models()
-        )
+        match self.is_alone {
+            true => {
+                format!("{} models answer about each image, of which the checkpoint is one{inside}", self.n_models())
+            }
+            false => format!(
+                "the candidate changes {}: {} models answer about each image, of which the base is one{inside}",
+                changed.join(", "),
+                self.n_models()
+            ),
+        }
     }
 
     /// The changed components.
@@ -129,23 +188,24 @@ impl DiagnosisPlan {
     /// A run is missing, or no image of a dataset was answered by all models.
     pub fn conclude(&self, evaluation: &Evaluation, inside: &LookedInside) -> Result<(Diagnosis, Vec<ImageDiagnosis>)> {
         let runs = &evaluation.runs;
-        ensure!(runs.len() == self.n_models(), "{} models were planned, and {} answered", self.n_models(), runs.len());
+        let n_planned = 1 + self.variants.len();
+        ensure!(runs.len() == n_planned, "{n_planned} models were planned, and {} answered", runs.len());
         let (mut datasets, mut images) = (Vec::new(), Vec::new());
         for dataset in &runs[0].spec.datasets {
             let answers = Answers::of(&dataset.dataset, runs)?;
             let nothing = Inside::default();
             let (found, of_images) =
                 self.of_dataset(&answers, inside.datasets.get(&dataset.dataset).unwrap_or(&nothing));
-            datasets.push(found);
+            datasets.push(if self.is_alone { found.without_candidate() } else { found });
             images.extend(of_images);
         }
         let diagnosis = Diagnosis {
             schema: DIAGNOSIS_SCHEMA.to_owned(),
             baseline: diagnosed(&runs[0]),
-            candidate: diagnosed(&runs[1]),
+            candidate: (!self.is_alone).then(|| diagnosed(&runs[1])),
             probes: self.probes.iter().map(|probe| probe.name().to_owned()).collect(),
             setup: self.setup.clone(),
-            weights: Some(self.weights.clone()),
+            weights: self.weights.clone().filter(|_| self.probes.contains(&Probe::Weights)),
             mir: inside.mir.clone(),
             datasets,
         };
@@ -167,9 +227,9 @@ impl DiagnosisPlan {
             Some(Rights::accuracy(&rights.variants[at]))
         };
         let accuracies = [Rights::accuracy(&rights.base), Rights::accuracy(rights.candidate())];
-        let reliance = blind(false).zip(blind(true)).map(|(of_base, of_candidate)| Reliance {
+        let reliance = blind(false).zip(blind(!self.is_alone)).map(|(of_base, of_candidate)| Reliance {
             baseline: Accuracy { accuracy: accuracies[0], blind_accuracy: of_base },
-            candidate: Accuracy { accuracy: accuracies[1], blind_accuracy: of_candidate },
+            candidate: Some(Accuracy { accuracy: accuracies[1], blind_accuracy: of_candidate }),
         });
         let mut found = DatasetDiagnosis {
             dataset: answers.dataset.to_owned(),
@@ -177,7 +237,7 @@ impl DiagnosisPlan {
             n_lost: causes.len(),
             n_gained,
             baseline_accuracy: accuracies[0],
-            candidate_accuracy: accuracies[1],
+            candidate_accuracy: Some(accuracies[1]),
             swap,
             reliance,
             causes: shares,

@@ -52,7 +52,7 @@ pub(super) fn composite(plan: &DiagnosisPlan, rights: &Rights, operations: Optio
     let [operations_full, operations_self] = operations?;
     Some(Composite {
         accuracy_baseline: accuracy(false)?,
-        accuracy_candidate: accuracy(true)?,
+        accuracy_candidate: accuracy(true),
         operations_full,
         operations_self,
     })

@@ -102,11 +102,11 @@ fn every_planted_cause_is_named_and_its_restores_are_those_of_the_reference() {
             let what = format!("{name} on {set}");
             assert_within_images(0.0, dataset.baseline_accuracy, expected["baseline"].as_f64().unwrap(), &what);
             let after = expected["candidate"].as_f64().unwrap();
-            assert_within_images(N_READ_DIFFERENTLY, dataset.candidate_accuracy, after, &what);
+            assert_within_images(N_READ_DIFFERENTLY, dataset.candidate_accuracy.unwrap(), after, &what);
             let named: Vec<&str> = dataset.named.iter().map(|cause| cause.name()).collect();
             assert_eq!(named.join("+"), reference["cause"].as_str().unwrap(), "{what}: {:#?}", dataset.causes);
             assert_eq!(dataset.causes.iter().map(|cause| cause.n).sum::<usize>(), dataset.n_lost, "{what}");
-            let fall = dataset.baseline_accuracy - dataset.candidate_accuracy;
+            let fall = dataset.baseline_accuracy - dataset.candidate_accuracy.unwrap();
             for component in dataset.swap.iter().filter(|share| share.shapley.is_some()) {
                 let recovered = component.restore.recovered.unwrap();
                 let of_reference = expected["restore"][&component.component].as_f64().unwrap();

@@ -131,7 +131,7 @@ pub struct Evaluation {
 }
 
 /// A finished run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EvaluatedRun {
     /// What it is a run of.
     pub spec: RunSpec,

@@ -280,6 +280,11 @@ impl Adapter {
         Ok(adapter)
     }
 
+    /// An adapter that changes nothing and was read from nowhere.
+    pub fn none() -> Self {
+        Self::empty(Path::new(""))
+    }
+
     fn empty(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
