@@ -177,6 +177,7 @@ pub fn lost_images(dataset: &str, n: usize) -> Vec<ImageDiagnosis> {
             prefix_answer: None,
             blind_baseline: None,
             blind_candidate: None,
+            maps: None,
         })
         .collect()
 }

@@ -416,6 +416,21 @@ impl DatasetDiagnosis {
     }
 }
 
+/// Gradient maps of one image: by cell of a grid, row by row, each divided by its largest value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GradientMaps {
+    /// The site, such as `language.2`.
+    pub site: String,
+    /// Rows and columns of the grid.
+    pub n_rows: usize,
+    /// Columns of the grid.
+    pub n_columns: usize,
+    /// The base's map.
+    pub baseline: Vec<f64>,
+    /// The candidate's map.
+    pub candidate: Vec<f64>,
+}
+
 /// A line of `images.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageDiagnosis {
@@ -444,6 +459,9 @@ pub struct ImageDiagnosis {
     /// The candidate's answer after the first token of the base's, if the image was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix_answer: Option<String>,
+    /// Where base and candidate look, by the released code's weighting at the deepest layer that has a map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maps: Option<GradientMaps>,
     /// The base's answer without the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blind_baseline: Option<String>,

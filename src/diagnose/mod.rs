@@ -13,8 +13,9 @@ pub mod weights;
 
 pub use diagnosis::{
     Accuracy, ComponentChange, Composite, DIAGNOSIS_SCHEMA, DatasetDiagnosis, Diagnosed, Diagnosis, FlowShares,
-    ImageDiagnosis, IntegrationOfLayer, Keep, LayerDiagnosis, MapSimilarity, MergedAnswers, ModalityIntegration,
-    ModuleChange, PositionDrift, Reliance, Restore, SetupDifference, SwapShare, Truncation, WeightChanges,
+    GradientMaps, ImageDiagnosis, IntegrationOfLayer, Keep, LayerDiagnosis, MapSimilarity, MergedAnswers,
+    ModalityIntegration, ModuleChange, PositionDrift, Reliance, Restore, SetupDifference, SwapShare, Truncation,
+    WeightChanges,
 };
 pub use probe::Probe;
 pub use variants::{Candidate, Role, Variant, kept_positions, plan_variants, truncated_layers};

@@ -38,6 +38,20 @@ pub enum Role {
     Merged(MergedType),
 }
 
+impl Role {
+    /// The probe that asks for it; `None` for the candidate itself.
+    pub fn probe(&self, changed: &BTreeSet<Component>) -> Option<Probe> {
+        match self {
+            Self::Components(components) if components == changed => None,
+            Self::Components(_) | Self::WithoutLayers(_) | Self::BaseSettings => Some(Probe::Swap),
+            Self::Blind { .. } => Some(Probe::Reliance),
+            Self::Truncated { .. } => Some(Probe::Truncation),
+            Self::Composite { .. } => Some(Probe::Composite),
+            Self::Merged(_) => Some(Probe::Merge),
+        }
+    }
+}
+
 /// A model that is evaluated next to the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
@@ -72,12 +86,22 @@ pub struct Candidate<'a> {
 
 /// With up to this many changed components, every subset of them is evaluated, so that Shapley values exist.
 const N_ALL_SUBSETS: usize = 5;
-/// The same without other probes that need models of their own.
-const N_ALL_SUBSETS_QUICK: usize = 3;
 /// Blocks of layers that are restored, at most.
 const N_BLOCKS: usize = 8;
-/// The same without other probes that need models of their own.
-const N_BLOCKS_QUICK: usize = 2;
+/// Models of the probe `swap` if all probes together should cost at most twelve passes per image: six others are those of base,
+/// candidate, both without the image, and both on the base's answers.
+const N_SWAPS_QUICK: usize = 6;
+
+/// Which parts the probe `swap` evaluates.
+#[derive(Clone, Copy)]
+enum Subsets {
+    /// Every subset of the changed components.
+    All,
+    /// Each component restored, and each kept alone.
+    NextToTheEnds,
+    /// Each component restored.
+    Restored,
+}
 
 /// Plans the variants of `candidate` for `probes`. The candidate itself comes first; the base is no variant.
 pub fn plan_variants(candidate: &Candidate<'_>, probes: &BTreeSet<Probe>) -> Vec<Variant> {
@@ -85,9 +109,13 @@ pub fn plan_variants(candidate: &Candidate<'_>, probes: &BTreeSet<Probe>) -> Vec
     let mut variants = vec![Variant { name: candidate.name.to_owned(), part: ModelPart::default(), role }];
     let is_quick = probes.iter().eq(Probe::QUICK);
     if probes.contains(&Probe::Swap) {
-        let (n_all_subsets, n_blocks) =
-            if is_quick { (N_ALL_SUBSETS_QUICK, N_BLOCKS_QUICK) } else { (N_ALL_SUBSETS, N_BLOCKS) };
-        variants.extend(swaps(candidate, n_all_subsets, n_blocks));
+        let n_changed = candidate.changed.len();
+        let (subsets, n_blocks) = match is_quick {
+            true => quick_swaps(n_changed, candidate.has_own_settings),
+            false if n_changed <= N_ALL_SUBSETS => (Subsets::All, N_BLOCKS),
+            false => (Subsets::NextToTheEnds, N_BLOCKS),
+        };
+        variants.extend(swaps(candidate, subsets, n_blocks));
     }
     // Causes need the answers without the image.
     if probes.contains(&Probe::Swap) || probes.contains(&Probe::Reliance) || probes.contains(&Probe::Truncation) {
@@ -128,6 +156,16 @@ pub fn plan_variants(candidate: &Candidate<'_>, probes: &BTreeSet<Probe>) -> Vec
     variants
 }
 
+/// The subsets and the blocks of layers that [`N_SWAPS_QUICK`] models allow.
+fn quick_swaps(n_changed: usize, has_own_settings: bool) -> (Subsets, usize) {
+    let budget = N_SWAPS_QUICK - if has_own_settings { 2 } else { 0 };
+    let n_all = (1_usize << n_changed.min(16)).saturating_sub(2);
+    let (subsets, n_used) = if n_all <= budget { (Subsets::All, n_all) } else { (Subsets::Restored, n_changed) };
+    // One block is all layers.
+    let n_blocks = budget.saturating_sub(n_used).min(2);
+    (subsets, if n_blocks < 2 { 0 } else { n_blocks })
+}
+
 fn side(is_candidate: bool) -> &'static str {
     if is_candidate { "candidate" } else { "base" }
 }
@@ -141,16 +179,16 @@ fn whole(is_candidate: bool) -> ModelPart {
 }
 
 /// Parts of the candidate over the base.
-fn swaps(candidate: &Candidate<'_>, n_all_subsets: usize, n_blocks: usize) -> Vec<Variant> {
+fn swaps(candidate: &Candidate<'_>, which: Subsets, n_blocks: usize) -> Vec<Variant> {
     let all: Vec<Component> = candidate.changed.iter().copied().collect();
     let mut variants = Vec::new();
-    for subset in subsets(&all, all.len() <= n_all_subsets) {
+    for subset in subsets(&all, which) {
         let names: Vec<&str> = subset.iter().map(|component| component.name()).collect();
         let part = ModelPart { components: Some(subset.clone()), ..ModelPart::default() };
         variants.push(Variant { name: format!("only-{}", names.join("+")), part, role: Role::Components(subset) });
     }
     // Restoring the only changed layer is restoring all of the language model.
-    if candidate.layers.len() > 1 {
+    if candidate.layers.len() > 1 && n_blocks > 0 {
         variants.extend(blocks(candidate.layers, n_blocks).into_iter().map(|block| Variant {
             name: format!("without-{}", name_of_layers(&block)),
             part: ModelPart { without_layers: block.clone(), ..ModelPart::default() },
@@ -220,16 +258,21 @@ pub(super) fn name_of_layers(block: &BTreeSet<usize>) -> String {
     }
 }
 
-/// The proper non-empty subsets of `all`: every one, or those of one component and of all but one.
-fn subsets(all: &[Component], is_every: bool) -> Vec<BTreeSet<Component>> {
-    if is_every {
-        let masks = 1..(1_usize << all.len()) - 1;
-        let of = |mask: usize| (0..all.len()).filter(|at| mask & (1 << at) != 0).map(|at| all[at]).collect();
-        return masks.map(of).collect();
-    }
-    let alone = all.iter().map(|&one| BTreeSet::from([one]));
-    let without = all.iter().map(|&one| all.iter().copied().filter(|&other| other != one).collect());
-    alone.chain(without).collect()
+/// Proper non-empty subsets of `all`.
+fn subsets(all: &[Component], which: Subsets) -> Vec<BTreeSet<Component>> {
+    let without = all.iter().map(|&one| all.iter().copied().filter(|&other| other != one).collect::<BTreeSet<_>>());
+    let mut found: Vec<BTreeSet<Component>> = match which {
+        Subsets::All => {
+            let masks = 1..(1_usize << all.len()) - 1;
+            let of = |mask: usize| (0..all.len()).filter(|at| mask & (1 << at) != 0).map(|at| all[at]).collect();
+            masks.map(of).collect()
+        }
+        Subsets::NextToTheEnds => all.iter().map(|&one| BTreeSet::from([one])).chain(without).collect(),
+        Subsets::Restored => without.collect(),
+    };
+    // The candidate without its only component is the base.
+    found.retain(|subset| !subset.is_empty());
+    found
 }
 
 #[cfg(test)]
@@ -257,15 +300,15 @@ pub(super) mod tests {
     #[test]
     fn every_subset_of_few_components_is_evaluated_and_of_many_only_those_next_to_the_ends() {
         let three: BTreeSet<_> = [Component::Projector, Component::Attention, Component::Mlp].into();
-        let quick: BTreeSet<_> = Probe::QUICK.iter().copied().collect();
-        let variants = plan_variants(&candidate(&three, &[0, 1].into(), false), &quick);
+        let swap = [Probe::Swap].into();
+        let variants = plan_variants(&candidate(&three, &[0, 1].into(), false), &swap);
         let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
         assert_eq!(names[0], "lora");
         assert_eq!(names.iter().filter(|name| name.starts_with("only-")).count(), 6);
         assert!(names.contains(&"only-projector+mlp") && names.contains(&"without-layer.1"), "{names:?}");
         assert!(!names.contains(&"base-settings") && names.ends_with(&["blind-base", "blind-candidate"]));
         let all: BTreeSet<_> = Component::ALL.iter().copied().collect();
-        let variants = plan_variants(&candidate(&all, &[0].into(), true), &quick);
+        let variants = plan_variants(&candidate(&all, &[0].into(), true), &swap);
         let is_of_components =
             |variant: &&Variant| variant.name.starts_with("only-") && variant.name != "only-settings";
         assert_eq!(variants.iter().filter(is_of_components).count(), 14);
@@ -275,6 +318,27 @@ pub(super) mod tests {
         assert_eq!(blocks(&(0..32).collect(), 8).len(), 8);
         assert_eq!(name_of_layers(&[4, 5, 6, 7].into()), "layers.4-7");
         assert!(variants.iter().all(|variant| !matches!(variant.role, Role::WithoutLayers(_))), "one layer is all");
+    }
+
+    #[test]
+    fn quick_probes_of_a_candidate_with_up_to_six_components_cost_at_most_twelve_passes() {
+        let quick: BTreeSet<_> = Probe::QUICK.iter().copied().collect();
+        let layers: BTreeSet<usize> = (0..32).collect();
+        for (n_changed, has_own_settings) in (1..=6).flat_map(|n| [(n, false), (n, true)]) {
+            let changed: BTreeSet<_> = Component::ALL[..n_changed].iter().copied().collect();
+            let variants = plan_variants(&candidate(&changed, &layers, has_own_settings), &quick);
+            // With the base and both passes over its answers.
+            let n_passes = 1 + variants.len() + 2;
+            assert!(
+                n_passes <= 12 || (n_changed > 4 && has_own_settings),
+                "{n_changed} {has_own_settings}: {n_passes}"
+            );
+            let rest = |one: &Component| changed.iter().copied().filter(|other| other != one).collect::<BTreeSet<_>>();
+            let is_restored = |one: &Component| {
+                rest(one).is_empty() || variants.iter().any(|variant| variant.role == Role::Components(rest(one)))
+            };
+            assert!(changed.iter().all(is_restored), "{n_changed} {has_own_settings}");
+        }
     }
 
     #[test]

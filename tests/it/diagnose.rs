@@ -37,7 +37,7 @@ fn a_diagnosis_that_was_killed_ends_equal_to_one_that_was_not() {
     trained(&folder.path().join("lora"), "2e-2");
     let whole = support::finish(&mut diagnose(folder.path(), "whole"));
     assert_eq!(whole.code, Some(0), "{}", whole.stderr);
-    assert!(whole.stderr.contains("models answer about each image"), "{}", whole.stderr);
+    assert!(whole.stderr.contains("forward passes per image: base and candidate 2, swap "), "{}", whole.stderr);
     assert!(whole.stdout.starts_with("embedded/cifar10: "), "{}", whole.stdout);
     let diagnosis = read(&folder.path().join("whole/diagnosis.json"));
     assert_eq!(diagnosis["schema"], "emt.diagnosis/1");
@@ -68,6 +68,13 @@ fn a_diagnosis_that_was_killed_ends_equal_to_one_that_was_not() {
     }
     let _ = child.kill();
     child.wait().unwrap();
+    // Then a few more times, wherever it is by then.
+    for delay_ms in [100, 300, 700, 1500] {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(delay_ms));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
     let resumed = support::finish(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
     for file in ["diagnosis.json", "images.jsonl", "diagnosis.md"] {

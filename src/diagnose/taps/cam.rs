@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor, Var};
 
 use super::passes::{followed, pass};
 use super::{BASE, Batch, CANDIDATE, Inside, Tap, TappedImage};
-use crate::diagnose::MapSimilarity;
+use crate::diagnose::{GradientMaps, MapSimilarity};
 use crate::model::families::{Model, RenderedPrompt};
 use crate::model::layers::{Site, Watch, Watched};
 use crate::model::vision::preprocess::ImageInput;
@@ -114,6 +114,7 @@ struct Similarities {
 #[derive(Default)]
 pub(super) struct Cam {
     n_images: usize,
+    maps: Vec<Option<GradientMaps>>,
     found: BTreeMap<(String, &'static str), Similarities>,
 }
 
@@ -136,6 +137,28 @@ impl Cam {
     }
 }
 
+/// The maps at the deepest site of the language model; `None` if the positions are no square grid or a map is zero.
+fn maps(base: &[SiteValues], candidate: &[SiteValues]) -> Option<GradientMaps> {
+    let (base, candidate) = base.last().zip(candidate.last())?;
+    let heat = |of: &SiteValues| {
+        cam_heat(&of.activations, &of.gradients, of.n_channels, CamWeights::Code).filter(|heat| heat.max > 0.0)
+    };
+    let (before, after) = heat(base).zip(heat(candidate))?;
+    let side = before.map.len().isqrt();
+    (side * side == before.map.len() && after.map.len() == before.map.len()).then(|| GradientMaps {
+        site: base.site.clone(),
+        n_rows: side,
+        n_columns: side,
+        baseline: before.map.iter().map(|value| rounded(*value)).collect(),
+        candidate: after.map.iter().map(|value| rounded(*value)).collect(),
+    })
+}
+
+/// Three digits are enough for a picture.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
 impl Tap for Cam {
     fn reads_forced(&self) -> bool {
         true
@@ -147,6 +170,7 @@ impl Tap for Cam {
             let answer = &batch.answers[at];
             let content = &answer[..answer.len().saturating_sub(1)];
             if self.n_images == N_IMAGES_MAX || !is_wanted(image) || content.is_empty() {
+                self.maps.push(None);
                 continue;
             }
             let values = |which: usize| {
@@ -155,6 +179,7 @@ impl Tap for Cam {
             };
             let (base, candidate) = (values(BASE)?, values(CANDIDATE)?);
             self.add(&base, &candidate);
+            self.maps.push(maps(&base, &candidate).filter(|_| image.is_lost));
             self.n_images += 1;
         }
         Ok(())
@@ -168,6 +193,7 @@ impl Tap for Cam {
             rank_correlation: super::numbers::mean(&of.rank_correlations),
             overlap: super::numbers::mean(&of.overlaps),
         };
+        inside.maps = if self.maps.iter().all(Option::is_none) { Vec::new() } else { self.maps };
         inside.cam = self.found.into_iter().map(similarity).collect();
     }
 }

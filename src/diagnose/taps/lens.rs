@@ -9,6 +9,7 @@ use super::passes::{followed, pass};
 use super::watches::StateTap;
 use super::{BASE, Batch, CANDIDATE, Inside, Tap};
 use crate::model::families::Model;
+use crate::model::run::prefix::PromptRow;
 
 /// The log-probabilities and ranks of the label's token, by state and image.
 #[derive(Default)]
@@ -52,14 +53,21 @@ impl Tap for Lens {
             let (model, question, prompts) = batch.of(at);
             let tokens = |of: &[u32]| batch.images.iter().map(|image| of[image.label]).collect::<Vec<u32>>();
             self.first[at].add(model, &readings[at].last, &tokens(&question.first))?;
-            if question.shared.is_empty() {
-                self.decision[at].add(model, &readings[at].last, &tokens(&question.decision))?;
-                continue;
+            let (direct, others): (Vec<usize>, Vec<usize>) =
+                (0..batch.images.len()).partition(|&image| readings[at].has_decision[image]);
+            let decisions = tokens(&question.decision);
+            let of = |images: &[usize]| images.iter().map(|&image| decisions[image]).collect::<Vec<u32>>();
+            if !direct.is_empty() {
+                let states = chosen(&readings[at].decision, &direct)?;
+                self.decision[at].add(model, &states, &of(&direct))?;
             }
-            let rows = followed(model, prompts, &vec![question.shared.as_slice(); prompts.len()])?;
-            let mut tap = StateTap::new(&rows, None);
-            pass(model, &rows, &mut tap)?;
-            self.decision[at].add(model, &tap.last, &tokens(&question.decision))?;
+            if !others.is_empty() {
+                let prompts: Vec<PromptRow> = others.iter().map(|&image| prompts[image].clone()).collect();
+                let rows = followed(model, &prompts, &vec![question.shared.as_slice(); prompts.len()])?;
+                let mut tap = StateTap::new(&rows, None);
+                pass(model, &rows, &mut tap)?;
+                self.decision[at].add(model, &tap.last, &of(&others))?;
+            }
         }
         Ok(())
     }
@@ -79,6 +87,12 @@ impl Tap for Lens {
         }
         inside.parting_layer = parting(&base.log_probabilities, &candidate.log_probabilities);
     }
+}
+
+/// The rows of some images in every state `(batch, hidden)`.
+fn chosen(states: &[Tensor], images: &[usize]) -> Result<Vec<Tensor>> {
+    let places: Vec<u32> = images.iter().map(|&image| image as u32).collect();
+    states.iter().map(|state| Ok(state.index_select(&Tensor::new(places.as_slice(), state.device())?, 0)?)).collect()
 }
 
 /// The first state from which on the curves differ: the interval of their mean difference excludes 0 there and in every later

@@ -25,7 +25,7 @@ use anyhow::Result;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{DatasetDiagnosis, LayerDiagnosis, MapSimilarity, PositionDrift, Probe};
+use super::{DatasetDiagnosis, GradientMaps, LayerDiagnosis, MapSimilarity, PositionDrift, Probe};
 use crate::domain::{Conversation, RgbImage};
 use crate::model::families::{Model, Seen};
 use crate::model::run::prefix::PromptRow;
@@ -73,7 +73,7 @@ pub struct TappedDataset<'a> {
 }
 
 /// One image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TappedImage {
     /// Its position in the dataset.
     pub position: usize,
@@ -81,6 +81,10 @@ pub struct TappedImage {
     pub label: usize,
     /// Whether the base was right and the candidate is not.
     pub is_lost: bool,
+    /// The base's answer.
+    pub answer: String,
+    /// Whether the base ended its answer itself.
+    pub is_ended: bool,
 }
 
 /// What was read on one dataset.
@@ -103,6 +107,9 @@ pub struct Inside {
     /// By site and weighting, how alike the gradient maps are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cam: Vec<MapSimilarity>,
+    /// By image, its gradient maps, if it was mapped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub maps: Vec<Option<GradientMaps>>,
     /// By image: how the candidate words its answer. `None` for images that were not lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wording: Vec<Option<ImageWording>>,
@@ -132,6 +139,11 @@ impl Inside {
 struct Reading {
     /// By state, the residual stream at the prompt's last position: `(batch, hidden)`.
     last: Vec<Tensor>,
+    /// By state, the residual stream at the row that predicts the token after [`Question::shared`], where the answer begins with
+    /// these tokens: `(batch, hidden)`.
+    decision: Vec<Tensor>,
+    /// By image, whether the answer begins so.
+    has_decision: Vec<bool>,
     /// By state, its mean over the positions of the image: `(batch, hidden)`.
     image: Vec<Tensor>,
     /// By image, the logits that predict the answer's tokens: `(answer tokens, vocabulary)`.
@@ -201,21 +213,23 @@ fn probes_of(wanted: &BTreeSet<Probe>) -> Vec<Box<dyn Tap>> {
     wanted.iter().filter_map(make).collect()
 }
 
-/// The forward passes per image that `wanted` probes make, both models together; `n_layers` is the language model's.
-pub fn n_passes(wanted: &BTreeSet<Probe>, n_layers: usize) -> usize {
-    let of = |probe: &Probe| match probe {
-        // Most labels need no second pass.
-        Probe::Lens => 2,
-        // A backward pass costs two.
-        Probe::Cam => 6,
-        Probe::Patch => 6 * (n_layers + 1),
-        Probe::Knockout => 4 * n_layers,
-        _ => 0,
+/// What the `wanted` probes read: names, and forward passes per image, both models together. `n_layers` is the language
+/// model's.
+pub fn costs(wanted: &BTreeSet<Probe>, n_layers: usize) -> Vec<(&'static str, usize)> {
+    let of = |probe: &Probe| {
+        let n = match probe {
+            Probe::Patch => 6 * (n_layers + 1),
+            Probe::Knockout => 4 * n_layers,
+            // A backward pass costs two.
+            Probe::Cam => 6,
+            _ => return None,
+        };
+        Some((probe.name(), n))
     };
     let is_forced =
-        |probe: &Probe| matches!(probe, Probe::Lens | Probe::Drift | Probe::Flow | Probe::Similarity | Probe::Patch);
-    let shared = if wanted.iter().any(is_forced) { 3 } else { 0 };
-    shared + wanted.iter().map(of).sum::<usize>()
+        |probe: &Probe| matches!(probe, Probe::Lens | Probe::Drift | Probe::Flow | Probe::Similarity | Probe::Cam);
+    let shared = wanted.iter().any(is_forced).then_some(("reading the base's answers", 2));
+    shared.into_iter().chain(wanted.iter().filter_map(of)).collect()
 }
 
 /// Reads the passes of both models over the images of `dataset`. After each batch, `goes_on` is told how many images are done
@@ -266,12 +280,14 @@ impl<'a> Batch<'a> {
         let seen = [base, candidate];
         let rows = |at: usize| pair.model(at).rows(&questions[at].prompt, &seen[at]);
         let prompts = [rows(BASE)?, rows(CANDIDATE)?];
-        let mut batch =
-            Self { pair, questions, dataset, images, inputs, seen, prompts, answers: Vec::new(), readings: None };
+        let answers = images.iter().map(|image| answer_ids(&pair.base, &questions[BASE], image)).collect();
+        let mut batch = Self { pair, questions, dataset, images, inputs, seen, prompts, answers, readings: None };
         if probes.iter().any(|probe| probe.reads_forced()) {
             let has_flow = probes.iter().any(|probe| probe.reads_flow());
-            batch.answers = passes::answers(&pair.base, &batch.prompts[BASE], dataset.max_new_tokens)?;
-            let reading = |at: usize| forced_reading(pair.model(at), &batch.prompts[at], &batch.answers, has_flow);
+            let reading = |at: usize| {
+                let shared = &questions[at].shared;
+                forced_reading(pair.model(at), &batch.prompts[at], &batch.answers, shared, has_flow)
+            };
             let base = reading(BASE)?;
             let candidate = if pair.candidate.is_some() { reading(CANDIDATE)? } else { base.clone() };
             batch.readings = Some([base, candidate]);
@@ -283,6 +299,18 @@ impl<'a> Batch<'a> {
     fn of(&self, at: usize) -> (&'a Model, &'a Question, &[PromptRow]) {
         (self.pair.model(at), &self.questions[at], &self.prompts[at])
     }
+}
+
+/// The tokens of the base's answer, with the terminator if the base wrote one.
+fn answer_ids(base: &Model, question: &Question, image: &TappedImage) -> Vec<u32> {
+    let end = base.dialogue.decoding(1).eos_ids.first().copied();
+    // What cannot be told from the prompt in tokens counts as an empty answer.
+    let mut ids =
+        base.dialogue.answer_ids(&question.prompt, &image.answer).unwrap_or_else(|_| end.into_iter().collect());
+    if !image.is_ended && ids.len() > 1 {
+        ids.pop();
+    }
+    ids
 }
 
 #[cfg(test)]

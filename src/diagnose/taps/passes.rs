@@ -5,7 +5,6 @@ use candle_core::Tensor;
 
 use super::Reading;
 use super::watches::StateTap;
-use crate::domain::Stop;
 use crate::model::families::Model;
 use crate::model::language::Pass;
 use crate::model::layers::{Watch, Watched, causal_mask};
@@ -47,37 +46,28 @@ pub(super) fn last_logits(model: &Model, rows: &[PromptRow], watch: &mut dyn Wat
     super::numbers::rows(&model.mllm.decoder().logits(&rows_at(&hidden, &last_places(rows))?)?)
 }
 
-/// The greedy answers to `prompts`, as tokens with the terminator if the model wrote one.
-pub(super) fn answers(model: &Model, prompts: &[PromptRow], max_new_tokens: usize) -> Result<Vec<Vec<u32>>> {
-    let decoding = model.dialogue.decoding(max_new_tokens);
-    let prefix = model.mllm.read(None, prompts, max_new_tokens, Watched::by_none())?;
-    let generated = model.generate(prefix, &decoding)?;
-    let tokens = |generation: crate::model::run::generate::Generation| {
-        let mut ids = generation.ids;
-        let is_ended = generation.stop == Stop::Eos || ids.is_empty();
-        ids.extend(decoding.eos_ids.first().filter(|_| is_ended));
-        ids
-    };
-    generated.into_iter().map(|generation| Ok(tokens(generation?))).collect()
-}
-
 /// What the pass of `model` over `prompts`, each followed by its answer, shows.
 pub(super) fn forced_reading(
     model: &Model,
     prompts: &[PromptRow],
     answers: &[Vec<u32>],
+    shared: &[u32],
     has_flow: bool,
 ) -> Result<Reading> {
     // The last token is predicted and is no input.
     let inputs: Vec<&[u32]> = answers.iter().map(|answer| &answer[..answer.len().saturating_sub(1)]).collect();
     let rows = followed(model, prompts, &inputs)?;
-    let mut tap = StateTap::new(prompts, has_flow.then_some(answers));
+    // The row after the shared tokens must be an input.
+    let has_decision: Vec<bool> =
+        answers.iter().map(|answer| answer.len() > shared.len() && answer.starts_with(shared)).collect();
+    let offsets: Vec<usize> = has_decision.iter().map(|has| if *has { shared.len() } else { 0 }).collect();
+    let mut tap = StateTap::new(prompts, has_flow.then_some(answers)).with_decisions(&offsets);
     let hidden = pass(model, &rows, &mut tap)?; // (batch, positions, hidden)
     let decoder = model.mllm.decoder();
     let logits = |((image, prompt), answer): ((usize, &PromptRow), &Vec<u32>)| {
         Ok(decoder.logits(&hidden.get(image)?.narrow(0, prompt.n_tokens() - 1, answer.len())?.contiguous()?)?)
     };
     let answer_logits = prompts.iter().enumerate().zip(answers).map(logits).collect::<Result<_>>()?;
-    let StateTap { last, image, flow, .. } = tap;
-    Ok(Reading { last, image, answer_logits, flow })
+    let StateTap { last, decision, image, flow, .. } = tap;
+    Ok(Reading { last, decision, has_decision, image, answer_logits, flow })
 }

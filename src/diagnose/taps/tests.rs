@@ -6,14 +6,16 @@ use candle_core::Device;
 use serde_json::Value;
 
 use super::cam::site_values;
+use super::watches::StateTap;
 use super::*;
 use crate::dataset::{self, Catalog, DataRoots, OpenRequest};
 use crate::domain::Prompt;
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
-use crate::model::checkpoint::weights::testing::{read_json, shared};
+use crate::model::checkpoint::weights::testing::{golden, read_json, rgb_image, shared};
 use crate::model::checkpoint::weights::{Adapter, Checkpoint};
 use crate::model::families::{FAMILIES, OpenedModel};
+use crate::model::vision::preprocess::PixelLimits;
 use crate::prompting;
 use crate::stats::{CamWeights, cam_heat};
 
@@ -126,4 +128,50 @@ fn the_modality_integration_rate_is_that_of_the_reference_by_both_methods() {
         }
     }
     assert!(mir(&models, &pairs[..1], MirMethod::Exact).unwrap_err().to_string().contains("too few"));
+}
+
+/// A small model of our own, within its own pixel limits if it has some.
+fn small_model(dir: &Path) -> Model {
+    let size = read_json(&dir.join("processor_config.json"))["image_processor"]["size"].clone();
+    let limits = PixelLimits {
+        min_pixels: size["shortest_edge"].as_u64().filter(|_| !size["longest_edge"].is_null()),
+        max_pixels: size["longest_edge"].as_u64().filter(|_| !size["shortest_edge"].is_null()),
+    };
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let opened = OpenedModel::open_within(&checkpoint, None, None, &limits, Default::default()).unwrap();
+    opened.load(&Placement::cpu()).unwrap()
+}
+
+#[test]
+fn lens_and_flow_of_other_families_are_those_of_transformers() {
+    let reference = read_json(&golden("inside.json"));
+    let tokens = u32s(&reference["tokens"]);
+    for (family, expected) in reference["families"].as_object().unwrap() {
+        let dir = golden("fixtures").join(family);
+        let model = small_model(&dir);
+        let mut images: Vec<_> =
+            std::fs::read_dir(dir.join("images")).unwrap().map(|file| file.unwrap().path()).collect();
+        images.sort();
+        let seen = model.mllm.see(&[&model.preprocessor.prepare(&rgb_image(&images[0]))]).unwrap();
+        let text = read_json(&dir.join("reference.json"))["prompts"]["prompt."].as_str().unwrap().to_owned();
+        let rows = model.rows(&model.dialogue.prompt_of(text, None).unwrap(), &seen).unwrap();
+        // An answer of one token asks for the attention of the prompt's last row.
+        let mut tap = StateTap::new(&rows, Some(&[vec![0]]));
+        passes::pass(&model, &rows, &mut tap).unwrap();
+        let (lens, flow) = (expected["lens"].as_array().unwrap(), expected["flow"].as_array().unwrap());
+        assert_eq!((tap.last.len(), tap.flow.len()), (lens.len(), flow.len()), "{family}");
+        for (state, (hidden, expected)) in tap.last.iter().zip(lens).enumerate() {
+            let logits = numbers::rows(&model.mllm.decoder().lens(hidden).unwrap()).unwrap();
+            for (&token, expected) in tokens.iter().zip(expected.as_array().unwrap()) {
+                let (found, _) = numbers::log_probability_and_rank(&logits[0], token);
+                let expected = expected.as_f64().unwrap();
+                assert_near(found, expected, expected.abs().max(1.0), &format!("{family}, lens of state {state}"));
+            }
+        }
+        for (layer, (found, expected)) in tap.flow.iter().zip(flow).enumerate() {
+            for (found, expected) in found[0].iter().zip(expected.as_array().unwrap()) {
+                assert_near(*found, expected.as_f64().unwrap(), 1.0, &format!("{family}, flow of layer {layer}"));
+            }
+        }
+    }
 }

@@ -20,12 +20,16 @@ fn state_of(site: Site, layer: usize) -> Option<usize> {
 /// Keeps a few rows of every state, and shares of attention. Rows are padded on the right.
 pub(super) struct StateTap {
     last_places: Vec<usize>,
+    /// By image, a second row that is kept; none if they are not wanted.
+    decision_places: Option<Vec<usize>>,
     image_places: Vec<Vec<u32>>,
     spans: Vec<TokenSpans>,
     /// By image, the rows whose attention is read.
     queries: Option<Vec<Range<usize>>>,
     /// By state, the prompt's last row: `(batch, hidden)`.
     pub last: Vec<Tensor>,
+    /// By state, the second row of each image: `(batch, hidden)`.
+    pub decision: Vec<Tensor>,
     /// By state, the mean over the image's rows: `(batch, hidden)`.
     pub image: Vec<Tensor>,
     /// By layer and image: shares of system, image and user.
@@ -45,10 +49,20 @@ impl StateTap {
             image_places: prompts.iter().map(places).collect(),
             spans: prompts.iter().map(|row| row.spans.clone()).collect(),
             queries: answers.map(|answers| prompts.iter().zip(answers).map(queries).collect()),
+            decision_places: None,
             last: Vec::new(),
+            decision: Vec::new(),
             image: Vec::new(),
             flow: Vec::new(),
         }
+    }
+}
+
+impl StateTap {
+    /// Also keeps a second row of each image, `offsets` after the prompt's last one.
+    pub(super) fn with_decisions(self, offsets: &[usize]) -> Self {
+        let places = self.last_places.iter().zip(offsets).map(|(last, offset)| last + offset).collect();
+        Self { decision_places: Some(places), ..self }
     }
 }
 
@@ -59,6 +73,9 @@ impl Watch for StateTap {
 
     fn at(&mut self, _: Site, _: usize, x: Tensor) -> Result<Tensor> {
         self.last.push(super::passes::rows_at(&x, &self.last_places)?);
+        if let Some(places) = &self.decision_places {
+            self.decision.push(super::passes::rows_at(&x, places)?);
+        }
         let mean = |(image, places): (usize, &Vec<u32>)| -> Result<Tensor> {
             let row = x.get(image)?.to_dtype(DType::F32)?; // (positions, hidden)
             match places.is_empty() {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::passes::{answers, followed};
-use super::{BASE, Batch, CANDIDATE, Inside, Tap};
+use super::passes::followed;
+use super::{Batch, CANDIDATE, Inside, Tap};
 use crate::domain::Stop;
 use crate::model::layers::Watched;
 use crate::model::run::generate::Generation;
@@ -74,11 +74,9 @@ fn choices(batch: &Batch<'_>, lost: &[usize]) -> Result<Vec<Option<usize>>> {
 
 /// By lost image, the candidate's answer that begins with the first token of the base's.
 fn continued(batch: &Batch<'_>, lost: &[usize]) -> Result<Vec<Option<String>>> {
-    let (base, _, base_prompts) = batch.of(BASE);
     let (model, question, prompts) = batch.of(CANDIDATE);
-    let of_lost = |rows: &[crate::model::run::prefix::PromptRow]| lost.iter().map(|&at| rows[at].clone()).collect();
-    let (base_rows, rows): (Vec<_>, Vec<_>) = (of_lost(base_prompts), of_lost(prompts));
-    let first: Vec<u32> = answers(base, &base_rows, 1)?.iter().filter_map(|answer| answer.first().copied()).collect();
+    let rows: Vec<_> = lost.iter().map(|&at| prompts[at].clone()).collect();
+    let first: Vec<u32> = lost.iter().filter_map(|&at| batch.answers[at].first().copied()).collect();
     let decoding = model.dialogue.decoding(batch.dataset.max_new_tokens);
     let forced: Vec<&[u32]> = first.iter().map(std::slice::from_ref).collect();
     let n_new = decoding.max_new_tokens;

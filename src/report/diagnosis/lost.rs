@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::super::comparison::{Picture, verbatim, write_picture};
 use crate::chart::escape;
-use crate::diagnose::{DatasetDiagnosis, ImageDiagnosis};
+use crate::diagnose::{DatasetDiagnosis, GradientMaps, ImageDiagnosis};
 use crate::domain::Cause;
 
 /// The most lost images of a dataset that a page shows.
@@ -46,6 +46,29 @@ pub(super) fn write(body: &mut String, dataset: &DatasetDiagnosis, lost: &[Diagn
     body.push_str("</ul>\n");
 }
 
+/// Writes where base and candidate look, side by side. Darker cells matter more to the answer.
+fn write_maps(body: &mut String, maps: &GradientMaps) {
+    body.push_str("<p class=\"maps\">");
+    for (name, map) in [("base", &maps.baseline), ("candidate", &maps.candidate)] {
+        let _ = write!(
+            body,
+            "<svg viewBox=\"0 0 {} {}\" width=\"96\" height=\"96\" role=\"img\"><title>Where the {name} looks ({})</title>",
+            maps.n_columns,
+            maps.n_rows,
+            escape(&maps.site)
+        );
+        for (cell, value) in map.iter().enumerate().filter(|(_, value)| **value > 0.0) {
+            let (row, column) = (cell / maps.n_columns.max(1), cell % maps.n_columns.max(1));
+            let _ = write!(
+                body,
+                "<rect x=\"{column}\" y=\"{row}\" width=\"1\" height=\"1\" fill=\"currentColor\" fill-opacity=\"{value}\"/>"
+            );
+        }
+        body.push_str("</svg> ");
+    }
+    body.push_str("</p>");
+}
+
 fn write_image(body: &mut String, DiagnosedImage { image, picture }: &DiagnosedImage<'_>) {
     body.push_str("<li>");
     write_picture(body, picture, &format!("{}, labelled {}", image.sample, image.label));
@@ -61,5 +84,9 @@ fn write_image(body: &mut String, DiagnosedImage { image, picture }: &DiagnosedI
     if !right.is_empty() {
         line("parts", &escape(&format!("right with the base's {}", right.join(", "))));
     }
-    let _ = writeln!(body, "</dl><code>{}</code></div></li>", escape(&image.sample));
+    let _ = write!(body, "</dl><code>{}</code>", escape(&image.sample));
+    if let Some(maps) = &image.maps {
+        write_maps(body, maps);
+    }
+    body.push_str("</div></li>\n");
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 
 use crate::diagnose::swap::Rights;
-use crate::domain::{Mode, Outcome, Subject, Trial};
+use crate::domain::{Mode, Outcome, Stop, Subject, Trial};
 use crate::study::EvaluatedRun;
 
 /// The answers of all models about the images of one dataset that all of them answered.
@@ -53,6 +53,11 @@ impl<'a> Answers<'a> {
     /// The trial of one model about one image.
     pub fn trial(&self, model: usize, at: usize) -> &'a Trial {
         self.trials[model][at]
+    }
+
+    /// Whether the model ended its answer itself.
+    pub fn is_ended(&self, model: usize, at: usize) -> bool {
+        self.trial(model, at).answer().is_none_or(|answer| answer.stop != Stop::Length)
     }
 
     /// The answer of one model about one image.

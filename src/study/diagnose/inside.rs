@@ -38,7 +38,7 @@ pub struct MirPairs<'a> {
 }
 
 /// The version of what is recorded. It is raised when a probe computes something else.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Images per pass, at most: their residual streams are kept.
 const N_IMAGES_PER_PASS: usize = 8;
 
@@ -168,6 +168,8 @@ impl DiagnosisPlan {
                 position: position.with_context(|| format!("`{}` has no sample `{}`", dataset.name, trial.sample))?,
                 label: label.with_context(|| format!("`{}` has no label `{}`", dataset.name, trial.label))?,
                 is_lost: rights.base[at] && !rights.candidate()[at],
+                answer: answers.text(0, at),
+                is_ended: answers.is_ended(0, at),
             })
         };
         let images = (0..rights.n()).map(image).collect::<Result<Vec<_>>>()?;

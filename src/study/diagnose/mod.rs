@@ -146,34 +146,32 @@ impl DiagnosisPlan {
         evaluation
     }
 
-    /// The number of models that answer about each image, the base included.
-    pub fn n_models(&self) -> usize {
-        self.variants.len() + usize::from(!self.is_alone)
-    }
-
     /// [`Self::adapters`] in groups that are evaluated one after the other, each in lock-step. The base goes with the first.
     pub fn groups(&self) -> impl Iterator<Item = &[AdapterRequest]> {
         let n_groups = self.adapters.len().div_ceil(N_IN_LOCK_STEP).max(1);
         self.adapters.chunks(self.adapters.len().div_ceil(n_groups).max(1))
     }
 
-    /// What the diagnosis costs, in one sentence.
+    /// What the diagnosis costs, in one sentence: forward passes per image, by probe.
     pub fn cost(&self) -> String {
-        let changed: Vec<&str> = self.changed.iter().map(|component| component.name()).collect();
-        let inside = match taps::n_passes(&self.probes, self.n_layers) {
-            0 => String::new(),
-            n => format!(", and {n} passes per image are read inside"),
-        };
-        match self.is_alone {
-            true => {
-                format!("{} models answer about each image, of which the checkpoint is one{inside}", self.n_models())
-            }
-            false => format!(
-                "the candidate changes {}: {} models answer about each image, of which the base is one{inside}",
-                changed.join(", "),
-                self.n_models()
-            ),
+        let mut costs = vec![match self.is_alone {
+            true => ("the checkpoint", 1),
+            false => ("base and candidate", 2),
+        }];
+        for probe in Probe::ALL {
+            let is_of = |variant: &&Variant| variant.role.probe(&self.changed) == Some(*probe);
+            let n = self.variants.iter().filter(is_of).count();
+            costs.extend((n > 0).then_some((probe.name(), n)));
         }
+        costs.extend(taps::costs(&self.probes, self.n_layers));
+        let total: usize = costs.iter().map(|(_, n)| n).sum();
+        let costs: Vec<String> = costs.into_iter().map(|(name, n)| format!("{name} {n}")).collect();
+        let changed: Vec<&str> = self.changed.iter().map(|component| component.name()).collect();
+        let changed = match changed.is_empty() {
+            true => String::new(),
+            false => format!("the candidate changes {}; ", changed.join(", ")),
+        };
+        format!("{changed}{total} forward passes per image: {}", costs.join(", "))
     }
 
     /// The changed components.
@@ -296,6 +294,7 @@ impl DiagnosisPlan {
             cause: is_lost.then(|| indicators.cause()),
             restored,
             score_choice: wording.and_then(|of| of.choice.clone()),
+            maps: inside.maps.get(at).cloned().flatten(),
             prefix_answer: wording.and_then(|of| of.prefix_answer.clone()),
             blind_baseline,
             blind_candidate,
