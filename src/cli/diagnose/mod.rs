@@ -29,10 +29,6 @@ use recorded::OfRuns;
 /// Images of each dataset, at most, where neither a number nor samples are given.
 const N_IMAGES: usize = 200;
 
-/// What recorded runs say themselves.
-const NOT_OF_RUNS: [&str; 9] =
-    ["model", "adapter", "split", "labels", "prompt", "max_new_tokens", "min_pixels", "max_pixels", "image_column"];
-
 /// Flags of `emt diagnose`.
 #[derive(Args, Debug)]
 pub(super) struct DiagnoseArgs {
@@ -42,10 +38,10 @@ pub(super) struct DiagnoseArgs {
     /// Fine-tune to diagnose: an adapter, a projector or a merged checkpoint; DIR, NAME=DIR, or ORG/NAME on the hub
     ///
     /// Without it, only --model is diagnosed: reliance, lens, knockout, flow, truncation, mir and composite.
-    #[arg(long, value_name = "ADAPTER", requires = "model")]
+    #[arg(long, value_name = "ADAPTER")]
     adapter: Option<String>,
     /// Run of the base, as `emt eval` recorded it; models, datasets, images and questions come from the runs
-    #[arg(long, value_name = "RUN", requires = "candidate", conflicts_with_all = NOT_OF_RUNS)]
+    #[arg(long, value_name = "RUN", requires = "candidate", conflicts_with = "model")]
     baseline: Option<PathBuf>,
     /// Run of the fine-tune
     #[arg(long, value_name = "RUN", requires = "baseline")]

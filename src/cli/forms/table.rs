@@ -247,6 +247,8 @@ const GATE_AXES: &[Axis] = &[
     Axis::FeatureCache,
 ];
 
+const OF_MODEL: &[Need] =
+    &[hinted(&[Form::DiagnosesModel], "the runs say it themselves; leave it out, or --model DIR --adapter DIR")];
 const DECIDES: &[Need] = &[DECIDES_NEED];
 const ALLOW_SAME: &[Need] = &[hinted(
     &[Form::GateOfRuns, Form::ServedModel],
@@ -373,12 +375,12 @@ pub(super) const COMMANDS: &[CommandForms] = &[
     },
     CommandForms {
         path: &["diagnose"],
-        axes: &[Axis::Model, Axis::Datasets],
+        axes: &[Axis::Diagnosis, Axis::Model, Axis::Datasets],
         groups: &[
             Group {
                 rules: &[
                     always("model"),
-                    always("adapter"),
+                    only("adapter", OF_MODEL),
                     always("baseline"),
                     always("candidate"),
                     always("probes"),
@@ -389,14 +391,14 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     always("datasets"),
                     only("data", OF_FILES),
                     always("datasets-file"),
-                    always("split"),
-                    always("labels"),
+                    only("split", OF_MODEL),
+                    only("labels", OF_MODEL),
                     always("limit"),
                     always("samples"),
-                    always("prompt"),
-                    always("max-new-tokens"),
-                    always("min-pixels"),
-                    always("max-pixels"),
+                    only("prompt", OF_MODEL),
+                    only("max-new-tokens", OF_MODEL),
+                    only("min-pixels", OF_MODEL),
+                    only("max-pixels", OF_MODEL),
                     always("batch-size"),
                     always("device"),
                     always("dtype"),
@@ -406,7 +408,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                 ],
                 needs: NOTHING,
             },
-            Group { rules: READING, needs: NOTHING },
+            Group { rules: READING, needs: OF_MODEL },
         ],
     },
     CommandForms {

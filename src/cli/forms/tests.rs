@@ -83,12 +83,15 @@ fn a_flag_that_not_every_form_uses_is_used_by_one_and_refused_by_another() {
     }
 }
 
+/// Forms in which no model is named.
+const NO_MODEL: [Form; 3] = [Form::GateOfRuns, Form::DiagnosesRuns, Form::PrintsPolicy];
+
 /// Words that a command needs to be understood, in the forms that are `chosen`.
 fn words(path: &[String], axes: &[Axis], chosen: &[(Axis, Form, &'static [&'static str])]) -> Vec<String> {
     let mut words: Vec<String> = std::iter::once("emt".to_owned()).chain(path.iter().cloned()).collect();
     let fixed: &[&str] = match path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["finetune"] => &["--out", "out"],
-        ["diagnose"] => &["--adapter", "lora", "--out", "out"],
+        ["diagnose"] => &["--out", "out"],
         ["judge", "score" | "sample"] => &["run", "--out", "out.csv"],
         ["judge", "calibrate"] => &["--labels", "sheet.csv", "--out", "out.json"],
         ["data", "fetch"] => &["mnist"],
@@ -97,7 +100,7 @@ fn words(path: &[String], axes: &[Axis], chosen: &[(Axis, Form, &'static [&'stat
     };
     words.extend(fixed.iter().map(|word| (*word).to_owned()));
     let is_chosen = |form: Form| chosen.iter().any(|(_, chosen, _)| *chosen == form);
-    let has_no_model = is_chosen(Form::GateOfRuns) || is_chosen(Form::PrintsPolicy);
+    let has_no_model = NO_MODEL.into_iter().any(is_chosen);
     for axis in axes {
         // Where nothing is chosen, what a command cannot do without.
         let default = match axis {
@@ -105,6 +108,7 @@ fn words(path: &[String], axes: &[Axis], chosen: &[(Axis, Form, &'static [&'stat
             Axis::Method => Some(Form::Lora),
             Axis::Train => Some(Form::TrainNamed),
             Axis::Report => Some(Form::ReportOfOneRun),
+            Axis::Diagnosis => Some(Form::DiagnosesModel),
             _ => None,
         };
         if *axis == Axis::Model && has_no_model {
@@ -207,7 +211,7 @@ fn every_flag_is_used_or_refused_in_each_form_of_its_command() {
                 walk(&path, &leaf, &[(*axis, form, words)], &mut counts);
                 // What kind of model is asked decides most: all else is walked through for each.
                 let takes_a_model = forms.axes.contains(&Axis::Model) && *axis != Axis::Model;
-                if !takes_a_model || [Form::GateOfRuns, Form::PrintsPolicy].contains(&form) {
+                if !takes_a_model || NO_MODEL.contains(&form) {
                     continue;
                 }
                 for (model, of_model) in forms_of(Axis::Model) {
