@@ -106,19 +106,30 @@ impl Gallery {
     /// # Errors
     /// What a flag names is not there, or is of no run.
     pub fn open<'s>(wanted: Wanted<'_>, runs: impl Iterator<Item = &'s Manifest>) -> Result<Self> {
+        let runs: Vec<&Manifest> = runs.collect();
+        if wanted.shows_images && wanted.n_max > 0 {
+            let names = runs.iter().flat_map(|run| &run.spec.datasets).map(|spec| spec.dataset.as_str());
+            sources::refuse_flags_of_files(names, &FLAGS)?;
+        }
+        Self::open_recorded(wanted, &runs)
+    }
+
+    /// Like [`open`](Self::open), for a command in which `--datasets` chooses among those of the runs.
+    ///
+    /// # Errors
+    /// What `wanted` names is not there, or is of no run.
+    pub fn open_recorded(wanted: Wanted<'_>, runs: &[&Manifest]) -> Result<Self> {
         let shows_images = wanted.shows_images && wanted.n_max > 0;
         let mut gallery = Self { n_max: wanted.n_max, shows_images, ..Self::none() };
         if !gallery.shows_images {
             return Ok(gallery);
         }
-        let runs: Vec<&Manifest> = runs.collect();
-        let names = runs.iter().flat_map(|run| &run.spec.datasets).map(|spec| spec.dataset.as_str());
-        sources::refuse_flags_of_files(names.clone(), &FLAGS)?;
-        let names: Vec<&str> = names.collect();
+        let names: Vec<&str> =
+            runs.iter().flat_map(|run| &run.spec.datasets).map(|spec| spec.dataset.as_str()).collect();
         let search = Search { wanted, catalog: wanted.places.catalog()?, roots: wanted.places.roots() };
         let given = search.given()?;
         let mut is_used = vec![false; given.len()];
-        for run in &runs {
+        for run in runs {
             for spec in &run.spec.datasets {
                 if gallery.datasets.contains_key(&spec.dataset) {
                     continue;

@@ -165,9 +165,9 @@ fn a_sample_that_no_dataset_has_is_an_error_with_file_line_and_id() {
             assert!(finished.stderr.contains(part), "{part}: {}", finished.stderr);
         }
     };
-    let known = "embedded/cifar10/test/00000\n";
+    let known = "embedded/cifar10/test/00173\n";
     let unknown = format!("{known}embedded/cifar10/test/99999\n");
-    let told = ["list.txt`, line 2", "`embedded/cifar10/test/99999`", "; hint: ", "embedded/cifar10/test/00000"];
+    let told = ["list.txt`, line 2", "`embedded/cifar10/test/99999`", "; hint: ", "embedded/cifar10/test/00173"];
     refused(&unknown, &mut eval(OBJECTS, &out), &told);
     let mut gate = emt();
     gate.arg("gate").arg("--baseline").arg(made.path("runs/base")).arg("--candidate").arg(made.path("runs/lora"));

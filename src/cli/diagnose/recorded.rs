@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::iter::once;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -77,7 +76,7 @@ pub(in crate::cli) fn diagnose(wanted: OfRuns<'_>, quiet: bool, err: &mut dyn Wr
         columns: &columns,
         hub: &dataset_hub,
     };
-    let gallery = Gallery::open(search, once(&candidate.manifest))?;
+    let gallery = Gallery::open_recorded(search, &[&candidate.manifest])?;
     if let Some(warning) = gallery.warnings.first() {
         bail!("{warning}");
     }
