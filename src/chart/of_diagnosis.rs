@@ -180,7 +180,14 @@ impl PanelChart {
     /// What was read layer by layer, by dataset; `None` if nothing was.
     pub fn of_layers(diagnosis: &Diagnosis, datasets: &[DatasetDiagnosis]) -> Option<Self> {
         let group = |dataset: &DatasetDiagnosis| {
-            let panels = [lens(dataset), patch(dataset), knockout(dataset), flow(dataset), similarity(dataset)];
+            let panels = [
+                lens(dataset),
+                decision(dataset),
+                patch(dataset),
+                knockout(dataset),
+                flow(dataset),
+                similarity(dataset),
+            ];
             PanelGroup { name: group_name(dataset, datasets), panels: panels.into_iter().flatten().collect() }
         };
         let groups: Vec<PanelGroup> = datasets.iter().map(group).filter(|group| !group.panels.is_empty()).collect();
@@ -190,10 +197,6 @@ impl PanelChart {
             groups,
         })
     }
-}
-
-fn any(dataset: &DatasetDiagnosis, fields: [Field; 2]) -> bool {
-    dataset.layers.iter().any(|layer| fields.iter().any(|field| finite(field(layer)).is_some()))
 }
 
 /// A small panel of those of `wanted` that have values; `None` if none has.
@@ -217,52 +220,49 @@ fn panel(dataset: &DatasetDiagnosis, title: &str, x_label: &str, wanted: &[Wante
     })
 }
 
-/// The words for the token that is read.
-fn token(is_decision: bool) -> &'static str {
-    if is_decision { "the token that tells the label from others" } else { "the label's first token" }
-}
-
-/// The lens of both models. The intervals are those of the first token.
+/// The lens of both models at the label's first token.
 fn lens(dataset: &DatasetDiagnosis) -> Option<Panel> {
-    let is_decision = any(dataset, [|layer| layer.decision_baseline, |layer| layer.decision_candidate]);
-    let fields: [Field; 2] = if is_decision {
-        [|layer| layer.decision_baseline, |layer| layer.decision_candidate]
-    } else {
-        [|layer| layer.lens_baseline, |layer| layer.lens_candidate]
-    };
-    let title = format!("Lens: log-probability of {}", token(is_decision));
-    let wanted = [("base", CurveLook::Before, fields[0]), ("candidate", CurveLook::After, fields[1])];
-    let mut panel = panel(dataset, &title, STATE, &wanted)?;
+    let wanted: [Wanted<'_>; 2] = [
+        ("base", CurveLook::Before, |layer| layer.lens_baseline),
+        ("candidate", CurveLook::After, |layer| layer.lens_candidate),
+    ];
+    let mut panel = panel(dataset, "Lens: log-probability of the label's first token", STATE, &wanted)?;
     panel.is_large = true;
-    if !is_decision {
-        for curve in &mut panel.curves {
-            for point in &mut curve.points {
-                let layer = dataset.layers.iter().find(|layer| layer.layer as f64 == point.x);
-                let interval = layer.and_then(|layer| match curve.look {
-                    CurveLook::Before => layer.lens_baseline_interval,
-                    _ => layer.lens_candidate_interval,
-                });
-                point.interval = finite_interval(interval);
-            }
+    for curve in &mut panel.curves {
+        for point in &mut curve.points {
+            let layer = dataset.layers.iter().find(|layer| layer.layer as f64 == point.x);
+            let interval = layer.and_then(|layer| match curve.look {
+                CurveLook::Before => layer.lens_baseline_interval,
+                _ => layer.lens_candidate_interval,
+            });
+            point.interval = finite_interval(interval);
         }
     }
     panel.mark = dataset.parting_layer.map(|layer| (layer as f64, format!("base and candidate part at {layer}")));
     Some(panel)
 }
 
+/// The lens at the token that tells the label from others, if that is not the first.
+fn decision(dataset: &DatasetDiagnosis) -> Option<Panel> {
+    let differs = |layer: &LayerDiagnosis| layer.decision_baseline != layer.lens_baseline;
+    if !dataset.layers.iter().any(differs) {
+        return None;
+    }
+    let wanted: [Wanted<'_>; 2] = [
+        ("base", CurveLook::Before, |layer| layer.decision_baseline),
+        ("candidate", CurveLook::After, |layer| layer.decision_candidate),
+    ];
+    panel(dataset, "Lens: log-probability of the token that tells the label from others", STATE, &wanted)
+}
+
 /// The candidate with a state of the base, next to both models as they are.
 fn patch(dataset: &DatasetDiagnosis) -> Option<Panel> {
-    let is_decision = any(dataset, [|layer| layer.patch_image_decision, |layer| layer.patch_last_decision]);
-    let fields: [Field; 4] = if is_decision {
-        [
-            |layer| layer.patch_image_decision,
-            |layer| layer.patch_last_decision,
-            |layer| layer.decision_baseline,
-            |layer| layer.decision_candidate,
-        ]
-    } else {
-        [|layer| layer.patch_image, |layer| layer.patch_last, |layer| layer.lens_baseline, |layer| layer.lens_candidate]
-    };
+    let fields: [Field; 4] = [
+        |layer| layer.patch_image,
+        |layer| layer.patch_last,
+        |layer| layer.lens_baseline,
+        |layer| layer.lens_candidate,
+    ];
     let wanted = [
         ("base's state at the image", CurveLook::Image, fields[0]),
         ("base's state at the last position", CurveLook::Last, fields[1]),
@@ -285,10 +285,10 @@ fn patch(dataset: &DatasetDiagnosis) -> Option<Panel> {
 
 /// Both models without attention from the last position to the image.
 fn knockout(dataset: &DatasetDiagnosis) -> Option<Panel> {
-    let decision: [Field; 2] = [|layer| layer.knockout_baseline_decision, |layer| layer.knockout_candidate_decision];
-    let first: [Field; 2] = [|layer| layer.knockout_baseline, |layer| layer.knockout_candidate];
-    let fields = if any(dataset, decision) { decision } else { first };
-    let wanted = [("base", CurveLook::Before, fields[0]), ("candidate", CurveLook::After, fields[1])];
+    let wanted: [Wanted<'_>; 2] = [
+        ("base", CurveLook::Before, |layer| layer.knockout_baseline),
+        ("candidate", CurveLook::After, |layer| layer.knockout_candidate),
+    ];
     let n_cut = dataset.layers.iter().find_map(|layer| layer.knockout_layers);
     let x_label = match n_cut {
         None | Some(1) => "layer without attention from the last position to the image".to_owned(),

@@ -488,14 +488,15 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_has_no_bands_because_intervals_are_those_of_the_first_token() {
+    fn a_decision_has_a_panel_of_its_own_without_bands() {
         let mut of = with_lens(dataset("a"), 4);
         for layer in &mut of.layers {
             (layer.decision_baseline, layer.decision_candidate) = (layer.lens_candidate, layer.lens_baseline);
         }
         let svg = drawn(vec![of]).unwrap();
         assert!(svg.contains("Lens: log-probability of the token that tells the label from others"), "{svg}");
-        assert_eq!(n_of_class(&svg, "band-before") + n_of_class(&svg, "band-model"), 0);
+        assert!(svg.contains(">Lens: log-probability of the label&#39;s first token</text>"), "{svg}");
+        assert_eq!((n_of_class(&svg, "band-before"), n_of_class(&svg, "band-model")), (1, 1));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::report::{self, ComparisonRequest, Decisions};
 use super::results::{self, ChartOptions, Format, Results};
 use super::{environment, exit_code};
 use crate::dataset::{self, Catalog, DataRoots, Dataset, DatasetHub, OpenRequest};
+use crate::diagnose::taps::FlowRule;
 use crate::diagnose::{Diagnosis, Probe};
 use crate::domain::Method;
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
@@ -323,6 +324,7 @@ impl Demo<'_> {
             is_fresh: false,
             places: &Places::default(),
             hub: &hub,
+            flow: FlowRule::PAPER,
             mir: Mir::default(),
             out: &out,
         };

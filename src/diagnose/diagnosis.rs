@@ -276,7 +276,7 @@ pub struct LayerDiagnosis {
     pub similarity_last: Option<f64>,
 }
 
-/// Shares of attention. They sum to 1.
+/// Shares of attention. Renormalised ones sum to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FlowShares {
     /// To the begin token and the text before the image.

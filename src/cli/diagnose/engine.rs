@@ -15,7 +15,7 @@ use crate::cli::progress::InsideBar;
 use crate::cli::results::{self, ChartOptions, Format, Results};
 use crate::cli::{environment, interrupt};
 use crate::dataset::Dataset;
-use crate::diagnose::taps::MirMethod;
+use crate::diagnose::taps::{FlowRule, MirMethod};
 use crate::diagnose::{Diagnosis, ImageDiagnosis, Probe};
 use crate::domain::{Mode, SampleNames};
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
@@ -44,6 +44,7 @@ pub(in crate::cli) struct Diagnose<'a> {
     pub batch_size: Option<usize>,
     pub placement: Placement,
     pub is_fresh: bool,
+    pub flow: FlowRule,
     pub mir: Mir<'a>,
     /// The folder of the diagnosis.
     pub out: &'a Path,
@@ -106,6 +107,7 @@ pub(in crate::cli) fn diagnose(
         max_new_tokens: wanted.max_new_tokens,
         batch_size: wanted.batch_size,
         placement: &wanted.placement,
+        flow: wanted.flow,
         mir: MirPairs { method: wanted.mir.method, texts: wanted.mir.texts.clone(), images: wanted.mir.images },
         dir: wanted.out,
     };
@@ -116,6 +118,9 @@ pub(in crate::cli) fn diagnose(
     })?;
     let Some(inside) = inside else { return Ok(None) };
     let (diagnosis, images) = plan.conclude(&evaluation, &inside)?;
+    if !quiet && diagnosis.mir.is_none() && wanted.probes.contains(&Probe::Mir) {
+        writeln!(err, "warning: `mir` needs at least two images, and was left out")?;
+    }
     Ok(Some(Diagnosed { diagnosis, images, evaluation }))
 }
 

@@ -18,7 +18,7 @@ use super::served_options::is_address;
 use super::{adapter_options, exit_code, results};
 use crate::dataset::{self, Dataset, OpenRequest};
 use crate::diagnose::Probe;
-use crate::diagnose::taps::MirMethod;
+use crate::diagnose::taps::{FlowRule, MirMethod};
 use crate::model::Placement;
 use crate::model::vision::preprocess::PixelLimits;
 use crate::{prompting, record, report};
@@ -91,6 +91,16 @@ pub(super) struct DiagnoseArgs {
     /// Numbers: f32, bf16, f16, or auto (f32 on a cpu, bf16 on a GPU)
     #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Computing")]
     dtype: String,
+    /// How the probe `flow` sums up attention: mean or largest head; `-raw` shares are of the whole row
+    #[arg(
+        long,
+        value_enum,
+        value_name = "RULE",
+        default_value = "mean",
+        hide_short_help = true,
+        help_heading = "Questions"
+    )]
+    flow: FlowName,
     /// How the probe `mir` computes: as the paper defines it, or as its released code does
     #[arg(
         long,
@@ -128,6 +138,27 @@ enum DiagnosisFormat {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FlowName {
+    /// Mean over heads, shares of system, image and question
+    Mean,
+    /// Mean over heads, shares of the whole row
+    MeanRaw,
+    /// Largest head, shares of system, image and question
+    Max,
+    /// Largest head, shares of the whole row
+    MaxRaw,
+}
+
+impl FlowName {
+    fn rule(self) -> FlowRule {
+        FlowRule {
+            is_max: matches!(self, Self::Max | Self::MaxRaw),
+            is_raw: matches!(self, Self::MeanRaw | Self::MaxRaw),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum MirName {
     /// The formula of the paper
     Exact,
@@ -151,7 +182,15 @@ impl OpenedMir {
         let texts = match &args.mir_texts {
             Some(file) => {
                 let text = record::read_text(file)?;
-                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+                let texts: Vec<String> =
+                    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+                ensure!(
+                    texts.len() > 1,
+                    "--mir-texts `{}` has {} texts, and the Modality Integration Rate needs two or more, one per line",
+                    file.display(),
+                    texts.len()
+                );
+                texts
             }
             None => Mir::default().texts,
         };
@@ -211,6 +250,7 @@ fn of_runs(
         is_fresh: args.fresh,
         places: &args.places,
         hub: &args.hub,
+        flow: args.flow.rule(),
         mir: mir.get(),
         out: &args.out,
     };
@@ -262,6 +302,7 @@ fn of_models(
         batch_size: args.batch_size,
         placement: Placement::new(&args.device, &args.dtype)?,
         is_fresh: args.fresh,
+        flow: args.flow.rule(),
         mir: mir.get(),
         out: &args.out,
     };

@@ -16,6 +16,7 @@ use crate::cli::hub_options::HubOptions;
 use crate::cli::reading::ColumnOptions;
 use crate::cli::{adapter_options, recorded_command};
 use crate::diagnose::Probe;
+use crate::diagnose::taps::FlowRule;
 use crate::domain::{Computing, Mode, RunSpec, SampleNames, Subject, Trial};
 use crate::eval::AdapterRequest;
 use crate::model::Placement;
@@ -40,6 +41,7 @@ pub(in crate::cli) struct OfRuns<'a> {
     pub is_fresh: bool,
     pub places: &'a Places,
     pub hub: &'a HubOptions,
+    pub flow: FlowRule,
     pub mir: Mir<'a>,
     /// The folder of the diagnosis.
     pub out: &'a Path,
@@ -106,6 +108,7 @@ pub(in crate::cli) fn diagnose(wanted: OfRuns<'_>, quiet: bool, err: &mut dyn Wr
         batch_size: wanted.batch_size,
         placement,
         is_fresh: wanted.is_fresh,
+        flow: wanted.flow,
         mir: wanted.mir,
         out: wanted.out,
     };

@@ -384,6 +384,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     always("baseline"),
                     always("candidate"),
                     always("probes"),
+                    always("flow"),
                     always("mir"),
                     always("mir-texts"),
                     always("mir-images"),

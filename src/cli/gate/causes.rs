@@ -10,6 +10,7 @@ use super::GateArgs;
 use crate::cli::diagnose::Mir;
 use crate::cli::diagnose::recorded::{self, OfRuns};
 use crate::diagnose::Probe;
+use crate::diagnose::taps::FlowRule;
 use crate::gate::{Decision, Verdict};
 
 /// Adds the causes to the datasets of `decision` that failed or stayed inconclusive and lost images. `runs` are the folders of
@@ -47,6 +48,7 @@ pub(super) fn find(
         is_fresh: false,
         places: &args.options.places,
         hub: &args.options.hub,
+        flow: FlowRule::PAPER,
         mir: Mir::default(),
         out: &out,
     };

@@ -7,6 +7,30 @@ use super::numbers::mean;
 use super::{BASE, Batch, CANDIDATE, Inside, Tap};
 use crate::diagnose::FlowShares;
 
+/// How attention is summed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowRule {
+    /// Whether the largest head counts, instead of the mean over heads.
+    pub is_max: bool,
+    /// Whether shares are of the whole row, instead of system, image and question alone.
+    pub is_raw: bool,
+}
+
+impl FlowRule {
+    /// The paper's: the mean over heads, renormalised.
+    pub const PAPER: Self = Self { is_max: false, is_raw: false };
+
+    /// The name, as flags and files have it.
+    pub fn name(self) -> &'static str {
+        match (self.is_max, self.is_raw) {
+            (false, false) => "mean",
+            (false, true) => "mean-raw",
+            (true, false) => "max",
+            (true, true) => "max-raw",
+        }
+    }
+}
+
 /// The probe: by model, layer and kind of token, the share of each image.
 #[derive(Default)]
 pub(super) struct Flow {

@@ -30,6 +30,7 @@ use crate::domain::{Conversation, RgbImage};
 use crate::model::families::{Model, Seen};
 use crate::model::run::prefix::PromptRow;
 use crate::model::vision::preprocess::ImageInput;
+pub use flow::FlowRule;
 pub use mir::{MirMethod, N_PAIRS_MAX, N_PAIRS_RELIABLE, mir};
 use passes::forced_reading;
 pub use question::Question;
@@ -66,6 +67,8 @@ pub struct TappedDataset<'a> {
     pub read: &'a dyn Fn(usize) -> Result<RgbImage>,
     /// Whether a text is a right answer for the label at an index.
     pub is_right: &'a dyn Fn(usize, &str) -> bool,
+    /// How attention is summed up.
+    pub flow: FlowRule,
     /// The greatest number of tokens of an answer.
     pub max_new_tokens: usize,
     /// Images per pass.
@@ -283,10 +286,10 @@ impl<'a> Batch<'a> {
         let answers = images.iter().map(|image| answer_ids(&pair.base, &questions[BASE], image)).collect();
         let mut batch = Self { pair, questions, dataset, images, inputs, seen, prompts, answers, readings: None };
         if probes.iter().any(|probe| probe.reads_forced()) {
-            let has_flow = probes.iter().any(|probe| probe.reads_flow());
+            let flow = probes.iter().any(|probe| probe.reads_flow()).then_some(dataset.flow);
             let reading = |at: usize| {
                 let shared = &questions[at].shared;
-                forced_reading(pair.model(at), &batch.prompts[at], &batch.answers, shared, has_flow)
+                forced_reading(pair.model(at), &batch.prompts[at], &batch.answers, shared, flow)
             };
             let base = reading(BASE)?;
             let candidate = if pair.candidate.is_some() { reading(CANDIDATE)? } else { base.clone() };

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 
-use super::Reading;
 use super::watches::StateTap;
+use super::{FlowRule, Reading};
 use crate::model::families::Model;
 use crate::model::language::Pass;
 use crate::model::layers::{Watch, Watched, causal_mask};
@@ -52,7 +52,7 @@ pub(super) fn forced_reading(
     prompts: &[PromptRow],
     answers: &[Vec<u32>],
     shared: &[u32],
-    has_flow: bool,
+    flow: Option<FlowRule>,
 ) -> Result<Reading> {
     // The last token is predicted and is no input.
     let inputs: Vec<&[u32]> = answers.iter().map(|answer| &answer[..answer.len().saturating_sub(1)]).collect();
@@ -61,7 +61,7 @@ pub(super) fn forced_reading(
     let has_decision: Vec<bool> =
         answers.iter().map(|answer| answer.len() > shared.len() && answer.starts_with(shared)).collect();
     let offsets: Vec<usize> = has_decision.iter().map(|has| if *has { shared.len() } else { 0 }).collect();
-    let mut tap = StateTap::new(prompts, has_flow.then_some(answers)).with_decisions(&offsets);
+    let mut tap = StateTap::new(prompts, flow.map(|rule| (answers, rule))).with_decisions(&offsets);
     let hidden = pass(model, &rows, &mut tap)?; // (batch, positions, hidden)
     let decoder = model.mllm.decoder();
     let logits = |((image, prompt), answer): ((usize, &PromptRow), &Vec<u32>)| {

@@ -156,7 +156,7 @@ fn lens_and_flow_of_other_families_are_those_of_transformers() {
         let text = read_json(&dir.join("reference.json"))["prompts"]["prompt."].as_str().unwrap().to_owned();
         let rows = model.rows(&model.dialogue.prompt_of(text, None).unwrap(), &seen).unwrap();
         // An answer of one token asks for the attention of the prompt's last row.
-        let mut tap = StateTap::new(&rows, Some(&[vec![0]]));
+        let mut tap = StateTap::new(&rows, Some((&[vec![0]], FlowRule::PAPER)));
         passes::pass(&model, &rows, &mut tap).unwrap();
         let (lens, flow) = (expected["lens"].as_array().unwrap(), expected["flow"].as_array().unwrap());
         assert_eq!((tap.last.len(), tap.flow.len()), (lens.len(), flow.len()), "{family}");

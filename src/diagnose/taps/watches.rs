@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::FlowRule;
 use crate::model::layers::{Mask, Site, Watch};
 use crate::model::run::prefix::{PromptRow, TokenSpans};
 use crate::stats::{HeadRule, PromptParts, ShareOf, attention_shares, mean_attention_shares};
@@ -25,7 +26,7 @@ pub(super) struct StateTap {
     image_places: Vec<Vec<u32>>,
     spans: Vec<TokenSpans>,
     /// By image, the rows whose attention is read.
-    queries: Option<Vec<Range<usize>>>,
+    queries: Option<(Vec<Range<usize>>, FlowRule)>,
     /// By state, the prompt's last row: `(batch, hidden)`.
     pub last: Vec<Tensor>,
     /// By state, the second row of each image: `(batch, hidden)`.
@@ -38,7 +39,7 @@ pub(super) struct StateTap {
 
 impl StateTap {
     /// A tap of `prompts`. With `answers`, attention is read at the rows that predict their tokens without the terminator.
-    pub(super) fn new(prompts: &[PromptRow], answers: Option<&[Vec<u32>]>) -> Self {
+    pub(super) fn new(prompts: &[PromptRow], answers: Option<(&[Vec<u32>], FlowRule)>) -> Self {
         let places = |row: &PromptRow| row.spans.image_positions().into_iter().map(|at| at as u32).collect();
         let queries = |(row, answer): (&PromptRow, &Vec<u32>)| {
             let first = row.n_tokens() - 1;
@@ -48,7 +49,7 @@ impl StateTap {
             last_places: prompts.iter().map(|row| row.n_tokens() - 1).collect(),
             image_places: prompts.iter().map(places).collect(),
             spans: prompts.iter().map(|row| row.spans.clone()).collect(),
-            queries: answers.map(|answers| prompts.iter().zip(answers).map(queries).collect()),
+            queries: answers.map(|(answers, rule)| (prompts.iter().zip(answers).map(queries).collect(), rule)),
             decision_places: None,
             last: Vec::new(),
             decision: Vec::new(),
@@ -93,10 +94,10 @@ impl Watch for StateTap {
     }
 
     fn weights(&mut self, _: usize, probabilities: &Tensor) -> Result<()> {
-        let Some(queries) = &self.queries else { return Ok(()) };
+        let Some((queries, rule)) = &self.queries else { return Ok(()) };
         let shares = |(image, (spans, rows)): (usize, (&TokenSpans, &Range<usize>))| -> Result<[f64; 3]> {
             let rows = probabilities.get(image)?.narrow(1, rows.start, rows.len())?; // (heads, rows, positions)
-            mean_shares(&rows, spans)
+            mean_shares(&rows, spans, *rule)
         };
         let found = self.spans.iter().zip(queries).enumerate().map(shares).collect::<Result<_>>()?;
         self.flow.push(found);
@@ -104,17 +105,18 @@ impl Watch for StateTap {
     }
 }
 
-/// The shares of attention of one image's rows, `(heads, rows, positions)`: heads averaged, each row renormalised over system,
-/// image and user, and rows averaged (Redundancy to Relevance, equation 9 and figure 2).
-fn mean_shares(probabilities: &Tensor, spans: &TokenSpans) -> Result<[f64; 3]> {
+/// The shares of attention of one image's rows, `(heads, rows, positions)`, averaged over the rows (Redundancy to Relevance, equation 9 and figure 2).
+fn mean_shares(probabilities: &Tensor, spans: &TokenSpans, rule: FlowRule) -> Result<[f64; 3]> {
     let (_, n_rows, n_positions) = probabilities.dims3()?;
     let (system, image) = ([spans.bos.clone(), spans.system.clone()], spans.images.concat());
     let user = [spans.user.clone()];
     let parts = PromptParts { system: &system, image: &image, user: &user };
+    let heads_rule = if rule.is_max { HeadRule::Max } else { HeadRule::Mean };
+    let share_of = if rule.is_raw { ShareOf::Row } else { ShareOf::Parts };
     let mut shares = Vec::with_capacity(n_rows);
     for row in 0..n_rows {
         let heads = probabilities.narrow(1, row, 1)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        shares.extend(attention_shares(&heads, n_positions, parts, HeadRule::Mean, ShareOf::Parts));
+        shares.extend(attention_shares(&heads, n_positions, parts, heads_rule, share_of));
     }
     let mean = mean_attention_shares(&shares);
     Ok(mean.map_or([0.0; 3], |mean| [mean.system, mean.image, mean.user]))

@@ -99,11 +99,13 @@ enum CaseResult {
 
 impl Suite {
     fn of(dataset: &DatasetDecision) -> Self {
+        let mut causes = causes(dataset);
         let cases = Rule::ALL.map(|rule| {
             let mut reasons: Vec<String> =
                 dataset.reasons.iter().filter(|reason| Rule::of(reason.code) == rule).map(sentence).collect();
-            if rule == Rule::Forgetting && !reasons.is_empty() {
-                reasons.extend(causes(dataset));
+            // The first case that says something also says why images were lost.
+            if !reasons.is_empty() {
+                reasons.append(&mut causes);
             }
             let message = reasons.join("; ");
             let result = match (dataset.decision, reasons.is_empty()) {

@@ -9,7 +9,9 @@ use serde_json::json;
 use super::answers::Answers;
 use super::{DiagnosisPlan, Evaluation};
 use crate::dataset::Dataset;
-use crate::diagnose::taps::{self, Inside, MirMethod, N_PAIRS_MAX, Pair, TappedDataset, TappedImage, own_wording};
+use crate::diagnose::taps::{
+    self, FlowRule, Inside, MirMethod, N_PAIRS_MAX, Pair, TappedDataset, TappedImage, own_wording,
+};
 use crate::diagnose::{ModalityIntegration, Probe};
 use crate::eval::{self, OpenedSubjects, SubjectsRequest};
 use crate::judging::JudgedDataset;
@@ -54,6 +56,8 @@ pub struct LookInside<'a> {
     pub batch_size: Option<usize>,
     /// Where, and in which numbers, models compute.
     pub placement: &'a Placement,
+    /// How attention is summed up.
+    pub flow: FlowRule,
     /// What the Modality Integration Rate is computed from.
     pub mir: MirPairs<'a>,
     /// The folder of the diagnosis.
@@ -97,7 +101,7 @@ impl DiagnosisPlan {
         let mut pair = None;
         let mut images: Vec<Vec<(&Dataset, usize)>> = Vec::new();
         for (dataset, judged) in evaluation.datasets.iter().zip(&judged) {
-            let planned = self.plan_inside(evaluation, dataset, judged, request.max_new_tokens)?;
+            let planned = self.plan_inside(evaluation, dataset, judged, &request)?;
             images.push(planned.images.iter().map(|image| (dataset, image.position)).collect());
             if let Some(recorded) = record::read_part(request.dir, &planned.key)? {
                 found.datasets.insert(dataset.name.clone(), recorded);
@@ -113,7 +117,10 @@ impl DiagnosisPlan {
                 Some(dataset) => (0..dataset.samples.len()).map(|position| (dataset, position)).collect(),
                 None => by_turns(&images),
             };
-            found.mir = Some(self.mir(&request, evaluation, &images, &mut pair)?);
+            // One pair has no covariance.
+            if images.len() > 1 {
+                found.mir = Some(self.mir(&request, evaluation, &images, &mut pair)?);
+            }
         }
         Ok(Some(found))
     }
@@ -153,7 +160,7 @@ impl DiagnosisPlan {
         evaluation: &Evaluation,
         dataset: &'a Dataset,
         judged: &'a JudgedDataset,
-        max_new_tokens: usize,
+        request: &LookInside<'_>,
     ) -> Result<Planned<'a>> {
         let runs = &evaluation.runs[..2];
         let answers = Answers::of(&dataset.name, &evaluation.runs)?;
@@ -186,7 +193,8 @@ impl DiagnosisPlan {
             "probes": self.probes.iter().map(|probe| probe.name()).collect::<Vec<_>>(),
             "samples": samples,
             "wording": wording,
-            "max_new_tokens": max_new_tokens,
+            "max_new_tokens": request.max_new_tokens,
+            "flow": request.flow.name(),
         });
         Ok(Planned { dataset, judged, images, wording, key: record::part_key(&identity) })
     }
@@ -209,6 +217,7 @@ impl DiagnosisPlan {
             wording: wording.clone(),
             read: &|position| Ok(dataset.read(position)?),
             is_right: &|label, text| matches!(judged.grader.grade(label, text).finding, Finding::Correct { .. }),
+            flow: request.flow,
             max_new_tokens: request.max_new_tokens,
             batch_size: request.batch_size.unwrap_or(N_IMAGES_PER_PASS),
         };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{DiagnosisPlan, LookInside, MirPairs};
 use crate::assets::passages::passages;
 use crate::dataset::{Catalog, DataRoots, Dataset, OpenRequest, open};
-use crate::diagnose::taps::MirMethod;
+use crate::diagnose::taps::{FlowRule, MirMethod};
 use crate::diagnose::{DatasetDiagnosis, Diagnosis, ImageDiagnosis, Probe, SwapShare, WeightChanges, weights};
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
 use crate::model::Placement;
@@ -29,6 +29,16 @@ fn first_samples(shared: &Path, name: &str, n: usize) -> Dataset {
 }
 
 fn diagnosed(
+    shared: &Path,
+    adapter: PathBuf,
+    (datasets, n): (&[&str], usize),
+    probes: &str,
+) -> (Diagnosis, Vec<ImageDiagnosis>) {
+    diagnosed_by(FlowRule::PAPER, shared, adapter, (datasets, n), probes)
+}
+
+fn diagnosed_by(
+    flow: FlowRule,
     shared: &Path,
     adapter: PathBuf,
     (datasets, n): (&[&str], usize),
@@ -58,6 +68,7 @@ fn diagnosed(
         max_new_tokens: 32,
         batch_size: None,
         placement: &Placement::cpu(),
+        flow,
         mir: MirPairs { method: MirMethod::Exact, texts: passages(), images: None },
         dir: folder.path(),
     };
@@ -254,15 +265,19 @@ fn drift_flow_and_similarity_are_those_of_transformers() {
     let [drift, flow] = ["drift", "flow"].map(|name| read_json(&folder.join(format!("{name}.json"))));
     let adapter = |name: &str| shared.join("models/adapters").join(name);
     let name = "lora-cifar10";
-    let (diagnosis, _) = diagnosed(&shared, adapter(name), (&["mnist", "cifar10"], 4), "flow");
-    for dataset in &diagnosis.datasets {
-        for layer in dataset.layers.iter().take(4) {
-            for (model, found) in [("base", layer.flow_baseline), (name, layer.flow_candidate)] {
-                let expected =
-                    &flow["content_mean"][model][dataset.dataset.as_str()]["heads=mean, sink=kept"]["renorm"];
-                let (found, expected) = (found.unwrap(), numbers(&expected[layer.layer]));
-                for (found, expected) in [found.system, found.image, found.user].into_iter().zip(expected) {
-                    assert_value(Some(found), expected, &format!("{model} {} {}", dataset.dataset, layer.layer));
+    let rules = [(false, false), (false, true), (true, false), (true, true)];
+    for rule in rules.map(|(is_max, is_raw)| FlowRule { is_max, is_raw }) {
+        let (diagnosis, _) = diagnosed_by(rule, &shared, adapter(name), (&["mnist", "cifar10"], 4), "flow");
+        let heads = if rule.is_max { "heads=max, sink=kept" } else { "heads=mean, sink=kept" };
+        let shares = if rule.is_raw { "raw" } else { "renorm" };
+        for dataset in &diagnosis.datasets {
+            for layer in dataset.layers.iter().take(4) {
+                for (model, found) in [("base", layer.flow_baseline), (name, layer.flow_candidate)] {
+                    let expected = &flow["content_mean"][model][dataset.dataset.as_str()][heads][shares];
+                    let (found, expected) = (found.unwrap(), numbers(&expected[layer.layer]));
+                    for (found, expected) in [found.system, found.image, found.user].into_iter().zip(expected) {
+                        assert_value(Some(found), expected, &format!("{model} {} {}", dataset.dataset, layer.layer));
+                    }
                 }
             }
         }
