@@ -37,7 +37,7 @@ fn sample(shared: &Path, id: &str) -> (dataset::Dataset, RgbImage) {
 
 /// The small LLaVA, and the same with an adapter.
 fn pair(shared: &Path, adapter: &Path) -> Pair {
-    let base = Checkpoint::open(&shared.join("models/tiny-llava")).unwrap();
+    let base = Checkpoint::open(shared.join("models/tiny-llava")).unwrap();
     let opened = OpenedModel::open(&base, None, None).unwrap();
     let family = FAMILIES.iter().find(|family| family.name == opened.family).unwrap();
     let adapter = Adapter::open(adapter, family.canonical, &opened.weights).unwrap();
