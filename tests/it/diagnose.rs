@@ -162,6 +162,32 @@ fn all_probes_of_recorded_runs_are_diagnosed_and_the_gate_names_the_causes() {
 }
 
 #[test]
+fn every_probe_works_on_other_families() {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = support::root().join("tests/golden");
+    for family in ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "llava_onevision"] {
+        let adapter = golden.join("qwen_adapters").join(format!("{family}-list"));
+        let has_adapter = adapter.is_dir();
+        let mut command = support::emt();
+        command.current_dir(folder.path()).args(["diagnose", "--datasets", "embedded/cifar10", "--limit", "3"]);
+        command.args(["--max-new-tokens", "4", "--probes", "all", "--out", family]);
+        command.arg("--model").arg(golden.join("fixtures").join(family));
+        if has_adapter {
+            command.arg("--adapter").arg(adapter).args(["--min-pixels", "1024", "--max-pixels", "4096"]);
+        }
+        let finished = support::finish(&mut command);
+        assert_eq!(finished.code, Some(0), "{family}: {}", finished.stderr);
+        let diagnosis = read(&folder.path().join(family).join("diagnosis.json"));
+        let dataset = &diagnosis["datasets"][0];
+        let of_two = ["swap", "drift", "merge", "cam"].into_iter().filter(|_| has_adapter);
+        for probe in ["layers", "truncation", "composite", "reliance"].into_iter().chain(of_two) {
+            assert!(!dataset[probe].is_null(), "{family}: {probe} is missing: {dataset:#}");
+        }
+        assert_eq!(diagnosis["mir"]["n_pairs"], 3, "{family}");
+    }
+}
+
+#[test]
 fn one_checkpoint_is_diagnosed_without_a_comparison() {
     let folder = tempfile::tempdir().unwrap();
     let words = ["diagnose", "--model", "embedded", "--datasets", "embedded/cifar10", "--limit", "8", "--out", "one"];
