@@ -48,10 +48,21 @@ impl Indicators {
         }
     }
 
-    /// The first cause that holds.
-    pub fn cause(&self) -> Cause {
-        self.0.first().copied().unwrap_or(Cause::Unexplained)
+    /// The first cause that holds. If `is_wording_first`, only `setup` comes before `wording`.
+    pub fn cause(&self, is_wording_first: bool) -> Cause {
+        let is_wording = is_wording_first && self.0.contains(&Cause::Wording) && !self.0.contains(&Cause::Setup);
+        if is_wording { Cause::Wording } else { self.0.first().copied().unwrap_or(Cause::Unexplained) }
     }
+}
+
+/// At most this share of the fall may be a fall of the choices, so that the rest is wording.
+const SHARE_OF_CHOICE: f64 = 0.25;
+
+/// Whether the candidate still chooses labels as the base does, although its answers fell: then a part whose restoring brings
+/// answers back only restores the wording. Both are accuracies before and after.
+pub fn is_fall_of_wording(answers: [f64; 2], choices: [f64; 2]) -> bool {
+    let (fall, fall_of_choice) = (answers[0] - answers[1], choices[0] - choices[1]);
+    fall > 0.0 && fall_of_choice <= SHARE_OF_CHOICE * fall
 }
 
 /// Returns the share of each cause among the lost images, largest first. Causes without an image are left out.
@@ -108,11 +119,16 @@ mod tests {
     #[test]
     fn the_first_cause_that_holds_is_the_cause() {
         let mut indicators = Indicators::default();
-        assert_eq!(indicators.cause(), Cause::Unexplained);
+        assert_eq!(indicators.cause(false), Cause::Unexplained);
         indicators.note(Cause::Language, true);
         indicators.note(Cause::Perception, false);
         indicators.note(Cause::Wording, true);
-        assert_eq!(indicators.cause(), Cause::Wording);
+        assert_eq!(indicators.cause(false), Cause::Wording);
+        indicators.note(Cause::Alignment, true);
+        assert_eq!((indicators.cause(false), indicators.cause(true)), (Cause::Alignment, Cause::Wording));
+        indicators.note(Cause::Setup, true);
+        assert_eq!(indicators.cause(true), Cause::Setup);
+        assert!(is_fall_of_wording([0.61, 0.16], [0.61, 0.58]) && !is_fall_of_wording([0.61, 0.16], [0.61, 0.4]));
     }
 
     #[test]

@@ -107,6 +107,12 @@ pub struct DatasetDiagnosis {
     /// Right over all images, after; absent without a candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate_accuracy: Option<f64>,
+    /// The base chooses the label: of all labels' deciding tokens, its own is the likeliest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice_accuracy_baseline: Option<f64>,
+    /// The candidate chooses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice_accuracy_candidate: Option<f64>,
     /// One entry per changed component, then one per layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub swap: Vec<SwapShare>,
@@ -393,7 +399,8 @@ pub struct IntegrationOfLayer {
 impl DatasetDiagnosis {
     /// Takes out what is said of a candidate, of which there is none.
     pub fn without_candidate(mut self) -> Self {
-        (self.candidate_accuracy, self.parting_layer, self.similarity_tower) = (None, None, None);
+        (self.candidate_accuracy, self.choice_accuracy_candidate) = (None, None);
+        (self.parting_layer, self.similarity_tower) = (None, None);
         for layer in &mut self.layers {
             *layer = LayerDiagnosis {
                 lens_candidate: None,

@@ -40,6 +40,18 @@ impl Curve {
 pub(super) struct Lens {
     first: [Curve; 2],
     decision: [Curve; 2],
+    /// By model and image, whether the label's deciding token is the likeliest of all labels'.
+    is_chosen: [Vec<bool>; 2],
+}
+
+/// Whether each image's label has the likeliest deciding token, after the states `(batch, hidden)` before the last norm.
+fn chosen_labels(model: &Model, states: &Tensor, tokens: &[u32], labels: &[usize]) -> Result<Vec<bool>> {
+    let logits = rows(&model.mllm.decoder().lens(states)?)?;
+    let is_best = |(logits, &label): (&Vec<f32>, &usize)| {
+        let of = |token: u32| logits[token as usize];
+        tokens.iter().all(|&token| of(token) <= of(tokens[label]))
+    };
+    Ok(logits.iter().zip(labels).map(is_best).collect())
 }
 
 impl Tap for Lens {
@@ -57,9 +69,18 @@ impl Tap for Lens {
                 (0..batch.images.len()).partition(|&image| readings[at].has_decision[image]);
             let decisions = tokens(&question.decision);
             let of = |images: &[usize]| images.iter().map(|&image| decisions[image]).collect::<Vec<u32>>();
+            let labels = |images: &[usize]| images.iter().map(|&at| batch.images[at].label).collect::<Vec<usize>>();
+            let mut is_chosen = vec![false; batch.images.len()];
+            let mut decide = |states: &[Tensor], images: &[usize]| -> Result<()> {
+                let last = states.last().context("a pass has states")?;
+                let found = chosen_labels(model, last, &question.decision, &labels(images))?;
+                images.iter().zip(found).for_each(|(&image, found)| is_chosen[image] = found);
+                Ok(())
+            };
             if !direct.is_empty() {
                 let states = chosen(&readings[at].decision, &direct)?;
                 self.decision[at].add(model, &states, &of(&direct))?;
+                decide(&states, &direct)?;
             }
             if !others.is_empty() {
                 let prompts: Vec<PromptRow> = others.iter().map(|&image| prompts[image].clone()).collect();
@@ -67,7 +88,9 @@ impl Tap for Lens {
                 let mut tap = StateTap::new(&rows, None);
                 pass(model, &rows, &mut tap)?;
                 self.decision[at].add(model, &tap.last, &of(&others))?;
+                decide(&tap.last, &others)?;
             }
+            self.is_chosen[at].extend(is_chosen);
         }
         Ok(())
     }
@@ -85,6 +108,8 @@ impl Tap for Lens {
             layer.decision_baseline = mean(&self.decision[BASE].log_probabilities[state]);
             layer.decision_candidate = mean(&self.decision[CANDIDATE].log_probabilities[state]);
         }
+        let [before, after] = &self.is_chosen;
+        inside.is_chosen = before.iter().copied().zip(after.iter().copied()).collect();
         inside.parting_layer = parting(&base.log_probabilities, &candidate.log_probabilities);
     }
 }

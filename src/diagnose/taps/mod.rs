@@ -98,6 +98,9 @@ pub struct Inside {
     /// The first state from which the lenses differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parting_layer: Option<usize>,
+    /// By image, whether base and candidate choose its label: its deciding token is the likeliest of all labels'.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub is_chosen: Vec<(bool, bool)>,
     /// By position of the base's answers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drift: Vec<PositionDrift>,
@@ -127,8 +130,20 @@ impl Inside {
         &mut self.layers[state]
     }
 
+    /// The shares of images whose label base and candidate choose; `None` if it was not read.
+    pub fn choice_accuracies(&self) -> Option<[f64; 2]> {
+        let n = self.is_chosen.len();
+        let share =
+            |of: fn(&(bool, bool)) -> bool| self.is_chosen.iter().filter(|one| of(one)).count() as f64 / n as f64;
+        (n > 0).then(|| [share(|one| one.0), share(|one| one.1)])
+    }
+
     /// Adds what was read to the diagnosis of the dataset.
     pub fn complete(&self, dataset: &mut DatasetDiagnosis) {
+        if let Some([baseline, candidate]) = self.choice_accuracies() {
+            dataset.choice_accuracy_baseline = Some(baseline);
+            dataset.choice_accuracy_candidate = Some(candidate);
+        }
         dataset.layers.clone_from(&self.layers);
         dataset.parting_layer = self.parting_layer;
         dataset.drift.clone_from(&self.drift);

@@ -40,7 +40,7 @@ pub struct MirPairs<'a> {
 }
 
 /// The version of what is recorded. It is raised when a probe computes something else.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Images per pass, at most: their residual streams are kept.
 const N_IMAGES_PER_PASS: usize = 8;
 

@@ -212,8 +212,11 @@ impl DiagnosisPlan {
 
     fn of_dataset(&self, answers: &Answers<'_>, inside: &Inside) -> (DatasetDiagnosis, Vec<ImageDiagnosis>) {
         let rights = answers.rights();
+        let accuracies = [Rights::accuracy(&rights.base), Rights::accuracy(rights.candidate())];
+        let choices = inside.choice_accuracies();
+        let is_wording = choices.is_some_and(|choices| causes::is_fall_of_wording(accuracies, choices));
         let images: Vec<ImageDiagnosis> =
-            (0..rights.n()).map(|at| self.of_image(answers, &rights, inside, at)).collect();
+            (0..rights.n()).map(|at| self.of_image(answers, &rights, (inside, is_wording), at)).collect();
         let causes: Vec<Cause> = images.iter().filter_map(|image| image.cause).collect();
         let n_gained = (0..rights.n()).filter(|&at| !rights.base[at] && rights.candidate()[at]).count();
         let shares = causes::shares(&causes);
@@ -224,7 +227,6 @@ impl DiagnosisPlan {
             let at = self.variants.iter().position(|variant| variant.role == Role::Blind { is_candidate })?;
             Some(Rights::accuracy(&rights.variants[at]))
         };
-        let accuracies = [Rights::accuracy(&rights.base), Rights::accuracy(rights.candidate())];
         let reliance = blind(false).zip(blind(!self.is_alone)).map(|(of_base, of_candidate)| Reliance {
             baseline: Accuracy { accuracy: accuracies[0], blind_accuracy: of_base },
             candidate: Some(Accuracy { accuracy: accuracies[1], blind_accuracy: of_candidate }),
@@ -262,7 +264,13 @@ impl DiagnosisPlan {
         self.variants.iter().enumerate().filter_map(of).collect()
     }
 
-    fn of_image(&self, answers: &Answers<'_>, rights: &Rights, inside: &Inside, at: usize) -> ImageDiagnosis {
+    fn of_image(
+        &self,
+        answers: &Answers<'_>,
+        rights: &Rights,
+        (inside, is_wording): (&Inside, bool),
+        at: usize,
+    ) -> ImageDiagnosis {
         let is_lost = rights.base[at] && !rights.candidate()[at];
         let restored: BTreeMap<String, bool> = self.restored(rights, at);
         let base = answers.trial(0, at);
@@ -280,7 +288,9 @@ impl DiagnosisPlan {
             indicators.note(Cause::of(component), is_restored(component.name()));
         }
         indicators.note(Cause::Language, is_restored(LANGUAGE_MODEL));
-        indicators.note(Cause::Wording, wording.is_some_and(|of| of.is_choice_right || of.is_prefix_right));
+        let is_chosen = is_wording && inside.is_chosen.get(at).is_some_and(|(_, after)| *after);
+        let is_worded = wording.is_some_and(|of| of.is_choice_right || of.is_prefix_right);
+        indicators.note(Cause::Wording, is_worded || is_chosen);
         let is_same = blind_candidate.as_deref() == Some(candidate_answer.as_str());
         indicators.note(Cause::Prior, is_same && blind_baseline.as_deref() != Some(answers.text(0, at).as_str()));
         ImageDiagnosis {
@@ -291,7 +301,7 @@ impl DiagnosisPlan {
             baseline_answer: answers.text(0, at),
             candidate_answer,
             lost: is_lost,
-            cause: is_lost.then(|| indicators.cause()),
+            cause: is_lost.then(|| indicators.cause(is_wording)),
             restored,
             score_choice: wording.and_then(|of| of.choice.clone()),
             maps: inside.maps.get(at).cloned().flatten(),
