@@ -56,7 +56,7 @@ impl Indicators {
 }
 
 /// At most this share of the fall may be a fall of the choices, so that the rest is wording.
-const SHARE_OF_CHOICE: f64 = 0.25;
+const SHARE_OF_CHOICE: f64 = 0.1;
 
 /// Whether the candidate still chooses labels as the base does, although its answers fell: then a part whose restoring brings
 /// answers back only restores the wording. Both are accuracies before and after.
