@@ -14,7 +14,8 @@ use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
 use crate::model::checkpoint::weights::testing::{golden, read_json, rgb_image, shared};
 use crate::model::checkpoint::weights::{Adapter, Checkpoint};
-use crate::model::families::{FAMILIES, OpenedModel};
+use crate::model::families::{FAMILIES, OpenedModel, RenderedPrompt};
+use crate::model::layers::{Site, Watch, Watched};
 use crate::model::vision::preprocess::PixelLimits;
 use crate::prompting;
 use crate::stats::{CamWeights, cam_heat};
@@ -55,7 +56,7 @@ fn assert_near(found: f64, expected: f64, largest: f64, what: &str) {
 }
 
 #[test]
-fn gradient_maps_are_those_of_transformers_and_agree_with_finite_differences() {
+fn gradient_maps_are_those_of_transformers() {
     let Some(shared) = shared() else { return };
     let folder = shared.join("fixtures/diagnose");
     let reference = read_json(&folder.join("cam.json"));
@@ -94,6 +95,80 @@ fn gradient_maps_are_those_of_transformers_and_agree_with_finite_differences() {
                 }
             }
         }
+    }
+}
+
+/// Adds a fixed tensor at the input of the feed-forward half of one layer.
+struct Shift {
+    layer: usize,
+    added: Tensor,
+}
+
+impl Watch for Shift {
+    fn visits(&self, site: Site, layer: usize) -> bool {
+        (site, layer) == (Site::MlpInput, self.layer)
+    }
+
+    fn at(&mut self, _: Site, _: usize, x: Tensor) -> candle_core::Result<Tensor> {
+        x + &self.added
+    }
+}
+
+/// The sum of the answer's logits if `shift` is added in the tower or in the language model.
+fn shifted_sum(
+    model: &Model,
+    prompt: &RenderedPrompt,
+    image: &ImageInput,
+    answer: &[u32],
+    shift: (bool, Shift),
+) -> f64 {
+    let (is_tower, mut shift) = shift;
+    let mut still = Shift { layer: usize::MAX, added: shift.added.clone() };
+    let (tower, language) = if is_tower { (&mut shift, &mut still) } else { (&mut still, &mut shift) };
+    let seen = model.mllm.see_watched(&[image], Watched::by(tower)).unwrap();
+    let rows = model.rows(prompt, &seen).unwrap();
+    let forced = passes::followed(model, &rows, &[&answer[..answer.len() - 1]]).unwrap();
+    let hidden = passes::pass(model, &forced, language).unwrap().squeeze(0).unwrap();
+    let wanted = hidden.narrow(0, rows[0].n_tokens() - 1, answer.len()).unwrap().contiguous().unwrap();
+    let logits = numbers::rows(&model.mllm.decoder().logits(&wanted).unwrap()).unwrap();
+    logits.iter().zip(answer).map(|(logits, &token)| f64::from(logits[token as usize])).sum()
+}
+
+#[test]
+fn gradients_agree_with_central_differences_in_the_tower_and_in_the_language_model() {
+    let Some(shared) = shared() else { return };
+    let pair = pair(&shared, &shared.join("models/adapters/lora-cifar10"));
+    let (model, (dataset, pixels)) = (&pair.base, sample(&shared, "cifar10/test/00001"));
+    let prompt: Prompt = prompting::load("emt").unwrap().render(&dataset.noun, &dataset.labels).unwrap();
+    let rendered = model.dialogue.render_conversation(&Conversation::about_one_image(&prompt.text)).unwrap();
+    let (input, answer) = (model.preprocessor.prepare(&pixels), [641]);
+    let found = site_values(model, &rendered, &input, &answer).unwrap();
+    let n_image = found[0].gradients.len() / found[0].n_channels;
+    for (site, is_tower, layer) in [("tower.2", true, 2), ("language.1", false, 1)] {
+        let of = found.iter().find(|of| of.site == site).unwrap();
+        let (n_before, n_tokens) = match is_tower {
+            true => (1, n_image + 1),
+            false => {
+                let rows = model.rows(&rendered, &model.mllm.see(&[&input]).unwrap()).unwrap();
+                (rows[0].spans.image_positions()[0], rows[0].n_tokens())
+            }
+        };
+        let norm = of.gradients.iter().map(|value| value * value).sum::<f64>().sqrt();
+        let step = 0.05 / norm;
+        let moved = |sign: f64| {
+            let mut added = vec![0f32; n_tokens * of.n_channels];
+            for (place, gradient) in of.gradients.iter().enumerate() {
+                added[n_before * of.n_channels + place] = (sign * step * gradient) as f32;
+            }
+            let added = Tensor::from_vec(added, (1, n_tokens, of.n_channels), &Device::Cpu).unwrap();
+            shifted_sum(model, &rendered, &input, &answer, (is_tower, Shift { layer, added }))
+        };
+        let slope = (moved(1.0) - moved(-1.0)) / (2.0 * step);
+        assert!(
+            (slope - norm * norm).abs() < 0.02 * norm * norm,
+            "{site}: {slope}, and the gradient says {}",
+            norm * norm
+        );
     }
 }
 
