@@ -1,8 +1,8 @@
 //! Passes of base and candidate over the same images, read inside.
 //!
 //! Both models read each prompt followed by the *base's* answer (teacher forcing), so that every position of one pass has its
-//! counterpart in the other. Probes take what they need from these passes ([`Reading`]) or make passes of their own. Each probe is
-//! one file and one line in [`probes_of`].
+//! counterpart in the other. Probes take what they need from these passes (`Reading`) or make passes of their own. Each probe is
+//! one file and one line in `probes_of`.
 
 mod cam;
 mod drift;
