@@ -91,16 +91,9 @@ pub(super) struct DiagnoseArgs {
     /// Numbers: f32, bf16, f16, or auto (f32 on a cpu, bf16 on a GPU)
     #[arg(long, value_name = "TYPE", default_value = "auto", help_heading = "Computing")]
     dtype: String,
-    /// How the probe `flow` sums up attention: mean or largest head; `-raw` shares are of the whole row
-    #[arg(
-        long,
-        value_enum,
-        value_name = "RULE",
-        default_value = "mean",
-        hide_short_help = true,
-        help_heading = "Questions"
-    )]
-    flow: FlowName,
+    /// How the probe `flow` sums up attention: `mean` or `max` over heads, then `raw`, `no-sink` with commas
+    #[arg(long, value_name = "RULE", default_value = "mean", value_parser = FlowRule::parse, hide_short_help = true, help_heading = "Questions")]
+    flow: FlowRule,
     /// How the probe `mir` computes: as the paper defines it, or as its released code does
     #[arg(
         long,
@@ -135,27 +128,6 @@ enum DiagnosisFormat {
     Json,
     /// For a pull request
     Markdown,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FlowName {
-    /// Mean over heads, shares of system, image and question
-    Mean,
-    /// Mean over heads, shares of the whole row
-    MeanRaw,
-    /// Largest head, shares of system, image and question
-    Max,
-    /// Largest head, shares of the whole row
-    MaxRaw,
-}
-
-impl FlowName {
-    fn rule(self) -> FlowRule {
-        FlowRule {
-            is_max: matches!(self, Self::Max | Self::MaxRaw),
-            is_raw: matches!(self, Self::MeanRaw | Self::MaxRaw),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -250,7 +222,7 @@ fn of_runs(
         is_fresh: args.fresh,
         places: &args.places,
         hub: &args.hub,
-        flow: args.flow.rule(),
+        flow: args.flow,
         mir: mir.get(),
         out: &args.out,
     };
@@ -302,7 +274,7 @@ fn of_models(
         batch_size: args.batch_size,
         placement: Placement::new(&args.device, &args.dtype)?,
         is_fresh: args.fresh,
-        flow: args.flow.rule(),
+        flow: args.flow,
         mir: mir.get(),
         out: &args.out,
     };

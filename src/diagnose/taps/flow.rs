@@ -14,20 +14,38 @@ pub struct FlowRule {
     pub is_max: bool,
     /// Whether shares are of the whole row, instead of system, image and question alone.
     pub is_raw: bool,
+    /// Whether the first position, which draws attention whatever it holds, is left out.
+    pub is_without_sink: bool,
 }
 
 impl FlowRule {
     /// The paper's: the mean over heads, renormalised.
-    pub const PAPER: Self = Self { is_max: false, is_raw: false };
+    pub const PAPER: Self = Self { is_max: false, is_raw: false, is_without_sink: false };
 
-    /// The name, as flags and files have it.
-    pub fn name(self) -> &'static str {
-        match (self.is_max, self.is_raw) {
-            (false, false) => "mean",
-            (false, true) => "mean-raw",
-            (true, false) => "max",
-            (true, true) => "max-raw",
+    /// The name, as flags and files have it: `mean` or `max`, then `raw` and `no-sink`, with commas between them.
+    pub fn name(self) -> String {
+        let heads = if self.is_max { "max" } else { "mean" };
+        let more = [("raw", self.is_raw), ("no-sink", self.is_without_sink)];
+        let more = more.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name);
+        std::iter::once(heads).chain(more).collect::<Vec<_>>().join(",")
+    }
+
+    /// The rule of this name.
+    ///
+    /// # Errors
+    /// A word of it is unknown.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut rule = Self::PAPER;
+        for word in text.split(',').map(str::trim) {
+            match word {
+                "mean" => rule.is_max = false,
+                "max" => rule.is_max = true,
+                "raw" => rule.is_raw = true,
+                "no-sink" => rule.is_without_sink = true,
+                _ => return Err("it is `mean` or `max`, then `raw` and `no-sink` with commas between them".to_owned()),
+            }
         }
+        Ok(rule)
     }
 }
 
@@ -69,5 +87,19 @@ impl Tap for Flow {
             let layer = inside.layer(layer);
             [layer.flow_baseline, layer.flow_candidate] = found;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_has_a_name_by_which_it_is_found() {
+        for name in ["mean", "max", "mean,raw", "max,no-sink", "max,raw,no-sink"] {
+            assert_eq!(FlowRule::parse(name).unwrap().name(), name);
+        }
+        assert_eq!(FlowRule::parse("mean"), Ok(FlowRule::PAPER));
+        assert!(FlowRule::parse("median").is_err());
     }
 }

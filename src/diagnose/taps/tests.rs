@@ -173,6 +173,52 @@ fn gradients_agree_with_central_differences_in_the_tower_and_in_the_language_mod
 }
 
 #[test]
+fn choices_under_several_wordings_are_those_of_the_reference() {
+    let Some(shared) = shared() else { return };
+    let reference = read_json(&shared.join("fixtures/diagnose/wording.json"));
+    let models = pair(&shared, &shared.join("models/adapters/lora-cifar10"));
+    for (name, model) in [("base", &models.base), ("lora-cifar10", models.candidate.as_ref().unwrap())] {
+        for set in ["mnist", "cifar10"] {
+            let of_set = &reference["sets"][set];
+            let ids: Vec<&str> = of_set["samples"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+            let (dataset, _) = sample(&shared, ids[0]);
+            let images: Vec<_> =
+                (0..ids.len()).map(|position| model.preprocessor.prepare(&dataset.read(position).unwrap())).collect();
+            let seen = model.mllm.see(&images.iter().collect::<Vec<_>>()).unwrap();
+            let prompt = prompting::load("emt").unwrap().render(&dataset.noun, &dataset.labels).unwrap();
+            let conversation = Conversation::about_one_image(&prompt.text);
+            let labels: Vec<&str> = dataset.labels.names().collect();
+            // Wordings with an article depend on the label.
+            let wordings = of_set[name].as_object().unwrap().iter().filter(|(wording, _)| !wording.contains("{a}"));
+            for (wording, expected) in wordings {
+                let words = if wording.is_empty() { String::new() } else { format!("{wording} ") };
+                let worded: Vec<String> = labels.iter().map(|label| format!("{words}{label}")).collect();
+                let question = Question::new(model, &conversation, &worded, "").unwrap();
+                let rows = model.rows(&question.prompt, &seen).unwrap();
+                let rows = passes::followed(model, &rows, &vec![question.shared.as_slice(); rows.len()]).unwrap();
+                let logits = passes::last_logits(
+                    model,
+                    &rows,
+                    &mut Shift {
+                        layer: usize::MAX,
+                        added: Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu).unwrap(),
+                    },
+                )
+                .unwrap();
+                let choice = |logits: &Vec<f32>| {
+                    let of = |label: &usize| logits[question.decision[*label] as usize];
+                    labels[(0..labels.len()).max_by(|a, b| of(a).total_cmp(&of(b))).unwrap()]
+                };
+                let found: Vec<&str> = logits.iter().map(choice).collect();
+                let expected: Vec<&str> =
+                    expected["choice"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+                assert_eq!(found, expected, "{name} {set} `{wording}`");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_modality_integration_rate_is_that_of_the_reference_by_both_methods() {
     let Some(shared) = shared() else { return };
     let reference = read_json(&shared.join("fixtures/diagnose/mir.json"));

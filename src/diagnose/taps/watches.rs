@@ -108,7 +108,9 @@ impl Watch for StateTap {
 /// The shares of attention of one image's rows, `(heads, rows, positions)`, averaged over the rows (Redundancy to Relevance, equation 9 and figure 2).
 fn mean_shares(probabilities: &Tensor, spans: &TokenSpans, rule: FlowRule) -> Result<[f64; 3]> {
     let (_, n_rows, n_positions) = probabilities.dims3()?;
-    let (system, image) = ([spans.bos.clone(), spans.system.clone()], spans.images.concat());
+    let first = usize::from(rule.is_without_sink);
+    let without_sink = |range: &Range<usize>| range.start.max(first)..range.end.max(first);
+    let (system, image) = ([without_sink(&spans.bos), without_sink(&spans.system)], spans.images.concat());
     let user = [spans.user.clone()];
     let parts = PromptParts { system: &system, image: &image, user: &user };
     let heads_rule = if rule.is_max { HeadRule::Max } else { HeadRule::Mean };

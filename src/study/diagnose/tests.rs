@@ -278,15 +278,18 @@ fn drift_flow_and_similarity_are_those_of_transformers() {
     let [drift, flow] = ["drift", "flow"].map(|name| read_json(&folder.join(format!("{name}.json"))));
     let adapter = |name: &str| shared.join("models/adapters").join(name);
     let name = "lora-cifar10";
-    let rules = [(false, false), (false, true), (true, false), (true, true)];
-    for rule in rules.map(|(is_max, is_raw)| FlowRule { is_max, is_raw }) {
+    for rule in
+        ["mean", "mean,raw", "max", "max,raw", "mean,no-sink", "mean,raw,no-sink", "max,no-sink", "max,raw,no-sink"]
+    {
+        let rule = FlowRule::parse(rule).unwrap();
         let (diagnosis, _) = diagnosed_by(rule, &shared, adapter(name), (&["mnist", "cifar10"], 4), "flow");
-        let heads = if rule.is_max { "heads=max, sink=kept" } else { "heads=mean, sink=kept" };
+        let heads = if rule.is_max { "heads=max" } else { "heads=mean" };
+        let heads = format!("{heads}, sink={}", if rule.is_without_sink { "excluded" } else { "kept" });
         let shares = if rule.is_raw { "raw" } else { "renorm" };
         for dataset in &diagnosis.datasets {
             for layer in dataset.layers.iter().take(4) {
                 for (model, found) in [("base", layer.flow_baseline), (name, layer.flow_candidate)] {
-                    let expected = &flow["content_mean"][model][dataset.dataset.as_str()][heads][shares];
+                    let expected = &flow["content_mean"][model][dataset.dataset.as_str()][heads.as_str()][shares];
                     let (found, expected) = (found.unwrap(), numbers(&expected[layer.layer]));
                     for (found, expected) in [found.system, found.image, found.user].into_iter().zip(expected) {
                         assert_value(Some(found), expected, &format!("{model} {} {}", dataset.dataset, layer.layer));
