@@ -133,6 +133,7 @@ fn all_probes_of_recorded_runs_are_diagnosed_and_the_gate_names_the_causes() {
         assert!(!layer[value].is_null(), "{value} is missing: {layer:#}");
     }
     assert_eq!(diagnosis["mir"]["n_pairs"], 10);
+    assert!(finished.stderr.contains("fewer than 20 are not reliable"), "{}", finished.stderr);
 
     let gate = ["gate", "--diagnose", "--format", "json", "--junit", "junit.xml", "--markdown", "gate.md"];
     let finished = support::finish(support::emt().current_dir(folder.path()).args(gate).args(runs));

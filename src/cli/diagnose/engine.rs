@@ -15,7 +15,7 @@ use crate::cli::progress::InsideBar;
 use crate::cli::results::{self, ChartOptions, Format, Results};
 use crate::cli::{environment, interrupt};
 use crate::dataset::Dataset;
-use crate::diagnose::taps::{FlowRule, MirMethod};
+use crate::diagnose::taps::{FlowRule, MirMethod, N_PAIRS_RELIABLE};
 use crate::diagnose::{Diagnosis, ImageDiagnosis, Probe};
 use crate::domain::{Mode, SampleNames};
 use crate::eval::{AdapterRequest, EncoderChoice, SubjectsRequest};
@@ -118,8 +118,14 @@ pub(in crate::cli) fn diagnose(
     })?;
     let Some(inside) = inside else { return Ok(None) };
     let (diagnosis, images) = plan.conclude(&evaluation, &inside)?;
-    if !quiet && diagnosis.mir.is_none() && wanted.probes.contains(&Probe::Mir) {
-        writeln!(err, "warning: `mir` needs at least two images, and was left out")?;
+    match &diagnosis.mir {
+        _ if quiet || !wanted.probes.contains(&Probe::Mir) => {}
+        None => writeln!(err, "warning: `mir` needs at least two images, and was left out")?,
+        Some(mir) if mir.n_pairs < N_PAIRS_RELIABLE => {
+            let n = mir.n_pairs;
+            writeln!(err, "warning: `mir` has {n} pairs, and fewer than {N_PAIRS_RELIABLE} are not reliable")?;
+        }
+        Some(_) => {}
     }
     Ok(Some(Diagnosed { diagnosis, images, evaluation }))
 }

@@ -160,10 +160,6 @@ fn rounded(value: f64) -> f64 {
 }
 
 impl Tap for Cam {
-    fn reads_forced(&self) -> bool {
-        true
-    }
-
     fn visit(&mut self, batch: &Batch<'_>) -> Result<()> {
         let is_wanted = |image: &TappedImage| image.is_lost || batch.dataset.images.len() <= N_IMAGES_MAX;
         for (at, image) in batch.images.iter().enumerate() {

@@ -244,8 +244,7 @@ pub fn costs(wanted: &BTreeSet<Probe>, n_layers: usize) -> Vec<(&'static str, us
         };
         Some((probe.name(), n))
     };
-    let is_forced =
-        |probe: &Probe| matches!(probe, Probe::Lens | Probe::Drift | Probe::Flow | Probe::Similarity | Probe::Cam);
+    let is_forced = |probe: &Probe| matches!(probe, Probe::Lens | Probe::Drift | Probe::Flow | Probe::Similarity);
     let shared = wanted.iter().any(is_forced).then_some(("reading the base's answers", 2));
     shared.into_iter().chain(wanted.iter().filter_map(of)).collect()
 }
@@ -291,7 +290,10 @@ impl<'a> Batch<'a> {
     ) -> Result<Self> {
         let pixels = images.iter().map(|image| (dataset.read)(image.position)).collect::<Result<Vec<RgbImage>>>()?;
         let prepare = |model: &Model| pixels.iter().map(|image| model.preprocessor.prepare(image)).collect::<Vec<_>>();
-        let inputs = [BASE, CANDIDATE].map(|at| prepare(pair.model(at)));
+        let of_base = prepare(&pair.base);
+        // One preparation and one tower serve both if they are the same.
+        let of_candidate = if pair.shares_tower { of_base.clone() } else { prepare(pair.model(CANDIDATE)) };
+        let inputs = [of_base, of_candidate];
         let see = |at: usize| pair.model(at).mllm.see(&inputs[at].iter().collect::<Vec<_>>());
         let base = see(BASE)?;
         let candidate = if pair.shares_tower { base.clone() } else { see(CANDIDATE)? };

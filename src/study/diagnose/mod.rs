@@ -174,11 +174,6 @@ impl DiagnosisPlan {
         format!("{changed}{total} forward passes per image: {}", costs.join(", "))
     }
 
-    /// The changed components.
-    pub fn changed(&self) -> &BTreeSet<Component> {
-        &self.changed
-    }
-
     /// Puts together what `evaluation` shows, whose runs are the base and then [`Self::adapters`] in order, and what was read
     /// `inside` passes.
     ///
