@@ -93,7 +93,7 @@ const ARMS: [Arm; 3] = [
     Arm {
         name: "linear",
         what: "the projector between encoder and language model, and answers in a sentence",
-        method: Method::Linear,
+        method: Method::LINEAR,
         trains_projector: true,
         n_epochs: 6,
         learning_rate: None,
@@ -102,7 +102,7 @@ const ARMS: [Arm; 3] = [
     Arm {
         name: "lora",
         what: "the projector and low-rank updates of the language model, and answers in a sentence",
-        method: Method::Lora,
+        method: Method::LORA,
         trains_projector: true,
         n_epochs: 2,
         learning_rate: Some(2e-3),
@@ -111,7 +111,7 @@ const ARMS: [Arm; 3] = [
     Arm {
         name: "gentle",
         what: "the same updates without the projector, at half the rate, and answers in the model's own words",
-        method: Method::Lora,
+        method: Method::LORA,
         trains_projector: false,
         n_epochs: 2,
         learning_rate: None,

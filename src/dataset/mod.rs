@@ -15,6 +15,7 @@ mod missing;
 mod open;
 mod path;
 mod readers;
+mod texts;
 mod training;
 mod verify;
 
@@ -28,6 +29,7 @@ pub use encode::png;
 pub use fetch::{FetchEvent, FetchRequest, fetch};
 pub use hub::{DatasetHub, FoundOnHub};
 pub use open::{Available, DataRoots, Exif, OpenRequest, available, open, said_name};
+pub use texts::{TextSample, read_texts};
 pub use training::open_training;
 pub use verify::{FileCheck, Verification, verify};
 

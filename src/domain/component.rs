@@ -49,10 +49,11 @@ impl Component {
             return Some(Self::Head);
         }
         let rest = name.strip_prefix("language_model.")?;
-        if rest.starts_with("embed_tokens") {
+        // Virtual tokens are embeddings, and virtual keys and values a part of what attention sees.
+        if rest.starts_with("embed_tokens") || rest == "virtual_tokens" {
             return Some(Self::Embeddings);
         }
-        if rest.contains(".self_attn.") {
+        if rest.contains(".self_attn.") || rest == "virtual_keys_and_values" {
             return Some(Self::Attention);
         }
         if rest.contains(".mlp.") {
@@ -169,6 +170,9 @@ mod tests {
             ("language_model.layers.0.mlp.down_proj.weight", Some(Component::Mlp), Some(0)),
             ("language_model.layers.3.input_layernorm.weight", Some(Component::Norms), Some(3)),
             ("language_model.norm.weight", Some(Component::Norms), None),
+            ("language_model.virtual_tokens", Some(Component::Embeddings), None),
+            ("language_model.virtual_keys_and_values", Some(Component::Attention), None),
+            ("language_model.layers.1.modality_layernorm.scale", Some(Component::Norms), Some(1)),
             ("lm_head.weight", Some(Component::Head), None),
             ("something.else", None, None),
         ] {

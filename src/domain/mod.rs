@@ -13,6 +13,7 @@ mod error_kind;
 mod image;
 mod item;
 mod label;
+mod method;
 mod nearest;
 mod outcome;
 mod probe;
@@ -36,6 +37,7 @@ pub use error_kind::{ErrorCode, ErrorKind};
 pub use image::RgbImage;
 pub use item::Item;
 pub use label::{AnswerType, Label, LabelSet, LabelSetError};
+pub use method::{Arm, Method};
 pub use nearest::{closest, nearest};
 pub use outcome::{Outcome, UnscoredReason};
 pub use probe::{ProbeClassifier, ProbeShots, ProbeSpec};
@@ -47,6 +49,9 @@ pub use run_spec::{
 pub use sample::{Sample, select};
 pub use sample_names::{SampleNames, SampleNamesError, SampleSet};
 pub use thought::{SplitReply, ends_in_thought, with_thought_opened};
-pub use training_spec::{Decay, LoraShape, Method, TrainingDatasetSpec, TrainingNumbers, TrainingSpec};
+pub use training_spec::{
+    ArmSettings, Decay, ElasticWeights, EncoderKind, LoraShape, ReplaySpec, Restraints, Targets, TrainingDatasetSpec,
+    TrainingNumbers, TrainingSpec, VirtualTokenSettings, VirtualTokenStart,
+};
 pub use trial::{FewerShots, Mode, N_SCORES_KEPT, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
 pub use verdict::{JudgeKind, JudgeVerdict, Judgement};

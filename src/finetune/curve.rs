@@ -69,8 +69,8 @@ pub enum Mark {
 
 impl Curve {
     /// Creates a curve without points.
-    pub fn new(method: &str, tuned_on: Vec<String>) -> Self {
-        Self { schema: CURVE_SCHEMA.to_owned(), method: method.to_owned(), tuned_on, datasets: Vec::new() }
+    pub fn new(method: String, tuned_on: Vec<String>) -> Self {
+        Self { schema: CURVE_SCHEMA.to_owned(), method, tuned_on, datasets: Vec::new() }
     }
 
     /// Adds the evaluation after an epoch; epochs are added in rising order, starting with the base.
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn an_epoch_is_marked_where_it_shows_what_the_base_does_not() {
-        let mut curve = Curve::new("lora", vec!["cifar10".into()]);
+        let mut curve = Curve::new("lora".into(), vec!["cifar10".into()]);
         curve.add(0, 0, &summary(60, json!({"multi": 8, "wrong": 32}), None));
         curve.add(1, 7, &summary(50, json!({"multi": 9, "leak": 6, "wrong": 35}), None));
         curve.add(2, 14, &summary(1, json!({"leak": 99}), Some("a horse")));

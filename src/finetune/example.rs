@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 
-use super::trainable::seeded;
-use crate::dataset::Dataset;
+use super::seeded;
+use crate::dataset::{Dataset, TextSample};
 use crate::domain::select;
 use crate::model::families::{Dialogue, RenderedPrompt};
 
@@ -37,8 +37,26 @@ impl AnswerTemplate {
     }
 }
 
-/// One dataset to train on.
+/// What is trained on: a dataset of images, or texts.
 pub struct TrainingSet {
+    /// Its name.
+    pub name: String,
+    /// Its examples.
+    pub material: Material,
+    /// Its examples in each batch, if it is an earlier task; `None` if it is what is learnt.
+    pub n_replayed: Option<usize>,
+}
+
+/// Examples.
+pub enum Material {
+    /// A question about each of some images.
+    Images(Classified),
+    /// Conversations without images.
+    Texts(Vec<TextExample>),
+}
+
+/// A dataset whose labels are the answers.
+pub struct Classified {
     /// Its samples.
     pub dataset: Dataset,
     /// The positions in the dataset of the samples that train.
@@ -49,9 +67,19 @@ pub struct TrainingSet {
     pub answers: Vec<Vec<u32>>,
 }
 
+/// One conversation without images.
+pub struct TextExample {
+    /// Names it within its set.
+    pub id: String,
+    /// The conversation up to the last question.
+    pub prompt: Arc<RenderedPrompt>,
+    /// The tokens of the answer with the terminator.
+    pub answer: Vec<u32>,
+}
+
 impl TrainingSet {
-    /// Tokenises the answers of all labels.
-    pub fn new(
+    /// Tokenises the answers of all labels of a dataset.
+    pub fn of_images(
         dataset: Dataset,
         selected: Vec<usize>,
         question: &str,
@@ -61,12 +89,67 @@ impl TrainingSet {
         let prompt = Arc::new(dialogue.render(question)?);
         let texts = dataset.labels.names().map(|label| answer.fill(label, &dataset.noun));
         let answers = texts.map(|text| dialogue.answer_ids(&prompt, &text)).collect::<Result<_>>()?;
-        Ok(Self { dataset, selected, prompt, answers })
+        let name = dataset.name.clone();
+        let material = Material::Images(Classified { dataset, selected, prompt, answers });
+        Ok(Self { name, material, n_replayed: None })
+    }
+
+    /// Tokenises conversations.
+    pub fn of_texts(name: String, samples: &[TextSample], dialogue: &Dialogue) -> Result<Self> {
+        let example = |sample: &TextSample| {
+            let prompt = Arc::new(dialogue.render_conversation(&sample.conversation)?);
+            let answer = dialogue.answer_ids(&prompt, sample.answer.trim())?;
+            Ok(TextExample { id: format!("{name}/{:05}", sample.line), prompt, answer })
+        };
+        let texts = samples.iter().map(example).collect::<Result<_>>()?;
+        Ok(Self { name, material: Material::Texts(texts), n_replayed: None })
+    }
+
+    /// The dataset, if it is one of images.
+    pub fn images(&self) -> Option<&Classified> {
+        match &self.material {
+            Material::Images(images) => Some(images),
+            Material::Texts(_) => None,
+        }
+    }
+
+    /// The number of examples.
+    pub fn n_samples(&self) -> usize {
+        match &self.material {
+            Material::Images(images) => images.selected.len(),
+            Material::Texts(texts) => texts.len(),
+        }
+    }
+
+    /// The name of example `index`.
+    pub fn id(&self, index: usize) -> &str {
+        match &self.material {
+            Material::Images(images) => &images.dataset.samples[images.selected[index]].id,
+            Material::Texts(texts) => &texts[index].id,
+        }
+    }
+
+    /// The question and the answer's tokens of example `index`.
+    pub fn prompt_and_answer(&self, index: usize) -> (&Arc<RenderedPrompt>, &[u32]) {
+        match &self.material {
+            Material::Images(images) => {
+                let label = images.dataset.samples[images.selected[index]].label;
+                (&images.prompt, &images.answers[label])
+            }
+            Material::Texts(texts) => (&texts[index].prompt, &texts[index].answer),
+        }
     }
 
     /// Returns the number of positions of the longest example.
     pub fn n_positions_max(&self) -> usize {
-        self.prompt.ids.len() + self.answers.iter().map(Vec::len).max().unwrap_or(0)
+        match &self.material {
+            Material::Images(images) => {
+                images.prompt.ids.len() + images.answers.iter().map(Vec::len).max().unwrap_or(0)
+            }
+            Material::Texts(texts) => {
+                texts.iter().map(|one| one.prompt.ids.len() + one.answer.len()).max().unwrap_or(0)
+            }
+        }
     }
 }
 
@@ -102,13 +185,41 @@ pub struct Item {
     pub index: usize,
 }
 
-/// Returns all samples of epoch `epoch` in training order, a function of seed and epoch.
+/// Returns all samples to learn in epoch `epoch` in training order, a function of seed and epoch.
 pub fn epoch_order(sets: &[TrainingSet], seed: u64, epoch: usize) -> Vec<Item> {
-    let mut keyed: Vec<(u64, Item)> = Vec::new();
+    let learnt = sets.iter().enumerate().filter(|(_, training)| training.n_replayed.is_none());
+    in_order(learnt, seed, b"order", epoch)
+}
+
+/// Returns the samples of earlier tasks in the batch of step `step`, counted from 0 over the whole training. Each task's
+/// samples come in turn, in another order each time all have come.
+pub fn replayed(sets: &[TrainingSet], seed: u64, step: usize) -> Vec<Item> {
+    let mut items = Vec::new();
     for (set, training) in sets.iter().enumerate() {
-        for (index, &position) in training.selected.iter().enumerate() {
-            let id = training.dataset.samples[position].id.as_bytes();
-            keyed.push((seeded(seed, &[b"order", &(epoch as u64).to_le_bytes(), id]), Item { set, index }));
+        let (Some(n), n_samples) = (training.n_replayed, training.n_samples()) else { continue };
+        let mut order = (usize::MAX, Vec::new());
+        for place in step * n..(step + 1) * n {
+            let turn = place / n_samples;
+            if order.0 != turn {
+                order = (turn, in_order(std::iter::once((set, training)), seed, b"replay", turn));
+            }
+            items.push(order.1[place % n_samples]);
+        }
+    }
+    items
+}
+
+fn in_order<'a>(
+    sets: impl Iterator<Item = (usize, &'a TrainingSet)>,
+    seed: u64,
+    what: &[u8],
+    turn: usize,
+) -> Vec<Item> {
+    let mut keyed: Vec<(u64, Item)> = Vec::new();
+    for (set, training) in sets {
+        for index in 0..training.n_samples() {
+            let id = training.id(index).as_bytes();
+            keyed.push((seeded(seed, &[what, &(turn as u64).to_le_bytes(), id]), Item { set, index }));
         }
     }
     keyed.sort_unstable();

@@ -34,12 +34,14 @@ impl Features {
         Self { kept: HashMap::new(), n_bytes_kept: 0, cache, placement: placement.clone() }
     }
 
-    /// Returns the features of `items`, in order.
+    /// Returns the features of the images of `items`, in order: none of a text.
     ///
     /// # Errors
     /// An image cannot be read. Silently leaving it out would change the training.
-    pub fn of(&mut self, items: &[Item], sets: &[TrainingSet], model: &Model) -> Result<Vec<Seen>> {
-        let missing: Vec<Item> = items.iter().copied().filter(|item| !self.kept.contains_key(item)).collect();
+    pub fn of(&mut self, items: &[Item], sets: &[TrainingSet], model: &Model) -> Result<Vec<Vec<Seen>>> {
+        let has_image = |item: &Item| sets[item.set].images().is_some();
+        let is_missing = |item: &Item| has_image(item) && !self.kept.contains_key(item);
+        let missing: Vec<Item> = items.iter().copied().filter(is_missing).collect();
         let mut fresh = HashMap::new();
         for chunk in missing.chunks(N_IMAGES_PER_PASS) {
             for (item, seen) in chunk.iter().zip(self.find_or_compute(chunk, sets, model)?) {
@@ -52,8 +54,11 @@ impl Features {
                 }
             }
         }
-        let found = items.iter().map(|item| self.kept.get(item).or_else(|| fresh.get(item)).cloned());
-        found.collect::<Option<_>>().context("every image was computed")
+        let found = |item: &Item| match has_image(item) {
+            true => self.kept.get(item).or_else(|| fresh.get(item)).map(|seen| vec![seen.clone()]),
+            false => Some(Vec::new()),
+        };
+        items.iter().map(found).collect::<Option<_>>().context("every image was computed")
     }
 
     fn find_or_compute(&self, items: &[Item], sets: &[TrainingSet], model: &Model) -> Result<Vec<Seen>> {
@@ -94,7 +99,7 @@ impl Features {
 }
 
 fn read(item: &Item, sets: &[TrainingSet]) -> Result<RgbImage> {
-    let set = &sets[item.set];
+    let set = sets[item.set].images().context("a text has no image")?;
     match set.dataset.read(set.selected[item.index]) {
         Ok(image) => Ok(image),
         Err(error) => bail!("{error}; hint: `emt data verify` names all such images"),

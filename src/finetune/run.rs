@@ -1,16 +1,15 @@
 //! The loop over epochs and steps, with its checkpoints.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use candle_core::Device;
 use serde_json::{Value, json};
 
-use super::example::{Item, TrainingSet, epoch_order};
+use super::example::{Item, TrainingSet, epoch_order, replayed};
 use super::features::Features;
-use super::method::Hyperparameters;
+use super::hyperparameters::Hyperparameters;
 use super::output::{Output, optimizer_file, read_optimizer};
 use super::schedule::Schedule;
 use super::trainer::{Example, StepReport, Trainer};
@@ -85,8 +84,15 @@ pub enum TrainingEnded {
 impl Training<'_> {
     /// Returns the optimizer steps per epoch.
     pub fn n_steps_per_epoch(&self) -> usize {
-        let n_samples: usize = self.sets.iter().map(|set| set.selected.len()).sum();
-        n_samples.div_ceil(self.hyperparameters.batch_size)
+        let learnt = self.sets.iter().filter(|set| set.n_replayed.is_none());
+        let n_samples: usize = learnt.map(TrainingSet::n_samples).sum();
+        n_samples.div_ceil(self.n_learnt_per_batch())
+    }
+
+    /// The samples of a batch that are learnt; the others are of earlier tasks.
+    fn n_learnt_per_batch(&self) -> usize {
+        let n_replayed: usize = self.sets.iter().filter_map(|set| set.n_replayed).sum();
+        self.hyperparameters.batch_size.saturating_sub(n_replayed).max(1)
     }
 
     /// Trains from the folder's last checkpoint to the end.
@@ -113,8 +119,9 @@ impl Training<'_> {
             if order.0 != epoch {
                 order = (epoch, epoch_order(self.sets, self.seed, epoch));
             }
-            let items = order.1.chunks(self.hyperparameters.batch_size).nth(step % n_per_epoch);
-            let batch = self.examples(items.context("an epoch has as many batches as steps")?)?;
+            let learnt = order.1.chunks(self.n_learnt_per_batch()).nth(step % n_per_epoch);
+            let learnt = learnt.context("an epoch has as many batches as steps")?;
+            let batch = self.examples(&[learnt, &replayed(self.sets, self.seed, step)].concat())?;
             let learning_rate = schedule.rate(step);
             let (trainer, batch) = (&mut self.trainer, batch.as_slice());
             // Runs on a pool thread, which shares its work without sleeping in between.
@@ -164,19 +171,14 @@ impl Training<'_> {
     }
 
     fn examples(&mut self, items: &[Item]) -> Result<Vec<Example>> {
-        let states = self.features.of(items, self.sets, self.trainer.model())?;
-        let example = |(item, features): (&Item, _)| {
-            let set = &self.sets[item.set];
-            let label = set.dataset.samples[set.selected[item.index]].label;
-            Example { prompt: Arc::clone(&set.prompt), answer: set.answers[label].clone(), features }
-        };
-        Ok(items.iter().zip(states).map(example).collect())
+        let features = self.features.of(items, self.sets, self.trainer.model())?;
+        Ok(items.iter().zip(features).map(|(item, features)| Example::of(item, self.sets, features)).collect())
     }
 }
 
 /// Returns a line of `training.jsonl`.
 fn line(step: usize, epoch: usize, report: &StepReport, learning_rate: f64, duration: Duration) -> Value {
-    json!({
+    let mut line = json!({
         "step": step,
         "epoch": epoch,
         "loss": report.loss,
@@ -184,5 +186,11 @@ fn line(step: usize, epoch: usize, report: &StepReport, learning_rate: f64, dura
         "learning_rate": learning_rate,
         "n_answer_tokens": report.n_answer_tokens,
         "seconds": duration.as_secs_f64(),
-    })
+    });
+    for (key, part) in [("divergence", report.divergence), ("penalty", report.penalty)] {
+        if let Some(part) = part {
+            line[key] = part.into();
+        }
+    }
+    line
 }

@@ -2,7 +2,8 @@
 
 use std::f64::consts::PI;
 
-use super::method::{Decay, Hyperparameters};
+use super::hyperparameters::Hyperparameters;
+use crate::domain::Decay;
 
 /// The learning rate over a training of known length, as in transformers' `get_cosine_schedule_with_warmup` and
 /// `get_constant_schedule_with_warmup`. The first step of a warm-up has the rate 0.
@@ -38,8 +39,8 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
-    use super::super::method::Method;
     use super::*;
+    use crate::domain::Method;
 
     /// Expected values: rates of transformers' `get_cosine_schedule_with_warmup` and
     /// `get_constant_schedule_with_warmup`.
@@ -56,7 +57,7 @@ mod tests {
                 learning_rate: number("learning_rate"),
                 warmup_ratio: number("warmup_ratio"),
                 decay,
-                ..Hyperparameters::of(Method::Lora)
+                ..Hyperparameters::of(Method::LORA)
             };
             let schedule = Schedule::new(&hyperparameters, number("n_steps") as usize);
             for (step, expected) in case["rates"].as_array().unwrap().iter().enumerate() {

@@ -5,16 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{D, DType, Device, Tensor, Var};
-use candle_nn::ops::log_softmax;
+use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
 
-use super::method::Hyperparameters;
+use super::example::{Item, TrainingSet};
+use super::hyperparameters::Hyperparameters;
+use super::objective::{self, Objective, PassLoss};
 use super::optimizer::{self, AdamW};
 use super::trainable::{Parameter, Trainable};
 use crate::model::Placement;
-use crate::model::families::{ForcedAnswer, ImagePrompt, Model, OpenedModel, RenderedPrompt, Seen};
-use crate::model::layers::{StepCounter, Watched, add};
+use crate::model::checkpoint::overlay::Overlay;
+use crate::model::families::{Model, OpenedModel, RenderedPrompt, Seen};
+use crate::model::layers::{StepCounter, add};
 
 /// One example of a batch.
 #[derive(Clone, Debug)]
@@ -23,15 +25,31 @@ pub struct Example {
     pub prompt: Arc<RenderedPrompt>,
     /// The tokens of the answer with the terminator, on which the loss is computed.
     pub answer: Vec<u32>,
-    /// The tower's output for the image.
-    pub features: Seen,
+    /// The tower's output for the images of the question.
+    pub features: Vec<Seen>,
+    /// Whether it is of an earlier task.
+    pub is_replayed: bool,
+}
+
+impl Example {
+    /// The example `item` of `sets`, whose images have these features.
+    pub fn of(item: &Item, sets: &[TrainingSet], features: Vec<Seen>) -> Self {
+        let set = &sets[item.set];
+        let (prompt, answer) = set.prompt_and_answer(item.index);
+        let is_replayed = set.n_replayed.is_some();
+        Self { prompt: Arc::clone(prompt), answer: answer.to_owned(), features, is_replayed }
+    }
 }
 
 /// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
-    /// The mean cross-entropy over the batch's answer tokens, in nats.
+    /// What the step minimised: the mean cross-entropy over the batch's answer tokens, in nats, and what was added to it.
     pub loss: f64,
+    /// The divergence from the base in it, with its weight.
+    pub divergence: Option<f64>,
+    /// The pull to the base's weights in it.
+    pub penalty: Option<f64>,
     /// The norm of all gradients together, before clipping.
     pub grad_norm: f64,
     /// The number of tokens over which the loss is averaged.
@@ -68,9 +86,32 @@ pub enum Stopped {
 }
 
 /// A model with the counter that its dropouts read.
-struct Worker {
-    model: Model,
+pub(super) struct Worker {
+    pub(super) model: Model,
+    /// The base, if the training is held to its answers.
+    base: Option<Model>,
     dropout_step: StepCounter,
+}
+
+impl Worker {
+    /// Loads as many models under `overlay` as compute at once, each with the base beside it if `keeps_base`.
+    pub(super) fn load_all(
+        opened: OpenedModel,
+        overlay: &dyn Fn(&StepCounter) -> Result<Overlay>,
+        keeps_base: bool,
+        placement: &Placement,
+    ) -> Result<Vec<Self>> {
+        ensure!(placement.dtype == DType::F32, "training computes in f32; hint: leave --dtype out");
+        let is_small = opened.weights.n_parameters() < N_PARAMETERS_OF_ONE_WORKER;
+        let n_workers = if placement.device.is_cpu() && is_small { rayon::current_num_threads() } else { 1 };
+        let counters: Vec<StepCounter> = (0..n_workers).map(|_| StepCounter::default()).collect();
+        let mut overlays = counters.iter().map(overlay).collect::<Result<Vec<_>>>()?;
+        overlays.extend((0..n_workers).filter(|_| keeps_base).map(|_| Overlay::default()));
+        let mut models = opened.load_all(overlays, placement)?;
+        let mut bases = models.split_off(n_workers).into_iter();
+        let workers = models.into_iter().zip(counters);
+        Ok(workers.map(|(model, dropout_step)| Self { model, base: bases.next(), dropout_step }).collect())
+    }
 }
 
 /// Model, variables and optimizer.
@@ -80,6 +121,7 @@ pub struct Trainer {
     optimizer: AdamW,
     micro_batch_size: usize,
     max_grad_norm: Option<f64>,
+    objective: Objective,
     device: Device,
     sofar: Sofar,
 }
@@ -97,17 +139,12 @@ impl Trainer {
         opened: OpenedModel,
         trainable: Trainable,
         hyperparameters: &Hyperparameters,
+        objective: Objective,
         micro_batch_size: usize,
         placement: &Placement,
     ) -> Result<Self> {
-        ensure!(placement.dtype == DType::F32, "training computes in f32; hint: leave --dtype out");
-        let is_small = opened.weights.n_parameters() < N_PARAMETERS_OF_ONE_WORKER;
-        let n_workers = if placement.device.is_cpu() && is_small { rayon::current_num_threads() } else { 1 };
-        let counters: Vec<StepCounter> = (0..n_workers).map(|_| StepCounter::default()).collect();
-        let overlays = counters.iter().map(|counter| trainable.overlay(counter)).collect();
-        let models = opened.load_all(overlays, placement)?;
-        let workers = models.into_iter().zip(counters);
-        let workers = workers.map(|(model, dropout_step)| Worker { model, dropout_step }).collect();
+        let overlay = |counter: &StepCounter| trainable.overlay(counter);
+        let workers = Worker::load_all(opened, &overlay, objective.keep_base.is_some(), placement)?;
         let variables = trainable.parameters().iter().map(|parameter| &parameter.variable);
         let optimizer = AdamW::new(variables, hyperparameters.weight_decay)?;
         Ok(Self {
@@ -116,6 +153,7 @@ impl Trainer {
             optimizer,
             micro_batch_size: micro_batch_size.max(1),
             max_grad_norm: hyperparameters.max_grad_norm,
+            objective,
             device: placement.device.clone(),
             sofar: Sofar { n_steps: 0, n_moved: 0 },
         })
@@ -148,42 +186,79 @@ impl Trainer {
     pub fn step(&mut self, batch: &[Example], learning_rate: f64) -> Result<StepReport> {
         let step = self.optimizer.n_steps() + 1;
         let n_answer_tokens: usize = batch.iter().map(|example| example.answer.len()).sum();
-        let (loss, gradients) = self.gradients(batch, n_answer_tokens)?;
+        let Gradients { loss, divergence, penalty, by_parameter } = self.gradients(batch)?;
         if !loss.is_finite() {
             bail!(Stopped::NotFinite { what: "loss".to_owned(), step });
         }
-        let grad_norm = checked_norm(self.trainable.parameters(), &gradients, step, self.sofar)?;
+        let grad_norm = checked_norm(self.trainable.parameters(), &by_parameter, step, self.sofar)?;
         let scale = self.max_grad_norm.map_or(1.0, |max_norm| optimizer::clipping(grad_norm, max_norm));
         let variables: Vec<&Var> = self.trainable.parameters().iter().map(|p| &p.variable).collect();
-        self.optimizer.step(&variables, &gradients, scale, learning_rate)?;
+        self.optimizer.step(&variables, &by_parameter, scale, learning_rate)?;
         self.sofar.n_steps += 1;
         self.sofar.n_moved += usize::from(learning_rate > 0.0);
-        Ok(StepReport { loss, grad_norm, n_answer_tokens })
+        Ok(StepReport { loss, divergence, penalty, grad_norm, n_answer_tokens })
     }
 
-    /// Returns the loss of a batch and its gradients, one per parameter.
-    pub fn gradients(&mut self, batch: &[Example], n_answer_tokens: usize) -> Result<(f64, Vec<Tensor>)> {
-        ensure!(n_answer_tokens > 0, "a batch without an answer has no loss");
+    /// Returns the loss of a batch and its gradients.
+    pub(super) fn gradients(&mut self, batch: &[Example]) -> Result<Gradients> {
+        ensure!(batch.iter().any(|example| !example.answer.is_empty()), "a batch without an answer has no loss");
         let step = self.optimizer.n_steps() as u64;
-        let Self { workers, trainable, micro_batch_size, device, .. } = self;
-        let micro_batches: Vec<&[Example]> = batch.chunks(*micro_batch_size).collect();
-        let next = AtomicUsize::new(0);
-        let (trainable, device): (&Trainable, &Device) = (trainable, device);
-        let sum = Mutex::new(SumInOrder::default());
-        let work = |worker: &mut Worker| -> Result<()> {
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(examples) = micro_batches.get(index) else { return Ok(()) };
-                worker.dropout_step.store(step * N_MICRO_BATCHES_MAX + index as u64, Ordering::Relaxed);
-                let result = micro_batch(&worker.model, examples, n_answer_tokens, trainable, device)?;
-                sum.lock().unwrap_or_else(PoisonError::into_inner).add(index, result)?;
-            }
+        let Self { workers, trainable, micro_batch_size, objective, device, .. } = self;
+        let weights = objective.weights(batch);
+        let passes: Vec<_> = batch.chunks(*micro_batch_size).zip(weights.chunks(*micro_batch_size)).collect();
+        let variables: Vec<&Var> = trainable.parameters().iter().map(|p| &p.variable).collect();
+        let (variables, device): (&[&Var], &Device) = (&variables, device);
+        let pass = |worker: &mut Worker, index: usize| {
+            let (examples, weights) = passes[index];
+            worker.dropout_step.store(step * N_MICRO_BATCHES_MAX + index as u64, Ordering::Relaxed);
+            let loss = objective::of_pass(&worker.model, worker.base.as_ref(), examples, weights, device)?;
+            MicroResult::of(loss, variables)
         };
-        // Runs on the pool that matrix products also use; separate threads would compete with it.
-        workers.par_iter_mut().try_for_each(work)?;
-        let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-        complete(sum.sum.context("a batch has an example")?, trainable)
+        let sum = summed(workers, passes.len(), pass)?;
+        let mut by_parameter = complete(sum.gradients, variables)?;
+        let mut penalty = None;
+        for anchor in &objective.anchors {
+            *penalty.get_or_insert(0.0) += anchor.add_to(trainable.parameters(), &mut by_parameter)?;
+        }
+        let loss = sum.loss + penalty.unwrap_or(0.0);
+        Ok(Gradients { loss, divergence: sum.divergence, penalty, by_parameter })
     }
+}
+
+/// The gradients of a batch.
+pub(super) struct Gradients {
+    /// What is minimised.
+    pub loss: f64,
+    /// The divergence from the base in it.
+    pub divergence: Option<f64>,
+    /// The pull to the base's weights in it.
+    pub penalty: Option<f64>,
+    /// One per parameter.
+    pub by_parameter: Vec<Tensor>,
+}
+
+/// Computes `n_passes` passes on all workers, and sums their results in the order of the passes.
+pub(super) fn summed(
+    workers: &mut [Worker],
+    n_passes: usize,
+    pass: impl Fn(&mut Worker, usize) -> Result<MicroResult> + Sync,
+) -> Result<MicroResult> {
+    let next = AtomicUsize::new(0);
+    let sum = Mutex::new(SumInOrder::default());
+    let work = |worker: &mut Worker| -> Result<()> {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= n_passes {
+                return Ok(());
+            }
+            let result = pass(worker, index)?;
+            sum.lock().unwrap_or_else(PoisonError::into_inner).add(index, result)?;
+        }
+    };
+    // Runs on the pool that matrix products also use; separate threads would compete with it.
+    workers.par_iter_mut().try_for_each(work)?;
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sum.sum.context("a batch has an example")
 }
 
 /// The progress of the training since it was last started.
@@ -218,23 +293,21 @@ fn checked_norm(parameters: &[Parameter], gradients: &[Tensor], step: usize, sof
 }
 
 /// The result of one pass. A gradient is absent if nothing reached the variable.
-struct MicroResult {
-    loss: f64,
-    gradients: Vec<Option<Tensor>>,
+pub(super) struct MicroResult {
+    pub loss: f64,
+    pub divergence: Option<f64>,
+    pub gradients: Vec<Option<Tensor>>,
 }
 
-fn micro_batch(
-    model: &Model,
-    examples: &[Example],
-    n_answer_tokens: usize,
-    trainable: &Trainable,
-    device: &Device,
-) -> Result<MicroResult> {
-    let loss = loss(model, examples, n_answer_tokens, device)?;
-    let mut store = loss.backward()?;
-    let parameters = trainable.parameters().iter();
-    let gradients = parameters.map(|parameter| store.remove(parameter.variable.as_tensor())).collect();
-    Ok(MicroResult { loss: f64::from(loss.to_scalar::<f32>()?), gradients })
+impl MicroResult {
+    /// Computes the gradients of `loss`.
+    pub(super) fn of(loss: PassLoss, variables: &[&Var]) -> Result<Self> {
+        let mut store = loss.total.backward()?;
+        let gradients = variables.iter().map(|variable| store.remove(variable.as_tensor())).collect();
+        let number = |tensor: &Tensor| Ok::<f64, candle_core::Error>(f64::from(tensor.to_scalar::<f32>()?));
+        let divergence = loss.divergence.as_ref().map(number).transpose()?;
+        Ok(Self { loss: number(&loss.total)?, divergence, gradients })
+    }
 }
 
 /// Sums passes in the order of the batch, so that the sum does not depend on thread timing.
@@ -267,34 +340,21 @@ impl MicroResult {
             (Some(sum), Some(gradient)) => add(sum, &gradient).map(Some),
             (sum, gradient) => Ok(sum.or(gradient)),
         });
-        Ok(Self { loss: self.loss + other.loss, gradients: gradients.collect::<candle_core::Result<_>>()? })
+        Ok(Self {
+            loss: self.loss + other.loss,
+            divergence: self.divergence.zip(other.divergence).map(|(one, other)| one + other),
+            gradients: gradients.collect::<candle_core::Result<_>>()?,
+        })
     }
 }
 
-/// Returns loss and gradients of all passes; a gradient that nothing reached is 0.
-fn complete(sum: MicroResult, trainable: &Trainable) -> Result<(f64, Vec<Tensor>)> {
-    let gradients = trainable.parameters().iter().zip(sum.gradients).map(|(parameter, gradient)| match gradient {
+/// Returns the gradients of all variables; one that nothing reached is 0.
+pub(super) fn complete(gradients: Vec<Option<Tensor>>, variables: &[&Var]) -> Result<Vec<Tensor>> {
+    let whole = variables.iter().zip(gradients).map(|(variable, gradient)| match gradient {
         Some(gradient) => Ok(gradient),
-        None => parameter.variable.zeros_like(),
+        None => variable.zeros_like(),
     });
-    Ok((sum.loss, gradients.collect::<candle_core::Result<_>>()?))
-}
-
-/// Returns the cross-entropy of the answers' tokens, summed and divided by `n_tokens`.
-fn loss(model: &Model, examples: &[Example], n_tokens: usize, device: &Device) -> Result<Tensor> {
-    let forced: Vec<ForcedAnswer<'_>> = examples
-        .iter()
-        .map(|Example { prompt, answer, features }| ForcedAnswer {
-            prompt: ImagePrompt { prompt, images: std::slice::from_ref(features) },
-            answer,
-        })
-        .collect();
-    let logits = model.mllm.teacher_forced(&forced, Watched::by_none())?; // (targets, vocabulary)
-    let targets: Vec<u32> = examples.iter().flat_map(|example| &example.answer).copied().collect();
-    let n_targets = targets.len();
-    let targets = Tensor::from_vec(targets, (n_targets, 1), device)?;
-    let total = log_softmax(&logits, D::Minus1)?.gather(&targets, 1)?.sum_all()?;
-    Ok((total * (-1.0 / n_tokens as f64))?)
+    Ok(whole.collect::<candle_core::Result<_>>()?)
 }
 
 #[cfg(test)]

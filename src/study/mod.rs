@@ -25,4 +25,4 @@ pub use evaluate::{
     OpenedEvaluation, PlannedEvaluation, PlannedRun, RespondentRequest, logprobs_apart, probe_logprobs, summary,
 };
 pub use recorded_run::{RecordedRun, make_names_differ, server_flips};
-pub use train::{OpenedTraining, ReadyTraining, Train};
+pub use train::{OLD_ANSWER, OpenedTraining, ReadyTraining, Restrain, Source, Train};

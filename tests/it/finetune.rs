@@ -14,8 +14,11 @@ fn finetune(shared: &Path, method: &str, out: &Path) -> Command {
     command.arg("finetune").arg("--model").arg(shared.join("models/tiny-llava"));
     command.arg("--data").arg(shared.join("data")).args(["--train", "cifar10", "--limit", "16", "--batch-size", "4"]);
     command.args(["--method", method, "--epochs", "2", "--learning-rate", "2e-3", "--warmup-ratio", "0"]);
-    if method == "lora" {
+    if method.contains("lora") {
         command.args(["--rank", "4"]);
+    }
+    if ["prompt", "p-tuning", "prefix"].iter().any(|arm| method.contains(arm)) {
+        command.args(["--virtual-tokens", "4"]);
     }
     command.args(["--micro-batch-size", "2", "--eval-datasets", "none", "--save-every", "3", "--quiet"]);
     command.args(["--answer-template", "The object is a {label}.", "--out"]).arg(out);
@@ -49,17 +52,13 @@ fn assert_equal_weights(a: &Path, b: &Path, file: &str) {
     assert!(worst <= 1e-6, "{file}: {worst}");
 }
 
-#[test]
-fn a_training_killed_at_random_steps_ends_with_the_weights_of_one_that_was_not() {
-    let shared = support::any_shared();
-    let folder = tempfile::tempdir().unwrap();
-    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
-    assert_done(&mut finetune(&shared, "lora", &whole));
+/// Kills the training in `out` after some steps, `n_times`, and lets it come to its end.
+fn finish_after_kills(command: &dyn Fn() -> Command, out: &Path, n_times: usize) {
     let mut random = fastrand::Rng::with_seed(3);
-    for _ in 0..4 {
-        let mut child = finetune(&shared, "lora", &broken).stdout(Stdio::null()).spawn().unwrap();
+    for _ in 0..n_times {
+        let mut child = command().stdout(Stdio::null()).spawn().unwrap();
         let n_lines = random.usize(1..6);
-        let log = broken.join("training.jsonl");
+        let log = out.join("training.jsonl");
         let before = std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
         loop {
             let now = std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
@@ -72,7 +71,16 @@ fn a_training_killed_at_random_steps_ends_with_the_weights_of_one_that_was_not()
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert_done(&mut finetune(&shared, "lora", &broken));
+    assert_done(&mut command());
+}
+
+#[test]
+fn a_training_killed_at_random_steps_ends_with_the_weights_of_one_that_was_not() {
+    let shared = support::any_shared();
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    assert_done(&mut finetune(&shared, "lora", &whole));
+    finish_after_kills(&|| finetune(&shared, "lora", &broken), &broken, 4);
     assert_equal_weights(&broken, &whole, "adapter_model.safetensors");
     let steps = |dir: &Path| -> Vec<u64> {
         let text = std::fs::read_to_string(dir.join("training.jsonl")).unwrap();
@@ -80,6 +88,36 @@ fn a_training_killed_at_random_steps_ends_with_the_weights_of_one_that_was_not()
     };
     assert_eq!(steps(&broken), [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(json(broken.join("training.json"))["state"], "complete");
+}
+
+#[test]
+fn every_arm_and_every_flag_against_forgetting_resumes_to_equal_weights() {
+    let shared = support::any_shared();
+    let folder = tempfile::tempdir().unwrap();
+    let held = ["--replay", "mnist:0.25", "--keep-base", "0.5", "--ewc", "1000", "--ewc-limit", "4", "--l2-sp", "0.1"];
+    for (method, flags, files) in [
+        ("prompt", &[][..], &["adapter_model.safetensors"][..]),
+        ("p-tuning", &["--prompt-encoder", "lstm"], &["prompt_encoder.safetensors", "adapter_model.safetensors"]),
+        ("prefix", &[], &["adapter_model.safetensors"]),
+        ("moca", &[], &["non_lora_trainables.safetensors"]),
+        ("linear+prompt", &[], &["adapter_model.safetensors"]),
+        ("lora+moca", &held, &["adapter_model.safetensors", "non_lora_trainables.safetensors"]),
+    ] {
+        let (whole, broken) = (folder.path().join(format!("{method}-whole")), folder.path().join(method));
+        let command = |out: &Path| {
+            let mut command = finetune(&shared, method, out);
+            command.args(flags);
+            command
+        };
+        assert_done(&mut command(&whole));
+        finish_after_kills(&|| command(&broken), &broken, 1);
+        files.iter().for_each(|file| assert_equal_weights(&broken, &whole, file));
+        if flags.contains(&"--ewc") {
+            let log = std::fs::read_to_string(whole.join("training.jsonl")).unwrap();
+            let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+            assert!(last["penalty"].as_f64().unwrap() > 0.0 && last["divergence"].as_f64().unwrap() > 0.0, "{last}");
+        }
+    }
 }
 
 #[test]
@@ -91,6 +129,12 @@ fn every_method_leaves_an_adapter_that_eval_takes() {
         ("lora", &["adapter_config.json", "adapter_model.safetensors", "non_lora_trainables.safetensors"][..]),
         ("linear", &["mm_projector.safetensors", "mm_projector.bin", "peft/adapter_config.json"]),
         ("full", &["config.json", "model.safetensors", "tokenizer.json"]),
+        ("prompt", &["adapter_config.json", "adapter_model.safetensors"]),
+        ("p-tuning", &["adapter_config.json", "adapter_model.safetensors", "prompt_encoder.safetensors"]),
+        ("prefix", &["adapter_config.json", "adapter_model.safetensors"]),
+        ("moca", &["non_lora_trainables.safetensors"]),
+        ("lora+prompt", &["adapter_config.json", "soft_prompt/adapter_config.json"]),
+        ("full+moca", &["config.json", "model.safetensors"]),
     ] {
         let out = folder.path().join(method);
         assert_done(&mut finetune(&shared, method, &out));
@@ -199,6 +243,55 @@ fn bad_input_is_refused_with_the_mend() {
         }
         assert!(!out.join("checkpoint-8").exists());
     }
+}
+
+#[test]
+fn methods_and_flags_that_make_no_sense_are_refused_with_the_mend() {
+    let shared = support::any_shared();
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |method: &str, flags: &[&str], reason: &str| {
+        let mut command = finetune(&shared, method, &folder.path().join("out"));
+        let finished = finish(command.args(flags));
+        assert_eq!(finished.code, Some(2), "{method} {flags:?}");
+        assert!(finished.stderr.contains(reason), "{method} {flags:?}: {}", finished.stderr);
+    };
+    refused("qlora", &[], "unknown method `qlora`");
+    refused("full+lora", &[], "`full` trains what");
+    refused("linear", &["--projector", "frozen"], "`linear` trains the projector");
+    refused("lora", &["--lora-targets", "("], "no regular expression");
+    refused("lora", &["--lora-targets", "nothing"], "leave no map");
+    refused("lora", &["--freeze-layers", "99"], "leave no map");
+    refused("lora", &["--virtual-tokens", "4"], "--virtual-tokens");
+    refused("prompt", &["--virtual-tokens", "0"], "at least 1");
+    refused("prompt", &["--virtual-token-start", "words"], "random, vocabulary, or text:TEXT");
+    refused("prompt", &["--l2-sp", "1"], "virtual tokens have no value there");
+    refused("lora", &["--replay", "mnist"], "as in mnist:0.25");
+    refused("lora", &["--replay", "mnist:0.9"], "leaves none to learn from");
+    refused("lora", &["--replay-weight", "1"], "there are none");
+    refused("lora", &["--ewc", "1"], "--ewc-datasets A,B");
+    refused("lora", &["--keep-base=-1"], "a weight above 0");
+    refused("lora", &["--replay", "text:missing.jsonl:0.5"], "missing.jsonl");
+    let texts = folder.path().join("texts.jsonl");
+    std::fs::write(&texts, "{\"image\":\"a.png\",\"question\":\"a\",\"answer\":\"b\"}\n").unwrap();
+    refused("lora", &["--replay", &format!("text:{}:0.5", texts.display())], "line 1: it is about an image");
+}
+
+#[test]
+fn texts_are_mixed_with_images() {
+    let shared = support::any_shared();
+    let folder = tempfile::tempdir().unwrap();
+    let texts = folder.path().join("texts.jsonl");
+    let line = |n: usize| format!("{{\"question\":\"What is {n} and {n}?\",\"answer\":\"{}\"}}\n", 2 * n);
+    std::fs::write(&texts, (1..9).map(line).collect::<String>()).unwrap();
+    let out = folder.path().join("out");
+    let source = format!("cifar10,text:{}", texts.display());
+    assert_done(finetune(&shared, "lora", &out).args(["--train", &source, "--mix", "0.8,0.2"]));
+    let datasets = json(out.join("training.json"))["spec"]["datasets"].clone();
+    assert_eq!(
+        (&datasets[1]["dataset"], &datasets[1]["split"], &datasets[1]["n_samples"]),
+        (&"texts".into(), &"text".into(), &4.into())
+    );
+    assert_eq!(json(out.join("emt.json"))["tuned_on"], serde_json::json!(["cifar10"]));
 }
 
 #[test]

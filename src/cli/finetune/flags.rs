@@ -10,8 +10,10 @@ use super::super::feature_cache_options::FeatureCacheOptions;
 use super::super::hub_options::HubOptions;
 use super::super::judge_options::JudgeOptions;
 use super::super::reading::ReadingOptions;
-use super::super::results::names;
-use crate::finetune::{AnswerTemplate, Decay, Hyperparameters, LoraShape, Method};
+pub(super) use super::arm_flags::share_of;
+use super::arm_flags::{ArmOptions, RestraintOptions};
+use crate::domain::{Decay, LoraShape, Method};
+use crate::finetune::{AnswerTemplate, Hyperparameters};
 use crate::model::checkpoint::weights::is_embedded;
 use crate::model::vision::preprocess::PixelLimits;
 
@@ -24,12 +26,17 @@ pub(in crate::cli) struct FinetuneArgs {
     /// is part of the program.
     #[arg(long, short, value_name = "MODEL")]
     pub model: PathBuf,
-    /// What is trained: linear (the projector), lora (low-rank updates and the projector), or full
+    /// What is trained: linear, lora, full, prompt, p-tuning, prefix or moca; several joined by +
     ///
-    /// `lora` updates the language model. `full` trains the whole language model and the projector.
-    #[arg(long, value_parser = names::<Method>(&["linear", "lora", "full"]))]
+    /// `linear` trains the projector. `lora` trains low-rank updates of the language model, and the projector. `full` trains
+    /// the language model and the projector. `prompt` trains virtual tokens before every prompt, `p-tuning` a network that
+    /// computes them, `prefix` virtual keys and values in all layers. `moca` trains a scale and a shift of the positions of
+    /// images after each layer. `linear+prompt` trains both.
+    #[arg(long, value_name = "METHOD")]
     pub method: Method,
     /// Datasets to train on: names of `emt data list`, folders, or NAME=FOLDER, separated by commas
+    ///
+    /// `text:FILE.jsonl` is a file of conversations without images, which are mixed with the images.
     #[arg(long, value_name = "A,B", help_heading = "Training data")]
     pub train: String,
     /// Folder for the adapter, its checkpoints and the forgetting curve; the same command resumes
@@ -51,9 +58,13 @@ pub(in crate::cli) struct FinetuneArgs {
     /// Ratios in which the datasets are mixed, as in 0.8,0.2 [default: all samples]
     #[arg(long, value_name = "R,R", hide_short_help = true, help_heading = "Training data")]
     pub mix: Option<String>,
-    /// Do not train the projector (lora)
-    #[arg(long, hide_short_help = true, help_heading = "Training")]
+    /// Do not train the projector, as with --projector frozen
+    #[arg(long, hide_short_help = true, help_heading = "What trains", conflicts_with = "projector")]
     pub no_projector: bool,
+    #[command(flatten)]
+    pub arms: ArmOptions,
+    #[command(flatten)]
+    pub restraints: RestraintOptions,
     /// Adapter to continue from: a folder, or ORG/NAME on the hub
     #[arg(long, value_name = "ADAPTER", hide_short_help = true)]
     pub from_adapter: Option<PathBuf>,
@@ -132,10 +143,10 @@ pub(in crate::cli) struct FinetuneArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Training")]
 struct TrainingOptions {
-    /// Highest learning rate [default: linear 2e-3, lora 2e-4, full 2e-5]
+    /// Highest learning rate [default: the method's, as linear 2e-3, lora 2e-4, full 2e-5]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
-    /// Samples per optimizer step [default: linear 128, lora 32, full 32]
+    /// Samples per optimizer step [default: the method's, as linear 128, lora 32, full 32]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Passes over the training samples [default: 3]
@@ -174,6 +185,11 @@ impl FinetuneArgs {
     /// The limits to the pixels of an image.
     pub fn pixels(&self) -> PixelLimits {
         PixelLimits { min_pixels: self.min_pixels, max_pixels: self.max_pixels }
+    }
+
+    /// Whether the projector trains.
+    pub fn trains_projector(&self) -> Result<bool> {
+        Ok(self.arms.trains_projector(self.method)? && !self.no_projector)
     }
 
     /// The flags over the method's own values.

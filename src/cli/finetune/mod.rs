@@ -1,23 +1,24 @@
 //! `emt finetune`.
 
+mod arm_flags;
 mod epochs;
 mod flags;
+mod sources;
 
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 use serde_json::{Map, Value};
 
 use super::eval::{DatasetFlags, open_datasets};
 use super::progress::Progress;
 use super::reading::ReadingOptions;
-use super::sources::found;
 use super::{environment, exit_code, hub_options, interrupt, results, tuned_on};
-use crate::dataset::{self, Catalog, Dataset, FoundOnHub};
+use crate::domain::Arm;
 use crate::eval::EncoderChoice;
-use crate::finetune::{Curve, Hyperparameters, TrainableConfig, TrainingEnded};
+use crate::finetune::{Classified, Curve, Hyperparameters, TrainableConfig, TrainingEnded, TrainingSet};
 use crate::model::Placement;
 use crate::model::checkpoint::weights::Hub;
 use crate::prompting;
@@ -41,7 +42,7 @@ pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &m
         out: &args.out,
         is_fresh: args.fresh,
         environment: sitting(args, hub_commits),
-        tuned_on: args.train.split(',').map(|name| training_name(name.trim())).collect(),
+        tuned_on: args.trained_images().map(training_name).collect(),
         evaluations: evaluations(args, &hub)?,
         feature_cache: cache,
     };
@@ -105,7 +106,8 @@ fn open(
     quiet: bool,
     err: &mut dyn Write,
 ) -> Result<(OpenedTraining, Map<String, Value>)> {
-    let datasets = training_datasets(args, quiet, err)?;
+    let sources = args.sources(quiet, err)?;
+    let restraints = args.restrain(quiet, err)?;
     let hub = args.hub.hub(quiet, err)?;
     let request = Train {
         // Looked for before anything trains, even where only the evaluations need it.
@@ -114,7 +116,9 @@ fn open(
         pixels: args.pixels(),
         hashes: environment::hash_memory(),
         from_adapter: args.from_adapter.as_deref(),
-        trains_projector: !args.no_projector,
+        trains_projector: args.trains_projector()?,
+        settings: args.arms.settings(args.method)?,
+        restraints,
         hyperparameters,
         micro_batch_size: args.micro_batch_size,
         save_every: args.save_every,
@@ -127,7 +131,8 @@ fn open(
         answer: &args.answer_template,
         placement,
         feature_cache,
-        ..Train::new(&args.model, &hub, datasets, args.method)?
+        sources,
+        ..Train::new(&args.model, &hub, Vec::new(), args.method)?
     };
     let opened = request.open()?;
     Ok((opened, hub_options::found(&hub)))
@@ -146,11 +151,12 @@ fn evaluations<'a>(args: &'a FinetuneArgs, hub: &'a Hub<'a>) -> Result<Option<Ep
         reading: &ReadingOptions::default(),
         hub: &args.hub,
     };
+    let images = args.trained_images().collect::<Vec<_>>().join(",");
     Ok(Some(EpochEvaluations {
         model: &args.model,
         hub,
         datasets: open_datasets(&args.model, &flags, true, &mut std::io::sink())?.datasets,
-        tuned_on: tuned_on::Planned::new(Some(&args.train), &[], &args.places)?.of_all,
+        tuned_on: tuned_on::Planned::new(Some(&images), &[], &args.places)?.of_all,
         limit: args.eval_limit,
         encoder: match args.encoder.as_deref().unwrap_or("none") {
             "none" => EncoderChoice::None,
@@ -167,69 +173,16 @@ fn evaluations<'a>(args: &'a FinetuneArgs, hub: &'a Hub<'a>) -> Result<Option<Ep
     }))
 }
 
+impl FinetuneArgs {
+    /// What `--train` names, without texts.
+    fn trained_images(&self) -> impl Iterator<Item = &str> {
+        results::list(&self.train).filter(|source| sources::text_file(source).is_none())
+    }
+}
+
 /// A dataset's name as its runs have it.
 fn training_name(text: &str) -> String {
     text.split_once('=').map_or(text, |(name, _)| name).to_owned()
-}
-
-/// The datasets to train on.
-fn training_datasets(args: &FinetuneArgs, quiet: bool, err: &mut dyn Write) -> Result<Vec<Dataset>> {
-    let (catalog, roots) = (args.places.catalog()?, args.places.roots());
-    let mut datasets = Vec::new();
-    let hub = args.hub.datasets(quiet, err)?;
-    let split = args.split.as_deref().or(Some("train"));
-    let given: Vec<String> = results::list(&args.train).map(str::to_owned).collect();
-    for text in &given {
-        let found = found(&catalog, &hub, text, split)?;
-        let dataset = open_training_split(args, &catalog, &roots, text, &found)?;
-        ensure!(
-            datasets.iter().all(|other: &Dataset| other.name != dataset.name),
-            "--train names `{}` twice; hint: give one of them a name with NAME=PATH",
-            dataset.name
-        );
-        datasets.push(dataset);
-    }
-    ensure!(
-        args.labels.is_none() || datasets.len() < 2,
-        "--labels is for one dataset, and --train names {}; hint: train on them one after the other with --from-adapter",
-        datasets.len()
-    );
-    ensure!(!datasets.is_empty(), "--train names no dataset; hint: a name of `emt data list`, or a folder");
-    ensure!(
-        args.mix.is_none() || datasets.len() > 1,
-        "--mix has no effect on one dataset: it mixes several; hint: --limit N trains on fewer of its samples"
-    );
-    args.reading.columns().refuse_idle(&given, &datasets)?;
-    Ok(datasets)
-}
-
-fn open_training_split(
-    args: &FinetuneArgs,
-    catalog: &Catalog,
-    roots: &dataset::DataRoots,
-    text: &str,
-    found: &FoundOnHub,
-) -> Result<Dataset> {
-    // The catalog and the hub know several splits; a path says itself which split it is, or holds several.
-    let has_splits = found.text != text || catalog.names().any(|name| name == text);
-    let split = args.split.as_deref().or(has_splits.then_some("train"));
-    let open = |split: Option<&str>| {
-        let request = args.reading.request_of(text, &found.text, split, args.labels.as_deref());
-        dataset::open(catalog, roots, &request).with_context(|| format!("`{text}` cannot be trained on"))
-    };
-    let mut opened = open(split)?;
-    if opened.chosen_of.iter().any(|split| split == "train") {
-        opened = open(Some("train"))?;
-    }
-    if args.split.is_none() && !opened.is_training_split && opened.split != "all" {
-        bail!(
-            "`{text}` is the split `{}`, which is held out; hint: give the folder of its training split, or --split {} \
-             to train on it anyway",
-            opened.split,
-            opened.split
-        );
-    }
-    Ok(opened)
 }
 
 fn sitting(args: &FinetuneArgs, hub_commits: Map<String, Value>) -> Map<String, Value> {
@@ -251,16 +204,24 @@ pub(super) fn environment_of(paths: Map<String, Value>, limit: Option<usize>) ->
     fields
 }
 
+/// What a set contributes to the training.
+fn share_of(set: &TrainingSet) -> String {
+    let what = if set.images().is_some() { "images" } else { "texts" };
+    match set.n_replayed {
+        None => format!("{} {what} of {}", set.n_samples(), set.name),
+        Some(n) => format!("{n} of {} {what} of {} in each batch", set.n_samples(), set.name),
+    }
+}
+
 fn announce(progress: &mut Progress, ready: &ReadyTraining) {
     let ReadyTraining { folder, sets, trainable, hyperparameters, .. } = ready;
     let Hyperparameters { learning_rate, batch_size, n_epochs, lora, .. } = *hyperparameters;
-    let TrainableConfig { method, seed, .. } = *trainable.config();
-    let updates = match method.is_low_rank() {
+    let TrainableConfig { method, seed, .. } = trainable.config();
+    let updates = match method.has(Arm::Lora) {
         true => format!(", rank {}, alpha {}, dropout {}", lora.rank, lora.alpha, lora.dropout),
         false => String::new(),
     };
-    let on: Vec<String> =
-        sets.iter().map(|set| format!("{} images of {}", set.selected.len(), set.dataset.name)).collect();
+    let on: Vec<String> = sets.iter().map(share_of).collect();
     progress.say(&format!(
         "{}: {} tensors ({} numbers) train on {}; learning rate {learning_rate}, batch {batch_size}, {n_epochs} \
          epochs{updates}, seed {seed}",
@@ -269,12 +230,12 @@ fn announce(progress: &mut Progress, ready: &ReadyTraining) {
         trainable.n_numbers(),
         on.join(", ")
     ));
-    for set in sets {
-        for warning in set.dataset.warnings.iter().chain(&set.dataset.notes) {
-            progress.say(&format!("warning: {}: {warning}", set.dataset.name));
+    for Classified { dataset, .. } in sets.iter().filter_map(TrainingSet::images) {
+        for warning in dataset.warnings.iter().chain(&dataset.notes) {
+            progress.say(&format!("warning: {}: {warning}", dataset.name));
         }
-        if !set.dataset.is_training_split {
-            let (name, split) = (&set.dataset.name, &set.dataset.split);
+        if !dataset.is_training_split {
+            let (name, split) = (&dataset.name, &dataset.split);
             progress.say(&format!("warning: {name}: `{split}` is not known as a training split"));
         }
     }

@@ -25,6 +25,7 @@ pub(in crate::cli) enum Axis {
     Report,
     Images,
     Method,
+    VirtualTokens,
     Train,
     Start,
     Curve,
@@ -69,6 +70,10 @@ pub(in crate::cli) enum Form {
     Linear,
     Lora,
     Full,
+    OtherMethod,
+    WithVirtualTokens,
+    WithPTuning,
+    WithoutVirtualTokens,
     TrainNamed,
     TrainEmbedded,
     FromAdapter,
@@ -119,6 +124,10 @@ const FORMS: &[Row] = &[
     (Axis::Method, Form::Linear, "--method linear", &["--method", "linear"]),
     (Axis::Method, Form::Lora, "--method lora", &["--method", "lora"]),
     (Axis::Method, Form::Full, "--method full", &["--method", "full"]),
+    (Axis::Method, Form::OtherMethod, "--method moca", &["--method", "moca"]),
+    (Axis::VirtualTokens, Form::WithVirtualTokens, "virtual tokens (--method prompt or prefix)", &["--method", "lora+prompt"]),
+    (Axis::VirtualTokens, Form::WithPTuning, "a network of virtual tokens (--method p-tuning)", &["--method", "lora+p-tuning"]),
+    (Axis::VirtualTokens, Form::WithoutVirtualTokens, "no virtual tokens", &[]),
     (Axis::Train, Form::TrainNamed, "datasets on disk (--train A,B)", &["--train", "mnist"]),
     (Axis::Train, Form::TrainEmbedded, "embedded datasets alone (--train embedded/mnist)", &["--train", "embedded/mnist"]),
     (Axis::Start, Form::FromAdapter, "an adapter to continue from (--from-adapter)", &["--from-adapter", "lora"]),
@@ -202,11 +211,25 @@ impl Axis {
             Self::Report => Form::ReportOfOneRun,
             Self::Images if is_on(matches, "no_images") => Form::WithoutImages,
             Self::Images => Form::WithImages,
-            Self::Method => match text("method").as_deref() {
-                Some("linear") => Form::Linear,
-                Some("full") => Form::Full,
-                _ => Form::Lora,
-            },
+            Self::Method => {
+                let method = text("method")?;
+                let has = |arm: &str| method.split('+').any(|part| part.trim() == arm);
+                match () {
+                    () if has("lora") => Form::Lora,
+                    () if has("full") => Form::Full,
+                    () if has("linear") => Form::Linear,
+                    () => Form::OtherMethod,
+                }
+            }
+            Self::VirtualTokens => {
+                let method = text("method")?;
+                let has = |arm: &str| method.split('+').any(|part| part.trim() == arm);
+                match has("p-tuning") {
+                    true => Form::WithPTuning,
+                    false if has("prompt") || has("prefix") => Form::WithVirtualTokens,
+                    false => Form::WithoutVirtualTokens,
+                }
+            }
             Self::Train if are_embedded(&text("train")?) => Form::TrainEmbedded,
             Self::Train => Form::TrainNamed,
             Self::Start => either("from_adapter", Form::FromAdapter, Form::FromBase),

@@ -417,6 +417,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
         axes: &[
             Axis::Model,
             Axis::Method,
+            Axis::VirtualTokens,
             Axis::Train,
             Axis::Start,
             Axis::Encoder,
@@ -443,7 +444,24 @@ pub(super) const COMMANDS: &[CommandForms] = &[
                     always("labels"),
                     always("limit"),
                     always("mix"),
-                    only("no-projector", LORA),
+                    always("no-projector"),
+                    only("lora-targets", LORA),
+                    only("full-targets", FULL),
+                    only("freeze-layers", OF_LAYERS),
+                    always("projector"),
+                    only("virtual-tokens", VIRTUAL_TOKENS),
+                    only("virtual-token-start", PROMPT),
+                    only("prompt-encoder", P_TUNING),
+                    only("prompt-encoder-size", P_TUNING),
+                    only("prompt-encoder-layers", P_TUNING),
+                    always("replay"),
+                    always("replay-weight"),
+                    always("old-answer-template"),
+                    always("keep-base"),
+                    always("ewc"),
+                    always("ewc-datasets"),
+                    always("ewc-limit"),
+                    always("l2-sp"),
                     always("from-adapter"),
                     always("prompt"),
                     always("answer-template"),
@@ -570,6 +588,13 @@ pub(super) const COMMANDS: &[CommandForms] = &[
 const NOT_STAGES: &[Form] = &[Form::ReportOfOneRun, Form::ReportOfRuns, Form::ReportOfComparison];
 const COMPARES: &[Need] = &[hinted(&[Form::ReportOfComparison], "leave it out, or give --baseline RUN")];
 const SHOWS_IMAGES: &[Need] = &[one_of(NOT_STAGES), hinted(&[Form::WithImages], "leave one of them out")];
+const FULL: &[Need] = &[hinted(&[Form::Full], "leave it out, or --method full")];
+const OF_LAYERS: &[Need] =
+    &[hinted(&[Form::Lora, Form::Full, Form::OtherMethod], "the projector alone has no layers; leave it out")];
+const VIRTUAL_TOKENS: &[Need] =
+    &[hinted(&[Form::WithVirtualTokens, Form::WithPTuning], "leave it out, or --method prompt")];
+const PROMPT: &[Need] = &[hinted(&[Form::WithVirtualTokens], "leave it out, or --method prompt")];
+const P_TUNING: &[Need] = &[hinted(&[Form::WithPTuning], "leave it out, or --method p-tuning")];
 const LORA: &[Need] = &[hinted(&[Form::Lora], "leave it out, or --method lora")];
 const CURVE: &[Need] =
     &[hinted(&[Form::WithCurve, Form::WithNamedCurve], "leave it out, or name datasets with --eval-datasets")];

@@ -7,7 +7,12 @@ use anyhow::{Result, bail, ensure};
 use candle_core::{DType, Tensor};
 
 use crate::domain::MergedType;
-use crate::model::layers::Dropout;
+use crate::model::layers::{Dropout, PromptEncoder};
+
+/// The name under which an adapter replaces "no virtual tokens" with its own, `(tokens, hidden)`.
+pub const VIRTUAL_TOKENS: &str = "language_model.virtual_tokens";
+/// The same for virtual keys and values of all layers, `(positions, layers * 2 * key heads * head size)`.
+pub const VIRTUAL_KEYS: &str = "language_model.virtual_keys_and_values";
 
 /// A low-rank update of one weight matrix (Hu et al. 2021, equation 3): `W + scale B A`.
 #[derive(Clone, Debug)]
@@ -50,6 +55,8 @@ pub struct Overlay {
     is_merged: bool,
     /// The type to which merged and replaced weights are rounded, if that is not the compute type.
     rounded_to: Option<DType>,
+    /// What its virtual tokens are computed from, if they train so.
+    encoder: Option<PromptEncoder>,
     /// Whether gradients flow to one of its tensors.
     trains: bool,
 }
@@ -60,7 +67,18 @@ impl Overlay {
     pub fn new(updates: BTreeMap<String, LowRankUpdate>, replaced: BTreeMap<String, Tensor>, is_merged: bool) -> Self {
         let of_updates = updates.values().flat_map(LowRankUpdate::tensors);
         let trains = of_updates.chain(replaced.values()).any(Tensor::track_op);
-        Self { updates, replaced, copies: BTreeSet::new(), is_merged, rounded_to: None, trains }
+        Self { updates, replaced, copies: BTreeSet::new(), is_merged, rounded_to: None, encoder: None, trains }
+    }
+
+    /// Adds what virtual tokens are computed from.
+    pub fn with_encoder(self, encoder: PromptEncoder) -> Self {
+        let trains = self.trains || encoder.tensors().any(Tensor::track_op);
+        Self { encoder: Some(encoder), trains, ..self }
+    }
+
+    /// Takes what virtual tokens are computed from, if there is something.
+    pub fn take_encoder(&mut self) -> Option<PromptEncoder> {
+        self.encoder.take()
     }
 
     /// Marks the replaced tensors `copies` as copies for their module only. Another module that shares the base's
@@ -141,8 +159,14 @@ impl Overlay {
         Ok(Some(tensor))
     }
 
+    /// Takes the replacement `name` of any shape, if there is one.
+    pub fn take_replaced_whole(&mut self, name: &str) -> Option<Tensor> {
+        self.replaced.remove(name)
+    }
+
     /// Asserts that every update and replacement was taken.
     pub fn finish(&self) -> Result<()> {
+        ensure!(self.encoder.is_none(), "the prompt encoder has no place in the model");
         let left: Vec<&str> = self.updates.keys().chain(self.replaced.keys()).map(String::as_str).collect();
         let Some(first) = left.first() else { return Ok(()) };
         bail!(

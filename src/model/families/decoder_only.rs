@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Tensor};
 
 use super::{ForcedAnswer, ImageEmbedding, ImagePrompt, Mllm, PlainTower, Seen};
-use crate::model::language::{LanguageModel, Pass, TokenInput};
-use crate::model::layers::{Watched, causal_mask};
+use crate::model::language::{Decoder, DecoderConfig, LanguageModel, Pass, TokenInput};
+use crate::model::layers::{Loader, VirtualTokens, Watched, causal_mask};
 use crate::model::run::prefix::{Opening, Padding, Prefix, PromptRow, batch};
 use crate::model::vision::preprocess::ImageInput;
 
@@ -43,9 +43,37 @@ pub trait ImageReader: Send {
 /// A family's image reader in front of a decoder.
 pub struct DecoderOnly<R, D> {
     /// Converts images to embeddings.
-    pub reader: R,
+    pub(super) reader: R,
     /// Reads and continues prompts.
-    pub decoder: D,
+    decoder: D,
+    /// What an adapter puts before every prompt.
+    virtual_tokens: Option<VirtualTokens>,
+}
+
+impl<R> DecoderOnly<R, Decoder> {
+    /// Loads the decoder of `config` behind `reader`, with the adapter's virtual tokens if it has some.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape.
+    pub fn load(reader: R, config: DecoderConfig, loader: &mut Loader) -> Result<Self> {
+        let virtual_tokens = VirtualTokens::load(loader, config.size())?;
+        Ok(Self { reader, decoder: Decoder::load(loader, config)?, virtual_tokens })
+    }
+}
+
+impl<R, D> DecoderOnly<R, D> {
+    /// Puts the virtual tokens before each row.
+    fn preceded(&self, rows: Vec<PromptRow>) -> Result<Vec<PromptRow>> {
+        let Some(virtual_tokens) = &self.virtual_tokens else { return Ok(rows) };
+        let n_positions = virtual_tokens.n_positions()?;
+        // Once for all rows: while they train, they may be the output of a network.
+        let tokens = virtual_tokens.rows()?;
+        let preceded = |row: PromptRow| match &tokens {
+            Some(tokens) => Ok(row.preceded_by(tokens)?),
+            None => Ok(row.moved_by(n_positions)),
+        };
+        rows.into_iter().map(preceded).collect()
+    }
 }
 
 impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
@@ -67,7 +95,7 @@ impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
             rest = others;
             prompt.placed(own, &self.decoder)
         };
-        prompts.iter().map(place).collect()
+        self.preceded(prompts.iter().map(place).collect::<Result<_>>()?)
     }
 
     fn read(

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::llava::refuse_scaled;
-use super::{DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmFamily, MllmPlan, Seen, Verified};
+use super::{DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, Seen, Verified};
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::{Canonical, Checkpoint, Weights, is_computed_buffer};
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
@@ -28,6 +28,11 @@ pub const FAMILY: MllmFamily = MllmFamily {
     },
     recognises: |checkpoint| {
         checkpoint.config().get("model_type").is_some_and(|kind| kind == "smolvlm" || kind == "idefics3")
+    },
+    in_memory: InMemoryNames {
+        language_model: "text_model",
+        projector: "connector.modality_projection",
+        saved_projector: "connector",
     },
     canonical,
     weights: |checkpoint, _| Weights::new(checkpoint, canonical),
@@ -118,7 +123,7 @@ impl Plan {
             projector,
             markers: self.markers.clone(),
         };
-        Ok(DecoderOnly { reader, decoder: Decoder::load(loader, self.text.clone())? })
+        DecoderOnly::load(reader, self.text.clone(), loader)
     }
 }
 
@@ -151,6 +156,10 @@ impl MllmPlan for Plan {
 
     fn n_layers(&self) -> usize {
         self.text.n_layers()
+    }
+
+    fn n_heads(&self) -> [usize; 2] {
+        self.text.n_heads()
     }
 
     fn limit(&self) -> Option<&str> {

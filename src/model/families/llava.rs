@@ -9,11 +9,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified, side_by_side,
+    DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified,
+    side_by_side,
 };
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::{Checkpoint, Weights, canonical_clip_tower, canonical_llava};
-use crate::model::language::{Decoder, DecoderConfig, LanguageModel, scaled};
+use crate::model::language::{DecoderConfig, LanguageModel, scaled};
 use crate::model::layers::{Activation, Linear, Loader, Watched};
 use crate::model::text::template::IMAGE_MARKER;
 use crate::model::vision::encoders;
@@ -38,6 +39,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
         let is = |name: &str| config.get("model_type").is_some_and(|t| t == name);
         is("llava_llama") || (is("llava") && is_plain_llava(config))
     },
+    in_memory: InMemoryNames::LLAVA,
     canonical: canonical_llava,
     weights,
     plan,
@@ -255,6 +257,10 @@ impl MllmPlan for Plan {
         self.text.n_layers()
     }
 
+    fn n_heads(&self) -> [usize; 2] {
+        self.text.n_heads()
+    }
+
     fn limit(&self) -> Option<&str> {
         self.text.limit()
     }
@@ -289,7 +295,7 @@ impl MllmPlan for Plan {
             projector,
             image_scale: self.image_scale,
         };
-        Ok(Box::new(DecoderOnly { reader, decoder: Decoder::load(loader, self.text.clone())? }))
+        Ok(Box::new(DecoderOnly::load(reader, self.text.clone(), loader)?))
     }
 }
 

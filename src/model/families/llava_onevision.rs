@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::llava::{Projector, ProjectorConfig, config_of, load_tower, refuse_scaled};
-use super::{DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmFamily, MllmPlan, Seen, Verified};
+use super::{DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, Seen, Verified};
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::{Checkpoint, Weights, canonical_llava};
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
@@ -27,6 +27,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
         comparator: "zero_shot by the SigLIP that its tower comes from (an ancestor), or probe",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "llava_onevision"),
+    in_memory: InMemoryNames::LLAVA,
     canonical: canonical_llava,
     weights: |checkpoint, _| Weights::new(checkpoint, canonical_llava),
     plan: |checkpoint, _| Ok(Box::new(Plan::of(checkpoint)?)),
@@ -90,7 +91,7 @@ impl Plan {
             line_end: loader.tensor("image_newline", &[n_out])?,
             packing: self.packing,
         };
-        Ok(DecoderOnly { reader, decoder: Decoder::load(loader, self.text.clone())? })
+        DecoderOnly::load(reader, self.text.clone(), loader)
     }
 
     fn n_tiles_max(&self) -> usize {
@@ -138,6 +139,10 @@ impl MllmPlan for Plan {
 
     fn n_layers(&self) -> usize {
         self.text.n_layers()
+    }
+
+    fn n_heads(&self) -> [usize; 2] {
+        self.text.n_heads()
     }
 
     fn limit(&self) -> Option<&str> {

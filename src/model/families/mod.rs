@@ -178,6 +178,9 @@ pub trait MllmPlan: Send {
     /// The number of layers of the language model.
     fn n_layers(&self) -> usize;
 
+    /// The heads of queries, and of keys and values, of the language model's attention.
+    fn n_heads(&self) -> [usize; 2];
+
     /// Why the language model has fewer positions than it was trained for, if it has.
     fn limit(&self) -> Option<&str> {
         None
@@ -238,6 +241,8 @@ pub struct MllmFamily {
     pub verified: Verified,
     /// Returns whether a checkpoint is of this family.
     pub recognises: fn(&Checkpoint) -> bool,
+    /// The names of its modules in transformers 4.52 and later, which adapters are saved under.
+    pub in_memory: InMemoryNames,
     /// Returns the canonical name of a stored tensor, for checkpoints and adapters alike.
     pub canonical: fn(&str) -> Canonical,
     /// Names the checkpoint's tensors. The second checkpoint is the tower's, if that is separate.
@@ -251,6 +256,57 @@ pub struct MllmFamily {
     /// The image preparation, within the user's limits.
     pub preprocessor: PreprocessorFn,
 }
+
+/// The names of a family's modules in transformers, from 4.52 on.
+#[derive(Clone, Copy, Debug)]
+pub struct InMemoryNames {
+    /// The language model, below `model.`.
+    pub language_model: &'static str,
+    /// The projector, below `model.`.
+    pub projector: &'static str,
+    /// What PEFT's `modules_to_save` calls the projector.
+    pub saved_projector: &'static str,
+}
+
+impl InMemoryNames {
+    /// LLaVA's and LLaVA-OneVision's.
+    pub const LLAVA: Self = Self {
+        language_model: "language_model",
+        projector: "multi_modal_projector",
+        saved_projector: "multi_modal_projector",
+    };
+    /// Qwen's.
+    pub const QWEN: Self =
+        Self { language_model: "language_model", projector: "visual.merger", saved_projector: "merger" };
+
+    /// Returns the name in memory of a module or tensor, given its canonical name.
+    pub fn in_memory(&self, canonical: &str) -> String {
+        if let Some(rest) = canonical.strip_prefix("language_model.") {
+            return format!("model.{}.{rest}", self.language_model);
+        }
+        match canonical.strip_prefix("multi_modal_projector.") {
+            // A second list of projectors lies beside the first.
+            Some(rest) if rest.starts_with(DEEPSTACK) => {
+                let above = self.projector.rsplit_once('.').map_or("", |(above, _)| above);
+                format!("model.{above}.{rest}")
+            }
+            Some(rest) => format!("model.{}.{rest}", self.projector),
+            None => format!("model.{canonical}"),
+        }
+    }
+
+    /// Returns the module that PEFT saves for a projector's tensor, or `None` for another tensor.
+    pub fn saved_module(&self, canonical: &str) -> Option<String> {
+        let rest = canonical.strip_prefix("multi_modal_projector.")?;
+        match rest.strip_prefix(DEEPSTACK) {
+            Some(of_list) => Some(format!("{DEEPSTACK}{}", of_list.split('.').next()?)),
+            None => Some(self.saved_projector.to_owned()),
+        }
+    }
+}
+
+/// The canonical names of projectors of a tower's inner states begin with this, below the projector.
+const DEEPSTACK: &str = "deepstack_merger_list.";
 
 /// All families. The first that recognises a checkpoint reads it.
 pub const FAMILIES: &[MllmFamily] =
@@ -440,6 +496,8 @@ mod generation_tests;
 mod leftovers_tests;
 #[cfg(test)]
 mod llava_space_tests;
+#[cfg(test)]
+mod prompt_learning_tests;
 #[cfg(test)]
 mod qwen_tests;
 #[cfg(test)]

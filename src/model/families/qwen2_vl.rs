@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::qwen_vl::{self, IMAGE_MARKER};
-use super::{MllmFamily, Verified};
+use super::{InMemoryNames, MllmFamily, Verified};
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::{Weights, canonical_qwen_vl};
 use crate::model::language::QwenText;
@@ -20,6 +20,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
         comparator: "probe, on the tower's own output; no text side is published for it",
     },
     recognises: |checkpoint| qwen_vl::is_of(checkpoint, "qwen2_vl", "Qwen2VLForConditionalGeneration"),
+    in_memory: InMemoryNames::QWEN,
     canonical: canonical_qwen_vl,
     weights: |checkpoint, _| Weights::new(checkpoint, canonical_qwen_vl),
     plan: |checkpoint, _| qwen_vl::plan(checkpoint, vision, QwenText::Qwen2),

@@ -10,7 +10,7 @@ use super::{DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmPlan, Seen};
 use crate::model::Placement;
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::Checkpoint;
-use crate::model::language::{Decoder, DecoderConfig, LanguageModel, QwenText};
+use crate::model::language::{DecoderConfig, LanguageModel, QwenText};
 use crate::model::layers::{Loader, Watched};
 use crate::model::vision::patch_tower::{MergerConfig, PatchMerger, PatchTower, PatchTowerConfig};
 use crate::model::vision::preprocess::{ImageInput, ImageProcessor, PatchProcessor, PixelLimits};
@@ -113,6 +113,10 @@ impl MllmPlan for Plan {
         self.text.n_layers()
     }
 
+    fn n_heads(&self) -> [usize; 2] {
+        self.text.n_heads()
+    }
+
     fn settings(&self) -> Value {
         json!(self)
     }
@@ -135,9 +139,8 @@ impl MllmPlan for Plan {
             let mut here = projector.at(&format!("deepstack_merger_list.{index}"));
             deepstack.push(PatchMerger::load(&mut here, &self.merger, true)?);
         }
-        let decoder = Decoder::load(loader, self.text.clone())?;
         let reader = QwenVl { tower, merger, deepstack, placement: loader.placement().clone() };
-        Ok(Box::new(DecoderOnly { reader, decoder }))
+        Ok(Box::new(DecoderOnly::load(reader, self.text.clone(), loader)?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use candle_core::Tensor;
 use serde::Serialize;
 
@@ -12,8 +12,8 @@ use crate::domain::closest;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::{
     Activation, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, GatedMlp, LayerWatch, Linear,
-    Loader, MultimodalRotary, MultimodalRotaryConfig, PassShape, RmsNorm, Rotary, RotaryConfig, Site, load_vocabulary,
-    tokens_at,
+    Loader, ModalityCalibration, MultimodalRotary, MultimodalRotaryConfig, PassShape, RmsNorm, Rotary, RotaryConfig,
+    Site, VirtualKeys, load_vocabulary, tokens_at,
 };
 
 /// The maximum number of positions. Tables of angles cover all positions, and a larger table would fill the memory.
@@ -205,9 +205,25 @@ impl DecoderConfig {
         self.n_layers
     }
 
+    /// The heads of queries, and of keys and values.
+    pub fn n_heads(&self) -> [usize; 2] {
+        [self.n_heads, self.n_kv_heads]
+    }
+
     /// The width of the residual stream.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// Takes the adapter's keys and values for all layers, if it has some.
+    fn virtual_keys(&self, loader: &mut Loader) -> Result<Option<Vec<VirtualKeys>>> {
+        let keys = VirtualKeys::load(loader, self.n_layers, [self.n_kv_heads, self.head_size])?;
+        let is_flat = matches!(self.positions, PositionsConfig::Flat(_));
+        ensure!(
+            keys.is_none() || is_flat,
+            "prefix tuning is not supported for a model that counts positions in rows and columns; hint: prompt tuning is"
+        );
+        Ok(keys)
     }
 
     /// The number of values that a row of `n_tokens` positions holds: keys and values of all layers, activations of
@@ -225,17 +241,28 @@ struct Layer {
     attention: Attention,
     mlp_norm: RmsNorm,
     mlp: GatedMlp,
+    /// What is done to the positions of images after the layer.
+    calibration: Option<ModalityCalibration>,
+}
+
+/// What images add to a layer.
+#[derive(Clone, Copy)]
+struct OfImages<'a> {
+    /// Added after the layer, `(batch, tokens, hidden)`.
+    added: Option<&'a Tensor>,
+    /// Where images are, `(batch, tokens)`.
+    is_image: Option<&'a Tensor>,
 }
 
 impl Layer {
-    /// Returns the residual stream `(batch, tokens, hidden)` after the layer, at the tokens `computed`. `added` covers
+    /// Returns the residual stream `(batch, tokens, hidden)` after the layer, at the tokens `computed`. `of_images` covers
     /// all tokens.
     fn forward(
         &self,
         x: &Tensor,
         computed: Range<usize>,
         context: AttentionContext<'_>,
-        added: Option<&Tensor>,
+        of_images: OfImages<'_>,
         watch: &mut LayerWatch<'_>,
     ) -> candle_core::Result<Tensor> {
         let residual = tokens_at(x, &computed)?;
@@ -243,7 +270,13 @@ impl Layer {
         let x = self.attention.forward_added(&residual, &normed, computed.clone(), context, watch)?;
         let normed = watch.at(Site::MlpInput, self.mlp_norm.forward(&x)?)?;
         let x = watch.added(Site::MlpOutput, &x, |residual| self.mlp.forward_added(residual, &normed))?;
-        let x = match added {
+        let x = match self.calibration.as_ref().zip(of_images.is_image) {
+            Some((calibration, is_image)) => {
+                calibration.forward(&x, &is_image.narrow(1, computed.start, computed.len())?)?
+            }
+            None => x,
+        };
+        let x = match of_images.added {
             Some(added) => (x + tokens_at(added, &computed)?)?,
             None => x,
         };
@@ -290,18 +323,22 @@ impl Decoder {
             false => RmsNorm::load(loader, name, config.size, config.epsilon),
         };
         let mut layers = Vec::new();
+        let mut virtual_keys = config.virtual_keys(loader)?.into_iter().flatten();
         for i in 0..config.n_layers {
             let mut here = loader.at(&format!("language_model.layers.{i}"));
             let mut attention = Attention::load(&mut here.at("self_attn"), shape, names)?;
             if config.has_head_norms {
                 attention = attention.with_head_norms(&mut here.at("self_attn"), config.epsilon)?;
             }
+            attention = attention.with_virtual_keys(virtual_keys.next());
+            let calibration = ModalityCalibration::load(&mut here, config.size)?;
             let load_mlp = if config.has_joined_maps { GatedMlp::load_joined } else { GatedMlp::load };
             layers.push(Layer {
                 attention_norm: norm(&mut here, "input_layernorm")?,
                 attention,
                 mlp_norm: norm(&mut here, "post_attention_layernorm")?,
                 mlp: load_mlp(&mut here.at("mlp"), config.size, config.n_hidden, config.activation, config.mlp_bias)?,
+                calibration,
             });
         }
         let norm = norm(&mut loader.at("language_model"), "norm")?;
@@ -342,7 +379,8 @@ impl LanguageModel for Decoder {
             // The last layer is computed only for the wanted tokens.
             let computed = if index + 1 == self.layers.len() { input.wanted()? } else { 0..n_tokens };
             let context = AttentionContext { mask, rotary: Some(&rotary), cache };
-            x = layer.forward(&x, computed, context, input.deepstack.get(index), &mut watch.layer(index))?;
+            let of_images = OfImages { added: input.deepstack.get(index), is_image: input.is_image.as_ref() };
+            x = layer.forward(&x, computed, context, of_images, &mut watch.layer(index))?;
         }
         watch.layer(self.layers.len()).at(Site::FinalNorm, self.norm.forward(&x)?)
     }

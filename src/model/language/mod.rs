@@ -29,6 +29,8 @@ pub struct TokenInput {
     pub positions: Tensor,
     /// Each `(batch, tokens, hidden)`, zero outside images. The first is added after the first layer, and so on.
     pub deepstack: Vec<Tensor>,
+    /// u8 `(batch, tokens)`: 1 where a token is a feature of an image. `None` if there are no images.
+    pub is_image: Option<Tensor>,
     /// The number of last tokens that are wanted. The other tokens are their context. `None` means all.
     pub n_wanted: Option<usize>,
 }
@@ -36,7 +38,7 @@ pub struct TokenInput {
 impl TokenInput {
     /// Tokens without later additions. All are wanted.
     pub fn new(embeddings: Tensor, positions: Tensor) -> Self {
-        Self { embeddings, positions, deepstack: Vec::new(), n_wanted: None }
+        Self { embeddings, positions, deepstack: Vec::new(), is_image: None, n_wanted: None }
     }
 
     /// Returns the range of wanted tokens.

@@ -10,7 +10,7 @@ use super::fused::{self, by_type};
 use super::gradients::{self, AttentionInputs};
 use super::rotary::rotate;
 use super::visible::Visible;
-use super::{KvCache, LayerWatch, Linear, Loader, Mask, RmsNorm, Site, needs_gradient};
+use super::{KvCache, LayerWatch, Linear, Loader, Mask, RmsNorm, Site, VirtualKeys, needs_gradient};
 use crate::model::kernels::{self, Heads, Kernels, RotaryRows};
 
 /// The names of the projections in the checkpoint.
@@ -57,6 +57,8 @@ pub struct Attention {
     shape: AttentionShape,
     /// The norms of each query and key head, applied before the rotation.
     norms: Option<(RmsNorm, RmsNorm)>,
+    /// Keys and values before those of the tokens.
+    virtual_keys: Option<VirtualKeys>,
 }
 
 /// The maps to queries, keys and values.
@@ -81,6 +83,7 @@ impl Attention {
             output: Linear::load(loader, names.output, n_heads * head_size, size, names.output_bias)?,
             shape,
             norms: None,
+            virtual_keys: None,
         })
     }
 
@@ -90,6 +93,11 @@ impl Attention {
         let query = RmsNorm::load(loader, "q_norm", head_size, epsilon)?;
         let key = RmsNorm::load(loader, "k_norm", head_size, epsilon)?;
         Ok(Self { norms: Some((query, key)), ..self })
+    }
+
+    /// Adds keys and values that come before those of the tokens.
+    pub fn with_virtual_keys(self, virtual_keys: Option<VirtualKeys>) -> Self {
+        Self { virtual_keys, ..self }
     }
 
     /// Computes attention of the tokens `queries` of `x` `(batch, tokens, size)` over all of them and adds it to the
@@ -123,7 +131,8 @@ impl Attention {
         let turns_a_part = rotary.is_some_and(|rotary| rotary.n_turned() < self.shape.head_size);
         let is_of_kernels = is_of_kernels && self.norms.is_none() && !turns_a_part && fused::serves(&[x]);
         // Kernels and operations with their own backward pass keep no probabilities.
-        let is_of_kernels = is_of_kernels && !watch.wants_weights();
+        let is_plain = !watch.wants_weights() && self.virtual_keys.is_none();
+        let is_of_kernels = is_of_kernels && is_plain;
         let projected = self.projected(x, &queries, is_of_kernels)?;
         let mixed = match projected {
             projected if is_of_kernels && fused::serves(&projected.tensors()) => {
@@ -133,7 +142,7 @@ impl Attention {
                 if cache.is_none()
                     && asks_all
                     && !turns_a_part
-                    && !watch.wants_weights()
+                    && is_plain
                     && gradients::serves(&inputs.each_ref()) =>
             {
                 self.mixed_with_gradients(inputs, mask, rotary)
@@ -173,7 +182,11 @@ impl Attention {
             Some(cache) => cache.append(&key, &value)?,
             None => (key, value),
         };
-        mix_watched([&query, &key, &value], mask, watch)?.transpose(1, 2)?.reshape((batch, n_queries, width))
+        let mixed = match &self.virtual_keys {
+            None => mix_watched([&query, &key, &value], mask, watch)?,
+            Some(virtual_keys) => mix_after(virtual_keys, [&query, &key, &value], mask, watch)?,
+        };
+        mixed.transpose(1, 2)?.reshape((batch, n_queries, width))
     }
 
     /// Computes attention as one operation with its own backward pass on queries, keys and values `(batch, tokens,
@@ -368,6 +381,25 @@ pub(super) fn mix_watched(
     let [of_query, of_key, of_value] = [query, key, value].map(|x| x.to_dtype(DType::F32));
     let (mixed, weights) = mix_in_steps([&of_query?, &of_key?, &of_value?], mask)?;
     watch.weights(&weights)?;
+    mixed.to_dtype(query.dtype())
+}
+
+/// Like [`mix_watched`], with keys and values before those given. A watch gets the probabilities of the given positions.
+fn mix_after(
+    virtual_keys: &VirtualKeys,
+    [query, key, value]: [&Tensor; 3],
+    mask: Option<&Mask>,
+    watch: &mut LayerWatch<'_>,
+) -> candle_core::Result<Tensor> {
+    let n_before = virtual_keys.n_positions()?;
+    let (key, value) = virtual_keys.before(key, value)?;
+    let mask = mask.map(|mask| mask.after(n_before)).transpose()?;
+    if !watch.wants_weights() {
+        return mix(query, &key, &value, mask.as_ref());
+    }
+    let [of_query, of_key, of_value] = [query, &key, &value].map(|x| x.to_dtype(DType::F32));
+    let (mixed, weights) = mix_in_steps([&of_query?, &of_key?, &of_value?], mask.as_ref())?;
+    watch.weights(&weights.narrow(3, n_before, weights.dim(3)? - n_before)?)?;
     mixed.to_dtype(query.dtype())
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::{DType, Tensor};
 
-use super::fused;
+use super::virtual_tokens::checked_width;
+use super::{PromptEncoder, fused};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
 use crate::model::checkpoint::weights::Weights;
@@ -133,6 +134,27 @@ impl<'a> Loader<'a> {
     /// Takes the adapter's update of the weight at this prefix, if it has one.
     pub fn take_update(&mut self) -> Option<LowRankUpdate> {
         self.overlay.as_mut()?.take_update(&self.prefix)
+    }
+
+    /// Takes the adapter's tensor `path` (a whole name) of rows of `width`, if it has one.
+    pub(super) fn take_of_any_length(&mut self, path: &str, width: usize) -> Result<Option<Tensor>> {
+        let Some(rows) = self.overlay.as_mut().and_then(|overlay| overlay.take_replaced_whole(path)) else {
+            return Ok(None);
+        };
+        checked_width(&rows, width, path)?;
+        Ok(Some(rows))
+    }
+
+    /// The number of rows of the adapter's tensor `path` (a whole name), if it has one.
+    pub(super) fn n_rows_replaced(&self, path: &str) -> Option<usize> {
+        let overlay = self.overlay.as_ref()?;
+        let (_, tensor) = overlay.replacements().find(|(name, _)| *name == path)?;
+        tensor.dims().first().copied()
+    }
+
+    /// Takes what the adapter's virtual tokens are computed from, if it has something.
+    pub(super) fn take_encoder(&mut self) -> Option<PromptEncoder> {
+        self.overlay.as_mut()?.take_encoder()
     }
 
     /// Counts all tensors at this prefix as taken, because they are already loaded.

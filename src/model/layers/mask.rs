@@ -56,6 +56,12 @@ impl Mask {
         Ok(Self { added, is_causal, visible: Arc::default() })
     }
 
+    /// Returns the mask over `n_positions` more positions before all others, which every query sees.
+    pub fn after(&self, n_positions: usize) -> Result<Self> {
+        let added = self.added.pad_with_zeros(3, n_positions, 0)?;
+        Ok(Self { added, is_causal: false, visible: Arc::default() })
+    }
+
     /// Returns the numbers `(1 or batch, 1, queries, positions)`.
     pub fn added(&self) -> &Tensor {
         &self.added

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 pub use super::spans::TokenSpans;
 use crate::model::language::{DecoderState, LanguageModel, Pass, TokenInput};
@@ -56,6 +56,8 @@ impl PromptRow {
         let kept: Vec<u32> = (0..self.n_tokens()).filter(|at| !hidden.contains(at)).map(|at| at as u32).collect();
         let index = Tensor::from_slice(&kept, kept.len(), self.embeddings.device())?;
         let n_bos = self.spans.bos.len();
+        let spans =
+            TokenSpans { bos: 0..n_bos, system: n_bos..n_bos, ..TokenSpans::of_prompt(kept.len(), false, Vec::new()) };
         let ids = kept.iter().filter_map(|&at| self.ids.get(at as usize).copied()).collect();
         Ok(Self {
             embeddings: self.embeddings.index_select(&index, 0)?,
@@ -63,7 +65,7 @@ impl PromptRow {
             // They are zero outside images.
             deepstack: Vec::new(),
             ids,
-            spans: TokenSpans::of_prompt(kept.len(), n_bos > 0, Vec::new()),
+            spans: TokenSpans { user: n_bos..kept.len(), ..spans },
             ..self
         })
     }
@@ -85,6 +87,30 @@ impl PromptRow {
         })
     }
 
+    /// Puts virtual tokens `(tokens, hidden)` before the prompt. All positions are then counted in one dimension, as in PEFT,
+    /// whose models get no positions of their own.
+    pub fn preceded_by(self, rows: &Tensor) -> candle_core::Result<Self> {
+        let n_virtual = rows.dim(0)?;
+        let n_tokens = n_virtual + self.n_tokens();
+        let deepstack = self.deepstack.iter().map(|added| added.pad_with_zeros(0, n_virtual, 0));
+        Ok(Self {
+            embeddings: Tensor::cat(&[&rows.to_dtype(self.embeddings.dtype())?, &self.embeddings], 0)?,
+            positions: (0..n_tokens as u32).map(|position| [position; 3]).collect(),
+            next_position: n_tokens,
+            deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+            ids: self.ids,
+            spans: self.spans.preceded_by(n_virtual),
+            // No text is before the virtual tokens, so none can have been read.
+            opening: Vec::new(),
+        })
+    }
+
+    /// Moves the prompt by `n_positions` positions, which layers hold themselves.
+    pub fn moved_by(self, n_positions: usize) -> Self {
+        let positions = self.positions.iter().map(|position| position.map(|axis| axis + n_positions as u32)).collect();
+        Self { positions, next_position: self.next_position + n_positions, opening: Vec::new(), ..self }
+    }
+
     /// Returns the part after the first `n_tokens` tokens.
     fn after(&self, n_tokens: usize) -> candle_core::Result<Self> {
         let rest = |rows: &Tensor| rows.narrow(0, n_tokens, self.n_tokens() - n_tokens);
@@ -94,7 +120,7 @@ impl PromptRow {
             next_position: self.next_position,
             deepstack: self.deepstack.iter().map(rest).collect::<candle_core::Result<_>>()?,
             ids: self.ids.clone(),
-            spans: self.spans.clone(),
+            spans: self.spans.after(n_tokens),
             opening: self.opening.clone(),
         })
     }
@@ -269,7 +295,26 @@ pub fn batch(prompts: &[PromptRow], n_tokens: usize, padding: Padding) -> candle
         true => Tensor::from_vec(axis(0).collect::<Vec<u32>>(), (prompts.len(), n_tokens), device)?,
         false => Tensor::from_vec((0..3).flat_map(axis).collect::<Vec<u32>>(), (3, prompts.len(), n_tokens), device)?,
     };
-    Ok(TokenInput { embeddings, positions, deepstack, n_wanted: None })
+    let is_image = match prompts.iter().any(|prompt| !prompt.spans.images.is_empty()) {
+        true => Some(image_positions(prompts, n_tokens, padding, device)?),
+        false => None,
+    };
+    Ok(TokenInput { embeddings, positions, deepstack, is_image, n_wanted: None })
+}
+
+/// Returns u8 `(batch, tokens)`: 1 where a token is a feature of an image.
+fn image_positions(
+    prompts: &[PromptRow],
+    n_tokens: usize,
+    padding: Padding,
+    device: &Device,
+) -> candle_core::Result<Tensor> {
+    let mut flags = vec![0u8; prompts.len() * n_tokens];
+    for (row, prompt) in prompts.iter().enumerate() {
+        let n_before = if padding == Padding::Left { n_tokens - prompt.n_tokens() } else { 0 };
+        prompt.spans.image_positions().into_iter().for_each(|at| flags[row * n_tokens + n_before + at] = 1);
+    }
+    Tensor::from_vec(flags, (prompts.len(), n_tokens), device)
 }
 
 /// Returns the number of padding positions by row of a mask. One row serves all if no prompt is padded.
@@ -290,8 +335,6 @@ pub(in crate::model) fn last_logits(model: &dyn LanguageModel, hidden: &Tensor) 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use candle_core::Device;
 
     use super::*;
     use crate::domain::RgbImage;

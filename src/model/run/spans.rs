@@ -7,7 +7,7 @@ use std::ops::Range;
 /// `bos`, `system`, `images`, `between`, `user` and `answer` cover every position once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenSpans {
-    /// The begin token, if the prompt begins with it.
+    /// The begin token, if the prompt begins with it, and an adapter's virtual tokens before it.
     pub bos: Range<usize>,
     /// From there to the first position of an image: the system prompt and the start of the user's turn.
     pub system: Range<usize>,
@@ -28,6 +28,26 @@ impl TokenSpans {
         let first = runs().map(|run| run.start).min().unwrap_or(n_bos);
         let end = runs().map(|run| run.end).max().unwrap_or(n_bos);
         Self { bos: 0..n_bos, system: n_bos..first, user: end..n_tokens, answer: n_tokens..n_tokens, images }
+    }
+
+    /// Adds `n_tokens` virtual tokens before everything.
+    pub fn preceded_by(self, n_tokens: usize) -> Self {
+        let moved = |range: Range<usize>| range.start + n_tokens..range.end + n_tokens;
+        let images = self.images.into_iter().map(|runs| runs.into_iter().map(moved).collect()).collect();
+        let [system, user, answer] = [self.system, self.user, self.answer].map(moved);
+        Self { bos: 0..self.bos.end + n_tokens, system, images, user, answer }
+    }
+
+    /// The spans of what comes after the first `n_tokens` tokens.
+    pub fn after(&self, n_tokens: usize) -> Self {
+        let moved = |range: &Range<usize>| range.start.saturating_sub(n_tokens)..range.end.saturating_sub(n_tokens);
+        Self {
+            bos: moved(&self.bos),
+            system: moved(&self.system),
+            images: self.images.iter().map(|runs| runs.iter().map(moved).collect()).collect(),
+            user: moved(&self.user),
+            answer: moved(&self.answer),
+        }
     }
 
     /// Adds `n_tokens` tokens to the answer.

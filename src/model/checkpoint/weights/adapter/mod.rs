@@ -1,12 +1,13 @@
 //! Adapter folders: changes to a base model, as trainers save them.
 //!
-//! Supported are PEFT's LoRA (`adapter_config.json`), LLaVA's own LoRA folder (the same with `non_lora_trainables`),
+//! Supported are PEFT's LoRA and prompt learning (`adapter_config.json`), LLaVA's own LoRA folder (the same with `non_lora_trainables`),
 //! ms-swift's (the same with `vit.safetensors`), a projector only (`mm_projector`), and a whole checkpoint of the same
 //! shape. A tensor is assigned by its own name and shape, and not by the configuration's module patterns: patterns
 //! differ between versions and tools, tensors do not.
 #![expect(clippy::disallowed_methods, reason = "model/checkpoint owns the files of a checkpoint")]
 
 mod peft;
+mod prompt_learning;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+pub use prompt_learning::SAVED_VIRTUAL_TOKENS;
+
 use super::candidate::OwnSettings;
 use super::canonical::Canonical;
 pub(super) use super::checkpoint::PEFT_CONFIG;
@@ -26,6 +29,7 @@ use super::store::{Weights, hash_stored};
 use super::stored::StoredTensor;
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
+use crate::model::layers::CALIBRATION;
 
 /// An opened adapter. Every tensor has a canonical name, but is not yet assigned to a model.
 #[derive(Debug)]
@@ -67,6 +71,8 @@ pub(super) const PROJECTORS: [&str; 2] = ["mm_projector.safetensors", "mm_projec
 pub(super) const NON_LORA: [&str; 2] = ["non_lora_trainables.safetensors", "non_lora_trainables.bin"];
 /// Tower and aligner, if ms-swift fully trained them in addition to a LoRA of the language model.
 pub(super) const SWIFT_TOWER: &str = "vit.safetensors";
+/// Virtual tokens beside an adapter that PEFT's formats cannot hold together with them.
+pub const SOFT_PROMPT: &str = "soft_prompt";
 
 /// Weights that are one tensor in some models.
 const TIED: [&str; 2] = ["language_model.embed_tokens.weight", "lm_head.weight"];
@@ -81,9 +87,7 @@ impl Adapter {
             return Self::of_tensors(path, read_tensors_of_file(path)?, canonicalise).with_context(place);
         }
         ensure!(path.is_dir(), "{}: there is no such folder", place());
-        // ms-swift keeps the adapter one folder deeper.
-        let nested = path.join("default");
-        let dir = if !path.join(PEFT_CONFIG).is_file() && nested.join(PEFT_CONFIG).is_file() { &nested } else { path };
+        let dir = &folder_within(path);
         let has = |name: &&str| dir.join(name).is_file();
         let mut adapter = if dir.join(PEFT_CONFIG).is_file() {
             Self::of_peft(dir, canonicalise).with_context(place)?
@@ -104,6 +108,10 @@ impl Adapter {
                 what_to_give(dir)
             )
         };
+        let beside = path.join(SOFT_PROMPT);
+        if beside.join(PEFT_CONFIG).is_file() {
+            adapter.add_virtual_tokens(&beside, canonicalise).with_context(place)?;
+        }
         let notes = dir.join("emt.json");
         adapter.provenance = read_optional(&notes)?.map(|bytes| parse_json(&notes, &bytes)).transpose()?;
         adapter.path = path.to_owned();
@@ -241,6 +249,15 @@ impl Adapter {
             }
         }
         for (name, stored) in &self.replaced {
+            if !base.contains(name) {
+                // What the base has not: virtual tokens always change something, a calibration of 1 and 0 nothing.
+                let neutral = if name.ends_with(CALIBRATION[0]) { 1.0 } else { 0.0 };
+                let is_calibration = CALIBRATION.iter().any(|leaf| name.ends_with(leaf));
+                if !is_calibration || stored.to_f32()?.iter().any(|&value| value != neutral) {
+                    return Ok(false);
+                }
+                continue;
+            }
             if stored.to_f32()? != base.values(name)? {
                 return Ok(false);
             }
@@ -344,6 +361,21 @@ impl Adapter {
             self.replaced.insert(name, stored);
         }
         Ok(())
+    }
+}
+
+/// Returns the folder of the adapter in `path`: ms-swift keeps it one folder deeper, and so does `emt finetune` with a
+/// projector whose files LLaVA's trainer does not know.
+fn folder_within(path: &Path) -> PathBuf {
+    let has = |name: &str| path.join(name).is_file();
+    let [of_swift, of_linear] = ["default", "peft"].map(|name| path.join(name));
+    if !has(PEFT_CONFIG) && of_swift.join(PEFT_CONFIG).is_file() {
+        return of_swift;
+    }
+    let files = [PEFT_CONFIG, "config.json"].into_iter().chain(PROJECTORS).chain(NON_LORA);
+    match !files.into_iter().any(has) && of_linear.join(PEFT_CONFIG).is_file() {
+        true => of_linear,
+        false => path.to_owned(),
     }
 }
 

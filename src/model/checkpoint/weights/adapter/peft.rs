@@ -10,6 +10,7 @@ use super::super::canonical::Canonical;
 use super::super::checkpoint::{parse_json, read_optional, read_tensors_of_file};
 use super::super::notes::{SWIFT_ARGUMENTS, SwiftArguments};
 use super::super::stored::StoredTensor;
+use super::prompt_learning::is_prompt_learning;
 use super::{ADAPTER_WEIGHTS, Adapter, Canonicalise, NON_LORA, PEFT_CONFIG, SWIFT_TOWER, StoredUpdate, plain_name};
 use crate::domain::text;
 
@@ -67,14 +68,16 @@ impl Adapter {
         let path = dir.join(PEFT_CONFIG);
         let config = parse_json(&path, &read_optional(&path)?.unwrap_or_default())?;
         let config = config.as_object().with_context(|| format!("`{}` is not an object", path.display()))?;
+        if config.get("peft_type").and_then(Value::as_str).is_some_and(is_prompt_learning) {
+            return Self::of_prompt_learning(dir, config, canonicalise);
+        }
         refuse_unsupported(config).with_context(|| format!("`{}`", path.display()))?;
-        let file = ADAPTER_WEIGHTS.into_iter().find(|name| dir.join(name).is_file());
-        let file = file.context("adapter_model.safetensors (or .bin) is missing; hint: copy the whole folder")?;
+        let file = weights_file(dir)?;
 
         let mut adapter = Self::empty(dir);
         adapter.warn_of_twins(dir, ADAPTER_WEIGHTS);
         adapter.warn_of_twins(dir, NON_LORA);
-        adapter.base_name = config.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned);
+        adapter.base_name = base_name(config);
         let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
         for stored in read_tensors_of_file(&dir.join(file))? {
             match UpdatePart::of(&stored.key)? {
@@ -113,7 +116,7 @@ impl Adapter {
     }
 
     /// LLaVA's own folders keep the projector in a separate file. Without it, the base's old projector would be used.
-    fn add_non_lora(&mut self, dir: &Path, canonicalise: Canonicalise) -> Result<()> {
+    pub(super) fn add_non_lora(&mut self, dir: &Path, canonicalise: Canonicalise) -> Result<()> {
         if let Some(file) = NON_LORA.into_iter().find(|name| dir.join(name).is_file()) {
             return read_tensors_of_file(&dir.join(file))?
                 .into_iter()
@@ -150,6 +153,20 @@ impl Adapter {
 
     fn check_complete(&mut self, config: &Map<String, Value>) -> Result<()> {
         ensure!(!self.updates.is_empty() || !self.replaced.is_empty(), "it holds no tensor");
+        self.check_modules_saved(config)?;
+        let bias = config.get("bias").and_then(Value::as_str).unwrap_or("none");
+        let has_bias = self.replaced.keys().any(|name| name.ends_with(".bias"));
+        if bias != "none" && !has_bias && version(config).is_none_or(|version| version < BIAS_SAVED_SINCE) {
+            self.warnings.push(format!(
+                "the adapter was trained with bias `{bias}`, and the PEFT that saved it leaves trained biases out: it is \
+                 incomplete"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Asserts that every module of `modules_to_save` was saved.
+    pub(super) fn check_modules_saved(&self, config: &Map<String, Value>) -> Result<()> {
         for module in config.get("modules_to_save").and_then(Value::as_array).into_iter().flatten() {
             let Some(module) = module.as_str() else { continue };
             // Compares the trainer's names, because a family may name the module differently.
@@ -161,16 +178,19 @@ impl Adapter {
                 "modules_to_save names `{module}`, but no tensor of it is saved; hint: copy the adapter again"
             );
         }
-        let bias = config.get("bias").and_then(Value::as_str).unwrap_or("none");
-        let has_bias = self.replaced.keys().any(|name| name.ends_with(".bias"));
-        if bias != "none" && !has_bias && version(config).is_none_or(|version| version < BIAS_SAVED_SINCE) {
-            self.warnings.push(format!(
-                "the adapter was trained with bias `{bias}`, and the PEFT that saved it leaves trained biases out: it is \
-                 incomplete"
-            ));
-        }
         Ok(())
     }
+}
+
+/// Returns the name of the file of weights in `dir`.
+pub(super) fn weights_file(dir: &Path) -> Result<&'static str> {
+    let file = ADAPTER_WEIGHTS.into_iter().find(|name| dir.join(name).is_file());
+    file.context("adapter_model.safetensors (or .bin) is missing; hint: copy the whole folder")
+}
+
+/// Returns the base model that `config` names.
+pub(super) fn base_name(config: &Map<String, Value>) -> Option<String> {
+    config.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned)
 }
 
 /// The part of an update that a tensor is.
@@ -305,7 +325,10 @@ fn canonical_module(module: &str, canonicalise: Canonicalise) -> Result<String> 
 
 fn refuse_unsupported(config: &Map<String, Value>) -> Result<()> {
     let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or("LORA");
-    ensure!(kind == "LORA", "the adapter is of type {kind}, which is not supported; hint: use LORA");
+    ensure!(
+        kind == "LORA",
+        "the adapter is of type {kind}, which is not supported; hint: LORA, PROMPT_TUNING, P_TUNING and PREFIX_TUNING are"
+    );
     for (key, value) in config {
         let is_set = match value {
             Value::Null | Value::Bool(false) => false,
