@@ -21,6 +21,7 @@ mod run_set;
 mod run_spec;
 mod sample;
 mod sample_names;
+mod strength;
 pub mod text;
 mod thought;
 mod training_spec;
@@ -46,6 +47,7 @@ pub use run_spec::{
 };
 pub use sample::{Sample, select};
 pub use sample_names::{SampleNames, SampleNamesError, SampleSet};
+pub use strength::{NoShare, Share, Strength};
 pub use thought::{SplitReply, ends_in_thought, with_thought_opened};
 pub use training_spec::{Decay, LoraShape, Method, TrainingDatasetSpec, TrainingNumbers, TrainingSpec};
 pub use trial::{FewerShots, Mode, N_SCORES_KEPT, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
