@@ -169,6 +169,7 @@ fn draw_axes<'a>(paper: &Paper, root: &'a Root, chart: &Frontier, frame: &Frame,
         .build_cartesian_2d(scale(&frame.x), scale(&frame.y))?;
     paper.take_up(Pen { shape: "ring", ..Pen::default() });
     let (x_step, y_step) = (step(&frame.x), step(&frame.y));
+    let x_label = text::wrap(&words::printable(&chart.x_label), frame.right - frame.left, 13.0, false, 1).concat();
     axes.configure_mesh()
         .axis_style(hidden())
         .bold_line_style(stroke(svg::GRID, 1.0))
@@ -178,11 +179,12 @@ fn draw_axes<'a>(paper: &Paper, root: &'a Root, chart: &Frontier, frame: &Frame,
         .x_label_formatter(&|x| tick_label(*x, x_step))
         .y_label_formatter(&|y| tick_label(*y, y_step))
         .axis_desc_style(lettering(13.0, svg::INK, false, HPos::Center))
-        .x_desc(&chart.x_label)
+        .x_desc(&x_label)
         .draw()?;
     let label = lettering(13.0, svg::INK, false, HPos::Left);
     let left = layout.either(frame.left - 10.0, layout.margin());
-    root.draw_text(&chart.y_label, &label, (units(left), units(frame.top - 16.0)))?;
+    let shown = text::wrap(&words::printable(&chart.y_label), frame.right - left, 13.0, false, 1).concat();
+    root.draw_text(&shown, &label, (units(left), units(frame.top - 16.0)))?;
     Ok(axes)
 }
 

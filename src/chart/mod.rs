@@ -23,6 +23,7 @@ mod legend;
 mod lines;
 mod of_comparison;
 mod of_diagnosis;
+mod of_recovery;
 mod of_summary;
 mod of_training;
 mod panels;
