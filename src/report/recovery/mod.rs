@@ -41,10 +41,17 @@ fn remarks(recovery: &Recovery) -> Vec<String> {
     let mut remarks = Vec::new();
     if recovery.chosen.as_ref().is_some_and(|chosen| chosen.by == "margin") {
         remarks.push(
-            "On the selection half the gate passed no point that gains; the point was chosen by its estimates, of which none is \
-             below its margin. More images choose better."
+            "On the selection half the gate passed no point; the chosen one has the largest gain of those whose old datasets fell \
+             by no more than their margin there. More images choose better."
                 .to_owned(),
         );
+    }
+    if recovery.chosen.as_ref().and_then(|chosen| chosen.gain).is_some_and(|gain| gain <= 0.0) {
+        remarks.push(format!(
+            "The chosen point gains nothing on {} on the selection half: its accuracy does not show what was learned, or that was \
+             lost, too.",
+            recovery.new.join(", ")
+        ));
     }
     let confirmation = &recovery.confirmation;
     for (what, is_within) in

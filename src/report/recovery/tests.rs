@@ -63,6 +63,7 @@ fn recovery(decision: Verdict) -> Recovery {
             strength: 0.5,
             component: None,
             by: "gate".to_owned(),
+            gain: Some(0.2),
             written: None,
         }),
         decision,

@@ -20,7 +20,7 @@ pub struct Evidence {
 pub enum ChosenBy {
     /// The gate passed it on the selection half.
     Gate,
-    /// The gate could not decide about any point that gains; no old dataset fell by more than its margin.
+    /// The gate passed no point on the selection half, and does not fail this one; no old dataset fell by more than its margin.
     Margin,
 }
 
@@ -41,18 +41,17 @@ pub fn is_within_margin(decision: &Decision) -> bool {
         && tested.all(|dataset| dataset.forgetting.is_some_and(|forgetting| forgetting <= dataset.margin + 1e-12))
 }
 
-/// Chooses the point with the largest gain among those that the gate passes on the selection half. If it passes none that gains, it
-/// is the one with the largest gain among those whose old datasets fell by no more than their margins and that the gate does not fail. Of
-/// equal gains the smaller fall wins, and then the first point. A point without a gain is never chosen.
+/// Chooses the point with the largest gain among those that the gate passes on the selection half. If it passes none, it is the one
+/// with the largest gain among those whose old datasets fell by no more than their margins and that the gate does not fail. Of equal
+/// gains the smaller fall wins, and then the later point, which is the stronger one.
 ///
 /// The choice promises nothing: the gate on the other half alone decides.
 pub fn choose(points: &[Evidence]) -> Option<(usize, ChosenBy)> {
-    let gains = |point: &Evidence| point.gain.is_some_and(|gain| gain > 0.0);
     let best = |is_eligible: &dyn Fn(&Evidence) -> bool| {
         let mut best: Option<usize> = None;
-        for (at, point) in points.iter().enumerate().filter(|(_, point)| gains(point) && is_eligible(point)) {
+        for (at, point) in points.iter().enumerate().filter(|(_, point)| point.gain.is_some() && is_eligible(point)) {
             let key = |point: &Evidence| (point.gain, point.fall.map(|fall| -fall));
-            if best.is_none_or(|other| key(point) > key(&points[other])) {
+            if best.is_none_or(|other| key(point) >= key(&points[other])) {
                 best = Some(at);
             }
         }
@@ -87,8 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_point_that_gains_nothing_or_falls_too_far_is_not_chosen() {
-        assert_eq!(choose(&[point(0.0, 0.0, Verdict::Pass), point(-0.1, 0.0, Verdict::Pass)]), None);
+    fn a_point_that_falls_too_far_or_has_no_answers_is_not_chosen() {
         assert_eq!(choose(&[point(0.4, 0.05, Verdict::Inconclusive)]), None);
         let unscored = Evidence { gain: None, ..point(0.4, 0.0, Verdict::Pass) };
         assert_eq!(choose(&[unscored]), None);
@@ -96,8 +94,8 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_gains_the_smaller_fall_wins_and_then_the_first() {
+    fn of_equal_gains_the_smaller_fall_wins_and_then_the_later_point() {
         let points = [point(0.3, 0.01, Verdict::Pass), point(0.3, 0.0, Verdict::Pass), point(0.3, 0.0, Verdict::Pass)];
-        assert_eq!(choose(&points), Some((1, ChosenBy::Gate)));
+        assert_eq!(choose(&points), Some((2, ChosenBy::Gate)));
     }
 }

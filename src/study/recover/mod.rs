@@ -256,6 +256,7 @@ impl RecoveryPlan {
             strength: point.strength,
             component: point.component.clone(),
             by: by.name().to_owned(),
+            gain: gain(&recovery.baseline, &point.accuracies),
             written: passed.then(|| self.written_dir().to_owned()),
         });
         recovery.message = told(&recovery, point);
@@ -312,13 +313,18 @@ impl FoundFrontier {
 
 /// What the selection half says of a point.
 fn evidence_of(baseline: &Accuracies, accuracies: &Accuracies, decision: &Decision) -> Evidence {
-    let difference = |after: MeanAccuracy, before: MeanAccuracy| Some(after.accuracy? - before.accuracy?);
+    let fall = baseline.old.accuracy.zip(accuracies.old.accuracy).map(|(before, after)| before - after);
     Evidence {
-        gain: difference(accuracies.new, baseline.new),
-        fall: difference(baseline.old, accuracies.old),
+        gain: gain(baseline, accuracies),
+        fall,
         verdict: decision.decision,
         is_within_margin: is_within_margin(decision),
     }
+}
+
+/// The mean accuracy over the new datasets minus the base's.
+fn gain(baseline: &Accuracies, accuracies: &Accuracies) -> Option<f64> {
+    Some(accuracies.new.accuracy? - baseline.new.accuracy?)
 }
 
 fn nothing_chosen(recovery: &Recovery) -> String {
@@ -331,8 +337,8 @@ fn nothing_chosen(recovery: &Recovery) -> String {
             recovery.selection.n_samples
         ),
         _ => format!(
-            "No strength passes: where no old dataset fell by more than its margin ({n_kept} of {} points), nothing was gained on \
-             {}.",
+            "No strength passes: where no old dataset fell by more than its margin ({n_kept} of {} points), the gate fails for \
+             another reason, such as a fall on {} itself.",
             recovery.points.len(),
             recovery.new.join(", ")
         ),

@@ -28,7 +28,7 @@ pub struct Recovery {
     pub selection: SelectionHalf,
     /// The half on which it was confirmed.
     pub confirmation: ConfirmationHalf,
-    /// The chosen point; `None` if none keeps the old datasets and gains on the new ones.
+    /// The chosen point; `None` if none keeps the old datasets on the selection half.
     pub chosen: Option<Chosen>,
     /// The gate's decision on the confirmation half; a fail if no point was chosen.
     pub decision: Verdict,
@@ -128,6 +128,8 @@ pub struct Chosen {
     pub component: Option<String>,
     /// `gate` if the gate passed it on the selection half, too; `margin` if it was chosen by its estimates alone.
     pub by: String,
+    /// Its mean accuracy on the new datasets minus the base's, on the selection half.
+    pub gain: Option<f64>,
     /// The folder with the weights, if the gate confirmed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<String>,
