@@ -9,6 +9,8 @@
 mod peft;
 mod strength;
 #[cfg(test)]
+mod strength_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
