@@ -296,7 +296,14 @@ impl Demo<'_> {
         };
         let file = self.decision_file(arm);
         let places = Places::default();
-        let given = Given { allow_different: &[], places: &places, limit: None, has_samples: false, has_policy: true };
+        let given = Given {
+            allow_different: &[],
+            places: &places,
+            limit: None,
+            has_samples: false,
+            has_policy: true,
+            policy: None,
+        };
         let decision = gate::decide(request, &given, Some(&file), true, &mut std::io::sink())?;
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         record::write_file(self.dir, &name, decision_json(&decision).as_bytes())?;

@@ -110,6 +110,30 @@ const PAGES: &[Page] = &[
         exit_codes: &[(0, "done, also if nothing was lost"), FAILED, INTERRUPTED],
     },
     Page {
+        path: &["recover"],
+        examples: &[
+            (
+                "The strength at which an adapter for CIFAR-10 keeps what the base knew of MNIST",
+                "emt recover --model ./llava-1.5-7b --adapter ./my-lora --new cifar10 --old mnist --out recovered",
+            ),
+            (
+                "Also with the base's weights of the component that a diagnosis finds guilty",
+                "emt recover --model ./llava-1.5-7b --adapter ./my-lora --new cifar10 --old mnist --diagnosis diagnosis --out recovered",
+            ),
+            (
+                "Between the base and a merged checkpoint, at four strengths",
+                "emt recover --model ./llava-1.5-7b --adapter ./merged --new cifar10 --old mnist --methods interpolate --strengths 0.25,0.5,0.75,1 --out recovered",
+            ),
+        ],
+        exit_codes: &[
+            (0, "pass: a strength keeps both, and its weights are written"),
+            (1, "fail: no strength passes"),
+            FAILED,
+            (3, "inconclusive: the images do not decide about the chosen strength"),
+            INTERRUPTED,
+        ],
+    },
+    Page {
         path: &["finetune"],
         examples: &[
             (

@@ -29,6 +29,7 @@ mod models;
 mod progress;
 mod reading;
 mod recorded_command;
+mod recover;
 mod report;
 mod results;
 mod sample_options;
@@ -87,6 +88,8 @@ enum Command {
     Gate(Box<gate::GateArgs>),
     /// Find out why a fine-tune forgot: which part carries the loss, and what kind of loss it is
     Diagnose(Box<diagnose::DiagnoseArgs>),
+    /// Weaken a fine-tune that forgot until it keeps both, confirmed by the gate; no training
+    Recover(Box<recover::RecoverArgs>),
     /// Fine-tune a model and show what it forgets epoch by epoch
     Finetune(Box<finetune::FinetuneArgs>),
     /// Judge a recorded run again; measure a judge against people
@@ -162,6 +165,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Report(args) => report::run(args, cli.quiet, out, err),
         Command::Gate(args) => gate::run(args, cli.quiet, out, err),
         Command::Diagnose(args) => diagnose::run(args, cli.quiet, out, err),
+        Command::Recover(args) => recover::run(args, cli.quiet, out, err),
         Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),
         Command::Models(args) => models::run(args, out),

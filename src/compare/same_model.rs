@@ -38,7 +38,11 @@ pub fn model_key(spec: &RunSpec) -> Option<String> {
         Some(served) => ("served:", json!([served.model, served.probe_answer])),
         None => {
             model.weights.as_ref()?;
-            ("", json!([model.weights, model.adapter, model.settings, model.generation_config]))
+            let mut parts = json!([model.weights, model.adapter, model.settings, model.generation_config]);
+            if let (Some(strength), Some(parts)) = (model.strength(), parts.as_array_mut()) {
+                parts.push(json!(strength));
+            }
+            ("", parts)
         }
     };
     Some(format!("{prefix}blake3:{}", blake3::hash(parts.to_string().as_bytes()).to_hex()))
@@ -56,7 +60,8 @@ fn has_same_weights(before: &ModelSpec, after: &ModelSpec) -> bool {
         (None, None) => {
             let settings = before.settings.as_ref().zip(after.settings.as_ref());
             let has_same_settings = settings.is_none_or(|(before, after)| before == after);
-            before.weights == after.weights && before.adapter == after.adapter && has_same_settings
+            let is_as_strong = before.strength() == after.strength();
+            before.weights == after.weights && before.adapter == after.adapter && is_as_strong && has_same_settings
         }
         (Some(before), Some(after)) => {
             let answers = before.probe_answer.as_ref().zip(after.probe_answer.as_ref());

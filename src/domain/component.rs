@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
+use super::Strength;
+
 /// A part of a multimodal model.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray,
@@ -119,7 +121,7 @@ impl MergedType {
     }
 }
 
-/// The part of a candidate that a run of a diagnosis uses. By default it is all of it.
+/// The part of a candidate that a run of a diagnosis or a recovery uses. By default it is all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelPart {
     /// The components whose changes are used; `None` is all of them.
@@ -140,6 +142,9 @@ pub struct ModelPart {
     /// The type of the weights into which the adapter is merged; `None` is next to the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged_as: Option<MergedType>,
+    /// How much of the changes is used; `None` is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<Strength>,
 }
 
 impl ModelPart {

@@ -22,6 +22,7 @@ mod run_set;
 mod run_spec;
 mod sample;
 mod sample_names;
+mod strength;
 pub mod text;
 mod thought;
 mod training_spec;
@@ -48,6 +49,7 @@ pub use run_spec::{
 };
 pub use sample::{Sample, select};
 pub use sample_names::{SampleNames, SampleNamesError, SampleSet};
+pub use strength::{NoShare, Share, Strength};
 pub use thought::{SplitReply, ends_in_thought, with_thought_opened};
 pub use training_spec::{
     ArmSettings, Decay, ElasticWeights, EncoderKind, LoraShape, ReplaySpec, Restraints, Targets, TrainingDatasetSpec,

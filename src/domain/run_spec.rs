@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AnswerType, Computing, Label, LabelSet, Mode, ModelPart, ProbeSpec, Subject};
+use super::{AnswerType, Computing, Label, LabelSet, Mode, ModelPart, ProbeSpec, Strength, Subject};
 
 /// How the encoder in the headings relates to the model's own vision tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,9 +55,16 @@ pub struct ModelSpec {
     /// The specification of a served model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served: Option<ServedSpec>,
-    /// The part of the candidate that a run of a diagnosis uses; `None` is all of it.
+    /// The part of the candidate that a run of a diagnosis or a recovery uses; `None` is all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<ModelPart>,
+}
+
+impl ModelSpec {
+    /// How much of the adapter's change is used; `None` is all.
+    pub fn strength(&self) -> Option<Strength> {
+        self.part.as_ref().and_then(|part| part.strength)
+    }
 }
 
 /// What is known to decide the answers of a served model.

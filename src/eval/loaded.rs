@@ -15,7 +15,7 @@ use crate::compare::{self, FieldDifference};
 use crate::domain::{Conversation, EncoderRelation, EncoderSpec, ModelPart, ModelSpec, RunId};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
-use crate::model::checkpoint::weights::{Adapter, Located, Miniature, Role, Weights, is_embedded};
+use crate::model::checkpoint::weights::{Adapter, Located, Miniature, Role, Weakening, Weights, is_embedded};
 use crate::model::families;
 use crate::model::families::{Model, ModelSettings, OpenedModel};
 use crate::model::run::features::computed_by;
@@ -324,7 +324,11 @@ impl OpenedSubjects {
     fn tower_of(&self, run: RunId) -> Result<String> {
         let of_base = self.base_tower()?;
         let changing = self.adapter(run).filter(|opened| opened.adapter.n_touched(TOWER) > 0);
-        let tower = changing.map_or_else(|| of_base.to_owned(), |opened| format!("{of_base}+{}", opened.hash));
+        let of_candidate = |opened: &OpenedAdapter| match opened.part.strength {
+            Some(strength) => format!("{of_base}+{} {strength:?}", opened.hash),
+            None => format!("{of_base}+{}", opened.hash),
+        };
+        let tower = changing.map_or_else(|| of_base.to_owned(), of_candidate);
         let (own, base) = (self.reading(run), self.base_reading());
         Ok(match own.sees_as(&base) {
             true => tower,
@@ -453,7 +457,9 @@ fn load_models(
     let mut wanted = vec![(Overlay::default(), None)];
     let mut parts = vec![base_part];
     for OpenedAdapter { name, adapter, own, part, .. } in adapters {
-        let overlay = adapter.overlay(placement, is_merged || part.merged_as.is_some());
+        let weakening = Weakening { part: &part, n_layers: base.plan.n_layers(), base: &base.weights };
+        let weakening = part.strength.map(|_| weakening);
+        let overlay = adapter.overlay_at(weakening, placement, is_merged || part.merged_as.is_some());
         let mut overlay = overlay.with_context(|| format!("failed to load the adapter `{name}`"))?;
         if let Some(merged_as) = part.merged_as {
             overlay = overlay.rounded_to(merged_as)?;

@@ -46,6 +46,7 @@ pages! {
     compare "compare", Some("report"), "What was forgotten: two runs, or several fine-tunes in a row";
     gate "gate", Some("gate"), "May the model be released: pass, fail or inconclusive";
     diagnose "diagnose", Some("diagnose"), "Why a fine-tune forgot: which part carries the loss, and what to try";
+    recover "recover", Some("recover"), "Save a fine-tune that forgot, without training: weaken it until it keeps both";
     policy "policy", None, "What a release must satisfy";
     statistics "statistics", None, "Intervals, tests, and how many images you need";
     ci "ci", None, "Nightly gates, GitHub Actions, GitLab, exit codes";

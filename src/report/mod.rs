@@ -16,6 +16,7 @@ mod kinds;
 mod lead;
 mod markdown;
 mod notes;
+mod recovery;
 mod side_by_side;
 mod table;
 mod tables;
@@ -45,6 +46,7 @@ pub use self::html::html;
 pub use self::json::json;
 pub use self::markdown::markdown;
 pub use self::notes::server_flips_note;
+pub use self::recovery::{recovery_html, recovery_json, recovery_markdown, recovery_text};
 pub use self::side_by_side::side_by_side;
 pub use self::table::table;
 

@@ -57,7 +57,7 @@ pub use paired::{
     tango_interval, tango_z,
 };
 pub use probe::Probe;
-pub use proportion::{clopper_pearson, clopper_pearson_lower, clopper_pearson_upper, wilson};
+pub use proportion::{clopper_pearson, clopper_pearson_lower, clopper_pearson_upper, mean_of_proportions, wilson};
 pub use random::{SplitMix64, beta_sample, binomial_sample};
 pub use sample_size::{POWER, minimum_detectable_fall, n_for_power, n_needed, n_to_decide};
 pub use sequential::{obrien_fleming_boundaries, obrien_fleming_spent};

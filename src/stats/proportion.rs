@@ -49,6 +49,24 @@ pub fn clopper_pearson_upper(n_successes: usize, n: usize, confidence: f64) -> O
     }
 }
 
+/// Returns the interval of the mean of independent proportions, each `(successes, observations)`, two-sided at `confidence`.
+///
+/// Zou and Donner (2008), "Construction of confidence intervals about effect measures: a general approach", Statistics in
+/// Medicine 27, 1693-1702: the distances of the mean to its limits are those of the single [`wilson`] intervals, added in
+/// squares. Of one proportion it is Wilson's interval. `None` without proportions, or if one of them has no interval.
+pub fn mean_of_proportions(counts: &[(usize, usize)], confidence: f64) -> Option<[f64; 2]> {
+    let share = 1.0 / counts.len() as f64;
+    let (mut mean, mut below, mut above) = (0.0, 0.0, 0.0);
+    for &(n_successes, n) in counts {
+        let [low, high] = wilson(n_successes, n, confidence)?;
+        let p = n_successes as f64 / n as f64;
+        mean += share * p;
+        below += (share * (p - low)).powi(2);
+        above += (share * (high - p)).powi(2);
+    }
+    (!counts.is_empty()).then(|| [(mean - below.sqrt()).max(0.0), (mean + above.sqrt()).min(1.0)])
+}
+
 fn is_observed(n_successes: usize, n: usize, confidence: f64) -> bool {
     n > 0 && n_successes <= n && confidence > 0.0 && confidence < 1.0
 }
@@ -58,6 +76,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::stats::{SplitMix64, binomial_sample};
+
+    #[test]
+    fn the_mean_of_one_proportion_has_its_interval_and_of_four_equal_ones_half_its_width() {
+        let [low, high] = wilson(320, 640, 0.95).unwrap();
+        let one = mean_of_proportions(&[(320, 640)], 0.95).unwrap();
+        assert!((one[0] - low).abs() < 1e-12 && (one[1] - high).abs() < 1e-12);
+        let [low_of_four, high_of_four] = mean_of_proportions(&[(320, 640); 4], 0.95).unwrap();
+        assert!(((high_of_four - low_of_four) / (high - low) - 0.5).abs() < 1e-12);
+        assert_eq!(mean_of_proportions(&[], 0.95), None);
+        assert_eq!(mean_of_proportions(&[(1, 2), (0, 0)], 0.95), None);
+    }
+
+    #[test]
+    fn the_interval_of_a_mean_covers_it_about_as_often_as_it_says() {
+        let (rates, n) = ([0.98, 0.6, 0.03], 40);
+        let mean = rates.iter().sum::<f64>() / 3.0;
+        let mut random = SplitMix64::new(3);
+        let covers = |_: &usize| {
+            let counts = rates.map(|rate| (binomial_sample(&mut random, n, rate).unwrap(), n));
+            let [low, high] = mean_of_proportions(&counts, 0.95).unwrap();
+            low <= mean && mean <= high
+        };
+        let n_covered = (0..4000).filter(covers).count();
+        assert!((3740..=3900).contains(&n_covered), "{n_covered} of 4000");
+    }
     use crate::stats::binomial::mass;
     use crate::stats::golden::{close, golden, numbers};
 

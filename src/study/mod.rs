@@ -1,9 +1,9 @@
 //! Studies: what a user of the library asks for, as typed requests with typed results.
 //!
 //! [`Evaluate`] evaluates models, [`Train`] fine-tunes one, [`Compare`] compares recorded runs, [`Decide`] and
-//! [`DecideInSequence`] decide whether a candidate may be released, and [`DiagnosisPlan`] finds why it forgot. A request says
-//! everything: nothing here reads flags or the environment, and nothing prints. To see progress, hand in an
-//! [`Observer`](crate::eval::Observer).
+//! [`DecideInSequence`] decide whether a candidate may be released, [`DiagnosisPlan`] finds why it forgot, and
+//! [`RecoveryPlan`](recover::RecoveryPlan) finds the strength at which it keeps both. A request says everything: nothing here
+//! reads flags or the environment, and nothing prints. To see progress, hand in an [`Observer`](crate::eval::Observer).
 
 pub mod comparability;
 pub mod compare;
@@ -11,6 +11,7 @@ mod decide;
 mod diagnose;
 mod evaluate;
 mod recorded_run;
+pub mod recover;
 mod train;
 pub mod tuned_on;
 

@@ -49,6 +49,7 @@ mod package;
 mod paper;
 mod probe;
 mod qwen;
+mod recover;
 mod refused_fields;
 mod report;
 mod resume;

@@ -116,7 +116,7 @@ pub(in crate::cli) fn diagnose(wanted: OfRuns<'_>, quiet: bool, err: &mut dyn Wr
 }
 
 /// The base's model, and what the candidate puts over it: its adapter, or its own checkpoint.
-fn models(runs: &[RecordedRun; 2]) -> Result<(PathBuf, AdapterRequest)> {
+pub(in crate::cli) fn models(runs: &[RecordedRun; 2]) -> Result<(PathBuf, AdapterRequest)> {
     let [baseline, candidate] = runs;
     let model = |run: &RecordedRun| -> Result<PathBuf> {
         let text = run.manifest.environment.get("paths").and_then(|paths| paths["model"].as_str());

@@ -7,6 +7,7 @@
 
 mod form;
 mod of_file;
+mod recover;
 mod table;
 #[cfg(test)]
 mod tests;

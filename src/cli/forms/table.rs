@@ -1,6 +1,7 @@
 //! For every flag of every command, the forms that use it. To add a flag, add a line here.
 
 use super::form::{Axis, Form};
+use super::recover::RECOVER;
 
 /// One of `forms` must be at hand.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(super) struct CommandForms {
     pub groups: &'static [Group],
 }
 
-const fn always(flag: &'static str) -> Rule {
+pub(super) const fn always(flag: &'static str) -> Rule {
     Rule { flag, needs: &[] }
 }
 
@@ -196,7 +197,7 @@ const FEATURE_CACHE_NEEDS: &[Need] = &[hinted(
 )];
 
 /// Of a language model that judges.
-const JUDGE: &[Rule] = &[
+pub(super) const JUDGE: &[Rule] = &[
     only("judge-url", &[LLM_NEED]),
     only("judge-model", &[LLM_NEED]),
     only("judge-prompt", &[LLM_NEED]),
@@ -217,12 +218,12 @@ const SERVERS: &[Need] =
     &[hinted(&[Form::ServedModel, Form::JudgeLlm, Form::JudgeRulesAndLlm], "no server is used; leave it out")];
 
 /// The same, where only a judge may be.
-const JUDGE_CONNECTION: &[Rule] =
+pub(super) const JUDGE_CONNECTION: &[Rule] =
     &[only("max-connections", &[LLM_NEED]), only("timeout", &[LLM_NEED]), only("retry-base", &[LLM_NEED])];
 
 const CHARTS: &[Rule] = &[always("rose-scale"), always("rose-style"), always("paper-rows")];
 
-const NOTHING: &[Need] = &[];
+pub(super) const NOTHING: &[Need] = &[];
 
 const EVAL_AXES: &[Axis] = &[
     Axis::Model,
@@ -412,6 +413,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
             Group { rules: READING, needs: OF_MODEL },
         ],
     },
+    RECOVER,
     CommandForms {
         path: &["finetune"],
         axes: &[

@@ -92,6 +92,7 @@ fn words(path: &[String], axes: &[Axis], chosen: &[(Axis, Form, &'static [&'stat
     let fixed: &[&str] = match path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["finetune"] => &["--out", "out"],
         ["diagnose"] => &["--out", "out"],
+        ["recover"] => &["--model", "checkpoint", "--adapter", "lora", "--new", "a", "--old", "b", "--out", "out"],
         ["judge", "score" | "sample"] => &["run", "--out", "out.csv"],
         ["judge", "calibrate"] => &["--labels", "sheet.csv", "--out", "out.json"],
         ["data", "fetch"] => &["mnist"],

@@ -4,6 +4,7 @@ mod causes;
 mod finished;
 mod next;
 mod output;
+mod recover;
 mod sequential;
 
 use std::collections::BTreeSet;
@@ -167,6 +168,7 @@ impl GateArgs {
             limit: self.options.limit,
             has_samples: self.options.samples.path().is_some(),
             has_policy: self.rules.policy.is_some(),
+            policy: self.rules.policy.as_deref(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use super::recover;
 use crate::cli::data::Places;
 use crate::cli::recorded_command::RecordedCommand;
 use crate::cli::results;
@@ -31,8 +32,10 @@ pub(in crate::cli) struct Given<'a> {
     pub(in crate::cli) limit: Option<usize>,
     /// Whether a file names the samples.
     pub(in crate::cli) has_samples: bool,
-    /// Whether a file has the policy.
+    /// Whether a policy is given.
     pub(in crate::cli) has_policy: bool,
+    /// The policy's file.
+    pub(in crate::cli) policy: Option<&'a Path>,
 }
 
 /// Where the runs and their decision lie.
@@ -55,7 +58,10 @@ pub(super) fn of_recorded(
 ) -> Result<Vec<NextStep>> {
     let found = Found { runs: runs.map(RecordedRun::dir), decision: decision_file, tuned_on: &runs[1].tuned_on() };
     match decision.decision {
-        Verdict::Fail => Ok(vec![report(given, &found, tuned_on_flag(policy, found.tuned_on), false)]),
+        Verdict::Fail => {
+            let report = report(given, &found, tuned_on_flag(policy, found.tuned_on), false);
+            Ok(std::iter::once(report).chain(recover::step(given, policy, &found, decision)).collect())
+        }
         Verdict::Inconclusive => {
             let at_hand = images_at_hand(given, runs, decision)?;
             let commands = commands(runs).unwrap_or_default();
@@ -79,7 +85,10 @@ pub(super) fn of_sequence(
 ) -> Vec<NextStep> {
     let is_relative = decision.datasets.iter().any(|dataset| policy.of(&dataset.dataset).relative_margin.is_some());
     match decision.decision {
-        Verdict::Fail => vec![report(given, found, tuned_on_flag(policy, found.tuned_on), is_relative)],
+        Verdict::Fail => {
+            let report = report(given, found, tuned_on_flag(policy, found.tuned_on), is_relative);
+            std::iter::once(report).chain(recover::step(given, policy, found, decision)).collect()
+        }
         Verdict::Inconclusive => {
             let longer = |n: usize, told: String| longer_sequence(given, policy, decision, n, told);
             let again = |told| vec![NextStep { message: told, command: Some(results::command_line()) }];

@@ -27,7 +27,7 @@ mod tests;
 mod torch_archive;
 mod write;
 
-pub use adapter::{Adapter, SAVED_VIRTUAL_TOKENS, SOFT_PROMPT};
+pub use adapter::{Adapter, SAVED_VIRTUAL_TOKENS, SOFT_PROMPT, Weakening, WriteFile};
 pub use candidate::{OwnFiles, OwnSettings};
 pub use canonical::{
     Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip, canonical_qwen_vl,

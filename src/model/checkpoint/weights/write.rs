@@ -10,6 +10,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use super::stored::Element;
+
 /// A tensor under its name in the file.
 pub type NamedTensor = (String, Tensor);
 
@@ -23,6 +25,44 @@ pub fn safetensors_bytes(tensors: &[NamedTensor]) -> Result<Vec<u8>> {
     // Python's readers need the framework that wrote the file.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(views, Some(metadata)).context("failed to write tensors as safetensors")
+}
+
+/// A tensor in the type in which it is stored.
+pub(super) struct RawTensor {
+    /// The name in the file.
+    pub(super) name: String,
+    pub(super) element: Element,
+    pub(super) shape: Vec<usize>,
+    /// The elements in row-major order, little-endian.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Returns a safetensors file of `tensors`, each in its own type.
+pub(super) fn raw_safetensors_bytes(tensors: &[RawTensor]) -> Result<Vec<u8>> {
+    let mut views = Vec::with_capacity(tensors.len());
+    for RawTensor { name, element, shape, bytes } in tensors {
+        let dtype = dtype_of(*element).with_context(|| format!("`{name}` has a type that is not written"))?;
+        views.push((name.as_str(), TensorView::new(dtype, shape.clone(), bytes)?));
+    }
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize(views, Some(metadata)).context("failed to write tensors as safetensors")
+}
+
+/// The type of a safetensors file; `None` for those that no model's parameters or buffers have.
+fn dtype_of(element: Element) -> Option<Dtype> {
+    Some(match element.name() {
+        "F32" => Dtype::F32,
+        "F16" => Dtype::F16,
+        "BF16" => Dtype::BF16,
+        "F64" => Dtype::F64,
+        "BOOL" => Dtype::BOOL,
+        "U8" => Dtype::U8,
+        "I8" => Dtype::I8,
+        "I16" => Dtype::I16,
+        "I32" => Dtype::I32,
+        "I64" => Dtype::I64,
+        _ => return None,
+    })
 }
 
 /// Reads the tensors of the file at `path` by name, as `dtype` on `device`.

@@ -8,6 +8,9 @@
 
 mod peft;
 mod prompt_learning;
+mod strength;
+#[cfg(test)]
+mod strength_tests;
 #[cfg(test)]
 mod tests;
 
@@ -16,10 +19,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::Tensor;
 use serde_json::Value;
 
 pub use prompt_learning::SAVED_VIRTUAL_TOKENS;
-
+pub use self::strength::{Weakening, WriteFile};
 use super::candidate::OwnSettings;
 use super::canonical::Canonical;
 pub(super) use super::checkpoint::PEFT_CONFIG;
@@ -220,24 +224,50 @@ impl Adapter {
 
     /// Loads the tensors in the placement's type and on its device.
     pub fn overlay(&self, placement: &Placement, is_merged: bool) -> Result<Overlay> {
+        self.overlay_at(None, placement, is_merged)
+    }
+
+    /// Loads the tensors at a strength, in the placement's type and on its device.
+    ///
+    /// # Errors
+    /// A tensor cannot be read, or its change has no part.
+    pub fn overlay_at(
+        &self,
+        weakening: Option<Weakening<'_>>,
+        placement: &Placement,
+        is_merged: bool,
+    ) -> Result<Overlay> {
         let tensor = |stored: &StoredTensor| {
             let tensor = stored.to_tensor(placement.dtype, &placement.device);
             tensor.with_context(|| format!("failed to load `{}` of `{}`", stored.key, stored.file.path().display()))
         };
         let mut updates = BTreeMap::new();
         for (module, update) in &self.updates {
+            if let Some(by) = &weakening {
+                by.check_update(module, update.magnitude.is_some())?;
+            }
+            let share = weakening.map_or(1.0, |by| by.of(module));
             let update = LowRankUpdate {
                 a: tensor(&update.a)?,
                 b: tensor(&update.b)?,
-                scale: update.scale,
+                scale: update.scale * share,
                 b_bias: update.b_bias.as_ref().map(tensor).transpose()?,
                 magnitude: update.magnitude.as_ref().map(tensor).transpose()?,
                 dropout: None,
             };
             updates.insert(module.clone(), update);
         }
-        let replaced: Result<_> =
-            self.replaced.iter().map(|(name, stored)| Ok((name.clone(), tensor(stored)?))).collect();
+        let replaced = |(name, stored): (&String, &StoredTensor)| {
+            let values = weakening.map(|by| self.weakened(name, stored, &by)).transpose()?.flatten();
+            let tensor = match values {
+                Some(values) => {
+                    Tensor::from_vec(values, stored.shape.as_slice(), &placement.device)?.to_dtype(placement.dtype)?
+                }
+                None => tensor(stored)?,
+            };
+            Ok((name.clone(), tensor))
+        };
+        let replaced: Result<_> = self.replaced.iter().map(replaced).collect();
         Ok(Overlay::new(updates, replaced?, is_merged).with_copies(self.copies.clone()))
     }
 

@@ -195,7 +195,7 @@ pub(super) fn base_name(config: &Map<String, Value>) -> Option<String> {
 
 /// The part of an update that a tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum UpdatePart {
+pub(super) enum UpdatePart {
     A,
     B,
     BBias,
@@ -204,7 +204,7 @@ enum UpdatePart {
 
 impl UpdatePart {
     /// Returns the module and the part of a key, or `None` for a tensor that is saved whole.
-    fn of(key: &str) -> Result<Option<(String, Self)>> {
+    pub(super) fn of(key: &str) -> Result<Option<(String, Self)>> {
         let name = plain_name(key);
         let segments: Vec<&str> = name.split('.').collect();
         let Some(at) = segments.iter().position(|part| part.starts_with("lora_") || *part == "token_adapter") else {
@@ -316,7 +316,7 @@ impl Scaling {
     }
 }
 
-fn canonical_module(module: &str, canonicalise: Canonicalise) -> Result<String> {
+pub(super) fn canonical_module(module: &str, canonicalise: Canonicalise) -> Result<String> {
     match canonicalise(&format!("{module}.weight")) {
         Canonical::Keep(name) => Ok(name.strip_suffix(".weight").unwrap_or(&name).to_owned()),
         _ => bail!("the module `{module}` is updated, but the model computes it differently"),
