@@ -51,7 +51,7 @@ pub struct LinePoint {
 }
 
 /// Those of Okabe and Ito's colours that are dark enough on paper, each with its own dash pattern.
-const STYLES: [(&str, &str); 6] = [
+pub(super) const STYLES: [(&str, &str); 6] = [
     ("#0072B2", "none"),
     ("#A63C00", "8 4"),
     ("#007A5A", "2 3"),

@@ -1,8 +1,8 @@
 //! Turns numbers into pictures.
 //!
 //! [`rose`], [`lines`](lines()), [`forest`](forest()), [`bars`](bars()), [`panels`](panels()),
-//! [`transitions`](transitions()) and [`small_multiples`](small_multiples()) draw the SVG, which is the source. [`png`]
-//! rasterises it with the embedded font. None of them touches files. The content of a chart is a struct, such as
+//! [`transitions`](transitions()), [`small_multiples`](small_multiples()) and [`frontier`](frontier()) draw the SVG, which is
+//! the source. [`png`] rasterises it with the embedded font. None of them touches files. The content of a chart is a struct, such as
 //! [`RoseChart`], which [`RoseChart::of_summary`] fills; [`ComparisonCharts`] draws all charts of a comparison, and
 //! [`DiagnosisCharts`] those of a diagnosis. The ids in a picture start with `rose-`, so that a page with several
 //! pictures can distinguish them.
@@ -15,6 +15,7 @@ pub(crate) mod comparison_samples;
 pub(crate) mod diagnosis_samples;
 mod families;
 mod forest;
+mod frontier;
 mod geometry;
 mod labels;
 mod layout;
@@ -41,6 +42,7 @@ pub mod words;
 
 pub use bars::{Bar, BarChart, BarGroup, BarLook, BarRow, bars};
 pub use forest::{ForestChart, ForestGroup, ForestRow, Shown, forest, shown};
+pub use frontier::{Frontier, FrontierPoint, FrontierSeries, frontier};
 pub use layout::{Drawn, Layout};
 pub use lines::{Line, LineChart, LinePoint, lines};
 pub use of_comparison::{ComparisonCharts, Figure};
@@ -89,5 +91,10 @@ impl Drawn {
     /// Draws small multiples.
     pub fn small_multiples(multiples: &SmallMultiples) -> Self {
         Self::of(|layout| small_multiples::small_multiples_in(multiples, layout))
+    }
+
+    /// Draws a frontier.
+    pub fn frontier(chart: &Frontier) -> Self {
+        Self::of(|layout| frontier::frontier_in(chart, layout))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::frontier::{Frontier, FrontierPoint, FrontierSeries};
 use crate::compare::{
     DatasetSummary, EncoderHeading, EncoderPairs, JudgeHeading, ModelHeading, ProbeHeading, SCHEMA, ShotsAccuracy,
     SubjectSummary, Summary,
@@ -164,4 +165,38 @@ pub fn without_encoder(mut summary: Summary) -> Summary {
         dataset.pairs = None;
     }
     summary
+}
+
+/// Two series with intervals: one by strength, of which the point at 0.5 is marked, and two lone points.
+pub fn frontier() -> Frontier {
+    let point = |label: &str, x: f64, y: f64| FrontierPoint {
+        label: label.to_owned(),
+        x,
+        x_interval: Some([x - 0.05, x + 0.05]),
+        y,
+        y_interval: Some([y - 0.06, y + 0.04]),
+        is_marked: label == "0.5",
+    };
+    Frontier {
+        title: "New task against old tasks".to_owned(),
+        x_label: "accuracy on the new task".to_owned(),
+        y_label: "mean accuracy on the old tasks".to_owned(),
+        series: vec![
+            FrontierSeries {
+                name: "scale".to_owned(),
+                is_joined: true,
+                points: vec![
+                    point("0.25", 0.11, 0.52),
+                    point("0.5", 0.45, 0.46),
+                    point("0.75", 0.61, 0.25),
+                    point("1", 0.64, 0.15),
+                ],
+            },
+            FrontierSeries {
+                name: "a-series-with-a-rather-long-name, which no narrow chart has room for".to_owned(),
+                is_joined: false,
+                points: vec![point("a+b", 0.45, 0.29), point("c", 0.64, 0.21)],
+            },
+        ],
+    }
 }

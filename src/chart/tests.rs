@@ -6,7 +6,7 @@ use resvg::usvg::roxmltree::{Document, Node};
 use super::comparison_samples::{candidate, compared, comparison, summaries};
 use super::diagnosis_samples::{dataset as diagnosed, diagnosis, with_all_probes};
 use super::geometry::{RADIUS, Rect, petal};
-use super::samples::{dataset, four, many, subject, summary, without_encoder};
+use super::samples::{dataset, four, frontier, many, subject, summary, without_encoder};
 use super::{ComparisonCharts, DiagnosisCharts, Drawn, RoseChart, RoseOptions, Scale, Style, png, raster, rose, text};
 use crate::compare::Summary;
 
@@ -373,4 +373,9 @@ fn on_a_phone_every_chart_of_a_diagnosis_is_legible_and_within_its_column() {
         assert_fits_a_phone(&figure.drawn.narrow, name);
         raster::parse(&figure.drawn.wide).unwrap();
     }
+}
+
+#[test]
+fn on_a_phone_a_frontier_is_legible_and_within_its_column() {
+    assert_fits_a_phone(&Drawn::frontier(&frontier()).narrow, "frontier");
 }
