@@ -17,6 +17,7 @@ mod lead;
 mod markdown;
 mod notes;
 mod side_by_side;
+mod sweep;
 mod table;
 mod tables;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use self::json::json;
 pub use self::markdown::markdown;
 pub use self::notes::server_flips_note;
 pub use self::side_by_side::side_by_side;
+pub use self::sweep::{SweepCharts, sweep_html, sweep_json, sweep_markdown, sweep_table};
 pub use self::table::table;
 
 /// The content of the long reports.

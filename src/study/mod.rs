@@ -1,9 +1,9 @@
 //! Studies: what a user of the library asks for, as typed requests with typed results.
 //!
 //! [`Evaluate`] evaluates models, [`Train`] fine-tunes one, [`Compare`] compares recorded runs, [`Decide`] and
-//! [`DecideInSequence`] decide whether a candidate may be released, and [`DiagnosisPlan`] finds why it forgot. A request says
-//! everything: nothing here reads flags or the environment, and nothing prints. To see progress, hand in an
-//! [`Observer`](crate::eval::Observer).
+//! [`DecideInSequence`] decide whether a candidate may be released, and [`DiagnosisPlan`] finds why it forgot. [`measure`] says
+//! which of several trainings forgets least. A request says everything: nothing here reads flags or the environment, and nothing
+//! prints. To see progress, hand in an [`Observer`](crate::eval::Observer).
 
 pub mod comparability;
 pub mod compare;
@@ -11,6 +11,7 @@ mod decide;
 mod diagnose;
 mod evaluate;
 mod recorded_run;
+mod sweep;
 mod train;
 pub mod tuned_on;
 
@@ -25,4 +26,5 @@ pub use evaluate::{
     OpenedEvaluation, PlannedEvaluation, PlannedRun, RespondentRequest, logprobs_apart, probe_logprobs, summary,
 };
 pub use recorded_run::{RecordedRun, make_names_differ, server_flips};
+pub use sweep::{SweptTraining, epoch_dir, measure, reuse_answers};
 pub use train::{OpenedTraining, ReadyTraining, Train};

@@ -1,6 +1,6 @@
 //! Arms of fine-tuning against each other: what each gains and forgets, and which forgets least at equal gain.
 //!
-//! *Gain* is the rise of accuracy on the datasets that an arm is tuned on, *forgetting* the fall on all others, each
+//! *Gain* is the rise of accuracy on the new datasets, which arms are tuned on, *forgetting* the fall on all others, each
 //! dataset with the same weight. Both are of images that the base and every arm answered, so that arms are compared on
 //! the same images.
 
@@ -46,8 +46,8 @@ impl Default for SweepOptions {
 pub struct ArmDetails {
     /// The method of its training.
     pub method: String,
-    /// The datasets that it is tuned on.
-    pub tuned_on: Vec<String>,
+    /// The datasets that it is to learn.
+    pub new: Vec<String>,
     /// The highest learning rate.
     pub learning_rate: f64,
     /// The number of values that train.
@@ -108,7 +108,7 @@ pub struct Sweep {
     pub gain_tolerance: f64,
     /// The number of resamples.
     pub n_resamples: usize,
-    /// What arms are tuned on and evaluated on; arms are ranked within a task.
+    /// What arms learn and are evaluated on; arms are ranked within a task.
     pub tasks: Vec<SweepTask>,
     /// By arm, epoch and seed.
     pub arms: Vec<SweepRow>,
@@ -119,8 +119,8 @@ pub struct Sweep {
 /// Arms that learn the same and are evaluated on the same images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepTask {
-    /// The datasets that its arms are tuned on.
-    pub tuned_on: Vec<String>,
+    /// The datasets that its arms are to learn.
+    pub new: Vec<String>,
     /// What they are evaluated on.
     pub datasets: Vec<TaskDataset>,
     /// The names of its arms.
@@ -134,8 +134,8 @@ pub struct SweepTask {
 pub struct TaskDataset {
     /// Its name.
     pub dataset: String,
-    /// Whether the arms are tuned on it.
-    pub is_tuned_on: bool,
+    /// Whether the arms are to learn it.
+    pub is_new: bool,
     /// Images that the base and every arm were asked about.
     pub n_images: usize,
 }
@@ -149,7 +149,7 @@ pub struct SweepRow {
     pub epoch: usize,
     /// The seed; `None` is the mean over all seeds.
     pub seed: Option<u64>,
-    /// The rise of accuracy on the datasets that it is tuned on; `None` if none of them is evaluated.
+    /// The rise of accuracy on the new datasets; `None` if none of them is evaluated.
     pub gain: Option<f64>,
     /// Holds together with the other intervals of the task.
     pub gain_interval: Option<Interval>,
@@ -175,13 +175,27 @@ pub struct SweepRow {
     pub datasets: Vec<RowDataset>,
 }
 
+impl Sweep {
+    /// The rows over all seeds of their arms: the means, or those of the only seed.
+    pub fn overall(&self) -> impl Iterator<Item = &SweepRow> {
+        self.arms.iter().filter(|row| {
+            row.seed.is_none() || self.arms.iter().all(|other| other.task != row.task || other.seed.is_some())
+        })
+    }
+
+    /// Whether `row` is of the last epoch of its arm.
+    pub fn is_last(&self, row: &SweepRow) -> bool {
+        self.arms.iter().all(|other| other.arm != row.arm || other.task != row.task || other.epoch <= row.epoch)
+    }
+}
+
 /// One dataset of a row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RowDataset {
     /// Its name.
     pub dataset: String,
-    /// Whether the arm is tuned on it.
-    pub is_tuned_on: bool,
+    /// Whether the arm is to learn it.
+    pub is_new: bool,
     /// Images scored both before and after; of several seeds, the least.
     pub n_images: usize,
     /// The base's accuracy on them.
@@ -226,11 +240,11 @@ pub fn sweep(model: &str, runs: &[SweptRun], failed: Vec<FailedArm>, options: Sw
 /// The runs of each task, in the order in which tasks appear.
 fn tasks_of(runs: &[SweptRun]) -> Vec<Vec<&SweptRun>> {
     let key = |run: &SweptRun| {
-        let mut tuned_on = run.details.tuned_on.clone();
-        tuned_on.sort();
+        let mut new = run.details.new.clone();
+        new.sort();
         let mut datasets: Vec<&str> = run.datasets.iter().map(|dataset| dataset.dataset.as_str()).collect();
         datasets.sort_unstable();
-        (tuned_on, datasets.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        (new, datasets.into_iter().map(str::to_owned).collect::<Vec<_>>())
     };
     let mut tasks: Vec<(_, Vec<&SweptRun>)> = Vec::new();
     for run in runs {
@@ -311,11 +325,11 @@ fn task_of(table: &Table<'_>, rows: &[SweepRow], task: usize) -> SweepTask {
     for dataset in table.datasets.iter().filter(|dataset| dataset.n_images == 0) {
         notes.push(format!("No image of {} was answered by every arm.", dataset.name));
     }
-    let tuned_on = table.runs.first().map(|run| run.details.tuned_on.clone()).unwrap_or_default();
+    let new = table.runs.first().map(|run| run.details.new.clone()).unwrap_or_default();
     let datasets = table.datasets.iter().map(|dataset| TaskDataset {
         dataset: dataset.name.clone(),
-        is_tuned_on: dataset.is_tuned_on,
+        is_new: dataset.is_new,
         n_images: dataset.n_images,
     });
-    SweepTask { tuned_on, datasets: datasets.collect(), arms, notes }
+    SweepTask { new, datasets: datasets.collect(), arms, notes }
 }

@@ -15,7 +15,7 @@ pub(super) struct Table<'a> {
 /// One dataset of a task.
 pub(super) struct TableDataset {
     pub name: String,
-    pub is_tuned_on: bool,
+    pub is_new: bool,
     /// Images that every run has.
     pub n_images: usize,
     /// By run.
@@ -82,7 +82,7 @@ impl<'a> Table<'a> {
             };
             RowDataset {
                 dataset: dataset.name.clone(),
-                is_tuned_on: dataset.is_tuned_on,
+                is_new: dataset.is_new,
                 n_images: changes.iter().map(|changes| changes.n_scored).min().unwrap_or(0),
                 baseline_accuracy: accuracy(0),
                 accuracy: accuracy(1),
@@ -100,9 +100,9 @@ impl<'a> Table<'a> {
                 least_error,
             })
         };
-        let observed = |is_tuned_on: bool| {
-            let least_error = self.least_error(is_tuned_on);
-            let value = |run: usize| self.mean_change(run, is_tuned_on, None);
+        let observed = |is_new: bool| {
+            let least_error = self.least_error(is_new);
+            let value = |run: usize| self.mean_change(run, is_new, None);
             (0..self.runs.len()).map(|run| empty(value(run), least_error)).collect::<Vec<_>>()
         };
         let (mut gain, mut fall) = (observed(true), observed(false));
@@ -110,11 +110,11 @@ impl<'a> Table<'a> {
         for _ in 0..options.n_resamples {
             let counts: Vec<Vec<u32>> =
                 self.datasets.iter().map(|dataset| draw(&mut generator, dataset.n_images)).collect();
-            for (statistics, is_tuned_on) in [(&mut gain, true), (&mut fall, false)] {
+            for (statistics, is_new) in [(&mut gain, true), (&mut fall, false)] {
                 for (run, statistic) in statistics.iter_mut().enumerate() {
                     let Some(statistic) = statistic else { continue };
                     // A resample without a scored image says nothing.
-                    let value = self.mean_change(run, is_tuned_on, Some(&counts)).unwrap_or(statistic.value);
+                    let value = self.mean_change(run, is_new, Some(&counts)).unwrap_or(statistic.value);
                     statistic.resampled.push(value);
                 }
             }
@@ -132,11 +132,9 @@ impl<'a> Table<'a> {
     }
 
     /// The change of accuracy of one run: the mean over its datasets of one kind. `counts` say how often each image counts.
-    fn mean_change(&self, run: usize, is_tuned_on: bool, counts: Option<&[Vec<u32>]>) -> Option<f64> {
+    fn mean_change(&self, run: usize, is_new: bool, counts: Option<&[Vec<u32>]>) -> Option<f64> {
         let (mut sum, mut n) = (0.0, 0.0);
-        for (place, dataset) in
-            self.datasets.iter().enumerate().filter(|(_, dataset)| dataset.is_tuned_on == is_tuned_on)
-        {
+        for (place, dataset) in self.datasets.iter().enumerate().filter(|(_, dataset)| dataset.is_new == is_new) {
             sum += dataset.changes[run].mean(dataset.n_images, counts.map(|counts| counts[place].as_slice()))?;
             n += 1.0;
         }
@@ -144,11 +142,11 @@ impl<'a> Table<'a> {
     }
 
     /// The standard error if one image of each dataset of one kind changed.
-    fn least_error(&self, is_tuned_on: bool) -> f64 {
+    fn least_error(&self, is_new: bool) -> f64 {
         let of_kind: Vec<f64> = self
             .datasets
             .iter()
-            .filter(|dataset| dataset.is_tuned_on == is_tuned_on && dataset.n_images > 0)
+            .filter(|dataset| dataset.is_new == is_new && dataset.n_images > 0)
             .map(|dataset| 1.0 / dataset.n_images as f64)
             .collect();
         of_kind.iter().map(|error| error * error).sum::<f64>().sqrt() / of_kind.len().max(1) as f64
@@ -171,8 +169,8 @@ impl TableDataset {
             });
             Changes::of(outcomes)
         });
-        let is_tuned_on = runs.first().is_some_and(|run| run.details.tuned_on.iter().any(|tuned| tuned == name));
-        Self { name: name.to_owned(), is_tuned_on, n_images: samples.len(), changes: changes.collect() }
+        let is_new = runs.first().is_some_and(|run| run.details.new.iter().any(|new| new == name));
+        Self { name: name.to_owned(), is_new, n_images: samples.len(), changes: changes.collect() }
     }
 }
 

@@ -23,7 +23,7 @@ fn run(
         epoch,
         details: ArmDetails {
             method: "lora".to_owned(),
-            tuned_on: vec![TUNED.to_owned()],
+            new: vec![TUNED.to_owned()],
             learning_rate: 1e-3,
             n_trainable: Some(10),
         },
@@ -141,7 +141,7 @@ fn only_images_that_every_run_answered_and_that_are_scored_count() {
 fn arms_are_ranked_among_those_that_learn_the_same() {
     let half = |image: usize| image.is_multiple_of(2);
     let mut other = run("other", 0, 1, 60, half, |image| image < 50);
-    other.details.tuned_on = vec![OTHER.to_owned()];
+    other.details.new = vec![OTHER.to_owned()];
     let mut alone = run("alone", 0, 1, 60, half, |_| false);
     alone.datasets.truncate(1);
     let found = swept(&[run("a", 0, 1, 60, half, |_| false), other, alone]);
