@@ -34,6 +34,7 @@ mod results;
 mod sample_options;
 mod served_options;
 mod sources;
+mod sweep;
 mod tuned_on;
 mod unscored;
 mod version;
@@ -89,6 +90,8 @@ enum Command {
     Diagnose(Box<diagnose::DiagnoseArgs>),
     /// Fine-tune a model and show what it forgets epoch by epoch
     Finetune(Box<finetune::FinetuneArgs>),
+    /// Fine-tune in several ways, and rank them by what they forget at equal gain
+    Sweep(sweep::SweepArgs),
     /// Judge a recorded run again; measure a judge against people
     Judge(judge::JudgeArgs),
     /// List the supported models, encoders, servers and chat templates, and how each was verified
@@ -163,6 +166,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Gate(args) => gate::run(args, cli.quiet, out, err),
         Command::Diagnose(args) => diagnose::run(args, cli.quiet, out, err),
         Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
+        Command::Sweep(args) => sweep::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),
         Command::Models(args) => models::run(args, out),
         Command::Data(args) => data::run(args, cli.quiet, out, err),

@@ -483,6 +483,19 @@ pub(super) const COMMANDS: &[CommandForms] = &[
         ],
     },
     CommandForms {
+        path: &["sweep"],
+        axes: &[Axis::Sweep],
+        groups: &[Group {
+            rules: &[
+                only("file", SWEEPS),
+                only("out", SWEEPS),
+                always("print-paper"),
+                only("model", &[hinted(&[Form::PrintsPaper], "the file of arms names the checkpoint; leave it out")]),
+            ],
+            needs: NOTHING,
+        }],
+    },
+    CommandForms {
         path: &["judge", "score"],
         axes: &[Axis::Judge],
         groups: &[
@@ -570,6 +583,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
 const NOT_STAGES: &[Form] = &[Form::ReportOfOneRun, Form::ReportOfRuns, Form::ReportOfComparison];
 const COMPARES: &[Need] = &[hinted(&[Form::ReportOfComparison], "leave it out, or give --baseline RUN")];
 const SHOWS_IMAGES: &[Need] = &[one_of(NOT_STAGES), hinted(&[Form::WithImages], "leave one of them out")];
+const SWEEPS: &[Need] = &[hinted(&[Form::SweepsFile], "--print-paper only prints a file; leave one of them out")];
 const LORA: &[Need] = &[hinted(&[Form::Lora], "leave it out, or --method lora")];
 const CURVE: &[Need] =
     &[hinted(&[Form::WithCurve, Form::WithNamedCurve], "leave it out, or name datasets with --eval-datasets")];
