@@ -22,7 +22,7 @@ pub struct SweptRose {
 impl Frontier {
     /// Gain against forgetting after each epoch: a line per arm, over all seeds. `task` keeps the arms of one task alone.
     pub fn of_sweep(sweep: &Sweep, task: Option<usize>) -> Self {
-        let mut series = vec![FrontierSeries {
+        let base = FrontierSeries {
             name: "base".to_owned(),
             is_joined: false,
             points: vec![FrontierPoint {
@@ -33,7 +33,8 @@ impl Frontier {
                 y_interval: None,
                 is_marked: false,
             }],
-        }];
+        };
+        let mut series: Vec<FrontierSeries> = Vec::new();
         for row in sweep.overall().filter(|row| task.is_none_or(|task| row.task == task)) {
             let Some(point) = point(row, sweep.is_last(row)) else { continue };
             match series.iter_mut().find(|series| series.name == row.arm) {
@@ -41,6 +42,8 @@ impl Frontier {
                 None => series.push(FrontierSeries { name: row.arm.clone(), is_joined: true, points: vec![point] }),
             }
         }
+        // Arms come first, so that as many as possible have a colour of their own.
+        series.push(base);
         let new = match task.and_then(|task| sweep.tasks.get(task)) {
             Some(task) => format!(" of {}", task.new.join(", ")),
             None => String::new(),
@@ -130,13 +133,13 @@ mod tests {
     fn each_arm_is_a_line_over_its_epochs_and_only_the_last_has_intervals() {
         let chart = Frontier::of_sweep(&sample(), None);
         let names: Vec<&str> = chart.series.iter().map(|series| series.name.as_str()).collect();
-        assert_eq!(names, ["base", "lora", "linear"]);
-        let lora: Vec<_> = chart.series[1].points.iter().map(|point| (point.x, point.y, point.is_marked)).collect();
+        assert_eq!(names, ["lora", "linear", "base"]);
+        let lora: Vec<_> = chart.series[0].points.iter().map(|point| (point.x, point.y, point.is_marked)).collect();
         assert_eq!(lora, [(0.2, 0.3, false), (0.4, 0.5, true)]);
-        let labels: Vec<&str> = chart.series[1].points.iter().map(|point| point.label.as_str()).collect();
+        let labels: Vec<&str> = chart.series[0].points.iter().map(|point| point.label.as_str()).collect();
         assert_eq!(labels, ["1", "lora"]);
-        assert_eq!(chart.series[1].points[0].x_interval, None);
-        assert!(chart.series[1].points[1].y_interval.is_some());
+        assert_eq!(chart.series[0].points[0].x_interval, None);
+        assert!(chart.series[0].points[1].y_interval.is_some());
         assert!(frontier(&chart).contains(">linear</text>"));
         assert_eq!(Frontier::of_sweep(&sample(), Some(1)).series.len(), 1);
     }

@@ -15,18 +15,29 @@ const DATASETS: [&str; 4] = ["mnist", "cifar10", "cifar100", "miniimagenet"];
 /// The three of them that are part of the program.
 const EMBEDDED_DATASETS: [&str; 3] = ["embedded/mnist", "embedded/cifar10", "embedded/cifar100"];
 
+/// How much is trained on and evaluated.
+const NUMBERS: &str = "\
+# Without a limit, all training images.
+# limit = 2000
+# Held-out images per dataset after each epoch.
+eval_limit = 1000
+";
+
+/// The same for the miniature.
+const NUMBERS_OF_MINIATURE: &str = "\
+# Few images: the miniature is done in minutes.
+limit = 120
+eval_limit = 40
+max_new_tokens = 12
+# It cannot learn to spell the paper's `a(n)`.
+answer_template = \"The object is a {label}.\"
+";
+
 /// The file that fine-tunes `model` on each dataset in both ways, and evaluates it on all of them after each of three epochs.
 pub(super) fn file(model: &Path) -> String {
     let is_miniature = is_embedded(model);
     let datasets: &[&str] = if is_miniature { &EMBEDDED_DATASETS } else { &DATASETS };
-    let numbers = match is_miniature {
-        true => {
-            "# Few images: the miniature is to be done in minutes.\nlimit = 120\neval_limit = 40\nmax_new_tokens = 12\n"
-        }
-        false => {
-            "# Without it, all training images: weeks on a CPU.\n# limit = 2000\n# Held-out images per dataset after each epoch.\neval_limit = 1000\n"
-        }
-    };
+    let numbers = if is_miniature { NUMBERS_OF_MINIATURE } else { NUMBERS };
     let list: Vec<Value> = datasets.iter().map(|name| Value::from(*name)).collect();
     let mut text = format!(
         "# Figures 3 and 4 of the EMT paper (Zhai et al. 2023, arXiv 2309.10313) for one checkpoint: it is fine-tuned on each\n\

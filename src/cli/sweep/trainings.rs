@@ -59,7 +59,8 @@ impl<'a> Trainings<'a> {
     pub fn check(&self, err: &mut dyn Write) -> Result<()> {
         for arm in &self.file.arms {
             let place = || format!("the arm `{}` cannot be trained", arm.name);
-            let Asked { args, .. } = self.asked(arm, 0)?;
+            // Without the folder of features: nothing is written yet.
+            let (args, _) = arm.arguments(&self.command, 0, self.dir, &[])?;
             let hyperparameters = args.hyperparameters().with_context(place)?;
             ensure!(hyperparameters.n_epochs > 0, "the arm `{}` has no epoch", arm.name);
             let mut nowhere = std::io::sink();

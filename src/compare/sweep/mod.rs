@@ -175,6 +175,13 @@ pub struct SweepRow {
     pub datasets: Vec<RowDataset>,
 }
 
+impl SweepRow {
+    /// Whether it gains something, beyond doubt.
+    pub fn shows_gain(&self) -> bool {
+        self.gain_interval.is_some_and(|[low, _]| low > 0.0)
+    }
+}
+
 impl Sweep {
     /// The rows over all seeds of their arms: the means, or those of the only seed.
     pub fn overall(&self) -> impl Iterator<Item = &SweepRow> {
@@ -313,15 +320,14 @@ fn task_of(table: &Table<'_>, rows: &[SweepRow], task: usize) -> SweepTask {
     } else {
         notes.push("One seed: the intervals are over images, and another seed may rank the arms otherwise.".to_owned());
     }
-    let without_gain = rows.iter().filter(|row| {
-        let shows_gain = row.gain_interval.is_some_and(|[low, _]| low > 0.0);
-        row.task == task && row.has_equal_gain.is_some() && !shows_gain
-    });
-    notes.extend(
-        without_gain.map(|row| {
-            format!("`{}` shows no gain beyond doubt: an arm that learns nothing forgets nothing.", row.arm)
-        }),
-    );
+    let is_without_gain = |row: &&SweepRow| row.task == task && row.has_equal_gain.is_some() && !row.shows_gain();
+    let without_gain: Vec<String> = rows.iter().filter(is_without_gain).map(|row| format!("`{}`", row.arm)).collect();
+    if !without_gain.is_empty() {
+        notes.push(format!(
+            "No gain beyond doubt: {}. What learns nothing may forget nothing.",
+            without_gain.join(", ")
+        ));
+    }
     for dataset in table.datasets.iter().filter(|dataset| dataset.n_images == 0) {
         notes.push(format!("No image of {} was answered by every arm.", dataset.name));
     }

@@ -80,7 +80,11 @@ fn an_arm_that_gains_less_has_no_rank_and_a_tolerance_forgives() {
     ];
     let found = swept(&runs);
     assert_eq!(ranks(&found), [("learns", Some(1), Some(true)), ("idles", None, Some(false))]);
-    assert!(found.tasks[0].notes.iter().any(|note| note.contains("`idles` shows no gain")), "{:?}", found.tasks);
+    assert!(
+        found.tasks[0].notes.iter().any(|note| note.contains("No gain beyond doubt: `idles`.")),
+        "{:?}",
+        found.tasks
+    );
     let options = SweepOptions { gain_tolerance: 0.95, n_resamples: 1000, ..SweepOptions::default() };
     let found = sweep("base", &runs, Vec::new(), options);
     assert_eq!(ranks(&found), [("learns", Some(2), Some(true)), ("idles", Some(1), Some(true))]);

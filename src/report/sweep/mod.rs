@@ -48,14 +48,18 @@ fn headline(sweep: &Sweep, place: usize) -> String {
     let first: Vec<String> =
         last.iter().filter(|row| row.rank == Some(1)).map(|row| format!("`{}`", row.arm)).collect();
     let n_ranked = last.iter().filter(|row| row.rank.is_some()).count();
-    match (first.as_slice(), n_ranked) {
-        ([], _) => "No arm can be ranked: new and other datasets must be evaluated.".to_owned(),
+    let ranking = match (first.as_slice(), n_ranked) {
+        ([], _) => return "No arm can be ranked: new and other datasets must be evaluated.".to_owned(),
         ([only], 1) => format!("{only} alone has a rank: the others gain less."),
         ([only], _) => format!("{only} forgets least at equal gain."),
         (several, n) if several.len() == n => {
             format!("{} cannot be told apart by what they forget.", several.join(", "))
         }
         (several, _) => format!("{} forget least at equal gain, and cannot be told apart.", several.join(", ")),
+    };
+    match last.iter().any(|row| row.shows_gain()) {
+        true => ranking,
+        false => format!("No arm gains anything beyond doubt. {ranking}"),
     }
 }
 

@@ -54,6 +54,10 @@ fn the_first_sentence_says_how_far_arms_can_be_told_apart() {
     assert_eq!(of(&[Some(1), Some(1)]), "`a`, `b` cannot be told apart by what they forget.");
     assert_eq!(of(&[Some(1), Some(1), Some(3)]), "`a`, `b` forget least at equal gain, and cannot be told apart.");
     assert_eq!(of(&[Some(1), None]), "`a` alone has a rank: the others gain less.");
+    let mut lost = row("a", 1, Some(1), 0.1);
+    lost["gain_interval"] = json!([-0.1, 0.5]);
+    let expected = "No arm gains anything beyond doubt. `a` alone has a rank: the others gain less.";
+    assert_eq!(headline(&sample(&[lost]), 0), expected);
     assert_eq!(of(&[None]), "No arm can be ranked: new and other datasets must be evaluated.");
 }
 
