@@ -1,6 +1,7 @@
 """Writes simultaneous.json: quantiles of the largest studentised deviation of bootstrap means, by numpy.
 
-The values are paired differences of answers (-1, 0, 1) as a sweep has them: arms on the same images.
+Arms have values on the same images, in part the same ones, so that their means are correlated. The values are no
+integers: the quantile of a few counts would jump.
 Run: python make_simultaneous.py
 """
 
@@ -12,12 +13,10 @@ import numpy
 N_RESAMPLES = 400_000
 
 
-def case(generator, n_arms, n_images, share, confidence):
-    # A hard image is lost by many arms: differences are correlated.
-    hardness = generator.uniform(0, 2 * share, n_images)
-    lost = generator.uniform(size=(n_arms, n_images)) < hardness
-    gained = generator.uniform(size=(n_arms, n_images)) < share / 3
-    data = gained.astype(int) - lost.astype(int)
+def case(generator, n_arms, n_images, correlation, confidence):
+    common = generator.exponential(size=n_images)
+    own = generator.normal(size=(n_arms, n_images))
+    data = numpy.round(correlation * common + (1 - correlation) * own, 3)
     observed = data.mean(axis=1)
     resampled = []
     for _ in range(N_RESAMPLES // 10_000):
@@ -36,9 +35,9 @@ def case(generator, n_arms, n_images, share, confidence):
 
 generator = numpy.random.default_rng(20)
 cases = [
-    case(generator, 1, 50, 0.3, 0.95),
-    case(generator, 4, 60, 0.2, 0.95),
-    case(generator, 12, 90, 0.4, 0.9),
+    case(generator, 1, 50, 0.0, 0.95),
+    case(generator, 4, 60, 0.7, 0.95),
+    case(generator, 12, 40, 0.2, 0.9),
 ]
 text = json.dumps({"made_by": "make_simultaneous.py", "numpy": numpy.__version__, "cases": cases})
 Path(__file__).with_name("simultaneous.json").write_text(text + "\n")

@@ -128,6 +128,17 @@ fn another_setting_in_a_finished_folder_is_refused_by_name_and_more_images_go_on
     assert_eq!(found["tasks"][0]["datasets"][1]["n_images"], 16);
 }
 
+#[test]
+fn a_folder_that_another_sweep_uses_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = emt::record::FolderLock::new(&folder.path().join("out")).unwrap();
+    let finished = finish(&mut sweep(folder.path(), TWO_ARMS));
+    assert_eq!(finished.code, Some(2));
+    assert!(finished.stderr.contains("in use by another emt process"), "{}", finished.stderr);
+    assert!(!folder.path().join("out/linear").exists());
+    drop(held);
+}
+
 /// The arms, and words that the message must hold. Nothing is trained.
 #[test]
 fn a_mistake_is_told_before_anything_is_trained() {

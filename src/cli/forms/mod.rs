@@ -7,6 +7,7 @@
 
 mod form;
 mod of_file;
+mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;

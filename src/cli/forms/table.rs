@@ -1,6 +1,7 @@
 //! For every flag of every command, the forms that use it. To add a flag, add a line here.
 
 use super::form::{Axis, Form};
+use super::sweep::SWEEP;
 
 /// One of `forms` must be at hand.
 #[derive(Debug)]
@@ -30,11 +31,11 @@ pub(super) struct CommandForms {
     pub groups: &'static [Group],
 }
 
-const fn always(flag: &'static str) -> Rule {
+pub(super) const fn always(flag: &'static str) -> Rule {
     Rule { flag, needs: &[] }
 }
 
-const fn only(flag: &'static str, needs: &'static [Need]) -> Rule {
+pub(super) const fn only(flag: &'static str, needs: &'static [Need]) -> Rule {
     Rule { flag, needs }
 }
 
@@ -42,7 +43,7 @@ const fn one_of(forms: &'static [Form]) -> Need {
     Need { forms, hint: "leave it out" }
 }
 
-const fn hinted(forms: &'static [Form], hint: &'static str) -> Need {
+pub(super) const fn hinted(forms: &'static [Form], hint: &'static str) -> Need {
     Need { forms, hint }
 }
 
@@ -482,19 +483,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
             Group { rules: JUDGE_CONNECTION, needs: CURVE },
         ],
     },
-    CommandForms {
-        path: &["sweep"],
-        axes: &[Axis::Sweep],
-        groups: &[Group {
-            rules: &[
-                only("file", SWEEPS),
-                only("out", SWEEPS),
-                always("print-paper"),
-                only("model", &[hinted(&[Form::PrintsPaper], "the file of arms names the checkpoint; leave it out")]),
-            ],
-            needs: NOTHING,
-        }],
-    },
+    SWEEP,
     CommandForms {
         path: &["judge", "score"],
         axes: &[Axis::Judge],
@@ -583,7 +572,6 @@ pub(super) const COMMANDS: &[CommandForms] = &[
 const NOT_STAGES: &[Form] = &[Form::ReportOfOneRun, Form::ReportOfRuns, Form::ReportOfComparison];
 const COMPARES: &[Need] = &[hinted(&[Form::ReportOfComparison], "leave it out, or give --baseline RUN")];
 const SHOWS_IMAGES: &[Need] = &[one_of(NOT_STAGES), hinted(&[Form::WithImages], "leave one of them out")];
-const SWEEPS: &[Need] = &[hinted(&[Form::SweepsFile], "--print-paper only prints a file; leave one of them out")];
 const LORA: &[Need] = &[hinted(&[Form::Lora], "leave it out, or --method lora")];
 const CURVE: &[Need] =
     &[hinted(&[Form::WithCurve, Form::WithNamedCurve], "leave it out, or name datasets with --eval-datasets")];

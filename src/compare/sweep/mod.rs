@@ -321,7 +321,7 @@ fn task_of(table: &Table<'_>, rows: &[SweepRow], task: usize) -> SweepTask {
         notes.push("One seed: the intervals are over images, and another seed may rank the arms otherwise.".to_owned());
     }
     let is_without_gain = |row: &&SweepRow| row.task == task && row.has_equal_gain.is_some() && !row.shows_gain();
-    let without_gain: Vec<String> = rows.iter().filter(is_without_gain).map(|row| format!("`{}`", row.arm)).collect();
+    let without_gain: Vec<&str> = rows.iter().filter(is_without_gain).map(|row| row.arm.as_str()).collect();
     if !without_gain.is_empty() {
         notes.push(format!(
             "No gain beyond doubt: {}. What learns nothing may forget nothing.",

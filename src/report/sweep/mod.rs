@@ -45,8 +45,7 @@ fn heading(task: &SweepTask) -> String {
 /// The answer first: who forgets least.
 fn headline(sweep: &Sweep, place: usize) -> String {
     let last: Vec<&SweepRow> = last_of(sweep, place).collect();
-    let first: Vec<String> =
-        last.iter().filter(|row| row.rank == Some(1)).map(|row| format!("`{}`", row.arm)).collect();
+    let first: Vec<&str> = last.iter().filter(|row| row.rank == Some(1)).map(|row| row.arm.as_str()).collect();
     let n_ranked = last.iter().filter(|row| row.rank.is_some()).count();
     let ranking = match (first.as_slice(), n_ranked) {
         ([], _) => return "No arm can be ranked: new and other datasets must be evaluated.".to_owned(),
@@ -142,7 +141,7 @@ fn epochs(sweep: &Sweep, place: usize) -> Table {
 
 /// One line per training that ended with an error.
 fn failures(sweep: &Sweep) -> impl Iterator<Item = String> + '_ {
-    sweep.failed.iter().map(|failed| format!("`{}`, seed {}: {}", failed.arm, failed.seed, failed.message))
+    sweep.failed.iter().map(|failed| format!("{}, seed {}: {}", failed.arm, failed.seed, failed.message))
 }
 
 /// The ranking for a terminal.

@@ -37,7 +37,7 @@ fn the_terminal_shows_the_ranked_arms_first_with_what_they_gain_and_forget() {
     let text = sweep_table(&both());
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "New: digits");
-    assert_eq!(lines[1], "`gentle` forgets least at equal gain.");
+    assert_eq!(lines[1], "gentle forgets least at equal gain.");
     let gentle = lines.iter().position(|line| line.starts_with("gentle")).unwrap();
     assert!(lines[gentle + 1].starts_with("hasty"), "{text}");
     for part in ["25.0 (12.5–37.5)", "37.5 (25.0–50.0)", "50.0 → 12.5", "1,234,567", "note: One seed."] {
@@ -51,12 +51,12 @@ fn the_first_sentence_says_how_far_arms_can_be_told_apart() {
         let rows: Vec<_> = ranks.iter().zip(["a", "b", "c"]).map(|(rank, arm)| row(arm, 1, *rank, 0.1)).collect();
         headline(&sample(&rows), 0)
     };
-    assert_eq!(of(&[Some(1), Some(1)]), "`a`, `b` cannot be told apart by what they forget.");
-    assert_eq!(of(&[Some(1), Some(1), Some(3)]), "`a`, `b` forget least at equal gain, and cannot be told apart.");
-    assert_eq!(of(&[Some(1), None]), "`a` alone has a rank: the others gain less.");
+    assert_eq!(of(&[Some(1), Some(1)]), "a, b cannot be told apart by what they forget.");
+    assert_eq!(of(&[Some(1), Some(1), Some(3)]), "a, b forget least at equal gain, and cannot be told apart.");
+    assert_eq!(of(&[Some(1), None]), "a alone has a rank: the others gain less.");
     let mut lost = row("a", 1, Some(1), 0.1);
     lost["gain_interval"] = json!([-0.1, 0.5]);
-    let expected = "No arm gains anything beyond doubt. `a` alone has a rank: the others gain less.";
+    let expected = "No arm gains anything beyond doubt. a alone has a rank: the others gain less.";
     assert_eq!(headline(&sample(&[lost]), 0), expected);
     assert_eq!(of(&[None]), "No arm can be ranked: new and other datasets must be evaluated.");
 }
