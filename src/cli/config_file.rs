@@ -222,7 +222,8 @@ fn is_global(argument: &&clap::Arg) -> bool {
     argument.is_global_set() && argument.get_long() != Some("config")
 }
 
-fn flags(argument: &clap::Arg, long: &str, key: &str, value: &Value) -> Result<Vec<OsString>> {
+/// The words that `key = value` stands for.
+pub(super) fn flags(argument: &clap::Arg, long: &str, key: &str, value: &Value) -> Result<Vec<OsString>> {
     if !argument.get_action().takes_values() {
         return match value {
             Value::Boolean(true) => Ok(vec![format!("--{long}").into()]),

@@ -148,6 +148,14 @@ const PAGES: &[Page] = &[
         exit_codes: &[DONE, FAILED, INTERRUPTED],
     },
     Page {
+        path: &["sweep"],
+        examples: &[
+            ("Train and evaluate every arm of a file, and rank the arms", "emt sweep arms.toml --out sweep"),
+            ("Print the paper's sweep for the built-in model", "emt sweep --print-paper --model embedded"),
+        ],
+        exit_codes: &[DONE, (2, "the request or the machinery failed, or a training did"), INTERRUPTED],
+    },
+    Page {
         path: &["judge"],
         examples: &[(
             "Judge a run's answers again by the present rules",

@@ -35,6 +35,7 @@ mod results;
 mod sample_options;
 mod served_options;
 mod sources;
+mod sweep;
 mod tuned_on;
 mod unscored;
 mod version;
@@ -92,6 +93,8 @@ enum Command {
     Recover(Box<recover::RecoverArgs>),
     /// Fine-tune a model and show what it forgets epoch by epoch
     Finetune(Box<finetune::FinetuneArgs>),
+    /// Fine-tune in several ways, and rank them by what they forget at equal gain
+    Sweep(sweep::SweepArgs),
     /// Judge a recorded run again; measure a judge against people
     Judge(judge::JudgeArgs),
     /// List the supported models, encoders, servers and chat templates, and how each was verified
@@ -167,6 +170,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Resul
         Command::Diagnose(args) => diagnose::run(args, cli.quiet, out, err),
         Command::Recover(args) => recover::run(args, cli.quiet, out, err),
         Command::Finetune(args) => finetune::run(args, cli.quiet, out, err),
+        Command::Sweep(args) => sweep::run(args, cli.quiet, out, err),
         Command::Judge(args) => judge::run(args, cli.quiet, out, err),
         Command::Models(args) => models::run(args, out),
         Command::Data(args) => data::run(args, cli.quiet, out, err),

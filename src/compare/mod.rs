@@ -16,6 +16,7 @@ mod same_model;
 mod settings;
 mod summarise;
 mod summary;
+mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -35,3 +36,7 @@ pub use same_model::{is_same_model, model_key};
 pub use settings::{setting_differences, settings_in_words, shown_setting_differences};
 pub use summarise::{summarise, uncertain_share};
 pub use summary::*;
+pub use sweep::{
+    ArmDetails, FailedArm, RowDataset, SWEEP_SCHEMA, Sweep, SweepOptions, SweepRow, SweepTask, SweptDataset, SweptRun,
+    TaskDataset, sweep,
+};

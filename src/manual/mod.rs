@@ -51,6 +51,7 @@ pages! {
     statistics "statistics", None, "Intervals, tests, and how many images you need";
     ci "ci", None, "Nightly gates, GitHub Actions, GitLab, exit codes";
     fine_tune "fine-tune", Some("finetune"), "Train an adapter and watch what is forgotten";
+    sweep "sweep", Some("sweep"), "Which way of fine-tuning forgets least: several arms, ranked";
     performance "performance", None, "Batches, memory, caches, CPU and GPU";
     configuration "configuration", None, "The configuration file and environment variables";
     limits "limits", None, "What does not work";

@@ -184,6 +184,20 @@ impl RunFolder {
     }
 }
 
+/// A folder that no other process writes to while this value lives.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Locks `dir`, which is created if it is missing. A folder that another process has locked is refused.
+    pub fn new(dir: &Path) -> Result<Self, RecordError> {
+        fs::create_dir_all(dir).map_err(|error| RecordError::writing(dir, error))?;
+        Ok(Self { _file: lock(dir)? })
+    }
+}
+
 /// Reads a run: its manifest and its trials, one per key. It needs only `run.json` and `trials.jsonl` and changes
 /// nothing. A torn last line, left by a running or killed process, is ignored.
 pub fn read_run(dir: &Path) -> Result<(Manifest, Vec<Trial>), RecordError> {

@@ -35,7 +35,7 @@ pub use environment::{Sitting, environment, now};
 pub use error::RecordError;
 pub use feature_cache::{FeatureCache, FeatureKey};
 pub use files::{json_files, read_calibration, read_summary, read_text, write_file};
-pub use folder::{JUDGE_DOUBT, Opened, RunFolder, read_manifest, read_outcomes, read_run};
+pub use folder::{FolderLock, JUDGE_DOUBT, Opened, RunFolder, read_manifest, read_outcomes, read_run};
 pub use growth::{Resumption, resumption};
 pub use identity::identity;
 pub use manifest::{Manifest, RUN_SCHEMA, RunState, TRIAL_SCHEMA, run_name};

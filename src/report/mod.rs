@@ -18,6 +18,7 @@ mod markdown;
 mod notes;
 mod recovery;
 mod side_by_side;
+mod sweep;
 mod table;
 mod tables;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use self::markdown::markdown;
 pub use self::notes::server_flips_note;
 pub use self::recovery::{recovery_html, recovery_json, recovery_markdown, recovery_text};
 pub use self::side_by_side::side_by_side;
+pub use self::sweep::{SweepCharts, sweep_html, sweep_json, sweep_markdown, sweep_table};
 pub use self::table::table;
 
 /// The content of the long reports.

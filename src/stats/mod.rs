@@ -19,6 +19,7 @@ mod multiplicity;
 mod sequential;
 // Resampling.
 mod bootstrap;
+mod simultaneous;
 // Graders.
 mod agreement;
 mod judged;
@@ -62,6 +63,7 @@ pub use random::{SplitMix64, beta_sample, binomial_sample};
 pub use sample_size::{POWER, minimum_detectable_fall, n_for_power, n_needed, n_to_decide};
 pub use sequential::{obrien_fleming_boundaries, obrien_fleming_spent};
 pub use shapley::shapley;
+pub use simultaneous::{ResampledStatistic, SimultaneousIntervals, simultaneous_intervals};
 pub use spectrum::{effective_rank, singular_values_of_product, symmetric_eigen};
 pub use stages::{StageError, StageMatrix};
 pub use unconditional::{exact_inferiority_p, exact_non_inferiority_p};

@@ -59,6 +59,7 @@ mod served;
 mod shell;
 mod sources;
 mod support;
+mod sweep;
 mod tables;
 mod text_files;
 mod thoughts;

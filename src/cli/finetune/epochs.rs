@@ -25,7 +25,9 @@ use crate::model::checkpoint::weights::Hub;
 use crate::model::vision::preprocess::PixelLimits;
 use crate::prompting;
 use crate::record::{self, FeatureCache, TrainingFolder};
-use crate::study::{ComparatorChoice, ComparatorRequest, Evaluate, Evaluation, RespondentRequest};
+use crate::study::{
+    self, ComparatorChoice, ComparatorRequest, Evaluate, Evaluation, PlannedEvaluation, RespondentRequest,
+};
 
 /// Without a terminal a line is written so often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -69,6 +71,11 @@ impl EpochEvaluations<'_> {
         dir: &Path,
         observer: &mut dyn Observer,
     ) -> Result<Option<Evaluation>> {
+        self.plan(epoch, checkpoint, dir)?.evaluate(&interrupt::is_stopped, observer)
+    }
+
+    /// Settles the evaluation of the base, or of the adapter of `checkpoint` over it; no weight is read yet.
+    pub fn plan(&self, epoch: usize, checkpoint: Option<&Path>, dir: &Path) -> Result<PlannedEvaluation> {
         let adapter = checkpoint.map(|path| AdapterRequest::new(Some(format!("epoch-{epoch}")), path.into()));
         let choice = match self.encoder {
             EncoderChoice::None => ComparatorChoice::Nothing,
@@ -101,7 +108,7 @@ impl EpochEvaluations<'_> {
         let mut planned = request.open()?.plan(self.tuned_on.clone(), self.judges.clone())?;
         // An answer without a verdict is unscored in the curve, and is no reason to end the training.
         planned.panel.tolerate_unparsable();
-        planned.evaluate(&interrupt::is_stopped, observer)
+        Ok(planned)
     }
 }
 
@@ -202,7 +209,7 @@ impl Watcher for Epochs<'_, '_> {
 
     fn epoch_ended(&mut self, epoch: usize, step: usize, checkpoint: Option<&Path>) -> Result<bool> {
         let Some(evaluations) = &self.evaluations else { return Ok(true) };
-        let dir = self.dir.join("eval").join(format!("epoch-{epoch}"));
+        let dir = study::epoch_dir(&self.dir, epoch);
         let mut observer = WarningsOnly { progress: &mut *self.progress, told: &mut self.told };
         let evaluated = evaluations.run(epoch, checkpoint, &dir, &mut observer);
         let place = || format!("the evaluation after epoch {epoch} failed");

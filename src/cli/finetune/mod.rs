@@ -31,24 +31,34 @@ pub(super) use flags::FinetuneArgs;
 
 /// Runs the command and returns its exit code.
 pub(super) fn run(args: &FinetuneArgs, quiet: bool, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8> {
+    let mut nowhere = std::io::sink();
+    let hub = args.hub.hub(true, &mut nowhere)?;
+    let fine_tune = prepare(args, &hub, quiet, err)?;
+    let Some(curve) = fine_tune.run(quiet, err)? else { return Ok(exit_code::INTERRUPTED) };
+    epochs::print(&curve, &args.out, quiet, out)?;
+    Ok(exit_code::OK)
+}
+
+/// Opens all that `args` name; nothing is trained or written yet. `hub` is for the evaluations.
+pub(super) fn prepare<'a>(
+    args: &'a FinetuneArgs,
+    hub: &'a Hub<'a>,
+    quiet: bool,
+    err: &mut dyn Write,
+) -> Result<FineTune<'a>> {
     let hyperparameters = args.hyperparameters()?;
     let placement = Placement::new(&args.device, "f32")?;
     let cache = args.feature_cache.open()?;
     let (opened, hub_commits) = open(args, hyperparameters, placement, cache.clone(), quiet, err)?;
-    let mut nowhere = std::io::sink();
-    let hub = args.hub.hub(true, &mut nowhere)?;
-    let fine_tune = FineTune {
+    Ok(FineTune {
         opened,
         out: &args.out,
         is_fresh: args.fresh,
         environment: sitting(args, hub_commits),
         tuned_on: args.trained_images().map(training_name).collect(),
-        evaluations: evaluations(args, &hub)?,
+        evaluations: evaluations(args, hub)?,
         feature_cache: cache,
-    };
-    let Some(curve) = fine_tune.run(quiet, err)? else { return Ok(exit_code::INTERRUPTED) };
-    epochs::print(&curve, &args.out, quiet, out)?;
-    Ok(exit_code::OK)
+    })
 }
 
 /// A training with what is evaluated while it goes on.
@@ -68,9 +78,22 @@ pub(super) struct FineTune<'a> {
     pub(super) feature_cache: Option<Arc<FeatureCache>>,
 }
 
+/// A training that came to its end.
+pub(super) struct Trained {
+    /// What was evaluated on the way.
+    pub(super) curve: Curve,
+    /// The number of values that trained.
+    pub(super) n_trainable: usize,
+}
+
 impl FineTune<'_> {
     /// Trains to the end and returns the curve; `None` where somebody interrupted.
     pub(super) fn run(self, quiet: bool, err: &mut dyn Write) -> Result<Option<Curve>> {
+        Ok(self.train(quiet, err)?.map(|trained| trained.curve))
+    }
+
+    /// The same, with what trained.
+    pub(super) fn train(self, quiet: bool, err: &mut dyn Write) -> Result<Option<Trained>> {
         let Self { opened, out, is_fresh, environment, tuned_on, evaluations, feature_cache } = self;
         let curve = Curve::new(opened.spec().method.name(), tuned_on);
         let ready = opened.begin(out, is_fresh, environment)?;
@@ -79,6 +102,7 @@ impl FineTune<'_> {
             progress.say(&format!("warning: {warning}"));
         }
         announce(&mut progress, &ready);
+        let n_trainable = ready.trainable.n_numbers();
         interrupt::listen();
         let mut epochs = Epochs::new(evaluations, curve, &ready.folder, &mut progress);
         let (ended, folder) = ready.run(&interrupt::is_stopped, &mut epochs)?;
@@ -93,7 +117,7 @@ impl FineTune<'_> {
             progress.say("interrupted; run the same command again to continue from the last checkpoint");
             return Ok(None);
         }
-        Ok(Some(curve))
+        Ok(Some(Trained { curve, n_trainable }))
     }
 }
 

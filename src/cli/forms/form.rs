@@ -29,6 +29,7 @@ pub(in crate::cli) enum Axis {
     Train,
     Start,
     Curve,
+    Sweep,
 }
 
 /// One possibility on an [`Axis`].
@@ -81,6 +82,8 @@ pub(in crate::cli) enum Form {
     WithCurve,
     WithNamedCurve,
     WithoutCurve,
+    SweepsFile,
+    PrintsPaper,
 }
 
 /// Axis, form, what messages call it, and the words by which a test chooses it.
@@ -135,6 +138,8 @@ const FORMS: &[Row] = &[
     (Axis::Curve, Form::WithCurve, "a forgetting curve on the default or embedded datasets", &[]),
     (Axis::Curve, Form::WithNamedCurve, "a forgetting curve (--eval-datasets A,B)", &["--eval-datasets", "mnist"]),
     (Axis::Curve, Form::WithoutCurve, "no forgetting curve (--eval-datasets none)", &["--eval-datasets", "none"]),
+    (Axis::Sweep, Form::SweepsFile, "a file of arms", &[]),
+    (Axis::Sweep, Form::PrintsPaper, "--print-paper", &["--print-paper"]),
 ];
 
 impl Form {
@@ -233,6 +238,8 @@ impl Axis {
             Self::Train if are_embedded(&text("train")?) => Form::TrainEmbedded,
             Self::Train => Form::TrainNamed,
             Self::Start => either("from_adapter", Form::FromAdapter, Form::FromBase),
+            Self::Sweep if is_on(matches, "print_paper") => Form::PrintsPaper,
+            Self::Sweep => Form::SweepsFile,
             Self::Curve => match text("eval_datasets").as_deref() {
                 Some("none") => Form::WithoutCurve,
                 Some(list) if !are_embedded(list) => Form::WithNamedCurve,

@@ -8,6 +8,7 @@
 mod form;
 mod of_file;
 mod recover;
+mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use super::form::{Axis, Form};
 use super::recover::RECOVER;
+use super::sweep::SWEEP;
 
 /// One of `forms` must be at hand.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(super) const fn always(flag: &'static str) -> Rule {
     Rule { flag, needs: &[] }
 }
 
-const fn only(flag: &'static str, needs: &'static [Need]) -> Rule {
+pub(super) const fn only(flag: &'static str, needs: &'static [Need]) -> Rule {
     Rule { flag, needs }
 }
 
@@ -43,7 +44,7 @@ const fn one_of(forms: &'static [Form]) -> Need {
     Need { forms, hint: "leave it out" }
 }
 
-const fn hinted(forms: &'static [Form], hint: &'static str) -> Need {
+pub(super) const fn hinted(forms: &'static [Form], hint: &'static str) -> Need {
     Need { forms, hint }
 }
 
@@ -502,6 +503,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
             Group { rules: JUDGE_CONNECTION, needs: CURVE },
         ],
     },
+    SWEEP,
     CommandForms {
         path: &["judge", "score"],
         axes: &[Axis::Judge],

@@ -19,6 +19,7 @@ use super::super::write::{NamedTensor, RawTensor, raw_safetensors_bytes, safeten
 use super::peft::UpdatePart;
 use super::{ADAPTER_WEIGHTS, Adapter, Canonicalise, NON_LORA, PEFT_CONFIG, PROJECTORS, SWIFT_TOWER, TIED, plain_name};
 use crate::domain::ModelPart;
+use crate::model::layers::CALIBRATION;
 
 /// How strong each tensor of an adapter is over its base.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +90,10 @@ impl Weakening<'_> {
             Some(other) if TIED.contains(&name) => other,
             _ => name,
         };
-        let base = self.base.values(stored_as)?;
+        let base = match self.base.contains(stored_as) {
+            true => self.base.values(stored_as)?,
+            false => neutral(name, tuned.len())?,
+        };
         ensure!(
             base.len() == tuned.len(),
             "`{name}` has {} values, and the base's {}, so nothing lies between them; hint: it is of another layout or \
@@ -101,6 +105,18 @@ impl Weakening<'_> {
             *tuned = if share == 0.0 { base } else { base + share * (*tuned - base) };
         }
         Ok(true)
+    }
+}
+
+/// The values of what the base does not have, at which it changes nothing.
+fn neutral(name: &str, n_values: usize) -> Result<Vec<f32>> {
+    match CALIBRATION.iter().position(|leaf| name.ends_with(leaf)) {
+        Some(0) => Ok(vec![1.0; n_values]),
+        Some(_) => Ok(vec![0.0; n_values]),
+        None => bail!(
+            "`{name}` has no value in the base, so nothing lies between them: virtual tokens have no strength; hint: leave them \
+             out, which is the base"
+        ),
     }
 }
 
