@@ -50,7 +50,7 @@ pub struct TrainingSet {
 /// Examples.
 pub enum Material {
     /// A question about each of some images.
-    Images(Classified),
+    Images(Box<Classified>),
     /// Conversations without images.
     Texts(Vec<TextExample>),
 }
@@ -90,7 +90,7 @@ impl TrainingSet {
         let texts = dataset.labels.names().map(|label| answer.fill(label, &dataset.noun));
         let answers = texts.map(|text| dialogue.answer_ids(&prompt, &text)).collect::<Result<_>>()?;
         let name = dataset.name.clone();
-        let material = Material::Images(Classified { dataset, selected, prompt, answers });
+        let material = Material::Images(Box::new(Classified { dataset, selected, prompt, answers }));
         Ok(Self { name, material, n_replayed: None })
     }
 

@@ -43,7 +43,7 @@ impl FinetuneArgs {
         let mut earlier = Vec::new();
         for name in named {
             match self.source(name, None, quiet, err)? {
-                Source::Images(dataset) => earlier.push(dataset),
+                Source::Images(dataset) => earlier.push(*dataset),
                 Source::Texts { name, .. } => {
                     bail!("--ewc measures on images, and `{name}` holds texts; hint: --ewc-datasets A,B")
                 }
@@ -74,7 +74,8 @@ impl FinetuneArgs {
             );
             sources.push(source);
         }
-        let images = |source: &Source| if let Source::Images(dataset) = source { Some(dataset.clone()) } else { None };
+        let images =
+            |source: &Source| if let Source::Images(dataset) = source { Some(dataset.as_ref().clone()) } else { None };
         let datasets: Vec<Dataset> = sources.iter().filter_map(images).collect();
         ensure!(
             self.labels.is_none() || datasets.len() < 2,
@@ -99,7 +100,7 @@ impl FinetuneArgs {
         }
         let (catalog, roots) = (self.places.catalog()?, self.places.roots());
         let found = found(&catalog, &self.hub.datasets(quiet, err)?, text, asked.or(Some("train")))?;
-        Ok(Source::Images(open_split(self, &catalog, &roots, text, &found, asked)?))
+        Ok(Source::Images(Box::new(open_split(self, &catalog, &roots, text, &found, asked)?)))
     }
 }
 

@@ -164,6 +164,28 @@ pub(super) fn forms_of(axis: Axis) -> Vec<(Form, &'static [&'static str])> {
     FORMS.iter().filter(|row| row.0 == axis).map(|row| (row.1, row.3)).collect()
 }
 
+/// Whether the method `text` names `arm`.
+fn has_arm(text: &str, arm: &str) -> bool {
+    text.split('+').any(|part| part.trim() == arm)
+}
+
+fn method(text: &str) -> Form {
+    match () {
+        () if has_arm(text, "lora") => Form::Lora,
+        () if has_arm(text, "full") => Form::Full,
+        () if has_arm(text, "linear") => Form::Linear,
+        () => Form::OtherMethod,
+    }
+}
+
+fn virtual_tokens(text: &str) -> Form {
+    match has_arm(text, "p-tuning") {
+        true => Form::WithPTuning,
+        false if has_arm(text, "prompt") || has_arm(text, "prefix") => Form::WithVirtualTokens,
+        false => Form::WithoutVirtualTokens,
+    }
+}
+
 impl Axis {
     /// The form that `matches` choose; `None` where they choose none.
     pub(super) fn find(self, matches: &ArgMatches) -> Option<Form> {
@@ -216,25 +238,8 @@ impl Axis {
             Self::Report => Form::ReportOfOneRun,
             Self::Images if is_on(matches, "no_images") => Form::WithoutImages,
             Self::Images => Form::WithImages,
-            Self::Method => {
-                let method = text("method")?;
-                let has = |arm: &str| method.split('+').any(|part| part.trim() == arm);
-                match () {
-                    () if has("lora") => Form::Lora,
-                    () if has("full") => Form::Full,
-                    () if has("linear") => Form::Linear,
-                    () => Form::OtherMethod,
-                }
-            }
-            Self::VirtualTokens => {
-                let method = text("method")?;
-                let has = |arm: &str| method.split('+').any(|part| part.trim() == arm);
-                match has("p-tuning") {
-                    true => Form::WithPTuning,
-                    false if has("prompt") || has("prefix") => Form::WithVirtualTokens,
-                    false => Form::WithoutVirtualTokens,
-                }
-            }
+            Self::Method => method(&text("method")?),
+            Self::VirtualTokens => virtual_tokens(&text("method")?),
             Self::Train if are_embedded(&text("train")?) => Form::TrainEmbedded,
             Self::Train => Form::TrainNamed,
             Self::Start => either("from_adapter", Form::FromAdapter, Form::FromBase),

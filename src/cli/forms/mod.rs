@@ -5,6 +5,7 @@
 //! refused: a configuration file is shared between commands and forms, so its keys are left out with a warning, and the environment is
 //! shared by everything.
 
+mod finetune;
 mod form;
 mod of_file;
 mod recover;

@@ -1,5 +1,6 @@
 //! For every flag of every command, the forms that use it. To add a flag, add a line here.
 
+use super::finetune::FINETUNE;
 use super::form::{Axis, Form};
 use super::recover::RECOVER;
 use super::sweep::SWEEP;
@@ -40,7 +41,7 @@ pub(super) const fn only(flag: &'static str, needs: &'static [Need]) -> Rule {
     Rule { flag, needs }
 }
 
-const fn one_of(forms: &'static [Form]) -> Need {
+pub(super) const fn one_of(forms: &'static [Form]) -> Need {
     Need { forms, hint: "leave it out" }
 }
 
@@ -130,7 +131,7 @@ const TRAINED_FILES: &[Need] = &[hinted(
     "the embedded images are part of the program; leave it out, or train on other datasets",
 )];
 
-const TRAINING_READING: &[Rule] =
+pub(super) const TRAINING_READING: &[Rule] =
     &[only("exif", TRAINED_FILES), only("image-column", TRAINED_FILES), only("label-column", TRAINED_FILES)];
 
 /// Also what a gate of finished runs decides on.
@@ -147,7 +148,7 @@ const PROBE: &[Need] = &[
     hinted(&[Form::LocalModel, Form::ComparatorProbe], "leave it out, or --comparator probe"),
 ];
 
-const PIXELS: &[Need] = &[
+pub(super) const PIXELS: &[Need] = &[
     hinted(
         &[Form::LocalModel, Form::ServedModel],
         "the miniature takes images of one size; leave it out, or evaluate a model of a family that keeps proportions (Qwen)",
@@ -179,7 +180,7 @@ const DOWNLOAD: &[Rule] = &[only(
     )],
 )];
 
-const TRAINING_DOWNLOAD: &[Rule] = &[only(
+pub(super) const TRAINING_DOWNLOAD: &[Rule] = &[only(
     "download",
     &[hinted(
         &[Form::LocalModel, Form::FromAdapter, Form::EncoderNamed, Form::TrainNamed, Form::WithNamedCurve],
@@ -187,7 +188,7 @@ const TRAINING_DOWNLOAD: &[Rule] = &[only(
     )],
 )];
 
-const FEATURE_CACHE: &[Rule] = &[
+pub(super) const FEATURE_CACHE: &[Rule] = &[
     only("feature-cache", FEATURE_CACHE_NEEDS),
     only("feature-cache-gb", &[hinted(&[Form::WithFeatureCache], "leave it out, or give --feature-cache DIR")]),
 ];
@@ -415,94 +416,7 @@ pub(super) const COMMANDS: &[CommandForms] = &[
         ],
     },
     RECOVER,
-    CommandForms {
-        path: &["finetune"],
-        axes: &[
-            Axis::Model,
-            Axis::Method,
-            Axis::VirtualTokens,
-            Axis::Train,
-            Axis::Start,
-            Axis::Encoder,
-            Axis::Curve,
-            Axis::Judge,
-            Axis::FeatureCache,
-        ],
-        groups: &[
-            Group {
-                rules: &[
-                    always("model"),
-                    always("method"),
-                    always("train"),
-                    always("out"),
-                    only(
-                        "data",
-                        &[hinted(
-                            &[Form::TrainNamed, Form::LocalModel, Form::WithNamedCurve],
-                            "the embedded images are part of the program; leave it out, or name other datasets",
-                        )],
-                    ),
-                    always("datasets-file"),
-                    always("split"),
-                    always("labels"),
-                    always("limit"),
-                    always("mix"),
-                    always("no-projector"),
-                    only("lora-targets", LORA),
-                    only("full-targets", FULL),
-                    only("freeze-layers", OF_LAYERS),
-                    always("projector"),
-                    only("virtual-tokens", VIRTUAL_TOKENS),
-                    only("virtual-token-start", PROMPT),
-                    only("prompt-encoder", P_TUNING),
-                    only("prompt-encoder-size", P_TUNING),
-                    only("prompt-encoder-layers", P_TUNING),
-                    always("replay"),
-                    always("replay-weight"),
-                    always("old-answer-template"),
-                    always("keep-base"),
-                    always("ewc"),
-                    always("ewc-datasets"),
-                    always("ewc-limit"),
-                    always("l2-sp"),
-                    always("from-adapter"),
-                    always("prompt"),
-                    always("answer-template"),
-                    always("template"),
-                    always("seed"),
-                    always("sample-seed"),
-                    always("fresh"),
-                    always("device"),
-                    always("learning-rate"),
-                    always("batch-size"),
-                    always("epochs"),
-                    always("warmup-ratio"),
-                    always("schedule"),
-                    always("weight-decay"),
-                    always("max-grad-norm"),
-                    only("rank", LORA),
-                    only("alpha", LORA),
-                    only("dropout", LORA),
-                    always("eval-datasets"),
-                    only("eval-limit", CURVE),
-                    // Also the tower of a checkpoint that only names it.
-                    only("encoder", &[one_of(&[Form::LocalModel, Form::WithCurve, Form::WithNamedCurve])]),
-                    only("max-new-tokens", CURVE),
-                    always("save-every"),
-                    always("micro-batch-size"),
-                    only("min-pixels", PIXELS),
-                    only("max-pixels", PIXELS),
-                    only("judge", CURVE),
-                ],
-                needs: NOTHING,
-            },
-            Group { rules: TRAINING_READING, needs: NOTHING },
-            Group { rules: TRAINING_DOWNLOAD, needs: NOTHING },
-            Group { rules: FEATURE_CACHE, needs: NOTHING },
-            Group { rules: JUDGE, needs: CURVE },
-            Group { rules: JUDGE_CONNECTION, needs: CURVE },
-        ],
-    },
+    FINETUNE,
     SWEEP,
     CommandForms {
         path: &["judge", "score"],
@@ -592,13 +506,5 @@ pub(super) const COMMANDS: &[CommandForms] = &[
 const NOT_STAGES: &[Form] = &[Form::ReportOfOneRun, Form::ReportOfRuns, Form::ReportOfComparison];
 const COMPARES: &[Need] = &[hinted(&[Form::ReportOfComparison], "leave it out, or give --baseline RUN")];
 const SHOWS_IMAGES: &[Need] = &[one_of(NOT_STAGES), hinted(&[Form::WithImages], "leave one of them out")];
-const FULL: &[Need] = &[hinted(&[Form::Full], "leave it out, or --method full")];
-const OF_LAYERS: &[Need] =
-    &[hinted(&[Form::Lora, Form::Full, Form::OtherMethod], "the projector alone has no layers; leave it out")];
-const VIRTUAL_TOKENS: &[Need] =
-    &[hinted(&[Form::WithVirtualTokens, Form::WithPTuning], "leave it out, or --method prompt")];
-const PROMPT: &[Need] = &[hinted(&[Form::WithVirtualTokens], "leave it out, or --method prompt")];
-const P_TUNING: &[Need] = &[hinted(&[Form::WithPTuning], "leave it out, or --method p-tuning")];
-const LORA: &[Need] = &[hinted(&[Form::Lora], "leave it out, or --method lora")];
-const CURVE: &[Need] =
+pub(super) const CURVE: &[Need] =
     &[hinted(&[Form::WithCurve, Form::WithNamedCurve], "leave it out, or name datasets with --eval-datasets")];

@@ -381,7 +381,7 @@ mod tests {
         let names: Vec<&str> = file.arms.iter().map(|arm| arm.name.as_str()).collect();
         assert_eq!(names, ["two", "a+b"], "in the order of the file");
         let [two, other] = [0, 1].map(|arm| arguments(&file.arms[arm], 3));
-        assert_eq!((two.method.name(), two.seed, two.limit, two.no_projector), ("lora", 3, Some(40), true));
+        assert_eq!((two.method.name(), two.seed, two.limit, two.no_projector), ("lora".to_owned(), 3, Some(40), true));
         assert_eq!(two.hyperparameters().unwrap().n_epochs, 5);
         assert_eq!(two.hyperparameters().unwrap().lora.rank, 4);
         assert_eq!(two.out, Path::new("there"));

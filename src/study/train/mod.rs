@@ -73,7 +73,7 @@ pub struct Train<'a> {
 /// What can be trained on.
 pub enum Source {
     /// Images with labels.
-    Images(Dataset),
+    Images(Box<Dataset>),
     /// Conversations without images.
     Texts {
         /// Their name.
@@ -206,7 +206,7 @@ impl<'a> Train<'a> {
             hub,
             hashes: None,
             from_adapter: None,
-            sources: datasets.into_iter().map(Source::Images).collect(),
+            sources: datasets.into_iter().map(|dataset| Source::Images(Box::new(dataset))).collect(),
             method,
             trains_projector: method.trains_projector(),
             settings: ArmSettings::default(),

@@ -111,7 +111,7 @@ impl Train<'_> {
             Source::Images(dataset) => {
                 let question = self.question.render(&dataset.noun, &dataset.labels)?.text;
                 let selected = finetune::chosen(&dataset, seed, limit);
-                TrainingSet::of_images(dataset, selected, &question, answer, &opened.dialogue)?
+                TrainingSet::of_images(*dataset, selected, &question, answer, &opened.dialogue)?
             }
             Source::Texts { name, mut samples } => {
                 samples.truncate(limit.unwrap_or(samples.len()));
@@ -175,7 +175,7 @@ impl Train<'_> {
                 "--ewc-datasets names `{}`, which is what is learnt; hint: name what must not be forgotten",
                 dataset.name
             );
-            let source = Source::Images(dataset);
+            let source = Source::Images(Box::new(dataset));
             let (seed, limit) = (self.seed_of(&source), Some(self.restraints.n_ewc_samples));
             sets.push(self.training_set(source, limit, seed, &answer, opened)?);
         }

@@ -68,7 +68,7 @@ impl Base {
             weights: &self.opened.weights,
             n_heads: self.opened.plan.n_heads(),
             n_layers: self.opened.plan.n_layers(),
-            tokenize: &|text| Ok(dialogue.tokenizer.encode(text, true)?),
+            tokenize: &|text| dialogue.tokenizer.encode(text, true),
             device: &placement.device,
         })
     }

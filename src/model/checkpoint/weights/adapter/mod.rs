@@ -22,7 +22,6 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use serde_json::Value;
 
-pub use prompt_learning::SAVED_VIRTUAL_TOKENS;
 pub use self::strength::{Weakening, WriteFile};
 use super::candidate::OwnSettings;
 use super::canonical::Canonical;
@@ -34,6 +33,7 @@ use super::stored::StoredTensor;
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::{LowRankUpdate, Overlay};
 use crate::model::layers::CALIBRATION;
+pub use prompt_learning::SAVED_VIRTUAL_TOKENS;
 
 /// An opened adapter. Every tensor has a canonical name, but is not yet assigned to a model.
 #[derive(Debug)]
