@@ -30,6 +30,7 @@ pub(super) const RECOVER: CommandForms = CommandForms {
                 always("min-pixels"),
                 always("max-pixels"),
                 always("batch-size"),
+                always("lock-step"),
                 always("device"),
                 always("dtype"),
                 always("fresh"),

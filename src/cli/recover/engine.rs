@@ -63,8 +63,9 @@ pub(super) struct Recovered {
 /// Recovers; `None` if the user stopped it.
 pub(super) fn recover(mut wanted: Request<'_>, quiet: bool, err: &mut dyn Write) -> Result<Option<Recovered>> {
     let adapter = [wanted.adapter.clone()];
-    let whole = subjects(&wanted, &adapter, true, false);
-    let plan = RecoveryPlan::new(&whole, &wanted.trials, wanted.new.clone(), wanted.old.clone())?;
+    let whole = subjects(&wanted, &adapter, false);
+    let tasks = [wanted.new.clone(), wanted.old.clone()];
+    let plan = RecoveryPlan::new(&whole, &wanted.trials, tasks, &wanted.placement)?;
     let datasets = std::mem::take(&mut wanted.datasets);
     let seed = datasets.first().context("a recovery needs datasets")?.sample_seed;
     let split = halves(&datasets, seed, Some(wanted.limit))?;
@@ -72,6 +73,9 @@ pub(super) fn recover(mut wanted: Request<'_>, quiet: bool, err: &mut dyn Write)
         writeln!(err, "{}", plan.cost(&split))?;
     }
     let [selection, confirmation] = &split;
+    for told in plan.hopeless(&wanted.rules, confirmation).iter().filter(|_| !quiet) {
+        writeln!(err, "warning: {told}")?;
+    }
     for (name, half) in [(SELECTION_FILE, selection), (CONFIRMATION_FILE, confirmation)] {
         record::write_file(wanted.out, name, half.table.as_bytes())?;
     }
@@ -83,8 +87,7 @@ pub(super) fn recover(mut wanted: Request<'_>, quiet: bool, err: &mut dyn Write)
     let chosen = plan.chosen(&found).cloned();
     let mut confirmed = None;
     if let Some(chosen) = &chosen {
-        let place =
-            Place { runs: "confirmation", half: confirmation, adapters: std::slice::from_ref(chosen), has_base: true };
+        let place = Place { runs: "confirmation", half: confirmation, adapters: std::slice::from_ref(chosen) };
         let Some(evaluation) = evaluate(&wanted, &place, datasets, (quiet, err))? else { return Ok(None) };
         confirmed = Some(evaluation);
     }
@@ -105,7 +108,6 @@ struct Place<'a> {
     runs: &'a str,
     half: &'a Half,
     adapters: &'a [AdapterRequest],
-    has_base: bool,
 }
 
 /// Evaluates all points on the selection half; `None` if the user stopped it.
@@ -121,13 +123,14 @@ fn evaluate_points(
         if let Some(evaluation) = &mut whole {
             datasets = std::mem::take(&mut evaluation.datasets);
         }
-        let place = Place { runs: "selection", half, adapters, has_base: whole.is_none() };
+        let place = Place { runs: "selection", half, adapters };
         let Some(next) = evaluate(wanted, &place, std::mem::take(&mut datasets), (quiet, &mut *err))? else {
             return Ok(None);
         };
         whole = Some(match whole {
             Some(mut evaluation) => {
-                evaluation.runs.extend(next.runs);
+                // The base was answered with the first group, and is not asked again.
+                evaluation.runs.extend(next.runs.into_iter().skip(1));
                 Evaluation { datasets: next.datasets, ..evaluation }
             }
             None => next,
@@ -148,7 +151,7 @@ fn evaluate(
     let adapter = wanted.adapter.path.as_deref().map(|path| ("adapters".to_owned(), text(path)));
     let paths = std::iter::once(("model".to_owned(), text(wanted.model))).chain(adapter);
     let request = Evaluate {
-        respondent: RespondentRequest::Checkpoint(subjects(wanted, place.adapters, place.has_base, true)),
+        respondent: RespondentRequest::Checkpoint(subjects(wanted, place.adapters, true)),
         comparator: ComparatorRequest { choice: ComparatorChoice::Nothing, ..ComparatorRequest::default() },
         samples: Some(place.half.names.clone()),
         template: wanted.template.clone(),
@@ -177,17 +180,12 @@ fn evaluate(
 }
 
 /// The base with `adapters` over it, without an encoder. Weak points may change nothing.
-fn subjects<'a>(
-    wanted: &Request<'a>,
-    adapters: &'a [AdapterRequest],
-    has_base: bool,
-    allows_idle: bool,
-) -> SubjectsRequest<'a> {
+fn subjects<'a>(wanted: &Request<'a>, adapters: &'a [AdapterRequest], allows_idle: bool) -> SubjectsRequest<'a> {
     SubjectsRequest {
         encoder: EncoderChoice::None,
         pixels: wanted.pixels,
         adapters,
-        has_base,
+        has_base: true,
         allows_idle,
         hashes: environment::hash_memory(),
         ..SubjectsRequest::new(wanted.model, wanted.origin.hub)

@@ -87,6 +87,11 @@ pub(super) struct RecoverArgs {
     /// Images per forward pass [default: as many as memory allows, at most 32]
     #[arg(long, value_name = "N", help_heading = "Computing")]
     batch_size: Option<usize>,
+    /// Points evaluated at once [default: as many as memory allows, at most 48]
+    ///
+    /// A whole checkpoint takes as much memory again for each. On a GPU the default is one at a time for whole checkpoints.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=48), hide_short_help = true, help_heading = "Computing")]
+    lock_step: Option<u64>,
     /// Device: cpu, cuda, cuda:1, metal, or auto (the GPU that the binary was built for, else cpu)
     #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Computing")]
     device: String,
@@ -129,7 +134,9 @@ pub(super) fn run(args: &RecoverArgs, quiet: bool, out: &mut dyn Write, err: &mu
         );
     }
     let methods = args.methods.as_deref().map(RecoveryMethod::parse_list).transpose()?;
-    let trials = Trials { methods, strengths: parse_strengths(&args.strengths)?, guilty: Vec::new() };
+    let strengths = parse_strengths(&args.strengths)?;
+    let lock_step = args.lock_step.and_then(|n| usize::try_from(n).ok());
+    let trials = Trials { methods, strengths, guilty: Vec::new(), lock_step };
     let rules = rules(args)?;
     let n_new = results::list(&args.new).count();
     ensure!(n_new > 0 && results::list(&args.old).count() > 0, "--new and --old each name at least one dataset");

@@ -30,13 +30,18 @@ use super::tuned_on::Part;
 use super::{Decide, Decided, DecisionRules, EvaluatedRun, Evaluation, RecordedRun};
 use crate::domain::{Component, Share};
 use crate::eval::{AdapterRequest, OpenedSubjects, SubjectsRequest};
-use crate::gate::{Decision, Verdict};
-use crate::model::checkpoint::weights::{Miniature, Role, Weakening, WriteFile};
+use crate::gate::{self, Decision, Verdict};
+use crate::model::Placement;
+use crate::model::checkpoint::weights::{Adapter, Miniature, Role, Weakening, WriteFile};
 use crate::model::families;
+use crate::model::run::memory;
 use crate::record;
 
-/// Models that are evaluated in lock-step, at most. The rest are evaluated after them.
+/// Points that are evaluated in lock-step, at most. The rest are evaluated after them.
 const N_IN_LOCK_STEP: usize = 48;
+
+/// The share of the free memory that points in lock-step may take.
+const MEMORY_SHARE: f64 = 0.5;
 
 /// The folder of a confirmed adapter.
 pub const ADAPTER_DIR: &str = "adapter";
@@ -52,6 +57,8 @@ pub struct Trials {
     pub strengths: Vec<Share>,
     /// The components that a diagnosis finds guilty.
     pub guilty: Vec<Component>,
+    /// Points that are evaluated in lock-step, at most; `None` is as many as memory allows.
+    pub lock_step: Option<usize>,
 }
 
 /// What a recovery evaluates.
@@ -61,6 +68,7 @@ pub struct RecoveryPlan {
     /// By point, its run among all: 0 is the base.
     run_of: Vec<usize>,
     adapters: Vec<AdapterRequest>,
+    n_in_lock_step: usize,
     is_whole: bool,
     model: String,
     name: String,
@@ -81,7 +89,12 @@ impl RecoveryPlan {
     ///
     /// # Errors
     /// There is not exactly one adapter, it cannot be weakened, a method does not fit it, or a dataset is both new and old.
-    pub fn new(request: &SubjectsRequest<'_>, trials: &Trials, new: Vec<String>, old: Vec<String>) -> Result<Self> {
+    pub fn new(
+        request: &SubjectsRequest<'_>,
+        trials: &Trials,
+        [new, old]: [Vec<String>; 2],
+        placement: &Placement,
+    ) -> Result<Self> {
         let [adapter] = request.adapters else {
             bail!("a recovery is of one adapter, but {} are given", request.adapters.len())
         };
@@ -125,14 +138,14 @@ impl RecoveryPlan {
             run_of.push(adapters.len());
         }
         let is_whole = candidate.is_whole;
+        let n_in_lock_step = trials.lock_step.unwrap_or_else(|| n_that_fit(changes, placement)).max(1);
         let model = request.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Ok(Self { points, run_of, adapters, is_whole, model, name, new, old })
+        Ok(Self { points, run_of, adapters, n_in_lock_step, is_whole, model, name, new, old })
     }
 
-    /// The adapters to evaluate over the base, in groups that are evaluated one after the other, each in lock-step. The base goes with
-    /// the first.
+    /// The adapters to evaluate over the base, in groups that are evaluated one after the other, each in lock-step with the base.
     pub fn groups(&self) -> impl Iterator<Item = &[AdapterRequest]> {
-        let n_groups = self.adapters.len().div_ceil(N_IN_LOCK_STEP).max(1);
+        let n_groups = self.adapters.len().div_ceil(self.n_in_lock_step).max(1);
         self.adapters.chunks(self.adapters.len().div_ceil(n_groups).max(1))
     }
 
@@ -140,11 +153,29 @@ impl RecoveryPlan {
     pub fn cost(&self, halves: &[Half; 2]) -> String {
         let n = self.adapters.len() + 1;
         let [selection, confirmation] = halves;
+        let n_at_once = self.groups().map(<[AdapterRequest]>::len).max().unwrap_or(0) + 1;
+        let how = if n_at_once < n { format!("{n_at_once} at once") } else { "in lock-step".to_owned() };
         format!(
-            "{n} models in lock-step on {} images to choose a strength; then 2 on {} others to confirm it",
+            "{n} models ({how}) on {} images to choose a strength; then 2 on {} others to confirm it",
             selection.samples.n_samples(),
             confirmation.samples.n_samples()
         )
+    }
+
+    /// The old datasets on which no point can pass, with the reason: the confirmation half has too few of their images.
+    pub fn hopeless(&self, rules: &DecisionRules, confirmation: &Half) -> Vec<String> {
+        let told = |name: &String| {
+            let (policy, n) = (rules.policy.of(name), confirmation.samples.n_of(name));
+            let can_pass = n >= policy.min_pairs && gate::reachable(n, policy.margin, policy.level());
+            (!policy.ignore && !can_pass).then(|| {
+                format!(
+                    "{name}: the {n} images of the confirmation half are too few to pass, even if no answer changes (min_pairs {}, \
+                     margin {}); hint: a larger --limit",
+                    policy.min_pairs, policy.margin
+                )
+            })
+        };
+        self.old.iter().filter_map(told).collect()
     }
 
     fn tasks(&self) -> Tasks<'_> {
@@ -308,6 +339,18 @@ impl FoundFrontier {
     /// The points, on the selection half.
     pub fn points(&self) -> &[Point] {
         &self.points
+    }
+}
+
+/// Points of `changes` that fit into memory at once. On a GPU nothing is known of it: low-rank updates are small, whole checkpoints
+/// go one by one.
+fn n_that_fit(changes: &Adapter, placement: &Placement) -> usize {
+    let free = if placement.device.is_cpu() { memory::free_bytes() } else { None };
+    let n_bytes = (changes.n_parameters() * placement.dtype.size_in_bytes()).max(1);
+    match free {
+        Some(free) => ((free as f64 * MEMORY_SHARE / n_bytes as f64) as usize).clamp(1, N_IN_LOCK_STEP),
+        None if changes.is_whole() => 1,
+        None => N_IN_LOCK_STEP,
     }
 }
 
