@@ -55,7 +55,7 @@ fn virtual_tokens(encoder: EncoderKind, size: usize) -> ArmSettings {
 /// All traces of `fixtures/arms/traces`. An empty start is the base.
 fn traces() -> Vec<Trace> {
     let tokens = || virtual_tokens(EncoderKind::Mlp, 64);
-    let of_training = "../../../models/train_ref/start";
+    let of_training = "../../../../models/train_ref/start";
     vec![
         ("linear", "linear", "", true, plain(), Held::Not),
         ("l2sp_linear", "linear", "", true, plain(), Held::L2Sp(0.5)),

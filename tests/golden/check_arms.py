@@ -2,13 +2,13 @@
 
     python check_arms.py EMT_BINARY FIXTURE...    (torch, transformers, peft, numpy, pillow, safetensors)
 
-A FIXTURE is a tiny checkpoint, such as those of fixtures/ beside this script and models/tiny-llava of EMT_SHARED. emt trains
-it by each method for one epoch on a few images of noise, and then scores the labels with the adapter. transformers with
-PeftModel.from_pretrained computes the same scores by forward passes over the prompt and each label: PeftModel.generate is
-wrong with virtual tokens. Checked, for the base too: the log-probabilities are equal. For each adapter: peft misses no
-tensor, it would save the same ones, and the scores are not the base's.
+A FIXTURE is a tiny checkpoint, such as those of fixtures/ beside this script and models/tiny-llava of EMT_SHARED.
+emt trains it by each method for one epoch on a few images of noise, and scores the labels with the adapter.
+transformers with PeftModel.from_pretrained computes the same scores by forward passes over the prompt and each label,
+because PeftModel.generate is wrong with virtual tokens. The log-probabilities must be equal, for the base too. Of each
+adapter, peft must miss no tensor and save the same ones again, and its scores must not be the base's.
 
-Printed, for each row: the largest difference between emt and peft, and the largest between base and adapter.
+Printed in each row: the largest difference between emt and peft, and the largest between base and adapter.
 """
 
 import json
@@ -52,7 +52,7 @@ MARKER = {"qwen2_vl": "<|image_pad|>", "qwen2_5_vl": "<|image_pad|>", "qwen3_vl"
 
 
 def write_images(folder):
-    """Noise of two shapes, so that the images of one training are not of equal length where a family tells shapes apart."""
+    """Images of noise, of two shapes: some families give them unlike numbers of positions."""
     random = np.random.default_rng(0)
     for name in CLASSES:
         (folder / name).mkdir(parents=True)

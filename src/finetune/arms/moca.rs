@@ -1,6 +1,6 @@
 //! Learnable modality calibration (MoCa; Huang et al. 2024): a scale and a shift of the positions of images after each layer.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
 use super::{Arm, Base, Changes, LAYERS, Left, Recipe, Start, Variables};
@@ -38,7 +38,7 @@ impl Arm for Moca {
                 parameters.push((name, value));
             }
         }
-        anyhow::ensure!(!parameters.is_empty(), "--freeze-layers leaves no layer that `moca` could calibrate");
+        ensure!(!parameters.is_empty(), "--freeze-layers leaves no layer that `moca` could calibrate");
         Ok(parameters)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use serde_json::json;
 
@@ -56,7 +56,7 @@ impl Arm for PTuning {
             let value = match given.remove(&name) {
                 Some(value) => value,
                 None if is_new => kind.values(&name, &shape, config.seed, base)?,
-                None => anyhow::bail!("`{ENCODER_FILE}` lacks `{name}`; hint: is it of another --prompt-encoder?"),
+                None => bail!("`{ENCODER_FILE}` lacks `{name}`; hint: is it of another --prompt-encoder?"),
             };
             ensure!(
                 value.dims() == shape,
@@ -67,7 +67,7 @@ impl Arm for PTuning {
             parameters.push((format!("{ENCODER}{name}"), value));
         }
         if let Some(name) = given.keys().next() {
-            anyhow::bail!(
+            bail!(
                 "`{ENCODER_FILE}` has `{name}`, which this training has not; hint: is it of another --prompt-encoder?"
             );
         }

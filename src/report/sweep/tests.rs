@@ -38,7 +38,7 @@ fn the_terminal_shows_the_ranked_arms_first_with_what_they_gain_and_forget() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "New: digits");
     assert_eq!(lines[1], "gentle forgets least at equal gain.");
-    let gentle = lines.iter().position(|line| line.starts_with("gentle")).unwrap();
+    let gentle = lines.iter().rposition(|line| line.starts_with("gentle")).unwrap();
     assert!(lines[gentle + 1].starts_with("hasty"), "{text}");
     for part in ["25.0 (12.5–37.5)", "37.5 (25.0–50.0)", "50.0 → 12.5", "1,234,567", "note: One seed."] {
         assert!(text.contains(part), "{part}: {text}");

@@ -118,6 +118,11 @@ impl RecoveryPlan {
             "`{name}` has magnitudes (DoRA), so a smaller strength is not between base and candidate; hint: merge it, and give the \
              merged checkpoint as --adapter"
         );
+        ensure!(
+            !changes.has_virtual_tokens(),
+            "`{name}` puts virtual tokens before prompts, which have no value in the base and so no strength; hint: `emt gate` \
+             decides about it as it is"
+        );
         let changed = changes.touched().filter_map(Component::of).collect();
         let candidate = Weakened { is_whole: changes.is_whole(), changed };
         let methods = trials.methods.clone().unwrap_or_else(|| RecoveryMethod::defaults(candidate.is_whole));
