@@ -23,14 +23,16 @@ mod trainable;
 mod trainer;
 
 pub use anchor::{Anchor, Anchored};
-pub use arms::{Base, ENCODER_FILE, Start};
+#[cfg(test)]
+use arms::ENCODER_FILE;
+pub use arms::{Base, Start};
 pub use curve::{Curve, DatasetCurve, EpochPoint, Mark};
 pub use example::{AnswerTemplate, Classified, Item, Material, TrainingSet, chosen, epoch_order, mixed};
 pub use features::Features;
 pub use hyperparameters::Hyperparameters;
 pub use importance::importance;
 pub use objective::Objective;
-pub use output::{ADAPTER_SCHEMA, Output};
+pub use output::{ADAPTER_SCHEMA, Output, read_encoder};
 pub use run::{Training, TrainingEnded, TrainingEvent, Watcher};
 pub use schedule::Schedule;
 pub use trainable::{Parameter, Trainable, TrainableConfig};

@@ -94,7 +94,18 @@ fn a_training_killed_at_random_steps_ends_with_the_weights_of_one_that_was_not()
 fn every_arm_and_every_flag_against_forgetting_resumes_to_equal_weights() {
     let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
-    let held = ["--replay", "mnist:0.25", "--keep-base", "0.5", "--ewc", "1000", "--ewc-limit", "4", "--l2-sp", "0.1"];
+    let held = [
+        "--replay",
+        "embedded/mnist:0.25",
+        "--keep-base",
+        "0.5",
+        "--ewc",
+        "1000",
+        "--ewc-limit",
+        "4",
+        "--l2-sp",
+        "0.1",
+    ];
     for (method, flags, files) in [
         ("prompt", &[][..], &["adapter_model.safetensors"][..]),
         ("p-tuning", &["--prompt-encoder", "lstm"], &["prompt_encoder.safetensors", "adapter_model.safetensors"]),
@@ -250,7 +261,8 @@ fn methods_and_flags_that_make_no_sense_are_refused_with_the_mend() {
     let shared = support::any_shared();
     let folder = tempfile::tempdir().unwrap();
     let refused = |method: &str, flags: &[&str], reason: &str| {
-        let mut command = finetune(&shared, method, &folder.path().join("out"));
+        let out = folder.path().join(format!("{method}{}", flags.join("").replace(['/', ':'], "")));
+        let mut command = finetune(&shared, method, &out);
         let finished = finish(command.args(flags));
         assert_eq!(finished.code, Some(2), "{method} {flags:?}");
         assert!(finished.stderr.contains(reason), "{method} {flags:?}: {}", finished.stderr);
@@ -266,7 +278,7 @@ fn methods_and_flags_that_make_no_sense_are_refused_with_the_mend() {
     refused("prompt", &["--virtual-token-start", "words"], "random, vocabulary, or text:TEXT");
     refused("prompt", &["--l2-sp", "1"], "virtual tokens have no value there");
     refused("lora", &["--replay", "mnist"], "as in mnist:0.25");
-    refused("lora", &["--replay", "mnist:0.9"], "leaves none to learn from");
+    refused("lora", &["--replay", "embedded/mnist:0.9"], "leaves none to learn from");
     refused("lora", &["--replay-weight", "1"], "there are none");
     refused("lora", &["--ewc", "1"], "--ewc-datasets A,B");
     refused("lora", &["--keep-base=-1"], "a weight above 0");

@@ -29,7 +29,7 @@ pub(in crate::cli) struct ArmOptions {
     #[arg(long, value_enum, value_name = "train|frozen", hide_short_help = true)]
     pub projector: Option<ProjectorChoice>,
     /// Virtual tokens before every prompt (prompt, p-tuning, prefix) [default: 20]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     virtual_tokens: Option<usize>,
     /// From what virtual tokens start: random, vocabulary, or text:TEXT (prompt) [default: a text]
     #[arg(long, value_name = "random|vocabulary|text:TEXT", hide_short_help = true)]
@@ -137,7 +137,7 @@ pub(in crate::cli) struct RestraintOptions {
     #[arg(long, value_name = "W")]
     pub keep_base: Option<f64>,
     /// Hold weights to the base's where earlier tasks need them (elastic weight consolidation)
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", hide_short_help = true)]
     pub ewc: Option<f64>,
     /// Datasets on which --ewc measures what earlier tasks need [default: those of --replay]
     #[arg(long, value_name = "A,B", hide_short_help = true)]
@@ -146,7 +146,7 @@ pub(in crate::cli) struct RestraintOptions {
     #[arg(long, value_name = "N", default_value_t = 200, hide_short_help = true)]
     pub ewc_limit: usize,
     /// Hold weights to the base's: W/2 times their squared distance (L2-SP)
-    #[arg(long, value_name = "W")]
+    #[arg(long, value_name = "W", hide_short_help = true)]
     pub l2_sp: Option<f64>,
 }
 

@@ -38,7 +38,7 @@ pub(super) const FINETUNE: CommandForms = CommandForms {
                 always("labels"),
                 always("limit"),
                 always("mix"),
-                always("no-projector"),
+                only("no-projector", LORA),
                 only("lora-targets", LORA),
                 only("full-targets", FULL),
                 only("freeze-layers", OF_LAYERS),

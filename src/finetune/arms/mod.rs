@@ -76,6 +76,17 @@ pub fn of(method: Method) -> impl Iterator<Item = &'static dyn Arm> {
     ARMS.iter().copied().filter(move |arm| method.has(arm.arm()))
 }
 
+/// Refuses targets that are no regular expressions.
+///
+/// # Errors
+/// They are none.
+pub fn check_targets(config: &TrainableConfig) -> Result<()> {
+    for targets in [&config.settings.lora_targets, &config.settings.full_targets] {
+        targets::Chosen::new(targets, config.settings.n_frozen_layers)?;
+    }
+    Ok(())
+}
+
 /// The numbers with which an arm trains unless others are given.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {

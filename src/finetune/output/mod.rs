@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use serde_json::Value;
 
-use super::arms::{Base, Left, PROJECTOR};
+use super::arms::{self, Base, Left, PROJECTOR};
 use super::trainable::{Trainable, TrainableConfig};
 use crate::domain::{Arm, Method};
 use crate::model::checkpoint::weights::{
@@ -17,7 +17,7 @@ use crate::model::checkpoint::weights::{
 use crate::model::families::InMemoryNames;
 use crate::record::OutputFile;
 
-pub use optimizer_state::{optimizer_file, read_optimizer};
+pub use optimizer_state::{optimizer_file, read_encoder, read_optimizer};
 
 /// The schema of `emt.json`.
 pub const ADAPTER_SCHEMA: &str = "emt.adapter/1";
@@ -120,6 +120,7 @@ impl Output {
     /// # Errors
     /// The base's layout has no place for what trains.
     pub fn check(&self, config: &TrainableConfig) -> Result<()> {
+        arms::check_targets(config)?;
         ensure!(
             !config.method.has(Arm::Full) || !self.base.is_llava_original(),
             "`full` writes a checkpoint in the layout of transformers, and `{}` is in that of the original repository; \

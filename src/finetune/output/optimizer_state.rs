@@ -1,10 +1,12 @@
-//! The optimizer's state, as a file next to an adapter.
+//! What a training needs to go on, as files next to an adapter: the optimizer's state, and the network of P-tuning.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 
+use crate::finetune::arms::ENCODER_FILE;
 use crate::finetune::optimizer::AdamW;
 use crate::finetune::trainable::Trainable;
 use crate::model::checkpoint::weights::{read_tensors, safetensors_bytes};
@@ -39,4 +41,16 @@ pub fn read_optimizer(dir: &Path, trainable: &Trainable, device: &Device) -> Res
     };
     let names = trainable.parameters().iter().map(|parameter| parameter.name.as_str());
     names.map(|name| Ok((take(MOMENTS[0], name)?, take(MOMENTS[1], name)?))).collect()
+}
+
+/// Reads the network of P-tuning in `dir`, by PEFT's names; it is empty if there is none.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_encoder(dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let path = dir.join(ENCODER_FILE);
+    match path.is_file() {
+        true => Ok(read_tensors(&path, DType::F32, device)?.into_iter().collect()),
+        false => Ok(BTreeMap::new()),
+    }
 }

@@ -1,20 +1,18 @@
 //! A training in its folder: where its variables start, what pulls them back, and the loop.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value};
 
 use super::{Base, OpenedTraining, ReadyTraining};
 use crate::domain::{Restraints, TrainingSpec};
 use crate::finetune::{
-    self, Anchor, Anchored, ENCODER_FILE, Features, Objective, Output, Start, Trainable, Trainer, Training,
-    TrainingEnded, TrainingSet, Watcher,
+    self, Anchor, Anchored, Features, Objective, Output, Start, Trainable, Trainer, Training, TrainingEnded,
+    TrainingSet, Watcher,
 };
 use crate::model::Placement;
-use crate::model::checkpoint::weights::{Adapter, read_tensors};
+use crate::model::checkpoint::weights::Adapter;
 use crate::model::families::OpenedModel;
 use crate::model::run::features;
 use crate::model::vision::tower_comparison;
@@ -87,7 +85,7 @@ fn start(
         None => base.from_adapter.clone(),
     };
     let opened = &base.opened;
-    let encoder = dir.as_deref().map(|dir| read_encoder(dir, &placement.device)).transpose()?;
+    let encoder = dir.as_deref().map(|dir| finetune::read_encoder(dir, &placement.device)).transpose()?;
     let open = |dir: PathBuf| Adapter::open(&dir, base.family.canonical, &opened.weights);
     let adapter = dir.map(open).transpose()?;
     let computed_by = match keeps_features {
@@ -103,15 +101,6 @@ fn start(
     };
     let overlay = adapter.map(|adapter| adapter.overlay(placement, false)).transpose()?;
     Ok((Start { overlay: overlay.unwrap_or_default(), encoder: encoder.unwrap_or_default() }, computed_by))
-}
-
-/// Reads the network of P-tuning in `dir`, if there is one.
-fn read_encoder(dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
-    let path = dir.join(ENCODER_FILE);
-    match path.is_file() {
-        true => Ok(read_tensors(&path, DType::F32, device)?.into_iter().collect()),
-        false => Ok(BTreeMap::new()),
-    }
 }
 
 impl ReadyTraining {
