@@ -7,27 +7,9 @@ use candle_core::{Device, Tensor};
 
 use super::{Output, json_bytes};
 use crate::finetune::arms::Left;
-use crate::model::checkpoint::weights::{NamedTensor, SOFT_PROMPT, Weights, safetensors_bytes};
+use crate::model::checkpoint::weights::{COMPANIONS, NamedTensor, SOFT_PROMPT, Weights, safetensors_bytes};
 use crate::model::layers::CALIBRATION;
 use crate::record::OutputFile;
-
-/// Files of a checkpoint that describe it and hold no weights.
-const COMPANIONS: [&str; 14] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-    "README.md",
-    "LICENSE",
-];
 
 impl Output {
     /// The base with what was trained, and virtual tokens in a folder beside it.

@@ -40,4 +40,4 @@ pub(in crate::model) use notes::{MODELFILE, SWIFT_ARGUMENTS};
 pub use notes::{SwiftArguments, TrainerNotes};
 pub use remembered::HashMemory;
 pub use store::Weights;
-pub use write::{NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};
+pub use write::{COMPANIONS, NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};

@@ -12,6 +12,24 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::stored::Element;
 
+/// Files of a checkpoint that describe it and hold no weights, without its configuration. A changed checkpoint keeps them.
+pub const COMPANIONS: [&str; 14] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "README.md",
+    "LICENSE",
+];
+
 /// A tensor under its name in the file.
 pub type NamedTensor = (String, Tensor);
 

@@ -15,7 +15,9 @@ use super::super::canonical::Canonical;
 use super::super::checkpoint::{Checkpoint, read_optional, read_tensors_of_file};
 use super::super::store::Weights;
 use super::super::stored::{Element, StoredTensor};
-use super::super::write::{NamedTensor, RawTensor, raw_safetensors_bytes, safetensors_bytes, torch_archive_bytes};
+use super::super::write::{
+    COMPANIONS, NamedTensor, RawTensor, raw_safetensors_bytes, safetensors_bytes, torch_archive_bytes,
+};
 use super::peft::UpdatePart;
 use super::{ADAPTER_WEIGHTS, Adapter, Canonicalise, NON_LORA, PEFT_CONFIG, PROJECTORS, SWIFT_TOWER, TIED, plain_name};
 use crate::domain::ModelPart;
@@ -35,27 +37,13 @@ pub struct Weakening<'a> {
 /// Takes the files of an adapter, one after the other: name and bytes.
 pub type WriteFile<'a> = &'a mut dyn FnMut(&str, &[u8]) -> Result<()>;
 
-/// Files that describe an adapter or a checkpoint, and hold no weights.
-const COMPANIONS: [&str; 20] = [
+/// Files that describe an adapter or a weakened checkpoint, beside [`COMPANIONS`].
+const OWN_COMPANIONS: [&str; 6] = [
     PEFT_CONFIG,
     "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "processor_config.json",
-    "preprocessor_config.json",
     "video_preprocessor_config.json",
     "args.json",
     "Modelfile",
-    "README.md",
-    "LICENSE",
     "peft/adapter_config.json",
 ];
 
@@ -170,7 +158,7 @@ impl Adapter {
                 write_weights(&path, name, by, canonicalise, write)?;
             }
         }
-        for name in COMPANIONS {
+        for name in OWN_COMPANIONS.into_iter().chain(COMPANIONS) {
             if let Some(bytes) = read_optional(&dir.join(name))? {
                 write(name, &bytes)?;
             }
