@@ -26,6 +26,8 @@ pub enum Arm {
     Prefix,
     /// A scale and a shift of the positions of images after each layer of the language model.
     Moca,
+    /// A projector for the features of a second tower.
+    Mof,
 }
 
 impl Arm {

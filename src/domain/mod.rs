@@ -52,8 +52,8 @@ pub use sample_names::{SampleNames, SampleNamesError, SampleSet};
 pub use strength::{NoShare, Share, Strength};
 pub use thought::{SplitReply, ends_in_thought, with_thought_opened};
 pub use training_spec::{
-    ArmSettings, Decay, ElasticWeights, EncoderKind, LoraShape, ReplaySpec, Restraints, Targets, TrainingDatasetSpec,
-    TrainingNumbers, TrainingSpec, VirtualTokenSettings, VirtualTokenStart,
+    ArmSettings, Decay, ElasticWeights, EncoderKind, LoraShape, Mixing, MixtureSettings, ReplaySpec, Restraints,
+    Targets, TrainingDatasetSpec, TrainingNumbers, TrainingSpec, VirtualTokenSettings, VirtualTokenStart,
 };
 pub use trial::{FewerShots, Mode, N_SCORES_KEPT, PriorCorrected, ScoredLabel, Subject, Trial, TrialKey};
 pub use verdict::{JudgeKind, JudgeVerdict, Judgement};

@@ -1,5 +1,7 @@
 //! The specification of a training: everything that decides the final weights.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use strum::{IntoStaticStr, VariantArray};
@@ -116,8 +118,61 @@ impl Default for VirtualTokenSettings {
     }
 }
 
+/// How the features of two towers become one image (Tong et al. 2024, "Eyes Wide Shut?", section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Mixing {
+    /// The features of each tower pass a projector of their own, and take turns (I-MoF).
+    Interleaved,
+    /// One projector reads the sum of both, of which the second tower has this share (A-MoF).
+    Additive(f64),
+}
+
+impl FromStr for Mixing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "interleaved" {
+            return Ok(Self::Interleaved);
+        }
+        let share = text.strip_prefix("additive:").and_then(|share| share.parse::<f64>().ok());
+        match share.filter(|share| *share > 0.0 && *share <= 1.0) {
+            Some(share) => Ok(Self::Additive(share)),
+            None => Err(format!(
+                "unknown mixing `{text}`; hint: interleaved, or additive:SHARE with the second tower's share above 0 and at most 1"
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Mixing {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Mixing> for String {
+    fn from(mixing: Mixing) -> Self {
+        match mixing {
+            Mixing::Interleaved => "interleaved".to_owned(),
+            Mixing::Additive(share) => format!("additive:{share}"),
+        }
+    }
+}
+
+/// A second tower whose features are mixed with the first one's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MixtureSettings {
+    /// How.
+    pub mixing: Mixing,
+    /// Hash over the second tower's tensors.
+    pub second_tower: String,
+}
+
 /// What arms train, beyond their defaults.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmSettings {
     /// The maps that `lora` updates.
     #[serde(default, skip_serializing_if = "Targets::is_all")]
@@ -132,6 +187,9 @@ pub struct ArmSettings {
     /// The virtual tokens, if an arm has some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_tokens: Option<VirtualTokenSettings>,
+    /// The second tower, if an arm adds one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixture: Option<MixtureSettings>,
 }
 
 fn is_zero(n: &usize) -> bool {
@@ -267,6 +325,16 @@ pub struct TrainingSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mixing_is_written_as_it_is_read() {
+        for text in ["interleaved", "additive:0.75", "additive:1"] {
+            assert_eq!(String::from(text.parse::<Mixing>().unwrap()), text);
+        }
+        for wrong in ["", "additive", "additive:", "additive:0", "additive:1.5", "additive:NaN", "Interleaved"] {
+            assert!(wrong.parse::<Mixing>().unwrap_err().contains("hint: interleaved"), "{wrong}");
+        }
+    }
 
     #[test]
     fn recorded_specifications_are_written_as_they_are_read() {

@@ -1,9 +1,11 @@
 //! Flags of `emt finetune` about what trains, and about what holds it back from forgetting.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
-use crate::domain::{Arm, ArmSettings, EncoderKind, Method, Targets, VirtualTokenSettings, VirtualTokenStart};
+use crate::domain::{Arm, ArmSettings, EncoderKind, Method, Mixing, Targets, VirtualTokenSettings, VirtualTokenStart};
 use crate::study::OLD_ANSWER;
 
 /// What the arms train.
@@ -43,6 +45,12 @@ pub(in crate::cli) struct ArmOptions {
     /// Layers of the LSTM of p-tuning [default: 2]
     #[arg(long, value_name = "N", hide_short_help = true)]
     prompt_encoder_layers: Option<usize>,
+    /// DINOv2 whose features are mixed with the tower's (mof): a folder, or ORG/NAME on the hub
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    second_tower: Option<PathBuf>,
+    /// How the features are mixed (mof): interleaved, or additive:SHARE of the second tower [default: interleaved]
+    #[arg(long, value_name = "interleaved|additive:SHARE", hide_short_help = true)]
+    mixing: Option<Mixing>,
 }
 
 /// Whether the projector trains.
@@ -71,7 +79,17 @@ impl ArmOptions {
             full_targets: targets(&self.full_targets),
             n_frozen_layers: self.freeze_layers.unwrap_or(0),
             virtual_tokens,
+            mixture: None,
         })
+    }
+
+    /// The second tower, and how its features are mixed.
+    pub fn second_tower(&self) -> Result<Option<(&Path, Mixing)>> {
+        ensure!(
+            self.second_tower.is_some() || self.mixing.is_none(),
+            "--mixing says how the features of --second-tower are mixed, and none is given; hint: --second-tower DIR"
+        );
+        Ok(self.second_tower.as_deref().map(|dir| (dir, self.mixing.unwrap_or(Mixing::Interleaved))))
     }
 
     fn virtual_tokens(&self) -> Result<VirtualTokenSettings> {
@@ -109,7 +127,7 @@ impl ArmOptions {
     /// Whether the projector trains with `method`.
     pub fn trains_projector(&self, method: Method) -> Result<bool> {
         let trains = match self.projector {
-            None => method.trains_projector(),
+            None => method.trains_projector() || matches!(self.mixing, Some(Mixing::Additive(_))),
             Some(choice) => choice == ProjectorChoice::Train,
         };
         ensure!(

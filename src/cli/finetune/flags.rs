@@ -26,12 +26,13 @@ pub(in crate::cli) struct FinetuneArgs {
     /// is part of the program.
     #[arg(long, short, value_name = "MODEL")]
     pub model: PathBuf,
-    /// What is trained: linear, lora, full, prompt, p-tuning, prefix or moca; several joined by +
+    /// What is trained: linear, lora, full, prompt, p-tuning, prefix, moca or mof; several joined by +
     ///
     /// `linear` trains the projector. `lora` trains low-rank updates of the language model, and the projector. `full` trains
     /// the language model and the projector. `prompt` trains virtual tokens before every prompt, `p-tuning` a network that
     /// computes them, `prefix` virtual keys and values in all layers. `moca` trains a scale and a shift of the positions of
-    /// images after each layer. `linear+prompt` trains both.
+    /// images after each layer. `mof` adds a second tower (--second-tower) and trains a projector for it. `linear+prompt` trains
+    /// both.
     #[arg(long, value_name = "METHOD")]
     pub method: Method,
     /// Datasets to train on: names of `emt data list`, folders, or NAME=FOLDER, separated by commas

@@ -136,6 +136,7 @@ fn open(
     let request = Train {
         // Looked for before anything trains, even where only the evaluations need it.
         tower: args.encoder.as_deref().filter(|encoder| !["auto", "none"].contains(encoder)).map(Path::new),
+        second_tower: args.arms.second_tower()?,
         template: args.template.as_deref(),
         pixels: args.pixels(),
         hashes: environment::hash_memory(),

@@ -12,6 +12,7 @@ pub(super) const FINETUNE: CommandForms = CommandForms {
         Axis::Model,
         Axis::Method,
         Axis::VirtualTokens,
+        Axis::SecondTower,
         Axis::Train,
         Axis::Start,
         Axis::Encoder,
@@ -48,6 +49,8 @@ pub(super) const FINETUNE: CommandForms = CommandForms {
                 only("prompt-encoder", P_TUNING),
                 only("prompt-encoder-size", P_TUNING),
                 only("prompt-encoder-layers", P_TUNING),
+                only("second-tower", MOF),
+                only("mixing", MOF),
                 always("replay"),
                 always("replay-weight"),
                 always("old-answer-template"),
@@ -102,4 +105,5 @@ const VIRTUAL_TOKENS: &[Need] =
     &[hinted(&[Form::WithVirtualTokens, Form::WithPTuning], "leave it out, or --method prompt")];
 const PROMPT: &[Need] = &[hinted(&[Form::WithVirtualTokens], "leave it out, or --method prompt")];
 const P_TUNING: &[Need] = &[hinted(&[Form::WithPTuning], "leave it out, or --method p-tuning")];
+const MOF: &[Need] = &[hinted(&[Form::WithSecondTower], "leave it out, or --method mof")];
 const LORA: &[Need] = &[hinted(&[Form::Lora], "leave it out, or --method lora")];

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Arm, Base, Changes, Left, PROJECTOR, Recipe, Start, Variables};
+use super::{Arm, Base, Changes, Left, PROJECTOR, Recipe, Start, Variables, mof};
 use crate::domain;
 use crate::finetune::trainable::TrainableConfig;
 use crate::model::checkpoint::weights::NamedTensor;
@@ -19,17 +19,17 @@ impl Arm for Linear {
         Recipe { learning_rate: 2e-3, batch_size: 128, miniature_learning_rate: 2e-3, miniature_n_epochs: 6 }
     }
 
-    fn parameters(&self, base: &Base<'_>, _: &TrainableConfig, start: &mut Start) -> Result<Vec<NamedTensor>> {
-        whole(base, start, |name, _| Ok(name.starts_with(PROJECTOR) && has_effect(name, base.n_layers)))
+    fn parameters(&self, base: &Base<'_>, config: &TrainableConfig, start: &mut Start) -> Result<Vec<NamedTensor>> {
+        whole(base, start, |name, _| Ok(is_own(name, config) && has_effect(name, base.n_layers)))
     }
 
-    fn put(&self, variables: &Variables<'_>, _: &TrainableConfig, changes: &mut Changes) -> Result<()> {
-        changes.replaced.extend(variables.where_name(is_own));
+    fn put(&self, variables: &Variables<'_>, config: &TrainableConfig, changes: &mut Changes) -> Result<()> {
+        changes.replaced.extend(variables.where_name(|name| is_own(name, config)));
         Ok(())
     }
 
-    fn leave(&self, variables: &Variables<'_>, _: &Base<'_>, _: &TrainableConfig, left: &mut Left) -> Result<()> {
-        left.whole.extend(variables.where_name(is_own));
+    fn leave(&self, variables: &Variables<'_>, _: &Base<'_>, config: &TrainableConfig, left: &mut Left) -> Result<()> {
+        left.whole.extend(variables.where_name(|name| is_own(name, config)));
         Ok(())
     }
 }
@@ -41,9 +41,9 @@ fn has_effect(name: &str, n_layers: usize) -> bool {
     depth.is_none_or(|depth| depth + 1 < n_layers)
 }
 
-/// Whether it is the projector's own tensor and not an update's.
-fn is_own(name: &str) -> bool {
-    name.starts_with(PROJECTOR)
+/// Whether it is the projector's own tensor and not an update's. A second tower's projector belongs to `mof` where that trains.
+fn is_own(name: &str, config: &TrainableConfig) -> bool {
+    name.starts_with(PROJECTOR) && !(config.method.has(domain::Arm::Mof) && mof::is_own(name))
 }
 
 /// Returns the base's tensors that `trains` accepts, given name and shape, with the values of `start` where it replaces them.

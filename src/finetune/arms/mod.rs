@@ -6,6 +6,7 @@ mod full;
 mod linear;
 mod lora;
 mod moca;
+mod mof;
 mod p_tuning;
 mod prefix;
 mod prompt;
@@ -68,8 +69,16 @@ pub trait Arm: Sync {
 }
 
 /// All arms, in the order of [`domain::Arm`].
-pub const ARMS: &[&dyn Arm] =
-    &[&linear::Linear, &lora::Lora, &full::Full, &prompt::Prompt, &p_tuning::PTuning, &prefix::Prefix, &moca::Moca];
+pub const ARMS: &[&dyn Arm] = &[
+    &linear::Linear,
+    &lora::Lora,
+    &full::Full,
+    &prompt::Prompt,
+    &p_tuning::PTuning,
+    &prefix::Prefix,
+    &moca::Moca,
+    &mof::Mof,
+];
 
 /// Returns the arms of `method`.
 pub fn of(method: Method) -> impl Iterator<Item = &'static dyn Arm> {
@@ -210,6 +219,8 @@ pub struct Left {
     pub virtual_tokens: Option<LeftVirtualTokens>,
     /// The calibration of images in all layers, by canonical name.
     pub calibration: Vec<NamedTensor>,
+    /// The projector of a second tower, by canonical name.
+    pub second_projector: Vec<NamedTensor>,
     /// Files beside the adapter.
     pub files: Vec<OutputFile>,
 }

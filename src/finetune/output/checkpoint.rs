@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
 
-use super::{Output, json_bytes};
+use super::{Output, json_bytes, second_projector};
 use crate::finetune::arms::Left;
 use crate::model::checkpoint::weights::{COMPANIONS, NamedTensor, SOFT_PROMPT, Weights, safetensors_bytes};
 use crate::model::layers::CALIBRATION;
@@ -31,6 +31,7 @@ impl Output {
             tensors.push((stored, tensor));
         }
         tensors.extend(calibration_in(left, base)?);
+        tensors.extend(second_projector(left)?);
         let mut config = self.base.config().clone();
         let key = if config.get("torch_dtype").is_some() { "torch_dtype" } else { "dtype" };
         config[key] = "float32".into();

@@ -12,7 +12,7 @@ use super::arms::{self, Base, Left, PROJECTOR};
 use super::trainable::{Trainable, TrainableConfig};
 use crate::domain::{Arm, Method};
 use crate::model::checkpoint::weights::{
-    Canonical, Checkpoint, NamedTensor, Weights, safetensors_bytes, torch_archive_bytes,
+    Canonical, Checkpoint, NamedTensor, SECOND_PROJECTOR, Weights, safetensors_bytes, torch_archive_bytes,
 };
 use crate::model::families::InMemoryNames;
 use crate::record::OutputFile;
@@ -99,6 +99,10 @@ impl Output {
             files.extend(self.peft_of_virtual_tokens(tokens, left, has_updates)?);
         }
         let mut beside = self.stored_calibration(&left.calibration)?;
+        if config.method.has(Arm::Mof) {
+            beside.extend(second_projector(left)?);
+            files.push(("config.json".to_owned(), json_bytes(self.base.config())?));
+        }
         // PEFT's folders hold a projector; LLaVA's trainer looks for it in a file of its own.
         let is_original = self.base.is_llava_original();
         let has_peft = has_updates || left.virtual_tokens.is_some();
@@ -147,6 +151,13 @@ impl Output {
 fn is_llava_projector(whole: &[NamedTensor]) -> bool {
     let mut projector = whole.iter().filter(|(name, _)| name.starts_with(PROJECTOR)).peekable();
     projector.peek().is_some() && projector.all(|(name, _)| name.starts_with(LLAVA_PROJECTOR))
+}
+
+/// Returns a second tower's projector under its authors' names.
+fn second_projector(left: &Left) -> Result<Vec<NamedTensor>> {
+    let first = |(name, tensor): &NamedTensor| (name.replacen(SECOND_PROJECTOR, PROJECTOR, 1), tensor.clone());
+    let as_first: Vec<NamedTensor> = left.second_projector.iter().map(first).collect();
+    llava_projector(&as_first, "model.dino_mm_projector")
 }
 
 /// Returns the projector under the names of LLaVA's own trainer: a torch `Sequential` of linear, GELU, linear.

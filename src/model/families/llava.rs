@@ -8,12 +8,15 @@ use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::mixture::{FirstTower, Mixture, MixturePlan};
 use super::{
     DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified,
     side_by_side,
 };
 use crate::model::checkpoint::config::Config;
-use crate::model::checkpoint::weights::{Checkpoint, Weights, canonical_clip_tower, canonical_llava};
+use crate::model::checkpoint::weights::{
+    Checkpoint, Weights, canonical_clip_tower, canonical_llava, extend_with_second_tower,
+};
 use crate::model::language::{DecoderConfig, LanguageModel, scaled};
 use crate::model::layers::{Activation, Linear, Loader, Watched};
 use crate::model::text::template::IMAGE_MARKER;
@@ -65,6 +68,7 @@ pub(super) fn config_of(checkpoint: &Checkpoint) -> Config<'_> {
 
 fn weights(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Weights> {
     let mut weights = Weights::new(checkpoint, canonical_llava)?;
+    extend_with_second_tower(&mut weights, checkpoint)?;
     if weights.contains("vision_tower.embeddings.patch_embedding.weight") {
         return Ok(weights);
     }
@@ -139,6 +143,9 @@ struct Plan {
     /// The factor of image features, if they are scaled.
     #[serde(skip_serializing_if = "Option::is_none")]
     image_scale: Option<f64>,
+    /// A second tower, if the checkpoint has one.
+    #[serde(rename = "mixture_of_features", skip_serializing_if = "Option::is_none")]
+    mixture: Option<MixturePlan>,
     #[serde(skip)]
     notes: Vec<String>,
 }
@@ -174,7 +181,9 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
     }
     let projector = ProjectorConfig::from_config(&config)?;
     let (image_scale, notes) = image_scale(&config, &text, &checkpoint.name())?;
-    Ok(Box::new(Plan { vision, text, tower_states, strategy, projector, image_scale, notes }))
+    let mut plan = Plan { vision, text, tower_states, strategy, projector, image_scale, mixture: None, notes };
+    plan.mixture = MixturePlan::read(checkpoint, plan.first_tower())?;
+    Ok(Box::new(plan))
 }
 
 /// Reads `vision_feature_layer`, one or several, or `mm_vision_select_layer` of the original repository.
@@ -246,7 +255,8 @@ fn image_scale(config: &Config, text: &DecoderConfig, name: &str) -> Result<(Opt
 
 impl MllmPlan for Plan {
     fn n_image_positions_max(&self) -> usize {
-        self.vision.n_tokens() - self.n_dropped()
+        let n_tokens = self.first_tower().n_tokens;
+        self.mixture.as_ref().map_or(n_tokens, |mixture| mixture.n_positions(n_tokens))
     }
 
     fn n_positions(&self) -> usize {
@@ -270,7 +280,12 @@ impl MllmPlan for Plan {
     }
 
     fn tower_settings(&self) -> Value {
-        json!({"vision_config": self.vision, "vision_feature_layer": self.tower_states, "strategy": self.strategy})
+        let mut settings =
+            json!({"vision_config": self.vision, "vision_feature_layer": self.tower_states, "strategy": self.strategy});
+        if let Some(mixture) = &self.mixture {
+            settings["mixture_of_features"] = json!(mixture);
+        }
+        settings
     }
 
     fn notes(&self) -> Vec<String> {
@@ -278,7 +293,8 @@ impl MllmPlan for Plan {
     }
 
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize {
-        self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations())
+        let of_second = self.mixture.as_ref().map_or(0, |mixture| mixture.n_activations(self.vision.image_size()));
+        self.text.n_numbers_per_row(n_tokens).max(self.vision.n_activations()).max(of_second)
     }
 
     fn plain_tower(&self) -> Option<&VisionConfig> {
@@ -288,18 +304,32 @@ impl MllmPlan for Plan {
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>> {
         let n_in = self.vision.size() * self.tower_states.len();
         let projector = Projector::load(loader, &self.projector, n_in, self.text.size())?;
+        let mixture = match &self.mixture {
+            Some(mixture) => Some(mixture.load(loader, &self.projector, self.vision.image_size(), self.text.size())?),
+            None => None,
+        };
         let reader = Llava {
             tower: Arc::new(load_tower(loader, &self.vision)?),
             tower_states: self.tower_states.clone(),
             n_dropped: self.n_dropped(),
             projector,
             image_scale: self.image_scale,
+            mixture,
         };
         Ok(Box::new(DecoderOnly::load(reader, self.text.clone(), loader)?))
     }
 }
 
 impl Plan {
+    /// What a second tower must fit.
+    fn first_tower(&self) -> FirstTower {
+        FirstTower {
+            side: self.vision.image_size(),
+            n_tokens: self.vision.n_tokens() - self.n_dropped(),
+            size: self.vision.size() * self.tower_states.len(),
+        }
+    }
+
     /// The number of tokens before those that the projector reads.
     fn n_dropped(&self) -> usize {
         usize::from(self.strategy == Strategy::Default)
@@ -365,12 +395,16 @@ pub(super) enum Projector {
 impl Projector {
     /// Loads `multi_modal_projector`.
     pub(super) fn load(loader: &mut Loader, config: &ProjectorConfig, n_in: usize, n_out: usize) -> Result<Self> {
-        let mut here = loader.at("multi_modal_projector");
-        let first = Linear::load(&mut here, "linear_1", n_in, n_out, config.has_bias)?;
+        Self::load_at(&mut loader.at("multi_modal_projector"), config, n_in, n_out)
+    }
+
+    /// Loads a projector from `here`.
+    pub(super) fn load_at(here: &mut Loader, config: &ProjectorConfig, n_in: usize, n_out: usize) -> Result<Self> {
+        let first = Linear::load(here, "linear_1", n_in, n_out, config.has_bias)?;
         if config.is_linear {
             return Ok(Self::Linear(first));
         }
-        let second = Linear::load(&mut here, "linear_2", n_out, n_out, config.has_bias)?;
+        let second = Linear::load(here, "linear_2", n_out, n_out, config.has_bias)?;
         Ok(Self::Mlp { first, activation: config.activation, second })
     }
 
@@ -391,20 +425,36 @@ struct Llava {
     projector: Projector,
     /// The factor of image features, if they are scaled.
     image_scale: Option<f64>,
+    /// The second tower, if there is one. Its features are the second of the states.
+    mixture: Option<Mixture>,
 }
 
 impl ImageReader for Llava {
     fn see_watched(&self, images: &[&ImageInput], watch: Watched<'_>) -> Result<Vec<Seen>> {
-        let states = self.tower.hidden_states_watched(&self.tower.pixels(images)?, &self.tower_states, watch)?;
+        let pixels = self.tower.pixels(images)?;
+        let states = self.tower.hidden_states_watched(&pixels, &self.tower_states, watch)?;
         let state = side_by_side(states)?; // (images, tokens, hidden)
-        images.iter().enumerate().map(|(row, image)| Ok(Seen::plain(state.get(row)?, image))).collect()
+        let of_second = self.mixture.as_ref().map(|mixture| mixture.tower.forward(&pixels)).transpose()?;
+        let seen = |(row, image): (usize, &&ImageInput)| {
+            let mut seen = Seen::plain(state.get(row)?, image);
+            seen.states.extend(of_second.as_ref().map(|state| state.get(row)).transpose()?);
+            Ok(seen)
+        };
+        images.iter().enumerate().map(seen).collect()
     }
 
     fn embed_images(&self, seen: &[Seen], _: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
-        let hidden: Vec<&Tensor> = seen.iter().flat_map(|seen| seen.states.first()).collect();
-        let hidden = Tensor::stack(&hidden, 0)?; // (images, tokens, hidden)
+        let state = |index: usize| -> Result<Tensor> {
+            let states: Option<Vec<&Tensor>> = seen.iter().map(|seen| seen.states.get(index)).collect();
+            Ok(Tensor::stack(&states.context("every tower gives a state of every image")?, 0)?)
+        };
+        let hidden = state(0)?; // (images, tokens, hidden)
         let n_kept = hidden.dim(1)? - self.n_dropped;
-        let features = self.projector.forward(&hidden.narrow(1, self.n_dropped, n_kept)?.contiguous()?)?;
+        let kept = hidden.narrow(1, self.n_dropped, n_kept)?.contiguous()?;
+        let features = match &self.mixture {
+            Some(mixture) => mixture.project(&self.projector, &kept, &state(1)?)?,
+            None => self.projector.forward(&kept)?,
+        };
         let features = match self.image_scale {
             Some(scale) => scaled(&features, scale)?,
             None => features,
@@ -413,12 +463,18 @@ impl ImageReader for Llava {
     }
 
     fn plain_tower(&self) -> Option<PlainTower<'_>> {
-        Some(PlainTower { tower: &self.tower, states: &self.tower_states })
+        // An encoder's pass does not compute the second tower's features.
+        self.mixture.is_none().then_some(PlainTower { tower: &self.tower, states: &self.tower_states })
     }
 
     fn probe_features(&self, seen: &Seen) -> Result<Vec<f32>> {
         let state = seen.states.first().context("a tower gives a state")?; // (tokens, hidden)
         let kept = state.narrow(0, self.n_dropped, state.dim(0)? - self.n_dropped)?;
-        Ok(kept.to_dtype(DType::F32)?.mean(0)?.to_vec1()?)
+        let consumed = match (&self.mixture, seen.states.get(1)) {
+            (Some(mixture), Some(second)) => mixture.mixed(&kept, second)?,
+            _ => vec![kept],
+        };
+        let means = consumed.iter().map(|state| state.to_dtype(DType::F32)?.mean(0)?.to_vec1());
+        Ok(means.collect::<candle_core::Result<Vec<Vec<f32>>>>()?.concat())
     }
 }

@@ -6,6 +6,7 @@ mod idefics3;
 mod leftovers;
 mod llava;
 mod llava_onevision;
+mod mixture;
 mod prompt;
 mod qwen2_5_vl;
 mod qwen2_vl;

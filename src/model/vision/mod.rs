@@ -1,5 +1,6 @@
 //! Image preparation, vision towers, and the bare encoders with which a model is compared.
 
+pub mod dinov2;
 pub mod encoders;
 pub mod patch_tower;
 pub mod preprocess;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::domain::{EncoderRelation, TowerChange};
-use crate::model::checkpoint::weights::Weights;
+use crate::model::checkpoint::weights::{SECOND_TOWER, Weights};
 
 /// The result of the comparison.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +62,7 @@ pub fn compare(model: &Weights, encoder: &Weights) -> Result<TowerComparison> {
     }
     let has_all = model
         .names()
+        .filter(|name| !name.starts_with(SECOND_TOWER))
         .filter_map(|name| name.strip_prefix(TOWER))
         .all(|rest| encoder.contains(&format!("vision_model.{rest}")));
     if shared.is_empty() || !has_all {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::dataset::{Dataset, TextSample};
-use crate::domain::{ArmSettings, Method, Restraints, TrainingSpec};
+use crate::domain::{ArmSettings, Method, Mixing, Restraints, TrainingSpec};
 use crate::finetune::{AnswerTemplate, Features, Hyperparameters, Output, Trainable, TrainableConfig, TrainingSet};
 use crate::model::Placement;
 use crate::model::checkpoint::weights::{Checkpoint, HashMemory, Hub, is_embedded};
@@ -24,6 +24,8 @@ pub struct Train<'a> {
     pub model: &'a Path,
     /// The folder or name of the vision tower, for a checkpoint that only names it.
     pub tower: Option<&'a Path>,
+    /// The folder of a second tower, and how its features are mixed with the first one's.
+    pub second_tower: Option<(&'a Path, Mixing)>,
     /// A chat template over the checkpoint's own.
     pub template: Option<&'a str>,
     /// Limits to the pixels of an image.
@@ -201,6 +203,7 @@ impl<'a> Train<'a> {
         Ok(Self {
             model,
             tower: None,
+            second_tower: None,
             template: None,
             pixels: PixelLimits::default(),
             hub,

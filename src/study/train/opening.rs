@@ -1,12 +1,18 @@
 //! Opening a training: the base, the samples, and the specification that decides the weights in the end.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{Base, OpenedTraining, Restrain, Source, Train};
-use crate::domain::{ElasticWeights, ReplaySpec, Restraints, TrainingDatasetSpec, TrainingSpec};
+use crate::domain::{
+    ElasticWeights, Mixing, MixtureSettings, ReplaySpec, Restraints, TrainingDatasetSpec, TrainingSpec,
+};
 use crate::finetune::{self, ADAPTER_SCHEMA, AnswerTemplate, Hyperparameters, Output, TrainableConfig, TrainingSet};
-use crate::model::checkpoint::weights::{Adapter, Located, Miniature, Role};
+use crate::model::checkpoint::weights::{
+    Adapter, Checkpoint, Located, Miniature, MixtureConfig, Role, SECOND_TOWER, open_dinov2,
+};
 use crate::model::families::{self, OpenedModel};
 use crate::model::run::generation_config::GenerationChoice;
 
@@ -22,6 +28,10 @@ impl Train<'_> {
             "a training needs at least one epoch, and batches of at least one sample"
         );
         let base = self.open_base()?;
+        if let Some((_, mixing)) = self.second_tower {
+            let second_tower = base.second_tower_hash()?;
+            self.settings.mixture = Some(MixtureSettings { mixing, second_tower });
+        }
         if self.method.prompt_learning().is_some() {
             self.settings.virtual_tokens.get_or_insert_default();
         }
@@ -70,11 +80,19 @@ impl Train<'_> {
         };
         let tower = tower.map(|at| at.open(Miniature::Encoder)).transpose()?;
         let generation = GenerationChoice::Checkpoint;
-        let opened = OpenedModel::open_within(&checkpoint, tower.as_ref(), self.template, &self.pixels, generation)?;
+        let open = |checkpoint: &Checkpoint| {
+            OpenedModel::open_within(checkpoint, tower.as_ref(), self.template, &self.pixels, generation)
+        };
+        let mut opened = open(&checkpoint)?;
         let weights_hash = match &self.hashes {
             Some(memory) => memory.hash(&opened.weights)?,
             None => opened.weights.hash()?,
         };
+        let mut checkpoint = checkpoint;
+        if let Some((second, mixing)) = self.second_tower {
+            checkpoint = with_second_tower(checkpoint, &hub.find(second, Role::Model)?.path, mixing, &opened)?;
+            opened = open(&checkpoint)?;
+        }
         let from_adapter = match self.from_adapter {
             Some(adapter) => Some(hub.find(adapter, Role::Adapter)?.path),
             None => None,
@@ -268,6 +286,38 @@ impl Train<'_> {
             provenance,
         }
     }
+}
+
+impl Base {
+    /// Hash over the second tower's tensors.
+    fn second_tower_hash(&self) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        let weights = &self.opened.weights;
+        for name in weights.names().filter(|name| name.starts_with(SECOND_TOWER)) {
+            hasher.update(name.as_bytes()).update(weights.tensor_hash(name)?.unwrap_or_default().as_bytes());
+        }
+        Ok(format!("blake3:{}", hasher.finalize().to_hex()))
+    }
+}
+
+/// The base's files with a second tower in their configuration.
+fn with_second_tower(checkpoint: Checkpoint, dir: &Path, mixing: Mixing, opened: &OpenedModel) -> Result<Checkpoint> {
+    ensure!(
+        opened.family == "llava",
+        "`mof` mixes the features of a LLaVA's tower with a second one's, and `{}` is of the family {}; hint: train it with \
+         another method",
+        opened.name,
+        opened.family
+    );
+    ensure!(
+        MixtureConfig::of(&checkpoint)?.is_none(),
+        "`{}` has a second tower; hint: leave --second-tower out",
+        opened.name
+    );
+    // What is written must find the tower from any folder.
+    let tower = open_dinov2(dir)?.absolute_dir();
+    let config = MixtureConfig { mixing, tower: Some(tower) }.into_config(checkpoint.config());
+    Ok(checkpoint.with_config(config))
 }
 
 /// The sets that are learnt, without earlier tasks.

@@ -4,6 +4,11 @@
 //! `language_model.model.layers`, `model.layers`…), but only in segments that carry no information. Without these
 //! segments, the names follow one scheme, which the model must match one to one.
 
+use super::second_tower::{SECOND_PROJECTOR, SECOND_TOWER};
+
+/// The prefix of the canonical names of a projector's tensors.
+const PROJECTOR: &str = "multi_modal_projector.";
+
 /// What a family does with a stored name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Canonical {
@@ -40,6 +45,13 @@ pub fn canonical_llava(key: &str) -> Canonical {
         };
     }
     match parts.as_slice() {
+        // A second tower, and a copy of the first one's encoder beside it, which only gave its trainer a data type.
+        ["dino_tower", "vision_tower", leaves @ ..] => canonical_dinov2(&leaves.join(".")),
+        ["dino_tower", "clip_vision_tower", ..] => Canonical::Ignore,
+        ["dino_mm_projector", leaves @ ..] => match canonical_llava(&format!("mm_projector.{}", leaves.join("."))) {
+            Canonical::Keep(name) => Canonical::Keep(name.replacen(PROJECTOR, SECOND_PROJECTOR, 1)),
+            other => other,
+        },
         // SigLIP's pooling head, which no LLaVA reads.
         ["vision_tower", "head", ..] => Canonical::Ignore,
         ["layers" | "embed_tokens" | "norm", ..] => Canonical::Keep(format!("language_model.{}", parts.join("."))),
@@ -72,6 +84,44 @@ pub fn canonical_clip_tower(key: &str) -> Canonical {
     } else {
         Canonical::Ignore
     }
+}
+
+/// Names the tensors of a DINOv2 as a second tower, `vision_tower.dino.…`, in the layouts of transformers and of its authors. The
+/// layers have the names of CLIP's, and two scales (`layer_scale1`, `layer_scale2`).
+pub fn canonical_dinov2(key: &str) -> Canonical {
+    let keep = |name: &str| Canonical::Keep(format!("{SECOND_TOWER}{name}"));
+    let parts: Vec<&str> = key.split('.').collect();
+    let (index, leaves) = match parts.as_slice() {
+        ["embeddings", "mask_token"] | ["mask_token"] | ["layernorm" | "norm", _] => return Canonical::Ignore,
+        ["embeddings", "cls_token"] | ["cls_token"] => return keep("embeddings.class_embedding"),
+        ["embeddings", "position_embeddings"] | ["pos_embed"] => return keep("embeddings.position_embedding"),
+        ["embeddings", "patch_embeddings", "projection", leaf] | ["patch_embed", "proj", leaf] => {
+            return keep(&format!("embeddings.patch_embedding.{leaf}"));
+        }
+        ["encoder", "layer", index, leaves @ ..] | ["blocks", index, leaves @ ..] => (*index, leaves),
+        _ => return keep(key),
+    };
+    let layer = format!("encoder.layers.{index}");
+    let (stem, leaf) = match leaves {
+        ["attn", "qkv", leaf] => {
+            let names = ["q", "k", "v"].map(|which| format!("{SECOND_TOWER}{layer}.self_attn.{which}_proj.{leaf}"));
+            return Canonical::Rows(names.into());
+        }
+        ["layer_scale1", "lambda1"] | ["ls1", "gamma" | "weight"] => return keep(&format!("{layer}.layer_scale1")),
+        ["layer_scale2", "lambda1"] | ["ls2", "gamma" | "weight"] => return keep(&format!("{layer}.layer_scale2")),
+        ["attention", "attention", "query", leaf] => ("self_attn.q_proj", leaf),
+        ["attention", "attention", "key", leaf] => ("self_attn.k_proj", leaf),
+        ["attention", "attention", "value", leaf] => ("self_attn.v_proj", leaf),
+        ["attention", "output", "dense", leaf] | ["attn", "proj", leaf] => ("self_attn.out_proj", leaf),
+        ["norm1", leaf] => ("layer_norm1", leaf),
+        ["norm2", leaf] => ("layer_norm2", leaf),
+        ["mlp", "weights_in" | "w12", leaf] => ("mlp.gate_up_proj", leaf),
+        ["mlp", "weights_out" | "w3", leaf] => ("mlp.down_proj", leaf),
+        ["mlp", "fc1", leaf] => ("mlp.fc1", leaf),
+        ["mlp", "fc2", leaf] => ("mlp.fc2", leaf),
+        _ => return keep(key),
+    };
+    keep(&format!("{layer}.{stem}.{leaf}"))
 }
 
 /// Names the tensors of Qwen2-VL, Qwen2.5-VL and Qwen3-VL in every layout of transformers, in files and in memory.
@@ -236,6 +286,34 @@ mod tests {
         }
         check("model.mm_projector.1.weight", "model.mm_projector.1.weight");
         check("something.else", "something.else");
+    }
+
+    #[test]
+    fn a_second_tower_has_one_name_in_every_layout() {
+        let names = ["q", "k", "v"].map(|w| format!("vision_tower.dino.encoder.layers.3.self_attn.{w}_proj.bias"));
+        for stem in ["", "model.dino_tower.vision_tower."] {
+            let canonical = |key: &str| match stem {
+                "" => canonical_dinov2(key),
+                stem => canonical_llava(&format!("{stem}{key}")),
+            };
+            assert_eq!(canonical("blocks.3.attn.qkv.bias"), Canonical::Rows(names.clone().into()));
+            for (key, name) in [
+                ("blocks.3.ls2.gamma", "encoder.layers.3.layer_scale2"),
+                ("blocks.3.mlp.fc1.weight", "encoder.layers.3.mlp.fc1.weight"),
+                ("pos_embed", "embeddings.position_embedding"),
+                ("patch_embed.proj.bias", "embeddings.patch_embedding.bias"),
+            ] {
+                assert_eq!(canonical(key), Canonical::Keep(format!("vision_tower.dino.{name}")), "{stem}{key}");
+            }
+            for key in ["mask_token", "norm.weight"] {
+                assert_eq!(canonical(key), Canonical::Ignore, "{stem}{key}");
+            }
+        }
+        let of_transformers = "encoder.layer.3.attention.attention.key.bias";
+        assert_eq!(canonical_dinov2(of_transformers), Canonical::Keep(names[1].clone()));
+        assert_eq!(canonical_llava("model.dino_tower.clip_vision_tower.vision_model.x"), Canonical::Ignore);
+        check("model.dino_mm_projector.2.bias", "multi_modal_projector.dino.linear_2.bias");
+        check("dino_mm_projector.weight", "multi_modal_projector.dino.linear_1.weight");
     }
 
     #[test]

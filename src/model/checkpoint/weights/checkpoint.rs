@@ -118,6 +118,16 @@ impl Checkpoint {
         self.config.get("mm_vision_tower").is_some() && self.config.get("vision_config").is_none()
     }
 
+    /// Its folder from the root, if that can be found.
+    pub fn absolute_dir(&self) -> PathBuf {
+        std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone())
+    }
+
+    /// The same files under another configuration.
+    pub fn with_config(self, config: Value) -> Self {
+        Self { config, ..self }
+    }
+
     /// The checkpoint of a candidate over this one, with its own files in place of some of the base's.
     pub(super) fn with_own_files(&self, lent: Lent, dir: &Path, config: Option<Value>) -> Self {
         Self {

@@ -18,6 +18,7 @@ mod pickle;
 mod quantised;
 mod remembered;
 mod safetensors_file;
+mod second_tower;
 mod store;
 mod stored;
 #[cfg(test)]
@@ -30,8 +31,8 @@ mod write;
 pub use adapter::{Adapter, SAVED_VIRTUAL_TOKENS, SOFT_PROMPT, Weakening, WriteFile};
 pub use candidate::{OwnFiles, OwnSettings};
 pub use canonical::{
-    Canonical, canonical_clip_tower, canonical_dual_encoder, canonical_llava, canonical_open_clip, canonical_qwen_vl,
-    is_computed_buffer,
+    Canonical, canonical_clip_tower, canonical_dinov2, canonical_dual_encoder, canonical_llava, canonical_open_clip,
+    canonical_qwen_vl, is_computed_buffer,
 };
 pub use checkpoint::{Checkpoint, config_hash, read_text_file};
 pub use embedded::{EMBEDDED, Miniature, is_embedded, open_checkpoint};
@@ -39,5 +40,6 @@ pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
 pub(in crate::model) use notes::{MODELFILE, SWIFT_ARGUMENTS};
 pub use notes::{SwiftArguments, TrainerNotes};
 pub use remembered::HashMemory;
+pub use second_tower::{MixtureConfig, SECOND_PROJECTOR, SECOND_TOWER, extend_with_second_tower, open_dinov2};
 pub use store::Weights;
 pub use write::{COMPANIONS, NamedTensor, read_tensors, safetensors_bytes, torch_archive_bytes};

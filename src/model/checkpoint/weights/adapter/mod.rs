@@ -24,10 +24,11 @@ use serde_json::Value;
 
 pub use self::strength::{Weakening, WriteFile};
 use super::candidate::OwnSettings;
-use super::canonical::Canonical;
+use super::canonical::{Canonical, canonical_dinov2};
 pub(super) use super::checkpoint::PEFT_CONFIG;
 use super::checkpoint::{Checkpoint, differ, parse_json, read_optional, read_tensors_of_file, refuse_gguf, twice};
 use super::notes::{TrainerNotes, quantisation_of_base};
+use super::second_tower::{self, SECOND_TOWER};
 use super::store::{Weights, hash_stored};
 use super::stored::StoredTensor;
 use crate::model::Placement;
@@ -116,12 +117,38 @@ impl Adapter {
         if beside.join(PEFT_CONFIG).is_file() {
             adapter.add_virtual_tokens(&beside, canonicalise).with_context(place)?;
         }
+        adapter.add_second_tower(dir, base).with_context(place)?;
         let notes = dir.join("emt.json");
         adapter.provenance = read_optional(&notes)?.map(|bytes| parse_json(&notes, &bytes)).transpose()?;
         adapter.path = path.to_owned();
         adapter.folders = vec![dir.to_owned(), path.to_owned()];
         adapter.notes = adapter.find_notes()?;
         Ok(adapter)
+    }
+
+    /// Adds the second tower that the folder's configuration names, where the base has not the same.
+    fn add_second_tower(&mut self, dir: &Path, base: &Weights) -> Result<()> {
+        let path = dir.join("config.json");
+        let config = read_optional(&path)?.map(|bytes| parse_json(&path, &bytes)).transpose()?;
+        for stored in second_tower::tensors_beside(dir, config)? {
+            self.replace(stored, canonical_dinov2)?;
+        }
+        self.drop_equal(base, |name| name.starts_with(SECOND_TOWER))
+    }
+
+    /// Drops the tensors that equal the base's, among those that `is_compared` accepts.
+    fn drop_equal(&mut self, base: &Weights, is_compared: impl Fn(&str) -> bool) -> Result<()> {
+        let mut equal = Vec::new();
+        for (name, stored) in self.replaced.iter().filter(|(name, _)| is_compared(name)) {
+            if base
+                .tensor_hash(name)?
+                .is_some_and(|hash| hash_stored(stored).is_ok_and(|own| own.to_hex().as_str() == hash))
+            {
+                equal.push(name.clone());
+            }
+        }
+        equal.iter().for_each(|name| _ = self.replaced.remove(name));
+        Ok(())
     }
 
     /// Returns the path and bytes of the file `name` of its folder, or `None` if there is none.
@@ -312,18 +339,7 @@ impl Adapter {
             ensure!(adapter.replaced.contains_key(name), "it lacks the tensor `{name}` of the base model");
         }
         adapter.is_whole = true;
-        let mut equal = Vec::new();
-        for (name, stored) in &adapter.replaced {
-            if base
-                .tensor_hash(name)?
-                .is_some_and(|hash| hash_stored(stored).is_ok_and(|own| own.to_hex().as_str() == hash))
-            {
-                equal.push(name.clone());
-            }
-        }
-        for name in equal {
-            adapter.replaced.remove(&name);
-        }
+        adapter.drop_equal(base, |_| true)?;
         Ok(adapter)
     }
 

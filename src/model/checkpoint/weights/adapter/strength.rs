@@ -102,8 +102,8 @@ fn neutral(name: &str, n_values: usize) -> Result<Vec<f32>> {
         Some(0) => Ok(vec![1.0; n_values]),
         Some(_) => Ok(vec![0.0; n_values]),
         None => bail!(
-            "`{name}` has no value in the base, so nothing lies between them: virtual tokens have no strength; hint: leave them \
-             out, which is the base"
+            "`{name}` has no value in the base, so nothing lies between them: virtual tokens and a second tower have no \
+             strength; hint: leave them out, which is the base"
         ),
     }
 }
