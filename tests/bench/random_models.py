@@ -1,6 +1,7 @@
 """Checkpoints of real sizes with random weights, and the tokenizer and templates of the small ones (torch, transformers).
 
-A shape is a tower, for a CLIP, or a tower and a language model, for a LLaVA: `l14`, `b32-300m`, `b32-tiny`.
+A shape is a tower, for a CLIP, or a tower and a language model, for a LLaVA: `l14`, `b32-300m`, `b32-tiny`. With a tower of
+Qwen2-VL it is a Qwen2-VL: `qwen-500m`.
 """
 
 import json
@@ -11,6 +12,11 @@ import shutil
 TOWERS = {"b32": (224, 32, 768, 3072, 12, 12), "l14": (336, 14, 1024, 4096, 24, 16)}
 LANGUAGE = {"tiny": None, "300m": (1024, 2816, 22, 16, 16), "1b": (2048, 5632, 22, 32, 4), "7b": (4096, 11008, 32, 32, 32)}
 VOCABULARY = 32000
+# (least side, width, layers, heads) of towers of Qwen2-VL: its own width, of which few layers are enough; and, as above, the language
+# model of Qwen2-0.5B, whose embeddings are its head.
+QWEN_TOWERS = {"qwen": (224, 1280, 4, 16)}
+QWEN_LANGUAGE = {"500m": (896, 4864, 24, 14, 2)}
+QWEN_VOCABULARY = 151936
 
 
 def emptied(small, folder):
@@ -33,6 +39,23 @@ def language_config(language):
     width, hidden, layers, heads, kv_heads = LANGUAGE[language]
     config = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers, "head_dim": width // heads}
     return config | {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": VOCABULARY}
+
+
+def qwen_tower_config(tower, language_width):
+    _, width, layers, heads = QWEN_TOWERS[tower]
+    return {"embed_dim": width, "depth": layers, "num_heads": heads, "mlp_ratio": 4, "hidden_size": language_width}
+
+
+def qwen_language_config(language, tokenizer):
+    width, hidden, layers, heads, kv_heads = QWEN_LANGUAGE[language]
+    config = {"hidden_size": width, "intermediate_size": hidden, "num_hidden_layers": layers, "max_position_embeddings": 4096}
+    config |= {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": QWEN_VOCABULARY}
+    config |= {"layer_types": ["full_attention"] * layers, "tie_word_embeddings": True, "bos_token_id": None}
+    # Half a head's width in pairs, for time, height and width in the ratio of Qwen2-VL (16, 24, 24).
+    n_pairs = width // heads // 2
+    sections = [n_pairs // 4, n_pairs * 3 // 8, n_pairs * 3 // 8]
+    config["rope_parameters"] = {"mrope_section": sections, "rope_theta": 1e6, "rope_type": "default", "type": "mrope"}
+    return config | {"eos_token_id": tokenizer.eos_token_id}
 
 
 def of_side(image_processor, side):
@@ -73,6 +96,37 @@ def configured_model(shared, shape, folder):
     return transformers.LlavaConfig.from_pretrained(folder)
 
 
+def configured_qwen(shared, shape, folder):
+    """All of a Qwen2-VL of this shape but its weights, and the configuration that they follow from."""
+    import transformers
+
+    config = emptied(shared / "fixtures/qwen2_vl", folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tower, language = shape.split("-")
+    config["text_config"] |= qwen_language_config(language, tokenizer)
+    config["vision_config"] |= qwen_tower_config(tower, config["text_config"]["hidden_size"])
+    config["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+    generation = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    path = folder / "processor_config.json"
+    processor = json.loads(path.read_text())
+    n_pixels = QWEN_TOWERS[tower][0] ** 2
+    processor["image_processor"]["size"] = {"shortest_edge": n_pixels, "longest_edge": 4 * n_pixels}
+    path.write_text(json.dumps(processor))
+    return transformers.Qwen2VLConfig.from_pretrained(folder)
+
+
+def make_qwen(shared, shape, folder):
+    """A Qwen2-VL of this shape."""
+    import torch
+    import transformers
+
+    config = configured_qwen(shared, shape, folder)
+    torch.manual_seed(1)
+    transformers.Qwen2VLForConditionalGeneration(config).save_pretrained(folder, safe_serialization=True)
+
+
 def never_ends(config, head):
     """Tokens that the small tokenizer lacks never win, and neither does the end: all answers are of one length."""
     head[config.image_token_index :] = 0  # Padding comes after it.
@@ -80,10 +134,12 @@ def never_ends(config, head):
 
 
 def make_model(shared, shape, folder):
-    """A LLaVA of this shape, which never ends an answer of its own accord."""
+    """A model of this shape. A LLaVA never ends an answer of its own accord."""
     import torch
     import transformers
 
+    if shape.split("-")[0] in QWEN_TOWERS:
+        return make_qwen(shared, shape, folder)
     config = configured_model(shared, shape, folder)
     torch.manual_seed(1)
     model = transformers.LlavaForConditionalGeneration(config)

@@ -131,6 +131,90 @@ fn every_arm_and_every_flag_against_forgetting_resumes_to_equal_weights() {
     }
 }
 
+/// Eight digits for a small LLaVA that gets a second tower.
+fn mixed(model: &Path, method: &str, mixing: &str, out: &Path) -> Command {
+    let mut command = support::emt();
+    command.arg("finetune").arg("--model").arg(model).args(["--method", method, "--mixing", mixing]);
+    command.arg("--second-tower").arg(support::root().join("tests/golden/mof/dino"));
+    command.args(["--train", "embedded/mnist", "--limit", "8", "--batch-size", "4", "--epochs", "3", "--quiet"]);
+    command.args(["--learning-rate", "2e-3", "--warmup-ratio", "0", "--prompt", "emt-open"]);
+    command.args(["--eval-datasets", "none", "--save-every", "1", "--out"]).arg(out);
+    command
+}
+
+#[test]
+fn a_second_tower_is_mixed_in_resumed_and_evaluated() {
+    let golden = support::root().join("tests/golden");
+    let (base, tower) = (golden.join("fixtures/llava"), golden.join("mof/dino"));
+    let folder = tempfile::tempdir().unwrap();
+    let beside = "non_lora_trainables.safetensors";
+    let mut eval = support::emt();
+    eval.arg("eval").arg("--model").arg(&base).args(["--encoder", "none", "--no-base"]);
+    eval.args(["--datasets", "embedded/mnist", "--prompt", "emt-open", "--limit", "4", "--max-new-tokens", "4"]);
+    for (name, method, mixing, file) in [
+        ("interleaved", "mof", "interleaved", beside),
+        ("added", "mof", "additive:0.5", beside),
+        ("with-lora", "lora+mof", "interleaved", "adapter_model.safetensors"),
+        ("both", "linear+mof", "interleaved", beside),
+        ("whole", "full+mof", "interleaved", "model.safetensors"),
+    ] {
+        let (whole, broken) = (folder.path().join(name), folder.path().join(format!("{name}-broken")));
+        assert_done(&mut mixed(&base, method, mixing, &whole));
+        finish_after_kills(&|| mixed(&base, method, mixing, &broken), &broken, 1);
+        assert_equal_weights(&broken, &whole, file);
+        let entry = &json(whole.join("config.json"))["mixture_of_features"];
+        assert_eq!((&entry["mixing"], &entry["second_tower"]), (&mixing.into(), &tower.display().to_string().into()));
+        eval.arg("--adapter").arg(format!("{name}={}", whole.display()));
+    }
+    let runs = folder.path().join("runs");
+    assert_done(eval.args(["--quiet", "--out"]).arg(&runs));
+    let n_tokens = |name: &str| {
+        let text = std::fs::read_to_string(runs.join(name).join("trials.jsonl")).unwrap();
+        let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        line["n_prompt_tokens"].as_u64().unwrap()
+    };
+    // Nine features of each tower take turns, or are added.
+    assert_eq!(n_tokens("interleaved"), n_tokens("added") + 9);
+    assert_eq!(n_tokens("interleaved"), n_tokens("whole"));
+    // A checkpoint with a second tower is a model by itself: a second one is refused, and its projectors train without the flag.
+    let (whole, further) = (folder.path().join("whole"), folder.path().join("further"));
+    let refused = finish(&mut mixed(&whole, "mof", "interleaved", &further));
+    assert!(refused.code == Some(2) && refused.stderr.contains("has a second tower"), "{}", refused.stderr);
+    let mut command = support::emt();
+    command.arg("finetune").arg("--model").arg(&whole).args(["--method", "mof", "--quiet", "--eval-datasets", "none"]);
+    command.args(["--train", "embedded/mnist", "--limit", "8", "--prompt", "emt-open", "--out"]).arg(&further);
+    assert_done(&mut command);
+}
+
+#[test]
+fn a_second_tower_that_is_missing_or_has_no_place_is_refused() {
+    let golden = support::root().join("tests/golden");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let tower = golden.join("mof/dino");
+    let base = |model: &str| {
+        let mut command = support::emt();
+        command.arg("finetune").arg("--model").arg(golden.join(model)).args(["--train", "embedded/mnist", "--quiet"]);
+        command.args(["--eval-datasets", "none", "--limit", "8", "--prompt", "emt-open", "--out"]).arg(&out);
+        command
+    };
+    let (llava, qwen) = ("fixtures/llava", "fixtures/qwen2_vl");
+    let named = ["--second-tower", tower.to_str().unwrap()];
+    for (model, words, reason) in [
+        (llava, &["--method", "mof"][..], "--second-tower DIR"),
+        (llava, &["--method", "mof", "--mixing", "interleaved"], "--second-tower"),
+        (llava, &["--method", "mof", "--second-tower", "nowhere"], "nowhere"),
+        (llava, &["--method", "lora", named[0], named[1]], "leave it out, or --method mof"),
+        (llava, &["--method", "mof", named[0], named[1], "--mixing", "half"], "additive:SHARE"),
+        (llava, &["--method", "mof", named[0], named[1], "--mixing", "additive:0.5", "--projector", "frozen"], "train"),
+        (qwen, &["--method", "mof", named[0], named[1]], "qwen2_vl"),
+    ] {
+        let finished = finish(base(model).args(words));
+        assert_eq!(finished.code, Some(2), "{words:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(reason), "{words:?}: {}", finished.stderr);
+    }
+}
+
 #[test]
 fn every_method_leaves_an_adapter_that_eval_takes() {
     let shared = support::any_shared();

@@ -127,3 +127,6 @@ impl Mixture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
