@@ -22,11 +22,11 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import pickle
 import shutil
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -163,9 +163,11 @@ def values(tensors, names):
 
 
 def pack(path, data):
-    """Low bytes, then high bytes, deflated."""
-    planes = np.frombuffer(data, np.uint8).reshape(-1, 2).T.tobytes()
-    path.write_bytes(zlib.compress(planes, 9))
+    """The number of values, their low bytes, and their high bytes in LZMA."""
+    low, high = np.frombuffer(data, np.uint8).reshape(-1, 2).T
+    filters = [{"id": lzma.FILTER_LZMA1, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
+    high = lzma.compress(high.tobytes(), format=lzma.FORMAT_ALONE, filters=filters)
+    path.write_bytes(len(low).to_bytes(8, "little") + low.tobytes() + high)
     print(f"{path.name}: {path.stat().st_size} bytes of {len(data)}")
 
 

@@ -75,14 +75,18 @@ fn fully_tuned(shared: &Path, folder: &Path) -> PathBuf {
     dir
 }
 
-/// The recorded images, as datasets and as names of samples.
-fn recorded_images(shared: &Path, images: &Value) -> (Vec<Dataset>, SampleNames) {
+/// The datasets of the recorded answers.
+const RECORDED: [&str; 4] = ["mnist", "cifar10", "cifar100", "imagenet20"];
+
+/// The recorded images of the datasets `names`, as datasets and as names of samples.
+fn recorded_images(shared: &Path, images: &Value, names: &[&str]) -> (Vec<Dataset>, SampleNames) {
     let mut ids = String::new();
     let mut datasets = Vec::new();
     let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
-    for name in ["mnist", "cifar10"] {
-        datasets
-            .push(open(&Catalog::embedded(), &roots, &OpenRequest { text: name, ..OpenRequest::default() }).unwrap());
+    for &name in names {
+        let path = format!("imagenet20={}", shared.join("data/imagenet20/val").display());
+        let text = if name == "imagenet20" { &path } else { name };
+        datasets.push(open(&Catalog::embedded(), &roots, &OpenRequest { text, ..OpenRequest::default() }).unwrap());
         for image in images[name].as_array().unwrap() {
             ids.push_str(&format!("{}\n", image["sample"].as_str().unwrap()));
         }
@@ -90,25 +94,21 @@ fn recorded_images(shared: &Path, images: &Value) -> (Vec<Dataset>, SampleNames)
     (datasets, SampleNames::parse("images.json", &ids).unwrap())
 }
 
-/// Compares the answers of a run with those of a setting, where another rounding cannot change them; returns how many.
-fn compare_answers(run: &EvaluatedRun, images: &Value, setting: &Value) -> usize {
+/// Compares the answers of a run on a dataset with those that a setting recorded as `name`, where another rounding cannot change
+/// them; returns how many.
+fn compare_answers(run: &EvaluatedRun, dataset: &str, name: &str, images: &Value, setting: &Value) -> usize {
+    let of_dataset = run.trials.iter().filter(|trial| trial.dataset == dataset);
+    let answers: BTreeMap<&str, &str> =
+        of_dataset.map(|trial| (trial.sample.as_str(), trial.text().unwrap_or_default())).collect();
     let mut n = 0;
-    for name in ["mnist", "cifar10"] {
-        let answers: BTreeMap<&str, &str> = run
-            .trials
-            .iter()
-            .filter(|trial| trial.dataset == name)
-            .map(|trial| (trial.sample.as_str(), trial.text().unwrap_or_default()))
-            .collect();
-        for (at, image) in images[name].as_array().unwrap().iter().enumerate() {
-            if setting["least_gap"][name][at].as_f64().unwrap() < 1e-3 {
-                continue;
-            }
-            let expected = setting["answers"][name][at].as_str().unwrap();
-            let sample = image["sample"].as_str().unwrap();
-            assert_eq!(answers[sample].trim(), expected.trim(), "{} {sample}", setting["setting"]);
-            n += 1;
+    for (at, image) in images[name].as_array().unwrap().iter().enumerate() {
+        if setting["least_gap"][name][at].as_f64().unwrap() < 1e-3 {
+            continue;
         }
+        let expected = setting["answers"][name][at].as_str().unwrap();
+        let sample = image["sample"].as_str().unwrap();
+        assert_eq!(answers[sample].trim(), expected.trim(), "{} {name} {sample}", setting["setting"]);
+        n += 1;
     }
     n
 }
@@ -141,21 +141,35 @@ fn every_recorded_strength_gives_the_recorded_answers_and_the_known_point_keeps_
     };
     let adapters: Vec<AdapterRequest> = wanted.iter().map(adapter).collect();
     let (model, hub) = (shared.join("models/tiny-llava"), Hub::new(None, None, String::new(), |_| {}));
-    let (datasets, samples) = recorded_images(&shared, &images);
-    let subjects =
-        SubjectsRequest { encoder: EncoderChoice::None, adapters: &adapters, ..SubjectsRequest::new(&model, &hub) };
-    let request = Evaluate {
-        respondent: RespondentRequest::Checkpoint(subjects),
-        comparator: ComparatorRequest { choice: ComparatorChoice::Nothing, ..ComparatorRequest::default() },
-        samples: Some(samples),
-        ..Evaluate::new(&model, &hub, datasets, &folder.path().join("runs")).unwrap()
+    let evaluate = |adapters: &[AdapterRequest], names: &[&str], question: &str| {
+        let (datasets, samples) = recorded_images(&shared, &images, names);
+        let subjects = SubjectsRequest { encoder: EncoderChoice::None, adapters, ..SubjectsRequest::new(&model, &hub) };
+        let request = Evaluate {
+            respondent: RespondentRequest::Checkpoint(subjects),
+            comparator: ComparatorRequest { choice: ComparatorChoice::Nothing, ..ComparatorRequest::default() },
+            samples: Some(samples),
+            template: emt::prompting::load(question).unwrap(),
+            ..Evaluate::new(&model, &hub, datasets, &folder.path().join("runs").join(names.join("-"))).unwrap()
+        };
+        request.run(&|| false, &mut ()).unwrap().unwrap()
     };
-    let evaluation = request.run(&|| false, &mut ()).unwrap().unwrap();
+    let evaluation = evaluate(&adapters, &RECORDED, "emt");
     let mut n_compared = 0;
     for (run, (_, setting)) in evaluation.runs[1..].iter().zip(&wanted) {
-        n_compared += compare_answers(run, &images, setting);
+        n_compared += RECORDED.iter().map(|name| compare_answers(run, name, name, &images, setting)).sum::<usize>();
     }
-    assert!(n_compared > 4000, "{n_compared}");
+    assert!(n_compared > 8000, "{n_compared}");
+    // What one adapter learnt is another question about the images of CIFAR-10.
+    let question = folder.path().join("code.txt");
+    fs::write(&question, images["code_question"].as_str().unwrap()).unwrap();
+    let of_code: Vec<&(&String, &Value)> =
+        wanted.iter().filter(|(_, setting)| setting["tuned"] == "lora-code").collect();
+    let adapters: Vec<AdapterRequest> = of_code.iter().map(|one| adapter(one)).collect();
+    let asked = evaluate(&adapters, &["cifar10"], &text(&question));
+    let runs = asked.runs[1..].iter().zip(&of_code);
+    let n_compared: usize =
+        runs.map(|(run, (_, setting))| compare_answers(run, "cifar10", "code", &images, setting)).sum();
+    assert!(n_compared > 400, "{n_compared}");
     let of = |name: &str| {
         let place = wanted.iter().position(|(known, _)| *known == name).unwrap();
         &evaluation.runs[1 + place]
@@ -250,6 +264,68 @@ fn a_recovered_adapter_passes_on_images_that_its_choice_did_not_see_and_answers_
     assert!(failed.stdout.contains("No strength passes"), "{}", failed.stdout);
     assert!(read_json(&out.join("recovery.json"))["chosen"].is_null());
     assert!(!out.join("adapter").exists() && !out.join("decision.json").exists());
+}
+
+#[test]
+fn a_failed_gate_names_the_command_and_a_diagnosis_adds_what_leaves_the_guilty_part_out() {
+    let Some(shared) = support::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.toml");
+    fs::write(&policy, "margin = 0.2\nalpha = 0.05\nmin_pairs = 40\n").unwrap();
+    let common = |command: &str| {
+        let mut words = emt();
+        words.current_dir(folder.path()).arg(command).arg("--model").arg(shared.join("models/tiny-llava"));
+        words.args(["--adapter", &lora(), "--data"]).arg(shared.join("data")).args(["--max-new-tokens", "12"]);
+        words
+    };
+    let mut gate = common("gate");
+    gate.args(["--datasets", "mnist,cifar10", "--tuned-on", "cifar10", "--limit", "60", "--policy", &text(&policy)]);
+    let failed = finish(gate.args(["--runs", "runs", "--encoder", "none"]));
+    assert_eq!(failed.code, Some(1), "{}", failed.stderr);
+    let named = failed.stdout.lines().find(|line| line.trim().starts_with("emt recover --model")).unwrap();
+    assert!(named.contains("--new cifar10 --old mnist") && named.contains("--policy"), "{named}");
+    let mut diagnose = common("diagnose");
+    diagnose.args(["--datasets", "mnist", "--limit", "30", "--probes", "quick", "--out", "diagnosis"]);
+    let diagnosed = finish(&mut diagnose);
+    assert_eq!(diagnosed.code, Some(0), "{}", diagnosed.stderr);
+    let diagnosis = text(&folder.path().join("diagnosis"));
+    let out = folder.path().join("out");
+    let adapter = lora();
+    let words = ["--adapter", &adapter, "--new", "cifar10", "--old", "mnist", "--limit", "100", "--out", &text(&out)];
+    let more = ["--methods", "scale", "--strengths", "1", "--diagnosis", &diagnosis];
+    let recovered = recover(folder.path(), &[&words[..], &more].concat());
+    assert!(matches!(recovered.code, Some(0 | 3)), "{}\n{}", recovered.stdout, recovered.stderr);
+    let points = &read_json(&out.join("recovery.json"))["points"];
+    let component = |point: &Value| point["component"].as_str().map(str::to_owned);
+    let components: Vec<Option<String>> = points.as_array().unwrap().iter().map(component).collect();
+    assert_eq!(components, [None, Some("attention".to_owned())]);
+    // All of the fall comes back with the base's attention.
+    let of_old = |point: usize| points[point]["old"]["accuracy"].as_f64().unwrap();
+    assert!(of_old(0) < 0.1 && of_old(1) > 0.5, "{points}");
+}
+
+#[test]
+fn a_whole_checkpoint_is_recovered_as_one() {
+    let Some(shared) = support::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (tuned, out) = (text(&fully_tuned(&shared, folder.path())), folder.path().join("out"));
+    let words = ["--adapter", &tuned, "--new", "cifar10", "--old", "mnist", "--limit", "100", "--out", &text(&out)];
+    let recovered =
+        recover(folder.path(), &[&words[..], &["--methods", "interpolate", "--strengths", "0.25,0.5"]].concat());
+    assert_eq!(recovered.code, Some(0), "{}\n{}", recovered.stdout, recovered.stderr);
+    let recovery = read_json(&out.join("recovery.json"));
+    assert_eq!(recovery["points"][0]["method"], "interpolate");
+    let strength = recovery["chosen"]["strength"].as_f64().unwrap();
+    assert!(out.join("model/config.json").is_file() && out.join("model/model.safetensors").is_file());
+    let evaluated = finish(
+        emt()
+            .args(["eval", "--model", &text(&out.join("model")), "--encoder", "none", "--datasets", "cifar10,mnist"])
+            .args(["--data", &text(&shared.join("data")), "--max-new-tokens", "12"])
+            .args(["--samples", &text(&out.join("confirmation.csv")), "--out", &text(&folder.path().join("again"))]),
+    );
+    assert_eq!(evaluated.code, Some(0), "{}", evaluated.stderr);
+    let confirmed = answers(&out.join(format!("runs/confirmation/interpolate-{strength}")));
+    assert!(answers(&folder.path().join("again")) == confirmed && confirmed.len() == 100);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn ask(path: &[String], words: &[String], flag: &clap::Arg) -> Answer {
         return Answer::Used;
     }
     let possible: Vec<String> = flag.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
-    let others = ["1", "0.5", "x", "self", "mean", "lora"].map(str::to_owned);
+    let others = ["1", "0.5", "x", "self", "mean", "lora", "interleaved"].map(str::to_owned);
     let refusal = format!("{} has no effect on `emt {}`", shown(flag), path.join(" "));
     // What has no name stands before the flags.
     let place = if flag.is_positional() { 1 + path.len() } else { words.len() };

@@ -1,6 +1,6 @@
 //! Mixture of features (Tong et al. 2024, "Eyes Wide Shut?", section 4): the projector of a second tower.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use candle_core::Tensor;
 
 use super::linear::whole;
@@ -27,14 +27,8 @@ impl Arm for Mof {
         if !of_base.is_empty() {
             return Ok(of_base);
         }
-        let mixture = config.settings.mixture.as_ref();
-        let mixture =
-            mixture.context("`mof` mixes the features of two towers; hint: name a DINOv2 by --second-tower DIR")?;
-        if mixture.mixing != Mixing::Interleaved {
-            ensure!(
-                config.trains_projector,
-                "the projector is all that trains with added features; hint: --projector train"
-            );
+        let mixing = config.settings.mixture.as_ref().map(|mixture| mixture.mixing);
+        if mixing != Some(Mixing::Interleaved) {
             return Ok(Vec::new());
         }
         // Shaped as the first tower's projector, from the second one's width.

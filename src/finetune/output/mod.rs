@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use super::arms::{self, Base, Left, PROJECTOR};
 use super::trainable::{Trainable, TrainableConfig};
-use crate::domain::{Arm, Method};
+use crate::domain::{Arm, Method, Mixing};
 use crate::model::checkpoint::weights::{
-    Canonical, Checkpoint, NamedTensor, SECOND_PROJECTOR, Weights, safetensors_bytes, torch_archive_bytes,
+    Canonical, Checkpoint, MixtureConfig, NamedTensor, SECOND_PROJECTOR, Weights, safetensors_bytes,
+    torch_archive_bytes,
 };
 use crate::model::families::InMemoryNames;
 use crate::record::OutputFile;
@@ -125,6 +126,15 @@ impl Output {
     /// The base's layout has no place for what trains.
     pub fn check(&self, config: &TrainableConfig) -> Result<()> {
         arms::check_targets(config)?;
+        if config.method.has(Arm::Mof) {
+            let mixture = MixtureConfig::of(&self.base)?;
+            let mixture =
+                mixture.context("`mof` mixes the features of two towers; hint: name a DINOv2 by --second-tower DIR")?;
+            ensure!(
+                mixture.mixing == Mixing::Interleaved || config.trains_projector,
+                "the projector is all that trains with added features; hint: --projector train"
+            );
+        }
         ensure!(
             !config.method.has(Arm::Full) || !self.base.is_llava_original(),
             "`full` writes a checkpoint in the layout of transformers, and `{}` is in that of the original repository; \

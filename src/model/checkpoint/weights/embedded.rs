@@ -1,6 +1,5 @@
 //! The miniature's checkpoints, built in memory from data that is compiled into the program.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -58,21 +57,21 @@ fn safetensors(own: &MiniatureCheckpoint, tower: &[u8]) -> anyhow::Result<Vec<u8
     Ok(bytes)
 }
 
-/// Inflates `packed` and interleaves low and high bytes. They are stored apart because this compresses better: only the
-/// high bytes, with sign and exponent, repeat.
+/// Interleaves low and high bytes. They are stored apart, because only the high ones, with sign and exponent, repeat: the number of
+/// values (8 bytes, little-endian), the low bytes as they are, and the high bytes in LZMA.
 fn unpack(packed: &[u8], values: &mut Vec<u8>) -> anyhow::Result<()> {
-    let mut planes = Vec::new();
-    flate2::read::ZlibDecoder::new(packed).read_to_end(&mut planes)?;
-    ensure!(planes.len().is_multiple_of(2), "its {} bytes are not a whole number of 16-bit values", planes.len());
-    let (low, high) = planes.split_at(planes.len() / 2);
-    values.extend(low.iter().zip(high).flat_map(|(&low, &high)| [low, high]));
+    let (n_values, rest) = packed.split_at_checked(8).context("it has no number of values")?;
+    let n_values = usize::try_from(u64::from_le_bytes(n_values.try_into()?))?;
+    let (low, mut high_packed) = rest.split_at_checked(n_values).context("it has fewer low bytes than values")?;
+    let mut high = Vec::with_capacity(n_values);
+    lzma_rs::lzma_decompress(&mut high_packed, &mut high)?;
+    ensure!(high.len() == n_values, "it has {n_values} values and {} high bytes", high.len());
+    values.extend(low.iter().zip(&high).flat_map(|(&low, &high)| [low, high]));
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use sha2::{Digest, Sha256};
 
     use super::super::{Weights, canonical_dual_encoder, canonical_llava};
@@ -127,15 +126,17 @@ mod tests {
 
     #[test]
     fn damaged_values_are_an_error() {
-        let pack = |planes: &[u8]| {
-            let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
-            packed.write_all(planes).unwrap();
-            packed.finish().unwrap()
+        let pack = |low: &[u8], high: &[u8]| {
+            let mut packed = [&(low.len() as u64).to_le_bytes()[..], low].concat();
+            lzma_rs::lzma_compress(&mut &*high, &mut packed).unwrap();
+            packed
         };
         let mut values = Vec::new();
-        unpack(&pack(&[1, 2, 11, 12]), &mut values).unwrap();
+        unpack(&pack(&[1, 2], &[11, 12]), &mut values).unwrap();
         assert_eq!(values, [1, 11, 2, 12]);
-        assert!(unpack(&pack(&[1, 2, 3]), &mut values).is_err());
-        assert!(unpack(&pack(&[1, 2, 11, 12])[..6], &mut values).is_err());
+        let whole = pack(&[1, 2], &[11, 12]);
+        for damaged in [&pack(&[1, 2], &[11]), &whole[..whole.len() - 3], &whole[..9], &whole[..3], &[255; 20]] {
+            assert!(unpack(damaged, &mut values).is_err(), "{damaged:?}");
+        }
     }
 }
