@@ -22,6 +22,7 @@ mod download;
 mod embedded;
 mod eval;
 mod eval_judged;
+mod families;
 mod feature_cache;
 mod finetune;
 mod flags;
