@@ -28,7 +28,7 @@ from random_models import make_model
 N_STEPS, N_WARM = 8, 2
 SMALL = {"tiny": "models/tiny-llava", "tiny-qwen": "fixtures/qwen2_vl"}
 # Images of a batch.
-N_IMAGES = dict.fromkeys(SMALL, 32)
+N_IMAGES = dict.fromkeys(SMALL, 32) | {"qwen-500m": 2}
 N_IMAGES_OF_REAL_SIZES = 4
 REFERENCE, KEPT = "transformers + peft", "the same, features kept"
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()

@@ -84,7 +84,7 @@ fn recorded_images(shared: &Path, images: &Value, names: &[&str]) -> (Vec<Datase
     let mut datasets = Vec::new();
     let roots = DataRoots { data: Some(shared.join("data")), ..DataRoots::default() };
     for &name in names {
-        let path = format!("imagenet20={}", shared.join("data/imagenet20/val").display());
+        let path = shared.join("data/imagenet20/val").display().to_string();
         let text = if name == "imagenet20" { &path } else { name };
         datasets.push(open(&Catalog::embedded(), &roots, &OpenRequest { text, ..OpenRequest::default() }).unwrap());
         for image in images[name].as_array().unwrap() {
@@ -156,7 +156,8 @@ fn every_recorded_strength_gives_the_recorded_answers_and_the_known_point_keeps_
     let evaluation = evaluate(&adapters, &RECORDED, "emt");
     let mut n_compared = 0;
     for (run, (_, setting)) in evaluation.runs[1..].iter().zip(&wanted) {
-        n_compared += RECORDED.iter().map(|name| compare_answers(run, name, name, &images, setting)).sum::<usize>();
+        let pairs = evaluation.datasets.iter().zip(RECORDED);
+        n_compared += pairs.map(|(own, name)| compare_answers(run, &own.name, name, &images, setting)).sum::<usize>();
     }
     assert!(n_compared > 8000, "{n_compared}");
     // What one adapter learnt is another question about the images of CIFAR-10.
