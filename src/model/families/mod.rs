@@ -4,6 +4,7 @@ mod anyres;
 mod decoder_only;
 mod dialogue;
 mod idefics3;
+mod internvl;
 mod leftovers;
 mod llava;
 mod llava_next;
@@ -319,6 +320,7 @@ pub const FAMILIES: &[MllmFamily] = &[
     idefics3::FAMILY,
     llava_onevision::FAMILY,
     llava_next::FAMILY,
+    internvl::FAMILY,
 ];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.

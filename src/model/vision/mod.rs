@@ -1,6 +1,7 @@
 //! Image preparation, vision towers, and the bare encoders with which a model is compared.
 
 pub mod encoders;
+pub mod internvl_tower;
 pub mod patch_tower;
 pub mod preprocess;
 pub mod square_tower;
