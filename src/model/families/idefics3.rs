@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::llava::refuse_scaled;
-use super::{DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, Seen, Verified};
+use super::{DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, Seen, Verified, side_by_side};
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::{Canonical, Checkpoint, Weights, is_computed_buffer};
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel};
@@ -252,7 +252,7 @@ impl Idefics3 {
 
 /// Joins squares of `n` by `n` patches of `(tiles, patches, hidden)` to `(tiles, patches / n², hidden n²)`. Within a
 /// square, patches are concatenated row by row.
-fn join_patches(x: &Tensor, n: usize) -> candle_core::Result<Tensor> {
+pub(super) fn join_patches(x: &Tensor, n: usize) -> candle_core::Result<Tensor> {
     let (n_tiles, n_patches, size) = x.dims3()?;
     let side = n_patches.isqrt() / n;
     x.reshape(&[n_tiles, side, n, side, n, size][..])?.permute([0, 1, 3, 2, 4, 5])?.reshape((
@@ -273,7 +273,8 @@ impl ImageReader for Idefics3 {
                 image.shape,
                 image.grid
             );
-            let state = self.norm.forward(&self.tower.tile_states(image, last, watch.again())?)?;
+            let state = side_by_side(self.tower.tile_states(image, &[last], watch.again())?)?;
+            let state = self.norm.forward(&state)?;
             Ok(Seen::plain(watch.layer(last).at(Site::FinalNorm, state)?, image))
         };
         images.iter().map(&mut see).collect()

@@ -108,12 +108,7 @@ fn preprocessor(
 fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<VisionConfig> {
     let config = config_of(checkpoint);
     if let Some(vision) = config.section("vision_config") {
-        let kind = vision.str_or("model_type", "clip_vision_model")?;
-        return match kind {
-            "clip_vision_model" => VisionConfig::from_config(TowerKind::Clip, &vision),
-            "siglip_vision_model" => VisionConfig::from_config(TowerKind::Siglip, &vision),
-            other => bail!("{}: the vision tower `{other}` is not supported in this family", vision.place()),
-        };
+        return tower_of(&vision, vision.str_or("model_type", "clip_vision_model")?);
     }
     let tower = tower.with_context(|| {
         let name = (FAMILY.tower_reference)(checkpoint).unwrap_or_default();
@@ -124,6 +119,15 @@ fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<
         )
     })?;
     (encoders::family_of(tower)?.vision_config)(tower)
+}
+
+/// Reads the `vision_config` of a tower whose `model_type` is `kind`.
+pub(super) fn tower_of(vision: &Config, kind: &str) -> Result<VisionConfig> {
+    match kind {
+        "clip_vision_model" => VisionConfig::from_config(TowerKind::Clip, vision),
+        "siglip_vision_model" => VisionConfig::from_config(TowerKind::Siglip, vision),
+        other => bail!("{}: the vision tower `{other}` is not supported in this family", vision.place()),
+    }
 }
 
 /// Everything that `config.json` decides.
@@ -153,7 +157,7 @@ struct Plan {
 /// The tokens of a tower that the projector reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Strategy {
+pub(super) enum Strategy {
     /// All but the first, which is the class token, or the first patch if the tower has no class token.
     Default,
     /// All tokens.
@@ -174,7 +178,7 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
             config.place()
         );
     }
-    let tower_states = tower_states(&config, &vision)?;
+    let tower_states = tower_states(&config, &vision, -2)?;
     let strategy = strategy(&config, &vision)?;
     if strategy == Strategy::Default && vision.n_tokens() < 2 {
         bail!("{}: the tower has one token, and vision_feature_select_strategy `default` drops it", config.place());
@@ -187,9 +191,9 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
 }
 
 /// Reads `vision_feature_layer`, one or several, or `mm_vision_select_layer` of the original repository.
-fn tower_states(config: &Config, vision: &VisionConfig) -> Result<Vec<usize>> {
+pub(super) fn tower_states(config: &Config, vision: &VisionConfig, default: i64) -> Result<Vec<usize>> {
     let Some(Value::Array(layers)) = config.get("vision_feature_layer") else {
-        let layer = config.i64_or("vision_feature_layer", config.i64_or("mm_vision_select_layer", -2)?)?;
+        let layer = config.i64_or("vision_feature_layer", config.i64_or("mm_vision_select_layer", default)?)?;
         return Ok(vec![vision.hidden_state_index(layer)?]);
     };
     ensure!(!layers.is_empty(), "{}: vision_feature_layer names no layer", config.place());

@@ -1,10 +1,13 @@
 //! Multimodal language models. One file per family.
 
+mod anyres;
 mod decoder_only;
 mod dialogue;
 mod idefics3;
+mod internvl;
 mod leftovers;
 mod llava;
+mod llava_next;
 mod llava_onevision;
 mod mixture;
 mod prompt;
@@ -310,8 +313,16 @@ impl InMemoryNames {
 const DEEPSTACK: &str = "deepstack_merger_list.";
 
 /// All families. The first that recognises a checkpoint reads it.
-pub const FAMILIES: &[MllmFamily] =
-    &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY];
+pub const FAMILIES: &[MllmFamily] = &[
+    llava::FAMILY,
+    qwen2_vl::FAMILY,
+    qwen2_5_vl::FAMILY,
+    qwen3_vl::FAMILY,
+    idefics3::FAMILY,
+    llava_onevision::FAMILY,
+    llava_next::FAMILY,
+    internvl::FAMILY,
+];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {

@@ -57,6 +57,8 @@ pub struct Attention {
     shape: AttentionShape,
     /// The norms of each query and key head, applied before the rotation.
     norms: Option<(RmsNorm, RmsNorm)>,
+    /// The norms of all heads of queries together, and of keys.
+    width_norms: Option<(RmsNorm, RmsNorm)>,
     /// Keys and values before those of the tokens.
     virtual_keys: Option<VirtualKeys>,
 }
@@ -83,6 +85,7 @@ impl Attention {
             output: Linear::load(loader, names.output, n_heads * head_size, size, names.output_bias)?,
             shape,
             norms: None,
+            width_norms: None,
             virtual_keys: None,
         })
     }
@@ -93,6 +96,16 @@ impl Attention {
         let query = RmsNorm::load(loader, "q_norm", head_size, epsilon)?;
         let key = RmsNorm::load(loader, "k_norm", head_size, epsilon)?;
         Ok(Self { norms: Some((query, key)), ..self })
+    }
+
+    /// Adds norms that normalise all heads of queries together, and of keys. Maps that are joined have none.
+    pub fn with_width_norms(self, of_query: RmsNorm, of_key: RmsNorm) -> Self {
+        Self { width_norms: Some((of_query, of_key)), ..self }
+    }
+
+    /// Multiplies what the layer adds to the residual stream by `factor` `(size)`.
+    pub fn times(self, factor: Tensor) -> Self {
+        Self { output: self.output.times(factor), ..self }
     }
 
     /// Adds keys and values that come before those of the tokens.
@@ -216,7 +229,7 @@ impl Attention {
     /// Projects the tokens `queries` of `x` to queries and all tokens to keys and values. This is one pass if
     /// `may_join`, `queries` is all tokens and the kernels can compute all three maps.
     fn projected(&self, x: &Tensor, queries: &Range<usize>, may_join: bool) -> candle_core::Result<Projected> {
-        let may_join = may_join && *queries == (0..x.dim(1)?);
+        let may_join = may_join && *queries == (0..x.dim(1)?) && self.width_norms.is_none();
         let [query, key, value] = match &self.inputs {
             Inputs::Apart(maps) => maps,
             Inputs::Joined(map) => {
@@ -227,8 +240,11 @@ impl Attention {
         if let (true, [Some(query), Some(key), Some(value)]) = (may_join, [query, key, value].map(|map| map.part(x))) {
             return Ok(Projected::Joined(fused::linear(x, &[query, key, value], None, None)?));
         }
-        let query = query.forward(&tokens_at(x, queries)?)?;
-        Ok(Projected::Apart([query, key.forward(x)?, value.forward(x)?]))
+        let (mut query, mut key) = (query.forward(&tokens_at(x, queries)?)?, key.forward(x)?);
+        if let Some((of_query, of_key)) = &self.width_norms {
+            (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
+        }
+        Ok(Projected::Apart([query, key, value.forward(x)?]))
     }
 
     /// Splits joined `rows` into queries of the tokens `queries`, keys and values.

@@ -1,6 +1,7 @@
 //! Converts tensors to and from the kernels, which compute on a CPU whatever needs no gradient.
 
 use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, WithDType, bail};
+use rayon::prelude::*;
 
 use super::{Activation, needs_gradient};
 use crate::model::kernels::{self, Kernels, PackedWeight, Part, WeightNumbers};
@@ -135,6 +136,31 @@ pub(super) fn activated(x: &Tensor, activation: Activation, factor: Option<&Tens
             None => Ok(kernels::activated(kernels, x, activation, None)),
         };
         tensor(with_numbers(x, compute)??, x.shape())
+    })
+}
+
+/// Computes `y * factor + residual` by rows, with one factor per number of a row.
+pub(super) fn scaled_added(y: &Tensor, factor: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    if y.dims().last() != factor.dims().last() || y.dims() != residual.dims() || factor.rank() != 1 {
+        bail!("factors of {:?} and a residual of {:?} do not fit {:?}", factor.dims(), residual.dims(), y.dims());
+    }
+    if y.dtype() != residual.dtype() {
+        bail!("a residual has the type of what it is added to");
+    }
+    let factor = floats(factor)?;
+    by_type!(y, T => {
+        let compute = |y: &[T], residual: &[T]| {
+            let mut out = residual.to_vec();
+            let n = factor.len().max(1);
+            out.par_chunks_mut(n).zip(y.par_chunks(n)).for_each(|(out, y)| {
+                for ((out, y), factor) in out.iter_mut().zip(y).zip(&factor) {
+                    *out = T::from_f64(y.to_f64() * f64::from(*factor) + out.to_f64());
+                }
+            });
+            out
+        };
+        let sum = with_numbers(y, |y| with_numbers(residual, |residual| compute(y, residual)))?;
+        tensor(sum?, y.shape())
     })
 }
 

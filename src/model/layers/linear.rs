@@ -11,11 +11,13 @@ use super::{Activation, Dropout, Loader, fused, needs_gradient};
 use crate::model::checkpoint::overlay::{LowRankUpdate, rounded};
 use crate::model::kernels::{PackedWeight, Part};
 
-/// `x W^T + b`.
+/// `x W^T + b`, multiplied by a factor if there is one.
 pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
     update: Option<Box<LowRank>>,
+    /// One number per output, which multiplies it (layer scale). `(out)`
+    factor: Option<Tensor>,
 }
 
 /// A weight `(out, in)`.
@@ -88,7 +90,12 @@ impl Linear {
 
     /// Builds a map from loaded tensors, such as a part of a larger one.
     pub fn from_tensors(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight: Weight::Plain(weight), bias, update: None }
+        Self { weight: Weight::Plain(weight), bias, update: None, factor: None }
+    }
+
+    /// Multiplies the outputs by `factor` `(out)`.
+    pub fn times(self, factor: Tensor) -> Self {
+        Self { factor: Some(factor), ..self }
     }
 
     /// Builds a map packed for the kernels in the type `packed_as`, or from the tensor itself if that is `None`.
@@ -101,7 +108,7 @@ impl Linear {
 
     fn of_packed(weight: Arc<PackedWeight>, bias: Option<Tensor>, dtype: DType) -> candle_core::Result<Self> {
         let floats = bias.as_ref().map(fused::floats).transpose()?.map(Arc::from);
-        Ok(Self { weight: Weight::Packed { weight, bias: floats, dtype }, bias, update: None })
+        Ok(Self { weight: Weight::Packed { weight, bias: floats, dtype }, bias, update: None, factor: None })
     }
 
     /// Maps `(…, in)` to `(…, out)`.
@@ -116,8 +123,31 @@ impl Linear {
         activation: Option<Activation>,
         residual: Option<&Tensor>,
     ) -> candle_core::Result<Tensor> {
+        match &self.factor {
+            None => self.unscaled_with(x, activation, residual),
+            Some(factor) => {
+                let y = self.unscaled_with(x, None, None)?;
+                let y = match activation {
+                    Some(activation) => activation.forward(&scaled(&y, factor, None)?)?,
+                    None => return scaled(&y, factor, residual),
+                };
+                match residual {
+                    Some(residual) => residual + y,
+                    None => Ok(y),
+                }
+            }
+        }
+    }
+
+    /// Computes `activation(x W^T + b) + residual`, without the factor.
+    fn unscaled_with(
+        &self,
+        x: &Tensor,
+        activation: Option<Activation>,
+        residual: Option<&Tensor>,
+    ) -> candle_core::Result<Tensor> {
         let is_without_gradient = residual.is_none_or(|residual| fused::serves(&[residual]));
-        if let (Some(part), true) = (self.part(x), is_without_gradient) {
+        if let (Some(part), true) = (self.unscaled_part(x), is_without_gradient) {
             return fused::linear(x, &[part], activation, residual);
         }
         let y = match self.forward_with_gradients(x)? {
@@ -136,6 +166,10 @@ impl Linear {
 
     /// Returns the map's parts for the kernels, if they can compute all of it.
     pub(super) fn part(&self, x: &Tensor) -> Option<Part<'_>> {
+        self.unscaled_part(x).filter(|_| self.factor.is_none())
+    }
+
+    fn unscaled_part(&self, x: &Tensor) -> Option<Part<'_>> {
         match &self.weight {
             Weight::Packed { weight, bias, .. }
                 if self.update.is_none() && fused::serves(&[x]) && !self.trains_bias() =>
@@ -210,6 +244,20 @@ impl Linear {
     }
 }
 
+/// Computes `y * factor + residual`.
+fn scaled(y: &Tensor, factor: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
+    if let Some(residual) = residual
+        && fused::serves(&[y, factor, residual])
+    {
+        return fused::scaled_added(y, factor, residual);
+    }
+    let y = y.broadcast_mul(factor)?;
+    match residual {
+        Some(residual) => residual + y,
+        None => Ok(y),
+    }
+}
+
 /// Checks `A` `(rank, in)`, `B` `(out, rank)` and, with DoRA, magnitudes `(out)` against a weight `(out, in)`.
 pub(super) fn check_shapes(update: &LowRankUpdate, [n_out, n_in]: [usize; 2], module: &str) -> Result<()> {
     let rank = update.a.dim(0)?;
@@ -261,6 +309,21 @@ mod tests {
             let difference = (beside - inside).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(difference < 1e-5, "{difference}");
         }
+    }
+
+    #[test]
+    fn a_factor_multiplies_what_is_added_and_not_the_residual() {
+        let weight = tensor(&[1.0, 2.0, 3.0, -1.0, 0.5, 0.25], &[2, 3]);
+        let (bias, factor) = (tensor(&[0.5, -0.5], &[2]), tensor(&[2.0, -3.0], &[2]));
+        let x = tensor(&[1.0, 1.0, 1.0, 2.0, 0.0, 0.0], &[1, 2, 3]);
+        let residual = tensor(&[10.0, 20.0, 30.0, 40.0], &[1, 2, 2]);
+        let map = Linear::from_tensors(weight, Some(bias)).times(factor);
+        let tracked = candle_core::Var::from_tensor(&residual).unwrap();
+        for residual in [&residual, tracked.as_tensor()] {
+            let added = map.forward_with(&x, None, Some(residual)).unwrap();
+            assert_eq!(added.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [23.0, 20.75, 35.0, 47.5]);
+        }
+        assert!(map.part(&x).is_none());
     }
 
     #[test]

@@ -32,6 +32,11 @@ impl Mlp {
         })
     }
 
+    /// Multiplies the outputs by `factor` `(out)`.
+    pub fn times(self, factor: Tensor) -> Self {
+        Self { fc2: self.fc2.times(factor), ..self }
+    }
+
     /// Maps `(…, size)` to `(…, out)`, usually of the same width.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.forward_added(None, x)

@@ -19,7 +19,7 @@ pub struct PatchEmbeddingShape {
     pub patch_size: usize,
     /// Positions, including the class token's.
     pub n_tokens: usize,
-    /// Whether a class token comes first. Patches have a bias only without one.
+    /// Whether a class token comes first. Patches that [`PatchEmbedding::load`] reads have a bias only without one.
     pub has_class_token: bool,
 }
 
@@ -44,6 +44,12 @@ impl PatchEmbedding {
         };
         let positions = loader.tensor("position_embedding.weight", &[n_tokens, size])?.unsqueeze(0)?;
         Ok(Self { patches, class_token, positions, shape })
+    }
+
+    /// Builds an embedding from tensors under other names: a map of flattened patches, a class token `(1, 1, hidden)`,
+    /// and positions `(1, tokens, hidden)` that include the class token's.
+    pub fn from_parts(patches: Linear, class_token: Tensor, positions: Tensor, shape: PatchEmbeddingShape) -> Self {
+        Self { patches, class_token: Some(class_token), positions, shape }
     }
 
     /// The device on which it computes.

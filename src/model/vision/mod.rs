@@ -2,6 +2,7 @@
 
 pub mod dinov2;
 pub mod encoders;
+pub mod internvl_tower;
 pub mod patch_tower;
 pub mod preprocess;
 pub mod square_tower;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anyhow::{Result, bail};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use super::preprocess::ImageInput;
@@ -25,6 +25,23 @@ pub enum TowerKind {
 
 /// Tiles per pass of the tower.
 const N_TILES_PER_PASS: usize = 4;
+
+/// Splits the tiles of `image` into groups `(tiles, 3, side, side)` that pass a tower together.
+///
+/// # Errors
+/// A tile is not `side` pixels wide and high.
+pub fn tile_groups(
+    image: &ImageInput,
+    side: usize,
+    device: &Device,
+) -> Result<impl Iterator<Item = candle_core::Result<Tensor>>> {
+    if !matches!(image.shape[..], [n_tiles, 3, height, width] if n_tiles > 0 && (height, width) == (side, side)) {
+        bail!("tiles of {:?} numbers do not fit a tower that takes 3 x {side} x {side}", image.shape);
+    }
+    let n_values = 3 * side * side;
+    let groups = image.values.chunks(N_TILES_PER_PASS * n_values);
+    Ok(groups.map(move |values| Tensor::from_slice(values, (values.len() / n_values, 3, side, side), device)))
+}
 
 /// Sizes of a tower.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -196,26 +213,22 @@ impl VisionTower {
         Ok(Tensor::from_vec(values, (images.len(), 3, side, side), self.embedding.device())?)
     }
 
-    /// Returns the hidden state `wanted` of every tile of `image`, `(tiles, tokens, hidden)`.
+    /// Returns the hidden states `wanted` of every tile of `image`, each `(tiles, tokens, hidden)`.
     ///
     /// Tiles are processed a few at a time, because an image may have dozens and each pass needs memory for their
     /// attention.
     ///
     /// # Errors
     /// A tile does not have the tower's size.
-    pub fn tile_states(&self, image: &ImageInput, wanted: usize, mut watch: Watched<'_>) -> Result<Tensor> {
-        let side = self.config.image_size;
-        if !matches!(image.shape[..], [n_tiles, 3, height, width] if n_tiles > 0 && (height, width) == (side, side)) {
-            bail!("tiles of {:?} numbers do not fit a tower that takes 3 x {side} x {side}", image.shape);
-        }
-        let (n_values, device) = (3 * side * side, self.embedding.device());
-        let mut pass = |values: &[f32]| -> Result<Tensor> {
-            let tiles = Tensor::from_slice(values, (values.len() / n_values, 3, side, side), device)?;
-            let mut states = self.hidden_states_watched(&tiles, &[wanted], watch.again())?;
-            Ok(states.swap_remove(0))
+    pub fn tile_states(&self, image: &ImageInput, wanted: &[usize], mut watch: Watched<'_>) -> Result<Vec<Tensor>> {
+        let parts = tile_groups(image, self.config.image_size, self.embedding.device())?
+            .map(|tiles| Ok(self.hidden_states_watched(&tiles?, wanted, watch.again())?))
+            .collect::<Result<Vec<_>>>()?;
+        let of_state = |state: usize| {
+            let parts: Vec<&Tensor> = parts.iter().filter_map(|states| states.get(state)).collect();
+            Ok(Tensor::cat(&parts, 0)?)
         };
-        let parts = image.values.chunks(N_TILES_PER_PASS * n_values).map(&mut pass).collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&parts, 0)?)
+        (0..wanted.len()).map(of_state).collect()
     }
 
     /// Returns the hidden states `wanted` (0 is the embedding) of `pixels` `(batch, 3, side, side)`, each `(batch,

@@ -174,20 +174,31 @@ impl PatchTowerConfig {
 }
 
 /// A norm of either kind.
-enum Norm {
+pub(super) enum Norm {
     Layer(LayerNorm),
     Rms(RmsNorm),
 }
 
 impl Norm {
     fn load(loader: &mut Loader, name: &str, size: usize, kind: NormKind) -> Result<Self> {
+        Self::load_within(loader, name, size, (kind, EPSILON))
+    }
+
+    /// Reads the norm `name` of a kind, with an epsilon.
+    pub(super) fn load_within(
+        loader: &mut Loader,
+        name: &str,
+        size: usize,
+        (kind, epsilon): (NormKind, f64),
+    ) -> Result<Self> {
         Ok(match kind {
-            NormKind::Layer => Self::Layer(LayerNorm::load(loader, name, size, EPSILON)?),
-            NormKind::Rms => Self::Rms(RmsNorm::load(loader, name, size, EPSILON)?),
+            NormKind::Layer => Self::Layer(LayerNorm::load(loader, name, size, epsilon)?),
+            NormKind::Rms => Self::Rms(RmsNorm::load(loader, name, size, epsilon)?),
         })
     }
 
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    /// Maps `(…, size)` to the same shape.
+    pub(super) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::Layer(norm) => norm.forward(x),
             Self::Rms(norm) => norm.forward(x),

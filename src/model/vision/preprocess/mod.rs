@@ -7,6 +7,7 @@ mod anyres;
 mod canvas;
 mod config;
 mod idefics3;
+mod internvl;
 mod levels;
 mod patches;
 mod resize;
@@ -19,6 +20,7 @@ pub use anyres::{AnyresParameters, AnyresProcessor, best_pinpoint, read_pinpoint
 use canvas::Canvas;
 pub use config::Scale;
 pub use idefics3::{Idefics3Parameters, Idefics3Processor};
+pub use internvl::{InternVlParameters, InternVlProcessor};
 use levels::Levels;
 pub use patches::{PatchParameters, PatchProcessor, merged_order};
 pub use resize::Filter;
