@@ -2,15 +2,18 @@
 
 mod decoder_only;
 mod dialogue;
+mod gemma3;
 mod idefics3;
 mod leftovers;
 mod llava;
 mod llava_onevision;
+mod paligemma;
 mod prompt;
 mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
 mod qwen_vl;
+mod saved_by;
 mod settings;
 
 use std::ops::Range;
@@ -31,8 +34,8 @@ use crate::model::run::generation_config::GenerationChoice;
 use crate::model::run::prefix::{Opening, Prefix, PromptRow};
 use crate::model::vision::preprocess::{ImageInput, ImageProcessor, PixelLimits};
 use crate::model::vision::square_tower::{VisionConfig, VisionTower};
-pub use decoder_only::{DecoderOnly, ImageReader};
-pub use dialogue::Dialogue;
+pub use decoder_only::{Ahead, DecoderOnly, ImageReader};
+pub use dialogue::{Dialogue, PromptWriting, WrittenImage};
 pub use prompt::RenderedPrompt;
 pub use settings::{ModelSettings, Overrides};
 
@@ -205,6 +208,16 @@ pub trait MllmPlan: Send {
     /// activations.
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize;
 
+    /// What the family's processor writes into a rendered prompt.
+    fn prompt_writing(&self) -> PromptWriting {
+        PromptWriting::default()
+    }
+
+    /// The built-in template for a checkpoint without one, if there is one.
+    fn built_in_template(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The tower's sizes, if the model has a [`PlainTower`].
     fn plain_tower(&self) -> Option<&VisionConfig> {
         None
@@ -309,8 +322,16 @@ impl InMemoryNames {
 const DEEPSTACK: &str = "deepstack_merger_list.";
 
 /// All families. The first that recognises a checkpoint reads it.
-pub const FAMILIES: &[MllmFamily] =
-    &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY];
+pub const FAMILIES: &[MllmFamily] = &[
+    llava::FAMILY,
+    qwen2_vl::FAMILY,
+    qwen2_5_vl::FAMILY,
+    qwen3_vl::FAMILY,
+    idefics3::FAMILY,
+    llava_onevision::FAMILY,
+    gemma3::FAMILY,
+    paligemma::FAMILY,
+];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {
@@ -490,6 +511,8 @@ impl Model {
 mod adapter_tests;
 #[cfg(test)]
 mod fused_tests;
+#[cfg(test)]
+mod gemma_tests;
 #[cfg(test)]
 mod generation_tests;
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod canvas;
 mod config;
 mod idefics3;
 mod levels;
+mod pan_and_scan;
 mod patches;
 mod resize;
 
@@ -20,6 +21,7 @@ use canvas::Canvas;
 pub use config::Scale;
 pub use idefics3::{Idefics3Parameters, Idefics3Processor};
 use levels::Levels;
+pub use pan_and_scan::{PanAndScan, PanAndScanProcessor};
 pub use patches::{PatchParameters, PatchProcessor, merged_order};
 pub use resize::Filter;
 use resize::Span;
