@@ -7,15 +7,15 @@ use super::watches::StateTap;
 use super::{FlowRule, Reading};
 use crate::model::families::Model;
 use crate::model::language::Pass;
-use crate::model::layers::{Watch, Watched, causal_mask};
-use crate::model::run::prefix::{Padding, PromptRow, batch};
+use crate::model::layers::{Watch, Watched};
+use crate::model::run::prefix::{Padding, PromptRow, batch, prompt_mask};
 
 /// Hidden states `(batch, positions, hidden)` after the last norm. Rows are padded on the right, where none of their positions
 /// attends.
 pub(super) fn pass(model: &Model, rows: &[PromptRow], watch: &mut dyn Watch) -> Result<Tensor> {
     let n_positions = rows.iter().map(PromptRow::n_tokens).max().context("a pass needs a prompt")?;
     let input = batch(rows, n_positions, Padding::Right)?;
-    let mask = causal_mask(n_positions, input.embeddings.dtype(), input.embeddings.device())?;
+    let mask = prompt_mask(rows, [n_positions, n_positions], Padding::Right, &input.embeddings);
     let mut watch = Watched::by(watch);
     Ok(model.mllm.decoder().forward(Pass::new(&input).masked(&mask).watched(&mut watch))?)
 }

@@ -196,7 +196,7 @@ impl Cut {
             .collect();
         let visible = |row: usize, query: usize, key: usize| {
             let is_cut = query + 1 == rows[row].n_tokens() && images[row][key];
-            key <= query && !is_cut
+            key < rows[row].blocks.end_of(query) && !is_cut
         };
         let mask = Mask::of([rows.len(), n_positions, n_positions], dtype, device, visible)?;
         Ok(Self { layers, mask })

@@ -5,8 +5,8 @@ use candle_core::{DType, Tensor};
 
 use super::{ForcedAnswer, ImageEmbedding, ImagePrompt, Mllm, PlainTower, Seen};
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel, Pass, TokenInput};
-use crate::model::layers::{Loader, VirtualTokens, Watched, causal_mask};
-use crate::model::run::prefix::{Opening, Padding, Prefix, PromptRow, batch};
+use crate::model::layers::{Loader, VirtualTokens, Watched};
+use crate::model::run::prefix::{Blocks, Opening, Padding, Prefix, PromptRow, batch, prompt_mask};
 use crate::model::vision::preprocess::ImageInput;
 
 /// The family-specific part: a tower, and the conversion of its states to embeddings.
@@ -23,6 +23,11 @@ pub trait ImageReader: Send {
     /// `seen` comes from another family.
     fn embed_images(&self, seen: &[Seen], decoder: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>>;
 
+    /// What tokens of a prompt see after themselves.
+    fn sees_ahead(&self) -> Ahead {
+        Ahead::Nothing
+    }
+
     /// As [`Mllm::plain_tower`].
     fn plain_tower(&self) -> Option<PlainTower<'_>> {
         None
@@ -37,6 +42,29 @@ pub trait ImageReader: Send {
         let last = state.rank() - 1;
         let tokens = if last == 0 { state.unsqueeze(0)? } else { state.flatten_to(last - 1)? };
         Ok(tokens.to_dtype(DType::F32)?.mean(0)?.to_vec1()?)
+    }
+}
+
+/// What a prompt's tokens see after themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// Nothing.
+    Nothing,
+    /// The features of an image see those of the same image.
+    Image,
+    /// Every token of a prompt sees the whole prompt.
+    Prompt,
+}
+
+impl Ahead {
+    /// Returns the row with the blocks in which its tokens see each other.
+    fn applied(self, row: PromptRow) -> PromptRow {
+        match self {
+            Self::Nothing => row,
+            Self::Image => PromptRow { blocks: Blocks::within_windows(row.spans.images.iter().flatten().cloned()), ..row },
+            // An opening was read without what comes after it.
+            Self::Prompt => PromptRow { blocks: Blocks::whole(row.n_tokens()), opening: Vec::new(), ..row },
+        }
     }
 }
 
@@ -93,7 +121,7 @@ impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
         let place = |ImagePrompt { prompt, images }: &ImagePrompt<'_>| {
             let (own, others) = rest.split_at(images.len());
             rest = others;
-            prompt.placed(own, &self.decoder)
+            Ok(self.reader.sees_ahead().applied(prompt.placed(own, &self.decoder)?))
         };
         self.preceded(prompts.iter().map(place).collect::<Result<_>>()?)
     }
@@ -127,7 +155,7 @@ impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
         let n_wanted = n_positions - first_wanted;
         let input = TokenInput { n_wanted: Some(n_wanted), ..batch(&rows, n_positions, Padding::Right)? };
         let device = input.embeddings.device();
-        let mask = causal_mask(n_positions, input.embeddings.dtype(), device)?;
+        let mask = prompt_mask(&rows, [n_positions, n_positions], Padding::Right, &input.embeddings);
         let hidden = self.decoder.forward(Pass::new(&input).masked(&mask).watched(&mut watch))?; // (batch, wanted, hidden)
 
         let mut places = Vec::new();

@@ -20,6 +20,52 @@ pub struct Dialogue {
     pub(super) generation: GenerationConfig,
     pub(super) n_image_positions: usize,
     pub(super) image_marker: &'static str,
+    pub(super) writing: PromptWriting,
+}
+
+/// What a family's processor writes into a rendered prompt before it is tokenised.
+#[derive(Clone, Debug, Default)]
+pub struct PromptWriting {
+    /// What takes the place of the template's marker of an image. `None` leaves the marker, which is then the image's
+    /// token.
+    pub image: Option<WrittenImage>,
+    /// Whether the begin token follows the last image and a line end ends the prompt, and the tokenizer adds nothing.
+    pub begins_after_images: bool,
+}
+
+/// The text of an image in a prompt.
+#[derive(Clone, Copy, Debug)]
+pub struct WrittenImage {
+    /// The token that stands for the image.
+    pub token: &'static str,
+    /// The texts before and after the token.
+    pub around: [&'static str; 2],
+    /// What precedes the text of an image of several tiles, if images may have them.
+    pub before_tiles: Option<&'static str>,
+}
+
+impl PromptWriting {
+    /// Returns the prompt to tokenise, given a rendered one. `bos` is the begin token.
+    fn written(&self, text: &str, marker: &str, bos: Option<&str>, is_tiled: bool) -> String {
+        let mut text = text.to_owned();
+        if let (true, Some(bos)) = (self.begins_after_images, bos) {
+            let end = text.rfind(marker).map_or(0, |start| start + marker.len());
+            // A template of the user's own may already write both.
+            if !text[end..].starts_with(bos) {
+                text.insert_str(end, bos);
+            }
+            if !text.ends_with('\n') {
+                text.push('\n');
+            }
+        }
+        match self.image {
+            None => text,
+            Some(WrittenImage { token, around: [before, after], before_tiles }) => {
+                let lead = before_tiles.filter(|_| is_tiled).unwrap_or_default();
+                text.replace(marker, &format!("{lead}{before}{token}{after}"))
+            }
+        }
+    }
 }
 
 impl Dialogue {
@@ -31,7 +77,8 @@ impl Dialogue {
     /// Renders the prompt for one question about one image.
     pub fn render(&self, question: &str) -> Result<RenderedPrompt> {
         let text = self.template.render(question)?;
-        let around_answer = self.template.around_answer(question, &text);
+        let around_answer =
+            self.template.around_answer(question, &text).filter(|_| !self.writing.begins_after_images);
         self.with_images(text, around_answer, 1)
     }
 
@@ -70,7 +117,12 @@ impl Dialogue {
     /// # Errors
     /// The vocabulary cannot express the text.
     pub fn prompt_of(&self, text: String, around_answer: Option<AroundAnswer>) -> Result<RenderedPrompt> {
-        let pieces = self.tokenizer.encode_with_image(&text, self.image_marker)?;
+        let bos = self.tokenizer.bos_token();
+        let written = |is_tiled| self.writing.written(&text, self.image_marker, bos, is_tiled);
+        let may_be_tiled = self.writing.image.is_some_and(|image| image.before_tiles.is_some());
+        let tiled_pieces = may_be_tiled.then(|| self.encode(&written(true))).transpose()?;
+        let text = written(false);
+        let pieces = self.encode(&text)?;
         let ids: Vec<Option<u32>> = pieces
             .iter()
             .flat_map(|piece| match piece {
@@ -82,10 +134,23 @@ impl Dialogue {
             before: if text.ends_with(char::is_whitespace) { "" } else { " " }.to_owned(),
             after: String::new(),
         });
-        let image_id = self.tokenizer.token_id(self.image_marker);
+        let image_id = self.tokenizer.token_id(self.image_token());
         let first = ids.first().copied().flatten();
         let has_bos = first.is_some() && first == self.tokenizer.bos_id();
-        Ok(RenderedPrompt { text, pieces, ids, around_answer, image_id, has_bos })
+        Ok(RenderedPrompt { text, pieces, tiled_pieces, ids, around_answer, image_id, has_bos })
+    }
+
+    /// The token that stands for an image in a prompt's text.
+    fn image_token(&self) -> &'static str {
+        self.writing.image.map_or(self.image_marker, |image| image.token)
+    }
+
+    /// Splits the text of a prompt, as the processor writes it, into pieces.
+    fn encode(&self, text: &str) -> Result<Vec<PromptPiece>> {
+        match self.writing.begins_after_images {
+            true => self.tokenizer.encode_as_written(text, self.image_token()),
+            false => self.tokenizer.encode_with_image(text, self.image_token()),
+        }
     }
 
     /// Returns the tokens of `answer` as a continuation of `prompt`, with the terminator. Models are trained on these
@@ -103,7 +168,7 @@ impl Dialogue {
         let stop = if let Terminator::Text(stop) = terminator { stop } else { "" };
         let alone = flat(&prompt.pieces);
         let whole = format!("{}{before}{answer}{stop}", prompt.text);
-        let whole = flat(&self.tokenizer.encode_with_image(&whole, self.image_marker)?);
+        let whole = flat(&self.encode(&whole)?);
         let ids: Option<Vec<u32>> = whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect());
         let Some(mut ids) = ids.filter(|ids| !ids.is_empty() && !answer.is_empty()) else {
             bail!(

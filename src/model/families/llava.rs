@@ -13,6 +13,7 @@ use super::{
     DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified,
     side_by_side,
 };
+use super::saved_by::{Version, version_of, with_head};
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::{
     Checkpoint, Weights, canonical_clip_tower, canonical_llava, extend_with_second_tower,
@@ -184,7 +185,10 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
         bail!("{}: the tower has one token, and vision_feature_select_strategy `default` drops it", config.place());
     }
     let projector = ProjectorConfig::from_config(&config)?;
-    let (image_scale, notes) = image_scale(&config, &text, &checkpoint.name())?;
+    let name = checkpoint.name();
+    let (text, mut notes) = with_head(text, &config, &name)?;
+    let (image_scale, of_scale) = image_scale(&config, &text, &name)?;
+    notes.extend(of_scale);
     let mut plan = Plan { vision, text, tower_states, strategy, projector, image_scale, mixture: None, notes };
     plan.mixture = MixturePlan::read(checkpoint, plan.first_tower())?;
     Ok(Box::new(plan))
@@ -228,16 +232,14 @@ fn strategy(config: &Config, vision: &VisionConfig) -> Result<Strategy> {
 }
 
 /// The first version of transformers that scales only token embeddings, and not image features, for Gemma.
-const FIRST_WITHOUT_IMAGE_SCALE: (u64, u64) = (5, 4);
+const FIRST_WITHOUT_IMAGE_SCALE: Version = (5, 4);
 
 /// Returns the factor of image features, and warnings. Up to 5.3, transformers multiplied Gemma's whole input by the
 /// square root of its width, and checkpoints that it saved were trained this way.
 fn image_scale(config: &Config, text: &DecoderConfig, name: &str) -> Result<(Option<f64>, Vec<String>)> {
-    let Some(scale) = text.embedding_scale() else { return Ok((None, Vec::new())) };
+    let Some(scale) = text.old_image_scale() else { return Ok((None, Vec::new())) };
     let version = config.str_or("transformers_version", "")?;
-    let mut parts = version.split('.').map(|part| part.parse::<u64>().ok());
-    let parsed = parts.next().flatten().zip(parts.next().flatten());
-    Ok(match parsed {
+    Ok(match version_of(config)? {
         Some(parsed) if parsed < FIRST_WITHOUT_IMAGE_SCALE => {
             let note = format!(
                 "{name} was saved by transformers {version}: its image features are multiplied by {scale:.3}, as \

@@ -3,6 +3,7 @@
 mod anyres;
 mod decoder_only;
 mod dialogue;
+mod gemma3;
 mod idefics3;
 mod internvl;
 mod leftovers;
@@ -10,11 +11,13 @@ mod llava;
 mod llava_next;
 mod llava_onevision;
 mod mixture;
+mod paligemma;
 mod prompt;
 mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
 mod qwen_vl;
+mod saved_by;
 mod settings;
 
 use std::ops::Range;
@@ -35,8 +38,8 @@ use crate::model::run::generation_config::GenerationChoice;
 use crate::model::run::prefix::{Opening, Prefix, PromptRow};
 use crate::model::vision::preprocess::{ImageInput, ImageProcessor, PixelLimits};
 use crate::model::vision::square_tower::{VisionConfig, VisionTower};
-pub use decoder_only::{DecoderOnly, ImageReader};
-pub use dialogue::Dialogue;
+pub use decoder_only::{Ahead, DecoderOnly, ImageReader};
+pub use dialogue::{Dialogue, PromptWriting, WrittenImage};
 pub use prompt::RenderedPrompt;
 pub use settings::{ModelSettings, Overrides};
 
@@ -209,6 +212,16 @@ pub trait MllmPlan: Send {
     /// activations.
     fn n_numbers_per_row(&self, n_tokens: usize) -> usize;
 
+    /// What the family's processor writes into a rendered prompt.
+    fn prompt_writing(&self) -> PromptWriting {
+        PromptWriting::default()
+    }
+
+    /// The built-in template for a checkpoint without one, if there is one.
+    fn built_in_template(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The tower's sizes, if the model has a [`PlainTower`].
     fn plain_tower(&self) -> Option<&VisionConfig> {
         None
@@ -322,6 +335,8 @@ pub const FAMILIES: &[MllmFamily] = &[
     llava_onevision::FAMILY,
     llava_next::FAMILY,
     internvl::FAMILY,
+    gemma3::FAMILY,
+    paligemma::FAMILY,
 ];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.
@@ -502,6 +517,8 @@ impl Model {
 mod adapter_tests;
 #[cfg(test)]
 mod fused_tests;
+#[cfg(test)]
+mod gemma_tests;
 #[cfg(test)]
 mod generation_tests;
 #[cfg(test)]

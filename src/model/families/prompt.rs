@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use super::ImageEmbedding;
 use crate::model::language::LanguageModel;
-use crate::model::run::prefix::{PromptRow, TokenSpans};
+use crate::model::run::prefix::{Blocks, PromptRow, TokenSpans};
 use crate::model::text::template::AroundAnswer;
 use crate::model::text::tokenizer::PromptPiece;
 
@@ -18,6 +18,9 @@ pub struct RenderedPrompt {
     pub text: String,
     /// Runs of tokens and the images between them.
     pub pieces: Vec<PromptPiece>,
+    /// The same for images of several tiles, before which some processors write another text. Texts and places are those
+    /// of `pieces`, in the same order.
+    pub tiled_pieces: Option<Vec<PromptPiece>>,
     /// All positions, with images at their largest. `None` is an image position.
     pub ids: Vec<Option<u32>>,
     /// What the template writes around an answer.
@@ -61,15 +64,22 @@ impl RenderedPrompt {
         ensure!(n_images == images.len(), "{} images do not fill the {n_images} places of a prompt", images.len());
         let mut images = images.iter();
         let mut row = Placing::default();
-        for piece in &self.pieces {
-            match piece {
-                PromptPiece::Text(ids) => row.add_text(ids, model.embed(ids)?),
+        let mut opening: &[u32] = &[];
+        for (index, piece) in self.pieces.iter().enumerate() {
+            // An image of several tiles has tokens between them.
+            let is_before_tiles = images.as_slice().first().is_some_and(|image| !image.ids.is_empty());
+            let tiled = self.tiled_pieces.as_ref().filter(|_| is_before_tiles).and_then(|pieces| pieces.get(index));
+            match tiled.unwrap_or(piece) {
+                PromptPiece::Text(ids) => {
+                    opening = if index == 0 { ids } else { opening };
+                    row.add_text(ids, model.embed(ids)?);
+                }
                 PromptPiece::Image => {
                     images.next().into_iter().try_for_each(|image| row.add_image(image, self.image_id))?
                 }
             }
         }
-        row.finish(self)
+        row.finish(self, opening)
     }
 }
 
@@ -120,7 +130,7 @@ impl<'a> Placing<'a> {
         Ok(())
     }
 
-    fn finish(self, prompt: &RenderedPrompt) -> Result<PromptRow> {
+    fn finish(self, prompt: &RenderedPrompt, opening: &[u32]) -> Result<PromptRow> {
         let n_tokens = self.positions.len();
         let n_depths = self.placed.iter().map(|(image, _)| image.deepstack.len()).max().unwrap_or(0);
         let mut deepstack = Vec::with_capacity(n_depths);
@@ -144,7 +154,8 @@ impl<'a> Placing<'a> {
             // If the vocabulary has no image token, the model is given embeddings and no ids.
             ids: if prompt.image_id.is_some() { self.ids } else { Vec::new() },
             spans: TokenSpans::of_prompt(n_tokens, prompt.has_bos, self.runs),
-            opening: prompt.opening().to_vec(),
+            blocks: Blocks::default(),
+            opening: opening.to_vec(),
         })
     }
 }

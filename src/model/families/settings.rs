@@ -69,9 +69,11 @@ impl ModelSettings {
         let dialogue = Dialogue {
             eos_ids,
             generation,
-            template: ChatTemplate::open(template_of, template)?.with_image_marker(family.image_marker),
+            template: ChatTemplate::open_or(template_of, template, plan.built_in_template())?
+                .with_image_marker(family.image_marker),
             n_image_positions: preprocessor.n_positions_max().unwrap_or_else(|| plan.n_image_positions_max()),
             image_marker: family.image_marker,
+            writing: plan.prompt_writing(),
             tokenizer,
         };
         warnings.extend(dialogue.template.clock_warning());

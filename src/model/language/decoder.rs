@@ -9,11 +9,12 @@ use serde::Serialize;
 use super::families::FAMILIES;
 use super::{DecoderState, LanguageModel, Pass};
 use crate::domain::closest;
+use crate::model::Placement;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::{
-    Activation, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, GatedMlp, LayerWatch, Linear,
-    Loader, ModalityCalibration, MultimodalRotary, MultimodalRotaryConfig, PassShape, RmsNorm, Rotary, RotaryConfig,
-    Site, VirtualKeys, load_vocabulary, tokens_at,
+    Activation, Angles, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, GatedMlp, LayerWatch, Linear,
+    Loader, Mask, ModalityCalibration, MultimodalRotary, MultimodalRotaryConfig, PassShape, RmsNorm, Rotary,
+    RotaryConfig, ScoreRule, Site, VirtualKeys, capped, load_vocabulary, tokens_at,
 };
 
 /// The maximum number of positions. Tables of angles cover all positions, and a larger table would fill the memory.
@@ -63,8 +64,30 @@ pub struct DecoderConfig {
     /// The factor of token embeddings, if they are scaled, as in Gemma.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) embedding_scale: Option<f64>,
+    /// Whether transformers before 5.4 also scaled the images among the tokens.
+    #[serde(skip)]
+    pub(super) scaled_images_once: bool,
+    /// What Gemma 2 and Gemma 3 add. `None` in other families.
+    #[serde(flatten)]
+    pub(super) gemma: Option<GemmaParts>,
     #[serde(skip)]
     pub(super) is_tied: bool,
+}
+
+/// What the second and third Gemma add to the first, under the names of `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct GemmaParts {
+    /// Scores are divided by the root of this instead of a head's width.
+    pub query_pre_attn_scalar: f64,
+    /// The largest score of attention.
+    pub attn_logit_softcapping: Option<f64>,
+    /// The largest logit.
+    pub final_logit_softcapping: Option<f64>,
+    /// How many positions a query of a sliding layer sees, its own included.
+    #[serde(rename = "sliding_window")]
+    pub window: usize,
+    /// By layer, whether it slides.
+    pub slides: Vec<bool>,
 }
 
 /// How positions rotate heads.
@@ -75,6 +98,15 @@ pub(super) enum PositionsConfig {
     Flat(RotaryConfig),
     /// Time, row and column.
     Multimodal(MultimodalRotaryConfig),
+    /// One position per token, which rotates heads of sliding layers in another way than those of others.
+    ByLayer {
+        /// In layers that see all positions.
+        #[serde(rename = "full_attention")]
+        full: RotaryConfig,
+        /// In sliding layers.
+        #[serde(rename = "sliding_attention")]
+        sliding: RotaryConfig,
+    },
 }
 
 /// The defaults of a class of transformers.
@@ -163,6 +195,8 @@ impl DecoderConfig {
             has_offset_norms: false,
             has_joined_maps: false,
             embedding_scale: None,
+            scaled_images_once: false,
+            gemma: None,
             is_tied: config.bool_or("tie_word_embeddings", defaults.is_tied)?,
         })
     }
@@ -200,6 +234,34 @@ impl DecoderConfig {
         self.embedding_scale
     }
 
+    /// The factor by which transformers before 5.4 multiplied images among the tokens, if it did.
+    pub fn old_image_scale(&self) -> Option<f64> {
+        self.embedding_scale.filter(|_| self.scaled_images_once)
+    }
+
+    /// The largest logit, if logits are capped.
+    pub fn logit_cap(&self) -> Option<f64> {
+        self.gemma.as_ref().and_then(|gemma| gemma.final_logit_softcapping)
+    }
+
+    /// The same without a cap of logits.
+    pub fn without_logit_cap(self) -> Self {
+        let gemma = self.gemma.map(|gemma| GemmaParts { final_logit_softcapping: None, ..gemma });
+        Self { gemma, ..self }
+    }
+
+    /// How many positions a query of layer `layer` sees, if that is limited.
+    fn window(&self, layer: usize) -> Option<usize> {
+        let gemma = self.gemma.as_ref()?;
+        gemma.slides[layer].then_some(gemma.window)
+    }
+
+    fn score_rule(&self) -> ScoreRule {
+        let Some(gemma) = &self.gemma else { return ScoreRule::default() };
+        let factor = (self.head_size as f64 / gemma.query_pre_attn_scalar).sqrt();
+        ScoreRule { factor: Some(factor).filter(|factor| *factor != 1.0), cap: gemma.attn_logit_softcapping }
+    }
+
     /// The number of decoder layers.
     pub fn n_layers(&self) -> usize {
         self.n_layers
@@ -215,10 +277,18 @@ impl DecoderConfig {
         self.size
     }
 
+    /// Loads a norm of `size` numbers.
+    fn norm(&self, loader: &mut Loader, name: &str, size: usize) -> Result<RmsNorm> {
+        match self.has_offset_norms {
+            true => RmsNorm::load_offset(loader, name, size, self.epsilon),
+            false => RmsNorm::load(loader, name, size, self.epsilon),
+        }
+    }
+
     /// Takes the adapter's keys and values for all layers, if it has some.
     fn virtual_keys(&self, loader: &mut Loader) -> Result<Option<Vec<VirtualKeys>>> {
         let keys = VirtualKeys::load(loader, self.n_layers, [self.n_kv_heads, self.head_size])?;
-        let is_flat = matches!(self.positions, PositionsConfig::Flat(_));
+        let is_flat = !matches!(self.positions, PositionsConfig::Multimodal(_));
         ensure!(
             keys.is_none() || is_flat,
             "prefix tuning is not supported for a model that counts positions in rows and columns; hint: prompt tuning is"
@@ -241,6 +311,10 @@ struct Layer {
     attention: Attention,
     mlp_norm: RmsNorm,
     mlp: GatedMlp,
+    /// The norm of what the feed-forward half adds to the residual stream.
+    mlp_norm_after: Option<RmsNorm>,
+    /// How many positions a query sees, if that is limited.
+    window: Option<usize>,
     /// What is done to the positions of images after the layer.
     calibration: Option<ModalityCalibration>,
 }
@@ -269,7 +343,10 @@ impl Layer {
         let normed = watch.at(Site::AttentionInput, self.attention_norm.forward(x)?)?;
         let x = self.attention.forward_added(&residual, &normed, computed.clone(), context, watch)?;
         let normed = watch.at(Site::MlpInput, self.mlp_norm.forward(&x)?)?;
-        let x = watch.added(Site::MlpOutput, &x, |residual| self.mlp.forward_added(residual, &normed))?;
+        let x = watch.added(Site::MlpOutput, &x, |residual| match &self.mlp_norm_after {
+            None => self.mlp.forward_added(residual, &normed),
+            Some(norm) => norm.forward_added(residual, &self.mlp.forward(&normed)?),
+        })?;
         let x = match self.calibration.as_ref().zip(of_images.is_image) {
             Some((calibration, is_image)) => {
                 calibration.forward(&x, &is_image.narrow(1, computed.start, computed.len())?)?
@@ -288,6 +365,27 @@ impl Layer {
 enum Positions {
     Flat(Rotary),
     Multimodal(MultimodalRotary),
+    ByLayer { full: Rotary, sliding: Rotary },
+}
+
+impl Positions {
+    fn load(config: &DecoderConfig, placement: &Placement) -> Result<Self> {
+        let flat = |rotary| Rotary::new(rotary, config.head_size, config.n_positions, placement);
+        Ok(match &config.positions {
+            PositionsConfig::Flat(rotary) => Self::Flat(flat(rotary)?),
+            PositionsConfig::Multimodal(rotary) => Self::Multimodal(MultimodalRotary::new(rotary, placement)?),
+            PositionsConfig::ByLayer { full, sliding } => Self::ByLayer { full: flat(full)?, sliding: flat(sliding)? },
+        })
+    }
+
+    /// Returns the angles of `positions`, and those of sliding layers if they differ.
+    fn rows(&self, positions: &Tensor) -> candle_core::Result<(Angles, Option<Angles>)> {
+        Ok(match self {
+            Self::Flat(rotary) => (rotary.rows(positions)?, None),
+            Self::Multimodal(rotary) => (rotary.rows(positions)?, None),
+            Self::ByLayer { full, sliding } => (full.rows(positions)?, Some(sliding.rows(positions)?)),
+        })
+    }
 }
 
 /// The decoder.
@@ -297,6 +395,8 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear,
+    /// The largest logit.
+    logit_cap: Option<f64>,
     positions: Positions,
     /// The widths of the residual stream, of all queries, of all keys, and inside the MLP.
     widths: [usize; 4],
@@ -318,40 +418,59 @@ impl Decoder {
             output_bias: config.output_bias,
             is_joined: config.has_joined_maps,
         };
-        let norm = |loader: &mut Loader, name: &str| match config.has_offset_norms {
-            true => RmsNorm::load_offset(loader, name, config.size, config.epsilon),
-            false => RmsNorm::load(loader, name, config.size, config.epsilon),
-        };
         let mut layers = Vec::new();
         let mut virtual_keys = config.virtual_keys(loader)?.into_iter().flatten();
-        for i in 0..config.n_layers {
-            let mut here = loader.at(&format!("language_model.layers.{i}"));
+        for index in 0..config.n_layers {
+            let mut here = loader.at(&format!("language_model.layers.{index}"));
             let mut attention = Attention::load(&mut here.at("self_attn"), shape, names)?;
             if config.has_head_norms {
-                attention = attention.with_head_norms(&mut here.at("self_attn"), config.epsilon)?;
+                let mut norm = |name| config.norm(&mut here.at("self_attn"), name, config.head_size);
+                attention = attention.with_head_norms(norm("q_norm")?, norm("k_norm")?);
             }
-            attention = attention.with_virtual_keys(virtual_keys.next());
+            attention = attention.with_virtual_keys(virtual_keys.next()).with_rule(config.score_rule());
             let calibration = ModalityCalibration::load(&mut here, config.size)?;
             let load_mlp = if config.has_joined_maps { GatedMlp::load_joined } else { GatedMlp::load };
+            let mut norm = |name| config.norm(&mut here, name, config.size);
+            // With norms after both halves, the name of the second norm means the first of these.
+            let (mlp_norm, [after_attention, after_mlp]) = match config.gemma {
+                None => (norm("post_attention_layernorm")?, [None, None]),
+                Some(_) => {
+                    let after = [norm("post_attention_layernorm")?, norm("post_feedforward_layernorm")?];
+                    (norm("pre_feedforward_layernorm")?, after.map(Some))
+                }
+            };
             layers.push(Layer {
-                attention_norm: norm(&mut here, "input_layernorm")?,
-                attention,
-                mlp_norm: norm(&mut here, "post_attention_layernorm")?,
+                attention_norm: norm("input_layernorm")?,
+                attention: attention.with_norm_after(after_attention),
+                mlp_norm,
                 mlp: load_mlp(&mut here.at("mlp"), config.size, config.n_hidden, config.activation, config.mlp_bias)?,
+                mlp_norm_after: after_mlp,
+                window: config.window(index),
                 calibration,
             });
         }
-        let norm = norm(&mut loader.at("language_model"), "norm")?;
-        let placement = loader.placement();
-        let positions = match &config.positions {
-            PositionsConfig::Flat(rotary) => {
-                Positions::Flat(Rotary::new(rotary, config.head_size, config.n_positions, placement)?)
-            }
-            PositionsConfig::Multimodal(rotary) => Positions::Multimodal(MultimodalRotary::new(rotary, placement)?),
-        };
+        let norm = config.norm(&mut loader.at("language_model"), "norm", config.size)?;
+        let positions = Positions::load(&config, loader.placement())?;
         let widths =
             [config.size, config.n_heads * config.head_size, config.n_kv_heads * config.head_size, config.n_hidden];
-        Ok(Self { embedding, embedding_scale: config.embedding_scale, layers, norm, head, positions, widths })
+        let (embedding_scale, logit_cap) = (config.embedding_scale, config.logit_cap());
+        Ok(Self { embedding, embedding_scale, layers, norm, head, logit_cap, positions, widths })
+    }
+}
+
+impl Decoder {
+    /// Returns the mask of sliding layers in a pass of `[tokens, positions]`. `None` if it hides nothing more than
+    /// `mask` does. All sliding layers have the same window.
+    fn windowed_mask(
+        &self,
+        mask: Option<&Mask>,
+        [n_tokens, n_positions]: [usize; 2],
+        embeddings: &Tensor,
+    ) -> Option<Mask> {
+        let window = self.layers.iter().find_map(|layer| layer.window).filter(|window| n_positions > *window)?;
+        let (dtype, device) = (embeddings.dtype(), embeddings.device());
+        let open = || Mask::of_ranges([1, n_tokens, n_positions], dtype, device, |_, _| 0..n_positions);
+        Some(mask.map_or_else(|| open().windowed(window), |mask| mask.windowed(window)))
     }
 }
 
@@ -366,19 +485,21 @@ impl LanguageModel for Decoder {
 
     fn forward(&self, pass: Pass<'_>) -> candle_core::Result<Tensor> {
         let Pass { input, mask, mut state, mut watch } = pass;
-        let rotary = match &self.positions {
-            Positions::Flat(rotary) => rotary.rows(&input.positions)?,
-            Positions::Multimodal(rotary) => rotary.rows(&input.positions)?,
-        };
+        let (rotary, of_sliding) = self.positions.rows(&input.positions)?;
         let (n_rows, n_tokens, _) = input.embeddings.dims3()?;
         let n_before = state.as_ref().map_or(0, |state| state.n_positions());
         watch.begins(PassShape { n_rows, n_tokens, n_positions: n_before + n_tokens });
+        let windowed = self.windowed_mask(mask, [n_tokens, n_before + n_tokens], &input.embeddings);
         let mut x = watch.layer(0).at(Site::Embeddings, input.embeddings.clone())?; // (batch, tokens, hidden)
         for (index, layer) in self.layers.iter().enumerate() {
             let cache = state.as_mut().and_then(|state| state.own.get_mut(index));
             // The last layer is computed only for the wanted tokens.
             let computed = if index + 1 == self.layers.len() { input.wanted()? } else { 0..n_tokens };
-            let context = AttentionContext { mask, rotary: Some(&rotary), cache };
+            let (mask, rotary) = match layer.window {
+                None => (mask, &rotary),
+                Some(_) => (windowed.as_ref().or(mask), of_sliding.as_ref().unwrap_or(&rotary)),
+            };
+            let context = AttentionContext { mask, window: layer.window, rotary: Some(rotary), cache };
             let of_images = OfImages { added: input.deepstack.get(index), is_image: input.is_image.as_ref() };
             x = layer.forward(&x, computed, context, of_images, &mut watch.layer(index))?;
         }
@@ -386,11 +507,15 @@ impl LanguageModel for Decoder {
     }
 
     fn logits(&self, hidden: &Tensor) -> candle_core::Result<Tensor> {
-        self.head.forward(hidden)
+        let logits = self.head.forward(hidden)?;
+        match self.logit_cap {
+            Some(cap) => capped(&logits, cap),
+            None => Ok(logits),
+        }
     }
 
     fn lens(&self, residual: &Tensor) -> candle_core::Result<Tensor> {
-        self.head.forward(&self.norm.forward(residual)?)
+        self.logits(&self.norm.forward(residual)?)
     }
 
     fn n_layers(&self) -> usize {

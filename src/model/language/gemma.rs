@@ -14,7 +14,7 @@ pub(super) const FAMILY: TextFamily = TextFamily {
         // The published files say `gelu` and mean its approximation, as transformers reads them.
         let activation = if read.activation == Activation::Gelu { Activation::GeluTanh } else { read.activation };
         let embedding_scale = Some((read.size as f64).sqrt());
-        Ok(DecoderConfig { activation, has_offset_norms: true, embedding_scale, ..read })
+        Ok(DecoderConfig { activation, has_offset_norms: true, embedding_scale, scaled_images_once: true, ..read })
     },
 };
 

@@ -4,6 +4,7 @@
 mod decoder;
 mod families;
 mod gemma;
+mod gemma2;
 mod llama;
 mod mistral;
 mod phi3;

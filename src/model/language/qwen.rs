@@ -110,6 +110,8 @@ impl DecoderConfig {
             has_offset_norms: false,
             has_joined_maps: false,
             embedding_scale: None,
+            scaled_images_once: false,
+            gemma: None,
             is_tied: config.bool_or("tie_word_embeddings", false)? || is_tied_outside,
         })
     }

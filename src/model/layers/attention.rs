@@ -44,10 +44,21 @@ pub struct AttentionShape {
 pub struct AttentionContext<'a> {
     /// The mask of the tokens over all positions; without it every token attends to all positions.
     pub mask: Option<&'a Mask>,
+    /// The layer's window, which `mask` already has. A watch's mask gets it here.
+    pub window: Option<usize>,
     /// Cosines and sines `(batch, tokens, head_size / 2)`.
     pub rotary: Option<&'a Angles>,
     /// Keys and values of earlier positions.
     pub cache: Option<&'a mut KvCache>,
+}
+
+/// How scores are computed from queries and keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ScoreRule {
+    /// The factor of queries before the usual division by the root of a head's width. `None` means 1.
+    pub factor: Option<f64>,
+    /// The largest score: `cap tanh(score / cap)` takes the place of a score.
+    pub cap: Option<f64>,
 }
 
 /// An attention layer.
@@ -61,6 +72,9 @@ pub struct Attention {
     width_norms: Option<(RmsNorm, RmsNorm)>,
     /// Keys and values before those of the tokens.
     virtual_keys: Option<VirtualKeys>,
+    rule: ScoreRule,
+    /// The norm of what is added to the residual stream.
+    norm_after: Option<RmsNorm>,
 }
 
 /// The maps to queries, keys and values.
@@ -87,15 +101,24 @@ impl Attention {
             norms: None,
             width_norms: None,
             virtual_keys: None,
+            rule: ScoreRule::default(),
+            norm_after: None,
         })
     }
 
-    /// Adds `q_norm` and `k_norm`, which normalise each head of queries and keys.
-    pub fn with_head_norms(self, loader: &mut Loader, epsilon: f64) -> Result<Self> {
-        let head_size = self.shape.head_size;
-        let query = RmsNorm::load(loader, "q_norm", head_size, epsilon)?;
-        let key = RmsNorm::load(loader, "k_norm", head_size, epsilon)?;
-        Ok(Self { norms: Some((query, key)), ..self })
+    /// Adds norms of each head of queries and of keys.
+    pub fn with_head_norms(self, of_query: RmsNorm, of_key: RmsNorm) -> Self {
+        Self { norms: Some((of_query, of_key)), ..self }
+    }
+
+    /// Sets how scores are computed.
+    pub fn with_rule(self, rule: ScoreRule) -> Self {
+        Self { rule, ..self }
+    }
+
+    /// Adds a norm of what the layer adds to the residual stream.
+    pub fn with_norm_after(self, norm_after: Option<RmsNorm>) -> Self {
+        Self { norm_after, ..self }
     }
 
     /// Adds norms that normalise all heads of queries together, and of keys. Maps that are joined have none.
@@ -123,9 +146,12 @@ impl Attention {
         context: AttentionContext<'_>,
         watch: &mut LayerWatch<'_>,
     ) -> candle_core::Result<Tensor> {
-        let AttentionContext { mask, rotary, cache } = context;
+        let AttentionContext { mask, window, rotary, cache } = context;
         let asks_all = queries == (0..x.dim(1)?);
-        let own_mask = watch.mask()?;
+        let own_mask = match (watch.mask()?, window) {
+            (Some(mask), Some(window)) => Some(mask.windowed(window)),
+            (mask, _) => mask,
+        };
         let mask = match own_mask.as_ref().or(mask) {
             Some(mask) if !asks_all => Some(mask.of_queries(queries.clone())?),
             mask => mask.cloned(),
@@ -144,7 +170,7 @@ impl Attention {
         let turns_a_part = rotary.is_some_and(|rotary| rotary.n_turned() < self.shape.head_size);
         let is_of_kernels = is_of_kernels && self.norms.is_none() && !turns_a_part && fused::serves(&[x]);
         // Kernels and operations with their own backward pass keep no probabilities.
-        let is_plain = !watch.wants_weights() && self.virtual_keys.is_none();
+        let is_plain = !watch.wants_weights() && self.virtual_keys.is_none() && self.rule.cap.is_none();
         let is_of_kernels = is_of_kernels && is_plain;
         let projected = self.projected(x, &queries, is_of_kernels)?;
         let mixed = match projected {
@@ -164,7 +190,10 @@ impl Attention {
             Projected::Joined(_) => candle_core::bail!("what the kernels have projected they also mix"),
         };
         let mixed = mixed?;
-        watch.added(Site::AttentionOutput, residual, |residual| self.output.forward_with(&mixed, None, residual))
+        watch.added(Site::AttentionOutput, residual, |residual| match &self.norm_after {
+            None => self.output.forward_with(&mixed, None, residual),
+            Some(norm) => norm.forward_added(residual, &self.output.forward(&mixed)?),
+        })
     }
 
     /// Computes attention by candle's operations on queries, keys and values `(batch, tokens, heads * head size)`.
@@ -186,6 +215,10 @@ impl Attention {
         if let Some((of_query, of_key)) = &self.norms {
             query = of_query.forward(&query)?;
             key = of_key.forward(&key)?;
+            // Norms undo a factor before them.
+            if let Some(factor) = self.rule.factor {
+                query = (query * factor)?;
+            }
         }
         if let Some(Rotaries { queries, keys }) = rotary {
             query = rotate(&query, &queries.0, &queries.1)?;
@@ -195,9 +228,10 @@ impl Attention {
             Some(cache) => cache.append(&key, &value)?,
             None => (key, value),
         };
+        let inputs = [&query, &key, &value];
         let mixed = match &self.virtual_keys {
-            None => mix_watched([&query, &key, &value], mask, watch)?,
-            Some(virtual_keys) => mix_after(virtual_keys, [&query, &key, &value], mask, watch)?,
+            None => mix_watched(inputs, mask, self.rule.cap, watch)?,
+            Some(virtual_keys) => mix_after(virtual_keys, inputs, mask, self.rule.cap, watch)?,
         };
         mixed.transpose(1, 2)?.reshape((batch, n_queries, width))
     }
@@ -217,6 +251,9 @@ impl Attention {
                 norm.forward(&x.reshape((batch, n_tokens, (), head_size))?)?.reshape((batch, n_tokens, width))
             };
             (query, key) = (normed(of_query, query)?, normed(of_key, key)?);
+            if let Some(factor) = self.rule.factor {
+                query = (query * factor)?;
+            }
         }
         let (batch, n_tokens, _) = query.dims3()?;
         check_mask(mask, batch, n_tokens, n_tokens)?;
@@ -229,7 +266,8 @@ impl Attention {
     /// Projects the tokens `queries` of `x` to queries and all tokens to keys and values. This is one pass if
     /// `may_join`, `queries` is all tokens and the kernels can compute all three maps.
     fn projected(&self, x: &Tensor, queries: &Range<usize>, may_join: bool) -> candle_core::Result<Projected> {
-        let may_join = may_join && *queries == (0..x.dim(1)?) && self.width_norms.is_none();
+        let is_direct = self.width_norms.is_none() && self.rule.factor.is_none();
+        let may_join = may_join && *queries == (0..x.dim(1)?) && is_direct;
         let [query, key, value] = match &self.inputs {
             Inputs::Apart(maps) => maps,
             Inputs::Joined(map) => {
@@ -244,7 +282,15 @@ impl Attention {
         if let Some((of_query, of_key)) = &self.width_norms {
             (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
         }
-        Ok(Projected::Apart([query, key, value.forward(x)?]))
+        Ok(Projected::Apart([self.factored(query)?, key, value.forward(x)?]))
+    }
+
+    /// Multiplies queries by the rule's factor.
+    fn factored(&self, query: Tensor) -> candle_core::Result<Tensor> {
+        match self.rule.factor.filter(|_| self.norms.is_none()) {
+            Some(factor) => query * factor,
+            None => Ok(query),
+        }
     }
 
     /// Splits joined `rows` into queries of the tokens `queries`, keys and values.
@@ -252,7 +298,7 @@ impl Attention {
         let AttentionShape { n_heads, n_kv_heads, head_size, .. } = self.shape;
         let (n_queries, n_keys) = (n_heads * head_size, n_kv_heads * head_size);
         let part = |start, width| rows.narrow(2, start, width)?.contiguous();
-        let query = tokens_at(&part(0, n_queries)?, queries)?;
+        let query = self.factored(tokens_at(&part(0, n_queries)?, queries)?)?;
         Ok(Projected::Apart([query, part(n_queries, n_keys)?, part(n_queries + n_keys, n_keys)?]))
     }
 
@@ -270,7 +316,7 @@ impl Attention {
         let (batch, n_queries, _) = first.dims3()?;
         let n_before = cache.as_ref().map_or(0, |cache| cache.n_positions());
         check_mask(mask, batch, n_queries, n_before + n_keys)?;
-        let visible = Visible::of(mask)?;
+        let visible = Visible::of(mask);
         let floats = |(cos, sin): &Angles| Ok::<_, candle_core::Error>([fused::floats(cos)?, fused::floats(sin)?]);
         let of_keys = rotary.map(|rotary| floats(&rotary.keys)).transpose()?;
         // Usually `queries` is all tokens, and queries and keys share the angles.
@@ -360,10 +406,9 @@ impl Projected {
 }
 
 fn check_mask(mask: Option<&Mask>, batch: usize, n_queries: usize, n_positions: usize) -> candle_core::Result<()> {
-    match mask.map(|mask| mask.added().dims()) {
+    match mask.map(Mask::dims) {
         Some(dims)
-            if !matches!(dims, [rows, 1, queries, positions]
-            if [1, batch].contains(rows) && (*queries, *positions) == (n_queries, n_positions)) =>
+            if !([1, batch].contains(&dims[0]) && (dims[1], dims[2]) == (n_queries, n_positions)) =>
         {
             candle_core::bail!(
                 "a mask {dims:?} does not fit {batch} rows, {n_queries} queries and {n_positions} positions"
@@ -382,22 +427,26 @@ pub(super) fn mix(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Ma
     if fused::serves(&[query, key, value]) {
         return mix_by_kernels(query, key, value, mask);
     }
-    Ok(mix_in_steps([query, key, value], mask)?.0)
+    Ok(mix_in_steps([query, key, value], mask, None)?.0)
 }
 
-/// Like [`mix`], for a watch that may want the probabilities, which are then computed in f32.
+/// Like [`mix`], for a watch that may want the probabilities, which are then computed in f32, and with scores that are
+/// capped if there is a `cap`.
 pub(super) fn mix_watched(
-    [query, key, value]: [&Tensor; 3],
+    inputs: [&Tensor; 3],
     mask: Option<&Mask>,
+    cap: Option<f64>,
     watch: &mut LayerWatch<'_>,
 ) -> candle_core::Result<Tensor> {
-    if !watch.wants_weights() {
-        return mix(query, key, value, mask);
+    match (watch.wants_weights(), cap) {
+        (true, _) => {
+            let (mixed, weights) = mix_in_f32(inputs, mask, cap)?;
+            watch.weights(&weights)?;
+            Ok(mixed)
+        }
+        (false, Some(_)) => mix_capped(inputs, mask, cap),
+        (false, None) => mix(inputs[0], inputs[1], inputs[2], mask),
     }
-    let [of_query, of_key, of_value] = [query, key, value].map(|x| x.to_dtype(DType::F32));
-    let (mixed, weights) = mix_in_steps([&of_query?, &of_key?, &of_value?], mask)?;
-    watch.weights(&weights)?;
-    mixed.to_dtype(query.dtype())
 }
 
 /// Like [`mix_watched`], with keys and values before those given. A watch gets the probabilities of the given positions.
@@ -405,32 +454,74 @@ fn mix_after(
     virtual_keys: &VirtualKeys,
     [query, key, value]: [&Tensor; 3],
     mask: Option<&Mask>,
+    cap: Option<f64>,
     watch: &mut LayerWatch<'_>,
 ) -> candle_core::Result<Tensor> {
     let n_before = virtual_keys.n_positions()?;
     let (key, value) = virtual_keys.before(key, value)?;
     let mask = mask.map(|mask| mask.after(n_before)).transpose()?;
-    if !watch.wants_weights() {
-        return mix(query, &key, &value, mask.as_ref());
+    let inputs = [query, &key, &value];
+    match (watch.wants_weights(), cap) {
+        (true, _) => {
+            let (mixed, weights) = mix_in_f32(inputs, mask.as_ref(), cap)?;
+            watch.weights(&weights.narrow(3, n_before, weights.dim(3)? - n_before)?)?;
+            Ok(mixed)
+        }
+        (false, Some(_)) => mix_capped(inputs, mask.as_ref(), cap),
+        (false, None) => mix(query, &key, &value, mask.as_ref()),
     }
-    let [of_query, of_key, of_value] = [query, &key, &value].map(|x| x.to_dtype(DType::F32));
-    let (mixed, weights) = mix_in_steps([&of_query?, &of_key?, &of_value?], mask.as_ref())?;
-    watch.weights(&weights.narrow(3, n_before, weights.dim(3)? - n_before)?)?;
-    mixed.to_dtype(query.dtype())
 }
 
-/// Like [`mix`], by candle's differentiable operations, with the probabilities `(batch, heads, queries, positions)`.
+/// Like [`mix_in_steps`], in f32. The mixed values are in the type of the queries.
+fn mix_in_f32(
+    [query, key, value]: [&Tensor; 3],
+    mask: Option<&Mask>,
+    cap: Option<f64>,
+) -> candle_core::Result<(Tensor, Tensor)> {
+    let [of_query, of_key, of_value] = [query, key, value].map(|x| x.to_dtype(DType::F32));
+    let (mixed, weights) = mix_in_steps([&of_query?, &of_key?, &of_value?], mask, cap)?;
+    Ok((mixed.to_dtype(query.dtype())?, weights))
+}
+
+/// The most capped scores that are held at once, unless one query has more.
+const N_CAPPED_SCORES_MAX: usize = 1 << 24;
+
+/// Like [`mix_in_steps`], for a few queries at a time, so that the scores of a long prompt are never held.
+fn mix_capped(
+    [query, key, value]: [&Tensor; 3],
+    mask: Option<&Mask>,
+    cap: Option<f64>,
+) -> candle_core::Result<Tensor> {
+    let (batch, n_heads, n_queries, _) = query.dims4()?;
+    let n_at_once = (N_CAPPED_SCORES_MAX / (batch * n_heads * key.dim(2)?).max(1)).max(1);
+    let part = |start: usize| {
+        let queries = start..n_queries.min(start + n_at_once);
+        let mask = mask.map(|mask| mask.of_queries(queries.clone())).transpose()?;
+        let query = query.narrow(2, start, queries.len())?.contiguous()?;
+        candle_core::Result::Ok(mix_in_steps([&query, key, value], mask.as_ref(), cap)?.0)
+    };
+    let parts = (0..n_queries).step_by(n_at_once).map(part).collect::<candle_core::Result<Vec<_>>>()?;
+    Tensor::cat(&parts, 2)
+}
+
+/// Like [`mix`], by candle's differentiable operations, with the probabilities `(batch, heads, queries, positions)`. If
+/// there is a `cap`, scores are capped before they are masked.
 pub(super) fn mix_in_steps(
     [query, key, value]: [&Tensor; 3],
     mask: Option<&Mask>,
+    cap: Option<f64>,
 ) -> candle_core::Result<(Tensor, Tensor)> {
     let (_, n_heads, _, head_size) = query.dims4()?;
-    let (key, value) = (repeat_heads(key, n_heads)?, repeat_heads(value, n_heads)?);
+    let (key, value) = (repeat_heads(key, n_heads)?.contiguous()?, repeat_heads(value, n_heads)?.contiguous()?);
     let scale = (head_size as f64).powf(-0.5);
     let has_gradient = needs_gradient(&[query, &key, &value]);
     let scores = (query.matmul(&key.t()?)? * scale)?; // (batch, heads, tokens, positions)
+    let scores = match cap {
+        Some(cap) => capped(&scores, cap)?,
+        None => scores,
+    };
     let scores = match mask {
-        Some(mask) => scores.broadcast_add(&mask.added().to_dtype(scores.dtype())?)?,
+        Some(mask) => scores.broadcast_add(&mask.added()?.to_dtype(scores.dtype())?)?,
         None => scores,
     };
     let weights = if has_gradient {
@@ -441,12 +532,17 @@ pub(super) fn mix_in_steps(
     Ok((weights.matmul(&value)?, weights))
 }
 
+/// Computes `cap tanh(x / cap)`, which never exceeds the cap.
+pub fn capped(x: &Tensor, cap: f64) -> candle_core::Result<Tensor> {
+    (x / cap)?.tanh()? * cap
+}
+
 fn mix_by_kernels(query: &Tensor, key: &Tensor, value: &Tensor, mask: Option<&Mask>) -> candle_core::Result<Tensor> {
     let (batch, n_heads, n_queries, head_size) = query.dims4()?;
     let (key, value) = (&repeat_heads(key, n_heads)?, &repeat_heads(value, n_heads)?);
     let n_keys = key.dim(2)?;
     check_mask(mask, batch, n_queries, n_keys)?;
-    let visible = Visible::of(mask)?;
+    let visible = Visible::of(mask);
     let shape = kernels::HeadShape { n_heads, n_kv_heads: n_heads, head_size };
     by_type!(query, T => {
         fn of<T>(numbers: &[T], n_tokens: usize, shape: kernels::HeadShape) -> Heads<'_, T> {

@@ -43,7 +43,7 @@ pub(super) struct FlashAttention {
 
 impl FlashAttention {
     /// Returns `Some` if it can compute what [`mix`](super::attention::mix) does: on a CUDA device, in 16 bits, without
-    /// gradients, and with all positions visible or those up to each query. It does not read the mask.
+    /// gradients, and with all positions visible or those up to each query.
     pub(super) fn serving(inputs: [&Tensor; 3], mask: Option<&Mask>) -> Option<Self> {
         let kernel = COMPILED?;
         let is_served = inputs.iter().all(|x| x.device().is_cuda()) && !needs_gradient(&inputs) && fits(inputs, mask);
@@ -125,13 +125,15 @@ fn fits([query, key, value]: [&Tensor; 3], mask: Option<&Mask>) -> bool {
         && batch.max(n_heads) <= GRID_MAX
         && head_size.is_multiple_of(N_AT_ONCE)
         && head_size <= HEAD_SIZE_MAX
-        && mask.is_none_or(|mask| mask.is_causal() && mask.added().dims()[2..] == [n_queries, n_positions])
+        && mask.is_none_or(|mask| {
+            (mask.is_causal() || mask.is_open()) && mask.dims()[1..] == [n_queries, n_positions]
+        })
 }
 
 /// Computes attention in f32 on the rounded numbers.
 fn in_steps(inputs: [&Tensor; 3], mask: Option<&Mask>) -> Result<Tensor> {
     let [query, key, value] = inputs.map(|x| x.to_dtype(DType::F32));
-    Ok(mix_in_steps([&query?, &key?, &value?], mask)?.0)
+    Ok(mix_in_steps([&query?, &key?, &value?], mask, None)?.0)
 }
 
 /// Returns the largest difference at one place; infinity if one is NaN.

@@ -47,7 +47,7 @@ impl FusedAttention {
         };
         let (query, key, value) = (turned(heads(0)?)?, turned(heads(1)?)?, heads(2)?); // (1, heads, tokens, head size)
         if let Some(mask) = watch.mask()? {
-            let mixed = mix_watched([&query, &key, &value], Some(&mask), watch)?;
+            let mixed = mix_watched([&query, &key, &value], Some(&mask), None, watch)?;
             return self.output.forward(&mixed.transpose(1, 2)?.reshape((n_tokens, size))?);
         }
         let mut mixed = Vec::new();
@@ -57,7 +57,7 @@ impl FusedAttention {
             let batch = |y: &Tensor| batch_of(&y.narrow(2, start, n_segments * length)?, n_segments);
             let (query, key, value) = (batch(&query)?, batch(&key)?, batch(&value)?);
             let part = match watch.wants_weights() {
-                true => mix_watched([&query, &key, &value], None, watch)?,
+                true => mix_watched([&query, &key, &value], None, None, watch)?,
                 false => mix_in_parts(&query, &key, &value)?,
             };
             mixed.push(part.transpose(1, 2)?.reshape((n_segments * length, size))?);

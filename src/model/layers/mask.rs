@@ -1,4 +1,5 @@
-//! Attention masks: which positions a query may see, as numbers that are added to its scores.
+//! Attention masks: which positions a query may see. They are described by ranges where each query sees one run of
+//! positions, and become a matrix of numbers only for operations that need one.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -10,87 +11,184 @@ use super::visible::Visible;
 /// Finite even in f16, and far below every score.
 pub(super) const MASKED: f32 = -60_000.0;
 
-/// Zero where a query may look, a large negative number where it may not. A mask records its structure, so that no
-/// layer reads it back from a device. All layers of a pass share what the kernels read of it.
+/// The positions that each query may see. A mask records its structure, so that no layer reads it back from a device. All
+/// layers of a pass share it.
 #[derive(Clone, Debug)]
 pub struct Mask {
-    added: Tensor,
+    /// Rows (1 if all rows of a batch share them), queries and positions.
+    dims: [usize; 3],
+    dtype: DType,
+    device: Device,
+    visible: Arc<Visible>,
     is_causal: bool,
-    /// What the kernels read, after the first read.
-    visible: Arc<OnceLock<Visible>>,
+    /// The position of the first query. Queries are positions in a row.
+    first_query: usize,
+    /// By position, its distance from the first one, if this is not its number: in a tree.
+    places: Option<Arc<Vec<usize>>>,
+    /// By row and query, the first position that a window does not hide. `None` if windows hide all earlier ones.
+    kept_from: Option<Arc<Vec<u32>>>,
+    /// The matrix, after it was first asked for.
+    added: Arc<OnceLock<Tensor>>,
 }
 
 impl Mask {
-    /// Builds a mask from the numbers `(rows, 1, queries, positions)`.
-    fn new(
-        added: Vec<f32>,
-        [n_rows, n_queries, n_positions]: [usize; 3],
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
-        let is_causal = is_causal(&added, n_queries, n_positions);
-        let added = Tensor::from_vec(added, (n_rows, 1, n_queries, n_positions), device)?.to_dtype(dtype)?;
-        Ok(Self { added, is_causal, visible: Arc::default() })
+    fn new(visible: Visible, dims: [usize; 3], dtype: DType, device: &Device) -> Self {
+        let [_, n_queries, n_positions] = dims;
+        Self {
+            dims,
+            dtype,
+            device: device.clone(),
+            is_causal: visible.is_causal(n_queries, n_positions),
+            visible: Arc::new(visible),
+            first_query: n_positions.saturating_sub(n_queries),
+            places: None,
+            kept_from: None,
+            added: Arc::default(),
+        }
     }
 
-    /// Builds the mask `(rows, 1, queries, positions)` in which a query sees a position if `is_visible` returns true
-    /// for row, query and position. Each query must see at least one.
+    /// Builds the mask of `[rows, queries, positions]` in which a query sees a position if `is_visible` returns true
+    /// for row, query and position. Each query must see at least one. The queries are the last positions.
     pub fn of(
-        [n_rows, n_queries, n_positions]: [usize; 3],
+        dims: [usize; 3],
         dtype: DType,
         device: &Device,
         is_visible: impl Fn(usize, usize, usize) -> bool,
     ) -> Result<Self> {
-        let mut added = Vec::with_capacity(n_rows * n_queries * n_positions);
-        for (row, query) in (0..n_rows).flat_map(|row| (0..n_queries).map(move |query| (row, query))) {
-            added.extend((0..n_positions).map(|key| if is_visible(row, query, key) { 0f32 } else { MASKED }));
+        Ok(Self::new(Visible::of_each(dims, is_visible), dims, dtype, device))
+    }
+
+    /// Like [`of`](Self::of), for queries that see one run of positions each: `seen` returns the first position and the
+    /// one after the last, for row and query.
+    pub fn of_ranges(
+        dims: [usize; 3],
+        dtype: DType,
+        device: &Device,
+        seen: impl Fn(usize, usize) -> Range<usize>,
+    ) -> Self {
+        let [n_rows, n_queries, n_positions] = dims;
+        let ranges = (0..n_rows).flat_map(|row| (0..n_queries).map(move |query| (row, query)));
+        let ranges = ranges.map(|(row, query)| {
+            let seen = seen(row, query);
+            [seen.start as u32, seen.end as u32]
+        });
+        Self::new(Visible::of_ranges(ranges.collect(), n_positions), dims, dtype, device)
+    }
+
+    /// Lets each query see from position `kept_from` (of row and query) on, whatever the window of a layer hides.
+    pub fn keeping(self, kept_from: impl Fn(usize, usize) -> usize) -> Self {
+        let [n_rows, n_queries, _] = self.dims;
+        let queries = (0..n_rows).flat_map(|row| (0..n_queries).map(move |query| (row, query)));
+        let kept_from: Vec<u32> = queries.map(|(row, query)| kept_from(row, query) as u32).collect();
+        Self { kept_from: Some(Arc::new(kept_from)), ..self }
+    }
+
+    /// Returns the mask of a layer in which a query sees only the last `n_positions` positions up to its own, and what
+    /// comes after it as before.
+    pub fn windowed(&self, n_positions: usize) -> Self {
+        let [_, n_queries, n_all] = self.dims;
+        if n_all <= n_positions {
+            return self.clone();
         }
-        Self::new(added, [n_rows, n_queries, n_positions], dtype, device)
+        let first_seen = |index: usize| {
+            let by_window = (self.place(self.first_query + index % n_queries) + 1).saturating_sub(n_positions);
+            self.kept_from.as_ref().map_or(by_window, |kept| by_window.min(kept[index] as usize))
+        };
+        let visible = match self.visible.as_ref() {
+            Visible::Added(added) => {
+                let mut added = added.clone();
+                for (index, row) in added.chunks_exact_mut(n_all).enumerate() {
+                    let first = first_seen(index);
+                    let hidden = row.iter_mut().enumerate().filter(|(position, _)| self.place(*position) < first);
+                    hidden.for_each(|(_, added)| *added = MASKED);
+                }
+                Visible::of_numbers(added, n_all)
+            }
+            ranges => {
+                let ranges = (0..self.dims[0] * n_queries).map(|index| {
+                    let [start, end] = ranges.range(index, n_all);
+                    [start.max(first_seen(index) as u32), end]
+                });
+                Visible::of_ranges(ranges.collect(), n_all)
+            }
+        };
+        let is_causal = visible.is_causal(n_queries, n_all);
+        Self { visible: Arc::new(visible), is_causal, added: Arc::default(), ..self.clone() }
+    }
+
+    fn place(&self, position: usize) -> usize {
+        self.places.as_ref().map_or(position, |places| places[position])
     }
 
     /// Returns the mask of only the `queries`.
     pub fn of_queries(&self, queries: Range<usize>) -> Result<Self> {
-        // The last queries of a causal mask form a causal mask.
-        let is_causal = self.is_causal && queries.end == self.added.dim(2)?;
-        let added = self.added.narrow(2, queries.start, queries.len())?.contiguous()?;
-        Ok(Self { added, is_causal, visible: Arc::default() })
-    }
-
-    /// Returns the mask over `n_positions` more positions before all others, which every query sees.
-    pub fn after(&self, n_positions: usize) -> Result<Self> {
-        let added = self.added.pad_with_zeros(3, n_positions, 0)?;
-        Ok(Self { added, is_causal: false, visible: Arc::default() })
-    }
-
-    /// Returns the numbers `(1 or batch, 1, queries, positions)`.
-    pub fn added(&self) -> &Tensor {
-        &self.added
-    }
-
-    /// Returns what each query may see, which is read at the first call.
-    pub(super) fn visible(&self) -> Result<&Visible> {
-        match self.visible.get() {
-            Some(visible) => Ok(visible),
-            None => {
-                let read = Visible::read(&self.added)?;
-                Ok(self.visible.get_or_init(|| read))
+        let [n_rows, n_queries, n_positions] = self.dims;
+        let dims = [n_rows, queries.len(), n_positions];
+        let kept = |index: usize| index / queries.len().max(1) * n_queries + queries.start + index % queries.len().max(1);
+        let indices = || (0..n_rows * queries.len()).map(kept);
+        let visible = match self.visible.as_ref() {
+            Visible::All => Visible::All,
+            Visible::Ranges(ranges) => Visible::of_ranges(indices().map(|index| ranges[index]).collect(), n_positions),
+            Visible::Added(added) => {
+                let rows = indices().flat_map(|index| &added[index * n_positions..(index + 1) * n_positions]);
+                Visible::of_numbers(rows.copied().collect(), n_positions)
             }
+        };
+        Ok(Self {
+            first_query: self.first_query + queries.start,
+            places: self.places.clone(),
+            kept_from: self.kept_from.as_ref().map(|kept| Arc::new(indices().map(|index| kept[index]).collect())),
+            // The last queries of a causal mask form a causal mask.
+            is_causal: self.is_causal && queries.end == n_queries,
+            ..Self::new(visible, dims, self.dtype, &self.device)
+        })
+    }
+
+    /// Returns the mask over `n_before` more positions before all others, which every query sees.
+    pub fn after(&self, n_before: usize) -> Result<Self> {
+        let [n_rows, n_queries, n_positions] = self.dims;
+        let is_visible = |row: usize, query: usize, key: usize| {
+            key < n_before || self.visible.sees(row * n_queries + query, key - n_before, n_positions)
+        };
+        let mask = Self::of([n_rows, n_queries, n_before + n_positions], self.dtype, &self.device, is_visible)?;
+        Ok(Self { is_causal: false, ..mask })
+    }
+
+    /// The numbers of rows, queries and positions.
+    pub fn dims(&self) -> [usize; 3] {
+        self.dims
+    }
+
+    /// Returns the numbers that are added to scores, `(1 or batch, 1, queries, positions)`: zero where a query may look, a
+    /// large negative number where it may not. The matrix is built at the first call.
+    ///
+    /// # Errors
+    /// A device failure.
+    pub fn added(&self) -> Result<&Tensor> {
+        if let Some(added) = self.added.get() {
+            return Ok(added);
         }
+        let [n_rows, n_queries, n_positions] = self.dims;
+        let numbers = self.visible.numbers(n_rows * n_queries, n_positions);
+        let added = Tensor::from_vec(numbers, (n_rows, 1, n_queries, n_positions), &self.device)?;
+        let added = added.to_dtype(self.dtype)?;
+        Ok(self.added.get_or_init(|| added))
+    }
+
+    /// What each query may see.
+    pub(super) fn visible(&self) -> &Visible {
+        &self.visible
     }
 
     /// Whether in every row the queries are the last positions and each sees exactly the positions up to its own.
     pub fn is_causal(&self) -> bool {
         self.is_causal
     }
-}
 
-fn is_causal(added: &[f32], n_queries: usize, n_positions: usize) -> bool {
-    let queries = (n_positions.saturating_sub(n_queries)..n_positions).cycle();
-    n_queries <= n_positions
-        && added.chunks_exact(n_positions.max(1)).zip(queries).all(|(row, query)| {
-            let (seen, hidden) = row.split_at(query + 1);
-            seen.iter().all(|&added| added == 0.0) && hidden.iter().all(|&added| added != 0.0)
-        })
+    /// Whether every query sees all positions.
+    pub fn is_open(&self) -> bool {
+        matches!(self.visible.as_ref(), Visible::All)
+    }
 }
 
 /// Returns the mask of causal text, `(1, 1, tokens, tokens)`.
@@ -110,10 +208,10 @@ pub fn left_padded_mask(
     device: &Device,
 ) -> Result<Mask> {
     let n_before = n_positions - n_queries;
-    Mask::of([n_padding.len(), n_queries, n_positions], dtype, device, |row, query, key| {
+    Ok(Mask::of_ranges([n_padding.len(), n_queries, n_positions], dtype, device, |row, query| {
         let query = n_before + query;
-        key == query || (key >= n_padding[row] && key <= query)
-    })
+        n_padding[row].min(query)..query + 1
+    }))
 }
 
 /// Returns the mask of the nodes `new` of a tree whose root is the last of `n_before` positions, the first
@@ -139,7 +237,13 @@ pub fn tree_mask(
             next = parents[node];
         }
     }
-    Mask::new(added, [n_padding.len(), new.len(), n_positions], dtype, device)
+    let mut places: Vec<usize> = (0..n_before).collect();
+    for parent in &parents[..new.end] {
+        places.push(parent.map_or(n_before, |parent| places[n_before + parent] + 1));
+    }
+    let dims = [n_padding.len(), new.len(), n_positions];
+    let mask = Mask::new(Visible::of_numbers(added, n_positions), dims, dtype, device);
+    Ok(Mask { places: Some(Arc::new(places)), ..mask })
 }
 
 #[cfg(test)]
@@ -148,7 +252,7 @@ mod tests {
 
     /// Returns for each number whether it is zero.
     fn visible(mask: &Mask) -> Vec<bool> {
-        let added = mask.added().to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let added = mask.added().unwrap().to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         added.iter().map(|&added| added == 0.0).collect()
     }
 
@@ -157,7 +261,7 @@ mod tests {
         // Two children of the root, and two children of the first of them.
         let parents = [None, None, Some(0), Some(0)];
         let mask = tree_mask(&[0, 1], 2, &parents, 1..4, DType::F32, &Device::Cpu).unwrap();
-        assert_eq!(mask.added().dims(), [2, 1, 3, 6]);
+        assert_eq!((mask.dims(), mask.added().unwrap().dims()), ([2, 3, 6], &[2, 1, 3, 6][..]));
         let visible: Vec<u8> = visible(&mask).into_iter().map(u8::from).collect();
         let of_row = |first: u8| [[first, 1, 0, 1, 0, 0], [first, 1, 1, 0, 1, 0], [first, 1, 1, 0, 0, 1]].concat();
         assert_eq!(visible, [of_row(1), of_row(0)].concat());
@@ -177,7 +281,7 @@ mod tests {
     fn a_mask_says_causal_exactly_where_its_numbers_are_those_of_a_causal_mask() {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             let causal = |mask: &Mask| {
-                let (_, _, n_queries, n_positions) = mask.added().dims4().unwrap();
+                let [_, n_queries, n_positions] = mask.dims();
                 let place = |number: usize| (number / n_positions % n_queries, number % n_positions);
                 visible(mask).into_iter().enumerate().all(|(number, is_visible)| {
                     let (query, position) = place(number);
@@ -186,7 +290,7 @@ mod tests {
             };
             let check = |mask: candle_core::Result<Mask>, expected: bool| {
                 let mask = mask.unwrap();
-                assert_eq!((mask.is_causal(), causal(&mask)), (expected, expected), "{:?}", mask.added().dims());
+                assert_eq!((mask.is_causal(), causal(&mask)), (expected, expected), "{:?}", mask.dims());
             };
             let cpu = Device::Cpu;
             check(causal_mask(1, dtype, &cpu), true);
@@ -201,5 +305,34 @@ mod tests {
             // A single label is not a tree.
             check(tree_mask(&[0], 2, &[None, Some(0), Some(1)], 1..3, dtype, &cpu), true);
         }
+    }
+
+    #[test]
+    fn a_window_hides_what_lies_before_it_by_the_distance_in_a_tree_and_spares_what_is_kept() {
+        let cpu = Device::Cpu;
+        let ranges = |mask: &Mask| match mask.visible() {
+            Visible::Ranges(ranges) => ranges.clone(),
+            other => panic!("{other:?}"),
+        };
+        let causal = causal_mask(4, DType::F32, &cpu).unwrap();
+        assert_eq!(ranges(&causal.windowed(2)), [[0, 1], [0, 2], [1, 3], [2, 4]]);
+        assert!(causal.windowed(4).is_causal() && !causal.windowed(3).is_causal());
+        let last = causal.of_queries(3..4).unwrap();
+        assert_eq!(ranges(&last.windowed(2)), [[2, 4]]);
+        let block = Mask::of_ranges([1, 4, 4], DType::F32, &cpu, |_, query| 0..if query < 3 { 3 } else { 4 });
+        assert_eq!(ranges(&block.windowed(2)), [[0, 3], [0, 3], [1, 3], [2, 4]]);
+        let kept = block.keeping(|_, query| if query < 3 { 0 } else { 3 });
+        assert_eq!(ranges(&kept.windowed(2)), [[0, 3], [0, 3], [0, 3], [2, 4]]);
+        // Two children of the root, and a child of the first: depths 2, 2 and 3 after two positions.
+        let tree = tree_mask(&[0], 2, &[None, None, Some(0)], 0..3, DType::F32, &cpu).unwrap();
+        let seen: Vec<u8> = visible(&tree.windowed(2)).into_iter().map(u8::from).collect();
+        assert_eq!(seen, [[0, 1, 1, 0, 0], [0, 1, 0, 1, 0], [0, 0, 1, 0, 1]].concat());
+    }
+
+    #[test]
+    fn a_long_mask_is_described_and_not_a_matrix() {
+        let n = 1 << 17;
+        let mask = causal_mask(n, DType::F32, &Device::Cpu).unwrap().windowed(1 << 10);
+        assert!(matches!(mask.visible(), Visible::Ranges(ranges) if ranges.len() == n) && mask.added.get().is_none());
     }
 }

@@ -28,7 +28,7 @@ mod vocabulary;
 mod watch;
 
 pub use activation::Activation;
-pub use attention::{Attention, AttentionContext, AttentionNames, AttentionShape, tokens_at};
+pub use attention::{Angles, Attention, AttentionContext, AttentionNames, AttentionShape, ScoreRule, capped, tokens_at};
 pub use block::{Block, BlockConfig};
 pub use dropout::{Dropout, StepCounter};
 pub use embedding::Embedding;

@@ -1,7 +1,7 @@
 //! Normalisation over the last dimension.
 
 use anyhow::Result;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{Loader, fused, gradients, needs_gradient};
 
@@ -52,11 +52,12 @@ impl RmsNorm {
         Ok(Self { weight: loader.at(name).tensor("weight", &[size])?, adds_one: false, epsilon: epsilon as f32 })
     }
 
-    /// Reads a norm that multiplies by 1 plus its weight, as Gemma's does.
+    /// Reads a norm that multiplies by 1 plus its weight, as Gemma's does. The sum is kept in f32, as in transformers.
     pub fn load_offset(loader: &mut Loader, name: &str, size: usize, epsilon: f64) -> Result<Self> {
         let weight = loader.at(name).tensor("weight", &[size])?;
-        let (weight, adds_one) = if needs_gradient(&[&weight]) { (weight, true) } else { ((weight + 1.0)?, false) };
-        Ok(Self { weight, adds_one, epsilon: epsilon as f32 })
+        let is_trained = needs_gradient(&[&weight]);
+        let weight = if is_trained { weight } else { (weight.to_dtype(DType::F32)? + 1.0)? };
+        Ok(Self { weight, adds_one: is_trained, epsilon: epsilon as f32 })
     }
 
     /// Maps `(…, size)` to the same shape.
@@ -65,6 +66,7 @@ impl RmsNorm {
         if fused::serves(&[x, weight]) {
             return fused::norm(x, weight, None, self.epsilon);
         }
+        let weight = &weight.to_dtype(x.dtype())?;
         if gradients::serves(&[x, weight]) {
             return gradients::rms_norm(x, weight, self.epsilon);
         }
@@ -72,5 +74,14 @@ impl RmsNorm {
             return candle_nn::ops::rms_norm_slow(x, weight, self.epsilon);
         }
         candle_nn::ops::rms_norm(&x.contiguous()?, weight, self.epsilon)
+    }
+
+    /// Like [`forward`](Self::forward), and adds `residual` if there is one.
+    pub fn forward_added(&self, residual: Option<&Tensor>, x: &Tensor) -> candle_core::Result<Tensor> {
+        let normed = self.forward(x)?;
+        match residual {
+            Some(residual) => residual + normed,
+            None => Ok(normed),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::prefix::PromptRow;
+use super::prefix::{Blocks, PromptRow};
 use crate::domain::ImageAttention;
 use crate::model::layers::{Mask, PassShape, Site, Watch};
 
@@ -23,6 +23,8 @@ pub struct RestrictedAttention {
 #[derive(Clone)]
 struct Row {
     n_padding: usize,
+    /// The runs that see each other in both directions, padding counted.
+    blocks: Blocks,
     /// By position of the prompt: whether it holds a feature of an image.
     is_image: Vec<bool>,
     /// By position of the prompt: whether it is a feature that nothing sees.
@@ -39,7 +41,8 @@ impl RestrictedAttention {
             let mut is_image = vec![false; n_prompt_positions];
             prompt.spans.image_positions().into_iter().for_each(|at| is_image[n_padding + at] = true);
             // Until the layer before has chosen, nothing is kept; layer 0 has no layer before.
-            Row { n_padding, is_hidden: is_image.clone(), is_image }
+            let blocks = prompt.blocks.clone().preceded_by(n_padding);
+            Row { n_padding, blocks, is_hidden: is_image.clone(), is_image }
         };
         Some(Self {
             attention,
@@ -74,7 +77,7 @@ impl RestrictedAttention {
         let is_truncated = matches!(self.attention, ImageAttention::Truncated { .. });
         let visible = |row: usize, query: usize, key: usize| {
             let (row, query) = (&self.rows[row], n_before + query);
-            let is_seen = key >= row.n_padding && key <= query;
+            let is_seen = key >= row.n_padding && key < row.blocks.end_of(query);
             let of = |flags: &[bool], at: usize| flags.get(at).copied().unwrap_or(false);
             match is_truncated {
                 true => (is_seen && !of(&row.is_hidden, key)) || (key == query && query < row.n_padding),

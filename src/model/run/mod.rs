@@ -1,6 +1,7 @@
 //! Running models: reading prompts, generating answers, scoring labels, sharing work between subjects, and estimating
 //! memory.
 
+pub mod blocks;
 pub mod features;
 pub mod generate;
 pub mod generation_config;

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
+pub use super::blocks::Blocks;
 pub use super::spans::TokenSpans;
 use crate::model::language::{DecoderState, LanguageModel, Pass, TokenInput};
-use crate::model::layers::{Watched, left_padded_mask};
+use crate::model::layers::{Mask, Watched};
 
 /// An embedded prompt.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct PromptRow {
     pub ids: Vec<u32>,
     /// The parts of the prompt to which its tokens belong.
     pub spans: TokenSpans,
+    /// The runs of tokens that see each other in both directions. Other tokens see only those up to their own.
+    pub blocks: Blocks,
     /// The tokens before the first image, which an [`Opening`] may have read. Empty if the prompt was not made from
     /// text.
     pub opening: Vec<u32>,
@@ -42,6 +45,7 @@ impl PromptRow {
             deepstack: Vec::new(),
             ids: Vec::new(),
             spans,
+            blocks: Blocks::default(),
             opening: Vec::new(),
         })
     }
@@ -66,6 +70,7 @@ impl PromptRow {
             deepstack: Vec::new(),
             ids,
             spans: TokenSpans { user: n_bos..kept.len(), ..spans },
+            blocks: self.blocks.kept(|at| !hidden.contains(&at)),
             ..self
         })
     }
@@ -83,6 +88,7 @@ impl PromptRow {
             deepstack: deepstack.collect::<candle_core::Result<_>>()?,
             ids: self.ids,
             spans: self.spans.answered(n_tokens),
+            blocks: self.blocks,
             opening: self.opening,
         })
     }
@@ -100,6 +106,7 @@ impl PromptRow {
             deepstack: deepstack.collect::<candle_core::Result<_>>()?,
             ids: self.ids,
             spans: self.spans.preceded_by(n_virtual),
+            blocks: self.blocks.preceded_by(n_virtual),
             // No text is before the virtual tokens, so none can have been read.
             opening: Vec::new(),
         })
@@ -121,6 +128,7 @@ impl PromptRow {
             deepstack: self.deepstack.iter().map(rest).collect::<candle_core::Result<_>>()?,
             ids: self.ids.clone(),
             spans: self.spans.after(n_tokens),
+            blocks: self.blocks.after(n_tokens),
             opening: self.opening.clone(),
         })
     }
@@ -218,8 +226,7 @@ impl Prefix {
         let rest = prompts.iter().map(|prompt| prompt.after(n_read)).collect::<candle_core::Result<Vec<_>>>()?;
         let n_rest = n_tokens - n_read;
         let input = TokenInput { n_wanted: Some(1), ..batch(&rest, n_rest, Padding::Left)? };
-        let padding = distinct_padding(&lengths, n_tokens);
-        let mask = left_padded_mask(&padding, n_rest, n_tokens, input.embeddings.dtype(), input.embeddings.device())?;
+        let mask = prompt_mask(prompts, [n_rest, n_tokens], Padding::Left, &input.embeddings);
         let last = model.forward(Pass::new(&input).masked(&mask).after(&mut state).watched(&mut watch))?;
         let next_positions = prompts.iter().map(|prompt| prompt.next_position).collect();
         let prompt_ids = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
@@ -315,6 +322,40 @@ fn image_positions(
         prompt.spans.image_positions().into_iter().for_each(|at| flags[row * n_tokens + n_before + at] = 1);
     }
     Tensor::from_vec(flags, (prompts.len(), n_tokens), device)
+}
+
+/// Returns the mask of the last `n_queries` of `n_positions` positions of `prompts`, in the type of their `embeddings`. Each
+/// query sees the positions of its own prompt up to its own, and its block. One row serves all if they are alike.
+///
+/// A padded query sees only itself or, after a prompt, what is before it. With no visible position its softmax would be
+/// NaN and spread through the values.
+pub fn prompt_mask(
+    prompts: &[PromptRow],
+    [n_queries, n_positions]: [usize; 2],
+    padding: Padding,
+    embeddings: &Tensor,
+) -> Mask {
+    let n_padding = |prompt: &PromptRow| if padding == Padding::Left { n_positions - prompt.n_tokens() } else { 0 };
+    let first = prompts.first();
+    let are_alike =
+        prompts.iter().all(|prompt| n_padding(prompt) == 0 && first.is_some_and(|first| first.blocks == prompt.blocks));
+    let rows = if are_alike { prompts.get(..1).unwrap_or_default() } else { prompts };
+    let seen = |row: usize, query: usize| {
+        let (position, n_padding) = (n_positions - n_queries + query, n_padding(&rows[row]));
+        match position.checked_sub(n_padding) {
+            Some(token) => n_padding..n_padding + rows[row].blocks.end_of(token),
+            None => position..position + 1,
+        }
+    };
+    let dims = [rows.len(), n_queries, n_positions];
+    let mask = Mask::of_ranges(dims, embeddings.dtype(), embeddings.device(), seen);
+    if rows.iter().all(|row| row.blocks.yield_to_windows()) {
+        return mask;
+    }
+    mask.keeping(|row, query| {
+        let (position, n_padding) = (n_positions - n_queries + query, n_padding(&rows[row]));
+        position.checked_sub(n_padding).map_or(position, |token| n_padding + rows[row].blocks.kept_from(token))
+    })
 }
 
 /// Returns the number of padding positions by row of a mask. One row serves all if no prompt is padded.

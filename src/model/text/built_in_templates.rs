@@ -5,7 +5,7 @@ pub(in crate::model) const SWIFT_LLAVA: &str = "USER: <image>\n{question}\nASSIS
 
 /// The built-in templates: conversations of the original LLaVA repository (formats of its `conversation.py`), the
 /// template of transformers' checkpoints, and templates of trainers.
-pub const BUILT_IN: [BuiltIn; 6] = [
+pub const BUILT_IN: [BuiltIn; 8] = [
     BuiltIn {
         name: "vicuna_v1",
         about: "LLaVA-1.5's training scripts, and most of its evaluations",
@@ -45,6 +45,18 @@ pub const BUILT_IN: [BuiltIn; 6] = [
         text: "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, \
                detailed, and polite answers to the user's questions. USER: <image>{question} ASSISTANT:",
         stop: &["</s>"],
+    },
+    BuiltIn {
+        name: "gemma3",
+        about: "the chat template of Gemma 3",
+        text: "<start_of_turn>user\n<image>{question}<end_of_turn>\n<start_of_turn>model\n",
+        stop: &["<end_of_turn>"],
+    },
+    BuiltIn {
+        name: "paligemma",
+        about: "PaliGemma's and PaliGemma 2's question in English",
+        text: "<image>answer en {question}",
+        stop: &[],
     },
 ];
 

@@ -52,6 +52,18 @@ impl ChatTemplate {
     /// # Errors
     /// The template is missing, unreadable or not valid jinja.
     pub fn open(checkpoint: &Checkpoint, choice: Option<&str>) -> anyhow::Result<Self> {
+        Self::open_or(checkpoint, choice, None)
+    }
+
+    /// Like [`open`](Self::open), with the built-in template for a checkpoint that has none.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_or(
+        checkpoint: &Checkpoint,
+        choice: Option<&str>,
+        by_default: Option<&'static str>,
+    ) -> anyhow::Result<Self> {
         if let Some(choice) = choice {
             if let Some(template) = Self::built_in(choice) {
                 return Ok(template);
@@ -73,8 +85,9 @@ impl ChatTemplate {
         if let Some((name, text)) = own_template(checkpoint)? {
             return Self::jinja(&name, text, checkpoint);
         }
-        if checkpoint.is_llava_original() {
-            return Self::built_in("vicuna_v1").context("vicuna_v1 is built in");
+        let by_default = if checkpoint.is_llava_original() { Some("vicuna_v1") } else { by_default };
+        if let Some(name) = by_default {
+            return Self::built_in(name).with_context(|| format!("{name} is built in"));
         }
         let names: Vec<&str> = Self::built_in_names().collect();
         bail!(

@@ -69,7 +69,7 @@ impl CustomOp3 for AttentionInputs {
         let heads = self.heads(rows, n_tokens);
         let angles = self.angles()?;
         let rotary = angles.as_ref().map(|[cos, sin]| RotaryRows { cos, sin });
-        let visible = Visible::of(self.mask.as_ref())?;
+        let visible = Visible::of(self.mask.as_ref());
         let (kernels, visible) = (Kernels::chosen(), visible.borrowed());
         let rotary = rotary.map(|rotary| [rotary; 2]);
         let mixed = kernels::attention_within(kernels, batch, self.shape, heads, rotary, visible);
@@ -90,7 +90,7 @@ impl CustomOp3 for AttentionInputs {
         let heads = self.heads([queries.get()?, keys.get()?, values.get()?], n_tokens);
         let angles = self.angles()?;
         let rotary = angles.as_ref().map(|[cos, sin]| RotaryRows { cos, sin });
-        let visible = Visible::of(self.mask.as_ref())?;
+        let visible = Visible::of(self.mask.as_ref());
         let (kernels, shape, visible) = (Kernels::chosen(), self.shape, visible.borrowed());
         let gradients = kernels::attention_backward(kernels, shape, heads, borrowed(&dy)?.get()?, rotary, visible);
         let of_query = fused::tensor(gradients.queries, query.shape())?;

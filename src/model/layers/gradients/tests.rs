@@ -158,7 +158,7 @@ fn chain(v: &[Var], inputs: &AttentionInputs) -> Tensor {
     let value = repeated(heads(&v[2], n_kv_heads));
     let scores = (query.matmul(&key.t().unwrap()).unwrap() * (head_size as f64).powf(-0.5)).unwrap();
     let scores = match &inputs.mask {
-        Some(mask) => scores.broadcast_add(mask.added()).unwrap(),
+        Some(mask) => scores.broadcast_add(mask.added().unwrap()).unwrap(),
         None => scores,
     };
     let mixed = candle_nn::ops::softmax(&scores, D::Minus1).unwrap().matmul(&value).unwrap();

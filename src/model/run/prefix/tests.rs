@@ -7,7 +7,7 @@ use crate::domain::RgbImage;
 use crate::model::Placement;
 use crate::model::checkpoint::weights::{Miniature, open_checkpoint};
 use crate::model::families::OpenedModel;
-use crate::model::layers::Mask;
+use crate::model::layers::{Mask, left_padded_mask};
 
 #[test]
 fn a_prompt_whose_opening_was_read_before_is_the_prompt_read_whole() {

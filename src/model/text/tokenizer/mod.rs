@@ -119,6 +119,23 @@ impl TextTokenizer {
     /// As [`encode`](Self::encode).
     pub fn encode_with_image(&self, rendered: &str, image_marker: &str) -> anyhow::Result<Vec<PromptPiece>> {
         let add_special = !self.bos.as_ref().is_some_and(|bos| rendered.starts_with(&bos.text));
+        self.encode_around_images(rendered, image_marker, add_special)
+    }
+
+    /// Like [`encode_with_image`](Self::encode_with_image), for a prompt that contains all special tokens.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_as_written(&self, prompt: &str, image_marker: &str) -> anyhow::Result<Vec<PromptPiece>> {
+        self.encode_around_images(prompt, image_marker, false)
+    }
+
+    fn encode_around_images(
+        &self,
+        rendered: &str,
+        image_marker: &str,
+        add_special: bool,
+    ) -> anyhow::Result<Vec<PromptPiece>> {
         if let Some(image_id) = self.token_id(image_marker) {
             let ids = self.encode(rendered, add_special)?;
             let texts = ids.split(|&id| id == image_id).map(<[u32]>::to_vec);

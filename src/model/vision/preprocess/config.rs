@@ -21,6 +21,7 @@ struct Defaults {
     is_size_exact: bool,
     side: u32,
     has_crop: bool,
+    filter: Filter,
     mean: [f64; 3],
     std: [f64; 3],
 }
@@ -135,11 +136,19 @@ pub(super) fn apply_aspect_ratio(parameters: &mut Parameters, model: &Checkpoint
 }
 
 fn defaults_of(class: &str) -> anyhow::Result<Defaults> {
-    let clip = Defaults { is_size_exact: false, side: 224, has_crop: true, mean: CLIP_MEAN, std: CLIP_STD };
+    let clip = Defaults { is_size_exact: false, side: 224, has_crop: true, filter: Filter::Bicubic, mean: CLIP_MEAN, std: CLIP_STD };
     Ok(match class {
         "" | "CLIP" | "Llava" | "ChineseCLIP" => clip,
         "Blip" => Defaults { is_size_exact: true, side: 384, has_crop: false, ..clip },
         "Siglip" => Defaults { is_size_exact: true, has_crop: false, mean: [0.5; 3], std: [0.5; 3], ..clip },
+        "Gemma3" => Defaults {
+            is_size_exact: true,
+            has_crop: false,
+            filter: Filter::Bilinear,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            ..clip
+        },
         other => bail!(
             "the image processor is of class {other}; those of CLIP, LLaVA-1.5, SigLIP and BLIP are read; hint: this \
              model family is not supported yet"
@@ -151,7 +160,7 @@ fn read_processor(config: &Value) -> anyhow::Result<Parameters> {
     let class = class_of(config);
     let defaults = defaults_of(class)?;
     let flag = |key: &str, default: bool| config.get(key).and_then(Value::as_bool).unwrap_or(default);
-    let filter = filter(config, Filter::Bicubic)?;
+    let filter = filter(config, defaults.filter)?;
     let to = match config.get("size") {
         None | Some(Value::Null) if defaults.is_size_exact => exact(defaults.side, defaults.side),
         None | Some(Value::Null) => Target::ShortestEdge(defaults.side),

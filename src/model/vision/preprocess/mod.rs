@@ -9,6 +9,7 @@ mod config;
 mod idefics3;
 mod internvl;
 mod levels;
+mod pan_and_scan;
 mod patches;
 mod resize;
 
@@ -22,6 +23,7 @@ pub use config::Scale;
 pub use idefics3::{Idefics3Parameters, Idefics3Processor};
 pub use internvl::{InternVlParameters, InternVlProcessor};
 use levels::Levels;
+pub use pan_and_scan::{PanAndScan, PanAndScanProcessor};
 pub use patches::{PatchParameters, PatchProcessor, merged_order};
 pub use resize::Filter;
 use resize::Span;
