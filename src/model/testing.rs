@@ -15,7 +15,12 @@ pub(crate) struct References(HashMap<String, Tensor>);
 
 impl References {
     pub(crate) fn open(fixture: &Path) -> Self {
-        Self(candle_core::safetensors::load(fixture.join("reference.safetensors"), &Device::Cpu).unwrap())
+        Self::open_file(&fixture.join("reference.safetensors"))
+    }
+
+    /// Opens another file of references.
+    pub(crate) fn open_file(path: &Path) -> Self {
+        Self(candle_core::safetensors::load(path, &Device::Cpu).unwrap())
     }
 }
 

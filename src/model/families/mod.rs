@@ -6,6 +6,8 @@ mod idefics3;
 mod leftovers;
 mod llava;
 mod llava_onevision;
+mod mllama;
+mod otter;
 mod prompt;
 mod qwen2_5_vl;
 mod qwen2_vl;
@@ -24,7 +26,7 @@ use crate::domain::{ImageAttention, closest};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
 use crate::model::checkpoint::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
-use crate::model::language::LanguageModel;
+use crate::model::language::{CrossKind, LanguageModel};
 use crate::model::layers::{Loader, Watched};
 use crate::model::run::generate::{Decoding, Generation, LogitsNotFinite};
 use crate::model::run::generation_config::GenerationChoice;
@@ -66,6 +68,19 @@ pub struct ImageEmbedding {
     pub deepstack: Vec<Tensor>,
     /// By position, the id of a token between tiles, or `None` for a feature. Empty if all are features.
     pub ids: Vec<Option<u32>>,
+    /// What layers attend to beside the tokens, in families that have such layers.
+    pub beside: Option<Beside>,
+}
+
+/// Features of an image that stay beside the text.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    /// `(positions, width)`.
+    pub features: Tensor,
+    /// The number of first positions that tokens after the image see.
+    pub n_seen: usize,
+    /// Which tokens see which images.
+    pub kind: CrossKind,
 }
 
 impl ImageEmbedding {
@@ -79,7 +94,7 @@ impl ImageEmbedding {
 
     /// Features `(positions, hidden)` that take one position each.
     pub fn plain(embeddings: Tensor) -> Self {
-        Self { embeddings, grid: None, deepstack: Vec::new(), ids: Vec::new() }
+        Self { embeddings, grid: None, deepstack: Vec::new(), ids: Vec::new(), beside: None }
     }
 }
 
@@ -310,7 +325,7 @@ const DEEPSTACK: &str = "deepstack_merger_list.";
 
 /// All families. The first that recognises a checkpoint reads it.
 pub const FAMILIES: &[MllmFamily] =
-    &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY];
+    &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY, mllama::FAMILY, otter::FAMILY];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {

@@ -6,14 +6,15 @@ use anyhow::{Result, bail, ensure};
 use candle_core::Tensor;
 use serde::Serialize;
 
+use super::cross::{CrossConfig, CrossLayer, CrossPass, CrossSizes};
 use super::families::FAMILIES;
 use super::{DecoderState, LanguageModel, Pass};
 use crate::domain::closest;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::{
-    Activation, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, GatedMlp, LayerWatch, Linear,
-    Loader, ModalityCalibration, MultimodalRotary, MultimodalRotaryConfig, PassShape, RmsNorm, Rotary, RotaryConfig,
-    Site, VirtualKeys, load_vocabulary, tokens_at,
+    Activation, Alibi, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, FeedForward, GatedMlp,
+    LayerNorm, LayerWatch, Linear, Loader, Mlp, ModalityCalibration, MultimodalRotary, MultimodalRotaryConfig, Norm,
+    PassShape, RmsNorm, Rotary, RotaryConfig, Site, VirtualKeys, load_vocabulary, tokens_at,
 };
 
 /// The maximum number of positions. Tables of angles cover all positions, and a larger table would fill the memory.
@@ -63,6 +64,15 @@ pub struct DecoderConfig {
     /// The factor of token embeddings, if they are scaled, as in Gemma.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) embedding_scale: Option<f64>,
+    /// Whether norms subtract the mean and the feed-forward half has no gate, as in MPT.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_mpt: bool,
+    /// The layers that attend to images beside the text.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(super) cross: Option<CrossConfig>,
+    /// Rows of the embedding after those of the head's tokens.
+    #[serde(skip)]
+    pub(super) n_more_embedded: usize,
     #[serde(skip)]
     pub(super) is_tied: bool,
 }
@@ -75,6 +85,11 @@ pub(super) enum PositionsConfig {
     Flat(RotaryConfig),
     /// Time, row and column.
     Multimodal(MultimodalRotaryConfig),
+    /// No rotation: scores fall with the distance.
+    Alibi {
+        /// The exponent of the smallest slope.
+        alibi_bias_max: f64,
+    },
 }
 
 /// The defaults of a class of transformers.
@@ -163,6 +178,9 @@ impl DecoderConfig {
             has_offset_norms: false,
             has_joined_maps: false,
             embedding_scale: None,
+            is_mpt: false,
+            cross: None,
+            n_more_embedded: 0,
             is_tied: config.bool_or("tie_word_embeddings", defaults.is_tied)?,
         })
     }
@@ -215,15 +233,73 @@ impl DecoderConfig {
         self.size
     }
 
+    /// Adds layers that attend to images.
+    pub fn with_cross(self, cross: CrossConfig) -> Self {
+        Self { cross: Some(cross), ..self }
+    }
+
+    /// Loads a norm of the residual stream.
+    fn norm(&self, loader: &mut Loader, name: &str) -> Result<Norm> {
+        Ok(match (self.is_mpt, self.has_offset_norms) {
+            (true, _) => Norm::Layer(LayerNorm::load_unbiased(loader, name, self.size, self.epsilon)?),
+            (false, true) => Norm::Rms(RmsNorm::load_offset(loader, name, self.size, self.epsilon)?),
+            (false, false) => Norm::Rms(RmsNorm::load(loader, name, self.size, self.epsilon)?),
+        })
+    }
+
+    /// Loads the feed-forward half of a layer.
+    fn feed_forward(&self, loader: &mut Loader) -> Result<FeedForward> {
+        let &Self { size, n_hidden, activation, mlp_bias, .. } = self;
+        Ok(match (self.is_mpt, self.has_joined_maps) {
+            (true, _) => {
+                let names = ["up_proj", "down_proj"];
+                FeedForward::Plain(Mlp::load_unbiased(loader, names, [size, n_hidden, size], activation)?)
+            }
+            (false, true) => FeedForward::Gated(GatedMlp::load_joined(loader, size, n_hidden, activation, mlp_bias)?),
+            (false, false) => FeedForward::Gated(GatedMlp::load(loader, size, n_hidden, activation, mlp_bias)?),
+        })
+    }
+
+    /// Whether layer `index` attends to images instead of the text.
+    fn is_replaced(&self, index: usize) -> bool {
+        self.cross.as_ref().is_some_and(|cross| cross.kind.replaces() && cross.layers.contains(&index))
+    }
+
+    /// Loads the layers that attend to images, by the index of the layer that they replace or precede.
+    fn load_cross(&self, loader: &mut Loader) -> Result<Vec<Option<CrossLayer>>> {
+        let Some(cross) = &self.cross else { return Ok((0..self.n_layers).map(|_| None).collect()) };
+        let &Self { size, n_hidden, n_heads, n_kv_heads, head_size, epsilon, activation, .. } = self;
+        let sizes = CrossSizes { size, n_hidden, n_heads, n_kv_heads, head_size, epsilon, activation };
+        let load = |index: usize| {
+            let mut here = loader.at(&format!("language_model.layers.{index}"));
+            let is_cross = cross.layers.contains(&index);
+            is_cross.then(|| CrossLayer::load(&mut here, cross.kind, cross.width, &sizes)).transpose()
+        };
+        (0..self.n_layers).map(load).collect()
+    }
+
     /// Takes the adapter's keys and values for all layers, if it has some.
     fn virtual_keys(&self, loader: &mut Loader) -> Result<Option<Vec<VirtualKeys>>> {
         let keys = VirtualKeys::load(loader, self.n_layers, [self.n_kv_heads, self.head_size])?;
         let is_flat = matches!(self.positions, PositionsConfig::Flat(_));
         ensure!(
             keys.is_none() || is_flat,
-            "prefix tuning is not supported for a model that counts positions in rows and columns; hint: prompt tuning is"
+            "prefix tuning is not supported for a model whose positions are not those of one sequence that rotates heads; hint: \
+             prompt tuning is"
+        );
+        ensure!(
+            keys.is_none() || self.cross.is_none(),
+            "prefix tuning is not supported for a model whose layers attend to images; hint: prompt tuning is"
         );
         Ok(keys)
+    }
+
+    /// The number of values that a row of `n_tokens` positions holds for `n_beside` positions of images beside them:
+    /// features, keys and values, and the scores of one layer.
+    pub fn n_numbers_beside(&self, n_beside: usize, n_tokens: usize) -> usize {
+        let Some(cross) = &self.cross else { return 0 };
+        let keys = (2 * cross.layers.len()).saturating_mul(self.n_kv_heads).saturating_mul(self.head_size);
+        n_beside.saturating_mul(cross.width.saturating_add(keys).saturating_add(self.n_heads.saturating_mul(n_tokens)))
     }
 
     /// The number of values that a row of `n_tokens` positions holds: keys and values of all layers, activations of
@@ -237,10 +313,10 @@ impl DecoderConfig {
 }
 
 struct Layer {
-    attention_norm: RmsNorm,
+    attention_norm: Norm,
     attention: Attention,
-    mlp_norm: RmsNorm,
-    mlp: GatedMlp,
+    mlp_norm: Norm,
+    mlp: FeedForward,
     /// What is done to the positions of images after the layer.
     calibration: Option<ModalityCalibration>,
 }
@@ -288,14 +364,19 @@ impl Layer {
 enum Positions {
     Flat(Rotary),
     Multimodal(MultimodalRotary),
+    /// Attention itself accounts for them.
+    Alibi,
 }
 
 /// The decoder.
 pub struct Decoder {
     embedding: Embedding,
     embedding_scale: Option<f64>,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
+    /// `None` where a layer attends to images instead.
+    layers: Vec<Option<Layer>>,
+    /// What attends to images before or instead of each layer.
+    cross: Vec<Option<CrossLayer>>,
+    norm: Norm,
     head: Linear,
     positions: Positions,
     /// The widths of the residual stream, of all queries, of all keys, and inside the MLP.
@@ -305,7 +386,13 @@ pub struct Decoder {
 impl Decoder {
     /// Loads `language_model.*` and `lm_head` by their canonical names.
     pub fn load(loader: &mut Loader, config: DecoderConfig) -> Result<Self> {
-        let (embedding, head) = load_vocabulary(loader, config.vocabulary_size, config.size, config.is_tied)?;
+        let (embedding, head) = load_vocabulary(
+            loader,
+            [config.vocabulary_size, config.n_more_embedded],
+            config.size,
+            config.is_tied,
+        )?;
+        let cross = config.load_cross(loader)?;
         let shape = AttentionShape {
             size: config.size,
             n_heads: config.n_heads,
@@ -318,40 +405,43 @@ impl Decoder {
             output_bias: config.output_bias,
             is_joined: config.has_joined_maps,
         };
-        let norm = |loader: &mut Loader, name: &str| match config.has_offset_norms {
-            true => RmsNorm::load_offset(loader, name, config.size, config.epsilon),
-            false => RmsNorm::load(loader, name, config.size, config.epsilon),
-        };
         let mut layers = Vec::new();
         let mut virtual_keys = config.virtual_keys(loader)?.into_iter().flatten();
         for i in 0..config.n_layers {
+            if config.is_replaced(i) {
+                layers.push(None);
+                continue;
+            }
             let mut here = loader.at(&format!("language_model.layers.{i}"));
             let mut attention = Attention::load(&mut here.at("self_attn"), shape, names)?;
             if config.has_head_norms {
                 attention = attention.with_head_norms(&mut here.at("self_attn"), config.epsilon)?;
             }
+            if let &PositionsConfig::Alibi { alibi_bias_max } = &config.positions {
+                attention = attention.with_alibi(Alibi::new(config.n_heads, alibi_bias_max));
+            }
             attention = attention.with_virtual_keys(virtual_keys.next());
             let calibration = ModalityCalibration::load(&mut here, config.size)?;
-            let load_mlp = if config.has_joined_maps { GatedMlp::load_joined } else { GatedMlp::load };
-            layers.push(Layer {
-                attention_norm: norm(&mut here, "input_layernorm")?,
+            layers.push(Some(Layer {
+                attention_norm: config.norm(&mut here, "input_layernorm")?,
                 attention,
-                mlp_norm: norm(&mut here, "post_attention_layernorm")?,
-                mlp: load_mlp(&mut here.at("mlp"), config.size, config.n_hidden, config.activation, config.mlp_bias)?,
+                mlp_norm: config.norm(&mut here, "post_attention_layernorm")?,
+                mlp: config.feed_forward(&mut here.at("mlp"))?,
                 calibration,
-            });
+            }));
         }
-        let norm = norm(&mut loader.at("language_model"), "norm")?;
+        let norm = config.norm(&mut loader.at("language_model"), "norm")?;
         let placement = loader.placement();
         let positions = match &config.positions {
             PositionsConfig::Flat(rotary) => {
                 Positions::Flat(Rotary::new(rotary, config.head_size, config.n_positions, placement)?)
             }
             PositionsConfig::Multimodal(rotary) => Positions::Multimodal(MultimodalRotary::new(rotary, placement)?),
+            PositionsConfig::Alibi { .. } => Positions::Alibi,
         };
         let widths =
             [config.size, config.n_heads * config.head_size, config.n_kv_heads * config.head_size, config.n_hidden];
-        Ok(Self { embedding, embedding_scale: config.embedding_scale, layers, norm, head, positions, widths })
+        Ok(Self { embedding, embedding_scale: config.embedding_scale, layers, cross, norm, head, positions, widths })
     }
 }
 
@@ -367,18 +457,29 @@ impl LanguageModel for Decoder {
     fn forward(&self, pass: Pass<'_>) -> candle_core::Result<Tensor> {
         let Pass { input, mask, mut state, mut watch } = pass;
         let rotary = match &self.positions {
-            Positions::Flat(rotary) => rotary.rows(&input.positions)?,
-            Positions::Multimodal(rotary) => rotary.rows(&input.positions)?,
+            Positions::Flat(rotary) => Some(rotary.rows(&input.positions)?),
+            Positions::Multimodal(rotary) => Some(rotary.rows(&input.positions)?),
+            Positions::Alibi => None,
         };
         let (n_rows, n_tokens, _) = input.embeddings.dims3()?;
         let n_before = state.as_ref().map_or(0, |state| state.n_positions());
         watch.begins(PassShape { n_rows, n_tokens, n_positions: n_before + n_tokens });
+        let n_cross = self.cross.iter().flatten().count();
+        let beside = CrossPass::of(input, state.as_deref_mut(), n_cross)?;
+        let mut next_cross = 0;
         let mut x = watch.layer(0).at(Site::Embeddings, input.embeddings.clone())?; // (batch, tokens, hidden)
         for (index, layer) in self.layers.iter().enumerate() {
-            let cache = state.as_mut().and_then(|state| state.own.get_mut(index));
             // The last layer is computed only for the wanted tokens.
             let computed = if index + 1 == self.layers.len() { input.wanted()? } else { 0..n_tokens };
-            let context = AttentionContext { mask, rotary: Some(&rotary), cache };
+            if let Some(cross) = &self.cross[index] {
+                let cache = state.as_mut().and_then(|state| state.cross.get_mut(next_cross));
+                next_cross += 1;
+                let computed = if layer.is_none() { computed.clone() } else { 0..n_tokens };
+                x = cross.forward(&x, computed, beside.as_ref(), cache, &mut watch.layer(index))?;
+            }
+            let Some(layer) = layer else { continue };
+            let cache = state.as_mut().and_then(|state| state.own.get_mut(index));
+            let context = AttentionContext { mask, rotary: rotary.as_ref(), positions: Some(&input.positions), cache };
             let of_images = OfImages { added: input.deepstack.get(index), is_image: input.is_image.as_ref() };
             x = layer.forward(&x, computed, context, of_images, &mut watch.layer(index))?;
         }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::decoder::DecoderConfig;
-use super::{gemma, llama, mistral, phi3, qwen};
+use super::{gemma, llama, mistral, mpt, phi3, qwen};
 use crate::model::checkpoint::config::Config;
 
 /// Language models of one class of transformers: one line in [`FAMILIES`].
@@ -18,4 +18,4 @@ pub(super) struct TextFamily {
 
 /// All text families that are used on their own. The families of Qwen's vision-language models read their own.
 pub(super) const FAMILIES: &[TextFamily] =
-    &[llama::FAMILY, mistral::FAMILY, qwen::QWEN2, qwen::QWEN3, gemma::FAMILY, phi3::FAMILY];
+    &[llama::FAMILY, mistral::FAMILY, qwen::QWEN2, qwen::QWEN3, gemma::FAMILY, phi3::FAMILY, mpt::FAMILY];

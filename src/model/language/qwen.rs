@@ -110,6 +110,9 @@ impl DecoderConfig {
             has_offset_norms: false,
             has_joined_maps: false,
             embedding_scale: None,
+            is_mpt: false,
+            cross: None,
+            n_more_embedded: 0,
             is_tied: config.bool_or("tie_word_embeddings", false)? || is_tied_outside,
         })
     }

@@ -10,7 +10,7 @@ use super::fused::{self, by_type};
 use super::gradients::{self, AttentionInputs};
 use super::rotary::rotate;
 use super::visible::Visible;
-use super::{KvCache, LayerWatch, Linear, Loader, Mask, RmsNorm, Site, VirtualKeys, needs_gradient};
+use super::{Alibi, KvCache, LayerWatch, Linear, Loader, Mask, RmsNorm, Site, VirtualKeys, needs_gradient};
 use crate::model::kernels::{self, Heads, Kernels, RotaryRows};
 
 /// The names of the projections in the checkpoint.
@@ -46,6 +46,8 @@ pub struct AttentionContext<'a> {
     pub mask: Option<&'a Mask>,
     /// Cosines and sines `(batch, tokens, head_size / 2)`.
     pub rotary: Option<&'a Angles>,
+    /// The positions of the tokens, u32 `(batch, tokens)`, for attention whose scores fall with the distance.
+    pub positions: Option<&'a Tensor>,
     /// Keys and values of earlier positions.
     pub cache: Option<&'a mut KvCache>,
 }
@@ -59,6 +61,8 @@ pub struct Attention {
     norms: Option<(RmsNorm, RmsNorm)>,
     /// Keys and values before those of the tokens.
     virtual_keys: Option<VirtualKeys>,
+    /// How scores fall with the distance.
+    alibi: Option<Alibi>,
 }
 
 /// The maps to queries, keys and values.
@@ -84,6 +88,7 @@ impl Attention {
             shape,
             norms: None,
             virtual_keys: None,
+            alibi: None,
         })
     }
 
@@ -100,6 +105,11 @@ impl Attention {
         Self { virtual_keys, ..self }
     }
 
+    /// Makes scores fall with the distance.
+    pub fn with_alibi(self, alibi: Alibi) -> Self {
+        Self { alibi: Some(alibi), ..self }
+    }
+
     /// Computes attention of the tokens `queries` of `x` `(batch, tokens, size)` over all of them and adds it to the
     /// `residual` of the queries `(batch, queries, size)`. The result has that shape.
     pub fn forward_added(
@@ -110,7 +120,7 @@ impl Attention {
         context: AttentionContext<'_>,
         watch: &mut LayerWatch<'_>,
     ) -> candle_core::Result<Tensor> {
-        let AttentionContext { mask, rotary, cache } = context;
+        let AttentionContext { mask, rotary, positions, cache } = context;
         let asks_all = queries == (0..x.dim(1)?);
         let own_mask = watch.mask()?;
         let mask = match own_mask.as_ref().or(mask) {
@@ -131,7 +141,7 @@ impl Attention {
         let turns_a_part = rotary.is_some_and(|rotary| rotary.n_turned() < self.shape.head_size);
         let is_of_kernels = is_of_kernels && self.norms.is_none() && !turns_a_part && fused::serves(&[x]);
         // Kernels and operations with their own backward pass keep no probabilities.
-        let is_plain = !watch.wants_weights() && self.virtual_keys.is_none();
+        let is_plain = !watch.wants_weights() && self.virtual_keys.is_none() && self.alibi.is_none();
         let is_of_kernels = is_of_kernels && is_plain;
         let projected = self.projected(x, &queries, is_of_kernels)?;
         let mixed = match projected {
@@ -147,7 +157,7 @@ impl Attention {
             {
                 self.mixed_with_gradients(inputs, mask, rotary)
             }
-            Projected::Apart(inputs) => self.mixed_by_heads(inputs, mask, rotary, cache, watch),
+            Projected::Apart(inputs) => self.mixed_by_heads(inputs, mask, (rotary, positions), cache, watch),
             Projected::Joined(_) => candle_core::bail!("what the kernels have projected they also mix"),
         };
         let mixed = mixed?;
@@ -159,7 +169,7 @@ impl Attention {
         &self,
         [query, key, value]: [Tensor; 3],
         mask: Option<&Mask>,
-        rotary: Option<&Rotaries>,
+        (rotary, positions): (Option<&Rotaries>, Option<&Tensor>),
         cache: Option<&mut KvCache>,
         watch: &mut LayerWatch<'_>,
     ) -> candle_core::Result<Tensor> {
@@ -169,7 +179,7 @@ impl Attention {
         };
         let mut query = heads(query, self.shape.n_heads)?; // (batch, heads, queries, head size)
         let mut key = heads(key, self.shape.n_kv_heads)?;
-        let value = heads(value, self.shape.n_kv_heads)?;
+        let mut value = heads(value, self.shape.n_kv_heads)?;
         if let Some((of_query, of_key)) = &self.norms {
             query = of_query.forward(&query)?;
             key = of_key.forward(&key)?;
@@ -177,6 +187,10 @@ impl Attention {
         if let Some(Rotaries { queries, keys }) = rotary {
             query = rotate(&query, &queries.0, &queries.1)?;
             key = rotate(&key, &keys.0, &keys.1)?;
+        }
+        if let Some(alibi) = &self.alibi {
+            let positions = positions.ok_or_else(|| candle_core::Error::msg("ALiBi needs the tokens' positions"))?;
+            [query, key, value] = alibi.widened([&query, &key, &value], positions)?;
         }
         let (key, value) = match cache {
             Some(cache) => cache.append(&key, &value)?,
@@ -186,6 +200,7 @@ impl Attention {
             None => mix_watched([&query, &key, &value], mask, watch)?,
             Some(virtual_keys) => mix_after(virtual_keys, [&query, &key, &value], mask, watch)?,
         };
+        let mixed = if self.alibi.is_some() { Alibi::narrowed(&mixed)? } else { mixed };
         mixed.transpose(1, 2)?.reshape((batch, n_queries, width))
     }
 

@@ -23,6 +23,12 @@ impl LayerNorm {
         })
     }
 
+    /// Reads `name.weight` of a norm without shift.
+    pub fn load_unbiased(loader: &mut Loader, name: &str, size: usize, epsilon: f64) -> Result<Self> {
+        let weight = loader.at(name).tensor("weight", &[size])?;
+        Ok(Self { bias: weight.zeros_like()?, weight, epsilon: epsilon as f32 })
+    }
+
     /// Maps `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         if fused::serves(&[x, &self.weight, &self.bias]) {
@@ -72,5 +78,23 @@ impl RmsNorm {
             return candle_nn::ops::rms_norm_slow(x, weight, self.epsilon);
         }
         candle_nn::ops::rms_norm(&x.contiguous()?, weight, self.epsilon)
+    }
+}
+
+/// A norm of either kind.
+pub enum Norm {
+    /// By the root of the mean square.
+    Rms(RmsNorm),
+    /// By mean and variance.
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    /// Maps `(…, size)` to the same shape.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Rms(norm) => norm.forward(x),
+            Self::Layer(norm) => norm.forward(x),
+        }
     }
 }

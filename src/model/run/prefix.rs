@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
+pub use super::media::RowMedia;
 pub use super::spans::TokenSpans;
 use crate::model::language::{DecoderState, LanguageModel, Pass, TokenInput};
 use crate::model::layers::{Watched, left_padded_mask};
@@ -20,6 +21,8 @@ pub struct PromptRow {
     pub next_position: usize,
     /// Each `(tokens, hidden)`, zero outside images. Added after the first layers of the language model.
     pub deepstack: Vec<Tensor>,
+    /// Images beside the text, for models whose layers attend to them.
+    pub media: Option<RowMedia>,
     /// Token ids, with placeholders for an image. Empty if the model is given only embeddings.
     pub ids: Vec<u32>,
     /// The parts of the prompt to which its tokens belong.
@@ -40,6 +43,7 @@ impl PromptRow {
             positions,
             next_position: n_tokens,
             deepstack: Vec::new(),
+            media: None,
             ids: Vec::new(),
             spans,
             opening: Vec::new(),
@@ -64,6 +68,7 @@ impl PromptRow {
             positions: kept.iter().map(|&at| self.positions[at as usize]).collect(),
             // They are zero outside images.
             deepstack: Vec::new(),
+            media: None,
             ids,
             spans: TokenSpans { user: n_bos..kept.len(), ..spans },
             ..self
@@ -81,6 +86,7 @@ impl PromptRow {
             positions,
             next_position: self.next_position + n_tokens,
             deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+            media: self.media.map(|media| media.followed_by(n_tokens)),
             ids: self.ids,
             spans: self.spans.answered(n_tokens),
             opening: self.opening,
@@ -98,6 +104,7 @@ impl PromptRow {
             positions: (0..n_tokens as u32).map(|position| [position; 3]).collect(),
             next_position: n_tokens,
             deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+            media: self.media.map(|media| media.preceded_by(n_virtual)),
             ids: self.ids,
             spans: self.spans.preceded_by(n_virtual),
             // No text is before the virtual tokens, so none can have been read.
@@ -119,6 +126,7 @@ impl PromptRow {
             positions: self.positions[n_tokens..].to_vec(),
             next_position: self.next_position,
             deepstack: self.deepstack.iter().map(rest).collect::<candle_core::Result<_>>()?,
+            media: self.media.as_ref().map(|media| media.after(n_tokens)),
             ids: self.ids.clone(),
             spans: self.spans.after(n_tokens),
             opening: self.opening.clone(),
@@ -299,7 +307,8 @@ pub fn batch(prompts: &[PromptRow], n_tokens: usize, padding: Padding) -> candle
         true => Some(image_positions(prompts, n_tokens, padding, device)?),
         false => None,
     };
-    Ok(TokenInput { embeddings, positions, deepstack, is_image, n_wanted: None })
+    let media = RowMedia::batch(prompts, n_tokens, padding)?;
+    Ok(TokenInput { embeddings, positions, deepstack, is_image, media, n_wanted: None })
 }
 
 /// Returns u8 `(batch, tokens)`: 1 where a token is a feature of an image.

@@ -5,7 +5,7 @@ pub(in crate::model) const SWIFT_LLAVA: &str = "USER: <image>\n{question}\nASSIS
 
 /// The built-in templates: conversations of the original LLaVA repository (formats of its `conversation.py`), the
 /// template of transformers' checkpoints, and templates of trainers.
-pub const BUILT_IN: [BuiltIn; 6] = [
+pub const BUILT_IN: [BuiltIn; 7] = [
     BuiltIn {
         name: "vicuna_v1",
         about: "LLaVA-1.5's training scripts, and most of its evaluations",
@@ -45,6 +45,12 @@ pub const BUILT_IN: [BuiltIn; 6] = [
         text: "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, \
                detailed, and polite answers to the user's questions. USER: <image>{question} ASSISTANT:",
         stop: &["</s>"],
+    },
+    BuiltIn {
+        name: "otter",
+        about: "Otter's demo and benchmarks",
+        text: "<image>User: {question} GPT:<answer>",
+        stop: &["<|endofchunk|>"],
     },
 ];
 

@@ -47,7 +47,7 @@ impl ChatTemplate {
     /// Opens the template `choice`: a built-in name, or a file. The file is jinja or a trainer's record of its own
     /// template (ms-swift's `args.json`, LLaMA-Factory's `Modelfile`). Without a choice, the checkpoint's own is used,
     /// from the first of `processor_config.json`, `chat_template.json`, `chat_template.jinja` and
-    /// `tokenizer_config.json`. An original LLaVA has none and gets `vicuna_v1`, the format of its training scripts.
+    /// `tokenizer_config.json`. An original LLaVA has none and gets `vicuna_v1`, the format of its training scripts; Otter gets `otter`.
     ///
     /// # Errors
     /// The template is missing, unreadable or not valid jinja.
@@ -75,6 +75,9 @@ impl ChatTemplate {
         }
         if checkpoint.is_llava_original() {
             return Self::built_in("vicuna_v1").context("vicuna_v1 is built in");
+        }
+        if checkpoint.config().get("model_type").is_some_and(|kind| kind == "otter") {
+            return Self::built_in("otter").context("otter is built in");
         }
         let names: Vec<&str> = Self::built_in_names().collect();
         bail!(

@@ -2,7 +2,9 @@
 
 pub mod encoders;
 pub mod patch_tower;
+pub mod perceiver;
 pub mod preprocess;
 pub mod square_tower;
+pub mod tiled_tower;
 pub mod tower_comparison;
 pub mod zero_shot;

@@ -365,10 +365,19 @@ fn explain_missing_weights(dir: &Path) -> &'static str {
     } else if dir.join(PEFT_CONFIG).is_file() || dir.join("mm_projector.bin").is_file() {
         "it holds an adapter or a projector, but no model weights; hint: give its base model, and this folder as \
          `--adapter`"
+    } else if holds_part_of_otter(dir) {
+        "it holds only what Otter's training changed (`final_weights.pt` or `checkpoint_N.pt`), not the whole model; hint: \
+         load it over its base with Otter's code and save all of it (`save_pretrained`, or train with `--save_hf_model`)"
     } else {
         "it has no weights; hint: `model.safetensors` (or its shards with `model.safetensors.index.json`) or \
          `pytorch_model.bin` must be next to `config.json`"
     }
+}
+
+/// Whether `dir` has the tensors that Otter's training saves by default.
+fn holds_part_of_otter(dir: &Path) -> bool {
+    let is_part = |name: &str| name == "final_weights.pt" || (name.starts_with("checkpoint_") && name.ends_with(".pt"));
+    std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_part)))
 }
 
 /// Returns the files of the weights, and the index's map. `name` is the single file, or the index of its shards.
