@@ -44,7 +44,7 @@ fn canonical(key: &str) -> Canonical {
     }
     let parts: Vec<&str> = key.split('.').filter(|part| !matches!(*part, "model" | "language_model")).collect();
     match parts.as_slice() {
-        ["vision_model", leaves @ ..] => Canonical::Keep(format!("vision_tower.{}", leaves.join("."))),
+        ["vision_model" | "vision_tower", leaves @ ..] => Canonical::Keep(format!("vision_tower.{}", leaves.join("."))),
         ["layers" | "embed_tokens" | "norm", ..] => Canonical::Keep(format!("language_model.{}", parts.join("."))),
         ["lm_head" | "multi_modal_projector", ..] => Canonical::Keep(parts.join(".")),
         _ => Canonical::Keep(key.to_owned()),

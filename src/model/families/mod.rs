@@ -7,6 +7,7 @@ mod leftovers;
 mod llava;
 mod llava_onevision;
 mod mllama;
+mod open_flamingo;
 mod otter;
 mod prompt;
 mod qwen2_5_vl;
@@ -325,7 +326,7 @@ const DEEPSTACK: &str = "deepstack_merger_list.";
 
 /// All families. The first that recognises a checkpoint reads it.
 pub const FAMILIES: &[MllmFamily] =
-    &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY, mllama::FAMILY, otter::FAMILY];
+    &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY, mllama::FAMILY, otter::FAMILY, open_flamingo::FAMILY];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {

@@ -123,17 +123,17 @@ fn vision_config(config: &Config) -> Result<VisionConfig> {
     VisionConfig::from_config(TowerKind::Clip, &vision)
 }
 
-/// Everything that the checkpoint's configuration decides.
+/// Everything that the checkpoint's configuration decides, for Otter and for OpenFlamingo.
 #[derive(Serialize)]
-struct Plan {
+pub(super) struct Plan {
     #[serde(rename = "vision_config")]
-    vision: VisionConfig,
+    pub vision: VisionConfig,
     #[serde(rename = "text_config")]
-    text: DecoderConfig,
+    pub text: DecoderConfig,
     #[serde(skip)]
-    image_id: u32,
+    pub image_id: u32,
     #[serde(skip)]
-    notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 impl Plan {

@@ -137,7 +137,12 @@ impl OpenedModel {
 /// own, else `</s>`. Ids that the tokenizer lacks are ignored.
 fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
     let config = checkpoint.config();
-    if let (true, Some(id)) = (config.get("model_type").is_some_and(|kind| kind == "otter"), tokenizer.token_id(END_OF_CHUNK)) {
+    let ends_with_chunk = match config.get("model_type").and_then(Value::as_str) {
+        Some("otter") => true,
+        Some("open_flamingo") => config.get("has_rows_of_added_tokens").and_then(Value::as_bool).unwrap_or(false),
+        _ => false,
+    };
+    if let Some(id) = tokenizer.token_id(END_OF_CHUNK).filter(|_| ends_with_chunk) {
         return Ok(vec![id]);
     }
     let generation = checkpoint.read_json("generation_config.json")?;

@@ -233,6 +233,15 @@ impl DecoderConfig {
         self.size
     }
 
+    /// Adds `n` tokens after those that the configuration has. If the head is not the embedding, it has no rows for them,
+    /// unless the files do.
+    pub fn with_more_tokens(self, n: usize) -> Self {
+        match self.is_tied {
+            true => Self { vocabulary_size: self.vocabulary_size + n, ..self },
+            false => Self { n_more_embedded: n, ..self },
+        }
+    }
+
     /// Adds layers that attend to images.
     pub fn with_cross(self, cross: CrossConfig) -> Self {
         Self { cross: Some(cross), ..self }

@@ -16,10 +16,12 @@ use crate::model::checkpoint::overlay::rounded;
 const EMBEDDING: &str = "language_model.embed_tokens";
 const HEAD: &str = "lm_head";
 const EMBEDDING_WEIGHT: &str = "language_model.embed_tokens.weight";
+/// Rows of the head that are stored apart, for tokens that were added.
+const MORE_OF_HEAD: &str = "lm_head.more";
 const HEAD_WEIGHT: &str = "lm_head.weight";
 
 /// Reads embedding and head of `n_tokens` tokens and `size` numbers. The embedding has `n_more` more tokens, which are
-/// never answered. `is_tied` means that the configuration makes them
+/// never answered unless the files hold their rows of the head apart. `is_tied` means that the configuration makes them
 /// one tensor. As in transformers, a stored head that differs from the embedding is a separate head even then.
 ///
 /// # Errors
@@ -33,7 +35,12 @@ pub fn load_vocabulary(
     if n_more > 0 {
         ensure!(!is_tied, "a head with fewer tokens than the embedding cannot be tied to it");
         let embedding = Embedding::load(loader, EMBEDDING, n_tokens + n_more, size)?;
-        return Ok((embedding, Linear::load(loader, HEAD, size, n_tokens, false)?));
+        let Some(more) = loader.optional(MORE_OF_HEAD, &[n_more, size])? else {
+            return Ok((embedding, Linear::load(loader, HEAD, size, n_tokens, false)?));
+        };
+        let mut here = loader.at(HEAD);
+        let weight = Tensor::cat(&[here.tensor("weight", &[n_tokens, size])?, more], 0)?;
+        return Ok((embedding, Linear::updated(&mut here, weight, None)?));
     }
     let is_touched = [EMBEDDING, HEAD].iter().any(|module| loader.is_touched(module));
     if is_touched && is_tied && loader.is_one_tensor(EMBEDDING_WEIGHT, HEAD_WEIGHT)? {

@@ -47,7 +47,8 @@ impl ChatTemplate {
     /// Opens the template `choice`: a built-in name, or a file. The file is jinja or a trainer's record of its own
     /// template (ms-swift's `args.json`, LLaMA-Factory's `Modelfile`). Without a choice, the checkpoint's own is used,
     /// from the first of `processor_config.json`, `chat_template.json`, `chat_template.jinja` and
-    /// `tokenizer_config.json`. An original LLaVA has none and gets `vicuna_v1`, the format of its training scripts; Otter gets `otter`.
+    /// `tokenizer_config.json`. An original LLaVA has none and gets `vicuna_v1`, the format of its training scripts; Otter gets `otter`, and
+    /// OpenFlamingo `open_flamingo`.
     ///
     /// # Errors
     /// The template is missing, unreadable or not valid jinja.
@@ -76,8 +77,8 @@ impl ChatTemplate {
         if checkpoint.is_llava_original() {
             return Self::built_in("vicuna_v1").context("vicuna_v1 is built in");
         }
-        if checkpoint.config().get("model_type").is_some_and(|kind| kind == "otter") {
-            return Self::built_in("otter").context("otter is built in");
+        if let Some(name @ ("otter" | "open_flamingo")) = checkpoint.config().get("model_type").and_then(Value::as_str) {
+            return Self::built_in(name).with_context(|| format!("{name} is built in"));
         }
         let names: Vec<&str> = Self::built_in_names().collect();
         bail!(

@@ -1,10 +1,10 @@
 //! Tests of `mllama`.
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::model::Placement;
-use crate::model::checkpoint::weights::testing::{copy_of, read_json, rgb_image, shared, write};
+use crate::model::checkpoint::weights::testing::{copy_of, read_json, rename_tensors, rgb_image, shared, write};
 use crate::model::families::tests::{forward_image, tile_input};
 use crate::model::families::{ImagePrompt, Model, OpenedModel};
 use crate::model::run::generate::Decoding;
@@ -173,4 +173,33 @@ fn a_prompt_without_its_image_is_read_as_text() {
     assert_eq!((blind.n_tokens(), blind.media.is_none()), (n_tokens - 1, true));
     let logits = model.first_logits(blind).unwrap();
     assert!(logits.iter().all(|logit| logit.is_finite()));
+}
+
+#[test]
+fn every_layout_of_transformers_is_the_same_model() {
+    let Some(dir) = fixture() else { return };
+    let expected = References::open_file(&dir.join("reference2.safetensors"));
+    let input = pixels(&expected["0.pixel_values"], GRIDS[0]);
+    // Language model, head, the rest.
+    for [language, head, rest] in [
+        ["language_model.model.", "language_model.lm_head.", ""],
+        ["model.language_model.", "lm_head.", "model."],
+        ["model.language_model.model.", "language_model.lm_head.", "model."],
+    ] {
+        let (copy, opened) = open(&dir, "5.23.0");
+        drop(opened);
+        rename_tensors(copy.path(), |key| {
+            let Canonical::Keep(name) = canonical(key) else { return None };
+            let stem = |part: &str, new: &str| Some(format!("{new}{}", name.strip_prefix(part)?));
+            stem("language_model.", language)
+                .or_else(|| stem("lm_head.", head))
+                .or_else(|| stem("vision_tower.", &format!("{rest}vision_model.")))
+                .or_else(|| Some(format!("{rest}{name}")))
+        });
+        let template = copy.path().join("template.jinja");
+        let opened = OpenedModel::open(&Checkpoint::open(copy.path()).unwrap(), None, template.to_str()).unwrap();
+        let model = opened.load(&Placement::cpu()).unwrap();
+        let image = model.mllm.embed_images(&model.mllm.see(&[&input]).unwrap()).unwrap().remove(0);
+        assert_close(&first_logits(&model, &image), &expected["0.last_logits"], language);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::Placement;
-use crate::model::checkpoint::weights::testing::{copy_of, pictures, read_json, rgb_image, shared, write};
+use crate::model::checkpoint::weights::testing::{copy_of, pictures, read, read_json, rgb_image, shared, write};
 use crate::model::families::tests::{forward_image, input};
 use crate::model::families::{ImagePrompt, Model, OpenedModel, RenderedPrompt};
 use crate::model::run::generate::Decoding;
@@ -142,7 +142,7 @@ fn what_is_not_supported_is_refused_by_its_field() {
 fn a_folder_with_only_what_training_changed_is_refused_with_the_way_out() {
     let Some(shared) = shared() else { return };
     let folder = tempfile::tempdir().unwrap();
-    write(&folder.path().join("config.json"), std::fs::read(shared.join("fixtures/otter_mpt/config.json")).unwrap());
+    write(&folder.path().join("config.json"), read(&shared.join("fixtures/otter_mpt/config.json")));
     write(&folder.path().join("final_weights.pt"), b"PK");
     let error = Checkpoint::open(folder.path()).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("final_weights.pt") && error.contains("; hint: "), "{error}");

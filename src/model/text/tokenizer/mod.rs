@@ -16,6 +16,9 @@ use crate::model::checkpoint::weights::Checkpoint;
 /// The tokens that Otter's code adds, by their numbers: the end of an answer, an image, the begin of an answer, padding.
 const OTTER_TOKENS: [&str; 4] = [END_OF_CHUNK, "<image>", "<answer>", "<PAD>"];
 
+/// The tokens that OpenFlamingo's code adds, by their numbers.
+const OPEN_FLAMINGO_TOKENS: [&str; 3] = [END_OF_CHUNK, "<image>", "<PAD>"];
+
 /// The token that ends an answer of Otter and of OpenFlamingo.
 pub const END_OF_CHUNK: &str = "<|endofchunk|>";
 
@@ -51,9 +54,12 @@ impl TextTokenizer {
     /// # Errors
     /// None of them exists, or the first that exists cannot be read.
     pub fn open(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
-        let is_otter = checkpoint.config().get("model_type").is_some_and(|kind| kind == "otter");
         let tokenizer = Self::open_base(checkpoint)?;
-        if is_otter { tokenizer.with_tokens(&OTTER_TOKENS) } else { Ok(tokenizer) }
+        match checkpoint.config().get("model_type").and_then(Value::as_str) {
+            Some("otter") => tokenizer.with_tokens(&OTTER_TOKENS),
+            Some("open_flamingo") => tokenizer.with_tokens(&OPEN_FLAMINGO_TOKENS),
+            _ => Ok(tokenizer),
+        }
     }
 
     /// Adds the special tokens that it lacks after its last, in this order.
