@@ -18,6 +18,7 @@ impl References {
         Self::open_file(&fixture.join("reference.safetensors"))
     }
 
+    /// Opens another file of references.
     pub(crate) fn open_file(path: &Path) -> Self {
         Self(candle_core::safetensors::load(path, &Device::Cpu).unwrap())
     }

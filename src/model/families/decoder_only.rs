@@ -61,7 +61,9 @@ impl Ahead {
     fn applied(self, row: PromptRow) -> PromptRow {
         match self {
             Self::Nothing => row,
-            Self::Image => PromptRow { blocks: Blocks::within_windows(row.spans.images.iter().flatten().cloned()), ..row },
+            Self::Image => {
+                PromptRow { blocks: Blocks::within_windows(row.spans.images.iter().flatten().cloned()), ..row }
+            }
             // An opening was read without what comes after it.
             Self::Prompt => PromptRow { blocks: Blocks::whole(row.n_tokens()), opening: Vec::new(), ..row },
         }
@@ -133,7 +135,10 @@ impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
         n_new: usize,
         watch: Watched<'_>,
     ) -> Result<Prefix> {
-        let opening = opening.filter(|opening| prompts.iter().all(|prompt| prompt.opening.starts_with(opening.ids())));
+        let can_begin =
+            |opening: &Opening, prompt: &PromptRow| prompt.media.is_none() && prompt.opening.starts_with(opening.ids());
+        // Text before images that are beside the text may depend on them too.
+        let opening = opening.filter(|opening| prompts.iter().all(|prompt| can_begin(opening, prompt)));
         Prefix::read_watched(&self.decoder, opening, prompts, n_new, watch)
     }
 

@@ -77,8 +77,7 @@ impl Dialogue {
     /// Renders the prompt for one question about one image.
     pub fn render(&self, question: &str) -> Result<RenderedPrompt> {
         let text = self.template.render(question)?;
-        let around_answer =
-            self.template.around_answer(question, &text).filter(|_| !self.writing.begins_after_images);
+        let around_answer = self.template.around_answer(question, &text).filter(|_| !self.writing.begins_after_images);
         self.with_images(text, around_answer, 1)
     }
 

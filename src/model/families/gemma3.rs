@@ -108,7 +108,8 @@ impl Plan {
 
 fn text_config(config: &Config) -> Result<DecoderConfig> {
     let place = format!("{}: text_config", config.place());
-    let mut values = config.get("text_config").cloned().with_context(|| format!("{} has no text_config", config.place()))?;
+    let mut values =
+        config.get("text_config").cloned().with_context(|| format!("{} has no text_config", config.place()))?;
     if let Some(fields) = values.as_object_mut() {
         fields.entry("model_type").or_insert_with(|| "gemma3_text".into());
     }

@@ -71,7 +71,13 @@ fn seen(mask: &Mask) -> Vec<u8> {
 }
 
 /// Compares an image's pixels, states, features, prompt, logits and ids with the tensors that begin with `prefix`.
-fn check_image(model: &Model, question: &str, path: &Path, expected: &References, prefix: &str) -> (PromptRow, Vec<Tensor>) {
+fn check_image(
+    model: &Model,
+    question: &str,
+    path: &Path,
+    expected: &References,
+    prefix: &str,
+) -> (PromptRow, Vec<Tensor>) {
     let tensor = |name: &str| &expected[&format!("{prefix}{name}")];
     let prepared = model.preprocessor.prepare(&rgb_image(path));
     let pixels = Tensor::from_slice(&prepared.values, tensor("pixel_values").dims(), &Device::Cpu).unwrap();
@@ -100,7 +106,8 @@ fn check_image(model: &Model, question: &str, path: &Path, expected: &References
         let steps = model.mllm.teacher_forced(&[forced], Watched::by_none()).unwrap().unsqueeze(0).unwrap();
         // The reference forbids the end token, whose logits are infinite there.
         let finite = |x: &Tensor| x.clamp(-1e4, 1e4).unwrap();
-        let is_eos: Vec<f32> = (0..steps.dim(2).unwrap()).map(|id| if id == EOS as usize { 0.0 } else { 1.0 }).collect();
+        let is_eos: Vec<f32> =
+            (0..steps.dim(2).unwrap()).map(|id| if id == EOS as usize { 0.0 } else { 1.0 }).collect();
         let kept = Tensor::new(is_eos, &Device::Cpu).unwrap();
         let masked = |x: &Tensor| finite(x).broadcast_mul(&kept).unwrap();
         assert_close(&masked(&steps), &masked(tensor("step_logits")), &format!("{prefix}step_logits"));
@@ -254,7 +261,13 @@ fn gemmas_in_the_layouts_of_other_versions_answer_the_same() {
             // 4.36 to 4.51, and 4.52.4 to 4.57.
             |key| key.replace("vision_tower.", "vision_tower.vision_model."),
             // 4.52.0 to 4.52.3.
-            |key| format!("model.{}", key.replace("language_model.model.", "language_model.").replace("vision_tower.", "vision_tower.vision_model.")),
+            |key| {
+                format!(
+                    "model.{}",
+                    key.replace("language_model.model.", "language_model.")
+                        .replace("vision_tower.", "vision_tower.vision_model.")
+                )
+            },
             // A dump of 5.
             |key| format!("model.{}", key.replace("language_model.model.", "language_model.")),
         ];
@@ -320,7 +333,9 @@ fn what_is_unknown_in_a_gemma_is_refused_by_its_field() {
     refused("gemma3", "use_bidirectional_attention", &|config| {
         config["text_config"]["use_bidirectional_attention"] = true.into();
     });
-    refused("gemma3", "rope_parameters", &|config| config["text_config"]["rope_parameters"] = json!({"rope_theta": 1e4}));
+    refused("gemma3", "rope_parameters", &|config| {
+        config["text_config"]["rope_parameters"] = json!({"rope_theta": 1e4})
+    });
     refused("gemma3", "mm_tokens_per_image", &|config| config["mm_tokens_per_image"] = 5.into());
     refused("gemma3", "gemma3n_text", &|config| config["text_config"]["model_type"] = "gemma3n_text".into());
     refused("gemma3", "vision tower", &|config| config["vision_config"]["model_type"] = "clip_vision_model".into());

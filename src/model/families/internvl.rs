@@ -136,7 +136,10 @@ fn n_joined(config: &Config, n_patches: usize) -> Result<usize> {
     let ratio = config.f64_or("downsample_ratio", 0.5)?;
     let n_joined = (1.0 / ratio) as usize;
     ensure!(
-        ratio > 0.0 && n_joined > 0 && (n_joined as f64 * ratio - 1.0).abs() < 1e-9 && n_patches.is_multiple_of(n_joined),
+        ratio > 0.0
+            && n_joined > 0
+            && (n_joined as f64 * ratio - 1.0).abs() < 1e-9
+            && n_patches.is_multiple_of(n_joined),
         "{}: downsample_ratio {ratio} must be one over a whole number that divides the {n_patches} patches along a side of \
          a tile; hint: 0.5 is usual",
         config.place()

@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::mixture::{FirstTower, Mixture, MixturePlan};
+use super::saved_by::{Version, version_of, with_head};
 use super::{
     DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, PlainTower, Seen, Verified,
     side_by_side,
 };
-use super::saved_by::{Version, version_of, with_head};
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::{
     Checkpoint, Weights, canonical_clip_tower, canonical_llava, extend_with_second_tower,

@@ -11,6 +11,9 @@ mod llava;
 mod llava_next;
 mod llava_onevision;
 mod mixture;
+mod mllama;
+mod open_flamingo;
+mod otter;
 mod paligemma;
 mod prompt;
 mod qwen2_5_vl;
@@ -31,7 +34,7 @@ use crate::domain::{ImageAttention, closest};
 use crate::model::Placement;
 use crate::model::checkpoint::overlay::Overlay;
 use crate::model::checkpoint::weights::{Canonical, Checkpoint, TrainerNotes, Weights};
-use crate::model::language::LanguageModel;
+use crate::model::language::{CrossKind, LanguageModel};
 use crate::model::layers::{Loader, Watched};
 use crate::model::run::generate::{Decoding, Generation, LogitsNotFinite};
 use crate::model::run::generation_config::GenerationChoice;
@@ -73,6 +76,19 @@ pub struct ImageEmbedding {
     pub deepstack: Vec<Tensor>,
     /// By position, the id of a token between tiles, or `None` for a feature. Empty if all are features.
     pub ids: Vec<Option<u32>>,
+    /// What layers attend to beside the tokens, in families that have such layers.
+    pub beside: Option<Beside>,
+}
+
+/// Features of an image that stay beside the text.
+#[derive(Clone, Debug)]
+pub struct Beside {
+    /// `(positions, width)`.
+    pub features: Tensor,
+    /// The number of first positions that tokens after the image see.
+    pub n_seen: usize,
+    /// Which tokens see which images.
+    pub kind: CrossKind,
 }
 
 impl ImageEmbedding {
@@ -86,7 +102,7 @@ impl ImageEmbedding {
 
     /// Features `(positions, hidden)` that take one position each.
     pub fn plain(embeddings: Tensor) -> Self {
-        Self { embeddings, grid: None, deepstack: Vec::new(), ids: Vec::new() }
+        Self { embeddings, grid: None, deepstack: Vec::new(), ids: Vec::new(), beside: None }
     }
 }
 
@@ -337,6 +353,9 @@ pub const FAMILIES: &[MllmFamily] = &[
     internvl::FAMILY,
     gemma3::FAMILY,
     paligemma::FAMILY,
+    mllama::FAMILY,
+    otter::FAMILY,
+    open_flamingo::FAMILY,
 ];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.

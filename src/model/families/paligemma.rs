@@ -79,7 +79,8 @@ impl Plan {
 /// The language model. Its `use_bidirectional_attention` speaks of the prompt, as does [`Ahead::Prompt`].
 fn text_config(config: &Config) -> Result<DecoderConfig> {
     let place = format!("{}: text_config", config.place());
-    let mut values = config.get("text_config").cloned().with_context(|| format!("{} has no text_config", config.place()))?;
+    let mut values =
+        config.get("text_config").cloned().with_context(|| format!("{} has no text_config", config.place()))?;
     if let Some(fields) = values.as_object_mut() {
         fields.entry("model_type").or_insert_with(|| "gemma".into());
         let sees_ahead = fields.remove("use_bidirectional_attention");

@@ -5,9 +5,9 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 
-use super::ImageEmbedding;
-use crate::model::language::LanguageModel;
-use crate::model::run::prefix::{Blocks, PromptRow, TokenSpans};
+use super::{Beside, ImageEmbedding};
+use crate::model::language::{CrossKind, LanguageModel, View};
+use crate::model::run::prefix::{Blocks, PromptRow, RowMedia, TokenSpans};
 use crate::model::text::template::AroundAnswer;
 use crate::model::text::tokenizer::PromptPiece;
 
@@ -146,11 +146,13 @@ impl<'a> Placing<'a> {
             }
             deepstack.extend(sum);
         }
+        let media = beside(&self.placed, n_tokens)?;
         Ok(PromptRow {
             embeddings: Tensor::cat(&self.embeddings, 0)?,
             positions: self.positions,
             next_position: self.next as usize,
             deepstack,
+            media,
             // If the vocabulary has no image token, the model is given embeddings and no ids.
             ids: if prompt.image_id.is_some() { self.ids } else { Vec::new() },
             spans: TokenSpans::of_prompt(n_tokens, prompt.has_bos, self.runs),
@@ -158,4 +160,42 @@ impl<'a> Placing<'a> {
             opening: opening.to_vec(),
         })
     }
+}
+
+/// Puts the features of `images`, given with their first positions, beside a prompt of `n_tokens` tokens. `None` if they
+/// are among its tokens.
+///
+/// What tokens see of each image comes first, image by image, and the rest of all images after it: so a token attends to
+/// one run of positions. In Llama-3.2-Vision a token sees the last image and those directly before it, and tokens before
+/// the first image attend to all positions, padding included. In Flamingo a token sees the last image.
+fn beside(images: &[(&ImageEmbedding, usize)], n_tokens: usize) -> Result<Option<RowMedia>> {
+    let with: Vec<(&Beside, usize, usize)> = images
+        .iter()
+        .filter_map(|(image, start)| Some((image.beside.as_ref()?, *start, image.embeddings.dim(0).ok()?)))
+        .collect();
+    let Some((first, ..)) = with.first() else { return Ok(None) };
+    let kind = first.kind;
+    let seen = with.iter().map(|(image, ..)| image.features.narrow(0, 0, image.n_seen));
+    let rest = with
+        .iter()
+        .filter(|(image, ..)| image.features.dims()[0] > image.n_seen)
+        .map(|(image, ..)| image.features.narrow(0, image.n_seen, image.features.dims()[0] - image.n_seen));
+    let features = Tensor::cat(&seen.chain(rest).collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+    let n_positions = features.dim(0)?;
+    let before = match kind {
+        CrossKind::Llama => View { attends: 0..n_positions, sees: false },
+        CrossKind::Flamingo => View::NOTHING,
+    };
+    let mut views = vec![before; n_tokens];
+    let (mut begin, mut end, mut after) = (0, 0, None);
+    for (image, start, n_own) in with {
+        let is_adjacent = after == Some(start);
+        if kind == CrossKind::Flamingo || !is_adjacent {
+            begin = end;
+        }
+        end += image.n_seen;
+        views[start..].fill(View { attends: begin..end, sees: true });
+        after = Some(start + n_own);
+    }
+    Ok(Some(RowMedia { features, views }))
 }

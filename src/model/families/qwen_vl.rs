@@ -170,6 +170,7 @@ impl ImageReader for QwenVl {
             let (last, tapped) = seen.states.split_first().context("a tower gives a state")?;
             let deepstack = self.deepstack.iter().zip(tapped).map(|(merger, state)| merger.forward(state));
             Ok(ImageEmbedding {
+                beside: None,
                 embeddings: self.merger.forward(last)?,
                 grid: Some((seen.grid.0 / merge_size, seen.grid.1 / merge_size)),
                 deepstack: deepstack.collect::<candle_core::Result<_>>()?,

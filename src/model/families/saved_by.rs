@@ -26,7 +26,9 @@ pub(super) fn with_head(text: DecoderConfig, config: &Config, name: &str) -> Res
     let Some(cap) = text.logit_cap() else { return Ok((text, Vec::new())) };
     let told = |what: &str| {
         let as_authors = "its authors do, and transformers from 4.52 on does not";
-        vec![format!("{name}: {what} (`final_logit_softcapping` {cap}): {as_authors}. Answers are equal, scores of labels are not")]
+        vec![format!(
+            "{name}: {what} (`final_logit_softcapping` {cap}): {as_authors}. Answers are equal, scores of labels are not"
+        )]
     };
     Ok(match version_of(config)? {
         Some(version) if version >= FIRST_WITHOUT_CAP => {

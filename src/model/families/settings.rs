@@ -11,7 +11,7 @@ use crate::model::checkpoint::duplicates;
 use crate::model::checkpoint::weights::{Adapter, Checkpoint, OwnFiles, OwnSettings, config_hash};
 use crate::model::run::generation_config::{GenerationChoice, GenerationConfig};
 use crate::model::text::template::ChatTemplate;
-use crate::model::text::tokenizer::TextTokenizer;
+use crate::model::text::tokenizer::{END_OF_CHUNK, TextTokenizer};
 use crate::model::vision::preprocess::{ImageProcessor, PixelLimits};
 
 /// Everything except the weights that decides a model's answers.
@@ -138,8 +138,16 @@ impl OpenedModel {
 /// Returns the tokens that end an answer: from `generation_config.json`, else from `config.json`, else the tokenizer's
 /// own, else `</s>`. Ids that the tokenizer lacks are ignored.
 fn eos_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Result<Vec<u32>> {
-    let generation = checkpoint.read_json("generation_config.json")?;
     let config = checkpoint.config();
+    let ends_with_chunk = match config.get("model_type").and_then(Value::as_str) {
+        Some("otter") => true,
+        Some("open_flamingo") => config.get("has_rows_of_added_tokens").and_then(Value::as_bool).unwrap_or(false),
+        _ => false,
+    };
+    if let Some(id) = tokenizer.token_id(END_OF_CHUNK).filter(|_| ends_with_chunk) {
+        return Ok(vec![id]);
+    }
+    let generation = checkpoint.read_json("generation_config.json")?;
     let candidates = [
         generation.as_ref().and_then(|g| g.get("eos_token_id")),
         config.get("text_config").and_then(|t| t.get("eos_token_id")),

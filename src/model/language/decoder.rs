@@ -6,15 +6,17 @@ use anyhow::{Result, bail, ensure};
 use candle_core::Tensor;
 use serde::Serialize;
 
+use super::cross::{CrossConfig, CrossLayer, CrossPass, CrossSizes};
 use super::families::FAMILIES;
 use super::{DecoderState, LanguageModel, Pass};
 use crate::domain::closest;
 use crate::model::Placement;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::{
-    Activation, Angles, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, GatedMlp, LayerWatch, Linear,
-    Loader, Mask, ModalityCalibration, MultimodalRotary, MultimodalRotaryConfig, PassShape, RmsNorm, Rotary,
-    RotaryConfig, ScoreRule, Site, VirtualKeys, capped, load_vocabulary, tokens_at,
+    Activation, Alibi, Angles, Attention, AttentionContext, AttentionNames, AttentionShape, Embedding, FeedForward,
+    GatedMlp, LayerNorm, LayerWatch, Linear, Loader, Mask, Mlp, ModalityCalibration, MultimodalRotary,
+    MultimodalRotaryConfig, Norm, PassShape, RmsNorm, Rotary, RotaryConfig, ScoreRule, Site, VirtualKeys, capped,
+    load_vocabulary, tokens_at,
 };
 
 /// The maximum number of positions. Tables of angles cover all positions, and a larger table would fill the memory.
@@ -70,6 +72,15 @@ pub struct DecoderConfig {
     /// What Gemma 2 and Gemma 3 add. `None` in other families.
     #[serde(flatten)]
     pub(super) gemma: Option<GemmaParts>,
+    /// Whether norms subtract the mean and the feed-forward half has no gate, as in MPT.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_mpt: bool,
+    /// The layers that attend to images beside the text.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(super) cross: Option<CrossConfig>,
+    /// Rows of the embedding after those of the head's tokens.
+    #[serde(skip)]
+    pub(super) n_more_embedded: usize,
     #[serde(skip)]
     pub(super) is_tied: bool,
 }
@@ -106,6 +117,11 @@ pub(super) enum PositionsConfig {
         /// In sliding layers.
         #[serde(rename = "sliding_attention")]
         sliding: RotaryConfig,
+    },
+    /// No rotation: scores fall with the distance.
+    Alibi {
+        /// The exponent of the smallest slope.
+        alibi_bias_max: f64,
     },
 }
 
@@ -197,6 +213,9 @@ impl DecoderConfig {
             embedding_scale: None,
             scaled_images_once: false,
             gemma: None,
+            is_mpt: false,
+            cross: None,
+            n_more_embedded: 0,
             is_tied: config.bool_or("tie_word_embeddings", defaults.is_tied)?,
         })
     }
@@ -277,12 +296,65 @@ impl DecoderConfig {
         self.size
     }
 
-    /// Loads a norm of `size` numbers.
-    fn norm(&self, loader: &mut Loader, name: &str, size: usize) -> Result<RmsNorm> {
+    /// Loads a norm of `size` numbers by the root of their mean square.
+    fn rms_norm(&self, loader: &mut Loader, name: &str, size: usize) -> Result<RmsNorm> {
         match self.has_offset_norms {
             true => RmsNorm::load_offset(loader, name, size, self.epsilon),
             false => RmsNorm::load(loader, name, size, self.epsilon),
         }
+    }
+
+    /// Adds `n` tokens after those that the configuration has. If the head is not the embedding, it has no rows for them,
+    /// unless the files do.
+    pub fn with_more_tokens(self, n: usize) -> Self {
+        match self.is_tied {
+            true => Self { vocabulary_size: self.vocabulary_size + n, ..self },
+            false => Self { n_more_embedded: n, ..self },
+        }
+    }
+
+    /// Adds layers that attend to images.
+    pub fn with_cross(self, cross: CrossConfig) -> Self {
+        Self { cross: Some(cross), ..self }
+    }
+
+    /// Loads a norm of the residual stream.
+    fn norm(&self, loader: &mut Loader, name: &str) -> Result<Norm> {
+        Ok(match self.is_mpt {
+            true => Norm::Layer(LayerNorm::load_unbiased(loader, name, self.size, self.epsilon)?),
+            false => Norm::Rms(self.rms_norm(loader, name, self.size)?),
+        })
+    }
+
+    /// Loads the feed-forward half of a layer.
+    fn feed_forward(&self, loader: &mut Loader) -> Result<FeedForward> {
+        let &Self { size, n_hidden, activation, mlp_bias, .. } = self;
+        Ok(match (self.is_mpt, self.has_joined_maps) {
+            (true, _) => {
+                let names = ["up_proj", "down_proj"];
+                FeedForward::Plain(Mlp::load_unbiased(loader, names, [size, n_hidden, size], activation)?)
+            }
+            (false, true) => FeedForward::Gated(GatedMlp::load_joined(loader, size, n_hidden, activation, mlp_bias)?),
+            (false, false) => FeedForward::Gated(GatedMlp::load(loader, size, n_hidden, activation, mlp_bias)?),
+        })
+    }
+
+    /// Whether layer `index` attends to images instead of the text.
+    fn is_replaced(&self, index: usize) -> bool {
+        self.cross.as_ref().is_some_and(|cross| cross.kind.replaces() && cross.layers.contains(&index))
+    }
+
+    /// Loads the layers that attend to images, by the index of the layer that they replace or precede.
+    fn load_cross(&self, loader: &mut Loader) -> Result<Vec<Option<CrossLayer>>> {
+        let Some(cross) = &self.cross else { return Ok((0..self.n_layers).map(|_| None).collect()) };
+        let &Self { size, n_hidden, n_heads, n_kv_heads, head_size, epsilon, activation, .. } = self;
+        let sizes = CrossSizes { size, n_hidden, n_heads, n_kv_heads, head_size, epsilon, activation };
+        let load = |index: usize| {
+            let mut here = loader.at(&format!("language_model.layers.{index}"));
+            let is_cross = cross.layers.contains(&index);
+            is_cross.then(|| CrossLayer::load(&mut here, cross.kind, cross.width, &sizes)).transpose()
+        };
+        (0..self.n_layers).map(load).collect()
     }
 
     /// Takes the adapter's keys and values for all layers, if it has some.
@@ -291,9 +363,22 @@ impl DecoderConfig {
         let is_flat = !matches!(self.positions, PositionsConfig::Multimodal(_));
         ensure!(
             keys.is_none() || is_flat,
-            "prefix tuning is not supported for a model that counts positions in rows and columns; hint: prompt tuning is"
+            "prefix tuning is not supported for a model whose positions are not those of one sequence that rotates heads; hint: \
+             prompt tuning is"
+        );
+        ensure!(
+            keys.is_none() || self.cross.is_none(),
+            "prefix tuning is not supported for a model whose layers attend to images; hint: prompt tuning is"
         );
         Ok(keys)
+    }
+
+    /// The number of values that a row of `n_tokens` positions holds for `n_beside` positions of images beside them:
+    /// features, keys and values, and the scores of one layer.
+    pub fn n_numbers_beside(&self, n_beside: usize, n_tokens: usize) -> usize {
+        let Some(cross) = &self.cross else { return 0 };
+        let keys = (2 * cross.layers.len()).saturating_mul(self.n_kv_heads).saturating_mul(self.head_size);
+        n_beside.saturating_mul(cross.width.saturating_add(keys).saturating_add(self.n_heads.saturating_mul(n_tokens)))
     }
 
     /// The number of values that a row of `n_tokens` positions holds: keys and values of all layers, activations of
@@ -307,10 +392,10 @@ impl DecoderConfig {
 }
 
 struct Layer {
-    attention_norm: RmsNorm,
+    attention_norm: Norm,
     attention: Attention,
-    mlp_norm: RmsNorm,
-    mlp: GatedMlp,
+    mlp_norm: Norm,
+    mlp: FeedForward,
     /// The norm of what the feed-forward half adds to the residual stream.
     mlp_norm_after: Option<RmsNorm>,
     /// How many positions a query sees, if that is limited.
@@ -329,6 +414,56 @@ struct OfImages<'a> {
 }
 
 impl Layer {
+    /// Loads the layer `index`.
+    fn load(
+        config: &DecoderConfig,
+        loader: &mut Loader,
+        index: usize,
+        virtual_keys: Option<VirtualKeys>,
+    ) -> Result<Self> {
+        let shape = AttentionShape {
+            size: config.size,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            head_size: config.head_size,
+        };
+        let names = AttentionNames {
+            output: "o_proj",
+            qkv_bias: config.qkv_bias,
+            output_bias: config.output_bias,
+            is_joined: config.has_joined_maps,
+        };
+        let mut here = loader.at(&format!("language_model.layers.{index}"));
+        let mut attention = Attention::load(&mut here.at("self_attn"), shape, names)?;
+        if config.has_head_norms {
+            let mut norm = |name| config.rms_norm(&mut here.at("self_attn"), name, config.head_size);
+            attention = attention.with_head_norms(norm("q_norm")?, norm("k_norm")?);
+        }
+        if let &PositionsConfig::Alibi { alibi_bias_max } = &config.positions {
+            attention = attention.with_alibi(Alibi::new(config.n_heads, alibi_bias_max));
+        }
+        attention = attention.with_virtual_keys(virtual_keys).with_rule(config.score_rule());
+        let calibration = ModalityCalibration::load(&mut here, config.size)?;
+        // With norms after both halves, the name of the second norm means the first of these.
+        let (mlp_norm, [after_attention, after_mlp]) = match config.gemma {
+            None => (config.norm(&mut here, "post_attention_layernorm")?, [None, None]),
+            Some(_) => {
+                let mut after = |name| config.rms_norm(&mut here, name, config.size);
+                let after = [after("post_attention_layernorm")?, after("post_feedforward_layernorm")?];
+                (config.norm(&mut here, "pre_feedforward_layernorm")?, after.map(Some))
+            }
+        };
+        Ok(Self {
+            attention_norm: config.norm(&mut here, "input_layernorm")?,
+            attention: attention.with_norm_after(after_attention),
+            mlp_norm,
+            mlp: config.feed_forward(&mut here.at("mlp"))?,
+            mlp_norm_after: after_mlp,
+            window: config.window(index),
+            calibration,
+        })
+    }
+
     /// Returns the residual stream `(batch, tokens, hidden)` after the layer, at the tokens `computed`. `of_images` covers
     /// all tokens.
     fn forward(
@@ -365,7 +500,12 @@ impl Layer {
 enum Positions {
     Flat(Rotary),
     Multimodal(MultimodalRotary),
-    ByLayer { full: Rotary, sliding: Rotary },
+    ByLayer {
+        full: Rotary,
+        sliding: Rotary,
+    },
+    /// Attention itself accounts for them.
+    Alibi,
 }
 
 impl Positions {
@@ -375,15 +515,17 @@ impl Positions {
             PositionsConfig::Flat(rotary) => Self::Flat(flat(rotary)?),
             PositionsConfig::Multimodal(rotary) => Self::Multimodal(MultimodalRotary::new(rotary, placement)?),
             PositionsConfig::ByLayer { full, sliding } => Self::ByLayer { full: flat(full)?, sliding: flat(sliding)? },
+            PositionsConfig::Alibi { .. } => Self::Alibi,
         })
     }
 
-    /// Returns the angles of `positions`, and those of sliding layers if they differ.
-    fn rows(&self, positions: &Tensor) -> candle_core::Result<(Angles, Option<Angles>)> {
+    /// Returns the angles of `positions`, and those of sliding layers if they differ. `None` if heads are not rotated.
+    fn rows(&self, positions: &Tensor) -> candle_core::Result<[Option<Angles>; 2]> {
         Ok(match self {
-            Self::Flat(rotary) => (rotary.rows(positions)?, None),
-            Self::Multimodal(rotary) => (rotary.rows(positions)?, None),
-            Self::ByLayer { full, sliding } => (full.rows(positions)?, Some(sliding.rows(positions)?)),
+            Self::Flat(rotary) => [Some(rotary.rows(positions)?), None],
+            Self::Multimodal(rotary) => [Some(rotary.rows(positions)?), None],
+            Self::ByLayer { full, sliding } => [Some(full.rows(positions)?), Some(sliding.rows(positions)?)],
+            Self::Alibi => [None, None],
         })
     }
 }
@@ -392,8 +534,11 @@ impl Positions {
 pub struct Decoder {
     embedding: Embedding,
     embedding_scale: Option<f64>,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
+    /// `None` where a layer attends to images instead.
+    layers: Vec<Option<Layer>>,
+    /// What attends to images before or instead of each layer.
+    cross: Vec<Option<CrossLayer>>,
+    norm: Norm,
     head: Linear,
     /// The largest logit.
     logit_cap: Option<f64>,
@@ -405,56 +550,23 @@ pub struct Decoder {
 impl Decoder {
     /// Loads `language_model.*` and `lm_head` by their canonical names.
     pub fn load(loader: &mut Loader, config: DecoderConfig) -> Result<Self> {
-        let (embedding, head) = load_vocabulary(loader, config.vocabulary_size, config.size, config.is_tied)?;
-        let shape = AttentionShape {
-            size: config.size,
-            n_heads: config.n_heads,
-            n_kv_heads: config.n_kv_heads,
-            head_size: config.head_size,
-        };
-        let names = AttentionNames {
-            output: "o_proj",
-            qkv_bias: config.qkv_bias,
-            output_bias: config.output_bias,
-            is_joined: config.has_joined_maps,
-        };
+        let (embedding, head) =
+            load_vocabulary(loader, [config.vocabulary_size, config.n_more_embedded], config.size, config.is_tied)?;
+        let cross = config.load_cross(loader)?;
         let mut layers = Vec::new();
         let mut virtual_keys = config.virtual_keys(loader)?.into_iter().flatten();
         for index in 0..config.n_layers {
-            let mut here = loader.at(&format!("language_model.layers.{index}"));
-            let mut attention = Attention::load(&mut here.at("self_attn"), shape, names)?;
-            if config.has_head_norms {
-                let mut norm = |name| config.norm(&mut here.at("self_attn"), name, config.head_size);
-                attention = attention.with_head_norms(norm("q_norm")?, norm("k_norm")?);
-            }
-            attention = attention.with_virtual_keys(virtual_keys.next()).with_rule(config.score_rule());
-            let calibration = ModalityCalibration::load(&mut here, config.size)?;
-            let load_mlp = if config.has_joined_maps { GatedMlp::load_joined } else { GatedMlp::load };
-            let mut norm = |name| config.norm(&mut here, name, config.size);
-            // With norms after both halves, the name of the second norm means the first of these.
-            let (mlp_norm, [after_attention, after_mlp]) = match config.gemma {
-                None => (norm("post_attention_layernorm")?, [None, None]),
-                Some(_) => {
-                    let after = [norm("post_attention_layernorm")?, norm("post_feedforward_layernorm")?];
-                    (norm("pre_feedforward_layernorm")?, after.map(Some))
-                }
-            };
-            layers.push(Layer {
-                attention_norm: norm("input_layernorm")?,
-                attention: attention.with_norm_after(after_attention),
-                mlp_norm,
-                mlp: load_mlp(&mut here.at("mlp"), config.size, config.n_hidden, config.activation, config.mlp_bias)?,
-                mlp_norm_after: after_mlp,
-                window: config.window(index),
-                calibration,
+            layers.push(match config.is_replaced(index) {
+                true => None,
+                false => Some(Layer::load(&config, loader, index, virtual_keys.next())?),
             });
         }
-        let norm = config.norm(&mut loader.at("language_model"), "norm", config.size)?;
+        let norm = config.norm(&mut loader.at("language_model"), "norm")?;
         let positions = Positions::load(&config, loader.placement())?;
         let widths =
             [config.size, config.n_heads * config.head_size, config.n_kv_heads * config.head_size, config.n_hidden];
         let (embedding_scale, logit_cap) = (config.embedding_scale, config.logit_cap());
-        Ok(Self { embedding, embedding_scale, layers, norm, head, logit_cap, positions, widths })
+        Ok(Self { embedding, embedding_scale, layers, cross, norm, head, logit_cap, positions, widths })
     }
 }
 
@@ -467,7 +579,8 @@ impl Decoder {
         [n_tokens, n_positions]: [usize; 2],
         embeddings: &Tensor,
     ) -> Option<Mask> {
-        let window = self.layers.iter().find_map(|layer| layer.window).filter(|window| n_positions > *window)?;
+        let mut layers = self.layers.iter().flatten();
+        let window = layers.find_map(|layer| layer.window).filter(|window| n_positions > *window)?;
         let (dtype, device) = (embeddings.dtype(), embeddings.device());
         let open = || Mask::of_ranges([1, n_tokens, n_positions], dtype, device, |_, _| 0..n_positions);
         Some(mask.map_or_else(|| open().windowed(window), |mask| mask.windowed(window)))
@@ -485,21 +598,32 @@ impl LanguageModel for Decoder {
 
     fn forward(&self, pass: Pass<'_>) -> candle_core::Result<Tensor> {
         let Pass { input, mask, mut state, mut watch } = pass;
-        let (rotary, of_sliding) = self.positions.rows(&input.positions)?;
+        let [rotary, of_sliding] = self.positions.rows(&input.positions)?;
         let (n_rows, n_tokens, _) = input.embeddings.dims3()?;
         let n_before = state.as_ref().map_or(0, |state| state.n_positions());
         watch.begins(PassShape { n_rows, n_tokens, n_positions: n_before + n_tokens });
         let windowed = self.windowed_mask(mask, [n_tokens, n_before + n_tokens], &input.embeddings);
+        let n_cross = self.cross.iter().flatten().count();
+        let beside = CrossPass::of(input, state.as_deref_mut(), n_cross)?;
+        let mut next_cross = 0;
         let mut x = watch.layer(0).at(Site::Embeddings, input.embeddings.clone())?; // (batch, tokens, hidden)
         for (index, layer) in self.layers.iter().enumerate() {
-            let cache = state.as_mut().and_then(|state| state.own.get_mut(index));
             // The last layer is computed only for the wanted tokens.
             let computed = if index + 1 == self.layers.len() { input.wanted()? } else { 0..n_tokens };
+            if let Some(cross) = &self.cross[index] {
+                let cache = state.as_mut().and_then(|state| state.cross.get_mut(next_cross));
+                next_cross += 1;
+                let computed = if layer.is_none() { computed.clone() } else { 0..n_tokens };
+                x = cross.forward(&x, computed, beside.as_ref(), cache, &mut watch.layer(index))?;
+            }
+            let Some(layer) = layer else { continue };
+            let cache = state.as_mut().and_then(|state| state.own.get_mut(index));
             let (mask, rotary) = match layer.window {
-                None => (mask, &rotary),
-                Some(_) => (windowed.as_ref().or(mask), of_sliding.as_ref().unwrap_or(&rotary)),
+                None => (mask, rotary.as_ref()),
+                Some(_) => (windowed.as_ref().or(mask), of_sliding.as_ref().or(rotary.as_ref())),
             };
-            let context = AttentionContext { mask, window: layer.window, rotary: Some(rotary), cache };
+            let (window, positions) = (layer.window, Some(&input.positions));
+            let context = AttentionContext { mask, window, rotary, positions, cache };
             let of_images = OfImages { added: input.deepstack.get(index), is_image: input.is_image.as_ref() };
             x = layer.forward(&x, computed, context, of_images, &mut watch.layer(index))?;
         }

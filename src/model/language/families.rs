@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::decoder::DecoderConfig;
-use super::{gemma, gemma2, llama, mistral, phi3, qwen};
+use super::{gemma, gemma2, llama, mistral, mpt, phi3, qwen};
 use crate::model::checkpoint::config::Config;
 
 /// Language models of one class of transformers: one line in [`FAMILIES`].
@@ -17,5 +17,14 @@ pub(super) struct TextFamily {
 }
 
 /// All text families that are used on their own. The families of Qwen's vision-language models read their own.
-pub(super) const FAMILIES: &[TextFamily] =
-    &[llama::FAMILY, mistral::FAMILY, qwen::QWEN2, qwen::QWEN3, gemma::FAMILY, gemma2::GEMMA2, gemma2::GEMMA3, phi3::FAMILY];
+pub(super) const FAMILIES: &[TextFamily] = &[
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen::QWEN2,
+    qwen::QWEN3,
+    gemma::FAMILY,
+    gemma2::GEMMA2,
+    gemma2::GEMMA3,
+    phi3::FAMILY,
+    mpt::FAMILY,
+];

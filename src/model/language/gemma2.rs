@@ -15,7 +15,8 @@ pub(super) const GEMMA2: TextFamily = TextFamily {
     about: "Gemma 2",
     read: |config| {
         let read = DecoderConfig::read(config, &DEFAULTS)?;
-        let caps = [cap(config, "attn_logit_softcapping", Some(50.0))?, cap(config, "final_logit_softcapping", Some(30.0))?];
+        let caps =
+            [cap(config, "attn_logit_softcapping", Some(50.0))?, cap(config, "final_logit_softcapping", Some(30.0))?];
         Ok(DecoderConfig { scaled_images_once: true, ..with_parts(read, config, caps, 2)? })
     },
 };
@@ -103,7 +104,9 @@ fn slides(config: &Config, n_layers: usize, period: usize) -> Result<Vec<bool>> 
     let slides = |kind: &Value| match kind.as_str() {
         Some("sliding_attention") => Ok(true),
         Some("full_attention") => Ok(false),
-        _ => bail!("`layer_types` in {} has {kind}; hint: sliding_attention and full_attention are read", config.place()),
+        _ => {
+            bail!("`layer_types` in {} has {kind}; hint: sliding_attention and full_attention are read", config.place())
+        }
     };
     let read = kinds.as_array().into_iter().flatten().map(slides).collect::<Result<Vec<bool>>>()?;
     ensure!(
@@ -133,7 +136,8 @@ fn rotary(config: &Config, kind: &str) -> Result<RotaryConfig> {
     let (key, theta) = if is_full { ("rope_theta", 1e6) } else { ("rope_local_base_freq", 1e4) };
     let theta = config.f64_or(key, theta)?;
     let parameters = config.get("rope_parameters");
-    let is_by_kind = |parameters: &Value| ["full_attention", "sliding_attention"].iter().any(|k| parameters.get(k).is_some());
+    let is_by_kind =
+        |parameters: &Value| ["full_attention", "sliding_attention"].iter().any(|k| parameters.get(k).is_some());
     ensure!(
         parameters.is_none_or(is_by_kind),
         "`rope_parameters` in {} must be by kind of layer; hint: full_attention and sliding_attention",

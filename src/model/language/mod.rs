@@ -1,12 +1,15 @@
 //! Language models, which turn embeddings into logits. They share one decoder; each family has a file that reads its
 //! configuration.
 
+mod cross;
 mod decoder;
 mod families;
 mod gemma;
 mod gemma2;
 mod llama;
 mod mistral;
+mod mllama;
+mod mpt;
 mod phi3;
 mod qwen;
 mod state;
@@ -17,7 +20,9 @@ use candle_core::Tensor;
 
 use super::layers::{Mask, Watched};
 
+pub use cross::{CrossConfig, CrossKind, Media, View};
 pub use decoder::{Decoder, DecoderConfig, scaled};
+pub use mllama::read_mllama;
 pub use qwen::QwenText;
 pub use state::DecoderState;
 
@@ -32,6 +37,8 @@ pub struct TokenInput {
     pub deepstack: Vec<Tensor>,
     /// u8 `(batch, tokens)`: 1 where a token is a feature of an image. `None` if there are no images.
     pub is_image: Option<Tensor>,
+    /// Features of images beside the text, for layers that attend to them.
+    pub media: Option<Media>,
     /// The number of last tokens that are wanted. The other tokens are their context. `None` means all.
     pub n_wanted: Option<usize>,
 }
@@ -39,7 +46,7 @@ pub struct TokenInput {
 impl TokenInput {
     /// Tokens without later additions. All are wanted.
     pub fn new(embeddings: Tensor, positions: Tensor) -> Self {
-        Self { embeddings, positions, deepstack: Vec::new(), is_image: None, n_wanted: None }
+        Self { embeddings, positions, deepstack: Vec::new(), is_image: None, media: None, n_wanted: None }
     }
 
     /// Returns the range of wanted tokens.

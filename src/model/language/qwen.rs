@@ -112,6 +112,9 @@ impl DecoderConfig {
             embedding_scale: None,
             scaled_images_once: false,
             gemma: None,
+            is_mpt: false,
+            cross: None,
+            n_more_embedded: 0,
             is_tied: config.bool_or("tie_word_embeddings", false)? || is_tied_outside,
         })
     }

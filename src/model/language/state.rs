@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
+use super::View;
 use crate::model::layers::KvCache;
 
 /// Keys and values of a batch, by layer.
@@ -10,19 +11,22 @@ pub struct DecoderState {
     /// For the tokens that were read, one per layer that attends to them.
     pub own: Vec<KvCache>,
     /// For inputs other than the tokens (an encoder's output, features of images), one per layer that attends to them.
-    /// They are written once and do not grow with tokens. None of the current families has them.
+    /// They are written once and do not grow with tokens.
     pub cross: Vec<KvCache>,
+    /// By row, what the tokens to come see of the images beside the text. Empty if there are none.
+    pub views: Vec<View>,
 }
 
 impl DecoderState {
     /// Empty caches of `n_layers` layers for `capacity` positions, without inputs other than tokens.
     pub fn new(n_layers: usize, capacity: usize) -> Self {
-        Self { own: (0..n_layers).map(|_| KvCache::new(capacity)).collect(), cross: Vec::new() }
+        Self { own: (0..n_layers).map(|_| KvCache::new(capacity)).collect(), cross: Vec::new(), views: Vec::new() }
     }
 
     /// The number of positions held.
     pub fn n_positions(&self) -> usize {
-        self.own.first().map_or(0, KvCache::n_positions)
+        // A layer that attends only to images holds no tokens.
+        self.own.iter().map(KvCache::n_positions).max().unwrap_or(0)
     }
 
     /// Returns a state for `capacity` positions of `batch` rows, each of which begins with the only row of this one.
@@ -32,7 +36,8 @@ impl DecoderState {
     pub fn begun(&self, batch: usize, capacity: usize) -> Result<Self> {
         let own = self.own.iter().map(|cache| cache.begun(batch, capacity)).collect::<Result<_>>()?;
         let cross = self.cross.iter().map(|cache| cache.begun(batch, cache.n_positions())).collect::<Result<_>>()?;
-        Ok(Self { own, cross })
+        let views = self.views.iter().flat_map(|view| std::iter::repeat_n(view.clone(), batch)).collect();
+        Ok(Self { own, cross, views })
     }
 
     /// Removes all tokens after the first `n_positions`.
@@ -45,6 +50,9 @@ impl DecoderState {
     /// # Errors
     /// A row does not exist.
     pub fn keep_rows(&mut self, rows: &Tensor) -> Result<()> {
+        if !self.views.is_empty() {
+            self.views = rows.to_vec1::<u32>()?.iter().map(|&row| self.views[row as usize].clone()).collect();
+        }
         self.own.iter_mut().chain(&mut self.cross).try_for_each(|cache| cache.keep_rows(rows))
     }
 }

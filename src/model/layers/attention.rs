@@ -10,7 +10,7 @@ use super::fused::{self, by_type};
 use super::gradients::{self, AttentionInputs};
 use super::rotary::rotate;
 use super::visible::Visible;
-use super::{KvCache, LayerWatch, Linear, Loader, Mask, RmsNorm, Site, VirtualKeys, needs_gradient};
+use super::{Alibi, KvCache, LayerWatch, Linear, Loader, Mask, RmsNorm, Site, VirtualKeys, needs_gradient};
 use crate::model::kernels::{self, Heads, Kernels, RotaryRows};
 
 /// The names of the projections in the checkpoint.
@@ -48,6 +48,8 @@ pub struct AttentionContext<'a> {
     pub window: Option<usize>,
     /// Cosines and sines `(batch, tokens, head_size / 2)`.
     pub rotary: Option<&'a Angles>,
+    /// The positions of the tokens, u32 `(batch, tokens)`, for attention whose scores fall with the distance.
+    pub positions: Option<&'a Tensor>,
     /// Keys and values of earlier positions.
     pub cache: Option<&'a mut KvCache>,
 }
@@ -75,6 +77,8 @@ pub struct Attention {
     rule: ScoreRule,
     /// The norm of what is added to the residual stream.
     norm_after: Option<RmsNorm>,
+    /// How scores fall with the distance.
+    alibi: Option<Alibi>,
 }
 
 /// The maps to queries, keys and values.
@@ -103,6 +107,7 @@ impl Attention {
             virtual_keys: None,
             rule: ScoreRule::default(),
             norm_after: None,
+            alibi: None,
         })
     }
 
@@ -136,6 +141,11 @@ impl Attention {
         Self { virtual_keys, ..self }
     }
 
+    /// Makes scores fall with the distance.
+    pub fn with_alibi(self, alibi: Alibi) -> Self {
+        Self { alibi: Some(alibi), ..self }
+    }
+
     /// Computes attention of the tokens `queries` of `x` `(batch, tokens, size)` over all of them and adds it to the
     /// `residual` of the queries `(batch, queries, size)`. The result has that shape.
     pub fn forward_added(
@@ -146,7 +156,7 @@ impl Attention {
         context: AttentionContext<'_>,
         watch: &mut LayerWatch<'_>,
     ) -> candle_core::Result<Tensor> {
-        let AttentionContext { mask, window, rotary, cache } = context;
+        let AttentionContext { mask, window, rotary, positions, cache } = context;
         let asks_all = queries == (0..x.dim(1)?);
         let own_mask = match (watch.mask()?, window) {
             (Some(mask), Some(window)) => Some(mask.windowed(window)),
@@ -170,7 +180,8 @@ impl Attention {
         let turns_a_part = rotary.is_some_and(|rotary| rotary.n_turned() < self.shape.head_size);
         let is_of_kernels = is_of_kernels && self.norms.is_none() && !turns_a_part && fused::serves(&[x]);
         // Kernels and operations with their own backward pass keep no probabilities.
-        let is_plain = !watch.wants_weights() && self.virtual_keys.is_none() && self.rule.cap.is_none();
+        let is_plain = !watch.wants_weights() && self.virtual_keys.is_none();
+        let is_plain = is_plain && self.rule.cap.is_none() && self.alibi.is_none();
         let is_of_kernels = is_of_kernels && is_plain;
         let projected = self.projected(x, &queries, is_of_kernels)?;
         let mixed = match projected {
@@ -186,7 +197,7 @@ impl Attention {
             {
                 self.mixed_with_gradients(inputs, mask, rotary)
             }
-            Projected::Apart(inputs) => self.mixed_by_heads(inputs, mask, rotary, cache, watch),
+            Projected::Apart(inputs) => self.mixed_by_heads(inputs, mask, (rotary, positions), cache, watch),
             Projected::Joined(_) => candle_core::bail!("what the kernels have projected they also mix"),
         };
         let mixed = mixed?;
@@ -201,7 +212,7 @@ impl Attention {
         &self,
         [query, key, value]: [Tensor; 3],
         mask: Option<&Mask>,
-        rotary: Option<&Rotaries>,
+        (rotary, positions): (Option<&Rotaries>, Option<&Tensor>),
         cache: Option<&mut KvCache>,
         watch: &mut LayerWatch<'_>,
     ) -> candle_core::Result<Tensor> {
@@ -211,7 +222,7 @@ impl Attention {
         };
         let mut query = heads(query, self.shape.n_heads)?; // (batch, heads, queries, head size)
         let mut key = heads(key, self.shape.n_kv_heads)?;
-        let value = heads(value, self.shape.n_kv_heads)?;
+        let mut value = heads(value, self.shape.n_kv_heads)?;
         if let Some((of_query, of_key)) = &self.norms {
             query = of_query.forward(&query)?;
             key = of_key.forward(&key)?;
@@ -224,6 +235,10 @@ impl Attention {
             query = rotate(&query, &queries.0, &queries.1)?;
             key = rotate(&key, &keys.0, &keys.1)?;
         }
+        if let Some(alibi) = &self.alibi {
+            let positions = positions.ok_or_else(|| candle_core::Error::msg("ALiBi needs the tokens' positions"))?;
+            [query, key, value] = alibi.widened([&query, &key, &value], positions)?;
+        }
         let (key, value) = match cache {
             Some(cache) => cache.append(&key, &value)?,
             None => (key, value),
@@ -233,6 +248,7 @@ impl Attention {
             None => mix_watched(inputs, mask, self.rule.cap, watch)?,
             Some(virtual_keys) => mix_after(virtual_keys, inputs, mask, self.rule.cap, watch)?,
         };
+        let mixed = if self.alibi.is_some() { Alibi::narrowed(&mixed)? } else { mixed };
         mixed.transpose(1, 2)?.reshape((batch, n_queries, width))
     }
 
@@ -407,9 +423,7 @@ impl Projected {
 
 fn check_mask(mask: Option<&Mask>, batch: usize, n_queries: usize, n_positions: usize) -> candle_core::Result<()> {
     match mask.map(Mask::dims) {
-        Some(dims)
-            if !([1, batch].contains(&dims[0]) && (dims[1], dims[2]) == (n_queries, n_positions)) =>
-        {
+        Some(dims) if !([1, batch].contains(&dims[0]) && (dims[1], dims[2]) == (n_queries, n_positions)) => {
             candle_core::bail!(
                 "a mask {dims:?} does not fit {batch} rows, {n_queries} queries and {n_positions} positions"
             )
@@ -487,11 +501,7 @@ fn mix_in_f32(
 const N_CAPPED_SCORES_MAX: usize = 1 << 24;
 
 /// Like [`mix_in_steps`], for a few queries at a time, so that the scores of a long prompt are never held.
-fn mix_capped(
-    [query, key, value]: [&Tensor; 3],
-    mask: Option<&Mask>,
-    cap: Option<f64>,
-) -> candle_core::Result<Tensor> {
+fn mix_capped([query, key, value]: [&Tensor; 3], mask: Option<&Mask>, cap: Option<f64>) -> candle_core::Result<Tensor> {
     let (batch, n_heads, n_queries, _) = query.dims4()?;
     let n_at_once = (N_CAPPED_SCORES_MAX / (batch * n_heads * key.dim(2)?).max(1)).max(1);
     let part = |start: usize| {

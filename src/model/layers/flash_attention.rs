@@ -125,9 +125,7 @@ fn fits([query, key, value]: [&Tensor; 3], mask: Option<&Mask>) -> bool {
         && batch.max(n_heads) <= GRID_MAX
         && head_size.is_multiple_of(N_AT_ONCE)
         && head_size <= HEAD_SIZE_MAX
-        && mask.is_none_or(|mask| {
-            (mask.is_causal() || mask.is_open()) && mask.dims()[1..] == [n_queries, n_positions]
-        })
+        && mask.is_none_or(|mask| (mask.is_causal() || mask.is_open()) && mask.dims()[1..] == [n_queries, n_positions])
 }
 
 /// Computes attention in f32 on the rounded numbers.

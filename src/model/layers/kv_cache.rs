@@ -69,6 +69,16 @@ impl KvCache {
         Ok((all_keys.narrow(2, 0, *n_positions)?, all_values.narrow(2, 0, *n_positions)?))
     }
 
+    /// Returns the keys and values that were appended.
+    pub fn held(&self) -> candle_core::Result<(Tensor, Tensor)> {
+        match &self.buffers {
+            Some(Buffers::Tensors { keys, values, n_positions }) => {
+                Ok((keys.narrow(2, 0, *n_positions)?, values.narrow(2, 0, *n_positions)?))
+            }
+            _ => bail!("a cache that holds no tensors cannot be read"),
+        }
+    }
+
     /// Returns the kernels' buffer with room for `n_tokens` more positions of `batch` rows, for a model that computes
     /// in `T`.
     pub(super) fn buffer<T: Number>(

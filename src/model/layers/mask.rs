@@ -124,7 +124,8 @@ impl Mask {
     pub fn of_queries(&self, queries: Range<usize>) -> Result<Self> {
         let [n_rows, n_queries, n_positions] = self.dims;
         let dims = [n_rows, queries.len(), n_positions];
-        let kept = |index: usize| index / queries.len().max(1) * n_queries + queries.start + index % queries.len().max(1);
+        let kept =
+            |index: usize| index / queries.len().max(1) * n_queries + queries.start + index % queries.len().max(1);
         let indices = || (0..n_rows * queries.len()).map(kept);
         let visible = match self.visible.as_ref() {
             Visible::All => Visible::All,
@@ -252,7 +253,8 @@ mod tests {
 
     /// Returns for each number whether it is zero.
     fn visible(mask: &Mask) -> Vec<bool> {
-        let added = mask.added().unwrap().to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let added =
+            mask.added().unwrap().to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         added.iter().map(|&added| added == 0.0).collect()
     }
 

@@ -22,12 +22,32 @@ impl Mlp {
     pub fn load_named(
         loader: &mut Loader,
         names: [&str; 2],
-        [size, n_hidden, n_out]: [usize; 3],
+        widths: [usize; 3],
         activation: Activation,
     ) -> Result<Self> {
+        Self::load_as(loader, names, widths, activation, true)
+    }
+
+    /// Like [`load_named`](Self::load_named), for maps without bias.
+    pub fn load_unbiased(
+        loader: &mut Loader,
+        names: [&str; 2],
+        widths: [usize; 3],
+        activation: Activation,
+    ) -> Result<Self> {
+        Self::load_as(loader, names, widths, activation, false)
+    }
+
+    fn load_as(
+        loader: &mut Loader,
+        names: [&str; 2],
+        [size, n_hidden, n_out]: [usize; 3],
+        activation: Activation,
+        has_bias: bool,
+    ) -> Result<Self> {
         Ok(Self {
-            fc1: Linear::load(loader, names[0], size, n_hidden, true)?,
-            fc2: Linear::load(loader, names[1], n_hidden, n_out, true)?,
+            fc1: Linear::load(loader, names[0], size, n_hidden, has_bias)?,
+            fc2: Linear::load(loader, names[1], n_hidden, n_out, has_bias)?,
             activation,
         })
     }
@@ -132,5 +152,28 @@ impl GatedMlp {
             return gradients::gated(&gate, &up, self.activation);
         }
         self.activation.forward(&gate)? * up
+    }
+}
+
+/// A feed-forward half of either kind.
+pub enum FeedForward {
+    /// With a gate.
+    Gated(GatedMlp),
+    /// Without one.
+    Plain(Mlp),
+}
+
+impl FeedForward {
+    /// Maps `(…, size)` to the same shape.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.forward_added(None, x)
+    }
+
+    /// Like `forward`, and adds `residual` if there is one.
+    pub fn forward_added(&self, residual: Option<&Tensor>, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Gated(mlp) => mlp.forward_added(residual, x),
+            Self::Plain(mlp) => mlp.forward_added(residual, x),
+        }
     }
 }

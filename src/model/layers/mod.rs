@@ -1,8 +1,10 @@
 //! The parts of which every family is built. A layer chooses how it computes; family files do not know.
 
 mod activation;
+mod alibi;
 mod attention;
 mod block;
+mod cross_attention;
 mod dropout;
 mod embedding;
 mod flash_attention;
@@ -28,8 +30,12 @@ mod vocabulary;
 mod watch;
 
 pub use activation::Activation;
-pub use attention::{Angles, Attention, AttentionContext, AttentionNames, AttentionShape, ScoreRule, capped, tokens_at};
+pub use alibi::Alibi;
+pub use attention::{
+    Angles, Attention, AttentionContext, AttentionNames, AttentionShape, ScoreRule, capped, tokens_at,
+};
 pub use block::{Block, BlockConfig};
+pub use cross_attention::{CrossAttention, CrossShape};
 pub use dropout::{Dropout, StepCounter};
 pub use embedding::Embedding;
 pub use fused_attention::{FusedAttention, n_attention_numbers};
@@ -37,10 +43,10 @@ pub use kv_cache::KvCache;
 pub use linear::Linear;
 pub use loader::Loader;
 pub use mask::{Mask, causal_mask, left_padded_mask, tree_mask};
-pub use mlp::{GatedMlp, Mlp};
+pub use mlp::{FeedForward, GatedMlp, Mlp};
 pub use modality_calibration::{CALIBRATION, ModalityCalibration};
 pub use multimodal_rotary::{MultimodalRotary, MultimodalRotaryConfig, Sections, patch_rotary};
-pub use norm::{LayerNorm, RmsNorm};
+pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use patch_embedding::{PatchEmbedding, PatchEmbeddingShape};
 pub use prompt_encoder::PromptEncoder;
 pub use rotary::{Rotary, RotaryConfig};

@@ -23,6 +23,12 @@ impl LayerNorm {
         })
     }
 
+    /// Reads `name.weight` of a norm without shift.
+    pub fn load_unbiased(loader: &mut Loader, name: &str, size: usize, epsilon: f64) -> Result<Self> {
+        let weight = loader.at(name).tensor("weight", &[size])?;
+        Ok(Self { bias: weight.zeros_like()?, weight, epsilon: epsilon as f32 })
+    }
+
     /// Maps `(…, size)` to the same shape.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         if fused::serves(&[x, &self.weight, &self.bias]) {
@@ -82,6 +88,24 @@ impl RmsNorm {
         match residual {
             Some(residual) => residual + normed,
             None => Ok(normed),
+        }
+    }
+}
+
+/// A norm of either kind.
+pub enum Norm {
+    /// By the root of the mean square.
+    Rms(RmsNorm),
+    /// By mean and variance.
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    /// Maps `(…, size)` to the same shape.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Rms(norm) => norm.forward(x),
+            Self::Layer(norm) => norm.forward(x),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! in `modules_to_save` is copied, and the other keeps the base's tensor. An unmerged update belongs only to its
 //! module. A merged update goes into the shared tensor, and so into both.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use candle_core::Tensor;
 
 use super::embedding::check_update;
@@ -16,19 +16,32 @@ use crate::model::checkpoint::overlay::rounded;
 const EMBEDDING: &str = "language_model.embed_tokens";
 const HEAD: &str = "lm_head";
 const EMBEDDING_WEIGHT: &str = "language_model.embed_tokens.weight";
+/// Rows of the head that are stored apart, for tokens that were added.
+const MORE_OF_HEAD: &str = "lm_head.more";
 const HEAD_WEIGHT: &str = "lm_head.weight";
 
-/// Reads embedding and head of `n_tokens` tokens and `size` numbers. `is_tied` means that the configuration makes them
+/// Reads embedding and head of `n_tokens` tokens and `size` numbers. The embedding has `n_more` more tokens, which are
+/// never answered unless the files hold their rows of the head apart. `is_tied` means that the configuration makes them
 /// one tensor. As in transformers, a stored head that differs from the embedding is a separate head even then.
 ///
 /// # Errors
 /// A tensor is missing or of another shape.
 pub fn load_vocabulary(
     loader: &mut Loader,
-    n_tokens: usize,
+    [n_tokens, n_more]: [usize; 2],
     size: usize,
     is_tied: bool,
 ) -> Result<(Embedding, Linear)> {
+    if n_more > 0 {
+        ensure!(!is_tied, "a head with fewer tokens than the embedding cannot be tied to it");
+        let embedding = Embedding::load(loader, EMBEDDING, n_tokens + n_more, size)?;
+        let Some(more) = loader.optional(MORE_OF_HEAD, &[n_more, size])? else {
+            return Ok((embedding, Linear::load(loader, HEAD, size, n_tokens, false)?));
+        };
+        let mut here = loader.at(HEAD);
+        let weight = Tensor::cat(&[here.tensor("weight", &[n_tokens, size])?, more], 0)?;
+        return Ok((embedding, Linear::updated(&mut here, weight, None)?));
+    }
     let is_touched = [EMBEDDING, HEAD].iter().any(|module| loader.is_touched(module));
     if is_touched && is_tied && loader.is_one_tensor(EMBEDDING_WEIGHT, HEAD_WEIGHT)? {
         return load_tied(loader, n_tokens, size);
@@ -109,7 +122,7 @@ mod tests {
         let adapter = Adapter::open(adapter, canonical_llava, &weights).unwrap();
         let mut overlay = adapter.overlay(&placement, is_merged).unwrap();
         let mut loader = Loader::with_overlay(&mut weights, &mut overlay, &placement);
-        let (embedding, head) = load_vocabulary(&mut loader, 6, 4, true).unwrap();
+        let (embedding, head) = load_vocabulary(&mut loader, [6, 0], 4, true).unwrap();
         weights.finish().unwrap();
         let identity = Tensor::eye(4, DType::F32, &Device::Cpu).unwrap();
         let head = head.forward(&identity).unwrap().t().unwrap();

@@ -7,6 +7,7 @@ pub mod generate;
 pub mod generation_config;
 pub mod image_attention;
 pub mod logits_processors;
+pub mod media;
 pub mod memory;
 pub(in crate::model) mod placement;
 pub mod prefix;

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
 pub use super::blocks::Blocks;
+pub use super::media::RowMedia;
 pub use super::spans::TokenSpans;
 use crate::model::language::{DecoderState, LanguageModel, Pass, TokenInput};
 use crate::model::layers::{Mask, Watched};
@@ -21,6 +22,8 @@ pub struct PromptRow {
     pub next_position: usize,
     /// Each `(tokens, hidden)`, zero outside images. Added after the first layers of the language model.
     pub deepstack: Vec<Tensor>,
+    /// Images beside the text, for models whose layers attend to them.
+    pub media: Option<RowMedia>,
     /// Token ids, with placeholders for an image. Empty if the model is given only embeddings.
     pub ids: Vec<u32>,
     /// The parts of the prompt to which its tokens belong.
@@ -43,6 +46,7 @@ impl PromptRow {
             positions,
             next_position: n_tokens,
             deepstack: Vec::new(),
+            media: None,
             ids: Vec::new(),
             spans,
             blocks: Blocks::default(),
@@ -68,6 +72,7 @@ impl PromptRow {
             positions: kept.iter().map(|&at| self.positions[at as usize]).collect(),
             // They are zero outside images.
             deepstack: Vec::new(),
+            media: None,
             ids,
             spans: TokenSpans { user: n_bos..kept.len(), ..spans },
             blocks: self.blocks.kept(|at| !hidden.contains(&at)),
@@ -86,6 +91,7 @@ impl PromptRow {
             positions,
             next_position: self.next_position + n_tokens,
             deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+            media: self.media.map(|media| media.followed_by(n_tokens)),
             ids: self.ids,
             spans: self.spans.answered(n_tokens),
             blocks: self.blocks,
@@ -104,6 +110,7 @@ impl PromptRow {
             positions: (0..n_tokens as u32).map(|position| [position; 3]).collect(),
             next_position: n_tokens,
             deepstack: deepstack.collect::<candle_core::Result<_>>()?,
+            media: self.media.map(|media| media.preceded_by(n_virtual)),
             ids: self.ids,
             spans: self.spans.preceded_by(n_virtual),
             blocks: self.blocks.preceded_by(n_virtual),
@@ -126,6 +133,7 @@ impl PromptRow {
             positions: self.positions[n_tokens..].to_vec(),
             next_position: self.next_position,
             deepstack: self.deepstack.iter().map(rest).collect::<candle_core::Result<_>>()?,
+            media: self.media.as_ref().map(|media| media.after(n_tokens)),
             ids: self.ids.clone(),
             spans: self.spans.after(n_tokens),
             blocks: self.blocks.after(n_tokens),
@@ -306,7 +314,8 @@ pub fn batch(prompts: &[PromptRow], n_tokens: usize, padding: Padding) -> candle
         true => Some(image_positions(prompts, n_tokens, padding, device)?),
         false => None,
     };
-    Ok(TokenInput { embeddings, positions, deepstack, is_image, n_wanted: None })
+    let media = RowMedia::batch(prompts, n_tokens, padding)?;
+    Ok(TokenInput { embeddings, positions, deepstack, is_image, media, n_wanted: None })
 }
 
 /// Returns u8 `(batch, tokens)`: 1 where a token is a feature of an image.

@@ -58,6 +58,18 @@ pub const BUILT_IN: [BuiltIn; 8] = [
         text: "<image>answer en {question}",
         stop: &[],
     },
+    BuiltIn {
+        name: "otter",
+        about: "Otter's demo and benchmarks",
+        text: "<image>User: {question} GPT:<answer>",
+        stop: &["<|endofchunk|>"],
+    },
+    BuiltIn {
+        name: "open_flamingo",
+        about: "OpenFlamingo's evaluation of visual questions",
+        text: "<image>Question:{question} Short answer:",
+        stop: &["<|endofchunk|>"],
+    },
 ];
 
 /// A built-in template.

@@ -47,7 +47,8 @@ impl ChatTemplate {
     /// Opens the template `choice`: a built-in name, or a file. The file is jinja or a trainer's record of its own
     /// template (ms-swift's `args.json`, LLaMA-Factory's `Modelfile`). Without a choice, the checkpoint's own is used,
     /// from the first of `processor_config.json`, `chat_template.json`, `chat_template.jinja` and
-    /// `tokenizer_config.json`. An original LLaVA has none and gets `vicuna_v1`, the format of its training scripts.
+    /// `tokenizer_config.json`. An original LLaVA has none and gets `vicuna_v1`, the format of its training scripts; Otter gets `otter`, and
+    /// OpenFlamingo `open_flamingo`.
     ///
     /// # Errors
     /// The template is missing, unreadable or not valid jinja.
@@ -87,6 +88,10 @@ impl ChatTemplate {
         }
         let by_default = if checkpoint.is_llava_original() { Some("vicuna_v1") } else { by_default };
         if let Some(name) = by_default {
+            return Self::built_in(name).with_context(|| format!("{name} is built in"));
+        }
+        if let Some(name @ ("otter" | "open_flamingo")) = checkpoint.config().get("model_type").and_then(Value::as_str)
+        {
             return Self::built_in(name).with_context(|| format!("{name} is built in"));
         }
         let names: Vec<&str> = Self::built_in_names().collect();

@@ -30,6 +30,18 @@ const LAYOUTS: [(&str, &[&str]); 2] = [
 
 pub(super) const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
 
+/// What OpenFlamingo's training added to a text model and a tower.
+const ADDED_WEIGHTS: &str = "checkpoint.pt";
+
+/// Rows of the head for the tokens that OpenFlamingo adds. Its own files lack them.
+const ROWS_OF_HEAD: &str = "head_rows.pt";
+
+/// The folder of an OpenFlamingo's text model.
+pub const TEXT_MODEL_FOLDER: &str = "lang_encoder";
+
+/// The folder of an OpenFlamingo's open_clip.
+pub const TOWER_FOLDER: &str = "vision_encoder";
+
 /// PEFT's configuration of an adapter.
 pub(super) const PEFT_CONFIG: &str = "adapter_config.json";
 
@@ -63,6 +75,9 @@ impl Checkpoint {
         let dir = dir.as_ref();
         refuse_what_is_no_folder(dir)?;
         let Some((config_file, weights_file)) = choose_layout(|name| dir.join(name).is_file()) else {
+            if dir.join(ADDED_WEIGHTS).is_file() && dir.join(TEXT_MODEL_FOLDER).is_dir() {
+                return Self::open_flamingo(dir);
+            }
             bail!("failed to open `{}`: {}", dir.display(), explain_missing_config(dir));
         };
         let path = dir.join(config_file);
@@ -82,6 +97,24 @@ impl Checkpoint {
             weight_files,
             index,
         })
+    }
+
+    /// Opens an OpenFlamingo: what training added is in `dir`, and the text model in a folder of it. Its configuration is
+    /// the text model's.
+    fn open_flamingo(dir: &Path) -> anyhow::Result<Self> {
+        let text_model = Self::open(dir.join(TEXT_MODEL_FOLDER))?;
+        let mut weight_files = vec![ADDED_WEIGHTS.to_owned()];
+        let has_rows = dir.join(ROWS_OF_HEAD).is_file();
+        weight_files.extend(has_rows.then(|| ROWS_OF_HEAD.to_owned()));
+        weight_files.extend(text_model.weight_files.iter().map(|file| format!("{TEXT_MODEL_FOLDER}/{file}")));
+        let is_mpt = text_model.config.get("model_type").is_some_and(|kind| kind == "mpt");
+        let is_tied = text_model.config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(is_mpt);
+        let config = serde_json::json!({
+            "model_type": "open_flamingo",
+            "text_config": text_model.config,
+            "has_rows_of_added_tokens": has_rows || is_tied,
+        });
+        Ok(Self { dir: dir.to_owned(), config, weight_files, index: BTreeMap::new(), ..text_model })
     }
 
     /// A checkpoint called `name` in the layout of transformers, with its files in memory and its weights in
@@ -147,8 +180,16 @@ impl Checkpoint {
         }
         match &self.in_memory {
             Some(files) => Ok(files.get(name).map(|bytes| bytes.to_vec())),
-            None => read_optional(&self.dir.join(name)),
+            None => match read_optional(&self.dir.join(name))? {
+                // The tokenizer of an OpenFlamingo is its text model's.
+                None if self.is_open_flamingo() => read_optional(&self.dir.join(TEXT_MODEL_FOLDER).join(name)),
+                found => Ok(found),
+            },
         }
+    }
+
+    fn is_open_flamingo(&self) -> bool {
+        self.weight_files.first().is_some_and(|file| file == ADDED_WEIGHTS)
     }
 
     /// Returns the JSON file `name`, or `None` if there is none.
@@ -189,7 +230,11 @@ impl Checkpoint {
     pub(super) fn read_tensors(&self) -> anyhow::Result<Vec<StoredTensor>> {
         let mut tensors = Vec::new();
         for name in &self.weight_files {
-            tensors.extend(self.read_tensors_of(name)?);
+            let mut of_file = self.read_tensors_of(name)?;
+            if name.starts_with(TEXT_MODEL_FOLDER) {
+                of_file.iter_mut().for_each(|tensor| tensor.key = format!("{TEXT_MODEL_FOLDER}/{}", tensor.key));
+            }
+            tensors.extend(of_file);
         }
         self.check_against_index(&tensors)?;
         quantised::refuse_tensors(&tensors)?;
@@ -375,10 +420,20 @@ fn explain_missing_weights(dir: &Path) -> &'static str {
     } else if dir.join(PEFT_CONFIG).is_file() || dir.join("mm_projector.bin").is_file() {
         "it holds an adapter or a projector, but no model weights; hint: give its base model, and this folder as \
          `--adapter`"
+    } else if holds_part_of_otter(dir) {
+        "it holds only what Otter's training changed (`final_weights.pt` or `checkpoint_N.pt`), not the whole model; hint: \
+         load it over its base with Otter's code and save all of it (`save_pretrained`, or train with `--save_hf_model`)"
     } else {
         "it has no weights; hint: `model.safetensors` (or its shards with `model.safetensors.index.json`) or \
          `pytorch_model.bin` must be next to `config.json`"
     }
+}
+
+/// Whether `dir` has the tensors that Otter's training saves by default.
+fn holds_part_of_otter(dir: &Path) -> bool {
+    let is_part = |name: &str| name == "final_weights.pt" || (name.starts_with("checkpoint_") && name.ends_with(".pt"));
+    std::fs::read_dir(dir)
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_part)))
 }
 
 /// Returns the files of the weights, and the index's map. `name` is the single file, or the index of its shards.

@@ -34,7 +34,7 @@ pub use canonical::{
     Canonical, canonical_clip_tower, canonical_dinov2, canonical_dual_encoder, canonical_llava, canonical_open_clip,
     canonical_qwen_vl, is_computed_buffer,
 };
-pub use checkpoint::{Checkpoint, config_hash, read_text_file};
+pub use checkpoint::{Checkpoint, TEXT_MODEL_FOLDER, TOWER_FOLDER, config_hash, read_text_file};
 pub use embedded::{EMBEDDED, Miniature, is_embedded, open_checkpoint};
 pub use hub::{FoundRevision, Hub, HubEvent, Located, RepositoryId, Role};
 pub(in crate::model) use notes::{MODELFILE, SWIFT_ARGUMENTS};

@@ -49,7 +49,8 @@ impl Global for Torch {
     }
 }
 
-/// Reads the pickle of a dictionary from names to tensors (or of one that contains such a dictionary as `state_dict`).
+/// Reads the pickle of a dictionary from names to tensors (or of one that contains such a dictionary as `state_dict` or
+/// `model_state_dict`).
 ///
 /// # Errors
 /// The pickle names a callable that is not allowed, is damaged, or holds something else.
@@ -58,7 +59,7 @@ pub(super) fn read_state_dict(bytes: &[u8]) -> anyhow::Result<Vec<PickledTensor>
     let entries = dictionary(&pickle, pickle.root())
         .context("the pickle holds no dictionary of tensors; hint: give the file of a state dict")?;
     let nested = entries.iter().find_map(|&(key, value)| {
-        let is_nested = matches!(pickle.value(key), Value::Text("state_dict"));
+        let is_nested = matches!(pickle.value(key), Value::Text("state_dict" | "model_state_dict"));
         if is_nested { dictionary(&pickle, value) } else { None }
     });
     nested.unwrap_or(entries).iter().map(|&(key, value)| tensor(&pickle, key, value)).collect()

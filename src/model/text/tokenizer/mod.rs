@@ -8,10 +8,19 @@ mod sentencepiece;
 
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use crate::domain::text;
 use crate::model::checkpoint::weights::Checkpoint;
+
+/// The tokens that Otter's code adds, by their numbers: the end of an answer, an image, the begin of an answer, padding.
+const OTTER_TOKENS: [&str; 4] = [END_OF_CHUNK, "<image>", "<answer>", "<PAD>"];
+
+/// The tokens that OpenFlamingo's code adds, by their numbers.
+const OPEN_FLAMINGO_TOKENS: [&str; 3] = [END_OF_CHUNK, "<image>", "<PAD>"];
+
+/// The token that ends an answer of Otter and of OpenFlamingo.
+pub const END_OF_CHUNK: &str = "<|endofchunk|>";
 
 /// A checkpoint's tokenizer.
 #[derive(Clone, Debug)]
@@ -39,11 +48,29 @@ pub enum PromptPiece {
 }
 
 impl TextTokenizer {
-    /// Reads the first of `tokenizer.json`, `tokenizer.model`, `spiece.model`, and `vocab.json` with `merges.txt`.
+    /// Reads the first of `tokenizer.json`, `tokenizer.model`, `spiece.model`, and `vocab.json` with `merges.txt`. Tokens
+    /// that the code of a model adds to the tokenizer of its base are added here too.
     ///
     /// # Errors
     /// None of them exists, or the first that exists cannot be read.
     pub fn open(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
+        let tokenizer = Self::open_base(checkpoint)?;
+        match checkpoint.config().get("model_type").and_then(Value::as_str) {
+            Some("otter") => tokenizer.with_tokens(&OTTER_TOKENS),
+            Some("open_flamingo") => tokenizer.with_tokens(&OPEN_FLAMINGO_TOKENS),
+            _ => Ok(tokenizer),
+        }
+    }
+
+    /// Adds the special tokens that it lacks after its last, in this order.
+    fn with_tokens(mut self, tokens: &[&str]) -> anyhow::Result<Self> {
+        let missing = tokens.iter().filter(|token| self.token_id(token).is_none());
+        let missing: Vec<AddedToken> = missing.map(|token| AddedToken::from(*token, true)).collect();
+        self.inner.add_special_tokens(missing).map_err(anyhow::Error::from_boxed)?;
+        Ok(self)
+    }
+
+    fn open_base(checkpoint: &Checkpoint) -> anyhow::Result<Self> {
         if let Some(bytes) = checkpoint.read_file("tokenizer.json")? {
             let place = || format!("failed to read `{}`", checkpoint.dir.join("tokenizer.json").display());
             return Self::from_json(&bytes, checkpoint).with_context(place);

@@ -136,7 +136,14 @@ pub(super) fn apply_aspect_ratio(parameters: &mut Parameters, model: &Checkpoint
 }
 
 fn defaults_of(class: &str) -> anyhow::Result<Defaults> {
-    let clip = Defaults { is_size_exact: false, side: 224, has_crop: true, filter: Filter::Bicubic, mean: CLIP_MEAN, std: CLIP_STD };
+    let clip = Defaults {
+        is_size_exact: false,
+        side: 224,
+        has_crop: true,
+        filter: Filter::Bicubic,
+        mean: CLIP_MEAN,
+        std: CLIP_STD,
+    };
     Ok(match class {
         "" | "CLIP" | "Llava" | "ChineseCLIP" => clip,
         "Blip" => Defaults { is_size_exact: true, side: 384, has_crop: false, ..clip },

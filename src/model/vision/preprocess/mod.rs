@@ -9,6 +9,7 @@ mod config;
 mod idefics3;
 mod internvl;
 mod levels;
+mod mllama;
 mod pan_and_scan;
 mod patches;
 mod resize;
@@ -23,6 +24,7 @@ pub use config::Scale;
 pub use idefics3::{Idefics3Parameters, Idefics3Processor};
 pub use internvl::{InternVlParameters, InternVlProcessor};
 use levels::Levels;
+pub use mllama::{MllamaParameters, MllamaProcessor, arrangements};
 pub use pan_and_scan::{PanAndScan, PanAndScanProcessor};
 pub use patches::{PatchParameters, PatchProcessor, merged_order};
 pub use resize::Filter;
@@ -164,6 +166,18 @@ impl Preprocessor {
         let mut parameters = config::read(tower)?;
         config::apply_aspect_ratio(&mut parameters, model)?;
         Ok(Self::new(parameters))
+    }
+
+    /// CLIP's preprocessing of squares of `side` pixels, as transformers has it by default.
+    pub fn clip(side: u32) -> Self {
+        Self::new(Parameters {
+            pad_to_square: None,
+            resize: Some(Resize { to: Target::ShortestEdge(side), filter: Filter::Bicubic }),
+            crop: Some(Crop { height: side, width: side, rounding: Rounding::Down }),
+            rescale: 1.0 / 255.0,
+            mean: config::CLIP_MEAN.map(|value| value as f32),
+            std: config::CLIP_STD.map(|value| value as f32),
+        })
     }
 
     /// Builds a preprocessor with these parameters.

@@ -39,7 +39,10 @@ impl PanAndScan {
             }
         };
         let n_max = count("pan_and_scan_max_num_crops", 4)?;
-        ensure!(n_max <= N_CROPS_MAX, "`pan_and_scan_max_num_crops` {n_max} is more than {N_CROPS_MAX}; hint: 4 is usual");
+        ensure!(
+            n_max <= N_CROPS_MAX,
+            "`pan_and_scan_max_num_crops` {n_max} is more than {N_CROPS_MAX}; hint: 4 is usual"
+        );
         let min_ratio = config.get("pan_and_scan_min_ratio_to_activate").and_then(Value::as_f64).unwrap_or(1.2);
         Ok(Some(Self { min_side: count("pan_and_scan_min_crop_size", 256)?, n_max, min_ratio }))
     }
@@ -121,7 +124,8 @@ impl ImageProcessor for PanAndScanProcessor {
             pan_and_scan: Option<PanAndScan>,
         }
         // Numbers and names can always be represented.
-        serde_json::to_value(All { whole: self.whole.parameters(), pan_and_scan: self.pan_and_scan }).unwrap_or_default()
+        serde_json::to_value(All { whole: self.whole.parameters(), pan_and_scan: self.pan_and_scan })
+            .unwrap_or_default()
     }
 }
 

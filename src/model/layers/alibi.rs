@@ -1,0 +1,107 @@
+//! ALiBi (Press et al. 2022): scores fall with the distance of a key, by a slope of each head.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// Heads get this many more dimensions, so that their width stays a multiple of it.
+const N_MORE: usize = 8;
+
+/// Positions are split at this number, so that both parts are exact in narrow types.
+const SPLIT: u32 = 32;
+
+/// Slopes by head.
+///
+/// What a query adds to all scores alike has no effect, so the slope times the key's own position is enough. It becomes
+/// two more dimensions of keys, which queries multiply by a constant; so every way to compute attention serves.
+pub struct Alibi {
+    slopes: Vec<f32>,
+}
+
+impl Alibi {
+    /// The slopes of `n_heads` heads: powers of `2^-(bias_max / n_heads)`. If their number is no power of two, every
+    /// other slope of the next such number comes first.
+    pub fn new(n_heads: usize, bias_max: f64) -> Self {
+        let n = n_heads.next_power_of_two();
+        let slope = |index: usize| (2f64.powf(-bias_max * (index + 1) as f64 / n as f64)) as f32;
+        let all: Vec<f32> = (0..n).map(slope).collect();
+        let slopes = match n == n_heads {
+            true => all,
+            false => all.iter().skip(1).step_by(2).chain(all.iter().step_by(2)).take(n_heads).copied().collect(),
+        };
+        Self { slopes }
+    }
+
+    /// Returns queries, keys and values `(batch, heads, tokens, head size)` with more dimensions. `positions` are of the
+    /// keys, u32 `(batch, tokens)`.
+    ///
+    /// # Errors
+    /// The positions are not of these keys.
+    pub fn widened(&self, [queries, keys, values]: [&Tensor; 3], positions: &Tensor) -> Result<[Tensor; 3]> {
+        let (batch, n_heads, n_queries, head_size) = queries.dims4()?;
+        let (dtype, device) = (queries.dtype(), queries.device());
+        let wider = head_size + N_MORE;
+        // Scores are divided by the root of the width, which is another one now.
+        let queries = (queries * (wider as f64 / head_size as f64).sqrt())?;
+        let factors = Tensor::full((wider as f32).sqrt(), (batch, n_heads, n_queries, 2), device)?.to_dtype(dtype)?;
+        let queries = Tensor::cat(&[queries, factors], 3)?.pad_with_zeros(3, 0, N_MORE - 2)?;
+        let keys =
+            Tensor::cat(&[keys, &self.biases(positions, dtype, device)?], 3)?.pad_with_zeros(3, 0, N_MORE - 2)?;
+        Ok([queries.contiguous()?, keys.contiguous()?, values.pad_with_zeros(3, 0, N_MORE)?.contiguous()?])
+    }
+
+    /// Returns what was mixed of widened values, `(batch, heads, tokens, head size)`.
+    ///
+    /// # Errors
+    /// A device failure.
+    pub fn narrowed(mixed: &Tensor) -> Result<Tensor> {
+        mixed.narrow(3, 0, mixed.dim(3)? - N_MORE)
+    }
+
+    /// Returns `(batch, heads, tokens, 2)`: the slope times both parts of the position.
+    fn biases(&self, positions: &Tensor, dtype: DType, device: &Device) -> Result<Tensor> {
+        let positions = positions.to_vec2::<u32>()?;
+        let (batch, n_tokens) = (positions.len(), positions.first().map_or(0, Vec::len));
+        let mut biases = Vec::with_capacity(batch * self.slopes.len() * n_tokens * 2);
+        for row in &positions {
+            for slope in &self.slopes {
+                let parts = row.iter().flat_map(|at| [at / SPLIT * SPLIT, at % SPLIT]);
+                biases.extend(parts.map(|part| part as f32 * slope));
+            }
+        }
+        Tensor::from_vec(biases, (batch, self.slopes.len(), n_tokens, 2), device)?.to_dtype(dtype)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slopes_are_those_of_mpt() {
+        assert_eq!(Alibi::new(4, 8.0).slopes, [0.25, 0.0625, 0.015625, 0.00390625]);
+        // Of eight: the second, the fourth, the sixth and the eighth, then the first and the third.
+        assert_eq!(Alibi::new(6, 8.0).slopes, [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]);
+    }
+
+    #[test]
+    fn wider_heads_score_as_narrow_ones_with_a_bias() {
+        let device = &Device::Cpu;
+        let random = |seed: usize| {
+            let values = (0..2 * 5 * 4).map(|i| ((i * 7919 + seed * 104_729) % 1000) as f32 / 500.0 - 1.0);
+            Tensor::from_vec(values.collect::<Vec<_>>(), (1, 2, 5, 4), device).unwrap()
+        };
+        let (queries, keys) = (random(1), random(2));
+        let positions = Tensor::new(&[[3u32, 40, 41, 1000, 7]], device).unwrap();
+        let alibi = Alibi::new(2, 8.0);
+        let [wide, wide_keys, _] = alibi.widened([&queries, &keys, &keys], &positions).unwrap();
+        let scores = (wide.matmul(&wide_keys.t().unwrap()).unwrap() / 12f64.sqrt()).unwrap();
+        let plain = (queries.matmul(&keys.t().unwrap()).unwrap() / 2.0).unwrap();
+        let bias = (scores - plain).unwrap().squeeze(0).unwrap().to_vec3::<f32>().unwrap();
+        for (head, slope) in alibi.slopes.iter().enumerate() {
+            for row in &bias[head] {
+                for (bias, position) in row.iter().zip([3.0, 40.0, 41.0, 1000.0, 7.0]) {
+                    assert!((bias - slope * position).abs() < 1e-4, "{bias} {slope} {position}");
+                }
+            }
+        }
+    }
+}
