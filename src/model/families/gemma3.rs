@@ -241,7 +241,8 @@ impl ImageReader for Gemma3 {
     fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
         let last = self.tower.last_state();
         let mut see = |image: &&ImageInput| -> Result<Seen> {
-            let state = self.tower_norm.forward(&self.tower.tile_states(image, last, watch.again())?)?;
+            let state =
+                self.tower_norm.forward(&self.tower.tile_states(image, &[last], watch.again())?.swap_remove(0))?;
             Ok(Seen::plain(watch.layer(last).at(Site::FinalNorm, state)?, image))
         };
         images.iter().map(&mut see).collect()

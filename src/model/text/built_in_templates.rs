@@ -5,7 +5,7 @@ pub(in crate::model) const SWIFT_LLAVA: &str = "USER: <image>\n{question}\nASSIS
 
 /// The built-in templates: conversations of the original LLaVA repository (formats of its `conversation.py`), the
 /// template of transformers' checkpoints, and templates of trainers.
-pub const BUILT_IN: [BuiltIn; 8] = [
+pub const BUILT_IN: [BuiltIn; 10] = [
     BuiltIn {
         name: "vicuna_v1",
         about: "LLaVA-1.5's training scripts, and most of its evaluations",
