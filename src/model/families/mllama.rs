@@ -5,7 +5,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Beside, DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, Seen, Verified};
+use super::{
+    Beside, DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, Seen, Verified,
+};
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::{Canonical, Checkpoint, Weights, is_computed_buffer};
 use crate::model::language::{CrossKind, Decoder, DecoderConfig, LanguageModel, read_mllama};

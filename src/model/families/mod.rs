@@ -325,8 +325,17 @@ impl InMemoryNames {
 const DEEPSTACK: &str = "deepstack_merger_list.";
 
 /// All families. The first that recognises a checkpoint reads it.
-pub const FAMILIES: &[MllmFamily] =
-    &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY, mllama::FAMILY, otter::FAMILY, open_flamingo::FAMILY];
+pub const FAMILIES: &[MllmFamily] = &[
+    llava::FAMILY,
+    qwen2_vl::FAMILY,
+    qwen2_5_vl::FAMILY,
+    qwen3_vl::FAMILY,
+    idefics3::FAMILY,
+    llava_onevision::FAMILY,
+    mllama::FAMILY,
+    otter::FAMILY,
+    open_flamingo::FAMILY,
+];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {
@@ -504,6 +513,8 @@ impl Model {
 
 #[cfg(test)]
 mod adapter_tests;
+#[cfg(test)]
+mod beside_tests;
 #[cfg(test)]
 mod fused_tests;
 #[cfg(test)]

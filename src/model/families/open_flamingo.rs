@@ -28,11 +28,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
         comparator: "zero_shot by the CLIP that is its tower",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "open_flamingo"),
-    in_memory: InMemoryNames {
-        language_model: "lang_encoder",
-        projector: "perceiver",
-        saved_projector: "perceiver",
-    },
+    in_memory: InMemoryNames { language_model: "lang_encoder", projector: "perceiver", saved_projector: "perceiver" },
     canonical,
     weights,
     plan: |checkpoint, tower| Ok(Box::new(plan(checkpoint, tower)?) as Box<dyn MllmPlan>),
@@ -115,9 +111,8 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Plan> {
     let text = DecoderConfig::from_config(&section, false)?;
     refuse_scaled(&text, &place)?;
     let weights = Weights::new(checkpoint, canonical)?;
-    let has_layer = |index: &usize| {
-        weights.contains(&format!("language_model.layers.{index}.gated_cross_attn_layer.attn_gate"))
-    };
+    let has_layer =
+        |index: &usize| weights.contains(&format!("language_model.layers.{index}.gated_cross_attn_layer.attn_gate"));
     let layers: Vec<usize> = (0..text.n_layers()).filter(has_layer).collect();
     ensure!(!layers.is_empty(), "`{}` has no layers that attend to images", checkpoint.dir.display());
     let n_embedded = match weights.shape("language_model.embed_tokens.weight").as_deref() {

@@ -37,11 +37,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
         comparator: "zero_shot by the CLIP that its tower is",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "otter"),
-    in_memory: InMemoryNames {
-        language_model: "lang_encoder",
-        projector: "perceiver",
-        saved_projector: "perceiver",
-    },
+    in_memory: InMemoryNames { language_model: "lang_encoder", projector: "perceiver", saved_projector: "perceiver" },
     canonical,
     weights: |checkpoint, _| Weights::new(checkpoint, canonical),
     plan: |checkpoint, _| Ok(Box::new(Plan::of(checkpoint)?)),
@@ -97,9 +93,8 @@ fn of_layer<'a>(leaves: &[&'a str]) -> Vec<&'a str> {
 fn preprocessor(checkpoint: &Checkpoint) -> Result<Preprocessor> {
     let side = vision_config(&config_of(checkpoint))?.image_size();
     let has_own = ["processor_config.json", "preprocessor_config.json"];
-    let has_own = has_own.iter().try_fold(false, |found, file| {
-        anyhow::Ok(found || checkpoint.read_json(file)?.is_some())
-    })?;
+    let has_own =
+        has_own.iter().try_fold(false, |found, file| anyhow::Ok(found || checkpoint.read_json(file)?.is_some()))?;
     let preprocessor = match has_own {
         true => Preprocessor::from_checkpoint(checkpoint)?,
         false => Preprocessor::clip(side as u32),

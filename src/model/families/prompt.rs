@@ -165,9 +165,10 @@ fn beside(images: &[(&ImageEmbedding, usize)], n_tokens: usize) -> Result<Option
     let Some((first, ..)) = with.first() else { return Ok(None) };
     let kind = first.kind;
     let seen = with.iter().map(|(image, ..)| image.features.narrow(0, 0, image.n_seen));
-    let rest = with.iter().filter(|(image, ..)| image.features.dims()[0] > image.n_seen).map(|(image, ..)| {
-        image.features.narrow(0, image.n_seen, image.features.dims()[0] - image.n_seen)
-    });
+    let rest = with
+        .iter()
+        .filter(|(image, ..)| image.features.dims()[0] > image.n_seen)
+        .map(|(image, ..)| image.features.narrow(0, image.n_seen, image.features.dims()[0] - image.n_seen));
     let features = Tensor::cat(&seen.chain(rest).collect::<candle_core::Result<Vec<_>>>()?, 0)?;
     let n_positions = features.dim(0)?;
     let before = match kind {

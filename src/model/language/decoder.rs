@@ -395,12 +395,8 @@ pub struct Decoder {
 impl Decoder {
     /// Loads `language_model.*` and `lm_head` by their canonical names.
     pub fn load(loader: &mut Loader, config: DecoderConfig) -> Result<Self> {
-        let (embedding, head) = load_vocabulary(
-            loader,
-            [config.vocabulary_size, config.n_more_embedded],
-            config.size,
-            config.is_tied,
-        )?;
+        let (embedding, head) =
+            load_vocabulary(loader, [config.vocabulary_size, config.n_more_embedded], config.size, config.is_tied)?;
         let cross = config.load_cross(loader)?;
         let shape = AttentionShape {
             size: config.size,

@@ -43,7 +43,8 @@ impl Alibi {
         let queries = (queries * (wider as f64 / head_size as f64).sqrt())?;
         let factors = Tensor::full((wider as f32).sqrt(), (batch, n_heads, n_queries, 2), device)?.to_dtype(dtype)?;
         let queries = Tensor::cat(&[queries, factors], 3)?.pad_with_zeros(3, 0, N_MORE - 2)?;
-        let keys = Tensor::cat(&[keys, &self.biases(positions, dtype, device)?], 3)?.pad_with_zeros(3, 0, N_MORE - 2)?;
+        let keys =
+            Tensor::cat(&[keys, &self.biases(positions, dtype, device)?], 3)?.pad_with_zeros(3, 0, N_MORE - 2)?;
         Ok([queries.contiguous()?, keys.contiguous()?, values.pad_with_zeros(3, 0, N_MORE)?.contiguous()?])
     }
 
@@ -103,5 +104,4 @@ mod tests {
             }
         }
     }
-
 }

@@ -75,13 +75,7 @@ impl CrossAttention {
         let CrossShape { size, n_attended, n_heads, n_kv_heads, head_size } = shape;
         Ok(Self {
             query: Linear::load(loader, "to_q", size, n_heads * head_size, false)?,
-            key_value: KeyValue::Joined(Linear::load(
-                loader,
-                "to_kv",
-                n_attended,
-                2 * n_kv_heads * head_size,
-                false,
-            )?),
+            key_value: KeyValue::Joined(Linear::load(loader, "to_kv", n_attended, 2 * n_kv_heads * head_size, false)?),
             output: Linear::load(loader, "to_out", n_heads * head_size, size, false)?,
             shape,
             norms: None,

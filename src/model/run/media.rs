@@ -39,7 +39,8 @@ impl RowMedia {
         let n_positions = rows.iter().filter_map(|row| row.media.as_ref()?.features.dim(0).ok()).max();
         let first = rows.iter().find_map(|row| row.media.as_ref());
         let (Some(n_positions), Some(first)) = (n_positions, first) else { return Ok(None) };
-        let none = Tensor::zeros((n_positions, first.features.dim(1)?), first.features.dtype(), first.features.device())?;
+        let none =
+            Tensor::zeros((n_positions, first.features.dim(1)?), first.features.dtype(), first.features.device())?;
         let (mut features, mut views) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len() * n_tokens));
         for row in rows {
             let own = row.media.as_ref().map_or(&none, |media| &media.features);

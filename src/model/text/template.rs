@@ -77,7 +77,8 @@ impl ChatTemplate {
         if checkpoint.is_llava_original() {
             return Self::built_in("vicuna_v1").context("vicuna_v1 is built in");
         }
-        if let Some(name @ ("otter" | "open_flamingo")) = checkpoint.config().get("model_type").and_then(Value::as_str) {
+        if let Some(name @ ("otter" | "open_flamingo")) = checkpoint.config().get("model_type").and_then(Value::as_str)
+        {
             return Self::built_in(name).with_context(|| format!("{name} is built in"));
         }
         let names: Vec<&str> = Self::built_in_names().collect();

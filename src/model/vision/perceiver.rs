@@ -43,7 +43,10 @@ impl Perceiver {
         let frame = match loader.shape("frame_embs") {
             None => None,
             Some(shape) => {
-                ensure!(matches!(shape[..], [n, w] if n > 0 && w == width), "`frame_embs` {shape:?} are not {width} wide");
+                ensure!(
+                    matches!(shape[..], [n, w] if n > 0 && w == width),
+                    "`frame_embs` {shape:?} are not {width} wide"
+                );
                 // An image is a video of one frame.
                 Some(loader.tensor("frame_embs", &shape)?.get(0)?)
             }
@@ -77,13 +80,8 @@ impl Perceiver {
 
 impl Layer {
     fn load(loader: &mut Loader, width: usize) -> Result<Self> {
-        let shape = CrossShape {
-            size: width,
-            n_attended: width,
-            n_heads: N_HEADS,
-            n_kv_heads: N_HEADS,
-            head_size: HEAD_SIZE,
-        };
+        let shape =
+            CrossShape { size: width, n_attended: width, n_heads: N_HEADS, n_kv_heads: N_HEADS, head_size: HEAD_SIZE };
         let norm = |loader: &mut Loader, name| LayerNorm::load(loader, name, width, EPSILON);
         let mut feed_forward = loader.at("feed_forward");
         let mlp_norm = norm(&mut feed_forward, "0")?;

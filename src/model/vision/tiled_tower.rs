@@ -144,9 +144,8 @@ fn states(config: &Config, rule: StateRule, n_layers: usize) -> Result<Vec<usize
     let Some(list) = config.get("intermediate_layers_indices") else {
         return states_of(&[3, 7, 15, 23, 30], rule, n_layers, config.place());
     };
-    let indices: Option<Vec<usize>> = list
-        .as_array()
-        .and_then(|list| list.iter().map(|index| index.as_u64().map(|index| index as usize)).collect());
+    let indices: Option<Vec<usize>> =
+        list.as_array().and_then(|list| list.iter().map(|index| index.as_u64().map(|index| index as usize)).collect());
     match indices {
         Some(indices) => states_of(&indices, rule, n_layers, config.place()),
         None => bail!("`intermediate_layers_indices` in {} must be a list of layers, but is {list}", config.place()),
@@ -198,8 +197,7 @@ impl TiledTower {
         let (size, patch) = (config.size, config.patch_size);
         let n_arrangements = arrangements(config.n_tiles).len() + 1;
         let mut layers = |stack: &str, n_layers: usize, is_gated: bool| -> Result<Vec<Layer>> {
-            let load =
-                |index| Layer::load(&mut loader.at(&format!("{stack}.layers.{index}")), &config, is_gated);
+            let load = |index| Layer::load(&mut loader.at(&format!("{stack}.layers.{index}")), &config, is_gated);
             (0..n_layers).map(load).collect()
         };
         let first = layers("transformer", config.n_layers, false)?;
@@ -279,7 +277,8 @@ impl TiledTower {
         let x = Tensor::cat(&[class_tokens, patches], 1)?;
         let gate = self.position_gate.tanh()?;
         let positions = self.positions.broadcast_mul(&(1.0 - &gate)?)?;
-        let of_tiles = self.tile_positions.get(arrangement)?.reshape((n_tiles, n_tokens, size))?.broadcast_mul(&gate)?;
+        let of_tiles =
+            self.tile_positions.get(arrangement)?.reshape((n_tiles, n_tokens, size))?.broadcast_mul(&gate)?;
         let x = (x.broadcast_add(&positions)? + of_tiles)?;
         self.norm_before.forward(&x)?.pad_with_zeros(1, 0, self.config.n_tokens_filled() - n_tokens)
     }
@@ -400,7 +399,8 @@ impl Layer {
         let n_rest = x.dim(1)? - n_first;
         let normed = watch.at(Site::AttentionInput, self.attention_norm.forward(x)?)?;
         let [keys, values] = self.attention.keys_and_values(&normed)?;
-        let [first, rest] = [(0, n_first), (n_first, n_rest)].map(|(start, n)| normed.narrow(1, start, n)?.contiguous());
+        let [first, rest] =
+            [(0, n_first), (n_first, n_rest)].map(|(start, n)| normed.narrow(1, start, n)?.contiguous());
         let mut mixed = vec![self.attention.forward(&first?, [&keys, &values], None)?];
         if n_rest > 0 {
             let of_first = |x: &Tensor| x.narrow(2, 0, n_first)?.contiguous();

@@ -422,7 +422,8 @@ fn explain_missing_weights(dir: &Path) -> &'static str {
 /// Whether `dir` has the tensors that Otter's training saves by default.
 fn holds_part_of_otter(dir: &Path) -> bool {
     let is_part = |name: &str| name == "final_weights.pt" || (name.starts_with("checkpoint_") && name.ends_with(".pt"));
-    std::fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_part)))
+    std::fs::read_dir(dir)
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_part)))
 }
 
 /// Returns the files of the weights, and the index's map. `name` is the single file, or the index of its shards.

@@ -4,7 +4,8 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::model::Placement;
-use crate::model::checkpoint::weights::testing::{copy_of, read_json, rename_tensors, rgb_image, shared, write};
+use crate::model::checkpoint::weights::Adapter;
+use crate::model::checkpoint::weights::testing::{copy_of, golden, read_json, rename_tensors, rgb_image, shared, write};
 use crate::model::families::tests::{forward_image, tile_input};
 use crate::model::families::{ImagePrompt, Model, OpenedModel};
 use crate::model::run::generate::Decoding;
@@ -201,5 +202,27 @@ fn every_layout_of_transformers_is_the_same_model() {
         let model = opened.load(&Placement::cpu()).unwrap();
         let image = model.mllm.embed_images(&model.mllm.see(&[&input]).unwrap()).unwrap().remove(0);
         assert_close(&first_logits(&model, &image), &expected["0.last_logits"], language);
+    }
+}
+
+#[test]
+fn adapters_of_peft_on_all_parts_meet_their_reference_beside_the_base_and_merged() {
+    let Some(dir) = fixture() else { return };
+    let folder = golden("mllama_lora");
+    let expected = References::open(&folder);
+    let inputs = References::open_file(&dir.join("reference2.safetensors"));
+    let input = pixels(&inputs["0.pixel_values"], GRIDS[0]);
+    for (is_merged, logits) in [(false, "first_logits"), (true, "merged.first_logits")] {
+        let (_copy, opened) = open(&dir, "5.24.0");
+        let adapter = Adapter::open(&folder, canonical, &opened.weights).unwrap();
+        for (part, n_modules) in [("language_model.", 10), ("vision_tower.", 13), ("multi_modal_projector", 1)] {
+            assert_eq!(adapter.n_touched(part), n_modules, "{part}");
+        }
+        let overlay = adapter.overlay(&Placement::cpu(), is_merged).unwrap();
+        let model = opened.load_all(vec![overlay], &Placement::cpu()).unwrap().remove(0);
+        let seen = model.mllm.see(&[&input]).unwrap();
+        let image = model.mllm.embed_images(&seen).unwrap().remove(0);
+        assert_close(&first_logits(&model, &image), &expected[logits], logits);
+        assert_eq!(generate(&model, QUESTION, &seen, 12), ids(&expected["generated_ids"]), "{logits}");
     }
 }

@@ -72,7 +72,8 @@ fn every_reference_tensor_of_otters_own_code_is_met() {
             assert_eq!(vec![row], ids(&expected[&format!("{index}.greedy_ids")]), "{name} {index}");
         }
         // An example before the question: its tokens see its own image, and the question's tokens the other.
-        let text = format!("<image>User: {QUESTION} GPT:<answer> cat.<|endofchunk|><image>User: {QUESTION} GPT:<answer>");
+        let text =
+            format!("<image>User: {QUESTION} GPT:<answer> cat.<|endofchunk|><image>User: {QUESTION} GPT:<answer>");
         let prompt = model.dialogue.prompt_of(text, None).unwrap();
         assert_eq!(all_ids(&prompt), ids(&expected["icl.input_ids"]), "{name}");
         let images = [all_seen[1].clone(), all_seen[0].clone()];
