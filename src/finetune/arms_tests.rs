@@ -481,3 +481,33 @@ fn every_family_is_trained_by_every_arm() {
         }
     }
 }
+
+#[test]
+fn families_whose_layers_attend_to_images_train_all_that_they_should() {
+    let Some(shared) = shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let template = folder.path().join("template.jinja");
+    std::fs::write(&template, "<|image|>{{ messages[0].content[1].text }} ").unwrap();
+    for (family, template) in [("otter_llama", None), ("otter_mpt", None), ("mllama", template.to_str())] {
+        for method in ["lora", "full"] {
+            let dir = shared.join("fixtures").join(family);
+            let opened = OpenedModel::open(&Checkpoint::open(&dir).unwrap(), None, template).unwrap();
+            let config = TrainableConfig { trains_projector: true, ..config(method.parse().unwrap()) };
+            let trainable = trainable(&opened, config, None);
+            let (numbers, objective) = (hyperparameters(1e-2), Objective::default());
+            // The trainer refuses a tensor that gets no gradient.
+            let mut trainer = Trainer::new(opened, trainable, &numbers, objective, 5, &Placement::cpu()).unwrap();
+            let model = trainer.model();
+            let prompt = Arc::new(model.dialogue.render("What is it?").unwrap());
+            let example = |(path, answer): (&PathBuf, &str)| Example {
+                prompt: Arc::clone(&prompt),
+                answer: model.dialogue.answer_ids(&prompt, answer).unwrap(),
+                features: model.mllm.see(&[&model.preprocessor.prepare(&rgb_image(path))]).unwrap(),
+                is_replayed: false,
+            };
+            let batch: Vec<Example> = pictures(&dir).iter().zip(["cat", "dog"]).map(example).collect();
+            let losses: Vec<f64> = (0..5).map(|_| trainer.step(&batch, 1e-2).unwrap().loss).collect();
+            assert!(losses[4] < losses[0], "{family} {method}: {losses:?}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use candle_core::{D, DType, Tensor};
 use super::*;
 use crate::model::checkpoint::weights::TOWER_FOLDER;
 use crate::model::checkpoint::weights::testing::{copy_of, pictures, rgb_image, shared, write};
+use crate::model::run::prefix::RowMedia;
 use crate::model::run::scoring::score;
 
 const LABELS: [&str; 4] = ["cat", "caterpillar", "dog", "a red truck"];
@@ -88,5 +89,30 @@ fn an_image_decides_what_is_answered_and_without_it_the_text_is_read_alone() {
         let [first_blind, second_blind] = [&seen[0], &seen[1]].map(|seen| logits(&model, seen));
         assert_eq!(first_blind, second_blind, "{name}");
         assert_ne!(first, first_blind, "{name}");
+    }
+}
+
+#[test]
+fn tokens_see_the_last_image_and_in_llama_those_directly_before_it() {
+    let device = &candle_core::Device::Cpu;
+    let image = |kind: CrossKind, n: usize, n_seen: usize, value: f32| {
+        let features = Tensor::full(value, (n, 2), device).unwrap();
+        let embedding = Tensor::zeros((1, 3), DType::F32, device).unwrap();
+        ImageEmbedding { beside: Some(Beside { features, n_seen, kind }), ..ImageEmbedding::plain(embedding) }
+    };
+    for (kind, first, second, before) in
+        [(CrossKind::Llama, 0..2, 0..5, 0..12), (CrossKind::Flamingo, 0..2, 2..5, 0..0)]
+    {
+        // Two images side by side at positions 1 and 2, and another at 5.
+        let images = [image(kind, 4, 2, 1.0), image(kind, 4, 3, 2.0), image(kind, 4, 4, 3.0)];
+        let placed: Vec<(&ImageEmbedding, usize)> = images.iter().zip([1, 2, 5]).collect();
+        let RowMedia { features, views } = prompt::beside(&placed, 8).unwrap().unwrap();
+        let attends: Vec<Range<usize>> = views.iter().map(|view| view.attends.clone()).collect();
+        let expected = [&[before, first][..], &vec![second; 3], &vec![5..9; 3]].concat();
+        assert_eq!(attends, expected, "{kind:?}");
+        assert_eq!(views.iter().map(|view| view.sees).collect::<Vec<_>>(), [&[false][..], &[true; 7]].concat());
+        // What is seen comes first, image by image, and then what only tokens before the images attend to.
+        let values: Vec<f32> = features.narrow(1, 0, 1).unwrap().squeeze(1).unwrap().to_vec1().unwrap();
+        assert_eq!(values, [1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0, 1.0, 1.0, 2.0]);
     }
 }
