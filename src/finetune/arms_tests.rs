@@ -14,7 +14,7 @@ use crate::dataset::{self, Catalog, DataRoots, Dataset, OpenRequest};
 use crate::domain::{ArmSettings, EncoderKind, Method, RgbImage, Targets, VirtualTokenSettings, VirtualTokenStart};
 use crate::model::Placement;
 use crate::model::checkpoint::weights::Checkpoint;
-use crate::model::checkpoint::weights::testing::{fixtures, pictures, read_json, rgb_image, shared};
+use crate::model::checkpoint::weights::testing::{fixtures, pictures, read_json, rgb_image, shared, write};
 use crate::model::families::{FAMILIES, OpenedModel, Seen};
 use crate::model::vision::preprocess::PixelLimits;
 use crate::prompting;
@@ -487,7 +487,7 @@ fn families_whose_layers_attend_to_images_train_all_that_they_should() {
     let Some(shared) = shared() else { return };
     let folder = tempfile::tempdir().unwrap();
     let template = folder.path().join("template.jinja");
-    std::fs::write(&template, "<|image|>{{ messages[0].content[1].text }} ").unwrap();
+    write(&template, "<|image|>{{ messages[0].content[1].text }} ");
     for (family, template) in [("otter_llama", None), ("otter_mpt", None), ("mllama", template.to_str())] {
         for method in ["lora", "full"] {
             let dir = shared.join("fixtures").join(family);
