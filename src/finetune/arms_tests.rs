@@ -14,7 +14,7 @@ use crate::dataset::{self, Catalog, DataRoots, Dataset, OpenRequest};
 use crate::domain::{ArmSettings, EncoderKind, Method, RgbImage, Targets, VirtualTokenSettings, VirtualTokenStart};
 use crate::model::Placement;
 use crate::model::checkpoint::weights::Checkpoint;
-use crate::model::checkpoint::weights::testing::{fixtures, pictures, read_json, rgb_image, shared};
+use crate::model::checkpoint::weights::testing::{fixtures, pictures, read_json, rgb_image, shared, write};
 use crate::model::families::{FAMILIES, OpenedModel, Seen};
 use crate::model::vision::preprocess::PixelLimits;
 use crate::prompting;
@@ -478,6 +478,36 @@ fn every_family_is_trained_by_every_arm() {
                     assert_trains(&dir, method);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn families_whose_layers_attend_to_images_train_all_that_they_should() {
+    let Some(shared) = shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let template = folder.path().join("template.jinja");
+    write(&template, "<|image|>{{ messages[0].content[1].text }} ");
+    for (family, template) in [("otter_llama", None), ("otter_mpt", None), ("mllama", template.to_str())] {
+        for method in ["lora", "full"] {
+            let dir = shared.join("fixtures").join(family);
+            let opened = OpenedModel::open(&Checkpoint::open(&dir).unwrap(), None, template).unwrap();
+            let config = TrainableConfig { trains_projector: true, ..config(method.parse().unwrap()) };
+            let trainable = trainable(&opened, config, None);
+            let (numbers, objective) = (hyperparameters(1e-2), Objective::default());
+            // The trainer refuses a tensor that gets no gradient.
+            let mut trainer = Trainer::new(opened, trainable, &numbers, objective, 5, &Placement::cpu()).unwrap();
+            let model = trainer.model();
+            let prompt = Arc::new(model.dialogue.render("What is it?").unwrap());
+            let example = |(path, answer): (&PathBuf, &str)| Example {
+                prompt: Arc::clone(&prompt),
+                answer: model.dialogue.answer_ids(&prompt, answer).unwrap(),
+                features: model.mllm.see(&[&model.preprocessor.prepare(&rgb_image(path))]).unwrap(),
+                is_replayed: false,
+            };
+            let batch: Vec<Example> = pictures(&dir).iter().zip(["cat", "dog"]).map(example).collect();
+            let losses: Vec<f64> = (0..5).map(|_| trainer.step(&batch, 1e-2).unwrap().loss).collect();
+            assert!(losses[4] < losses[0], "{family} {method}: {losses:?}");
         }
     }
 }

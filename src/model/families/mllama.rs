@@ -26,7 +26,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
     verified: Verified {
         local: "transformers 5.24 on a tiny checkpoint, in its way and in Meta's: tiles, features, prompts, logits and \
                 generated ids",
-        adapter: None,
+        adapter: Some("PEFT 0.21: updates of language model, tower and projector, beside the base and merged"),
         comparator: "probe",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "mllama"),

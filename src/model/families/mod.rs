@@ -535,6 +535,8 @@ impl Model {
 #[cfg(test)]
 mod adapter_tests;
 #[cfg(test)]
+mod beside_tests;
+#[cfg(test)]
 mod fused_tests;
 #[cfg(test)]
 mod gemma_tests;

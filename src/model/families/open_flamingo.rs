@@ -105,7 +105,7 @@ fn vision_config(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<
 
 /// Reads the text model's configuration. The files give the layers that attend to images, and the added tokens.
 fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Plan> {
-    let place = checkpoint.dir.join(checkpoint.config_file()).display().to_string();
+    let place = checkpoint.dir.join(TEXT_MODEL_FOLDER).join(checkpoint.config_file()).display().to_string();
     let config = Config::new(checkpoint.config(), &place);
     let section = config.section("text_config").with_context(|| format!("{place} is no configuration"))?;
     let text = DecoderConfig::from_config(&section, false)?;

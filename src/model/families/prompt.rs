@@ -168,7 +168,7 @@ impl<'a> Placing<'a> {
 /// What tokens see of each image comes first, image by image, and the rest of all images after it: so a token attends to
 /// one run of positions. In Llama-3.2-Vision a token sees the last image and those directly before it, and tokens before
 /// the first image attend to all positions, padding included. In Flamingo a token sees the last image.
-fn beside(images: &[(&ImageEmbedding, usize)], n_tokens: usize) -> Result<Option<RowMedia>> {
+pub(super) fn beside(images: &[(&ImageEmbedding, usize)], n_tokens: usize) -> Result<Option<RowMedia>> {
     let with: Vec<(&Beside, usize, usize)> = images
         .iter()
         .filter_map(|(image, start)| Some((image.beside.as_ref()?, *start, image.embeddings.dim(0).ok()?)))

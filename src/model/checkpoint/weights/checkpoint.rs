@@ -391,6 +391,11 @@ fn explain_missing_config(dir: &Path) -> String {
              folder as `--adapter`",
             base_of_adapter(dir)
         )
+    } else if dir.join(ADDED_WEIGHTS).is_file() {
+        format!(
+            "it has `{ADDED_WEIGHTS}`, which OpenFlamingo's training adds to other models, but not these; hint: put the \
+             text model into the folder `{TEXT_MODEL_FOLDER}` in it, and the open_clip into `{TOWER_FOLDER}`"
+        )
     } else {
         "it has no `config.json`; hint: give the folder of a checkpoint as transformers or open_clip save it".to_owned()
     }

@@ -4,10 +4,12 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::model::Placement;
-use crate::model::checkpoint::weights::testing::{copy_of, read_json, rename_tensors, rgb_image, shared, write};
-use crate::model::families::tests::{forward_image, tile_input};
-use crate::model::families::{ImagePrompt, Model, OpenedModel};
+use crate::model::checkpoint::weights::Adapter;
+use crate::model::checkpoint::weights::testing::{copy_of, golden, read_json, rename_tensors, rgb_image, shared, write};
+use crate::model::families::tests::{QUESTION as FIRST_QUESTION, forward_image, tile_input};
+use crate::model::families::{ImagePrompt, Model, OpenedModel, RenderedPrompt};
 use crate::model::run::generate::Decoding;
+use crate::model::text::tokenizer::PromptPiece;
 use crate::model::testing::{References, assert_close, ids};
 use crate::model::vision::preprocess::ImageProcessor;
 
@@ -50,12 +52,24 @@ fn pixels(all: &Tensor, grid: (usize, usize)) -> ImageInput {
     tile_input(&tiles.narrow(0, 0, grid.0 * grid.1).unwrap(), grid, (1, 1))
 }
 
-fn generate(model: &Model, question: &str, seen: &[Seen], n_new: usize) -> Vec<Vec<u32>> {
-    let prompt = model.dialogue.render(question).unwrap();
+/// The prompt of these ids. The references of transformers 5.24 have another tokenizer than the fixture's file.
+fn prompt_of(model: &Model, input_ids: &Tensor) -> RenderedPrompt {
+    let rendered = model.dialogue.render(QUESTION).unwrap();
+    let all = ids(input_ids).remove(0);
+    let (image_id, mut pieces) = (rendered.image_id.unwrap(), Vec::new());
+    for (index, text) in all.split(|&id| id == image_id).enumerate() {
+        pieces.extend((index > 0).then_some(PromptPiece::Image));
+        pieces.push(PromptPiece::Text(text.to_vec()));
+    }
+    let ids = all.iter().map(|&id| Some(id).filter(|&id| id != image_id)).collect();
+    RenderedPrompt { pieces, ids, ..rendered }
+}
+
+fn generate(model: &Model, prompt: &RenderedPrompt, seen: &[Seen], n_new: usize) -> Vec<Vec<u32>> {
     let prompts: Vec<ImagePrompt> =
-        seen.iter().map(|image| ImagePrompt { prompt: &prompt, images: std::slice::from_ref(image) }).collect();
+        seen.iter().map(|image| ImagePrompt { prompt, images: std::slice::from_ref(image) }).collect();
     let rows = model.mllm.embed(&prompts).unwrap();
-    let opening = model.opening(&prompt).unwrap();
+    let opening = model.opening(prompt).unwrap();
     let prefix = model.mllm.read(Some(&opening), &rows, n_new, Watched::by_none()).unwrap();
     let decoding = Decoding {
         max_new_tokens: n_new,
@@ -66,9 +80,8 @@ fn generate(model: &Model, question: &str, seen: &[Seen], n_new: usize) -> Vec<V
     model.generate(prefix, &decoding).unwrap().into_iter().map(|row| row.unwrap().ids).collect()
 }
 
-fn first_logits(model: &Model, image: &ImageEmbedding) -> Tensor {
-    let prompt = model.dialogue.render(QUESTION).unwrap();
-    Tensor::new(model.first_logits_about(&prompt, image).unwrap(), &Device::Cpu).unwrap().unsqueeze(0).unwrap()
+fn first_logits(model: &Model, prompt: &RenderedPrompt, image: &ImageEmbedding) -> Tensor {
+    Tensor::new(model.first_logits_about(prompt, image).unwrap(), &Device::Cpu).unwrap().unsqueeze(0).unwrap()
 }
 
 #[test]
@@ -79,13 +92,10 @@ fn every_reference_tensor_of_transformers_and_of_metas_way_is_met() {
         let expected = References::open_file(&dir.join(file));
         let (_copy, opened) = open(&dir, version);
         let model = opened.load(&Placement::cpu()).unwrap();
-        let prompt = model.dialogue.render(QUESTION).unwrap();
+        let prompt = prompt_of(&model, &inputs["0.input_ids"]);
         let mut all_seen = Vec::new();
         for (index, grid) in GRIDS.into_iter().enumerate() {
             let tensor = |name: &str| &expected[&format!("{index}.{name}")];
-            let wanted = ids(&inputs[&format!("{index}.input_ids")]);
-            let image_id = prompt.image_id.unwrap();
-            assert_eq!(vec![prompt.ids.iter().map(|id| id.unwrap_or(image_id)).collect::<Vec<_>>()], wanted);
             let input = pixels(&inputs[&format!("{index}.pixel_values")], grid);
             let seen = model.mllm.see(&[&input]).unwrap();
             let whole = |x: &Tensor| x.unsqueeze(0).unwrap().unsqueeze(0).unwrap();
@@ -95,16 +105,16 @@ fn every_reference_tensor_of_transformers_and_of_metas_way_is_met() {
             let features = &image.beside.as_ref().unwrap().features;
             let shape = tensor("image_features_projected").dims().to_vec();
             assert_close(&features.reshape(shape).unwrap(), tensor("image_features_projected"), &place);
-            assert_close(&first_logits(&model, &image), tensor("last_logits"), &place);
+            assert_close(&first_logits(&model, &prompt, &image), tensor("last_logits"), &place);
             if (index, version) == (0, "5.23.0") {
                 let (_, logits) = forward_image(&model, &prompt, &image);
                 assert_close(&logits, tensor("all_logits"), &place);
             }
-            assert_eq!(generate(&model, QUESTION, &seen, 12), ids(tensor("generated_ids")), "{place}");
+            assert_eq!(generate(&model, &prompt, &seen, 12), ids(tensor("generated_ids")), "{place}");
             all_seen.extend(seen);
         }
         // Images of other numbers of tiles answer in a batch as alone.
-        let together = generate(&model, QUESTION, &all_seen, 12);
+        let together = generate(&model, &prompt, &all_seen, 12);
         for (index, row) in together.into_iter().enumerate() {
             assert_eq!(vec![row], ids(&expected[&format!("{index}.generated_ids")]), "{file} {index}");
         }
@@ -199,7 +209,50 @@ fn every_layout_of_transformers_is_the_same_model() {
         let template = copy.path().join("template.jinja");
         let opened = OpenedModel::open(&Checkpoint::open(copy.path()).unwrap(), None, template.to_str()).unwrap();
         let model = opened.load(&Placement::cpu()).unwrap();
+        let prompt = prompt_of(&model, &expected["0.input_ids"]);
         let image = model.mllm.embed_images(&model.mllm.see(&[&input]).unwrap()).unwrap().remove(0);
-        assert_close(&first_logits(&model, &image), &expected["0.last_logits"], language);
+        assert_close(&first_logits(&model, &prompt, &image), &expected["0.last_logits"], language);
     }
+}
+
+#[test]
+fn adapters_of_peft_on_all_parts_meet_their_reference_beside_the_base_and_merged() {
+    let Some(dir) = fixture() else { return };
+    let folder = golden("mllama_lora");
+    let expected = References::open(&folder);
+    let inputs = References::open_file(&dir.join("reference2.safetensors"));
+    let input = pixels(&inputs["0.pixel_values"], GRIDS[0]);
+    for (is_merged, logits) in [(false, "first_logits"), (true, "merged.first_logits")] {
+        let (_copy, opened) = open(&dir, "5.24.0");
+        let adapter = Adapter::open(&folder, canonical, &opened.weights).unwrap();
+        for (part, n_modules) in [("language_model.", 10), ("vision_tower.", 13), ("multi_modal_projector", 1)] {
+            assert_eq!(adapter.n_touched(part), n_modules, "{part}");
+        }
+        let overlay = adapter.overlay(&Placement::cpu(), is_merged).unwrap();
+        let model = opened.load_all(vec![overlay], &Placement::cpu()).unwrap().remove(0);
+        let seen = model.mllm.see(&[&input]).unwrap();
+        let image = model.mllm.embed_images(&seen).unwrap().remove(0);
+        let prompt = prompt_of(&model, &inputs["0.input_ids"]);
+        assert_close(&first_logits(&model, &prompt, &image), &expected[logits], logits);
+        assert_eq!(generate(&model, &prompt, &seen, 12), ids(&expected["generated_ids"]), "{logits}");
+    }
+}
+
+#[test]
+fn the_first_reference_of_transformers_is_met_with_the_tokens_of_the_file() {
+    let Some(dir) = fixture() else { return };
+    let expected = References::open(&dir);
+    let (_copy, opened) = open(&dir, "5.23.0");
+    let model = opened.load(&Placement::cpu()).unwrap();
+    let prompt = model.dialogue.render(FIRST_QUESTION).unwrap();
+    let image_id = prompt.image_id.unwrap();
+    let rendered: Vec<u32> = prompt.ids.iter().map(|id| id.unwrap_or(image_id)).collect();
+    assert_eq!(vec![rendered], ids(&expected["prompt.input_ids"]));
+    let seen = model.mllm.see(&[&pixels(&expected["prompt.pixel_values"], GRIDS[0])]).unwrap();
+    let image = model.mllm.embed_images(&seen).unwrap().remove(0);
+    let features = &image.beside.as_ref().unwrap().features;
+    let wanted = &expected["hook_connector"];
+    assert_close(&features.reshape(wanted.dims()).unwrap(), wanted, "hook_connector");
+    assert_close(&first_logits(&model, &prompt, &image), &expected["prompt.first_logits"], "prompt.first_logits");
+    assert_eq!(generate(&model, &prompt, &seen, 8), ids(&expected["prompt.generated_ids"]));
 }

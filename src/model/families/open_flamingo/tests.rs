@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::*;
 use crate::model::Placement;
-use crate::model::checkpoint::weights::testing::{pictures, rgb_image, shared};
+use crate::model::checkpoint::weights::testing::{pictures, rgb_image, shared, write};
 use crate::model::families::tests::{forward_image, input};
 use crate::model::families::{ImagePrompt, OpenedModel};
 use crate::model::layers::Watched;
@@ -72,4 +72,8 @@ fn a_folder_without_its_tower_is_refused_with_the_way_out() {
     let checkpoint = Checkpoint::open(shared.join("fixtures/open_flamingo")).unwrap();
     let error = OpenedModel::open(&checkpoint, None, None).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains(TOWER_FOLDER) && error.contains("; hint: "), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("checkpoint.pt"), b"PK");
+    let error = Checkpoint::open(folder.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains(TEXT_MODEL_FOLDER) && error.contains("; hint: "), "{error}");
 }
