@@ -251,16 +251,16 @@ impl<'a> CrossPass<'a> {
         let sees_all = views.iter().all(|view| view.attends == (0..n_positions));
         let mask = (!sees_all).then(|| {
             // A query that attends to nothing needs one position, so that its probabilities are numbers.
-            let is_visible = |row, token, at: usize| {
-                let attends = &view(row, token).attends;
-                attends.contains(&at) || (attends.is_empty() && at == 0)
+            let seen = |row, token| match &view(row, token).attends {
+                attends if attends.is_empty() => 0..1,
+                attends => attends.clone(),
             };
-            Mask::of([n_rows, n_tokens, n_positions], dtype, device, is_visible)
+            Mask::of_ranges([n_rows, n_tokens, n_positions], dtype, device, seen)
         });
         let flags = |of: fn(&View) -> bool| flags(&views, of, (n_rows, n_tokens, 1), dtype, device);
         Ok(Some(Self {
             features,
-            mask: mask.transpose()?,
+            mask,
             attending: flags(|view| !view.attends.is_empty())?,
             seeing: flags(|view| view.sees)?,
         }))
