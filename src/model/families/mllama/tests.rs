@@ -5,12 +5,14 @@ use candle_core::{Device, Tensor};
 use super::*;
 use crate::model::Placement;
 use crate::model::checkpoint::weights::Adapter;
-use crate::model::checkpoint::weights::testing::{copy_of, golden, read_json, rename_tensors, rgb_image, shared, write};
+use crate::model::checkpoint::weights::testing::{
+    copy_of, golden, read_json, rename_tensors, rgb_image, shared, write,
+};
 use crate::model::families::tests::{QUESTION as FIRST_QUESTION, forward_image, tile_input};
 use crate::model::families::{ImagePrompt, Model, OpenedModel, RenderedPrompt};
 use crate::model::run::generate::Decoding;
-use crate::model::text::tokenizer::PromptPiece;
 use crate::model::testing::{References, assert_close, ids};
+use crate::model::text::tokenizer::PromptPiece;
 use crate::model::vision::preprocess::ImageProcessor;
 
 /// What transformers' processor makes of a text without a template: the begin token comes once more, after the image.
