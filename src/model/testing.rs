@@ -17,6 +17,11 @@ impl References {
     pub(crate) fn open(fixture: &Path) -> Self {
         Self(candle_core::safetensors::load(fixture.join("reference.safetensors"), &Device::Cpu).unwrap())
     }
+
+    /// Those of `reference2.safetensors`.
+    pub(crate) fn open_second(fixture: &Path) -> Self {
+        Self(candle_core::safetensors::load(fixture.join("reference2.safetensors"), &Device::Cpu).unwrap())
+    }
 }
 
 impl Index<&str> for References {

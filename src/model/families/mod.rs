@@ -512,6 +512,8 @@ mod prompt_learning_tests;
 #[cfg(test)]
 mod qwen_tests;
 #[cfg(test)]
+mod second_references;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod watch_tests;

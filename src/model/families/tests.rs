@@ -82,8 +82,18 @@ pub(super) fn last_rows(all: &Tensor, wanted: &Tensor) -> Tensor {
 
 /// Generates eight tokens after each prompt.
 pub(super) fn generate_about(model: &Model, prompts: &[&RenderedPrompt], images: &[ImageEmbedding]) -> Vec<Vec<u32>> {
+    generate_n(model, prompts, images, 8)
+}
+
+/// Generates `max_new_tokens` tokens after each prompt.
+pub(super) fn generate_n(
+    model: &Model,
+    prompts: &[&RenderedPrompt],
+    images: &[ImageEmbedding],
+    max_new_tokens: usize,
+) -> Vec<Vec<u32>> {
     let decoding = Decoding {
-        max_new_tokens: 8,
+        max_new_tokens,
         eos_ids: vec![u32::MAX],
         stop_strings: Vec::new(),
         processors: Default::default(),
