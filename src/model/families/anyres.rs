@@ -6,7 +6,9 @@ use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::llava::{Projector, ProjectorConfig, Strategy, config_of, load_tower, refuse_scaled, tower_of, tower_states};
+use super::llava::{
+    Projector, ProjectorConfig, Strategy, config_of, load_tower, refuse_scaled, tower_of, tower_states,
+};
 use super::{DecoderOnly, ImageEmbedding, ImageReader, Mllm, MllmPlan, Seen, side_by_side};
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::Checkpoint;
@@ -209,8 +211,7 @@ impl Packing {
             left = (width - whole(original_width * (height as f64 / original_height)).min(width)) / 2;
         }
         let (height, width) = (height - 2 * top, width - 2 * left);
-        let ratio_to =
-            |n_tiles: usize| (height as f64 * width as f64 / (n_tiles * self.n_side.pow(2)) as f64).sqrt();
+        let ratio_to = |n_tiles: usize| (height as f64 * width as f64 / (n_tiles * self.n_side.pow(2)) as f64).sqrt();
         let ratio = self.n_tiles_kept.map(ratio_to).filter(|&ratio| ratio > MAP_RATIO_MAX);
         let fewer = |n: usize, ratio: f64| ((n as f64 / ratio) as usize).max(1);
         let resized = ratio.map(|ratio| (fewer(height, ratio), fewer(width, ratio)));

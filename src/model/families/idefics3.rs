@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::llava::refuse_scaled;
-use super::{DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, Seen, Verified, side_by_side};
+use super::{
+    DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, Seen, Verified, side_by_side,
+};
 use crate::model::checkpoint::config::Config;
 use crate::model::checkpoint::weights::{Canonical, Checkpoint, Weights, is_computed_buffer};
 use crate::model::language::{Decoder, DecoderConfig, LanguageModel};

@@ -24,7 +24,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
     verified: Verified {
         local: "transformers 5.23 and 5.24 on a tiny checkpoint: tiles, hidden states, features, logits and generated ids; \
                 names of transformers 4.52 to 5.23",
-        adapter: None,
+        adapter: Some("PEFT 0.21: updates of language model, tower and projector, beside the base and merged"),
         comparator: "probe: its tower has no text side",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "internvl"),
@@ -136,7 +136,10 @@ fn n_joined(config: &Config, n_patches: usize) -> Result<usize> {
     let ratio = config.f64_or("downsample_ratio", 0.5)?;
     let n_joined = (1.0 / ratio) as usize;
     ensure!(
-        ratio > 0.0 && n_joined > 0 && (n_joined as f64 * ratio - 1.0).abs() < 1e-9 && n_patches.is_multiple_of(n_joined),
+        ratio > 0.0
+            && n_joined > 0
+            && (n_joined as f64 * ratio - 1.0).abs() < 1e-9
+            && n_patches.is_multiple_of(n_joined),
         "{}: downsample_ratio {ratio} must be one over a whole number that divides the {n_patches} patches along a side of \
          a tile; hint: 0.5 is usual",
         config.place()
@@ -237,14 +240,9 @@ impl ImageReader for InternVl {
     }
 
     fn embed_images(&self, seen: &[Seen], decoder: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
-        let [start, end] = self.markers;
         let embed = |seen: &Seen| -> Result<ImageEmbedding> {
             let features = self.features(seen.states.first().context("a tower gives a state")?)?.flatten_to(1)?;
-            let n_features = features.dim(0)?;
-            let embeddings = Tensor::cat(&[&decoder.embed(&[start])?, &features, &decoder.embed(&[end])?], 0)?;
-            let of_features = std::iter::repeat_n(None, n_features);
-            let ids = std::iter::once(Some(start)).chain(of_features).chain([Some(end)]).collect();
-            Ok(ImageEmbedding { ids, ..ImageEmbedding::plain(embeddings) })
+            ImageEmbedding::between(self.markers, &features, decoder)
         };
         seen.iter().map(embed).collect()
     }

@@ -5,8 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::tests::{forward_image, generate_n};
-use super::{ImageEmbedding, Model, OpenedModel};
-use crate::model::checkpoint::weights::Checkpoint;
+use super::{ImageEmbedding, Model};
 use crate::model::checkpoint::weights::testing::{read_json, rgb_image};
 use crate::model::language::Pass;
 use crate::model::layers::{Site, Watch, Watched, left_padded_mask};
@@ -45,14 +44,13 @@ fn first_image(model: &Model, input: &ImageInput) -> ImageEmbedding {
 /// and `project` the features `(tiles, positions, hidden)` of what the projector reads.
 pub(super) fn check(
     dir: &Path,
+    model: &Model,
     last_state: impl Fn(&ImageInput) -> Tensor,
     project: impl Fn(&Tensor) -> Tensor,
     tower_layers: usize,
 ) {
     let known = read_json(&dir.join("reference2.json"));
     let expected = References::open_second(dir);
-    let model = OpenedModel::open(&Checkpoint::open(dir).unwrap(), None, None).unwrap();
-    let model = model.load(&crate::model::Placement::cpu()).unwrap();
     let prompt = model.dialogue.render(known["question"].as_str().unwrap()).unwrap();
     let images = known["images"].as_array().unwrap();
     assert_eq!(images.len(), 5);
@@ -68,7 +66,7 @@ pub(super) fn check(
         let features = project(&seen[0].states[0]);
         assert_close(&features, &expected[&name("image_features_projected")], &name("features"));
 
-        let embedded = first_image(&model, &input);
+        let embedded = first_image(model, &input);
         let places: Vec<u32> = match embedded.ids.is_empty() {
             true => (0..embedded.embeddings.dim(0).unwrap() as u32).collect(),
             false => (0..).zip(&embedded.ids).filter(|(_, id)| id.is_none()).map(|(place, _)| place).collect(),
@@ -78,36 +76,33 @@ pub(super) fn check(
         assert_close(&packed, &expected[&name("packed_image_features")], &name("packed"));
         let row = model.place(&prompt, std::slice::from_ref(&embedded)).unwrap();
         assert_eq!(vec![row.ids.clone()], ids(&expected[&name("input_ids")]), "{index}");
-        let (_, logits) = forward_image(&model, &prompt, &embedded);
+        let (_, logits) = forward_image(model, &prompt, &embedded);
         let last = logits.narrow(1, logits.dim(1).unwrap() - 1, 1).unwrap().squeeze(1).unwrap();
         assert_close(&last, &expected[&name("last_logits")], &name("last_logits"));
         let generated = ids(&expected[&name("generated_ids")]);
         let images = std::slice::from_ref(&embedded);
-        assert_eq!(generate_n(&model, &[&prompt], images, 12), generated, "{index}");
+        assert_eq!(generate_n(model, &[&prompt], images, 12), generated, "{index}");
         if index == 0 {
             assert_close(&logits, &expected["0.all_logits"], "0.all_logits");
             let embeddings = row.embeddings.unsqueeze(0).unwrap();
             assert_close(&embeddings, &expected["0.lm_inputs_embeds"], "0.lm_inputs_embeds");
-            let layers: Vec<usize> = (0..tower_layers).filter(|&layer| {
-                let state = watch.after(layer);
-                state.is_some_and(|state| {
-                    assert_close(&state, &expected[&format!("0.vision_layer_{layer}")], "a layer of the tower");
-                    true
+            let layers: Vec<usize> = (0..tower_layers)
+                .filter(|&layer| {
+                    let state = watch.after(layer);
+                    state.is_some_and(|state| {
+                        assert_close(&state, &expected[&format!("0.vision_layer_{layer}")], "a layer of the tower");
+                        true
+                    })
                 })
-            }).collect();
+                .collect();
             assert!(layers.len() >= 2, "{layers:?}");
-            check_steps(&model, row, &generated[0], &expected);
+            check_steps(model, row, &generated[0], &expected);
         }
     }
 }
 
 /// Checks the states after each layer of the language model, and the logits of each step.
-fn check_steps(
-    model: &Model,
-    row: crate::model::run::prefix::PromptRow,
-    generated: &[u32],
-    expected: &References,
-) {
+fn check_steps(model: &Model, row: crate::model::run::prefix::PromptRow, generated: &[u32], expected: &References) {
     let n_prompt = row.n_tokens();
     let said = model.mllm.decoder().embed(&generated[..generated.len() - 1]).unwrap();
     let row = row.followed_by(&said).unwrap();

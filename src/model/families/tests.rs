@@ -92,12 +92,8 @@ pub(super) fn generate_n(
     images: &[ImageEmbedding],
     max_new_tokens: usize,
 ) -> Vec<Vec<u32>> {
-    let decoding = Decoding {
-        max_new_tokens,
-        eos_ids: vec![u32::MAX],
-        stop_strings: Vec::new(),
-        processors: Default::default(),
-    };
+    let decoding =
+        Decoding { max_new_tokens, eos_ids: vec![u32::MAX], stop_strings: Vec::new(), processors: Default::default() };
     let opening = model.opening(prompts[0]).unwrap();
     let prefix = model.read_about(Some(&opening), prompts, images, decoding.max_new_tokens).unwrap();
     let rows = model.generate(prefix, &decoding).unwrap();

@@ -11,8 +11,8 @@ use super::preprocess::ImageInput;
 use super::square_tower::tile_groups;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::{
-    Activation, Attention, AttentionContext, AttentionNames, AttentionShape, BlockConfig, LayerNorm, LayerWatch, Linear,
-    Loader, Mlp, PassShape, PatchEmbedding, PatchEmbeddingShape, RmsNorm, Site, Watched,
+    Activation, Attention, AttentionContext, AttentionNames, AttentionShape, BlockConfig, LayerNorm, LayerWatch,
+    Linear, Loader, Mlp, PassShape, PatchEmbedding, PatchEmbeddingShape, RmsNorm, Site, Watched,
 };
 
 /// Sizes and variants of a tower.

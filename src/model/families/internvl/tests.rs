@@ -4,17 +4,29 @@ use candle_core::Device;
 
 use super::*;
 use crate::model::Placement;
-use crate::model::checkpoint::weights::Canonical;
 use crate::model::checkpoint::weights::testing::{
-    copy_of, fixtures, golden, pictures, read_json, rename_tensors, rgb_image, write,
+    copy_of, fixture_roots, fixtures, golden, pictures, read_json, rename_tensors, rgb_image, write,
 };
+use crate::model::checkpoint::weights::{Adapter, Canonical};
 use crate::model::families::tests::{QUESTION, generate_about};
 use crate::model::families::{Model, OpenedModel, second_references};
 use crate::model::testing::{References, assert_close, ids};
 use crate::model::vision::preprocess::{ImageProcessor, InternVlParameters, Scale};
 
+/// The template of the references: that of the fixtures writes a backslash where this one has a line end.
+const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}\
+    {% if c['type'] == 'image' %}{{ '<IMG_CONTEXT>\n' }}{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n\
+    {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+fn open(dir: &std::path::Path) -> OpenedModel {
+    let folder = tempfile::tempdir().unwrap();
+    let template = folder.path().join("internvl.jinja");
+    write(&template, TEMPLATE);
+    OpenedModel::open(&Checkpoint::open(dir).unwrap(), None, template.to_str()).unwrap()
+}
+
 fn model(dir: &std::path::Path) -> Model {
-    OpenedModel::open(&Checkpoint::open(dir).unwrap(), None, None).unwrap().load(&Placement::cpu()).unwrap()
+    open(dir).load(&Placement::cpu()).unwrap()
 }
 
 /// Logits of the first token of an answer about the fixture's first image, `(1, vocabulary)`.
@@ -48,7 +60,11 @@ fn the_first_reference_of_transformers_is_met() {
         assert_close(&pixels, wanted, "pixel_values");
         assert_close(&last_state(&parts, &input), &expected["hook_vision"], "hook_vision");
         let seen = model.mllm.see(&[&input]).unwrap();
-        assert_close(&parts.reader.features(&seen[0].states[0]).unwrap(), &expected["hook_connector"], "hook_connector");
+        assert_close(
+            &parts.reader.features(&seen[0].states[0]).unwrap(),
+            &expected["hook_connector"],
+            "hook_connector",
+        );
         let image = model.mllm.embed_images(&seen).unwrap().remove(0);
         let prompt = model.dialogue.render(QUESTION).unwrap();
         let row = model.place(&prompt, std::slice::from_ref(&image)).unwrap();
@@ -64,7 +80,7 @@ fn the_second_reference_of_transformers_is_met() {
     for dir in fixtures("internvl") {
         let parts = parts(&dir);
         let project = |state: &Tensor| parts.reader.features(state).unwrap();
-        second_references::check(&dir, |input| last_state(&parts, input), project, 3);
+        second_references::check(&dir, &model(&dir), |input| last_state(&parts, input), project, 3);
     }
 }
 
@@ -92,8 +108,6 @@ fn every_layout_of_transformers_is_the_same_model() {
 
 #[test]
 fn positions_of_real_images_are_counted_as_the_processor_does() {
-    let counts = read_json(&golden("fixtures/image_tokens.json"));
-    let counts = counts["internvl (448/14, pixel shuffle 0.5, 1..12 tiles)"].as_object().unwrap();
     let scale = Scale { rescale: 1.0 / 255.0, mean: [0.5; 3], std: [0.5; 3] };
     let parameters = InternVlParameters {
         side: 448,
@@ -103,15 +117,26 @@ fn positions_of_real_images_are_counted_as_the_processor_does() {
         scale,
     };
     let processor = InternVlProcessor::new(parameters);
-    assert!(counts.len() >= 6);
-    for (size, count) in counts {
-        let (width, height) = size.split_once('x').unwrap();
-        let (rows, columns) = processor.grid((height.parse().unwrap(), width.parse().unwrap()));
-        let n_tiles = rows * columns + u32::from((rows, columns) != (1, 1));
-        let text = count.as_str().unwrap();
-        assert_eq!(text.split_once(' ').unwrap().0, (256 * n_tiles).to_string(), "{size}: {text}");
+    for root in fixture_roots() {
+        let counts = read_json(&root.join("image_tokens.json"));
+        // The small fixtures have no such counts.
+        let counts = counts["internvl (448/14, pixel shuffle 0.5, 1..12 tiles)"].as_object().into_iter().flatten();
+        for (size, count) in counts {
+            let (width, height) = size.split_once('x').unwrap();
+            let (rows, columns) = processor.grid((height.parse().unwrap(), width.parse().unwrap()));
+            let n_tiles = rows * columns + u32::from((rows, columns) != (1, 1));
+            let text = count.as_str().unwrap();
+            assert_eq!(text.split_once(' ').unwrap().0, (256 * n_tiles).to_string(), "{size}: {text}");
+        }
     }
-    assert_eq!((processor.n_tiles_max(), processor.grid((1, 60_000)), processor.grid((60_000, 1))), (13, (1, 12), (12, 1)));
+    // Counted by the processor, too.
+    for ((height, width), grid) in [((375, 500), (3, 4)), ((500, 333), (3, 2)), ((224, 224), (1, 1))] {
+        assert_eq!(processor.grid((height, width)), grid);
+    }
+    assert_eq!(
+        (processor.n_tiles_max(), processor.grid((1, 60_000)), processor.grid((60_000, 1))),
+        (13, (1, 12), (12, 1))
+    );
     assert_eq!(ImageProcessor::parameters(&processor)["scheme"], "internvl");
 }
 
@@ -175,6 +200,29 @@ fn the_variants_of_the_tower_meet_what_transformers_computes() {
         for state in 0..=2 {
             let found = tower.tile_states(&input, state, Watched::by_none()).unwrap();
             assert_close(&found, &tensors[&format!("{name}.state{state}")], name);
+        }
+    }
+}
+
+#[test]
+fn adapters_of_peft_on_all_parts_meet_their_reference_beside_the_base_and_merged() {
+    for dir in fixtures("internvl") {
+        let folder = golden("tiled/internvl_lora");
+        let expected = References::open(&folder);
+        for (is_merged, logits) in [(false, "adapter.first_logits"), (true, "merged.first_logits")] {
+            let opened = open(&dir);
+            let adapter = Adapter::open(&folder, canonical_llava, &opened.weights).unwrap();
+            for (part, n_modules) in [("language_model.", 4), ("vision_tower.", 9), ("multi_modal_projector.", 1)] {
+                assert_eq!(adapter.n_touched(part), n_modules, "{part}");
+            }
+            let overlay = adapter.overlay(&Placement::cpu(), is_merged).unwrap();
+            let model = opened.load_all(vec![overlay], &Placement::cpu()).unwrap().remove(0);
+            let input = model.preprocessor.prepare(&rgb_image(&pictures(&dir)[0]));
+            let image = model.mllm.embed_images(&model.mllm.see(&[&input]).unwrap()).unwrap().remove(0);
+            let prompt = model.dialogue.render(QUESTION).unwrap();
+            let found = first_logits(&model, &dir);
+            assert_close(&found, &expected[logits], logits);
+            assert_eq!(generate_about(&model, &[&prompt], &[image]), ids(&expected["adapter.generated_ids"]));
         }
     }
 }

@@ -6,9 +6,9 @@ use serde_json::json;
 use super::*;
 use crate::model::Placement;
 use crate::model::checkpoint::weights::testing::{
-    copy_of, fixtures, golden, read_json, rename_tensors, rgb_image, write,
+    copy_of, fixture_roots, fixtures, golden, read_json, rename_tensors, rgb_image, write,
 };
-use crate::model::checkpoint::weights::{Canonical, Checkpoint};
+use crate::model::checkpoint::weights::{Adapter, Canonical, Checkpoint};
 use crate::model::families::anyres::Packing;
 use crate::model::families::tests::{QUESTION, forward_image, generate_about};
 use crate::model::families::{ImageEmbedding, Mllm, Model, OpenedModel, second_references};
@@ -61,7 +61,7 @@ fn the_second_reference_of_transformers_is_met() {
         let parts = plan.read(&mut Loader::new(&mut weights, &Placement::cpu())).unwrap();
         let last_state = |input: &ImageInput| parts.reader.last_state(input);
         let project = |state: &Tensor| parts.reader.projector.forward(state).unwrap();
-        second_references::check(&dir, last_state, project, 3);
+        second_references::check(&dir, &model(&dir), last_state, project, 3);
         assert!(parts.plain_tower().is_none());
     }
 }
@@ -98,18 +98,24 @@ fn every_layout_of_transformers_is_the_same_model() {
 
 #[test]
 fn positions_of_real_images_are_counted_as_the_processor_does() {
-    let counts = read_json(&golden("fixtures/image_tokens.json"));
-    let counts = counts["llava-1.6 (336/14, 5 pinpoints)"].as_object().unwrap();
     let packing = Packing { n_side: 24, n_tiles_kept: None };
     let pinpoints = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
     let grid = |(height, width): (u32, u32)| ((height / 336) as usize, (width / 336) as usize);
     let most = pinpoints.iter().map(|&pinpoint| packing.n_positions_max(grid(pinpoint))).max().unwrap();
-    assert!(counts.len() >= 6);
-    for (size, count) in counts {
-        let (width, height) = size.split_once('x').unwrap();
-        let original = (height.parse().unwrap(), width.parse().unwrap());
-        let n = packing.n_positions(grid(best_pinpoint(original, &pinpoints)), original);
-        assert_eq!(n as u64, count.as_u64().unwrap(), "{size}");
+    let count = |(height, width): (u32, u32)| {
+        packing.n_positions(grid(best_pinpoint((height, width), &pinpoints)), (height, width))
+    };
+    for root in fixture_roots() {
+        let counts = read_json(&root.join("image_tokens.json"));
+        // The small fixtures have no such counts.
+        for (size, n) in counts["llava-1.6 (336/14, 5 pinpoints)"].as_object().into_iter().flatten() {
+            let (width, height) = size.split_once('x').unwrap();
+            let found = count((height.parse().unwrap(), width.parse().unwrap()));
+            assert_eq!(found as u64, n.as_u64().unwrap(), "{size}");
+        }
+    }
+    for (size, n) in [((32, 32), 1176), ((375, 500), 2340), ((500, 333), 1476)] {
+        assert_eq!(count(size), n);
         assert!(n <= most);
     }
 }
@@ -135,7 +141,8 @@ fn a_strategy_that_leaves_no_grid_of_patches_is_refused_by_name() {
     ] {
         let vision = json!({"model_type": tower, "image_size": 28, "patch_size": 14, "num_hidden_layers": 3,
             "hidden_size": 8, "num_attention_heads": 2});
-        let mut config = json!({"model_type": "llava_next", "vision_config": vision, "text_config": {"model_type": "llama"}});
+        let mut config =
+            json!({"model_type": "llava_next", "vision_config": vision, "text_config": {"model_type": "llama"}});
         config[key] = value;
         write("config.json", config);
         let plan = Plan::of(&Checkpoint::open(folder.path()).unwrap(), &VARIANT);
@@ -143,6 +150,30 @@ fn a_strategy_that_leaves_no_grid_of_patches_is_refused_by_name() {
             (Ok(_), None) => {}
             (Err(error), Some(words)) => assert!(format!("{error:#}").contains(words), "{error:#}"),
             (plan, _) => panic!("{tower} {key}: {:?}", plan.map(|_| ())),
+        }
+    }
+}
+
+#[test]
+fn adapters_of_peft_on_all_parts_meet_their_reference_beside_the_base_and_merged() {
+    for dir in fixtures("llava_next") {
+        let folder = golden("tiled/llava_next_lora");
+        let expected = References::open(&folder);
+        for (is_merged, logits) in [(false, "adapter.first_logits"), (true, "merged.first_logits")] {
+            let opened = OpenedModel::open(&Checkpoint::open(&dir).unwrap(), None, None).unwrap();
+            let adapter = Adapter::open(&folder, canonical_llava, &opened.weights).unwrap();
+            for (part, n_modules) in [("language_model.", 4), ("vision_tower.", 6), ("multi_modal_projector.", 1)] {
+                assert_eq!(adapter.n_touched(part), n_modules, "{part}");
+            }
+            let overlay = adapter.overlay(&Placement::cpu(), is_merged).unwrap();
+            let model = opened.load_all(vec![overlay], &Placement::cpu()).unwrap().remove(0);
+            let input = model.preprocessor.prepare(&rgb_image(&dir.join("images").join(IMAGES[0].1)));
+            let image = embed(&model, &input);
+            let prompt = model.dialogue.render(QUESTION).unwrap();
+            let found = model.first_logits_about(&prompt, &image).unwrap();
+            let found = Tensor::new(found, &candle_core::Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            assert_close(&found, &expected[logits], logits);
+            assert_eq!(generate_about(&model, &[&prompt], &[image]), ids(&expected["adapter.generated_ids"]));
         }
     }
 }

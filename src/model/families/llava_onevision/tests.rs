@@ -53,7 +53,8 @@ fn check_fixture(dir: &std::path::Path) {
     let expected = References::open(dir);
     let checkpoint = Checkpoint::open(dir).unwrap();
     let mut weights = Weights::new(&checkpoint, canonical_llava).unwrap();
-    let parts = Plan::of(&checkpoint, &VARIANT).unwrap().read(&mut Loader::new(&mut weights, &Placement::cpu())).unwrap();
+    let parts =
+        Plan::of(&checkpoint, &VARIANT).unwrap().read(&mut Loader::new(&mut weights, &Placement::cpu())).unwrap();
     let model = open(dir).load(&Placement::cpu()).unwrap();
     let prompt = model.dialogue.render(QUESTION).unwrap();
     let image_id = prompt.image_id.unwrap();
