@@ -26,6 +26,11 @@ impl References {
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
+
+    /// Those of `reference2.safetensors`.
+    pub(crate) fn open_second(fixture: &Path) -> Self {
+        Self(candle_core::safetensors::load(fixture.join("reference2.safetensors"), &Device::Cpu).unwrap())
+    }
 }
 
 impl Index<&str> for References {

@@ -172,11 +172,14 @@ fn second_projector(left: &Left) -> Result<Vec<NamedTensor>> {
 
 /// Returns the projector under the names of LLaVA's own trainer: a torch `Sequential` of linear, GELU, linear.
 fn llava_projector(whole: &[NamedTensor], prefix: &str) -> Result<Vec<NamedTensor>> {
+    // A projector of one map is the map itself; several are numbered within a torch `Sequential`.
+    let is_one_map = whole.iter().all(|(name, _)| name.starts_with(&format!("{LLAVA_PROJECTOR}1.")));
     let named = |(name, tensor): &NamedTensor| match name.strip_prefix(LLAVA_PROJECTOR) {
         Some(rest) => {
             let (index, leaf) = rest.split_once('.').context("a projector's tensor has a leaf")?;
             let index: usize = index.parse()?;
-            Ok((format!("{prefix}.{}.{leaf}", 2 * (index - 1)), tensor.clone()))
+            let place = if is_one_map { String::new() } else { format!(".{}", 2 * (index - 1)) };
+            Ok((format!("{prefix}{place}.{leaf}"), tensor.clone()))
         }
         None => bail!("`{name}` is not part of a projector that LLaVA's trainer knows"),
     };

@@ -295,6 +295,14 @@ pub(super) struct Anyres {
     pub(super) packing: Packing,
 }
 
+#[cfg(test)]
+impl Anyres {
+    /// The tower's last state of an image.
+    pub(super) fn last_state(&self, image: &ImageInput) -> Tensor {
+        self.tower.tile_states(image, &[self.tower.last_state()], Watched::by_none()).unwrap().remove(0)
+    }
+}
+
 impl ImageReader for Anyres {
     fn see_watched(&self, images: &[&ImageInput], mut watch: Watched<'_>) -> Result<Vec<Seen>> {
         let mut see = |image: &&ImageInput| -> Result<Seen> {

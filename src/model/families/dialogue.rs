@@ -224,6 +224,7 @@ impl Dialogue {
         if let Some(end) = decoding.stop_strings.iter().filter_map(|stop| text.find(stop.as_str())).min() {
             text.truncate(end);
         }
+        let text = self.template.without_lead(&text).to_owned();
         Ok(Answer {
             text,
             stop: generation.stop,

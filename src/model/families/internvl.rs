@@ -24,7 +24,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
     verified: Verified {
         local: "transformers 5.23 and 5.24 on a tiny checkpoint: tiles, hidden states, features, logits and generated ids; \
                 names of transformers 4.52 to 5.23",
-        adapter: None,
+        adapter: Some("PEFT 0.21: updates of language model, tower and projector, beside the base and merged"),
         comparator: "probe: its tower has no text side",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "internvl"),
@@ -240,14 +240,9 @@ impl ImageReader for InternVl {
     }
 
     fn embed_images(&self, seen: &[Seen], decoder: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
-        let [start, end] = self.markers;
         let embed = |seen: &Seen| -> Result<ImageEmbedding> {
             let features = self.features(seen.states.first().context("a tower gives a state")?)?.flatten_to(1)?;
-            let n_features = features.dim(0)?;
-            let embeddings = Tensor::cat(&[&decoder.embed(&[start])?, &features, &decoder.embed(&[end])?], 0)?;
-            let of_features = std::iter::repeat_n(None, n_features);
-            let ids = std::iter::once(Some(start)).chain(of_features).chain([Some(end)]).collect();
-            Ok(ImageEmbedding { ids, ..ImageEmbedding::plain(embeddings) })
+            ImageEmbedding::between(self.markers, &features, decoder)
         };
         seen.iter().map(embed).collect()
     }

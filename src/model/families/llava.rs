@@ -8,6 +8,7 @@ use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::differences::is_original;
 use super::mixture::{FirstTower, Mixture, MixturePlan};
 use super::saved_by::{Version, version_of, with_head};
 use super::{
@@ -21,6 +22,7 @@ use crate::model::checkpoint::weights::{
 use crate::model::language::{DecoderConfig, LanguageModel, scaled};
 use crate::model::layers::{Activation, Linear, Loader, Watched};
 use crate::model::text::template::IMAGE_MARKER;
+use crate::model::text::tokenizer::TextTokenizer;
 use crate::model::vision::encoders;
 use crate::model::vision::preprocess::{ImageInput, ImageProcessor, PixelLimits, Preprocessor};
 use crate::model::vision::square_tower::{TowerKind, VisionConfig, VisionTower};
@@ -28,9 +30,10 @@ use crate::model::vision::square_tower::{TowerKind, VisionConfig, VisionTower};
 /// The family's entry in [`FAMILIES`](super::FAMILIES).
 pub const FAMILY: MllmFamily = MllmFamily {
     name: "llava",
-    about: "LLaVA-1.5 (transformers layouts, and the original repository's)",
+    about: "LLaVA-1.5 (transformers layouts, and the original repository's, also of the first LLaVA)",
     verified: Verified {
-        local: "transformers 5.23 and the original repository's code: prompts, hidden states, logits and generated ids; names of \
+        local: "transformers 5.23 and the original repository's code of LLaVA-1.5 and of the first LLaVA: prompts, hidden states, \
+                logits and generated ids; names of \
                 transformers 4.46 to 5.23; answers of a small trained checkpoint on four test sets",
         adapter: Some(
             "PEFT 0.21 and the original repository's LoRA, beside the base and merged: logits and generated ids; names of PEFT \
@@ -41,7 +44,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
     recognises: |checkpoint| {
         let config = checkpoint.config();
         let is = |name: &str| config.get("model_type").is_some_and(|t| t == name);
-        is("llava_llama") || (is("llava") && is_plain_llava(config))
+        is("llava_llama") || (is("llama") && is_original(checkpoint)) || (is("llava") && is_plain_llava(config))
     },
     in_memory: InMemoryNames::LLAVA,
     canonical: canonical_llava,
@@ -151,6 +154,9 @@ struct Plan {
     /// A second tower, if the checkpoint has one.
     #[serde(rename = "mixture_of_features", skip_serializing_if = "Option::is_none")]
     mixture: Option<MixturePlan>,
+    /// The tokens before and after an image, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    around_image: Option<[u32; 2]>,
     #[serde(skip)]
     notes: Vec<String>,
 }
@@ -173,13 +179,7 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
         Some(text) => DecoderConfig::from_config(&text, is_tied)?,
         None => DecoderConfig::from_config(&config, is_tied)?,
     };
-    if config.bool_or("mm_use_im_start_end", false)? {
-        bail!(
-            "{}: mm_use_im_start_end (LLaVA v0) is not supported; hint: LLaVA-1.5 checkpoints have it false",
-            config.place()
-        );
-    }
-    let tower_states = tower_states(&config, &vision, -2)?;
+    let tower_states = tower_states(&config, &vision, default_layer(&config))?;
     let strategy = strategy(&config, &vision)?;
     if strategy == Strategy::Default && vision.n_tokens() < 2 {
         bail!("{}: the tower has one token, and vision_feature_select_strategy `default` drops it", config.place());
@@ -189,9 +189,54 @@ fn plan(checkpoint: &Checkpoint, tower: Option<&Checkpoint>) -> Result<Box<dyn M
     let (text, mut notes) = with_head(text, &config, &name)?;
     let (image_scale, of_scale) = image_scale(&config, &text, &name)?;
     notes.extend(of_scale);
-    let mut plan = Plan { vision, text, tower_states, strategy, projector, image_scale, mixture: None, notes };
+    let around_image = around_image(checkpoint, &config)?;
+    if around_image.is_some() {
+        notes.push(format!(
+            "{} marks the start and the end of an image (mm_use_im_start_end), but does not say which prompts it was trained \
+             with; hint: `--template llava_v0_simple` is that of the first LLaVA and the default, and `vicuna_v1` is for v1",
+            name
+        ));
+    }
+    let mixture = None;
+    let mut plan = Plan { vision, text, tower_states, strategy, projector, image_scale, mixture, around_image, notes };
     plan.mixture = MixturePlan::read(checkpoint, plan.first_tower())?;
     Ok(Box::new(plan))
+}
+
+/// The layer that the original code reads if the configuration names none: the last one in its first version, which had
+/// no `mm_projector_type`.
+fn default_layer(config: &Config) -> i64 {
+    if is_first_version(config) { -1 } else { -2 }
+}
+
+/// Whether the configuration is of the original code before it had several kinds of projectors.
+fn is_first_version(config: &Config) -> bool {
+    config.get("mm_vision_tower").is_some()
+        && config.get("vision_config").is_none()
+        && config.get("mm_projector_type").is_none()
+}
+
+/// Returns the tokens before and after an image, if the original code writes some (`mm_use_im_start_end`).
+fn around_image(checkpoint: &Checkpoint, config: &Config) -> Result<Option<[u32; 2]>> {
+    let place = config.place();
+    ensure!(config.bool_or("use_mm_proj", true)?, "{place}: use_mm_proj false is not supported");
+    ensure!(
+        !config.bool_or("sep_image_conv_front", false)?,
+        "{place}: sep_image_conv_front true is not supported, because such a model has other prompts"
+    );
+    if !config.bool_or("mm_use_im_start_end", false)? {
+        return Ok(None);
+    }
+    let tokenizer = TextTokenizer::open(checkpoint)?;
+    let id_of = |token: &str| {
+        tokenizer.token_id(token).with_context(|| {
+            format!(
+                "{place}: mm_use_im_start_end is true, but the tokenizer has no token `{token}`; hint: copy \
+                 `added_tokens.json` of the base model into the folder"
+            )
+        })
+    };
+    Ok(Some([id_of("<im_start>")?, id_of("<im_end>")?]))
 }
 
 /// Reads `vision_feature_layer`, one or several, or `mm_vision_select_layer` of the original repository.
@@ -262,7 +307,8 @@ fn image_scale(config: &Config, text: &DecoderConfig, name: &str) -> Result<(Opt
 impl MllmPlan for Plan {
     fn n_image_positions_max(&self) -> usize {
         let n_tokens = self.first_tower().n_tokens;
-        self.mixture.as_ref().map_or(n_tokens, |mixture| mixture.n_positions(n_tokens))
+        let n_features = self.mixture.as_ref().map_or(n_tokens, |mixture| mixture.n_positions(n_tokens));
+        n_features + self.around_image.map_or(0, |around| around.len())
     }
 
     fn n_positions(&self) -> usize {
@@ -321,6 +367,7 @@ impl MllmPlan for Plan {
             projector,
             image_scale: self.image_scale,
             mixture,
+            around_image: self.around_image,
         };
         Ok(Box::new(DecoderOnly::load(reader, self.text.clone(), loader)?))
     }
@@ -375,7 +422,8 @@ pub(super) struct ProjectorConfig {
 impl ProjectorConfig {
     /// Reads the keys of transformers, or of the original repository.
     pub(super) fn from_config(config: &Config) -> Result<Self> {
-        let is_linear = match config.str_or("mm_projector_type", "mlp2x_gelu")? {
+        let default = if is_first_version(config) { "linear" } else { "mlp2x_gelu" };
+        let is_linear = match config.str_or("mm_projector_type", default)? {
             "linear" => true,
             "mlp2x_gelu" => false,
             other => bail!(
@@ -433,6 +481,8 @@ struct Llava {
     image_scale: Option<f64>,
     /// The second tower, if there is one. Its features are the second of the states.
     mixture: Option<Mixture>,
+    /// The tokens before and after an image, if there are any.
+    around_image: Option<[u32; 2]>,
 }
 
 impl ImageReader for Llava {
@@ -449,7 +499,7 @@ impl ImageReader for Llava {
         images.iter().enumerate().map(seen).collect()
     }
 
-    fn embed_images(&self, seen: &[Seen], _: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
+    fn embed_images(&self, seen: &[Seen], decoder: &dyn LanguageModel) -> Result<Vec<ImageEmbedding>> {
         let state = |index: usize| -> Result<Tensor> {
             let states: Option<Vec<&Tensor>> = seen.iter().map(|seen| seen.states.get(index)).collect();
             Ok(Tensor::stack(&states.context("every tower gives a state of every image")?, 0)?)
@@ -465,7 +515,11 @@ impl ImageReader for Llava {
             Some(scale) => scaled(&features, scale)?,
             None => features,
         };
-        (0..seen.len()).map(|row| Ok(ImageEmbedding::plain(features.get(row)?))).collect()
+        let embed = |row: usize| match self.around_image {
+            Some(around) => ImageEmbedding::between(around, &features.get(row)?, decoder),
+            None => Ok(ImageEmbedding::plain(features.get(row)?)),
+        };
+        (0..seen.len()).map(embed).collect()
     }
 
     fn plain_tower(&self) -> Option<PlainTower<'_>> {

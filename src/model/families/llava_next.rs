@@ -14,7 +14,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
     verified: Verified {
         local: "transformers 5.23 and 5.24 on a tiny checkpoint: tiles, hidden states, features, packing, logits and \
                 generated ids; names of transformers 4.46 to 5.23",
-        adapter: None,
+        adapter: Some("PEFT 0.21: updates of language model, tower and projector, beside the base and merged"),
         comparator: "zero_shot by the CLIP that its tower comes from (an ancestor), or probe",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "llava_next"),

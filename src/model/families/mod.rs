@@ -3,6 +3,7 @@
 mod anyres;
 mod decoder_only;
 mod dialogue;
+mod differences;
 mod gemma3;
 mod idefics3;
 mod internvl;
@@ -98,6 +99,17 @@ impl ImageEmbedding {
         let features: Vec<usize> = (0..n_tokens).filter(is_feature).collect();
         let runs = features.chunk_by(|a, b| a + 1 == *b);
         runs.map(|run| start + run[0]..start + run[run.len() - 1] + 1).collect()
+    }
+
+    /// Features `(positions, hidden)` between two tokens, which `decoder` embeds.
+    ///
+    /// # Errors
+    /// A token is not in its vocabulary.
+    pub fn between([start, end]: [u32; 2], features: &Tensor, decoder: &dyn LanguageModel) -> Result<Self> {
+        let embeddings = Tensor::cat(&[&decoder.embed(&[start])?, features, &decoder.embed(&[end])?], 0)?;
+        let of_features = std::iter::repeat_n(None, features.dim(0)?);
+        let ids = std::iter::once(Some(start)).chain(of_features).chain([Some(end)]).collect();
+        Ok(Self { ids, ..Self::plain(embeddings) })
     }
 
     /// Features `(positions, hidden)` that take one position each.
@@ -359,8 +371,12 @@ pub const FAMILIES: &[MllmFamily] = &[
 ];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.
+///
+/// # Errors
+/// It is of no known family, or its weights are differences to another model's.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {
     if let Some(family) = FAMILIES.iter().find(|family| (family.recognises)(checkpoint)) {
+        differences::refuse(checkpoint)?;
         return Ok(family);
     }
     let known: Vec<_> = FAMILIES.iter().map(|family| family.about).collect();
@@ -547,9 +563,13 @@ mod leftovers_tests;
 #[cfg(test)]
 mod llava_space_tests;
 #[cfg(test)]
+mod llava_v0_tests;
+#[cfg(test)]
 mod prompt_learning_tests;
 #[cfg(test)]
 mod qwen_tests;
+#[cfg(test)]
+mod second_references;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -82,12 +82,18 @@ pub(super) fn last_rows(all: &Tensor, wanted: &Tensor) -> Tensor {
 
 /// Generates eight tokens after each prompt.
 pub(super) fn generate_about(model: &Model, prompts: &[&RenderedPrompt], images: &[ImageEmbedding]) -> Vec<Vec<u32>> {
-    let decoding = Decoding {
-        max_new_tokens: 8,
-        eos_ids: vec![u32::MAX],
-        stop_strings: Vec::new(),
-        processors: Default::default(),
-    };
+    generate_n(model, prompts, images, 8)
+}
+
+/// Generates `max_new_tokens` tokens after each prompt.
+pub(super) fn generate_n(
+    model: &Model,
+    prompts: &[&RenderedPrompt],
+    images: &[ImageEmbedding],
+    max_new_tokens: usize,
+) -> Vec<Vec<u32>> {
+    let decoding =
+        Decoding { max_new_tokens, eos_ids: vec![u32::MAX], stop_strings: Vec::new(), processors: Default::default() };
     let opening = model.opening(prompts[0]).unwrap();
     let prefix = model.read_about(Some(&opening), prompts, images, decoding.max_new_tokens).unwrap();
     let rows = model.generate(prefix, &decoding).unwrap();

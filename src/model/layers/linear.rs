@@ -321,7 +321,7 @@ mod tests {
         let tracked = candle_core::Var::from_tensor(&residual).unwrap();
         for residual in [&residual, tracked.as_tensor()] {
             let added = map.forward_with(&x, None, Some(residual)).unwrap();
-            assert_eq!(added.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [23.0, 20.75, 35.0, 47.5]);
+            assert_eq!(added.flatten_all().unwrap().to_vec1::<f32>().unwrap(), [23.0, 22.25, 35.0, 47.5]);
         }
         assert!(map.part(&x).is_none());
     }

@@ -26,6 +26,8 @@ pub struct ChatTemplate {
     pub(in crate::model) name: String,
     pub(in crate::model) source: Source,
     stop_strings: Vec<String>,
+    /// What a model may write before its answer, and is not part of it.
+    lead: &'static [&'static str],
     pub(in crate::model) image_marker: &'static str,
 }
 
@@ -47,8 +49,8 @@ impl ChatTemplate {
     /// Opens the template `choice`: a built-in name, or a file. The file is jinja or a trainer's record of its own
     /// template (ms-swift's `args.json`, LLaMA-Factory's `Modelfile`). Without a choice, the checkpoint's own is used,
     /// from the first of `processor_config.json`, `chat_template.json`, `chat_template.jinja` and
-    /// `tokenizer_config.json`. An original LLaVA has none and gets `vicuna_v1`, the format of its training scripts; Otter gets `otter`, and
-    /// OpenFlamingo `open_flamingo`.
+    /// `tokenizer_config.json`. An original LLaVA has none and gets `vicuna_v1`, the format of its training scripts, or
+    /// `llava_v0_simple` if it is of the first version; Otter gets `otter`, and OpenFlamingo `open_flamingo`.
     ///
     /// # Errors
     /// The template is missing, unreadable or not valid jinja.
@@ -86,7 +88,8 @@ impl ChatTemplate {
         if let Some((name, text)) = own_template(checkpoint)? {
             return Self::jinja(&name, text, checkpoint);
         }
-        let by_default = if checkpoint.is_llava_original() { Some("vicuna_v1") } else { by_default };
+        let of_llava = if checkpoint.is_llava_v0() { "llava_v0_simple" } else { "vicuna_v1" };
+        let by_default = if checkpoint.is_llava_original() { Some(of_llava) } else { by_default };
         if let Some(name) = by_default {
             return Self::built_in(name).with_context(|| format!("{name} is built in"));
         }
@@ -109,6 +112,7 @@ impl ChatTemplate {
             name: found.name.to_owned(),
             source: Source::Plain(found.text.to_owned()),
             stop_strings: found.stop.iter().map(|&stop| stop.to_owned()).collect(),
+            lead: found.lead,
             image_marker: IMAGE_MARKER,
         })
     }
@@ -140,6 +144,7 @@ impl ChatTemplate {
             name: name.to_owned(),
             source: Source::Plain(prompt.text),
             stop_strings: prompt.stop,
+            lead: &[],
             image_marker: IMAGE_MARKER,
         }
     }
@@ -154,7 +159,7 @@ impl ChatTemplate {
             .map_err(|error| anyhow::anyhow!("the chat template `{name}` is not valid: {}", explain(&error)))?;
         let special_tokens = special_names(checkpoint)?;
         let source = Source::Jinja { text, environment: Box::new(environment), special_tokens };
-        Ok(Self { name: name.to_owned(), source, stop_strings: Vec::new(), image_marker: IMAGE_MARKER })
+        Ok(Self { name: name.to_owned(), source, stop_strings: Vec::new(), lead: &[], image_marker: IMAGE_MARKER })
     }
 
     /// Renders the prompt of one user turn, an image and then `question`, up to the start of the answer. The image
@@ -246,8 +251,13 @@ impl ChatTemplate {
         let Source::Jinja { environment, special_tokens, .. } = &self.source else {
             let after = self.stop_strings.first().cloned().unwrap_or_default();
             // Trainers tokenise the answer on its own; sentencepiece then puts a space before it.
-            let before = if prompt.ends_with(char::is_whitespace) { "" } else { " " };
-            return Some(AroundAnswer { before: before.to_owned(), after });
+            let before = match self.lead.get(1) {
+                // The prompt ends before the model's turn is announced.
+                Some(turn) if !prompt.ends_with(turn) => format!("{turn} "),
+                _ if prompt.ends_with(char::is_whitespace) => String::new(),
+                _ => " ".to_owned(),
+            };
+            return Some(AroundAnswer { before, after });
         };
         let text = one_map(vec![("type", "text".into()), ("text", PROBE.into())]);
         // Some templates take an answer as a list of parts, like a question; others take a text.
@@ -289,6 +299,15 @@ impl ChatTemplate {
     /// The identity, `blake3:…` over the template's text.
     pub fn hash(&self) -> String {
         format!("blake3:{}", blake3::hash(self.text().as_bytes()).to_hex())
+    }
+
+    /// Returns an answer without what the model wrote before it.
+    pub fn without_lead<'a>(&self, answer: &'a str) -> &'a str {
+        let Some(mut rest) = (!self.lead.is_empty()).then(|| answer.trim_start()) else { return answer };
+        while let Some(next) = self.lead.iter().find_map(|lead| rest.strip_prefix(lead)) {
+            rest = next.trim_start();
+        }
+        rest
     }
 
     /// Strings that end an answer, in addition to the model's end token.

@@ -161,6 +161,11 @@ impl Checkpoint {
         Self { config, ..self }
     }
 
+    /// Returns whether this is the first LLaVA, in which tokens mark the start and the end of an image.
+    pub fn is_llava_v0(&self) -> bool {
+        self.is_llava_original() && self.config.get("mm_use_im_start_end").is_some_and(|flag| flag == true)
+    }
+
     /// The checkpoint of a candidate over this one, with its own files in place of some of the base's.
     pub(super) fn with_own_files(&self, lent: Lent, dir: &Path, config: Option<Value>) -> Self {
         Self {

@@ -1,16 +1,20 @@
 //! Tests of `llava_onevision`.
 
+use candle_core::{DType, Tensor};
+
 use super::*;
 use crate::model::Placement;
-use crate::model::checkpoint::weights::Adapter;
 use crate::model::checkpoint::weights::testing::{
     copy_of, fixtures, golden, read_json, reference, rename_tensors, write,
 };
+use crate::model::checkpoint::weights::{Adapter, Checkpoint};
+use crate::model::families::anyres::Packing;
 use crate::model::families::tests::{QUESTION, forward_image, generate_about, last_rows, tile_input};
-use crate::model::families::{Model, OpenedModel};
+use crate::model::families::{ImageEmbedding, Mllm, Model, OpenedModel, Seen};
 use crate::model::language::Pass;
+use crate::model::layers::Loader;
 use crate::model::testing::{References, assert_close, ids};
-use crate::model::vision::preprocess::best_pinpoint;
+use crate::model::vision::preprocess::{ImageInput, best_pinpoint};
 
 /// The images of a fixture: prefix of its tensors, and grid of tiles.
 const IMAGES: [(&str, (usize, usize)); 3] = [("prompt.", (2, 3)), ("image1.", (2, 2)), ("image2.", (3, 1))];
@@ -49,7 +53,8 @@ fn check_fixture(dir: &std::path::Path) {
     let expected = References::open(dir);
     let checkpoint = Checkpoint::open(dir).unwrap();
     let mut weights = Weights::new(&checkpoint, canonical_llava).unwrap();
-    let parts = Plan::of(&checkpoint).unwrap().read(&mut Loader::new(&mut weights, &Placement::cpu())).unwrap();
+    let parts =
+        Plan::of(&checkpoint, &VARIANT).unwrap().read(&mut Loader::new(&mut weights, &Placement::cpu())).unwrap();
     let model = open(dir).load(&Placement::cpu()).unwrap();
     let prompt = model.dialogue.render(QUESTION).unwrap();
     let image_id = prompt.image_id.unwrap();
@@ -129,7 +134,7 @@ fn maps_of_too_many_features_are_made_smaller_as_transformers_does() {
 fn positions_of_real_images_are_counted_as_the_processor_does() {
     let counts = read_json(&golden("fixtures/image_tokens.json"));
     let counts = counts["llava-onevision (384/14, anyres_max_9)"].as_object().unwrap();
-    let packing = Packing { n_side: 27, n_tiles_kept: 9 };
+    let packing = Packing { n_side: 27, n_tiles_kept: Some(9) };
     let pinpoints: Vec<(u32, u32)> =
         (1..=6).flat_map(|rows| (1..=6).map(move |columns| (rows * 384, columns * 384))).collect();
     let grid = |(height, width): (u32, u32)| ((height / 384) as usize, (width / 384) as usize);
@@ -151,7 +156,7 @@ fn positions_of_real_images_are_counted_as_the_processor_does() {
 #[test]
 fn an_image_that_covers_no_patch_is_its_whole_and_line_ends() {
     let device = &candle_core::Device::Cpu;
-    let packing = Packing { n_side: 2, n_tiles_kept: 9 };
+    let packing = Packing { n_side: 2, n_tiles_kept: Some(9) };
     let features = Tensor::zeros((3, 4, 5), DType::F32, device).unwrap();
     let line_end = Tensor::ones(5, DType::F32, device).unwrap();
     for (grid, original_size, n_line_ends) in [((1, 2), (1, 9000), 0), ((2, 1), (9000, 1), 4), ((1, 2), (20, 30), 2)] {
@@ -224,7 +229,7 @@ fn a_configuration_that_contradicts_its_processor_is_refused() {
         let mut config = original.clone();
         config[key] = value;
         write(&folder.path().join("config.json"), config.to_string());
-        let error = Plan::of(&Checkpoint::open(folder.path()).unwrap()).map(|_| ()).unwrap_err();
+        let error = Plan::of(&Checkpoint::open(folder.path()).unwrap(), &VARIANT).map(|_| ()).unwrap_err();
         assert!(format!("{error:#}").contains(words), "{error:#}");
     }
 }
