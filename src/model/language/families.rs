@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::decoder::DecoderConfig;
+use super::config::DecoderConfig;
 use super::{gemma, gemma2, llama, mistral, mpt, phi3, qwen};
 use crate::model::checkpoint::config::Config;
 

@@ -1,7 +1,7 @@
 //! Gemma (Gemma Team 2024): norms multiply by 1 plus their weight, embeddings are multiplied by the square root of the
 //! width, and the head is the embedding.
 
-use super::decoder::{DecoderConfig, Defaults};
+use super::config::{DecoderConfig, Defaults};
 use super::families::TextFamily;
 use crate::model::layers::Activation;
 

@@ -4,7 +4,7 @@
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::decoder::{DecoderConfig, Defaults, GemmaParts, PositionsConfig};
+use super::config::{DecoderConfig, Defaults, GemmaParts, PositionsConfig};
 use super::families::TextFamily;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::{Activation, RotaryConfig};

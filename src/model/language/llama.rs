@@ -1,6 +1,6 @@
 //! LLaMA (Touvron et al. 2023), and therefore Vicuna.
 
-use super::decoder::{DecoderConfig, Defaults};
+use super::config::{DecoderConfig, Defaults};
 use super::families::TextFamily;
 
 /// The family's entry in [`FAMILIES`](super::families::FAMILIES).

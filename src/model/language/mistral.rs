@@ -1,6 +1,6 @@
 //! Mistral (Jiang et al. 2023): LLaMA with fewer key and value heads and a sliding window.
 
-use super::decoder::{DecoderConfig, Defaults};
+use super::config::{DecoderConfig, Defaults};
 use super::families::TextFamily;
 
 /// The family's entry in [`FAMILIES`](super::families::FAMILIES).

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::config::{DecoderConfig, Defaults};
 use super::cross::{CrossConfig, CrossKind};
-use super::decoder::{DecoderConfig, Defaults};
 use crate::model::checkpoint::config::Config;
 
 /// The rows of the embedding for tokens that are never answered: the image's token and others.

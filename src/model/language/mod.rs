@@ -1,6 +1,7 @@
 //! Language models, which turn embeddings into logits. They share one decoder; each family has a file that reads its
 //! configuration.
 
+mod config;
 mod cross;
 mod decoder;
 mod families;
@@ -20,8 +21,9 @@ use candle_core::Tensor;
 
 use super::layers::{Mask, Watched};
 
+pub use config::DecoderConfig;
 pub use cross::{CrossConfig, CrossKind, Media, View};
-pub use decoder::{Decoder, DecoderConfig, scaled};
+pub use decoder::{Decoder, scaled};
 pub use mllama::read_mllama;
 pub use qwen::QwenText;
 pub use state::DecoderState;

@@ -4,7 +4,7 @@
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
-use super::decoder::{DecoderConfig, Defaults, PositionsConfig};
+use super::config::{DecoderConfig, Defaults, PositionsConfig};
 use super::families::TextFamily;
 use crate::model::checkpoint::config::Config;
 

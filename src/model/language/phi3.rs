@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::decoder::{DecoderConfig, Defaults};
+use super::config::{DecoderConfig, Defaults};
 use super::families::TextFamily;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::RotaryConfig;

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 
-use super::decoder::{DecoderConfig, Defaults, PositionsConfig};
+use super::config::{DecoderConfig, Defaults, PositionsConfig};
 use super::families::TextFamily;
 use crate::model::checkpoint::config::Config;
 use crate::model::layers::{Activation, MultimodalRotaryConfig, Sections};
