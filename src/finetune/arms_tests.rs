@@ -487,7 +487,7 @@ fn families_whose_layers_attend_to_images_train_all_that_they_should() {
     let Some(shared) = shared() else { return };
     let folder = tempfile::tempdir().unwrap();
     let template = folder.path().join("template.jinja");
-    write(&template, "<|image|>{{ messages[0].content[1].text }} ");
+    write(&template, "<|image|>{{ messages[0].content[1].text }}");
     for (family, template) in [("otter_llama", None), ("otter_mpt", None), ("mllama", template.to_str())] {
         for method in ["lora", "full"] {
             let dir = shared.join("fixtures").join(family);

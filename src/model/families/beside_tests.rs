@@ -17,7 +17,7 @@ fn models() -> Vec<(&'static str, Model, Vec<Seen>)> {
         let dir = shared.join("fixtures").join(name);
         let template = tempfile::tempdir().unwrap();
         let path = template.path().join("template.jinja");
-        write(&path, "<|image|>{{ messages[0].content[1].text }} ");
+        write(&path, "<|image|>{{ messages[0].content[1].text }}");
         let tower = dir.join(TOWER_FOLDER);
         let tower = tower.exists().then(|| Checkpoint::open(tower).unwrap());
         let chosen = if name == "mllama" { path.to_str() } else { None };
