@@ -14,6 +14,7 @@ use crate::model::Placement;
 use crate::model::checkpoint::weights::testing::{read_json, shared, unpacked};
 use crate::model::checkpoint::weights::{Adapter, Checkpoint, Miniature, open_checkpoint};
 use crate::model::families::{FAMILIES, OpenedModel};
+use crate::model::layers::Watched;
 use crate::model::run::scoring::score;
 
 const LORA: LoraShape = LoraShape { rank: 4, alpha: 8.0, dropout: 0.0 };
@@ -215,18 +216,19 @@ fn a_step_does_not_depend_on_how_its_batch_is_cut_into_passes() {
 }
 
 #[test]
-fn every_language_model_of_llava_is_trained_on_the_loss_of_what_it_scores() {
+fn every_language_model_is_trained_on_the_loss_of_what_it_scores() {
     let Some(shared) = shared() else { return };
     let image = RgbImage::new(8, 6, (0..144).map(|value| value as u8).collect()).unwrap();
-    for name in ["llava_qwen2_siglip", "llava_mistral", "llava_layers_list", "llava_gemma"] {
+    let names = ["llava_qwen2_siglip", "llava_mistral", "llava_layers_list", "llava_gemma", "gemma3", "paligemma"];
+    for name in names {
         let open =
             || OpenedModel::open(&Checkpoint::open(shared.join("fixtures").join(name)).unwrap(), None, None).unwrap();
         let model = open().load(&Placement::cpu()).unwrap();
         let prompt = model.dialogue.render("What is it?").unwrap();
         let features = model.mllm.see(&[&model.preprocessor.prepare(&image)]).unwrap().remove(0);
-        let embedded = model.mllm.embed_images(std::slice::from_ref(&features)).unwrap();
+        let rows = model.rows(&prompt, std::slice::from_ref(&features)).unwrap();
         let trie = model.dialogue.label_trie(&prompt, &["frog"]).unwrap();
-        let mut prefix = model.read_about(None, &[&prompt], &embedded, trie.n_nodes()).unwrap();
+        let mut prefix = model.mllm.read(None, &rows, trie.n_nodes(), Watched::by_none()).unwrap();
         let score = score(model.mllm.decoder(), &mut prefix, &trie).unwrap().remove(0).unwrap()[0];
         let answer = model.dialogue.answer_ids(&prompt, "frog").unwrap();
         let (prompt, features) = (Arc::new(prompt), vec![features]);

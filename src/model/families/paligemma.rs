@@ -7,7 +7,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::llava::config_of;
-use super::saved_by::with_head;
 use super::{
     Ahead, DecoderOnly, ImageEmbedding, ImageReader, InMemoryNames, Mllm, MllmFamily, MllmPlan, PromptWriting, Seen,
     Verified,
@@ -27,7 +26,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
     verified: Verified {
         local: "transformers 5.23 and 5.24 on a tiny checkpoint of PaliGemma 2: pixels, features, prompts, states of all layers, \
                 logits and generated ids",
-        adapter: None,
+        adapter: Some("PEFT 0.21: updates of language model and tower, and the whole projector, beside the base and merged"),
         comparator: "zero_shot by the SigLIP that its tower comes from (an ancestor), or probe",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "paligemma"),
@@ -51,15 +50,12 @@ struct Plan {
     vision: VisionConfig,
     #[serde(rename = "text_config")]
     text: DecoderConfig,
-    #[serde(skip)]
-    notes: Vec<String>,
 }
 
 impl Plan {
     fn of(checkpoint: &Checkpoint) -> Result<Self> {
         let config = config_of(checkpoint);
-        let (text, notes) = with_head(text_config(&config)?, &config, &checkpoint.name())?;
-        Ok(Self { vision: vision_config(&config)?, text, notes })
+        Ok(Self { vision: vision_config(&config)?, text: text_config(&config)? })
     }
 
     fn read(&self, loader: &mut Loader) -> Result<DecoderOnly<PaliGemma, Decoder>> {
@@ -141,10 +137,6 @@ impl MllmPlan for Plan {
 
     fn tower_settings(&self) -> Value {
         json!({"vision_config": self.vision})
-    }
-
-    fn notes(&self) -> Vec<String> {
-        self.notes.clone()
     }
 
     fn prompt_writing(&self) -> PromptWriting {

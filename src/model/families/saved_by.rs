@@ -8,7 +8,7 @@ use crate::model::language::DecoderConfig;
 /// A version by its first two numbers.
 pub(super) type Version = (u64, u64);
 
-/// The first version of transformers in which families have a head of their own, which does not cap logits.
+/// The first version of transformers in which LLaVA and Gemma 3 have a head of their own, which does not cap logits.
 const FIRST_WITHOUT_CAP: Version = (4, 52);
 
 /// Reads which version of transformers saved the checkpoint, if the configuration says it.
@@ -20,8 +20,8 @@ pub(super) fn version_of(config: &Config) -> Result<Option<Version>> {
 
 /// Returns the language model as the version that saved the checkpoint `name` ran it, and warnings.
 ///
-/// Its authors cap logits, and so did transformers up to 4.51. Later versions leave out the cap of a language model in
-/// front of images, so a checkpoint that they trained knows none.
+/// Its authors cap logits, and so did transformers up to 4.51. In LLaVA and Gemma 3, later versions leave the cap out, so
+/// a checkpoint that they trained knows none. PaliGemma has it in all versions.
 pub(super) fn with_head(text: DecoderConfig, config: &Config, name: &str) -> Result<(DecoderConfig, Vec<String>)> {
     let Some(cap) = text.logit_cap() else { return Ok((text, Vec::new())) };
     let told = |what: &str| {

@@ -381,6 +381,7 @@ fn prompt_of_ids(ids: &[u32], image_id: u32) -> RenderedPrompt {
         false => PromptPiece::Text(run.to_vec()),
     };
     RenderedPrompt {
+        tiled_pieces: None,
         text: String::new(),
         pieces: ids.chunk_by(|a, b| (*a == image_id) == (*b == image_id)).map(of_run).collect(),
         ids: ids.iter().map(|&id| Some(id).filter(|&id| id != image_id)).collect(),
