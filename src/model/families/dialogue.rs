@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use super::RenderedPrompt;
+use super::prompt_form::TextReader;
+use super::{PromptForm, RenderedPrompt};
 use crate::domain::{Answer, Conversation};
 use crate::model::run::generate::{Decoding, Generation};
 use crate::model::run::generation_config::GenerationConfig;
@@ -20,6 +21,7 @@ pub struct Dialogue {
     pub(super) generation: GenerationConfig,
     pub(super) n_image_positions: usize,
     pub(super) image_marker: &'static str,
+    pub(super) form: PromptForm,
 }
 
 impl Dialogue {
@@ -70,7 +72,8 @@ impl Dialogue {
     /// # Errors
     /// The vocabulary cannot express the text.
     pub fn prompt_of(&self, text: String, around_answer: Option<AroundAnswer>) -> Result<RenderedPrompt> {
-        let pieces = self.tokenizer.encode_with_image(&text, self.image_marker)?;
+        let pieces = self.form.pieces(&self.tokenizer, &text, self.image_marker)?;
+        let question_ids = self.form.question_ids(&text, self.image_marker)?;
         let ids: Vec<Option<u32>> = pieces
             .iter()
             .flat_map(|piece| match piece {
@@ -85,7 +88,7 @@ impl Dialogue {
         let image_id = self.tokenizer.token_id(self.image_marker);
         let first = ids.first().copied().flatten();
         let has_bos = first.is_some() && first == self.tokenizer.bos_id();
-        Ok(RenderedPrompt { text, pieces, ids, around_answer, image_id, has_bos })
+        Ok(RenderedPrompt { text, pieces, ids, around_answer, image_id, question_ids, has_bos })
     }
 
     /// Returns the tokens of `answer` as a continuation of `prompt`, with the terminator. Models are trained on these
@@ -101,10 +104,15 @@ impl Dialogue {
         let AroundAnswer { before, after } = &prompt.around_answer;
         let terminator = self.terminator(after);
         let stop = if let Terminator::Text(stop) = terminator { stop } else { "" };
-        let alone = flat(&prompt.pieces);
-        let whole = format!("{}{before}{answer}{stop}", prompt.text);
-        let whole = flat(&self.tokenizer.encode_with_image(&whole, self.image_marker)?);
-        let ids: Option<Vec<u32>> = whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect());
+        let ids: Option<Vec<u32>> = match self.form.after_images {
+            Some(TextReader::Encoder) => Some(self.tokenizer.encode(&format!("{answer}{stop}"), false)?),
+            _ => {
+                let alone = flat(&prompt.pieces);
+                let whole = format!("{}{before}{answer}{stop}", prompt.text);
+                let whole = flat(&self.form.pieces(&self.tokenizer, &whole, self.image_marker)?);
+                whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect())
+            }
+        };
         let Some(mut ids) = ids.filter(|ids| !ids.is_empty() && !answer.is_empty()) else {
             bail!(
                 "the answer `{answer}` cannot be separated from its prompt in tokens; hint: choose other words for it \

@@ -1,12 +1,15 @@
 //! Multimodal language models. One file per family.
 
+mod blip2;
 mod decoder_only;
 mod dialogue;
+mod encoder_decoder;
 mod idefics3;
 mod leftovers;
 mod llava;
 mod llava_onevision;
 mod prompt;
+mod prompt_form;
 mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
@@ -33,7 +36,9 @@ use crate::model::vision::preprocess::{ImageInput, ImageProcessor, PixelLimits};
 use crate::model::vision::square_tower::{VisionConfig, VisionTower};
 pub use decoder_only::{DecoderOnly, ImageReader};
 pub use dialogue::Dialogue;
+pub use encoder_decoder::EncoderDecoder;
 pub use prompt::RenderedPrompt;
+pub use prompt_form::PromptForm;
 pub use settings::{ModelSettings, Overrides};
 
 /// The tower's output for one image, which is the projector's input.
@@ -210,6 +215,11 @@ pub trait MllmPlan: Send {
         None
     }
 
+    /// How prompts become tokens. By default, the text is tokenised as a whole around its images.
+    fn prompt_form(&self) -> PromptForm {
+        PromptForm::default()
+    }
+
     /// Loads the weights. Every tensor must be used.
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>>;
 }
@@ -309,8 +319,16 @@ impl InMemoryNames {
 const DEEPSTACK: &str = "deepstack_merger_list.";
 
 /// All families. The first that recognises a checkpoint reads it.
-pub const FAMILIES: &[MllmFamily] =
-    &[llava::FAMILY, qwen2_vl::FAMILY, qwen2_5_vl::FAMILY, qwen3_vl::FAMILY, idefics3::FAMILY, llava_onevision::FAMILY];
+pub const FAMILIES: &[MllmFamily] = &[
+    llava::FAMILY,
+    qwen2_vl::FAMILY,
+    qwen2_5_vl::FAMILY,
+    qwen3_vl::FAMILY,
+    idefics3::FAMILY,
+    llava_onevision::FAMILY,
+    blip2::INSTRUCTBLIP,
+    blip2::BLIP2,
+];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.
 pub fn family_of(checkpoint: &Checkpoint) -> Result<&'static MllmFamily> {

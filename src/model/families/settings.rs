@@ -72,6 +72,7 @@ impl ModelSettings {
             template: ChatTemplate::open(template_of, template)?.with_image_marker(family.image_marker),
             n_image_positions: preprocessor.n_positions_max().unwrap_or_else(|| plan.n_image_positions_max()),
             image_marker: family.image_marker,
+            form: plan.prompt_form(),
             tokenizer,
         };
         warnings.extend(dialogue.template.clock_warning());

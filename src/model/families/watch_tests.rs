@@ -386,6 +386,7 @@ fn prompt_of_ids(ids: &[u32], image_id: u32) -> RenderedPrompt {
         ids: ids.iter().map(|&id| Some(id).filter(|&id| id != image_id)).collect(),
         around_answer: AroundAnswer { before: String::new(), after: String::new() },
         image_id: Some(image_id),
+        question_ids: Vec::new(),
         has_bos: true,
     }
 }

@@ -9,6 +9,7 @@ mod mistral;
 mod phi3;
 mod qwen;
 mod state;
+mod t5;
 
 use std::ops::Range;
 
@@ -19,6 +20,7 @@ use super::layers::{Mask, Watched};
 pub use decoder::{Decoder, DecoderConfig, scaled};
 pub use qwen::QwenText;
 pub use state::DecoderState;
+pub use t5::{Encoded, T5, T5Config};
 
 /// Embedded tokens with their positions.
 #[derive(Clone, Debug)]

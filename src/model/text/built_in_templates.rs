@@ -5,7 +5,7 @@ pub(in crate::model) const SWIFT_LLAVA: &str = "USER: <image>\n{question}\nASSIS
 
 /// The built-in templates: conversations of the original LLaVA repository (formats of its `conversation.py`), the
 /// template of transformers' checkpoints, and templates of trainers.
-pub const BUILT_IN: [BuiltIn; 6] = [
+pub const BUILT_IN: [BuiltIn; 8] = [
     BuiltIn {
         name: "vicuna_v1",
         about: "LLaVA-1.5's training scripts, and most of its evaluations",
@@ -46,6 +46,8 @@ pub const BUILT_IN: [BuiltIn; 6] = [
                detailed, and polite answers to the user's questions. USER: <image>{question} ASSISTANT:",
         stop: &["</s>"],
     },
+    BuiltIn { name: "instructblip", about: "InstructBLIP: the question alone", text: "<image>{question}", stop: &[] },
+    BuiltIn { name: "blip2", about: "BLIP-2's questions", text: "<image>Question: {question} Answer:", stop: &[] },
 ];
 
 /// A built-in template.

@@ -73,6 +73,12 @@ impl ChatTemplate {
         if let Some((name, text)) = own_template(checkpoint)? {
             return Self::jinja(&name, text, checkpoint);
         }
+        // BLIP-2 and InstructBLIP have no templates. Their prompts are those of the authors' code (LAVIS).
+        match checkpoint.config().get("model_type").and_then(Value::as_str) {
+            Some("instructblip") => return Self::built_in("instructblip").context("instructblip is built in"),
+            Some("blip-2") => return Self::built_in("blip2").context("blip2 is built in"),
+            _ => {}
+        }
         if checkpoint.is_llava_original() {
             return Self::built_in("vicuna_v1").context("vicuna_v1 is built in");
         }

@@ -3,6 +3,7 @@
 pub mod encoders;
 pub mod patch_tower;
 pub mod preprocess;
+pub mod qformer;
 pub mod square_tower;
 pub mod tower_comparison;
 pub mod zero_shot;
