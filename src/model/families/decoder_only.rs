@@ -28,6 +28,20 @@ pub trait ImageReader: Send {
         Ahead::Nothing
     }
 
+    /// Returns the embeddings of all images of prompts, in their order. By default, they do not depend on the text.
+    ///
+    /// # Errors
+    /// An image comes from another family.
+    fn embed_in_prompts(
+        &self,
+        prompts: &[ImagePrompt<'_>],
+        decoder: &dyn LanguageModel,
+    ) -> Result<Vec<ImageEmbedding>> {
+        let seen: Vec<Seen> = prompts.iter().flat_map(|prompt| prompt.images).cloned().collect();
+        // Without images, the projector is not run.
+        if seen.is_empty() { Ok(Vec::new()) } else { self.embed_images(&seen, decoder) }
+    }
+
     /// As [`Mllm::plain_tower`].
     fn plain_tower(&self) -> Option<PlainTower<'_>> {
         None
@@ -116,9 +130,7 @@ impl<R: ImageReader, D: LanguageModel> Mllm for DecoderOnly<R, D> {
     }
 
     fn embed(&self, prompts: &[ImagePrompt<'_>]) -> Result<Vec<PromptRow>> {
-        let seen: Vec<Seen> = prompts.iter().flat_map(|prompt| prompt.images).cloned().collect();
-        // Without images, the projector is not run.
-        let embedded = if seen.is_empty() { Vec::new() } else { self.embed_images(&seen)? };
+        let embedded = self.reader.embed_in_prompts(prompts, &self.decoder)?;
         let mut rest = embedded.as_slice();
         let place = |ImagePrompt { prompt, images }: &ImagePrompt<'_>| {
             let (own, others) = rest.split_at(images.len());

@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use super::RenderedPrompt;
+use super::prompt_form::TextReader;
+use super::{PromptForm, RenderedPrompt};
 use crate::domain::{Answer, Conversation};
 use crate::model::run::generate::{Decoding, Generation};
 use crate::model::run::generation_config::GenerationConfig;
@@ -21,6 +22,7 @@ pub struct Dialogue {
     pub(super) n_image_positions: usize,
     pub(super) image_marker: &'static str,
     pub(super) writing: PromptWriting,
+    pub(super) form: PromptForm,
 }
 
 /// What a family's processor writes into a rendered prompt before it is tokenised.
@@ -122,6 +124,7 @@ impl Dialogue {
         let tiled_pieces = may_be_tiled.then(|| self.encode(&written(true))).transpose()?;
         let text = written(false);
         let pieces = self.encode(&text)?;
+        let question_ids = self.form.question_ids(&text, self.image_marker)?;
         let ids: Vec<Option<u32>> = pieces
             .iter()
             .flat_map(|piece| match piece {
@@ -136,7 +139,7 @@ impl Dialogue {
         let image_id = self.tokenizer.token_id(self.image_token());
         let first = ids.first().copied().flatten();
         let has_bos = first.is_some() && first == self.tokenizer.bos_id();
-        Ok(RenderedPrompt { text, pieces, tiled_pieces, ids, around_answer, image_id, has_bos })
+        Ok(RenderedPrompt { text, pieces, tiled_pieces, ids, around_answer, image_id, question_ids, has_bos })
     }
 
     /// The token that stands for an image in a prompt's text.
@@ -148,7 +151,7 @@ impl Dialogue {
     fn encode(&self, text: &str) -> Result<Vec<PromptPiece>> {
         match self.writing.begins_after_images {
             true => self.tokenizer.encode_as_written(text, self.image_token()),
-            false => self.tokenizer.encode_with_image(text, self.image_token()),
+            false => self.form.pieces(&self.tokenizer, text, self.image_token()),
         }
     }
 
@@ -165,10 +168,15 @@ impl Dialogue {
         let AroundAnswer { before, after } = &prompt.around_answer;
         let terminator = self.terminator(after);
         let stop = if let Terminator::Text(stop) = terminator { stop } else { "" };
-        let alone = flat(&prompt.pieces);
-        let whole = format!("{}{before}{answer}{stop}", prompt.text);
-        let whole = flat(&self.encode(&whole)?);
-        let ids: Option<Vec<u32>> = whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect());
+        let ids: Option<Vec<u32>> = match self.form.after_images {
+            Some(TextReader::Encoder) => Some(self.tokenizer.encode(&format!("{answer}{stop}"), false)?),
+            _ => {
+                let alone = flat(&prompt.pieces);
+                let whole = format!("{}{before}{answer}{stop}", prompt.text);
+                let whole = flat(&self.encode(&whole)?);
+                whole.strip_prefix(alone.as_slice()).and_then(|ids| ids.iter().copied().collect())
+            }
+        };
         let Some(mut ids) = ids.filter(|ids| !ids.is_empty() && !answer.is_empty()) else {
             bail!(
                 "the answer `{answer}` cannot be separated from its prompt in tokens; hint: choose other words for it \

@@ -33,7 +33,9 @@ pub const FAMILY: MllmFamily = MllmFamily {
     verified: Verified {
         local: "transformers 5.23 and 5.24 on a tiny checkpoint: pixels, crops of pan-and-scan, features, prompts, states of all \
                 layers, logits and generated ids",
-        adapter: Some("PEFT 0.21: updates of language model and tower, and the whole projector, beside the base and merged"),
+        adapter: Some(
+            "PEFT 0.21: updates of language model and tower, and the whole projector, beside the base and merged",
+        ),
         comparator: "zero_shot by a SigLIP (a relative of its tower), or probe",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "gemma3"),

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::tests::{QUESTION, input, tile_input};
 use super::*;
 use crate::model::checkpoint::weights::Adapter;
-use crate::model::checkpoint::weights::testing::{copy_of, golden, read_json, rename_tensors, rgb_image, shared, write};
+use crate::model::checkpoint::weights::testing::{
+    copy_of, golden, read_json, rename_tensors, rgb_image, shared, write,
+};
 use crate::model::language::Pass;
 use crate::model::layers::{Mask, Site, Watch};
 use crate::model::run::generate::Decoding;

@@ -1,9 +1,11 @@
 //! Multimodal language models. One file per family.
 
 mod anyres;
+mod blip2;
 mod decoder_only;
 mod dialogue;
 mod differences;
+mod encoder_decoder;
 mod gemma3;
 mod idefics3;
 mod internvl;
@@ -17,6 +19,7 @@ mod open_flamingo;
 mod otter;
 mod paligemma;
 mod prompt;
+mod prompt_form;
 mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
@@ -44,7 +47,9 @@ use crate::model::vision::preprocess::{ImageInput, ImageProcessor, PixelLimits};
 use crate::model::vision::square_tower::{VisionConfig, VisionTower};
 pub use decoder_only::{Ahead, DecoderOnly, ImageReader};
 pub use dialogue::{Dialogue, PromptWriting, WrittenImage};
+pub use encoder_decoder::EncoderDecoder;
 pub use prompt::RenderedPrompt;
+pub use prompt_form::PromptForm;
 pub use settings::{ModelSettings, Overrides};
 
 /// The tower's output for one image, which is the projector's input.
@@ -255,6 +260,11 @@ pub trait MllmPlan: Send {
         None
     }
 
+    /// How prompts become tokens. By default, the text is tokenised as a whole around its images.
+    fn prompt_form(&self) -> PromptForm {
+        PromptForm::default()
+    }
+
     /// Loads the weights. Every tensor must be used.
     fn load(&self, loader: &mut Loader) -> Result<Box<dyn Mllm>>;
 }
@@ -368,6 +378,8 @@ pub const FAMILIES: &[MllmFamily] = &[
     mllama::FAMILY,
     otter::FAMILY,
     open_flamingo::FAMILY,
+    blip2::INSTRUCTBLIP,
+    blip2::BLIP2,
 ];
 
 /// Returns the family of a checkpoint, or an error that lists the known families.

@@ -26,7 +26,9 @@ pub const FAMILY: MllmFamily = MllmFamily {
     verified: Verified {
         local: "transformers 5.23 and 5.24 on a tiny checkpoint of PaliGemma 2: pixels, features, prompts, states of all layers, \
                 logits and generated ids",
-        adapter: Some("PEFT 0.21: updates of language model and tower, and the whole projector, beside the base and merged"),
+        adapter: Some(
+            "PEFT 0.21: updates of language model and tower, and the whole projector, beside the base and merged",
+        ),
         comparator: "zero_shot by the SigLIP that its tower comes from (an ancestor), or probe",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "paligemma"),

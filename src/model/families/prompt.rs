@@ -27,6 +27,8 @@ pub struct RenderedPrompt {
     pub around_answer: AroundAnswer,
     /// The id of the image placeholder. `None` if the vocabulary has none; the model is then given only embeddings.
     pub image_id: Option<u32>,
+    /// The tokens of the question for a reader beside the language model. Empty if the family has none.
+    pub question_ids: Vec<u32>,
     /// Whether the first token is the tokenizer's begin token.
     pub has_bos: bool,
 }

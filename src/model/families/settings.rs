@@ -74,6 +74,7 @@ impl ModelSettings {
             n_image_positions: preprocessor.n_positions_max().unwrap_or_else(|| plan.n_image_positions_max()),
             image_marker: family.image_marker,
             writing: plan.prompt_writing(),
+            form: plan.prompt_form(),
             tokenizer,
         };
         warnings.extend(dialogue.template.clock_warning());

@@ -388,6 +388,7 @@ fn prompt_of_ids(ids: &[u32], image_id: u32) -> RenderedPrompt {
         tiled_pieces: None,
         around_answer: AroundAnswer { before: String::new(), after: String::new() },
         image_id: Some(image_id),
+        question_ids: Vec::new(),
         has_bos: true,
     }
 }

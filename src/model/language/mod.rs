@@ -14,6 +14,7 @@ mod mpt;
 mod phi3;
 mod qwen;
 mod state;
+mod t5;
 
 use std::ops::Range;
 
@@ -27,6 +28,7 @@ pub use decoder::{Decoder, scaled};
 pub use mllama::read_mllama;
 pub use qwen::QwenText;
 pub use state::DecoderState;
+pub use t5::{Encoded, T5, T5Config};
 
 /// Embedded tokens with their positions.
 #[derive(Clone, Debug)]

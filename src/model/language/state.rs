@@ -15,12 +15,16 @@ pub struct DecoderState {
     pub cross: Vec<KvCache>,
     /// By row, what the tokens to come see of the images beside the text. Empty if there are none.
     pub views: Vec<View>,
+    /// What is added to the scores of the other inputs, `(batch, 1, 1, positions)`: it hides padding.
+    pub cross_added: Option<Tensor>,
+    /// The positions of the tokens that were read, for models that attend by distance. Others leave it empty.
+    pub positions: Vec<u32>,
 }
 
 impl DecoderState {
     /// Empty caches of `n_layers` layers for `capacity` positions, without inputs other than tokens.
     pub fn new(n_layers: usize, capacity: usize) -> Self {
-        Self { own: (0..n_layers).map(|_| KvCache::new(capacity)).collect(), cross: Vec::new(), views: Vec::new() }
+        Self { own: (0..n_layers).map(|_| KvCache::new(capacity)).collect(), ..Self::default() }
     }
 
     /// The number of positions held.
@@ -37,12 +41,17 @@ impl DecoderState {
         let own = self.own.iter().map(|cache| cache.begun(batch, capacity)).collect::<Result<_>>()?;
         let cross = self.cross.iter().map(|cache| cache.begun(batch, cache.n_positions())).collect::<Result<_>>()?;
         let views = self.views.iter().flat_map(|view| std::iter::repeat_n(view.clone(), batch)).collect();
-        Ok(Self { own, cross, views })
+        let cross_added = match &self.cross_added {
+            Some(added) => Some(added.repeat((batch, 1, 1, 1))?),
+            None => None,
+        };
+        Ok(Self { own, cross, views, cross_added, positions: self.positions.clone() })
     }
 
     /// Removes all tokens after the first `n_positions`.
     pub fn truncate(&mut self, n_positions: usize) {
         self.own.iter_mut().for_each(|cache| cache.truncate(n_positions));
+        self.positions.truncate(n_positions);
     }
 
     /// Keeps only the rows of the batch listed in `rows` (u32), in that order.
@@ -52,6 +61,9 @@ impl DecoderState {
     pub fn keep_rows(&mut self, rows: &Tensor) -> Result<()> {
         if !self.views.is_empty() {
             self.views = rows.to_vec1::<u32>()?.iter().map(|&row| self.views[row as usize].clone()).collect();
+        }
+        if let Some(added) = &mut self.cross_added {
+            *added = added.index_select(rows, 0)?;
         }
         self.own.iter_mut().chain(&mut self.cross).try_for_each(|cache| cache.keep_rows(rows))
     }

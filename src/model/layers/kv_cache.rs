@@ -69,13 +69,16 @@ impl KvCache {
         Ok((all_keys.narrow(2, 0, *n_positions)?, all_values.narrow(2, 0, *n_positions)?))
     }
 
-    /// Returns the keys and values that were appended.
+    /// Returns the keys and values `(batch, kv heads, positions, head size)` that were appended as tensors.
+    ///
+    /// # Errors
+    /// There are none.
     pub fn held(&self) -> candle_core::Result<(Tensor, Tensor)> {
         match &self.buffers {
             Some(Buffers::Tensors { keys, values, n_positions }) => {
                 Ok((keys.narrow(2, 0, *n_positions)?, values.narrow(2, 0, *n_positions)?))
             }
-            _ => bail!("a cache that holds no tensors cannot be read"),
+            _ => bail!("a cache holds no tensors"),
         }
     }
 

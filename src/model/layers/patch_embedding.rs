@@ -19,8 +19,10 @@ pub struct PatchEmbeddingShape {
     pub patch_size: usize,
     /// Positions, including the class token's.
     pub n_tokens: usize,
-    /// Whether a class token comes first. Patches that [`PatchEmbedding::load`] reads have a bias only without one.
+    /// Whether a class token comes first.
     pub has_class_token: bool,
+    /// Whether patches have a bias.
+    pub has_bias: bool,
 }
 
 /// Turns pictures into rows.
@@ -34,15 +36,23 @@ pub struct PatchEmbedding {
 impl PatchEmbedding {
     /// Reads `patch_embedding`, `position_embedding` and, if there is one, `class_embedding`.
     pub fn load(loader: &mut Loader, shape: PatchEmbeddingShape) -> Result<Self> {
-        let PatchEmbeddingShape { size, n_channels, patch_size, n_tokens, has_class_token } = shape;
+        let PatchEmbeddingShape { size, n_channels, patch_size, n_tokens, has_class_token, has_bias } = shape;
         // A convolution whose stride equals its kernel size is one product over flattened patches.
         let kernel = [size, n_channels, patch_size, patch_size];
-        let patches = Linear::load_shaped(loader, "patch_embedding", &kernel, !has_class_token)?;
+        let patches = Linear::load_shaped(loader, "patch_embedding", &kernel, has_bias)?;
         let class_token = match has_class_token {
-            true => Some(loader.tensor("class_embedding", &[size])?.reshape((1, 1, size))?),
+            true => {
+                // BLIP-2 stores the dimensions of a batch.
+                let is_batch = loader.shape("class_embedding").is_some_and(|shape| shape.len() == 3);
+                let shape: &[usize] = if is_batch { &[1, 1, size] } else { &[size] };
+                Some(loader.tensor("class_embedding", shape)?.reshape((1, 1, size))?)
+            }
             false => None,
         };
-        let positions = loader.tensor("position_embedding.weight", &[n_tokens, size])?.unsqueeze(0)?;
+        let name = "position_embedding.weight";
+        let is_batch = loader.shape(name).is_some_and(|shape| shape.len() == 3);
+        let stored: &[usize] = if is_batch { &[1, n_tokens, size] } else { &[n_tokens, size] };
+        let positions = loader.tensor(name, stored)?.reshape((1, n_tokens, size))?;
         Ok(Self { patches, class_token, positions, shape })
     }
 
@@ -190,6 +200,7 @@ mod tests {
                     patch_size: 4,
                     n_tokens: 6 + usize::from(has_class_token),
                     has_class_token,
+                    has_bias: false,
                 };
                 let of = |dims: &[usize], seed| random(dims, seed).to_dtype(dtype).unwrap();
                 let embedding = PatchEmbedding {

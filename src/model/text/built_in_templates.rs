@@ -5,7 +5,7 @@ pub(in crate::model) const SWIFT_LLAVA: &str = "USER: <image>\n{question}\nASSIS
 
 /// The built-in templates: conversations of the original LLaVA repository (formats of its `conversation.py`), the
 /// template of transformers' checkpoints, and templates of trainers.
-pub const BUILT_IN: [BuiltIn; 12] = [
+pub const BUILT_IN: [BuiltIn; 14] = [
     BuiltIn {
         name: "vicuna_v1",
         about: "LLaVA-1.5's training scripts, and most of its evaluations",
@@ -97,6 +97,20 @@ pub const BUILT_IN: [BuiltIn; 12] = [
         about: "OpenFlamingo's evaluation of visual questions",
         text: "<image>Question:{question} Short answer:",
         stop: &["<|endofchunk|>"],
+        lead: NO_LEAD,
+    },
+    BuiltIn {
+        name: "instructblip",
+        about: "InstructBLIP: the question alone",
+        text: "<image>{question}",
+        stop: &[],
+        lead: NO_LEAD,
+    },
+    BuiltIn {
+        name: "blip2",
+        about: "BLIP-2's questions",
+        text: "<image>Question: {question} Answer:",
+        stop: &[],
         lead: NO_LEAD,
     },
 ];

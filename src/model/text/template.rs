@@ -93,8 +93,13 @@ impl ChatTemplate {
         if let Some(name) = by_default {
             return Self::built_in(name).with_context(|| format!("{name} is built in"));
         }
-        if let Some(name @ ("otter" | "open_flamingo")) = checkpoint.config().get("model_type").and_then(Value::as_str)
-        {
+        // These families have no templates of their own. Their prompts are those of their authors' code.
+        let of_authors = match checkpoint.config().get("model_type").and_then(Value::as_str) {
+            Some(name @ ("otter" | "open_flamingo" | "instructblip")) => Some(name),
+            Some("blip-2") => Some("blip2"),
+            _ => None,
+        };
+        if let Some(name) = of_authors {
             return Self::built_in(name).with_context(|| format!("{name} is built in"));
         }
         let names: Vec<&str> = Self::built_in_names().collect();

@@ -162,7 +162,8 @@ impl InternVlTower {
         let patches = Linear::load_shaped(&mut here.at("patch_embeddings"), "projection", &kernel, true)?;
         let class_token = here.tensor("cls_token", &[1, 1, size])?;
         let positions = here.tensor("position_embeddings", &[1, n_tokens, size])?;
-        let shape = PatchEmbeddingShape { size, n_channels: 3, patch_size, n_tokens, has_class_token: true };
+        let shape =
+            PatchEmbeddingShape { size, n_channels: 3, patch_size, n_tokens, has_class_token: true, has_bias: true };
         let blocks = (0..config.n_layers)
             .map(|i| Block::load(&mut loader.at(&format!("encoder.layer.{i}")), &config))
             .collect::<Result<_>>()?;

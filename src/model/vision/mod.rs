@@ -6,6 +6,7 @@ pub mod internvl_tower;
 pub mod patch_tower;
 pub mod perceiver;
 pub mod preprocess;
+pub mod qformer;
 pub mod square_tower;
 pub mod tiled_tower;
 pub mod tower_comparison;

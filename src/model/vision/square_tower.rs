@@ -21,6 +21,8 @@ pub enum TowerKind {
     Clip,
     /// No class token, no norm before the blocks, patches with bias.
     Siglip,
+    /// EVA-CLIP as BLIP-2 uses it (Fang et al. 2023): class token, no norm before the blocks, patches with bias.
+    Eva,
 }
 
 /// Tiles per pass of the tower.
@@ -63,6 +65,7 @@ impl VisionConfig {
         let (patch_size, activation, epsilon) = match kind {
             TowerKind::Clip => (32, "quick_gelu", 1e-5),
             TowerKind::Siglip => (16, "gelu_pytorch_tanh", 1e-6),
+            TowerKind::Eva => (14, "gelu", 1e-6),
         };
         let this = Self {
             kind,
@@ -118,7 +121,7 @@ impl VisionConfig {
 
     /// Whether the first token is a class token.
     pub fn has_class_token(&self) -> bool {
-        self.kind == TowerKind::Clip
+        matches!(self.kind, TowerKind::Clip | TowerKind::Eva)
     }
 
     /// Returns the tokens of an image, including the class token.
@@ -179,7 +182,8 @@ impl VisionTower {
             n_channels: config.n_channels,
             patch_size: config.patch_size,
             n_tokens: config.n_tokens(),
-            has_class_token: is_clip,
+            has_class_token: config.has_class_token(),
+            has_bias: !is_clip,
         };
         let embedding = PatchEmbedding::load(&mut loader.at("embeddings"), shape)?;
         let norm_before =

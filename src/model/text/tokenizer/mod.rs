@@ -94,6 +94,16 @@ impl TextTokenizer {
         )
     }
 
+    /// Reads a further tokenizer of the checkpoint from its `tokenizer.json` called `file`. `None` if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn open_file(checkpoint: &Checkpoint, file: &str) -> anyhow::Result<Option<Self>> {
+        let Some(bytes) = checkpoint.read_file(file)? else { return Ok(None) };
+        let place = || format!("failed to read `{}`", checkpoint.dir.join(file).display());
+        Self::from_json(&bytes, checkpoint).map(Some).with_context(place)
+    }
+
     fn from_json(bytes: &[u8], checkpoint: &Checkpoint) -> anyhow::Result<Self> {
         let mut inner = Tokenizer::from_bytes(text::decode(bytes)?)
             .map_err(|error| anyhow::anyhow!("{error}; hint: copy the base model's `tokenizer.json` again"))?;
