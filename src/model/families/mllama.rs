@@ -27,7 +27,7 @@ pub const FAMILY: MllmFamily = MllmFamily {
         local: "transformers 5.24 on a tiny checkpoint, in its way and in Meta's: tiles, features, prompts, logits and \
                 generated ids",
         adapter: Some("PEFT 0.21: updates of language model, tower and projector, beside the base and merged"),
-        comparator: "probe",
+        comparator: "probe, on the tower's own output; no text side is published for it",
     },
     recognises: |checkpoint| checkpoint.config().get("model_type").is_some_and(|kind| kind == "mllama"),
     in_memory: InMemoryNames::LLAVA,
