@@ -18,6 +18,18 @@ const FAMILIES: &[(&str, &[&str])] = &[
     ("qwen2_vl", &[]),
     ("qwen2_5_vl", &[]),
     ("qwen3_vl", &[]),
+    ("llava_next", &[]),
+    ("internvl", &[]),
+    ("gemma3", &[]),
+    ("paligemma", &[]),
+    ("mllama", &[]),
+    ("llava_v0", &[]),
+    ("otter_llama", &[]),
+    ("otter_mpt", &[]),
+    ("open_flamingo", &[]),
+    ("instructblip_vicuna", &[]),
+    ("instructblip_t5", &[]),
+    ("blip2", &[]),
 ];
 
 #[test]
