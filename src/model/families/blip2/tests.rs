@@ -203,7 +203,7 @@ fn a_batch_answers_as_each_row_alone_and_scores_labels_as_teacher_forcing_does()
 #[test]
 fn names_of_norms_in_transformers_5_0_are_the_same_model() {
     let Some(shared) = shared() else { return };
-    let dir = shared.join("fixtures/instructblip_vicuna");
+    let dir = shared.join("fixtures/blip2");
     let renamed = copy_of(&dir);
     rename_tensors(renamed.path(), |key| {
         let new = key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
