@@ -385,7 +385,6 @@ fn prompt_of_ids(ids: &[u32], image_id: u32) -> RenderedPrompt {
         text: String::new(),
         pieces: ids.chunk_by(|a, b| (*a == image_id) == (*b == image_id)).map(of_run).collect(),
         ids: ids.iter().map(|&id| Some(id).filter(|&id| id != image_id)).collect(),
-        tiled_pieces: None,
         around_answer: AroundAnswer { before: String::new(), after: String::new() },
         image_id: Some(image_id),
         question_ids: Vec::new(),
