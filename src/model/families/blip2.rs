@@ -53,7 +53,8 @@ pub const BLIP2: MllmFamily = MllmFamily {
     name: "blip-2",
     about: "BLIP-2 with Flan-T5",
     verified: Verified {
-        local: "transformers 5.23 and 5.24 on tiny checkpoints: tower, Q-Former, projection, prompts, logits and generated ids",
+        local: "transformers 5.23 and 5.24 on a tiny checkpoint with Flan-T5: tower, Q-Former, projection, prompts, logits and \
+                generated ids",
         adapter: None,
         comparator: "probe; open_clip's EVA01-g-14 has its tower and one more block",
     },
@@ -82,7 +83,8 @@ fn canonical(key: &str) -> Canonical {
         return Canonical::Ignore;
     }
     let mut parts: Vec<&str> = key.split('.').collect();
-    if parts.first() == Some(&"model") {
+    // PEFT's wrapper and transformers' class may each add one.
+    while parts.first() == Some(&"model") {
         parts.remove(0);
     }
     if let Some(last) = parts.last_mut() {
