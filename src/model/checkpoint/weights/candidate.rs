@@ -64,6 +64,11 @@ pub(super) struct Lent {
 }
 
 impl Lent {
+    /// The checkpoint whose weights the candidate changes.
+    pub(super) fn base(&self) -> &Checkpoint {
+        &self.base
+    }
+
     /// Returns the bytes of the file `name`, or `None` if there is none.
     pub(super) fn read_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
         match OwnFiles::of(name) {

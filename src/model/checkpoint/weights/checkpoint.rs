@@ -231,8 +231,11 @@ impl Checkpoint {
         dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// Returns every tensor of every weight file.
+    /// Returns every tensor of every weight file. Those of a candidate over a base are the base's.
     pub(super) fn read_tensors(&self) -> anyhow::Result<Vec<StoredTensor>> {
+        if let Some(lent) = &self.lent {
+            return lent.base().read_tensors();
+        }
         let mut tensors = Vec::new();
         for name in &self.weight_files {
             let mut of_file = self.read_tensors_of(name)?;
